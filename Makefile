@@ -1,0 +1,105 @@
+# Everything runs in .venv, which the first target that needs it makes. Stamps in .venv remember
+# what is installed, so a second `make` installs nothing unless a dependency changed.
+
+.SUFFIXES:
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The versions that CI runs with. `make demo CONSTRAINTS=` takes the newest that fit instead.
+CONSTRAINTS ?= constraints.txt
+# What is given on to the program that a target runs: make demo ARGS="--duration 30"
+ARGS ?=
+
+PYTHONS := python3.11 python3.12 python3.13 python3
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in $(PYTHONS); do \
+	if "$$python" -c '$(NEW_ENOUGH)' >/dev/null 2>&1; then echo "$$python"; break; fi; done)
+
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	$(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+INPUTS := pyproject.toml $(CONSTRAINTS)
+
+.PHONY: help demo test lint format servers stack example bench constraints clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+
+demo: $(VENV)/.demo ## Run the demo: a live view and a scrapeable endpoint
+	@$(BIN)/genmeter demo $(ARGS)
+
+test: $(VENV)/.test ## Run every test that needs neither real servers nor AfterImage, with coverage
+	@$(BIN)/python -m pytest -m "not stack and not example" --cov --cov-report=term $(ARGS)
+
+lint: $(VENV)/.test $(VENV)/.lint ## Check style, types and the layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(VENV)/.lint ## Format, and mend what ruff can mend
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+servers: ## Install Prometheus, Alertmanager and the OpenTelemetry Collector for `make stack`
+	@tools/install-servers.sh
+
+stack: $(VENV)/.test $(VENV)/.example ## Run the tests against real servers and AfterImage
+	@$(BIN)/python -m pytest -m "stack or example" $(ARGS)
+
+example: $(VENV)/.demo $(VENV)/.example ## Run a real AfterImage job that genmeter watches
+	@$(BIN)/python examples/afterimage_job.py $(ARGS)
+
+bench: $(VENV)/.test $(VENV)/.example ## Print the benchmarks' ratios
+	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+constraints: ## Resolve everything anew into constraints.txt, in an environment thrown away after
+	@rm -rf build/constraints
+	@mkdir -p build
+	@$(MAKE) --no-print-directory VENV=build/constraints CONSTRAINTS= \
+		$(addprefix build/constraints/,.demo .test .lint .example)
+	@{ echo "# The exact versions that make and CI install, for Python 3.11 to 3.13."; \
+		echo "# Made by \`make constraints\` on Linux; do not edit by hand."; \
+		build/constraints/bin/python -m pip freeze --exclude-editable; } >build/constraints.txt
+	@mv build/constraints.txt constraints.txt
+	@rm -rf build/constraints
+
+clean: ## Remove what make has made, but for the servers
+	@rm -rf $(VENV) build dist htmlcov .coverage .coverage.* coverage.xml .benchmarks \
+		.pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find src tests tools examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/.pip:
+	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c '$(NEW_ENOUGH)' 2>/dev/null; then \
+		echo "genmeter needs Python 3.11 or newer; tried: $(or $(PYTHON),$(PYTHONS))" >&2; \
+		echo "Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; \
+		exit 1; fi
+	@if ! "$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null; then \
+		echo "$(PYTHON) cannot make a virtual environment: it lacks venv or ensurepip." >&2; \
+		echo "On Debian and Ubuntu: apt-get install python3-venv" >&2; \
+		exit 1; fi
+	@echo "Making $(VENV)"
+	@"$(PYTHON)" -m venv $(VENV)
+	@# Dependency groups need pip 25.1, and the pip that comes with Python 3.11 is older.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.pip $(INPUTS)
+	@echo "Installing genmeter with what the demo needs"
+	@$(PIP_INSTALL) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.pip $(INPUTS)
+	@echo "Installing genmeter with what the tests need"
+	@$(PIP_INSTALL) --editable . --group test
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.pip $(INPUTS)
+	@echo "Installing the linters"
+	@$(PIP_INSTALL) --group lint
+	@touch $@
+
+$(VENV)/.example: $(VENV)/.pip $(INPUTS)
+	@echo "Installing AfterImage"
+	@$(PIP_INSTALL) --editable . --group example
+	@touch $@

@@ -1,0 +1,281 @@
+"""A real AfterImage job, watched: dialogues with a judge, then structured rows, on a token budget.
+
+    pip install genmeter afterimage==0.18.1
+    python examples/afterimage_job.py --dialogs 10 --rows 10 --budget 60000
+
+The models are a stub on loopback that the job starts itself, so it needs no key and no network.
+AfterImage is used as its manual says, with nothing changed but `monitor=`: each generator gets a
+`genmeter.GenerationMonitor` in place of AfterImage's own class of that name. While the job runs,
+`curl http://127.0.0.1:9464/metrics` shows it. At the end the tokens that the monitors counted are
+compared, model by model, with what the server handed out.
+
+What is worth knowing about AfterImage 0.18.1:
+
+- Its stop rules run only after a dialogue or a row is complete, so a budget is overrun by at most
+  one of these for each worker. `BudgetStoppingCallback` asks `get_total_token_usage()`.
+- A stop cancels the calls that other workers have under way. The stub sees that their clients hung
+  up and hands out nothing, but a cancel can come just after an answer. With one worker, the default
+  here, no call is under way, and the two counts are equal to the token.
+- It leaves the OpenAI client's retries as they are: two more attempts after a 429 or a 5xx, which
+  no monitor sees. The stub tells the client not to retry (`x-should-retry: false`), so here each
+  failed request is a failed call.
+- Its judges try a failed call up to three times and report none of the failures, and its
+  embeddings report nothing at all. So `--fail-share` is for the two models that generate, and
+  the tokens of the embedding model are left out of the comparison.
+- A failed call carries no model name. The monitor finds it: docs/metrics.md says how.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+# A proxy in the environment would otherwise be asked for 127.0.0.1 too, and a plot for a display.
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from afterimage import ConversationGenerator, StructuredGenerator
+from afterimage.callbacks import ContextualInstructionGeneratorCallback
+from afterimage.callbacks.stopping_callbacks import BudgetStoppingCallback
+from afterimage.storage import JSONLStorage
+from openai_stub import OpenAIStub
+from pydantic import BaseModel, Field
+
+from genmeter import (
+    EndpointConfig,
+    GenerationMonitor,
+    MonitorConfig,
+    TokenUsageReport,
+    process_token_usage,
+)
+
+CHAT_MODEL = "chat-large"
+JUDGE_MODEL = "judge-mini"
+ROW_MODEL = "rows-small"
+EMBEDDING_MODEL = "embed-small"
+KEY = "the-stub-takes-any"
+
+DOCUMENTS = [
+    "A damaged item can be returned for a refund within thirty days of its delivery.",
+    "The shipping address of an order can be changed until the parcel leaves the warehouse.",
+    "Our team can answer a question about an invoice or a payment method on every working day.",
+]
+
+
+class Ticket(BaseModel):
+    """A support ticket: what the structured part of the job generates."""
+
+    subject: str
+    category: Literal["delivery", "payment", "refund", "other"]
+    priority: int = Field(ge=1, le=5)
+    order_number: str | None
+    tags: list[str] = Field(min_length=1, max_length=4)
+
+
+def instructions(stub: OpenAIStub, model: str) -> ContextualInstructionGeneratorCallback:
+    """Return AfterImage's callback that writes questions about a document, two a round."""
+    return ContextualInstructionGeneratorCallback(
+        api_key=KEY,
+        documents=DOCUMENTS,
+        model_name=model,
+        model_provider_name="openai",
+        n_instructions=2,
+        llm_create_extras={"base_url": stub.base_url},
+    )
+
+
+async def dialogs(
+    stub: OpenAIStub, monitor: GenerationMonitor, options: argparse.Namespace, path: Path
+) -> None:
+    """Generate dialogues of one or two turns, judged, until there are enough or the budget ends."""
+    generator = ConversationGenerator(
+        respondent_prompt="You are a patient support agent of an online shop. Answer briefly.",
+        correspondent_prompt="You are a customer of an online shop. Ask one question at a time.",
+        api_key=KEY,
+        model_name=CHAT_MODEL,
+        model_provider_name="openai",
+        llm_factory_kwargs={"base_url": stub.base_url},
+        auto_improve=True,
+        evaluator_model_name=JUDGE_MODEL,
+        embedding_provider_config={
+            "type": "openai",
+            "model": EMBEDDING_MODEL,
+            "base_url": stub.base_url,
+        },
+        storage=JSONLStorage(conversations_path=path),
+        monitor=monitor,
+        instruction_generator_callback=instructions(stub, CHAT_MODEL),
+    )
+    await generator.generate(
+        num_dialogs=options.dialogs,
+        max_turns=2,
+        max_concurrency=options.concurrency,
+        stopping_criteria=[BudgetStoppingCallback(max_total_tokens=options.budget)],
+    )
+
+
+async def rows(
+    stub: OpenAIStub, monitor: GenerationMonitor, options: argparse.Namespace, path: Path
+) -> None:
+    """Generate structured rows with what the dialogues left of the budget."""
+    left = None
+    if options.budget is not None:
+        left = options.budget - process_token_usage().total_tokens
+        if left <= 0:
+            return
+    generator = StructuredGenerator(
+        output_schema=Ticket,
+        respondent_prompt="You turn a customer's question into a support ticket.",
+        correspondent_prompt="You are a customer of an online shop. Ask one question at a time.",
+        api_key=KEY,
+        model_name=ROW_MODEL,
+        model_provider_name="openai",
+        llm_factory_kwargs={"base_url": stub.base_url},
+        storage=JSONLStorage(conversations_path=path),
+        monitor=monitor,
+        instruction_generator_callback=instructions(stub, ROW_MODEL),
+    )
+    await generator.generate(
+        num_samples=options.rows,
+        max_concurrency=options.concurrency,
+        stopping_criteria=[BudgetStoppingCallback(max_total_tokens=left)],
+    )
+
+
+def by_model(report: TokenUsageReport) -> dict[str, dict[str, int]]:
+    """Return a report's rows under the names that the server's totals have."""
+    return {
+        row.model_name: {
+            "prompt_tokens": row.prompt_tokens,
+            "completion_tokens": row.completion_tokens,
+            "total_tokens": row.total_tokens,
+        }
+        for row in report.by_model
+    }
+
+
+def handed_out(totals: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    """Return the server's tokens by model, for the models whose calls AfterImage reports."""
+    names = ("prompt_tokens", "completion_tokens", "total_tokens")
+    return {
+        model: {name: counts[name] for name in names}
+        for model, counts in totals.items()
+        if model != EMBEDDING_MODEL and counts["total_tokens"]
+    }
+
+
+def lines(path: Path) -> int:
+    """Return how many rows a JSON Lines file has; none where it was never written."""
+    return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
+
+
+def run(options: argparse.Namespace, folder: Path) -> bool:
+    """Run the job, print what it cost, and return whether the server counted the same."""
+    random.seed(options.seed)
+    started = time.monotonic()
+    fail_share = {CHAT_MODEL: options.fail_share, ROW_MODEL: options.fail_share}
+    config = MonitorConfig(
+        endpoint=EndpointConfig(
+            enabled=False if options.no_endpoint else None,
+            port=options.port,
+            linger=options.linger,
+        )
+    )
+    with ExitStack() as stack:
+        # The monitors leave last: their endpoint lingers after the server is gone.
+        talk = stack.enter_context(GenerationMonitor(folder / "dialogs", config=config))
+        table = stack.enter_context(GenerationMonitor(folder / "rows", config=config))
+        with OpenAIStub(seed=options.seed, fail_share=fail_share, latency=options.latency) as stub:
+            asyncio.run(dialogs(stub, talk, options, folder / "dialogs.jsonl"))
+            asyncio.run(rows(stub, table, options, folder / "rows.jsonl"))
+            totals = stub.totals
+        report = process_token_usage()
+        counted, served = by_model(report), handed_out(totals)
+        result: dict[str, Any] = {
+            "endpoint": talk.endpoint_url,
+            "dialogs": lines(folder / "dialogs.jsonl"),
+            "rows": lines(folder / "rows.jsonl"),
+            "budget_spent": options.budget is not None and report.total_tokens >= options.budget,
+            "seconds": round(time.monotonic() - started, 2),
+            "report": counted,
+            "server": totals,
+            "equal": counted == served,
+        }
+        print_summary(report, result)
+        if options.json:
+            print(json.dumps(result))
+        # Whoever reads the pipe must see the result before the endpoint lingers.
+        sys.stdout.flush()
+    return counted == served
+
+
+def print_summary(report: TokenUsageReport, result: dict[str, Any]) -> None:
+    """Print the token report and the line that compares it with the server's count."""
+    print(report)
+    spent = ", stopped by its budget" if result["budget_spent"] else ""
+    print(
+        f"{result['dialogs']} dialogs and {result['rows']} rows "
+        f"in {result['seconds']} s{spent}; metrics: {result['endpoint']}"
+    )
+    served = sum(row["total_tokens"] for row in handed_out(result["server"]).values())
+    verdict = "equal for every model" if result["equal"] else "NOT equal"
+    print(f"the monitors counted {report.total_tokens} tokens, the server {served}: {verdict}")
+
+
+def fail_share(text: str) -> float:
+    """Parse a share; at 1 AfterImage would never end, since only a success can stop it."""
+    share = float(text)
+    if not 0 <= share <= 0.9:
+        raise argparse.ArgumentTypeError(f"{text}: give a share from 0 to 0.9")
+    return share
+
+
+def count(text: str) -> int:
+    """Parse a number of things, at least one."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give at least 1")
+    return number
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description="A real AfterImage job, watched.")
+    add = parser.add_argument
+    add("--budget", type=count, metavar="TOKENS", help="stop when this many tokens are used up")
+    add("--dialogs", type=count, default=10, metavar="N")
+    add("--rows", type=count, default=10, metavar="N")
+    add("--fail-share", type=fail_share, default=0.0, metavar="X", help="0 to 0.9")
+    add("--latency", type=float, default=0.01, metavar="SECONDS", help="of each answer")
+    add("--concurrency", type=count, default=1, metavar="N", help="workers of AfterImage")
+    add("--seed", type=int, default=0)
+    add("--port", type=int, help="of the metrics endpoint; 0 takes a free one")
+    add("--no-endpoint", action="store_true", help="serve no metrics")
+    add("--linger", type=float, default=0.0, metavar="SECONDS", help="wait for a last scrape")
+    add("--out", type=Path, metavar="FOLDER", help="keep what was generated (default: do not)")
+    add("--json", action="store_true", help="print the result as a JSON line at the end")
+    return parser.parse_args(argv)
+
+
+def main() -> int:
+    """Run the job; 0 where the monitors and the server counted the same tokens, else 1."""
+    options = arguments()
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        return 0 if run(options, options.out) else 1
+    with tempfile.TemporaryDirectory() as folder:
+        return 0 if run(options, Path(folder)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -157,8 +157,10 @@ class _Filler:
         return text[: int(schema["maxLength"])] if "maxLength" in schema else text
 
     def _integer(self, schema: Mapping[str, Any], _depth: int) -> int:
-        least = int(schema.get("minimum", schema.get("exclusiveMinimum", -1) + 1))
-        most = int(schema.get("maximum", schema.get("exclusiveMaximum", max(least, 0) + 101) - 1))
+        least = schema.get("minimum", schema.get("exclusiveMinimum", -1) + 1)
+        most = schema.get("maximum", schema.get("exclusiveMaximum", least + 101) - 1)
+        # Where only the upper bound is given, and below 0, the range ends there.
+        least, most = int(min(least, most)), int(most)
         step = int(schema.get("multipleOf", 1))
         return self._rng.randint(-(-least // step), most // step) * step
 

@@ -1,0 +1,169 @@
+"""The labels of a series, and the exemplars that its samples carry."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from genmeter.naming import label_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = [
+    "ExemplarText",
+    "LabelCache",
+    "Labels",
+    "Pairs",
+    "bucket_exemplars",
+    "clean",
+    "exemplar_of",
+    "finite_bounds",
+    "label_pairs",
+]
+
+Pairs = tuple[tuple[str, str], ...]
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
+
+# OpenMetrics 1.0: the names and values of an exemplar's labels, in UTF-8 characters.
+_EXEMPLAR_LABELS_LIMIT = 128
+
+
+def clean(text: str) -> str:
+    """Replace lone surrogates, which UTF-8 cannot carry, with U+FFFD."""
+    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
+
+
+def _value_text(value: object) -> str:
+    """Spell an attribute's value: a string as it is, anything else as JSON."""
+    if not isinstance(value, str):
+        try:
+            value = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+        except (TypeError, ValueError):
+            value = str(value)
+    return clean(value)
+
+
+def label_pairs(attributes: Iterable[tuple[str, object]]) -> Pairs:
+    """Turn attributes into labels, sorted by name.
+
+    Keys that become the same label are joined with ``;`` in the order of the keys. An empty value
+    is no label at all, which is what Prometheus makes of it.
+    """
+    values: dict[str, str] = {}
+    for key, value in sorted((str(key), value) for key, value in attributes if value is not None):
+        if text := _value_text(value):
+            name = label_name(key)
+            values[name] = f"{values[name]};{text}" if name in values else text
+    return tuple(sorted(values.items()))
+
+
+class Labels:
+    """The labels of one stream of points, and their text, made once.
+
+    Attributes:
+        pairs: Names and values, sorted by name.
+        inner: The text between the braces, empty without labels.
+        started: The start time that `created` belongs to, in Unix nanoseconds.
+        created: The text of the start time in Unix seconds, empty where there is none.
+    """
+
+    __slots__ = ("attributes", "created", "inner", "pairs", "started")
+
+    def __init__(self, attributes: object, pairs: Pairs) -> None:
+        # Held so that its id, which the cache knows it by, is not given to another object.
+        self.attributes = attributes
+        self.pairs = pairs
+        self.inner = ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in pairs)
+        self.started: int | None = None
+        self.created = ""
+
+
+class LabelCache:
+    """The `Labels` of the points of one instrument, by the identity of their attributes.
+
+    Identity, not equality: ``1``, ``1.0`` and ``True`` are equal and are not the same label. The
+    SDK hands out the same attributes object at every collection. What a collection did not use is
+    dropped at the next one, so the cache never holds more than the SDK does.
+    """
+
+    def __init__(self, scope_attributes: Pairs, kind: str) -> None:
+        self._scope_attributes = scope_attributes
+        self._kind = kind
+        self._before: dict[int, Labels] = {}
+        self._now: dict[int, Labels] = {}
+
+    def begin(self) -> None:
+        """Start a collection."""
+        self._before, self._now = self._now, {}
+
+    def labels(self, attributes: Mapping[str, Any] | None) -> Labels:
+        """Return the labels of a point with these attributes."""
+        found = self._before.get(id(attributes))
+        if found is None or found.attributes is not attributes:
+            found = Labels(attributes, self._pairs(attributes or {}))
+        self._now[id(attributes)] = found
+        return found
+
+    def _pairs(self, attributes: Mapping[str, Any]) -> Pairs:
+        pairs = label_pairs([*self._scope_attributes, *attributes.items()])
+        if self._kind == "histogram":
+            # The bucket's bound has this name; Prometheus renames a label that is in the way so.
+            pairs = tuple(
+                sorted(("exported_le" if name == "le" else name, text) for name, text in pairs)
+            )
+        return pairs
+
+
+class ExemplarText(NamedTuple):
+    """An exemplar's labels, its value and its time in Unix seconds."""
+
+    labels: Pairs
+    value: float
+    timestamp: float
+
+
+def exemplar_of(exemplars: Iterable[Any]) -> ExemplarText | None:
+    """Return the youngest of the SDK's exemplars that says where it comes from."""
+    for exemplar in sorted(exemplars, key=lambda item: item.time_unix_nano, reverse=True):
+        if labels := _exemplar_labels(exemplar):
+            return ExemplarText(labels, exemplar.value, exemplar.time_unix_nano / 1e9)
+    return None
+
+
+def _exemplar_labels(exemplar: Any) -> Pairs:
+    wanted: list[tuple[str, str]] = []
+    if exemplar.trace_id and exemplar.span_id:
+        wanted += [
+            ("trace_id", f"{exemplar.trace_id:032x}"),
+            ("span_id", f"{exemplar.span_id:016x}"),
+        ]
+    wanted += label_pairs((exemplar.filtered_attributes or {}).items())
+    kept: dict[str, str] = {}
+    left = _EXEMPLAR_LABELS_LIMIT
+    for name, value in wanted:
+        if name not in kept and len(name) + len(value) <= left:
+            kept[name] = value
+            left -= len(name) + len(value)
+    return tuple(sorted(kept.items()))
+
+
+def finite_bounds(bounds: Sequence[float]) -> Sequence[float]:
+    """Return a histogram's bounds without an explicit infinity, which is the last bucket's own."""
+    return bounds[:-1] if bounds and bounds[-1] == math.inf else bounds
+
+
+def bucket_exemplars(point: Any) -> dict[int, ExemplarText]:
+    """Return a histogram point's exemplars by the index of the bucket that holds their value."""
+    buckets: dict[int, list[Any]] = {}
+    bounds = finite_bounds(point.explicit_bounds)
+    for exemplar in point.exemplars:
+        if not math.isnan(exemplar.value):
+            buckets.setdefault(bisect_left(bounds, exemplar.value), []).append(exemplar)
+    found = {index: exemplar_of(exemplars) for index, exemplars in buckets.items()}
+    return {index: exemplar for index, exemplar in found.items() if exemplar is not None}

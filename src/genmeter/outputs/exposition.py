@@ -135,7 +135,7 @@ def _write_histograms(
     template = ""
     finite = 0
     for labels, point in family.points():
-        if point.explicit_bounds is not bounds:
+        if point.explicit_bounds != bounds:
             bounds = point.explicit_bounds
             finite = len(finite_bounds(bounds))
             template = _template(name, finite_bounds(bounds))

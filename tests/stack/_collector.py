@@ -1,0 +1,139 @@
+"""A real OpenTelemetry Collector that takes OTLP and shows what it got as a Prometheus page."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import TYPE_CHECKING
+
+from _servers import LOOPBACK, Server, free_port, poll, program, request
+from prometheus_client.parser import text_string_to_metric_families
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+WAIT_TIMEOUT = 30.0
+
+
+class Collector(Server):
+    """An OpenTelemetry Collector on loopback: OTLP in over gRPC and HTTP, a Prometheus page out.
+
+    A test names its service after itself, so that others' series do not mix with its own:
+
+        environment = collector.environment("grpc", service="test-of-mine")
+        subprocess.run([...], env={**os.environ, **environment})
+        collector.wait_for("genmeter_tokens_total", lambda total: total == 300, job="test-of-mine")
+
+    The page keeps the series of a process that ended. Its `job` is the service's name and its
+    `instance` the service's instance id.
+
+    Attributes:
+        grpc_endpoint: for `OTEL_EXPORTER_OTLP_ENDPOINT` with gRPC.
+        http_endpoint: the same for HTTP (exporters append `/v1/metrics`).
+        metrics_url: the Prometheus page, which a `Prometheus` can scrape.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__("collector", folder)
+        self.grpc_endpoint = ""
+        self.http_endpoint = ""
+        self.metrics_url = ""
+
+    def command(self) -> list[str | Path]:
+        """Chooses the ports, writes the configuration, and gives the command line."""
+        grpc, http, page = (f"{LOOPBACK}:{free_port()}" for _ in range(3))
+        self.grpc_endpoint = f"http://{grpc}"
+        self.http_endpoint = f"http://{http}"
+        self.metrics_url = f"http://{page}/metrics"
+        config = {
+            "receivers": {
+                "otlp": {"protocols": {"grpc": {"endpoint": grpc}, "http": {"endpoint": http}}}
+            },
+            "exporters": {
+                "prometheus": {
+                    "endpoint": page,
+                    "metric_expiration": "1h",
+                    "resource_to_telemetry_conversion": {"enabled": False},
+                }
+            },
+            "service": {
+                "telemetry": {"metrics": {"level": "none"}},
+                "pipelines": {"metrics": {"receivers": ["otlp"], "exporters": ["prometheus"]}},
+            },
+        }
+        path = self.folder / "collector.yaml"
+        # JSON is YAML too.
+        path.write_text(json.dumps(config))
+        return [program("otelcol-genmeter"), "--config", path]
+
+    def is_ready(self) -> bool:
+        """Says whether both receivers and the page answer."""
+        try:
+            for endpoint in (self.grpc_endpoint, self.http_endpoint):
+                host, port = endpoint.removeprefix("http://").split(":")
+                socket.create_connection((host, int(port)), timeout=1).close()
+            return request("GET", self.metrics_url)[0] == 200
+        except OSError:
+            return False
+
+    def environment(self, protocol: str, service: str) -> dict[str, str]:
+        """Gives the environment variables with which a process exports its metrics here.
+
+        Args:
+            protocol: `grpc` or `http/protobuf`.
+            service: the service's name, the series' `job`.
+
+        Returns:
+            Variables to add to the process's own.
+        """
+        endpoint = self.grpc_endpoint if protocol == "grpc" else self.http_endpoint
+        return {
+            "OTEL_METRICS_EXPORTER": "otlp",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+            "OTEL_SERVICE_NAME": service,
+        }
+
+    def total(self, name: str, **labels: str) -> float:
+        """Sums the samples of one name, over all label sets that have these labels.
+
+        Args:
+            name: the sample's Prometheus name, such as `genmeter_tokens_total`.
+            labels: what a sample must have to count.
+
+        Returns:
+            The sum; 0 where there is no such sample.
+        """
+        _, page = request("GET", self.metrics_url)
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(page)
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    def wait_for(
+        self,
+        name: str,
+        predicate: Callable[[float], bool],
+        timeout: float = WAIT_TIMEOUT,
+        **labels: str,
+    ) -> float:
+        """Sums as `total` does until the sum is as it should be.
+
+        Args:
+            name: as in `total`.
+            predicate: judges the sum.
+            timeout: how long to wait, in seconds.
+            labels: as in `total`.
+
+        Returns:
+            The sum that the predicate accepted. A timeout fails the test with the last sum.
+        """
+        accepted, total = poll(lambda: self.total(name, **labels), predicate, timeout)
+        assert accepted, (
+            f"the Collector's {name} {labels} was not as expected within {timeout} s: "
+            f"it is {total}\nlog: {self.log_tail()}"
+        )
+        return total

@@ -1,0 +1,211 @@
+"""A real Prometheus that scrapes what a test tells it to."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urlsplit
+
+from _servers import LOOPBACK, Server, free_port, poll, program, request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+# The scrape job of each exposition format. A job asks for its format alone, so a target that does
+# not serve it fails to be scraped.
+PROTOCOLS = {"text": "PrometheusText0.0.4", "openmetrics": "OpenMetricsText1.0.0"}
+WAIT_TIMEOUT = 30.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One series of an instant query's answer.
+
+    Attributes:
+        labels: all its labels, `__name__` among them where the expression kept it.
+        value: its value.
+    """
+
+    labels: Mapping[str, str]
+    value: float
+
+
+class Prometheus(Server):
+    """A Prometheus on loopback, scraping five times a second.
+
+    A target is added while it runs, in one of the two text formats, and is told apart by the
+    labels that the test gives it (`run` below), or by `instance`:
+
+        prometheus.add_target(monitor.endpoint_url, "openmetrics", run="demo")
+        query = 'sum by (gen_ai_request_model) (genmeter_tokens_total{run="demo"})'
+        samples = prometheus.wait_for(query, lambda found: len(found) == 2)
+        assert {s.labels["gen_ai_request_model"]: s.value for s in samples} == expected
+
+    A new target is noticed within five seconds: the job under test must live longer than that, or
+    its endpoint linger. A target that went away is stale within a second and then gives an instant
+    query nothing: ask for `last_over_time(...[5m])`.
+
+    Attributes:
+        url: where the server is, such as `http://127.0.0.1:41234`.
+    """
+
+    def __init__(self, folder: Path, features: Sequence[str] = ("exemplar-storage",)) -> None:
+        """Takes the settings.
+
+        Args:
+            folder: an empty folder for the configuration, the data and the log.
+            features: what `--enable-feature` turns on.
+        """
+        super().__init__("prometheus", folder)
+        self.url = ""
+        self._features = features
+        self._targets: dict[str, list[dict[str, Any]]] = {name: [] for name in PROTOCOLS}
+        self._jobs: list[dict[str, Any]] = []
+
+    def command(self) -> list[str | Path]:
+        """Chooses a port, writes the configuration, and gives the command line."""
+        port = free_port()
+        self.url = f"http://{LOOPBACK}:{port}"
+        self._write_config()
+        return [
+            program("prometheus"),
+            f"--config.file={self.folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={self.folder / 'data'}",
+            f"--web.listen-address={LOOPBACK}:{port}",
+            "--web.enable-lifecycle",
+            f"--enable-feature={','.join(self._features)}",
+            "--log.level=warn",
+        ]
+
+    def is_ready(self) -> bool:
+        """Says whether queries are answered."""
+        try:
+            return request("GET", f"{self.url}/-/ready")[0] == 200
+        except OSError:
+            return False
+
+    def add_target(self, url: str, protocol: str = "openmetrics", **labels: str) -> str:
+        """Has an endpoint scraped; it may take five seconds until the server takes notice.
+
+        Args:
+            url: the page's address, such as `http://127.0.0.1:9464/metrics`.
+            protocol: `openmetrics` or `text`, which is also the series' `job`.
+            labels: put on every series of the target.
+
+        Returns:
+            The series' `instance` label, `HOST:PORT`.
+        """
+        parts = urlsplit(url)
+        meta = {"__scheme__": parts.scheme, "__metrics_path__": parts.path or "/metrics"}
+        self._targets[protocol].append({"targets": [parts.netloc], "labels": {**meta, **labels}})
+        self._write_targets(protocol)
+        return parts.netloc
+
+    def remove_target(self, instance: str) -> None:
+        """Stops scraping what `add_target` named so; it may take five seconds too."""
+        for protocol, targets in self._targets.items():
+            targets[:] = [target for target in targets if instance not in target["targets"]]
+            self._write_targets(protocol)
+
+    def add_job(self, job: Mapping[str, Any]) -> None:
+        """Adds a scrape job of the test's own, such as one with TLS or basic auth.
+
+        Args:
+            job: an item of `scrape_configs`, as the configuration's YAML has it.
+        """
+        self._jobs.append(dict(job))
+        self._write_config()
+        status, body = request("POST", f"{self.url}/-/reload")
+        assert status == 200, f"Prometheus refused the job {job['job_name']!r}: {body}"
+
+    def query(self, promql: str) -> list[Sample]:
+        """Evaluates an expression now.
+
+        Args:
+            promql: an expression that gives an instant vector or a scalar.
+
+        Returns:
+            The series, in the server's order; a scalar is one sample without labels.
+        """
+        data = self._api("query", query=promql)
+        if data["resultType"] == "scalar":
+            return [Sample({}, float(data["result"][1]))]
+        return [Sample(item["metric"], float(item["value"][1])) for item in data["result"]]
+
+    def value(self, promql: str) -> float:
+        """Evaluates an expression that gives one series, and returns that one's value."""
+        samples = self.query(promql)
+        assert len(samples) == 1, f"{promql} gave {len(samples)} series: {samples}"
+        return samples[0].value
+
+    def wait_for(
+        self,
+        promql: str,
+        predicate: Callable[[list[Sample]], bool] = bool,
+        timeout: float = WAIT_TIMEOUT,
+    ) -> list[Sample]:
+        """Evaluates an expression until its answer is as it should be.
+
+        Args:
+            promql: as in `query`.
+            predicate: judges the samples; the default waits until there are any.
+            timeout: how long to wait, in seconds.
+
+        Returns:
+            The samples that the predicate accepted. A timeout fails the test, with the last
+            answer and each target's last scrape error.
+        """
+        accepted, samples = poll(lambda: self.query(promql), predicate, timeout)
+        assert accepted, (
+            f"{promql} was not as expected within {timeout} s\nlast answer: {samples}\n"
+            f"targets: {[(t['scrapeUrl'], t['health'], t['lastError']) for t in self.targets()]}"
+        )
+        return samples
+
+    def exemplars(self, promql: str) -> list[dict[str, Any]]:
+        """Returns the last hour's exemplars of a selector's series, as the HTTP API gives them."""
+        # The API wants a range: one that surely holds the whole test.
+        now = self.value("time()")
+        found = self._api("query_exemplars", query=promql, start=now - 3600, end=now + 60)
+        return [exemplar for series in found for exemplar in series["exemplars"]]
+
+    def metadata(self, family: str) -> list[dict[str, Any]]:
+        """Returns the type, help and unit that were scraped for a metric family."""
+        found: list[dict[str, Any]] = self._api("metadata", metric=family).get(family, [])
+        return found
+
+    def targets(self) -> list[dict[str, Any]]:
+        """Returns the active targets with their `health` and `lastError`."""
+        found: list[dict[str, Any]] = self._api("targets", state="active")["activeTargets"]
+        return found
+
+    def _api(self, path: str, **parameters: object) -> Any:
+        status, body = request("GET", f"{self.url}/api/v1/{path}?{urlencode(parameters)}")
+        assert status == 200, f"{path} {parameters} answered {status}: {body}"
+        return json.loads(body)["data"]
+
+    def _write_config(self) -> None:
+        jobs = [
+            {
+                "job_name": name,
+                "scrape_protocols": [protocol],
+                "file_sd_configs": [
+                    {"files": [str(self.folder / f"{name}.json")], "refresh_interval": "1s"}
+                ],
+            }
+            for name, protocol in PROTOCOLS.items()
+        ]
+        config = {
+            "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"},
+            "scrape_configs": [*jobs, *self._jobs],
+        }
+        # JSON is YAML too.
+        (self.folder / "prometheus.yml").write_text(json.dumps(config))
+
+    def _write_targets(self, protocol: str) -> None:
+        # Put in place whole, so that the server never reads half a file.
+        whole = self.folder / f"{protocol}.new"
+        whole.write_text(json.dumps(self._targets[protocol]))
+        whole.replace(self.folder / f"{protocol}.json")

@@ -186,7 +186,8 @@ def run(options: argparse.Namespace, folder: Path) -> bool:
     fail_share = {CHAT_MODEL: options.fail_share, ROW_MODEL: options.fail_share}
     config = MonitorConfig(
         endpoint=EndpointConfig(
-            enabled=False if options.no_endpoint else None,
+            # Asked for in code, it is bound before the first call, and its address can be printed.
+            enabled=not options.no_endpoint,
             port=options.port,
             linger=options.linger,
         )
@@ -195,6 +196,8 @@ def run(options: argparse.Namespace, folder: Path) -> bool:
         # The monitors leave last: their endpoint lingers after the server is gone.
         talk = stack.enter_context(GenerationMonitor(folder / "dialogs", config=config))
         table = stack.enter_context(GenerationMonitor(folder / "rows", config=config))
+        if talk.endpoint_url:
+            print(f"metrics: {talk.endpoint_url}", flush=True)
         with OpenAIStub(seed=options.seed, fail_share=fail_share, latency=options.latency) as stub:
             asyncio.run(dialogs(stub, talk, options, folder / "dialogs.jsonl"))
             asyncio.run(rows(stub, table, options, folder / "rows.jsonl"))
@@ -223,10 +226,7 @@ def print_summary(report: TokenUsageReport, result: dict[str, Any]) -> None:
     """Print the token report and the line that compares it with the server's count."""
     print(report)
     spent = ", stopped by its budget" if result["budget_spent"] else ""
-    print(
-        f"{result['dialogs']} dialogs and {result['rows']} rows "
-        f"in {result['seconds']} s{spent}; metrics: {result['endpoint']}"
-    )
+    print(f"{result['dialogs']} dialogs and {result['rows']} rows in {result['seconds']} s{spent}")
     served = sum(row["total_tokens"] for row in handed_out(result["server"]).values())
     verdict = "equal for every model" if result["equal"] else "NOT equal"
     print(f"the monitors counted {report.total_tokens} tokens, the server {served}: {verdict}")

@@ -50,8 +50,8 @@ stack: $(VENV)/.test $(VENV)/.example ## Run the tests against real servers and 
 example: $(VENV)/.demo $(VENV)/.example ## Run a real AfterImage job that genmeter watches
 	@$(BIN)/python examples/afterimage_job.py $(ARGS)
 
-bench: $(VENV)/.test $(VENV)/.example ## Print the benchmarks' ratios
-	@$(BIN)/python benchmarks/run.py $(ARGS)
+bench: $(VENV)/.test $(VENV)/.example ## Run the benchmarks, which print ratios
+	@set -e; for script in benchmarks/[!_]*.py; do $(BIN)/python "$$script" $(ARGS); done
 
 constraints: ## Resolve everything anew into constraints.txt, in an environment thrown away after
 	@rm -rf build/constraints

@@ -1,0 +1,202 @@
+"""The sockets of the scrape endpoint: binding, accepting, and a thread for each connection."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from genmeter.errors import EndpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = ["Listener", "bind", "is_loopback"]
+
+_logger = logging.getLogger("genmeter")
+
+_BACKLOG = 64
+
+_REMEDIES = {
+    errno.EADDRINUSE: "stop the program that has it, or choose another port (0 takes a free one)",
+    errno.EACCES: "choose a port from 1024 up, or 0 for a free one",
+    errno.EADDRNOTAVAIL: "give an address of this machine, such as 127.0.0.1",
+}
+# A name may stand for addresses that this machine has not, such as ::1 where IPv6 is off.
+_TRY_NEXT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a listening socket.
+
+    Args:
+        host: Name or address of the interface.
+        port: TCP port, 0 for any free one.
+
+    Raises:
+        EndpointError: The address cannot be listened on.
+    """
+    try:
+        found: Iterable[Any] = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (OSError, UnicodeError) as error:
+        raise EndpointError(
+            f"the scrape endpoint cannot listen on host {host!r}: {error}; give a name or an "
+            "address of this machine, such as 127.0.0.1"
+        ) from error
+    failure: OSError = OSError("the name has no address")
+    for family, kind, protocol, _, address in found:
+        try:
+            return _listening(socket.socket(family, kind, protocol), address)
+        except OSError as error:
+            failure = error
+            if error.errno not in _TRY_NEXT:
+                break
+    remedy = _REMEDIES.get(failure.errno or 0, "choose another host or port")
+    raise EndpointError(
+        f"the scrape endpoint cannot listen on host {host!r}, port {port}: "
+        f"{failure.strerror or failure}; {remedy}"
+    ) from failure
+
+
+def _listening(bound: socket.socket, address: Any) -> socket.socket:
+    try:
+        # A port that an ended process of ours had is free again at once.
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        bound.listen(_BACKLOG)
+        # A client that left between the call of select and accept must not stop the thread.
+        bound.setblocking(False)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def is_loopback(bound: socket.socket) -> bool:
+    """Tell whether only this machine can reach a listening socket."""
+    return ipaddress.ip_address(bound.getsockname()[0].partition("%")[0]).is_loopback
+
+
+class Listener:
+    """Accepts connections on a thread, and gives each a thread of its own.
+
+    Args:
+        bound: The listening socket, as `bind` gives it.
+        serve: Serves one connection on its thread. Its second argument is to be called with the
+            socket that takes the connection's place, such as one that speaks TLS.
+        lifetime: Seconds after which a connection is cut off where another needs its place.
+        most: Connections at one time; what comes beyond is closed at once.
+
+    Attributes:
+        port: The TCP port that `bound` listens on.
+    """
+
+    def __init__(
+        self,
+        bound: socket.socket,
+        serve: Callable[[socket.socket, Callable[[socket.socket], None]], None],
+        *,
+        lifetime: float,
+        most: int,
+    ) -> None:
+        self.port: int = bound.getsockname()[1]
+        self._bound = bound
+        self._serve = serve
+        self._lifetime = lifetime
+        self._most = most
+        # By number, each with the time when it came; the accepting thread alone adds to it.
+        self._open: dict[int, tuple[float, socket.socket]] = {}
+        # A byte here ends the accepting thread, which sleeps for as long as nobody connects.
+        self._wake, self._awaken = socket.socketpair()
+        self._thread = threading.Thread(
+            target=self._accept_all, name="genmeter-endpoint", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Accept no more; connections that are open are served to their end."""
+        self._awaken.send(b"\0")
+        self._thread.join()
+        for one in (self._bound, self._wake, self._awaken):
+            one.close()
+
+    def close_inherited(self) -> None:
+        """In a forked child, close every socket, without a lock and without waiting."""
+        connections = [connection for _, connection in list(self._open.values())]
+        for one in (self._bound, self._wake, self._awaken, *connections):
+            # Not close(), which waits for files that the parent's threads made of a socket.
+            with suppress(OSError):
+                os.close(one.detach())
+
+    def _accept_all(self) -> None:
+        # Not epoll, whose state a forked child would share.
+        selector_type = getattr(selectors, "PollSelector", selectors.SelectSelector)
+        with selector_type() as selector:
+            selector.register(self._bound, selectors.EVENT_READ)
+            selector.register(self._wake, selectors.EVENT_READ)
+            number = 0
+            while all(key.fileobj is not self._wake for key, _ in selector.select()):
+                number += 1
+                try:
+                    connection, _ = self._bound.accept()
+                except OSError as error:
+                    # The client is gone again, or the process is out of file descriptors.
+                    if error.errno in (errno.EMFILE, errno.ENFILE):
+                        time.sleep(0.1)
+                    continue
+                self._take(number, connection)
+
+    def _take(self, number: int, connection: socket.socket) -> None:
+        if len(self._open) >= self._most and not self._make_room():
+            connection.close()
+            return
+        self._open[number] = (time.monotonic(), connection)
+        thread = threading.Thread(
+            target=self._answer,
+            args=(number, connection),
+            name="genmeter-endpoint-request",
+            daemon=True,
+        )
+        try:
+            thread.start()
+        except RuntimeError:
+            # No more threads: the process is at its limit or at its end.
+            del self._open[number]
+            connection.close()
+
+    def _make_room(self) -> bool:
+        """Cut off the connections that are past their time; tell whether there were any."""
+        limit = time.monotonic() - self._lifetime
+        overdue = [item for item in list(self._open.items()) if item[1][0] <= limit]
+        for number, (_, connection) in overdue:
+            self._open.pop(number, None)
+            # Its thread then wakes up from what it waits for, and closes it.
+            with suppress(OSError):
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
+        return bool(overdue)
+
+    def _answer(self, number: int, connection: socket.socket) -> None:
+        latest = connection
+
+        def remember(wrapped: socket.socket) -> None:
+            nonlocal latest
+            latest = wrapped
+            if number in self._open:
+                self._open[number] = (self._open[number][0], wrapped)
+
+        try:
+            self._serve(connection, remember)
+        except Exception as error:
+            _logger.debug("a connection to the scrape endpoint failed: %r", error)
+        finally:
+            self._open.pop(number, None)
+            latest.close()

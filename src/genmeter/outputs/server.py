@@ -1,0 +1,270 @@
+"""The scrape endpoint: an HTTP server on a thread of its own.
+
+It answers one request a connection, each on a daemon thread with a time-out, and the TLS handshake
+belongs to that thread too: a client that is slow, idle or hostile holds up nobody else. Where all
+connections are taken, those that are past their time make room.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+import ssl
+import threading
+from contextlib import suppress
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING, Any
+
+from genmeter.errors import ConfigError
+from genmeter.outputs.listener import Listener, bind, is_loopback
+from genmeter.outputs.routes import METRICS_PATH, basic_auth, respond
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["ScrapeServer"]
+
+_logger = logging.getLogger("genmeter")
+
+_MAX_PORT = 65535
+# What a client may send beside its request and have read, lest the answer be lost in a reset.
+_BODY_LIMIT_BYTES = 65536
+
+
+class ScrapeServer:
+    """Serves ``/metrics`` and ``/-/healthy``; auth applies to ``/metrics`` only.
+
+    Args:
+        render: Writes the page, as `genmeter.outputs.prometheus.PrometheusReader.render` does.
+        host: Name or address of the interface; ``0.0.0.0`` and ``::`` are all of them.
+        port: TCP port, 0 for any free one.
+        certfile: PEM file of the certificate chain; the endpoint then speaks TLS 1.2 or newer.
+        keyfile: PEM file of the private key, where it is not in ``certfile``.
+        username: The user that a scrape must name; with ``password`` or not at all.
+        password: The password that a scrape must give.
+        request_timeout: Seconds that a client may take for each of: the TLS handshake, a piece of
+            its request, taking the answer in. Twice that is what a connection may last.
+        max_connections: Connections at one time; what comes beyond is closed at once.
+
+    Attributes:
+        host: As given.
+
+    Raises:
+        ConfigError: An argument, or a file that it names, cannot be used.
+    """
+
+    def __init__(
+        self,
+        render: Callable[[bool], bytes],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 9464,
+        certfile: str | None = None,
+        keyfile: str | None = None,
+        username: str | None = None,
+        password: str | None = None,
+        request_timeout: float = 10.0,
+        max_connections: int = 32,
+    ) -> None:
+        if type(port) is not int or not 0 <= port <= _MAX_PORT:
+            raise ConfigError(f"port is {port!r}; give a whole number from 0 to {_MAX_PORT}")
+        if not host:
+            raise ConfigError("host is empty; give an address, 0.0.0.0 for every interface")
+        self.host = host
+        self._render = render
+        self._asked_port = port
+        self._auth = basic_auth(username, password)
+        self._tls = _tls_context(certfile, keyfile)
+        self._request_timeout = request_timeout
+        self._max_connections = max_connections
+        self._listener: Listener | None = None
+        self._scrapes = _Scrapes()
+
+    @property
+    def port(self) -> int:
+        """The port that the endpoint listens on; before `start` the one asked for."""
+        return self._listener.port if self._listener is not None else self._asked_port
+
+    @property
+    def url(self) -> str:
+        """Where the page is, for a client on this machine."""
+        host = self.host
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            pass
+        else:
+            if address.is_unspecified:
+                host = "127.0.0.1" if address.version == 4 else "::1"  # noqa: PLR2004, the version
+            if address.version == 6:  # noqa: PLR2004, the version
+                host = f"[{host}]"
+        return f"{'https' if self._tls else 'http'}://{host}:{self.port}{METRICS_PATH}"
+
+    def start(self) -> None:
+        """Listen, and serve on a daemon thread; does nothing where it serves already.
+
+        Raises:
+            EndpointError: The address cannot be listened on.
+        """
+        if self._listener is not None:
+            return
+        bound = bind(self.host, self._asked_port)
+        if self._tls is None and self._auth is None and not is_loopback(bound):
+            _logger.warning(
+                "the scrape endpoint listens on %s port %d, beyond this machine, with neither TLS "
+                "nor a password: everybody on the network can read the metrics; give certfile and "
+                "keyfile, or username and password",
+                *bound.getsockname()[:2],
+            )
+        self._scrapes.open()
+        self._listener = Listener(
+            bound, self._serve, lifetime=2 * self._request_timeout, most=self._max_connections
+        )
+
+    def close(self) -> None:
+        """Listen no more; answers that are on their way are finished. May be called again."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
+        self._scrapes.close()
+
+    def close_inherited(self) -> None:
+        """In a forked child, close what it has of the parent's sockets.
+
+        It takes no lock and waits for no thread: in the child the threads are gone, and a lock may
+        be held for ever.
+        """
+        self._scrapes = _Scrapes()
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close_inherited()
+
+    def wait_for_scrape(self, timeout: float) -> bool:
+        """Wait until a whole scrape that began after this call was sent.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            Whether there was one; False at once where the endpoint does not serve.
+        """
+        return self._scrapes.wait(timeout)
+
+    def _serve(self, connection: socket.socket, remember: Callable[[socket.socket], None]) -> None:
+        """Answer the one request of a connection; runs on the connection's thread."""
+        connection.settimeout(self._request_timeout)
+        if self._tls is not None:
+            wrapped = self._tls.wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
+            remember(wrapped)
+            wrapped.do_handshake()
+            connection = wrapped
+        handler = _Handler(connection, self)
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_WR)
+        if handler.scrape is not None:
+            self._scrapes.end(handler.scrape)
+
+    def answer(self, handler: _Handler) -> None:
+        """Answer a request that `_Handler` has read."""
+        begun = self._scrapes.begin()
+        headers = {name.lower(): value for name, value in handler.headers.items()}
+        response = respond(handler.command, handler.path, headers, self._render, self._auth)
+        handler.send_response(response.status)
+        for name, value in response.headers:
+            handler.send_header(name, value)
+        handler.send_header("Connection", "close")
+        # What a GET would send is not known without a collection, so HEAD gives no length.
+        if handler.command != "HEAD":
+            handler.send_header("Content-Length", str(len(response.body)))
+        handler.end_headers()
+        handler.wfile.write(response.body)
+        path = handler.path.partition("?")[0]
+        if (handler.command, path, response.status) == ("GET", METRICS_PATH, HTTPStatus.OK):
+            handler.scrape = begun
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Reads one request; the base class does all its work while it is constructed."""
+
+    protocol_version = "HTTP/1.1"
+    server_version = "genmeter"
+    sys_version = ""
+
+    def __init__(self, connection: socket.socket, endpoint: ScrapeServer) -> None:
+        # What `_Scrapes` knows the scrape by that this connection was sent as a whole.
+        self.scrape: int | None = None
+        self._endpoint = endpoint
+        super().__init__(connection, connection.getpeername(), None)  # type: ignore[arg-type]
+
+    def __getattr__(self, name: str) -> Callable[[], None]:
+        # The base class asks for do_ and the method's name, and knows itself what to say to none.
+        if name.startswith("do_"):
+            return self._answer
+        raise AttributeError(name)
+
+    def _answer(self) -> None:
+        self.close_connection = True
+        length = self.headers.get("Content-Length", "")
+        if length.isascii() and length.isdigit():
+            self.rfile.read(min(int(length), _BODY_LIMIT_BYTES))
+        self._endpoint.answer(self)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, the base class's name
+        """Log nothing: a job's output is not for its scrapes."""
+
+
+class _Scrapes:
+    """Tells who waits that a scrape was whole."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._serving = False
+        self._asked = 0
+        self._answered = 0
+
+    def open(self) -> None:
+        with self._changed:
+            self._serving = True
+
+    def close(self) -> None:
+        with self._changed:
+            self._serving = False
+            self._changed.notify_all()
+
+    def begin(self) -> int:
+        """Return what to hand to `end`."""
+        return self._asked
+
+    def end(self, begun: int) -> None:
+        with self._changed:
+            self._answered = max(self._answered, begun)
+            self._changed.notify_all()
+
+    def wait(self, timeout: float) -> bool:
+        with self._changed:
+            self._asked += 1
+            mine = self._asked
+            self._changed.wait_for(lambda: self._answered >= mine or not self._serving, timeout)
+            return self._answered >= mine
+
+
+def _tls_context(certfile: str | None, keyfile: str | None) -> ssl.SSLContext | None:
+    if certfile is None:
+        if keyfile is not None:
+            raise ConfigError(f"keyfile is {keyfile!r} but certfile is missing; give both")
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        # With an empty password an encrypted key is an error, rather than a prompt that hangs.
+        context.load_cert_chain(certfile, keyfile, password="")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"certfile {certfile!r} with keyfile {keyfile!r} cannot be used: {error}; give PEM "
+            "files that can be read, and a key that belongs to the certificate and is not encrypted"
+        ) from error
+    return context

@@ -1,1 +1,47 @@
-"""genmeter."""
+"""genmeter: the instrument panel for jobs that generate text with LLMs.
+
+``from genmeter import GenerationMonitor`` counts calls, tokens, cost, errors and evaluations as
+OpenTelemetry metrics, serves them to Prometheus, and tells the job's own code its token totals.
+"""
+
+from genmeter._version import __version__
+from genmeter.config import (
+    CustomMetric,
+    EndpointConfig,
+    HistoryConfig,
+    LabelLimits,
+    MonitorConfig,
+)
+from genmeter.errors import (
+    ConfigError,
+    EndpointError,
+    ExportError,
+    GenmeterError,
+    MissingExtraError,
+)
+from genmeter.generation import GenerationHandle
+from genmeter.monitor import GenerationMonitor, process_token_usage
+from genmeter.outputs.tokens import CostReport, ModelTokenUsage, TokenUsageReport
+from genmeter.prices import Price, PriceTable
+
+__all__ = [
+    "ConfigError",
+    "CostReport",
+    "CustomMetric",
+    "EndpointConfig",
+    "EndpointError",
+    "ExportError",
+    "GenerationHandle",
+    "GenerationMonitor",
+    "GenmeterError",
+    "HistoryConfig",
+    "LabelLimits",
+    "MissingExtraError",
+    "ModelTokenUsage",
+    "MonitorConfig",
+    "Price",
+    "PriceTable",
+    "TokenUsageReport",
+    "__version__",
+    "process_token_usage",
+]

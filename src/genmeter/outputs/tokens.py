@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from genmeter.errors import ConfigError
@@ -11,13 +12,13 @@ from genmeter.prices import PriceTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from datetime import datetime
 
     import pandas as pd
 
     from genmeter.prices import PricesLike
+    from genmeter.recorders.history import TokenTotals
 
-__all__ = ["CostReport", "ModelTokenUsage", "TokenUsageReport"]
+__all__ = ["CostReport", "ModelTokenUsage", "TokenUsageReport", "report_of"]
 
 _INT64_MAX = 2**63 - 1
 _NAME_WIDTH = 60
@@ -233,3 +234,33 @@ def _table(rows: Sequence[tuple[str, ...]]) -> str:
     ]
     rule = "-" * len(lines[0])
     return "\n".join([lines[0], rule, *lines[1:-1], *([rule] if lines[1:-1] else []), lines[-1]])
+
+
+def report_of(totals: TokenTotals) -> TokenUsageReport:
+    """Make the report of one history's totals.
+
+    Args:
+        totals: Tokens by model, and from when on they are kept.
+    """
+    by_model = [
+        ModelTokenUsage(
+            model,
+            tokens.input,
+            tokens.output,
+            tokens.total,
+            tokens.cache_read,
+            tokens.cache_write,
+            tokens.reasoning,
+            tokens.calls,
+        )
+        for model, tokens in sorted(totals.by_model.items())
+    ]
+    since = totals.kept_since
+    return TokenUsageReport(
+        by_model=by_model,
+        total_prompt_tokens=sum(usage.prompt_tokens for usage in by_model),
+        total_completion_tokens=sum(usage.completion_tokens for usage in by_model),
+        total_tokens=sum(usage.total_tokens for usage in by_model),
+        complete=since is None,
+        covers_since=None if since is None else datetime.fromtimestamp(since, UTC),
+    )

@@ -1,0 +1,193 @@
+"""The events: what a monitor is told, raw on the caller's path and clean after the drain.
+
+On the caller's path an event is a plain tuple ``(kind, sink, time, ...)`` of whatever was passed,
+see :class:`Raw`. In the drain ``normaliser`` turns it into one of the named tuples below, in which
+every number is finite and in range, and every label is non-empty, at most 128 characters long,
+free of lone surrogates and within its limit.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from opentelemetry.context import Context
+
+__all__ = [
+    "Active",
+    "Call",
+    "CallDefaults",
+    "Evaluation",
+    "Event",
+    "Generation",
+    "Log",
+    "Metric",
+    "Raw",
+    "Reason",
+    "Sample",
+    "Score",
+]
+
+
+class Raw(StrEnum):
+    """The first element of an event on its way to the drain, and what follows sink and time."""
+
+    GENERATION = "generation"  # duration, success, keywords, context
+    EVALUATION = "evaluation"  # duration, success, evaluator type, scores, keywords, context
+    METRIC = "metric"  # name, value, metadata
+    SAMPLE = "sample"  # accepted, reason
+    LOG = "log"  # level, message, data
+    ACTIVE = "active"  # +1 or -1, keywords
+
+
+class Reason(StrEnum):
+    """Why a value or a whole event was left out."""
+
+    NOT_A_NUMBER = "not_a_number"
+    NOT_FINITE = "not_finite"
+    NEGATIVE = "negative"
+    OUT_OF_RANGE = "out_of_range"
+    NOT_A_BOOLEAN = "not_a_boolean"
+    NOT_A_MAPPING = "not_a_mapping"
+    NOT_A_TIME = "not_a_time"
+    NO_NAME = "no_name"
+    UNREADABLE = "unreadable"
+    OVERFLOW = "overflow"
+    INBOX_FULL = "inbox_full"
+    AFTER_SHUTDOWN = "after_shutdown"
+    INTERNAL = "internal"
+
+
+class Call(NamedTuple):
+    """Whose call it was: the labels that its instruments share."""
+
+    operation: str
+    provider: str
+    model: str
+    step: str | None
+    modality: str
+
+
+class Generation(NamedTuple):
+    """A call of a model, or a conversation that spans such calls.
+
+    Tokens are counts, ``duration`` is in seconds, ``time`` is Unix time in seconds; None is what
+    the caller did not give or what was left out.
+    """
+
+    time: float
+    call: Call
+    model_given: bool
+    duration: float | None
+    success: bool
+    input_tokens: int | None
+    output_tokens: int | None
+    total_tokens: int | None
+    cache_read_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    finish_reason: str | None
+    error_type: str | None
+    is_conversation: bool
+    turns: int | None
+    retries: dict[str, int] | None
+    context: Context | None
+
+
+class Score(NamedTuple):
+    """One score of an evaluation, as it was given."""
+
+    name: str
+    value: float
+
+
+class Evaluation(NamedTuple):
+    """An evaluation; ``call`` labels the tokens that it cost."""
+
+    time: float
+    call: Call
+    duration: float | None
+    success: bool
+    evaluator: str
+    error_type: str | None
+    scores: tuple[Score, ...]
+    input_tokens: int | None
+    output_tokens: int | None
+    total_tokens: int | None
+    cache_read_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    context: Context | None
+
+
+class Metric(NamedTuple):
+    """A value of ``record_metric``."""
+
+    time: float
+    name: str
+    value: float
+    metadata: Mapping[str, Any]
+
+
+class Sample(NamedTuple):
+    """A sample that the job made."""
+
+    time: float
+    accepted: bool
+    reason: str | None
+
+
+class Log(NamedTuple):
+    """A log record of the job."""
+
+    time: float
+    level: str
+    message: str
+    data: dict[str, Any]
+
+
+class Active(NamedTuple):
+    """A call that began (+1) or ended (-1)."""
+
+    call: Call
+    delta: int
+
+
+Event = Generation | Evaluation | Metric | Sample | Log | Active
+
+
+class CallDefaults:
+    """What one monitor fills in where a call does not say.
+
+    The model of a call that names none is the configured one, else the model last seen for the
+    same step, else the only model seen, else ``unknown``: AfterImage names no model for a failed
+    call, and its errors must still show up at the model that caused them.
+    """
+
+    __slots__ = ("_by_step", "_models", "model", "operation", "provider")
+
+    def __init__(self, model: str | None, provider: str | None, operation: str) -> None:
+        self.model = model
+        self.provider = provider
+        self.operation = operation
+        self._by_step: dict[str | None, str] = {}
+        self._models: set[str] = set()
+
+    def saw(self, step: str | None, model: str) -> None:
+        """Remember the model that a call of ``step`` named."""
+        self._by_step[step] = model
+        self._models.add(model)
+
+    def model_for(self, step: str | None) -> str:
+        """Name the model of a call of ``step`` that named none."""
+        if self.model is not None:
+            return self.model
+        known = self._by_step.get(step)
+        if known is not None:
+            return known
+        if len(self._models) == 1:
+            return next(iter(self._models))
+        return "unknown"

@@ -1,0 +1,219 @@
+"""The handle of one call of a model: ``with monitor.generation(...) as g``."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import time
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar, overload
+
+from genmeter.errors import ConfigError
+from genmeter.usage import read_finish_reason, read_model, read_usage
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from types import TracebackType
+
+__all__ = ["GenerationHandle", "Teller"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+class Teller(Protocol):
+    """What a handle reports to."""
+
+    def track_generation(self, duration: float, success: bool, **kwargs: Any) -> None:
+        """Tell of a call that ended."""
+
+    def _track_active(self, delta: int, labels: dict[str, Any], epoch: int | None) -> int:
+        """Tell that a call began (+1) or ended (-1); gives the epoch of the process."""
+
+
+class GenerationHandle:
+    """Times one call of a model and tells the monitor how it ended.
+
+    A context manager, also ``async with``; an exception in the block is told as a failure and
+    goes on. Also a decorator, of plain and of ``async`` functions: every call of the function is
+    one call of the model, and tokens, model and finish reason are read from what it returns.
+
+    Args:
+        teller: The monitor.
+        model: The model that is asked; where it is not given it is read from what
+            :meth:`usage` is given, else the monitor's default holds.
+        step: The step of the pipeline.
+        provider: Who serves the model, in the OpenTelemetry conventions' words, such as
+            ``openai``.
+        operation: The kind of call, such as ``chat`` or ``embeddings``.
+        metadata: Free data for exports; copied.
+
+    Attributes:
+        model: As above; may be set in the block.
+        finish_reason: Why the model stopped; may be set in the block.
+        success: None until :meth:`fail`; what the block ends with decides.
+    """
+
+    def __init__(
+        self,
+        teller: Teller,
+        *,
+        model: str | None = None,
+        step: str | None = None,
+        provider: str | None = None,
+        operation: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model = model
+        self.finish_reason: str | None = None
+        self._teller = teller
+        self._step = step
+        self._provider = provider
+        self._operation = operation
+        self._metadata = metadata
+        self._tokens: dict[str, Any] = {}
+        self._retries: list[Any] = []
+        self._error: Any = None
+        self._labels: dict[str, Any] = {}
+        self._epoch: int | None = None
+        self._started = time.perf_counter()
+
+    def __repr__(self) -> str:
+        return f"<GenerationHandle of {self.model or 'the default model'}, step {self._step}>"
+
+    def usage(self, response: Any = None, **counts: Any) -> None:
+        """Tell the tokens that the call used; a later call replaces what it names again.
+
+        Args:
+            response: A usage object of OpenAI, Anthropic or Google, a response that holds one, or
+                a mapping of the same shape; from a response the model and the finish reason are
+                read too. What is not understood is passed over.
+            **counts: ``prompt_token_count``, ``completion_token_count``, ``total_token_count``,
+                ``cache_read_token_count``, ``cache_write_token_count``,
+                ``reasoning_token_count``, as ``track_generation`` takes them.
+        """
+        if response is not None:
+            found = read_usage(response)
+            if found is not None:
+                self._tokens.update(
+                    prompt_token_count=found.input,
+                    completion_token_count=found.output,
+                    total_token_count=found.total,
+                    cache_read_token_count=found.cache_read,
+                    cache_write_token_count=found.cache_write,
+                    reasoning_token_count=found.reasoning,
+                )
+            self.finish_reason = self.finish_reason or read_finish_reason(response)
+            self.model = self.model or read_model(response)
+        self._tokens.update(counts)
+
+    def retry(self, error: Any = None) -> None:
+        """Tell that the call is made again.
+
+        Args:
+            error: What made it necessary: the exception, its class or its name. Those of rate
+                limits (status 429, or named so) count as ``rate_limited``.
+        """
+        self._retries.append(error)
+
+    def fail(self, error: Any = None) -> None:
+        """Tell that the call failed though nothing is raised.
+
+        Args:
+            error: The exception or a text.
+        """
+        self._error = "failed" if error is None else error
+
+    def __enter__(self) -> Self:
+        """Begin; time counts from here."""
+        self._labels = {
+            "model_name": self.model,
+            "step": self._step,
+            "provider": self._provider,
+            "operation": self._operation,
+        }
+        self._epoch = self._teller._track_active(1, self._labels, None)  # noqa: SLF001 - one contract
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End, and tell the monitor; an exception is told and goes on."""
+        duration = time.perf_counter() - self._started
+        failure = self._error if error is None else error
+        optional = {
+            "error": failure,
+            "finish_reason": self.finish_reason,
+            "retries": self._retries or None,
+            "metadata": self._metadata,
+            **self._labels,
+            "model_name": self.model,
+        }
+        self._teller._track_active(-1, self._labels, self._epoch)  # noqa: SLF001 - one contract
+        self._teller.track_generation(
+            duration,
+            failure is None,
+            **self._tokens,
+            **{name: value for name, value in optional.items() if value is not None},
+        )
+
+    async def __aenter__(self) -> Self:
+        """Begin; time counts from here."""
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End, and tell the monitor; an exception is told and goes on."""
+        self.__exit__(kind, error, traceback)
+
+    def _again(self) -> GenerationHandle:
+        return GenerationHandle(
+            self._teller,
+            model=self.model,
+            step=self._step,
+            provider=self._provider,
+            operation=self._operation,
+            metadata=self._metadata,
+        )
+
+    @overload
+    def __call__(self, function: Callable[_P, Awaitable[_R]]) -> Callable[_P, Awaitable[_R]]: ...
+    @overload
+    def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]: ...
+    def __call__(self, function: Callable[_P, Any]) -> Callable[_P, Any]:
+        """Decorate a function that returns the model's response.
+
+        Raises:
+            ConfigError: ``function`` is a generator, whose end nobody but its reader knows.
+        """
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise ConfigError(
+                f"monitor.generation() cannot decorate the generator {function.__qualname__!r}; "
+                "use `with monitor.generation(...) as g` around the loop that reads it"
+            )
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def tell_async(*args: _P.args, **kwargs: _P.kwargs) -> Any:
+                with self._again() as handle:
+                    result = await function(*args, **kwargs)
+                    handle.usage(result)
+                    return result
+
+            return tell_async
+
+        @functools.wraps(function)
+        def tell(*args: _P.args, **kwargs: _P.kwargs) -> Any:
+            with self._again() as handle:
+                result = function(*args, **kwargs)
+                handle.usage(result)
+                return result
+
+        return tell

@@ -1,0 +1,501 @@
+"""``GenerationMonitor``: what a job tells, and what it asks."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import weakref
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from opentelemetry.context import get_current
+from opentelemetry.trace import get_current_span
+
+from genmeter import runtime
+from genmeter.config import MonitorConfig
+from genmeter.errors import ConfigError
+from genmeter.events import Raw, Reason
+from genmeter.generation import GenerationHandle
+from genmeter.labels import safe_text
+from genmeter.outputs.tokens import report_of
+from genmeter.periodic import Periodic
+from genmeter.pipeline import WAKE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from opentelemetry.context import Context
+
+    from genmeter.outputs.tokens import TokenUsageReport
+
+__all__ = ["GenerationMonitor", "process_token_usage"]
+
+_logger = logging.getLogger("genmeter")
+_now = time.time
+_GENERATION = Raw.GENERATION
+
+
+class GenerationMonitor:
+    """Counts what a generation job does, for Prometheus, OTLP and the job itself.
+
+    Takes the place of AfterImage's class of the same name: same names, same arguments, same
+    results. What a call tells is seen by every later read, from any thread.
+
+    ``track_*``, ``record_*`` and ``log_*`` never raise, wait for a lock or do I/O: they append
+    to an inbox and return. A value that cannot be used is left out, counted in
+    ``genmeter_monitor_events_total`` and warned about once.
+
+    Args:
+        log_dir: Folder for files; None means ``.afterimage-monitoring/`` with a folder for each
+            monitor, made only when a file is asked for.
+        metric_handlers: Kept as an attribute; this release does not call them.
+        log_handlers: Kept as an attribute; this release does not call them.
+        alert_handlers: Kept as an attribute; this release does not call them.
+        metrics_interval: Seconds between evaluations of the alert rules.
+        shutdown_timeout: Seconds that :meth:`shutdown`, and the end of the process, may take
+            (lingering for a last scrape is beside it).
+        alert_min_success_rate: Threshold of the alert ``low_success_rate``; None means 0.8.
+        alert_max_generation_time_seconds: Of ``high_generation_time``, seconds; None means 30.
+        alert_max_error_rate: Of ``high_error_rate``; None means 0.2.
+        alert_max_prompt_token_mean: Of ``high_token_usage:prompt``; None means 4096.
+        alert_max_completion_token_mean: Of ``high_token_usage:completion``; None means 4096.
+        alert_max_total_token_mean: Of ``high_token_usage:total``; None means 8192.
+        alert_max_conversation_length_mean: Of ``long_conversations``; None means 2.
+        token_usage_callback: Called with the report of :meth:`get_total_token_usage` every
+            ``token_usage_callback_interval_seconds``, on a thread of its own.
+        token_usage_callback_interval_seconds: Seconds, more than 0.
+        config: All that is new; None reads the ``GENMETER_*`` variables.
+
+    Raises:
+        ConfigError: An argument or a variable that cannot be used.
+        EndpointError: The endpoint was asked for in code and its address cannot be used.
+    """
+
+    def __init__(
+        self,
+        log_dir: str | Path | None = None,
+        metric_handlers: Sequence[Any] | None = None,
+        log_handlers: Sequence[Any] | None = None,
+        alert_handlers: Sequence[Any] | None = None,
+        metrics_interval: float = 60,
+        shutdown_timeout: float = 5,
+        *,
+        alert_min_success_rate: float | None = None,
+        alert_max_generation_time_seconds: float | None = None,
+        alert_max_error_rate: float | None = None,
+        alert_max_prompt_token_mean: float | None = None,
+        alert_max_completion_token_mean: float | None = None,
+        alert_max_total_token_mean: float | None = None,
+        alert_max_conversation_length_mean: float | None = None,
+        token_usage_callback: Callable[[TokenUsageReport], None] | None = None,
+        token_usage_callback_interval_seconds: float = 60.0,
+        config: MonitorConfig | None = None,
+    ) -> None:
+        _check_seconds("shutdown_timeout", shutdown_timeout, least=0)
+        if token_usage_callback is not None:
+            _check_callable("token_usage_callback", token_usage_callback)
+            _check_seconds(
+                "token_usage_callback_interval_seconds",
+                token_usage_callback_interval_seconds,
+                least=1e-3,
+            )
+        config = MonitorConfig.from_env() if config is None else config
+        if not isinstance(config, MonitorConfig):
+            raise ConfigError(f"config is {config!r}; give a MonitorConfig")
+        self.log_dir = _log_dir(log_dir)
+        self.metric_handlers = list(metric_handlers or ())
+        self.log_handlers = list(log_handlers or ())
+        self.alert_handlers = list(alert_handlers or ())
+        self.metrics_interval = metrics_interval
+        self.shutdown_timeout = shutdown_timeout
+        _check_thresholds(
+            alert_min_success_rate=alert_min_success_rate,
+            alert_max_generation_time_seconds=alert_max_generation_time_seconds,
+            alert_max_error_rate=alert_max_error_rate,
+            alert_max_prompt_token_mean=alert_max_prompt_token_mean,
+            alert_max_completion_token_mean=alert_max_completion_token_mean,
+            alert_max_total_token_mean=alert_max_total_token_mean,
+            alert_max_conversation_length_mean=alert_max_conversation_length_mean,
+        )
+        for name in ("metric_handlers", "log_handlers", "alert_handlers"):
+            if getattr(self, name):
+                _logger.warning("%s is kept, but this release does not call handlers yet", name)
+
+        self._runtime = runtime.current()
+        self._sink = self._runtime.attach(config, timeout=shutdown_timeout)
+        self._pipeline = self._runtime.require_pipeline()
+        self._inbox = self._pipeline.inbox
+        self._append = self._inbox.append
+        self._inline = config.drain == "inline"
+        self._is_shut = False
+        self._has_warned_of_gap = False
+        self._token_usage_callback = token_usage_callback
+        self._token_usage_interval = token_usage_callback_interval_seconds
+        self._token_usage_thread: Periodic | None = None
+        if token_usage_callback is not None:
+            self._start_token_usage_thread()
+            self._sink.on_rebirth = self._start_token_usage_thread
+        # The garbage collector may come at any time, so its call only leaves a note.
+        weakref.finalize(self, self._runtime.abandon, self._sink).atexit = False
+
+    def __repr__(self) -> str:
+        state = "shut down" if self._is_shut else "open"
+        return f"<GenerationMonitor, {state}, {self._sink.history.size} rows kept>"
+
+    # --- telling -------------------------------------------------------------------------------
+
+    def track_generation(self, duration: float, success: bool, **kwargs: Any) -> None:
+        """Tell of a call of a model that ended, or of a conversation that spans such calls.
+
+        A call with ``conversation_length``, or whose ``metadata["operation"]`` is
+        ``conversation_generation``, and with neither model nor tokens, is a conversation.
+
+        Args:
+            duration: Seconds that it took.
+            success: Whether it succeeded; what is not a success is a failure.
+            **kwargs: Any of these, each may be None: ``prompt_token_count``,
+                ``completion_token_count``, ``total_token_count`` (the two parts together where
+                it is left out), ``cache_read_token_count`` and ``cache_write_token_count`` (parts
+                of the prompt), ``reasoning_token_count`` (part of the completion),
+                ``model_name``, ``finish_reason``, ``error`` (an exception or a text),
+                ``error_type``, ``conversation_length``, ``turns``, ``retries`` (a number, or a
+                list of what caused each), ``provider``, ``operation``, ``step``, ``modality``,
+                and ``metadata`` (a dict; its ``operation`` is the step, its ``error_type`` the
+                class of the error). Further keywords are data for the log.
+        """
+        try:
+            metadata = kwargs.get("metadata")
+            if metadata is not None:
+                kwargs["metadata"] = _own_dict(metadata)
+            context = get_current()
+            self._append(
+                (
+                    _GENERATION,
+                    self._sink,
+                    _now(),
+                    duration,
+                    success,
+                    kwargs,
+                    _sampled(context) if context else None,
+                )
+            )
+            if len(self._inbox) >= WAKE or self._inline or not self._pipeline.is_running:
+                self._pipeline.tend(inline=self._inline)
+        except Exception as error:
+            self._pipeline.reject(Reason.INTERNAL, "track_generation", error)
+
+    def track_evaluation(
+        self,
+        duration: float,
+        success: bool,
+        evaluator_type: str,
+        scores: Mapping[str, Any],
+        **kwargs: Any,
+    ) -> None:
+        """Tell of an evaluation that ended.
+
+        Args:
+            duration: Seconds that it took.
+            success: Whether it succeeded.
+            evaluator_type: What evaluated.
+            scores: By name (a str, or an Enum of them) a number, or a dict with ``score`` and
+                ``feedback``; may be empty.
+            **kwargs: As :meth:`track_generation` takes them; tokens count for the evaluation.
+        """
+        try:
+            metadata = kwargs.get("metadata")
+            if metadata is not None:
+                kwargs["metadata"] = _own_dict(metadata)
+            context = get_current()
+            self._tell(
+                Raw.EVALUATION,
+                duration,
+                success,
+                evaluator_type,
+                _own_scores(scores),
+                kwargs,
+                _sampled(context) if context else None,
+            )
+        except Exception as error:
+            self._pipeline.reject(Reason.INTERNAL, "track_evaluation", error)
+
+    def record_metric(
+        self, metric_name: str, value: float, metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        """Tell a value of a metric of the job's own.
+
+        Args:
+            metric_name: Any name; one of ``MonitorConfig.custom_metrics`` feeds its instrument,
+                any other the three ``genmeter_custom_*`` metrics.
+            value: A number.
+            metadata: Data; a ``timestamp`` (datetime) in it replaces the time of the call.
+        """
+        try:
+            own = None if metadata is None else _own_dict(metadata)
+            self._tell(Raw.METRIC, metric_name, value, own)
+        except Exception as error:
+            self._pipeline.reject(Reason.INTERNAL, "record_metric", error)
+
+    def record_sample(self, accepted: bool, reason: str | None = None) -> None:
+        """Tell that the job made a sample, which is what it is for.
+
+        Args:
+            accepted: Whether it is kept.
+            reason: Why it was rejected: a short word, since it becomes a label.
+        """
+        self._tell(Raw.SAMPLE, accepted, reason)
+
+    def log_info(self, message: str, **data: Any) -> None:
+        """Count a log record of level ``info``."""
+        self._tell(Raw.LOG, "info", message, data)
+
+    def log_warning(self, message: str, **data: Any) -> None:
+        """Count a log record of level ``warning``."""
+        self._tell(Raw.LOG, "warning", message, data)
+
+    def log_error(self, message: str, error: BaseException | None = None, **data: Any) -> None:
+        """Count a log record of level ``error``.
+
+        Args:
+            message: What happened.
+            error: The exception, if there is one.
+            **data: Further data.
+        """
+        self._tell(Raw.LOG, "error", message, {"error": error, **data})
+
+    def generation(
+        self,
+        model: str | None = None,
+        step: str | None = None,
+        *,
+        provider: str | None = None,
+        operation: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> GenerationHandle:
+        """Time a call of a model: ``with monitor.generation(model=..., step=...) as g``.
+
+        Also ``async with``, and a decorator of a function that returns the model's response.
+
+        Args:
+            model: The model that is asked.
+            step: The step of the pipeline.
+            provider: Who serves the model, such as ``openai``.
+            operation: The kind of call, such as ``chat``.
+            metadata: Data for exports.
+        """
+        return GenerationHandle(
+            self,
+            model=model,
+            step=step,
+            provider=provider,
+            operation=operation,
+            metadata=metadata,
+        )
+
+    # --- asking --------------------------------------------------------------------------------
+
+    def get_metrics(
+        self, metric_name: str, window: timedelta | None = timedelta(minutes=5)
+    ) -> dict[str, float]:
+        """Sum up a metric over the last while.
+
+        Args:
+            metric_name: One of the old names, such as ``generation_time`` or
+                ``model_usage:MODEL``, or what :meth:`record_metric` was given.
+            window: How far to look back; None means as far as the history reaches.
+
+        Returns:
+            ``mean``, ``min``, ``max`` and ``count``: zeros for a name that was never recorded,
+            an empty dict where nothing lies in the window.
+
+        Raises:
+            ConfigError: ``window`` is not a timedelta.
+        """
+        since = _since(window)
+        name = safe_text(metric_name) or ""
+        found = self._pipeline.run(lambda: self._sink.history.values(name, since))
+        if found is None:
+            return {"mean": 0.0, "min": 0.0, "max": 0.0, "count": 0}
+        values, kept_since = found
+        if kept_since is not None and not self._has_warned_of_gap:
+            self._has_warned_of_gap = True
+            _logger.warning(
+                "a window reaches past what the history keeps; raise history.capacity "
+                "(GENMETER_HISTORY_CAPACITY) above %d to have all of it",
+                self._sink.history.capacity // 2,
+            )
+        if not len(values):
+            return {}
+        return {
+            "mean": float(values.mean()),
+            "min": values.min().item(),
+            "max": values.max().item(),
+            "count": len(values),
+        }
+
+    def get_total_token_usage(self, window: timedelta | None = None) -> TokenUsageReport:
+        """Sum the tokens by model.
+
+        Args:
+            window: How far to look back; None means since the monitor was made, which is exact
+                however long that is.
+
+        Returns:
+            The report; its ``complete`` is False where the window reaches past the history.
+
+        Raises:
+            ConfigError: ``window`` is not a timedelta.
+        """
+        since = _since(window) if window else None
+        return report_of(self._pipeline.run(lambda: self._sink.history.token_totals(since)))
+
+    @property
+    def endpoint_url(self) -> str | None:
+        """Where the metrics are served; None while they are not."""
+        return self._runtime.url()
+
+    # --- the end -------------------------------------------------------------------------------
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Bring all that was told so far to the history and the instruments.
+
+        Args:
+            timeout: Seconds to wait at most; None means ``shutdown_timeout``.
+
+        Raises:
+            TimeoutError: It took longer.
+        """
+        self._pipeline.run(lambda: None, self.shutdown_timeout if timeout is None else timeout)
+
+    def shutdown(self) -> None:
+        """Take no more, keep what was told, and tell the way out.
+
+        The last monitor of the process that is shut down pushes once more, lingers for a last
+        scrape where ``EndpointConfig.linger`` says so, and closes the endpoint. Reads go on
+        working. Never raises; a second call does nothing.
+        """
+        if self._is_shut:
+            return
+        self._is_shut = True
+        self._append = self._refuse
+        try:
+            if self._token_usage_thread is not None:
+                self._token_usage_thread.stop(self.shutdown_timeout)
+            self._runtime.release(self._sink, self.shutdown_timeout)
+        except Exception:
+            _logger.exception("shutdown failed; the job is not harmed")
+
+    def __enter__(self) -> Self:
+        """Give the monitor itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Shut down."""
+        self.shutdown()
+
+    # --- inside --------------------------------------------------------------------------------
+
+    def _tell(self, kind: Raw, *payload: Any) -> None:
+        self._append((kind, self._sink, _now(), *payload))
+        if len(self._inbox) >= WAKE or self._inline or not self._pipeline.is_running:
+            self._pipeline.tend(inline=self._inline)
+
+    def _track_active(self, delta: int, labels: dict[str, Any], epoch: int | None) -> int:
+        # A call that began before a fork was counted in the parent, and ends there.
+        now = self._pipeline.epoch
+        if epoch is None or epoch == now:
+            self._tell(Raw.ACTIVE, delta, labels)
+        return now
+
+    def _refuse(self, event: tuple[Any, ...]) -> None:
+        self._pipeline.reject(Reason.AFTER_SHUTDOWN, str(event[0]), "told after shutdown()")
+
+    def _start_token_usage_thread(self) -> None:
+        self._token_usage_thread = Periodic(
+            self._call_back,
+            self._token_usage_interval,
+            name="genmeter-token-usage",
+            on_error=lambda: self._runtime.tallies.count_handler_error("token_usage_callback"),
+        )
+
+    def _call_back(self) -> None:
+        if self._token_usage_callback is not None:
+            self._token_usage_callback(self.get_total_token_usage())
+
+
+def process_token_usage(window: timedelta | None = None) -> TokenUsageReport:
+    """Sum the tokens by model over all monitors that this process ever had.
+
+    Args:
+        window: How far to look back; None means since the start of the process.
+
+    Returns:
+        The report; its ``complete`` is False where the window reaches past a history.
+
+    Raises:
+        ConfigError: ``window`` is not a timedelta.
+    """
+    return runtime.current().token_usage(_since(window) if window else None)
+
+
+def _sampled(context: Context) -> Context | None:
+    # A context is kept only where an exemplar can come of it: it holds on to 6 KB.
+    return context if get_current_span(context).get_span_context().trace_flags.sampled else None
+
+
+def _own_dict(value: Any) -> Any:
+    """Copy what the caller may change later; what is no mapping is left for the normaliser."""
+    if type(value) is dict:
+        return value.copy()
+    try:
+        return dict(value)
+    except Exception:
+        return value
+
+
+def _own_scores(scores: Any) -> Any:
+    own = _own_dict(scores)
+    if type(own) is not dict:
+        return own
+    return {name: row.copy() if type(row) is dict else row for name, row in own.items()}
+
+
+def _since(window: Any) -> float | None:
+    if window is None:
+        return None
+    if not isinstance(window, timedelta):
+        raise ConfigError(f"window is {window!r}; give a datetime.timedelta, or None for all")
+    return _now() - window.total_seconds()
+
+
+def _log_dir(given: str | Path | None) -> Path:
+    if given:
+        return Path(given)
+    folder = time.strftime("%Y-%m-%d-%H-%M-%S")
+    return Path(".afterimage-monitoring") / folder
+
+
+def _check_seconds(name: str, value: Any, *, least: float) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not least <= value < math.inf:
+        raise ConfigError(f"{name} is {value!r}; give seconds, at least {least}")
+
+
+def _check_callable(name: str, value: Any) -> None:
+    if not callable(value):
+        raise ConfigError(f"{name} is {value!r}; give a function, or None")
+
+
+def _check_thresholds(**thresholds: Any) -> None:
+    for name, value in thresholds.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (is_number and math.isfinite(value)):
+            raise ConfigError(f"{name} is {value!r}; give a number, or None for the default")

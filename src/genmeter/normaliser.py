@@ -1,0 +1,328 @@
+"""The one normaliser: what callers hand in is made clean here and nowhere else.
+
+What cannot be used is left out of its event, counted by ``Reason`` and reported once; the rest of
+the event is kept, so that one bad value never costs a total.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from genmeter.events import (
+    Active,
+    Call,
+    Evaluation,
+    Generation,
+    Log,
+    Metric,
+    Reason,
+    Sample,
+    Score,
+)
+from genmeter.labels import LabelTable, safe_text
+from genmeter.numbers import MAX_COUNT, MAX_SECONDS, MAX_VALUE, Rejected, checked, to_number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from opentelemetry.context import Context
+
+    from genmeter.events import CallDefaults
+
+__all__ = ["Normaliser"]
+
+_MAX_RETRIES = 10_000
+_OTHER_ERROR = "_OTHER"  # the conventions' own value of error.type where no class is known
+_RATE_LIMITED = "rate_limited"
+_TOO_MANY_REQUESTS = 429
+
+
+class Normaliser:
+    """Turns raw events into clean ones. Not thread-safe: the drain's lock guards it.
+
+    Args:
+        limits: How many values each label may take, by the name of the limit.
+        on_reject: Told the reason, the argument's name and the value that was left out.
+        on_overflow: Told the name of the limit whose label became ``other``.
+    """
+
+    def __init__(
+        self,
+        limits: Mapping[str, int],
+        *,
+        on_reject: Callable[[Reason, str, object], None],
+        on_overflow: Callable[[str], None],
+    ) -> None:
+        self._reject = on_reject
+        tables = {name: LabelTable(name, most, on_overflow) for name, most in limits.items()}
+        self.tables = tables
+        self._models = tables["models"].clean
+        self._steps = tables["steps"].clean
+        self._providers = tables["providers"].clean
+        self._operations = tables["operations"].clean
+        self._errors = tables["error_types"].clean
+        self._finish_reasons = tables["finish_reasons"].clean
+        self._modalities = tables["modalities"].clean
+        self._evaluators = tables["evaluators"].clean
+        self._scores = tables["scores"].clean
+        self._metrics = tables["custom_metrics"].clean
+        self._sample_reasons = tables["sample_reasons"].clean
+
+    def generation(
+        self,
+        time: float,
+        payload: tuple[Any, Any, dict[str, Any], Context | None],
+        defaults: CallDefaults,
+    ) -> Generation:
+        """Clean a ``track_generation``; ``payload`` is duration, success, keywords, context."""
+        duration, success, keywords, context = payload
+        get = keywords.get
+        metadata = self._mapping(get("metadata"))
+        ok = self._boolean(success, "success")
+        read, write = get("cache_read_token_count"), get("cache_write_token_count")
+        reasoning = get("reasoning_token_count")
+        prompt = self._count(get("prompt_token_count"), "prompt_token_count")
+        completion = self._count(get("completion_token_count"), "completion_token_count")
+        total = self._count(get("total_token_count"), "total_token_count")
+        if total is None and (prompt is not None or completion is not None):
+            total = (prompt or 0) + (completion or 0)
+        model = self._models(get("model_name"))
+        step = self._step(keywords, metadata)
+        error = get("error")
+        turns = get("conversation_length")
+        is_conversation = (
+            model is None
+            and total is None
+            and (turns is not None or step == "conversation_generation")
+        )
+        if turns is None and is_conversation:
+            turns = get("turns")
+        finish = self._finish_reasons(get("finish_reason"))
+        retries = get("retries")
+        return Generation(
+            time,
+            self._call(keywords, model, step, defaults),
+            model is not None,
+            self._duration(duration),
+            ok,
+            prompt,
+            completion,
+            total,
+            0 if read is None else self._count(read, "cache_read_token_count") or 0,
+            0 if write is None else self._count(write, "cache_write_token_count") or 0,
+            0 if reasoning is None else self._count(reasoning, "reasoning_token_count") or 0,
+            finish if finish is None else finish.lower(),
+            None if ok else self._error_type(error, keywords, metadata),
+            is_conversation,
+            None if turns is None else self._count(turns, "conversation_length"),
+            None if retries is None else self._retries(retries, keywords, metadata),
+            context,
+        )
+
+    def evaluation(
+        self,
+        time: float,
+        payload: tuple[Any, Any, Any, Any, dict[str, Any], Context | None],
+        defaults: CallDefaults,
+    ) -> Evaluation:
+        """Clean a ``track_evaluation``.
+
+        ``payload`` is duration, success, evaluator type, scores, keywords, context.
+        """
+        duration, success, evaluator, scores, keywords, context = payload
+        get = keywords.get
+        metadata = self._mapping(get("metadata"))
+        ok = self._boolean(success, "success")
+        prompt = self._count(get("prompt_token_count"), "prompt_token_count")
+        completion = self._count(get("completion_token_count"), "completion_token_count")
+        total = self._count(get("total_token_count"), "total_token_count")
+        if total is None and (prompt is not None or completion is not None):
+            total = (prompt or 0) + (completion or 0)
+        model = self._models(get("model_name"))
+        step = self._step(keywords, metadata)
+        error = get("error")
+        return Evaluation(
+            time,
+            self._call(keywords, model, step, defaults, remember=False),
+            self._duration(duration),
+            ok,
+            self._evaluators(evaluator) or "unknown",
+            None if ok else self._error_type(error, keywords, metadata),
+            tuple(self._score_rows(scores)),
+            prompt,
+            completion,
+            total,
+            self._count(get("cache_read_token_count"), "cache_read_token_count") or 0,
+            self._count(get("cache_write_token_count"), "cache_write_token_count") or 0,
+            self._count(get("reasoning_token_count"), "reasoning_token_count") or 0,
+            context,
+        )
+
+    def metric(self, time: float, payload: tuple[Any, Any, Any]) -> Metric | None:
+        """Clean a ``record_metric``; ``payload`` is name, value, metadata."""
+        name, value, metadata = payload
+        clean = self._metrics(name)
+        if clean is None:
+            self._reject(Reason.NO_NAME, "metric_name", name)
+            return None
+        number = self._value(value, clean)
+        if number is None:
+            return None
+        data = self._mapping(metadata)
+        stamp = data.get("timestamp")
+        return Metric(time if stamp is None else self._timestamp(stamp, time), clean, number, data)
+
+    def sample(self, time: float, payload: tuple[Any, Any]) -> Sample:
+        """Clean a ``record_sample``; ``payload`` is accepted, reason."""
+        accepted, reason = payload
+        ok = self._boolean(accepted, "accepted")
+        return Sample(time, ok, None if ok else self._sample_reasons(reason))
+
+    def log(self, time: float, payload: tuple[str, Any, dict[str, Any]]) -> Log:
+        """Clean a ``log_*``; ``payload`` is level, message, data."""
+        level, message, data = payload
+        return Log(time, level, safe_text(message) or "", data)
+
+    def active(self, payload: tuple[int, dict[str, Any]], defaults: CallDefaults) -> Active:
+        """Clean the begin or the end of a call; ``payload`` is +1 or -1, keywords."""
+        delta, keywords = payload
+        model = self._models(keywords.get("model_name"))
+        step = self._step(keywords, {})
+        return Active(self._call(keywords, model, step, defaults, remember=False), delta)
+
+    def _call(
+        self,
+        keywords: Mapping[str, Any],
+        model: str | None,
+        step: str | None,
+        defaults: CallDefaults,
+        *,
+        remember: bool = True,
+    ) -> Call:
+        if model is None:
+            model = defaults.model_for(step)
+        elif remember:
+            defaults.saw(step, model)
+        provider = keywords.get("provider")
+        operation = keywords.get("operation")
+        modality = keywords.get("modality")
+        return Call(
+            (self._operations(operation) if operation else None) or defaults.operation,
+            (self._providers(provider) if provider else None) or defaults.provider or "_OTHER",
+            model,
+            step,
+            (self._modalities(modality) if modality else None) or "unknown",
+        )
+
+    def _step(self, keywords: Mapping[str, Any], metadata: Mapping[str, Any]) -> str | None:
+        step = keywords.get("step")
+        return self._steps(metadata.get("operation") if step is None else step)
+
+    def _mapping(self, value: Any) -> Mapping[str, Any]:
+        if type(value) is dict:
+            return value
+        if value is not None:
+            self._reject(Reason.NOT_A_MAPPING, "metadata", value)
+        return {}
+
+    def _boolean(self, value: Any, name: str) -> bool:
+        if value is True or value is False:
+            return value
+        try:
+            return bool(value)
+        except Exception:
+            # Whatever cannot say that it is true is not a success; the tokens still count.
+            self._reject(Reason.NOT_A_BOOLEAN, name, value)
+            return False
+
+    def _count(self, value: Any, name: str) -> int | None:
+        if type(value) is int and 0 <= value <= MAX_COUNT:
+            return value
+        if value is None:
+            return None
+        try:
+            if isinstance(value, bool):
+                raise Rejected(Reason.NOT_A_NUMBER)
+            return int(checked(to_number(value), MAX_COUNT, least=0))
+        except Rejected as rejected:
+            self._reject(rejected.reason, name, value)
+            return None
+
+    def _duration(self, value: Any) -> float | None:
+        if type(value) is float and 0.0 <= value <= MAX_SECONDS:
+            return value
+        try:
+            if value is None or isinstance(value, bool):
+                raise Rejected(Reason.NOT_A_NUMBER)
+            return float(checked(to_number(value), MAX_SECONDS, least=0))
+        except Rejected as rejected:
+            self._reject(rejected.reason, "duration", value)
+            return None
+
+    def _value(self, value: Any, name: str) -> float | None:
+        try:
+            return float(checked(to_number(value), MAX_VALUE, least=-MAX_VALUE))
+        except Rejected as rejected:
+            self._reject(rejected.reason, name, value)
+            return None
+
+    def _error_type(
+        self, error: Any, keywords: Mapping[str, Any], metadata: Mapping[str, Any]
+    ) -> str:
+        given = keywords.get("error_type")
+        if given is None:
+            given = metadata.get("error_type")
+        if given is None and isinstance(error, BaseException):
+            given = type(error).__name__
+        return self._errors(given) or _OTHER_ERROR
+
+    def _retries(
+        self, value: Any, keywords: Mapping[str, Any], metadata: Mapping[str, Any]
+    ) -> dict[str, int] | None:
+        counts: dict[str, int] = {}
+        if isinstance(value, list | tuple):
+            for error in value[:_MAX_RETRIES]:
+                kind = self._errors(_retry_kind(error)) or _OTHER_ERROR
+                counts[kind] = counts.get(kind, 0) + 1
+        else:
+            number = self._count(value, "retries")
+            if number:
+                kind = self._error_type(keywords.get("error"), keywords, metadata)
+                counts[kind] = min(number, _MAX_RETRIES)
+        return counts or None
+
+    def _score_rows(self, scores: Any) -> Iterable[Score]:
+        if type(scores) is not dict:
+            if scores is not None:
+                self._reject(Reason.NOT_A_MAPPING, "scores", scores)
+            return
+        for raw_name, raw in scores.items():
+            name = self._scores(raw_name)
+            if name is None:
+                self._reject(Reason.NO_NAME, "scores", raw_name)
+                continue
+            is_row = type(raw) is dict
+            value = self._value(raw.get("score", 0) if is_row else raw, f"scores[{name!r}]")
+            if value is not None:
+                yield Score(name, value)
+
+    def _timestamp(self, value: Any, default: float) -> float:
+        try:
+            if isinstance(value, datetime):
+                return value.timestamp()
+        except (OverflowError, OSError, ValueError):
+            pass  # a year that the platform's clock does not have
+        self._reject(Reason.NOT_A_TIME, "timestamp", value)
+        return default
+
+
+def _retry_kind(error: Any) -> Any:
+    """Name what caused a retry: an exception, its class or its name."""
+    status = getattr(error, "status_code", None) or getattr(error, "code", None)
+    if isinstance(error, BaseException):
+        error = type(error)
+    name = error.__name__ if isinstance(error, type) else error
+    if status == _TOO_MANY_REQUESTS or (isinstance(name, str) and "ratelimit" in name.lower()):
+        return _RATE_LIMITED
+    return name

@@ -1,0 +1,104 @@
+"""Sums that wait, one for each label set of a counter, and go to the SDK once a batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from genmeter.events import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["Addable", "Batch", "Cell"]
+
+# What OTLP's fixed 64-bit integers hold; one sum past it fails every later export.
+_MAX_SUM = 2**63 - 1
+# A sum that becomes infinite fails every later scrape.
+_MAX_FLOAT = 1e308
+
+
+class Addable(Protocol):
+    """A counter or an up-down counter of OpenTelemetry."""
+
+    def add(self, amount: float, attributes: Mapping[str, str] | None = None) -> None:
+        """Add to the label set's sum."""
+
+
+class _Guarded:
+    """An instrument whose sums can never leave the range that every exporter takes.
+
+    The guard is on the sum over all label sets, so each of them is in range too.
+    """
+
+    __slots__ = ("_instrument", "_total", "name")
+
+    def __init__(self, name: str, instrument: Addable) -> None:
+        self.name = name
+        self._instrument = instrument
+        self._total: float = 0
+
+    def add(self, amount: float, attributes: Mapping[str, str]) -> bool:
+        total = self._total + abs(amount)
+        if not total <= (_MAX_SUM if type(total) is int else _MAX_FLOAT):
+            return False
+        self._total = total
+        self._instrument.add(amount, attributes)
+        return True
+
+
+class Cell:
+    """The waiting sum of one label set."""
+
+    __slots__ = ("_batch", "_is_waiting", "attributes", "instrument", "pending")
+
+    def __init__(
+        self, instrument: _Guarded, attributes: Mapping[str, str], batch: list[Cell]
+    ) -> None:
+        self.instrument = instrument
+        self.attributes = attributes
+        self.pending: float = 0
+        self._batch = batch
+        self._is_waiting = False
+
+    def add(self, amount: float) -> None:
+        """Add to the sum; 0 makes the series known at 0."""
+        self.pending += amount
+        if not self._is_waiting:
+            self._is_waiting = True
+            self._batch.append(self)
+
+    def take(self) -> float:
+        """Take what waits."""
+        pending, self.pending = self.pending, 0
+        self._is_waiting = False
+        return pending
+
+
+class Batch:
+    """The cells that wait.
+
+    Args:
+        on_reject: Told the reason, the instrument's name and the sum that had to be left out.
+    """
+
+    def __init__(self, on_reject: Callable[[Reason, str, object], None]) -> None:
+        self._waiting: list[Cell] = []
+        self._instruments: dict[str, _Guarded] = {}
+        self._on_reject = on_reject
+
+    def register(self, name: str, instrument: Addable) -> None:
+        """Make an instrument known by its name."""
+        self._instruments[name] = _Guarded(name, instrument)
+
+    def cell(self, name: str, attributes: Mapping[str, str]) -> Cell:
+        """Make the cell of a registered instrument's label set."""
+        return Cell(self._instruments[name], attributes, self._waiting)
+
+    def flush(self) -> None:
+        """Hand every waiting sum to its instrument."""
+        waiting = self._waiting
+        for cell in waiting:
+            amount = cell.take()
+            if not cell.instrument.add(amount, cell.attributes):
+                self._on_reject(Reason.OVERFLOW, cell.instrument.name, amount)
+        waiting.clear()

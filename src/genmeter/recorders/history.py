@@ -1,0 +1,354 @@
+"""The local history of one monitor: bounded rings for windows, exact totals for ever.
+
+Calls and evaluations share one ring (both cost tokens), scores and custom values another. Names
+are interned; labels are bounded, so the names are too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from genmeter.events import Evaluation, Generation, Metric
+from genmeter.recorders.columns import Ring
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+    from genmeter.events import Event
+
+__all__ = ["History", "TokenTotals", "Tokens"]
+
+SUCCESS = 1
+CONVERSATION = 2
+MODEL_GIVEN = 4
+HAS_INPUT = 8
+HAS_OUTPUT = 16
+HAS_TOTAL = 32
+HAS_TURNS = 64
+GENERATION = 128
+EVALUATION = 256
+_ANY_TOKENS = HAS_INPUT | HAS_OUTPUT | HAS_TOTAL
+
+_CALL_COLUMNS = (
+    *(("time", "d"), ("duration", "d")),
+    *(("input", "q"), ("output", "q"), ("total", "q")),
+    *(("cache_read", "q"), ("cache_write", "q"), ("reasoning", "q")),
+    *(("turns", "q"), ("model", "H"), ("step", "H"), ("provider", "H"), ("operation", "H")),
+    *(("error_type", "H"), ("finish_reason", "H"), ("evaluator", "H"), ("flags", "H")),
+)
+_VALUE_COLUMNS = (("time", "d"), ("value", "d"), ("name", "H"), ("evaluator", "H"))
+_TOKEN_COLUMNS = ("input", "output", "total", "cache_read", "cache_write", "reasoning")
+# Up to here a sum of float64 weights is exact.
+_EXACT_FLOAT = 2**53
+_NAN = float("nan")
+
+
+class _Series(NamedTuple):
+    """How the calls' ring gives an old metric: flags that must be set, and a column.
+
+    Without a column the value is 1 where ``success`` equals the outcome, else 0.
+    """
+
+    need: int
+    column: str | None
+    success: bool = True
+
+
+_SERIES = {
+    "generation_time": _Series(GENERATION, "duration"),
+    "success_rate": _Series(GENERATION, None),
+    "error_rate": _Series(GENERATION, None, success=False),
+    "prompt_token_count": _Series(HAS_INPUT, "input"),
+    "completion_token_count": _Series(HAS_OUTPUT, "output"),
+    "total_token_count": _Series(HAS_TOTAL, "total"),
+    "conversation_length": _Series(HAS_TURNS, "turns"),
+    "evaluation_time": _Series(EVALUATION, "duration"),
+    "evaluation_error_rate": _Series(EVALUATION, None, success=False),
+}
+
+
+class Tokens(NamedTuple):
+    """Tokens of one model; ``calls`` are the calls and evaluations that reported any."""
+
+    input: int = 0
+    output: int = 0
+    total: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+    calls: int = 0
+
+
+class TokenTotals(NamedTuple):
+    """Tokens by model, and from when on (Unix time, seconds) where that is later than asked."""
+
+    by_model: dict[str, Tokens]
+    kept_since: float | None
+
+
+class _Names:
+    """Numbers for names; 0 is the absent one."""
+
+    __slots__ = ("names", "numbers")
+
+    def __init__(self) -> None:
+        self.names: list[str] = [""]
+        self.numbers: dict[str | None, int] = {None: 0}
+
+    def number(self, name: str | None) -> int:
+        number = self.numbers.get(name)
+        if number is None:
+            number = len(self.names)
+            self.numbers[name] = number
+            self.names.append(name or "")
+        return number
+
+
+class History:
+    """What one monitor was told, for reports and windows. The drain's lock guards it.
+
+    Args:
+        capacity: Calls and evaluations that are kept, and as many scores and custom values.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._calls = Ring(_CALL_COLUMNS, capacity)
+        self._values = Ring(_VALUE_COLUMNS, capacity)
+        self._names = _Names()
+        self._totals: dict[str, list[int]] = {}
+        self._flags_seen = 0
+        self._models_given: set[str] = set()
+        self._finish_reasons: set[str] = set()
+        self._value_names: set[str] = set()
+        self._record: dict[type[Event], Callable[[Any], None]] = {
+            Generation: self._generation,
+            Evaluation: self._evaluation,
+            Metric: self._metric,
+        }
+
+    @property
+    def size(self) -> int:
+        """Rows that are kept, in both rings."""
+        return self._calls.size + self._values.size
+
+    @property
+    def capacity(self) -> int:
+        """Rows that can be kept, in both rings."""
+        return self._calls.capacity + self._values.capacity
+
+    @property
+    def last_time(self) -> float | None:
+        """Unix time of the newest call or evaluation that is kept."""
+        (times,) = self._calls.columns("time")
+        return float(times.max()) if len(times) else None
+
+    def emptied(self) -> History:
+        """Make a history like this one that holds nothing."""
+        return History(self._calls.capacity)
+
+    def record(self, event: Event) -> None:
+        """Keep an event, if it is of a kind that the history keeps."""
+        keep = self._record.get(type(event))
+        if keep is not None:
+            keep(event)
+
+    def token_totals(self, since: float | None = None) -> TokenTotals:
+        """Sum the tokens by model.
+
+        Args:
+            since: Unix time in seconds; None means since the start, which is exact for ever.
+        """
+        if since is None:
+            totals = {model: Tokens(*row) for model, row in self._totals.items()}
+            return TokenTotals(totals, None)
+        time, model, flags = self._calls.columns("time", "model", "flags")
+        chosen = (time >= since) & ((flags & _ANY_TOKENS) != 0)
+        models = model[chosen]
+        sums = [_sums(models, column[chosen]) for column in self._calls.columns(*_TOKEN_COLUMNS)]
+        calls = np.bincount(models)
+        by_model = {
+            self._names.names[number]: Tokens(
+                *(*(column[number] for column in sums), int(calls[number]))
+            )
+            for number in np.flatnonzero(calls)
+        }
+        return TokenTotals(by_model, self._kept_since(self._calls, since))
+
+    def values(
+        self, name: str, since: float | None
+    ) -> tuple[npt.NDArray[Any], float | None] | None:
+        """Give the samples of a metric by its old name.
+
+        Args:
+            name: Such as ``generation_time``, ``model_usage:MODEL`` or what ``record_metric``
+                was given.
+            since: Unix time in seconds; None means all that are kept.
+
+        Returns:
+            The samples, and from when on (Unix time) they are kept where that is later than
+            ``since``; None where the name was never recorded.
+        """
+        if not self._was_recorded(name):
+            return None
+        parts = []
+        if name in _SERIES or ":" in name:
+            parts.append(self._from_calls(name, since))
+        number = self._names.numbers.get(name)
+        if number is not None:
+            time, value, names = self._values.columns("time", "value", "name")
+            chosen = names == number
+            if since is not None:
+                chosen &= time >= since
+            parts.append(value[chosen])
+        filled = [part for part in parts if len(part)]
+        kept_since = [
+            start
+            for ring in (self._calls, self._values)
+            if (start := self._kept_since(ring, since)) is not None
+        ]
+        samples = np.concatenate(filled) if len(filled) > 1 else (filled or [np.empty(0)])[0]
+        return samples, max(kept_since, default=None)
+
+    def _was_recorded(self, name: str) -> bool:
+        series = _SERIES.get(name)
+        if series is not None and (self._flags_seen & series.need) == series.need:
+            return True
+        kind, _, value = name.partition(":")
+        if kind == "model_usage" and value in self._models_given:
+            return True
+        if kind == "finish_reason" and value.lower() in self._finish_reasons:
+            return True
+        return name in self._value_names
+
+    def _from_calls(self, name: str, since: float | None) -> npt.NDArray[Any]:
+        time, flags = self._calls.columns("time", "flags")
+        series = _SERIES.get(name)
+        if series is None:
+            kind, _, value = name.partition(":")
+            is_model = kind == "model_usage"
+            number = self._names.numbers.get(value if is_model else value.lower(), -1)
+            (labels,) = self._calls.columns("model" if is_model else "finish_reason")
+            need = GENERATION | (MODEL_GIVEN if is_model else 0)
+            chosen = (labels == number) & ((flags & need) == need)
+            column = np.ones(len(time))
+        else:
+            chosen = (flags & series.need) == series.need
+            if series.column is None:
+                column = ((flags & SUCCESS) == series.success).astype(float)
+            else:
+                (column,) = self._calls.columns(series.column)
+                if series.column == "duration":
+                    chosen &= ~np.isnan(column)
+        if since is not None:
+            chosen &= time >= since
+        picked: npt.NDArray[Any] = column[chosen]
+        return picked
+
+    def _kept_since(self, ring: Ring, since: float | None) -> float | None:
+        if ring.appended <= ring.capacity:
+            return None
+        (time,) = ring.columns("time")
+        oldest = float(time[ring.in_order()[0]])
+        return None if since is not None and since >= oldest else oldest
+
+    def _generation(self, event: Generation) -> None:
+        flags = GENERATION
+        if event.success:
+            flags |= SUCCESS
+        if event.model_given:
+            flags |= MODEL_GIVEN
+            self._models_given.add(event.call.model)
+        if event.is_conversation:
+            flags |= CONVERSATION
+        if event.turns is not None:
+            flags |= HAS_TURNS
+        if event.finish_reason is not None:
+            self._finish_reasons.add(event.finish_reason)
+        self._append(event, flags, event.finish_reason, None, event.turns or 0)
+
+    def _evaluation(self, event: Evaluation) -> None:
+        flags = EVALUATION | (SUCCESS if event.success else 0)
+        self._append(event, flags, None, event.evaluator, 0)
+        for score in event.scores:
+            self._value(event.time, f"evaluation_score_{score.name}", score.value, event.evaluator)
+
+    def _metric(self, event: Metric) -> None:
+        self._value(event.time, event.name, event.value, None)
+
+    def _value(self, time: float, name: str, value: float, evaluator: str | None) -> None:
+        self._value_names.add(name)
+        number = self._names.number
+        self._values.append(time, value, number(name), number(evaluator))
+
+    def _append(
+        self,
+        event: Generation | Evaluation,
+        flags: int,
+        finish_reason: str | None,
+        evaluator: str | None,
+        turns: int,
+    ) -> None:
+        if event.input_tokens is not None:
+            flags |= HAS_INPUT
+        if event.output_tokens is not None:
+            flags |= HAS_OUTPUT
+        if event.total_tokens is not None:
+            flags |= HAS_TOTAL
+        self._flags_seen |= flags
+        call = event.call
+        tokens = (
+            event.input_tokens or 0,
+            event.output_tokens or 0,
+            event.total_tokens or 0,
+            event.cache_read_tokens,
+            event.cache_write_tokens,
+            event.reasoning_tokens,
+        )
+        if flags & _ANY_TOKENS:
+            self._add_totals(call.model, tokens)
+        number = self._names.number
+        self._calls.append(
+            event.time,
+            _NAN if event.duration is None else event.duration,
+            *tokens,
+            turns,
+            number(call.model),
+            number(call.step),
+            number(call.provider),
+            number(call.operation),
+            number(event.error_type),
+            number(finish_reason),
+            number(evaluator),
+            flags,
+        )
+
+    def _add_totals(self, model: str, tokens: tuple[int, ...]) -> None:
+        row = self._totals.get(model)
+        if row is None:
+            row = self._totals[model] = [0] * 7
+        row[0] += tokens[0]
+        row[1] += tokens[1]
+        row[2] += tokens[2]
+        row[3] += tokens[3]
+        row[4] += tokens[4]
+        row[5] += tokens[5]
+        row[6] += 1
+
+
+def _sums(models: npt.NDArray[np.uint16], column: npt.NDArray[np.int64]) -> list[int]:
+    """Sum 64-bit counts by model number, exactly.
+
+    Sums of float64 weights are exact up to 2**53; where a sum could be larger, the counts are
+    summed in two halves of at most 30 and 34 bits.
+    """
+    if not len(column):
+        return []
+    if int(column.max()) * len(column) < _EXACT_FLOAT:
+        return [int(total) for total in np.bincount(models, weights=column)]
+    low = np.bincount(models, weights=column & (2**30 - 1))
+    high = np.bincount(models, weights=column >> 30)
+    return [int(h) * 2**30 + int(lo) for h, lo in zip(high, low, strict=True)]

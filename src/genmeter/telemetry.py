@@ -1,0 +1,151 @@
+"""One meter provider as the monitors of a process use it: its instruments and what they observe."""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from opentelemetry.metrics import Observation
+
+from genmeter import catalogue as cat
+from genmeter._version import __version__
+from genmeter.events import Call
+from genmeter.recorders.instruments import InstrumentRecorder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from opentelemetry.metrics import CallbackOptions, MeterProvider
+
+    from genmeter.config import MonitorConfig
+    from genmeter.outputs.provider import OwnProvider
+    from genmeter.pipeline import Pipeline, Sink
+
+__all__ = ["SCOPE", "Telemetry"]
+
+SCOPE = "genmeter"
+"""The instrumentation scope of our instruments."""
+_logger = logging.getLogger("genmeter")
+
+
+class Telemetry:
+    """The instruments on one meter provider, and the monitors that feed them.
+
+    Args:
+        config: The settings of the monitor that came first.
+        pipeline: Where the events come from; collections drain it first.
+        provider: The meter provider.
+        own: Our own provider, where ``provider`` is its.
+    """
+
+    def __init__(
+        self,
+        config: MonitorConfig,
+        pipeline: Pipeline,
+        provider: MeterProvider,
+        own: OwnProvider | None = None,
+    ) -> None:
+        self.config = config
+        self.own = own
+        self.sinks: list[Sink] = []
+        self.is_closed = False
+        self._pipeline = pipeline
+        self.recorder = InstrumentRecorder(
+            provider.get_meter(SCOPE, __version__),
+            config,
+            observe=self._observers(),
+            on_reject=pipeline.reject,
+        )
+
+    @property
+    def open_sinks(self) -> list[Sink]:
+        """The sinks of monitors that are not shut down."""
+        return [sink for sink in self.sinks if not sink.is_closed]
+
+    def add(self, sink: Sink) -> None:
+        """Take a monitor in: its events feed the instruments from here on."""
+        sink.instruments = self.recorder
+        self.sinks.append(sink)
+        self._pipeline.register(self.recorder)
+
+    def announce(self, config: MonitorConfig) -> None:
+        """Make the outcomes of the models that ``config`` names known at 0."""
+        provider = config.provider or "_OTHER"
+        models = dict.fromkeys([*config.models, *filter(None, [config.default_model])])
+        calls = [Call(config.operation, provider, model, None, "unknown") for model in models]
+        self._pipeline.run(lambda: self.recorder.announce(calls))
+
+    def close(self, timeout: float) -> None:
+        """End what is our own: a last scrape, a last push, the endpoint.
+
+        Args:
+            timeout: Seconds that the pushes may take together.
+        """
+        if self.own is not None and not self.is_closed:
+            self.own.finish(timeout)
+            self.is_closed = True
+            self._pipeline.forget(self.recorder)
+
+    def _observers(self) -> dict[str, Callable[[CallbackOptions], Iterable[Observation]]]:
+        observe: dict[str, Callable[[], Iterable[Observation]]] = {
+            cat.MONITOR_INBOX.name: self._inbox,
+            cat.MONITOR_EVENTS.name: self._events,
+            cat.HISTORY_SIZE.name: lambda: [Observation(sum(s.history.size for s in self.sinks))],
+            cat.HISTORY_CAPACITY.name: lambda: [
+                Observation(sum(s.history.capacity for s in self.sinks))
+            ],
+            cat.HANDLER_ERRORS.name: lambda: [
+                Observation(count, {cat.HANDLER.key: handler})
+                for handler, count in self._pipeline.tallies.handler_errors.copy().items()
+            ],
+            cat.LABEL_OVERFLOW.name: lambda: [
+                Observation(count, {cat.OVERFLOWED.key: label})
+                for label, count in self._pipeline.tallies.overflows.copy().items()
+            ],
+            cat.EXPORT_FAILURES.name: self._export_failures,
+            cat.SAMPLES_EXPECTED.name: self._expected,
+            cat.JOB_FINISHED.name: self._finished,
+            cat.BUILD_INFO.name: lambda: [
+                Observation(
+                    1,
+                    {
+                        cat.VERSION.key: __version__,
+                        cat.OTEL_SDK.key: version("opentelemetry-sdk"),
+                    },
+                )
+            ],
+        }
+        return {
+            name: lambda _options, read=read: read()  # type: ignore[misc]
+            for name, read in observe.items()
+        }
+
+    def _inbox(self) -> Iterable[Observation]:
+        # The first callback of a collection: what waits must be in the instruments before the SDK
+        # reads them.
+        waiting = len(self._pipeline.inbox)
+        self._pipeline.drain_for_collection()
+        return [Observation(waiting)]
+
+    def _events(self) -> Iterable[Observation]:
+        tallies = self._pipeline.tallies
+        yield Observation(tallies.recorded, {cat.RESULT.key: "recorded"})
+        for reason, count in tallies.rejected.items():
+            yield Observation(count, {cat.RESULT.key: "rejected", cat.REJECT_REASON.key: reason})
+
+    def _export_failures(self) -> Iterable[Observation]:
+        failures = self._pipeline.tallies.export_failures.copy()
+        names = [push.name for push in self.own.pushes] if self.own is not None else []
+        for name in {*names, *failures}:
+            yield Observation(failures[name], {cat.EXPORTER.key: name})
+
+    def _expected(self) -> Iterable[Observation]:
+        expected = [
+            sink.expected_samples for sink in self.sinks if sink.expected_samples is not None
+        ]
+        return [Observation(sum(expected))] if expected else []
+
+    def _finished(self) -> Iterable[Observation]:
+        told = [sink for sink in self.sinks if sink.was_told]
+        return [Observation(int(bool(told) and all(sink.is_closed for sink in told)))]

@@ -1,0 +1,152 @@
+"""Helpers for people who test code that uses genmeter.
+
+``isolated_monitor()`` gives a monitor that drains in the caller's own call, listens nowhere, reads
+no environment and shares nothing with any other; its metrics can be asked for by their Prometheus
+names::
+
+    with isolated_monitor() as monitor:
+        run_my_job(monitor)
+        assert monitor.value("genmeter_generations_total", genmeter_outcome="failure") == 0
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.resources import Resource
+from prometheus_client.parser import text_string_to_metric_families
+
+from genmeter import runtime
+from genmeter.config import MonitorConfig
+from genmeter.monitor import GenerationMonitor
+from genmeter.outputs.prometheus import PrometheusReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client.samples import Sample
+
+__all__ = ["IsolatedMonitor", "assert_exposition", "fresh_runtime", "isolated_monitor"]
+
+
+class IsolatedMonitor(GenerationMonitor):
+    """A monitor of its own runtime, whose metrics can be asked for; see :func:`isolated_monitor`.
+
+    Args:
+        reader: The bridge of the provider that ``config`` names.
+        *args: As ``GenerationMonitor`` takes them.
+        **kwargs: As ``GenerationMonitor`` takes them.
+    """
+
+    def __init__(self, reader: PrometheusReader, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._reader = reader
+
+    def page(self, *, openmetrics: bool = False) -> str:
+        """Render what a scrape would get.
+
+        Args:
+            openmetrics: OpenMetrics 1.0 rather than Prometheus text.
+        """
+        return self._reader.render(openmetrics).decode()
+
+    def series(self, name: str, **labels: str) -> list[Sample]:
+        """Give the samples of a series.
+
+        Args:
+            name: The sample's Prometheus name, such as ``genmeter_tokens_total``.
+            **labels: Values that its labels must have, by their Prometheus names; an empty one
+                means that the label is absent.
+        """
+        return [
+            sample
+            for family in text_string_to_metric_families(self.page())
+            for sample in family.samples
+            if sample.name == name
+            and all(sample.labels.get(key, "") == value for key, value in labels.items())
+        ]
+
+    def value(self, name: str, **labels: str) -> float:
+        """Sum the samples of a series, as :meth:`series` finds them; 0 where there are none."""
+        return float(sum(sample.value for sample in self.series(name, **labels)))
+
+
+@contextmanager
+def fresh_runtime() -> Iterator[runtime.Runtime]:
+    """Put a runtime of its own in place, which is closed at the end of the block.
+
+    Monitors made in the block share nothing with those made outside of it.
+    """
+    fresh = runtime.Runtime()
+    previous = runtime.install(fresh)
+    try:
+        yield fresh
+    finally:
+        fresh.exit()
+        runtime.install(previous)
+
+
+@contextmanager
+def isolated_monitor(
+    config: MonitorConfig | None = None, **kwargs: Any
+) -> Iterator[IsolatedMonitor]:
+    """Make a monitor that shares nothing with any other, and shut it down after the block.
+
+    Args:
+        config: Its settings; ``drain`` and ``meter_provider`` are set here. None means the
+            defaults, whatever the environment says.
+        **kwargs: Further arguments of ``GenerationMonitor``.
+    """
+    config = config or MonitorConfig()
+    reader = PrometheusReader(cardinality_limit=config.limits.combinations)
+    provider = MeterProvider(metric_readers=[reader], resource=Resource({}), shutdown_on_exit=False)
+    config = dataclasses.replace(config, drain="inline", meter_provider=provider)
+    with fresh_runtime(), IsolatedMonitor(reader, config=config, **kwargs) as monitor:
+        yield monitor
+
+
+def assert_exposition(page: str, expected: str) -> None:
+    """Compare pages of Prometheus text by the metrics that ``expected`` names.
+
+    Order, comments, white space and ``_created`` samples do not count, and neither do metrics of
+    ``page`` that ``expected`` does not have.
+
+    Args:
+        page: What was scraped.
+        expected: Samples as text, one a line.
+
+    Raises:
+        AssertionError: They differ; the message lists what is missing and what is unexpected.
+    """
+    wanted = _samples(expected)
+    names = {name for name, _, _ in wanted}
+    found = {sample for sample in _samples(page) if sample[0] in names}
+    missing, unexpected = wanted - found, found - wanted
+    if missing or unexpected:
+        lines = [
+            *("missing:    " + _shown(each) for each in sorted(missing)),
+            *("unexpected: " + _shown(each) for each in sorted(unexpected)),
+        ]
+        raise AssertionError("the exposition differs\n" + "\n".join(lines))
+
+
+_Shape = tuple[str, tuple[tuple[str, str], ...], float]
+
+
+def _samples(page: str) -> set[_Shape]:
+    text = "\n".join(line.strip() for line in page.splitlines()) + "\n"
+    return {
+        (sample.name, tuple(sorted(sample.labels.items())), float(sample.value))
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }
+
+
+def _shown(sample: _Shape) -> str:
+    name, labels, value = sample
+    inner = ",".join(f'{key}="{text}"' for key, text in labels)
+    return f"{name}{{{inner}}} {value:g}"

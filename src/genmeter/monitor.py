@@ -316,17 +316,17 @@ class GenerationMonitor:
         """
         since = _since(window)
         name = safe_text(metric_name) or ""
-        found = self._pipeline.run(lambda: self._sink.history.values(name, since))
+        found = self._pipeline.run(lambda: self._sink.history.samples(name, since))
         if found is None:
             return {"mean": 0.0, "min": 0.0, "max": 0.0, "count": 0}
-        values, kept_since = found
-        if kept_since is not None and not self._has_warned_of_gap:
+        if found.kept_since is not None and not self._has_warned_of_gap:
             self._has_warned_of_gap = True
             _logger.warning(
                 "a window reaches past what the history keeps; raise history.capacity "
                 "(GENMETER_HISTORY_CAPACITY) above %d to have all of it",
                 self._sink.history.capacity // 2,
             )
+        values = found.value
         if not len(values):
             return {}
         return {

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from genmeter.events import Event
 
-__all__ = ["History", "TokenTotals", "Tokens"]
+__all__ = ["History", "Samples", "TokenTotals", "Tokens"]
 
 SUCCESS = 1
 CONVERSATION = 2
@@ -87,6 +87,20 @@ class TokenTotals(NamedTuple):
     """Tokens by model, and from when on (Unix time, seconds) where that is later than asked."""
 
     by_model: dict[str, Tokens]
+    kept_since: float | None
+
+
+class Samples(NamedTuple):
+    """Samples of one metric, in no certain order.
+
+    Attributes:
+        time: Unix times in seconds.
+        value: The values, as many.
+        kept_since: From when on (Unix time) they are kept, where that is later than asked.
+    """
+
+    time: npt.NDArray[np.float64]
+    value: npt.NDArray[Any]
     kept_since: float | None
 
 
@@ -178,9 +192,7 @@ class History:
         }
         return TokenTotals(by_model, self._kept_since(self._calls, since))
 
-    def values(
-        self, name: str, since: float | None
-    ) -> tuple[npt.NDArray[Any], float | None] | None:
+    def samples(self, name: str, since: float | None = None) -> Samples | None:
         """Give the samples of a metric by its old name.
 
         Args:
@@ -189,29 +201,38 @@ class History:
             since: Unix time in seconds; None means all that are kept.
 
         Returns:
-            The samples, and from when on (Unix time) they are kept where that is later than
-            ``since``; None where the name was never recorded.
+            The samples; None where the name was never recorded.
         """
         if not self._was_recorded(name):
             return None
         parts = []
         if name in _SERIES or ":" in name:
-            parts.append(self._from_calls(name, since))
+            parts.append(self._from_calls(name))
         number = self._names.numbers.get(name)
         if number is not None:
             time, value, names = self._values.columns("time", "value", "name")
             chosen = names == number
-            if since is not None:
-                chosen &= time >= since
-            parts.append(value[chosen])
-        filled = [part for part in parts if len(part)]
+            parts.append((time[chosen], value[chosen]))
+        filled = [part for part in parts if len(part[0])] or parts[:1]
+        time, value = (
+            filled[0] if len(filled) == 1 else map(np.concatenate, zip(*filled, strict=True))
+        )
+        if since is not None:
+            recent = time >= since
+            time, value = time[recent], value[recent]
         kept_since = [
             start
             for ring in (self._calls, self._values)
             if (start := self._kept_since(ring, since)) is not None
         ]
-        samples = np.concatenate(filled) if len(filled) > 1 else (filled or [np.empty(0)])[0]
-        return samples, max(kept_since, default=None)
+        return Samples(time, value, max(kept_since, default=None))
+
+    def sampled_names(self) -> list[str]:
+        """List the old names of all that was recorded, sorted."""
+        calls = [name for name in _SERIES if self._was_recorded(name)]
+        models = [f"model_usage:{model}" for model in self._models_given]
+        reasons = [f"finish_reason:{reason}" for reason in self._finish_reasons]
+        return sorted({*calls, *models, *reasons, *self._value_names})
 
     def _was_recorded(self, name: str) -> bool:
         series = _SERIES.get(name)
@@ -224,7 +245,7 @@ class History:
             return True
         return name in self._value_names
 
-    def _from_calls(self, name: str, since: float | None) -> npt.NDArray[Any]:
+    def _from_calls(self, name: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         time, flags = self._calls.columns("time", "flags")
         series = _SERIES.get(name)
         if series is None:
@@ -243,10 +264,7 @@ class History:
                 (column,) = self._calls.columns(series.column)
                 if series.column == "duration":
                     chosen &= ~np.isnan(column)
-        if since is not None:
-            chosen &= time >= since
-        picked: npt.NDArray[Any] = column[chosen]
-        return picked
+        return time[chosen], column[chosen]
 
     def _kept_since(self, ring: Ring, since: float | None) -> float | None:
         if ring.appended <= ring.capacity:

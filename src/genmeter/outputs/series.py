@@ -44,8 +44,9 @@ def _value_text(value: object) -> str:
     if not isinstance(value, str):
         try:
             value = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
-        except (TypeError, ValueError):
-            value = str(value)
+        except Exception:
+            # Whatever another instrumentation put there, it does not cost the page.
+            value = f"<{type(value).__name__}>"
     return clean(value)
 
 
@@ -56,9 +57,9 @@ def label_pairs(attributes: Iterable[tuple[str, object]]) -> Pairs:
     is no label at all, which is what Prometheus makes of it.
     """
     values: dict[str, str] = {}
-    for key, value in sorted((str(key), value) for key, value in attributes if value is not None):
-        if text := _value_text(value):
-            name = label_name(key)
+    for key, value in sorted(attributes, key=lambda pair: str(pair[0])):
+        if value is not None and (text := _value_text(value)):
+            name = label_name(str(key))
             values[name] = f"{values[name]};{text}" if name in values else text
     return tuple(sorted(values.items()))
 

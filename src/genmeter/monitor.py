@@ -15,10 +15,11 @@ from opentelemetry.trace import get_current_span
 
 from genmeter import runtime
 from genmeter.config import MonitorConfig
-from genmeter.errors import ConfigError
+from genmeter.errors import ConfigError, ExportError
 from genmeter.events import Raw, Reason
 from genmeter.generation import GenerationHandle
 from genmeter.labels import safe_text
+from genmeter.outputs import plots
 from genmeter.outputs.tokens import report_of
 from genmeter.periodic import Periodic
 from genmeter.pipeline import WAKE
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
+    from matplotlib.figure import Figure
     from opentelemetry.context import Context
 
     from genmeter.outputs.tokens import TokenUsageReport
+    from genmeter.recorders.history import Samples
 
 __all__ = ["GenerationMonitor", "process_token_usage"]
 
@@ -352,6 +355,68 @@ class GenerationMonitor:
         since = _since(window) if window else None
         return report_of(self._pipeline.run(lambda: self._sink.history.token_totals(since)))
 
+    def visualize_metrics(
+        self,
+        save_dir: str | Path | None = None,
+        figsize: tuple[float, float] = (12, 6),
+        return_figures: bool = False,
+    ) -> dict[str, Figure] | None:
+        """Draw the old monitor's plots as PNG files; never raises.
+
+        Args:
+            save_dir: Folder for the files; None means ``plots`` in ``log_dir``.
+            figsize: Width and height in inches.
+            return_figures: Whether to return the figures.
+
+        Returns:
+            With ``return_figures`` the matplotlib figures by name, else None; an empty dict, and
+            a warning, where there is nothing to draw or matplotlib is missing.
+        """
+        try:
+            figures = plots.draw_all(self._pipeline.run(self._all_samples), figsize)
+            if not figures:
+                _logger.warning("there is nothing to plot yet")
+                return {}
+            plots.save(figures, Path(save_dir) if save_dir else self.log_dir / "plots")
+        except Exception as error:
+            _logger.warning("the plots were not drawn: %s", error)
+            return {}
+        return figures if return_figures else None
+
+    def plot_metric(
+        self,
+        metric_name: str,
+        window: timedelta = timedelta(hours=1),
+        rolling_window: int = 10,
+        figsize: tuple[float, float] = (12, 8),
+    ) -> Figure:
+        """Draw one metric over time.
+
+        Args:
+            metric_name: As :meth:`get_metrics` takes it.
+            window: How far to look back.
+            rolling_window: Samples that a rolling mean spans.
+            figsize: Width and height in inches.
+
+        Returns:
+            A matplotlib figure.
+
+        Raises:
+            ExportError: The metric was never recorded, or not in the window (a ``ValueError``).
+            ConfigError: ``window`` is not a timedelta.
+            MissingExtraError: matplotlib is not installed.
+        """
+        since = _since(window)
+        found = self._pipeline.run(lambda: self._sink.history.samples(metric_name, since))
+        if found is None:
+            raise ExportError(f"metric_name is {metric_name!r}, which was never recorded")
+        if not len(found.value):
+            raise ExportError(
+                f"metric_name is {metric_name!r}, of which nothing lies within {window}; "
+                "give a longer window"
+            )
+        return plots.draw_metric(metric_name, found, rolling_window=rolling_window, figsize=figsize)
+
     @property
     def endpoint_url(self) -> str | None:
         """Where the metrics are served; None while they are not."""
@@ -417,6 +482,11 @@ class GenerationMonitor:
 
     def _refuse(self, event: tuple[Any, ...]) -> None:
         self._pipeline.reject(Reason.AFTER_SHUTDOWN, str(event[0]), "told after shutdown()")
+
+    def _all_samples(self) -> dict[str, Samples]:
+        history = self._sink.history
+        found = {name: history.samples(name) for name in history.sampled_names()}
+        return {name: samples for name, samples in found.items() if samples is not None}
 
     def _start_token_usage_thread(self) -> None:
         self._token_usage_thread = Periodic(

@@ -71,9 +71,7 @@ class EndpointConfig:
         ConfigError: A value that cannot be used.
     """
 
-    enabled: bool | None = _declare(
-        None, "serve /metrics; None leaves it to OTEL_METRICS_EXPORTER", "GENMETER_ENDPOINT"
-    )
+    enabled: bool | None = _declare(None, "listen; None leaves it to OTEL_METRICS_EXPORTER")
     host: str | None = _declare(
         None, "interface; None leaves it to OTEL_EXPORTER_PROMETHEUS_HOST, else 127.0.0.1"
     )
@@ -118,7 +116,9 @@ class EndpointConfig:
     @property
     def asked_for_in_code(self) -> bool:
         """Whether a taken address is the caller's error rather than a warning."""
-        return self.enabled is True or self.host is not None or self.port is not None
+        return self.enabled is not False and (
+            self.enabled is True or self.host is not None or self.port is not None
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

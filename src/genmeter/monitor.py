@@ -20,6 +20,7 @@ from genmeter.events import Raw, Reason
 from genmeter.generation import GenerationHandle
 from genmeter.labels import safe_text
 from genmeter.outputs import plots
+from genmeter.outputs.apps import make_asgi_app, make_wsgi_app
 from genmeter.outputs.tokens import report_of
 from genmeter.periodic import Periodic
 from genmeter.pipeline import WAKE
@@ -27,10 +28,12 @@ from genmeter.pipeline import WAKE
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
+    from wsgiref.types import WSGIApplication
 
     from matplotlib.figure import Figure
     from opentelemetry.context import Context
 
+    from genmeter.outputs.apps import ASGIApplication
     from genmeter.outputs.tokens import TokenUsageReport
     from genmeter.recorders.history import Samples
 
@@ -421,6 +424,36 @@ class GenerationMonitor:
     def endpoint_url(self) -> str | None:
         """Where the metrics are served; None while they are not."""
         return self._runtime.url()
+
+    def wsgi_app(
+        self, *, username: str | None = None, password: str | None = None
+    ) -> WSGIApplication:
+        """Make a WSGI app that serves ``/metrics``, for a server of the caller's.
+
+        Use it with ``EndpointConfig(enabled=False)``, so that no second endpoint listens.
+
+        Args:
+            username: The user that a scrape must name; with ``password`` or not at all.
+            password: The password that a scrape must give.
+
+        Raises:
+            ConfigError: One of them is given alone, or cannot be used.
+        """
+        return make_wsgi_app(self._runtime.render, username=username, password=password)
+
+    def asgi_app(
+        self, *, username: str | None = None, password: str | None = None
+    ) -> ASGIApplication:
+        """Make an ASGI app that serves ``/metrics``; it never blocks the event loop.
+
+        Args:
+            username: The user that a scrape must name; with ``password`` or not at all.
+            password: The password that a scrape must give.
+
+        Raises:
+            ConfigError: One of them is given alone, or cannot be used.
+        """
+        return make_asgi_app(self._runtime.render, username=username, password=password)
 
     # --- the end -------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import metrics as otel_metrics
 
 from genmeter.config import EndpointConfig, LabelLimits, MonitorConfig
+from genmeter.errors import ConfigError
 from genmeter.events import CallDefaults
 from genmeter.outputs.provider import OwnProvider
 from genmeter.outputs.tokens import TokenUsageReport, report_of
@@ -144,10 +145,23 @@ class Runtime:
         own = self._own
         return own.own.url if own is not None and own.own is not None else None
 
-    def reader(self) -> Any:
-        """The bridge of our own provider; None where there is none."""
+    def render(self, openmetrics: bool) -> bytes:
+        """Write the page of our own provider.
+
+        Args:
+            openmetrics: OpenMetrics 1.0 rather than Prometheus text.
+
+        Raises:
+            ConfigError: There is no provider of our own that is scraped.
+        """
         own = self._own
-        return own.own.reader if own is not None and own.own is not None else None
+        reader = own.own.reader if own is not None and own.own is not None else None
+        if reader is None:
+            raise ConfigError(
+                "there is no page: every monitor is shut down, the meter provider is the "
+                "application's, or OTEL_METRICS_EXPORTER leaves prometheus out"
+            )
+        return reader.render(openmetrics)
 
     def token_usage(self, since: float | None) -> TokenUsageReport:
         """Sum the tokens over all monitors that this process ever had.

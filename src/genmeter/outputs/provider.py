@@ -54,9 +54,7 @@ class OwnProvider:
     ) -> None:
         endpoint = config.endpoint
         names = [] if _is_disabled() else list(exporter_names(os.environ))
-        if endpoint.enabled is False:
-            names = [name for name in names if name != "prometheus"]
-        elif endpoint.asked_for_in_code and "prometheus" not in names:
+        if endpoint.asked_for_in_code and "prometheus" not in names:
             names.append("prometheus")
         limit = config.limits.combinations
         self.pushes: list[Push] = pushes_from_env(
@@ -66,7 +64,8 @@ class OwnProvider:
         self.server: ScrapeServer | None = None
         if "prometheus" in names and (with_endpoint or endpoint.port == 0):
             self.reader = PrometheusReader(cardinality_limit=limit)
-            self.server = _server(endpoint, self.reader)
+            if endpoint.enabled is not False:
+                self.server = _server(endpoint, self.reader)
         self._linger = endpoint.linger
         self._must_bind = endpoint.asked_for_in_code
         readers = [push.reader for push in self.pushes]

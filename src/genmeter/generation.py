@@ -50,7 +50,6 @@ class GenerationHandle:
     Attributes:
         model: As above; may be set in the block.
         finish_reason: Why the model stopped; may be set in the block.
-        success: None until :meth:`fail`; what the block ends with decides.
     """
 
     def __init__(
@@ -102,8 +101,11 @@ class GenerationHandle:
                     cache_write_token_count=found.cache_write,
                     reasoning_token_count=found.reasoning,
                 )
-            self.finish_reason = self.finish_reason or read_finish_reason(response)
-            self.model = self.model or read_model(response)
+            # `or` would ask what the caller has set for its truth, which may raise.
+            if self.finish_reason is None:
+                self.finish_reason = read_finish_reason(response)
+            if self.model is None:
+                self.model = read_model(response)
         self._tokens.update(counts)
 
     def retry(self, error: Any = None) -> None:
@@ -153,12 +155,13 @@ class GenerationHandle:
             "model_name": self.model,
         }
         self._teller._track_active(-1, self._labels, self._epoch)  # noqa: SLF001 - one contract
-        self._teller.track_generation(
-            duration,
-            failure is None,
-            **self._tokens,
-            **{name: value for name, value in optional.items() if value is not None},
-        )
+        keywords = self._tokens | {
+            name: value for name, value in optional.items() if value is not None
+        }
+        # Names of usage()'s own keywords that track_generation has as arguments.
+        for name in ("self", "duration", "success"):
+            keywords.pop(name, None)
+        self._teller.track_generation(duration, failure is None, **keywords)
 
     async def __aenter__(self) -> Self:
         """Begin; time counts from here."""
@@ -195,7 +198,7 @@ class GenerationHandle:
         """
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise ConfigError(
-                f"monitor.generation() cannot decorate the generator {function.__qualname__!r}; "
+                f"monitor.generation() cannot decorate the generator {function!r}; "
                 "use `with monitor.generation(...) as g` around the loop that reads it"
             )
         if inspect.iscoroutinefunction(function):

@@ -20,8 +20,16 @@ from genmeter.events import (
     Sample,
     Score,
 )
-from genmeter.labels import LabelTable, safe_text
-from genmeter.numbers import MAX_COUNT, MAX_SECONDS, MAX_VALUE, Rejected, checked, to_number
+from genmeter.labels import MAX_LABEL, LabelTable, safe_text
+from genmeter.numbers import (
+    MAX_COUNT,
+    MAX_SECONDS,
+    MAX_TIME,
+    MAX_VALUE,
+    Rejected,
+    checked,
+    to_number,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -112,7 +120,8 @@ class Normaliser:
             0 if read is None else self._count(read, "cache_read_token_count") or 0,
             0 if write is None else self._count(write, "cache_write_token_count") or 0,
             0 if reasoning is None else self._count(reasoning, "reasoning_token_count") or 0,
-            finish if finish is None else finish.lower(),
+            # Some letters have a longer lower case.
+            finish if finish is None else finish.lower()[:MAX_LABEL],
             None if ok else self._error_type(error, keywords, metadata),
             is_conversation,
             None if turns is None else self._count(turns, "conversation_length"),
@@ -170,7 +179,7 @@ class Normaliser:
         if number is None:
             return None
         data = self._mapping(metadata)
-        stamp = data.get("timestamp")
+        stamp = _lookup(data, "timestamp")
         return Metric(time if stamp is None else self._timestamp(stamp, time), clean, number, data)
 
     def sample(self, time: float, payload: tuple[Any, Any]) -> Sample:
@@ -208,16 +217,16 @@ class Normaliser:
         operation = keywords.get("operation")
         modality = keywords.get("modality")
         return Call(
-            (self._operations(operation) if operation else None) or defaults.operation,
-            (self._providers(provider) if provider else None) or defaults.provider or "_OTHER",
+            self._operations(operation) or defaults.operation,
+            self._providers(provider) or defaults.provider or "_OTHER",
             model,
             step,
-            (self._modalities(modality) if modality else None) or "unknown",
+            self._modalities(modality) or "unknown",
         )
 
     def _step(self, keywords: Mapping[str, Any], metadata: Mapping[str, Any]) -> str | None:
         step = keywords.get("step")
-        return self._steps(metadata.get("operation") if step is None else step)
+        return self._steps(_lookup(metadata, "operation") if step is None else step)
 
     def _mapping(self, value: Any) -> Mapping[str, Any]:
         if type(value) is dict:
@@ -242,7 +251,7 @@ class Normaliser:
         if value is None:
             return None
         try:
-            if isinstance(value, bool):
+            if type(value) is bool:
                 raise Rejected(Reason.NOT_A_NUMBER)
             return int(checked(to_number(value), MAX_COUNT, least=0))
         except Rejected as rejected:
@@ -253,7 +262,7 @@ class Normaliser:
         if type(value) is float and 0.0 <= value <= MAX_SECONDS:
             return value
         try:
-            if value is None or isinstance(value, bool):
+            if value is None or type(value) is bool:
                 raise Rejected(Reason.NOT_A_NUMBER)
             return float(checked(to_number(value), MAX_SECONDS, least=0))
         except Rejected as rejected:
@@ -272,8 +281,9 @@ class Normaliser:
     ) -> str:
         given = keywords.get("error_type")
         if given is None:
-            given = metadata.get("error_type")
-        if given is None and isinstance(error, BaseException):
+            given = _lookup(metadata, "error_type")
+        # By type(): isinstance() asks the object for its class, which may raise.
+        if given is None and issubclass(type(error), BaseException):
             given = type(error).__name__
         return self._errors(given) or _OTHER_ERROR
 
@@ -281,8 +291,10 @@ class Normaliser:
         self, value: Any, keywords: Mapping[str, Any], metadata: Mapping[str, Any]
     ) -> dict[str, int] | None:
         counts: dict[str, int] = {}
-        if isinstance(value, list | tuple):
-            for error in value[:_MAX_RETRIES]:
+        if issubclass(type(value), list | tuple):
+            # list() of a slice of list's own: a subclass may have overridden everything.
+            own = list if issubclass(type(value), list) else tuple
+            for error in own.__getitem__(value, slice(0, _MAX_RETRIES)):
                 kind = self._errors(_retry_kind(error)) or _OTHER_ERROR
                 counts[kind] = counts.get(kind, 0) + 1
         else:
@@ -310,19 +322,38 @@ class Normaliser:
     def _timestamp(self, value: Any, default: float) -> float:
         try:
             if isinstance(value, datetime):
-                return value.timestamp()
-        except (OverflowError, OSError, ValueError):
-            pass  # a year that the platform's clock does not have
+                # pandas' NaT is a datetime, and its time stamp is not a number.
+                return float(checked(to_number(value.timestamp()), MAX_TIME, least=-MAX_TIME))
+        except Exception:
+            pass  # a year that the platform's clock does not have, or a class of the caller's
         self._reject(Reason.NOT_A_TIME, "timestamp", value)
         return default
 
 
 def _retry_kind(error: Any) -> Any:
     """Name what caused a retry: an exception, its class or its name."""
-    status = getattr(error, "status_code", None) or getattr(error, "code", None)
-    if isinstance(error, BaseException):
-        error = type(error)
-    name = error.__name__ if isinstance(error, type) else error
-    if status == _TOO_MANY_REQUESTS or (isinstance(name, str) and "ratelimit" in name.lower()):
-        return _RATE_LIMITED
-    return name
+    kind = type(error)
+    if issubclass(kind, BaseException):
+        name: Any = kind.__name__
+    else:
+        name = error.__name__ if issubclass(kind, type) else error
+    is_limited = issubclass(type(name), str) and "ratelimit" in str.lower(name)
+    return _RATE_LIMITED if is_limited or _is_rate_limit(error) else name
+
+
+def _is_rate_limit(error: Any) -> bool:
+    try:
+        return _TOO_MANY_REQUESTS in (
+            getattr(error, "status_code", None),
+            getattr(error, "code", None),
+        )
+    except Exception:
+        return False
+
+
+def _lookup(mapping: Mapping[str, Any], key: str) -> Any:
+    """Get a value of the caller's dict, whose keys may be of a class that cannot be compared."""
+    try:
+        return mapping.get(key)
+    except Exception:
+        return None

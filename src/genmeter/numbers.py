@@ -9,12 +9,22 @@ from typing import Any
 
 from genmeter.events import Reason
 
-__all__ = ["MAX_COUNT", "MAX_SECONDS", "MAX_VALUE", "Rejected", "checked", "to_number"]
+__all__ = [
+    "MAX_COUNT",
+    "MAX_SECONDS",
+    "MAX_TIME",
+    "MAX_VALUE",
+    "Rejected",
+    "checked",
+    "to_number",
+]
 
 MAX_COUNT = 2**40
 """Most tokens or turns of one call: sums over a full history then fit 64 bits."""
 MAX_SECONDS = 1e9
 """Longest duration, 31 years: what is longer is a time stamp passed by mistake."""
+MAX_TIME = 253_402_300_800.0
+"""Latest Unix time, the end of the year 9999."""
 MAX_VALUE = 1e300
 """Largest custom value or score: sums over a full history stay finite."""
 

@@ -137,7 +137,8 @@ _Shape = tuple[str, tuple[tuple[str, str], ...], float]
 
 
 def _samples(page: str) -> set[_Shape]:
-    text = "\n".join(line.strip() for line in page.splitlines()) + "\n"
+    # Not splitlines(): a label's value may hold what it takes for the end of a line.
+    text = "\n".join(line.strip() for line in page.split("\n")) + "\n"
     return {
         (sample.name, tuple(sorted(sample.labels.items())), float(sample.value))
         for family in text_string_to_metric_families(text)

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import math
 import os
-import re
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_type_hints
 
-from genmeter.catalogue import INSTRUMENTS, Kind
+from genmeter.custom_metric import CustomMetric, check_together
 from genmeter.errors import ConfigError
-from genmeter.naming import prometheus_name
+from genmeter.labels import MAX_LABEL, label_text
 from genmeter.prices import PriceTable
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ _MAX_PORT = 65_535
 _MAX_CAPACITY = 2**22
 # The history numbers the values of all labels with 16 bits.
 _MAX_LABEL_VALUES = 5_000
-_INSTRUMENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_./-]{0,254}")
+# Far from 2**63, past which one number fails every OTLP export.
+_MAX_SAMPLES = 2**40
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -56,6 +58,17 @@ def _require_count(owner: object, name: str, *, least: int, most: int | None = N
     if not whole or value < least or (most is not None and value > most):
         span = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise ConfigError(f"{type(owner).__name__}.{name} is {value!r}; give a whole number {span}")
+
+
+def _label(name: str, value: Any) -> str:
+    """Pass a text that is fit to be a label, unchanged, so that it equals what calls name."""
+    text = value.value if isinstance(value, Enum) else value
+    if not isinstance(text, str) or label_text(text) != text:
+        raise ConfigError(
+            f"{name} is {value!r}; give 1 to {MAX_LABEL} characters without control characters, "
+            "lone surrogates or spaces around them"
+        )
+    return str(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +96,9 @@ class EndpointConfig:
         None, "PEM file of the TLS certificate chain", "GENMETER_ENDPOINT_CERTFILE"
     )
     keyfile: str | None = _declare(
-        None, "PEM file of the TLS private key", "GENMETER_ENDPOINT_KEYFILE"
+        None,
+        "PEM file of the TLS private key, where certfile does not hold it",
+        "GENMETER_ENDPOINT_KEYFILE",
     )
     username: str | None = _declare(
         None, "user name that a scrape must give", "GENMETER_ENDPOINT_USERNAME"
@@ -104,14 +119,35 @@ class EndpointConfig:
         """Check every field."""
         if self.port is not None:
             _require_count(self, "port", least=0, most=_MAX_PORT)
-        if not (isinstance(self.linger, int | float) and 0 <= self.linger < math.inf):
+        is_number = isinstance(self.linger, int | float) and not isinstance(self.linger, bool)
+        if not (is_number and 0 <= self.linger <= threading.TIMEOUT_MAX):
             raise ConfigError(f"EndpointConfig.linger is {self.linger!r}; give seconds, 0 or more")
-        for one, other in (("certfile", "keyfile"), ("username", "password")):
-            if (getattr(self, one) is None) != (getattr(self, other) is None):
-                missing, given = (one, other) if getattr(self, one) is None else (other, one)
+        if self.enabled not in (None, True, False):
+            raise ConfigError(
+                f"EndpointConfig.enabled is {self.enabled!r}; give True, False or None"
+            )
+        self._check_texts()
+        for given, needed in (
+            ("keyfile", "certfile"),
+            ("username", "password"),
+            ("password", "username"),
+        ):
+            if getattr(self, given) is not None and getattr(self, needed) is None:
                 raise ConfigError(
-                    f"EndpointConfig.{given} is set but {missing} is not; give both or neither"
+                    f"EndpointConfig.{given} is set but {needed} is not; give both or neither"
                 )
+
+    def _check_texts(self) -> None:
+        for name in ("host", "certfile", "keyfile", "username", "password"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, str | os.PathLike) and str(value)):
+                shown = "not a text" if name == "password" else repr(value)
+                raise ConfigError(f"EndpointConfig.{name} is {shown}; give a text, or None")
+        if ":" in (self.username or ""):
+            raise ConfigError(
+                f"EndpointConfig.username is {self.username!r}; give one without a colon, which "
+                "ends the name in HTTP's basic authentication"
+            )
 
     @property
     def asked_for_in_code(self) -> bool:
@@ -169,73 +205,6 @@ class LabelLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CustomMetric:
-    """An instrument of the caller's own, fed by ``record_metric`` under its name.
-
-    Args:
-        name: The OpenTelemetry instrument name, which ``record_metric`` is given.
-        kind: ``counter`` (values are added; negative ones are left out), ``updown``, ``gauge``
-            (the last value stands) or ``histogram``.
-        unit: UCUM unit, such as ``s`` or ``By``; an annotation stands in braces.
-        help: One sentence for whoever reads the scrape.
-        bounds: Upper bounds of a histogram's buckets, in ``unit``, ascending.
-        labels: Keys of ``record_metric``'s metadata that become attributes.
-
-    Raises:
-        ConfigError: A value that cannot be used.
-    """
-
-    name: str
-    kind: Literal["counter", "updown", "gauge", "histogram"] = "gauge"
-    unit: str = "{value}"
-    help: str = ""
-    bounds: tuple[float, ...] = ()
-    labels: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Check every field."""
-        kinds = [each.value for each in Kind if not each.value.startswith("observable")]
-        if self.kind not in kinds:
-            raise ConfigError(f"CustomMetric.kind is {self.kind!r}; give one of {', '.join(kinds)}")
-        if not isinstance(self.name, str) or not _INSTRUMENT_NAME.fullmatch(self.name):
-            raise ConfigError(
-                f"CustomMetric.name is {self.name!r}; start with a letter, then at most 254 "
-                "letters, digits, '_', '.', '-' or '/'"
-            )
-        if not (self.unit.isascii() and len(self.unit) < 64):  # noqa: PLR2004 - OTel's own limit
-            raise ConfigError(
-                f"CustomMetric.unit is {self.unit!r}; give at most 63 ASCII characters"
-            )
-        if (self.kind == "histogram") != bool(self.bounds):
-            raise ConfigError(
-                f"CustomMetric.bounds is {self.bounds!r} for a {self.kind}; give ascending bounds "
-                "to a histogram and none to anything else"
-            )
-        bounds = [float(bound) for bound in self.bounds]
-        if bounds != sorted(set(bounds)) or not all(map(math.isfinite, bounds)):
-            raise ConfigError(
-                f"CustomMetric.bounds is {self.bounds!r}; give finite, ascending numbers"
-            )
-        object.__setattr__(self, "bounds", tuple(bounds))
-        object.__setattr__(self, "labels", tuple(self.labels))
-        self._check_exposed_name()
-
-    def _check_exposed_name(self) -> None:
-        exposed = prometheus_name(self.name, self.unit, self.kind)
-        taken = {row.prometheus for row in INSTRUMENTS}
-        if exposed in taken:
-            raise ConfigError(
-                f"CustomMetric.name is {self.name!r}, in Prometheus {exposed!r}, which is a metric "
-                "of genmeter's own; choose another"
-            )
-        if self.kind != "histogram" and exposed.endswith(("_sum", "_count", "_bucket")):
-            raise ConfigError(
-                f"CustomMetric.name is {self.name!r}, in Prometheus {exposed!r}; only a "
-                "histogram's series may end in _sum, _count or _bucket; choose another"
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorConfig:
     """All that is new against the old constructor.
 
@@ -290,11 +259,15 @@ class MonitorConfig:
             raise ConfigError(
                 f"MonitorConfig.models is {self.models!r}; give a list or tuple of names"
             )
-        object.__setattr__(self, "models", tuple(self.models))
-        object.__setattr__(self, "custom_metrics", tuple(self.custom_metrics))
+        models = [_label(f"MonitorConfig.models[{i}]", name) for i, name in enumerate(self.models)]
+        object.__setattr__(self, "models", tuple(models))
+        for name in ("default_model", "provider", "operation"):
+            value = getattr(self, name)
+            if value is not None or name == "operation":
+                object.__setattr__(self, name, _label(f"MonitorConfig.{name}", value))
         object.__setattr__(self, "prices", PriceTable.coerce(self.prices))
         if self.expected_samples is not None:
-            _require_count(self, "expected_samples", least=0)
+            _require_count(self, "expected_samples", least=0, most=_MAX_SAMPLES)
         if self.drain not in ("thread", "inline"):
             raise ConfigError(f"MonitorConfig.drain is {self.drain!r}; give 'thread' or 'inline'")
         if isinstance(self.meter_provider, str):
@@ -308,23 +281,35 @@ class MonitorConfig:
                 f"MonitorConfig.meter_provider is {self.meter_provider!r}, which has no get_meter; "
                 "give 'own', 'global' or a MeterProvider"
             )
+        for name, part in (
+            ("endpoint", EndpointConfig),
+            ("history", HistoryConfig),
+            ("limits", LabelLimits),
+        ):
+            if not isinstance(getattr(self, name), part):
+                raise ConfigError(
+                    f"MonitorConfig.{name} is {getattr(self, name)!r}; give {part.__name__}(...)"
+                )
         self._check_tables()
 
     def _check_tables(self) -> None:
-        for name, scale in self.score_scales.items():
-            low, high = _pair(name, scale)
-            if not (math.isfinite(low) and math.isfinite(high) and low < high):
-                raise ConfigError(
-                    f"MonitorConfig.score_scales[{name!r}] is {scale!r}; give the lowest and the "
-                    "highest value, both finite"
-                )
-        names = [each.name for each in self.custom_metrics]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
+        if not isinstance(self.score_scales, Mapping):
             raise ConfigError(
-                f"MonitorConfig.custom_metrics has {', '.join(twice)} more than once; "
-                "give each name one row"
+                f"MonitorConfig.score_scales is {self.score_scales!r}; give a dict of score names "
+                "to their lowest and highest value"
             )
+        scales = {
+            _label("a name in MonitorConfig.score_scales", name): _pair(name, scale)
+            for name, scale in self.score_scales.items()
+        }
+        object.__setattr__(self, "score_scales", scales)
+        rows = self.custom_metrics
+        if not isinstance(rows, list | tuple) or not all(isinstance(r, CustomMetric) for r in rows):
+            raise ConfigError(
+                f"MonitorConfig.custom_metrics is {rows!r}; give a tuple of CustomMetric(...)"
+            )
+        object.__setattr__(self, "custom_metrics", tuple(rows))
+        check_together(rows)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:
@@ -344,11 +329,10 @@ class MonitorConfig:
             "limits": LabelLimits,
         }
         given = {
-            name: part(**_read_fields(part, environ))
-            for name, part in parts.items()
-            if name not in overrides
+            name: _build(part, environ, {}) for name, part in parts.items() if name not in overrides
         }
-        return cls(**{**_read_fields(cls, environ), **given, **overrides})
+        built: Self = _build(cls, environ, {**given, **overrides})
+        return built
 
 
 def describe_environment() -> list[tuple[str, str, str]]:
@@ -370,13 +354,30 @@ def describe_environment() -> list[tuple[str, str, str]]:
 
 
 def _pair(name: str, scale: Any) -> tuple[float, float]:
+    remedy = (
+        f"MonitorConfig.score_scales[{name!r}] is {scale!r}; give the lowest and the highest "
+        "value, both finite"
+    )
     try:
         low, high = scale
-        return float(low), float(high)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"MonitorConfig.score_scales[{name!r}] is {scale!r}; give the lowest and the highest value"
-        ) from error
+        low, high = float(low), float(high)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(remedy) from error
+    if not (low < high and math.isfinite(high - low)):
+        raise ConfigError(remedy)
+    return low, high
+
+
+def _build(part: type[Any], environ: Mapping[str, str], overrides: Mapping[str, Any]) -> Any:
+    values = _read_fields(part, environ)
+    try:
+        return part(**{**values, **overrides})
+    except ConfigError as error:
+        # A value that is no more than out of range is found out by the part itself.
+        for each in fields(part):
+            if each.name in values.keys() - overrides.keys() and f".{each.name}" in str(error):
+                raise ConfigError(f"{error} (set by {each.metadata['env']})") from error
+        raise
 
 
 def _read_fields(part: type[Any], environ: Mapping[str, str]) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class GenerationMonitor:
         alert_max_completion_token_mean: float | None = None,
         alert_max_total_token_mean: float | None = None,
         alert_max_conversation_length_mean: float | None = None,
-        token_usage_callback: Callable[[TokenUsageReport], None] | None = None,
+        token_usage_callback: Callable[[TokenUsageReport], object] | None = None,
         token_usage_callback_interval_seconds: float = 60.0,
         config: MonitorConfig | None = None,
     ) -> None:

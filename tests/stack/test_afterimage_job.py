@@ -10,13 +10,11 @@ import json
 import os
 import subprocess
 import sys
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,52 +154,15 @@ def assert_share(result: dict[str, Any], share: float) -> None:
         assert abs(counts["failures"] - share * counts["requests"]) <= 5, counts
 
 
-@pytest.mark.parametrize("share", [0.05, 0.5])
-def test_an_untouched_job_shows_which_model_fails_how_often(tmp_path: Path, share: float) -> None:
-    """The page that the job leaves behind has every token and every failure under its model."""
-    arguments = ("--port", "0", "--linger", "60", "--fail-share", str(share), "--rows", "24")
-    with start(tmp_path, *arguments) as job:
-        job.endpoint()
-        result = job.result()
-        with urllib.request.urlopen(result["endpoint"], timeout=30) as page:  # noqa: S310
-            families = {
-                family.name: family.samples
-                for family in text_string_to_metric_families(page.read().decode())
-            }
-        job.finish()
-    outcomes: dict[str, dict[str, int]] = {}
-    for sample in families["genmeter_generations"]:
-        if sample.name.endswith("_total") and sample.labels["genmeter_phase"] == "generation":
-            row = outcomes.setdefault(sample.labels["gen_ai_request_model"], {})
-            outcome = sample.labels["genmeter_outcome"]
-            row[outcome] = row.get(outcome, 0) + int(sample.value)
-    tokens: dict[str, dict[str, int]] = {}
-    for kind in ("input", "output"):
-        for sample in families[f"gen_ai_client_inference_usage_{kind}_tokens"]:
-            if sample.name.endswith("_total"):
-                row = tokens.setdefault(sample.labels["gen_ai_request_model"], {})
-                row[kind] = row.get(kind, 0) + int(sample.value)
-    errors = {
-        sample.labels["error_type"]: sample.value
-        for sample in families["gen_ai_client_inference_duration_seconds"]
-        if sample.name.endswith("_count") and sample.labels.get("error_type")
-    }
-
-    assert outcomes == outcomes_served(result)
-    assert_share(result, share)
-    assert tokens == tokens_served(result)
-    assert set(errors) <= {"InternalServerError", "RateLimitError"}
-    assert result["equal"]
-    assert (result["dialogs"], result["rows"]) == (10, 24)
-
-
 @pytest.mark.parametrize(("protocol", "share"), [("text", 0.05), ("openmetrics", 0.5)])
-def test_prometheus_agrees_with_the_server_to_the_token(
+def test_an_untouched_job_shows_tokens_and_failures_under_the_right_model(
     prometheus: Prometheus, run_names: Iterator[str], tmp_path: Path, protocol: str, share: float
 ) -> None:
-    """Scraped while it runs, the job's tokens and failures by model equal the server's counts."""
+    """What Prometheus has of the job, by model, equals the server's counts to the token and call."""
     run = next(run_names)
-    arguments = ("--port", "0", "--linger", "60", "--fail-share", str(share), "--rows", "24")
+    # 24 rows are 36 calls, so that even a share of 0.05 fails one of them.
+    amounts = ("--dialogs", "8", "--rows", "24", "--fail-share", str(share))
+    arguments = ("--port", "0", "--linger", "60", *amounts)
     with start(tmp_path, *arguments) as job:
         prometheus.add_target(job.endpoint(), protocol, run=run)
         result = job.result()
@@ -229,6 +190,15 @@ def test_prometheus_agrees_with_the_server_to_the_token(
             model: row[outcome] for model, row in outcomes_served(result).items()
         }
     assert_share(result, share)
+    duration = last("gen_ai_client_inference_duration_seconds_count", ', error_type!=""')
+    errors = prometheus.query(f"sum by (error_type) ({duration})")
+    assert {sample.labels["error_type"] for sample in errors} <= {
+        "InternalServerError",
+        "RateLimitError",
+    }
+    failures = sum(row["failure"] for row in outcomes_served(result).values())
+    assert sum(sample.value for sample in errors) == failures
+    assert (result["dialogs"], result["rows"]) == (8, 24)
     assert {
         model: {"input": row["prompt_tokens"], "output": row["completion_tokens"]}
         for model, row in result["report"].items()

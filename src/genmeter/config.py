@@ -14,17 +14,15 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import Enum
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from genmeter.custom_metric import CustomMetric, check_together
+from genmeter.environment import build
 from genmeter.errors import ConfigError
 from genmeter.labels import MAX_LABEL, label_text
 from genmeter.prices import PriceTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from opentelemetry.metrics import MeterProvider
 
 __all__ = [
@@ -36,7 +34,6 @@ __all__ = [
     "describe_environment",
 ]
 
-_T = TypeVar("_T")
 _MAX_PORT = 65_535
 # The sums of a window are 64-bit: 2**22 events of at most 2**40 tokens stay below 2**63.
 _MAX_CAPACITY = 2**22
@@ -44,8 +41,6 @@ _MAX_CAPACITY = 2**22
 _MAX_LABEL_VALUES = 5_000
 # Far from 2**63, past which one number fails every OTLP export.
 _MAX_SAMPLES = 2**40
-_TRUE = frozenset({"1", "true", "yes", "on"})
-_FALSE = frozenset({"0", "false", "no", "off"})
 
 
 def _declare(default: Any, help_: str, env: str | None = None) -> Any:
@@ -122,7 +117,7 @@ class EndpointConfig:
         is_number = isinstance(self.linger, int | float) and not isinstance(self.linger, bool)
         if not (is_number and 0 <= self.linger <= threading.TIMEOUT_MAX):
             raise ConfigError(f"EndpointConfig.linger is {self.linger!r}; give seconds, 0 or more")
-        if self.enabled not in (None, True, False):
+        if not (self.enabled is None or isinstance(self.enabled, bool)):
             raise ConfigError(
                 f"EndpointConfig.enabled is {self.enabled!r}; give True, False or None"
             )
@@ -270,6 +265,19 @@ class MonitorConfig:
             _require_count(self, "expected_samples", least=0, most=_MAX_SAMPLES)
         if self.drain not in ("thread", "inline"):
             raise ConfigError(f"MonitorConfig.drain is {self.drain!r}; give 'thread' or 'inline'")
+        self._check_meter_provider()
+        for name, part in (
+            ("endpoint", EndpointConfig),
+            ("history", HistoryConfig),
+            ("limits", LabelLimits),
+        ):
+            if not isinstance(getattr(self, name), part):
+                raise ConfigError(
+                    f"MonitorConfig.{name} is {getattr(self, name)!r}; give {part.__name__}(...)"
+                )
+        self._check_tables()
+
+    def _check_meter_provider(self) -> None:
         if isinstance(self.meter_provider, str):
             if self.meter_provider not in ("own", "global"):
                 raise ConfigError(
@@ -281,16 +289,6 @@ class MonitorConfig:
                 f"MonitorConfig.meter_provider is {self.meter_provider!r}, which has no get_meter; "
                 "give 'own', 'global' or a MeterProvider"
             )
-        for name, part in (
-            ("endpoint", EndpointConfig),
-            ("history", HistoryConfig),
-            ("limits", LabelLimits),
-        ):
-            if not isinstance(getattr(self, name), part):
-                raise ConfigError(
-                    f"MonitorConfig.{name} is {getattr(self, name)!r}; give {part.__name__}(...)"
-                )
-        self._check_tables()
 
     def _check_tables(self) -> None:
         if not isinstance(self.score_scales, Mapping):
@@ -329,10 +327,9 @@ class MonitorConfig:
             "limits": LabelLimits,
         }
         given = {
-            name: _build(part, environ, {}) for name, part in parts.items() if name not in overrides
+            name: build(part, environ, {}) for name, part in parts.items() if name not in overrides
         }
-        built: Self = _build(cls, environ, {**given, **overrides})
-        return built
+        return build(cls, environ, {**given, **overrides})
 
 
 def describe_environment() -> list[tuple[str, str, str]]:
@@ -366,50 +363,3 @@ def _pair(name: str, scale: Any) -> tuple[float, float]:
     if not (low < high and math.isfinite(high - low)):
         raise ConfigError(remedy)
     return low, high
-
-
-def _build(part: type[Any], environ: Mapping[str, str], overrides: Mapping[str, Any]) -> Any:
-    values = _read_fields(part, environ)
-    try:
-        return part(**{**values, **overrides})
-    except ConfigError as error:
-        # A value that is no more than out of range is found out by the part itself.
-        for each in fields(part):
-            if each.name in values.keys() - overrides.keys() and f".{each.name}" in str(error):
-                raise ConfigError(f"{error} (set by {each.metadata['env']})") from error
-        raise
-
-
-def _read_fields(part: type[Any], environ: Mapping[str, str]) -> dict[str, Any]:
-    hints = get_type_hints(part, localns={"MeterProvider": object, "Callable": Any})
-    values: dict[str, Any] = {}
-    for each in fields(part):
-        variable: str = each.metadata.get("env") or ""
-        text = environ.get(variable, "").strip()
-        if text:
-            values[each.name] = _parse(variable, text, hints[each.name])
-    return values
-
-
-def _parse(variable: str, text: str, hint: Any) -> Any:
-    kinds = set(getattr(hint, "__args__", (hint,)))
-    if bool in kinds:
-        if text.lower() not in _TRUE | _FALSE:
-            raise ConfigError(f"{variable} is {text!r}; give true or false")
-        return text.lower() in _TRUE
-    if int in kinds:
-        return _number(variable, text, int, "a whole number")
-    if float in kinds:
-        return _number(variable, text, float, "a number")
-    if hint == tuple[str, ...]:
-        return tuple(name.strip() for name in text.split(",") if name.strip())
-    if PriceTable in kinds:
-        return text if text == "genai-prices" else Path(text)
-    return text
-
-
-def _number(variable: str, text: str, convert: Callable[[str], _T], what: str) -> _T:
-    try:
-        return convert(text)
-    except ValueError as error:
-        raise ConfigError(f"{variable} is {text!r}; give {what}") from error

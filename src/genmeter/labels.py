@@ -6,9 +6,9 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-__all__ = ["MAX_LABEL", "OTHER", "LabelTable", "safe_text"]
+__all__ = ["MAX_LABEL", "OTHER", "LabelTable", "label_text", "safe_text"]
 
 OTHER = "other"
 """What a label's value becomes once its limit is reached."""
@@ -40,6 +40,20 @@ def safe_text(value: Any, limit: int = 8_192) -> str | None:
     return text
 
 
+def label_text(value: Any) -> str | None:
+    """Read a value as text that is fit to be a label.
+
+    Args:
+        value: Anything; an Enum stands for its value.
+
+    Returns:
+        At most :data:`MAX_LABEL` characters, control characters made spaces and none of them at
+        the ends; None where nothing is left or the value cannot be read.
+    """
+    text = safe_text(value, 4 * MAX_LABEL)
+    return None if text is None else text.translate(_CONTROLS).strip()[:MAX_LABEL].rstrip() or None
+
+
 class LabelTable:
     """The values that one label has taken, up to a limit; further ones become ``other``.
 
@@ -69,10 +83,12 @@ class LabelTable:
             return None
         return self._clean_slowly(raw)
 
+    def reserve(self, values: Iterable[str]) -> None:
+        """Keep a place for values that are known beforehand, whatever the limit."""
+        self._known.update(values)
+
     def _clean_slowly(self, raw: Any) -> str | None:
-        text = safe_text(raw, 4 * MAX_LABEL)
-        if text is not None:
-            text = text.translate(_CONTROLS).strip()[:MAX_LABEL].rstrip() or None
+        text = label_text(raw)
         if text is None or text == OTHER:
             return text
         if text not in self._known:

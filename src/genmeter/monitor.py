@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 import weakref
 from datetime import timedelta
@@ -559,7 +560,8 @@ def _own_dict(value: Any) -> Any:
     if type(value) is dict:
         return value.copy()
     try:
-        return dict(value)
+        # dict() takes an iterable of pairs too, and one of those may have no end.
+        return dict(value) if hasattr(value, "keys") else value
     except Exception:
         return value
 
@@ -568,7 +570,7 @@ def _own_scores(scores: Any) -> Any:
     own = _own_dict(scores)
     if type(own) is not dict:
         return own
-    return {name: row.copy() if type(row) is dict else row for name, row in own.items()}
+    return {name: _own_dict(row) for name, row in own.items()}
 
 
 def _since(window: Any) -> float | None:
@@ -588,7 +590,8 @@ def _log_dir(given: str | Path | None) -> Path:
 
 def _check_seconds(name: str, value: Any, *, least: float) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not least <= value < math.inf:
+    # Nothing can wait longer than TIMEOUT_MAX, some 290 years.
+    if not is_number or not least <= value <= threading.TIMEOUT_MAX:
         raise ConfigError(f"{name} is {value!r}; give seconds, at least {least}")
 
 

@@ -23,7 +23,7 @@ from genmeter.labels import safe_text
 from genmeter.normaliser import Normaliser
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from genmeter.events import CallDefaults, Event
     from genmeter.recorders.history import History
@@ -253,6 +253,10 @@ class Pipeline:
     def register(self, recorder: Recorder) -> None:
         """Have a recorder flushed at the end of every drain."""
         self._recorders[recorder] = None
+
+    def reserve(self, limit: str, values: Iterable[str]) -> None:
+        """Keep a place for values of a label; to be called through :meth:`run`."""
+        self._normaliser.tables[limit].reserve(values)
 
     def forget(self, recorder: Recorder) -> None:
         """Stop flushing a recorder."""

@@ -70,11 +70,21 @@ class Telemetry:
         self._pipeline.register(self.recorder)
 
     def announce(self, config: MonitorConfig) -> None:
-        """Make the outcomes of the models that ``config`` names known at 0."""
+        """Make the outcomes of the models that ``config`` names known at 0.
+
+        What ``config`` names has its place among the labels, however many names calls make up.
+        """
         provider = config.provider or "_OTHER"
         models = dict.fromkeys([*config.models, *filter(None, [config.default_model])])
         calls = [Call(config.operation, provider, model, None, "unknown") for model in models]
-        self._pipeline.run(lambda: self.recorder.announce(calls))
+        metrics = [row.name for row in config.custom_metrics]
+
+        def announce() -> None:
+            self._pipeline.reserve("models", models)
+            self._pipeline.reserve("custom_metrics", metrics)
+            self.recorder.announce(calls)
+
+        self._pipeline.run(announce)
 
     def close(self, timeout: float) -> None:
         """End what is our own: a last scrape, a last push, the endpoint.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from genmeter.events import Evaluation, Generation, Metric
+from genmeter.labels import label_text
 from genmeter.recorders.columns import Ring
 
 if TYPE_CHECKING:
@@ -204,7 +205,9 @@ class History:
             The samples; None where the name was never recorded.
         """
         if not self._was_recorded(name):
-            return None
+            name = _spelled(name)
+            if not self._was_recorded(name):
+                return None
         parts = []
         if name in _SERIES or ":" in name:
             parts.append(self._from_calls(name))
@@ -355,6 +358,14 @@ class History:
         row[4] += tokens[4]
         row[5] += tokens[5]
         row[6] += 1
+
+
+def _spelled(name: str) -> str:
+    """Spell an old name as the labels in it are kept: cut to their length, without controls."""
+    for prefix in ("model_usage:", "finish_reason:", "evaluation_score_"):
+        if name.startswith(prefix):
+            return prefix + (label_text(name.removeprefix(prefix)) or "")
+    return label_text(name) or ""
 
 
 def _sums(models: npt.NDArray[np.uint16], column: npt.NDArray[np.int64]) -> list[int]:

@@ -179,18 +179,26 @@ class LabelLimits:
         ConfigError: A value that cannot be used.
     """
 
-    models: int = _declare(100, "models", "GENMETER_MAX_MODELS")
-    steps: int = _declare(50, "pipeline steps", "GENMETER_MAX_STEPS")
-    error_types: int = _declare(50, "error types", "GENMETER_MAX_ERROR_TYPES")
-    finish_reasons: int = _declare(50, "finish reasons", "GENMETER_MAX_FINISH_REASONS")
-    evaluators: int = _declare(100, "evaluators", "GENMETER_MAX_EVALUATORS")
-    scores: int = _declare(100, "score names", "GENMETER_MAX_SCORES")
-    custom_metrics: int = _declare(100, "custom metrics", "GENMETER_MAX_CUSTOM_METRICS")
-    providers: int = _declare(50, "providers", "GENMETER_MAX_PROVIDERS")
-    operations: int = _declare(50, "operations", "GENMETER_MAX_OPERATIONS")
-    sample_reasons: int = _declare(50, "reasons of rejected samples", "GENMETER_MAX_SAMPLE_REASONS")
-    modalities: int = _declare(10, "token modalities", "GENMETER_MAX_MODALITIES")
-    combinations: int = _declare(2_000, "label sets of one instrument", "GENMETER_MAX_COMBINATIONS")
+    models: int = _declare(100, "most different models", "GENMETER_MAX_MODELS")
+    steps: int = _declare(50, "most different pipeline steps", "GENMETER_MAX_STEPS")
+    error_types: int = _declare(50, "most different error types", "GENMETER_MAX_ERROR_TYPES")
+    finish_reasons: int = _declare(
+        50, "most different finish reasons", "GENMETER_MAX_FINISH_REASONS"
+    )
+    evaluators: int = _declare(100, "most different evaluators", "GENMETER_MAX_EVALUATORS")
+    scores: int = _declare(100, "most different score names", "GENMETER_MAX_SCORES")
+    custom_metrics: int = _declare(
+        100, "most different custom metrics", "GENMETER_MAX_CUSTOM_METRICS"
+    )
+    providers: int = _declare(50, "most different providers", "GENMETER_MAX_PROVIDERS")
+    operations: int = _declare(50, "most different operations", "GENMETER_MAX_OPERATIONS")
+    sample_reasons: int = _declare(
+        50, "most different reasons of rejected samples", "GENMETER_MAX_SAMPLE_REASONS"
+    )
+    modalities: int = _declare(10, "most different token modalities", "GENMETER_MAX_MODALITIES")
+    combinations: int = _declare(
+        2_000, "most label sets of one instrument", "GENMETER_MAX_COMBINATIONS"
+    )
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -214,7 +222,7 @@ class MonitorConfig:
         None, "model of a call that names none", "GENMETER_DEFAULT_MODEL"
     )
     models: tuple[str, ...] = _declare(
-        (), "models whose outcomes are exposed as 0 from the start", "GENMETER_MODELS"
+        (), "models, by commas, whose outcomes are exposed as 0 from the start", "GENMETER_MODELS"
     )
     provider: str | None = _declare(
         None, "provider of a call that names none, such as openai", "GENMETER_PROVIDER"
@@ -341,7 +349,7 @@ def describe_environment() -> list[tuple[str, str, str]]:
     return [
         (
             each.metadata["env"],
-            "" if each.default is None else str(each.default),
+            str(each.default) if each.default not in (None, ()) else "",
             each.metadata["help"],
         )
         for part in (MonitorConfig, EndpointConfig, HistoryConfig, LabelLimits)

@@ -1,0 +1,120 @@
+"""Every block of the README is run, or checked where running it is somebody else's test."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from otlp_receiver import HttpReceiver
+
+from genmeter.config import describe_environment
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+PYTHON = [text for language, text in BLOCKS if language == "python"]
+SHELL = [text for language, text in BLOCKS if language == "sh"]
+CLEAN = {
+    **{
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("OTEL_", "GENMETER_"))
+    },
+    "OTEL_EXPORTER_PROMETHEUS_PORT": "0",
+}
+
+
+def run(code: str, tmp_path: Path, **environ: str) -> str:
+    """Run a script as its reader would, in an empty folder; give what it printed."""
+    script = tmp_path / "job.py"
+    script.write_text(code, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", script.name],
+        cwd=tmp_path,
+        env={**CLEAN, **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("code", PYTHON, ids=lambda code: code.splitlines()[0][:40])
+def test_each_python_block_runs(code: str, tmp_path: Path) -> None:
+    """A block can be pasted into a file and run, and leaves no file behind."""
+    run(code, tmp_path)
+    assert [each.name for each in tmp_path.iterdir()] == ["job.py"]
+
+
+def test_the_first_block_prints_the_tokens(tmp_path: Path) -> None:
+    """The first thing that a reader runs shows the tokens of its one call."""
+    assert re.search(r"atlas-large +1 +812 +164 +976", run(PYTHON[0], tmp_path))
+
+
+def test_the_budget_block_stops_at_the_budget(tmp_path: Path) -> None:
+    """The loop ends with the call that reached the budget, and the cost is that of its tokens."""
+    printed = run(PYTHON[2], tmp_path)
+    # 10 calls of 10,200 tokens are the first to reach 100,000.
+    assert "102,000" in printed
+    assert re.search(r"0\.345", printed)  # 90,000 x 2.5 + 12,000 x 10 USD a million
+
+
+def test_every_shell_block_is_known() -> None:
+    """A new shell block must get its test: here, in tests/stack or in the CI's own commands."""
+    run_elsewhere = {
+        "make demo\n": "tests/stack/test_readme_commands.py",
+        "make test\n": ".ci/run",
+        "make example\n": "tests/stack/test_readme_commands.py",
+        "pip install .\n": "tests/stack/test_readme_commands.py",
+    }
+    here = [text for text in SHELL if "OTEL_METRICS_EXPORTER=otlp" in text]
+    assert len(here) == 1
+    assert set(SHELL) - set(here) == set(run_elsewhere)
+    assert all((ROOT / place).is_file() for place in run_elsewhere.values())
+
+
+def test_the_otlp_block_pushes(tmp_path: Path) -> None:
+    """The exports of the OTLP block make a job push its tokens under its service's name."""
+    (block,) = [text for text in SHELL if "OTEL_METRICS_EXPORTER=otlp" in text]
+    (tmp_path / "job.py").write_text(PYTHON[0], encoding="utf-8")
+    with HttpReceiver() as receiver:
+        assert "http://127.0.0.1:4318" in block
+        script = block.replace("http://127.0.0.1:4318", receiver.endpoint)
+        script = script.replace("python job.py", f"{sys.executable} job.py")
+        subprocess.run(["sh", "-eu", "-c", script], cwd=tmp_path, env=CLEAN, check=True, timeout=60)
+        values = [value for _, value in receiver.points("genmeter.tokens")]
+    assert sum(values) == 976
+
+
+def test_the_yaml_block_is_in_the_shipped_file() -> None:
+    """The scrape job of the README is what deploy/prometheus/prometheus.yml starts from."""
+    (block,) = [text for language, text in BLOCKS if language == "yaml"]
+    (job,) = yaml.safe_load(block)["scrape_configs"]
+    shipped = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
+    (same,) = [each for each in shipped["scrape_configs"] if each["job_name"] == job["job_name"]]
+    assert same["static_configs"][0]["targets"] == job["static_configs"][0]["targets"]
+
+
+def test_the_table_of_variables_is_fresh() -> None:
+    """The README's table is what the configuration declares."""
+    rows = [
+        f"| `{name}` | {f'`{default}`' if default else ''} | {text} |"
+        for name, default, text in describe_environment()
+    ]
+    table = "\n".join(["| variable | default | |", "|---|---|---|", *rows])
+    assert f"<!-- environment -->\n{table}\n<!-- /environment -->" in README
+
+
+def test_links_lead_somewhere() -> None:
+    """Every relative link of the README is a file of the project."""
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []

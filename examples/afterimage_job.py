@@ -22,7 +22,8 @@ What is worth knowing about AfterImage 0.18.1:
 - Its judges try a failed call up to three times and report none of the failures, and its
   embeddings report nothing at all. So `--fail-share` is for the two models that generate, and
   the tokens of the embedding model are left out of the comparison.
-- A failed call carries no model name. The monitor finds it: docs/metrics.md says how.
+- A failed call carries no model name. The monitor takes the one last seen for the
+  same step.
 """
 
 from __future__ import annotations

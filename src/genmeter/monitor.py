@@ -157,8 +157,8 @@ class GenerationMonitor:
     def track_generation(self, duration: float, success: bool, **kwargs: Any) -> None:
         """Tell of a call of a model that ended, or of a conversation that spans such calls.
 
-        A call with ``conversation_length``, or whose ``metadata["operation"]`` is
-        ``conversation_generation``, and with neither model nor tokens, is a conversation.
+        What has neither model nor tokens, but ``conversation_length``, ``turns`` or the operation
+        ``conversation_generation``, is a conversation.
 
         Args:
             duration: Seconds that it took.

@@ -99,13 +99,10 @@ class Normaliser:
         step = self._step(keywords, metadata)
         error = get("error")
         turns = get("conversation_length")
-        is_conversation = (
-            model is None
-            and total is None
-            and (turns is not None or step == "conversation_generation")
-        )
-        if turns is None and is_conversation:
+        names_no_call = model is None and total is None
+        if turns is None and names_no_call:
             turns = get("turns")
+        is_conversation = names_no_call and (turns is not None or step == "conversation_generation")
         finish = self._finish_reasons(get("finish_reason"))
         retries = get("retries")
         return Generation(
@@ -314,8 +311,8 @@ class Normaliser:
             if name is None:
                 self._reject(Reason.NO_NAME, "scores", raw_name)
                 continue
-            is_row = type(raw) is dict
-            value = self._value(raw.get("score", 0) if is_row else raw, f"scores[{name!r}]")
+            given = _lookup(raw, "score", 0) if type(raw) is dict else raw
+            value = self._value(given, f"scores[{name!r}]")
             if value is not None:
                 yield Score(name, value)
 
@@ -351,9 +348,9 @@ def _is_rate_limit(error: Any) -> bool:
         return False
 
 
-def _lookup(mapping: Mapping[str, Any], key: str) -> Any:
+def _lookup(mapping: Mapping[str, Any], key: str, default: Any = None) -> Any:
     """Get a value of the caller's dict, whose keys may be of a class that cannot be compared."""
     try:
-        return mapping.get(key)
+        return mapping.get(key, default)
     except Exception:
         return None

@@ -108,7 +108,11 @@ class CustomInstruments:
     def _attributes(self, row: CustomMetric, metadata: Mapping[str, Any]) -> dict[str, str]:
         attributes = {}
         for key in row.labels:
-            value = self._labels[row.name, key].clean(metadata.get(key))
+            try:
+                given = metadata.get(key)
+            except Exception:
+                given = None  # the caller's own keys may be of a class that cannot be compared
+            value = self._labels[row.name, key].clean(given)
             if value is not None:
                 attributes[key] = value
         return attributes

@@ -7,13 +7,11 @@ registered in a registry of prometheus_client, for a program that exposes one al
 
 from __future__ import annotations
 
-import inspect
 import threading
 from contextlib import contextmanager
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.sdk import metrics as sdk
 from opentelemetry.sdk.metrics.export import MetricReader
 from prometheus_client import Metric
 from prometheus_client.registry import Collector
@@ -22,6 +20,7 @@ from prometheus_client.samples import Exemplar
 from genmeter.errors import ConfigError
 from genmeter.outputs import exposition
 from genmeter.outputs.families import Translator, has_sum
+from genmeter.outputs.readers import cardinality_arguments
 from genmeter.outputs.series import bucket_exemplars, exemplar_of, finite_bounds
 
 if TYPE_CHECKING:
@@ -33,25 +32,6 @@ if TYPE_CHECKING:
     from genmeter.outputs.series import ExemplarText, Labels
 
 __all__ = ["FamilyCollector", "PrometheusReader"]
-
-
-_INSTRUMENTS = (
-    "Counter",
-    "Histogram",
-    "ObservableCounter",
-    "ObservableGauge",
-    "ObservableUpDownCounter",
-    "UpDownCounter",
-)
-
-
-def _cardinality_arguments(limit: int) -> dict[str, Any]:
-    """Return the argument that caps the label sets, where the installed SDK has it."""
-    if "cardinality_limits" not in inspect.signature(MetricReader.__init__).parameters:
-        return {}
-    # The SDK exports the class of the synchronous gauge under its private name only.
-    classes = [getattr(sdk, name) for name in (*_INSTRUMENTS, "_Gauge") if hasattr(sdk, name)]
-    return {"cardinality_limits": dict.fromkeys(classes, limit)}
 
 
 class PrometheusReader(MetricReader):
@@ -90,7 +70,7 @@ class PrometheusReader(MetricReader):
             )
         if not timeout > 0:
             raise ConfigError(f"timeout is {timeout!r}; give seconds, more than 0")
-        super().__init__(**_cardinality_arguments(cardinality_limit))
+        super().__init__(**cardinality_arguments(MetricReader, cardinality_limit))
         self.collection_lock = threading.Lock()
         self.collector = FamilyCollector(self)
         self._timeout = timeout

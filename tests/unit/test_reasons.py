@@ -1,0 +1,190 @@
+"""Each reason for which a value is left out: counted every time, warned about once."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from _hostile import Raising
+from opentelemetry.sdk.metrics import MeterProvider
+
+import genmeter.monitor
+import genmeter.pipeline
+import genmeter.recorders.cells
+from genmeter import GenerationMonitor, MonitorConfig
+from genmeter.events import Reason
+from genmeter.testing import fresh_runtime, isolated_monitor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from genmeter.testing import IsolatedMonitor
+
+TWICE = 2
+TELL: dict[Reason, Callable[[GenerationMonitor], None]] = {
+    Reason.NOT_A_NUMBER: lambda m: m.track_generation("soon", True),  # type: ignore[arg-type]
+    Reason.NOT_FINITE: lambda m: m.track_generation(float("nan"), True),
+    Reason.NEGATIVE: lambda m: m.track_generation(1.0, True, prompt_token_count=-1),
+    Reason.OUT_OF_RANGE: lambda m: m.track_generation(1.0, True, prompt_token_count=2**63),
+    Reason.NOT_A_BOOLEAN: lambda m: m.record_sample(np.array([1, 2])),  # type: ignore[arg-type]
+    Reason.NOT_A_MAPPING: lambda m: m.track_generation(1.0, True, metadata=5),
+    Reason.NOT_A_TIME: lambda m: m.record_metric("m", 1, {"timestamp": "noon"}),
+    Reason.NO_NAME: lambda m: m.record_metric(" ", 1),
+    Reason.UNREADABLE: lambda m: m.record_metric("m", Raising()),  # type: ignore[arg-type]
+}
+
+
+def rejected(monitor: IsolatedMonitor, reason: Reason) -> float:
+    """Read the counter of a reason from the page."""
+    return monitor.value("genmeter_monitor_events_total", genmeter_reason=reason.value)
+
+
+def warnings(caplog: pytest.LogCaptureFixture, start: str = "left out") -> list[str]:
+    """List what was said to the log."""
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "genmeter" and record.getMessage().startswith(start)
+    ]
+
+
+@pytest.mark.parametrize("reason", TELL)
+def test_a_value_that_is_left_out_is_counted_by_its_reason_and_warned_about_once(
+    reason: Reason, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two values of a kind make a count of two and one warning, which says what was wrong."""
+    with isolated_monitor() as monitor:
+        for _ in range(TWICE):
+            TELL[reason](monitor)
+        assert rejected(monitor, reason) == TWICE
+        (said,) = warnings(caplog)
+        assert reason.value.replace("_", " ") in said
+        assert monitor.value("genmeter_monitor_events_total", genmeter_result="rejected") == TWICE
+
+
+def test_every_reason_has_a_test() -> None:
+    """The reasons here and those that have tests of their own below are all that there are."""
+    assert {*TELL, "overflow", "inbox_full", "after_shutdown", "internal"} == set(Reason)
+
+
+def test_a_sum_past_what_exporters_take_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What would make a counter infinite, and every later scrape fail, is counted as overflow."""
+    monkeypatch.setattr(genmeter.recorders.cells, "_MAX_FLOAT", 100.0)
+    with isolated_monitor() as monitor:
+        for _ in range(1 + TWICE):
+            monitor.record_metric("m", 60)
+            monitor.page()
+        monitor.log_info("gives the notice its turn")
+        assert rejected(monitor, Reason.OVERFLOW) == TWICE
+        assert monitor.value("genmeter_custom_accumulated") == 60
+        assert monitor.get_metrics("m")["count"] == 1 + TWICE
+        assert len(warnings(caplog)) == 1
+
+
+def test_what_is_told_after_shutdown_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """Calls after shutdown change no total, and are counted."""
+    with isolated_monitor() as monitor:
+        monitor.track_generation(1.0, True, prompt_token_count=5)
+        monitor.shutdown()
+        monitor.track_generation(1.0, True, prompt_token_count=5)
+        monitor.track_generation(1.0, True, prompt_token_count=5)
+        assert monitor.get_total_token_usage().total_tokens == 5
+        assert rejected(monitor, Reason.AFTER_SHUTDOWN) == TWICE
+        assert len(warnings(caplog)) == 1
+
+
+def test_an_event_past_the_inbox_is_counted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While nothing can drain the inbox stays within its cap, and what is dropped is counted."""
+    for name, most in (("WAKE", 1), ("HIGH_WATER", 2), ("CAPACITY", 8)):
+        monkeypatch.setattr(genmeter.pipeline, name, most)
+    monkeypatch.setattr(genmeter.monitor, "WAKE", 1)
+    provider = MeterProvider(shutdown_on_exit=False)
+    with fresh_runtime() as runtime:
+        monitor = GenerationMonitor(config=MonitorConfig(meter_provider=provider))
+        pipeline = runtime.require_pipeline()
+        with pipeline.lock:
+            for _ in range(20):
+                monitor.track_generation(1.0, True, prompt_token_count=1)
+                assert len(pipeline.inbox) <= 8
+        kept = monitor.get_total_token_usage().total_tokens
+        assert kept + runtime.tallies.rejected["inbox_full"] == 20
+        assert kept >= 8
+        monitor.shutdown()
+        pipeline._tell()
+    assert len(warnings(caplog)) == 1
+
+
+def test_a_defect_of_our_own_costs_one_event_and_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An exception inside the drain is counted as internal, logged once, and never raised."""
+
+    def fail(_: Any) -> None:
+        raise RuntimeError("a defect")
+
+    with isolated_monitor() as monitor:
+        with monkeypatch.context() as patched:
+            patched.setattr(monitor._sink.history, "record", fail)
+            for _ in range(TWICE):
+                monitor.track_generation(1.0, True, prompt_token_count=5)
+        monitor.track_generation(1.0, True, prompt_token_count=5)
+        assert rejected(monitor, Reason.INTERNAL) == TWICE
+        assert monitor.get_total_token_usage().total_tokens == 5
+    (said,) = warnings(caplog, "generation failed")
+    assert "the job is not harmed" in said
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments"),
+    [
+        ("track_generation", (1.0, True)),
+        ("track_evaluation", (1.0, True, "e", {})),
+        ("record_metric", ("m", 1)),
+    ],
+)
+def test_a_call_that_fails_before_its_append_is_counted(
+    call: str,
+    arguments: tuple[Any, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A defect on the caller's own path raises nothing, and is counted as internal."""
+
+    def fail(_: Any) -> None:
+        raise RuntimeError("a defect")
+
+    with isolated_monitor() as monitor:
+        with monkeypatch.context() as patched:
+            patched.setattr(monitor, "_append", fail)
+            getattr(monitor, call)(*arguments)
+            getattr(monitor, call)(*arguments)
+        assert rejected(monitor, Reason.INTERNAL) == TWICE
+        monitor.log_info("gives the notice its turn")
+    assert len(warnings(caplog, f"left out {call}")) == 1
+
+
+def test_a_warning_names_the_argument_and_shows_little_of_the_value(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The log line says which argument it was, cuts what is long, and can be encoded."""
+    caplog.set_level(logging.WARNING)
+    with isolated_monitor() as monitor:
+        monitor.track_generation(1.0, True, prompt_token_count="\ud800" * 10_000)
+    (said,) = warnings(caplog)
+    assert said.startswith("left out prompt_token_count=?")
+    assert len(said.encode()) < 400
+
+
+def test_notices_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    """A job that names every bad score anew cannot fill its log or our memory."""
+    with isolated_monitor() as monitor:
+        for number in range(1_200):
+            monitor.record_metric(f"m{number}", "bad")  # type: ignore[arg-type]
+        assert rejected(monitor, Reason.NOT_A_NUMBER) == 1_200
+    assert len(warnings(caplog)) <= 1_000

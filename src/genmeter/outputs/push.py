@@ -111,7 +111,8 @@ class Push:
         Returns:
             Whether the last export succeeded.
         """
-        deadline = time.monotonic() + max(0.0, timeout)
+        timeout = min(max(0.0, timeout), threading.TIMEOUT_MAX)
+        deadline = time.monotonic() + timeout
         self._deadline = min(self._deadline, deadline)
         self._finishing.set()
         if not self._claim.locked():

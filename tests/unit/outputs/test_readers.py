@@ -1,0 +1,34 @@
+"""What the metric readers share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opentelemetry.sdk import metrics as sdk
+
+from genmeter.outputs.readers import cardinality_arguments
+
+
+class Capped:
+    """A reader of an SDK that can be told."""
+
+    def __init__(self, cardinality_limits: Any = None) -> None: ...
+
+
+class Uncapped:
+    """A reader of an SDK from before that."""
+
+    def __init__(self) -> None: ...
+
+
+def test_every_kind_of_instrument_is_capped() -> None:
+    """A reader that takes limits is given one for each class that has a stream."""
+    (limits,) = cardinality_arguments(Capped, 7).values()
+
+    assert set(limits.values()) == {7}
+    assert {sdk.Counter, sdk.Histogram, sdk.ObservableGauge, sdk._Gauge} <= set(limits)
+
+
+def test_a_reader_that_takes_no_limits_is_given_none() -> None:
+    """Older SDKs have no such argument, and are spared it."""
+    assert cardinality_arguments(Uncapped, 7) == {}

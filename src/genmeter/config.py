@@ -127,9 +127,12 @@ class EndpointConfig:
             ("username", "password"),
             ("password", "username"),
         ):
-            if getattr(self, given) is not None and getattr(self, needed) is None:
+            value = getattr(self, given)
+            if value is not None and getattr(self, needed) is None:
+                shown = "set" if given == "password" else repr(value)
                 raise ConfigError(
-                    f"EndpointConfig.{given} is set but {needed} is not; give both or neither"
+                    f"EndpointConfig.{given} is {shown} but {needed} is not set; "
+                    "give both or neither"
                 )
 
     def _check_texts(self) -> None:

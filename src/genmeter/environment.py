@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["build"]
 
 _T = TypeVar("_T")
-_TRUE = frozenset({"1", "true", "yes", "on"})
-_FALSE = frozenset({"0", "false", "no", "off"})
 
 
 def build(part: type[_T], environ: Mapping[str, str], overrides: Mapping[str, Any]) -> _T:
@@ -57,10 +55,6 @@ def _read_fields(part: Any, environ: Mapping[str, str]) -> dict[str, Any]:
 
 def _parse(variable: str, text: str, hint: Any) -> Any:
     kinds = set(getattr(hint, "__args__", (hint,)))
-    if bool in kinds:
-        if text.lower() not in _TRUE | _FALSE:
-            raise ConfigError(f"{variable} is {text!r}; give true or false")
-        return text.lower() in _TRUE
     if int in kinds:
         return _number(variable, text, int, "a whole number")
     if float in kinds:

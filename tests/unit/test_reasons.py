@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -108,15 +110,24 @@ def test_an_event_past_the_inbox_is_counted(
     with fresh_runtime() as runtime:
         monitor = GenerationMonitor(config=MonitorConfig(meter_provider=provider))
         pipeline = runtime.require_pipeline()
-        with pipeline.lock:
-            for _ in range(20):
-                monitor.track_generation(1.0, True, prompt_token_count=1)
-                assert len(pipeline.inbox) <= 8
+        gate, is_held = threading.Event(), threading.Event()
+        reader = threading.Thread(
+            target=pipeline.run, args=[lambda: (is_held.set(), gate.wait(30))], daemon=True
+        )
+        reader.start()
+        assert is_held.wait(30)
+        for _ in range(20):
+            monitor.track_generation(1.0, True, prompt_token_count=1)
+            assert len(pipeline.inbox) <= 8
+        gate.set()
+        reader.join(30)
         kept = monitor.get_total_token_usage().total_tokens
         assert kept + runtime.tallies.rejected["inbox_full"] == 20
         assert kept >= 8
         monitor.shutdown()
-        pipeline._tell()
+        deadline = time.monotonic() + 20
+        while not warnings(caplog) and time.monotonic() < deadline:
+            time.sleep(0.01)
     assert len(warnings(caplog)) == 1
 
 

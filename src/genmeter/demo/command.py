@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import os
 import signal
 import threading
 import time
@@ -17,6 +18,7 @@ from genmeter.demo.profiles import CUSTOM_METRICS, MODELS, PRICES, SCORE_SCALES
 from genmeter.demo.view import choose_view, final_report, headline, say
 from genmeter.errors import EndpointError
 from genmeter.monitor import GenerationMonitor
+from genmeter.outputs.otlp import exporter_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +27,8 @@ __all__ = ["HELP", "add_arguments", "run"]
 
 HELP = "watch a made-up generation job: a live view, a scrape endpoint and a token report"
 _EPILOG = """\
-The metrics are served at http://127.0.0.1:9464/metrics unless the arguments or the OTEL_* and
-GENMETER_* variables say otherwise. The live view needs a terminal and the extra "demo"
+The metrics are served at http://127.0.0.1:9464/metrics unless the arguments or the variables
+OTEL_* and GENMETER_* say otherwise. The live view needs a terminal and the extra "demo"
 (pip install "genmeter[demo]"); without either there is a plain line every ten seconds.
 
 The exit code is 0 also where Ctrl-C or SIGTERM ends the job early, which still gives the report;
@@ -119,7 +121,7 @@ def _config(plan: Plan, port: int | None, linger: float | None) -> MonitorConfig
     )
     given = {"port": port, "linger": linger}
     asked: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if config.endpoint.enabled is None or port is not None:
+    if port is not None or "prometheus" in exporter_names(os.environ):
         # Asked for in code, so that a taken port is an error rather than a warning.
         asked["enabled"] = True
     return dataclasses.replace(config, endpoint=dataclasses.replace(config.endpoint, **asked))

@@ -137,16 +137,15 @@ class Simulator:
             for _ in range(turns)
         )
         for number, (step, model) in enumerate(steps):
-            for is_last_try in (False, True):
-                call = self._generation(model, step, context, is_first=number == 0)
-                duration, is_good = call.args
-                spent += duration
-                if is_good:
-                    break
-                if is_last_try:
-                    yield [call, *self._failed_conversation(spent, number // 2, call)]
-                    return
+            call = self._generation(model, step, context, is_first=number == 0)
+            spent += call.args[0]
+            if not call.args[1]:
                 yield [call]
+                call = self._generation(model, step, context, is_first=number == 0)
+                spent += call.args[0]
+            if not call.args[1]:
+                yield [call, *self._failed_conversation(spent, number // 2, call)]
+                return
             context += call.kwargs["completion_token_count"]
             if call.kwargs["finish_reason"] == "content_filter":
                 reason = "filtered"

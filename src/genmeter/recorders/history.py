@@ -13,6 +13,7 @@ import numpy as np
 from genmeter.events import Evaluation, Generation, Metric
 from genmeter.labels import label_text
 from genmeter.recorders.columns import Ring
+from genmeter.recorders.sums import sum_by_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,8 +44,6 @@ _CALL_COLUMNS = (
 )
 _VALUE_COLUMNS = (("time", "d"), ("value", "d"), ("name", "H"), ("evaluator", "H"))
 _TOKEN_COLUMNS = ("input", "output", "total", "cache_read", "cache_write", "reasoning")
-# Up to here a sum of float64 weights is exact.
-_EXACT_FLOAT = 2**53
 _NAN = float("nan")
 
 
@@ -182,14 +181,10 @@ class History:
             return TokenTotals(totals, None)
         time, model, flags = self._calls.columns("time", "model", "flags")
         chosen = (time >= since) & ((flags & _ANY_TOKENS) != 0)
-        models = model[chosen]
-        sums = [_sums(models, column[chosen]) for column in self._calls.columns(*_TOKEN_COLUMNS)]
-        calls = np.bincount(models)
+        names = self._names.names
+        sums = sum_by_label(model, self._calls.columns(*_TOKEN_COLUMNS), chosen, len(names))
         by_model = {
-            self._names.names[number]: Tokens(
-                *(*(column[number] for column in sums), int(calls[number]))
-            )
-            for number in np.flatnonzero(calls)
+            names[number]: Tokens(*sums[:, number].tolist()) for number in np.flatnonzero(sums[-1])
         }
         return TokenTotals(by_model, self._kept_since(self._calls, since))
 
@@ -366,18 +361,3 @@ def _spelled(name: str) -> str:
         if name.startswith(prefix):
             return prefix + (label_text(name.removeprefix(prefix)) or "")
     return label_text(name) or ""
-
-
-def _sums(models: npt.NDArray[np.uint16], column: npt.NDArray[np.int64]) -> list[int]:
-    """Sum 64-bit counts by model number, exactly.
-
-    Sums of float64 weights are exact up to 2**53; where a sum could be larger, the counts are
-    summed in two halves of at most 30 and 34 bits.
-    """
-    if not len(column):
-        return []
-    if int(column.max()) * len(column) < _EXACT_FLOAT:
-        return [int(total) for total in np.bincount(models, weights=column)]
-    low = np.bincount(models, weights=column & (2**30 - 1))
-    high = np.bincount(models, weights=column >> 30)
-    return [int(h) * 2**30 + int(lo) for h, lo in zip(high, low, strict=True)]

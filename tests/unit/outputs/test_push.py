@@ -1,4 +1,4 @@
-"""The thread that pushes: dead endpoints, failures, ends of every kind."""
+"""The thread that pushes: failures, hangs and ends of every kind."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import logging
 import math
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -22,12 +20,10 @@ from opentelemetry.sdk.metrics.export import (
 )
 
 from genmeter.outputs import push as push_module
-from genmeter.outputs.otlp import pushes_from_env
 from genmeter.outputs.push import Push, _Latch
-from otlp_receiver import BlackHole, ClosedPort, GrpcReceiver, HttpReceiver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 GUARD = 60
 
@@ -97,30 +93,6 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
         for record in caplog.records
         if record.name == "genmeter" and record.levelno == logging.WARNING
     ]
-
-
-@pytest.fixture
-def otlp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Rig]]:
-    """Make rigs that push OTLP to an endpoint."""
-    monkeypatch.delenv("OTEL_EXPORTER_OTLP_TIMEOUT", raising=False)
-
-    def make(endpoint: str, protocol: str, interval_ms: str = "3600000") -> Rig:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
-        environ = {
-            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
-            "OTEL_METRIC_EXPORT_INTERVAL": interval_ms,
-        }
-        rig = Rig.__new__(Rig)
-        rig.failures = []
-        (rig.push,) = pushes_from_env(
-            ["otlp"], environ, cardinality_limit=100, on_failure=rig.failures.append
-        )
-        rig.provider = MeterProvider(metric_readers=[rig.push.reader], shutdown_on_exit=False)
-        rig.meter = rig.provider.get_meter("genmeter")
-        rig.meter.create_counter("tokens").add(1)
-        return rig
-
-    return make
 
 
 def test_the_reader_brings_no_thread_and_no_fork_hook(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,7 +354,6 @@ def test_a_flush_of_the_provider_reaches_the_exporter() -> None:
     assert (len(exporter.exports), exporter.flushed) == (1, 1)
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="the system has no such signal")
 def test_finish_may_be_called_from_a_signal_handler_during_finish() -> None:
     """A handler that comes while its own thread waits in finish can finish too."""
     results: list[bool] = []
@@ -423,127 +394,3 @@ def test_a_latch_lets_all_who_wait_go() -> None:
 
     assert held == [True] * 3
     assert latch.wait(0)
-
-
-@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-@pytest.mark.parametrize("kind", [ClosedPort, BlackHole])
-def test_a_dead_endpoint_costs_the_limit_at_most(
-    monkeypatch: pytest.MonkeyPatch, otlp: Callable[..., Rig], kind: Any, protocol: str
-) -> None:
-    """Neither a refused connection nor one that is never answered holds up the end."""
-    with kind() as endpoint:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "600")
-        rig = otlp(endpoint.endpoint, protocol)
-        rig.push.start()
-        started = time.monotonic()
-
-        assert not rig.push.finish(0.3)
-        assert not rig.push.finish(GUARD)
-
-        assert time.monotonic() - started < GUARD / 2
-    assert rig.push._ended.wait(GUARD)
-
-
-@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_a_push_goes_on_when_the_receiver_is_well_again(
-    otlp: Callable[..., Rig], caplog: pytest.LogCaptureFixture, protocol: str
-) -> None:
-    """Refused pushes are counted and logged once; the first that is taken makes up for them."""
-    caplog.set_level(logging.INFO, logger="genmeter")
-    kind, refusal = (HttpReceiver, 404)
-    if protocol == "grpc":
-        import grpc
-
-        kind, refusal = (GrpcReceiver, grpc.StatusCode.UNIMPLEMENTED)
-    with kind() as receiver:
-        receiver.failing = refusal
-        rig = otlp(receiver.endpoint, protocol, interval_ms="10")
-        rig.push.start()
-        assert receiver.wait_for(lambda: receiver.refused >= 3, GUARD)
-        rig.meter.create_counter("tokens").add(41)
-        receiver.failing = None
-        assert receiver.wait_for(lambda: receiver.points("tokens"), GUARD)
-
-        assert rig.push.finish(GUARD)
-
-        assert receiver.latest("tokens") == [({}, 42)]
-        assert len(rig.failures) == receiver.refused
-        assert set(rig.failures) == {"otlp"}
-        assert len(warnings_of(caplog)) == 1
-
-
-def test_a_receiver_that_does_not_know_the_path_fails_the_push(
-    otlp: Callable[..., Rig],
-) -> None:
-    """An answer of 404 is a failure, at the end too."""
-    with HttpReceiver() as receiver:
-        rig = otlp(f"{receiver.endpoint}/elsewhere", "http/protobuf")
-        rig.push.start()
-
-        assert not rig.push.finish(GUARD)
-
-        assert rig.failures == ["otlp"]
-        assert receiver.requests == []
-
-
-EXIT = """
-import atexit, os, signal, sys, threading, time
-from opentelemetry.sdk.metrics import MeterProvider
-from genmeter.outputs.otlp import pushes_from_env
-(push,) = pushes_from_env(["otlp"], os.environ, cardinality_limit=9, on_failure=lambda name: None)
-provider = MeterProvider(metric_readers=[push.reader], shutdown_on_exit=False)
-provider.get_meter("genmeter").create_counter("tokens").add(42)
-how, limit = sys.argv[1], float(sys.argv[2])
-if "unstarted" not in how:
-    push.start()
-if "handler" in how:
-    def handle(*_):
-        print(push.finish(limit), flush=True)
-        sys.exit(0)
-    signal.signal(signal.SIGTERM, handle)
-    print("ready", flush=True)
-    while True:
-        time.sleep(0.01)
-atexit.register(lambda: print(push.finish(limit), flush=True))
-"""
-
-
-def leave(endpoint: str, protocol: str, how: str, limit: float) -> str:
-    """Run a process that ends in one of several ways, and return what its finish said."""
-    environ = {
-        **os.environ,
-        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
-        "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
-        "OTEL_EXPORTER_OTLP_TIMEOUT": "600",
-    }
-    command = [sys.executable, "-c", EXIT, how, str(limit)]
-    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        if how == "handler":
-            assert process.stdout.readline() == "ready\n"
-            process.terminate()
-        try:
-            out, _ = process.communicate(timeout=GUARD)
-        finally:
-            process.kill()
-    assert process.returncode == 0
-    return out.strip()
-
-
-@pytest.mark.parametrize("how", ["started", "unstarted", "handler"])
-@pytest.mark.parametrize(
-    ("kind", "protocol"), [(GrpcReceiver, "grpc"), (HttpReceiver, "http/protobuf")]
-)
-def test_the_end_of_the_process_loses_nothing(kind: Any, protocol: str, how: str) -> None:
-    """Finishing at the interpreter's exit or in a SIGTERM handler exports what is left."""
-    with kind() as receiver:
-        assert leave(receiver.endpoint, protocol, how, GUARD) == "True"
-        assert receiver.points("tokens") == [({}, 42)]
-
-
-@pytest.mark.parametrize("how", ["started", "handler"])
-@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_a_dead_endpoint_does_not_hold_up_the_end_of_the_process(protocol: str, how: str) -> None:
-    """A process whose endpoint never answers still ends, at the limit that finish was given."""
-    with BlackHole() as endpoint:
-        assert leave(endpoint.endpoint, protocol, how, 0.3) == "False"

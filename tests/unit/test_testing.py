@@ -1,0 +1,137 @@
+"""The helpers for people who test code that uses genmeter."""
+
+from __future__ import annotations
+
+import pytest
+
+import genmeter
+from genmeter import GenerationMonitor, MonitorConfig, runtime
+from genmeter.testing import assert_exposition, fresh_runtime, isolated_monitor
+
+PAGE = """
+# HELP calls_total Calls.
+# TYPE calls_total counter
+calls_total{model="a"} 2.0
+calls_total{model="b"} 1.0
+# TYPE calls_created gauge
+calls_created{model="a"} 1.7e9
+# TYPE active gauge
+active 3.0
+"""
+
+
+def test_a_value_is_the_sum_of_the_series_that_fit() -> None:
+    """Labels narrow the choice, an empty one asks for its absence, no series makes 0."""
+    with isolated_monitor() as monitor:
+        monitor.track_generation(1.0, True, model_name="a", step="s", prompt_token_count=1)
+        monitor.track_generation(1.0, True, model_name="a", prompt_token_count=2)
+        monitor.track_generation(1.0, True, model_name="b", prompt_token_count=4)
+        assert monitor.value("genmeter_tokens_total") == 7
+        assert monitor.value("genmeter_tokens_total", gen_ai_request_model="a") == 3
+        assert monitor.value("genmeter_tokens_total", genmeter_step="") == 6
+        assert monitor.value("genmeter_tokens_total", gen_ai_request_model="c") == 0
+        assert len(monitor.series("genmeter_tokens_total")) == 3
+
+
+def test_both_formats_of_the_page_can_be_had() -> None:
+    """The page is Prometheus text unless OpenMetrics is asked for."""
+    with isolated_monitor() as monitor:
+        assert monitor.page(openmetrics=True).endswith("# EOF\n")
+        assert "# EOF" not in monitor.page()
+
+
+def test_isolated_monitors_share_nothing() -> None:
+    """Neither counts, nor histories, nor the process's own runtime meet."""
+    outside = runtime.current()
+    with isolated_monitor() as first:
+        first.track_generation(1.0, True, prompt_token_count=1)
+        with isolated_monitor() as second:
+            assert second.get_total_token_usage().total_tokens == 0
+            assert second.value("genmeter_generations_total") == 0
+            assert genmeter.process_token_usage().total_tokens == 0
+        assert genmeter.process_token_usage().total_tokens == 1
+        assert first.value("genmeter_tokens_total") == 1
+    assert runtime.current() is outside
+
+
+def test_an_isolated_monitor_does_not_read_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test is the same on every machine."""
+    monkeypatch.setenv("GENMETER_DEFAULT_MODEL", "from the environment")
+    monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_PORT", "no port")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "a=b")
+    with isolated_monitor() as monitor:
+        monitor.track_generation(1.0, True)
+        assert monitor.endpoint_url is None
+        assert monitor.value("genmeter_generations_total", gen_ai_request_model="unknown") == 1
+        assert "target_info" not in monitor.page()
+
+
+def test_an_isolated_monitor_keeps_the_settings_that_it_is_given() -> None:
+    """Only how it drains and where it exports are the helper's."""
+    with isolated_monitor(MonitorConfig(default_model="d"), shutdown_timeout=1) as monitor:
+        assert monitor.shutdown_timeout == 1
+        monitor.track_generation(1.0, True)
+        assert monitor.value("genmeter_generations_total", gen_ai_request_model="d") == 1
+
+
+def test_an_isolated_monitor_is_shut_down_after_its_block() -> None:
+    """Also where the block raises; what was told can still be read."""
+    with pytest.raises(ZeroDivisionError), isolated_monitor() as monitor:  # noqa: PT012
+        monitor.track_generation(1.0, True, prompt_token_count=5)
+        raise ZeroDivisionError
+    monitor.track_generation(1.0, True, prompt_token_count=5)
+    assert monitor.get_total_token_usage().total_tokens == 5
+
+
+def test_a_fresh_runtime_closes_what_was_made_in_it() -> None:
+    """Monitors of the block are shut down with it, and the one before comes back."""
+    before = runtime.current()
+    with fresh_runtime() as fresh:
+        assert runtime.current() is fresh
+        monitor = GenerationMonitor(
+            config=MonitorConfig(endpoint=genmeter.EndpointConfig(enabled=False))
+        )
+        monitor.track_generation(1.0, True)
+    assert monitor._sink.is_closed
+    assert runtime.current() is before
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        'calls_total{model="a"} 2\ncalls_total{model="b"} 1',
+        '\n  calls_total{model="b"} 1.0\n\n  calls_total{model="a"} 2.0  \n',
+        "# a comment\nactive 3",
+        "",
+    ],
+)
+def test_pages_that_agree_on_what_is_expected_pass(expected: str) -> None:
+    """Order, comments, white space, start times and further metrics do not count."""
+    assert_exposition(PAGE, expected)
+
+
+@pytest.mark.parametrize(
+    ("expected", "lines"),
+    [
+        (
+            'calls_total{model="a"} 5\ncalls_total{model="b"} 1',
+            ['missing:    calls_total{model="a"} 5', 'unexpected: calls_total{model="a"} 2'],
+        ),
+        ('calls_total{model="a"} 2', ['unexpected: calls_total{model="b"} 1']),
+        ("none 1", ["missing:    none{} 1"]),
+    ],
+)
+def test_a_difference_is_told_line_by_line(expected: str, lines: list[str]) -> None:
+    """What is missing and what should not be there is listed as it would stand on the page."""
+    with pytest.raises(AssertionError) as caught:
+        assert_exposition(PAGE, expected)
+    assert str(caught.value).splitlines()[1:] == lines
+
+
+def test_a_label_may_hold_what_looks_like_the_end_of_a_line() -> None:
+    """Characters that Python takes for line ends are part of a value."""
+    with isolated_monitor() as monitor:
+        monitor.record_metric("a\u2028b\x85c", 1)
+        assert_exposition(
+            monitor.page(), 'genmeter_custom_samples_total{genmeter_metric="a\u2028b\x85c"} 1'
+        )

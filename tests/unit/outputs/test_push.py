@@ -10,7 +10,6 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from opentelemetry.metrics import Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
@@ -24,6 +23,8 @@ from genmeter.outputs.push import Push, _Latch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import pytest
 
 GUARD = 60
 

@@ -12,6 +12,8 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.environment_variables import (
+    OTEL_EXPORTER_OTLP_COMPRESSION,
+    OTEL_EXPORTER_OTLP_METRICS_COMPRESSION,
     OTEL_EXPORTER_OTLP_METRICS_PROTOCOL,
     OTEL_EXPORTER_OTLP_PROTOCOL,
     OTEL_METRIC_EXPORT_INTERVAL,
@@ -24,6 +26,8 @@ from genmeter.outputs.push import Push
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from grpc import Compression
 
 __all__ = ["Push", "exporter_names", "pushes_from_env"]
 
@@ -160,12 +164,23 @@ def _otlp_exporter(environ: Mapping[str, str]) -> MetricExporter:
     if protocol in {"", "grpc"}:
         from opentelemetry.exporter.otlp.proto.grpc import metric_exporter as over_grpc
 
-        return over_grpc.OTLPMetricExporter()
+        return over_grpc.OTLPMetricExporter(compression=_grpc_compression(environ))
     if protocol == "http/protobuf":
         from opentelemetry.exporter.otlp.proto.http import metric_exporter as over_http
 
         return over_http.OTLPMetricExporter()
     raise ConfigError(f"{variable} is {environ[variable]!r}; give grpc or http/protobuf")
+
+
+def _grpc_compression(environ: Mapping[str, str]) -> Compression | None:
+    """Read the standard value ``none``, which the exporter over gRPC does not know."""
+    import grpc
+
+    for variable in (OTEL_EXPORTER_OTLP_METRICS_COMPRESSION, OTEL_EXPORTER_OTLP_COMPRESSION):
+        value = environ.get(variable, "").strip().lower()
+        if value:
+            return grpc.Compression.NoCompression if value == "none" else None
+    return None
 
 
 def _from_entry_point(name: str) -> object:

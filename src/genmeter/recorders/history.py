@@ -34,6 +34,7 @@ HAS_TURNS = 64
 GENERATION = 128
 EVALUATION = 256
 _ANY_TOKENS = HAS_INPUT | HAS_OUTPUT | HAS_TOTAL
+_INFERENCE = GENERATION | CONVERSATION  # a call has the first of these flags and not the second
 
 _CALL_COLUMNS = (
     *(("time", "d"), ("duration", "d")),
@@ -72,7 +73,7 @@ _SERIES = {
 
 
 class Tokens(NamedTuple):
-    """Tokens of one model; ``calls`` are the calls and evaluations that reported any."""
+    """Tokens of one model; ``calls`` are its calls, failed ones too, and evaluations with tokens."""
 
     input: int = 0
     output: int = 0
@@ -84,7 +85,12 @@ class Tokens(NamedTuple):
 
 
 class TokenTotals(NamedTuple):
-    """Tokens by model, and from when on (Unix time, seconds) where that is later than asked."""
+    """Tokens of each model that reported any.
+
+    Attributes:
+        by_model: By the model's name.
+        kept_since: From when on (Unix time, seconds), where that is later than asked.
+    """
 
     by_model: dict[str, Tokens]
     kept_since: float | None
@@ -134,6 +140,7 @@ class History:
         self._values = Ring(_VALUE_COLUMNS, capacity)
         self._names = _Names()
         self._totals: dict[str, list[int]] = {}
+        self._token_models: set[str] = set()
         self._flags_seen = 0
         self._models_given: set[str] = set()
         self._finish_reasons: set[str] = set()
@@ -177,14 +184,17 @@ class History:
             since: Unix time in seconds; None means since the start, which is exact for ever.
         """
         if since is None:
-            totals = {model: Tokens(*row) for model, row in self._totals.items()}
+            totals = {model: Tokens(*self._totals[model]) for model in self._token_models}
             return TokenTotals(totals, None)
         time, model, flags = self._calls.columns("time", "model", "flags")
-        chosen = (time >= since) & ((flags & _ANY_TOKENS) != 0)
+        recent = time >= since
+        has_tokens = recent & ((flags & _ANY_TOKENS) != 0)
+        chosen = has_tokens | (recent & ((flags & _INFERENCE) == GENERATION))
         names = self._names.names
         sums = sum_by_label(model, self._calls.columns(*_TOKEN_COLUMNS), chosen, len(names))
         by_model = {
-            names[number]: Tokens(*sums[:, number].tolist()) for number in np.flatnonzero(sums[-1])
+            names[number]: Tokens(*sums[:, number].tolist())
+            for number in np.flatnonzero(np.bincount(model[has_tokens]))
         }
         return TokenTotals(by_model, self._kept_since(self._calls, since))
 
@@ -325,6 +335,9 @@ class History:
             event.reasoning_tokens,
         )
         if flags & _ANY_TOKENS:
+            self._token_models.add(call.model)
+            self._add_totals(call.model, tokens)
+        elif (flags & _INFERENCE) == GENERATION:
             self._add_totals(call.model, tokens)
         number = self._names.number
         self._calls.append(

@@ -282,3 +282,17 @@ def test_label_sets_are_capped() -> None:
     assert sum(values) == 10
     can_be_told = "cardinality_limits" in inspect.signature(MetricReader).parameters
     assert len(values) <= 4 or not can_be_told
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+@pytest.mark.parametrize("compression", ["none", "gzip", ""])
+@pytest.mark.parametrize(
+    "variable", ["OTEL_EXPORTER_OTLP_COMPRESSION", "OTEL_EXPORTER_OTLP_METRICS_COMPRESSION"]
+)
+def test_every_standard_compression_is_taken(
+    protocol: str, compression: str, variable: str
+) -> None:
+    """The exporter over gRPC refuses the standard value none by itself; here it means none."""
+    variables = {"OTEL_EXPORTER_OTLP_PROTOCOL": protocol, variable: compression}
+    (push,) = make("otlp", **variables)
+    assert push.name == "otlp"

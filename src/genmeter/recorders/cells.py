@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+from opentelemetry.context import Context
 
 from genmeter.events import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Addable", "Batch", "Cell"]
+__all__ = ["NO_SPAN", "Addable", "Batch", "Cell"]
+
+NO_SPAN: Final = Context({"genmeter": "no span"})
+"""For what is told to the SDK on behalf of no span.
+
+Without a context, or with an empty one, the SDK takes the current one, and the exemplar would name
+the span of whichever thread happens to drain.
+"""
 
 # What OTLP's fixed 64-bit integers hold; one sum past it fails every later export.
 _MAX_SUM = 2**63 - 1
@@ -20,7 +29,12 @@ _MAX_FLOAT = 1e308
 class Addable(Protocol):
     """A counter or an up-down counter of OpenTelemetry."""
 
-    def add(self, amount: float, attributes: Mapping[str, str] | None = None) -> None:
+    def add(
+        self,
+        amount: float,
+        attributes: Mapping[str, str] | None = None,
+        context: Context | None = None,
+    ) -> None:
         """Add to the label set's sum."""
 
 
@@ -42,7 +56,7 @@ class _Guarded:
         if not total <= (_MAX_SUM if type(total) is int else _MAX_FLOAT):
             return False
         self._total = total
-        self._instrument.add(amount, attributes)
+        self._instrument.add(amount, attributes, NO_SPAN)
         return True
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from genmeter import catalogue as cat
 from genmeter.events import Reason
 from genmeter.labels import LabelTable
+from genmeter.recorders.cells import NO_SPAN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -80,7 +81,7 @@ class CustomInstruments:
     def flush(self) -> None:
         """Hand the last values to the SDK."""
         for name, value in self._last.items():
-            self._value.set(value, {cat.METRIC.key: name})
+            self._value.set(value, {cat.METRIC.key: name}, NO_SPAN)
         self._last.clear()
 
     def _feed(self, row: CustomMetric, event: Metric) -> None:
@@ -90,9 +91,9 @@ class CustomInstruments:
             return
         attributes = self._attributes(row, event.metadata)
         if row.kind == "histogram":
-            self._instruments[row.name].record(event.value, attributes)
+            self._instruments[row.name].record(event.value, attributes, NO_SPAN)
         elif row.kind == "gauge":
-            self._instruments[row.name].set(event.value, attributes)
+            self._instruments[row.name].set(event.value, attributes, NO_SPAN)
         else:
             self._cell(row.name, attributes).add(event.value)
 

@@ -7,19 +7,18 @@ histograms take a record an event.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
-
-from opentelemetry.context import Context
+from typing import TYPE_CHECKING, Any
 
 from genmeter import catalogue as cat
 from genmeter.catalogue import Instrument, Kind
 from genmeter.events import Active, Call, Evaluation, Generation, Log, Metric, Sample
-from genmeter.recorders.cells import Batch
+from genmeter.recorders.cells import NO_SPAN, Batch
 from genmeter.recorders.custom import CustomInstruments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from opentelemetry.context import Context
     from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 
     from genmeter.config import MonitorConfig
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["InstrumentRecorder"]
 
-# An empty context counts as none, and the exemplar would then name the span of the drain's thread.
-_NO_SPAN: Final = Context({"genmeter": "no span"})
 _COUNTERS = tuple(
     row for row in cat.INSTRUMENTS if row.kind in (Kind.COUNTER, Kind.UP_DOWN_COUNTER)
 )
@@ -181,7 +178,7 @@ class InstrumentRecorder:
         self._batch.flush()
         self._custom.flush()
         for model, time in self._last.items():
-            self._last_generation.set(time, {cat.MODEL.key: model})
+            self._last_generation.set(time, {cat.MODEL.key: model}, NO_SPAN)
         self._last.clear()
         # Label sets past the reader's limit end in its overflow series; ours must not pile up.
         if len(self._calls) + len(self._cells) > 2 * self._limit:
@@ -189,7 +186,7 @@ class InstrumentRecorder:
             self._cells.clear()
 
     def _generation(self, event: Generation) -> None:
-        context = event.context or _NO_SPAN
+        context = event.context or NO_SPAN
         if event.turns is not None:
             self._conversation_length(event.turns, {}, context)
         if event.is_conversation:
@@ -247,7 +244,7 @@ class InstrumentRecorder:
                 series.cost.add(cost)
 
     def _evaluation(self, event: Evaluation) -> None:
-        context = event.context or _NO_SPAN
+        context = event.context or NO_SPAN
         evaluator = event.evaluator
         outcome = "success" if event.success else "failure"
         self._cell(cat.EVALUATIONS, (cat.EVALUATOR, evaluator), (cat.OUTCOME, outcome)).add(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping  # noqa: TC003 - the double's own signature
 
 import pytest
+from opentelemetry.context import Context  # noqa: TC002 - the double's own signature
 
 from genmeter.events import Reason
 from genmeter.recorders.cells import Batch
@@ -16,7 +17,12 @@ class Counter:
     def __init__(self) -> None:
         self.added: list[tuple[float, dict[str, str]]] = []
 
-    def add(self, amount: float, attributes: Mapping[str, str] | None = None) -> None:
+    def add(
+        self,
+        amount: float,
+        attributes: Mapping[str, str] | None = None,
+        context: Context | None = None,
+    ) -> None:
         """Write it down."""
         self.added.append((amount, dict(attributes or {})))
 

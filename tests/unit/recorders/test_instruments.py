@@ -1,0 +1,307 @@
+"""From events to series: which instruments an event feeds, and under which labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
+
+from genmeter import EndpointConfig, LabelLimits, MonitorConfig, Price, PriceTable
+from genmeter.testing import IsolatedMonitor, assert_exposition, isolated_monitor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+USAGE = "gen_ai_client_inference_usage"
+LABELS = (
+    'gen_ai_operation_name="chat",gen_ai_provider_name="openai",gen_ai_request_model="m",'
+    'genmeter_phase="generation",genmeter_step="ask"'
+)
+
+
+@pytest.fixture
+def monitor() -> Iterator[IsolatedMonitor]:
+    """Return a monitor with the defaults."""
+    with isolated_monitor() as made:
+        yield made
+
+
+def counts(monitor: IsolatedMonitor, name: str, label: str) -> dict[str, float]:
+    """Give a series' values by one of its labels."""
+    return {each.labels.get(label, ""): each.value for each in monitor.series(name)}
+
+
+def test_a_call_is_exposed_with_its_labels(monitor: IsolatedMonitor) -> None:
+    """Outcome, tokens and their parts, finish reason and retries of one whole call."""
+    monitor.track_generation(
+        0.5,
+        True,
+        model_name="m",
+        provider="openai",
+        step="ask",
+        prompt_token_count=100,
+        completion_token_count=20,
+        total_token_count=130,
+        cache_read_token_count=64,
+        cache_write_token_count=8,
+        reasoning_token_count=10,
+        finish_reason="STOP",
+        retries=["RateLimitError", "TimeoutError", "RateLimitError"],
+    )
+    assert_exposition(
+        monitor.page(),
+        f"""
+        genmeter_generations_total{{{LABELS},genmeter_outcome="success"}} 1
+        genmeter_generations_total{{{LABELS},genmeter_outcome="failure"}} 0
+        {USAGE}_input_tokens_total{{{LABELS},gen_ai_token_modality="unknown"}} 100
+        {USAGE}_output_tokens_total{{{LABELS},gen_ai_token_modality="unknown"}} 20
+        {USAGE}_cache_read_input_tokens_total{{{LABELS},gen_ai_token_modality="unknown"}} 64
+        {USAGE}_cache_write_input_tokens_total{{{LABELS},gen_ai_token_modality="unknown"}} 8
+        {USAGE}_reasoning_output_tokens_total{{{LABELS},gen_ai_token_modality="unknown"}} 10
+        genmeter_tokens_total{{{LABELS}}} 130
+        genmeter_finish_reasons_total{{{LABELS},genmeter_finish_reason="stop"}} 1
+        genmeter_retries_total{{{LABELS},error_type="rate_limited"}} 2
+        genmeter_retries_total{{{LABELS},error_type="TimeoutError"}} 1
+        gen_ai_client_inference_duration_seconds_count{{{LABELS}}} 1
+        gen_ai_client_inference_duration_seconds_sum{{{LABELS}}} 0.5
+        gen_ai_client_inference_operation_input_tokens_count{{{LABELS}}} 1
+        gen_ai_client_inference_operation_input_tokens_sum{{{LABELS}}} 100
+        gen_ai_client_inference_operation_output_tokens_count{{{LABELS}}} 1
+        gen_ai_client_inference_operation_output_tokens_sum{{{LABELS}}} 20
+        """,
+    )
+
+
+def test_the_type_of_an_error_is_a_label_of_the_duration_of_failures_only(
+    monitor: IsolatedMonitor,
+) -> None:
+    """`error_type` is absent on success, and the class of the error on failure."""
+    monitor.track_generation(1.0, True, model_name="m", error="ignored")
+    monitor.track_generation(2.0, False, model_name="m", error=TimeoutError())
+    monitor.track_generation(2.0, False, model_name="m", error=TimeoutError())
+    name = "gen_ai_client_inference_duration_seconds_count"
+    assert counts(monitor, name, "error_type") == {"": 1, "TimeoutError": 2}
+
+
+def test_a_value_at_a_bound_is_in_its_bucket(monitor: IsolatedMonitor) -> None:
+    """Buckets hold what is at most their bound: exactly 30 s is not above 30 s."""
+    for duration in (29.9, 30.0, 30.1):
+        monitor.track_generation(duration, True, model_name="m")
+    buckets = counts(monitor, "gen_ai_client_inference_duration_seconds_bucket", "le")
+    assert (buckets["20.48"], buckets["30.0"], buckets["40.96"]) == (0, 2, 3)
+
+
+def test_tokens_of_a_failed_call_count(monitor: IsolatedMonitor) -> None:
+    """What was used before a call failed was used."""
+    monitor.track_generation(1.0, False, model_name="m", prompt_token_count=50)
+    assert monitor.value(f"{USAGE}_input_tokens_total") == 50
+    assert monitor.value("genmeter_generations_total", genmeter_outcome="failure") == 1
+
+
+def test_tokens_that_are_unknown_are_0_from_the_first_call_on(monitor: IsolatedMonitor) -> None:
+    """A model's token series begin at 0, so that a rate sees the first increase."""
+    monitor.track_generation(1.0, False, model_name="m")
+    for name in (f"{USAGE}_input_tokens_total", f"{USAGE}_output_tokens_total"):
+        assert [each.value for each in monitor.series(name)] == [0]
+    assert not monitor.series("gen_ai_client_inference_operation_input_tokens_count")
+
+
+def test_outcomes_of_configured_models_are_0_before_any_call() -> None:
+    """Both outcomes are exposed for the models that the configuration names."""
+    config = MonitorConfig(models=("a", "b"), default_model="c", provider="p")
+    with isolated_monitor(config) as monitor:
+        found = {
+            (each.labels["gen_ai_request_model"], each.labels["genmeter_outcome"]): each.value
+            for each in monitor.series("genmeter_generations_total", gen_ai_provider_name="p")
+        }
+    assert found == {(m, o): 0 for m in "abc" for o in ("success", "failure")}
+
+
+def test_a_conversation_is_not_an_inference(monitor: IsolatedMonitor) -> None:
+    """It has a duration and a length of its own, and adds no generation, token or call."""
+    monitor.track_generation(90.0, True, conversation_length=3)
+    monitor.track_generation(5.0, False, conversation_length=1, error=ValueError())
+    assert_exposition(
+        monitor.page(),
+        """
+        genmeter_conversation_duration_seconds_count{genmeter_outcome="success"} 1
+        genmeter_conversation_duration_seconds_count{genmeter_outcome="failure",error_type="ValueError"} 1
+        genmeter_conversation_length_count 2
+        genmeter_conversation_length_sum 4
+        """,
+    )
+    for name in ("genmeter_generations_total", "genmeter_last_generation_timestamp_seconds"):
+        assert not monitor.series(name)
+
+
+def test_an_evaluation_feeds_outcome_duration_scores_and_tokens(monitor: IsolatedMonitor) -> None:
+    """The tokens of the judge are those of its model, in a phase of their own."""
+    monitor.track_evaluation(
+        2.0, True, "judge", {"s": 0.5, "t": {"score": 1, "feedback": "x"}}, model_name="m",
+        prompt_token_count=7, completion_token_count=1,
+    )  # fmt: skip
+    monitor.track_evaluation(1.0, False, "judge", {}, error_type="Timeout")
+    assert_exposition(
+        monitor.page(),
+        """
+        genmeter_evaluations_total{genmeter_evaluator="judge",genmeter_outcome="success"} 1
+        genmeter_evaluations_total{genmeter_evaluator="judge",genmeter_outcome="failure"} 1
+        genmeter_evaluation_duration_seconds_count{genmeter_evaluator="judge"} 1
+        genmeter_evaluation_duration_seconds_count{genmeter_evaluator="judge",error_type="Timeout"} 1
+        genmeter_evaluation_score_sum{gen_ai_evaluation_name="s",genmeter_evaluator="judge"} 0.5
+        genmeter_evaluation_score_sum{gen_ai_evaluation_name="t",genmeter_evaluator="judge"} 1
+        """,
+    )
+    phase = {"genmeter_phase": "evaluation", "gen_ai_request_model": "m"}
+    assert monitor.value("genmeter_tokens_total", **phase) == 8
+    assert not monitor.series("genmeter_generations_total")
+
+
+def test_scores_off_their_scale_count_in_the_mean_but_not_in_the_buckets() -> None:
+    """A scale is brought to 0..1; what is off it, or negative, is summed and counted as it is."""
+    with isolated_monitor(
+        MonitorConfig(score_scales={"stars": (1, 5), "sign": (-1, 1)})
+    ) as monitor:
+        for scores in ({"stars": 5}, {"stars": 3}, {"stars": 9}, {"plain": -2}, {"sign": -1}):
+            monitor.track_evaluation(1.0, True, "e", scores)
+        name = "gen_ai_evaluation_name"
+        assert counts(monitor, "genmeter_evaluation_scores_total", name) == {
+            "stars": 3, "plain": 1, "sign": 1,
+        }  # fmt: skip
+        assert counts(monitor, "genmeter_evaluation_score_accumulated", name) == {
+            "stars": 17, "plain": -2, "sign": -1,
+        }  # fmt: skip
+        assert counts(monitor, "genmeter_evaluation_score_sum", name) == {"stars": 1.5, "sign": 0}
+        assert counts(monitor, "genmeter_evaluation_score_count", name) == {"stars": 2, "sign": 1}
+
+
+def test_cost_is_counted_by_the_price_and_what_has_none_apart() -> None:
+    """A model without a price is never counted as 0, its calls with tokens are counted."""
+    prices = PriceTable({"m": Price(input=1, output=10, cached_input=0.5)})
+    with isolated_monitor(MonitorConfig(prices=prices)) as monitor:
+        monitor.track_generation(
+            1.0, True, model_name="m", prompt_token_count=1_000_000,
+            completion_token_count=100_000, cache_read_token_count=400_000,
+        )  # fmt: skip
+        monitor.track_generation(1.0, True, model_name="none", prompt_token_count=5)
+        monitor.track_generation(1.0, False, model_name="none")
+        monitor.track_evaluation(1.0, True, "e", {}, model_name="m", prompt_token_count=1_000_000)
+        model, phase = "gen_ai_request_model", "genmeter_phase"
+        assert counts(monitor, "genmeter_cost_usd_total", phase) == pytest.approx(
+            {"generation": 0.6 + 0.2 + 1.0, "evaluation": 1.0}
+        )
+        assert counts(monitor, "genmeter_unpriced_generations_total", model) == {"none": 1}
+
+
+def test_without_prices_nothing_is_priced_or_unpriced(monitor: IsolatedMonitor) -> None:
+    """Neither metric exists where no price table was given."""
+    monitor.track_generation(1.0, True, model_name="m", prompt_token_count=5)
+    assert not monitor.series("genmeter_cost_usd_total")
+    assert not monitor.series("genmeter_unpriced_generations_total")
+
+
+def test_the_last_generation_is_the_newest_of_its_model(
+    monitor: IsolatedMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that was appended late does not turn the time back."""
+    import genmeter.monitor
+
+    for time in (100.0, 300.0, 200.0):
+        monkeypatch.setattr(genmeter.monitor, "_now", lambda time=time: time)
+        monitor.track_generation(1.0, True, model_name="m")
+    assert monitor.value("genmeter_last_generation_timestamp_seconds") == 300
+
+
+def test_samples_are_counted_by_verdict_and_reason(monitor: IsolatedMonitor) -> None:
+    """Accepted ones have no reason, rejected ones may."""
+    monitor.record_sample(True)
+    monitor.record_sample(True, "not used")
+    monitor.record_sample(False, "duplicate")
+    monitor.record_sample(False)
+    assert_exposition(
+        monitor.page(),
+        """
+        genmeter_samples_total{genmeter_outcome="accepted"} 2
+        genmeter_samples_total{genmeter_outcome="rejected",genmeter_reason="duplicate"} 1
+        genmeter_samples_total{genmeter_outcome="rejected"} 1
+        """,
+    )
+
+
+def test_log_records_are_counted_by_level(monitor: IsolatedMonitor) -> None:
+    """Each of the three calls has its level."""
+    monitor.log_info("a", x=1)
+    monitor.log_warning("b")
+    monitor.log_error("c", error=ValueError())
+    monitor.log_error("d")
+    assert counts(monitor, "genmeter_logs_total", "genmeter_level") == {
+        "info": 1,
+        "warning": 1,
+        "error": 2,
+    }
+
+
+def test_past_the_cap_on_combinations_counts_go_to_the_overflow_series() -> None:
+    """Label sets are bounded as a whole; what comes after is counted, under its own series."""
+    config = MonitorConfig(limits=LabelLimits(combinations=10, models=100))
+    with isolated_monitor(config) as monitor:
+        for number in range(60):
+            monitor.track_generation(
+                1.0, True, model_name=f"m{number}", prompt_token_count=1, step=f"s{number % 7}"
+            )
+            monitor.track_evaluation(1.0, True, f"e{number}", {})
+            monitor.page()
+        assert monitor.value("genmeter_tokens_total") == 60
+        assert monitor.value("genmeter_tokens_total", otel_metric_overflow="true") > 40
+        assert len(monitor.series("genmeter_tokens_total")) <= 11
+        assert monitor.value("genmeter_evaluations_total") == 60
+        assert monitor.get_total_token_usage().total_tokens == 60
+
+
+def traces(sampler: object) -> str:
+    """Track a call within a span; give the exemplars of the page."""
+    tracer = TracerProvider(sampler=sampler, shutdown_on_exit=False).get_tracer("t")  # type: ignore[arg-type]
+    with isolated_monitor() as monitor:
+        with tracer.start_as_current_span("call"):
+            monitor.track_generation(1.0, True, model_name="m", prompt_token_count=5)
+            monitor.track_evaluation(1.0, True, "e", {"s": 1})
+        monitor.record_metric("m", 1)
+        with tracer.start_as_current_span("current while the page is made"):
+            return monitor.page(openmetrics=True)
+
+
+def test_an_exemplar_names_the_span_of_the_call_and_no_other() -> None:
+    """Only a sampled span of the caller makes an exemplar, whoever drains or scrapes."""
+    page = traces(ALWAYS_ON)
+    found = {line.split('trace_id="')[1][:32] for line in page.splitlines() if "trace_id" in line}
+    assert len(found) == 1
+    assert "trace_id" not in traces(ALWAYS_OFF)
+
+
+def test_the_state_of_the_job_and_the_monitor_is_exposed() -> None:
+    """Expected samples, the end, the history and the build can be read."""
+    config = MonitorConfig(expected_samples=12, endpoint=EndpointConfig(enabled=False))
+    with isolated_monitor(config) as monitor:
+        assert monitor.value("genmeter_job_finished") == 0
+        monitor.track_generation(1.0, True)
+        monitor.record_metric("m", 1)
+        assert monitor.value("genmeter_job_finished") == 0
+        assert monitor.value("genmeter_job_samples_expected") == 12
+        assert monitor.value("genmeter_monitor_history_size") == 2
+        assert monitor.value("genmeter_monitor_history_capacity") == 200_000
+        assert monitor.value("genmeter_monitor_events_total", genmeter_result="recorded") == 2
+        assert [each.value for each in monitor.series("genmeter_monitor_inbox")] == [0]
+        (build,) = monitor.series("genmeter_build_info")
+        assert build.value == 1
+        assert build.labels["version"]
+        monitor.shutdown()
+        assert monitor.value("genmeter_job_finished") == 1
+
+
+def test_a_job_that_does_not_say_how_many_samples_it_makes_exposes_none(
+    monitor: IsolatedMonitor,
+) -> None:
+    """The gauge is absent rather than 0."""
+    assert not monitor.series("genmeter_job_samples_expected")

@@ -11,6 +11,7 @@ from opentelemetry.metrics import Observation
 from genmeter import catalogue as cat
 from genmeter._version import __version__
 from genmeter.events import Call
+from genmeter.recorders.cells import NO_SPAN
 from genmeter.recorders.instruments import InstrumentRecorder
 
 if TYPE_CHECKING:
@@ -126,10 +127,7 @@ class Telemetry:
                 )
             ],
         }
-        return {
-            name: lambda _options, read=read: read()  # type: ignore[misc]
-            for name, read in observe.items()
-        }
+        return {name: _without_span(read) for name, read in observe.items()}
 
     def _inbox(self) -> Iterable[Observation]:
         # The first callback of a collection: what waits must be in the instruments before the SDK
@@ -159,3 +157,12 @@ class Telemetry:
     def _finished(self) -> Iterable[Observation]:
         told = [sink for sink in self.sinks if sink.was_told]
         return [Observation(int(bool(told) and all(sink.is_closed for sink in told)))]
+
+
+def _without_span(
+    read: Callable[[], Iterable[Observation]],
+) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def observe(_options: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(each.value, each.attributes, NO_SPAN) for each in read()]
+
+    return observe

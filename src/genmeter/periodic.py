@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,19 +37,23 @@ class Periodic:
         self._function = function
         self._interval = interval
         self._on_error = on_error
-        self._stopped = threading.Event()
+        # A bare lock, whose release ends the thread: an Event has a lock inside, which a signal
+        # handler could find taken, and a forked child too.
+        self._running = threading.Lock()
+        self._running.acquire()
         self._has_warned = False
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
         """Make no further calls; wait at most ``timeout`` seconds for one under way."""
-        self._stopped.set()
+        with suppress(RuntimeError):  # it was stopped before
+            self._running.release()
         if threading.current_thread() is not self._thread:
-            self._thread.join(timeout)
+            self._thread.join(min(timeout, threading.TIMEOUT_MAX))
 
     def _loop(self) -> None:
-        while not self._stopped.wait(self._interval):
+        while not self._running.acquire(timeout=min(self._interval, threading.TIMEOUT_MAX)):
             try:
                 self._function()
             except Exception:

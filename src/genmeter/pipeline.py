@@ -3,9 +3,10 @@
 A caller appends a tuple to the inbox and goes on. Everything else happens in :meth:`Pipeline.run`
 and in the pipeline's own thread, in the order of the appends, under one lock.
 
-The main thread never holds that lock while the pipeline's thread is alive: it asks that thread
-instead and waits for the answer. Only the main thread runs signal handlers, and a handler that
-reports, reads or shuts down must find nothing half done and no lock that its own thread holds.
+The main thread never holds that lock while the pipeline's thread is alive (but for a fork): it
+asks that thread instead and waits for the answer. Only the main thread runs signal handlers, and a
+handler that reports, reads or shuts down must find nothing half done and no lock that its own
+thread holds. For the same reason nothing is logged under the lock or on the pipeline's thread.
 """
 
 from __future__ import annotations
@@ -16,24 +17,25 @@ import sys
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from genmeter.events import Raw, Reason
 from genmeter.labels import safe_text
+from genmeter.locking import DrainLock, Request
 from genmeter.normaliser import Normaliser
+from genmeter.notices import Notices
+from genmeter.sink import Recorder, Sink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from genmeter.events import CallDefaults, Event
-    from genmeter.recorders.history import History
+    from genmeter.events import Event
     from genmeter.tallies import Tallies
 
     RawEvent = tuple[Any, ...]
 
 __all__ = ["Pipeline", "Recorder", "Sink"]
 
-_logger = logging.getLogger("genmeter")
 _T = TypeVar("_T")
 
 WAKE = 256
@@ -51,83 +53,22 @@ _MOST_NOTICES = 1_000
 _LONGEST_DRAIN = 2.0  # seconds; a collection that outlasts its time-out is a failed scrape
 
 
-class Recorder(Protocol):
-    """Where a clean event is kept."""
-
-    def record(self, event: Event) -> None:
-        """Keep the event."""
-
-    def flush(self) -> None:
-        """Make what was recorded visible to readers."""
-
-
-class Sink:
-    """What one monitor's events go to.
-
-    Args:
-        defaults: What the monitor fills in where a call does not say.
-        history: The monitor's history.
-        expected_samples: Samples that the monitor's job is to make.
-        timeout: Seconds that the monitor's shutdown may take.
-    """
-
-    def __init__(
-        self,
-        defaults: CallDefaults,
-        history: History,
-        *,
-        expected_samples: int | None = None,
-        timeout: float = 5.0,
-    ) -> None:
-        self.defaults = defaults
-        self.history = history
-        self.expected_samples = expected_samples
-        self.timeout = timeout
-        self.instruments: Recorder | None = None
-        self.on_rebirth: Callable[[], None] | None = None
-        self.was_told = False
-        self.is_closed = False
-
-    def reset(self) -> None:
-        """Begin with an empty history, in a forked child."""
-        self.history = self.history.emptied()
-        self.instruments = None
-        self.was_told = False
-
-
-class _Request:
-    """A question of the main thread to the pipeline's."""
-
-    __slots__ = ("_answered", "error", "function", "result")
-
-    def __init__(self, function: Callable[[], Any]) -> None:
-        self.function = function
-        self.result: Any = None
-        self.error: BaseException | None = None
-        # A bare lock: an Event has a lock inside that a signal handler could find taken.
-        self._answered = threading.Lock()
-        self._answered.acquire()
-
-    def answer(self) -> None:
-        try:
-            self.result = self.function()
-        except BaseException as error:  # raised again in the thread that asked
-            self.error = error
-        finally:
-            self._answered.release()
-
-    def wait(self, timeout: float) -> bool:
-        return self._answered.acquire(timeout=timeout)
-
-
 class Pipeline:
     """The inbox of a process and the drain of its events.
 
     Args:
         limits: How many values each label may take, by the name of the limit.
         tallies: Where what is left out is counted.
-        on_start: Called on the pipeline's thread before its first drain, and once more in a
-            forked child that tells anything: the place to bind sockets and start pushes.
+        on_start: Called under the drain's lock before the first drain, and again after
+            :meth:`begin_again` and in a forked child that tells anything: the place to bind sockets
+            and start pushes. It must not log.
+
+    Attributes:
+        inbox: What waits for the drain.
+        lock: The drain's.
+        notices: What waits to be logged.
+        is_running: Whether the thread was started.
+        epoch: How often this process came out of a fork.
     """
 
     def __init__(
@@ -139,7 +80,7 @@ class Pipeline:
     ) -> None:
         self.inbox: deque[RawEvent] = deque()
         self.tallies = tallies
-        self.is_running = False
+        self.notices = Notices()
         self.epoch = 0
         self._on_start = on_start
         self._normaliser = Normaliser(
@@ -147,24 +88,23 @@ class Pipeline:
         )
         self._warned: set[tuple[Reason, str]] = set()
         self._recorders: dict[Recorder, None] = {}
-        self._requests: deque[_Request] = deque()
-        self._notices: deque[tuple[str, str | None, str]] = deque()
+        self._requests: deque[Request] = deque()
         self._reset_thread_state()
 
     def __repr__(self) -> str:
         return f"<Pipeline with {len(self.inbox)} waiting events>"
 
     def _reset_thread_state(self) -> None:
-        self.lock = threading.Lock()
-        self._owner: int | None = None
+        self.is_running = False
+        self.lock = DrainLock()
         self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
         # Released to wake the thread: a release never waits, so a signal handler may do it.
         self._wake = threading.Lock()
         self._wake.acquire()
         self._is_rung = False
-        self._is_held = False
-        self._has_begun = False
+        # Starts that were asked for, and the last of them that was made.
+        self._starts = 1
+        self._started = 0
 
     # --- the caller's path ---------------------------------------------------------------------
 
@@ -176,7 +116,7 @@ class Pipeline:
         """
         if inline:
             self._drain_in_passing(sys.maxsize)
-            self._tell()
+            self.notices.tell()
             return
         if not self.is_running:
             self.start()
@@ -195,11 +135,15 @@ class Pipeline:
     def reject(self, reason: Reason, name: str, value: object) -> None:
         """Count a value that is left out; the first of its kind is told to the log."""
         self.tallies.count_rejected(reason)
-        key = (reason, name)
-        if key in self._warned or len(self._warned) >= _MOST_NOTICES:
-            return
-        self._warned.add(key)
-        self._notices.append((name, safe_text(value, 200), reason.value.replace("_", " ")))
+        if self._is_news(reason, name):
+            self.notices.add(
+                logging.WARNING,
+                "left out %s=%s: %s; further ones are only counted, "
+                "in genmeter_monitor_events_total",
+                name,
+                safe_text(value, 200),
+                reason.value.replace("_", " "),
+            )
 
     def _shed(self) -> None:
         try:
@@ -208,18 +152,12 @@ class Pipeline:
             return
         self.reject(Reason.INBOX_FULL, "event", f"the newest of {CAPACITY} that wait")
 
-    def _tell(self) -> None:
-        """Log the notices; not under the lock, since a logging handler may do anything."""
-        while self._notices:
-            try:
-                notice = self._notices.popleft()
-            except IndexError:
-                return
-            _logger.warning(
-                "left out %s=%s: %s; further ones are only counted, "
-                "in genmeter_monitor_events_total",
-                *notice,
-            )
+    def _is_news(self, reason: Reason, name: str) -> bool:
+        key = (reason, name)
+        if key in self._warned or len(self._warned) >= _MOST_NOTICES:
+            return False
+        self._warned.add(key)
+        return True
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -236,14 +174,11 @@ class Pipeline:
         Raises:
             TimeoutError: The lock was not free in time.
         """
-        if self._owner == threading.get_ident():
+        if self.lock.is_inside:
             return function()
         if not self._may_hold_lock():
             return self._ask(function, timeout)
-        with self._locked(timeout):
-            self._drain(len(self.inbox))
-            self._flush()
-            return function()
+        return self.lock.call(lambda: self._read(function), timeout)
 
     def drain_for_collection(self) -> None:
         """Drain what waits now, within a budget; for a collection that is about to read."""
@@ -263,13 +198,13 @@ class Pipeline:
         self._recorders.pop(recorder, None)
 
     def _may_hold_lock(self) -> bool:
-        if threading.get_ident() != threading.main_thread().ident:
+        if threading.get_ident() != threading.main_thread().ident or self.lock.is_mine:
             return True
         thread = self._thread
         return not (self.is_running and thread is not None and thread.is_alive())
 
     def _ask(self, function: Callable[[], _T], timeout: float | None) -> _T:
-        request = _Request(function)
+        request = Request(function)
         deadline = None if timeout is None else time.monotonic() + timeout
         self._requests.append(request)
         self._ring()
@@ -284,33 +219,25 @@ class Pipeline:
         result: _T = request.result
         return result
 
-    @contextlib.contextmanager
-    def _locked(self, timeout: float | None) -> Iterator[None]:
-        if not self.lock.acquire(timeout=-1 if timeout is None else timeout):
-            raise TimeoutError(f"the drain's lock was not free within {timeout} s")
-        self._owner = threading.get_ident()
-        try:
-            yield
-        finally:
-            self._owner = None
-            self.lock.release()
-
     # --- draining ------------------------------------------------------------------------------
+
+    def _read(self, function: Callable[[], _T]) -> _T:
+        self._drain(len(self.inbox))
+        self._flush()
+        return function()
 
     def _drain_in_passing(self, limit: int) -> bool:
         """Drain without waiting for the lock; tells whether it was free."""
-        if not self.lock.acquire(blocking=False):
+        if self.lock.is_inside:
             return False
-        self._owner = threading.get_ident()
         try:
-            self._drain(min(limit, len(self.inbox)))
-        finally:
-            self._owner = None
-            self.lock.release()
+            self.lock.call(lambda: self._drain(min(limit, len(self.inbox))), 0)
+        except TimeoutError:
+            return False
         return True
 
     def _drain(self, limit: int) -> None:
-        if limit and not self._has_begun:
+        if limit and self._started != self._starts:
             self._begin()
         take = self.inbox.popleft
         try:
@@ -343,10 +270,10 @@ class Pipeline:
 
     def _report_defect(self, what: str, error: Exception) -> None:
         self.tallies.count_rejected(Reason.INTERNAL)
-        key = (Reason.INTERNAL, what)
-        if key not in self._warned:
-            self._warned.add(key)
-            _logger.error("%s failed inside genmeter; the job is not harmed", what, exc_info=error)
+        if self._is_news(Reason.INTERNAL, what):
+            self.notices.add(
+                logging.ERROR, "%s failed inside genmeter; the job is not harmed", what, error=error
+            )
 
     def _clean(self, raw: RawEvent) -> Event | None:
         kind, sink, when = raw[:3]
@@ -367,22 +294,32 @@ class Pipeline:
     # --- the thread ----------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the pipeline's thread, if it does not run yet; never raises."""
-        if not self._starting.acquire(blocking=False):
+        """Start the pipeline's thread, if it does not run yet; never raises, takes no lock.
+
+        Where two threads (or a thread and its signal handler) start one each, the later one stays.
+        """
+        if self.is_running:
             return
+        before = self._thread
+        thread = threading.Thread(target=self._loop, name="genmeter", daemon=True)
+        self._thread = thread
         try:
-            if self.is_running:
-                return
-            thread = threading.Thread(target=self._loop, name="genmeter", daemon=True)
             thread.start()
-            self._thread = thread
             self.is_running = True
-        except RuntimeError:
+        except RuntimeError as error:
             # No thread to be had (the interpreter ends, or the system's limit): every read and
             # every full inbox still drains, in the caller's thread.
-            _logger.debug("the pipeline's thread could not be started", exc_info=True)
-        finally:
-            self._starting.release()
+            self._thread = before
+            if self._is_news(Reason.INTERNAL, "thread"):
+                self.notices.add(
+                    logging.WARNING,
+                    "the pipeline's thread cannot be started (%s); the job's own calls drain",
+                    error,
+                )
+
+    def begin_again(self) -> None:
+        """Have ``on_start`` called once more, before the next event is drained."""
+        self._starts += 1
 
     def _ring(self) -> None:
         if self._is_rung:
@@ -392,64 +329,62 @@ class Pipeline:
             self._wake.release()
 
     def _begin(self) -> None:
-        if self._has_begun:
-            return
-        self._has_begun = True
+        asked = self._starts
         try:
             self._on_start()
-        except Exception:
-            _logger.exception("telemetry could not be started; the job goes on without it")
+        except Exception as error:
+            self.notices.add(
+                logging.ERROR,
+                "telemetry could not be started; the job goes on without it",
+                error=error,
+            )
+        self._started = asked
 
     def _loop(self) -> None:
+        me = threading.current_thread()
         wake = self._wake
-        with self._locked(None):
-            self._begin()
-        while True:
+        while self._thread is me:
+            try:
+                self._turn()
+            except Exception as error:
+                self._report_defect("the drain", error)
             wake.acquire(timeout=_INTERVAL)
             self._is_rung = False
-            self._serve()
-            if self.inbox:
-                while self.inbox:
-                    with self._locked(None):
-                        self._drain(SLICE)
-                    time.sleep(0)
-                    self._serve()
-                with self._locked(None):
-                    self._flush()
-            self._tell()
+
+    def _turn(self) -> None:
+        self._serve()
+        if self.inbox:
+            while self.inbox:
+                self.lock.call(lambda: self._drain(SLICE), None)
+                time.sleep(0)
+                self._serve()
+                self.notices.tell_aside()
+            self.lock.call(self._flush, None)
+        self.notices.tell_aside()
 
     def _serve(self) -> None:
         while self._requests:
-            with self._locked(None):
-                self._drain(len(self.inbox))
-                self._flush()
-                self._requests.popleft().answer()
+            with contextlib.suppress(IndexError):  # the thread that this one replaces was faster
+                self._requests.popleft().answer(self.run)
 
     # --- fork ----------------------------------------------------------------------------------
 
     def hold(self, timeout: float) -> None:
-        """Drain, and keep the lock until :meth:`let_go`; for a fork.
+        """Keep the lock until :meth:`let_go`; for a fork.
 
         Where the lock is not free within ``timeout`` seconds the fork goes ahead without it.
         """
-        self._is_held = self.lock.acquire(timeout=timeout)
-        if self._is_held:
-            self._owner = threading.get_ident()
-            self._flush()
+        self.lock.take(timeout)
 
     def let_go(self) -> None:
         """Give the lock back, in the parent."""
-        if self._is_held:
-            self._is_held = False
-            self._owner = None
-            self.lock.release()
+        self.lock.give_back()
 
     def reset_after_fork(self) -> None:
         """Begin anew in a forked child: nothing waits, no thread runs, nobody holds a lock."""
         self.inbox.clear()
         self._requests.clear()
-        self._notices.clear()
         self._recorders.clear()
-        self.is_running = False
+        self.notices.clear()
         self.epoch += 1
         self._reset_thread_state()

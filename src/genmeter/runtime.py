@@ -8,6 +8,7 @@ by reference; the first one's settings hold, and a later one that asks for other
 from __future__ import annotations
 
 import atexit
+import contextlib
 import dataclasses
 import logging
 import multiprocessing
@@ -21,25 +22,26 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics as otel_metrics
 
-from genmeter.config import EndpointConfig, LabelLimits, MonitorConfig
+from genmeter.config import LabelLimits
 from genmeter.errors import ConfigError
 from genmeter.events import CallDefaults
 from genmeter.outputs.provider import OwnProvider
 from genmeter.outputs.tokens import TokenUsageReport, report_of
-from genmeter.pipeline import Pipeline, Sink
+from genmeter.pipeline import Pipeline
 from genmeter.recorders.history import History
+from genmeter.sharing import differences, limit_differences, note
+from genmeter.sink import Sink
 from genmeter.tallies import Tallies
 from genmeter.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
 
+    from genmeter.config import MonitorConfig
+
 __all__ = ["Runtime", "current", "install"]
 
-_logger = logging.getLogger("genmeter")
 _FORK_PATIENCE = 5.0  # seconds that a fork waits for a drain or a scrape under way
-# Read when a provider is made; the rest of a configuration is each monitor's own.
-_SHARED = ("prices", "score_scales", "custom_metrics", "limits", "endpoint")
 
 
 class Runtime:
@@ -48,16 +50,22 @@ class Runtime:
     def __init__(self) -> None:
         self.tallies = Tallies()
         self.pipeline: Pipeline | None = None
+        # Nobody who holds it waits for the drain or logs.
         self._lock = threading.RLock()
+        self._limits = LabelLimits()
         self._own: Telemetry | None = None
         self._foreign: weakref.WeakKeyDictionary[MeterProvider, Telemetry] = (
             weakref.WeakKeyDictionary()
         )
+        self._global: Telemetry | None = None
+        # Those whose last push is under way; what an exception cuts short is made up for at exit.
+        self._closing: list[Telemetry] = []
         self._sinks: list[Sink] = []
         self._orphans: deque[Sink] = deque()
         self._retired = TokenUsageReport(by_model=[])
         self._retired_until = 0.0
         self._is_child = False
+        self._must_rebuild = False
         self._inherited: list[Telemetry] = []
         self._held: list[Any] = []
         self._has_exit_hook = False
@@ -76,28 +84,30 @@ class Runtime:
             EndpointError: The endpoint was asked for in code and its address cannot be used.
         """
         with self._lock:
-            self._bury_orphans()
             if self.pipeline is None:
                 limits = dataclasses.asdict(config.limits)
                 limits.pop("combinations")
+                self._limits = config.limits
                 self.pipeline = Pipeline(limits, tallies=self.tallies, on_start=self._start)
+            pipeline = self.pipeline
+        if self._must_rebuild:
+            pipeline.run(self._rebuild)
+        sink = Sink(
+            CallDefaults(config.default_model, config.provider, config.operation),
+            History(config.history.capacity),
+            expected_samples=config.expected_samples,
+            timeout=timeout,
+        )
+        with self._lock:
             telemetry = self._telemetry(config)
-            sink = Sink(
-                CallDefaults(config.default_model, config.provider, config.operation),
-                History(config.history.capacity),
-                expected_samples=config.expected_samples,
-                timeout=timeout,
-            )
             telemetry.add(sink)
             self._sinks.append(sink)
-            telemetry.announce(config)
-            if not self._has_exit_hook:
-                self._has_exit_hook = True
-                atexit.register(self.exit)
-                mp_util.register_after_fork(self, Runtime._hook_into_child_exit)
-                if multiprocessing.parent_process() is not None:
-                    self._hook_into_child_exit()
-            return sink
+            self._hook_into_exit()
+        telemetry.announce(config)
+        # Not before: where the last monitor was forgotten, its provider goes on with this one.
+        self._bury_orphans()
+        pipeline.notices.tell()
+        return sink
 
     def release(self, sink: Sink, timeout: float) -> None:
         """Close a monitor's sink; the last one closes what is our own.
@@ -106,22 +116,38 @@ class Runtime:
             sink: The monitor's sink.
             timeout: Seconds for the drain and the last pushes together.
         """
-        deadline = time.monotonic() + timeout
-        pipeline = self.pipeline
-        if sink.is_closed or pipeline is None:
+        if sink.is_closed:
             return
+        deadline, pipeline = time.monotonic() + timeout, self.require_pipeline()
         try:
             pipeline.run(lambda: None, timeout)
         except TimeoutError:
-            _logger.warning("shutdown did not wait longer for %d events", len(pipeline.inbox))
-        sink.is_closed = True
+            pipeline.notices.add(
+                logging.WARNING, "shutdown did not wait longer for %d events", len(pipeline.inbox)
+            )
+        for telemetry in self._close(sink):
+            self._finish(telemetry, deadline)
+        pipeline.notices.finish(min(1.0, timeout))
+
+    def _close(self, sink: Sink) -> list[Telemetry]:
+        """Close a sink; gives what nobody uses any more."""
         with self._lock:
-            telemetry = next((each for each in self._telemetries() if sink in each.sinks), None)
-            if telemetry is None or telemetry.open_sinks:
-                return
-            if telemetry is self._own:
+            unused = [self._own] if self._own and self._own.open_sinks == [sink] else []
+            if unused:
+                self._closing += unused
                 self._own = None
-        telemetry.close(max(0.0, deadline - time.monotonic()))
+            sink.is_closed = True
+            return unused
+
+    def _finish(self, telemetry: Telemetry, deadline: float) -> None:
+        try:
+            telemetry.close(max(0.0, deadline - time.monotonic()))
+        except Exception as error:
+            self.require_pipeline().notices.add(
+                logging.ERROR, "the last push or scrape failed", error=error
+            )
+        with contextlib.suppress(ValueError):  # another thread was faster
+            self._closing.remove(telemetry)
 
     def abandon(self, sink: Sink) -> None:
         """Note that a sink's monitor is gone.
@@ -132,13 +158,12 @@ class Runtime:
         self._orphans.append(sink)
 
     def exit(self) -> None:
-        """Close everything; at the end of the process."""
-        while True:
-            sinks = [sink for sink in self._sinks if not sink.is_closed]
-            if not sinks:
-                return
-            for sink in sinks:
-                self.release(sink, sink.timeout)
+        """Close everything, within the longest of the time-outs; at the end of the process."""
+        deadline = time.monotonic() + max((sink.timeout for sink in self._sinks), default=0.0)
+        for sink in tuple(self._sinks):
+            self.release(sink, max(0.0, deadline - time.monotonic()))
+        for telemetry in tuple(self._closing):
+            self._finish(telemetry, deadline)
 
     def url(self) -> str | None:
         """Where the endpoint of our own serves; None while it does not."""
@@ -169,40 +194,50 @@ class Runtime:
         Args:
             since: Unix time in seconds; None means since the start of the process.
         """
+        self._bury_orphans()
         with self._lock:
-            self._bury_orphans()
             pipeline = self.pipeline
-            if pipeline is None:
-                return TokenUsageReport(by_model=[])
             sinks = list(self._sinks)
-            totals = pipeline.run(lambda: [sink.history.token_totals(since) for sink in sinks])
-            reports = [report_of(each) for each in totals]
-            if since is None:
-                reports.append(self._retired)
-            elif since <= self._retired_until:
-                reports.append(TokenUsageReport(by_model=[], complete=False))
-            return TokenUsageReport.merge(reports)
+            retired, retired_until = self._retired, self._retired_until
+        if pipeline is None:
+            return TokenUsageReport(by_model=[])
+        totals = pipeline.run(lambda: [sink.history.token_totals(since) for sink in sinks])
+        reports = [report_of(each) for each in totals]
+        if since is None:
+            reports.append(retired)
+        elif since <= retired_until:
+            reports.append(TokenUsageReport(by_model=[], complete=False))
+        return TokenUsageReport.merge(reports)
 
     def _telemetries(self) -> list[Telemetry]:
         own = [] if self._own is None else [self._own]
         return [*own, *self._foreign.values()]
 
     def _telemetry(self, config: MonitorConfig) -> Telemetry:
-        given = config.meter_provider
+        pipeline, given = self.require_pipeline(), config.meter_provider
+        found = self._known(given)
+        if found is not None:
+            note(pipeline.notices, differences(found.config, config))
+            return found
+        note(pipeline.notices, limit_differences(self._limits, config.limits))
         if given == "own":
-            if self._own is None:
-                self._own = self._new_own(config)
-            else:
-                _warn_of_difference(self._own.config, config)
+            self._own = self._new_own(config)
+            pipeline.begin_again()
             return self._own
         provider = otel_metrics.get_meter_provider() if isinstance(given, str) else given
-        telemetry = self._foreign.get(provider)
-        if telemetry is None:
-            telemetry = Telemetry(config, self.require_pipeline(), provider)
-            self._foreign[provider] = telemetry
-        else:
-            _warn_of_difference(telemetry.config, config)
+        telemetry = Telemetry(config, pipeline, provider)
+        self._foreign[provider] = telemetry
+        if given == "global":
+            self._global = telemetry
         return telemetry
+
+    def _known(self, given: MeterProvider | str) -> Telemetry | None:
+        if given == "own":
+            return self._own
+        if isinstance(given, str):
+            # What stands for the global provider until it is set becomes that one.
+            return self._global or self._foreign.get(otel_metrics.get_meter_provider())
+        return self._foreign.get(given)
 
     def require_pipeline(self) -> Pipeline:
         """Give the inbox and drain, once a monitor was attached."""
@@ -212,31 +247,43 @@ class Runtime:
 
     def _new_own(self, config: MonitorConfig) -> Telemetry:
         is_main = not self._is_child and multiprocessing.parent_process() is None
+        pipeline = self.require_pipeline()
         own = OwnProvider(
             config,
             with_endpoint=is_main,
             on_export_failure=self.tallies.count_export_failure,
+            log=pipeline.notices.add,
         )
         own.bind_if_asked()
-        return Telemetry(config, self.require_pipeline(), own.meter_provider, own)
+        return Telemetry(config, pipeline, own.meter_provider, own)
 
     def _bury_orphans(self) -> None:
-        while self._orphans:
-            sink = self._orphans.popleft()
-            if sink not in self._sinks:
+        """Retire the histories of monitors that are gone.
+
+        The last open one stays: the provider goes on, with the next monitor or until the exit.
+        """
+        for _ in range(len(self._orphans)):
+            try:
+                sink = self._orphans.popleft()
+            except IndexError:  # another thread was faster
+                return
+            own = self._own
+            if own is not None and own.open_sinks == [sink]:
+                self._orphans.append(sink)
                 continue
             self.release(sink, sink.timeout)
             totals = self.require_pipeline().run(sink.history.token_totals)
-            self._retired = TokenUsageReport.merge([self._retired, report_of(totals)])
-            self._retired_until = max(self._retired_until, sink.history.last_time or 0.0)
-            self._sinks.remove(sink)
-            for telemetry in self._telemetries():
-                if sink in telemetry.sinks:
-                    telemetry.sinks.remove(sink)
+            with self._lock:
+                self._retired = TokenUsageReport.merge([self._retired, report_of(totals)])
+                self._retired_until = max(self._retired_until, sink.history.last_time or 0.0)
+                self._sinks.remove(sink)
+                for telemetry in self._telemetries():
+                    if sink in telemetry.sinks:
+                        telemetry.sinks.remove(sink)
 
     def _start(self) -> None:
-        """Start what waited for the first event; the pipeline calls this."""
-        if self._is_child:
+        """Start what waited for the first event; the pipeline calls this under its lock."""
+        if self._must_rebuild:
             self._rebuild()
         own = self._own
         if own is not None and own.own is not None:
@@ -249,10 +296,13 @@ class Runtime:
         pipeline = self.pipeline
         if pipeline is None:
             return
-        for telemetry in self._telemetries():
+        for telemetry in (*self._telemetries(), *self._closing):
             reader = telemetry.own.reader if telemetry.own is not None else None
-            if reader is not None and reader.collection_lock.acquire(timeout=_FORK_PATIENCE):
+            if reader is not None:
+                # Noted first: an exception of a signal handler must not leave it taken for ever.
                 self._held.append(reader.collection_lock)
+                if not reader.collection_lock.acquire(timeout=_FORK_PATIENCE):
+                    self._held.pop()
         pipeline.hold(_FORK_PATIENCE)
 
     def after_fork_in_parent(self) -> None:
@@ -260,71 +310,69 @@ class Runtime:
         if self.pipeline is not None:
             self.pipeline.let_go()
         while self._held:
-            self._held.pop().release()
+            with contextlib.suppress(RuntimeError):
+                self._held.pop().release()
 
     def after_fork_in_child(self) -> None:
         """Begin anew: nothing waits, nothing is kept, nothing runs."""
         self._held.clear()
         self._lock = threading.RLock()
         self._is_child = True
+        self._must_rebuild = True
         self._orphans.clear()
         self._retired = TokenUsageReport(by_model=[])
         self._retired_until = 0.0
         self.tallies.reset()
-        if self._own is not None:
-            if self._own.own is not None:
-                self._own.own.leave_to_parent()
-            # Kept, since the end of an exporter that a thread of the parent used could hang here.
-            self._inherited.append(self._own)
+        # Kept, since the end of an exporter that a thread of the parent used could hang here.
+        self._inherited += [*self._closing, *self._telemetries()]
+        self._closing.clear()
+        for telemetry in self._inherited:
+            telemetry.leave_to_parent()
         if self.pipeline is not None:
             self.pipeline.reset_after_fork()
         for sink in self._sinks:
             sink.reset()
 
     def _rebuild(self) -> None:
-        """Give a forked child a provider of its own; a foreign one is the application's."""
-        if self._own is not None and self._own in self._inherited:
-            old, self._own = self._own, None
+        """Give a forked child a provider of its own; a foreign one is the application's.
+
+        The drain's lock is held.
+        """
+        if not self._must_rebuild:
+            return
+        self._must_rebuild = False
+        pipeline = self.require_pipeline()
+        for telemetry in self._foreign.values():
+            pipeline.register(telemetry.recorder)
+            for sink in telemetry.sinks:
+                sink.instruments = telemetry.recorder
+            pipeline.notices.add(
+                logging.WARNING,
+                "this process was forked, and its MeterProvider is the application's: it counts "
+                "what the parent had counted once more; make a new provider in the child",
+            )
+        for sink in self._sinks:
+            if sink.on_rebirth is not None and not sink.is_closed:
+                sink.on_rebirth()
+        old, self._own = self._own, None
+        if old is not None:
             self._own = self._new_own(old.config)
             for sink in old.sinks:
                 self._own.add(sink)
             self._own.announce(old.config)
-        for sink in self._sinks:
-            if sink.on_rebirth is not None:
-                sink.on_rebirth()
-        for telemetry in self._foreign.values():
-            self.require_pipeline().register(telemetry.recorder)
-            for sink in telemetry.sinks:
-                sink.instruments = telemetry.recorder
-            _logger.warning(
-                "this process was forked, and its MeterProvider is the application's: it counts "
-                "what the parent had counted once more; make a new provider in the child"
-            )
+
+    def _hook_into_exit(self) -> None:
+        if self._has_exit_hook:
+            return
+        self._has_exit_hook = True
+        atexit.register(self.exit)
+        mp_util.register_after_fork(self, Runtime._hook_into_child_exit)
+        if multiprocessing.parent_process() is not None:
+            self._hook_into_child_exit()
 
     def _hook_into_child_exit(self) -> None:
         # atexit does not run in children that multiprocessing forked; its own finalizers do.
         mp_util.Finalize(None, self.exit, exitpriority=0)
-
-
-def _warn_of_difference(first: MonitorConfig, other: MonitorConfig) -> None:
-    differences = []
-    for name in _SHARED:
-        ours, theirs = getattr(first, name), getattr(other, name)
-        if isinstance(ours, EndpointConfig | LabelLimits):
-            default = type(ours)()
-            for each in dataclasses.fields(ours):
-                asked = getattr(theirs, each.name)
-                if asked not in (getattr(ours, each.name), getattr(default, each.name)):
-                    shown = "another" if each.name == "password" else repr(asked)
-                    differences.append(f"{name}.{each.name}={shown}")
-        elif theirs and theirs != ours:
-            differences.append(name)
-    if differences:
-        _logger.warning(
-            "the first monitor of a process sets what all of them share; "
-            "not used of a later one: %s",
-            ", ".join(differences),
-        )
 
 
 _current = Runtime()

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from genmeter.config import MonitorConfig
     from genmeter.outputs.provider import OwnProvider
-    from genmeter.pipeline import Pipeline, Sink
+    from genmeter.pipeline import Pipeline
+    from genmeter.sink import Sink
 
 __all__ = ["SCOPE", "Telemetry"]
 
@@ -87,8 +88,16 @@ class Telemetry:
 
         self._pipeline.run(announce)
 
+    def leave_to_parent(self) -> None:
+        """In a forked child, let go of what is the parent's; nothing more is pushed from here."""
+        if self.own is not None:
+            self.own.leave_to_parent()
+            self.is_closed = True
+
     def close(self, timeout: float) -> None:
-        """End what is our own: a last scrape, a last push, the endpoint.
+        """End what is our own: a last push, a last scrape, the endpoint.
+
+        It may be called again, also while another thread is at it.
 
         Args:
             timeout: Seconds that the pushes may take together.

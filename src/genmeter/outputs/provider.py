@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ __all__ = ["OwnProvider"]
 
 _logger = logging.getLogger("genmeter")
 _DEFAULT_HOST = "127.0.0.1"
+_MAX_PORT = 65_535
 _DEFAULT_PORT = 9464  # the port that OpenTelemetry's Prometheus exporters share
 
 
@@ -40,6 +42,7 @@ class OwnProvider:
         with_endpoint: Whether this process may serve the endpoint at all; a child leaves it to
             the main process, unless any free port will do.
         on_export_failure: Told the exporter's name at every push that fails.
+        log: Told, as ``Logger.log`` is, where the endpoint is and why it is not.
 
     Raises:
         ConfigError: An environment variable that cannot be used.
@@ -51,10 +54,12 @@ class OwnProvider:
         *,
         with_endpoint: bool,
         on_export_failure: Callable[[str], None],
+        log: Callable[..., None] = _logger.log,
     ) -> None:
         endpoint = config.endpoint
-        names = [] if _is_disabled() else list(exporter_names(os.environ))
-        if endpoint.asked_for_in_code and "prometheus" not in names:
+        is_disabled = os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true"
+        names = [] if is_disabled else list(exporter_names(os.environ))
+        if endpoint.asked_for_in_code and not is_disabled and "prometheus" not in names:
             names.append("prometheus")
         limit = config.limits.combinations
         self.pushes: list[Push] = pushes_from_env(
@@ -62,14 +67,24 @@ class OwnProvider:
         )
         self.reader: PrometheusReader | None = None
         self.server: ScrapeServer | None = None
-        if "prometheus" in names and (with_endpoint or endpoint.port == 0):
+        host, port = _address(endpoint)
+        if "prometheus" in names and (with_endpoint or port == 0):
             self.reader = PrometheusReader(cardinality_limit=limit)
             if endpoint.enabled is not False:
-                self.server = _server(endpoint, self.reader)
+                self.server = ScrapeServer(
+                    self.reader.render,
+                    host=host,
+                    port=port,
+                    certfile=endpoint.certfile,
+                    keyfile=endpoint.keyfile,
+                    username=endpoint.username,
+                    password=endpoint.password,
+                    warn=functools.partial(log, logging.WARNING),
+                )
+        self._log = log
         self._linger = endpoint.linger
         self._must_bind = endpoint.asked_for_in_code
         readers = [push.reader for push in self.pushes]
-        self.is_read = bool(readers) or self.reader is not None
         self.meter_provider = MeterProvider(
             metric_readers=[*readers, self.reader] if self.reader is not None else readers,
             # create() adds OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME and, in this process only,
@@ -78,6 +93,7 @@ class OwnProvider:
             shutdown_on_exit=False,
         )
         self._is_bound = False
+        self._is_finished = False
 
     @property
     def url(self) -> str | None:
@@ -103,22 +119,29 @@ class OwnProvider:
         try:
             self.server.start()
         except EndpointError as error:
-            _logger.warning("metrics are not served, the job goes on: %s", error)
+            self._log(logging.WARNING, "metrics are not served, the job goes on: %s", error)
             self.server = None
+            return
+        if self._is_finished:  # meanwhile
+            self.server.close()
             return
         self._announce()
 
     def finish(self, timeout: float) -> None:
-        """Wait for a last scrape where the job lingers, push once more, and close.
+        """Push once more, wait for a last scrape where the job lingers, and close.
+
+        It may be called again, from any thread; only the first call lingers.
 
         Args:
             timeout: Seconds for the pushes together; lingering is beside it.
         """
-        if self.server is not None and self._is_bound and self._linger:
-            self.server.wait_for_scrape(self._linger)
+        self._is_finished = True
         share = timeout / max(1, len(self.pushes))
         for push in self.pushes:
             push.finish(share)
+        linger, self._linger = self._linger, 0.0
+        if self.server is not None and self._is_bound and linger:
+            self.server.wait_for_scrape(linger)
         if self.server is not None:
             self.server.close()
         if self.reader is not None:
@@ -133,30 +156,16 @@ class OwnProvider:
     def _announce(self) -> None:
         self._is_bound = True
         if self.server is not None:
-            _logger.info("metrics are served at %s", self.server.url)
+            self._log(logging.INFO, "metrics are served at %s", self.server.url)
 
 
-def _is_disabled() -> bool:
-    return os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true"
-
-
-def _server(endpoint: EndpointConfig, reader: PrometheusReader) -> ScrapeServer:
+def _address(endpoint: EndpointConfig) -> tuple[str, int]:
     host = endpoint.host or os.environ.get(OTEL_EXPORTER_PROMETHEUS_HOST) or _DEFAULT_HOST
-    port = endpoint.port
-    if port is None:
-        text = os.environ.get(OTEL_EXPORTER_PROMETHEUS_PORT) or str(_DEFAULT_PORT)
-        try:
-            port = int(text)
-        except ValueError as error:
-            raise ConfigError(
-                f"{OTEL_EXPORTER_PROMETHEUS_PORT} is {text!r}; give a port from 0 to 65535"
-            ) from error
-    return ScrapeServer(
-        reader.render,
-        host=host,
-        port=port,
-        certfile=endpoint.certfile,
-        keyfile=endpoint.keyfile,
-        username=endpoint.username,
-        password=endpoint.password,
-    )
+    if endpoint.port is not None:
+        return host, endpoint.port
+    text = os.environ.get(OTEL_EXPORTER_PROMETHEUS_PORT, "").strip() or str(_DEFAULT_PORT)
+    if not (text.isascii() and text.isdigit() and int(text) <= _MAX_PORT):
+        raise ConfigError(
+            f"{OTEL_EXPORTER_PROMETHEUS_PORT} is {text!r}; give a whole number from 0 to {_MAX_PORT}"
+        )
+    return host, int(text)

@@ -47,6 +47,7 @@ class ScrapeServer:
         request_timeout: Seconds that a client may take for each of: the TLS handshake, a piece of
             its request, taking the answer in. Twice that is what a connection may last.
         max_connections: Connections at one time; what comes beyond is closed at once.
+        warn: Told, as ``Logger.warning`` is, what `start` has to say.
 
     Attributes:
         host: As given.
@@ -67,6 +68,7 @@ class ScrapeServer:
         password: str | None = None,
         request_timeout: float = 10.0,
         max_connections: int = 32,
+        warn: Callable[..., None] = _logger.warning,
     ) -> None:
         if type(port) is not int or not 0 <= port <= _MAX_PORT:
             raise ConfigError(f"port is {port!r}; give a whole number from 0 to {_MAX_PORT}")
@@ -79,6 +81,7 @@ class ScrapeServer:
         self._tls = _tls_context(certfile, keyfile)
         self._request_timeout = request_timeout
         self._max_connections = max_connections
+        self._warn = warn
         self._listener: Listener | None = None
         self._scrapes = _Scrapes()
 
@@ -112,7 +115,7 @@ class ScrapeServer:
             return
         bound = bind(self.host, self._asked_port)
         if self._tls is None and self._auth is None and not is_loopback(bound):
-            _logger.warning(
+            self._warn(
                 "the scrape endpoint listens on %s port %d, beyond this machine, with neither TLS "
                 "nor a password: everybody on the network can read the metrics; give certfile and "
                 "keyfile, or username and password",

@@ -1,0 +1,57 @@
+"""Where one monitor's events go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from genmeter.events import CallDefaults, Event
+    from genmeter.recorders.history import History
+
+__all__ = ["Recorder", "Sink"]
+
+
+class Recorder(Protocol):
+    """Where a clean event is kept."""
+
+    def record(self, event: Event) -> None:
+        """Keep the event."""
+
+    def flush(self) -> None:
+        """Make what was recorded visible to readers."""
+
+
+class Sink:
+    """What one monitor's events go to.
+
+    Args:
+        defaults: What the monitor fills in where a call does not say.
+        history: The monitor's history.
+        expected_samples: Samples that the monitor's job is to make.
+        timeout: Seconds that the monitor's shutdown may take.
+    """
+
+    def __init__(
+        self,
+        defaults: CallDefaults,
+        history: History,
+        *,
+        expected_samples: int | None = None,
+        timeout: float = 5.0,
+    ) -> None:
+        self.defaults = defaults
+        self.history = history
+        self.expected_samples = expected_samples
+        self.timeout = timeout
+        self.instruments: Recorder | None = None
+        self.on_rebirth: Callable[[], None] | None = None
+        self.was_told = False
+        self.is_closed = False
+
+    def reset(self) -> None:
+        """Begin with an empty history, in a forked child."""
+        self.history = self.history.emptied()
+        self.instruments = None
+        self.was_told = False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
+import os
 import threading
 import time
 import weakref
@@ -42,6 +44,7 @@ __all__ = ["GenerationMonitor", "process_token_usage"]
 
 _logger = logging.getLogger("genmeter")
 _now = time.time
+_numbers = itertools.count(1)  # of the monitors of this process
 _GENERATION = Raw.GENERATION
 
 
@@ -584,7 +587,7 @@ def _since(window: Any) -> float | None:
 def _log_dir(given: str | Path | None) -> Path:
     if given:
         return Path(given)
-    folder = time.strftime("%Y-%m-%d-%H-%M-%S")
+    folder = f"{time.strftime('%Y-%m-%d-%H-%M-%S')}-{os.getpid()}-{next(_numbers)}"
     return Path(".afterimage-monitoring") / folder
 
 

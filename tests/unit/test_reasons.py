@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from _held import held
 from _hostile import Raising
 from opentelemetry.sdk.metrics import MeterProvider
 
@@ -110,17 +110,10 @@ def test_an_event_past_the_inbox_is_counted(
     with fresh_runtime() as runtime:
         monitor = GenerationMonitor(config=MonitorConfig(meter_provider=provider))
         pipeline = runtime.require_pipeline()
-        gate, is_held = threading.Event(), threading.Event()
-        reader = threading.Thread(
-            target=pipeline.run, args=[lambda: (is_held.set(), gate.wait(30))], daemon=True
-        )
-        reader.start()
-        assert is_held.wait(30)
-        for _ in range(20):
-            monitor.track_generation(1.0, True, prompt_token_count=1)
-            assert len(pipeline.inbox) <= 8
-        gate.set()
-        reader.join(30)
+        with held(pipeline):
+            for _ in range(20):
+                monitor.track_generation(1.0, True, prompt_token_count=1)
+                assert len(pipeline.inbox) <= 8
         kept = monitor.get_total_token_usage().total_tokens
         assert kept + runtime.tallies.rejected["inbox_full"] == 20
         assert kept >= 8

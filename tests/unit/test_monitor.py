@@ -1,0 +1,546 @@
+"""The monitor's API: what a job tells is what it, and a scrape, can ask."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import threading
+import time
+from datetime import timedelta
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from _held import held
+
+import genmeter.monitor
+from genmeter import (
+    ConfigError,
+    GenerationMonitor,
+    HistoryConfig,
+    LabelLimits,
+    ModelTokenUsage,
+    MonitorConfig,
+    process_token_usage,
+)
+from genmeter.testing import IsolatedMonitor, isolated_monitor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+NEVER = {"mean": 0.0, "min": 0.0, "max": 0.0, "count": 0}
+HANG = 30.0
+
+
+class Clock:
+    """The time that calls are told at."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_000_000.0
+        monkeypatch.setattr(genmeter.monitor, "_now", lambda: self.now)
+
+
+class ScoreName(str, Enum):  # noqa: UP042 - what the old code has
+    """Score names as AfterImage has them."""
+
+    COHERENCE = "coherence"
+
+
+class PlainScoreName(Enum):
+    """Score names that are no texts."""
+
+    FACTUALITY = "factuality"
+
+
+@pytest.fixture
+def monitor() -> Iterator[IsolatedMonitor]:
+    """Return a monitor with the defaults."""
+    with isolated_monitor() as made:
+        yield made
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Return the clock of all monitors, which stands still."""
+    return Clock(monkeypatch)
+
+
+def models(monitor: IsolatedMonitor, **labels: str) -> dict[str, float]:
+    """Count the generations on the page by model."""
+    found: dict[str, float] = {}
+    for each in monitor.series("genmeter_generations_total", **labels):
+        model = each.labels["gen_ai_request_model"]
+        found[model] = found.get(model, 0) + each.value
+    return {model: count for model, count in found.items() if count}
+
+
+# --- the contract ----------------------------------------------------------------------------------
+
+
+def test_the_constructor_takes_what_the_old_one_took() -> None:
+    """Order, names and defaults of its arguments are the old ones; what is new is by keyword."""
+    parameters = inspect.signature(GenerationMonitor).parameters
+    positional = {
+        name: each.default
+        for name, each in parameters.items()
+        if each.kind is each.POSITIONAL_OR_KEYWORD
+    }
+    assert list(positional.items()) == [
+        ("log_dir", None),
+        ("metric_handlers", None),
+        ("log_handlers", None),
+        ("alert_handlers", None),
+        ("metrics_interval", 60),
+        ("shutdown_timeout", 5),
+    ]
+    keywords = [name for name, each in parameters.items() if each.kind is each.KEYWORD_ONLY]
+    alerts = "min_success_rate max_generation_time_seconds max_error_rate max_prompt_token_mean"
+    alerts += " max_completion_token_mean max_total_token_mean max_conversation_length_mean"
+    assert {f"alert_{name}" for name in alerts.split()} <= set(keywords)
+    assert parameters["token_usage_callback_interval_seconds"].default == 60.0
+
+
+@pytest.mark.parametrize(
+    ("method", "names"),
+    [
+        ("track_generation", ["duration", "success", "kwargs"]),
+        ("track_evaluation", ["duration", "success", "evaluator_type", "scores", "kwargs"]),
+        ("record_metric", ["metric_name", "value", "metadata"]),
+        ("log_info", ["message", "data"]),
+        ("log_warning", ["message", "data"]),
+        ("log_error", ["message", "error", "data"]),
+        ("get_metrics", ["metric_name", "window"]),
+        ("get_total_token_usage", ["window"]),
+        ("shutdown", []),
+    ],
+)
+def test_methods_take_their_old_arguments(method: str, names: list[str]) -> None:
+    """Callers may pass every argument by position or by its old name."""
+    parameters = list(inspect.signature(getattr(GenerationMonitor, method)).parameters)[1:]
+    assert parameters == names
+
+
+def test_attributes_that_callers_read_or_replace(tmp_path: Path) -> None:
+    """The old public attributes are there, lists are lists, an empty one means no handler."""
+    with isolated_monitor(
+        log_dir=str(tmp_path), metric_handlers=[], metrics_interval=0, shutdown_timeout=2
+    ) as monitor:
+        assert monitor.log_dir == tmp_path
+        assert isinstance(monitor.log_dir, Path)
+        assert monitor.metric_handlers == monitor.log_handlers == monitor.alert_handlers == []
+        assert (monitor.metrics_interval, monitor.shutdown_timeout) == (0, 2)
+        monitor.metric_handlers = monitor.log_handlers = monitor.alert_handlers = [print]
+
+
+def test_no_file_is_made_that_nobody_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A monitor without a folder writes none, and names one below the working directory."""
+    monkeypatch.chdir(tmp_path)
+    with isolated_monitor() as monitor, isolated_monitor() as other:
+        monitor.track_generation(1.0, True)
+        monitor.log_info("hello")
+        assert monitor.log_dir.parts[0] == ".afterimage-monitoring"
+        assert monitor.log_dir != other.log_dir
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_known_keyword_may_be_none(monitor: IsolatedMonitor) -> None:
+    """None is what was not given: nothing is left out, and nothing warned about."""
+    known = "prompt_token_count completion_token_count total_token_count model_name finish_reason"
+    known += " error conversation_length turns metadata"
+    nothing: dict[str, Any] = dict.fromkeys(known.split())
+    monitor.track_generation(1.0, True, **nothing)
+    monitor.track_evaluation(1.0, True, "e", {}, error_type=None, **nothing)
+    assert not monitor.series("genmeter_monitor_events_total", genmeter_result="rejected")
+    assert monitor.get_metrics("generation_time")["count"] == 1
+    assert monitor.get_total_token_usage().by_model == []
+
+
+def test_what_a_caller_changes_later_was_told_as_it_was() -> None:
+    """Metadata and scores are copied when they are told, not when they are read."""
+    metadata, scores = {"operation": "before"}, {"s": {"score": 1}}
+    with isolated_monitor() as monitor:
+        with held(monitor._pipeline):
+            monitor.track_generation(1.0, True, metadata=metadata, model_name="m")
+            monitor.track_evaluation(1.0, True, "e", scores)
+            metadata["operation"] = "after"
+            scores["s"]["score"] = 0
+        assert monitor.value("genmeter_generations_total", genmeter_step="before") == 1
+        assert monitor.get_metrics("evaluation_score_s")["mean"] == 1
+
+
+# --- get_metrics ----------------------------------------------------------------------------------
+
+
+def test_a_name_that_was_never_recorded_gives_zeros(monitor: IsolatedMonitor) -> None:
+    """A stop rule may ask for a metric before anything was told."""
+    for name in ("generation_time", "success_rate", "unknown", ""):
+        assert monitor.get_metrics(name) == NEVER
+
+
+def test_a_name_with_nothing_in_the_window_gives_an_empty_dict(
+    monitor: IsolatedMonitor, clock: Clock
+) -> None:
+    """Once recorded, never unknown again."""
+    monitor.track_generation(1.0, True)
+    clock.now += 301
+    assert monitor.get_metrics("generation_time") == {}
+    assert monitor.get_metrics("generation_time", timedelta(seconds=302))["count"] == 1
+    assert monitor.get_metrics("generation_time", None)["count"] == 1
+
+
+def test_a_summary_is_the_mean_the_ends_and_the_count(
+    monitor: IsolatedMonitor, clock: Clock
+) -> None:
+    """Over the samples of the last five minutes, unless another window is asked for."""
+    for duration in (10.0, 1.0, 4.0):
+        monitor.track_generation(duration, True, prompt_token_count=int(duration))
+        clock.now += 200
+    assert monitor.get_metrics("generation_time") == {
+        "mean": 4.0, "min": 4.0, "max": 4.0, "count": 1,
+    }  # fmt: skip
+    assert monitor.get_metrics("generation_time", timedelta(hours=1)) == {
+        "mean": 5.0, "min": 1.0, "max": 10.0, "count": 3,
+    }  # fmt: skip
+    tokens = monitor.get_metrics("prompt_token_count", timedelta(hours=1))
+    assert json.loads(json.dumps(tokens)) == {"mean": 5.0, "min": 1, "max": 10, "count": 3}
+
+
+def test_the_default_window_is_five_minutes() -> None:
+    """As it always was."""
+    window = inspect.signature(GenerationMonitor.get_metrics).parameters["window"].default
+    assert window == timedelta(minutes=5)
+
+
+@pytest.mark.parametrize("window", [5, "1h", 0.5])
+@pytest.mark.parametrize("method", ["get_metrics", "get_total_token_usage"])
+def test_a_window_is_a_timedelta(monitor: IsolatedMonitor, method: str, window: Any) -> None:
+    """Asking is not telling: a window that is none is an error that says what to give."""
+    arguments = ("generation_time", window) if method == "get_metrics" else (window,)
+    with pytest.raises(ConfigError, match=r"window is .*give a datetime.timedelta"):
+        getattr(monitor, method)(*arguments)
+
+
+@pytest.mark.parametrize("window", [timedelta.max, timedelta(0), timedelta(seconds=-5)])
+def test_any_timedelta_is_a_window(monitor: IsolatedMonitor, window: timedelta) -> None:
+    """The longest, the empty and the backward one give an answer too."""
+    monitor.track_generation(1.0, True)
+    assert monitor.get_metrics("generation_time", window).get("count", 0) in (0, 1)
+
+
+def test_the_error_rate_counts_every_generation(monitor: IsolatedMonitor) -> None:
+    """1 for what did not succeed, 0 for what did, whatever `error` says (defect 5)."""
+    monitor.track_generation(1.0, True)
+    monitor.track_generation(1.0, True, error="said, but it succeeded")
+    monitor.track_generation(1.0, False, error="failed")
+    monitor.track_generation(1.0, False)
+    assert monitor.get_metrics("error_rate") == {"mean": 0.5, "min": 0.0, "max": 1.0, "count": 4}
+    assert monitor.get_metrics("success_rate")["mean"] == 0.5
+
+
+def test_the_evaluation_error_rate_counts_every_evaluation(monitor: IsolatedMonitor) -> None:
+    """The same for evaluations."""
+    for success in (True, True, True, False):
+        monitor.track_evaluation(1.0, success, "e", {})
+    assert monitor.get_metrics("evaluation_error_rate")["mean"] == 0.25
+
+
+def test_model_usage_and_finish_reasons_count_the_calls_that_name_them(
+    monitor: IsolatedMonitor,
+) -> None:
+    """Names with slashes and in any case are found as they were given."""
+    monitor.track_generation(1.0, True, model_name="org/model", finish_reason="STOP")
+    monitor.track_generation(1.0, True, model_name="org/model", finish_reason="length")
+    monitor.track_generation(1.0, False)
+    assert monitor.get_metrics("model_usage:org/model")["count"] == 2
+    assert monitor.get_metrics("finish_reason:STOP")["count"] == 1
+    assert monitor.get_metrics("finish_reason:stop")["count"] == 1
+    assert monitor.get_metrics("finish_reason:length")["count"] == 1
+
+
+def test_scores_are_named_by_the_value_of_their_enum(monitor: IsolatedMonitor) -> None:
+    """No name is an Enum's repr (defect 10); a row of score and feedback is its score."""
+    monitor.track_evaluation(
+        2.5,
+        True,
+        "judge",
+        {
+            ScoreName.COHERENCE: {"score": 0.5, "feedback": "fair"},
+            PlainScoreName.FACTUALITY: 0.75,
+            "plain": 1,
+        },
+    )
+    for name, value in (("coherence", 0.5), ("factuality", 0.75), ("plain", 1.0)):
+        assert monitor.get_metrics(f"evaluation_score_{name}")["mean"] == value
+    assert monitor.get_metrics("evaluation_time")["mean"] == 2.5
+
+
+def test_a_bad_value_does_not_poison_a_mean(monitor: IsolatedMonitor) -> None:
+    """NaN, text and infinity are left out (defect 12)."""
+    for value in (1.0, float("nan"), "text", float("inf"), 3.0):
+        monitor.record_metric("m", value)  # type: ignore[arg-type]
+        monitor.track_generation(value, True)  # type: ignore[arg-type]
+    assert monitor.get_metrics("m") == {"mean": 2.0, "min": 1.0, "max": 3.0, "count": 2}
+    assert monitor.get_metrics("generation_time")["mean"] == 2.0
+    assert monitor.get_metrics("success_rate")["count"] == 5
+
+
+def test_a_window_that_reaches_past_the_history_is_warned_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The dict has no room for it, so the log says it, with the remedy."""
+    with isolated_monitor(MonitorConfig(history=HistoryConfig(capacity=2))) as monitor:
+        for _ in range(3):
+            monitor.track_generation(1.0, True)
+        assert monitor.get_metrics("generation_time")["count"] == 2
+        monitor.get_metrics("generation_time")
+    said = [each for each in caplog.messages if "history.capacity" in each]
+    assert len(said) == 1
+    assert "GENMETER_HISTORY_CAPACITY" in said[0]
+
+
+# --- token reports --------------------------------------------------------------------------------
+
+
+def test_the_report_sums_by_model_sorted_by_name(monitor: IsolatedMonitor) -> None:
+    """Prompt, completion and total of each model, and of all of them."""
+    monitor.track_generation(1.0, True, model_name="b", prompt_token_count=1, total_token_count=9)
+    monitor.track_generation(
+        1.0, True, model_name="a", prompt_token_count=10, completion_token_count=5
+    )
+    monitor.track_generation(1.0, False, model_name="a", completion_token_count=2)
+    report = monitor.get_total_token_usage()
+    assert report.by_model == [ModelTokenUsage("a", 10, 7, 17), ModelTokenUsage("b", 1, 0, 9)]
+    assert (report.total_prompt_tokens, report.total_completion_tokens) == (11, 7)
+    assert report.total_tokens == 26
+    assert report.complete
+
+
+def test_tokens_of_evaluations_are_in_the_report(monitor: IsolatedMonitor) -> None:
+    """What the judge used was used; parts and calls are in the report too."""
+    monitor.track_evaluation(
+        1.0, True, "e", {}, model_name="judge", prompt_token_count=100,
+        cache_read_token_count=60, reasoning_token_count=1,
+    )  # fmt: skip
+    (usage,) = monitor.get_total_token_usage().by_model
+    assert usage == ModelTokenUsage("judge", 100, 0, 100)
+    assert (usage.cache_read_tokens, usage.reasoning_tokens, usage.calls) == (60, 1, 1)
+
+
+def test_a_report_over_a_window(monitor: IsolatedMonitor, clock: Clock) -> None:
+    """Only what was told within it counts; without one everything does."""
+    monitor.track_generation(1.0, True, model_name="m", prompt_token_count=1)
+    clock.now += 100
+    monitor.track_generation(1.0, True, model_name="m", prompt_token_count=10)
+    assert monitor.get_total_token_usage(timedelta(seconds=50)).total_tokens == 10
+    assert monitor.get_total_token_usage(timedelta(seconds=100)).total_tokens == 11
+    assert monitor.get_total_token_usage().total_tokens == 11
+    assert process_token_usage(timedelta(seconds=50)).total_tokens == 10
+    assert process_token_usage().total_tokens == 11
+
+
+def test_a_report_past_what_is_kept_says_so(clock: Clock) -> None:
+    """Totals since the start stay exact; a window that is not whole is marked."""
+    with isolated_monitor(MonitorConfig(history=HistoryConfig(capacity=2))) as monitor:
+        for _ in range(5):
+            monitor.track_generation(1.0, True, model_name="m", prompt_token_count=1)
+            clock.now += 10
+        partial = monitor.get_total_token_usage(timedelta(hours=1))
+        assert (partial.total_tokens, partial.complete) == (2, False)
+        assert partial.covers_since is not None
+        assert partial.covers_since.timestamp() == clock.now - 20
+        assert monitor.get_total_token_usage(timedelta(seconds=20)).complete
+        everything = monitor.get_total_token_usage()
+        assert (everything.total_tokens, everything.complete) == (5, True)
+
+
+def test_an_empty_report_has_no_models(monitor: IsolatedMonitor) -> None:
+    """Every total is 0."""
+    report = monitor.get_total_token_usage()
+    assert report.by_model == []
+    assert report.total_prompt_tokens == report.total_completion_tokens == report.total_tokens == 0
+
+
+# --- whose call it was ----------------------------------------------------------------------------
+
+
+def test_a_failed_call_is_its_configured_models() -> None:
+    """The default model holds for calls that name none."""
+    with isolated_monitor(MonitorConfig(default_model="d")) as monitor:
+        monitor.track_generation(1.0, True, model_name="m")
+        monitor.track_generation(1.0, False, error="x")
+        assert models(monitor, genmeter_outcome="failure") == {"d": 1}
+
+
+def test_a_failed_call_is_the_model_of_its_step(monitor: IsolatedMonitor) -> None:
+    """AfterImage names no model for a failed call; the step's last one is to blame."""
+    for step, model in (("ask", "small"), ("answer", "large")):
+        monitor.track_generation(1.0, True, model_name=model, metadata={"operation": step})
+    for step in ("ask", "answer", "answer"):
+        monitor.track_generation(1.0, False, error="x", metadata={"operation": step})
+    assert models(monitor, genmeter_outcome="failure") == {"small": 1, "large": 2}
+
+
+def test_a_failed_call_of_a_new_step_is_the_only_models(monitor: IsolatedMonitor) -> None:
+    """Where there is but one model, it is that."""
+    monitor.track_generation(1.0, True, model_name="only", step="ask")
+    monitor.track_generation(1.0, False, step="new")
+    assert models(monitor, genmeter_outcome="failure") == {"only": 1}
+
+
+def test_a_failed_call_of_nobody_is_unknown(monitor: IsolatedMonitor) -> None:
+    """Before any model was named, and where several were and none for the step."""
+    monitor.track_generation(1.0, False)
+    monitor.track_generation(1.0, True, model_name="a", step="x")
+    monitor.track_generation(1.0, True, model_name="b", step="y")
+    monitor.track_generation(1.0, False, step="z")
+    assert models(monitor, genmeter_outcome="failure") == {"unknown": 2}
+
+
+def test_both_outcomes_begin_at_0_with_a_models_first_call(monitor: IsolatedMonitor) -> None:
+    """A share can be computed from the first scrape on."""
+    monitor.track_generation(1.0, True, model_name="m")
+    found = {
+        each.labels["genmeter_outcome"]: each.value
+        for each in monitor.series("genmeter_generations_total")
+    }
+    assert found == {"success": 1, "failure": 0}
+
+
+def test_labels_past_their_limits_become_other_and_are_counted() -> None:
+    """Models, steps, errors and finish reasons are bounded; the totals are not touched."""
+    limits = LabelLimits(models=2, steps=2, error_types=2, finish_reasons=2)
+    with isolated_monitor(MonitorConfig(limits=limits)) as monitor:
+        for number in range(5):
+            monitor.track_generation(
+                1.0,
+                False,
+                model_name=f"m{number}",
+                step=f"s{number}",
+                error_type=f"e{number}",
+                finish_reason=f"f{number}",
+                prompt_token_count=1,
+            )
+        assert models(monitor) == {"m0": 1, "m1": 1, "other": 3}
+        overflow = {
+            each.labels["genmeter_label"]: each.value
+            for each in monitor.series("genmeter_monitor_label_overflow_total")
+        }
+        assert overflow == {"models": 3, "steps": 3, "error_types": 3, "finish_reasons": 3}
+        report = monitor.get_total_token_usage()
+        assert {each.model_name: each.total_tokens for each in report.by_model} == models(monitor)
+        assert monitor.value("genmeter_finish_reasons_total", genmeter_finish_reason="other") == 3
+
+
+# --- threads, callbacks, the end ------------------------------------------------------------------
+
+
+def test_a_read_right_after_a_write_sees_it_from_any_thread() -> None:
+    """No call waits, and none is missed by a read that comes after it."""
+    with isolated_monitor() as monitor:
+        seen: list[bool] = []
+
+        def work(name: str) -> None:
+            for number in range(1, 101):
+                monitor.track_generation(1.0, True, model_name=name, prompt_token_count=1)
+                report = monitor.get_total_token_usage()
+                (own,) = [each for each in report.by_model if each.model_name == name]
+                seen.append(own.prompt_tokens == number)
+
+        threads = [threading.Thread(target=work, args=(f"m{n}",)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(HANG)
+        assert len(seen) == 400
+        assert all(seen)
+
+
+def wait_for(condition: Callable[[], object]) -> bool:
+    """Poll until the condition holds; False where it never does."""
+    deadline = time.monotonic() + HANG
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def test_the_callback_is_given_reports_until_the_end() -> None:
+    """It is called again and again with what was told so far, and no more after shutdown."""
+    reports: list[Any] = []
+    with isolated_monitor(
+        token_usage_callback=reports.append, token_usage_callback_interval_seconds=0.01
+    ) as monitor:
+        monitor.track_generation(1.0, True, model_name="m", prompt_token_count=5)
+        assert wait_for(lambda: reports and reports[-1].total_tokens == 5)
+        monitor.shutdown()
+        count = len(reports)
+    assert len(reports) == count
+    assert all(each.total_tokens in (0, 5) for each in reports)
+
+
+def test_a_callback_that_raises_is_counted_and_called_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its failures are counted under its name, logged once, and hurt nobody."""
+
+    def fail(_: Any) -> None:
+        raise RuntimeError("the job's own defect")
+
+    with isolated_monitor(
+        token_usage_callback=fail, token_usage_callback_interval_seconds=0.005
+    ) as monitor:
+        name, label = "genmeter_monitor_handler_errors_total", "token_usage_callback"
+        assert wait_for(lambda: monitor.value(name, genmeter_handler=label) >= 3)
+    assert len([each for each in caplog.records if each.levelname == "ERROR"]) == 1
+
+
+def test_a_monitor_can_be_shut_down_twice_and_read_afterwards(monitor: IsolatedMonitor) -> None:
+    """The second call does nothing; what was told can be asked for."""
+    monitor.track_generation(1.0, True, model_name="m", prompt_token_count=5)
+    assert "open" in repr(monitor)
+    monitor.shutdown()
+    monitor.shutdown()
+    assert "shut down" in repr(monitor)
+    assert monitor.get_total_token_usage().total_tokens == 5
+    assert monitor.get_metrics("generation_time")["count"] == 1
+    assert monitor.value("genmeter_job_finished") == 1
+
+
+def test_shutdown_never_raises(
+    monitor: IsolatedMonitor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What fails at the end is logged; the job is not harmed."""
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("a defect")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(monitor._runtime, "release", fail)
+        monitor.shutdown()
+    assert "shutdown failed" in caplog.text
+
+
+def test_a_monitor_is_a_context_manager(monitor: IsolatedMonitor) -> None:
+    """It gives itself, and is shut down at the end of the block, an exception goes on."""
+    with pytest.raises(ZeroDivisionError), monitor as same:  # noqa: PT012
+        assert same is monitor
+        raise ZeroDivisionError
+    monitor.track_generation(1.0, True)
+    assert monitor.get_metrics("generation_time") == NEVER
+
+
+def test_a_flush_brings_everything_to_the_instruments(monitor: IsolatedMonitor) -> None:
+    """It returns once what was told is where readers find it."""
+    monitor.track_generation(1.0, True, model_name="m", prompt_token_count=5)
+    monitor.flush()
+    monitor.flush(timeout=1.0)
+    assert len(monitor._inbox) == 0
+
+
+def test_a_monitor_without_an_endpoint_has_no_url(monitor: IsolatedMonitor) -> None:
+    """The URL is None where nothing is served."""
+    assert monitor.endpoint_url is None

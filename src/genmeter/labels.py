@@ -72,15 +72,16 @@ class LabelTable:
         self._limit = limit
         self._on_overflow = on_overflow
         self._known: set[str] = set()
-        self._cache: dict[str, str | None] = {}
+        self._cache: dict[str, str] = {}
 
     def clean(self, raw: Any) -> str | None:
         """Give the label value for ``raw``; None where it is empty or cannot be read."""
-        if type(raw) is str:
-            if raw in self._cache:
-                return self._cache[raw]
-        elif raw is None:
+        if raw is None:
             return None
+        if type(raw) is str:
+            known = self._cache.get(raw)
+            if known is not None:
+                return known
         return self._clean_slowly(raw)
 
     def reserve(self, values: Iterable[str]) -> None:

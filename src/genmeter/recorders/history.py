@@ -110,21 +110,18 @@ class Samples(NamedTuple):
     kept_since: float | None
 
 
-class _Names:
-    """Numbers for names; 0 is the absent one."""
+class _Names(dict[str | None, int]):
+    """Numbers for names, given out as they are asked for; 0 is the absent one."""
 
-    __slots__ = ("names", "numbers")
+    __slots__ = ("names",)
 
     def __init__(self) -> None:
+        super().__init__({None: 0})
         self.names: list[str] = [""]
-        self.numbers: dict[str | None, int] = {None: 0}
 
-    def number(self, name: str | None) -> int:
-        number = self.numbers.get(name)
-        if number is None:
-            number = len(self.names)
-            self.numbers[name] = number
-            self.names.append(name or "")
+    def __missing__(self, name: str | None) -> int:
+        number = self[name] = len(self.names)
+        self.names.append(name or "")
         return number
 
 
@@ -192,9 +189,11 @@ class History:
         chosen = has_tokens | (recent & ((flags & _INFERENCE) == GENERATION))
         names = self._names.names
         sums = sum_by_label(model, self._calls.columns(*_TOKEN_COLUMNS), chosen, len(names))
+        has_any = np.zeros(len(names), np.bool_)
+        # NumPy is twice as fast with indices of its own type.
+        has_any[model[has_tokens].astype(np.intp)] = True
         by_model = {
-            names[number]: Tokens(*sums[:, number].tolist())
-            for number in np.flatnonzero(np.bincount(model[has_tokens]))
+            names[number]: Tokens(*sums[:, number].tolist()) for number in np.flatnonzero(has_any)
         }
         return TokenTotals(by_model, self._kept_since(self._calls, since))
 
@@ -216,7 +215,7 @@ class History:
         parts = []
         if name in _SERIES or ":" in name:
             parts.append(self._from_calls(name))
-        number = self._names.numbers.get(name)
+        number = self._names.get(name)
         if number is not None:
             time, value, names = self._values.columns("time", "value", "name")
             chosen = names == number
@@ -259,7 +258,7 @@ class History:
         if series is None:
             kind, _, value = name.partition(":")
             is_model = kind == "model_usage"
-            number = self._names.numbers.get(value if is_model else value.lower(), -1)
+            number = self._names.get(value if is_model else value.lower(), -1)
             (labels,) = self._calls.columns("model" if is_model else "finish_reason")
             need = GENERATION | (MODEL_GIVEN if is_model else 0)
             chosen = (labels == number) & ((flags & need) == need)
@@ -307,8 +306,8 @@ class History:
 
     def _value(self, time: float, name: str, value: float, evaluator: str | None) -> None:
         self._value_names.add(name)
-        number = self._names.number
-        self._values.append(time, value, number(name), number(evaluator))
+        numbers = self._names
+        self._values.append(time, value, numbers[name], numbers[evaluator])
 
     def _append(
         self,
@@ -339,19 +338,19 @@ class History:
             self._add_totals(call.model, tokens)
         elif (flags & _INFERENCE) == GENERATION:
             self._add_totals(call.model, tokens)
-        number = self._names.number
+        numbers = self._names
         self._calls.append(
             event.time,
             _NAN if event.duration is None else event.duration,
             *tokens,
             turns,
-            number(call.model),
-            number(call.step),
-            number(call.provider),
-            number(call.operation),
-            number(event.error_type),
-            number(finish_reason),
-            number(evaluator),
+            numbers[call.model],
+            numbers[call.step],
+            numbers[call.provider],
+            numbers[call.operation],
+            numbers[event.error_type],
+            numbers[finish_reason],
+            numbers[evaluator],
             flags,
         )
 

@@ -17,6 +17,7 @@ from _held import held
 import genmeter.monitor
 from genmeter import (
     ConfigError,
+    EndpointConfig,
     GenerationMonitor,
     HistoryConfig,
     LabelLimits,
@@ -24,7 +25,7 @@ from genmeter import (
     MonitorConfig,
     process_token_usage,
 )
-from genmeter.testing import IsolatedMonitor, isolated_monitor
+from genmeter.testing import IsolatedMonitor, fresh_runtime, isolated_monitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -544,3 +545,60 @@ def test_a_flush_brings_everything_to_the_instruments(monitor: IsolatedMonitor) 
 def test_a_monitor_without_an_endpoint_has_no_url(monitor: IsolatedMonitor) -> None:
     """The URL is None where nothing is served."""
     assert monitor.endpoint_url is None
+
+
+@pytest.mark.parametrize("name", ["metric_handlers", "log_handlers", "alert_handlers"])
+def test_handlers_that_are_not_called_yet_are_kept_and_said_to_be(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody believes that a handler works which this release does not call."""
+    with isolated_monitor(**{name: [print]}) as monitor:
+        assert getattr(monitor, name) == [print]
+    assert [each for each in caplog.messages if each.startswith(name)]
+
+
+def test_a_call_that_began_before_a_fork_does_not_end_in_the_child(
+    monitor: IsolatedMonitor,
+) -> None:
+    """Its begin was counted in the parent; the child counts the call and no end of it."""
+    with monitor.generation("m"):
+        monitor._pipeline.epoch += 1
+    assert monitor.value("genmeter_generations_active") == 1
+    assert monitor.value("genmeter_generations_total", genmeter_outcome="success") == 1
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> Iterator[GenerationMonitor]:
+    """Return a monitor with a provider of its own and no endpoint."""
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "prometheus")
+    with fresh_runtime():
+        config = MonitorConfig(endpoint=EndpointConfig(enabled=False))
+        with GenerationMonitor(config=config) as monitor:
+            monitor.track_generation(1.0, True, model_name="m", prompt_token_count=5)
+            yield monitor
+
+
+def test_the_page_can_be_mounted_as_a_wsgi_app(own: GenerationMonitor) -> None:
+    """A server of the caller's serves what the endpoint would."""
+    statuses: list[str] = []
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics", "SCRIPT_NAME": ""}
+    body = own.wsgi_app()(environ, lambda status, *_: statuses.append(status))  # type: ignore[arg-type,return-value]
+    assert b"genmeter_tokens_total" in b"".join(body)
+    assert statuses == ["200 OK"]
+    assert own.endpoint_url is None
+
+
+async def test_the_page_can_be_mounted_as_an_asgi_app(own: GenerationMonitor) -> None:
+    """The same for asynchronous servers."""
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/metrics", "headers": [], "root_path": ""}
+    await own.asgi_app()(scope, receive, send)  # type: ignore[arg-type]
+    assert sent[0]["status"] == 200
+    assert b"genmeter_tokens_total" in b"".join(each.get("body", b"") for each in sent)

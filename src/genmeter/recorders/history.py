@@ -189,9 +189,10 @@ class History:
         chosen = has_tokens | (recent & ((flags & _INFERENCE) == GENERATION))
         names = self._names.names
         sums = sum_by_label(model, self._calls.columns(*_TOKEN_COLUMNS), chosen, len(names))
-        has_any = np.zeros(len(names), np.bool_)
-        # NumPy is twice as fast with indices of its own type.
-        has_any[model[has_tokens].astype(np.intp)] = True
+        has_any: npt.NDArray[np.bool_] = sums[:-1].max(axis=0) > 0
+        # Sums of 0 are rare: a failed call reports no tokens, and only some report that it took 0.
+        for number in np.flatnonzero(~has_any & (sums[-1] > 0)):
+            has_any[number] = has_tokens[model == number].any()
         by_model = {
             names[number]: Tokens(*sums[:, number].tolist()) for number in np.flatnonzero(has_any)
         }

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["sum_by_label"]
 
 # Rows that are summed at a time: fresh memory for whole columns takes longer than their sums.
-_BLOCK = 16_384
+_BLOCK = 32_768
 # Up to here a sum of float64 weights is exact.
 _EXACT_FLOAT = 2**53
 
@@ -43,22 +43,25 @@ def sum_by_label(
         # As the type that bincount takes: it would convert them once for every column.
         kept_labels = labels[block][kept].astype(np.intp)
         for totals, column in zip(sums, columns, strict=False):
-            _add(totals, kept_labels, column[block][kept])
+            counts = column[block]
+            largest = int(counts.max())
+            if largest:  # the parts of the tokens are mostly 0 throughout
+                _add(totals, kept_labels, counts[kept], largest)
         sums[-1] += np.bincount(kept_labels, minlength=count)
     return sums
 
 
 def _add(
-    totals: npt.NDArray[np.int64], labels: npt.NDArray[np.intp], counts: npt.NDArray[np.int64]
+    totals: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.intp],
+    counts: npt.NDArray[np.int64],
+    largest: int,
 ) -> None:
-    """Add counts to the totals of their labels.
+    """Add counts, none above ``largest``, to the totals of their labels.
 
     Where a sum of float64 weights might not be exact, the counts are summed in two halves of at
     most 30 and 34 bits.
     """
-    largest = int(counts.max(initial=0))
-    if not largest:
-        return
     halves = [(counts, 0)]
     if largest * len(counts) >= _EXACT_FLOAT:
         halves = [(counts & (2**30 - 1), 0), (counts >> 30, 30)]

@@ -12,7 +12,7 @@ from genmeter.recorders.sums import sum_by_label
 def test_sums_are_exact_over_many_blocks_and_large_counts(largest: int) -> None:
     """Sums equal those of Python's integers, past one block and past what a float holds."""
     random = np.random.default_rng(7)
-    rows, count = 50_000, 5
+    rows, count = 100_000, 5
     labels = random.integers(0, count, rows).astype(np.uint16)
     columns = [random.integers(0, largest, rows, endpoint=True) for _ in range(2)]
     chosen = random.random(rows) < 0.7

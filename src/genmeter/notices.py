@@ -69,10 +69,9 @@ class Notices:
         """Log what waits on a thread of its own; where none is to be had it waits on."""
         if not self._waiting or (self._teller is not None and self._teller.is_alive()):
             return
-        teller = threading.Thread(target=self.tell, name="genmeter-log", daemon=True)
+        self._teller = threading.Thread(target=self.tell, name="genmeter-log", daemon=True)
         with contextlib.suppress(RuntimeError):
-            teller.start()
-            self._teller = teller
+            self._teller.start()
 
     def finish(self, timeout: float) -> None:
         """Log what is left, in the caller's thread; never raises.
@@ -82,7 +81,8 @@ class Notices:
         """
         teller = self._teller
         if teller is not None and teller is not threading.current_thread():
-            teller.join(timeout)
+            with contextlib.suppress(RuntimeError):  # it was not started
+                teller.join(timeout)
         self.tell()
 
     def clear(self) -> None:

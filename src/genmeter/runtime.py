@@ -278,8 +278,7 @@ class Runtime:
                 self._retired_until = max(self._retired_until, sink.history.last_time or 0.0)
                 self._sinks.remove(sink)
                 for telemetry in self._telemetries():
-                    if sink in telemetry.sinks:
-                        telemetry.sinks.remove(sink)
+                    telemetry.retire(sink)
 
     def _start(self) -> None:
         """Start what waited for the first event; the pipeline calls this under its lock."""

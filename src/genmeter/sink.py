@@ -51,7 +51,8 @@ class Sink:
         self.is_closed = False
 
     def reset(self) -> None:
-        """Begin with an empty history, in a forked child."""
+        """Begin with an empty history, in a forked child; the job's samples are the parent's."""
         self.history = self.history.emptied()
+        self.expected_samples = None
         self.instruments = None
         self.was_told = False

@@ -52,6 +52,9 @@ class Telemetry:
         self.own = own
         self.sinks: list[Sink] = []
         self.is_closed = False
+        # Of monitors that are gone: what their jobs were to make, and whether they told anything.
+        self._retired_expected: list[int] = []
+        self._was_told = False
         self._pipeline = pipeline
         self.recorder = InstrumentRecorder(
             provider.get_meter(SCOPE, __version__),
@@ -70,6 +73,14 @@ class Telemetry:
         sink.instruments = self.recorder
         self.sinks.append(sink)
         self._pipeline.register(self.recorder)
+
+    def retire(self, sink: Sink) -> None:
+        """Let go of a closed monitor's sink, but for what it stands for in the job's progress."""
+        if sink in self.sinks:
+            self.sinks.remove(sink)
+            if sink.expected_samples is not None:
+                self._retired_expected = [sum(self._retired_expected, sink.expected_samples)]
+            self._was_told = self._was_told or sink.was_told
 
     def announce(self, config: MonitorConfig) -> None:
         """Make the outcomes of the models that ``config`` names known at 0.
@@ -158,14 +169,14 @@ class Telemetry:
             yield Observation(failures[name], {cat.EXPORTER.key: name})
 
     def _expected(self) -> Iterable[Observation]:
-        expected = [
-            sink.expected_samples for sink in self.sinks if sink.expected_samples is not None
-        ]
-        return [Observation(sum(expected))] if expected else []
+        expected = [each.expected_samples for each in self.sinks]
+        told = [*self._retired_expected, *(each for each in expected if each is not None)]
+        return [Observation(sum(told))] if told else []
 
     def _finished(self) -> Iterable[Observation]:
         told = [sink for sink in self.sinks if sink.was_told]
-        return [Observation(int(bool(told) and all(sink.is_closed for sink in told)))]
+        was_told = bool(told) or self._was_told
+        return [Observation(int(was_told and all(sink.is_closed for sink in told)))]
 
 
 def _without_span(

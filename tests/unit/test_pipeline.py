@@ -27,9 +27,9 @@ PATIENCE = 60.0
 def eventually(holds: Callable[[], Any]) -> bool:
     """Wait until something holds; tell whether it did in the end."""
     deadline = time.monotonic() + PATIENCE
-    while not holds() and time.monotonic() < deadline:
+    while not (held := bool(holds())) and time.monotonic() < deadline:
         time.sleep(0.005)
-    return bool(holds())
+    return held
 
 
 def in_thread(function: Callable[[], Any]) -> Any:
@@ -97,9 +97,13 @@ class Bench:
         return self.tallies.rejected
 
     def close(self) -> None:
-        """End the pipeline's thread."""
-        self.pipeline._thread = None
+        """End the pipeline's threads."""
+        thread, self.pipeline._thread = self.pipeline._thread, None
+        self.pipeline._is_rung = False
         self.pipeline._ring()
+        if isinstance(thread, threading.Thread) and thread.ident is not None:
+            thread.join(PATIENCE)
+        self.pipeline.notices.finish(PATIENCE)
 
 
 @pytest.fixture

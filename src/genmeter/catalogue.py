@@ -264,7 +264,7 @@ ACTIVE = Instrument(
 )
 LAST_GENERATION = Instrument(
     "genmeter.last_generation.timestamp",
-    Kind.GAUGE,
+    Kind.OBSERVABLE_GAUGE,
     "s",
     "Unix time of the last call that ended.",
     (MODEL,),
@@ -342,7 +342,7 @@ CUSTOM_ACCUMULATED = Instrument(
 )
 CUSTOM_VALUE = Instrument(
     "genmeter.custom.value",
-    Kind.GAUGE,
+    Kind.OBSERVABLE_GAUGE,
     "{value}",
     "Last value that `record_metric` was given.",
     (METRIC,),

@@ -1,7 +1,12 @@
-"""Sums that wait, one for each label set of a counter, and go to the SDK once a batch."""
+"""Sums that wait, one for each label set of a counter, and go to the SDK once a batch.
+
+And the cap on label sets: the SDK has one from 1.45.2 on only, and without any the memory would grow
+with the product of all labels.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
 from opentelemetry.context import Context
@@ -9,9 +14,13 @@ from opentelemetry.context import Context
 from genmeter.events import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Hashable
 
-__all__ = ["NO_SPAN", "Addable", "Batch", "Cell"]
+__all__ = ["NO_SPAN", "OVERFLOW", "Addable", "Attributes", "Batch", "Cell", "LabelSets"]
+
+Attributes = Mapping[str, str | bool]
+OVERFLOW: Final[Attributes] = {"otel.metric.overflow": True}
+"""The label set of what comes after the limit, as OpenTelemetry's SDK specification has it."""
 
 NO_SPAN: Final = Context({"genmeter": "no span"})
 """For what is told to the SDK on behalf of no span.
@@ -32,7 +41,7 @@ class Addable(Protocol):
     def add(
         self,
         amount: float,
-        attributes: Mapping[str, str] | None = None,
+        attributes: Attributes | None = None,
         context: Context | None = None,
     ) -> None:
         """Add to the label set's sum."""
@@ -51,7 +60,7 @@ class _Guarded:
         self._instrument = instrument
         self._total: float = 0
 
-    def add(self, amount: float, attributes: Mapping[str, str]) -> bool:
+    def add(self, amount: float, attributes: Attributes) -> bool:
         total = self._total + abs(amount)
         if not total <= (_MAX_SUM if type(total) is int else _MAX_FLOAT):
             return False
@@ -65,9 +74,7 @@ class Cell:
 
     __slots__ = ("_batch", "_is_waiting", "attributes", "instrument", "pending")
 
-    def __init__(
-        self, instrument: _Guarded, attributes: Mapping[str, str], batch: list[Cell]
-    ) -> None:
+    def __init__(self, instrument: _Guarded, attributes: Attributes, batch: list[Cell]) -> None:
         self.instrument = instrument
         self.attributes = attributes
         self.pending: float = 0
@@ -88,25 +95,61 @@ class Cell:
         return pending
 
 
+class LabelSets:
+    """The label sets of each instrument, up to a limit.
+
+    Args:
+        limit: How many one instrument may have; those after it are :data:`OVERFLOW`.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._known: dict[str, dict[Hashable, Attributes]] = {}
+
+    def admit(self, name: str, attributes: Attributes) -> Attributes:
+        """Give the label set to record under.
+
+        Args:
+            name: The instrument's name.
+            attributes: The label set that is wanted.
+        """
+        known = self._known.setdefault(name, {})
+        key = tuple(attributes.items())
+        found = known.get(key)
+        if found is None:
+            if len(known) >= self._limit:
+                return OVERFLOW
+            found = known[key] = attributes
+        return found
+
+
 class Batch:
     """The cells that wait.
 
     Args:
+        limit: How many label sets one instrument may have.
         on_reject: Told the reason, the instrument's name and the sum that had to be left out.
     """
 
-    def __init__(self, on_reject: Callable[[Reason, str, object], None]) -> None:
+    def __init__(self, limit: int, on_reject: Callable[[Reason, str, object], None]) -> None:
         self._waiting: list[Cell] = []
         self._instruments: dict[str, _Guarded] = {}
+        self._sets = LabelSets(limit)
+        self._cells: dict[tuple[str, int], Cell] = {}
         self._on_reject = on_reject
 
     def register(self, name: str, instrument: Addable) -> None:
         """Make an instrument known by its name."""
         self._instruments[name] = _Guarded(name, instrument)
 
-    def cell(self, name: str, attributes: Mapping[str, str]) -> Cell:
-        """Make the cell of a registered instrument's label set."""
-        return Cell(self._instruments[name], attributes, self._waiting)
+    def cell(self, name: str, attributes: Attributes) -> Cell:
+        """Give the cell of a registered instrument's label set, always the same one."""
+        admitted = self._sets.admit(name, attributes)
+        key = (name, id(admitted))  # the set is kept, so that its id stays its own
+        cell = self._cells.get(key)
+        if cell is None:
+            cell = self._cells[key] = Cell(self._instruments[name], admitted, self._waiting)
+        return cell
 
     def flush(self) -> None:
         """Hand every waiting sum to its instrument."""

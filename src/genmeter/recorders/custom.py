@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
+
+from opentelemetry.metrics import Observation
 
 from genmeter import catalogue as cat
 from genmeter.events import Reason
 from genmeter.labels import LabelTable
-from genmeter.recorders.cells import NO_SPAN
+from genmeter.recorders.cells import NO_SPAN, LabelSets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from opentelemetry.metrics import Meter
+    from opentelemetry.metrics import CallbackOptions, Histogram, Meter
 
     from genmeter.config import CustomMetric, MonitorConfig
     from genmeter.events import Metric
-    from genmeter.recorders.cells import Batch, Cell
+    from genmeter.recorders.cells import Attributes, Batch, Cell
 
 __all__ = ["CustomInstruments"]
 
@@ -25,34 +28,26 @@ class CustomInstruments:
     """Feeds the instruments of custom metrics. The drain's lock guards it.
 
     Args:
-        meter: The meter to make the registered instruments of.
         config: The registered instruments, and the limits.
         batch: Where sums wait.
-        value: The gauge of the last value of what is not registered.
         on_reject: Told the reason, a name and the value that was left out.
     """
 
     def __init__(
         self,
-        meter: Meter,
         config: MonitorConfig,
         batch: Batch,
-        value: Any,
         on_reject: Callable[[Reason, str, object], None],
     ) -> None:
         self._batch = batch
-        self._value = value
         self._on_reject = on_reject
         self._samples: dict[str, tuple[Cell, Cell]] = {}
         self._last: dict[str, float] = {}
         self._limit = config.limits.custom_metrics
-        self._combinations = config.limits.combinations
         self._rows = {row.name: row for row in config.custom_metrics}
-        self._instruments = {row.name: _instrument(meter, row) for row in config.custom_metrics}
-        self._cells: dict[tuple[Any, ...], Cell] = {}
-        for row in config.custom_metrics:
-            if row.kind in ("counter", "updown"):
-                batch.register(row.name, self._instruments[row.name])
+        self._sets = LabelSets(config.limits.combinations)
+        self._histograms: dict[str, Histogram] = {}
+        self._gauges: dict[str, dict[int, tuple[float, Attributes]]] = {}
         self._labels = {
             (row.name, key): LabelTable(key, self._limit, _ignore)
             for row in config.custom_metrics
@@ -78,11 +73,28 @@ class CustomInstruments:
         accumulated.add(event.value)
         self._last[event.name] = event.value
 
-    def flush(self) -> None:
-        """Hand the last values to the SDK."""
-        for name, value in self._last.items():
-            self._value.set(value, {cat.METRIC.key: name}, NO_SPAN)
-        self._last.clear()
+    def create(self, meter: Meter) -> None:
+        """Make the registered instruments."""
+        for row in self._rows.values():
+            arguments = (row.name, row.unit, row.help)
+            if row.kind == "histogram":
+                self._histograms[row.name] = meter.create_histogram(
+                    *arguments, explicit_bucket_boundaries_advisory=row.bounds
+                )
+            elif row.kind == "gauge":
+                values = self._gauges[row.name] = {}
+                observe = functools.partial(_observe, values)
+                meter.create_observable_gauge(row.name, [observe], row.unit, row.help)
+            elif row.kind == "counter":
+                self._batch.register(row.name, meter.create_counter(*arguments))
+            else:
+                self._batch.register(row.name, meter.create_up_down_counter(*arguments))
+
+    def observe_values(self, _options: CallbackOptions) -> Iterable[Observation]:
+        """Give the last value of each metric that is not registered."""
+        return [
+            Observation(value, {cat.METRIC.key: name}) for name, value in self._last.copy().items()
+        ]
 
     def _feed(self, row: CustomMetric, event: Metric) -> None:
         if event.value < 0 and row.kind in ("counter", "histogram"):
@@ -90,21 +102,14 @@ class CustomInstruments:
             self._on_reject(Reason.NEGATIVE, row.name, event.value)
             return
         attributes = self._attributes(row, event.metadata)
+        if row.kind in ("counter", "updown"):
+            self._batch.cell(row.name, attributes).add(event.value)
+            return
+        admitted = self._sets.admit(row.name, attributes)
         if row.kind == "histogram":
-            self._instruments[row.name].record(event.value, attributes, NO_SPAN)
-        elif row.kind == "gauge":
-            self._instruments[row.name].set(event.value, attributes, NO_SPAN)
+            self._histograms[row.name].record(event.value, admitted, NO_SPAN)
         else:
-            self._cell(row.name, attributes).add(event.value)
-
-    def _cell(self, name: str, attributes: dict[str, str]) -> Cell:
-        key = (name, *attributes.items())
-        cell = self._cells.get(key)
-        if cell is None:
-            if len(self._cells) >= self._combinations:
-                self._cells.clear()
-            cell = self._cells[key] = self._batch.cell(name, attributes)
-        return cell
+            self._gauges[row.name][id(admitted)] = (event.value, admitted)
 
     def _attributes(self, row: CustomMetric, metadata: Mapping[str, Any]) -> dict[str, str]:
         attributes = {}
@@ -123,14 +128,7 @@ def _ignore(name: str) -> None:
     """Let a registered metric's own label overflow: its limit is the caller's business."""
 
 
-def _instrument(meter: Meter, row: CustomMetric) -> Any:
-    if row.kind == "histogram":
-        return meter.create_histogram(
-            row.name, row.unit, row.help, explicit_bucket_boundaries_advisory=row.bounds
-        )
-    make = {
-        "counter": meter.create_counter,
-        "updown": meter.create_up_down_counter,
-        "gauge": meter.create_gauge,
-    }[row.kind]
-    return make(row.name, row.unit, row.help)
+def _observe(
+    values: Mapping[int, tuple[float, Attributes]], _options: CallbackOptions
+) -> Iterable[Observation]:
+    return [Observation(value, attributes) for value, attributes in dict(values).values()]

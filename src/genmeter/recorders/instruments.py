@@ -9,21 +9,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry.metrics import Observation
+
 from genmeter import catalogue as cat
 from genmeter.catalogue import Instrument, Kind
 from genmeter.events import Active, Call, Evaluation, Generation, Log, Metric, Sample
-from genmeter.recorders.cells import NO_SPAN, Batch
+from genmeter.recorders.cells import NO_SPAN, OVERFLOW, Batch, LabelSets
 from genmeter.recorders.custom import CustomInstruments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from opentelemetry.context import Context
-    from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
+    from opentelemetry.metrics import CallbackOptions, Histogram, Meter
 
     from genmeter.config import MonitorConfig
     from genmeter.events import Event, Reason
-    from genmeter.recorders.cells import Cell
+    from genmeter.recorders.cells import Attributes, Cell
 
     Observe = Callable[[CallbackOptions], Iterable[Observation]]
 
@@ -38,11 +40,12 @@ class _CallSeries:
     """The label sets that the calls of one model, step and so on share."""
 
     __slots__ = (
-        *("_base", "_batch", "_errors", "_finish_reasons", "_parts", "_retries", "_tokens"),
+        *("_base", "_batch", "_errors", "_finish_reasons", "_parts", "_retries", "_sets"),
+        *("_tokens", "histogram"),
         *("active", "cost", "failure", "input", "output", "success", "total", "unpriced"),
     )
 
-    def __init__(self, call: Call, phase: str, batch: Batch) -> None:
+    def __init__(self, call: Call, phase: str, batch: Batch, sets: LabelSets) -> None:
         base = {
             cat.OPERATION.key: call.operation,
             cat.PROVIDER.key: call.provider,
@@ -54,10 +57,13 @@ class _CallSeries:
         self._base = base
         self._tokens = {**base, cat.MODALITY.key: call.modality}
         self._batch = batch
-        self._errors: dict[str, dict[str, str]] = {}
+        self._sets = sets
+        self._errors: dict[str | None, Attributes] = {}
         self._finish_reasons: dict[str, Cell] = {}
         self._parts: dict[str, Cell] = {}
         self._retries: dict[str, Cell] = {}
+        # Both histograms of tokens have the same label sets, so one count stands for both.
+        self.histogram = sets.admit(cat.INPUT_TOKENS_PER_CALL.name, base)
         cell = batch.cell
         self.success = cell(cat.GENERATIONS.name, {**base, cat.OUTCOME.key: "success"})
         self.failure = cell(cat.GENERATIONS.name, {**base, cat.OUTCOME.key: "failure"})
@@ -68,13 +74,12 @@ class _CallSeries:
         self.cost = cell(cat.COST.name, base)
         self.unpriced = cell(cat.UNPRICED.name, base)
 
-    def attributes(self, error_type: str | None) -> dict[str, str]:
-        """Give the labels of the histograms, with the error's type where there is one."""
-        if error_type is None:
-            return self._base
+    def duration(self, error_type: str | None) -> Attributes:
+        """Give the labels of the duration, with the error's type where there is one."""
         attributes = self._errors.get(error_type)
         if attributes is None:
-            attributes = {**self._base, cat.ERROR_TYPE.key: error_type}
+            labels = {} if error_type is None else {cat.ERROR_TYPE.key: error_type}
+            attributes = self._sets.admit(cat.INFERENCE_DURATION.name, {**self._base, **labels})
             self._errors[error_type] = attributes
         return attributes
 
@@ -124,16 +129,25 @@ class InstrumentRecorder:
         self._prices = config.prices
         self._scales = dict(config.score_scales)
         self._limit = config.limits.combinations
-        self._batch = Batch(on_reject)
+        self._sets = LabelSets(config.limits.combinations)
+        self._batch = Batch(config.limits.combinations, on_reject)
         self._calls: dict[tuple[Call, str], _CallSeries] = {}
         self._cells: dict[tuple[str, ...], Cell] = {}
         self._last: dict[str, float] = {}
         self._touched = False
-        for row in cat.INSTRUMENTS:
-            if row.name in observe:
-                _observable(meter, row, observe[row.name])
         for row in _COUNTERS:
             self._batch.register(row.name, _counter(meter, row))
+        self._custom = CustomInstruments(config, self._batch, on_reject)
+        # Gauges are observed: a synchronous one of an SDK before 1.45 is gone at the next collection.
+        observed = {
+            **observe,
+            cat.LAST_GENERATION.name: self._observe_last,
+            cat.CUSTOM_VALUE.name: self._custom.observe_values,
+        }
+        for row in cat.INSTRUMENTS:
+            if row.name in observed:
+                _observable(meter, row, observed[row.name])
+        self._custom.create(meter)
         histograms = {
             row.name: _histogram(meter, row)
             for row in cat.INSTRUMENTS
@@ -146,10 +160,6 @@ class InstrumentRecorder:
         self._conversation_length = histograms[cat.CONVERSATION_LENGTH.name].record
         self._evaluation_duration = histograms[cat.EVALUATION_DURATION.name].record
         self._score = histograms[cat.SCORE.name].record
-        self._last_generation = _gauge(meter, cat.LAST_GENERATION)
-        self._custom = CustomInstruments(
-            meter, config, self._batch, _gauge(meter, cat.CUSTOM_VALUE), on_reject
-        )
         self._record: dict[type[Event], Callable[[Any], None]] = {
             Generation: self._generation,
             Evaluation: self._evaluation,
@@ -176,14 +186,11 @@ class InstrumentRecorder:
             return
         self._touched = False
         self._batch.flush()
-        self._custom.flush()
-        for model, time in self._last.items():
-            self._last_generation.set(time, {cat.MODEL.key: model}, NO_SPAN)
-        self._last.clear()
-        # Label sets past the reader's limit end in its overflow series; ours must not pile up.
-        if len(self._calls) + len(self._cells) > 2 * self._limit:
-            self._calls.clear()
-            self._cells.clear()
+
+    def _observe_last(self, _options: CallbackOptions) -> Iterable[Observation]:
+        return [
+            Observation(time, {cat.MODEL.key: model}) for model, time in self._last.copy().items()
+        ]
 
     def _generation(self, event: Generation) -> None:
         context = event.context or NO_SPAN
@@ -195,12 +202,12 @@ class InstrumentRecorder:
         series = self._series(event.call, "generation")
         (series.success if event.success else series.failure).add(1)
         if event.duration is not None:
-            self._duration(event.duration, series.attributes(event.error_type), context)
+            self._duration(event.duration, series.duration(event.error_type), context)
         if event.total_tokens is not None:
             if event.input_tokens is not None:
-                self._input(event.input_tokens, series.attributes(None), context)
+                self._input(event.input_tokens, series.histogram, context)
             if event.output_tokens is not None:
-                self._output(event.output_tokens, series.attributes(None), context)
+                self._output(event.output_tokens, series.histogram, context)
             self._tokens(series, event)
         self._ending(series, event)
 
@@ -219,7 +226,8 @@ class InstrumentRecorder:
             attributes = {cat.OUTCOME.key: "success" if event.success else "failure"}
             if event.error_type is not None:
                 attributes[cat.ERROR_TYPE.key] = event.error_type
-            self._conversation_duration(event.duration, attributes, context)
+            admitted = self._sets.admit(cat.CONVERSATION_DURATION.name, attributes)
+            self._conversation_duration(event.duration, admitted, context)
 
     def _tokens(self, series: _CallSeries, event: Generation | Evaluation) -> None:
         series.input.add(event.input_tokens or 0)
@@ -252,7 +260,8 @@ class InstrumentRecorder:
             attributes = {cat.EVALUATOR.key: evaluator}
             if event.error_type is not None:
                 attributes[cat.ERROR_TYPE.key] = event.error_type
-            self._evaluation_duration(event.duration, attributes, context)
+            admitted = self._sets.admit(cat.EVALUATION_DURATION.name, attributes)
+            self._evaluation_duration(event.duration, admitted, context)
         for score in event.scores:
             labels = (cat.SCORE_NAME, score.name), (cat.EVALUATOR, evaluator)
             self._cell(cat.SCORES_TOTAL, *labels).add(1)
@@ -261,7 +270,8 @@ class InstrumentRecorder:
             # The SDK's histograms drop what is negative with a warning each time.
             if low <= score.value <= high:
                 share = (score.value - low) / (high - low)
-                self._score(share, {label.key: value for label, value in labels}, context)
+                attributes = {label.key: value for label, value in labels}
+                self._score(share, self._sets.admit(cat.SCORE.name, attributes), context)
         if event.total_tokens is not None:
             self._tokens(self._series(event.call, "evaluation"), event)
 
@@ -280,7 +290,9 @@ class InstrumentRecorder:
     def _series(self, call: Call, phase: str) -> _CallSeries:
         series = self._calls.get((call, phase))
         if series is None:
-            series = self._calls[(call, phase)] = _CallSeries(call, phase, self._batch)
+            series = _CallSeries(call, phase, self._batch, self._sets)
+            if len(self._calls) < self._limit:
+                self._calls[(call, phase)] = series
             # Known at 0 from the first call on, so that rates see the first increase.
             for cell in (series.input, series.output, series.total):
                 cell.add(0)
@@ -293,8 +305,9 @@ class InstrumentRecorder:
         key = (row.name, *(value for _, value in labels))
         cell = self._cells.get(key)
         if cell is None:
-            attributes = {label.key: value for label, value in labels}
-            cell = self._cells[key] = self._batch.cell(row.name, attributes)
+            cell = self._batch.cell(row.name, {label.key: value for label, value in labels})
+            if cell.attributes is not OVERFLOW:
+                self._cells[key] = cell
         return cell
 
 
@@ -317,7 +330,3 @@ def _histogram(meter: Meter, row: Instrument) -> Histogram:
     return meter.create_histogram(
         row.name, row.unit, row.help, explicit_bucket_boundaries_advisory=row.bounds
     )
-
-
-def _gauge(meter: Meter, row: Instrument) -> Any:
-    return meter.create_gauge(row.name, row.unit, row.help)

@@ -8,7 +8,7 @@ import pytest
 from opentelemetry.context import Context  # noqa: TC002 - the double's own signature
 
 from genmeter.events import Reason
-from genmeter.recorders.cells import Batch
+from genmeter.recorders.cells import OVERFLOW, Batch, LabelSets
 
 
 class Counter:
@@ -42,7 +42,7 @@ def left_out() -> list[tuple[Reason, str, object]]:
 @pytest.fixture
 def batch(counter: Counter, left_out: list[tuple[Reason, str, object]]) -> Batch:
     """Return a batch that knows the counter as ``calls``."""
-    made = Batch(lambda *what: left_out.append(what))
+    made = Batch(3, lambda *what: left_out.append(what))
     made.register("calls", counter)
     return made
 
@@ -113,3 +113,27 @@ def test_what_is_taken_away_counts_towards_the_bound(
         cell.add(amount)
         batch.flush()
     assert [reason for reason, *_ in left_out] == [Reason.OVERFLOW]
+
+
+def test_label_sets_past_the_limit_share_one(batch: Batch, counter: Counter) -> None:
+    """Without a cap of ours an SDK before 1.45.2 keeps every label set for ever."""
+    for number in range(10):
+        batch.cell("calls", {"m": str(number)}).add(1)
+    batch.cell("calls", {"m": "0"}).add(1)
+    batch.flush()
+    expected = [
+        (2, {"m": "0"}),
+        (1, {"m": "1"}),
+        (1, {"m": "2"}),
+        (7, {"otel.metric.overflow": True}),
+    ]
+    assert counter.added == expected
+
+
+def test_a_histograms_label_sets_have_a_limit_too() -> None:
+    """Each instrument has its own count, and a known set stays known."""
+    sets = LabelSets(1)
+    first = sets.admit("a", {"m": "x"})
+    assert sets.admit("a", {"m": "x"}) is first
+    assert sets.admit("a", {"m": "y"}) is OVERFLOW
+    assert sets.admit("b", {"m": "y"}) == {"m": "y"}

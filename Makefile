@@ -50,8 +50,8 @@ stack: $(VENV)/.test $(VENV)/.example ## Run the tests against real servers and 
 example: $(VENV)/.demo $(VENV)/.example ## Run a real AfterImage job that genmeter watches
 	@$(BIN)/python examples/afterimage_job.py $(ARGS)
 
-bench: $(VENV)/.test $(VENV)/.example ## Run the benchmarks, which print ratios
-	@set -e; for script in benchmarks/[!_]*.py; do $(BIN)/python "$$script" $(ARGS); done
+bench: $(VENV)/.test $(VENV)/.example ## Run every benchmark: tables of ratios, and the aims
+	@$(BIN)/python benchmarks $(ARGS)
 
 constraints: ## Resolve everything anew into constraints.txt, in an environment thrown away after
 	@rm -rf build/constraints

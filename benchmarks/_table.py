@@ -1,4 +1,4 @@
-"""What a benchmark measured, and the table of ratios that it prints."""
+"""What a benchmark measured, the table of ratios that it prints, and the aims it is held to."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Row", "print_table"]
+__all__ = ["Aim", "Row", "at_most", "figure_of", "ours_to", "print_aims", "print_table"]
 
-_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+_UNITS = {
+    "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")),
+    "B": ((2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")),
+}
 
 
 class Row(NamedTuple):
@@ -19,12 +22,54 @@ class Row(NamedTuple):
     Attributes:
         group: What was measured; the rows of a group stand together and are compared.
         subject: Whose figure it is; the first of a group is what the others are compared with.
-        seconds: The least time of several runs.
+        figure: What was measured, such as the least time of several runs.
+        unit: ``s`` or ``B`` (bytes).
+        ratio: How many times the first one's it is; None where that follows from the figures.
     """
 
     group: str
     subject: str
-    seconds: float
+    figure: float
+    unit: str = "s"
+    ratio: float | None = None
+
+
+class Aim(NamedTuple):
+    """Something that the project set out to reach.
+
+    Attributes:
+        promise: What was to be reached, with its number.
+        reached: What was measured.
+        holds: Whether that is as good as promised.
+    """
+
+    promise: str
+    reached: str
+    holds: bool
+
+
+def figure_of(rows: Iterable[Row], group: str, subject: str) -> float:
+    """Look up the figure of one row."""
+    return next(row.figure for row in rows if (row.group, row.subject) == (group, subject))
+
+
+def ours_to(rows: Iterable[Row], group: str, subject: str) -> float:
+    """Give the ratio of the group's first figure to another one."""
+    members = [row for row in rows if row.group == group]
+    other = next(row for row in members if row.subject == subject)
+    return 1 / _ratio(other, members[0].figure)
+
+
+def at_most(promise: str, figure: float, limit: float, unit: str = "") -> Aim:
+    """Judge a figure that must not be larger than a limit.
+
+    Args:
+        promise: What was to be reached.
+        figure: What was measured.
+        limit: In the same unit.
+        unit: As :class:`Row` has it; empty for a plain number.
+    """
+    return Aim(promise, _spell(figure, unit), figure <= limit)
 
 
 def print_table(rows: Iterable[Row]) -> None:
@@ -33,10 +78,25 @@ def print_table(rows: Iterable[Row]) -> None:
         print(f"\n{group}")
         first: float | None = None
         for row in members:
-            first = first or row.seconds
-            print(f"  {row.subject:<52}{_spell(row.seconds):>12}{row.seconds / first:>9.2f}x")
+            first = first or row.figure
+            spelt = _spell(row.figure, row.unit)
+            print(f"  {row.subject:<52}{spelt:>12}{_ratio(row, first):>9.2f}x", flush=True)
 
 
-def _spell(seconds: float) -> str:
-    scale, unit = next((pair for pair in _UNITS if seconds >= pair[0]), _UNITS[-1])
-    return f"{seconds / scale:.3g} {unit}"
+def print_aims(aims: Iterable[Aim]) -> None:
+    """Print each aim, what was measured, and whether that reaches it."""
+    print("\nAims")
+    for aim in aims:
+        print(f"  {aim.promise:<64}{aim.reached:>10}  {'reached' if aim.holds else 'NOT reached'}")
+
+
+def _ratio(row: Row, first: float) -> float:
+    return row.figure / first if row.ratio is None else row.ratio
+
+
+def _spell(figure: float, unit: str) -> str:
+    if unit not in _UNITS:
+        return f"{figure:.3g}"
+    units = _UNITS[unit]
+    scale, name = next((pair for pair in units if figure >= pair[0]), units[-1])
+    return f"{figure / scale:.3g} {name}"

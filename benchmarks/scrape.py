@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import time
+from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from _measure import seconds, side_by_side
+from _table import Aim, Row, at_most, ours_to, print_aims, print_table
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -15,15 +15,16 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 
 from genmeter.outputs.prometheus import PrometheusReader
 
-sys.path.insert(0, str(Path(__file__).parent))
-from _table import Row, print_table
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from opentelemetry.sdk.metrics.export import MetricReader
 
 LABEL_SETS = (10, 100, 1000)
+ROUNDS = 7
+GROUP = "A scrape of {:,} label sets of six instruments"
+OURS = "genmeter, Prometheus text"
+UPSTREAM = "opentelemetry-exporter-prometheus, Prometheus text"
 BOUNDS = [0.01 * 2**i for i in range(14)] + [163.84, 327.68]
 COUNTERS = ("generations", "tokens.input", "tokens.output")
 HISTOGRAMS = ("duration", "ttft")
@@ -80,19 +81,8 @@ def fill_prometheus_client(registry: CollectorRegistry, sets: list[dict[str, str
             histogram.labels(*values).observe(0.02 * (index + 1))
 
 
-def least(call: Callable[[], object], repeat: int) -> float:
-    """Return the least time of so many calls, in seconds; one more call warms up."""
-    call()
-    times = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-def run(repeat: int) -> list[Row]:
-    """Measure every way to a page, each the least of ``repeat`` scrapes."""
+def run() -> list[Row]:
+    """Measure every way to a page, each the least of so many scrapes."""
     rows = []
     for count in LABEL_SETS:
         sets = attribute_sets(count)
@@ -104,29 +94,39 @@ def run(repeat: int) -> list[Row]:
         upstream_reader = PrometheusMetricReader(registry=upstream)
         providers = [fill_sdk(reader, sets), fill_sdk(upstream_reader, sets)]
         fill_prometheus_client(plain, sets)
-        ways: list[tuple[str, Callable[[], object]]] = [
-            ("genmeter, Prometheus text", lambda reader=reader: reader.render(False)),
-            ("genmeter, OpenMetrics", lambda reader=reader: reader.render(True)),
-            ("the SDK's collection alone", reader.collect),
-            (
-                "genmeter's collector, prometheus_client",
-                lambda registry=through_client: generate_openmetrics(registry),
+        ways: dict[str, Callable[[], object]] = {
+            OURS: partial(reader.render, False),
+            "genmeter, OpenMetrics": partial(reader.render, True),
+            "the SDK's collection alone": reader.collect,
+            "genmeter's collector, prometheus_client": partial(
+                generate_openmetrics, through_client
             ),
-            (
-                "opentelemetry-exporter-prometheus, Prometheus text",
-                lambda registry=upstream: generate_latest(registry),
-            ),
-            (
-                "prometheus_client's own instruments, Prometheus text",
-                lambda registry=plain: generate_latest(registry),
-            ),
+            UPSTREAM: partial(generate_latest, upstream),
+            "prometheus_client's own instruments, Prometheus text": partial(generate_latest, plain),
+        }
+        timed = {name: partial(seconds, way) for name, way in ways.items()}
+        rows += [
+            Row(GROUP.format(count), name, each.least, ratio=each.ratio)
+            for name, each in side_by_side(timed, ROUNDS).items()
         ]
-        group = f"A scrape of {count:,} label sets of six instruments"
-        rows += [Row(group, subject, least(call, repeat)) for subject, call in ways]
         for provider in providers:
             provider.shutdown()
     return rows
 
 
+def aims(rows: list[Row]) -> list[Aim]:
+    """Judge the figures."""
+    return [
+        at_most(
+            f"a scrape of {count:,} label sets: at most 1/3 of upstream's time",
+            ours_to(rows, GROUP.format(count), UPSTREAM),
+            1 / 3,
+        )
+        for count in LABEL_SETS
+    ]
+
+
 if __name__ == "__main__":
-    print_table(run(repeat=7))
+    measured = run()
+    print_table(measured)
+    print_aims(aims(measured))

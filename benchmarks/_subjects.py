@@ -1,0 +1,282 @@
+"""Whose cost is measured: the same generations, told in each subject's own way."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from afterimage.monitoring import GenerationMonitor as AfterImageMonitor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.resources import Resource
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from genmeter import GenerationMonitor, HistoryConfig, MonitorConfig
+from genmeter import catalogue as cat
+from genmeter.outputs.prometheus import PrometheusReader
+from genmeter.testing import fresh_runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from opentelemetry.sdk.metrics.export import MetricReader
+
+    from genmeter.catalogue import Instrument
+
+__all__ = [
+    "AFTERIMAGE",
+    "AFTERIMAGE_NO_FILES",
+    "DIRECT",
+    "OURS",
+    "PROMETHEUS",
+    "AfterImage",
+    "DirectSdk",
+    "Event",
+    "Ours",
+    "PrometheusClient",
+    "Subject",
+    "events",
+]
+
+OURS = "genmeter"
+AFTERIMAGE = "AfterImage's monitor"
+AFTERIMAGE_NO_FILES = "AfterImage's monitor, handlers that do nothing"
+DIRECT = "OpenTelemetry SDK, the same records at once"
+PROMETHEUS = "prometheus_client, the same instruments"
+
+_HISTOGRAMS = (cat.INFERENCE_DURATION, cat.INPUT_TOKENS_PER_CALL, cat.OUTPUT_TOKENS_PER_CALL)
+_COUNTERS = (
+    *(cat.GENERATIONS, cat.INPUT_TOKENS, cat.OUTPUT_TOKENS, cat.TOTAL_TOKENS),
+    cat.FINISH_REASONS,
+)
+
+
+class Event(NamedTuple):
+    """A typical generation."""
+
+    duration: float
+    prompt: int
+    completion: int
+    model: str
+    step: str
+
+
+def events(count: int, models: int = 2) -> list[Event]:
+    """Make generations of so many models and three steps."""
+    return [
+        Event(
+            0.2 + index % 97 * 0.05,
+            200 + index % 1009,
+            50 + index % 503,
+            f"organisation/model-{index % models}",
+            f"step-{index % 3}",
+        )
+        for index in range(count)
+    ]
+
+
+class Subject(Protocol):
+    """Something that generations can be told to."""
+
+    def tell(self, told: Sequence[Event]) -> None:
+        """Tell the generations, on the caller's path."""
+
+    def settle(self) -> None:
+        """Wait until what was told is where reads and scrapes find it."""
+
+    def close(self) -> None:
+        """End its threads and remove its files."""
+
+
+class Ours:
+    """Our monitor, with its own thread.
+
+    Args:
+        two_readers: Whether a second reader, as an OTLP push has it, collects too.
+        no_readers: Whether nothing reads the instruments; for benchmarks of the history alone.
+        capacity: Events that its history keeps.
+    """
+
+    def __init__(
+        self, *, two_readers: bool = False, no_readers: bool = False, capacity: int = 100_000
+    ) -> None:
+        self._closing = ExitStack()
+        self._closing.enter_context(fresh_runtime())
+        config = MonitorConfig(
+            meter_provider=_provider([] if no_readers else _readers(two_readers)),
+            provider="openai",
+            history=HistoryConfig(capacity=capacity),
+        )
+        self.monitor = self._closing.enter_context(GenerationMonitor(config=config))
+
+    def tell(self, told: Sequence[Event]) -> None:
+        """Call ``track_generation`` as AfterImage's generators do."""
+        _track(self.monitor, told)
+
+    def settle(self) -> None:
+        """Drain."""
+        self.monitor.flush(timeout=60)
+
+    def close(self) -> None:
+        """Shut the monitor down."""
+        self._closing.close()
+
+
+class AfterImage:
+    """AfterImage's monitor, whose worker takes the metrics from a queue.
+
+    Args:
+        with_files: Whether its handlers write files, as they do unless the caller gives others.
+        with_workers: Whether its threads run; without them the queue is only emptied.
+    """
+
+    def __init__(self, *, with_files: bool = True, with_workers: bool = True) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="genmeter-bench-")
+        handlers: dict[str, Any] = {}
+        if not with_files:
+            handlers = {"metric_handlers": [_Nothing()], "log_handlers": [_Nothing()]}
+        self.monitor = AfterImageMonitor(self._folder.name, metrics_interval=0, **handlers)
+        self._with_workers = with_workers
+        if not with_workers:
+            self.monitor.shutdown()
+
+    def tell(self, told: Sequence[Event]) -> None:
+        """Call ``track_generation`` as AfterImage's generators do."""
+        _track(self.monitor, told)
+
+    def settle(self) -> None:
+        """Wait for its workers."""
+        queues = self.monitor.metric_queue, self.monitor.log_queue
+        if not self._with_workers:
+            for each in queues:
+                each.queue.clear()
+        while not all(each.empty() for each in queues):
+            time.sleep(0.001)
+        time.sleep(0.001)  # the last one was taken from its queue, but may be under way
+
+    def close(self) -> None:
+        """Shut it down, and remove its files."""
+        self.monitor.shutdown()
+        self._folder.cleanup()
+
+
+class DirectSdk:
+    """The records that ours ends in, made one by one where the call is made.
+
+    Args:
+        two_readers: Whether a second reader collects too.
+    """
+
+    def __init__(self, *, two_readers: bool = False) -> None:
+        self._provider = _provider(_readers(two_readers))
+        meter = self._provider.get_meter("benchmark")
+        self._histograms = [
+            meter.create_histogram(
+                row.name, row.unit, row.help, explicit_bucket_boundaries_advisory=row.bounds
+            )
+            for row in _HISTOGRAMS
+        ]
+        self._counters = [meter.create_counter(row.name, row.unit, row.help) for row in _COUNTERS]
+
+    def tell(self, told: Sequence[Event]) -> None:
+        """Make the eight records of each generation."""
+        duration, input_size, output_size = self._histograms
+        outcomes, input_tokens, output_tokens, total, reasons = self._counters
+        for event in told:
+            base = {
+                "gen_ai.operation.name": "chat",
+                "gen_ai.provider.name": "openai",
+                "gen_ai.request.model": event.model,
+                "genmeter.phase": "generation",
+                "genmeter.step": event.step,
+            }
+            tokens = {**base, "gen_ai.token.modality": "unknown"}
+            duration.record(event.duration, base)
+            input_size.record(event.prompt, base)
+            output_size.record(event.completion, base)
+            outcomes.add(1, {**base, "genmeter.outcome": "success"})
+            input_tokens.add(event.prompt, tokens)
+            output_tokens.add(event.completion, tokens)
+            total.add(event.prompt + event.completion, base)
+            reasons.add(1, {**base, "genmeter.finish_reason": "stop"})
+
+    def settle(self) -> None:
+        """Do nothing: what was told is there."""
+
+    def close(self) -> None:
+        """Shut the provider down."""
+        self._provider.shutdown()
+
+
+class PrometheusClient:
+    """The same instruments as prometheus_client's own, without OpenTelemetry."""
+
+    def __init__(self) -> None:
+        registry = CollectorRegistry()
+        self._histograms = [
+            Histogram(row.prometheus, row.help, _names(row), registry=registry, buckets=row.bounds)
+            for row in _HISTOGRAMS
+        ]
+        self._counters = [
+            Counter(row.prometheus, row.help, _names(row), registry=registry) for row in _COUNTERS
+        ]
+
+    def tell(self, told: Sequence[Event]) -> None:
+        """Make the eight records of each generation."""
+        duration, input_size, output_size = self._histograms
+        outcomes, input_tokens, output_tokens, total, reasons = self._counters
+        for event in told:
+            base = "chat", "openai", event.model, event.step, "generation"
+            duration.labels(*base).observe(event.duration)
+            input_size.labels(*base).observe(event.prompt)
+            output_size.labels(*base).observe(event.completion)
+            outcomes.labels(*base, "success").inc()
+            input_tokens.labels(*base, "unknown").inc(event.prompt)
+            output_tokens.labels(*base, "unknown").inc(event.completion)
+            total.labels(*base).inc(event.prompt + event.completion)
+            reasons.labels(*base, "stop").inc()
+
+    def settle(self) -> None:
+        """Do nothing: what was told is there."""
+
+    def close(self) -> None:
+        """Do nothing: there is neither a thread nor a file."""
+
+
+class _Nothing:
+    """Handlers that do nothing."""
+
+    def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
+        """Let the metric go."""
+
+    def handle_log(self, message: dict[str, Any]) -> None:
+        """Let the record go."""
+
+
+def _track(monitor: Any, told: Iterable[Event]) -> None:
+    for event in told:
+        monitor.track_generation(
+            event.duration,
+            True,
+            prompt_token_count=event.prompt,
+            completion_token_count=event.completion,
+            total_token_count=event.prompt + event.completion,
+            model_name=event.model,
+            finish_reason="stop",
+            metadata={"operation": event.step},
+        )
+
+
+def _readers(two: bool) -> list[MetricReader]:
+    return [PrometheusReader(), InMemoryMetricReader()] if two else [PrometheusReader()]
+
+
+def _provider(readers: list[MetricReader]) -> MeterProvider:
+    return MeterProvider(metric_readers=readers, resource=Resource({}), shutdown_on_exit=False)
+
+
+def _names(row: Instrument) -> list[str]:
+    # prometheus_client has no label that is absent on success.
+    return [label.key.replace(".", "_") for label in row.labels if label is not cat.ERROR_TYPE]

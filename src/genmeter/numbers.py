@@ -7,6 +7,8 @@ import operator
 from enum import Enum
 from typing import Any
 
+import numpy as np
+
 from genmeter.events import Reason
 
 __all__ = [
@@ -51,7 +53,7 @@ def to_number(value: Any) -> float:
             value = value.value
         if isinstance(value, str | bytes | bytearray | memoryview):
             raise Rejected(Reason.NOT_A_NUMBER)
-        if isinstance(value, int):
+        if isinstance(value, int | np.bool_):
             return int(value)
         return _index_or_float(value)
     except Rejected:
@@ -84,7 +86,7 @@ def _index_or_float(value: Any) -> float:
         try:
             return operator.index(value)
         except TypeError:
-            pass  # NumPy's bool and arrays have the method and refuse to use it
+            pass  # NumPy's arrays have the method and refuse to use it
     if getattr(value, "ndim", 0):
         raise Rejected(Reason.NOT_A_NUMBER)
     return float(value)

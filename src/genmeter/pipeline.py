@@ -96,6 +96,7 @@ class Pipeline:
 
     def _reset_thread_state(self) -> None:
         self.is_running = False
+        self._wants_thread = False
         self.lock = DrainLock()
         self._thread: threading.Thread | None = None
         # Released to wake the thread: a release never waits, so a signal handler may do it.
@@ -118,6 +119,7 @@ class Pipeline:
             self._drain_in_passing(sys.maxsize)
             self.notices.tell()
             return
+        self._wants_thread = True
         if not self.is_running:
             self.start()
         waiting = len(self.inbox)
@@ -176,6 +178,8 @@ class Pipeline:
         """
         if self.lock.is_inside:
             return function()
+        if self._wants_thread and not self.is_running:
+            self.start()
         if not self._may_hold_lock():
             return self._ask(function, timeout)
         return self.lock.call(lambda: self._read(function), timeout)
@@ -198,10 +202,13 @@ class Pipeline:
         self._recorders.pop(recorder, None)
 
     def _may_hold_lock(self) -> bool:
-        if threading.get_ident() != threading.main_thread().ident or self.lock.is_mine:
-            return True
-        thread = self._thread
-        return not (self.is_running and thread is not None and thread.is_alive())
+        # Not Thread.is_alive(), which an exception of a signal handler can make lie for ever.
+        return (
+            not self.is_running
+            or threading.get_ident() != threading.main_thread().ident
+            or self.lock.is_mine
+            or sys.is_finalizing()
+        )
 
     def _ask(self, function: Callable[[], _T], timeout: float | None) -> _T:
         request = Request(function)
@@ -294,10 +301,7 @@ class Pipeline:
     # --- the thread ----------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the pipeline's thread, if it does not run yet; never raises, takes no lock.
-
-        Where two threads (or a thread and its signal handler) start one each, the later one stays.
-        """
+        """Start the pipeline's thread, if it does not run yet; of two that start, one stays."""
         if self.is_running:
             return
         before = self._thread
@@ -343,24 +347,28 @@ class Pipeline:
     def _loop(self) -> None:
         me = threading.current_thread()
         wake = self._wake
-        while self._thread is me:
-            try:
+        try:
+            while self._thread is me:
+                self.is_running = True  # also where an exception cut start() short
                 self._turn()
-            except Exception as error:
-                self._report_defect("the drain", error)
-            wake.acquire(timeout=_INTERVAL)
-            self._is_rung = False
+                wake.acquire(timeout=_INTERVAL)
+                self._is_rung = False
+        finally:
+            if self._thread in (me, None):
+                self.is_running = False
 
     def _turn(self) -> None:
-        self._serve()
-        if self.inbox:
+        try:
+            self._serve()
             while self.inbox:
                 self.lock.call(lambda: self._drain(SLICE), None)
                 time.sleep(0)
                 self._serve()
                 self.notices.tell_aside()
             self.lock.call(self._flush, None)
-        self.notices.tell_aside()
+            self.notices.tell_aside()
+        except Exception as error:
+            self._report_defect("the drain", error)
 
     def _serve(self) -> None:
         while self._requests:

@@ -124,6 +124,10 @@ def _refuse(thread: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
 
+def _interrupt(thread: threading.Thread) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.fixture
 def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no thread be started."""
@@ -389,19 +393,48 @@ def test_an_endless_time_out_is_no_error(bench: Bench) -> None:
     assert bench.read(timeout=1e12) == 1
 
 
-def test_a_read_outlives_the_thread_that_should_answer(bench: Bench) -> None:
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_read_outlives_the_thread_that_should_answer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where the pipeline's thread is gone while it is asked, the main thread reads by itself."""
+    bench.run_thread()
+    turn = bench.pipeline._turn
 
-    class Dying:
-        alive = iter([True, False])
+    def die() -> None:
+        raise SystemExit
 
-        def is_alive(self) -> bool:
-            return next(self.alive, False)
-
-    bench.pipeline._thread = Dying()  # type: ignore[assignment]
-    bench.pipeline.is_running = True
+    monkeypatch.setattr(module, "_POLL", 0.01)
+    monkeypatch.setattr(bench.pipeline, "_turn", die)
     bench.append()
-    assert bench.read() == 1
+    assert bench.read(timeout=PATIENCE) == 1
+    assert not bench.pipeline.is_running
+    monkeypatch.setattr(bench.pipeline, "_turn", turn)
+    bench.tell()
+    assert bench.pipeline.is_running
+    assert bench.pipeline.run(lambda: threading.current_thread().name) == "genmeter"
+
+
+def test_at_the_very_end_of_the_interpreter_a_read_asks_nobody(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where daemon threads are frozen already, the main thread reads by itself."""
+    bench.run_thread()
+    bench.append()
+    monkeypatch.setattr(module.sys, "is_finalizing", lambda: True)
+    assert bench.pipeline.run(lambda: threading.current_thread().name) == "MainThread"
+
+
+def test_an_interrupt_of_the_first_call_leaves_the_drain_to_the_thread(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an exception cut the start of the thread short, a read makes up for it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            bench.tell()
+    assert bench.pipeline.run(lambda: threading.current_thread().name) == "genmeter"
+    assert bench.recorded == 1
 
 
 def test_a_long_answer_is_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -609,16 +642,16 @@ def test_a_defect_of_the_thread_itself_does_not_end_it(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever a turn of the thread raises is counted, and the next turn comes."""
-    turn = bench.pipeline._turn
+    serve = bench.pipeline._serve
     turns = iter([RuntimeError("a defect")])
 
     def fail_once() -> None:
         for error in turns:
             raise error
-        turn()
+        serve()
 
     monkeypatch.setattr(module, "_INTERVAL", 0.01)
-    monkeypatch.setattr(bench.pipeline, "_turn", fail_once)
+    monkeypatch.setattr(bench.pipeline, "_serve", fail_once)
     bench.tell()
     assert eventually(lambda: bench.recorded == 1)
     assert bench.rejected == {"internal": 1}

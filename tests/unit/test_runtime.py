@@ -256,9 +256,10 @@ def test_the_global_provider_is_one_also_where_it_is_set_late(
     stand_in = _ProxyMeterProvider()
     provider, reader = foreign()
     monkeypatch.setattr(otel_metrics, "get_meter_provider", lambda: stand_in)
-    early = told(monitor_of(meter_provider="global"))
+    early = monitor_of(meter_provider="global")
     stand_in.on_set_meter_provider(provider)
     monkeypatch.setattr(otel_metrics, "get_meter_provider", lambda: provider)
+    told(early)
     told(monitor_of(meter_provider="global"))
     page = reader.render(openmetrics=False).decode()
     assert value(page, "genmeter_generations_total") == 2

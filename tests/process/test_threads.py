@@ -1,0 +1,275 @@
+"""Many threads, many tasks and signal handlers: nothing is lost and nothing is half done."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig
+from genmeter.testing import fresh_runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from genmeter.runtime import Runtime
+
+PATIENCE = 100.0
+"""Seconds after which something hangs."""
+
+
+@pytest.fixture
+def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
+    """Give a runtime whose monitors listen nowhere."""
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "prometheus")
+    with fresh_runtime() as fresh:
+        yield fresh
+
+
+@pytest.fixture
+def monitor(process: Runtime) -> Iterator[GenerationMonitor]:
+    """Give a monitor with a history that holds what these tests tell."""
+    config = MonitorConfig(endpoint=EndpointConfig(enabled=False))
+    with GenerationMonitor(config=config) as made:
+        yield made
+
+
+def totals(process: Runtime) -> dict[str, float]:
+    """Sum each series of the page."""
+    found: dict[str, float] = {}
+    page = process.render(openmetrics=False).decode()
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            found[sample.name] = found.get(sample.name, 0) + sample.value
+    return found
+
+
+def in_threads(count: int, function: Callable[[int], Any]) -> None:
+    """Call a function with the number of each thread, all at once; raise what one of them raises."""
+    start = threading.Barrier(count)
+    errors: list[BaseException] = []
+
+    def run(number: int) -> None:
+        try:
+            start.wait(PATIENCE)
+            function(number)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    if errors:
+        raise errors[0]
+
+
+def test_sixteen_threads_lose_nothing(process: Runtime, monitor: GenerationMonitor) -> None:
+    """What 16 threads tell in 80,000 calls is in the report and on the page, exactly."""
+
+    def tell(number: int) -> None:
+        for call in range(5_000):
+            monitor.track_generation(
+                0.1,
+                call % 5 != 0,
+                model_name=f"m{number % 4}",
+                prompt_token_count=3,
+                completion_token_count=number,
+            )
+
+    in_threads(16, tell)
+    report = monitor.get_total_token_usage()
+    assert report.total_prompt_tokens == 240_000
+    assert report.total_completion_tokens == 5_000 * sum(range(16))
+    assert [usage.prompt_tokens for usage in report.by_model] == [60_000] * 4
+    assert monitor.get_metrics("success_rate", None)["count"] == 80_000
+    found = totals(process)
+    assert found["genmeter_generations_total"] == 80_000
+    assert found["gen_ai_client_inference_duration_seconds_count"] == 80_000
+    assert found["gen_ai_client_inference_usage_input_tokens_total"] == 240_000
+    assert found["genmeter_monitor_events_total"] == 80_000
+    assert process.tallies.rejected == {}
+
+
+async def test_asyncio_tasks_lose_nothing(process: Runtime, monitor: GenerationMonitor) -> None:
+    """Tasks that interleave at every call are counted one by one, and none stays active."""
+
+    async def job(number: int) -> None:
+        for call in range(100):
+            async with monitor.generation(model="m", step=f"s{number % 3}") as handle:
+                await asyncio.sleep(0)
+                handle.usage(prompt_token_count=2, completion_token_count=1)
+                if call % 4 == 0:
+                    handle.fail("refused")
+            monitor.record_sample(call % 2 == 0)
+            assert monitor.get_metrics("generation_time", None)["count"] > call
+
+    await asyncio.gather(*(job(number) for number in range(20)))
+    assert monitor.get_total_token_usage().total_tokens == 6_000
+    assert monitor.get_metrics("error_rate", None)["mean"] == 0.25
+    found = totals(process)
+    assert found["genmeter_generations_total"] == 2_000
+    assert found["genmeter_samples_total"] == 2_000
+    assert found["genmeter_generations_active"] == 0
+
+
+def test_reads_of_several_threads_are_exact_while_others_write(
+    process: Runtime, monitor: GenerationMonitor
+) -> None:
+    """Each thread finds all that it told itself, totals never fall, and the end is exact."""
+    calls = 1_500
+
+    def tell(number: int) -> None:
+        seen = 0
+        for call in range(1, calls + 1):
+            monitor.track_generation(0.1, True, model_name=f"m{number}", prompt_token_count=1)
+            if call % 50 == 0:
+                report = monitor.get_total_token_usage()
+                own = {usage.model_name: usage.prompt_tokens for usage in report.by_model}
+                assert own[f"m{number}"] == call
+                assert report.total_tokens >= seen
+                seen = report.total_tokens
+                assert totals(process)["genmeter_generations_total"] >= seen
+
+    in_threads(6, tell)
+    assert monitor.get_total_token_usage().total_tokens == 6 * calls
+    assert totals(process)["genmeter_generations_total"] == 6 * calls
+
+
+def test_the_first_events_of_many_threads_start_one_pipeline(
+    process: Runtime, monitor: GenerationMonitor
+) -> None:
+    """Threads that all tell the first event leave one thread of the pipeline and lose nothing."""
+    in_threads(16, lambda number: monitor.track_generation(0.1, True, prompt_token_count=number))
+    assert monitor.get_total_token_usage().total_tokens == sum(range(16))
+    pipeline = process.require_pipeline()
+    assert pipeline.is_running
+    assert pipeline._thread is not None
+    assert pipeline._thread.is_alive()
+
+
+def test_monitors_come_and_go_in_many_threads(process: Runtime) -> None:
+    """Monitors that threads make, use and end at one time are all in the process's report."""
+    config = MonitorConfig(endpoint=EndpointConfig(enabled=False))
+
+    def use(number: int) -> None:
+        for _ in range(10):
+            with GenerationMonitor(config=config) as monitor:
+                monitor.track_generation(0.1, True, model_name="m", prompt_token_count=1)
+                assert monitor.get_total_token_usage().total_tokens == 1
+
+    in_threads(8, use)
+    assert process.token_usage(None).total_tokens == 80
+
+
+@contextmanager
+def storm(handler: Callable[[], None], interval: float) -> Iterator[None]:
+    """Have the main thread interrupted again and again."""
+    before = signal.signal(signal.SIGALRM, lambda number, frame: handler())
+    signal.setitimer(signal.ITIMER_REAL, interval, interval)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class Interrupts:
+    """A storm of KeyboardInterrupts, each of which hits the job's own code only."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._is_open = False
+
+    def strike(self) -> None:
+        """Interrupt what the job does, if it does anything."""
+        if self._is_open:
+            self.count += 1
+            raise KeyboardInterrupt
+
+    def call(self, function: Callable[[], Any]) -> None:
+        """Call a function that may be interrupted."""
+        try:
+            self._is_open = True
+            function()
+            self._is_open = False
+        except KeyboardInterrupt:
+            pass
+        finally:
+            self._is_open = False
+
+
+def test_a_storm_of_interrupts_leaves_totals_that_agree(
+    process: Runtime, monitor: GenerationMonitor
+) -> None:
+    """Whatever a KeyboardInterrupt cuts short, history and counters hold the same calls."""
+    interrupts = Interrupts()
+    calls = 0
+
+    def job() -> None:
+        nonlocal calls
+        for _ in range(20):
+            calls += 1
+            monitor.track_generation(0.1, True, model_name="m", prompt_token_count=1)
+        monitor.get_total_token_usage()
+        monitor.get_metrics("generation_time", None)
+
+    deadline = time.monotonic() + PATIENCE
+    gc.disable()  # an interrupt of a finalizer would reach nobody
+    with storm(interrupts.strike, 0.0013):
+        while interrupts.count < 300 and time.monotonic() < deadline:
+            interrupts.call(job)
+    gc.enable()
+    assert interrupts.count >= 300
+    told = monitor.get_total_token_usage().total_tokens
+    found = totals(process)
+    assert found["gen_ai_client_inference_usage_input_tokens_total"] == told
+    assert found["genmeter_generations_total"] == told
+    assert monitor.get_metrics("success_rate", None)["count"] == told
+    # An interrupt between the job's own count and the append costs that call, and no other one.
+    assert calls - interrupts.count <= told <= calls
+
+
+def test_a_signal_handler_may_tell_and_read_at_any_time(
+    process: Runtime, monitor: GenerationMonitor
+) -> None:
+    """A handler that tells and reads, in the middle of the same in the main thread, loses nothing."""
+    handled = depth = 0
+
+    def handle() -> None:
+        nonlocal handled, depth
+        if depth == 3:
+            return
+        depth += 1
+        monitor.track_generation(0.1, True, model_name="handler", prompt_token_count=1)
+        handled += 1
+        mine = handled  # the handler may be interrupted by itself
+        report = monitor.get_total_token_usage()
+        own = {usage.model_name: usage.prompt_tokens for usage in report.by_model}
+        assert own["handler"] >= mine
+        depth -= 1
+
+    calls = 0
+    deadline = time.monotonic() + PATIENCE
+    with storm(handle, 0.002):
+        while handled < 300 and time.monotonic() < deadline:
+            for _ in range(50):
+                calls += 1
+                monitor.track_generation(0.1, True, model_name="job", prompt_token_count=1)
+            monitor.get_total_token_usage()
+    report = monitor.get_total_token_usage()
+    assert handled >= 300
+    assert {usage.model_name: usage.prompt_tokens for usage in report.by_model} == {
+        "handler": handled,
+        "job": calls,
+    }
+    assert totals(process)["genmeter_generations_total"] == calls + handled

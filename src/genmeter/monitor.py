@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-import math
-import os
-import threading
-import time
 import weakref
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from opentelemetry.context import get_current
-from opentelemetry.trace import get_current_span
-
 from genmeter import runtime
+from genmeter.arguments import (
+    check_callable,
+    check_seconds,
+    check_thresholds,
+    log_folder,
+    start_of,
+)
 from genmeter.config import MonitorConfig
 from genmeter.errors import ConfigError, ExportError
-from genmeter.events import Raw, Reason
-from genmeter.generation import GenerationHandle
 from genmeter.labels import safe_text
 from genmeter.outputs import plots
 from genmeter.outputs.apps import make_asgi_app, make_wsgi_app
 from genmeter.outputs.tokens import report_of
 from genmeter.periodic import Periodic
-from genmeter.pipeline import WAKE
+from genmeter.telling import Telling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from wsgiref.types import WSGIApplication
 
     from matplotlib.figure import Figure
-    from opentelemetry.context import Context
 
     from genmeter.outputs.apps import ASGIApplication
     from genmeter.outputs.tokens import TokenUsageReport
@@ -43,12 +39,9 @@ if TYPE_CHECKING:
 __all__ = ["GenerationMonitor", "process_token_usage"]
 
 _logger = logging.getLogger("genmeter")
-_now = time.time
-_numbers = itertools.count(1)  # of the monitors of this process
-_GENERATION = Raw.GENERATION
 
 
-class GenerationMonitor:
+class GenerationMonitor(Telling):
     """Counts what a generation job does, for Prometheus, OTLP and the job itself.
 
     Takes the place of AfterImage's class of the same name: same names, same arguments, same
@@ -104,10 +97,10 @@ class GenerationMonitor:
         token_usage_callback_interval_seconds: float = 60.0,
         config: MonitorConfig | None = None,
     ) -> None:
-        _check_seconds("shutdown_timeout", shutdown_timeout, least=0)
+        check_seconds("shutdown_timeout", shutdown_timeout, least=0)
         if token_usage_callback is not None:
-            _check_callable("token_usage_callback", token_usage_callback)
-            _check_seconds(
+            check_callable("token_usage_callback", token_usage_callback)
+            check_seconds(
                 "token_usage_callback_interval_seconds",
                 token_usage_callback_interval_seconds,
                 least=1e-3,
@@ -115,13 +108,13 @@ class GenerationMonitor:
         config = MonitorConfig.from_env() if config is None else config
         if not isinstance(config, MonitorConfig):
             raise ConfigError(f"config is {config!r}; give a MonitorConfig")
-        self.log_dir = _log_dir(log_dir)
+        self.log_dir = log_folder(log_dir)
         self.metric_handlers = list(metric_handlers or ())
         self.log_handlers = list(log_handlers or ())
         self.alert_handlers = list(alert_handlers or ())
         self.metrics_interval = metrics_interval
         self.shutdown_timeout = shutdown_timeout
-        _check_thresholds(
+        check_thresholds(
             alert_min_success_rate=alert_min_success_rate,
             alert_max_generation_time_seconds=alert_max_generation_time_seconds,
             alert_max_error_rate=alert_max_error_rate,
@@ -135,11 +128,8 @@ class GenerationMonitor:
                 _logger.warning("%s is kept, but this release does not call handlers yet", name)
 
         self._runtime = runtime.current()
-        self._sink = self._runtime.attach(config, timeout=shutdown_timeout)
-        self._pipeline = self._runtime.require_pipeline()
-        self._inbox = self._pipeline.inbox
-        self._append = self._inbox.append
-        self._inline = config.drain == "inline"
+        sink = self._runtime.attach(config, timeout=shutdown_timeout)
+        super().__init__(self._runtime.require_pipeline(), sink, inline=config.drain == "inline")
         self._is_shut = False
         self._has_warned_of_gap = False
         self._token_usage_callback = token_usage_callback
@@ -154,156 +144,6 @@ class GenerationMonitor:
     def __repr__(self) -> str:
         state = "shut down" if self._is_shut else "open"
         return f"<GenerationMonitor, {state}, {self._sink.history.size} rows kept>"
-
-    # --- telling -------------------------------------------------------------------------------
-
-    def track_generation(self, duration: float, success: bool, **kwargs: Any) -> None:
-        """Tell of a call of a model that ended, or of a conversation that spans such calls.
-
-        What has neither model nor tokens, but ``conversation_length``, ``turns`` or the operation
-        ``conversation_generation``, is a conversation.
-
-        Args:
-            duration: Seconds that it took.
-            success: Whether it succeeded; what is not a success is a failure.
-            **kwargs: Any of these, each may be None: ``prompt_token_count``,
-                ``completion_token_count``, ``total_token_count`` (the two parts together where
-                it is left out), ``cache_read_token_count`` and ``cache_write_token_count`` (parts
-                of the prompt), ``reasoning_token_count`` (part of the completion),
-                ``model_name``, ``finish_reason``, ``error`` (an exception or a text),
-                ``error_type``, ``conversation_length``, ``turns``, ``retries`` (a number, or a
-                list of what caused each), ``provider``, ``operation``, ``step``, ``modality``,
-                and ``metadata`` (a dict; its ``operation`` is the step, its ``error_type`` the
-                class of the error). Further keywords are data for the log.
-        """
-        try:
-            metadata = kwargs.get("metadata")
-            if metadata is not None:
-                kwargs["metadata"] = _own_dict(metadata)
-            context = get_current()
-            self._append(
-                (
-                    _GENERATION,
-                    self._sink,
-                    _now(),
-                    duration,
-                    success,
-                    kwargs,
-                    _sampled(context) if context else None,
-                )
-            )
-            if len(self._inbox) >= WAKE or self._inline or not self._pipeline.is_running:
-                self._pipeline.tend(inline=self._inline)
-        except Exception as error:
-            self._pipeline.reject(Reason.INTERNAL, "track_generation", error)
-
-    def track_evaluation(
-        self,
-        duration: float,
-        success: bool,
-        evaluator_type: str,
-        scores: Mapping[str, Any],
-        **kwargs: Any,
-    ) -> None:
-        """Tell of an evaluation that ended.
-
-        Args:
-            duration: Seconds that it took.
-            success: Whether it succeeded.
-            evaluator_type: What evaluated.
-            scores: By name (a str, or an Enum of them) a number, or a dict with ``score`` and
-                ``feedback``; may be empty.
-            **kwargs: As :meth:`track_generation` takes them; tokens count for the evaluation.
-        """
-        try:
-            metadata = kwargs.get("metadata")
-            if metadata is not None:
-                kwargs["metadata"] = _own_dict(metadata)
-            context = get_current()
-            self._tell(
-                Raw.EVALUATION,
-                duration,
-                success,
-                evaluator_type,
-                _own_scores(scores),
-                kwargs,
-                _sampled(context) if context else None,
-            )
-        except Exception as error:
-            self._pipeline.reject(Reason.INTERNAL, "track_evaluation", error)
-
-    def record_metric(
-        self, metric_name: str, value: float, metadata: Mapping[str, Any] | None = None
-    ) -> None:
-        """Tell a value of a metric of the job's own.
-
-        Args:
-            metric_name: Any name; one of ``MonitorConfig.custom_metrics`` feeds its instrument,
-                any other the three ``genmeter_custom_*`` metrics.
-            value: A number.
-            metadata: Data; a ``timestamp`` (datetime) in it replaces the time of the call.
-        """
-        try:
-            own = None if metadata is None else _own_dict(metadata)
-            self._tell(Raw.METRIC, metric_name, value, own)
-        except Exception as error:
-            self._pipeline.reject(Reason.INTERNAL, "record_metric", error)
-
-    def record_sample(self, accepted: bool, reason: str | None = None) -> None:
-        """Tell that the job made a sample, which is what it is for.
-
-        Args:
-            accepted: Whether it is kept.
-            reason: Why it was rejected: a short word, since it becomes a label.
-        """
-        self._tell(Raw.SAMPLE, accepted, reason)
-
-    def log_info(self, message: str, **data: Any) -> None:
-        """Count a log record of level ``info``."""
-        self._tell(Raw.LOG, "info", message, data)
-
-    def log_warning(self, message: str, **data: Any) -> None:
-        """Count a log record of level ``warning``."""
-        self._tell(Raw.LOG, "warning", message, data)
-
-    def log_error(self, message: str, error: BaseException | None = None, **data: Any) -> None:
-        """Count a log record of level ``error``.
-
-        Args:
-            message: What happened.
-            error: The exception, if there is one.
-            **data: Further data.
-        """
-        self._tell(Raw.LOG, "error", message, {"error": error, **data})
-
-    def generation(
-        self,
-        model: str | None = None,
-        step: str | None = None,
-        *,
-        provider: str | None = None,
-        operation: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> GenerationHandle:
-        """Time a call of a model: ``with monitor.generation(model=..., step=...) as g``.
-
-        Also ``async with``, and a decorator of a function that returns the model's response.
-
-        Args:
-            model: The model that is asked.
-            step: The step of the pipeline.
-            provider: Who serves the model, such as ``openai``.
-            operation: The kind of call, such as ``chat``.
-            metadata: Data for exports.
-        """
-        return GenerationHandle(
-            self,
-            model=model,
-            step=step,
-            provider=provider,
-            operation=operation,
-            metadata=metadata,
-        )
 
     # --- asking --------------------------------------------------------------------------------
 
@@ -324,7 +164,7 @@ class GenerationMonitor:
         Raises:
             ConfigError: ``window`` is not a timedelta.
         """
-        since = _since(window)
+        since = start_of(window)
         name = safe_text(metric_name) or ""
         found = self._pipeline.run(lambda: self._sink.history.samples(name, since))
         if found is None:
@@ -359,7 +199,7 @@ class GenerationMonitor:
         Raises:
             ConfigError: ``window`` is not a timedelta.
         """
-        since = _since(window) if window else None
+        since = start_of(window) if window else None
         return report_of(self._pipeline.run(lambda: self._sink.history.token_totals(since)))
 
     def visualize_metrics(
@@ -413,7 +253,7 @@ class GenerationMonitor:
             ConfigError: ``window`` is not a timedelta.
             MissingExtraError: matplotlib is not installed.
         """
-        since = _since(window)
+        since = start_of(window)
         found = self._pipeline.run(lambda: self._sink.history.samples(metric_name, since))
         if found is None:
             raise ExportError(f"metric_name is {metric_name!r}, which was never recorded")
@@ -503,22 +343,7 @@ class GenerationMonitor:
         """Shut down."""
         self.shutdown()
 
-    # --- inside --------------------------------------------------------------------------------
-
-    def _tell(self, kind: Raw, *payload: Any) -> None:
-        self._append((kind, self._sink, _now(), *payload))
-        if len(self._inbox) >= WAKE or self._inline or not self._pipeline.is_running:
-            self._pipeline.tend(inline=self._inline)
-
-    def _track_active(self, delta: int, labels: dict[str, Any], epoch: int | None) -> int:
-        # A call that began before a fork was counted in the parent, and ends there.
-        now = self._pipeline.epoch
-        if epoch is None or epoch == now:
-            self._tell(Raw.ACTIVE, delta, labels)
-        return now
-
-    def _refuse(self, event: tuple[Any, ...]) -> None:
-        self._pipeline.reject(Reason.AFTER_SHUTDOWN, str(event[0]), "told after shutdown()")
+    # --- inside ---------------------------------------------------------------------------------
 
     def _all_samples(self) -> dict[str, Samples]:
         history = self._sink.history
@@ -550,61 +375,4 @@ def process_token_usage(window: timedelta | None = None) -> TokenUsageReport:
     Raises:
         ConfigError: ``window`` is not a timedelta.
     """
-    return runtime.current().token_usage(_since(window) if window else None)
-
-
-def _sampled(context: Context) -> Context | None:
-    # A context is kept only where an exemplar can come of it: it holds on to 6 KB.
-    return context if get_current_span(context).get_span_context().trace_flags.sampled else None
-
-
-def _own_dict(value: Any) -> Any:
-    """Copy what the caller may change later; what is no mapping is left for the normaliser."""
-    if type(value) is dict:
-        return value.copy()
-    try:
-        # dict() takes an iterable of pairs too, and one of those may have no end.
-        return dict(value) if hasattr(value, "keys") else value
-    except Exception:
-        return value
-
-
-def _own_scores(scores: Any) -> Any:
-    own = _own_dict(scores)
-    if type(own) is not dict:
-        return own
-    return {name: _own_dict(row) for name, row in own.items()}
-
-
-def _since(window: Any) -> float | None:
-    if window is None:
-        return None
-    if not isinstance(window, timedelta):
-        raise ConfigError(f"window is {window!r}; give a datetime.timedelta, or None for all")
-    return _now() - window.total_seconds()
-
-
-def _log_dir(given: str | Path | None) -> Path:
-    if given:
-        return Path(given)
-    folder = f"{time.strftime('%Y-%m-%d-%H-%M-%S')}-{os.getpid()}-{next(_numbers)}"
-    return Path(".afterimage-monitoring") / folder
-
-
-def _check_seconds(name: str, value: Any, *, least: float) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    # Nothing can wait longer than TIMEOUT_MAX, some 290 years.
-    if not is_number or not least <= value <= threading.TIMEOUT_MAX:
-        raise ConfigError(f"{name} is {value!r}; give seconds, at least {least}")
-
-
-def _check_callable(name: str, value: Any) -> None:
-    if not callable(value):
-        raise ConfigError(f"{name} is {value!r}; give a function, or None")
-
-
-def _check_thresholds(**thresholds: Any) -> None:
-    for name, value in thresholds.items():
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not (is_number and math.isfinite(value)):
-            raise ConfigError(f"{name} is {value!r}; give a number, or None for the default")
+    return runtime.current().token_usage(start_of(window) if window else None)

@@ -28,6 +28,7 @@ from genmeter.numbers import (
     MAX_VALUE,
     Rejected,
     checked,
+    is_boolean,
     to_number,
 )
 
@@ -248,7 +249,7 @@ class Normaliser:
         if value is None:
             return None
         try:
-            if type(value) is bool:
+            if is_boolean(value):
                 raise Rejected(Reason.NOT_A_NUMBER)
             return int(checked(to_number(value), MAX_COUNT, least=0))
         except Rejected as rejected:
@@ -259,7 +260,7 @@ class Normaliser:
         if type(value) is float and 0.0 <= value <= MAX_SECONDS:
             return value
         try:
-            if value is None or type(value) is bool:
+            if value is None or is_boolean(value):
                 raise Rejected(Reason.NOT_A_NUMBER)
             return float(checked(to_number(value), MAX_SECONDS, least=0))
         except Rejected as rejected:

@@ -39,6 +39,11 @@ class Rejected(Exception):  # noqa: N818 - control flow between the two modules,
         self.reason = reason
 
 
+def is_boolean(value: Any) -> bool:
+    """Tell a truth value, Python's or NumPy's, which is no amount of anything."""
+    return type(value) in (bool, np.bool_)  # isinstance() asks the value's class, which may raise
+
+
 def to_number(value: Any) -> float:
     """Read a value as a number.
 
@@ -53,7 +58,7 @@ def to_number(value: Any) -> float:
             value = value.value
         if isinstance(value, str | bytes | bytearray | memoryview):
             raise Rejected(Reason.NOT_A_NUMBER)
-        if isinstance(value, int | np.bool_):
+        if is_boolean(value) or isinstance(value, int):
             return int(value)
         return _index_or_float(value)
     except Rejected:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import genmeter.monitor
+import genmeter.clock
 from genmeter import GenerationMonitor, HistoryConfig, MonitorConfig
 from genmeter.outputs.prometheus import PrometheusReader
 from genmeter.recorders.columns import Ring
@@ -184,7 +184,7 @@ def test_report_counters_and_windows_equal_the_sum_of_the_events(
     """Whatever is read in between, report, page and every summary equal the plain sums."""
     reference, clock = Reference(), Clock()
     with (
-        mock.patch.object(genmeter.monitor, "_now", clock.read),
+        mock.patch.object(genmeter.clock, "now", clock.read),
         isolated_monitor() as monitor,
     ):
         for each in program:
@@ -308,7 +308,7 @@ def test_a_history_of_capacity_n_keeps_exactly_the_last_n(
     reference, clock = Reference(), Clock()
     config = MonitorConfig(history=HistoryConfig(capacity=capacity))
     with (
-        mock.patch.object(genmeter.monitor, "_now", clock.read),
+        mock.patch.object(genmeter.clock, "now", clock.read),
         isolated_monitor(config) as monitor,
     ):
         for each in program:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from _held import held
 
-import genmeter.monitor
+import genmeter.clock
 from genmeter import (
     ConfigError,
     EndpointConfig,
@@ -39,7 +39,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1_000_000.0
-        monkeypatch.setattr(genmeter.monitor, "_now", lambda: self.now)
+        monkeypatch.setattr(genmeter.clock, "now", lambda: self.now)
 
 
 class ScoreName(str, Enum):  # noqa: UP042 - what the old code has

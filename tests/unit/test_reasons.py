@@ -12,9 +12,9 @@ from _held import held
 from _hostile import Raising
 from opentelemetry.sdk.metrics import MeterProvider
 
-import genmeter.monitor
 import genmeter.pipeline
 import genmeter.recorders.cells
+import genmeter.telling
 from genmeter import GenerationMonitor, MonitorConfig
 from genmeter.events import Reason
 from genmeter.testing import fresh_runtime, isolated_monitor
@@ -105,7 +105,7 @@ def test_an_event_past_the_inbox_is_counted(
     """While nothing can drain the inbox stays within its cap, and what is dropped is counted."""
     for name, most in (("WAKE", 1), ("HIGH_WATER", 2), ("CAPACITY", 8)):
         monkeypatch.setattr(genmeter.pipeline, name, most)
-    monkeypatch.setattr(genmeter.monitor, "WAKE", 1)
+    monkeypatch.setattr(genmeter.telling, "WAKE", 1)
     provider = MeterProvider(shutdown_on_exit=False)
     with fresh_runtime() as runtime:
         monitor = GenerationMonitor(config=MonitorConfig(meter_provider=provider))

@@ -206,10 +206,10 @@ def test_the_last_generation_is_the_newest_of_its_model(
     monitor: IsolatedMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A call that was appended late does not turn the time back."""
-    import genmeter.monitor
+    import genmeter.clock
 
     for time in (100.0, 300.0, 200.0):
-        monkeypatch.setattr(genmeter.monitor, "_now", lambda time=time: time)
+        monkeypatch.setattr(genmeter.clock, "now", lambda time=time: time)
         monitor.track_generation(1.0, True, model_name="m")
     assert monitor.value("genmeter_last_generation_timestamp_seconds") == 300
 

@@ -1,0 +1,74 @@
+"""The checks of what a monitor is given where it may raise: at construction and by reads."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from genmeter import clock
+from genmeter.errors import ConfigError
+
+__all__ = ["check_callable", "check_seconds", "check_thresholds", "log_folder", "start_of"]
+
+_numbers = itertools.count(1)  # of the monitors of this process
+
+
+def start_of(window: Any) -> float | None:
+    """Give the Unix time in seconds at which a window begins; None where it is None.
+
+    Raises:
+        ConfigError: ``window`` is not a timedelta.
+    """
+    if window is None:
+        return None
+    if not isinstance(window, timedelta):
+        raise ConfigError(f"window is {window!r}; give a datetime.timedelta, or None for all")
+    return clock.now() - window.total_seconds()
+
+
+def log_folder(given: str | Path | None) -> Path:
+    """Give the folder for a monitor's files; one of its own where none is given."""
+    if given:
+        return Path(given)
+    folder = f"{time.strftime('%Y-%m-%d-%H-%M-%S')}-{os.getpid()}-{next(_numbers)}"
+    return Path(".afterimage-monitoring") / folder
+
+
+def check_seconds(name: str, value: Any, *, least: float) -> None:
+    """Check a number of seconds.
+
+    Raises:
+        ConfigError: It is none, or out of range.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # Nothing can wait longer than TIMEOUT_MAX, some 290 years.
+    if not is_number or not least <= value <= threading.TIMEOUT_MAX:
+        raise ConfigError(f"{name} is {value!r}; give seconds, at least {least}")
+
+
+def check_callable(name: str, value: Any) -> None:
+    """Check a function.
+
+    Raises:
+        ConfigError: It cannot be called.
+    """
+    if not callable(value):
+        raise ConfigError(f"{name} is {value!r}; give a function, or None")
+
+
+def check_thresholds(**thresholds: Any) -> None:
+    """Check the thresholds of alerts.
+
+    Raises:
+        ConfigError: One is neither a finite number nor None.
+    """
+    for name, value in thresholds.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (is_number and math.isfinite(value)):
+            raise ConfigError(f"{name} is {value!r}; give a number, or None for the default")

@@ -1,0 +1,228 @@
+"""What a monitor is told: from the caller's arguments to an event in the inbox, and no further."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.context import get_current
+from opentelemetry.trace import get_current_span
+
+from genmeter import clock
+from genmeter.events import Raw, Reason
+from genmeter.generation import GenerationHandle
+from genmeter.pipeline import WAKE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from opentelemetry.context import Context
+
+    from genmeter.pipeline import Pipeline
+    from genmeter.sink import Sink
+
+__all__ = ["Telling"]
+
+_GENERATION = Raw.GENERATION
+
+
+class Telling:
+    """The methods that tell; they never raise, wait for a lock or do I/O.
+
+    Args:
+        pipeline: Whose inbox the events go to.
+        sink: The monitor's own, which the drain hands them to.
+        inline: Whether each event is drained in the call that tells it.
+    """
+
+    def __init__(self, pipeline: Pipeline, sink: Sink, *, inline: bool) -> None:
+        self._pipeline = pipeline
+        self._sink = sink
+        self._inline = inline
+        self._inbox = pipeline.inbox
+        self._append = pipeline.inbox.append
+
+    def track_generation(self, duration: float, success: bool, **kwargs: Any) -> None:
+        """Tell of a call of a model that ended, or of a conversation that spans such calls.
+
+        What has neither model nor tokens, but ``conversation_length``, ``turns`` or the operation
+        ``conversation_generation``, is a conversation.
+
+        Args:
+            duration: Seconds that it took.
+            success: Whether it succeeded; what is not a success is a failure.
+            **kwargs: Any of these, each may be None: ``prompt_token_count``,
+                ``completion_token_count``, ``total_token_count`` (the two parts together where
+                it is left out), ``cache_read_token_count`` and ``cache_write_token_count`` (parts
+                of the prompt), ``reasoning_token_count`` (part of the completion),
+                ``model_name``, ``finish_reason``, ``error`` (an exception or a text),
+                ``error_type``, ``conversation_length``, ``turns``, ``retries`` (a number, or a
+                list of what caused each), ``provider``, ``operation``, ``step``, ``modality``,
+                and ``metadata`` (a dict; its ``operation`` is the step, its ``error_type`` the
+                class of the error). Further keywords are data for the log.
+        """
+        try:
+            metadata = kwargs.get("metadata")
+            if metadata is not None:
+                kwargs["metadata"] = _own_dict(metadata)
+            context = get_current()
+            self._append(
+                (
+                    _GENERATION,
+                    self._sink,
+                    clock.now(),
+                    duration,
+                    success,
+                    kwargs,
+                    _sampled(context) if context else None,
+                )
+            )
+            if len(self._inbox) >= WAKE or self._inline or not self._pipeline.is_running:
+                self._pipeline.tend(inline=self._inline)
+        except Exception as error:
+            self._pipeline.reject(Reason.INTERNAL, "track_generation", error)
+
+    def track_evaluation(
+        self,
+        duration: float,
+        success: bool,
+        evaluator_type: str,
+        scores: Mapping[str, Any],
+        **kwargs: Any,
+    ) -> None:
+        """Tell of an evaluation that ended.
+
+        Args:
+            duration: Seconds that it took.
+            success: Whether it succeeded.
+            evaluator_type: What evaluated.
+            scores: By name (a str, or an Enum of them) a number, or a dict with ``score`` and
+                ``feedback``; may be empty.
+            **kwargs: As :meth:`track_generation` takes them; tokens count for the evaluation.
+        """
+        try:
+            metadata = kwargs.get("metadata")
+            if metadata is not None:
+                kwargs["metadata"] = _own_dict(metadata)
+            context = get_current()
+            self._tell(
+                Raw.EVALUATION,
+                duration,
+                success,
+                evaluator_type,
+                _own_scores(scores),
+                kwargs,
+                _sampled(context) if context else None,
+            )
+        except Exception as error:
+            self._pipeline.reject(Reason.INTERNAL, "track_evaluation", error)
+
+    def record_metric(
+        self, metric_name: str, value: float, metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        """Tell a value of a metric of the job's own.
+
+        Args:
+            metric_name: Any name; one of ``MonitorConfig.custom_metrics`` feeds its instrument,
+                any other the three ``genmeter_custom_*`` metrics.
+            value: A number.
+            metadata: Data; a ``timestamp`` (datetime) in it replaces the time of the call.
+        """
+        try:
+            own = None if metadata is None else _own_dict(metadata)
+            self._tell(Raw.METRIC, metric_name, value, own)
+        except Exception as error:
+            self._pipeline.reject(Reason.INTERNAL, "record_metric", error)
+
+    def record_sample(self, accepted: bool, reason: str | None = None) -> None:
+        """Tell that the job made a sample, which is what it is for.
+
+        Args:
+            accepted: Whether it is kept.
+            reason: Why it was rejected: a short word, since it becomes a label.
+        """
+        self._tell(Raw.SAMPLE, accepted, reason)
+
+    def log_info(self, message: str, **data: Any) -> None:
+        """Count a log record of level ``info``."""
+        self._tell(Raw.LOG, "info", message, data)
+
+    def log_warning(self, message: str, **data: Any) -> None:
+        """Count a log record of level ``warning``."""
+        self._tell(Raw.LOG, "warning", message, data)
+
+    def log_error(self, message: str, error: BaseException | None = None, **data: Any) -> None:
+        """Count a log record of level ``error``.
+
+        Args:
+            message: What happened.
+            error: The exception, if there is one.
+            **data: Further data.
+        """
+        self._tell(Raw.LOG, "error", message, {"error": error, **data})
+
+    def generation(
+        self,
+        model: str | None = None,
+        step: str | None = None,
+        *,
+        provider: str | None = None,
+        operation: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> GenerationHandle:
+        """Time a call of a model: ``with monitor.generation(model=..., step=...) as g``.
+
+        Also ``async with``, and a decorator of a function that returns the model's response.
+
+        Args:
+            model: The model that is asked.
+            step: The step of the pipeline.
+            provider: Who serves the model, such as ``openai``.
+            operation: The kind of call, such as ``chat``.
+            metadata: Data for exports.
+        """
+        return GenerationHandle(
+            self,
+            model=model,
+            step=step,
+            provider=provider,
+            operation=operation,
+            metadata=metadata,
+        )
+
+    def _tell(self, kind: Raw, *payload: Any) -> None:
+        self._append((kind, self._sink, clock.now(), *payload))
+        if len(self._inbox) >= WAKE or self._inline or not self._pipeline.is_running:
+            self._pipeline.tend(inline=self._inline)
+
+    def _track_active(self, delta: int, labels: dict[str, Any], epoch: int | None) -> int:
+        # A call that began before a fork was counted in the parent, and ends there.
+        now = self._pipeline.epoch
+        if epoch is None or epoch == now:
+            self._tell(Raw.ACTIVE, delta, labels)
+        return now
+
+    def _refuse(self, event: tuple[Any, ...]) -> None:
+        self._pipeline.reject(Reason.AFTER_SHUTDOWN, str(event[0]), "told after shutdown()")
+
+
+def _sampled(context: Context) -> Context | None:
+    # A context is kept only where an exemplar can come of it: it holds on to 6 KB.
+    return context if get_current_span(context).get_span_context().trace_flags.sampled else None
+
+
+def _own_dict(value: Any) -> Any:
+    """Copy what the caller may change later; what is no mapping is left for the normaliser."""
+    if type(value) is dict:
+        return value.copy()
+    try:
+        # dict() takes an iterable of pairs too, and one of those may have no end.
+        return dict(value) if hasattr(value, "keys") else value
+    except Exception:
+        return value
+
+
+def _own_scores(scores: Any) -> Any:
+    own = _own_dict(scores)
+    if type(own) is not dict:
+        return own
+    return {name: _own_dict(row) for name, row in own.items()}

@@ -87,7 +87,7 @@ def print_aims(aims: Iterable[Aim]) -> None:
     """Print each aim, what was measured, and whether that reaches it."""
     print("\nAims")
     for aim in aims:
-        print(f"  {aim.promise:<64}{aim.reached:>10}  {'reached' if aim.holds else 'NOT reached'}")
+        print(f"  {aim.promise:<76}{aim.reached:>10}  {'reached' if aim.holds else 'NOT reached'}")
 
 
 def _ratio(row: Row, first: float) -> float:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 KEPT = 100_000
-ROUNDS = 5
+ROUNDS = 12
 MODELS = (2, 50)
 WINDOW = timedelta(hours=1)
 SINCE_START = f"A token report over {KEPT:,} generations of {{}} models, since the start"

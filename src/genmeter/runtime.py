@@ -245,7 +245,7 @@ class Runtime:
             raise AssertionError("attach makes the pipeline first")
         return self.pipeline
 
-    def _new_own(self, config: MonitorConfig) -> Telemetry:
+    def _new_own(self, config: MonitorConfig, parent: OwnProvider | None = None) -> Telemetry:
         is_main = not self._is_child and multiprocessing.parent_process() is None
         pipeline = self.require_pipeline()
         own = OwnProvider(
@@ -253,6 +253,7 @@ class Runtime:
             with_endpoint=is_main,
             on_export_failure=self.tallies.count_export_failure,
             log=pipeline.notices.add,
+            parent=parent,
         )
         own.bind_if_asked()
         return Telemetry(config, pipeline, own.meter_provider, own)
@@ -355,7 +356,7 @@ class Runtime:
                 sink.on_rebirth()
         old, self._own = self._own, None
         if old is not None:
-            self._own = self._new_own(old.config)
+            self._own = self._new_own(old.config, old.own)
             for sink in old.sinks:
                 self._own.add(sink)
             self._own.announce(old.config)

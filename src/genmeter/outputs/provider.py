@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import uuid
 from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.environment_variables import (
@@ -13,7 +14,7 @@ from opentelemetry.sdk.environment_variables import (
     OTEL_SDK_DISABLED,
 )
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import PROCESS_PID, SERVICE_INSTANCE_ID, Resource
 
 from genmeter.errors import ConfigError, EndpointError
 from genmeter.outputs.otlp import exporter_names, pushes_from_env
@@ -42,7 +43,11 @@ class OwnProvider:
         with_endpoint: Whether this process may serve the endpoint at all; a child leaves it to
             the main process, unless any free port will do.
         on_export_failure: Told the exporter's name at every push that fails.
+        parent: In a forked child, the parent's.
         log: Told, as ``Logger.log`` is, where the endpoint is and why it is not.
+
+    Attributes:
+        resource: What it says of this process.
 
     Raises:
         ConfigError: An environment variable that cannot be used.
@@ -55,6 +60,7 @@ class OwnProvider:
         with_endpoint: bool,
         on_export_failure: Callable[[str], None],
         log: Callable[..., None] = _logger.log,
+        parent: OwnProvider | None = None,
     ) -> None:
         endpoint = config.endpoint
         is_disabled = os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true"
@@ -84,12 +90,11 @@ class OwnProvider:
         self._log = log
         self._linger = endpoint.linger
         self._must_bind = endpoint.asked_for_in_code
+        self.resource: Resource = _resource_of(None if parent is None else parent.resource)
         readers = [push.reader for push in self.pushes]
         self.meter_provider = MeterProvider(
             metric_readers=[*readers, self.reader] if self.reader is not None else readers,
-            # create() adds OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME and, in this process only,
-            # a service.instance.id: two processes must not push the same series.
-            resource=Resource.create(),
+            resource=self.resource,
             shutdown_on_exit=False,
         )
         self._is_bound = False
@@ -157,6 +162,19 @@ class OwnProvider:
         self._is_bound = True
         if self.server is not None:
             self._log(logging.INFO, "metrics are served at %s", self.server.url)
+
+
+def _resource_of(parents: Resource | None) -> Resource:
+    # create() adds OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME. It needs a thread, which a child
+    # that is at its end already cannot have.
+    resource = Resource.create() if parents is None else parents
+    if parents is None and SERVICE_INSTANCE_ID in resource.attributes:
+        return resource
+    # Two processes must not push the same series.
+    own: dict[str, str | int] = {SERVICE_INSTANCE_ID: str(uuid.uuid4())}
+    if PROCESS_PID in resource.attributes:
+        own[PROCESS_PID] = os.getpid()
+    return resource.merge(Resource(own))
 
 
 def _address(endpoint: EndpointConfig) -> tuple[str, int]:

@@ -1,0 +1,131 @@
+"""Jobs that run as processes of their own, since a fork, a signal or an exit is what they test."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from otlp_receiver import Receiver
+
+__all__ = ["PATIENCE", "Ended", "environment", "job", "run", "sums_by_process"]
+
+PATIENCE = 100.0
+"""Seconds after which a job hangs."""
+
+_PREAMBLE = '''
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+
+from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig, process_token_usage
+
+
+def tell(monitor, count=1, model="m"):
+    for _ in range(count):
+        monitor.track_generation(
+            0.1, True, model_name=model, prompt_token_count=2, completion_token_count=1
+        )
+
+
+def say(**found):
+    print(json.dumps(found), flush=True)
+
+
+def wait_for(pid, patience=60.0):
+    """Give the exit code of a child; None where it hangs, and it is ended then."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return None
+
+
+'''
+
+
+class Ended(NamedTuple):
+    """A job that ended.
+
+    Attributes:
+        code: Its exit code; below 0 the signal that ended it.
+        said: What it said, one dict a line.
+        errors: What it wrote to the standard error.
+    """
+
+    code: int
+    said: list[dict[str, Any]]
+    errors: str
+
+
+def environment(receiver: Receiver | None = None, **variables: str) -> dict[str, str]:
+    """Make a job's environment.
+
+    Args:
+        receiver: Where it pushes over HTTP; None means that it neither pushes nor listens.
+        **variables: What else it has.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("OTEL_", "GENMETER_"))
+    }
+    if receiver is None:
+        return {**kept, "OTEL_METRICS_EXPORTER": "none", **variables}
+    return {
+        **kept,
+        "OTEL_METRICS_EXPORTER": "otlp",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        **variables,
+    }
+
+
+def job(folder: Path, source: str) -> list[str]:
+    """Write a job's program; give the command that runs it.
+
+    Args:
+        folder: Where the program is kept.
+        source: The program, after a preamble that imports the package and defines ``tell``, ``say``
+            and ``wait_for``.
+    """
+    program = folder / "job.py"
+    program.write_text(_PREAMBLE + source)
+    return [sys.executable, str(program)]
+
+
+def run(folder: Path, source: str, env: dict[str, str] | None = None) -> Ended:
+    """Run a job to its end; it fails the test where it hangs."""
+    done = subprocess.run(
+        job(folder, source),
+        env=environment() if env is None else env,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return Ended(done.returncode, said, done.stderr)
+
+
+def sums_by_process(receiver: Receiver, name: str) -> dict[str, float]:
+    """Sum the latest points of a metric for each ``service.instance.id``."""
+    series: dict[str, dict[str, float]] = defaultdict(dict)
+    for resource, attributes, value in receiver._all_points(name):
+        series[resource["service.instance.id"]][repr(sorted(attributes.items()))] = value
+    return {instance: sum(found.values()) for instance, found in series.items()}

@@ -35,8 +35,9 @@ __all__ = [
 ]
 
 _MAX_PORT = 65_535
-# The sums of a window are 64-bit: 2**22 events of at most 2**40 tokens stay below 2**63.
-_MAX_CAPACITY = 2**22
+# The sums of a window are 64-bit: 2**21 events of at most 2**41 tokens (a total of two parts of
+# 2**40 each) stay below 2**63.
+_MAX_CAPACITY = 2**21
 # The history numbers the values of all labels with 16 bits.
 _MAX_LABEL_VALUES = 5_000
 # Far from 2**63, past which one number fails every OTLP export.

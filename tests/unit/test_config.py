@@ -49,7 +49,7 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
     (EndpointConfig, {"password": "secret"}, "password"),
     (EndpointConfig, {"username": "a:b", "password": "secret"}, "username"),
     (EndpointConfig, {"username": "me", "password": 5}, "password"),
-    *((HistoryConfig, {"capacity": value}, "capacity") for value in (0, -1, 2**22 + 1, "9", 1.5)),
+    *((HistoryConfig, {"capacity": value}, "capacity") for value in (0, -1, 2**21 + 1, "9", 1.5)),
     *((LabelLimits, {"models": value}, "models") for value in (0, 5_001, None, True)),
     (LabelLimits, {"combinations": 1_000_001}, "combinations"),
     *((MonitorConfig, {"models": value}, "models") for value in ("gpt", 5, {"a"}, ["a", ""], [5])),

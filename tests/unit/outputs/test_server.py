@@ -549,7 +549,11 @@ os.write(from_parent, b"x")
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=HANG
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=HANG,
     )
     assert (result.returncode, result.stderr) == (0, "")
 
@@ -584,7 +588,9 @@ server = ScrapeServer(lambda openmetrics: b"", port=0)
 server.start()
 idle = socket.create_connection(("127.0.0.1", server.port))
 """
-    with subprocess.Popen([sys.executable, "-c", program]) as process:
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]
+    ) as process:
         try:
             assert process.wait(HANG) == 0
         finally:

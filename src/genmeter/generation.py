@@ -34,8 +34,10 @@ class GenerationHandle:
     """Times one call of a model and tells the monitor how it ended.
 
     A context manager, also ``async with``; an exception in the block is told as a failure and
-    goes on. Also a decorator, of plain and of ``async`` functions: every call of the function is
-    one call of the model, and tokens, model and finish reason are read from what it returns.
+    goes on. Each block is one call, also where the handle is used again; for calls that overlap,
+    make a handle each. Also a decorator, of plain and of ``async`` functions: every call of the
+    function is one call of the model, and tokens, model and finish reason are read from what it
+    returns.
 
     Args:
         teller: The monitor.
@@ -64,6 +66,7 @@ class GenerationHandle:
     ) -> None:
         self.model = model
         self.finish_reason: str | None = None
+        self._asked_model = model
         self._teller = teller
         self._step = step
         self._provider = provider
@@ -74,6 +77,7 @@ class GenerationHandle:
         self._error: Any = None
         self._labels: dict[str, Any] = {}
         self._epoch: int | None = None
+        self._is_told = False
         self._started = time.perf_counter()
 
     def __repr__(self) -> str:
@@ -127,12 +131,11 @@ class GenerationHandle:
 
     def __enter__(self) -> Self:
         """Begin; time counts from here."""
-        self._labels = {
-            "model_name": self.model,
-            "step": self._step,
-            "provider": self._provider,
-            "operation": self._operation,
-        }
+        if self._is_told:
+            # A handle that is used again: what the call before answered is not this one's.
+            self._is_told = False
+            self.model, self.finish_reason = self._asked_model, None
+        self._labels = {"model_name": self.model, **self._names()}
         self._epoch = self._teller._track_active(1, self._labels, None)  # noqa: SLF001 - one contract
         self._started = time.perf_counter()
         return self
@@ -151,13 +154,16 @@ class GenerationHandle:
             "finish_reason": self.finish_reason,
             "retries": self._retries or None,
             "metadata": self._metadata,
-            **self._labels,
             "model_name": self.model,
+            **self._names(),
         }
         self._teller._track_active(-1, self._labels, self._epoch)  # noqa: SLF001 - one contract
         keywords = self._tokens | {
             name: value for name, value in optional.items() if value is not None
         }
+        # New ones, since what was told must not change any more, and must not be told twice.
+        self._tokens, self._retries, self._error = {}, [], None
+        self._is_told = True
         # Names of usage()'s own keywords that track_generation has as arguments.
         for name in ("self", "duration", "success"):
             keywords.pop(name, None)
@@ -175,6 +181,9 @@ class GenerationHandle:
     ) -> None:
         """End, and tell the monitor; an exception is told and goes on."""
         self.__exit__(kind, error, traceback)
+
+    def _names(self) -> dict[str, Any]:
+        return {"step": self._step, "provider": self._provider, "operation": self._operation}
 
     def _again(self) -> GenerationHandle:
         return GenerationHandle(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from genmeter.catalogue import INSTRUMENTS
 from genmeter.events import (
     Active,
     Call,
@@ -45,6 +46,12 @@ _MAX_RETRIES = 10_000
 _OTHER_ERROR = "_OTHER"  # the conventions' own value of error.type where no class is known
 _RATE_LIMITED = "rate_limited"
 _TOO_MANY_REQUESTS = 429
+_RESOLVED = "resolved"
+_OLD_NAMES = frozenset(
+    {"model_creation_time"}.union(
+        *({name for name in row.stands_for if "*" not in name} for row in INSTRUMENTS)
+    )
+)
 
 
 class Normaliser:
@@ -169,7 +176,9 @@ class Normaliser:
     def metric(self, time: float, payload: tuple[Any, Any, Any]) -> Metric | None:
         """Clean a ``record_metric``; ``payload`` is name, value, metadata."""
         name, value, metadata = payload
-        clean = self._metrics(name)
+        # The old names have a meaning to whoever reads them, so no limit makes them `other`.
+        is_old = type(name) is str and name in _OLD_NAMES
+        clean = name if is_old else self._metrics(name)
         if clean is None:
             self._reject(Reason.NO_NAME, "metric_name", name)
             return None
@@ -192,11 +201,19 @@ class Normaliser:
         return Log(time, level, safe_text(message) or "", data)
 
     def active(self, payload: tuple[int, dict[str, Any]], defaults: CallDefaults) -> Active:
-        """Clean the begin or the end of a call; ``payload`` is +1 or -1, keywords."""
+        """Clean the begin or the end of a call; ``payload`` is +1 or -1, keywords.
+
+        Both ends of a call share the keywords, in which the first leaves whose call it is: the
+        model that stands in for none may be another by the end.
+        """
         delta, keywords = payload
-        model = self._models(keywords.get("model_name"))
-        step = self._step(keywords, {})
-        return Active(self._call(keywords, model, step, defaults, remember=False), delta)
+        call = keywords.get(_RESOLVED)
+        if call is None:
+            model = self._models(keywords.get("model_name"))
+            step = self._step(keywords, {})
+            call = self._call(keywords, model, step, defaults, remember=False)
+            keywords[_RESOLVED] = call
+        return Active(call, delta)
 
     def _call(
         self,

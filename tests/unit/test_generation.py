@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from genmeter import ConfigError
+from genmeter.generation import GenerationHandle
 from genmeter.testing import IsolatedMonitor, isolated_monitor
 
 if TYPE_CHECKING:
@@ -103,6 +104,54 @@ def test_calls_under_way_are_counted(monitor: IsolatedMonitor) -> None:
             raise ValueError("x")
         assert monitor.value(active) == 1
     assert monitor.value(active) == 0
+
+
+def test_calls_that_overlap_end_under_the_model_that_they_began_under(
+    monitor: IsolatedMonitor,
+) -> None:
+    """What an earlier call taught the defaults does not move the end of a later one."""
+    first, second = monitor.generation(step="s"), monitor.generation(step="s")
+    with second:
+        with first:
+            first.usage(RESPONSE)
+        second.usage(RESPONSE)
+    active = monitor.series("genmeter_generations_active")
+    assert [(each.labels["gen_ai_request_model"], each.value) for each in active] == [
+        ("unknown", 0)
+    ]
+
+
+def test_a_handle_that_is_used_again_tells_nothing_twice(monitor: IsolatedMonitor) -> None:
+    """Tokens, retries, failure, model and finish reason belong to the block that they came in."""
+    handle = monitor.generation(step="s")
+    with handle:
+        handle.usage(RESPONSE)
+        handle.retry("Late")
+        handle.fail("cut")
+    assert (handle.model, handle.finish_reason) == ("answered", "stop")
+    with handle:
+        handle.usage({**RESPONSE, "model": "other one"})
+    with handle:
+        pass
+    assert monitor.get_total_token_usage().total_tokens == 36
+    assert monitor.value("genmeter_retries_total") == 1
+    assert monitor.value("genmeter_finish_reasons_total") == 2
+    assert generations(monitor, genmeter_outcome="failure") == 1
+    assert generations(monitor, genmeter_outcome="success", gen_ai_request_model="other one") == 2
+
+
+def test_retries_that_were_told_do_not_change_with_the_handle() -> None:
+    """The list that waits for the drain is the block's own."""
+    told: list[dict[str, Any]] = []
+    teller = SimpleNamespace(
+        track_generation=lambda *_, **keywords: told.append(keywords),
+        _track_active=lambda *_: 0,
+    )
+    handle = GenerationHandle(teller, model="m")  # type: ignore[arg-type]
+    with handle:
+        handle.retry("A")
+    handle.retry("B")
+    assert told[0]["retries"] == ["A"]
 
 
 def test_a_call_whose_model_comes_with_the_response_ends_where_it_began(

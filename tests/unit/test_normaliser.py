@@ -359,3 +359,11 @@ def test_a_call_that_begins_has_the_labels_of_the_call_that_it_will_be() -> None
     keywords = {"model_name": "m", "step": "s", "provider": None, "operation": None}
     event = clean.normaliser.active((1, keywords), clean.defaults)
     assert event == Active(clean.generation(model_name="m", step="s").call, 1)
+
+
+def test_no_limit_takes_the_old_names_from_record_metric() -> None:
+    """A stop rule on `error_rate` sees its samples, however many names the job makes up."""
+    clean = Clean(custom_metrics=1)
+    names = ["own", "more", "error_rate", "model_creation_time"]
+    events = [clean.normaliser.metric(1.0, (name, 1.0, None)) for name in names]
+    assert [event and event.name for event in events] == ["own", "other", *names[2:]]

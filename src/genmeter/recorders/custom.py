@@ -76,7 +76,9 @@ class CustomInstruments:
     def create(self, meter: Meter) -> None:
         """Make the registered instruments."""
         for row in self._rows.values():
-            arguments = (row.name, row.unit, row.help)
+            # promtool objects to a metric without a help text.
+            text = row.help or f"Values that `record_metric` was given for {row.name}."
+            arguments = (row.name, row.unit, text)
             if row.kind == "histogram":
                 self._histograms[row.name] = meter.create_histogram(
                     *arguments, explicit_bucket_boundaries_advisory=row.bounds
@@ -84,7 +86,7 @@ class CustomInstruments:
             elif row.kind == "gauge":
                 values = self._gauges[row.name] = {}
                 observe = functools.partial(_observe, values)
-                meter.create_observable_gauge(row.name, [observe], row.unit, row.help)
+                meter.create_observable_gauge(row.name, [observe], row.unit, text)
             elif row.kind == "counter":
                 self._batch.register(row.name, meter.create_counter(*arguments))
             else:

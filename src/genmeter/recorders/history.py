@@ -214,7 +214,7 @@ class History:
             if not self._was_recorded(name):
                 return None
         parts = []
-        if name in _SERIES or ":" in name:
+        if name in _SERIES or name.startswith(("model_usage:", "finish_reason:")):
             parts.append(self._from_calls(name))
         number = self._names.get(name)
         if number is not None:

@@ -54,6 +54,17 @@ def test_an_old_name_is_never_a_second_generation(name: str) -> None:
         assert monitor.get_total_token_usage().total_tokens == 0
 
 
+def test_a_registered_metric_without_help_has_a_text_all_the_same() -> None:
+    """`promtool check metrics` finds nothing to object to."""
+    with isolated_monitor(MonitorConfig(custom_metrics=ROWS)) as monitor:
+        for row in ROWS:
+            record(monitor, row.name, 1)
+        helps = [line for line in monitor.page().split("\n") if line.startswith("# HELP app_")]
+    assert helps
+    assert all(len(line.split(" ", 3)[3]) > 0 for line in helps)
+    assert any(line.endswith("How hot it is.") for line in helps)
+
+
 def test_a_registered_metric_feeds_its_own_instrument_only() -> None:
     """Each kind does what its name says, with the labels that were declared."""
     with isolated_monitor(MonitorConfig(custom_metrics=ROWS)) as monitor:

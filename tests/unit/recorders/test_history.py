@@ -129,6 +129,19 @@ def test_evaluations_cost_tokens_too() -> None:
     assert made.token_totals(0.0).by_model == {"m": Tokens(5, 0, 5, calls=1)}
 
 
+def test_a_name_of_the_callers_own_with_a_colon_holds_nothing_else() -> None:
+    """What stands after the colon is no finish reason, unless the name says so."""
+    made = history(
+        tokens(1.0, 10, "a", finish_reason="stop"),
+        Metric(2.0, "latency:stop", 7.0, {}),
+        Metric(3.0, "latency:a", 8.0, {}),
+    )
+    for name, value in (("latency:stop", 7.0), ("latency:a", 8.0)):
+        samples = made.samples(name)
+        assert samples is not None
+        assert samples.value.tolist() == [value]
+
+
 def test_the_old_names_give_the_old_values() -> None:
     """Each name that callers query has the samples that it always had, conversations included."""
     made = history(

@@ -7,6 +7,7 @@ import math
 import os
 import threading
 import time
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,15 @@ from typing import Any
 from genmeter import clock
 from genmeter.errors import ConfigError
 
-__all__ = ["check_callable", "check_seconds", "check_thresholds", "log_folder", "start_of"]
+__all__ = [
+    "check_callable",
+    "check_number",
+    "check_seconds",
+    "check_thresholds",
+    "handler_list",
+    "log_folder",
+    "start_of",
+]
 
 _numbers = itertools.count(1)  # of the monitors of this process
 
@@ -33,11 +42,41 @@ def start_of(window: Any) -> float | None:
 
 
 def log_folder(given: str | Path | None) -> Path:
-    """Give the folder for a monitor's files; one of its own where none is given."""
+    """Give the folder for a monitor's files; one of its own where none is given.
+
+    Raises:
+        ConfigError: It is neither a text nor a path.
+    """
     if given:
-        return Path(given)
+        try:
+            return Path(given)
+        except TypeError as error:
+            raise ConfigError(f"log_dir is {given!r}; give a folder's path, or None") from error
     folder = f"{time.strftime('%Y-%m-%d-%H-%M-%S')}-{os.getpid()}-{next(_numbers)}"
     return Path(".afterimage-monitoring") / folder
+
+
+def handler_list(name: str, given: Any) -> list[Any]:
+    """Give a list of handlers; an empty one where none are given.
+
+    Raises:
+        ConfigError: It is no collection of handlers.
+    """
+    if given is None:
+        return []
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise ConfigError(f"{name} is {given!r}; give a list of handlers, or None")
+    return list(given)
+
+
+def check_number(name: str, value: Any) -> None:
+    """Check a finite number.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if not _is_number(value) or not math.isfinite(value):
+        raise ConfigError(f"{name} is {value!r}; give a finite number")
 
 
 def check_seconds(name: str, value: Any, *, least: float) -> None:
@@ -46,9 +85,8 @@ def check_seconds(name: str, value: Any, *, least: float) -> None:
     Raises:
         ConfigError: It is none, or out of range.
     """
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
     # Nothing can wait longer than TIMEOUT_MAX, some 290 years.
-    if not is_number or not least <= value <= threading.TIMEOUT_MAX:
+    if not _is_number(value) or not least <= value <= threading.TIMEOUT_MAX:
         raise ConfigError(f"{name} is {value!r}; give seconds, at least {least}")
 
 
@@ -69,6 +107,9 @@ def check_thresholds(**thresholds: Any) -> None:
         ConfigError: One is neither a finite number nor None.
     """
     for name, value in thresholds.items():
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not (is_number and math.isfinite(value)):
+        if value is not None and not (_is_number(value) and math.isfinite(value)):
             raise ConfigError(f"{name} is {value!r}; give a number, or None for the default")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

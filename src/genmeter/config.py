@@ -61,8 +61,8 @@ def _label(name: str, value: Any) -> str:
     text = value.value if isinstance(value, Enum) else value
     if not isinstance(text, str) or label_text(text) != text:
         raise ConfigError(
-            f"{name} is {value!r}; give 1 to {MAX_LABEL} characters without control characters, "
-            "lone surrogates or spaces around them"
+            f"{name} is {value!r}; give a text of 1 to {MAX_LABEL} characters, without control "
+            "characters, lone surrogates or spaces around them"
         )
     return str(text)
 
@@ -140,8 +140,10 @@ class EndpointConfig:
         for name in ("host", "certfile", "keyfile", "username", "password"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str | os.PathLike) and str(value)):
-                shown = "not a text" if name == "password" else repr(value)
-                raise ConfigError(f"EndpointConfig.{name} is {shown}; give a text, or None")
+                shown = "empty or not a text" if name == "password" else repr(value)
+                raise ConfigError(
+                    f"EndpointConfig.{name} is {shown}; give a text that is not empty, or None"
+                )
         if ":" in (self.username or ""):
             raise ConfigError(
                 f"EndpointConfig.username is {self.username!r}; give one without a colon, which "
@@ -272,7 +274,10 @@ class MonitorConfig:
             value = getattr(self, name)
             if value is not None or name == "operation":
                 object.__setattr__(self, name, _label(f"MonitorConfig.{name}", value))
-        object.__setattr__(self, "prices", PriceTable.coerce(self.prices))
+        try:
+            object.__setattr__(self, "prices", PriceTable.coerce(self.prices))
+        except ConfigError as error:
+            raise ConfigError(f"MonitorConfig.prices: {error}") from error
         if self.expected_samples is not None:
             _require_count(self, "expected_samples", least=0, most=_MAX_SAMPLES)
         if self.drain not in ("thread", "inline"):

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Self
 from genmeter import runtime
 from genmeter.arguments import (
     check_callable,
+    check_number,
     check_seconds,
     check_thresholds,
+    handler_list,
     log_folder,
     start_of,
 )
@@ -45,7 +47,9 @@ class GenerationMonitor(Telling):
     """Counts what a generation job does, for Prometheus, OTLP and the job itself.
 
     Takes the place of AfterImage's class of the same name: same names, same arguments, same
-    results. What a call tells is seen by every later read, from any thread.
+    results. What a call tells is seen by every later read, from any thread. Not there yet:
+    alerts, handlers and exports (``check_alerts``, ``save_metrics``, ``export_metrics``), so the
+    arguments for these are checked and kept, and change nothing.
 
     ``track_*``, ``record_*`` and ``log_*`` never raise, wait for a lock or do I/O: they append
     to an inbox and return. A value that cannot be used is left out, counted in
@@ -57,7 +61,8 @@ class GenerationMonitor(Telling):
         metric_handlers: Kept as an attribute; this release does not call them.
         log_handlers: Kept as an attribute; this release does not call them.
         alert_handlers: Kept as an attribute; this release does not call them.
-        metrics_interval: Seconds between evaluations of the alert rules.
+        metrics_interval: Seconds between evaluations of the alert rules, which this release
+            does not have; 0 or less for none.
         shutdown_timeout: Seconds that :meth:`shutdown`, and the end of the process, may take
             (lingering for a last scrape is beside it).
         alert_min_success_rate: Threshold of the alert ``low_success_rate``; None means 0.8.
@@ -109,9 +114,10 @@ class GenerationMonitor(Telling):
         if not isinstance(config, MonitorConfig):
             raise ConfigError(f"config is {config!r}; give a MonitorConfig")
         self.log_dir = log_folder(log_dir)
-        self.metric_handlers = list(metric_handlers or ())
-        self.log_handlers = list(log_handlers or ())
-        self.alert_handlers = list(alert_handlers or ())
+        self.metric_handlers = handler_list("metric_handlers", metric_handlers)
+        self.log_handlers = handler_list("log_handlers", log_handlers)
+        self.alert_handlers = handler_list("alert_handlers", alert_handlers)
+        check_number("metrics_interval", metrics_interval)
         self.metrics_interval = metrics_interval
         self.shutdown_timeout = shutdown_timeout
         check_thresholds(
@@ -190,8 +196,8 @@ class GenerationMonitor(Telling):
         """Sum the tokens by model.
 
         Args:
-            window: How far to look back; None means since the monitor was made, which is exact
-                however long that is.
+            window: How far to look back; None, and as in AfterImage a window of 0, means since
+                the monitor was made, which is exact however long that is.
 
         Returns:
             The report; its ``complete`` is False where the window reaches past the history.
@@ -308,8 +314,11 @@ class GenerationMonitor(Telling):
             timeout: Seconds to wait at most; None means ``shutdown_timeout``.
 
         Raises:
+            ConfigError: ``timeout`` is not a number of seconds.
             TimeoutError: It took longer.
         """
+        if timeout is not None:
+            check_seconds("timeout", timeout, least=0)
         self._pipeline.run(lambda: None, self.shutdown_timeout if timeout is None else timeout)
 
     def shutdown(self) -> None:

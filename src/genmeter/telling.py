@@ -202,7 +202,7 @@ class Telling:
         return now
 
     def _refuse(self, event: tuple[Any, ...]) -> None:
-        self._pipeline.reject(Reason.AFTER_SHUTDOWN, str(event[0]), "told after shutdown()")
+        self._pipeline.reject(Reason.AFTER_SHUTDOWN, "event", str(event[0]))
 
 
 def _sampled(context: Context) -> Context | None:

@@ -104,8 +104,7 @@ def test_a_bad_value_is_answered_with_its_name_and_the_remedy(
         cli.main(["demo", f"{name}={value}"])
     message = capsys.readouterr().err
     assert end.value.code == 2
-    assert f"argument {name}: '" in message
-    assert value.rpartition("=")[2] in message
+    assert f"argument {name}: {value!r} cannot be used" in message
     assert remedy in message
 
 

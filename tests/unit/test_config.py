@@ -252,7 +252,7 @@ def test_prices_come_from_a_file_or_the_list_by_name(tmp_path: Path) -> None:
     assert config.prices.cost("m", 0, 10**6) == 2.0
     listed = MonitorConfig.from_env({"GENMETER_PRICES": "genai-prices"})
     assert listed.prices is not None
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="GENMETER_PRICES"):
         MonitorConfig.from_env({"GENMETER_PRICES": str(tmp_path / "none.json")})
 
 

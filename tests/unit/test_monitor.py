@@ -103,6 +103,27 @@ def test_the_constructor_takes_what_the_old_one_took() -> None:
 
 
 @pytest.mark.parametrize(
+    ("argument", "value", "remedy"),
+    [
+        ("log_dir", 5, "give a folder's path, or None"),
+        ("metric_handlers", 5, "give a list of handlers, or None"),
+        ("log_handlers", "console", "give a list of handlers, or None"),
+        ("alert_handlers", print, "give a list of handlers, or None"),
+        ("metrics_interval", "60", "give a finite number"),
+        ("metrics_interval", float("nan"), "give a finite number"),
+        ("shutdown_timeout", None, "give seconds"),
+    ],
+)
+def test_an_old_argument_that_cannot_be_used_is_named(
+    argument: str, value: Any, remedy: str
+) -> None:
+    """The message of a bad argument names it, its value and what to give instead."""
+    with pytest.raises(ConfigError) as caught:
+        GenerationMonitor(**{argument: value})
+    assert str(caught.value).startswith(f"{argument} is {value!r}; {remedy}")
+
+
+@pytest.mark.parametrize(
     ("method", "names"),
     [
         ("track_generation", ["duration", "success", "kwargs"]),
@@ -540,6 +561,13 @@ def test_a_flush_brings_everything_to_the_instruments(monitor: IsolatedMonitor) 
     monitor.flush()
     monitor.flush(timeout=1.0)
     assert len(monitor._inbox) == 0
+
+
+@pytest.mark.parametrize("timeout", ["5", -1, float("nan")])
+def test_a_flush_takes_seconds(monitor: IsolatedMonitor, timeout: Any) -> None:
+    """Asking is not telling: a time-out that is none is an error that says what to give."""
+    with pytest.raises(ConfigError, match=r"timeout is .*give seconds"):
+        monitor.flush(timeout)
 
 
 def test_a_monitor_without_an_endpoint_has_no_url(monitor: IsolatedMonitor) -> None:

@@ -162,13 +162,15 @@ def _shut_down(monitor: GenerationMonitor, linger: float | None) -> None:
 # --- what the arguments may be -----------------------------------------------------------------
 
 
-def _number(text: str, remedy: str, *, above: float, most: float) -> float:
+def _number(
+    text: str, remedy: str, *, above: float, most: float, shown: str | None = None
+) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not above < value <= most:
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be used; give {remedy}")
+        raise argparse.ArgumentTypeError(f"{(shown or text)!r} cannot be used; give {remedy}")
     return value
 
 
@@ -207,7 +209,7 @@ def _failing(text: str) -> tuple[str, float]:
             f"{text!r} cannot be used; give MODEL=SHARE, with one of the models {_names()}"
         )
     remedy = f"a share from 0 to 1, such as {name}=0.5"
-    return name, _number(share, remedy, above=-math.ulp(0), most=1)
+    return name, _number(share, remedy, above=-math.ulp(0), most=1, shown=text)
 
 
 def _names() -> str:

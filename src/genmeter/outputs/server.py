@@ -195,7 +195,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     server_version = "genmeter"
-    sys_version = ""
 
     def __init__(self, connection: socket.socket, endpoint: ScrapeServer) -> None:
         # What `_Scrapes` knows the scrape by that this connection was sent as a whole.
@@ -215,6 +214,10 @@ class _Handler(BaseHTTPRequestHandler):
         if length.isascii() and length.isdigit():
             self.rfile.read(min(int(length), _BODY_LIMIT_BYTES))
         self._endpoint.answer(self)
+
+    def version_string(self) -> str:
+        """Name the program, without its release, to whoever asks."""
+        return self.server_version
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, the base class's name
         """Log nothing: a job's output is not for its scrapes."""

@@ -163,3 +163,9 @@ def test_importing_genmeter_does_not_import_matplotlib() -> None:
     """The package starts without what only plots need."""
     code = "import sys, genmeter; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_importing_genmeter_leaves_pandas_alone() -> None:
+    """A job that draws nothing does not wait for pandas, half of a second, at its start."""
+    code = "import sys, genmeter; sys.exit('pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

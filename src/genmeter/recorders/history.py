@@ -191,8 +191,8 @@ class History:
         sums = sum_by_label(model, self._calls.columns(*_TOKEN_COLUMNS), chosen, len(names))
         has_any: npt.NDArray[np.bool_] = sums[:-1].max(axis=0) > 0
         # Sums of 0 are rare: a failed call reports no tokens, and only some report that it took 0.
-        for number in np.flatnonzero(~has_any & (sums[-1] > 0)):
-            has_any[number] = has_tokens[model == number].any()
+        if (~has_any & (sums[-1] > 0)).any():
+            has_any = np.bincount(model[has_tokens], minlength=len(names)) > 0
         by_model = {
             names[number]: Tokens(*sums[:, number].tolist()) for number in np.flatnonzero(has_any)
         }

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from otlp_receiver import HttpReceiver
 
+from genmeter.catalogue import CALL, INSTRUMENTS, Instrument
 from genmeter.config import describe_environment
+from otlp_receiver import HttpReceiver
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -111,6 +112,23 @@ def test_the_table_of_variables_is_fresh() -> None:
     ]
     table = "\n".join(["| variable | default | |", "|---|---|---|", *rows])
     assert f"<!-- environment -->\n{table}\n<!-- /environment -->" in README
+
+
+def test_the_table_of_metrics_is_fresh() -> None:
+    """The README's table has every instrument of the catalogue, by its name in Prometheus."""
+    table = "\n".join(
+        ["| metric | kind | labels | |", "|---|---|---|---|", *sorted(map(metric_row, INSTRUMENTS))]
+    )
+    assert f"<!-- metrics -->\n{table}\n<!-- /metrics -->" in README
+
+
+def metric_row(row: Instrument) -> str:
+    """Give a row of the README's table, with the labels of a call as one word."""
+    is_call = set(CALL) <= set(row.labels)
+    others = [each for each in row.labels if not (is_call and each in CALL)]
+    labels = ["*call*"] * is_call + [f"`{each.prometheus}`" for each in others]
+    kind = "gauge" if row.kind.exposed_as == "updown" else row.kind.exposed_as
+    return f"| `{row.prometheus}` | {kind} | {', '.join(labels)} | {row.help} |"
 
 
 def test_links_lead_somewhere() -> None:

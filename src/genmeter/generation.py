@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import time
@@ -203,8 +204,14 @@ class GenerationHandle:
         """Decorate a function that returns the model's response.
 
         Raises:
-            ConfigError: ``function`` is a generator, whose end nobody but its reader knows.
+            ConfigError: ``function`` is a generator, whose end nobody but its reader knows, or
+                cannot be called, as a ``classmethod`` cannot.
         """
+        if not callable(function):
+            raise ConfigError(
+                f"monitor.generation() cannot decorate {function!r}, which cannot be called; "
+                "put @classmethod above @monitor.generation(...)"
+            )
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise ConfigError(
                 f"monitor.generation() cannot decorate the generator {function!r}; "
@@ -223,9 +230,22 @@ class GenerationHandle:
 
         @functools.wraps(function)
         def tell(*args: _P.args, **kwargs: _P.kwargs) -> Any:
-            with self._again() as handle:
+            with contextlib.ExitStack() as block:
+                handle = block.enter_context(self._again())
                 result = function(*args, **kwargs)
+                if inspect.iscoroutine(result):
+                    # An object or a lambda that is as good as an async function.
+                    return _told_when_awaited(result, handle, block.pop_all())
                 handle.usage(result)
                 return result
 
         return tell
+
+
+async def _told_when_awaited(
+    result: Awaitable[Any], handle: GenerationHandle, block: contextlib.ExitStack
+) -> Any:
+    with block:
+        answer = await result
+        handle.usage(answer)
+        return answer

@@ -147,7 +147,7 @@ def test_retries_that_were_told_do_not_change_with_the_handle() -> None:
         track_generation=lambda *_, **keywords: told.append(keywords),
         _track_active=lambda *_: 0,
     )
-    handle = GenerationHandle(teller, model="m")  # type: ignore[arg-type]
+    handle = GenerationHandle(teller, model="m")
     with handle:
         handle.retry("A")
     handle.retry("B")
@@ -330,3 +330,60 @@ def test_a_call_that_ends_after_shutdown_harms_nobody(monitor: IsolatedMonitor) 
         monitor.shutdown()
     late = {"genmeter_reason": "after_shutdown"}
     assert monitor.value("genmeter_monitor_events_total", **late) == 2
+
+
+async def test_what_gives_a_coroutine_is_told_when_that_is_awaited(
+    monitor: IsolatedMonitor,
+) -> None:
+    """Objects with an async `__call__` and lambdas are calls as long as what they return."""
+
+    class Asker:
+        async def __call__(self, question: str) -> dict[str, Any]:
+            await asyncio.sleep(0)
+            assert monitor.value("genmeter_generations_active") == 1
+            if not question:
+                raise ValueError(question)
+            return RESPONSE
+
+    asker = Asker()
+    twice = (monitor.generation("m")(asker), monitor.generation("m")(lambda q: asker(str(q))))
+    for decorated in twice:
+        assert await decorated("why") is RESPONSE
+        with pytest.raises(ValueError, match=r"^$"):
+            await decorated("")
+    assert monitor.get_total_token_usage().total_tokens == 36
+    assert generations(monitor, genmeter_outcome="success") == 2
+    assert generations(monitor, genmeter_outcome="failure") == 2
+    assert monitor.value("genmeter_generations_active") == 0
+
+
+def test_what_cannot_be_called_cannot_be_decorated(monitor: IsolatedMonitor) -> None:
+    """The wrong order of decorators is found where it stands, not at the first call."""
+    with pytest.raises(ConfigError, match="put @classmethod above"):
+        monitor.generation("m")(classmethod(lambda _: RESPONSE))  # type: ignore[call-overload]
+
+
+def test_methods_of_every_kind_can_be_decorated(monitor: IsolatedMonitor) -> None:
+    """Plain, class and static methods get what they would have got."""
+
+    class Client:
+        @monitor.generation("m")
+        def ask(self) -> object:
+            return [RESPONSE, self]
+
+        @classmethod
+        @monitor.generation("m")
+        def ask_class(cls) -> object:
+            return [RESPONSE, cls]
+
+        @staticmethod
+        @monitor.generation("m")
+        def ask_nobody() -> object:
+            return RESPONSE
+
+    client = Client()
+    assert client.ask() == [RESPONSE, client]
+    assert client.ask_class() == [RESPONSE, Client]
+    assert client.ask_nobody() is RESPONSE
+    assert generations(monitor, genmeter_outcome="success") == 3
+    assert monitor.get_total_token_usage().total_tokens == 18

@@ -213,13 +213,14 @@ class History:
             name = _spelled(name)
             if not self._was_recorded(name):
                 return None
-        parts = []
+        parts, rings = [], []
         if name in _SERIES or name.startswith(("model_usage:", "finish_reason:")):
             parts.append(self._from_calls(name))
-        number = self._names.get(name)
-        if number is not None:
+            rings.append(self._calls)
+        if name in self._value_names:
             time, value, names = self._values.columns("time", "value", "name")
-            chosen = names == number
+            chosen = names == self._names[name]
+            rings.append(self._values)
             parts.append((time[chosen], value[chosen]))
         filled = [part for part in parts if len(part[0])] or parts[:1]
         time, value = (
@@ -229,9 +230,7 @@ class History:
             recent = time >= since
             time, value = time[recent], value[recent]
         kept_since = [
-            start
-            for ring in (self._calls, self._values)
-            if (start := self._kept_since(ring, since)) is not None
+            start for ring in rings if (start := self._kept_since(ring, since)) is not None
         ]
         return Samples(time, value, max(kept_since, default=None))
 

@@ -115,6 +115,16 @@ def test_a_window_past_what_is_kept_says_from_when_on_it_is_whole() -> None:
     assert samples.kept_since == 6.0
 
 
+def test_samples_are_whole_where_only_others_are_gone() -> None:
+    """Many values of the caller's own do not make a window of calls incomplete, nor calls theirs."""
+    values = [Metric(float(n), "own", 1.0, {}) for n in range(10)]
+    made = history(tokens(1.0, 5), *values, capacity=4)
+    samples, own = made.samples("generation_time"), made.samples("own")
+    assert samples is not None
+    assert own is not None
+    assert (samples.kept_since, own.kept_since) == (None, 6.0)
+
+
 def test_a_ring_that_is_just_full_has_lost_nothing() -> None:
     """At capacity, but not past it, every window is whole."""
     made = history(*(tokens(float(n), 1) for n in range(4)), capacity=4)

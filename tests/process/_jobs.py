@@ -109,14 +109,16 @@ def job(folder: Path, source: str) -> list[str]:
     return [sys.executable, str(program)]
 
 
-def run(folder: Path, source: str, env: dict[str, str] | None = None) -> Ended:
-    """Run a job to its end; it fails the test where it hangs."""
+def run(
+    folder: Path, source: str, env: dict[str, str] | None = None, patience: float = PATIENCE
+) -> Ended:
+    """Run a job to its end; it fails the test where it hangs for ``patience`` seconds."""
     done = subprocess.run(
         job(folder, source),
         env=environment() if env is None else env,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=patience,
         check=False,
     )
     said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

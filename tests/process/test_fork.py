@@ -26,6 +26,7 @@ def receiver() -> Iterator[HttpReceiver]:
         yield made
 
 
+@pytest.mark.timeout(600)
 def test_two_hundred_forks_under_load_hang_nowhere(tmp_path: Path) -> None:
     """While four threads tell without a pause and one scrapes, every child works and all is exact."""
     ended = run(
@@ -82,6 +83,7 @@ say(
     exposed=sum(exposed),
 )
 """,
+        patience=500.0,
     )
     assert ended.code == 0, ended.errors
     (found,) = ended.said

@@ -771,3 +771,100 @@ def test_nothing_is_shared_before_the_first_monitor(process: runtime.Runtime) ->
     assert process.url() is None
     with pytest.raises(AssertionError, match="attach"):
         process.require_pipeline()
+
+
+# --- fork, as far as one process shows it (tests/process/test_fork.py has the rest) --------------
+
+
+def test_a_fork_does_not_wait_for_ever_for_a_scrape(
+    process: runtime.Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a scrape hangs the fork goes ahead, and the scrape's lock stays the scrape's."""
+    monkeypatch.setattr(runtime, "_FORK_PATIENCE", 0.01)
+    monitor_of()
+    assert process._own is not None
+    assert process._own.own is not None
+    reader = process._own.own.reader
+    assert reader is not None
+    with reader.collection_lock:
+        process.before_fork()
+        process.after_fork_in_parent()
+        assert reader.collection_lock.locked()
+    assert page_of(process)
+
+
+def test_a_fork_holds_scrapes_and_the_drain(process: runtime.Runtime) -> None:
+    """Between the hooks no scrape and no drain is under way; afterwards both go on."""
+    monitor = told(monitor_of())
+    assert process._own is not None
+    assert process._own.own is not None
+    reader = process._own.own.reader
+    assert reader is not None
+    process.before_fork()
+    assert reader.collection_lock.locked()
+    assert process.require_pipeline().lock.is_mine
+    process.after_fork_in_parent()
+    assert value(page_of(process), "genmeter_generations_total") == 1
+    assert monitor.get_total_token_usage().total_tokens == 1
+
+
+def test_a_child_counts_from_zero_and_calls_back(
+    process: runtime.Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the child history, counters and the process's report begin anew, as does the callback."""
+    monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_PORT", "0")  # so that the child has a page
+    seen: list[int] = []
+    monitor = GenerationMonitor(
+        config=MonitorConfig(endpoint=OFF, default_model="m"),
+        token_usage_callback=lambda report: seen.append(report.total_tokens),
+        token_usage_callback_interval_seconds=0.01,
+    )
+    closed = told(monitor_of(), 100)
+    closed.shutdown()
+    told(monitor, 100).flush()
+    process.after_fork_in_child()
+    seen.clear()
+    told(monitor, 7)
+    assert monitor.get_total_token_usage().total_tokens == 7
+    assert process_token_usage().total_tokens == 7
+    process._rebuild()
+    assert value(page_of(process), "genmeter_tokens_total") == 7
+    assert eventually(lambda: seen and seen[-1] == 7)
+    monitor.shutdown()
+
+
+def test_a_childs_exit_is_hooked_where_atexit_does_not_run(
+    process: runtime.Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a child of multiprocessing the end is one of its finalizers."""
+    finalizers: list[Any] = []
+    monkeypatch.setattr(runtime.multiprocessing, "parent_process", object)
+    monkeypatch.setattr(
+        runtime.mp_util, "Finalize", lambda owner, call, exitpriority: finalizers.append(call)
+    )
+    told(monitor_of())
+    monitor_of()
+    (finish,) = finalizers
+    finish()
+    assert process.tallies.recorded == 1
+    assert process.url() is None
+
+
+def test_every_kind_of_event_is_drained(process: runtime.Runtime) -> None:
+    """What each method tells reaches its own series."""
+    monitor = told(monitor_of())
+    monitor.track_evaluation(0.1, True, "judge", {"s": 0.5})
+    monitor.record_metric("custom", 3)
+    monitor.record_sample(True)
+    monitor.log_info("a line")
+    with monitor.generation(model="m"):
+        page = page_of(process)
+        assert value(page, "genmeter_generations_active") == 1
+    for name in (
+        "genmeter_generations_total",
+        "genmeter_evaluations_total",
+        "genmeter_custom_samples_total",
+        "genmeter_samples_total",
+        "genmeter_logs_total",
+    ):
+        assert value(page, name) == 1

@@ -8,6 +8,8 @@ OpenTelemetry has a standard variable (``OTEL_*``) that one is read, by ``runtim
 
 from __future__ import annotations
 
+import difflib
+import logging
 import math
 import os
 import threading
@@ -34,6 +36,7 @@ __all__ = [
     "describe_environment",
 ]
 
+_logger = logging.getLogger("genmeter")
 _MAX_PORT = 65_535
 # The sums of a window are 64-bit: 2**21 events of at most 2**41 tokens (a total of two parts of
 # 2**40 each) stay below 2**63.
@@ -338,6 +341,7 @@ class MonitorConfig:
             ConfigError: A variable that cannot be read; the message names it.
         """
         environ = os.environ if environ is None else environ
+        _warn_of_unknown(environ)
         parts: dict[str, Any] = {
             "endpoint": EndpointConfig,
             "history": HistoryConfig,
@@ -380,3 +384,12 @@ def _pair(name: str, scale: Any) -> tuple[float, float]:
     if not (low < high and math.isfinite(high - low)):
         raise ConfigError(remedy)
     return low, high
+
+
+def _warn_of_unknown(environ: Mapping[str, str]) -> None:
+    known = [name for name, _, _ in describe_environment()]
+    for name in sorted(environ.keys() - set(known)):
+        if name.startswith("GENMETER_"):
+            near = difflib.get_close_matches(name, known, 1, cutoff=0.8)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            _logger.warning("the variable %s is not one of genmeter's%s", name, hint)

@@ -12,6 +12,7 @@ names::
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,11 @@ from opentelemetry.sdk.resources import Resource
 from prometheus_client.parser import text_string_to_metric_families
 
 from genmeter import runtime
+from genmeter.catalogue import INSTRUMENTS
 from genmeter.config import MonitorConfig
+from genmeter.errors import ConfigError
 from genmeter.monitor import GenerationMonitor
+from genmeter.naming import prometheus_name
 from genmeter.outputs.prometheus import PrometheusReader
 
 if TYPE_CHECKING:
@@ -44,6 +48,19 @@ class IsolatedMonitor(GenerationMonitor):
     def __init__(self, reader: PrometheusReader, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._reader = reader
+        config = kwargs.get("config") or MonitorConfig()
+        rows = [
+            *((row.prometheus, row.kind.exposed_as) for row in INSTRUMENTS),
+            *(
+                (prometheus_name(row.name, row.unit, row.kind), row.kind)
+                for row in config.custom_metrics
+            ),
+        ]
+        self._names = {
+            name + suffix
+            for name, kind in rows
+            for suffix in (("_bucket", "_sum", "_count") if kind == "histogram" else ("",))
+        }
 
     def page(self, *, openmetrics: bool = False) -> str:
         """Render what a scrape would get.
@@ -60,17 +77,35 @@ class IsolatedMonitor(GenerationMonitor):
             name: The sample's Prometheus name, such as ``genmeter_tokens_total``.
             **labels: Values that its labels must have, by their Prometheus names; an empty one
                 means that the label is absent.
+
+        Raises:
+            ConfigError: There is no series of that name: an assertion about a name that was
+                misspelt would hold for ever.
         """
-        return [
+        samples = [
             sample
             for family in text_string_to_metric_families(self.page())
             for sample in family.samples
+        ]
+        if not any(sample.name == name for sample in samples) and name not in self._names:
+            near = difflib.get_close_matches(name, {*self._names, *(s.name for s in samples)}, 1)
+            raise ConfigError(
+                f"name is {name!r}, which no metric has"
+                + (f"; did you mean {near[0]!r}?" if near else "; see README.md for the names")
+            )
+        return [
+            sample
+            for sample in samples
             if sample.name == name
             and all(sample.labels.get(key, "") == value for key, value in labels.items())
         ]
 
     def value(self, name: str, **labels: str) -> float:
-        """Sum the samples of a series, as :meth:`series` finds them; 0 where there are none."""
+        """Sum the samples of a series, as :meth:`series` finds them; 0 where there are none.
+
+        Raises:
+            ConfigError: There is no series of that name.
+        """
         return float(sum(sample.value for sample in self.series(name, **labels)))
 
 

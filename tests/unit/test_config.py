@@ -339,3 +339,12 @@ def test_a_monitor_reads_the_environment_where_it_is_given_no_config(
         GenerationMonitor()
     with isolated_monitor() as monitor:
         assert monitor.value("genmeter_monitor_history_capacity") == 200_000
+
+
+def test_a_misspelt_variable_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A variable with our prefix that nobody reads is a warning with the nearest name."""
+    MonitorConfig.from_env({"GENMETER_MAX_MODELZ": "3", "GENMETER_QQ": "1", "OTHER_X": "1"})
+    assert [record.getMessage() for record in caplog.records] == [
+        "the variable GENMETER_MAX_MODELZ is not one of genmeter's; did you mean GENMETER_MAX_MODELS?",
+        "the variable GENMETER_QQ is not one of genmeter's",
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import genmeter
-from genmeter import GenerationMonitor, MonitorConfig, runtime
+from genmeter import ConfigError, CustomMetric, GenerationMonitor, MonitorConfig, runtime
 from genmeter.testing import assert_exposition, fresh_runtime, isolated_monitor
 
 PAGE = """
@@ -135,3 +135,17 @@ def test_a_label_may_hold_what_looks_like_the_end_of_a_line() -> None:
         assert_exposition(
             monitor.page(), 'genmeter_custom_samples_total{genmeter_metric="a\u2028b\x85c"} 1'
         )
+
+
+def test_a_misspelt_name_is_an_error() -> None:
+    """An assertion that a metric is 0 cannot hold because its name is wrong."""
+    config = MonitorConfig(custom_metrics=(CustomMetric(name="app.docs", kind="counter"),))
+    with isolated_monitor(config) as monitor:
+        with pytest.raises(ConfigError, match="did you mean 'genmeter_generations_total'"):
+            monitor.value("genmeter_genrations_total")
+        with pytest.raises(ConfigError, match="'zzz', which no metric has; see README"):
+            monitor.series("zzz")
+        assert monitor.value("genmeter_generations_total") == 0
+        assert monitor.value("gen_ai_client_inference_duration_seconds_count") == 0
+        assert monitor.value("app_docs_total") == 0
+        assert monitor.value("target_info") == 1

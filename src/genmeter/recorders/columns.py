@@ -45,11 +45,6 @@ class Ring:
         """Rows that are kept."""
         return min(self.appended, self.capacity)
 
-    @property
-    def row_bytes(self) -> int:
-        """Bytes that a row takes."""
-        return self._dtype.itemsize
-
     def append(self, *row: Any) -> None:
         """Add a row; its values stand in the order of the columns and fit their codes."""
         self._stage += self._pack(*row)
@@ -70,12 +65,6 @@ class Ring:
         """Give the positions of the kept rows from the oldest to the newest."""
         start = self.appended % self.capacity if self.appended > self.capacity else 0
         return np.roll(np.arange(self.size), -start)
-
-    def sequence(self) -> npt.NDArray[np.int64]:
-        """Give each kept row's number since the start, in the order of storage."""
-        numbers = np.empty(self.size, np.int64)
-        numbers[self.in_order()] = np.arange(self.appended - self.size, self.appended)
-        return numbers
 
     def _settle(self) -> None:
         if not self._stage:

@@ -47,14 +47,6 @@ def test_reading_between_appends_changes_nothing() -> None:
         assert in_order(ring, "count") == list(range(max(0, number - 4), number + 1))
 
 
-@pytest.mark.parametrize("rows", [3, 5, 7, 2_001])
-def test_each_row_has_its_number_since_the_start(rows: int) -> None:
-    """A row's number is how many were appended before it, also after the ring has wrapped."""
-    ring = filled(5, rows)
-    (counts,) = ring.columns("count")
-    assert list(ring.sequence()) == list(counts)
-
-
 def test_values_keep_their_precision() -> None:
     """64-bit counts and times come back as they were given."""
     ring = Ring(COLUMNS, 2)
@@ -65,7 +57,6 @@ def test_values_keep_their_precision() -> None:
 
 
 def test_a_ring_tells_its_size() -> None:
-    """A row's bytes are those of its columns, and the text names rows and capacity."""
+    """Its text names rows and capacity."""
     ring = filled(4, 9)
-    assert ring.row_bytes == 8 + 8 + 2
     assert repr(ring) == "<Ring of 4 rows, at most 4>"

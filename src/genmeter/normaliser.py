@@ -299,7 +299,7 @@ class Normaliser:
             given = _lookup(metadata, "error_type")
         # By type(): isinstance() asks the object for its class, which may raise.
         if given is None and issubclass(type(error), BaseException):
-            given = type(error).__name__
+            given = _class_name(type(error))
         return self._errors(given) or _OTHER_ERROR
 
     def _retries(
@@ -349,11 +349,17 @@ def _retry_kind(error: Any) -> Any:
     """Name what caused a retry: an exception, its class or its name."""
     kind = type(error)
     if issubclass(kind, BaseException):
-        name: Any = kind.__name__
+        name: Any = _class_name(kind)
     else:
-        name = error.__name__ if issubclass(kind, type) else error
+        name = _class_name(error) if issubclass(kind, type) else error
     is_limited = issubclass(type(name), str) and "ratelimit" in str.lower(name)
     return _RATE_LIMITED if is_limited or _is_rate_limit(error) else name
+
+
+def _class_name(kind: type) -> str:
+    # type's own, since a metaclass may have another that raises.
+    name: str = type.__dict__["__name__"].__get__(kind)
+    return name
 
 
 def _is_rate_limit(error: Any) -> bool:

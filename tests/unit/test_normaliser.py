@@ -367,3 +367,22 @@ def test_no_limit_takes_the_old_names_from_record_metric() -> None:
     names = ["own", "more", "error_rate", "model_creation_time"]
     events = [clean.normaliser.metric(1.0, (name, 1.0, None)) for name in names]
     assert [event and event.name for event in events] == ["own", "other", *names[2:]]
+
+
+def test_an_error_has_the_name_of_its_class_whatever_its_metaclass_says() -> None:
+    """A class that hides its name costs no event."""
+
+    class Nameless(type):
+        @property
+        def __name__(cls) -> str:
+            raise RuntimeError("no name")
+
+    class HiddenError(Exception, metaclass=Nameless):
+        pass
+
+    clean = Clean()
+    event = clean.generation(
+        success=False, error=HiddenError(), retries=[HiddenError(), HiddenError]
+    )
+    assert event.error_type == "HiddenError"
+    assert event.retries == {"HiddenError": 2}

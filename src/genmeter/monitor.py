@@ -110,6 +110,7 @@ class GenerationMonitor(Telling):
                 token_usage_callback_interval_seconds,
                 least=1e-3,
             )
+        is_from_env = config is None
         config = MonitorConfig.from_env() if config is None else config
         if not isinstance(config, MonitorConfig):
             raise ConfigError(f"config is {config!r}; give a MonitorConfig")
@@ -135,6 +136,7 @@ class GenerationMonitor(Telling):
 
         self._runtime = runtime.current()
         sink = self._runtime.attach(config, timeout=shutdown_timeout)
+        sink.shares_expected = is_from_env
         super().__init__(self._runtime.require_pipeline(), sink, inline=config.drain == "inline")
         self._is_shut = False
         self._has_warned_of_gap = False

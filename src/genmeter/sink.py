@@ -45,6 +45,8 @@ class Sink:
         self.history = history
         self.expected_samples = expected_samples
         self.timeout = timeout
+        # The environment tells every monitor of the process the same number.
+        self.shares_expected = False
         self.instruments: Recorder | None = None
         self.on_rebirth: Callable[[], None] | None = None
         self.was_told = False

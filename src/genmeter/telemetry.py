@@ -54,6 +54,7 @@ class Telemetry:
         self.is_closed = False
         # Of monitors that are gone: what their jobs were to make, and whether they told anything.
         self._retired_expected: list[int] = []
+        self._shared_expected: int | None = None
         self._was_told = False
         self._pipeline = pipeline
         self.recorder = InstrumentRecorder(
@@ -79,7 +80,10 @@ class Telemetry:
         if sink in self.sinks:
             self.sinks.remove(sink)
             if sink.expected_samples is not None:
-                self._retired_expected = [sum(self._retired_expected, sink.expected_samples)]
+                if sink.shares_expected:
+                    self._shared_expected = sink.expected_samples
+                else:
+                    self._retired_expected = [sum(self._retired_expected, sink.expected_samples)]
             self._was_told = self._was_told or sink.was_told
 
     def announce(self, config: MonitorConfig) -> None:
@@ -169,8 +173,11 @@ class Telemetry:
             yield Observation(failures[name], {cat.EXPORTER.key: name})
 
     def _expected(self) -> Iterable[Observation]:
-        expected = [each.expected_samples for each in self.sinks]
-        told = [*self._retired_expected, *(each for each in expected if each is not None)]
+        own = [each.expected_samples for each in self.sinks if not each.shares_expected]
+        shared = [each.expected_samples for each in self.sinks if each.shares_expected]
+        told = [*self._retired_expected, *(each for each in own if each is not None)]
+        if not told:  # what is said in code wins over the environment
+            told = [each for each in [*shared, self._shared_expected] if each is not None][:1]
         return [Observation(sum(told))] if told else []
 
     def _finished(self) -> Iterable[Observation]:

@@ -148,4 +148,5 @@ def test_a_misspelt_name_is_an_error() -> None:
         assert monitor.value("genmeter_generations_total") == 0
         assert monitor.value("gen_ai_client_inference_duration_seconds_count") == 0
         assert monitor.value("app_docs_total") == 0
-        assert monitor.value("target_info") == 1
+        monitor.track_generation(1.0, True, model_name="m")
+        assert len(monitor.series("genmeter_generations_created")) == 2

@@ -74,7 +74,9 @@ class Ended(NamedTuple):
 
 
 def environment(receiver: Receiver | None = None, **variables: str) -> dict[str, str]:
-    """Make a job's environment.
+    """Make a job's environment, without coverage.
+
+    Its tracer has a lock that an exception of a signal handler leaves locked for ever.
 
     Args:
         receiver: Where it pushes over HTTP; None means that it neither pushes nor listens.
@@ -83,7 +85,7 @@ def environment(receiver: Receiver | None = None, **variables: str) -> dict[str,
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("OTEL_", "GENMETER_"))
+        if not name.startswith(("OTEL_", "GENMETER_", "COV"))
     }
     if receiver is None:
         return {**kept, "OTEL_METRICS_EXPORTER": "none", **variables}

@@ -469,6 +469,7 @@ say(ready=True)
 def test_python_can_still_be_interrupted(tmp_path: Path, receiver: HttpReceiver) -> None:
     """Ctrl-C ends a job with Python's own exit code, and everything was pushed."""
     source = """
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's parent ignores it
 monitor = GenerationMonitor()
 tell(monitor, 1_000)
 say(ready=True)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Runtime", "current", "install"]
 
-_FORK_PATIENCE = 5.0  # seconds that a fork waits for a drain or a scrape under way
+_FORK_PATIENCE = 5.0  # seconds that a fork waits for a drain under way
 
 
 class Runtime:
@@ -297,11 +297,10 @@ class Runtime:
         if pipeline is None:
             return
         for telemetry in (*self._telemetries(), *self._closing):
-            reader = telemetry.own.reader if telemetry.own is not None else None
-            if reader is not None:
+            for lock, patience in telemetry.own.fork_locks() if telemetry.own is not None else []:
                 # Noted first: an exception of a signal handler must not leave it taken for ever.
-                self._held.append(reader.collection_lock)
-                if not reader.collection_lock.acquire(timeout=_FORK_PATIENCE):
+                self._held.append(lock)
+                if not lock.acquire(timeout=patience):
                     self._held.pop()
         pipeline.hold(_FORK_PATIENCE)
 

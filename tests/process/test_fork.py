@@ -119,6 +119,46 @@ monitor.shutdown()
     assert receiver.total(GENERATIONS) == 110
 
 
+def test_a_fork_waits_for_what_the_first_push_imports(tmp_path: Path) -> None:
+    """A child never inherits an import half done, which its own push would wait for for ever."""
+    with HttpReceiver() as receiver:
+        ended = run(
+            tmp_path,
+            """
+import requests.utils
+
+real = requests.utils.get_netrc_auth
+importing = threading.Event()
+
+
+def slow(*arguments, **keywords):
+    if not importing.is_set():
+        importing.set()
+        import slow_module
+    import slow_module
+    return real(*arguments, **keywords)
+
+
+import requests.sessions
+requests.sessions.get_netrc_auth = slow
+from pathlib import Path
+Path(__file__).with_name("slow_module.py").write_text("import time; time.sleep(0.5)")
+monitor = GenerationMonitor()
+tell(monitor, 100)
+importing.wait(60)
+pid = os.fork()
+if pid == 0:
+    tell(monitor, 7)
+    monitor.shutdown()
+    os._exit(0)
+say(child=wait_for(pid))
+""",
+            environment(receiver, OTEL_METRIC_EXPORT_INTERVAL="20"),
+        )
+        assert ended.said == [{"child": 0}], ended.errors
+        assert sorted(sums_by_process(receiver, GENERATIONS).values()) == [7, 100]
+
+
 @pytest.mark.parametrize("end", ["monitor.shutdown(); os._exit(0)", "sys.exit(0)"])
 def test_a_child_that_tells_nothing_pushes_nothing(
     tmp_path: Path, receiver: HttpReceiver, end: str

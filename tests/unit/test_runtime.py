@@ -30,6 +30,7 @@ from genmeter import (
     runtime,
 )
 from genmeter.errors import EndpointError
+from genmeter.outputs import provider as provider_module
 from genmeter.outputs.prometheus import PrometheusReader
 from genmeter.testing import fresh_runtime
 from otlp_receiver import HttpReceiver
@@ -153,7 +154,7 @@ def test_the_first_settings_hold_and_a_later_wish_is_named(
     )
     (warning,) = warnings_of(caplog)
     assert warning == (
-        "the first monitor of a process sets what all of them share; not used of a later one: "
+        "the first monitor of a process sets what all of them share; a later one asked in vain for "
         "prices, score_scales, limits.models=8, limits.steps=9, endpoint.username='u', "
         "endpoint.password=another, endpoint.linger=3"
     )
@@ -183,7 +184,7 @@ def test_label_limits_hold_for_the_whole_process(caplog: pytest.LogCaptureFixtur
         limits=LabelLimits(models=8, combinations=50), meter_provider=MeterProvider(), endpoint=OFF
     )
     (warning,) = warnings_of(caplog)
-    assert warning.endswith("not used of a later one: limits.models=8")
+    assert warning.endswith("a later one asked in vain for limits.models=8")
 
 
 # --- whose provider ------------------------------------------------------------------------------
@@ -780,7 +781,7 @@ def test_a_fork_does_not_wait_for_ever_for_a_scrape(
     process: runtime.Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a scrape hangs the fork goes ahead, and the scrape's lock stays the scrape's."""
-    monkeypatch.setattr(runtime, "_FORK_PATIENCE", 0.01)
+    monkeypatch.setattr(provider_module, "_SCRAPE_PATIENCE", 0.01)
     monitor_of()
     assert process._own is not None
     assert process._own.own is not None

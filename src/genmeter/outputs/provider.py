@@ -22,6 +22,7 @@ from genmeter.outputs.prometheus import PrometheusReader
 from genmeter.outputs.server import ScrapeServer
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
 
     from genmeter.config import EndpointConfig, MonitorConfig
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["OwnProvider"]
 
 _logger = logging.getLogger("genmeter")
+_SCRAPE_PATIENCE = 5.0
+_PUSH_PATIENCE = 1.0  # an endpoint that is dead holds its first push up for longer
 _DEFAULT_HOST = "127.0.0.1"
 _MAX_PORT = 65_535
 _DEFAULT_PORT = 9464  # the port that OpenTelemetry's Prometheus exporters share
@@ -152,6 +155,17 @@ class OwnProvider:
         if self.reader is not None:
             self.reader.shutdown()
         self._is_bound = False
+
+    def fork_locks(self) -> list[tuple[threading.Lock, float]]:
+        """Name what must not be under way while this process forks.
+
+        Returns:
+            The locks, and seconds that a fork may wait for each.
+        """
+        locks = [(push.first_push, _PUSH_PATIENCE) for push in self.pushes if not push.has_pushed]
+        if self.reader is not None:
+            locks.append((self.reader.collection_lock, _SCRAPE_PATIENCE))
+        return locks
 
     def leave_to_parent(self) -> None:
         """Let go, in a forked child, of what is the parent's."""

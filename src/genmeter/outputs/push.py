@@ -54,6 +54,9 @@ class Push:
     Attributes:
         name: As given.
         reader: For ``MeterProvider(metric_readers=[...])``. The SDK has no thread for it.
+        has_pushed: Whether a push was made, or tried.
+        first_push: Held during the first push, in which an exporter imports what it needs. Who
+            forks takes it, since a child waits for ever for an import that it inherits half done.
     """
 
     def __init__(
@@ -79,6 +82,8 @@ class Push:
         self._on_failure = on_failure
         self._failure: str | None = None
         self._deadline = math.inf
+        self.has_pushed = False
+        self.first_push = threading.Lock()
         self._is_started = False
         self._is_abandoned = False
         self._is_sent = False
@@ -146,6 +151,14 @@ class Push:
         self.reader.shutdown(timeout_millis=max(0.0, self._deadline - time.monotonic()) * 1e3)
 
     def _push(self, timeout: float) -> None:
+        if self.has_pushed:
+            self._collect(timeout)
+            return
+        with self.first_push:
+            self._collect(timeout)
+        self.has_pushed = True
+
+    def _collect(self, timeout: float) -> None:
         try:
             self.reader.collect(timeout_millis=timeout * 1e3)
         except Exception as error:

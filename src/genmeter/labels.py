@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["MAX_LABEL", "OTHER", "LabelTable", "label_text", "safe_text"]
+__all__ = [
+    "MAX_LABEL",
+    "OTHER",
+    "UNREADABLE",
+    "LabelTable",
+    "label_text",
+    "safe_text",
+]
 
+UNREADABLE = (Exception, SystemExit, GeneratorExit)
+"""What a caller's own object may raise when it is read; only a true interrupt passes."""
 OTHER = "other"
 """What a label's value becomes once its limit is reached."""
 MAX_LABEL = 128
@@ -33,7 +42,7 @@ def safe_text(value: Any, limit: int = 8_192) -> str | None:
             value = value.value
         # str.__getitem__ gives a true str even of a subclass that overrides everything else.
         text = str.__getitem__(str(value), slice(0, limit))
-    except Exception:
+    except UNREADABLE:
         return None
     if not text.isascii():
         text = text.encode("utf-8", "replace").decode("utf-8")

@@ -21,7 +21,7 @@ from genmeter.events import (
     Sample,
     Score,
 )
-from genmeter.labels import MAX_LABEL, LabelTable, safe_text
+from genmeter.labels import MAX_LABEL, UNREADABLE, LabelTable, safe_text
 from genmeter.numbers import (
     MAX_COUNT,
     MAX_SECONDS,
@@ -255,7 +255,7 @@ class Normaliser:
             return value
         try:
             return bool(value)
-        except Exception:
+        except UNREADABLE:
             # Whatever cannot say that it is true is not a success; the tokens still count.
             self._reject(Reason.NOT_A_BOOLEAN, name, value)
             return False
@@ -339,7 +339,7 @@ class Normaliser:
             if isinstance(value, datetime):
                 # pandas' NaT is a datetime, and its time stamp is not a number.
                 return float(checked(to_number(value.timestamp()), MAX_TIME, least=-MAX_TIME))
-        except Exception:
+        except UNREADABLE:
             pass  # a year that the platform's clock does not have, or a class of the caller's
         self._reject(Reason.NOT_A_TIME, "timestamp", value)
         return default
@@ -368,7 +368,7 @@ def _is_rate_limit(error: Any) -> bool:
             getattr(error, "status_code", None),
             getattr(error, "code", None),
         )
-    except Exception:
+    except UNREADABLE:
         return False
 
 
@@ -376,5 +376,5 @@ def _lookup(mapping: Mapping[str, Any], key: str, default: Any = None) -> Any:
     """Get a value of the caller's dict, whose keys may be of a class that cannot be compared."""
     try:
         return mapping.get(key, default)
-    except Exception:
+    except UNREADABLE:
         return None

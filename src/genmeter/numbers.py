@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from genmeter.events import Reason
+from genmeter.labels import UNREADABLE
 
 __all__ = [
     "MAX_COUNT",
@@ -67,7 +68,7 @@ def to_number(value: Any) -> float:
         raise Rejected(Reason.OUT_OF_RANGE) from None
     except (TypeError, ValueError):
         raise Rejected(Reason.NOT_A_NUMBER) from None
-    except Exception:
+    except UNREADABLE:
         raise Rejected(Reason.UNREADABLE) from None
 
 

@@ -83,9 +83,7 @@ class Pipeline:
         self.notices = Notices()
         self.epoch = 0
         self._on_start = on_start
-        self._normaliser = Normaliser(
-            limits, on_reject=self.reject, on_overflow=tallies.count_overflow
-        )
+        self._normaliser = Normaliser(limits, on_reject=self.reject, on_overflow=self._overflow)
         self._warned: set[tuple[Reason, str]] = set()
         self._recorders: dict[Recorder, None] = {}
         self._requests: deque[Request] = deque()
@@ -145,6 +143,18 @@ class Pipeline:
                 name,
                 safe_text(value, 200),
                 reason.value.replace("_", " "),
+            )
+
+    def _overflow(self, limit: str) -> None:
+        self.tallies.count_overflow(limit)
+        if self._is_news(Reason.OVERFLOW, limit):
+            self.notices.add(
+                logging.WARNING,
+                "further %s are called 'other', in metrics and in reports; LabelLimits.%s "
+                "(GENMETER_MAX_%s) raises the limit",
+                limit.replace("_", " "),
+                limit,
+                limit.upper(),
             )
 
     def _shed(self) -> None:

@@ -52,7 +52,7 @@ def note(notices: Notices, found: list[str]) -> None:
         notices.add(
             logging.WARNING,
             "the first monitor of a process sets what all of them share; "
-            "not used of a later one: %s",
+            "a later one asked in vain for %s",
             ", ".join(found),
         )
 

@@ -57,6 +57,13 @@ class Telemetry:
         self._shared_expected: int | None = None
         self._was_told = False
         self._pipeline = pipeline
+        if type(provider).__module__.startswith("opentelemetry.metrics"):
+            pipeline.notices.add(
+                logging.WARNING,
+                "the MeterProvider is the OpenTelemetry API's own stand-in, which exports nothing; "
+                "call opentelemetry.metrics.set_meter_provider() before the first monitor, or leave "
+                "MonitorConfig.meter_provider at 'own'",
+            )
         self.recorder = InstrumentRecorder(
             provider.get_meter(SCOPE, __version__),
             config,

@@ -10,6 +10,7 @@ from opentelemetry.trace import get_current_span
 from genmeter import clock
 from genmeter.events import Raw, Reason
 from genmeter.generation import GenerationHandle
+from genmeter.labels import UNREADABLE
 from genmeter.pipeline import WAKE
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def _own_dict(value: Any) -> Any:
     try:
         # dict() takes an iterable of pairs too, and one of those may have no end.
         return dict(value) if hasattr(value, "keys") else value
-    except Exception:
+    except UNREADABLE:
         return value
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from _held import held
 from _hostile import Raising
+from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
 
 import genmeter.pipeline
 import genmeter.recorders.cells
 import genmeter.telling
-from genmeter import GenerationMonitor, MonitorConfig
+from genmeter import GenerationMonitor, LabelLimits, MonitorConfig
 from genmeter.events import Reason
 from genmeter.testing import fresh_runtime, isolated_monitor
 
@@ -192,3 +193,46 @@ def test_notices_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
             monitor.record_metric(f"m{number}", "bad")  # type: ignore[arg-type]
         assert rejected(monitor, Reason.NOT_A_NUMBER) == 1_200
     assert len(warnings(caplog)) <= 1_000
+
+
+class Leaving:
+    """A value whose every conversion leaves the program."""
+
+    def __str__(self) -> str:
+        """Leave."""
+        raise SystemExit(3)
+
+    __repr__ = __str__
+    __float__ = __bool__ = __index__ = __str__  # type: ignore[assignment]
+
+
+def test_a_value_that_exits_when_it_is_read_ends_nothing() -> None:
+    """SystemExit is no Exception, and would end the job or the drain's thread."""
+    with isolated_monitor() as monitor:
+        bad: Any = Leaving()
+        monitor.track_generation(bad, bad, model_name=bad, prompt_token_count=bad, error=bad)
+        monitor.record_metric(bad, bad)
+        monitor.track_generation(1.0, True, model_name="m", prompt_token_count=7)
+        assert monitor.get_total_token_usage().total_tokens == 7
+        assert monitor.value("genmeter_generations_total") == 2
+
+
+def test_the_first_value_past_a_limit_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Who asks for a model that became `other` finds the reason, and the remedy, in the log."""
+    config = MonitorConfig(limits=LabelLimits(models=2))
+    with isolated_monitor(config) as monitor:
+        for number in range(6):
+            monitor.track_generation(1.0, True, model_name=f"m{number}")
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("further models are called 'other', in metrics and in reports")
+    assert said.endswith("LabelLimits.models (GENMETER_MAX_MODELS) raises the limit")
+
+
+def test_a_global_provider_that_nobody_set_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Without a provider of the application's the metrics go nowhere, which must be said."""
+    with (
+        fresh_runtime(),
+        GenerationMonitor(config=MonitorConfig(meter_provider=NoOpMeterProvider())),
+    ):
+        pass
+    assert "the OpenTelemetry API's own stand-in, which exports nothing" in caplog.text

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 import urllib.request
+from collections import deque
 from datetime import timedelta
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -869,3 +870,65 @@ def test_every_kind_of_event_is_drained(process: runtime.Runtime) -> None:
         "genmeter_logs_total",
     ):
         assert value(page, name) == 1
+
+
+def test_a_monitor_that_a_child_makes_shares_with_the_inherited_ones(
+    process: runtime.Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child's new monitor and its inherited one feed one provider, which is the child's own."""
+    monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_PORT", "0")
+    inherited = GenerationMonitor()
+    process.after_fork_in_child()
+    made = GenerationMonitor(config=MonitorConfig(models=("b",)))
+    told(inherited, 2)
+    told(made, 3)
+    page = page_of(process)
+    assert value(page, "genmeter_tokens_total") == 5
+    assert 'gen_ai_request_model="b"' in page
+    assert made.endpoint_url == inherited.endpoint_url is not None
+
+
+def test_a_child_that_tells_nothing_ends_nothing_of_the_parents(
+    process: runtime.Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parent's provider is neither pushed nor closed by a child that only ends."""
+    monitor = monitor_of()
+    assert process._own is not None
+    assert process._own.own is not None
+    monkeypatch.setattr(process._own.own, "finish", lambda timeout: 1 // 0)
+    process.after_fork_in_child()
+    monitor.shutdown()
+    process.exit()
+    assert not process.require_pipeline().notices
+
+
+def test_a_foreign_provider_counts_on_in_a_child(
+    process: runtime.Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It cannot be mended from here, so the child feeds it as it is and says so once."""
+    provider, reader = foreign()
+    monitor = told(monitor_of(meter_provider=provider), 100)
+    monitor.flush()
+    process.after_fork_in_child()
+    told(told(monitor, 7), 7)
+    assert monitor.get_total_token_usage().total_tokens == 14
+    page = reader.render(openmetrics=False).decode()
+    assert value(page, "genmeter_tokens_total") == 114
+    monitor.shutdown()
+    (warning,) = warnings_of(caplog)
+    assert "make a new provider in the child" in warning
+
+
+def test_a_forgotten_monitor_that_another_thread_buries_is_no_matter(
+    process: runtime.Runtime,
+) -> None:
+    """Two reports that find the same forgotten monitor do not fail over it."""
+
+    class Raced(deque[Any]):
+        def popleft(self) -> Any:
+            self.clear()
+            return super().popleft()
+
+    told(monitor_of(), 1)
+    process._orphans = Raced([object()])
+    assert process_token_usage().total_tokens == 1

@@ -150,10 +150,9 @@ class OwnProvider:
         linger, self._linger = self._linger, 0.0
         if self.server is not None and self._is_bound and linger:
             self.server.wait_for_scrape(linger)
+        # The reader stays: a scrape that is under way still gets the whole page, not an empty one.
         if self.server is not None:
             self.server.close()
-        if self.reader is not None:
-            self.reader.shutdown()
         self._is_bound = False
 
     def fork_locks(self) -> list[tuple[threading.Lock, float]]:

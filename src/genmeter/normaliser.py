@@ -54,6 +54,9 @@ _OLD_NAMES = frozenset(
 )
 
 
+_PARTS = ("cache_read_token_count", "cache_write_token_count", "reasoning_token_count")
+
+
 class Normaliser:
     """Turns raw events into clean ones. Not thread-safe: the drain's lock guards it.
 
@@ -96,13 +99,8 @@ class Normaliser:
         get = keywords.get
         metadata = self._mapping(get("metadata"))
         ok = self._boolean(success, "success")
-        read, write = get("cache_read_token_count"), get("cache_write_token_count")
-        reasoning = get("reasoning_token_count")
-        prompt = self._count(get("prompt_token_count"), "prompt_token_count")
-        completion = self._count(get("completion_token_count"), "completion_token_count")
-        total = self._count(get("total_token_count"), "total_token_count")
-        if total is None and (prompt is not None or completion is not None):
-            total = (prompt or 0) + (completion or 0)
+        prompt, completion, total = self._totals(keywords)
+        read, write, reasoning = self._parts(keywords)
         model = self._models(get("model_name"))
         step = self._step(keywords, metadata)
         error = get("error")
@@ -122,9 +120,9 @@ class Normaliser:
             prompt,
             completion,
             total,
-            0 if read is None else self._count(read, "cache_read_token_count") or 0,
-            0 if write is None else self._count(write, "cache_write_token_count") or 0,
-            0 if reasoning is None else self._count(reasoning, "reasoning_token_count") or 0,
+            read,
+            write,
+            reasoning,
             # Some letters have a longer lower case.
             finish if finish is None else finish.lower()[:MAX_LABEL],
             None if ok else self._error_type(error, keywords, metadata),
@@ -148,11 +146,8 @@ class Normaliser:
         get = keywords.get
         metadata = self._mapping(get("metadata"))
         ok = self._boolean(success, "success")
-        prompt = self._count(get("prompt_token_count"), "prompt_token_count")
-        completion = self._count(get("completion_token_count"), "completion_token_count")
-        total = self._count(get("total_token_count"), "total_token_count")
-        if total is None and (prompt is not None or completion is not None):
-            total = (prompt or 0) + (completion or 0)
+        prompt, completion, total = self._totals(keywords)
+        read, write, reasoning = self._parts(keywords)
         model = self._models(get("model_name"))
         step = self._step(keywords, metadata)
         error = get("error")
@@ -167,9 +162,9 @@ class Normaliser:
             prompt,
             completion,
             total,
-            self._count(get("cache_read_token_count"), "cache_read_token_count") or 0,
-            self._count(get("cache_write_token_count"), "cache_write_token_count") or 0,
-            self._count(get("reasoning_token_count"), "reasoning_token_count") or 0,
+            read,
+            write,
+            reasoning,
             context,
         )
 
@@ -238,6 +233,22 @@ class Normaliser:
             step,
             self._modalities(modality) or "unknown",
         )
+
+    def _totals(self, keywords: Mapping[str, Any]) -> tuple[int | None, int | None, int | None]:
+        """Clean prompt, completion and total; a total that is left out is the two together."""
+        prompt = self._count(keywords.get("prompt_token_count"), "prompt_token_count")
+        completion = self._count(keywords.get("completion_token_count"), "completion_token_count")
+        total = self._count(keywords.get("total_token_count"), "total_token_count")
+        if total is None and (prompt is not None or completion is not None):
+            total = (prompt or 0) + (completion or 0)
+        return prompt, completion, total
+
+    def _parts(self, keywords: Mapping[str, Any]) -> tuple[int, int, int]:
+        """Clean what was read from and written to a cache, and reasoning; 0 where not given."""
+        if keywords.keys().isdisjoint(_PARTS):
+            return 0, 0, 0
+        read, write, reasoning = (self._count(keywords.get(name), name) or 0 for name in _PARTS)
+        return read, write, reasoning
 
     def _step(self, keywords: Mapping[str, Any], metadata: Mapping[str, Any]) -> str | None:
         step = keywords.get("step")

@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 from urllib.parse import urlsplit
@@ -112,7 +113,7 @@ def poll(read: Callable[[], T], accept: Callable[[T], bool], timeout: float) -> 
         time.sleep(POLL_INTERVAL)
 
 
-class Server:
+class Server(ABC):
     """A server's process, with a folder of its own.
 
     A subclass gives the command, and says when the server is ready. `with` starts and stops it.
@@ -124,13 +125,13 @@ class Server:
         self._log = folder / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
+    @abstractmethod
     def command(self) -> Sequence[str | Path]:
         """Chooses free ports, writes the configuration, and gives the command line."""
-        raise NotImplementedError
 
+    @abstractmethod
     def is_ready(self) -> bool:
         """Says whether the server answers."""
-        raise NotImplementedError
 
     def start(self) -> None:
         """Starts the server and waits until it is ready.

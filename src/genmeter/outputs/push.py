@@ -164,20 +164,24 @@ class Push:
         except Exception as error:
             self._note(f"the collection failed: {error!r}")
 
-    def _note(self, failure: str | None) -> None:
-        """Take in how a push went: None for well, else what went wrong."""
-        before, self._failure = self._failure, failure
-        if failure is None:
-            if before is not None:
-                _logger.info("the exporter %r pushes metrics again", self.name)
-            return
-        if before is None:
+    def _log_change(self, before: str | None, failure: str | None) -> None:
+        if failure is None and before is not None:
+            _logger.info("the exporter %r pushes metrics again", self.name)
+        elif failure is not None and before is None:
             _logger.warning(
                 "the exporter %r cannot push metrics: %s; the job goes on, and further failures "
                 "are counted but not logged until a push succeeds",
                 self.name,
                 failure,
             )
+
+    def _note(self, failure: str | None) -> None:
+        """Take in how a push went: None for well, else what went wrong."""
+        before, self._failure = self._failure, failure
+        with suppress(Exception):  # a logging handler of the job's that raises must not end us
+            self._log_change(before, failure)
+        if failure is None:
+            return
         with suppress(Exception):
             self._on_failure(self.name)
 

@@ -247,6 +247,26 @@ def test_a_listener_that_raises_ends_nothing() -> None:
     assert rig.push.finish(GUARD)
 
 
+def test_a_logging_handler_that_raises_ends_nothing() -> None:
+    """The job's own handler fails on our thread; pushes go on and are still counted."""
+
+    class Broken(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            raise OSError("no space left on device")
+
+    broken = Broken()
+    logging.getLogger("genmeter").addHandler(broken)
+    try:
+        exporter = Exporter(MetricExportResult.FAILURE, MetricExportResult.SUCCESS)
+        rig = Rig(exporter, interval=0.005)
+        rig.push.start()
+        wait_until(lambda: len(exporter.exports) >= 3)
+        assert rig.push.finish(GUARD)
+        assert rig.failures == ["rig"]
+    finally:
+        logging.getLogger("genmeter").removeHandler(broken)
+
+
 def test_an_exporter_whose_shutdown_raises_hurts_nobody() -> None:
     """An exporter that cannot be shut down has pushed all the same."""
 

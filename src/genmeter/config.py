@@ -12,12 +12,19 @@ import difflib
 import logging
 import math
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from genmeter.config_parts import (
+    EndpointConfig,
+    HistoryConfig,
+    JournalConfig,
+    LabelLimits,
+    declare,
+    require_count,
+)
 from genmeter.custom_metric import CustomMetric, check_together
 from genmeter.environment import build
 from genmeter.errors import ConfigError
@@ -31,32 +38,15 @@ __all__ = [
     "CustomMetric",
     "EndpointConfig",
     "HistoryConfig",
+    "JournalConfig",
     "LabelLimits",
     "MonitorConfig",
     "describe_environment",
 ]
 
 _logger = logging.getLogger("genmeter")
-_MAX_PORT = 65_535
-# The sums of a window are 64-bit: 2**21 events of at most 2**41 tokens (a total of two parts of
-# 2**40 each) stay below 2**63.
-_MAX_CAPACITY = 2**21
-# The history numbers the values of all labels with 16 bits.
-_MAX_LABEL_VALUES = 5_000
 # Far from 2**63, past which one number fails every OTLP export.
 _MAX_SAMPLES = 2**40
-
-
-def _declare(default: Any, help_: str, env: str | None = None) -> Any:
-    return field(default=default, metadata={"help": help_, "env": env})
-
-
-def _require_count(owner: object, name: str, *, least: int, most: int | None = None) -> None:
-    value = getattr(owner, name)
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and value > most):
-        span = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise ConfigError(f"{type(owner).__name__}.{name} is {value!r}; give a whole number {span}")
 
 
 def _label(name: str, value: Any) -> str:
@@ -71,152 +61,6 @@ def _label(name: str, value: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointConfig:
-    """The scrape endpoint.
-
-    It is on by default (``OTEL_METRICS_EXPORTER`` has ``prometheus`` unless it is set to
-    something else), listens on 127.0.0.1:9464 and is bound at the first event, in the main
-    process only. With ``enabled=True``, a ``host`` or a ``port`` given in code it is bound at
-    construction, and an address that is taken is an error there.
-
-    Raises:
-        ConfigError: A value that cannot be used.
-    """
-
-    enabled: bool | None = _declare(None, "listen; None leaves it to OTEL_METRICS_EXPORTER")
-    host: str | None = _declare(
-        None, "interface; None leaves it to OTEL_EXPORTER_PROMETHEUS_HOST, else 127.0.0.1"
-    )
-    port: int | None = _declare(
-        None,
-        "TCP port, 0 for any free one; None leaves it to OTEL_EXPORTER_PROMETHEUS_PORT, else 9464",
-    )
-    certfile: str | None = _declare(
-        None, "PEM file of the TLS certificate chain", "GENMETER_ENDPOINT_CERTFILE"
-    )
-    keyfile: str | None = _declare(
-        None,
-        "PEM file of the TLS private key, where certfile does not hold it",
-        "GENMETER_ENDPOINT_KEYFILE",
-    )
-    username: str | None = _declare(
-        None, "user name that a scrape must give", "GENMETER_ENDPOINT_USERNAME"
-    )
-    password: str | None = field(
-        default=None,
-        repr=False,
-        metadata={
-            "help": "password that a scrape must give",
-            "env": "GENMETER_ENDPOINT_PASSWORD",
-        },
-    )
-    linger: float = _declare(
-        0.0, "seconds to wait at shutdown for one more whole scrape", "GENMETER_ENDPOINT_LINGER"
-    )
-
-    def __post_init__(self) -> None:
-        """Check every field."""
-        if self.port is not None:
-            _require_count(self, "port", least=0, most=_MAX_PORT)
-        is_number = isinstance(self.linger, int | float) and not isinstance(self.linger, bool)
-        if not (is_number and 0 <= self.linger <= threading.TIMEOUT_MAX):
-            raise ConfigError(f"EndpointConfig.linger is {self.linger!r}; give seconds, 0 or more")
-        if not (self.enabled is None or isinstance(self.enabled, bool)):
-            raise ConfigError(
-                f"EndpointConfig.enabled is {self.enabled!r}; give True, False or None"
-            )
-        self._check_texts()
-        for given, needed in (
-            ("keyfile", "certfile"),
-            ("username", "password"),
-            ("password", "username"),
-        ):
-            value = getattr(self, given)
-            if value is not None and getattr(self, needed) is None:
-                shown = "set" if given == "password" else repr(value)
-                raise ConfigError(
-                    f"EndpointConfig.{given} is {shown} but {needed} is not set; "
-                    "give both or neither"
-                )
-
-    def _check_texts(self) -> None:
-        for name in ("host", "certfile", "keyfile", "username", "password"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, str | os.PathLike) and str(value)):
-                shown = "empty or not a text" if name == "password" else repr(value)
-                raise ConfigError(
-                    f"EndpointConfig.{name} is {shown}; give a text that is not empty, or None"
-                )
-        if ":" in (self.username or ""):
-            raise ConfigError(
-                f"EndpointConfig.username is {self.username!r}; give one without a colon, which "
-                "ends the name in HTTP's basic authentication"
-            )
-
-    @property
-    def asked_for_in_code(self) -> bool:
-        """Whether a taken address is the caller's error rather than a warning."""
-        return self.enabled is not False and (
-            self.enabled is True or self.host is not None or self.port is not None
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryConfig:
-    """The local, bounded history.
-
-    Raises:
-        ConfigError: A value that cannot be used.
-    """
-
-    capacity: int = _declare(
-        100_000,
-        "calls, and as many scores and custom values, that are kept (88 bytes a call)",
-        "GENMETER_HISTORY_CAPACITY",
-    )
-
-    def __post_init__(self) -> None:
-        """Check every field."""
-        _require_count(self, "capacity", least=1, most=_MAX_CAPACITY)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelLimits:
-    """How many values each label may take in a process; further ones become ``other``.
-
-    Raises:
-        ConfigError: A value that cannot be used.
-    """
-
-    models: int = _declare(100, "most different models", "GENMETER_MAX_MODELS")
-    steps: int = _declare(50, "most different pipeline steps", "GENMETER_MAX_STEPS")
-    error_types: int = _declare(50, "most different error types", "GENMETER_MAX_ERROR_TYPES")
-    finish_reasons: int = _declare(
-        50, "most different finish reasons", "GENMETER_MAX_FINISH_REASONS"
-    )
-    evaluators: int = _declare(100, "most different evaluators", "GENMETER_MAX_EVALUATORS")
-    scores: int = _declare(100, "most different score names", "GENMETER_MAX_SCORES")
-    custom_metrics: int = _declare(
-        100, "most different custom metrics", "GENMETER_MAX_CUSTOM_METRICS"
-    )
-    providers: int = _declare(50, "most different providers", "GENMETER_MAX_PROVIDERS")
-    operations: int = _declare(50, "most different operations", "GENMETER_MAX_OPERATIONS")
-    sample_reasons: int = _declare(
-        50, "most different reasons of rejected samples", "GENMETER_MAX_SAMPLE_REASONS"
-    )
-    modalities: int = _declare(10, "most different token modalities", "GENMETER_MAX_MODALITIES")
-    combinations: int = _declare(
-        2_000, "most label sets of one instrument", "GENMETER_MAX_COMBINATIONS"
-    )
-
-    def __post_init__(self) -> None:
-        """Check every field."""
-        for each in fields(self):
-            most = 1_000_000 if each.name == "combinations" else _MAX_LABEL_VALUES
-            _require_count(self, each.name, least=1, most=most)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorConfig:
     """All that is new against the old constructor.
 
@@ -227,20 +71,20 @@ class MonitorConfig:
         ConfigError: A value that cannot be used.
     """
 
-    default_model: str | None = _declare(
+    default_model: str | None = declare(
         None, "model of a call that names none", "GENMETER_DEFAULT_MODEL"
     )
-    models: tuple[str, ...] = _declare(
+    models: tuple[str, ...] = declare(
         (), "models, by commas, whose outcomes are exposed as 0 from the start", "GENMETER_MODELS"
     )
-    provider: str | None = _declare(
+    provider: str | None = declare(
         None, "provider of a call that names none, such as openai", "GENMETER_PROVIDER"
     )
-    operation: str = _declare("chat", "operation of a call that names none", "GENMETER_OPERATION")
-    expected_samples: int | None = _declare(
+    operation: str = declare("chat", "operation of a call that names none", "GENMETER_OPERATION")
+    expected_samples: int | None = declare(
         None, "samples that the job is to make", "GENMETER_EXPECTED_SAMPLES"
     )
-    prices: PriceTable | None = _declare(
+    prices: PriceTable | None = declare(
         None,
         "USD a million tokens by model: a mapping, a JSON or TOML file, or genai-prices",
         "GENMETER_PRICES",
@@ -252,15 +96,29 @@ class MonitorConfig:
             "env": None,
         },
     )
-    custom_metrics: tuple[CustomMetric, ...] = _declare(
+    custom_metrics: tuple[CustomMetric, ...] = declare(
         (), "instruments of the caller's own for record_metric"
     )
-    meter_provider: MeterProvider | Literal["own", "global"] = _declare(
+    meter_provider: MeterProvider | Literal["own", "global"] = declare(
         "own", "own, global (the application's), or a MeterProvider", "GENMETER_METER_PROVIDER"
     )
-    drain: Literal["thread", "inline"] = _declare(
+    drain: Literal["thread", "inline"] = declare(
         "thread", "thread, or inline (in the caller's own call; for tests)", "GENMETER_DRAIN"
     )
+    log_dir: str | os.PathLike[str] | None = declare(
+        None, "folder for the journal and the log, where no log_dir is given", "GENMETER_LOG_DIR"
+    )
+    evaluation_events: bool = declare(
+        False,
+        "send each score as an OpenTelemetry event, gen_ai.evaluation.result",
+        "GENMETER_EVALUATION_EVENTS",
+    )
+    alert_repeat_seconds: float | None = declare(
+        None,
+        "seconds after which an alert that still fires is sent again; None for never",
+        "GENMETER_ALERT_REPEAT_SECONDS",
+    )
+    journal: JournalConfig = field(default_factory=JournalConfig)
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
     history: HistoryConfig = field(default_factory=HistoryConfig)
     limits: LabelLimits = field(default_factory=LabelLimits)
@@ -282,13 +140,15 @@ class MonitorConfig:
         except ConfigError as error:
             raise ConfigError(f"MonitorConfig.prices: {error}") from error
         if self.expected_samples is not None:
-            _require_count(self, "expected_samples", least=0, most=_MAX_SAMPLES)
+            require_count(self, "expected_samples", least=0, most=_MAX_SAMPLES)
         if self.drain not in ("thread", "inline"):
             raise ConfigError(f"MonitorConfig.drain is {self.drain!r}; give 'thread' or 'inline'")
         self._check_meter_provider()
+        self._check_outlets()
         for name, part in (
             ("endpoint", EndpointConfig),
             ("history", HistoryConfig),
+            ("journal", JournalConfig),
             ("limits", LabelLimits),
         ):
             if not isinstance(getattr(self, name), part):
@@ -308,6 +168,24 @@ class MonitorConfig:
             raise ConfigError(
                 f"MonitorConfig.meter_provider is {self.meter_provider!r}, which has no get_meter; "
                 "give 'own', 'global' or a MeterProvider"
+            )
+
+    def _check_outlets(self) -> None:
+        if self.log_dir is not None and not (
+            isinstance(self.log_dir, str | os.PathLike) and str(self.log_dir)
+        ):
+            raise ConfigError(
+                f"MonitorConfig.log_dir is {self.log_dir!r}; give a folder's path, or None"
+            )
+        if not isinstance(self.evaluation_events, bool):
+            raise ConfigError(
+                f"MonitorConfig.evaluation_events is {self.evaluation_events!r}; give True or False"
+            )
+        repeat = self.alert_repeat_seconds
+        is_number = isinstance(repeat, int | float) and not isinstance(repeat, bool)
+        if repeat is not None and not (is_number and 0 < repeat < math.inf):
+            raise ConfigError(
+                f"MonitorConfig.alert_repeat_seconds is {repeat!r}; give seconds above 0, or None"
             )
 
     def _check_tables(self) -> None:
@@ -345,6 +223,7 @@ class MonitorConfig:
         parts: dict[str, Any] = {
             "endpoint": EndpointConfig,
             "history": HistoryConfig,
+            "journal": JournalConfig,
             "limits": LabelLimits,
         }
         given = {
@@ -365,7 +244,7 @@ def describe_environment() -> list[tuple[str, str, str]]:
             str(each.default) if each.default not in (None, ()) else "",
             each.metadata["help"],
         )
-        for part in (MonitorConfig, EndpointConfig, HistoryConfig, LabelLimits)
+        for part in (MonitorConfig, EndpointConfig, HistoryConfig, JournalConfig, LabelLimits)
         for each in fields(part)
         if each.metadata.get("env")
     ]

@@ -55,6 +55,8 @@ def _read_fields(part: Any, environ: Mapping[str, str]) -> dict[str, Any]:
 
 def _parse(variable: str, text: str, hint: Any) -> Any:
     kinds = set(getattr(hint, "__args__", (hint,)))
+    if bool in kinds:
+        return _boolean(variable, text)
     if int in kinds:
         return _number(variable, text, int, "a whole number")
     if float in kinds:
@@ -64,6 +66,13 @@ def _parse(variable: str, text: str, hint: Any) -> Any:
     if PriceTable in kinds:
         return text if text == "genai-prices" else Path(text)
     return text
+
+
+def _boolean(variable: str, text: str) -> bool:
+    known = {"true": True, "1": True, "false": False, "0": False}
+    if text.lower() not in known:
+        raise ConfigError(f"{variable} is {text!r}; give true or false")
+    return known[text.lower()]
 
 
 def _number(variable: str, text: str, convert: Callable[[str], _T], what: str) -> _T:

@@ -39,7 +39,7 @@ class Raw(StrEnum):
     EVALUATION = "evaluation"  # duration, success, evaluator type, scores, keywords, context
     METRIC = "metric"  # name, value, metadata
     SAMPLE = "sample"  # accepted, reason
-    LOG = "log"  # level, message, data
+    LOG = "log"  # level, message, data, context
     ACTIVE = "active"  # +1 or -1, keywords
 
 
@@ -75,7 +75,7 @@ class Generation(NamedTuple):
     """A call of a model, or a conversation that spans such calls.
 
     Tokens are counts, ``duration`` is in seconds, ``time`` is Unix time in seconds; None is what
-    the caller did not give or what was left out.
+    the caller did not give or what was left out. ``told`` are the caller's keywords as given.
     """
 
     time: float
@@ -94,6 +94,7 @@ class Generation(NamedTuple):
     is_conversation: bool
     turns: int | None
     retries: dict[str, int] | None
+    told: Mapping[str, Any]
     context: Context | None
 
 
@@ -102,10 +103,11 @@ class Score(NamedTuple):
 
     name: str
     value: float
+    feedback: str | None = None
 
 
 class Evaluation(NamedTuple):
-    """An evaluation; ``call`` labels the tokens that it cost."""
+    """An evaluation; ``call`` labels the tokens that it cost, ``told`` are keywords as given."""
 
     time: float
     call: Call
@@ -120,6 +122,7 @@ class Evaluation(NamedTuple):
     cache_read_tokens: int
     cache_write_tokens: int
     reasoning_tokens: int
+    told: Mapping[str, Any]
     context: Context | None
 
 
@@ -141,12 +144,13 @@ class Sample(NamedTuple):
 
 
 class Log(NamedTuple):
-    """A log record of the job."""
+    """A log record of the job; ``data`` as given, but for an exception, which became text."""
 
     time: float
     level: str
     message: str
     data: dict[str, Any]
+    context: Context | None
 
 
 class Active(NamedTuple):

@@ -129,6 +129,7 @@ class Normaliser:
             is_conversation,
             None if turns is None else self._count(turns, "conversation_length"),
             None if retries is None else self._retries(retries, keywords, metadata),
+            keywords,
             context,
         )
 
@@ -165,6 +166,7 @@ class Normaliser:
             read,
             write,
             reasoning,
+            keywords,
             context,
         )
 
@@ -190,10 +192,13 @@ class Normaliser:
         ok = self._boolean(accepted, "accepted")
         return Sample(time, ok, None if ok else self._sample_reasons(reason))
 
-    def log(self, time: float, payload: tuple[str, Any, dict[str, Any]]) -> Log:
-        """Clean a ``log_*``; ``payload`` is level, message, data."""
-        level, message, data = payload
-        return Log(time, level, safe_text(message) or "", data)
+    def log(self, time: float, payload: tuple[str, Any, dict[str, Any], Context | None]) -> Log:
+        """Clean a ``log_*``; ``payload`` is level, message, data, context."""
+        level, message, data, context = payload
+        error = data.pop("error", None) if level == "error" else None
+        if error is not None:
+            data = {"error": safe_text(error), "error_type": _class_name(type(error)), **data}
+        return Log(time, level, safe_text(message) or "", data, context)
 
     def active(self, payload: tuple[int, dict[str, Any]], defaults: CallDefaults) -> Active:
         """Clean the begin or the end of a call; ``payload`` is +1 or -1, keywords.
@@ -340,10 +345,11 @@ class Normaliser:
             if name is None:
                 self._reject(Reason.NO_NAME, "scores", raw_name)
                 continue
-            given = _lookup(raw, "score", 0) if type(raw) is dict else raw
-            value = self._value(given, f"scores[{name!r}]")
+            is_row = type(raw) is dict
+            value = self._value(_lookup(raw, "score", 0) if is_row else raw, f"scores[{name!r}]")
             if value is not None:
-                yield Score(name, value)
+                feedback = _lookup(raw, "feedback") if is_row else None
+                yield Score(name, value, None if feedback is None else safe_text(feedback))
 
     def _timestamp(self, value: Any, default: float) -> float:
         try:

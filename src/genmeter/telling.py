@@ -144,22 +144,32 @@ class Telling:
         self._tell(Raw.SAMPLE, accepted, reason)
 
     def log_info(self, message: str, **data: Any) -> None:
-        """Count a log record of level ``info``."""
-        self._tell(Raw.LOG, "info", message, data)
-
-    def log_warning(self, message: str, **data: Any) -> None:
-        """Count a log record of level ``warning``."""
-        self._tell(Raw.LOG, "warning", message, data)
-
-    def log_error(self, message: str, error: BaseException | None = None, **data: Any) -> None:
-        """Count a log record of level ``error``.
+        """Log a message of level ``info``: to the log handlers and to ``logging``.
 
         Args:
             message: What happened.
-            error: The exception, if there is one.
             **data: Further data.
         """
-        self._tell(Raw.LOG, "error", message, {"error": error, **data})
+        self._log("info", message, data)
+
+    def log_warning(self, message: str, **data: Any) -> None:
+        """Log a message of level ``warning``.
+
+        Args:
+            message: What happened.
+            **data: Further data.
+        """
+        self._log("warning", message, data)
+
+    def log_error(self, message: str, error: BaseException | None = None, **data: Any) -> None:
+        """Log a message of level ``error``.
+
+        Args:
+            message: What happened.
+            error: The exception, if there is one; it becomes ``error`` and ``error_type``.
+            **data: Further data.
+        """
+        self._log("error", message, {"error": error, **data})
 
     def generation(
         self,
@@ -189,6 +199,14 @@ class Telling:
             operation=operation,
             metadata=metadata,
         )
+
+    def _log(self, level: str, message: str, data: dict[str, Any]) -> None:
+        try:
+            context = get_current()
+            is_traced = context and get_current_span(context).get_span_context().is_valid
+            self._tell(Raw.LOG, level, message, data, context if is_traced else None)
+        except Exception as error:
+            self._pipeline.reject(Reason.INTERNAL, "log", error)
 
     def _tell(self, kind: Raw, *payload: Any) -> None:
         self._append((kind, self._sink, clock.now(), *payload))

@@ -207,6 +207,12 @@ VARIABLES: dict[str, tuple[str, str, Any]] = {
     "GENMETER_ENDPOINT_PASSWORD": ("hush", "endpoint.password", "hush"),
     "GENMETER_ENDPOINT_LINGER": ("2.5", "endpoint.linger", 2.5),
     "GENMETER_HISTORY_CAPACITY": ("123", "history.capacity", 123),
+    "GENMETER_HISTORY_METADATA_BYTES": ("456", "history.metadata_bytes", 456),
+    "GENMETER_JOURNAL_MAX_BYTES": ("789", "journal.max_bytes", 789),
+    "GENMETER_JOURNAL_KEEP": ("3", "journal.keep", 3),
+    "GENMETER_LOG_DIR": ("runs/a", "log_dir", "runs/a"),
+    "GENMETER_EVALUATION_EVENTS": ("true", "evaluation_events", True),
+    "GENMETER_ALERT_REPEAT_SECONDS": ("90", "alert_repeat_seconds", 90.0),
     **{
         f"GENMETER_MAX_{each.name.upper()}": ("7", f"limits.{each.name}", 7)
         for each in dataclasses.fields(LabelLimits)

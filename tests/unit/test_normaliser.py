@@ -274,8 +274,8 @@ def test_the_names_of_scores_are_values_of_their_enum() -> None:
     }
     assert clean.evaluation(scores).scores == (
         Score("coherence", 0.5),
-        Score("plain", 1.0),
-        Score("none given", 0.0),
+        Score("plain", 1.0, "good"),
+        Score("none given", 0.0, "no score"),
     )
     assert clean.rejected == {
         (Reason.NOT_A_NUMBER, "scores['bad']"): 1,
@@ -349,8 +349,8 @@ def test_a_sample_that_is_kept_has_no_reason() -> None:
 def test_a_log_has_a_text_whatever_its_message() -> None:
     """A message that cannot be read is empty."""
     clean = Clean()
-    assert clean.normaliser.log(5.0, ("info", 5, {})) == Log(5.0, "info", "5", {})
-    assert clean.normaliser.log(5.0, ("info", 10**5_000, {})).message == ""
+    assert clean.normaliser.log(5.0, ("info", 5, {}, None)) == Log(5.0, "info", "5", {}, None)
+    assert clean.normaliser.log(5.0, ("info", 10**5_000, {}, None)).message == ""
 
 
 def test_a_call_that_begins_has_the_labels_of_the_call_that_it_will_be() -> None:

@@ -45,6 +45,11 @@ class Ring:
         """Rows that are kept."""
         return min(self.appended, self.capacity)
 
+    @property
+    def first_serial(self) -> int:
+        """Serial number of the oldest row that is kept; the first row ever has 0."""
+        return max(0, self.appended - self.capacity)
+
     def append(self, *row: Any) -> None:
         """Add a row; its values stand in the order of the columns and fit their codes."""
         self._stage += self._pack(*row)

@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from genmeter.config_parts import METADATA_BYTES
 from genmeter.events import Evaluation, Generation, Metric
-from genmeter.labels import label_text
+from genmeter.plain import plain_text
+from genmeter.recorders import snapshot
 from genmeter.recorders.columns import Ring
+from genmeter.recorders.names import Names, spelled
+from genmeter.recorders.old_metrics import free_data, metric_data, score_data
+from genmeter.recorders.side_table import SideTable
 from genmeter.recorders.sums import sum_by_label
 
 if TYPE_CHECKING:
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from genmeter.events import Event
+    from genmeter.recorders.snapshot import Snapshot
 
 __all__ = ["History", "Samples", "TokenTotals", "Tokens"]
 
@@ -43,7 +49,10 @@ _CALL_COLUMNS = (
     *(("turns", "q"), ("model", "H"), ("step", "H"), ("provider", "H"), ("operation", "H")),
     *(("error_type", "H"), ("finish_reason", "H"), ("evaluator", "H"), ("flags", "H")),
 )
-_VALUE_COLUMNS = (("time", "d"), ("value", "d"), ("name", "H"), ("evaluator", "H"))
+_VALUE_COLUMNS = (
+    *(("event", "q"), ("time", "d"), ("value", "d")),
+    *(("name", "H"), ("evaluator", "H")),
+)
 _TOKEN_COLUMNS = ("input", "output", "total", "cache_read", "cache_write", "reasoning")
 _NAN = float("nan")
 
@@ -110,32 +119,19 @@ class Samples(NamedTuple):
     kept_since: float | None
 
 
-class _Names(dict[str | None, int]):
-    """Numbers for names, given out as they are asked for; 0 is the absent one."""
-
-    __slots__ = ("names",)
-
-    def __init__(self) -> None:
-        super().__init__({None: 0})
-        self.names: list[str] = [""]
-
-    def __missing__(self, name: str | None) -> int:
-        number = self[name] = len(self.names)
-        self.names.append(name or "")
-        return number
-
-
 class History:
     """What one monitor was told, for reports and windows. The drain's lock guards it.
 
     Args:
         capacity: Calls and evaluations that are kept, and as many scores and custom values.
+        metadata_bytes: Most bytes of free metadata and feedback that are kept with them.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, metadata_bytes: int = METADATA_BYTES) -> None:
         self._calls = Ring(_CALL_COLUMNS, capacity)
         self._values = Ring(_VALUE_COLUMNS, capacity)
-        self._names = _Names()
+        self._data = SideTable(metadata_bytes)
+        self._names = Names()
         self._totals: dict[str, list[int]] = {}
         self._token_models: set[str] = set()
         self._flags_seen = 0
@@ -166,7 +162,23 @@ class History:
 
     def emptied(self) -> History:
         """Make a history like this one that holds nothing."""
-        return History(self._calls.capacity)
+        return History(self._calls.capacity, self._data.max_bytes)
+
+    def snapshot(self, since: float | None = None) -> Snapshot:
+        """Copy what is kept.
+
+        Args:
+            since: Unix time in seconds; None means all that is kept.
+        """
+        starts = [self._kept_since(ring, since) for ring in (self._calls, self._values)]
+        return snapshot.take(
+            self._calls,
+            self._values,
+            self._names.names,
+            self._data,
+            since=since,
+            kept_since=max((start for start in starts if start is not None), default=None),
+        )
 
     def record(self, event: Event) -> None:
         """Keep an event, if it is of a kind that the history keeps."""
@@ -210,7 +222,7 @@ class History:
             The samples; None where the name was never recorded.
         """
         if not self._was_recorded(name):
-            name = _spelled(name)
+            name = spelled(name)
             if not self._was_recorded(name):
                 return None
         parts, rings = [], []
@@ -294,20 +306,32 @@ class History:
         if event.finish_reason is not None:
             self._finish_reasons.add(event.finish_reason)
         self._append(event, flags, event.finish_reason, None, event.turns or 0)
+        self._keep_data(self._calls, free_data(event))
 
     def _evaluation(self, event: Evaluation) -> None:
         flags = EVALUATION | (SUCCESS if event.success else 0)
         self._append(event, flags, None, event.evaluator, 0)
+        self._keep_data(self._calls, free_data(event))
+        serial = self._calls.appended - 1
         for score in event.scores:
-            self._value(event.time, f"evaluation_score_{score.name}", score.value, event.evaluator)
+            name = f"evaluation_score_{score.name}"
+            self._value(event.time, name, score.value, serial, event.evaluator)
+            self._keep_data(self._values, score_data(score.feedback))
 
     def _metric(self, event: Metric) -> None:
-        self._value(event.time, event.name, event.value, None)
+        self._value(event.time, event.name, event.value, -1, None)
+        self._keep_data(self._values, metric_data(event))
 
-    def _value(self, time: float, name: str, value: float, evaluator: str | None) -> None:
+    def _value(
+        self, time: float, name: str, value: float, event: int, evaluator: str | None
+    ) -> None:
         self._value_names.add(name)
         numbers = self._names
-        self._values.append(time, value, numbers[name], numbers[evaluator])
+        self._values.append(event, time, value, numbers[name], numbers[evaluator])
+
+    def _keep_data(self, ring: Ring, data: dict[str, Any]) -> None:
+        if data:
+            self._data.put(ring, plain_text(data))
 
     def _append(
         self,
@@ -365,11 +389,3 @@ class History:
         row[4] += tokens[4]
         row[5] += tokens[5]
         row[6] += 1
-
-
-def _spelled(name: str) -> str:
-    """Spell an old name as the labels in it are kept: cut to their length, without controls."""
-    for prefix in ("model_usage:", "finish_reason:", "evaluation_score_"):
-        if name.startswith(prefix):
-            return prefix + (label_text(name.removeprefix(prefix)) or "")
-    return label_text(name) or ""

@@ -21,6 +21,7 @@ PLAIN: dict[str, Any] = {
     "cache_write_tokens": 0,
     "reasoning_tokens": 0,
     "error_type": None,
+    "told": {},
     "context": None,
 }
 
@@ -245,7 +246,7 @@ def test_both_rings_have_their_own_capacity() -> None:
 
 def test_what_is_no_call_and_no_value_is_not_kept() -> None:
     """A log record changes nothing."""
-    made = history(Log(1.0, "info", "text", {}))
+    made = history(Log(1.0, "info", "text", {}, None))
     assert made.size == 0
 
 

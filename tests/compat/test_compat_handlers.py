@@ -1,0 +1,286 @@
+"""What metric and log handlers are given, by AfterImage's class and by ours."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from _compat import Logs, Metrics, eventually
+
+if TYPE_CHECKING:
+    from _compat import Subject
+
+ORDER = [
+    "generation_time",
+    "success_rate",
+    "error_rate",
+    "model_usage:atlas",
+    "finish_reason:stop",
+    "prompt_token_count",
+    "completion_token_count",
+    "total_token_count",
+    "conversation_length",
+]
+
+
+def tell(monitor: Any) -> None:
+    """Tell a call with every keyword that becomes a metric."""
+    monitor.track_generation(
+        1.5,
+        True,
+        error=None,
+        model_name="atlas",
+        finish_reason="stop",
+        prompt_token_count=10,
+        completion_token_count=5,
+        total_token_count=15,
+        conversation_length=2,
+    )
+
+
+def test_a_call_reaches_the_metric_handler_in_the_old_order(subject: Subject) -> None:
+    """The handler gets every metric of a call, in AfterImage's order, with its value."""
+    metrics = Metrics()
+    monitor = subject.monitor(metric_handlers=[metrics])
+    tell(monitor)
+    subject.settle(monitor)
+    assert metrics.names() == ORDER
+    assert [value for _, value, _ in metrics.rows] == [1.5, 1.0, 0.0, 1.0, 1.0, 10, 5, 15, 2]
+
+
+def test_token_metrics_name_their_model(subject: Subject) -> None:
+    """The metadata of a token metric has `model_name`; ours says it on every metric of a call."""
+    metrics = Metrics()
+    monitor = subject.monitor(metric_handlers=[metrics])
+    tell(monitor)
+    subject.settle(monitor)
+    for name in ("prompt_token_count", "completion_token_count", "total_token_count"):
+        assert metrics.one(name)[1]["model_name"] == "atlas"
+    assert ("model_name" in metrics.one("generation_time")[1]) == subject.differs(
+        old=False, new=True, why="a journal can be summed by model row by row"
+    )
+
+
+def test_all_metrics_of_a_call_have_one_time_stamp(subject: Subject) -> None:
+    """The time stamp is ISO 8601 and local; the old one has no offset."""
+    metrics = Metrics()
+    monitor = subject.monitor(metric_handlers=[metrics])
+    before = datetime.now().astimezone()
+    tell(monitor)
+    subject.settle(monitor)
+    (stamp,) = {metadata["timestamp"] for _, _, metadata in metrics.rows}
+    assert isinstance(stamp, str)
+    time = datetime.fromisoformat(stamp)
+    assert (time.tzinfo is not None) == subject.differs(
+        old=False, new=True, why="a time stamp carries its offset"
+    )
+    assert before - timedelta(seconds=1) <= time.astimezone() <= datetime.now().astimezone()
+
+
+def test_an_evaluation_reaches_the_metric_handler(subject: Subject) -> None:
+    """Scores carry the evaluator and their feedback, the duration the outcome."""
+    metrics = Metrics()
+    monitor = subject.monitor(metric_handlers=[metrics])
+    monitor.track_evaluation(
+        0.5,
+        True,
+        "judge",
+        {"coherence": 0.75, "grounding": {"score": 0.5, "feedback": "a bit thin"}},
+        error=None,
+        model_name="judge-mini",
+        total_token_count=24,
+    )
+    subject.settle(monitor)
+    assert metrics.names() == [
+        "evaluation_time",
+        "evaluation_score_coherence",
+        "evaluation_score_grounding",
+        "evaluation_error_rate",
+        "total_token_count",
+    ]
+    _, metadata = metrics.one("evaluation_time")
+    assert (metadata["evaluator_type"], metadata["success"]) == ("judge", True)
+    value, metadata = metrics.one("evaluation_score_grounding")
+    assert (value, metadata["evaluator_type"]) == (0.5, "judge")
+    assert metadata["feedback"] == "a bit thin"
+    assert metrics.one("evaluation_score_coherence")[1].get("feedback") is None
+    assert metrics.one("evaluation_error_rate")[1]["evaluator_type"] == "judge"
+    assert metrics.one("total_token_count")[1]["model_name"] == "judge-mini"
+
+
+def test_a_metric_of_the_callers_own_keeps_its_metadata(subject: Subject) -> None:
+    """`record_metric` hands on its metadata and adds the time."""
+    metrics = Metrics()
+    monitor = subject.monitor(metric_handlers=[metrics])
+    monitor.record_metric("model_creation_time", 2.5, {"model": "atlas", "shards": 4})
+    subject.settle(monitor)
+    value, metadata = metrics.one("model_creation_time")
+    stamp = metadata.pop("timestamp")
+    assert value == 2.5
+    assert metadata == {"model": "atlas", "shards": 4}
+    assert datetime.fromisoformat(stamp)
+
+
+def test_a_time_that_the_caller_gives_reaches_the_handler(subject: Subject) -> None:
+    """A `timestamp` in the metadata is the one that the handler gets."""
+    metrics = Metrics()
+    monitor = subject.monitor(metric_handlers=[metrics])
+    then = datetime.now() - timedelta(minutes=10)  # noqa: DTZ005 - naive is what the old class takes
+    monitor.record_metric("m", 1.0, {"timestamp": then})
+    subject.settle(monitor)
+    stamp = datetime.fromisoformat(metrics.one("m")[1]["timestamp"])
+    assert abs(stamp.astimezone() - then.astimezone()) < timedelta(milliseconds=1)
+
+
+def test_a_metric_handler_is_called_by_the_names_of_its_protocol(subject: Subject) -> None:
+    """A handler whose arguments bear the protocol's names in another order gets them right."""
+    got = []
+
+    class Swapped:
+        """Takes its arguments in an order of its own."""
+
+        def handle_metric(
+            self, *, value: float, metadata: dict[str, Any], metric_name: str
+        ) -> None:
+            """Keep name and value."""
+            got.append((metric_name, value))
+
+    monitor = subject.monitor(metric_handlers=[Swapped()])
+    monitor.record_metric("m", 2.0)
+    subject.settle(monitor)
+    assert eventually(lambda: got) == [("m", 2.0)]
+
+
+@pytest.mark.parametrize("level", ["info", "warning", "error"])
+def test_a_message_reaches_the_log_handler(subject: Subject, level: str) -> None:
+    """The record has `level`, `message` and the caller's data, side by side."""
+    logs = Logs()
+    monitor = subject.monitor(log_handlers=[logs])
+    getattr(monitor, f"log_{level}")("the model was made", model="atlas", tries=3)
+    subject.settle(monitor)
+    assert logs.one("the model was made") == {
+        "message": "the model was made",
+        "level": level,
+        "model": "atlas",
+        "tries": 3,
+    }
+
+
+def test_an_exception_becomes_its_text_and_its_class(subject: Subject) -> None:
+    """`log_error` turns an exception into `error` and `error_type`, by position or by name."""
+    logs = Logs()
+    monitor = subject.monitor(log_handlers=[logs])
+    monitor.log_error("first", TimeoutError("too slow"), step="answer")
+    monitor.log_error("second", error=ValueError("no JSON"))
+    monitor.log_error("third")
+    subject.settle(monitor)
+    first, second, third = (logs.one(name) for name in ("first", "second", "third"))
+    assert (first["error"], first["error_type"]) == ("too slow", "TimeoutError")
+    assert first["step"] == "answer"
+    assert (second["error"], second["error_type"]) == ("no JSON", "ValueError")
+    assert third == {"message": "third", "level": "error"}
+
+
+def test_each_call_leaves_a_record(subject: Subject) -> None:
+    """The log handler gets the keywords of a call as they were told, with outcome and duration."""
+    logs = Logs()
+    monitor = subject.monitor(log_handlers=[logs])
+    monitor.track_generation(
+        1.5, True, model_name="atlas", turns=4, metadata={"operation": "answer"}, seed=7
+    )
+    subject.settle(monitor)
+    record = logs.one("Generation metrics")
+    data = dict(record["data"])
+    stamp = data.pop("timestamp")
+    assert record["level"] == "info"
+    assert datetime.fromisoformat(stamp)
+    assert data == {
+        "duration": 1.5,
+        "success": True,
+        "model_name": "atlas",
+        "turns": 4,
+        "metadata": {"operation": "answer"},
+        "seed": 7,
+    }
+
+
+def test_each_evaluation_leaves_a_record(subject: Subject) -> None:
+    """The log handler gets an evaluation's scores with their feedback."""
+    logs = Logs()
+    monitor = subject.monitor(log_handlers=[logs])
+    scores = {"coherence": 0.75, "grounding": {"score": 0.5, "feedback": "a bit thin"}}
+    monitor.track_evaluation(0.5, True, "judge", scores, sample=12)
+    subject.settle(monitor)
+    record = logs.one("Evaluation metrics")
+    data = dict(record["data"])
+    data.pop("timestamp")
+    assert record["level"] == "info"
+    assert data == {
+        "duration": 0.5,
+        "success": True,
+        "evaluator_type": "judge",
+        "scores": scores,
+        "sample": 12,
+    }
+
+
+def test_what_a_call_tells_is_handed_to_the_handler_as_it_is(subject: Subject) -> None:
+    """A value of the caller's own class reaches the handlers as that very object."""
+
+    class Own:
+        """Something that no file could hold."""
+
+    own = Own()
+    logs, metrics = Logs(), Metrics()
+    monitor = subject.monitor(log_handlers=[logs], metric_handlers=[metrics])
+    monitor.log_info("here", own=own)
+    monitor.record_metric("m", 1.0, {"own": own})
+    subject.settle(monitor)
+    assert logs.one("here")["own"] is own
+    assert metrics.one("m")[1]["own"] is own
+
+
+def test_handlers_may_be_replaced(subject: Subject) -> None:
+    """Lists that are put in place after construction are the ones that are used."""
+    metrics, logs = Metrics(), Logs()
+    monitor = subject.monitor(metric_handlers=[Metrics()], log_handlers=[Logs()])
+    monitor.metric_handlers = [metrics]
+    monitor.log_handlers = [logs]
+    monitor.record_metric("m", 1.0)
+    monitor.log_info("here")
+    subject.settle(monitor)
+    assert metrics.names() == ["m"]
+    assert logs.one("here")["level"] == "info"
+
+
+def test_a_handler_may_be_added(subject: Subject) -> None:
+    """A handler that is appended to the list is called from then on."""
+    first, second = Metrics(), Metrics()
+    monitor = subject.monitor(metric_handlers=[first])
+    monitor.record_metric("a", 1.0)
+    subject.settle(monitor)
+    monitor.metric_handlers.append(second)
+    monitor.record_metric("b", 1.0)
+    subject.settle(monitor)
+    assert first.names() == ["a", "b"]
+    assert second.names() == ["b"]
+
+
+def test_a_handler_that_raises_keeps_the_metric_from_no_other(subject: Subject) -> None:
+    """The handlers after one that raises get every metric, and so does the history."""
+
+    class Fails:
+        """Cannot take anything."""
+
+        def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
+            """Fail."""
+            raise RuntimeError("boom")
+
+    metrics = Metrics()
+    monitor = subject.monitor(metric_handlers=[Fails(), metrics])
+    monitor.record_metric("a", 1.0)
+    monitor.record_metric("b", 2.0)
+    subject.settle(monitor)
+    assert metrics.names() == ["a", "b"]
+    assert monitor.get_metrics("b")["count"] == 1

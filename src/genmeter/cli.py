@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Protocol
 
+from genmeter import run
 from genmeter._version import __version__
 from genmeter.demo import command as demo
 from genmeter.errors import GenmeterError
@@ -30,7 +31,7 @@ class Command(Protocol):
         """Do it; gives the exit code."""
 
 
-_COMMANDS: Mapping[str, Command] = {"demo": demo}
+_COMMANDS: Mapping[str, Command] = {"demo": demo, "run": run}
 _USAGE_ERROR = 2  # argparse's own
 _BROKEN_PIPE = 128 + 13  # what a shell says of a program that SIGPIPE ended
 

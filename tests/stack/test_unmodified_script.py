@@ -1,0 +1,127 @@
+"""A script that knows of AfterImage only, run plainly, by `genmeter run` and by OpenTelemetry.
+
+The script starts its own model server on loopback and prints what that server handed out, so each
+way of running it is held against the server's count, to the token.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otlp_receiver import HttpReceiver
+
+pytestmark = pytest.mark.example
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "afterimage_script.py"
+BIN = Path(sys.executable).parent
+MODELS = ("chat-large", "judge-mini", "rows-small")
+CLEAN = {
+    name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "GENMETER_"))
+}
+
+
+@dataclass
+class Run:
+    """One run of the script.
+
+    Attributes:
+        code: its exit code.
+        printed: its standard output.
+        errors: its standard error.
+    """
+
+    code: int
+    printed: str
+    errors: str
+
+    @property
+    def served(self) -> dict[str, tuple[int, int, int]]:
+        """Input, output and total tokens by model, as the server counted them."""
+        counts: dict[str, dict[str, int]] = json.loads(self.printed.splitlines()[-1])
+        names = ("prompt_tokens", "completion_tokens", "total_tokens")
+        return {model: tuple(counts[model][name] for name in names) for model in MODELS}  # type: ignore[misc]
+
+
+def run(tmp_path: Path, *command: str | Path, **environ: str) -> Run:
+    """Run a command in an empty folder, with nothing of OpenTelemetry's set but what is given."""
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        cwd=tmp_path,
+        env={**CLEAN, **environ},
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    return Run(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The script as Python runs it."""
+    found = run(tmp_path_factory.mktemp("plain"), sys.executable, SCRIPT)
+    assert found.code == 0, found.errors[-4000:]
+    return found
+
+
+def test_a_run_changes_nothing_of_the_script_and_reports_every_token(
+    plain: Run, tmp_path: Path
+) -> None:
+    """`genmeter run` leaves output and exit code alone, and its report equals the server's count."""
+    found = run(tmp_path, BIN / "genmeter", "run", "--port", "0", SCRIPT)
+    assert (found.code, found.printed) == (plain.code, plain.printed)
+    assert re.search(r"^metrics: http://127\.0\.0\.1:\d+/metrics$", found.errors, re.MULTILINE)
+    # model, calls, prompt, completion, total
+    rows = re.findall(
+        r"^([\w-]+) +[\d,]+ +([\d,]+) +([\d,]+) +([\d,]+)$", found.errors, re.MULTILINE
+    )
+    report: dict[str, Any] = {
+        model: tuple(int(count.replace(",", "")) for count in counts) for model, *counts in rows
+    }
+    total = report.pop("total")
+    assert report == found.served
+    assert total == tuple(map(sum, zip(*found.served.values(), strict=True)))
+
+
+def test_opentelemetry_instrument_sends_every_token_before_the_process_ends(
+    plain: Run, tmp_path: Path
+) -> None:
+    """The application's provider, flushed by its own hook at exit, has the whole job by then."""
+    with HttpReceiver() as receiver:
+        found = run(
+            tmp_path,
+            BIN / "opentelemetry-instrument",
+            sys.executable,
+            SCRIPT,
+            OTEL_METRICS_EXPORTER="otlp",
+            OTEL_TRACES_EXPORTER="none",
+            OTEL_LOGS_EXPORTER="none",
+            OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
+            OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
+            # No push but the last one.
+            OTEL_METRIC_EXPORT_INTERVAL="3600000",
+        )
+    assert (found.code, found.printed) == (plain.code, plain.printed)
+
+    def sent(kind: str, model: str) -> int:
+        name = f"gen_ai.client.inference.usage.{kind}_tokens"
+        return int(receiver.total(name, gen_ai_request_model=model))
+
+    totals = {
+        model: int(receiver.total("genmeter.tokens", gen_ai_request_model=model))
+        for model in MODELS
+    }
+    assert {
+        model: (sent("input", model), sent("output", model), totals[model]) for model in MODELS
+    } == found.served
+    assert "metrics: " not in found.errors

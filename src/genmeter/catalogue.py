@@ -105,6 +105,7 @@ LEVEL = Label("genmeter.level", "`info`, `warning` or `error`")
 RESULT = Label("genmeter.result", "`recorded` or `rejected`")
 REJECT_REASON = Label("genmeter.reason", "why a value was left out; absent where it was recorded")
 HANDLER = Label("genmeter.handler", "class of the handler")
+HANDLER_REASON = Label("genmeter.reason", "`raised`, `queue_full` or `unfinished` at the end")
 OVERFLOWED = Label("genmeter.label", "the label whose limit was reached")
 EXPORTER = Label("genmeter.exporter", "the exporter that failed")
 VERSION = Label("version", "release of genmeter")
@@ -113,7 +114,7 @@ OTEL_SDK = Label("otel_sdk", "release of the OpenTelemetry SDK")
 LABELS: tuple[Label, ...] = (
     *(OPERATION, PROVIDER, MODEL, STEP, PHASE, OUTCOME, ERROR_TYPE, MODALITY, FINISH_REASON),
     *(VERDICT, SAMPLE_REASON, EVALUATOR, SCORE_NAME, METRIC, LEVEL, RESULT, REJECT_REASON),
-    *(HANDLER, OVERFLOWED, EXPORTER, VERSION, OTEL_SDK),
+    *(HANDLER, HANDLER_REASON, OVERFLOWED, EXPORTER, VERSION, OTEL_SDK),
 )
 
 CALL: tuple[Label, ...] = (OPERATION, PROVIDER, MODEL, STEP, PHASE)
@@ -383,8 +384,8 @@ HANDLER_ERRORS = Instrument(
     "genmeter.monitor.handler_errors",
     Kind.OBSERVABLE_COUNTER,
     "{error}",
-    "Failures of the job's own handlers and callbacks.",
-    (HANDLER,),
+    "Events that a handler of the job's own did not take, and failures of callbacks, by reason.",
+    (HANDLER, HANDLER_REASON),
 )
 LABEL_OVERFLOW = Instrument(
     "genmeter.monitor.label_overflow",

@@ -24,7 +24,7 @@ class Tallies:
         # A key of its own for each thread: no two threads add to the same number.
         self._rejected: Counter[tuple[int, Reason]] = Counter()
         self.overflows: Counter[str] = Counter()
-        self.handler_errors: Counter[str] = Counter()
+        self._handler_errors: Counter[tuple[int, str, str]] = Counter()
         self.export_failures: Counter[str] = Counter()
 
     def count_rejected(self, reason: Reason) -> None:
@@ -43,9 +43,23 @@ class Tallies:
         """Count a label value that became ``other``."""
         self.overflows[limit] += 1
 
-    def count_handler_error(self, handler: str) -> None:
-        """Count a failure of the job's own handler."""
-        self.handler_errors[handler] += 1
+    def count_handler_error(self, handler: str, reason: str = "raised", count: int = 1) -> None:
+        """Count what a handler of the job's own did not take.
+
+        Args:
+            handler: The handler's class.
+            reason: Why: ``raised``, ``queue_full`` or ``unfinished``.
+            count: How many events, or calls of a callback.
+        """
+        self._handler_errors[get_ident(), handler, reason] += count
+
+    @property
+    def handler_errors(self) -> dict[tuple[str, str], int]:
+        """What handlers did not take, by handler and reason."""
+        by_handler: Counter[tuple[str, str]] = Counter()
+        for (_, handler, reason), count in self._handler_errors.copy().items():
+            by_handler[handler, reason] += count
+        return dict(by_handler)
 
     def count_export_failure(self, exporter: str) -> None:
         """Count a push that failed."""

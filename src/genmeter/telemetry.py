@@ -138,8 +138,8 @@ class Telemetry:
                 Observation(sum(s.history.capacity for s in self.sinks))
             ],
             cat.HANDLER_ERRORS.name: lambda: [
-                Observation(count, {cat.HANDLER.key: handler})
-                for handler, count in self._pipeline.tallies.handler_errors.copy().items()
+                Observation(count, {cat.HANDLER.key: handler, cat.HANDLER_REASON.key: reason})
+                for (handler, reason), count in self._pipeline.tallies.handler_errors.items()
             ],
             cat.LABEL_OVERFLOW.name: lambda: [
                 Observation(count, {cat.OVERFLOWED.key: label})

@@ -113,4 +113,4 @@ def test_a_token_callback_gets_reports_and_may_fail(caplog: pytest.LogCaptureFix
         assert eventually(lambda: totals and totals[-1] == 7)
         monitor.shutdown()
         seen = len(totals)
-        assert runtime.tallies.handler_errors["token_usage_callback"] == seen
+        assert runtime.tallies.handler_errors == {("token_usage_callback", "raised"): seen}

@@ -34,7 +34,7 @@ def test_the_other_counts_have_names_and_all_begin_at_0_again() -> None:
     tallies.count_export_failure("otlp")
     tallies.count_rejected(Reason.INTERNAL)
     assert tallies.overflows == {"models": 1}
-    assert tallies.handler_errors == {"callback": 1}
+    assert tallies.handler_errors == {("callback", "raised"): 1}
     assert tallies.export_failures == {"otlp": 1}
     tallies.reset()
     assert tallies.recorded == 0

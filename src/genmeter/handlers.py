@@ -1,0 +1,235 @@
+"""Handlers of metrics and logs: their protocols, and the two that write files.
+
+A monitor calls each handler on a thread of the handler's own, in the order of the events. One that
+blocks, raises or is slow harms neither the job nor the others; what it could not take is counted in
+``genmeter_monitor_handler_errors_total`` and told once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from inspect import iscoroutinefunction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from genmeter.errors import ConfigError
+from genmeter.labels import UNREADABLE, safe_text
+from genmeter.line_file import LineFile
+from genmeter.plain import to_plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = [
+    "FileLogHandler",
+    "FileMetricHandler",
+    "LogHandler",
+    "MetricHandler",
+    "check_handlers",
+]
+
+_encode = json.JSONEncoder(allow_nan=False, check_circular=False).encode
+
+
+@runtime_checkable
+class MetricHandler(Protocol):
+    """What takes the metrics of a monitor."""
+
+    def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
+        """Take one value.
+
+        Args:
+            metric_name: Its name, such as ``generation_time``.
+            value: Its value.
+            metadata: Whose it is, and what the job told with it; ``timestamp`` is the local time
+                in ISO 8601, with its offset from UTC.
+        """
+
+
+@runtime_checkable
+class LogHandler(Protocol):
+    """What takes the log records of a monitor."""
+
+    def handle_log(self, message: dict[str, Any]) -> None:
+        """Take one record.
+
+        Args:
+            message: ``level`` (``info``, ``warning`` or ``error``), ``message``, and what the job
+                told with it.
+        """
+
+
+class _FileHandler:
+    """Appends to a file in a folder; see :class:`FileMetricHandler` for the arguments."""
+
+    _NAME: str
+
+    def __init__(self, log_dir: str | Path, *, max_bytes: int | None = None, keep: int = 5) -> None:
+        if not isinstance(log_dir, str | os.PathLike) or not str(log_dir):
+            raise ConfigError(f"log_dir is {log_dir!r}; give a folder's path")
+        if max_bytes is not None:
+            _check_count("max_bytes", max_bytes, "bytes, or None for a file that grows")
+        _check_count("keep", keep, "files to keep")
+        self.log_dir = Path(log_dir)
+        self.log_file = self.log_dir / self._NAME
+        self._lines = LineFile(self.log_file, max_bytes=max_bytes, keep=keep)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.log_dir)!r})"
+
+    def close(self) -> None:
+        """Close the file; the next line opens it again."""
+        self._lines.close()
+
+
+class FileMetricHandler(_FileHandler):
+    """Appends to ``metrics.jsonl``, one JSON object a line: the journal.
+
+    Each has ``metric``, ``value`` and the metadata. The folder is made and the file opened at the
+    first line. NaN and infinity, which JSON does not have, are written as text.
+
+    Args:
+        log_dir: The folder.
+        max_bytes: Size from which on the file is put aside as ``metrics.1.jsonl``, an older one as
+            ``metrics.2.jsonl`` and so on; None means that it grows. Lines that are written together
+            stay together.
+        keep: How many files that were put aside are kept.
+
+    Attributes:
+        log_dir: The folder.
+        log_file: The file.
+
+    Raises:
+        ConfigError: An argument that cannot be used.
+    """
+
+    _NAME = "metrics.jsonl"
+
+    def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
+        """Write one line; the system has it on return.
+
+        Raises:
+            OSError: It cannot be written; the file has the whole lines that it had.
+        """
+        self.handle_metrics([(metric_name, value, metadata)])
+
+    def handle_metrics(self, batch: Sequence[tuple[str, float, dict[str, Any]]]) -> None:
+        """Write a line for each name, value and metadata, all at once.
+
+        Raises:
+            OSError: They cannot be written; the file has the whole lines that it had.
+        """
+        if batch:
+            self._lines.append("".join(_metric_lines(batch)).encode())
+
+
+class FileLogHandler(_FileHandler):
+    """Appends to ``afterimage.log``, the local time and the record as JSON on each line.
+
+    The folder is made and the file opened at the first line.
+
+    Args:
+        log_dir: The folder.
+        max_bytes: Size from which on the file is put aside as ``afterimage.1.log``, an older one as
+            ``afterimage.2.log`` and so on; None means that it grows. Lines that are written
+            together stay together.
+        keep: How many files that were put aside are kept.
+
+    Attributes:
+        log_dir: The folder.
+        log_file: The file.
+
+    Raises:
+        ConfigError: An argument that cannot be used.
+    """
+
+    _NAME = "afterimage.log"
+
+    def handle_log(self, message: dict[str, Any]) -> None:
+        """Write one line, of now; the system has it on return.
+
+        Raises:
+            OSError: It cannot be written; the file has the whole lines that it had.
+        """
+        self.handle_logs([(time.time(), message)])
+
+    def handle_logs(self, batch: Sequence[tuple[float, dict[str, Any]]]) -> None:
+        """Write a line for each Unix time and record, all at once.
+
+        Raises:
+            OSError: They cannot be written; the file has the whole lines that it had.
+        """
+        if batch:
+            lines = (f"{_local(when)} - {_encode(to_plain(record))}\n" for when, record in batch)
+            self._lines.append("".join(lines).encode())
+
+
+def check_handlers(name: str, handlers: Sequence[Any], method: str) -> None:
+    """Check that each handler has the method that will be called.
+
+    Args:
+        name: The argument that the handlers were given as.
+        handlers: The handlers.
+        method: ``handle_metric`` or ``handle_log``.
+
+    Raises:
+        ConfigError: One has no such method, or a coroutine function, which nobody would await.
+    """
+    for number, handler in enumerate(handlers):
+        try:
+            found = getattr(handler, method, None)
+            is_coroutine = iscoroutinefunction(found)
+            is_usable = callable(found) and not is_coroutine
+        except UNREADABLE:
+            is_coroutine = is_usable = False
+        if not is_usable:
+            problem = f"whose {method} is a coroutine" if is_coroutine else f"without {method}"
+            shown = safe_text(handler, 200) or "an object that cannot be shown"
+            raise ConfigError(
+                f"{name}[{number}] is {shown}, {problem}; give an object with a plain method "
+                f"{method}, such as {_EXAMPLES[method].__name__}(folder)"
+            )
+
+
+_EXAMPLES = {"handle_metric": FileMetricHandler, "handle_log": FileLogHandler}
+
+
+def _check_count(name: str, value: Any, what: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{name} is {value!r}; give a number of {what}, at least 1")
+
+
+def _metric_lines(batch: Iterable[tuple[str, float, dict[str, Any]]]) -> Iterable[str]:
+    """Write the lines of a journal.
+
+    The metrics of one event mostly have the same metadata, value by value the same objects, which
+    are then written as JSON only once. Equal ones would not do: 1 equals True.
+    """
+    rows = list(batch)  # which keeps alive what the identities are of
+    heads: dict[str, str] = {}
+    known: list[int] = []
+    tail = ""
+    for name, value, metadata in rows:
+        shape = [*map(id, metadata), *map(id, metadata.values())]
+        if shape != known or not tail:
+            plain = to_plain(dict(metadata))
+            if "metric" in plain or "value" in plain:  # as AfterImage has it, these win
+                yield _encode({"metric": to_plain(name), "value": to_plain(value), **plain}) + "\n"
+                continue
+            known = shape
+            tail = (", " + _encode(plain)[1:] if plain else "}") + "\n"
+        head = heads.get(name)
+        if head is None:
+            head = heads[name] = f'{{"metric": {_encode(to_plain(name))}, "value": '
+        yield head + (repr(value) if _is_plain_float(value) else _encode(to_plain(value))) + tail
+
+
+def _is_plain_float(value: object) -> bool:
+    return type(value) is float and math.isfinite(value)
+
+
+def _local(when: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when)) + f",{int(when % 1 * 1000):03d}"

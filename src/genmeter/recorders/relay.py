@@ -1,0 +1,270 @@
+"""From the drain to the job's own handlers, each behind a feed of its own."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Protocol
+
+from genmeter.handlers import FileLogHandler, FileMetricHandler
+from genmeter.labels import label_text, safe_text
+from genmeter.recorders.feed import CAPACITY, Feed, Loss
+from genmeter.recorders.handler_rows import LOGS, METRICS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from genmeter.events import Event
+    from genmeter.notices import Notices
+    from genmeter.recorders.handler_rows import HandlerKind
+    from genmeter.tallies import Tallies
+
+__all__ = ["Relay", "Tap"]
+
+_OUR_OWN = (FileMetricHandler, FileLogHandler)
+_METRIC = "genmeter_monitor_handler_errors_total"
+
+
+class Tap(Protocol):
+    """What takes events as they are, behind a feed of its own.
+
+    Attributes:
+        name: What it is called where it fails.
+        wants: The types of the events that it takes.
+    """
+
+    name: str
+    wants: tuple[type, ...]
+
+    def take(self, events: Sequence[Event]) -> None:
+        """Take some events, in their order."""
+
+
+class Relay:
+    """Passes one monitor's events on to its handlers; neither waits nor raises.
+
+    The drain's lock guards :meth:`record` and :meth:`flush`.
+
+    Args:
+        tallies: Where what a handler did not take is counted.
+        notices: Where it is told, once for each handler and reason.
+        taps: What takes events beside the handlers.
+
+    Attributes:
+        metric_handlers: Who gets metrics; the job may change or replace the list at any time.
+        log_handlers: Who gets log records; likewise.
+    """
+
+    def __init__(self, tallies: Tallies, notices: Notices, *, taps: Sequence[Tap] = ()) -> None:
+        self.metric_handlers: list[Any] = []
+        self.log_handlers: list[Any] = []
+        self._metrics = _Group(METRICS, tallies, notices)
+        self._logs = _Group(LOGS, tallies, notices)
+        self._taps = [
+            (tap.wants, _Receiver(tap.name, tap.name, tap.take, tallies, notices)) for tap in taps
+        ]
+
+    def record(self, event: Event) -> None:
+        """Queue the event for everyone who takes its type."""
+        kind = type(event)
+        if kind in METRICS.events:
+            self._metrics.put(self.metric_handlers, event)
+        if kind in LOGS.events:
+            self._logs.put(self.log_handlers, event)
+        for wants, receiver in self._taps:
+            if kind in wants:
+                receiver.feed.put(event)
+
+    def flush(self) -> None:
+        """Let go of handlers that are gone from their list and have taken all that was theirs."""
+        self._metrics.tidy(self.metric_handlers)
+        self._logs.tidy(self.log_handlers)
+
+    def deliver(self, deadline: float) -> list[str]:
+        """Wait until everyone has taken all that was queued before.
+
+        Args:
+            deadline: As ``time.monotonic()`` counts.
+
+        Returns:
+            The names of those that were not done by then.
+        """
+        return [
+            each.name for each in self._receivers() if not each.feed.wait_until_delivered(deadline)
+        ]
+
+    def begin_close(self) -> None:
+        """Have everyone end after what is queued; :meth:`finish_close` waits for it."""
+        self._metrics.is_closing = self._logs.is_closing = True
+        for receiver in self._receivers():
+            receiver.feed.close()
+
+    def finish_close(self, deadline: float) -> None:
+        """Wait until everyone has ended; what is left at the deadline is counted and told.
+
+        Args:
+            deadline: As ``time.monotonic()`` counts.
+        """
+        for receiver in self._receivers():
+            receiver.finish(deadline)
+
+    def reset(self) -> None:
+        """Begin anew in a forked child, with the same handlers."""
+        self._metrics.is_closing = self._logs.is_closing = False
+        for receiver in self._receivers():
+            receiver.feed.reset()
+
+    def _receivers(self) -> list[_Receiver]:
+        return [*self._metrics.all(), *self._logs.all(), *(receiver for _, receiver in self._taps)]
+
+
+class _Receiver:
+    """Someone who takes events, the feed before it, and what it did not take.
+
+    Args:
+        name: The value of its label.
+        shown: What log lines call it.
+        deliver: Takes a batch.
+        tallies: Where losses are counted.
+        notices: Where they are told.
+        batch: Most events of a batch.
+        is_ours: Whether an error's text says all, so that no traceback is needed.
+        on_end: Called after the last event.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        shown: str,
+        deliver: Callable[[Sequence[Event]], object],
+        tallies: Tallies,
+        notices: Notices,
+        *,
+        batch: int = 512,
+        is_ours: bool = False,
+        on_end: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.name = name
+        self._shown = shown
+        self._tallies = tallies
+        self._notices = notices
+        self._is_ours = is_ours
+        self._told: set[Loss] = set()
+        self.feed: Feed[Event] = Feed(
+            deliver, name=f"genmeter-{name}", on_loss=self.lose, on_end=on_end, batch=batch
+        )
+
+    def lose(self, loss: Loss, count: int, error: BaseException | None = None) -> None:
+        """Count events that it did not take; the first of a kind is told to the log."""
+        self._tallies.count_handler_error(self.name, loss.value, count)
+        if loss in self._told:
+            return
+        self._told.add(loss)
+        self._notices.add(
+            logging.WARNING,
+            _TEXTS[loss],
+            self._shown,
+            {Loss.RAISED: safe_text(error, 1_000), Loss.QUEUE_FULL: CAPACITY}.get(loss, count),
+            _METRIC,
+            error=None if self._is_ours else error,
+        )
+
+    def finish(self, deadline: float) -> None:
+        """End the feed; what is left at the deadline is lost."""
+        self.feed.close()
+        left = self.feed.join(deadline)
+        if left:
+            self.lose(Loss.UNFINISHED, left)
+
+
+_TEXTS = {
+    Loss.RAISED: "%s failed: %s; further failures are only counted, in %s",
+    Loss.QUEUE_FULL: "%s is too slow: %d events wait for it, and further ones are left out until "
+    "it has caught up; %s counts them",
+    Loss.UNFINISHED: "%s was still busy when the time for shutdown was over, and did not get %d "
+    "events, which %s counts; raise shutdown_timeout, or make it faster",
+}
+
+
+class _Group:
+    """The handlers of one list. They are told apart by identity: equal ones are still several.
+
+    Attributes:
+        is_closing: Whether the list is looked at no more.
+    """
+
+    def __init__(self, kind: HandlerKind, tallies: Tallies, notices: Notices) -> None:
+        self.is_closing = False
+        self._kind = kind
+        self._tallies = tallies
+        self._notices = notices
+        self._by_id: dict[int, _Receiver] = {}
+        self._ids: list[int] = []
+        self._present: list[_Receiver] = []
+        self._has_complained = False
+
+    def all(self) -> list[_Receiver]:
+        """Give who is in the list, and who was and is not done yet."""
+        return list(self._by_id.values())
+
+    def put(self, handlers: Any, event: Event) -> None:
+        """Queue an event for each of the handlers."""
+        self._look(handlers)
+        for receiver in self._present:
+            receiver.feed.put(event)
+
+    def tidy(self, handlers: Any) -> None:
+        """Let go of who is gone from the list and has nothing left to take."""
+        self._look(handlers)
+        if self.is_closing:
+            return
+        for key in self._by_id.keys() - set(self._ids):
+            feed = self._by_id[key].feed
+            if feed.is_idle:
+                feed.close()
+                del self._by_id[key]
+
+    def _look(self, handlers: Any) -> None:
+        if self.is_closing:
+            return
+        present = [*handlers] if type(handlers) is list else self._own_list(handlers)
+        ids = [id(handler) for handler in present]
+        if ids != self._ids:
+            for handler in present:
+                if id(handler) not in self._by_id:
+                    self._by_id[id(handler)] = self._receiver(handler)
+            self._present = [self._by_id[key] for key in ids]
+            self._ids = ids
+
+    def _own_list(self, handlers: Any) -> list[Any]:
+        # By the type, and by its own method: the job may have put anything into the list's place.
+        for base in (list, tuple):
+            if issubclass(type(handlers), base):
+                return list(base.__iter__(handlers))
+        if handlers is not None and not self._has_complained:
+            self._has_complained = True
+            self._notices.add(
+                logging.WARNING,
+                "the handlers with %s are %s, so none is called; give a list",
+                self._kind.one,
+                safe_text(handlers, 200),
+            )
+        return []
+
+    def _receiver(self, handler: Any) -> _Receiver:
+        kind = self._kind
+        takes_many = kind.takes_many(handler)
+        is_ours = issubclass(type(handler), _OUR_OWN)
+        deliver = kind.many_to(handler) if takes_many else kind.each_to(handler)
+        # type's own, since a metaclass may have another that raises.
+        name = label_text(type.__dict__["__name__"].__get__(type(handler))) or "unknown"
+        return _Receiver(
+            name,
+            f"{name}.{kind.one}",
+            deliver,
+            self._tallies,
+            self._notices,
+            # One event at a time, so that one that the handler raises at costs no other.
+            batch=512 if takes_many else 1,
+            is_ours=is_ours,
+            on_end=handler.close if is_ours else lambda: None,
+        )

@@ -31,6 +31,7 @@ __all__ = [
     "check_handlers",
 ]
 
+_LARGE = 2**63
 _encode = json.JSONEncoder(allow_nan=False, check_circular=False).encode
 
 
@@ -203,32 +204,29 @@ def _check_count(name: str, value: Any, what: str) -> None:
 
 
 def _metric_lines(batch: Iterable[tuple[str, float, dict[str, Any]]]) -> Iterable[str]:
-    """Write the lines of a journal.
-
-    The metrics of one event mostly have the same metadata, value by value the same objects, which
-    are then written as JSON only once. Equal ones would not do: 1 equals True.
-    """
-    rows = list(batch)  # which keeps alive what the identities are of
+    """Write the lines of a journal; what rows that follow each other share is written once."""
     heads: dict[str, str] = {}
-    known: list[int] = []
+    shared: dict[str, Any] | None = None
     tail = ""
-    for name, value, metadata in rows:
-        shape = [*map(id, metadata), *map(id, metadata.values())]
-        if shape != known or not tail:
+    for name, value, metadata in batch:
+        if metadata is not shared:
             plain = to_plain(dict(metadata))
             if "metric" in plain or "value" in plain:  # as AfterImage has it, these win
                 yield _encode({"metric": to_plain(name), "value": to_plain(value), **plain}) + "\n"
                 continue
-            known = shape
+            shared = metadata
             tail = (", " + _encode(plain)[1:] if plain else "}") + "\n"
         head = heads.get(name)
         if head is None:
             head = heads[name] = f'{{"metric": {_encode(to_plain(name))}, "value": '
-        yield head + (repr(value) if _is_plain_float(value) else _encode(to_plain(value))) + tail
+        yield head + _number(value) + tail
 
 
-def _is_plain_float(value: object) -> bool:
-    return type(value) is float and math.isfinite(value)
+def _number(value: Any) -> str:
+    kind = type(value)
+    if (kind is float and math.isfinite(value)) or (kind is int and abs(value) < _LARGE):
+        return repr(value)
+    return _encode(to_plain(value))
 
 
 def _local(when: float) -> str:

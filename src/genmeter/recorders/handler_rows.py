@@ -22,7 +22,8 @@ class HandlerKind(NamedTuple):
 
     Attributes:
         one: The method that takes one row.
-        many: The method, where a handler has it, that takes a list of rows.
+        many: The method, where a handler has it, that takes a list of rows. They are not the
+            handler's to change: those of one event share what is the same.
         events: The types of events that have rows.
         rows: Gives the rows of an event.
         call: Calls the method for one row.
@@ -129,7 +130,9 @@ METRICS = HandlerKind(
     "handle_metrics",
     frozenset({Generation, Evaluation, Metric}),
     _metric_rows,
-    lambda handler, row: handler.handle_metric(metric_name=row[0], value=row[1], metadata=row[2]),
+    lambda handler, row: handler.handle_metric(
+        metric_name=row[0], value=row[1], metadata={**row[2]}
+    ),
 )
 LOGS = HandlerKind(
     "handle_log",

@@ -39,7 +39,10 @@ _NO_PROVIDER = "_OTHER"
 
 
 class OldSample(NamedTuple):
-    """One row: ``metadata`` has no time stamp, which is the event's."""
+    """One row: ``metadata`` has no time stamp, which is the event's.
+
+    Rows of one event share their metadata where it is the same; no two events do.
+    """
 
     name: str
     value: float
@@ -112,11 +115,12 @@ def _key(key: Any) -> str:
 
 def _with_outcome(event: Generation | Evaluation, rows: list[OldSample]) -> list[OldSample]:
     """Put on the first row what is told once of an event."""
-    first = rows[0].metadata
-    first["success"] = event.success
+    first = rows[0]
+    metadata = {**first.metadata, "success": event.success}
     if event.error_type is not None:
-        first["error_type"] = event.error_type
-    first.update(free_data(event))
+        metadata["error_type"] = event.error_type
+    metadata.update(free_data(event))
+    rows[0] = first._replace(metadata=metadata)
     return rows
 
 
@@ -136,28 +140,28 @@ def _generation(event: Generation) -> Iterator[OldSample]:
     phase = "conversation" if event.is_conversation else "generation"
     whose = _whose(event, phase, has_model=not event.is_conversation)
     if event.duration is not None:
-        yield OldSample("generation_time", event.duration, whose.copy())
-    yield OldSample("success_rate", float(event.success), whose.copy())
-    yield OldSample("error_rate", float(not event.success), whose.copy())
+        yield OldSample("generation_time", event.duration, whose)
+    yield OldSample("success_rate", float(event.success), whose)
+    yield OldSample("error_rate", float(not event.success), whose)
     if event.model_given:
-        yield OldSample(f"model_usage:{event.call.model}", 1.0, whose.copy())
+        yield OldSample(f"model_usage:{event.call.model}", 1.0, whose)
     if event.finish_reason is not None:
-        yield OldSample(f"finish_reason:{event.finish_reason}", 1.0, whose.copy())
+        yield OldSample(f"finish_reason:{event.finish_reason}", 1.0, whose)
     yield from _tokens(event, whose)
     if event.turns is not None:
-        yield OldSample("conversation_length", event.turns, whose.copy())
+        yield OldSample("conversation_length", event.turns, whose)
 
 
 def _evaluation(event: Evaluation) -> Iterator[OldSample]:
     whose = _whose(event, "evaluation", has_model=event.total_tokens is not None)
     whose["evaluator_type"] = event.evaluator
     if event.duration is not None:
-        yield OldSample("evaluation_time", event.duration, whose.copy())
+        yield OldSample("evaluation_time", event.duration, whose)
     for score in event.scores:
-        row = OldSample(f"evaluation_score_{score.name}", score.value, whose.copy())
-        row.metadata.update(score_data(score.feedback))
-        yield row
-    yield OldSample("evaluation_error_rate", float(not event.success), whose.copy())
+        own = score_data(score.feedback)
+        name = f"evaluation_score_{score.name}"
+        yield OldSample(name, score.value, {**whose, **own} if own else whose)
+    yield OldSample("evaluation_error_rate", float(not event.success), whose)
     yield from _tokens(event, whose)
 
 
@@ -167,23 +171,17 @@ def score_data(feedback: str | None) -> dict[str, Any]:
 
 
 def _tokens(event: Generation | Evaluation, whose: dict[str, Any]) -> Iterator[OldSample]:
-    parts: tuple[tuple[str, int | None, dict[str, int]], ...] = (
-        (
-            "prompt_token_count",
-            event.input_tokens,
-            {
-                "cache_read_token_count": event.cache_read_tokens,
-                "cache_write_token_count": event.cache_write_tokens,
-            },
-        ),
-        (
-            "completion_token_count",
-            event.output_tokens,
-            {"reasoning_token_count": event.reasoning_tokens},
-        ),
-        ("total_token_count", event.total_tokens, {}),
-    )
-    for name, count, itemised in parts:
-        if count is not None:
-            own = {key: number for key, number in itemised.items() if number}
-            yield OldSample(name, count, {**whose, **own})
+    if event.input_tokens is not None:
+        own = whose
+        if event.cache_read_tokens:
+            own = {**own, "cache_read_token_count": event.cache_read_tokens}
+        if event.cache_write_tokens:
+            own = {**own, "cache_write_token_count": event.cache_write_tokens}
+        yield OldSample("prompt_token_count", event.input_tokens, own)
+    if event.output_tokens is not None:
+        own = whose
+        if event.reasoning_tokens:
+            own = {**own, "reasoning_token_count": event.reasoning_tokens}
+        yield OldSample("completion_token_count", event.output_tokens, own)
+    if event.total_tokens is not None:
+        yield OldSample("total_token_count", event.total_tokens, whose)

@@ -216,7 +216,9 @@ def _open(args: argparse.Namespace, config: MonitorConfig) -> GenerationMonitor 
         endpoint = dataclasses.replace(config.endpoint, enabled=True)
         config = dataclasses.replace(config, endpoint=endpoint)
     try:
-        return GenerationMonitor(config=config)
+        return GenerationMonitor(
+            metric_handlers=[], log_handlers=[], metrics_interval=0, config=config
+        )
     except EndpointError as error:
         raise EndpointError(
             f"{error}\nchoose a port with --port, such as: genmeter run --port 0 script.py"

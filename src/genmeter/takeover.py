@@ -27,10 +27,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import wrapt
 from opentelemetry.metrics import NoOpMeterProvider
 
-import genmeter
 from genmeter.config import EndpointConfig, MonitorConfig
 from genmeter.errors import ConfigError, EndpointError
+from genmeter.handlers import FileLogHandler, FileMetricHandler, LogHandler, MetricHandler
 from genmeter.monitor import GenerationMonitor
+from genmeter.outputs.alerts import Alert
+from genmeter.outputs.tokens import ModelTokenUsage, TokenUsageReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,14 +45,14 @@ _logger = logging.getLogger("genmeter")
 _PACKAGE = "afterimage"
 _MODULE = "afterimage.monitoring"
 _CLASS = "GenerationMonitor"
-_OTHER_NAMES = (
-    "Alert",
-    "FileLogHandler",
-    "FileMetricHandler",
-    "LogHandler",
-    "MetricHandler",
-    "ModelTokenUsage",
-    "TokenUsageReport",
+_OTHERS: tuple[type, ...] = (
+    Alert,
+    FileLogHandler,
+    FileMetricHandler,
+    LogHandler,
+    MetricHandler,
+    ModelTokenUsage,
+    TokenUsageReport,
 )
 _ARGUMENTS = frozenset(inspect.signature(GenerationMonitor).parameters) - {"config"}
 _NOWHERE = NoOpMeterProvider()
@@ -122,13 +124,11 @@ def uninstall() -> None:
         for namespace, name, swap in _bindings:
             if namespace.get(name) is swap.ours:
                 namespace[name] = swap.theirs
-        theirs = {id(swap.ours): swap for swap in _swaps}
-        stand_ins = {
-            key: swap for key, swap in theirs.items() if issubclass(swap.ours, swap.theirs)
-        }
+        everything = {id(swap.ours): swap for swap in _swaps}
+        monitor = {id(swap.ours): swap for swap in _swaps if swap.theirs in _stand_ins}
         for module, namespace in _namespaces():
             is_afterimage = module.partition(".")[0] == _PACKAGE
-            for name, swap in _bound_to(namespace, theirs if is_afterimage else stand_ins):
+            for name, swap in _bound_to(namespace, everything if is_afterimage else monitor):
                 namespace[name] = swap.theirs
         _bindings.clear()
         _swaps.clear()
@@ -157,10 +157,10 @@ def _replace(module: ModuleType) -> None:
     if issubclass(old, GenerationMonitor):
         return
     _swaps.append(_Swap(old, _stand_in(old)))
-    for name in _OTHER_NAMES:
-        theirs, ours = namespace.get(name), vars(genmeter).get(name)
+    for ours in _OTHERS:
+        theirs = namespace.get(ours.__name__)
         # What it defines itself: an alias of a common type must not be replaced everywhere.
-        if ours and isinstance(theirs, type) and theirs.__module__.partition(".")[0] == _PACKAGE:
+        if isinstance(theirs, type) and theirs.__module__.partition(".")[0] == _PACKAGE:
             _swaps.append(_Swap(theirs, ours))
     ours_by_theirs = {id(swap.theirs): swap for swap in _swaps}
     for _, found in _namespaces():
@@ -220,6 +220,10 @@ def _stand_in(old: Any) -> type:
             _construct(self, given)
             # The same settings hold for every monitor that stands in.
             self._sink.shares_expected = True
+            if given.get("log_dir"):
+                # AfterImage's makes it at once, and the job may put files of its own there.
+                with suppress(OSError):
+                    self.log_dir.mkdir(parents=True, exist_ok=True)
 
     for made in (StandIn.__new__, StandIn.__init__):
         functools.update_wrapper(made, old.__init__)  # for those who inspect the signature

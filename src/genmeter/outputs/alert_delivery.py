@@ -1,0 +1,148 @@
+"""From an alert to the job's handlers: each behind a queue and a thread of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import logging
+from typing import TYPE_CHECKING, Any
+
+from genmeter.labels import UNREADABLE, label_text
+from genmeter.recorders.feed import Feed, Loss
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from genmeter.notices import Notices
+    from genmeter.outputs.alerts import Alert
+    from genmeter.tallies import Tallies
+
+__all__ = ["AlertDelivery"]
+
+_CAPACITY = 1_000  # alerts that may wait for one handler
+
+_LOSSES = {
+    Loss.RAISED: "the alert handler %s failed; the job goes on",
+    Loss.QUEUE_FULL: "the alert handler %s is too slow or blocked: an alert was dropped",
+    Loss.UNFINISHED: "the alert handler %s did not take every alert before the end",
+}
+
+
+class AlertDelivery:
+    """Hands alerts to handlers, none of which can hold up the job or another handler.
+
+    Args:
+        tallies: Where failures of handlers are counted.
+        notices: Where the first failure of each kind of a handler is told.
+    """
+
+    def __init__(self, tallies: Tallies, notices: Notices) -> None:
+        self._tallies = tallies
+        self._notices = notices
+        # By the handler's id: it may be neither hashable nor comparable.
+        self._receivers: dict[int, _Receiver] = {}
+        self._retired: list[_Receiver] = []
+
+    def use(self, handlers: Sequence[Any]) -> None:
+        """Part with handlers that are not among these, once they have what waits for them.
+
+        Only one thread at a time may call this or :meth:`put`.
+        """
+        wanted = {id(handler) for handler in handlers}
+        for key in [key for key in self._receivers if key not in wanted]:
+            receiver = self._receivers.pop(key)
+            receiver.feed.close()
+            self._retired.append(receiver)
+        self._retired = [each for each in self._retired if not each.feed.is_idle]
+
+    def put(self, alert: Alert, handlers: Sequence[Any]) -> None:
+        """Queue an alert for each of the handlers; a handler that is there twice gets it twice."""
+        for handler in handlers:
+            receiver = self._receivers.get(id(handler))
+            if receiver is None:
+                receiver = _Receiver(handler, self._tallies, self._notices)
+                self._receivers[id(handler)] = receiver
+            # A copy for each: what one changes, on its own thread, must not reach the others.
+            receiver.feed.put(dataclasses.replace(alert, data=alert.data.copy()))
+
+    def wait(self, deadline: float) -> None:
+        """Wait until the handlers have taken what was put; not on a handler's own thread.
+
+        Args:
+            deadline: As ``time.monotonic()`` counts.
+        """
+        for receiver in tuple(self._receivers.values()):
+            receiver.feed.wait_until_delivered(deadline)
+
+    def close(self) -> None:
+        """Have each thread end once nothing waits for its handler; does not wait for that."""
+        for receiver in tuple(self._receivers.values()):
+            receiver.feed.close()
+
+    def finish(self, deadline: float) -> None:
+        """Close, wait for the end, and count what is left then as lost.
+
+        Args:
+            deadline: As ``time.monotonic()`` counts.
+        """
+        self.close()
+        receivers = [*self._receivers.values(), *self._retired]
+        self._receivers, self._retired = {}, []
+        for receiver in receivers:
+            left = receiver.feed.join(deadline)
+            if left:
+                receiver.lose(Loss.UNFINISHED, left)
+
+    def reset(self) -> None:
+        """Begin anew in a forked child: the parent delivers what waits."""
+        for receiver in (*self._receivers.values(), *self._retired):
+            receiver.feed.reset()
+        self._receivers, self._retired = {}, []
+
+
+class _Receiver:
+    """One handler, and what waits for it."""
+
+    def __init__(self, handler: Any, tallies: Tallies, notices: Notices) -> None:
+        self._handler = handler
+        self._name = _name_of(handler)
+        self._tallies = tallies
+        self._notices = notices
+        self._told: set[Loss] = set()
+        # Batches of one: an alert that the handler raises at costs no other.
+        self.feed: Feed[Alert] = Feed(
+            self._deliver,
+            name="genmeter-alert-handler",
+            on_loss=self.lose,
+            capacity=_CAPACITY,
+            batch=1,
+        )
+
+    def _deliver(self, alerts: Sequence[Alert]) -> None:
+        for alert in alerts:
+            result = self._handler(alert)
+            if inspect.iscoroutine(result):
+                result.close()
+                raise TypeError("it is a coroutine function, which nobody awaits; give a plain one")
+
+    def lose(self, loss: Loss, count: int, error: BaseException | None = None) -> None:
+        """Count alerts that the handler did not take; the first of a kind is told to the log."""
+        for _ in range(count):
+            self._tallies.count_handler_error(self._name)
+        if loss not in self._told:
+            self._told.add(loss)
+            self._notices.add(
+                logging.WARNING,
+                _LOSSES[loss] + "; further ones are only counted, in "
+                "genmeter_monitor_handler_errors_total",
+                self._name,
+                error=error,
+            )
+
+
+def _name_of(handler: Any) -> str:
+    try:
+        name = getattr(handler, "__qualname__", "")
+    except UNREADABLE:
+        name = ""
+    return label_text(name) or type(handler).__qualname__

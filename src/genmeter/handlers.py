@@ -206,7 +206,7 @@ def _check_count(name: str, value: Any, what: str) -> None:
 def _metric_lines(batch: Iterable[tuple[str, float, dict[str, Any]]]) -> Iterable[str]:
     """Write the lines of a journal; what rows that follow each other share is written once."""
     heads: dict[str, str] = {}
-    shared: dict[str, Any] | None = None
+    shared: dict[str, Any] = {}
     tail = ""
     for name, value, metadata in batch:
         if metadata is not shared:

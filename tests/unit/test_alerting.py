@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _waiting import PATIENCE, eventually
 
 import genmeter.clock
+from genmeter.errors import ConfigError
+from genmeter.outputs.alert_delivery import check_alert_handlers
 from genmeter.outputs.alerting import Alerting
 from genmeter.testing import isolated_monitor
 
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from genmeter.outputs.alerts import Alert
     from genmeter.testing import IsolatedMonitor
 
-PATIENCE = 60.0
-"""Seconds after which something hangs."""
 OFTEN = 0.005
 FAILED = ["low_success_rate", "high_error_rate"]
 """The alerts of a job whose only call failed."""
@@ -62,12 +62,9 @@ def broken(alert: Alert) -> None:
     raise ValueError(alert.name)
 
 
-def eventually(holds: Callable[[], Any]) -> bool:
-    """Wait until something holds; tell whether it did in the end."""
-    deadline = time.monotonic() + PATIENCE
-    while not (held := bool(holds())) and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return held
+async def awaited(alert: Alert) -> None:
+    """Wait for somebody to await it."""
+    raise AssertionError
 
 
 def threads(name: str) -> list[threading.Thread]:
@@ -225,9 +222,11 @@ def test_a_handler_that_raises_harms_nobody(
     monitor.track_generation(1.0, False)
     alerting.check(PATIENCE)
     assert inbox == FAILED
-    assert monitor._pipeline.tallies.handler_errors == {"broken": 2}
+    assert monitor._pipeline.tallies.handler_errors == {("broken", "raised"): 2}
     (line,) = told(caplog)
-    assert "the alert handler broken failed" in line
+    assert line.startswith(
+        "the alert handler broken failed: low_success_rate; further failures are"
+    )
     assert caplog.records[0].exc_info
 
 
@@ -249,11 +248,7 @@ def test_a_coroutine_function_is_no_handler(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A handler that nobody awaits is told as a failure, with the remedy."""
-
-    async def handle(alert: Alert) -> None:
-        raise AssertionError
-
-    alerting = make(handle)
+    alerting = make(awaited)
     monitor.track_generation(1.0, False)
     alerting.check(PATIENCE)
     (error,) = [record.exc_info[1] for record in caplog.records if record.exc_info]
@@ -286,7 +281,7 @@ def test_a_handler_needs_no_name(monitor: IsolatedMonitor, make: Callable[..., A
 
     monitor.track_generation(1.0, False)
     make(Nameless()).check(PATIENCE)
-    assert dict(monitor._pipeline.tallies.handler_errors) == {Nameless.__qualname__: 2}
+    assert monitor._pipeline.tallies.handler_errors == {(Nameless.__qualname__, "raised"): 2}
 
 
 def test_alerts_for_a_blocked_handler_do_not_pile_up(
@@ -306,8 +301,8 @@ def test_alerts_for_a_blocked_handler_do_not_pile_up(
         alerting.check(0)
     blocked.gate.set()
     (line,) = told(caplog)
-    assert line.startswith("the alert handler Blocked is too slow or blocked: an alert was dropped")
-    assert sum(monitor._pipeline.tallies.handler_errors.values()) >= 4
+    assert line.startswith("the alert handler Blocked is too slow: 1 alerts wait for it")
+    assert monitor._pipeline.tallies.handler_errors["Blocked", "queue_full"] >= 4
 
 
 def test_what_one_handler_changes_is_its_own(
@@ -388,7 +383,7 @@ def test_what_is_no_list_of_handlers_is_none(
     monitor.track_generation(1.0, False)
     for _ in range(2):
         alerting.check(PATIENCE)
-    expected = ["alert_handlers is no list of handlers: 'int' object is not iterable"]
+    expected = ["alert_handlers is 5, so none is called; give a list"]
     assert told(caplog) == (expected if handlers else [])
 
 
@@ -406,6 +401,16 @@ def test_a_handler_may_check_alerts_itself(
     monitor.track_generation(1.0, False)
     made[0].check(PATIENCE)
     assert inbox == FAILED
+
+
+@pytest.mark.parametrize(
+    ("handler", "problem"), [(5, "it cannot be called"), (awaited, "nobody would await it")]
+)
+def test_what_cannot_be_a_handler_is_named(handler: Any, problem: str) -> None:
+    """A list with something in it that cannot take an alert is refused, by its place."""
+    with pytest.raises(ConfigError, match=rf"alert_handlers\[1\] is .*, and {problem}; give"):
+        check_alert_handlers([broken, handler])
+    check_alert_handlers([broken, Blocked()])
 
 
 # --- by itself -------------------------------------------------------------------------------------
@@ -531,7 +536,8 @@ def test_the_end_does_not_wait_for_a_handler_that_blocks(
     assert sum(monitor._pipeline.tallies.handler_errors.values()) == 2
     monitor._pipeline.notices.tell()
     (line,) = told(caplog)
-    assert line.startswith("the alert handler Blocked did not take every alert before the end")
+    assert line.startswith("the alert handler Blocked was still busy")
+    assert "did not get 2 alerts" in line
 
 
 def test_a_check_after_the_end_is_answered(
@@ -569,14 +575,13 @@ def test_the_threads_end_with_a_monitor_that_is_forgotten(
 def test_a_child_begins_anew(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], inbox: Inbox
 ) -> None:
-    """After a fork nothing has fired yet, and the thread starts again when it is asked to."""
+    """After a fork nothing has fired yet, and the thread starts again."""
     alerting = make(inbox.take, interval=PATIENCE)
     parents = alerting._periodic
     assert parents
     monitor.track_generation(1.0, False)
     alerting.check(PATIENCE)
-    alerting.reset()
-    assert alerting._periodic is None
+    monitor._pipeline.epoch += 1  # as a fork leaves it
     alerting.start()
     assert alerting._periodic not in (None, parents)
     alerting.check(PATIENCE)

@@ -7,7 +7,9 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
-from genmeter.labels import UNREADABLE, label_text
+from genmeter import catalogue as cat
+from genmeter.errors import ConfigError
+from genmeter.labels import UNREADABLE, label_text, safe_text
 from genmeter.recorders.feed import Feed, Loss
 
 if TYPE_CHECKING:
@@ -17,15 +19,34 @@ if TYPE_CHECKING:
     from genmeter.outputs.alerts import Alert
     from genmeter.tallies import Tallies
 
-__all__ = ["AlertDelivery"]
+__all__ = ["AlertDelivery", "check_alert_handlers"]
 
+_NEVER_AWAITED = "it is a coroutine function, which nobody would await; give a plain function"
 _CAPACITY = 1_000  # alerts that may wait for one handler
 
-_LOSSES = {
-    Loss.RAISED: "the alert handler %s failed; the job goes on",
-    Loss.QUEUE_FULL: "the alert handler %s is too slow or blocked: an alert was dropped",
-    Loss.UNFINISHED: "the alert handler %s did not take every alert before the end",
+_TEXTS = {
+    Loss.RAISED: "the alert handler %s failed: %s; further failures are only counted, in %s",
+    Loss.QUEUE_FULL: "the alert handler %s is too slow: %d alerts wait for it, and further ones are "
+    "left out until it has caught up; %s counts them",
+    Loss.UNFINISHED: "the alert handler %s was still busy when the time for shutdown was over, and "
+    "did not get %d alerts, which %s counts; raise shutdown_timeout, or make it faster",
 }
+
+
+def check_alert_handlers(handlers: Sequence[Any]) -> None:
+    """Check that each handler can be called.
+
+    Raises:
+        ConfigError: One cannot, or is a coroutine function.
+    """
+    for number, handler in enumerate(handlers):
+        if callable(handler) and not inspect.iscoroutinefunction(handler):
+            continue
+        problem = "nobody would await it" if callable(handler) else "it cannot be called"
+        raise ConfigError(
+            f"alert_handlers[{number}] is {safe_text(handler, 200)}, and {problem}; give a plain "
+            "function that takes an Alert"
+        )
 
 
 class AlertDelivery:
@@ -123,21 +144,22 @@ class _Receiver:
             result = self._handler(alert)
             if inspect.iscoroutine(result):
                 result.close()
-                raise TypeError("it is a coroutine function, which nobody awaits; give a plain one")
+                raise TypeError(_NEVER_AWAITED)
 
     def lose(self, loss: Loss, count: int, error: BaseException | None = None) -> None:
         """Count alerts that the handler did not take; the first of a kind is told to the log."""
-        for _ in range(count):
-            self._tallies.count_handler_error(self._name)
-        if loss not in self._told:
-            self._told.add(loss)
-            self._notices.add(
-                logging.WARNING,
-                _LOSSES[loss] + "; further ones are only counted, in "
-                "genmeter_monitor_handler_errors_total",
-                self._name,
-                error=error,
-            )
+        self._tallies.count_handler_error(self._name, loss.value, count)
+        if loss in self._told:
+            return
+        self._told.add(loss)
+        self._notices.add(
+            logging.WARNING,
+            _TEXTS[loss],
+            self._name,
+            {Loss.RAISED: safe_text(error, 1_000), Loss.QUEUE_FULL: _CAPACITY}.get(loss, count),
+            cat.HANDLER_ERRORS.prometheus,
+            error=error,
+        )
 
 
 def _name_of(handler: Any) -> str:

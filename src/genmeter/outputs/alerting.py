@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from genmeter import clock
 from genmeter.events import Reason
+from genmeter.labels import safe_text
 from genmeter.outputs.alert_delivery import AlertDelivery
 from genmeter.outputs.alert_rules import WINDOW
 from genmeter.outputs.alerts import AlertBook
@@ -63,6 +64,7 @@ class Alerting:
         self._is_stopped = False
         self._periodic: Periodic | None = None
         self._starting = threading.Lock()
+        self._epoch = pipeline.epoch
         weakref.finalize(self, self._delivery.close).atexit = False
 
     @property
@@ -77,7 +79,11 @@ class Alerting:
         self._expect_handlers()
 
     def start(self) -> None:
-        """Start the periodic evaluation, if there can be a handler; a second call does nothing."""
+        """Start the periodic evaluation, if there can be a handler; a second call does nothing.
+
+        In a forked child, where the parent's thread is not, it is to be called again.
+        """
+        self.reset()
         if self._is_stopped or self._interval <= 0 or not self._may_have_handlers:
             return
         if self._periodic is not None or not self._starting.acquire(blocking=False):
@@ -99,6 +105,7 @@ class Alerting:
             timeout: Seconds to wait at most.
         """
         deadline = time.monotonic() + timeout
+        self.reset()
         self._evaluate()
         self._delivery.wait(deadline)
         if self._is_stopped:
@@ -112,13 +119,21 @@ class Alerting:
             timeout: Seconds to wait at most.
         """
         deadline = time.monotonic() + timeout
+        self.reset()
         self._is_stopped = True
         if self._periodic is not None:
             self._periodic.stop(timeout)
         self._delivery.finish(deadline)
 
     def reset(self) -> None:
-        """Begin anew in a forked child: nothing has fired, no thread runs; :meth:`start` does."""
+        """Begin anew in a forked child: nothing has fired, nothing waits, no thread runs.
+
+        Every other method calls this, so a child that never does is well too.
+        """
+        epoch = self._pipeline.epoch
+        if epoch == self._epoch:
+            return
+        self._epoch = epoch
         self._periodic = None
         self._starting = threading.Lock()
         self._book.forget()
@@ -171,13 +186,14 @@ class Alerting:
         return {} if found is None else summarise(found.value)
 
     def _current_handlers(self) -> tuple[Any, ...]:
-        try:
-            return tuple(self._handlers or ())
-        except Exception as error:
-            self._warn_once("alert_handlers is no list of handlers: %s", error)
-            return ()
+        handlers = self._handlers
+        if isinstance(handlers, list | tuple):
+            return tuple(handlers)
+        if handlers is not None:
+            self._warn_once("alert_handlers is %s, so none is called; give a list", handlers)
+        return ()
 
-    def _warn_once(self, message: str, error: Exception) -> None:
+    def _warn_once(self, message: str, cause: object) -> None:
         if not self._has_warned:
             self._has_warned = True
-            self._pipeline.notices.add(logging.WARNING, message, error)
+            self._pipeline.notices.add(logging.WARNING, message, safe_text(cause, 200))

@@ -254,32 +254,43 @@ def _replace_first_path(folder: str) -> None:
 
 def _execute(job: Callable[[], None]) -> int:
     """Run the script to its end, and show what it raised as Python does."""
+    raised: BaseException | None = None
     try:
         job()
     except SystemExit:
         raise
-    except KeyboardInterrupt as error:
-        _show(error)
-        # Python ends the process by the signal, and has nothing more to show.
-        sys.excepthook = lambda *_: None
-        raise
     except BaseException as error:
-        if isinstance(error, ImportError) and _own_part(error) is None:
-            raise ConfigError(f"the module cannot be run: {error}") from error
-        _show(error)
-        return 1
-    return 0
+        raised = error
+    # Not while it is handled: an error of the script's hook would have it as its context.
+    if raised is None:
+        return 0
+    if isinstance(raised, ImportError) and _own_part(raised) is None:
+        raise ConfigError(f"the module cannot be run: {raised}")
+    _show(raised)
+    if isinstance(raised, KeyboardInterrupt):
+        # Python ends the process by the signal then, and has nothing more to show.
+        sys.excepthook = lambda *_: None
+        raise raised
+    return 1
 
 
 def _show(error: BaseException) -> None:
-    error = error.with_traceback(_own_part(error))
+    _strip(error)
+    broken: Exception | None = None
     try:
         sys.excepthook(type(error), error, error.__traceback__)
-    except Exception as broken:
+    except Exception as problem:
+        broken = problem
+    if broken is not None:
         _say("Error in sys.excepthook:")
+        _strip(broken)
         sys.__excepthook__(type(broken), broken, broken.__traceback__)
         _say("\nOriginal exception was:")
         sys.__excepthook__(type(error), error, error.__traceback__)
+
+
+def _strip(error: BaseException) -> None:
+    error.__traceback__ = _own_part(error)
 
 
 def _own_part(error: BaseException) -> TracebackType | None:

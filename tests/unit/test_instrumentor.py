@@ -1,0 +1,149 @@
+"""OpenTelemetry's instrumentor for AfterImage, on a small package of that name."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+from genmeter import ConfigError, GenerationMonitor, takeover
+from genmeter.instrumentor import AfterImageInstrumentor
+from genmeter.testing import fresh_runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MONITORING = """
+class GenerationMonitor:
+    def __init__(self, log_dir=None):
+        self.log_dir = log_dir
+"""
+JOB = """
+from afterimage.monitoring import GenerationMonitor
+monitor = GenerationMonitor()
+monitor.track_generation(1.0, True, model_name='atlas', total_token_count=976)
+print(isinstance(monitor, __import__('genmeter').GenerationMonitor))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A small AfterImage can be imported, and nothing of it is left after."""
+    package = tmp_path / "afterimage"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "monitoring.py").write_text(MONITORING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = take_out()
+    with fresh_runtime():
+        yield
+        if takeover._installs:
+            AfterImageInstrumentor().uninstrument()
+    take_out()
+    sys.modules.update(before)
+
+
+def take_out() -> dict[str, Any]:
+    """Take AfterImage out of `sys.modules`."""
+    names = [name for name in sys.modules if name.partition(".")[0] == "afterimage"]
+    return {name: sys.modules.pop(name) for name in names}
+
+
+def monitor_class() -> Any:
+    """AfterImage's name for the monitor."""
+    return importlib.import_module("afterimage.monitoring").GenerationMonitor
+
+
+def test_it_is_found_by_its_entry_point() -> None:
+    """`opentelemetry-instrument` loads it under the name of what it instruments."""
+    (found,) = entry_points(group="opentelemetry_instrumentor", name="afterimage")
+    assert found.load() is AfterImageInstrumentor
+    assert AfterImageInstrumentor().instrumentation_dependencies() == ("afterimage >= 0.18.0",)
+
+
+def test_a_given_provider_gets_the_metrics() -> None:
+    """What the job tells is in the application's provider, under the settings of the variables."""
+    reader = InMemoryMetricReader()
+    provider = MeterProvider(metric_readers=[reader])
+    AfterImageInstrumentor().instrument(meter_provider=provider, skip_dep_check=True)
+    monitor = monitor_class()()
+    assert isinstance(monitor, GenerationMonitor)
+    monitor.track_generation(1.0, success=True, model_name="atlas", total_token_count=976)
+    data: Any = reader.get_metrics_data()
+    (tokens,) = [
+        point.value
+        for resource in data.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        if metric.name == "genmeter.tokens"
+        for point in metric.data.data_points
+    ]
+    assert tokens == 976
+    assert monitor.endpoint_url is None
+    provider.shutdown()
+
+
+def test_uninstrumenting_restores_afterimages_monitor() -> None:
+    """It can be switched on and off, and off is as if it had never been on."""
+    old = monitor_class()
+    instrumentor = AfterImageInstrumentor()
+    for _ in range(2):
+        instrumentor.instrument(skip_dep_check=True)
+        assert issubclass(monitor_class(), GenerationMonitor)
+        instrumentor.uninstrument()
+        assert monitor_class() is old
+        assert type(old("folder")) is old
+
+
+def test_a_broken_variable_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who instruments with settings that cannot be used learns which, and nothing is replaced."""
+    monkeypatch.setenv("GENMETER_MAX_MODELS", "few")
+    with pytest.raises(ConfigError, match="GENMETER_MAX_MODELS is 'few'"):
+        AfterImageInstrumentor().instrument(skip_dep_check=True)
+    assert takeover._installs == []
+    assert not AfterImageInstrumentor().is_instrumented_by_opentelemetry
+
+
+def test_without_the_extra_the_message_is_the_remedy() -> None:
+    """The import names the command that installs what is missing."""
+    code = (
+        "import sys; sys.modules['opentelemetry.instrumentation.instrumentor'] = None\n"
+        "import genmeter.instrumentor\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert 'pip install "genmeter[instrument]"' in done.stderr.splitlines()[-1]
+
+
+def test_the_last_events_are_in_the_applications_last_push(tmp_path: Path) -> None:
+    """The monitor's hook at exit runs before the SDK's, which was there first; nothing is lost."""
+    code = (
+        "from opentelemetry import metrics\n"
+        "from opentelemetry.sdk.metrics import MeterProvider\n"
+        "from opentelemetry.sdk.metrics.export import (\n"
+        "    ConsoleMetricExporter, PeriodicExportingMetricReader)\n"
+        "reader = PeriodicExportingMetricReader(ConsoleMetricExporter(), 3_600_000)\n"
+        "metrics.set_meter_provider(MeterProvider(metric_readers=[reader]))\n"
+        "from genmeter.instrumentor import AfterImageInstrumentor\n"
+        "AfterImageInstrumentor().instrument(skip_dep_check=True)\n" + JOB
+    )
+    (tmp_path / "job.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "job.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.startswith("True\n")
+    assert '"value": 976' in done.stdout

@@ -29,7 +29,12 @@ class Beside:
         self._stale: list[Path] = []
 
     def place(self, target: Path) -> Path:
-        """Give the path to write at for what is to be ``target``, in the same folder."""
+        """Give the path to write at for what is to be ``target``, in the same folder.
+
+        Raises:
+            OSError: The folder is missing and cannot be made.
+        """
+        target.parent.mkdir(parents=True, exist_ok=True)
         name = f".genmeter-{os.getpid()}-{secrets.token_hex(4)}.tmp"
         beside = target.with_name(name)
         self._files.append((beside, target))

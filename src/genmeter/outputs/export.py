@@ -74,10 +74,9 @@ def export(
         raise ExportError(f"format is {format!r}; give one of {', '.join(FORMATS)}")
     if window is not None and not isinstance(window, timedelta):
         raise ConfigError(f"window is {window!r}; give a datetime.timedelta, or None for all")
-    path = _checked(output_path)
     manifest = _manifest(snapshot, format, window)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = _checked(output_path)
         with Beside() as beside:
             written = write(snapshot, path, manifest, beside)
     except OSError as error:

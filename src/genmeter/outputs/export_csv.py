@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,8 +14,6 @@ from genmeter.outputs.manifest import KEY, encode, tables_of
 from genmeter.outputs.safe_names import file_names
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
 
     from genmeter.outputs.beside import Beside
@@ -106,5 +105,5 @@ def _stale(path: Path, names: set[str]) -> list[Path]:
     return [
         path.with_name(name)
         for name in sorted(old)
-        if name.startswith(f"{path.stem}_") and name.endswith(".csv") and "/" not in name
+        if name.startswith(f"{path.stem}_") and name.endswith(".csv") and Path(name).name == name
     ]

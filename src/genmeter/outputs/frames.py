@@ -13,6 +13,7 @@ from genmeter.outputs.metadata import (
     empty_column,
     metadata_columns,
     parse_objects,
+    typed_array,
 )
 from genmeter.outputs.samples import (
     NO_PROVIDER,
@@ -36,7 +37,7 @@ from genmeter.recorders.history import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     import numpy.typing as npt
     import pandas as pd
@@ -335,10 +336,8 @@ def _texts(names: tuple[str, ...], codes: npt.NDArray[Any]) -> ExtensionArray:
     return _text_column(names).take(positions, allow_fill=True)
 
 
-def _text_column(texts: Any) -> ExtensionArray:
-    import pandas as pd
-
-    return pd.array(list(texts), dtype="string")
+def _text_column(texts: Iterable[str | None]) -> ExtensionArray:
+    return typed_array(list(texts), "string")
 
 
 KINDS: dict[str, Callable[[Snapshot], pd.DataFrame]] = {

@@ -25,6 +25,7 @@ __all__ = [
     "json_text",
     "metadata_columns",
     "parse_objects",
+    "typed_array",
 ]
 
 MAX_KEYS = 250
@@ -59,7 +60,7 @@ def empty_column(dtype: str, length: int) -> ExtensionArray:
         dtype: ``boolean``, ``Int64``, ``Float64`` or ``string``.
         length: How many.
     """
-    return _array([None], dtype).take(np.full(length, -1), allow_fill=True)
+    return typed_array([None], dtype).take(np.full(length, -1), allow_fill=True)
 
 
 def metadata_columns(records: Records, length: int) -> dict[str, ExtensionArray]:
@@ -158,11 +159,13 @@ def _column(rows: list[int], values: list[Any], length: int) -> ExtensionArray:
 def _fill(dtype: str, rows: list[int], values: list[Any], length: int) -> ExtensionArray:
     positions = np.full(length, -1)
     positions[rows] = np.arange(len(rows))
-    return _array(values, dtype).take(positions, allow_fill=True)
+    return typed_array(values, dtype).take(positions, allow_fill=True)
 
 
-def _array(values: Any, dtype: Any) -> ExtensionArray:
+def typed_array(values: list[Any], dtype: str) -> ExtensionArray:
+    """Make a column of values; None is a missing one."""
     import pandas as pd
 
-    array: ExtensionArray = pd.array(values, dtype=dtype)
+    any_dtype: Any = dtype  # the stubs know each name by itself
+    array: ExtensionArray = pd.array(values, dtype=any_dtype)
     return array

@@ -150,7 +150,12 @@ class _Receiver:
         self._is_ours = is_ours
         self._told: set[Loss] = set()
         self.feed: Feed[Event] = Feed(
-            deliver, name=f"genmeter-{name}", on_loss=self.lose, on_end=on_end, batch=batch
+            deliver,
+            name=f"genmeter-{name}",
+            on_loss=self.lose,
+            on_end=on_end,
+            capacity=CAPACITY,
+            batch=batch,
         )
 
     def lose(self, loss: Loss, count: int, error: BaseException | None = None) -> None:
@@ -180,8 +185,8 @@ _TEXTS = {
     Loss.RAISED: "%s failed: %s; further failures are only counted, in %s",
     Loss.QUEUE_FULL: "%s is too slow: %d events wait for it, and further ones are left out until "
     "it has caught up; %s counts them",
-    Loss.UNFINISHED: "%s was still busy when the time for shutdown was over, and did not get %d "
-    "events, which %s counts; raise shutdown_timeout, or make it faster",
+    Loss.UNFINISHED: "%s had not taken %d events when the time for shutdown was over; %s counts "
+    "them; raise shutdown_timeout, or make the handler faster",
 }
 
 

@@ -1,0 +1,292 @@
+"""The journal of a process that forks, is killed, fills its disk, or just ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from _jobs import PATIENCE, environment, job, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LINES = 7
+"""Lines of a call as ``tell`` tells it: it gives no reason why the model stopped."""
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Read a journal, each line of which must be whole."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def durations(path: Path) -> int:
+    """Count the calls of a journal, each of which must have all its lines, next to each other."""
+    rows = read(path)
+    for start in range(0, len(rows), LINES):
+        event = rows[start : start + LINES]
+        assert [row["metric"] for row in event] == [
+            *("generation_time", "success_rate", "error_rate", "model_usage:m"),
+            *("prompt_token_count", "completion_token_count", "total_token_count"),
+        ]
+        assert len({row["timestamp"] for row in event}) == 1
+    return len(rows) // LINES
+
+
+@pytest.mark.parametrize("end", ["", "sys.exit(3)", "raise ValueError", "monitor.shutdown()"])
+@pytest.mark.parametrize("count", [1, 20_000])
+def test_the_journal_is_complete_at_the_end(tmp_path: Path, end: str, count: int) -> None:
+    """However a process ends by itself, every call that it told is in the journal and the log."""
+    ended = run(
+        tmp_path,
+        f"""
+monitor = GenerationMonitor("logs", shutdown_timeout=60)
+tell(monitor, {count})
+{end}
+""".replace('"logs"', repr(str(tmp_path / "logs"))),
+    )
+    assert ended.code == {"sys.exit(3)": 3, "raise ValueError": 1}.get(end, 0), ended.errors
+    assert durations(tmp_path / "logs" / "metrics.jsonl") == count
+    log = (tmp_path / "logs" / "afterimage.log").read_text().splitlines()
+    assert len(log) == count
+    assert all(json.loads(line.split(" - ", 1)[1])["level"] == "info" for line in log)
+    assert "genmeter" not in ended.errors.replace(str(tmp_path), "")
+
+
+def test_the_journal_is_complete_after_a_flush(tmp_path: Path) -> None:
+    """What was told before ``flush`` is on the disk when it returns, whatever comes then."""
+    ended = run(
+        tmp_path,
+        f"""
+monitor = GenerationMonitor({str(tmp_path)!r}, shutdown_timeout=60)
+tell(monitor, 2_000)
+monitor.flush()
+os._exit(0)
+""",
+    )
+    assert ended.code == 0, ended.errors
+    assert durations(tmp_path / "metrics.jsonl") == 2_000
+
+
+def test_a_kill_spoils_at_most_the_last_line(tmp_path: Path) -> None:
+    """What was written stays readable, and the next run goes on behind it."""
+    path = tmp_path / "metrics.jsonl"
+    source = f"""
+monitor = GenerationMonitor({str(tmp_path)!r})
+tell(monitor, 500)
+monitor.flush()
+say(ready=True)
+while True:
+    tell(monitor, 100)
+"""
+    broken = 0
+    for _ in range(3):
+        with subprocess.Popen(
+            job(tmp_path, source), env=environment(), stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline()
+            process.send_signal(signal.SIGKILL)
+            process.wait(PATIENCE)
+        *whole, last = path.read_text().split("\n")
+        found = Counter(_is_json(line) for line in whole if line)
+        assert found[True] >= 500 * LINES
+        broken += bool(last)
+        assert found[False] <= broken
+    ended = run(tmp_path, f"tell(GenerationMonitor({str(tmp_path)!r}, shutdown_timeout=60), 1)")
+    assert ended.code == 0, ended.errors
+    tail = path.read_text().splitlines()[-LINES:]
+    assert [json.loads(line)["value"] for line in tail] == [0.1, 1.0, 0.0, 1.0, 2, 1, 3]
+
+
+def _is_json(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_fork_writes_no_line_twice_and_loses_none(tmp_path: Path) -> None:
+    """Parent and children share the journal; each writes what it was told itself."""
+    ended = run(
+        tmp_path,
+        f"""
+monitor = GenerationMonitor({str(tmp_path)!r}, shutdown_timeout=60)
+codes = []
+for _ in range(10):
+    tell(monitor, 300)
+    pid = os.fork()
+    if pid == 0:
+        tell(monitor, 20)
+        monitor.shutdown()
+        os._exit(0)
+    codes.append(pid)
+say(codes=[wait_for(pid) for pid in codes])
+""",
+    )
+    assert ended.code == 0, ended.errors
+    assert ended.said == [{"codes": [0] * 10}]
+    rows = read(tmp_path / "metrics.jsonl")
+    assert len(rows) == LINES * (10 * 300 + 10 * 20)
+    assert Counter(row["metric"] for row in rows)["generation_time"] == 3_200
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_child_of_multiprocessing_completes_its_journal(tmp_path: Path, method: str) -> None:
+    """Where ``atexit`` does not run, what a child told is written all the same."""
+    ended = run(
+        tmp_path,
+        f"""
+import multiprocessing
+
+
+def work(count):
+    tell(GenerationMonitor({str(tmp_path)!r}, shutdown_timeout=60), count)
+
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context({method!r})
+    children = [context.Process(target=work, args=[count]) for count in (1, 500)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+    say(codes=[child.exitcode for child in children])
+""",
+    )
+    assert ended.code == 0, ended.errors
+    assert ended.said == [{"codes": [0, 0]}]
+    rows = read(tmp_path / "metrics.jsonl")
+    assert Counter(row["metric"] for row in rows)["generation_time"] == 501
+
+
+def test_processes_that_put_the_journal_aside_lose_no_line(tmp_path: Path) -> None:
+    """Four processes rotate the same file, and each line is in one of its parts."""
+    ended = run(
+        tmp_path,
+        f"""
+from genmeter import FileMetricHandler
+
+children = []
+for _ in range(4):
+    pid = os.fork()
+    if pid == 0:
+        handler = FileMetricHandler({str(tmp_path / "logs")!r}, max_bytes=2_000, keep=1_000)
+        for number in range(500):
+            handler.handle_metric(str(os.getpid()), number, {{"filler": "x" * 40}})
+        os._exit(0)
+    children.append(pid)
+say(codes=[wait_for(pid) for pid in children])
+""",
+    )
+    assert ended.said == [{"codes": [0] * 4}], ended.errors
+    rows = [row for path in (tmp_path / "logs").iterdir() for row in read(path)]
+    assert len(rows) == len({(row["metric"], row["value"]) for row in rows}) == 2_000
+
+
+def test_a_full_disk_costs_what_it_had_no_room_for(tmp_path: Path) -> None:
+    """The journal stays valid, what is missing is counted, one warning says so, and it goes on."""
+    ended = run(
+        tmp_path,
+        f"""
+import resource
+
+monitor = GenerationMonitor({str(tmp_path)!r}, log_handlers=[], shutdown_timeout=60)
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_001, hard))
+for _ in range(20):
+    tell(monitor, 50)
+    monitor.flush()
+errors = monitor._runtime.tallies.handler_errors
+lost = errors["FileMetricHandler", "raised"]
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+tell(monitor, 10)
+monitor.shutdown()
+say(lost=lost, reasons=[reason for _, reason in errors])
+""",
+    )
+    assert ended.code == 0, ended.errors
+    (found,) = ended.said
+    assert found["reasons"] == ["raised"]
+    assert 0 < found["lost"] < 1_000
+    assert durations(tmp_path / "metrics.jsonl") == 1_010 - found["lost"]
+    assert ended.errors.count("\n") == 1, ended.errors
+    assert f"{tmp_path / 'metrics.jsonl'} cannot be written: File too large" in ended.errors
+
+
+@pytest.mark.parametrize("below", ["", "/below"])
+def test_a_folder_that_is_a_file_harms_nobody(tmp_path: Path, below: str) -> None:
+    """The job goes on, and each of the two files is told once."""
+    (tmp_path / "file").write_text("")
+    ended = run(
+        tmp_path,
+        f"""
+monitor = GenerationMonitor({str(tmp_path / "file") + below!r})
+tell(monitor, 1_000)
+monitor.flush()
+tell(monitor, 1_000)
+monitor.shutdown()
+say(tokens=monitor.get_total_token_usage().total_tokens)
+""",
+    )
+    assert ended.code == 0, ended.errors
+    assert ended.said == [{"tokens": 6_000}]
+    assert ended.errors.count("cannot be written") == 2
+    assert ended.errors.count("\n") == 2
+    assert ended.errors.count("give a folder as log_dir") == 2
+
+
+@pytest.mark.parametrize("end", ["monitor.shutdown()", "sys.exit(0)"])
+def test_a_handler_that_blocks_for_ever_does_not_keep_the_process(tmp_path: Path, end: str) -> None:
+    """The end comes within the time-out, the journal is complete, and one warning says what not."""
+    ended = run(
+        tmp_path,
+        f"""
+class Stuck:
+    def handle_metric(self, metric_name, value, metadata):
+        threading.Event().wait()
+
+
+monitor = GenerationMonitor({str(tmp_path)!r}, shutdown_timeout=2)
+monitor.metric_handlers.append(Stuck())
+tell(monitor, 1_000)
+{end}
+""",
+    )
+    assert ended.code == 0, ended.errors
+    assert durations(tmp_path / "metrics.jsonl") == 1_000
+    assert ended.errors.count("\n") == 1, ended.errors
+    assert "Stuck.handle_metric had not taken 1000 events" in ended.errors
+
+
+def test_a_handler_may_end_the_monitor_and_the_process_may_go_on(tmp_path: Path) -> None:
+    """A handler that reads, flushes and shuts down from its own thread waits for nothing."""
+    ended = run(
+        tmp_path,
+        """
+class Ending:
+    def __init__(self):
+        self.taken = 0
+
+    def handle_metric(self, metric_name, value, metadata):
+        self.taken += 1
+        monitor.flush(60)
+        monitor.get_metrics("generation_time")
+        monitor.shutdown()
+
+
+handler = Ending()
+monitor = GenerationMonitor(metric_handlers=[handler], shutdown_timeout=60)
+tell(monitor, 10)
+while handler.taken < 70:
+    time.sleep(0.002)
+say(taken=handler.taken, tokens=monitor.get_total_token_usage().total_tokens)
+""",
+    )
+    assert ended.code == 0, ended.errors
+    assert ended.said == [{"taken": 70, "tokens": 30}]

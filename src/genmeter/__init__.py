@@ -9,6 +9,7 @@ from genmeter.config import (
     CustomMetric,
     EndpointConfig,
     HistoryConfig,
+    JournalConfig,
     LabelLimits,
     MonitorConfig,
 )
@@ -20,22 +21,31 @@ from genmeter.errors import (
     MissingExtraError,
 )
 from genmeter.generation import GenerationHandle
+from genmeter.handlers import FileLogHandler, FileMetricHandler, LogHandler, MetricHandler
 from genmeter.monitor import GenerationMonitor, process_token_usage
+from genmeter.outputs.alerts import Alert
+from genmeter.outputs.reading import read_export
 from genmeter.outputs.tokens import CostReport, ModelTokenUsage, TokenUsageReport
 from genmeter.prices import Price, PriceTable
 
 __all__ = [
+    "Alert",
     "ConfigError",
     "CostReport",
     "CustomMetric",
     "EndpointConfig",
     "EndpointError",
     "ExportError",
+    "FileLogHandler",
+    "FileMetricHandler",
     "GenerationHandle",
     "GenerationMonitor",
     "GenmeterError",
     "HistoryConfig",
+    "JournalConfig",
     "LabelLimits",
+    "LogHandler",
+    "MetricHandler",
     "MissingExtraError",
     "ModelTokenUsage",
     "MonitorConfig",
@@ -44,4 +54,5 @@ __all__ = [
     "TokenUsageReport",
     "__version__",
     "process_token_usage",
+    "read_export",
 ]

@@ -41,7 +41,7 @@ def start_of(window: Any) -> float | None:
     return clock.now() - window.total_seconds()
 
 
-def log_folder(given: str | Path | None) -> Path:
+def log_folder(given: str | os.PathLike[str] | None) -> Path:
     """Give the folder for a monitor's files; one of its own where none is given.
 
     Raises:

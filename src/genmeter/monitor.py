@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
 import weakref
-from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from genmeter import runtime
@@ -18,51 +17,58 @@ from genmeter.arguments import (
     log_folder,
     start_of,
 )
+from genmeter.asking import Asking
 from genmeter.config import MonitorConfig
-from genmeter.errors import ConfigError, ExportError
-from genmeter.labels import safe_text
-from genmeter.outputs import plots
+from genmeter.errors import ConfigError
+from genmeter.handlers import FileLogHandler, FileMetricHandler, check_handlers
+from genmeter.outputs.alert_delivery import check_alert_handlers
+from genmeter.outputs.alerting import Alerting
 from genmeter.outputs.apps import make_asgi_app, make_wsgi_app
-from genmeter.outputs.tokens import report_of
+from genmeter.outputs.evaluation_events import EvaluationEvents
+from genmeter.outputs.joblog import JobLog
 from genmeter.periodic import Periodic
 from genmeter.telling import Telling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import timedelta
+    from pathlib import Path
     from types import TracebackType
     from wsgiref.types import WSGIApplication
 
-    from matplotlib.figure import Figure
-
+    from genmeter.handlers import LogHandler, MetricHandler
+    from genmeter.outputs.alerts import Alert
     from genmeter.outputs.apps import ASGIApplication
     from genmeter.outputs.tokens import TokenUsageReport
-    from genmeter.recorders.history import Samples
+    from genmeter.recorders.relay import Tap
 
 __all__ = ["GenerationMonitor", "process_token_usage"]
 
 _logger = logging.getLogger("genmeter")
 
 
-class GenerationMonitor(Telling):
+class GenerationMonitor(Telling, Asking):
     """Counts what a generation job does, for Prometheus, OTLP and the job itself.
 
     Takes the place of AfterImage's class of the same name: same names, same arguments, same
-    results. What a call tells is seen by every later read, from any thread. Not there yet:
-    alerts, handlers and exports (``check_alerts``, ``save_metrics``, ``export_metrics``), so the
-    arguments for these are checked and kept, and change nothing.
+    results. What a call tells is seen by every later read, from any thread.
 
     ``track_*``, ``record_*`` and ``log_*`` never raise, wait for a lock or do I/O: they append
     to an inbox and return. A value that cannot be used is left out, counted in
     ``genmeter_monitor_events_total`` and warned about once.
 
     Args:
-        log_dir: Folder for files; None means ``.afterimage-monitoring/`` with a folder for each
-            monitor, made only when a file is asked for.
-        metric_handlers: Kept as an attribute; this release does not call them.
-        log_handlers: Kept as an attribute; this release does not call them.
-        alert_handlers: Kept as an attribute; this release does not call them.
-        metrics_interval: Seconds between evaluations of the alert rules, which this release
-            does not have; 0 or less for none.
+        log_dir: Folder for the journal ``metrics.jsonl``, the log ``afterimage.log``, plots and
+            exports; None means ``GENMETER_LOG_DIR``, else no journal and no log, and
+            ``.afterimage-monitoring/`` with a folder for each monitor, made only when a call
+            asks for a file in it.
+        metric_handlers: Objects with ``handle_metric``, each called on a thread of its own; None
+            means the journal where there is a ``log_dir``, an empty list none.
+        log_handlers: Objects with ``handle_log``; None means the log where there is a
+            ``log_dir``.
+        alert_handlers: Functions that are called with an :class:`Alert` when it starts to fire.
+        metrics_interval: Seconds between evaluations of the alert rules, over the last five
+            minutes; 0 or less for none but those of :meth:`check_alerts`.
         shutdown_timeout: Seconds that :meth:`shutdown`, and the end of the process, may take
             (lingering for a last scrape is beside it).
         alert_min_success_rate: Threshold of the alert ``low_success_rate``; None means 0.8.
@@ -85,9 +91,9 @@ class GenerationMonitor(Telling):
     def __init__(
         self,
         log_dir: str | Path | None = None,
-        metric_handlers: Sequence[Any] | None = None,
-        log_handlers: Sequence[Any] | None = None,
-        alert_handlers: Sequence[Any] | None = None,
+        metric_handlers: Sequence[MetricHandler] | None = None,
+        log_handlers: Sequence[LogHandler] | None = None,
+        alert_handlers: Sequence[Callable[[Alert], object]] | None = None,
         metrics_interval: float = 60,
         shutdown_timeout: float = 5,
         *,
@@ -114,38 +120,52 @@ class GenerationMonitor(Telling):
         config = MonitorConfig.from_env() if config is None else config
         if not isinstance(config, MonitorConfig):
             raise ConfigError(f"config is {config!r}; give a MonitorConfig")
-        self.log_dir = log_folder(log_dir)
-        self.metric_handlers = handler_list("metric_handlers", metric_handlers)
-        self.log_handlers = handler_list("log_handlers", log_handlers)
-        self.alert_handlers = handler_list("alert_handlers", alert_handlers)
         check_number("metrics_interval", metrics_interval)
-        self.metrics_interval = metrics_interval
-        self.shutdown_timeout = shutdown_timeout
-        check_thresholds(
-            alert_min_success_rate=alert_min_success_rate,
-            alert_max_generation_time_seconds=alert_max_generation_time_seconds,
-            alert_max_error_rate=alert_max_error_rate,
-            alert_max_prompt_token_mean=alert_max_prompt_token_mean,
-            alert_max_completion_token_mean=alert_max_completion_token_mean,
-            alert_max_total_token_mean=alert_max_total_token_mean,
-            alert_max_conversation_length_mean=alert_max_conversation_length_mean,
+        thresholds = {
+            "alert_min_success_rate": alert_min_success_rate,
+            "alert_max_generation_time_seconds": alert_max_generation_time_seconds,
+            "alert_max_error_rate": alert_max_error_rate,
+            "alert_max_prompt_token_mean": alert_max_prompt_token_mean,
+            "alert_max_completion_token_mean": alert_max_completion_token_mean,
+            "alert_max_total_token_mean": alert_max_total_token_mean,
+            "alert_max_conversation_length_mean": alert_max_conversation_length_mean,
+        }
+        check_thresholds(**thresholds)
+        chosen = log_dir or config.log_dir
+        folder = log_folder(chosen)
+        metric_list, log_list = _handlers(
+            folder if chosen else None, config, metric_handlers, log_handlers
         )
-        for name in ("metric_handlers", "log_handlers", "alert_handlers"):
-            if getattr(self, name):
-                _logger.warning("%s is kept, but this release does not call handlers yet", name)
+        alert_list = handler_list("alert_handlers", alert_handlers)
+        check_alert_handlers(alert_list)
 
         self._runtime = runtime.current()
-        sink = self._runtime.attach(config, timeout=shutdown_timeout)
+        taps: list[Tap] = [JobLog(), *([EvaluationEvents()] if config.evaluation_events else [])]
+        sink = self._runtime.attach(config, timeout=shutdown_timeout, taps=taps)
         sink.shares_expected = is_from_env
-        super().__init__(self._runtime.require_pipeline(), sink, inline=config.drain == "inline")
+        sink.relay.metric_handlers, sink.relay.log_handlers = metric_list, log_list
+        pipeline = self._runtime.require_pipeline()
+        Telling.__init__(self, pipeline, sink, inline=config.drain == "inline")
+        Asking.__init__(self, pipeline, sink, folder)
+        self.metrics_interval = metrics_interval
+        self.shutdown_timeout = shutdown_timeout
         self._is_shut = False
-        self._has_warned_of_gap = False
+        self._alerting = Alerting(
+            pipeline,
+            sink,
+            handlers=alert_list,
+            thresholds=thresholds,
+            interval=metrics_interval,
+            repeat=config.alert_repeat_seconds,
+        )
+        self._alerting.start()
         self._token_usage_callback = token_usage_callback
         self._token_usage_interval = token_usage_callback_interval_seconds
         self._token_usage_thread: Periodic | None = None
         if token_usage_callback is not None:
             self._start_token_usage_thread()
-            self._sink.on_rebirth = self._start_token_usage_thread
+        sink.on_rebirth = _weakly(self._begin_again)
+        sink.on_close = _weakly(self._alerting.stop)
         # The garbage collector may come at any time, so its call only leaves a note.
         weakref.finalize(self, self._runtime.abandon, self._sink).atexit = False
 
@@ -153,124 +173,35 @@ class GenerationMonitor(Telling):
         state = "shut down" if self._is_shut else "open"
         return f"<GenerationMonitor, {state}, {self._sink.history.size} rows kept>"
 
-    # --- asking --------------------------------------------------------------------------------
+    # --- handlers ------------------------------------------------------------------------------
 
-    def get_metrics(
-        self, metric_name: str, window: timedelta | None = timedelta(minutes=5)
-    ) -> dict[str, float]:
-        """Sum up a metric over the last while.
+    @property
+    def metric_handlers(self) -> list[MetricHandler]:
+        """What is told every metric; the list may be changed or replaced at any time."""
+        return self._sink.relay.metric_handlers
 
-        Args:
-            metric_name: One of the old names, such as ``generation_time`` or
-                ``model_usage:MODEL``, or what :meth:`record_metric` was given.
-            window: How far to look back; None means as far as the history reaches.
+    @metric_handlers.setter
+    def metric_handlers(self, handlers: list[MetricHandler]) -> None:
+        self._sink.relay.metric_handlers = handlers
 
-        Returns:
-            ``mean``, ``min``, ``max`` and ``count``: zeros for a name that was never recorded,
-            an empty dict where nothing lies in the window.
+    @property
+    def log_handlers(self) -> list[LogHandler]:
+        """What is told every log message; the list may be changed or replaced at any time."""
+        return self._sink.relay.log_handlers
 
-        Raises:
-            ConfigError: ``window`` is not a timedelta.
-        """
-        since = start_of(window)
-        name = safe_text(metric_name) or ""
-        found = self._pipeline.run(lambda: self._sink.history.samples(name, since))
-        if found is None:
-            return {"mean": 0.0, "min": 0.0, "max": 0.0, "count": 0}
-        if found.kept_since is not None and not self._has_warned_of_gap:
-            self._has_warned_of_gap = True
-            _logger.warning(
-                "a window reaches past what the history keeps; raise history.capacity "
-                "(GENMETER_HISTORY_CAPACITY) above %d to have all of it",
-                self._sink.history.capacity // 2,
-            )
-        values = found.value
-        if not len(values):
-            return {}
-        return {
-            "mean": float(values.mean()),
-            "min": values.min().item(),
-            "max": values.max().item(),
-            "count": len(values),
-        }
+    @log_handlers.setter
+    def log_handlers(self, handlers: list[LogHandler]) -> None:
+        self._sink.relay.log_handlers = handlers
 
-    def get_total_token_usage(self, window: timedelta | None = None) -> TokenUsageReport:
-        """Sum the tokens by model.
+    @property
+    def alert_handlers(self) -> list[Callable[[Alert], object]]:
+        """What is called with every alert; the list may be changed or replaced at any time."""
+        handlers: list[Callable[[Alert], object]] = self._alerting.handlers
+        return handlers
 
-        Args:
-            window: How far to look back; None, and as in AfterImage a window of 0, means since
-                the monitor was made, which is exact however long that is.
-
-        Returns:
-            The report; its ``complete`` is False where the window reaches past the history.
-
-        Raises:
-            ConfigError: ``window`` is not a timedelta.
-        """
-        since = start_of(window) if window else None
-        return report_of(self._pipeline.run(lambda: self._sink.history.token_totals(since)))
-
-    def visualize_metrics(
-        self,
-        save_dir: str | Path | None = None,
-        figsize: tuple[float, float] = (12, 6),
-        return_figures: bool = False,
-    ) -> dict[str, Figure] | None:
-        """Draw the old monitor's plots as PNG files; never raises.
-
-        Args:
-            save_dir: Folder for the files; None means ``plots`` in ``log_dir``.
-            figsize: Width and height in inches.
-            return_figures: Whether to return the figures.
-
-        Returns:
-            With ``return_figures`` the matplotlib figures by name, else None; an empty dict, and
-            a warning, where there is nothing to draw or matplotlib is missing.
-        """
-        try:
-            figures = plots.draw_all(self._pipeline.run(self._all_samples), figsize)
-            if not figures:
-                _logger.warning("there is nothing to plot yet")
-                return {}
-            plots.save(figures, Path(save_dir) if save_dir else self.log_dir / "plots")
-        except Exception as error:
-            _logger.warning("the plots were not drawn: %s", error)
-            return {}
-        return figures if return_figures else None
-
-    def plot_metric(
-        self,
-        metric_name: str,
-        window: timedelta = timedelta(hours=1),
-        rolling_window: int = 10,
-        figsize: tuple[float, float] = (12, 8),
-    ) -> Figure:
-        """Draw one metric over time.
-
-        Args:
-            metric_name: As :meth:`get_metrics` takes it.
-            window: How far to look back.
-            rolling_window: Samples that a rolling mean spans.
-            figsize: Width and height in inches.
-
-        Returns:
-            A matplotlib figure.
-
-        Raises:
-            ExportError: The metric was never recorded, or not in the window (a ``ValueError``).
-            ConfigError: ``window`` is not a timedelta.
-            MissingExtraError: matplotlib is not installed.
-        """
-        since = start_of(window)
-        found = self._pipeline.run(lambda: self._sink.history.samples(metric_name, since))
-        if found is None:
-            raise ExportError(f"metric_name is {metric_name!r}, which was never recorded")
-        if not len(found.value):
-            raise ExportError(
-                f"metric_name is {metric_name!r}, of which nothing lies within {window}; "
-                "give a longer window"
-            )
-        return plots.draw_metric(metric_name, found, rolling_window=rolling_window, figsize=figsize)
+    @alert_handlers.setter
+    def alert_handlers(self, handlers: list[Callable[[Alert], object]]) -> None:
+        self._alerting.handlers = handlers
 
     @property
     def endpoint_url(self) -> str | None:
@@ -307,21 +238,34 @@ class GenerationMonitor(Telling):
         """
         return make_asgi_app(self._runtime.render, username=username, password=password)
 
+    def check_alerts(self) -> None:
+        """Evaluate the alert rules once, now.
+
+        Returns when the alert handlers have taken what there is to send, or after
+        ``shutdown_timeout`` seconds.
+        """
+        self._alerting.check(self.shutdown_timeout)
+
     # --- the end -------------------------------------------------------------------------------
 
     def flush(self, timeout: float | None = None) -> None:
-        """Bring all that was told so far to the history and the instruments.
+        """Bring all that was told so far to the history, the instruments and the handlers.
 
         Args:
             timeout: Seconds to wait at most; None means ``shutdown_timeout``.
 
         Raises:
             ConfigError: ``timeout`` is not a number of seconds.
-            TimeoutError: It took longer.
+            TimeoutError: It took longer; the message names the handlers that did not finish.
         """
         if timeout is not None:
             check_seconds("timeout", timeout, least=0)
-        self._pipeline.run(lambda: None, self.shutdown_timeout if timeout is None else timeout)
+        seconds = self.shutdown_timeout if timeout is None else timeout
+        deadline = time.monotonic() + seconds
+        self._pipeline.run(lambda: None, seconds)
+        late = self._sink.relay.deliver(deadline)
+        if late:
+            raise TimeoutError(f"after {seconds} s these have not finished: {', '.join(late)}")
 
     def shutdown(self) -> None:
         """Take no more, keep what was told, and tell the way out.
@@ -334,10 +278,11 @@ class GenerationMonitor(Telling):
             return
         self._is_shut = True
         self._append = self._refuse
+        deadline = time.monotonic() + self.shutdown_timeout
         try:
             if self._token_usage_thread is not None:
                 self._token_usage_thread.stop(self.shutdown_timeout)
-            self._runtime.release(self._sink, self.shutdown_timeout)
+            self._runtime.release(self._sink, max(0.0, deadline - time.monotonic()))
         except Exception:
             _logger.exception("shutdown failed; the job is not harmed")
 
@@ -356,10 +301,11 @@ class GenerationMonitor(Telling):
 
     # --- inside ---------------------------------------------------------------------------------
 
-    def _all_samples(self) -> dict[str, Samples]:
-        history = self._sink.history
-        found = {name: history.samples(name) for name in history.sampled_names()}
-        return {name: samples for name, samples in found.items() if samples is not None}
+    def _begin_again(self) -> None:
+        """Start this monitor's threads, in a forked child."""
+        self._alerting.start()
+        if self._token_usage_callback is not None:
+            self._start_token_usage_thread()
 
     def _start_token_usage_thread(self) -> None:
         self._token_usage_thread = Periodic(
@@ -372,6 +318,34 @@ class GenerationMonitor(Telling):
     def _call_back(self) -> None:
         if self._token_usage_callback is not None:
             self._token_usage_callback(self.get_total_token_usage())
+
+
+def _handlers(
+    folder: Path | None, config: MonitorConfig, metric_handlers: Any, log_handlers: Any
+) -> tuple[list[MetricHandler], list[LogHandler]]:
+    """Give the handlers of metrics and logs; files in ``folder`` where none are given."""
+    size, keep = config.journal.max_bytes, config.journal.keep
+    if metric_handlers is None and folder is not None:
+        metric_handlers = [FileMetricHandler(folder, max_bytes=size, keep=keep)]
+    if log_handlers is None and folder is not None:
+        log_handlers = [FileLogHandler(folder, max_bytes=size, keep=keep)]
+    metrics = handler_list("metric_handlers", metric_handlers)
+    logs = handler_list("log_handlers", log_handlers)
+    check_handlers("metric_handlers", metrics, "handle_metric")
+    check_handlers("log_handlers", logs, "handle_log")
+    return metrics, logs
+
+
+def _weakly(method: Callable[..., None]) -> Callable[..., None]:
+    # A sink outlives its monitor, so it must not hold on to it.
+    weak = weakref.WeakMethod(method)
+
+    def call(*args: Any) -> None:
+        found = weak()
+        if found is not None:
+            found(*args)
+
+    return call
 
 
 def process_token_usage(window: timedelta | None = None) -> TokenUsageReport:

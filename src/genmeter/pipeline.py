@@ -280,6 +280,7 @@ class Pipeline:
             sink.history.record(event)
             if sink.instruments is not None:
                 sink.instruments.record(event)
+            sink.relay.record(event)
         except Exception as error:
             self._report_defect(raw[0], error)
             return

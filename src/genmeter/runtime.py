@@ -7,7 +7,6 @@ by reference; the first one's settings hold, and a later one that asks for other
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import dataclasses
 import logging
@@ -17,7 +16,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from multiprocessing import util as mp_util
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics as otel_metrics
@@ -25,19 +24,26 @@ from opentelemetry import metrics as otel_metrics
 from genmeter.config import LabelLimits
 from genmeter.errors import ConfigError
 from genmeter.events import CallDefaults
+from genmeter.exit_hook import ExitHook
 from genmeter.outputs.provider import OwnProvider
+from genmeter.outputs.retired import Retired
 from genmeter.outputs.tokens import TokenUsageReport, report_of
 from genmeter.pipeline import Pipeline
 from genmeter.recorders.history import History
+from genmeter.recorders.relay import Relay
 from genmeter.sharing import differences, limit_differences, note
 from genmeter.sink import Sink
 from genmeter.tallies import Tallies
 from genmeter.telemetry import Telemetry
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from opentelemetry.metrics import MeterProvider
 
     from genmeter.config import MonitorConfig
+    from genmeter.recorders.history import TokenTotals
+    from genmeter.recorders.relay import Tap
 
 __all__ = ["Runtime", "current", "install"]
 
@@ -62,22 +68,22 @@ class Runtime:
         self._closing: list[Telemetry] = []
         self._sinks: list[Sink] = []
         self._orphans: deque[Sink] = deque()
-        self._retired = TokenUsageReport(by_model=[])
-        self._retired_until = 0.0
+        self._retired = Retired()
         self._is_child = False
         self._must_rebuild = False
         self._inherited: list[Telemetry] = []
         self._held: list[Any] = []
-        self._has_exit_hook = False
+        self._exit_hook = ExitHook(self.exit)
 
     # --- monitors come and go ------------------------------------------------------------------
 
-    def attach(self, config: MonitorConfig, *, timeout: float) -> Sink:
+    def attach(self, config: MonitorConfig, *, timeout: float, taps: Sequence[Tap] = ()) -> Sink:
         """Make the sink of a new monitor.
 
         Args:
             config: The monitor's settings.
             timeout: Seconds that its shutdown may take.
+            taps: What its events go to beside its handlers.
 
         Raises:
             ConfigError: A setting or an environment variable that cannot be used.
@@ -94,15 +100,17 @@ class Runtime:
             pipeline.run(self._rebuild)
         sink = Sink(
             CallDefaults(config.default_model, config.provider, config.operation),
-            History(config.history.capacity),
+            History(config.history.capacity, config.history.metadata_bytes),
+            Relay(self.tallies, pipeline.notices, taps=taps),
             expected_samples=config.expected_samples,
             timeout=timeout,
         )
         with self._lock:
             telemetry = self._telemetry(config)
             telemetry.add(sink)
+            pipeline.register(sink.relay)
             self._sinks.append(sink)
-            self._hook_into_exit()
+            self._exit_hook.set()
         telemetry.announce(config)
         # Not before: where the last monitor was forgotten, its provider goes on with this one.
         self._bury_orphans()
@@ -114,20 +122,35 @@ class Runtime:
 
         Args:
             sink: The monitor's sink.
-            timeout: Seconds for the drain and the last pushes together.
+            timeout: Seconds for the drain, the last pushes and the handlers together.
         """
         if sink.is_closed:
             return
-        deadline, pipeline = time.monotonic() + timeout, self.require_pipeline()
+        deadline = time.monotonic() + timeout
+        self._release_at(sink, deadline)
+        self._end_handlers(sink, deadline)
+        self.require_pipeline().notices.finish(min(1.0, timeout))
+
+    def _release_at(self, sink: Sink, deadline: float) -> None:
+        """Close a sink; its handlers go on in the time that the last pushes take."""
+        if sink.is_closed:
+            return
+        pipeline = self.require_pipeline()
         try:
-            pipeline.run(lambda: None, timeout)
+            pipeline.run(lambda: None, max(0.0, deadline - time.monotonic()))
         except TimeoutError:
             pipeline.notices.add(
                 logging.WARNING, "shutdown did not wait longer for %d events", len(pipeline.inbox)
             )
+        sink.relay.begin_close()
         for telemetry in self._close(sink):
             self._finish(telemetry, deadline)
-        pipeline.notices.finish(min(1.0, timeout))
+        pipeline.forget(sink.relay)
+
+    def _end_handlers(self, sink: Sink, deadline: float) -> None:
+        if sink.on_close is not None:
+            sink.on_close(max(0.0, deadline - time.monotonic()))
+        sink.relay.finish_close(deadline)
 
     def _close(self, sink: Sink) -> list[Telemetry]:
         """Close a sink; gives what nobody uses any more."""
@@ -159,11 +182,17 @@ class Runtime:
 
     def exit(self) -> None:
         """Close everything, within the longest of the time-outs; at the end of the process."""
-        deadline = time.monotonic() + max((sink.timeout for sink in self._sinks), default=0.0)
+        timeout = max((sink.timeout for sink in self._sinks), default=0.0)
+        deadline = time.monotonic() + timeout
         for sink in tuple(self._sinks):
-            self.release(sink, max(0.0, deadline - time.monotonic()))
+            self._release_at(sink, deadline)
         for telemetry in tuple(self._closing):
             self._finish(telemetry, deadline)
+        # Last, so that no handler takes the time of a push or of another monitor.
+        for sink in tuple(self._sinks):
+            self._end_handlers(sink, deadline)
+        if self.pipeline is not None:
+            self.pipeline.notices.finish(min(1.0, timeout))
 
     def url(self) -> str | None:
         """Where the endpoint of our own serves; None while it does not."""
@@ -198,16 +227,11 @@ class Runtime:
         with self._lock:
             pipeline = self.pipeline
             sinks = list(self._sinks)
-            retired, retired_until = self._retired, self._retired_until
+            gone = self._retired.since(since)
         if pipeline is None:
             return TokenUsageReport(by_model=[])
         totals = pipeline.run(lambda: [sink.history.token_totals(since) for sink in sinks])
-        reports = [report_of(each) for each in totals]
-        if since is None:
-            reports.append(retired)
-        elif since <= retired_until:
-            reports.append(TokenUsageReport(by_model=[], complete=False))
-        return TokenUsageReport.merge(reports)
+        return TokenUsageReport.merge([*(report_of(each) for each in totals), gone])
 
     def _telemetries(self) -> list[Telemetry]:
         own = [] if self._own is None else [self._own]
@@ -273,10 +297,9 @@ class Runtime:
                 self._orphans.append(sink)
                 continue
             self.release(sink, sink.timeout)
-            totals = self.require_pipeline().run(sink.history.token_totals)
+            totals, last = self.require_pipeline().run(partial(_totals, sink.history))
             with self._lock:
-                self._retired = TokenUsageReport.merge([self._retired, report_of(totals)])
-                self._retired_until = max(self._retired_until, sink.history.last_time or 0.0)
+                self._retired.add(totals, last)
                 self._sinks.remove(sink)
                 for telemetry in self._telemetries():
                     telemetry.retire(sink)
@@ -319,8 +342,7 @@ class Runtime:
         self._is_child = True
         self._must_rebuild = True
         self._orphans.clear()
-        self._retired = TokenUsageReport(by_model=[])
-        self._retired_until = 0.0
+        self._retired = Retired()
         self.tallies.reset()
         # Kept, since the end of an exporter that a thread of the parent used could hang here.
         self._inherited += [*self._closing, *self._telemetries()]
@@ -351,6 +373,8 @@ class Runtime:
                 "what the parent had counted once more; make a new provider in the child",
             )
         for sink in self._sinks:
+            if not sink.is_closed:
+                pipeline.register(sink.relay)
             if sink.on_rebirth is not None and not sink.is_closed:
                 sink.on_rebirth()
         old, self._own = self._own, None
@@ -360,18 +384,9 @@ class Runtime:
                 self._own.add(sink)
             self._own.announce(old.config)
 
-    def _hook_into_exit(self) -> None:
-        if self._has_exit_hook:
-            return
-        self._has_exit_hook = True
-        atexit.register(self.exit)
-        mp_util.register_after_fork(self, Runtime._hook_into_child_exit)
-        if multiprocessing.parent_process() is not None:
-            self._hook_into_child_exit()
 
-    def _hook_into_child_exit(self) -> None:
-        # atexit does not run in children that multiprocessing forked; its own finalizers do.
-        mp_util.Finalize(None, self.exit, exitpriority=0)
+def _totals(history: History) -> tuple[TokenTotals, float | None]:
+    return history.token_totals(), history.last_time
 
 
 _current = Runtime()

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from genmeter.events import CallDefaults, Event
     from genmeter.recorders.history import History
+    from genmeter.recorders.relay import Relay
 
 __all__ = ["Recorder", "Sink"]
 
@@ -29,6 +30,7 @@ class Sink:
     Args:
         defaults: What the monitor fills in where a call does not say.
         history: The monitor's history.
+        relay: What passes events on to the monitor's handlers.
         expected_samples: Samples that the monitor's job is to make.
         timeout: Seconds that the monitor's shutdown may take.
     """
@@ -37,24 +39,29 @@ class Sink:
         self,
         defaults: CallDefaults,
         history: History,
+        relay: Relay,
         *,
         expected_samples: int | None = None,
         timeout: float = 5.0,
     ) -> None:
         self.defaults = defaults
         self.history = history
+        self.relay = relay
         self.expected_samples = expected_samples
         self.timeout = timeout
         # The environment tells every monitor of the process the same number.
         self.shares_expected = False
         self.instruments: Recorder | None = None
         self.on_rebirth: Callable[[], None] | None = None
+        # Called with the seconds that are left.
+        self.on_close: Callable[[float], None] | None = None
         self.was_told = False
         self.is_closed = False
 
     def reset(self) -> None:
         """Begin with an empty history, in a forked child; the job's samples are the parent's."""
         self.history = self.history.emptied()
+        self.relay.reset()
         self.expected_samples = None
         self.instruments = None
         self.was_told = False

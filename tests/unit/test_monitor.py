@@ -146,13 +146,20 @@ def test_methods_take_their_old_arguments(method: str, names: list[str]) -> None
 def test_attributes_that_callers_read_or_replace(tmp_path: Path) -> None:
     """The old public attributes are there, lists are lists, an empty one means no handler."""
     with isolated_monitor(
-        log_dir=str(tmp_path), metric_handlers=[], metrics_interval=0, shutdown_timeout=2
+        log_dir=str(tmp_path),
+        metric_handlers=[],
+        log_handlers=[],
+        metrics_interval=0,
+        shutdown_timeout=2,
     ) as monitor:
         assert monitor.log_dir == tmp_path
         assert isinstance(monitor.log_dir, Path)
         assert monitor.metric_handlers == monitor.log_handlers == monitor.alert_handlers == []
         assert (monitor.metrics_interval, monitor.shutdown_timeout) == (0, 2)
-        monitor.metric_handlers = monitor.log_handlers = monitor.alert_handlers = [print]
+        handlers: list[Any] = [print]
+        monitor.alert_handlers = handlers
+        assert monitor.alert_handlers is handlers
+        monitor.metric_handlers = monitor.log_handlers = []
 
 
 def test_no_file_is_made_that_nobody_asked_for(
@@ -575,14 +582,68 @@ def test_a_monitor_without_an_endpoint_has_no_url(monitor: IsolatedMonitor) -> N
     assert monitor.endpoint_url is None
 
 
-@pytest.mark.parametrize("name", ["metric_handlers", "log_handlers", "alert_handlers"])
-def test_handlers_that_are_not_called_yet_are_kept_and_said_to_be(
-    name: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("name", ["metric_handlers", "log_handlers"])
+def test_an_object_that_is_no_handler_is_named(name: str) -> None:
+    """A handler without its method is an error at construction that names it."""
+    with pytest.raises(ConfigError, match=rf"{name}\[0\] is .*print.* without handle_"):
+        GenerationMonitor(**{name: [print]})  # type: ignore[arg-type]
+
+
+def test_handlers_are_called_and_flush_waits_for_them(tmp_path: Path) -> None:
+    """After flush() every handler has had all that was told before, and the files have it."""
+    told: list[str] = []
+
+    class Handler:
+        def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
+            told.append(metric_name)
+
+        def handle_log(self, message: dict[str, Any]) -> None:
+            told.append(message["message"])
+
+    both: list[Any] = [Handler()]
+    with isolated_monitor(metric_handlers=both, log_handlers=both) as monitor:
+        monitor.track_generation(1.0, True)
+        monitor.flush()
+        assert sorted(told) == [
+            "Generation metrics",
+            "error_rate",
+            "generation_time",
+            "success_rate",
+        ]
+    with isolated_monitor(log_dir=tmp_path) as monitor:
+        monitor.record_metric("a", 1.0)
+        monitor.log_info("hello")
+        monitor.flush()
+        assert '"a"' in (tmp_path / "metrics.jsonl").read_text()
+        assert "hello" in (tmp_path / "afterimage.log").read_text()
+
+
+def test_flush_names_the_handler_that_did_not_finish() -> None:
+    """A handler that blocks makes flush() time out with its name, and nothing else wait."""
+    gate = threading.Event()
+
+    class Stuck:
+        def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
+            gate.wait(60)
+
+    with isolated_monitor(metric_handlers=[Stuck()]) as monitor:
+        monitor.record_metric("a", 1.0)
+        with pytest.raises(TimeoutError, match="Stuck"):
+            monitor.flush(0.2)
+        assert monitor.get_metrics("a")["count"] == 1
+        gate.set()
+
+
+def test_the_folder_of_the_environment_has_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody believes that a handler works which this release does not call."""
-    with isolated_monitor(**{name: [print]}) as monitor:
-        assert getattr(monitor, name) == [print]
-    assert [each for each in caplog.messages if each.startswith(name)]
+    """GENMETER_LOG_DIR stands for a log_dir that is not given."""
+    monkeypatch.setenv("GENMETER_LOG_DIR", str(tmp_path))
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+    with fresh_runtime(), GenerationMonitor() as monitor:
+        assert monitor.log_dir == tmp_path
+        monitor.record_metric("a", 1.0)
+    assert (tmp_path / "metrics.jsonl").exists()
 
 
 def test_a_call_that_began_before_a_fork_does_not_end_in_the_child(

@@ -14,6 +14,7 @@ from genmeter.config import LabelLimits
 from genmeter.events import CallDefaults, Raw
 from genmeter.pipeline import CAPACITY, HIGH_WATER, SLICE, WAKE, Pipeline
 from genmeter.recorders.history import History
+from genmeter.recorders.relay import Relay
 from genmeter.sink import Sink
 from genmeter.tallies import Tallies
 
@@ -62,7 +63,8 @@ class Bench:
         }
         self.tallies = Tallies()
         self.pipeline = Pipeline(limits, tallies=self.tallies, on_start=on_start)
-        self.sink = Sink(CallDefaults("m", None, "chat"), History(100_000))
+        relay = Relay(self.tallies, self.pipeline.notices)
+        self.sink = Sink(CallDefaults("m", None, "chat"), History(100_000), relay)
 
     def append(self, count: int = 1, duration: Any = 0.1) -> None:
         """Append events without looking after the inbox."""

@@ -27,6 +27,7 @@ from genmeter import (
     LabelLimits,
     MonitorConfig,
     __version__,
+    exit_hook,
     process_token_usage,
     runtime,
 )
@@ -549,7 +550,7 @@ def test_a_window_after_the_last_one_that_is_gone_is_complete(process: runtime.R
     forgotten(2)
     monitor = told(monitor_of(), 1)
     process_token_usage()
-    process._retired_until -= 3_600
+    process._retired._until -= 3_600
     report = process_token_usage(timedelta(minutes=1))
     assert report.total_tokens == 1
     assert report.complete
@@ -840,9 +841,9 @@ def test_a_childs_exit_is_hooked_where_atexit_does_not_run(
 ) -> None:
     """In a child of multiprocessing the end is one of its finalizers."""
     finalizers: list[Any] = []
-    monkeypatch.setattr(runtime.multiprocessing, "parent_process", object)
+    monkeypatch.setattr(exit_hook.multiprocessing, "parent_process", object)
     monkeypatch.setattr(
-        runtime.mp_util, "Finalize", lambda owner, call, exitpriority: finalizers.append(call)
+        exit_hook.mp_util, "Finalize", lambda owner, call, exitpriority: finalizers.append(call)
     )
     told(monitor_of())
     monitor_of()

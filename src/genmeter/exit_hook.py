@@ -1,0 +1,39 @@
+"""Has a function called at the end of a process, of a child of ``multiprocessing`` too."""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+from multiprocessing import util as mp_util
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["ExitHook"]
+
+
+class ExitHook:
+    """Calls a function once the process ends; after a fork, in the child as well.
+
+    Args:
+        function: What to call.
+    """
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function = function
+        self._is_set = False
+
+    def set(self) -> None:
+        """Arrange for it; a second call does nothing."""
+        if self._is_set:
+            return
+        self._is_set = True
+        atexit.register(self._function)
+        mp_util.register_after_fork(self, ExitHook._set_in_child)
+        if multiprocessing.parent_process() is not None:
+            self._set_in_child()
+
+    def _set_in_child(self) -> None:
+        # atexit does not run in children that multiprocessing forked; its own finalizers do.
+        mp_util.Finalize(None, self._function, exitpriority=0)

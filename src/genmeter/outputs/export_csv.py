@@ -101,9 +101,17 @@ def _stale(path: Path, names: set[str]) -> list[Path]:
     found = read_manifest(place) if place.is_file() else None
     if found is None:
         return []
-    old = {part["name"] for part in found.get("parts", [])} - names
+    # Without a look at case, since that of a file that is only spelled anew may be the same file.
+    kept = {name.casefold() for name in names}
+    old = {part["name"] for part in found.get("parts", [])}
     return [
         path.with_name(name)
         for name in sorted(old)
-        if name.startswith(f"{path.stem}_") and name.endswith(".csv") and Path(name).name == name
+        if name.casefold() not in kept and _is_of_set(name, path)
     ]
+
+
+def _is_of_set(name: str, path: Path) -> bool:
+    return (
+        name.startswith(f"{path.stem}_") and name.endswith(".csv") and Path(name).name == name
+    )

@@ -1,0 +1,200 @@
+"""Whatever a history was told, its frames and files hold the samples of the same events."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genmeter.events import Score
+from genmeter.outputs.export import export
+from genmeter.outputs.frames import to_frame
+from genmeter.outputs.metadata import json_text
+from genmeter.outputs.reading import read_export
+from history_events import (
+    conversation,
+    evaluation,
+    expected_rows,
+    generation,
+    json_rows,
+    metric,
+    rows_of,
+    snapshot_of,
+)
+
+if TYPE_CHECKING:
+    from genmeter.events import Event
+
+names = st.sampled_from(["atlas", "org/model", "Org:Model", "x" * 128, "CON", "😀", "a.", "="])
+counts = st.one_of(st.none(), st.integers(0, 2**40))
+parts = st.sampled_from([0, 0, 7])
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+keys = st.one_of(st.sampled_from(["id", "step", "success", "value", "note", "_x0041_", ""]), texts)
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    texts,
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(texts, inner, max_size=2),
+    max_leaves=4,
+)
+data = st.dictionaries(keys, values, max_size=3)
+
+
+@st.composite
+def tokens(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw what a call used."""
+    prompt, completion = draw(counts), draw(counts)
+    some = draw(counts)
+    known = [count for count in (prompt, completion, some) if count is not None]
+    return {
+        "input_tokens": prompt,
+        "output_tokens": completion,
+        "total_tokens": max(known) if known else None,
+        "cache_read_tokens": draw(parts) if prompt else 0,
+        "cache_write_tokens": draw(parts) if prompt else 0,
+        "reasoning_tokens": draw(parts) if completion else 0,
+    }
+
+
+@st.composite
+def events(draw: st.DrawFn) -> list[Event]:
+    """Draw what a job told, a second apart."""
+    made: list[Event] = []
+    for at in range(draw(st.integers(0, 12))):
+        success = draw(st.booleans())
+        common = {
+            "duration": draw(st.none() | st.floats(0, 1e9)),
+            "success": success,
+            "error_type": None if success else draw(names),
+            "step": draw(st.none() | names),
+            "told": {"metadata": draw(data)} if draw(st.booleans()) else {},
+        }
+        kind = draw(st.sampled_from("gcem"))
+        if kind == "g":
+            own = {"model": draw(names), "model_given": draw(st.booleans()), **draw(tokens())}
+            own["provider"] = draw(st.sampled_from(["openai", "_OTHER"]))
+            own["finish_reason"] = draw(st.none() | names)
+            own["turns"] = draw(st.none() | st.integers(0, 9))
+            made.append(generation(at, **common, **own))
+        elif kind == "c":
+            made.append(conversation(at, **common, turns=draw(st.none() | st.integers(0, 9))))
+        elif kind == "e":
+            scored = draw(st.lists(names, max_size=3, unique=True))
+            scores = tuple(
+                Score(name, draw(st.floats(-1e9, 1e9)), draw(st.none() | texts)) for name in scored
+            )
+            made.append(evaluation(at, **common, **draw(tokens()), scores=scores))
+        else:
+            name = draw(names | st.sampled_from(["error_rate", "total_token_count"]))
+            told = {
+                f"k{key}" if key in ("at", "name", "value") else key: draw(values)
+                for key in draw(st.lists(keys, max_size=3, unique=True))
+            }
+            made.append(metric(at, name, draw(st.floats(-1e300, 1e300)))._replace(metadata=told))
+    return made
+
+
+def same(told: Any, cell: Any) -> bool:
+    """Tell whether a cell holds a value: itself, its number or its JSON text."""
+    if type(told) is type(cell) and told == cell:
+        return True
+    if type(told) is int and type(cell) is float:
+        return bool(told == cell)
+    # JSON text has one form here, so that the texts can be compared.
+    return bool(cell == json_text(told))
+
+
+def found_in(row: dict[str, Any], key: str, told: Any) -> bool:
+    """Tell whether a row of a frame has a value, at its key or, if its type is odd, behind it."""
+    return any(name.rstrip("_") == key.rstrip("_") and same(told, row[name]) for name in row)
+
+
+@settings(max_examples=60, deadline=None)
+@given(events())
+def test_the_frame_of_samples_equals_the_old_metrics_of_the_events(made: list[Event]) -> None:
+    """Made from the arrays at once, the frame has each row that ``samples_of`` gives, in order."""
+    expected = expected_rows(made)
+    found = rows_of(to_frame(snapshot_of(made), "samples"))
+    assert [row[:3] for row in found] == [row[:3] for row in expected]
+    for (_, _, _, cells), (_, _, _, told) in zip(found, expected, strict=True):
+        plain = {key: value for key, value in told.items() if value is not None}
+        assert len(cells) == len(plain)
+        for key, value in plain.items():
+            assert found_in(cells, key, value), (key, value, cells)
+
+
+@settings(max_examples=40, deadline=None)
+@given(events())
+def test_a_json_export_equals_the_old_metrics_of_the_events(made: list[Event]) -> None:
+    """The file has the values and the metadata as they are, nested ones too."""
+    with tempfile.TemporaryDirectory() as folder:
+        (path,) = export(snapshot_of(made), Path(folder) / "metrics.json")
+        found = json_rows(path.read_text(encoding="utf-8"))
+    expected = [
+        (name, datetime.fromtimestamp(time, UTC).isoformat(timespec="microseconds"), value, told)
+        for name, time, value, told in expected_rows(made)
+    ]
+    assert found == expected
+
+
+@settings(max_examples=15, deadline=None)
+@given(events())
+def test_every_format_reads_back_as_the_frame(made: list[Event]) -> None:
+    """All four formats give the frame again, Excel to its own precision."""
+    snapshot = snapshot_of(made)
+    expected = to_frame(snapshot, "samples")
+    for format_, suffix in (("json", "json"), ("csv", "csv"), ("parquet", "pq"), ("excel", "xlsx")):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"metrics.{suffix}"
+            export(snapshot, path, format_)
+            found = read_export(path)
+        wanted = expected
+        if format_ == "excel":
+            wanted = expected.assign(timestamp=expected["timestamp"].dt.round("ms"))
+        pd.testing.assert_frame_equal(
+            found, wanted, check_exact=format_ != "excel", rtol=1e-15, obj=format_
+        )
+
+
+@given(st.lists(st.one_of(scalars, values), max_size=8))
+def test_a_keys_dtype_follows_from_its_values_alone(told: list[Any]) -> None:
+    """One type gives its nullable dtype, numbers share one, all else is JSON text."""
+    made = [metric(at, "queue", 0.0, key=value) for at, value in enumerate(told)]
+    frame = to_frame(snapshot_of(made), "metrics")
+    kinds = {type(value) for value in told if value is not None}
+    if not told:
+        assert "metadata_key" not in frame
+        return
+    dtype = str(frame["metadata_key"].dtype)
+    by_kind = {bool: "boolean", int: "Int64", float: "Float64", str: "string"}
+    if len(kinds) == 1:
+        assert dtype == by_kind.get(kinds.pop(), "string")
+    elif kinds != {int, float}:
+        assert dtype == "string"
+    for value, cell in zip(told, frame["metadata_key"], strict=True):
+        assert pd.isna(cell) if value is None else same(value, _plain(cell))
+
+
+def _plain(cell: Any) -> Any:
+    return cell if isinstance(cell, str) else cell.item() if hasattr(cell, "item") else cell
+
+
+def test_the_expectation_itself_tells_values_apart() -> None:
+    """The helper that compares cells is no rubber stamp."""
+    assert same({"a": [1]}, '{"a":[1]}')
+    assert same(1, 1.0)
+    assert not same(1, 2.0)
+    assert not same("1", 1)
+    assert not same(True, 1)
+    assert not same(math.pi, "3")

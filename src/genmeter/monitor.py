@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 import weakref
@@ -68,7 +69,7 @@ class GenerationMonitor(Telling, Asking):
             ``log_dir``.
         alert_handlers: Functions that are called with an :class:`Alert` when it starts to fire.
         metrics_interval: Seconds between evaluations of the alert rules, over the last five
-            minutes; 0 or less for none but those of :meth:`check_alerts`.
+            minutes; None, 0 or less for none but those of :meth:`check_alerts`.
         shutdown_timeout: Seconds that :meth:`shutdown`, and the end of the process, may take
             (lingering for a last scrape is beside it).
         alert_min_success_rate: Threshold of the alert ``low_success_rate``; None means 0.8.
@@ -94,7 +95,7 @@ class GenerationMonitor(Telling, Asking):
         metric_handlers: Sequence[MetricHandler] | None = None,
         log_handlers: Sequence[LogHandler] | None = None,
         alert_handlers: Sequence[Callable[[Alert], object]] | None = None,
-        metrics_interval: float = 60,
+        metrics_interval: float | None = 60,
         shutdown_timeout: float = 5,
         *,
         alert_min_success_rate: float | None = None,
@@ -120,7 +121,8 @@ class GenerationMonitor(Telling, Asking):
         config = MonitorConfig.from_env() if config is None else config
         if not isinstance(config, MonitorConfig):
             raise ConfigError(f"config is {config!r}; give a MonitorConfig")
-        check_number("metrics_interval", metrics_interval)
+        if metrics_interval is not None:
+            check_number("metrics_interval", metrics_interval)
         thresholds = {
             "alert_min_success_rate": alert_min_success_rate,
             "alert_max_generation_time_seconds": alert_max_generation_time_seconds,
@@ -133,6 +135,10 @@ class GenerationMonitor(Telling, Asking):
         check_thresholds(**thresholds)
         chosen = log_dir or config.log_dir
         folder = log_folder(chosen)
+        if chosen:
+            # As AfterImage does; where it cannot be made, the journal's first line tells.
+            with contextlib.suppress(OSError):
+                folder.mkdir(parents=True, exist_ok=True)
         metric_list, log_list = _handlers(
             folder if chosen else None, config, metric_handlers, log_handlers
         )
@@ -155,7 +161,7 @@ class GenerationMonitor(Telling, Asking):
             sink,
             handlers=alert_list,
             thresholds=thresholds,
-            interval=metrics_interval,
+            interval=metrics_interval or 0,
             repeat=config.alert_repeat_seconds,
         )
         self._alerting.start()

@@ -220,10 +220,6 @@ def _stand_in(old: Any) -> type:
             _construct(self, given)
             # The same settings hold for every monitor that stands in.
             self._sink.shares_expected = True
-            if given.get("log_dir"):
-                # AfterImage's makes it at once, and the job may put files of its own there.
-                with suppress(OSError):
-                    self.log_dir.mkdir(parents=True, exist_ok=True)
 
     for made in (StandIn.__new__, StandIn.__init__):
         functools.update_wrapper(made, old.__init__)  # for those who inspect the signature

@@ -691,3 +691,41 @@ async def test_the_page_can_be_mounted_as_an_asgi_app(own: GenerationMonitor) ->
     await own.asgi_app()(scope, receive, send)  # type: ignore[arg-type]
     assert sent[0]["status"] == 200
     assert b"genmeter_tokens_total" in b"".join(each.get("body", b"") for each in sent)
+
+
+def test_a_folder_that_is_given_is_there_at_once(tmp_path: Path) -> None:
+    """The job may put files of its own into log_dir, which AfterImage's monitor makes too."""
+    with isolated_monitor(log_dir=tmp_path / "a" / "b") as monitor:
+        assert monitor.log_dir.is_dir()
+
+
+def test_a_folder_that_cannot_be_made_harms_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A log_dir that is a file costs the journal, which one warning names, and nothing else."""
+    file = tmp_path / "file"
+    file.touch()
+    with isolated_monitor(log_dir=file, log_handlers=[], metrics_interval=None) as monitor:
+        for _ in range(3):
+            monitor.track_generation(1.0, True)
+            monitor.flush()
+        assert monitor.get_metrics("generation_time")["count"] == 3
+    (line,) = [each for each in caplog.messages if str(file) in each]
+    assert "FileMetricHandler" in line
+
+
+def test_handlers_are_done_at_the_end(tmp_path: Path) -> None:
+    """A shutdown has every alert and every line of the journal taken first."""
+    alerts: list[str] = []
+
+    def slow(alert: Any) -> None:
+        time.sleep(0.05)
+        alerts.append(alert.name)
+
+    with isolated_monitor(
+        log_dir=tmp_path, alert_handlers=[slow], metrics_interval=0.01
+    ) as monitor:
+        monitor.track_generation(1.0, False)
+        monitor._alerting._evaluate()
+    assert alerts == ["low_success_rate", "high_error_rate"]
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3

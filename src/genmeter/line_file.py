@@ -8,6 +8,7 @@ import logging
 import os
 import stat
 import threading
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["LineFile"]
 
 _logger = logging.getLogger("genmeter")
+
+_LOOKS = 5
+_BETWEEN_LOOKS = 0.01  # seconds
 
 _REMEDIES = {
     errno.ENOSPC: "free some space",
@@ -32,7 +36,9 @@ class LineFile:
     """Appends lines to a file that it opens at the first of them, and once.
 
     Each :meth:`append` is one write at the file's end, so that lines of several threads and
-    processes never mix, and a process that is killed leaves at most its last line unfinished.
+    processes never mix, and a process that is killed leaves at most its last line unfinished. Who
+    opens the file next ends that line; where it was another process's that just wrote, an empty line
+    may stay, which readers skip.
 
     Args:
         path: The file; its folder is made where it is missing.
@@ -91,9 +97,7 @@ class LineFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Readable too, to see whether who wrote there before was killed in the middle of a line.
         self._fd = fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
-        status = os.fstat(fd)
-        is_file = stat.S_ISREG(status.st_mode) and status.st_size > 0
-        self._is_torn = is_file and os.pread(fd, 1, status.st_size - 1) != b"\n"
+        self._is_torn = _is_torn(fd)
         return fd
 
     def _close(self) -> None:
@@ -147,6 +151,21 @@ class LineFile:
 
     def _aside(self, number: int) -> Path:
         return self.path.with_name(f"{self.path.stem}.{number}{self.path.suffix}")
+
+
+def _is_torn(fd: int) -> bool:
+    """Tell whether a file ends in the middle of a line.
+
+    While another process writes, its line seems unfinished for a moment, hence several looks.
+    """
+    for _ in range(_LOOKS):
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:
+            return False
+        if os.pread(fd, 1, status.st_size - 1) == b"\n":
+            return False
+        time.sleep(_BETWEEN_LOOKS)
+    return True
 
 
 def _is_over(fd: int, more: int, most: int) -> bool:

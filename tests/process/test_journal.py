@@ -20,8 +20,8 @@ LINES = 7
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Read a journal, each line of which must be whole."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """Read a journal, each line of which must be whole, or empty where two processes met."""
+    return [json.loads(line) for line in path.read_text().splitlines() if line]
 
 
 def durations(path: Path) -> int:

@@ -274,3 +274,19 @@ def test_a_file_that_was_removed_is_made_again_when_it_is_full(tmp_path: Path) -
     lines.append(b"two\n")
     assert [path.name for path in tmp_path.iterdir()] == ["lines"]
     assert lines.path.read_bytes() == b"two\n"
+
+
+def test_a_line_that_another_process_just_writes_is_no_unfinished_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who opens the file meanwhile sees it whole a moment later, and leaves no empty line."""
+    path = tmp_path / "lines"
+    path.write_bytes(b"hal")
+
+    def finish(_: float) -> None:
+        with path.open("ab") as other:
+            other.write(b"f\n")
+
+    monkeypatch.setattr("genmeter.line_file.time.sleep", finish)
+    line_file(path).append(b"one\n")
+    assert path.read_bytes() == b"half\none\n"

@@ -421,13 +421,19 @@ def test_a_handler_that_raises_is_counted_each_time_and_told_once(
 
 def test_a_handler_without_the_method_is_a_failure(rig: Rig) -> None:
     """What a job puts into the list at run time is found out at the first event."""
-    rig.relay.metric_handlers = [object(), Raising(), print]
+
+    class Hidden:
+        @property
+        def __dict__(self) -> Any:  # type: ignore[override]
+            raise RuntimeError("asked")
+
+    rig.relay.metric_handlers = [object(), Raising(), Hidden()]
     rig.tell(generation(1), generation(2))
     rig.settle()
     assert rig.tallies.handler_errors == {
         ("object", "raised"): 2,
         ("Raising", "raised"): 2,
-        ("builtin_function_or_method", "raised"): 2,
+        ("Hidden", "raised"): 2,
     }
     assert len(rig.told) == 3
 

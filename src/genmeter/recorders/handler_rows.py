@@ -77,41 +77,29 @@ class HandlerKind(NamedTuple):
         return deliver
 
 
-def _metric_rows(event: Event) -> list[tuple[Any, ...]]:
-    if isinstance(event, Generation | Evaluation | Metric):
-        stamp = _iso(event.time)
-        rows = samples_of(event)
-        for row in rows:
-            row.metadata["timestamp"] = stamp
-        return list(rows)
-    return []
+def _metric_rows(event: Generation | Evaluation | Metric) -> list[tuple[Any, ...]]:
+    stamp = _iso(event.time)
+    rows = samples_of(event)
+    for row in rows:
+        row.metadata["timestamp"] = stamp
+    return list(rows)
 
 
-def _log_rows(event: Event) -> list[tuple[Any, ...]]:
+def _log_rows(event: Log | Generation | Evaluation) -> list[tuple[Any, ...]]:
     if isinstance(event, Log):
-        data = {
-            f"{key}_" if key in ("level", "message") else key: event.data[key] for key in event.data
-        }
+        data = {f"{key}_" if key in _OURS else key: value for key, value in event.data.items()}
         return [(event.time, {"level": event.level, "message": event.message, **data})]
-    if isinstance(event, Generation):
-        data = {"timestamp": _iso(event.time), "duration": event.duration, "success": event.success}
-        message = "Generation metrics"
-    elif isinstance(event, Evaluation):
-        data = {
-            "timestamp": _iso(event.time),
-            "duration": event.duration,
-            "success": event.success,
-            "evaluator_type": event.evaluator,
-            "scores": {
-                score.name: score.value
-                if score.feedback is None
-                else {"score": score.value, "feedback": score.feedback}
-                for score in event.scores
-            },
-        }
+    data = {"timestamp": _iso(event.time), "duration": event.duration, "success": event.success}
+    message = "Generation metrics"
+    if isinstance(event, Evaluation):
         message = "Evaluation metrics"
-    else:
-        return []
+        data["evaluator_type"] = event.evaluator
+        data["scores"] = {
+            score.name: score.value
+            if score.feedback is None
+            else {"score": score.value, "feedback": score.feedback}
+            for score in event.scores
+        }
     return [(event.time, {"level": "info", "message": message, "data": {**data, **event.told}})]
 
 
@@ -123,6 +111,7 @@ def _iso(when: float) -> str:
         return _FIRST if when < 0 else _LAST
 
 
+_OURS = ("level", "message")
 _FIRST, _LAST = "0001-01-01T00:00:00.000000+00:00", "9999-12-31T23:59:59.999999+00:00"
 
 METRICS = HandlerKind(

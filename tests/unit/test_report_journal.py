@@ -1,0 +1,349 @@
+"""The report of journals, ours and AfterImage's."""
+
+from __future__ import annotations
+
+import io
+import sys
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import pytest
+
+from _report import AFTERIMAGE, as_json, old_rows, report, rows_of, tell_a_job, write
+from genmeter.report import journal, progress
+from genmeter.testing import isolated_monitor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+Capsys = pytest.CaptureFixture[str]
+
+
+# --- ours --------------------------------------------------------------------------------------
+
+
+def test_the_report_has_the_totals_of_the_job(tmp_path: Path, capsys: Capsys) -> None:
+    """Tokens, calls and outcomes of a journal are those that the job's own report tells."""
+    with isolated_monitor(log_dir=tmp_path) as monitor:
+        tell_a_job(monitor)
+        usage = monitor.get_total_token_usage()
+    found = as_json(capsys, tmp_path)
+    total = found["total"]
+    assert (total["calls"], total["failures"]) == (43, 3)
+    assert total["success_share"] == pytest.approx(40 / 43)
+    assert total["prompt_tokens"] == usage.total_prompt_tokens
+    assert total["completion_tokens"] == usage.total_completion_tokens
+    assert total["total_tokens"] == usage.total_tokens
+    assert total["cache_read_tokens"] == sum(range(40))
+    assert total["reasoning_tokens"] == sum(number % 3 for number in range(40))
+    assert found["conversations"] == {"count": 2, "failures": 1}
+    assert found["evaluations"] == {"count": 2, "failures": 1}
+    assert (found["source"], found["quantiles"], found["skipped"]) == ("journal", "exact", 0)
+
+
+def test_rows_are_by_model_and_step_unless_other_keys_are_asked_for(
+    tmp_path: Path, capsys: Capsys
+) -> None:
+    """`--by` groups by any of the four keys, and every grouping sums to the same total."""
+    with isolated_monitor(log_dir=tmp_path) as monitor:
+        tell_a_job(monitor)
+    found = as_json(capsys, tmp_path)
+    assert [(row["model"], row["step"], row["calls"]) for row in found["rows"]] == [
+        ("atlas-large", "answer_generation", 10),
+        ("atlas-large", "question_generation", 10),
+        ("judge", None, 0),
+        ("sprint-mini", "answer_generation", 13),  # the failed calls name no model: the step's last
+        ("sprint-mini", "question_generation", 10),
+    ]
+    by = as_json(capsys, tmp_path, "--by", "phase,provider")
+    assert [(row["phase"], row["provider"], row["total_tokens"]) for row in by["rows"]] == [
+        ("evaluation", None, 300),
+        ("generation", "openai", sum(110 + 2 * n for n in range(40) if n % 4)),
+        ("generation", None, sum(110 + 2 * n for n in range(40) if not n % 4)),
+    ]
+    assert by["total"] == found["total"]
+
+
+def test_durations_are_exact(tmp_path: Path, capsys: Capsys) -> None:
+    """Mean, p50 and p95 of a journal are those of the durations, linear between neighbours."""
+    rows = []
+    for number in range(11):
+        each = rows_of(number)
+        each[0]["value"] = float(number)
+        rows += each
+    total = as_json(capsys, write(tmp_path / "metrics.jsonl", rows))["total"]
+    assert total["duration_mean_seconds"] == 5.0
+    assert total["duration_p50_seconds"] == 5.0
+    assert total["duration_p95_seconds"] == pytest.approx(9.5)
+
+
+def test_a_folder_gives_its_rotated_files_too(tmp_path: Path, capsys: Capsys) -> None:
+    """Of a folder the whole journal is read, and of a file that file."""
+    for second, name in enumerate(("metrics.2.jsonl", "metrics.1.jsonl", "metrics.jsonl")):
+        write(tmp_path / name, rows_of(second))
+    write(tmp_path / "metrics.old.jsonl", rows_of(9))
+    assert [path.name for path in journal.journal_files(tmp_path)] == [
+        "metrics.2.jsonl",
+        "metrics.1.jsonl",
+        "metrics.jsonl",
+    ]
+    assert as_json(capsys, tmp_path)["total"]["calls"] == 3
+    assert as_json(capsys, tmp_path / "metrics.jsonl")["total"]["calls"] == 1
+    assert as_json(capsys, tmp_path, "--window", "1s")["total"]["calls"] == 2
+
+
+def test_a_file_that_is_rotated_meanwhile_counts_once(tmp_path: Path, capsys: Capsys) -> None:
+    """Two names of one file are read once."""
+    current = write(tmp_path / "metrics.jsonl", rows_of(0))
+    (tmp_path / "metrics.1.jsonl").hardlink_to(current)
+    assert as_json(capsys, tmp_path)["total"]["calls"] == 1
+
+
+def test_lines_that_cannot_be_used_are_counted_and_told(tmp_path: Path, capsys: Capsys) -> None:
+    """A broken line costs itself, and the report says how many there are and where they begin."""
+    path = write(tmp_path / "metrics.jsonl", [*rows_of(0), *rows_of(1)])
+    lines = path.read_text().splitlines(keepends=True)
+    broken = [
+        '{"metric": "generation_time", "val{"metric": "generation_time", "value": 1.0}\n',
+        "\0\0\0\n",
+        '["metric", "value"]\n',
+        '{"metric": "prompt_token_count", "value": 1} {"metric": "x", "value": 1}\n',
+        lines[4].replace("100", "NaN"),
+        lines[4].replace("100", '"many"'),
+        lines[4].replace("100", "-1"),
+        lines[4].replace('"atlas-large"', "[]"),
+        lines[4].replace('"answer_generation"', "7"),
+        lines[4].replace("2026-03-01", "yesterday"),
+        "[" * 100_000 + "\n",
+    ]
+    end = '{"metric": "generation_time", "value": 0.'  # what a kill leaves of the last line
+    path.write_text("".join([*lines[:7], "\n", *broken, *lines[7:], end]))
+    code, out, err = report(capsys, path, "--format", "csv")
+    assert code == 0
+    assert out.splitlines()[1].startswith("atlas-large,answer_generation,2,0,1.0,200,20,220,")
+    assert err == (
+        f"genmeter report: {len(broken) + 1} lines could not be used and are not in the report; "
+        "the first is line 9 of metrics.jsonl.\n"
+    )
+    assert as_json(capsys, path)["skipped"] == len(broken) + 1
+
+
+def test_samples_under_the_names_of_calls_are_none(tmp_path: Path, capsys: Capsys) -> None:
+    """What `record_metric` was given counts as no call, whatever its name or metadata."""
+    given = [
+        {"metric": "success_rate", "value": 0.0, "timestamp": "2026-03-01T12:00:00+00:00"},
+        {**rows_of(0)[1], "phase": "warm-up"},
+        {"metric": "generation_time", "value": -5, "timestamp": "2030-03-01T12:00:00+00:00"},
+    ]
+    path = write(tmp_path / "metrics.jsonl", [*rows_of(0), *given])
+    assert as_json(capsys, path)["total"]["calls"] == 1
+    assert as_json(capsys, path, "--window", "1s")["total"]["calls"] == 1
+
+
+@pytest.mark.parametrize(
+    ("window", "calls"),
+    [("30s", 1), ("60s", 2), ("1.5m", 2), ("1h", 3), ("0.5d", 4), ("7d", 4)],
+)
+def test_a_window_counts_back_from_the_newest_event(
+    tmp_path: Path, capsys: Capsys, window: str, calls: int
+) -> None:
+    """A journal that is read long after its job still has a last hour."""
+    seconds = (-7200, -3600, -60, 0)
+    path = write(tmp_path / "metrics.jsonl", [row for each in seconds for row in rows_of(each)])
+    found = as_json(capsys, path, "--window", window)
+    assert found["total"]["calls"] == calls
+    assert found["until"] == "2026-03-01T12:00:00+00:00"
+
+
+def test_the_newest_event_is_found_behind_much_that_is_none(
+    tmp_path: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of a journal may be samples and logs only, over any number of blocks."""
+    monkeypatch.setattr(journal, "_CHUNK", 300)
+    monkeypatch.setattr(journal, "_OVERLAP", 250)
+    later = {"metric": "room", "value": 1, "timestamp": "2026-03-02T12:00:00+00:00"}
+    rows = [*rows_of(-100), *rows_of(0), *[later] * 50]
+    write(tmp_path / "metrics.1.jsonl", rows)
+    write(tmp_path / "metrics.jsonl", [later])
+    assert as_json(capsys, tmp_path, "--window", "10s")["total"]["calls"] == 1
+    assert as_json(capsys, tmp_path)["total"]["calls"] == 2
+
+
+# --- AfterImage's ------------------------------------------------------------------------------
+
+
+def test_a_journal_of_afterimage_is_read(capsys: Capsys) -> None:
+    """Its rows are joined to calls, conversations and evaluations; a total left out is the parts."""
+    found = as_json(capsys, AFTERIMAGE / "metrics.jsonl", "--by", "model,phase")
+    shown = [
+        (row["model"], row["phase"], row["calls"], row["failures"], row["total_tokens"])
+        for row in found["rows"]
+    ]
+    assert shown == [
+        ("judge-1", "evaluation", 0, 0, 33),
+        ("org/atlas-large", "generation", 4, 0, 446),
+        ("sprint", "generation", 1, 0, 55),
+        ("unknown", "generation", 1, 1, 0),
+    ]
+    assert found["total"]["duration_mean_seconds"] == pytest.approx(13 / 6)
+    assert found["conversations"] == {"count": 1, "failures": 0}
+    assert found["evaluations"] == {"count": 2, "failures": 1}
+    assert found["skipped"] == 0
+
+
+def test_calls_without_a_model_count_for_the_only_one(tmp_path: Path, capsys: Capsys) -> None:
+    """A failed call, for which AfterImage tells no model, shows up at the model that it asked."""
+    rows = [*old_rows(0, None, success_rate=0.0), *old_rows(1, "atlas-large")]
+    (row,) = as_json(capsys, write(tmp_path / "metrics.jsonl", rows))["rows"]
+    assert (row["model"], row["calls"], row["failures"]) == ("atlas-large", 2, 1)
+
+
+def test_a_model_that_is_none_is_no_model(tmp_path: Path, capsys: Capsys) -> None:
+    """`model_name=None` becomes `unknown`, and not a model of that name."""
+    rows = old_rows(0, "None", prompt_token_count=5)
+    rows[-1]["model_name"] = None
+    (row,) = as_json(capsys, write(tmp_path / "metrics.jsonl", rows))["rows"]
+    assert (row["model"], row["calls"], row["total_tokens"]) == ("unknown", 1, 5)
+
+
+def test_rows_of_several_threads_may_mix(tmp_path: Path, capsys: Capsys) -> None:
+    """Rows are joined by their time, whatever stands between them."""
+    calls = [
+        old_rows(second / 7, f"model-{second % 5}", prompt_token_count=second)
+        for second in range(600)
+    ]
+    mixed = [row for at in range(0, 600, 6) for rows in zip(*calls[at : at + 6]) for row in rows]  # noqa: B905
+    found = as_json(capsys, write(tmp_path / "metrics.jsonl", mixed))
+    assert [(row["calls"], row["prompt_tokens"]) for row in found["rows"]] == [
+        (120, sum(range(rest, 600, 5))) for rest in range(5)
+    ]
+
+
+def test_two_calls_of_one_moment_are_two(tmp_path: Path, capsys: Capsys) -> None:
+    """A coarse clock joins no calls."""
+    rows = [*old_rows(0, "a", prompt_token_count=1), *old_rows(0, "b", prompt_token_count=2)]
+    found = as_json(capsys, write(tmp_path / "metrics.jsonl", rows))
+    assert [(row["model"], row["calls"], row["prompt_tokens"]) for row in found["rows"]] == [
+        ("a", 1, 1),
+        ("b", 1, 2),
+    ]
+
+
+def test_samples_of_afterimage_under_old_names_are_no_calls(tmp_path: Path, capsys: Capsys) -> None:
+    """AfterImage records an `error_rate` of its own; that and the like count as no call."""
+    rows = [
+        *old_rows(0, "a"),
+        *old_rows(1, None, error_rate=1.0)[2:],
+        *old_rows(2, None)[:1],
+        *old_rows(3, None)[1:],
+    ]
+    assert as_json(capsys, write(tmp_path / "metrics.jsonl", rows))["total"]["calls"] == 1
+
+
+def test_a_journal_may_go_from_afterimage_to_genmeter(tmp_path: Path, capsys: Capsys) -> None:
+    """A job that changed its monitor keeps one journal."""
+    rows = [*old_rows(-60, "atlas-large", total_token_count=7), *rows_of(0)]
+    path = write(tmp_path / "metrics.jsonl", rows)
+    found = as_json(capsys, path, "--by", "model")
+    assert [(row["model"], row["calls"], row["total_tokens"]) for row in found["rows"]] == [
+        ("atlas-large", 2, 117)
+    ]
+    assert as_json(capsys, path, "--window", "59s")["total"]["calls"] == 1
+
+
+def test_a_value_of_afterimage_that_is_no_number_costs_itself(
+    tmp_path: Path, capsys: Capsys
+) -> None:
+    """A NaN duration or a text for tokens leaves the call and its other values counted."""
+    rows = old_rows(0, "a", prompt_token_count="12", completion_token_count=3)
+    rows[0]["value"] = float("nan")
+    found = as_json(capsys, write(tmp_path / "metrics.jsonl", rows))
+    total = found["total"]
+    assert (total["calls"], total["total_tokens"], total["duration_p50_seconds"]) == (1, 3, None)
+    assert found["skipped"] == 2
+
+
+# --- what is no journal, and large ones --------------------------------------------------------
+
+
+def test_an_empty_journal_is_an_empty_report(tmp_path: Path, capsys: Capsys) -> None:
+    """Nothing to report is said, and is no error."""
+    path = write(tmp_path / "metrics.jsonl", [])
+    assert report(capsys, path) == (0, "Nothing to report: the journal has no call.\n", "")
+    code, out, err = report(capsys, path, "--format", "csv")
+    assert (code, out.count("\n")) == (0, 1)
+    assert err == "genmeter report: Nothing to report: the source has no call that counts.\n"
+    assert as_json(capsys, path)["rows"] == []
+    write(path, rows_of(0)[2:4])
+    assert report(capsys, path, "--window", "1h")[1].startswith("Nothing to report")
+
+
+def test_a_file_of_something_else_is_an_error(tmp_path: Path, capsys: Capsys) -> None:
+    """A file without any line of a journal is told by its name, with what to give."""
+    path = tmp_path / "notes.jsonl"
+    path.write_text('{"question": "Why?"}\n')
+    code, out, err = report(capsys, path)
+    assert (code, out) == (2, "")
+    assert str(path) in err
+    assert "give a metrics.jsonl" in err
+
+
+def test_a_folder_without_a_journal_names_those_below(tmp_path: Path, capsys: Capsys) -> None:
+    """AfterImage makes a folder for each run, and the error names the newest of them."""
+    code, _, err = report(capsys, tmp_path)
+    assert code == 2
+    assert "without a metrics.jsonl; give another folder" in err
+    write(tmp_path / "2026-01-01" / "metrics.jsonl", rows_of(0))
+    write(tmp_path / "2026-01-02" / "metrics.jsonl", rows_of(0))
+    code, _, err = report(capsys, tmp_path)
+    assert code == 2
+    assert f"such as {str(tmp_path / '2026-01-02')!r}" in err
+
+
+def test_a_journal_is_read_in_pieces(
+    tmp_path: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However small the pieces are, the report is the same, and the progress adds up."""
+    path = write(tmp_path / "metrics.jsonl", [row for n in range(50) for row in rows_of(n)])
+    whole = as_json(capsys, path)
+    told: list[int] = []
+
+    def reading(size: int) -> nullcontext[Callable[[int], None]]:
+        told.append(-size)
+        return nullcontext(told.append)
+
+    monkeypatch.setattr(journal, "_CHUNK", 100)
+    monkeypatch.setattr(journal, "reading", reading)
+    assert as_json(capsys, path) == whole
+    assert told[0] == -path.stat().st_size
+    assert len(told) > 50
+    assert sum(told) == 0
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_large_source_shows_its_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On standard error, by bytes."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", terminal := _Terminal())
+    with progress.reading(20_000_000) as advance:
+        advance(20_000_000)
+    assert "reading" in terminal.getvalue()
+    assert "20.0/20.0 MB" in terminal.getvalue()
+
+
+@pytest.mark.parametrize("why", ["small", "no terminal", "dumb terminal", "no rich"])
+def test_elsewhere_no_progress_is_shown(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is drawn over what somebody reads or keeps."""
+    monkeypatch.setenv("TERM", "dumb" if why == "dumb terminal" else "xterm")
+    stream = io.StringIO() if why == "no terminal" else _Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    if why == "no rich":
+        monkeypatch.setitem(sys.modules, "rich", None)
+    with progress.reading(10 if why == "small" else 20_000_000) as advance:
+        advance(10)
+    assert stream.getvalue() == ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import json
 import re
@@ -50,33 +52,35 @@ def write_excel(snapshot: Snapshot, path: Path, manifest: Manifest, beside: Besi
 
     Raises:
         MissingExtraError: xlsxwriter is not installed.
-        ExportError: The path does not end in ``.xlsx``, or a sheet grows too large.
+        ExportError: The path does not end in ``.xlsx``, or the workbook cannot be made.
         OSError: The file cannot be written.
     """
     try:
         from xlsxwriter import Workbook
-        from xlsxwriter.exceptions import FileCreateError, XlsxWriterException
+        from xlsxwriter.exceptions import XlsxWriterException
     except ImportError:
         raise MissingExtraError("xlsxwriter", extra="excel", purpose="Writing Excel") from None
     if path.suffix.lower() != ".xlsx":
         raise ExportError(f"output_path is {str(path)!r}; give Excel's format a path in .xlsx")
     tables = list(tables_of(snapshot, manifest))
-    with (
-        tempfile.TemporaryDirectory(prefix="genmeter-") as folder,
-        beside.place(path).open("xb") as file,
-    ):
-        book = Workbook(file, {"constant_memory": True, "tmpdir": folder})
+    # In memory, compressed: after an error xlsxwriter leaves its archive open, and closing that
+    # would then fail where no one can catch it.
+    archive = io.BytesIO()
+    with tempfile.TemporaryDirectory(prefix="genmeter-") as folder:
+        book = Workbook(archive, {"constant_memory": True, "tmpdir": folder})
         try:
             _write_book(book, tables, manifest)
             book.close()
-        except FileCreateError as error:
-            raise error.args[0] from None
         except XlsxWriterException as error:
-            raise ExportError(f"output_path is {str(path)!r}: {error}; export Parquet") from error
+            raise ExportError(
+                f"output_path is {str(path)!r}: {error}; export a shorter window, or Parquet"
+            ) from error
         finally:
-            # xlsxwriter leaves its files open after an error.
-            for sheet in book.worksheets():
-                sheet.row_data_fh.close()
+            for sheet in book.worksheets():  # whose rows stay open after an error
+                with contextlib.suppress(OSError):
+                    sheet.row_data_fh.close()
+    with beside.place(path).open("xb") as file:
+        file.write(archive.getbuffer())
     return [path]
 
 

@@ -1,0 +1,509 @@
+"""Exports: four formats, each file in its place only when it is whole."""
+
+from __future__ import annotations
+
+import builtins
+import csv
+import json
+import logging
+import os
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import openpyxl
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import xlsxwriter
+from xlsxwriter.exceptions import FileSizeError
+
+from genmeter.errors import ConfigError, ExportError, MissingExtraError
+from genmeter.outputs import export_csv, export_excel, export_json
+from genmeter.outputs.export import FORMATS, export
+from genmeter.outputs.frames import to_frame
+from genmeter.outputs.reading import read_export
+from history_events import (
+    evaluation,
+    expected_rows,
+    generation,
+    json_rows,
+    metric,
+    snapshot_of,
+)
+
+if TYPE_CHECKING:
+    from genmeter.recorders.snapshot import Snapshot
+
+SUFFIXES = {"json": "json", "csv": "csv", "excel": "xlsx", "parquet": "parquet"}
+HOSTILE = [
+    *("org/model", "org:model", "ORG/model", "a" * 128, "a" * 127 + "b", "😀" * 40, "CON", "con"),
+    *("a.", "it's'", "History", "manifest", "../up", "=1+1", "_x0041_", "ﬁ", "fi"),
+]
+TEXTS = {
+    "formula": "=SUM(A1:A9)",
+    "link": "https://example.com",
+    "empty": "",
+    "na": "NA",
+    "control": "\x00\x1b[31mred\x1b[0m",
+    "escape": "_x0041_",
+    "rich": "<r><t>x</t></r>",
+    "lines": "one\r\ntwo\nthree\rfour",
+    "quote": 'say "hi", twice',
+    "space": "  two  ",
+    "none": None,
+    "emoji": "😀",
+    "not_xml": "\ufffe\uffff",
+    "apostrophe": "'1",
+    "tab": "\t",
+}
+
+
+def place(folder: Path, format_: str) -> Path:
+    """Give a path for a format."""
+    return folder / f"metrics.{SUFFIXES[format_]}"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Give all files of a folder and what is in them."""
+    return {each.name: each.read_bytes() for each in folder.iterdir()}
+
+
+def assert_reads_back(snapshot: Snapshot, path: Path, format_: str) -> None:
+    """Check that an export gives the frame again, row by row and type by type."""
+    wanted = to_frame(snapshot, "samples")
+    if format_ == "excel":  # holds milliseconds and 16 digits
+        wanted = wanted.assign(timestamp=wanted["timestamp"].dt.round("ms"))
+    found = read_export(path)
+    pd.testing.assert_frame_equal(found, wanted, check_exact=format_ != "excel", rtol=1e-15)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_hostile_names_and_metadata_read_back(format_: str, tmp_path: Path) -> None:
+    """Whatever a model, a metric or a text is called, it comes back as it was."""
+    names = [
+        event
+        for at, name in enumerate(HOSTILE)
+        for event in (generation(at, model=name, step=name), metric(at, name, at / 3))
+    ]
+    told = {"nested": {"a": [1, {"b": None}]}, "big": 2**62 + 1, "small": 1e-300, "flag": True}
+    texts = [generation(100, told={**TEXTS, **told}), metric(101, **TEXTS)]
+    snapshot = snapshot_of([*names, *texts, evaluation(102)])
+    export(snapshot, place(tmp_path, format_), format_)
+    assert_reads_back(snapshot, place(tmp_path, format_), format_)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_hostile_keys_read_back(format_: str, tmp_path: Path) -> None:
+    """Keys become columns whatever stands in them, and none takes another's place."""
+    keys = ["", "_x0041_", "<r></r>", "a\nb", "a,b", '"', "\x1b", "KEY", "key", "😀", "timestamp_"]
+    snapshot = snapshot_of([metric(at, **{key: at}) for at, key in enumerate(keys)])
+    export(snapshot, place(tmp_path, format_), format_)
+    assert_reads_back(snapshot, place(tmp_path, format_), format_)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_an_empty_history_is_a_whole_export(format_: str, tmp_path: Path) -> None:
+    """A job that told nothing yet has files that read back as no rows."""
+    snapshot = snapshot_of([])
+    written = export(snapshot, place(tmp_path, format_), format_)
+    assert all(each.stat().st_size for each in written)
+    assert_reads_back(snapshot, place(tmp_path, format_), format_)
+
+
+@pytest.mark.parametrize("format_", ["json", "csv", "parquet"])
+def test_many_events_read_back(format_: str, tmp_path: Path) -> None:
+    """A long job's export is as exact as a short one's."""
+    snapshot = snapshot_of(
+        [
+            generation(at / 7, duration=at / 3, total_tokens=at, model=f"m{at % 5}")
+            for at in range(3_000)
+        ],
+        capacity=3_000,
+    )
+    export(snapshot, place(tmp_path, format_), format_)
+    assert_reads_back(snapshot, place(tmp_path, format_), format_)
+
+
+def test_a_hundred_thousand_calls_read_back(tmp_path: Path) -> None:
+    """The default history, when full, is one table of all its samples."""
+    calls = [generation(at / 7, duration=at / 3) for at in range(100_000)]
+    snapshot = snapshot_of(calls, capacity=100_000)
+    export(snapshot, place(tmp_path, "parquet"), "parquet")
+    assert_reads_back(snapshot, place(tmp_path, "parquet"), "parquet")
+
+
+def test_json_is_what_afterimage_wrote_with_zones_and_all_metadata(tmp_path: Path) -> None:
+    """By metric a list of flat dicts, integers as integers, times with their offset."""
+    events = [generation(0.5, told={"id": "a", "tags": ["x"]}), evaluation(1), metric(2, value=3)]
+    (path,) = export(snapshot_of(events), tmp_path / "metrics.json")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert found["generation_time"] == [
+        {
+            "timestamp": "2023-11-14T22:13:20.500000+00:00",
+            "value": 1.5,
+            "phase": "generation",
+            "model_name": "atlas",
+            "step": "answer_generation",
+            "provider": "openai",
+            "success": True,
+            "id": "a",
+            "tags": ["x"],
+        }
+    ]
+    assert type(found["prompt_token_count"][0]["value"]) is int
+    assert [row[0] for row in json_rows(path.read_text())] == [
+        row[0] for row in expected_rows(events)
+    ]
+    assert [each.name for each in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_counts_in_json_are_exact(tmp_path: Path) -> None:
+    """An integer that no float holds is written whole, beside a float of the same metric."""
+    snapshot = snapshot_of(
+        [generation(0, total_tokens=2**60 + 1), metric(1, "total_token_count", 0.5)]
+    )
+    (path,) = export(snapshot, tmp_path / "metrics.json")
+    rows = json.loads(path.read_text(encoding="utf-8"))["total_token_count"]
+    assert [row["value"] for row in rows] == [2**60 + 1, 0.5]
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 2, 3])
+def test_json_written_in_pieces_is_one_document(
+    rows_at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a metric's rows end within a piece makes no difference."""
+    monkeypatch.setattr(export_json, "_ROWS_AT_ONCE", rows_at_once)
+    snapshot = snapshot_of([generation(at) for at in range(3)])
+    export(snapshot, tmp_path / "metrics.json")
+    assert_reads_back(snapshot, tmp_path / "metrics.json", "json")
+
+
+def test_pandas_reads_parquet_as_the_frame(tmp_path: Path) -> None:
+    """Parquet needs no recipe: pandas gives columns and dtypes as they were."""
+    snapshot = snapshot_of([generation(0, told={"id": 1}), evaluation(1), metric(2, ratio=0.5)])
+    export(snapshot, tmp_path / "metrics.parquet", "parquet", timedelta(hours=1))
+    found = pd.read_parquet(tmp_path / "metrics.parquet")
+    pd.testing.assert_frame_equal(found, to_frame(snapshot, "samples"))
+    manifest = json.loads(pq.read_schema(tmp_path / "metrics.parquet").metadata[b"genmeter"])
+    assert (manifest["rows"], manifest["window_seconds"]) == (len(found), 3600)
+    assert manifest["timezone"] == "UTC"
+    assert datetime.fromisoformat(manifest["exported_at"]).tzinfo is not None
+
+
+def test_csv_is_a_file_for_each_metric_with_its_own_columns(tmp_path: Path) -> None:
+    """Each file has the columns that its metric has values in, counts as integers."""
+    snapshot = snapshot_of([generation(model="org/model", cache_read_tokens=7, step=None)])
+    written = export(snapshot, tmp_path / "run.csv", "csv")
+    assert {each.name for each in written} == {each.name for each in tmp_path.iterdir()}
+    assert not (tmp_path / "run.csv").exists()
+    assert (tmp_path / "run_model_usage_org_model.csv").exists()
+    with (tmp_path / "run_prompt_token_count.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.DictReader(file)) == [
+            {
+                "timestamp": "2023-11-14T22:13:20.000000+00:00",
+                "value": "100",
+                "metadata_phase": "generation",
+                "metadata_model_name": "org/model",
+                "metadata_provider": "openai",
+                "metadata_cache_read_token_count": "7",
+            }
+        ]
+    manifest = json.loads((tmp_path / "run_manifest.json").read_text(encoding="utf-8"))["genmeter"]
+    assert {part["metric"]: part["name"] for part in manifest["parts"]}[
+        "model_usage:org/model"
+    ] == "run_model_usage_org_model.csv"
+
+
+def test_a_csv_export_removes_files_of_the_one_before_and_no_others(tmp_path: Path) -> None:
+    """What the last manifest named and the new one does not is gone, a stranger's file is not."""
+    path = tmp_path / "run.csv"
+    export(snapshot_of([metric(name="old"), metric(name="kept")]), path, "csv")
+    (tmp_path / "run_notes.csv").write_text("mine")
+    (tmp_path / "other_old.csv").write_text("mine")
+    export(snapshot_of([metric(name="kept"), metric(name="new")]), path, "csv")
+    names = {"run_kept.csv", "run_new.csv", "run_manifest.json", "run_notes.csv", "other_old.csv"}
+    assert set(files(tmp_path)) == names
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        *("", "[]", '{"genmeter": []}', '{"genmeter": {"format": "json", "parts": []}}'),
+        json.dumps({"genmeter": {"format": "csv", "parts": [{"name": "mine.csv"}]}}),
+        json.dumps({"genmeter": {"format": "csv", "parts": [{"name": "run_/../mine.csv"}]}}),
+    ],
+)
+def test_a_manifest_that_is_not_ours_removes_nothing(manifest: str, tmp_path: Path) -> None:
+    """A file of somebody else's is not removed because a file says so."""
+    (tmp_path / "mine.csv").write_text("mine")
+    (tmp_path / "run_").mkdir()
+    (tmp_path / "run_manifest.json").write_text(manifest)
+    export(snapshot_of([metric()]), tmp_path / "run.csv", "csv")
+    assert (tmp_path / "mine.csv").read_text() == "mine"
+
+
+def test_a_stale_file_that_cannot_be_removed_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The new export stands, and one line says which file is old."""
+    export(snapshot_of([metric(name="old")]), tmp_path / "run.csv", "csv")
+    unlink = Path.unlink
+
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        if self.name == "run_old.csv":
+            raise PermissionError(13, "Permission denied")
+        unlink(self, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    snapshot = snapshot_of([metric(name="new")])
+    export(snapshot, tmp_path / "run.csv", "csv")
+    assert "run_old.csv is of an older export" in caplog.text
+    assert_reads_back(snapshot, tmp_path / "run.csv", "csv")
+
+
+def test_excel_has_a_sheet_for_each_metric_and_a_manifest(tmp_path: Path) -> None:
+    """Sheets hold dates, numbers and text as what they are; no text becomes a formula."""
+    snapshot = snapshot_of([generation(0.25, told=TEXTS), metric(1, "History", 2.5)])
+    export(snapshot, tmp_path / "run.xlsx", "excel")
+    book = openpyxl.load_workbook(tmp_path / "run.xlsx")
+    assert "History" not in book.sheetnames
+    listed = {row[0].value: row[1].value for row in book["manifest"].iter_rows(min_row=2)}
+    assert listed["generation_time"] == "generation_time"
+    assert "History" in listed.values()
+    header, row = book["generation_time"].iter_rows()
+    cells = {title.value: cell for title, cell in zip(header, row, strict=True)}
+    assert cells["timestamp"].value == datetime(2023, 11, 14, 22, 13, 20, 250_000)  # noqa: DTZ001
+    assert cells["timestamp"].is_date
+    assert (cells["value"].value, cells["value"].data_type) == (1.5, "n")
+    assert cells["metadata_success"].data_type == "b"
+    for key in ("formula", "link", "apostrophe"):
+        assert (cells[f"metadata_{key}"].value, cells[f"metadata_{key}"].data_type) == (
+            TEXTS[key],
+            "s",
+        )
+        assert cells[f"metadata_{key}"].hyperlink is None
+    assert cells["metadata_control"].value == json.dumps(TEXTS["control"])
+
+
+def test_excel_splits_what_a_sheet_does_not_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A metric of more rows than a sheet holds goes on in numbered ones, which read as one."""
+    monkeypatch.setattr(export_excel, "MAX_ROWS", 4)
+    snapshot = snapshot_of([metric(at, value=at) for at in range(7)])
+    export(snapshot, tmp_path / "run.xlsx", "excel")
+    names = openpyxl.load_workbook(tmp_path / "run.xlsx", read_only=True).sheetnames
+    assert names == ["queue", "queue (2)", "queue (3)", "manifest"]
+    assert_reads_back(snapshot, tmp_path / "run.xlsx", "excel")
+
+
+def test_excel_cuts_what_a_cell_does_not_hold_and_says_so(tmp_path: Path) -> None:
+    """A text beyond Excel's limit is cut there and counted in the manifest."""
+    long = {"parts": ["😀" * 4_000] * 5}
+    snapshot = snapshot_of([metric(long=long), metric(1, long="short")])
+    export(snapshot, tmp_path / "run.xlsx", "excel")
+    whole = to_frame(snapshot, "samples")["metadata_long"]
+    found = read_export(tmp_path / "run.xlsx")["metadata_long"]
+    assert found.iloc[1] == whole.iloc[1] == '"short"'
+    assert whole.iloc[0].startswith(found.iloc[0])
+    assert 32_765 <= len(found.iloc[0].encode("utf-16-le")) // 2 <= 32_767
+    book = openpyxl.load_workbook(tmp_path / "run.xlsx", read_only=True)
+    pieces = [row[3] for row in book["manifest"].iter_rows(min_row=2, values_only=True)]
+    manifest = json.loads("".join(piece for piece in pieces if piece))
+    assert manifest["parts"][0]["cut"] == {"metadata_long": 1}
+
+
+def test_excel_takes_paths_of_its_own_kind_only(tmp_path: Path) -> None:
+    """A workbook under another suffix would not open."""
+    with pytest.raises(ExportError, match=r"'.*run\.xls'; give .*\.xlsx"):
+        export(snapshot_of([]), tmp_path / "run.xls", "excel")
+    assert files(tmp_path) == {}
+
+
+def test_a_workbook_that_cannot_be_made_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What xlsxwriter refuses is told with the path, and leaves nothing."""
+
+    def refuse(self: xlsxwriter.Workbook) -> None:
+        raise FileSizeError("too large")
+
+    monkeypatch.setattr(xlsxwriter.Workbook, "close", refuse)
+    with pytest.raises(ExportError, match=r"run\.xlsx': too large; export a shorter window"):
+        export(snapshot_of([metric()]), tmp_path / "run.xlsx", "excel")
+    assert files(tmp_path) == {}
+
+
+def test_a_partial_export_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A warning and the manifest tell from when on rows are kept."""
+    events = [generation(at, told={"note": "x" * 400}) for at in range(5)]
+    snapshot = snapshot_of(events, capacity=3, metadata_bytes=1_200)
+    with caplog.at_level(logging.WARNING, "genmeter"):
+        export(snapshot, tmp_path / "run.csv", "csv")
+    assert "GENMETER_HISTORY_CAPACITY" in caplog.text
+    expected = to_frame(snapshot, "samples").attrs
+    assert read_export(tmp_path / "run.csv").attrs == expected
+    assert expected.keys() == {"kept_since", "data_cut"}
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_failure_midway_leaves_the_old_files_and_no_others(
+    format_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the disk is full in the middle of a write, nothing has changed."""
+    export(snapshot_of([generation(0)]), place(tmp_path, format_), format_)
+    before = files(tmp_path)
+    opened = Path.open
+
+    class Full:
+        """A file on a disk that takes a little and then no more."""
+
+        def __init__(self, file: Any) -> None:
+            self.file, self.left = file, 200
+
+        def write(self, data: Any) -> int:
+            self.left -= len(data)
+            if self.left < 0:
+                raise OSError(28, "No space left on device")
+            return int(self.file.write(data))
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.file.close()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+    def open_full(self: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        file = opened(self, mode, *args, **options)
+        return Full(file) if "x" in mode else file
+
+    monkeypatch.setattr(Path, "open", open_full)
+    events = [generation(at, told={"id": "b" * at}) for at in range(30)]
+    with pytest.raises(ExportError, match=r"output_path is '.*No space left.*room"):
+        export(snapshot_of(events), place(tmp_path, format_), format_)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_failed_rename_leaves_no_temporary_file(
+    format_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written beside is removed where it cannot be brought to its place."""
+
+    def refuse(self: Path, target: Path) -> Path:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(ExportError, match="Permission denied"):
+        export(snapshot_of([generation()]), place(tmp_path, format_), format_)
+    assert files(tmp_path) == {}
+
+
+def test_an_error_of_our_own_leaves_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong, half a file never stays."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(export_csv, "manifest_path", fail)
+    with pytest.raises(RuntimeError):
+        export(snapshot_of([generation()]), tmp_path / "run.csv", "csv")
+    assert files(tmp_path) == {}
+
+
+def test_a_parent_that_is_a_file_is_an_error_with_its_path(tmp_path: Path) -> None:
+    """The message names the argument and says what to do."""
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(ExportError, match=r"output_path is '.*taken/run\.json'.*give a path"):
+        export(snapshot_of([]), tmp_path / "taken" / "run.json")
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_the_folder_is_made(tmp_path: Path) -> None:
+    """A path in a folder that does not exist yet is fine."""
+    export(snapshot_of([]), tmp_path / "a" / "b" / "run.json")
+    assert (tmp_path / "a" / "b" / "run.json").is_file()
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    """What a link points to is written, in its own folder."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "run.json").symlink_to(tmp_path / "there" / "run.json")
+    export(snapshot_of([]), tmp_path / "run.json")
+    assert (tmp_path / "run.json").is_symlink()
+    assert (tmp_path / "there" / "run.json").is_file()
+
+
+def test_a_path_as_text_is_relative_to_where_the_job_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bare name is a file in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    assert export(snapshot_of([]), "run.json") == [Path(os.path.realpath(tmp_path)) / "run.json"]
+
+
+@pytest.mark.parametrize("path", ["", "  ", None, 3, b"run.json", "a\0b", "folder/"])
+def test_a_path_that_is_none_is_an_error(path: Any) -> None:
+    """The message has the argument, its value and the remedy."""
+    with pytest.raises(ConfigError, match=r"output_path is .*; give (the|a)"):
+        export(snapshot_of([]), path)
+
+
+def test_a_directory_and_a_device_are_no_files(tmp_path: Path) -> None:
+    """Neither is replaced by an export."""
+    with pytest.raises(ConfigError, match="a directory; give the path of a file in it"):
+        export(snapshot_of([]), tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="no regular file"):
+        export(snapshot_of([]), tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("format_", ["xml", "JSON", "", None, ["json"]])
+def test_an_unknown_format_is_an_error_that_names_the_formats(format_: Any, tmp_path: Path) -> None:
+    """The error is a ``ValueError``, as in AfterImage, and nothing is written."""
+    with pytest.raises(ValueError, match=r"format is .*; give one of json, csv, excel, parquet"):
+        export(snapshot_of([]), tmp_path / "run.json", format_)
+    assert files(tmp_path) == {}
+
+
+def test_a_window_that_is_no_timedelta_is_an_error(tmp_path: Path) -> None:
+    """The message names the argument."""
+    with pytest.raises(ConfigError, match=r"window is 60; give a datetime.timedelta"):
+        export(snapshot_of([]), tmp_path / "run.json", "json", 60)  # type: ignore[arg-type]
+
+
+def test_a_stem_that_leaves_no_room_is_an_error(tmp_path: Path) -> None:
+    """The names of CSV files would be too long for the folder."""
+    with pytest.raises(ExportError, match="name is too long; shorten it"):
+        export(snapshot_of([metric()]), tmp_path / f"{'s' * 250}.csv", "csv")
+    assert files(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("format_", "package", "extra"),
+    [("excel", "xlsxwriter", "excel"), ("parquet", "pyarrow", "parquet")],
+)
+def test_a_missing_package_is_an_error_with_the_pip_command(
+    format_: str, package: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written, not even the folder."""
+    imported = builtins.__import__
+
+    def refuse(name: str, *args: Any, **options: Any) -> Any:
+        if name.split(".", maxsplit=1)[0] == package:
+            raise ImportError(name)
+        return imported(name, *args, **options)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(MissingExtraError, match=rf'pip install "genmeter\[{extra}\]"'):
+        export(snapshot_of([metric()]), place(tmp_path / "new", format_), format_)
+    assert files(tmp_path) == {}

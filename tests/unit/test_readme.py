@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from genmeter import cli
 from genmeter.catalogue import CALL, INSTRUMENTS, Instrument
 from genmeter.config import describe_environment
 from otlp_receiver import HttpReceiver
@@ -50,9 +52,10 @@ def run(code: str, tmp_path: Path, **environ: str) -> str:
 
 @pytest.mark.parametrize("code", PYTHON, ids=lambda code: code.splitlines()[0][:40])
 def test_each_python_block_runs(code: str, tmp_path: Path) -> None:
-    """A block can be pasted into a file and run, and leaves no file behind."""
+    """A block can be pasted into a file and run, and leaves files only where it says so."""
     run(code, tmp_path)
-    assert [each.name for each in tmp_path.iterdir()] == ["job.py"]
+    asked_for = {"runs"} if '"runs' in code else set()
+    assert {each.name for each in tmp_path.iterdir()} == {"job.py", *asked_for}
 
 
 def test_the_first_block_prints_the_tokens(tmp_path: Path) -> None:
@@ -75,11 +78,24 @@ def test_every_shell_block_is_known() -> None:
         "make test\n": ".ci/run",
         "make example\n": "tests/stack/test_readme_commands.py",
         "pip install .\n": "tests/stack/test_readme_commands.py",
+        "genmeter run job.py --its --own --arguments\n": "tests/unit/test_run.py",
+        'pip install "genmeter[instrument]"\nopentelemetry-instrument python job.py\n': (
+            "tests/stack/test_unmodified_script.py"
+        ),
     }
     here = [text for text in SHELL if "OTEL_METRICS_EXPORTER=otlp" in text]
     assert len(here) == 1
     assert set(SHELL) - set(here) == set(run_elsewhere)
     assert all((ROOT / place).is_file() for place in run_elsewhere.values())
+
+
+def test_the_commands_in_console_blocks_can_be_given() -> None:
+    """Each command that the README shows with its output has arguments that exist."""
+    shown = [text for language, text in BLOCKS if language == "console"]
+    commands = re.findall(r"^\$ genmeter (.*)$", "".join(shown), re.MULTILINE)
+    assert commands
+    for command in commands:
+        cli._parser().parse_args(shlex.split(command))
 
 
 def test_the_otlp_block_pushes(tmp_path: Path) -> None:

@@ -187,6 +187,20 @@ def test_a_folder_is_made(subject: Subject) -> None:
     assert monitor.log_dir.is_dir()
 
 
+def test_a_given_log_dir_is_made_at_once(subject: Subject, tmp_path: Path) -> None:
+    """A job may write files of its own into the folder that it named, parents and all."""
+    monitor = subject.make(tmp_path / "a" / "b")
+    assert monitor.log_dir.is_dir()
+
+
+def test_an_interval_of_none_is_none(subject: Subject) -> None:
+    """`metrics_interval=None` means that alerts are evaluated only when asked, as 0 does."""
+    monitor = subject.make(metrics_interval=None)
+    monitor.track_generation(1.0, True)
+    subject.settle(monitor)
+    assert monitor.metrics_interval is None
+
+
 @pytest.mark.parametrize("argument", ["metric_handlers", "log_handlers"])
 def test_an_empty_handler_list(subject: Subject, argument: str) -> None:
     """An empty list means no handler; in the old class it means the default one."""

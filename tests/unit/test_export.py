@@ -97,7 +97,22 @@ def test_hostile_names_and_metadata_read_back(format_: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("format_", FORMATS)
 def test_hostile_keys_read_back(format_: str, tmp_path: Path) -> None:
     """Keys become columns whatever stands in them, and none takes another's place."""
-    keys = ["", "_x0041_", "<r></r>", "a\nb", "a,b", '"', "\x1b", "KEY", "key", "😀", "timestamp_"]
+    keys = [
+        "",
+        "_x0041_",
+        "<r></r>",
+        "a\nb",
+        "a,b",
+        '"',
+        "\x1b",
+        "\r",
+        "a\r\nb",
+        "\0",
+        "KEY",
+        "key",
+        "😀",
+        "timestamp_",
+    ]
     snapshot = snapshot_of([metric(at, **{key: at}) for at, key in enumerate(keys)])
     export(snapshot, place(tmp_path, format_), format_)
     assert_reads_back(snapshot, place(tmp_path, format_), format_)

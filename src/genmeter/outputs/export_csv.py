@@ -88,7 +88,7 @@ def _fit(frame: pd.DataFrame, part: Part) -> pd.DataFrame:
         if str(column.dtype) == "string" and column.map(_is_unfit, na_action="ignore").any():
             part["encoded"].append(str(name))
             fit[name] = column.map(encode, na_action="ignore")
-    return fit
+    return fit.rename(columns=lambda name: encode(name) if _is_unfit(name) else name)
 
 
 def _is_unfit(text: str) -> bool:

@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import xlsxwriter
+from _hostile import VALUES
 from xlsxwriter.exceptions import FileSizeError
 
 from genmeter.errors import ConfigError, ExportError, MissingExtraError
@@ -24,6 +25,7 @@ from genmeter.outputs import export_csv, export_excel, export_json
 from genmeter.outputs.export import FORMATS, export
 from genmeter.outputs.frames import to_frame
 from genmeter.outputs.reading import read_export
+from genmeter.testing import isolated_monitor
 from history_events import (
     evaluation,
     expected_rows,
@@ -116,6 +118,22 @@ def test_hostile_keys_read_back(format_: str, tmp_path: Path) -> None:
     snapshot = snapshot_of([metric(at, **{key: at}) for at, key in enumerate(keys)])
     export(snapshot, place(tmp_path, format_), format_)
     assert_reads_back(snapshot, place(tmp_path, format_), format_)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_what_a_caller_should_never_hand_in_is_exported(format_: str, tmp_path: Path) -> None:
+    """No object, however odd, keeps a monitor from exporting, and all reads back."""
+    with isolated_monitor() as monitor:
+        for name, value in VALUES.items():
+            told = {"value": value, name: value, "nested": [value]}
+            monitor.track_generation(1.0, True, model_name="atlas", metadata=told, odd=value)
+            monitor.record_metric("queue", 1.0, told)
+        monitor.export_metrics(place(tmp_path, format_), format_)
+        wanted = monitor.to_frame("samples")
+    if format_ == "excel":
+        wanted = wanted.assign(timestamp=wanted["timestamp"].dt.round("ms"))
+    found = read_export(place(tmp_path, format_))
+    pd.testing.assert_frame_equal(found, wanted, check_exact=format_ != "excel", rtol=1e-15)
 
 
 @pytest.mark.parametrize("format_", FORMATS)

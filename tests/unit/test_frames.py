@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,6 +99,18 @@ def test_each_kind_has_its_columns_in_order(kind: str) -> None:
     fixed = DTYPES[kind]
     assert list(frame)[: len(fixed)] == list(fixed)
     assert {name: found for name, found in dtypes(frame).items() if name in fixed} == fixed
+
+
+def test_the_page_lists_the_columns_that_there_are() -> None:
+    """docs/exports.md has each kind's columns, in order and with their dtypes."""
+    page = (Path(__file__).parents[2] / "docs/exports.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"<!-- frames -->(.*?)<!-- /frames -->", page, re.DOTALL)
+    listed = {
+        kind: dict(re.findall(r"`(\w+)` (\w+(?:\[[^]]*\])?)", columns))
+        for kind, columns in re.findall(r"^\| `(\w+)` \|[^|]*\| (.*) \|$", table, re.MULTILINE)
+    }
+    assert listed == DTYPES
+    assert [list(each) for each in listed.values()] == [list(each) for each in DTYPES.values()]
 
 
 def test_a_generation_has_all_that_was_told() -> None:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import openpyxl
 import pandas as pd
 import pyarrow.parquet as pq
@@ -25,8 +26,10 @@ from genmeter.outputs import export_csv, export_excel, export_json
 from genmeter.outputs.export import FORMATS, export
 from genmeter.outputs.frames import to_frame
 from genmeter.outputs.reading import read_export
+from genmeter.recorders.snapshot import CallRows
 from genmeter.testing import isolated_monitor
 from history_events import (
+    START,
     evaluation,
     expected_rows,
     generation,
@@ -161,10 +164,28 @@ def test_many_events_read_back(format_: str, tmp_path: Path) -> None:
 
 def test_a_hundred_thousand_calls_read_back(tmp_path: Path) -> None:
     """The default history, when full, is one table of all its samples."""
-    calls = [generation(at / 7, duration=at / 3) for at in range(100_000)]
-    snapshot = snapshot_of(calls, capacity=100_000)
+    few = snapshot_of(
+        [generation(at / 7, duration=at / 3, model=f"m{at % 5}") for at in range(999)]
+    )
+    numbers = np.arange(100_000)
+    columns = [np.resize(column, len(numbers)) for column in few.calls]
+    calls = CallRows(*columns)._replace(serial=numbers, time=START + numbers / 7)
+    snapshot = few._replace(calls=calls)
     export(snapshot, place(tmp_path, "parquet"), "parquet")
+    assert len(read_export(place(tmp_path, "parquet"))) == 800_000
     assert_reads_back(snapshot, place(tmp_path, "parquet"), "parquet")
+
+
+def test_json_has_a_score_that_outlived_its_evaluation(tmp_path: Path) -> None:
+    """Its labels are those that the frame has."""
+    events = [evaluation(0), *(generation(at) for at in range(1, 4))]
+    snapshot = snapshot_of(events, capacity=3)
+    export(snapshot, tmp_path / "run.json")
+    assert_reads_back(snapshot, tmp_path / "run.json", "json")
+    found = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    (score,) = found["evaluation_score_coherence"]
+    assert score["evaluator_type"] == "EmbeddingJudge"
+    assert "evaluation_time" not in found
 
 
 def test_json_is_what_afterimage_wrote_with_zones_and_all_metadata(tmp_path: Path) -> None:

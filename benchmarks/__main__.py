@@ -13,12 +13,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import call
 import cpu
+import export
+import journal
 import memory
 import report
 import scrape
 from _table import print_aims, print_table
 
-BENCHMARKS = (call, cpu, memory, report, scrape)
+BENCHMARKS = (call, cpu, memory, report, scrape, journal, export)
 PACKAGES = ("opentelemetry-sdk", "opentelemetry-exporter-prometheus", "prometheus-client")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from afterimage.monitoring import GenerationMonitor as AfterImageMonitor
@@ -97,19 +98,31 @@ class Ours:
         two_readers: Whether a second reader, as an OTLP push has it, collects too.
         no_readers: Whether nothing reads the instruments; for benchmarks of the history alone.
         capacity: Events that its history keeps.
+        with_files: Whether it has a ``log_dir``, and so a journal and a log.
+
+    Attributes:
+        folder: The ``log_dir``; with no files it stays empty.
     """
 
     def __init__(
-        self, *, two_readers: bool = False, no_readers: bool = False, capacity: int = 100_000
+        self,
+        *,
+        two_readers: bool = False,
+        no_readers: bool = False,
+        capacity: int = 100_000,
+        with_files: bool = False,
     ) -> None:
         self._closing = ExitStack()
+        made = tempfile.TemporaryDirectory(prefix="genmeter-bench-")
+        self.folder = Path(self._closing.enter_context(made))
         self._closing.enter_context(fresh_runtime())
         config = MonitorConfig(
             meter_provider=_provider([] if no_readers else _readers(two_readers)),
             provider="openai",
             history=HistoryConfig(capacity=capacity),
         )
-        self.monitor = self._closing.enter_context(GenerationMonitor(config=config))
+        log_dir = self.folder if with_files else None
+        self.monitor = self._closing.enter_context(GenerationMonitor(log_dir, config=config))
 
     def tell(self, told: Sequence[Event]) -> None:
         """Call ``track_generation`` as AfterImage's generators do."""
@@ -130,14 +143,18 @@ class AfterImage:
     Args:
         with_files: Whether its handlers write files, as they do unless the caller gives others.
         with_workers: Whether its threads run; without them the queue is only emptied.
+
+    Attributes:
+        folder: Its ``log_dir``.
     """
 
     def __init__(self, *, with_files: bool = True, with_workers: bool = True) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="genmeter-bench-")
+        self._made = tempfile.TemporaryDirectory(prefix="genmeter-bench-")
+        self.folder = Path(self._made.name)
         handlers: dict[str, Any] = {}
         if not with_files:
             handlers = {"metric_handlers": [_Nothing()], "log_handlers": [_Nothing()]}
-        self.monitor = AfterImageMonitor(self._folder.name, metrics_interval=0, **handlers)
+        self.monitor = AfterImageMonitor(self.folder, metrics_interval=0, **handlers)
         self._with_workers = with_workers
         if not with_workers:
             self.monitor.shutdown()
@@ -159,7 +176,7 @@ class AfterImage:
     def close(self) -> None:
         """Shut it down, and remove its files."""
         self.monitor.shutdown()
-        self._folder.cleanup()
+        self._made.cleanup()
 
 
 class DirectSdk:

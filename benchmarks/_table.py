@@ -13,6 +13,7 @@ __all__ = ["Aim", "Row", "at_most", "figure_of", "ours_to", "print_aims", "print
 _UNITS = {
     "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")),
     "B": ((2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")),
+    "/s": ((1e6, "M/s"), (1e3, "k/s"), (1.0, "/s")),
 }
 
 
@@ -23,7 +24,7 @@ class Row(NamedTuple):
         group: What was measured; the rows of a group stand together and are compared.
         subject: Whose figure it is; the first of a group is what the others are compared with.
         figure: What was measured, such as the least time of several runs.
-        unit: ``s`` or ``B`` (bytes).
+        unit: ``s``, ``B`` (bytes), ``/s`` or ``count``.
         ratio: How many times the first one's it is; None where that follows from the figures.
     """
 
@@ -95,6 +96,8 @@ def _ratio(row: Row, first: float) -> float:
 
 
 def _spell(figure: float, unit: str) -> str:
+    if unit == "count":
+        return f"{figure:,.0f}"
     if unit not in _UNITS:
         return f"{figure:.3g}"
     units = _UNITS[unit]

@@ -1,0 +1,200 @@
+"""How fast generations get into the journal, and what that costs the job."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import time
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from _measure import seconds, side_by_side
+from _subjects import AFTERIMAGE, OURS, AfterImage, Ours, events
+from _table import Aim, Row, at_most, figure_of, print_aims, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from _subjects import Event
+
+    Writer = Ours | AfterImage
+
+STREAM = 5_000
+STREAM_ROUNDS = 5
+BURST = 100
+BURST_ROUNDS = 40
+OPENED = 1_000
+PATIENCE = 120.0  # seconds, for the last line of a stream
+WITHOUT = f"{OURS}, without files"
+FILES = {"metrics.jsonl": {OURS: 8, AFTERIMAGE: 7}, "afterimage.log": {OURS: 1, AFTERIMAGE: 1}}
+"""Lines of a generation by file; ours has ``error_rate`` for those that succeed too."""
+JOURNAL = f"Into the journal, {STREAM:,} generations without a pause: the time for one"
+EVENTS = "The same: generations a second"
+LINES = "The same: lines a second"
+BOTH = "Into the journal and the log, the same"
+CPU = f"CPU in all for a generation with a journal and a log, bursts of {BURST}"
+LEAST = f"The caller's time for a call with a journal and a log, bursts of {BURST}: least"
+MEDIAN = "The same: median"
+OPENS = f"How often the journal is opened for {OPENED:,} generations"
+BYTES = "Bytes for each line of the journal"
+
+
+def run() -> list[Row]:
+    """Measure the journal alone, then both files, then what a caller waits."""
+    return [*_streams(), *_bursts(), *_opens()]
+
+
+def aims(rows: list[Row]) -> list[Aim]:
+    """Judge the figures."""
+    return [at_most("the journal is opened once (1)", figure_of(rows, OPENS, OURS), 1)]
+
+
+class _Tail:
+    """Counts the lines that files get.
+
+    Args:
+        folder: Where the files are.
+        lines: By file, how many lines each generation has.
+    """
+
+    def __init__(self, folder: Path, lines: dict[str, int]) -> None:
+        self._ends = {folder / name: [count, 0, 0] for name, count in lines.items()}
+        self._told = 0
+
+    def wait(self, told: int) -> None:
+        """Wait until all lines of so many further generations are in the files.
+
+        Raises:
+            RuntimeError: They are not, after a long time, or there are more.
+        """
+        self._told += told
+        deadline = time.monotonic() + PATIENCE
+        for path, end in self._ends.items():
+            each, offset, found = end
+            while found < each * self._told:
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"{path} has {found} lines of {each * self._told}")
+                time.sleep(0.001)
+                with path.open("rb") as file:
+                    file.seek(offset)
+                    data = file.read()
+                offset += len(data)
+                found += data.count(b"\n")
+            if found > each * self._told:
+                raise RuntimeError(f"{path} has {found} lines instead of {each * self._told}")
+            end[1:] = offset, found
+
+
+def _streams() -> list[Row]:
+    rows = []
+    told = events(STREAM)
+    for group, names in ((JOURNAL, ["metrics.jsonl"]), (BOTH, [*FILES])):
+        subjects: dict[str, Writer] = {OURS: Ours(with_files=True), AFTERIMAGE: AfterImage()}
+        ways: dict[str, Callable[[], float]] = {}
+        for name, subject in subjects.items():
+            if group == JOURNAL:
+                subject.monitor.log_handlers = []
+            tail = _Tail(subject.folder, {file: FILES[file][name] for file in names})
+            ways[name] = partial(_of_an_event, subject, told, tail)
+        spreads = side_by_side(ways, STREAM_ROUNDS)
+        rows += [Row(group, name, each.least, ratio=each.ratio) for name, each in spreads.items()]
+        if group == JOURNAL:
+            for title, lines in ((EVENTS, dict.fromkeys(subjects, 1)), (LINES, FILES[names[0]])):
+                rows += [
+                    Row(title, name, lines[name] / each.least, "/s")
+                    for name, each in spreads.items()
+                ]
+            rows += [Row(BYTES, name, _of_a_line(each), "B") for name, each in subjects.items()]
+        _close(subjects)
+    return rows
+
+
+def _bursts() -> list[Row]:
+    subjects: dict[str, Writer] = {
+        OURS: Ours(with_files=True),
+        WITHOUT: Ours(),
+        AFTERIMAGE: AfterImage(),
+    }
+    told = events(BURST)
+    cpu = side_by_side(
+        {name: partial(_cpu_of_an_event, each, told) for name, each in subjects.items()},
+        BURST_ROUNDS,
+    )
+    calls = side_by_side(
+        {name: partial(_of_a_call, each, told) for name, each in subjects.items()}, BURST_ROUNDS
+    )
+    _close(subjects)
+    return [
+        *(Row(CPU, name, each.least, ratio=each.ratio) for name, each in cpu.items()),
+        *(Row(LEAST, name, each.least, ratio=each.ratio) for name, each in calls.items()),
+        *(Row(MEDIAN, name, each.median, ratio=each.ratio) for name, each in calls.items()),
+    ]
+
+
+def _opens() -> list[Row]:
+    told = events(OPENED)
+    rows = []
+    for name, make in ((OURS, partial(Ours, with_files=True)), (AFTERIMAGE, AfterImage)):
+        opened: list[str] = []
+        with (
+            mock.patch.object(builtins, "open", _counted(builtins.open, opened)),
+            mock.patch.object(os, "open", _counted(os.open, opened)),
+            closing(make()) as subject,
+        ):
+            subject.tell(told)
+            subject.settle()
+        rows.append(Row(OPENS, name, len(opened), "count"))
+    return rows
+
+
+def _counted(function: Callable[..., Any], opened: list[str]) -> Callable[..., Any]:
+    def call(path: Any, *args: Any, **kwargs: Any) -> Any:
+        if str(path).endswith("metrics.jsonl"):
+            opened.append(str(path))
+        return function(path, *args, **kwargs)
+
+    return call
+
+
+def _of_an_event(subject: Writer, told: list[Event], tail: _Tail) -> float:
+    start = time.perf_counter()
+    subject.tell(told)
+    if isinstance(subject, Ours):
+        subject.settle()
+        time_taken = time.perf_counter() - start
+        tail.wait(len(told))  # they must be there already; this only checks
+    else:
+        tail.wait(len(told))
+        time_taken = time.perf_counter() - start
+    return time_taken / len(told)
+
+
+def _cpu_of_an_event(subject: Writer, told: list[Event]) -> float:
+    start = time.process_time()
+    subject.tell(told)
+    subject.settle()
+    return (time.process_time() - start) / len(told)
+
+
+def _of_a_call(subject: Writer, told: list[Event]) -> float:
+    subject.settle()
+    return seconds(lambda: subject.tell(told)) / len(told)
+
+
+def _of_a_line(subject: Writer) -> float:
+    path = subject.folder / "metrics.jsonl"
+    return path.stat().st_size / path.read_bytes().count(b"\n")
+
+
+def _close(subjects: dict[str, Writer]) -> None:
+    for subject in subjects.values():
+        subject.close()
+
+
+if __name__ == "__main__":
+    measured = run()
+    print_table(measured)
+    print_aims(aims(measured))

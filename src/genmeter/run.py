@@ -41,16 +41,18 @@ _USAGE = """\
 genmeter run [options] script.py [args ...]
        genmeter run [options] -m module [args ...]"""
 _DESCRIPTION = """\
-Run a script as `python script.py` does, with genmeter's monitor in the place of AfterImage's. The
-script is not changed and needs to import nothing. What follows its name is its own."""
+Run a script as `python script.py` does, with genmeter's monitor in the place
+of AfterImage's. The script is not changed and needs to import nothing. What
+follows its name is its own."""
 _EPILOG = """\
-The options are handed on through environment variables (in parentheses), so that every monitor of
-the job sees them; further OTEL_* and GENMETER_* variables count as usual. The address and the
-report go to standard error. The exit code is the script's own; 2 where an argument cannot be used
-or the port is taken.
+The options are handed on through environment variables (in parentheses), so
+that every monitor of the job sees them; further OTEL_* and GENMETER_* variables
+count as usual. The address and the report go to standard error. The exit code
+is the script's own; 2 where an argument cannot be used or the port is taken.
 
-The report is of this process. Children that are forked push by OTLP; children that are spawned
-start a fresh interpreter, where nothing is replaced: `opentelemetry-instrument` reaches those.
+The report is of this process. Children that are forked push by OTLP; children
+that are spawned start a fresh interpreter, where nothing is replaced:
+`opentelemetry-instrument` reaches those.
 """
 _EXPORTERS = "OTEL_METRICS_EXPORTER"
 # The frames of these stand between the interpreter and the script.
@@ -234,11 +236,15 @@ def _run_script(argv: list[str], loader: SourceFileLoader, source: bytes) -> Non
     main.__dict__.update(
         __builtins__=builtins, __cached__=None, __file__=loader.path, __loader__=loader
     )
+    if "__annotations__" in vars(sys.modules["__main__"]):  # up to Python 3.13
+        main.__annotations__ = {}
     # For good: threads and exit hooks of the script look things up there.
     sys.modules["__main__"] = main
     sys.argv = argv
     _replace_first_path(str(Path(loader.path).resolve().parent))
-    exec(loader.source_to_code(source, loader.path), main.__dict__)  # noqa: S102 - it is the job
+    # Not by the loader: its frames would stand in the traceback of a SyntaxError.
+    code = compile(source, loader.path, "exec", dont_inherit=True)
+    exec(code, main.__dict__)  # noqa: S102 - it is the job
 
 
 def _run_module(argv: list[str]) -> None:

@@ -108,7 +108,7 @@ LIKE_PYTHON = {
         "import sys\n"
         "print(sys.argv, __name__, __file__, __package__, __spec__, __doc__, sys.path[0])\n"
         "print(sys.modules['__main__'].__dict__ is globals(), __builtins__, __loader__.path)\n"
-        "print(repr(sys.stdin.read()))"
+        "print(repr(sys.stdin.read()), sorted(globals()), __annotations__)"
     ),
     "what a module sees": (
         "import sys\n"
@@ -125,7 +125,8 @@ LIKE_PYTHON = {
     "a broken pipe": "raise BrokenPipeError('mine')",
     "no exception at all": "raise BaseException('odd')",
     "a failed import": "import there_is_no_such_module",
-    "not Python": "this is not Python",
+    "not Python": "this is no Python",
+    "not Python at its end": "print(1",
     "a hook for exceptions": (
         "import sys\nsys.excepthook = lambda kind, error, trace: print(kind, error)\n1 / 0"
     ),

@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from genmeter import takeover
 from genmeter.config import MonitorConfig
-from genmeter.errors import MissingExtraError
+from genmeter.errors import ConfigError, MissingExtraError
 
 try:
     from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
@@ -24,13 +25,16 @@ if TYPE_CHECKING:
 
 __all__ = ["AfterImageInstrumentor"]
 
+_logger = logging.getLogger("genmeter")
+
 
 class AfterImageInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """Replaces AfterImage's monitor by genmeter's, on the application's MeterProvider.
 
     ``instrument(meter_provider=...)`` takes a MeterProvider; without one it is the global one.
-    Everything else is read from the ``GENMETER_*`` variables. ``uninstrument()`` puts AfterImage's
-    monitor back; see :mod:`genmeter.takeover` for what that reaches.
+    Everything else is read from the ``GENMETER_*`` variables; where one cannot be used a warning
+    names it, and the defaults hold. ``uninstrument()`` puts AfterImage's monitor back; see
+    :mod:`genmeter.takeover` for what that reaches.
     """
 
     def instrumentation_dependencies(self) -> Collection[str]:
@@ -38,8 +42,14 @@ class AfterImageInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         return ("afterimage >= 0.18.0",)
 
     def _instrument(self, **kwargs: Any) -> None:
-        provider = kwargs.get("meter_provider") or "global"
-        takeover.install(MonitorConfig.from_env(meter_provider=provider))
+        provider: Any = kwargs.get("meter_provider") or "global"
+        config = MonitorConfig(meter_provider=provider)
+        try:
+            config = MonitorConfig.from_env(meter_provider=provider)
+        except ConfigError as error:
+            # Raised, it would keep opentelemetry-instrument from loading any other instrumentation.
+            _logger.warning("no GENMETER_* variable is used, the defaults hold: %s", error)
+        takeover.install(config)
 
     def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002 - the parent's signature
         takeover.uninstall()

@@ -102,11 +102,21 @@ def test_uninstrumenting_restores_afterimages_monitor() -> None:
         assert type(old("folder")) is old
 
 
-def test_a_broken_variable_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who instruments with settings that cannot be used learns which, and nothing is replaced."""
+def test_a_broken_variable_is_told_and_costs_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error would stop every instrumentation that opentelemetry-instrument loads after it."""
     monkeypatch.setenv("GENMETER_MAX_MODELS", "few")
-    with pytest.raises(ConfigError, match="GENMETER_MAX_MODELS is 'few'"):
-        AfterImageInstrumentor().instrument(skip_dep_check=True)
+    AfterImageInstrumentor().instrument(skip_dep_check=True)
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "genmeter"]
+    assert "the defaults hold: GENMETER_MAX_MODELS is 'few'; give a whole number" in told
+    assert isinstance(monitor_class()(), GenerationMonitor)
+
+
+def test_a_provider_that_is_none_is_an_error() -> None:
+    """What the caller's own code gives is refused at once, and nothing is replaced."""
+    with pytest.raises(ConfigError, match="meter_provider"):
+        AfterImageInstrumentor().instrument(skip_dep_check=True, meter_provider="nobody's")
     assert takeover._installs == []
     assert not AfterImageInstrumentor().is_instrumented_by_opentelemetry
 

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, assert_type
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, assert_type
+
+import pandas as pd
 
 from genmeter import (
+    Alert,
     CostReport,
     EndpointConfig,
+    FileLogHandler,
+    FileMetricHandler,
     GenerationHandle,
     GenerationMonitor,
+    JournalConfig,
+    LogHandler,
+    MetricHandler,
     ModelTokenUsage,
     MonitorConfig,
     Price,
     TokenUsageReport,
     process_token_usage,
+    read_export,
 )
 from genmeter.testing import isolated_monitor
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    import pandas as pd
+    from matplotlib.figure import Figure
 
 monitor = GenerationMonitor(
     "logs",
@@ -73,6 +83,46 @@ def frame() -> pd.DataFrame:
 
 as_function: Callable[[str], int] = plain
 as_coroutine: Callable[[str], Awaitable[int]] = asynchronous
+
+
+class Handler:
+    """A handler of the job's own, which need not know of genmeter."""
+
+    def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
+        """Take a value."""
+
+    def handle_log(self, message: dict[str, Any]) -> None:
+        """Take a record."""
+
+
+def heard(alert: Alert) -> None:
+    """Take an alert."""
+    assert_type(alert.data, dict[str, Any])
+
+
+as_metric_handler: MetricHandler = Handler()
+as_log_handler: LogHandler = Handler()
+handled = GenerationMonitor(
+    metric_handlers=[FileMetricHandler("logs"), Handler()],
+    log_handlers=[FileLogHandler(Path("logs"), max_bytes=1_000_000, keep=3), Handler()],
+    alert_handlers=[heard],
+    metrics_interval=None,
+    config=MonitorConfig(log_dir="logs", journal=JournalConfig(keep=2), evaluation_events=True),
+)
+assert_type(handled.metric_handlers, list[MetricHandler])
+assert_type(handled.log_handlers, list[LogHandler])
+handled.alert_handlers = [heard]
+assert_type(handled.to_frame("generations", timedelta(hours=1)), pd.DataFrame)
+assert_type(handled.save_metrics(), Path)
+handled.export_metrics("run.csv", format="csv", window=timedelta(hours=1))
+assert_type(read_export("run.csv"), pd.DataFrame)
+
+
+def figures() -> tuple[dict[str, Figure] | None, Figure]:
+    """Give the plots."""
+    return handled.visualize_metrics(return_figures=True), handled.plot_metric("error_rate")
+
+
 with isolated_monitor() as isolated:
     assert_type(isolated.value("genmeter_tokens_total"), float)
 with GenerationMonitor() as entered:

@@ -103,9 +103,9 @@ def save(figures: Mapping[str, Figure], folder: Path) -> None:
 def _drawing() -> ModuleType:
     """Import what draws, which imports matplotlib."""
     try:
-        from genmeter.outputs.plotting import drawing
-    except ImportError as error:
-        if not (error.name or "").startswith("matplotlib"):
-            raise
+        import matplotlib.figure  # noqa: F401 - alone, so that no other failure looks like its lack
+    except ImportError:
         raise MissingExtraError("matplotlib", extra="plots", purpose="Drawing a plot") from None
+    from genmeter.outputs.plotting import drawing
+
     return drawing

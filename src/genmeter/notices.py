@@ -74,15 +74,23 @@ class Notices:
             self._teller.start()
 
     def finish(self, timeout: float) -> None:
-        """Log what is left, in the caller's thread; never raises.
+        """Log what is left; never raises.
+
+        A logging handler that blocks must not hold up a shutdown, so this is done aside too. Where
+        no thread is to be had, as at the end of the interpreter, the caller's does it.
 
         Args:
-            timeout: Seconds to wait for what another thread is just logging.
+            timeout: Seconds to wait at most.
         """
+        if threading.get_ident() in self._telling:
+            return
+        self.tell_aside()
         teller = self._teller
-        if teller is not None and teller is not threading.current_thread():
+        if teller is not None:
             with contextlib.suppress(RuntimeError):  # it was not started
                 teller.join(timeout)
+            if teller.is_alive():
+                return
         self.tell()
 
     def clear(self) -> None:

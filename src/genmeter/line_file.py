@@ -38,7 +38,7 @@ class LineFile:
     Each :meth:`append` is one write at the file's end, so that lines of several threads and
     processes never mix, and a process that is killed leaves at most its last line unfinished. Who
     opens the file next ends that line; where it was another process's that just wrote, an empty line
-    may stay, which readers skip.
+    may stay, which readers skip. Where the file was removed meanwhile, a new one begins.
 
     Args:
         path: The file; its folder is made where it is missing.
@@ -76,6 +76,8 @@ class LineFile:
                 if self._pid != pid:
                     self._close()  # the parent's
                     self._pid = pid
+                if self._fd is not None and not os.fstat(self._fd).st_nlink:
+                    self._close()  # the file was removed: a line would go nowhere
                 fd = self._open() if self._fd is None else self._fd
                 if self._max_bytes is not None and _is_over(fd, len(data), self._max_bytes):
                     fd = self._rotate(fd)

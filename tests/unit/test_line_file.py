@@ -6,6 +6,7 @@ import errno
 import fcntl
 import logging
 import os
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -266,13 +267,23 @@ def test_a_file_that_cannot_be_put_aside_grows_on(
     assert "cannot be put aside and goes on growing" in record.getMessage()
 
 
-def test_a_file_that_was_removed_is_made_again_when_it_is_full(tmp_path: Path) -> None:
+def test_a_file_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    """With its folder; lines do not go on to where nobody finds them."""
+    lines = line_file(tmp_path / "folder" / "lines")
+    lines.append(b"one\n")
+    shutil.rmtree(tmp_path / "folder")
+    lines.append(b"two\n")
+    lines.append(b"three\n")
+    assert lines.path.read_bytes() == b"two\nthree\n"
+
+
+def test_a_file_that_was_moved_is_made_again_when_it_is_full(tmp_path: Path) -> None:
     """There is nothing to put aside then."""
     lines = line_file(tmp_path / "lines", max_bytes=5)
     lines.append(b"one\n")
-    lines.path.unlink()
+    lines.path.rename(tmp_path / "moved")
     lines.append(b"two\n")
-    assert [path.name for path in tmp_path.iterdir()] == ["lines"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lines", "moved"]
     assert lines.path.read_bytes() == b"two\n"
 
 

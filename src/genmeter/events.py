@@ -58,6 +58,7 @@ class Reason(StrEnum):
     OVERFLOW = "overflow"
     INBOX_FULL = "inbox_full"
     AFTER_SHUTDOWN = "after_shutdown"
+    ECHO = "echo"
     INTERNAL = "internal"
 
 

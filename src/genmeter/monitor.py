@@ -151,6 +151,8 @@ class GenerationMonitor(Telling, Asking):
         sink.shares_expected = is_from_env
         sink.relay.metric_handlers, sink.relay.log_handlers = metric_list, log_list
         pipeline = self._runtime.require_pipeline()
+        if metric_handlers or log_handlers:
+            pipeline.run(sink.relay.begin)
         Telling.__init__(self, pipeline, sink, inline=config.drain == "inline")
         Asking.__init__(self, pipeline, sink, folder)
         self.metrics_interval = metrics_interval

@@ -12,6 +12,7 @@ from genmeter.events import Raw, Reason
 from genmeter.generation import GenerationHandle
 from genmeter.labels import UNREADABLE
 from genmeter.pipeline import WAKE
+from genmeter.recorders.relay import is_handing_out_logs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -146,6 +147,9 @@ class Telling:
     def log_info(self, message: str, **data: Any) -> None:
         """Log a message of level ``info``: to the log handlers and to ``logging``.
 
+        What one of those logs while it takes a message would come back to it without end, so that
+        is left out, and counted as ``echo``.
+
         Args:
             message: What happened.
             **data: Further data.
@@ -202,6 +206,9 @@ class Telling:
 
     def _log(self, level: str, message: str, data: dict[str, Any]) -> None:
         try:
+            if is_handing_out_logs():
+                self._pipeline.reject(Reason.ECHO, "log", message)
+                return
             context = get_current()
             is_traced = context and get_current_span(context).get_span_context().is_valid
             self._tell(Raw.LOG, level, message, data, context if is_traced else None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytest
@@ -69,7 +69,7 @@ def test_a_value_that_is_left_out_is_counted_by_its_reason_and_warned_about_once
 
 def test_every_reason_has_a_test() -> None:
     """The reasons here and those that have tests of their own below are all that there are."""
-    assert {*TELL, "overflow", "inbox_full", "after_shutdown", "internal"} == set(Reason)
+    assert {*TELL, "overflow", "inbox_full", "after_shutdown", "echo", "internal"} == set(Reason)
 
 
 def test_a_sum_past_what_exporters_take_is_left_out(
@@ -98,6 +98,36 @@ def test_what_is_told_after_shutdown_is_counted(caplog: pytest.LogCaptureFixture
         assert monitor.get_total_token_usage().total_tokens == 5
         assert rejected(monitor, Reason.AFTER_SHUTDOWN) == TWICE
         assert len(warnings(caplog)) == 1
+
+
+def test_what_a_log_handler_logs_does_not_come_back_to_it(caplog: pytest.LogCaptureFixture) -> None:
+    """A bridge from ``logging`` to the monitor, and a handler that logs, are fed once."""
+
+    class Bridge(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            monitor.log_info("bridged", text=record.getMessage())
+
+    class Echo:
+        messages: ClassVar[list[str]] = []
+
+        def handle_log(self, message: dict[str, Any]) -> None:
+            self.messages.append(message["message"])
+            monitor.log_info("echoed")
+
+    bridge = Bridge()
+    job = logging.getLogger("genmeter.job")
+    job.addHandler(bridge)
+    try:
+        with isolated_monitor(log_handlers=[Echo()]) as monitor, caplog.at_level(logging.INFO):
+            monitor.log_info("hello")
+            monitor.log_info("again")
+            monitor.flush()
+            monitor.flush()
+            assert Echo.messages == ["hello", "again"]
+            assert rejected(monitor, Reason.ECHO) == TWICE + TWICE
+    finally:
+        job.removeHandler(bridge)
+    assert len(warnings(caplog)) == 1
 
 
 def test_an_event_past_the_inbox_is_counted(

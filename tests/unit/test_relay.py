@@ -411,7 +411,7 @@ def test_a_handler_that_raises_is_counted_each_time_and_told_once(
     assert rig.tallies.handler_errors == {("Handler", "raised"): 20}
     (told,) = rig.told
     assert told == (
-        f"Handler.handle_metric failed: {error}; further failures are only counted, in "
+        f"Handler.handle_metric failed: {str(error) or 'KeyboardInterrupt'}; further failures are only counted, in "
         "genmeter_monitor_handler_errors_total"
     )
     (notice,) = rig.notices._waiting
@@ -459,6 +459,17 @@ def test_a_handler_that_blocks_harms_neither_others_nor_the_end(rig: Rig, handle
     handler.gate.set()
     assert eventually(lambda: not feed_threads())
     assert handler.durations == [0]
+
+
+def test_handlers_of_the_jobs_own_have_their_thread_before_an_event(
+    rig: Rig, handler: Handler, tmp_path: Path
+) -> None:
+    """An interpreter that ends starts none, and one that blocks would hold up the main thread."""
+    rig.relay.metric_handlers = [handler, FileMetricHandler(tmp_path)]
+    rig.relay.log_handlers = [handler, FileLogHandler(tmp_path)]
+    rig.relay.begin()
+    rig.relay.begin()
+    assert [each.name for each in feed_threads()] == ["genmeter-Handler", "genmeter-Handler"]
 
 
 def test_a_full_queue_is_counted_and_told_once(
@@ -541,6 +552,25 @@ def test_a_tap_gets_the_events_that_it_wants_as_they_are() -> None:
     rig.end()
     assert rig.tallies.handler_errors == {("a-tap", "raised"): 1}
     assert rig.told[0].startswith("a-tap failed: the tap's own")
+
+
+def test_only_those_who_take_logs_are_in_the_midst_of_them(rig: Rig) -> None:
+    """What they log meanwhile would come back to them; what a metric handler logs would not."""
+    seen: list[tuple[str, bool]] = []
+
+    class Asks:
+        def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
+            seen.append((metric_name, module.is_handing_out_logs()))
+
+        def handle_log(self, message: dict[str, Any]) -> None:
+            seen.append((message["message"], module.is_handing_out_logs()))
+            raise ValueError("the mark must go all the same")
+
+    rig.relay.metric_handlers = rig.relay.log_handlers = [Asks()]
+    rig.tell(Metric(WHEN, "custom", 1.0, {}), Log(WHEN, "info", "hello", {}, None))
+    rig.settle()
+    assert sorted(seen) == [("custom", False), ("hello", True)]
+    assert not module.is_handing_out_logs()
 
 
 def test_a_reset_relay_begins_anew_with_the_same_handlers(rig: Rig, handler: Handler) -> None:

@@ -156,7 +156,10 @@ class _Receiver:
             logging.WARNING,
             _TEXTS[loss],
             self._name,
-            {Loss.RAISED: safe_text(error, 1_000), Loss.QUEUE_FULL: _CAPACITY}.get(loss, count),
+            {
+                Loss.RAISED: safe_text(error, 1_000) or type(error).__name__,
+                Loss.QUEUE_FULL: _CAPACITY,
+            }.get(loss, count),
             cat.HANDLER_ERRORS.prometheus,
             error=error,
         )

@@ -116,8 +116,7 @@ class Feed(Generic[_T]):
             return
         self._queue.append(item)
         self._accepted += 1
-        if not self._is_running and not self._is_closing:
-            self._start()
+        self.start()
         self._ring()
 
     def close(self) -> None:
@@ -133,8 +132,9 @@ class Feed(Generic[_T]):
         """Whether all that was put was delivered."""
         return self._done >= self._accepted
 
-    def _start(self) -> None:
-        if time.monotonic() < self._retry_at:
+    def start(self) -> None:
+        """Start the thread, unless it runs; the first :meth:`put` does so at the latest."""
+        if self._is_running or self._is_closing or time.monotonic() < self._retry_at:
             return
         self._thread = _FeedThread(target=self._loop, name=self._name, daemon=True)
         self._is_running = True

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
+from genmeter.events import Log
 from genmeter.handlers import FileLogHandler, FileMetricHandler
 from genmeter.labels import label_text, safe_text
 from genmeter.recorders.feed import CAPACITY, Feed, Loss
@@ -18,10 +20,16 @@ if TYPE_CHECKING:
     from genmeter.recorders.handler_rows import HandlerKind
     from genmeter.tallies import Tallies
 
-__all__ = ["Relay", "Tap"]
+__all__ = ["Relay", "Tap", "is_handing_out_logs"]
 
 _OUR_OWN = (FileMetricHandler, FileLogHandler)
 _METRIC = "genmeter_monitor_handler_errors_total"
+_hands = threading.local()
+
+
+def is_handing_out_logs() -> bool:
+    """Tell whether this thread is just in someone who takes log messages."""
+    return getattr(_hands, "hold_logs", False)
 
 
 class Tap(Protocol):
@@ -60,7 +68,17 @@ class Relay:
         self._metrics = _Group(METRICS, tallies, notices)
         self._logs = _Group(LOGS, tallies, notices)
         self._taps = [
-            (tap.wants, _Receiver(tap.name, tap.name, tap.take, tallies, notices)) for tap in taps
+            (
+                tap.wants,
+                _Receiver(
+                    tap.name,
+                    tap.name,
+                    _marked(tap.take) if Log in tap.wants else tap.take,
+                    tallies,
+                    notices,
+                ),
+            )
+            for tap in taps
         ]
 
     def record(self, event: Event) -> None:
@@ -73,6 +91,15 @@ class Relay:
         for wants, receiver in self._taps:
             if kind in wants:
                 receiver.feed.put(event)
+
+    def begin(self) -> None:
+        """Start the threads of the job's own handlers before there is an event.
+
+        From Python 3.12 on the end of the interpreter starts no thread, so that one which blocks
+        would be called by, and hold up, the main thread. The drain's lock guards this too.
+        """
+        self._metrics.begin(self.metric_handlers)
+        self._logs.begin(self.log_handlers)
 
     def flush(self) -> None:
         """Let go of handlers that are gone from their list and have taken all that was theirs."""
@@ -147,7 +174,7 @@ class _Receiver:
         self._shown = shown
         self._tallies = tallies
         self._notices = notices
-        self._is_ours = is_ours
+        self.is_ours = is_ours
         self._told: set[Loss] = set()
         self.feed: Feed[Event] = Feed(
             deliver,
@@ -168,9 +195,12 @@ class _Receiver:
             logging.WARNING,
             _TEXTS[loss],
             self._shown,
-            {Loss.RAISED: safe_text(error, 1_000), Loss.QUEUE_FULL: CAPACITY}.get(loss, count),
+            {
+                Loss.RAISED: safe_text(error, 1_000) or type(error).__name__,
+                Loss.QUEUE_FULL: CAPACITY,
+            }.get(loss, count),
             _METRIC,
-            error=None if self._is_ours else error,
+            error=None if self.is_ours else error,
         )
 
     def finish(self, deadline: float) -> None:
@@ -188,6 +218,18 @@ _TEXTS = {
     Loss.UNFINISHED: "%s had not taken %d events when the time for shutdown was over; %s counts "
     "them; raise shutdown_timeout, or make the handler faster",
 }
+
+
+def _marked(deliver: Callable[[Sequence[Event]], object]) -> Callable[[Sequence[Event]], None]:
+    def hand_out(events: Sequence[Event]) -> None:
+        before = is_handing_out_logs()
+        _hands.hold_logs = True
+        try:
+            deliver(events)
+        finally:
+            _hands.hold_logs = before
+
+    return hand_out
 
 
 class _Group:
@@ -216,6 +258,13 @@ class _Group:
         self._look(handlers)
         for receiver in self._present:
             receiver.feed.put(event)
+
+    def begin(self, handlers: Any) -> None:
+        """Start the threads of handlers that are not our own."""
+        self._look(handlers)
+        for receiver in self._present:
+            if not receiver.is_ours:
+                receiver.feed.start()
 
     def tidy(self, handlers: Any) -> None:
         """Let go of who is gone from the list and has nothing left to take."""
@@ -260,6 +309,8 @@ class _Group:
         takes_many = kind.takes_many(handler)
         is_ours = issubclass(type(handler), _OUR_OWN)
         deliver = kind.many_to(handler) if takes_many else kind.each_to(handler)
+        if Log in kind.events:
+            deliver = _marked(deliver)
         # type's own, since a metaclass may have another that raises.
         name = label_text(type.__dict__["__name__"].__get__(type(handler))) or "unknown"
         return _Receiver(

@@ -124,6 +124,13 @@ def test_a_source_that_is_not_there_is_an_error(tmp_path: Path, capsys: Capsys, 
     assert str(tmp_path / name) in err
 
 
+def test_an_empty_source_is_an_error(capsys: Capsys) -> None:
+    """A variable that a shell does not know is not the current folder."""
+    code, out, err = report(capsys, "")
+    assert (code, out) == (2, "")
+    assert "source='' is empty" in err
+
+
 def test_help_documents_every_field(capsys: Capsys) -> None:
     """Who asks for help learns what the columns mean, in 80 columns."""
     with pytest.raises(SystemExit):
@@ -282,7 +289,7 @@ def test_an_output_that_cannot_be_written_is_an_error(
     link.symlink_to("/dev/null")
     targets = {tmp_path: "is no regular file", link: "is no regular file"}
     targets[source / "report.csv"] = "cannot be written: "
-    for target, told in targets.items():
+    for target, told in [*targets.items(), ("", "is no regular file")]:
         code, out, err = report(capsys, source, "--output", target)
         assert (code, out) == (2, "")
         assert f"output={str(target)!r} {told}" in err

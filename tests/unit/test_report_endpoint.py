@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
 
 from _report import as_json, report, tell_a_job
 from genmeter import catalogue as cat
@@ -21,6 +22,7 @@ from genmeter.testing import IsolatedMonitor, isolated_monitor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 Capsys = pytest.CaptureFixture[str]
 
@@ -182,6 +184,26 @@ def test_an_endpoint_that_does_not_answer_is_an_error(capsys: Capsys) -> None:
     assert "secret" not in err
 
 
+def test_an_endpoint_with_tls_is_read_or_told_what_it_takes(
+    capsys: Capsys, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Who leaves out the scheme or the certificate learns which of them."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    issued = tmp_path / "issued.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(issued)
+    with isolated_monitor() as monitor, serving(monitor, certfile=str(issued)) as server:
+        monitor.track_generation(1.0, True, model_name="a")
+        code, _, err = report(capsys, f"127.0.0.1:{server.port}")
+        assert code == 2
+        assert "does it take https://?" in err
+        code, _, err = report(capsys, server.url)
+        assert code == 2
+        assert "in the variable SSL_CERT_FILE" in err
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+        assert as_json(capsys, server.url)["total"]["calls"] == 1
+
+
 @pytest.mark.parametrize(
     ("body", "told"),
     [
@@ -201,7 +223,14 @@ def test_a_page_of_something_else_is_an_error(capsys: Capsys, body: bytes, told:
 
 
 @pytest.mark.parametrize(
-    "address", ["http://", "http://user:secret@[::1", "http://127.0.0.1:99999", "http://a b:80"]
+    "address",
+    [
+        "http://",
+        "http://user:/secret@127.0.0.1:9464",
+        "http://user:secret@[::1",
+        "http://127.0.0.1:99999",
+        "http://a b:80",
+    ],
 )
 def test_an_address_that_is_none_is_an_error(capsys: Capsys, address: str) -> None:
     """What is no address is answered with an example of one."""

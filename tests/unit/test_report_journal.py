@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import sys
 from contextlib import nullcontext
@@ -287,6 +288,45 @@ def test_a_file_of_something_else_is_an_error(tmp_path: Path, capsys: Capsys) ->
     assert (code, out) == (2, "")
     assert str(path) in err
     assert "give a metrics.jsonl" in err
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "saved.txt"])
+def test_a_byte_order_mark_and_carriage_returns_cost_no_line(
+    tmp_path: Path, capsys: Capsys, name: str
+) -> None:
+    """A journal that an editor has saved anew counts as before."""
+    path = write(tmp_path / name, rows_of(0))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    found = as_json(capsys, path)
+    assert (found["total"]["duration_mean_seconds"], found["total"]["total_tokens"]) == (1.5, 110)
+    assert found["skipped"] == 0
+
+
+@pytest.mark.parametrize(
+    "stamp",
+    ["0001-01-01T00:00:00+12:00", "1969-12-31T00:00:00+00:00", "9999-12-31T23:59:59-12:00"],
+)
+def test_a_time_that_no_event_has_costs_its_lines_only(
+    tmp_path: Path, capsys: Capsys, stamp: str
+) -> None:
+    """What no time zone can show is told as a line that cannot be used, with and without window."""
+    odd = [{**row, "timestamp": stamp} for row in rows_of(0)[:1]]
+    path = write(tmp_path / "metrics.jsonl", rows_of(0) + odd)
+    for window in ((), ("--window", "1h")):
+        code, out, _ = report(capsys, path, *window)
+        assert code == 0
+        assert "1 line could not be used" in out
+        assert as_json(capsys, path, *window)["total"]["calls"] == 1
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl.gz", "metrics.jsonl", "metrics.json"])
+def test_a_compressed_file_is_told_as_such(tmp_path: Path, capsys: Capsys, name: str) -> None:
+    """Who packed a journal learns that this is what is wrong with it."""
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(b'{"metric": "success_rate"}\n'))
+    code, out, err = report(capsys, path)
+    assert (code, out) == (2, "")
+    assert f"source={str(path)!r} is compressed; unpack it" in err
 
 
 def test_a_folder_without_a_journal_names_those_below(tmp_path: Path, capsys: Capsys) -> None:

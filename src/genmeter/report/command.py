@@ -32,7 +32,8 @@ SOURCE is one of
   an export     the .json, .csv, .xlsx or .parquet file that export_metrics was
                 told to write, or save_metrics wrote; of AfterImage the .json
   an endpoint   of a running job: http://127.0.0.1:9464/metrics or HOST:PORT,
-                with http://user:password@host:9464 where it asks for a login
+                with http://user:password@host:9464 where it asks for a login;
+                https:// where it has TLS, SSL_CERT_FILE names what to trust
 
 --window counts back from the newest event in the source, not from now. An
 endpoint has totals since the job began, so it takes no window, and its p50 and
@@ -101,12 +102,13 @@ def run(args: argparse.Namespace) -> int:
     """
     prices = PriceTable.coerce(args.prices)
     report = make_report(read_source(args.source, args.window), args.by, prices, args.window)
-    text = f"{_render(report, args.format, None if args.output else _terminal_width())}\n"
-    if args.output:
+    is_printed = args.output is None
+    text = f"{_render(report, args.format, _terminal_width() if is_printed else None)}\n"
+    if not is_printed:
         _write(args.output, text)
     else:
         _print(text)
-    if args.format != "table" or args.output:
+    if args.format != "table" or not is_printed:
         told = [*report.notes]
         if report.unpriced:
             told.append(f"Without a price, so not in the cost: {', '.join(report.unpriced)}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import re
+import ssl
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ __all__ = ["read_endpoint", "read_page"]
 _TIMEOUT_SECONDS = 10.0
 _MOST_BYTES = 2**28
 _NO_PROVIDER = "_OTHER"
-_LOGIN = re.compile(r"//[^/]*@")
+_LOGIN = re.compile(r"//.*@")  # of a password with a slash in it, too
 _FAILURE = "failure"
 _OUTCOME = cat.OUTCOME.prometheus
 _OVERFLOW = label_name("otel.metric.overflow")
@@ -69,8 +70,7 @@ def read_endpoint(url: str) -> Ledger:
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise ConfigError(
-            f"source={shown!r} does not answer: {reason}; does the job still run, and is it its "
-            "address?"
+            f"source={shown!r} does not answer: {reason}; {_remedy(reason)}"
         ) from error
     except ConfigError as error:
         raise ConfigError(f"source={shown!r} {error}") from error
@@ -81,6 +81,14 @@ def read_endpoint(url: str) -> Ledger:
         ) from error
 
 
+def _remedy(reason: object) -> str:
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return "name the PEM file of a certificate to trust in the variable SSL_CERT_FILE"
+    if isinstance(reason, ConnectionResetError):  # what an endpoint with TLS does to plain HTTP
+        return "does it take https://?"
+    return "does the job still run, and is it its address?"
+
+
 def _address(url: str) -> tuple[SplitResult, str]:
     """Give the parts of an address, and how to show it: without its password."""
     full = url if "://" in url else f"http://{url}"
@@ -88,6 +96,7 @@ def _address(url: str) -> tuple[SplitResult, str]:
     try:
         parts = urlsplit(full)
         is_usable = bool(parts.hostname) and parts.port != 0 and " " not in parts.netloc
+        is_usable = is_usable and "@" not in parts.path  # of a password with a bare slash
     except ValueError:  # such as a port past 65535
         is_usable = False
     if not is_usable:

@@ -7,7 +7,7 @@ import math
 import os
 import re
 from contextlib import ExitStack
-from datetime import datetime
+from datetime import UTC, datetime
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -27,6 +27,8 @@ _NAME = "metrics.jsonl"
 _ROTATED = re.compile(r"metrics\.(\d{1,9})\.jsonl")
 _CHUNK = 2**20  # characters that are parsed between two looks at the progress
 _OVERLAP = 2**16  # longer than any line that counts
+_EARLIEST = 0.0  # Unix time
+_LATEST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # the last that every time zone can show
 _UNUSABLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 _decode = json.JSONDecoder().raw_decode
 
@@ -114,6 +116,8 @@ class _Lines:
             # AfterImage tells local time without its offset; ours has one.
             self._is_old = time.tzinfo is None
             self._when = time.timestamp()
+            if not _EARLIEST < self._when < _LATEST:
+                raise ValueError("a time that no event has")
             self._stamp = stamp
         return name, value, row, self._when, self._is_old
 
@@ -148,7 +152,8 @@ class _Journal:
 
     def _read_file(self, file: BinaryIO, name: str, advance: Callable[[int], None]) -> None:
         number, before = 0, 0
-        with TextIOWrapper(file, encoding="utf-8", errors="replace", newline="\n") as text:
+        # An editor may have put a byte order mark at the beginning.
+        with TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="\n") as text:
             while lines := text.readlines(_CHUNK):
                 self._read_lines(lines, number, name)
                 number += len(lines)

@@ -22,7 +22,8 @@ __all__ = ["read_source"]
 
 _ADDRESS = re.compile(r"(?:[^/@]*@)?(?:\[[0-9a-fA-F:.]+\]|[\w.-]+):\d{1,5}(?:/\S*)?")
 _HAS_SCHEME = re.compile(r"https?://", re.IGNORECASE)
-_JOURNAL_LINE = re.compile(rb'\s*\{\s*"metric"')
+_JOURNAL_LINE = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{\s*"metric"')
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 _JOURNAL_SUFFIX = ".jsonl"
 
 
@@ -38,6 +39,8 @@ def read_source(source: str, window: timedelta | None = None) -> Ledger:
         ExportError: An export cannot be read.
         MissingExtraError: The export's format needs a package that is not installed.
     """
+    if not source:
+        raise ConfigError("source='' is empty; give a journal, an export or an address")
     path = Path(source)
     if _HAS_SCHEME.match(source) or (_ADDRESS.fullmatch(source) and not os.path.lexists(path)):
         if window is not None:
@@ -65,7 +68,14 @@ def _journal_at(path: Path) -> list[Path] | None:
     if path.is_dir():
         return _files_of(path)
     if path.is_file():
-        return [path] if _is_journal(path) else None
+        with path.open("rb") as file:
+            beginning = file.read(64)
+        if beginning.startswith(_COMPRESSED):
+            raise ConfigError(
+                f"source={str(path)!r} is compressed; unpack it and give what it holds"
+            )
+        is_journal = path.suffix == _JOURNAL_SUFFIX or _JOURNAL_LINE.match(beginning)
+        return [path] if is_journal else None
     if manifest_path(path).is_file():  # of CSV, which need have no file of the name that was given
         return None
     raise ConfigError(
@@ -84,10 +94,3 @@ def _files_of(folder: Path) -> list[Path]:
         f"source={str(folder)!r} is a folder without a metrics.jsonl; {hint}"
         + (f", such as {str(below[-1].parent)!r}" if below else ", or the path of an export")
     )
-
-
-def _is_journal(path: Path) -> bool:
-    if path.suffix == _JOURNAL_SUFFIX:
-        return True
-    with path.open("rb") as file:
-        return _JOURNAL_LINE.match(file.read(64)) is not None

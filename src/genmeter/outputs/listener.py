@@ -98,6 +98,9 @@ class Listener:
 
     Attributes:
         port: The TCP port that `bound` listens on.
+
+    Raises:
+        EndpointError: No thread can be started.
     """
 
     def __init__(
@@ -120,14 +123,17 @@ class Listener:
         self._thread = threading.Thread(
             target=self._accept_all, name="genmeter-endpoint", daemon=True
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # the interpreter ends, or the system's limit is reached
+            self._close_sockets()
+            raise EndpointError(f"the scrape endpoint cannot have a thread: {error}") from error
 
     def close(self) -> None:
         """Accept no more; connections that are open are served to their end."""
         self._awaken.send(b"\0")
         self._thread.join()
-        for one in (self._bound, self._wake, self._awaken):
-            one.close()
+        self._close_sockets()
 
     def close_inherited(self) -> None:
         """In a forked child, close every socket, without a lock and without waiting."""
@@ -136,6 +142,10 @@ class Listener:
             # Not close(), which waits for files that the parent's threads made of a socket.
             with suppress(OSError):
                 os.close(one.detach())
+
+    def _close_sockets(self) -> None:
+        for one in (self._bound, self._wake, self._awaken):
+            one.close()
 
     def _accept_all(self) -> None:
         # Not epoll, whose state a forked child would share.

@@ -109,7 +109,7 @@ class ScrapeServer:
         """Listen, and serve on a daemon thread; does nothing where it serves already.
 
         Raises:
-            EndpointError: The address cannot be listened on.
+            EndpointError: The address cannot be listened on, or no thread can be started.
         """
         if self._listener is not None:
             return

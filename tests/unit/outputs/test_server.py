@@ -369,6 +369,21 @@ def test_a_taken_port_is_an_error_with_a_remedy() -> None:
         assert ask(first)[0] == 200
 
 
+def test_an_endpoint_without_a_thread_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interpreter that ends starts none; the port is free again at once."""
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    bound = listener.bind("127.0.0.1", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr("genmeter.outputs.server.bind", lambda *args: bound)
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(EndpointError, match="cannot have a thread: can't create"):
+            ScrapeServer(render, port=0).start()
+    assert bound.fileno() == -1
+
+
 @pytest.mark.parametrize("host", ["x" * 64, "203.0.113.1"])
 def test_an_address_that_is_not_here_is_an_error(host: str) -> None:
     """A host that is not this machine's is named, with what to do."""

@@ -438,6 +438,20 @@ def test_a_handler_without_the_method_is_a_failure(rig: Rig) -> None:
     assert len(rig.told) == 3
 
 
+def test_a_coroutine_is_a_failure(rig: Rig) -> None:
+    """Nobody would await it, so it must not pass for a handler that took the event."""
+
+    class Later:
+        async def handle_log(self, message: dict[str, Any]) -> None:
+            """Take a record."""
+
+    rig.relay.log_handlers = [Later()]
+    rig.tell(generation(1))
+    rig.settle()
+    assert rig.tallies.handler_errors == {("Later", "raised"): 1}
+    assert "which nobody would await" in rig.told[0]
+
+
 def test_a_handler_that_blocks_harms_neither_others_nor_the_end(rig: Rig, handler: Handler) -> None:
     """The others get everything; the end names who was busy, and counts what it did not get."""
     handler.gate.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from genmeter.events import Evaluation, Generation, Log, Metric
@@ -68,13 +69,19 @@ class HandlerKind(NamedTuple):
             for event in events:
                 for row in self.rows(event):
                     try:
-                        self.call(handler, row)
+                        _check_done(self.call(handler, row))
                     except BaseException as error:
                         failure = error if failure is None else failure
             if failure is not None:
                 raise failure
 
         return deliver
+
+
+def _check_done(result: object) -> None:
+    if iscoroutine(result):
+        result.close()
+        raise TypeError("the method is a coroutine, which nobody would await; give a plain one")
 
 
 def _metric_rows(event: Generation | Evaluation | Metric) -> list[tuple[Any, ...]]:

@@ -49,7 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: After ``--help``, ``--version`` and arguments that cannot be used.
     """
-    args = _parser().parse_args(argv)
+    parser, parsers = _parsers()
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        # parse_args() would show the usage that has no options.
+        parsers[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
     command = _COMMANDS[args.command]
     try:
         return command.run(args)
@@ -62,16 +66,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _BROKEN_PIPE
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Give the parser, and that of each command."""
     parser = argparse.ArgumentParser(
         prog="genmeter", description="The instrument panel for LLM generation jobs."
     )
     parser.add_argument("--version", action="version", version=f"genmeter {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, command in _COMMANDS.items():
-        command.add_arguments(
-            commands.add_parser(
-                name, help=command.HELP, description=f"{command.HELP}.".capitalize()
-            )
+    parsers = {
+        name: commands.add_parser(
+            name, help=command.HELP, description=f"{command.HELP}.".capitalize()
         )
-    return parser
+        for name, command in _COMMANDS.items()
+    }
+    for name, command in _COMMANDS.items():
+        command.add_arguments(parsers[name])
+    return parser, parsers

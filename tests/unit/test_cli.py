@@ -55,6 +55,27 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out == f"genmeter {__version__}\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "usage"),
+    [
+        (("run", "--quite", "job.py"), "[options] script.py"),
+        (("report", "logs", "more"), "[--window TIME]"),
+        (("demo", "--fast"), "[--duration "),
+    ],
+)
+def test_what_a_command_does_not_know_is_answered_with_its_own_usage(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], usage: str
+) -> None:
+    """Who mistypes an option is shown those of the command, not the list of commands."""
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    assert end.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"usage: genmeter {arguments[0]} ")
+    assert f"genmeter {arguments[0]}: error: unrecognized arguments: " in err
+    assert usage in err
+
+
 def test_help_lists_every_command_and_every_argument(capsys: pytest.CaptureFixture[str]) -> None:
     """Who asks for help sees what there is, with the defaults."""
     with pytest.raises(SystemExit):

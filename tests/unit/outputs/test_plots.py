@@ -346,6 +346,40 @@ def test_the_time_axis_is_local_time(monkeypatch: pytest.MonkeyPatch) -> None:
         time.tzset()
 
 
+@pytest.mark.parametrize("values", [(1e300, -1e300), (1e300, 1.0), (1e6, 1e6 + 1e-6), (1e-300,)])
+@pytest.mark.parametrize("moment", [datetime.min, datetime.max, datetime(2026, 3, 9)])  # noqa: DTZ001, DTZ901
+def test_extremes_are_drawn(
+    values: tuple[float, ...], moment: datetime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No value and no time that a history can hold fails a picture, in any zone."""
+    monkeypatch.setenv("TZ", "Pacific/Kiritimati" if moment == datetime.max else "America/New_York")  # noqa: DTZ901
+    time.tzset()
+    first = moment.replace(tzinfo=UTC).timestamp()
+    samples = Samples(np.array([first, START, START][-len(values) :]), np.array(values), None)
+    samples.time[0] = first
+    try:
+        for name in ("generation_time", "mine"):
+            figure = plots.draw_metric(name, samples, rolling_window=5, figsize=(6, 3))
+            plots.save({name: figure}, tmp_path)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_months_are_cut_into_days(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a history reaches, there are sixty slices at most."""
+    now = START
+    monkeypatch.setattr(clock, "now", lambda: now)
+    with isolated_monitor() as monitor:
+        for number in range(200):
+            now = START + 86_400.0 * number
+            monitor.track_generation(1.0, True, model_name=f"m{number % 2}", prompt_token_count=10)
+        (axes,) = figures_of(monitor)["tokens_over_time_by_model"].axes
+    assert axes.get_ylabel() == "tokens per 4 days"
+    assert sum(bar.get_height() for bars in axes.containers for bar in bars) == 2_000
+
+
 def test_a_hundred_thousand_calls_are_thinned(tmp_path: Path) -> None:
     """Pictures of a full history have lines of a thousand points, and files of modest size."""
     chance = np.random.default_rng(1)

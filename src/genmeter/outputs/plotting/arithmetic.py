@@ -33,6 +33,7 @@ _LEAST_WINDOW = 10  # what the old monitor's rolling means spanned
 _WINDOWS = 50  # of which many samples are about as long
 _MOST_POINTS = 1_000  # of a line; more cannot be told apart on a screen
 _DECADES_FOR_LOG = 1.5
+_MOST_DECADES = 15.0  # more is nothing that took place
 _LEAST_BINS, _MOST_BINS = 10, 60
 
 
@@ -90,14 +91,14 @@ def extremes(value: Floats) -> Positions:
 def for_axis(value: Floats) -> tuple[Floats, bool]:
     """Decide whether an axis is to be logarithmic, and give the values for it.
 
-    It is where no value is negative and they span one and a half decades; what is less than a
-    thousandth is then shown as that.
+    It is where no value is negative and they span from one and a half to fifteen decades; what is
+    less than a thousandth is then shown as that.
     """
     low, high = float(value.min()), float(value.max())
     if low < 0 or high <= 0:
         return value, False
     decades = math.log10(max(high, LEAST_POSITIVE) / max(low, LEAST_POSITIVE))
-    if decades < _DECADES_FOR_LOG:
+    if not _DECADES_FOR_LOG <= decades <= _MOST_DECADES:
         return value, False
     return np.maximum(value, LEAST_POSITIVE), True
 

@@ -71,6 +71,8 @@ _FULL_WIDTH = 12.0  # inches at which text has its full size
 _LEAST_SCALE = 0.6
 _SIZE, _HEADING_SIZE = 10.5, 14.0  # points
 _PAD_DAYS = 30 / 86_400  # what is shown before and after a lone moment
+# Zones and axes fail where years end; a caller's time stamp beyond these is no time of a job.
+_EARLIEST, _LATEST = np.datetime64("1900", "us"), np.datetime64("2200", "us")
 # For ticks of years, months, days, hours, minutes and seconds: how each is told, how it is where the
 # next larger unit begins, and what is told once beside the axis.
 _TICKS = ["%Y", "%b", "%b %d", "%H:%M", "%H:%M", "%H:%M:%S.%f"]
@@ -198,8 +200,8 @@ class Picture:
         )
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(formatter)
-        newest = times.max().astype("M8[us]").item().replace(tzinfo=UTC).astimezone(zone)
-        offset = newest.strftime("%z")
+        newest = _tellable(times).max().item().replace(tzinfo=UTC)
+        offset = newest.astimezone(zone).strftime("%z")
         self.label(axes.xaxis, f"local time (UTC{offset[:3]}:{offset[3:5]})")
 
     def join_time(self) -> None:
@@ -341,4 +343,10 @@ class _Decimals:
 
 def days(times: Times) -> npt.NDArray[np.float64]:
     """Turn times into the numbers that matplotlib's axes have for them."""
-    return np.asarray(dates.date2num(times), dtype=np.float64)  # type: ignore[no-untyped-call]
+    moments = dates.date2num(_tellable(times))  # type: ignore[no-untyped-call]
+    return np.asarray(moments, dtype=np.float64)
+
+
+def _tellable(times: Times) -> Times:
+    tellable: Times = np.clip(times.astype("M8[us]"), _EARLIEST, _LATEST)
+    return tellable

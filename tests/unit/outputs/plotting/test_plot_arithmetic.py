@@ -64,9 +64,9 @@ def test_values_over_decades_ask_for_a_logarithmic_axis() -> None:
     assert value.tolist() == [0.001, 0.01, 30.0]
 
 
-@pytest.mark.parametrize("values", [[1.0, 2.0], [0.0, 0.0], [-1.0, 1_000.0], [5.0]])
+@pytest.mark.parametrize("values", [[1.0, 2.0], [0.0, 0.0], [-1.0, 1e3], [5.0], [1.0, 1e300]])
 def test_other_values_have_a_linear_axis(values: list[float]) -> None:
-    """Negative values, zeros only, and values of one size are left as they are."""
+    """Negative values, zeros only, values of one size and absurd ones are left as they are."""
     value, is_log = for_axis(np.array(values))
     assert not is_log
     assert value.tolist() == values

@@ -223,7 +223,7 @@ def _open(args: argparse.Namespace, config: MonitorConfig) -> GenerationMonitor 
         )
     except EndpointError as error:
         raise EndpointError(
-            f"{error}\nchoose a port with --port, such as: genmeter run --port 0 script.py"
+            f"{error}\n--port and --host name another place: genmeter run --port 0 script.py"
         ) from error
 
 

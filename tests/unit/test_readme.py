@@ -95,7 +95,7 @@ def test_the_commands_in_console_blocks_can_be_given() -> None:
     commands = re.findall(r"^\$ genmeter (.*)$", "".join(shown), re.MULTILINE)
     assert commands
     for command in commands:
-        cli._parser().parse_args(shlex.split(command))
+        cli._parsers()[0].parse_args(shlex.split(command))
 
 
 def test_the_otlp_block_pushes(tmp_path: Path) -> None:

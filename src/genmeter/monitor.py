@@ -191,6 +191,7 @@ class GenerationMonitor(Telling, Asking):
     @metric_handlers.setter
     def metric_handlers(self, handlers: list[MetricHandler]) -> None:
         self._sink.relay.metric_handlers = handlers
+        self._pipeline.run(self._sink.relay.begin)
 
     @property
     def log_handlers(self) -> list[LogHandler]:
@@ -200,6 +201,7 @@ class GenerationMonitor(Telling, Asking):
     @log_handlers.setter
     def log_handlers(self, handlers: list[LogHandler]) -> None:
         self._sink.relay.log_handlers = handlers
+        self._pipeline.run(self._sink.relay.begin)
 
     @property
     def alert_handlers(self) -> list[Callable[[Alert], object]]:

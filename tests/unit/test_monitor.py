@@ -589,6 +589,29 @@ def test_an_object_that_is_no_handler_is_named(name: str) -> None:
         GenerationMonitor(**{name: [print]})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["metric_handlers", "log_handlers"])
+def test_handlers_have_their_thread_from_the_start(name: str) -> None:
+    """At the end of the interpreter none can be started, and one that blocks would hold it up."""
+
+    class Given:
+        def handle_metric(self, **row: Any) -> None:
+            """Take a value."""
+
+        def handle_log(self, message: dict[str, Any]) -> None:
+            """Take a record."""
+
+    class Later(Given):
+        """One that comes when the monitor is there."""
+
+    def running() -> set[str]:
+        return {thread.name for thread in threading.enumerate()}
+
+    with isolated_monitor(**{name: [Given()]}) as monitor:
+        assert "genmeter-Given" in running()
+        setattr(monitor, name, [Later()])
+        assert "genmeter-Later" in running()
+
+
 def test_handlers_are_called_and_flush_waits_for_them(tmp_path: Path) -> None:
     """After flush() every handler has had all that was told before, and the files have it."""
     told: list[str] = []

@@ -496,7 +496,7 @@ def test_afterimages_monitor_is_replaced(
     )
     assert cli.main([*QUIET, "job.py"]) == 0
     for name in ("afterimage", "afterimage.monitoring"):
-        monkeypatch.delitem(sys.modules, name)
+        del sys.modules[name]  # for good: monkeypatch would put it back
     assert GenerationMonitor.__module__ in capsys.readouterr().out
 
 

@@ -23,8 +23,8 @@ from genmeter.errors import (
 from genmeter.generation import GenerationHandle
 from genmeter.handlers import FileLogHandler, FileMetricHandler, LogHandler, MetricHandler
 from genmeter.monitor import GenerationMonitor, process_token_usage
-from genmeter.outputs.alerts import Alert
-from genmeter.outputs.reading import read_export
+from genmeter.outputs.alerts.book import Alert
+from genmeter.outputs.exports.reading import read_export
 from genmeter.outputs.tokens import CostReport, ModelTokenUsage, TokenUsageReport
 from genmeter.prices import Price, PriceTable
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from genmeter.arguments import start_of
 from genmeter.errors import ExportError
 from genmeter.labels import safe_text
-from genmeter.outputs import export, frames, plots
+from genmeter.outputs import plots
+from genmeter.outputs.exports import export, frames
 from genmeter.outputs.summaries import summarise
 from genmeter.outputs.tokens import report_of
 
@@ -96,7 +97,7 @@ class Asking:
         Args:
             kind: ``generations``, ``conversations``, ``evaluations``, ``metrics`` (of
                 :meth:`record_metric`) or ``samples`` (all under their old names, as exports have
-                them); for the columns see :func:`genmeter.outputs.frames.to_frame`.
+                them); for the columns see :func:`genmeter.outputs.exports.frames.to_frame`.
             window: How far to look back; None means as far as the history reaches.
 
         Returns:

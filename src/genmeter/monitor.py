@@ -22,11 +22,11 @@ from genmeter.asking import Asking
 from genmeter.config import MonitorConfig
 from genmeter.errors import ConfigError
 from genmeter.handlers import FileLogHandler, FileMetricHandler, check_handlers
-from genmeter.outputs.alert_delivery import check_alert_handlers
-from genmeter.outputs.alerting import Alerting
+from genmeter.outputs.alerts.alerting import Alerting
+from genmeter.outputs.alerts.delivery import check_alert_handlers
 from genmeter.outputs.apps import make_asgi_app, make_wsgi_app
-from genmeter.outputs.evaluation_events import EvaluationEvents
-from genmeter.outputs.joblog import JobLog
+from genmeter.outputs.logs.evaluation_events import EvaluationEvents
+from genmeter.outputs.logs.joblog import JobLog
 from genmeter.periodic import Periodic
 from genmeter.telling import Telling
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
 
     from genmeter.handlers import LogHandler, MetricHandler
-    from genmeter.outputs.alerts import Alert
+    from genmeter.outputs.alerts.book import Alert
     from genmeter.outputs.apps import ASGIApplication
     from genmeter.outputs.tokens import TokenUsageReport
     from genmeter.recorders.relay import Tap

@@ -1,7 +1,7 @@
 """What is worth showing of a job: signals, each with its words and how to compute it.
 
 A signal says of what a number is, in which unit, and how it comes out of the history's frames
-(:func:`genmeter.outputs.frames.to_frame`); whoever shows it says how it is drawn. Titles, units and
+(:func:`genmeter.outputs.exports.frames.to_frame`); whoever shows it says how it is drawn. Titles, units and
 descriptions of everything that is shown come from these rows.
 
 The signals that bear an old metric's name have its old reach: all that AfterImage's monitor counted

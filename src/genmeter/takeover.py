@@ -31,7 +31,7 @@ from genmeter.config import EndpointConfig, MonitorConfig
 from genmeter.errors import ConfigError, EndpointError
 from genmeter.handlers import FileLogHandler, FileMetricHandler, LogHandler, MetricHandler
 from genmeter.monitor import GenerationMonitor
-from genmeter.outputs.alerts import Alert
+from genmeter.outputs.alerts.book import Alert
 from genmeter.outputs.tokens import ModelTokenUsage, TokenUsageReport
 
 if TYPE_CHECKING:

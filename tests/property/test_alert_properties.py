@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import genmeter.clock
-from genmeter.outputs.alerting import Alerting
+from genmeter.outputs.alerts.alerting import Alerting
 from genmeter.testing import isolated_monitor
 
 if TYPE_CHECKING:
-    from genmeter.outputs.alerts import Alert
+    from genmeter.outputs.alerts.book import Alert
 
 PATIENCE = 60.0
 SETTINGS = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genmeter.events import Score
-from genmeter.outputs.export import export
-from genmeter.outputs.frames import to_frame
-from genmeter.outputs.metadata import json_text
-from genmeter.outputs.reading import read_export
+from genmeter.outputs.exports.export import export
+from genmeter.outputs.exports.frames import to_frame
+from genmeter.outputs.exports.metadata import json_text
+from genmeter.outputs.exports.reading import read_export
 from history_events import (
     conversation,
     evaluation,

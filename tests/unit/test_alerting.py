@@ -12,14 +12,14 @@ from _waiting import PATIENCE, eventually
 
 import genmeter.clock
 from genmeter.errors import ConfigError
-from genmeter.outputs.alert_delivery import check_alert_handlers
-from genmeter.outputs.alerting import Alerting
+from genmeter.outputs.alerts.alerting import Alerting
+from genmeter.outputs.alerts.delivery import check_alert_handlers
 from genmeter.testing import isolated_monitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from genmeter.outputs.alerts import Alert
+    from genmeter.outputs.alerts.book import Alert
     from genmeter.testing import IsolatedMonitor
 
 OFTEN = 0.005
@@ -291,7 +291,7 @@ def test_alerts_for_a_blocked_handler_do_not_pile_up(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """What a handler's queue has no room for is dropped, counted, and told once."""
-    monkeypatch.setattr("genmeter.outputs.alert_delivery._CAPACITY", 1)
+    monkeypatch.setattr("genmeter.outputs.alerts.delivery._CAPACITY", 1)
     blocked = Blocked()
     alerting = make(blocked, repeat=0)
     monitor.track_generation(1.0, False)

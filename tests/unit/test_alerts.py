@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from genmeter.catalogue import INSTRUMENTS
-from genmeter.outputs.alert_rules import RULES, WINDOW, AlertRule
-from genmeter.outputs.alerts import Alert, AlertBook
+from genmeter.outputs.alerts.book import Alert, AlertBook
+from genmeter.outputs.alerts.rules import RULES, WINDOW, AlertRule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

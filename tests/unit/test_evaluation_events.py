@@ -11,7 +11,7 @@ from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 
 from genmeter.events import Call, Evaluation, Log, Score
-from genmeter.outputs.evaluation_events import EvaluationEvents
+from genmeter.outputs.logs.evaluation_events import EvaluationEvents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,10 +22,12 @@ from _hostile import VALUES
 from xlsxwriter.exceptions import FileSizeError
 
 from genmeter.errors import ConfigError, ExportError, MissingExtraError
-from genmeter.outputs import export_csv, export_excel, export_json
-from genmeter.outputs.export import FORMATS, export
-from genmeter.outputs.frames import to_frame
-from genmeter.outputs.reading import read_export
+from genmeter.outputs.exports import as_csv as export_csv
+from genmeter.outputs.exports import as_excel as export_excel
+from genmeter.outputs.exports import as_json as export_json
+from genmeter.outputs.exports.export import FORMATS, export
+from genmeter.outputs.exports.frames import to_frame
+from genmeter.outputs.exports.reading import read_export
 from genmeter.recorders.snapshot import CallRows
 from genmeter.testing import isolated_monitor
 from history_events import (

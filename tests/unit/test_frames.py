@@ -13,8 +13,8 @@ import pytest
 
 from genmeter.errors import ConfigError
 from genmeter.events import Score
-from genmeter.outputs.frames import KINDS, SAMPLE_METADATA, to_frame
-from genmeter.outputs.metadata import MAX_KEYS
+from genmeter.outputs.exports.frames import KINDS, SAMPLE_METADATA, to_frame
+from genmeter.outputs.exports.metadata import MAX_KEYS
 from history_events import (
     START,
     conversation,

@@ -16,9 +16,9 @@ from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 from opentelemetry.sdk import _logs as sdk_logs
 
 from genmeter.events import Active, Call, Log
-from genmeter.outputs import otel_logs
-from genmeter.outputs.joblog import LOGGER_NAME, JobLog
-from genmeter.outputs.otel_logs import OtelLogs
+from genmeter.outputs.logs import otel_logs
+from genmeter.outputs.logs.joblog import LOGGER_NAME, JobLog
+from genmeter.outputs.logs.otel_logs import OtelLogs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

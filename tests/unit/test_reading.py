@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 
 from genmeter.errors import ConfigError, ExportError, MissingExtraError
-from genmeter.outputs.export import export
-from genmeter.outputs.frames import to_frame
-from genmeter.outputs.reading import read_export
+from genmeter.outputs.exports.export import export
+from genmeter.outputs.exports.frames import to_frame
+from genmeter.outputs.exports.reading import read_export
 from history_events import generation, metric, rows_of, snapshot_of
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genmeter.outputs.safe_names import (
+from genmeter.outputs.exports.safe_names import (
     MAX_FILE_BYTES,
     MAX_SHEET_LENGTH,
     file_names,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from genmeter.outputs.frames import to_frame
+from genmeter.outputs.exports.frames import to_frame
 from genmeter.outputs.plotting.table import PLOTS
 from genmeter.outputs.plotting.text import UNITS
 from genmeter.signals import EVALUATION_SCORE, GENERATION_TIME, SIGNALS, TOTAL_TOKENS, Signal

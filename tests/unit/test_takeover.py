@@ -23,7 +23,7 @@ from genmeter import (
 )
 from genmeter import runtime as runtime_of_process
 from genmeter.errors import ConfigError
-from genmeter.outputs.alerts import Alert
+from genmeter.outputs.alerts.book import Alert
 from genmeter.outputs.listener import bind
 from genmeter.testing import fresh_runtime
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from genmeter.outputs.frames import to_frame
+from genmeter.outputs.exports.frames import to_frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

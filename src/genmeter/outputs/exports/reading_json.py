@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genmeter.outputs.frames import SAMPLE_METADATA, utc_index
-from genmeter.outputs.manifest import KEY
-from genmeter.outputs.metadata import add_to_fixed, empty_column, metadata_columns
+from genmeter.outputs.exports.frames import SAMPLE_METADATA, utc_index
+from genmeter.outputs.exports.manifest import KEY
+from genmeter.outputs.exports.metadata import add_to_fixed, empty_column, metadata_columns
 
 if TYPE_CHECKING:
     from pathlib import Path

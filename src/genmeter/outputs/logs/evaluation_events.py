@@ -33,7 +33,7 @@ from opentelemetry._logs import SeverityNumber
 from genmeter.catalogue import ERROR_TYPE, EVALUATOR, SCORE_NAME, STEP
 from genmeter.events import Evaluation
 from genmeter.labels import UNREADABLE, safe_text
-from genmeter.outputs.otel_logs import OtelLogs
+from genmeter.outputs.logs.otel_logs import OtelLogs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

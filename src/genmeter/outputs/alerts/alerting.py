@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from genmeter import clock
 from genmeter.events import Reason
 from genmeter.labels import safe_text
-from genmeter.outputs.alert_delivery import AlertDelivery
-from genmeter.outputs.alert_rules import WINDOW
-from genmeter.outputs.alerts import AlertBook
+from genmeter.outputs.alerts.book import AlertBook
+from genmeter.outputs.alerts.delivery import AlertDelivery
+from genmeter.outputs.alerts.rules import WINDOW
 from genmeter.outputs.summaries import summarise
 from genmeter.periodic import Periodic
 

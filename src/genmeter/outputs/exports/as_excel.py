@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genmeter.errors import ExportError, MissingExtraError
-from genmeter.outputs.manifest import encode, tables_of
-from genmeter.outputs.safe_names import sheet_names
+from genmeter.outputs.exports.manifest import encode, tables_of
+from genmeter.outputs.exports.safe_names import sheet_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from xlsxwriter.worksheet import Worksheet
 
     from genmeter.outputs.beside import Beside
-    from genmeter.outputs.manifest import Manifest, MetricTable, Part
+    from genmeter.outputs.exports.manifest import Manifest, MetricTable, Part
     from genmeter.recorders.snapshot import Snapshot
 
     Write = Callable[[Worksheet, int, int, Any], object]

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from genmeter.errors import ConfigError, ExportError
 from genmeter.outputs.beside import Beside
-from genmeter.outputs.export_csv import write_csv
-from genmeter.outputs.export_excel import write_excel
-from genmeter.outputs.export_json import write_json
-from genmeter.outputs.export_parquet import write_parquet
-from genmeter.outputs.frames import iso_time
-from genmeter.outputs.manifest import VERSION
+from genmeter.outputs.exports.as_csv import write_csv
+from genmeter.outputs.exports.as_excel import write_excel
+from genmeter.outputs.exports.as_json import write_json
+from genmeter.outputs.exports.as_parquet import write_parquet
+from genmeter.outputs.exports.frames import iso_time
+from genmeter.outputs.exports.manifest import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from genmeter.outputs.manifest import Manifest
+    from genmeter.outputs.exports.manifest import Manifest
     from genmeter.recorders.snapshot import Snapshot
 
     Writer = Callable[[Snapshot, Path, Manifest, Beside], list[Path]]

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from genmeter.errors import ExportError
-from genmeter.outputs.manifest import KEY, encode, tables_of
-from genmeter.outputs.safe_names import file_names
+from genmeter.outputs.exports.manifest import KEY, encode, tables_of
+from genmeter.outputs.exports.safe_names import file_names
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from genmeter.outputs.beside import Beside
-    from genmeter.outputs.manifest import Manifest, Part
+    from genmeter.outputs.exports.manifest import Manifest, Part
     from genmeter.recorders.snapshot import Snapshot
 
 __all__ = ["manifest_path", "read_manifest", "write_csv"]
@@ -112,6 +112,4 @@ def _stale(path: Path, names: set[str]) -> list[Path]:
 
 
 def _is_of_set(name: str, path: Path) -> bool:
-    return (
-        name.startswith(f"{path.stem}_") and name.endswith(".csv") and Path(name).name == name
-    )
+    return name.startswith(f"{path.stem}_") and name.endswith(".csv") and Path(name).name == name

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
 from genmeter.errors import ConfigError, ExportError
-from genmeter.outputs.reading_json import read_json
-from genmeter.outputs.reading_tables import read_csv, read_excel, read_parquet
+from genmeter.outputs.exports.reading_json import read_json
+from genmeter.outputs.exports.reading_tables import read_csv, read_excel, read_parquet
 
 if TYPE_CHECKING:
     import os
@@ -22,7 +22,7 @@ def read_export(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read an export of any format, or a JSON export of AfterImage's monitor.
 
     The frame equals ``to_frame("samples")`` of the same history: its columns, dtypes and order are
-    told at :func:`genmeter.outputs.frames.to_frame`. Excel keeps times to the millisecond and
+    told at :func:`genmeter.outputs.exports.frames.to_frame`. Excel keeps times to the millisecond and
     numbers to 16 digits. AfterImage's time stamps have no zone and are taken for local; a value
     that is no number is NaN, a time stamp that is none NaT.
 

@@ -6,14 +6,14 @@ import json
 from typing import TYPE_CHECKING
 
 from genmeter.errors import MissingExtraError
-from genmeter.outputs.frames import to_frame
-from genmeter.outputs.manifest import KEY, describe
+from genmeter.outputs.exports.frames import to_frame
+from genmeter.outputs.exports.manifest import KEY, describe
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from genmeter.outputs.beside import Beside
-    from genmeter.outputs.manifest import Manifest
+    from genmeter.outputs.exports.manifest import Manifest
     from genmeter.recorders.snapshot import Snapshot
 
 __all__ = ["write_parquet"]

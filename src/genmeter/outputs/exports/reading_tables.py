@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genmeter.errors import MissingExtraError
-from genmeter.outputs.export_csv import read_manifest
-from genmeter.outputs.export_excel import MANIFEST_SHEET
-from genmeter.outputs.frames import utc_index
-from genmeter.outputs.manifest import KEY, VERSION, decode
-from genmeter.outputs.metadata import empty_column, typed_array
+from genmeter.outputs.exports.as_csv import read_manifest
+from genmeter.outputs.exports.as_excel import MANIFEST_SHEET
+from genmeter.outputs.exports.frames import utc_index
+from genmeter.outputs.exports.manifest import KEY, VERSION, decode
+from genmeter.outputs.exports.metadata import empty_column, typed_array
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from genmeter.outputs.manifest import Manifest, Part
+    from genmeter.outputs.exports.manifest import Manifest, Part
 
 __all__ = ["read_csv", "read_excel", "read_parquet"]
 

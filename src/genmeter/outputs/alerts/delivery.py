@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from genmeter.notices import Notices
-    from genmeter.outputs.alerts import Alert
+    from genmeter.outputs.alerts.book import Alert
     from genmeter.tallies import Tallies
 
 __all__ = ["AlertDelivery", "check_alert_handlers"]

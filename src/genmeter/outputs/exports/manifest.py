@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 
-from genmeter.outputs.frames import samples_frame
-from genmeter.outputs.samples import sample_table
+from genmeter.outputs.exports.frames import samples_frame
+from genmeter.outputs.exports.samples import sample_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import pandas as pd
 
-    from genmeter.outputs.samples import SampleTable
+    from genmeter.outputs.exports.samples import SampleTable
     from genmeter.recorders.snapshot import Snapshot
 
 __all__ = ["KEY", "VERSION", "Manifest", "MetricTable", "Part", "decode", "encode", "tables_of"]

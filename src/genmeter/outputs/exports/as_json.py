@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from genmeter.outputs.metadata import json_text
-from genmeter.outputs.samples import PHASES, SampleRows, sample_table, token_parts, whose_of
+from genmeter.outputs.exports.metadata import json_text
+from genmeter.outputs.exports.samples import PHASES, SampleRows, sample_table, token_parts, whose_of
 from genmeter.recorders.history import SUCCESS
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from genmeter.outputs.beside import Beside
-    from genmeter.outputs.manifest import Manifest
-    from genmeter.outputs.samples import SampleTable
+    from genmeter.outputs.exports.manifest import Manifest
+    from genmeter.outputs.exports.samples import SampleTable
     from genmeter.recorders.snapshot import Snapshot
 
     Texts = npt.NDArray[np.object_]

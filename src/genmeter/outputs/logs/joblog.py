@@ -20,7 +20,7 @@ from opentelemetry._logs import SeverityNumber
 
 from genmeter.events import Log
 from genmeter.labels import UNREADABLE
-from genmeter.outputs.otel_logs import OtelLogs, attached
+from genmeter.outputs.logs.otel_logs import OtelLogs, attached
 from genmeter.plain import to_plain
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from genmeter.outputs.alert_rules import RULES
+from genmeter.outputs.alerts.rules import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from genmeter.outputs.alert_rules import AlertRule
+    from genmeter.outputs.alerts.rules import AlertRule
 
 __all__ = ["Alert", "AlertBook"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from genmeter.outputs.metadata import parse_objects
+from genmeter.outputs.exports.metadata import parse_objects
 from genmeter.recorders.history import (
     CONVERSATION,
     EVALUATION,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from genmeter.outputs.metadata import Records
+    from genmeter.outputs.exports.metadata import Records
     from genmeter.recorders.snapshot import CallRows, Snapshot
 
     Codes = npt.NDArray[np.uint16]

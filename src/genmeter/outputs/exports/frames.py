@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genmeter.errors import ConfigError
-from genmeter.outputs.metadata import (
+from genmeter.outputs.exports.metadata import (
     add_to_fixed,
     empty_column,
     metadata_columns,
     parse_objects,
     typed_array,
 )
-from genmeter.outputs.samples import (
+from genmeter.outputs.exports.samples import (
     NO_PROVIDER,
     PHASES,
     free_records,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from pandas.api.extensions import ExtensionArray
 
-    from genmeter.outputs.samples import Codes, SampleTable
+    from genmeter.outputs.exports.samples import Codes, SampleTable
     from genmeter.recorders.snapshot import Snapshot
 
     Mask = npt.NDArray[np.bool_]

@@ -1,0 +1,1 @@
+"""The alerts that a process tells by itself."""

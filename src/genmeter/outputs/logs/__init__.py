@@ -1,0 +1,1 @@
+"""What the job logs, in ``logging`` and in OpenTelemetry logs."""

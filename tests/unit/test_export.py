@@ -392,16 +392,29 @@ def test_a_workbook_that_cannot_be_made_is_an_error(
     assert files(tmp_path) == {}
 
 
-def test_a_partial_export_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_partial_export_says_so(
+    format_: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A warning and the manifest tell from when on rows are kept."""
     events = [generation(at, told={"note": "x" * 400}) for at in range(5)]
     snapshot = snapshot_of(events, capacity=3, metadata_bytes=1_200)
     with caplog.at_level(logging.WARNING, "genmeter"):
-        export(snapshot, tmp_path / "run.csv", "csv")
+        export(snapshot, place(tmp_path, format_), format_)
     assert "GENMETER_HISTORY_CAPACITY" in caplog.text
     expected = to_frame(snapshot, "samples").attrs
-    assert read_export(tmp_path / "run.csv").attrs == expected
+    assert read_export(place(tmp_path, format_)).attrs == expected
     assert expected.keys() == {"kept_since", "data_cut"}
+
+
+def test_a_json_export_that_is_whole_again_has_no_manifest(tmp_path: Path) -> None:
+    """What the one before had left out is not said of the next."""
+    path = tmp_path / "run.json"
+    export(snapshot_of([generation(at) for at in range(5)], capacity=3), path)
+    assert sorted(files(tmp_path)) == ["run.json", "run.json.manifest"]
+    export(snapshot_of([generation()]), path)
+    assert sorted(files(tmp_path)) == ["run.json"]
+    assert read_export(path).attrs == {}
 
 
 @pytest.mark.parametrize("format_", FORMATS)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from genmeter.errors import ExportError
-from genmeter.outputs.exports.manifest import KEY, encode, tables_of
+from genmeter.outputs.exports.manifest import KEY, encode, manifest_text, tables_of
 from genmeter.outputs.exports.safe_names import file_names
 
 if TYPE_CHECKING:
@@ -74,8 +74,7 @@ def write_csv(snapshot: Snapshot, path: Path, manifest: Manifest, beside: Beside
         with beside.place(target).open("x", encoding="utf-8", newline="") as file:
             _fit(frame, part).to_csv(file, index=False, lineterminator="\n")
     target = manifest_path(path)
-    text = json.dumps({KEY: manifest}, indent=1, ensure_ascii=False)
-    beside.place(target).write_text(text + "\n", encoding="utf-8")
+    beside.place(target).write_text(manifest_text(manifest), encoding="utf-8")
     return [*(path.with_name(part["name"]) for part in parts), target]
 
 
@@ -85,7 +84,8 @@ def _fit(frame: pd.DataFrame, part: Part) -> pd.DataFrame:
     # Text of a known form, which pandas formats much slower: ISO 8601 to the microsecond.
     fit = frame.assign(timestamp=np.char.add(np.datetime_as_string(times), "+00:00"))
     for name, column in frame.items():
-        if str(column.dtype) == "string" and column.map(_is_unfit, na_action="ignore").any():
+        # A column has few different texts, such as the models' names.
+        if str(column.dtype) == "string" and any(map(_is_unfit, column.dropna().unique())):
             part["encoded"].append(str(name))
             fit[name] = column.map(encode, na_action="ignore")
     return fit.rename(columns=lambda name: encode(name) if _is_unfit(name) else name)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from genmeter.outputs.exports.manifest import gaps_in, manifest_text
 from genmeter.outputs.exports.metadata import json_text
 from genmeter.outputs.exports.samples import PHASES, SampleRows, sample_table, token_parts, whose_of
 from genmeter.recorders.history import SUCCESS
@@ -22,13 +23,21 @@ if TYPE_CHECKING:
 
     Texts = npt.NDArray[np.object_]
 
-__all__ = ["write_json"]
+__all__ = ["gaps_path", "write_json"]
 
 _ROWS_AT_ONCE = 10_000
 
 
-def write_json(snapshot: Snapshot, path: Path, _: Manifest, beside: Beside) -> list[Path]:
-    """Write one object, a sample a line; names and types are as they are, without a manifest.
+def gaps_path(path: Path) -> Path:
+    """Give the place of the manifest of a JSON export that is not whole."""
+    # Not *.json, so that whoever looks for the newest export finds exports only.
+    return path.with_name(f"{path.name}.manifest")
+
+
+def write_json(snapshot: Snapshot, path: Path, manifest: Manifest, beside: Beside) -> list[Path]:
+    """Write one object, a sample a line; names and types are as they are.
+
+    It needs no manifest but where the history no longer held all, or its metadata.
 
     Raises:
         OSError: The file cannot be written.
@@ -45,7 +54,12 @@ def write_json(snapshot: Snapshot, path: Path, _: Manifest, beside: Beside) -> l
                 file.write("]" if stop == at.stop else ",\n")
             between = ",\n"
         file.write("\n}\n")
-    return [path]
+    beside_it = gaps_path(path)
+    if not gaps_in(manifest):
+        beside.remove([beside_it])
+        return [path]
+    beside.place(beside_it).write_text(manifest_text(manifest), encoding="utf-8")
+    return [path, beside_it]
 
 
 class _RowTexts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
 
 from genmeter.outputs.exports.frames import samples_frame
 from genmeter.outputs.exports.samples import sample_table
@@ -16,7 +16,18 @@ if TYPE_CHECKING:
     from genmeter.outputs.exports.samples import SampleTable
     from genmeter.recorders.snapshot import Snapshot
 
-__all__ = ["KEY", "VERSION", "Manifest", "MetricTable", "Part", "decode", "encode", "tables_of"]
+__all__ = [
+    "KEY",
+    "VERSION",
+    "Manifest",
+    "MetricTable",
+    "Part",
+    "decode",
+    "encode",
+    "gaps_in",
+    "manifest_text",
+    "tables_of",
+]
 
 VERSION = 1
 """Version of the manifest's own form."""
@@ -95,6 +106,16 @@ def describe(frame: pd.DataFrame, manifest: Manifest) -> None:
     """Tell the manifest the frame's rows and dtypes."""
     manifest["rows"] = len(frame)
     manifest["dtypes"] = {str(name): str(dtype) for name, dtype in frame.dtypes.items()}
+
+
+def gaps_in(manifest: Manifest) -> dict[str, Any]:
+    """Give what a manifest says is missing: ``kept_since`` and ``data_cut``, where they are."""
+    return {key: manifest[key] for key in ("kept_since", "data_cut") if key in manifest}
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """Write a manifest as the text of a file of its own."""
+    return json.dumps({KEY: manifest}, indent=1, ensure_ascii=False) + "\n"
 
 
 def encode(text: str) -> str:

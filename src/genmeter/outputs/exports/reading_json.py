@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from genmeter.outputs.exports.as_json import gaps_path
 from genmeter.outputs.exports.frames import SAMPLE_METADATA, utc_index
-from genmeter.outputs.exports.manifest import KEY
+from genmeter.outputs.exports.manifest import KEY, gaps_in
 from genmeter.outputs.exports.metadata import add_to_fixed, empty_column, metadata_columns
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
+
+    from genmeter.outputs.exports.manifest import Manifest
 
 __all__ = ["read_json"]
 
@@ -49,7 +52,7 @@ def read_json(path: Path) -> pd.DataFrame | None:
         samples += found[name]
     columns = _metadata(samples)
     times = [_time(sample.get("timestamp")) for sample in samples]
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         {
             "metric_name": pd.array(names, dtype="string"),
             "timestamp": utc_index(np.array(times, np.int64)),
@@ -57,6 +60,16 @@ def read_json(path: Path) -> pd.DataFrame | None:
             **columns,
         }
     )
+    frame.attrs.update(_gaps(gaps_path(path)))
+    return frame
+
+
+def _gaps(path: Path) -> dict[str, Any]:
+    """Read what the manifest of an export that is not whole says is missing."""
+    if not path.is_file():
+        return {}
+    manifest: Manifest = json.loads(path.read_text(encoding="utf-8"))[KEY]
+    return gaps_in(manifest)
 
 
 def _check(name: str, samples: Any) -> None:

@@ -12,7 +12,7 @@ from genmeter.errors import MissingExtraError
 from genmeter.outputs.exports.as_csv import read_manifest
 from genmeter.outputs.exports.as_excel import MANIFEST_SHEET
 from genmeter.outputs.exports.frames import utc_index
-from genmeter.outputs.exports.manifest import KEY, VERSION, decode
+from genmeter.outputs.exports.manifest import KEY, VERSION, decode, gaps_in
 from genmeter.outputs.exports.metadata import empty_column, typed_array
 
 if TYPE_CHECKING:
@@ -103,7 +103,9 @@ def read_parquet(path: Path) -> pd.DataFrame:
         manifest = _checked(json.loads(metadata.get(KEY.encode(), b"null")))
         file.seek(0)
         frame = pd.read_parquet(file, engine="pyarrow")
-    return _told(frame.astype(manifest["dtypes"]), manifest)
+    typed = frame.astype(manifest["dtypes"])
+    typed.attrs.update(gaps_in(manifest))
+    return typed
 
 
 def _checked(manifest: Any) -> Manifest:
@@ -133,13 +135,7 @@ def _joined(manifest: Manifest, cells: Callable[[Part], list[list[Any]]]) -> pd.
             )
         start = stop
     frame = pd.DataFrame({name: _typed(columns[name], dtypes[name]) for name in dtypes})
-    return _told(frame, manifest)
-
-
-def _told(frame: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
-    for key in ("kept_since", "data_cut"):
-        if key in manifest:
-            frame.attrs[key] = manifest[key]
+    frame.attrs.update(gaps_in(manifest))
     return frame
 
 

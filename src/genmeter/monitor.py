@@ -290,9 +290,15 @@ class GenerationMonitor(Telling, Asking):
         self._append = self._refuse
         deadline = time.monotonic() + self.shutdown_timeout
         try:
-            if self._token_usage_thread is not None:
-                self._token_usage_thread.stop(self.shutdown_timeout)
-            self._runtime.release(self._sink, max(0.0, deadline - time.monotonic()))
+            callback = self._token_usage_thread
+            if callback is not None:
+                callback.stop(0)
+            self._runtime.release(self._sink, self.shutdown_timeout)
+            if callback is not None and not callback.stop(max(0.0, deadline - time.monotonic())):
+                self._pipeline.notices.add(
+                    logging.WARNING,
+                    "token_usage_callback was still busy when the time for shutdown was over",
+                )
         except Exception:
             _logger.exception("shutdown failed; the job is not harmed")
 

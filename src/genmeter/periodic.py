@@ -45,12 +45,20 @@ class Periodic:
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._thread.start()
 
-    def stop(self, timeout: float) -> None:
-        """Make no further calls; wait at most ``timeout`` seconds for one under way."""
+    def stop(self, timeout: float) -> bool:
+        """Make no further calls; wait at most ``timeout`` seconds for one under way.
+
+        It may be called again, to wait longer.
+
+        Returns:
+            Whether none is under way any more, but for one that calls this.
+        """
         with suppress(RuntimeError):  # it was stopped before
             self._running.release()
         if threading.current_thread() is not self._thread:
             self._thread.join(min(timeout, threading.TIMEOUT_MAX))
+            return not self._thread.is_alive()
+        return True
 
     def _loop(self) -> None:
         while not self._running.acquire(timeout=min(self._interval, threading.TIMEOUT_MAX)):

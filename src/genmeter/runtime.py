@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Runtime", "current", "install"]
 
+_LEAST_TO_LOG = 0.2
 _FORK_PATIENCE = 5.0  # seconds that a fork waits for a drain under way
 
 
@@ -129,7 +130,7 @@ class Runtime:
         deadline = time.monotonic() + timeout
         self._release_at(sink, deadline)
         self._end_handlers(sink, deadline)
-        self.require_pipeline().notices.finish(min(1.0, timeout))
+        self.require_pipeline().notices.finish(_time_to_log(deadline))
 
     def _release_at(self, sink: Sink, deadline: float) -> None:
         """Close a sink; its handlers go on in the time that the last pushes take."""
@@ -192,7 +193,7 @@ class Runtime:
         for sink in tuple(self._sinks):
             self._end_handlers(sink, deadline)
         if self.pipeline is not None:
-            self.pipeline.notices.finish(min(1.0, timeout))
+            self.pipeline.notices.finish(_time_to_log(deadline))
 
     def url(self) -> str | None:
         """Where the endpoint of our own serves; None while it does not."""
@@ -383,6 +384,11 @@ class Runtime:
             for sink in old.sinks:
                 self._own.add(sink)
             self._own.announce(old.config)
+
+
+def _time_to_log(deadline: float) -> float:
+    # Something even after the deadline: who waited in vain wants to read for what.
+    return min(1.0, max(_LEAST_TO_LOG, deadline - time.monotonic()))
 
 
 def _totals(history: History) -> tuple[TokenTotals, float | None]:

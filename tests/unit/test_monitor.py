@@ -23,6 +23,7 @@ from genmeter import (
     LabelLimits,
     ModelTokenUsage,
     MonitorConfig,
+    TokenUsageReport,
     process_token_usage,
 )
 from genmeter.testing import IsolatedMonitor, fresh_runtime, isolated_monitor
@@ -752,3 +753,30 @@ def test_handlers_are_done_at_the_end(tmp_path: Path) -> None:
         monitor._alerting._evaluate()
     assert alerts == ["low_success_rate", "high_error_rate"]
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_callback_that_blocks_takes_no_time_of_the_handlers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The journal is complete, shutdown ends in time, and a warning names the callback."""
+    gate, called = threading.Event(), threading.Event()
+
+    def block(_: TokenUsageReport) -> None:
+        called.set()
+        gate.wait(60)
+
+    with fresh_runtime():
+        monitor = GenerationMonitor(
+            tmp_path,
+            shutdown_timeout=0.3,
+            token_usage_callback=block,
+            token_usage_callback_interval_seconds=0.001,
+            config=MonitorConfig(endpoint=EndpointConfig(enabled=False)),
+        )
+        monitor.track_generation(1.0, True)
+        assert called.wait(10)
+        monitor.shutdown()
+        monitor._pipeline.notices.finish(5)
+        gate.set()
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
+    assert "token_usage_callback was still busy" in caplog.text

@@ -26,8 +26,8 @@ MAX_COUNT = 2**40
 """Most tokens or turns of one call: sums over a full history then fit 64 bits."""
 MAX_SECONDS = 1e9
 """Longest duration, 31 years: what is longer is a time stamp passed by mistake."""
-MAX_TIME = 253_402_300_800.0
-"""Latest Unix time, the end of the year 9999."""
+MAX_TIME = 9_223_372_036.0
+"""Latest Unix time, in the year 2262; pandas counts nanoseconds with 64 bits."""
 MAX_VALUE = 1e300
 """Largest custom value or score: sums over a full history stay finite."""
 

@@ -275,14 +275,17 @@ class Ending:
 
     def handle_metric(self, metric_name, value, metadata):
         self.taken += 1
+        told.wait(60)  # what is told after the shutdown below is refused
         monitor.flush(60)
         monitor.get_metrics("generation_time")
         monitor.shutdown()
 
 
 handler = Ending()
+told = threading.Event()
 monitor = GenerationMonitor(metric_handlers=[handler], shutdown_timeout=60)
 tell(monitor, 10)
+told.set()
 while handler.taken < 70:
     time.sleep(0.002)
 say(taken=handler.taken, tokens=monitor.get_total_token_usage().total_tokens)

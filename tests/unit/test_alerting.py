@@ -536,7 +536,7 @@ def test_the_end_does_not_wait_for_a_handler_that_blocks(
     assert sum(monitor._pipeline.tallies.handler_errors.values()) == 2
     monitor._pipeline.notices.tell()
     (line,) = told(caplog)
-    assert line.startswith("the alert handler Blocked was still busy")
+    assert line.startswith("the alert handler Blocked had not taken 2 alerts")
     assert "did not get 2 alerts" in line
 
 

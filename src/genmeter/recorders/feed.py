@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["CAPACITY", "Feed", "Loss", "OnLoss", "is_feed_thread"]
+__all__ = ["BATCH", "CAPACITY", "Feed", "Loss", "OnLoss", "is_feed_thread"]
 
 _T = TypeVar("_T")
 
 CAPACITY = 100_000
 """Items that may wait; further ones are dropped and counted."""
+BATCH = 512
+"""Most items that are handed over at once."""
 _INTERVAL = 1.0
 _POLL = 0.002
 _RETRY = 1.0  # seconds between attempts to start a thread where the system gives none
@@ -74,7 +76,7 @@ class Feed(Generic[_T]):
         on_loss: OnLoss,
         on_end: Callable[[], object] = lambda: None,
         capacity: int = CAPACITY,
-        batch: int = 512,
+        batch: int = BATCH,
     ) -> None:
         self._deliver = deliver
         self._name = name

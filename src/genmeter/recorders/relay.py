@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from genmeter.events import Log
 from genmeter.handlers import FileLogHandler, FileMetricHandler
 from genmeter.labels import label_text, safe_text
-from genmeter.recorders.feed import CAPACITY, Feed, Loss
+from genmeter.recorders.feed import BATCH, CAPACITY
 from genmeter.recorders.handler_rows import LOGS, METRICS
+from genmeter.recorders.receiver import Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Relay", "Tap", "is_handing_out_logs"]
 
 _OUR_OWN = (FileMetricHandler, FileLogHandler)
-_METRIC = "genmeter_monitor_handler_errors_total"
 _hands = threading.local()
 
 
@@ -70,7 +70,7 @@ class Relay:
         self._taps = [
             (
                 tap.wants,
-                _Receiver(
+                Receiver(
                     tap.name,
                     tap.name,
                     _marked(tap.take) if Log in tap.wants else tap.take,
@@ -140,84 +140,8 @@ class Relay:
         for receiver in self._receivers():
             receiver.feed.reset()
 
-    def _receivers(self) -> list[_Receiver]:
+    def _receivers(self) -> list[Receiver[Event]]:
         return [*self._metrics.all(), *self._logs.all(), *(receiver for _, receiver in self._taps)]
-
-
-class _Receiver:
-    """Someone who takes events, the feed before it, and what it did not take.
-
-    Args:
-        name: The value of its label.
-        shown: What log lines call it.
-        deliver: Takes a batch.
-        tallies: Where losses are counted.
-        notices: Where they are told.
-        batch: Most events of a batch.
-        is_ours: Whether an error's text says all, so that no traceback is needed.
-        on_end: Called after the last event.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        shown: str,
-        deliver: Callable[[Sequence[Event]], object],
-        tallies: Tallies,
-        notices: Notices,
-        *,
-        batch: int = 512,
-        is_ours: bool = False,
-        on_end: Callable[[], object] = lambda: None,
-    ) -> None:
-        self.name = name
-        self._shown = shown
-        self._tallies = tallies
-        self._notices = notices
-        self.is_ours = is_ours
-        self._told: set[Loss] = set()
-        self.feed: Feed[Event] = Feed(
-            deliver,
-            name=f"genmeter-{name}",
-            on_loss=self.lose,
-            on_end=on_end,
-            capacity=CAPACITY,
-            batch=batch,
-        )
-
-    def lose(self, loss: Loss, count: int, error: BaseException | None = None) -> None:
-        """Count events that it did not take; the first of a kind is told to the log."""
-        self._tallies.count_handler_error(self.name, loss.value, count)
-        if loss in self._told:
-            return
-        self._told.add(loss)
-        self._notices.add(
-            logging.WARNING,
-            _TEXTS[loss],
-            self._shown,
-            {
-                Loss.RAISED: safe_text(error, 1_000) or type(error).__name__,
-                Loss.QUEUE_FULL: CAPACITY,
-            }.get(loss, count),
-            _METRIC,
-            error=None if self.is_ours else error,
-        )
-
-    def finish(self, deadline: float) -> None:
-        """End the feed; what is left at the deadline is lost."""
-        self.feed.close()
-        left = self.feed.join(deadline)
-        if left:
-            self.lose(Loss.UNFINISHED, left)
-
-
-_TEXTS = {
-    Loss.RAISED: "%s failed: %s; further failures are only counted, in %s",
-    Loss.QUEUE_FULL: "%s is too slow: %d events wait for it, and further ones are left out until "
-    "it has caught up; %s counts them",
-    Loss.UNFINISHED: "%s had not taken %d events when the time for shutdown was over; %s counts "
-    "them; raise shutdown_timeout, or make the handler faster",
-}
 
 
 def _marked(deliver: Callable[[Sequence[Event]], object]) -> Callable[[Sequence[Event]], None]:
@@ -244,12 +168,12 @@ class _Group:
         self._kind = kind
         self._tallies = tallies
         self._notices = notices
-        self._by_id: dict[int, _Receiver] = {}
+        self._by_id: dict[int, Receiver[Event]] = {}
         self._ids: list[int] = []
-        self._present: list[_Receiver] = []
+        self._present: list[Receiver[Event]] = []
         self._has_complained = False
 
-    def all(self) -> list[_Receiver]:
+    def all(self) -> list[Receiver[Event]]:
         """Give who is in the list, and who was and is not done yet."""
         return list(self._by_id.values())
 
@@ -304,7 +228,7 @@ class _Group:
             )
         return []
 
-    def _receiver(self, handler: Any) -> _Receiver:
+    def _receiver(self, handler: Any) -> Receiver[Event]:
         kind = self._kind
         takes_many = kind.takes_many(handler)
         is_ours = issubclass(type(handler), _OUR_OWN)
@@ -313,14 +237,15 @@ class _Group:
             deliver = _marked(deliver)
         # type's own, since a metaclass may have another that raises.
         name = label_text(type.__dict__["__name__"].__get__(type(handler))) or "unknown"
-        return _Receiver(
+        return Receiver(
             name,
             f"{name}.{kind.one}",
             deliver,
             self._tallies,
             self._notices,
+            capacity=CAPACITY,
             # One event at a time, so that one that the handler raises at costs no other.
-            batch=512 if takes_many else 1,
+            batch=BATCH if takes_many else 1,
             is_ours=is_ours,
             on_end=handler.close if is_ours else lambda: None,
         )

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import logging
 from typing import TYPE_CHECKING, Any
 
-from genmeter import catalogue as cat
 from genmeter.errors import ConfigError
 from genmeter.labels import UNREADABLE, label_text, safe_text
-from genmeter.recorders.feed import Feed, Loss
+from genmeter.recorders.receiver import Receiver
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from genmeter.notices import Notices
     from genmeter.outputs.alerts.book import Alert
@@ -23,14 +21,6 @@ __all__ = ["AlertDelivery", "check_alert_handlers"]
 
 _NEVER_AWAITED = "it is a coroutine function, which nobody would await; give a plain function"
 _CAPACITY = 1_000  # alerts that may wait for one handler
-
-_TEXTS = {
-    Loss.RAISED: "the alert handler %s failed: %s; further failures are only counted, in %s",
-    Loss.QUEUE_FULL: "the alert handler %s is too slow: %d alerts wait for it, and further ones are "
-    "left out until it has caught up; %s counts them",
-    Loss.UNFINISHED: "the alert handler %s was still busy when the time for shutdown was over, and "
-    "did not get %d alerts, which %s counts; raise shutdown_timeout, or make it faster",
-}
 
 
 def check_alert_handlers(handlers: Sequence[Any]) -> None:
@@ -61,8 +51,8 @@ class AlertDelivery:
         self._tallies = tallies
         self._notices = notices
         # By the handler's id: it may be neither hashable nor comparable.
-        self._receivers: dict[int, _Receiver] = {}
-        self._retired: list[_Receiver] = []
+        self._receivers: dict[int, Receiver[Alert]] = {}
+        self._retired: list[Receiver[Alert]] = []
 
     def use(self, handlers: Sequence[Any]) -> None:
         """Part with handlers that are not among these, once they have what waits for them.
@@ -81,8 +71,7 @@ class AlertDelivery:
         for handler in handlers:
             receiver = self._receivers.get(id(handler))
             if receiver is None:
-                receiver = _Receiver(handler, self._tallies, self._notices)
-                self._receivers[id(handler)] = receiver
+                receiver = self._receivers[id(handler)] = self._receiver(handler)
             # A copy for each: what one changes, on its own thread, must not reach the others.
             receiver.feed.put(dataclasses.replace(alert, data=alert.data.copy()))
 
@@ -110,9 +99,7 @@ class AlertDelivery:
         receivers = [*self._receivers.values(), *self._retired]
         self._receivers, self._retired = {}, []
         for receiver in receivers:
-            left = receiver.feed.join(deadline)
-            if left:
-                receiver.lose(Loss.UNFINISHED, left)
+            receiver.finish(deadline)
 
     def reset(self) -> None:
         """Begin anew in a forked child: the parent delivers what waits."""
@@ -120,49 +107,29 @@ class AlertDelivery:
             receiver.feed.reset()
         self._receivers, self._retired = {}, []
 
-
-class _Receiver:
-    """One handler, and what waits for it."""
-
-    def __init__(self, handler: Any, tallies: Tallies, notices: Notices) -> None:
-        self._handler = handler
-        self._name = _name_of(handler)
-        self._tallies = tallies
-        self._notices = notices
-        self._told: set[Loss] = set()
-        # Batches of one: an alert that the handler raises at costs no other.
-        self.feed: Feed[Alert] = Feed(
-            self._deliver,
-            name="genmeter-alert-handler",
-            on_loss=self.lose,
+    def _receiver(self, handler: Any) -> Receiver[Alert]:
+        name = _name_of(handler)
+        return Receiver(
+            name,
+            f"the alert handler {name}",
+            _deliver_to(handler),
+            self._tallies,
+            self._notices,
+            items="alerts",
             capacity=_CAPACITY,
-            batch=1,
+            batch=1,  # an alert that the handler raises at costs no other
         )
 
-    def _deliver(self, alerts: Sequence[Alert]) -> None:
+
+def _deliver_to(handler: Any) -> Callable[[Sequence[Alert]], None]:
+    def deliver(alerts: Sequence[Alert]) -> None:
         for alert in alerts:
-            result = self._handler(alert)
+            result = handler(alert)
             if inspect.iscoroutine(result):
                 result.close()
                 raise TypeError(_NEVER_AWAITED)
 
-    def lose(self, loss: Loss, count: int, error: BaseException | None = None) -> None:
-        """Count alerts that the handler did not take; the first of a kind is told to the log."""
-        self._tallies.count_handler_error(self._name, loss.value, count)
-        if loss in self._told:
-            return
-        self._told.add(loss)
-        self._notices.add(
-            logging.WARNING,
-            _TEXTS[loss],
-            self._name,
-            {
-                Loss.RAISED: safe_text(error, 1_000) or type(error).__name__,
-                Loss.QUEUE_FULL: _CAPACITY,
-            }.get(loss, count),
-            cat.HANDLER_ERRORS.prometheus,
-            error=error,
-        )
+    return deliver
 
 
 def _name_of(handler: Any) -> str:

@@ -537,7 +537,6 @@ def test_the_end_does_not_wait_for_a_handler_that_blocks(
     monitor._pipeline.notices.tell()
     (line,) = told(caplog)
     assert line.startswith("the alert handler Blocked had not taken 2 alerts")
-    assert "did not get 2 alerts" in line
 
 
 def test_a_check_after_the_end_is_answered(

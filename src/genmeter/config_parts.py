@@ -185,7 +185,8 @@ class JournalConfig:
 
     max_bytes: int | None = declare(
         None,
-        "bytes after which a file is put aside as metrics.1.jsonl, and so on; None for never",
+        "bytes after which a file is put aside as metrics.1.jsonl, and so on, between writes of up "
+        "to 512 events; None for never",
         "GENMETER_JOURNAL_MAX_BYTES",
     )
     keep: int = declare(5, "files put aside that are kept", "GENMETER_JOURNAL_KEEP")

@@ -315,7 +315,7 @@ def test_a_partial_frame_says_so() -> None:
     events = [generation(at, told={"note": "x" * 400}) for at in range(5)]
     partial = to_frame(snapshot_of(events, capacity=3, metadata_bytes=1_200), "generations")
     since = datetime.fromtimestamp(START + 2, UTC).isoformat()
-    assert partial.attrs == {"kept_since": since, "data_cut": 3}
+    assert partial.attrs == {"kept_since": since, "data_cut": 1}
 
 
 @pytest.mark.parametrize("kind", ["generation", "", None, 3, ["samples"]])

@@ -34,6 +34,7 @@ _KNOWN_KEYWORDS = frozenset(
         *("retries", "provider", "operation", "step", "modality", "metadata"),
     }
 )
+_OWN = frozenset({"metric", "metric_name", "value", "timestamp"})  # what each row has
 _KNOWN_METADATA = frozenset({"operation", "error_type"})
 _NO_PROVIDER = "_OTHER"
 
@@ -90,9 +91,9 @@ def metric_data(event: Metric) -> dict[str, Any]:
         if type(key) is str and key == "timestamp":
             continue
         name = _key(key)
-        data[f"{name}_" if name in ("metric", "metric_name", "value", "timestamp") else name] = (
-            value
-        )
+        if name in _OWN:
+            name = _freed(name, event.metadata, data)
+        data[name] = value
     return data
 
 
@@ -101,7 +102,13 @@ def _take(data: dict[str, Any], source: Mapping[Any, Any], known: frozenset[str]
         name = _key(key)
         if name in known:
             continue
-        data.setdefault(f"{name}_" if name in RESERVED else name, value)
+        data.setdefault(_freed(name, source, data) if name in RESERVED else name, value)
+
+
+def _freed(name: str, *taken: Mapping[Any, Any]) -> str:
+    while name in RESERVED or any(name in keys for keys in taken):
+        name += "_"
+    return name
 
 
 def _key(key: Any) -> str:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from genmeter.recorders.columns import Ring
 
 __all__ = ["SideTable"]
@@ -19,27 +23,28 @@ class SideTable:
 
     Args:
         max_bytes: Most bytes that are kept, entries' own size included.
-
-    Attributes:
-        cut: Rows whose text had to make room, or had no room at all.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self.cut = 0
         self._entries: deque[tuple[Ring, int, bytes]] = deque()
         self._bytes = 0
+        self._told: dict[Ring, npt.NDArray[np.int64]] = {}
 
     def put(self, ring: Ring, text: str) -> None:
         """Keep the text of the row that was appended last."""
-        entry = (ring, ring.appended - 1, text.encode())
+        serial = ring.appended - 1
+        told = self._told.get(ring)
+        if told is None:
+            told = self._told[ring] = np.zeros(ring.capacity, np.int64)
+        told[serial % ring.capacity] = ring.appended
+        entry = (ring, serial, text.encode())
         self._entries.append(entry)
         self._bytes += _size(entry)
         while self._entries and self._is_gone(self._entries[0]):
             self._drop()
         while self._bytes > self.max_bytes:
             self._drop()
-            self.cut += 1
 
     def texts(self, ring: Ring) -> dict[int, str]:
         """Give the texts of the rows that the ring still keeps, by the rows' serial numbers."""
@@ -48,6 +53,20 @@ class SideTable:
             for entry in self._entries
             if entry[0] is ring and not self._is_gone(entry)
         }
+
+    def cut(self, ring: Ring, serials: npt.NDArray[np.int64]) -> int:
+        """Count the rows whose text had to make room, or had no room at all.
+
+        Args:
+            ring: The rows' ring.
+            serials: Their serial numbers, all of them kept by the ring.
+        """
+        if ring not in self._told:
+            return 0
+        told = serials[self._told[ring][serials % ring.capacity] == serials + 1]
+        # The oldest go first, so all from the first that is kept on are.
+        first = next((serial for its, serial, _ in self._entries if its is ring), ring.appended)
+        return int((told < first).sum())
 
     def _drop(self) -> None:
         self._bytes -= _size(self._entries.popleft())

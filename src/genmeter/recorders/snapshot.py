@@ -63,8 +63,8 @@ class Snapshot(NamedTuple):
         names: What the names' indexes stand for.
         call_data: JSON text of what a call was told beyond its columns, by serial.
         value_data: The same of values: a custom value's metadata, a score's feedback.
-        kept_since: Unix time of the oldest row, where earlier ones were overwritten.
-        data_cut: Rows whose free data had to make room for newer.
+        kept_since: Unix time from which on all rows are kept, where earlier ones were overwritten.
+        data_cut: How many of these rows had free data that had to make room for newer.
     """
 
     calls: CallRows
@@ -95,14 +95,12 @@ def take(
         since: Unix time in seconds; None means all.
         kept_since: As in the snapshot.
     """
+    call_rows = CallRows(*_rows(calls, CallRows._fields[1:], since))
+    value_rows = ValueRows(*_rows(values, ValueRows._fields[1:], since))
+    call_data, value_data = table.texts(calls), table.texts(values)
+    data_cut = table.cut(calls, call_rows.serial) + table.cut(values, value_rows.serial)
     return Snapshot(
-        CallRows(*_rows(calls, CallRows._fields[1:], since)),
-        ValueRows(*_rows(values, ValueRows._fields[1:], since)),
-        tuple(names),
-        table.texts(calls),
-        table.texts(values),
-        kept_since,
-        table.cut,
+        call_rows, value_rows, tuple(names), call_data, value_data, kept_since, data_cut
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from genmeter.events import Active, Call, Generation, Log, Sample
+from genmeter.events import Active, Call, Generation, Log, Metric, Sample
 from genmeter.recorders.old_metrics import RESERVED, free_data, samples_of
 from history_events import conversation, evaluation, generation, metric
 
@@ -150,3 +150,11 @@ def test_every_keyword_with_a_place_of_its_own_is_known() -> None:
     )
     event: Generation = generation(told=dict.fromkeys(names, 1))
     assert free_data(event) == {}
+
+
+def test_a_reserved_key_takes_no_other_keys_place() -> None:
+    """Where a caller has both spellings, both are kept."""
+    told = {"metadata": {"phase": 1, "phase_": 2}, "phase": 3}
+    assert free_data(generation(told=told)) == {"phase__": 1, "phase_": 2, "phase___": 3}
+    (row,) = samples_of(Metric(0.0, "queue", 1.0, {"value": 1, "value_": 2}))
+    assert row.metadata == {"value__": 1, "value_": 2}

@@ -67,3 +67,14 @@ def test_data_without_room_is_counted() -> None:
     """A history that may keep no free data says of how many rows it was cut."""
     found = snapshot_of([generation(told={"seed": 1})], metadata_bytes=0)
     assert (found.call_data, found.data_cut) == ({}, 1)
+
+
+def test_data_that_was_cut_before_the_window_is_not_counted() -> None:
+    """A window whose rows have all their data is whole."""
+    history = History(100, metadata_bytes=1_000)
+    for at in range(10):
+        history.record(generation(at, told={"note": "x" * 200}))
+        history.record(metric(at))
+    kept = len(history.snapshot().call_data)
+    assert history.snapshot().data_cut == 10 - kept > 0
+    assert history.snapshot(START + 10 - kept).data_cut == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 import os
 import threading
 import time
@@ -17,6 +18,7 @@ from genmeter.errors import ConfigError
 
 __all__ = [
     "check_callable",
+    "check_count",
     "check_number",
     "check_seconds",
     "check_thresholds",
@@ -88,6 +90,20 @@ def check_seconds(name: str, value: Any, *, least: float) -> None:
     # Nothing can wait longer than TIMEOUT_MAX, some 290 years.
     if not _is_number(value) or not least <= value <= threading.TIMEOUT_MAX:
         raise ConfigError(f"{name} is {value!r}; give seconds, at least {least}")
+
+
+def check_count(name: str, value: Any) -> None:
+    """Check a whole number.
+
+    Raises:
+        ConfigError: It is none, or less than 0.
+    """
+    try:
+        is_count = not isinstance(value, bool) and operator.index(value) >= 0
+    except TypeError:
+        is_count = False
+    if not is_count:
+        raise ConfigError(f"{name} is {value!r}; give a whole number, 0 or more")
 
 
 def check_callable(name: str, value: Any) -> None:

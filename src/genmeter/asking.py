@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genmeter.arguments import start_of
+from genmeter.arguments import check_count, start_of
 from genmeter.errors import ExportError
 from genmeter.labels import safe_text
 from genmeter.outputs import plots
@@ -196,11 +196,14 @@ class Asking:
 
         Raises:
             ExportError: The metric was never recorded, or not in the window (a ``ValueError``).
-            ConfigError: ``window`` is not a timedelta.
+            ConfigError: ``window`` is not a timedelta, ``rolling_window`` no whole number, or
+                ``figsize`` no size.
             MissingExtraError: matplotlib is not installed.
         """
         since = start_of(window)
-        found = self._pipeline.run(lambda: self._sink.history.samples(metric_name, since))
+        check_count("rolling_window", rolling_window)
+        name = safe_text(metric_name) or ""
+        found = self._pipeline.run(lambda: self._sink.history.samples(name, since))
         if found is None:
             raise ExportError(f"metric_name is {metric_name!r}, which was never recorded")
         if not len(found.value):
@@ -208,7 +211,7 @@ class Asking:
                 f"metric_name is {metric_name!r}, of which nothing lies within {window}; "
                 "give a longer window"
             )
-        return plots.draw_metric(metric_name, found, rolling_window=rolling_window, figsize=figsize)
+        return plots.draw_metric(name, found, rolling_window=rolling_window, figsize=figsize)
 
     def _snapshot(self, window: timedelta | None) -> Snapshot:
         since = start_of(window)

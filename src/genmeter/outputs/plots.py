@@ -7,9 +7,10 @@ anything that runs longer than a report, Grafana is the place to look.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
-from genmeter.errors import MissingExtraError
+from genmeter.errors import ConfigError, MissingExtraError
 from genmeter.outputs.beside import Beside
 from genmeter.outputs.plotting.data import Frames
 from genmeter.outputs.plotting.table import PLOTS
@@ -49,9 +50,11 @@ def draw_all(snapshot: Snapshot, figsize: tuple[float, float]) -> dict[str, Figu
         ``errors_by_type``.
 
     Raises:
+        ConfigError: ``figsize`` is no size.
         MissingExtraError: matplotlib is not installed.
     """
     drawing = _drawing()
+    _check_size(figsize)
     frames = Frames(snapshot)
     figures = {plot.name: drawing.figure_of(plot, frames, figsize) for plot in PLOTS}
     return {name: figure for name, figure in figures.items() if figure is not None}
@@ -69,9 +72,12 @@ def draw_metric(
         figsize: Width and height in inches.
 
     Raises:
+        ConfigError: ``figsize`` is no size.
         MissingExtraError: matplotlib is not installed.
     """
-    figure: Figure = _drawing().metric_figure(name, samples, rolling_window, figsize)
+    drawing = _drawing()
+    _check_size(figsize)
+    figure: Figure = drawing.metric_figure(name, samples, rolling_window, figsize)
     return figure
 
 
@@ -98,6 +104,15 @@ def save(figures: Mapping[str, Figure], folder: Path) -> None:
                 transparent=False,
                 bbox_inches=figure.bbox_inches,
             )
+
+
+def _check_size(figsize: Any) -> None:
+    try:
+        width, height = map(float, figsize[:2])
+    except (TypeError, ValueError):
+        width = height = math.nan
+    if not (0 < width < math.inf and 0 < height < math.inf):
+        raise ConfigError(f"figsize is {figsize!r}; give width and height in inches, more than 0")
 
 
 def _drawing() -> ModuleType:

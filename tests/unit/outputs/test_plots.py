@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import subprocess
 import sys
 import time
 import weakref
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -517,6 +519,41 @@ def test_a_metric_that_cannot_be_plotted_is_named(monitor: IsolatedMonitor) -> N
         monitor.plot_metric("generation_time", window=-timedelta(days=1))
     with pytest.raises(ConfigError, match=r"window is 5; give a datetime\.timedelta"):
         monitor.plot_metric("generation_time", window=5)  # type: ignore[arg-type]
+    for name in (None, 5, []):
+        with pytest.raises(ExportError, match="which was never recorded"):
+            monitor.plot_metric(name)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("window", [-1, 2.5, "10", None, True])
+def test_a_rolling_window_that_is_no_count_is_an_error(
+    window: Any, monitor: IsolatedMonitor
+) -> None:
+    """The message names the argument, its value and the remedy."""
+    with pytest.raises(ConfigError, match=rf"rolling_window is {window!r}; give a whole number"):
+        monitor.plot_metric("generation_time", rolling_window=window)
+
+
+@pytest.mark.parametrize("size", [(0, 0), (-1, 5), (math.nan, 3), (math.inf, 3), None, "x", (5,)])
+def test_a_size_that_is_none_is_an_error(
+    size: Any, monitor: IsolatedMonitor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One plot says what to give, and all of them warn of it."""
+    with pytest.raises(ConfigError, match=r"figsize is .*; give width and height in inches"):
+        monitor.plot_metric("generation_time", figsize=size)
+    assert monitor.visualize_metrics(tmp_path, size) == {}
+    assert "give width and height in inches" in caplog.text
+
+
+def test_a_metric_is_found_under_the_name_that_it_was_given(monitor: IsolatedMonitor) -> None:
+    """``plot_metric`` reads a name as ``record_metric`` and ``get_metrics`` do."""
+
+    class Name(Enum):
+        QUEUE = "queue"
+
+    monitor.record_metric(Name.QUEUE, 1)  # type: ignore[arg-type]
+    assert monitor.get_metrics(Name.QUEUE)["count"] == 1  # type: ignore[arg-type]
+    (axes,) = monitor.plot_metric(Name.QUEUE).axes  # type: ignore[arg-type]
+    assert axes.get_title(loc="left") == "queue"
 
 
 def test_without_matplotlib_the_remedy_is_told(

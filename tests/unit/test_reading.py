@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import json
 import os
 import sys
@@ -181,6 +182,46 @@ def test_a_csv_set_that_lost_a_file_or_rows_is_an_error(tmp_path: Path) -> None:
     part.unlink()
     with pytest.raises(ExportError, match="No such file"):
         read_export(tmp_path / "run.csv")
+
+
+def test_a_csv_file_that_lost_a_column_is_an_error(tmp_path: Path) -> None:
+    """What a spreadsheet saved back without a column is not read as half an export."""
+    export(snapshot_of([metric(host="a")]), tmp_path / "run.csv", "csv")
+    part = tmp_path / "run_queue.csv"
+    part.write_text(
+        "".join(line.rsplit(",", 1)[0] + "\n" for line in part.read_text().splitlines())
+    )
+    with pytest.raises(ExportError, match="damaged"):
+        read_export(tmp_path / "run.csv")
+
+
+def test_a_workbook_with_damaged_bytes_is_an_error(tmp_path: Path) -> None:
+    """Whatever its reader raises, the error is ours and names the file."""
+    path = tmp_path / "run.xlsx"
+    export(snapshot_of([generation(at) for at in range(50)]), path, "excel")
+    whole = path.read_bytes()
+    for start in range(100, len(whole), len(whole) // 20):
+        path.write_bytes(whole[:start] + b"\x00" * 16 + whole[start + 16 :])
+        with contextlib.suppress(ExportError):
+            read_export(path)
+
+
+def test_a_file_of_nothing_but_brackets_is_an_error(tmp_path: Path) -> None:
+    """Nesting that the parser cannot follow is damage like any other."""
+    path = tmp_path / "run.json"
+    path.write_text("[" * 200_000)
+    with pytest.raises(ExportError, match="damaged or no export"):
+        read_export(path)
+
+
+@pytest.mark.parametrize("year", ["0001", "1600", "2400", "9999"])
+def test_a_time_that_no_frame_can_hold_is_missing(year: str, tmp_path: Path) -> None:
+    """It is not taken for a time of another century."""
+    path = tmp_path / "run.json"
+    path.write_text(
+        json.dumps({"queue": [{"timestamp": f"{year}-06-01T00:00:00+00:00", "value": 1}]})
+    )
+    assert read_export(path)["timestamp"].isna().all()
 
 
 def test_a_folder_is_an_error(tmp_path: Path) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zipfile import BadZipFile
 
-from genmeter.errors import ConfigError, ExportError
+from genmeter.errors import ConfigError, ExportError, MissingExtraError
 from genmeter.outputs.exports.reading_json import read_json
 from genmeter.outputs.exports.reading_tables import read_csv, read_excel, read_parquet
 
@@ -24,7 +23,7 @@ def read_export(path: str | os.PathLike[str]) -> pd.DataFrame:
     The frame equals ``to_frame("samples")`` of the same history: its columns, dtypes and order are
     told at :func:`genmeter.outputs.exports.frames.to_frame`. Excel keeps times to the millisecond and
     numbers to 16 digits. AfterImage's time stamps have no zone and are taken for local; a value
-    that is no number is NaN, a time stamp that is none NaT.
+    that is no number is NaN; a time stamp that is none, or that no frame can hold, is NaT.
 
     Args:
         path: The file; of CSV the path that was exported to, or its manifest.
@@ -45,14 +44,14 @@ def read_export(path: str | os.PathLike[str]) -> pd.DataFrame:
         raise ConfigError(f"path is {path!r}; give the path of an export") from None
     try:
         return _read(place)
+    except (ConfigError, ExportError, MissingExtraError):
+        raise
     except OSError as error:
         raise ExportError(
             f"path is {str(path)!r}, which cannot be read ({error.strerror or error}); give a "
             "file that this process may read"
         ) from error
-    except (ValueError, KeyError, TypeError, BadZipFile) as error:
-        if isinstance(error, ConfigError | ExportError):
-            raise
+    except Exception as error:  # a damaged file makes its reader raise anything
         raise ExportError(
             f"path is {str(path)!r}, which is damaged or no export ({error}); give a file that "
             "export_metrics() wrote"

@@ -26,6 +26,7 @@ __all__ = ["read_json"]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _NOT_A_TIME = np.iinfo(np.int64).min  # which NumPy takes for NaT
+_FURTHEST = (2**63 - 1) // 1_000  # microseconds from 1970 that a frame's nanoseconds reach
 _OWN = frozenset({"timestamp", "value"})
 
 
@@ -98,9 +99,10 @@ def _time(text: Any) -> int:
     try:
         time = datetime.fromisoformat(text)
         # A time without a zone is a local one, as AfterImage writes it.
-        return (time.astimezone(UTC) - _EPOCH) // _MICROSECOND
+        since = (time.astimezone(UTC) - _EPOCH) // _MICROSECOND
     except (TypeError, ValueError, OverflowError):
         return int(_NOT_A_TIME)
+    return since if abs(since) <= _FURTHEST else int(_NOT_A_TIME)
 
 
 def _number(value: Any) -> float:

@@ -58,7 +58,7 @@ def read_excel(path: Path) -> pd.DataFrame:
     Raises:
         MissingExtraError: openpyxl is not installed.
         OSError: The file cannot be read.
-        ValueError, KeyError, BadZipFile: It is no workbook that an export wrote.
+        Exception: It is no workbook that an export wrote; openpyxl raises many kinds.
     """
     try:
         from openpyxl import load_workbook

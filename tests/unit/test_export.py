@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import builtins
 import csv
+import itertools
 import json
 import logging
 import os
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -343,6 +347,20 @@ def test_excel_has_a_sheet_for_each_metric_and_a_manifest(tmp_path: Path) -> Non
     assert cells["metadata_control"].value == json.dumps(TEXTS["control"])
 
 
+def test_excel_can_be_read_without_dragging_columns(tmp_path: Path) -> None:
+    """Titles are bold, and a column is as wide as what it holds, up to a limit."""
+    told = {"note": "x" * 500, "short": 1}
+    export(snapshot_of([generation(model="m" * 40, told=told)]), tmp_path / "run.xlsx", "excel")
+    sheet = openpyxl.load_workbook(tmp_path / "run.xlsx")["generation_time"]
+    (header,) = sheet.iter_rows(max_row=1)
+    widths = {str(cell.value): sheet.column_dimensions[cell.column_letter].width for cell in header}
+    assert all(cell.font.b for cell in header)
+    assert widths["timestamp"] > 23
+    assert widths["metadata_model_name"] > 40
+    assert widths["metadata_short"] > len("metadata_short")
+    assert 60 < widths["metadata_note"] < 70
+
+
 def test_excel_splits_what_a_sheet_does_not_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -402,6 +420,8 @@ def test_a_partial_export_says_so(
     with caplog.at_level(logging.WARNING, "genmeter"):
         export(snapshot, place(tmp_path, format_), format_)
     assert "GENMETER_HISTORY_CAPACITY" in caplog.text
+    assert "lacks the metadata of 1 rows" in caplog.text
+    assert "GENMETER_HISTORY_METADATA_BYTES" in caplog.text
     expected = to_frame(snapshot, "samples").attrs
     assert read_export(place(tmp_path, format_)).attrs == expected
     assert expected.keys() == {"kept_since", "data_cut"}
@@ -518,11 +538,77 @@ def test_a_path_as_text_is_relative_to_where_the_job_runs(
     assert export(snapshot_of([]), "run.json") == [Path(os.path.realpath(tmp_path)) / "run.json"]
 
 
-@pytest.mark.parametrize("path", ["", "  ", None, 3, b"run.json", "a\0b", "folder/"])
+@pytest.mark.parametrize("path", ["", "  ", None, 3, b"run.json", "a\0b", "folder/", "\ud800"])
 def test_a_path_that_is_none_is_an_error(path: Any) -> None:
     """The message has the argument, its value and the remedy."""
     with pytest.raises(ConfigError, match=r"output_path is .*; give (the|a)"):
         export(snapshot_of([]), path)
+
+
+def test_a_csv_stem_that_no_manifest_can_hold_is_an_error(tmp_path: Path) -> None:
+    """A name of bytes that are no UTF-8 cannot be written down."""
+    path = tmp_path / os.fsdecode(b"run\xff.csv")
+    with pytest.raises(ExportError, match="whose name is no UTF-8"):
+        export(snapshot_of([generation()]), path, "csv")
+    assert files(tmp_path) == {}
+
+
+def test_two_exports_to_one_place_do_not_mix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of one export come to their places together, whatever other threads export there."""
+    renamed: list[int] = []
+    rename = Path.replace
+
+    def note(self: Path, target: Path) -> Path:
+        renamed.append(threading.get_ident())
+        time.sleep(0.002)  # so that the other thread's turn would come
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", note)
+    both = threading.Barrier(2)
+
+    def write(events: int) -> None:
+        snapshot = snapshot_of([generation(at) for at in range(events)])
+        both.wait()
+        export(snapshot, tmp_path / "run.csv", "csv")
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(write, (3, 5)))
+    assert len(list(itertools.groupby(renamed))) == 2
+    assert set(read_export(tmp_path / "run.csv").groupby("metric_name").size()) in ({3}, {5})
+
+
+def test_the_recipe_for_csv_gives_the_frame_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What docs/exports.md tells to do with pandas alone works for hostile texts and keys."""
+    monkeypatch.chdir(tmp_path)
+    keys = {"\r": "a", "\0": "", "a,b": 1, "KEY": True, "key": 1.5, '"': None, "=1": {"b": [1]}}
+    events = [generation(told={**TEXTS, **keys}), generation(1), metric(2, "org/a", **keys)]
+    snapshot = snapshot_of(events)
+    export(snapshot, "run.csv", "csv")
+    page = (Path(__file__).parents[2] / "docs" / "exports.md").read_text(encoding="utf-8")
+    recipe = page.split("Of CSV:\n")[1].split("```")[1]
+    recipe = recipe[recipe.index("with open(") :]
+    frames: dict[str, pd.DataFrame] = {}
+    last = 'print(part["metric"], len(frame))'
+    assert last in recipe
+    code = recipe.replace(last, 'frames[part["metric"]] = frame')
+    exec(code, {"json": json, "pd": pd, "frames": frames})  # noqa: S102 (the page's own code)
+    samples = to_frame(snapshot, "samples")
+    assert frames.keys() == set(samples["metric_name"])
+    for name, frame in frames.items():
+        wanted = samples[samples["metric_name"] == name].reset_index(drop=True)
+        assert (
+            frame.columns.tolist()
+            == [each for each in wanted if each in frame or wanted[each].notna().any()][1:]
+        )
+        pd.testing.assert_frame_equal(
+            frame, wanted[frame.columns.tolist()], check_dtype=False, check_index_type=False
+        )
+        told = [each for each in frame if each.startswith("metadata_")]
+        assert frame[told].dtypes.equals(wanted[told].dtypes)
 
 
 def test_a_directory_and_a_device_are_no_files(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import secrets
+import threading
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
@@ -19,6 +20,21 @@ if TYPE_CHECKING:
 __all__ = ["Beside"]
 
 _logger = logging.getLogger("genmeter")
+
+
+class _Turn:
+    """Whose files are being renamed, so that two sets of one place do not mix."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        self.lock = threading.RLock()
+
+
+_turn = _Turn()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_turn.renew)
 
 
 class Beside:
@@ -61,9 +77,10 @@ class Beside:
         """
         try:
             if kind is None:
-                for beside, target in self._files:
-                    beside.replace(target)
-                self._remove_stale()
+                with _turn.lock:
+                    for beside, target in self._files:
+                        beside.replace(target)
+                    self._remove_stale()
         finally:
             for beside, _ in self._files:
                 with contextlib.suppress(OSError):

@@ -52,10 +52,16 @@ def write_csv(snapshot: Snapshot, path: Path, manifest: Manifest, beside: Beside
     Files of the export before, by its manifest, that this one has not are removed.
 
     Raises:
-        ExportError: The stem is too long.
+        ExportError: The stem is too long, or no Unicode text.
         OSError: A file cannot be written.
     """
     tables = list(tables_of(snapshot, manifest))
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:  # the manifest, which is UTF-8, could not name its files
+        raise ExportError(
+            f"output_path is {str(path)!r}, whose name is no UTF-8; give another name"
+        ) from None
     names = file_names([each.metric for each in tables], prefix=f"{path.stem}_", suffix=".csv")
     if names is None:
         raise ExportError(f"output_path is {str(path)!r}, whose name is too long; shorten it")

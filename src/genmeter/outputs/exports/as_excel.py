@@ -39,6 +39,8 @@ MAX_ROWS = 1_048_576
 _MAX_TEXT = 32_767
 _PIECE = 30_000
 _EXACT = 2**53
+_LOOKED_AT = 100  # cells that a column's width is chosen by
+_MAX_WIDTH = 60  # characters
 _DAY = 86_400_000  # milliseconds, the finest that readers give back
 _EPOCH = np.datetime64("1899-12-30")
 # Empty texts read as missing ones, control characters and U+FFFE are no XML, a carriage return
@@ -86,6 +88,7 @@ def write_excel(snapshot: Snapshot, path: Path, manifest: Manifest, beside: Besi
 
 def _write_book(book: Workbook, tables: list[MetricTable], manifest: Manifest) -> None:
     time_format = book.add_format({"num_format": _TIME_FORMAT})
+    title_format = book.add_format({"bold": True})
     room = MAX_ROWS - 1
     counts = {table.metric: -(-len(table.frame) // room) for table in tables}
     names = sheet_names(counts, taken=[MANIFEST_SHEET])
@@ -103,15 +106,20 @@ def _write_book(book: Workbook, tables: list[MetricTable], manifest: Manifest) -
             parts.append(part)
             sheet = book.add_worksheet(name)
             sheet.freeze_panes(1, 0)
-            sheet.set_column(0, 0, 24)
-            _write_rows(sheet, rows, part, time_format)
-    _write_manifest(book.add_worksheet(MANIFEST_SHEET), manifest)
+            _write_rows(sheet, rows, part, title_format, time_format)
+    _write_manifest(book.add_worksheet(MANIFEST_SHEET), manifest, title_format)
 
 
-def _write_rows(sheet: Worksheet, rows: pd.DataFrame, part: Part, time_format: Any) -> None:
-    for number, name in enumerate(part["columns"]):
-        sheet.write_string(0, number, _shortened(encode(name) if _is_unfit(name) else name))
+def _write_rows(
+    sheet: Worksheet, rows: pd.DataFrame, part: Part, title_format: Any, time_format: Any
+) -> None:
     columns = [_cells(rows[name], part) for name in part["columns"]]
+    for number, (name, (_, cells)) in enumerate(zip(part["columns"], columns, strict=True)):
+        title = _shortened(encode(name) if _is_unfit(name) else name)
+        sheet.write_string(0, number, title, title_format)
+        first = (str(cell) for cell in cells[:_LOOKED_AT] if cell is not None)
+        longest = max(len(title), *map(len, first)) if number else len(_TIME_FORMAT)
+        sheet.set_column(number, number, min(longest, _MAX_WIDTH) + 2)
     (_, times), *others = columns
     for row, (time, *cells) in enumerate(zip(times, *(c for _, c in others), strict=True), 1):
         sheet.write_number(row, 0, time, time_format)
@@ -120,12 +128,12 @@ def _write_rows(sheet: Worksheet, rows: pd.DataFrame, part: Part, time_format: A
                 others[number][0](sheet, row, number + 1, cell)
 
 
-def _write_manifest(sheet: Worksheet, manifest: Manifest) -> None:
+def _write_manifest(sheet: Worksheet, manifest: Manifest, title_format: Any) -> None:
     text = json.dumps(manifest).replace("_x", "\\u005fx").replace("\x7f", "\\u007f")
     pieces = [text[start : start + _PIECE] for start in range(0, len(text), _PIECE)]
     header = ("sheet", "metric", "rows", "manifest")
     for number, title in enumerate(header):
-        sheet.write_string(0, number, title)
+        sheet.write_string(0, number, title, title_format)
     sheet.set_column(0, 1, 32)
     lines = itertools.zip_longest(manifest["parts"], pieces)
     for row, (part, piece) in enumerate(lines, 1):

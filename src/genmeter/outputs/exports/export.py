@@ -87,10 +87,17 @@ def export(
         ) from error
     if snapshot.kept_since is not None:
         _logger.warning(
-            "%s begins at %s, because the history keeps no more; raise history.capacity "
-            "(GENMETER_HISTORY_CAPACITY) to export all",
+            "%s is whole from %s on only, because the history keeps no more; raise "
+            "history.capacity (GENMETER_HISTORY_CAPACITY) to export all",
             path,
             iso_time(snapshot.kept_since),
+        )
+    if snapshot.data_cut:
+        _logger.warning(
+            "%s lacks the metadata of %d rows, because the history has no room for more; raise "
+            "history.metadata_bytes (GENMETER_HISTORY_METADATA_BYTES) to export all",
+            path,
+            snapshot.data_cut,
         )
     return written
 
@@ -102,6 +109,12 @@ def _checked(output_path: Any) -> Path:
         text = None
     if not isinstance(text, str) or not text.strip() or "\0" in text:
         raise ConfigError(f"output_path is {output_path!r}; give the path of a file")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"output_path is {text!r}, which no file can be called; give another path"
+        ) from None
     # A link stays one: what it points to is written.
     path = Path(os.path.realpath(text))
     if path.is_dir() or text.endswith(("/", os.sep)):

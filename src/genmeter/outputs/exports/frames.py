@@ -98,8 +98,8 @@ def to_frame(snapshot: Snapshot, kind: str) -> pd.DataFrame:
         kind: One of the above.
 
     Returns:
-        The frame; its ``attrs`` hold ``kept_since`` (ISO 8601) where older rows were overwritten,
-        and ``data_cut``, the number of rows whose metadata had to make room, where there are any.
+        The frame; its ``attrs`` hold ``kept_since`` (ISO 8601), from when on all rows are kept,
+        where older ones were overwritten, and ``data_cut``, the number of rows whose metadata had to make room, where there are any.
 
     Raises:
         ConfigError: There is no such kind.

@@ -66,7 +66,7 @@ class Manifest(TypedDict):
         exported_at: ISO 8601.
         timezone: Of the time stamps: ``UTC``.
         window_seconds: How far the export looks back; None means as far as the history goes.
-        kept_since: ISO 8601; from when on rows are kept, where earlier ones were overwritten.
+        kept_since: ISO 8601; from when on all rows are kept, where earlier ones were overwritten.
         data_cut: Rows whose metadata had to make room, where there are any.
         rows: Of all metrics.
         dtypes: By column of the frame of samples its dtype, in the frame's order.

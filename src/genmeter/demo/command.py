@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import logging
 import math
 import os
 import signal
@@ -18,6 +19,7 @@ from genmeter.demo.profiles import CUSTOM_METRICS, MODELS, PRICES, SCORE_SCALES
 from genmeter.demo.view import choose_view, final_report, headline, say
 from genmeter.errors import EndpointError
 from genmeter.monitor import GenerationMonitor
+from genmeter.outputs.logs.joblog import LOGGER_NAME
 from genmeter.outputs.otlp import exporter_names
 
 if TYPE_CHECKING:
@@ -95,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
         EndpointError: The endpoint cannot listen on its port.
     """
     plan = Plan(duration=args.duration, rate=args.rate, seed=args.seed, failing=dict(args.fail))
+    # What the made-up job logs would go to the screen, where nothing else takes it.
+    logging.getLogger(LOGGER_NAME).addHandler(logging.NullHandler())
     try:
         monitor = GenerationMonitor(config=_config(plan, args.port, args.linger))
     except EndpointError as error:

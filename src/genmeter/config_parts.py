@@ -19,7 +19,7 @@ __all__ = [
     "require_count",
 ]
 
-METADATA_BYTES = 16 * 2**20
+METADATA_BYTES = 64 * 2**20
 """Bytes of free metadata that a history keeps unless told otherwise."""
 _MAX_PORT = 65_535
 # The sums of a window are 64-bit: 2**21 events of at most 2**41 tokens (a total of two parts of

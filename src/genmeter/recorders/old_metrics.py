@@ -66,7 +66,8 @@ def free_data(event: Generation | Evaluation) -> dict[str, Any]:
 
     Returns:
         The entries of ``metadata``, further keywords, the text of ``error`` and, where there are
-        any, the ``retries`` by cause; a key that is one of :data:`RESERVED` gets a ``_``.
+        any, the ``retries`` by cause, in this order; a key that is one of :data:`RESERVED`, or
+        that is there already, gets a ``_``.
     """
     told = event.told
     data: dict[str, Any] = {}
@@ -78,9 +79,9 @@ def free_data(event: Generation | Evaluation) -> dict[str, Any]:
     error = told.get("error")
     text = None if error is None or error is False else safe_text(error)
     if text:
-        data["error"] = text
+        data[_freed("error", data) if "error" in data else "error"] = text
     if isinstance(event, Generation) and event.retries is not None:
-        data["retries"] = event.retries
+        data[_freed("retries", data) if "retries" in data else "retries"] = event.retries
     return data
 
 
@@ -102,7 +103,8 @@ def _take(data: dict[str, Any], source: Mapping[Any, Any], known: frozenset[str]
         name = _key(key)
         if name in known:
             continue
-        data.setdefault(_freed(name, source, data) if name in RESERVED else name, value)
+        is_taken = name in RESERVED or name in data
+        data[_freed(name, source, data) if is_taken else name] = value
 
 
 def _freed(name: str, *taken: Mapping[Any, Any]) -> str:

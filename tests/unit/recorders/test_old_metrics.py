@@ -110,9 +110,10 @@ def test_a_key_that_has_a_meaning_is_marked(key: str) -> None:
     assert data == {f"{key}_": "mine"}
 
 
-def test_metadata_wins_over_a_keyword_of_its_name() -> None:
-    """Of two with the same name the one in metadata is kept."""
-    assert free_data(generation(told={"a": 1, "metadata": {"a": 2, "operation": "s"}})) == {"a": 2}
+def test_of_two_with_one_name_both_are_kept() -> None:
+    """Metadata has the name; a keyword or an error of the same name gets a mark."""
+    told = {"a": 1, "error": "late", "metadata": {"a": 2, "operation": "s", "error": 7}}
+    assert free_data(generation(told=told)) == {"a": 2, "a_": 1, "error": 7, "error_": "late"}
 
 
 @pytest.mark.parametrize("error", [None, False, ""])

@@ -78,15 +78,19 @@ def test_a_burst_before_shutdown_is_in_the_report_and_the_push(
         assert receiver.total("genmeter.job.finished") == 1
 
 
-def test_a_burst_before_shutdown_is_on_the_page_of_a_lingering_endpoint(tmp_path: Path) -> None:
-    """20,000 calls and ``shutdown()`` at once: the one scrape while it lingers has them all."""
+@pytest.mark.parametrize("end", ["monitor.shutdown()", ""], ids=["shutdown", "exit"])
+def test_a_burst_before_the_end_is_on_the_page_of_a_lingering_endpoint(
+    tmp_path: Path, end: str
+) -> None:
+    """20,000 calls and the end at once: the one scrape while the endpoint lingers has them all."""
     port = free_port()
     env = environment(
         OTEL_METRICS_EXPORTER="prometheus",
         OTEL_EXPORTER_PROMETHEUS_PORT=str(port),
         GENMETER_ENDPOINT_LINGER=str(PATIENCE),
     )
-    with subprocess.Popen(job(tmp_path, BURST), env=env) as process:
+    script = BURST.replace("monitor.shutdown()", end)
+    with subprocess.Popen(job(tmp_path, script), env=env) as process:
         page = ""
         deadline = time.monotonic() + PATIENCE
         while process.poll() is None and time.monotonic() < deadline:

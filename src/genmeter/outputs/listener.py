@@ -23,6 +23,7 @@ __all__ = ["Listener", "bind", "is_loopback"]
 _logger = logging.getLogger("genmeter")
 
 _BACKLOG = 64
+_GRACE = 2.0
 
 _REMEDIES = {
     errno.EADDRINUSE: "stop the program that has it, or choose another port (0 takes a free one)",
@@ -89,6 +90,8 @@ def is_loopback(bound: socket.socket) -> bool:
 class Listener:
     """Accepts connections on a thread, and gives each a thread of its own.
 
+    Where no thread can be started, connections are served one after the other.
+
     Args:
         bound: The listening socket, as `bind` gives it.
         serve: Serves one connection on its thread. Its second argument is to be called with the
@@ -118,6 +121,7 @@ class Listener:
         self._most = most
         # By number, each with the time when it came; the accepting thread alone adds to it.
         self._open: dict[int, tuple[float, socket.socket]] = {}
+        self._served_here: int | None = None  # the number that the accepting thread serves itself
         # A byte here ends the accepting thread, which sleeps for as long as nobody connects.
         self._wake, self._awaken = socket.socketpair()
         self._thread = threading.Thread(
@@ -130,8 +134,14 @@ class Listener:
             raise EndpointError(f"the scrape endpoint cannot have a thread: {error}") from error
 
     def close(self) -> None:
-        """Accept no more; connections that are open are served to their end."""
+        """Accept no more; connections that are open are served to their end.
+
+        One that the accepting thread serves itself is cut off after two seconds.
+        """
         self._awaken.send(b"\0")
+        self._thread.join(_GRACE)
+        if self._served_here is not None:
+            self._cut_off(self._served_here)
         self._thread.join()
         self._close_sockets()
 
@@ -179,20 +189,26 @@ class Listener:
         try:
             thread.start()
         except RuntimeError:
-            # No more threads: the process is at its limit or at its end.
-            del self._open[number]
-            connection.close()
+            # The process is at its limit of threads; or at its end, where Python 3.12 and newer
+            # start none and a lingering job waits for just this scrape.
+            self._served_here = number
+            self._answer(number, connection)
+            self._served_here = None
 
     def _make_room(self) -> bool:
         """Cut off the connections that are past their time; tell whether there were any."""
         limit = time.monotonic() - self._lifetime
-        overdue = [item for item in list(self._open.items()) if item[1][0] <= limit]
-        for number, (_, connection) in overdue:
-            self._open.pop(number, None)
+        overdue = [number for number, (came, _) in list(self._open.items()) if came <= limit]
+        for number in overdue:
+            self._cut_off(number)
+        return bool(overdue)
+
+    def _cut_off(self, number: int) -> None:
+        _, connection = self._open.pop(number, (0, None))
+        if connection is not None:
             # Its thread then wakes up from what it waits for, and closes it.
             with suppress(OSError):
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
-        return bool(overdue)
 
     def _answer(self, number: int, connection: socket.socket) -> None:
         latest = connection

@@ -184,10 +184,16 @@ def _resource_of(parents: Resource | None) -> Resource:
     if parents is None and SERVICE_INSTANCE_ID in resource.attributes:
         return resource
     # Two processes must not push the same series.
-    own: dict[str, str | int] = {SERVICE_INSTANCE_ID: str(uuid.uuid4())}
+    pid = os.getpid()
+    own: dict[str, str | int] = {SERVICE_INSTANCE_ID: _instance_id(pid)}
     if PROCESS_PID in resource.attributes:
-        own[PROCESS_PID] = os.getpid()
+        own[PROCESS_PID] = pid
     return resource.merge(Resource(own))
+
+
+@functools.lru_cache(maxsize=1)
+def _instance_id(pid: int) -> str:  # noqa: ARG001 - the id is of one process
+    return str(uuid.uuid4())
 
 
 def _address(endpoint: EndpointConfig) -> tuple[str, int]:

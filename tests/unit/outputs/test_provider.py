@@ -32,11 +32,13 @@ def test_a_process_has_one_id() -> None:
 
 
 def test_an_sdk_that_gives_no_id_is_helped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two processes push series of their own with an older SDK too."""
+    """One process pushes one series and two push series of their own with an older SDK too."""
     monkeypatch.setattr(Resource, "create", lambda: Resource({"service.name": "s"}))
     first, second = made().resource.attributes, made().resource.attributes
     assert first["service.name"] == "s"
-    assert first[ID] != second[ID]
+    assert first[ID] == second[ID]
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    assert made().resource.attributes[ID] != first[ID]
 
 
 def test_an_id_of_the_environment_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,8 +90,9 @@ def _fit(frame: pd.DataFrame, part: Part) -> pd.DataFrame:
     # Text of a known form, which pandas formats much slower: ISO 8601 to the microsecond.
     fit = frame.assign(timestamp=np.char.add(np.datetime_as_string(times), "+00:00"))
     for name, column in frame.items():
-        # A column has few different texts, such as the models' names.
-        if str(column.dtype) == "string" and any(map(_is_unfit, column.dropna().unique())):
+        # A column has few different texts, such as the models' names. pandas 1.5 takes those for
+        # one that differ only after a NUL, so unique() would not show them all.
+        if str(column.dtype) == "string" and any(map(_is_unfit, set(column.dropna().tolist()))):
             part["encoded"].append(str(name))
             fit[name] = column.map(encode, na_action="ignore")
     return fit.rename(columns=lambda name: encode(name) if _is_unfit(name) else name)

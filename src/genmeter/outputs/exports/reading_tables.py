@@ -95,6 +95,7 @@ def read_parquet(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
+        import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
         raise MissingExtraError("pyarrow", extra="parquet", purpose="Reading Parquet") from None
@@ -102,7 +103,17 @@ def read_parquet(path: Path) -> pd.DataFrame:
         metadata = pq.read_schema(file).metadata or {}
         manifest = _checked(json.loads(metadata.get(KEY.encode(), b"null")))
         file.seek(0)
-        frame = pd.read_parquet(file, engine="pyarrow")
+        table = pq.read_table(file)
+    nullable = {
+        pa.bool_(): pd.BooleanDtype(),
+        pa.int64(): pd.Int64Dtype(),
+        pa.float64(): pd.Float64Dtype(),
+        pa.string(): pd.StringDtype(),
+    }
+    # By numbers, since pandas 1.5 takes names for one that differ only after a NUL.
+    numbered = table.rename_columns([str(number) for number in range(table.num_columns)])
+    frame: pd.DataFrame = numbered.to_pandas(ignore_metadata=True, types_mapper=nullable.get)
+    frame.columns = table.column_names
     typed = frame.astype(manifest["dtypes"])
     typed.attrs.update(gaps_in(manifest))
     return typed

@@ -189,8 +189,8 @@ class Listener:
         try:
             thread.start()
         except RuntimeError:
-            # The process is at its limit of threads; or at its end, where Python 3.12 and newer
-            # start none and a lingering job waits for just this scrape.
+            # The process is at its limit of threads; or at its end, where Python 3.12 starts none
+            # and a lingering job waits for just this scrape.
             self._served_here = number
             self._answer(number, connection)
             self._served_here = None

@@ -196,7 +196,7 @@ def refuse(thread: threading.Thread) -> None:
 
 
 def test_without_a_thread_a_scrape_is_served_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From Python 3.12 on none can be started at the exit, where a lingering job is scraped."""
+    """Python 3.12 starts none at the exit, where a lingering job is scraped."""
     with serving() as server:
         monkeypatch.setattr(threading.Thread, "start", refuse)
         for _ in range(2):

@@ -165,8 +165,11 @@ def test_an_interrupted_script_ends_by_the_signal(write: Write) -> None:
         f"{TELL}print('ready', flush=True)\n"
         "import time\nfor _ in range(600):\n    time.sleep(0.1)\n"
     )
+    python, option, main = GENMETER
+    # A background job's parent ignores it.
+    heeding = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {main}"
     with subprocess.Popen(
-        (*GENMETER, "run", "--no-endpoint", "job.py"),
+        (python, option, heeding, "run", "--no-endpoint", "job.py"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

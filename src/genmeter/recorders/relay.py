@@ -131,7 +131,9 @@ class Relay:
         Args:
             deadline: As ``time.monotonic()`` counts.
         """
-        for receiver in self._receivers():
+        # Our own first: where no thread is to be had they are delivered here, and a handler that
+        # blocks must not take their time.
+        for receiver in sorted(self._receivers(), key=lambda each: not each.is_ours):
             receiver.finish(deadline)
 
     def reset(self) -> None:

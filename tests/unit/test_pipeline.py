@@ -401,7 +401,7 @@ def test_a_read_outlives_the_thread_that_should_answer(
 ) -> None:
     """Where the pipeline's thread is gone while it is asked, the main thread reads by itself."""
     bench.run_thread()
-    turn = bench.pipeline._turn
+    turn, thread = bench.pipeline._turn, bench.pipeline._thread
 
     def die() -> None:
         raise SystemExit
@@ -411,6 +411,8 @@ def test_a_read_outlives_the_thread_that_should_answer(
     bench.append()
     assert bench.read(timeout=PATIENCE) == 1
     assert not bench.pipeline.is_running
+    assert isinstance(thread, threading.Thread)
+    thread.join(PATIENCE)  # what it ended with is reported before this test's end, not in another's
     monkeypatch.setattr(bench.pipeline, "_turn", turn)
     bench.tell()
     assert bench.pipeline.is_running

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from genmeter.alert_settings import AlertSettings
 from genmeter.config_parts import (
     EndpointConfig,
     HistoryConfig,
@@ -118,6 +119,11 @@ class MonitorConfig:
         "seconds after which an alert that still fires is sent again; None for never",
         "GENMETER_ALERT_REPEAT_SECONDS",
     )
+    alerts: AlertSettings = declare(
+        None,
+        "AlertSettings, or a TOML file: thresholds, objective and budgets of the alerts",
+        "GENMETER_ALERTS",
+    )
     journal: JournalConfig = field(default_factory=JournalConfig)
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
     history: HistoryConfig = field(default_factory=HistoryConfig)
@@ -139,6 +145,10 @@ class MonitorConfig:
             object.__setattr__(self, "prices", PriceTable.coerce(self.prices))
         except ConfigError as error:
             raise ConfigError(f"MonitorConfig.prices: {error}") from error
+        try:
+            object.__setattr__(self, "alerts", AlertSettings.coerce(self.alerts))
+        except ConfigError as error:
+            raise ConfigError(f"MonitorConfig.alerts: {error}") from error
         if self.expected_samples is not None:
             require_count(self, "expected_samples", least=0, most=_MAX_SAMPLES)
         if self.drain not in ("thread", "inline"):

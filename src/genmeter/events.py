@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
 
 __all__ = [
+    "RATE_LIMITED",
     "Active",
     "Call",
     "CallDefaults",
@@ -30,6 +31,10 @@ __all__ = [
     "Sample",
     "Score",
 ]
+
+
+RATE_LIMITED = "rate_limited"
+"""The error of a retry that a rate limit caused."""
 
 
 class Raw(StrEnum):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from genmeter.catalogue import INSTRUMENTS
 from genmeter.events import (
+    RATE_LIMITED,
     Active,
     Call,
     Evaluation,
@@ -44,7 +45,6 @@ __all__ = ["Normaliser"]
 
 _MAX_RETRIES = 10_000
 _OTHER_ERROR = "_OTHER"  # the conventions' own value of error.type where no class is known
-_RATE_LIMITED = "rate_limited"
 _TOO_MANY_REQUESTS = 429
 _RESOLVED = "resolved"
 _OLD_NAMES = frozenset(
@@ -370,7 +370,7 @@ def _retry_kind(error: Any) -> Any:
     else:
         name = _class_name(error) if issubclass(kind, type) else error
     is_limited = issubclass(type(name), str) and "ratelimit" in str.lower(name)
-    return _RATE_LIMITED if is_limited or _is_rate_limit(error) else name
+    return RATE_LIMITED if is_limited or _is_rate_limit(error) else name
 
 
 def _class_name(kind: type) -> str:

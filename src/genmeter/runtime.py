@@ -101,7 +101,12 @@ class Runtime:
             pipeline.run(self._rebuild)
         sink = Sink(
             CallDefaults(config.default_model, config.provider, config.operation),
-            History(config.history.capacity, config.history.metadata_bytes),
+            History(
+                config.history.capacity,
+                config.history.metadata_bytes,
+                prices=config.prices,
+                scales=config.score_scales,
+            ),
             Relay(self.tallies, pipeline.notices, taps=taps),
             expected_samples=config.expected_samples,
             timeout=timeout,

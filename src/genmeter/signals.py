@@ -1,8 +1,10 @@
 """What is worth showing of a job: signals, each with its words and how to compute it.
 
-A signal says of what a number is, in which unit, and how it comes out of the history's frames
-(:func:`genmeter.outputs.exports.frames.to_frame`); whoever shows it says how it is drawn. Titles, units and
-descriptions of everything that is shown come from these rows.
+A signal says of what a number is, in which unit, how Prometheus computes it and how it comes out of
+the history: from its frames (:func:`genmeter.outputs.exports.frames.to_frame`) for plots, from sums
+over its rows for alerts. Whoever shows it says how it is drawn. Titles, units and descriptions of
+everything that is shown come from these rows; those that no plot of the history shows are in
+:mod:`genmeter.live_signals`.
 
 The signals that bear an old metric's name have its old reach: all that AfterImage's monitor counted
 under it, conversations and samples of ``record_metric`` under that name included. The others look
@@ -12,7 +14,13 @@ at calls of models only.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from genmeter import catalogue as cat
+from genmeter.terms import RowSum, Selector, Term
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["SIGNALS", "Frame", "Signal"]
 
@@ -28,7 +36,9 @@ class Signal:
         title: What it is, for a heading or a legend.
         unit: UCUM unit; an annotation in braces names what is counted.
         description: One sentence for whoever reads the picture.
-        frames: The kinds of frames that its rows come from.
+        of: What Prometheus sums for it; None where it has no query.
+        per: What that is divided by; None where it is a sum.
+        frames: The kinds of frames that its rows come from; none where no plot shows it.
         column: The column of its value in each of them; a ``*`` at its end stands for every column
             that begins so, each of which is a series of its own.
         aggregation: What becomes of many rows.
@@ -41,9 +51,11 @@ class Signal:
     title: str
     unit: str
     description: str
-    frames: tuple[Frame, ...]
-    column: str
-    aggregation: Literal["mean", "sum"]
+    of: Term | None = None
+    per: Term | None = None
+    frames: tuple[Frame, ...] = ()
+    column: str = ""
+    aggregation: Literal["mean", "sum"] = "mean"
     is_complement: bool = False
     less: tuple[str, ...] = ()
     recorded_as: str | None = None
@@ -54,6 +66,36 @@ class Signal:
             return False
         is_pattern = self.column.endswith("*")
         return name.startswith(self.recorded_as) if is_pattern else name == self.recorded_as
+
+    def promql(
+        self,
+        by: Sequence[str],
+        window: str,
+        selector: Selector,
+        *,
+        least: int = 1,
+        function: Literal["increase", "rate"] = "increase",
+    ) -> str:
+        """Write the signal in PromQL.
+
+        Args:
+            by: Prometheus's names of the labels to keep.
+            window: A duration such as ``5m``, or a variable of a dashboard.
+            selector: Which series it is computed from.
+            least: Of a ratio, how much its denominator must add up to: without that there is no
+                value, so nothing is ever divided by 0. It needs ``increase`` above 1.
+            function: ``rate`` gives a sum per second; a ratio is the same with both.
+
+        Raises:
+            ValueError: The signal has no query.
+        """
+        if self.of is None:
+            raise ValueError(f"the signal {self.id} has no query")
+        total = self.of.promql(by, window, selector, function)
+        if self.per is None:
+            return total
+        guard = ">= " + str(least) if least > 1 else "> 0"
+        return f"{total}\n/\n({self.per.promql(by, window, selector, function)} {guard})"
 
 
 GENERATION_TIME = Signal(
@@ -122,6 +164,14 @@ CONVERSATION_LENGTH = Signal(
     title="Conversation length",
     unit="{turn}",
     description="Turns of a conversation.",
+    of=Term(
+        instrument=cat.CONVERSATION_LENGTH,
+        part="_sum",
+        rows=RowSum("calls", ("turns_known",), "turns"),
+    ),
+    per=Term(
+        instrument=cat.CONVERSATION_LENGTH, part="_count", rows=RowSum("calls", ("turns_known",))
+    ),
     frames=("conversations",),
     column="turns",
     aggregation="mean",
@@ -163,6 +213,16 @@ CALL_TIME = Signal(
     title="Time per call",
     unit="s",
     description="Time that a call of a model took, failed ones included.",
+    of=Term(
+        instrument=cat.INFERENCE_DURATION,
+        part="_sum",
+        rows=RowSum("calls", ("inference", "duration_known"), "duration"),
+    ),
+    per=Term(
+        instrument=cat.INFERENCE_DURATION,
+        part="_count",
+        rows=RowSum("calls", ("inference", "duration_known")),
+    ),
     frames=("generations",),
     column="duration_seconds",
     aggregation="mean",

@@ -11,36 +11,42 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from genmeter.config_parts import METADATA_BYTES
-from genmeter.events import Evaluation, Generation, Metric
+from genmeter.events import RATE_LIMITED, Evaluation, Generation, Metric, Sample
 from genmeter.plain import plain_text
 from genmeter.recorders import snapshot
 from genmeter.recorders.columns import Ring
+from genmeter.recorders.flags import (
+    ANY_TOKENS,
+    CONVERSATION,
+    EVALUATION,
+    GENERATION,
+    HAS_INPUT,
+    HAS_OUTPUT,
+    HAS_TOTAL,
+    HAS_TURNS,
+    INFERENCE,
+    MODEL_GIVEN,
+    SUCCESS,
+)
+from genmeter.recorders.minutes import Minutes
 from genmeter.recorders.names import Names, spelled
 from genmeter.recorders.old_metrics import free_data, metric_data, score_data
 from genmeter.recorders.side_table import SideTable
 from genmeter.recorders.sums import sum_by_label
+from genmeter.recorders.windows import GroupSum, WindowRows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
+    from genmeter.catalogue import Label
     from genmeter.events import Event
+    from genmeter.prices import PriceTable
     from genmeter.recorders.snapshot import Snapshot
+    from genmeter.terms import RowSum
 
 __all__ = ["History", "Samples", "TokenTotals", "Tokens"]
-
-SUCCESS = 1
-CONVERSATION = 2
-MODEL_GIVEN = 4
-HAS_INPUT = 8
-HAS_OUTPUT = 16
-HAS_TOTAL = 32
-HAS_TURNS = 64
-GENERATION = 128
-EVALUATION = 256
-_ANY_TOKENS = HAS_INPUT | HAS_OUTPUT | HAS_TOTAL
-_INFERENCE = GENERATION | CONVERSATION  # a call has the first of these flags and not the second
 
 _CALL_COLUMNS = (
     *(("time", "d"), ("duration", "d")),
@@ -48,11 +54,13 @@ _CALL_COLUMNS = (
     *(("cache_read", "q"), ("cache_write", "q"), ("reasoning", "q")),
     *(("turns", "q"), ("model", "H"), ("step", "H"), ("provider", "H"), ("operation", "H")),
     *(("error_type", "H"), ("finish_reason", "H"), ("evaluator", "H"), ("flags", "H")),
+    *(("rate_limited", "H"), ("cost", "d")),
 )
 _VALUE_COLUMNS = (
     *(("event", "q"), ("time", "d"), ("value", "d")),
     *(("name", "H"), ("evaluator", "H")),
 )
+_SAMPLE_COLUMNS = (("time", "d"), ("accepted", "B"))
 _TOKEN_COLUMNS = ("input", "output", "total", "cache_read", "cache_write", "reasoning")
 _NAN = float("nan")
 
@@ -123,13 +131,28 @@ class History:
     """What one monitor was told, for reports and windows. The drain's lock guards it.
 
     Args:
-        capacity: Calls and evaluations that are kept, and as many scores and custom values.
+        capacity: Calls and evaluations that are kept, as many scores and custom values, and as
+            many samples.
         metadata_bytes: Most bytes of free metadata and feedback that are kept with them.
+        prices: What calls cost; None where nobody asked.
+        scales: Lowest and highest value of each score that is not on 0..1.
     """
 
-    def __init__(self, capacity: int, metadata_bytes: int = METADATA_BYTES) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        metadata_bytes: int = METADATA_BYTES,
+        *,
+        prices: PriceTable | None = None,
+        scales: Mapping[str, tuple[float, float]] | None = None,
+    ) -> None:
         self._calls = Ring(_CALL_COLUMNS, capacity)
         self._values = Ring(_VALUE_COLUMNS, capacity)
+        self._samples = Ring(_SAMPLE_COLUMNS, capacity)
+        self._minutes = Minutes()
+        self._prices = prices
+        self._scales = scales or {}
+        self._last_call: float | None = None
         self._data = SideTable(metadata_bytes)
         self._names = Names()
         self._totals: dict[str, list[int]] = {}
@@ -142,17 +165,18 @@ class History:
             Generation: self._generation,
             Evaluation: self._evaluation,
             Metric: self._metric,
+            Sample: self._sample,
         }
 
     @property
     def size(self) -> int:
-        """Rows that are kept, in both rings."""
-        return self._calls.size + self._values.size
+        """Rows that are kept, in all rings."""
+        return self._calls.size + self._values.size + self._samples.size
 
     @property
     def capacity(self) -> int:
-        """Rows that can be kept, in both rings."""
-        return self._calls.capacity + self._values.capacity
+        """Rows that can be kept, in all rings."""
+        return self._calls.capacity + self._values.capacity + self._samples.capacity
 
     @property
     def last_time(self) -> float | None:
@@ -160,9 +184,37 @@ class History:
         (times,) = self._calls.columns("time")
         return float(times.max()) if len(times) else None
 
+    @property
+    def last_call(self) -> float | None:
+        """Unix time of the newest call of a model since the start; None before the first."""
+        return self._last_call
+
     def emptied(self) -> History:
         """Make a history like this one that holds nothing."""
-        return History(self._calls.capacity, self._data.max_bytes)
+        return History(
+            self._calls.capacity, self._data.max_bytes, prices=self._prices, scales=self._scales
+        )
+
+    def window(
+        self, rows: RowSum, by: Sequence[Label], since: float
+    ) -> dict[tuple[str | None, ...], GroupSum]:
+        """Sum rows since a time, by group.
+
+        Args:
+            rows: Which rows, and what of them.
+            by: The labels whose values make a group.
+            since: Unix time in seconds. Where it is earlier than what the ring keeps, the sums by
+                the minute answer, if they have what is asked for, else what is kept.
+        """
+        ring = {"calls": self._calls, "scores": self._values, "samples": self._samples}[rows.ring]
+        if rows.by_minute and not by and self._kept_since(ring, since) is not None:
+            total = getattr(self._minutes.total(since), rows.by_minute)
+            counted = int(total) if rows.column is None else 0
+            return {(): GroupSum(counted, total, float("nan"), float("nan"))}
+        recent = WindowRows(
+            ring, self._names, since, scales=self._scales, has_prices=self._prices is not None
+        )
+        return recent.sums(rows, by)
 
     def snapshot(self, since: float | None = None) -> Snapshot:
         """Copy what is kept.
@@ -197,8 +249,8 @@ class History:
             return TokenTotals(totals, None)
         time, model, flags = self._calls.columns("time", "model", "flags")
         recent = time >= since
-        has_tokens = recent & ((flags & _ANY_TOKENS) != 0)
-        chosen = has_tokens | (recent & ((flags & _INFERENCE) == GENERATION))
+        has_tokens = recent & ((flags & ANY_TOKENS) != 0)
+        chosen = has_tokens | (recent & ((flags & INFERENCE) == GENERATION))
         names = self._names.names
         sums = sum_by_label(model, self._calls.columns(*_TOKEN_COLUMNS), chosen, len(names))
         has_any: npt.NDArray[np.bool_] = sums[:-1].max(axis=0) > 0
@@ -305,12 +357,16 @@ class History:
             flags |= HAS_TURNS
         if event.finish_reason is not None:
             self._finish_reasons.add(event.finish_reason)
-        self._append(event, flags, event.finish_reason, None, event.turns or 0)
+        limited = 0
+        if not event.is_conversation:
+            limited = (event.retries or {}).get(RATE_LIMITED, 0)
+            self._last_call = max(event.time, self._last_call or event.time)
+        self._append(event, flags, event.finish_reason, None, event.turns or 0, limited)
         self._keep_data(self._calls, free_data(event))
 
     def _evaluation(self, event: Evaluation) -> None:
         flags = EVALUATION | (SUCCESS if event.success else 0)
-        self._append(event, flags, None, event.evaluator, 0)
+        self._append(event, flags, None, event.evaluator, 0, 0)
         self._keep_data(self._calls, free_data(event))
         serial = self._calls.appended - 1
         for score in event.scores:
@@ -321,6 +377,9 @@ class History:
     def _metric(self, event: Metric) -> None:
         self._value(event.time, event.name, event.value, -1, None)
         self._keep_data(self._values, metric_data(event))
+
+    def _sample(self, event: Sample) -> None:
+        self._samples.append(event.time, event.accepted)
 
     def _value(
         self, time: float, name: str, value: float, event: int, evaluator: str | None
@@ -340,6 +399,7 @@ class History:
         finish_reason: str | None,
         evaluator: str | None,
         turns: int,
+        rate_limited: int,
     ) -> None:
         if event.input_tokens is not None:
             flags |= HAS_INPUT
@@ -357,11 +417,20 @@ class History:
             event.cache_write_tokens,
             event.reasoning_tokens,
         )
-        if flags & _ANY_TOKENS:
+        if flags & ANY_TOKENS:
             self._token_models.add(call.model)
             self._add_totals(call.model, tokens)
-        elif (flags & _INFERENCE) == GENERATION:
+        elif (flags & INFERENCE) == GENERATION:
             self._add_totals(call.model, tokens)
+        cost = self._cost(event, tokens)
+        is_call = (flags & INFERENCE) == GENERATION
+        self._minutes.add(
+            event.time,
+            is_call,
+            is_call and not event.success,
+            tokens[2],
+            0.0 if cost is None else cost,
+        )
         numbers = self._names
         self._calls.append(
             event.time,
@@ -376,7 +445,14 @@ class History:
             numbers[finish_reason],
             numbers[evaluator],
             flags,
+            rate_limited,
+            _NAN if cost is None else cost,
         )
+
+    def _cost(self, event: Generation | Evaluation, tokens: tuple[int, ...]) -> float | None:
+        if self._prices is None or event.total_tokens is None:
+            return None
+        return self._prices.cost(event.call.model, tokens[0], tokens[1], tokens[3])
 
     def _add_totals(self, model: str, tokens: tuple[int, ...]) -> None:
         row = self._totals.get(model)

@@ -9,7 +9,7 @@ import numpy as np
 from genmeter.outputs.exports.manifest import gaps_in, manifest_text
 from genmeter.outputs.exports.metadata import json_text
 from genmeter.outputs.exports.samples import PHASES, SampleRows, sample_table, token_parts, whose_of
-from genmeter.recorders.history import SUCCESS
+from genmeter.recorders.flags import SUCCESS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -25,7 +25,7 @@ from genmeter.outputs.exports.samples import (
     token_parts,
     whose_of,
 )
-from genmeter.recorders.history import (
+from genmeter.recorders.flags import (
     CONVERSATION,
     EVALUATION,
     GENERATION,

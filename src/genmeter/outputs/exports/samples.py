@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from genmeter.outputs.exports.metadata import parse_objects
-from genmeter.recorders.history import (
+from genmeter.recorders.flags import (
     CONVERSATION,
     EVALUATION,
     GENERATION,

@@ -1,0 +1,173 @@
+"""The reference of metrics, signals and alerts as Markdown, from the tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from genmeter import catalogue as cat
+from genmeter.alert_rules import ALERT_RULES
+from genmeter.catalogue import INSTRUMENTS, Kind
+from genmeter.live_signals import LIVE_SIGNALS
+from genmeter.naming import label_name
+from genmeter.terms import JOB, Selector, duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from genmeter.alert_rules import AlertRule
+    from genmeter.catalogue import Instrument
+    from genmeter.signals import Signal
+
+__all__ = ["render_reference"]
+
+_HEAD = """\
+# Metrics, signals and alerts
+
+Made by `genmeter render reference` from the tables in `catalogue.py`, `live_signals.py` and
+`alert_rules.py`; change those. Names under `gen_ai_` are those of the OpenTelemetry GenAI semantic
+conventions, which other instrumentations may use too: every query here has a matcher on
+`{phase}`, which is genmeter's own.
+
+A label is absent or has a value; it is never empty. Each label is bounded: past its limit further
+values are `other`.
+"""
+_ALERTS_HEAD = """\
+What each means and what to do is in [runbook.md](runbook.md); how to set them in
+[alerts.md](alerts.md).
+"""
+
+
+def render_reference(panels: Mapping[str, Sequence[tuple[str, str]]]) -> str:
+    """Write the reference.
+
+    Args:
+        panels: By a metric's name in Prometheus, the dashboards and panels that show it.
+    """
+    parts = [
+        _HEAD.format(phase=cat.PHASE.prometheus),
+        "## Metrics",
+        *(_metric(row, panels) for row in INSTRUMENTS),
+        "## Labels",
+        _labels(),
+        "## Signals",
+        "What alerts judge and dashboards show, as PromQL over five minutes.",
+        *(_signal(signal) for signal in LIVE_SIGNALS),
+        "## Alerts",
+        _ALERTS_HEAD,
+        _alerts(),
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _metric(row: Instrument, panels: Mapping[str, Sequence[tuple[str, str]]]) -> str:
+    labels = ", ".join(f"`{label.prometheus}`" for label in row.labels) or "none"
+    facts = [
+        (
+            "OpenTelemetry",
+            f"`{row.name}`, {row.kind.exposed_as.replace('updown', 'up-down counter')}",
+        ),
+        ("unit", f"`{row.unit}`"),
+        ("labels", labels),
+    ]
+    if row.bounds:
+        facts.append(("buckets", " ".join(f"{bound:.12g}" for bound in row.bounds)))
+    if row.stands_for:
+        facts.append(("AfterImage's", ", ".join(f"`{name}`" for name in row.stands_for)))
+    signals = [signal for signal in LIVE_SIGNALS if row in _instruments(signal)]
+    if signals:
+        links = [f"[{signal.title}](#{_anchor(signal)})" for signal in signals]
+        facts.append(("signals", ", ".join(links)))
+    rules = [rule for rule in ALERT_RULES if rule.signal in signals]
+    names = dict.fromkeys(rule.name for rule in rules)
+    if names:
+        facts.append(
+            ("alerts", ", ".join(f"[{name}](runbook.md#{name.lower()})" for name in names))
+        )
+    shown = dict.fromkeys(panels.get(row.prometheus, ()))
+    if shown:
+        facts.append(("panels", ", ".join(f"{board}: {panel}" for board, panel in shown)))
+    rows = "\n".join(f"| {name} | {value} |" for name, value in facts)
+    return (
+        f"### `{row.prometheus}`\n\n{row.help}\n\n| | |\n|---|---|\n{rows}\n\n"
+        f"```promql\n{_example(row)}\n```"
+    )
+
+
+def _example(row: Instrument) -> str:
+    own = [label for label in (cat.MODEL, cat.EVALUATOR, cat.SCORE_NAME) if label in row.labels]
+    by = ", ".join([JOB, *(label.prometheus for label in own)])
+    matchers = f'{{{cat.PHASE.prometheus}!=""}}' if cat.PHASE in row.labels else ""
+    series = row.prometheus
+    if row.kind is Kind.HISTOGRAM:
+        buckets = f"rate({series}_bucket{matchers}[5m])"
+        return f"histogram_quantile(0.95, sum by (le, {by}) ({buckets}))"
+    if row.kind.exposed_as == "counter":
+        return f"sum by ({by}) (increase({series}{matchers}[1h]))"
+    aggregation = "sum" if row.kind is Kind.UP_DOWN_COUNTER else "max"
+    return f"{aggregation} by ({by}) ({series}{matchers})"
+
+
+def _labels() -> str:
+    known: dict[str, list[str]] = {}
+    for row in INSTRUMENTS:
+        for label in row.labels:
+            words = known.setdefault(label.key, [])
+            if label.help not in words:
+                words.append(label.help)
+    rows = [
+        f"| `{label_name(key)}` | `{key}` | {'; or '.join(words)} |" for key, words in known.items()
+    ]
+    return "\n".join(["| Prometheus | OpenTelemetry | values |", "|---|---|---|", *rows])
+
+
+def _signal(signal: Signal) -> str:
+    query = signal.promql([JOB], "5m", Selector())
+    names = dict.fromkeys(rule.name for rule in ALERT_RULES if rule.signal is signal)
+    alerts = ", ".join(f"[{name}](runbook.md#{name.lower()})" for name in names)
+    return (
+        f"### {signal.title}\n\n`{signal.id}`, in `{signal.unit}`. {signal.description}"
+        f"{f' Alerts: {alerts}.' if alerts else ''}\n\n```promql\n{query}\n```"
+    )
+
+
+def _alerts() -> str:
+    lines = ["| alert | id in process | severity | fires where | by |", "|---|---|---|---|---|"]
+    for rule in ALERT_RULES:
+        by = ", ".join(["job", *(label.prometheus for label in rule.by)])
+        lines.append(
+            f"| [{rule.name}](runbook.md#{rule.name.lower()}) | {_id(rule)} | {rule.severity} | "
+            f"{_condition(rule)} | {by} |"
+        )
+    return "\n".join(lines)
+
+
+def _id(rule: AlertRule) -> str:
+    return f"`{rule.id}`" if rule.is_judged_in_process else "Prometheus only"
+
+
+def _condition(rule: AlertRule) -> str:
+    windows = " and ".join(duration(window) for window in rule.windows)
+    threshold = f"{rule.threshold:g}"
+    if rule.base is not None:
+        threshold += f" times the {rule.base.replace('_', ' ')}"
+    match rule.how:
+        case "above" | "below":
+            least = f", of at least {rule.least}" if rule.least > 1 else ""
+            return f"{rule.subject} {rule.how} {threshold} over {windows}{least}"
+        case "fall":
+            first, second = (duration(window) for window in rule.windows)
+            return f"{rule.subject} over {first} against {second} above {threshold}"
+        case "stalled":
+            return f"no call has ended for {windows}, and the job is not finished"
+        case "target_down":
+            return f"no target has answered for {duration(rule.pending)}"
+        case _:
+            return f"a job that was named has had no target for {duration(rule.pending)}"
+
+
+def _instruments(signal: Signal) -> Iterable[Instrument]:
+    return [term.instrument for term in (signal.of, signal.per) if term is not None]
+
+
+def _anchor(signal: Signal) -> str:
+    return signal.title.lower().replace(" ", "-")

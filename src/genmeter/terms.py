@@ -14,7 +14,7 @@ from genmeter.catalogue import PHASE, Instrument, Label
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["JOB", "Condition", "RowSum", "Selector", "Term", "duration", "quoted"]
+__all__ = ["JOB", "Condition", "Level", "RowSum", "Selector", "Term", "duration", "quoted"]
 
 JOB = "job"
 """The label by which every query of ours keeps jobs apart."""
@@ -104,14 +104,15 @@ class Term:
 
     Args:
         instrument: Whose series.
-        part: Of a histogram: its sum, or its count.
+        part: Of a histogram: its sum, its count, or its buckets, which keep ``le`` where that is
+            among the labels that a query keeps.
         where: Matchers, by label; of an instrument with a phase, ``genmeter_phase`` is matched in
             any case, since its name may be another instrumentation's too.
         rows: The same in a history; None where histories do not keep it.
     """
 
     instrument: Instrument
-    part: Literal["", "_sum", "_count"] = ""
+    part: Literal["", "_sum", "_count", "_bucket"] = ""
     where: tuple[tuple[Label, str], ...] = ()
     rows: RowSum | None = None
 
@@ -122,7 +123,8 @@ class Term:
         if is_shared and not any(label is PHASE for label, _ in self.where):
             matched.insert(0, f'{PHASE.prometheus}!=""')
         matched += selector.matchers(self.instrument.labels)
-        return f"{self.instrument.prometheus}{self.part}{{{','.join(matched)}}}"
+        braces = f"{{{','.join(matched)}}}" if matched else ""
+        return f"{self.instrument.prometheus}{self.part}{braces}"
 
     def promql(
         self,
@@ -141,3 +143,25 @@ class Term:
         """
         grouped = f"sum by ({', '.join(by)})" if by else "sum"
         return f"{grouped} ({function}({self.series(selector)}[{window}]))"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level(Term):
+    """Something that stands at a value: the last of each series within a window.
+
+    Args:
+        aggregation: What becomes of the series of a group.
+    """
+
+    aggregation: Literal["sum", "max"] = "sum"
+
+    def promql(
+        self,
+        by: Sequence[str],
+        window: str,
+        selector: Selector,
+        function: Literal["increase", "rate"] = "increase",  # noqa: ARG002 - a term has it
+    ) -> str:
+        """Write where it stands, in PromQL; ``function`` means nothing here."""
+        grouped = f"{self.aggregation} by ({', '.join(by)})" if by else self.aggregation
+        return f"{grouped} (last_over_time({self.series(selector)}[{window}]))"

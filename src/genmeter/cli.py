@@ -11,6 +11,7 @@ from genmeter import run
 from genmeter._version import __version__
 from genmeter.demo import command as demo
 from genmeter.errors import GenmeterError
+from genmeter.render import command as render
 from genmeter.report import command as report
 
 if TYPE_CHECKING:
@@ -32,7 +33,12 @@ class Command(Protocol):
         """Do it; gives the exit code."""
 
 
-_COMMANDS: Mapping[str, Command] = {"demo": demo, "report": report, "run": run}
+_COMMANDS: Mapping[str, Command] = {
+    "demo": demo,
+    "render": render,
+    "report": report,
+    "run": run,
+}
 _USAGE_ERROR = 2  # argparse's own
 _BROKEN_PIPE = 128 + 13  # what a shell says of a program that SIGPIPE ended
 

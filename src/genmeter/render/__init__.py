@@ -1,0 +1,1 @@
+"""From the tables to files for Prometheus, Grafana and people."""

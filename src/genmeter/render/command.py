@@ -1,0 +1,63 @@
+"""The subcommand: ``genmeter render KIND``. Each kind of file is a module of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from genmeter.render import rules_command
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+
+__all__ = ["HELP", "add_arguments", "run"]
+
+HELP = "write what Prometheus and Grafana need: rules"
+
+
+class Kind(Protocol):
+    """What the module of a kind of file has."""
+
+    HELP: str
+    """One line for the list of kinds."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the kind's arguments."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Render it; gives the exit code."""
+
+
+_KINDS: Mapping[str, Kind] = {"rules": rules_command}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the kinds and their arguments.
+
+    Args:
+        parser: The subcommand's parser.
+    """
+    kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
+    for name, kind in _KINDS.items():
+        kind.add_arguments(
+            kinds.add_parser(
+                name, help=kind.HELP, description=f"{kind.HELP[:1].upper()}{kind.HELP[1:]}."
+            )
+        )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Render a kind of file.
+
+    Args:
+        args: As `add_arguments` declares them.
+
+    Returns:
+        The exit code: 1 where a file that is checked differs.
+
+    Raises:
+        ConfigError: An argument, or a file of settings, that cannot be used.
+        ExportError: The output cannot be written.
+        MissingExtraError: A package is absent that the kind needs.
+    """
+    return _KINDS[args.kind].run(args)

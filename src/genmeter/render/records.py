@@ -1,0 +1,143 @@
+"""Recording rules: what several alerts need, and sums over long windows.
+
+A sum over more than six hours is added up from recorded sums over five minutes, which lie end to
+end: no evaluation ever reads days of samples, and a range of ``increase`` that has seen every reset
+of a counter is never looked at again.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from genmeter.terms import JOB, duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from genmeter.alert_rules import AlertRule
+    from genmeter.catalogue import Label
+    from genmeter.signals import Signal
+    from genmeter.terms import Selector, Term
+
+__all__ = ["STEP", "Record", "is_recorded", "ratio_name", "records", "steps", "total_name"]
+
+STEP = 300.0
+"""Seconds of the sums that long ones are added up from."""
+_LONG = 6 * 3_600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A recording rule.
+
+    Args:
+        name: The series that it records, as level:metric:operation.
+        expr: What of, in PromQL.
+    """
+
+    name: str
+    expr: str
+
+
+def is_recorded(rule: AlertRule) -> bool:
+    """Tell whether an alert's expression is made of recorded series."""
+    return rule.signal is not None and (len(rule.windows) > 1 or max(rule.windows) > _LONG)
+
+
+def total_name(term: Term, by: Sequence[Label], window: float) -> str:
+    """Name the series of what a term adds up to over a window."""
+    return f"{_level(by)}:{_metric(term)}{term.part}:increase{duration(window)}"
+
+
+def ratio_name(signal: Signal, by: Sequence[Label], window: float) -> str:
+    """Name the series of a signal over a window, of one that is a ratio.
+
+    Raises:
+        ValueError: The signal has no query.
+    """
+    of, _ = _terms(signal)
+    operation = "mean" if of.part else "ratio"
+    return f"{_level(by)}:{_metric(of)}:{operation}_rate{duration(window)}"
+
+
+def steps(rules: Iterable[AlertRule], selector: Selector) -> list[Record]:
+    """Give the records of the sums over five minutes that the others are added up from."""
+    found = [
+        Record(
+            total_name(term, rule.by, STEP),
+            term.promql(_names(rule.by), duration(STEP), selector),
+        )
+        for rule in rules
+        if is_recorded(rule)
+        for window in rule.windows
+        if window > _LONG
+        for term in _needed(rule)
+    ]
+    return _once(found)
+
+
+def records(rules: Iterable[AlertRule], selector: Selector) -> list[Record]:
+    """Give the records that the alerts' expressions are made of, each after what it needs."""
+    found: list[Record] = []
+    for rule in rules:
+        if not is_recorded(rule):
+            continue
+        for number, window in enumerate(rule.windows):
+            found += _of_window(rule, window, selector, needs_count=number == 0 and rule.least > 1)
+    return _once(found)
+
+
+def _of_window(
+    rule: AlertRule, window: float, selector: Selector, *, needs_count: bool
+) -> Iterator[Record]:
+    signal = rule.signal
+    assert signal is not None  # noqa: S101 - is_recorded() has asked
+    of, per = _terms(signal)
+    if window > _LONG:
+        for term in _needed(rule):
+            step = f"{total_name(term, rule.by, STEP)}[{duration(window)}:{duration(STEP)}]"
+            yield Record(total_name(term, rule.by, window), f"sum_over_time({step})")
+    elif per is None or needs_count:
+        term = per or of
+        yield Record(
+            total_name(term, rule.by, window),
+            term.promql(_names(rule.by), duration(window), selector),
+        )
+    if per is not None:
+        expr = (
+            f"{total_name(of, rule.by, window)}\n/\n({total_name(per, rule.by, window)} > 0)"
+            if window > _LONG
+            else signal.promql(_names(rule.by), duration(window), selector)
+        )
+        yield Record(ratio_name(signal, rule.by, window), expr)
+
+
+def _needed(rule: AlertRule) -> list[Term]:
+    signal = rule.signal
+    assert signal is not None  # noqa: S101 - is_recorded() has asked
+    return [term for term in _terms(signal) if term is not None]
+
+
+def _terms(signal: Signal) -> tuple[Term, Term | None]:
+    if signal.of is None:
+        raise ValueError(f"the signal {signal.id} has no query")
+    return signal.of, signal.per
+
+
+def _level(by: Sequence[Label]) -> str:
+    return "_".join([JOB, *(label.key.rpartition(".")[2] for label in by)])
+
+
+def _metric(term: Term) -> str:
+    words = [word for _, matcher in term.where for word in re.findall(r"\w+", matcher)]
+    return "_".join([term.instrument.prometheus.removesuffix("_total"), *words])
+
+
+def _names(by: Sequence[Label]) -> list[str]:
+    return [JOB, *(label.prometheus for label in by)]
+
+
+def _once(found: Iterable[Record]) -> list[Record]:
+    return list(dict.fromkeys(found))

@@ -42,6 +42,8 @@ def render_runbook(settings: AlertSettings) -> str:
     sections = [parts[0].rstrip()]
     for name, words in zip(parts[1::2], parts[2::2], strict=True):
         found = [rule for rule in rules if rule.name == name]
+        if not found:
+            continue
         sections.append(f"## {name}")
         sections += [
             words.strip(),

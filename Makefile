@@ -41,7 +41,7 @@ format: $(VENV)/.lint ## Format, and mend what ruff can mend
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
-servers: ## Install Prometheus, Alertmanager and the OpenTelemetry Collector for `make stack`
+servers: ## Install Prometheus, Alertmanager, a Collector and the linters for `make stack`
 	@tools/install-servers.sh
 
 stack: $(VENV)/.test $(VENV)/.example ## Run the tests against real servers and AfterImage

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs the real servers that tests/stack talks to: Prometheus, promtool, Alertmanager and amtool
-# from Debian, and an OpenTelemetry Collector built into .servers/. What is there already is kept.
+# from Debian, and an OpenTelemetry Collector built into .servers/, with the linters of rules and
+# dashboards, pint and dashboard-linter. What is there already is kept.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,6 +12,7 @@ readonly ALERTMANAGER_LEAST=0.33
 readonly MANIFEST=tools/collector/builder.yaml
 readonly COLLECTOR=.servers/bin/otelcol-genmeter
 readonly COLLECTOR_STAMP=.servers/collector.stamp
+readonly LINTERS=tools/linters
 
 readonly APT_SOURCE=/etc/apt/sources.list.d/genmeter-$SUITE.sources
 readonly APT_PIN=/etc/apt/preferences.d/genmeter-$SUITE
@@ -130,9 +132,13 @@ END
     "$PROMETHEUS_LEAST and $ALERTMANAGER_LEAST"
 }
 
-build_collector() {
+need_go() {
   command -v go >/dev/null ||
-    die "no 'go' on the PATH: the OpenTelemetry Collector is built with Go 1.25 or newer; install it"
+    die "no 'go' on the PATH: the Collector and the linters are built with Go 1.26 or newer; install it"
+}
+
+build_collector() {
+  need_go
   local version
   version=$(sed -n 's/^  version: //p' "$MANIFEST")
   mkdir -p .servers/bin
@@ -140,6 +146,31 @@ build_collector() {
   .servers/bin/builder --config "$MANIFEST"
   mv .servers/collector/otelcol-genmeter "$COLLECTOR"
   cksum <"$MANIFEST" >"$COLLECTOR_STAMP"
+}
+
+# The package that a linter's module names as its tool.
+linter_package() {
+  sed -n 's/^tool //p' "$LINTERS/$1/go.mod"
+}
+
+# The version that a linter's module asks for.
+linter_version() {
+  sed -n 's/^require [^ (]* \([^ ]*\).*/\1/p' "$LINTERS/$1/go.mod"
+}
+
+linter_sum() {
+  cat "$LINTERS/$1/go.mod" "$LINTERS/$1/go.sum" | cksum
+}
+
+linter_is_there() {
+  [ -x ".servers/bin/$1" ] && [ "$(linter_sum "$1")" = "$(cat ".servers/$1.stamp" 2>/dev/null)" ]
+}
+
+build_linter() {
+  need_go
+  mkdir -p .servers/bin
+  GOBIN=$PWD/.servers/bin go -C "$LINTERS/$1" install "$(linter_package "$1")"
+  linter_sum "$1" >".servers/$1.stamp"
 }
 
 if servers_are_there; then
@@ -152,7 +183,15 @@ if [ -x "$COLLECTOR" ] && [ "$(cksum <"$MANIFEST")" = "$(cat "$COLLECTOR_STAMP" 
 else
   build_collector
 fi
+for linter in pint dashboard-linter; do
+  if linter_is_there "$linter"; then
+    echo "$linter is there"
+  else
+    build_linter "$linter"
+  fi
+done
 
 echo "prometheus $(version_of prometheus), promtool $(version_of promtool)"
 echo "alertmanager $(version_of prometheus-alertmanager), amtool $(version_of amtool)"
 echo "collector $("$COLLECTOR" --version)"
+echo "pint $(linter_version pint), dashboard-linter $(linter_version dashboard-linter)"

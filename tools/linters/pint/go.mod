@@ -1,6 +1,5 @@
 // cloudflare/pint, which checks the alert rules. tools/install-servers.sh builds it, of the versions
 // here and the sums in go.sum.
-module names one. tools/install-servers.sh builds it.
 module genmeter.invalid/pint
 
 go 1.26.0

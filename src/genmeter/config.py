@@ -124,6 +124,14 @@ class MonitorConfig:
         "AlertSettings, or a TOML file: thresholds, objective and budgets of the alerts",
         "GENMETER_ALERTS",
     )
+    alertmanager_urls: tuple[str, ...] = field(
+        default=(),
+        repr=False,  # they may have passwords
+        metadata={
+            "help": "Alertmanagers, by commas, that alerts are posted to: http://host:9093",
+            "env": "GENMETER_ALERTMANAGER_URL",
+        },
+    )
     journal: JournalConfig = field(default_factory=JournalConfig)
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
     history: HistoryConfig = field(default_factory=HistoryConfig)

@@ -1,0 +1,292 @@
+"""Where a monitor and Prometheus need not agree on an alert; test_alert_agreement says why."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from genmeter.alert_rules import AlertRule
+    from genmeter.alert_settings import AlertSettings
+    from genmeter.catalogue import Label
+    from genmeter.recorders.history import History
+    from genmeter.terms import RowSum, Term
+    from genmeter.testing import IsolatedMonitor
+
+ROUNDING = 1e-9
+"""Relative; what sums of floats may be off by."""
+STEP = 300.0
+"""Seconds of the sums that Prometheus adds up for long windows."""
+LONG = 6 * 3_600.0
+"""Seconds; what is longer is added up."""
+LATENESS = 60
+"""Seconds by which such a sum may be older than the time at which it is asked for."""
+
+Labels = frozenset[tuple[str, str]]
+Group = tuple[str | None, ...]
+
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
+
+
+@dataclass(frozen=True)
+class Course:
+    """When a job is looked at; all in seconds.
+
+    Attributes:
+        end: How long it runs.
+        scrape: From one scrape to the next.
+        evaluation: From one evaluation of Prometheus's rules to the next.
+        judged: From one evaluation of the monitor to the next, after which both are compared.
+        slowness: How many times as long the job's gaps and pauses are.
+    """
+
+    end: int
+    scrape: int
+    evaluation: int
+    judged: int
+    slowness: int = 1
+
+
+@dataclass(frozen=True)
+class Range:
+    """The least and the most that a number can be."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found at one evaluation.
+
+    Attributes:
+        at: Seconds since the job's start.
+        firing: The labels of the alerts that fire by the monitor, without the job's.
+        is_open: The labels of those that are within the margin.
+        settled: By a rule's id, whether it fires, for the groups that are outside of the margin.
+    """
+
+    at: float
+    firing: frozenset[Labels]
+    is_open: frozenset[Labels]
+    settled: Mapping[str, frozenset[bool]]
+
+
+class Margin:
+    """Says where a monitor and Prometheus need not agree; see test_alert_agreement.
+
+    Args:
+        settings: The alerts.
+        monitor: Whose history both look at.
+        course: When they do.
+    """
+
+    def __init__(self, settings: AlertSettings, monitor: IsolatedMonitor, course: Course) -> None:
+        self._course = course
+        self._rules = [rule for rule in settings.rules() if rule.is_judged_in_process]
+        self._history: History = monitor._sink.history
+        self._pages: list[dict[str, float]] = []
+        # When a condition began to hold: surely, and possibly.
+        self._since: dict[tuple[str, Group, bool], float] = {}
+        self._spans: dict[tuple[RowSum, Sequence[Label], float, float], dict[Group, float]] = {}
+
+    def scraped(self, page: dict[str, float]) -> None:
+        """Keep a scrape."""
+        self._pages.append(page)
+
+    def judge(self, now: float, firing: frozenset[Labels]) -> Verdict:
+        """Find what is within the margin now.
+
+        Args:
+            now: Unix time in seconds.
+            firing: What fires by the monitor.
+        """
+        is_open: set[Labels] = set()
+        settled: dict[str, set[bool]] = {rule.id: set() for rule in self._rules}
+        for rule in self._rules:
+            for group, bounds in self._holds(rule, now).items():
+                surely, possibly = (
+                    self._fires(rule, group, now, sure, holds)
+                    for sure, holds in zip((True, False), bounds, strict=True)
+                )
+                if surely != possibly:
+                    is_open.add(_labels(rule, group))
+                else:
+                    settled[rule.id].add(surely)
+        return Verdict(
+            now,
+            firing,
+            frozenset(is_open),
+            {rule: frozenset(found) for rule, found in settled.items()},
+        )
+
+    def _fires(self, rule: AlertRule, group: Group, now: float, sure: bool, holds: bool) -> bool:
+        key = (rule.id, group, sure)
+        if not holds:
+            self._since.pop(key, None)
+            return False
+        return now - self._since.setdefault(key, now) >= rule.pending
+
+    def _holds(self, rule: AlertRule, now: float) -> dict[Group, tuple[bool, bool]]:
+        """Say of each group whether the condition surely and whether it possibly holds."""
+        if rule.how == "stalled":
+            last = self._history.last_call
+            is_still = last is not None and now - last > rule.windows[0]
+            return {(): (is_still, is_still)}
+        values = [self._values(rule, window, now) for window in rule.windows]
+        groups = {group for found in values for group in found}
+        # A group that was, and has no row left, must be judged too, or its `since` would stay.
+        groups |= {group for id_, group, _ in self._since if id_ == rule.id}
+        return {group: _passes(rule, [found.get(group) for found in values]) for group in groups}
+
+    def _values(self, rule: AlertRule, window: float, now: float) -> dict[Group, tuple[Range, ...]]:
+        """Give the range of the signal's value and of its denominator, by group."""
+        signal = rule.signal
+        assert signal is not None
+        assert signal.of is not None
+        of = self._sums(signal.of, rule, window, now)
+        if signal.per is None:
+            return {group: (total, Range(1, 1)) for group, total in of.items()}
+        per = self._sums(signal.per, rule, window, now)
+        nothing = Range(0, 0)
+        return {
+            group: (_ratio(of.get(group, nothing), below), below) for group, below in per.items()
+        }
+
+    def _sums(self, term: Term, rule: AlertRule, window: float, now: float) -> dict[Group, Range]:
+        """Give what Prometheus and the monitor can have for a sum over a window."""
+        if term.rows is None:
+            return self._increases(term, rule, window)
+        sums = [self._rows(term.rows, rule.by, now - window)]
+        if window > LONG:
+            sums += [
+                _stretched(self._steps(term.rows, rule.by, window, now - late), factor)
+                for factor in (1.0, STEP / (STEP - self._course.scrape))
+                for late in range(0, LATENESS + 1, self._course.evaluation)
+            ]
+        else:
+            scraped = self._rows(term.rows, rule.by, now - window + self._course.scrape)
+            stretch = window / (window - self._course.scrape)
+            sums += [scraped, _stretched(scraped, stretch)]
+        groups = {group for each in sums for group in each}
+        return {
+            group: Range(
+                min(each.get(group, 0.0) for each in sums),
+                max(each.get(group, 0.0) for each in sums),
+            )
+            for group in groups
+        }
+
+    def _steps(
+        self, rows: RowSum, by: Sequence[Label], window: float, now: float
+    ) -> dict[Group, float]:
+        """Add up what Prometheus has seen of each of the five minutes of a long window."""
+        total: Counter[Group] = Counter()
+        for step in range(round(window / STEP)):
+            end = now - step * STEP
+            if end > 0:
+                total.update(self._span(rows, by, end - STEP + self._course.scrape, end))
+        return dict(total)
+
+    def _span(
+        self, rows: RowSum, by: Sequence[Label], start: float, end: float
+    ) -> dict[Group, float]:
+        """Sum the rows between two times that are past."""
+        key = (rows, by, start, end)
+        if key not in self._spans:
+            after = self._rows(rows, by, end)
+            self._spans[key] = {
+                group: total - after.get(group, 0.0)
+                for group, total in self._rows(rows, by, start).items()
+            }
+        return self._spans[key]
+
+    def _rows(self, rows: RowSum, by: Sequence[Label], since: float) -> dict[Group, float]:
+        found = self._history.window(rows, by, since)
+        return {
+            group: float(each.rows) if rows.column is None else each.sum
+            for group, each in found.items()
+        }
+
+    def _increases(self, term: Term, rule: AlertRule, window: float) -> dict[Group, Range]:
+        """The same of what the monitor counts of itself, which it looks at when it evaluates."""
+        course, newest = self._course, len(self._pages) - 1
+        inner, outer, last = (
+            _totals(self._pages[max(0, newest - round(back / course.scrape))], term, rule.by)
+            for back in (window - course.judged, window + course.judged, 0)
+        )
+        stretch = window / (window - course.scrape)
+        return {
+            group: Range(total - inner.get(group, 0.0), stretch * (total - outer.get(group, 0.0)))
+            for group, total in last.items()
+        }
+
+
+def _passes(rule: AlertRule, found: Sequence[tuple[Range, ...] | None]) -> tuple[bool, bool]:
+    """Say whether a rule's condition surely and whether it possibly holds.
+
+    Args:
+        rule: The rule.
+        found: For each window the ranges of the value and the denominator; None without rows.
+    """
+    if any(each is None for each in found):
+        return False, False
+    values = [each[0] for each in found if each is not None]
+    counted = [each[1] for each in found if each is not None]
+    surely = counted[0].low >= rule.least and all(each.low > 0 for each in counted)
+    possibly = counted[0].high >= rule.least
+    if rule.how == "fall":
+        recent, before = values
+        values = [Range(before.low - recent.high, before.high - recent.low)]
+    elif rule.how == "below":
+        values = [Range(-each.high, -each.low) for each in values]
+    threshold = -rule.threshold if rule.how == "below" else rule.threshold
+    tolerance = ROUNDING * max(1.0, abs(threshold))
+    return (
+        surely and all(each.low > threshold + tolerance for each in values),
+        possibly
+        and all(each.high > threshold - (tolerance if threshold else 0) for each in values),
+    )
+
+
+def _ratio(of: Range, per: Range) -> Range:
+    infinity = float("inf")
+    return Range(
+        of.low / per.high if per.high else infinity,
+        of.high / per.low if per.low else infinity,
+    )
+
+
+def _labels(rule: AlertRule, group: Group) -> Labels:
+    named = zip((label.prometheus for label in rule.by), group, strict=True)
+    return frozenset(
+        [
+            ("alertname", rule.name),
+            ("severity", rule.severity),
+            *((name, value) for name, value in named if value is not None),
+            *rule.labels,
+        ]
+    )
+
+
+def _totals(page: Mapping[str, float], term: Term, by: Sequence[Label]) -> dict[Group, float]:
+    """Sum the samples of a counter by group."""
+    sums: dict[Group, float] = {}
+    wanted = term.instrument.prometheus
+    for series, value in page.items():
+        name, _, inner = series.partition("{")
+        if name != wanted:
+            continue
+        labels = dict(_LABEL.findall(inner))
+        if all(f'="{labels.get(label.prometheus, "")}"' == match for label, match in term.where):
+            group = tuple(labels.get(label.prometheus) for label in by)
+            sums[group] = sums.get(group, 0.0) + value
+    return sums
+
+
+def _stretched(sums: Mapping[Group, float], factor: float) -> dict[Group, float]:
+    return {group: total * factor for group, total in sums.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from genmeter.render import rules_command, runbook_command
+from genmeter.render import dashboards_command, rules_command, runbook_command
 
 if TYPE_CHECKING:
     import argparse
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HELP", "add_arguments", "run"]
 
-HELP = "write rules for Prometheus, or their runbook"
+HELP = "write rules for Prometheus, their runbook, or dashboards for Grafana"
 
 
 class Kind(Protocol):
@@ -28,7 +28,11 @@ class Kind(Protocol):
         """Render it; gives the exit code."""
 
 
-_KINDS: Mapping[str, Kind] = {"rules": rules_command, "runbook": runbook_command}
+_KINDS: Mapping[str, Kind] = {
+    "dashboards": dashboards_command,
+    "rules": rules_command,
+    "runbook": runbook_command,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

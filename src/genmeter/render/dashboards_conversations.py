@@ -1,0 +1,92 @@
+"""Conversations: whether they end well, how long they are, and why they fail."""
+
+from __future__ import annotations
+
+from genmeter import panel_signals as pan
+from genmeter import signals as sig
+from genmeter.catalogue import ERROR_TYPE, OUTCOME
+from genmeter.render.dashboards_model import RANGE, Dashboard, Query, Read, Row, quantile
+from genmeter.render.dashboards_parts import heat_map, over_time, quantiles, tile
+
+__all__ = ["CONVERSATIONS"]
+
+_IS_IT_WELL = Row(
+    "Is it well?",
+    (
+        tile(
+            Query(reads=(Read(pan.CONVERSATIONS, RANGE),), legend="Conversations"),
+            width=6,
+            is_now=True,
+        ),
+        tile(
+            Query(reads=(Read(pan.CONVERSATION_SUCCESS_SHARE),), legend="Success rate"),
+            unit="percentunit",
+            width=6,
+            most=1,
+            decimals=1,
+        ),
+        tile(
+            Query(reads=(Read(sig.CONVERSATION_LENGTH),), legend="Turns"),
+            title="Turns per conversation",
+            description="Mean number of turns of a conversation.",
+            width=6,
+            decimals=1,
+            alerts=("long_conversations",),
+        ),
+        tile(
+            quantile(pan.CONVERSATION_DURATIONS, 0.95),
+            title="Slowest 5 %",
+            description="The time that 95 % of the conversations do not exceed.",
+            unit="s",
+            width=6,
+        ),
+        over_time(pan.CONVERSATIONS, OUTCOME, width=12, style="bars"),
+        over_time(
+            pan.CONVERSATION_FAILURES,
+            ERROR_TYPE,
+            title="Failed conversations by type of error",
+            width=12,
+            style="bars",
+        ),
+    ),
+)
+
+_HOW_LONG = Row(
+    "How long are they?",
+    (
+        over_time(
+            sig.CONVERSATION_LENGTH,
+            title="Mean length over time",
+            description="Mean number of turns of a conversation.",
+            width=12,
+            decimals=1,
+            alerts=("long_conversations",),
+        ),
+        heat_map(pan.CONVERSATION_LENGTHS),
+        quantiles(
+            pan.CONVERSATION_DURATIONS,
+            title="Duration: median, slowest 5 % and 1 %",
+            unit="s",
+            is_logarithmic=True,
+            least=None,
+            links_to_traces=True,
+        ),
+        heat_map(pan.CONVERSATION_DURATIONS, unit="s", has_exemplars=True, links_to_traces=True),
+        over_time(
+            pan.TURNS,
+            per_second=True,
+            title="Turns per second",
+            unit="cps",
+            width=24,
+            height=6,
+            style="area",
+        ),
+    ),
+)
+
+CONVERSATIONS = Dashboard(
+    name="genmeter-conversations",
+    title="genmeter / Conversations",
+    description="Whether conversations end well, and how long they are.",
+    rows=(_IS_IT_WELL, _HOW_LONG),
+)

@@ -1,0 +1,114 @@
+"""Panels that several dashboards have, and the words and colours that they share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from genmeter.catalogue import (
+    ERROR_TYPE,
+    EVALUATOR,
+    EXPORTER,
+    FINISH_REASON,
+    HANDLER,
+    HANDLER_REASON,
+    LEVEL,
+    METRIC,
+    MODEL,
+    OTEL_SDK,
+    OUTCOME,
+    OVERFLOWED,
+    SAMPLE_REASON,
+    SCORE_NAME,
+    STEP,
+    VERSION,
+    Label,
+)
+from genmeter.render.dashboards_model import INSTANCE, LE, Panel, Query, Read, quantile
+from genmeter.terms import JOB
+
+if TYPE_CHECKING:
+    from genmeter.signals import Signal
+
+__all__ = [
+    "BAD",
+    "GOOD",
+    "HEADS",
+    "heat_map",
+    "legend_of",
+    "over_time",
+    "quantiles",
+    "shares",
+    "tile",
+]
+
+GOOD, BAD, UNSURE = "green", "red", "orange"
+_QUANTILES = ((0.5, "light-blue"), (0.95, "blue"), (0.99, "dark-purple"))
+
+HEADS = {
+    JOB: "Job",
+    INSTANCE: "Instance",
+    MODEL.prometheus: "Model",
+    STEP.prometheus: "Step",
+    EVALUATOR.prometheus: "Evaluator",
+    SCORE_NAME.prometheus: "Score",
+    ERROR_TYPE.prometheus: "Error",
+    OUTCOME.prometheus: "Outcome",
+    SAMPLE_REASON.prometheus: "Reason",
+    FINISH_REASON.prometheus: "Finish reason",
+    LEVEL.prometheus: "Level",
+    METRIC.prometheus: "Metric",
+    HANDLER.prometheus: "Handler",
+    HANDLER_REASON.prometheus: "Reason",
+    OVERFLOWED.prometheus: "Label",
+    EXPORTER.prometheus: "Exporter",
+    VERSION.prometheus: "Release",
+    OTEL_SDK.prometheus: "OpenTelemetry SDK",
+}
+"""What the column of a label is called in a table."""
+
+
+def legend_of(*labels: Label | str) -> str:
+    """Write a legend of labels' values alone."""
+    names = (label if isinstance(label, str) else label.prometheus for label in labels)
+    return " ".join(f"{{{{{name}}}}}" for name in names)
+
+
+def tile(query: Query, **style: Any) -> Panel:
+    """Give a panel with one value."""
+    return Panel(kind="stat", queries=(query,), **{"width": 3, "height": 4, **style})
+
+
+def over_time(signal: Signal, *by: Label | str, per_second: bool = False, **style: Any) -> Panel:
+    """Give a panel of a signal over time, a series for each value of the labels."""
+    query = Query(
+        reads=(Read(signal, function="rate" if per_second else "increase"),),
+        by=by,
+        legend=legend_of(*by) if by else signal.title,
+    )
+    return Panel(kind="timeseries", queries=(query,), **style)
+
+
+def shares(signal: Signal, *by: Label | str, **style: Any) -> Panel:
+    """Give a panel of a share over time, in percent."""
+    return over_time(signal, *by, **{"unit": "percentunit", **style})
+
+
+def heat_map(signal: Signal, **style: Any) -> Panel:
+    """Give a heat map of a histogram's buckets."""
+    query = Query(
+        reads=(Read(signal),),
+        keep=(LE,),
+        legend=f"{{{{{LE}}}}}",
+        has_exemplars=style.pop("has_exemplars", False),
+    )
+    return Panel(kind="heatmap", queries=(query,), **{"width": 12, **style})
+
+
+def quantiles(signal: Signal, *, has_exemplars: bool = True, **style: Any) -> Panel:
+    """Give a panel of the median, the 95th and the 99th percentile over time."""
+    queries = tuple(
+        # The exemplars of one query are those of all: they are the buckets'.
+        quantile(signal, share, colour=colour, has_exemplars=has_exemplars and share == 0.99)  # noqa: PLR2004
+        for share, colour in _QUANTILES
+    )
+    return Panel(kind="timeseries", queries=queries, **{"width": 12, **style})

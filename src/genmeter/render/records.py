@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from genmeter.signals import Signal
     from genmeter.terms import Selector, Term
 
-__all__ = ["STEP", "Record", "is_recorded", "ratio_name", "records", "steps", "total_name"]
+__all__ = ["Record", "is_recorded", "ratio_name", "records", "total_name"]
 
-STEP = 300.0
-"""Seconds of the sums that long ones are added up from."""
+_STEP = 300.0  # seconds of the sums that long ones are added up from
 _LONG = 6 * 3_600.0
 
 
@@ -62,22 +61,6 @@ def ratio_name(signal: Signal, by: Sequence[Label], window: float) -> str:
     return f"{_level(by)}:{_metric(of)}:{operation}_rate{duration(window)}"
 
 
-def steps(rules: Iterable[AlertRule], selector: Selector) -> list[Record]:
-    """Give the records of the sums over five minutes that the others are added up from."""
-    found = [
-        Record(
-            total_name(term, rule.by, STEP),
-            term.promql(_names(rule.by), duration(STEP), selector),
-        )
-        for rule in rules
-        if is_recorded(rule)
-        for window in rule.windows
-        if window > _LONG
-        for term in _needed(rule)
-    ]
-    return _once(found)
-
-
 def records(rules: Iterable[AlertRule], selector: Selector) -> list[Record]:
     """Give the records that the alerts' expressions are made of, each after what it needs."""
     found: list[Record] = []
@@ -86,7 +69,7 @@ def records(rules: Iterable[AlertRule], selector: Selector) -> list[Record]:
             continue
         for number, window in enumerate(rule.windows):
             found += _of_window(rule, window, selector, needs_count=number == 0 and rule.least > 1)
-    return _once(found)
+    return list(dict.fromkeys(found))
 
 
 def _of_window(
@@ -96,15 +79,13 @@ def _of_window(
     assert signal is not None  # noqa: S101 - is_recorded() has asked
     of, per = _terms(signal)
     if window > _LONG:
-        for term in _needed(rule):
-            step = f"{total_name(term, rule.by, STEP)}[{duration(window)}:{duration(STEP)}]"
-            yield Record(total_name(term, rule.by, window), f"sum_over_time({step})")
+        for term in [of] if per is None else [of, per]:
+            step = _total(term, rule.by, _STEP, selector)
+            yield step
+            steps = f"{step.name}[{duration(window)}:{duration(_STEP)}]"
+            yield Record(total_name(term, rule.by, window), f"sum_over_time({steps})")
     elif per is None or needs_count:
-        term = per or of
-        yield Record(
-            total_name(term, rule.by, window),
-            term.promql(_names(rule.by), duration(window), selector),
-        )
+        yield _total(per or of, rule.by, window, selector)
     if per is not None:
         expr = (
             f"{total_name(of, rule.by, window)}\n/\n({total_name(per, rule.by, window)} > 0)"
@@ -114,10 +95,9 @@ def _of_window(
         yield Record(ratio_name(signal, rule.by, window), expr)
 
 
-def _needed(rule: AlertRule) -> list[Term]:
-    signal = rule.signal
-    assert signal is not None  # noqa: S101 - is_recorded() has asked
-    return [term for term in _terms(signal) if term is not None]
+def _total(term: Term, by: Sequence[Label], window: float, selector: Selector) -> Record:
+    expr = term.promql(_names(by), duration(window), selector)
+    return Record(total_name(term, by, window), expr)
 
 
 def _terms(signal: Signal) -> tuple[Term, Term | None]:
@@ -137,7 +117,3 @@ def _metric(term: Term) -> str:
 
 def _names(by: Sequence[Label]) -> list[str]:
     return [JOB, *(label.prometheus for label in by)]
-
-
-def _once(found: Iterable[Record]) -> list[Record]:
-    return list(dict.fromkeys(found))

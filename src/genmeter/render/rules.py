@@ -9,17 +9,14 @@ from genmeter import catalogue as cat
 from genmeter import live_signals as live
 from genmeter.alert_texts import templates
 from genmeter.errors import ConfigError
-from genmeter.render.records import STEP, is_recorded, ratio_name, records, steps, total_name
+from genmeter.render.records import is_recorded, ratio_name, records, total_name
 from genmeter.render.yaml_text import to_yaml
 from genmeter.terms import JOB, Selector, duration, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from genmeter.alert_rules import AlertRule
     from genmeter.alert_settings import AlertSettings
     from genmeter.catalogue import Instrument
-    from genmeter.render.records import Record
 
 __all__ = ["FORMATS", "Format", "expression", "render_rules"]
 
@@ -39,6 +36,10 @@ _HEADER = """\
 #   --enable-feature=created-timestamp-zero-ingestion
 # and scrapes OpenMetrics. Without it what a series counted before its first scrape is missed: name
 # the job's models in GENMETER_MODELS, so that their series start at 0 when the job does.
+#
+# Windows of more than six hours are added up from sums over five minutes, so the rules are to be
+# evaluated more often than that; any usual `evaluation_interval` is. They fill up from the day on
+# that the rules are loaded.
 """
 
 
@@ -166,29 +167,17 @@ def _groups(settings: AlertSettings) -> list[dict[str, Any]]:
     recorded = [rule for rule in rules if is_recorded(rule)]
     alerts = [_alert(rule, settings) for rule in own]
     found = [
-        # Shorter than the sums it records, whatever the server's evaluation_interval is.
-        _group("genmeter-sums", _recordings(steps(rules, selector)), interval=STEP / 5),
-        _group(
-            "genmeter-long-windows",
-            [
-                *_recordings(records(rules, selector)),
+        {
+            # In one group, so that each is evaluated after what it needs.
+            "name": "genmeter-long-windows",
+            "rules": [
+                *({"record": each.name, "expr": each.expr} for each in records(rules, selector)),
                 *(_alert(rule, settings) for rule in recorded),
             ],
-        ),
-        _group("genmeter", alerts),
+        },
+        {"name": "genmeter", "rules": alerts},
     ]
     return [group for group in found if group["rules"]]
-
-
-def _group(
-    name: str, rules: Sequence[Mapping[str, Any]], interval: float | None = None
-) -> dict[str, Any]:
-    every = {} if interval is None else {"interval": duration(interval)}
-    return {"name": name, **every, "rules": list(rules)}
-
-
-def _recordings(found: Sequence[Record]) -> list[dict[str, Any]]:
-    return [{"record": each.name, "expr": each.expr} for each in found]
 
 
 def _alert(rule: AlertRule, settings: AlertSettings) -> dict[str, Any]:

@@ -5,6 +5,7 @@ OpenTelemetry metrics, serves them to Prometheus, and tells the job's own code i
 """
 
 from genmeter._version import __version__
+from genmeter.alert_settings import AlertOverride, AlertSettings
 from genmeter.config import (
     CustomMetric,
     EndpointConfig,
@@ -23,6 +24,7 @@ from genmeter.errors import (
 from genmeter.generation import GenerationHandle
 from genmeter.handlers import FileLogHandler, FileMetricHandler, LogHandler, MetricHandler
 from genmeter.monitor import GenerationMonitor, process_token_usage
+from genmeter.outputs.alerts.alertmanager import AlertmanagerHandler
 from genmeter.outputs.alerts.book import Alert
 from genmeter.outputs.exports.reading import read_export
 from genmeter.outputs.tokens import CostReport, ModelTokenUsage, TokenUsageReport
@@ -30,6 +32,9 @@ from genmeter.prices import Price, PriceTable
 
 __all__ = [
     "Alert",
+    "AlertOverride",
+    "AlertSettings",
+    "AlertmanagerHandler",
     "ConfigError",
     "CostReport",
     "CustomMetric",

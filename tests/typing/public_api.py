@@ -10,6 +10,7 @@ import pandas as pd
 
 from genmeter import (
     Alert,
+    AlertmanagerHandler,
     CostReport,
     EndpointConfig,
     FileLogHandler,
@@ -112,6 +113,11 @@ handled = GenerationMonitor(
 assert_type(handled.metric_handlers, list[MetricHandler])
 assert_type(handled.log_handlers, list[LogHandler])
 handled.alert_handlers = [heard]
+to_alertmanager = AlertmanagerHandler(
+    ["http://localhost:9093"], labels={"cluster": "a"}, password_file=Path("secret"), username="u"
+)
+handled.alert_handlers = [to_alertmanager]
+assert_type(to_alertmanager.flush(1.0), bool)
 assert_type(handled.to_frame("generations", timedelta(hours=1)), pd.DataFrame)
 assert_type(handled.save_metrics(), Path)
 handled.export_metrics("run.csv", format="csv", window=timedelta(hours=1))

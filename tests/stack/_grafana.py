@@ -1,0 +1,116 @@
+"""What Grafana does with a dashboard before it asks Prometheus: variables and time ranges.
+
+After Grafana 13: packages/grafana-prometheus, `interpolateQueryExpr`, `prometheusSpecialRegexEscape`
+and `getRateIntervalScopedVariable`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+_SPECIAL = re.compile(r"[$^*{}\[\]'+?.()|]")
+_VARIABLE = re.compile(r"\$(\w+)|\$\{(\w+)(?::\w+)?\}")
+_LABEL_VALUES = re.compile(r"label_values\((?:(?P<series>.+),\s*)?(?P<label>\w+)\)")
+
+
+@dataclass(frozen=True)
+class View:
+    """A look at a dashboard.
+
+    Args:
+        start: Unix time at which the range begins.
+        end: Unix time at which it ends.
+        step: Seconds between two points.
+        scrape_interval: Seconds, as the data source's settings have them.
+        chosen: By a variable's name, the values that are chosen; all where it is not there.
+    """
+
+    start: float
+    end: float
+    step: float = 1.0
+    scrape_interval: float = 0.2
+    chosen: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def expand(self, expr: str, dashboard: Mapping[str, Any], interval: str | None = None) -> str:
+        """Puts the values of variables into an expression.
+
+        Args:
+            expr: the expression.
+            dashboard: whose variables it uses.
+            interval: the panel's least interval.
+        """
+        values = self._built_in(interval)
+        for variable in dashboard["templating"]["list"]:
+            if variable["type"] == "query":
+                values[variable["name"]] = self._matcher(variable)
+
+        def value(found: re.Match[str]) -> str:
+            name = found[1] or found[2]
+            assert name in values, f"no variable {name} for {expr}"
+            return values[name]
+
+        return _VARIABLE.sub(value, expr)
+
+    def _built_in(self, interval: str | None) -> dict[str, str]:
+        least = {None: 0.0, "5m": 300.0}[interval]
+        step = max(self.step, least)
+        span = round(self.end - self.start)
+        rate = max(step + self.scrape_interval, 4 * self.scrape_interval)
+        return {
+            "__rate_interval": f"{round(rate * 1000)}ms",
+            "__interval": f"{round(step * 1000)}ms",
+            "__range": f"{span}s",
+            "__range_s": str(span),
+        }
+
+    def _matcher(self, variable: Mapping[str, Any]) -> str:
+        chosen = self.chosen.get(variable["name"])
+        if chosen is None:
+            return str(variable["allValue"])
+        escaped = [_escaped(value) for value in chosen]
+        return escaped[0] if len(escaped) == 1 else f"({'|'.join(escaped)})"
+
+
+def _escaped(value: str) -> str:
+    return _SPECIAL.sub(r"\\\\\g<0>", value.replace("\\", "\\\\\\\\"))
+
+
+def label_values(query: str) -> tuple[str | None, str]:
+    """Gives the series and the label that a variable's query asks for."""
+    found = _LABEL_VALUES.fullmatch(query)
+    assert found is not None, query
+    return found["series"], found["label"]
+
+
+def panels(dashboard: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Gives the panels that have queries."""
+    return (panel for panel in dashboard["panels"] if panel["type"] != "row")
+
+
+def legend_labels(legend: str) -> list[str]:
+    """Gives the labels that a legend names."""
+    return re.findall(r"\{\{\s*(\w+)\s*\}\}", legend)
+
+
+def faults_of_grid(dashboard: Mapping[str, Any]) -> list[str]:
+    """Says which panels overlap, leave the grid or share an id."""
+    found, taken = [], dict[tuple[int, int], str]()
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    found += [
+        f"the id {id_} is there twice" for id_ in sorted({i for i in ids if ids.count(i) > 1})
+    ]
+    for panel in dashboard["panels"]:
+        at, title = panel["gridPos"], panel["title"]
+        if at["x"] < 0 or at["w"] < 1 or at["h"] < 1 or at["x"] + at["w"] > 24:
+            found.append(f"{title} leaves the grid")
+        for x in range(at["x"], at["x"] + at["w"]):
+            for y in range(at["y"], at["y"] + at["h"]):
+                other = taken.setdefault((x, y), title)
+                if other != title:
+                    found.append(f"{title} overlaps {other} at {x}, {y}")
+    return found

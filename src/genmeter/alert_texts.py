@@ -35,7 +35,7 @@ def templates(rule: AlertRule, settings: AlertSettings) -> dict[str, str]:
     if rule.unit == "%":
         value = "{{ $value | humanizePercentage }}"
     else:
-        value = _with_unit(f'{{{{ $value | printf "{_format(rule)}" }}}}', rule.unit)
+        value = _with_unit(f'{{{{ $value | printf "{_format(rule)}" }}}}', rule)
     return {
         "summary": _summary(rule, job + "".join(groups), value),
         "description": _description(rule, value),
@@ -63,7 +63,7 @@ def filled(
     ]
     # Go's humanizePercentage has four digits too.
     is_share = rule.unit == "%"
-    text = f"{value * 100:.4g}%" if is_share else _with_unit(_format(rule) % value, rule.unit)
+    text = f"{value * 100:.4g}%" if is_share else _with_unit(_format(rule) % value, rule)
     return {
         "summary": _summary(rule, labels.get(JOB, "") + "".join(groups), text),
         "description": _description(rule, text),
@@ -117,7 +117,7 @@ def _finding(rule: AlertRule, value: str) -> str:
 def _threshold(rule: AlertRule) -> str:
     if rule.unit == "%":
         return f"{rule.threshold * 100:.12g}%"
-    return _with_unit(f"{rule.threshold:.12g}", rule.unit)
+    return _with_unit(f"{rule.threshold:.12g}", rule)
 
 
 def _runbook(rule: AlertRule, settings: AlertSettings) -> str:
@@ -128,8 +128,10 @@ def _format(rule: AlertRule) -> str:
     return _FORMATS.get(rule.unit, _OTHER_FORMAT)
 
 
-def _with_unit(number: str, unit: str) -> str:
-    return f"{number} {unit}" if unit else number
+def _with_unit(number: str, rule: AlertRule) -> str:
+    # Of a number of things the subject says what is counted.
+    is_count = rule.signal is not None and rule.signal.per is None and rule.unit != "USD"
+    return f"{number} {rule.unit}" if rule.unit and not is_count else number
 
 
 def _word(key: str) -> str:

@@ -71,7 +71,7 @@ class Asking:
             _logger.warning(
                 "a window reaches past what the history keeps; raise history.capacity "
                 "(GENMETER_HISTORY_CAPACITY) above %d to have all of it",
-                self._sink.history.capacity // 2,
+                self._sink.history.ring_capacity,
             )
         return summarise(found.value)
 

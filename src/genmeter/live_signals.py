@@ -25,7 +25,7 @@ _FAILED_CALLS = Term(
 _GOOD_CALLS = Term(
     instrument=cat.GENERATIONS,
     where=((cat.OUTCOME, '="success"'),),
-    rows=RowSum("calls", ("inference", "success")),
+    rows=RowSum("calls", ("inference", "success"), by_minute="successes"),
 )
 
 CALLS = Signal(

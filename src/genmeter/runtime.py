@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
 
     from genmeter.config import MonitorConfig
-    from genmeter.recorders.history import TokenTotals
     from genmeter.recorders.relay import Tap
+    from genmeter.recorders.token_sums import TokenTotals
 
 __all__ = ["Runtime", "current", "install"]
 
@@ -99,19 +99,22 @@ class Runtime:
             pipeline = self.pipeline
         if self._must_rebuild:
             pipeline.run(self._rebuild)
-        sink = Sink(
-            CallDefaults(config.default_model, config.provider, config.operation),
-            History(
-                config.history.capacity,
-                config.history.metadata_bytes,
-                prices=config.prices,
-                scales=config.score_scales,
-            ),
-            Relay(self.tallies, pipeline.notices, taps=taps),
-            expected_samples=config.expected_samples,
-            timeout=timeout,
-        )
         with self._lock:
+            known = self._known(config.meter_provider)
+            # What metrics are counted by, so that alerts see the same in the history.
+            shared = config if known is None else known.config
+            sink = Sink(
+                CallDefaults(config.default_model, config.provider, config.operation),
+                History(
+                    config.history.capacity,
+                    config.history.metadata_bytes,
+                    prices=shared.prices,
+                    scales=shared.score_scales,
+                ),
+                Relay(self.tallies, pipeline.notices, taps=taps),
+                expected_samples=config.expected_samples,
+                timeout=timeout,
+            )
             telemetry = self._telemetry(config)
             telemetry.add(sink)
             pipeline.register(sink.relay)

@@ -73,7 +73,7 @@ class RowSum:
     ring: Literal["calls", "scores", "samples"]
     having: tuple[Condition, ...] = ()
     column: str | None = None
-    by_minute: Literal["calls", "failures", "tokens", "cost"] | None = None
+    by_minute: Literal["calls", "successes", "failures", "tokens", "cost"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from genmeter.recorders.history import Samples
+    from genmeter.recorders.old_series import Samples
     from genmeter.recorders.snapshot import Snapshot
 
 __all__ = ["draw_all", "draw_metric", "save"]

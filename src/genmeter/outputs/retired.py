@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from genmeter.outputs.tokens import TokenUsageReport, report_of
 
 if TYPE_CHECKING:
-    from genmeter.recorders.history import TokenTotals
+    from genmeter.recorders.token_sums import TokenTotals
 
 __all__ = ["Retired"]
 

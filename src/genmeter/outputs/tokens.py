@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from genmeter.prices import PricesLike
-    from genmeter.recorders.history import TokenTotals
+    from genmeter.recorders.token_sums import TokenTotals
 
 __all__ = ["CostReport", "ModelTokenUsage", "TokenUsageReport", "report_of"]
 

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["Ring"]
+__all__ = ["Ring", "kept_since"]
 
 _STAGED_ROWS = 1_024
 
@@ -87,3 +87,20 @@ class Ring:
             if head:
                 stop = self.capacity
                 column[stop - head : stop] = values[:head]
+
+
+def kept_since(ring: Ring, since: float | None) -> float | None:
+    """Say from when on a ring keeps all, where that is later than asked.
+
+    Args:
+        ring: One with a column ``time``, Unix times in seconds.
+        since: What is asked, Unix time in seconds; None means from the start.
+
+    Returns:
+        Unix time in seconds; None where nothing that was asked for is gone.
+    """
+    if ring.appended <= ring.capacity:
+        return None
+    (time,) = ring.columns("time")
+    oldest = float(time[ring.first_serial % ring.capacity])
+    return None if since is not None and since >= oldest else oldest

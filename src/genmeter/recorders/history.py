@@ -1,22 +1,19 @@
 """The local history of one monitor: bounded rings for windows, exact totals for ever.
 
-Calls and evaluations share one ring (both cost tokens), scores and custom values another. Names
-are interned; labels are bounded, so the names are too.
+Calls and evaluations share one ring (both cost tokens), scores and custom values another, samples
+a third. Names are interned; labels are bounded, so the names are too.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from genmeter.config_parts import METADATA_BYTES
 from genmeter.events import RATE_LIMITED, Evaluation, Generation, Metric, Sample
 from genmeter.plain import plain_text
 from genmeter.recorders import snapshot
-from genmeter.recorders.columns import Ring
+from genmeter.recorders.columns import Ring, kept_since
 from genmeter.recorders.flags import (
-    ANY_TOKENS,
     CONVERSATION,
     EVALUATION,
     GENERATION,
@@ -29,24 +26,25 @@ from genmeter.recorders.flags import (
     SUCCESS,
 )
 from genmeter.recorders.minutes import Minutes
-from genmeter.recorders.names import Names, spelled
+from genmeter.recorders.names import Names
 from genmeter.recorders.old_metrics import free_data, metric_data, score_data
+from genmeter.recorders.old_series import OldSeries
 from genmeter.recorders.side_table import SideTable
-from genmeter.recorders.sums import sum_by_label
+from genmeter.recorders.token_sums import TokenSums
 from genmeter.recorders.windows import GroupSum, WindowRows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    import numpy.typing as npt
-
     from genmeter.catalogue import Label
     from genmeter.events import Event
     from genmeter.prices import PriceTable
+    from genmeter.recorders.old_series import Samples
     from genmeter.recorders.snapshot import Snapshot
+    from genmeter.recorders.token_sums import TokenTotals
     from genmeter.terms import RowSum
 
-__all__ = ["History", "Samples", "TokenTotals", "Tokens"]
+__all__ = ["History"]
 
 _CALL_COLUMNS = (
     *(("time", "d"), ("duration", "d")),
@@ -54,77 +52,15 @@ _CALL_COLUMNS = (
     *(("cache_read", "q"), ("cache_write", "q"), ("reasoning", "q")),
     *(("turns", "q"), ("model", "H"), ("step", "H"), ("provider", "H"), ("operation", "H")),
     *(("error_type", "H"), ("finish_reason", "H"), ("evaluator", "H"), ("flags", "H")),
-    *(("rate_limited", "H"), ("cost", "d")),
+    ("rate_limited", "H"),
 )
+_COST_COLUMN = ("cost", "d")  # 8 bytes a call, which nobody pays who gave no prices
 _VALUE_COLUMNS = (
     *(("event", "q"), ("time", "d"), ("value", "d")),
     *(("name", "H"), ("evaluator", "H")),
 )
 _SAMPLE_COLUMNS = (("time", "d"), ("accepted", "B"))
-_TOKEN_COLUMNS = ("input", "output", "total", "cache_read", "cache_write", "reasoning")
 _NAN = float("nan")
-
-
-class _Series(NamedTuple):
-    """How the calls' ring gives an old metric: flags that must be set, and a column.
-
-    Without a column the value is 1 where ``success`` equals the outcome, else 0.
-    """
-
-    need: int
-    column: str | None
-    success: bool = True
-
-
-_SERIES = {
-    "generation_time": _Series(GENERATION, "duration"),
-    "success_rate": _Series(GENERATION, None),
-    "error_rate": _Series(GENERATION, None, success=False),
-    "prompt_token_count": _Series(HAS_INPUT, "input"),
-    "completion_token_count": _Series(HAS_OUTPUT, "output"),
-    "total_token_count": _Series(HAS_TOTAL, "total"),
-    "conversation_length": _Series(HAS_TURNS, "turns"),
-    "evaluation_time": _Series(EVALUATION, "duration"),
-    "evaluation_error_rate": _Series(EVALUATION, None, success=False),
-}
-
-
-class Tokens(NamedTuple):
-    """Tokens of one model; ``calls`` are its calls, failed ones too, and evaluations with tokens."""
-
-    input: int = 0
-    output: int = 0
-    total: int = 0
-    cache_read: int = 0
-    cache_write: int = 0
-    reasoning: int = 0
-    calls: int = 0
-
-
-class TokenTotals(NamedTuple):
-    """Tokens of each model that reported any.
-
-    Attributes:
-        by_model: By the model's name.
-        kept_since: From when on (Unix time, seconds), where that is later than asked.
-    """
-
-    by_model: dict[str, Tokens]
-    kept_since: float | None
-
-
-class Samples(NamedTuple):
-    """Samples of one metric, in no certain order.
-
-    Attributes:
-        time: Unix times in seconds.
-        value: The values, as many.
-        kept_since: From when on (Unix time) they are kept, where that is later than asked.
-    """
-
-    time: npt.NDArray[np.float64]
-    value: npt.NDArray[Any]
-    kept_since: float | None
 
 
 class History:
@@ -146,7 +82,8 @@ class History:
         prices: PriceTable | None = None,
         scales: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
-        self._calls = Ring(_CALL_COLUMNS, capacity)
+        columns = _CALL_COLUMNS if prices is None else (*_CALL_COLUMNS, _COST_COLUMN)
+        self._calls = Ring(columns, capacity)
         self._values = Ring(_VALUE_COLUMNS, capacity)
         self._samples = Ring(_SAMPLE_COLUMNS, capacity)
         self._minutes = Minutes()
@@ -155,12 +92,8 @@ class History:
         self._last_call: float | None = None
         self._data = SideTable(metadata_bytes)
         self._names = Names()
-        self._totals: dict[str, list[int]] = {}
-        self._token_models: set[str] = set()
-        self._flags_seen = 0
-        self._models_given: set[str] = set()
-        self._finish_reasons: set[str] = set()
-        self._value_names: set[str] = set()
+        self._tokens = TokenSums(self._calls, self._names)
+        self._old = OldSeries(self._calls, self._values, self._names)
         self._record: dict[type[Event], Callable[[Any], None]] = {
             Generation: self._generation,
             Evaluation: self._evaluation,
@@ -177,6 +110,11 @@ class History:
     def capacity(self) -> int:
         """Rows that can be kept, in all rings."""
         return self._calls.capacity + self._values.capacity + self._samples.capacity
+
+    @property
+    def ring_capacity(self) -> int:
+        """Rows that each ring can keep."""
+        return self._calls.capacity
 
     @property
     def last_time(self) -> float | None:
@@ -204,13 +142,19 @@ class History:
             rows: Which rows, and what of them.
             by: The labels whose values make a group.
             since: Unix time in seconds. Where it is earlier than what the ring keeps, the sums by
-                the minute answer, if they have what is asked for, else what is kept.
+                the minute answer, if they have what is asked for (the minute that it lies in is
+                then counted whole), else what is kept.
+
+        Returns:
+            Sums by the values of ``by``, of groups that have any rows. What comes from the sums by
+            the minute has the number of rows only where that is what was asked for, and neither
+            the least nor the most value (NaN).
         """
         ring = {"calls": self._calls, "scores": self._values, "samples": self._samples}[rows.ring]
-        if rows.by_minute and not by and self._kept_since(ring, since) is not None:
+        if rows.by_minute and not by and kept_since(ring, since) is not None:
             total = getattr(self._minutes.total(since), rows.by_minute)
-            counted = int(total) if rows.column is None else 0
-            return {(): GroupSum(counted, total, float("nan"), float("nan"))}
+            counted = total if rows.column is None else 0
+            return {(): GroupSum(counted, float(total), _NAN, _NAN)} if total else {}
         recent = WindowRows(
             ring, self._names, since, scales=self._scales, has_prices=self._prices is not None
         )
@@ -222,7 +166,7 @@ class History:
         Args:
             since: Unix time in seconds; None means all that is kept.
         """
-        starts = [self._kept_since(ring, since) for ring in (self._calls, self._values)]
+        starts = [kept_since(ring, since) for ring in (self._calls, self._values)]
         return snapshot.take(
             self._calls,
             self._values,
@@ -244,105 +188,21 @@ class History:
         Args:
             since: Unix time in seconds; None means since the start, which is exact for ever.
         """
-        if since is None:
-            totals = {model: Tokens(*self._totals[model]) for model in self._token_models}
-            return TokenTotals(totals, None)
-        time, model, flags = self._calls.columns("time", "model", "flags")
-        recent = time >= since
-        has_tokens = recent & ((flags & ANY_TOKENS) != 0)
-        chosen = has_tokens | (recent & ((flags & INFERENCE) == GENERATION))
-        names = self._names.names
-        sums = sum_by_label(model, self._calls.columns(*_TOKEN_COLUMNS), chosen, len(names))
-        has_any: npt.NDArray[np.bool_] = sums[:-1].max(axis=0) > 0
-        # Sums of 0 are rare: a failed call reports no tokens, and only some report that it took 0.
-        if (~has_any & (sums[-1] > 0)).any():
-            has_any = np.bincount(model[has_tokens], minlength=len(names)) > 0
-        by_model = {
-            names[number]: Tokens(*sums[:, number].tolist()) for number in np.flatnonzero(has_any)
-        }
-        return TokenTotals(by_model, self._kept_since(self._calls, since))
+        return self._tokens.totals(since)
 
     def samples(self, name: str, since: float | None = None) -> Samples | None:
-        """Give the samples of a metric by its old name.
+        """Give the samples of a metric by its old name; None where it was never recorded.
 
         Args:
             name: Such as ``generation_time``, ``model_usage:MODEL`` or what ``record_metric``
                 was given.
             since: Unix time in seconds; None means all that are kept.
-
-        Returns:
-            The samples; None where the name was never recorded.
         """
-        if not self._was_recorded(name):
-            name = spelled(name)
-            if not self._was_recorded(name):
-                return None
-        parts, rings = [], []
-        if name in _SERIES or name.startswith(("model_usage:", "finish_reason:")):
-            parts.append(self._from_calls(name))
-            rings.append(self._calls)
-        if name in self._value_names:
-            time, value, names = self._values.columns("time", "value", "name")
-            chosen = names == self._names[name]
-            rings.append(self._values)
-            parts.append((time[chosen], value[chosen]))
-        filled = [part for part in parts if len(part[0])] or parts[:1]
-        time, value = (
-            filled[0] if len(filled) == 1 else map(np.concatenate, zip(*filled, strict=True))
-        )
-        if since is not None:
-            recent = time >= since
-            time, value = time[recent], value[recent]
-        kept_since = [
-            start for ring in rings if (start := self._kept_since(ring, since)) is not None
-        ]
-        return Samples(time, value, max(kept_since, default=None))
+        return self._old.samples(name, since)
 
     def sampled_names(self) -> list[str]:
         """List the old names of all that was recorded, sorted."""
-        calls = [name for name in _SERIES if self._was_recorded(name)]
-        models = [f"model_usage:{model}" for model in self._models_given]
-        reasons = [f"finish_reason:{reason}" for reason in self._finish_reasons]
-        return sorted({*calls, *models, *reasons, *self._value_names})
-
-    def _was_recorded(self, name: str) -> bool:
-        series = _SERIES.get(name)
-        if series is not None and (self._flags_seen & series.need) == series.need:
-            return True
-        kind, _, value = name.partition(":")
-        if kind == "model_usage" and value in self._models_given:
-            return True
-        if kind == "finish_reason" and value.lower() in self._finish_reasons:
-            return True
-        return name in self._value_names
-
-    def _from_calls(self, name: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        time, flags = self._calls.columns("time", "flags")
-        series = _SERIES.get(name)
-        if series is None:
-            kind, _, value = name.partition(":")
-            is_model = kind == "model_usage"
-            number = self._names.get(value if is_model else value.lower(), -1)
-            (labels,) = self._calls.columns("model" if is_model else "finish_reason")
-            need = GENERATION | (MODEL_GIVEN if is_model else 0)
-            chosen = (labels == number) & ((flags & need) == need)
-            column = np.ones(len(time))
-        else:
-            chosen = (flags & series.need) == series.need
-            if series.column is None:
-                column = ((flags & SUCCESS) == series.success).astype(float)
-            else:
-                (column,) = self._calls.columns(series.column)
-                if series.column == "duration":
-                    chosen &= ~np.isnan(column)
-        return time[chosen], column[chosen]
-
-    def _kept_since(self, ring: Ring, since: float | None) -> float | None:
-        if ring.appended <= ring.capacity:
-            return None
-        (time,) = ring.columns("time")
-        oldest = float(time[ring.in_order()[0]])
-        return None if since is not None and since >= oldest else oldest
+        return self._old.sampled_names()
 
     def _generation(self, event: Generation) -> None:
         flags = GENERATION
@@ -350,13 +210,13 @@ class History:
             flags |= SUCCESS
         if event.model_given:
             flags |= MODEL_GIVEN
-            self._models_given.add(event.call.model)
+            self._old.models.add(event.call.model)
         if event.is_conversation:
             flags |= CONVERSATION
         if event.turns is not None:
             flags |= HAS_TURNS
         if event.finish_reason is not None:
-            self._finish_reasons.add(event.finish_reason)
+            self._old.finish_reasons.add(event.finish_reason)
         limited = 0
         if not event.is_conversation:
             limited = (event.retries or {}).get(RATE_LIMITED, 0)
@@ -384,7 +244,7 @@ class History:
     def _value(
         self, time: float, name: str, value: float, event: int, evaluator: str | None
     ) -> None:
-        self._value_names.add(name)
+        self._old.values.add(name)
         numbers = self._names
         self._values.append(event, time, value, numbers[name], numbers[evaluator])
 
@@ -407,7 +267,7 @@ class History:
             flags |= HAS_OUTPUT
         if event.total_tokens is not None:
             flags |= HAS_TOTAL
-        self._flags_seen |= flags
+        self._old.flags |= flags
         call = event.call
         tokens = (
             event.input_tokens or 0,
@@ -417,11 +277,7 @@ class History:
             event.cache_write_tokens,
             event.reasoning_tokens,
         )
-        if flags & ANY_TOKENS:
-            self._token_models.add(call.model)
-            self._add_totals(call.model, tokens)
-        elif (flags & INFERENCE) == GENERATION:
-            self._add_totals(call.model, tokens)
+        self._tokens.add(call.model, tokens, flags)
         cost = self._cost(event, tokens)
         is_call = (flags & INFERENCE) == GENERATION
         self._minutes.add(
@@ -446,22 +302,10 @@ class History:
             numbers[evaluator],
             flags,
             rate_limited,
-            _NAN if cost is None else cost,
+            *(() if self._prices is None else (_NAN if cost is None else cost,)),
         )
 
     def _cost(self, event: Generation | Evaluation, tokens: tuple[int, ...]) -> float | None:
         if self._prices is None or event.total_tokens is None:
             return None
         return self._prices.cost(event.call.model, tokens[0], tokens[1], tokens[3])
-
-    def _add_totals(self, model: str, tokens: tuple[int, ...]) -> None:
-        row = self._totals.get(model)
-        if row is None:
-            row = self._totals[model] = [0] * 7
-        row[0] += tokens[0]
-        row[1] += tokens[1]
-        row[2] += tokens[2]
-        row[3] += tokens[3]
-        row[4] += tokens[4]
-        row[5] += tokens[5]
-        row[6] += 1

@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import NamedTuple
 
-__all__ = ["Minute", "Minutes"]
+__all__ = ["MOST", "Minute", "Minutes"]
 
 _MINUTE = 60.0
-_SPAN = 3 * 86_400.0  # seconds; the longest window of an alert
+MOST = 3 * 24 * 60 + 1
+"""Minutes that are kept, of those in which anything was told.
+
+As many as a window of three days, the longest of an alert, can touch.
+"""
 
 
 class Minute(NamedTuple):
-    """What happened in a minute; ``cost`` is in USD."""
+    """What was told in a minute, or in several; ``cost`` is in USD."""
 
     calls: int = 0
     failures: int = 0
     tokens: int = 0
     cost: float = 0.0
 
+    @property
+    def successes(self) -> int:
+        """Calls that succeeded."""
+        return self.calls - self.failures
+
 
 class Minutes:
-    """The last three days by the minute: exact sums of calls, however many there were."""
+    """Sums of the last minutes in which anything was told, however many calls they had.
+
+    Each time counts for the minute that it lies in, whatever came before it: a clock that is set
+    back or forward neither loses nor moves anything. As in the rings, what was told by a clock that
+    ran ahead lies within every window until the clock is there again.
+    """
 
     def __init__(self) -> None:
-        # Minutes since the epoch and their sums; a clock that is set back adds to the newest.
-        self._minutes: deque[tuple[float, Minute]] = deque()
-        self._current: list[float] = [0, 0, 0, 0.0]
-        self._start = float("-inf")
+        # By the Unix time that they begin at, in the order of their first call.
+        self._minutes: dict[float, list[float]] = {}
+        self._start = self._end = float("-inf")
+        self._current: list[float] = []
 
     def add(self, time: float, calls: int, failures: int, tokens: int, cost: float) -> None:
         """Add a call.
@@ -39,8 +52,8 @@ class Minutes:
             tokens: What it took.
             cost: USD.
         """
-        if time >= self._start + _MINUTE:
-            self._turn(time)
+        if not self._start <= time < self._end:
+            self._turn_to(time)
         current = self._current
         current[0] += calls
         current[1] += failures
@@ -48,27 +61,20 @@ class Minutes:
         current[3] += cost
 
     def total(self, since: float) -> Minute:
-        """Sum the minutes that ended after a time.
+        """Sum the minutes that ended after a time; the one that it lies in counts whole.
 
         Args:
             since: Unix time in seconds.
         """
-        kept = [sums for start, sums in self._minutes if start + _MINUTE > since]
-        if self._start + _MINUTE > since:
-            kept.append(self._closed())
+        kept = [sums for start, sums in self._minutes.items() if start + _MINUTE > since]
         if not kept:
             return Minute()
         calls, failures, tokens, cost = (sum(column) for column in zip(*kept, strict=True))
-        return Minute(calls, failures, tokens, cost)
-
-    def _turn(self, time: float) -> None:
-        if any(self._current):
-            self._minutes.append((self._start, self._closed()))
-        while self._minutes and self._minutes[0][0] + _MINUTE < time - _SPAN:
-            self._minutes.popleft()
-        self._start = time // _MINUTE * _MINUTE
-        self._current = [0, 0, 0, 0.0]
-
-    def _closed(self) -> Minute:
-        calls, failures, tokens, cost = self._current
         return Minute(int(calls), int(failures), int(tokens), float(cost))
+
+    def _turn_to(self, time: float) -> None:
+        self._start = time // _MINUTE * _MINUTE
+        self._end = self._start + _MINUTE
+        self._current = self._minutes.setdefault(self._start, [0, 0, 0, 0.0])
+        if len(self._minutes) > MOST:
+            del self._minutes[next(iter(self._minutes))]

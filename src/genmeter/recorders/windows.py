@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -40,6 +40,7 @@ _COLUMN_OF: Mapping[Label, str] = {
     cat.EVALUATOR: "evaluator",
     cat.SCORE_NAME: "name",
 }
+_SUMMARY = (np.add, np.minimum, np.maximum)
 _NEEDS_ALL: Mapping[Condition, int] = {
     "success": SUCCESS,
     "evaluation": EVALUATION,
@@ -67,7 +68,7 @@ class WindowRows:
         names: What the numbers in its label columns stand for.
         since: Unix time in seconds.
         scales: Lowest and highest value of the scores that are not on 0..1, by name.
-        has_prices: Whether calls without a cost are without a price.
+        has_prices: Whether the ring has a column ``cost``, NaN where a call has no price.
     """
 
     def __init__(
@@ -83,8 +84,7 @@ class WindowRows:
         self._names = names
         self._scales = scales
         self._has_prices = has_prices
-        (time,) = ring.columns("time")
-        self._recent = np.flatnonzero(time >= since)
+        self._recent: Mask = self._column("time") >= since
 
     def sums(self, rows: RowSum, by: Sequence[Label]) -> dict[tuple[str | None, ...], GroupSum]:
         """Sum rows by group.
@@ -93,21 +93,33 @@ class WindowRows:
             rows: Which, and what of them.
             by: The labels whose values make a group; a value is None where the label is absent.
         """
-        chosen = np.ones(len(self._recent), np.bool_)
+        chosen = self._recent
         for condition in rows.having:
-            chosen &= self._holds(condition)
-        kept = self._recent[chosen]
+            chosen = chosen & self._holds(condition)
+        kept = np.flatnonzero(chosen)
         if not len(kept):
             return {}
+        # Label after label, the last one first: a stable sort of 16-bit numbers takes no time.
+        for label in reversed(by):
+            kept = kept[np.argsort(self._column(_COLUMN_OF[label])[kept], kind="stable")]
+        labels = [self._column(_COLUMN_OF[label])[kept] for label in by]
+        changes = np.zeros(len(kept), np.bool_)
+        changes[0] = True
+        for numbers in labels:
+            changes[1:] |= numbers[1:] != numbers[:-1]
+        starts = np.flatnonzero(changes)
         values = self._values(rows.column, kept)
-        if not by:
-            return {(): _group(values)}
-        labels = [self._ring.columns(_COLUMN_OF[label])[0][kept] for label in by]
-        found, inverse = np.unique(np.column_stack(labels), axis=0, return_inverse=True)
-        inverse = inverse.reshape(-1)  # NumPy 2.0 gave it the rows' shape
+        columns = (
+            np.diff(starts, append=len(kept)),
+            np.add.reduceat(values, starts),
+            np.minimum.reduceat(values, starts),
+            np.maximum.reduceat(values, starts),
+        )
+        groups = zip(*(each.tolist() for each in columns), strict=True)
+        keys = zip(*(numbers[starts].tolist() for numbers in labels), strict=True) if by else [()]
         return {
-            self._spelled(by, key): _group(values[inverse == number])
-            for number, key in enumerate(found.tolist())
+            self._spelled(by, key): GroupSum(*group)
+            for key, group in zip(keys, groups, strict=True)
         }
 
     def _spelled(self, by: Sequence[Label], key: Sequence[int]) -> tuple[str | None, ...]:
@@ -117,8 +129,8 @@ class WindowRows:
             for label, text in zip(by, texts, strict=True)
         )
 
-    def _column(self, name: str) -> npt.NDArray[np.generic]:
-        return self._ring.columns(name)[0][self._recent]
+    def _column(self, name: str) -> npt.NDArray[Any]:
+        return self._ring.columns(name)[0]
 
     def _holds(self, condition: Condition) -> Mask:
         found: Mask
@@ -131,12 +143,11 @@ class WindowRows:
             cut = [self._names[each] for each in TRUNCATED if each in self._names]
             found = reason != 0 if condition == "finish_known" else np.isin(reason, cut)
         elif condition in ("priced", "unpriced"):
-            is_priced = ~np.isnan(self._column("cost").astype(float))
-            found = is_priced if condition == "priced" else ~is_priced & self._has_prices
+            found = self._priced(is_known=condition == "priced")
         elif condition == "duration_known":
-            found = ~np.isnan(self._column("duration").astype(float))
+            found = ~np.isnan(self._column("duration"))
         else:
-            flags = self._column("flags").astype(np.uint16)
+            flags = self._column("flags")
             if condition == "inference":
                 found = (flags & INFERENCE) == GENERATION
             elif condition == "failure":
@@ -146,29 +157,33 @@ class WindowRows:
                 found = (flags & need) == need
         return found
 
+    def _priced(self, *, is_known: bool) -> Mask:
+        if not self._has_prices:
+            return np.zeros_like(self._recent)
+        found: Mask = np.isnan(self._column("cost")) != is_known
+        return found
+
     def _on_scale(self) -> Mask:
-        event, value, low, high = self._scored(self._recent)
+        event, value = self._column("event"), self._column("value")
+        low, high = self._bounds(self._column("name"))
         found: Mask = (event >= 0) & (value >= low) & (value <= high)
         return found
 
-    def _scored(self, kept: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.float64], ...]:
-        event, value, name = (each[kept] for each in self._ring.columns("event", "value", "name"))
-        low, high = np.zeros(len(kept)), np.ones(len(kept))
+    def _bounds(self, names: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], ...]:
+        """Give the lowest and the highest value on each row's scale."""
+        low, high = np.zeros(len(names)), np.ones(len(names))
         for score, (least, most) in self._scales.items():
             number = self._names.get(SCORE_PREFIX + score)
             if number is not None:
-                low[name == number], high[name == number] = least, most
-        return event, value, low, high
+                is_it = names == number
+                low[is_it], high[is_it] = least, most
+        return low, high
 
     def _values(self, column: str | None, kept: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
         if column is None:
             return np.ones(len(kept))
         if column == "share":
-            _, value, low, high = self._scored(kept)
-            share: npt.NDArray[np.float64] = (value - low) / (high - low)
+            low, high = self._bounds(self._column("name")[kept])
+            share: npt.NDArray[np.float64] = (self._column("value")[kept] - low) / (high - low)
             return share
-        return self._ring.columns(column)[0][kept].astype(np.float64)
-
-
-def _group(values: npt.NDArray[np.float64]) -> GroupSum:
-    return GroupSum(len(values), float(values.sum()), float(values.min()), float(values.max()))
+        return self._column(column)[kept].astype(np.float64)

@@ -22,7 +22,7 @@ from matplotlib import pyplot as plt
 from genmeter import clock
 from genmeter.errors import ConfigError, ExportError, MissingExtraError
 from genmeter.outputs import plots
-from genmeter.recorders.history import Samples
+from genmeter.recorders.old_series import Samples
 from genmeter.testing import IsolatedMonitor, isolated_monitor
 
 if TYPE_CHECKING:

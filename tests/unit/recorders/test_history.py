@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from genmeter.events import Call, Evaluation, Generation, Log, Metric, Score
-from genmeter.recorders.history import History, Tokens
+from genmeter.recorders.history import History
+from genmeter.recorders.token_sums import Tokens
 
 CALL = Call("chat", "openai", "m", None, "unknown")
 PLAIN: dict[str, Any] = {

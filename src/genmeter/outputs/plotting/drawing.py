@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from genmeter.outputs.plotting.data import Frames
     from genmeter.outputs.plotting.table import Plot
-    from genmeter.recorders.history import Samples
+    from genmeter.recorders.old_series import Samples
 
     Size = tuple[float, float]
 

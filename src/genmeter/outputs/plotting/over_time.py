@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from genmeter.outputs.plotting.data import Frames, Groups, Series
     from genmeter.outputs.plotting.table import Plot
-    from genmeter.recorders.history import Samples
+    from genmeter.recorders.old_series import Samples
     from genmeter.signals import Signal
 
     Size = tuple[float, float]

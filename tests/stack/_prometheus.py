@@ -51,16 +51,27 @@ class Prometheus(Server):
         url: where the server is, such as `http://127.0.0.1:41234`.
     """
 
-    def __init__(self, folder: Path, features: Sequence[str] = ("exemplar-storage",)) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        features: Sequence[str] = ("exemplar-storage",),
+        *,
+        rules: Sequence[Path] = (),
+        alertmanagers: Sequence[str] = (),
+    ) -> None:
         """Takes the settings.
 
         Args:
             folder: an empty folder for the configuration, the data and the log.
             features: what `--enable-feature` turns on.
+            rules: rule files, judged five times a second where a group says no interval.
+            alertmanagers: addresses of those to tell, such as `http://127.0.0.1:9093/prefix`.
         """
         super().__init__("prometheus", folder)
         self.url = ""
         self._features = features
+        self._rules = rules
+        self._alertmanagers = alertmanagers
         self._targets: dict[str, list[dict[str, Any]]] = {name: [] for name in PROTOCOLS}
         self._jobs: list[dict[str, Any]] = []
 
@@ -80,9 +91,16 @@ class Prometheus(Server):
         ]
 
     def is_ready(self) -> bool:
-        """Says whether queries are answered."""
+        """Says whether queries are answered and the Alertmanagers known.
+
+        Prometheus finds these within five seconds; what fires earlier it tells a minute later.
+        """
         try:
-            return request("GET", f"{self.url}/-/ready")[0] == 200
+            if request("GET", f"{self.url}/-/ready")[0] != 200:
+                return False
+            return not self._alertmanagers or (
+                len(self._api("alertmanagers")["activeAlertmanagers"]) == len(self._alertmanagers)
+            )
         except OSError:
             return False
 
@@ -181,6 +199,15 @@ class Prometheus(Server):
         found: list[dict[str, Any]] = self._api("targets", state="active")["activeTargets"]
         return found
 
+    def alerts(self) -> list[dict[str, Any]]:
+        """Returns the rules' alerts that are pending or fire, as the HTTP API gives them."""
+        found: list[dict[str, Any]] = self._api("alerts")["alerts"]
+        return found
+
+    def rules(self) -> list[dict[str, Any]]:
+        """Returns all rules with their `health` and `lastError`, as the HTTP API gives them."""
+        return [rule for group in self._api("rules")["groups"] for rule in group["rules"]]
+
     def _api(self, path: str, **parameters: object) -> Any:
         status, body = request("GET", f"{self.url}/api/v1/{path}?{urlencode(parameters)}")
         assert status == 200, f"{path} {parameters} answered {status}: {body}"
@@ -197,10 +224,25 @@ class Prometheus(Server):
             }
             for name, protocol in PROTOCOLS.items()
         ]
-        config = {
+        config: dict[str, Any] = {
             "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"},
             "scrape_configs": [*jobs, *self._jobs],
         }
+        if self._rules:
+            config["global"]["evaluation_interval"] = "200ms"
+            config["rule_files"] = [str(path) for path in self._rules]
+        if self._alertmanagers:
+            addresses = [urlsplit(url) for url in self._alertmanagers]
+            config["alerting"] = {
+                "alertmanagers": [
+                    {
+                        "scheme": parts.scheme,
+                        "path_prefix": parts.path or "/",
+                        "static_configs": [{"targets": [parts.netloc]}],
+                    }
+                    for parts in addresses
+                ]
+            }
         # JSON is YAML too.
         (self.folder / "prometheus.yml").write_text(json.dumps(config))
 

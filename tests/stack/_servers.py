@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,9 +72,13 @@ def free_port() -> int:
 
 
 def request(
-    method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    method: str,
+    url: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> tuple[int, str]:
-    """Sends one plain HTTP request.
+    """Sends one HTTP request, over TLS where there is a context for it.
 
     Returns:
         The status and the body.
@@ -82,7 +87,11 @@ def request(
         OSError: nobody answered within ten seconds.
     """
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=REQUEST_TIMEOUT)
+    connection = (
+        http.client.HTTPConnection(parts.netloc, timeout=REQUEST_TIMEOUT)
+        if tls is None
+        else http.client.HTTPSConnection(parts.netloc, timeout=REQUEST_TIMEOUT, context=tls)
+    )
     target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
     try:
         connection.request(method, target, body, dict(headers or {}))

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from _alerting import SHIPPED, AlertingStack, shipped_alertmanager_config
+from _alertmanager import Alertmanager
 from _collector import Collector
 from _prometheus import Prometheus
 from _servers import program
+from _webhook import Webhook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,3 +67,34 @@ def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
     """An OpenTelemetry Collector; see the class for how to use it."""
     with Collector(tmp_path_factory.mktemp("collector")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def webhook() -> Iterator[Webhook]:
+    """What Alertmanager's receivers post to; see the class for how to use it."""
+    with Webhook() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+def alertmanager(
+    tmp_path_factory: pytest.TempPathFactory, webhook: Webhook
+) -> Iterator[Alertmanager]:
+    """An Alertmanager with the shipped configuration, made quick, that tells the webhook."""
+    config = shipped_alertmanager_config(webhook)
+    with Alertmanager(tmp_path_factory.mktemp("alertmanager"), config) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def alerting_stack(
+    tmp_path_factory: pytest.TempPathFactory, alertmanager: Alertmanager, webhook: Webhook
+) -> Iterator[AlertingStack]:
+    """A Prometheus with the shipped rules and features that tells the Alertmanager."""
+    with Prometheus(
+        tmp_path_factory.mktemp("prometheus-alerting"),
+        ("exemplar-storage", "created-timestamp-zero-ingestion"),
+        rules=[SHIPPED / "rules.yml"],
+        alertmanagers=[alertmanager.url],
+    ) as server:
+        yield AlertingStack(server, alertmanager, webhook)

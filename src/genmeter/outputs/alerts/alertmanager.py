@@ -165,19 +165,18 @@ class AlertmanagerHandler:
             taken.append(peer.finish(now + (deadline - now) / share))
         if not all(taken):
             return False
-        self._raise_problems()
+        _raise_any(self._problems())
         return True
 
     def _send(self, alerts: Sequence[Alert]) -> None:
         states = dict(self._state(alert) for alert in alerts)
+        problems = self._problems()
         for peer in self._peers:
             peer.offer(states)
-        self._raise_problems()
+        _raise_any(problems)
 
-    def _raise_problems(self) -> None:
-        problems = [problem for peer in self._peers if (problem := peer.take_problem())]
-        if problems:
-            raise ExportError(f"alerts did not reach the Alertmanager at {'; '.join(problems)}")
+    def _problems(self) -> list[str]:
+        return [problem for peer in self._peers if (problem := peer.take_problem())]
 
     def _state(self, alert: Alert) -> tuple[Key, State]:
         labels = {**self._labels, "alertname": alert.name, **alert.labels}
@@ -212,6 +211,11 @@ def alertmanager_handlers(config: MonitorConfig) -> list[AlertmanagerHandler]:
         raise ConfigError(
             f"MonitorConfig.alertmanager_urls (GENMETER_ALERTMANAGER_URL): {error}"
         ) from error
+
+
+def _raise_any(problems: Sequence[str]) -> None:
+    if problems:
+        raise ExportError(f"alerts did not reach the Alertmanager at {'; '.join(problems)}")
 
 
 def _rfc3339(when: datetime) -> str:

@@ -1,0 +1,115 @@
+"""A server on loopback that keeps what is posted to it, and answers as it is told to."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Mapping
+
+__all__ = ["PATIENCE", "Post", "PostServer", "eventually"]
+
+PATIENCE = 60.0
+"""Seconds after which something hangs."""
+
+
+def eventually(holds: Callable[[], Any]) -> bool:
+    """Wait until something holds; tell whether it did in the end."""
+    deadline = time.monotonic() + PATIENCE
+    while not (held := bool(holds())) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    return held
+
+
+class Post(NamedTuple):
+    """One request: its path, its headers by lower-case names, and the list in its body."""
+
+    path: str
+    headers: Mapping[str, str]
+    alerts: list[dict[str, Any]]
+
+
+class PostServer:
+    """Answers posts on a free port of loopback.
+
+    Args:
+        *statuses: What the first posts are answered with; all others with 200.
+        tls: The server's context; None for plain HTTP.
+
+    Attributes:
+        posts: What is answered, with whatever status.
+        begun: Set once a post has come.
+        gate: A post is answered once this is set, as it is from the start.
+        headers: Sent with every answer.
+    """
+
+    def __init__(self, *statuses: int, tls: ssl.SSLContext | None = None) -> None:
+        self.posts: list[Post] = []
+        self.begun = threading.Event()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.headers: dict[str, str] = {}
+        self._statuses = list(statuses)
+        outer = self
+
+        class _Answers(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.begun.set()
+                outer.gate.wait(PATIENCE)
+                status = outer._statuses.pop(0) if outer._statuses else 200
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                outer.posts.append(Post(self.path, headers, json.loads(body)))
+                with suppress(OSError):  # whoever posted is gone
+                    self.send_response(status)
+                    for name, value in outer.headers.items():
+                        self.send_header(name, value)
+                    self.end_headers()
+                    self.wfile.write(b'"as it was told"')
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Answers)
+        self._server.daemon_threads = True
+        self._scheme = "http"
+        if tls is not None:
+            self._scheme = "https"
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        )
+
+    @property
+    def host(self) -> str:
+        """Host and port."""
+        return f"127.0.0.1:{self._server.server_port}"
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"{self._scheme}://{self.host}"
+
+    @property
+    def alerts(self) -> list[dict[str, Any]]:
+        """All alerts of all posts, in their order."""
+        return [alert for post in self.posts for alert in post.alerts]
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.gate.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

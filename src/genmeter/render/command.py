@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from genmeter.render import dashboards_command, rules_command, runbook_command
+from genmeter.render import (
+    dashboards_command,
+    reference_command,
+    rules_command,
+    runbook_command,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -12,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HELP", "add_arguments", "run"]
 
-HELP = "write rules for Prometheus, their runbook, or dashboards for Grafana"
+HELP = "write rules for Prometheus, dashboards for Grafana, or pages about them"
 
 
 class Kind(Protocol):
@@ -30,6 +35,7 @@ class Kind(Protocol):
 
 _KINDS: Mapping[str, Kind] = {
     "dashboards": dashboards_command,
+    "reference": reference_command,
     "rules": rules_command,
     "runbook": runbook_command,
 }

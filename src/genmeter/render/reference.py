@@ -9,10 +9,13 @@ from genmeter.alert_rules import ALERT_RULES
 from genmeter.catalogue import INSTRUMENTS, Kind
 from genmeter.live_signals import LIVE_SIGNALS
 from genmeter.naming import label_name
+from genmeter.panel_signals import PANEL_SIGNALS
+from genmeter.render.dashboards import DASHBOARDS
+from genmeter.render.dashboards_model import LE
 from genmeter.terms import JOB, Selector, duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from genmeter.alert_rules import AlertRule
     from genmeter.catalogue import Instrument
@@ -23,35 +26,33 @@ __all__ = ["render_reference"]
 _HEAD = """\
 # Metrics, signals and alerts
 
-Made by `genmeter render reference` from the tables in `catalogue.py`, `live_signals.py` and
-`alert_rules.py`; change those. Names under `gen_ai_` are those of the OpenTelemetry GenAI semantic
+Made by `genmeter render reference` from the tables in `catalogue.py`, `live_signals.py`,
+`panel_signals.py` and `alert_rules.py`; change those. Names under `gen_ai_` are those of the OpenTelemetry GenAI semantic
 conventions, which other instrumentations may use too: every query here has a matcher on
 `{phase}`, which is genmeter's own.
 
 A label is absent or has a value; it is never empty. Each label is bounded: past its limit further
 values are `other`.
 """
+_SIGNALS_HEAD = "What alerts judge and dashboards show, by job over five minutes."
+_SIGNALS = (*LIVE_SIGNALS, *PANEL_SIGNALS)
 _ALERTS_HEAD = """\
 What each means and what to do is in [runbook.md](runbook.md); how to set them in
 [alerts.md](alerts.md).
 """
 
 
-def render_reference(panels: Mapping[str, Sequence[tuple[str, str]]]) -> str:
-    """Write the reference.
-
-    Args:
-        panels: By a metric's name in Prometheus, the dashboards and panels that show it.
-    """
+def render_reference() -> str:
+    """Write the reference."""
     parts = [
         _HEAD.format(phase=cat.PHASE.prometheus),
         "## Metrics",
-        *(_metric(row, panels) for row in INSTRUMENTS),
+        *(_metric(row) for row in INSTRUMENTS),
         "## Labels",
         _labels(),
         "## Signals",
-        "What alerts judge and dashboards show, as PromQL over five minutes.",
-        *(_signal(signal) for signal in LIVE_SIGNALS),
+        _SIGNALS_HEAD,
+        *(_signal(signal) for signal in _SIGNALS),
         "## Alerts",
         _ALERTS_HEAD,
         _alerts(),
@@ -59,38 +60,42 @@ def render_reference(panels: Mapping[str, Sequence[tuple[str, str]]]) -> str:
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _metric(row: Instrument, panels: Mapping[str, Sequence[tuple[str, str]]]) -> str:
+def _metric(row: Instrument) -> str:
     labels = ", ".join(f"`{label.prometheus}`" for label in row.labels) or "none"
-    facts = [
-        (
-            "OpenTelemetry",
-            f"`{row.name}`, {row.kind.exposed_as.replace('updown', 'up-down counter')}",
-        ),
-        ("unit", f"`{row.unit}`"),
-        ("labels", labels),
-    ]
+    kind = row.kind.exposed_as.replace("updown", "up-down counter")
+    facts = [("OpenTelemetry", f"`{row.name}`, {kind}"), ("unit", f"`{row.unit}`")]
+    facts.append(("labels", labels))
     if row.bounds:
         facts.append(("buckets", " ".join(f"{bound:.12g}" for bound in row.bounds)))
     if row.stands_for:
         facts.append(("AfterImage's", ", ".join(f"`{name}`" for name in row.stands_for)))
-    signals = [signal for signal in LIVE_SIGNALS if row in _instruments(signal)]
-    if signals:
-        links = [f"[{signal.title}](#{_anchor(signal)})" for signal in signals]
-        facts.append(("signals", ", ".join(links)))
-    rules = [rule for rule in ALERT_RULES if rule.signal in signals]
-    names = dict.fromkeys(rule.name for rule in rules)
-    if names:
-        facts.append(
-            ("alerts", ", ".join(f"[{name}](runbook.md#{name.lower()})" for name in names))
-        )
-    shown = dict.fromkeys(panels.get(row.prometheus, ()))
-    if shown:
-        facts.append(("panels", ", ".join(f"{board}: {panel}" for board, panel in shown)))
-    rows = "\n".join(f"| {name} | {value} |" for name, value in facts)
+    signals = [signal for signal in _SIGNALS if row in _instruments(signal)]
+    shown = dict.fromkeys(place for signal in signals for place in _places(signal))
+    facts += [
+        ("signals", ", ".join(f"[{each.id}](#{each.id})" for each in signals)),
+        ("alerts", _alert_links(signals)),
+        ("panels", "; ".join(shown)),
+    ]
+    rows = "\n".join(f"| {name} | {value} |" for name, value in facts if value)
     return (
         f"### `{row.prometheus}`\n\n{row.help}\n\n| | |\n|---|---|\n{rows}\n\n"
         f"```promql\n{_example(row)}\n```"
     )
+
+
+def _alert_links(signals: Sequence[Signal]) -> str:
+    names = dict.fromkeys(rule.name for rule in ALERT_RULES if rule.signal in signals)
+    return ", ".join(f"[{name}](runbook.md#{name.lower()})" for name in names)
+
+
+def _places(signal: Signal) -> list[str]:
+    found = [
+        f"{dashboard.title.rpartition(' / ')[2]}: {panel.heading}"
+        for dashboard in DASHBOARDS
+        for panel in dashboard.panels
+        if any(read.signal is signal for query in panel.queries for read in query.reads)
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _example(row: Instrument) -> str:
@@ -121,13 +126,22 @@ def _labels() -> str:
 
 
 def _signal(signal: Signal) -> str:
-    query = signal.promql([JOB], "5m", Selector())
-    names = dict.fromkeys(rule.name for rule in ALERT_RULES if rule.signal is signal)
-    alerts = ", ".join(f"[{name}](runbook.md#{name.lower()})" for name in names)
+    facts = [
+        ("unit", f"`{signal.unit}`"),
+        ("alerts", _alert_links([signal])),
+        ("panels", "; ".join(_places(signal))),
+    ]
+    rows = "\n".join(f"| {name} | {value} |" for name, value in facts if value)
     return (
-        f"### {signal.title}\n\n`{signal.id}`, in `{signal.unit}`. {signal.description}"
-        f"{f' Alerts: {alerts}.' if alerts else ''}\n\n```promql\n{query}\n```"
+        f"### `{signal.id}`\n\n{signal.title}: {signal.description}\n\n| | |\n|---|---|\n{rows}\n\n"
+        f"```promql\n{_query(signal)}\n```"
     )
+
+
+def _query(signal: Signal) -> str:
+    parts = [term.part for term in (signal.of, signal.per) if term is not None]
+    by = [LE, JOB] if "_bucket" in parts else [JOB]
+    return signal.promql(by, "5m", Selector())
 
 
 def _alerts() -> str:
@@ -167,7 +181,3 @@ def _condition(rule: AlertRule) -> str:
 
 def _instruments(signal: Signal) -> Iterable[Instrument]:
     return [term.instrument for term in (signal.of, signal.per) if term is not None]
-
-
-def _anchor(signal: Signal) -> str:
-    return signal.title.lower().replace(" ", "-")

@@ -14,7 +14,7 @@ from genmeter.alert_settings import AlertOverride, AlertSettings
 from genmeter.cli import main
 from genmeter.render.runbook import render_runbook
 
-RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"
+RUNBOOK = Path(__file__).parents[3] / "docs" / "runbook.md"
 NAMES = sorted({rule.name for rule in ALERT_RULES})
 
 

@@ -1,0 +1,122 @@
+"""The reference page, and that no page or rendered file has a name that the catalogue has not."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from genmeter import catalogue as cat
+from genmeter.alert_rules import ALERT_RULES
+from genmeter.alert_settings import AlertSettings
+from genmeter.cli import main
+from genmeter.live_signals import LIVE_SIGNALS
+from genmeter.panel_signals import PANEL_SIGNALS
+from genmeter.render.dashboards import DASHBOARDS, render_dashboards
+from genmeter.render.reference import render_reference
+from genmeter.render.rules import render_rules
+from genmeter.render.runbook import render_runbook
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[3]
+BUDGETED = AlertSettings(cost_budget=1.0, token_budget=1.0, jobs=("nightly",))
+OURS = re.compile(r"(?<![\w./-])(?:genmeter|gen_ai)_\w+")
+PREFIX = "gen_ai_client"
+"""Of series past an instrument's cap, whose names one rule matches by their beginning."""
+SUFFIXES = re.compile(r"_(sum|count|bucket|created)$")
+
+
+def rendered() -> dict[str, str]:
+    """Render everything, by a name for messages."""
+    return {
+        "rules": render_rules(BUDGETED),
+        "PrometheusRule": render_rules(BUDGETED, "kubernetes"),
+        "runbook": render_runbook(BUDGETED),
+        "reference": render_reference(),
+        **render_dashboards(BUDGETED),
+    }
+
+
+def known() -> set[str]:
+    """List the names of metrics, labels and recorded series, as words."""
+    names = {row.prometheus for row in cat.INSTRUMENTS}
+    names |= {row.prometheus.removesuffix("_total") for row in cat.INSTRUMENTS}
+    labels = {label.prometheus for row in cat.INSTRUMENTS for label in row.labels}
+    recorded = re.findall(r"record: (\S+)", render_rules(BUDGETED))
+    return {PREFIX} | names | labels | {word for name in recorded for word in name.split(":")}
+
+
+def written() -> list[Path]:
+    """List the pages and files that people write."""
+    found = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md")]
+    for pattern in ("docs/*.md", "deploy/**/*.yml", "deploy/**/*.yaml", "deploy/**/*.toml"):
+        found += sorted(ROOT.glob(pattern))
+    return found
+
+
+@pytest.fixture
+def renamed() -> Iterator[set[str]]:
+    """Rename every metric and label, and give their old names in Prometheus."""
+    labels = {id(label): label for row in cat.INSTRUMENTS for label in row.labels}
+    fields = [(row, "name", row.name) for row in cat.INSTRUMENTS]
+    fields += [(label, "key", label.key) for label in labels.values()]
+    names = {row.prometheus for row, _, _ in fields}
+    for row, field, name in fields:
+        object.__setattr__(row, field, f"zz.{name}")
+    yield {name for name in names if name.startswith(("gen_ai_", "genmeter_"))}
+    for row, field, name in fields:
+        object.__setattr__(row, field, name)
+
+
+def test_the_committed_reference_is_what_is_rendered(capsys: pytest.CaptureFixture[str]) -> None:
+    """The page in docs/ is up to date with the tables."""
+    page = str(ROOT / "docs" / "metrics.md")
+    assert main(["render", "reference", "--check", page]) == 0, capsys.readouterr().out
+
+
+def test_the_reference_has_every_metric_signal_alert_and_panel() -> None:
+    """Nothing that the tables have is missing from the page."""
+    text = render_reference()
+    for row in cat.INSTRUMENTS:
+        assert f"### `{row.prometheus}`\n\n{row.help}" in text
+    for signal in (*LIVE_SIGNALS, *PANEL_SIGNALS):
+        assert f"### `{signal.id}`\n\n{signal.title}: " in text
+    for rule in ALERT_RULES:
+        assert f"| [{rule.name}](runbook.md#{rule.name.lower()}) |" in text
+    for dashboard in DASHBOARDS:
+        title = dashboard.title.rpartition(" / ")[2]
+        for panel in dashboard.panels:
+            assert f"{title}: {panel.heading}" in text
+
+
+def test_each_signal_has_an_id_of_its_own() -> None:
+    """A link of the reference leads to one signal."""
+    ids = [signal.id for signal in (*LIVE_SIGNALS, *PANEL_SIGNALS)]
+    assert len(ids) == len(set(ids))
+
+
+def test_renaming_every_row_leaves_no_stale_name(renamed: set[str]) -> None:
+    """Rules, dashboards, runbook and reference have their names from the catalogue alone."""
+    stale = {
+        (name, word)
+        for name, text in rendered().items()
+        for word in re.findall(r"\w+", text)
+        if word in renamed or SUFFIXES.sub("", word) in renamed
+    }
+    assert not stale
+
+
+@pytest.mark.parametrize("path", written(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_page_names_no_metric_that_there_is_not(path: Path) -> None:
+    """What people write by hand names metrics, labels and recorded series as they are."""
+    names = known()
+    found = {
+        word
+        for word in OURS.findall(path.read_text(encoding="utf-8"))
+        if not (word in names or SUFFIXES.sub("", word) in names)
+    }
+    assert not found

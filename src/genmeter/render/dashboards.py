@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from genmeter.errors import MissingExtraError
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from genmeter.alert_settings import AlertSettings
     from genmeter.render.dashboards_model import Dashboard
 
-__all__ = ["DASHBOARDS", "panels_by_metric", "render_dashboards"]
+__all__ = ["DASHBOARDS", "render_dashboards"]
 
 DASHBOARDS: tuple[Dashboard, ...] = (OVERVIEW, TOKENS, EVALUATION, CONVERSATIONS, HEALTH)
 """All of them, in the order in which they answer questions."""
@@ -34,7 +35,10 @@ def render_dashboards(settings: AlertSettings) -> dict[str, str]:
         MissingExtraError: grafana-foundation-sdk is not installed.
     """
     try:
-        from genmeter.render.dashboards_frame import to_json
+        with warnings.catch_warnings():
+            # Its import recommends version 2 of the format, which older Grafanas do not read.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from genmeter.render.dashboards_frame import to_json
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "grafana_foundation_sdk":
             raise
@@ -42,19 +46,3 @@ def render_dashboards(settings: AlertSettings) -> dict[str, str]:
             "grafana-foundation-sdk", extra="grafana", purpose="rendering dashboards"
         ) from error
     return {f"{each.name}.json": to_json(each, settings) for each in DASHBOARDS}
-
-
-def panels_by_metric() -> dict[str, list[tuple[str, str]]]:
-    """Tell which dashboards and panels show a metric, by its name in Prometheus."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    for dashboard in DASHBOARDS:
-        for panel in dashboard.panels:
-            place = (dashboard.title, panel.heading)
-            for query in panel.queries:
-                for read in query.reads:
-                    for term in (read.signal.of, read.signal.per):
-                        if term is not None:
-                            places = found.setdefault(term.instrument.prometheus, [])
-                            if place not in places:
-                                places.append(place)
-    return found

@@ -80,7 +80,8 @@ function source(dashboard) {
     }
     const alias = `panel_${[...imports.keys()].indexOf(panel.type)}`;
     const custom = module.hasFieldConfig ? `, ${alias}.FieldConfig` : '';
-    const options = panel.type === 'table' ? `types.TableOptions<${alias}.Options>` : `${alias}.Options`;
+    const options =
+      panel.type === 'table' ? `types.TableOptions<${alias}.Options>` : `${alias}.Options`;
     return `types.Panel<${JSON.stringify(panel.type)}, ${options}${custom}>`;
   };
   put('the dashboard itself', { ...dashboard, panels: [] }, 'types.Frame');
@@ -111,7 +112,9 @@ function hostOf(written) {
   host.fileExists = (name) => written.has(name) || fileExists(name);
   host.readFile = (name) => written.get(name) ?? readFile(name);
   host.getSourceFile = (name, ...rest) =>
-    written.has(name) ? ts.createSourceFile(name, written.get(name), rest[0]) : getSourceFile(name, ...rest);
+    written.has(name)
+      ? ts.createSourceFile(name, written.get(name), rest[0])
+      : getSourceFile(name, ...rest);
   return host;
 }
 

@@ -23,14 +23,20 @@ export type Json<T> = unknown extends T
             : never;
 
 /** Options of which any may be absent, since Grafana fills them in from the panel's defaults. */
-type Given<T> = T extends Array<unknown> ? T : T extends object ? { [K in keyof T]?: Given<T[K]> } : T;
+type Given<T> =
+  T extends Array<unknown> ? T : T extends object ? { [K in keyof T]?: Given<T[K]> } : T;
 
 /** The type with its calculations (`calcs`, `reducers`) held to the reducers there are. */
-type Calculated<T> = T extends Array<unknown>
-  ? T
-  : T extends object
-    ? { [K in keyof T]: K extends 'calcs' | 'reducers' ? `${ReducerID}`[] | Extract<T[K], undefined> : Calculated<T[K]> }
-    : T;
+type Calculated<T> =
+  T extends Array<unknown>
+    ? T
+    : T extends object
+      ? {
+          [K in keyof T]: K extends 'calcs' | 'reducers'
+            ? `${ReducerID}`[] | Extract<T[K], undefined>
+            : Calculated<T[K]>;
+        }
+      : T;
 
 interface DataLink {
   title: string;
@@ -53,15 +59,28 @@ type Change<Custom> =
       Keys<Field<Custom>>,
       'custom'
     >]
-  | { [K in Keys<Custom>]: { id: `custom.${K}`; value?: Given<Calculated<Json<Custom[K]>>> } }[Keys<Custom>];
+  | {
+      [K in Keys<Custom>]: { id: `custom.${K}`; value?: Given<Calculated<Json<Custom[K]>>> };
+    }[Keys<Custom>];
 
 type Matcher =
-  | { id: `${FieldMatcherID.byName | FieldMatcherID.byRegexp | FieldMatcherID.byFrameRefID}`; options: string }
+  | {
+      id: `${FieldMatcherID.byName | FieldMatcherID.byRegexp | FieldMatcherID.byFrameRefID}`;
+      options: string;
+    }
   | { id: `${FieldMatcherID.byType}`; options: `${FieldType}` }
   | { id: `${FieldMatcherID.byTypes}`; options: `${FieldType}`[] }
-  | { id: `${FieldMatcherID.byNames}`; options: { names: string[]; mode?: 'exclude' | 'include'; prefix?: string } }
-  | { id: `${FieldMatcherID.byValue}`; options: { reducer: `${ReducerID}`; op: string; value: number } }
-  | { id: `${FieldMatcherID.numeric | FieldMatcherID.time | FieldMatcherID.first | FieldMatcherID.firstTimeField}` };
+  | {
+      id: `${FieldMatcherID.byNames}`;
+      options: { names: string[]; mode?: 'exclude' | 'include'; prefix?: string };
+    }
+  | {
+      id: `${FieldMatcherID.byValue}`;
+      options: { reducer: `${ReducerID}`; op: string; value: number };
+    }
+  | {
+      id: `${FieldMatcherID.numeric | FieldMatcherID.time | FieldMatcherID.first | FieldMatcherID.firstTimeField}`;
+    };
 
 /** A query, as the Prometheus data source reads it: @grafana/schema no longer has its type. */
 interface Query extends Omit<Json<schema.DataQuery>, 'datasource' | 'queryType'> {
@@ -83,8 +102,10 @@ interface Transformation extends Omit<Json<schema.DataTransformerConfig>, 'id' |
 }
 
 /** A panel of a known type: its options and its fields' own settings are held to that type's. */
-export interface Panel<Type extends string, Options, Custom = Record<never, never>>
-  extends Omit<Json<schema.Panel>, 'datasource' | 'fieldConfig' | 'options' | 'targets' | 'transformations' | 'type'> {
+export interface Panel<Type extends string, Options, Custom = Record<never, never>> extends Omit<
+  Json<schema.Panel>,
+  'datasource' | 'fieldConfig' | 'options' | 'targets' | 'transformations' | 'type'
+> {
   id: number;
   type: Type;
   datasource?: { type: string; uid: string };
@@ -110,7 +131,10 @@ export interface Row extends Omit<Json<schema.RowPanel>, 'panels'> {
 }
 
 /** A dashboard without its panels, which are held to their own types one by one. */
-export interface Frame extends Omit<Json<schema.Dashboard>, 'annotations' | 'panels' | 'templating'> {
+export interface Frame extends Omit<
+  Json<schema.Dashboard>,
+  'annotations' | 'panels' | 'templating'
+> {
   uid: string;
   title: string;
   panels: never[];

@@ -111,10 +111,12 @@ EXPORTER = Label("genmeter.exporter", "the exporter that failed")
 VERSION = Label("version", "release of genmeter")
 OTEL_SDK = Label("otel_sdk", "release of the OpenTelemetry SDK")
 
+ALERT = Label("genmeter.alert", "name of the alert, as in Prometheus")
+
 LABELS: tuple[Label, ...] = (
     *(OPERATION, PROVIDER, MODEL, STEP, PHASE, OUTCOME, ERROR_TYPE, MODALITY, FINISH_REASON),
     *(VERDICT, SAMPLE_REASON, EVALUATOR, SCORE_NAME, METRIC, LEVEL, RESULT, REJECT_REASON),
-    *(HANDLER, HANDLER_REASON, OVERFLOWED, EXPORTER, VERSION, OTEL_SDK),
+    *(HANDLER, HANDLER_REASON, OVERFLOWED, EXPORTER, VERSION, OTEL_SDK, ALERT),
 )
 
 CALL: tuple[Label, ...] = (OPERATION, PROVIDER, MODEL, STEP, PHASE)
@@ -401,6 +403,13 @@ EXPORT_FAILURES = Instrument(
     "Pushes that failed.",
     (EXPORTER,),
 )
+ALERTS_FIRING = Instrument(
+    "genmeter.alerts.firing",
+    Kind.OBSERVABLE_GAUGE,
+    "{alert}",
+    "Alerts that fire by the process's own judgement; 0 for those that do not.",
+    (ALERT,),
+)
 BUILD_INFO = Instrument(
     "genmeter.build.info",
     Kind.OBSERVABLE_GAUGE,
@@ -413,7 +422,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     # The inbox comes first: its callback drains, and the SDK runs callbacks in the order of
     # registration before it reads the synchronous instruments.
     *(MONITOR_INBOX, MONITOR_EVENTS, HISTORY_SIZE, HISTORY_CAPACITY, HANDLER_ERRORS),
-    *(LABEL_OVERFLOW, EXPORT_FAILURES, SAMPLES_EXPECTED, JOB_FINISHED, BUILD_INFO),
+    *(LABEL_OVERFLOW, EXPORT_FAILURES, SAMPLES_EXPECTED, JOB_FINISHED, ALERTS_FIRING, BUILD_INFO),
     *(INFERENCE_DURATION, INPUT_TOKENS, OUTPUT_TOKENS, CACHE_READ_TOKENS, CACHE_WRITE_TOKENS),
     *(REASONING_TOKENS, INPUT_TOKENS_PER_CALL, OUTPUT_TOKENS_PER_CALL, GENERATIONS, RETRIES),
     *(SAMPLES, TOTAL_TOKENS, FINISH_REASONS, COST, UNPRICED, ACTIVE, LAST_GENERATION),

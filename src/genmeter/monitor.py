@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from genmeter import runtime
 from genmeter.arguments import (
@@ -23,6 +23,7 @@ from genmeter.config import MonitorConfig
 from genmeter.errors import ConfigError
 from genmeter.handlers import FileLogHandler, FileMetricHandler, check_handlers
 from genmeter.outputs.alerts.alerting import Alerting
+from genmeter.outputs.alerts.alertmanager import alertmanager_handlers
 from genmeter.outputs.alerts.delivery import check_alert_handlers
 from genmeter.outputs.apps import make_asgi_app, make_wsgi_app
 from genmeter.outputs.logs.evaluation_events import EvaluationEvents
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from wsgiref.types import WSGIApplication
 
+    from genmeter.alert_settings import AlertSettings
     from genmeter.handlers import LogHandler, MetricHandler
     from genmeter.outputs.alerts.book import Alert
     from genmeter.outputs.apps import ASGIApplication
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["GenerationMonitor", "process_token_usage"]
 
 _logger = logging.getLogger("genmeter")
+_T = TypeVar("_T")
 
 
 class GenerationMonitor(Telling, Asking):
@@ -67,9 +70,10 @@ class GenerationMonitor(Telling, Asking):
             means the journal where there is a ``log_dir``, an empty list none.
         log_handlers: Objects with ``handle_log``; None means the log where there is a
             ``log_dir``.
-        alert_handlers: Functions that are called with an :class:`Alert` when it starts to fire.
-        metrics_interval: Seconds between evaluations of the alert rules, over the last five
-            minutes; None, 0 or less for none but those of :meth:`check_alerts`.
+        alert_handlers: Functions that are called with an :class:`Alert` when it starts to fire,
+            and with its ``status`` ``resolved`` when it is over.
+        metrics_interval: Seconds between evaluations of the alert rules; None, 0 or less for none
+            but those of :meth:`check_alerts`.
         shutdown_timeout: Seconds that :meth:`shutdown`, and the end of the process, may take
             (lingering for a last scrape is beside it).
         alert_min_success_rate: Threshold of the alert ``low_success_rate``; None means 0.8.
@@ -144,6 +148,7 @@ class GenerationMonitor(Telling, Asking):
         )
         alert_list = handler_list("alert_handlers", alert_handlers)
         check_alert_handlers(alert_list)
+        alert_list += alertmanager_handlers(config)
 
         self._runtime = runtime.current()
         taps: list[Tap] = [JobLog(), *([EvaluationEvents()] if config.evaluation_events else [])]
@@ -162,7 +167,7 @@ class GenerationMonitor(Telling, Asking):
             pipeline,
             sink,
             handlers=alert_list,
-            thresholds=thresholds,
+            settings=config.alerts.with_thresholds(thresholds),
             interval=metrics_interval or 0,
             repeat=config.alert_repeat_seconds,
         )
@@ -174,6 +179,7 @@ class GenerationMonitor(Telling, Asking):
             self._start_token_usage_thread()
         sink.on_rebirth = _weakly(self._begin_again)
         sink.on_close = _weakly(self._alerting.stop)
+        sink.firing = _weakly(self._alerting.firing)
         # The garbage collector may come at any time, so its call only leaves a note.
         weakref.finalize(self, self._runtime.abandon, self._sink).atexit = False
 
@@ -212,6 +218,11 @@ class GenerationMonitor(Telling, Asking):
     @alert_handlers.setter
     def alert_handlers(self, handlers: list[Callable[[Alert], object]]) -> None:
         self._alerting.handlers = handlers
+
+    @property
+    def alert_settings(self) -> AlertSettings:
+        """The settings of the alerts that are in force: the config's, and the thresholds given."""
+        return self._alerting.settings
 
     @property
     def endpoint_url(self) -> str | None:
@@ -352,14 +363,13 @@ def _handlers(
     return metrics, logs
 
 
-def _weakly(method: Callable[..., None]) -> Callable[..., None]:
+def _weakly(method: Callable[..., _T]) -> Callable[..., _T | None]:
     # A sink outlives its monitor, so it must not hold on to it.
     weak = weakref.WeakMethod(method)
 
-    def call(*args: Any) -> None:
+    def call(*args: Any) -> _T | None:
         found = weak()
-        if found is not None:
-            found(*args)
+        return None if found is None else found(*args)
 
     return call
 

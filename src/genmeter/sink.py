@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from genmeter.events import CallDefaults, Event
     from genmeter.recorders.history import History
@@ -53,6 +53,10 @@ class Sink:
         self.shares_expected = False
         self.instruments: Recorder | None = None
         self.on_rebirth: Callable[[], None] | None = None
+        # The job that its alerts are of; telemetry knows it.
+        self.job = ""
+        # How many of its alerts fire, by their names; None where they are gone.
+        self.firing: Callable[[], Mapping[str, int] | None] = lambda: None
         # Called with the seconds that are left.
         self.on_close: Callable[[float], None] | None = None
         self.was_told = False

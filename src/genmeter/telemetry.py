@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from opentelemetry.metrics import Observation
 from genmeter import catalogue as cat
 from genmeter._version import __version__
 from genmeter.events import Call
+from genmeter.outputs.provider import job_of
 from genmeter.recorders.cells import NO_SPAN
 from genmeter.recorders.instruments import InstrumentRecorder
 
@@ -50,6 +52,7 @@ class Telemetry:
     ) -> None:
         self.config = config
         self.own = own
+        self.job = job_of(provider)
         self.sinks: list[Sink] = []
         self.is_closed = False
         # Of monitors that are gone: what their jobs were to make, and whether they told anything.
@@ -79,6 +82,7 @@ class Telemetry:
     def add(self, sink: Sink) -> None:
         """Take a monitor in: its events feed the instruments from here on."""
         sink.instruments = self.recorder
+        sink.job = self.job
         self.sinks.append(sink)
         self._pipeline.register(self.recorder)
 
@@ -148,6 +152,7 @@ class Telemetry:
             cat.EXPORT_FAILURES.name: self._export_failures,
             cat.SAMPLES_EXPECTED.name: self._expected,
             cat.JOB_FINISHED.name: self._finished,
+            cat.ALERTS_FIRING.name: self._firing,
             cat.BUILD_INFO.name: lambda: [
                 Observation(
                     1,
@@ -191,6 +196,13 @@ class Telemetry:
         told = [sink for sink in self.sinks if sink.was_told]
         was_told = bool(told) or self._was_told
         return [Observation(int(was_told and all(sink.is_closed for sink in told)))]
+
+    def _firing(self) -> Iterable[Observation]:
+        total: Counter[str] = Counter()
+        for sink in tuple(self.sinks):
+            total.update(sink.firing() or {})
+        for alert, count in total.items():
+            yield Observation(count, {cat.ALERT.key: alert})
 
 
 def _without_span(

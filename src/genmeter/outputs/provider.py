@@ -14,7 +14,14 @@ from opentelemetry.sdk.environment_variables import (
     OTEL_SDK_DISABLED,
 )
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.resources import PROCESS_PID, SERVICE_INSTANCE_ID, Resource
+from opentelemetry.sdk.resources import (
+    PROCESS_PID,
+    SERVICE_INSTANCE_ID,
+    SERVICE_NAME,
+    SERVICE_NAMESPACE,
+    OTELResourceDetector,
+    Resource,
+)
 
 from genmeter.errors import ConfigError, EndpointError
 from genmeter.outputs.otlp import exporter_names, pushes_from_env
@@ -25,16 +32,20 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
+    from opentelemetry.metrics import MeterProvider as AnyMeterProvider
+
     from genmeter.config import EndpointConfig, MonitorConfig
     from genmeter.outputs.otlp import Push
 
-__all__ = ["OwnProvider"]
+__all__ = ["OwnProvider", "job_of"]
 
 _logger = logging.getLogger("genmeter")
 _SCRAPE_PATIENCE = 5.0
 _PUSH_PATIENCE = 1.0  # an endpoint that is dead holds its first push up for longer
 _DEFAULT_HOST = "127.0.0.1"
 _MAX_PORT = 65_535
+_DEFAULT_JOB = "genmeter"  # as the shipped prometheus.yml names it
+_NO_NAME = "unknown_service"  # what OpenTelemetry says where nobody named the service
 _DEFAULT_PORT = 9464  # the port that OpenTelemetry's Prometheus exporters share
 
 
@@ -175,6 +186,27 @@ class OwnProvider:
         self._is_bound = True
         if self.server is not None:
             self._log(logging.INFO, "metrics are served at %s", self.server.url)
+
+
+def job_of(provider: AnyMeterProvider) -> str:
+    """Name the job that a provider's metrics are of, as Prometheus does with OTLP.
+
+    Args:
+        provider: Ours or the application's; of one that does not tell its resource, the
+            environment is asked.
+
+    Returns:
+        The service's name, after its namespace and a slash where it has one; ``genmeter`` where
+        nobody named it.
+    """
+    resource = getattr(getattr(provider, "_sdk_config", None), "resource", None)
+    if not isinstance(resource, Resource):
+        resource = OTELResourceDetector().detect()
+    name = str(resource.attributes.get(SERVICE_NAME) or _NO_NAME)
+    if name == _NO_NAME or name.startswith(f"{_NO_NAME}:"):
+        return _DEFAULT_JOB
+    namespace = resource.attributes.get(SERVICE_NAMESPACE)
+    return f"{namespace}/{name}" if namespace else name
 
 
 def _resource_of(parents: Resource | None) -> Resource:

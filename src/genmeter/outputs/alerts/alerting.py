@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -13,31 +14,34 @@ from genmeter.events import Reason
 from genmeter.labels import safe_text
 from genmeter.outputs.alerts.book import AlertBook
 from genmeter.outputs.alerts.delivery import AlertDelivery
-from genmeter.outputs.alerts.rules import WINDOW
-from genmeter.outputs.summaries import summarise
+from genmeter.outputs.alerts.evaluation import Evaluator
 from genmeter.periodic import Periodic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from genmeter.alert_settings import AlertSettings
     from genmeter.pipeline import Pipeline
     from genmeter.sink import Sink
 
 __all__ = ["Alerting"]
+
+_PATIENCE = 1.0  # seconds; who asks what fires is a scrape, which has a time-out
 
 
 class Alerting:
     """Evaluates a monitor's alerts, every so often and when asked, and hands them to its handlers.
 
     The thread that evaluates starts once there can be a handler: where one is given, set, or
-    somebody has got hold of the list, to which one may be added. It and the handlers' threads
-    end when this object is forgotten, if :meth:`stop` did not come first.
+    somebody has got hold of the list, to which one may be added. Without it, who asks what fires
+    has it evaluated. It and the handlers' threads end when this object is forgotten, if
+    :meth:`stop` did not come first.
 
     Args:
         pipeline: The monitor's; what is told is drained before an evaluation.
         sink: The monitor's, whose history is judged.
         handlers: A list of callables that take an alert.
-        thresholds: By the names of the monitor's arguments; None is the default.
+        settings: Which alerts there are.
         interval: Seconds between evaluations; 0 or less for none but those of :meth:`check`.
         repeat: Seconds after which an alert that still fires is sent again; None for never.
     """
@@ -48,18 +52,20 @@ class Alerting:
         sink: Sink,
         *,
         handlers: Any,
-        thresholds: Mapping[str, float | None],
+        settings: AlertSettings,
         interval: float,
         repeat: float | None = None,
     ) -> None:
+        self.settings = settings
         self._pipeline = pipeline
         self._sink = sink
         self._handlers = handlers
         self._interval = interval
-        self._book = AlertBook(thresholds, repeat)
+        self._evaluator = Evaluator(settings.rules(), pipeline.tallies, clock.now())
+        self._book = AlertBook(settings, repeat)
         self._delivery = AlertDelivery(pipeline.tallies, pipeline.notices)
+        self._judged_at: float | None = None
         self._may_have_handlers = bool(handlers)
-        self._had_handlers = False
         self._has_warned = False
         self._is_stopped = False
         self._periodic: Periodic | None = None
@@ -92,7 +98,7 @@ class Alerting:
             if self._periodic is None:
                 self._periodic = self._new_periodic()
         except RuntimeError as error:  # no thread to be had; the next chance may be better
-            self._warn_once("alerts are evaluated by check_alerts() only: %s", error)
+            self._warn_once("alerts are evaluated by scrapes and check_alerts() only: %s", error)
         finally:
             self._starting.release()
 
@@ -106,14 +112,33 @@ class Alerting:
         """
         deadline = time.monotonic() + timeout
         self.reset()
-        self._evaluate()
+        self._evaluate(flush_by=deadline)
         self._delivery.wait(deadline)
         if self._is_stopped:
             self._delivery.finish(deadline)
         self._pipeline.notices.tell()
 
+    def firing(self) -> Mapping[str, int]:
+        """Count what fires, by the alerts' names; nothing before the first evaluation.
+
+        Evaluates first where that is due; never raises. What a closed monitor's alerts were stays
+        so until :meth:`stop`.
+        """
+        self.reset()
+        if self._is_stopped:
+            return {}
+        if self._is_due() and not self._sink.is_closed:
+            try:
+                with contextlib.suppress(TimeoutError):
+                    self._evaluate(timeout=_PATIENCE)
+            except Exception:
+                self._pipeline.tallies.count_rejected(Reason.INTERNAL)
+        return {} if self._judged_at is None else self._book.counts(self._evaluator.rules)
+
     def stop(self, timeout: float) -> None:
         """Evaluate no more by itself, and wait until the handlers have taken what waits.
+
+        Nothing counts as resolved by that.
 
         Args:
             timeout: Seconds to wait at most.
@@ -136,6 +161,8 @@ class Alerting:
         self._epoch = epoch
         self._periodic = None
         self._starting = threading.Lock()
+        self._judged_at = None
+        self._evaluator.begin(clock.now())
         self._book.forget()
         self._delivery.reset()
 
@@ -164,26 +191,30 @@ class Alerting:
         if not self._is_stopped:
             self._evaluate()
 
-    def _evaluate(self) -> None:
+    def _is_due(self) -> bool:
+        if self._interval <= 0:
+            return False
+        # Also where the clock was set back.
+        return self._judged_at is None or not 0 <= clock.now() - self._judged_at < self._interval
+
+    def _evaluate(self, *, timeout: float | None = None, flush_by: float | None = None) -> None:
         handlers = self._current_handlers()
-        if handlers or self._had_handlers:
-            # The drain's lock guards the book and the delivery too: one that a signal handler on
-            # the main thread could find taken by its own thread would hang there.
-            self._pipeline.run(lambda: self._judge(handlers))
+        # The drain's lock guards the book and the delivery too: one that a signal handler on the
+        # main thread could find taken by its own thread would hang there.
+        self._pipeline.run(lambda: self._judge(handlers, flush_by), timeout)
 
-    def _judge(self, handlers: tuple[Any, ...]) -> None:
-        self._had_handlers = bool(handlers)
+    def _judge(self, handlers: tuple[Any, ...], flush_by: float | None) -> None:
+        sink, now = self._sink, clock.now()
+        found = self._evaluator.evaluate(sink.history, now, is_finished=sink.is_closed)
+        self._judged_at = now
         self._delivery.use(handlers)
-        if not handlers:  # what fires is news for those that come
-            self._book.forget()
-            return
-        now = clock.now()
-        for alert in self._book.evaluate(lambda name: self._summary(name, now - WINDOW), now):
+        for alert in self._book.update(found, now, job=sink.job, is_heard=bool(handlers)):
             self._delivery.put(alert, handlers)
-
-    def _summary(self, name: str, since: float) -> dict[str, float]:
-        found = self._sink.history.samples(name, since)
-        return {} if found is None else summarise(found.value)
+        self._delivery.refresh(
+            handlers, lambda: self._book.firing(now, sink.job), max(0.0, self._interval)
+        )
+        if flush_by is not None:
+            self._delivery.flush(handlers, flush_by)
 
     def _current_handlers(self) -> tuple[Any, ...]:
         handlers = self._handlers

@@ -1,17 +1,21 @@
-"""Which alerts fire, and which of them are news."""
+"""Which alerts are pending, which fire, and what of it is news."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from genmeter.outputs.alerts.rules import RULES
+from genmeter.alert_texts import filled
+from genmeter.terms import JOB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Iterable, Sequence
 
-    from genmeter.outputs.alerts.rules import AlertRule
+    from genmeter.alert_rules import AlertRule
+    from genmeter.alert_settings import AlertSettings
+    from genmeter.outputs.alerts.evaluation import Finding, Group
 
 __all__ = ["Alert", "AlertBook"]
 
@@ -22,10 +26,15 @@ class Alert:
 
     Attributes:
         name: Such as ``low_success_rate``.
-        message: What is the matter, for a person.
-        level: ``warning`` or ``error``.
+        message: What is the matter, for a person; it begins with ``resolved:`` where it is over.
+        level: ``warning`` or ``error``, and ``info`` where it is over.
         timestamp: When it was found, local time with its UTC offset.
-        data: ``mean``, ``min``, ``max`` and ``count`` of the window, and the ``threshold``.
+        data: ``mean``, ``min``, ``max`` and ``count`` of the window, the ``threshold``, the
+            ``value`` that is compared to it, and the ``group``, a dict of its labels.
+        status: ``firing``, or ``resolved`` where it is over.
+        labels: As Alertmanager has them, ``alertname``, ``severity`` and ``job`` among them.
+        annotations: ``summary``, ``description`` and ``runbook_url``.
+        starts_at: When it began to fire.
     """
 
     name: str
@@ -33,57 +42,168 @@ class Alert:
     level: str
     timestamp: datetime
     data: dict[str, Any]
+    status: Literal["firing", "resolved"] = "firing"
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    starts_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class _State:
+    """A group whose condition holds; times are Unix times in seconds.
+
+    Attributes:
+        finding: As it was last found.
+        active_at: Since when it holds.
+        fired_at: Since when it fires; None while it is pending.
+        sent_at: When it was last sent; None where nobody was told.
+    """
+
+    finding: Finding
+    active_at: float
+    fired_at: float | None = None
+    sent_at: float | None = None
 
 
 class AlertBook:
-    """Keeps which alerts fire, so that each is sent once.
+    """Keeps what holds, so that each alert is sent once.
 
-    An alert is sent when it starts to fire, and again only after it was resolved or after the
-    repeat interval. Without a sample in the window nothing fires.
+    An alert fires once its condition has held for its rule's ``pending``. It is sent when it starts
+    to fire, again after the repeat interval, and once when it is over: when its condition holds no
+    longer, or has no data.
 
     Args:
-        thresholds: By the names of the monitor's arguments; what is absent or None is the rule's
-            default.
+        settings: Where the rules are from.
         repeat: Seconds after which an alert that still fires is sent again; None for never.
     """
 
-    def __init__(self, thresholds: Mapping[str, float | None], repeat: float | None = None) -> None:
-        self._thresholds = {rule.name: rule.threshold(thresholds) for rule in RULES}
+    def __init__(self, settings: AlertSettings, repeat: float | None = None) -> None:
+        self._settings = settings
         self._repeat = repeat
-        self._sent: dict[str, float] = {}
+        self._states: dict[tuple[str, Group], _State] = {}
 
-    def evaluate(self, summarise: Callable[[str], Mapping[str, float]], now: float) -> list[Alert]:
-        """Judge every rule, and give the alerts to send.
+    def update(
+        self, found: Iterable[Finding], now: float, *, job: str, is_heard: bool
+    ) -> list[Alert]:
+        """Take in what holds now, and give the alerts to send.
 
         Args:
-            summarise: Gives ``mean``, ``min``, ``max`` and ``count`` of a metric over the window;
-                empty, or with a count of 0, where there is no sample.
+            found: All that holds.
             now: Unix time in seconds.
+            job: The label ``job`` of the alerts.
+            is_heard: Whether there is anybody to send them to; what fires while nobody is there
+                is news for those that come.
         """
-        alerts = []
-        for rule in RULES:
-            summary, threshold = summarise(rule.metric), self._thresholds[rule.name]
-            if not summary.get("count") or not rule.holds(summary["mean"], threshold):
-                self._sent.pop(rule.name, None)
-            elif self._is_due(rule, now):
-                self._sent[rule.name] = now
-                alerts.append(_alert(rule, summary, threshold, now))
-        return alerts
+        before, states = dict(self._states), {}
+        news = []
+        for finding in found:
+            key = finding.rule.id, finding.group
+            state = before.pop(key, None) or _State(finding, now)
+            state.finding = finding
+            states[key] = state
+            if state.fired_at is None and now - state.active_at >= finding.rule.pending:
+                state.fired_at = now
+            if not is_heard:
+                state.sent_at = None
+            elif self._is_due(state, now):
+                state.sent_at = now
+                news.append(self._alert(state, now, job, "firing"))
+        # At once: counts() is asked on other threads.
+        self._states = states
+        over = [
+            self._alert(state, now, job, "resolved")
+            for state in before.values()
+            if is_heard and state.sent_at is not None
+        ]
+        return over + news
+
+    def firing(self, now: float, job: str) -> list[Alert]:
+        """Give all that fires.
+
+        Args:
+            now: Unix time in seconds.
+            job: The label ``job`` of the alerts.
+        """
+        return [
+            self._alert(state, now, job, "firing")
+            for state in self._states.values()
+            if state.fired_at is not None
+        ]
+
+    def counts(self, rules: Sequence[AlertRule]) -> dict[str, int]:
+        """Count what fires by the alerts' names.
+
+        Args:
+            rules: Those that are judged; their names are there, at 0 if nothing fires.
+        """
+        counts = Counter(dict.fromkeys((rule.name for rule in rules), 0))
+        counts.update(
+            state.finding.rule.name for state in self._states.values() if state.fired_at is not None
+        )
+        return dict(counts)
 
     def forget(self) -> None:
-        """Take nothing for sent."""
-        self._sent.clear()
+        """Begin anew: nothing holds, and nobody was told."""
+        self._states = {}
 
-    def _is_due(self, rule: AlertRule, now: float) -> bool:
-        sent = self._sent.get(rule.name)
-        return sent is None or (self._repeat is not None and now - sent >= self._repeat)
+    def _is_due(self, state: _State, now: float) -> bool:
+        if state.fired_at is None:
+            return False
+        if state.sent_at is None:
+            return True
+        return self._repeat is not None and now - state.sent_at >= self._repeat
+
+    def _alert(
+        self, state: _State, now: float, job: str, status: Literal["firing", "resolved"]
+    ) -> Alert:
+        finding, rule = state.finding, state.finding.rule
+        group = {
+            label.prometheus: text
+            for label, text in zip(rule.by, finding.group, strict=True)
+            if text is not None
+        }
+        labels = {
+            "alertname": rule.name,
+            "severity": rule.severity,
+            JOB: job,
+            **group,
+            **dict(rule.labels),
+        }
+        annotations = filled(rule, self._settings, labels, finding.value)
+        message = annotations["description"] + _where(finding)
+        is_over = status == "resolved"
+        return Alert(
+            name=rule.id,
+            message=f"resolved: {message}" if is_over else message,
+            level="info" if is_over else rule.level,
+            timestamp=_local(now),
+            data={
+                "mean": finding.mean,
+                "min": finding.least,
+                "max": finding.most,
+                "count": finding.rows,
+                "threshold": rule.threshold,
+                "value": finding.value,
+                "group": group,
+            },
+            status=status,
+            labels=labels,
+            annotations=annotations,
+            starts_at=None if state.fired_at is None else _local(state.fired_at),
+        )
 
 
-def _alert(rule: AlertRule, summary: Mapping[str, float], threshold: float, now: float) -> Alert:
-    return Alert(
-        name=rule.name,
-        message=rule.message(summary, threshold),
-        level=rule.level,
-        timestamp=datetime.fromtimestamp(now, UTC).astimezone(),
-        data={**summary, "threshold": threshold},
-    )
+def _where(finding: Finding) -> str:
+    """Say of how many samples and of which group, to end a message with."""
+    signal = finding.rule.signal
+    parts = []
+    if signal is not None and signal.per is not None:
+        parts.append(f"{finding.rows} {'sample' if finding.rows == 1 else 'samples'}")
+    names = [text for text in finding.group if text is not None]
+    if names:
+        parts.append(", ".join(names))
+    return f" ({' of '.join(parts)})" if parts else ""
+
+
+def _local(when: float) -> datetime:
+    return datetime.fromtimestamp(when, UTC).astimezone()

@@ -213,6 +213,11 @@ VARIABLES: dict[str, tuple[str, str, Any]] = {
     "GENMETER_LOG_DIR": ("runs/a", "log_dir", "runs/a"),
     "GENMETER_EVALUATION_EVENTS": ("true", "evaluation_events", True),
     "GENMETER_ALERT_REPEAT_SECONDS": ("90", "alert_repeat_seconds", 90.0),
+    "GENMETER_ALERTMANAGER_URL": (
+        "http://a:9093, https://b/c",
+        "alertmanager_urls",
+        ("http://a:9093", "https://b/c"),
+    ),
     **{
         f"GENMETER_MAX_{each.name.upper()}": ("7", f"limits.{each.name}", 7)
         for each in dataclasses.fields(LabelLimits)

@@ -8,6 +8,8 @@ import logging
 import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -238,49 +240,53 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-@pytest.fixture
-def tls_server(authority: trustme.CA) -> Iterator[PostServer]:
-    """Give a server with TLS that asks clients for a certificate."""
+def server_context(authority: trustme.CA) -> ssl.SSLContext:
+    """Give a server's context, whose certificate the authority has signed."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     authority.configure_trust(context)
-    context.verify_mode = ssl.CERT_OPTIONAL
-    with PostServer(tls=context) as made:
-        yield made
+    return context
 
 
 def test_tls_with_an_authority_and_a_client_certificate(
-    tls_server: PostServer, authority: trustme.CA, tmp_path: Path
+    authority: trustme.CA, tmp_path: Path
 ) -> None:
     """``ca_file`` says whom to trust, ``cert_file`` and ``key_file`` who posts."""
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     client = authority.issue_cert("client")
     client.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
     client.private_key_pem.write_to_path(tmp_path / "key.pem")
-    handler = AlertmanagerHandler(
-        [tls_server.url],
-        ca_file=tmp_path / "ca.pem",
-        cert_file=str(tmp_path / "cert.pem"),
-        key_file=tmp_path / "key.pem",
-    )
-    handler(alert())
-    assert handler.flush(PATIENCE)
-    assert len(tls_server.posts) == 1
+    context = server_context(authority)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with PostServer(tls=context) as server:
+        stranger = AlertmanagerHandler([server.url], ca_file=tmp_path / "ca.pem")
+        stranger(alert())
+        assert not stranger.flush(0.2)
+        handler = AlertmanagerHandler(
+            [server.url],
+            ca_file=tmp_path / "ca.pem",
+            cert_file=str(tmp_path / "cert.pem"),
+            key_file=tmp_path / "key.pem",
+        )
+        handler(alert())
+        assert handler.flush(PATIENCE)
+        assert len(server.posts) == 1
 
 
 def test_a_stranger_with_tls_gets_nothing_unless_told_so(
-    tls_server: PostServer, caplog: pytest.LogCaptureFixture
+    authority: trustme.CA, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A certificate that nobody vouches for is refused, except with ``verify=False``."""
-    handler = AlertmanagerHandler([tls_server.url])
-    handler(alert())
-    assert not handler.flush(0.1)
-    assert "CERTIFICATE_VERIFY_FAILED" in caplog.text
-    assert tls_server.posts == []
-    trusting = AlertmanagerHandler([tls_server.url], verify=False)
-    trusting(alert())
-    assert trusting.flush(PATIENCE)
-    assert len(tls_server.posts) == 1
+    with PostServer(tls=server_context(authority)) as server:
+        handler = AlertmanagerHandler([server.url])
+        handler(alert())
+        assert eventually(lambda: "CERTIFICATE_VERIFY_FAILED" in caplog.text)
+        assert not handler.flush(0.01)
+        assert server.posts == []
+        trusting = AlertmanagerHandler([server.url], verify=False)
+        trusting(alert())
+        assert trusting.flush(PATIENCE)
+        assert len(server.posts) == 1
 
 
 def test_a_redirect_is_not_followed(server: PostServer, caplog: pytest.LogCaptureFixture) -> None:
@@ -511,6 +517,39 @@ def test_a_forked_child_begins_with_nothing(server: PostServer) -> None:
         assert [each["labels"]["where"] for each in server.alerts] == ["child"]
         hanging.gate.set()
         assert eventually(lambda: len(hanging.posts) == 1)
+
+
+JOB = """
+import sys
+from genmeter import AlertmanagerHandler, EndpointConfig, GenerationMonitor, MonitorConfig
+
+monitor = GenerationMonitor(
+    alert_handlers=[AlertmanagerHandler([sys.argv[1]], timeout=1_000)],
+    shutdown_timeout=0.2,
+    config=MonitorConfig(endpoint=EndpointConfig(enabled=False)),
+)
+for _ in range(50):
+    monitor.track_generation(1.0, False, error="boom")
+monitor.check_alerts()
+print("told")
+"""
+
+
+def test_a_peer_that_hangs_does_not_keep_the_process() -> None:
+    """The process ends without the answer that a post of its own waits for."""
+    with PostServer() as server:
+        server.gate.clear()
+        ended = subprocess.run(
+            [sys.executable, "-c", JOB, server.url],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "told\n"
+    assert server.begun.is_set()
+    assert "had not taken" in ended.stderr
 
 
 # --- with a monitor --------------------------------------------------------------------------------

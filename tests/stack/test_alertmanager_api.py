@@ -1,0 +1,178 @@
+"""Alerts that a job posts straight to a real Alertmanager, with no Prometheus anywhere."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import trustme
+from _alertmanager import Alertmanager
+from _servers import LOOPBACK, free_port, poll
+
+from genmeter import (
+    AlertmanagerHandler,
+    AlertOverride,
+    AlertSettings,
+    EndpointConfig,
+    GenerationMonitor,
+    MonitorConfig,
+)
+from genmeter.testing import fresh_runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import pytest
+    from _webhook import Webhook
+
+INTERVAL = 0.2
+SILENT = {"route": {"receiver": "nobody"}, "receivers": [{"name": "nobody"}]}
+NAME = "GenerationErrorRateHigh"
+USER, PASSWORD = "prometheus", "secret"
+# bcrypt, at its least cost, of the password.
+USERS = {USER: "$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW"}
+SETTINGS = AlertSettings(alerts={NAME: AlertOverride(pending=0, min_samples=1)})
+
+
+@contextmanager
+def job(
+    name: str, monkeypatch: pytest.MonkeyPatch, handlers: list[AlertmanagerHandler], **config: Any
+) -> Iterator[GenerationMonitor]:
+    """Runs a job of which every call has failed so far, with nothing that scrapes it."""
+    monkeypatch.setenv("OTEL_SERVICE_NAME", name)
+    settings = MonitorConfig(
+        endpoint=EndpointConfig(enabled=False), alerts=SETTINGS, default_model="m", **config
+    )
+    with (
+        fresh_runtime(),
+        GenerationMonitor(
+            alert_handlers=handlers, metrics_interval=INTERVAL, config=settings
+        ) as monitor,
+    ):
+        for _ in range(5):
+            monitor.track_generation(0.1, False, error="boom")
+        yield monitor
+
+
+def ends_at(alertmanager: Alertmanager, **labels: str) -> datetime | None:
+    """Says until when an alert is taken to fire; None where it does not."""
+    found = alertmanager.alerts(alertname=NAME, **labels)
+    return datetime.fromisoformat(found[0]["endsAt"]) if found else None
+
+
+def test_an_alert_is_told_kept_alive_and_resolved(
+    alertmanager: Alertmanager, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reaches the receiver as firing, lives on over many evaluations, and is over at once."""
+    handler = AlertmanagerHandler([alertmanager.url], labels={"site": "lab"})
+    with job("api-resolved", monkeypatch, [handler]) as monitor:
+        told = webhook.wait_for_alert("firing", alertname=NAME, job="api-resolved")
+        assert told.labels == {
+            "alertname": NAME,
+            "severity": "critical",
+            "job": "api-resolved",
+            "site": "lab",
+        }
+        assert told.annotations.keys() == {"summary", "description", "runbook_url"}
+        (first,) = alertmanager.wait_for(alertname=NAME, job="api-resolved")
+        ends = {first["endsAt"]}
+
+        def look() -> int:
+            ends.update(
+                each["endsAt"] for each in alertmanager.alerts(alertname=NAME, job="api-resolved")
+            )
+            return len(ends)
+
+        refreshed, _ = poll(look, lambda count: count >= 4, 30)
+        assert refreshed, ends
+        (last,) = alertmanager.alerts(alertname=NAME, job="api-resolved")
+        assert last["startsAt"] == first["startsAt"]
+        assert not webhook.told("resolved", alertname=NAME, job="api-resolved")
+        for _ in range(100):
+            monitor.track_generation(0.1, True)
+        webhook.wait_for_alert("resolved", alertname=NAME, job="api-resolved")
+        assert ends_at(alertmanager, job="api-resolved") is None
+
+
+def test_an_alert_of_a_job_that_ended_is_left_to_expire(
+    alertmanager: Alertmanager, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the shutdown it still fires, and is over by itself when ``ends_after`` has passed."""
+    handler = AlertmanagerHandler([alertmanager.url], ends_after=4)
+    with job("api-expires", monkeypatch, [handler]):
+        webhook.wait_for_alert("firing", alertname=NAME, job="api-expires")
+    end = ends_at(alertmanager, job="api-expires")
+    assert end is not None
+    assert end.timestamp() > time.time()
+    webhook.wait_for_alert("resolved", alertname=NAME, job="api-expires")
+    assert time.time() >= end.timestamp()
+
+
+def test_a_peer_that_is_down_gets_the_state_of_things_once_it_is_back(
+    alertmanager: Alertmanager, webhook: Webhook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The peer that is up is told at once; the other one, once it is up, that the alert fires."""
+    late = Alertmanager(tmp_path, SILENT)
+    port = free_port()
+    monkeypatch.setattr("_alertmanager.free_port", lambda: port)
+    handler = AlertmanagerHandler([f"http://{LOOPBACK}:{port}", alertmanager.url])
+    with job("api-late", monkeypatch, [handler]):
+        webhook.wait_for_alert("firing", alertname=NAME, job="api-late")
+        with late:
+            assert late.url.endswith(f":{port}")
+            (found,) = late.wait_for(alertname=NAME, job="api-late")
+            (first,) = alertmanager.alerts(alertname=NAME, job="api-late")
+            assert found["startsAt"] == first["startsAt"]
+
+
+def test_the_variable_reaches_a_guarded_alertmanager_under_a_prefix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user and a password in the address open it, whatever path it is behind."""
+    with Alertmanager(
+        tmp_path,
+        SILENT,
+        path_prefix="/team/alerts",
+        web_config={"basic_auth_users": USERS},
+        auth=(USER, PASSWORD),
+    ) as guarded:
+        address = guarded.url.replace("://", f"://{USER}:{PASSWORD}@")
+        monkeypatch.setenv("GENMETER_ALERTMANAGER_URL", address)
+        urls = MonitorConfig.from_env().alertmanager_urls
+        with job("api-guarded", monkeypatch, [], alertmanager_urls=urls):
+            (found,) = guarded.wait_for(alertname=NAME)
+            assert found["labels"]["job"] == "api-guarded"
+
+
+def test_tls_and_basic_authentication_by_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job trusts the authority that it is given, and logs in with a password from a file."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    pem = str(tmp_path / "server.pem")
+    authority.issue_cert(LOOPBACK).private_key_and_cert_chain_pem.write_to_path(pem)
+    web = {
+        "tls_server_config": {"cert_file": pem, "key_file": pem},
+        "basic_auth_users": USERS,
+    }
+    (tmp_path / "password").write_text(PASSWORD)
+    (tmp_path / "server").mkdir()
+    with Alertmanager(
+        tmp_path / "server",
+        SILENT,
+        web_config=web,
+        auth=(USER, PASSWORD),
+        ca=tmp_path / "ca.pem",
+    ) as server:
+        handler = AlertmanagerHandler(
+            [server.url],
+            ca_file=tmp_path / "ca.pem",
+            username=USER,
+            password_file=tmp_path / "password",
+        )
+        with job("api-tls", monkeypatch, [handler]):
+            server.wait_for(alertname=NAME, job="api-tls")

@@ -1,0 +1,17 @@
+"""A job that makes one call and waits: it is there to be killed.
+
+Its argument is the port to listen on, 0 for any; it prints where it can be scraped.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from genmeter import GenerationMonitor
+from genmeter.config import EndpointConfig, MonitorConfig
+
+monitor = GenerationMonitor(config=MonitorConfig(endpoint=EndpointConfig(port=int(sys.argv[1]))))
+monitor.track_generation(1.0, True, model_name="atlas")
+sys.stdout.write(f"{monitor.endpoint_url}\n")
+sys.stdout.flush()
+sys.stdin.read()

@@ -1,0 +1,259 @@
+"""Each alert, from a job to whoever is to hear of it: through Prometheus and straight from it.
+
+All jobs run at once, each under a monitor of its own. Prometheus scrapes it and judges it by rules
+with short windows, and tells one Alertmanager; the monitor judges itself by the same settings, and
+tells a handler and a second Alertmanager, which knows no Prometheus. Both Alertmanagers have the
+shipped routes and inhibitions.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
+
+import pytest
+from _alert_causes import ELSEWHERE, SETTINGS, causes
+from _alert_stage import PATIENCE, Jobs, Witness, job_of
+from _alerting import shipped_alertmanager_config
+from _alertmanager import Alertmanager
+from _prometheus import Prometheus
+from _servers import poll
+from _webhook import Webhook
+
+from genmeter import AlertmanagerHandler, GenerationMonitor, cli
+from genmeter.alert_rules import ALERT_RULES
+from genmeter.config import EndpointConfig, MonitorConfig
+from genmeter.testing import fresh_runtime
+from otlp_receiver import HttpReceiver
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from _alert_causes import Cause
+    from _alerting import AlertingStack
+
+    from genmeter.alert_rules import AlertRule
+
+ROWS = {rule.id: rule for rule in ALERT_RULES}
+CAUSED = sorted(ROWS.keys() - ELSEWHERE.keys())
+TOLD = [id_ for id_ in CAUSED if ROWS[id_].severity != "info"]
+RECEIVERS = {"critical": "page", "warning": "chat", "info": "nobody"}
+FEATURES = ("exemplar-storage", "created-timestamp-zero-ingestion")
+
+
+class Way(NamedTuple):
+    """One of the two ways of an alert: an Alertmanager, who it tells, and who looks at it."""
+
+    alertmanager: Alertmanager
+    webhook: Webhook
+    witness: Witness
+
+
+class Stage(NamedTuple):
+    """The jobs, the Prometheus that scrapes them, and both ways of their alerts."""
+
+    prometheus: Prometheus
+    jobs: Jobs
+    causes: dict[str, Cause]
+    by_prometheus: Way
+    by_process: Way
+
+
+@contextmanager
+def a_way(folder: Path) -> Iterator[Way]:
+    """Starts an Alertmanager with the shipped routes, and what it tells."""
+    folder.mkdir()
+    with (
+        Webhook() as webhook,
+        Alertmanager(folder, shipped_alertmanager_config(webhook)) as alertmanager,
+        Witness(alertmanager) as witness,
+    ):
+        yield Way(alertmanager, webhook, witness)
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """All jobs, which begin to cause their alerts once the servers are ready."""
+    folder = tmp_path_factory.mktemp("stage")
+    settings, rules = folder / "alerts.toml", folder / "rules.yml"
+    settings.write_text(SETTINGS)
+    assert cli.main(["render", "rules", "--settings", str(settings), "--out", str(rules)]) == 0
+    (folder / "prometheus").mkdir()
+    with (
+        a_way(folder / "by-prometheus") as by_prometheus,
+        a_way(folder / "by-process") as by_process,
+        Prometheus(
+            folder / "prometheus",
+            FEATURES,
+            rules=[rules],
+            alertmanagers=[by_prometheus.alertmanager.url],
+        ) as prometheus,
+        HttpReceiver() as receiver,
+    ):
+        receiver.failing = 400
+        table = causes(receiver)
+        handlers = lambda: [AlertmanagerHandler(by_process.alertmanager.url)]  # noqa: E731
+        with Jobs(table, settings, handlers) as jobs:
+            prometheus.add_job(scraped(jobs))
+            yield Stage(prometheus, jobs, table, by_prometheus, by_process)
+
+
+def scraped(jobs: Jobs) -> dict[str, Any]:
+    """Gives the scrape job of them all, each at its own label `job`."""
+    return {
+        "job_name": "all",
+        "scrape_protocols": ["OpenMetricsText1.0.0"],
+        # Not five times a second: one process answers for all of them.
+        "scrape_interval": "1s",
+        "scrape_timeout": "1s",
+        "static_configs": [
+            {"targets": [urlsplit(url).netloc], "labels": {"job": job_of(id_)}}
+            for id_, url in jobs.urls.items()
+        ],
+    }
+
+
+def labels_of(rule: AlertRule, job: str, **group: str) -> dict[str, str]:
+    """Gives the labels that an alert is to have, whichever way it comes."""
+    own = {"alertname": rule.name, "severity": rule.severity, "job": job}
+    return {**own, **group, **dict(rule.labels)}
+
+
+def test_every_alert_of_the_table_has_a_cause() -> None:
+    """A new row is caused here, or it is said why it cannot be."""
+    with HttpReceiver() as receiver:
+        assert causes(receiver).keys() | ELSEWHERE.keys() == ROWS.keys()
+
+
+@pytest.mark.parametrize("alert_id", CAUSED)
+def test_an_alert_comes_the_same_through_prometheus_and_from_the_process(
+    stage: Stage, alert_id: str
+) -> None:
+    """It is told as firing and later as resolved, on each way with the same labels.
+
+    One that is ordinary for many jobs is in Alertmanager for whoever looks, and told to nobody.
+    """
+    rule = ROWS[alert_id]
+    labels = labels_of(rule, job_of(alert_id), **stage.causes[alert_id].labels)
+    is_told = alert_id in TOLD
+    for way in (stage.by_prometheus, stage.by_process):
+        receivers = way.witness.receivers(labels)
+        assert receivers == {RECEIVERS[rule.severity]}
+        if is_told:
+            told = way.webhook.wait_for_alert("firing", PATIENCE, **labels)
+            assert told.labels == labels
+            assert {told.receiver} == receivers
+            way.webhook.wait_for_alert("resolved", PATIENCE, **labels)
+
+    def heard() -> list[str]:
+        return [alert.status for alert in stage.jobs.heard[alert_id] if alert.labels == labels]
+
+    # Again where it fires anew, as that of a job that stalls at its end does.
+    came, states = poll(heard, lambda found: len(found) >= 2, PATIENCE)
+    assert came, f"the handler heard {states} of {labels}"
+    assert states[:2] == ["firing", "resolved"]
+    if not is_told:
+        assert not stage.by_prometheus.webhook.told(**labels)
+        assert not stage.by_process.webhook.told(**labels)
+
+
+@pytest.mark.parametrize("alert_id", TOLD)
+def test_annotations_name_the_same_on_both_ways(stage: Stage, alert_id: str) -> None:
+    """Who is told finds a summary, a description and the runbook's place, whoever raised it."""
+    labels = labels_of(ROWS[alert_id], job_of(alert_id), **stage.causes[alert_id].labels)
+    first, second = (
+        way.webhook.wait_for_alert("firing", PATIENCE, **labels).annotations
+        for way in (stage.by_prometheus, stage.by_process)
+    )
+    assert first.keys() == second.keys() == {"summary", "description", "runbook_url"}
+    assert first["runbook_url"] == second["runbook_url"]
+    assert first["runbook_url"].endswith(f"#{ROWS[alert_id].name.lower()}")
+
+
+@pytest.mark.parametrize(
+    ("cause", "inhibited"),
+    [
+        ("high_error_rate", "low_success_rate"),
+        ("error_budget_burn:1h", "error_budget_burn:1d"),
+        ("cost_budget_burn:critical", "cost_budget_burn:warning"),
+        ("token_budget_burn:critical", "token_budget_burn:warning"),
+    ],
+)
+def test_an_alert_that_follows_from_another_is_not_told(
+    stage: Stage, cause: str, inhibited: str
+) -> None:
+    """On both ways Alertmanager holds it back while the other fires."""
+    job = job_of(cause)
+    source, target = labels_of(ROWS[cause], job), labels_of(ROWS[inhibited], job)
+    for way in (stage.by_prometheus, stage.by_process):
+        assert way.witness.was_inhibited(target)
+        way.webhook.wait_for_alert("resolved", PATIENCE, **source)
+        assert not way.webhook.told(**target)
+
+
+def test_a_job_that_nobody_started_is_told(stage: Stage) -> None:
+    """A job that must have a target is missed until it has one."""
+    labels = labels_of(ROWS["target_absent"], "nobody-started-it")
+    webhook = stage.by_prometheus.webhook
+    assert webhook.wait_for_alert("firing", PATIENCE, **labels).labels == labels
+    stage.prometheus.add_target(stage.jobs.urls[CAUSED[0]], job="nobody-started-it", path="second")
+    webhook.wait_for_alert("resolved", PATIENCE, **labels)
+
+
+def test_a_killed_job_is_told_and_not_that_it_stalls(stage: Stage) -> None:
+    """While no target of a job answers, that it is down is told, and that it stalls is not."""
+    labels = labels_of(ROWS["target_down"], "killed")
+    way = stage.by_prometheus
+    with killed_job(0) as (job, url):
+        stage.prometheus.add_target(url, job="killed")
+        stage.prometheus.wait_for('genmeter_job_finished{job="killed"} == 0')
+        job.kill()
+        assert way.webhook.wait_for_alert("firing", PATIENCE, **labels).labels == labels
+    # As its process may have told just before.
+    stalled = labels_of(ROWS["generation_stalled"], "killed")
+    way.alertmanager.post([{"labels": stalled}])
+    assert way.witness.was_inhibited(stalled)
+    assert not way.webhook.told(**stalled)
+    with killed_job(urlsplit(url).port or 0):
+        way.webhook.wait_for_alert("resolved", PATIENCE, **labels)
+
+
+@contextmanager
+def killed_job(port: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Runs a job that can be killed; gives its process and where to scrape it."""
+    with subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("_killed_job.py")), str(port)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as job:
+        assert job.stdout is not None
+        try:
+            yield job, job.stdout.readline().strip()
+        finally:
+            job.kill()
+
+
+def test_a_job_that_fails_and_recovers_is_told_by_the_shipped_rules(
+    alerting_stack: AlertingStack,
+) -> None:
+    """With the rules as they ship, failures are told at once, and that they are over later."""
+    labels = labels_of(ROWS["high_error_rate"], "fails-and-recovers")
+    with (
+        fresh_runtime(),
+        GenerationMonitor(config=MonitorConfig(endpoint=EndpointConfig(port=0))) as monitor,
+    ):
+        assert monitor.endpoint_url is not None
+        for _ in range(10):
+            monitor.track_generation(1.0, False, model_name="atlas", error=TimeoutError("late"))
+        alerting_stack.prometheus.add_target(monitor.endpoint_url, job="fails-and-recovers")
+        told = alerting_stack.webhook.wait_for_alert("firing", PATIENCE, **labels)
+        assert told.labels == labels
+        assert told.receiver == "page"
+        for _ in range(100):
+            monitor.track_generation(1.0, True, model_name="atlas")
+        alerting_stack.webhook.wait_for_alert("resolved", PATIENCE, **labels)

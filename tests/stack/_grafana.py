@@ -57,7 +57,7 @@ class View:
         return _VARIABLE.sub(value, expr)
 
     def _built_in(self, interval: str | None) -> dict[str, str]:
-        least = {None: 0.0, "5m": 300.0}[interval]
+        least = {None: 0.0, "1m": 60.0, "5m": 300.0}[interval]
         step = max(self.step, least)
         span = round(self.end - self.start)
         rate = max(step + self.scrape_interval, 4 * self.scrape_interval)

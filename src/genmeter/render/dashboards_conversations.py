@@ -6,7 +6,7 @@ from genmeter import panel_signals as pan
 from genmeter import signals as sig
 from genmeter.catalogue import ERROR_TYPE, OUTCOME
 from genmeter.render.dashboards_model import RANGE, Dashboard, Query, Read, Row, quantile
-from genmeter.render.dashboards_parts import heat_map, over_time, quantiles, tile
+from genmeter.render.dashboards_parts import heat_map, over_time, pace, quantiles, tile
 
 __all__ = ["CONVERSATIONS"]
 
@@ -40,14 +40,9 @@ _IS_IT_WELL = Row(
             unit="s",
             width=6,
         ),
-        over_time(pan.CONVERSATIONS, OUTCOME, width=12, style="bars"),
-        over_time(
-            pan.CONVERSATION_FAILURES,
-            ERROR_TYPE,
-            title="Failed conversations by type of error",
-            width=12,
-            style="bars",
-        ),
+        pace(pan.CONVERSATIONS, OUTCOME, per="minute", style="bars"),
+        pace(pan.CONVERSATION_FAILURES, ERROR_TYPE, per="minute", style="bars"),
+        pace(pan.TURNS, per="minute"),
     ),
 )
 
@@ -72,21 +67,15 @@ _HOW_LONG = Row(
             links_to_traces=True,
         ),
         heat_map(pan.CONVERSATION_DURATIONS, unit="s", has_exemplars=True, links_to_traces=True),
-        over_time(
-            pan.TURNS,
-            per_second=True,
-            title="Turns per second",
-            unit="cps",
-            width=24,
-            height=6,
-            style="area",
-        ),
     ),
 )
 
 CONVERSATIONS = Dashboard(
     name="genmeter-conversations",
     title="genmeter / Conversations",
-    description="Whether conversations end well, and how long they are.",
+    description=(
+        "Whether conversations end well, and how long they are; they are told apart by job and "
+        "instance alone."
+    ),
     rows=(_IS_IT_WELL, _HOW_LONG),
 )

@@ -10,9 +10,11 @@ from genmeter.render.dashboards_parts import (
     heat_map,
     legend_of,
     over_time,
+    pace,
     quantiles,
     shares,
     tile,
+    total,
 )
 
 __all__ = ["EVALUATION"]
@@ -59,11 +61,13 @@ _IS_IT_WELL = Row(
         ),
         tile(
             Query(reads=(Read(pan.EVALUATION_TOKENS, RANGE),), legend="Tokens"),
+            title="Tokens",
             height=5,
             is_now=True,
         ),
         tile(
             Query(reads=(Read(pan.EVALUATION_COST, RANGE),), legend="Cost"),
+            title="Cost",
             unit="currencyUSD",
             height=5,
             is_now=True,
@@ -95,7 +99,7 @@ _HOW_GOOD = Row(
                     legend=legend_of(*_SCORE),
                 ),
             ),
-            title="Last hour against the last 24 hours",
+            title="Mean of an hour against that of 24 hours",
             description=(
                 "By how much the mean score of an hour is above that of 24 hours; below 0 it has "
                 "fallen."
@@ -123,9 +127,7 @@ _HOW_GOOD = Row(
                     decimals=2,
                 ),
                 quantile(pan.SCORES, 0.1, _SCORE, window=RANGE, legend="Lowest 10 %"),
-                Query(
-                    reads=(Read(pan.SCORES_GIVEN, RANGE),), by=_SCORE, legend="Scores", decimals=0
-                ),
+                total(pan.SCORES_GIVEN, *_SCORE, legend="Scores", unit="locale", decimals=0),
             ),
             title="Scores by evaluator",
             description=(
@@ -141,19 +143,14 @@ _HOW_GOOD = Row(
 _WHY = Row(
     "Why does it fail, and what holds it up?",
     (
-        over_time(pan.EVALUATIONS, OUTCOME, style="bars"),
+        pace(pan.EVALUATIONS, OUTCOME, per="minute", style="bars"),
         shares(
             live.EVALUATION_FAILURE_SHARE,
             EVALUATOR,
             title="Failed evaluations by evaluator",
             alerts=("evaluation_failures",),
         ),
-        over_time(
-            pan.EVALUATION_FAILURES,
-            ERROR_TYPE,
-            title="Failed evaluations by type of error",
-            style="bars",
-        ),
+        pace(pan.EVALUATION_FAILURES, ERROR_TYPE, per="minute", style="bars"),
         heat_map(
             pan.EVALUATION_DURATIONS,
             unit="s",
@@ -178,27 +175,8 @@ _WHY = Row(
             description="The time that 95 % of an evaluator's evaluations do not exceed.",
             unit="s",
         ),
-        over_time(
-            pan.EVALUATION_TOKENS,
-            MODEL,
-            per_second=True,
-            title="Tokens of evaluations per second by model",
-            style="stack",
-        ),
-        Panel(
-            kind="timeseries",
-            queries=(
-                Query(
-                    reads=(Read(pan.EVALUATION_COST, function="rate"),),
-                    formula="3600 * {0}",
-                    by=(MODEL,),
-                    legend=legend_of(MODEL),
-                ),
-            ),
-            title="Cost of evaluations per hour by model",
-            unit="currencyUSD",
-            style="stack",
-        ),
+        pace(pan.EVALUATION_TOKENS, MODEL, per="second"),
+        pace(pan.EVALUATION_COST, MODEL, per="hour", unit="currencyUSD"),
     ),
 )
 

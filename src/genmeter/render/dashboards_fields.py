@@ -54,7 +54,8 @@ def field_config(panel: Panel, settings: AlertSettings) -> models.FieldConfigSou
             color=_colour(panel, rules),
             thresholds=_thresholds(panel, rules, settings),
             no_value=NO_VALUE,
-            custom=_custom(panel, rules),
+            mappings=[_nothing()] if panel.kind in ("stat", "gauge") else None,
+            custom=_custom(panel, rules, settings),
         ),
         overrides=_overrides(panel),
     )
@@ -62,14 +63,22 @@ def field_config(panel: Panel, settings: AlertSettings) -> models.FieldConfigSou
 
 def _colour(panel: Panel, rules: list[AlertRule]) -> models.FieldColor:
     modes = models.FieldColorModeId
-    if panel.kind in ("timeseries", "heatmap"):
-        # By name, so that a model has one colour in every panel.
-        return models.FieldColor(mode=modes.PALETTE_CLASSIC_BY_NAME)
-    if panel.kind == "bargauge":
-        return models.FieldColor(mode=modes.PALETTE_CLASSIC_BY_NAME)
+    if panel.kind in ("timeseries", "heatmap", "bargauge"):
+        # In order: the palette by name gives several of five models colours that look the same.
+        return models.FieldColor(mode=modes.PALETTE_CLASSIC)
     if rules or panel.in_budgets or panel.kind == "table":
         return models.FieldColor(mode=modes.THRESHOLDS)
     return models.FieldColor(mode=modes.FIXED, fixed_color=_PLAIN)
+
+
+def _nothing() -> models.SpecialValueMap:
+    """Show what has no value in a colour that means nothing, rather than in the first step's."""
+    return models.SpecialValueMap(
+        options=models.DashboardSpecialValueMapOptions(
+            match=models.SpecialValueMatch.NULL_AND_NAN,
+            result=models.ValueMappingResult(text=NO_VALUE, color="text", index=0),
+        )
+    )
 
 
 def _thresholds(
@@ -105,10 +114,12 @@ def _drawn_at(panel: Panel, rule: AlertRule, settings: AlertSettings) -> float:
     return float(f"{-value if panel.is_change else value:.12g}")
 
 
-def _custom(panel: Panel, rules: list[AlertRule]) -> object | None:
+def _custom(panel: Panel, rules: list[AlertRule], settings: AlertSettings) -> object | None:
     match panel.kind:
         case "timeseries":
-            return _drawing(panel, has_lines=any(rule.threshold or rule.windows for rule in rules))
+            return _drawing(
+                panel, [at for rule in rules if (at := _drawn_at(panel, rule, settings))]
+            )
         case "heatmap":
             return heatmap.FieldConfig(
                 scale_distribution=common.ScaleDistributionConfig(
@@ -117,36 +128,42 @@ def _custom(panel: Panel, rules: list[AlertRule]) -> object | None:
                 hide_from=common.HideSeriesConfig(),
             )
         case "table":
-            return table.FieldConfig(align=common.FieldTextAlignment.AUTO, inspect=False)
+            return table.FieldConfig(
+                align=common.FieldTextAlignment.AUTO, min_width=90, inspect=False
+            )
         case _:
             return None
 
 
-def _drawing(panel: Panel, *, has_lines: bool) -> timeseries.FieldConfig:
+def _drawing(panel: Panel, lines: list[float]) -> timeseries.FieldConfig:
     styles = common.GraphDrawStyle
     is_stack = panel.style in ("stack", "bars")
-    fills = {"line": 6, "area": 25, "stack": 40, "bars": 80}
-    lines = common.GraphThresholdsStyleMode
+    fills = {"line": 6, "stack": 40, "bars": 80}
+    line_styles = common.GraphThresholdsStyleMode
     return timeseries.FieldConfig(
         draw_style=styles.BARS if panel.style == "bars" else styles.LINE,
         line_width=0 if panel.style == "bars" else 1.5,
         line_interpolation=common.LineInterpolation.LINEAR,
         fill_opacity=fills[panel.style],
         gradient_mode=common.GraphGradientMode.NONE,
-        show_points=common.VisibilityMode.NEVER,
+        # A point that stands alone would not be seen as a line.
+        show_points=common.VisibilityMode.AUTO,
+        point_size=3,
         span_nulls=False,
         stacking=common.StackingConfig(
             mode=common.StackingMode.NORMAL if is_stack else common.StackingMode.NONE, group="A"
         ),
         axis_placement=common.AxisPlacement.AUTO,
-        axis_soft_min=None,
+        # So that the nearest line is in sight.
+        axis_soft_min=min((at for at in lines if at < 0), default=None),
+        axis_soft_max=min((at for at in lines if at > 0), default=None),
         scale_distribution=(
             common.ScaleDistributionConfig(type_val=common.ScaleDistribution.LOG, log=2)
             if panel.is_logarithmic
             else common.ScaleDistributionConfig(type_val=common.ScaleDistribution.LINEAR)
         ),
         thresholds_style=common.GraphThresholdsStyleConfig(
-            mode=lines.DASHED if has_lines else lines.OFF
+            mode=line_styles.DASHED if lines else line_styles.OFF
         ),
     )
 

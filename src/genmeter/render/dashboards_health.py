@@ -16,10 +16,11 @@ from genmeter.catalogue import (
     VERSION,
 )
 from genmeter.render.dashboards_model import INSTANCE, RANGE, Dashboard, Panel, Query, Read, Row
-from genmeter.render.dashboards_parts import legend_of, over_time, tile
+from genmeter.render.dashboards_parts import legend_of, over_time, pace, tile
 from genmeter.terms import JOB
 
 if TYPE_CHECKING:
+    from genmeter.catalogue import Label
     from genmeter.signals import Signal
 
 __all__ = ["HEALTH"]
@@ -29,7 +30,12 @@ _PROCESS = (JOB, INSTANCE)
 
 def _total(signal: Signal, alert: str) -> Panel:
     return tile(
-        Query(reads=(Read(signal, RANGE),), legend=signal.title),
+        Query(
+            reads=(Read(signal, RANGE), Read(pan.EVENTS, RANGE)),
+            # The series are born with the first of its kind; a monitor without one has none of it.
+            formula="{0} or 0 * {1}",
+            legend=signal.title,
+        ),
         width=4,
         alerts=(alert,),
         decimals=0,
@@ -57,13 +63,18 @@ _IS_IT_WHOLE = Row(
     ),
 )
 
+
+def _faults(signal: Signal, *by: Label) -> Panel:
+    return pace(signal, *by, per="minute", width=12, height=6, style="bars")
+
+
 _LEFT_OUT = Row(
     "What was left out?",
     (
-        over_time(live.REJECTED_EVENTS, REJECT_REASON, width=12, style="bars"),
-        over_time(live.HANDLER_ERRORS, HANDLER, HANDLER_REASON, width=12, style="bars"),
-        over_time(live.OVERFLOWED_LABELS, OVERFLOWED, width=12, style="bars"),
-        over_time(live.FAILED_EXPORTS, EXPORTER, width=12, style="bars"),
+        _faults(live.REJECTED_EVENTS, REJECT_REASON),
+        _faults(live.HANDLER_ERRORS, HANDLER, HANDLER_REASON),
+        _faults(live.OVERFLOWED_LABELS, OVERFLOWED),
+        _faults(live.FAILED_EXPORTS, EXPORTER),
     ),
 )
 
@@ -88,14 +99,7 @@ def _of_targets(signal: Signal, **style: str) -> Panel:
 _KEEPS_UP = Row(
     "Does the monitor keep up?",
     (
-        over_time(
-            pan.EVENTS,
-            *_PROCESS,
-            per_second=True,
-            title="Events recorded per second",
-            unit="cps",
-            style="stack",
-        ),
+        pace(pan.EVENTS, *_PROCESS, per="second", unit="cps"),
         over_time(pan.INBOX, *_PROCESS),
         over_time(pan.HISTORY_FILL, *_PROCESS, unit="percentunit", most=1),
         _of_targets(pan.TARGETS_UP),

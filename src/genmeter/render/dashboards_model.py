@@ -122,7 +122,7 @@ class Panel:
         most: Upper end of the axis, or of a gauge.
         decimals: Digits behind the point; None leaves it to Grafana.
         is_now: Whether it shows one value for the range, rather than the last one of a line.
-        min_interval: The shortest window that ``$__rate_interval`` may have.
+        min_interval: The shortest step between two points; ``$__rate_interval`` is longer.
         is_logarithmic: Whether the axis is.
         links_to_traces: Whether a link leads to the traces of the calls that it shows.
         note: The old plot that it takes the place of.
@@ -138,12 +138,12 @@ class Panel:
     alerts: tuple[str, ...] = ()
     in_budgets: bool = False
     is_change: bool = False
-    style: Literal["line", "area", "stack", "bars"] = "line"
+    style: Literal["line", "stack", "bars"] = "line"
     least: float | None = 0
     most: float | None = None
     decimals: int | None = None
     is_now: bool = False
-    min_interval: str | None = None
+    min_interval: str = "1m"
     is_logarithmic: bool = False
     links_to_traces: bool = False
     note: str = ""

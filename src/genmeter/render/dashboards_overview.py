@@ -30,9 +30,11 @@ from genmeter.render.dashboards_parts import (
     heat_map,
     legend_of,
     over_time,
+    pace,
     quantiles,
     shares,
     tile,
+    total,
 )
 from genmeter.terms import JOB
 
@@ -117,14 +119,13 @@ _IS_IT_WELL = Row(
             alerts=("low_success_rate", "high_error_rate"),
             note="success_error_rate",
         ),
-        over_time(
+        pace(
             live.CALLS,
             MODEL,
-            per_second=True,
+            per="second",
             title="Calls per second by model",
             unit="reqps",
             width=12,
-            style="stack",
         ),
     ),
 )
@@ -182,10 +183,10 @@ _HOW_FAST = Row(
 _WHY_FAIL = Row(
     "Why does it fail?",
     (
-        over_time(pan.CALL_FAILURES, ERROR_TYPE, style="bars"),
+        pace(pan.CALL_FAILURES, ERROR_TYPE, per="minute", style="bars"),
         shares(live.FAILURE_SHARE, MODEL, title="Error rate by model", most=None),
-        over_time(pan.RETRIES, ERROR_TYPE, style="bars"),
-        over_time(pan.FINISH_REASONS, FINISH_REASON, style="stack"),
+        pace(pan.RETRIES, ERROR_TYPE, per="minute", style="bars"),
+        pace(pan.FINISH_REASONS, FINISH_REASON, per="minute"),
         shares(
             live.TRUNCATED_SHARE,
             MODEL,
@@ -246,12 +247,12 @@ _WHY_FAIL = Row(
 _WHAT_COMES = Row(
     "What comes of it?",
     (
-        over_time(pan.SAMPLES, VERDICT, style="bars"),
+        pace(pan.SAMPLES, VERDICT, per="minute", style="bars"),
         shares(
             live.REJECTED_SHARE, title="Share of rejected samples", alerts=("samples_rejected",)
         ),
-        over_time(pan.REJECTIONS, SAMPLE_REASON, title="Rejected samples by reason", style="bars"),
-        over_time(pan.LOG_RECORDS, LEVEL, width=12, style="bars"),
+        pace(pan.REJECTIONS, SAMPLE_REASON, per="minute", style="bars"),
+        pace(pan.LOG_RECORDS, LEVEL, per="minute", width=12, style="bars"),
         Panel(
             kind="timeseries",
             queries=(
@@ -267,7 +268,7 @@ _WHAT_COMES = Row(
 def _columns(*by: str) -> tuple[Query, ...]:
     """Give the columns of a table of calls."""
     return (
-        Query(reads=(Read(live.CALLS, RANGE),), by=by, legend="Calls", decimals=0),
+        total(live.CALLS, *by, legend="Calls", unit="locale", decimals=0),
         Query(
             reads=(Read(live.SUCCESS_SHARE, RANGE),),
             by=by,
@@ -278,18 +279,12 @@ def _columns(*by: str) -> tuple[Query, ...]:
         quantile(pan.CALL_DURATIONS, 0.5, by, window=RANGE, legend="Median", unit="s"),
         quantile(pan.CALL_DURATIONS, 0.95, by, window=RANGE, legend="Slowest 5 %", unit="s"),
         quantile(pan.CALL_DURATIONS, 0.99, by, window=RANGE, legend="Slowest 1 %", unit="s"),
-        Query(reads=(Read(live.TOKENS, RANGE),), by=by, legend="Tokens"),
-        Query(
-            reads=(Read(live.COST, RANGE),),
-            by=by,
-            legend="Cost",
-            unit="currencyUSD",
-            decimals=2,
-        ),
+        total(live.TOKENS, *by, legend="Tokens"),
+        total(live.COST, *by, legend="Cost", unit="currencyUSD", decimals=2),
     )
 
 
-def _table(title: str, by: str) -> Panel:
+def _table(title: str, by: str, height: int) -> Panel:
     return Panel(
         kind="table",
         queries=_columns(by),
@@ -299,7 +294,7 @@ def _table(title: str, by: str) -> Panel:
             "shows that one alone. Tokens and cost include evaluations."
         ),
         width=24,
-        height=7,
+        height=height,
         is_now=True,
     )
 
@@ -307,9 +302,9 @@ def _table(title: str, by: str) -> Panel:
 _WHICH_ONE = Row(
     "Which one is it?",
     (
-        _table("Models", MODEL.prometheus),
-        _table("Steps", STEP.prometheus),
-        _table("Jobs", JOB),
+        _table("Models", MODEL.prometheus, 8),
+        _table("Steps", STEP.prometheus, 7),
+        _table("Jobs", JOB, 5),
     ),
 )
 

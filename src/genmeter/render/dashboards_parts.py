@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from genmeter.catalogue import (
     ERROR_TYPE,
@@ -23,7 +23,7 @@ from genmeter.catalogue import (
     VERSION,
     Label,
 )
-from genmeter.render.dashboards_model import INSTANCE, LE, Panel, Query, Read, quantile
+from genmeter.render.dashboards_model import INSTANCE, LE, RANGE, Panel, Query, Read, quantile
 from genmeter.terms import JOB
 
 if TYPE_CHECKING:
@@ -33,15 +33,19 @@ __all__ = [
     "BAD",
     "GOOD",
     "HEADS",
+    "UNSURE",
     "heat_map",
     "legend_of",
     "over_time",
+    "pace",
     "quantiles",
     "shares",
     "tile",
+    "total",
 ]
 
 GOOD, BAD, UNSURE = "green", "red", "orange"
+_PACES = {"second": "{0}", "minute": "60 * {0}", "hour": "3600 * {0}"}
 _QUANTILES = ((0.5, "light-blue"), (0.95, "blue"), (0.99, "dark-purple"))
 
 HEADS = {
@@ -73,18 +77,33 @@ def legend_of(*labels: Label | str) -> str:
     return " ".join(f"{{{{{name}}}}}" for name in names)
 
 
+def total(signal: Signal, *by: Label | str, legend: str, **style: Any) -> Query:
+    """Give the query of what a sum comes to over the range, where it comes to anything."""
+    return Query(reads=(Read(signal, RANGE),), formula="{0} > 0", by=by, legend=legend, **style)
+
+
 def tile(query: Query, **style: Any) -> Panel:
     """Give a panel with one value."""
     return Panel(kind="stat", queries=(query,), **{"width": 3, "height": 4, **style})
 
 
-def over_time(signal: Signal, *by: Label | str, per_second: bool = False, **style: Any) -> Panel:
+def over_time(signal: Signal, *by: Label | str, **style: Any) -> Panel:
     """Give a panel of a signal over time, a series for each value of the labels."""
+    query = Query(reads=(Read(signal),), by=by, legend=legend_of(*by) if by else signal.title)
+    return Panel(kind="timeseries", queries=(query,), **style)
+
+
+def pace(
+    signal: Signal, *by: Label | str, per: Literal["second", "minute", "hour"], **style: Any
+) -> Panel:
+    """Give a panel of what a sum grows by in a span of time, stacked by the labels' values."""
     query = Query(
-        reads=(Read(signal, function="rate" if per_second else "increase"),),
+        reads=(Read(signal, function="rate"),),
+        formula=_PACES[per],
         by=by,
         legend=legend_of(*by) if by else signal.title,
     )
+    style = {"title": f"{signal.title} per {per}", "style": "stack", **style}
     return Panel(kind="timeseries", queries=(query,), **style)
 
 

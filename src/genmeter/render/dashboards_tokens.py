@@ -8,7 +8,15 @@ from genmeter import live_signals as live
 from genmeter import panel_signals as pan
 from genmeter.catalogue import MODEL, STEP, Label
 from genmeter.render.dashboards_model import RANGE, Dashboard, Panel, Query, Read, Row
-from genmeter.render.dashboards_parts import heat_map, legend_of, over_time, shares, tile
+from genmeter.render.dashboards_parts import (
+    heat_map,
+    legend_of,
+    over_time,
+    pace,
+    shares,
+    tile,
+    total,
+)
 
 if TYPE_CHECKING:
     from genmeter.signals import Signal
@@ -90,35 +98,13 @@ _WHERE_TO = Row(
             width=12,
             style="stack",
         ),
-        over_time(
-            live.TOKENS,
-            MODEL,
-            per_second=True,
-            title="Tokens per second by model",
-            width=12,
-            style="stack",
-        ),
-        Panel(
-            kind="timeseries",
-            queries=(
-                Query(
-                    reads=(Read(live.COST, function="rate"),),
-                    formula=_HOURLY,
-                    by=(MODEL,),
-                    legend=legend_of(MODEL),
-                ),
-            ),
-            title="Cost per hour by model",
-            unit="currencyUSD",
-            width=12,
-            style="stack",
-        ),
+        pace(live.TOKENS, MODEL, per="second", title="Tokens per second by model", width=12),
+        pace(live.COST, MODEL, per="hour", title="Cost per hour by model", unit="currencyUSD"),
         Panel(
             kind="bargauge",
             queries=(Query(reads=(Read(live.COST, RANGE),), by=(MODEL,), legend=legend_of(MODEL)),),
             title="Cost by model",
             unit="currencyUSD",
-            width=6,
             is_now=True,
         ),
         Panel(
@@ -126,7 +112,6 @@ _WHERE_TO = Row(
             queries=(Query(reads=(Read(live.COST, RANGE),), by=(STEP,), legend=legend_of(STEP)),),
             title="Cost by step",
             unit="currencyUSD",
-            width=6,
             is_now=True,
         ),
     ),
@@ -163,13 +148,13 @@ _CACHE = Row(
     (
         shares(pan.CACHE_HIT_SHARE, MODEL, title="Cache hits by model", width=12, most=1),
         shares(pan.REASONING_SHARE, MODEL, title="Reasoning by model", width=12, most=1),
-        over_time(pan.CACHE_WRITES, MODEL, title="Written to the cache by model", style="bars"),
-        over_time(
+        pace(pan.CACHE_WRITES, MODEL, per="minute", width=12, style="bars"),
+        pace(
             live.UNPRICED_CALLS,
             MODEL,
-            title="Calls without a price by model",
+            per="minute",
             style="bars",
-            width=16,
+            width=12,
             alerts=("model_unpriced",),
         ),
     ),
@@ -213,19 +198,18 @@ _BUDGET = Row(
 
 
 def _columns(by: Label) -> tuple[Query, ...]:
-    def column(signal: Signal, legend: str, unit: str | None = None) -> Query:
-        digits = {"percentunit": 1, "currencyUSD": 2}.get(unit or "")
+    def share(signal: Signal, legend: str) -> Query:
         return Query(
-            reads=(Read(signal, RANGE),), by=(by,), legend=legend, unit=unit, decimals=digits
+            reads=(Read(signal, RANGE),), by=(by,), legend=legend, unit="percentunit", decimals=1
         )
 
     return (
-        column(live.TOKENS, "Tokens"),
-        column(pan.PROMPT_TOKENS, "Prompt"),
-        column(pan.COMPLETION_TOKENS, "Completion"),
-        column(pan.CACHE_HIT_SHARE, "Cache hits", "percentunit"),
-        column(pan.REASONING_SHARE, "Reasoning", "percentunit"),
-        column(live.COST, "Cost", "currencyUSD"),
+        total(live.TOKENS, by, legend="Tokens"),
+        total(pan.PROMPT_TOKENS, by, legend="Prompt"),
+        total(pan.COMPLETION_TOKENS, by, legend="Completion"),
+        share(pan.CACHE_HIT_SHARE, "Cache hits"),
+        share(pan.REASONING_SHARE, "Reasoning"),
+        total(live.COST, by, legend="Cost", unit="currencyUSD", decimals=2),
         Query(
             reads=(Read(live.COST, RANGE), Read(live.TOKENS, RANGE)),
             formula="1e6 * {0} / ({1} > 0)",

@@ -23,6 +23,7 @@ __all__ = ["FORMATS", "Format", "expression", "render_rules"]
 Format = Literal["prometheus", "kubernetes"]
 FORMATS: tuple[Format, ...] = ("prometheus", "kubernetes")
 
+_MOST_DIGITS = 1e15
 _SIGNS = {"above": ">", "below": "<"}
 _OWN = "(gen_ai_client|genmeter)_.+"
 _STRING = r"""(?:"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`[^`]*`)"""
@@ -158,7 +159,8 @@ def _series(metric: str | Instrument, selector: Selector, *matched: str) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.12g}"
+    # Digit for digit what the process compares with.
+    return f"{value:.0f}" if value.is_integer() and abs(value) < _MOST_DIGITS else repr(value)
 
 
 def _groups(settings: AlertSettings) -> list[dict[str, Any]]:

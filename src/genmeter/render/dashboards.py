@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from importlib import resources
 from typing import TYPE_CHECKING
 
+from genmeter.alert_settings import AlertSettings
 from genmeter.errors import MissingExtraError
 from genmeter.render.dashboards_conversations import CONVERSATIONS
 from genmeter.render.dashboards_evaluation import EVALUATION
@@ -13,7 +15,6 @@ from genmeter.render.dashboards_overview import OVERVIEW
 from genmeter.render.dashboards_tokens import TOKENS
 
 if TYPE_CHECKING:
-    from genmeter.alert_settings import AlertSettings
     from genmeter.render.dashboards_model import Dashboard
 
 __all__ = ["DASHBOARDS", "render_dashboards"]
@@ -32,7 +33,8 @@ def render_dashboards(settings: AlertSettings) -> dict[str, str]:
         Text by the name of its file.
 
     Raises:
-        MissingExtraError: grafana-foundation-sdk is not installed.
+        MissingExtraError: grafana-foundation-sdk is not installed, and these are not the settings
+            of the files that genmeter's wheel has, or genmeter was not installed from one.
     """
     try:
         with warnings.catch_warnings():
@@ -42,7 +44,19 @@ def render_dashboards(settings: AlertSettings) -> dict[str, str]:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "grafana_foundation_sdk":
             raise
+        shipped = _shipped() if settings == AlertSettings() else {}
+        if shipped:
+            return shipped
         raise MissingExtraError(
             "grafana-foundation-sdk", extra="grafana", purpose="rendering dashboards"
         ) from error
     return {f"{each.name}.json": to_json(each, settings) for each in DASHBOARDS}
+
+
+def _shipped() -> dict[str, str]:
+    """Read the files that the wheel has, which are those of the default settings."""
+    folder = resources.files("genmeter") / "deploy" / "grafana" / "dashboards"
+    names = [f"{each.name}.json" for each in DASHBOARDS]
+    if not all((folder / name).is_file() for name in names):
+        return {}
+    return {name: (folder / name).read_text(encoding="utf-8") for name in names}

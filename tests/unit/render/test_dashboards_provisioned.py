@@ -1,0 +1,90 @@
+"""What brings the servers up: files that are mounted are there, and agree with each other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+DEPLOY = Path(__file__).parents[3] / "deploy"
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+
+
+def mounts(service: str) -> dict[str, Path]:
+    """Give what of deploy/ a service sees, by the path that it has there."""
+    found = {}
+    for volume in SERVICES[service]["volumes"]:
+        source, inside, *_ = volume.split(":")
+        if source.startswith("."):
+            found[inside] = (DEPLOY / source).resolve()
+        else:
+            assert source in COMPOSE["volumes"], volume
+    return found
+
+
+def read(*parts: str) -> Any:
+    """Read a YAML file of deploy/."""
+    return yaml.safe_load(DEPLOY.joinpath(*parts).read_text())
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_what_is_mounted_is_there_and_images_are_pinned(service: str) -> None:
+    """Each path exists, and no image follows a tag that moves."""
+    assert mounts(service)
+    assert all(path.exists() for path in mounts(service).values())
+    assert re.fullmatch(r"[\w/-]+:v?\d+\.\d+\.\d+", SERVICES[service]["image"])
+
+
+@pytest.mark.parametrize("service", ["prometheus", "alertmanager", "collector"])
+def test_a_service_reads_its_configuration_where_it_is_mounted(service: str) -> None:
+    """The path on the command line is one of the mounted files."""
+    (config,) = (
+        word.partition("=")[2]
+        for word in SERVICES[service]["command"]
+        if word.startswith(("--config.file=", "--config="))
+    )
+    within = [
+        path / config.removeprefix(inside).lstrip("/")
+        for inside, path in mounts(service).items()
+        if config.startswith(inside)
+    ]
+    assert any(path.is_file() for path in within)
+
+
+def test_grafana_finds_the_dashboards_where_they_are_mounted() -> None:
+    """The provider's path, and the home page, are in the mounted folder."""
+    (provider,) = read("grafana", "provisioning", "dashboards", "genmeter.yaml")["providers"]
+    folder = mounts("grafana")[provider["options"]["path"]]
+    assert folder == DEPLOY / "grafana" / "dashboards"
+    home = Path(SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert str(home.parent) == provider["options"]["path"]
+    assert (folder / home.name).is_file()
+
+
+def test_the_data_source_has_the_scrape_interval() -> None:
+    """Grafana makes its windows of the interval at which Prometheus scrapes."""
+    (source,) = read("grafana", "provisioning", "datasources", "genmeter.yaml")["datasources"]
+    interval = read("prometheus", "prometheus.yml")["global"]["scrape_interval"]
+    assert source["jsonData"]["timeInterval"] == interval
+    assert source["jsonData"]["exemplarTraceIdDestinations"][0]["name"] == "trace_id"
+
+
+def test_all_listen_on_loopback_and_agree_on_the_ports() -> None:
+    """Whoever asks another server asks where that one listens."""
+    prometheus = "127.0.0.1:9090"
+    assert f"--web.listen-address={prometheus}" in SERVICES["prometheus"]["command"]
+    (source,) = read("grafana", "provisioning", "datasources", "genmeter.yaml")["datasources"]
+    assert source["url"] == f"http://{prometheus}"
+    collector = read("collector", "config.yaml")
+    (exporter,) = collector["exporters"].values()
+    assert exporter["metrics_endpoint"].startswith(f"http://{prometheus}/api/v1/otlp/")
+    assert "--web.enable-otlp-receiver" in SERVICES["prometheus"]["command"]
+    for protocol in collector["receivers"]["otlp"]["protocols"].values():
+        assert protocol["endpoint"].startswith("127.0.0.1:")
+    (alerting,) = read("prometheus", "prometheus.yml")["alerting"]["alertmanagers"]
+    (target,) = alerting["static_configs"][0]["targets"]
+    assert f"--web.listen-address={target}" in SERVICES["alertmanager"]["command"]

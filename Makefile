@@ -20,7 +20,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	$(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 INPUTS := pyproject.toml $(CONSTRAINTS)
 
-.PHONY: help demo test lint format servers stack example bench constraints clean
+.PHONY: help demo test lint format render servers stack example bench constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -40,6 +40,13 @@ lint: $(VENV)/.test $(VENV)/.lint ## Check style, types and the layers
 format: $(VENV)/.lint ## Format, and mend what ruff can mend
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
+
+render: $(VENV)/.test ## Render what deploy/ and docs/ have from the tables
+	@$(BIN)/genmeter render rules --out deploy/prometheus/rules.yml
+	@$(BIN)/genmeter render rules --format kubernetes --out deploy/prometheus/rules-kubernetes.yml
+	@$(BIN)/genmeter render dashboards --out deploy/grafana/dashboards
+	@$(BIN)/genmeter render runbook --out docs/runbook.md
+	@$(BIN)/genmeter render reference --out docs/metrics.md
 
 servers: ## Install Prometheus, Alertmanager, a Collector and the linters for `make stack`
 	@tools/install-servers.sh

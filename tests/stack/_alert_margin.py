@@ -23,8 +23,6 @@ STEP = 300.0
 """Seconds of the sums that Prometheus adds up for long windows."""
 LONG = 6 * 3_600.0
 """Seconds; what is longer is added up."""
-LATENESS = 60
-"""Seconds by which such a sum may be older than the time at which it is asked for."""
 
 Labels = frozenset[tuple[str, str]]
 Group = tuple[str | None, ...]
@@ -166,7 +164,8 @@ class Margin:
             sums += [
                 _stretched(self._steps(term.rows, rule.by, window, now - late), factor)
                 for factor in (1.0, STEP / (STEP - self._course.scrape))
-                for late in range(0, LATENESS + 1, self._course.evaluation)
+                # Such a sum may have been recorded an evaluation ago.
+                for late in (0, self._course.evaluation)
             ]
         else:
             scraped = self._rows(term.rows, rule.by, now - window + self._course.scrape)

@@ -81,8 +81,11 @@ def test_all_listen_on_loopback_and_agree_on_the_ports() -> None:
     assert source["url"] == f"http://{prometheus}"
     collector = read("collector", "config.yaml")
     (exporter,) = collector["exporters"].values()
-    assert exporter["metrics_endpoint"].startswith(f"http://{prometheus}/api/v1/otlp/")
-    assert "--web.enable-otlp-receiver" in SERVICES["prometheus"]["command"]
+    jobs = {
+        each["job_name"]: each for each in read("prometheus", "prometheus.yml")["scrape_configs"]
+    }
+    (page,) = jobs["collector"]["static_configs"]
+    assert page["targets"] == [exporter["endpoint"]]
     for protocol in collector["receivers"]["otlp"]["protocols"].values():
         assert protocol["endpoint"].startswith("127.0.0.1:")
     (alerting,) = read("prometheus", "prometheus.yml")["alerting"]["alertmanagers"]

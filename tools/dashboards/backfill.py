@@ -157,6 +157,7 @@ class Script:
             model_name=UNPRICED,
             provider="nova",
             prompt_token_count=900,
+            cache_write_token_count=512,
             completion_token_count=250,
             finish_reason="stop",
             metadata={"operation": "answer_generation"},
@@ -201,7 +202,7 @@ class Recording:
             page: OpenMetrics, without exemplars: nobody traces the made-up job.
             at: Unix time in seconds.
         """
-        is_counting = False
+        is_counting, count = False, 0
         for line in page.splitlines():
             if line.startswith("# TYPE "):
                 is_counting = line.endswith(COUNTING)
@@ -214,7 +215,11 @@ class Recording:
             if is_new and is_counting and self._last_at is not None:
                 self._write(series, "0", self._last_at)
             self._write(series, value, at)
+            count += 1
+        # What Prometheus adds of its own; the duration is made up from the page's size.
         self._write("up", "1", at)
+        self._write("scrape_samples_scraped", str(count), at)
+        self._write("scrape_duration_seconds", f"{0.004 + count * 2e-5:.6f}", at)
         self._last_at = at
 
     def close(self) -> None:

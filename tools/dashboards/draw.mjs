@@ -16,6 +16,7 @@ Draw each dashboard from a live Prometheus, as NAME.png.
   --prometheus URL       the server (default: http://127.0.0.1:9090)
   --from TIME            now-1h, 2026-01-31T12:00:00Z or milliseconds (default: the dashboard's)
   --to TIME              as above
+  --now TIME             what "now" stands for, an ISO time or seconds (default: now)
   --var NAME=VALUE       a variable's value; again for more of them; All for all
   --scrape-interval TIME the data source's, the least step (default: 15s)
   --time-zone ZONE       such as Europe/Berlin (default: utc)
@@ -39,6 +40,7 @@ function settings() {
     options: {
       from: { type: 'string' },
       help: { type: 'boolean', short: 'h' },
+      now: { type: 'string' },
       out: text('.'),
       prometheus: text('http://127.0.0.1:9090'),
       scale: text('1'),
@@ -82,12 +84,22 @@ function settings() {
   };
 }
 
+/** Give a time in milliseconds since 1970. */
+function momentOf(text) {
+  const moment = /^\d+$/.test(text) ? Number(text) * 1000 : Date.parse(text);
+  if (Number.isNaN(moment)) {
+    throw new Error(`--now ${text}: give a time such as 2026-01-31T12:00:00Z, or Unix seconds`);
+  }
+  return moment;
+}
+
 /** Ask all that a dashboard asks, and give what page/main.jsx draws. */
 async function dataOf(dashboard, asked) {
   const prometheus = new Prometheus(asked.prometheus);
   const range = rangeOf(
     asked.from ?? dashboard.time?.from ?? 'now-1h',
-    asked.to ?? dashboard.time?.to ?? 'now'
+    asked.to ?? dashboard.time?.to ?? 'now',
+    asked.now
   );
   const scope = await resolve(dashboard, asked.given, prometheus);
   const words = (text, panel, width) =>

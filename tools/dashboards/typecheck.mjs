@@ -184,8 +184,8 @@ function main(files) {
   const count = [...checked.values()].reduce((sum, { parts }) => sum + parts.length - 1, 0);
   console.log(
     complaints.length > 0
-      ? `${complaints.length} mistakes in ${files.length} dashboards`
-      : `${files.length} dashboards with ${count} panels and rows hold to Grafana's types`
+      ? `mistakes: ${complaints.length}, in ${files.length} files`
+      : `${count} panels and rows in ${files.length} files hold to Grafana's types`
   );
   return complaints.length > 0 ? 1 : 0;
 }

@@ -56,15 +56,17 @@ export class Prometheus {
  *
  * @param {string} from As Grafana writes it: `now-1h`, an ISO time, or milliseconds since 1970.
  * @param {string} to As above.
+ * @param {number} now What `now` stands for, in milliseconds since 1970.
  * @returns {{from: number, to: number, raw: object}} Milliseconds since 1970, and what was given.
  */
-export function rangeOf(from, to) {
+export function rangeOf(from, to, now) {
+  const late = Date.now() - now;
   const at = (text, isEnd) => {
     const time = /^\d+$/.test(text) ? dateTime(Number(text)) : dateMath.parse(text, isEnd);
     if (!time?.isValid()) {
       throw new Error(`${text}: give a time such as now-1h, 2026-01-31T12:00:00Z or milliseconds`);
     }
-    return time.valueOf();
+    return text.startsWith('now') ? time.valueOf() - late : time.valueOf();
   };
   const range = { from: at(from, false), to: at(to, true), raw: { from, to } };
   if (range.from >= range.to) {

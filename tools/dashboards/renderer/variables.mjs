@@ -96,7 +96,7 @@ export async function resolve(dashboard, given, prometheus) {
         hide,
       });
     if (model.type === 'datasource') {
-      put([chosen[0] ?? 'prometheus']);
+      put([chosen[0] ?? model.query ?? 'prometheus']);
     } else if (model.type === 'query' && (isAll || chosen.length === 0)) {
       const query = typeof model.query === 'string' ? model.query : model.query?.query;
       const found = await prometheus.labelValues(interpolate(query ?? model.definition, scope));

@@ -120,7 +120,7 @@ export interface Panel<Type extends string, Options, Custom = Record<never, neve
 
 /**
  * The options of a table, with the footer that older schemas had in them, so long as it is off:
- * grafana-foundation-sdk writes it into every table, and Grafana drops it.
+ * grafana-foundation-sdk writes it into every table.
  */
 export type TableOptions<Options> = Options & {
   footer?: { show: false; countRows?: false; reducer?: string[] };

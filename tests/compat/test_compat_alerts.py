@@ -236,3 +236,57 @@ def test_the_message_says_how_much(subject: Subject) -> None:
     assert ("30" in message) == subject.differs(
         old=False, new=True, why="a message says what was passed"
     )
+
+
+def test_a_failed_conversation_is_no_failed_call(subject: Subject) -> None:
+    """The rates are of calls of models; a conversation spans calls that are told on their own."""
+    alerts = Alerts()
+    monitor = subject.monitor(alert_handlers=[alerts])
+    for number in range(FOUR):
+        monitor.track_generation(1.0, number > 0, metadata={"operation": "conversation_generation"})
+    check(subject, monitor)
+    assert alerts.names() == subject.differs(
+        old=["low_success_rate"], new=[], why="a conversation counts by its calls"
+    )
+
+
+def test_samples_of_the_jobs_own_are_no_calls(subject: Subject) -> None:
+    """A value that `record_metric` adds to an old name is in its window, and fires no alert of ours."""
+    alerts = Alerts()
+    monitor = subject.monitor(alert_handlers=[alerts])
+    tell(monitor, {})
+    monitor.record_metric("error_rate", 1.0)
+    check(subject, monitor)
+    assert monitor.get_metrics("error_rate")["mean"] > 0
+    assert alerts.names() == subject.differs(
+        old=["high_error_rate"], new=[], why="alerts look at calls, as Prometheus's do"
+    )
+
+
+def test_a_slow_model_is_found_among_quick_ones(subject: Subject) -> None:
+    """Durations and tokens are judged by model: the mean of all models hides a slow one."""
+    alerts = Alerts()
+    monitor = subject.monitor(alert_handlers=[alerts])
+    tell(monitor, {"duration": 1.0, "model_name": "quick"})
+    monitor.track_generation(31.0, True, model_name="slow")
+    check(subject, monitor)
+    groups = [alert.data.get("group") for alert in alerts.alerts]
+    assert groups == subject.differs(
+        old=[], new=[{"gen_ai_request_model": "slow"}], why="one model must not hide another"
+    )
+
+
+def test_the_end_of_an_alert_is_told(subject: Subject) -> None:
+    """Ours sends an alert that is over once more, with a level that handlers of old pass over."""
+    alerts = Alerts()
+    monitor = subject.monitor(alert_handlers=[alerts], alert_max_error_rate=1.0)
+    monitor.track_generation(1.0, False)
+    check(subject, monitor)
+    tell(monitor, {})
+    check(subject, monitor)
+    levels = [(alert.name, alert.level) for alert in alerts.alerts]
+    assert levels == subject.differs(
+        old=[("low_success_rate", "warning")],
+        new=[("low_success_rate", "warning"), ("low_success_rate", "info")],
+        why="nobody should have to ask whether it is over",
+    )

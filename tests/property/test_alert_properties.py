@@ -1,4 +1,4 @@
-"""Alerts: what is sent is what a list of all samples and a list of all judgements say."""
+"""Alerts: what is sent is what a list of all calls and a list of all judgements say."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import genmeter.clock
-from genmeter.outputs.alerts.alerting import Alerting
+from genmeter.alert_rules import ALERT_RULES
+from genmeter.alert_settings import AlertOverride, AlertSettings
+from genmeter.config import MonitorConfig
+from genmeter.outputs.alerts.book import AlertBook
+from genmeter.outputs.alerts.evaluation import Finding
 from genmeter.testing import isolated_monitor
 
 if TYPE_CHECKING:
@@ -19,20 +23,20 @@ PATIENCE = 60.0
 SETTINGS = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 RULES = [
-    ("low_success_rate", "success_rate", "alert_min_success_rate", 0.8),
-    ("high_generation_time", "generation_time", "alert_max_generation_time_seconds", 30),
-    ("high_error_rate", "error_rate", "alert_max_error_rate", 0.2),
-    ("high_token_usage:prompt", "prompt_token_count", "alert_max_prompt_token_mean", 4096),
-    (
-        "high_token_usage:completion",
-        "completion_token_count",
-        "alert_max_completion_token_mean",
-        4096,
-    ),
-    ("high_token_usage:total", "total_token_count", "alert_max_total_token_mean", 8192),
-    ("long_conversations", "conversation_length", "alert_max_conversation_length_mean", 2),
+    ("low_success_rate", "success", "alert_min_success_rate", 0.8),
+    ("high_generation_time", "seconds", "alert_max_generation_time_seconds", 30),
+    ("high_error_rate", "failure", "alert_max_error_rate", 0.2),
+    ("high_token_usage:prompt", "prompt", "alert_max_prompt_token_mean", 4096),
+    ("high_token_usage:completion", "completion", "alert_max_completion_token_mean", 4096),
+    ("high_token_usage:total", "total", "alert_max_total_token_mean", 8192),
+    ("long_conversations", "turns", "alert_max_conversation_length_mean", 2),
 ]
-"""As api-contract.md and AfterImage's docstring have them: alert, metric, argument, default."""
+"""As api-contract.md and AfterImage's docstring have them: alert, samples, argument, default."""
+BY_MODEL = {"seconds", "prompt", "completion", "total"}
+OTHERS = {row.id: AlertOverride(enabled=False) for row in ALERT_RULES if row.argument is None}
+
+Key = tuple[str, str | None]
+"""An alert and its group's model."""
 
 
 class Clock:
@@ -47,16 +51,16 @@ class Clock:
 
 
 class Step(NamedTuple):
-    """A pause, then a call that the job tells, or none, and whether the alerts are checked."""
+    """A pause, then what the job tells: nothing, a call or a conversation; and whether to check."""
 
     pause: int
-    is_call: bool
+    kind: str
+    model: str
     success: bool
     seconds: int
     prompt: int | None
     completion: int | None
-    turns: int | None
-    extra_error: bool
+    turns: int
     is_check: bool
 
 
@@ -64,111 +68,211 @@ tokens = st.none() | st.sampled_from([0, 4096, 4097, 10_000])
 steps = st.builds(
     Step,
     st.sampled_from([0, 0, 0, 1, 50, 100, 100, 299, 300, 301]),
-    st.booleans(),
+    st.sampled_from(["nothing", "call", "call", "conversation"]),
+    st.sampled_from("mn"),
     st.sampled_from([True, True, True, True, False]),
     st.sampled_from([0, 30, 31, 90]),
     tokens,
     tokens,
-    st.none() | st.integers(1, 4),
-    st.sampled_from([False, False, False, True]),
+    st.integers(1, 4),
     st.booleans(),
 )
 thresholds = st.fixed_dictionaries(
     {}, optional={row[2]: st.sampled_from([None, 0, 0.5, 1.0, 3.0, 5000]) for row in RULES}
 )
+overrides = st.fixed_dictionaries(
+    {},
+    optional={
+        row[0]: st.builds(
+            AlertOverride,
+            pending=st.sampled_from([None, 0.0, 60.0, 100.0]),
+            min_samples=st.sampled_from([None, 1, 2, 3]),
+        )
+        for row in RULES
+    },
+)
+
+
+class States:
+    """Pending, firing and resolved by the plainest means: all that ever held is kept."""
+
+    def __init__(self, repeat: float | None) -> None:
+        self.repeat = repeat
+        self.judged: list[tuple[float, dict[Key, float]]] = []
+        self.sent: list[tuple[float, Key, str]] = []
+
+    def update(self, now: float, held: dict[Key, float]) -> tuple[list[Key], list[Key]]:
+        """Take in what holds, with how long it must; give what is sent as firing and as resolved."""
+        self.judged.append((now, held))
+        firing = [key for key, pending in held.items() if now - self._since(key) >= pending]
+        told = {key: (when, status) for when, key, status in self.sent}
+        news = [key for key in firing if self._is_due(told.get(key), now)]
+        over = [key for key, (_, status) in told.items() if status == "firing" and key not in held]
+        self.sent += [(now, key, "firing") for key in news]
+        self.sent += [(now, key, "resolved") for key in over]
+        return news, over
+
+    def _since(self, key: Key) -> float:
+        """Say from which of the last evaluations on it held at each."""
+        since = self.judged[-1][0]
+        for when, held in reversed(self.judged):
+            if key not in held:
+                break
+            since = when
+        return since
+
+    def _is_due(self, told: tuple[float, str] | None, now: float) -> bool:
+        if told is None or told[1] == "resolved":
+            return True
+        return self.repeat is not None and now - told[0] >= self.repeat
 
 
 class Reference:
     """The same alerts by the plainest means: everything is kept, and looked through each time."""
 
-    def __init__(self, thresholds: dict[str, float | None], repeat: float | None) -> None:
+    def __init__(
+        self,
+        thresholds: dict[str, float | None],
+        overrides: dict[str, AlertOverride],
+        repeat: float | None,
+    ) -> None:
         self.thresholds = thresholds
-        self.repeat = repeat
-        self.samples: list[tuple[float, str, float]] = []
-        self.judged: list[dict[str, bool]] = []
-        self.sent: list[tuple[float, str]] = []
+        self.overrides = overrides
+        self.states = States(repeat)
+        self.samples: list[tuple[float, str, str | None, float]] = []
 
     def tell(self, now: float, each: Step) -> None:
-        """Keep what the call says."""
+        """Keep what the step says; a conversation has a length only."""
+        if each.kind == "conversation":
+            self.samples.append((now, "turns", None, each.turns))
+        if each.kind != "call":
+            return
         parts = [each.prompt, each.completion]
-        total = None if parts == [None, None] else sum(part or 0 for part in parts)
         values = {
-            "generation_time": each.seconds,
-            "success_rate": float(each.success),
-            "error_rate": float(not each.success),
-            "prompt_token_count": each.prompt,
-            "completion_token_count": each.completion,
-            "total_token_count": total,
-            "conversation_length": each.turns,
+            "success": float(each.success),
+            "failure": float(not each.success),
+            "seconds": each.seconds,
+            "prompt": each.prompt,
+            "completion": each.completion,
+            "total": None if parts == [None, None] else sum(part or 0 for part in parts),
         }
-        self.samples += [(now, name, v) for name, v in values.items() if v is not None]
+        self.samples += [
+            (now, name, each.model if name in BY_MODEL else None, value)
+            for name, value in values.items()
+            if value is not None
+        ]
+        if each.success:
+            self.samples.append((now, "good", each.model, 1.0))
 
-    def check(self, now: float) -> list[str]:
-        """Judge all rules and give the names of what is to be sent."""
-        held = {}
+    def check(self, now: float) -> tuple[list[Key], list[Key]]:
+        """Judge all rules and give what is to be sent."""
+        held: dict[Key, float] = {}
         for alert, metric, argument, default in RULES:
-            values = [v for t, name, v in self.samples if name == metric and t >= now - 300]
             limit = self.thresholds.get(argument)
             limit = default if limit is None else limit
-            mean = sum(values) / len(values) if values else limit
-            held[alert] = mean < limit if alert.startswith("low") else mean > limit
-        before = self.judged[-1] if self.judged else {}
-        self.judged.append(held)
-        news = [
-            alert
-            for alert, holds in held.items()
-            if holds and (not before.get(alert) or self._is_to_be_repeated(alert, now))
-        ]
-        self.sent += [(now, alert) for alert in news]
-        return news
+            given = self.overrides.get(alert, AlertOverride())
+            for model in ("m", "n") if metric in BY_MODEL else (None,):
+                values = self._recent(metric, model, now)
+                # The total is a mean over the calls that were of use.
+                counted = values if metric != "total" else self._recent("good", model, now)
+                if not counted or len(counted) < (given.min_samples or 1):
+                    continue
+                mean = sum(values) / len(counted)
+                if mean < limit if alert.startswith("low") else mean > limit:
+                    held[alert, model] = given.pending or 0.0
+        return self.states.update(now, held)
 
-    def _is_to_be_repeated(self, alert: str, now: float) -> bool:
-        last = max(when for when, name in self.sent if name == alert)
-        return self.repeat is not None and now - last >= self.repeat
+    def _recent(self, metric: str, model: str | None, now: float) -> list[float]:
+        return [
+            value
+            for when, name, whose, value in self.samples
+            if (name, whose) == (metric, model) and when >= now - 300
+        ]
+
+
+def key_of(alert: Alert) -> Key:
+    """Give an alert's name and model."""
+    return alert.name, alert.data["group"].get("gen_ai_request_model")
 
 
 @SETTINGS
 @given(
     program=st.lists(steps, max_size=40),
     thresholds=thresholds,
-    repeat=st.sampled_from([None, 0.0, 100.0, 100.0, 400.0]),
+    overrides=overrides,
+    repeat=st.sampled_from([None, 100.0, 100.0, 400.0]),
 )
 def test_what_is_sent_is_what_the_reference_sends(
-    program: list[Step], thresholds: dict[str, float | None], repeat: float | None
+    program: list[Step],
+    thresholds: dict[str, float | None],
+    overrides: dict[str, AlertOverride],
+    repeat: float | None,
 ) -> None:
     """Whatever is told, and whenever it is checked, the same alerts go out in the same order."""
     clock = Clock()
     received: list[Alert] = []
-    reference = Reference(thresholds, repeat)
+    reference = Reference(thresholds, overrides, repeat)
+    config = MonitorConfig(
+        alerts=AlertSettings(alerts={**OTHERS, **overrides}), alert_repeat_seconds=repeat
+    )
     with (
         mock.patch.object(genmeter.clock, "now", clock.read),
-        isolated_monitor() as monitor,
+        isolated_monitor(
+            config,
+            alert_handlers=[received.append],
+            metrics_interval=0,
+            shutdown_timeout=PATIENCE,
+            **thresholds,
+        ) as monitor,
     ):
-        alerting = Alerting(
-            monitor._pipeline,
-            monitor._sink,
-            handlers=[received.append],
-            thresholds=thresholds,
-            interval=0,
-            repeat=repeat,
-        )
         for each in program:
             clock.now += each.pause
-            if each.is_call:
+            if each.kind == "call":
                 monitor.track_generation(
                     each.seconds,
                     each.success,
+                    model_name=each.model,
                     prompt_token_count=each.prompt,
                     completion_token_count=each.completion,
-                    conversation_length=each.turns,
                 )
-                reference.tell(clock.now, each)
-            if each.extra_error:
-                monitor.record_metric("error_rate", 1.0)
-                reference.samples.append((clock.now, "error_rate", 1.0))
+            elif each.kind == "conversation":
+                monitor.track_generation(1e6, False, conversation_length=each.turns)
+            reference.tell(clock.now, each)
             if each.is_check:
                 received.clear()
-                alerting.check(PATIENCE)
-                assert [alert.name for alert in received] == reference.check(clock.now)
+                monitor.check_alerts()
+                news, over = reference.check(clock.now)
+                sent = [(key_of(alert), alert.status) for alert in received]
+                assert [key for key, status in sent if status == "firing"] == news
+                assert {key for key, status in sent if status == "resolved"} == set(over)
+                assert len(sent) == len(news) + len(over)
                 assert all(alert.timestamp.timestamp() == clock.now for alert in received)
-        alerting.stop(PATIENCE)
+
+
+RULE = next(row for row in ALERT_RULES if row.id == "high_generation_time")
+
+
+@SETTINGS
+@given(
+    course=st.lists(
+        st.tuples(st.sampled_from([0, 1, 10, 60]), st.sets(st.sampled_from("abc"))), max_size=60
+    ),
+    pending=st.sampled_from([0.0, 1.0, 30.0, 60.0]),
+    repeat=st.sampled_from([None, 10.0, 60.0]),
+)
+def test_states_are_what_the_reference_has(
+    course: list[tuple[int, set[str]]], pending: float, repeat: float | None
+) -> None:
+    """Whatever holds when, the same is pending, fires, is sent, repeated and resolved."""
+    rule = AlertOverride(pending=pending).apply(RULE)
+    book, states, now = AlertBook(AlertSettings(), repeat), States(repeat), 1_000_000.0
+    for pause, held in course:
+        now += pause
+        found = [Finding(rule, (name,), 50.0, 50.0, 1, 50.0, 50.0) for name in sorted(held)]
+        sent = book.update(found, now, job="j", is_heard=True)
+        news, over = states.update(now, {(rule.id, name): pending for name in sorted(held)})
+        assert [key_of(alert) for alert in sent if alert.status == "firing"] == news
+        assert {key_of(alert) for alert in sent if alert.status == "resolved"} == set(over)
+        firing = {name for name in held if now - states._since((rule.id, name)) >= pending}
+        assert {key_of(alert)[1] for alert in book.firing(now, "j")} == firing
+        assert book.counts([rule]) == {rule.name: len(firing)}

@@ -11,13 +11,17 @@ import pytest
 from _waiting import PATIENCE, eventually
 
 import genmeter.clock
+from genmeter.alert_settings import AlertOverride, AlertSettings
+from genmeter.catalogue import ALERTS_FIRING
+from genmeter.config import MonitorConfig
 from genmeter.errors import ConfigError
+from genmeter.monitor import GenerationMonitor
 from genmeter.outputs.alerts.alerting import Alerting
 from genmeter.outputs.alerts.delivery import check_alert_handlers
 from genmeter.testing import isolated_monitor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from genmeter.outputs.alerts.book import Alert
     from genmeter.testing import IsolatedMonitor
@@ -36,11 +40,14 @@ class Clock:
 
 
 class Inbox(list[str]):
-    """A handler that keeps the names of what it was sent."""
+    """A handler that keeps the names of what it was sent, and of what is resolved."""
+
+    def __init__(self) -> None:
+        self.resolved: list[str] = []
 
     def take(self, alert: Alert) -> None:
         """Keep the alert's name."""
-        self.append(alert.name)
+        (self if alert.status == "firing" else self.resolved).append(alert.name)
 
 
 class Blocked:
@@ -106,7 +113,7 @@ def make(monitor: IsolatedMonitor) -> Iterator[Callable[..., Alerting]]:
             monitor._pipeline,
             monitor._sink,
             handlers=list(handlers),
-            thresholds=keywords.pop("thresholds", {}),
+            settings=keywords.pop("settings", AlertSettings()),
             interval=interval,
             **keywords,
         )
@@ -152,7 +159,9 @@ def test_five_minutes_count_and_an_alert_is_sent_once(
         alerting.check(PATIENCE)
         clock.now += 60
     assert inbox == FAILED
+    assert inbox.resolved == []
     alerting.check(PATIENCE)  # six minutes later: no data, and so resolved
+    assert inbox.resolved == FAILED
     monitor.track_generation(1.0, False)
     alerting.check(PATIENCE)
     assert inbox == FAILED * 2
@@ -168,20 +177,6 @@ def test_an_alert_is_repeated_after_the_interval(
         alerting.check(PATIENCE)
         clock.now += pause
     assert inbox == FAILED * 2
-
-
-def test_samples_of_the_job_itself_count(
-    monitor: IsolatedMonitor, make: Callable[..., Alerting], inbox: Inbox
-) -> None:
-    """What ``record_metric`` adds to an old name is part of its mean, as it always was."""
-    alerting = make(inbox.take)
-    for _ in range(3):
-        monitor.track_generation(1.0, True)
-    alerting.check(PATIENCE)
-    assert inbox == []
-    monitor.record_metric("error_rate", 1.0)
-    alerting.check(PATIENCE)
-    assert inbox == ["high_error_rate"]
 
 
 def test_every_kind_of_call_can_raise_its_alert(
@@ -200,9 +195,8 @@ def test_the_thresholds_are_the_arguments(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], inbox: Inbox
 ) -> None:
     """A threshold given by the old argument holds, and the others keep their defaults."""
-    alerting = make(
-        inbox.take, thresholds={"alert_min_success_rate": 0, "alert_max_error_rate": None}
-    )
+    thresholds = {"alert_min_success_rate": 0, "alert_max_error_rate": None}
+    alerting = make(inbox.take, settings=AlertSettings().with_thresholds(thresholds))
     monitor.track_generation(1.0, False)
     alerting.check(PATIENCE)
     assert inbox == ["high_error_rate"]
@@ -312,17 +306,19 @@ def test_what_one_handler_changes_is_its_own(
     seen: list[dict[str, Any]] = []
 
     def take(alert: Alert) -> None:
-        seen.append(dict(alert.data))
-        alert.data.clear()
+        seen.append({**alert.data, **alert.data["group"], **alert.labels, **alert.annotations})
+        for each in (alert.data["group"], alert.data, alert.labels, alert.annotations):
+            each.clear()
 
     def take_too(alert: Alert) -> None:
         take(alert)
 
     alerting = make(take, take_too)
-    monitor.track_generation(1.0, False)
+    monitor.track_generation(31.0, True, model_name="m")
     alerting.check(PATIENCE)
-    assert len(seen) == 4
-    assert all(data["count"] == 1 for data in seen)
+    assert len(seen) == 2
+    assert seen[0] == seen[1]
+    assert {"count", "gen_ai_request_model", "alertname", "summary"} <= seen[0].keys()
 
 
 def test_handlers_may_be_replaced_and_added(
@@ -413,6 +409,184 @@ def test_what_cannot_be_a_handler_is_named(handler: Any, problem: str) -> None:
     check_alert_handlers([broken, Blocked()])
 
 
+# --- handlers that are told of all that fires -------------------------------------------------------
+
+
+class Keeper(Inbox):
+    """A handler with both of the methods that it may have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refreshed: list[tuple[list[str], float]] = []
+        self.flushed: list[float] = []
+        self.is_done = True
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, alert: Alert) -> None:
+        """Keep the alert's name."""
+        self.take(alert)
+
+    def refresh(self, alerts: Sequence[Alert], interval: float) -> None:
+        """Keep what fires, once the gate is open."""
+        self.gate.wait(PATIENCE)
+        self.refreshed.append(([alert.name for alert in alerts], interval))
+
+    def flush(self, timeout: float) -> bool:
+        """Keep how much time there is."""
+        self.flushed.append(timeout)
+        return self.is_done
+
+
+@pytest.fixture
+def keeper() -> Keeper:
+    """Return a handler with both methods."""
+    return Keeper()
+
+
+def test_each_evaluation_refreshes_what_fires(
+    monitor: IsolatedMonitor, make: Callable[..., Alerting], keeper: Keeper
+) -> None:
+    """A handler that asks for it gets all that fires, sent before or not, and nothing too."""
+    alerting = make(keeper)
+    alerting.check(PATIENCE)
+    monitor.track_generation(1.0, False)
+    for _ in range(2):
+        alerting.check(PATIENCE)
+    assert keeper == FAILED
+    assert keeper.refreshed == [([], 0.0), (FAILED, 0.0), (FAILED, 0.0)]
+
+
+def test_a_refresh_says_when_the_next_one_comes(
+    monitor: IsolatedMonitor, make: Callable[..., Alerting], keeper: Keeper
+) -> None:
+    """With a periodic evaluation the interval is told, so that an alert can end by itself."""
+    make(keeper, interval=OFTEN)
+    monitor.track_generation(1.0, False)
+    assert eventually(lambda: (FAILED, OFTEN) in keeper.refreshed)
+
+
+def test_a_slow_handler_is_refreshed_with_the_newest(
+    monitor: IsolatedMonitor, make: Callable[..., Alerting], keeper: Keeper
+) -> None:
+    """What fires does not pile up before it: of many evaluations it gets the last."""
+    alerting = make(keeper)
+    keeper.gate.clear()
+    alerting.check(0)
+    for _ in range(5):
+        alerting.check(0)
+    monitor.track_generation(1.0, False)
+    alerting.check(0)
+    keeper.gate.set()
+    alerting.check(PATIENCE)
+    assert keeper.refreshed[-1] == (FAILED, 0.0)
+    assert len(keeper.refreshed) <= 4
+    assert keeper == FAILED
+
+
+def test_a_refresh_that_found_no_room_is_made_up_for(
+    make: Callable[..., Alerting], keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler whose queue was full is refreshed again once it has caught up."""
+    monkeypatch.setattr("genmeter.outputs.alerts.delivery._CAPACITY", 1)
+    alerting = make(keeper)
+    keeper.gate.clear()
+    for _ in range(10):
+        alerting.check(0)
+    keeper.gate.set()
+    for _ in range(2):
+        alerting.check(PATIENCE)
+    before = len(keeper.refreshed)
+    alerting.check(PATIENCE)
+    assert len(keeper.refreshed) == before + 1
+
+
+def test_a_check_and_the_end_flush_what_a_handler_has_taken(
+    monitor: IsolatedMonitor, make: Callable[..., Alerting], keeper: Keeper
+) -> None:
+    """Both give it what is left of their time, after all that was there to send."""
+    alerting = make(keeper)
+    monitor.track_generation(1.0, False)
+    alerting.check(PATIENCE)
+    assert len(keeper.flushed) == 1
+    alerting.stop(PATIENCE / 2)
+    assert 0 < keeper.flushed[0] <= PATIENCE
+    assert 0 < keeper.flushed[1] <= PATIENCE / 2
+
+
+def test_what_a_handler_could_not_bring_out_at_the_end_is_told(
+    monitor: IsolatedMonitor,
+    make: Callable[..., Alerting],
+    keeper: Keeper,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A flush that is not done in time is as good as a handler that did not take it."""
+    alerting = make(keeper)
+    keeper.is_done = False
+    alerting.check(PATIENCE)
+    assert not monitor._pipeline.tallies.handler_errors  # a later one may do it
+    alerting.stop(PATIENCE)
+    assert monitor._pipeline.tallies.handler_errors == {("Keeper", "unfinished"): 1}
+    monitor._pipeline.notices.tell()
+    (line,) = told(caplog)
+    assert line.startswith("the alert handler Keeper had not taken")
+
+
+def test_a_refresh_that_raises_or_blocks_harms_nobody(
+    monitor: IsolatedMonitor, make: Callable[..., Alerting], keeper: Keeper, inbox: Inbox
+) -> None:
+    """It is counted as a failure of its handler, and costs the others neither alerts nor time."""
+
+    class Failing(Inbox):
+        __call__ = Inbox.take
+
+        def refresh(self, alerts: Sequence[Alert], interval: float) -> None:
+            raise SystemExit
+
+        def flush(self, timeout: float) -> bool:
+            raise OSError
+
+    keeper.gate.clear()
+    failing = Failing()
+    alerting = make(keeper, failing, inbox.take)
+    monitor.track_generation(1.0, False)
+    alerting.check(0.05)
+    assert eventually(lambda: inbox == failing == FAILED)
+    name = Failing.__qualname__
+    errors = monitor._pipeline.tallies.handler_errors
+    assert eventually(lambda: monitor._pipeline.tallies.handler_errors == {(name, "raised"): 2}), (
+        errors
+    )
+    keeper.gate.set()
+
+
+def test_the_end_resolves_nothing(
+    monitor: IsolatedMonitor, make: Callable[..., Alerting], keeper: Keeper
+) -> None:
+    """That a job ends does not mean that its trouble is over: no alert is resolved by it."""
+    alerting = make(keeper, interval=OFTEN)
+    monitor.track_generation(1.0, False)
+    assert eventually(lambda: keeper == FAILED)
+    alerting.stop(PATIENCE)
+    assert keeper.resolved == []
+    assert keeper.refreshed[-1][0] == FAILED
+
+
+def test_a_shutdown_resolves_nothing(clock: Clock, keeper: Keeper) -> None:
+    """Also not what is no longer true of a job that has ended, by whoever looks meanwhile."""
+    with isolated_monitor(alert_handlers=[keeper], metrics_interval=0.01) as made:
+        made.track_generation(1.0, True)
+        clock.now += 1_000
+        assert eventually(lambda: keeper == ["generation_stalled"])
+        made._sink.on_close = lambda seconds: None  # the last scrape comes before it
+        made.shutdown()
+        clock.now += 1
+        made._alerting._tick()
+        assert made.value(ALERTS_FIRING.prometheus, genmeter_alert="GenerationStalled") == 1
+        made._alerting.stop(PATIENCE)
+    assert keeper.resolved == []
+
+
 # --- by itself -------------------------------------------------------------------------------------
 
 
@@ -448,21 +622,6 @@ def test_no_interval_means_no_periodic_evaluation(
     assert not threads("genmeter-alerts")
 
 
-def test_rules_are_not_judged_where_nobody_listens(
-    monitor: IsolatedMonitor, make: Callable[..., Alerting], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without handlers the history is left alone."""
-    alerting = make(interval=OFTEN)
-    asked: list[str] = []
-    monkeypatch.setattr(monitor._sink.history, "samples", lambda name, since: asked.append(name))
-    alerting.handlers = []
-    alerting.check(PATIENCE)
-    assert asked == []
-    alerting.handlers = [broken]
-    alerting.check(PATIENCE)
-    assert asked
-
-
 def test_an_evaluation_that_fails_is_counted_and_goes_on(
     monitor: IsolatedMonitor,
     make: Callable[..., Alerting],
@@ -471,7 +630,7 @@ def test_an_evaluation_that_fails_is_counted_and_goes_on(
 ) -> None:
     """A defect in an evaluation is logged once and ends neither the thread nor the job."""
     caplog.set_level(logging.CRITICAL, logger="genmeter")
-    monkeypatch.setattr(monitor._sink.history, "samples", lambda name, since: 1 // 0)
+    monkeypatch.setattr(monitor._sink.history, "window", lambda rows, by, since: 1 // 0)
     make(broken, interval=OFTEN)
     assert eventually(lambda: monitor._pipeline.tallies.rejected.get("internal", 0) >= 3)
 
@@ -496,10 +655,138 @@ def test_a_thread_that_is_not_to_be_had_is_done_without(
         alerting.check(PATIENCE)
         assert inbox == FAILED
         assert told(caplog) == [
-            "alerts are evaluated by check_alerts() only: can't start new thread"
+            "alerts are evaluated by scrapes and check_alerts() only: can't start new thread"
         ]
     alerting.start()
     assert threads("genmeter-alerts")
+
+
+# --- what fires, for whoever scrapes ----------------------------------------------------------------
+
+
+def _provider(monitor: IsolatedMonitor) -> Any:
+    (telemetry,) = monitor._runtime._foreign
+    return telemetry
+
+
+def firing(monitor: IsolatedMonitor) -> dict[str, float]:
+    """Give the gauge of a scrape, by alert."""
+    series = monitor.series(ALERTS_FIRING.prometheus)
+    return {each.labels["genmeter_alert"]: each.value for each in series}
+
+
+def test_a_scrape_tells_what_fires(monitor: IsolatedMonitor) -> None:
+    """Without a handler or a thread of its own, a scrape judges; each alert is there, most at 0."""
+    monitor.track_generation(1.0, False)
+    found = firing(monitor)
+    assert {name for name, count in found.items() if count} == {
+        "GenerationErrorRateHigh",
+        "GenerationSuccessRateLow",
+    }
+    assert set(found.values()) == {0, 1}
+    judged = [rule for rule in AlertSettings().rules() if rule.is_judged_in_process]
+    assert found.keys() == {rule.name for rule in judged}
+    assert not threads("genmeter-alerts")
+
+
+def test_scrapes_judge_no_more_often_than_the_interval(
+    monitor: IsolatedMonitor, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two evaluations a scrape tells what the last one found."""
+    assert not any(firing(monitor).values())
+    monitor.track_generation(1.0, False)
+    clock.now += 59.9
+    assert not any(firing(monitor).values())
+    clock.now += 0.1
+    assert sum(firing(monitor).values()) == 2
+    clock.now -= 3_600  # a clock that is set back stops nothing
+    monkeypatch.setattr(monitor._alerting._evaluator, "evaluate", lambda *_, **__: [])
+    assert not any(firing(monitor).values())
+
+
+def test_groups_that_fire_are_counted(monitor: IsolatedMonitor) -> None:
+    """Two slow models are two alerts of one name."""
+    for model in ("m", "n"):
+        monitor.track_generation(60.0, True, model_name=model)
+    assert firing(monitor)["GenerationSlow"] == 2
+
+
+@pytest.mark.parametrize("interval", [0, None])
+def test_without_an_interval_only_checks_are_told(interval: float | None) -> None:
+    """A monitor that judges nothing by itself tells nothing, and then what a check found."""
+    with isolated_monitor(metrics_interval=interval) as made:
+        made.track_generation(1.0, False)
+        assert firing(made) == {}
+        made.check_alerts()
+        assert firing(made)["GenerationErrorRateHigh"] == 1
+
+
+def test_monitors_of_a_process_add_up_until_they_are_shut_down() -> None:
+    """The process tells of all that its open monitors find."""
+    name = "GenerationErrorRateHigh"
+    with isolated_monitor() as made:
+        other = GenerationMonitor(config=MonitorConfig(meter_provider=_provider(made)))
+        for each in (made, other):
+            each.track_generation(1.0, False)
+        assert firing(made)[name] == 2
+        other.shutdown()
+        assert firing(made)[name] == 1
+
+
+def test_a_scrape_that_cannot_judge_goes_on(
+    monitor: IsolatedMonitor, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A defect in an evaluation costs a scrape nothing, and is counted."""
+    monitor.track_generation(1.0, False)
+    before = firing(monitor)
+    clock.now += 60
+    monkeypatch.setattr(monitor._sink.history, "window", lambda rows, by, since: 1 // 0)
+    assert firing(monitor) == before
+    assert monitor._pipeline.tallies.rejected == {"internal": 1}
+
+
+def test_handlers_hear_of_what_a_scrape_found(
+    monitor: IsolatedMonitor, make: Callable[..., Alerting], inbox: Inbox
+) -> None:
+    """Whoever evaluates, what is new is sent."""
+    alerting = make(inbox.take, interval=PATIENCE)
+    monitor.track_generation(1.0, False)
+    assert sum(alerting.firing().values()) == 2
+    assert eventually(lambda: inbox == FAILED)
+
+
+def test_a_pending_alert_neither_fires_nor_is_sent(
+    monitor: IsolatedMonitor, make: Callable[..., Alerting], inbox: Inbox, clock: Clock
+) -> None:
+    """Until its condition has held for as long as it must, nobody hears of it."""
+    rate = AlertOverride(pending=120.0)
+    settings = AlertSettings(alerts={"high_error_rate": rate, "low_success_rate": rate})
+    alerting = make(inbox.take, settings=settings)
+    monitor.track_generation(1.0, False)
+    for expected in (0, 0, 2):
+        alerting.check(PATIENCE)
+        assert sum(alerting.firing().values()) == expected
+        assert len(inbox) == expected
+        clock.now += 60
+
+
+def test_an_alert_is_of_the_job(monitor: IsolatedMonitor, make: Callable[..., Alerting]) -> None:
+    """The label is the job that the monitor's provider names."""
+    seen: list[str] = []
+    monitor._sink.job = "nightly"
+    alerting = make(lambda alert: seen.append(alert.labels["job"]))
+    monitor.track_generation(1.0, False)
+    alerting.check(PATIENCE)
+    assert seen == ["nightly"] * 2
+
+
+def test_a_monitor_tells_its_settings() -> None:
+    """They are the config's, and the old arguments win over them."""
+    config = MonitorConfig(alerts=AlertSettings(objective=0.9))
+    with isolated_monitor(config, alert_max_error_rate=0.5) as made:
+        assert made.alert_settings == AlertSettings(
+            objective=0.9, alerts={"high_error_rate": AlertOverride(threshold=0.5)}
+        )
 
 
 # --- the end ---------------------------------------------------------------------------------------
@@ -559,7 +846,7 @@ def test_the_threads_end_with_a_monitor_that_is_forgotten(
         monitor._pipeline,
         monitor._sink,
         handlers=[inbox.take],
-        thresholds={},
+        settings=AlertSettings(),
         interval=OFTEN,
     )
     alerting.start()

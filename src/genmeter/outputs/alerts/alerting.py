@@ -188,7 +188,8 @@ class Alerting:
         return periodic
 
     def _tick(self) -> None:
-        if not self._is_stopped:
+        # One that is shut down has nothing new to tell; that it ended resolves nothing.
+        if not self._is_stopped and not self._sink.is_closed:
             self._evaluate()
 
     def _is_due(self) -> bool:

@@ -156,7 +156,7 @@ def _drawing(panel: Panel, lines: list[float]) -> timeseries.FieldConfig:
         axis_placement=common.AxisPlacement.AUTO,
         # So that the nearest line is in sight.
         axis_soft_min=min((at for at in lines if at < 0), default=None),
-        axis_soft_max=min((at for at in lines if at > 0), default=None),
+        axis_soft_max=min((abs(at) for at in lines), default=None),
         scale_distribution=(
             common.ScaleDistributionConfig(type_val=common.ScaleDistribution.LOG, log=2)
             if panel.is_logarithmic

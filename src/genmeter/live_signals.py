@@ -211,4 +211,4 @@ LIVE_SIGNALS: tuple[Signal, ...] = (
     *(COST, TOKENS, UNPRICED_CALLS),
     *(REJECTED_EVENTS, HANDLER_ERRORS, OVERFLOWED_LABELS, FAILED_EXPORTS),
 )
-"""Every signal that Prometheus answers."""
+"""Every signal that Prometheus answers, but for those that only panels show."""

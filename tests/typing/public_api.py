@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, assert_type
+from typing import TYPE_CHECKING, Any, Literal, assert_type
 
 import pandas as pd
 
 from genmeter import (
     Alert,
     AlertmanagerHandler,
+    AlertOverride,
+    AlertSettings,
     CostReport,
     EndpointConfig,
     FileLogHandler,
@@ -46,6 +48,7 @@ monitor = GenerationMonitor(
     config=MonitorConfig(
         default_model="m",
         endpoint=EndpointConfig(port=0),
+        alerts=AlertSettings(alerts={"high_error_rate": AlertOverride(threshold=0.1)}),
     ),
 )
 assert_type(monitor.get_metrics("error_rate"), dict[str, float])
@@ -58,6 +61,7 @@ assert_type(report.complete, bool)
 assert_type(report.cost({"m": Price(1.0, 2.0)}), CostReport)
 assert_type(process_token_usage(), TokenUsageReport)
 assert_type(monitor.endpoint_url, str | None)
+assert_type(monitor.alert_settings, AlertSettings)
 assert_type(monitor.generation(model="m", step="s"), GenerationHandle)
 
 with monitor.generation(model="m") as call:
@@ -99,6 +103,9 @@ class Handler:
 def heard(alert: Alert) -> None:
     """Take an alert."""
     assert_type(alert.data, dict[str, Any])
+    assert_type(alert.status, Literal["firing", "resolved"])
+    assert_type(alert.labels, dict[str, str])
+    assert_type(alert.starts_at, datetime | None)
 
 
 as_metric_handler: MetricHandler = Handler()

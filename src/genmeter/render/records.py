@@ -1,8 +1,10 @@
 """Recording rules: what several alerts need, and sums over long windows.
 
-A sum over more than six hours is added up from recorded sums over five minutes, which lie end to
-end: no evaluation ever reads days of samples, and a range of ``increase`` that has seen every reset
-of a counter is never looked at again.
+A ratio over more than six hours is made of sums that are added up from recorded sums over five
+minutes, which lie end to end: no evaluation reads days of samples of every series. What is counted
+between the last scrape of one step and the first of the next is in neither, and `increase` makes up
+for it from what it saw: that cancels out in a ratio. A sum that is judged by itself, a budget's, is
+taken over the raw series.
 """
 
 from __future__ import annotations
@@ -78,21 +80,21 @@ def _of_window(
     signal = rule.signal
     assert signal is not None  # noqa: S101 - is_recorded() has asked
     of, per = _terms(signal)
+    if per is None:
+        yield _total(of, rule.by, window, selector)
+        return
     if window > _LONG:
-        for term in [of] if per is None else [of, per]:
+        for term in (of, per):
             step = _total(term, rule.by, _STEP, selector)
             yield step
             steps = f"{step.name}[{duration(window)}:{duration(_STEP)}]"
             yield Record(total_name(term, rule.by, window), f"sum_over_time({steps})")
-    elif per is None or needs_count:
-        yield _total(per or of, rule.by, window, selector)
-    if per is not None:
-        expr = (
-            f"{total_name(of, rule.by, window)}\n/\n({total_name(per, rule.by, window)} > 0)"
-            if window > _LONG
-            else signal.promql(_names(rule.by), duration(window), selector)
-        )
-        yield Record(ratio_name(signal, rule.by, window), expr)
+        expr = f"{total_name(of, rule.by, window)}\n/\n({total_name(per, rule.by, window)} > 0)"
+    else:
+        if needs_count:
+            yield _total(per, rule.by, window, selector)
+        expr = signal.promql(_names(rule.by), duration(window), selector)
+    yield Record(ratio_name(signal, rule.by, window), expr)
 
 
 def _total(term: Term, by: Sequence[Label], window: float, selector: Selector) -> Record:

@@ -38,7 +38,7 @@ _HEADER = """\
 # and scrapes OpenMetrics. Without it what a series counted before its first scrape is missed: name
 # the job's models in GENMETER_MODELS, so that their series start at 0 when the job does.
 #
-# Windows of more than six hours are added up from sums over five minutes, so the rules are to be
+# Ratios over more than six hours are added up from sums over five minutes, so the rules are to be
 # evaluated more often than that; any usual `evaluation_interval` is. They fill up from the day on
 # that the rules are loaded.
 """

@@ -77,6 +77,7 @@ function settings() {
   }
   return {
     ...values,
+    now: values.now === undefined ? Date.now() : momentOf(values.now),
     files: positionals,
     given,
     width: Number(values.width),

@@ -66,7 +66,9 @@ export function rangeOf(from, to, now) {
     if (!time?.isValid()) {
       throw new Error(`${text}: give a time such as now-1h, 2026-01-31T12:00:00Z or milliseconds`);
     }
-    return text.startsWith('now') ? time.valueOf() - late : time.valueOf();
+    return text.startsWith('now')
+      ? Math.round((time.valueOf() - late) / 1000) * 1000
+      : time.valueOf();
   };
   const range = { from: at(from, false), to: at(to, true), raw: { from, to } };
   if (range.from >= range.to) {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from genmeter.alert_settings import AlertSettings
 from genmeter.errors import ConfigError, ExportError
 from genmeter.outputs.beside import Beside
-from genmeter.render.dashboards import render_dashboards
+from genmeter.render.dashboards.files import render_dashboards
 
 if TYPE_CHECKING:
     import argparse

@@ -10,8 +10,8 @@ from genmeter.catalogue import INSTRUMENTS, Kind
 from genmeter.live_signals import LIVE_SIGNALS
 from genmeter.naming import label_name
 from genmeter.panel_signals import PANEL_SIGNALS
-from genmeter.render.dashboards import DASHBOARDS
-from genmeter.render.dashboards_model import LE
+from genmeter.render.dashboards.files import DASHBOARDS
+from genmeter.render.dashboards.model import LE
 from genmeter.terms import JOB, Selector, duration
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ def rename(catalogue: object) -> None:
 
 
 from genmeter.alert_settings import AlertSettings  # noqa: E402
-from genmeter.render.dashboards import render_dashboards  # noqa: E402
+from genmeter.render.dashboards.files import render_dashboards  # noqa: E402
 from genmeter.render.reference import render_reference  # noqa: E402
 from genmeter.render.rules import render_rules  # noqa: E402
 from genmeter.render.runbook import render_runbook  # noqa: E402

@@ -17,8 +17,8 @@ from genmeter.errors import MissingExtraError
 from genmeter.live_signals import LIVE_SIGNALS
 from genmeter.outputs.plotting.table import PLOTS
 from genmeter.panel_signals import PANEL_SIGNALS
-from genmeter.render import dashboards
-from genmeter.render.dashboards import DASHBOARDS, render_dashboards
+from genmeter.render.dashboards import files as dashboard_files
+from genmeter.render.dashboards.files import DASHBOARDS, render_dashboards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,10 +101,10 @@ def test_a_folder_that_cannot_be_written_is_an_error(
 def without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the package be missing."""
     for name in list(sys.modules):
-        if name.startswith(("grafana_foundation_sdk", "genmeter.render.dashboards_frame")):
+        if name.startswith("grafana_foundation_sdk"):
             monkeypatch.delitem(sys.modules, name)
-    for part in ("fields", "panels"):
-        monkeypatch.delitem(sys.modules, f"genmeter.render.dashboards_{part}", raising=False)
+    for part in ("fields", "frame", "panels"):
+        monkeypatch.delitem(sys.modules, f"genmeter.render.dashboards.{part}", raising=False)
     monkeypatch.setitem(sys.modules, "grafana_foundation_sdk", None)
 
 
@@ -123,7 +123,7 @@ def test_the_defaults_need_no_extra_where_the_wheel_has_them(
     folder.mkdir(parents=True)
     for name in FILES:
         (folder / name).write_text("{}")
-    monkeypatch.setattr(dashboards.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(dashboard_files.resources, "files", lambda package: tmp_path)
     without_the_extra(monkeypatch)
     assert render_dashboards(AlertSettings()) == dict.fromkeys(FILES, "{}")
 

@@ -16,7 +16,7 @@ from genmeter.alert_settings import AlertSettings
 from genmeter.cli import main
 from genmeter.live_signals import LIVE_SIGNALS
 from genmeter.panel_signals import PANEL_SIGNALS
-from genmeter.render.dashboards import DASHBOARDS
+from genmeter.render.dashboards.files import DASHBOARDS
 from genmeter.render.reference import render_reference
 from genmeter.render.rules import render_rules
 

@@ -1,7 +1,7 @@
 """What a dashboard is made of, before anything is drawn: rows of panels over signals.
 
 These are rows of a table, as the signals are: no Grafana in them. The reference pages read them
-too; :mod:`genmeter.render.dashboards_panels` makes Grafana's JSON out of them.
+too; :mod:`genmeter.render.dashboards.panels` makes Grafana's JSON out of them.
 """
 
 from __future__ import annotations

@@ -8,14 +8,14 @@ from grafana_foundation_sdk.models import common, heatmap, table, timeseries
 from grafana_foundation_sdk.models import dashboard as models
 
 from genmeter.catalogue import LEVEL, MODEL, OUTCOME, STEP
-from genmeter.render.dashboards_model import label_names
-from genmeter.render.dashboards_parts import BAD, GOOD, HEADS, UNSURE
+from genmeter.render.dashboards.model import label_names
+from genmeter.render.dashboards.parts import BAD, GOOD, HEADS, UNSURE
 from genmeter.terms import JOB
 
 if TYPE_CHECKING:
     from genmeter.alert_rules import AlertRule
     from genmeter.alert_settings import AlertSettings
-    from genmeter.render.dashboards_model import Panel
+    from genmeter.render.dashboards.model import Panel
 
 __all__ = ["field_config"]
 

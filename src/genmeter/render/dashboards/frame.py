@@ -9,14 +9,14 @@ from grafana_foundation_sdk.models import dashboard as models
 
 from genmeter import catalogue as cat
 from genmeter import panel_signals as pan
-from genmeter.render.dashboards_model import INSTANCE, selector_of
-from genmeter.render.dashboards_panels import DATA_SOURCE, TRACES, to_panel
+from genmeter.render.dashboards.model import INSTANCE, selector_of
+from genmeter.render.dashboards.panels import DATA_SOURCE, TRACES, to_panel
 from genmeter.terms import JOB, Selector
 
 if TYPE_CHECKING:
     from genmeter.alert_settings import AlertSettings
     from genmeter.catalogue import Label
-    from genmeter.render.dashboards_model import Dashboard
+    from genmeter.render.dashboards.model import Dashboard
 
 __all__ = ["to_json"]
 

@@ -1,7 +1,7 @@
 """From a row of the table to Grafana's JSON of a panel.
 
 The only importers of grafana-foundation-sdk are this module and its neighbours
-:mod:`genmeter.render.dashboards_fields` and :mod:`genmeter.render.dashboards_frame`. Its models are
+:mod:`genmeter.render.dashboards.fields` and :mod:`genmeter.render.dashboards.frame`. Its models are
 used, whose enumerations and fields a type checker knows; they check nothing when they are built.
 """
 
@@ -23,13 +23,13 @@ from grafana_foundation_sdk.models import (
 from grafana_foundation_sdk.models import dashboard as models
 
 from genmeter.catalogue import MODEL
-from genmeter.render.dashboards_fields import field_config
-from genmeter.render.dashboards_model import label_names
-from genmeter.render.dashboards_parts import HEADS
+from genmeter.render.dashboards.fields import field_config
+from genmeter.render.dashboards.model import label_names
+from genmeter.render.dashboards.parts import HEADS
 
 if TYPE_CHECKING:
     from genmeter.alert_settings import AlertSettings
-    from genmeter.render.dashboards_model import Panel, Query
+    from genmeter.render.dashboards.model import Panel, Query
     from genmeter.terms import Selector
 
 __all__ = ["DATA_SOURCE", "TRACES", "target", "to_panel"]

@@ -15,8 +15,8 @@ from genmeter.catalogue import (
     REJECT_REASON,
     VERSION,
 )
-from genmeter.render.dashboards_model import INSTANCE, RANGE, Dashboard, Panel, Query, Read, Row
-from genmeter.render.dashboards_parts import legend_of, over_time, pace, tile
+from genmeter.render.dashboards.model import INSTANCE, RANGE, Dashboard, Panel, Query, Read, Row
+from genmeter.render.dashboards.parts import legend_of, over_time, pace, tile
 from genmeter.terms import JOB
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from genmeter import panel_signals as pan
 from genmeter import signals as sig
 from genmeter.catalogue import ERROR_TYPE, OUTCOME
-from genmeter.render.dashboards_model import RANGE, Dashboard, Query, Read, Row, quantile
-from genmeter.render.dashboards_parts import heat_map, over_time, pace, quantiles, tile
+from genmeter.render.dashboards.model import RANGE, Dashboard, Query, Read, Row, quantile
+from genmeter.render.dashboards.parts import heat_map, over_time, pace, quantiles, tile
 
 __all__ = ["CONVERSATIONS"]
 

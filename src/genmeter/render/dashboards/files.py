@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from genmeter.alert_settings import AlertSettings
 from genmeter.errors import MissingExtraError
-from genmeter.render.dashboards_conversations import CONVERSATIONS
-from genmeter.render.dashboards_evaluation import EVALUATION
-from genmeter.render.dashboards_health import HEALTH
-from genmeter.render.dashboards_overview import OVERVIEW
-from genmeter.render.dashboards_tokens import TOKENS
+from genmeter.render.dashboards.conversations import CONVERSATIONS
+from genmeter.render.dashboards.evaluation import EVALUATION
+from genmeter.render.dashboards.health import HEALTH
+from genmeter.render.dashboards.overview import OVERVIEW
+from genmeter.render.dashboards.tokens import TOKENS
 
 if TYPE_CHECKING:
-    from genmeter.render.dashboards_model import Dashboard
+    from genmeter.render.dashboards.model import Dashboard
 
 __all__ = ["DASHBOARDS", "render_dashboards"]
 
@@ -40,7 +40,7 @@ def render_dashboards(settings: AlertSettings) -> dict[str, str]:
         with warnings.catch_warnings():
             # Its import recommends version 2 of the format, which older Grafanas do not read.
             warnings.simplefilter("ignore", DeprecationWarning)
-            from genmeter.render.dashboards_frame import to_json
+            from genmeter.render.dashboards.frame import to_json
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "grafana_foundation_sdk":
             raise

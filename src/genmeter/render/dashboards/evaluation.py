@@ -5,8 +5,8 @@ from __future__ import annotations
 from genmeter import live_signals as live
 from genmeter import panel_signals as pan
 from genmeter.catalogue import ERROR_TYPE, EVALUATOR, MODEL, OUTCOME, SCORE_NAME
-from genmeter.render.dashboards_model import RANGE, Dashboard, Panel, Query, Read, Row, quantile
-from genmeter.render.dashboards_parts import (
+from genmeter.render.dashboards.model import RANGE, Dashboard, Panel, Query, Read, Row, quantile
+from genmeter.render.dashboards.parts import (
     heat_map,
     legend_of,
     over_time,

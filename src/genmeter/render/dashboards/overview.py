@@ -15,7 +15,7 @@ from genmeter.catalogue import (
     STEP,
     VERDICT,
 )
-from genmeter.render.dashboards_model import (
+from genmeter.render.dashboards.model import (
     RANGE,
     Dashboard,
     Panel,
@@ -24,7 +24,7 @@ from genmeter.render.dashboards_model import (
     Row,
     quantile,
 )
-from genmeter.render.dashboards_parts import (
+from genmeter.render.dashboards.parts import (
     BAD,
     GOOD,
     heat_map,

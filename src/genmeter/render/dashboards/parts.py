@@ -23,7 +23,7 @@ from genmeter.catalogue import (
     VERSION,
     Label,
 )
-from genmeter.render.dashboards_model import INSTANCE, LE, RANGE, Panel, Query, Read, quantile
+from genmeter.render.dashboards.model import INSTANCE, LE, RANGE, Panel, Query, Read, quantile
 from genmeter.terms import JOB
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from genmeter import live_signals as live
 from genmeter import panel_signals as pan
 from genmeter.catalogue import MODEL, STEP, Label
-from genmeter.render.dashboards_model import RANGE, Dashboard, Panel, Query, Read, Row
-from genmeter.render.dashboards_parts import (
+from genmeter.render.dashboards.model import RANGE, Dashboard, Panel, Query, Read, Row
+from genmeter.render.dashboards.parts import (
     heat_map,
     legend_of,
     over_time,

@@ -19,8 +19,10 @@ PYTHON ?= $(shell for python in $(PYTHONS); do \
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	$(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 INPUTS := pyproject.toml $(CONSTRAINTS)
+BOARDS := tools/dashboards
+NODE_MODULES := $(BOARDS)/node_modules/.installed
 
-.PHONY: help demo test lint format render servers stack example bench constraints clean
+.PHONY: help demo test lint format render pictures servers stack example bench constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -48,10 +50,13 @@ render: $(VENV)/.test ## Render what deploy/ and docs/ have from the tables
 	@$(BIN)/genmeter render runbook --out docs/runbook.md
 	@$(BIN)/genmeter render reference --out docs/metrics.md
 
+pictures: $(VENV)/.test $(NODE_MODULES) ## Draw the dashboards for docs/images, with Chromium
+	@$(BIN)/python tools/dashboards/pictures.py $(ARGS)
+
 servers: ## Install Prometheus, Alertmanager, a Collector and the linters for `make stack`
 	@tools/install-servers.sh
 
-stack: $(VENV)/.test $(VENV)/.example ## Run the tests against real servers and AfterImage
+stack: $(VENV)/.test $(VENV)/.example $(NODE_MODULES) ## Run the tests against real servers and AfterImage
 	@$(BIN)/python -m pytest -m "stack or example" $(ARGS)
 
 example: $(VENV)/.demo $(VENV)/.example ## Run a real AfterImage job that genmeter watches
@@ -73,7 +78,7 @@ constraints: ## Resolve everything anew into constraints.txt, in an environment 
 
 clean: ## Remove what make has made, but for the servers
 	@rm -rf $(VENV) build dist htmlcov .coverage .coverage.* coverage.xml .benchmarks \
-		.pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+		.pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis $(BOARDS)/node_modules
 	@find src tests tools examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.pip:
@@ -104,6 +109,13 @@ $(VENV)/.test: $(VENV)/.pip $(INPUTS)
 $(VENV)/.lint: $(VENV)/.pip $(INPUTS)
 	@echo "Installing the linters"
 	@$(PIP_INSTALL) --group lint
+	@touch $@
+
+$(NODE_MODULES): $(BOARDS)/package-lock.json
+	@if ! node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20)' 2>/dev/null; then \
+		echo "the dashboards' tools need Node.js 20 or newer, with npm: install them" >&2; exit 1; fi
+	@echo "Installing Grafana's types and components"
+	@npm ci --prefix $(BOARDS) --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(VENV)/.example: $(VENV)/.pip $(INPUTS)

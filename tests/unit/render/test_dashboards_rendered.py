@@ -299,7 +299,9 @@ def test_a_name_in_a_table_leads_to_the_overview_of_it_alone() -> None:
     )
     override = models["fieldConfig"]["overrides"][0]
     assert override["matcher"]["options"] == "Model"
-    (link,) = override["properties"][0]["value"]
+    found = {each["id"]: each["value"] for each in override["properties"]}
+    assert found["noValue"] == "none"
+    (link,) = found["links"]
     assert link["url"] == (
         "/d/genmeter-overview?${__url_time_range}&${datasource:queryparam}&${job:queryparam}"
         "&${instance:queryparam}&var-model=${__value.raw:percentencode}&${step:queryparam}"

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["field_config"]
 
 NO_VALUE = "No traffic"
+# In a table that has rows: a call without a step, a model without a price.
+_NO_NAME = "none"
+_NO_NUMBER = "-"
 _SEVERITIES = {"critical": BAD, "warning": UNSURE, "info": "blue"}
 _PLAIN = "blue"
 _JUST_ABOVE_ZERO = 1e-9
@@ -186,17 +189,18 @@ def _overrides(panel: Panel) -> list[models.DashboardFieldConfigSourceOverrides]
 def _columns(panel: Panel) -> list[models.DashboardFieldConfigSourceOverrides]:
     found = []
     for label in label_names(panel.queries[0].by):
+        properties: dict[str, Any] = {"noValue": _NO_NAME}
         if label in _LINKED:
             link = {"title": f"This {_LINKED[label]} alone", "url": _overview(_LINKED[label])}
-            found.append(_override(HEADS[label], {"links": [link]}))
+            properties["links"] = [link]
+        found.append(_override(HEADS[label], properties))
     for query in panel.queries:
-        properties: dict[str, Any] = {}
+        properties = {"noValue": _NO_NUMBER}
         if query.unit is not None:
             properties["unit"] = query.unit
         if query.decimals is not None:
             properties["decimals"] = query.decimals
-        if properties:
-            found.append(_override(query.legend, properties))
+        found.append(_override(query.legend, properties))
     return found
 
 

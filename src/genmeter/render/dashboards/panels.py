@@ -118,9 +118,8 @@ def _options(panel: Panel) -> object:
     match panel.kind:
         case "stat":
             return stat.Options(
-                graph_mode=(
-                    common.BigValueGraphMode.NONE if panel.is_now else common.BigValueGraphMode.AREA
-                ),
+                # A line behind a tile of this size runs through its figure.
+                graph_mode=common.BigValueGraphMode.NONE,
                 color_mode=common.BigValueColorMode.VALUE,
                 justify_mode=common.BigValueJustifyMode.AUTO,
                 text_mode=common.BigValueTextMode.VALUE,

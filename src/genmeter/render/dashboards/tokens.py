@@ -233,7 +233,7 @@ _WHO = Row(
                 "name shows that one alone."
             ),
             width=24,
-            height=7,
+            height=8,
             is_now=True,
         )
         for title, by in (("Models", MODEL), ("Steps", STEP))

@@ -1,0 +1,97 @@
+"""Draws the dashboards for docs/images: an hour of the demo's job, well and with a failing model.
+
+    make pictures
+
+It needs what `make servers` installs, the tools' Node packages, and Chromium.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+IMAGES = ROOT / "docs" / "images"
+BOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
+# Of these also how they look when something is wrong.
+FAILING = ("genmeter-overview", "genmeter-health")
+END = 1_767_225_480  # 2025-12-31T23:58Z: the last label of the axis, a full hour's, is not cut
+PATIENCE = 60.0
+
+
+def main() -> int:
+    """Make the data, serve them, and draw; gives the exit code."""
+    with tempfile.TemporaryDirectory() as folder:
+        for scenario in ("normal", "failing"):
+            data = Path(folder, scenario)
+            words = [HERE / "backfill.py", data, "--scenario", scenario, "--end", str(END)]
+            subprocess.run([sys.executable, *words], check=True)
+            boards = BOARDS
+            suffix = ""
+            if scenario == "failing":
+                boards = [board for board in BOARDS if board.stem in FAILING]
+                suffix = "-failing"
+            with prometheus(data, Path(folder)) as url:
+                draw(url, boards, suffix)
+    return 0
+
+
+def draw(url: str, boards: list[Path], suffix: str) -> None:
+    """Draw dashboards from a Prometheus."""
+    options = ["--prometheus", url, "--now", str(END), "--from", "now-1h", "--out", str(IMAGES)]
+    command = ["node", HERE / "draw.mjs", *options, f"--suffix={suffix}", *boards]
+    subprocess.run(command, check=True)
+
+
+@contextmanager
+def prometheus(data: Path, folder: Path) -> Iterator[str]:
+    """Serve the data on loopback."""
+    config = folder / "prometheus.yml"
+    config.write_text("global: {}\n")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    server = subprocess.Popen(
+        [
+            "prometheus",
+            f"--config.file={config}",
+            f"--storage.tsdb.path={data}",
+            "--storage.tsdb.retention.time=100y",
+            f"--web.listen-address={address}",
+            "--log.level=error",
+        ]
+    )
+    try:
+        wait_until_ready(f"http://{address}/-/ready")
+        yield f"http://{address}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def wait_until_ready(url: str) -> None:
+    """Wait until the server answers."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - an address of our own
+                return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,7 +4,7 @@ A row says which signal is judged, over which windows and how; ``genmeter render
 a Prometheus rule and :mod:`genmeter.outputs.alerts` judges it on a monitor's history. The first
 seven are AfterImage's, with its thresholds and without a least number of samples. The windows and
 factors of the error budget's burn are those of Google's Site Reliability Workbook, chapter 5
-("Alerting on SLOs"), table 5-8, with a fourth pair for the three days.
+("Alerting on SLOs"), table 5-8, with a fourth pair, of a day, between its second and its third.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class AlertRule:
         name: Its name in Prometheus and Alertmanager, as the label ``alertname``.
         severity: The label ``severity``; in process ``critical`` is the level ``error``, and what
             is less is ``warning``, as in the old monitor.
-        how: ``above`` and ``below``: the signal passes the threshold over each window. ``fall``: over the first
-            window it is under its value over the second by more than the threshold. ``stalled``:
-            no call has ended for the first window. ``target_down`` and ``target_absent``: what
-            Prometheus alone knows, of its targets.
+        how: ``above`` and ``below``: the signal passes the threshold over each window. ``fall``:
+            over the first window it is under its value over the second by more than the threshold.
+            ``stalled``: no call has ended for the first window. ``target_down`` and
+            ``target_absent``: what Prometheus alone knows, of its targets.
         signal: What is judged; None where ``how`` alone says it.
         threshold: In the signal's unit, or how many times ``base``; equal does not fire.
         base: What the threshold is a multiple of: the error budget that an objective leaves, or a

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import sys
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from genmeter.alert_rules import ALERT_RULES
 from genmeter.errors import ConfigError
+from genmeter.terms import duration
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Mapping
 
     from genmeter.alert_rules import AlertRule, Severity
 
-__all__ = ["AlertOverride", "AlertSettings"]
+__all__ = ["AlertOverride", "AlertSettings", "seconds"]
 
 RUNBOOK = "docs/runbook.md"
 _SEVERITIES = ("critical", "warning", "info")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
-_DURATION = re.compile(r"(\d+)(ms|[smhdw])")
-_LONGEST = 366 * 86_400.0
+_UNITS = {"w": 604_800.0, "d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_DURATION = re.compile("".join(f"(?:([0-9]{{1,15}}){unit})?" for unit in _UNITS))
+_LEAST, _LONGEST = 0.001, 366 * 86_400.0
+_MAX = sys.float_info.max
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +63,7 @@ class AlertOverride:
             if not isinstance(windows, tuple) or not windows:
                 raise ConfigError(f"windows is {windows!r}; give a tuple of seconds")
             for window in windows:
-                _number("windows", window, least=0.001, most=_LONGEST)
+                _number("windows", window, least=_LEAST, most=_LONGEST)
         if self.pending is not None:
             _number("pending", self.pending, least=0, most=_LONGEST)
         least = self.min_samples
@@ -85,11 +89,12 @@ class AlertOverride:
                 f"windows of the alert {rule.id} is {list(self.windows)!r} seconds; give "
                 f"{len(rule.windows)} of them"
             )
+        windows = rule.windows if self.windows is None else map(float, self.windows)
         return replace(
             rule,
-            threshold=rule.threshold if self.threshold is None else self.threshold,
-            windows=self.windows or rule.windows,
-            pending=rule.pending if self.pending is None else self.pending,
+            threshold=float(rule.threshold if self.threshold is None else self.threshold),
+            windows=tuple(windows),
+            pending=float(rule.pending if self.pending is None else self.pending),
             least=self.min_samples or rule.least,
             severity=self.severity or rule.severity,
         )
@@ -127,7 +132,7 @@ class AlertSettings:
             raise ConfigError(f"objective is {self.objective!r}; give a share between 0 and 1")
         for name in ("cost_budget", "token_budget"):
             if getattr(self, name) is not None:
-                _number(name, getattr(self, name), least=1e-9)
+                _number(name, getattr(self, name), above=0)
         for name in ("selector", "runbook_url"):
             if not isinstance(getattr(self, name), str):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; give a text")
@@ -136,6 +141,12 @@ class AlertSettings:
         self.rules()
 
     def _check_alerts(self) -> None:
+        if not isinstance(self.alerts, Mapping):
+            raise ConfigError(
+                f"alerts is {self.alerts!r}; give a mapping from an alert's id or name to "
+                "AlertOverride(...)"
+            )
+        object.__setattr__(self, "alerts", dict(self.alerts))
         known = {key for rule in ALERT_RULES for key in (rule.id, rule.name)}
         for key, override in self.alerts.items():
             if key not in known:
@@ -150,7 +161,8 @@ class AlertSettings:
             ConfigError: An override that does not fit its row.
         """
         bases = {
-            "error_budget": 1 - self.objective,
+            # As it is written, not as binary fractions have it: 1 - 0.99 is not quite 0.01.
+            "error_budget": float(1 - _decimal(self.objective)),
             "cost_budget": self.cost_budget,
             "token_budget": self.token_budget,
         }
@@ -162,11 +174,13 @@ class AlertSettings:
             rule = row
             for override in given:
                 rule = override.apply(rule)
-            base = 1.0 if rule.base is None else bases[rule.base]
-            if base is not None and (rule.how != "target_absent" or self.jobs):
-                # As it is written, not as it is computed: 1 - 0.99 is not quite 0.01.
-                threshold = float(f"{rule.threshold * base:.12g}")
-                found.append(replace(rule, threshold=threshold, base=None))
+            if rule.base is not None:
+                base = bases[rule.base]
+                if base is None:
+                    continue
+                rule = replace(rule, threshold=_multiple(rule, base), base=None)
+            if rule.how != "target_absent" or self.jobs:
+                found.append(rule)
         return tuple(found)
 
     def with_thresholds(self, thresholds: Mapping[str, float | None]) -> AlertSettings:
@@ -174,11 +188,15 @@ class AlertSettings:
 
         Args:
             thresholds: By the arguments' names; None leaves what is set.
+
+        Raises:
+            ConfigError: A threshold is not a finite number.
         """
         alerts = dict(self.alerts)
         for row in ALERT_RULES:
             value = None if row.argument is None else thresholds.get(row.argument)
             if value is not None:
+                _number(str(row.argument), value)
                 given = alerts.get(row.id, AlertOverride())
                 alerts[row.id] = replace(given, threshold=value)
         return replace(self, alerts=alerts)
@@ -199,8 +217,11 @@ class AlertSettings:
         """
         try:
             table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"the alerts' file {str(path)!r} cannot be read: {error}") from error
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"the alerts' file {str(path)!r} cannot be read: {error}; give the path of a TOML "
+                "file"
+            ) from error
         try:
             return cls._from_table(table)
         except ConfigError as error:
@@ -227,7 +248,7 @@ class AlertSettings:
             return AlertSettings()
         if isinstance(value, AlertSettings):
             return value
-        if isinstance(value, str | Path):
+        if isinstance(value, str | os.PathLike):
             return cls.from_file(value)
         raise ConfigError(f"alerts is {value!r}; give AlertSettings(...) or a TOML file's path")
 
@@ -238,10 +259,12 @@ def seconds(text: object) -> float:
     Raises:
         ConfigError: It is none.
     """
-    parts = _DURATION.findall(text) if isinstance(text, str) else []
-    if not parts or "".join(number + unit for number, unit in parts) != text:
+    found = _DURATION.fullmatch(text) if isinstance(text, str) and text else None
+    if found is None:
         raise ConfigError(f"{text!r} is no duration; give one such as 5m, 90s or 1h30m")
-    return sum(int(number) * _UNITS[unit] for number, unit in parts)
+    return sum(
+        int(number) * size for number, size in zip(found.groups("0"), _UNITS.values(), strict=True)
+    )
 
 
 def _override(key: str, row: object) -> AlertOverride:
@@ -252,14 +275,24 @@ def _override(key: str, row: object) -> AlertOverride:
     values = {name: value for name, value in row.items() if name not in ("window", "for")}
     try:
         if "window" in row:
-            window = row["window"]
-            windows = window if isinstance(window, list) else [window]
-            values["windows"] = tuple(seconds(each) for each in windows)
+            windows = row["window"]
+            given = windows if isinstance(windows, list) else [windows]
+            values["windows"] = tuple(_seconds("window", each, _LEAST) for each in given)
         if "for" in row:
-            values["pending"] = seconds(row["for"])
+            values["pending"] = _seconds("for", row["for"], 0)
         return AlertOverride(**values)
     except ConfigError as error:
         raise ConfigError(f"alerts.{key}: {error}") from error
+
+
+def _seconds(name: str, text: object, least: float) -> float:
+    try:
+        value = seconds(text)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
+    if not least <= value <= _LONGEST:
+        raise ConfigError(f"{name} is {text!r}; give a duration from {duration(least)} to 366d")
+    return value
 
 
 def _only_known(where: str, table: Mapping[str, Any], known: Any) -> None:
@@ -276,8 +309,28 @@ def _texts(name: str, value: object) -> list[str]:
     return list(value)
 
 
-def _number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> None:
+def _number(
+    name: str, value: Any, *, least: float = -_MAX, most: float = _MAX, above: float = -math.inf
+) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (is_number and math.isfinite(value) and least <= value <= most):
-        span = "a finite number" if least == -math.inf else f"a number from {least:g} on"
-        raise ConfigError(f"{name} is {value!r}; give {span}")
+    if is_number and least <= value <= most and value > above:
+        return
+    if above > -math.inf:
+        span = f"a finite number above {above:g}"
+    else:
+        span = "a finite number" if least == -_MAX else f"a number from {least:g} to {most:g}"
+    raise ConfigError(f"{name} is {value!r}; give {span}")
+
+
+def _decimal(number: float) -> Decimal:
+    return Decimal(repr(float(number)))
+
+
+def _multiple(rule: AlertRule, base: float) -> float:
+    product = float(_decimal(rule.threshold) * _decimal(base))
+    if math.isinf(product):
+        raise ConfigError(
+            f"threshold of the alert {rule.id} is {rule.threshold!r} times {base!r}, which no "
+            "number can hold; give less"
+        )
+    return product

@@ -160,7 +160,8 @@ class HistoryConfig:
 
     capacity: int = declare(
         100_000,
-        "calls, and as many scores and custom values, that are kept (88 bytes a call)",
+        "calls, as many scores and custom values, and as many samples, that are kept (90 bytes a "
+        "call, 98 with prices)",
         "GENMETER_HISTORY_CAPACITY",
     )
     metadata_bytes: int = declare(

@@ -47,8 +47,10 @@ _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 def duration(seconds: float) -> str:
     """Write seconds as Prometheus does, in the largest unit that divides them: ``5m``, ``90s``."""
     milliseconds = round(seconds * 1_000)
+    if not milliseconds:
+        return "0s"
     for unit, size in _UNITS:
-        if milliseconds and milliseconds % (size * 1_000) == 0:
+        if milliseconds % (size * 1_000) == 0:
             return f"{milliseconds // (size * 1_000)}{unit}"
     return f"{milliseconds}ms"
 

@@ -18,6 +18,7 @@ from genmeter import (
     LabelLimits,
     MonitorConfig,
 )
+from genmeter.alert_settings import AlertSettings
 from genmeter.config import describe_environment
 from genmeter.testing import isolated_monitor
 
@@ -247,7 +248,7 @@ def test_every_variable_is_tested_and_described() -> None:
     """The variables here are those that are declared, each with a help, none twice."""
     rows = describe_environment()
     names = [name for name, _, _ in rows]
-    assert sorted(names) == sorted([*VARIABLES, "GENMETER_PRICES"])
+    assert sorted(names) == sorted([*VARIABLES, "GENMETER_PRICES", "GENMETER_ALERTS"])
     assert all(name.startswith("GENMETER_") and help_ for name, _, help_ in rows)
     defaults = {name: default for name, default, _ in rows}
     assert defaults["GENMETER_HISTORY_CAPACITY"] == "100000"
@@ -265,6 +266,33 @@ def test_prices_come_from_a_file_or_the_list_by_name(tmp_path: Path) -> None:
     assert listed.prices is not None
     with pytest.raises(ConfigError, match="GENMETER_PRICES"):
         MonitorConfig.from_env({"GENMETER_PRICES": str(tmp_path / "none.json")})
+
+
+def test_the_alerts_come_from_a_file(tmp_path: Path) -> None:
+    """The variable of the alerts names a TOML file; what is wrong with it names file and variable."""
+    file = tmp_path / "alerts.toml"
+    file.write_text("objective = 0.9")
+    assert MonitorConfig.from_env({"GENMETER_ALERTS": str(file)}).alerts.objective == 0.9
+    assert MonitorConfig(alerts=file).alerts.objective == 0.9  # type: ignore[arg-type]
+    assert MonitorConfig().alerts == AlertSettings()
+    given = AlertSettings(cost_budget=5.0)
+    assert MonitorConfig.from_env({"GENMETER_ALERTS": "none.toml"}, alerts=given).alerts is given
+    file.write_text("objective = 99")
+    for path in (file, tmp_path / "none.toml"):
+        with pytest.raises(ConfigError) as caught:
+            MonitorConfig.from_env({"GENMETER_ALERTS": str(path)})
+        assert "MonitorConfig.alerts: " in str(caught.value)
+        assert str(path) in str(caught.value)
+        assert "give " in str(caught.value)
+        assert str(caught.value).endswith("(set by GENMETER_ALERTS)")
+
+
+@pytest.mark.parametrize("alerts", [5, {"objective": 0.9}, b"alerts.toml", True])
+def test_alerts_of_another_type_are_refused(alerts: Any) -> None:
+    """What is neither settings nor a path is named, with what to give."""
+    with pytest.raises(ConfigError) as caught:
+        MonitorConfig(alerts=alerts)
+    assert str(caught.value).startswith(f"MonitorConfig.alerts: alerts is {alerts!r}; give ")
 
 
 @pytest.mark.parametrize("text", ["", "   "])
@@ -349,7 +377,7 @@ def test_a_monitor_reads_the_environment_where_it_is_given_no_config(
     with pytest.raises(ConfigError, match="GENMETER_HISTORY_CAPACITY"):
         GenerationMonitor()
     with isolated_monitor() as monitor:
-        assert monitor.value("genmeter_monitor_history_capacity") == 200_000
+        assert monitor.value("genmeter_monitor_history_capacity") == 300_000
 
 
 def test_a_misspelt_variable_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -328,7 +328,7 @@ def test_a_window_that_reaches_past_the_history_is_warned_of_once(
         monitor.get_metrics("generation_time")
     said = [each for each in caplog.messages if "history.capacity" in each]
     assert len(said) == 1
-    assert "GENMETER_HISTORY_CAPACITY" in said[0]
+    assert "(GENMETER_HISTORY_CAPACITY) above 2 " in said[0]
 
 
 # --- token reports --------------------------------------------------------------------------------

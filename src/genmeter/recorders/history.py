@@ -219,8 +219,10 @@ class History:
             self._old.finish_reasons.add(event.finish_reason)
         limited = 0
         if not event.is_conversation:
-            limited = (event.retries or {}).get(RATE_LIMITED, 0)
-            self._last_call = max(event.time, self._last_call or event.time)
+            if event.retries is not None:
+                limited = event.retries.get(RATE_LIMITED, 0)
+            if self._last_call is None or event.time > self._last_call:
+                self._last_call = event.time
         self._append(event, flags, event.finish_reason, None, event.turns or 0, limited)
         self._keep_data(self._calls, free_data(event))
 
@@ -278,14 +280,13 @@ class History:
             event.reasoning_tokens,
         )
         self._tokens.add(call.model, tokens, flags)
-        cost = self._cost(event, tokens)
+        prices = self._prices
+        cost = None
+        if prices is not None and event.total_tokens is not None:
+            cost = prices.cost(call.model, tokens[0], tokens[1], tokens[3])
         is_call = (flags & INFERENCE) == GENERATION
         self._minutes.add(
-            event.time,
-            is_call,
-            is_call and not event.success,
-            tokens[2],
-            0.0 if cost is None else cost,
+            event.time, is_call, is_call and not event.success, tokens[2], cost or 0.0
         )
         numbers = self._names
         self._calls.append(
@@ -302,10 +303,5 @@ class History:
             numbers[evaluator],
             flags,
             rate_limited,
-            *(() if self._prices is None else (_NAN if cost is None else cost,)),
+            *(() if prices is None else (_NAN if cost is None else cost,)),
         )
-
-    def _cost(self, event: Generation | Evaluation, tokens: tuple[int, ...]) -> float | None:
-        if self._prices is None or event.total_tokens is None:
-            return None
-        return self._prices.cost(event.call.model, tokens[0], tokens[1], tokens[3])

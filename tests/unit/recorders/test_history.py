@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
 
-from genmeter.events import Call, Evaluation, Generation, Log, Metric, Score
+from genmeter.config import HistoryConfig
+from genmeter.events import Call, Evaluation, Generation, Log, Metric, Sample, Score
+from genmeter.prices import PriceTable
 from genmeter.recorders.history import History
 from genmeter.recorders.token_sums import Tokens
+from genmeter.terms import RowSum
 
 CALL = Call("chat", "openai", "m", None, "unknown")
 PLAIN: dict[str, Any] = {
@@ -235,14 +239,51 @@ def test_names_are_found_however_long_they_were_given() -> None:
     assert values(made, "finish_reason:" + "X" * 128) == [1.0]
 
 
-def test_both_rings_have_their_own_capacity() -> None:
-    """Scores and custom values do not push calls out, nor calls them."""
+def test_each_ring_has_its_own_capacity() -> None:
+    """Calls, scores and custom values, and samples do not push one another out."""
     made = history(
-        *(Metric(float(n), "own", n, {}) for n in range(10)), generation(1.0), capacity=4
+        *(Metric(float(n), "own", n, {}) for n in range(10)),
+        *(Sample(float(n), True, None) for n in range(7)),
+        generation(1.0),
+        capacity=4,
     )
     assert values(made, "own") == [6.0, 7.0, 8.0, 9.0]
     assert values(made, "generation_time") == [1.0]
-    assert (made.size, made.capacity) == (5, 8)
+    assert (made.size, made.capacity, made.ring_capacity) == (9, 12, 4)
+
+
+def test_the_newest_call_of_all_is_known() -> None:
+    """Neither a conversation nor an evaluation is a call, and a clock set back changes nothing."""
+    made = history(generation(5.0), generation(3.0), capacity=1)
+    assert made.last_call == 5.0
+    for event in (generation(9.0, is_conversation=True), evaluation(9.0)):
+        made.record(event)
+        assert made.last_call == 5.0
+    assert history(generation(0.0)).last_call == 0.0
+    assert history(evaluation(1.0)).last_call is None
+    assert made.emptied().last_call is None
+
+
+@pytest.mark.parametrize(("prices", "size"), [(None, 90), (PriceTable({"m": (1, 2)}), 98)])
+def test_a_call_takes_as_many_bytes_as_the_documentation_says(
+    prices: PriceTable | None, size: int
+) -> None:
+    """Only who gave prices pays for the cost of each call."""
+    made = History(10_000, prices=prices)
+    columns = made._calls._columns.values()
+    assert sum(column.itemsize for column in columns) == size
+    (help_,) = (each.metadata["help"] for each in fields(HistoryConfig) if each.name == "capacity")
+    assert str(size) in help_
+
+
+def test_an_empty_copy_prices_and_scales_as_the_first() -> None:
+    """A child's calls cost what the parent's did, and its scores are on the same scales."""
+    made = History(10, prices=PriceTable({"m": (1, 2)}), scales={"s": (0.0, 4.0)}).emptied()
+    made.record(tokens(1.0, 1_000_000))
+    made.record(evaluation(1.0, Score("s", 3.0)))
+    (cost,) = made.window(RowSum("calls", ("priced",), "cost"), (), 0.0).values()
+    (share,) = made.window(RowSum("scores", ("on_scale",), "share"), (), 0.0).values()
+    assert (cost.sum, share.sum) == (5.0, 0.75)
 
 
 def test_what_is_no_call_and_no_value_is_not_kept() -> None:
@@ -255,5 +296,5 @@ def test_the_newest_time_and_an_empty_copy() -> None:
     """The time of the newest call is known; a child begins with the same capacity and no row."""
     made = history(generation(3.0), generation(1.0), capacity=7)
     assert made.last_time == 3.0
-    assert (made.emptied().size, made.emptied().capacity) == (0, 14)
+    assert (made.emptied().size, made.emptied().capacity) == (0, 21)
     assert made.size == 2

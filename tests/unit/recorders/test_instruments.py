@@ -287,11 +287,12 @@ def test_the_state_of_the_job_and_the_monitor_is_exposed() -> None:
         assert monitor.value("genmeter_job_finished") == 0
         monitor.track_generation(1.0, True)
         monitor.record_metric("m", 1)
+        monitor.record_sample(True)
         assert monitor.value("genmeter_job_finished") == 0
         assert monitor.value("genmeter_job_samples_expected") == 12
-        assert monitor.value("genmeter_monitor_history_size") == 2
-        assert monitor.value("genmeter_monitor_history_capacity") == 200_000
-        assert monitor.value("genmeter_monitor_events_total", genmeter_result="recorded") == 2
+        assert monitor.value("genmeter_monitor_history_size") == 3
+        assert monitor.value("genmeter_monitor_history_capacity") == 300_000
+        assert monitor.value("genmeter_monitor_events_total", genmeter_result="recorded") == 3
         assert [each.value for each in monitor.series("genmeter_monitor_inbox")] == [0]
         (build,) = monitor.series("genmeter_build_info")
         assert build.value == 1

@@ -861,15 +861,21 @@ def test_the_threads_end_with_a_monitor_that_is_forgotten(
 def test_a_child_begins_anew(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], inbox: Inbox
 ) -> None:
-    """After a fork nothing has fired yet, and the thread starts again."""
+    """After a fork nothing has fired or was counted yet, and the thread starts again."""
+    tallies = monitor._pipeline.tallies
+    tallies.export_failures["otlp"] += 5
     alerting = make(inbox.take, interval=PATIENCE)
     parents = alerting._periodic
     assert parents
     monitor.track_generation(1.0, False)
     alerting.check(PATIENCE)
+    assert inbox == FAILED
+    tallies.reset()
     monitor._pipeline.epoch += 1  # as a fork leaves it
     alerting.start()
     assert alerting._periodic not in (None, parents)
+    tallies.count_export_failure("otlp")
     alerting.check(PATIENCE)
-    assert inbox == FAILED * 2
+    assert inbox == [*FAILED, *FAILED, "monitor_export_failing"]
+    assert inbox.resolved == []
     parents.stop(PATIENCE)

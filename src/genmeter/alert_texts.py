@@ -93,16 +93,18 @@ def _finding(rule: AlertRule, value: str) -> str:
     match rule.how:
         case "stalled":
             return (
-                f"{subject}: {value}, more than the {spans[0]} that are allowed; the job is up and "
-                "has not said that it is finished."
+                f"{subject}: {value}, more than {_spell(rule.windows[0])}; the job is up and has "
+                "not said that it is finished."
             )
         case "target_down":
+            since = f", for {_spell(rule.pending)} already" if rule.pending else ""
             return (
-                f"Every target of the job fails to answer, for {_span(rule.pending)} already; one "
-                f"did within the last {spans[0]}, and did not say that it is finished."
+                f"Every target of the job fails to answer{since}; one did within the last "
+                f"{spans[0]}, and did not say that it is finished."
             )
         case "target_absent":
-            return f"Prometheus has had no target of the job for {_span(rule.pending)}."
+            since = f" for {_spell(rule.pending)}" if rule.pending else ""
+            return f"Prometheus has had no target of the job{since}."
         case "fall":
             return (
                 f"{subject}: {value} in the last {spans[0]}, compared to the last {spans[1]}; the "
@@ -144,4 +146,10 @@ def _span(seconds: float) -> str:
         count = seconds / size
         if count.is_integer() and (count > 1 or (count == 1 and unit != "day")):
             return f"{count:.0f} {unit}s" if count > 1 else unit
-    return f"{seconds:g} seconds"
+    return "second" if seconds == 1 else f"{seconds:.12g} seconds"
+
+
+def _spell(seconds: float) -> str:
+    """Write a duration for a person, with its number: ``5 minutes``, ``1 hour``."""
+    span = _span(seconds)
+    return span if span[0].isdigit() else f"1 {span}"

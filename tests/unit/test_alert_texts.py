@@ -87,6 +87,29 @@ def test_windows_and_waits_are_in_words() -> None:
     assert "within the last hour" in templates(RULES["target_down"], SETTINGS)["description"]
 
 
+@pytest.mark.parametrize(
+    ("window", "words"), [(3_600.0, "than 1 hour;"), (1.0, "than 1 second;"), (0.5, "than 0.5 s")]
+)
+def test_one_of_a_unit_reads_as_one(window: float, words: str) -> None:
+    """A window of one hour is not `the hour that are`."""
+    settings = AlertSettings(alerts={"generation_stalled": AlertOverride(windows=(window,))})
+    (rule,) = [rule for rule in settings.rules() if rule.id == "generation_stalled"]
+    assert words in templates(rule, settings)["description"]
+
+
+def test_no_wait_is_not_told() -> None:
+    """An alert on targets that fires at once says nothing of how long it has been so."""
+    alerts = {"MonitorTargetDown": AlertOverride(pending=0.0)}
+    settings = AlertSettings(alerts=alerts, jobs=("nightly",))
+    down, absent = (
+        templates(rule, settings)["description"]
+        for rule in settings.rules()
+        if rule.name == "MonitorTargetDown"
+    )
+    assert down.startswith("Every target of the job fails to answer; one did within the last hour,")
+    assert absent.startswith("Prometheus has had no target of the job. ")
+
+
 def test_an_address_is_no_template() -> None:
     """Braces in the runbook's address reach the annotation as they are."""
     settings = AlertSettings(runbook_url="https://wiki/{{page}}")

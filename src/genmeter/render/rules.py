@@ -26,8 +26,13 @@ FORMATS: tuple[Format, ...] = ("prometheus", "kubernetes")
 _MOST_DIGITS = 1e15
 _SIGNS = {"above": ">", "below": "<"}
 _OWN = "(gen_ai_client|genmeter)_.+"
-_STRING = r"""(?:"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`[^`]*`)"""
-_MATCHER = rf"\s*(?:[a-zA-Z_]\w*|{_STRING})\s*(?:=~|!~|!=|=)\s*{_STRING}\s*"
+_ESCAPED = r"[abfnrtv\\{}]|[0-7]{{3}}|x[0-9a-fA-F]{{2}}|u[0-9a-fA-F]{{4}}|U[0-9a-fA-F]{{8}}"
+_DOUBLE, _SINGLE = (
+    rf"{mark}(?:\\(?:{_ESCAPED.format(mark)})|[^{mark}\\\n])*{mark}" for mark in ('"', "'")
+)
+_STRING = f"(?:{_DOUBLE}|{_SINGLE}|`[^`]*`)"
+# A series has one name, and that of each query is given.
+_MATCHER = rf"\s*(?!\W?__name__\b)(?:[a-zA-Z_]\w*|{_STRING})\s*(?:=~|!~|!=|=)\s*{_STRING}\s*"
 _MATCHERS = re.compile(f"{_MATCHER}(?:,{_MATCHER})*", re.ASCII)
 _HEADER = """\
 # Rules for jobs that genmeter watches. Made by `genmeter render rules`: change them by its options
@@ -125,10 +130,14 @@ def _recorded(rule: AlertRule) -> str:
 def _stalled(rule: AlertRule, selector: Selector) -> str:
     last = _series(cat.LAST_GENERATION, selector)
     finished = _series(cat.JOB_FINISHED, selector)
+    # Of the processes that have finished none counts: neither as the last to have ended a call,
+    # while another hangs, nor as one that is idle, while another has only begun.
     return (
-        f"time() - max by ({JOB}) ({last}) > {_number(rule.windows[0])}\n"
-        f"and on ({JOB})\n"
-        f"{finished} == 0"
+        f"time() - max by ({JOB}) (\n"
+        f"  {last}\n"
+        "  and on (job, instance)\n"
+        f"  {finished} == 0\n"
+        f") > {_number(rule.windows[0])}"
     )
 
 
@@ -206,6 +215,7 @@ def _check(settings: AlertSettings) -> None:
     selector = settings.selector
     if selector and not _MATCHERS.fullmatch(selector):
         raise ConfigError(
-            f"selector is {selector!r}; give matchers with commas between, without braces, such as "
-            'cluster="a",env=~"prod|staging"'
+            f"selector is {selector!r}; give matchers with commas between, with neither braces nor "
+            'a metric\'s name, such as cluster="a",env=~"prod|staging"; within quotes a backslash '
+            "is two"
         )

@@ -288,6 +288,7 @@ def test_what_is_disabled_is_left_out() -> None:
         " cluster = 'a' , env !~ `b.*`",
         'cluster="with \\"quotes\\", commas and }"',
         '"k8s.cluster"="a"',
+        r'env=~"prod\\.eu",zone=~`b\.c`,name__name__="\x61"',
     ],
 )
 def test_a_selector_is_in_every_query_of_a_scraped_series(selector: str) -> None:
@@ -323,6 +324,10 @@ def test_a_selector_is_in_every_query_of_a_scraped_series(selector: str) -> None
         'cluster="a\n"',
         "{cluster='a'}",
         ",",
+        '__name__="up"',
+        'cluster="a", "__name__"=~"up"',
+        r'env=~"prod\.eu"',
+        r'env="it\'s"',
     ],
 )
 def test_a_selector_that_is_none_is_refused(selector: str) -> None:

@@ -28,6 +28,7 @@ from genmeter import (
     MonitorConfig,
     __version__,
     exit_hook,
+    live_signals,
     process_token_usage,
     runtime,
 )
@@ -177,6 +178,20 @@ def test_what_is_each_monitors_own_may_differ(caplog: pytest.LogCaptureFixture) 
     monitor_of(default_model="a", expected_samples=1)
     monitor_of(default_model="b", expected_samples=2)
     assert warnings_of(caplog) == []
+
+
+def test_a_later_history_counts_by_the_prices_and_scales_that_hold() -> None:
+    """Its alerts see the cost and the scores that the metrics have, whatever it asked for."""
+    monitor_of(prices={"m": (1, 2)}, score_scales={"s": (0, 4)})
+    later = monitor_of(prices={"m": (100, 200)}, score_scales={"s": (0, 1)})
+    later.track_generation(1.0, True, model_name="m", prompt_token_count=1_000_000)
+    later.track_evaluation(1.0, True, "judge", {"s": 3.0})
+    later.flush()
+    history = later._sink.history
+    for signal, value in ((live_signals.COST, 1.0), (live_signals.MEAN_SCORE, 0.75)):
+        assert signal.of is not None
+        assert signal.of.rows is not None
+        assert history.window(signal.of.rows, (), 0.0)[()].sum == value
 
 
 def test_label_limits_hold_for_the_whole_process(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from genmeter.recorders.history import History
     from genmeter.recorders.relay import Relay
 
-__all__ = ["Recorder", "Sink"]
+__all__ = ["Instruments", "Recorder", "Sink"]
 
 
 class Recorder(Protocol):
@@ -22,6 +22,14 @@ class Recorder(Protocol):
 
     def flush(self) -> None:
         """Make what was recorded visible to readers."""
+
+
+class Instruments(Recorder, Protocol):
+    """A recorder that all monitors of a process share."""
+
+    @property
+    def last_call(self) -> float | None:
+        """Unix time of the newest call of a model, of any monitor; None before the first."""
 
 
 class Sink:
@@ -51,7 +59,7 @@ class Sink:
         self.timeout = timeout
         # The environment tells every monitor of the process the same number.
         self.shares_expected = False
-        self.instruments: Recorder | None = None
+        self.instruments: Instruments | None = None
         self.on_rebirth: Callable[[], None] | None = None
         # The job that its alerts are of; telemetry knows it.
         self.job = ""
@@ -61,6 +69,18 @@ class Sink:
         self.on_close: Callable[[float], None] | None = None
         self.was_told = False
         self.is_closed = False
+
+    @property
+    def last_call(self) -> float | None:
+        """When the job last got an answer, once this monitor was told of a call: Unix time.
+
+        Another monitor's call counts too: a generator that is done with its part leaves its
+        monitor open, and the job goes on with the next.
+        """
+        own = self.history.last_call
+        if own is None or self.instruments is None:
+            return own
+        return max(own, self.instruments.last_call or own)
 
     def reset(self) -> None:
         """Begin with an empty history, in a forked child; the job's samples are the parent's."""

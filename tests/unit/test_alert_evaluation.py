@@ -40,7 +40,8 @@ class Job:
         """Give all that holds."""
         self.monitor.flush()
         alerting, sink = self.monitor._alerting, self.monitor._sink
-        return alerting._evaluator.evaluate(sink.history, self.now, is_finished=sink.is_closed)
+        last_call = None if sink.is_closed else sink.last_call
+        return alerting._evaluator.evaluate(sink.history, self.now, last_call=last_call)
 
     def holds(self) -> list[str]:
         """The ids of the rules that hold."""
@@ -374,6 +375,20 @@ def test_a_job_that_is_finished_does_not_stall(make: Callable[..., Job]) -> None
     assert job.holds() == []
 
 
+def test_a_monitor_that_is_done_does_not_stall_while_another_works(
+    make: Callable[..., Job],
+) -> None:
+    """A job asks with one monitor after the other; it stalls when none of them is answered."""
+    job = make()
+    silence(901)(job)
+    instruments: Any = job.monitor._sink.instruments
+    assert job.holds() == ["generation_stalled"]
+    instruments._last["another monitor's"] = job.now - 60.0
+    assert job.holds() == []
+    job.now += 900.0
+    assert job.holds() == ["generation_stalled"]
+
+
 def test_a_conversation_is_no_sign_of_life(make: Callable[..., Job]) -> None:
     """Only calls of models tell that the job goes on, as in Prometheus."""
     job = make()
@@ -452,7 +467,7 @@ def test_what_was_counted_before_the_monitor_is_not_its_own(make: Callable[..., 
     causes(job)
     late = Evaluator(BUDGETS.rules(), job.monitor._pipeline.tallies, job.now)
     sink = job.monitor._sink
-    found = late.evaluate(sink.history, job.now, is_finished=True)
+    found = late.evaluate(sink.history, job.now, last_call=None)
     assert not HEALTH & {each.rule.id for each in found}
 
 

@@ -187,6 +187,11 @@ class InstrumentRecorder:
         self._touched = False
         self._batch.flush()
 
+    @property
+    def last_call(self) -> float | None:
+        """Unix time of the newest call of a model; None before the first."""
+        return max(self._last.values(), default=None)
+
     def _observe_last(self, _options: CallbackOptions) -> Iterable[Observation]:
         return [
             Observation(time, {cat.MODEL.key: model}) for model, time in self._last.copy().items()

@@ -206,7 +206,8 @@ class Alerting:
 
     def _judge(self, handlers: tuple[Any, ...], flush_by: float | None) -> None:
         sink, now = self._sink, clock.now()
-        found = self._evaluator.evaluate(sink.history, now, is_finished=sink.is_closed)
+        last_call = None if sink.is_closed else sink.last_call
+        found = self._evaluator.evaluate(sink.history, now, last_call=last_call)
         self._judged_at = now
         self._delivery.use(handlers)
         for alert in self._book.update(found, now, job=sink.job, is_heard=bool(handlers)):

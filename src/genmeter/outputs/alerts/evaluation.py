@@ -82,22 +82,22 @@ class Evaluator:
         """Begin anew, in a forked child."""
         self._increases.begin(now)
 
-    def evaluate(self, history: History, now: float, *, is_finished: bool) -> list[Finding]:
+    def evaluate(self, history: History, now: float, *, last_call: float | None) -> list[Finding]:
         """Give all that holds now, in the order of the rules; to be called under the drain's lock.
 
         Args:
             history: The monitor's.
             now: Unix time in seconds.
-            is_finished: Whether the monitor will be told nothing more, so that nothing stalls.
+            last_call: Unix time of the job's newest call; None where nothing can stall, before the
+                first and once the monitor will be told nothing more.
         """
         self._increases.look(now)
         windows = _Windows(history, self._increases, now)
-        last = None if is_finished else history.last_call
         found: list[Finding] = []
         for rule in self.rules:
             if rule.how == "stalled":
-                if last is not None and now - last > rule.windows[0]:
-                    found.append(_single(rule, now - last))
+                if last_call is not None and now - last_call > rule.windows[0]:
+                    found.append(_single(rule, now - last_call))
             elif rule.how == "fall":
                 found += _fallen(rule, windows)
             else:

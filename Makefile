@@ -46,6 +46,8 @@ format: $(VENV)/.lint ## Format, and mend what ruff can mend
 render: $(VENV)/.test ## Render what deploy/ and docs/ have from the tables
 	@$(BIN)/genmeter render rules --out deploy/prometheus/rules.yml
 	@$(BIN)/genmeter render rules --format kubernetes --out deploy/prometheus/rules-kubernetes.yml
+	@$(BIN)/genmeter render rules --settings deploy/prometheus/settings.toml \
+		--out deploy/prometheus/tests/rules/example.yml
 	@$(BIN)/genmeter render dashboards --out deploy/grafana/dashboards
 	@$(BIN)/genmeter render runbook --out docs/runbook.md
 	@$(BIN)/genmeter render reference --out docs/metrics.md

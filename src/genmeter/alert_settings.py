@@ -18,6 +18,7 @@ from genmeter.errors import ConfigError
 from genmeter.terms import duration
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
 
     from genmeter.alert_rules import AlertRule, Severity
 
@@ -82,18 +83,32 @@ class AlertOverride:
         """Give a row with what differs.
 
         Raises:
-            ConfigError: The number of windows is not the row's.
+            ConfigError: The windows are not as many, or not in the order, as the row's; or what is
+                given means nothing for the row.
         """
-        if self.windows is not None and len(self.windows) != len(rule.windows):
+        is_ratio = rule.signal is not None and rule.signal.per is not None
+        for name, value, has_it in (
+            ("threshold", self.threshold, rule.signal is not None),
+            ("min_samples", self.min_samples, is_ratio),
+        ):
+            if value is not None and not has_it:
+                raise ConfigError(
+                    f"{name} of the alert {rule.id} is {value!r}, and that alert has none; leave it out"
+                )
+        windows = rule.windows if self.windows is None else tuple(map(float, self.windows))
+        if len(windows) != len(rule.windows) or not _are_ordered_alike(windows, rule.windows):
             raise ConfigError(
-                f"windows of the alert {rule.id} is {list(self.windows)!r} seconds; give "
-                f"{len(rule.windows)} of them"
+                f"windows of the alert {rule.id} is {list(windows)!r} seconds; give "
+                f"{len(rule.windows)} of them, in the order of {list(rule.windows)!r}"
             )
-        windows = rule.windows if self.windows is None else map(float, self.windows)
+        labels = dict(rule.labels)
+        if "window" in labels:
+            labels["window"] = duration(windows[0])
         return replace(
             rule,
             threshold=float(rule.threshold if self.threshold is None else self.threshold),
-            windows=tuple(windows),
+            windows=windows,
+            labels=tuple(labels.items()),
             pending=float(rule.pending if self.pending is None else self.pending),
             least=self.min_samples or rule.least,
             severity=self.severity or rule.severity,
@@ -136,6 +151,8 @@ class AlertSettings:
         for name in ("selector", "runbook_url"):
             if not isinstance(getattr(self, name), str):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; give a text")
+        if not self.runbook_url:
+            raise ConfigError(f"runbook_url is empty; give an address, or leave it at {RUNBOOK}")
         object.__setattr__(self, "jobs", tuple(_texts("jobs", self.jobs)))
         self._check_alerts()
         self.rules()
@@ -181,6 +198,7 @@ class AlertSettings:
                 rule = replace(rule, threshold=_multiple(rule, base), base=None)
             if rule.how != "target_absent" or self.jobs:
                 found.append(rule)
+        _check_distinct(found)
         return tuple(found)
 
     def with_thresholds(self, thresholds: Mapping[str, float | None]) -> AlertSettings:
@@ -267,6 +285,29 @@ def seconds(text: object) -> float:
     )
 
 
+def _are_ordered_alike(windows: Sequence[float], row: Sequence[float]) -> bool:
+    """Tell whether each window is on the same side of the first as in the row, or equals it."""
+    first, row_first = windows[0], row[0]
+    return all(
+        (window - first) * (row_window - row_first) >= 0
+        for window, row_window in zip(windows, row, strict=False)
+    )
+
+
+def _check_distinct(rules: Sequence[AlertRule]) -> None:
+    """Refuse two alerts that nothing would tell apart."""
+    seen: dict[tuple[object, ...], str] = {}
+    for rule in rules:
+        key = rule.name, rule.severity, rule.labels
+        if key in seen:
+            raise ConfigError(
+                f"the alerts {seen[key]} and {rule.id} are both {rule.name} with the severity "
+                f"{rule.severity}, and nothing tells them apart; set the severity, or "
+                "enabled = false, by their ids"
+            )
+        seen[key] = rule.id
+
+
 def _override(key: str, row: object) -> AlertOverride:
     if not isinstance(row, dict):
         raise ConfigError(f"alerts.{key} is {row!r}; give a table")
@@ -305,7 +346,7 @@ def _texts(name: str, value: object) -> list[str]:
     if not isinstance(value, list | tuple) or not all(
         isinstance(each, str) and each for each in value
     ):
-        raise ConfigError(f"{name} is {value!r}; give a list of texts")
+        raise ConfigError(f"{name} is {value!r}; give a list of texts that are not empty")
     return list(value)
 
 

@@ -499,3 +499,35 @@ def test_what_is_no_duration_is_refused(text: object) -> None:
 def test_a_duration_that_is_written_is_read_back(milliseconds: int) -> None:
     """What the rules say in Prometheus is what the settings took."""
     assert seconds(duration(milliseconds / 1_000)) == pytest.approx(milliseconds / 1_000)
+
+
+@pytest.mark.parametrize(
+    ("key", "override", "message"),
+    [
+        ("CostBudgetBurn", AlertOverride(severity="warning"), "nothing tells them apart"),
+        (
+            "GenerationErrorBudgetBurn",
+            AlertOverride(windows=(9.0, 3.0)),
+            "nothing tells them apart",
+        ),
+        ("error_budget_burn:1h", AlertOverride(windows=(300.0, 3600.0)), "in the order of"),
+        ("evaluation_score_drop", AlertOverride(windows=(86400.0, 3600.0)), "in the order of"),
+        ("model_unpriced", AlertOverride(min_samples=3), "and that alert has none; leave it out"),
+        ("generation_stalled", AlertOverride(threshold=3.0), "and that alert has none"),
+    ],
+)
+def test_what_means_nothing_for_an_alert_is_refused(
+    key: str, override: AlertOverride, message: str
+) -> None:
+    """Alerts that nothing tells apart, windows in a wrong order and idle settings are errors."""
+    with pytest.raises(ConfigError, match=message):
+        AlertSettings(cost_budget=1.0, alerts={key: override})
+
+
+def test_the_label_of_a_window_follows_the_window() -> None:
+    """An alert says of which window it is, whatever was set."""
+    settings = AlertSettings(
+        alerts={"error_budget_burn:1h": AlertOverride(windows=(7_200.0, 600.0))}
+    )
+    (rule,) = (each for each in settings.rules() if each.id == "error_budget_burn:1h")
+    assert dict(rule.labels) == {"window": "2h"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -124,11 +126,9 @@ def _ids(alert: str) -> list[str]:
 
 def _threshold(text: str) -> tuple[str, float]:
     alert, equals, number = text.rpartition("=")
-    try:
-        if equals:
+    with contextlib.suppress(ValueError):
+        if equals and math.isfinite(float(number)):
             return alert, float(number)
-    except ValueError:
-        pass
     raise argparse.ArgumentTypeError(
         f"{text!r} is no threshold; give ALERT=NUMBER, such as high_error_rate=0.1"
     )

@@ -114,7 +114,7 @@ def test_a_name_sets_each_of_its_rows(capfdbinary: pytest.CaptureFixture[bytes])
         (["--job", ""], "jobs is ('',); give a list of texts"),
         (["--threshold", "slow=3"], "--threshold: no alert 'slow' has one; give one of low_"),
         (["--threshold", "target_down=3"], "no alert 'target_down' has one"),
-        (["--threshold", "high_error_rate=nan"], "threshold is nan; give a finite number"),
+        (["--runbook-url", ""], "runbook_url is empty; give an address"),
         (["--settings", "/nowhere.toml"], "the alerts' file '/nowhere.toml' cannot be read"),
         (["--check"], "--check has no file to compare with; give --check FILE, or --out FILE"),
         (["--check", "/"], "--check: '/' cannot be read"),
@@ -131,7 +131,9 @@ def test_what_cannot_be_used_is_an_error(
     assert message in told
 
 
-@pytest.mark.parametrize("text", ["high_error_rate", "high_error_rate=", "high_error_rate=much"])
+@pytest.mark.parametrize(
+    "text", ["high_error_rate", "high_error_rate=", "high_error_rate=much", "high_error_rate=nan"]
+)
 def test_a_threshold_that_is_none_shows_how_to_write_one(
     text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -217,7 +217,10 @@ def test_a_least_number_of_one_is_no_condition_of_its_own() -> None:
 
 def test_short_windows_make_the_long_sums_unnecessary() -> None:
     """Windows of minutes, as a test sets them, are recorded straight from the series."""
-    burns = {f"error_budget_burn:{each}": (60.0, 5.0) for each in ("1h", "6h", "1d", "3d")}
+    burns = {
+        f"error_budget_burn:{each}": (long, 5.0)
+        for each, long in {"1h": 60.0, "6h": 61.0, "1d": 62.0, "3d": 63.0}.items()
+    }
     windows = {**burns, "evaluation_score_drop": (5.0, 60.0)}
     settings = AlertSettings(
         alerts={id_: AlertOverride(windows=each) for id_, each in windows.items()}

@@ -90,6 +90,26 @@ def test_an_alert_that_stays_true_is_repeated_where_asked() -> None:
     assert sent == {0: True, 99: False, 110: True, 209: False, 210: True}
 
 
+def test_a_clock_that_is_set_back_holds_no_alert_up() -> None:
+    """What is pending, or to be repeated, then waits from the new time on, not until the old one."""
+    late = held(pending(SLOW, 120.0), "m")
+    made = book(repeat=100.0)
+    assert made.told(7_200, late) == made.told(0, late) == []
+    assert made.told(120, late) == [FIRING]
+    assert made.told(-7_200, late) == []
+    assert made.told(-7_100, late) == [FIRING]
+
+
+@pytest.mark.parametrize("after", [[held(SLOW, "m")], []], ids=["repeated", "resolved"])
+def test_no_alert_starts_after_it_was_found(after: list[Finding]) -> None:
+    """An Alertmanager refuses what ends before it starts, so a start moves with a clock set back."""
+    made = book(repeat=1.0)
+    assert made.told(7_200, held(SLOW, "m")) == [FIRING]
+    (alert,) = [*made.at(0, *after), *made.at(10, *after)]
+    assert alert.starts_at is not None
+    assert alert.starts_at <= alert.timestamp
+
+
 def test_a_repeated_alert_has_the_time_of_its_start() -> None:
     """Its time stamp is of now, its start stays, and so does a resolved one's."""
     made, slow = book(repeat=10.0), held(SLOW, "m")

@@ -64,6 +64,18 @@ class _State:
     fired_at: float | None = None
     sent_at: float | None = None
 
+    def set_back(self, now: float) -> None:
+        """Let nothing lie in the future, where the clock was set back.
+
+        What holds would else be pending until the clock is there again, and an Alertmanager
+        refuses what ends before it starts.
+        """
+        self.active_at = min(self.active_at, now)
+        if self.fired_at is not None:
+            self.fired_at = min(self.fired_at, now)
+        if self.sent_at is not None:
+            self.sent_at = min(self.sent_at, now)
+
 
 class AlertBook:
     """Keeps what holds, so that each alert is sent once.
@@ -95,6 +107,8 @@ class AlertBook:
                 is news for those that come.
         """
         before, states = dict(self._states), {}
+        for each in before.values():
+            each.set_back(now)
         news = []
         for finding in found:
             key = finding.rule.id, finding.group

@@ -72,8 +72,8 @@ class GenerationMonitor(Telling, Asking):
             ``log_dir``.
         alert_handlers: Functions that are called with an :class:`Alert` when it starts to fire,
             and with its ``status`` ``resolved`` when it is over.
-        metrics_interval: Seconds between evaluations of the alert rules; None, 0 or less for none
-            but those of :meth:`check_alerts`.
+        metrics_interval: Seconds between evaluations of the alert rules, with a last one at the
+            end; None, 0 or less for none but those of :meth:`check_alerts`.
         shutdown_timeout: Seconds that :meth:`shutdown`, and the end of the process, may take
             (lingering for a last scrape is beside it).
         alert_min_success_rate: Threshold of the alert ``low_success_rate``; None means 0.8.
@@ -178,6 +178,7 @@ class GenerationMonitor(Telling, Asking):
         if token_usage_callback is not None:
             self._start_token_usage_thread()
         sink.on_rebirth = _weakly(self._begin_again)
+        sink.before_close = _weakly(self._alerting.conclude)
         sink.on_close = _weakly(self._alerting.stop)
         sink.firing = _weakly(self._alerting.firing)
         # The garbage collector may come at any time, so its call only leaves a note.

@@ -151,6 +151,8 @@ class Runtime:
             pipeline.notices.add(
                 logging.WARNING, "shutdown did not wait longer for %d events", len(pipeline.inbox)
             )
+        if sink.before_close is not None:
+            sink.before_close(max(0.0, deadline - time.monotonic()))
         sink.relay.begin_close()
         for telemetry in self._close(sink):
             self._finish(telemetry, deadline)

@@ -65,7 +65,8 @@ class Sink:
         self.job = ""
         # How many of its alerts fire, by their names; None where they are gone.
         self.firing: Callable[[], Mapping[str, int] | None] = lambda: None
-        # Called with the seconds that are left.
+        # Called with the seconds that are left, before it is closed and after.
+        self.before_close: Callable[[float], None] | None = None
         self.on_close: Callable[[float], None] | None = None
         self.was_told = False
         self.is_closed = False

@@ -399,8 +399,21 @@ def test_a_handler_may_check_alerts_itself(
     assert inbox == FAILED
 
 
+class Awaited:
+    """An object that waits for somebody to await it."""
+
+    async def __call__(self, alert: Alert) -> None:
+        """Wait."""
+        raise AssertionError
+
+
 @pytest.mark.parametrize(
-    ("handler", "problem"), [(5, "it cannot be called"), (awaited, "nobody would await it")]
+    ("handler", "problem"),
+    [
+        (5, "it cannot be called"),
+        (awaited, "nobody would await it"),
+        (Awaited(), "nobody would await it"),
+    ],
 )
 def test_what_cannot_be_a_handler_is_named(handler: Any, problem: str) -> None:
     """A list with something in it that cannot take an alert is refused, by its place."""
@@ -790,6 +803,43 @@ def test_a_monitor_tells_its_settings() -> None:
 
 
 # --- the end ---------------------------------------------------------------------------------------
+
+
+def test_a_job_that_is_over_before_the_interval_is_heard_of(inbox: Inbox) -> None:
+    """The end judges once more: a short job that failed must not end in silence."""
+    with isolated_monitor(alert_handlers=[inbox.take]) as made:
+        made.track_generation(1.0, False)
+        assert inbox == []
+    assert inbox == FAILED
+
+
+def test_the_last_scrape_sees_what_fires_at_the_end(monitor: IsolatedMonitor) -> None:
+    """While the endpoint lingers, the gauge tells of what went wrong after the last evaluation."""
+    assert not any(firing(monitor).values())
+    monitor.track_generation(1.0, False)
+    monitor._sink.on_close = lambda seconds: None  # the last scrape comes before it
+    monitor.shutdown()
+    assert firing(monitor)["GenerationErrorRateHigh"] == 1
+    monitor._alerting.stop(PATIENCE)
+
+
+@pytest.mark.parametrize("interval", [None, 0])
+def test_without_an_interval_the_end_judges_nothing(interval: float | None, inbox: Inbox) -> None:
+    """Who asks for no evaluation but that of a check gets none at the end either."""
+    with isolated_monitor(alert_handlers=[inbox.take], metrics_interval=interval) as made:
+        made.track_generation(1.0, False)
+    assert inbox == []
+
+
+def test_a_last_evaluation_that_fails_does_not_hold_up_the_end(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A defect of ours in it is counted, and the monitor is closed all the same."""
+    with isolated_monitor(alert_handlers=[inbox.take]) as made:
+        monkeypatch.setattr(made._alerting._evaluator, "evaluate", lambda *_, **__: 1 / 0)
+        made.shutdown()
+        assert made._pipeline.tallies.rejected["internal"] == 1
+        assert made._sink.is_closed
 
 
 def test_the_end_waits_for_what_was_found(

@@ -128,12 +128,21 @@ class Alerting:
         if self._is_stopped:
             return {}
         if self._is_due() and not self._sink.is_closed:
-            try:
-                with contextlib.suppress(TimeoutError):
-                    self._evaluate(timeout=_PATIENCE)
-            except Exception:
-                self._pipeline.tallies.count_rejected(Reason.INTERNAL)
+            self._try_to_evaluate(_PATIENCE)
         return {} if self._judged_at is None else self._book.counts(self._evaluator.rules)
+
+    def conclude(self, timeout: float) -> None:
+        """Evaluate once more, before the monitor is closed; never raises.
+
+        Else nobody would hear of a job that is over before the first interval is, nor of what
+        goes wrong after the last one.
+
+        Args:
+            timeout: Seconds to wait at most.
+        """
+        self.reset()
+        if not self._is_stopped and self._interval > 0:
+            self._try_to_evaluate(min(timeout, _PATIENCE))
 
     def stop(self, timeout: float) -> None:
         """Evaluate no more by itself, and wait until the handlers have taken what waits.
@@ -197,6 +206,13 @@ class Alerting:
             return False
         # Also where the clock was set back.
         return self._judged_at is None or not 0 <= clock.now() - self._judged_at < self._interval
+
+    def _try_to_evaluate(self, timeout: float) -> None:
+        try:
+            with contextlib.suppress(TimeoutError):
+                self._evaluate(timeout=timeout)
+        except Exception:
+            self._pipeline.tallies.count_rejected(Reason.INTERNAL)
 
     def _evaluate(self, *, timeout: float | None = None, flush_by: float | None = None) -> None:
         handlers = self._current_handlers()

@@ -33,7 +33,7 @@ def check_alert_handlers(handlers: Sequence[Any]) -> None:
         ConfigError: One cannot, or is a coroutine function.
     """
     for number, handler in enumerate(handlers):
-        if callable(handler) and not inspect.iscoroutinefunction(handler):
+        if callable(handler) and not _is_awaited(handler):
             continue
         problem = "nobody would await it" if callable(handler) else "it cannot be called"
         raise ConfigError(
@@ -216,6 +216,11 @@ class _Outlet(Receiver["Alert | _Refresh | _Flush"]):
 
     def _flush(self, deadline: float) -> bool:
         return bool(self._handler.flush(max(0.0, deadline - time.monotonic())))
+
+
+def _is_awaited(handler: Any) -> bool:
+    call = getattr(type(handler), "__call__", None)  # noqa: B004 - not whether, but what it is
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)
 
 
 def _method(handler: Any, name: str) -> Callable[..., Any] | None:

@@ -326,7 +326,10 @@ class Normaliser:
             # list() of a slice of list's own: a subclass may have overridden everything.
             own = list if issubclass(type(value), list) else tuple
             for error in own.__getitem__(value, slice(0, _MAX_RETRIES)):
-                kind = self._errors(_retry_kind(error)) or _OTHER_ERROR
+                name = _retry_kind(error)
+                # It has an alert of its own, which no limit on labels may silence.
+                is_limited = name is RATE_LIMITED
+                kind = RATE_LIMITED if is_limited else self._errors(name) or _OTHER_ERROR
                 counts[kind] = counts.get(kind, 0) + 1
         else:
             number = self._count(value, "retries")

@@ -190,6 +190,13 @@ def test_retries_are_counted_by_what_caused_them(
     assert Clean().generation(retries=retries).retries == kinds
 
 
+def test_a_rate_limit_keeps_its_name_past_the_limit_of_error_types() -> None:
+    """The alert on rate limits works however many kinds of errors there were before."""
+    clean = Clean(error_types=1)
+    found = clean.generation(retries=["OSError", "KeyError", LimitedError()]).retries
+    assert found == {"OSError": 1, "other": 1, "rate_limited": 1}
+
+
 def test_a_number_of_retries_is_counted_under_the_error_of_the_call() -> None:
     """Where only their number is known, the call's own error is the best word for them."""
     assert Clean().generation(1.0, False, retries=3, error=OSError()).retries == {"OSError": 3}

@@ -96,14 +96,6 @@ SAMPLES_EXPECTED = Signal(
     description="Samples that the job is to make; without a value where it did not say.",
     of=Level(instrument=cat.SAMPLES_EXPECTED),
 )
-PROGRESS = Signal(
-    id="progress",
-    title="Progress",
-    unit="1",
-    description="Samples made, rejected ones included, of those that the job is to make.",
-    of=SAMPLES_MADE.of,
-    per=SAMPLES_EXPECTED.of,
-)
 REJECTIONS = Signal(
     id="rejections",
     title="Rejected samples",
@@ -312,6 +304,16 @@ FINISHED = Signal(
     of=Level(instrument=cat.JOB_FINISHED),
     per=Level(instrument=cat.BUILD_INFO),
 )
+ALERTS_FIRING = Signal(
+    id="alerts_firing",
+    title="Alerts that fire",
+    unit="{alert}",
+    description=(
+        "Alerts that fire by the processes' own judgement, by name and for how many groups; those "
+        "of Prometheus's rules are marked in the panels."
+    ),
+    of=Level(instrument=cat.ALERTS_FIRING),
+)
 EVENTS = Signal(
     id="events",
     title="Events recorded",
@@ -358,14 +360,14 @@ SCRAPE_TIME = Signal(
 
 PANEL_SIGNALS: tuple[Signal, ...] = (
     *(CALL_DURATIONS, CALL_FAILURES, RETRIES, FINISH_REASONS, ACTIVE_CALLS, LAST_CALL),
-    *(SAMPLES, SAMPLES_MADE, SAMPLES_EXPECTED, PROGRESS, REJECTIONS),
+    *(SAMPLES, SAMPLES_MADE, SAMPLES_EXPECTED, REJECTIONS),
     *(PROMPT_TOKENS, COMPLETION_TOKENS, CACHE_HIT_SHARE, CACHE_WRITES, REASONING_SHARE),
     *(PROMPT_LENGTHS, COMPLETION_LENGTHS, COST_PER_CALL, COST_PER_SAMPLE),
     *(EVALUATIONS, EVALUATION_DURATIONS, EVALUATION_FAILURES, EVALUATION_TOKENS),
     *(EVALUATION_COST, SCORES, SCORES_GIVEN, RAW_SCORE),
     *(CONVERSATIONS, CONVERSATION_SUCCESS_SHARE, CONVERSATION_FAILURES),
     *(CONVERSATION_DURATIONS, CONVERSATION_LENGTHS, TURNS),
-    *(LOG_RECORDS, CUSTOM_VALUES, FINISHED, EVENTS, INBOX, HISTORY_FILL, PROCESSES),
+    *(LOG_RECORDS, CUSTOM_VALUES, FINISHED, ALERTS_FIRING, EVENTS, INBOX, HISTORY_FILL, PROCESSES),
     *(TARGETS_UP, SCRAPE_TIME),
 )
 """All of them, by dashboard."""

@@ -317,3 +317,26 @@ def test_durations_lead_to_traces() -> None:
         assert link["url"].startswith("/explore?schemaVersion=1&panes=%7B")
         assert link["url"].count("${traces}") == 2
         assert any(target.get("exemplar") for target in panel["targets"])
+
+
+def test_links_and_annotations_are_in_sight() -> None:
+    """The links between dashboards stand above the panels, not in the closed menu of controls."""
+    for board in FILES.values():
+        placed = [*board["links"], *board["annotations"]["list"]]
+        placed += [link for panel in board["panels"] for link in panel.get("links") or ()]
+        assert placed
+        assert not [each for each in placed if "placement" in each]
+
+
+def test_a_share_of_faults_is_nought_before_the_first_fault() -> None:
+    """Where a counter is born with the first fault, its share is 0, and empty without events."""
+    queries = {panel["title"]: panel["targets"][0]["expr"] for panel in panels()}
+    for title, whole in (
+        ("Failed evaluations", "genmeter_evaluations_total"),
+        ("Share of rejected samples", "genmeter_samples_total"),
+        ("Truncated completions by model", "genmeter_finish_reasons_total"),
+        ("Rate-limited retries per call by model", "genmeter_generations_total"),
+    ):
+        fallback = queries[title].rpartition(" or 0 * ")[2]
+        assert whole in fallback, title
+        assert fallback.endswith("> 0)"), title

@@ -6,7 +6,14 @@ from genmeter import panel_signals as pan
 from genmeter import signals as sig
 from genmeter.catalogue import ERROR_TYPE, OUTCOME
 from genmeter.render.dashboards.model import RANGE, Dashboard, Query, Read, Row, quantile
-from genmeter.render.dashboards.parts import heat_map, over_time, pace, quantiles, tile
+from genmeter.render.dashboards.parts import (
+    heat_map,
+    over_time,
+    pace,
+    quantiles,
+    share_or_zero,
+    tile,
+)
 
 __all__ = ["CONVERSATIONS"]
 
@@ -19,7 +26,7 @@ _IS_IT_WELL = Row(
             is_now=True,
         ),
         tile(
-            Query(reads=(Read(pan.CONVERSATION_SUCCESS_SHARE),), legend="Success rate"),
+            share_or_zero(pan.CONVERSATION_SUCCESS_SHARE, legend="Success rate"),
             unit="percentunit",
             width=6,
             most=1,

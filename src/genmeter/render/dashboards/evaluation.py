@@ -12,6 +12,7 @@ from genmeter.render.dashboards.parts import (
     over_time,
     pace,
     quantiles,
+    share_or_zero,
     shares,
     tile,
     total,
@@ -41,7 +42,7 @@ _IS_IT_WELL = Row(
             is_now=True,
         ),
         tile(
-            Query(reads=(Read(live.EVALUATION_FAILURE_SHARE),), legend="Failed"),
+            share_or_zero(live.EVALUATION_FAILURE_SHARE, legend="Failed"),
             unit="percentunit",
             height=5,
             decimals=1,
@@ -147,6 +148,7 @@ _WHY = Row(
         shares(
             live.EVALUATION_FAILURE_SHARE,
             EVALUATOR,
+            is_born=False,
             title="Failed evaluations by evaluator",
             alerts=("evaluation_failures",),
         ),
@@ -183,6 +185,9 @@ _WHY = Row(
 EVALUATION = Dashboard(
     name="genmeter-evaluation",
     title="genmeter / Evaluation",
-    description="How good the samples are, and what it takes to know.",
+    description=(
+        "How good the samples are, and what it takes to know; only tokens and cost are told apart "
+        "by model and step."
+    ),
     rows=(_IS_IT_WELL, _HOW_GOOD, _WHY),
 )

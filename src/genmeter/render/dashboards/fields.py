@@ -66,6 +66,8 @@ def field_config(panel: Panel, settings: AlertSettings) -> models.FieldConfigSou
 
 def _colour(panel: Panel, rules: list[AlertRule]) -> models.FieldColor:
     modes = models.FieldColorModeId
+    if panel.is_fault:
+        return models.FieldColor(mode=modes.SHADES, fixed_color=BAD)
     if panel.kind in ("timeseries", "heatmap", "bargauge"):
         # In order: the palette by name gives several of five models colours that look the same.
         return models.FieldColor(mode=modes.PALETTE_CLASSIC)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
@@ -53,7 +54,15 @@ def to_json(dashboard: Dashboard, settings: AlertSettings) -> str:
         annotations=models.AnnotationContainer(list_val=_annotations(settings)),
         links=[_link()],
     )
-    return JSONEncoder(indent=2, ensure_ascii=False).encode(document) + "\n"
+    filled = json.loads(JSONEncoder().encode(document))
+    return json.dumps(_in_sight(filled), indent=2, ensure_ascii=False) + "\n"
+
+
+def _in_sight(part: Any) -> Any:
+    """Leave out where links and annotations are: the SDK puts all of them into a closed menu."""
+    if isinstance(part, dict):
+        return {key: _in_sight(value) for key, value in part.items() if key != "placement"}
+    return [_in_sight(each) for each in part] if isinstance(part, list) else part
 
 
 def _panels(dashboard: Dashboard, settings: AlertSettings) -> list[models.Panel | models.RowPanel]:

@@ -65,7 +65,7 @@ _IS_IT_WHOLE = Row(
 
 
 def _faults(signal: Signal, *by: Label) -> Panel:
-    return pace(signal, *by, per="minute", width=12, height=6, style="bars")
+    return pace(signal, *by, per="minute", width=12, height=6, style="bars", is_fault=True)
 
 
 _LEFT_OUT = Row(

@@ -116,6 +116,7 @@ class Panel:
         height: In rows of the grid.
         alerts: Ids of the alerts whose signal it shows; their thresholds are drawn.
         in_budgets: Whether it shows multiples of the error budget.
+        is_fault: Whether its series are faults: they are drawn in shades of red.
         is_change: Whether it shows by how much a value has risen, where the alert is of a fall.
         style: How series over time are drawn.
         least: Lower end of the axis, or of a gauge.
@@ -137,6 +138,7 @@ class Panel:
     height: int = 8
     alerts: tuple[str, ...] = ()
     in_budgets: bool = False
+    is_fault: bool = False
     is_change: bool = False
     style: Literal["line", "stack", "bars"] = "line"
     least: float | None = 0

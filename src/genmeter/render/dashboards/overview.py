@@ -6,6 +6,7 @@ from genmeter import live_signals as live
 from genmeter import panel_signals as pan
 from genmeter import signals as sig
 from genmeter.catalogue import (
+    ALERT,
     ERROR_TYPE,
     FINISH_REASON,
     LEVEL,
@@ -45,7 +46,17 @@ _IS_IT_WELL = Row(
     (
         Panel(
             kind="gauge",
-            queries=(Query(reads=(Read(pan.PROGRESS, RANGE),), legend="Progress"),),
+            queries=(
+                Query(
+                    reads=(Read(pan.SAMPLES_MADE, RANGE), Read(pan.SAMPLES_EXPECTED, RANGE)),
+                    # Of jobs that did not say how many samples they are to make, none count.
+                    formula="sum({0} and {1}) / (sum({1}) > 0)",
+                    keep=(JOB,),
+                    legend="Progress",
+                ),
+            ),
+            title="Progress",
+            description="Samples made, rejected ones included, of those that the job is to make.",
             unit="percentunit",
             width=3,
             height=4,
@@ -60,11 +71,15 @@ _IS_IT_WELL = Row(
                     Read(pan.SAMPLES_MADE, RANGE),
                     Read(pan.SAMPLES, function="rate"),
                 ),
-                formula="clamp_min({0} - {1}, 0) / ({2} > 0)",
+                formula="max(clamp_min({0} - {1}, 0) / ({2} > 0))",
+                keep=(JOB,),
                 legend="Time left",
             ),
             title="Time left",
-            description="Samples that are still to be made, at the pace of the last five minutes.",
+            description=(
+                "How long the samples that are still to be made take, at the pace of the last five "
+                "minutes; of several jobs the longest."
+            ),
             unit="s",
             is_now=True,
             min_interval="5m",
@@ -101,6 +116,10 @@ _IS_IT_WELL = Row(
         tile(
             Query(reads=(Read(pan.COST_PER_SAMPLE, RANGE),), legend="Cost per accepted sample"),
             title="Cost per sample",
+            description=(
+                f"{pan.COST_PER_SAMPLE.description} Of models or steps that are chosen, what they "
+                "cost."
+            ),
             unit="currencyUSD",
             is_now=True,
         ),
@@ -183,6 +202,21 @@ _HOW_FAST = Row(
 _WHY_FAIL = Row(
     "Why does it fail?",
     (
+        Panel(
+            kind="timeseries",
+            queries=(
+                Query(
+                    reads=(Read(pan.ALERTS_FIRING),),
+                    formula="{0} > 0",
+                    by=(ALERT,),
+                    legend=legend_of(ALERT),
+                ),
+            ),
+            width=24,
+            height=6,
+            style="bars",
+            decimals=0,
+        ),
         pace(pan.CALL_FAILURES, ERROR_TYPE, per="minute", style="bars"),
         shares(live.FAILURE_SHARE, MODEL, title="Error rate by model", most=None),
         pace(pan.RETRIES, ERROR_TYPE, per="minute", style="bars"),
@@ -190,12 +224,14 @@ _WHY_FAIL = Row(
         shares(
             live.TRUNCATED_SHARE,
             MODEL,
+            is_born=False,
             title="Truncated completions by model",
             alerts=("generation_truncated",),
         ),
         shares(
             live.RATE_LIMIT_SHARE,
             MODEL,
+            is_born=False,
             title="Rate-limited retries per call by model",
             alerts=("rate_limited",),
         ),
@@ -249,7 +285,10 @@ _WHAT_COMES = Row(
     (
         pace(pan.SAMPLES, VERDICT, per="minute", style="bars"),
         shares(
-            live.REJECTED_SHARE, title="Share of rejected samples", alerts=("samples_rejected",)
+            live.REJECTED_SHARE,
+            is_born=False,
+            title="Share of rejected samples",
+            alerts=("samples_rejected",),
         ),
         pace(pan.REJECTIONS, SAMPLE_REASON, per="minute", style="bars"),
         pace(pan.LOG_RECORDS, LEVEL, per="minute", width=12, style="bars"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from genmeter.catalogue import (
@@ -39,6 +40,7 @@ __all__ = [
     "over_time",
     "pace",
     "quantiles",
+    "share_or_zero",
     "shares",
     "tile",
     "total",
@@ -107,9 +109,31 @@ def pace(
     return Panel(kind="timeseries", queries=(query,), **style)
 
 
-def shares(signal: Signal, *by: Label | str, **style: Any) -> Panel:
-    """Give a panel of a share over time, in percent."""
-    return over_time(signal, *by, **{"unit": "percentunit", **style})
+def share_or_zero(signal: Signal, *by: Label | str, legend: str = "") -> Query:
+    """Give the query of a share whose counter is born with the first of its kind: 0 before."""
+    whole = replace(signal, of=signal.per, per=None)
+    return Query(
+        reads=(Read(signal), Read(whole)),
+        formula="{0} or 0 * ({1} > 0)",
+        by=by,
+        legend=legend or (legend_of(*by) if by else signal.title),
+    )
+
+
+def shares(signal: Signal, *by: Label | str, is_born: bool = True, **style: Any) -> Panel:
+    """Give a panel of a share over time, in percent.
+
+    Args:
+        signal: The share.
+        by: The labels that tell its series apart.
+        is_born: Whether its counter is there from the first event on, as 0.
+        style: As in `Panel`.
+    """
+    style = {"unit": "percentunit", **style}
+    if is_born:
+        return over_time(signal, *by, **style)
+    title = {"title": signal.title, **style}
+    return Panel(kind="timeseries", queries=(share_or_zero(signal, *by),), **title)
 
 
 def heat_map(signal: Signal, **style: Any) -> Panel:

@@ -99,7 +99,7 @@ def legend_labels(legend: str) -> list[str]:
 
 def faults_of_grid(dashboard: Mapping[str, Any]) -> list[str]:
     """Says which panels overlap, leave the grid or share an id."""
-    found, taken = [], dict[tuple[int, int], str]()
+    found, taken = [], dict[tuple[int, int], dict[str, Any]]()
     ids = [panel["id"] for panel in dashboard["panels"]]
     found += [
         f"the id {id_} is there twice" for id_ in sorted({i for i in ids if ids.count(i) > 1})
@@ -110,7 +110,7 @@ def faults_of_grid(dashboard: Mapping[str, Any]) -> list[str]:
             found.append(f"{title} leaves the grid")
         for x in range(at["x"], at["x"] + at["w"]):
             for y in range(at["y"], at["y"] + at["h"]):
-                other = taken.setdefault((x, y), title)
-                if other != title:
-                    found.append(f"{title} overlaps {other} at {x}, {y}")
+                other = taken.setdefault((x, y), panel)
+                if other is not panel:
+                    found.append(f"{title} overlaps {other['title']} at {x}, {y}")
     return found

@@ -172,6 +172,7 @@ class GenerationMonitor(Telling, Asking):
             repeat=config.alert_repeat_seconds,
         )
         self._alerting.start()
+        self._alerting.begin()
         self._token_usage_callback = token_usage_callback
         self._token_usage_interval = token_usage_callback_interval_seconds
         self._token_usage_thread: Periodic | None = None

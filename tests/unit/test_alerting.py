@@ -18,6 +18,7 @@ from genmeter.errors import ConfigError
 from genmeter.monitor import GenerationMonitor
 from genmeter.outputs.alerts.alerting import Alerting
 from genmeter.outputs.alerts.delivery import check_alert_handlers
+from genmeter.recorders.feed import _FeedThread
 from genmeter.testing import isolated_monitor
 
 if TYPE_CHECKING:
@@ -821,6 +822,12 @@ def test_the_last_scrape_sees_what_fires_at_the_end(monitor: IsolatedMonitor) ->
     monitor.shutdown()
     assert firing(monitor)["GenerationErrorRateHigh"] == 1
     monitor._alerting.stop(PATIENCE)
+
+
+def test_handlers_have_their_threads_before_the_end(inbox: Inbox) -> None:
+    """An interpreter that ends gives none, and its last thread must not be a handler's to block."""
+    with isolated_monitor(alert_handlers=[inbox.take]):
+        assert [each for each in threading.enumerate() if type(each) is _FeedThread]
 
 
 @pytest.mark.parametrize("interval", [None, 0])

@@ -102,6 +102,13 @@ class Alerting:
         finally:
             self._starting.release()
 
+    def begin(self) -> None:
+        """Start the threads of the handlers, which the last evaluation may need."""
+        self.reset()
+        handlers = self._current_handlers() if self._interval > 0 else ()
+        if handlers:
+            self._pipeline.run(lambda: self._delivery.begin(handlers))
+
     def check(self, timeout: float) -> None:
         """Evaluate now, and wait until the handlers have taken what there is to send.
 

@@ -74,6 +74,14 @@ class AlertDelivery:
             self._retired.append(outlet)
         self._retired = [each for each in self._retired if not each.feed.is_idle]
 
+    def begin(self, handlers: Sequence[Any]) -> None:
+        """Start the threads of handlers, since the end of the interpreter has none to give.
+
+        What is put then would be delivered by the thread that ends, which a handler could block.
+        """
+        for handler in handlers:
+            self._outlet(handler).feed.start()
+
     def put(self, alert: Alert, handlers: Sequence[Any]) -> None:
         """Queue an alert for each of the handlers; a handler that is there twice gets it twice."""
         for handler in handlers:

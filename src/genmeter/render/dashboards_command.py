@@ -43,8 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--settings",
+        "--thresholds",
         metavar="FILE",
-        help="TOML file of the alerts' settings, whose thresholds are drawn",
+        help="TOML file of the alerts' settings, as for the rules, whose thresholds are drawn",
     )
     add("--selector", metavar="MATCHERS", help="matchers for every query, such as 'cluster=\"a\"'")
 

@@ -222,13 +222,14 @@ def test_a_selector_is_in_every_query() -> None:
             assert all(mine in selector for selector in selectors), expr
 
 
+@pytest.mark.parametrize("option", ["--settings", "--thresholds"])
 def test_the_options_of_the_command_are_the_settings(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A settings' file and `--selector` give what the same settings give in code."""
     settings = tmp_path / "settings.toml"
     settings.write_text("objective = 0.9\n")
-    arguments = ["--settings", str(settings), "--selector", 'a="b"', "--out", str(tmp_path)]
+    arguments = [option, str(settings), "--selector", 'a="b"', "--out", str(tmp_path)]
     assert main(["render", "dashboards", *arguments]) == 0
     for name, text in render_dashboards(AlertSettings(objective=0.9, selector='a="b"')).items():
         assert (tmp_path / name).read_text() == text

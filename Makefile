@@ -114,7 +114,7 @@ $(VENV)/.lint: $(VENV)/.pip $(INPUTS)
 	@touch $@
 
 $(NODE_MODULES): $(BOARDS)/package-lock.json
-	@if ! node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20)' 2>/dev/null; then \
+	@if ! node -e 'process.exit(+(process.versions.node.split(".")[0] < 20))' 2>/dev/null; then \
 		echo "the dashboards' tools need Node.js 20 or newer, with npm: install them" >&2; exit 1; fi
 	@echo "Installing Grafana's types and components"
 	@npm ci --prefix $(BOARDS) --no-audit --no-fund --loglevel=error

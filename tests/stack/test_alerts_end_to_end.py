@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +27,7 @@ from _webhook import Webhook
 
 from genmeter import AlertmanagerHandler, GenerationMonitor, cli
 from genmeter.alert_rules import ALERT_RULES
+from genmeter.alert_settings import AlertSettings
 from genmeter.config import EndpointConfig, MonitorConfig
 from genmeter.testing import fresh_runtime
 from otlp_receiver import HttpReceiver
@@ -38,7 +40,9 @@ if TYPE_CHECKING:
 
     from genmeter.alert_rules import AlertRule
 
-ROWS = {rule.id: rule for rule in ALERT_RULES}
+SHORT = AlertSettings._from_table(tomllib.loads(SETTINGS)).rules()
+# As they are set here; what no setting is of, as it is in the table.
+ROWS = {rule.id: rule for rule in (*ALERT_RULES, *SHORT)}
 CAUSED = sorted(ROWS.keys() - ELSEWHERE.keys())
 TOLD = [id_ for id_ in CAUSED if ROWS[id_].severity != "info"]
 RECEIVERS = {"critical": "page", "warning": "chat", "info": "nobody"}

@@ -1,7 +1,7 @@
 """The events: what a monitor is told, raw on the caller's path and clean after the drain.
 
-On the caller's path an event is a plain tuple ``(kind, sink, time, ...)`` of whatever was passed,
-see :class:`Raw`. In the drain ``normaliser`` turns it into one of the named tuples below, in which
+On the caller's path an event is a plain tuple ``(kind, session, time, ...)`` of plain data, see
+:class:`Raw` and ``capture``. In the drain ``normaliser`` turns it into one of the named tuples below, in which
 every number is finite and in range, and every label is non-empty, at most 128 characters long,
 free of lone surrogates and within its limit.
 """
@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from opentelemetry.context import Context
+    from opentelemetry.trace import SpanContext
 
 __all__ = [
     "RATE_LIMITED",
-    "Active",
     "Call",
     "CallDefaults",
     "Evaluation",
@@ -38,14 +37,14 @@ RATE_LIMITED = "rate_limited"
 
 
 class Raw(StrEnum):
-    """The first element of an event on its way to the drain, and what follows sink and time."""
+    """The first element of an event on its way to the drain, and what follows session and time."""
 
-    GENERATION = "generation"  # duration, success, keywords, context
-    EVALUATION = "evaluation"  # duration, success, evaluator type, scores, keywords, context
+    GENERATION = "generation"  # duration, success, keywords, metadata, class of the error, span
+    EVALUATION = "evaluation"  # the same, with evaluator type and scores after success
     METRIC = "metric"  # name, value, metadata
     SAMPLE = "sample"  # accepted, reason
-    LOG = "log"  # level, message, data, context
-    ACTIVE = "active"  # +1 or -1, keywords
+    LOG = "log"  # level, message, data, span
+    CALL = "call"  # a function; neither session nor time
 
 
 class Reason(StrEnum):
@@ -81,7 +80,8 @@ class Generation(NamedTuple):
     """A call of a model, or a conversation that spans such calls.
 
     Tokens are counts, ``duration`` is in seconds, ``time`` is Unix time in seconds; None is what
-    the caller did not give or what was left out. ``told`` are the caller's keywords as given.
+    the caller did not give or what was rejected. ``told`` are the caller's keywords, as plain data;
+    ``span`` is the sampled span that was current at the call.
     """
 
     time: float
@@ -101,11 +101,11 @@ class Generation(NamedTuple):
     turns: int | None
     retries: dict[str, int] | None
     told: Mapping[str, Any]
-    context: Context | None
+    span: SpanContext | None
 
 
 class Score(NamedTuple):
-    """One score of an evaluation, as it was given."""
+    """One score of an evaluation, on its own scale."""
 
     name: str
     value: float
@@ -113,7 +113,7 @@ class Score(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """An evaluation; ``call`` labels the tokens that it cost, ``told`` are keywords as given."""
+    """An evaluation; ``call`` labels the tokens that it cost, ``told`` are plain keywords."""
 
     time: float
     call: Call
@@ -129,7 +129,7 @@ class Evaluation(NamedTuple):
     cache_write_tokens: int
     reasoning_tokens: int
     told: Mapping[str, Any]
-    context: Context | None
+    span: SpanContext | None
 
 
 class Metric(NamedTuple):
@@ -150,54 +150,59 @@ class Sample(NamedTuple):
 
 
 class Log(NamedTuple):
-    """A log record of the job; ``data`` as given, but for an exception, which became text."""
+    """A log record of the job; ``data`` is plain."""
 
     time: float
     level: str
     message: str
     data: dict[str, Any]
-    context: Context | None
+    span: SpanContext | None
 
 
-class Active(NamedTuple):
-    """A call that began (+1) or ended (-1)."""
-
-    call: Call
-    delta: int
-
-
-Event = Generation | Evaluation | Metric | Sample | Log | Active
+Event = Generation | Evaluation | Metric | Sample | Log
 
 
 class CallDefaults:
     """What one monitor fills in where a call does not say.
 
-    The model of a call that names none is the configured one, else the model last seen for the
-    same step, else the only model seen, else ``unknown``: AfterImage names no model for a failed
-    call, and its errors must still show up at the model that caused them.
+    The model of a call that names none is the configured one. A failed call without tokens is
+    booked on the model last seen for the same step, else on the only model seen, since AfterImage
+    names no model for a failed call and its errors must still show up at the model that caused
+    them. Any other call without a model is booked on ``unknown``: its tokens must not raise the
+    bill of a model that it may not have asked.
+
+    Attributes:
+        resolved: Calls by the labels that they were given; a cache of the normaliser's.
     """
 
-    __slots__ = ("_by_step", "_models", "model", "operation", "provider")
+    __slots__ = ("_by_step", "_models", "model", "operation", "provider", "resolved")
 
     def __init__(self, model: str | None, provider: str | None, operation: str) -> None:
         self.model = model
         self.provider = provider
         self.operation = operation
+        self.resolved: dict[tuple[Any, ...], Call] = {}
         self._by_step: dict[str | None, str] = {}
         self._models: set[str] = set()
 
-    def saw(self, step: str | None, model: str) -> None:
+    def observe_model(self, step: str | None, model: str) -> None:
         """Remember the model that a call of ``step`` named."""
         self._by_step[step] = model
         self._models.add(model)
 
-    def model_for(self, step: str | None) -> str:
-        """Name the model of a call of ``step`` that named none."""
+    def model_for(self, step: str | None, *, infer: bool) -> str:
+        """Name the model of a call of ``step`` that named none.
+
+        Args:
+            step: The step of the pipeline.
+            infer: Whether it is a failed call without tokens.
+        """
         if self.model is not None:
             return self.model
-        known = self._by_step.get(step)
-        if known is not None:
-            return known
-        if len(self._models) == 1:
-            return next(iter(self._models))
+        if infer:
+            known = self._by_step.get(step)
+            if known is not None:
+                return known
+            if len(self._models) == 1:
+                return next(iter(self._models))
         return "unknown"

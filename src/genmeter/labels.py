@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,17 @@ __all__ = [
     "OTHER",
     "UNREADABLE",
     "LabelTable",
+    "clean_text",
     "label_text",
     "safe_text",
 ]
 
-UNREADABLE = (Exception, SystemExit, GeneratorExit)
-"""What a caller's own object may raise when it is read; only a true interrupt passes."""
+UNREADABLE = (Exception, SystemExit, GeneratorExit, CancelledError)
+"""What a caller's own object may raise when it is read; only a true interrupt passes.
+
+A task is cancelled where it awaits, and nothing is awaited here: the error is the object's own, such
+as a property's that asks a cancelled future.
+"""
 OTHER = "other"
 """What a label's value becomes once its limit is reached."""
 MAX_LABEL = 128
@@ -44,9 +50,13 @@ def safe_text(value: Any, limit: int = 8_192) -> str | None:
         text = str.__getitem__(str(value), slice(0, limit))
     except UNREADABLE:
         return None
-    if not text.isascii():
-        text = text.encode("utf-8", "replace").decode("utf-8")
-    return text
+    return clean_text(text)
+
+
+def clean_text(value: str) -> str:
+    """Return a plain str that UTF-8 can carry; lone surrogates become ``?``."""
+    text = str.__str__(value)
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def label_text(value: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""The drain's lock, and how the main thread asks for what it guards without taking it.
+"""The drain's lock, and requests to its owner, which take no lock.
 
 Nothing here is built on ``threading.Event`` or ``Condition``: these have a lock inside, and a signal
 handler that came while its own thread held that one would wait for ever.
@@ -53,21 +53,21 @@ class DrainLock:
             with self._lock:  # no exception of a signal handler can come between lock and release
                 return self._busily(function)
         try:
-            if not self.take(timeout):
+            if not self.acquire(timeout):
                 raise TimeoutError(f"the drain's lock was not free within {timeout} s")
             return self._busily(function)
         finally:
-            self.give_back()
+            self.release()
 
-    def take(self, timeout: float) -> bool:
-        """Take the lock until :meth:`give_back`; tells whether it was free in time.
+    def acquire(self, timeout: float) -> bool:
+        """Acquire the lock until :meth:`release`; returns whether it was free in time.
 
         Args:
             timeout: Seconds to wait.
         """
         return self._lock.acquire(timeout=min(max(0.0, timeout), threading.TIMEOUT_MAX))
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Release the lock, where this thread holds it."""
         if self.is_mine:
             self._lock.release()
@@ -80,38 +80,64 @@ class DrainLock:
             self._is_busy = False
 
 
+class _CancelledError(Exception):
+    """The asker of a request does not wait any more."""
+
+
 class Request:
-    """A question of the main thread, answered by another.
+    """A function that the owner is asked to call; it is called once or never.
 
     Args:
-        function: What the other thread is to call.
+        function: The function.
 
     Attributes:
-        function: As given.
-        result: What it gave.
+        result: What it returned.
         error: What it raised.
     """
 
-    __slots__ = ("_answered", "error", "function", "result")
+    __slots__ = ("_answered", "_claims", "_function", "error", "result")
 
     def __init__(self, function: Callable[[], Any]) -> None:
-        self.function = function
+        self._function = function
         self.result: Any = None
         self.error: BaseException | None = None
+        # Whoever takes it out, to call the function or to cancel, was first.
+        self._claims = [None]
         self._answered = threading.Lock()
         self._answered.acquire()
 
     def answer(self, call: Callable[[Callable[[], Any]], Any]) -> None:
-        """Have ``call`` call the function, and wake who waits; never raises."""
+        """Have ``call`` call the function, and wake the asker; never raises.
+
+        It may be cancelled until the very moment that ``call`` calls it: the owner may have to wait
+        for a lock, or to drain, before it comes to that.
+        """
+        if not self._claims:
+            return
         try:
-            self.result = call(self.function)
+            self.result = call(self._claim)
+        except _CancelledError:
+            pass
         except BaseException as error:  # raised again in the thread that asked
             self.error = error
         finally:
             self._answered.release()
 
+    def cancel(self) -> bool:
+        """Keep the function from being called; returns False where its call has begun."""
+        try:
+            self._claims.pop()
+        except IndexError:
+            return False
+        return True
+
+    def _claim(self) -> Any:
+        if not self.cancel():
+            raise _CancelledError
+        return self._function()
+
     def wait(self, timeout: float) -> bool:
-        """Wait for the answer; tells whether it came.
+        """Wait for the answer; returns whether it came.
 
         Args:
             timeout: Seconds to wait at most.

@@ -6,13 +6,12 @@ the event is kept, so that one bad value never costs a total.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from genmeter.capture import MAX_RETRIES
 from genmeter.catalogue import INSTRUMENTS
 from genmeter.events import (
     RATE_LIMITED,
-    Active,
     Call,
     Evaluation,
     Generation,
@@ -22,13 +21,13 @@ from genmeter.events import (
     Sample,
     Score,
 )
-from genmeter.labels import MAX_LABEL, UNREADABLE, LabelTable, safe_text
+from genmeter.labels import MAX_LABEL, OTHER, LabelTable
 from genmeter.numbers import (
     MAX_COUNT,
     MAX_SECONDS,
-    MAX_TIME,
     MAX_VALUE,
     Rejected,
+    Unusable,
     checked,
     is_boolean,
     to_number,
@@ -37,16 +36,16 @@ from genmeter.numbers import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from opentelemetry.context import Context
+    from opentelemetry.trace import SpanContext
 
     from genmeter.events import CallDefaults
 
 __all__ = ["Normaliser"]
 
-_MAX_RETRIES = 10_000
 _OTHER_ERROR = "_OTHER"  # the conventions' own value of error.type where no class is known
-_TOO_MANY_REQUESTS = 429
-_RESOLVED = "resolved"
+_OTHER_PROVIDER = "_OTHER"
+_RESOLVED = 4_096  # label sets of a monitor's calls that are remembered
+_NO_METADATA: Mapping[str, Any] = {}
 _OLD_NAMES = frozenset(
     {"model_creation_time"}.union(
         *({name for name in row.stands_for if "*" not in name} for row in INSTRUMENTS)
@@ -74,7 +73,9 @@ class Normaliser:
         on_overflow: Callable[[str], None],
     ) -> None:
         self._reject = on_reject
-        tables = {name: LabelTable(name, most, on_overflow) for name, most in limits.items()}
+        self._on_overflow = on_overflow
+        self._is_peeking = False
+        tables = {name: LabelTable(name, most, self._overflow) for name, most in limits.items()}
         self.tables = tables
         self._models = tables["models"].clean
         self._steps = tables["steps"].clean
@@ -89,33 +90,35 @@ class Normaliser:
         self._sample_reasons = tables["sample_reasons"].clean
 
     def generation(
-        self,
-        time: float,
-        payload: tuple[Any, Any, dict[str, Any], Context | None],
-        defaults: CallDefaults,
+        self, time: float, payload: tuple[Any, ...], defaults: CallDefaults
     ) -> Generation:
-        """Clean a ``track_generation``; ``payload`` is duration, success, keywords, context."""
-        duration, success, keywords, context = payload
+        """Clean a ``track_generation``; ``payload`` is what ``Raw.GENERATION`` says."""
+        duration, success, keywords, metadata, error_class, span = payload
         get = keywords.get
-        metadata = self._mapping(get("metadata"))
-        ok = self._boolean(success, "success")
-        prompt, completion, total = self._totals(keywords)
+        if metadata is not None:
+            keywords["metadata"] = metadata
+        metadata = self._mapping(metadata)
+        ok = success if success is True or success is False else self._boolean(success, "success")
+        prompt, completion, total = self._totals(get)
         read, write, reasoning = self._parts(keywords)
-        model = self._models(get("model_name"))
-        step = self._step(keywords, metadata)
-        error = get("error")
+        call, has_model = self._call(keywords, metadata, defaults, infer=not ok and not total)
         turns = get("conversation_length")
-        names_no_call = model is None and total is None
-        if turns is None and names_no_call:
-            turns = get("turns")
-        is_conversation = names_no_call and (turns is not None or step == "conversation_generation")
-        finish = self._finish_reasons(get("finish_reason"))
+        is_conversation = False
+        if total is None and not has_model:
+            if turns is None:
+                turns = get("turns")
+            is_conversation = turns is not None or call.step == "conversation_generation"
+        finish = get("finish_reason")
+        if finish is not None:
+            finish = self._finish_reasons(finish)
         retries = get("retries")
+        if type(duration) is not float or not 0.0 <= duration <= MAX_SECONDS:
+            duration = self._duration(duration)
         return Generation(
             time,
-            self._call(keywords, model, step, defaults),
-            model is not None,
-            self._duration(duration),
+            call,
+            has_model,
+            duration,
             ok,
             prompt,
             completion,
@@ -125,40 +128,33 @@ class Normaliser:
             reasoning,
             # Some letters have a longer lower case.
             finish if finish is None else finish.lower()[:MAX_LABEL],
-            None if ok else self._error_type(error, keywords, metadata),
+            None if ok else self._error_type(error_class, keywords, metadata),
             is_conversation,
             None if turns is None else self._count(turns, "conversation_length"),
-            None if retries is None else self._retries(retries, keywords, metadata),
+            None if retries is None else self._retries(retries, error_class, keywords, metadata),
             keywords,
-            context,
+            span,
         )
 
     def evaluation(
-        self,
-        time: float,
-        payload: tuple[Any, Any, Any, Any, dict[str, Any], Context | None],
-        defaults: CallDefaults,
+        self, time: float, payload: tuple[Any, ...], defaults: CallDefaults
     ) -> Evaluation:
-        """Clean a ``track_evaluation``.
-
-        ``payload`` is duration, success, evaluator type, scores, keywords, context.
-        """
-        duration, success, evaluator, scores, keywords, context = payload
-        get = keywords.get
-        metadata = self._mapping(get("metadata"))
+        """Clean a ``track_evaluation``; ``payload`` is what ``Raw.EVALUATION`` says."""
+        duration, success, evaluator, scores, keywords, metadata, error_class, span = payload
+        if metadata is not None:
+            keywords["metadata"] = metadata
+        metadata = self._mapping(metadata)
         ok = self._boolean(success, "success")
-        prompt, completion, total = self._totals(keywords)
+        prompt, completion, total = self._totals(keywords.get)
         read, write, reasoning = self._parts(keywords)
-        model = self._models(get("model_name"))
-        step = self._step(keywords, metadata)
-        error = get("error")
+        call, _ = self._call(keywords, metadata, defaults, infer=False, remember=False)
         return Evaluation(
             time,
-            self._call(keywords, model, step, defaults, remember=False),
+            call,
             self._duration(duration),
             ok,
             self._evaluators(evaluator) or "unknown",
-            None if ok else self._error_type(error, keywords, metadata),
+            None if ok else self._error_type(error_class, keywords, metadata),
             tuple(self._score_rows(scores)),
             prompt,
             completion,
@@ -167,7 +163,7 @@ class Normaliser:
             write,
             reasoning,
             keywords,
-            context,
+            span,
         )
 
     def metric(self, time: float, payload: tuple[Any, Any, Any]) -> Metric | None:
@@ -182,9 +178,7 @@ class Normaliser:
         number = self._value(value, clean)
         if number is None:
             return None
-        data = self._mapping(metadata)
-        stamp = _lookup(data, "timestamp")
-        return Metric(time if stamp is None else self._timestamp(stamp, time), clean, number, data)
+        return Metric(time, clean, number, self._mapping(metadata))
 
     def sample(self, time: float, payload: tuple[Any, Any]) -> Sample:
         """Clean a ``record_sample``; ``payload`` is accepted, reason."""
@@ -192,60 +186,85 @@ class Normaliser:
         ok = self._boolean(accepted, "accepted")
         return Sample(time, ok, None if ok else self._sample_reasons(reason))
 
-    def log(self, time: float, payload: tuple[str, Any, dict[str, Any], Context | None]) -> Log:
-        """Clean a ``log_*``; ``payload`` is level, message, data, context."""
-        level, message, data, context = payload
-        error = data.pop("error", None) if level == "error" else None
-        if error is not None:
-            data = {"error": safe_text(error), "error_type": _class_name(type(error)), **data}
-        return Log(time, level, safe_text(message) or "", data, context)
+    def log(self, time: float, payload: tuple[str, Any, dict[str, Any], SpanContext | None]) -> Log:
+        """Clean a ``log_*``; ``payload`` is level, message, data, span."""
+        level, message, data, span = payload
+        return Log(time, level, message, data, span)
 
-    def active(self, payload: tuple[int, dict[str, Any]], defaults: CallDefaults) -> Active:
-        """Clean the begin or the end of a call; ``payload`` is +1 or -1, keywords.
+    def call(self, keywords: Mapping[str, Any], defaults: CallDefaults) -> Call:
+        """Resolve the labels of a call that is under way; counts nothing, however often asked.
 
-        Both ends of a call share the keywords, in which the first leaves whose call it is: the
-        model that stands in for none may be another by the end.
+        Args:
+            keywords: ``model_name``, ``step``, ``provider`` and ``operation``, as plain data.
+            defaults: Those of its monitor.
         """
-        delta, keywords = payload
-        call = keywords.get(_RESOLVED)
-        if call is None:
-            model = self._models(keywords.get("model_name"))
-            step = self._step(keywords, {})
-            call = self._call(keywords, model, step, defaults, remember=False)
-            keywords[_RESOLVED] = call
-        return Active(call, delta)
+        self._is_peeking = True
+        try:
+            return self._call(keywords, _NO_METADATA, defaults, infer=False, remember=False)[0]
+        finally:
+            self._is_peeking = False
+
+    def _overflow(self, limit: str) -> None:
+        if not self._is_peeking:
+            self._on_overflow(limit)
 
     def _call(
         self,
         keywords: Mapping[str, Any],
-        model: str | None,
-        step: str | None,
+        metadata: Mapping[str, Any],
         defaults: CallDefaults,
         *,
+        infer: bool,
         remember: bool = True,
-    ) -> Call:
+    ) -> tuple[Call, bool]:
+        """Resolve the labels of a call; returns too whether it named its model."""
+        get = keywords.get
+        raw_model, step = get("model_name"), get("step")
+        if step is None:
+            step = metadata.get("operation")
+            if type(step) in (list, dict):
+                step = str(step)
+        key = (raw_model, step, get("provider"), get("operation"), get("modality"))
+        call = defaults.resolved.get(key) if raw_model is not None else None
+        if call is not None:
+            if remember:
+                defaults.observe_model(call.step, call.model)
+            return call, True
+        model = self._models(raw_model)
+        step = self._steps(step)
+        has_model = model is not None
         if model is None:
-            model = defaults.model_for(step)
+            model = defaults.model_for(step, infer=infer)
         elif remember:
-            defaults.saw(step, model)
-        provider = keywords.get("provider")
-        operation = keywords.get("operation")
-        modality = keywords.get("modality")
-        return Call(
-            self._operations(operation) or defaults.operation,
-            self._providers(provider) or defaults.provider or "_OTHER",
+            defaults.observe_model(step, model)
+        call = Call(
+            self._operations(key[3]) or defaults.operation,
+            self._providers(key[2]) or defaults.provider or _OTHER_PROVIDER,
             model,
             step,
-            self._modalities(modality) or "unknown",
+            self._modalities(key[4]) or "unknown",
         )
+        # One that overflowed is resolved each time, since each time counts; one whose text is
+        # longer than a label would have the cache hold all of that text.
+        if has_model and OTHER not in call and not any(map(_is_long, key)):
+            if len(defaults.resolved) >= _RESOLVED:
+                defaults.resolved.clear()
+            defaults.resolved[key] = call
+        return call, has_model
 
-    def _totals(self, keywords: Mapping[str, Any]) -> tuple[int | None, int | None, int | None]:
-        """Clean prompt, completion and total; a total that is left out is the two together."""
-        prompt = self._count(keywords.get("prompt_token_count"), "prompt_token_count")
-        completion = self._count(keywords.get("completion_token_count"), "completion_token_count")
-        total = self._count(keywords.get("total_token_count"), "total_token_count")
-        if total is None and (prompt is not None or completion is not None):
-            total = (prompt or 0) + (completion or 0)
+    def _totals(self, get: Callable[[str], Any]) -> tuple[int | None, int | None, int | None]:
+        """Clean prompt, completion and total; a total that is missing is the two together."""
+        prompt = get("prompt_token_count")
+        if type(prompt) is not int or not 0 <= prompt <= MAX_COUNT:
+            prompt = self._count(prompt, "prompt_token_count")
+        completion = get("completion_token_count")
+        if type(completion) is not int or not 0 <= completion <= MAX_COUNT:
+            completion = self._count(completion, "completion_token_count")
+        total = get("total_token_count")
+        if type(total) is not int or not 0 <= total <= MAX_COUNT:
+            total = self._count(total, "total_token_count")
+            if total is None and (prompt is not None or completion is not None):
+                total = (prompt or 0) + (completion or 0)
         return prompt, completion, total
 
     def _parts(self, keywords: Mapping[str, Any]) -> tuple[int, int, int]:
@@ -255,26 +274,19 @@ class Normaliser:
         read, write, reasoning = (self._count(keywords.get(name), name) or 0 for name in _PARTS)
         return read, write, reasoning
 
-    def _step(self, keywords: Mapping[str, Any], metadata: Mapping[str, Any]) -> str | None:
-        step = keywords.get("step")
-        return self._steps(_lookup(metadata, "operation") if step is None else step)
-
     def _mapping(self, value: Any) -> Mapping[str, Any]:
         if type(value) is dict:
             return value
         if value is not None:
             self._reject(Reason.NOT_A_MAPPING, "metadata", value)
-        return {}
+        return _NO_METADATA
 
     def _boolean(self, value: Any, name: str) -> bool:
-        if value is True or value is False:
-            return value
-        try:
-            return bool(value)
-        except UNREADABLE:
-            # Whatever cannot say that it is true is not a success; the tokens still count.
-            self._reject(Reason.NOT_A_BOOLEAN, name, value)
+        if type(value) is Unusable:
+            # What cannot say that it is true is not a success; the tokens still count.
+            self._reject(value.reason, name, value)
             return False
+        return bool(value)
 
     def _count(self, value: Any, name: str) -> int | None:
         if type(value) is int and 0 <= value <= MAX_COUNT:
@@ -308,34 +320,32 @@ class Normaliser:
             return None
 
     def _error_type(
-        self, error: Any, keywords: Mapping[str, Any], metadata: Mapping[str, Any]
+        self, error_class: str | None, keywords: Mapping[str, Any], metadata: Mapping[str, Any]
     ) -> str:
         given = keywords.get("error_type")
         if given is None:
-            given = _lookup(metadata, "error_type")
-        # By type(): isinstance() asks the object for its class, which may raise.
-        if given is None and issubclass(type(error), BaseException):
-            given = _class_name(type(error))
-        return self._errors(given) or _OTHER_ERROR
+            given = metadata.get("error_type")
+        return self._errors(error_class if given is None else given) or _OTHER_ERROR
 
     def _retries(
-        self, value: Any, keywords: Mapping[str, Any], metadata: Mapping[str, Any]
+        self,
+        value: Any,
+        error_class: str | None,
+        keywords: Mapping[str, Any],
+        metadata: Mapping[str, Any],
     ) -> dict[str, int] | None:
         counts: dict[str, int] = {}
-        if issubclass(type(value), list | tuple):
-            # list() of a slice of list's own: a subclass may have overridden everything.
-            own = list if issubclass(type(value), list) else tuple
-            for error in own.__getitem__(value, slice(0, _MAX_RETRIES)):
-                name = _retry_kind(error)
+        if type(value) is list:
+            for cause in value:
                 # It has an alert of its own, which no limit on labels may silence.
-                is_limited = name is RATE_LIMITED
-                kind = RATE_LIMITED if is_limited else self._errors(name) or _OTHER_ERROR
+                is_limited = cause == RATE_LIMITED
+                kind = RATE_LIMITED if is_limited else self._errors(cause) or _OTHER_ERROR
                 counts[kind] = counts.get(kind, 0) + 1
         else:
             number = self._count(value, "retries")
             if number:
-                kind = self._error_type(keywords.get("error"), keywords, metadata)
-                counts[kind] = min(number, _MAX_RETRIES)
+                kind = self._error_type(error_class, keywords, metadata)
+                counts[kind] = min(number, MAX_RETRIES)
         return counts or None
 
     def _score_rows(self, scores: Any) -> Iterable[Score]:
@@ -349,52 +359,10 @@ class Normaliser:
                 self._reject(Reason.NO_NAME, "scores", raw_name)
                 continue
             is_row = type(raw) is dict
-            value = self._value(_lookup(raw, "score", 0) if is_row else raw, f"scores[{name!r}]")
+            value = self._value(raw["score"] if is_row else raw, f"scores[{name!r}]")
             if value is not None:
-                feedback = _lookup(raw, "feedback") if is_row else None
-                yield Score(name, value, None if feedback is None else safe_text(feedback))
-
-    def _timestamp(self, value: Any, default: float) -> float:
-        try:
-            if isinstance(value, datetime):
-                # pandas' NaT is a datetime, and its time stamp is not a number.
-                return float(checked(to_number(value.timestamp()), MAX_TIME, least=-MAX_TIME))
-        except UNREADABLE:
-            pass  # a year that the platform's clock does not have, or a class of the caller's
-        self._reject(Reason.NOT_A_TIME, "timestamp", value)
-        return default
+                yield Score(name, value, raw.get("feedback") if is_row else None)
 
 
-def _retry_kind(error: Any) -> Any:
-    """Name what caused a retry: an exception, its class or its name."""
-    kind = type(error)
-    if issubclass(kind, BaseException):
-        name: Any = _class_name(kind)
-    else:
-        name = _class_name(error) if issubclass(kind, type) else error
-    is_limited = issubclass(type(name), str) and "ratelimit" in str.lower(name)
-    return RATE_LIMITED if is_limited or _is_rate_limit(error) else name
-
-
-def _class_name(kind: type) -> str:
-    # type's own, since a metaclass may have another that raises.
-    name: str = type.__dict__["__name__"].__get__(kind)
-    return name
-
-
-def _is_rate_limit(error: Any) -> bool:
-    try:
-        return _TOO_MANY_REQUESTS in (
-            getattr(error, "status_code", None),
-            getattr(error, "code", None),
-        )
-    except UNREADABLE:
-        return False
-
-
-def _lookup(mapping: Mapping[str, Any], key: str, default: Any = None) -> Any:
-    """Get a value of the caller's dict, whose keys may be of a class that cannot be compared."""
-    try:
-        return mapping.get(key, default)
-    except UNREADABLE:
-        return None
+def _is_long(label: Any) -> bool:
+    return type(label) is str and len(label) > MAX_LABEL

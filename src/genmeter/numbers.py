@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,9 @@ __all__ = [
     "MAX_TIME",
     "MAX_VALUE",
     "Rejected",
+    "Unusable",
     "checked",
+    "is_boolean",
     "to_number",
 ]
 
@@ -40,9 +42,21 @@ class Rejected(Exception):  # noqa: N818 - control flow between the two modules,
         self.reason = reason
 
 
+class Unusable(NamedTuple):
+    """What is left, on the caller's thread, of a value that is no number; ``text`` shows it."""
+
+    reason: Reason
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
 def is_boolean(value: Any) -> bool:
     """Tell a truth value, Python's or NumPy's, which is no amount of anything."""
-    return type(value) in (bool, np.bool_)  # isinstance() asks the value's class, which may raise
+    # Neither isinstance() nor a comparison, which ask the value's class, and that may raise.
+    kind = type(value)
+    return kind is bool or kind is np.bool_
 
 
 def to_number(value: Any) -> float:
@@ -54,6 +68,8 @@ def to_number(value: Any) -> float:
     Raises:
         Rejected: It is none.
     """
+    if type(value) is Unusable:
+        raise Rejected(value.reason)
     try:
         if isinstance(value, Enum):
             value = value.value

@@ -6,11 +6,15 @@ import json
 import math
 from datetime import date, time
 from enum import Enum
-from typing import Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from genmeter.labels import UNREADABLE, safe_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["plain_text", "to_plain"]
 
@@ -38,8 +42,10 @@ def to_plain(value: Any) -> Any:
         New containers, at most :data:`MAX_DEPTH` deep and of :data:`MAX_NODES` values; text of at
         most :data:`MAX_TEXT` characters.
     """
-    if type(value) is dict and len(value) < MAX_NODES and _is_plain(value):
-        return value.copy()
+    if type(value) is dict and len(value) < MAX_NODES:
+        value = value.copy()  # in one step, whatever other threads do to it
+        if _is_plain(value):
+            return value
     return _Reader().read(value, MAX_DEPTH)
 
 
@@ -110,7 +116,7 @@ class _Reader:
 
     def _read_dict(self, value: Any, depth: int) -> dict[str, Any]:
         plain = {}
-        for key, item in dict.items(value):
+        for key, item in self._taken(dict.items(value)):
             if self._left <= 0:
                 break
             plain[key if type(key) is str and key.isascii() else _text(key)] = self.read(
@@ -122,12 +128,16 @@ class _Reader:
         plain = []
         for base in (list, tuple, set, frozenset):
             if issubclass(type(value), base):
-                for item in base.__iter__(value):
+                for item in self._taken(base.__iter__(value)):
                     if self._left <= 0:
                         break
                     plain.append(self.read(item, depth - 1))
                 break
         return plain
+
+    def _taken(self, items: Iterable[Any]) -> list[Any]:
+        # In one step, whatever other threads do to the container meanwhile.
+        return list(islice(items, max(0, self._left)))
 
 
 def _base_of(value: Any, kind: type) -> Any:

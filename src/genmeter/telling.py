@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.context import get_current
 from opentelemetry.trace import get_current_span
 
 from genmeter import clock
+from genmeter.capture import (
+    are_atoms,
+    class_name,
+    copied,
+    lookup,
+    plain_data,
+    plain_keywords,
+    plain_label,
+    plain_number,
+    plain_scores,
+    plain_time,
+    plain_truth,
+)
 from genmeter.events import Raw, Reason
 from genmeter.generation import GenerationHandle
-from genmeter.labels import UNREADABLE
-from genmeter.pipeline import WAKE
+from genmeter.labels import safe_text
+from genmeter.numbers import Rejected
+from genmeter.pipeline.drain import WAKE
 from genmeter.recorders.relay import is_handing_out_logs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from opentelemetry.context import Context
+    from opentelemetry.trace import SpanContext
 
-    from genmeter.pipeline import Pipeline
-    from genmeter.sink import Sink
+    from genmeter.pipeline.drain import Pipeline
+    from genmeter.session import Session
 
 __all__ = ["Telling"]
 
@@ -32,13 +48,13 @@ class Telling:
 
     Args:
         pipeline: Whose inbox the events go to.
-        sink: The monitor's own, which the drain hands them to.
+        session: The monitor's own, which the drain hands them to.
         inline: Whether each event is drained in the call that tells it.
     """
 
-    def __init__(self, pipeline: Pipeline, sink: Sink, *, inline: bool) -> None:
+    def __init__(self, pipeline: Pipeline, session: Session, *, inline: bool) -> None:
         self._pipeline = pipeline
-        self._sink = sink
+        self._session = session
         self._inline = inline
         self._inbox = pipeline.inbox
         self._append = pipeline.inbox.append
@@ -63,23 +79,32 @@ class Telling:
                 class of the error). Further keywords are data for the log.
         """
         try:
-            metadata = kwargs.get("metadata")
+            metadata = kwargs.pop("metadata", None)
             if metadata is not None:
-                kwargs["metadata"] = _own_dict(metadata)
+                metadata = plain_data(metadata)
+            error_class = None
+            if not are_atoms(kwargs.values()):
+                error_class = plain_keywords(kwargs)
+            if type(duration) is not float:
+                duration = plain_number(duration)
+            if type(success) is not bool:
+                success = plain_truth(success)
             context = get_current()
             self._append(
                 (
                     _GENERATION,
-                    self._sink,
+                    self._session,
                     clock.now(),
                     duration,
                     success,
                     kwargs,
+                    metadata,
+                    error_class,
                     _sampled(context) if context else None,
                 )
             )
             if len(self._inbox) >= WAKE or self._inline or not self._pipeline.is_running:
-                self._pipeline.tend(inline=self._inline)
+                self._pipeline.after_append(inline=self._inline)
         except Exception as error:
             self._pipeline.reject(Reason.INTERNAL, "track_generation", error)
 
@@ -102,17 +127,18 @@ class Telling:
             **kwargs: As :meth:`track_generation` takes them; tokens count for the evaluation.
         """
         try:
-            metadata = kwargs.get("metadata")
-            if metadata is not None:
-                kwargs["metadata"] = _own_dict(metadata)
+            metadata = kwargs.pop("metadata", None)
+            error_class = plain_keywords(kwargs)
             context = get_current()
-            self._tell(
+            self._record(
                 Raw.EVALUATION,
-                duration,
-                success,
-                evaluator_type,
-                _own_scores(scores),
+                plain_number(duration),
+                plain_truth(success),
+                plain_label(evaluator_type),
+                plain_scores(scores),
                 kwargs,
+                None if metadata is None else plain_data(metadata),
+                error_class,
                 _sampled(context) if context else None,
             )
         except Exception as error:
@@ -130,8 +156,14 @@ class Telling:
             metadata: Data; a ``timestamp`` (datetime) in it replaces the time of the call.
         """
         try:
-            own = None if metadata is None else _own_dict(metadata)
-            self._tell(Raw.METRIC, metric_name, value, own)
+            when = None
+            if metadata is not None:
+                own = copied(metadata)  # before a datetime in it becomes text
+                when = self._timestamp(own)
+                metadata = plain_data(own)
+            self._record(
+                Raw.METRIC, plain_label(metric_name), plain_number(value), metadata, when=when
+            )
         except Exception as error:
             self._pipeline.reject(Reason.INTERNAL, "record_metric", error)
 
@@ -142,7 +174,10 @@ class Telling:
             accepted: Whether it is kept.
             reason: Why it was rejected: a short word, since it becomes a label.
         """
-        self._tell(Raw.SAMPLE, accepted, reason)
+        try:
+            self._record(Raw.SAMPLE, plain_truth(accepted), plain_label(reason))
+        except Exception as error:
+            self._pipeline.reject(Reason.INTERNAL, "record_sample", error)
 
     def log_info(self, message: str, **data: Any) -> None:
         """Log a message of level ``info``: to the log handlers and to ``logging``.
@@ -173,7 +208,13 @@ class Telling:
             error: The exception, if there is one; it becomes ``error`` and ``error_type``.
             **data: Further data.
         """
-        self._log("error", message, {"error": error, **data})
+        if error is not None:
+            data = {
+                "error": safe_text(error),
+                "error_type": class_name(type(error)),
+                **data,
+            }
+        self._log("error", message, data)
 
     def generation(
         self,
@@ -209,46 +250,46 @@ class Telling:
             if is_handing_out_logs():
                 self._pipeline.reject(Reason.ECHO, "log", message)
                 return
-            context = get_current()
-            is_traced = context and get_current_span(context).get_span_context().is_valid
-            self._tell(Raw.LOG, level, message, data, context if is_traced else None)
+            span = get_current_span().get_span_context()
+            self._record(
+                Raw.LOG,
+                level,
+                message if type(message) is str else safe_text(message) or "",
+                plain_data(data),
+                span if span.is_valid else None,
+            )
         except Exception as error:
             self._pipeline.reject(Reason.INTERNAL, "log", error)
 
-    def _tell(self, kind: Raw, *payload: Any) -> None:
-        self._append((kind, self._sink, clock.now(), *payload))
+    def _record(self, kind: Raw, *payload: Any, when: float | None = None) -> None:
+        self._append((kind, self._session, clock.now() if when is None else when, *payload))
         if len(self._inbox) >= WAKE or self._inline or not self._pipeline.is_running:
-            self._pipeline.tend(inline=self._inline)
+            self._pipeline.after_append(inline=self._inline)
 
-    def _track_active(self, delta: int, labels: dict[str, Any], epoch: int | None) -> int:
-        # A call that began before a fork was counted in the parent, and ends there.
-        now = self._pipeline.epoch
-        if epoch is None or epoch == now:
-            self._tell(Raw.ACTIVE, delta, labels)
-        return now
+    def _open_call(self, handle: GenerationHandle) -> None:
+        state = self._session.state
+        state.open_calls[weakref.ref(handle)] = None
+        state.begun_calls.append(handle.labels)
+
+    def _close_call(self, handle: GenerationHandle) -> None:
+        self._session.state.open_calls.pop(weakref.ref(handle), None)
+
+    def _timestamp(self, metadata: Any) -> float | None:
+        stamp = lookup(metadata, "timestamp") if type(metadata) is dict else None
+        if stamp is None:
+            return None
+        try:
+            return plain_time(stamp)
+        except Rejected as rejected:
+            self._pipeline.reject(rejected.reason, "timestamp", stamp)
+            return None
 
     def _refuse(self, event: tuple[Any, ...]) -> None:
         self._pipeline.reject(Reason.AFTER_SHUTDOWN, "event", str(event[0]))
 
 
-def _sampled(context: Context) -> Context | None:
-    # A context is kept only where an exemplar can come of it: it holds on to 6 KB.
-    return context if get_current_span(context).get_span_context().trace_flags.sampled else None
-
-
-def _own_dict(value: Any) -> Any:
-    """Copy what the caller may change later; what is no mapping is left for the normaliser."""
-    if type(value) is dict:
-        return value.copy()
-    try:
-        # dict() takes an iterable of pairs too, and one of those may have no end.
-        return dict(value) if hasattr(value, "keys") else value
-    except UNREADABLE:
-        return value
-
-
-def _own_scores(scores: Any) -> Any:
-    own = _own_dict(scores)
-    if type(own) is not dict:
-        return own
-    return {name: _own_dict(row) for name, row in own.items()}
+def _sampled(context: Context) -> SpanContext | None:
+    # The ids are kept, not the context, which holds on to 6 KB; and only where an exemplar can come
+    # of it.
+    span = get_current_span(context).get_span_context()
+    return span if span.trace_flags.sampled else None

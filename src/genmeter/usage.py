@@ -18,6 +18,8 @@ from enum import Enum
 from numbers import Integral
 from typing import Any, NamedTuple
 
+from genmeter.labels import UNREADABLE
+
 __all__ = ["TokenCounts", "read_finish_reason", "read_model", "read_usage"]
 
 _HOLDERS = ("usage", "usage_metadata", "usageMetadata")
@@ -189,14 +191,14 @@ def _get(obj: Any, name: str) -> Any:
         if type(obj) is dict or isinstance(obj, Mapping):
             return obj.get(name)
         return getattr(obj, name, None)
-    except Exception:
+    except UNREADABLE:
         return None
 
 
 def _first(items: Any) -> Any:
     try:
         return items[0]
-    except Exception:
+    except UNREADABLE:
         return None
 
 
@@ -205,11 +207,11 @@ def _count(obj: Any, name: str) -> int | None:
     value: Any = _get(obj, name)
     if type(value) is int:
         return value
-    if not issubclass(type(value), Integral) or type(value) is bool:
-        return None
     try:
+        if type(value) is bool or not issubclass(type(value), Integral):
+            return None
         return int(value)
-    except Exception:
+    except UNREADABLE:
         return None
 
 
@@ -219,7 +221,7 @@ def _text(value: Any) -> str | None:
             value = value.value if isinstance(value.value, str) else value.name
         if issubclass(type(value), str):
             return str.strip(value) or None
-    except Exception:
+    except UNREADABLE:
         return None
     return None
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from genmeter.pipeline import Pipeline
+    from genmeter.pipeline.drain import Pipeline
 
 __all__ = ["held"]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from _hostile import VALUES
-from _two_readers import check_outputs, twice_read
+from _two_readers import PROVIDERS, check_outputs, twice_read
 
 from genmeter import CustomMetric, MonitorConfig
 
@@ -142,21 +142,28 @@ def tell_others(monitor: GenerationMonitor, value: Any) -> None:
     monitor.log_error("text", error=value)
 
 
+@pytest.fixture(scope="module", params=PROVIDERS)
+def provider(request: pytest.FixtureRequest) -> str:
+    """Name whose meter provider is behind the monitor."""
+    name: str = request.param
+    return name
+
+
 @pytest.fixture(scope="module", params=VALUES, ids=lambda name: name.replace(" ", "-"))
-def outcome(request: pytest.FixtureRequest) -> Any:
-    """Give what became of a hostile value in every argument, good calls between."""
-    return run(VALUES[request.param])
+def outcome(request: pytest.FixtureRequest, provider: str) -> Any:
+    """Return the outcome of a hostile value in every argument, good calls between."""
+    return run(VALUES[request.param], provider)
 
 
 class Outcome:
     """The counts of a run, and what its outputs said."""
 
-    def __init__(self, monitor: TwiceRead, calls: int, evaluations: int, good: int) -> None:
+    def __init__(self, read: TwiceRead, calls: int, evaluations: int, good: int) -> None:
         self.calls = calls
         self.evaluations = evaluations
         self.good = good
-        self.report = monitor.get_total_token_usage()
-        self.samples = check_outputs(monitor)
+        self.report = read.monitor.get_total_token_usage()
+        self.samples = check_outputs(read)
 
     def sum(self, name: str, **labels: str) -> float:
         """Sum a series of the page."""
@@ -167,10 +174,11 @@ class Outcome:
         )
 
 
-def run(value: Any) -> Outcome:
+def run(value: Any, provider: str) -> Outcome:
     """Tell everything, good calls between, and read every output."""
     config = MonitorConfig(custom_metrics=CUSTOM, default_model="bad")
-    with twice_read(config) as monitor:
+    with twice_read(config, provider=provider) as read:
+        monitor = read.monitor
         monitor.track_generation(0.5, True, **GOOD)
         calls = tell_calls(monitor, value)
         monitor.track_generation(0.5, True, **GOOD)
@@ -181,7 +189,7 @@ def run(value: Any) -> Outcome:
         tell_others(monitor, value)
         monitor.track_generation(0.5, True, **GOOD)
         monitor.get_metrics(value)
-        return Outcome(monitor, calls, evaluations, good=4)
+        return Outcome(read, calls, evaluations, good=4)
 
 
 def test_good_calls_between_hostile_ones_are_counted_exactly(outcome: Outcome) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -13,8 +12,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from genmeter.capture import (
+    plain_data,
+    plain_keywords,
+    plain_label,
+    plain_number,
+    plain_scores,
+    plain_truth,
+)
 from genmeter.config import LabelLimits
-from genmeter.events import Active, CallDefaults, Log, Metric, Reason, Score
+from genmeter.events import Call, CallDefaults, Log, Metric, Reason, Score
 from genmeter.normaliser import Normaliser
 
 if TYPE_CHECKING:
@@ -28,7 +35,7 @@ class Metrics(StrEnum):
 
 
 class Clean:
-    """A normaliser, and what it left out."""
+    """A normaliser, what a monitor's call makes of its arguments before, and what was dropped."""
 
     def __init__(self, defaults: CallDefaults | None = None, **limits: int) -> None:
         self.rejected: Counter[tuple[Reason, str]] = Counter()
@@ -44,13 +51,20 @@ class Clean:
 
     def generation(self, duration: Any = 1.0, success: Any = True, **keywords: Any) -> Generation:
         """Clean a call."""
-        return self.normaliser.generation(5.0, (duration, success, keywords, None), self.defaults)
+        payload = (plain_number(duration), plain_truth(success), *self._plain(keywords))
+        return self.normaliser.generation(5.0, payload, self.defaults)
 
     def evaluation(self, scores: Any = None, evaluator: Any = "e", **keywords: Any) -> Evaluation:
         """Clean an evaluation; ``success`` is a keyword here."""
         success = keywords.pop("success", True)
-        payload = (1.0, success, evaluator, scores, keywords, None)
-        return self.normaliser.evaluation(5.0, payload, self.defaults)
+        given = (1.0, plain_truth(success), plain_label(evaluator), plain_scores(scores))
+        return self.normaliser.evaluation(5.0, (*given, *self._plain(keywords)), self.defaults)
+
+    @staticmethod
+    def _plain(keywords: dict[str, Any]) -> tuple[dict[str, Any], Any, str | None, None]:
+        metadata = keywords.pop("metadata", None)
+        error_class = plain_keywords(keywords)
+        return keywords, None if metadata is None else plain_data(metadata), error_class, None
 
 
 def test_a_whole_call_keeps_every_field() -> None:
@@ -309,29 +323,112 @@ def test_an_evaluation_does_not_say_which_model_generates() -> None:
     clean = Clean()
     clean.generation(model_name="writer", step="s")
     clean.evaluation(model_name="judge", step="s")
-    assert clean.generation(step="s").call.model == "writer"
+    assert clean.generation(success=False, step="s").call.model == "writer"
 
 
-def test_a_metric_has_the_time_that_its_metadata_names() -> None:
-    """A timestamp in the metadata takes the place of the call's own time."""
-    clean = Clean()
-    when = datetime(2026, 1, 1, tzinfo=UTC)
-    event = clean.normaliser.metric(5.0, ("m", 1, {"timestamp": when, "x": 1}))
-    assert event == Metric(when.timestamp(), "m", 1.0, {"timestamp": when, "x": 1})
+# --- the model of a call that names none ---------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "stamp",
-    ["2026-01-01", 5.0, pd.NaT, datetime(9999, 12, 31, tzinfo=UTC), datetime(1, 1, 1, tzinfo=UTC)],
-    ids=str,
+    ("success", "keywords", "model"),
+    [
+        (True, {}, "unknown"),
+        (True, {"prompt_token_count": 5}, "unknown"),
+        (True, {"total_token_count": 0}, "unknown"),
+        (False, {}, "seen"),
+        (False, {"total_token_count": 0}, "seen"),
+        (False, {"prompt_token_count": 0, "completion_token_count": 0}, "seen"),
+        (False, {"prompt_token_count": "bad"}, "seen"),
+        (False, {"error": TimeoutError()}, "seen"),
+        (False, {"prompt_token_count": 5}, "unknown"),
+        (False, {"total_token_count": 1}, "unknown"),
+        (False, {"model_name": "own"}, "own"),
+        (False, {"model_name": "own", "prompt_token_count": 5}, "own"),
+        (False, {"model_name": "  "}, "seen"),
+        (np.array([1, 2]), {}, "seen"),
+    ],
 )
-def test_a_metric_without_a_usable_time_has_its_calls_own(stamp: Any) -> None:
-    """A time that is none is left out, the value is kept."""
+@pytest.mark.parametrize("step", ["ask", "another", None])
+def test_only_a_failed_call_without_tokens_infers_its_model(
+    success: Any, keywords: dict[str, Any], model: str, step: str | None
+) -> None:
+    """An error shows up at the model that was asked; no tokens are booked on a guess."""
     clean = Clean()
-    event = clean.normaliser.metric(5.0, ("m", 1, {"timestamp": stamp}))
-    assert event is not None
-    assert event.time == 5.0
-    assert clean.rejected == {(Reason.NOT_A_TIME, "timestamp"): 1}
+    clean.generation(model_name="seen", step="ask")
+    event = clean.generation(1.0, success, step=step, **keywords)
+    assert event.call.model == model
+    assert event.model_given is (model == "own")
+
+
+@pytest.mark.parametrize("success", [True, False])
+@pytest.mark.parametrize("keywords", [{}, {"prompt_token_count": 5}])
+def test_an_evaluation_never_infers_its_model(success: bool, keywords: dict[str, Any]) -> None:
+    """A judge is seldom the model that writes, so what it costs is nobody's known model's."""
+    clean = Clean()
+    clean.generation(model_name="writer", step="s")
+    assert clean.evaluation(success=success, step="s", **keywords).call.model == "unknown"
+
+
+@pytest.mark.parametrize("success", [True, False])
+@pytest.mark.parametrize("keywords", [{}, {"prompt_token_count": 5}, {"total_token_count": 0}])
+def test_a_default_model_has_every_call_that_names_none(
+    success: bool, keywords: dict[str, Any]
+) -> None:
+    """What the configuration says is no guess."""
+    clean = Clean(CallDefaults("default", None, "chat"))
+    clean.generation(model_name="seen", step="s")
+    assert clean.generation(1.0, success, step="s", **keywords).call.model == "default"
+    assert clean.evaluation(success=success, step="s", **keywords).call.model == "default"
+    assert not clean.generation(1.0, success, **keywords).model_given
+
+
+def test_a_failed_call_of_a_step_of_several_models_is_the_last_ones() -> None:
+    """Where the step is new and several models were seen, nobody is blamed."""
+    clean = Clean()
+    for model, step in (("small", "ask"), ("large", "ask"), ("small", "judge"), ("large", "ask")):
+        clean.generation(model_name=model, step=step)
+    assert clean.generation(success=False, step="ask").call.model == "large"
+    assert clean.generation(success=False, step="judge").call.model == "small"
+    assert clean.generation(success=False, step="new").call.model == "unknown"
+    # The labels of a call like this one are remembered; which model came last, too.
+    clean.generation(model_name="small", step="ask")
+    assert clean.generation(success=False, step="ask").call.model == "small"
+
+
+def test_a_call_whose_model_was_inferred_does_not_teach_another() -> None:
+    """A guess is no observation."""
+    clean = Clean()
+    clean.generation(model_name="a", step="x")
+    assert clean.generation(success=False, step="new").call.model == "a"
+    clean.generation(model_name="b", step="y")
+    assert clean.generation(success=False, step="new").call.model == "unknown"
+
+
+def test_labels_of_any_length_do_not_fill_the_memory() -> None:
+    """Label sets are remembered for calls whose labels are labels, and up to a number of them."""
+    clean = Clean()
+    clean.generation(model_name="m" * 10_000, step="s")
+    clean.generation(model_name="m", step="s" * 10_000)
+    assert not clean.defaults.resolved
+    assert (
+        clean.generation(model_name="m", step="s").call
+        is clean.generation(model_name="m", step="s").call
+    )
+    assert len(clean.defaults.resolved) == 1
+
+
+def test_a_label_past_its_limit_is_counted_each_time() -> None:
+    """A call whose label became `other` is not answered from what is remembered."""
+    clean = Clean(models=1)
+    for name in ("a", "b", "b", "a", "b"):
+        clean.generation(model_name=name, step="s")
+    assert clean.overflows == {"models": 3}
+
+
+def test_a_metric_keeps_the_time_of_its_event() -> None:
+    """Which time that is was found out in the call; see ``capture.plain_time``."""
+    event = Clean().normaliser.metric(7.0, ("m", 1, {"timestamp": "text", "x": 1}))
+    assert event == Metric(7.0, "m", 1.0, {"timestamp": "text", "x": 1})
 
 
 @pytest.mark.parametrize(
@@ -352,19 +449,39 @@ def test_a_sample_that_is_kept_has_no_reason() -> None:
     assert clean.normaliser.sample(5.0, (False, "why")) == (5.0, False, "why")
 
 
-def test_a_log_has_a_text_whatever_its_message() -> None:
-    """A message that cannot be read is empty."""
-    clean = Clean()
-    assert clean.normaliser.log(5.0, ("info", 5, {}, None)) == Log(5.0, "info", "5", {}, None)
-    assert clean.normaliser.log(5.0, ("info", 10**5_000, {}, None)).message == ""
+def test_a_log_passes_as_it_is() -> None:
+    """Its message is a text and its data are plain since the call."""
+    data = {"key": [1]}
+    event = Clean().normaliser.log(5.0, ("info", "text", data, None))
+    assert event == Log(5.0, "info", "text", data, None)
 
 
-def test_a_call_that_begins_has_the_labels_of_the_call_that_it_will_be() -> None:
-    """Active calls are counted under the same labels; they do not teach the defaults."""
+def test_metadata_are_among_the_keywords_of_the_event() -> None:
+    """Handlers of logs get a call's keywords as they were given."""
     clean = Clean()
+    assert clean.generation(metadata={"a": 1}, own=2).told == {"own": 2, "metadata": {"a": 1}}
+    assert clean.evaluation(metadata={"a": 1}).told == {"metadata": {"a": 1}}
+    assert clean.generation(own=2).told == {"own": 2}
+
+
+def test_a_call_under_way_has_the_labels_of_the_call_that_it_will_be() -> None:
+    """Calls under way are counted under the same labels; they teach nothing and count nothing."""
+    clean = Clean(models=1)
     keywords = {"model_name": "m", "step": "s", "provider": None, "operation": None}
-    event = clean.normaliser.active((1, keywords), clean.defaults)
-    assert event == Active(clean.generation(model_name="m", step="s").call, 1)
+    assert clean.normaliser.call(keywords, clean.defaults) == Call(
+        "chat", "_OTHER", "m", "s", "unknown"
+    )
+    assert clean.generation(success=False, step="s").call.model == "unknown"
+    assert clean.generation(model_name="m", step="s").call == clean.normaliser.call(
+        keywords, clean.defaults
+    )
+    unnamed = {**keywords, "model_name": None}
+    assert clean.normaliser.call(unnamed, clean.defaults).model == "unknown"
+    other = {**keywords, "model_name": "past the limit"}
+    assert clean.normaliser.call(other, clean.defaults).model == "other"
+    assert not clean.overflows
+    clean.generation(model_name="past the limit")
+    assert clean.overflows == {"models": 1}
 
 
 def test_no_limit_takes_the_old_names_from_record_metric() -> None:

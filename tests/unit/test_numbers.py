@@ -14,7 +14,7 @@ import pytest
 from _hostile import VALUES
 
 from genmeter.events import Reason
-from genmeter.numbers import Rejected, checked, to_number
+from genmeter.numbers import Rejected, Unusable, checked, to_number
 
 
 class Level(IntEnum):
@@ -120,3 +120,13 @@ def test_a_number_out_of_its_range_is_refused(number: float, least: float, reaso
 def test_a_number_within_its_range_passes_unchanged(number: float) -> None:
     """The ends of the range belong to it."""
     assert checked(number, 10, least=-10) == number
+
+
+@pytest.mark.parametrize("reason", [Reason.NOT_A_NUMBER, Reason.OUT_OF_RANGE, Reason.UNREADABLE])
+def test_a_value_that_the_call_could_not_use_keeps_its_reason(reason: Reason) -> None:
+    """What was found out on the caller's thread is what the drain counts."""
+    unusable = Unusable(reason, "how it looked")
+    with pytest.raises(Rejected) as caught:
+        to_number(unusable)
+    assert caught.value.reason is reason
+    assert str(unusable) == "how it looked"

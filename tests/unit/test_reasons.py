@@ -13,8 +13,8 @@ from _hostile import Raising
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
 
-import genmeter.pipeline
-import genmeter.recorders.cells
+import genmeter.metrics.cells
+import genmeter.pipeline.drain
 import genmeter.telling
 from genmeter import GenerationMonitor, LabelLimits, MonitorConfig
 from genmeter.events import Reason
@@ -44,7 +44,7 @@ def rejected(monitor: IsolatedMonitor, reason: Reason) -> float:
     return monitor.value("genmeter_monitor_events_total", genmeter_reason=reason.value)
 
 
-def warnings(caplog: pytest.LogCaptureFixture, start: str = "left out") -> list[str]:
+def warnings(caplog: pytest.LogCaptureFixture, start: str = "dropped invalid") -> list[str]:
     """List what was said to the log."""
     return [
         record.getMessage()
@@ -76,7 +76,7 @@ def test_a_sum_past_what_exporters_take_is_left_out(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What would make a counter infinite, and every later scrape fail, is counted as overflow."""
-    monkeypatch.setattr(genmeter.recorders.cells, "_MAX_FLOAT", 100.0)
+    monkeypatch.setattr(genmeter.metrics.cells, "MAX_FLOAT", 100.0)
     with isolated_monitor() as monitor:
         for _ in range(1 + TWICE):
             monitor.record_metric("m", 60)
@@ -135,7 +135,7 @@ def test_an_event_past_the_inbox_is_counted(
 ) -> None:
     """While nothing can drain the inbox stays within its cap, and what is dropped is counted."""
     for name, most in (("WAKE", 1), ("HIGH_WATER", 2), ("CAPACITY", 8)):
-        monkeypatch.setattr(genmeter.pipeline, name, most)
+        monkeypatch.setattr(genmeter.pipeline.drain, name, most)
     monkeypatch.setattr(genmeter.telling, "WAKE", 1)
     provider = MeterProvider(shutdown_on_exit=False)
     with fresh_runtime() as runtime:
@@ -146,7 +146,7 @@ def test_an_event_past_the_inbox_is_counted(
                 monitor.track_generation(1.0, True, prompt_token_count=1)
                 assert len(pipeline.inbox) <= 8
         kept = monitor.get_total_token_usage().total_tokens
-        assert kept + runtime.tallies.rejected["inbox_full"] == 20
+        assert kept + runtime.self_metrics.rejected["inbox_full"] == 20
         assert kept >= 8
         monitor.shutdown()
         deadline = time.monotonic() + 20
@@ -165,14 +165,14 @@ def test_a_defect_of_our_own_costs_one_event_and_is_logged_once(
 
     with isolated_monitor() as monitor:
         with monkeypatch.context() as patched:
-            patched.setattr(monitor._sink.history, "record", fail)
+            patched.setattr(monitor._session.history, "record", fail)
             for _ in range(TWICE):
                 monitor.track_generation(1.0, True, prompt_token_count=5)
         monitor.track_generation(1.0, True, prompt_token_count=5)
         assert rejected(monitor, Reason.INTERNAL) == TWICE
         assert monitor.get_total_token_usage().total_tokens == 5
-    (said,) = warnings(caplog, "generation failed")
-    assert "the job is not harmed" in said
+    (said,) = warnings(caplog, "internal error while processing generation")
+    assert "the event was dropped" in said
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_a_call_that_fails_before_its_append_is_counted(
             getattr(monitor, call)(*arguments)
         assert rejected(monitor, Reason.INTERNAL) == TWICE
         monitor.log_info("gives the notice its turn")
-    assert len(warnings(caplog, f"left out {call}")) == 1
+    assert len(warnings(caplog, f"dropped invalid {call}")) == 1
 
 
 def test_a_warning_names_the_argument_and_shows_little_of_the_value(
@@ -212,7 +212,7 @@ def test_a_warning_names_the_argument_and_shows_little_of_the_value(
     with isolated_monitor() as monitor:
         monitor.track_generation(1.0, True, prompt_token_count="\ud800" * 10_000)
     (said,) = warnings(caplog)
-    assert said.startswith("left out prompt_token_count=?")
+    assert said.startswith("dropped invalid prompt_token_count=?")
     assert len(said.encode()) < 400
 
 
@@ -254,8 +254,8 @@ def test_the_first_value_past_a_limit_is_told(caplog: pytest.LogCaptureFixture) 
         for number in range(6):
             monitor.track_generation(1.0, True, model_name=f"m{number}")
     (said,) = [record.getMessage() for record in caplog.records]
-    assert said.startswith("further models are called 'other', in metrics and in reports")
-    assert said.endswith("LabelLimits.models (GENMETER_MAX_MODELS) raises the limit")
+    assert said.startswith("models limit reached; new values are recorded as 'other'")
+    assert said.endswith("LabelLimits.models (GENMETER_MAX_MODELS) raises it")
 
 
 def test_a_global_provider_that_nobody_set_is_told(caplog: pytest.LogCaptureFixture) -> None:

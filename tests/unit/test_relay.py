@@ -15,10 +15,10 @@ from _waiting import PATIENCE, eventually, soon
 
 from genmeter.events import Call, Evaluation, Event, Generation, Log, Metric, Sample, Score
 from genmeter.handlers import FileLogHandler, FileMetricHandler
-from genmeter.notices import Notices
+from genmeter.pipeline.deferred_log import DeferredLog
+from genmeter.pipeline.self_metrics import SelfMetrics
 from genmeter.recorders import relay as module
 from genmeter.recorders.relay import Relay
-from genmeter.tallies import Tallies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,7 +47,7 @@ def generation(number: int = 0, **told: Any) -> Generation:
         turns=None,
         retries=None,
         told=told,
-        context=None,
+        span=None,
     )
 
 
@@ -68,7 +68,7 @@ def evaluation(**told: Any) -> Evaluation:
         cache_write_tokens=0,
         reasoning_tokens=0,
         told=told,
-        context=None,
+        span=None,
     )
 
 
@@ -103,15 +103,14 @@ class Rig:
     """A relay, and what it counts and tells."""
 
     def __init__(self, **options: Any) -> None:
-        self.tallies = Tallies()
-        self.notices = Notices()
-        self.relay = Relay(self.tallies, self.notices, **options)
+        self.self_metrics = SelfMetrics()
+        self.deferred_log = DeferredLog()
+        self.relay = Relay(self.self_metrics, self.deferred_log, **options)
 
     def tell(self, *events: Event) -> None:
-        """Record events and flush, as a drain does."""
+        """Record events as a drain does."""
         for event in events:
             self.relay.record(event)
-        self.relay.flush()
 
     def settle(self) -> None:
         """Wait until everyone has taken all."""
@@ -125,7 +124,7 @@ class Rig:
     @property
     def told(self) -> list[str]:
         """What waits to be logged."""
-        return [each.message % each.arguments for each in self.notices._waiting]
+        return [each.message % each.arguments for each in self.deferred_log._waiting]
 
 
 @pytest.fixture
@@ -144,9 +143,22 @@ def handler() -> Iterator[Handler]:
     made.gate.set()
 
 
+_earlier: list[threading.Thread] = []
+
+
+@pytest.fixture(autouse=True)
+def _note_threads() -> None:
+    """Note the threads of other tests, such as those of callbacks that hang for good."""
+    _earlier[:] = threading.enumerate()
+
+
 def feed_threads() -> list[threading.Thread]:
-    """Give the threads of feeds that run."""
-    return [each for each in threading.enumerate() if each.name.startswith("genmeter-")]
+    """Return the threads of workers that this test started and that run."""
+    return [
+        each
+        for each in threading.enumerate()
+        if each.name.startswith("genmeter-") and each not in _earlier
+    ]
 
 
 # --- what handlers get -------------------------------------------------------------------------
@@ -250,7 +262,7 @@ def test_order_is_kept_and_nothing_is_lost(rig: Rig, handler: Handler) -> None:
     rig.tell(*map(generation, range(3_000)))
     rig.end()
     assert handler.durations == list(range(3_000))
-    assert not rig.tallies.handler_errors
+    assert not rig.self_metrics.handler_errors
 
 
 def test_a_method_for_batches_is_used_unless_a_derived_class_has_its_own(
@@ -279,6 +291,61 @@ def test_a_method_for_batches_is_used_unless_a_derived_class_has_its_own(
     assert batches == [8]
     assert len(seen) == 16
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 8
+
+
+def test_a_file_handler_of_ours_gets_encoded_lines(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No row is made for a file, and a derived class with nothing of its own changes nothing."""
+
+    def fail(self: Any, batch: Any) -> None:
+        raise AssertionError("asked for rows")
+
+    monkeypatch.setattr(FileMetricHandler, "handle_metrics", fail)
+    monkeypatch.setattr(FileLogHandler, "handle_logs", fail)
+
+    class Derived(FileMetricHandler):
+        """Has a name of its own only."""
+
+    metrics, logs = Derived(tmp_path), FileLogHandler(tmp_path)
+    rig.relay.metric_handlers, rig.relay.log_handlers = [metrics], [logs]
+    rig.tell(generation(1), evaluation(), Log(WHEN, "info", "m", {}, None))
+    rig.settle()
+    assert not rig.self_metrics.handler_errors
+    assert len(metrics.log_file.read_text().splitlines()) == 12
+    assert len(logs.log_file.read_text().splitlines()) == 3
+
+
+def test_every_way_to_override_a_method_is_respected(rig: Rig, tmp_path: Path) -> None:
+    """A method of a derived class, of a mixin or of the object itself gets all that is its own."""
+    seen: list[str] = []
+
+    class Mixin:
+        def handle_log(self, message: dict[str, Any]) -> None:
+            """Note the message."""
+            seen.append(f"mixin {message['message']}")
+
+    class Mixed(Mixin, FileLogHandler):
+        """Takes the method of the mixin."""
+
+    class Derived(FileLogHandler):
+        def handle_log(self, message: dict[str, Any]) -> None:
+            """Note the message, and write it too."""
+            seen.append(f"derived {message['message']}")
+            super().handle_log(message)
+
+    patched = FileLogHandler(tmp_path / "patched")
+    patched.handle_logs = lambda batch: seen.extend(  # type: ignore[method-assign]
+        f"patched {record['message']}" for _, record in batch
+    )
+    derived = Derived(tmp_path / "derived")
+    rig.relay.log_handlers = [Mixed(tmp_path / "mixed"), derived, patched]
+    rig.tell(Log(WHEN, "info", "m", {}, None))
+    rig.settle()
+    assert sorted(seen) == ["derived m", "mixin m", "patched m"]
+    assert derived.log_file.read_text().endswith('{"level": "info", "message": "m"}\n')
+    assert not (tmp_path / "mixed").exists()
+    assert not (tmp_path / "patched").exists()
 
 
 # --- handlers that come and go -----------------------------------------------------------------
@@ -312,10 +379,25 @@ def test_a_handler_that_is_gone_takes_what_was_its_own_and_ends(rig: Rig, handle
     assert len(feed_threads()) == 1
     handler.gate.set()
     rig.settle()
-    rig.relay.flush()
+    rig.tell(generation(4))
     assert eventually(lambda: not feed_threads())
     assert handler.durations == [1, 2]
     assert not rig.relay._receivers()
+
+
+def test_a_file_of_a_handler_that_is_gone_is_closed(rig: Rig, tmp_path: Path) -> None:
+    """A job that gives each phase a journal of its own does not run out of files and threads."""
+    made = [FileMetricHandler(tmp_path / str(number)) for number in range(5)]
+    twice = Handler()
+    for handler in made:
+        rig.relay.metric_handlers = [twice, twice, handler]
+        rig.tell(generation(1))
+        rig.settle()
+    rig.relay.metric_handlers = [twice, twice]
+    rig.tell(generation(2))
+    assert eventually(lambda: len(feed_threads()) == 1)
+    assert [handler._lines._fd for handler in made] == [None] * 5
+    assert [receiver.name for receiver in rig.relay._receivers()] == ["Handler"]
 
 
 def test_our_own_handlers_are_closed_at_the_end(rig: Rig, tmp_path: Path) -> None:
@@ -364,7 +446,7 @@ def test_handlers_are_told_apart_by_identity(rig: Rig) -> None:
         rig.tell(generation(1))
     rig.settle()
     assert [len(each.durations) for each in made] == [2, 3, 3, 3]
-    assert not rig.tallies.handler_errors
+    assert not rig.self_metrics.handler_errors
 
 
 @pytest.mark.parametrize("make", [type(None), int, str, Raising, dict])
@@ -408,13 +490,13 @@ def test_a_handler_that_raises_is_counted_each_time_and_told_once(
     rig.tell(*map(generation, range(20)))
     rig.settle()
     assert len(handler.metrics) == len(other.metrics) == 160
-    assert rig.tallies.handler_errors == {("Handler", "raised"): 20}
+    assert rig.self_metrics.handler_errors == {("Handler", "raised"): 20}
     (told,) = rig.told
     assert told == (
         f"Handler.handle_metric failed: {str(error) or 'KeyboardInterrupt'}; further failures are only counted, in "
         "genmeter_monitor_handler_errors_total"
     )
-    (notice,) = rig.notices._waiting
+    (notice,) = rig.deferred_log._waiting
     assert notice.level == logging.WARNING
     assert notice.error is error
 
@@ -430,7 +512,7 @@ def test_a_handler_without_the_method_is_a_failure(rig: Rig) -> None:
     rig.relay.metric_handlers = [object(), Raising(), Hidden()]
     rig.tell(generation(1), generation(2))
     rig.settle()
-    assert rig.tallies.handler_errors == {
+    assert rig.self_metrics.handler_errors == {
         ("object", "raised"): 2,
         ("Raising", "raised"): 2,
         ("Hidden", "raised"): 2,
@@ -448,7 +530,7 @@ def test_a_coroutine_is_a_failure(rig: Rig) -> None:
     rig.relay.log_handlers = [Later()]
     rig.tell(generation(1))
     rig.settle()
-    assert rig.tallies.handler_errors == {("Later", "raised"): 1}
+    assert rig.self_metrics.handler_errors == {("Later", "raised"): 1}
     assert "which nobody would await" in rig.told[0]
 
 
@@ -461,7 +543,7 @@ def test_a_handler_that_blocks_harms_neither_others_nor_the_end(rig: Rig, handle
     assert eventually(lambda: len(other.durations) == 10)
     assert rig.relay.deliver(time.monotonic() + 0.01) == ["Handler"]
     rig.end(time.monotonic() + 0.01)
-    assert rig.tallies.handler_errors == {("Handler", "unfinished"): 10}
+    assert rig.self_metrics.handler_errors == {("Handler", "unfinished"): 10}
     (told,) = rig.told
     assert told == (
         "Handler.handle_metric had not taken 10 events when the time for shutdown was over; "
@@ -469,7 +551,7 @@ def test_a_handler_that_blocks_harms_neither_others_nor_the_end(rig: Rig, handle
         "handler faster"
     )
     rig.end()
-    assert rig.tallies.handler_errors == {("Handler", "unfinished"): 10}
+    assert rig.self_metrics.handler_errors == {("Handler", "unfinished"): 10}
     handler.gate.set()
     assert eventually(lambda: not feed_threads())
     assert handler.durations == [0]
@@ -496,7 +578,7 @@ def test_a_full_queue_is_counted_and_told_once(
     rig.tell(generation(0))
     assert eventually(lambda: not rig.relay._receivers()[0].feed._queue)
     rig.tell(*map(generation, range(1, 9)))
-    assert rig.tallies.handler_errors == {("Handler", "queue_full"): 3}
+    assert rig.self_metrics.handler_errors == {("Handler", "queue_full"): 3}
     (told,) = rig.told
     assert told.startswith("Handler.handle_metric is too slow: 5 events wait for it")
     handler.gate.set()
@@ -512,10 +594,10 @@ def test_a_disk_that_is_full_is_one_warning_without_a_traceback(rig: Rig, tmp_pa
         rig.tell(generation(number))
         rig.settle()
     rig.end()
-    assert rig.tallies.handler_errors == {("FileMetricHandler", "raised"): 5}
+    assert rig.self_metrics.handler_errors == {("FileMetricHandler", "raised"): 5}
     (told,) = rig.told
     assert f"{tmp_path / 'metrics.jsonl'} cannot be written: No space left on device" in told
-    (notice,) = rig.notices._waiting
+    (notice,) = rig.deferred_log._waiting
     assert notice.error is None
 
 
@@ -530,7 +612,7 @@ def test_after_the_end_nothing_is_recorded_in_silence(rig: Rig, handler: Handler
     rig.relay.finish_close(soon())
     rig.tell(generation(3))
     assert handler.durations == [1, 2]
-    assert rig.tallies.handler_errors == {("Handler", "unfinished"): 1}
+    assert rig.self_metrics.handler_errors == {("Handler", "unfinished"): 1}
 
 
 # --- taps and forks ----------------------------------------------------------------------------
@@ -564,7 +646,7 @@ def test_a_tap_gets_the_events_that_it_wants_as_they_are() -> None:
     tap.error = RuntimeError("the tap's own")
     rig.tell(log)
     rig.end()
-    assert rig.tallies.handler_errors == {("a-tap", "raised"): 1}
+    assert rig.self_metrics.handler_errors == {("a-tap", "raised"): 1}
     assert rig.told[0].startswith("a-tap failed: the tap's own")
 
 
@@ -596,4 +678,4 @@ def test_a_reset_relay_begins_anew_with_the_same_handlers(rig: Rig, handler: Han
     rig.tell(generation(2))
     rig.settle()
     assert handler.durations == [1, 2]
-    assert not rig.tallies.handler_errors
+    assert not rig.self_metrics.handler_errors

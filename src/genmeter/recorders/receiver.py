@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from genmeter import catalogue as cat
 from genmeter.labels import safe_text
-from genmeter.recorders.feed import BATCH, CAPACITY, Feed, Loss
+from genmeter.pipeline.worker import BATCH, CAPACITY, Loss, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from genmeter.notices import Notices
-    from genmeter.tallies import Tallies
+    from genmeter.pipeline.deferred_log import DeferredLog
+    from genmeter.pipeline.self_metrics import SelfMetrics
 
 __all__ = ["Receiver"]
 
@@ -28,8 +28,8 @@ class Receiver(Generic[_T]):
         name: The value of its label.
         shown: What log lines call it.
         deliver: Takes a batch.
-        tallies: Where losses are counted.
-        notices: Where they are told.
+        self_metrics: Where losses are counted.
+        deferred_log: Where they are told.
         items: What it takes, in the plural, for the log lines.
         capacity: Items that may wait.
         batch: Most items of a batch.
@@ -45,8 +45,8 @@ class Receiver(Generic[_T]):
         name: str,
         shown: str,
         deliver: Callable[[Sequence[_T]], object],
-        tallies: Tallies,
-        notices: Notices,
+        self_metrics: SelfMetrics,
+        deferred_log: DeferredLog,
         *,
         items: str = "events",
         capacity: int = CAPACITY,
@@ -59,10 +59,10 @@ class Receiver(Generic[_T]):
         self._shown = shown
         self._items = items
         self._capacity = capacity
-        self._tallies = tallies
-        self._notices = notices
+        self._self_metrics = self_metrics
+        self._deferred_log = deferred_log
         self._told: set[Loss] = set()
-        self.feed: Feed[_T] = Feed(
+        self.feed: Worker[_T] = Worker(
             deliver,
             name=f"genmeter-{name}",
             on_loss=self.lose,
@@ -73,7 +73,7 @@ class Receiver(Generic[_T]):
 
     def lose(self, loss: Loss, count: int, error: BaseException | None = None) -> None:
         """Count items that it did not take; the first of a kind is told to the log."""
-        self._tallies.count_handler_error(self.name, loss.value, count)
+        self._self_metrics.count_handler_error(self.name, loss.value, count)
         if loss in self._told:
             return
         self._told.add(loss)
@@ -82,7 +82,7 @@ class Receiver(Generic[_T]):
             Loss.QUEUE_FULL: (self._capacity, self._items),
             Loss.UNFINISHED: (count, self._items),
         }[loss]
-        self._notices.add(
+        self._deferred_log.add(
             logging.WARNING,
             _TEXTS[loss],
             self._shown,

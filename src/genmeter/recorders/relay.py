@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from genmeter.events import Log
 from genmeter.handlers import FileLogHandler, FileMetricHandler
 from genmeter.labels import label_text, safe_text
-from genmeter.recorders.feed import BATCH, CAPACITY
+from genmeter.pipeline.worker import BATCH, CAPACITY
 from genmeter.recorders.handler_rows import LOGS, METRICS
 from genmeter.recorders.receiver import Receiver
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from genmeter.events import Event
-    from genmeter.notices import Notices
+    from genmeter.pipeline.deferred_log import DeferredLog
+    from genmeter.pipeline.self_metrics import SelfMetrics
     from genmeter.recorders.handler_rows import HandlerKind
-    from genmeter.tallies import Tallies
 
 __all__ = ["Relay", "Tap", "is_handing_out_logs"]
 
@@ -50,11 +50,11 @@ class Tap(Protocol):
 class Relay:
     """Passes one monitor's events on to its handlers; neither waits nor raises.
 
-    The drain's lock guards :meth:`record` and :meth:`flush`.
+    The pipeline's owner alone calls :meth:`record` and :meth:`begin`.
 
     Args:
-        tallies: Where what a handler did not take is counted.
-        notices: Where it is told, once for each handler and reason.
+        self_metrics: Where what a handler did not take is counted.
+        deferred_log: Where it is told, once for each handler and reason.
         taps: What takes events beside the handlers.
 
     Attributes:
@@ -62,11 +62,13 @@ class Relay:
         log_handlers: Who gets log records; likewise.
     """
 
-    def __init__(self, tallies: Tallies, notices: Notices, *, taps: Sequence[Tap] = ()) -> None:
+    def __init__(
+        self, self_metrics: SelfMetrics, deferred_log: DeferredLog, *, taps: Sequence[Tap] = ()
+    ) -> None:
         self.metric_handlers: list[Any] = []
         self.log_handlers: list[Any] = []
-        self._metrics = _Group(METRICS, tallies, notices)
-        self._logs = _Group(LOGS, tallies, notices)
+        self._metrics = _Group(METRICS, self_metrics, deferred_log)
+        self._logs = _Group(LOGS, self_metrics, deferred_log)
         self._taps = [
             (
                 tap.wants,
@@ -74,8 +76,8 @@ class Relay:
                     tap.name,
                     tap.name,
                     _marked(tap.take) if Log in tap.wants else tap.take,
-                    tallies,
-                    notices,
+                    self_metrics,
+                    deferred_log,
                 ),
             )
             for tap in taps
@@ -96,15 +98,10 @@ class Relay:
         """Start the threads of the job's own handlers before there is an event.
 
         From Python 3.12 on the end of the interpreter starts no thread, so that one which blocks
-        would be called by, and hold up, the main thread. The drain's lock guards this too.
+        would be called by, and hold up, the main thread.
         """
         self._metrics.begin(self.metric_handlers)
         self._logs.begin(self.log_handlers)
-
-    def flush(self) -> None:
-        """Let go of handlers that are gone from their list and have taken all that was theirs."""
-        self._metrics.tidy(self.metric_handlers)
-        self._logs.tidy(self.log_handlers)
 
     def deliver(self, deadline: float) -> list[str]:
         """Wait until everyone has taken all that was queued before.
@@ -165,13 +162,16 @@ class _Group:
         is_closing: Whether the list is looked at no more.
     """
 
-    def __init__(self, kind: HandlerKind, tallies: Tallies, notices: Notices) -> None:
+    def __init__(
+        self, kind: HandlerKind, self_metrics: SelfMetrics, deferred_log: DeferredLog
+    ) -> None:
         self.is_closing = False
         self._kind = kind
-        self._tallies = tallies
-        self._notices = notices
+        self._self_metrics = self_metrics
+        self._deferred_log = deferred_log
         self._by_id: dict[int, Receiver[Event]] = {}
         self._ids: list[int] = []
+        self._gone: set[int] = set()
         self._present: list[Receiver[Event]] = []
         self._has_complained = False
 
@@ -184,6 +184,8 @@ class _Group:
         self._look(handlers)
         for receiver in self._present:
             receiver.feed.put(event)
+        if self._gone:
+            self._drop_idle()
 
     def begin(self, handlers: Any) -> None:
         """Start the threads of handlers that are not our own."""
@@ -192,16 +194,16 @@ class _Group:
             if not receiver.is_ours:
                 receiver.feed.start()
 
-    def tidy(self, handlers: Any) -> None:
-        """Let go of who is gone from the list and has nothing left to take."""
-        self._look(handlers)
+    def _drop_idle(self) -> None:
+        """End the workers of handlers that left the list and have taken all that was theirs."""
         if self.is_closing:
             return
-        for key in self._by_id.keys() - set(self._ids):
+        for key in list(self._gone):
             feed = self._by_id[key].feed
             if feed.is_idle:
                 feed.close()
                 del self._by_id[key]
+                self._gone.remove(key)
 
     def _look(self, handlers: Any) -> None:
         if self.is_closing:
@@ -214,6 +216,7 @@ class _Group:
                     self._by_id[id(handler)] = self._receiver(handler)
             self._present = [self._by_id[key] for key in ids]
             self._ids = ids
+            self._gone = self._by_id.keys() - set(ids)
 
     def _own_list(self, handlers: Any) -> list[Any]:
         # By the type, and by its own method: the job may have put anything into the list's place.
@@ -222,7 +225,7 @@ class _Group:
                 return list(base.__iter__(handlers))
         if handlers is not None and not self._has_complained:
             self._has_complained = True
-            self._notices.add(
+            self._deferred_log.add(
                 logging.WARNING,
                 "the handlers with %s are %s, so none is called; give a list",
                 self._kind.one,
@@ -243,8 +246,8 @@ class _Group:
             name,
             f"{name}.{kind.one}",
             deliver,
-            self._tallies,
-            self._notices,
+            self._self_metrics,
+            self._deferred_log,
             capacity=CAPACITY,
             # One event at a time, so that one that the handler raises at costs no other.
             batch=BATCH if takes_many else 1,

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from genmeter import pipeline as module
 from genmeter.config import LabelLimits
 from genmeter.events import CallDefaults, Raw
-from genmeter.pipeline import CAPACITY, HIGH_WATER, SLICE, WAKE, Pipeline
+from genmeter.pipeline import drain as module
+from genmeter.pipeline.drain import CAPACITY, HIGH_WATER, SLICE, WAKE, Pipeline
+from genmeter.pipeline.self_metrics import SelfMetrics
 from genmeter.recorders.history import History
 from genmeter.recorders.relay import Relay
-from genmeter.sink import Sink
-from genmeter.tallies import Tallies
+from genmeter.session import Session, SessionState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,7 +53,7 @@ def in_thread(function: Callable[[], Any]) -> Any:
 
 
 class Bench:
-    """A pipeline with one sink, and what a monitor does with them."""
+    """A pipeline with one session, and what a monitor does with them."""
 
     def __init__(self, on_start: Callable[[], None] = lambda: None) -> None:
         limits = {
@@ -61,27 +61,33 @@ class Bench:
             for name in LabelLimits.__dataclass_fields__
             if name != "combinations"
         }
-        self.tallies = Tallies()
-        self.pipeline = Pipeline(limits, tallies=self.tallies, on_start=on_start)
-        relay = Relay(self.tallies, self.pipeline.notices)
-        self.sink = Sink(CallDefaults("m", None, "chat"), History(100_000), relay)
+        self.self_metrics = SelfMetrics()
+        self.pipeline = Pipeline(limits, self_metrics=self.self_metrics, on_start=on_start)
+        relay = Relay(self.self_metrics, self.pipeline.deferred_log)
+        state = SessionState(CallDefaults("m", None, "chat"), History(100_000))
+        self.session = Session(state, relay)
+        state.is_closed = True  # nobody closes it at its end
 
     def append(self, count: int = 1, duration: Any = 0.1) -> None:
         """Append events without looking after the inbox."""
         for _ in range(count):
             self.pipeline.inbox.append(
-                (Raw.GENERATION, self.sink, time.time(), duration, True, {}, None)
+                (Raw.GENERATION, self.session, time.time(), duration, True, {}, None, None, None)
             )
 
     def tell(self, count: int = 1, *, inline: bool = False, duration: Any = 0.1) -> None:
         """Append events, looking after the inbox after each."""
         for _ in range(count):
             self.append(duration=duration)
-            self.pipeline.tend(inline=inline)
+            self.pipeline.after_append(inline=inline)
 
     def read(self, timeout: float | None = None) -> int:
         """Read how many events the history has."""
-        return self.pipeline.run(lambda: self.sink.history.size, timeout)
+        return self.pipeline.run(lambda: self.session.history.size, timeout)
+
+    def spy(self, on_event: Callable[[Any], Any]) -> None:
+        """Have a function called with each event, after the history has it."""
+        self.session.recorders = (self.session.history, Spy(on_event))
 
     def run_thread(self) -> None:
         """Have the pipeline's thread run, and idle."""
@@ -91,21 +97,21 @@ class Bench:
     @property
     def recorded(self) -> int:
         """How many events were drained."""
-        return self.tallies.recorded
+        return self.self_metrics.recorded
 
     @property
     def rejected(self) -> dict[str, int]:
-        """What was left out, by reason."""
-        return self.tallies.rejected
+        """What was dropped, by reason."""
+        return self.self_metrics.rejected
 
     def close(self) -> None:
         """End the pipeline's threads."""
         thread, self.pipeline._thread = self.pipeline._thread, None
         self.pipeline._is_rung = False
-        self.pipeline._ring()
+        self.pipeline.wake()
         if isinstance(thread, threading.Thread) and thread.ident is not None:
             thread.join(PATIENCE)
-        self.pipeline.notices.finish(PATIENCE)
+        self.pipeline.deferred_log.finish(PATIENCE)
 
 
 @pytest.fixture
@@ -170,7 +176,7 @@ def test_an_event_is_drained_though_nobody_reads(bench: Bench) -> None:
     assert eventually(lambda: bench.recorded == 1)
 
 
-def test_a_second_that_goes_by_drains_what_nobody_rang_for(
+def test_idle_thread_drains_below_the_wake_threshold(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Events below the wake mark are drained at the next turn of the thread."""
@@ -217,11 +223,14 @@ def test_a_collection_drains_what_waits(bench: Bench) -> None:
     assert bench.recorded == 5
 
 
-def test_a_collection_gives_up_on_a_lock_that_is_not_free(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_running", [False, True])
+def test_a_collection_gives_up_on_an_owner_that_is_busy(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, is_running: bool
 ) -> None:
     """A collection that cannot drain within its budget goes on without."""
     monkeypatch.setattr(module, "_LONGEST_DRAIN", 0.01)
+    if is_running:
+        bench.run_thread()
     bench.append()
     with Holder(bench.pipeline):
         bench.pipeline.drain_for_collection()
@@ -245,12 +254,15 @@ def test_over_high_water_a_producer_drains(bench: Bench) -> None:
 
 
 @pytest.mark.usefixtures("lazy")
-def test_the_main_thread_does_not_drain_while_the_pipelines_thread_lives(bench: Bench) -> None:
-    """Over high water the main thread lets the pipeline's thread do it."""
+@pytest.mark.parametrize("caller", [lambda function: function(), in_thread])
+def test_no_producer_drains_while_the_pipelines_thread_lives(
+    bench: Bench, caller: Callable[[Any], Any]
+) -> None:
+    """Over high water a producer of any thread lets the pipeline's thread do it."""
     drained_by: set[int] = set()
-    bench.sink.instruments = Spy(lambda event: drained_by.add(threading.get_ident()))
+    bench.spy(lambda event: drained_by.add(threading.get_ident()))
     bench.run_thread()
-    bench.tell(2 * HIGH_WATER)
+    caller(lambda: bench.tell(2 * HIGH_WATER))
     assert bench.read() == 2 * HIGH_WATER
     thread = bench.pipeline._thread
     assert thread is not None
@@ -286,7 +298,7 @@ def test_past_the_cap_events_are_dropped_and_counted(
     monkeypatch.undo()
     assert bench.read() == 1_000
     assert bench.recorded == 1_000
-    bench.pipeline.notices.finish(PATIENCE)
+    bench.pipeline.deferred_log.finish(PATIENCE)
     assert sum("inbox full" in record.getMessage() for record in caplog.records) == 1
 
 
@@ -297,13 +309,13 @@ def test_the_cap_is_far_above_the_mark() -> None:
 
 def test_taking_back_from_an_empty_inbox_counts_nothing(bench: Bench) -> None:
     """A producer that finds the inbox drained meanwhile has nothing to drop."""
-    bench.pipeline._shed()
+    bench.pipeline._drop_newest()
     assert bench.rejected == {}
 
 
 def test_an_event_that_was_taken_back_ends_the_drain_quietly(bench: Bench) -> None:
     """A drain that finds fewer events than it had counted is no defect."""
-    bench.sink.instruments = Spy(lambda event: bench.pipeline.inbox.clear())
+    bench.spy(lambda event: bench.pipeline.inbox.clear())
     bench.append(3)
     assert bench.read() == 1
     assert bench.rejected == {}
@@ -315,11 +327,8 @@ def test_an_event_that_was_taken_back_ends_the_drain_quietly(bench: Bench) -> No
 class Spy:
     """A recorder that calls a function with each event."""
 
-    def __init__(
-        self, on_event: Callable[[Any], Any] = lambda event: None, on_flush: Any = lambda: None
-    ) -> None:
+    def __init__(self, on_event: Callable[[Any], Any]) -> None:
         self.record = on_event
-        self.flush = on_flush
 
 
 @pytest.mark.parametrize("is_running", [False, True])
@@ -341,30 +350,30 @@ def test_every_thread_reads_what_it_wrote(
     assert caller(tell_and_read) == list(range(1, 51))
 
 
-def test_the_main_thread_asks_the_pipelines_thread(bench: Bench) -> None:
-    """What the main thread reads is read by the pipeline's thread, and by itself before that."""
-    name = lambda: threading.current_thread().name  # noqa: E731
-    assert bench.pipeline.run(name) == "MainThread"
+@pytest.mark.parametrize("caller", [lambda function: function(), in_thread])
+def test_every_thread_asks_the_pipelines_thread(bench: Bench, caller: Callable[[Any], Any]) -> None:
+    """The owner reads for whoever asks; before it runs, each caller reads by itself."""
+    asked = lambda: (threading.get_ident(), bench.pipeline.run(threading.get_ident))  # noqa: E731
+    caller_ident, reader = caller(asked)
+    assert caller_ident == reader
     bench.run_thread()
-    assert bench.pipeline.run(name) == "genmeter"
-
-
-def test_another_thread_reads_by_itself(bench: Bench) -> None:
-    """A thread that runs no signal handlers takes the lock."""
-    bench.run_thread()
-    ident, reader = in_thread(
-        lambda: (threading.get_ident(), bench.pipeline.run(threading.get_ident))
-    )
-    assert ident == reader
+    assert caller(lambda: bench.pipeline.run(lambda: threading.current_thread().name)) == "genmeter"
 
 
 @pytest.mark.parametrize("is_running", [False, True])
-def test_what_a_read_raises_reaches_who_asked(bench: Bench, is_running: bool) -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit, KeyboardInterrupt, TimeoutError])
+def test_what_a_read_raises_reaches_who_asked(
+    bench: Bench, is_running: bool, error: type[BaseException]
+) -> None:
     """An error of the function comes out of ``run``, and the pipeline goes on."""
     if is_running:
         bench.run_thread()
-    with pytest.raises(ZeroDivisionError):
-        bench.pipeline.run(lambda: 1 // 0)
+
+    def fail() -> None:
+        raise error("of the function")
+
+    with pytest.raises(error, match="of the function"):
+        bench.pipeline.run(fail, PATIENCE)
     bench.append()
     assert bench.read() == 1
 
@@ -378,13 +387,14 @@ def test_a_read_in_a_read_is_answered_at_once(bench: Bench) -> None:
 
 
 def test_a_read_gives_up_after_its_time(bench: Bench) -> None:
-    """With a time-out a read of any thread raises where the lock is not free in time."""
+    """With a time-out a read of any thread raises where the owner is not free in time."""
+    with Holder(bench.pipeline), pytest.raises(TimeoutError, match=r"was not free within 0\.01 s"):
+        bench.read(timeout=0.01)
     bench.run_thread()
     with Holder(bench.pipeline):
-        with pytest.raises(TimeoutError, match=r"did not answer within 0\.01 s"):
-            bench.read(timeout=0.01)
-        with pytest.raises(TimeoutError, match=r"was not free within 0\.01 s"):
-            in_thread(lambda: bench.read(timeout=0.01))
+        for caller in (lambda function: function(), in_thread):
+            with pytest.raises(TimeoutError, match=r"did not answer within 0\.01 s"):
+                caller(lambda: bench.read(timeout=0.01))
     bench.append()
     assert bench.read(timeout=PATIENCE) == 1
 
@@ -450,14 +460,14 @@ def test_a_long_answer_is_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPat
 
 def test_a_signal_handler_that_comes_as_the_lock_is_taken_reads_its_writes(bench: Bench) -> None:
     """Code that runs in the thread that just took the lock neither waits for it nor misses a write."""
-    assert bench.pipeline.lock.take(0)
+    assert bench.pipeline.lock.acquire(0)
     try:
         bench.append()
         assert bench.read() == 1
         bench.tell(inline=True)
         assert bench.recorded == 2
     finally:
-        bench.pipeline.lock.give_back()
+        bench.pipeline.lock.release()
 
 
 def test_a_signal_handler_in_the_middle_of_a_drain_only_appends(bench: Bench) -> None:
@@ -472,10 +482,237 @@ def test_a_signal_handler_in_the_middle_of_a_drain_only_appends(bench: Bench) ->
             bench.tell(inline=True)
         depth -= 1
 
-    bench.sink.instruments = Spy(tell_once)
+    bench.spy(tell_once)
     bench.tell(inline=True)
     assert bench.recorded == 1
     assert bench.read() == 2
+
+
+# --- requests that are cancelled ----------------------------------------------------------------
+
+
+class Busy:
+    """Keeps the pipeline's thread busy in a block: with a lock, a request, an event or a function."""
+
+    def __init__(self, bench: Bench, how: str) -> None:
+        self._bench = bench
+        self._how = how
+        self._gate = threading.Event()
+        self._busy = threading.Event()
+        self._holder = Holder(bench.pipeline)
+        self._asker = threading.Thread(target=bench.pipeline.run, args=[self._wait])
+
+    def _wait(self, _event: object = None) -> None:
+        self._busy.set()
+        self._gate.wait(PATIENCE)
+
+    def __enter__(self) -> None:
+        if self._how == "lock":
+            self._holder.__enter__()
+            return
+        if self._how == "request":
+            self._asker.start()
+        elif self._how == "event":
+            self._bench.spy(self._wait)
+            self._bench.tell()
+            self._bench.pipeline.wake()
+        else:
+            self._bench.pipeline.post(self._wait)
+            self._bench.pipeline.wake()
+        assert self._busy.wait(PATIENCE)
+
+    def __exit__(self, *error: object) -> None:
+        self._gate.set()
+        if self._how == "lock":
+            self._holder.__exit__()
+        elif self._how == "request":
+            self._asker.join(PATIENCE)
+
+
+BUSY = ["lock", "request", "event", "function"]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("how", BUSY)
+def test_a_request_whose_time_is_over_is_never_executed(bench: Bench, how: str, count: int) -> None:
+    """Whatever keeps the owner busy, nothing is read or changed for who gave up waiting."""
+    bench.run_thread()
+    calls: list[int] = []
+
+    def ask(number: int) -> None:
+        with pytest.raises(TimeoutError):
+            bench.pipeline.run(lambda: calls.append(number), 0.02)
+
+    with Busy(bench, how):
+        askers = [threading.Thread(target=ask, args=[number]) for number in range(count)]
+        for asker in askers:
+            asker.start()
+        for asker in askers:
+            asker.join(PATIENCE)
+            assert not asker.is_alive()
+    assert bench.pipeline.run(lambda: "answered", PATIENCE) == "answered"
+    assert calls == []
+    assert not bench.pipeline._requests
+
+
+def test_a_request_that_waits_for_the_lock_can_still_be_cancelled(bench: Bench) -> None:
+    """The owner that took a request and waits for a fork's lock does not call it after its time."""
+    bench.run_thread()
+    calls: list[int] = []
+
+    def ask() -> None:
+        with pytest.raises(TimeoutError):
+            bench.pipeline.run(lambda: calls.append(1), 0.2)
+
+    with Holder(bench.pipeline):
+        asker = threading.Thread(target=ask)
+        asker.start()
+        assert eventually(lambda: not bench.pipeline._requests)  # the owner has it
+        asker.join(PATIENCE)
+    bench.read(timeout=PATIENCE)
+    assert calls == []
+
+
+def test_a_request_is_executed_exactly_once_or_times_out(bench: Bench) -> None:
+    """Where the time-out and the answer race, the function was called where no error says it was not."""
+    bench.run_thread()
+    calls: dict[tuple[int, int], int] = {}
+    outcomes: dict[tuple[int, int], str] = {}
+
+    def call(key: tuple[int, int]) -> str:
+        calls[key] = calls.get(key, 0) + 1
+        return "answered"
+
+    def ask(asker: int) -> None:
+        for number in range(200):
+            key = (asker, number)
+            try:
+                outcomes[key] = bench.pipeline.run(lambda key=key: call(key), number % 8 * 2e-5)
+            except TimeoutError:
+                outcomes[key] = "gave up"
+
+    askers = [threading.Thread(target=ask, args=[number]) for number in range(4)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join(PATIENCE)
+        assert not asker.is_alive()
+    bench.read(timeout=PATIENCE)
+    assert len(outcomes) == 800
+    assert calls == {key: 1 for key, outcome in outcomes.items() if outcome == "answered"}
+
+
+def test_a_request_under_way_at_its_time_out_returns_its_result(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the function was begun its caller learns what it did."""
+    bench.run_thread()
+    begun = threading.Event()
+    wake = bench.pipeline.wake
+
+    def wake_and_see_it_begin() -> None:
+        wake()
+        assert begun.wait(PATIENCE)
+
+    def work() -> str:
+        begun.set()
+        time.sleep(0.05)
+        return "done"
+
+    monkeypatch.setattr(bench.pipeline, "wake", wake_and_see_it_begin)
+    assert bench.pipeline.run(work, timeout=0.0) == "done"
+
+
+def test_a_request_that_a_frozen_thread_had_begun_is_given_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the very end of the interpreter nobody waits for a thread that does not run any more."""
+    monkeypatch.setattr(module, "_POLL", 0.01)
+    bench.run_thread()
+    gate, begun = threading.Event(), threading.Event()
+
+    def freeze() -> None:
+        monkeypatch.setattr(module.sys, "is_finalizing", lambda: True)
+        begun.set()
+        gate.wait(PATIENCE)
+
+    try:
+        with pytest.raises(TimeoutError, match="the interpreter ends"):
+            bench.pipeline.run(freeze)
+        assert begun.is_set()
+    finally:
+        gate.set()
+
+
+def test_an_interrupt_of_a_read_cancels_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a signal handler raises while its thread waits for an answer leaves nothing behind."""
+    bench.run_thread()
+    calls: list[int] = []
+    wake = bench.pipeline.wake
+
+    def interrupt() -> None:
+        wake()
+        raise KeyboardInterrupt
+
+    with Busy(bench, "request"):
+        monkeypatch.setattr(module.Request, "wait", lambda self, timeout: interrupt())
+        with pytest.raises(KeyboardInterrupt):
+            bench.pipeline.run(lambda: calls.append(1))
+        monkeypatch.undo()
+    bench.read(timeout=PATIENCE)
+    assert calls == []
+
+
+# --- functions that are posted ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_running", [False, True])
+def test_a_posted_function_has_its_turn_among_the_events(bench: Bench, is_running: bool) -> None:
+    """It sees what was appended before it, and nothing that was appended later."""
+    seen: list[int] = []
+    if is_running:
+        bench.run_thread()
+    with Holder(bench.pipeline):
+        for number in range(1, 6):
+            bench.append(number)
+            bench.pipeline.post(lambda: seen.append(bench.session.history.size))
+        bench.append(7)
+    assert bench.read(timeout=PATIENCE) == 22
+    assert seen == [1, 3, 6, 10, 15]
+    assert bench.recorded == 22
+
+
+def test_a_post_is_served_though_nobody_reads(bench: Bench) -> None:
+    """The first post starts the thread, and it needs no event."""
+    called = threading.Event()
+    bench.pipeline.post(called.set)
+    assert called.wait(PATIENCE)
+
+
+@pytest.mark.usefixtures("no_threads")
+def test_a_post_without_a_thread_waits_for_a_read(bench: Bench) -> None:
+    """Where no thread is to be had a posted function is called by the next read."""
+    seen: list[str] = []
+    bench.pipeline.post(lambda: seen.append(threading.current_thread().name))
+    assert seen == []
+    bench.read()
+    assert seen == ["MainThread"]
+
+
+def test_a_posted_function_that_raises_costs_nothing_else(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is counted and logged once; the events around it are recorded."""
+    bench.run_thread()
+    for _ in range(2):
+        bench.append()
+        bench.pipeline.post(lambda: 1 // 0)
+    bench.append()
+    assert bench.read(timeout=PATIENCE) == 3
+    assert bench.rejected == {"internal": 2}
+    bench.pipeline.deferred_log.finish(PATIENCE)
+    (record,) = caplog.records
+    assert record.getMessage() == "internal error while processing call; the event was dropped"
 
 
 # --- the thread ----------------------------------------------------------------------------------
@@ -488,7 +725,7 @@ def test_without_a_thread_everything_still_counts(
     bench.tell(5)
     assert not bench.pipeline.is_running
     assert bench.read() == 5
-    bench.pipeline.notices.tell()
+    bench.pipeline.deferred_log.flush()
     (record,) = caplog.records
     assert "thread cannot be started (can't start new thread)" in record.getMessage()
 
@@ -515,7 +752,7 @@ def test_of_two_threads_one_stays(bench: Bench) -> None:
     assert first is not None
     assert second is not None
     assert second is not first
-    assert eventually(lambda: bench.pipeline._ring() or not first.is_alive())
+    assert eventually(lambda: bench.pipeline.wake() or not first.is_alive())
     assert second.is_alive()
     bench.append()
     assert bench.read(timeout=PATIENCE) == 1
@@ -548,11 +785,11 @@ def test_telemetry_starts_before_the_first_event_is_recorded() -> None:
 
 
 def test_telemetry_starts_again_when_asked() -> None:
-    """After ``begin_again`` it is called once more, before the next event."""
+    """After ``request_restart`` it is called once more, before the next event."""
     calls: list[int] = []
     bench = Bench(lambda: calls.append(bench.recorded))
     bench.tell(inline=True)
-    bench.pipeline.begin_again()
+    bench.pipeline.request_restart()
     bench.read()
     assert calls == [0]
     bench.tell(2, inline=True)
@@ -566,7 +803,7 @@ def test_a_start_that_is_asked_for_meanwhile_is_not_lost() -> None:
     def start() -> None:
         calls.append(bench.recorded)
         if len(calls) == 1:
-            bench.pipeline.begin_again()
+            bench.pipeline.request_restart()
 
     bench = Bench(start)
     bench.tell(3, inline=True)
@@ -597,7 +834,7 @@ def test_a_defect_of_a_recorder_is_counted_and_ends_nothing(
         if event.duration == 13:
             raise ValueError("a defect")
 
-    bench.sink.instruments = Spy(fail_twice)
+    bench.spy(fail_twice)
     bench.run_thread()
     for duration in (1, 13, 2, 13, 3):
         bench.append(duration=duration)
@@ -607,36 +844,17 @@ def test_a_defect_of_a_recorder_is_counted_and_ends_nothing(
     thread = bench.pipeline._thread
     assert thread is not None
     assert thread.is_alive()
-    bench.pipeline.notices.finish(PATIENCE)
+    bench.pipeline.deferred_log.finish(PATIENCE)
     (record,) = caplog.records
-    assert record.getMessage() == "generation failed inside genmeter; the job is not harmed"
+    assert record.getMessage() == (
+        "internal error while processing generation; the event was dropped"
+    )
     assert record.exc_info
-
-
-def test_a_defect_of_a_flush_is_counted_and_ends_nothing(bench: Bench) -> None:
-    """A recorder that cannot flush does not keep the others from it."""
-    flushed: list[int] = []
-    bench.pipeline.register(Spy(on_flush=lambda: 1 // 0))
-    bench.pipeline.register(Spy(on_flush=lambda: flushed.append(1)))
-    bench.append()
-    assert bench.read() == 1
-    assert flushed == [1]
-    assert bench.rejected == {"internal": 1}
-
-
-def test_a_forgotten_recorder_is_not_flushed(bench: Bench) -> None:
-    """What was forgotten, even twice, is not called again."""
-    spy = Spy(on_flush=lambda: 1 // 0)
-    bench.pipeline.register(spy)
-    bench.pipeline.forget(spy)
-    bench.pipeline.forget(spy)
-    bench.read()
-    assert bench.rejected == {}
 
 
 def test_an_event_without_a_shape_is_counted(bench: Bench) -> None:
     """A raw event that cannot be taken apart is left out like any other defect."""
-    bench.pipeline.inbox.append((Raw.GENERATION, bench.sink))
+    bench.pipeline.inbox.append((Raw.GENERATION, bench.session))
     bench.append()
     assert bench.read() == 1
     assert bench.rejected == {"internal": 1}
@@ -730,8 +948,10 @@ def test_a_logging_handler_may_tell_and_read(bench: Bench, listen: Any, inline: 
 
     def tell_and_read(record: logging.LogRecord) -> None:
         bench.append()
-        bench.pipeline.inbox.append((Raw.METRIC, bench.sink, time.time(), "name", "nonsense", None))
-        bench.pipeline.tend(inline=inline)
+        bench.pipeline.inbox.append(
+            (Raw.METRIC, bench.session, time.time(), "name", "nonsense", None)
+        )
+        bench.pipeline.after_append(inline=inline)
         read.append(bench.read(timeout=PATIENCE))
 
     listen(tell_and_read)
@@ -747,21 +967,21 @@ def test_a_broken_logging_handler_harms_nobody(bench: Bench, listen: Any, inline
     listen(lambda record: 1 // 0)
     bench.tell(inline=inline, duration="nonsense")
     bench.tell(inline=inline)
-    assert eventually(lambda: not bench.pipeline.notices and bench.recorded == 2)
+    assert eventually(lambda: not bench.pipeline.deferred_log and bench.recorded == 2)
 
 
 def test_only_the_first_of_a_kind_is_logged(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each reason and name is told once, and past a number of them no further one."""
-    monkeypatch.setattr(module, "_MOST_NOTICES", 3)
+    monkeypatch.setattr(module, "_MOST_LINES", 3)
     for number in range(10):
         for _ in range(2):
             bench.pipeline.inbox.append(
-                (Raw.METRIC, bench.sink, time.time(), f"name{number}", "nonsense", None)
+                (Raw.METRIC, bench.session, time.time(), f"name{number}", "nonsense", None)
             )
     bench.read()
-    bench.pipeline.notices.tell()
+    bench.pipeline.deferred_log.flush()
     assert len(caplog.records) == 3
     assert bench.rejected == {"not_a_number": 20}
 
@@ -770,21 +990,21 @@ def test_only_the_first_of_a_kind_is_logged(
 
 
 def test_nothing_drains_while_the_lock_is_kept_for_a_fork(bench: Bench) -> None:
-    """Between ``hold`` and ``let_go`` other threads wait, and afterwards nothing is lost."""
+    """Between ``acquire_for_fork`` and ``release_after_fork`` other threads wait, and afterwards nothing is lost."""
     bench.run_thread()
-    bench.pipeline.hold(PATIENCE)
+    assert bench.pipeline.acquire_for_fork(PATIENCE)
     bench.append()
     with pytest.raises(TimeoutError):
         in_thread(lambda: bench.read(timeout=0.01))
-    bench.pipeline.let_go()
+    bench.pipeline.release_after_fork()
     assert bench.read(timeout=PATIENCE) == 1
 
 
 def test_a_fork_goes_ahead_without_a_lock_that_is_not_free(bench: Bench) -> None:
-    """``hold`` gives up after its time, and ``let_go`` then leaves the lock to its holder."""
+    """The wait ends after its time, and the lock is then left to its holder."""
     with Holder(bench.pipeline):
-        bench.pipeline.hold(0.01)
-        bench.pipeline.let_go()
+        assert not bench.pipeline.acquire_for_fork(0.01)
+        bench.pipeline.release_after_fork()
         with pytest.raises(TimeoutError):
             bench.read(timeout=0.01)
     assert bench.read() == 0
@@ -793,13 +1013,12 @@ def test_a_fork_goes_ahead_without_a_lock_that_is_not_free(bench: Bench) -> None
 def test_a_child_begins_with_nothing(bench: Bench) -> None:
     """After a fork the child's inbox is empty, nobody holds its lock, and it starts anew."""
     bench.append(5)
-    bench.pipeline.register(Spy())
-    bench.pipeline.notices.add(logging.WARNING, "the parent's")
+    bench.pipeline.deferred_log.add(logging.WARNING, "the parent's")
     with Holder(bench.pipeline):
         bench.pipeline.reset_after_fork()
         assert bench.read(timeout=PATIENCE) == 0
     assert bench.pipeline.epoch == 1
-    assert not bench.pipeline.notices
+    assert not bench.pipeline.deferred_log
     assert repr(bench.pipeline) == "<Pipeline with 0 waiting events>"
     bench.tell()
     assert bench.read(timeout=PATIENCE) == 1

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from genmeter.events import Reason
 
-__all__ = ["Tallies"]
+__all__ = ["SelfMetrics"]
 
 
-class Tallies:
+class SelfMetrics:
     """Counts of a process, without a lock on any caller's path."""
 
     def __init__(self) -> None:

@@ -1,0 +1,438 @@
+"""One worker: a bounded queue, and the daemon thread that serves it.
+
+Each handler, exporter, periodic callback and the log lines that wait have one, and so have the
+callbacks of other libraries. Whatever the served code does, block, raise or take its time, stays on
+the worker's thread. The producer neither waits nor takes a lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from genmeter.clock import seconds_left
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["BATCH", "CAPACITY", "Loss", "OnLoss", "Worker", "catch_all", "is_worker_thread"]
+
+_T = TypeVar("_T")
+
+CAPACITY = 100_000
+"""Items that may wait; further ones are dropped and counted."""
+BATCH = 512
+"""Most items that are handed over at once."""
+_INTERVAL = 1.0
+_POLL = 0.002
+_RETRY = 1.0  # seconds between attempts to start a thread where the system gives none
+
+
+class Loss(StrEnum):
+    """Why items did not get where they should."""
+
+    RAISED = "raised"
+    QUEUE_FULL = "queue_full"
+    UNFINISHED = "unfinished"
+
+
+class OnLoss(Protocol):
+    """Called with items that are lost, on the worker's thread or on its producer's; must not wait."""
+
+    def __call__(self, loss: Loss, count: int, error: BaseException | None = None) -> None:
+        """Count ``count`` items as lost."""
+
+
+def _ignore_loss(loss: Loss, count: int, error: BaseException | None = None) -> None:
+    """Ignore items that are lost."""
+
+
+def _ignore_items(items: Sequence[object]) -> None:
+    """Ignore the items of a worker that only ticks."""
+
+
+class _WorkerThread(threading.Thread):
+    """A thread type that :func:`is_worker_thread` recognizes."""
+
+
+def is_worker_thread() -> bool:
+    """Return whether this is some worker's thread, which must not wait for a worker."""
+    return type(threading.current_thread()) is _WorkerThread
+
+
+def catch_all() -> contextlib.suppress:
+    """Return what suppresses all that the job's own code may raise.
+
+    On a caller's thread only exceptions: anything else may come from a signal handler there.
+    """
+    return contextlib.suppress(BaseException if is_worker_thread() else Exception)
+
+
+class Worker(Generic[_T]):
+    """Hands queued items to a function, in order, in batches, on a daemon thread of its own.
+
+    The thread starts with the first item, or with :meth:`start`. Where none can be started, as at
+    the end of the interpreter, whoever waits for the worker delivers. In a forked child a worker
+    begins anew: nothing waits, no thread runs, nobody holds a lock.
+
+    Args:
+        deliver: Takes a batch. It may raise anything, which costs that batch.
+        name: The thread's name.
+        on_loss: Called with the number of items that were dropped, and of batches, ticks and ends
+            that raised (the error is given then).
+        on_end: Called after the last item of a closed worker, by whoever delivered it; also without
+            any item where the worker ticks.
+        on_reset: Called by :meth:`reset` in a forked child; must take no lock.
+        tick: Called every ``interval`` seconds on the same thread, for periodic work, and when
+            :meth:`tick_in` asks for it.
+        interval: Seconds from one tick's end to the next one's begin; None for no ticks but those
+            that :meth:`tick_in` asks for.
+        capacity: Items that may wait.
+        batch: Most items of one batch.
+    """
+
+    def __init__(
+        self,
+        deliver: Callable[[Sequence[_T]], object] = _ignore_items,
+        *,
+        name: str,
+        on_loss: OnLoss = _ignore_loss,
+        on_end: Callable[[], object] = lambda: None,
+        on_reset: Callable[[], object] = lambda: None,
+        tick: Callable[[], object] = lambda: None,
+        interval: float | None = None,
+        capacity: int = CAPACITY,
+        batch: int = BATCH,
+    ) -> None:
+        self._deliver = deliver
+        self._name = name
+        self._on_loss = on_loss
+        self._on_end = on_end
+        self._tick = tick
+        self._interval = interval
+        self._capacity = capacity
+        self._batch = batch
+        self._begin()
+        self._on_reset = on_reset
+        _workers.add(self)
+
+    def __repr__(self) -> str:
+        return f"<Worker {self._name!r} with {len(self._queue)} waiting items>"
+
+    def reset(self) -> None:
+        """Begin anew, in a forked child; takes no lock."""
+        self._begin()
+        self._on_reset()
+
+    def _begin(self) -> None:
+        self._queue: deque[_T] = deque()
+        # Each has one writer at a time: the producer, and whoever delivers.
+        self._accepted = 0
+        self._done = 0
+        self._delivering = threading.Lock()
+        self._shared = _Shared()
+        self._due = math.inf  # when to tick next, as time.monotonic() counts
+        self._retry_at = 0.0
+        self._is_closing = False
+        self._has_ended = False
+        self._is_end_done = False
+
+    # --- the producer's side -------------------------------------------------------------------
+
+    def put(self, item: _T) -> bool:
+        """Queue an item; never raises or waits. Returns whether it was queued.
+
+        Only one thread at a time may call this where anybody calls :meth:`wait_until_delivered`.
+        """
+        if self._has_ended:
+            self._on_loss(Loss.UNFINISHED, 1)
+            return False
+        if self.is_full:
+            self._on_loss(Loss.QUEUE_FULL, 1)
+            return False
+        self._queue.append(item)
+        self._accepted += 1
+        self._shared.kept = self
+        self.start()
+        self.wake()
+        return True
+
+    def close(self) -> None:
+        """Have the thread end once nothing waits any more; does not wait for that.
+
+        Items that are put after it are delivered by the thread while it runs, else by :meth:`join`.
+        """
+        self._is_closing = True
+        if self._shared.is_running:
+            self._shared.kept = self
+        self.wake()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all items were delivered."""
+        # In this order: an item leaves the queue only while the lock is held.
+        return not self._queue and not self._delivering.locked()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for another item."""
+        return len(self._queue) >= self._capacity
+
+    @property
+    def waiting(self) -> tuple[_T, ...]:
+        """The items that wait."""
+        return tuple(self._queue)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread runs."""
+        return self._shared.is_running
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the worker was closed."""
+        return self._is_closing
+
+    def start(self) -> bool:
+        """Start the thread, unless it runs; returns whether it runs now.
+
+        The first :meth:`put` does so at the latest.
+        """
+        if not self._is_closing:
+            self._launch()
+        return self._shared.is_running
+
+    def _launch(self) -> None:
+        shared = self._shared
+        if shared.is_running or time.monotonic() < self._retry_at:
+            return
+        if self._interval is not None:
+            self.tick_in(self._interval)
+        # The thread of a worker that is collected ends at once, not after its rest.
+        found = weakref.ref(self, lambda _: shared.ring())
+        thread = _WorkerThread(target=_serve, args=(found, shared), name=self._name, daemon=True)
+        before, shared.thread = shared.thread, thread
+        shared.is_running = True
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter ends, or the system's limit is reached
+            shared.thread = before
+            shared.is_running = False
+            self._retry_at = time.monotonic() + _RETRY
+        except BaseException:  # of a signal handler; a thread that runs all the same says so itself
+            shared.is_running = False
+            raise
+
+    def wake(self) -> None:
+        """Wake the thread; never waits, so a signal handler may call it."""
+        self._shared.ring()
+
+    def tick_in(self, seconds: float) -> None:
+        """Have the next tick come in so many seconds at the latest.
+
+        Only whoever delivers or ticks may call this.
+        """
+        self._due = min(self._due, time.monotonic() + seconds)
+
+    # --- waiting -------------------------------------------------------------------------------
+
+    def wait_until_delivered(self, deadline: float) -> bool:
+        """Wait for all items that were put before the call.
+
+        On a worker's thread it does not wait.
+
+        Args:
+            deadline: As ``time.monotonic()`` counts.
+
+        Returns:
+            Whether they were delivered in time; True at once on a worker's thread.
+        """
+        if is_worker_thread():
+            return True
+        wanted = self._accepted
+        while self._done < wanted and not self._has_ended and time.monotonic() < deadline:
+            if self._shared.is_running:
+                _pause(deadline)
+            else:
+                self._deliver_next(deadline)
+        return self._done >= wanted
+
+    def deliver_here(self, deadline: float) -> None:
+        """Deliver a batch on the caller's thread, where the worker has no thread of its own.
+
+        Unlike :meth:`wait_until_delivered` it does so on another worker's thread too.
+
+        Args:
+            deadline: As ``time.monotonic()`` counts.
+        """
+        if not self._shared.is_running:
+            self._deliver_next(deadline)
+
+    def join(self, deadline: float) -> int:
+        """Wait for a closed worker's end; items that are left at the deadline are dropped.
+
+        No item is handed over after it returns; a batch that was handed over before may still be
+        under way.
+
+        On the worker's own thread it does not wait, and that thread goes on to the end.
+
+        Args:
+            deadline: As ``time.monotonic()`` counts.
+
+        Returns:
+            How many items were not delivered.
+        """
+        if self._has_ended or self._shared.thread is threading.current_thread():
+            return 0
+        if self._queue:
+            # A thread that rested is gone where the garbage collector came by the worker.
+            self._launch()
+        while self._shared.is_running and time.monotonic() < deadline:
+            _pause(deadline)
+        is_end_due = self._queue or (self._interval is not None and not self._is_end_done)
+        if not self._shared.is_running and is_end_due:
+            while self._queue and time.monotonic() < deadline:
+                self._deliver_next(deadline)
+            self._end()
+        self._has_ended = True
+        self._queue.clear()
+        return self._accepted - self._done
+
+    # --- the thread ----------------------------------------------------------------------------
+
+    def _turn(self, shared: _Shared) -> float | None:
+        """Deliver what waits and tick where that is due; the thread calls this.
+
+        Returns:
+            Seconds to rest until the next turn; None where there is none.
+        """
+        # Looked at before the queue: an item may be put just before the worker is closed.
+        is_closing = self._is_closing
+        # In a forked child of gevent's the parent's greenlets live on, and end here.
+        while self._queue and self._shared is shared:
+            self._deliver_next(None)
+        if self._shared is not shared:
+            return None
+        if is_closing:
+            self._end()
+            return None
+        if time.monotonic() >= self._due:
+            self._due = math.inf
+            self._guard(self._tick, 1)
+            if self._interval is not None:
+                self.tick_in(self._interval)
+        if self._due == math.inf:
+            return _INTERVAL
+        return min(max(0.0, self._due - time.monotonic()), threading.TIMEOUT_MAX)
+
+    def _let_go(self, shared: _Shared) -> None:
+        shared.kept = None
+        if self._queue or self._is_closing:  # since the turn
+            shared.kept = self
+
+    def _deliver_next(self, deadline: float | None) -> None:
+        patience = -1 if deadline is None else seconds_left(deadline)
+        # Its own, since the worker may begin anew meanwhile, in a forked child of gevent's.
+        shared, delivering = self._shared, self._delivering
+        if not delivering.acquire(timeout=min(patience, threading.TIMEOUT_MAX)):
+            return
+        batch: list[_T] = []
+        try:
+            batch = self._take()
+            if batch:
+                self._guard(lambda: self._deliver(batch), len(batch))
+        finally:
+            if self._shared is shared:
+                self._done += len(batch)
+            delivering.release()
+
+    def _take(self) -> list[_T]:
+        batch: list[_T] = []
+        with contextlib.suppress(IndexError):  # nothing waits, or join() dropped it
+            for _ in range(self._batch):
+                batch.append(self._queue.popleft())  # noqa: PERF401 - keeps what it took
+        return [] if self._has_ended else batch
+
+    def _end(self) -> None:
+        self._is_end_done = True
+        self._guard(self._on_end, 1)
+
+    def _guard(self, function: Callable[[], object], count: int) -> None:
+        try:
+            function()
+        except BaseException as error:
+            self._on_loss(Loss.RAISED, count, error)
+            # Of the user's own keys, where the thread that waits had to deliver.
+            if type(error) is KeyboardInterrupt and not is_worker_thread():
+                raise
+
+
+class _Shared:
+    """What a worker shares with its thread, which refers to nothing else while it rests.
+
+    So an idle thread keeps neither its worker alive nor what the worker serves.
+
+    Attributes:
+        kept: The worker while it has items or an end to come, whoever else lets go of it.
+    """
+
+    __slots__ = ("is_rung", "is_running", "kept", "thread", "wake")
+
+    def __init__(self) -> None:
+        self.kept: Worker[Any] | None = None
+        self.thread: _WorkerThread | None = None
+        self.is_running = False
+        # Released to wake the thread: a release never waits, so a signal handler may do it.
+        self.wake = threading.Lock()
+        self.wake.acquire()
+        self.is_rung = False
+
+    def ring(self) -> None:
+        """Wake the thread; never waits."""
+        if self.is_rung:
+            return
+        self.is_rung = True
+        with contextlib.suppress(RuntimeError):  # it is awake already
+            self.wake.release()
+
+
+def _serve(found: weakref.ref[Worker[Any]], shared: _Shared) -> None:
+    me = threading.current_thread()
+    try:
+        while shared.thread is me:
+            shared.is_running = True  # also where an exception cut the start short
+            worker = found() if shared.kept is None else shared.kept
+            rest = None if worker is None else worker._turn(shared)  # noqa: SLF001 - its own thread
+            if worker is None or rest is None:
+                return
+            worker._let_go(shared)  # noqa: SLF001
+            del worker
+            shared.wake.acquire(timeout=rest)
+            shared.is_rung = False
+    finally:
+        if shared.thread is me:
+            shared.is_running = False
+            shared.kept = None
+
+
+def _pause(deadline: float) -> None:
+    time.sleep(min(_POLL, seconds_left(deadline)))
+
+
+_workers: weakref.WeakSet[Worker[Any]] = weakref.WeakSet()
+
+
+def _reset_in_child() -> None:
+    for worker in list(_workers):
+        worker.reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_in_child)

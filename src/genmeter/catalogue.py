@@ -25,6 +25,7 @@ class Kind(StrEnum):
     HISTOGRAM = "histogram"
     GAUGE = "gauge"
     OBSERVABLE_COUNTER = "observable_counter"
+    OBSERVABLE_UP_DOWN_COUNTER = "observable_updown"
     OBSERVABLE_GAUGE = "observable_gauge"
 
     @property
@@ -260,7 +261,7 @@ UNPRICED = Instrument(
 )
 ACTIVE = Instrument(
     "genmeter.generations.active",
-    Kind.UP_DOWN_COUNTER,
+    Kind.OBSERVABLE_UP_DOWN_COUNTER,
     "{generation}",
     "Calls that are under way, of those made through the generation handle.",
     CALL,

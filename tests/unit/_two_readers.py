@@ -14,34 +14,56 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from genmeter.config import MonitorConfig
-from genmeter.outputs.prometheus import PrometheusReader
-from genmeter.testing import IsolatedMonitor, fresh_runtime
+from genmeter.metrics.meter import BuiltinMeterProvider
+from genmeter.testing import IsolatedMonitor, fresh_runtime, isolated_monitor
+from sdk_page import PrometheusReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-__all__ = ["TwiceRead", "check_outputs", "twice_read"]
+    from opentelemetry.sdk.metrics.export import MetricsData
+
+__all__ = ["PROVIDERS", "TwiceRead", "check_outputs", "twice_read"]
+
+PROVIDERS = ("builtin", "sdk")
+"""Whose meter provider is behind the monitor."""
 
 
-class TwiceRead(IsolatedMonitor):
-    """An isolated monitor with a second reader."""
+class TwiceRead:
+    """A monitor, and what its second reader collects."""
 
-    memory: InMemoryMetricReader
+    def __init__(self, monitor: IsolatedMonitor, collect: Callable[[], MetricsData | None]) -> None:
+        self.monitor = monitor
+        self.collect = collect
 
 
 @contextmanager
-def twice_read(config: MonitorConfig | None = None, **kwargs: Any) -> Iterator[TwiceRead]:
-    """Make a monitor with a page and a second reader, and shut it down after the block."""
+def twice_read(
+    config: MonitorConfig | None = None, *, provider: str = "builtin", **kwargs: Any
+) -> Iterator[TwiceRead]:
+    """Make a monitor with a page and a second reader, and shut it down after the block.
+
+    Args:
+        config: Its settings.
+        provider: One of :data:`PROVIDERS`.
+        **kwargs: Further arguments of the monitor.
+    """
+    if provider == "builtin":
+        with isolated_monitor(config, **kwargs) as monitor:
+            made = monitor._runtime._foreign.keys()
+            (found,) = [each for each in made if isinstance(each, BuiltinMeterProvider)]
+            yield TwiceRead(monitor, found.collect)
+        return
     reader, memory = PrometheusReader(), InMemoryMetricReader()
-    provider = MeterProvider([reader, memory], resource=Resource({}), shutdown_on_exit=False)
-    config = dataclasses.replace(config or MonitorConfig(), drain="inline", meter_provider=provider)
-    with fresh_runtime(), TwiceRead(reader, config=config, **kwargs) as monitor:
-        monitor.memory = memory
-        yield monitor
+    sdk = MeterProvider([reader, memory], resource=Resource({}), shutdown_on_exit=False)
+    config = dataclasses.replace(config or MonitorConfig(), drain="inline", meter_provider=sdk)
+    with fresh_runtime(), IsolatedMonitor(reader.bridge, config=config, **kwargs) as monitor:
+        yield TwiceRead(monitor, memory.get_metrics_data)
 
 
-def check_outputs(monitor: TwiceRead) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """Parse both pages strictly, encode for OTLP, and give the samples of the OpenMetrics page."""
+def check_outputs(read: TwiceRead) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Parse both pages strictly, encode for OTLP, and return the samples of OpenMetrics."""
+    monitor = read.monitor
     old = {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in parse_text(monitor.page())
@@ -55,7 +77,7 @@ def check_outputs(monitor: TwiceRead) -> dict[tuple[str, frozenset[tuple[str, st
             assert key not in samples
             samples[key] = sample.value
             assert all(0 < len(value) <= 128 for value in sample.labels.values()), sample
-    data = monitor.memory.get_metrics_data()
+    data = read.collect()
     assert data is not None
     assert encode_metrics(data).SerializeToString()
     return samples

@@ -165,7 +165,7 @@ def do_everything(monitor: IsolatedMonitor) -> None:
     monitor.log_info("hello")
     for number in range(3):
         monitor.track_generation(1.0, True, model_name="m", finish_reason=f"r{number}")
-    monitor._runtime.tallies.count_handler_error("callback")
+    monitor._runtime.self_metrics.count_handler_error("callback")
 
 
 @pytest.fixture(scope="module")

@@ -108,7 +108,7 @@ def _example(row: Instrument) -> str:
         return f"histogram_quantile(0.95, sum by (le, {by}) ({buckets}))"
     if row.kind.exposed_as == "counter":
         return f"sum by ({by}) (increase({series}{matchers}[1h]))"
-    aggregation = "sum" if row.kind is Kind.UP_DOWN_COUNTER else "max"
+    aggregation = "sum" if row.kind.exposed_as == "updown" else "max"
     return f"{aggregation} by ({by}) ({series}{matchers})"
 
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from _meters import RESOURCE, points, provider
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 
 from genmeter import EndpointConfig, LabelLimits, MonitorConfig, Price, PriceTable
+from genmeter.events import Call, Metric, Reason, Sample
+from genmeter.metrics.recorder import MetricsRecorder
 from genmeter.testing import IsolatedMonitor, assert_exposition, isolated_monitor
+from history_events import conversation, evaluation, generation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from opentelemetry.sdk.metrics.export import MetricsData
 
 USAGE = "gen_ai_client_inference_usage"
 LABELS = (
@@ -306,3 +314,131 @@ def test_a_job_that_does_not_say_how_many_samples_it_makes_exposes_none(
 ) -> None:
     """The gauge is absent rather than 0."""
     assert not monitor.series("genmeter_job_samples_expected")
+
+
+# --- the recorder alone, on meters of any provider -----------------------------------------------
+
+
+class Bench:
+    """A recorder on a meter of the built-in provider or of the SDK's, and what it rejected."""
+
+    def __init__(self, kind: str, **limits: int) -> None:
+        self.rejected: list[tuple[Reason, str, object]] = []
+        self._reader = InMemoryMetricReader()
+        self._sdk = MeterProvider([self._reader], shutdown_on_exit=False)
+        self._own = provider(cardinality_limit=limits.get("combinations", 2_000))
+        self._kind = kind
+        made: Any = self._own if kind == "builtin" else self._sdk
+        self.recorder = MetricsRecorder(
+            made.get_meter("test"),
+            MonitorConfig(limits=LabelLimits(**limits)),
+            observe={},
+            on_reject=lambda *what: self.rejected.append(what),
+        )
+
+    def data(self) -> MetricsData:
+        """Collect."""
+        if self._kind == "builtin":
+            return self._own.collect()
+        data = self._reader.get_metrics_data()
+        assert data is not None
+        return data
+
+    def values(self, name: str) -> dict[tuple[Any, ...], float]:
+        """Return the values of a sum, or the counts of a histogram, by the values of its labels."""
+        return {
+            key: point.value if hasattr(point, "value") else point.count
+            for key, point in points(self.data(), name).items()
+        }
+
+    def close(self) -> None:
+        """Shut the SDK's provider down."""
+        self._sdk.shutdown()
+
+
+@pytest.fixture(params=["builtin", "sdk"])
+def make(request: pytest.FixtureRequest) -> Iterator[Callable[..., Bench]]:
+    """Return a function that makes a bench."""
+    made: list[Bench] = []
+
+    def new(**limits: int) -> Bench:
+        made.append(Bench(request.param, **limits))
+        return made[-1]
+
+    yield new
+    for bench in made:
+        bench.close()
+
+
+def test_an_event_is_in_the_instruments_once_it_was_recorded(make: Callable[..., Bench]) -> None:
+    """There is no batch to be flushed: every page is of one moment."""
+    bench = make()
+    bench.recorder.record(Sample(5.0, True, None))
+    assert bench.values("genmeter.samples") == {("accepted",): 1}
+    for event in (generation(), conversation(), evaluation(), Metric(5.0, "x", 2.0, {})):
+        bench.recorder.record(event)
+    assert sum(bench.values("genmeter.generations").values()) == 1
+    assert sum(bench.values("genmeter.evaluations").values()) == 1
+    assert sum(bench.values("genmeter.conversation.duration").values()) == 1
+    assert bench.values("genmeter.custom.accumulated") == {("x",): 2}
+
+
+def test_preregistered_calls_have_both_outcomes_at_0(make: Callable[..., Bench]) -> None:
+    """A rate of failures is there before the first failure."""
+    bench = make()
+    bench.recorder.preregister([Call("chat", "p", "m", None, "unknown")], 5.0)
+    found = bench.values("genmeter.generations")
+    assert sorted(key[-1] for key in found) == ["failure", "success"]
+    assert set(found.values()) == {0}
+
+
+def test_a_sum_that_would_leave_its_range_is_rejected_by_name(make: Callable[..., Bench]) -> None:
+    """One amount past the range costs itself, and neither the sum nor the next amount."""
+    bench = make()
+    for value in (1e307, 1e308, 1.0):
+        bench.recorder.record(Metric(5.0, "x", value, {}))
+    assert bench.values("genmeter.custom.accumulated") == {("x",): 1e307 + 1.0}
+    assert bench.values("genmeter.custom.samples") == {("x",): 3}
+    assert bench.rejected == [(Reason.OVERFLOW, "genmeter.custom.accumulated", 1e308)]
+
+
+def test_series_that_are_remembered_are_bounded(make: Callable[..., Bench]) -> None:
+    """Past the limit on label sets nothing is lost, and nothing is kept for each new one."""
+    bench = make(combinations=10)
+    for number in range(50):
+        bench.recorder.record(generation(model=f"m{number}", finish_reason=f"r{number}"))
+        bench.recorder.record(evaluation(model=f"m{number}", evaluator=f"e{number}"))
+    assert sum(bench.values("genmeter.generations").values()) == 50
+    assert sum(bench.values("genmeter.evaluations").values()) == 50
+    recorder = bench.recorder
+    kept = (recorder._calls, recorder._generations, recorder._others)
+    assert all(len(each) <= 10 for each in kept)
+
+
+def test_the_last_call_is_the_newest(make: Callable[..., Bench]) -> None:
+    """Conversations and evaluations are no calls of a model."""
+    bench = make()
+    assert bench.recorder.last_call is None
+    bench.recorder.record(conversation(100))
+    bench.recorder.record(evaluation(100))
+    assert bench.recorder.last_call is None
+    for at in (5, 50, 20):
+        bench.recorder.record(generation(at))
+    assert bench.recorder.last_call == generation(50).time
+
+
+def test_a_reset_recorder_begins_anew() -> None:
+    """In a forked child no cell of the parent's is written to, and no last call is the parent's."""
+    bench = Bench("builtin")
+    bench.recorder.record(generation(model="parent"))
+    bench.recorder.record(Metric(5.0, "x", 2.0, {}))
+    bench._own.reset_after_fork(RESOURCE)
+    bench.recorder.reset()
+    assert bench.recorder.last_call is None
+    bench.recorder.record(generation(model="child"))
+    found = bench.values("genmeter.generations")
+    assert {value for key, value in found.items() if "child" in key} == {0, 1}
+    assert not any("parent" in key for key in found)
+    assert bench.values("genmeter.custom.accumulated") == {}
+    assert bench.values("genmeter.custom.value") == {}
+    bench.close()

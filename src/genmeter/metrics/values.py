@@ -1,0 +1,175 @@
+"""Numbers and attributes of any caller, made safe for every exporter.
+
+They are read in the caller's thread: reading them may run the caller's code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from genmeter.labels import UNREADABLE, clean_text, safe_text
+from genmeter.metrics.cells import MAX_FLOAT, MAX_INT
+from genmeter.numbers import to_number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from opentelemetry.util.types import AttributeValue
+
+__all__ = ["clean_attributes", "key_of", "read_number"]
+
+_SCALARS = (bool, int, float, bytes, type(None))
+# What one label set may hold, nested values included; only a mapping without end has more.
+_MAX_VALUES = 1_024
+_MAX_DEPTH = 8
+
+
+class _Dropped(Exception):  # noqa: N818 - no error: the value is left out
+    """A value that cannot be an attribute."""
+
+
+def read_number(value: Any) -> int | float | None:
+    """Read a measured value.
+
+    Args:
+        value: Anything that :func:`genmeter.numbers.to_number` takes.
+
+    Returns:
+        An int or a float that every exporter takes; None where it is not a finite number or is
+        out of range.
+    """
+    kind = type(value)
+    if kind is not int and kind is not float:
+        try:
+            value = _plain_number(value)
+        except UNREADABLE:
+            return None
+    limit = MAX_INT if type(value) is int else MAX_FLOAT
+    return value if -limit <= value <= limit else None
+
+
+def _plain_number(value: Any) -> float:
+    # The base class's own methods return a plain number whatever a subclass overrides.
+    if isinstance(value, int):
+        return int.__pos__(value)
+    if isinstance(value, float):
+        return float.__pos__(value)
+    return to_number(value)
+
+
+def clean_attributes(
+    attributes: Any, on_invalid: Callable[[], object]
+) -> dict[str, AttributeValue]:
+    """Copy attributes so that nothing in the copy is the caller's.
+
+    Sequences become tuples, mappings dicts. A value of another type becomes its text where its
+    class defines one, otherwise None; keys that are empty or cannot be read are dropped.
+
+    Args:
+        attributes: A mapping, None, or whatever a caller passed instead.
+        on_invalid: Called where anything was converted to text or dropped.
+    """
+    if attributes is None:
+        return {}
+    if type(attributes) is dict:
+        # In one step, whatever other threads do to it.
+        copied: dict[str, AttributeValue] = attributes.copy()
+        for key, value in copied.items():
+            if type(key) is not str or type(value) is not str:
+                break
+            if not key or not key.isascii() or not value.isascii():
+                break
+        else:
+            return copied
+        attributes = copied
+    cleaner = _Cleaner()
+    try:
+        if not isinstance(attributes, Mapping):
+            raise _Dropped
+        return cleaner.mapping(attributes, 0)
+    except UNREADABLE:
+        cleaner.is_valid = False
+        return {}
+    finally:
+        if not cleaner.is_valid:
+            on_invalid()
+
+
+class _Cleaner:
+    """One label set's cleaning, bounded in depth and size."""
+
+    def __init__(self) -> None:
+        self.is_valid = True
+        self._left = _MAX_VALUES
+
+    def mapping(self, attributes: Mapping[Any, Any], depth: int) -> dict[str, AttributeValue]:
+        found: dict[str, AttributeValue] = {}
+        for key, value in islice(attributes.items(), self._left):
+            try:
+                text = clean_text(key) if isinstance(key, str) else self._text(key)
+                if not text:
+                    raise _Dropped
+                found[text] = self.value(value, depth + 1)
+            except UNREADABLE:
+                self.is_valid = False
+        return found
+
+    def value(self, value: Any, depth: int) -> AttributeValue:
+        self._left -= 1
+        if self._left < 0 or depth > _MAX_DEPTH:
+            raise _Dropped
+        if isinstance(value, str):
+            return clean_text(value)
+        if isinstance(value, _SCALARS):
+            return self._scalar(value)
+        if isinstance(value, Sequence):
+            return tuple(self.value(each, depth + 1) for each in islice(value, self._left))
+        if isinstance(value, Mapping):
+            return self.mapping(value, depth)
+        return self._text(value)
+
+    def _scalar(self, value: Any) -> AttributeValue:
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, float):
+            return float.__pos__(value)
+        if isinstance(value, bytes):
+            return bytes.__getitem__(value, slice(None))
+        plain = int.__pos__(value)
+        return plain if -MAX_INT <= plain <= MAX_INT else self._text(plain)
+
+    def _text(self, value: Any) -> str | None:
+        """Read a value of another type as text, as the SDK does."""
+        self.is_valid = False
+        kind: Any = type(value)
+        if kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__:
+            return None  # nothing but its address
+        text = safe_text(value)
+        if text is None:
+            raise _Dropped
+        return text
+
+
+def key_of(attributes: Mapping[str, AttributeValue]) -> Hashable:
+    """Return what tells label sets apart: order does not matter, the type of a value does.
+
+    Args:
+        attributes: Clean attributes.
+    """
+    for value in attributes.values():
+        if type(value) is not str:
+            return _tagged(attributes)
+    return frozenset(attributes.items())
+
+
+def _tagged(value: Any) -> Hashable:
+    if isinstance(value, tuple):
+        return ("sequence", *map(_tagged, value))
+    if isinstance(value, Mapping):
+        return ("mapping", *((key, _tagged(value[key])) for key in sorted(value)))
+    if isinstance(value, float) and math.isnan(value):
+        return ("float", "nan")  # which is not equal to itself
+    return (type(value).__name__, value)

@@ -1,0 +1,162 @@
+"""The cells: sums that stay in range, births, exemplars, points that never change."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from _meters import span
+
+from genmeter.metrics.cells import (
+    BIRTH_MARGIN_NS,
+    MAX_INT,
+    GaugeCell,
+    HistogramCell,
+    SumCell,
+    birth_ns,
+)
+
+BOUNDS = (1.0, 2.0, 4.0)
+
+
+def test_a_series_is_born_a_second_before_its_first_event() -> None:
+    """A sample that is dated when the scrape began is never older than its series."""
+    assert birth_ns(1_000.5) == 1_000_500_000_000 - BIRTH_MARGIN_NS == 999_500_000_000
+
+
+def test_no_series_is_born_before_the_epoch() -> None:
+    """OTLP's times have no sign."""
+    assert birth_ns(0.25) == 0
+
+
+def test_a_sum_adds_up_and_keeps_its_type() -> None:
+    """Integers stay integers until a float is added."""
+    cell = SumCell({}, 1)
+    assert cell.add(2)
+    assert cell.add(3)
+    assert (cell.value, type(cell.value)) == (5, int)
+    assert cell.add(0.5)
+    assert (cell.value, type(cell.value)) == (5.5, float)
+
+
+@pytest.mark.parametrize(
+    ("before", "amount"),
+    [
+        (MAX_INT, 1),
+        (-MAX_INT, -1),
+        (0, 2**63),
+        (0.5, 10**400),
+        (1e308, 1e307),
+        (-1e308, -1e307),
+        (0, math.inf),
+        (0, -math.inf),
+        (0, math.nan),
+    ],
+)
+def test_a_sum_that_would_leave_the_exporters_range_stays_as_it_is(
+    before: float, amount: float
+) -> None:
+    """One sum past 64 bits fails every later push, one infinite sum every later scrape."""
+    cell = SumCell({}, 1)
+    cell.value = before
+    assert not cell.add(amount)
+    assert not cell.add_sampled(amount, 1.0, span(1))
+    assert cell.value == before
+    assert cell.exemplar is None
+
+
+def test_a_sum_reaches_the_very_end_of_its_range() -> None:
+    """The largest integer of OTLP is a valid sum."""
+    cell = SumCell({}, 1)
+    assert cell.add(MAX_INT)
+    assert cell.value == MAX_INT
+
+
+def test_a_value_belongs_to_the_bucket_whose_bound_it_equals() -> None:
+    """Bounds are inclusive upper ones, as in Prometheus."""
+    cell = HistogramCell({"a": "b"}, 7, BOUNDS)
+    for value in (0, 1, 1.5, 2, 4, 4.5):
+        assert cell.record(value, 1.0, None)
+    point = cell.point(9, exemplars=True)
+    assert point is not None
+    assert (point.bucket_counts, point.count, point.sum) == ((2, 2, 1, 1), 6, 13.0)
+    assert (point.min, point.max) == (0, 4.5)
+    assert (point.start_time_unix_nano, point.time_unix_nano) == (7, 9)
+    assert point.explicit_bounds == BOUNDS
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan, 1e308, 10**400])
+def test_a_record_that_would_make_the_sum_infinite_is_refused(value: float) -> None:
+    """Neither sum nor buckets nor exemplars see it."""
+    cell = HistogramCell({}, 1, BOUNDS)
+    cell.record(1e307, 1.0, None)
+    assert not cell.record(value, 1.0, span(1))
+    point = cell.point(2, exemplars=True)
+    assert point is not None
+    assert (point.sum, point.count, point.max, point.exemplars) == (1e307, 1, 1e307, [])
+
+
+def test_a_histogram_without_a_record_has_no_point() -> None:
+    """There is no minimum to report yet."""
+    assert HistogramCell({}, 1, BOUNDS).point(2, exemplars=True) is None
+
+
+def test_a_point_does_not_change_after_it_was_returned() -> None:
+    """What a reader holds is a copy."""
+    cell = HistogramCell({}, 1, BOUNDS)
+    cell.record(1, 1.0, span(1))
+    before = cell.point(2, exemplars=True)
+    copied = repr(before)
+    cell.record(1, 2.0, span(2))
+    assert repr(before) == copied
+
+
+def test_a_histogram_keeps_the_last_sampled_exemplar_of_each_bucket() -> None:
+    """They come in the order of the buckets, and every reader sees them."""
+    cell = HistogramCell({}, 1, BOUNDS)
+    for value, number in ((9, 1), (0.5, 2), (0.25, 3)):
+        cell.record(value, float(number), span(number))
+    cell.record(0.75, 4.0, None)
+    seen = [read_exemplars(cell) for _ in range(2)]
+    assert seen == [[(0.25, 3, 3_000_000_000), (9, 1, 1_000_000_000)]] * 2
+
+
+def test_sums_and_gauges_keep_the_last_sampled_exemplar() -> None:
+    """A later change outside of any span leaves it."""
+    total, gauge = SumCell({}, 1), GaugeCell({}, 1)
+    for number in (1, 2):
+        assert total.add_sampled(number, float(number), span(number))
+        assert gauge.set_sampled(number, float(number), span(number))
+    total.add(5)
+    gauge.set(5)
+    for cell in (total, gauge):
+        assert [read_exemplars(cell) for _ in range(2)] == [[(2, 2, 2_000_000_000)]] * 2
+
+
+def test_exemplars_can_be_turned_off() -> None:
+    """A point then has none."""
+    total = SumCell({}, 1)
+    total.add_sampled(1, 1.0, span(1))
+    assert total.point(2, exemplars=False).exemplars == []
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan, 2**63, -(2**63) - 1])
+def test_a_gauge_refuses_what_no_exporter_takes(value: float) -> None:
+    """The value before stays."""
+    gauge = GaugeCell({}, 1)
+    assert gauge.point(2, exemplars=True) is None
+    assert gauge.set(3)
+    assert not gauge.set(value)
+    assert not gauge.set_sampled(value, 1.0, span(1))
+    point = gauge.point(2, exemplars=True)
+    assert point is not None
+    assert (point.value, point.exemplars) == (3, [])
+
+
+def read_exemplars(cell: Any) -> list[tuple[float, int, int]]:
+    """Return value, span and time of each exemplar."""
+    return [
+        (each.value, each.span_id, each.time_unix_nano)
+        for each in cell.point(9, exemplars=True).exemplars
+    ]

@@ -31,7 +31,9 @@ _numbers = itertools.count(1)  # of the monitors of this process
 
 
 def start_of(window: Any) -> float | None:
-    """Give the Unix time in seconds at which a window begins; None where it is None.
+    """Return the Unix time in seconds at which a window begins; None where it is None.
+
+    It is infinite for a window of no length, which holds nothing.
 
     Raises:
         ConfigError: ``window`` is not a timedelta.
@@ -40,7 +42,8 @@ def start_of(window: Any) -> float | None:
         return None
     if not isinstance(window, timedelta):
         raise ConfigError(f"window is {window!r}; give a datetime.timedelta, or None for all")
-    return clock.now() - window.total_seconds()
+    # Not now, which an event of this very moment lies in.
+    return clock.now() - window.total_seconds() if window > timedelta(0) else math.inf
 
 
 def log_folder(given: str | os.PathLike[str] | None) -> Path:

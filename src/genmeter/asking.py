@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from genmeter.outputs.tokens import TokenUsageReport
-    from genmeter.pipeline import Pipeline
+    from genmeter.pipeline.drain import Pipeline
     from genmeter.recorders.snapshot import Snapshot
-    from genmeter.sink import Sink
+    from genmeter.session import Session
 
 __all__ = ["Asking"]
 
@@ -34,13 +34,13 @@ class Asking:
 
     Args:
         pipeline: Whose drain a question waits for.
-        sink: The monitor's own.
+        session: The monitor's own.
         log_dir: Folder for files that are asked for without a place of their own.
     """
 
-    def __init__(self, pipeline: Pipeline, sink: Sink, log_dir: Path) -> None:
+    def __init__(self, pipeline: Pipeline, session: Session, log_dir: Path) -> None:
         self._pipeline = pipeline
-        self._sink = sink
+        self._session = session
         self.log_dir = log_dir
         self._has_warned_of_gap = False
 
@@ -63,7 +63,7 @@ class Asking:
         """
         since = start_of(window)
         name = safe_text(metric_name) or ""
-        found = self._pipeline.run(lambda: self._sink.history.samples(name, since))
+        found = self._pipeline.run(lambda: self._session.history.samples(name, since))
         if found is None:
             return {"mean": 0.0, "min": 0.0, "max": 0.0, "count": 0}
         if found.kept_since is not None and not self._has_warned_of_gap:
@@ -71,7 +71,7 @@ class Asking:
             _logger.warning(
                 "a window reaches past what the history keeps; raise history.capacity "
                 "(GENMETER_HISTORY_CAPACITY) above %d to have all of it",
-                self._sink.history.ring_capacity,
+                self._session.history.ring_capacity,
             )
         return summarise(found.value)
 
@@ -79,8 +79,8 @@ class Asking:
         """Sum the tokens by model.
 
         Args:
-            window: How far to look back; None, and as in AfterImage a window of 0, means since
-                the monitor was made, which is exact however long that is.
+            window: How far to look back; None means since the monitor was made, which is exact
+                however long that is. A window of 0 holds nothing.
 
         Returns:
             The report; its ``complete`` is False where the window reaches past the history.
@@ -88,8 +88,8 @@ class Asking:
         Raises:
             ConfigError: ``window`` is not a timedelta.
         """
-        since = start_of(window) if window else None
-        return report_of(self._pipeline.run(lambda: self._sink.history.token_totals(since)))
+        since = start_of(window)
+        return report_of(self._pipeline.run(lambda: self._session.history.token_totals(since)))
 
     def to_frame(self, kind: str = "generations", window: timedelta | None = None) -> pd.DataFrame:
         """Give what the history keeps as a table, the oldest row first.
@@ -137,16 +137,15 @@ class Asking:
             output_path: Where to; its folder is made where it is missing.
             format: ``json``; ``csv`` (a file ``STEM_METRIC.csv`` for each metric, beside the
                 path); ``excel`` (a sheet for each metric); or ``parquet`` (one long table).
-            window: How far to look back; None, and as in AfterImage a window of 0, means as far
-                as the history reaches.
+            window: How far to look back; None means as far as the history reaches.
 
         Raises:
             ExportError: The format is none of these, or the file cannot be written.
             ConfigError: ``output_path`` is no path, or ``window`` is not a timedelta.
             MissingExtraError: The format needs a package that is not installed.
         """
-        snapshot = self._snapshot(window or None)
-        export.export(snapshot, output_path, format, window=window or None)
+        snapshot = self._snapshot(window)
+        export.export(snapshot, output_path, format, window=window)
 
     def visualize_metrics(
         self,
@@ -203,7 +202,7 @@ class Asking:
         since = start_of(window)
         check_count("rolling_window", rolling_window)
         name = safe_text(metric_name) or ""
-        found = self._pipeline.run(lambda: self._sink.history.samples(name, since))
+        found = self._pipeline.run(lambda: self._session.history.samples(name, since))
         if found is None:
             raise ExportError(f"metric_name is {metric_name!r}, which was never recorded")
         if not len(found.value):
@@ -215,4 +214,4 @@ class Asking:
 
     def _snapshot(self, window: timedelta | None) -> Snapshot:
         since = start_of(window)
-        return self._pipeline.run(lambda: self._sink.history.snapshot(since))
+        return self._pipeline.run(lambda: self._session.history.snapshot(since))

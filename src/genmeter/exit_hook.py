@@ -17,7 +17,7 @@ class ExitHook:
     """Calls a function once the process ends; after a fork, in the child as well.
 
     Args:
-        function: What to call.
+        function: What to call; once more where a signal handler's SystemExit interrupts it.
     """
 
     def __init__(self, function: Callable[[], None]) -> None:
@@ -29,11 +29,19 @@ class ExitHook:
         if self._is_set:
             return
         self._is_set = True
-        atexit.register(self._function)
+        atexit.register(self._call)
         mp_util.register_after_fork(self, ExitHook._set_in_child)
         if multiprocessing.parent_process() is not None:
             self._set_in_child()
 
     def _set_in_child(self) -> None:
         # atexit does not run in children that multiprocessing forked; its own finalizers do.
-        mp_util.Finalize(None, self._function, exitpriority=0)
+        mp_util.Finalize(None, self._call, exitpriority=0)
+
+    def _call(self) -> None:
+        try:
+            self._function()
+        except SystemExit:
+            # A signal handler's: the process ends already, and what was under way goes on.
+            self._function()
+            raise

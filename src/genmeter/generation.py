@@ -8,6 +8,7 @@ import inspect
 import time
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar, overload
 
+from genmeter.capture import plain_label
 from genmeter.errors import ConfigError
 from genmeter.usage import read_finish_reason, read_model, read_usage
 
@@ -27,8 +28,11 @@ class Teller(Protocol):
     def track_generation(self, duration: float, success: bool, **kwargs: Any) -> None:
         """Tell of a call that ended."""
 
-    def _track_active(self, delta: int, labels: dict[str, Any], epoch: int | None) -> int:
-        """Tell that a call began (+1) or ended (-1); gives the epoch of the process."""
+    def _open_call(self, handle: GenerationHandle) -> None:
+        """Count a call as under way."""
+
+    def _close_call(self, handle: GenerationHandle) -> None:
+        """Count it no more."""
 
 
 class GenerationHandle:
@@ -53,6 +57,7 @@ class GenerationHandle:
     Attributes:
         model: As above; may be set in the block.
         finish_reason: Why the model stopped; may be set in the block.
+        labels: The labels of the call while it is under way, as plain data.
     """
 
     def __init__(
@@ -76,8 +81,7 @@ class GenerationHandle:
         self._tokens: dict[str, Any] = {}
         self._retries: list[Any] = []
         self._error: Any = None
-        self._labels: dict[str, Any] = {}
-        self._epoch: int | None = None
+        self.labels: dict[str, str | None] = {}
         self._is_told = False
         self._started = time.perf_counter()
 
@@ -136,8 +140,11 @@ class GenerationHandle:
             # A handle that is used again: what the call before answered is not this one's.
             self._is_told = False
             self.model, self.finish_reason = self._asked_model, None
-        self._labels = {"model_name": self.model, **self._names()}
-        self._epoch = self._teller._track_active(1, self._labels, None)  # noqa: SLF001 - one contract
+        self.labels = {
+            "model_name": plain_label(self.model),
+            **{name: plain_label(value) for name, value in self._names().items()},
+        }
+        self._teller._open_call(self)  # noqa: SLF001 - one contract
         self._started = time.perf_counter()
         return self
 
@@ -158,7 +165,7 @@ class GenerationHandle:
             "model_name": self.model,
             **self._names(),
         }
-        self._teller._track_active(-1, self._labels, self._epoch)  # noqa: SLF001 - one contract
+        self._teller._close_call(self)  # noqa: SLF001 - one contract
         keywords = self._tokens | {
             name: value for name, value in optional.items() if value is not None
         }

@@ -28,7 +28,8 @@ from genmeter.outputs.alerts.delivery import check_alert_handlers
 from genmeter.outputs.apps import make_asgi_app, make_wsgi_app
 from genmeter.outputs.logs.evaluation_events import EvaluationEvents
 from genmeter.outputs.logs.joblog import JobLog
-from genmeter.periodic import Periodic
+from genmeter.outputs.prometheus import FamilyCollector
+from genmeter.pipeline.worker import Worker
 from genmeter.telling import Telling
 
 if TYPE_CHECKING:
@@ -38,11 +39,16 @@ if TYPE_CHECKING:
     from types import TracebackType
     from wsgiref.types import WSGIApplication
 
+    from prometheus_client.registry import Collector
+
     from genmeter.alert_settings import AlertSettings
     from genmeter.handlers import LogHandler, MetricHandler
     from genmeter.outputs.alerts.book import Alert
     from genmeter.outputs.apps import ASGIApplication
     from genmeter.outputs.tokens import TokenUsageReport
+    from genmeter.pipeline.deferred_log import DeferredLog
+    from genmeter.pipeline.self_metrics import SelfMetrics
+    from genmeter.pipeline.worker import Loss
     from genmeter.recorders.relay import Tap
 
 __all__ = ["GenerationMonitor", "process_token_usage"]
@@ -152,64 +158,63 @@ class GenerationMonitor(Telling, Asking):
 
         self._runtime = runtime.current()
         taps: list[Tap] = [JobLog(), *([EvaluationEvents()] if config.evaluation_events else [])]
-        sink = self._runtime.attach(config, timeout=shutdown_timeout, taps=taps)
-        sink.shares_expected = is_from_env
-        sink.relay.metric_handlers, sink.relay.log_handlers = metric_list, log_list
+        session = self._runtime.attach(config, timeout=shutdown_timeout, taps=taps)
+        state = session.state
+        state.shares_expected = is_from_env
+        session.relay.metric_handlers, session.relay.log_handlers = metric_list, log_list
         pipeline = self._runtime.require_pipeline()
         if metric_handlers or log_handlers:
-            pipeline.run(sink.relay.begin)
-        Telling.__init__(self, pipeline, sink, inline=config.drain == "inline")
-        Asking.__init__(self, pipeline, sink, folder)
+            pipeline.run(session.relay.begin)
+        Telling.__init__(self, pipeline, session, inline=config.drain == "inline")
+        Asking.__init__(self, pipeline, session, folder)
         self.metrics_interval = metrics_interval
-        self.shutdown_timeout = shutdown_timeout
         self._is_shut = False
-        self._alerting = Alerting(
+        self._alerting = session.alerting = Alerting(
             pipeline,
-            sink,
+            state,
             handlers=alert_list,
             settings=config.alerts.with_thresholds(thresholds),
             interval=metrics_interval or 0,
             repeat=config.alert_repeat_seconds,
         )
         self._alerting.start()
-        self._alerting.begin()
-        self._token_usage_callback = token_usage_callback
-        self._token_usage_interval = token_usage_callback_interval_seconds
-        self._token_usage_thread: Periodic | None = None
+        state.firing = _weakly(self._alerting.firing)
         if token_usage_callback is not None:
-            self._start_token_usage_thread()
-        sink.on_rebirth = _weakly(self._begin_again)
-        sink.before_close = _weakly(self._alerting.conclude)
-        sink.on_close = _weakly(self._alerting.stop)
-        sink.firing = _weakly(self._alerting.firing)
-        # The garbage collector may come at any time, so its call only leaves a note.
-        weakref.finalize(self, self._runtime.abandon, self._sink).atexit = False
+            callback, self_metrics = token_usage_callback, self._runtime.self_metrics
+            session.token_usage = Worker(
+                name="genmeter-token-usage",
+                on_loss=_CallbackFailures(self_metrics, pipeline.deferred_log),
+                tick=lambda: callback(self.get_total_token_usage()),
+                interval=token_usage_callback_interval_seconds,
+            )
+            session.token_usage.start()
+        session.on_rebuild = self._begin_again
 
     def __repr__(self) -> str:
         state = "shut down" if self._is_shut else "open"
-        return f"<GenerationMonitor, {state}, {self._sink.history.size} rows kept>"
+        return f"<GenerationMonitor, {state}, {self._session.history.size} rows kept>"
 
     # --- handlers ------------------------------------------------------------------------------
 
     @property
     def metric_handlers(self) -> list[MetricHandler]:
         """What is told every metric; the list may be changed or replaced at any time."""
-        return self._sink.relay.metric_handlers
+        return self._session.relay.metric_handlers
 
     @metric_handlers.setter
     def metric_handlers(self, handlers: list[MetricHandler]) -> None:
-        self._sink.relay.metric_handlers = handlers
-        self._pipeline.run(self._sink.relay.begin)
+        self._session.relay.metric_handlers = handlers
+        self._pipeline.run(self._session.relay.begin)
 
     @property
     def log_handlers(self) -> list[LogHandler]:
         """What is told every log message; the list may be changed or replaced at any time."""
-        return self._sink.relay.log_handlers
+        return self._session.relay.log_handlers
 
     @log_handlers.setter
     def log_handlers(self, handlers: list[LogHandler]) -> None:
-        self._sink.relay.log_handlers = handlers
-        self._pipeline.run(self._sink.relay.begin)
+        self._session.relay.log_handlers = handlers
+        self._pipeline.run(self._session.relay.begin)
 
     @property
     def alert_handlers(self) -> list[Callable[[Alert], object]]:
@@ -261,6 +266,16 @@ class GenerationMonitor(Telling, Asking):
         """
         return make_asgi_app(self._runtime.render, username=username, password=password)
 
+    def prometheus_collector(self) -> Collector:
+        """Return the metrics of the process as a collector, for a registry of prometheus_client's.
+
+        For a program that exposes a page already: ``REGISTRY.register(monitor.prometheus_collector())``
+        with ``EndpointConfig(enabled=False)``. Register it once: all monitors of a process share
+        one set of metrics, and a second collector would repeat them. It has nothing to show once every monitor is shut
+        down, and where the meter provider is the application's.
+        """
+        return FamilyCollector(self._runtime)
+
     def check_alerts(self) -> None:
         """Evaluate the alert rules once, now.
 
@@ -286,12 +301,12 @@ class GenerationMonitor(Telling, Asking):
         seconds = self.shutdown_timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
         self._pipeline.run(lambda: None, seconds)
-        late = self._sink.relay.deliver(deadline)
+        late = self._session.relay.deliver(deadline)
         if late:
             raise TimeoutError(f"after {seconds} s these have not finished: {', '.join(late)}")
 
     def shutdown(self) -> None:
-        """Take no more, keep what was told, and tell the way out.
+        """Stop accepting events, drain the queue and flush the exporters.
 
         The last monitor of the process that is shut down pushes once more, lingers for a last
         scrape where ``EndpointConfig.linger`` says so, and closes the endpoint. Reads go on
@@ -301,22 +316,17 @@ class GenerationMonitor(Telling, Asking):
             return
         self._is_shut = True
         self._append = self._refuse
-        deadline = time.monotonic() + self.shutdown_timeout
         try:
-            callback = self._token_usage_thread
-            if callback is not None:
-                callback.stop(0)
-            self._runtime.release(self._sink, self.shutdown_timeout)
-            if callback is not None and not callback.stop(max(0.0, deadline - time.monotonic())):
-                self._pipeline.notices.add(
+            if not self._runtime.release(self._session, self.shutdown_timeout):
+                self._pipeline.deferred_log.add(
                     logging.WARNING,
                     "token_usage_callback was still busy when the time for shutdown was over",
                 )
         except Exception:
-            _logger.exception("shutdown failed; the job is not harmed")
+            _logger.exception("shutdown failed; the job goes on")
 
     def __enter__(self) -> Self:
-        """Give the monitor itself."""
+        """Return self."""
         return self
 
     def __exit__(
@@ -330,23 +340,39 @@ class GenerationMonitor(Telling, Asking):
 
     # --- inside ---------------------------------------------------------------------------------
 
+    @property
+    def shutdown_timeout(self) -> float:
+        """Seconds that :meth:`shutdown`, and the end of the process, may take."""
+        return self._session.timeout
+
+    @shutdown_timeout.setter
+    def shutdown_timeout(self, seconds: float) -> None:
+        self._session.timeout = seconds
+
     def _begin_again(self) -> None:
         """Start this monitor's threads, in a forked child."""
         self._alerting.start()
-        if self._token_usage_callback is not None:
-            self._start_token_usage_thread()
+        if self._session.token_usage is not None:
+            self._session.token_usage.start()
 
-    def _start_token_usage_thread(self) -> None:
-        self._token_usage_thread = Periodic(
-            self._call_back,
-            self._token_usage_interval,
-            name="genmeter-token-usage",
-            on_error=lambda: self._runtime.tallies.count_handler_error("token_usage_callback"),
-        )
 
-    def _call_back(self) -> None:
-        if self._token_usage_callback is not None:
-            self._token_usage_callback(self.get_total_token_usage())
+class _CallbackFailures:
+    """Counts the failures of a ``token_usage_callback``; the first one is logged."""
+
+    def __init__(self, self_metrics: SelfMetrics, deferred_log: DeferredLog) -> None:
+        self._self_metrics = self_metrics
+        self._deferred_log = deferred_log
+        self._has_warned = False
+
+    def __call__(self, loss: Loss, count: int, error: BaseException | None = None) -> None:
+        self._self_metrics.count_handler_error("token_usage_callback", loss.value, count)
+        if not self._has_warned:
+            self._has_warned = True
+            self._deferred_log.add(
+                logging.ERROR,
+                "token_usage_callback failed; further failures are only counted",
+                error=error,
+            )
 
 
 def _handlers(
@@ -366,7 +392,7 @@ def _handlers(
 
 
 def _weakly(method: Callable[..., _T]) -> Callable[..., _T | None]:
-    # A sink outlives its monitor, so it must not hold on to it.
+    # A session outlives its monitor, so it must not hold on to it.
     weak = weakref.WeakMethod(method)
 
     def call(*args: Any) -> _T | None:
@@ -388,4 +414,4 @@ def process_token_usage(window: timedelta | None = None) -> TokenUsageReport:
     Raises:
         ConfigError: ``window`` is not a timedelta.
     """
-    return runtime.current().token_usage(start_of(window) if window else None)
+    return runtime.current().token_usage(start_of(window))

@@ -10,7 +10,7 @@ from genmeter.config import EndpointConfig, LabelLimits
 
 if TYPE_CHECKING:
     from genmeter.config import MonitorConfig
-    from genmeter.notices import Notices
+    from genmeter.pipeline.deferred_log import DeferredLog
 
 __all__ = ["differences", "limit_differences", "note"]
 
@@ -46,10 +46,10 @@ def limit_differences(first: LabelLimits, other: LabelLimits) -> list[str]:
     return _by_field("limits", shared, other)
 
 
-def note(notices: Notices, found: list[str]) -> None:
+def note(deferred_log: DeferredLog, found: list[str]) -> None:
     """Have what was found logged, if anything was."""
     if found:
-        notices.add(
+        deferred_log.add(
             logging.WARNING,
             "the first monitor of a process sets what all of them share; "
             "a later one asked in vain for %s",

@@ -219,7 +219,7 @@ def _stand_in(old: Any) -> type:
             given.pop(next(iter(signature.parameters)))
             _construct(self, given)
             # The same settings hold for every monitor that stands in.
-            self._sink.shares_expected = True
+            self._session.state.shares_expected = True
 
     for made in (StandIn.__new__, StandIn.__init__):
         functools.update_wrapper(made, old.__init__)  # for those who inspect the signature

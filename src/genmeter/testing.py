@@ -14,9 +14,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -24,30 +23,33 @@ from genmeter import runtime
 from genmeter.catalogue import INSTRUMENTS
 from genmeter.config import MonitorConfig
 from genmeter.errors import ConfigError
+from genmeter.metrics.meter import BuiltinMeterProvider
 from genmeter.monitor import GenerationMonitor
 from genmeter.naming import prometheus_name
-from genmeter.outputs.prometheus import PrometheusReader
+from genmeter.outputs.prometheus import PrometheusBridge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from prometheus_client.samples import Sample
 
 __all__ = ["IsolatedMonitor", "assert_exposition", "fresh_runtime", "isolated_monitor"]
+
+_T = TypeVar("_T")
 
 
 class IsolatedMonitor(GenerationMonitor):
     """A monitor of its own runtime, whose metrics can be asked for; see :func:`isolated_monitor`.
 
     Args:
-        reader: The bridge of the provider that ``config`` names.
+        bridge: Writes the page of the provider that ``config`` names.
         *args: As ``GenerationMonitor`` takes them.
         **kwargs: As ``GenerationMonitor`` takes them.
     """
 
-    def __init__(self, reader: PrometheusReader, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, bridge: PrometheusBridge, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._reader = reader
+        self._bridge = bridge
         config = kwargs.get("config") or MonitorConfig()
         rows = [
             *((row.prometheus, row.kind.exposed_as) for row in INSTRUMENTS),
@@ -68,7 +70,7 @@ class IsolatedMonitor(GenerationMonitor):
         Args:
             openmetrics: OpenMetrics 1.0 rather than Prometheus text.
         """
-        return self._reader.render(openmetrics).decode()
+        return self._bridge.render(openmetrics).decode()
 
     def series(self, name: str, **labels: str) -> list[Sample]:
         """Give the samples of a series.
@@ -121,6 +123,7 @@ def fresh_runtime() -> Iterator[runtime.Runtime]:
         yield fresh
     finally:
         fresh.exit()
+        fresh.close()
         runtime.install(previous)
 
 
@@ -136,11 +139,29 @@ def isolated_monitor(
         **kwargs: Further arguments of ``GenerationMonitor``.
     """
     config = config or MonitorConfig()
-    reader = PrometheusReader(cardinality_limit=config.limits.combinations)
-    provider = MeterProvider(metric_readers=[reader], resource=Resource({}), shutdown_on_exit=False)
-    config = dataclasses.replace(config, drain="inline", meter_provider=provider)
-    with fresh_runtime(), IsolatedMonitor(reader, config=config, **kwargs) as monitor:
-        yield monitor
+    with fresh_runtime() as fresh:
+        provider = BuiltinMeterProvider(
+            _Owner(fresh),
+            resource=Resource({}),
+            cardinality_limit=config.limits.combinations,
+        )
+        bridge = PrometheusBridge(provider.collect)
+        config = dataclasses.replace(config, drain="inline", meter_provider=provider)
+        with IsolatedMonitor(bridge, config=config, **kwargs) as monitor:
+            yield monitor
+
+
+class _Owner:
+    """Whoever owns the state of a runtime, whose first monitor makes its pipeline."""
+
+    def __init__(self, owned: runtime.Runtime) -> None:
+        self._owned = owned
+
+    def post(self, function: Callable[[], object]) -> None:
+        self._owned.require_pipeline().post(function)
+
+    def run(self, function: Callable[[], _T], timeout: float | None) -> _T:
+        return self._owned.require_pipeline().run(function, timeout)
 
 
 def assert_exposition(page: str, expected: str) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
+import os
+import subprocess
+import sys
+import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from genmeter import ConfigError
+from genmeter import ConfigError, LabelLimits, MonitorConfig
 from genmeter.generation import GenerationHandle
 from genmeter.testing import IsolatedMonitor, isolated_monitor
 
@@ -33,6 +38,14 @@ def monitor() -> Iterator[IsolatedMonitor]:
 def generations(monitor: IsolatedMonitor, **labels: str) -> float:
     """Count generations by their labels."""
     return monitor.value("genmeter_generations_total", **labels)
+
+
+def active(monitor: IsolatedMonitor) -> dict[str, float]:
+    """Return how many calls are under way, by model."""
+    return {
+        each.labels["gen_ai_request_model"]: each.value
+        for each in monitor.series("genmeter_generations_active")
+    }
 
 
 def test_a_block_that_ends_is_a_success_with_the_time_that_it_took(
@@ -114,11 +127,10 @@ def test_calls_that_overlap_end_under_the_model_that_they_began_under(
     with second:
         with first:
             first.usage(RESPONSE)
+            assert active(monitor) == {"unknown": 2}
         second.usage(RESPONSE)
-    active = monitor.series("genmeter_generations_active")
-    assert [(each.labels["gen_ai_request_model"], each.value) for each in active] == [
-        ("unknown", 0)
-    ]
+        assert active(monitor) == {"unknown": 1}
+    assert active(monitor) == {"unknown": 0}
 
 
 def test_a_handle_that_is_used_again_tells_nothing_twice(monitor: IsolatedMonitor) -> None:
@@ -137,7 +149,8 @@ def test_a_handle_that_is_used_again_tells_nothing_twice(monitor: IsolatedMonito
     assert monitor.value("genmeter_retries_total") == 1
     assert monitor.value("genmeter_finish_reasons_total") == 2
     assert generations(monitor, genmeter_outcome="failure") == 1
-    assert generations(monitor, genmeter_outcome="success", gen_ai_request_model="other one") == 2
+    assert generations(monitor, genmeter_outcome="success", gen_ai_request_model="other one") == 1
+    assert generations(monitor, genmeter_outcome="success", gen_ai_request_model="unknown") == 1
 
 
 def test_retries_that_were_told_do_not_change_with_the_handle() -> None:
@@ -145,7 +158,8 @@ def test_retries_that_were_told_do_not_change_with_the_handle() -> None:
     told: list[dict[str, Any]] = []
     teller = SimpleNamespace(
         track_generation=lambda *_, **keywords: told.append(keywords),
-        _track_active=lambda *_: 0,
+        _open_call=lambda handle: None,
+        _close_call=lambda handle: None,
     )
     handle = GenerationHandle(teller, model="m")
     with handle:
@@ -159,8 +173,10 @@ def test_a_call_whose_model_comes_with_the_response_ends_where_it_began(
 ) -> None:
     """The active count of the model that it began under returns to 0."""
     with monitor.generation() as handle:
+        assert active(monitor) == {"unknown": 1}
         handle.usage(RESPONSE)
-    assert {each.value for each in monitor.series("genmeter_generations_active")} == {0}
+        assert active(monitor) == {"unknown": 1}
+    assert active(monitor) == {"unknown": 0}
     assert generations(monitor, gen_ai_request_model="answered") == 1
 
 
@@ -325,11 +341,11 @@ def test_a_generator_cannot_be_decorated(monitor: IsolatedMonitor, function: Any
 
 
 def test_a_call_that_ends_after_shutdown_harms_nobody(monitor: IsolatedMonitor) -> None:
-    """It is counted as told too late."""
+    """It is counted as recorded too late, once: that it began was no event."""
     with monitor.generation("m"):
         monitor.shutdown()
     late = {"genmeter_reason": "after_shutdown"}
-    assert monitor.value("genmeter_monitor_events_total", **late) == 2
+    assert monitor.value("genmeter_monitor_events_total", **late) == 1
 
 
 async def test_what_gives_a_coroutine_is_told_when_that_is_awaited(
@@ -387,3 +403,138 @@ def test_methods_of_every_kind_can_be_decorated(monitor: IsolatedMonitor) -> Non
     assert client.ask_nobody() is RESPONSE
     assert generations(monitor, genmeter_outcome="success") == 3
     assert monitor.get_total_token_usage().total_tokens == 18
+
+
+# --- the gauge of calls under way never drifts ---------------------------------------------------
+
+
+@pytest.mark.parametrize("is_in_circle", [False, True])
+def test_a_handle_that_is_abandoned_in_its_block_is_no_call_under_way(
+    monitor: IsolatedMonitor, is_in_circle: bool
+) -> None:
+    """What the garbage collector took, as with a coroutine that nobody awaits further, has ended."""
+    handle = monitor.generation("m").__enter__()
+    if is_in_circle:
+        handle.metadata_of_mine = handle  # type: ignore[attr-defined]
+    assert active(monitor) == {"m": 1}
+    del handle
+    gc.collect()
+    assert active(monitor) == {"m": 0}
+    assert not monitor._session.state.open_calls
+
+
+def test_an_abandoned_handle_is_not_taken_for_another_at_its_address(
+    monitor: IsolatedMonitor,
+) -> None:
+    """Handles come and go at one address; those that ended leave nothing, those that did not, too."""
+    for _ in range(200):
+        monitor.generation("lost").__enter__()
+        with monitor.generation("m"):
+            assert active(monitor).get("m") == 1
+    gc.collect()
+    assert active(monitor) == {"m": 0, **dict.fromkeys(active(monitor).keys() - {"m"}, 0)}
+
+
+def test_a_call_that_outlives_its_monitor_is_not_under_way(monitor: IsolatedMonitor) -> None:
+    """After the shutdown nothing is under way, whatever ends or begins later."""
+    with monitor.generation("m"):
+        assert active(monitor) == {"m": 1}
+        monitor.shutdown()
+        assert active(monitor) == {"m": 0}
+        with monitor.generation("m"):
+            assert active(monitor) == {"m": 0}
+    assert active(monitor) == {"m": 0}
+
+
+def test_a_handle_in_two_blocks_at_once_ends_with_none_under_way(
+    monitor: IsolatedMonitor,
+) -> None:
+    """A handle is one call at a time; its gauge is never below 0 and not above 1."""
+    handle = monitor.generation("m")
+    with handle:
+        with handle:
+            assert active(monitor) == {"m": 1}
+        assert active(monitor)["m"] in (0, 1)
+    assert active(monitor) == {"m": 0}
+    with handle:
+        assert active(monitor) == {"m": 1}
+    assert active(monitor) == {"m": 0}
+
+
+def test_a_lost_event_does_not_move_the_gauge(
+    monitor: IsolatedMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls under way are counted from their handles, so a full inbox does not leave one behind."""
+    with monitor.generation("m"):
+        assert active(monitor) == {"m": 1}
+        monkeypatch.setattr(monitor, "track_generation", lambda *_, **__: None)
+    assert active(monitor) == {"m": 0}
+    assert generations(monitor, genmeter_outcome="success") == 0
+
+
+def test_calls_of_many_threads_end_at_0(monitor: IsolatedMonitor) -> None:
+    """Scrapes that come while handles begin and end on other threads neither fail nor lose one."""
+
+    def work() -> None:
+        for _ in range(300):
+            with monitor.generation("m"):
+                pass
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        assert 0 <= active(monitor).get("m", 0) <= 4
+    with monitor.generation("m"):
+        assert active(monitor) == {"m": 1}
+    assert active(monitor) == {"m": 0}
+    assert generations(monitor, genmeter_outcome="success") == 1_201
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform has no fork")
+def test_a_call_that_is_open_over_a_fork_is_under_way_in_the_parent_only() -> None:
+    """The child has no call under way, also where the parent's block ends in it."""
+    script = """
+import os, sys
+from genmeter.testing import isolated_monitor
+
+def active(monitor):
+    return [each.value for each in monitor.series("genmeter_generations_active")]
+
+with isolated_monitor() as monitor:
+    handle = monitor.generation("m").__enter__()
+    assert active(monitor) == [1], active(monitor)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            assert sum(active(monitor)) == 0, active(monitor)
+            handle.__exit__(None, None, None)
+            assert sum(active(monitor)) == 0, active(monitor)
+            with monitor.generation("m"):
+                assert active(monitor) == [1], active(monitor)
+            assert active(monitor) == [0], active(monitor)
+            code = 0
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert active(monitor) == [1], active(monitor)
+    handle.__exit__(None, None, None)
+    assert active(monitor) == [0], active(monitor)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_a_scrape_of_a_call_under_way_changes_nothing() -> None:
+    """However often the page is read, it counts no label past its limit and learns no model."""
+    with isolated_monitor(MonitorConfig(limits=LabelLimits(models=1))) as monitor:
+        monitor.track_generation(1.0, True, model_name="known")
+        with monitor.generation("past the limit"):
+            for _ in range(5):
+                assert active(monitor) == {"other": 1}
+            assert monitor.value("genmeter_monitor_label_overflow_total") == 0
+            monitor.track_generation(1.0, False)
+            failed = {"genmeter_outcome": "failure"}
+            assert generations(monitor, gen_ai_request_model="known", **failed) == 1
+        assert monitor.value("genmeter_monitor_label_overflow_total") == 1

@@ -260,6 +260,73 @@ def test_any_timedelta_is_a_window(monitor: IsolatedMonitor, window: timedelta) 
     assert monitor.get_metrics("generation_time", window).get("count", 0) in (0, 1)
 
 
+@pytest.mark.parametrize("window", [timedelta(0), timedelta(seconds=-5)])
+def test_a_window_of_no_length_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: timedelta
+) -> None:
+    """No read and no export has an event in it, not even one of this very moment."""
+    Clock(monkeypatch)
+    with isolated_monitor(log_dir=tmp_path) as monitor:
+        monitor.track_generation(1.0, True, model_name="m", total_token_count=7)
+        monitor.track_generation(2.0, True, turns=3)
+        monitor.track_evaluation(1.0, True, "judge", {"s": 0.5}, total_token_count=7)
+        monitor.record_metric("own", 1.0)
+        for name in (
+            "generation_time",
+            "success_rate",
+            "evaluation_time",
+            "own",
+            "total_token_count",
+        ):
+            assert monitor.get_metrics(name, window) == {}
+            assert monitor.get_metrics(name, None)["count"] >= 1
+            with pytest.raises(ValueError, match="nothing lies within"):
+                monitor.plot_metric(name, window=window)
+        for report in (monitor.get_total_token_usage(window), process_token_usage(window)):
+            assert report.total_tokens == 0
+            assert report.by_model == []
+            assert report.complete
+        for kind in ("generations", "conversations", "evaluations", "metrics", "samples"):
+            assert len(monitor.to_frame(kind, window)) == 0
+            assert len(monitor.to_frame(kind)) > 0
+        file = tmp_path / "export.json"
+        monitor.export_metrics(file, format="json", window=window)
+        assert not any(json.loads(file.read_text(encoding="utf-8")).values())
+
+
+def test_tokens_without_a_model_are_no_other_models(monitor: IsolatedMonitor) -> None:
+    """In the report and on the page they are ``unknown``, whatever models were named before."""
+    for success in (True, False):
+        monitor.track_generation(1.0, success, model_name="known", step="s", total_token_count=5)
+        monitor.track_generation(1.0, success, step="s", total_token_count=7)
+    monitor.track_generation(1.0, True, step="s")
+    monitor.track_evaluation(1.0, False, "judge", {}, step="s", prompt_token_count=1)
+    found = {
+        each.model_name: each.total_tokens for each in monitor.get_total_token_usage().by_model
+    }
+    assert found == {"known": 10, "unknown": 15}
+    for model, tokens in found.items():
+        assert monitor.value("genmeter_tokens_total", gen_ai_request_model=model) == tokens
+
+
+def test_a_failed_call_without_tokens_is_booked_on_its_steps_model(
+    monitor: IsolatedMonitor,
+) -> None:
+    """Its error shows up at the model that caused it, and adds no tokens to the bill."""
+    monitor.track_generation(1.0, True, model_name="small", step="ask", total_token_count=5)
+    monitor.track_generation(1.0, True, model_name="large", step="judge", total_token_count=5)
+    monitor.track_generation(1.0, False, step="ask", error=TimeoutError())
+    monitor.track_generation(1.0, False, step="never seen")
+
+    def failures(model: str) -> float:
+        return monitor.value(
+            "genmeter_generations_total", gen_ai_request_model=model, genmeter_outcome="failure"
+        )
+
+    assert (failures("small"), failures("large"), failures("unknown")) == (1, 0, 1)
+    assert monitor.get_total_token_usage().total_tokens == 10
+
+
 def test_the_error_rate_counts_every_generation(monitor: IsolatedMonitor) -> None:
     """1 for what did not succeed, 0 for what did, whatever `error` says (defect 5)."""
     monitor.track_generation(1.0, True)
@@ -586,7 +653,7 @@ def test_a_monitor_without_an_endpoint_has_no_url(monitor: IsolatedMonitor) -> N
 @pytest.mark.parametrize("name", ["metric_handlers", "log_handlers"])
 def test_an_object_that_is_no_handler_is_named(name: str) -> None:
     """A handler without its method is an error at construction that names it."""
-    with pytest.raises(ConfigError, match=rf"{name}\[0\] is .*print.* without handle_"):
+    with pytest.raises(ConfigError, match=rf"{name}\[0\] must .*print.* without handle_"):
         GenerationMonitor(**{name: [print]})  # type: ignore[arg-type]
 
 
@@ -673,10 +740,12 @@ def test_the_folder_of_the_environment_has_the_journal(
 def test_a_call_that_began_before_a_fork_does_not_end_in_the_child(
     monitor: IsolatedMonitor,
 ) -> None:
-    """Its begin was counted in the parent; the child counts the call and no end of it."""
+    """Its begin was counted in the parent; the child counts the call, and none that is active."""
     with monitor.generation("m"):
-        monitor._pipeline.epoch += 1
-    assert monitor.value("genmeter_generations_active") == 1
+        assert monitor.value("genmeter_generations_active") == 1
+        monitor._session.reset_after_fork()
+        assert monitor.value("genmeter_generations_active") == 0
+    assert monitor.value("genmeter_generations_active") == 0
     assert monitor.value("genmeter_generations_total", genmeter_outcome="success") == 1
 
 
@@ -750,9 +819,34 @@ def test_handlers_are_done_at_the_end(tmp_path: Path) -> None:
         log_dir=tmp_path, alert_handlers=[slow], metrics_interval=0.01
     ) as monitor:
         monitor.track_generation(1.0, False)
-        monitor._alerting._evaluate()
+        monitor._alerting._tick()
     assert alerts == ["low_success_rate", "high_error_rate"]
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+def test_a_callback_that_leaves_is_called_again(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is no ``Exception`` costs a call too: it is counted, logged once, and ends no thread."""
+    totals: list[int] = []
+    has_gone_on = threading.Event()
+
+    def leave(report: TokenUsageReport) -> None:
+        totals.append(report.total_tokens)
+        if len(totals) > 2:
+            has_gone_on.set()
+        raise error
+
+    with isolated_monitor(
+        token_usage_callback=leave, token_usage_callback_interval_seconds=0.005
+    ) as monitor:
+        monitor.track_generation(1.0, True, total_token_count=7)
+        assert has_gone_on.wait(HANG)
+        name = "genmeter_monitor_handler_errors_total"
+        assert monitor.value(name, genmeter_handler="token_usage_callback") >= 2
+    assert totals[-1] == 7
+    assert [each.levelname for each in caplog.records] == ["ERROR"]
 
 
 def test_a_callback_that_blocks_takes_no_time_of_the_handlers(
@@ -776,7 +870,7 @@ def test_a_callback_that_blocks_takes_no_time_of_the_handlers(
         monitor.track_generation(1.0, True)
         assert called.wait(10)
         monitor.shutdown()
-        monitor._pipeline.notices.finish(5)
+        monitor._pipeline.deferred_log.finish(5)
         gate.set()
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
     assert "token_usage_callback was still busy" in caplog.text

@@ -9,12 +9,12 @@ import socket
 import threading
 import time
 import urllib.request
-from collections import deque
 from datetime import timedelta
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _held import held
 from opentelemetry import metrics as otel_metrics
 from opentelemetry.metrics._internal import _ProxyMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
@@ -33,13 +33,14 @@ from genmeter import (
     runtime,
 )
 from genmeter.errors import EndpointError
-from genmeter.outputs import provider as provider_module
-from genmeter.outputs.prometheus import PrometheusReader
 from genmeter.testing import fresh_runtime
 from otlp_receiver import HttpReceiver
+from sdk_page import PrometheusReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from genmeter.outputs.server import ScrapeServer
 
 PATIENCE = 60.0
 """Seconds after which a test gives up on something that should take an instant."""
@@ -101,6 +102,13 @@ def value(page: str, name: str, **labels: str) -> float:
 def page_of(process: runtime.Runtime) -> str:
     """Render what a scrape would get."""
     return process.render(openmetrics=False).decode()
+
+
+def server_of(process: runtime.Runtime) -> ScrapeServer:
+    """Return what serves the endpoint."""
+    assert process._exporters is not None
+    assert process._exporters.server is not None
+    return process._exporters.server
 
 
 def eventually(holds: Callable[[], Any]) -> bool:
@@ -187,7 +195,7 @@ def test_a_later_history_counts_by_the_prices_and_scales_that_hold() -> None:
     later.track_generation(1.0, True, model_name="m", prompt_token_count=1_000_000)
     later.track_evaluation(1.0, True, "judge", {"s": 3.0})
     later.flush()
-    history = later._sink.history
+    history = later._session.history
     for signal, value in ((live_signals.COST, 1.0), (live_signals.MEAN_SCORE, 0.75)):
         assert signal.of is not None
         assert signal.of.rows is not None
@@ -333,7 +341,7 @@ def test_a_taken_port_in_code_is_an_error() -> None:
 def test_a_taken_port_of_the_environment_is_one_warning(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The job goes on without an endpoint, is told so once, and no other port is tried."""
+    """The job goes on without an endpoint, one line says so, and no other port is tried."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_PORT", str(port))
@@ -344,7 +352,7 @@ def test_a_taken_port_of_the_environment_is_one_warning(
         assert monitor.get_total_token_usage().total_tokens == 3
         monitor.shutdown()
     (warning,) = warnings_of(caplog)
-    assert warning.startswith("metrics are not served, the job goes on:")
+    assert warning.startswith("metrics are not served yet, the job goes on and tries again:")
     assert f"port {port}" in warning
     assert "choose another port" in warning
 
@@ -362,16 +370,21 @@ def test_an_endpoint_for_everybody_is_warned_about(
     assert "beyond this machine" in warning
 
 
-@pytest.mark.parametrize("port", ["nonsense", "-1", "65536", "12.5", "²"])
 @pytest.mark.parametrize("is_child", [False, True])
-def test_a_bad_port_of_the_environment_is_an_error(
-    process: runtime.Runtime, monkeypatch: pytest.MonkeyPatch, port: str, is_child: bool
+def test_a_bad_variable_of_the_environment_is_a_warning(
+    process: runtime.Runtime,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    is_child: bool,
 ) -> None:
-    """The constructor names the variable, its value and what it takes, in children too."""
+    """The constructor names the variable and what it takes, in children too, and goes on."""
     process._is_child = is_child
-    monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_PORT", port)
-    with pytest.raises(ConfigError, match=f"OTEL_EXPORTER_PROMETHEUS_PORT is '{port}'.*65535"):
-        GenerationMonitor()
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "prometheus,otpl")
+    monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_PORT", "tcp://10.0.0.1:9464")
+    GenerationMonitor().shutdown()
+    name, port = warnings_of(caplog)[:2]
+    assert "'otpl' in OTEL_METRICS_EXPORTER" in name
+    assert "OTEL_EXPORTER_PROMETHEUS_PORT: must be a whole number from 0 to 65535" in port
 
 
 def test_an_endpoint_that_is_turned_off_in_code_stays_off(process: runtime.Runtime) -> None:
@@ -476,12 +489,11 @@ def test_expected_samples_are_summed(process: runtime.Runtime) -> None:
     last.shutdown()
 
 
-def test_a_job_whose_monitor_is_gone_is_finished() -> None:
+def test_a_job_whose_monitor_is_gone_is_finished(process: runtime.Runtime) -> None:
     """A monitor that nobody holds any more counts as shut down."""
     provider, reader = foreign()
-    told(monitor_of(meter_provider=provider))
-    gc.collect()
-    process_token_usage()
+    forgotten(1, meter_provider=provider)
+    assert eventually(lambda: open_sessions(process) == 0)
     assert value(reader.render(openmetrics=False).decode(), "genmeter_job_finished") == 1
 
 
@@ -509,8 +521,8 @@ def test_what_overflows_and_what_fails_is_told(process: runtime.Runtime) -> None
     monitor = monitor_of(limits=LabelLimits(models=1))
     told(monitor)
     monitor.track_generation(0.1, True, model_name="another")
-    process.tallies.count_handler_error("token_usage_callback")
-    process.tallies.count_export_failure("otlp")
+    process.self_metrics.count_handler_error("token_usage_callback")
+    process.self_metrics.count_export_failure("otlp")
     page = page_of(process)
     assert value(page, "genmeter_monitor_label_overflow_total") == 1
     assert value(page, "genmeter_monitor_handler_errors_total") == 1
@@ -532,9 +544,18 @@ def test_models_of_the_configuration_are_known_at_zero(process: runtime.Runtime)
 
 
 def forgotten(tokens: int, **settings: Any) -> None:
-    """Make a monitor, tell it of a call, and lose it."""
+    """Make a monitor, record a call, and drop the monitor."""
     told(monitor_of(**settings), tokens)
     gc.collect()
+
+
+def open_sessions(process: runtime.Runtime) -> int:
+    """Count the sessions that are not closed, once the garbage is collected.
+
+    An event that still waits keeps its session, so that one collection may come too early.
+    """
+    gc.collect()
+    return len(process._open_sessions())
 
 
 def test_monitors_that_are_gone_count_on(process: runtime.Runtime) -> None:
@@ -546,25 +567,28 @@ def test_monitors_that_are_gone_count_on(process: runtime.Runtime) -> None:
     forgotten(2)
     assert process_token_usage().total_tokens == 13
     assert process_token_usage().complete
-    assert len(process._sinks) == 1
+    assert eventually(lambda: open_sessions(process) == len(process._states) == 1)
+    assert process_token_usage().total_tokens == 13
     kept.shutdown()
     assert process_token_usage().total_tokens == 13
 
 
-def test_a_window_that_reaches_to_one_that_is_gone_says_so() -> None:
-    """A windowed report that may lack a lost monitor's tokens is not called complete."""
+def test_a_window_that_reaches_to_one_that_is_gone_says_so(process: runtime.Runtime) -> None:
+    """A windowed report that lacks a collected monitor's tokens is not called complete."""
     forgotten(2)
-    told(monitor_of(), 1)
+    kept = told(monitor_of(), 1)
+    assert eventually(lambda: open_sessions(process) == len(process._states) == 1)
     report = process_token_usage(timedelta(hours=1))
     assert report.total_tokens == 1
     assert not report.complete
+    kept.shutdown()
 
 
 def test_a_window_after_the_last_one_that_is_gone_is_complete(process: runtime.Runtime) -> None:
     """A window that no lost monitor's event can lie in is complete."""
     forgotten(2)
     monitor = told(monitor_of(), 1)
-    process_token_usage()
+    assert eventually(lambda: open_sessions(process) == len(process._states) == 1)
     process._retired._until -= 3_600
     report = process_token_usage(timedelta(minutes=1))
     assert report.total_tokens == 1
@@ -581,15 +605,15 @@ def test_the_provider_outlives_monitors_that_are_forgotten(process: runtime.Runt
     assert monitor.endpoint_url == url
     page = scrape(url)
     assert value(page, "genmeter_tokens_total") == 5
-    assert len(process._sinks) == 1
+    assert eventually(lambda: open_sessions(process) == 1)
 
 
 def test_a_forgotten_monitor_of_a_foreign_provider_is_let_go(process: runtime.Runtime) -> None:
-    """Its history is freed at the next report, and its tokens stay."""
+    """Its history is freed though it was the last one, and its tokens stay."""
     provider, reader = foreign()
     forgotten(2, meter_provider=provider)
+    assert eventually(lambda: open_sessions(process) == len(process._states) == 0)
     assert process_token_usage().total_tokens == 2
-    assert process._sinks == []
     page = reader.render(openmetrics=False).decode()
     assert value(page, "genmeter_tokens_total") == 2
     assert value(page, "genmeter_monitor_history_capacity") == 0
@@ -602,7 +626,7 @@ def test_a_process_without_monitors_has_an_empty_report() -> None:
 
 
 def test_reports_and_monitors_do_not_wait_for_each_other(process: runtime.Runtime) -> None:
-    """Several threads may bury the same forgotten monitors, and each is counted once."""
+    """Reports of several threads while collected monitors are closed count each of them once."""
     kept = told(monitor_of(), 1)
     for _ in range(20):
         forgotten(1)
@@ -617,7 +641,7 @@ def test_reports_and_monitors_do_not_wait_for_each_other(process: runtime.Runtim
     for thread in threads:
         thread.join(PATIENCE)
     assert set(totals) == {21}
-    assert len(process._sinks) == 1
+    assert eventually(lambda: open_sessions(process) == 1)
     kept.shutdown()
 
 
@@ -639,7 +663,7 @@ def test_what_comes_after_shutdown_is_counted_as_left_out(process: runtime.Runti
     monitor = monitor_of()
     monitor.shutdown()
     told(told(monitor))
-    assert process.tallies.rejected == {"after_shutdown": 2}
+    assert process.self_metrics.rejected == {"after_shutdown": 2}
 
 
 def test_a_monitor_after_the_last_shutdown_starts_anew(process: runtime.Runtime) -> None:
@@ -712,11 +736,8 @@ def test_what_cuts_the_end_short_is_made_up_for_at_exit(
     """A signal handler's exception in ``shutdown`` loses neither the last push nor the endpoint."""
     monitor = told(monitor_of(endpoint=ANY_PORT))
     url = monitor.endpoint_url
-    assert process._own is not None
-    own = process._own.own
-    assert own is not None
-    assert own.server is not None
-    close = own.server.close
+    server = server_of(process)
+    close = server.close
     errors = iter([SystemExit(0)])
 
     def interrupted() -> None:
@@ -724,7 +745,7 @@ def test_what_cuts_the_end_short_is_made_up_for_at_exit(
             raise error
         close()
 
-    monkeypatch.setattr(own.server, "close", interrupted)
+    monkeypatch.setattr(server, "close", interrupted)
     with pytest.raises(SystemExit):
         monitor.shutdown()
     assert "genmeter_job_finished" in scrape(url)
@@ -738,8 +759,7 @@ def test_a_defect_at_the_end_is_logged_and_ends_the_rest(
 ) -> None:
     """An error of the last push neither reaches the job nor keeps monitors open."""
     monitor = told(monitor_of())
-    assert process._own is not None
-    monkeypatch.setattr(process._own, "close", lambda timeout: 1 // 0)
+    monkeypatch.setattr(process._exporters, "finish", lambda timeout: 1 // 0)
     monitor.shutdown()
     (record,) = caplog.records
     assert record.getMessage() == "the last push or scrape failed"
@@ -752,7 +772,7 @@ def test_exit_closes_every_monitor(process: runtime.Runtime) -> None:
     url = monitors[0].endpoint_url
     process.exit()
     process.exit()
-    assert process.tallies.recorded == 3
+    assert process.self_metrics.recorded == 3
     with pytest.raises(OSError, match="refused"):
         scrape(url)
     assert all(monitor.get_total_token_usage().total_tokens == 1 for monitor in monitors)
@@ -778,7 +798,7 @@ def test_shutdown_does_not_wait_for_ever(
     monitor.shutdown()
     release.set()
     sticking.join(PATIENCE)
-    assert warnings_of(caplog) == ["shutdown did not wait longer for 1 events"]
+    assert warnings_of(caplog) == ["shutdown timed out with 1 events pending"]
 
 
 def test_nothing_is_shared_before_the_first_monitor(process: runtime.Runtime) -> None:
@@ -794,35 +814,46 @@ def test_nothing_is_shared_before_the_first_monitor(process: runtime.Runtime) ->
 # --- fork, as far as one process shows it (tests/process/test_fork.py has the rest) --------------
 
 
-def test_a_fork_does_not_wait_for_ever_for_a_scrape(
+def test_a_fork_does_not_wait_for_ever_for_the_drain(
     process: runtime.Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a scrape hangs the fork goes ahead, and the scrape's lock stays the scrape's."""
-    monkeypatch.setattr(provider_module, "_SCRAPE_PATIENCE", 0.01)
-    monitor_of()
-    assert process._own is not None
-    assert process._own.own is not None
-    reader = process._own.own.reader
-    assert reader is not None
-    with reader.collection_lock:
+    """Where the drain hangs in the application's provider, the fork goes ahead without its lock."""
+    monkeypatch.setattr(runtime, "_FORK_PATIENCE", 0.01)
+    provider, reader = foreign()
+    monitor = told(monitor_of(meter_provider=provider))
+    lock = process.require_pipeline().lock
+    with held(process.require_pipeline()):
         process.before_fork()
+        assert not lock.is_mine
         process.after_fork_in_parent()
-        assert reader.collection_lock.locked()
-    assert page_of(process)
+    page = reader.render(openmetrics=False).decode()
+    assert value(page, "genmeter_generations_total") == 1
+    monitor.shutdown()
 
 
-def test_a_fork_holds_scrapes_and_the_drain(process: runtime.Runtime) -> None:
-    """Between the hooks no scrape and no drain is under way; afterwards both go on."""
-    monitor = told(monitor_of())
-    assert process._own is not None
-    assert process._own.own is not None
-    reader = process._own.own.reader
-    assert reader is not None
-    process.before_fork()
-    assert reader.collection_lock.locked()
+def test_a_fork_holds_the_drain_of_an_applications_provider(process: runtime.Runtime) -> None:
+    """Between the hooks no drain is in its locks; a fork of another runtime releases none of them."""
+    provider, reader = foreign()
+    monitor = told(monitor_of(meter_provider=provider))
+    others = [runtime.Runtime() for _ in range(3)]
+    for each in [*others, process, *others]:
+        each.before_fork()
     assert process.require_pipeline().lock.is_mine
-    process.after_fork_in_parent()
-    assert value(page_of(process), "genmeter_generations_total") == 1
+    for each in [*others, process, *others]:
+        each.after_fork_in_parent()
+    assert not process.require_pipeline().lock.is_mine
+    page = reader.render(openmetrics=False).decode()
+    assert value(page, "genmeter_generations_total") == 1
+    assert monitor.get_total_token_usage().total_tokens == 1
+
+
+def test_a_fork_holds_nothing_where_the_provider_is_our_own(process: runtime.Runtime) -> None:
+    """The built-in provider has no locks, so a fork waits for nothing."""
+    monitor = told(monitor_of())
+    with held(process.require_pipeline()):
+        process.before_fork()
+        assert not process.require_pipeline().lock.is_mine
+        process.after_fork_in_parent()
     assert monitor.get_total_token_usage().total_tokens == 1
 
 
@@ -860,11 +891,12 @@ def test_a_childs_exit_is_hooked_where_atexit_does_not_run(
     monkeypatch.setattr(
         exit_hook.mp_util, "Finalize", lambda owner, call, exitpriority: finalizers.append(call)
     )
+    monkeypatch.setattr(runtime, "_exit_hook", exit_hook.ExitHook(runtime._exit_all))
     told(monitor_of())
     monitor_of()
     (finish,) = finalizers
     finish()
-    assert process.tallies.recorded == 1
+    assert process.self_metrics.recorded == 1
     assert process.url() is None
 
 
@@ -909,13 +941,12 @@ def test_a_child_that_tells_nothing_ends_nothing_of_the_parents(
 ) -> None:
     """The parent's provider is neither pushed nor closed by a child that only ends."""
     monitor = monitor_of()
-    assert process._own is not None
-    assert process._own.own is not None
-    monkeypatch.setattr(process._own.own, "finish", lambda timeout: 1 // 0)
+    finished: list[float] = []
+    monkeypatch.setattr(process._exporters, "finish", finished.append)
     process.after_fork_in_child()
     monitor.shutdown()
     process.exit()
-    assert not process.require_pipeline().notices
+    assert finished == []
 
 
 def test_a_foreign_provider_counts_on_in_a_child(
@@ -933,18 +964,3 @@ def test_a_foreign_provider_counts_on_in_a_child(
     monitor.shutdown()
     (warning,) = warnings_of(caplog)
     assert "make a new provider in the child" in warning
-
-
-def test_a_forgotten_monitor_that_another_thread_buries_is_no_matter(
-    process: runtime.Runtime,
-) -> None:
-    """Two reports that find the same forgotten monitor do not fail over it."""
-
-    class Raced(deque[Any]):
-        def popleft(self) -> Any:
-            self.clear()
-            return super().popleft()
-
-    told(monitor_of(), 1)
-    process._orphans = Raced([object()])
-    assert process_token_usage().total_tokens == 1

@@ -520,9 +520,9 @@ def test_settings_reach_every_monitor_and_count_once(load: Load) -> None:
     takeover.install(MonitorConfig(default_model="mine", expected_samples=10, drain="inline"))
     make = load("afterimage").GenerationMonitor
     monitors = [make(), make()]
-    sinks = runtime_of_process.current()._sinks
-    assert [sink.expected_samples for sink in sinks] == [10, 10]
-    assert all(sink.shares_expected for sink in sinks)
+    states = runtime_of_process.current()._states
+    assert [state.expected_samples for state in states] == [10, 10]
+    assert all(state.shares_expected for state in states)
     monitors[0].track_generation(1.0, success=True, total_token_count=3)
     assert monitors[0].get_total_token_usage().by_model[0].model_name == "mine"
 

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
+import threading
+from collections import Counter
+
 import pytest
+from _waiting import eventually
 
 import genmeter
 from genmeter import ConfigError, CustomMetric, GenerationMonitor, MonitorConfig, runtime
-from genmeter.testing import assert_exposition, fresh_runtime, isolated_monitor
+from genmeter.metrics.meter import BuiltinMeterProvider
+from genmeter.pipeline.drain import Pipeline
+from genmeter.pipeline.worker import Worker
+from genmeter.recorders.history import History
+from genmeter.session import Session, SessionState
+from genmeter.testing import IsolatedMonitor, assert_exposition, fresh_runtime, isolated_monitor
 
 PAGE = """
 # HELP calls_total Calls.
@@ -54,6 +65,45 @@ def test_isolated_monitors_share_nothing() -> None:
     assert runtime.current() is outside
 
 
+def test_an_isolated_monitor_leaves_nothing_behind() -> None:
+    """Neither runtimes, nor threads, nor exit handlers grow with the number of tests that use it."""
+
+    def use(count: int) -> None:
+        for _ in range(count):
+            with isolated_monitor(
+                alert_handlers=[lambda _: None],
+                metric_handlers=[],
+                token_usage_callback=lambda _: None,
+            ) as monitor:
+                monitor.track_generation(1.0, True, model_name="a", total_token_count=5)
+                assert monitor.value("genmeter_generations_total") == 1
+
+    def left() -> tuple[int, ...]:
+        gc.collect()
+        kinds = Counter(type(each) for each in gc.get_objects())
+        return (
+            len(runtime._runtimes),
+            atexit._ncallbacks(),
+            threading.active_count(),
+            kinds[runtime.Runtime],
+            kinds[Session],
+            kinds[SessionState],
+            kinds[Pipeline],
+            kinds[History],
+            kinds[BuiltinMeterProvider],
+            kinds[IsolatedMonitor],
+            kinds[Worker],
+        )
+
+    use(2)
+    assert eventually(
+        lambda: "genmeter-alerts" not in {each.name for each in threading.enumerate()}
+    )
+    before = left()
+    use(10)
+    assert eventually(lambda: all(now <= then for now, then in zip(left(), before, strict=True)))
+
+
 def test_an_isolated_monitor_does_not_read_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test is the same on every machine."""
     monkeypatch.setenv("GENMETER_DEFAULT_MODEL", "from the environment")
@@ -92,7 +142,7 @@ def test_a_fresh_runtime_closes_what_was_made_in_it() -> None:
             config=MonitorConfig(endpoint=genmeter.EndpointConfig(enabled=False))
         )
         monitor.track_generation(1.0, True)
-    assert monitor._sink.is_closed
+    assert monitor._session.state.is_closed
     assert runtime.current() is before
 
 

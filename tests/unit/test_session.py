@@ -1,0 +1,314 @@
+"""A monitor's session: its state, its recorders, its end, and what happens when nobody holds it."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+from typing import Any
+
+import pytest
+from _waiting import eventually, soon
+
+from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig
+from genmeter.events import CallDefaults, Metric, Sample
+from genmeter.generation import GenerationHandle
+from genmeter.pipeline.deferred_log import DeferredLog
+from genmeter.pipeline.self_metrics import SelfMetrics
+from genmeter.pipeline.worker import Worker
+from genmeter.recorders.history import History
+from genmeter.recorders.relay import Relay
+from genmeter.session import Session, SessionState
+from genmeter.testing import fresh_runtime, isolated_monitor
+
+
+def state(**options: Any) -> SessionState:
+    """Make a state."""
+    return SessionState(CallDefaults(None, None, "chat"), History(100), **options)
+
+
+def session(on_unreachable: Any = lambda session: None) -> Session:
+    """Make a session without handlers."""
+    relay = Relay(SelfMetrics(), DeferredLog())
+    return Session(state(), relay, on_unreachable=on_unreachable)
+
+
+class Steps(list[str]):
+    """The steps that a session's parts were taken through, in order."""
+
+    def alerting(self) -> Any:
+        """Make alerts that note their steps."""
+        steps = self
+
+        class Alerting:
+            """Notes its steps."""
+
+            def conclude(self, timeout: float) -> None:
+                """Note it."""
+                assert timeout >= 0
+                steps.append("judged")
+
+            def stop(self, timeout: float) -> None:
+                """Note it."""
+                assert timeout >= 0
+                steps.append("alerts sent")
+
+        return Alerting()
+
+
+class Handler:
+    """A handler that notes what it gets."""
+
+    def __init__(self, steps: list[str]) -> None:
+        self._steps = steps
+
+    def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
+        """Note the metric."""
+        self._steps.append(metric_name)
+
+
+class Recorder:
+    """A recorder that keeps events."""
+
+    def __init__(self, last_call: float | None = None) -> None:
+        self.events: list[Any] = []
+        self.last_call = last_call
+
+    def record(self, event: Any) -> None:
+        """Keep it."""
+        self.events.append(event)
+
+
+# --- the state ----------------------------------------------------------------------------------
+
+
+def test_a_state_begins_open_and_empty() -> None:
+    """Nothing was recorded, nothing is under way, and no alert fires."""
+    made = state(expected_samples=5)
+    assert (made.expected_samples, made.shares_expected, made.job) == (5, False, "")
+    assert not made.has_events
+    assert not made.is_closed
+    assert made.metrics is None
+    assert made.last_call is None
+    assert made.calls_under_way() == []
+    assert made.firing() is None
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "last"),
+    [(None, None, None), (None, 9.0, None), (5.0, None, 5.0), (5.0, 9.0, 9.0), (9.0, 5.0, 9.0)],
+)
+def test_the_last_call_is_the_jobs_once_the_monitor_had_one(
+    own: float | None, others: float | None, last: float | None
+) -> None:
+    """A generator that is done leaves its monitor open, and the job goes on with the next."""
+    made = state()
+    made.history = type("History", (), {"last_call": own})()  # type: ignore[assignment]
+    assert made.last_call == own
+    made.metrics = Recorder(others)  # type: ignore[assignment]
+    assert made.last_call == last
+
+
+def test_calls_under_way_are_those_whose_handles_are_there() -> None:
+    """One that the garbage collector took is forgotten when it is looked for."""
+    made = state()
+
+    class Owner:
+        """Opens and closes calls in a state."""
+
+        def _open_call(self, handle: GenerationHandle) -> None:
+            made.open_calls[weakref.ref(handle)] = None
+
+        def _close_call(self, handle: GenerationHandle) -> None:
+            made.open_calls.pop(weakref.ref(handle), None)
+
+        def track_generation(self, duration: float, success: bool, **kwargs: Any) -> None:
+            """Record nothing."""
+
+    handles = [GenerationHandle(Owner(), model=f"m{number}") for number in range(3)]
+    for handle in handles:
+        handle.__enter__()
+    assert [each["model_name"] for each in made.calls_under_way()] == ["m0", "m1", "m2"]
+    handles[0].__exit__(None, None, None)
+    del handles[1]
+    del handle
+    gc.collect()
+    assert [each["model_name"] for each in made.calls_under_way()] == ["m2"]
+    assert len(made.open_calls) == 1
+
+
+def test_a_call_at_the_address_of_an_abandoned_one_stays_open() -> None:
+    """A handle that was abandoned is forgotten without the one that has its place in memory."""
+    made = state()
+    handles = [GenerationHandle(None, model="m") for _ in range(2)]  # type: ignore[arg-type]
+    for handle in handles:
+        made.open_calls[weakref.ref(handle)] = None
+    del handle, handles[1]
+    gc.collect()
+    assert len(made.calls_under_way()) == 1
+    assert list(made.open_calls) == [weakref.ref(handles[0])]
+
+
+# --- recorders ----------------------------------------------------------------------------------
+
+
+def test_events_go_where_the_state_says() -> None:
+    """The history always, the instruments once telemetry has taken the session in, handlers last."""
+    made = session()
+    assert made.recorders == (made.history, made.relay)
+    metrics = made.state.metrics = Recorder()  # type: ignore[assignment]
+    assert made.recorders == (made.history, made.relay)
+    made.connect()
+    assert made.recorders == (made.history, metrics, made.relay)
+    assert made.history is made.state.history
+    assert made.defaults is made.state.defaults
+
+
+def test_a_child_begins_with_an_empty_history_of_its_own() -> None:
+    """What the parent kept, was under way with and was to make stays the parent's."""
+    made = session()
+    before = made.history
+    made.state.expected_samples = 7
+    made.state.has_events = True
+    metrics = made.state.metrics = Recorder()  # type: ignore[assignment]
+    before.record(Metric(1.0, "x", 1.0, {}))
+    handle = GenerationHandle(None)  # type: ignore[arg-type]
+    made.state.open_calls[weakref.ref(handle)] = None
+    made.reset_after_fork()
+    assert made.history is not before
+    assert (made.history.size, before.size) == (0, 1)
+    assert made.history.capacity == before.capacity
+    assert made.state.expected_samples is None
+    assert not made.state.has_events
+    assert made.state.calls_under_way() == []
+    assert made.recorders == (made.history, metrics, made.relay)
+
+
+# --- the end ------------------------------------------------------------------------------------
+
+
+def test_a_session_ends_in_order() -> None:
+    """Alerts are judged before the handlers end; what is queued is delivered; the end comes once."""
+    steps = Steps()
+    made = session()
+    made.alerting = steps.alerting()
+    made.relay.metric_handlers = [Handler(steps)]
+    ticked: list[int] = []
+    made.token_usage = Worker(name="a-callback", tick=lambda: ticked.append(1), interval=3_600.0)
+    made.token_usage.start()
+    for recorder in made.recorders:
+        recorder.record(Metric(1.0, "queued", 1.0, {}))
+    made.begin_close(soon())
+    assert "judged" in steps
+    for recorder in made.recorders:
+        recorder.record(Metric(1.0, "by the last collection", 1.0, {}))
+    assert made.finish_close(soon())
+    assert sorted(steps) == sorted(["judged", "queued", "alerts sent", "by the last collection"])
+    assert steps.index("judged") < steps.index("alerts sent")
+    assert not made.token_usage.is_running
+    assert ticked == []
+    assert made.finish_close(soon())
+    assert steps.count("alerts sent") == 1
+
+
+def test_a_callback_that_is_busy_is_reported_and_can_be_asked_again() -> None:
+    """The end does not wait longer than its time for ``token_usage_callback``."""
+    gate, busy = threading.Event(), threading.Event()
+
+    def tick() -> None:
+        busy.set()
+        gate.wait(60)
+
+    made = session()
+    made.token_usage = Worker(name="a-callback", tick=tick, interval=0.001)
+    made.token_usage.start()
+    assert busy.wait(60)
+    made.begin_close(time.monotonic())
+    assert not made.finish_close(time.monotonic())
+    gate.set()
+    assert eventually(lambda: made.finish_close(time.monotonic()))
+
+
+def test_a_deadline_that_is_over_is_no_negative_time() -> None:
+    """Who closes late still closes everything."""
+    steps = Steps()
+    made = session()
+    made.alerting = steps.alerting()
+    made.begin_close(time.monotonic() - 10)
+    assert made.finish_close(time.monotonic() - 10)
+    assert steps == ["judged", "alerts sent"]
+
+
+# --- sessions that nobody holds -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_in_circle", [False, True])
+def test_an_open_session_that_nobody_holds_is_handed_over_once(is_in_circle: bool) -> None:
+    """It comes back whole, to be closed in order, and is not handed over again after that."""
+    handed: list[Session] = []
+    made = session(handed.append)
+    if is_in_circle:
+        made.on_rebuild = made.connect
+    recorder = made.history
+    del made
+    gc.collect()
+    (back,) = handed
+    assert back.recorders == (recorder, back.relay)
+    for each in back.recorders:
+        each.record(Sample(1.0, True, None))
+    back.begin_close(soon())
+    assert back.finish_close(soon())
+    back.state.is_closed = True
+    handed.clear()
+    gone = weakref.ref(back)
+    del back, each
+    gc.collect()
+    assert gone() is None
+    assert handed == []
+
+
+def test_a_closed_session_is_not_handed_over() -> None:
+    """There is nothing left to close."""
+    handed: list[Session] = []
+    made = session(handed.append)
+    made.state.is_closed = True
+    del made
+    gc.collect()
+    assert handed == []
+
+
+def test_a_session_that_was_never_made_is_not_handed_over() -> None:
+    """Its finalizer finds nothing to close where the construction failed, and raises nothing."""
+    Session.__new__(Session).__del__()
+
+
+def test_a_state_keeps_neither_monitor_nor_session_alive() -> None:
+    """A handler or a callback that refers to its own monitor goes with it."""
+    config = MonitorConfig(endpoint=EndpointConfig(enabled=False), meter_provider="global")
+    with fresh_runtime() as runtime:
+        monitor = GenerationMonitor(config=config)
+        handler = type("Handler", (), {"handle_metric": lambda self, **row: None})()
+        handler.monitor = monitor
+        monitor.metric_handlers = [handler]
+        monitor.record_metric("x", 1.0)
+        monitor.flush(60)
+        gone, states = weakref.ref(monitor), runtime._states
+        assert len(states) == 1
+        del monitor, handler
+        assert eventually(lambda: gc.collect() >= 0 and gone() is None)
+        assert eventually(lambda: not runtime._unreachable and not states)
+
+
+def test_the_state_says_whether_there_were_events() -> None:
+    """Any event counts, once it was recorded."""
+    with isolated_monitor() as monitor:
+        own = monitor._session.state
+        assert not own.has_events
+        monitor.record_metric("", 1.0)
+        assert not own.has_events
+        monitor.log_info("m")
+        assert own.has_events
+        assert not own.is_closed
+        monitor.shutdown()
+        assert own.is_closed

@@ -81,7 +81,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     parsers = {
         name: commands.add_parser(
-            name, help=command.HELP, description=f"{command.HELP}.".capitalize()
+            name, help=command.HELP, description=f"{command.HELP[:1].upper()}{command.HELP[1:]}."
         )
         for name, command in _COMMANDS.items()
     }

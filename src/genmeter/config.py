@@ -288,5 +288,5 @@ def _warn_of_unknown(environ: Mapping[str, str]) -> None:
     for name in sorted(environ.keys() - set(known)):
         if name.startswith("GENMETER_"):
             near = difflib.get_close_matches(name, known, 1, cutoff=0.8)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            _logger.warning("the variable %s is not one of genmeter's%s", name, hint)
+            hint = f"did you mean {near[0]}?" if near else "correct or unset it"
+            _logger.warning("ignoring %s: genmeter has no such variable; %s", name, hint)

@@ -13,6 +13,7 @@ import builtins
 import dataclasses
 import importlib.util
 import os
+import re
 import runpy
 import sys
 from contextlib import suppress
@@ -25,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 from genmeter import runtime, takeover
 from genmeter.config import MonitorConfig
 from genmeter.errors import ConfigError, EndpointError
+from genmeter.exporters.settings import PROMETHEUS, ExportSettings
 from genmeter.monitor import GenerationMonitor, process_token_usage
-from genmeter.outputs.otlp import exporter_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +56,7 @@ that are spawned start a fresh interpreter, where nothing is replaced:
 `opentelemetry-instrument` reaches those.
 """
 _EXPORTERS = "OTEL_METRICS_EXPORTER"
+_MAX_PORT = 65_535
 # The frames of these stand between the interpreter and the script.
 _RUNNERS = (__file__, runpy.__file__, runpy.run_module.__code__.co_filename)
 _kept: list[dict[str, Any]] = []  # a module's objects, which live until the exit as under Python
@@ -104,8 +106,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.allow_abbrev = False
     add = parser.add_argument
     for name, metavar, variable, text in _OPTIONS:
-        option = f"--{name.replace('_', '-')}"
-        add(option, metavar=metavar, help=f"{text} ({variable})")
+        add(_option(name), metavar=metavar, help=f"{text} ({variable})")
     add("--no-endpoint", action="store_true", help=f"serve no metrics ({_EXPORTERS})")
     add("--quiet", action="store_true", help="no token report at the end")
     # Either takes whatever follows, options as well.
@@ -137,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
     """
     job = _job(args)
     _hand_on(args)
-    config = MonitorConfig.from_env(expected_samples=None)  # the job's monitors count these
+    config = _config(args)
     monitor = _open(args, config)
     takeover.install()
     # Before the monitor's own hook at exit, and after those of the script: it may tell until then.
@@ -158,7 +159,9 @@ def _job(args: argparse.Namespace) -> Callable[[], None]:
     if given[:1] == ["--"]:
         del given[0]
     if not given:
-        raise ConfigError(f"there is nothing to run; give a script or -m and a module:\n{_USAGE}")
+        raise ConfigError(
+            f"there is nothing to run; give a script or -m and a module\nusage: {_USAGE}"
+        )
     if args.module:
         _replace_first_path(str(Path.cwd()))
         if not _is_module(given[0].partition(".")[0]):
@@ -192,20 +195,52 @@ def _is_module(name: str) -> bool:
 def _hand_on(args: argparse.Namespace) -> None:
     """Set the variables that stand for the options."""
     if args.no_endpoint:
-        for name in ("port", "host"):
-            if getattr(args, name) is not None:
-                raise ConfigError(f"--no-endpoint does not go with --{name}; leave one of them out")
-        names = [name for name in exporter_names(os.environ) if name != "prometheus"]
-        os.environ[_EXPORTERS] = ",".join(names) or "none"
+        _remove_endpoint(args)
     for name, _, variable, _ in _OPTIONS:
         value = getattr(args, name)
-        if value is None:
-            continue
-        if not value.strip():
-            raise ConfigError(f"--{name.replace('_', '-')} is {value!r}; give a value")
-        if name == "log_dir" or (name == "prices" and value != "genai-prices"):
-            value = str(Path(value).absolute())  # the script may change the current folder
-        os.environ[variable] = value
+        if value is not None:
+            os.environ[variable] = _checked(name, value)
+
+
+def _config(args: argparse.Namespace) -> MonitorConfig:
+    """Read the variables; an error in one that stands for an option names the option."""
+    try:
+        return MonitorConfig.from_env(expected_samples=None)  # the job's monitors count these
+    except ConfigError as error:
+        message = str(error)
+        for name, _, variable, _ in _OPTIONS:
+            if getattr(args, name) is not None:
+                message = re.sub(rf"\b{variable}\b", _option(name), message)
+        raise ConfigError(message) from error
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _checked(name: str, value: str) -> str:
+    if not value.strip():
+        raise ConfigError(f"{_option(name)} is {value!r}; give a value")
+    if name == "port" and not _is_port(value):
+        raise ConfigError(f"--port must be a whole number from 0 to 65535, got {value!r}")
+    if name == "log_dir" or (name == "prices" and value != "genai-prices"):
+        return str(Path(value).absolute())  # the script may change the current folder
+    return value
+
+
+def _remove_endpoint(args: argparse.Namespace) -> None:
+    for name in ("port", "host"):
+        if getattr(args, name) is not None:
+            raise ConfigError(f"--no-endpoint does not go with --{name}; leave one of them out")
+    settings = ExportSettings.from_env(os.environ)
+    for warning in settings.warnings:
+        if _EXPORTERS in warning:  # the monitors do not see these names any more
+            _say(f"genmeter: {warning}")
+    os.environ[_EXPORTERS] = ",".join(settings.pushed) or "none"
+
+
+def _is_port(text: str) -> bool:
+    return bool(re.fullmatch(r"\s*0*[0-9]{1,5}\s*", text, re.ASCII)) and int(text) <= _MAX_PORT
 
 
 def _open(args: argparse.Namespace, config: MonitorConfig) -> GenerationMonitor | None:
@@ -213,7 +248,7 @@ def _open(args: argparse.Namespace, config: MonitorConfig) -> GenerationMonitor 
     if config.meter_provider != "own":
         return None
     is_asked = args.port is not None or args.host is not None
-    if is_asked or "prometheus" in exporter_names(os.environ):
+    if is_asked or PROMETHEUS in ExportSettings.from_env(os.environ).exporters:
         # Asked for in code, so that a taken port is an error rather than a warning.
         endpoint = dataclasses.replace(config.endpoint, enabled=True)
         config = dataclasses.replace(config, endpoint=endpoint)

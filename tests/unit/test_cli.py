@@ -90,6 +90,18 @@ def test_help_lists_every_command_and_every_argument(capsys: pytest.CaptureFixtu
     assert "127.0.0.1:9464" in text
 
 
+@pytest.mark.parametrize("command", ["demo", "render", "report", "run"])
+def test_the_description_of_a_command_keeps_its_capitals(
+    capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """Names such as Prometheus and AfterImage are written as everywhere else."""
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    text = capsys.readouterr().out
+    for name in ("Prometheus", "Grafana", "AfterImage"):
+        assert not re.search(rf"(?<![-./\w]){name.lower()}(?!\w)", text)
+
+
 def test_without_a_command_the_usage_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     """A bare `genmeter` says what is missing rather than doing something."""
     with pytest.raises(SystemExit) as end:

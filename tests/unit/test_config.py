@@ -46,6 +46,9 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
     (EndpointConfig, {"host": ""}, "host"),
     (EndpointConfig, {"host": 5}, "host"),
     (EndpointConfig, {"keyfile": "key.pem"}, "keyfile"),
+    (EndpointConfig, {"client_ca_file": "ca.pem"}, "client_ca_file"),
+    (EndpointConfig, {"certfile": "c.pem", "client_ca_file": ""}, "client_ca_file"),
+    (EndpointConfig, {"created_series": "no"}, "created_series"),
     (EndpointConfig, {"username": "me"}, "username"),
     (EndpointConfig, {"password": "secret"}, "password"),
     (EndpointConfig, {"username": "a:b", "password": "secret"}, "username"),
@@ -204,6 +207,7 @@ VARIABLES: dict[str, tuple[str, str, Any]] = {
     "GENMETER_DRAIN": ("inline", "drain", "inline"),
     "GENMETER_ENDPOINT_CERTFILE": ("c.pem", "endpoint.certfile", "c.pem"),
     "GENMETER_ENDPOINT_KEYFILE": ("k.pem", "endpoint.keyfile", "k.pem"),
+    "GENMETER_ENDPOINT_CLIENT_CA_FILE": ("ca.pem", "endpoint.client_ca_file", "ca.pem"),
     "GENMETER_ENDPOINT_USERNAME": ("me", "endpoint.username", "me"),
     "GENMETER_ENDPOINT_PASSWORD": ("hush", "endpoint.password", "hush"),
     "GENMETER_ENDPOINT_LINGER": ("2.5", "endpoint.linger", 2.5),
@@ -226,6 +230,7 @@ VARIABLES: dict[str, tuple[str, str, Any]] = {
 }
 NEEDS = {
     "GENMETER_ENDPOINT_KEYFILE": "GENMETER_ENDPOINT_CERTFILE",
+    "GENMETER_ENDPOINT_CLIENT_CA_FILE": "GENMETER_ENDPOINT_CERTFILE",
     "GENMETER_ENDPOINT_USERNAME": "GENMETER_ENDPOINT_PASSWORD",
     "GENMETER_ENDPOINT_PASSWORD": "GENMETER_ENDPOINT_USERNAME",
 }
@@ -384,6 +389,6 @@ def test_a_misspelt_variable_is_told(caplog: pytest.LogCaptureFixture) -> None:
     """A variable with our prefix that nobody reads is a warning with the nearest name."""
     MonitorConfig.from_env({"GENMETER_MAX_MODELZ": "3", "GENMETER_QQ": "1", "OTHER_X": "1"})
     assert [record.getMessage() for record in caplog.records] == [
-        "the variable GENMETER_MAX_MODELZ is not one of genmeter's; did you mean GENMETER_MAX_MODELS?",
-        "the variable GENMETER_QQ is not one of genmeter's",
+        "ignoring GENMETER_MAX_MODELZ: genmeter has no such variable; did you mean GENMETER_MAX_MODELS?",
+        "ignoring GENMETER_QQ: genmeter has no such variable; correct or unset it",
     ]

@@ -18,9 +18,9 @@ from genmeter.demo.job import Job, Plan, play
 from genmeter.demo.profiles import CUSTOM_METRICS, MODELS, PRICES, SCORE_SCALES
 from genmeter.demo.view import choose_view, final_report, headline, say
 from genmeter.errors import EndpointError
+from genmeter.exporters.settings import PROMETHEUS, ExportSettings
 from genmeter.monitor import GenerationMonitor
 from genmeter.outputs.logs.joblog import LOGGER_NAME
-from genmeter.outputs.otlp import exporter_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,7 +125,7 @@ def _config(plan: Plan, port: int | None, linger: float | None) -> MonitorConfig
     )
     given = {"port": port, "linger": linger}
     asked: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if port is not None or "prometheus" in exporter_names(os.environ):
+    if port is not None or PROMETHEUS in ExportSettings.from_env(os.environ).exporters:
         # Asked for in code, so that a taken port is an error rather than a warning.
         asked["enabled"] = True
     return dataclasses.replace(config, endpoint=dataclasses.replace(config.endpoint, **asked))

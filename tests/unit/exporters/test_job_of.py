@@ -8,8 +8,8 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
 
 from genmeter.config import EndpointConfig, MonitorConfig
+from genmeter.exporters.provider import job_of
 from genmeter.monitor import GenerationMonitor
-from genmeter.outputs.provider import job_of
 from genmeter.testing import fresh_runtime, isolated_monitor
 
 

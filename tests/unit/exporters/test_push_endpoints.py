@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import ssl
 import subprocess
 import sys
 import time
@@ -11,29 +12,33 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+import trustme
 from opentelemetry.sdk.metrics import MeterProvider
 
-from genmeter.outputs.otlp import pushes_from_env
+from genmeter.exporters.making import make_pushes
+from genmeter.exporters.settings import ExportSettings
+from genmeter.outputs.readers import CollectingReader
 from otlp_receiver import BlackHole, ClosedPort, GrpcReceiver, HttpReceiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 GUARD = 60
 
 
 class Rig:
-    """An OTLP push, with a counter that it pushes and the failures that it tells."""
+    """An OTLP push, with a counter that it pushes and the failures that it reports."""
 
-    def __init__(self, protocol: str, interval_ms: str) -> None:
+    def __init__(self, environ: dict[str, str]) -> None:
         self.failures: list[str] = []
-        (self.push,) = pushes_from_env(
-            ["otlp"],
-            {"OTEL_EXPORTER_OTLP_PROTOCOL": protocol, "OTEL_METRIC_EXPORT_INTERVAL": interval_ms},
-            cardinality_limit=100,
+        reader = CollectingReader()
+        (self.push,) = make_pushes(
+            ExportSettings.from_env(environ),
+            lambda _: reader.collect_data,
             on_failure=self.failures.append,
         )
-        provider = MeterProvider(metric_readers=[self.push.reader], shutdown_on_exit=False)
+        provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
         self.meter = provider.get_meter("genmeter")
         self.meter.create_counter("tokens").add(1)
 
@@ -41,11 +46,21 @@ class Rig:
 @pytest.fixture
 def otlp(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Rig]:
     """Make rigs that push OTLP to an endpoint, whose exporter waits 10 minutes for an answer."""
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "600")
+    for name in list(os.environ):
+        if name.startswith("OTEL_"):
+            monkeypatch.delenv(name)
 
-    def make(endpoint: str, protocol: str, interval_ms: str = "3600000") -> Rig:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
-        return Rig(protocol, interval_ms)
+    def make(endpoint: str, protocol: str, interval_ms: str = "3600000", **more: str) -> Rig:
+        return Rig(
+            {
+                "OTEL_METRICS_EXPORTER": "otlp",
+                "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+                "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+                "OTEL_EXPORTER_OTLP_TIMEOUT": "600000",
+                "OTEL_METRIC_EXPORT_INTERVAL": interval_ms,
+                **more,
+            }
+        )
 
     return make
 
@@ -74,7 +89,6 @@ def test_a_dead_endpoint_costs_the_limit_at_most(
         assert not rig.push.finish(GUARD)
 
         assert time.monotonic() - started < GUARD / 2
-    assert rig.push._ended.wait(GUARD)
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
@@ -117,12 +131,105 @@ def test_a_receiver_that_does_not_know_the_path_fails_the_push(
         assert receiver.requests == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "protocol", "refusal"),
+    [
+        (GrpcReceiver, "grpc", grpc.StatusCode.UNAVAILABLE),
+        (HttpReceiver, "http/protobuf", 503),
+    ],
+)
+@pytest.mark.parametrize("temporality", ["cumulative", "delta"])
+def test_the_end_does_not_wait_for_the_next_try(
+    otlp: Callable[..., Rig], kind: Any, protocol: str, refusal: Any, temporality: str
+) -> None:
+    """A receiver that is well again gets everything at once, whatever the exporter waits for."""
+    with kind() as receiver:
+        receiver.failing = refusal
+        rig = otlp(
+            receiver.endpoint,
+            protocol,
+            interval_ms="10",
+            OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=temporality,
+        )
+        rig.push.start()
+        assert receiver.wait_for(lambda: receiver.refused >= 3, GUARD)  # 4 s until the next try
+        receiver.failing = None
+        rig.meter.create_counter("tokens").add(41)
+
+        assert rig.push.finish(4)
+
+        assert receiver.latest("tokens") == [({}, 42)]
+
+
+class TlsGrpcReceiver(GrpcReceiver):
+    """A receiver that asks its clients for a certificate."""
+
+    def __init__(self, authority: trustme.CA) -> None:
+        super().__init__()
+        own = authority.issue_cert("localhost")
+        root = authority.cert_pem.bytes()
+        chain = b"".join(blob.bytes() for blob in own.cert_chain_pems)
+        credentials = grpc.ssl_server_credentials(
+            [(own.private_key_pem.bytes(), chain)], root, require_client_auth=True
+        )
+        port = self._server.add_secure_port("127.0.0.1:0", credentials)
+        self.endpoint = f"https://localhost:{port}"
+
+
+class TlsHttpReceiver(HttpReceiver):
+    """A receiver that asks its clients for a certificate."""
+
+    def __init__(self, authority: trustme.CA) -> None:
+        super().__init__()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
+        authority.configure_trust(context)
+        context.verify_mode = ssl.CERT_REQUIRED
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.endpoint = self.endpoint.replace("http://", "https://")
+
+
+@pytest.mark.parametrize(
+    ("kind", "protocol"), [(TlsGrpcReceiver, "grpc"), (TlsHttpReceiver, "http/protobuf")]
+)
+def test_a_connection_has_the_certificates_of_the_environment(
+    otlp: Callable[..., Rig],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    kind: Any,
+    protocol: str,
+) -> None:
+    """The receiver is trusted by its authority, and trusts the client by its certificate."""
+    trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "other.pem"))
+    authority = trustme.CA()
+    client = authority.issue_cert("client@example.org")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    client.private_key_pem.write_to_path(tmp_path / "key.pem")
+    client.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    with kind(authority) as receiver:
+        rig = otlp(
+            receiver.endpoint,
+            protocol,
+            OTEL_EXPORTER_OTLP_INSECURE="true",  # the URL says otherwise
+            OTEL_EXPORTER_OTLP_CERTIFICATE=str(tmp_path / "ca.pem"),
+            OTEL_EXPORTER_OTLP_CLIENT_KEY=str(tmp_path / "key.pem"),
+            OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE=str(tmp_path / "cert.pem"),
+        )
+        assert rig.push.finish(GUARD)
+        assert receiver.points("tokens") == [({}, 1)]
+
+
 EXIT = """
 import atexit, os, signal, sys, threading, time
 from opentelemetry.sdk.metrics import MeterProvider
-from genmeter.outputs.otlp import pushes_from_env
-(push,) = pushes_from_env(["otlp"], os.environ, cardinality_limit=9, on_failure=lambda name: None)
-provider = MeterProvider(metric_readers=[push.reader], shutdown_on_exit=False)
+from genmeter.exporters.making import make_pushes
+from genmeter.exporters.settings import ExportSettings
+from genmeter.outputs.readers import CollectingReader
+reader = CollectingReader()
+settings = ExportSettings.from_env(os.environ)
+(push,) = make_pushes(settings, lambda _: reader.collect_data, on_failure=lambda name: None)
+provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
 provider.get_meter("genmeter").create_counter("tokens").add(42)
 how, limit = sys.argv[1], float(sys.argv[2])
 if "unstarted" not in how:
@@ -143,9 +250,10 @@ def leave(endpoint: str, protocol: str, how: str, limit: float) -> str:
     """Run a process that ends in one of several ways, and return what its finish said."""
     environ = {
         **os.environ,
+        "OTEL_METRICS_EXPORTER": "otlp",
         "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
         "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
-        "OTEL_EXPORTER_OTLP_TIMEOUT": "600",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "600000",
     }
     command = [sys.executable, "-c", EXIT, how, str(limit)]
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:

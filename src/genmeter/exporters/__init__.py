@@ -1,0 +1,1 @@
+"""Where the metrics go, and what the environment asks for."""

@@ -88,6 +88,11 @@ class EndpointConfig:
         "PEM file of the TLS private key, where certfile does not hold it",
         "GENMETER_ENDPOINT_KEYFILE",
     )
+    client_ca_file: str | None = declare(
+        None,
+        "PEM file of the authorities; a scrape then needs a certificate of one of them",
+        "GENMETER_ENDPOINT_CLIENT_CA_FILE",
+    )
     username: str | None = declare(
         None, "user name that a scrape must give", "GENMETER_ENDPOINT_USERNAME"
     )
@@ -98,6 +103,11 @@ class EndpointConfig:
             "help": "password that a scrape must give",
             "env": "GENMETER_ENDPOINT_PASSWORD",
         },
+    )
+    created_series: bool | None = declare(
+        None,
+        "expose when each counter and histogram began, as _created; None leaves it to "
+        "PROMETHEUS_DISABLE_CREATED_SERIES, else True",
     )
     linger: float = declare(
         0.0, "seconds to wait at shutdown for one more whole scrape", "GENMETER_ENDPOINT_LINGER"
@@ -110,13 +120,14 @@ class EndpointConfig:
         is_number = isinstance(self.linger, int | float) and not isinstance(self.linger, bool)
         if not (is_number and 0 <= self.linger <= threading.TIMEOUT_MAX):
             raise ConfigError(f"EndpointConfig.linger is {self.linger!r}; give seconds, 0 or more")
-        if not (self.enabled is None or isinstance(self.enabled, bool)):
-            raise ConfigError(
-                f"EndpointConfig.enabled is {self.enabled!r}; give True, False or None"
-            )
+        for name in ("enabled", "created_series"):
+            value = getattr(self, name)
+            if not (value is None or isinstance(value, bool)):
+                raise ConfigError(f"EndpointConfig.{name} is {value!r}; give True, False or None")
         self._check_texts()
         for given, needed in (
             ("keyfile", "certfile"),
+            ("client_ca_file", "certfile"),
             ("username", "password"),
             ("password", "username"),
         ):
@@ -129,7 +140,7 @@ class EndpointConfig:
                 )
 
     def _check_texts(self) -> None:
-        for name in ("host", "certfile", "keyfile", "username", "password"):
+        for name in ("host", "certfile", "keyfile", "client_ca_file", "username", "password"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str | os.PathLike) and str(value)):
                 shown = "empty or not a text" if name == "password" else repr(value)

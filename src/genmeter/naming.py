@@ -10,7 +10,14 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["family_name", "label_name", "prometheus_name", "reserved_suffix", "unit_suffix"]
+__all__ = [
+    "family_name",
+    "family_unit",
+    "label_name",
+    "prometheus_name",
+    "reserved_suffix",
+    "unit_suffix",
+]
 
 _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9]+")
 _ANNOTATION = re.compile(r"\{[^}]*\}")
@@ -107,6 +114,21 @@ def unit_suffix(unit: str, kind: str) -> str:
     if divisor := _word(below, _PER):
         words += ["per", divisor]
     return "_".join(word for word in words if word)
+
+
+def family_unit(family: str, unit: str, kind: str) -> str:
+    """Return the unit that a family is exposed with, empty for none.
+
+    OpenMetrics takes a unit only of a family whose name ends with an underscore and the unit; a
+    name that is the unit alone does not.
+
+    Args:
+        family: The family's name, as `family_name` returns it.
+        unit: The unit in UCUM; may be empty.
+        kind: The instrument's kind.
+    """
+    suffix = unit_suffix(unit, kind)
+    return suffix if suffix and family.endswith(f"_{suffix}") else ""
 
 
 def _word(code: str, words: dict[str, str]) -> str:

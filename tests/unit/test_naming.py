@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from genmeter.naming import (
     family_name,
+    family_unit,
     label_name,
     prometheus_name,
     reserved_suffix,
@@ -104,6 +105,23 @@ def test_a_family_has_no_total() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "unit", "kind", "expected"),
+    [
+        ("seconds", "s", "gauge", ""),
+        ("wait", "s", "gauge", "seconds"),
+        ("ratio", "1", "gauge", ""),
+        ("wait", "", "gauge", ""),
+        ("_bytes", "By", "gauge", "bytes"),
+    ],
+)
+def test_a_family_has_a_unit_only_behind_its_own_name(
+    name: str, unit: str, kind: str, expected: str
+) -> None:
+    """A family that is named like its unit is exposed without one, as OpenMetrics demands."""
+    assert family_unit(family_name(name, unit, kind), unit, kind) == expected
+
+
+@pytest.mark.parametrize(
     ("key", "expected"),
     [
         ("gen_ai.request.model", "gen_ai_request_model"),
@@ -149,3 +167,11 @@ def test_any_key_becomes_a_valid_label(key: str) -> None:
     label = label_name(key)
     assert re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", label)
     assert not label.startswith("__")
+
+
+@given(st.text(), st.text(), st.sampled_from(KINDS))
+def test_any_unit_stands_behind_an_underscore(name: str, unit: str, kind: str) -> None:
+    """Whatever an instrument is called, its family ends with an underscore and its unit, if any."""
+    family = family_name(name, unit, kind)
+    word = family_unit(family, unit, kind)
+    assert not word or family.endswith(f"_{word}")

@@ -7,16 +7,17 @@ rendering of them are several times slower. What the two write means the same.
 from __future__ import annotations
 
 import math
+import re
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client.utils import floatToGoString
 
-from genmeter.outputs.families import has_sum
+from genmeter.outputs.families import openmetrics_has_sum
 from genmeter.outputs.series import Labels, bucket_exemplars, exemplar_of, finite_bounds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from genmeter.outputs.families import Family
     from genmeter.outputs.series import ExemplarText
@@ -25,6 +26,8 @@ __all__ = ["go_text", "number_text", "to_float", "write"]
 
 # Integers up to here keep every digit in Prometheus's 64-bit floats' text and are never infinite.
 _PLAIN_INTEGER = 2**63
+
+_SAMPLE_NAME = re.compile(r"[^{ ]+")
 
 # Stands for the labels in a histogram's template; neither names nor bounds can have it.
 _LABELS = "\0"
@@ -53,12 +56,13 @@ def number_text(value: Any) -> str:
     return go_text(to_float(value))
 
 
-def write(families: Iterable[Family], *, openmetrics: bool) -> bytes:
+def write(families: Iterable[Family], *, openmetrics: bool, names: Collection[str] = ()) -> bytes:
     """Write a page.
 
     Args:
         families: What to write, in this order.
         openmetrics: OpenMetrics 1.0, with units and exemplars, rather than Prometheus 0.0.4.
+        names: The names of the samples to write; empty for all.
 
     Returns:
         The page in UTF-8.
@@ -69,9 +73,28 @@ def write(families: Iterable[Family], *, openmetrics: bool) -> bytes:
             _write_openmetrics(parts, family)
         else:
             _write_text(parts, family)
+    if names:
+        parts = [_select("".join(parts), frozenset(names))]
     if openmetrics:
         parts.append("# EOF\n")
     return "".join(parts).encode()
+
+
+def _select(text: str, names: frozenset[str]) -> str:
+    """Keep the samples of these names, each after the metadata of its family."""
+    kept: list[str] = []
+    metadata: list[str] = []
+    described = ""
+    # Not splitlines(): a label's value may hold what it takes for the end of a line.
+    for line in text.split("\n"):
+        if line.startswith("# "):
+            name = line.split(" ", 3)[2]
+            metadata = [line] if name != described else [*metadata, line]
+            described = name
+        elif (found := _SAMPLE_NAME.match(line)) and found[0] in names:
+            kept += [*metadata, line]
+            metadata = []
+    return "".join(f"{line}\n" for line in kept)
 
 
 def _write_openmetrics(parts: list[str], family: Family) -> None:
@@ -80,7 +103,7 @@ def _write_openmetrics(parts: list[str], family: Family) -> None:
     parts.append(f"# HELP {name} {text}\n# TYPE {name} {family.kind}\n")
     if family.unit:
         parts.append(f"# UNIT {name} {family.unit}\n")
-    _write_samples(parts, parts, family, exemplars=True)
+    _write_samples(parts, parts, family, openmetrics=True)
 
 
 def _write_text(parts: list[str], family: Family) -> None:
@@ -93,19 +116,21 @@ def _write_text(parts: list[str], family: Family) -> None:
     parts.append(f"# HELP {series} {text}\n# TYPE {series} {kind}\n")
     # This format has no place for start times within a family, so they are a gauge of their own.
     created: list[str] = []
-    _write_samples(parts, created, family, exemplars=False)
+    _write_samples(parts, created, family, openmetrics=False)
     if created:
-        parts.append(f"# HELP {name}_created {text}\n# TYPE {name}_created gauge\n")
+        # A help text that fits only some of the series is not repeated for their start times.
+        help_line = "" if family.help_differs else f"# HELP {name}_created {text}\n"
+        parts.append(f"{help_line}# TYPE {name}_created gauge\n")
         parts += created
 
 
 def _write_samples(
-    parts: list[str], created: list[str], family: Family, *, exemplars: bool
+    parts: list[str], created: list[str], family: Family, *, openmetrics: bool
 ) -> None:
     if family.kind == "histogram":
-        _write_histograms(parts, created, family, exemplars=exemplars)
+        _write_histograms(parts, created, family, openmetrics=openmetrics)
     elif family.kind == "counter":
-        _write_counters(parts, created, family, exemplars=exemplars)
+        _write_counters(parts, created, family, openmetrics=openmetrics)
     elif family.kind == "gauge":
         for labels, point in family.points():
             parts.append(f"{family.name}{_braced(labels)} {number_text(point.value)}\n")
@@ -114,13 +139,13 @@ def _write_samples(
 
 
 def _write_counters(
-    parts: list[str], created: list[str], family: Family, *, exemplars: bool
+    parts: list[str], created: list[str], family: Family, *, openmetrics: bool
 ) -> None:
     total, birth = f"{family.name}_total", f"{family.name}_created"
     for labels, point in family.points():
         braced = _braced(labels)
         exemplar = ""
-        if exemplars and point.exemplars:
+        if openmetrics and point.exemplars:
             exemplar = _exemplar_text(exemplar_of(point.exemplars))
         parts.append(f"{total}{braced} {number_text(point.value)}{exemplar}\n")
         if labels.created:
@@ -128,7 +153,7 @@ def _write_counters(
 
 
 def _write_histograms(
-    parts: list[str], created: list[str], family: Family, *, exemplars: bool
+    parts: list[str], created: list[str], family: Family, *, openmetrics: bool
 ) -> None:
     name = family.name
     bounds: Sequence[float] | None = None
@@ -145,17 +170,17 @@ def _write_histograms(
             counts = (*counts[:finite], total)
         inner = labels.inner
         lines = template.replace(_LABELS, f"{inner.replace('%', '%%')}," if inner else "")
-        found = bucket_exemplars(point) if exemplars and point.exemplars else None
+        found = bucket_exemplars(point) if openmetrics and point.exemplars else None
         if found:
             texts = [f"{count}{_exemplar_text(found.get(i))}" for i, count in enumerate(counts)]
             parts.append(lines % tuple(texts))
         else:
             parts.append(lines % counts)
         braced = _braced(labels)
-        if has_sum(point):
-            parts.append(
-                f"{name}_count{braced} {total}\n{name}_sum{braced} {number_text(point.sum)}\n"
-            )
+        if not openmetrics or openmetrics_has_sum(point):
+            parts.append(f"{name}_count{braced} {total}\n")
+            if point.sum is not None:
+                parts.append(f"{name}_sum{braced} {number_text(point.sum)}\n")
         if labels.created:
             created.append(f"{name}_created{braced} {labels.created}\n")
 

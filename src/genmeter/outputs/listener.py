@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from genmeter.errors import EndpointError
@@ -18,7 +19,7 @@ from genmeter.errors import EndpointError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Listener", "bind", "is_loopback"]
+__all__ = ["Connection", "Listener", "bind", "is_loopback"]
 
 _logger = logging.getLogger("genmeter")
 
@@ -87,6 +88,22 @@ def is_loopback(bound: socket.socket) -> bool:
     return ipaddress.ip_address(bound.getsockname()[0].partition("%")[0]).is_loopback
 
 
+@dataclass(slots=True, eq=False)
+class Connection:
+    """A connection that is open.
+
+    Attributes:
+        socket: The socket to speak on; whoever wraps it, in TLS for one, puts the wrapper here.
+        has_request: Whether the client has sent its whole request. Until then it is idle, and the
+            first to go where another connection needs its place.
+        since: When it came, by the monotonic clock.
+    """
+
+    socket: socket.socket
+    has_request: bool = False
+    since: float = field(default_factory=time.monotonic)
+
+
 class Listener:
     """Accepts connections on a thread, and gives each a thread of its own.
 
@@ -94,10 +111,11 @@ class Listener:
 
     Args:
         bound: The listening socket, as `bind` gives it.
-        serve: Serves one connection on its thread. Its second argument is to be called with the
-            socket that takes the connection's place, such as one that speaks TLS.
-        lifetime: Seconds after which a connection is cut off where another needs its place.
-        most: Connections at one time; what comes beyond is closed at once.
+        serve: Serves one connection on its thread.
+        lifetime: Seconds after which a connection is cut off where another needs its place,
+            whatever it does.
+        most: Connections at one time. Beyond that the oldest idle one makes room; a further one is
+            closed at once where none is idle.
 
     Attributes:
         port: The TCP port that `bound` listens on.
@@ -109,7 +127,7 @@ class Listener:
     def __init__(
         self,
         bound: socket.socket,
-        serve: Callable[[socket.socket, Callable[[socket.socket], None]], None],
+        serve: Callable[[Connection], None],
         *,
         lifetime: float,
         most: int,
@@ -119,8 +137,8 @@ class Listener:
         self._serve = serve
         self._lifetime = lifetime
         self._most = most
-        # By number, each with the time when it came; the accepting thread alone adds to it.
-        self._open: dict[int, tuple[float, socket.socket]] = {}
+        # By number, the oldest first; the accepting thread alone adds to it.
+        self._open: dict[int, Connection] = {}
         self._served_here: int | None = None  # the number that the accepting thread serves itself
         # A byte here ends the accepting thread, which sleeps for as long as nobody connects.
         self._wake, self._awaken = socket.socketpair()
@@ -147,7 +165,7 @@ class Listener:
 
     def close_inherited(self) -> None:
         """In a forked child, close every socket, without a lock and without waiting."""
-        connections = [connection for _, connection in list(self._open.values())]
+        connections = [connection.socket for connection in list(self._open.values())]
         for one in (self._bound, self._wake, self._awaken, *connections):
             # Not close(), which waits for files that the parent's threads made of a socket.
             with suppress(OSError):
@@ -175,11 +193,11 @@ class Listener:
                     continue
                 self._take(number, connection)
 
-    def _take(self, number: int, connection: socket.socket) -> None:
+    def _take(self, number: int, accepted: socket.socket) -> None:
         if len(self._open) >= self._most and not self._make_room():
-            connection.close()
+            accepted.close()
             return
-        self._open[number] = (time.monotonic(), connection)
+        connection = self._open[number] = Connection(accepted)
         thread = threading.Thread(
             target=self._answer,
             args=(number, connection),
@@ -196,33 +214,29 @@ class Listener:
             self._served_here = None
 
     def _make_room(self) -> bool:
-        """Cut off the connections that are past their time; tell whether there were any."""
+        """Cut off what is past its time, else the oldest idle one; return whether any was."""
         limit = time.monotonic() - self._lifetime
-        overdue = [number for number, (came, _) in list(self._open.items()) if came <= limit]
-        for number in overdue:
+        connections = list(self._open.items())
+        leaving = [number for number, connection in connections if connection.since <= limit]
+        if not leaving:
+            idle = (number for number, each in connections if not each.has_request)
+            leaving = [number for number in [next(idle, None)] if number is not None]
+        for number in leaving:
             self._cut_off(number)
-        return bool(overdue)
+        return bool(leaving)
 
     def _cut_off(self, number: int) -> None:
-        _, connection = self._open.pop(number, (0, None))
+        connection = self._open.pop(number, None)
         if connection is not None:
             # Its thread then wakes up from what it waits for, and closes it.
             with suppress(OSError):
-                socket.socket.shutdown(connection, socket.SHUT_RDWR)
+                socket.socket.shutdown(connection.socket, socket.SHUT_RDWR)
 
-    def _answer(self, number: int, connection: socket.socket) -> None:
-        latest = connection
-
-        def remember(wrapped: socket.socket) -> None:
-            nonlocal latest
-            latest = wrapped
-            if number in self._open:
-                self._open[number] = (self._open[number][0], wrapped)
-
+    def _answer(self, number: int, connection: Connection) -> None:
         try:
-            self._serve(connection, remember)
+            self._serve(connection)
         except Exception as error:
             _logger.debug("a connection to the scrape endpoint failed: %r", error)
         finally:
             self._open.pop(number, None)
-            latest.close()
+            connection.socket.close()

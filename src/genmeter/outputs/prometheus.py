@@ -1,153 +1,134 @@
 """The bridge from OpenTelemetry's metrics to Prometheus.
 
-`PrometheusReader` is a metric reader for any MeterProvider. What it collects leaves in one of two
-ways: `PrometheusReader.render` writes a page itself, and `PrometheusReader.collector` can be
-registered in a registry of prometheus_client, for a program that exposes one already.
+`PrometheusBridge` turns collections into pages, wherever they come from. `PrometheusBridge.render`
+writes a page itself, and `PrometheusBridge.collector` can be registered in a registry of
+prometheus_client, for a program that exposes one already.
 """
 
 from __future__ import annotations
 
-import threading
-from contextlib import contextmanager
+import os
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from opentelemetry.sdk.metrics.export import MetricReader
 from prometheus_client import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
 from genmeter.errors import ConfigError
 from genmeter.outputs import exposition
-from genmeter.outputs.families import Translator, has_sum
-from genmeter.outputs.readers import cardinality_arguments
+from genmeter.outputs.families import Translator, openmetrics_has_sum
 from genmeter.outputs.series import bucket_exemplars, exemplar_of, finite_bounds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable
 
     from opentelemetry.sdk.metrics.export import MetricsData
 
     from genmeter.outputs.families import Family
     from genmeter.outputs.series import ExemplarText, Labels
 
-__all__ = ["FamilyCollector", "PrometheusReader"]
+__all__ = ["FamilyCollector", "PrometheusBridge"]
+
+# The variable of prometheus_client, and what it takes for yes.
+_DISABLE_CREATED = "PROMETHEUS_DISABLE_CREATED_SERIES"
+_YES = ("true", "1", "t")
 
 
-class PrometheusReader(MetricReader):
-    """A metric reader whose metrics are pulled as a Prometheus page.
+class PrometheusBridge:
+    """Turns collections of OpenTelemetry metrics into Prometheus pages.
 
-    One lock is held over each collection and its rendering. A collection that fails or outlasts
-    its time raises, so that a scrape is a whole page or none.
+    It is safe for threads and holds no lock, neither over a collection nor over the writing of a
+    page: pages that are asked for at the same time are collected and written at the same time.
 
     Args:
-        cardinality_limit: Label sets that one instrument may have, 1 or more. What comes after is
-            counted under ``otel_metric_overflow="true"``. SDKs that cannot be told keep to 2,000.
+        collect: Returns the metrics as they are now, or None without any. It is called with the
+            seconds that it may take; what it raises leaves `render`, so that a scrape is a whole
+            page or none. Where it returns the same attributes object for a point at every
+            collection, the text of the labels is made once.
         own_scope: The instrumentation scope whose metrics get no ``otel_scope_*`` labels.
         target_info: Whether the resource's attributes are exposed as ``target_info``.
+        created: Whether the start times of counters and histograms are exposed as ``_created``
+            series; None leaves it to ``PROMETHEUS_DISABLE_CREATED_SERIES``, else they are.
         timeout: Seconds that a collection may take.
 
     Attributes:
-        collection_lock: Held during a collection. Who forks holds it over the fork, so that the
-            child does not inherit a half-done one.
         collector: The same metrics for a ``prometheus_client.CollectorRegistry``.
 
     Raises:
-        ConfigError: ``cardinality_limit`` or ``timeout`` is out of range.
+        ConfigError: ``timeout`` is not above 0.
     """
 
     def __init__(
         self,
+        collect: Callable[[float], MetricsData | None],
         *,
-        cardinality_limit: int = 2000,
         own_scope: str = "genmeter",
         target_info: bool = True,
+        created: bool | None = None,
         timeout: float = 10.0,
     ) -> None:
-        if type(cardinality_limit) is not int or cardinality_limit < 1:
-            raise ConfigError(
-                f"cardinality_limit is {cardinality_limit!r}; give a whole number, 1 or more"
-            )
         if not timeout > 0:
             raise ConfigError(f"timeout is {timeout!r}; give seconds, more than 0")
-        super().__init__(**cardinality_arguments(MetricReader, cardinality_limit))
-        self.collection_lock = threading.Lock()
+        if created is None:
+            created = os.environ.get(_DISABLE_CREATED, "").strip().lower() not in _YES
         self.collector = FamilyCollector(self)
+        self._collect = collect
         self._timeout = timeout
-        self._translator = Translator(own_scope=own_scope, target_info=target_info)
-        self._received: MetricsData | None = None
-        self._stopped = False
+        self._own_scope = own_scope
+        self._target_info = target_info
+        self._created = created
+        self.after_fork_in_child()
 
-    def render(self, openmetrics: bool) -> bytes:
+    def render(self, openmetrics: bool, names: Collection[str] = ()) -> bytes:
         """Collect, and write a page.
 
         Args:
             openmetrics: OpenMetrics 1.0, with units and exemplars, rather than Prometheus 0.0.4.
+            names: The names of the samples to write, such as ``genmeter_tokens_total``; empty for
+                all.
 
         Returns:
-            The page in UTF-8; after `shutdown` one without metrics.
+            The page in UTF-8.
 
         Raises:
-            TimeoutError: Another collection did not end in time.
-            Exception: Whatever the SDK raises for a collection that fails or takes too long.
+            Exception: Whatever the collection raises.
         """
-        with self._collection() as families:
-            return exposition.write(families, openmetrics=openmetrics)
+        families = self._translator.families(self._collect(self._timeout), names)
+        return exposition.write(families, openmetrics=openmetrics, names=names)
 
     def collect_families(self) -> list[Metric]:
         """Collect, and return metric families of prometheus_client; raises as `render` does."""
-        with self._collection() as families:
-            return [_to_metric(family) for family in families]
+        families = self._translator.families(self._collect(self._timeout))
+        return [_to_metric(family) for family in families]
 
-    @contextmanager
-    def _collection(self) -> Iterator[list[Family]]:
-        if not self.collection_lock.acquire(timeout=self._timeout):
-            raise TimeoutError(
-                f"another collection has not ended for {self._timeout} s; a callback of an "
-                "observable instrument hangs"
-            )
-        try:
-            self._received = None
-            if not self._stopped:
-                self.collect(timeout_millis=self._timeout * 1e3)
-            received, self._received = self._received, None
-            yield self._translator.families(received)
-        finally:
-            self.collection_lock.release()
+    def after_fork_in_child(self) -> None:
+        """Forget what earlier pages left: in a forked child, one may have been half written."""
+        self._translator = Translator(
+            own_scope=self._own_scope, target_info=self._target_info, created=self._created
+        )
 
-    def _receive_metrics(
-        self,
-        metrics_data: MetricsData,
-        timeout_millis: float = 10_000,
-        **kwargs: Any,
-    ) -> None:
-        del timeout_millis, kwargs
-        self._received = metrics_data
 
-    def force_flush(self, timeout_millis: float = 10_000) -> bool:
-        """Do nothing, since pages are pulled; always True."""
-        del timeout_millis
-        return True
+class FamilySource(Protocol):
+    """Collects metric families."""
 
-    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
-        """Collect no more; pages are empty from here on. Further calls do nothing."""
-        del timeout_millis, kwargs
-        self._stopped = True
+    def collect_families(self) -> list[Metric]:
+        """Collect, and return metric families of prometheus_client."""
 
 
 class FamilyCollector(Collector):
-    """A reader's metrics as a collector of prometheus_client.
+    """A bridge's metrics as a collector of prometheus_client.
 
     Args:
-        reader: Where the metrics come from.
+        source: Where the metrics come from.
     """
 
-    def __init__(self, reader: PrometheusReader) -> None:
-        self._reader = reader
+    def __init__(self, source: FamilySource) -> None:
+        self._source = source
 
     def collect(self) -> Iterable[Metric]:
-        """Collect from the SDK; raises as `PrometheusReader.render` does."""
-        return self._reader.collect_families()
+        """Collect, as valid OpenMetrics; raises as `PrometheusBridge.render` does."""
+        return self._source.collect_families()
 
     def describe(self) -> Iterable[Metric]:
         """Describe nothing, so that registering does not collect."""
@@ -190,7 +171,7 @@ def _add_histogram(metric: Metric, labels: Labels, point: Any) -> None:
             count,
             exemplar=_to_exemplar(exemplars.get(index)),
         )
-    if has_sum(point):
+    if openmetrics_has_sum(point):
         metric.add_sample(f"{metric.name}_count", dict(labels.pairs), counts[-1])
         total = exposition.to_float(point.sum)
         metric.add_sample(f"{metric.name}_sum", dict(labels.pairs), total)

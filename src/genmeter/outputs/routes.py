@@ -1,11 +1,13 @@
 """What the scrape endpoint answers, whichever server carries it.
 
 =============== ==================================================================================
-``/metrics``    the page; GET collects, HEAD does not (a probe costs no collection and takes no
-                exemplars from the next scrape); with basic auth where it is asked for
-``/-/healthy``  200 and ``ok`` without auth, since it tells nothing but that the process is alive
-anything else   404; another method on a known path 405
+``/metrics``    the page, at ``/`` and ``/metrics/`` too; GET collects, HEAD does not (a probe costs
+                no collection); with basic auth where it is asked for. ``?name[]=`` picks samples
+``/-/healthy``  200 and ``ok`` without auth: the process is alive
+anything else   404; another method on a known path 405; OPTIONS names the methods
 =============== ==================================================================================
+
+The format and the compression are what the client prefers (RFC 9110, 12.4.2 and 12.5).
 """
 
 from __future__ import annotations
@@ -14,24 +16,31 @@ import base64
 import binascii
 import gzip
 import hmac
+import itertools
 import logging
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+from urllib.parse import parse_qs
 
-from genmeter.errors import ConfigError
+from genmeter.errors import ConfigError, GenmeterError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 __all__ = [
     "HEALTH_PATH",
     "METRICS_PATH",
     "BasicAuth",
+    "Format",
+    "Render",
     "Response",
+    "Routes",
     "basic_auth",
-    "respond",
+    "choose_format",
+    "combine",
+    "split_target",
     "wants_gzip",
-    "wants_openmetrics",
 ]
 
 _logger = logging.getLogger("genmeter")
@@ -39,9 +48,13 @@ _logger = logging.getLogger("genmeter")
 METRICS_PATH = "/metrics"
 HEALTH_PATH = "/-/healthy"
 
-_OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
-_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+_PAGE_PATHS = ("", "/", METRICS_PATH, f"{METRICS_PATH}/")
+_METHODS = ("GET", "HEAD", "OPTIONS")
+_ALLOW = ("Allow", ", ".join(_METHODS))
 _PLAIN = "text/plain; charset=utf-8"
+# A proxy, and a client that is told to use one, sends the whole address.
+_ABSOLUTE = re.compile(r"(?i)https?://[^/?#]*")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)", re.ASCII)
 
 # A page repeats itself so much that the fastest level leaves a thirtieth of it; the usual one takes
 # more than twice the time for little less.
@@ -50,12 +63,27 @@ _GZIP_LEVEL = 1
 _GZIP_FROM_BYTES = 1024
 
 
+class Render(Protocol):
+    """Writes a page."""
+
+    def __call__(self, openmetrics: bool, names: Collection[str] = ..., /) -> bytes:
+        """Write the page in OpenMetrics or text, of all samples or those of these names."""
+
+
 class Response(NamedTuple):
-    """An answer: the status, the headers but for ``Content-Length``, and the body."""
+    """An answer.
+
+    Attributes:
+        status: The status code.
+        headers: The headers but for ``Content-Length``.
+        body: The body.
+        is_scrape: Whether the body is a whole page, all samples of it.
+    """
 
     status: int
     headers: list[tuple[str, str]]
     body: bytes
+    is_scrape: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,98 +144,206 @@ def basic_auth(username: str | None, password: str | None) -> BasicAuth | None:
     return BasicAuth(username, password)
 
 
-def respond(
-    method: str,
-    path: str,
-    headers: Mapping[str, str],
-    render: Callable[[bool], bytes],
-    auth: BasicAuth | None,
-) -> Response:
-    """Answer one request.
+class Routes:
+    """Answers requests; an endpoint has one, which remembers whether its scrapes fail.
 
     Args:
-        method: The HTTP method.
-        path: The path, with or without a query, which is ignored.
-        headers: The request's headers, names in lower case.
-        render: Writes the page; its argument asks for OpenMetrics.
+        render: Writes the page. Names are passed only where the request has some.
         auth: Who may read the page, None for everybody.
-
-    Returns:
-        The answer; 503 where ``render`` raises, so that a scrape is never half a page.
     """
-    path = path.partition("?")[0]
-    if path not in (METRICS_PATH, HEALTH_PATH):
-        return _plain(404, f"not found; the metrics are at {METRICS_PATH}\n")
-    if method not in ("GET", "HEAD"):
-        return _plain(405, "only GET and HEAD are answered\n", ("Allow", "GET, HEAD"))
-    if path == HEALTH_PATH:
-        response = _plain(200, "ok\n")
-    elif auth is not None and not auth.accepts(headers.get("authorization", "")):
-        challenge = ("WWW-Authenticate", 'Basic realm="genmeter", charset="UTF-8"')
-        response = _plain(401, "user name and password are needed\n", challenge)
-    else:
-        response = _page(method, headers, render)
-    return response._replace(body=b"") if method == "HEAD" else response
 
+    def __init__(self, render: Render, auth: BasicAuth | None = None) -> None:
+        self._render = render
+        self._auth = auth
+        self._failures = itertools.count()
 
-def _page(method: str, headers: Mapping[str, str], render: Callable[[bool], bytes]) -> Response:
-    openmetrics = wants_openmetrics(headers.get("accept", ""))
-    answer = [
-        ("Content-Type", _OPENMETRICS if openmetrics else _TEXT),
-        ("Vary", "Accept, Accept-Encoding"),
-    ]
-    if method == "HEAD":
-        return Response(200, answer, b"")
-    try:
-        body = render(openmetrics)
-    except Exception as error:
-        _logger.warning("a scrape failed, answered with 503: %r", error)
-        return _plain(503, f"the metrics could not be collected: {type(error).__name__}\n")
-    if len(body) >= _GZIP_FROM_BYTES and wants_gzip(headers.get("accept-encoding", "")):
-        body = gzip.compress(body, _GZIP_LEVEL, mtime=0)
-        answer.append(("Content-Encoding", "gzip"))
-    return Response(200, answer, body)
+    def respond(
+        self, method: str, path: str, headers: Mapping[str, str], query: str = ""
+    ) -> Response:
+        """Answer one request.
+
+        Args:
+            method: The HTTP method.
+            path: The path, or the address that a proxy sends.
+            headers: The request's headers, names in lower case, as `combine` returns them.
+            query: What follows the question mark.
+
+        Returns:
+            The answer; 503 where ``render`` raises, so that a scrape is never half a page.
+        """
+        path = _ABSOLUTE.sub("", path, count=1) if _ABSOLUTE.match(path) else path
+        if method == "OPTIONS" and path == "*":
+            return _plain(200, "", _ALLOW)
+        if path not in _PAGE_PATHS and path != HEALTH_PATH:
+            return _plain(404, f"not found; the metrics are at {METRICS_PATH}\n")
+        if method not in _METHODS:
+            return _plain(405, f"only {', '.join(_METHODS)} are answered\n", _ALLOW)
+        if method == "OPTIONS":
+            return _plain(200, "", _ALLOW)
+        if path == HEALTH_PATH:
+            response = _plain(200, "ok\n")
+        elif self._auth is not None and not self._auth.accepts(headers.get("authorization", "")):
+            challenge = ("WWW-Authenticate", 'Basic realm="genmeter", charset="UTF-8"')
+            response = _plain(401, "user name and password are needed\n", challenge)
+        else:
+            response = self._page(method, headers, query)
+        return response._replace(body=b"") if method == "HEAD" else response
+
+    def _page(self, method: str, headers: Mapping[str, str], query: str) -> Response:
+        chosen = choose_format(headers.get("accept", ""))
+        answer = [("Content-Type", chosen.content_type), ("Vary", "Accept, Accept-Encoding")]
+        if method == "HEAD":
+            return Response(200, answer, b"")
+        names = frozenset(parse_qs(query).get("name[]", ()))
+        try:
+            body = (
+                self._render(chosen.openmetrics, names)
+                if names
+                else self._render(chosen.openmetrics)
+            )
+        except Exception as error:
+            return self._unavailable(error)
+        self._failures = itertools.count()
+        if len(body) >= _GZIP_FROM_BYTES and wants_gzip(headers.get("accept-encoding", "")):
+            body = gzip.compress(body, _GZIP_LEVEL, mtime=0)
+            answer.append(("Content-Encoding", "gzip"))
+        return Response(200, answer, body, is_scrape=not names)
+
+    def _unavailable(self, error: Exception) -> Response:
+        if next(self._failures) == 0:
+            _logger.warning(
+                "a scrape failed and was answered with 503: %r; further failures are not logged "
+                "until a scrape succeeds",
+                error,
+            )
+        # Our own errors are written for readers; what others' say may be a secret.
+        own = " ".join(str(error).split()) if isinstance(error, GenmeterError) else ""
+        kind = type(error).__name__
+        reason = f"{kind}: {own}" if own else kind
+        return _plain(503, f"the metrics could not be collected: {reason}\n")
 
 
 def _plain(status: int, text: str, *headers: tuple[str, str]) -> Response:
-    return Response(status, [("Content-Type", _PLAIN), *headers], text.encode())
+    body = text.encode("utf-8", "replace")
+    return Response(status, [("Content-Type", _PLAIN), *headers], body)
 
 
-def wants_openmetrics(accept: str) -> bool:
-    """Tell whether an ``Accept`` header prefers OpenMetrics 1.0 to the text format.
+def combine(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return headers by their names in lower case; several of one name are one list.
 
-    Names are always in the old character set, so a parameter ``escaping`` changes nothing.
+    Args:
+        headers: Names and values, in the order of the request.
     """
-    openmetrics, text = -1.0, 0.0
-    for media_type, parameters in _preferences(accept):
-        quality = _quality(parameters)
-        if media_type == "application/openmetrics-text":
-            if parameters.get("version", "1.0.0").startswith("1."):
-                openmetrics = max(openmetrics, quality)
-        elif media_type == "text/plain":
-            text = max(text, quality)
-    return openmetrics > 0 and openmetrics >= text
+    combined: dict[str, str] = {}
+    for name, value in headers:
+        key = name.lower()
+        combined[key] = f"{combined[key]}, {value}" if key in combined else value
+    return combined
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """Return the path (or address) and the query of a request's target."""
+    path, _, query = target.partition("#")[0].partition("?")
+    return path, query
+
+
+class Format(NamedTuple):
+    """A format that a page can have.
+
+    Attributes:
+        media_type: The media type.
+        version: The version of the format.
+        openmetrics: Whether it is OpenMetrics rather than Prometheus text.
+    """
+
+    media_type: str
+    version: str
+    openmetrics: bool
+
+    @property
+    def content_type(self) -> str:
+        """The ``Content-Type`` header.
+
+        From 1.0.0 on, both formats say how names beyond the old character set are escaped. Names
+        here never have such characters, whatever the client accepts.
+        """
+        escaping = "; escaping=underscores" if self.version >= "1" else ""
+        return f"{self.media_type}; version={self.version}; charset=utf-8{escaping}"
+
+
+_TEXT = Format("text/plain", "0.0.4", openmetrics=False)
+# The same text: the version adds names in quotes, and none of ours need them.
+_TEXT_1 = Format("text/plain", "1.0.0", openmetrics=False)
+_OPENMETRICS = Format("application/openmetrics-text", "1.0.0", openmetrics=True)
+_OPENMETRICS_0 = Format("application/openmetrics-text", "0.0.1", openmetrics=True)
+# The first is sent where a client has no preference.
+_FORMATS = (_TEXT, _TEXT_1, _OPENMETRICS, _OPENMETRICS_0)
+
+
+def choose_format(accept: str) -> Format:
+    """Return the format that an ``Accept`` header prefers.
+
+    Each format has the weight of the most specific range that it matches. Of equal weights, a
+    format that the client names wins over one that it accepts by a wildcard, and OpenMetrics over
+    text. Where none is acceptable the page is text 0.0.4, as Prometheus's own clients answer.
+    """
+    ranges = _preferences(accept)
+    best, best_rank = _TEXT, (0.0, 0, False)
+    for offered in _FORMATS:
+        matches = [
+            (specificity, weight)
+            for value, parameters, weight in ranges
+            if (specificity := _specificity(offered, value, parameters.get("version")))
+        ]
+        specificity, weight = max(matches, default=(0, 0.0))
+        is_named = specificity >= _NAMED
+        rank = (weight, int(is_named), is_named and offered.openmetrics)
+        if weight > 0 and rank > best_rank:
+            best, best_rank = offered, rank
+    return best
+
+
+_NAMED = 3
+
+
+def _specificity(offered: Format, media_range: str, version: str | None) -> int:
+    """Return how closely a media range names a format, 0 where it does not match."""
+    if media_range == "*/*":
+        return 1
+    if media_range == f"{offered.media_type.partition('/')[0]}/*":
+        return 2
+    if media_range != offered.media_type:
+        return 0
+    if version is None:
+        return _NAMED
+    # Any 1.x is read by whoever reads 1.0.
+    same = version == offered.version or (version[:2] == "1." and offered.version[:2] == "1.")
+    return _NAMED + 1 if same else 0
 
 
 def wants_gzip(accept_encoding: str) -> bool:
-    """Tell whether an ``Accept-Encoding`` header takes gzip."""
-    qualities = {
-        coding: _quality(parameters) for coding, parameters in _preferences(accept_encoding)
-    }
-    return qualities.get("gzip", qualities.get("*", 0.0)) > 0
+    """Tell whether an ``Accept-Encoding`` header prefers gzip to no compression."""
+    weights: dict[str, float] = {}
+    for coding, _, weight in _preferences(accept_encoding):
+        name = "gzip" if coding == "x-gzip" else coding
+        weights[name] = max(weight, weights.get(name, 0.0))
+    weight = weights.get("gzip", weights.get("*", 0.0))
+    # Without a word about it, no compression is acceptable and nobody's wish.
+    return weight > 0 and weight >= weights.get("identity", 0.0)
 
 
-def _preferences(header: str) -> list[tuple[str, dict[str, str]]]:
+def _preferences(header: str) -> list[tuple[str, dict[str, str], float]]:
+    """Return the values of a list header, each with its parameters and its weight.
+
+    A weight beyond 0 and 1 counts as the nearer of the two; a value whose weight is no number is
+    ignored.
+    """
     found = []
     for item in header.split(","):
-        value, *parameters = (part.strip().lower() for part in item.split(";"))
-        pairs = (parameter.partition("=") for parameter in parameters)
-        found.append((value, {name.strip(): text.strip(' "') for name, _, text in pairs}))
+        value, *rest = (part.strip().lower() for part in item.split(";"))
+        pairs = (parameter.partition("=") for parameter in rest)
+        parameters = {name.strip(): text.strip(' \t"') for name, _, text in pairs}
+        text = parameters.pop("q", "1")
+        if value and _NUMBER.fullmatch(text):
+            found.append((value, parameters, min(max(float(text), 0.0), 1.0)))
     return found
-
-
-def _quality(parameters: Mapping[str, str]) -> float:
-    try:
-        return float(parameters.get("q", "1"))
-    except ValueError:
-        return 0.0

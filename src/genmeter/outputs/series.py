@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
 from bisect import bisect_left
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from genmeter.naming import label_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
 __all__ = [
     "ExemplarText",
@@ -40,14 +42,37 @@ def clean(text: str) -> str:
 
 
 def _value_text(value: object) -> str:
-    """Spell an attribute's value: a string as it is, anything else as JSON."""
+    """Spell an attribute's value: a string as it is, bytes in Base64, anything else as JSON."""
     if not isinstance(value, str):
         try:
-            value = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+            value = _spelled(value)
         except Exception:
             # Whatever another instrumentation put there, it does not cost the page.
             value = f"<{type(value).__name__}>"
     return clean(value)
+
+
+def _spelled(value: object) -> str:
+    # A number alone may be NaN or Infinity; JSON, and so an array, has no such numbers.
+    value = _jsonable(value) if not isinstance(value, float) else value
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def _jsonable(value: object) -> object:
+    """Replace what JSON cannot carry as OpenTelemetry's JSON of attribute values does."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return base64.b64encode(value).decode()
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return value
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _jsonable(item) for key, item in value.items()}
+    return value
 
 
 def label_pairs(attributes: Iterable[tuple[str, object]]) -> Pairs:
@@ -65,60 +90,73 @@ def label_pairs(attributes: Iterable[tuple[str, object]]) -> Pairs:
 
 
 class Labels:
-    """The labels of one stream of points, and their text, made once.
+    """The labels of one stream of points, and their text, made once and never changed.
 
     Attributes:
+        attributes: What the labels come from.
+        started: The start time of the stream in Unix nanoseconds; None where it is not exposed.
         pairs: Names and values, sorted by name.
         inner: The text between the braces, empty without labels.
-        started: The start time that `created` belongs to, in Unix nanoseconds.
         created: The text of the start time in Unix seconds, empty where there is none.
     """
 
     __slots__ = ("attributes", "created", "inner", "pairs", "started")
 
-    def __init__(self, attributes: object, pairs: Pairs) -> None:
+    def __init__(self, attributes: object, pairs: Pairs, started: int | None = None) -> None:
         # Held so that its id, which the cache knows it by, is not given to another object.
         self.attributes = attributes
+        self.started = started
         self.pairs = pairs
         self.inner = ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in pairs)
-        self.started: int | None = None
-        self.created = ""
+        self.created = repr(started / 1e9) if started else ""
 
 
 class LabelCache:
     """The `Labels` of the points of one instrument, by the identity of their attributes.
 
-    Identity, not equality: ``1``, ``1.0`` and ``True`` are equal and are not the same label. The
-    SDK hands out the same attributes object at every collection. What a collection did not use is
-    dropped at the next one, so the cache never holds more than the SDK does.
+    Identity, not equality: ``1``, ``1.0`` and ``True`` are equal and are not the same label. A
+    provider returns the same attributes object at every collection. A page has a cache of its own,
+    which begins with the labels that the page before used: no more is kept than was exposed last,
+    and pages that are written at the same time share nothing that either of them changes.
+
+    Args:
+        scope_attributes: The attributes of the instrument's scope, under the names of its labels.
+        kind: The kind of the family that the labels are for.
+        before: The cache of the page before, if there is one.
     """
 
-    def __init__(self, scope_attributes: Pairs, kind: str) -> None:
+    def __init__(
+        self, scope_attributes: Pairs, kind: str, before: LabelCache | None = None
+    ) -> None:
         self._scope_attributes = scope_attributes
         self._kind = kind
-        self._before: dict[int, Labels] = {}
-        self._now: dict[int, Labels] = {}
+        self._before = before.known if before is not None else {}
+        self.known: dict[int, Labels] = {}
 
-    def begin(self) -> None:
-        """Start a collection."""
-        self._before, self._now = self._now, {}
-
-    def labels(self, attributes: Mapping[str, Any] | None) -> Labels:
-        """Return the labels of a point with these attributes."""
-        found = self._before.get(id(attributes))
-        if found is None or found.attributes is not attributes:
-            found = Labels(attributes, self._pairs(attributes or {}))
-        self._now[id(attributes)] = found
+    def labels(self, attributes: Mapping[str, Any] | None, started: int | None) -> Labels:
+        """Return the labels of a point with these attributes and this start time."""
+        key = id(attributes)
+        found = self._before.get(key)
+        if found is None or found.attributes is not attributes or found.started != started:
+            found = Labels(attributes, self._pairs(attributes or {}), started)
+        self.known[key] = found
         return found
 
     def _pairs(self, attributes: Mapping[str, Any]) -> Pairs:
         pairs = label_pairs([*self._scope_attributes, *attributes.items()])
-        if self._kind == "histogram":
-            # The bucket's bound has this name; Prometheus renames a label that is in the way so.
-            pairs = tuple(
-                sorted(("exported_le" if name == "le" else name, text) for name, text in pairs)
-            )
+        return _renamed(pairs, "le") if self._kind == "histogram" else pairs
+
+
+def _renamed(pairs: Pairs, reserved: str) -> Pairs:
+    """Rename a label that is in the way of the format's own, as Prometheus does at a scrape."""
+    labels = dict(pairs)
+    if reserved not in labels:
         return pairs
+    name = f"exported_{reserved}"
+    while name in labels:
+        name = f"exported_{name}"
+    labels[name] = labels.pop(reserved)
+    return tuple(sorted(labels.items()))
 
 
 class ExemplarText(NamedTuple):
@@ -130,11 +168,15 @@ class ExemplarText(NamedTuple):
 
 
 def exemplar_of(exemplars: Iterable[Any]) -> ExemplarText | None:
-    """Return the youngest of the SDK's exemplars that says where it comes from."""
+    """Return the youngest of a point's exemplars; one with labels rather than one without."""
+    youngest: ExemplarText | None = None
     for exemplar in sorted(exemplars, key=lambda item: item.time_unix_nano, reverse=True):
-        if labels := _exemplar_labels(exemplar):
-            return ExemplarText(labels, exemplar.value, exemplar.time_unix_nano / 1e9)
-    return None
+        labels = _exemplar_labels(exemplar)
+        if labels or youngest is None:
+            youngest = ExemplarText(labels, exemplar.value, exemplar.time_unix_nano / 1e9)
+        if labels:
+            break
+    return youngest
 
 
 def _exemplar_labels(exemplar: Any) -> Pairs:

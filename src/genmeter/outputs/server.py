@@ -1,28 +1,32 @@
 """The scrape endpoint: an HTTP server on a thread of its own.
 
-It answers one request a connection, each on a daemon thread with a time-out, and the TLS handshake
-belongs to that thread too: a client that is slow, idle or hostile holds up nobody else. Where all
-connections are taken, those that are past their time make room.
+It answers one request a connection, each on a daemon thread and in a bounded time, and the TLS
+handshake belongs to that thread too: a client that is slow, idle or hostile holds up nobody else.
+Where all connections are taken, the oldest that has sent no request makes room.
 """
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import logging
 import socket
 import ssl
 import threading
+import time
 from contextlib import suppress
-from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
 from genmeter.errors import ConfigError
 from genmeter.outputs.listener import Listener, bind, is_loopback
-from genmeter.outputs.routes import METRICS_PATH, basic_auth, respond
+from genmeter.outputs.routes import METRICS_PATH, Routes, basic_auth, combine, split_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from genmeter.outputs.listener import Connection
+    from genmeter.outputs.routes import Render
 
 __all__ = ["ScrapeServer"]
 
@@ -37,16 +41,19 @@ class ScrapeServer:
     """Serves ``/metrics`` and ``/-/healthy``; auth applies to ``/metrics`` only.
 
     Args:
-        render: Writes the page, as `genmeter.outputs.prometheus.PrometheusReader.render` does.
+        render: Writes the page, as `genmeter.outputs.prometheus.PrometheusBridge.render` does.
         host: Name or address of the interface; ``0.0.0.0`` and ``::`` are all of them.
         port: TCP port, 0 for any free one.
         certfile: PEM file of the certificate chain; the endpoint then speaks TLS 1.2 or newer.
         keyfile: PEM file of the private key, where it is not in ``certfile``.
+        client_ca_file: PEM file of the authorities whose certificates a client must have one of,
+            for every path; None for no client certificates.
         username: The user that a scrape must name; with ``password`` or not at all.
         password: The password that a scrape must give.
-        request_timeout: Seconds that a client may take for each of: the TLS handshake, a piece of
-            its request, taking the answer in. Twice that is what a connection may last.
-        max_connections: Connections at one time; what comes beyond is closed at once.
+        request_timeout: Seconds that a client may take to send its request, the TLS handshake
+            included, and again to receive the answer.
+        max_connections: Connections at one time. Beyond that the oldest that has sent no request
+            makes room, else the new one is closed at once.
         warn: Told, as ``Logger.warning`` is, what `start` has to say.
 
     Attributes:
@@ -58,12 +65,13 @@ class ScrapeServer:
 
     def __init__(
         self,
-        render: Callable[[bool], bytes],
+        render: Render,
         *,
         host: str = "127.0.0.1",
         port: int = 9464,
         certfile: str | None = None,
         keyfile: str | None = None,
+        client_ca_file: str | None = None,
         username: str | None = None,
         password: str | None = None,
         request_timeout: float = 10.0,
@@ -75,10 +83,10 @@ class ScrapeServer:
         if not host:
             raise ConfigError("host is empty; give an address, 0.0.0.0 for every interface")
         self.host = host
-        self._render = render
         self._asked_port = port
         self._auth = basic_auth(username, password)
-        self._tls = _tls_context(certfile, keyfile)
+        self._routes = Routes(render, self._auth)
+        self._tls = _tls_context(certfile, keyfile, client_ca_file)
         self._request_timeout = request_timeout
         self._max_connections = max_connections
         self._warn = warn
@@ -155,27 +163,30 @@ class ScrapeServer:
         """
         return self._scrapes.wait(timeout)
 
-    def _serve(self, connection: socket.socket, remember: Callable[[socket.socket], None]) -> None:
+    def _serve(self, connection: Connection) -> None:
         """Answer the one request of a connection; runs on the connection's thread."""
-        connection.settimeout(self._request_timeout)
+        deadline = time.monotonic() + self._request_timeout
         if self._tls is not None:
             wrapped = self._tls.wrap_socket(
-                connection, server_side=True, do_handshake_on_connect=False
+                connection.socket, server_side=True, do_handshake_on_connect=False
             )
-            remember(wrapped)
+            connection.socket = wrapped
+            wrapped.settimeout(self._request_timeout)
             wrapped.do_handshake()
-            connection = wrapped
-        handler = _Handler(connection, self)
+        handler = _Handler(connection, deadline, self)
         with suppress(OSError):
-            connection.shutdown(socket.SHUT_WR)
+            connection.socket.shutdown(socket.SHUT_WR)
         if handler.scrape is not None:
             self._scrapes.end(handler.scrape)
 
     def answer(self, handler: _Handler) -> None:
         """Answer a request that `_Handler` has read."""
         begun = self._scrapes.begin()
-        headers = {name.lower(): value for name, value in handler.headers.items()}
-        response = respond(handler.command, handler.path, headers, self._render, self._auth)
+        path, query = split_target(handler.path)
+        response = self._routes.respond(
+            handler.command, path, combine(handler.headers.items()), query
+        )
+        handler.stream.deadline = time.monotonic() + self._request_timeout
         handler.send_response(response.status)
         for name, value in response.headers:
             handler.send_header(name, value)
@@ -185,9 +196,45 @@ class ScrapeServer:
             handler.send_header("Content-Length", str(len(response.body)))
         handler.end_headers()
         handler.wfile.write(response.body)
-        path = handler.path.partition("?")[0]
-        if (handler.command, path, response.status) == ("GET", METRICS_PATH, HTTPStatus.OK):
+        if response.is_scrape:
             handler.scrape = begun
+
+
+class _Stream(io.RawIOBase):
+    """A socket as a file whose reads and writes together end at a deadline.
+
+    A time-out of the socket's would begin anew with each byte of a client that sends, or takes, one
+    now and then.
+    """
+
+    def __init__(self, connection: socket.socket, deadline: float) -> None:
+        self._connection = connection
+        self.deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        self._bound()
+        return self._connection.recv_into(buffer)
+
+    def write(self, data: Any, /) -> int:
+        """Write all of the data, as the base class of request handlers expects it."""
+        left = memoryview(data)
+        size = len(left)
+        while left:
+            self._bound()
+            left = left[self._connection.send(left) :]
+        return size
+
+    def _bound(self) -> None:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the client took too long")
+        self._connection.settimeout(left)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -196,11 +243,22 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "genmeter"
 
-    def __init__(self, connection: socket.socket, endpoint: ScrapeServer) -> None:
+    def __init__(self, connection: Connection, deadline: float, endpoint: ScrapeServer) -> None:
         # What `_Scrapes` knows the scrape by that this connection was sent as a whole.
         self.scrape: int | None = None
+        self.stream = _Stream(connection.socket, deadline)
+        self._connection = connection
         self._endpoint = endpoint
-        super().__init__(connection, connection.getpeername(), None)  # type: ignore[arg-type]
+        peer = connection.socket.getpeername()
+        super().__init__(connection.socket, peer, None)  # type: ignore[arg-type]
+
+    def setup(self) -> None:
+        """Read and write through a stream that keeps the time."""
+        self.rfile = io.BufferedReader(self.stream)
+        self.wfile = self.stream  # type: ignore[assignment]
+
+    def finish(self) -> None:
+        """Do nothing: nothing is buffered, and the listener closes the socket."""
 
     def __getattr__(self, name: str) -> Callable[[], None]:
         # The base class asks for do_ and the method's name, and knows itself what to say to none.
@@ -213,6 +271,7 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         if length.isascii() and length.isdigit():
             self.rfile.read(min(int(length), _BODY_LIMIT_BYTES))
+        self._connection.has_request = True
         self._endpoint.answer(self)
 
     def version_string(self) -> str:
@@ -258,10 +317,13 @@ class _Scrapes:
             return self._answered >= mine
 
 
-def _tls_context(certfile: str | None, keyfile: str | None) -> ssl.SSLContext | None:
+def _tls_context(
+    certfile: str | None, keyfile: str | None, client_ca_file: str | None
+) -> ssl.SSLContext | None:
     if certfile is None:
-        if keyfile is not None:
-            raise ConfigError(f"keyfile is {keyfile!r} but certfile is missing; give both")
+        for name, value in (("keyfile", keyfile), ("client_ca_file", client_ca_file)):
+            if value is not None:
+                raise ConfigError(f"{name} is {value!r} but certfile is missing; give both")
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -270,7 +332,18 @@ def _tls_context(certfile: str | None, keyfile: str | None) -> ssl.SSLContext | 
         context.load_cert_chain(certfile, keyfile, password="")
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"certfile {certfile!r} with keyfile {keyfile!r} cannot be used: {error}; give PEM "
-            "files that can be read, and a key that belongs to the certificate and is not encrypted"
+            f"EndpointConfig.certfile (GENMETER_ENDPOINT_CERTFILE): certfile {certfile!r} with "
+            f"keyfile {keyfile!r} cannot be used: {error}; give PEM files that can be read, and a "
+            "key that belongs to the certificate and is not encrypted"
         ) from error
+    if client_ca_file is not None:
+        try:
+            context.load_verify_locations(client_ca_file)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                "EndpointConfig.client_ca_file (GENMETER_ENDPOINT_CLIENT_CA_FILE): client_ca_file "
+                f"{client_ca_file!r} cannot be used: {error}; give a PEM file that can be read, "
+                "with the certificates of the authorities"
+            ) from error
+        context.verify_mode = ssl.CERT_REQUIRED
     return context

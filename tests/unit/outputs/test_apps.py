@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
 import pytest
+import trio
 from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
 from genmeter.errors import ConfigError
 from genmeter.outputs.apps import make_asgi_app, make_wsgi_app
 
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 MAKERS = [make_wsgi_app, make_asgi_app]
 
 
-def render(openmetrics: bool) -> bytes:
-    """Return a page that says its format."""
-    return b"openmetrics" if openmetrics else b"text"
+def render(openmetrics: bool, names: Collection[str] = ()) -> bytes:
+    """Return a page that says its format, and the names that were asked for."""
+    return (b"openmetrics" if openmetrics else b"text") + ",".join(sorted(names)).encode()
 
 
 def wsgi(app: Any, path: str = "/metrics", method: str = "GET", **environ: str) -> Any:
     """Call a WSGI app under the standard's own checker; return status, headers and body."""
     answer: list[Any] = []
     environment: dict[str, Any] = {"REQUEST_METHOD": method, "PATH_INFO": path, **environ}
-    environment |= {"QUERY_STRING": "", "SCRIPT_NAME": ""}
+    environment = {"QUERY_STRING": "", "SCRIPT_NAME": "", **environment}
     setup_testing_defaults(environment)
     parts = validator(app)(environment, lambda *given: answer.extend(given) or (lambda _: None))
     body = b"".join(parts)
@@ -132,7 +136,7 @@ async def test_a_prefix_that_a_proxy_took_away(root: str, path: str, status: int
     assert (await asgi(make_asgi_app(render), path, root))[0]["status"] == status
 
 
-async def asgi(app: Any, path: str, root: str = "") -> list[Any]:
+async def asgi(app: Any, path: str, root: str = "", headers: Any = ()) -> list[Any]:
     """Call an ASGI app; return what it sent."""
     sent: list[Any] = []
 
@@ -142,7 +146,7 @@ async def asgi(app: Any, path: str, root: str = "") -> list[Any]:
     async def receive() -> Any:
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    scope = {"type": "http", "method": "GET", "path": path, "root_path": root, "headers": []}
+    scope = {"type": "http", "method": "GET", "path": path, "root_path": root, "headers": headers}
     await app(scope, receive, send)
     return sent
 
@@ -184,3 +188,87 @@ async def test_the_asgi_app_closes_websockets() -> None:
 
     await make_asgi_app(render)({"type": "websocket", "path": "/metrics"}, receive, send)
     assert sent == [{"type": "websocket.close", "code": 1000}]
+
+
+async def test_header_lines_of_one_name_are_one_list() -> None:
+    """An ASGI server hands on each line by itself."""
+    lines = [(b"accept", b"application/openmetrics-text"), (b"Accept", b"text/plain;q=0.5")]
+    for headers in (lines, lines[::-1]):
+        sent = await asgi(make_asgi_app(render), "/metrics", headers=headers)
+        assert sent[1]["body"] == b"openmetrics"
+
+
+def test_samples_are_picked_by_name() -> None:
+    """The names of the query reach the page in both kinds of app."""
+    query = "name[]=b&name%5B%5D=a"
+    assert wsgi(make_wsgi_app(render), QUERY_STRING=query)[2] == b"texta,b"
+    response = TestClient(make_asgi_app(render)).get(f"/metrics?{query}")
+    assert response.content == b"texta,b"
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/internal/metrics"])
+def test_the_asgi_app_is_the_endpoint_of_a_route(path: str) -> None:
+    """As a route's endpoint the page is served without a redirect, HEAD and OPTIONS too."""
+    app = Starlette(routes=[Route(path, make_asgi_app(render))])
+    client = TestClient(app, follow_redirects=False)
+    assert client.get(path).content == b"text"
+    assert client.head(path).status_code == 200
+    assert "GET" in client.options(path).headers["Allow"]
+
+
+def test_the_asgi_app_needs_no_asyncio() -> None:
+    """Under trio the page is written on a thread, and other tasks run meanwhile."""
+    began, go = trio.Event(), threading.Event()
+    threads = []
+
+    def slow(openmetrics: bool) -> bytes:
+        threads.append(threading.current_thread())
+        trio.from_thread.run_sync(began.set)
+        assert go.wait(60)
+        return b"page"
+
+    async def scrape() -> list[Any]:
+        sent: list[Any] = []
+
+        async def task() -> None:
+            sent.extend(await asgi(make_asgi_app(slow), "/metrics"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(task)
+            await began.wait()
+            go.set()
+        return sent
+
+    assert trio.run(scrape)[1]["body"] == b"page"
+    assert threads != [threading.current_thread()]
+
+
+def test_the_asgi_app_runs_under_asyncio_beside_trio() -> None:
+    """With trio as the guest of an event loop, each finds its own threads."""
+    app = make_asgi_app(render)
+    bodies: list[bytes] = []
+
+    async def scrape() -> None:
+        bodies.append((await asgi(app, "/metrics"))[1]["body"])
+
+    async def host() -> None:
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        trio.lowlevel.start_guest_run(
+            scrape,
+            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+            done_callback=ended.set_result,
+        )
+        await scrape()
+        (await ended).unwrap()
+
+    asyncio.run(host())
+    assert bodies == [b"text", b"text"]
+
+
+def test_the_asgi_app_runs_on_any_loop() -> None:
+    """Under a library that is neither asyncio nor trio the page is written all the same."""
+    running = asgi(make_asgi_app(render), "/metrics")
+    with pytest.raises(StopIteration) as ended:
+        running.send(None)
+    assert ended.value.value[1]["body"] == b"text"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +23,8 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from genmeter.outputs.exposition import number_text
-from genmeter.outputs.prometheus import PrometheusReader
+from genmeter.outputs.series import exemplar_of
+from sdk_page import PrometheusReader
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricsData
@@ -82,14 +84,15 @@ def points_of(reader: Replaying) -> list[Any]:
     return [point for metric in scope_metrics.metrics for point in metric.data.data_points]
 
 
-def check_same(reader: PrometheusReader) -> None:
-    """Assert that both of our pages say what prometheus_client's say."""
+def check_same(reader: PrometheusReader, *, text: bool = True) -> None:
+    """Assert that our pages, OpenMetrics and text, say what prometheus_client's say."""
     registry = CollectorRegistry()
     registry.register(reader.collector)
     ours, theirs = reader.render(True).decode(), generate_openmetrics(registry).decode()
     assert parsed(parse_openmetrics(ours)) == parsed(parse_openmetrics(theirs))
-    ours, theirs = reader.render(False).decode(), generate_latest(registry).decode()
-    assert parsed(parse_text(ours)) == parsed(parse_text(theirs))
+    if text:
+        ours, theirs = reader.render(False).decode(), generate_latest(registry).decode()
+        assert parsed(parse_text(ours)) == parsed(parse_text(theirs))
 
 
 def fill(provider: MeterProvider) -> None:
@@ -123,12 +126,14 @@ def test_the_pages_say_what_prometheus_client_says() -> None:
     st.lists(
         st.tuples(
             st.sampled_from(["counter", "up_down_counter", "gauge", "histogram"]),
-            st.sampled_from(["a", "b", "a.b", "a_total", "a_count"]),
+            st.sampled_from(["a", "b", "a.b", "a_total", "a_count", "seconds", "ratio"]),
             st.sampled_from(["", "s", "1", "{x}"]),
             st.dictionaries(
-                st.sampled_from(["k", "k.1", "k_1", "le"]),
-                st.one_of(st.text(max_size=5), st.integers(-5, 5), st.booleans()),
-                max_size=3,
+                st.sampled_from(["k", "k.1", "k_1", "le", "exported_le", "otel.scope.name"]),
+                st.one_of(
+                    st.text(max_size=5), st.integers(-5, 5), st.booleans(), st.binary(max_size=3)
+                ),
+                max_size=4,
             ),
             st.one_of(st.integers(0, 2**70), st.floats(min_value=0, allow_nan=False)),
         ),
@@ -187,10 +192,11 @@ def test_unusual_bounds_give_pages_that_parse(bounds: list[float]) -> None:
     reader, provider = build([view])
     provider.get_meter("genmeter").create_histogram("wait").record(5)
     provider.get_meter("genmeter").create_histogram("wait").record(0.5)
-    check_same(reader)
+    check_same(reader, text=not bounds)
     page = reader.render(True).decode()
     assert page.count('le="+Inf"} 2\n') == 1
-    assert ("wait_sum" in page) == (not bounds or bounds[0] >= 0)
+    assert ("wait_sum" in page) == ("wait_count" in page) == (not bounds or bounds[0] >= 0)
+    assert "wait_count 2\nwait_sum 5.5\n" in reader.render(False).decode()
     provider.shutdown()
 
 
@@ -274,15 +280,19 @@ def test_a_counter_of_nan_is_left_out() -> None:
 
 @pytest.mark.parametrize("total", [math.nan, -1.0, None])
 def test_a_histogram_without_a_sum_keeps_its_buckets(total: float | None) -> None:
-    """A sum that a strict parser would refuse is left out, with the count."""
+    """OpenMetrics loses a sum that a strict parser refuses, and its count; text keeps them."""
     reader, provider = build()
     provider.get_meter("genmeter").create_histogram("wait").record(1)
     object.__setattr__(points_of(reader)[0], "sum", total)
     page = reader.render(True).decode()
-    check_same(reader)
+    check_same(reader, text=False)
     assert "wait_bucket" in page
     assert "wait_sum" not in page
     assert "wait_count" not in page
+    (family, _) = [f for f in parse_text(reader.render(False).decode()) if "wait" in f.name]
+    values = {sample.name: sample.value for sample in family.samples}
+    assert values["wait_count"] == 1
+    assert values.get("wait_sum") == pytest.approx(total, nan_ok=True)
     provider.shutdown()
 
 
@@ -358,8 +368,8 @@ def test_exemplar_labels_fit_openmetrics() -> None:
     provider.shutdown()
 
 
-def test_exemplars_that_say_nothing_are_left_out() -> None:
-    """An exemplar without a span and without attributes, or of no number, is not written."""
+def test_exemplars_may_have_no_labels() -> None:
+    """A measurement outside a span has an exemplar without labels; one of no number has none."""
     reader, provider = build(exemplar_filter=AlwaysOnExemplarFilter())
     meter = provider.get_meter("genmeter")
     meter.create_counter("calls").add(1)
@@ -367,8 +377,75 @@ def test_exemplars_that_say_nothing_are_left_out() -> None:
     meter.create_histogram("other").record(1)
     *_, point = points_of(reader)
     object.__setattr__(point.exemplars[0], "value", math.nan)
-    object.__setattr__(point.exemplars[0], "trace_id", 1)
-    object.__setattr__(point.exemplars[0], "span_id", 1)
-    assert exemplars_of(reader) == {}
+    found = exemplars_of(reader)
+    assert {key: (each.labels, each.value) for key, each in found.items()} == {
+        ("calls_total", None): ({}, 1),
+        ("wait_bucket", "5.0"): ({}, 1),
+    }
+    assert "calls_total 1 # {} 1 " in reader.render(True).decode()
     check_same(reader)
     provider.shutdown()
+
+
+def test_an_exemplar_with_labels_wins_over_a_younger_one_without() -> None:
+    """An exemplar that leads to a trace is worth more than the latest one."""
+    attributes = {"span_id": 7, "trace_id": 7, "filtered_attributes": {}}
+    old = SimpleNamespace(value=1, time_unix_nano=10**9, **attributes)
+    young = SimpleNamespace(value=2, time_unix_nano=2 * 10**9, filtered_attributes={})
+    young.span_id = young.trace_id = None
+    assert exemplar_of([old, young]).value == 1
+    assert exemplar_of([young]) == ((), 2, 2.0)
+    assert exemplar_of([]) is None
+
+
+@pytest.mark.parametrize("openmetrics", [True, False])
+def test_samples_are_picked_by_name(openmetrics: bool) -> None:
+    """A page of some names has their samples under their metadata, and nothing else."""
+    reader, provider = build()
+    fill(provider)
+    parse = parse_openmetrics if openmetrics else parse_text
+    names = {"calls_total", "active", "wait_seconds_bucket", "cpu_seconds_created", "no_such"}
+    page = reader.render(openmetrics, names).decode()
+    whole = {line for line in reader.render(openmetrics).decode().splitlines() if line[0] != "#"}
+    picked = [line for line in page.splitlines() if line[0] != "#"]
+    assert set(picked) == {line for line in whole if line.partition("{")[0].split()[0] in names}
+    families = {family.name: family for family in parse(page)}
+    assert families["calls"].type == "counter"
+    assert families["calls"].documentation == 'Calls "so\\ far"\nin all'
+    assert not {"share_ratio", "target", "target_info"} & set(families)
+    assert page.endswith("# EOF\n") is openmetrics
+    provider.shutdown()
+
+
+def test_a_labels_value_is_no_line_of_its_own() -> None:
+    """What other programs take for the end of a line does not cut a picked sample in two."""
+    reader, provider = build()
+    value = "a\u2028calls_total 5\x85# HELP x\x0bb\r"
+    provider.get_meter("genmeter").create_counter("calls").add(1, {"k": value})
+    page = reader.render(False, ["calls_total"]).decode()
+    assert page.endswith(f'\n# TYPE calls_total counter\ncalls_total{{k="{value}"}} 1\n')
+    provider.shutdown()
+
+
+def test_no_page_of_names_that_nothing_has() -> None:
+    """Names without samples give an empty, valid page."""
+    reader, provider = build()
+    fill(provider)
+    assert reader.render(True, ["x"]) == b"# EOF\n"
+    assert reader.render(False, ["calls"]) == b""
+    provider.shutdown()
+
+
+def test_start_times_can_be_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without created series neither format nor the collector has any, by argument or variable."""
+    for value in ("true", "1", "T"):
+        monkeypatch.setenv("PROMETHEUS_DISABLE_CREATED_SERIES", value)
+        reader, provider = build()
+        fill(provider)
+        check_same(reader)
+        assert "_created" not in reader.render(True).decode() + reader.render(False).decode()
+        provider.shutdown()
+    assert PrometheusReader(created=True).bridge._created is True
+    monkeypatch.setenv("PROMETHEUS_DISABLE_CREATED_SERIES", "false")
+    assert PrometheusReader().bridge._created is True
+    assert PrometheusReader(created=False).bridge._created is False

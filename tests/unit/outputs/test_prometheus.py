@@ -18,8 +18,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from genmeter.errors import ConfigError
-from genmeter.outputs.prometheus import PrometheusReader
+from genmeter.outputs.prometheus import PrometheusBridge
 from genmeter.outputs.series import label_pairs
+from sdk_page import PrometheusReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -347,17 +348,10 @@ def test_an_sdk_without_limits_is_served(monkeypatch: pytest.MonkeyPatch) -> Non
     assert PrometheusReader(cardinality_limit=5).force_flush()
 
 
-@pytest.mark.parametrize("limit", [0, -1, True, "9", None])
-def test_an_impossible_limit_is_an_error(limit: Any) -> None:
-    """A limit that cannot be is refused with its name and value."""
-    with pytest.raises(ConfigError, match=r"cardinality_limit is .*; give"):
-        PrometheusReader(cardinality_limit=limit)
-
-
 def test_an_impossible_timeout_is_an_error() -> None:
     """A time-out that cannot be is refused with its name and value."""
     with pytest.raises(ConfigError, match="timeout is 0"):
-        PrometheusReader(timeout=0)
+        PrometheusBridge(lambda _: None, timeout=0)
 
 
 def test_a_collection_that_fails_raises(bridge: Bridge, meter: Meter) -> None:
@@ -413,11 +407,19 @@ def test_the_label_cache_holds_only_what_lives(bridge: Bridge, meter: Meter) -> 
         counter.add(1, {"k": str(index)})
     for _ in range(3):
         bridge[0].render(True)
-    (cache,) = bridge[0]._translator._caches.values()
-    before = dict(cache._now)
+    before = known_labels(bridge[0])
     bridge[0].render(False)
-    assert len(cache._now) == 5
-    assert all(cache._now[key] is labels for key, labels in before.items())
+    after = known_labels(bridge[0])
+    assert len(after) == 5
+    assert all(after[key] is labels for key, labels in before.items())
+    bridge[0].render(False, ["other_total"])
+    assert known_labels(bridge[0]) == after
+
+
+def known_labels(reader: PrometheusReader) -> dict[int, Any]:
+    """Return the labels that the last page of one instrument left for the next one."""
+    (cache,) = reader.bridge._translator._caches.values()
+    return dict(cache.known)
 
 
 def test_registering_does_not_collect(bridge: Bridge, meter: Meter) -> None:
@@ -439,3 +441,192 @@ def test_nothing_is_logged_for_a_healthy_page(
         meter.create_counter("calls").add(1, {"k": "v"})
         bridge[0].render(True)
     assert caplog.records == []
+
+
+def test_a_bridge_needs_no_reader(bridge: Bridge, meter: Meter) -> None:
+    """Whatever returns collections can be a page; it is asked with the seconds that it may take."""
+    meter.create_counter("calls").add(1)
+    data = bridge[0].collect_data(5)
+    asked: list[float] = []
+
+    def collect(timeout: float) -> Any:
+        asked.append(timeout)
+        return data
+
+    own = PrometheusBridge(collect, target_info=False, timeout=3)
+    assert own.render(False) == bridge[0].render(False)
+    assert [family.name for family in own.collector.collect()] == ["calls"]
+    assert asked == [3, 3]
+    assert PrometheusBridge(lambda _: None).render(True) == b"# EOF\n"
+
+
+def test_pages_are_collected_at_the_same_time(bridge: Bridge, meter: Meter) -> None:
+    """A page whose collection hangs holds up no other."""
+    meter.create_counter("calls").add(1, {"k": "v"})
+    data = bridge[0].collect_data(5)
+    first, go = threading.Event(), threading.Event()
+
+    def collect(timeout: float) -> Any:
+        if not first.is_set():
+            first.set()
+            assert go.wait(60)
+        return data
+
+    own = PrometheusBridge(collect)
+    pages: list[bytes] = []
+    thread = threading.Thread(target=lambda: pages.append(own.render(False)))
+    thread.start()
+    assert first.wait(60)
+    page = own.render(False)
+    go.set()
+    thread.join(60)
+    assert pages == [page]
+
+
+def test_a_child_is_not_held_up_by_what_the_parent_did(bridge: Bridge, meter: Meter) -> None:
+    """In a forked child, a collection that was under way in the parent leaves no lock behind."""
+    meter.create_counter("calls").add(1)
+    bridge[0].render(False)
+    bridge[0].collection_lock.acquire()
+    bridge[0].after_fork_in_child()
+    assert bridge[0].bridge._translator._caches == {}
+    assert samples(bridge[0]) == {series("calls_total"): 1}
+
+
+def test_a_new_start_time_is_a_new_created(bridge: Bridge, meter: Meter) -> None:
+    """A series that begins anew, with the same attributes, says so."""
+    meter.create_counter("calls").add(1, {"k": "v"})
+    data = bridge[0].collect_data(5)
+    (point,) = data.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points
+    own = PrometheusBridge(lambda _: data)
+    own.render(True)
+    object.__setattr__(point, "start_time_unix_nano", 5 * 10**9)
+    assert b'calls_created{k="v"} 5.0\n' in own.render(True)
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "kind"),
+    [
+        ("seconds", "s", "counter"),
+        ("ratio", "1", "gauge"),
+        ("bytes", "By", "histogram"),
+        ("wait", "s", "counter"),
+        ("wait.seconds", "s", "gauge"),
+    ],
+)
+def test_a_unit_is_written_only_after_an_underscore(
+    bridge: Bridge, meter: Meter, name: str, unit: str, kind: str
+) -> None:
+    """A family that is named like its unit has none, which costs no OpenMetrics scrape."""
+    instrument = getattr(meter, f"create_{kind}")(name, unit)
+    getattr(instrument, {"gauge": "set", "histogram": "record"}.get(kind, "add"))(1)
+    page = bridge[0].render(True).decode()
+    (family,) = text_string_to_metric_families(page)
+    assert family.name.endswith(f"_{family.unit}") or not family.unit
+    assert page.count("# UNIT") == name.startswith("wait")
+    (metric,) = bridge[0].bridge.collect_families()
+    assert metric.unit == family.unit
+
+
+@pytest.mark.parametrize(
+    ("attributes", "labels"),
+    [
+        ({"le": "a", "exported_le": "b"}, {"exported_exported_le": "a", "exported_le": "b"}),
+        ({"le": "a", "exported.le": "b"}, {"exported_exported_le": "a", "exported_le": "b"}),
+        (
+            {"le": "a", "exported_le": "b", "exported_exported_le": "c"},
+            {"exported_exported_exported_le": "a", "exported_le": "b", "exported_exported_le": "c"},
+        ),
+    ],
+)
+def test_labels_that_are_renamed_stay_apart(
+    bridge: Bridge, meter: Meter, attributes: dict[str, str], labels: dict[str, str]
+) -> None:
+    """A label that makes room for a bucket's bound takes a name that no other label has."""
+    meter.create_histogram("wait", explicit_bucket_boundaries_advisory=[1]).record(2, attributes)
+    assert samples(bridge[0])[series("wait_sum", **labels)] == 2
+    assert series("wait_bucket", le="+Inf", **labels) in samples(bridge[0])
+
+
+def test_scope_attributes_do_not_change_the_scopes_own_labels(bridge: Bridge) -> None:
+    """An attribute that becomes the name, version or schema URL of a scope is dropped."""
+    attributes = {"name": "x", "version": "x", "schema.url": "x", "schema_url": "x", "team": "t"}
+    named = bridge[1].get_meter("lib", "1", "https://schema", attributes)
+    named.create_counter("calls").add(1)
+    bridge[1].get_meter("bare", attributes=attributes).create_counter("calls").add(2)
+    assert samples(bridge[0]) == {
+        series(
+            "calls_total",
+            otel_scope_name="lib",
+            otel_scope_version="1",
+            otel_scope_schema_url="https://schema",
+            otel_scope_team="t",
+        ): 1,
+        series("calls_total", otel_scope_name="bare", otel_scope_team="t"): 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (b"\xff\xfeabc", "//5hYmM="),
+        (bytearray(b"a"), "YQ=="),
+        (float("nan"), "NaN"),
+        (float("-inf"), "-Infinity"),
+        ([1.5, float("nan"), float("inf"), float("-inf")], '[1.5,"NaN","Infinity","-Infinity"]'),
+        ([b"a", None], '["YQ==",null]'),
+        ({"a": (b"a", float("nan"))}, '{"a":["YQ==","NaN"]}'),
+        (b"", None),
+    ],
+)
+def test_values_are_spelled_as_valid_json_or_base64(value: Any, text: str | None) -> None:
+    """Bytes are Base64, and an array never holds a number that JSON does not know."""
+    assert dict(label_pairs([("k", value)])).get("k") == text
+
+
+def test_a_value_that_holds_itself_names_its_type() -> None:
+    """A list without an end does not cost the page."""
+    value: list[Any] = []
+    value.append(value)
+    assert label_pairs([("k", value)]) == (("k", "<list>"),)
+
+
+def test_conflicts_of_help_are_warned_about_once(
+    bridge: Bridge, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Instruments of one name with different help texts have the first one, and one warning."""
+    for scope, text in (("a", "the first"), ("b", ""), ("c", "another"), ("d", "a third")):
+        bridge[1].get_meter(scope).create_counter("calls", "", text).add(1)
+    for openmetrics in (True, False):
+        page = bridge[0].render(openmetrics).decode()
+        assert page.count("# HELP calls") == 1
+        assert "the first\n" in page
+    (record,) = caplog.records
+    assert "'calls'" in record.getMessage()
+    assert "'the first' is used, 'another' is ignored" in record.getMessage()
+
+
+def test_conflicts_of_units_are_warned_about_once(
+    bridge: Bridge, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Instruments that become one name with different units have the first one's."""
+    bridge[1].get_meter("a").create_gauge("x", "By/s").set(1)
+    bridge[1].get_meter("b").create_gauge("x.bytes", "{a}/s").set(2)
+    bridge[1].get_meter("c").create_gauge("x.bytes.per.second").set(3)
+    for _ in range(2):
+        assert len(samples(bridge[0])) == 3
+        page = bridge[0].render(True).decode()
+        assert "# UNIT x_bytes_per_second bytes_per_second\n" in page
+    (record,) = caplog.records
+    assert "'x_bytes_per_second'" in record.getMessage()
+    assert "unit" in record.getMessage()
+
+
+def test_a_percent_sign_in_a_warning_is_text(
+    bridge: Bridge, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What an instrument's help says is never taken for a template of the log."""
+    for scope, text in (("a", "100 %s"), ("b", "%d")):
+        bridge[1].get_meter(scope).create_counter("calls", "", text).add(1)
+    bridge[0].render(False)
+    assert "'100 %s' is used, '%d' is ignored" in caplog.text

@@ -51,9 +51,15 @@ def serving(page: Callable[[bool], bytes] = render, **arguments: Any) -> Iterato
         server.close()
 
 
-def fetch(server: ScrapeServer, authority: trustme.CA | None = None) -> bytes:
-    """Scrape the URL that the endpoint gives."""
+def fetch(
+    server: ScrapeServer,
+    authority: trustme.CA | None = None,
+    client: trustme.LeafCert | None = None,
+) -> bytes:
+    """Scrape the URL that the endpoint gives, with a client's certificate or without."""
     context = trusting(authority) if authority is not None else None
+    if context is not None and client is not None:
+        client.configure_cert(context)
     with urllib.request.urlopen(server.url, timeout=HANG, context=context) as response:  # noqa: S310, our own URL
         return bytes(response.read())
 
@@ -87,7 +93,10 @@ def test_the_other_answers() -> None:
     """Health is served, unknown paths and methods are refused, HEAD has no body."""
     with serving() as server:
         assert ask(server, path="/-/healthy")[2] == b"ok\n"
-        assert ask(server, path="/")[0] == 404
+        assert ask(server, path="/other")[0] == 404
+        assert ask(server, path="/")[2] == ask(server, path="/metrics/")[2] == b"text"
+        status, headers, body = ask(server, "OPTIONS")
+        assert (status, headers["Allow"], body) == (200, "GET, HEAD, OPTIONS", b"")
         assert ask(server, "POST", body=b"x" * 1000)[0] == 405
         assert ask(server, "PROPFIND")[0] == 405
         status, headers, body = ask(server, "HEAD")
@@ -165,16 +174,134 @@ def test_an_idle_client_is_closed_in_time() -> None:
 
 
 def test_what_is_beyond_the_limit_is_closed() -> None:
-    """Past the most connections a further one is closed at once, and a place freed is used."""
-    with serving(max_connections=2) as server:
-        idle = [connect(server) for _ in range(2)]
-        until(lambda: len(server._listener._open) == 2)
+    """While all connections are being answered a further one is closed; a place freed is used."""
+    go = threading.Event()
+
+    def slow(openmetrics: bool) -> bytes:
+        assert go.wait(HANG)
+        return b"page"
+
+    with serving(slow, max_connections=2) as server:
+        threads = [threading.Thread(target=ask, args=(server,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        until(lambda: [each.has_request for each in open_of(server)] == [True, True])
         with closing(connect(server)) as surplus:
             assert surplus.recv(1) == b""
-        idle[0].close()
-        until(lambda: len(server._listener._open) == 1)
+        go.set()
+        for thread in threads:
+            thread.join(HANG)
+        until(lambda: not open_of(server))
+        assert ask(server)[2] == b"page"
+
+
+def open_of(server: ScrapeServer) -> list[listener.Connection]:
+    """Return the connections that are open."""
+    return list(server._listener._open.values())
+
+
+def test_the_oldest_idle_connection_makes_room() -> None:
+    """However many clients have connected and say nothing, a scrape is answered."""
+    with serving(max_connections=3, request_timeout=HANG) as server:
+        idle = []
+        for _ in range(5):
+            idle.append(connect(server))
+            until(lambda: len(open_of(server)) == min(len(idle), 3))
+        assert [client.recv(1) for client in idle[:2]] == [b"", b""]
         assert ask(server)[0] == 200
-        idle[1].close()
+        # The scrape took the place of the third alone.
+        assert idle[2].recv(1) == b""
+        idle[4].sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+        assert b"200" in read_all(idle[4])
+        for client in idle:
+            client.close()
+
+
+def test_a_handshake_that_is_not_done_makes_room(
+    authority: trustme.CA, certificate: dict[str, str]
+) -> None:
+    """Clients that never shake hands do not keep a TLS scrape out either."""
+    with serving(**certificate, max_connections=2, request_timeout=HANG) as server:
+        idle = [connect(server) for _ in range(6)]
+        assert fetch(server, authority) == b"text"
+        for client in idle:
+            client.close()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_client_that_dribbles_is_cut_off(
+    tls: bool, authority: trustme.CA, certificate: dict[str, str]
+) -> None:
+    """A request that comes byte by byte has no longer than one that does not come."""
+    with serving(**(certificate if tls else {}), request_timeout=0.5) as server:
+        client = connect(server)
+        if tls:
+            client = trusting(authority).wrap_socket(client, server_hostname="127.0.0.1")
+        deadline = time.monotonic() + HANG
+        with closing(client), suppress(ConnectionError, BrokenPipeError, ssl.SSLError):
+            client.settimeout(0.05)
+            client.sendall(b"GET /metrics HTTP/1.1\r\nX: ")
+            while time.monotonic() < deadline:
+                client.sendall(b"x")
+                with suppress(TimeoutError):
+                    assert client.recv(1) == b""
+                    break
+        assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_client_that_reads_too_slowly_is_cut_off(
+    tls: bool, authority: trustme.CA, certificate: dict[str, str]
+) -> None:
+    """An answer that is taken in byte by byte ends in time too."""
+    page = b"x" * 50_000_000
+    given = certificate if tls else {}
+    with serving(lambda _: page, **given, request_timeout=0.5) as server:
+        client = connect(server)
+        if tls:
+            client = trusting(authority).wrap_socket(client, server_hostname="127.0.0.1")
+        with closing(client):
+            client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+            until(lambda: any(each.has_request for each in open_of(server)))
+
+            received = 0
+
+            def is_over() -> bool:
+                nonlocal received
+                received += len(client.recv(1000))
+                return not open_of(server)
+
+            with suppress(ConnectionError, ssl.SSLError):
+                until(is_over)
+                received += len(read_all(client))
+            assert received < len(page)
+            until(lambda: not open_of(server))
+
+
+def test_header_lines_of_one_name_are_one_list() -> None:
+    """What a client prefers may stand in several lines."""
+    lines = [b"Accept: application/openmetrics-text", b"Accept: text/plain;q=0.5"]
+    with serving() as server:
+        for given in (lines, lines[::-1]):
+            with closing(connect(server)) as client:
+                client.sendall(b"\r\n".join([b"GET /metrics HTTP/1.1", *given, b"", b""]))
+                assert read_all(client).endswith(b"\r\n\r\nopenmetrics")
+
+
+def test_the_target_of_a_proxy_is_the_path_alone() -> None:
+    """A target in absolute form is answered, with what its query asks for."""
+    asked: list[Any] = []
+
+    def page(openmetrics: bool, names: Any = ()) -> bytes:
+        asked.append(set(names))
+        return b"page"
+
+    with serving(page) as server:
+        for target in (server.url, f"{server.url}?name[]=a&name%5B%5D=b", "/?name[]=c"):
+            with closing(connect(server)) as client:
+                client.sendall(f"GET {target} HTTP/1.1\r\n\r\n".encode())
+                assert read_all(client).endswith(b"page")
+    assert asked == [set(), {"a", "b"}, {"c"}]
 
 
 def test_overdue_connections_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,6 +451,30 @@ def test_plain_http_at_a_tls_endpoint_gets_no_page(
         assert fetch(server, authority) == b"text"
 
 
+@pytest.fixture
+def client_authority(tmp_path: Path) -> trustme.CA:
+    """Return an authority for clients' certificates, in a file."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "clients.pem")
+    return authority
+
+
+def test_a_client_needs_a_certificate_where_it_is_asked_for(
+    authority: trustme.CA,
+    certificate: dict[str, str],
+    client_authority: trustme.CA,
+    tmp_path: Path,
+) -> None:
+    """With client_ca_file only a client with a certificate of that authority gets an answer."""
+    clients = str(tmp_path / "clients.pem")
+    with serving(**certificate, client_ca_file=clients) as server:
+        for stranger in (None, authority.issue_cert("stranger")):
+            # An alert of TLS, or a reset where the client has sent its request already.
+            with pytest.raises(OSError, match=r"alert|reset|closed|pipe|EOF"):
+                fetch(server, authority, stranger)
+        assert fetch(server, authority, client_authority.issue_cert("prometheus")) == b"text"
+
+
 def test_old_tls_is_refused(certificate: dict[str, str]) -> None:
     """Nothing older than TLS 1.2 is spoken."""
     server = ScrapeServer(render, **certificate)
@@ -360,7 +511,9 @@ def test_an_encrypted_key_is_an_error_not_a_prompt(
         ({"port": True}, "port is True"),
         ({"host": ""}, "host is empty"),
         ({"keyfile": "key.pem"}, "keyfile is 'key.pem' but certfile is missing"),
+        ({"client_ca_file": "ca.pem"}, "client_ca_file is 'ca.pem' but certfile is missing"),
         ({"certfile": "/no/such.pem"}, r"certfile '/no/such.pem'.*cannot be used"),
+        ({"certfile": "/no/such.pem"}, r"EndpointConfig\.certfile \(GENMETER_ENDPOINT_CERTFILE\)"),
         ({"username": "u"}, "username is given without password"),
     ],
 )
@@ -368,6 +521,20 @@ def test_impossible_arguments_are_errors(arguments: dict[str, Any], message: str
     """What cannot be served is refused when the endpoint is made."""
     with pytest.raises(ConfigError, match=message):
         ScrapeServer(render, **arguments)
+
+
+@pytest.mark.parametrize("content", [None, "", "no certificate"])
+def test_an_authority_that_cannot_be_read_is_an_error(
+    content: str | None, certificate: dict[str, str], tmp_path: Path
+) -> None:
+    """A file without a certificate of an authority is refused when the endpoint is made."""
+    path = tmp_path / "authorities.pem"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(
+        ConfigError, match=r"client_ca_file '.*authorities.pem' cannot be used.*PEM"
+    ):
+        ScrapeServer(render, **certificate, client_ca_file=str(path))
 
 
 def test_a_taken_port_is_an_error_with_a_remedy() -> None:
@@ -485,8 +652,21 @@ def test_lingering_ends_with_a_whole_scrape() -> None:
         ask(server, "HEAD")
         ask(server, path="/-/healthy")
         ask(server, path="/other")
+        ask(server, "OPTIONS")
         assert thread.is_alive()
         assert ask(server)[0] == 200
+        thread.join(HANG)
+        assert found == [True]
+
+
+def test_a_page_of_some_names_is_no_whole_scrape() -> None:
+    """A client that asks for some samples does not end the wait of a job for its last scrape."""
+    with serving(lambda openmetrics, names=(): b"page") as server:
+        thread, found = waiting(server)
+        assert ask(server, path="/metrics?name[]=a")[0] == 200
+        until(lambda: not open_of(server))
+        assert thread.is_alive()
+        assert ask(server, path="/")[0] == 200
         thread.join(HANG)
         assert found == [True]
 
@@ -590,7 +770,7 @@ def test_every_inherited_descriptor_is_closed() -> None:
     inner._awaken.send(b"\0")
     inner._thread.join(HANG)
     ours, theirs = socket.socketpair()
-    inner._open[0] = (0.0, ours)
+    inner._open[0] = listener.Connection(ours)
     descriptors = [one.fileno() for one in (inner._bound, inner._wake, inner._awaken, ours)]
     server.close_inherited()
     for descriptor in descriptors:

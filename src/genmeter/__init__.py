@@ -26,6 +26,7 @@ from genmeter.handlers import FileLogHandler, FileMetricHandler, LogHandler, Met
 from genmeter.monitor import GenerationMonitor, process_token_usage
 from genmeter.outputs.alerts.alertmanager import AlertmanagerHandler
 from genmeter.outputs.alerts.book import Alert
+from genmeter.outputs.alerts.delivery import AlertReceiver
 from genmeter.outputs.exports.reading import read_export
 from genmeter.outputs.tokens import CostReport, ModelTokenUsage, TokenUsageReport
 from genmeter.prices import Price, PriceTable
@@ -33,6 +34,7 @@ from genmeter.prices import Price, PriceTable
 __all__ = [
     "Alert",
     "AlertOverride",
+    "AlertReceiver",
     "AlertSettings",
     "AlertmanagerHandler",
     "ConfigError",

@@ -12,7 +12,7 @@ import genmeter.clock
 from genmeter.alert_rules import ALERT_RULES
 from genmeter.alert_settings import AlertOverride, AlertSettings
 from genmeter.config import MonitorConfig
-from genmeter.outputs.alerts.book import AlertBook
+from genmeter.outputs.alerts.book import AlertStates
 from genmeter.outputs.alerts.evaluation import Finding
 from genmeter.testing import isolated_monitor
 
@@ -265,11 +265,11 @@ def test_states_are_what_the_reference_has(
 ) -> None:
     """Whatever holds when, the same is pending, fires, is sent, repeated and resolved."""
     rule = AlertOverride(pending=pending).apply(RULE)
-    book, states, now = AlertBook(AlertSettings(), repeat), States(repeat), 1_000_000.0
+    book, states, now = AlertStates(AlertSettings(), repeat), States(repeat), 1_000_000.0
     for pause, held in course:
         now += pause
         found = [Finding(rule, (name,), 50.0, 50.0, 1, 50.0, 50.0) for name in sorted(held)]
-        sent = book.update(found, now, job="j", is_heard=True)
+        sent = book.update(found, now, job="j", has_receivers=True)
         news, over = states.update(now, {(rule.id, name): pending for name in sorted(held)})
         assert [key_of(alert) for alert in sent if alert.status == "firing"] == news
         assert {key_of(alert) for alert in sent if alert.status == "resolved"} == set(over)

@@ -12,6 +12,7 @@ from genmeter import (
     Alert,
     AlertmanagerHandler,
     AlertOverride,
+    AlertReceiver,
     AlertSettings,
     CostReport,
     EndpointConfig,
@@ -32,7 +33,7 @@ from genmeter import (
 from genmeter.testing import isolated_monitor
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from matplotlib.figure import Figure
 
@@ -120,6 +121,24 @@ handled = GenerationMonitor(
 assert_type(handled.metric_handlers, list[MetricHandler])
 assert_type(handled.log_handlers, list[LogHandler])
 handled.alert_handlers = [heard]
+
+
+class Board(AlertReceiver):
+    """A handler that hears of each evaluation."""
+
+    def __call__(self, alert: Alert) -> None:
+        """Take an alert."""
+
+    def refresh(self, alerts: Sequence[Alert], interval: float) -> None:
+        """Take all that fire."""
+
+    def flush(self, timeout: float) -> bool:
+        """Have nothing left to deliver."""
+        return timeout >= 0
+
+
+handled.alert_handlers = [Board()]
+as_receiver: AlertReceiver = AlertmanagerHandler("http://localhost:9093")
 to_alertmanager = AlertmanagerHandler(
     ["http://localhost:9093"], labels={"cluster": "a"}, password_file=Path("secret"), username="u"
 )

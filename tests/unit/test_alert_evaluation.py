@@ -13,7 +13,7 @@ from genmeter.catalogue import EXPORT_FAILURES
 from genmeter.config import HistoryConfig, LabelLimits, MonitorConfig
 from genmeter.events import Reason
 from genmeter.outputs.alerts.evaluation import Evaluator, Finding
-from genmeter.outputs.alerts.health import Increases
+from genmeter.outputs.alerts.health import CounterDeltas
 from genmeter.prices import Price, PriceTable
 from genmeter.testing import isolated_monitor
 
@@ -39,9 +39,9 @@ class Job:
     def judge(self) -> list[Finding]:
         """Give all that holds."""
         self.monitor.flush()
-        alerting, sink = self.monitor._alerting, self.monitor._sink
-        last_call = None if sink.is_closed else sink.last_call
-        return alerting._evaluator.evaluate(sink.history, self.now, last_call=last_call)
+        alerting, session = self.monitor._alerting, self.monitor._session.state
+        last_call = None if session.is_closed else session.last_call
+        return alerting._evaluator.evaluate(session.history, self.now, last_call=last_call)
 
     def holds(self) -> list[str]:
         """The ids of the rules that hold."""
@@ -381,7 +381,7 @@ def test_a_monitor_that_is_done_does_not_stall_while_another_works(
     """A job asks with one monitor after the other; it stalls when none of them is answered."""
     job = make()
     silence(901)(job)
-    instruments: Any = job.monitor._sink.instruments
+    instruments: Any = job.monitor._session.state.metrics
     assert job.holds() == ["generation_stalled"]
     instruments._last["another monitor's"] = job.now - 60.0
     assert job.holds() == []
@@ -432,10 +432,10 @@ def causes(job: Job) -> None:
     job.monitor.record_metric("x", float("nan"))
     for name in ("a", "b", "c"):
         job.calls(1, model_name=name)
-    tallies = job.monitor._pipeline.tallies
-    tallies.count_handler_error("Mine", "raised")
-    tallies.count_handler_error("Mine", "queue_full", 2)
-    tallies.count_export_failure("otlp")
+    self_metrics = job.monitor._pipeline.self_metrics
+    self_metrics.count_handler_error("Mine", "raised")
+    self_metrics.count_handler_error("Mine", "queue_full", 2)
+    self_metrics.count_export_failure("otlp")
 
 
 FOUND = {
@@ -465,9 +465,9 @@ def test_what_was_counted_before_the_monitor_is_not_its_own(make: Callable[..., 
     """A later monitor of the process does not tell of what an earlier one had told already."""
     job = make(limits=LabelLimits(models=2))
     causes(job)
-    late = Evaluator(BUDGETS.rules(), job.monitor._pipeline.tallies, job.now)
-    sink = job.monitor._sink
-    found = late.evaluate(sink.history, job.now, last_call=None)
+    late = Evaluator(BUDGETS.rules(), job.monitor._pipeline.self_metrics, job.now)
+    session = job.monitor._session.state
+    found = late.evaluate(session.history, job.now, last_call=None)
     assert not HEALTH & {each.rule.id for each in found}
 
 
@@ -476,22 +476,22 @@ def test_a_child_judges_only_itself(make: Callable[..., Job]) -> None:
     job = make(limits=LabelLimits(models=2))
     causes(job)
     assert set(job.holds()) >= HEALTH
-    job.monitor._pipeline.tallies.reset()
+    job.monitor._pipeline.self_metrics.reset()
     job.monitor._alerting._evaluator.begin(job.now)
     assert not HEALTH & set(job.holds())
-    job.monitor._pipeline.tallies.count_export_failure("otlp")
+    job.monitor._pipeline.self_metrics.count_export_failure("otlp")
     assert job.one("monitor_export_failing").value == 1
 
 
 def test_counts_are_remembered_in_little_space(make: Callable[..., Job]) -> None:
     """However often it is evaluated, only so much is kept, and only as long as it is needed."""
-    tallies = make().monitor._pipeline.tallies
-    increases = Increases(tallies, [600.0], 0.0)
+    self_metrics = make().monitor._pipeline.self_metrics
+    deltas = CounterDeltas(self_metrics, [600.0], 0.0)
     for second in range(10_000):
-        tallies.count_export_failure("otlp")
-        increases.look(float(second))
-    assert len(increases._records) <= 60
-    (grown,) = increases.since(EXPORT_FAILURES, 9_999.0 - 600.0).values()
+        self_metrics.count_export_failure("otlp")
+        deltas.sample(float(second))
+    assert len(deltas._records) <= 60
+    (grown,) = deltas.since(EXPORT_FAILURES, 9_999.0 - 600.0).values()
     assert grown == pytest.approx(600, abs=12)
 
 
@@ -499,10 +499,10 @@ def test_a_clock_that_is_set_back_brings_no_alert_for_ever(make: Callable[..., J
     """What was counted before the clock was set back is forgotten ten minutes later too."""
     job = make()
     job.now += HOUR
-    job.monitor._pipeline.tallies.count_export_failure("otlp")
+    job.monitor._pipeline.self_metrics.count_export_failure("otlp")
     assert job.holds() == ["monitor_export_failing"]
     job.now -= HOUR
-    job.monitor._pipeline.tallies.count_export_failure("otlp")
+    job.monitor._pipeline.self_metrics.count_export_failure("otlp")
     assert job.holds() == ["monitor_export_failing"]
     job.now += 11 * MINUTE
     assert job.holds() == []

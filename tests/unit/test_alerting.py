@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import threading
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 from _waiting import PATIENCE, eventually
@@ -13,13 +15,14 @@ from _waiting import PATIENCE, eventually
 import genmeter.clock
 from genmeter.alert_settings import AlertOverride, AlertSettings
 from genmeter.catalogue import ALERTS_FIRING
-from genmeter.config import MonitorConfig
+from genmeter.config import EndpointConfig, MonitorConfig
 from genmeter.errors import ConfigError
 from genmeter.monitor import GenerationMonitor
 from genmeter.outputs.alerts.alerting import Alerting
-from genmeter.outputs.alerts.delivery import check_alert_handlers
-from genmeter.recorders.feed import _FeedThread
-from genmeter.testing import isolated_monitor
+from genmeter.outputs.alerts.delivery import AlertReceiver, check_alert_handlers
+from genmeter.outputs.alerts.schedule import schedule
+from genmeter.pipeline.worker import _WorkerThread
+from genmeter.testing import fresh_runtime, isolated_monitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -81,8 +84,13 @@ def threads(name: str) -> list[threading.Thread]:
 
 
 def handler_threads() -> list[threading.Thread]:
-    """List the threads of handlers; nothing else in these tests has a feed that was fed."""
-    return [each for each in threading.enumerate() if isinstance(each, _FeedThread)]
+    """List the threads of handlers: of workers, but for the schedule's and the log's."""
+    others = ("genmeter-alerts", "genmeter-log")
+    return [
+        each
+        for each in threading.enumerate()
+        if isinstance(each, _WorkerThread) and each.name not in others
+    ]
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -92,9 +100,10 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @pytest.fixture
 def monitor() -> Iterator[IsolatedMonitor]:
-    """Return a monitor with the defaults."""
-    with isolated_monitor() as made:
+    """Return a monitor without a periodic evaluation; no such thread is left after a test."""
+    with isolated_monitor(metrics_interval=None) as made:
         yield made
+    assert eventually(lambda: not threads("genmeter-alerts"))
 
 
 @pytest.fixture
@@ -117,7 +126,7 @@ def make(monitor: IsolatedMonitor) -> Iterator[Callable[..., Alerting]]:
     def make(*handlers: Any, interval: float = 0, **keywords: Any) -> Alerting:
         alerting = Alerting(
             monitor._pipeline,
-            monitor._sink,
+            monitor._session.state,
             handlers=list(handlers),
             settings=keywords.pop("settings", AlertSettings()),
             interval=interval,
@@ -131,7 +140,6 @@ def make(monitor: IsolatedMonitor) -> Iterator[Callable[..., Alerting]]:
     for each in made:
         each.stop(PATIENCE)
     made.clear()
-    assert not threads("genmeter-alerts")
     assert eventually(lambda: not handler_threads())
 
 
@@ -222,7 +230,7 @@ def test_a_handler_that_raises_harms_nobody(
     monitor.track_generation(1.0, False)
     alerting.check(PATIENCE)
     assert inbox == FAILED
-    assert monitor._pipeline.tallies.handler_errors == {("broken", "raised"): 2}
+    assert monitor._pipeline.self_metrics.handler_errors == {("broken", "raised"): 2}
     (line,) = told(caplog)
     assert line.startswith(
         "the alert handler broken failed: low_success_rate; further failures are"
@@ -281,7 +289,7 @@ def test_a_handler_needs_no_name(monitor: IsolatedMonitor, make: Callable[..., A
 
     monitor.track_generation(1.0, False)
     make(Nameless()).check(PATIENCE)
-    assert monitor._pipeline.tallies.handler_errors == {(Nameless.__qualname__, "raised"): 2}
+    assert monitor._pipeline.self_metrics.handler_errors == {(Nameless.__qualname__, "raised"): 2}
 
 
 def test_alerts_for_a_blocked_handler_do_not_pile_up(
@@ -302,7 +310,84 @@ def test_alerts_for_a_blocked_handler_do_not_pile_up(
     blocked.gate.set()
     (line,) = told(caplog)
     assert line.startswith("the alert handler Blocked is too slow: 1 alerts wait for it")
-    assert monitor._pipeline.tallies.handler_errors["Blocked", "queue_full"] >= 4
+    assert monitor._pipeline.self_metrics.handler_errors["Blocked", "queue_full"] >= 4
+
+
+def test_each_alert_that_a_full_queue_drops_is_counted(
+    monitor: IsolatedMonitor, make: Callable[..., Alerting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every alert is taken or counted, and an evaluation or a check by itself counts as no loss."""
+    monkeypatch.setattr("genmeter.outputs.alerts.delivery._CAPACITY", 1)
+
+    class Slow(Blocked, AlertReceiver):
+        def refresh(self, alerts: Sequence[Alert], interval: float) -> None:
+            pass
+
+        def flush(self, timeout: float) -> bool:
+            return True
+
+    slow, sent = Slow(), list[str]()
+    alerting = make(slow, repeat=0)
+    put = alerting._delivery.put
+
+    def count(alert: Alert, handlers: Sequence[Any]) -> None:
+        sent.append(alert.name)
+        put(alert, handlers)
+
+    monkeypatch.setattr(alerting._delivery, "put", count)
+    monitor.track_generation(1.0, False)
+    alerting.check(0)
+    assert slow.begun.wait(PATIENCE)
+    for _ in range(3):
+        alerting.check(0)
+    slow.gate.set()
+    assert eventually(lambda: not alerting._delivery._workers[id(slow)].feed.waiting)
+    alerting.stop(PATIENCE)
+    errors = monitor._pipeline.self_metrics.handler_errors
+    assert sum(errors.values()) + len(slow.taken) == len(sent) > len(FAILED)
+    assert [reason for _, reason in errors] == ["queue_full"]
+
+
+class Homely(Inbox):
+    """A handler with methods of its own that have the names of an AlertReceiver's."""
+
+    def __call__(self, alert: Alert) -> None:
+        """Keep the alert's name."""
+        self.take(alert)
+
+    def flush(self) -> None:
+        """Flush, as a file does."""
+        raise OSError
+
+    def refresh(self) -> None:
+        """Refresh, as a view does."""
+        raise OSError
+
+
+def test_methods_of_a_handlers_own_are_not_called(
+    monitor: IsolatedMonitor, make: Callable[..., Alerting]
+) -> None:
+    """Only a handler that derives from AlertReceiver is refreshed and flushed."""
+    homely = Homely()
+    alerting = make(homely)
+    monitor.track_generation(1.0, False)
+    alerting.check(PATIENCE)
+    alerting.stop(PATIENCE)
+    assert homely == FAILED
+    assert not monitor._pipeline.self_metrics.handler_errors
+
+
+def test_a_handler_that_pretends_to_be_a_receiver_is_none(
+    monitor: IsolatedMonitor, make: Callable[..., Alerting]
+) -> None:
+    """A mock that answers to every name gets alerts and nothing else."""
+    handler = Mock(spec=Keeper)
+    alerting = make(handler)
+    monitor.track_generation(1.0, False)
+    alerting.check(PATIENCE)
+    alerting.stop(PATIENCE)
+    assert [each.args[0].name for each in handler.call_args_list] == FAILED
+    assert handler.method_calls == []
 
 
 def test_what_one_handler_changes_is_its_own(
@@ -431,8 +516,8 @@ def test_what_cannot_be_a_handler_is_named(handler: Any, problem: str) -> None:
 # --- handlers that are told of all that fires -------------------------------------------------------
 
 
-class Keeper(Inbox):
-    """A handler with both of the methods that it may have."""
+class Keeper(Inbox, AlertReceiver):
+    """A handler that is told of each evaluation and flushed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -543,10 +628,10 @@ def test_what_a_handler_could_not_bring_out_at_the_end_is_told(
     alerting = make(keeper)
     keeper.is_done = False
     alerting.check(PATIENCE)
-    assert not monitor._pipeline.tallies.handler_errors  # a later one may do it
+    assert not monitor._pipeline.self_metrics.handler_errors  # a later one may do it
     alerting.stop(PATIENCE)
-    assert monitor._pipeline.tallies.handler_errors == {("Keeper", "unfinished"): 1}
-    monitor._pipeline.notices.tell()
+    assert monitor._pipeline.self_metrics.handler_errors == {("Keeper", "unfinished"): 1}
+    monitor._pipeline.deferred_log.flush()
     (line,) = told(caplog)
     assert line.startswith("the alert handler Keeper had not taken")
 
@@ -556,8 +641,9 @@ def test_a_refresh_that_raises_or_blocks_harms_nobody(
 ) -> None:
     """It is counted as a failure of its handler, and costs the others neither alerts nor time."""
 
-    class Failing(Inbox):
-        __call__ = Inbox.take
+    class Failing(Inbox, AlertReceiver):
+        def __call__(self, alert: Alert) -> None:
+            self.take(alert)
 
         def refresh(self, alerts: Sequence[Alert], interval: float) -> None:
             raise SystemExit
@@ -572,10 +658,10 @@ def test_a_refresh_that_raises_or_blocks_harms_nobody(
     alerting.check(0.05)
     assert eventually(lambda: inbox == failing == FAILED)
     name = Failing.__qualname__
-    errors = monitor._pipeline.tallies.handler_errors
-    assert eventually(lambda: monitor._pipeline.tallies.handler_errors == {(name, "raised"): 2}), (
-        errors
-    )
+    errors = monitor._pipeline.self_metrics.handler_errors
+    assert eventually(
+        lambda: monitor._pipeline.self_metrics.handler_errors == {(name, "raised"): 2}
+    ), errors
     keeper.gate.set()
 
 
@@ -597,7 +683,7 @@ def test_a_shutdown_resolves_nothing(clock: Clock, keeper: Keeper) -> None:
         made.track_generation(1.0, True)
         clock.now += 1_000
         assert eventually(lambda: keeper == ["generation_stalled"])
-        made._sink.on_close = lambda seconds: None  # the last scrape comes before it
+        made._session.finish_close = lambda deadline: True  # the last scrape comes before it
         made.shutdown()
         clock.now += 1
         made._alerting._tick()
@@ -623,10 +709,33 @@ def test_alerts_come_by_themselves(
     assert eventually(lambda: inbox == FAILED)
 
 
-def test_no_thread_runs_where_nobody_listens(make: Callable[..., Alerting]) -> None:
-    """A monitor without handlers has no thread for alerts, and one that has is given one thread."""
-    alerting = make(interval=OFTEN)
-    assert not threads("genmeter-alerts")
+def test_a_monitor_that_recorded_nothing_has_no_thread() -> None:
+    """Without handlers the evaluation begins with the first event; one thread serves several."""
+    config = MonitorConfig(endpoint=EndpointConfig(enabled=False))
+    with fresh_runtime():
+        monitors = [
+            GenerationMonitor(metrics_interval=interval, config=config)
+            for interval in (OFTEN, 10 * OFTEN)
+        ]
+        for each in monitors:
+            each.flush()
+        assert not threads("genmeter-alerts")
+        for each in monitors:
+            each.track_generation(1.0, False)
+            each.flush()
+            assert len(threads("genmeter-alerts")) == 1
+        for each in monitors:
+            alerting = each._alerting
+            assert eventually(lambda found=alerting: sum(found.firing().values()) == 2)
+        assert len(threads("genmeter-alerts")) == 1
+        assert not handler_threads()
+
+
+def test_handlers_begin_the_evaluation_before_the_first_event(
+    make: Callable[..., Alerting],
+) -> None:
+    """What the process counts of itself can fire for a monitor that recorded nothing."""
+    alerting = make(interval=PATIENCE)
     alerting.handlers = [broken]
     alerting.start()
     assert len(threads("genmeter-alerts")) == 1
@@ -649,9 +758,28 @@ def test_an_evaluation_that_fails_is_counted_and_goes_on(
 ) -> None:
     """A defect in an evaluation is logged once and ends neither the thread nor the job."""
     caplog.set_level(logging.CRITICAL, logger="genmeter")
-    monkeypatch.setattr(monitor._sink.history, "window", lambda rows, by, since: 1 // 0)
+    monkeypatch.setattr(monitor._session.history, "window", lambda rows, by, since: 1 // 0)
     make(broken, interval=OFTEN)
-    assert eventually(lambda: monitor._pipeline.tallies.rejected.get("internal", 0) >= 3)
+    assert eventually(lambda: monitor._pipeline.self_metrics.rejected.get("internal", 0) >= 3)
+
+
+def test_an_evaluation_that_ends_its_thread_costs_that_evaluation(
+    monitor: IsolatedMonitor,
+    make: Callable[..., Alerting],
+    inbox: Inbox,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A SystemExit is counted like any other failure, and the evaluations go on for every monitor."""
+    failing, well = make(broken, interval=OFTEN), make(inbox.take, interval=OFTEN)
+
+    def leave(*_: object, **__: object) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(failing._evaluator, "evaluate", leave)
+    assert eventually(lambda: monitor._pipeline.self_metrics.rejected.get("internal", 0) >= 3)
+    monitor.track_generation(1.0, False)
+    assert eventually(lambda: set(inbox) >= {*FAILED})
+    assert well.handlers == [inbox.take]
 
 
 def test_a_thread_that_is_not_to_be_had_is_done_without(
@@ -670,14 +798,17 @@ def test_a_thread_that_is_not_to_be_had_is_done_without(
         patched.setattr(threading.Thread, "start", refuse)
         alerting = make(inbox.take, interval=OFTEN)
         alerting.handlers = [inbox.take]
+        monitor._session.alerting = alerting
         monitor.track_generation(1.0, False)
         alerting.check(PATIENCE)
         assert inbox == FAILED
-        assert told(caplog) == [
-            "alerts are evaluated by scrapes and check_alerts() only: can't start new thread"
-        ]
-    alerting.start()
-    assert threads("genmeter-alerts")
+        (line,) = told(caplog)
+        assert line.startswith("no thread could be started for the periodic evaluation of alerts")
+        assert not threads("genmeter-alerts")
+    # The events that come then try again.
+    assert eventually(
+        lambda: monitor.track_generation(1.0, False) or threads("genmeter-alerts")  # type: ignore[func-returns-value]
+    )
 
 
 # --- what fires, for whoever scrapes ----------------------------------------------------------------
@@ -695,38 +826,68 @@ def firing(monitor: IsolatedMonitor) -> dict[str, float]:
 
 
 def test_a_scrape_tells_what_fires(monitor: IsolatedMonitor) -> None:
-    """Without a handler or a thread of its own, a scrape judges; each alert is there, most at 0."""
+    """Without a handler too, a scrape has what the last evaluation found; most alerts are at 0."""
     monitor.track_generation(1.0, False)
+    monitor.check_alerts()
     found = firing(monitor)
     assert {name for name, count in found.items() if count} == {
         "GenerationErrorRateHigh",
         "GenerationSuccessRateLow",
     }
     assert set(found.values()) == {0, 1}
-    judged = [rule for rule in AlertSettings().rules() if rule.is_judged_in_process]
-    assert found.keys() == {rule.name for rule in judged}
-    assert not threads("genmeter-alerts")
+    evaluated = [rule for rule in AlertSettings().rules() if rule.is_judged_in_process]
+    assert found.keys() == {rule.name for rule in evaluated}
 
 
-def test_scrapes_judge_no_more_often_than_the_interval(
-    monitor: IsolatedMonitor, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between two evaluations a scrape tells what the last one found."""
-    assert not any(firing(monitor).values())
+def test_a_scrape_sees_the_periodic_evaluation_without_a_handler() -> None:
+    """The gauge must be right where nobody asks for the alerts in the process."""
+    with isolated_monitor(metrics_interval=OFTEN) as made:
+        made.track_generation(1.0, False)
+        assert eventually(lambda: firing(made).get("GenerationErrorRateHigh") == 1)
+
+
+def test_a_scrape_evaluates_nothing(clock: Clock, inbox: Inbox) -> None:
+    """A read has no side effect: neither is an alert found by it, nor a handler called."""
+    with isolated_monitor(alert_handlers=[inbox.take], metrics_interval=60) as made:
+        made.track_generation(1.0, False)
+        assert not any(firing(made).values())
+        clock.now += 60
+        assert not any(firing(made).values())
+        made.check_alerts()
+        assert inbox == FAILED
+        before = firing(made)
+        clock.now += 300  # resolved, as the next evaluation will find
+        assert firing(made) == before
+        assert inbox.resolved == []
+        made.check_alerts()
+        assert inbox.resolved == FAILED
+        assert not any(firing(made).values())
+
+
+def test_a_scrape_waits_for_no_evaluation(monitor: IsolatedMonitor) -> None:
+    """What fires is answered while another thread owns the drain."""
     monitor.track_generation(1.0, False)
-    clock.now += 59.9
-    assert not any(firing(monitor).values())
-    clock.now += 0.1
-    assert sum(firing(monitor).values()) == 2
-    clock.now -= 3_600  # a clock that is set back stops nothing
-    monkeypatch.setattr(monitor._alerting._evaluator, "evaluate", lambda *_, **__: [])
-    assert not any(firing(monitor).values())
+    monitor.check_alerts()
+    begun, gate = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        gate.wait(PATIENCE)
+
+    holder = threading.Thread(target=lambda: monitor._pipeline.run(hold))
+    holder.start()
+    assert begun.wait(PATIENCE)
+    found = sum(monitor._alerting.firing().values())
+    gate.set()
+    holder.join(PATIENCE)
+    assert found == 2
 
 
 def test_groups_that_fire_are_counted(monitor: IsolatedMonitor) -> None:
     """Two slow models are two alerts of one name."""
     for model in ("m", "n"):
         monitor.track_generation(60.0, True, model_name=model)
+    monitor.check_alerts()
     assert firing(monitor)["GenerationSlow"] == 2
 
 
@@ -747,31 +908,10 @@ def test_monitors_of_a_process_add_up_until_they_are_shut_down() -> None:
         other = GenerationMonitor(config=MonitorConfig(meter_provider=_provider(made)))
         for each in (made, other):
             each.track_generation(1.0, False)
+            each.check_alerts()
         assert firing(made)[name] == 2
         other.shutdown()
         assert firing(made)[name] == 1
-
-
-def test_a_scrape_that_cannot_judge_goes_on(
-    monitor: IsolatedMonitor, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A defect in an evaluation costs a scrape nothing, and is counted."""
-    monitor.track_generation(1.0, False)
-    before = firing(monitor)
-    clock.now += 60
-    monkeypatch.setattr(monitor._sink.history, "window", lambda rows, by, since: 1 // 0)
-    assert firing(monitor) == before
-    assert monitor._pipeline.tallies.rejected == {"internal": 1}
-
-
-def test_handlers_hear_of_what_a_scrape_found(
-    monitor: IsolatedMonitor, make: Callable[..., Alerting], inbox: Inbox
-) -> None:
-    """Whoever evaluates, what is new is sent."""
-    alerting = make(inbox.take, interval=PATIENCE)
-    monitor.track_generation(1.0, False)
-    assert sum(alerting.firing().values()) == 2
-    assert eventually(lambda: inbox == FAILED)
 
 
 def test_a_pending_alert_neither_fires_nor_is_sent(
@@ -792,7 +932,7 @@ def test_a_pending_alert_neither_fires_nor_is_sent(
 def test_an_alert_is_of_the_job(monitor: IsolatedMonitor, make: Callable[..., Alerting]) -> None:
     """The label is the job that the monitor's provider names."""
     seen: list[str] = []
-    monitor._sink.job = "nightly"
+    monitor._session.state.job = "nightly"
     alerting = make(lambda alert: seen.append(alert.labels["job"]))
     monitor.track_generation(1.0, False)
     alerting.check(PATIENCE)
@@ -819,20 +959,21 @@ def test_a_job_that_is_over_before_the_interval_is_heard_of(inbox: Inbox) -> Non
     assert inbox == FAILED
 
 
-def test_the_last_scrape_sees_what_fires_at_the_end(monitor: IsolatedMonitor) -> None:
+def test_the_last_scrape_sees_what_fires_at_the_end() -> None:
     """While the endpoint lingers, the gauge tells of what went wrong after the last evaluation."""
-    assert not any(firing(monitor).values())
-    monitor.track_generation(1.0, False)
-    monitor._sink.on_close = lambda seconds: None  # the last scrape comes before it
-    monitor.shutdown()
-    assert firing(monitor)["GenerationErrorRateHigh"] == 1
-    monitor._alerting.stop(PATIENCE)
+    with isolated_monitor() as monitor:
+        assert not any(firing(monitor).values())
+        monitor.track_generation(1.0, False)
+        monitor._session.finish_close = lambda deadline: True  # the last scrape comes before it
+        monitor.shutdown()
+        assert firing(monitor)["GenerationErrorRateHigh"] == 1
+        monitor._alerting.stop(PATIENCE)
 
 
 def test_handlers_have_their_threads_before_the_end(inbox: Inbox) -> None:
     """An interpreter that ends gives none, and its last thread must not be a handler's to block."""
     with isolated_monitor(alert_handlers=[inbox.take]):
-        assert [each for each in threading.enumerate() if type(each) is _FeedThread]
+        assert [each for each in threading.enumerate() if type(each) is _WorkerThread]
 
 
 @pytest.mark.parametrize("interval", [None, 0])
@@ -850,8 +991,8 @@ def test_a_last_evaluation_that_fails_does_not_hold_up_the_end(
     with isolated_monitor(alert_handlers=[inbox.take]) as made:
         monkeypatch.setattr(made._alerting._evaluator, "evaluate", lambda *_, **__: 1 / 0)
         made.shutdown()
-        assert made._pipeline.tallies.rejected["internal"] == 1
-        assert made._sink.is_closed
+        assert made._pipeline.self_metrics.rejected["internal"] == 1
+        assert made._session.state.is_closed
 
 
 def test_the_end_waits_for_what_was_found(
@@ -865,10 +1006,11 @@ def test_the_end_waits_for_what_was_found(
     threading.Timer(0.05, blocked.gate.set).start()
     alerting.stop(PATIENCE)
     assert blocked.taken == FAILED
-    assert not threads("genmeter-alerts")
+    assert eventually(lambda: not threads("genmeter-alerts"))
     assert eventually(lambda: not handler_threads())
     alerting.handlers = [broken]
     assert not threads("genmeter-alerts")
+    assert not handler_threads()
 
 
 def test_the_end_does_not_wait_for_a_handler_that_blocks(
@@ -882,10 +1024,53 @@ def test_the_end_does_not_wait_for_a_handler_that_blocks(
     assert blocked.begun.wait(PATIENCE)
     alerting.stop(0.05)
     blocked.gate.set()
-    assert sum(monitor._pipeline.tallies.handler_errors.values()) == 2
-    monitor._pipeline.notices.tell()
+    assert sum(monitor._pipeline.self_metrics.handler_errors.values()) == 2
+    monitor._pipeline.deferred_log.flush()
     (line,) = told(caplog)
     assert line.startswith("the alert handler Blocked had not taken 2 alerts")
+
+
+def test_no_handler_is_called_after_the_end(
+    monitor: IsolatedMonitor, make: Callable[..., Alerting]
+) -> None:
+    """Neither what waited nor what is found later is delivered once the time is over; all counts."""
+    blocked = Blocked()
+    alerting = make(blocked, repeat=0)
+    monitor.track_generation(1.0, False)
+    alerting.check(0)
+    assert blocked.begun.wait(PATIENCE)
+    delivery, worker = alerting._delivery, alerting._delivery._workers[id(blocked)]
+    alerting.stop(0.05)
+    # As an evaluation under way at that moment does, for handlers old and new.
+    late = Inbox()
+    alert = alerting._states.firing(genmeter.clock.now(), "j")[0]
+    delivery.put(alert, [blocked, late.take])
+    alerting._tick()
+    alerting.conclude(PATIENCE)
+    blocked.gate.set()
+    assert eventually(lambda: not worker.feed.is_running)
+    assert blocked.taken == FAILED[:1]
+    assert late == []
+    errors = monitor._pipeline.self_metrics.handler_errors
+    assert errors == {("Blocked", "unfinished"): 3, ("Inbox.take", "unfinished"): 1}
+
+
+def test_a_late_request_of_the_end_finds_nothing(
+    monitor: IsolatedMonitor, make: Callable[..., Alerting], inbox: Inbox
+) -> None:
+    """An evaluation that the drain comes to only after the end sends nothing."""
+    alerting = make(inbox.take, interval=PATIENCE)
+    monitor.track_generation(1.0, False)
+    held: list[Any] = []
+    alerting._pipeline = Mock(wraps=monitor._pipeline)
+    alerting._pipeline.run = lambda function, timeout=None: held.append(function)
+    alerting._pipeline.epoch = monitor._pipeline.epoch
+    alerting.conclude(PATIENCE)
+    alerting.stop(PATIENCE)
+    (evaluate,) = held
+    monitor._pipeline.run(evaluate)
+    assert inbox == []
+    assert not monitor._pipeline.self_metrics.handler_errors
 
 
 def test_a_check_after_the_end_is_answered(
@@ -906,7 +1091,7 @@ def test_the_threads_end_with_a_monitor_that_is_forgotten(
     """Threads keep nothing alive: when nobody has the alerting any more, they end."""
     alerting = Alerting(
         monitor._pipeline,
-        monitor._sink,
+        monitor._session.state,
         handlers=[inbox.take],
         settings=AlertSettings(),
         interval=OFTEN,
@@ -923,21 +1108,39 @@ def test_the_threads_end_with_a_monitor_that_is_forgotten(
 def test_a_child_begins_anew(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], inbox: Inbox
 ) -> None:
-    """After a fork nothing has fired or was counted yet, and the thread starts again."""
-    tallies = monitor._pipeline.tallies
-    tallies.export_failures["otlp"] += 5
+    """After a fork nothing has fired or was counted yet."""
+    self_metrics = monitor._pipeline.self_metrics
+    self_metrics.export_failures["otlp"] += 5
     alerting = make(inbox.take, interval=PATIENCE)
-    parents = alerting._periodic
-    assert parents
     monitor.track_generation(1.0, False)
     alerting.check(PATIENCE)
     assert inbox == FAILED
-    tallies.reset()
+    self_metrics.reset()
     monitor._pipeline.epoch += 1  # as a fork leaves it
+    assert not any(alerting.firing().values())
     alerting.start()
-    assert alerting._periodic not in (None, parents)
-    tallies.count_export_failure("otlp")
+    self_metrics.count_export_failure("otlp")
     alerting.check(PATIENCE)
     assert inbox == [*FAILED, *FAILED, "monitor_export_failing"]
     assert inbox.resolved == []
-    parents.stop(PATIENCE)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform has no fork")
+def test_a_child_evaluates_periodically() -> None:
+    """The thread that all monitors share is the parent's, so the child starts one of its own."""
+    with isolated_monitor(metrics_interval=OFTEN) as made:
+        made.track_generation(1.0, True)
+        assert eventually(lambda: firing(made))
+        child = os.fork()
+        if child == 0:
+            try:
+                began_anew = not any(made._alerting.firing().values()) and not len(schedule)
+                made.track_generation(1.0, False)
+                made.flush()
+                fires = eventually(lambda: sum(made._alerting.firing().values()) == 2)
+                os._exit(0 if began_anew and fires else 1)
+            except BaseException:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        made.track_generation(1.0, False)
+        assert eventually(lambda: any(firing(made).values()))

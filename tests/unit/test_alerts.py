@@ -11,7 +11,7 @@ import pytest
 from genmeter.alert_rules import ALERT_RULES, AlertRule
 from genmeter.alert_settings import AlertOverride, AlertSettings
 from genmeter.alert_texts import filled
-from genmeter.outputs.alerts.book import Alert, AlertBook
+from genmeter.outputs.alerts.book import Alert, AlertStates
 from genmeter.outputs.alerts.evaluation import Finding, Group
 
 START = 1_000_000.0
@@ -29,16 +29,21 @@ def held(rule: AlertRule, *group: str | None, value: float = 50.0) -> Finding:
     return Finding(rule, group, value, value, 2, 1.0, 99.0)
 
 
-class Book(AlertBook):
+class Book(AlertStates):
     """A book of one job, asked by seconds since the start."""
 
-    def at(self, after: float, *found: Finding, is_heard: bool = True) -> list[Alert]:
+    def at(self, after: float, *found: Finding, has_receivers: bool = True) -> list[Alert]:
         """Take in what holds, and give what is to be sent."""
-        return self.update(found, START + after, job="j", is_heard=is_heard)
+        return self.update(found, START + after, job="j", has_receivers=has_receivers)
 
-    def told(self, after: float, *found: Finding, is_heard: bool = True) -> list[tuple[str, str]]:
+    def told(
+        self, after: float, *found: Finding, has_receivers: bool = True
+    ) -> list[tuple[str, str]]:
         """The same by name and status."""
-        return [(alert.name, alert.status) for alert in self.at(after, *found, is_heard=is_heard)]
+        return [
+            (alert.name, alert.status)
+            for alert in self.at(after, *found, has_receivers=has_receivers)
+        ]
 
 
 def book(repeat: float | None = None) -> Book:
@@ -133,12 +138,12 @@ def test_alerts_are_news_group_by_group() -> None:
 def test_what_nobody_hears_is_news_for_those_that_come() -> None:
     """An alert counts as sent only where there was somebody, and only then is it resolved."""
     made, slow = book(), held(SLOW, "m")
-    assert made.told(0, slow, is_heard=False) == []
+    assert made.told(0, slow, has_receivers=False) == []
     assert made.told(1, slow) == [FIRING]
-    assert made.told(2, slow, is_heard=False) == []
+    assert made.told(2, slow, has_receivers=False) == []
     assert made.told(3) == []
     assert made.told(4, slow) == [FIRING]
-    assert made.told(5, is_heard=False) == made.told(6) == []
+    assert made.told(5, has_receivers=False) == made.told(6) == []
 
 
 def test_what_is_forgotten_is_news() -> None:

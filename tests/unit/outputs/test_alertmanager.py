@@ -431,11 +431,11 @@ def test_the_pause_between_tries_grows_and_has_an_end(monkeypatch: pytest.Monkey
         monkeypatch.setattr(
             alertmanager_peer.random, "uniform", lambda low, high, s=share: low + (high - low) * s
         )
-        (peer,) = AlertmanagerHandler(["http://127.0.0.1:1"])._peers
+        (client,) = AlertmanagerHandler(["http://127.0.0.1:1"])._clients
         pauses = []
         for _ in expected:
-            peer._back_off()
-            pauses.append(peer._retry_at)
+            client._back_off()
+            pauses.append(client._retry_at)
         assert pauses == expected
 
 
@@ -467,9 +467,9 @@ def test_a_post_under_way_is_cut_off_at_the_end() -> None:
         handler(alert())
         assert server.begun.wait(PATIENCE)
         assert not handler.flush(0.01)
-        (peer,) = handler._peers
-        assert eventually(lambda: peer._target._connection is None)
-        assert peer.is_running
+        (client,) = handler._clients
+        assert eventually(lambda: client._endpoint._connection is None)
+        assert client.is_running
 
 
 def test_without_threads_the_caller_sends(
@@ -503,12 +503,14 @@ def test_a_forked_child_begins_with_nothing(server: PostServer) -> None:
         handler = AlertmanagerHandler([hanging.url])
         handler(alert())
         assert hanging.begun.wait(PATIENCE)
-        handler._peers += AlertmanagerHandler([server.url])._peers
+        handler._clients += AlertmanagerHandler([server.url])._clients
         child = os.fork()
         if child == 0:
             try:
-                first = handler._peers[0].take_problem() is None and not handler._peers[0]._waiting
-                handler._peers.pop(0)
+                first = (
+                    handler._clients[0].take_problem() is None and not handler._clients[0]._unsent
+                )
+                handler._clients.pop(0)
                 handler(alert(where="child"))
                 os._exit(0 if handler.flush(PATIENCE) and first else 1)
             except BaseException:
@@ -517,6 +519,43 @@ def test_a_forked_child_begins_with_nothing(server: PostServer) -> None:
         assert [each["labels"]["where"] for each in server.alerts] == ["child"]
         hanging.gate.set()
         assert eventually(lambda: len(hanging.posts) == 1)
+
+
+def test_a_forked_child_leaves_the_parents_post_alone() -> None:
+    """A flush in the child that comes to no end cuts off no connection that the parent uses."""
+    with PostServer() as server:
+        server.gate.clear()
+        handler = AlertmanagerHandler([server.url])
+        handler(alert())
+        assert server.begun.wait(PATIENCE)
+        child = os.fork()
+        if child == 0:
+            try:
+                (client,) = handler._clients
+                client._endpoint.post = lambda *_: time.sleep(PATIENCE)  # type: ignore[method-assign]
+                client._unsent[frozenset()] = alertmanager_peer.State("{}", None)
+                os._exit(1 if handler.flush(0) else 0)
+            except BaseException:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        server.gate.set()
+        assert handler.flush(PATIENCE)
+        assert len(server.posts) == 1
+
+
+def test_a_logging_handler_that_raises_does_not_stop_the_retries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever it raises on the client's thread, the alert is sent once the server is well."""
+
+    def leave(*_: object) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(alertmanager_peer._logger, "warning", leave)
+    with PostServer(503) as server:
+        handler = AlertmanagerHandler([server.url])
+        handler(alert())
+        assert eventually(lambda: len(server.posts) == 2)
 
 
 JOB = """
@@ -673,4 +712,4 @@ def test_no_secret_is_shown(url: str) -> None:
     handler = AlertmanagerHandler(["https://u:s3cret@host:1/p/"])
     assert repr(handler) == "<AlertmanagerHandler for https://host:1/p>"
     other = AlertmanagerHandler(["http://host"], bearer_token="s3cret")
-    assert "s3cret" not in repr(vars(other)) + repr(vars(other._peers[0]._target))
+    assert "s3cret" not in repr(vars(other)) + repr(vars(other._clients[0]._endpoint))

@@ -52,7 +52,7 @@ BY_MODEL = {
 
 def figures_of(monitor: IsolatedMonitor, size: tuple[float, float] = (12, 6)) -> dict[str, Figure]:
     """Draw all that a monitor was told."""
-    return plots.draw_all(monitor._sink.history.snapshot(), size)
+    return plots.draw_all(monitor._session.history.snapshot(), size)
 
 
 def texts(axes: Axes) -> list[str]:
@@ -581,7 +581,7 @@ from genmeter.testing import isolated_monitor
 with isolated_monitor() as monitor:
     monitor.track_generation(1.0, True)
     try:
-        plots.draw_all(monitor._sink.history.snapshot(), (6, 3))
+        plots.draw_all(monitor._session.history.snapshot(), (6, 3))
     except MissingExtraError as error:
         print(error)
 """

@@ -1,45 +1,58 @@
-"""The alerts of one monitor: when they are evaluated, and who hears of them."""
+"""The alerts of one monitor: when they are evaluated, and which handlers they go to."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from genmeter import clock
 from genmeter.events import Reason
 from genmeter.labels import safe_text
-from genmeter.outputs.alerts.book import AlertBook
+from genmeter.outputs.alerts.book import AlertStates
 from genmeter.outputs.alerts.delivery import AlertDelivery
 from genmeter.outputs.alerts.evaluation import Evaluator
-from genmeter.periodic import Periodic
+from genmeter.outputs.alerts.schedule import schedule
+from genmeter.pipeline.worker import is_worker_thread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from genmeter.alert_settings import AlertSettings
-    from genmeter.pipeline import Pipeline
-    from genmeter.sink import Sink
+    from genmeter.pipeline.drain import Pipeline
+    from genmeter.recorders.history import History
 
 __all__ = ["Alerting"]
 
-_PATIENCE = 1.0  # seconds; who asks what fires is a scrape, which has a time-out
+_PATIENCE = 1.0  # seconds that the last evaluation may take
+
+
+class EvaluatedSession(Protocol):
+    """What the evaluation of alerts reads of a session; see ``SessionState``."""
+
+    history: History
+    job: str
+    has_events: bool
+    is_closed: bool
+
+    @property
+    def last_call(self) -> float | None:
+        """When the job last got an answer: Unix time; None before the first."""
 
 
 class Alerting:
-    """Evaluates a monitor's alerts, every so often and when asked, and hands them to its handlers.
+    """Evaluates a monitor's alerts, periodically and when asked, and hands them to its handlers.
 
-    The thread that evaluates starts once there can be a handler: where one is given, set, or
-    somebody has got hold of the list, to which one may be added. Without it, who asks what fires
-    has it evaluated. It and the handlers' threads end when this object is forgotten, if
-    :meth:`stop` did not come first.
+    The periodic evaluation begins once the monitor recorded an event or can have handlers (where
+    one is given, set, or may be added to the list), on a thread that all monitors of the process
+    share. That and the handlers' threads end when this object is
+    collected, if :meth:`stop` did not come first.
 
     Args:
-        pipeline: The monitor's; what is told is drained before an evaluation.
-        sink: The monitor's, whose history is judged.
+        pipeline: The monitor's; it drains before an evaluation.
+        session: The monitor's, whose history is evaluated.
         handlers: A list of callables that take an alert.
         settings: Which alerts there are.
         interval: Seconds between evaluations; 0 or less for none but those of :meth:`check`.
@@ -49,7 +62,7 @@ class Alerting:
     def __init__(
         self,
         pipeline: Pipeline,
-        sink: Sink,
+        session: EvaluatedSession,
         *,
         handlers: Any,
         settings: AlertSettings,
@@ -58,56 +71,65 @@ class Alerting:
     ) -> None:
         self.settings = settings
         self._pipeline = pipeline
-        self._sink = sink
+        self._session = session
         self._handlers = handlers
-        self._interval = interval
-        self._evaluator = Evaluator(settings.rules(), pipeline.tallies, clock.now())
-        self._book = AlertBook(settings, repeat)
-        self._delivery = AlertDelivery(pipeline.tallies, pipeline.notices)
-        self._judged_at: float | None = None
         self._may_have_handlers = bool(handlers)
+        self._interval = interval
+        self._evaluator = Evaluator(settings.rules(), pipeline.self_metrics, clock.now())
+        self._states = AlertStates(settings, repeat)
+        self._delivery = AlertDelivery(pipeline.self_metrics, pipeline.deferred_log)
+        self._is_scheduled = False
+        self._is_evaluated = False
         self._has_warned = False
+        self._has_failed = False
         self._is_stopped = False
-        self._periodic: Periodic | None = None
-        self._starting = threading.Lock()
         self._epoch = pipeline.epoch
-        weakref.finalize(self, self._delivery.close).atexit = False
+        weakref.finalize(self, schedule.discard, id(self)).atexit = False
 
     @property
     def handlers(self) -> Any:
         """The job's handlers: its own list, which it may change or replace at any time."""
-        self._expect_handlers()
+        self._may_have_handlers = True
+        self.start()
         return self._handlers
 
     @handlers.setter
     def handlers(self, handlers: Any) -> None:
         self._handlers = handlers
-        self._expect_handlers()
+        self._may_have_handlers = True
+        self.start()
 
     def start(self) -> None:
-        """Start the periodic evaluation, if there can be a handler; a second call does nothing.
+        """Start the handlers' threads and the periodic evaluation, or have the first event do so.
 
-        In a forked child, where the parent's thread is not, it is to be called again.
+        A second call does nothing. In a forked child it must be called again.
         """
         self.reset()
-        if self._is_stopped or self._interval <= 0 or not self._may_have_handlers:
+        if self._is_stopped or self._interval <= 0:
             return
-        if self._periodic is not None or not self._starting.acquire(blocking=False):
-            return
-        try:
-            if self._periodic is None:
-                self._periodic = self._new_periodic()
-        except RuntimeError as error:  # no thread to be had; the next chance may be better
-            self._warn_once("alerts are evaluated by scrapes and check_alerts() only: %s", error)
-        finally:
-            self._starting.release()
+        self._delivery.start(self._current_handlers())
+        if self._may_have_handlers or self._session.has_events:
+            self.schedule()
 
-    def begin(self) -> None:
-        """Start the threads of the handlers, which the last evaluation may need."""
-        self.reset()
-        handlers = self._current_handlers() if self._interval > 0 else ()
-        if handlers:
-            self._pipeline.run(lambda: self._delivery.begin(handlers))
+    def schedule(self) -> bool:
+        """Start the periodic evaluation, if there is one; the first event does so at the latest.
+
+        Returns:
+            Whether nothing is left to do for it; else no thread could be started.
+        """
+        if self._interval <= 0 or self._is_stopped or self._is_scheduled:
+            return True
+        tick = weakref.WeakMethod(self._tick)
+        self._is_scheduled = schedule.add(id(self), lambda: _call(tick), self._interval)
+        if not self._is_scheduled:
+            self._warn_once(
+                "no thread could be started for the periodic evaluation of alerts: only "
+                "check_alerts() and shutdown() evaluate them until one can; raise the system's "
+                "limit of threads"
+            )
+        if self._is_stopped:  # meanwhile, by another thread
+            schedule.discard(id(self))
+        return self._is_scheduled
 
     def check(self, timeout: float) -> None:
         """Evaluate now, and wait until the handlers have taken what there is to send.
@@ -119,42 +141,50 @@ class Alerting:
         """
         deadline = time.monotonic() + timeout
         self.reset()
-        self._evaluate(flush_by=deadline)
-        self._delivery.wait(deadline)
-        if self._is_stopped:
-            self._delivery.finish(deadline)
-        self._pipeline.notices.tell()
+        is_over = self._is_stopped
+        # After the end a check has threads of its own, for as long as it takes.
+        delivery = (
+            AlertDelivery(self._pipeline.self_metrics, self._pipeline.deferred_log)
+            if is_over
+            else self._delivery
+        )
+        handlers = self._current_handlers()
+        self._pipeline.run(lambda: self._evaluate(handlers, delivery, flush_by=deadline))
+        delivery.wait(deadline)
+        if is_over:
+            delivery.finish(deadline)
+        self._pipeline.deferred_log.flush()
 
     def firing(self) -> Mapping[str, int]:
-        """Count what fires, by the alerts' names; nothing before the first evaluation.
+        """Count the alerts that fire by their names, as the last evaluation found them.
 
-        Evaluates first where that is due; never raises. What a closed monitor's alerts were stays
-        so until :meth:`stop`.
+        None fires before the first evaluation. Empty where nothing evaluates periodically and
+        nobody has asked for an evaluation, and after :meth:`stop`. Evaluates nothing, waits for
+        nothing and never raises.
         """
         self.reset()
-        if self._is_stopped:
+        if self._is_stopped or not (self._is_evaluated or self._interval > 0):
             return {}
-        if self._is_due() and not self._sink.is_closed:
-            self._try_to_evaluate(_PATIENCE)
-        return {} if self._judged_at is None else self._book.counts(self._evaluator.rules)
+        return self._states.counts(self._evaluator.rules)
 
     def conclude(self, timeout: float) -> None:
         """Evaluate once more, before the monitor is closed; never raises.
 
-        Else nobody would hear of a job that is over before the first interval is, nor of what
+        Else no alert would be sent of a job that is over before the first interval is, nor of what
         goes wrong after the last one.
 
         Args:
             timeout: Seconds to wait at most.
         """
         self.reset()
-        if not self._is_stopped and self._interval > 0:
+        if self._interval > 0:
             self._try_to_evaluate(min(timeout, _PATIENCE))
 
     def stop(self, timeout: float) -> None:
-        """Evaluate no more by itself, and wait until the handlers have taken what waits.
+        """Evaluate no more, and wait until the handlers have taken what waits.
 
-        Nothing counts as resolved by that.
+        Nothing counts as resolved by that. An alert that was not handed over in time is dropped
+        and counted.
 
         Args:
             timeout: Seconds to wait at most.
@@ -162,8 +192,7 @@ class Alerting:
         deadline = time.monotonic() + timeout
         self.reset()
         self._is_stopped = True
-        if self._periodic is not None:
-            self._periodic.stop(timeout)
+        schedule.discard(id(self))
         self._delivery.finish(deadline)
 
     def reset(self) -> None:
@@ -175,71 +204,69 @@ class Alerting:
         if epoch == self._epoch:
             return
         self._epoch = epoch
-        self._periodic = None
-        self._starting = threading.Lock()
-        self._judged_at = None
+        self._is_scheduled = self._is_evaluated = False
         self._evaluator.begin(clock.now())
-        self._book.forget()
+        self._states.forget()
         self._delivery.reset()
 
-    def _expect_handlers(self) -> None:
-        self._may_have_handlers = True
-        self.start()
-
-    def _new_periodic(self) -> Periodic:
-        tick, tallies = weakref.WeakMethod(self._tick), self._pipeline.tallies
-
-        def turn() -> None:
-            found = tick()
-            if found is not None:
-                found()
-
-        periodic = Periodic(
-            turn,
-            self._interval,
-            name="genmeter-alerts",
-            on_error=lambda: tallies.count_rejected(Reason.INTERNAL),
-        )
-        weakref.finalize(self, periodic.stop, 0).atexit = False
-        return periodic
-
     def _tick(self) -> None:
-        # One that is shut down has nothing new to tell; that it ended resolves nothing.
-        if not self._is_stopped and not self._sink.is_closed:
-            self._evaluate()
+        # Nothing new can come of a closed session, and that it ended resolves nothing.
+        if not self._session.is_closed:
+            self._try_to_evaluate(None)
 
-    def _is_due(self) -> bool:
-        if self._interval <= 0:
-            return False
-        # Also where the clock was set back.
-        return self._judged_at is None or not 0 <= clock.now() - self._judged_at < self._interval
+    def _try_to_evaluate(self, timeout: float | None) -> None:
+        handlers = self._current_handlers()
 
-    def _try_to_evaluate(self, timeout: float) -> None:
+        def evaluate() -> None:
+            if not self._is_stopped:
+                self._evaluate(handlers, self._delivery)
+
         try:
             with contextlib.suppress(TimeoutError):
-                self._evaluate(timeout=timeout)
-        except Exception:
-            self._pipeline.tallies.count_rejected(Reason.INTERNAL)
+                self._pipeline.run(evaluate, timeout)
+        except BaseException as error:
+            self._report_failure(error)
+            # Of a signal handler, where this is a caller's thread.
+            if not isinstance(error, Exception) and not is_worker_thread():
+                raise
 
-    def _evaluate(self, *, timeout: float | None = None, flush_by: float | None = None) -> None:
-        handlers = self._current_handlers()
-        # The drain's lock guards the book and the delivery too: one that a signal handler on the
-        # main thread could find taken by its own thread would hang there.
-        self._pipeline.run(lambda: self._judge(handlers, flush_by), timeout)
+    def _report_failure(self, error: BaseException) -> None:
+        self._pipeline.self_metrics.count_rejected(Reason.INTERNAL)
+        if not self._has_failed:
+            self._has_failed = True
+            self._pipeline.deferred_log.add(
+                logging.ERROR,
+                "internal error while evaluating alerts; further errors are only counted, in "
+                "genmeter_monitor_events_total",
+                error=error,
+            )
 
-    def _judge(self, handlers: tuple[Any, ...], flush_by: float | None) -> None:
-        sink, now = self._sink, clock.now()
-        last_call = None if sink.is_closed else sink.last_call
-        found = self._evaluator.evaluate(sink.history, now, last_call=last_call)
-        self._judged_at = now
-        self._delivery.use(handlers)
-        for alert in self._book.update(found, now, job=sink.job, is_heard=bool(handlers)):
-            self._delivery.put(alert, handlers)
-        self._delivery.refresh(
-            handlers, lambda: self._book.firing(now, sink.job), max(0.0, self._interval)
+    def _evaluate(
+        self,
+        handlers: tuple[Any, ...],
+        delivery: AlertDelivery,
+        *,
+        flush_by: float | None = None,
+    ) -> None:
+        """Evaluate and queue what there is to send; only the pipeline may call this.
+
+        Whoever owns the drain also owns the states and the delivery: a lock of their own could be
+        held by the main thread when a signal handler on it asks for it.
+        """
+        session, now = self._session, clock.now()
+        last_call = None if session.is_closed else session.last_call
+        found = self._evaluator.evaluate(session.history, now, last_call=last_call)
+        delivery.use(handlers)
+        has_receivers = bool(handlers)
+        to_send = self._states.update(found, now, job=session.job, has_receivers=has_receivers)
+        self._is_evaluated = True
+        for alert in to_send:
+            delivery.put(alert, handlers)
+        delivery.refresh(
+            handlers, lambda: self._states.firing(now, session.job), max(0.0, self._interval)
         )
         if flush_by is not None:
-            self._delivery.flush(handlers, flush_by)
+            delivery.flush(handlers, flush_by)
 
     def _current_handlers(self) -> tuple[Any, ...]:
         handlers = self._handlers
@@ -249,7 +276,14 @@ class Alerting:
             self._warn_once("alert_handlers is %s, so none is called; give a list", handlers)
         return ()
 
-    def _warn_once(self, message: str, cause: object) -> None:
+    def _warn_once(self, message: str, *arguments: object) -> None:
         if not self._has_warned:
             self._has_warned = True
-            self._pipeline.notices.add(logging.WARNING, message, safe_text(cause, 200))
+            shown = (safe_text(each, 200) for each in arguments)
+            self._pipeline.deferred_log.add(logging.WARNING, message, *shown)
+
+
+def _call(method: weakref.WeakMethod[Any]) -> None:
+    found = method()
+    if found is not None:
+        found()

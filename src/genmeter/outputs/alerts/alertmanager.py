@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from genmeter import clock
 from genmeter.errors import ConfigError, ExportError
-from genmeter.outputs.alerts.alertmanager_http import Access, Target
-from genmeter.outputs.alerts.alertmanager_peer import Key, Peer, State
+from genmeter.outputs.alerts.alertmanager_http import Credentials, Endpoint
+from genmeter.outputs.alerts.alertmanager_peer import AlertmanagerClient, Key, State
+from genmeter.outputs.alerts.delivery import AlertReceiver
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +30,7 @@ _LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OURS = ("alertname", "severity", "job")
 
 
-class AlertmanagerHandler:
+class AlertmanagerHandler(AlertReceiver):
     """Posts alerts to API v2 of every given Alertmanager, with the labels of the Prometheus rules.
 
     Give it to a monitor in ``alert_handlers``, or set ``GENMETER_ALERTMANAGER_URL``. Each
@@ -88,7 +89,7 @@ class AlertmanagerHandler:
         _check_seconds("ends_after", ends_after)
         if not isinstance(generator_url, str):
             raise ConfigError(f"generator_url is {generator_url!r}; give an address")
-        access = Access(
+        credentials = Credentials(
             username=username,
             password=password,
             password_file=password_file,
@@ -99,15 +100,15 @@ class AlertmanagerHandler:
             key_file=key_file,
             verify=verify,
         )
-        targets = [Target(url, name, access) for name, url in _named(urls)]
+        endpoints = [Endpoint(url, name, credentials) for name, url in _named(urls)]
         self._labels = _checked_labels(labels)
         self._ends_after = ends_after
         self._generator_url = generator_url
         self._interval = 0.0
-        self._shown = ", ".join(target.shown for target in targets)
-        self._peers = [Peer(target, timeout) for target in targets]
-        for peer in self._peers:
-            weakref.finalize(self, peer.close).atexit = False
+        self._shown = ", ".join(endpoint.shown for endpoint in endpoints)
+        self._clients = [AlertmanagerClient(endpoint, timeout) for endpoint in endpoints]
+        for client in self._clients:
+            weakref.finalize(self, client.close).atexit = False
 
     def __repr__(self) -> str:
         return f"<AlertmanagerHandler for {self._shown}>"
@@ -155,14 +156,14 @@ class AlertmanagerHandler:
                 at once, since the last call.
         """
         deadline = time.monotonic() + min(max(0.0, timeout), threading.TIMEOUT_MAX)
-        for peer in self._peers:
-            peer.hurry()
+        for client in self._clients:
+            client.retry_now()
         taken = []
-        for number, peer in enumerate(self._peers):
+        for number, client in enumerate(self._clients):
             now = time.monotonic()
             # One that this thread has to serve must leave time for the others.
-            share = 1 if peer.is_running else len(self._peers) - number
-            taken.append(peer.finish(now + (deadline - now) / share))
+            share = 1 if client.is_running else len(self._clients) - number
+            taken.append(client.finish(now + (deadline - now) / share))
         if not all(taken):
             return False
         _raise_any(self._problems())
@@ -171,12 +172,12 @@ class AlertmanagerHandler:
     def _send(self, alerts: Sequence[Alert]) -> None:
         states = dict(self._state(alert) for alert in alerts)
         problems = self._problems()
-        for peer in self._peers:
-            peer.offer(states)
+        for client in self._clients:
+            client.enqueue(states)
         _raise_any(problems)
 
     def _problems(self) -> list[str]:
-        return [problem for peer in self._peers if (problem := peer.take_problem())]
+        return [problem for client in self._clients if (problem := client.take_problem())]
 
     def _state(self, alert: Alert) -> tuple[Key, State]:
         labels = {**self._labels, "alertname": alert.name, **alert.labels}

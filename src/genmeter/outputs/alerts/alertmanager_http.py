@@ -25,7 +25,7 @@ from genmeter.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Access", "NotTaken", "Target"]
+__all__ = ["Credentials", "DeliveryError", "Endpoint"]
 
 _API = "/api/v2/alerts"
 _PORTS = {"http": 80, "https": 443}
@@ -36,7 +36,7 @@ _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _SECRETS = ("password", "bearer_token")
 
 
-class NotTaken(Exception):  # noqa: N818 - an answer, which never leaves this package
+class DeliveryError(Exception):
     """An Alertmanager did not take what was posted.
 
     Args:
@@ -50,8 +50,8 @@ class NotTaken(Exception):  # noqa: N818 - an answer, which never leaves this pa
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Access:
-    """How to be let in, and whom to trust.
+class Credentials:
+    """How to log in, and whom to trust.
 
     Raises:
         ConfigError: A value that cannot be used, or a file that cannot be read.
@@ -154,13 +154,13 @@ class Access:
             )
 
 
-class Target:
+class Endpoint:
     """An Alertmanager's address.
 
     Args:
         url: Such as ``https://alertmanager:9093/prefix``; may have ``user:password@``.
         name: What messages call the argument.
-        access: How to be let in.
+        credentials: How to log in.
 
     Attributes:
         shown: The address without credentials.
@@ -169,7 +169,7 @@ class Target:
         ConfigError: The address cannot be used.
     """
 
-    def __init__(self, url: object, name: str, access: Access) -> None:
+    def __init__(self, url: object, name: str, credentials: Credentials) -> None:
         parts = _split(url, name)
         self._host: str = parts.hostname or ""
         self._port = parts.port or _PORTS[parts.scheme]
@@ -177,7 +177,7 @@ class Target:
         self._path = prefix + _API
         self.shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{prefix}"
         if parts.username is not None or parts.password is not None:
-            if access.authorization() is not None:
+            if credentials.authorization() is not None:
                 raise ConfigError(
                     f"{name} names a user, and other arguments say how to log in too; give one of "
                     "them"
@@ -185,12 +185,12 @@ class Target:
             user = unquote(parts.username or "") or None
             password = unquote(parts.password or "") or None
             try:
-                access = dataclasses.replace(access, username=user, password=password)
+                credentials = dataclasses.replace(credentials, username=user, password=password)
             except ConfigError as error:
                 raise ConfigError(f"{name}: {error}") from error
-        self._access = access
+        self._credentials = credentials
         self._is_tls = parts.scheme == "https"
-        self._context = access.tls() if self._is_tls else None
+        self._context = credentials.tls() if self._is_tls else None
         self._connection: http.client.HTTPConnection | None = None
 
     def post(self, body: bytes, timeout: float, is_wanted: Callable[[], bool]) -> None:
@@ -202,18 +202,18 @@ class Target:
             is_wanted: Asked once more when the connection stands, before anything is sent.
 
         Raises:
-            NotTaken: It was not accepted.
+            DeliveryError: It was not accepted.
         """
         try:
             status, text = self._exchange(body, timeout, is_wanted)
         except Exception as error:
             self._context = None  # a certificate may have been replaced
-            raise NotTaken(_reason(error), may_retry=True) from error
+            raise DeliveryError(_reason(error), may_retry=True) from error
         kind = status // 100
         if kind == _TAKEN:
             return
         may_retry = kind == _BROKEN or status in _AGAIN_LATER
-        raise NotTaken(f"it answered {status} {text}".rstrip(), may_retry=may_retry)
+        raise DeliveryError(f"it answered {status} {text}".rstrip(), may_retry=may_retry)
 
     def abort(self) -> None:
         """End an exchange that is under way on another thread."""
@@ -223,6 +223,10 @@ class Target:
             with suppress(OSError):
                 stream.shutdown(socket.SHUT_RDWR)
 
+    def detach_after_fork(self) -> None:
+        """Forget an exchange of the parent's, which the child's :meth:`abort` must not end."""
+        self._connection = None
+
     def _exchange(
         self, body: bytes, timeout: float, is_wanted: Callable[[], bool]
     ) -> tuple[int, str]:
@@ -231,7 +235,7 @@ class Target:
             "User-Agent": f"genmeter/{__version__}",
             "Connection": "close",
         }
-        authorization = self._access.authorization()
+        authorization = self._credentials.authorization()
         if authorization is not None:
             headers["Authorization"] = authorization
         connection = self._connection = self._new_connection(timeout)
@@ -254,7 +258,7 @@ class Target:
         if not self._is_tls:
             return http.client.HTTPConnection(self._host, self._port, timeout=timeout)
         if self._context is None:
-            self._context = self._access.tls()
+            self._context = self._credentials.tls()
         return http.client.HTTPSConnection(
             self._host, self._port, timeout=timeout, context=self._context
         )

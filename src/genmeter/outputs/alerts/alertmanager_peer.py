@@ -1,30 +1,29 @@
-"""What waits for one Alertmanager, and the thread that brings it there."""
+"""The alerts that wait for one Alertmanager, and the worker that posts them."""
 
 from __future__ import annotations
 
 import logging
-import os
 import random
-import threading
 import time
-from contextlib import suppress
 from itertools import islice
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
 from genmeter import clock
-from genmeter.outputs.alerts.alertmanager_http import NotTaken
+from genmeter.outputs.alerts.alertmanager_http import DeliveryError
+from genmeter.pipeline.worker import Worker, catch_all
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from genmeter.outputs.alerts.alertmanager_http import Target
+    from genmeter.outputs.alerts.alertmanager_http import Endpoint
+    from genmeter.pipeline.worker import Loss
 
-__all__ = ["Key", "Peer", "State"]
+__all__ = ["AlertmanagerClient", "Key", "State"]
 
 _logger = logging.getLogger("genmeter")
 
 _BATCH = 64  # alerts in one post
+_CAPACITY = 1_000  # calls of enqueue() that may wait while a post is under way
 _FIRST_DELAY = 1.0
 _MOST_DELAY = 30.0
 _POLL = 0.005
@@ -34,7 +33,7 @@ Key = frozenset[tuple[str, str]]
 
 
 class State(NamedTuple):
-    """What is to be known of one alert.
+    """The latest state of one alert.
 
     Attributes:
         text: The alert as the API has it, in JSON.
@@ -45,79 +44,76 @@ class State(NamedTuple):
     expires: float | None
 
 
-class Peer:
-    """Brings the latest state of each alert to one Alertmanager, and tries again where it fails.
+class AlertmanagerClient:
+    """Posts the latest state of each alert to one Alertmanager, and tries again after a failure.
 
-    A state waits until it is taken, refused for good, overtaken by a later one, or expired. The
-    thread is a daemon and starts with the first state; it knows nothing of the handler, so it does
-    not keep that alive.
+    A state waits until it is accepted, refused for good, replaced by a later one, or expired. The
+    worker's thread knows nothing of the handler, so it does not keep that alive.
 
     Args:
-        target: The Alertmanager.
+        endpoint: The Alertmanager.
         timeout: Seconds that each step of a post may take.
     """
 
-    def __init__(self, target: Target, timeout: float) -> None:
-        self._target = target
+    def __init__(self, endpoint: Endpoint, timeout: float) -> None:
+        self._endpoint = endpoint
         self._timeout = timeout
         self._begin()
+        self._worker: Worker[Mapping[Key, State]] = Worker(
+            self._take,
+            name=f"genmeter-alertmanager-{endpoint.shown}",
+            on_loss=self._lose,
+            on_end=self._send_once_more,
+            on_reset=self._begin,
+            tick=lambda: self._worker.put({}),
+            capacity=_CAPACITY,
+        )
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
-        # Re-entrant, since a signal handler may shut the monitor down while its thread holds it.
-        self._guard = threading.RLock()
-        self._waiting: dict[Key, State] = {}
+        # Only touched by whoever delivers for the worker.
+        self._unsent: dict[Key, State] = {}
         self._turn = 0
         self._is_paused = False
-        self._thread: threading.Thread | None = None
-        self._wake: SimpleQueue[None] = SimpleQueue()
-        self._is_closing = False
         self._failures = 0
         self._retry_at = 0.0
+        self._send_by: float | None = None
         self._problem: str | None = None
         self._unraised: str | None = None
+        self._endpoint.detach_after_fork()
 
-    def offer(self, states: Mapping[Key, State]) -> None:
+    def enqueue(self, states: Mapping[Key, State]) -> None:
         """Have states sent, each instead of an earlier one of the same alert; does not wait.
 
-        Without any, what was left when the time of :meth:`finish` was over is sent after all.
+        Without any, states that were left at the deadline of :meth:`finish` are sent after all.
         """
-        self._leave_to_parent()
-        with self._guard:
-            self._waiting.update(states)
-            self._is_paused = False
-            if not self._waiting:
-                return
-            self._start()
-        self._wake.put(None)
+        self._is_paused = False
+        if states or not self._is_done:
+            self._worker.put(states)
 
     def take_problem(self) -> str | None:
-        """Give the last failure since the last call; None where there was none."""
-        self._leave_to_parent()
+        """Return the last failure since the last call; None where there was none."""
         problem, self._unraised = self._unraised, None
-        return None if problem is None else f"{self._target.shown}: {problem}"
+        return None if problem is None else f"{self._endpoint.shown}: {problem}"
 
     def close(self) -> None:
         """Have the thread end, once it has tried to send what waits; takes no lock."""
-        self._is_closing = True
-        if self._pid == os.getpid():
-            self._wake.put(None)
+        self._worker.close()
 
     # --- the end -------------------------------------------------------------------------------
 
     @property
     def is_running(self) -> bool:
-        """Whether a thread sends what waits."""
-        return self._thread is not None and self._thread.is_alive()
+        """Whether the worker has a thread."""
+        return self._worker.is_running
 
-    def hurry(self) -> None:
-        """Try again now, whatever was to be waited for."""
-        self._leave_to_parent()
+    def retry_now(self) -> None:
+        """Try again now, without the rest of the pause after a failure."""
         self._failures, self._retry_at, self._is_paused = 0, 0.0, False
-        self._wake.put(None)
+        if not self._is_done:
+            self._worker.put({})
 
     def finish(self, deadline: float) -> bool:
-        """Wait until nothing waits; what is left at the deadline is not sent before the next offer.
+        """Wait until all is sent; what is left at the deadline is not sent before the next enqueue.
 
         Where there is no thread, as none can be started while the interpreter ends, the caller's
         sends.
@@ -128,110 +124,98 @@ class Peer:
         Returns:
             Whether nothing is left.
         """
-        while self._waiting and (left := deadline - time.monotonic()) > 0:
+        while not self._is_done and (left := deadline - time.monotonic()) > 0:
             pause = self._retry_at - time.monotonic()
-            if self.is_running:
+            if self._worker.is_running or pause > 0:
                 time.sleep(min(_POLL, left))
-            elif pause > 0:
-                time.sleep(min(pause, left))
             else:
-                self._send(min(self._timeout, left))
-        with self._guard:
-            left_over = len(self._waiting)
-            if left_over:
-                self._turn += 1
-                self._is_paused = True
-                self._target.abort()
-        if left_over:
-            self._note(f"it had not taken {left_over} alerts when the time to wait was over")
-        return not left_over
-
-    # --- the thread ----------------------------------------------------------------------------
-
-    def _start(self) -> None:
-        if self.is_running:
-            return
-        name = f"genmeter-alertmanager-{self._target.shown}"
-        thread = threading.Thread(target=self._run, name=name, daemon=True)
-        with suppress(RuntimeError):  # the interpreter ends, or the system's limit is reached
-            thread.start()
-            self._thread = thread
-
-    def _run(self) -> None:
-        while True:
-            self._rest()
-            if self._is_due:
-                self._send(self._timeout)
-            if self._is_closing and (self._failures or not self._is_due):
-                return
+                self._send_here(deadline)
+        if self._is_done:
+            return True
+        self._turn += 1
+        self._is_paused = True
+        self._endpoint.abort()
+        waiting = {*self._unsent, *(key for states in self._worker.waiting for key in states)}
+        self._note(f"it had not taken {len(waiting)} alerts when the time to wait was over")
+        return False
 
     @property
-    def _is_due(self) -> bool:
-        return bool(self._waiting) and not self._is_paused
+    def _is_done(self) -> bool:
+        # In this order: a state is unsent before the worker is idle.
+        return self._worker.is_idle and not self._unsent
 
-    def _rest(self) -> None:
-        """Wait until there is something to send whose time has come, or all is to end."""
-        while not self._is_closing:
-            pause = max(0.0, self._retry_at - time.monotonic()) if self._is_due else None
-            if pause == 0:
-                return
-            with suppress(Empty):
-                self._wake.get(timeout=pause)
-
-    def _send(self, timeout: float) -> None:
-        with self._guard:
-            turn = self._turn
-            batch = self._next_batch()
-        if not batch:
-            return
-        body = f"[{','.join(state.text for state in batch.values())}]".encode()
-        problem = None
+    def _send_here(self, deadline: float) -> None:
+        self._send_by = deadline
         try:
-            self._target.post(body, timeout, lambda: turn == self._turn)
-        except NotTaken as error:
+            self._worker.put({})
+            self._worker.deliver_here(deadline)
+        finally:
+            self._send_by = None
+
+    # --- on the worker's thread ----------------------------------------------------------------
+
+    def _take(self, batch: Sequence[Mapping[Key, State]]) -> None:
+        for states in batch:
+            self._unsent.update(states)
+        self._send()
+
+    def _send_once_more(self) -> None:
+        self._retry_at = 0.0
+        self._send()
+
+    def _send(self) -> None:
+        while not self._is_paused and time.monotonic() >= self._retry_at:
+            now = clock.now()
+            for key, state in tuple(self._unsent.items()):
+                if state.expires is not None and state.expires <= now:
+                    del self._unsent[key]
+            batch = dict(islice(self._unsent.items(), _BATCH))
+            if not batch:
+                return
+            self._post(batch)
+
+    def _post(self, batch: Mapping[Key, State]) -> None:
+        turn, timeout, problem = self._turn, self._timeout, None
+        if self._send_by is not None:
+            timeout = min(timeout, max(_POLL, self._send_by - time.monotonic()))
+        body = f"[{','.join(state.text for state in batch.values())}]".encode()
+        try:
+            self._endpoint.post(body, timeout, lambda: turn == self._turn)
+        except DeliveryError as error:
             problem = str(error)
-            if turn != self._turn:
+            if turn != self._turn:  # finish() gave up, and the states wait for the next enqueue
                 return
             if error.may_retry:
                 self._back_off()
                 batch = {}
-        with self._guard:
-            for key, state in batch.items():
-                if self._waiting.get(key) is state:
-                    del self._waiting[key]
+        for key in batch:
+            self._unsent.pop(key, None)
         if problem is None:
             self._failures = 0
         self._note(problem)
-
-    def _next_batch(self) -> dict[Key, State]:
-        now = clock.now()
-        for key, state in tuple(self._waiting.items()):
-            if state.expires is not None and state.expires <= now:
-                del self._waiting[key]
-        return dict(islice(self._waiting.items(), _BATCH)) if self._is_due else {}
 
     def _back_off(self) -> None:
         most = min(_MOST_DELAY, _FIRST_DELAY * 2.0 ** min(self._failures, 16))
         self._failures += 1
         # Many processes that lost the same Alertmanager should not come back in step.
-        self._retry_at = time.monotonic() + random.uniform(most / 2, most)  # noqa: S311
+        pause = random.uniform(most / 2, most)  # noqa: S311
+        self._retry_at = time.monotonic() + pause
+        self._worker.tick_in(pause)
+
+    def _lose(self, loss: Loss, count: int, error: BaseException | None = None) -> None:
+        self._note(f"{count} {loss.value}" if error is None else f"{type(error).__name__}: {error}")
 
     def _note(self, problem: str | None) -> None:
         before, self._problem = self._problem, problem
-        with suppress(Exception):  # a logging handler of the job's that raises must not end us
+        with catch_all():  # of a logging handler
             if problem is not None and before is None:
                 _logger.warning(
                     "alerts do not reach the Alertmanager at %s: %s; further failures are not "
                     "logged until it takes alerts again",
-                    self._target.shown,
+                    self._endpoint.shown,
                     problem,
                 )
             elif problem is None and before is not None:
-                _logger.info("the Alertmanager at %s takes alerts again", self._target.shown)
+                _logger.info("the Alertmanager at %s takes alerts again", self._endpoint.shown)
         if problem is not None:
             self._unraised = problem
-
-    def _leave_to_parent(self) -> None:
-        """Begin anew in a forked child, where the parent's thread is not and its lock may be held."""
-        if self._pid != os.getpid():
-            self._begin()

@@ -1,4 +1,4 @@
-"""Which alerts are pending, which fire, and what of it is news."""
+"""Which alerts are pending, which fire, and which are to be sent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from genmeter.alert_settings import AlertSettings
     from genmeter.outputs.alerts.evaluation import Finding, Group
 
-__all__ = ["Alert", "AlertBook"]
+__all__ = ["Alert", "AlertStates"]
 
 
 @dataclass
@@ -77,7 +77,7 @@ class _State:
             self.sent_at = min(self.sent_at, now)
 
 
-class AlertBook:
+class AlertStates:
     """Keeps what holds, so that each alert is sent once.
 
     An alert fires once its condition has held for its rule's ``pending``. It is sent when it starts
@@ -95,7 +95,7 @@ class AlertBook:
         self._states: dict[tuple[str, Group], _State] = {}
 
     def update(
-        self, found: Iterable[Finding], now: float, *, job: str, is_heard: bool
+        self, found: Iterable[Finding], now: float, *, job: str, has_receivers: bool
     ) -> list[Alert]:
         """Take in what holds now, and give the alerts to send.
 
@@ -103,13 +103,13 @@ class AlertBook:
             found: All that holds.
             now: Unix time in seconds.
             job: The label ``job`` of the alerts.
-            is_heard: Whether there is anybody to send them to; what fires while nobody is there
-                is news for those that come.
+            has_receivers: Whether there is a handler to send them to. An alert that fires while there
+                is none is sent once there is one.
         """
         before, states = dict(self._states), {}
         for each in before.values():
             each.set_back(now)
-        news = []
+        to_send = []
         for finding in found:
             key = finding.rule.id, finding.group
             state = before.pop(key, None) or _State(finding, now)
@@ -117,19 +117,19 @@ class AlertBook:
             states[key] = state
             if state.fired_at is None and now - state.active_at >= finding.rule.pending:
                 state.fired_at = now
-            if not is_heard:
+            if not has_receivers:
                 state.sent_at = None
             elif self._is_due(state, now):
                 state.sent_at = now
-                news.append(self._alert(state, now, job, "firing"))
+                to_send.append(self._alert(state, now, job, "firing"))
         # At once: counts() is asked on other threads.
         self._states = states
         over = [
             self._alert(state, now, job, "resolved")
             for state in before.values()
-            if is_heard and state.sent_at is not None
+            if has_receivers and state.sent_at is not None
         ]
-        return over + news
+        return over + to_send
 
     def firing(self, now: float, job: str) -> list[Alert]:
         """Give all that fires.

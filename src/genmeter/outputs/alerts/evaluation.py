@@ -5,17 +5,17 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from genmeter.outputs.alerts.health import Increases
+from genmeter.outputs.alerts.health import CounterDeltas
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from genmeter.alert_rules import AlertRule
     from genmeter.catalogue import Label
+    from genmeter.pipeline.self_metrics import SelfMetrics
     from genmeter.recorders.history import History
     from genmeter.recorders.windows import GroupSum
     from genmeter.signals import Signal
-    from genmeter.tallies import Tallies
     from genmeter.terms import RowSum
 
 __all__ = ["Evaluator", "Finding", "Group"]
@@ -64,11 +64,11 @@ class Evaluator:
 
     Args:
         rules: The rows of ``AlertSettings.rules()``; what only Prometheus can judge is left out.
-        tallies: The process's, for the alerts on the monitor itself.
+        self_metrics: The process's, for the alerts on the monitor itself.
         now: Unix time in seconds; of the monitor itself only what comes after is judged.
     """
 
-    def __init__(self, rules: Sequence[AlertRule], tallies: Tallies, now: float) -> None:
+    def __init__(self, rules: Sequence[AlertRule], self_metrics: SelfMetrics, now: float) -> None:
         self.rules = tuple(rule for rule in rules if rule.is_judged_in_process)
         windows = [
             window
@@ -76,11 +76,11 @@ class Evaluator:
             if _counts_the_monitor(rule.signal)
             for window in rule.windows
         ]
-        self._increases = Increases(tallies, windows, now)
+        self._deltas = CounterDeltas(self_metrics, windows, now)
 
     def begin(self, now: float) -> None:
         """Begin anew, in a forked child."""
-        self._increases.begin(now)
+        self._deltas.begin(now)
 
     def evaluate(self, history: History, now: float, *, last_call: float | None) -> list[Finding]:
         """Give all that holds now, in the order of the rules; to be called under the drain's lock.
@@ -91,8 +91,8 @@ class Evaluator:
             last_call: Unix time of the job's newest call; None where nothing can stall, before the
                 first and once the monitor will be told nothing more.
         """
-        self._increases.look(now)
-        windows = _Windows(history, self._increases, now)
+        self._deltas.sample(now)
+        windows = _Windows(history, self._deltas, now)
         found: list[Finding] = []
         for rule in self.rules:
             if rule.how == "stalled":
@@ -143,9 +143,9 @@ def _fallen(rule: AlertRule, windows: _Windows) -> list[Finding]:
 class _Windows:
     """Signals over windows that end now; what several rules ask for is summed once."""
 
-    def __init__(self, history: History, increases: Increases, now: float) -> None:
+    def __init__(self, history: History, deltas: CounterDeltas, now: float) -> None:
         self._history = history
-        self._increases = increases
+        self._deltas = deltas
         self._now = now
         self._sums: dict[tuple[RowSum, tuple[Label, ...], float], Mapping[Group, GroupSum]] = {}
 
@@ -162,7 +162,7 @@ class _Windows:
             return {}
         of, per = signal.of.rows, None if signal.per is None else signal.per.rows
         if of is None:
-            grown = self._increases.since(signal.of.instrument, self._now - window)
+            grown = self._deltas.since(signal.of.instrument, self._now - window)
             return {(label,): _lone(count) for label, count in grown.items()}
         if per is None:
             sums = self._window(of, rule.by, window)

@@ -11,42 +11,42 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from genmeter.catalogue import Instrument
-    from genmeter.tallies import Tallies
+    from genmeter.pipeline.self_metrics import SelfMetrics
 
-__all__ = ["Increases"]
+__all__ = ["CounterDeltas"]
 
 _SPACING = 50  # so many records in the shortest window, however often it is evaluated
 
 
-def _by_handler(tallies: Tallies) -> Mapping[str, int]:
+def _by_handler(self_metrics: SelfMetrics) -> Mapping[str, int]:
     by_handler: Counter[str] = Counter()
-    for (handler, _), count in tallies.handler_errors.items():
+    for (handler, _), count in self_metrics.handler_errors.items():
         by_handler[handler] += count
     return by_handler
 
 
-_COUNTS: Mapping[Instrument, Callable[[Tallies], Mapping[str, int]]] = {
-    cat.MONITOR_EVENTS: lambda tallies: tallies.rejected,
+_COUNTS: Mapping[Instrument, Callable[[SelfMetrics], Mapping[str, int]]] = {
+    cat.MONITOR_EVENTS: lambda self_metrics: self_metrics.rejected,
     cat.HANDLER_ERRORS: _by_handler,
-    cat.LABEL_OVERFLOW: lambda tallies: tallies.overflows,
-    cat.EXPORT_FAILURES: lambda tallies: tallies.export_failures,
+    cat.LABEL_OVERFLOW: lambda self_metrics: self_metrics.overflows,
+    cat.EXPORT_FAILURES: lambda self_metrics: self_metrics.export_failures,
 }
 """What each counter of the monitor itself has counted, by its alert's label."""
 
 _Counts = dict[tuple["Instrument", str], int]
 
 
-class Increases:
-    """Remembers what the tallies were, for as long as a window may look back.
+class CounterDeltas:
+    """Remembers what the self_metrics were, for as long as a window may look back.
 
     Args:
-        tallies: The process's.
+        self_metrics: The process's.
         windows: Seconds; those that will be asked for.
         now: Unix time in seconds; what was counted before it is in no increase.
     """
 
-    def __init__(self, tallies: Tallies, windows: Sequence[float], now: float) -> None:
-        self._tallies = tallies
+    def __init__(self, self_metrics: SelfMetrics, windows: Sequence[float], now: float) -> None:
+        self._self_metrics = self_metrics
         self._longest = max(windows, default=0.0)
         self._spacing = min(windows, default=0.0) / _SPACING
         self._records: list[tuple[float, _Counts]] = []
@@ -58,8 +58,8 @@ class Increases:
         self._current = self._read()
         self._records = [(now, self._current)]
 
-    def look(self, now: float) -> None:
-        """Note what is counted by now."""
+    def sample(self, now: float) -> None:
+        """Take a sample of what is counted by now."""
         self._current = self._read()
         last, counts = self._records[-1]
         if now < last:  # the clock was set back
@@ -74,7 +74,7 @@ class Increases:
             del self._records[0]
 
     def since(self, instrument: Instrument, start: float) -> dict[str, int]:
-        """Give by how much a counter has grown, by its label; what has not is left out.
+        """Return by how much a counter has grown, by its label; labels without growth are absent.
 
         Args:
             instrument: One of the monitor's own counters.
@@ -95,5 +95,5 @@ class Increases:
         return {
             (instrument, label): count
             for instrument, read in _COUNTS.items()
-            for label, count in dict(read(self._tallies)).items()
+            for label, count in dict(read(self._self_metrics)).items()
         }

@@ -1,14 +1,12 @@
 """Handlers of metrics and logs: their protocols, and the two that write files.
 
-A monitor calls each handler on a thread of the handler's own, in the order of the events. One that
-blocks, raises or is slow harms neither the job nor the others; what it could not take is counted in
-``genmeter_monitor_handler_errors_total`` and told once.
+Each handler runs on its own worker thread and is called in the order of the events. One that
+blocks, raises or is slow harms neither the job nor the others. The events that it lost are counted
+in ``genmeter_monitor_handler_errors_total``, and logged once.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import time
 from inspect import iscoroutinefunction
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from genmeter.errors import ConfigError
 from genmeter.labels import UNREADABLE, safe_text
 from genmeter.line_file import LineFile
+from genmeter.line_text import log_time, object_text, value_text
 from genmeter.plain import to_plain
 
 if TYPE_CHECKING:
@@ -31,35 +30,32 @@ __all__ = [
     "check_handlers",
 ]
 
-_LARGE = 2**63
-_encode = json.JSONEncoder(allow_nan=False, check_circular=False).encode
-
 
 @runtime_checkable
 class MetricHandler(Protocol):
-    """What takes the metrics of a monitor."""
+    """Receives the metrics of a monitor."""
 
     def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
-        """Take one value.
+        """Handle one value.
 
         Args:
             metric_name: Its name, such as ``generation_time``.
             value: Its value.
-            metadata: Whose it is, and what the job told with it; ``timestamp`` is the local time
+            metadata: Its labels, and what the job recorded with it; ``timestamp`` is the local time
                 in ISO 8601, with its offset from UTC.
         """
 
 
 @runtime_checkable
 class LogHandler(Protocol):
-    """What takes the log records of a monitor."""
+    """Receives the log records of a monitor."""
 
     def handle_log(self, message: dict[str, Any]) -> None:
-        """Take one record.
+        """Handle one record.
 
         Args:
             message: ``level`` (``info``, ``warning`` or ``error``), ``message``, and what the job
-                told with it.
+                recorded with it.
         """
 
 
@@ -70,9 +66,9 @@ class _FileHandler:
 
     def __init__(self, log_dir: str | Path, *, max_bytes: int | None = None, keep: int = 5) -> None:
         if not isinstance(log_dir, str | os.PathLike) or not str(log_dir):
-            raise ConfigError(f"log_dir is {log_dir!r}; give a folder's path")
+            raise ConfigError(f"log_dir must be a folder's path, got {log_dir!r}")
         if max_bytes is not None:
-            _check_count("max_bytes", max_bytes, "bytes, or None for a file that grows")
+            _check_count("max_bytes", max_bytes, "bytes (None for a file that grows)")
         _check_count("keep", keep, "files to keep")
         self.log_dir = Path(log_dir)
         self.log_file = self.log_dir / self._NAME
@@ -80,6 +76,18 @@ class _FileHandler:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.log_dir)!r})"
+
+    def append_lines(self, lines: bytes) -> None:
+        """Append lines that are encoded already, all at once; the system has them on return.
+
+        Args:
+            lines: Whole lines, each with its end.
+
+        Raises:
+            OSError: They cannot be written; the file has the whole lines that it had.
+        """
+        if lines:
+            self._lines.append(lines)
 
     def close(self) -> None:
         """Close the file; the next line opens it again."""
@@ -104,7 +112,7 @@ class FileMetricHandler(_FileHandler):
         log_file: The file.
 
     Raises:
-        ConfigError: An argument that cannot be used.
+        ConfigError: An argument is invalid.
     """
 
     _NAME = "metrics.jsonl"
@@ -123,8 +131,7 @@ class FileMetricHandler(_FileHandler):
         Raises:
             OSError: They cannot be written; the file has the whole lines that it had.
         """
-        if batch:
-            self._lines.append("".join(_metric_lines(batch)).encode())
+        self.append_lines("".join(_metric_lines(batch)).encode())
 
 
 class FileLogHandler(_FileHandler):
@@ -144,7 +151,7 @@ class FileLogHandler(_FileHandler):
         log_file: The file.
 
     Raises:
-        ConfigError: An argument that cannot be used.
+        ConfigError: An argument is invalid.
     """
 
     _NAME = "afterimage.log"
@@ -163,21 +170,20 @@ class FileLogHandler(_FileHandler):
         Raises:
             OSError: They cannot be written; the file has the whole lines that it had.
         """
-        if batch:
-            lines = (f"{_local(when)} - {_encode(to_plain(record))}\n" for when, record in batch)
-            self._lines.append("".join(lines).encode())
+        lines = [f"{log_time(when)} - {object_text(record)}\n" for when, record in batch]
+        self.append_lines("".join(lines).encode())
 
 
 def check_handlers(name: str, handlers: Sequence[Any], method: str) -> None:
     """Check that each handler has the method that will be called.
 
     Args:
-        name: The argument that the handlers were given as.
+        name: The argument that the handlers were passed as.
         handlers: The handlers.
         method: ``handle_metric`` or ``handle_log``.
 
     Raises:
-        ConfigError: One has no such method, or a coroutine function, which nobody would await.
+        ConfigError: A handler has no such method, or a coroutine function, which nobody would await.
     """
     for number, handler in enumerate(handlers):
         try:
@@ -190,8 +196,8 @@ def check_handlers(name: str, handlers: Sequence[Any], method: str) -> None:
             problem = f"whose {method} is a coroutine" if is_coroutine else f"without {method}"
             shown = safe_text(handler, 200) or "an object that cannot be shown"
             raise ConfigError(
-                f"{name}[{number}] is {shown}, {problem}; give an object with a plain method "
-                f"{method}, such as {_EXAMPLES[method].__name__}(folder)"
+                f"{name}[{number}] must be an object with a plain method {method}, such as "
+                f"{_EXAMPLES[method].__name__}(folder); got {shown}, {problem}"
             )
 
 
@@ -200,34 +206,20 @@ _EXAMPLES = {"handle_metric": FileMetricHandler, "handle_log": FileLogHandler}
 
 def _check_count(name: str, value: Any, what: str) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"{name} is {value!r}; give a number of {what}, at least 1")
+        raise ConfigError(f"{name} must be a number of {what}, at least 1; got {value!r}")
 
 
 def _metric_lines(batch: Iterable[tuple[str, float, dict[str, Any]]]) -> Iterable[str]:
-    """Write the lines of a journal; what rows that follow each other share is written once."""
-    heads: dict[str, str] = {}
+    """Return the lines of a journal; metadata that neighbours share is encoded once."""
     shared: dict[str, Any] = {}
     tail = ""
     for name, value, metadata in batch:
         if metadata is not shared:
             plain = to_plain(dict(metadata))
             if "metric" in plain or "value" in plain:  # as AfterImage has it, these win
-                yield _encode({"metric": to_plain(name), "value": to_plain(value), **plain}) + "\n"
+                row = {"metric": to_plain(name), "value": to_plain(value), **plain}
+                yield object_text(row) + "\n"
                 continue
             shared = metadata
-            tail = (", " + _encode(plain)[1:] if plain else "}") + "\n"
-        head = heads.get(name)
-        if head is None:
-            head = heads[name] = f'{{"metric": {_encode(to_plain(name))}, "value": '
-        yield head + _number(value) + tail
-
-
-def _number(value: Any) -> str:
-    kind = type(value)
-    if (kind is float and math.isfinite(value)) or (kind is int and abs(value) < _LARGE):
-        return repr(value)
-    return _encode(to_plain(value))
-
-
-def _local(when: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when)) + f",{int(when % 1 * 1000):03d}"
+            tail = (f", {object_text(plain)[1:]}" if plain else "}") + "\n"
+        yield f'{{"metric": {value_text(name)}, "value": {value_text(value)}{tail}'

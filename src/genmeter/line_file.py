@@ -87,7 +87,7 @@ class LineFile:
                 raise OSError(
                     error.errno,
                     f"{self.path} cannot be written: {error.strerror}; {remedy}, until then its "
-                    "lines are left out",
+                    "lines are dropped",
                 ) from error
 
     def close(self) -> None:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry._logs import _internal
-from opentelemetry.context import Context, get_current
 from opentelemetry.sdk._logs import LoggerProvider, export
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -59,10 +58,10 @@ def set_up_logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Exported]:
     exported.provider.shutdown()
 
 
-def spanned() -> tuple[Context, SpanContext]:
-    """Give the context in which a span of its own is current, and that span's ids."""
+def spanned() -> SpanContext:
+    """Return the ids of a span that was current and is over."""
     with TracerProvider(shutdown_on_exit=False).get_tracer("test").start_as_current_span("span"):
-        return get_current(), current_span()
+        return current_span()
 
 
 def current_span() -> SpanContext:

@@ -16,7 +16,7 @@ from genmeter.outputs.logs.evaluation_events import EvaluationEvents
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from opentelemetry.context import Context
+    from opentelemetry.trace import SpanContext
 
 TOLD = 1_700_000_000.25
 
@@ -26,7 +26,7 @@ def evaluation(
     error_type: str | None = None,
     step: str | None = None,
     told: dict[str, Any] | None = None,
-    context: Context | None = None,
+    span: SpanContext | None = None,
 ) -> Evaluation:
     """Make an evaluation by ``judge``, which failed where it has a class of error."""
     return Evaluation(
@@ -44,7 +44,7 @@ def evaluation(
         cache_write_tokens=0,
         reasoning_tokens=0,
         told=told or {},
-        context=context,
+        span=span,
     )
 
 
@@ -103,8 +103,8 @@ def test_an_event_says_its_name_where_the_release_has_it(exported: Exported) -> 
 
 def test_an_event_belongs_to_the_span_of_the_call(exported: Exported) -> None:
     """Delivered on a thread with another span, an event has the ids of the evaluation's own."""
-    context, span = spanned()
-    events = [evaluation(Score("a", 1.0), context=context), evaluation(Score("b", 1.0))]
+    span = spanned()
+    events = [evaluation(Score("a", 1.0), span=span), evaluation(Score("b", 1.0))]
     elsewhere(lambda: EvaluationEvents().take(events))
     assert [(each.trace_id, each.span_id) for each in exported.records] == [
         (span.trace_id, span.span_id),

@@ -175,14 +175,20 @@ def test_a_journal_can_be_closed_and_put_aside(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"log_dir": None}, "log_dir is None; give a folder's path"),
-        ({"log_dir": ""}, "log_dir is ''"),
-        ({"log_dir": b"folder"}, "log_dir is b'folder'"),
-        ({"log_dir": "x", "max_bytes": 0}, "max_bytes is 0; give a number of bytes"),
-        ({"log_dir": "x", "max_bytes": 1.5}, "max_bytes is 1.5"),
-        ({"log_dir": "x", "max_bytes": True}, "max_bytes is True"),
-        ({"log_dir": "x", "keep": 0}, "keep is 0; give a number of files to keep, at least 1"),
-        ({"log_dir": "x", "keep": None}, "keep is None"),
+        ({"log_dir": None}, "log_dir must be a folder's path, got None"),
+        ({"log_dir": ""}, "log_dir must be a folder's path, got ''"),
+        ({"log_dir": b"folder"}, "log_dir must be a folder's path, got b'folder'"),
+        (
+            {"log_dir": "x", "max_bytes": 0},
+            "max_bytes must be a number of bytes (None for a file that grows), at least 1; got 0",
+        ),
+        ({"log_dir": "x", "max_bytes": 1.5}, "at least 1; got 1.5"),
+        ({"log_dir": "x", "max_bytes": True}, "at least 1; got True"),
+        ({"log_dir": "x", "keep": 0}, "keep must be a number of files to keep, at least 1; got 0"),
+        (
+            {"log_dir": "x", "keep": None},
+            "keep must be a number of files to keep, at least 1; got None",
+        ),
     ],
 )
 @pytest.mark.parametrize("kind", [FileMetricHandler, FileLogHandler])
@@ -230,11 +236,13 @@ class Awaited:
     [
         (
             lambda: 5,
-            "metric_handlers[1] is 5, without handle_metric; give an object with a plain method",
+            "must be an object with a plain method handle_metric, such as FileMetricHandler(folder)",
         ),
+        (lambda: 5, "metric_handlers[1] must be"),
+        (lambda: 5, "got 5, without handle_metric"),
         (lambda: print, "without handle_metric"),
         (logging.NullHandler, "such as FileMetricHandler(folder)"),
-        (Raising, "is an object that cannot be shown, without handle_metric"),
+        (Raising, "got an object that cannot be shown, without handle_metric"),
         (Awaited, "whose handle_metric is a coroutine"),
         (AsyncMock, "whose handle_metric is a coroutine"),
     ],

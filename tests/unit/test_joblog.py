@@ -14,16 +14,18 @@ from _log_records import Exported, current_span, elsewhere, set_up_logs, spanned
 from opentelemetry._logs import SeverityNumber
 from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 from opentelemetry.sdk import _logs as sdk_logs
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, get_current_span
 
-from genmeter.events import Active, Call, Log
+from genmeter.events import Log, Sample
+from genmeter.metrics.binding import NO_SPAN, context_of
 from genmeter.outputs.logs import otel_logs
 from genmeter.outputs.logs.joblog import LOGGER_NAME, JobLog
-from genmeter.outputs.logs.otel_logs import OtelLogs
+from genmeter.outputs.logs.otel_logs import OtelLogs, attached
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from opentelemetry.context import Context
+    from opentelemetry.trace import SpanContext
 
 TOLD = 1_700_000_000.25
 
@@ -32,10 +34,10 @@ def log(
     message: str = "told",
     level: str = "info",
     data: dict[str, Any] | None = None,
-    context: Context | None = None,
+    span: SpanContext | None = None,
 ) -> Log:
     """Make a message of the job."""
-    return Log(TOLD, level, message, {} if data is None else data, context)
+    return Log(TOLD, level, message, {} if data is None else data, span)
 
 
 class Kept(logging.Handler):
@@ -191,7 +193,7 @@ def test_filters_of_the_logger_hold(kept: Kept, logger: logging.Logger) -> None:
 
 def test_other_events_are_passed_over(kept: Kept) -> None:
     """Only messages are logged, and the tap asks for no other event."""
-    JobLog().take([Active(Call("chat", "_OTHER", "m", None, "unknown"), 1), log()])
+    JobLog().take([Sample(TOLD, True, None), log()])
     assert len(kept.records) == 1
     assert JobLog.wants == (Log,)
 
@@ -240,8 +242,8 @@ def test_a_handler_that_raises_without_an_error_stream_harms_nothing(
 
 def test_handlers_see_the_span_of_the_call(kept: Kept) -> None:
     """On the delivering thread, whose own span is another, the caller's span is current."""
-    context, span = spanned()
-    elsewhere(lambda: JobLog().take([log(context=context), log()]))
+    span = spanned()
+    elsewhere(lambda: JobLog().take([log(span=span), log()]))
     assert [each.trace_id for each in kept.spans] == [span.trace_id, 0]
     assert [each.span_id for each in kept.spans] == [span.span_id, 0]
 
@@ -254,9 +256,9 @@ def test_without_opentelemetry_logs_only_logging_gets_it(kept: Kept) -> None:
 
 def test_opentelemetry_logs_get_it_with_the_ids_of_the_call(kept: Kept, exported: Exported) -> None:
     """A provider gets the message with its time, severity, data and trace, from any thread."""
-    context, span = spanned()
+    span = spanned()
     data = {"batch": 3, "nothing": None, "name": "n"}
-    elsewhere(lambda: JobLog().take([log("slow", "warning", data, context), log()]))
+    elsewhere(lambda: JobLog().take([log("slow", "warning", data, span), log()]))
     first, second = exported.records
     assert (first.body, first.severity_number, first.severity_text) == (
         "slow",
@@ -302,9 +304,9 @@ def test_a_handler_of_opentelemetrys_makes_no_duplicates(
     logger.propagate = True
     handler = sdk_logs.LoggingHandler(logger_provider=exported.provider)
     logging.getLogger(place).addHandler(handler)
-    context, span = spanned()
+    span = spanned()
     try:
-        elsewhere(lambda: JobLog().take([log(data={"batch": 3}, context=context)]))
+        elsewhere(lambda: JobLog().take([log(data={"batch": 3}, span=span)]))
     finally:
         logging.getLogger(place).removeHandler(handler)
     (record,) = exported.records
@@ -361,8 +363,8 @@ def test_a_provider_that_raises_is_reported_once(
     assert len(kept.records) == 2
     (record,) = warnings_of(caplog)
     assert record.getMessage() == (
-        "the application's OpenTelemetry logs took no record (RuntimeError: no); "
-        "further failures are not logged"
+        "the application's OpenTelemetry logs rejected a record (RuntimeError); check the "
+        "processors of its LoggerProvider; further failures are not logged"
     )
 
 
@@ -393,13 +395,13 @@ def test_releases_before_1_38_get_a_record_of_the_sdks(
     monkeypatch.setattr(otel_logs, "_RECORD_TAKES_CONTEXT", takes_context)
     monkeypatch.setattr(sdk_logs, "LogRecord", lambda **fields: fields, raising=False)
     made: list[dict[str, Any]] = []
-    context, span = spanned()
+    span = spanned()
     OtelLogs().emit(
         SimpleNamespace(emit=made.append, resource="resource"),
         timestamp=TOLD,
         severity=SeverityNumber.INFO,
         attributes={"nested": {"a": [1]}, "flat": 1},
-        context=context,
+        span=span,
         event_name="event",
     )
     (record,) = made
@@ -407,7 +409,96 @@ def test_releases_before_1_38_get_a_record_of_the_sdks(
     nested = {"nested": {"a": [1]}, "flat": 1}
     flat = {"nested": '{"a":[1]}', "flat": 1, "event.name": "event"}
     ids = {"trace_id": span.trace_id, "span_id": span.span_id, "trace_flags": span.trace_flags}
-    field = {"context": context, "event_name": "event"}
+    given = record.get("context", context_of(span))
+    assert get_current_span(given).get_span_context() == span
+    field = {"context": given, "event_name": "event"}
     wanted = {"attributes": nested, **field} if takes_context else {"attributes": flat, **ids}
     assert record.items() >= wanted.items()
     assert len(record) == 6 + len(wanted)
+
+
+def test_a_header_in_the_text_of_an_error_is_not_logged(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where an exporter's error quotes the headers that it sends, no log line repeats them."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ValueError("Invalid header value b'Bearer hunter2'")
+
+    monkeypatch.setattr(type(exported.provider.get_logger("genmeter")), "emit", fail)
+    JobLog().take([log(), log()])
+    (record,) = warnings_of(caplog)
+    assert "ValueError" in record.getMessage()
+    assert "hunter2" not in logging.Formatter().format(record)
+
+
+def test_span_ids_alone_make_the_span_current(kept: Kept, exported: Exported) -> None:
+    """An event that keeps the ids of its span only is logged within that span, from any thread."""
+    span = spanned()
+
+    def emit() -> None:
+        for given in (span, None):
+            with attached(given):
+                kept.emit(logging.makeLogRecord({}))
+            otel = OtelLogs()
+            logger = otel.logger()
+            assert logger is not None
+            otel.emit(
+                logger,
+                timestamp=TOLD,
+                severity=SeverityNumber.INFO,
+                attributes={},
+                span=given,
+            )
+
+    elsewhere(emit)
+    assert [each.span_id for each in kept.spans] == [span.span_id, 0]
+    ids = [(each.trace_id, each.span_id, each.trace_flags) for each in exported.records]
+    assert ids[0] == (span.trace_id, span.span_id, span.trace_flags)
+    assert ids[1][:2] == (0, 0)
+
+
+def test_a_context_of_ids_holds_nothing_else() -> None:
+    """A span's ids become a context with that span alone; no ids, and invalid ones, are no span."""
+    span = spanned()
+    made = context_of(span)
+    assert get_current_span(made).get_span_context() is span
+    assert len(made) == 1
+    assert context_of(None) is NO_SPAN
+    assert not get_current_span(NO_SPAN).get_span_context().is_valid
+    assert not get_current_span(context_of(INVALID_SPAN_CONTEXT)).get_span_context().is_valid
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no"), SystemExit(3)])
+def test_a_provider_or_a_logger_that_fails_in_any_way_harms_nothing(
+    logger: logging.Logger,
+    exported: Exported,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+) -> None:
+    """Whatever a class of the application's raises, the next message is delivered."""
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exported.provider, "get_logger", fail)
+        JobLog().take([log("no provider")])
+    with monkeypatch.context() as patch:
+        patch.setattr(logger, "isEnabledFor", fail)
+        JobLog().take([log("no level")])
+    assert type(error).__name__ in capsys.readouterr().err
+    odd: Any = type("LoggingHandler", (logging.NullHandler,), {"__module__": None})
+    logger.addHandler(odd())
+    JobLog().take([log("kept")])
+    assert exported.records[-1].body == "kept"
+
+
+def test_a_time_that_no_record_can_have_costs_that_record_only(
+    exported: Exported, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A record that cannot be made is one warning, and the others are emitted."""
+    JobLog().take([log("lost")._replace(time=float("inf")), log("kept")])
+    assert [record.body for record in exported.records] == ["kept"]
+    assert len(warnings_of(caplog)) == 1

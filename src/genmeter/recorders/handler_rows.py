@@ -1,19 +1,22 @@
-"""What handlers get of an event: AfterImage's metrics and log records, with their time."""
+"""How events reach handlers: as AfterImage's metrics and log records, one by one, many, or encoded."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from genmeter.events import Evaluation, Generation, Log, Metric
+from genmeter.handlers import FileLogHandler, FileMetricHandler
 from genmeter.labels import UNREADABLE
+from genmeter.line_text import iso_time
+from genmeter.recorders.event_lines import JournalLines, LogLines, log_record
 from genmeter.recorders.old_metrics import samples_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from genmeter.events import Event
+    from genmeter.recorders.event_lines import EventLines
 
 __all__ = ["LOGS", "METRICS", "HandlerKind"]
 
@@ -26,8 +29,10 @@ class HandlerKind(NamedTuple):
         many: The method, where a handler has it, that takes a list of rows. They are not the
             handler's to change: those of one event share what is the same.
         events: The types of events that have rows.
-        rows: Gives the rows of an event.
+        rows: Returns the rows of an event.
         call: Calls the method for one row.
+        file_handler: The class of ours that writes the rows to a file.
+        lines: Makes what encodes events for that file.
     """
 
     one: str
@@ -35,26 +40,25 @@ class HandlerKind(NamedTuple):
     events: frozenset[type]
     rows: Callable[[Any], list[tuple[Any, ...]]]
     call: Callable[[Any, tuple[Any, ...]], object]
+    file_handler: type[FileMetricHandler | FileLogHandler]
+    lines: Callable[[], EventLines]
 
     def takes_many(self, handler: Any) -> bool:
-        """Tell whether a handler has the method for many rows: by its class, since a mock has any.
+        """Return whether a handler has the method for many rows, by its class: a mock has any.
 
         Where a derived class has a method of its own for one row only, that one counts.
         """
-        try:
-            if self.one in getattr(handler, "__dict__", ()):
-                return False
-            for base in type(handler).__mro__:
-                if self.many in vars(base):
-                    return True
-                if self.one in vars(base):
-                    return False
-        except UNREADABLE:
-            pass
-        return False
+        return self._definer(handler) is not None
 
     def many_to(self, handler: Any) -> Callable[[Sequence[Event]], None]:
-        """Give what hands over events all at once."""
+        """Return the function that hands over events all at once.
+
+        A file handler of ours gets their lines, unless a derived class has a method of its own for
+        rows, or the object itself has.
+        """
+        if self._definer(handler) is self.file_handler and self.many not in vars(handler):
+            lines = self.lines()
+            return lambda events: handler.append_lines(lines.encode(events))
 
         def deliver(events: Sequence[Event]) -> None:
             getattr(handler, self.many)([row for event in events for row in self.rows(event)])
@@ -62,7 +66,7 @@ class HandlerKind(NamedTuple):
         return deliver
 
     def each_to(self, handler: Any) -> Callable[[Sequence[Event]], None]:
-        """Give what hands over row by row, and raises the first error when all had their turn."""
+        """Return the function that hands over row by row, and raises the first error at the end."""
 
         def deliver(events: Sequence[Event]) -> None:
             failure: BaseException | None = None
@@ -77,15 +81,29 @@ class HandlerKind(NamedTuple):
 
         return deliver
 
+    def _definer(self, handler: Any) -> type | None:
+        """Return the class that ``many`` is from; None without one, or where ``one`` overrides it."""
+        try:
+            if self.one in getattr(handler, "__dict__", ()):
+                return None
+            for base in type(handler).__mro__:
+                if self.many in vars(base):
+                    return base
+                if self.one in vars(base):
+                    return None
+        except UNREADABLE:
+            pass
+        return None
+
 
 def _check_done(result: object) -> None:
     if iscoroutine(result):
         result.close()
-        raise TypeError("the method is a coroutine, which nobody would await; give a plain one")
+        raise TypeError("the method must be a plain one, got a coroutine, which nobody would await")
 
 
 def _metric_rows(event: Generation | Evaluation | Metric) -> list[tuple[Any, ...]]:
-    stamp = _iso(event.time)
+    stamp = iso_time(event.time)
     rows = samples_of(event)
     for row in rows:
         row.metadata["timestamp"] = stamp
@@ -93,33 +111,8 @@ def _metric_rows(event: Generation | Evaluation | Metric) -> list[tuple[Any, ...
 
 
 def _log_rows(event: Log | Generation | Evaluation) -> list[tuple[Any, ...]]:
-    if isinstance(event, Log):
-        data = {f"{key}_" if key in _OURS else key: value for key, value in event.data.items()}
-        return [(event.time, {"level": event.level, "message": event.message, **data})]
-    data = {"timestamp": _iso(event.time), "duration": event.duration, "success": event.success}
-    message = "Generation metrics"
-    if isinstance(event, Evaluation):
-        message = "Evaluation metrics"
-        data["evaluator_type"] = event.evaluator
-        data["scores"] = {
-            score.name: score.value
-            if score.feedback is None
-            else {"score": score.value, "feedback": score.feedback}
-            for score in event.scores
-        }
-    return [(event.time, {"level": "info", "message": message, "data": {**data, **event.told}})]
+    return [(event.time, log_record(event))]
 
-
-def _iso(when: float) -> str:
-    """Give a Unix time as local time in ISO 8601, with its offset from UTC."""
-    try:
-        return datetime.fromtimestamp(when, UTC).astimezone().isoformat(timespec="microseconds")
-    except (OverflowError, OSError, ValueError):  # a year that the platform's clock does not have
-        return _FIRST if when < 0 else _LAST
-
-
-_OURS = ("level", "message")
-_FIRST, _LAST = "0001-01-01T00:00:00.000000+00:00", "9999-12-31T23:59:59.999999+00:00"
 
 METRICS = HandlerKind(
     "handle_metric",
@@ -129,6 +122,8 @@ METRICS = HandlerKind(
     lambda handler, row: handler.handle_metric(
         metric_name=row[0], value=row[1], metadata={**row[2]}
     ),
+    FileMetricHandler,
+    JournalLines,
 )
 LOGS = HandlerKind(
     "handle_log",
@@ -136,4 +131,6 @@ LOGS = HandlerKind(
     frozenset({Generation, Evaluation, Log}),
     _log_rows,
     lambda handler, row: handler.handle_log(row[1]),
+    FileLogHandler,
+    LogLines,
 )

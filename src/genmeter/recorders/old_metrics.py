@@ -12,9 +12,20 @@ from genmeter.events import Evaluation, Event, Generation, Metric
 from genmeter.labels import UNREADABLE, safe_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-__all__ = ["RESERVED", "OldSample", "free_data", "metric_data", "samples_of", "score_data"]
+__all__ = [
+    "RESERVED",
+    "OldSample",
+    "OldValue",
+    "first_data",
+    "free_data",
+    "metric_data",
+    "samples_of",
+    "score_data",
+    "shared_data",
+    "values_of",
+]
 
 RESERVED = frozenset(
     {
@@ -50,19 +61,69 @@ class OldSample(NamedTuple):
     metadata: dict[str, Any]
 
 
+OldValue = tuple[str, float, "dict[str, Any] | None"]
+"""Name and value of a row, and the metadata that no other row of its event has."""
+
+
 def samples_of(event: Event) -> list[OldSample]:
-    """Give the rows of an event, in AfterImage's order; none for what it had no metric of."""
-    if isinstance(event, Generation):
-        return _with_outcome(event, list(_generation(event)))
-    if isinstance(event, Evaluation):
-        return _with_outcome(event, list(_evaluation(event)))
+    """Return the rows of an event, in AfterImage's order; none for one that it had no metric of."""
     if isinstance(event, Metric):
         return [OldSample(event.name, event.value, metric_data(event))]
-    return []
+    if not isinstance(event, Generation | Evaluation):
+        return []
+    shared = shared_data(event)
+    (name, value, own), *others = values_of(event)
+    return [
+        OldSample(name, value, {**shared, **(own or {}), **first_data(event)}),
+        *(
+            OldSample(name, value, {**shared, **own} if own else shared)
+            for name, value, own in others
+        ),
+    ]
+
+
+def values_of(event: Generation | Evaluation) -> list[OldValue]:
+    """Return the values of a call or an evaluation, in AfterImage's order; at least one.
+
+    The metadata of a row is :func:`shared_data`, then its own, then :func:`first_data` on the first
+    row; no key is in two of them.
+    """
+    if isinstance(event, Generation):
+        return _generation_values(event)
+    return _evaluation_values(event)
+
+
+def shared_data(event: Generation | Evaluation) -> dict[str, Any]:
+    """Return the metadata that all rows of an event have."""
+    call = event.call
+    if isinstance(event, Generation):
+        has_model = not event.is_conversation
+        data: dict[str, Any] = {"phase": "generation" if has_model else "conversation"}
+    else:
+        has_model = event.total_tokens is not None
+        data = {"phase": "evaluation"}
+    if has_model:
+        data["model_name"] = call.model
+    if call.step is not None:
+        data["step"] = call.step
+    if call.provider != _NO_PROVIDER:
+        data["provider"] = call.provider
+    if isinstance(event, Evaluation):
+        data["evaluator_type"] = event.evaluator
+    return data
+
+
+def first_data(event: Generation | Evaluation) -> dict[str, Any]:
+    """Return the metadata that only the first row of an event has."""
+    data: dict[str, Any] = {"success": event.success}
+    if event.error_type is not None:
+        data["error_type"] = event.error_type
+    data.update(free_data(event))
+    return data
 
 
 def free_data(event: Generation | Evaluation) -> dict[str, Any]:
-    """Give what the caller told beyond what has a place of its own, as given.
+    """Return the keywords of the caller that have no place of their own in an event, as given.
 
     Returns:
         The entries of ``metadata``, further keywords, the text of ``error`` and, where there are
@@ -86,7 +147,7 @@ def free_data(event: Generation | Evaluation) -> dict[str, Any]:
 
 
 def metric_data(event: Metric) -> dict[str, Any]:
-    """Give the metadata of a ``record_metric``, but for its time stamp."""
+    """Return the metadata of a ``record_metric``, but for its time stamp."""
     data: dict[str, Any] = {}
     for key, value in event.metadata.items():
         if type(key) is str and key == "timestamp":
@@ -122,75 +183,49 @@ def _key(key: Any) -> str:
         return "_"
 
 
-def _with_outcome(event: Generation | Evaluation, rows: list[OldSample]) -> list[OldSample]:
-    """Put on the first row what is told once of an event."""
-    first = rows[0]
-    metadata = {**first.metadata, "success": event.success}
-    if event.error_type is not None:
-        metadata["error_type"] = event.error_type
-    metadata.update(free_data(event))
-    rows[0] = first._replace(metadata=metadata)
-    return rows
-
-
-def _whose(event: Generation | Evaluation, phase: str, *, has_model: bool) -> dict[str, Any]:
-    call = event.call
-    whose: dict[str, Any] = {"phase": phase}
-    if has_model:
-        whose["model_name"] = call.model
-    if call.step is not None:
-        whose["step"] = call.step
-    if call.provider != _NO_PROVIDER:
-        whose["provider"] = call.provider
-    return whose
-
-
-def _generation(event: Generation) -> Iterator[OldSample]:
-    phase = "conversation" if event.is_conversation else "generation"
-    whose = _whose(event, phase, has_model=not event.is_conversation)
+def _generation_values(event: Generation) -> list[OldValue]:
+    values: list[OldValue] = []
     if event.duration is not None:
-        yield OldSample("generation_time", event.duration, whose)
-    yield OldSample("success_rate", float(event.success), whose)
-    yield OldSample("error_rate", float(not event.success), whose)
+        values.append(("generation_time", event.duration, None))
+    values.append(("success_rate", float(event.success), None))
+    values.append(("error_rate", float(not event.success), None))
     if event.model_given:
-        yield OldSample(f"model_usage:{event.call.model}", 1.0, whose)
+        values.append((f"model_usage:{event.call.model}", 1.0, None))
     if event.finish_reason is not None:
-        yield OldSample(f"finish_reason:{event.finish_reason}", 1.0, whose)
-    yield from _tokens(event, whose)
+        values.append((f"finish_reason:{event.finish_reason}", 1.0, None))
+    _add_tokens(values, event)
     if event.turns is not None:
-        yield OldSample("conversation_length", event.turns, whose)
+        values.append(("conversation_length", event.turns, None))
+    return values
 
 
-def _evaluation(event: Evaluation) -> Iterator[OldSample]:
-    whose = _whose(event, "evaluation", has_model=event.total_tokens is not None)
-    whose["evaluator_type"] = event.evaluator
+def _evaluation_values(event: Evaluation) -> list[OldValue]:
+    values: list[OldValue] = []
     if event.duration is not None:
-        yield OldSample("evaluation_time", event.duration, whose)
+        values.append(("evaluation_time", event.duration, None))
     for score in event.scores:
         own = score_data(score.feedback)
-        name = f"evaluation_score_{score.name}"
-        yield OldSample(name, score.value, {**whose, **own} if own else whose)
-    yield OldSample("evaluation_error_rate", float(not event.success), whose)
-    yield from _tokens(event, whose)
+        values.append((f"evaluation_score_{score.name}", score.value, own or None))
+    values.append(("evaluation_error_rate", float(not event.success), None))
+    _add_tokens(values, event)
+    return values
 
 
 def score_data(feedback: str | None) -> dict[str, Any]:
-    """Give the metadata that a score has of its own."""
+    """Return the metadata that a score has of its own."""
     return {} if feedback is None else {"feedback": feedback}
 
 
-def _tokens(event: Generation | Evaluation, whose: dict[str, Any]) -> Iterator[OldSample]:
+def _add_tokens(values: list[OldValue], event: Generation | Evaluation) -> None:
     if event.input_tokens is not None:
-        own = whose
+        own = {}
         if event.cache_read_tokens:
-            own = {**own, "cache_read_token_count": event.cache_read_tokens}
+            own["cache_read_token_count"] = event.cache_read_tokens
         if event.cache_write_tokens:
-            own = {**own, "cache_write_token_count": event.cache_write_tokens}
-        yield OldSample("prompt_token_count", event.input_tokens, own)
+            own["cache_write_token_count"] = event.cache_write_tokens
+        values.append(("prompt_token_count", event.input_tokens, own or None))
     if event.output_tokens is not None:
-        own = whose
-        if event.reasoning_tokens:
-            own = {**own, "reasoning_token_count": event.reasoning_tokens}
-        yield OldSample("completion_token_count", event.output_tokens, own)
+        own = {"reasoning_token_count": event.reasoning_tokens} if event.reasoning_tokens else {}
+        values.append(("completion_token_count", event.output_tokens, own or None))
     if event.total_tokens is not None:
-        yield OldSample("total_token_count", event.total_tokens, whose)
+        values.append(("total_token_count", event.total_tokens, None))

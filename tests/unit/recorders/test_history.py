@@ -27,7 +27,7 @@ PLAIN: dict[str, Any] = {
     "reasoning_tokens": 0,
     "error_type": None,
     "told": {},
-    "context": None,
+    "span": None,
 }
 
 

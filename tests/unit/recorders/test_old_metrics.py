@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from genmeter.events import Active, Call, Generation, Log, Metric, Sample
+from genmeter.events import Generation, Log, Metric, Sample
 from genmeter.recorders.old_metrics import RESERVED, free_data, samples_of
 from history_events import conversation, evaluation, generation, metric
 
@@ -132,7 +132,6 @@ def test_retries_are_told_by_cause() -> None:
     [
         Sample(0.0, True, None),
         Log(0.0, "info", "text", {}, None),
-        Active(Call("chat", "_OTHER", "m", None, "text"), 1),
     ],
     ids=lambda event: type(event).__name__,
 )

@@ -85,7 +85,7 @@ class EvaluationEvents:
                     timestamp=event.time,
                     severity=SeverityNumber.INFO,
                     attributes=attributes,
-                    context=event.context,
+                    span=event.span,
                     event_name=EVENT_NAME,
                 )
 
@@ -93,7 +93,7 @@ class EvaluationEvents:
         if self._has_warned:
             return
         self._has_warned = True
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(*UNREADABLE):
             _logger.warning(
                 "evaluation_events is on, and no OpenTelemetry LoggerProvider is set up to take "
                 "them; set one with opentelemetry._logs.set_logger_provider() or turn "
@@ -102,7 +102,7 @@ class EvaluationEvents:
 
 
 def _results(event: Evaluation) -> Iterator[dict[str, Any]]:
-    """Give the attributes of each result; a value of None is left out."""
+    """Return the attributes of each result; a value of None is dropped."""
     common = {
         ERROR_TYPE.key: event.error_type,
         _RESPONSE_ID: _response_id(event),

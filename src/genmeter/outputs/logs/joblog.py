@@ -26,6 +26,8 @@ from genmeter.plain import to_plain
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from opentelemetry._logs import Logger as OtelLogger
+
     from genmeter.events import Event
 
 __all__ = ["LOGGER_NAME", "JobLog"]
@@ -63,29 +65,34 @@ class JobLog:
         """
         direct = None if _has_otel_handler(self._logger) else self._otel.logger()
         for event in events:
-            if not isinstance(event, Log):
-                continue
-            level, severity, text = _LEVELS.get(event.level, _LEVELS["info"])
-            is_enabled = self._logger.isEnabledFor(level)
-            if not is_enabled and direct is None:
-                continue
-            data = _attributes(event.data)
-            if is_enabled:
-                self._log(level, event, data)
-            if direct is not None:
-                self._otel.emit(
-                    direct,
-                    timestamp=event.time,
-                    severity=severity,
-                    severity_text=text,
-                    body=event.message,
-                    attributes=data,
-                    context=event.context,
-                )
+            if isinstance(event, Log):
+                try:
+                    self._take(event, direct)
+                except UNREADABLE:  # such as a Logger class of the application's
+                    _print_error(None)
+
+    def _take(self, event: Log, direct: OtelLogger | None) -> None:
+        level, severity, text = _LEVELS.get(event.level, _LEVELS["info"])
+        is_enabled = self._logger.isEnabledFor(level)
+        if not is_enabled and direct is None:
+            return
+        data = _attributes(event.data)
+        if is_enabled:
+            self._log(level, event, data)
+        if direct is not None:
+            self._otel.emit(
+                direct,
+                timestamp=event.time,
+                severity=severity,
+                severity_text=text,
+                body=event.message,
+                attributes=data,
+                span=event.span,
+            )
 
     def _log(self, level: int, event: Log, data: Mapping[str, Any]) -> None:
         record = None
-        with attached(event.context):
+        with attached(event.span):
             try:
                 record = self._logger.makeRecord(
                     LOGGER_NAME, level, _NO_FILE, 0, event.message, (), None, _NO_FUNCTION
@@ -115,22 +122,26 @@ def _attributes(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _has_otel_handler(logger: logging.Logger) -> bool:
-    """Say whether a record of a logger comes to a handler that hands it on to OpenTelemetry.
+    """Return whether a record of a logger comes to a handler that hands it on to OpenTelemetry.
 
     By name, so that nothing is imported for it; a handler behind another one, such as a queue's,
     is not seen.
     """
-    node: logging.Logger | None = logger
-    while node is not None:
-        for handler in node.handlers:
-            for kind in type(handler).__mro__:
-                if kind.__name__ == "LoggingHandler" and kind.__module__.startswith(_OTEL_HANDLERS):
+    with contextlib.suppress(*UNREADABLE):  # a handler or a logger of the application's own class
+        node: logging.Logger | None = logger
+        while node is not None:
+            for handler in node.handlers:
+                if any(map(_is_otel_handler, type(handler).__mro__)):
                     return True
-        node = node.parent if node.propagate else None
+            node = node.parent if node.propagate else None
     return False
+
+
+def _is_otel_handler(kind: type) -> bool:
+    return kind.__name__ == "LoggingHandler" and str(kind.__module__).startswith(_OTEL_HANDLERS)
 
 
 def _print_error(record: logging.LogRecord | None) -> None:
     """Print the exception that a handler let out, as ``logging`` does where it catches one."""
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(*UNREADABLE):
         logging.Handler().handleError(record or logging.makeLogRecord({"name": LOGGER_NAME}))

@@ -16,16 +16,19 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry._logs import Logger, LogRecord, get_logger_provider
-from opentelemetry.context import Context, attach, detach
+from opentelemetry.context import attach, detach
 from opentelemetry.trace import get_current_span
 
 from genmeter._version import __version__
 from genmeter.labels import UNREADABLE
+from genmeter.metrics.binding import context_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from opentelemetry._logs import SeverityNumber
+    from opentelemetry.context import Context
+    from opentelemetry.trace import SpanContext
 
 __all__ = ["OtelLogs", "attached"]
 
@@ -39,13 +42,13 @@ _RECORD_TAKES_CONTEXT = "context" in inspect.signature(LogRecord).parameters
 
 
 @contextmanager
-def attached(context: Context | None) -> Iterator[None]:
-    """Make a context current; None stands for one without a span.
+def attached(span: SpanContext | None) -> Iterator[None]:
+    """Make a span current; None makes none current.
 
     A thread that was started within a span may have that span for its own, so None is not the same
     as leaving things as they are.
     """
-    token = attach(Context() if context is None else context)
+    token = attach(context_of(span))
     try:
         yield
     finally:
@@ -59,14 +62,14 @@ class OtelLogs:
         self._has_failed = False
 
     def logger(self) -> Logger | None:
-        """Give the logger to emit to; None where the application did not set up logs."""
+        """Return the logger to emit to; None where the application did not set up logs."""
         try:
             provider = get_logger_provider()
             # What the API itself brings, the proxy and the no-op, writes nowhere.
             if type(provider).__module__.startswith(_API):
                 return None
             return provider.get_logger(_SCOPE, __version__)
-        except Exception as error:
+        except UNREADABLE as error:
             self._report(error)
             return None
 
@@ -79,10 +82,10 @@ class OtelLogs:
         severity_text: str | None = None,
         body: str | None = None,
         attributes: Mapping[str, Any],
-        context: Context | None,
+        span: SpanContext | None,
         event_name: str | None = None,
     ) -> None:
-        """Emit a record.
+        """Emit a record; never raises.
 
         Args:
             logger: As :meth:`logger` gave it.
@@ -91,21 +94,21 @@ class OtelLogs:
             severity_text: The same as text.
             body: The message.
             attributes: Plain JSON values; those that are None are left out.
-            context: Holds the span that it belongs to; None is no span.
+            span: The ids of the span that it belongs to; None is no span.
             event_name: The name of the event that it is; the attribute ``event.name`` where a
                 record has no such field.
         """
-        fields: dict[str, Any] = {
-            "timestamp": int(timestamp * 1e9),
-            "observed_timestamp": time.time_ns(),
-            "severity_number": severity,
-            "severity_text": severity_text,
-            "body": body,
-            "attributes": {key: each for key, each in attributes.items() if each is not None},
-        }
         try:
-            with attached(context):
-                _emit(logger, fields, context or Context(), event_name)
+            fields: dict[str, Any] = {
+                "timestamp": int(timestamp * 1e9),
+                "observed_timestamp": time.time_ns(),
+                "severity_number": severity,
+                "severity_text": severity_text,
+                "body": body,
+                "attributes": {key: each for key, each in attributes.items() if each is not None},
+            }
+            with attached(span):
+                _emit(logger, fields, context_of(span), event_name)
         except UNREADABLE as error:
             self._report(error)
 
@@ -113,12 +116,12 @@ class OtelLogs:
         if self._has_failed:
             return
         self._has_failed = True
-        with contextlib.suppress(Exception):
+        # By its class only: the text of an exporter's error may quote the headers that it sends.
+        with contextlib.suppress(*UNREADABLE):
             _logger.warning(
-                "the application's OpenTelemetry logs took no record (%s: %s); "
-                "further failures are not logged",
+                "the application's OpenTelemetry logs rejected a record (%s); check the processors "
+                "of its LoggerProvider; further failures are not logged",
                 type(error).__name__,
-                error,
             )
 
 

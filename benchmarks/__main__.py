@@ -16,11 +16,12 @@ import cpu
 import export
 import journal
 import memory
+import pages
 import report
 import scrape
 from _table import print_aims, print_table
 
-BENCHMARKS = (call, cpu, memory, report, scrape, journal, export)
+BENCHMARKS = (call, cpu, memory, report, scrape, pages, journal, export)
 PACKAGES = ("opentelemetry-sdk", "opentelemetry-exporter-prometheus", "prometheus-client")
 
 

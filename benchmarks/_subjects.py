@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from unittest import mock
 
 from afterimage.monitoring import GenerationMonitor as AfterImageMonitor
 from opentelemetry.sdk.metrics import MeterProvider
@@ -14,9 +16,9 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from genmeter import GenerationMonitor, HistoryConfig, MonitorConfig
+from genmeter import EndpointConfig, GenerationMonitor, HistoryConfig, MonitorConfig
 from genmeter import catalogue as cat
-from genmeter.outputs.prometheus import PrometheusReader
+from genmeter.outputs.readers import CollectingReader
 from genmeter.testing import fresh_runtime
 
 if TYPE_CHECKING:
@@ -92,10 +94,10 @@ class Subject(Protocol):
 
 
 class Ours:
-    """Our monitor, with its own thread.
+    """Our monitor as a job has it: the built-in provider, with its own thread.
 
     Args:
-        two_readers: Whether a second reader, as an OTLP push has it, collects too.
+        two_readers: Whether an OTLP push reads it too, beside the page.
         no_readers: Whether nothing reads the instruments; for benchmarks of the history alone.
         capacity: Events that its history keeps.
         with_files: Whether it has a ``log_dir``, and so a journal and a log.
@@ -116,13 +118,22 @@ class Ours:
         made = tempfile.TemporaryDirectory(prefix="genmeter-bench-")
         self.folder = Path(self._closing.enter_context(made))
         self._closing.enter_context(fresh_runtime())
+        exporters = "none" if no_readers else "prometheus,otlp" if two_readers else "prometheus"
+        environment = {
+            "OTEL_METRICS_EXPORTER": exporters,
+            "OTEL_METRIC_EXPORT_INTERVAL": "3600000",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",  # nobody listens there
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        }
         config = MonitorConfig(
-            meter_provider=_provider([] if no_readers else _readers(two_readers)),
+            endpoint=EndpointConfig(enabled=False),
             provider="openai",
             history=HistoryConfig(capacity=capacity),
         )
         log_dir = self.folder if with_files else None
-        self.monitor = self._closing.enter_context(GenerationMonitor(log_dir, config=config))
+        with mock.patch.dict(os.environ, environment):
+            monitor = GenerationMonitor(log_dir, config=config, shutdown_timeout=1)
+        self.monitor = self._closing.enter_context(monitor)
 
     def tell(self, told: Sequence[Event]) -> None:
         """Call ``track_generation`` as AfterImage's generators do."""
@@ -287,7 +298,7 @@ def _track(monitor: Any, told: Iterable[Event]) -> None:
 
 
 def _readers(two: bool) -> list[MetricReader]:
-    return [PrometheusReader(), InMemoryMetricReader()] if two else [PrometheusReader()]
+    return [CollectingReader(), InMemoryMetricReader()] if two else [CollectingReader()]
 
 
 def _provider(readers: list[MetricReader]) -> MeterProvider:

@@ -92,7 +92,9 @@ def print_aims(aims: Iterable[Aim]) -> None:
 
 
 def _ratio(row: Row, first: float) -> float:
-    return row.figure / first if row.ratio is None else row.ratio
+    if row.ratio is not None:
+        return row.ratio
+    return row.figure / first if first else 1.0
 
 
 def _spell(figure: float, unit: str) -> str:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from _measure import seconds, side_by_side
-from _subjects import AFTERIMAGE, OURS, AfterImage, Ours, events
-from _table import Aim, Row, at_most, figure_of, print_aims, print_table
+from _subjects import AFTERIMAGE, DIRECT, OURS, AfterImage, DirectSdk, Ours, events
+from _table import Aim, Row, at_most, figure_of, ours_to, print_aims, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from _subjects import Event
+    from _subjects import Event, Subject
 
     Writer = Ours | AfterImage
 
@@ -36,6 +36,7 @@ EVENTS = "The same: generations a second"
 LINES = "The same: lines a second"
 BOTH = "Into the journal and the log, the same"
 CPU = f"CPU in all for a generation with a journal and a log, bursts of {BURST}"
+FILES_CPU = "The same: what journal and log add to it"
 LEAST = f"The caller's time for a call with a journal and a log, bursts of {BURST}: least"
 MEDIAN = "The same: median"
 OPENS = f"How often the journal is opened for {OPENED:,} generations"
@@ -49,7 +50,19 @@ def run() -> list[Row]:
 
 def aims(rows: list[Row]) -> list[Aim]:
     """Judge the figures."""
-    return [at_most("the journal is opened once (1)", figure_of(rows, OPENS, OURS), 1)]
+    return [
+        at_most("the journal is opened once (1)", figure_of(rows, OPENS, OURS), 1),
+        at_most(
+            "whole CPU with journal and log at most 0.8 of direct SDK records",
+            ours_to(rows, CPU, DIRECT),
+            0.8,
+        ),
+        at_most(
+            "CPU of journal and log alone at most 0.43 of direct SDK records",
+            ours_to(rows, FILES_CPU, DIRECT),
+            0.43,
+        ),
+    ]
 
 
 class _Tail:
@@ -118,17 +131,22 @@ def _bursts() -> list[Row]:
         WITHOUT: Ours(),
         AFTERIMAGE: AfterImage(),
     }
+    direct = DirectSdk()
+    all_subjects: dict[str, Subject] = {**subjects, DIRECT: direct}
     told = events(BURST)
     cpu = side_by_side(
-        {name: partial(_cpu_of_an_event, each, told) for name, each in subjects.items()},
+        {name: partial(_cpu_of_an_event, each, told) for name, each in all_subjects.items()},
         BURST_ROUNDS,
     )
     calls = side_by_side(
         {name: partial(_of_a_call, each, told) for name, each in subjects.items()}, BURST_ROUNDS
     )
     _close(subjects)
+    direct.close()
     return [
         *(Row(CPU, name, each.least, ratio=each.ratio) for name, each in cpu.items()),
+        Row(FILES_CPU, OURS, cpu[OURS].least - cpu[WITHOUT].least),
+        *(Row(FILES_CPU, name, cpu[name].least) for name in (WITHOUT, DIRECT)),
         *(Row(LEAST, name, each.least, ratio=each.ratio) for name, each in calls.items()),
         *(Row(MEDIAN, name, each.median, ratio=each.ratio) for name, each in calls.items()),
     ]
@@ -172,7 +190,7 @@ def _of_an_event(subject: Writer, told: list[Event], tail: _Tail) -> float:
     return time_taken / len(told)
 
 
-def _cpu_of_an_event(subject: Writer, told: list[Event]) -> float:
+def _cpu_of_an_event(subject: Subject, told: list[Event]) -> float:
     start = time.process_time()
     subject.tell(told)
     subject.settle()

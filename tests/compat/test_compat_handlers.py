@@ -225,20 +225,50 @@ def test_each_evaluation_leaves_a_record(subject: Subject) -> None:
     }
 
 
-def test_what_a_call_tells_is_handed_to_the_handler_as_it_is(subject: Subject) -> None:
-    """A value of the caller's own class reaches the handlers as that very object."""
+def test_an_object_reaches_the_handlers_as_the_text_that_it_was(subject: Subject) -> None:
+    """A value of the caller's own class is text for ours from the call on; theirs is the object."""
 
     class Own:
         """Something that no file could hold."""
+
+        def __init__(self) -> None:
+            self.text = "as it was"
+
+        def __str__(self) -> str:
+            return self.text
 
     own = Own()
     logs, metrics = Logs(), Metrics()
     monitor = subject.monitor(log_handlers=[logs], metric_handlers=[metrics])
     monitor.log_info("here", own=own)
     monitor.record_metric("m", 1.0, {"own": own})
+    own.text = "changed"
     subject.settle(monitor)
-    assert logs.one("here")["own"] is own
-    assert metrics.one("m")[1]["own"] is own
+    expected = subject.differs(
+        old=own,
+        new="as it was",
+        why="what an object says is read in the call, so that it may change afterwards",
+    )
+    assert logs.one("here")["own"] == expected
+    assert metrics.one("m")[1]["own"] == expected
+
+
+def test_plain_data_reaches_the_handlers_as_it_was(subject: Subject) -> None:
+    """A list in a call's data is what it was at the call; theirs has what was added later."""
+    logs, metrics = Logs(), Metrics()
+    monitor = subject.monitor(log_handlers=[logs], metric_handlers=[metrics])
+    steps = ["a"]
+    monitor.log_info("here", steps=steps)
+    monitor.record_metric("m", 1.0, {"steps": steps})
+    steps.append("b")
+    subject.settle(monitor)
+    expected = subject.differs(
+        old=["a", "b"],
+        new=["a"],
+        why="the data of a call is copied in the call, so that it may change afterwards",
+    )
+    assert logs.one("here")["steps"] == expected
+    assert metrics.one("m")[1]["steps"] == expected
 
 
 def test_handlers_may_be_replaced(subject: Subject) -> None:

@@ -109,26 +109,35 @@ def test_tokens_without_any_model_are_unknown(subject: Subject) -> None:
 
 
 def test_tokens_without_a_model_beside_calls_that_name_one(subject: Subject) -> None:
-    """Ours counts them for the monitor's only model; in the old report they are unknown."""
-    monitor = subject.monitor()
-    monitor.track_generation(1.0, True, **call("atlas", 10, 5))
-    monitor.track_generation(1.0, True, **call(None, 10, 5))
-    subject.settle(monitor)
-    assert rows(monitor.get_total_token_usage()) == subject.differs(
-        old=[("atlas", 10, 5, 15), ("unknown", 10, 5, 15)],
-        new=[("atlas", 20, 10, 30)],
+    """They raise the bill of no model that was named, unless ours was told a default model."""
+    arguments: list[dict[str, Any]] = [{}]
+    if not subject.is_old:
+        arguments.append({"config": subject.module.MonitorConfig(default_model="atlas")})
+    reports = []
+    for each in arguments:
+        monitor = subject.monitor(**each)
+        monitor.track_generation(1.0, True, **call("atlas", 10, 5))
+        monitor.track_generation(1.0, True, **call(None, 10, 5))
+        subject.settle(monitor)
+        reports.append(rows(monitor.get_total_token_usage()))
+    apart = [("atlas", 10, 5, 15), ("unknown", 10, 5, 15)]
+    assert reports == subject.differs(
+        old=[apart],
+        new=[apart, [("atlas", 20, 10, 30)]],
         why="AfterImage names no model in a failed call; it still belongs to one",
     )
 
 
 def test_a_report_over_a_window(subject: Subject) -> None:
-    """With a window only its calls are summed; None and a window of 0 mean all."""
+    """With a window only its calls are summed; None means all, and so does 0 in the old report."""
     monitor = subject.monitor()
     monitor.track_generation(1.0, True, **call("atlas", 10, 5))
     subject.settle(monitor)
     assert monitor.get_total_token_usage(timedelta(minutes=5)).total_tokens == 15
     assert monitor.get_total_token_usage(window=timedelta(microseconds=1)).total_tokens == 0
-    assert monitor.get_total_token_usage(timedelta(0)).total_tokens == 15
+    assert monitor.get_total_token_usage(timedelta(0)).total_tokens == subject.differs(
+        old=15, new=0, why="a window of no length holds nothing"
+    )
     assert monitor.get_total_token_usage(None).total_tokens == 15
 
 

@@ -317,7 +317,7 @@ def rows_kept(subject: Subject, monitor: Any) -> int:
     """The rows that a monitor's history holds now."""
     if subject.is_old:
         return sum(len(rows) for rows in monitor._metrics.values())
-    return int(monitor._sink.history.size)
+    return int(monitor._session.history.size)
 
 
 def exported(out: Path, format_: str) -> list[pd.DataFrame]:

@@ -260,6 +260,26 @@ def test_children_of_multiprocessing_push_at_their_end(
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_children_do_not_share_an_id_that_the_environment_gives(
+    tmp_path: Path, receiver: HttpReceiver, method: str
+) -> None:
+    """Every child inherits the variable; only the main process pushes under the id as it is."""
+    done = subprocess.run(
+        [*job(tmp_path, CHILDREN), method],
+        env=environment(receiver, OTEL_RESOURCE_ATTRIBUTES="service.instance.id=pod-1"),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    counts = sums_by_process(receiver, GENERATIONS)
+    assert counts.pop("pod-1") == 1_000
+    assert sorted(counts.values()) == [100, 101, 102, 103]
+    assert all(each.startswith("pod-1-") for each in counts)
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_workers_of_an_executor_push_at_their_end(
     tmp_path: Path, receiver: HttpReceiver, method: str
 ) -> None:
@@ -414,6 +434,54 @@ monitor.shutdown()
     env = environment(receiver, OTEL_METRICS_EXPORTER="otlp,prometheus")
     assert terminated(tmp_path, source, env) == 0
     assert receiver.total(GENERATIONS) == 1_000
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "genmeter.runtime:Runtime._close_all",
+        "genmeter.session:Session.begin_close",
+        "genmeter.exporters.provider:Exporters.finish",
+        "genmeter.exporters.push:Push.finish",
+    ],
+)
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_termination_during_the_exit_loses_nothing(
+    tmp_path: Path, receiver: HttpReceiver, where: str, moment: str
+) -> None:
+    """SIGTERM comes while the process is at its end already, at any point: the last push is made."""
+    source = f"""
+import importlib
+
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+monitor = GenerationMonitor()
+tell(monitor, 500)
+module, _, path = {where!r}.partition(":")
+owner, _, name = path.partition(".")
+owner = getattr(importlib.import_module(module), owner)
+original = getattr(owner, name)
+sent = []
+
+
+def terminate():
+    if not sent:
+        sent.append(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def interrupted(*args, **kwargs):
+    if {moment!r} == "before":
+        terminate()
+    result = original(*args, **kwargs)
+    terminate()
+    return result
+
+
+setattr(owner, name, interrupted)
+"""
+    ended = run(tmp_path, source, environment(receiver))
+    assert ended.code == 0, ended.errors
+    assert receiver.total(GENERATIONS) == 500
 
 
 # --- an endpoint that is dead --------------------------------------------------------------------

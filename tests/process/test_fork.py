@@ -119,46 +119,6 @@ monitor.shutdown()
     assert receiver.total(GENERATIONS) == 110
 
 
-def test_a_fork_waits_for_what_the_first_push_imports(tmp_path: Path) -> None:
-    """A child never inherits an import half done, which its own push would wait for for ever."""
-    with HttpReceiver() as receiver:
-        ended = run(
-            tmp_path,
-            """
-import requests.utils
-
-real = requests.utils.get_netrc_auth
-importing = threading.Event()
-
-
-def slow(*arguments, **keywords):
-    if not importing.is_set():
-        importing.set()
-        import slow_module
-    import slow_module
-    return real(*arguments, **keywords)
-
-
-import requests.sessions
-requests.sessions.get_netrc_auth = slow
-from pathlib import Path
-Path(__file__).with_name("slow_module.py").write_text("import time; time.sleep(0.5)")
-monitor = GenerationMonitor()
-tell(monitor, 100)
-importing.wait(60)
-pid = os.fork()
-if pid == 0:
-    tell(monitor, 7)
-    monitor.shutdown()
-    os._exit(0)
-say(child=wait_for(pid))
-""",
-            environment(receiver, OTEL_METRIC_EXPORT_INTERVAL="20"),
-        )
-        assert ended.said == [{"child": 0}], ended.errors
-        assert sorted(sums_by_process(receiver, GENERATIONS).values()) == [7, 100]
-
-
 @pytest.mark.parametrize("end", ["monitor.shutdown(); os._exit(0)", "sys.exit(0)"])
 def test_a_child_that_tells_nothing_pushes_nothing(
     tmp_path: Path, receiver: HttpReceiver, end: str
@@ -460,3 +420,115 @@ say(child=wait_for(pid))
 """,
     )
     assert ended.said == [{"tokens": 3}, {"child": 0}], ended.errors
+
+
+@pytest.mark.timeout(300)
+def test_two_threads_that_fork_at_once_leave_everything_working(tmp_path: Path) -> None:
+    """Each fork lets go of its own locks only: the endpoint answers, and no count is lost."""
+    ended = run(
+        tmp_path,
+        """
+import concurrent.futures.thread  # its fork hooks hold a lock over each fork
+import urllib.request
+
+from opentelemetry.sdk.metrics import MeterProvider
+
+monitor = GenerationMonitor(config=MonitorConfig(endpoint=EndpointConfig(port=0)))
+foreign = GenerationMonitor(config=MonitorConfig(meter_provider=MeterProvider()))
+tell(monitor)
+url = monitor.endpoint_url
+statuses, codes = set(), []
+
+
+def fork():
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    codes.append(wait_for(pid))
+
+
+told = 1
+for _ in range(40):
+    tell(monitor, 300)  # enough to wake the drain
+    tell(foreign, 300)
+    told += 300
+    threads = [threading.Thread(target=fork) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        statuses.add(answer.status)
+        page = answer.read().decode()
+exposed = [
+    float(line.rsplit(" ", 1)[1])
+    for line in page.splitlines()
+    if line.startswith("genmeter_generations_total{")
+]
+say(
+    statuses=sorted(statuses),
+    codes=sorted(set(map(str, codes))),
+    exposed=sum(exposed) == told,
+    tokens=monitor.get_total_token_usage().total_tokens == 3 * told,
+    foreign=foreign.get_total_token_usage().total_tokens == 3 * (told - 1),
+    process=process_token_usage().total_tokens == 3 * (2 * told - 1),
+)
+""",
+        patience=250.0,
+    )
+    assert ended.code == 0, ended.errors
+    right = dict.fromkeys(("exposed", "tokens", "foreign", "process"), True)
+    assert ended.said == [{"statuses": [200], "codes": ["0"], **right}], ended.errors
+
+
+@pytest.mark.parametrize("kind", ["wsgi_app", "prometheus_collector", "process_token_usage"])
+def test_a_preloaded_worker_that_recorded_nothing_answers(tmp_path: Path, kind: str) -> None:
+    """In a child without an event a scrape and a report come at once, at 0 and without a thread."""
+    ended = run(
+        tmp_path,
+        f"""
+monitor = GenerationMonitor(config=MonitorConfig(endpoint=EndpointConfig(enabled=False)))
+tell(monitor, 5)
+monitor.flush()
+app = monitor.wsgi_app()
+collector = monitor.prometheus_collector()
+
+
+def ask():
+    if {kind!r} == "process_token_usage":
+        return process_token_usage().total_tokens / 3
+    if {kind!r} == "prometheus_collector":
+        return sum(
+            sample.value
+            for family in collector.collect()
+            for sample in family.samples
+            if sample.name == "genmeter_generations_total"
+        )
+    status = []
+    environ = {{"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics"}}
+    page = b"".join(app(environ, lambda line, headers: status.append(line))).decode()
+    assert status == ["200 OK"], (status, page)
+    return sum(
+        float(line.rsplit(" ", 1)[1])
+        for line in page.splitlines()
+        if line.startswith("genmeter_generations_total{{")
+    )
+
+
+say(parent=ask())
+pid = os.fork()
+if pid == 0:
+    say(child=ask())
+    tell(monitor, 2)
+    say(child=ask())
+    os._exit(0)
+say(code=wait_for(pid), parent=ask())
+""",
+        environment(OTEL_METRICS_EXPORTER="prometheus"),
+    )
+    assert ended.said == [
+        {"parent": 5},
+        {"child": 0},
+        {"child": 2},
+        {"code": 0, "parent": 5},
+    ], ended.errors

@@ -202,7 +202,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100_001, hard))
 for _ in range(20):
     tell(monitor, 50)
     monitor.flush()
-errors = monitor._runtime.tallies.handler_errors
+errors = monitor._runtime.self_metrics.handler_errors
 lost = errors["FileMetricHandler", "raised"]
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 tell(monitor, 10)

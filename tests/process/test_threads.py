@@ -97,7 +97,7 @@ def test_sixteen_threads_lose_nothing(process: Runtime, monitor: GenerationMonit
     assert found["gen_ai_client_inference_duration_seconds_count"] == 80_000
     assert found["gen_ai_client_inference_usage_input_tokens_total"] == 240_000
     assert found["genmeter_monitor_events_total"] == 80_000
-    assert process.tallies.rejected == {}
+    assert process.self_metrics.rejected == {}
 
 
 async def test_asyncio_tasks_lose_nothing(process: Runtime, monitor: GenerationMonitor) -> None:
@@ -110,6 +110,8 @@ async def test_asyncio_tasks_lose_nothing(process: Runtime, monitor: GenerationM
                 handle.usage(prompt_token_count=2, completion_token_count=1)
                 if call % 4 == 0:
                     handle.fail("refused")
+                if (number, call) == (0, 50):
+                    assert totals(process)["genmeter_generations_active"] >= 1
             monitor.record_sample(call % 2 == 0)
             assert monitor.get_metrics("generation_time", None)["count"] > call
 

@@ -122,7 +122,7 @@ class FailedExports:
 
     def tell(self, monitor: GenerationMonitor, _number: int) -> None:
         """Count one, as the exporter does."""
-        monitor._pipeline.tallies.count_export_failure("OTLPMetricExporter")
+        monitor._pipeline.self_metrics.count_export_failure("OTLPMetricExporter")
 
 
 Phase = Calls | Evaluations | Samples | FailedExports

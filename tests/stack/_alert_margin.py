@@ -86,7 +86,7 @@ class Margin:
     def __init__(self, settings: AlertSettings, monitor: IsolatedMonitor, course: Course) -> None:
         self._course = course
         self._rules = [rule for rule in settings.rules() if rule.is_judged_in_process]
-        self._history: History = monitor._sink.history
+        self._history: History = monitor._session.history
         self._pages: list[dict[str, float]] = []
         # When a condition began to hold: surely, and possibly.
         self._since: dict[tuple[str, Group, bool], float] = {}

@@ -40,7 +40,9 @@ def main(port: int) -> None:
         endpoint=EndpointConfig(enabled=True, port=port),
         limits=LabelLimits(steps=20),
     )
-    monitor = GenerationMonitor(metric_handlers=[Broken()], log_handlers=[], config=config)
+    monitor = GenerationMonitor(
+        metric_handlers=[Broken()], log_handlers=[], metrics_interval=1, config=config
+    )
     tracer = TracerProvider().get_tracer("job")
     job = Job(Plan(duration=1e6, rate=30.0, seed=1, failing={}), monitor)
     number, since = 0, time.monotonic()

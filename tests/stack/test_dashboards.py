@@ -27,6 +27,7 @@ FOLDER = ROOT / "deploy" / "grafana" / "dashboards"
 DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
 JOB = Path(__file__).with_name("_dashboard_job.py")
 SETTLED = 60.0
+SCRAPES = 20
 ALERT = {
     "alert": "GenerationErrorRateHigh",
     "expr": "sum by (job) (increase(genmeter_generations_total[5s])) > 0",
@@ -102,6 +103,9 @@ def view(scraper: Scraper, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             wait_for(
                 "sum(resets(genmeter_monitor_events_total[5m]))",
                 *(f"sum(increase({series}[10s]))" for series in RARE),
+                "sum(genmeter_alerts_firing)",
+                # Each series counts from its birth, so all are there before there is much to see.
+                f"count_over_time(genmeter_build_info[5m]) - {SCRAPES}",
             )
             yield View(start, time.time())
         finally:

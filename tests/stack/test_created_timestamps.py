@@ -1,0 +1,233 @@
+"""A Prometheus that puts a zero where a counter was created counts every event of a job.
+
+It needs ``--enable-feature=created-timestamp-zero-ingestion``, and the `_created` samples that only
+OpenMetrics carries.
+
+``increase()`` extrapolates to both ends of its range. Here it does not, so it must be the total to
+the last event: the range ends at the very time of the last sample (``@``), and where the first
+sample is a zero, Prometheus does not extrapolate before it, since a counter never was below 0.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+from _servers import request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from _prometheus import Prometheus
+
+JOB = Path(__file__).with_name("_created_job.py")
+STORM = 8.0  # seconds that the threads record, while Prometheus scrapes every second
+PATIENCE = 60.0
+ENDS = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
+OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
+# Metrics of the monitor itself, which are observed; their series are born late too.
+OBSERVED = (
+    "genmeter_monitor_events_total",
+    "genmeter_monitor_handler_errors_total",
+    "genmeter_monitor_label_overflow_total",
+)
+
+
+class Job:
+    """The job under way, in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.url = self._answer()
+
+    def ask(self, command: str) -> dict[str, float]:
+        """Give a command; returns the totals after it, by the name of the counter."""
+        self.send(command)
+        totals: dict[str, float] = json.loads(self._answer())
+        return totals
+
+    def send(self, command: str) -> None:
+        """Give a command, and wait for nothing."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{command}\n")
+        self._process.stdin.flush()
+
+    def finish(self) -> None:
+        """Wait until it has ended, well."""
+        self._process.communicate(timeout=PATIENCE)
+        assert self._process.returncode == 0
+
+    def page(self) -> str:
+        """Return its page now."""
+        status, body = request("GET", self.url, headers=OPENMETRICS)
+        assert status == 200, body
+        return body
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, "the job ended early"
+        return line.strip()
+
+
+class Stored(NamedTuple):
+    """What Prometheus has of a job.
+
+    Attributes:
+        end: The time of the last scrape, as PromQL writes it.
+        last: The last value of each series, by name and then by labels.
+    """
+
+    end: str
+    last: dict[str, dict[frozenset[tuple[str, str]], float]]
+
+    def total(self, name: str) -> float:
+        """Return the sum of a counter's series."""
+        return sum(self.last[name].values())
+
+
+@contextmanager
+def running_job() -> Iterator[Job]:
+    """Run a job; it is killed where the test has not ended it."""
+    process = subprocess.Popen(
+        [sys.executable, JOB], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield Job(process)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def scrape(prometheus: Prometheus, job: Job, name: str, interval: str = "1s") -> None:
+    """Have Prometheus scrape a job, in the format that the two of them agree on."""
+    target = job.url.removeprefix("http://").removesuffix("/metrics")
+    prometheus.add_job(
+        {
+            "job_name": name,
+            "scrape_interval": interval,
+            "scrape_timeout": "1s",
+            "static_configs": [{"targets": [target], "labels": {"run": name}}],
+        }
+    )
+
+
+def wait_for_scrapes(prometheus: Prometheus, name: str, count: int) -> None:
+    """Wait until so many scrapes of a job are stored."""
+    query = f'sum_over_time(up{{run="{name}"}}[1h])'
+    prometheus.wait_for(query, lambda up: [s.value >= count for s in up] == [True], PATIENCE)
+
+
+def stored(prometheus: Prometheus, name: str) -> Stored:
+    """Read the last sample of each series that the last scrape of a job had."""
+    # A range vector: every sample as it is stored, at its own time.
+    found = prometheus._api("query", query=f'{{run="{name}"}}[1h]')["result"]
+    end = max(
+        series["values"][-1][0]
+        for series in found
+        if series["metric"]["__name__"] == "genmeter_build_info"
+    )
+    last: dict[str, dict[frozenset[tuple[str, str]], float]] = defaultdict(dict)
+    for series in found:
+        labels = dict(series["metric"])
+        series_name = labels.pop("__name__")
+        values = [float(value) for at, value in series["values"] if at == end]
+        if values:
+            last[series_name][frozenset(labels.items())] = values[0]
+    return Stored(f"{end:.3f}", last)
+
+
+def counters(page: str) -> set[str]:
+    """Return the names of all samples of a page that only ever rise."""
+    types = re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE)
+    return {family + end for family, kind in types for end in ENDS.get(kind, ())}
+
+
+def check_all(prometheus: Prometheus, name: str, names: set[str]) -> Stored:
+    """Assert that no counter of a job was reset, and that each has increased by its total."""
+    seen = stored(prometheus, name)
+    for counter in sorted(names):
+        series = f'{counter}{{run="{name}"}}[1h] @ {seen.end}'
+        expected = seen.last[counter]
+        assert expected, f"no series of {counter} were stored"
+        resets = {
+            frozenset(s.labels.items()): s.value for s in prometheus.query(f"resets({series})")
+        }
+        assert resets == dict.fromkeys(expected, 0.0), counter
+        increases = prometheus.query(f"increase({series})")
+        found = {frozenset(s.labels.items()): s.value for s in increases}
+        assert found == pytest.approx(expected, rel=1e-9), counter
+    return seen
+
+
+def check_totals(seen: Stored, totals: dict[str, float]) -> None:
+    """Assert that Prometheus has what the job itself has counted."""
+    assert {counter: seen.total(counter) for counter in totals} == totals
+
+
+def test_two_scrapes_of_a_job_count_all_of_it(prometheus_from_zero: Prometheus) -> None:
+    """A job that lives for two scrapes is counted in whole, also what is born between the two."""
+    name = "two-scrapes"
+    with running_job() as job:
+        job.ask("batch")
+        scrape(prometheus_from_zero, job, name, "3s")
+        wait_for_scrapes(prometheus_from_zero, name, 1)
+        totals = job.ask("batch")
+        names = counters(job.page()) | set(OBSERVED[:2])
+        job.send("end")
+        job.finish()
+    seen = check_all(prometheus_from_zero, name, names)
+    check_totals(seen, totals)
+    assert prometheus_from_zero.value(f'sum_over_time(up{{run="{name}"}}[1h] @ {seen.end})') == 2
+
+
+def test_series_that_are_born_during_scrapes_are_counted_from_0(
+    prometheus_from_zero: Prometheus,
+) -> None:
+    """While threads record new models, steps and errors all the time, no birth is lost or reset."""
+    name = "storm"
+    with running_job() as job:
+        job.ask("batch")
+        scrape(prometheus_from_zero, job, name)
+        job.ask("start")
+        wait_for_scrapes(prometheus_from_zero, name, int(STORM))
+        totals = job.ask("stop")
+        names = counters(job.page())
+        last = f'{{__name__="genmeter_generations_total",run="{name}"}}'
+        prometheus_from_zero.wait_for(
+            f"sum({last})",
+            lambda found: [s.value for s in found] == [totals["genmeter_generations_total"]],
+            PATIENCE,
+        )
+        seen = check_all(prometheus_from_zero, name, names)
+        check_totals(seen, totals)
+        assert names.issuperset(OBSERVED)
+
+
+def test_without_the_feature_what_was_counted_before_the_first_scrape_is_lost(
+    prometheus: Prometheus,
+) -> None:
+    """A Prometheus without the feature never sees a series of one scrape increase."""
+    name = "from-first-sight"
+    with running_job() as job:
+        job.ask("batch")
+        scrape(prometheus, job, name, "3s")
+        wait_for_scrapes(prometheus, name, 1)
+        job.ask("batch")
+        job.send("end")
+        job.finish()
+    seen = stored(prometheus, name)
+    increase = (
+        f'increase(genmeter_generations_total{{run="{name}",'
+        f'gen_ai_request_model="model-%d"}}[1h] @ {seen.end})'
+    )
+    assert {s.value for s in prometheus.query(increase % 0)} == {0}
+    assert prometheus.query(increase % 1) == []
+    assert seen.total("genmeter_generations_total") > 0

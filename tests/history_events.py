@@ -46,7 +46,7 @@ def generation(at: float = 0, **changes: Any) -> Generation:
         "turns": None,
         "retries": None,
         "told": {},
-        "context": None,
+        "span": None,
         **changes,
     }
     return Generation(START + at, call, **values)
@@ -73,7 +73,7 @@ def evaluation(at: float = 0, **changes: Any) -> Evaluation:
         "cache_write_tokens": 0,
         "reasoning_tokens": 0,
         "told": {},
-        "context": None,
+        "span": None,
         **changes,
     }
     return Evaluation(START + at, call, **values)

@@ -199,7 +199,7 @@ def test_rows_and_series_of_every_term_count_the_same(
         earlier = parsed(monitor.page())
         clock.return_value = START + 100.0
         tell(monitor, after)
-        page, history = parsed(monitor.page()), monitor._sink.history
+        page, history = parsed(monitor.page()), monitor._session.history
         for term in TERMS.values():
             for by in groupings(term):
                 total = counted(page, term, by)
@@ -226,7 +226,7 @@ def test_sums_by_the_minute_count_the_same_when_the_ring_is_too_short(
         tell(monitor, program)
         page = parsed(monitor.page())
         for term in by_minute:
-            check(kept(monitor._sink.history, term, (), 0.0), counted(page, term, ()))
+            check(kept(monitor._session.history, term, (), 0.0), counted(page, term, ()))
 
 
 def test_the_program_reaches_every_term() -> None:
@@ -244,7 +244,7 @@ def test_the_program_reaches_every_term() -> None:
         monitor.track_generation(9.0, True, conversation_length=3)
         monitor.track_evaluation(1.0, False, "judge", {"grade": 7})
         monitor.record_sample(False, "dull")
-        page, history = parsed(monitor.page()), monitor._sink.history
+        page, history = parsed(monitor.page()), monitor._session.history
         for name, term in TERMS.items():
             assert kept(history, term, (), 0.0).keys() == {()}, name
             assert kept(history, term, (), 0.0)[()] > 0, name

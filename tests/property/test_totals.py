@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import genmeter.clock
 from genmeter import GenerationMonitor, HistoryConfig, MonitorConfig
-from genmeter.outputs.prometheus import PrometheusReader
 from genmeter.recorders.columns import Ring
 from genmeter.testing import fresh_runtime, isolated_monitor
+from sdk_page import PrometheusReader
 
 if TYPE_CHECKING:
     from genmeter.testing import IsolatedMonitor
@@ -69,6 +69,13 @@ told = st.builds(
 programs = st.lists(told, max_size=40)
 
 
+def total_of(each: Told) -> int | None:
+    """Return a call's total tokens: as given, else the two parts together."""
+    if each.total is None and (each.prompt, each.completion) != (None, None):
+        return (each.prompt or 0) + (each.completion or 0)
+    return each.total
+
+
 class Reference:
     """The same sums by the plainest means: a list of all that was told."""
 
@@ -81,20 +88,24 @@ class Reference:
         """Keep it, with the model that it counts for."""
         model = each.model
         if model is None:
-            only = next(iter(self._seen)) if len(self._seen) == 1 else "unknown"
-            model = self._by_step.get(each.step, only)
+            model = self._inferred(each)
         elif each.kind == "generation":
             self._by_step[each.step] = model
             self._seen.add(model)
         self.events.append((now, each, model))
 
+    def _inferred(self, each: Told) -> str:
+        """Return the model of a call that names none: known only where it failed without tokens."""
+        if each.kind != "generation" or each.success or total_of(each):
+            return "unknown"
+        only = next(iter(self._seen)) if len(self._seen) == 1 else "unknown"
+        return self._by_step.get(each.step, only)
+
     def tokens(self, since: float = 0.0) -> dict[str, tuple[int, int, int]]:
         """Sum prompt, completion and total by model."""
         sums: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
         for when, each, model in self.events:
-            total = each.total
-            if total is None and (each.prompt, each.completion) != (None, None):
-                total = (each.prompt or 0) + (each.completion or 0)
+            total = total_of(each)
             if when >= since and total is not None:
                 for index, count in enumerate((each.prompt or 0, each.completion or 0, total)):
                     sums[model][index] += count
@@ -320,4 +331,4 @@ def test_a_history_of_capacity_n_keeps_exactly_the_last_n(
         assert reported(monitor) == reference.tokens()
         assert reported(monitor, hour) == reference.tokens(clock.now - capacity + 1)
         assert report.complete == (len(program) <= capacity)
-        assert monitor._sink.history.size <= capacity
+        assert monitor._session.history.size <= capacity

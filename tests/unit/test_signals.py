@@ -23,7 +23,7 @@ def test_every_signal_has_its_columns_in_the_frames(signal: Signal) -> None:
         monitor.track_generation(1.0, True, model_name="atlas", prompt_token_count=1)
         monitor.track_generation(1.0, True, conversation_length=2)
         monitor.track_evaluation(1.0, True, "judge", {"coherence": 0.5})
-        snapshot = monitor._sink.history.snapshot()
+        snapshot = monitor._session.history.snapshot()
     columns = {name for kind in signal.frames for name in to_frame(snapshot, kind).columns}
     stem = signal.column.removesuffix("*")
     assert signal.column in columns or any(name.startswith(stem) for name in columns)

@@ -84,12 +84,12 @@ def threads(name: str) -> list[threading.Thread]:
 
 
 def handler_threads() -> list[threading.Thread]:
-    """List the threads of handlers: of workers, but for the schedule's and the log's."""
-    others = ("genmeter-alerts", "genmeter-log")
+    """List the threads of handlers: of workers, but for those that outlive a monitor."""
+    others = ("genmeter-alerts", "genmeter-callbacks", "genmeter-log", "genmeter-reaper")
     return [
         each
         for each in threading.enumerate()
-        if isinstance(each, _WorkerThread) and each.name not in others
+        if type(each) is _WorkerThread and each.name not in others
     ]
 
 
@@ -973,7 +973,7 @@ def test_the_last_scrape_sees_what_fires_at_the_end() -> None:
 def test_handlers_have_their_threads_before_the_end(inbox: Inbox) -> None:
     """An interpreter that ends gives none, and its last thread must not be a handler's to block."""
     with isolated_monitor(alert_handlers=[inbox.take]):
-        assert [each for each in threading.enumerate() if type(each) is _WorkerThread]
+        assert handler_threads()
 
 
 @pytest.mark.parametrize("interval", [None, 0])

@@ -89,7 +89,9 @@ def handler_threads() -> list[threading.Thread]:
     return [
         each
         for each in threading.enumerate()
-        if type(each) is _WorkerThread and each.name not in others
+        if type(each) is _WorkerThread
+        and each.name.startswith("genmeter-")
+        and each.name not in others
     ]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
@@ -206,7 +207,7 @@ class Shared:
             return None
 
 
-class Instrument:
+class Instrument(ABC):
     """What every instrument of the built-in meter has.
 
     Attributes:
@@ -221,9 +222,9 @@ class Instrument:
         self.description = description
         self._shared = shared
 
+    @abstractmethod
     def clear(self) -> None:
         """Forget every label set."""
-        raise NotImplementedError
 
     def _metric(self, data: Sum | Gauge | HistogramData) -> Metric:
         return Metric(name=self.name, description=self.description, unit=self.unit, data=data)
@@ -298,11 +299,11 @@ class CellInstrument(Instrument, Generic[Cell]):
         made = self._cells[key] = self._make_cell(attributes, start)
         return made
 
-    def _data(self, points: list[Any]) -> Sum | Gauge | HistogramData:
-        raise NotImplementedError
+    @abstractmethod
+    def _data(self, points: list[Any]) -> Sum | Gauge | HistogramData: ...
 
-    def _make_cell(self, attributes: Mapping[str, AttributeValue], start: int) -> Cell:
-        raise NotImplementedError
+    @abstractmethod
+    def _make_cell(self, attributes: Mapping[str, AttributeValue], start: int) -> Cell: ...
 
     def _post(
         self,
@@ -584,8 +585,8 @@ class ObservedInstrument(Instrument):
         total = read_number(value if before is None else before + value)
         return value if total is None else total
 
-    def _data(self, points: list[NumberDataPoint]) -> Sum | Gauge:
-        raise NotImplementedError
+    @abstractmethod
+    def _data(self, points: list[NumberDataPoint]) -> Sum | Gauge: ...
 
 
 class CellObservableCounter(ObservedInstrument, ObservableCounter):

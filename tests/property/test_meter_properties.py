@@ -148,11 +148,8 @@ def change(cell: Any, amount: float, step: Step) -> None:
     sampled = span if span is not None and span.trace_flags.sampled else None
     if isinstance(cell, HistogramCell):
         assert cell.record(amount, 1_000.0, sampled)
-    elif sampled is not None:
-        sampled_change = cell.add_sampled if isinstance(cell, SumCell) else cell.set_sampled
-        assert sampled_change(amount, 1_000.0, sampled)
     else:
-        assert (cell.add if isinstance(cell, SumCell) else cell.set)(amount)
+        assert (cell.add if isinstance(cell, SumCell) else cell.set)(amount, 1_000.0, sampled)
 
 
 def span_of(step: Step) -> SpanContext | None:

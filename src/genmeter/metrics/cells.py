@@ -78,11 +78,13 @@ class SumCell:
         self.value: int | float = 0
         self.exemplar: Sample | None = None
 
-    def add(self, amount: float) -> bool:
+    def add(self, amount: float, time: float = 0.0, span: SpanContext | None = None) -> bool:
         """Add to the sum.
 
         Args:
             amount: What to add.
+            time: When, in Unix seconds; needed with a span only.
+            span: The sampled span that it was measured in, which becomes the exemplar.
 
         Returns:
             Whether it was added; a sum that would leave the range of the exporters stays as it is.
@@ -97,22 +99,8 @@ class SumCell:
         elif not -MAX_FLOAT <= value <= MAX_FLOAT:  # nor not a number
             return False
         self.value = value
-        return True
-
-    def add_sampled(self, amount: float, time: float, span: SpanContext) -> bool:
-        """Add to the sum within a sampled span.
-
-        Args:
-            amount: What to add.
-            time: When, in Unix seconds.
-            span: The span, which the exemplar refers to.
-
-        Returns:
-            Whether it was added.
-        """
-        if not self.add(amount):
-            return False
-        self.exemplar = (amount, time, span)
+        if span is not None:
+            self.exemplar = (amount, time, span)
         return True
 
     def point(self, time: int, *, exemplars: bool) -> NumberDataPoint:
@@ -228,11 +216,13 @@ class GaugeCell:
         self.value: int | float | None = None
         self.exemplar: Sample | None = None
 
-    def set(self, value: float) -> bool:
+    def set(self, value: float, time: float = 0.0, span: SpanContext | None = None) -> bool:
         """Set the value.
 
         Args:
             value: The new value.
+            time: When, in Unix seconds; needed with a span only.
+            span: The sampled span that it was measured in, which becomes the exemplar.
 
         Returns:
             Whether it was set; a value outside the range of the exporters is not.
@@ -241,22 +231,8 @@ class GaugeCell:
         if not -limit <= value <= limit:
             return False
         self.value = value
-        return True
-
-    def set_sampled(self, value: float, time: float, span: SpanContext) -> bool:
-        """Set the value within a sampled span.
-
-        Args:
-            value: The new value.
-            time: When, in Unix seconds.
-            span: The span, which the exemplar refers to.
-
-        Returns:
-            Whether it was set.
-        """
-        if not self.set(value):
-            return False
-        self.exemplar = (value, time, span)
+        if span is not None:
+            self.exemplar = (value, time, span)
         return True
 
     def point(self, time: int, *, exemplars: bool) -> NumberDataPoint | None:

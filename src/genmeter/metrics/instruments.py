@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
     from genmeter.metrics.callbacks import Observations
 
-    Change = Callable[["Any", int | float, int, SpanContext | None], bool]
+    Change = Callable[["Any", int | float, float, SpanContext | None], bool]
 
 __all__ = [
     "DEFAULT_BOUNDS",
@@ -342,7 +342,7 @@ class CellInstrument(Instrument, Generic[Cell]):
         cell = self._cells.get(key)
         if cell is None:
             cell = self._new_cell(key, attributes, max(0, now - BIRTH_MARGIN_NS))
-        if not change(cell, value, now, span):
+        if not change(cell, value, now / 1e9, span):
             self._drop("sum")
 
     def _drop(self, what: str) -> None:
@@ -366,18 +366,6 @@ class CellInstrument(Instrument, Generic[Cell]):
             "text or dropped, logged once",
             self.name,
         )
-
-
-def _add(cell: SumCell, amount: float, now: int, span: SpanContext | None) -> bool:
-    return cell.add(amount) if span is None else cell.add_sampled(amount, now / 1e9, span)
-
-
-def _record(cell: HistogramCell, amount: float, now: int, span: SpanContext | None) -> bool:
-    return cell.record(amount, now / 1e9, span)
-
-
-def _set(cell: GaugeCell, amount: float, now: int, span: SpanContext | None) -> bool:
-    return cell.set(amount) if span is None else cell.set_sampled(amount, now / 1e9, span)
 
 
 class _SumInstrument(CellInstrument[SumCell]):
@@ -405,7 +393,7 @@ class CellCounter(_SumInstrument, Counter):
             attributes: The label set.
             context: Where the sampled span is looked for; the current context by default.
         """
-        self._post(_add, amount, attributes, context, least=0)
+        self._post(SumCell.add, amount, attributes, context, least=0)
 
 
 class CellUpDownCounter(_SumInstrument, UpDownCounter):
@@ -421,7 +409,7 @@ class CellUpDownCounter(_SumInstrument, UpDownCounter):
             attributes: The label set.
             context: Where the sampled span is looked for; the current context by default.
         """
-        self._post(_add, amount, attributes, context)
+        self._post(SumCell.add, amount, attributes, context)
 
 
 class CellHistogram(CellInstrument[HistogramCell], Histogram):
@@ -452,7 +440,7 @@ class CellHistogram(CellInstrument[HistogramCell], Histogram):
             attributes: The label set.
             context: Where the sampled span is looked for; the current context by default.
         """
-        self._post(_record, amount, attributes, context, least=0)
+        self._post(HistogramCell.record, amount, attributes, context, least=0)
 
     def _data(self, points: list[Any]) -> HistogramData:
         return HistogramData(points, _CUMULATIVE)
@@ -474,7 +462,7 @@ class CellGauge(CellInstrument[GaugeCell], _Gauge):
             attributes: The label set.
             context: Where the sampled span is looked for; the current context by default.
         """
-        self._post(_set, amount, attributes, context)
+        self._post(GaugeCell.set, amount, attributes, context)
 
     def _data(self, points: list[Any]) -> Gauge:
         return Gauge(points)

@@ -61,7 +61,7 @@ def test_a_sum_that_would_leave_the_exporters_range_stays_as_it_is(
     cell = SumCell({}, 1)
     cell.value = before
     assert not cell.add(amount)
-    assert not cell.add_sampled(amount, 1.0, span(1))
+    assert not cell.add(amount, 1.0, span(1))
     assert cell.value == before
     assert cell.exemplar is None
 
@@ -126,8 +126,8 @@ def test_sums_and_gauges_keep_the_last_sampled_exemplar() -> None:
     """A later change outside of any span leaves it."""
     total, gauge = SumCell({}, 1), GaugeCell({}, 1)
     for number in (1, 2):
-        assert total.add_sampled(number, float(number), span(number))
-        assert gauge.set_sampled(number, float(number), span(number))
+        assert total.add(number, float(number), span(number))
+        assert gauge.set(number, float(number), span(number))
     total.add(5)
     gauge.set(5)
     for cell in (total, gauge):
@@ -137,7 +137,7 @@ def test_sums_and_gauges_keep_the_last_sampled_exemplar() -> None:
 def test_exemplars_can_be_turned_off() -> None:
     """A point then has none."""
     total = SumCell({}, 1)
-    total.add_sampled(1, 1.0, span(1))
+    total.add(1, 1.0, span(1))
     assert total.point(2, exemplars=False).exemplars == []
 
 
@@ -148,7 +148,7 @@ def test_a_gauge_refuses_what_no_exporter_takes(value: float) -> None:
     assert gauge.point(2, exemplars=True) is None
     assert gauge.set(3)
     assert not gauge.set(value)
-    assert not gauge.set_sampled(value, 1.0, span(1))
+    assert not gauge.set(value, 1.0, span(1))
     point = gauge.point(2, exemplars=True)
     assert point is not None
     assert (point.value, point.exemplars) == (3, [])

@@ -60,7 +60,7 @@ def test_a_child_counts_from_zero_with_the_parents_instruments() -> None:
         owner.reset_after_fork()
         made.reset_after_fork(CHILD)
         counter.add(1)
-        counter.cell({}, 1.0).add_sampled(1, 1.0, span(1))
+        counter.cell({}, 1.0).add(1, 1.0, span(1))
         data = made.collect()
         return [
             {name: each.data.data_points[0].value for name, each in metrics(data).items()},

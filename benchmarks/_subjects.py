@@ -17,8 +17,8 @@ from opentelemetry.sdk.resources import Resource
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from genmeter import EndpointConfig, GenerationMonitor, HistoryConfig, MonitorConfig
-from genmeter import catalogue as cat
-from genmeter.outputs.readers import CollectingReader
+from genmeter.exporters.provider import CollectingReader
+from genmeter.schema import metrics as cat
 from genmeter.testing import fresh_runtime
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.metrics.export import MetricReader
 
-    from genmeter.catalogue import Instrument
+    from genmeter.schema.metrics import Instrument
 
 __all__ = [
     "AFTERIMAGE",

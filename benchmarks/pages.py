@@ -24,7 +24,7 @@ from _subjects import OURS
 from _table import Aim, Row, at_most, figure_of, print_aims, print_table
 
 from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig
-from genmeter import catalogue as cat
+from genmeter.schema import metrics as cat
 from genmeter.testing import fresh_runtime
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from genmeter import LabelLimits
+from genmeter.exporters.prometheus import PrometheusBridge
+from genmeter.exporters.provider import CollectingReader
 from genmeter.metrics import BuiltinMeterProvider
-from genmeter.outputs.prometheus import PrometheusBridge
-from genmeter.outputs.readers import CollectingReader
 from genmeter.pipeline.drain import Pipeline
 from genmeter.pipeline.self_metrics import SelfMetrics
 

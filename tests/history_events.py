@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from genmeter.events import Call, Evaluation, Event, Generation, Metric, Score
-from genmeter.plain import plain_text, to_plain
-from genmeter.recorders.history import History
-from genmeter.recorders.old_metrics import samples_of
+from genmeter.events.afterimage import samples_of
+from genmeter.events.jsonable import plain_text, to_plain
+from genmeter.events.model import Call, Evaluation, Event, Generation, Metric, Score
+from genmeter.history.store import History
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import pandas as pd
 
-    from genmeter.recorders.snapshot import Snapshot
+    from genmeter.history.snapshot import Snapshot
 
 START = 1_700_000_000.0
 """Unix time of the first event."""

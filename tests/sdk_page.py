@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from genmeter.outputs.prometheus import PrometheusBridge
-from genmeter.outputs.readers import CollectingReader
+from genmeter.exporters.prometheus import PrometheusBridge
+from genmeter.exporters.provider import CollectingReader
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from genmeter.outputs.prometheus import FamilyCollector
+    from genmeter.exporters.prometheus import FamilyCollector
 
 __all__ = ["PrometheusReader"]
 

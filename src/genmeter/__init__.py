@@ -5,8 +5,12 @@ OpenTelemetry metrics, serves them to Prometheus, and tells the job's own code i
 """
 
 from genmeter._version import __version__
-from genmeter.alert_settings import AlertOverride, AlertSettings
-from genmeter.config import (
+from genmeter.alerting.alertmanager import AlertmanagerHandler
+from genmeter.alerting.notify import AlertReceiver
+from genmeter.alerting.state import Alert
+from genmeter.call import GenerationHandle
+from genmeter.config.alerts import AlertOverride, AlertSettings
+from genmeter.config.monitor import (
     CustomMetric,
     EndpointConfig,
     HistoryConfig,
@@ -14,6 +18,7 @@ from genmeter.config import (
     LabelLimits,
     MonitorConfig,
 )
+from genmeter.config.prices import Price, PriceTable
 from genmeter.errors import (
     ConfigError,
     EndpointError,
@@ -21,15 +26,10 @@ from genmeter.errors import (
     GenmeterError,
     MissingExtraError,
 )
-from genmeter.generation import GenerationHandle
-from genmeter.handlers import FileLogHandler, FileMetricHandler, LogHandler, MetricHandler
+from genmeter.files.read import read_export
+from genmeter.handlers.base import FileLogHandler, FileMetricHandler, LogHandler, MetricHandler
+from genmeter.history.token_report import CostReport, ModelTokenUsage, TokenUsageReport
 from genmeter.monitor import GenerationMonitor, process_token_usage
-from genmeter.outputs.alerts.alertmanager import AlertmanagerHandler
-from genmeter.outputs.alerts.book import Alert
-from genmeter.outputs.alerts.delivery import AlertReceiver
-from genmeter.outputs.exports.reading import read_export
-from genmeter.outputs.tokens import CostReport, ModelTokenUsage, TokenUsageReport
-from genmeter.prices import Price, PriceTable
 
 __all__ = [
     "Alert",

@@ -7,21 +7,20 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genmeter.arguments import check_count, start_of
+from genmeter.config._checks import check_count, start_of
 from genmeter.errors import ExportError
-from genmeter.labels import safe_text
-from genmeter.outputs import plots
-from genmeter.outputs.exports import export, frames
-from genmeter.outputs.summaries import summarise
-from genmeter.outputs.tokens import report_of
+from genmeter.events.values import safe_text
+from genmeter.files import export, plots
+from genmeter.history import frames
+from genmeter.history.token_report import report_of, summarise
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from genmeter.outputs.tokens import TokenUsageReport
+    from genmeter.history.snapshot import Snapshot
+    from genmeter.history.token_report import TokenUsageReport
     from genmeter.pipeline.drain import Pipeline
-    from genmeter.recorders.snapshot import Snapshot
     from genmeter.session import Session
 
 __all__ = ["Asking"]
@@ -97,7 +96,7 @@ class Asking:
         Args:
             kind: ``generations``, ``conversations``, ``evaluations``, ``metrics`` (of
                 :meth:`record_metric`) or ``samples`` (all under their old names, as exports have
-                them); for the columns see :func:`genmeter.outputs.exports.frames.to_frame`.
+                them); for the columns see :func:`genmeter.history.frames.to_frame`.
             window: How far to look back; None means as far as the history reaches.
 
         Returns:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from genmeter import takeover
-from genmeter.config import MonitorConfig
+from genmeter import patch as takeover
+from genmeter.config.monitor import MonitorConfig
 from genmeter.errors import ConfigError, MissingExtraError
 
 try:
@@ -34,7 +34,7 @@ class AfterImageInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     ``instrument(meter_provider=...)`` takes a MeterProvider; without one it is the global one.
     Everything else is read from the ``GENMETER_*`` variables; where one cannot be used a warning
     names it, and the defaults hold. ``uninstrument()`` puts AfterImage's monitor back; see
-    :mod:`genmeter.takeover` for what that reaches.
+    :mod:`genmeter.patch` for what that reaches.
     """
 
     def instrumentation_dependencies(self) -> Collection[str]:

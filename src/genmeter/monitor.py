@@ -9,7 +9,11 @@ import weakref
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from genmeter import runtime
-from genmeter.arguments import (
+from genmeter.alerting.alerting import Alerting
+from genmeter.alerting.alertmanager import alertmanager_handlers
+from genmeter.alerting.notify import check_alert_handlers
+from genmeter.asking import Asking
+from genmeter.config._checks import (
     check_callable,
     check_number,
     check_seconds,
@@ -18,17 +22,13 @@ from genmeter.arguments import (
     log_folder,
     start_of,
 )
-from genmeter.asking import Asking
-from genmeter.config import MonitorConfig
+from genmeter.config.monitor import MonitorConfig
 from genmeter.errors import ConfigError
-from genmeter.handlers import FileLogHandler, FileMetricHandler, check_handlers
-from genmeter.outputs.alerts.alerting import Alerting
-from genmeter.outputs.alerts.alertmanager import alertmanager_handlers
-from genmeter.outputs.alerts.delivery import check_alert_handlers
-from genmeter.outputs.apps import make_asgi_app, make_wsgi_app
-from genmeter.outputs.logs.evaluation_events import EvaluationEvents
-from genmeter.outputs.logs.joblog import JobLog
-from genmeter.outputs.prometheus import FamilyCollector
+from genmeter.exporters.apps import make_asgi_app, make_wsgi_app
+from genmeter.exporters.prometheus import FamilyCollector
+from genmeter.handlers.base import FileLogHandler, FileMetricHandler, check_handlers
+from genmeter.handlers.logging import JobLog
+from genmeter.handlers.otel_events import EvaluationEvents
 from genmeter.pipeline.worker import Worker
 from genmeter.telling import Telling
 
@@ -41,15 +41,15 @@ if TYPE_CHECKING:
 
     from prometheus_client.registry import Collector
 
-    from genmeter.alert_settings import AlertSettings
-    from genmeter.handlers import LogHandler, MetricHandler
-    from genmeter.outputs.alerts.book import Alert
-    from genmeter.outputs.apps import ASGIApplication
-    from genmeter.outputs.tokens import TokenUsageReport
+    from genmeter.alerting.state import Alert
+    from genmeter.config.alerts import AlertSettings
+    from genmeter.exporters.apps import ASGIApplication
+    from genmeter.handlers.base import LogHandler, MetricHandler
+    from genmeter.handlers.dispatch import Tap
+    from genmeter.history.token_report import TokenUsageReport
     from genmeter.pipeline.deferred_log import DeferredLog
     from genmeter.pipeline.self_metrics import SelfMetrics
     from genmeter.pipeline.worker import Loss
-    from genmeter.recorders.relay import Tap
 
 __all__ = ["GenerationMonitor", "process_token_usage"]
 

@@ -7,6 +7,7 @@ by reference; the first one's settings hold, and a later one that asks for other
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import logging
@@ -17,26 +18,24 @@ import time
 import weakref
 from collections import deque
 from functools import partial
+from multiprocessing import util as mp_util
 from typing import TYPE_CHECKING
 
 from opentelemetry import metrics as otel_metrics
 
 from genmeter.clock import seconds_left
-from genmeter.config import LabelLimits
+from genmeter.config.monitor import EndpointConfig, LabelLimits
 from genmeter.errors import ConfigError
-from genmeter.events import CallDefaults
-from genmeter.exit_hook import ExitHook
+from genmeter.events.model import CallDefaults
 from genmeter.exporters.provider import Exporters, job_of
+from genmeter.handlers.dispatch import Relay
+from genmeter.history.store import History
+from genmeter.history.token_report import Retired, TokenUsageReport, report_of
 from genmeter.metrics.observers import Telemetry
-from genmeter.outputs.retired import Retired
-from genmeter.outputs.tokens import TokenUsageReport, report_of
 from genmeter.pipeline.drain import Pipeline
 from genmeter.pipeline.self_metrics import SelfMetrics
 from genmeter.pipeline.worker import Worker
-from genmeter.recorders.history import History
-from genmeter.recorders.relay import Relay
 from genmeter.session import Session, SessionState
-from genmeter.sharing import differences, limit_differences, note
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -44,11 +43,103 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from prometheus_client import Metric
 
-    from genmeter.config import MonitorConfig
-    from genmeter.outputs.prometheus import PrometheusBridge
-    from genmeter.recorders.relay import Tap
+    from genmeter.config.monitor import MonitorConfig
+    from genmeter.exporters.prometheus import PrometheusBridge
+    from genmeter.handlers.dispatch import Tap
+    from genmeter.pipeline.deferred_log import DeferredLog
 
-__all__ = ["Runtime", "current", "install"]
+__all__ = ["ExitHook", "Runtime", "current", "differences", "install", "limit_differences", "note"]
+
+
+class ExitHook:
+    """Calls a function once the process ends; after a fork, in the child as well.
+
+    Args:
+        function: What to call; once more where a signal handler's SystemExit interrupts it.
+    """
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function = function
+        self._is_set = False
+
+    def set(self) -> None:
+        """Arrange for it; a second call does nothing."""
+        if self._is_set:
+            return
+        self._is_set = True
+        atexit.register(self._call)
+        mp_util.register_after_fork(self, ExitHook._set_in_child)
+        if multiprocessing.parent_process() is not None:
+            self._set_in_child()
+
+    def _set_in_child(self) -> None:
+        # atexit does not run in children that multiprocessing forked; its own finalizers do.
+        mp_util.Finalize(None, self._call, exitpriority=0)
+
+    def _call(self) -> None:
+        try:
+            self._function()
+        except SystemExit:
+            # A signal handler's: the process ends already, and what was under way goes on.
+            self._function()
+            raise
+
+
+# Read when a provider is made; the rest of a configuration is each monitor's own.
+_SHARED = ("prices", "score_scales", "custom_metrics", "limits", "endpoint")
+
+
+def differences(first: MonitorConfig, other: MonitorConfig) -> list[str]:
+    """Name what ``other`` asks for and ``first`` does not give; a default is no wish.
+
+    Args:
+        first: The settings that hold.
+        other: Those of a later monitor on the same meter provider.
+    """
+    found: list[str] = []
+    for name in _SHARED:
+        ours, theirs = getattr(first, name), getattr(other, name)
+        if isinstance(ours, EndpointConfig | LabelLimits):
+            found += _by_field(name, ours, theirs)
+        elif theirs and theirs != ours:
+            found.append(name)
+    return found
+
+
+def limit_differences(first: LabelLimits, other: LabelLimits) -> list[str]:
+    """Name the limits that differ between meter providers, which share all but ``combinations``.
+
+    Args:
+        first: The limits of the process.
+        other: Those of the first monitor on another meter provider.
+    """
+    shared = dataclasses.replace(first, combinations=other.combinations)
+    return _by_field("limits", shared, other)
+
+
+def note(deferred_log: DeferredLog, found: list[str]) -> None:
+    """Have what was found logged, if anything was."""
+    if found:
+        deferred_log.add(
+            logging.WARNING,
+            "the first monitor of a process sets what all of them share; "
+            "a later one asked in vain for %s",
+            ", ".join(found),
+        )
+
+
+def _by_field(
+    name: str, ours: EndpointConfig | LabelLimits, theirs: EndpointConfig | LabelLimits
+) -> list[str]:
+    default = type(ours)()
+    found: list[str] = []
+    for each in dataclasses.fields(ours):
+        asked = getattr(theirs, each.name)
+        if asked not in (getattr(ours, each.name), getattr(default, each.name)):
+            shown = "another" if each.name == "password" else repr(asked)
+            found.append(f"{name}.{each.name}={shown}")
+    return found
+
 
 _LEAST_TO_LOG = 0.2
 _FORK_PATIENCE = 5.0  # seconds that a fork waits for a drain that is in the application's provider

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     import weakref
     from collections.abc import Callable, Mapping
 
-    from genmeter.events import CallDefaults
-    from genmeter.generation import GenerationHandle
+    from genmeter.alerting.alerting import Alerting
+    from genmeter.call import GenerationHandle
+    from genmeter.events.model import CallDefaults
+    from genmeter.handlers.dispatch import Relay
+    from genmeter.history.store import History
     from genmeter.metrics.recorder import MetricsRecorder
-    from genmeter.outputs.alerts.alerting import Alerting
     from genmeter.pipeline.drain import Recorder
     from genmeter.pipeline.worker import Worker
-    from genmeter.recorders.history import History
-    from genmeter.recorders.relay import Relay
 
 __all__ = ["Session", "SessionState"]
 

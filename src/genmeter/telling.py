@@ -9,7 +9,8 @@ from opentelemetry.context import get_current
 from opentelemetry.trace import get_current_span
 
 from genmeter import clock
-from genmeter.capture import (
+from genmeter.call import GenerationHandle
+from genmeter.events.capture import (
     are_atoms,
     class_name,
     copied,
@@ -22,12 +23,10 @@ from genmeter.capture import (
     plain_time,
     plain_truth,
 )
-from genmeter.events import Raw, Reason
-from genmeter.generation import GenerationHandle
-from genmeter.labels import safe_text
-from genmeter.numbers import Rejected
+from genmeter.events.model import Raw, Reason
+from genmeter.events.values import Rejected, safe_text
+from genmeter.handlers.dispatch import is_handing_out_logs
 from genmeter.pipeline.drain import WAKE
-from genmeter.recorders.relay import is_handing_out_logs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

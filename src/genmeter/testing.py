@@ -20,13 +20,13 @@ from opentelemetry.sdk.resources import Resource
 from prometheus_client.parser import text_string_to_metric_families
 
 from genmeter import runtime
-from genmeter.catalogue import INSTRUMENTS
-from genmeter.config import MonitorConfig
+from genmeter.config.monitor import MonitorConfig
 from genmeter.errors import ConfigError
+from genmeter.exporters.prometheus import PrometheusBridge
 from genmeter.metrics.meter import BuiltinMeterProvider
 from genmeter.monitor import GenerationMonitor
-from genmeter.naming import prometheus_name
-from genmeter.outputs.prometheus import PrometheusBridge
+from genmeter.schema.metrics import INSTRUMENTS
+from genmeter.schema.prom_names import prometheus_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

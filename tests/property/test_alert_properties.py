@@ -9,15 +9,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import genmeter.clock
-from genmeter.alert_rules import ALERT_RULES
-from genmeter.alert_settings import AlertOverride, AlertSettings
-from genmeter.config import MonitorConfig
-from genmeter.outputs.alerts.book import AlertStates
-from genmeter.outputs.alerts.evaluation import Finding
+from genmeter.alerting.evaluate import Finding
+from genmeter.alerting.state import AlertStates
+from genmeter.config.alerts import AlertOverride, AlertSettings
+from genmeter.config.monitor import MonitorConfig
+from genmeter.schema.alerts import ALERT_RULES
 from genmeter.testing import isolated_monitor
 
 if TYPE_CHECKING:
-    from genmeter.outputs.alerts.book import Alert
+    from genmeter.alerting.state import Alert
 
 PATIENCE = 60.0
 SETTINGS = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])

@@ -12,11 +12,11 @@ import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genmeter.events import Score
-from genmeter.outputs.exports.export import export
-from genmeter.outputs.exports.frames import to_frame
-from genmeter.outputs.exports.metadata import json_text
-from genmeter.outputs.exports.reading import read_export
+from genmeter.events.model import Score
+from genmeter.files.export import export
+from genmeter.files.read import read_export
+from genmeter.history.frames import to_frame
+from genmeter.history.metadata import json_text
 from history_events import (
     conversation,
     evaluation,
@@ -29,7 +29,7 @@ from history_events import (
 )
 
 if TYPE_CHECKING:
-    from genmeter.events import Event
+    from genmeter.events.model import Event
 
 names = st.sampled_from(["atlas", "org/model", "Org:Model", "x" * 128, "CON", "😀", "a.", "="])
 counts = st.one_of(st.none(), st.integers(0, 2**40))

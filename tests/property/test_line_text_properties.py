@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genmeter.line_text import iso_time, object_text
-from genmeter.plain import to_plain
+from genmeter.events.jsonable import to_plain
+from genmeter.handlers._line_text import iso_time, object_text
 
 TEXTS = st.text(st.characters() | st.sampled_from('\ud800\udfff\u2028"'), max_size=8)
 VALUES = st.recursive(

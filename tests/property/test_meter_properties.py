@@ -29,10 +29,10 @@ from opentelemetry.sdk.metrics.view import View
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
+from genmeter.exporters.families import Translator
+from genmeter.exporters.prometheus_text import write
 from genmeter.metrics import BuiltinMeterProvider, HistogramCell, LockedOwner, SumCell
 from genmeter.metrics.instruments import CellInstrument
-from genmeter.outputs.exposition import write
-from genmeter.outputs.families import Translator
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genmeter.prices import Price, PriceTable
+from genmeter.config.prices import Price, PriceTable
 
 prices = st.floats(0, 1e6)
 counts = st.integers(0, 2**63 - 1)

@@ -14,11 +14,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import genmeter.clock
 from genmeter import HistoryConfig, MonitorConfig
-from genmeter import catalogue as cat
-from genmeter.alert_rules import ALERT_RULES
-from genmeter.live_signals import LIVE_SIGNALS
-from genmeter.prices import PriceTable
-from genmeter.terms import Selector
+from genmeter.config.prices import PriceTable
+from genmeter.schema import metrics as cat
+from genmeter.schema.alerts import ALERT_RULES
+from genmeter.schema.live_signals import LIVE_SIGNALS
+from genmeter.schema.query import Selector
 from genmeter.testing import isolated_monitor
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from prometheus_client.samples import Sample
 
     from genmeter import GenerationMonitor
-    from genmeter.catalogue import Label
-    from genmeter.recorders.history import History
-    from genmeter.terms import Term
+    from genmeter.history.store import History
+    from genmeter.schema.metrics import Label
+    from genmeter.schema.query import Term
 
 START = 1_000_000.0
 SETTINGS = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import genmeter.clock
 from genmeter import GenerationMonitor, HistoryConfig, MonitorConfig
-from genmeter.recorders.columns import Ring
+from genmeter.history.ring import Ring
 from genmeter.testing import fresh_runtime, isolated_monitor
 from sdk_page import PrometheusReader
 

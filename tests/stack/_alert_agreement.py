@@ -14,9 +14,9 @@ from _alert_margin import Course, Labels, Margin, Verdict
 from _servers import run
 
 import genmeter.clock
-from genmeter.config import LabelLimits, MonitorConfig
+from genmeter.config.monitor import LabelLimits, MonitorConfig
 from genmeter.render.rules import render_rules
-from genmeter.terms import JOB
+from genmeter.schema.query import JOB
 from genmeter.testing import isolated_monitor
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from _alert_jobs import Job
 
-    from genmeter.alert_settings import AlertSettings
-    from genmeter.outputs.alerts.book import Alert
+    from genmeter.alerting.state import Alert
+    from genmeter.config.alerts import AlertSettings
 
 LIMITS = LabelLimits(models=2)
 """So that a job with three models has label values past their limit."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from genmeter.config import LabelLimits
+from genmeter.config.monitor import LabelLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

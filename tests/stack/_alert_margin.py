@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from genmeter.alert_rules import AlertRule
-    from genmeter.alert_settings import AlertSettings
-    from genmeter.catalogue import Label
-    from genmeter.recorders.history import History
-    from genmeter.terms import RowSum, Term
+    from genmeter.config.alerts import AlertSettings
+    from genmeter.history.store import History
+    from genmeter.schema.alerts import AlertRule
+    from genmeter.schema.metrics import Label
+    from genmeter.schema.query import RowSum, Term
     from genmeter.testing import IsolatedMonitor
 
 ROUNDING = 1e-9

@@ -12,7 +12,7 @@ from unittest import mock
 from _servers import poll
 
 from genmeter import GenerationMonitor
-from genmeter.config import EndpointConfig, MonitorConfig
+from genmeter.config.monitor import EndpointConfig, MonitorConfig
 from genmeter.testing import fresh_runtime
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from _alert_causes import Cause
     from _alertmanager import Alertmanager
 
-    from genmeter.outputs.alerts.book import Alert
+    from genmeter.alerting.state import Alert
 
 Labels = frozenset[tuple[str, str]]
 PATIENCE = 90.0

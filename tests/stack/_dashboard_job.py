@@ -12,9 +12,9 @@ import time
 from opentelemetry.sdk.trace import TracerProvider
 
 from genmeter import GenerationMonitor
-from genmeter.config import EndpointConfig, LabelLimits, MonitorConfig
-from genmeter.demo.job import Job, Plan
-from genmeter.demo.profiles import CUSTOM_METRICS, MODELS, PRICES, SCORE_SCALES
+from genmeter.cli.demo.job import Job, Plan
+from genmeter.cli.demo.profiles import CUSTOM_METRICS, MODELS, PRICES, SCORE_SCALES
+from genmeter.config.monitor import EndpointConfig, LabelLimits, MonitorConfig
 
 SPEED = 10.0
 TICK = 0.1

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from genmeter import GenerationMonitor
-from genmeter.config import EndpointConfig, MonitorConfig
+from genmeter.config.monitor import EndpointConfig, MonitorConfig
 
 monitor = GenerationMonitor(config=MonitorConfig(endpoint=EndpointConfig(port=int(sys.argv[1]))))
 monitor.track_generation(1.0, True, model_name="atlas")

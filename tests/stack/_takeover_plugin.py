@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from genmeter import GenerationMonitor, takeover
+from genmeter import GenerationMonitor
+from genmeter import patch as takeover
 
 if TYPE_CHECKING:
     import pytest

@@ -1,6 +1,6 @@
 """AfterImage's own test suite, out of its sdist, with our monitor in the place of its own.
 
-It runs twice, as it is and with `genmeter.takeover` installed; both runs take a quarter of a
+It runs twice, as it is and with `genmeter.patch` installed; both runs take a quarter of a
 minute. What needs a key of a vendor's, or a package that is not installed, fails in both.
 """
 

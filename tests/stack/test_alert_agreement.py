@@ -34,8 +34,8 @@ from _alert_margin import Course
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from genmeter.alert_rules import ALERT_RULES
-from genmeter.alert_settings import AlertOverride, AlertSettings
+from genmeter.config.alerts import AlertOverride, AlertSettings
+from genmeter.schema.alerts import ALERT_RULES
 
 HOUR = 3_600.0
 SHORT_COURSE = Course(end=1_500, scrape=15, evaluation=60, judged=60)

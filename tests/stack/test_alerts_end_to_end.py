@@ -26,9 +26,9 @@ from _servers import poll
 from _webhook import Webhook
 
 from genmeter import AlertmanagerHandler, GenerationMonitor, cli
-from genmeter.alert_rules import ALERT_RULES
-from genmeter.alert_settings import AlertSettings
-from genmeter.config import EndpointConfig, MonitorConfig
+from genmeter.config.alerts import AlertSettings
+from genmeter.config.monitor import EndpointConfig, MonitorConfig
+from genmeter.schema.alerts import ALERT_RULES
 from genmeter.testing import fresh_runtime
 from otlp_receiver import HttpReceiver
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from _alert_causes import Cause
     from _alerting import AlertingStack
 
-    from genmeter.alert_rules import AlertRule
+    from genmeter.schema.alerts import AlertRule
 
 SHORT = AlertSettings._from_table(tomllib.loads(SETTINGS)).rules()
 # As they are set here; what no setting is of, as it is in the table.

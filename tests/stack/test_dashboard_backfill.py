@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from _servers import ROOT
 
-from genmeter.catalogue import INSTRUMENTS
+from genmeter.schema.metrics import INSTRUMENTS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from _servers import ROOT, program, run
 
-from genmeter.alert_settings import AlertSettings
+from genmeter.config.alerts import AlertSettings
 from genmeter.render.rules import render_rules
 
 SHIPPED = ROOT / "deploy" / "prometheus"

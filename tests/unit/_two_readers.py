@@ -13,7 +13,7 @@ from opentelemetry.sdk.resources import Resource
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from genmeter.config import MonitorConfig
+from genmeter.config.monitor import MonitorConfig
 from genmeter.metrics.meter import BuiltinMeterProvider
 from genmeter.testing import IsolatedMonitor, fresh_runtime, isolated_monitor
 from sdk_page import PrometheusReader

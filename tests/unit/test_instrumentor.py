@@ -12,7 +12,8 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from genmeter import ConfigError, GenerationMonitor, takeover
+from genmeter import ConfigError, GenerationMonitor
+from genmeter import patch as takeover
 from genmeter.instrumentor import AfterImageInstrumentor
 from genmeter.testing import fresh_runtime
 

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from genmeter import cli
-from genmeter.catalogue import CALL, INSTRUMENTS, Instrument
-from genmeter.config import describe_environment
+from genmeter.config.monitor import describe_environment
+from genmeter.schema.metrics import CALL, INSTRUMENTS, Instrument
 from otlp_receiver import HttpReceiver
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +78,7 @@ def test_every_shell_block_is_known() -> None:
         "make test\n": ".ci/run",
         "make example\n": "tests/stack/test_readme_commands.py",
         "pip install .\n": "tests/stack/test_readme_commands.py",
-        "genmeter run job.py --its --own --arguments\n": "tests/unit/test_run.py",
+        "genmeter run job.py --its --own --arguments\n": "tests/unit/cli/test_run.py",
         'pip install "genmeter[instrument]"\nopentelemetry-instrument python job.py\n': (
             "tests/stack/test_unmodified_script.py"
         ),

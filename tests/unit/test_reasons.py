@@ -17,7 +17,7 @@ import genmeter.metrics.cells
 import genmeter.pipeline.drain
 import genmeter.telling
 from genmeter import GenerationMonitor, LabelLimits, MonitorConfig
-from genmeter.events import Reason
+from genmeter.events.model import Reason
 from genmeter.testing import fresh_runtime, isolated_monitor
 
 if TYPE_CHECKING:

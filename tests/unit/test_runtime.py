@@ -27,12 +27,12 @@ from genmeter import (
     LabelLimits,
     MonitorConfig,
     __version__,
-    exit_hook,
-    live_signals,
     process_token_usage,
     runtime,
 )
+from genmeter import runtime as exit_hook
 from genmeter.errors import EndpointError
+from genmeter.schema import live_signals
 from genmeter.testing import fresh_runtime
 from otlp_receiver import HttpReceiver
 from sdk_page import PrometheusReader
@@ -40,7 +40,7 @@ from sdk_page import PrometheusReader
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from genmeter.outputs.server import ScrapeServer
+    from genmeter.exporters.http import ScrapeServer
 
 PATIENCE = 60.0
 """Seconds after which a test gives up on something that should take an instant."""

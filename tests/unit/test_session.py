@@ -12,13 +12,13 @@ import pytest
 from _waiting import eventually, soon
 
 from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig
-from genmeter.events import CallDefaults, Metric, Sample
-from genmeter.generation import GenerationHandle
+from genmeter.call import GenerationHandle
+from genmeter.events.model import CallDefaults, Metric, Sample
+from genmeter.handlers.dispatch import Relay
+from genmeter.history.store import History
 from genmeter.pipeline.deferred_log import DeferredLog
 from genmeter.pipeline.self_metrics import SelfMetrics
 from genmeter.pipeline.worker import Worker
-from genmeter.recorders.history import History
-from genmeter.recorders.relay import Relay
 from genmeter.session import Session, SessionState
 from genmeter.testing import fresh_runtime, isolated_monitor
 

@@ -12,10 +12,10 @@ from _waiting import eventually
 
 import genmeter
 from genmeter import ConfigError, CustomMetric, GenerationMonitor, MonitorConfig, runtime
+from genmeter.history.store import History
 from genmeter.metrics.meter import BuiltinMeterProvider
 from genmeter.pipeline.drain import Pipeline
 from genmeter.pipeline.worker import Worker
-from genmeter.recorders.history import History
 from genmeter.session import Session, SessionState
 from genmeter.testing import IsolatedMonitor, assert_exposition, fresh_runtime, isolated_monitor
 

@@ -28,12 +28,13 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from genmeter import clock, generation
-from genmeter.config import MonitorConfig
-from genmeter.demo.actions import Begin, End
-from genmeter.demo.job import Plan
-from genmeter.demo.profiles import CUSTOM_METRICS, MODELS, PRICES, SCORE_SCALES
-from genmeter.demo.simulator import Simulator
+from genmeter import call as generation
+from genmeter import clock
+from genmeter.cli.demo.actions import Begin, End
+from genmeter.cli.demo.job import Plan
+from genmeter.cli.demo.profiles import CUSTOM_METRICS, MODELS, PRICES, SCORE_SCALES
+from genmeter.cli.demo.simulator import Simulator
+from genmeter.config.monitor import MonitorConfig
 from genmeter.testing import isolated_monitor
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from genmeter import GenerationMonitor
-    from genmeter.demo.actions import Action
-    from genmeter.generation import GenerationHandle
+    from genmeter.call import GenerationHandle
+    from genmeter.cli.demo.actions import Action
 
 SCENARIOS = ("normal", "failing", "empty")
 FAILING = {"atlas-large": 0.65}

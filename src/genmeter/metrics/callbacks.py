@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from opentelemetry.metrics import CallbackOptions
 
 from genmeter.clock import seconds_left
-from genmeter.labels import UNREADABLE, safe_text
+from genmeter.events.values import UNREADABLE, safe_text
 from genmeter.metrics.values import clean_attributes, key_of, read_number
 from genmeter.pipeline.worker import Worker, is_worker_thread
 

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.metrics import Observation
 
-from genmeter import catalogue as cat
 from genmeter import clock
-from genmeter.events import Reason
-from genmeter.labels import LabelTable
+from genmeter.events.model import Reason
+from genmeter.events.values import LabelTable
 from genmeter.metrics.binding import OVERFLOW, cells_of
+from genmeter.schema import metrics as cat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from opentelemetry.metrics import CallbackOptions, Meter
 
-    from genmeter.config import CustomMetric, MonitorConfig
-    from genmeter.events import Metric
+    from genmeter.config.monitor import CustomMetric, MonitorConfig
+    from genmeter.events.model import Metric
     from genmeter.metrics.binding import Attributes, BoundSum, Cells
 
 __all__ = ["CustomInstruments"]

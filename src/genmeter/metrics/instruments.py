@@ -33,7 +33,7 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.metrics.export import Histogram as HistogramData
 from opentelemetry.trace import get_current_span
 
-from genmeter.labels import UNREADABLE
+from genmeter.events.values import UNREADABLE
 from genmeter.metrics.callbacks import Observer
 from genmeter.metrics.cells import (
     BIRTH_MARGIN_NS,

@@ -45,7 +45,7 @@ from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics, Scope
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from genmeter.clock import seconds_left
-from genmeter.labels import UNREADABLE, clean_text, safe_text
+from genmeter.events.values import UNREADABLE, clean_text, safe_text
 from genmeter.metrics.callbacks import CallbackRunner
 from genmeter.metrics.cells import BIRTH_MARGIN_NS
 from genmeter.metrics.instruments import (

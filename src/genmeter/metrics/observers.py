@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Protocol
 
 from opentelemetry.metrics import Observation
 
-from genmeter import catalogue as cat
 from genmeter import clock
 from genmeter._version import __version__
-from genmeter.events import Call
+from genmeter.events.model import Call
 from genmeter.metrics.binding import NO_SPAN
 from genmeter.metrics.recorder import MetricsRecorder, call_attributes
+from genmeter.schema import metrics as cat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from opentelemetry.metrics import CallbackOptions, MeterProvider
 
-    from genmeter.config import MonitorConfig
-    from genmeter.events import CallDefaults
+    from genmeter.config.monitor import MonitorConfig
+    from genmeter.events.model import CallDefaults
     from genmeter.pipeline.drain import Pipeline
 
 __all__ = ["SCOPE", "Telemetry"]

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.metrics import Observation
 
-from genmeter import catalogue as cat
-from genmeter.catalogue import Instrument, Kind
-from genmeter.events import Call, Evaluation, Generation, Log, Metric, Reason, Sample
+from genmeter.events.model import Call, Evaluation, Generation, Log, Metric, Reason, Sample
 from genmeter.metrics.binding import cells_of
 from genmeter.metrics.custom import CustomInstruments
+from genmeter.schema import metrics as cat
+from genmeter.schema.metrics import Instrument, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from opentelemetry.metrics import CallbackOptions, Meter
 
-    from genmeter.config import MonitorConfig
-    from genmeter.events import Event
+    from genmeter.config.monitor import MonitorConfig
+    from genmeter.events.model import Event
     from genmeter.metrics.binding import Attributes, BoundHistogram, BoundSum, Cells
 
     Observe = Callable[[CallbackOptions], Iterable[Observation]]

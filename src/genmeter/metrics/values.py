@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from genmeter.labels import UNREADABLE, clean_text, safe_text
+from genmeter.events.values import UNREADABLE, clean_text, safe_text, to_number
 from genmeter.metrics.cells import MAX_FLOAT, MAX_INT
-from genmeter.numbers import to_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -35,7 +34,7 @@ def read_number(value: Any) -> int | float | None:
     """Read a measured value.
 
     Args:
-        value: Anything that :func:`genmeter.numbers.to_number` takes.
+        value: Anything that :func:`genmeter.events.values.to_number` takes.
 
     Returns:
         An int or a float that every exporter takes; None where it is not a finite number or is

@@ -7,7 +7,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from genmeter.events import Reason
+    from genmeter.events.model import Reason
 
 __all__ = ["SelfMetrics"]
 

@@ -13,15 +13,15 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from genmeter.terms import JOB, duration
+from genmeter.schema.query import JOB, duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from genmeter.alert_rules import AlertRule
-    from genmeter.catalogue import Label
-    from genmeter.signals import Signal
-    from genmeter.terms import Selector, Term
+    from genmeter.schema.alerts import AlertRule
+    from genmeter.schema.metrics import Label
+    from genmeter.schema.query import Selector, Term
+    from genmeter.schema.signals import Signal
 
 __all__ = ["Record", "is_recorded", "ratio_name", "records", "total_name"]
 

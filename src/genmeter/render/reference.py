@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from genmeter import catalogue as cat
-from genmeter.alert_rules import ALERT_RULES
-from genmeter.catalogue import INSTRUMENTS, Kind
-from genmeter.live_signals import LIVE_SIGNALS
-from genmeter.naming import label_name
-from genmeter.panel_signals import PANEL_SIGNALS
-from genmeter.render.dashboards.files import DASHBOARDS
-from genmeter.render.dashboards.model import LE
-from genmeter.terms import JOB, Selector, duration
+from genmeter.render.grafana.files import DASHBOARDS
+from genmeter.render.grafana.model import LE
+from genmeter.schema import metrics as cat
+from genmeter.schema.alerts import ALERT_RULES
+from genmeter.schema.live_signals import LIVE_SIGNALS
+from genmeter.schema.metrics import INSTRUMENTS, Kind
+from genmeter.schema.panel_signals import PANEL_SIGNALS
+from genmeter.schema.prom_names import label_name
+from genmeter.schema.query import JOB, Selector, duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from genmeter.alert_rules import AlertRule
-    from genmeter.catalogue import Instrument
-    from genmeter.signals import Signal
+    from genmeter.schema.alerts import AlertRule
+    from genmeter.schema.metrics import Instrument
+    from genmeter.schema.signals import Signal
 
 __all__ = ["render_reference"]
 

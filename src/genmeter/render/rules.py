@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
-from genmeter import catalogue as cat
-from genmeter import live_signals as live
-from genmeter.alert_texts import templates
+from genmeter.config.alert_texts import templates
 from genmeter.errors import ConfigError
 from genmeter.render.records import is_recorded, ratio_name, records, total_name
 from genmeter.render.yaml_text import to_yaml
-from genmeter.terms import JOB, Selector, duration, quoted
+from genmeter.schema import live_signals as live
+from genmeter.schema import metrics as cat
+from genmeter.schema.query import JOB, Selector, duration, quoted
 
 if TYPE_CHECKING:
-    from genmeter.alert_rules import AlertRule
-    from genmeter.alert_settings import AlertSettings
-    from genmeter.catalogue import Instrument
+    from genmeter.config.alerts import AlertSettings
+    from genmeter.schema.alerts import AlertRule
+    from genmeter.schema.metrics import Instrument
 
 __all__ = ["FORMATS", "Format", "expression", "render_rules"]
 

@@ -7,15 +7,15 @@ from dataclasses import replace
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from genmeter import catalogue as cat
 from genmeter.render.rules import expression
-from genmeter.terms import duration
+from genmeter.schema import metrics as cat
+from genmeter.schema.query import duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from genmeter.alert_rules import AlertRule
-    from genmeter.alert_settings import AlertSettings
+    from genmeter.config.alerts import AlertSettings
+    from genmeter.schema.alerts import AlertRule
 
 __all__ = ["render_runbook"]
 

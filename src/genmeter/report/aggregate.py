@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from genmeter.outputs.tokens import ModelTokenUsage, TokenUsageReport
+from genmeter.history.token_report import ModelTokenUsage, TokenUsageReport
 from genmeter.report.ledger import Outcomes, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import timedelta
 
-    from genmeter.prices import PriceTable
+    from genmeter.config.prices import PriceTable
     from genmeter.report.ledger import Key, Ledger
 
 __all__ = ["GROUP_KEYS", "Report", "Row", "make_report"]

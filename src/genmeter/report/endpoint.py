@@ -13,11 +13,11 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from genmeter import catalogue as cat
 from genmeter.errors import ConfigError
-from genmeter.naming import label_name
 from genmeter.report.ledger import GENERATION, Key, Ledger, Outcomes, Tally
 from genmeter.report.rows import UNKNOWN_MODEL
+from genmeter.schema import metrics as cat
+from genmeter.schema.prom_names import label_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -38,7 +38,7 @@ def read_exported(path: Path, window: timedelta | None = None) -> Ledger:
         ExportError: The same, as the reader of exports tells it.
         MissingExtraError: The format needs a package that is not installed.
     """
-    from genmeter.outputs.exports.reading import read_export
+    from genmeter.files.read import read_export
 
     return sum_frame(read_export(path), window)
 

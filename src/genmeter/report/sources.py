@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genmeter.errors import ConfigError
-from genmeter.outputs.exports.as_csv import manifest_path
+from genmeter.files.as_csv import manifest_path
 from genmeter.report.endpoint import read_endpoint
 from genmeter.report.exported import read_exported
 from genmeter.report.journal import journal_files, read_journal

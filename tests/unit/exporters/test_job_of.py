@@ -7,7 +7,7 @@ from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
 
-from genmeter.config import EndpointConfig, MonitorConfig
+from genmeter.config.monitor import EndpointConfig, MonitorConfig
 from genmeter.exporters.provider import job_of
 from genmeter.monitor import GenerationMonitor
 from genmeter.testing import fresh_runtime, isolated_monitor

@@ -13,8 +13,8 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 
 from genmeter.exporters.making import make_exporter, make_pushes, preferences
+from genmeter.exporters.provider import CollectingReader
 from genmeter.exporters.settings import ExportSettings
-from genmeter.outputs.readers import CollectingReader
 from otlp_receiver import BlackHole, ClosedPort, GrpcReceiver, Histogram, HttpReceiver, Receiver
 
 if TYPE_CHECKING:
@@ -313,7 +313,7 @@ import os, sys
 from opentelemetry.sdk.metrics import MeterProvider
 from genmeter.exporters.making import make_exporter
 from genmeter.exporters.settings import ExportSettings
-from genmeter.outputs.readers import CollectingReader
+from genmeter.exporters.provider import CollectingReader
 reader = CollectingReader()
 meter = MeterProvider(metric_readers=[reader], shutdown_on_exit=False).get_meter("genmeter")
 meter.create_counter("tokens").add(1, {"model": "m"})

@@ -20,8 +20,8 @@ from opentelemetry.sdk.metrics.export import (
 )
 
 from genmeter.exporters import push as push_module
+from genmeter.exporters.provider import CollectingReader
 from genmeter.exporters.push import Push, _Latch
-from genmeter.outputs.readers import CollectingReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable

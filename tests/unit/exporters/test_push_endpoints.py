@@ -16,8 +16,8 @@ import trustme
 from opentelemetry.sdk.metrics import MeterProvider
 
 from genmeter.exporters.making import make_pushes
+from genmeter.exporters.provider import CollectingReader
 from genmeter.exporters.settings import ExportSettings
-from genmeter.outputs.readers import CollectingReader
 from otlp_receiver import BlackHole, ClosedPort, GrpcReceiver, HttpReceiver
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ import atexit, os, signal, sys, threading, time
 from opentelemetry.sdk.metrics import MeterProvider
 from genmeter.exporters.making import make_pushes
 from genmeter.exporters.settings import ExportSettings
-from genmeter.outputs.readers import CollectingReader
+from genmeter.exporters.provider import CollectingReader
 reader = CollectingReader()
 settings = ExportSettings.from_env(os.environ)
 (push,) = make_pushes(settings, lambda _: reader.collect_data, on_failure=lambda name: None)

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 
 from genmeter import EndpointConfig, LabelLimits, MonitorConfig, Price, PriceTable
-from genmeter.events import Call, Metric, Reason, Sample
+from genmeter.events.model import Call, Metric, Reason, Sample
 from genmeter.metrics.recorder import MetricsRecorder
 from genmeter.testing import IsolatedMonitor, assert_exposition, isolated_monitor
 from history_events import conversation, evaluation, generation

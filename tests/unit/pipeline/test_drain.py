@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from genmeter.config import LabelLimits
-from genmeter.events import CallDefaults, Raw
+from genmeter.config.monitor import LabelLimits
+from genmeter.events.model import CallDefaults, Raw
+from genmeter.handlers.dispatch import Relay
+from genmeter.history.store import History
 from genmeter.pipeline import drain as module
 from genmeter.pipeline.drain import CAPACITY, HIGH_WATER, SLICE, WAKE, Pipeline
 from genmeter.pipeline.self_metrics import SelfMetrics
-from genmeter.recorders.history import History
-from genmeter.recorders.relay import Relay
 from genmeter.session import Session, SessionState
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from genmeter.events import Reason
+from genmeter.events.model import Reason
 from genmeter.pipeline.self_metrics import SelfMetrics
 
 

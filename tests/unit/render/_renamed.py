@@ -8,7 +8,7 @@ import sys
 import wrapt
 
 
-@wrapt.when_imported("genmeter.catalogue")
+@wrapt.when_imported("genmeter.schema.metrics")
 def rename(catalogue: object) -> None:
     """Rename the rows before any other module reads them."""
     rows = catalogue.INSTRUMENTS
@@ -19,8 +19,8 @@ def rename(catalogue: object) -> None:
         object.__setattr__(label, "key", f"zz.{label.key}")
 
 
-from genmeter.alert_settings import AlertSettings  # noqa: E402
-from genmeter.render.dashboards.files import render_dashboards  # noqa: E402
+from genmeter.config.alerts import AlertSettings  # noqa: E402
+from genmeter.render.grafana.files import render_dashboards  # noqa: E402
 from genmeter.render.reference import render_reference  # noqa: E402
 from genmeter.render.rules import render_rules  # noqa: E402
 from genmeter.render.runbook import render_runbook  # noqa: E402

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from genmeter.alert_rules import ALERT_RULES
-from genmeter.alert_settings import AlertOverride, AlertSettings
 from genmeter.cli import main
+from genmeter.config.alerts import AlertOverride, AlertSettings
 from genmeter.errors import MissingExtraError
-from genmeter.live_signals import LIVE_SIGNALS
-from genmeter.outputs.plotting.table import PLOTS
-from genmeter.panel_signals import PANEL_SIGNALS
-from genmeter.render.dashboards import files as dashboard_files
-from genmeter.render.dashboards.files import DASHBOARDS, render_dashboards
+from genmeter.files.plotting.table import PLOTS
+from genmeter.render.grafana import files as dashboard_files
+from genmeter.render.grafana.files import DASHBOARDS, render_dashboards
+from genmeter.schema.alerts import ALERT_RULES
+from genmeter.schema.live_signals import LIVE_SIGNALS
+from genmeter.schema.panel_signals import PANEL_SIGNALS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,7 +104,7 @@ def without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith("grafana_foundation_sdk"):
             monkeypatch.delitem(sys.modules, name)
     for part in ("fields", "frame", "panels"):
-        monkeypatch.delitem(sys.modules, f"genmeter.render.dashboards.{part}", raising=False)
+        monkeypatch.delitem(sys.modules, f"genmeter.render.grafana.{part}", raising=False)
     monkeypatch.setitem(sys.modules, "grafana_foundation_sdk", None)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from genmeter.alert_rules import ALERT_RULES
+from genmeter.schema.alerts import ALERT_RULES
 
 FOLDER = Path(__file__).parents[3] / "deploy" / "prometheus" / "tests"
 KINDS = {

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from genmeter import catalogue as cat
-from genmeter.alert_rules import ALERT_RULES
-from genmeter.alert_settings import AlertSettings
 from genmeter.cli import main
-from genmeter.live_signals import LIVE_SIGNALS
-from genmeter.panel_signals import PANEL_SIGNALS
-from genmeter.render.dashboards.files import DASHBOARDS
+from genmeter.config.alerts import AlertSettings
+from genmeter.render.grafana.files import DASHBOARDS
 from genmeter.render.reference import render_reference
 from genmeter.render.rules import render_rules
+from genmeter.schema import metrics as cat
+from genmeter.schema.alerts import ALERT_RULES
+from genmeter.schema.live_signals import LIVE_SIGNALS
+from genmeter.schema.panel_signals import PANEL_SIGNALS
 
 ROOT = Path(__file__).parents[3]
 BUDGETED = AlertSettings(cost_budget=1.0, token_budget=1.0, jobs=("nightly",))

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from genmeter import catalogue as cat
-from genmeter.alert_rules import ALERT_RULES
-from genmeter.alert_settings import AlertOverride, AlertSettings
 from genmeter.cli import main
+from genmeter.config.alerts import AlertOverride, AlertSettings
 from genmeter.errors import ConfigError, MissingExtraError
 from genmeter.render.records import is_recorded, ratio_name
 from genmeter.render.rules import expression, render_rules
-from genmeter.signals import GENERATION_TIME
+from genmeter.schema import metrics as cat
+from genmeter.schema.alerts import ALERT_RULES
+from genmeter.schema.signals import GENERATION_TIME
 
 if TYPE_CHECKING:
-    from genmeter.alert_rules import AlertRule
+    from genmeter.schema.alerts import AlertRule
 
 DEPLOY = Path(__file__).parents[3] / "deploy" / "prometheus"
 FULL = AlertSettings(cost_budget=100.0, token_budget=5e6, jobs=("nightly",))
@@ -72,7 +72,7 @@ def test_a_committed_file_is_fresh(name: str, form: Any, settings: AlertSettings
 def test_rendering_is_byte_stable() -> None:
     """Another process, with other hashes of strings, writes the same bytes."""
     code = (
-        "import sys; from genmeter.alert_settings import AlertSettings;"
+        "import sys; from genmeter.config.alerts import AlertSettings;"
         "from genmeter.render.rules import render_rules;"
         "sys.stdout.buffer.write(render_rules(AlertSettings(cost_budget=1.0)).encode())"
     )

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from genmeter import catalogue as cat
-from genmeter.alert_rules import ALERT_RULES
-from genmeter.alert_settings import AlertOverride, AlertSettings
 from genmeter.cli import main
+from genmeter.config.alerts import AlertOverride, AlertSettings
 from genmeter.render.runbook import render_runbook
+from genmeter.schema import metrics as cat
+from genmeter.schema.alerts import ALERT_RULES
 
 RUNBOOK = Path(__file__).parents[3] / "docs" / "runbook.md"
 NAMES = sorted({rule.name for rule in ALERT_RULES})

@@ -1,0 +1,223 @@
+"""Which alerts are pending, which fire, and which are to be sent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from genmeter.config.alert_texts import filled
+from genmeter.schema.query import JOB
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from genmeter.alerting.evaluate import Finding, Group
+    from genmeter.config.alerts import AlertSettings
+    from genmeter.schema.alerts import AlertRule
+
+__all__ = ["Alert", "AlertStates"]
+
+
+@dataclass
+class Alert:
+    """What an alert handler is given.
+
+    Attributes:
+        name: Such as ``low_success_rate``.
+        message: What is the matter, for a person; it begins with ``resolved:`` where it is over.
+        level: ``warning`` or ``error``, and ``info`` where it is over.
+        timestamp: When it was found, local time with its UTC offset.
+        data: ``mean``, ``min``, ``max`` and ``count`` of the window, the ``threshold``, the
+            ``value`` that is compared to it, and the ``group``, a dict of its labels.
+        status: ``firing``, or ``resolved`` where it is over.
+        labels: As Alertmanager has them, ``alertname``, ``severity`` and ``job`` among them.
+        annotations: ``summary``, ``description`` and ``runbook_url``.
+        starts_at: When it began to fire.
+    """
+
+    name: str
+    message: str
+    level: str
+    timestamp: datetime
+    data: dict[str, Any]
+    status: Literal["firing", "resolved"] = "firing"
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    starts_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class _State:
+    """A group whose condition holds; times are Unix times in seconds.
+
+    Attributes:
+        finding: As it was last found.
+        active_at: Since when it holds.
+        fired_at: Since when it fires; None while it is pending.
+        sent_at: When it was last sent; None where nobody was told.
+    """
+
+    finding: Finding
+    active_at: float
+    fired_at: float | None = None
+    sent_at: float | None = None
+
+    def set_back(self, now: float) -> None:
+        """Let nothing lie in the future, where the clock was set back.
+
+        What holds would else be pending until the clock is there again, and an Alertmanager
+        refuses what ends before it starts.
+        """
+        self.active_at = min(self.active_at, now)
+        if self.fired_at is not None:
+            self.fired_at = min(self.fired_at, now)
+        if self.sent_at is not None:
+            self.sent_at = min(self.sent_at, now)
+
+
+class AlertStates:
+    """Keeps what holds, so that each alert is sent once.
+
+    An alert fires once its condition has held for its rule's ``pending``. It is sent when it starts
+    to fire, again after the repeat interval, and once when it is over: when its condition holds no
+    longer, or has no data.
+
+    Args:
+        settings: Where the rules are from.
+        repeat: Seconds after which an alert that still fires is sent again; None for never.
+    """
+
+    def __init__(self, settings: AlertSettings, repeat: float | None = None) -> None:
+        self._settings = settings
+        self._repeat = repeat
+        self._states: dict[tuple[str, Group], _State] = {}
+
+    def update(
+        self, found: Iterable[Finding], now: float, *, job: str, has_receivers: bool
+    ) -> list[Alert]:
+        """Take in what holds now, and give the alerts to send.
+
+        Args:
+            found: All that holds.
+            now: Unix time in seconds.
+            job: The label ``job`` of the alerts.
+            has_receivers: Whether there is a handler to send them to. An alert that fires while there
+                is none is sent once there is one.
+        """
+        before, states = dict(self._states), {}
+        for each in before.values():
+            each.set_back(now)
+        to_send = []
+        for finding in found:
+            key = finding.rule.id, finding.group
+            state = before.pop(key, None) or _State(finding, now)
+            state.finding = finding
+            states[key] = state
+            if state.fired_at is None and now - state.active_at >= finding.rule.pending:
+                state.fired_at = now
+            if not has_receivers:
+                state.sent_at = None
+            elif self._is_due(state, now):
+                state.sent_at = now
+                to_send.append(self._alert(state, now, job, "firing"))
+        # At once: counts() is asked on other threads.
+        self._states = states
+        over = [
+            self._alert(state, now, job, "resolved")
+            for state in before.values()
+            if has_receivers and state.sent_at is not None
+        ]
+        return over + to_send
+
+    def firing(self, now: float, job: str) -> list[Alert]:
+        """Give all that fires.
+
+        Args:
+            now: Unix time in seconds.
+            job: The label ``job`` of the alerts.
+        """
+        return [
+            self._alert(state, now, job, "firing")
+            for state in self._states.values()
+            if state.fired_at is not None
+        ]
+
+    def counts(self, rules: Sequence[AlertRule]) -> dict[str, int]:
+        """Count what fires by the alerts' names.
+
+        Args:
+            rules: Those that are judged; their names are there, at 0 if nothing fires.
+        """
+        counts = Counter(dict.fromkeys((rule.name for rule in rules), 0))
+        counts.update(
+            state.finding.rule.name for state in self._states.values() if state.fired_at is not None
+        )
+        return dict(counts)
+
+    def forget(self) -> None:
+        """Begin anew: nothing holds, and nobody was told."""
+        self._states = {}
+
+    def _is_due(self, state: _State, now: float) -> bool:
+        if state.fired_at is None:
+            return False
+        if state.sent_at is None:
+            return True
+        return self._repeat is not None and now - state.sent_at >= self._repeat
+
+    def _alert(
+        self, state: _State, now: float, job: str, status: Literal["firing", "resolved"]
+    ) -> Alert:
+        finding, rule = state.finding, state.finding.rule
+        group = {
+            label.prometheus: text
+            for label, text in zip(rule.by, finding.group, strict=True)
+            if text is not None
+        }
+        labels = {
+            "alertname": rule.name,
+            "severity": rule.severity,
+            JOB: job,
+            **group,
+            **dict(rule.labels),
+        }
+        annotations = filled(rule, self._settings, labels, finding.value)
+        message = annotations["description"] + _where(finding)
+        is_over = status == "resolved"
+        return Alert(
+            name=rule.id,
+            message=f"resolved: {message}" if is_over else message,
+            level="info" if is_over else rule.level,
+            timestamp=_local(now),
+            data={
+                "mean": finding.mean,
+                "min": finding.least,
+                "max": finding.most,
+                "count": finding.rows,
+                "threshold": rule.threshold,
+                "value": finding.value,
+                "group": group,
+            },
+            status=status,
+            labels=labels,
+            annotations=annotations,
+            starts_at=None if state.fired_at is None else _local(state.fired_at),
+        )
+
+
+def _where(finding: Finding) -> str:
+    """Say of how many samples and of which group, to end a message with."""
+    signal = finding.rule.signal
+    parts = []
+    if signal is not None and signal.per is not None:
+        parts.append(f"{finding.rows} {'sample' if finding.rows == 1 else 'samples'}")
+    names = [text for text in finding.group if text is not None]
+    if names:
+        parts.append(", ".join(names))
+    return f" ({' of '.join(parts)})" if parts else ""
+
+
+def _local(when: float) -> datetime:
+    return datetime.fromtimestamp(when, UTC).astimezone()

@@ -1,0 +1,1 @@
+"""``genmeter demo``: a simulated job with a live view."""

@@ -1,0 +1,1 @@
+"""The settings of a monitor, of its alerts and of its prices."""

@@ -1,0 +1,419 @@
+"""What tokens cost: a price for each model, from a mapping, a file or the ``genai-prices`` list.
+
+Prices are USD per million tokens. A model without a price has no cost: it is reported as unpriced,
+never counted as 0.
+"""
+
+from __future__ import annotations
+
+import decimal
+import json
+import math
+import numbers
+import time
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from genmeter.errors import ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["GenaiPriceTable", "Price", "PriceLike", "PriceTable", "PricesLike"]
+
+_MAX_LISTED = 1_024
+_MAX_NAME = 256
+_REFRESH_SECONDS = 60.0
+_MILLION = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """The price of a model, in USD per million tokens.
+
+    Args:
+        input: Price of input (prompt) tokens.
+        output: Price of output (completion) tokens.
+        cached_input: Price of the input tokens that a provider read from its cache; None means the
+            input price.
+
+    Raises:
+        ConfigError: A price is not a finite number of 0 or more.
+    """
+
+    input: float
+    output: float
+    cached_input: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is None and field.name == "cached_input":
+                continue
+            object.__setattr__(self, field.name, _checked(field.name, value))
+
+
+PriceLike: TypeAlias = Price | Mapping[str, float | None] | tuple[float, ...] | list[float]
+"""A `Price`, a mapping of its fields, or ``(input, output)`` or ``(input, output, cached)``."""
+
+
+class PriceTable:
+    """Prices by model, fixed once built.
+
+    A model is looked up by its exact name. Where that has no price and the name holds slashes, the
+    part after each slash is tried in turn, so ``openai/gpt-x`` finds the price of ``gpt-x``; the
+    longest part that has a price wins. Give the whole name a price of its own where a provider
+    charges differently.
+
+    Args:
+        prices: The price of each model.
+
+    Raises:
+        ConfigError: A name is not a non-empty string, or a price cannot be used.
+    """
+
+    __slots__ = ("_prices", "_rates")
+
+    def __init__(self, prices: Mapping[str, PriceLike]) -> None:
+        self._prices = _parse(prices, "prices")
+        self._rates = {
+            model: (
+                price.input,
+                price.output,
+                price.input if price.cached_input is None else price.cached_input,
+            )
+            for model, price in self._prices.items()
+        }
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> PriceTable:
+        """Read prices from a JSON or TOML file that maps each model to its price.
+
+        Args:
+            path: A file that ends in ``.json`` or ``.toml``.
+
+        Raises:
+            ConfigError: The file cannot be read or parsed, or holds a price that cannot be used.
+        """
+        where = f"prices file {str(path)!r}"
+        try:
+            return PriceTable(_parse(_load(Path(path), where), where))
+        except (OSError, ValueError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"{where} cannot be read: {error}; mend the file or its path") from (
+                error
+            )
+
+    @classmethod
+    def from_genai_prices(cls) -> PriceTable:
+        """Use the price list that comes with the package ``genai-prices``, without any network.
+
+        A model is looked up by its name, and ``provider/model`` by the provider's id in the list.
+        Prices by the size of the request and by the time of day are honoured; a price is looked up
+        again after a minute. Only the first 1,024 names that are asked for are looked up.
+
+        Raises:
+            MissingExtraError: The package is not installed.
+        """
+        return GenaiPriceTable()
+
+    @classmethod
+    def coerce(cls, value: PricesLike) -> PriceTable | None:
+        """Make a table from what a configuration may hold.
+
+        Args:
+            value: A table, a mapping, the path of a file, ``"genai-prices"``, or None for none.
+
+        Raises:
+            ConfigError: The value is none of these, or cannot be used.
+            MissingExtraError: ``"genai-prices"`` was asked for and is not installed.
+        """
+        if value is None or isinstance(value, PriceTable):
+            return value
+        if isinstance(value, Mapping):
+            return PriceTable(value)
+        if value == "genai-prices":
+            return cls.from_genai_prices()
+        if isinstance(value, str | Path):
+            return cls.from_file(value)
+        raise ConfigError(
+            f"prices={value!r} cannot be used; give a PriceTable, a mapping from model to price, "
+            'the path of a .json or .toml file, or "genai-prices"'
+        )
+
+    def cost(
+        self,
+        model: str,
+        input_tokens: int,
+        output_tokens: int,
+        cached_tokens: int = 0,
+        *,
+        calls: int = 1,  # noqa: ARG002 - only a list with tiers needs it
+    ) -> float | None:
+        """Say what tokens of a model cost, in USD; never raises.
+
+        Args:
+            model: The model's name.
+            input_tokens: Input tokens, cached ones among them.
+            output_tokens: Output tokens.
+            cached_tokens: The part of the input that was read from a cache; at most the input
+                counts.
+            calls: How many calls the tokens are the sum of. Where a price depends on the size of a
+                call, the mean call decides; 0 means unknown, and the base price holds.
+
+        Returns:
+            USD, or None where the model has no price (or the cost is past what a float holds).
+        """
+        try:
+            rates = self._rates.get(model) or self._rates_after_prefix(model)
+            if rates is None:
+                return None
+            cached = max(0, min(cached_tokens, input_tokens))
+            usd = (
+                (input_tokens - cached) * rates[0] + output_tokens * rates[1] + cached * rates[2]
+            ) / _MILLION
+        except (ArithmeticError, AttributeError, TypeError):
+            return None
+        return usd if math.isfinite(usd) else None
+
+    def models(self) -> tuple[str, ...]:
+        """The names that have a price of their own, sorted."""
+        return tuple(sorted(self._prices))
+
+    def __contains__(self, model: object) -> bool:
+        return isinstance(model, str) and self.cost(model, 0, 0) is not None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PriceTable):
+            return NotImplemented
+        return type(self) is type(other) and self._prices == other._prices
+
+    def __hash__(self) -> int:
+        return hash((type(self), frozenset(self._prices.items())))
+
+    def __reduce__(self) -> tuple[Callable[..., PriceTable], tuple[Any, ...]]:
+        return PriceTable, (self._prices,)
+
+    def __repr__(self) -> str:
+        return f"PriceTable({self._prices!r})"
+
+    def _rates_after_prefix(self, model: str) -> tuple[float, float, float] | None:
+        _, slash, rest = model.partition("/")
+        while slash:
+            if rates := self._rates.get(rest):
+                return rates
+            _, slash, rest = rest.partition("/")
+        return None
+
+
+PricesLike: TypeAlias = PriceTable | Mapping[str, PriceLike] | str | Path | None
+"""What `PriceTable.coerce` takes: a string is a file's path, or ``"genai-prices"``."""
+
+
+def _load(path: Path, where: str) -> Any:
+    match path.suffix.lower():
+        case ".json":
+            return json.loads(path.read_text(encoding="utf-8"))
+        case ".toml":
+            return tomllib.loads(path.read_text(encoding="utf-8"))
+        case suffix:
+            raise ConfigError(
+                f"{where} has the suffix {suffix!r}; rename it to end in .json or .toml"
+            )
+
+
+def _parse(prices: Any, where: str) -> dict[str, Price]:
+    if not isinstance(prices, Mapping):
+        raise ConfigError(f"{where}: {prices!r} is not a mapping from model to price; give one")
+    parsed = {}
+    for model, value in prices.items():
+        if not isinstance(model, str) or not model.strip():
+            raise ConfigError(f"{where}: model {model!r} is not a name; give a non-empty string")
+        try:
+            parsed[model] = _price(value)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: model {model!r}: {error}") from None
+    return parsed
+
+
+def _price(value: Any) -> Price:
+    if isinstance(value, Price):
+        return value
+    if isinstance(value, Mapping) and {"input", "output"} <= set(value) <= {
+        "input",
+        "output",
+        "cached_input",
+    }:
+        return Price(**value)
+    if isinstance(value, tuple | list) and len(value) in (2, 3):
+        return Price(*value)
+    raise ConfigError(
+        f"{value!r} is not a price; give input, output and optionally cached_input, or (input, "
+        "output[, cached_input]), in USD per million tokens (in TOML, put a name that holds dots "
+        "in quotes)"
+    )
+
+
+def _checked(name: str, value: Any) -> float:
+    if isinstance(value, numbers.Real | decimal.Decimal) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except (ArithmeticError, ValueError):
+            number = math.nan
+        if math.isfinite(number) and number >= 0:
+            return number
+    raise ConfigError(
+        f"{name}={value!r} is not a price; give a finite number of 0 or more, in USD per million "
+        "tokens"
+    )
+
+
+class _Tier(NamedTuple):
+    """What calls of more than ``start`` input tokens cost, in USD a call and a token."""
+
+    start: int
+    fixed: float
+    input: float
+    output: float
+    cached: float
+
+
+class GenaiPriceTable(PriceTable):
+    """The price list of ``genai-prices``, asked once a minute for each model in use.
+
+    One question takes the package 0.1 to 0.2 ms, too long for every event. A call's price is
+    linear in its tokens between two thresholds, so a few questions for each model give all rates.
+    """
+
+    __slots__ = ("_known", "_library")
+
+    def __init__(self) -> None:
+        super().__init__({})
+        try:
+            import genai_prices
+            from genai_prices import data_snapshot
+        except ImportError as error:
+            raise MissingExtraError(
+                "genai-prices", extra="prices", purpose='prices="genai-prices"'
+            ) from error
+        # Reads the bundled list now: tens of milliseconds that the drain need not spend.
+        data_snapshot.get_snapshot()
+        self._library = genai_prices
+        self._known: dict[str, tuple[float, tuple[_Tier, ...] | None]] = {}
+
+    def cost(
+        self,
+        model: str,
+        input_tokens: int,
+        output_tokens: int,
+        cached_tokens: int = 0,
+        *,
+        calls: int = 1,
+    ) -> float | None:
+        """Say what tokens of a model cost, in USD; as `PriceTable.cost`, with its tiers."""
+        try:
+            tiers = self._tiers(model)
+            if tiers is None:
+                return None
+            size = input_tokens / calls if calls else 0
+            tier = tiers[0]
+            for candidate in tiers[1:]:
+                if size > candidate.start:
+                    tier = candidate
+            cached = max(0, min(cached_tokens, input_tokens))
+            usd = (
+                tier.fixed * calls
+                + (input_tokens - cached) * tier.input
+                + output_tokens * tier.output
+                + cached * tier.cached
+            )
+        except (ArithmeticError, AttributeError, TypeError):
+            return None
+        return usd if math.isfinite(usd) else None
+
+    def models(self) -> tuple[str, ...]:
+        """The ids of the models in the list, sorted; it knows many more spellings of them."""
+        from genai_prices import data_snapshot
+
+        providers = data_snapshot.get_snapshot().providers
+        return tuple(sorted({model.id for provider in providers for model in provider.models}))
+
+    def __reduce__(self) -> tuple[Callable[..., PriceTable], tuple[Any, ...]]:
+        return PriceTable.from_genai_prices, ()
+
+    def __repr__(self) -> str:
+        return "PriceTable.from_genai_prices()"
+
+    def _tiers(self, model: str) -> tuple[_Tier, ...] | None:
+        now = time.monotonic()
+        known = self._known.get(model)
+        if known is not None and now < known[0]:
+            return known[1]
+        # The package remembers every name it was asked for, so the names need a bound.
+        if len(model) > _MAX_NAME or (known is None and len(self._known) >= _MAX_LISTED):
+            return None
+        tiers = self._look_up(model)
+        self._known[model] = (now + _REFRESH_SECONDS, tiers)
+        return tiers
+
+    def _look_up(self, model: str) -> tuple[_Tier, ...] | None:
+        prefix, slash, rest = model.partition("/")
+        # Google's own API calls its models "models/...".
+        spellings = [(model, None), (rest, None if prefix == "models" else prefix.lower())]
+        for name, provider in spellings if slash else spellings[:1]:
+            try:
+                # The thread that drains may be the caller's, with a decimal context of its own.
+                with decimal.localcontext(decimal.Context()):
+                    return self._ask(name, provider)
+            except Exception:  # noqa: S112 - None is counted as unpriced
+                # LookupError for a name that the list has not; a price that is broken, or for
+                # other things than tokens, is no price either.
+                continue
+        return None
+
+    def _ask(self, name: str, provider: str | None) -> tuple[_Tier, ...] | None:
+        """Ask the package for every rate of one model.
+
+        Raises:
+            LookupError: The list does not have the model, or not at that provider.
+        """
+        when = datetime.now(UTC)
+
+        def ask(inputs: int, outputs: int = 0, cached: int = 0) -> Any:
+            usage = self._library.Usage(
+                input_tokens=inputs, output_tokens=outputs, cache_read_tokens=cached
+            )
+            return self._library.calc_price(
+                usage, name, provider_id=provider, genai_request_timestamp=when
+            )
+
+        answer = ask(1)
+        # The package guesses providers too ("mistralai" is Mistral); a self-hosted model of an
+        # organisation must not get the price of that organisation's service.
+        if provider is not None and answer.provider.id != provider:
+            raise LookupError(name)
+        price = answer.model_price
+        if price.input_mtok is None and price.output_mtok is None:
+            return None
+        starts = {0} | {
+            tier.start for value in vars(price).values() for tier in getattr(value, "tiers", ())
+        }
+        return tuple(_tier(start, ask) for start in sorted(starts))
+
+
+def _tier(start: int, ask: Callable[..., Any]) -> _Tier:
+    first = start + 1
+    base = ask(first).total_price
+    per_input = ask(first + 1).total_price - base
+    return _Tier(
+        start,
+        fixed=float(base - per_input * first),
+        input=float(per_input),
+        output=float(ask(first, 1).total_price - base),
+        cached=float(per_input + ask(first, 0, 1).total_price - base),
+    )

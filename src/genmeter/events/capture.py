@@ -1,0 +1,281 @@
+"""Makes plain data of what a caller hands in, on the caller's own thread.
+
+Only plain data passes the inbox: str, int, float, bool, None, and dicts and lists of these. An
+object that the drain reads later could have changed by then, could keep a traceback with all its
+local variables alive, or could take a lock that its caller holds while it waits for a read.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from genmeter.events.jsonable import to_plain
+from genmeter.events.model import RATE_LIMITED, Reason
+from genmeter.events.values import (
+    MAX_LABEL,
+    MAX_TIME,
+    UNREADABLE,
+    Rejected,
+    Unusable,
+    checked,
+    is_boolean,
+    safe_text,
+    to_number,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = [
+    "ATOMS",
+    "MAX_RETRIES",
+    "are_atoms",
+    "class_name",
+    "copied",
+    "lookup",
+    "plain_data",
+    "plain_keywords",
+    "plain_label",
+    "plain_number",
+    "plain_scores",
+    "plain_time",
+    "plain_truth",
+]
+
+ATOMS = frozenset({str, int, float, bool, type(None)})
+"""The types whose values pass as they are."""
+MAX_RETRIES = 10_000
+"""Causes of retries that are kept of one call."""
+_MAX_KEY = 256
+_MAX_KEYS = 10_000  # of a mapping that is no dict
+_MAX_LABEL_TEXT = 4 * MAX_LABEL
+_TOO_MANY_REQUESTS = 429
+_NUMBERS = frozenset(
+    {
+        *("prompt_token_count", "completion_token_count", "total_token_count"),
+        *("cache_read_token_count", "cache_write_token_count", "reasoning_token_count"),
+        *("conversation_length", "turns"),
+    }
+)
+_LABELS = frozenset(
+    {
+        *("model_name", "finish_reason", "error_type", "provider", "operation", "step"),
+        "modality",
+    }
+)
+
+
+def are_atoms(values: Iterable[Any]) -> bool:
+    """Return whether all values pass as they are."""
+    try:
+        for value in values:
+            if type(value) not in ATOMS:
+                return False
+    except UNREADABLE:  # a class whose metaclass has no __hash__, or one that raises
+        return False
+    return True
+
+
+def _is_atom(value: Any) -> bool:
+    return are_atoms((value,))
+
+
+def plain_keywords(keywords: dict[str, Any]) -> str | None:
+    """Make the keywords of a call plain, in place.
+
+    Args:
+        keywords: As the caller gave them, without ``metadata``; nobody else has the dict.
+
+    Returns:
+        The class of the exception that ``error`` was; None where it was none.
+    """
+    error_class = None
+    for name, value in keywords.items():
+        if _is_atom(value):
+            continue
+        if name in _NUMBERS:
+            keywords[name] = plain_number(value)
+        elif name in _LABELS:
+            keywords[name] = plain_label(value)
+        elif name == "error":
+            if issubclass(type(value), BaseException):
+                error_class = class_name(type(value))
+            keywords[name] = safe_text(value)
+        elif name == "retries":
+            keywords[name] = _plain_retries(value)
+        else:
+            keywords[name] = to_plain(value)
+    return error_class
+
+
+def plain_data(value: Any) -> Any:
+    """Copy a dict, or another mapping, as a flat one of plain values under texts.
+
+    Returns:
+        The dict; a text or the like for what is no mapping, which the drain rejects.
+    """
+    # Nearly always a dict of a few plain values: one loop, on the caller's time.
+    own = value.copy() if type(value) is dict else copied(value)
+    if type(own) is not dict:
+        return own
+    try:
+        for key, item in own.items():
+            if type(key) is not str or type(item) not in ATOMS:
+                return _plain_items(own)
+    except UNREADABLE:  # as in are_atoms()
+        return _plain_items(own)
+    return own
+
+
+def copied(value: Any) -> Any:
+    """Copy a mapping as a dict, whose keys and values are the caller's own.
+
+    Returns:
+        The dict; a text or the like for what is no mapping.
+    """
+    if type(value) is dict:
+        return value.copy()
+    if _is_atom(value):
+        return value
+    try:
+        return _dict_of(value) if hasattr(value, "keys") else _shown(value)
+    except UNREADABLE:
+        return _shown(value)
+
+
+def plain_number(value: Any) -> Any:
+    """Read a number of any class as an int or float; what is none becomes an ``Unusable``."""
+    if _is_atom(value):
+        return value
+    try:
+        if is_boolean(value):  # NumPy's
+            return bool(value)
+        return to_number(value)
+    except Rejected as rejected:
+        return Unusable(rejected.reason, _shown(value))
+
+
+def plain_truth(value: Any) -> Any:
+    """Ask a value for its truth; one that cannot tell becomes an ``Unusable``."""
+    if _is_atom(value):
+        return value
+    try:
+        return bool(value)
+    except UNREADABLE:
+        return Unusable(Reason.NOT_A_BOOLEAN, _shown(value))
+
+
+def plain_label(value: Any) -> str | None:
+    """Read a label of any class as text; None where it cannot be read."""
+    return value if type(value) is str or value is None else safe_text(value, _MAX_LABEL_TEXT)
+
+
+def plain_scores(scores: Any) -> Any:
+    """Copy scores: numbers, or dicts with ``score`` and ``feedback``, by name."""
+    own = copied(scores)
+    if type(own) is not dict:
+        return own
+    return {plain_label(name): _plain_score(value) for name, value in own.items()}
+
+
+def plain_time(value: Any) -> float:
+    """Read a datetime as Unix time in seconds.
+
+    Raises:
+        Rejected: It is none, or of a year that nothing else can show.
+    """
+    try:
+        if isinstance(value, datetime):
+            # pandas' NaT is a datetime, and its time stamp is not a number.
+            return float(checked(to_number(value.timestamp()), MAX_TIME, least=-MAX_TIME))
+    except UNREADABLE:
+        pass  # a year that the platform's clock does not have, or a class of the caller's
+    raise Rejected(Reason.NOT_A_TIME)
+
+
+def class_name(kind: type) -> str:
+    """Return a class's name, as ``type`` has it: a metaclass may have another that raises."""
+    name: str = type.__dict__["__name__"].__get__(kind)
+    return name
+
+
+def _dict_of(mapping: Any) -> dict[Any, Any]:
+    # By its keys, which may have no end.
+    return {key: mapping[key] for key in islice(mapping.keys(), _MAX_KEYS)}
+
+
+def _plain_score(value: Any) -> Any:
+    if _is_atom(value):
+        return value
+    row = value
+    if type(value) is not dict:
+        try:
+            row = _dict_of(value) if hasattr(value, "keys") else None
+        except UNREADABLE:
+            row = None
+    if row is None:
+        return plain_number(value)
+    feedback = lookup(row, "feedback")
+    plain: dict[str, Any] = {"score": plain_number(lookup(row, "score", 0))}
+    if feedback is not None:
+        plain["feedback"] = safe_text(feedback)
+    return plain
+
+
+def _plain_retries(value: Any) -> Any:
+    kind = type(value)
+    if not issubclass(kind, list | tuple):
+        return plain_number(value)
+    # A slice by the base's own method: a subclass may have overridden everything.
+    own = list if issubclass(kind, list) else tuple
+    return [_retry_cause(error) for error in own.__getitem__(value, slice(0, MAX_RETRIES))]
+
+
+def _retry_cause(error: Any) -> str | None:
+    """Name what caused a retry: an exception, its class or its name."""
+    kind = type(error)
+    if issubclass(kind, BaseException):
+        name: Any = class_name(kind)
+    else:
+        name = class_name(error) if issubclass(kind, type) else error
+    text = plain_label(name)
+    is_limited = text is not None and "ratelimit" in text.lower()
+    return RATE_LIMITED if is_limited or _is_rate_limit(error) else text
+
+
+def _is_rate_limit(error: Any) -> bool:
+    if _is_atom(error):
+        return False
+    try:
+        return _TOO_MANY_REQUESTS in (
+            getattr(error, "status_code", None),
+            getattr(error, "code", None),
+        )
+    except UNREADABLE:
+        return False
+
+
+def _plain_items(own: dict[Any, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for key, item in own.items():
+        name = key if type(key) is str else safe_text(key, _MAX_KEY) or "_"
+        if name in plain:
+            name += "_"
+            if name in plain:  # a search for a free one would take longer with each
+                name += str(len(plain))
+        plain[name] = item if _is_atom(item) else to_plain(item)
+    return plain
+
+
+def lookup(mapping: Mapping[str, Any], key: str, default: Any = None) -> Any:
+    """Look a key up in a caller's dict, whose keys may be of a class that cannot be compared."""
+    try:
+        return mapping.get(key, default)
+    except UNREADABLE:
+        return None
+
+
+def _shown(value: Any) -> str:
+    return safe_text(value, 200) or "an object that cannot be shown"

@@ -1,0 +1,370 @@
+"""The one normaliser: what callers hand in is made clean here and nowhere else.
+
+What cannot be used is left out of its event, counted by ``Reason`` and reported once; the rest of
+the event is kept, so that one bad value never costs a total.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from genmeter.events.capture import MAX_RETRIES
+from genmeter.events.model import (
+    RATE_LIMITED,
+    Call,
+    Evaluation,
+    Generation,
+    Log,
+    Metric,
+    Reason,
+    Sample,
+    Score,
+)
+from genmeter.events.values import (
+    MAX_COUNT,
+    MAX_LABEL,
+    MAX_SECONDS,
+    MAX_VALUE,
+    OTHER,
+    LabelTable,
+    Rejected,
+    Unusable,
+    checked,
+    is_boolean,
+    to_number,
+)
+from genmeter.schema.metrics import INSTRUMENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from opentelemetry.trace import SpanContext
+
+    from genmeter.events.model import CallDefaults
+
+__all__ = ["Normaliser"]
+
+_OTHER_ERROR = "_OTHER"  # the conventions' own value of error.type where no class is known
+_OTHER_PROVIDER = "_OTHER"
+_RESOLVED = 4_096  # label sets of a monitor's calls that are remembered
+_NO_METADATA: Mapping[str, Any] = {}
+_OLD_NAMES = frozenset(
+    {"model_creation_time"}.union(
+        *({name for name in row.stands_for if "*" not in name} for row in INSTRUMENTS)
+    )
+)
+
+
+_PARTS = ("cache_read_token_count", "cache_write_token_count", "reasoning_token_count")
+
+
+class Normaliser:
+    """Turns raw events into clean ones. Not thread-safe: the drain's lock guards it.
+
+    Args:
+        limits: How many values each label may take, by the name of the limit.
+        on_reject: Told the reason, the argument's name and the value that was left out.
+        on_overflow: Told the name of the limit whose label became ``other``.
+    """
+
+    def __init__(
+        self,
+        limits: Mapping[str, int],
+        *,
+        on_reject: Callable[[Reason, str, object], None],
+        on_overflow: Callable[[str], None],
+    ) -> None:
+        self._reject = on_reject
+        self._on_overflow = on_overflow
+        self._is_peeking = False
+        tables = {name: LabelTable(name, most, self._overflow) for name, most in limits.items()}
+        self.tables = tables
+        self._models = tables["models"].clean
+        self._steps = tables["steps"].clean
+        self._providers = tables["providers"].clean
+        self._operations = tables["operations"].clean
+        self._errors = tables["error_types"].clean
+        self._finish_reasons = tables["finish_reasons"].clean
+        self._modalities = tables["modalities"].clean
+        self._evaluators = tables["evaluators"].clean
+        self._scores = tables["scores"].clean
+        self._metrics = tables["custom_metrics"].clean
+        self._sample_reasons = tables["sample_reasons"].clean
+
+    def generation(
+        self, time: float, payload: tuple[Any, ...], defaults: CallDefaults
+    ) -> Generation:
+        """Clean a ``track_generation``; ``payload`` is what ``Raw.GENERATION`` says."""
+        duration, success, keywords, metadata, error_class, span = payload
+        get = keywords.get
+        if metadata is not None:
+            keywords["metadata"] = metadata
+        metadata = self._mapping(metadata)
+        ok = success if success is True or success is False else self._boolean(success, "success")
+        prompt, completion, total = self._totals(get)
+        read, write, reasoning = self._parts(keywords)
+        call, has_model = self._call(keywords, metadata, defaults, infer=not ok and not total)
+        turns = get("conversation_length")
+        is_conversation = False
+        if total is None and not has_model:
+            if turns is None:
+                turns = get("turns")
+            is_conversation = turns is not None or call.step == "conversation_generation"
+        finish = get("finish_reason")
+        if finish is not None:
+            finish = self._finish_reasons(finish)
+        retries = get("retries")
+        if type(duration) is not float or not 0.0 <= duration <= MAX_SECONDS:
+            duration = self._duration(duration)
+        return Generation(
+            time,
+            call,
+            has_model,
+            duration,
+            ok,
+            prompt,
+            completion,
+            total,
+            read,
+            write,
+            reasoning,
+            # Some letters have a longer lower case.
+            finish if finish is None else finish.lower()[:MAX_LABEL],
+            None if ok else self._error_type(error_class, keywords, metadata),
+            is_conversation,
+            None if turns is None else self._count(turns, "conversation_length"),
+            None if retries is None else self._retries(retries, error_class, keywords, metadata),
+            keywords,
+            span,
+        )
+
+    def evaluation(
+        self, time: float, payload: tuple[Any, ...], defaults: CallDefaults
+    ) -> Evaluation:
+        """Clean a ``track_evaluation``; ``payload`` is what ``Raw.EVALUATION`` says."""
+        duration, success, evaluator, scores, keywords, metadata, error_class, span = payload
+        if metadata is not None:
+            keywords["metadata"] = metadata
+        metadata = self._mapping(metadata)
+        ok = self._boolean(success, "success")
+        prompt, completion, total = self._totals(keywords.get)
+        read, write, reasoning = self._parts(keywords)
+        call, _ = self._call(keywords, metadata, defaults, infer=False, remember=False)
+        return Evaluation(
+            time,
+            call,
+            self._duration(duration),
+            ok,
+            self._evaluators(evaluator) or "unknown",
+            None if ok else self._error_type(error_class, keywords, metadata),
+            tuple(self._score_rows(scores)),
+            prompt,
+            completion,
+            total,
+            read,
+            write,
+            reasoning,
+            keywords,
+            span,
+        )
+
+    def metric(self, time: float, payload: tuple[Any, Any, Any]) -> Metric | None:
+        """Clean a ``record_metric``; ``payload`` is name, value, metadata."""
+        name, value, metadata = payload
+        # The old names have a meaning to whoever reads them, so no limit makes them `other`.
+        is_old = type(name) is str and name in _OLD_NAMES
+        clean = name if is_old else self._metrics(name)
+        if clean is None:
+            self._reject(Reason.NO_NAME, "metric_name", name)
+            return None
+        number = self._value(value, clean)
+        if number is None:
+            return None
+        return Metric(time, clean, number, self._mapping(metadata))
+
+    def sample(self, time: float, payload: tuple[Any, Any]) -> Sample:
+        """Clean a ``record_sample``; ``payload`` is accepted, reason."""
+        accepted, reason = payload
+        ok = self._boolean(accepted, "accepted")
+        return Sample(time, ok, None if ok else self._sample_reasons(reason))
+
+    def log(self, time: float, payload: tuple[str, Any, dict[str, Any], SpanContext | None]) -> Log:
+        """Clean a ``log_*``; ``payload`` is level, message, data, span."""
+        level, message, data, span = payload
+        return Log(time, level, message, data, span)
+
+    def call(self, keywords: Mapping[str, Any], defaults: CallDefaults) -> Call:
+        """Resolve the labels of a call that is under way; counts nothing, however often asked.
+
+        Args:
+            keywords: ``model_name``, ``step``, ``provider`` and ``operation``, as plain data.
+            defaults: Those of its monitor.
+        """
+        self._is_peeking = True
+        try:
+            return self._call(keywords, _NO_METADATA, defaults, infer=False, remember=False)[0]
+        finally:
+            self._is_peeking = False
+
+    def _overflow(self, limit: str) -> None:
+        if not self._is_peeking:
+            self._on_overflow(limit)
+
+    def _call(
+        self,
+        keywords: Mapping[str, Any],
+        metadata: Mapping[str, Any],
+        defaults: CallDefaults,
+        *,
+        infer: bool,
+        remember: bool = True,
+    ) -> tuple[Call, bool]:
+        """Resolve the labels of a call; returns too whether it named its model."""
+        get = keywords.get
+        raw_model, step = get("model_name"), get("step")
+        if step is None:
+            step = metadata.get("operation")
+            if type(step) in (list, dict):
+                step = str(step)
+        key = (raw_model, step, get("provider"), get("operation"), get("modality"))
+        call = defaults.resolved.get(key) if raw_model is not None else None
+        if call is not None:
+            if remember:
+                defaults.observe_model(call.step, call.model)
+            return call, True
+        model = self._models(raw_model)
+        step = self._steps(step)
+        has_model = model is not None
+        if model is None:
+            model = defaults.model_for(step, infer=infer)
+        elif remember:
+            defaults.observe_model(step, model)
+        call = Call(
+            self._operations(key[3]) or defaults.operation,
+            self._providers(key[2]) or defaults.provider or _OTHER_PROVIDER,
+            model,
+            step,
+            self._modalities(key[4]) or "unknown",
+        )
+        # One that overflowed is resolved each time, since each time counts; one whose text is
+        # longer than a label would have the cache hold all of that text.
+        if has_model and OTHER not in call and not any(map(_is_long, key)):
+            if len(defaults.resolved) >= _RESOLVED:
+                defaults.resolved.clear()
+            defaults.resolved[key] = call
+        return call, has_model
+
+    def _totals(self, get: Callable[[str], Any]) -> tuple[int | None, int | None, int | None]:
+        """Clean prompt, completion and total; a total that is missing is the two together."""
+        prompt = get("prompt_token_count")
+        if type(prompt) is not int or not 0 <= prompt <= MAX_COUNT:
+            prompt = self._count(prompt, "prompt_token_count")
+        completion = get("completion_token_count")
+        if type(completion) is not int or not 0 <= completion <= MAX_COUNT:
+            completion = self._count(completion, "completion_token_count")
+        total = get("total_token_count")
+        if type(total) is not int or not 0 <= total <= MAX_COUNT:
+            total = self._count(total, "total_token_count")
+            if total is None and (prompt is not None or completion is not None):
+                total = (prompt or 0) + (completion or 0)
+        return prompt, completion, total
+
+    def _parts(self, keywords: Mapping[str, Any]) -> tuple[int, int, int]:
+        """Clean what was read from and written to a cache, and reasoning; 0 where not given."""
+        if keywords.keys().isdisjoint(_PARTS):
+            return 0, 0, 0
+        read, write, reasoning = (self._count(keywords.get(name), name) or 0 for name in _PARTS)
+        return read, write, reasoning
+
+    def _mapping(self, value: Any) -> Mapping[str, Any]:
+        if type(value) is dict:
+            return value
+        if value is not None:
+            self._reject(Reason.NOT_A_MAPPING, "metadata", value)
+        return _NO_METADATA
+
+    def _boolean(self, value: Any, name: str) -> bool:
+        if type(value) is Unusable:
+            # What cannot say that it is true is not a success; the tokens still count.
+            self._reject(value.reason, name, value)
+            return False
+        return bool(value)
+
+    def _count(self, value: Any, name: str) -> int | None:
+        if type(value) is int and 0 <= value <= MAX_COUNT:
+            return value
+        if value is None:
+            return None
+        try:
+            if is_boolean(value):
+                raise Rejected(Reason.NOT_A_NUMBER)
+            return int(checked(to_number(value), MAX_COUNT, least=0))
+        except Rejected as rejected:
+            self._reject(rejected.reason, name, value)
+            return None
+
+    def _duration(self, value: Any) -> float | None:
+        if type(value) is float and 0.0 <= value <= MAX_SECONDS:
+            return value
+        try:
+            if value is None or is_boolean(value):
+                raise Rejected(Reason.NOT_A_NUMBER)
+            return float(checked(to_number(value), MAX_SECONDS, least=0))
+        except Rejected as rejected:
+            self._reject(rejected.reason, "duration", value)
+            return None
+
+    def _value(self, value: Any, name: str) -> float | None:
+        try:
+            return float(checked(to_number(value), MAX_VALUE, least=-MAX_VALUE))
+        except Rejected as rejected:
+            self._reject(rejected.reason, name, value)
+            return None
+
+    def _error_type(
+        self, error_class: str | None, keywords: Mapping[str, Any], metadata: Mapping[str, Any]
+    ) -> str:
+        given = keywords.get("error_type")
+        if given is None:
+            given = metadata.get("error_type")
+        return self._errors(error_class if given is None else given) or _OTHER_ERROR
+
+    def _retries(
+        self,
+        value: Any,
+        error_class: str | None,
+        keywords: Mapping[str, Any],
+        metadata: Mapping[str, Any],
+    ) -> dict[str, int] | None:
+        counts: dict[str, int] = {}
+        if type(value) is list:
+            for cause in value:
+                # It has an alert of its own, which no limit on labels may silence.
+                is_limited = cause == RATE_LIMITED
+                kind = RATE_LIMITED if is_limited else self._errors(cause) or _OTHER_ERROR
+                counts[kind] = counts.get(kind, 0) + 1
+        else:
+            number = self._count(value, "retries")
+            if number:
+                kind = self._error_type(error_class, keywords, metadata)
+                counts[kind] = min(number, MAX_RETRIES)
+        return counts or None
+
+    def _score_rows(self, scores: Any) -> Iterable[Score]:
+        if type(scores) is not dict:
+            if scores is not None:
+                self._reject(Reason.NOT_A_MAPPING, "scores", scores)
+            return
+        for raw_name, raw in scores.items():
+            name = self._scores(raw_name)
+            if name is None:
+                self._reject(Reason.NO_NAME, "scores", raw_name)
+                continue
+            is_row = type(raw) is dict
+            value = self._value(raw["score"] if is_row else raw, f"scores[{name!r}]")
+            if value is not None:
+                yield Score(name, value, raw.get("feedback") if is_row else None)
+
+
+def _is_long(label: Any) -> bool:
+    return type(label) is str and len(label) > MAX_LABEL

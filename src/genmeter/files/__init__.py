@@ -1,0 +1,1 @@
+"""Files that the history is written to: exports and plots."""

@@ -1,0 +1,1 @@
+"""Where events go besides metrics and history: handlers, journal, logging, OpenTelemetry logs."""

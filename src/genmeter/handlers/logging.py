@@ -1,0 +1,147 @@
+"""What the job logs through a monitor, in the standard ``logging`` module and OpenTelemetry logs.
+
+A message of ``log_info``, ``log_warning`` or ``log_error`` becomes a record of the logger
+``genmeter.job``, with the time at which it was told and its data as attributes. It is handled
+within the trace context in which it was told, so that handlers and filters that read the current
+span find the right ids.
+
+Where the application made an OpenTelemetry ``LoggerProvider`` the global one and has no handler of
+OpenTelemetry's on that logger or above it, the message goes to the provider directly, whatever the
+levels of ``logging`` are. It never goes both ways.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry._logs import SeverityNumber
+
+from genmeter.events.jsonable import to_plain
+from genmeter.events.model import Log
+from genmeter.events.values import UNREADABLE
+from genmeter.handlers._otel_logs import OtelLogs, attached
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from opentelemetry._logs import Logger as OtelLogger
+
+    from genmeter.events.model import Event
+
+__all__ = ["LOGGER_NAME", "JobLog"]
+
+LOGGER_NAME = "genmeter.job"
+"""The logger whose level, handlers and filters govern what the job logs."""
+
+_LEVELS = {
+    "info": (logging.INFO, SeverityNumber.INFO, "INFO"),
+    "warning": (logging.WARNING, SeverityNumber.WARN, "WARN"),
+    "error": (logging.ERROR, SeverityNumber.ERROR, "ERROR"),
+}
+# As Logger.findCaller() names what it cannot find.
+_NO_FILE = "(unknown file)"
+_NO_FUNCTION = "(unknown function)"
+_RESERVED = frozenset(dir(logging.makeLogRecord({}))) | {"", "asctime", "message", "taskName"}
+_OTEL_HANDLERS = ("opentelemetry.sdk._logs", "opentelemetry.instrumentation.logging")
+
+
+class JobLog:
+    """Hands the job's log messages to ``logging`` and to OpenTelemetry; never raises."""
+
+    name = "job_log"
+    wants: tuple[type, ...] = (Log,)
+
+    def __init__(self) -> None:
+        self._logger = logging.getLogger(LOGGER_NAME)
+        self._otel = OtelLogs()
+
+    def take(self, events: Sequence[Event]) -> None:
+        """Log the messages among some events.
+
+        Args:
+            events: Clean events in their order; any but ``Log`` are passed over.
+        """
+        direct = None if _has_otel_handler(self._logger) else self._otel.logger()
+        for event in events:
+            if isinstance(event, Log):
+                try:
+                    self._take(event, direct)
+                except UNREADABLE:  # such as a Logger class of the application's
+                    _print_error(None)
+
+    def _take(self, event: Log, direct: OtelLogger | None) -> None:
+        level, severity, text = _LEVELS.get(event.level, _LEVELS["info"])
+        is_enabled = self._logger.isEnabledFor(level)
+        if not is_enabled and direct is None:
+            return
+        data = _attributes(event.data)
+        if is_enabled:
+            self._log(level, event, data)
+        if direct is not None:
+            self._otel.emit(
+                direct,
+                timestamp=event.time,
+                severity=severity,
+                severity_text=text,
+                body=event.message,
+                attributes=data,
+                span=event.span,
+            )
+
+    def _log(self, level: int, event: Log, data: Mapping[str, Any]) -> None:
+        record = None
+        with attached(event.span):
+            try:
+                record = self._logger.makeRecord(
+                    LOGGER_NAME, level, _NO_FILE, 0, event.message, (), None, _NO_FUNCTION
+                )
+                record.relativeCreated -= (record.created - event.time) * 1000
+                record.created = event.time
+                record.msecs = float(int((event.time - int(event.time)) * 1000))
+                record.__dict__.update(data)
+                self._logger.handle(record)
+            except UNREADABLE:
+                _print_error(record)
+
+
+def _attributes(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Clean the data of a message; a name that every record has itself gets a ``_`` at its end."""
+    plain: dict[str, Any] = to_plain(data)
+    clashing = _RESERVED & plain.keys()
+    if not clashing:
+        return plain
+    named = {}
+    for key, value in plain.items():
+        name = key
+        while name in _RESERVED or (name != key and (name in plain or name in named)):
+            name += "_"
+        named[name] = value
+    return named
+
+
+def _has_otel_handler(logger: logging.Logger) -> bool:
+    """Return whether a record of a logger comes to a handler that hands it on to OpenTelemetry.
+
+    By name, so that nothing is imported for it; a handler behind another one, such as a queue's,
+    is not seen.
+    """
+    with contextlib.suppress(*UNREADABLE):  # a handler or a logger of the application's own class
+        node: logging.Logger | None = logger
+        while node is not None:
+            for handler in node.handlers:
+                if any(map(_is_otel_handler, type(handler).__mro__)):
+                    return True
+            node = node.parent if node.propagate else None
+    return False
+
+
+def _is_otel_handler(kind: type) -> bool:
+    return kind.__name__ == "LoggingHandler" and str(kind.__module__).startswith(_OTEL_HANDLERS)
+
+
+def _print_error(record: logging.LogRecord | None) -> None:
+    """Print the exception that a handler let out, as ``logging`` does where it catches one."""
+    with contextlib.suppress(*UNREADABLE):
+        logging.Handler().handleError(record or logging.makeLogRecord({"name": LOGGER_NAME}))

@@ -1,0 +1,1 @@
+"""The bounded history of a monitor, and what is read from it."""

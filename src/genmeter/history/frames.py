@@ -1,0 +1,350 @@
+"""A snapshot of the history as frames."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from genmeter.errors import ConfigError
+from genmeter.history.metadata import (
+    add_to_fixed,
+    empty_column,
+    metadata_columns,
+    parse_objects,
+    typed_array,
+)
+from genmeter.history.ring import (
+    CONVERSATION,
+    EVALUATION,
+    GENERATION,
+    HAS_INPUT,
+    HAS_OUTPUT,
+    HAS_TOTAL,
+    HAS_TURNS,
+    SUCCESS,
+)
+from genmeter.history.samples import (
+    NO_PROVIDER,
+    PHASES,
+    free_records,
+    microseconds,
+    records_of,
+    sample_table,
+    token_parts,
+    whose_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    import numpy.typing as npt
+    import pandas as pd
+    from pandas.api.extensions import ExtensionArray
+
+    from genmeter.history.samples import Codes, SampleTable
+    from genmeter.history.snapshot import Snapshot
+
+    Mask = npt.NDArray[np.bool_]
+
+__all__ = ["KINDS", "SAMPLE_METADATA", "iso_time", "samples_frame", "to_frame", "utc_index"]
+
+SAMPLE_METADATA = {
+    "phase": "string",
+    "model_name": "string",
+    "step": "string",
+    "provider": "string",
+    "evaluator_type": "string",
+    "feedback": "string",
+    "cache_read_token_count": "Int64",
+    "cache_write_token_count": "Int64",
+    "reasoning_token_count": "Int64",
+    "success": "boolean",
+    "error_type": "string",
+}
+"""The metadata that every frame of samples has columns for, with their dtypes."""
+_SCORE = "evaluation_score_"
+
+
+def to_frame(snapshot: Snapshot, kind: str) -> pd.DataFrame:
+    """Make a frame of what a history keeps, oldest row first.
+
+    Every kind but ``samples`` begins with ``time`` (datetime64[ns, UTC]) and ends with a column
+    ``metadata_KEY`` for each key that callers told beyond the columns here: the entries of
+    ``metadata``, unknown keywords, ``error`` and ``retries``. Their dtype is ``boolean``, ``Int64``,
+    ``Float64`` or ``string`` where a key has values of one such type only; otherwise it is
+    ``string`` and each cell is JSON text. Past 250 keys the rarer ones share the column
+    ``metadata_other_keys`` as JSON objects. Durations are seconds (float64, NaN where unknown),
+    counts are Int64 and names ``string`` (<NA> where unknown or absent).
+
+    - ``generations``: ``time``, ``duration_seconds``, ``success`` (bool), ``model``, ``step``,
+      ``provider``, ``operation``, ``input_tokens``, ``output_tokens``, ``total_tokens``,
+      ``cache_read_tokens``, ``cache_write_tokens``, ``reasoning_tokens``, ``finish_reason``,
+      ``error_type``. A row is a call of a model.
+    - ``conversations``: ``time``, ``duration_seconds``, ``success`` (bool), ``turns``, ``step``,
+      ``error_type``. A row is a conversation, which spans calls that have rows of their own.
+    - ``evaluations``: ``time``, ``duration_seconds``, ``success`` (bool), ``evaluator``, ``model``
+      (where tokens are known), ``step``, ``provider``, the six counts of tokens, ``error_type``,
+      then ``score_NAME`` (float64) and ``feedback_NAME`` for each score.
+    - ``metrics``: ``time``, ``name``, ``value`` (float64). A row is a value of ``record_metric``.
+    - ``samples``: ``metric_name``, ``timestamp`` (datetime64[ns, UTC]), ``value`` (float64), then
+      ``metadata_KEY``: always those of :data:`SAMPLE_METADATA`, then the callers' own. It is what
+      exports hold: a row for each sample of each old metric name, by name and then by age.
+      ``success``, ``error_type`` and the callers' own stand on the first row of an event.
+
+    Args:
+        snapshot: What the history keeps.
+        kind: One of the above.
+
+    Returns:
+        The frame; its ``attrs`` hold ``kept_since`` (ISO 8601), from when on all rows are kept,
+        where older ones were overwritten, and ``data_cut``, the number of rows whose metadata had to make room, where there are any.
+
+    Raises:
+        ConfigError: There is no such kind.
+    """
+    make = KINDS.get(kind) if isinstance(kind, str) else None
+    if make is None:
+        raise ConfigError(f"kind is {kind!r}; give one of {', '.join(KINDS)}")
+    frame = make(snapshot)
+    if snapshot.kept_since is not None:
+        frame.attrs["kept_since"] = iso_time(snapshot.kept_since)
+    if snapshot.data_cut:
+        frame.attrs["data_cut"] = snapshot.data_cut
+    return frame
+
+
+def samples_frame(snapshot: Snapshot, table: SampleTable) -> pd.DataFrame:
+    """Make the frame of kind ``samples`` from a table of the same snapshot."""
+    import pandas as pd
+
+    rows = table.rows
+    length = len(rows.time)
+    # A score outlives its evaluation where that stood in the ring that is full.
+    of_nothing = np.flatnonzero((rows.own >= 0) & (rows.call < 0))
+    values = snapshot.values  # noqa: PD011 (no frame)
+    orphan = of_nothing[values.event[rows.own[of_nothing]] >= 0]
+    whose = whose_of(snapshot)
+    phase, evaluator = whose.phase[rows.call], whose.evaluator[rows.call]
+    phase[orphan] = PHASES.index("evaluation")
+    evaluator[orphan] = values.evaluator[rows.own[orphan]]
+    error = np.append(snapshot.calls.error_type, 0)[rows.call]
+    success = np.append((snapshot.calls.flags & SUCCESS) != 0, np.False_)[rows.call]
+    names = snapshot.names
+    fixed: dict[str, ExtensionArray] = {
+        "phase": _texts(PHASES, phase),
+        "model_name": _texts(names, whose.model[rows.call]),
+        "step": _texts(names, whose.step[rows.call]),
+        "provider": _texts(names, whose.provider[rows.call]),
+        "evaluator_type": _texts(names, evaluator),
+        "feedback": empty_column("string", length),
+        **_parts_of_tokens(snapshot, table),
+        "success": pd.arrays.BooleanArray(success, ~rows.is_first),
+        "error_type": _texts(names, np.where(rows.is_first, error, 0)),
+    }
+    of_calls, of_values = free_records(snapshot, table)
+    # A score can be the first row of its evaluation, and then has data of both.
+    told = dict(of_calls)
+    for row, data in add_to_fixed(fixed, of_values):
+        told[row] = {**told.get(row, {}), **data}
+    free = metadata_columns(list(told.items()), length)
+    metric = np.repeat(np.arange(len(table.names)), np.diff(table.starts))
+    return pd.DataFrame(
+        {
+            "metric_name": _texts(("", *table.names), metric + 1),
+            "timestamp": utc_index(rows.time),
+            "value": rows.value,
+            **{f"metadata_{key}": column for key, column in {**fixed, **free}.items()},
+        }
+    )
+
+
+def utc_index(times: npt.NDArray[np.int64]) -> pd.DatetimeIndex:
+    """Turn microseconds since 1970 into times of dtype datetime64[ns, UTC]."""
+    import pandas as pd
+
+    return pd.DatetimeIndex(times.astype("M8[us]").astype("M8[ns]"), tz="UTC")
+
+
+def iso_time(seconds: float) -> str:
+    """Give a Unix time as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+def _parts_of_tokens(snapshot: Snapshot, table: SampleTable) -> dict[str, ExtensionArray]:
+    import pandas as pd
+
+    slices = dict(table.slices())
+    columns: dict[str, ExtensionArray] = {}
+    for key, metric, counts in token_parts(snapshot.calls):
+        values = np.zeros(len(table.rows.time), np.int64)
+        at = slices.get(metric, slice(0, 0))
+        values[at] = np.append(counts, 0)[table.rows.call[at]]
+        columns[key] = pd.arrays.IntegerArray(values, values <= 0)
+    return columns
+
+
+def _generations(snapshot: Snapshot) -> pd.DataFrame:
+    calls = snapshot.calls
+    rows = _Rows(snapshot, (calls.flags & (GENERATION | CONVERSATION)) == GENERATION)
+    return rows.frame(
+        {
+            "model": rows.names(calls.model),
+            "step": rows.names(calls.step),
+            "provider": rows.provider(),
+            "operation": rows.names(calls.operation),
+            **rows.tokens(),
+            "finish_reason": rows.names(calls.finish_reason),
+            "error_type": rows.names(calls.error_type),
+        }
+    )
+
+
+def _conversations(snapshot: Snapshot) -> pd.DataFrame:
+    calls = snapshot.calls
+    rows = _Rows(snapshot, (calls.flags & CONVERSATION) != 0)
+    return rows.frame(
+        {
+            "turns": rows.counts(calls.turns, HAS_TURNS),
+            "step": rows.names(calls.step),
+            "error_type": rows.names(calls.error_type),
+        }
+    )
+
+
+def _evaluations(snapshot: Snapshot) -> pd.DataFrame:
+    calls, values = snapshot.calls, snapshot.values  # noqa: PD011 (no frame)
+    rows = _Rows(snapshot, (calls.flags & EVALUATION) != 0)
+    model = np.where((calls.flags & HAS_TOTAL) != 0, calls.model, 0)
+    serials = calls.serial[rows.at]
+    position = np.searchsorted(serials, values.event)
+    kept = np.append(serials, -2)[position] == values.event  # -1 is a value without an evaluation
+    scores: dict[str, Any] = {}
+    feedback: dict[str, Any] = {}
+    for number, name in sorted(
+        ((number, snapshot.names[number]) for number in np.unique(values.name[kept])),
+        key=lambda pair: pair[1],
+    ):
+        chosen = np.flatnonzero(kept & (values.name == number))
+        score = np.full(len(serials), np.nan)
+        score[position[chosen]] = values.value[chosen]
+        texts = np.full(len(serials), None, object)
+        texts[position[chosen]] = _feedback(snapshot, values.serial[chosen].tolist())
+        scores[f"score_{name.removeprefix(_SCORE)}"] = score
+        feedback[f"feedback_{name.removeprefix(_SCORE)}"] = _text_column(texts)
+    return rows.frame(
+        {
+            "evaluator": rows.names(calls.evaluator),
+            "model": rows.names(model),
+            "step": rows.names(calls.step),
+            "provider": rows.provider(),
+            **rows.tokens(),
+            "error_type": rows.names(calls.error_type),
+            **scores,
+            **feedback,
+        }
+    )
+
+
+def _feedback(snapshot: Snapshot, serials: list[int]) -> list[str | None]:
+    texts = [snapshot.value_data.get(serial, "{}") for serial in serials]
+    return [data.get("feedback") for data in parse_objects(texts)]
+
+
+def _metrics(snapshot: Snapshot) -> pd.DataFrame:
+    import pandas as pd
+
+    values = snapshot.values  # noqa: PD011 (no frame)
+    at = np.flatnonzero(values.event < 0)
+    data = _free(snapshot.value_data, values.serial[at])
+    return pd.DataFrame(
+        {
+            "time": utc_index(microseconds(values.time[at])),
+            "name": _texts(snapshot.names, values.name[at]),
+            "value": values.value[at],
+            **data,
+        }
+    )
+
+
+def _samples(snapshot: Snapshot) -> pd.DataFrame:
+    return samples_frame(snapshot, sample_table(snapshot))
+
+
+class _Rows:
+    """The calls that a wide frame has rows of."""
+
+    def __init__(self, snapshot: Snapshot, chosen: Mask) -> None:
+        self._snapshot = snapshot
+        self._flags = snapshot.calls.flags[chosen]
+        self.at = np.flatnonzero(chosen)
+
+    def frame(self, columns: dict[str, Any]) -> pd.DataFrame:
+        import pandas as pd
+
+        calls = self._snapshot.calls
+        return pd.DataFrame(
+            {
+                "time": utc_index(microseconds(calls.time[self.at])),
+                "duration_seconds": calls.duration[self.at],
+                "success": (self._flags & SUCCESS) != 0,
+                **columns,
+                **_free(self._snapshot.call_data, calls.serial[self.at]),
+            }
+        )
+
+    def names(self, codes: Codes) -> ExtensionArray:
+        return _texts(self._snapshot.names, codes[self.at])
+
+    def provider(self) -> ExtensionArray:
+        names = self._snapshot.names
+        shown = tuple("" if name == NO_PROVIDER else name for name in names)
+        codes = self._snapshot.calls.provider[self.at]
+        return _texts(names, np.where(np.array(shown)[codes] == "", 0, codes))
+
+    def counts(
+        self, column: npt.NDArray[np.int64], flag: int, *, is_part: bool = False
+    ) -> ExtensionArray:
+        import pandas as pd
+
+        values = column[self.at]
+        is_unknown = (self._flags & flag) == 0
+        return pd.arrays.IntegerArray(values, is_unknown & (values == 0) if is_part else is_unknown)
+
+    def tokens(self) -> dict[str, ExtensionArray]:
+        calls = self._snapshot.calls
+        return {
+            "input_tokens": self.counts(calls.input, HAS_INPUT),
+            "output_tokens": self.counts(calls.output, HAS_OUTPUT),
+            "total_tokens": self.counts(calls.total, HAS_TOTAL),
+            "cache_read_tokens": self.counts(calls.cache_read, HAS_INPUT, is_part=True),
+            "cache_write_tokens": self.counts(calls.cache_write, HAS_INPUT, is_part=True),
+            "reasoning_tokens": self.counts(calls.reasoning, HAS_OUTPUT, is_part=True),
+        }
+
+
+def _free(texts: dict[int, str], serials: npt.NDArray[np.int64]) -> dict[str, ExtensionArray]:
+    records = records_of(texts, serials, np.arange(len(serials)))
+    columns = metadata_columns(records, len(serials))
+    return {f"metadata_{key}": column for key, column in columns.items()}
+
+
+def _texts(names: tuple[str, ...], codes: npt.NDArray[Any]) -> ExtensionArray:
+    """Give names by their indexes; 0 is the absent one."""
+    positions = np.where(codes == 0, -1, codes.astype(np.intp))
+    return _text_column(names).take(positions, allow_fill=True)
+
+
+def _text_column(texts: Iterable[str | None]) -> ExtensionArray:
+    return typed_array(list(texts), "string")
+
+
+KINDS: dict[str, Callable[[Snapshot], pd.DataFrame]] = {
+    "generations": _generations,
+    "conversations": _conversations,
+    "evaluations": _evaluations,
+    "metrics": _metrics,
+    "samples": _samples,
+}
+"""How each kind of frame is made."""

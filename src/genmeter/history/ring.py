@@ -1,0 +1,230 @@
+"""A bounded ring of rows, kept as one array a column."""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from genmeter.events.values import label_text
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = [
+    "ANY_TOKENS",
+    "CONVERSATION",
+    "EVALUATION",
+    "GENERATION",
+    "HAS_INPUT",
+    "HAS_OUTPUT",
+    "HAS_TOTAL",
+    "HAS_TURNS",
+    "INFERENCE",
+    "MODEL_GIVEN",
+    "SUCCESS",
+    "Names",
+    "Ring",
+    "SideTable",
+    "kept_since",
+    "spelled",
+]
+
+SUCCESS = 1
+CONVERSATION = 2
+MODEL_GIVEN = 4
+HAS_INPUT = 8
+HAS_OUTPUT = 16
+HAS_TOTAL = 32
+HAS_TURNS = 64
+GENERATION = 128
+EVALUATION = 256
+ANY_TOKENS = HAS_INPUT | HAS_OUTPUT | HAS_TOTAL
+INFERENCE = GENERATION | CONVERSATION
+"""A call has the first of these flags and not the second."""
+
+
+class Names(dict[str | None, int]):
+    """Numbers for names, given out as they are asked for; 0 is the absent one."""
+
+    __slots__ = ("names",)
+
+    def __init__(self) -> None:
+        super().__init__({None: 0})
+        self.names: list[str] = [""]
+
+    def __missing__(self, name: str | None) -> int:
+        number = self[name] = len(self.names)
+        self.names.append(name or "")
+        return number
+
+
+def spelled(name: str) -> str:
+    """Spell an old name as the labels in it are kept: cut to their length, without controls."""
+    for prefix in ("model_usage:", "finish_reason:", "evaluation_score_"):
+        if name.startswith(prefix):
+            return prefix + (label_text(name.removeprefix(prefix)) or "")
+    return label_text(name) or ""
+
+
+# What CPython 3.11 takes for an entry beside its text: a tuple, a number and the text's header.
+_ENTRY_BYTES = 160
+
+
+class SideTable:
+    """Texts that belong to rows of rings; the oldest make room for the newest.
+
+    Args:
+        max_bytes: Most bytes that are kept, entries' own size included.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._entries: deque[tuple[Ring, int, bytes]] = deque()
+        self._bytes = 0
+        self._told: dict[Ring, npt.NDArray[np.int64]] = {}
+
+    def put(self, ring: Ring, text: str) -> None:
+        """Keep the text of the row that was appended last."""
+        serial = ring.appended - 1
+        told = self._told.get(ring)
+        if told is None:
+            told = self._told[ring] = np.zeros(ring.capacity, np.int64)
+        told[serial % ring.capacity] = ring.appended
+        entry = (ring, serial, text.encode())
+        self._entries.append(entry)
+        self._bytes += _size(entry)
+        while self._entries and self._is_gone(self._entries[0]):
+            self._drop()
+        while self._bytes > self.max_bytes:
+            self._drop()
+
+    def texts(self, ring: Ring) -> dict[int, str]:
+        """Give the texts of the rows that the ring still keeps, by the rows' serial numbers."""
+        return {
+            entry[1]: entry[2].decode()
+            for entry in self._entries
+            if entry[0] is ring and not self._is_gone(entry)
+        }
+
+    def cut(self, ring: Ring, serials: npt.NDArray[np.int64]) -> int:
+        """Count the rows whose text had to make room, or had no room at all.
+
+        Args:
+            ring: The rows' ring.
+            serials: Their serial numbers, all of them kept by the ring.
+        """
+        if ring not in self._told:
+            return 0
+        told = serials[self._told[ring][serials % ring.capacity] == serials + 1]
+        # The oldest go first, so all from the first that is kept on are.
+        first = next((serial for its, serial, _ in self._entries if its is ring), ring.appended)
+        return int((told < first).sum())
+
+    def _drop(self) -> None:
+        self._bytes -= _size(self._entries.popleft())
+
+    @staticmethod
+    def _is_gone(entry: tuple[Ring, int, bytes]) -> bool:
+        ring, serial, _ = entry
+        return serial < ring.first_serial
+
+
+def _size(entry: tuple[Ring, int, bytes]) -> int:
+    return _ENTRY_BYTES + len(entry[2])
+
+
+_STAGED_ROWS = 1_024
+
+
+class Ring:
+    """The last ``capacity`` rows, oldest overwritten first.
+
+    Rows are packed one after another into a small stage and moved into the columns together,
+    which costs a fraction of a store into every column for every row. The columns' memory is
+    reserved at once and used as rows come.
+
+    Args:
+        columns: Pairs of a column's name and its ``struct`` code, which is also NumPy's.
+        capacity: Most rows that are kept.
+    """
+
+    def __init__(self, columns: tuple[tuple[str, str], ...], capacity: int) -> None:
+        codes = "".join(code for _, code in columns)
+        self._pack = struct.Struct("=" + codes).pack
+        self._dtype = np.dtype([(name, "=" + code) for name, code in columns])
+        self._columns = {name: np.empty(capacity, self._dtype[name]) for name, _ in columns}
+        self._stage = bytearray()
+        self._stage_limit = _STAGED_ROWS * self._dtype.itemsize
+        self.capacity = capacity
+        self.appended = 0
+
+    def __repr__(self) -> str:
+        return f"<Ring of {self.size} rows, at most {self.capacity}>"
+
+    @property
+    def size(self) -> int:
+        """Rows that are kept."""
+        return min(self.appended, self.capacity)
+
+    @property
+    def first_serial(self) -> int:
+        """Serial number of the oldest row that is kept; the first row ever has 0."""
+        return max(0, self.appended - self.capacity)
+
+    def append(self, *row: Any) -> None:
+        """Add a row; its values stand in the order of the columns and fit their codes."""
+        self._stage += self._pack(*row)
+        self.appended += 1
+        if len(self._stage) >= self._stage_limit:
+            self._settle()
+
+    def columns(self, *names: str) -> list[npt.NDArray[Any]]:
+        """Give columns of the rows that are kept, in the order of storage.
+
+        Returns:
+            An array of ``size`` elements a name; views, valid until the next ``append``.
+        """
+        self._settle()
+        return [self._columns[name][: self.size] for name in names]
+
+    def in_order(self) -> npt.NDArray[np.intp]:
+        """Give the positions of the kept rows from the oldest to the newest."""
+        start = self.appended % self.capacity if self.appended > self.capacity else 0
+        return np.roll(np.arange(self.size), -start)
+
+    def _settle(self) -> None:
+        if not self._stage:
+            return
+        rows = np.frombuffer(bytes(self._stage), self._dtype)
+        self._stage.clear()
+        end = self.appended % self.capacity
+        kept = rows[-self.capacity :]
+        # The rows fill up to `end`; what does not fit before it stands at the ring's end.
+        tail = min(end, len(kept))
+        head = len(kept) - tail
+        for name, column in self._columns.items():
+            values = kept[name]
+            column[end - tail : end] = values[head:]
+            if head:
+                stop = self.capacity
+                column[stop - head : stop] = values[:head]
+
+
+def kept_since(ring: Ring, since: float | None) -> float | None:
+    """Say from when on a ring keeps all, where that is later than asked.
+
+    Args:
+        ring: One with a column ``time``, Unix times in seconds.
+        since: What is asked, Unix time in seconds; None means from the start.
+
+    Returns:
+        Unix time in seconds; None where nothing that was asked for is gone.
+    """
+    if ring.appended <= ring.capacity:
+        return None
+    (time,) = ring.columns("time")
+    oldest = float(time[ring.first_serial % ring.capacity])
+    return None if since is not None and since >= oldest else oldest

@@ -1,1 +1,0 @@
-"""The alerts that a process tells by itself."""

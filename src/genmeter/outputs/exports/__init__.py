@@ -1,1 +1,0 @@
-"""What the history keeps as frames and as files, and files read back."""

@@ -1,1 +1,0 @@
-"""What the job logs, in ``logging`` and in OpenTelemetry logs."""

@@ -1,1 +1,0 @@
-"""The dashboards for Grafana: tables of rows and panels, and how they become its JSON."""

@@ -1,0 +1,193 @@
+"""Evaluation: how good the samples are, what it takes to know, and whether it fails."""
+
+from __future__ import annotations
+
+from genmeter.render.grafana.model import RANGE, Dashboard, Panel, Query, Read, Row, quantile
+from genmeter.render.grafana.parts import (
+    heat_map,
+    legend_of,
+    over_time,
+    pace,
+    quantiles,
+    share_or_zero,
+    shares,
+    tile,
+    total,
+)
+from genmeter.schema import live_signals as live
+from genmeter.schema import panel_signals as pan
+from genmeter.schema.metrics import ERROR_TYPE, EVALUATOR, MODEL, OUTCOME, SCORE_NAME
+
+__all__ = ["EVALUATION"]
+
+_SCORE = (SCORE_NAME, EVALUATOR)
+
+_IS_IT_WELL = Row(
+    "Is it well?",
+    (
+        Panel(
+            kind="bargauge",
+            queries=(
+                Query(
+                    reads=(Read(live.MEAN_SCORE, RANGE),),
+                    by=(SCORE_NAME,),
+                    legend=legend_of(SCORE_NAME),
+                ),
+            ),
+            unit="none",
+            width=9,
+            height=5,
+            most=1,
+            decimals=2,
+            is_now=True,
+        ),
+        tile(
+            share_or_zero(live.EVALUATION_FAILURE_SHARE, legend="Failed"),
+            unit="percentunit",
+            height=5,
+            decimals=1,
+            alerts=("evaluation_failures",),
+        ),
+        tile(
+            Query(reads=(Read(pan.EVALUATIONS, RANGE),), legend="Evaluations"),
+            height=5,
+            is_now=True,
+        ),
+        tile(
+            quantile(pan.EVALUATION_DURATIONS, 0.95),
+            title="Slowest 5 %",
+            description="The time that 95 % of the evaluations do not exceed.",
+            unit="s",
+            height=5,
+        ),
+        tile(
+            Query(reads=(Read(pan.EVALUATION_TOKENS, RANGE),), legend="Tokens"),
+            title="Tokens",
+            height=5,
+            is_now=True,
+        ),
+        tile(
+            Query(reads=(Read(pan.EVALUATION_COST, RANGE),), legend="Cost"),
+            title="Cost",
+            unit="currencyUSD",
+            height=5,
+            is_now=True,
+        ),
+    ),
+)
+
+_HOW_GOOD = Row(
+    "How good are the samples?",
+    (
+        over_time(
+            live.MEAN_SCORE,
+            SCORE_NAME,
+            title="Scores over time",
+            unit="none",
+            width=12,
+            most=1,
+            decimals=2,
+            note="evaluation_scores",
+        ),
+        heat_map(pan.SCORES, title="Distribution of the scores", unit="none"),
+        Panel(
+            kind="timeseries",
+            queries=(
+                Query(
+                    reads=(Read(live.MEAN_SCORE, "1h"), Read(live.MEAN_SCORE, "1d")),
+                    formula="{0} - {1}",
+                    by=_SCORE,
+                    legend=legend_of(*_SCORE),
+                ),
+            ),
+            title="Mean of an hour against that of 24 hours",
+            description=(
+                "By how much the mean score of an hour is above that of 24 hours; below 0 it has "
+                "fallen."
+            ),
+            unit="none",
+            width=12,
+            least=None,
+            decimals=2,
+            alerts=("evaluation_score_drop",),
+            is_change=True,
+        ),
+        Panel(
+            kind="table",
+            queries=(
+                Query(
+                    reads=(Read(live.MEAN_SCORE, RANGE),),
+                    by=_SCORE,
+                    legend="Mean, 0 to 1",
+                    decimals=2,
+                ),
+                Query(
+                    reads=(Read(pan.RAW_SCORE, RANGE),),
+                    by=_SCORE,
+                    legend="Mean as given",
+                    decimals=2,
+                ),
+                quantile(pan.SCORES, 0.1, _SCORE, window=RANGE, legend="Lowest 10 %"),
+                total(pan.SCORES_GIVEN, *_SCORE, legend="Scores", unit="locale", decimals=0),
+            ),
+            title="Scores by evaluator",
+            description=(
+                "Means over the time that is shown; the mean as given is on the score's own "
+                "scale, since the job began."
+            ),
+            width=12,
+            is_now=True,
+        ),
+    ),
+)
+
+_WHY = Row(
+    "Why does it fail, and what holds it up?",
+    (
+        pace(pan.EVALUATIONS, OUTCOME, per="minute", style="bars"),
+        shares(
+            live.EVALUATION_FAILURE_SHARE,
+            EVALUATOR,
+            is_born=False,
+            title="Failed evaluations by evaluator",
+            alerts=("evaluation_failures",),
+        ),
+        pace(pan.EVALUATION_FAILURES, ERROR_TYPE, per="minute", style="bars"),
+        heat_map(
+            pan.EVALUATION_DURATIONS,
+            unit="s",
+            has_exemplars=True,
+            links_to_traces=True,
+            note="evaluation_time",
+        ),
+        quantiles(
+            pan.EVALUATION_DURATIONS,
+            title="Evaluation time: median, slowest 5 % and 1 %",
+            unit="s",
+            is_logarithmic=True,
+            least=None,
+            links_to_traces=True,
+        ),
+        Panel(
+            kind="timeseries",
+            queries=(
+                quantile(pan.EVALUATION_DURATIONS, 0.95, (EVALUATOR,), legend=legend_of(EVALUATOR)),
+            ),
+            title="Slowest 5 % by evaluator",
+            description="The time that 95 % of an evaluator's evaluations do not exceed.",
+            unit="s",
+        ),
+        pace(pan.EVALUATION_TOKENS, MODEL, per="second"),
+        pace(pan.EVALUATION_COST, MODEL, per="hour", unit="currencyUSD"),
+    ),
+)
+
+EVALUATION = Dashboard(
+    name="genmeter-evaluation",
+    title="genmeter / Evaluation",
+    description=(
+        "How good the samples are, and what it takes to know; only tokens and cost are told apart "
+        "by model and step."
+    ),
+    rows=(_IS_IT_WELL, _HOW_GOOD, _WHY),
+)

@@ -1,0 +1,138 @@
+"""Monitor health: whether what the other dashboards show is whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from genmeter.render.grafana.model import INSTANCE, RANGE, Dashboard, Panel, Query, Read, Row
+from genmeter.render.grafana.parts import legend_of, over_time, pace, tile
+from genmeter.schema import live_signals as live
+from genmeter.schema import panel_signals as pan
+from genmeter.schema.metrics import (
+    EXPORTER,
+    HANDLER,
+    HANDLER_REASON,
+    OTEL_SDK,
+    OVERFLOWED,
+    REJECT_REASON,
+    VERSION,
+)
+from genmeter.schema.query import JOB
+
+if TYPE_CHECKING:
+    from genmeter.schema.metrics import Label
+    from genmeter.schema.signals import Signal
+
+__all__ = ["HEALTH"]
+
+_PROCESS = (JOB, INSTANCE)
+
+
+def _total(signal: Signal, alert: str) -> Panel:
+    return tile(
+        Query(
+            reads=(Read(signal, RANGE), Read(pan.EVENTS, RANGE)),
+            # The series are born with the first of its kind; a monitor without one has none of it.
+            formula="{0} or 0 * {1}",
+            legend=signal.title,
+        ),
+        width=4,
+        alerts=(alert,),
+        decimals=0,
+        is_now=True,
+    )
+
+
+_IS_IT_WHOLE = Row(
+    "Is what is shown whole?",
+    (
+        tile(
+            Query(reads=(Read(pan.EVENTS, RANGE),), legend="Events recorded"),
+            width=4,
+            is_now=True,
+        ),
+        tile(
+            Query(reads=(Read(pan.PROCESSES),), legend="Processes"),
+            description="Processes that genmeter watches.",
+            width=4,
+        ),
+        _total(live.REJECTED_EVENTS, "monitor_rejects_events"),
+        _total(live.HANDLER_ERRORS, "monitor_handler_failing"),
+        _total(live.OVERFLOWED_LABELS, "monitor_label_overflow"),
+        _total(live.FAILED_EXPORTS, "monitor_export_failing"),
+    ),
+)
+
+
+def _faults(signal: Signal, *by: Label) -> Panel:
+    return pace(signal, *by, per="minute", width=12, height=6, style="bars", is_fault=True)
+
+
+_LEFT_OUT = Row(
+    "What was left out?",
+    (
+        _faults(live.REJECTED_EVENTS, REJECT_REASON),
+        _faults(live.HANDLER_ERRORS, HANDLER, HANDLER_REASON),
+        _faults(live.OVERFLOWED_LABELS, OVERFLOWED),
+        _faults(live.FAILED_EXPORTS, EXPORTER),
+    ),
+)
+
+
+def _of_targets(signal: Signal, **style: str) -> Panel:
+    return Panel(
+        kind="timeseries",
+        queries=(
+            Query(
+                reads=(Read(signal), Read(pan.PROCESSES, RANGE)),
+                # Prometheus has these of every target, whoever watches it.
+                formula=f"{{0}} and on ({', '.join(_PROCESS)}) {{1}}",
+                by=_PROCESS,
+                legend=legend_of(*_PROCESS),
+            ),
+        ),
+        title=signal.title,
+        **style,  # type: ignore[arg-type]
+    )
+
+
+_KEEPS_UP = Row(
+    "Does the monitor keep up?",
+    (
+        pace(pan.EVENTS, *_PROCESS, per="second", unit="cps"),
+        over_time(pan.INBOX, *_PROCESS),
+        over_time(pan.HISTORY_FILL, *_PROCESS, unit="percentunit", most=1),
+        _of_targets(pan.TARGETS_UP),
+        _of_targets(pan.SCRAPE_TIME, unit="s"),
+        over_time(pan.FINISHED, JOB, unit="percentunit", most=1),
+    ),
+)
+
+_WHAT_RUNS = Row(
+    "What runs?",
+    (
+        Panel(
+            kind="table",
+            queries=(
+                Query(
+                    reads=(Read(pan.PROCESSES, RANGE),),
+                    by=(*_PROCESS, VERSION, OTEL_SDK),
+                    legend="Processes",
+                    decimals=0,
+                ),
+            ),
+            title="Releases",
+            description="Releases of genmeter and of the OpenTelemetry SDK, by process.",
+            width=24,
+            height=6,
+            is_now=True,
+        ),
+    ),
+)
+
+HEALTH = Dashboard(
+    name="genmeter-health",
+    title="genmeter / Monitor health",
+    description="Whether the monitors keep up, and what they left out.",
+    rows=(_IS_IT_WHOLE, _LEFT_OUT, _KEEPS_UP, _WHAT_RUNS),
+)

@@ -1,0 +1,347 @@
+"""The Overview: is the job well, how fast is it, why does it fail, and what comes of it."""
+
+from __future__ import annotations
+
+from genmeter.render.grafana.model import RANGE, Dashboard, Panel, Query, Read, Row, quantile
+from genmeter.render.grafana.parts import (
+    BAD,
+    GOOD,
+    heat_map,
+    legend_of,
+    over_time,
+    pace,
+    quantiles,
+    shares,
+    tile,
+    total,
+)
+from genmeter.schema import live_signals as live
+from genmeter.schema import panel_signals as pan
+from genmeter.schema import signals as sig
+from genmeter.schema.metrics import (
+    ALERT,
+    ERROR_TYPE,
+    FINISH_REASON,
+    LEVEL,
+    METRIC,
+    MODEL,
+    SAMPLE_REASON,
+    STEP,
+    VERDICT,
+)
+from genmeter.schema.query import JOB
+
+__all__ = ["OVERVIEW"]
+
+_IS_IT_WELL = Row(
+    "Is it well?",
+    (
+        Panel(
+            kind="gauge",
+            queries=(
+                Query(
+                    reads=(Read(pan.SAMPLES_MADE, RANGE), Read(pan.SAMPLES_EXPECTED, RANGE)),
+                    # Of jobs that did not say how many samples they are to make, none count.
+                    formula="sum({0} and {1}) / (sum({1}) > 0)",
+                    keep=(JOB,),
+                    legend="Progress",
+                ),
+            ),
+            title="Progress",
+            description="Samples made, rejected ones included, of those that the job is to make.",
+            unit="percentunit",
+            width=3,
+            height=4,
+            most=1,
+            decimals=0,
+            is_now=True,
+        ),
+        tile(
+            Query(
+                reads=(
+                    Read(pan.SAMPLES_EXPECTED, RANGE),
+                    Read(pan.SAMPLES_MADE, RANGE),
+                    Read(pan.SAMPLES, function="rate"),
+                ),
+                formula="max(clamp_min({0} - {1}, 0) / ({2} > 0))",
+                keep=(JOB,),
+                legend="Time left",
+            ),
+            title="Time left",
+            description=(
+                "How long the samples that are still to be made take, at the pace of the last five "
+                "minutes; of several jobs the longest."
+            ),
+            unit="s",
+            is_now=True,
+            min_interval="5m",
+        ),
+        tile(
+            Query(reads=(Read(live.SUCCESS_SHARE),), legend="Success rate"),
+            unit="percentunit",
+            alerts=("low_success_rate",),
+            most=1,
+            decimals=1,
+        ),
+        tile(
+            Query(reads=(Read(live.CALLS, function="rate"),), legend="Calls per second"),
+            title="Calls per second",
+            description="Calls of a model that end in a second, failed ones included.",
+            unit="reqps",
+        ),
+        tile(
+            quantile(pan.CALL_DURATIONS, 0.95),
+            title="Slowest 5 %",
+            description="The time that 95 % of the calls do not exceed.",
+            unit="s",
+        ),
+        tile(
+            Query(
+                reads=(Read(live.COST, function="rate"),),
+                formula="3600 * {0}",
+                legend="Cost per hour",
+            ),
+            title="Cost per hour",
+            description=f"What an hour costs at the present pace. {live.COST.description}",
+            unit="currencyUSD",
+        ),
+        tile(
+            Query(reads=(Read(pan.COST_PER_SAMPLE, RANGE),), legend="Cost per accepted sample"),
+            title="Cost per sample",
+            description=(
+                f"{pan.COST_PER_SAMPLE.description} Of models or steps that are chosen, what they "
+                "cost."
+            ),
+            unit="currencyUSD",
+            is_now=True,
+        ),
+        tile(Query(reads=(Read(pan.ACTIVE_CALLS),), legend="Under way")),
+        Panel(
+            kind="timeseries",
+            queries=(
+                Query(reads=(Read(live.SUCCESS_SHARE),), legend="Succeeded", colour=GOOD),
+                Query(reads=(Read(live.FAILURE_SHARE),), legend="Failed", colour=BAD),
+            ),
+            title="Success and error rate",
+            description="Shares of the calls of a model that succeeded and that failed.",
+            unit="percentunit",
+            width=12,
+            most=1,
+            alerts=("low_success_rate", "high_error_rate"),
+            note="success_error_rate",
+        ),
+        pace(
+            live.CALLS,
+            MODEL,
+            per="second",
+            title="Calls per second by model",
+            unit="reqps",
+            width=12,
+        ),
+    ),
+)
+
+_HOW_FAST = Row(
+    "How fast is it?",
+    (
+        heat_map(
+            pan.CALL_DURATIONS,
+            unit="s",
+            has_exemplars=True,
+            links_to_traces=True,
+            note="generation_time",
+        ),
+        quantiles(
+            pan.CALL_DURATIONS,
+            title="Generation time: median, slowest 5 % and 1 %",
+            unit="s",
+            is_logarithmic=True,
+            least=None,
+            links_to_traces=True,
+        ),
+        Panel(
+            kind="timeseries",
+            queries=(quantile(pan.CALL_DURATIONS, 0.95, (MODEL,), legend=legend_of(MODEL)),),
+            title="Slowest 5 % by model",
+            description="The time that 95 % of a model's calls do not exceed.",
+            unit="s",
+        ),
+        over_time(
+            sig.CALL_TIME,
+            MODEL,
+            title="Mean time by model",
+            unit="s",
+            alerts=("high_generation_time",),
+        ),
+        Panel(
+            kind="timeseries",
+            queries=(
+                Query(
+                    reads=(Read(pan.LAST_CALL),),
+                    formula="time() - {0}",
+                    by=(JOB,),
+                    legend=legend_of(JOB),
+                ),
+            ),
+            title="Time since the last call",
+            description="How long ago the last call of the job ended.",
+            unit="s",
+            alerts=("generation_stalled",),
+        ),
+    ),
+)
+
+_WHY_FAIL = Row(
+    "Why does it fail?",
+    (
+        Panel(
+            kind="timeseries",
+            queries=(
+                Query(
+                    reads=(Read(pan.ALERTS_FIRING),),
+                    formula="{0} > 0",
+                    by=(ALERT,),
+                    legend=legend_of(ALERT),
+                ),
+            ),
+            width=24,
+            height=6,
+            style="bars",
+            decimals=0,
+        ),
+        pace(pan.CALL_FAILURES, ERROR_TYPE, per="minute", style="bars"),
+        shares(live.FAILURE_SHARE, MODEL, title="Error rate by model", most=None),
+        pace(pan.RETRIES, ERROR_TYPE, per="minute", style="bars"),
+        pace(pan.FINISH_REASONS, FINISH_REASON, per="minute"),
+        shares(
+            live.TRUNCATED_SHARE,
+            MODEL,
+            is_born=False,
+            title="Truncated completions by model",
+            alerts=("generation_truncated",),
+        ),
+        shares(
+            live.RATE_LIMIT_SHARE,
+            MODEL,
+            is_born=False,
+            title="Rate-limited retries per call by model",
+            alerts=("rate_limited",),
+        ),
+        Panel(
+            kind="gauge",
+            queries=(
+                Query(
+                    reads=(Read(live.FAILURE_SHARE, RANGE),),
+                    formula="1 - {0} / {budget}",
+                    legend="Error budget left",
+                ),
+            ),
+            title="Error budget left",
+            description=(
+                "What is left of the failures that the objective allows, over the time that is "
+                "shown; below 0 more than that failed."
+            ),
+            unit="percentunit",
+            width=6,
+            most=1,
+            decimals=0,
+            is_now=True,
+            in_budgets=True,
+        ),
+        Panel(
+            kind="timeseries",
+            queries=(
+                Query(
+                    reads=(Read(live.FAILURE_SHARE, "1h"),),
+                    formula="{0} / {budget}",
+                    legend="over 1 hour",
+                ),
+                Query(
+                    reads=(Read(live.FAILURE_SHARE, "6h"),),
+                    formula="{0} / {budget}",
+                    legend="over 6 hours",
+                ),
+            ),
+            title="Burn rate of the error budget",
+            description="How many times faster than the objective allows calls fail.",
+            unit="none",
+            width=18,
+            alerts=("error_budget_burn:1h", "error_budget_burn:6h"),
+            in_budgets=True,
+        ),
+    ),
+)
+
+_WHAT_COMES = Row(
+    "What comes of it?",
+    (
+        pace(pan.SAMPLES, VERDICT, per="minute", style="bars"),
+        shares(
+            live.REJECTED_SHARE,
+            is_born=False,
+            title="Share of rejected samples",
+            alerts=("samples_rejected",),
+        ),
+        pace(pan.REJECTIONS, SAMPLE_REASON, per="minute", style="bars"),
+        pace(pan.LOG_RECORDS, LEVEL, per="minute", width=12, style="bars"),
+        Panel(
+            kind="timeseries",
+            queries=(
+                Query(reads=(Read(pan.CUSTOM_VALUES),), by=(METRIC,), legend=legend_of(METRIC)),
+            ),
+            width=12,
+            least=None,
+        ),
+    ),
+)
+
+
+def _columns(*by: str) -> tuple[Query, ...]:
+    """Give the columns of a table of calls."""
+    return (
+        total(live.CALLS, *by, legend="Calls", unit="locale", decimals=0),
+        Query(
+            reads=(Read(live.SUCCESS_SHARE, RANGE),),
+            by=by,
+            legend="Succeeded",
+            unit="percentunit",
+            decimals=1,
+        ),
+        quantile(pan.CALL_DURATIONS, 0.5, by, window=RANGE, legend="Median", unit="s"),
+        quantile(pan.CALL_DURATIONS, 0.95, by, window=RANGE, legend="Slowest 5 %", unit="s"),
+        quantile(pan.CALL_DURATIONS, 0.99, by, window=RANGE, legend="Slowest 1 %", unit="s"),
+        total(live.TOKENS, *by, legend="Tokens"),
+        total(live.COST, *by, legend="Cost", unit="currencyUSD", decimals=2),
+    )
+
+
+def _table(title: str, by: str, height: int) -> Panel:
+    return Panel(
+        kind="table",
+        queries=_columns(by),
+        title=title,
+        description=(
+            "Calls, times, tokens and cost over the time that is shown; a click on a name "
+            "shows that one alone. Tokens and cost include evaluations."
+        ),
+        width=24,
+        height=height,
+        is_now=True,
+    )
+
+
+_WHICH_ONE = Row(
+    "Which one is it?",
+    (
+        _table("Models", MODEL.prometheus, 8),
+        _table("Steps", STEP.prometheus, 7),
+        _table("Jobs", JOB, 5),
+    ),
+)
+
+OVERVIEW = Dashboard(
+    name="genmeter-overview",
+    title="genmeter / Overview",
+    description="Whether generation jobs are well, how fast they are, and why calls fail.",
+    rows=(_IS_IT_WELL, _HOW_FAST, _WHY_FAIL, _WHAT_COMES, _WHICH_ONE),
+)

@@ -1,0 +1,62 @@
+"""The five dashboards for Grafana, as files."""
+
+from __future__ import annotations
+
+import warnings
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from genmeter.config.alerts import AlertSettings
+from genmeter.errors import MissingExtraError
+from genmeter.render.grafana.boards.conversations import CONVERSATIONS
+from genmeter.render.grafana.boards.evaluation import EVALUATION
+from genmeter.render.grafana.boards.health import HEALTH
+from genmeter.render.grafana.boards.overview import OVERVIEW
+from genmeter.render.grafana.boards.tokens import TOKENS
+
+if TYPE_CHECKING:
+    from genmeter.render.grafana.model import Dashboard
+
+__all__ = ["DASHBOARDS", "render_dashboards"]
+
+DASHBOARDS: tuple[Dashboard, ...] = (OVERVIEW, TOKENS, EVALUATION, CONVERSATIONS, HEALTH)
+"""All of them, in the order in which they answer questions."""
+
+
+def render_dashboards(settings: AlertSettings) -> dict[str, str]:
+    """Write the dashboards as Grafana's JSON, the same text for the same settings.
+
+    Args:
+        settings: The alerts whose thresholds are drawn, and the matchers of every query.
+
+    Returns:
+        Text by the name of its file.
+
+    Raises:
+        MissingExtraError: grafana-foundation-sdk is not installed, and these are not the settings
+            of the files that genmeter's wheel has, or genmeter was not installed from one.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Its import recommends version 2 of the format, which older Grafanas do not read.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from genmeter.render.grafana.frame import to_json
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "grafana_foundation_sdk":
+            raise
+        shipped = _shipped() if settings == AlertSettings() else {}
+        if shipped:
+            return shipped
+        raise MissingExtraError(
+            "grafana-foundation-sdk", extra="grafana", purpose="rendering dashboards"
+        ) from error
+    return {f"{each.name}.json": to_json(each, settings) for each in DASHBOARDS}
+
+
+def _shipped() -> dict[str, str]:
+    """Read the files that the wheel has, which are those of the default settings."""
+    folder = resources.files("genmeter") / "deploy" / "grafana" / "dashboards"
+    names = [f"{each.name}.json" for each in DASHBOARDS]
+    if not all((folder / name).is_file() for name in names):
+        return {}
+    return {name: (folder / name).read_text(encoding="utf-8") for name in names}

@@ -1,0 +1,270 @@
+"""What a dashboard is made of, before anything is drawn: rows of panels over signals.
+
+These are rows of a table, as the signals are: no Grafana in them. The reference pages read them
+too; :mod:`genmeter.render.grafana.panels` makes Grafana's JSON out of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from genmeter.schema.metrics import MODEL, STEP
+from genmeter.schema.query import JOB, Selector
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from genmeter.schema.metrics import Label
+    from genmeter.schema.signals import Signal
+
+__all__ = [
+    "INTERVAL",
+    "LE",
+    "RANGE",
+    "Dashboard",
+    "Kind",
+    "Panel",
+    "Query",
+    "Read",
+    "Row",
+    "label_names",
+    "quantile",
+    "selector_of",
+]
+
+Kind = Literal["stat", "gauge", "timeseries", "heatmap", "bargauge", "table"]
+INTERVAL = "$__rate_interval"
+RANGE = "$__range"
+LE = "le"
+"""The label of a histogram's buckets."""
+INSTANCE = "instance"
+_GRID = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A signal as a query reads it.
+
+    Args:
+        signal: What is read.
+        window: Over which time; a duration or a variable of Grafana's.
+        function: ``rate`` for a sum per second.
+    """
+
+    signal: Signal
+    window: str = INTERVAL
+    function: Literal["increase", "rate"] = "increase"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """One query of a panel.
+
+    Args:
+        reads: What it is made of.
+        formula: How, in PromQL; ``{0}`` is the first of them, ``{budget}`` the error budget.
+        by: The labels that tell its series apart.
+        keep: Labels that the formula uses up, such as a bucket's bound.
+        legend: What its series are called; labels stand in double braces. In a table, the head
+            of its column.
+        colour: Of its series; None takes the next one of the palette.
+        unit: Grafana's; None is the panel's.
+        decimals: Digits behind the point; None leaves it to Grafana.
+        has_exemplars: Whether the traces of single calls are shown with it.
+    """
+
+    reads: tuple[Read, ...]
+    formula: str = "{0}"
+    by: tuple[Label | str, ...] = ()
+    keep: tuple[str, ...] = ()
+    legend: str = ""
+    colour: str | None = None
+    unit: str | None = None
+    decimals: int | None = None
+    has_exemplars: bool = False
+
+    def promql(self, selector: Selector, budget: float) -> str:
+        """Write it for Prometheus.
+
+        Args:
+            selector: Which series.
+            budget: The share of calls that may fail, ``{budget}`` in a formula.
+        """
+        labels = [*self.keep, *label_names(self.by)]
+        parts = [
+            read.signal.promql(labels, read.window, selector, function=read.function)
+            for read in self.reads
+        ]
+        if self.formula == "{0}":
+            return parts[0]
+        parts = [f"({part})" if "\n" in part else part for part in parts]
+        return self.formula.format(*parts, budget=f"{budget:.12g}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """One panel.
+
+    Args:
+        kind: Grafana's panel type.
+        queries: What it shows.
+        title: Its heading; empty takes the first signal's title.
+        description: What it says; empty takes the first signal's description.
+        unit: Grafana's unit of its values.
+        width: Of the 24 columns.
+        height: In rows of the grid.
+        alerts: Ids of the alerts whose signal it shows; their thresholds are drawn.
+        in_budgets: Whether it shows multiples of the error budget.
+        is_fault: Whether its series are faults: they are drawn in shades of red.
+        is_change: Whether it shows by how much a value has risen, where the alert is of a fall.
+        style: How series over time are drawn.
+        least: Lower end of the axis, or of a gauge.
+        most: Upper end of the axis, or of a gauge.
+        decimals: Digits behind the point; None leaves it to Grafana.
+        is_now: Whether it shows one value for the range, rather than the last one of a line.
+        min_interval: The shortest step between two points; ``$__rate_interval`` is longer.
+        is_logarithmic: Whether the axis is.
+        links_to_traces: Whether a link leads to the traces of the calls that it shows.
+        note: The old plot that it takes the place of.
+    """
+
+    kind: Kind
+    queries: tuple[Query, ...]
+    title: str = ""
+    description: str = ""
+    unit: str = "short"
+    width: int = 8
+    height: int = 8
+    alerts: tuple[str, ...] = ()
+    in_budgets: bool = False
+    is_fault: bool = False
+    is_change: bool = False
+    style: Literal["line", "stack", "bars"] = "line"
+    least: float | None = 0
+    most: float | None = None
+    decimals: int | None = None
+    is_now: bool = False
+    min_interval: str = "1m"
+    is_logarithmic: bool = False
+    links_to_traces: bool = False
+    note: str = ""
+
+    @property
+    def heading(self) -> str:
+        """What stands above it."""
+        return self.title or self.queries[0].reads[0].signal.title
+
+    @property
+    def text(self) -> str:
+        """What it says of itself."""
+        return self.description or self.queries[0].reads[0].signal.description
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row: a question, and the panels that answer it.
+
+    Args:
+        title: The question.
+        panels: From left to right; what does not fit goes below.
+    """
+
+    title: str
+    panels: tuple[Panel, ...]
+
+    def places(self) -> list[tuple[int, int]]:
+        """Give the columns and lines where the panels begin, the row's own line left out."""
+        found, x, y, height = [], 0, 0, 0
+        for panel in self.panels:
+            if x + panel.width > _GRID:
+                x, y, height = 0, y + height, 0
+            found.append((x, y))
+            x, height = x + panel.width, max(height, panel.height)
+        return found
+
+    @property
+    def height(self) -> int:
+        """How many lines its panels take."""
+        return max(
+            y + panel.height for (_, y), panel in zip(self.places(), self.panels, strict=True)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dashboard:
+    """One dashboard.
+
+    Args:
+        name: Its file's name without the ending, and its uid.
+        title: Its heading.
+        description: What it answers.
+        rows: From "is it well" to "why not".
+        span: The range of time that it opens with.
+    """
+
+    name: str
+    title: str
+    description: str
+    rows: tuple[Row, ...]
+    span: str = "now-1h"
+
+    @property
+    def panels(self) -> tuple[Panel, ...]:
+        """All its panels."""
+        return tuple(panel for row in self.rows for panel in row.panels)
+
+
+def label_names(labels: Sequence[Label | str]) -> list[str]:
+    """Give the labels' names in Prometheus."""
+    return [label if isinstance(label, str) else label.prometheus for label in labels]
+
+
+def selector_of(common: str) -> Selector:
+    """Give the selector of every panel: what the variables of the dashboard choose.
+
+    Args:
+        common: Matchers that every query gets beside, as PromQL has them within braces.
+    """
+    chosen = f'{JOB}=~"${JOB}",{INSTANCE}=~"${INSTANCE}"'
+    return Selector(
+        common=f"{chosen},{common}" if common else chosen,
+        by_label={MODEL: '=~"$model"', STEP: '=~"$step"'},
+    )
+
+
+def quantile(
+    of: Signal,
+    share: float,
+    by: tuple[Label | str, ...] = (),
+    *,
+    window: str = INTERVAL,
+    legend: str = "",
+    colour: str | None = None,
+    unit: str | None = None,
+    has_exemplars: bool = False,
+) -> Query:
+    """Give the query of a quantile.
+
+    Args:
+        of: A signal of a histogram's buckets.
+        share: Which one, such as 0.95.
+        by: The labels that tell its series apart.
+        window: Over which time.
+        legend: As in `Query`.
+        colour: As in `Query`.
+        unit: As in `Query`.
+        has_exemplars: As in `Query`.
+    """
+    # Without events the quantile is NaN, which no comparison lets through.
+    function: Literal["increase", "rate"] = "rate" if window == INTERVAL else "increase"
+    return Query(
+        reads=(Read(of, window, function),),
+        formula=f"histogram_quantile({share:g}, {{0}}) >= 0",
+        by=by,
+        keep=(LE,),
+        legend=legend or f"p{share * 100:g}",
+        colour=colour,
+        unit=unit,
+        has_exemplars=has_exemplars,
+    )

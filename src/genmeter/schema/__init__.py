@@ -1,0 +1,1 @@
+"""The tables: metrics, their names in Prometheus, queries, indicators and alerts."""

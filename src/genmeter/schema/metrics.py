@@ -1,0 +1,432 @@
+"""The one table of what genmeter measures: labels and instruments, as rows.
+
+Instruments, their Prometheus names and the reference pages come from these rows; a metric is added
+by adding a row. Names, kinds, units and bucket bounds under ``gen_ai.`` are those of the
+OpenTelemetry GenAI semantic conventions (repository open-telemetry/semantic-conventions-genai,
+docs/gen-ai/client-inference.md and gen-ai-token-metrics.md, commit 024a4f944a12, status
+Development). What these have no metric for is ``genmeter.*``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from genmeter.schema.prom_names import label_name, prometheus_name
+
+__all__ = ["INSTRUMENTS", "LABELS", "Instrument", "Kind", "Label"]
+
+
+class Kind(StrEnum):
+    """What an instrument is, in OpenTelemetry's words; ``OBSERVABLE_*`` are read at collection."""
+
+    COUNTER = "counter"
+    UP_DOWN_COUNTER = "updown"
+    HISTOGRAM = "histogram"
+    GAUGE = "gauge"
+    OBSERVABLE_COUNTER = "observable_counter"
+    OBSERVABLE_UP_DOWN_COUNTER = "observable_updown"
+    OBSERVABLE_GAUGE = "observable_gauge"
+
+    @property
+    def exposed_as(self) -> str:
+        """The kind that an exposition knows: ``counter``, ``updown``, ``histogram``, ``gauge``."""
+        return self.value.removeprefix("observable_")
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """An attribute key of low cardinality.
+
+    Args:
+        key: The OpenTelemetry attribute key.
+        help: What its values are.
+        limit: The field of ``LabelLimits`` that bounds its values; None where they are a closed
+            set.
+    """
+
+    key: str
+    help: str
+    limit: str | None = None
+
+    @property
+    def prometheus(self) -> str:
+        """The label's name in Prometheus."""
+        return label_name(self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """One metric.
+
+    Args:
+        name: The OpenTelemetry name.
+        kind: What it is.
+        unit: UCUM unit; an annotation in braces adds nothing to the Prometheus name.
+        help: One sentence for whoever reads the scrape.
+        labels: The attribute keys that its series can have.
+        bounds: Upper bounds of a histogram's buckets, in ``unit``; floats, so that ``le`` reads
+            the same whatever renders it.
+        stands_for: Names of the old monitor's metrics that it answers for.
+    """
+
+    name: str
+    kind: Kind
+    unit: str
+    help: str
+    labels: tuple[Label, ...] = ()
+    bounds: tuple[float, ...] = ()
+    stands_for: tuple[str, ...] = ()
+
+    @property
+    def prometheus(self) -> str:
+        """The metric's name in Prometheus (a histogram's without its suffixes)."""
+        return prometheus_name(self.name, self.unit, self.kind.exposed_as)
+
+
+OPERATION = Label(
+    "gen_ai.operation.name", "kind of call, `chat` unless the caller says", "operations"
+)
+PROVIDER = Label("gen_ai.provider.name", "who serves the model, `_OTHER` if unknown", "providers")
+MODEL = Label("gen_ai.request.model", "the model that was asked", "models")
+STEP = Label("genmeter.step", "step of the pipeline, such as `question_generation`", "steps")
+PHASE = Label("genmeter.phase", "`generation` or `evaluation`")
+OUTCOME = Label("genmeter.outcome", "`success` or `failure`")
+ERROR_TYPE = Label("error.type", "class of the error; absent on success", "error_types")
+MODALITY = Label("gen_ai.token.modality", "`unknown` unless the caller says", "modalities")
+FINISH_REASON = Label(
+    "genmeter.finish_reason", "why the model stopped, lower case", "finish_reasons"
+)
+VERDICT = Label("genmeter.outcome", "`accepted` or `rejected`")
+SAMPLE_REASON = Label("genmeter.reason", "why a sample was rejected", "sample_reasons")
+EVALUATOR = Label("genmeter.evaluator", "type of the evaluator", "evaluators")
+SCORE_NAME = Label("gen_ai.evaluation.name", "name of the score", "scores")
+METRIC = Label("genmeter.metric", "name that `record_metric` was given", "custom_metrics")
+LEVEL = Label("genmeter.level", "`info`, `warning` or `error`")
+RESULT = Label("genmeter.result", "`recorded` or `rejected`")
+REJECT_REASON = Label("genmeter.reason", "why a value was left out; absent where it was recorded")
+HANDLER = Label("genmeter.handler", "class of the handler")
+HANDLER_REASON = Label("genmeter.reason", "`raised`, `queue_full` or `unfinished` at the end")
+OVERFLOWED = Label("genmeter.label", "the label whose limit was reached")
+EXPORTER = Label("genmeter.exporter", "the exporter that failed")
+VERSION = Label("version", "release of genmeter")
+OTEL_SDK = Label("otel_sdk", "release of the OpenTelemetry SDK")
+
+ALERT = Label("genmeter.alert", "name of the alert, as in Prometheus")
+
+LABELS: tuple[Label, ...] = (
+    *(OPERATION, PROVIDER, MODEL, STEP, PHASE, OUTCOME, ERROR_TYPE, MODALITY, FINISH_REASON),
+    *(VERDICT, SAMPLE_REASON, EVALUATOR, SCORE_NAME, METRIC, LEVEL, RESULT, REJECT_REASON),
+    *(HANDLER, HANDLER_REASON, OVERFLOWED, EXPORTER, VERSION, OTEL_SDK, ALERT),
+)
+
+CALL: tuple[Label, ...] = (OPERATION, PROVIDER, MODEL, STEP, PHASE)
+"""The labels of a call; every query of ours selects ``genmeter_phase!=""``."""
+
+# The convention's bounds, plus 30 s (the old monitor's alert threshold, so that a share above it
+# can be read off exactly) and the doublings that a batch call with long reasoning needs.
+SECONDS: tuple[float, ...] = tuple(sorted([0.01 * 2.0**power for power in range(17)] + [30.0]))
+TOKENS: tuple[float, ...] = tuple(4.0**power for power in range(14))
+CONVERSATION_SECONDS = (1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0)
+TURNS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0)
+SCORES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+INFERENCE_DURATION = Instrument(
+    "gen_ai.client.inference.duration",
+    Kind.HISTOGRAM,
+    "s",
+    "Time that a call of a model took.",
+    (*CALL, ERROR_TYPE),
+    SECONDS,
+    ("generation_time", "model_usage:*"),
+)
+INPUT_TOKENS = Instrument(
+    "gen_ai.client.inference.usage.input_tokens",
+    Kind.COUNTER,
+    "{token}",
+    "Tokens of prompts, cached ones included.",
+    (*CALL, MODALITY),
+    stands_for=("prompt_token_count",),
+)
+OUTPUT_TOKENS = Instrument(
+    "gen_ai.client.inference.usage.output_tokens",
+    Kind.COUNTER,
+    "{token}",
+    "Tokens of completions, reasoning included.",
+    (*CALL, MODALITY),
+    stands_for=("completion_token_count",),
+)
+CACHE_READ_TOKENS = Instrument(
+    "gen_ai.client.inference.usage.cache_read.input_tokens",
+    Kind.COUNTER,
+    "{token}",
+    "Tokens of prompts that came from the provider's cache; part of the input tokens.",
+    (*CALL, MODALITY),
+)
+CACHE_WRITE_TOKENS = Instrument(
+    "gen_ai.client.inference.usage.cache_write.input_tokens",
+    Kind.COUNTER,
+    "{token}",
+    "Tokens of prompts that were written to the provider's cache; part of the input tokens.",
+    (*CALL, MODALITY),
+)
+REASONING_TOKENS = Instrument(
+    "gen_ai.client.inference.usage.reasoning.output_tokens",
+    Kind.COUNTER,
+    "{token}",
+    "Tokens that the model spent on reasoning; part of the output tokens.",
+    (*CALL, MODALITY),
+)
+INPUT_TOKENS_PER_CALL = Instrument(
+    "gen_ai.client.inference.operation.input_tokens",
+    Kind.HISTOGRAM,
+    "{token}",
+    "Tokens of the prompt, by call.",
+    CALL,
+    TOKENS,
+    ("prompt_token_count",),
+)
+OUTPUT_TOKENS_PER_CALL = Instrument(
+    "gen_ai.client.inference.operation.output_tokens",
+    Kind.HISTOGRAM,
+    "{token}",
+    "Tokens of the completion, by call.",
+    CALL,
+    TOKENS,
+    ("completion_token_count",),
+)
+GENERATIONS = Instrument(
+    "genmeter.generations",
+    Kind.COUNTER,
+    "{generation}",
+    "Calls of a model by outcome.",
+    (*CALL, OUTCOME),
+    stands_for=("success_rate", "error_rate"),
+)
+RETRIES = Instrument(
+    "genmeter.retries",
+    Kind.COUNTER,
+    "{retry}",
+    "Attempts that were made again, by the error that caused it; rate limits are `rate_limited`.",
+    (*CALL, ERROR_TYPE),
+)
+SAMPLES = Instrument(
+    "genmeter.samples",
+    Kind.COUNTER,
+    "{sample}",
+    "Samples that the job made, accepted or rejected.",
+    (VERDICT, SAMPLE_REASON),
+)
+SAMPLES_EXPECTED = Instrument(
+    "genmeter.job.samples.expected",
+    Kind.OBSERVABLE_GAUGE,
+    "{sample}",
+    "Samples that the job is to make; absent where it did not say.",
+)
+JOB_FINISHED = Instrument(
+    "genmeter.job.finished",
+    Kind.OBSERVABLE_GAUGE,
+    "{state}",
+    "1 once every monitor of the process that was told anything is shut down, else 0.",
+)
+TOTAL_TOKENS = Instrument(
+    "genmeter.tokens",
+    Kind.COUNTER,
+    "{token}",
+    "Tokens as the provider totals them; may exceed input and output together.",
+    CALL,
+    stands_for=("total_token_count",),
+)
+FINISH_REASONS = Instrument(
+    "genmeter.finish_reasons",
+    Kind.COUNTER,
+    "{generation}",
+    "Calls by the reason that the model stopped for.",
+    (*CALL, FINISH_REASON),
+    stands_for=("finish_reason:*",),
+)
+COST = Instrument(
+    "genmeter.cost.usd",
+    Kind.COUNTER,
+    "{USD}",
+    "Cost by the price table that the job was given; calls without a price are not in it.",
+    CALL,
+)
+UNPRICED = Instrument(
+    "genmeter.unpriced_generations",
+    Kind.COUNTER,
+    "{generation}",
+    "Calls with tokens whose model the price table does not know; absent without a price table.",
+    CALL,
+)
+ACTIVE = Instrument(
+    "genmeter.generations.active",
+    Kind.OBSERVABLE_UP_DOWN_COUNTER,
+    "{generation}",
+    "Calls that are under way, of those made through the generation handle.",
+    CALL,
+)
+LAST_GENERATION = Instrument(
+    "genmeter.last_generation.timestamp",
+    Kind.OBSERVABLE_GAUGE,
+    "s",
+    "Unix time of the last call that ended.",
+    (MODEL,),
+)
+CONVERSATION_DURATION = Instrument(
+    "genmeter.conversation.duration",
+    Kind.HISTOGRAM,
+    "s",
+    "Time that a conversation took; it spans calls that are counted on their own.",
+    (OUTCOME, ERROR_TYPE),
+    CONVERSATION_SECONDS,
+)
+CONVERSATION_LENGTH = Instrument(
+    "genmeter.conversation.length",
+    Kind.HISTOGRAM,
+    "{turn}",
+    "Turns of a conversation.",
+    (),
+    TURNS,
+    ("conversation_length",),
+)
+EVALUATIONS = Instrument(
+    "genmeter.evaluations",
+    Kind.COUNTER,
+    "{evaluation}",
+    "Evaluations by outcome.",
+    (EVALUATOR, OUTCOME),
+    stands_for=("evaluation_error_rate",),
+)
+EVALUATION_DURATION = Instrument(
+    "genmeter.evaluation.duration",
+    Kind.HISTOGRAM,
+    "s",
+    "Time that an evaluation took.",
+    (EVALUATOR, ERROR_TYPE),
+    SECONDS,
+    ("evaluation_time",),
+)
+SCORE = Instrument(
+    "genmeter.evaluation.score",
+    Kind.HISTOGRAM,
+    "{score}",
+    "Scores brought to 0..1; those off their scale are not in it.",
+    (SCORE_NAME, EVALUATOR),
+    SCORES,
+    ("evaluation_score_*",),
+)
+SCORE_ACCUMULATED = Instrument(
+    "genmeter.evaluation.score.accumulated",
+    Kind.UP_DOWN_COUNTER,
+    "{score}",
+    "Sum of the scores as they were given; with the number of scores it gives their mean.",
+    (SCORE_NAME, EVALUATOR),
+)
+SCORES_TOTAL = Instrument(
+    "genmeter.evaluation.scores",
+    Kind.COUNTER,
+    "{score}",
+    "Number of scores that were given, on their scale or off it.",
+    (SCORE_NAME, EVALUATOR),
+)
+CUSTOM_SAMPLES = Instrument(
+    "genmeter.custom.samples",
+    Kind.COUNTER,
+    "{sample}",
+    "Values that `record_metric` was given.",
+    (METRIC,),
+)
+CUSTOM_ACCUMULATED = Instrument(
+    "genmeter.custom.accumulated",
+    Kind.UP_DOWN_COUNTER,
+    "{value}",
+    "Sum of the values that `record_metric` was given.",
+    (METRIC,),
+)
+CUSTOM_VALUE = Instrument(
+    "genmeter.custom.value",
+    Kind.OBSERVABLE_GAUGE,
+    "{value}",
+    "Last value that `record_metric` was given.",
+    (METRIC,),
+)
+LOGS = Instrument(
+    "genmeter.logs",
+    Kind.COUNTER,
+    "{record}",
+    "Log records that the job gave to its monitor.",
+    (LEVEL,),
+)
+MONITOR_INBOX = Instrument(
+    "genmeter.monitor.inbox",
+    Kind.OBSERVABLE_GAUGE,
+    "{event}",
+    "Events that waited when this collection began.",
+)
+MONITOR_EVENTS = Instrument(
+    "genmeter.monitor.events",
+    Kind.OBSERVABLE_COUNTER,
+    "{event}",
+    "Events that were recorded, and values that were left out, by reason.",
+    (RESULT, REJECT_REASON),
+)
+HISTORY_SIZE = Instrument(
+    "genmeter.monitor.history.size",
+    Kind.OBSERVABLE_GAUGE,
+    "{event}",
+    "Events that the local history holds.",
+)
+HISTORY_CAPACITY = Instrument(
+    "genmeter.monitor.history.capacity",
+    Kind.OBSERVABLE_GAUGE,
+    "{event}",
+    "Events that the local history can hold.",
+)
+HANDLER_ERRORS = Instrument(
+    "genmeter.monitor.handler_errors",
+    Kind.OBSERVABLE_COUNTER,
+    "{error}",
+    "Events that a handler of the job's own did not take, and failures of callbacks, by reason.",
+    (HANDLER, HANDLER_REASON),
+)
+LABEL_OVERFLOW = Instrument(
+    "genmeter.monitor.label_overflow",
+    Kind.OBSERVABLE_COUNTER,
+    "{value}",
+    "Label values that became `other` because their label was at its limit.",
+    (OVERFLOWED,),
+)
+EXPORT_FAILURES = Instrument(
+    "genmeter.monitor.export_failures",
+    Kind.OBSERVABLE_COUNTER,
+    "{export}",
+    "Pushes that failed.",
+    (EXPORTER,),
+)
+ALERTS_FIRING = Instrument(
+    "genmeter.alerts.firing",
+    Kind.OBSERVABLE_GAUGE,
+    "{alert}",
+    "Alerts that fire by the process's own judgement; 0 for those that do not.",
+    (ALERT,),
+)
+BUILD_INFO = Instrument(
+    "genmeter.build.info",
+    Kind.OBSERVABLE_GAUGE,
+    "{build}",
+    "Always 1; its labels tell what runs.",
+    (VERSION, OTEL_SDK),
+)
+
+INSTRUMENTS: tuple[Instrument, ...] = (
+    # The inbox comes first: its callback drains, and the SDK runs callbacks in the order of
+    # registration before it reads the synchronous instruments.
+    *(MONITOR_INBOX, MONITOR_EVENTS, HISTORY_SIZE, HISTORY_CAPACITY, HANDLER_ERRORS),
+    *(LABEL_OVERFLOW, EXPORT_FAILURES, SAMPLES_EXPECTED, JOB_FINISHED, ALERTS_FIRING, BUILD_INFO),
+    *(INFERENCE_DURATION, INPUT_TOKENS, OUTPUT_TOKENS, CACHE_READ_TOKENS, CACHE_WRITE_TOKENS),
+    *(REASONING_TOKENS, INPUT_TOKENS_PER_CALL, OUTPUT_TOKENS_PER_CALL, GENERATIONS, RETRIES),
+    *(SAMPLES, TOTAL_TOKENS, FINISH_REASONS, COST, UNPRICED, ACTIVE, LAST_GENERATION),
+    *(CONVERSATION_DURATION, CONVERSATION_LENGTH, EVALUATIONS, EVALUATION_DURATION, SCORE),
+    *(SCORE_ACCUMULATED, SCORES_TOTAL, CUSTOM_SAMPLES, CUSTOM_ACCUMULATED, CUSTOM_VALUE, LOGS),
+)

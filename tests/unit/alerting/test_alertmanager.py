@@ -1,0 +1,715 @@
+"""Alerts that go from the process straight to an Alertmanager."""
+
+from __future__ import annotations
+
+import base64
+import gc
+import logging
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trustme
+from _posts import PATIENCE, PostServer, eventually
+
+import genmeter.clock
+from genmeter import Alert, AlertmanagerHandler, ConfigError, ExportError, MonitorConfig
+from genmeter.alerting import _alertmanager_peer as alertmanager_peer
+from genmeter.testing import isolated_monitor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+LABELS = {"alertname": "GenerationErrorRateHigh", "severity": "critical", "job": "genmeter"}
+SECRET = "p:ss wörd"
+
+
+def alert(status: Any = "firing", *, minute: int = 0, **labels: str) -> Alert:
+    """Make an alert that fires since noon."""
+    return Alert(
+        name="high_error_rate",
+        message="too many failures",
+        level="error",
+        timestamp=NOON + timedelta(minutes=minute),
+        data={},
+        status=status,
+        labels=LABELS | labels,
+        annotations={"summary": "too many", "runbook_url": "https://example.org/runbook#a"},
+        starts_at=NOON,
+    )
+
+
+def states(server: PostServer) -> list[tuple[str, str]]:
+    """Give the name and the end of each alert that a server was sent."""
+    return [(each["labels"]["alertname"], each["endsAt"]) for each in server.alerts]
+
+
+def closed_port() -> int:
+    """Find a port at which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def threads() -> set[str]:
+    """Name the threads that post alerts."""
+    return {
+        each.name for each in threading.enumerate() if each.name.startswith("genmeter-alertmanager")
+    }
+
+
+@pytest.fixture
+def server() -> Iterator[PostServer]:
+    """Give a server that takes everything."""
+    with PostServer() as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def at_noon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have it be noon, try again at once, and find no thread left over."""
+    monkeypatch.setattr(genmeter.clock, "now", NOON.timestamp)
+    monkeypatch.setattr(alertmanager_peer, "_FIRST_DELAY", 0.01)
+    monkeypatch.setattr(alertmanager_peer, "_MOST_DELAY", 0.02)
+    yield
+    gc.collect()
+    assert eventually(lambda: not threads())
+
+
+@contextmanager
+def no_more_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have no thread start, as at the end of the interpreter from Python 3.12 on."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("genmeter-alertmanager"):
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        yield
+
+
+# --- what is posted --------------------------------------------------------------------------------
+
+
+def test_an_alert_is_posted_as_the_api_has_it(server: PostServer) -> None:
+    """The post has the alert's labels and annotations, since when it fires, and when it ends."""
+    handler = AlertmanagerHandler(
+        server.url, labels={"cluster": "a"}, generator_url="https://example.org/d/overview"
+    )
+    handler(alert(gen_ai_request_model="m"))
+    assert handler.flush(PATIENCE)
+    (post,) = server.posts
+    assert post.path == "/api/v2/alerts"
+    assert post.headers["content-type"] == "application/json"
+    assert "authorization" not in post.headers
+    assert post.alerts == [
+        {
+            "labels": {**LABELS, "gen_ai_request_model": "m", "cluster": "a"},
+            "annotations": {"summary": "too many", "runbook_url": "https://example.org/runbook#a"},
+            "startsAt": "2026-03-01T12:00:00+00:00",
+            "endsAt": "2026-03-01T12:05:00+00:00",
+            "generatorURL": "https://example.org/d/overview",
+        }
+    ]
+
+
+def test_an_alert_made_by_hand_needs_no_labels(server: PostServer) -> None:
+    """An alert with the old five fields goes by its name, with its message as the summary."""
+    handler = AlertmanagerHandler([server.url])
+    handler(Alert("mine", "look", "warning", NOON.replace(tzinfo=None), {}))
+    assert handler.flush(PATIENCE)
+    (posted,) = server.alerts
+    assert posted["labels"] == {"alertname": "mine"}
+    assert posted["annotations"] == {"summary": "look"}
+    assert datetime.fromisoformat(posted["startsAt"]) == NOON.replace(tzinfo=None).astimezone()
+
+
+def test_a_label_of_the_handlers_gives_way_to_the_alerts(server: PostServer) -> None:
+    """Where an alert has a label of that name itself, its value is kept."""
+    handler = AlertmanagerHandler([server.url], labels={"team": "a", "site": "b"})
+    handler(alert(team="c"))
+    assert handler.flush(PATIENCE)
+    assert server.alerts[0]["labels"] == {**LABELS, "team": "c", "site": "b"}
+
+
+def test_a_refresh_outlives_four_evaluations(server: PostServer) -> None:
+    """An alert ends ``ends_after`` seconds or four evaluations later, whichever is more."""
+    handler = AlertmanagerHandler([server.url], ends_after=100)
+    for interval in (10, 50):
+        handler.refresh([alert()], interval)
+        assert handler.flush(PATIENCE)
+    handler(alert())
+    assert handler.flush(PATIENCE)
+    ends = [each["endsAt"][11:19] for each in server.alerts]
+    assert ends == ["12:01:40", "12:03:20", "12:03:20"]
+
+
+def test_a_resolved_alert_ends_when_it_was_found_to(server: PostServer) -> None:
+    """Resolved means an end that has come, and none before the start."""
+    handler = AlertmanagerHandler([server.url])
+    for minute in (3, -1):
+        handler(alert("resolved", minute=minute))
+        assert handler.flush(PATIENCE)
+    assert [each["startsAt"][11:19] for each in server.alerts] == ["12:00:00"] * 2
+    assert [each["endsAt"][11:19] for each in server.alerts] == ["12:03:00", "12:00:00"]
+
+
+def test_a_refresh_without_alerts_posts_nothing(server: PostServer) -> None:
+    """Nothing fires, so there is nothing to say."""
+    handler = AlertmanagerHandler([server.url])
+    handler.refresh([], 60)
+    assert handler.flush(PATIENCE)
+    assert server.posts == []
+
+
+def test_many_alerts_go_in_several_posts(server: PostServer) -> None:
+    """150 alerts are too long a body for some proxies, and arrive in three posts."""
+    handler = AlertmanagerHandler([server.url])
+    handler.refresh([alert(model=str(number)) for number in range(150)], 60)
+    assert handler.flush(PATIENCE)
+    assert [len(post.alerts) for post in server.posts] == [64, 64, 22]
+    assert {each["labels"]["model"] for each in server.alerts} == {str(n) for n in range(150)}
+
+
+def test_a_prefix_stands_before_the_path(server: PostServer) -> None:
+    """An Alertmanager behind a prefix is found, with and without a slash at its end."""
+    handler = AlertmanagerHandler([f"{server.url}/a%20b/alertmanager/", f"{server.url}/c"])
+    handler(alert())
+    assert handler.flush(PATIENCE)
+    assert {post.path for post in server.posts} == {
+        "/a%20b/alertmanager/api/v2/alerts",
+        "/c/api/v2/alerts",
+    }
+
+
+# --- credentials and TLS ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["arguments", "file", "address"])
+def test_basic_authentication(server: PostServer, tmp_path: Path, way: str) -> None:
+    """The user and the password may come from arguments, a file or the address."""
+    (tmp_path / "password").write_text(f"{SECRET}\n", encoding="utf-8")
+    handler = {
+        "arguments": lambda: AlertmanagerHandler([server.url], username="u", password=SECRET),
+        "file": lambda: AlertmanagerHandler(
+            [server.url], username="u", password_file=tmp_path / "password"
+        ),
+        "address": lambda: AlertmanagerHandler([f"http://u:p%3Ass%20w%C3%B6rd@{server.host}"]),
+    }[way]()
+    handler(alert())
+    assert handler.flush(PATIENCE)
+    expected = base64.b64encode(f"u:{SECRET}".encode()).decode()
+    assert server.posts[0].headers["authorization"] == f"Basic {expected}"
+
+
+def test_a_rotated_token_is_read_anew(server: PostServer, tmp_path: Path) -> None:
+    """A token in a file may be replaced while the job runs, and be missing for a moment."""
+    file = tmp_path / "token"
+    file.write_text("first\n", encoding="utf-8")
+    handler = AlertmanagerHandler([server.url], bearer_token_file=file)
+    handler(alert())
+    assert handler.flush(PATIENCE)
+    file.unlink()
+    handler(alert())
+    assert not handler.flush(0.05)
+    file.write_text("second", encoding="utf-8")
+    with pytest.raises(ExportError, match="had not taken"):
+        handler.refresh([alert()], 1)
+    assert eventually(lambda: len(server.posts) == 2)
+    sent = [post.headers["authorization"] for post in server.posts]
+    assert sent == ["Bearer first", "Bearer second"]
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """Give an authority that signs certificates."""
+    return trustme.CA()
+
+
+def server_context(authority: trustme.CA) -> ssl.SSLContext:
+    """Give a server's context, whose certificate the authority has signed."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.configure_trust(context)
+    return context
+
+
+def test_tls_with_an_authority_and_a_client_certificate(
+    authority: trustme.CA, tmp_path: Path
+) -> None:
+    """``ca_file`` says whom to trust, ``cert_file`` and ``key_file`` who posts."""
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    client = authority.issue_cert("client")
+    client.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    client.private_key_pem.write_to_path(tmp_path / "key.pem")
+    context = server_context(authority)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with PostServer(tls=context) as server:
+        stranger = AlertmanagerHandler([server.url], ca_file=tmp_path / "ca.pem")
+        stranger(alert())
+        assert not stranger.flush(0.2)
+        handler = AlertmanagerHandler(
+            [server.url],
+            ca_file=tmp_path / "ca.pem",
+            cert_file=str(tmp_path / "cert.pem"),
+            key_file=tmp_path / "key.pem",
+        )
+        handler(alert())
+        assert handler.flush(PATIENCE)
+        assert len(server.posts) == 1
+
+
+def test_a_stranger_with_tls_gets_nothing_unless_told_so(
+    authority: trustme.CA, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A certificate that nobody vouches for is refused, except with ``verify=False``."""
+    with PostServer(tls=server_context(authority)) as server:
+        handler = AlertmanagerHandler([server.url])
+        handler(alert())
+        assert eventually(lambda: "CERTIFICATE_VERIFY_FAILED" in caplog.text)
+        assert not handler.flush(0.01)
+        assert server.posts == []
+        trusting = AlertmanagerHandler([server.url], verify=False)
+        trusting(alert())
+        assert trusting.flush(PATIENCE)
+        assert len(server.posts) == 1
+
+
+def test_a_redirect_is_not_followed(server: PostServer, caplog: pytest.LogCaptureFixture) -> None:
+    """Credentials go nowhere but to the address that was given; the log names the other one."""
+    with PostServer(307) as gate:
+        gate.headers["Location"] = f"{server.url}/api/v2/alerts"
+        handler = AlertmanagerHandler([gate.url], username="u", password=SECRET)
+        handler(alert())
+        with pytest.raises(ExportError, match="it answered 307 to http://127"):
+            handler.flush(PATIENCE)
+    assert server.posts == []
+    assert "redirects are not followed" in caplog.text
+
+
+def test_no_proxy_of_the_environment_is_asked(
+    server: PostServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy for the job's other traffic must not lead alerts astray."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{closed_port()}")
+    handler = AlertmanagerHandler([server.url])
+    handler(alert())
+    assert handler.flush(PATIENCE)
+    assert len(server.posts) == 1
+
+
+# --- failures --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [500, 503, 429, 408])
+def test_what_may_pass_is_tried_again(status: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Three failures are one warning, then the alert arrives and the log says so."""
+    caplog.set_level(logging.INFO, "genmeter")
+    with PostServer(status, status, status) as server:
+        handler = AlertmanagerHandler([server.url])
+        handler(alert())
+        assert eventually(lambda: len(server.posts) == 4)
+        assert eventually(lambda: "takes alerts again" in caplog.text)
+        with pytest.raises(ExportError, match=f"it answered {status}"):
+            handler.flush(PATIENCE)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert f'it answered {status} "as it was told"' in caplog.text
+
+
+@pytest.mark.parametrize("status", [400, 401, 404])
+def test_what_is_refused_is_not_tried_again(status: int, caplog: pytest.LogCaptureFixture) -> None:
+    """A refusal is told once and raised for the monitor to count; the next refresh is sent."""
+    with PostServer(status, status) as server:
+        handler = AlertmanagerHandler([server.url])
+        for _ in range(2):
+            handler(alert())
+            with pytest.raises(ExportError, match=f"it answered {status}"):
+                handler.flush(PATIENCE)
+        assert len(server.posts) == 2
+        handler.refresh([alert()], 60)
+        assert handler.flush(PATIENCE)
+        assert len(server.posts) == 3
+    assert len([each for each in caplog.records if each.levelname == "WARNING"]) == 1
+
+
+def test_a_failure_is_raised_by_the_next_call_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The call that raises has its own alert sent all the same, and the call after it is quiet."""
+    with PostServer(400) as server:
+        handler = AlertmanagerHandler([server.url])
+        handler(alert())
+        assert eventually(lambda: "it answered 400" in caplog.text)
+        with pytest.raises(ExportError, match="did not reach the Alertmanager at http://127"):
+            handler.refresh([alert()], 60)
+        assert eventually(lambda: len(server.posts) == 2)
+        handler.refresh([alert()], 60)
+        assert handler.flush(PATIENCE)
+
+
+def test_only_the_latest_state_is_sent_after_an_outage() -> None:
+    """Of an alert that fires, is refreshed and is resolved meanwhile, only its end arrives."""
+    with PostServer(503) as server:
+        server.gate.clear()
+        handler = AlertmanagerHandler([server.url])
+        handler(alert())
+        assert server.begun.wait(PATIENCE)
+        handler.refresh([alert()], 1_000)
+        handler(alert("resolved", minute=2))
+        handler(alert(gen_ai_request_model="other"))
+        server.gate.set()
+        assert eventually(lambda: len(server.posts) == 2)
+        assert [each["endsAt"][11:19] for each in server.posts[1].alerts] == [
+            "12:02:00",
+            "13:06:40",
+        ]
+
+
+def test_what_nobody_needs_any_more_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An alert that would have ended by now is left out after an outage, its end never is."""
+    now = [NOON.timestamp()]
+    monkeypatch.setattr(genmeter.clock, "now", lambda: now[0])
+    with PostServer(503) as server:
+        server.gate.clear()
+        handler = AlertmanagerHandler([server.url])
+        handler(alert())
+        handler(alert("resolved", minute=1, gen_ai_request_model="over"))
+        assert server.begun.wait(PATIENCE)
+        now[0] += 86_400
+        server.gate.set()
+        with pytest.raises(ExportError):
+            handler.flush(PATIENCE)
+        later = [each["labels"] for post in server.posts[1:] for each in post.alerts]
+        assert later == [LABELS | {"gen_ai_request_model": "over"}]
+
+
+def test_a_dead_and_a_hanging_peer_delay_no_other(server: PostServer) -> None:
+    """Each peer has a thread of its own, and the caller waits for none of them."""
+    with PostServer() as hanging:
+        hanging.gate.clear()
+        dead = f"http://127.0.0.1:{closed_port()}"
+        handler = AlertmanagerHandler([hanging.url, dead, server.url], timeout=PATIENCE)
+        handler(alert())
+        assert eventually(lambda: len(server.posts) == 1)
+        assert hanging.begun.wait(PATIENCE)
+        assert hanging.posts == []
+        assert not handler.flush(0.05)
+
+
+def test_a_peer_that_does_not_answer_is_tried_again() -> None:
+    """A post that takes longer than ``timeout`` is a failure that may pass."""
+    with PostServer() as server:
+        server.gate.clear()
+        handler = AlertmanagerHandler([server.url], timeout=0.05)
+        handler(alert())
+        assert server.begun.wait(PATIENCE)
+        server.begun.clear()
+        assert server.begun.wait(PATIENCE)
+        server.gate.set()
+        with pytest.raises(ExportError, match="TimeoutError"):
+            handler.flush(PATIENCE)
+
+
+def test_the_pause_between_tries_grows_and_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses double from 1 s to 30 s, each between a half and the whole of that."""
+    monkeypatch.undo()
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    for share, expected in ((0.0, [0.5, 1, 2, 4, 8, 15, 15]), (1.0, [1, 2, 4, 8, 16, 30, 30])):
+        monkeypatch.setattr(
+            alertmanager_peer.random, "uniform", lambda low, high, s=share: low + (high - low) * s
+        )
+        (client,) = AlertmanagerHandler(["http://127.0.0.1:1"])._clients
+        pauses = []
+        for _ in expected:
+            client._back_off()
+            pauses.append(client._retry_at)
+        assert pauses == expected
+
+
+# --- the end ---------------------------------------------------------------------------------------
+
+
+def test_nothing_is_sent_once_the_time_for_the_end_is_over() -> None:
+    """After a flush that came to no end, the alerts stay until the handler is called again."""
+    with PostServer(*[503] * 1_000) as server:
+        handler = AlertmanagerHandler([server.url])
+        handler(alert("resolved", minute=1))
+        assert eventually(lambda: server.posts)
+        assert not handler.flush(0.05)
+        count = len(server.posts)
+        time.sleep(0.1)  # ten times the longest pause between tries
+        assert len(server.posts) <= count + 1  # one may have been under way
+        server._statuses.clear()
+        with pytest.raises(ExportError, match="it had not taken 1 alerts"):
+            handler.refresh([], 60)
+        assert handler.flush(PATIENCE)
+        assert server.posts[-1].alerts[0]["endsAt"] == "2026-03-01T12:01:00+00:00"
+
+
+def test_a_post_under_way_is_cut_off_at_the_end() -> None:
+    """A peer that hangs does not keep the thread in a post after the flush."""
+    with PostServer() as server:
+        server.gate.clear()
+        handler = AlertmanagerHandler([server.url], timeout=PATIENCE)
+        handler(alert())
+        assert server.begun.wait(PATIENCE)
+        assert not handler.flush(0.01)
+        (client,) = handler._clients
+        assert eventually(lambda: client._endpoint._connection is None)
+        assert client.is_running
+
+
+def test_without_threads_the_caller_sends(
+    server: PostServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the interpreter ends a flush posts by itself, and a dead peer leaves time for others."""
+    with no_more_threads(monkeypatch):
+        dead = f"http://127.0.0.1:{closed_port()}"
+        handler = AlertmanagerHandler([dead, server.url])
+        handler(alert())
+        assert not handler.flush(0.5)
+        assert len(server.posts) == 1
+        assert not threads()
+
+
+def test_a_handler_that_is_forgotten_ends_its_threads() -> None:
+    """What waits is tried once more, then the threads end, also with a peer that is down."""
+    with PostServer(503, 503, 503) as server:
+        handler = AlertmanagerHandler([server.url, f"http://127.0.0.1:{closed_port()}"])
+        handler(alert())
+        assert eventually(lambda: server.posts)
+        del handler
+        gc.collect()
+        assert eventually(lambda: not threads())
+
+
+def test_a_forked_child_begins_with_nothing(server: PostServer) -> None:
+    """What waits in the parent is the parent's; a child's own alert goes out by a thread of its own."""
+    with PostServer() as hanging:
+        hanging.gate.clear()
+        handler = AlertmanagerHandler([hanging.url])
+        handler(alert())
+        assert hanging.begun.wait(PATIENCE)
+        handler._clients += AlertmanagerHandler([server.url])._clients
+        child = os.fork()
+        if child == 0:
+            try:
+                first = (
+                    handler._clients[0].take_problem() is None and not handler._clients[0]._unsent
+                )
+                handler._clients.pop(0)
+                handler(alert(where="child"))
+                os._exit(0 if handler.flush(PATIENCE) and first else 1)
+            except BaseException:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert [each["labels"]["where"] for each in server.alerts] == ["child"]
+        hanging.gate.set()
+        assert eventually(lambda: len(hanging.posts) == 1)
+
+
+def test_a_forked_child_leaves_the_parents_post_alone() -> None:
+    """A flush in the child that comes to no end cuts off no connection that the parent uses."""
+    with PostServer() as server:
+        server.gate.clear()
+        handler = AlertmanagerHandler([server.url])
+        handler(alert())
+        assert server.begun.wait(PATIENCE)
+        child = os.fork()
+        if child == 0:
+            try:
+                (client,) = handler._clients
+                client._endpoint.post = lambda *_: time.sleep(PATIENCE)  # type: ignore[method-assign]
+                client._unsent[frozenset()] = alertmanager_peer.State("{}", None)
+                os._exit(1 if handler.flush(0) else 0)
+            except BaseException:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        server.gate.set()
+        assert handler.flush(PATIENCE)
+        assert len(server.posts) == 1
+
+
+def test_a_logging_handler_that_raises_does_not_stop_the_retries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever it raises on the client's thread, the alert is sent once the server is well."""
+
+    def leave(*_: object) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(alertmanager_peer._logger, "warning", leave)
+    with PostServer(503) as server:
+        handler = AlertmanagerHandler([server.url])
+        handler(alert())
+        assert eventually(lambda: len(server.posts) == 2)
+
+
+JOB = """
+import sys
+from genmeter import AlertmanagerHandler, EndpointConfig, GenerationMonitor, MonitorConfig
+
+monitor = GenerationMonitor(
+    alert_handlers=[AlertmanagerHandler([sys.argv[1]], timeout=1_000)],
+    shutdown_timeout=0.2,
+    config=MonitorConfig(endpoint=EndpointConfig(enabled=False)),
+)
+for _ in range(50):
+    monitor.track_generation(1.0, False, error="boom")
+monitor.check_alerts()
+print("told")
+"""
+
+
+def test_a_peer_that_hangs_does_not_keep_the_process() -> None:
+    """The process ends without the answer that a post of its own waits for."""
+    with PostServer() as server:
+        server.gate.clear()
+        ended = subprocess.run(
+            [sys.executable, "-c", JOB, server.url],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "told\n"
+    assert server.begun.is_set()
+    assert "had not taken" in ended.stderr
+
+
+# --- with a monitor --------------------------------------------------------------------------------
+
+
+def test_a_monitor_counts_what_did_not_arrive(caplog: pytest.LogCaptureFixture) -> None:
+    """A refusal shows in ``genmeter_monitor_handler_errors_total`` under the handler's name."""
+    with (
+        PostServer(400) as server,
+        isolated_monitor(
+            alert_handlers=[AlertmanagerHandler([server.url])], metrics_interval=None
+        ) as monitor,
+    ):
+        monitor.track_generation(1.0, False, error="boom")
+        monitor.check_alerts()
+        assert server.posts
+        assert monitor.value(
+            "genmeter_monitor_handler_errors_total", genmeter_handler="AlertmanagerHandler"
+        )
+    assert "it answered 400" in caplog.text
+    caplog.clear()  # a traceback that is kept keeps the handler
+
+
+def test_the_environment_names_alertmanagers(server: PostServer) -> None:
+    """``GENMETER_ALERTMANAGER_URL`` is all that it takes, and its password is never shown."""
+    urls = f"http://u:{'secret'}@{server.host}, {server.url}/second"
+    config = MonitorConfig.from_env({"GENMETER_ALERTMANAGER_URL": urls})
+    assert "secret" not in repr(config)
+    with isolated_monitor(config, metrics_interval=None) as monitor:
+        monitor.track_generation(1.0, False, error="boom")
+        monitor.check_alerts()
+        assert {post.path for post in server.posts} == {"/api/v2/alerts", "/second/api/v2/alerts"}
+        names = {each["labels"]["alertname"] for each in server.alerts}
+        assert "GenerationErrorRateHigh" in names
+
+
+# --- what the constructor refuses ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("alertmanager:9093", "urls is 'alertmanager:9093', which is no http address"),
+        ("", "give its scheme"),
+        ("ftp://host", "no http address"),
+        ("http://", "no http address"),
+        ("http://host:99999", "no http address"),
+        ("http://host:0", "no http address"),
+        ("http://ho st", "no http address"),
+        ("http://host/?a=b", "without a query"),
+        ("http://host/api/v2/alerts", "without /api/v2/alerts"),
+        ("http://user@host", "urls: username is 'user' but there is no password"),
+        ("http://:word@host", "urls: password is set but username is not"),
+        ([], "give the address of an Alertmanager"),
+        (None, "urls is None"),
+        (["http://host", 5], r"urls\[1\] is 5"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_an_error(url: Any, hint: str) -> None:
+    """The message names the argument, what it is, and what to give."""
+    with pytest.raises(ConfigError, match=hint):
+        AlertmanagerHandler(url)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        ({"username": "u"}, "username is 'u' but there is no password"),
+        ({"password": "w"}, "password is set but username is not"),
+        ({"username": "u:v", "password": "w"}, "without a colon"),
+        ({"username": "u", "password": ""}, "password is empty or not a text"),
+        ({"username": 5, "password": "w"}, "username is 5"),
+        ({"username": "u", "password": "w", "bearer_token": "t"}, "both set"),
+        ({"username": "u", "password": "w", "password_file": "f"}, "both set"),
+        ({"username": "u", "password_file": "/nowhere/f"}, "password_file is '/nowhere/f'"),
+        ({"bearer_token": "two\nlines"}, "give the token alone"),
+        ({"bearer_token_file": "/nowhere/t"}, "bearer_token_file is '/nowhere/t'"),
+        ({"bearer_token_file": os.devnull}, "which is empty"),
+        ({"ca_file": "/nowhere/ca.pem"}, "ca_file is '/nowhere/ca.pem'"),
+        ({"ca_file": os.devnull}, "ca_file is"),
+        ({"cert_file": "/nowhere/cert.pem"}, "cert_file is '/nowhere/cert.pem'"),
+        ({"key_file": "k"}, "key_file is 'k' but cert_file is not set"),
+        ({"verify": None}, "verify is None"),
+        ({"timeout": 0}, "timeout is 0; give seconds above 0"),
+        ({"ends_after": True}, "ends_after is True"),
+        ({"generator_url": None}, "generator_url is None"),
+        ({"labels": ["a"]}, r"labels is \['a'\]"),
+        ({"labels": {"a-b": "c"}}, "labels names 'a-b'"),
+        ({"labels": {"job": "c"}}, "labels names 'job'"),
+        ({"labels": {"a": ""}}, r"labels\['a'\] is ''"),
+    ],
+)
+def test_an_argument_that_cannot_be_used_is_an_error(arguments: Any, hint: str) -> None:
+    """The message names the argument, what it is, and what to give."""
+    with pytest.raises(ConfigError, match=hint):
+        AlertmanagerHandler(["https://host"], **arguments)
+
+
+def test_a_user_in_the_address_and_one_beside_it_is_an_error() -> None:
+    """Of two ways to log in nobody could say which one holds."""
+    with pytest.raises(ConfigError, match="say how to log in too"):
+        AlertmanagerHandler(["http://u:w@host"], bearer_token="t")
+
+
+def test_an_address_of_the_environment_that_cannot_be_used_names_its_variable() -> None:
+    """Who sets a variable reads its name."""
+    config = MonitorConfig(alertmanager_urls=("host:9093",))
+    with (
+        pytest.raises(ConfigError, match=r"GENMETER_ALERTMANAGER_URL\): urls\[0\] is 'host:9093'"),
+        isolated_monitor(config),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("url", ["http://u:s3cret@host/x y", "http://u:s3cret/@host:x"])
+def test_no_secret_is_shown(url: str) -> None:
+    """Neither an error nor a repr has a password or a token in it."""
+    with pytest.raises(ConfigError) as raised:
+        AlertmanagerHandler([url])
+    assert "s3cret" not in str(raised.value)
+    handler = AlertmanagerHandler(["https://u:s3cret@host:1/p/"])
+    assert repr(handler) == "<AlertmanagerHandler for https://host:1/p>"
+    other = AlertmanagerHandler(["http://host"], bearer_token="s3cret")
+    assert "s3cret" not in repr(vars(other)) + repr(vars(other._clients[0]._endpoint))

@@ -1,0 +1,507 @@
+"""The conditions of the alerts, judged on what a monitor was told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import genmeter.clock
+from genmeter.alerting.evaluate import CounterDeltas, Evaluator, Finding
+from genmeter.config.alerts import AlertOverride, AlertSettings
+from genmeter.config.monitor import HistoryConfig, LabelLimits, MonitorConfig
+from genmeter.config.prices import Price, PriceTable
+from genmeter.events.model import Reason
+from genmeter.schema.alerts import ALERT_RULES
+from genmeter.schema.metrics import EXPORT_FAILURES
+from genmeter.testing import isolated_monitor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from genmeter.testing import IsolatedMonitor
+
+MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
+PRICES = PriceTable({"m": Price(1.0, 1.0)})
+BUDGETS = AlertSettings(cost_budget=10.0, token_budget=1_000_000)
+
+Tell = Any  # a function that tells a monitor something
+
+
+class Job:
+    """A monitor on a clock of the test's own, and what holds of it."""
+
+    def __init__(self, monitor: IsolatedMonitor) -> None:
+        self.monitor = monitor
+        self.now = 1_000_000.0
+
+    def judge(self) -> list[Finding]:
+        """Give all that holds."""
+        self.monitor.flush()
+        alerting, session = self.monitor._alerting, self.monitor._session.state
+        last_call = None if session.is_closed else session.last_call
+        return alerting._evaluator.evaluate(session.history, self.now, last_call=last_call)
+
+    def holds(self) -> list[str]:
+        """The ids of the rules that hold."""
+        return [each.rule.id for each in self.judge()]
+
+    def groups(self, rule: str) -> list[tuple[str | None, ...]]:
+        """The groups for which a rule holds."""
+        return [each.group for each in self.judge() if each.rule.id == rule]
+
+    def one(self, rule: str) -> Finding:
+        """The only group for which a rule holds."""
+        (found,) = [each for each in self.judge() if each.rule.id == rule]
+        return found
+
+    def calls(self, count: int, *, failed: int = 0, **keywords: Any) -> None:
+        """Tell calls, the failed ones first."""
+        for number in range(count):
+            self.monitor.track_generation(
+                keywords.get("seconds", 1.0), number >= failed, **keywords
+            )
+
+    def scores(self, count: int, value: float, evaluator: str = "judge") -> None:
+        """Tell evaluations with a score."""
+        for _ in range(count):
+            self.monitor.track_evaluation(1.0, True, evaluator, {"coherence": value})
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Job]]:
+    """Return what makes a job; its settings are an ``AlertSettings``, the rest the config's."""
+    made: list[Any] = []
+
+    def make(settings: AlertSettings = BUDGETS, **config: Any) -> Job:
+        blocks = isolated_monitor(
+            MonitorConfig(alerts=settings, **{"prices": PRICES, **config}), metrics_interval=0
+        )
+        monkeypatch.setattr(genmeter.clock, "now", lambda: 1_000_000.0)
+        job = Job(blocks.__enter__())
+        made.append(blocks)
+        monkeypatch.setattr(genmeter.clock, "now", lambda: job.now)
+        return job
+
+    yield make
+    for blocks in made:
+        blocks.__exit__(None, None, None)
+
+
+def model(**keywords: Any) -> Tell:
+    """Tell ten calls of the model m."""
+    return lambda job: job.calls(10, model_name="m", **keywords)
+
+
+def evaluations(failed: int) -> Tell:
+    """Tell ten evaluations."""
+
+    def tell(job: Job) -> None:
+        for number in range(10):
+            job.monitor.track_evaluation(1.0, number >= failed, "judge", {})
+
+    return tell
+
+
+def samples(rejected: int) -> Tell:
+    """Tell twenty samples."""
+
+    def tell(job: Job) -> None:
+        for number in range(20):
+            job.monitor.record_sample(number >= rejected)
+
+    return tell
+
+
+def limited(retries: int) -> Tell:
+    """Tell ten calls, the first so many of them made again after a rate limit."""
+
+    def tell(job: Job) -> None:
+        for number in range(10):
+            causes = ["rate_limited"] if number < retries else []
+            job.monitor.track_generation(1.0, True, model_name="m", retries=causes)
+
+    return tell
+
+
+def truncated(cut: int) -> Tell:
+    """Tell ten completions, so many of them cut off, in either word for it."""
+
+    def tell(job: Job) -> None:
+        for number in range(10):
+            reason = ("LENGTH", "max_tokens")[number % 2] if number < cut else "stop"
+            job.monitor.track_generation(1.0, True, model_name="m", finish_reason=reason)
+
+    return tell
+
+
+def fell(by: float) -> Tell:
+    """Tell scores that fall from 0.9: the mean of both hours is in the middle."""
+
+    def tell(job: Job) -> None:
+        job.scores(20, 0.9)
+        job.now += 2 * HOUR
+        job.scores(20, 0.9 - 2 * by)
+
+    return tell
+
+
+def spent(dollars: float) -> Tell:
+    """Tell a call that cost so much."""
+    return lambda job: job.calls(1, model_name="m", prompt_token_count=round(dollars * 1e6))
+
+
+def turns(number: int) -> Tell:
+    """Tell a conversation."""
+    return lambda job: job.monitor.track_generation(1.0, True, conversation_length=number)
+
+
+def silence(seconds: float) -> Tell:
+    """Tell a call, then nothing."""
+
+    def tell(job: Job) -> None:
+        job.calls(1)
+        job.now += seconds
+
+    return tell
+
+
+PAST: dict[str, tuple[Tell, Tell, tuple[str | None, ...], float]] = {
+    "low_success_rate": (model(failed=3), model(failed=2), (), 0.7),
+    "high_generation_time": (model(seconds=30.1), model(seconds=30.0), ("m",), 30.1),
+    "high_error_rate": (model(failed=3), model(failed=2), (), 0.3),
+    "high_token_usage:prompt": (
+        model(prompt_token_count=4_097),
+        model(prompt_token_count=4_096),
+        ("m",),
+        4_097,
+    ),
+    "high_token_usage:completion": (
+        model(completion_token_count=4_097),
+        model(completion_token_count=4_096),
+        ("m",),
+        4_097,
+    ),
+    "high_token_usage:total": (
+        model(total_token_count=8_193),
+        model(total_token_count=8_192),
+        ("m",),
+        8_193,
+    ),
+    "long_conversations": (turns(3), turns(2), (), 3),
+    "error_budget_burn:1h": (model(failed=2), model(failed=1), (), 0.2),
+    "error_budget_burn:6h": (model(failed=1), model(), (), 0.1),
+    "error_budget_burn:1d": (model(failed=1), model(), (), 0.1),
+    "error_budget_burn:3d": (model(failed=1), model(), (), 0.1),
+    "generation_stalled": (silence(901), silence(900), (), 901),
+    "rate_limited": (limited(2), limited(1), ("m",), 0.2),
+    "samples_rejected": (samples(11), samples(10), (), 0.55),
+    "generation_truncated": (truncated(2), truncated(1), ("m",), 0.2),
+    "evaluation_score_drop": (fell(0.11), fell(0.09), ("coherence", "judge"), 0.11),
+    "evaluation_failures": (evaluations(3), evaluations(2), ("judge",), 0.3),
+    "cost_budget_burn:warning": (spent(8.01), spent(8.0), (), 8.01),
+    "cost_budget_burn:critical": (spent(10.01), spent(10.0), (), 10.01),
+    "token_budget_burn:warning": (spent(0.8001), spent(0.8), (), 800_100),
+    "token_budget_burn:critical": (spent(1.0001), spent(1.0), (), 1_000_100),
+    "model_unpriced": (
+        lambda job: job.calls(1, model_name="n", total_token_count=5),
+        lambda job: job.calls(1, model_name="n"),
+        ("n",),
+        1,
+    ),
+}
+"""By a rule: what passes its threshold, what only just does not, for which group, and the value."""
+
+HEALTH = {rule.id for rule in ALERT_RULES if rule.id.startswith("monitor_")}
+
+
+# --- each rule -------------------------------------------------------------------------------------
+
+
+def test_every_rule_that_is_judged_here_is_tested_here() -> None:
+    """A new row needs its case."""
+    judged = {rule.id for rule in BUDGETS.rules() if rule.is_judged_in_process}
+    assert judged == PAST.keys() | HEALTH
+
+
+@pytest.mark.parametrize("rule", PAST)
+def test_a_condition_holds_past_its_threshold(make: Callable[..., Job], rule: str) -> None:
+    """It holds for the group that passed it, with the value that did."""
+    tell, _, group, value = PAST[rule]
+    job = make()
+    tell(job)
+    found = job.one(rule)
+    assert found.group == group
+    assert found.value == pytest.approx(value)
+    assert found.rows >= 1
+    tolerance = 1e-9 * found.most
+    assert found.least - tolerance <= found.mean <= found.most + tolerance
+
+
+@pytest.mark.parametrize("rule", PAST)
+def test_a_condition_does_not_hold_at_its_threshold(make: Callable[..., Job], rule: str) -> None:
+    """What equals the threshold, or is just within it, is still good."""
+    job = make()
+    PAST[rule][1](job)
+    assert rule not in job.holds()
+
+
+@pytest.mark.parametrize("rule", PAST)
+def test_a_condition_is_over_with_its_window(make: Callable[..., Job], rule: str) -> None:
+    """Once nothing of it is in the window there is no data, and so nothing holds; a stall ends with a call."""
+    job = make()
+    PAST[rule][0](job)
+    job.now += 4 * DAY
+    if rule == "generation_stalled":
+        assert job.holds() == [rule]
+        job.calls(1)
+    assert rule not in job.holds()
+
+
+def test_nothing_holds_without_data(make: Callable[..., Job]) -> None:
+    """Defect 6: before the first call there is no success rate that is low, and nothing stalls."""
+    job = make()
+    assert job.holds() == []
+    job.now += DAY
+    assert job.holds() == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "override", "tell"),
+    [
+        ("high_error_rate", AlertOverride(min_samples=11), model(failed=10)),
+        ("high_generation_time", AlertOverride(min_samples=11), model(seconds=90)),
+        ("samples_rejected", AlertOverride(min_samples=21), samples(20)),
+        ("evaluation_score_drop", AlertOverride(min_samples=21), fell(0.4)),
+        ("error_budget_burn:1h", AlertOverride(min_samples=11), model(failed=10)),
+    ],
+)
+def test_a_least_number_of_samples_is_needed(
+    make: Callable[..., Job], rule: str, override: AlertOverride, tell: Tell
+) -> None:
+    """With one less than that nothing holds, however bad it is; with that many it does."""
+    job = make(AlertSettings(alerts={rule: override}))
+    tell(job)
+    assert rule not in job.holds()
+    fewer = AlertOverride(min_samples=(override.min_samples or 0) - 1)
+    job = make(AlertSettings(alerts={rule: fewer}))
+    tell(job)
+    assert rule in job.holds()
+
+
+# --- groups and windows ----------------------------------------------------------------------------
+
+
+def test_groups_are_judged_one_by_one(make: Callable[..., Job]) -> None:
+    """One slow model among good ones is found, and its numbers are its own."""
+    job = make()
+    job.calls(30, model_name="quick", seconds=0.1)
+    job.calls(2, model_name="slow", seconds=40.0)
+    job.calls(1, model_name="slow", seconds=46.0)
+    found = job.one("high_generation_time")
+    assert found[1:] == (("slow",), 42.0, 42.0, 3, 40.0, 46.0)
+
+
+def test_groups_come_in_the_order_of_their_names(make: Callable[..., Job]) -> None:
+    """What is sent at once is sent in an order that does not depend on the history's."""
+    job = make()
+    for name in ("b", "c", "a"):
+        job.calls(1, model_name=name, seconds=40.0)
+    assert job.groups("high_generation_time") == [("a",), ("b",), ("c",)]
+
+
+def test_two_labels_make_a_group(make: Callable[..., Job]) -> None:
+    """Scores are compared by name and evaluator: one that is lower elsewhere is no fall."""
+    job = make()
+    job.scores(20, 0.9, "a")
+    job.scores(20, 0.3, "b")
+    job.now += 2 * HOUR
+    job.scores(20, 0.3, "a")
+    job.scores(20, 0.3, "b")
+    assert job.groups("evaluation_score_drop") == [("coherence", "a")]
+
+
+def test_scores_are_compared_on_their_scale(make: Callable[..., Job]) -> None:
+    """A fall is a share of the scale, and what is off it does not count."""
+    job = make(score_scales={"coherence": (0.0, 10.0)})
+    job.scores(20, 9.0)
+    job.scores(20, 11.0)
+    job.now += 2 * HOUR
+    job.scores(20, 8.0)
+    assert job.groups("evaluation_score_drop") == []
+    job.scores(20, 2.0)
+    fall = (9 + 8 + 2) / 30 - (8 + 2) / 20
+    assert job.one("evaluation_score_drop").value == pytest.approx(fall)
+
+
+def test_each_window_must_pass(make: Callable[..., Job]) -> None:
+    """An error budget burns only while it does so now: the long window alone is not enough."""
+    job = make()
+    job.calls(20, failed=20)
+    job.now += 10 * MINUTE
+    assert "error_budget_burn:1h" not in job.holds()  # nothing in the short one
+    job.calls(5)
+    assert "error_budget_burn:1h" not in job.holds()  # good calls in the short one
+    job.calls(5, failed=5)
+    assert "error_budget_burn:1h" in job.holds()
+
+
+def test_only_calls_of_models_count(make: Callable[..., Job]) -> None:
+    """A failed conversation, which spans calls of their own, and the job's own samples do not."""
+    job = make()
+    job.calls(4)
+    for _ in range(4):
+        job.monitor.track_generation(1.0, False, metadata={"operation": "conversation_generation"})
+        job.monitor.record_metric("error_rate", 1.0)
+    assert job.holds() == []
+
+
+def test_tokens_of_failed_calls_count_for_the_good_ones(make: Callable[..., Job]) -> None:
+    """The total is what a call that was of use took; without one there is no such number."""
+    job = make()
+    job.calls(2, failed=2, model_name="m", total_token_count=5_000)
+    assert "high_token_usage:total" not in job.holds()
+    job.calls(1, model_name="m", total_token_count=5_000)
+    assert job.one("high_token_usage:total").value == 15_000
+
+
+def test_a_job_that_is_finished_does_not_stall(make: Callable[..., Job]) -> None:
+    """After the shutdown nobody expects a call."""
+    job = make()
+    silence(DAY)(job)
+    assert job.holds() == ["generation_stalled"]
+    job.monitor.shutdown()
+    assert job.holds() == []
+
+
+def test_a_monitor_that_is_done_does_not_stall_while_another_works(
+    make: Callable[..., Job],
+) -> None:
+    """A job asks with one monitor after the other; it stalls when none of them is answered."""
+    job = make()
+    silence(901)(job)
+    instruments: Any = job.monitor._session.state.metrics
+    assert job.holds() == ["generation_stalled"]
+    instruments._last["another monitor's"] = job.now - 60.0
+    assert job.holds() == []
+    job.now += 900.0
+    assert job.holds() == ["generation_stalled"]
+
+
+def test_a_conversation_is_no_sign_of_life(make: Callable[..., Job]) -> None:
+    """Only calls of models tell that the job goes on, as in Prometheus."""
+    job = make()
+    silence(901)(job)
+    turns(1)(job)
+    assert job.holds() == ["generation_stalled"]
+
+
+# --- a history that is too small -------------------------------------------------------------------
+
+
+def test_a_small_history_gives_no_false_share(make: Callable[..., Job]) -> None:
+    """Where not all of the window is kept, both sides of a share are of the same calls."""
+    job = make(history=HistoryConfig(capacity=50))
+    job.calls(5_000, model_name="m", retries=["rate_limited"], finish_reason="stop")
+    assert job.holds() == ["rate_limited"]
+    job.calls(2_000, failed=2_000)
+    assert job.one("low_success_rate").value == pytest.approx(5 / 7)
+    assert job.one("high_error_rate").value == pytest.approx(2 / 7)
+
+
+def test_budgets_outlast_a_small_history(make: Callable[..., Job]) -> None:
+    """What was spent, and the error budget, are summed by the minute where the rows are gone."""
+    job = make(history=HistoryConfig(capacity=50))
+    job.calls(1_000, failed=500, model_name="m", total_token_count=1_001, prompt_token_count=9_000)
+    job.now += HOUR / 2
+    job.calls(200, failed=100, model_name="m")
+    by_rule = {each.rule.id: each for each in job.judge()}
+    assert by_rule["token_budget_burn:critical"].value == 1_001_000
+    assert by_rule["error_budget_burn:1h"].value == 0.5
+    assert by_rule["error_budget_burn:1h"].rows == 1_200
+    assert by_rule["cost_budget_burn:warning"].value == pytest.approx(9.0)
+    assert all(each.least <= each.mean <= each.most for each in by_rule.values())
+
+
+# --- the monitor itself ----------------------------------------------------------------------------
+
+
+def causes(job: Job) -> None:
+    """Make each of the monitor's own counters count."""
+    job.monitor.record_metric("x", float("nan"))
+    for name in ("a", "b", "c"):
+        job.calls(1, model_name=name)
+    self_metrics = job.monitor._pipeline.self_metrics
+    self_metrics.count_handler_error("Mine", "raised")
+    self_metrics.count_handler_error("Mine", "queue_full", 2)
+    self_metrics.count_export_failure("otlp")
+
+
+FOUND = {
+    "monitor_rejects_events": ((Reason.NOT_FINITE.value,), 1),
+    "monitor_handler_failing": (("Mine",), 3),
+    "monitor_label_overflow": (("models",), 1),
+    "monitor_export_failing": (("otlp",), 1),
+}
+
+
+def test_what_the_monitor_counts_of_itself_is_judged(make: Callable[..., Job]) -> None:
+    """Anything within ten minutes holds, by its label, and then it is over."""
+    job = make(limits=LabelLimits(models=2))
+    assert job.holds() == []
+    causes(job)
+    found = {each.rule.id: (each.group, each.value) for each in job.judge()}
+    assert found.items() >= FOUND.items()
+    job.now += 9 * MINUTE
+    assert job.holds() == [*FOUND]
+    job.now += MINUTE
+    assert not HEALTH & set(job.holds())
+    causes(job)
+    assert job.one("monitor_handler_failing").value == 3
+
+
+def test_what_was_counted_before_the_monitor_is_not_its_own(make: Callable[..., Job]) -> None:
+    """A later monitor of the process does not tell of what an earlier one had told already."""
+    job = make(limits=LabelLimits(models=2))
+    causes(job)
+    late = Evaluator(BUDGETS.rules(), job.monitor._pipeline.self_metrics, job.now)
+    session = job.monitor._session.state
+    found = late.evaluate(session.history, job.now, last_call=None)
+    assert not HEALTH & {each.rule.id for each in found}
+
+
+def test_a_child_judges_only_itself(make: Callable[..., Job]) -> None:
+    """After a fork the counts begin at 0, and what comes then is an increase."""
+    job = make(limits=LabelLimits(models=2))
+    causes(job)
+    assert set(job.holds()) >= HEALTH
+    job.monitor._pipeline.self_metrics.reset()
+    job.monitor._alerting._evaluator.begin(job.now)
+    assert not HEALTH & set(job.holds())
+    job.monitor._pipeline.self_metrics.count_export_failure("otlp")
+    assert job.one("monitor_export_failing").value == 1
+
+
+def test_counts_are_remembered_in_little_space(make: Callable[..., Job]) -> None:
+    """However often it is evaluated, only so much is kept, and only as long as it is needed."""
+    self_metrics = make().monitor._pipeline.self_metrics
+    deltas = CounterDeltas(self_metrics, [600.0], 0.0)
+    for second in range(10_000):
+        self_metrics.count_export_failure("otlp")
+        deltas.sample(float(second))
+    assert len(deltas._records) <= 60
+    (grown,) = deltas.since(EXPORT_FAILURES, 9_999.0 - 600.0).values()
+    assert grown == pytest.approx(600, abs=12)
+
+
+def test_a_clock_that_is_set_back_brings_no_alert_for_ever(make: Callable[..., Job]) -> None:
+    """What was counted before the clock was set back is forgotten ten minutes later too."""
+    job = make()
+    job.now += HOUR
+    job.monitor._pipeline.self_metrics.count_export_failure("otlp")
+    assert job.holds() == ["monitor_export_failing"]
+    job.now -= HOUR
+    job.monitor._pipeline.self_metrics.count_export_failure("otlp")
+    assert job.holds() == ["monitor_export_failing"]
+    job.now += 11 * MINUTE
+    assert job.holds() == []

@@ -1,0 +1,254 @@
+"""`genmeter render`: options, where the text goes, and what `--check` says."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from genmeter.cli import main
+from genmeter.config.alerts import AlertOverride, AlertSettings
+from genmeter.render.rules import render_rules
+from genmeter.schema.alerts import ALERT_RULES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEFAULT = render_rules(AlertSettings())
+
+
+def rendered(capfdbinary: pytest.CaptureFixture[bytes], *options: str) -> str:
+    """Give what `genmeter render rules` prints."""
+    assert main(["render", "rules", *options]) == 0
+    return capfdbinary.readouterr().out.decode()
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    """Give the error of `genmeter render rules`."""
+    assert main(["render", "rules", *options]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    return told.err
+
+
+# --- options ---------------------------------------------------------------------------------------
+
+
+def test_the_default_goes_to_standard_output(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Without an option the default rules are printed, as the bytes that `--out` would write."""
+    assert rendered(capfdbinary) == DEFAULT
+
+
+def test_the_encoding_of_the_terminal_changes_nothing(
+    capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that output is redirected to is UTF-8, whatever the locale is."""
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    assert "täglich" in rendered(capfdbinary, "--job", "täglich")
+
+
+def test_options_are_the_settings(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Each option sets what the argument of AlertSettings of its name sets."""
+    options = "--objective=0.9 --cost-budget=5 --token-budget=7 --job=a --job=b --runbook-url=/r.md"
+    expected = AlertSettings(
+        objective=0.9,
+        cost_budget=5.0,
+        token_budget=7.0,
+        jobs=("a", "b"),
+        runbook_url="/r.md",
+        selector='cluster="a"',
+    )
+    found = rendered(capfdbinary, *options.split(), "--selector", 'cluster="a"')
+    assert found == render_rules(expected)
+
+
+def test_the_format_can_be_a_kubernetes_resource(
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    """`--format kubernetes` prints a PrometheusRule."""
+    found = rendered(capfdbinary, "--format", "kubernetes")
+    assert yaml.safe_load(found)["kind"] == "PrometheusRule"
+
+
+def test_options_win_over_the_file(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """What is given on the command line takes the place of the file's, and leaves the rest of it."""
+    path = tmp_path / "alerts.toml"
+    path.write_text(
+        "objective = 0.9\ncost_budget = 5\n"
+        "[alerts.high_error_rate]\nthreshold = 0.5\nwindow = '10m'\n"
+        "[alerts.CostBudgetBurn]\nthreshold = 0.5\n"
+    )
+    assert rendered(capfdbinary, "--settings", str(path)) == render_rules(
+        AlertSettings.from_file(path)
+    )
+    found = rendered(
+        capfdbinary,
+        *("--settings", str(path), "--objective", "0.99"),
+        *("--threshold", "GenerationErrorRateHigh=0.3", "--threshold", "CostBudgetBurn=0.6"),
+    )
+    alerts = {
+        "high_error_rate": AlertOverride(threshold=0.3, windows=(600.0,)),
+        "cost_budget_burn:warning": AlertOverride(threshold=0.6),
+        "cost_budget_burn:critical": AlertOverride(threshold=0.6),
+    }
+    assert found == render_rules(AlertSettings(cost_budget=5.0, alerts=alerts))
+
+
+def test_a_name_sets_each_of_its_rows(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """A threshold by the alert's name is that of every row of the name."""
+    found = rendered(capfdbinary, "--threshold", "GenerationErrorBudgetBurn=2")
+    assert found.count("ratio_rate3d > 0.02") == found.count("ratio_rate1h > 0.02") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--objective", "1"], "objective is 1.0; give a share between 0 and 1"),
+        (["--cost-budget", "0"], "cost_budget is 0.0; give a finite number above 0"),
+        (["--token-budget", "nan"], "token_budget is nan; give a finite number above 0"),
+        (["--selector", "a"], "selector is 'a'; give matchers"),
+        (["--job", ""], "jobs is ('',); give a list of texts"),
+        (["--threshold", "slow=3"], "--threshold: no alert 'slow' has one; give one of low_"),
+        (["--threshold", "target_down=3"], "no alert 'target_down' has one"),
+        (["--runbook-url", ""], "runbook_url is empty; give an address"),
+        (["--settings", "/nowhere.toml"], "the alerts' file '/nowhere.toml' cannot be read"),
+        (["--check"], "--check has no file to compare with; give --check FILE, or --out FILE"),
+        (["--check", "/"], "--check: '/' cannot be read"),
+        (["--out", "/"], "--out '/' is no regular file; give another path"),
+        (["--out", "/proc/none/rules.yml"], "--out '/proc/none/rules.yml' cannot be written"),
+    ],
+)
+def test_what_cannot_be_used_is_an_error(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error names the argument, the value and the remedy, and the exit code is 2."""
+    told = refusal(capsys, *options)
+    assert told.startswith("genmeter render: error: ")
+    assert message in told
+
+
+@pytest.mark.parametrize(
+    "text", ["high_error_rate", "high_error_rate=", "high_error_rate=much", "high_error_rate=nan"]
+)
+def test_a_threshold_that_is_none_shows_how_to_write_one(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--threshold` without a number is a usage error with an example."""
+    with pytest.raises(SystemExit, match="2"):
+        main(["render", "rules", "--threshold", text])
+    assert f"{text!r} is no threshold; give ALERT=NUMBER" in capsys.readouterr().err
+
+
+def test_the_help_lists_every_alert(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ids and names for `--threshold` are in the help."""
+    with pytest.raises(SystemExit, match="0"):
+        main(["render", "rules", "--help"])
+    told = capsys.readouterr().out
+    for rule in ALERT_RULES:
+        assert f"  {rule.id} " in told
+        assert rule.name in told
+
+
+def test_a_kind_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
+    """`genmeter render` alone is a usage error that names the kinds' place."""
+    with pytest.raises(SystemExit, match="2"):
+        main(["render"])
+    assert "KIND" in capsys.readouterr().err
+
+
+# --- files -----------------------------------------------------------------------------------------
+
+
+def test_a_file_is_written_beside_and_renamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """The old file stays whole where the writing fails, and nothing is left beside it."""
+    path = tmp_path / "made" / "rules.yml"
+    assert rendered(capfdbinary, "--out", str(path)) == ""
+    assert path.read_bytes() == DEFAULT.encode()
+    monkeypatch.setattr(os, "replace", _fail)
+    assert main(["render", "rules", "--objective=0.9", "--out", str(path)]) == 2
+    assert path.read_bytes() == DEFAULT.encode()
+    assert list(path.parent.iterdir()) == [path]
+
+
+def _fail(*_paths: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_link_stays_one(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """What a link points to is written."""
+    path, link = tmp_path / "rules.yml", tmp_path / "link.yml"
+    link.symlink_to(path)
+    rendered(capfdbinary, "--out", str(link))
+    assert link.is_symlink()
+    assert path.read_text() == DEFAULT
+
+
+# --- --check ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [["--check", "FILE"], ["--out", "FILE", "--check"]])
+def test_a_fresh_file_is_well(
+    options: list[str], tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """`--check` says nothing of a file that is what would be rendered, and leaves it alone."""
+    path = tmp_path / "rules.yml"
+    path.write_text(DEFAULT)
+    before = path.stat()
+    found = rendered(capfdbinary, *(str(path) if each == "FILE" else each for each in options))
+    assert found == ""
+    after = path.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_stale_file_is_shown_as_a_diff(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """`--check` prints a unified diff from the file to what would be rendered, and exits 1."""
+    path = tmp_path / "rules.yml"
+    path.write_text(DEFAULT)
+    assert main(["render", "rules", "--threshold=high_error_rate=0.3", "--check", str(path)]) == 1
+    lines = capfdbinary.readouterr().out.decode().splitlines()
+    assert lines[0] == f"--- {path}"
+    assert lines[1].startswith(f"+++ {path}")
+    assert "-      > 0.2" in lines
+    assert "+      > 0.3" in lines
+    assert path.read_text() == DEFAULT
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (None, "+groups:"),
+        ("", "+groups:"),
+        (DEFAULT.rstrip("\n"), "\\ No newline at end of file"),
+        (DEFAULT.replace("\n", "\r\n"), "-groups:\r"),
+        (DEFAULT.replace("USD", "€"), None),
+    ],
+    ids=["missing", "empty", "no last newline", "other ends of lines", "not ASCII"],
+)
+def test_any_difference_counts(
+    text: str | None, shown: str | None, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """A missing file, an end without a newline and other ends of lines are differences too."""
+    path = tmp_path / "rules.yml"
+    if text is not None:
+        path.write_bytes(text.encode())
+    options = ["render", "rules", "--check", str(path)]
+    assert main(options) == (text != DEFAULT)
+    found = capfdbinary.readouterr().out.decode()
+    assert shown is None or shown in found.split("\n")
+
+
+def test_a_file_that_is_no_text_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--check` of what is no UTF-8 names the file."""
+    path = tmp_path / "rules.yml"
+    path.write_bytes(b"\xff")
+    assert f"--check: '{path}' cannot be read" in refusal(capsys, "--check", str(path))

@@ -1,0 +1,319 @@
+"""`genmeter report`: its arguments, its prices and what it writes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from _report import BEGIN, as_json, report, rows_of, write
+from genmeter import cli
+from genmeter.cli import report as command
+from genmeter.report.aggregate import Report, make_report
+from genmeter.report.formats import FIELDS
+from genmeter.report.ledger import GENERATION, Key, Ledger
+from genmeter.report.table import to_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Capsys = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the tests run has no say."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A journal of two models."""
+    rows = [*rows_of(0), *rows_of(60, "org/sprint-mini"), *rows_of(3600)]
+    return write(tmp_path / "metrics.jsonl", rows)
+
+
+# --- prices ------------------------------------------------------------------------------------
+
+
+def test_prices_give_a_cost_by_row_and_in_all(source: Path, tmp_path: Path, capsys: Capsys) -> None:
+    """USD a million tokens, looked up as everywhere, also by the name after the slash."""
+    prices = tmp_path / "prices.toml"
+    prices.write_text('"atlas-large" = [100, 1000]\nsprint-mini = { input = 10, output = 20 }\n')
+    found = as_json(capsys, source, "--prices", prices)
+    assert [row["cost_usd"] for row in found["rows"]] == pytest.approx([0.04, 0.0012])
+    assert found["total"]["cost_usd"] == pytest.approx(0.0412)
+    assert found["unpriced_models"] == []
+
+
+def test_a_model_without_a_price_has_no_cost(source: Path, tmp_path: Path, capsys: Capsys) -> None:
+    """Its cost is unknown rather than 0, in every format, and it is told."""
+    prices = tmp_path / "prices.json"
+    prices.write_text('{"atlas-large": [100, 1000]}')
+    found = as_json(capsys, source, "--prices", prices)
+    assert [row["cost_usd"] for row in found["rows"]] == [pytest.approx(0.04), None]
+    assert found["total"]["cost_usd"] == pytest.approx(0.04)
+    assert found["unpriced_models"] == ["org/sprint-mini"]
+    told = "Without a price, so not in the cost: org/sprint-mini."
+    _, out, err = report(capsys, source, "--prices", prices, "--format", "csv")
+    assert [row["cost_usd"] for row in csv.DictReader(io.StringIO(out))] == ["0.04", ""]
+    assert err == f"genmeter report: {told}\n"
+    _, out, err = report(capsys, source, "--prices", prices)
+    assert out.splitlines()[5].split()[-1] == "-"
+    assert out.splitlines()[-1] == told
+    assert err == ""
+
+
+def test_prices_of_no_model_give_no_cost(source: Path, tmp_path: Path, capsys: Capsys) -> None:
+    """Where nothing has a price the total is unknown too."""
+    prices = tmp_path / "prices.json"
+    prices.write_text('{"another": [1, 1]}')
+    assert as_json(capsys, source, "--prices", prices)["total"]["cost_usd"] is None
+
+
+def test_genai_prices_can_be_asked_for(tmp_path: Path, capsys: Capsys) -> None:
+    """The package's list is used by its name."""
+    path = write(tmp_path / "metrics.jsonl", rows_of(0, "gpt-4o"))
+    assert as_json(capsys, path, "--prices", "genai-prices")["total"]["cost_usd"] > 0
+
+
+def test_prices_that_cannot_be_used_are_an_error(source: Path, capsys: Capsys) -> None:
+    """A file that is not there is told by its name."""
+    code, out, err = report(capsys, source, "--prices", "absent.json")
+    assert (code, out) == (2, "")
+    assert err.startswith("genmeter report: error: prices file 'absent.json' cannot be read")
+
+
+# --- arguments ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "remedy"),
+    [
+        ("--by", "model,colour", "give some of model, step, provider, phase"),
+        ("--by", "model,model", "each once"),
+        ("--by", "", "give some of"),
+        ("--window", "1 hour", "such as 30s, 15m, 1h or 7d"),
+        ("--window", "0s", "such as"),
+        ("--window", "-1h", "such as"),
+        ("--window", "99999999999999d", "at most 100 years"),
+        ("--format", "xml", "invalid choice: 'xml'"),
+    ],
+)
+def test_an_argument_that_cannot_be_used_is_answered_with_the_remedy(
+    source: Path, capsys: Capsys, option: str, value: str, remedy: str
+) -> None:
+    """The error names the argument, its value and what to give."""
+    with pytest.raises(SystemExit) as end:
+        cli.main(["report", str(source), f"{option}={value}"])
+    assert end.value.code == 2
+    err = capsys.readouterr().err
+    assert f"argument {option}" in err
+    assert remedy in err
+
+
+@pytest.mark.parametrize("name", ["absent", "x" * 5_000, "metrics.jsonl.gz"])
+def test_a_source_that_is_not_there_is_an_error(tmp_path: Path, capsys: Capsys, name: str) -> None:
+    """The error names the source."""
+    code, out, err = report(capsys, tmp_path / name)
+    assert (code, out) == (2, "")
+    assert str(tmp_path / name) in err
+
+
+def test_an_empty_source_is_an_error(capsys: Capsys) -> None:
+    """A variable that a shell does not know is not the current folder."""
+    code, out, err = report(capsys, "")
+    assert (code, out) == (2, "")
+    assert "source='' is empty" in err
+
+
+def test_help_documents_every_field(capsys: Capsys) -> None:
+    """Who asks for help learns what the columns mean, in 80 columns."""
+    with pytest.raises(SystemExit):
+        cli.main(["report", "--help"])
+    out = capsys.readouterr().out
+    assert all(f"  {name} " in out for name in FIELDS)
+    assert max(map(len, out.splitlines())) <= 80
+
+
+# --- formats -----------------------------------------------------------------------------------
+
+
+def test_csv_and_json_have_the_same_raw_numbers(source: Path, capsys: Capsys) -> None:
+    """The same fields under the same names, unrounded and without separators."""
+    found = as_json(capsys, source)["rows"]
+    _, out, err = report(capsys, source, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert err == ""
+    assert list(rows[0]) == ["model", "step", *FIELDS] == list(found[0])
+    for row, expected in zip(rows, found, strict=True):
+        assert row == {key: "" if value is None else str(value) for key, value in expected.items()}
+
+
+def test_the_table_is_one_where_there_is_room(source: Path, capsys: Capsys) -> None:
+    """In a pipe it is as wide as it has to be, with separators, units and a total."""
+    _, out, _ = report(capsys, source, "--by", "model")
+    begin, end = BEGIN.astimezone(), BEGIN.replace(hour=13).astimezone()
+    until = f"{end:%H:%M:%S %z}" if begin.date() == end.date() else f"{end:%Y-%m-%d %H:%M:%S %z}"
+    assert out == (
+        f"From {begin:%Y-%m-%d %H:%M:%S} to {until} (1 h 0 min)\n"
+        "\n"
+        "model            calls  failed  success  mean s  p50 s  p95 s  prompt  completion  total\n"
+        "----------------------------------------------------------------------------------------\n"
+        "atlas-large          2       0  100.0 %    1.50   1.50   1.50     200          20    220\n"
+        "org/sprint-mini      1       0  100.0 %    1.50   1.50   1.50     100          10    110\n"
+        "----------------------------------------------------------------------------------------\n"
+        "total                3       0  100.0 %    1.50   1.50   1.50     300          30    330\n"
+    )
+
+
+def _large(count: int, name: str = "a-provider/a-model-of-a-long-name-2026-01") -> Report:
+    ledger = Ledger("journal", since=0.0, until=1e7)
+    for number in range(3):
+        tally = ledger.tally(Key(f"{name}-{number}", "question_generation", None, GENERATION))
+        tally.calls = tally.token_calls = count
+        tally.prompt_tokens = tally.completion_tokens = tally.total_tokens = 1_000 * count
+        tally.cache_read_tokens = tally.cache_write_tokens = tally.reasoning_tokens = count
+        tally.cost = count / 7
+        tally.durations.add(1234.5678)
+    ledger.conversations.count = ledger.evaluations.count = 1_000_000
+    return make_report(ledger, ("model", "step"))
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_a_table_keeps_to_the_terminal(width: int) -> None:
+    """Names lose their middle and columns move to a further table, numbers are whole."""
+    report = _large(1_234_567)
+    text = to_table(report, width)
+    assert max(map(len, text.splitlines())) <= width
+    words = text.split()
+    for number in ("1,234,567", "3,703,701", "3,703,701,000", "176,366.7143", "1,234.57"):
+        assert number in words, number
+    assert "(115 d 17 h)" in " ".join(words)
+
+
+def test_a_table_never_cuts_a_number() -> None:
+    """On a terminal that is too narrow for anything a line is longer than it."""
+    text = to_table(_large(10**15), 20)
+    assert "3,000,000,000,000,000,000" in text
+    assert "a-p..1-0" in text
+
+
+def test_names_cannot_break_the_table() -> None:
+    """Control characters and surrogates are shown as `?`, wide characters take two columns."""
+    ledger = Ledger("journal")
+    for name in ("a\nb\x1b[31m\ud800", "模型" * 20, "plain"):
+        ledger.tally(Key(name, None, None, GENERATION)).calls = 1
+    lines = to_table(make_report(ledger, ("model", "step")), 60).splitlines()
+    assert any(line.startswith("a?b?[31m? ") for line in lines)
+    wide = next(line for line in lines if line.startswith("模型"))
+    assert ".." in wide
+    assert len(wide) + sum(char in "模型" for char in wide) == len(lines[2].rstrip())
+    assert "step" not in lines[2]  # of which no row says anything
+
+
+def test_a_share_is_rounded_down() -> None:
+    """100 % means that no call failed."""
+    ledger = Ledger("journal")
+    tally = ledger.tally(Key("a", None, None, GENERATION))
+    tally.calls, tally.failures = 100_000, 1
+    assert "99.9 %" in to_table(make_report(ledger, ("model",)), None)
+    tally.calls, tally.failures = 1_000, 33
+    assert "96.7 %" in to_table(make_report(ledger, ("model",)), None)
+
+
+def test_small_costs_and_times_keep_their_digits() -> None:
+    """A cost under a cent and a call under a second are not shown as 0."""
+    ledger = Ledger("journal", since=0.0, until=42.0)
+    tally = ledger.tally(Key("a", None, None, GENERATION))
+    tally.calls, tally.cost = 1, 0.000123
+    tally.durations.add(0.0123)
+    text = to_table(make_report(ledger, ("model",)), None)
+    assert "0.000123" in text
+    assert "0.012" in text
+    assert "(42 s)" in text
+
+
+def test_the_width_is_the_terminals(
+    source: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a terminal, or where COLUMNS says so, the table keeps to it."""
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = report(capsys, source)
+    assert max(map(len, out.splitlines())) <= 80
+    assert out.count("\ntotal ") == 2
+    monkeypatch.delenv("COLUMNS")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(command.shutil, "get_terminal_size", lambda: os.terminal_size((60, 24)))
+    _, out, _ = report(capsys, source)
+    assert max(map(len, out.splitlines())) <= 60
+
+
+def test_a_stream_that_cannot_show_a_name_costs_no_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the encoding of the output does not know is replaced."""
+    path = write(tmp_path / "metrics.jsonl", rows_of(0, "modèle"))
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert cli.main(["report", str(path)]) == 0
+    assert b"mod?le" in stream.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+# --- the output file ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+def test_the_output_file_has_what_would_be_printed(
+    source: Path, tmp_path: Path, capsys: Capsys, form: str
+) -> None:
+    """And nothing else is left in its folder."""
+    (tmp_path / "out").mkdir()
+    target = tmp_path / "out" / "report"
+    target.write_text("old")
+    _, printed, _ = report(capsys, source, "--format", form)
+    assert report(capsys, source, "--format", form, "--output", target) == (0, "", "")
+    assert target.read_text(encoding="utf-8") == printed
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_an_output_that_cannot_be_written_is_an_error(
+    source: Path, tmp_path: Path, capsys: Capsys
+) -> None:
+    """What is no regular file, or no folder above it, is told by the path and left as it is."""
+    link = tmp_path / "null"
+    link.symlink_to("/dev/null")
+    targets = {tmp_path: "is no regular file", link: "is no regular file"}
+    targets[source / "report.csv"] = "cannot be written: "
+    for target, told in [*targets.items(), ("", "is no regular file")]:
+        code, out, err = report(capsys, source, "--output", target)
+        assert (code, out) == (2, "")
+        assert f"output={str(target)!r} {told}" in err
+    assert link.resolve().is_char_device()
+
+
+def test_a_link_as_output_stays_one(source: Path, tmp_path: Path, capsys: Capsys) -> None:
+    """What it points to is written, and the folder of that is made."""
+    link = tmp_path / "link.csv"
+    link.symlink_to(tmp_path / "new" / "report.csv")
+    assert report(capsys, source, "--output", link, "--format", "csv")[0] == 0
+    assert link.is_symlink()
+    assert link.read_text().startswith("model,step,calls,")
+
+
+def test_an_unreadable_journal_is_an_error(
+    source: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the system says is passed on."""
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("genmeter.report.journal._open", refuse)
+    code, out, err = report(capsys, source)
+    assert (code, out) == (2, "")
+    assert "cannot be read: Permission denied" in err

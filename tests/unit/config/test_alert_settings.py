@@ -1,0 +1,533 @@
+"""The alerts' settings: what they make of the table, and what they refuse."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genmeter import AlertOverride, AlertSettings, ConfigError
+from genmeter.config.alerts import seconds
+from genmeter.schema.alerts import ALERT_RULES, AlertRule
+from genmeter.schema.query import duration
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HOSTILE = [math.nan, math.inf, -math.inf, 10**400, True, "0.5", b"1", [1], Decimal("0.5"), 1j]
+FILE = """
+objective = 0.999
+cost_budget = 50
+token_budget = 2e6
+selector = 'cluster="a"'
+jobs = ["one", "two"]
+runbook_url = "https://example.org/runbook"
+
+[alerts.high_error_rate]
+threshold = 0.5
+window = "10m"
+for = "90s"
+min_samples = 7
+severity = "warning"
+
+[alerts.EvaluationScoreDrop]
+window = ["30m", "12h"]
+
+[alerts."high_token_usage:total"]
+enabled = false
+"""
+
+
+def row(settings: AlertSettings, id_: str) -> AlertRule:
+    """Give a rule by its id."""
+    (found,) = [rule for rule in settings.rules() if rule.id == id_]
+    return found
+
+
+def ids(settings: AlertSettings) -> set[str]:
+    """List the rules' ids."""
+    return {rule.id for rule in settings.rules()}
+
+
+def written(folder: Path, text: str) -> Path:
+    """Write a settings' file."""
+    path = folder / "alerts.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+# --- what the rules are --------------------------------------------------------------------------
+
+
+def test_by_default_the_rules_are_the_table() -> None:
+    """Everything without a budget or a list of jobs is there, in order, as the table has it."""
+    without = {rule.id for rule in ALERT_RULES if rule.base in ("cost_budget", "token_budget")}
+    expected = [rule for rule in ALERT_RULES if rule.id not in {*without, "target_absent"}]
+    found = AlertSettings().rules()
+    assert [rule.id for rule in found] == [rule.id for rule in expected]
+    for rule, of_table in zip(found, expected, strict=True):
+        if of_table.base is None:
+            assert rule == of_table
+
+
+@pytest.mark.parametrize("name", ["cost_budget", "token_budget"])
+def test_a_budget_brings_its_own_alerts_only(name: str) -> None:
+    """Each budget has its two rows, in its own unit."""
+    settings = AlertSettings(**{name: 50.0})  # type: ignore[arg-type]
+    assert ids(settings) - ids(AlertSettings()) == {f"{name}_burn:warning", f"{name}_burn:critical"}
+    assert row(settings, f"{name}_burn:warning").threshold == 40.0
+    assert row(settings, f"{name}_burn:critical").threshold == 50.0
+
+
+def test_jobs_that_must_be_there_bring_an_alert() -> None:
+    """Without a name nobody can tell that a job is missing."""
+    assert "target_absent" not in ids(AlertSettings())
+    settings = AlertSettings(jobs=["one", "two"])  # type: ignore[arg-type]
+    assert "target_absent" in ids(settings)
+    assert settings.jobs == ("one", "two")
+
+
+@pytest.mark.parametrize(
+    ("objective", "thresholds"),
+    [
+        (0.99, [0.144, 0.06, 0.03, 0.01]),
+        (0.9, [1.44, 0.6, 0.3, 0.1]),
+        (0.999, [0.0144, 0.006, 0.003, 0.001]),
+        (0.999999, [0.0000144, 0.000006, 0.000003, 0.000001]),
+        (0.5, [7.2, 3.0, 1.5, 0.5]),
+    ],
+)
+def test_the_error_budget_is_what_the_objective_leaves(
+    objective: float, thresholds: list[float]
+) -> None:
+    """Thresholds are the decimal fractions that a person would write, to the last digit."""
+    burns = [r for r in AlertSettings(objective=objective).rules() if "error_budget" in r.id]
+    assert [rule.threshold for rule in burns] == thresholds
+    assert all(rule.base is None for rule in burns)
+
+
+def test_large_thresholds_lose_no_digit() -> None:
+    """What a user sets is what is compared."""
+    threshold = 1_234_567_890_123.5
+    override = {"high_token_usage:total": AlertOverride(threshold=threshold)}
+    assert row(AlertSettings(alerts=override), "high_token_usage:total").threshold == threshold
+    budget = AlertSettings(token_budget=123_456_789_012_345)
+    assert row(budget, "token_budget_burn:critical").threshold == 123_456_789_012_345.0
+
+
+def test_a_product_that_no_number_can_hold_is_refused() -> None:
+    """It would be an alert that never fires."""
+    override = AlertOverride(threshold=1e300)
+    with pytest.raises(ConfigError, match=r"cost_budget_burn:warning is 1e\+300 times 1e\+300"):
+        AlertSettings(cost_budget=1e300, alerts={"cost_budget_burn:warning": override})
+
+
+def test_an_override_changes_what_it_names_and_nothing_else() -> None:
+    """Each field on its own, of one alert."""
+    before = AlertSettings()
+    plain = row(before, "samples_rejected")
+    for override, changed in (
+        (AlertOverride(threshold=1), replace(plain, threshold=1.0)),
+        (AlertOverride(windows=(7,)), replace(plain, windows=(7.0,))),
+        (AlertOverride(pending=30), replace(plain, pending=30.0)),
+        (AlertOverride(min_samples=3), replace(plain, least=3)),
+        (AlertOverride(severity="info"), replace(plain, severity="info")),
+        (AlertOverride(), plain),
+    ):
+        rules = AlertSettings(alerts={"samples_rejected": override}).rules()
+        assert rules == tuple(changed if r.id == plain.id else r for r in before.rules())
+        assert all(type(window) is float for rule in rules for window in rule.windows)
+        assert all(type(rule.threshold) is type(rule.pending) is float for rule in rules)
+
+
+def test_a_threshold_of_nothing_is_a_threshold() -> None:
+    """0 is not the same as not given, for a threshold and for the time it is pending."""
+    override = AlertOverride(threshold=0, pending=0)
+    found = row(AlertSettings(alerts={"error_budget_burn:1h": override}), "error_budget_burn:1h")
+    assert (found.threshold, found.pending) == (0.0, 0.0)
+
+
+def test_a_name_means_every_row_of_it_and_an_id_wins() -> None:
+    """Four rows share the name of the burn; one of them is set on its own too."""
+    settings = AlertSettings(
+        alerts={
+            "error_budget_burn:6h": AlertOverride(pending=600.0),
+            "GenerationErrorBudgetBurn": AlertOverride(pending=60.0, min_samples=3),
+        }
+    )
+    burns = [rule for rule in settings.rules() if rule.name == "GenerationErrorBudgetBurn"]
+    assert [rule.pending for rule in burns] == [60.0, 600.0, 60.0, 60.0]
+    assert {rule.least for rule in burns} == {3}
+
+
+@pytest.mark.parametrize(
+    ("key", "gone"),
+    [
+        ("RateLimited", {"rate_limited"}),
+        ("error_budget_burn:1d", {"error_budget_burn:1d"}),
+        ("GenerationErrorBudgetBurn", {f"error_budget_burn:{w}" for w in ("1h", "6h", "1d", "3d")}),
+    ],
+)
+def test_what_is_disabled_is_not_there(key: str, gone: set[str]) -> None:
+    """By its id, or all rows of a name."""
+    settings = AlertSettings(alerts={key: AlertOverride(enabled=False)})
+    assert ids(AlertSettings()) - ids(settings) == gone
+
+
+def test_settings_keep_their_own_copy() -> None:
+    """A dict that the caller changes later changes no rule."""
+    alerts = {"rate_limited": AlertOverride(threshold=0.5)}
+    settings = AlertSettings(alerts=alerts)
+    alerts.clear()
+    assert row(settings, "rate_limited").threshold == 0.5
+
+
+def test_arguments_of_the_monitor_win_over_what_is_set() -> None:
+    """A given one replaces the threshold and leaves the rest; None leaves everything."""
+    settings = AlertSettings(
+        objective=0.9,
+        alerts={
+            "high_error_rate": AlertOverride(threshold=0.3, pending=60.0),
+            "GenerationSlow": AlertOverride(threshold=5.0),
+        },
+    )
+    found = settings.with_thresholds(
+        {
+            "alert_max_error_rate": 0.4,
+            "alert_max_generation_time_seconds": 6.0,
+            "alert_min_success_rate": None,
+        }
+    )
+    error_rate = row(found, "high_error_rate")
+    assert (error_rate.threshold, error_rate.pending) == (0.4, 60.0)
+    assert row(found, "high_generation_time").threshold == 6.0
+    assert row(found, "low_success_rate").threshold == 0.8
+    assert found.objective == 0.9
+    assert row(settings, "high_error_rate").threshold == 0.3
+    assert settings.with_thresholds({}) == settings
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_an_argument_that_is_no_threshold_is_named(value: Any) -> None:
+    """The message has the argument's own name."""
+    with pytest.raises(ConfigError) as caught:
+        AlertSettings().with_thresholds({"alert_max_error_rate": value})
+    assert str(caught.value) == f"alert_max_error_rate is {value!r}; give a finite number"
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize("name", ["objective", "cost_budget", "token_budget"])
+def test_numbers_must_be_finite_numbers(name: str, value: Any) -> None:
+    """Whatever it is, the message says what it was given and what to give."""
+    with pytest.raises(ConfigError) as caught:
+        AlertSettings(**{name: value})
+    assert str(caught.value).startswith(f"{name} is {value!r}; give a ")
+
+
+@pytest.mark.parametrize("value", [0, 1, -0.5, 99, 1.0, 1 - 1e-17])
+def test_an_objective_leaves_a_budget(value: float) -> None:
+    """All or none of the calls is no objective; percent are not meant."""
+    with pytest.raises(ConfigError, match="give a share between 0 and 1"):
+        AlertSettings(objective=value)
+
+
+@pytest.mark.parametrize("name", ["cost_budget", "token_budget"])
+@pytest.mark.parametrize("value", [0, -1.0])
+def test_a_budget_is_more_than_nothing(name: str, value: float) -> None:
+    """None stands for no budget."""
+    with pytest.raises(ConfigError, match=f"{name} is .*; give a finite number above 0"):
+        AlertSettings(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"selector": 5}, "selector is 5; give a text"),
+        ({"runbook_url": None}, "runbook_url is None; give a text"),
+        ({"jobs": "one"}, "jobs is 'one'; give a list of texts"),
+        ({"jobs": ["one", ""]}, "jobs is ['one', '']; give a list of texts"),
+        ({"jobs": [5]}, "jobs is [5]; give a list of texts"),
+        ({"jobs": None}, "jobs is None; give a list of texts"),
+        ({"alerts": None}, "alerts is None; give a mapping from an alert's id or name to"),
+        ({"alerts": [5]}, "alerts is [5]; give a mapping"),
+        ({"alerts": {"high_error": AlertOverride()}}, "alerts has 'high_error'; give one of "),
+        ({"alerts": {5: AlertOverride()}}, "alerts has 5; give one of "),
+        ({"alerts": {"rate_limited": 0.5}}, "alerts['rate_limited'] is 0.5; give AlertOverride("),
+    ],
+)
+def test_settings_of_a_wrong_type_are_refused(arguments: dict[str, Any], message: str) -> None:
+    """The message has argument, value and remedy."""
+    with pytest.raises(ConfigError) as caught:
+        AlertSettings(**arguments)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_the_numbers_of_an_override_must_be_finite_numbers(value: Any) -> None:
+    """Threshold, each window, and the time that an alert is pending."""
+    arguments: dict[str, Any] = {"threshold": value, "windows": (value,), "pending": value}
+    for name, argument in arguments.items():
+        with pytest.raises(ConfigError) as caught:
+            AlertOverride(**{name: argument})
+        assert str(caught.value).startswith(f"{name} is {value!r}; give a ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"windows": ()}, "windows is (); give a tuple of seconds"),
+        ({"windows": [300.0]}, "windows is [300.0]; give a tuple of seconds"),
+        ({"windows": 300.0}, "windows is 300.0; give a tuple of seconds"),
+        ({"windows": (0,)}, "windows is 0; give a number from 0.001 to 3.16224e+07"),
+        ({"windows": (300.0, -1)}, "windows is -1; give a number"),
+        ({"windows": (4e7,)}, "windows is 40000000.0; give a number"),
+        ({"pending": -1}, "pending is -1; give a number from 0 to"),
+        ({"min_samples": 0}, "min_samples is 0; give a whole number of at least 1"),
+        ({"min_samples": 2.0}, "min_samples is 2.0; give a whole number of at least 1"),
+        ({"min_samples": True}, "min_samples is True; give a whole number of at least 1"),
+        ({"severity": "page"}, "severity is 'page'; give one of critical, warning, info"),
+        ({"severity": ["info"]}, "severity is ['info']; give one of critical, warning, info"),
+        ({"enabled": 0}, "enabled is 0; give true or false"),
+        ({"enabled": None}, "enabled is None; give true or false"),
+    ],
+)
+def test_an_override_that_cannot_be_used_is_refused(
+    arguments: dict[str, Any], message: str
+) -> None:
+    """The message has argument, value and remedy."""
+    with pytest.raises(ConfigError) as caught:
+        AlertOverride(**arguments)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("key", "windows", "needed"),
+    [
+        ("high_error_rate", (300.0, 60.0), 1),
+        ("GenerationErrorBudgetBurn", (300.0,), 2),
+        ("evaluation_score_drop", (1.0, 2.0, 3.0), 2),
+    ],
+)
+def test_an_alert_keeps_its_number_of_windows(
+    key: str, windows: tuple[float, ...], needed: int
+) -> None:
+    """Settings are refused where they are made, not where they are used."""
+    with pytest.raises(ConfigError) as caught:
+        AlertSettings(alerts={key: AlertOverride(windows=windows)})
+    assert f"is {list(windows)!r} seconds; give {needed} of them" in str(caught.value)
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def test_a_file_gives_what_its_arguments_give(tmp_path: Path) -> None:
+    """Every key has its argument; durations are written as Prometheus writes them."""
+    assert AlertSettings.from_file(written(tmp_path, FILE)) == AlertSettings(
+        objective=0.999,
+        cost_budget=50,
+        token_budget=2e6,
+        selector='cluster="a"',
+        jobs=("one", "two"),
+        runbook_url="https://example.org/runbook",
+        alerts={
+            "high_error_rate": AlertOverride(
+                threshold=0.5, windows=(600.0,), pending=90.0, min_samples=7, severity="warning"
+            ),
+            "EvaluationScoreDrop": AlertOverride(windows=(1_800.0, 43_200.0)),
+            "high_token_usage:total": AlertOverride(enabled=False),
+        },
+    )
+
+
+def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
+    """Nothing needs to be set."""
+    assert AlertSettings.from_file(str(written(tmp_path, ""))) == AlertSettings()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("treshold = 1", "treshold is unknown; give one of alerts, cost_budget, jobs, "),
+        ("objective = '99'", "objective is '99'; give a finite number"),
+        ("objective = 99", "objective is 99; give a share between 0 and 1"),
+        ("objective = nan", "objective is nan; give a finite number"),
+        ("cost_budget = inf", "cost_budget is inf; give a finite number above 0"),
+        ("token_budget = true", "token_budget is True; give a finite number above 0"),
+        ("cost_budget = 2026-01-01", "cost_budget is datetime.date(2026, 1, 1); give a "),
+        ("selector = ['a']", "selector is ['a']; give a text"),
+        ("jobs = 'one'", "jobs is 'one'; give a list of texts"),
+        ("alerts = 5", "alerts is 5; give tables such as [alerts.high_error_rate]"),
+        ("alerts.high_error_rate = 0.5", "alerts.high_error_rate is 0.5; give a table"),
+        ("[alerts.nothing]", "alerts has 'nothing'; give one of CompletionTokensHigh, "),
+        ("[alerts.high_token_usage.total]", "alerts.high_token_usage.total is unknown; give one "),
+        ("[alerts.rate_limited]\npending = '5m'", "alerts.rate_limited.pending is unknown; give "),
+        (
+            "[alerts.rate_limited]\nwindow = '5 minutes'",
+            "alerts.rate_limited: window: '5 minutes' is no duration; give one such as 5m",
+        ),
+        (
+            "[alerts.rate_limited]\nwindow = 300",
+            "alerts.rate_limited: window: 300 is no duration; give one such as 5m",
+        ),
+        (
+            "[alerts.rate_limited]\nwindow = ['5m', 300]",
+            "alerts.rate_limited: window: 300 is no duration; give one such as 5m",
+        ),
+        (
+            "[alerts.rate_limited]\nwindow = []",
+            "alerts.rate_limited: windows is (); give a tuple of seconds",
+        ),
+        (
+            "[alerts.rate_limited]\nwindow = '0s'",
+            "alerts.rate_limited: window is '0s'; give a duration from 1ms to 366d",
+        ),
+        (
+            "[alerts.rate_limited]\nwindow = '53w'",
+            "alerts.rate_limited: window is '53w'; give a duration from 1ms to 366d",
+        ),
+        (
+            "[alerts.rate_limited]\nwindow = ['5m', '1h']",
+            "windows of the alert rate_limited is [300.0, 3600.0] seconds; give 1 of them",
+        ),
+        (
+            "[alerts.rate_limited]\nfor = -5",
+            "alerts.rate_limited: for: -5 is no duration; give one such as 5m",
+        ),
+        (
+            "[alerts.rate_limited]\nfor = '367d'",
+            "alerts.rate_limited: for is '367d'; give a duration from 0s to 366d",
+        ),
+        (
+            "[alerts.rate_limited]\nthreshold = 'high'",
+            "alerts.rate_limited: threshold is 'high'; give a finite number",
+        ),
+        (
+            "[alerts.rate_limited]\nmin_samples = 1.5",
+            "alerts.rate_limited: min_samples is 1.5; give a whole number of at least 1",
+        ),
+        (
+            "[alerts.rate_limited]\nseverity = 'page'",
+            "alerts.rate_limited: severity is 'page'; give one of critical, warning, info",
+        ),
+        (
+            "[alerts.rate_limited]\nenabled = 'no'",
+            "alerts.rate_limited: enabled is 'no'; give true or false",
+        ),
+    ],
+)
+def test_an_error_in_a_file_names_file_key_value_and_remedy(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    """Whoever wrote the file finds the place."""
+    path = written(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        AlertSettings.from_file(path)
+    assert str(caught.value).startswith(f"the alerts' file {str(path)!r}: {message}")
+
+
+@pytest.mark.parametrize(
+    "content", [b"objective = ", b"\xff\xfe", b"a = 1\na = 2", b"threshold: 5"], ids=repr
+)
+def test_what_is_no_toml_is_refused(content: bytes, tmp_path: Path) -> None:
+    """The message names the file and what is wrong with it."""
+    path = tmp_path / "alerts.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"cannot be read: .*; give the path of a TOML file") as e:
+        AlertSettings.from_file(path)
+    assert str(path) in str(e.value)
+
+
+@pytest.mark.parametrize("path", ["none.toml", ".", "nul\0.toml", ""])
+def test_a_file_that_is_not_there_is_refused(path: str) -> None:
+    """A missing file, a folder, and what no path can be."""
+    with pytest.raises(ConfigError, match=r"cannot be read: .*; give the path of a TOML file"):
+        AlertSettings.from_file(path)
+
+
+def test_settings_come_in_several_shapes(tmp_path: Path) -> None:
+    """None is the defaults, settings are themselves, anything that is a path is its file."""
+    path = written(tmp_path, "objective = 0.5")
+    settings = AlertSettings(objective=0.5)
+    assert AlertSettings.coerce(None) == AlertSettings()
+    assert AlertSettings.coerce(settings) is settings
+    assert AlertSettings.coerce(path) == AlertSettings.coerce(str(path)) == settings
+    values: list[object] = [5, {}, [path], True]
+    for value in values:
+        with pytest.raises(ConfigError) as caught:
+            AlertSettings.coerce(value)
+        assert str(caught.value).startswith(f"alerts is {value!r}; give AlertSettings(...) or a ")
+
+
+# --- durations -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *(("5m", 300.0), ("90s", 90.0), ("1h30m", 5_400.0), ("250ms", 0.25), ("0s", 0.0)),
+        *(("1w", 604_800.0), ("1d12h", 129_600.0), ("1w1d1h1m1s1ms", 694_861.001)),
+    ],
+)
+def test_durations_are_read_as_prometheus_writes_them(text: str, value: float) -> None:
+    """Whole numbers with units, the largest first."""
+    assert seconds(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "5", "m", "5 m", " 5m", "5m ", "5m\n", "1.5h", "-5m", "+5m", "5M", "5min"),
+        *("30m1h", "5m5m", "5y", "\u0665m", "9" * 400 + "m", None, 5, 5.0, b"5m", ["5m"]),
+    ],
+)
+def test_what_is_no_duration_is_refused(text: object) -> None:
+    """Neither other units, nor a wrong order, nor a number alone; nor digits without end."""
+    with pytest.raises(ConfigError) as caught:
+        seconds(text)
+    assert str(caught.value) == f"{text!r} is no duration; give one such as 5m, 90s or 1h30m"
+
+
+@given(st.integers(0, 366 * 86_400_000))
+def test_a_duration_that_is_written_is_read_back(milliseconds: int) -> None:
+    """What the rules say in Prometheus is what the settings took."""
+    assert seconds(duration(milliseconds / 1_000)) == pytest.approx(milliseconds / 1_000)
+
+
+@pytest.mark.parametrize(
+    ("key", "override", "message"),
+    [
+        ("CostBudgetBurn", AlertOverride(severity="warning"), "nothing tells them apart"),
+        (
+            "GenerationErrorBudgetBurn",
+            AlertOverride(windows=(9.0, 3.0)),
+            "nothing tells them apart",
+        ),
+        ("error_budget_burn:1h", AlertOverride(windows=(300.0, 3600.0)), "in the order of"),
+        ("evaluation_score_drop", AlertOverride(windows=(86400.0, 3600.0)), "in the order of"),
+        ("model_unpriced", AlertOverride(min_samples=3), "and that alert has none; leave it out"),
+        ("generation_stalled", AlertOverride(threshold=3.0), "and that alert has none"),
+    ],
+)
+def test_what_means_nothing_for_an_alert_is_refused(
+    key: str, override: AlertOverride, message: str
+) -> None:
+    """Alerts that nothing tells apart, windows in a wrong order and idle settings are errors."""
+    with pytest.raises(ConfigError, match=message):
+        AlertSettings(cost_budget=1.0, alerts={key: override})
+
+
+def test_the_label_of_a_window_follows_the_window() -> None:
+    """An alert says of which window it is, whatever was set."""
+    settings = AlertSettings(
+        alerts={"error_budget_burn:1h": AlertOverride(windows=(7_200.0, 600.0))}
+    )
+    (rule,) = (each for each in settings.rules() if each.id == "error_budget_burn:1h")
+    assert dict(rule.labels) == {"window": "2h"}

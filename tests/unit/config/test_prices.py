@@ -1,0 +1,406 @@
+"""Prices: building a table from what a caller has, and what it says tokens cost."""
+
+from __future__ import annotations
+
+import decimal
+import pickle
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import genai_prices
+import pytest
+
+from genmeter.config import prices as price_list
+from genmeter.config.prices import Price, PriceTable
+from genmeter.errors import ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TABLE = PriceTable({"small": Price(1, 4, 0.5), "org/big": (10.0, 20.0)})
+
+
+@pytest.fixture(scope="module")
+def listed() -> PriceTable:
+    """The table of the bundled price list, which takes a moment to load."""
+    return PriceTable.from_genai_prices()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [-1, float("nan"), float("inf"), True, "1", None, 10**400, Decimal("sNaN"), 1j, [1]],
+)
+@pytest.mark.parametrize("field", ["input", "output"])
+def test_a_price_that_is_no_finite_number_of_0_or_more_is_refused(field: str, value: Any) -> None:
+    """The error names the field and the value, and says what to give."""
+    with pytest.raises(ConfigError, match=rf"^{field}=.* is not a price; give a finite number"):
+        Price(**{"input": 1, "output": 1, field: value})
+
+
+def test_a_cached_price_is_checked_too() -> None:
+    """Only None may stand for a cached price that is not given."""
+    assert Price(1, 2).cached_input is None
+    with pytest.raises(ConfigError, match="cached_input=-1"):
+        Price(1, 2, -1)
+
+
+def test_prices_become_floats() -> None:
+    """Whatever number a caller gives, arithmetic in the drain is on floats."""
+    price = Price(1, Decimal("2.5"), 0)  # type: ignore[arg-type]
+    assert price == Price(1.0, 2.5, 0.0)
+    assert isinstance(price.input, float)
+    assert isinstance(price.output, float)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Price(2, 8, 1),
+        {"input": 2, "output": 8, "cached_input": 1},
+        (2, 8, 1),
+        [2, 8, 1],
+    ],
+)
+def test_every_way_to_write_a_price_means_the_same(value: Any) -> None:
+    """A Price, a mapping of its fields and a sequence give equal tables."""
+    table = PriceTable({"m": value})
+    assert table == PriceTable({"m": Price(2, 8, 1)})
+    assert table.cost("m", 1_000_000, 500_000, 250_000) == pytest.approx(1.5 + 4 + 0.25)
+
+
+@pytest.mark.parametrize(
+    "value", [{"input": 2, "output": 8}, {"input": 2, "output": 8, "cached_input": None}, (2, 8)]
+)
+def test_cached_tokens_cost_the_input_price_where_no_other_is_given(value: Any) -> None:
+    """Leaving the cached price out is the same as no discount."""
+    table = PriceTable({"m": value})
+    assert table.cost("m", 1_000_000, 0, 1_000_000) == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("cached", "usd"), [(0, 1.0), (400_000, 0.8), (1_000_000, 0.5), (5_000_000, 0.5), (-7, 1.0)]
+)
+def test_cached_tokens_are_a_part_of_the_input(cached: int, usd: float) -> None:
+    """More cached tokens than input tokens count as all of the input, fewer than 0 as none."""
+    assert TABLE.cost("small", 1_000_000, 0, cached) == pytest.approx(usd)
+
+
+def test_a_model_without_a_price_has_no_cost() -> None:
+    """No price is None, never 0."""
+    assert TABLE.cost("unheard-of", 1, 1) is None
+    assert PriceTable({}).cost("small", 1, 1) is None
+
+
+def test_a_price_of_zero_is_a_price() -> None:
+    """A model that is free costs 0 and counts as priced."""
+    assert PriceTable({"free": (0, 0)}).cost("free", 10, 10) == 0.0
+
+
+def test_a_name_after_a_provider_prefix_is_found() -> None:
+    """The exact name wins, then the longest part after a slash that has a price."""
+    table = PriceTable({"m": (1, 0), "azure/m": (2, 0), "a/b": (3, 0), "b": (4, 0)})
+    million = 1_000_000
+    assert table.cost("openai/m", million, 0) == 1
+    assert table.cost("azure/m", million, 0) == 2
+    assert table.cost("router/azure/m", million, 0) == 2
+    assert table.cost("x/a/b", million, 0) == 3
+    assert table.cost("openai/none", million, 0) is None
+    assert table.cost("m/", million, 0) is None
+
+
+def test_a_bare_name_does_not_find_a_prefixed_price() -> None:
+    """A table that prices ``org/big`` says nothing about ``big`` of someone else."""
+    assert TABLE.cost("big", 1, 1) is None
+    assert "big" not in TABLE
+    assert "org/big" in TABLE
+
+
+def test_names_and_membership() -> None:
+    """The names are sorted, and only strings can be members."""
+    assert TABLE.models() == ("org/big", "small")
+    assert "small" in TABLE
+    assert 7 not in TABLE
+
+
+@pytest.mark.parametrize("hostile", [None, 7, [], {}, object()])
+def test_a_cost_never_raises(hostile: Any) -> None:
+    """The drain asks with what it has; what makes no sense has no cost."""
+    assert TABLE.cost(hostile, 1, 1) is None
+    assert TABLE.cost("small", hostile if hostile != 7 else "7", 1) is None  # type: ignore[arg-type]
+
+
+def test_a_cost_past_what_a_float_holds_is_none() -> None:
+    """Neither an overflow nor an infinity comes out."""
+    assert TABLE.cost("small", 10**400, 1) is None
+    assert PriceTable({"m": (1e308, 0)}).cost("m", 10**9, 0) is None
+
+
+def test_a_table_does_not_follow_later_changes_of_the_mapping() -> None:
+    """A table is fixed once built."""
+    mapping = {"m": (1.0, 1.0)}
+    table = PriceTable(mapping)
+    mapping["m"] = (9.0, 9.0)
+    mapping["n"] = (1.0, 1.0)
+    assert table == PriceTable({"m": (1.0, 1.0)})
+
+
+def test_equality_hash_repr_and_pickling() -> None:
+    """Tables of the same prices are equal, also after a trip to another process."""
+    same = PriceTable({"org/big": Price(10, 20), "small": (1, 4, 0.5)})
+    assert same == TABLE
+    assert hash(same) == hash(TABLE)
+    assert PriceTable({}) != TABLE
+    assert TABLE != "prices"
+    assert pickle.loads(pickle.dumps(TABLE)) == TABLE  # noqa: S301 - our own bytes
+    assert "Price(input=1.0, output=4.0, cached_input=0.5)" in repr(TABLE)
+
+
+@pytest.mark.parametrize(
+    ("prices", "message"),
+    [
+        ({"m": (1,)}, r"prices: model 'm': \(1,\) is not a price; give input, output"),
+        ({"m": "1"}, "prices: model 'm': '1' is not a price"),
+        ({"m": {"input": 1}}, "prices: model 'm': .* is not a price"),
+        ({"m": {"input": 1, "output": 1, "in": 1}}, "prices: model 'm': .* is not a price"),
+        ({"m": (1, -2)}, "prices: model 'm': output=-2 is not a price"),
+        ({"": (1, 2)}, "model '' is not a name; give a non-empty string"),
+        ({3: (1, 2)}, "model 3 is not a name"),
+        ([("m", 1)], "is not a mapping from model to price"),
+    ],
+)
+def test_an_entry_that_cannot_be_used_is_refused_by_name(prices: Any, message: str) -> None:
+    """The error names the model, the value and the remedy."""
+    with pytest.raises(ConfigError, match=message):
+        PriceTable(prices)
+
+
+JSON = '{"small": {"input": 1, "output": 4, "cached_input": 0.5}, "org/big": [10, 20]}'
+TOML = '"org/big" = [10.0, 20.0]\n[small]\ninput = 1\noutput = 4\ncached_input = 0.5\n'
+
+
+@pytest.mark.parametrize(("name", "text"), [("p.json", JSON), ("p.toml", TOML), ("P.JSON", JSON)])
+def test_a_file_gives_the_table_of_its_mapping(tmp_path: Path, name: str, text: str) -> None:
+    """JSON and TOML files hold a mapping from model to price; the suffix says which."""
+    path = tmp_path / name
+    path.write_text(text)
+    assert PriceTable.from_file(path) == TABLE
+    assert PriceTable.from_file(str(path)) == TABLE
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("p.yaml", b"m: 1", "has the suffix '.yaml'; rename it to end in .json or .toml"),
+        ("p", b"{}", "has the suffix ''"),
+        ("p.json", b"{", "cannot be read: .*; mend the file"),
+        ("p.toml", b"= 1", "cannot be read: .*; mend the file"),
+        ("p.json", b'{"\xff": 1}', "cannot be read: .*; mend the file"),
+        ("p.json", b"[1]", r"\[1\] is not a mapping from model to price"),
+        ("p.json", b'{"m": [NaN, 1]}', "model 'm': input=nan is not a price"),
+        ("p.json", b'{"m": 3}', "model 'm': 3 is not a price"),
+        ("p.toml", b"[gpt-4.1]\ninput = 1\noutput = 2", "model 'gpt-4': .*in quotes"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(
+    tmp_path: Path, name: str, data: bytes, message: str
+) -> None:
+    """Every error about a file names it, what is wrong and what to do."""
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match=message) as caught:
+        PriceTable.from_file(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_that_is_absent_is_named(tmp_path: Path) -> None:
+    """A missing file is an error of configuration."""
+    with pytest.raises(ConfigError, match=r"absent\.json' cannot be read"):
+        PriceTable.from_file(tmp_path / "absent.json")
+
+
+def test_coerce_takes_what_a_configuration_may_hold(tmp_path: Path) -> None:
+    """None, a table, a mapping, a path as text or Path, and the name of the list."""
+    path = tmp_path / "p.json"
+    path.write_text(JSON)
+    assert PriceTable.coerce(None) is None
+    assert PriceTable.coerce(TABLE) is TABLE
+    assert PriceTable.coerce({"small": (1, 4, 0.5), "org/big": (10, 20)}) == TABLE
+    assert PriceTable.coerce(str(path)) == TABLE
+    assert PriceTable.coerce(path) == TABLE
+    assert PriceTable.coerce("genai-prices") == PriceTable.from_genai_prices()
+
+
+def test_coerce_refuses_anything_else() -> None:
+    """The error shows the value and lists what can be given."""
+    with pytest.raises(ConfigError, match="prices=42 cannot be used; give a PriceTable, a mapping"):
+        PriceTable.coerce(42)  # type: ignore[arg-type]
+
+
+def test_an_absent_price_list_is_an_error_with_the_pip_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The list is an extra; asking for it without having it fails at once."""
+    monkeypatch.setitem(sys.modules, "genai_prices", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "genmeter\[prices\]"'):
+        PriceTable.coerce("genai-prices")
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "claude-sonnet-4-5", "gemini-2.5-pro"])
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "cached"),
+    [
+        (0, 0, 0),
+        (0, 50, 0),
+        (1_000, 200, 300),
+        (200_000, 7, 0),
+        (200_001, 7, 9),
+        (900_000, 1, 900_000),
+    ],
+)
+def test_the_list_gives_the_cost_that_its_package_computes(
+    listed: PriceTable, model: str, inputs: int, outputs: int, cached: int
+) -> None:
+    """On both sides of a price threshold, a cost equals the package's own answer."""
+    usage = genai_prices.Usage(input_tokens=inputs, output_tokens=outputs, cache_read_tokens=cached)
+    expected = float(genai_prices.calc_price(usage, model).total_price)
+    assert listed.cost(model, inputs, outputs, cached) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_list_prices_a_sum_of_calls_by_its_mean_call(listed: PriceTable) -> None:
+    """Ten calls below a threshold are not charged as one call above it."""
+    one = listed.cost("gemini-2.5-pro", 100_000, 10)
+    assert one is not None
+    assert listed.cost("gemini-2.5-pro", 1_000_000, 100, calls=10) == pytest.approx(10 * one)
+    assert listed.cost("gemini-2.5-pro", 1_000_000, 100, calls=0) == pytest.approx(10 * one)
+    above = listed.cost("gemini-2.5-pro", 1_000_000, 100, calls=1)
+    assert above is not None
+    assert above > 11 * one
+
+
+def test_the_list_finds_a_model_under_its_providers_id(listed: PriceTable) -> None:
+    """``provider/model`` is the model at that provider, ``models/...`` is Google's spelling."""
+    assert listed.cost("openai/gpt-4o", 1_000, 1) == listed.cost("gpt-4o", 1_000, 1)
+    assert listed.cost("OpenAI/gpt-4o", 1_000, 1) == listed.cost("gpt-4o", 1_000, 1)
+    gemini = listed.cost("gemini-2.5-pro", 1_000, 1)
+    assert gemini is not None
+    assert listed.cost("models/gemini-2.5-pro", 1_000, 1) == gemini
+
+
+@pytest.mark.parametrize(
+    "model", ["", "unknown", "other", "nobody/gpt-4o", "mistralai/mistral-large-latest", "g" * 300]
+)
+def test_the_list_has_no_price_for_what_it_does_not_name(listed: PriceTable, model: str) -> None:
+    """A guess at the provider of a self-hosted model would be a wrong price."""
+    assert listed.cost(model, 1, 1) is None
+    assert model not in listed
+
+
+@pytest.mark.parametrize("hostile", [None, 7, [], object()])
+def test_the_list_never_raises(listed: PriceTable, hostile: Any) -> None:
+    """The drain asks the list as it asks any table."""
+    assert listed.cost(hostile, 1, 1) is None
+    assert listed.cost("gpt-4o", "many", 1) is None  # type: ignore[arg-type]
+    assert listed.cost("gpt-4o", 10**400, 1) is None
+
+
+def test_the_list_names_its_models_and_survives_pickling(listed: PriceTable) -> None:
+    """Tables of the list are interchangeable, also across processes."""
+    assert "gpt-4o" in listed.models()
+    assert "gpt-4o" in listed
+    assert pickle.loads(pickle.dumps(listed)) == listed  # noqa: S301 - our own bytes
+    assert listed != PriceTable({})
+    assert repr(listed) == "PriceTable.from_genai_prices()"
+
+
+def test_the_list_is_not_disturbed_by_the_callers_decimal_context() -> None:
+    """A drain on a producer's thread meets whatever precision that thread works with."""
+    with decimal.localcontext(prec=1):
+        cost = PriceTable.from_genai_prices().cost("gpt-4o-mini", 1_234_567, 0)
+    assert cost == pytest.approx(0.15 * 1.234567)
+
+
+class FakeList:
+    """A double of the package: one model at one provider, whose price the test sets."""
+
+    Usage = SimpleNamespace
+
+    def __init__(self, per_input: str = "0.5", **prices: Any) -> None:
+        self.asked: list[str] = []
+        self.per_input = Decimal(per_input)
+        self.prices = SimpleNamespace(**{"input_mtok": 1, "output_mtok": 1, **prices})
+
+    def calc_price(self, usage: Any, name: str, **_: Any) -> Any:
+        """Price only the input, and only of ``m``."""
+        self.asked.append(name)
+        if name != "m":
+            raise LookupError(name)
+        return SimpleNamespace(
+            total_price=self.per_input * usage.input_tokens,
+            provider=SimpleNamespace(id="p"),
+            model_price=self.prices,
+        )
+
+
+def table_of(library: FakeList) -> Any:
+    """Give a list table that asks the double."""
+    table: Any = PriceTable.from_genai_prices()
+    table._library = library
+    return table
+
+
+def test_the_list_is_asked_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prices that change by the time of day are followed, at the cost of a few questions."""
+    library = FakeList()
+    table = table_of(library)
+    now = [time.monotonic()]
+    monkeypatch.setattr(price_list.time, "monotonic", lambda: now[0])
+    assert table.cost("m", 2, 0) == pytest.approx(1.0)
+    questions = len(library.asked)
+    library.per_input = Decimal(3)
+    assert table.cost("m", 2, 0) == pytest.approx(1.0)
+    assert len(library.asked) == questions
+    now[0] += 61
+    assert table.cost("m", 2, 0) == pytest.approx(6.0)
+
+
+def test_the_names_that_the_list_is_asked_for_are_bounded() -> None:
+    """Endless new names cost neither memory nor questions; those known before keep their price."""
+    library = FakeList()
+    table = table_of(library)
+    assert table.cost("m", 2, 0) == pytest.approx(1.0)
+    for number in range(2_000):
+        assert table.cost(f"new-{number}", 1, 1) is None
+    assert len(table._known) == 1_024
+    assert len(set(library.asked)) == 1_024
+    assert table.cost("m", 2, 0) == pytest.approx(1.0)
+
+
+def test_a_model_that_is_priced_by_other_things_than_tokens_is_unpriced() -> None:
+    """A price for pictures or seconds only must not make tokens free."""
+    table = table_of(FakeList(input_mtok=None, output_mtok=None))
+    assert table.cost("m", 2, 2) is None
+
+
+def test_a_price_that_overflows_is_none() -> None:
+    """The list's tables keep the promise that no infinity comes out."""
+    assert table_of(FakeList("1e308")).cost("m", 1000, 0) is None
+
+
+def test_the_list_is_asked_for_the_price_of_today() -> None:
+    """A price that starts on a date is the one that holds now, in UTC."""
+    when: list[datetime] = []
+    library = FakeList()
+    ask = library.calc_price
+
+    def calc_price(usage: Any, name: str, *, genai_request_timestamp: datetime, **kw: Any) -> Any:
+        when.append(genai_request_timestamp)
+        return ask(usage, name, **kw)
+
+    library.calc_price = calc_price  # type: ignore[method-assign]
+    table_of(library).cost("m", 1, 1)
+    assert len(set(when)) == 1
+    assert timedelta(0) <= datetime.now(UTC) - when[0] < timedelta(minutes=2)

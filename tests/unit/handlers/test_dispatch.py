@@ -1,0 +1,690 @@
+"""From the drain to the job's handlers: what they get, and that none of them harms another."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from unittest.mock import MagicMock, Mock
+
+import pytest
+from _hostile import Raising
+from _waiting import PATIENCE, eventually, soon
+
+from genmeter.events.model import (
+    Call,
+    Evaluation,
+    Event,
+    Generation,
+    Log,
+    Metric,
+    Sample,
+    Score,
+)
+from genmeter.handlers import dispatch as module
+from genmeter.handlers.base import FileLogHandler, FileMetricHandler
+from genmeter.handlers.dispatch import Relay
+from genmeter.pipeline.deferred_log import DeferredLog
+from genmeter.pipeline.self_metrics import SelfMetrics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+WHEN = 1_700_000_000.25
+
+
+def generation(number: int = 0, **told: Any) -> Generation:
+    """Make a call of AfterImage's shape, which took so many seconds."""
+    return Generation(
+        time=WHEN,
+        call=Call("chat", "_OTHER", "m", "s", "unknown"),
+        model_given=True,
+        duration=float(number),
+        success=True,
+        input_tokens=2,
+        output_tokens=1,
+        total_tokens=3,
+        cache_read_tokens=0,
+        cache_write_tokens=0,
+        reasoning_tokens=0,
+        finish_reason="stop",
+        error_type=None,
+        is_conversation=False,
+        turns=None,
+        retries=None,
+        told=told,
+        span=None,
+    )
+
+
+def evaluation(**told: Any) -> Evaluation:
+    """Make an evaluation."""
+    return Evaluation(
+        time=WHEN,
+        call=Call("chat", "_OTHER", "m", None, "unknown"),
+        duration=0.5,
+        success=False,
+        evaluator="judge",
+        error_type="ValueError",
+        scores=(Score("a", 0.5), Score("b", 0.25, "poor")),
+        input_tokens=None,
+        output_tokens=None,
+        total_tokens=None,
+        cache_read_tokens=0,
+        cache_write_tokens=0,
+        reasoning_tokens=0,
+        told=told,
+        span=None,
+    )
+
+
+class Handler:
+    """Takes metrics and logs; it blocks while its gate is shut and raises what it is told to."""
+
+    def __init__(self) -> None:
+        self.metrics: list[tuple[str, float, dict[str, Any]]] = []
+        self.logs: list[dict[str, Any]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.error: BaseException | None = None
+
+    def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
+        """Take a metric."""
+        self.gate.wait(PATIENCE)
+        self.metrics.append((metric_name, value, metadata))
+        if self.error is not None:
+            raise self.error
+
+    def handle_log(self, message: dict[str, Any]) -> None:
+        """Take a record."""
+        self.logs.append(message)
+
+    @property
+    def durations(self) -> list[float]:
+        """The values of ``generation_time``, in order."""
+        return [value for name, value, _ in self.metrics if name == "generation_time"]
+
+
+class Rig:
+    """A relay, and what it counts and tells."""
+
+    def __init__(self, **options: Any) -> None:
+        self.self_metrics = SelfMetrics()
+        self.deferred_log = DeferredLog()
+        self.relay = Relay(self.self_metrics, self.deferred_log, **options)
+
+    def tell(self, *events: Event) -> None:
+        """Record events as a drain does."""
+        for event in events:
+            self.relay.record(event)
+
+    def settle(self) -> None:
+        """Wait until everyone has taken all."""
+        assert self.relay.deliver(soon()) == []
+
+    def end(self, deadline: float | None = None) -> None:
+        """Close, as a shutdown does."""
+        self.relay.begin_close()
+        self.relay.finish_close(soon() if deadline is None else deadline)
+
+    @property
+    def told(self) -> list[str]:
+        """What waits to be logged."""
+        return [each.message % each.arguments for each in self.deferred_log._waiting]
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    """Give a relay, which is closed after the test."""
+    made = Rig()
+    yield made
+    made.end(time.monotonic())
+
+
+@pytest.fixture
+def handler() -> Iterator[Handler]:
+    """Give a handler, whose gate is open after the test."""
+    made = Handler()
+    yield made
+    made.gate.set()
+
+
+_earlier: list[threading.Thread] = []
+
+
+@pytest.fixture(autouse=True)
+def _note_threads() -> None:
+    """Note the threads of other tests, such as those of callbacks that hang for good."""
+    _earlier[:] = threading.enumerate()
+
+
+def feed_threads() -> list[threading.Thread]:
+    """Return the threads of workers that this test started and that run."""
+    return [
+        each
+        for each in threading.enumerate()
+        if each.name.startswith("genmeter-") and each not in _earlier
+    ]
+
+
+# --- what handlers get -------------------------------------------------------------------------
+
+
+def test_a_metric_handler_gets_the_old_metrics_with_their_time(rig: Rig, handler: Handler) -> None:
+    """Each has its metadata to itself, and the local time with its offset from UTC."""
+    rig.relay.metric_handlers = [handler]
+    rig.tell(generation(1, metadata={"operation": "s", "seed": 7}), Sample(WHEN, True, None))
+    rig.settle()
+    assert [(name, value) for name, value, _ in handler.metrics] == [
+        ("generation_time", 1.0),
+        ("success_rate", 1.0),
+        ("error_rate", 0.0),
+        ("model_usage:m", 1.0),
+        ("finish_reason:stop", 1.0),
+        ("prompt_token_count", 2),
+        ("completion_token_count", 1),
+        ("total_token_count", 3),
+    ]
+    stamps = {metadata["timestamp"] for _, _, metadata in handler.metrics}
+    (stamp,) = stamps
+    assert datetime.fromisoformat(stamp).timestamp() == WHEN
+    assert datetime.fromisoformat(stamp).tzinfo is not None
+    first, second, third = (metadata for _, _, metadata in handler.metrics[:3])
+    assert first == {**second, "success": True, "seed": 7}
+    assert second == {"phase": "generation", "model_name": "m", "step": "s", "timestamp": stamp}
+    second["mine"] = 1
+    assert "mine" not in third
+    assert not handler.logs
+
+
+@pytest.mark.parametrize(("when", "stamp"), [(-1e11, "0001-01-01T"), (253_402_300_799.9, "9999-")])
+def test_a_time_that_no_calendar_has_is_the_nearest(
+    rig: Rig, handler: Handler, when: float, stamp: str
+) -> None:
+    """A caller's time before the year 1 or after 9999 costs no event."""
+    rig.relay.metric_handlers = [handler]
+    rig.tell(Metric(when, "custom", 1.5, {"timestamp": "given", "key": 1}))
+    rig.settle()
+    ((name, value, metadata),) = handler.metrics
+    assert (name, value) == ("custom", 1.5)
+    assert metadata.pop("timestamp").startswith(stamp)
+    assert metadata == {"key": 1}
+
+
+def test_a_log_handler_gets_records_of_logs_calls_and_evaluations(
+    rig: Rig, handler: Handler
+) -> None:
+    """The level is the one that was asked for, and a call's keywords come as they were given."""
+    rig.relay.log_handlers = [handler]
+    error = ValueError("raw")
+    rig.tell(
+        Log(WHEN, "warning", "m", {"key": error, "level": "mine"}, None),
+        generation(1, error=error, custom=[1]),
+        evaluation(custom=2),
+        Metric(WHEN, "custom", 1.0, {}),
+    )
+    rig.settle()
+    log, call, judged = handler.logs
+    assert log == {"level": "warning", "message": "m", "key": error, "level_": "mine"}
+    stamp = call["data"].pop("timestamp")
+    assert datetime.fromisoformat(stamp).timestamp() == WHEN
+    assert call == {
+        "level": "info",
+        "message": "Generation metrics",
+        "data": {"duration": 1.0, "success": True, "error": error, "custom": [1]},
+    }
+    assert judged == {
+        "level": "info",
+        "message": "Evaluation metrics",
+        "data": {
+            "timestamp": stamp,
+            "duration": 0.5,
+            "success": False,
+            "evaluator_type": "judge",
+            "scores": {"a": 0.5, "b": {"score": 0.25, "feedback": "poor"}},
+            "custom": 2,
+        },
+    }
+    assert not handler.metrics
+
+
+def test_a_mock_is_called_as_the_old_class_calls_it(rig: Rig) -> None:
+    """By keywords, and never by a method for batches that only a mock would have."""
+    metrics, logs = MagicMock(), Mock()
+    rig.relay.metric_handlers, rig.relay.log_handlers = [metrics], [logs]
+    rig.tell(Metric(WHEN, "custom", 1.0, {"key": 1}), Log(WHEN, "info", "m", {}, None))
+    rig.settle()
+    (call,) = metrics.method_calls
+    assert call.kwargs["metric_name"] == "custom"
+    assert call.kwargs["value"] == 1.0
+    assert call.kwargs["metadata"]["key"] == 1
+    logs.handle_log.assert_called_once_with({"level": "info", "message": "m"})
+    assert not rig.told
+
+
+def test_order_is_kept_and_nothing_is_lost(rig: Rig, handler: Handler) -> None:
+    """A handler gets every event, in the order that they were told."""
+    rig.relay.metric_handlers = [handler]
+    rig.tell(*map(generation, range(3_000)))
+    rig.end()
+    assert handler.durations == list(range(3_000))
+    assert not rig.self_metrics.handler_errors
+
+
+def test_a_method_for_batches_is_used_unless_a_derived_class_has_its_own(
+    rig: Rig, tmp_path: Path
+) -> None:
+    """A class that derives from ours to look at each metric is asked for each."""
+    batches: list[int] = []
+    seen: list[str] = []
+
+    class Batched(FileMetricHandler):
+        def handle_metrics(self, batch: Sequence[tuple[str, float, dict[str, Any]]]) -> None:
+            """Count the rows."""
+            batches.append(len(batch))
+            super().handle_metrics(batch)
+
+    class Single(Batched):
+        def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
+            """Note the name."""
+            seen.append(metric_name)
+
+    patched = Batched(tmp_path)
+    patched.handle_metric = lambda **row: seen.append(row["metric_name"])  # type: ignore[method-assign]
+    rig.relay.metric_handlers = [Batched(tmp_path), Single(tmp_path), patched]
+    rig.tell(generation())
+    rig.settle()
+    assert batches == [8]
+    assert len(seen) == 16
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 8
+
+
+def test_a_file_handler_of_ours_gets_encoded_lines(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No row is made for a file, and a derived class with nothing of its own changes nothing."""
+
+    def fail(self: Any, batch: Any) -> None:
+        raise AssertionError("asked for rows")
+
+    monkeypatch.setattr(FileMetricHandler, "handle_metrics", fail)
+    monkeypatch.setattr(FileLogHandler, "handle_logs", fail)
+
+    class Derived(FileMetricHandler):
+        """Has a name of its own only."""
+
+    metrics, logs = Derived(tmp_path), FileLogHandler(tmp_path)
+    rig.relay.metric_handlers, rig.relay.log_handlers = [metrics], [logs]
+    rig.tell(generation(1), evaluation(), Log(WHEN, "info", "m", {}, None))
+    rig.settle()
+    assert not rig.self_metrics.handler_errors
+    assert len(metrics.log_file.read_text().splitlines()) == 12
+    assert len(logs.log_file.read_text().splitlines()) == 3
+
+
+def test_every_way_to_override_a_method_is_respected(rig: Rig, tmp_path: Path) -> None:
+    """A method of a derived class, of a mixin or of the object itself gets all that is its own."""
+    seen: list[str] = []
+
+    class Mixin:
+        def handle_log(self, message: dict[str, Any]) -> None:
+            """Note the message."""
+            seen.append(f"mixin {message['message']}")
+
+    class Mixed(Mixin, FileLogHandler):
+        """Takes the method of the mixin."""
+
+    class Derived(FileLogHandler):
+        def handle_log(self, message: dict[str, Any]) -> None:
+            """Note the message, and write it too."""
+            seen.append(f"derived {message['message']}")
+            super().handle_log(message)
+
+    patched = FileLogHandler(tmp_path / "patched")
+    patched.handle_logs = lambda batch: seen.extend(  # type: ignore[method-assign]
+        f"patched {record['message']}" for _, record in batch
+    )
+    derived = Derived(tmp_path / "derived")
+    rig.relay.log_handlers = [Mixed(tmp_path / "mixed"), derived, patched]
+    rig.tell(Log(WHEN, "info", "m", {}, None))
+    rig.settle()
+    assert sorted(seen) == ["derived m", "mixin m", "patched m"]
+    assert derived.log_file.read_text().endswith('{"level": "info", "message": "m"}\n')
+    assert not (tmp_path / "mixed").exists()
+    assert not (tmp_path / "patched").exists()
+
+
+# --- handlers that come and go -----------------------------------------------------------------
+
+
+def test_the_list_counts_as_it_is_when_an_event_is_recorded(rig: Rig) -> None:
+    """A job may change the list, replace it, empty it, and put a handler back."""
+    first, second = Handler(), Handler()
+    rig.relay.metric_handlers.append(first)
+    rig.tell(generation(1))
+    rig.relay.metric_handlers.append(second)
+    rig.tell(generation(2))
+    rig.relay.metric_handlers = [second]
+    rig.tell(generation(3))
+    rig.relay.metric_handlers.clear()
+    rig.tell(generation(4))
+    rig.relay.metric_handlers = [second, first]
+    rig.tell(generation(5))
+    rig.settle()
+    assert first.durations == [1, 2, 5]
+    assert second.durations == [2, 3, 5]
+
+
+def test_a_handler_that_is_gone_takes_what_was_its_own_and_ends(rig: Rig, handler: Handler) -> None:
+    """Its thread ends once its queue is empty, not before; ours closes its file then."""
+    handler.gate.clear()
+    rig.relay.metric_handlers = [handler]
+    rig.tell(generation(1), generation(2))
+    rig.relay.metric_handlers = []
+    rig.tell(generation(3))
+    assert len(feed_threads()) == 1
+    handler.gate.set()
+    rig.settle()
+    rig.tell(generation(4))
+    assert eventually(lambda: not feed_threads())
+    assert handler.durations == [1, 2]
+    assert not rig.relay._receivers()
+
+
+def test_a_file_of_a_handler_that_is_gone_is_closed(rig: Rig, tmp_path: Path) -> None:
+    """A job that gives each phase a journal of its own does not run out of files and threads."""
+    made = [FileMetricHandler(tmp_path / str(number)) for number in range(5)]
+    twice = Handler()
+    for handler in made:
+        rig.relay.metric_handlers = [twice, twice, handler]
+        rig.tell(generation(1))
+        rig.settle()
+    rig.relay.metric_handlers = [twice, twice]
+    rig.tell(generation(2))
+    assert eventually(lambda: len(feed_threads()) == 1)
+    assert [handler._lines._fd for handler in made] == [None] * 5
+    assert [receiver.name for receiver in rig.relay._receivers()] == ["Handler"]
+
+
+def test_our_own_handlers_are_closed_at_the_end(rig: Rig, tmp_path: Path) -> None:
+    """No file stays open behind a monitor that is shut down."""
+    metrics, logs = FileMetricHandler(tmp_path), FileLogHandler(tmp_path)
+    rig.relay.metric_handlers, rig.relay.log_handlers = [metrics], [logs]
+    rig.tell(generation())
+    rig.settle()
+    assert metrics._lines._fd is not None
+    rig.end()
+    assert metrics._lines._fd is None
+    assert logs._lines._fd is None
+    assert len(metrics.log_file.read_text().splitlines()) == 8
+    assert "Generation metrics" in logs.log_file.read_text()
+
+
+def test_one_object_may_be_several_handlers(rig: Rig) -> None:
+    """In both lists it gets metrics and logs; twice in one it gets all twice, as before."""
+    both = Handler()
+    rig.relay.metric_handlers, rig.relay.log_handlers = [both, both], [both]
+    rig.tell(Metric(WHEN, "custom", 1.0, {}), Log(WHEN, "info", "m", {}, None))
+    rig.settle()
+    assert len(both.metrics) == 2
+    assert len(both.logs) == 1
+
+
+def test_handlers_are_told_apart_by_identity(rig: Rig) -> None:
+    """Equal ones are two, and neither a hash nor a comparison is asked for."""
+
+    class Equal(Handler):
+        __hash__ = None  # type: ignore[assignment]
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+    class Incomparable(Handler):
+        def __eq__(self, other: object) -> bool:
+            raise RuntimeError("compared")
+
+        def __hash__(self) -> int:
+            raise RuntimeError("hashed")
+
+    made = [Equal(), Equal(), Incomparable(), Incomparable()]
+    for handlers in (made, made[::-1], made[1:]):
+        rig.relay.metric_handlers = handlers
+        rig.tell(generation(1))
+    rig.settle()
+    assert [len(each.durations) for each in made] == [2, 3, 3, 3]
+    assert not rig.self_metrics.handler_errors
+
+
+@pytest.mark.parametrize("make", [type(None), int, str, Raising, dict])
+def test_what_is_no_list_holds_no_handlers(make: type, handler: Handler) -> None:
+    """Whatever the job puts in the list's place harms nobody, and is told once."""
+    rig = Rig()
+    given: Any = make()
+    rig.relay.metric_handlers, rig.relay.log_handlers = given, [handler]
+    rig.tell(generation(1), generation(2))
+    rig.settle()
+    assert len(handler.logs) == 2
+    assert len(rig.told) == (given is not None)
+    rig.end()
+
+
+def test_a_tuple_and_a_list_that_lies_hold_handlers_too(rig: Rig, handler: Handler) -> None:
+    """They are read by what they are."""
+
+    class Lying(list[Any]):
+        def __iter__(self) -> Any:
+            raise RuntimeError("asked")
+
+    for handlers in ((handler,), Lying([handler])):
+        rig.relay.metric_handlers = handlers  # type: ignore[assignment]
+        rig.tell(generation(1))
+    rig.settle()
+    assert len(handler.durations) == 2
+
+
+# --- handlers that fail ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), SystemExit(3), KeyboardInterrupt()])
+def test_a_handler_that_raises_is_counted_each_time_and_told_once(
+    rig: Rig, handler: Handler, error: BaseException
+) -> None:
+    """It gets every metric of every event all the same, and so does the other."""
+    other = Handler()
+    handler.error = error
+    rig.relay.metric_handlers = [handler, other]
+    rig.tell(*map(generation, range(20)))
+    rig.settle()
+    assert len(handler.metrics) == len(other.metrics) == 160
+    assert rig.self_metrics.handler_errors == {("Handler", "raised"): 20}
+    (told,) = rig.told
+    assert told == (
+        f"Handler.handle_metric failed: {str(error) or 'KeyboardInterrupt'}; further failures are only counted, in "
+        "genmeter_monitor_handler_errors_total"
+    )
+    (notice,) = rig.deferred_log._waiting
+    assert notice.level == logging.WARNING
+    assert notice.error is error
+
+
+def test_a_handler_without_the_method_is_a_failure(rig: Rig) -> None:
+    """What a job puts into the list at run time is found out at the first event."""
+
+    class Hidden:
+        @property
+        def __dict__(self) -> Any:  # type: ignore[override]
+            raise RuntimeError("asked")
+
+    rig.relay.metric_handlers = [object(), Raising(), Hidden()]
+    rig.tell(generation(1), generation(2))
+    rig.settle()
+    assert rig.self_metrics.handler_errors == {
+        ("object", "raised"): 2,
+        ("Raising", "raised"): 2,
+        ("Hidden", "raised"): 2,
+    }
+    assert len(rig.told) == 3
+
+
+def test_a_coroutine_is_a_failure(rig: Rig) -> None:
+    """Nobody would await it, so it must not pass for a handler that took the event."""
+
+    class Later:
+        async def handle_log(self, message: dict[str, Any]) -> None:
+            """Take a record."""
+
+    rig.relay.log_handlers = [Later()]
+    rig.tell(generation(1))
+    rig.settle()
+    assert rig.self_metrics.handler_errors == {("Later", "raised"): 1}
+    assert "which nobody would await" in rig.told[0]
+
+
+def test_a_handler_that_blocks_harms_neither_others_nor_the_end(rig: Rig, handler: Handler) -> None:
+    """The others get everything; the end names who was busy, and counts what it did not get."""
+    handler.gate.clear()
+    other = Handler()
+    rig.relay.metric_handlers = [handler, other]
+    rig.tell(*map(generation, range(10)))
+    assert eventually(lambda: len(other.durations) == 10)
+    assert rig.relay.deliver(time.monotonic() + 0.01) == ["Handler"]
+    rig.end(time.monotonic() + 0.01)
+    assert rig.self_metrics.handler_errors == {("Handler", "unfinished"): 10}
+    (told,) = rig.told
+    assert told == (
+        "Handler.handle_metric had not taken 10 events when the time for shutdown was over; "
+        "genmeter_monitor_handler_errors_total counts them; raise shutdown_timeout, or make the "
+        "handler faster"
+    )
+    rig.end()
+    assert rig.self_metrics.handler_errors == {("Handler", "unfinished"): 10}
+    handler.gate.set()
+    assert eventually(lambda: not feed_threads())
+    assert handler.durations == [0]
+
+
+def test_handlers_of_the_jobs_own_have_their_thread_before_an_event(
+    rig: Rig, handler: Handler, tmp_path: Path
+) -> None:
+    """An interpreter that ends starts none, and one that blocks would hold up the main thread."""
+    rig.relay.metric_handlers = [handler, FileMetricHandler(tmp_path)]
+    rig.relay.log_handlers = [handler, FileLogHandler(tmp_path)]
+    rig.relay.begin()
+    rig.relay.begin()
+    assert [each.name for each in feed_threads()] == ["genmeter-Handler", "genmeter-Handler"]
+
+
+def test_a_full_queue_is_counted_and_told_once(
+    rig: Rig, handler: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stalled handler costs a bounded number of events in memory, and the drain never waits."""
+    monkeypatch.setattr(module, "CAPACITY", 5)
+    handler.gate.clear()
+    rig.relay.metric_handlers = [handler]
+    rig.tell(generation(0))
+    assert eventually(lambda: not rig.relay._receivers()[0].feed._queue)
+    rig.tell(*map(generation, range(1, 9)))
+    assert rig.self_metrics.handler_errors == {("Handler", "queue_full"): 3}
+    (told,) = rig.told
+    assert told.startswith("Handler.handle_metric is too slow: 5 events wait for it")
+    handler.gate.set()
+    rig.settle()
+    assert handler.durations == list(range(6))
+
+
+def test_a_disk_that_is_full_is_one_warning_without_a_traceback(rig: Rig, tmp_path: Path) -> None:
+    """It names the file and what to do; every event that is not in the file is counted."""
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    rig.relay.metric_handlers = [FileMetricHandler(tmp_path)]
+    for number in range(5):
+        rig.tell(generation(number))
+        rig.settle()
+    rig.end()
+    assert rig.self_metrics.handler_errors == {("FileMetricHandler", "raised"): 5}
+    (told,) = rig.told
+    assert f"{tmp_path / 'metrics.jsonl'} cannot be written: No space left on device" in told
+    (notice,) = rig.deferred_log._waiting
+    assert notice.error is None
+
+
+def test_after_the_end_nothing_is_recorded_in_silence(rig: Rig, handler: Handler) -> None:
+    """What a last collection drains between the halves still arrives, what comes later is counted."""
+    rig.relay.metric_handlers = [handler]
+    rig.tell(generation(1))
+    rig.settle()
+    rig.relay.begin_close()
+    assert eventually(lambda: not feed_threads())
+    rig.tell(generation(2))
+    rig.relay.finish_close(soon())
+    rig.tell(generation(3))
+    assert handler.durations == [1, 2]
+    assert rig.self_metrics.handler_errors == {("Handler", "unfinished"): 1}
+
+
+# --- taps and forks ----------------------------------------------------------------------------
+
+
+class _Tap:
+    """Takes logs and metrics."""
+
+    name = "a-tap"
+    wants = (Log, Metric)
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.error: Exception | None = None
+
+    def take(self, events: Sequence[Event]) -> None:
+        """Take events."""
+        self.events += events
+        if self.error is not None:
+            raise self.error
+
+
+def test_a_tap_gets_the_events_that_it_wants_as_they_are() -> None:
+    """In order and nothing else; what it raises is counted under its name."""
+    tap = _Tap()
+    rig = Rig(taps=[tap])
+    log, metric = Log(WHEN, "info", "m", {}, None), Metric(WHEN, "custom", 1.0, {})
+    rig.tell(log, generation(), metric, Sample(WHEN, True, None))
+    rig.settle()
+    assert tap.events == [log, metric]
+    tap.error = RuntimeError("the tap's own")
+    rig.tell(log)
+    rig.end()
+    assert rig.self_metrics.handler_errors == {("a-tap", "raised"): 1}
+    assert rig.told[0].startswith("a-tap failed: the tap's own")
+
+
+def test_only_those_who_take_logs_are_in_the_midst_of_them(rig: Rig) -> None:
+    """What they log meanwhile would come back to them; what a metric handler logs would not."""
+    seen: list[tuple[str, bool]] = []
+
+    class Asks:
+        def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
+            seen.append((metric_name, module.is_handing_out_logs()))
+
+        def handle_log(self, message: dict[str, Any]) -> None:
+            seen.append((message["message"], module.is_handing_out_logs()))
+            raise ValueError("the mark must go all the same")
+
+    rig.relay.metric_handlers = rig.relay.log_handlers = [Asks()]
+    rig.tell(Metric(WHEN, "custom", 1.0, {}), Log(WHEN, "info", "hello", {}, None))
+    rig.settle()
+    assert sorted(seen) == [("custom", False), ("hello", True)]
+    assert not module.is_handing_out_logs()
+
+
+def test_a_reset_relay_begins_anew_with_the_same_handlers(rig: Rig, handler: Handler) -> None:
+    """A forked child delivers what it is told itself, also where the parent's was just closing."""
+    rig.relay.metric_handlers = [handler]
+    rig.tell(generation(1))
+    rig.end()
+    rig.relay.reset()
+    rig.tell(generation(2))
+    rig.settle()
+    assert handler.durations == [1, 2]
+    assert not rig.self_metrics.handler_errors

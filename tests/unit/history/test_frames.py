@@ -1,0 +1,325 @@
+"""Frames of a history: their columns, dtypes and rows."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from genmeter.errors import ConfigError
+from genmeter.events.model import Score
+from genmeter.history.frames import KINDS, SAMPLE_METADATA, to_frame
+from genmeter.history.metadata import MAX_KEYS
+from history_events import (
+    START,
+    conversation,
+    evaluation,
+    generation,
+    metric,
+    rows_of,
+    snapshot_of,
+)
+
+TIME = "datetime64[ns, UTC]"
+TOKENS = {
+    **dict.fromkeys(("input_tokens", "output_tokens", "total_tokens"), "Int64"),
+    **dict.fromkeys(("cache_read_tokens", "cache_write_tokens", "reasoning_tokens"), "Int64"),
+}
+DTYPES = {
+    "generations": {
+        "time": TIME,
+        "duration_seconds": "float64",
+        "success": "bool",
+        "model": "string",
+        "step": "string",
+        "provider": "string",
+        "operation": "string",
+        **TOKENS,
+        "finish_reason": "string",
+        "error_type": "string",
+    },
+    "conversations": {
+        "time": TIME,
+        "duration_seconds": "float64",
+        "success": "bool",
+        "turns": "Int64",
+        "step": "string",
+        "error_type": "string",
+    },
+    "evaluations": {
+        "time": TIME,
+        "duration_seconds": "float64",
+        "success": "bool",
+        "evaluator": "string",
+        "model": "string",
+        "step": "string",
+        "provider": "string",
+        **TOKENS,
+        "error_type": "string",
+    },
+    "metrics": {"time": TIME, "name": "string", "value": "float64"},
+    "samples": {
+        "metric_name": "string",
+        "timestamp": TIME,
+        "value": "float64",
+        **{f"metadata_{key}": dtype for key, dtype in SAMPLE_METADATA.items()},
+    },
+}
+
+
+def dtypes(frame: pd.DataFrame) -> dict[str, str]:
+    """Give the dtypes of a frame by column, as text."""
+    return {str(name): str(dtype) for name, dtype in frame.dtypes.items()}
+
+
+def first(frame: pd.DataFrame) -> dict[str, Any]:
+    """Give the first row of a frame, without what is missing."""
+    row = frame.iloc[0]
+    return {str(name): row[name] for name in frame if not pd.isna(row[name])}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_empty_history_has_the_columns_and_dtypes_of_a_full_one(kind: str) -> None:
+    """Code that reads a frame does not break where a job told nothing yet."""
+    empty = to_frame(snapshot_of([]), kind)
+    assert len(empty) == 0
+    assert dtypes(empty) == DTYPES[kind]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_has_its_columns_in_order(kind: str) -> None:
+    """The columns that the documentation lists stand first, in its order."""
+    events = [generation(0), conversation(1), evaluation(2), metric(3)]
+    frame = to_frame(snapshot_of(events), kind)
+    fixed = DTYPES[kind]
+    assert list(frame)[: len(fixed)] == list(fixed)
+    assert {name: found for name, found in dtypes(frame).items() if name in fixed} == fixed
+
+
+def test_the_page_lists_the_columns_that_there_are() -> None:
+    """docs/exports.md has each kind's columns, in order and with their dtypes."""
+    page = (Path(__file__).parents[3] / "docs/exports.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"<!-- frames -->(.*?)<!-- /frames -->", page, re.DOTALL)
+    listed = {
+        kind: dict(re.findall(r"`(\w+)` (\w+(?:\[[^]]*\])?)", columns))
+        for kind, columns in re.findall(r"^\| `(\w+)` \|[^|]*\| (.*) \|$", table, re.MULTILINE)
+    }
+    assert listed == DTYPES
+    assert [list(each) for each in listed.values()] == [list(each) for each in DTYPES.values()]
+
+
+def test_a_generation_has_all_that_was_told() -> None:
+    """A call's row holds its labels, counts, outcome and free data."""
+    call = generation(
+        at=0.25,
+        success=False,
+        error_type="TimeoutError",
+        cache_read_tokens=7,
+        retries={"rate_limited": 2},
+        told={"metadata": {"operation": "x", "id": "a-1"}, "error": "too slow", "seed": 4},
+    )
+    assert first(to_frame(snapshot_of([call]), "generations")) == {
+        "time": pd.Timestamp(START + 0.25, unit="s", tz="UTC"),
+        "duration_seconds": 1.5,
+        "success": False,
+        "model": "atlas",
+        "step": "answer_generation",
+        "provider": "openai",
+        "operation": "chat",
+        "input_tokens": 100,
+        "output_tokens": 20,
+        "total_tokens": 120,
+        "cache_read_tokens": 7,
+        "cache_write_tokens": 0,
+        "reasoning_tokens": 0,
+        "finish_reason": "stop",
+        "error_type": "TimeoutError",
+        "metadata_error": "too slow",
+        "metadata_id": "a-1",
+        "metadata_seed": 4,
+        "metadata_retries": '{"rate_limited":2}',
+    }
+
+
+def test_what_is_unknown_is_missing_and_not_zero() -> None:
+    """A mean over a column is not drawn down by calls that told nothing."""
+    none = dict.fromkeys(("input_tokens", "output_tokens", "total_tokens"))
+    call = generation(provider="_OTHER", step=None, finish_reason=None, duration=None, **none)
+    assert first(to_frame(snapshot_of([call]), "generations")) == {
+        "time": pd.Timestamp(START, unit="s", tz="UTC"),
+        "success": True,
+        "model": "atlas",
+        "operation": "chat",
+    }
+
+
+def test_counts_are_exact_past_what_a_float_holds() -> None:
+    """The counts of a wide frame are integers, whatever their size."""
+    frame = to_frame(snapshot_of([generation(total_tokens=2**53 + 1)]), "generations")
+    assert frame["total_tokens"].iloc[0] == 2**53 + 1
+
+
+def test_conversations_and_calls_have_frames_of_their_own() -> None:
+    """A conversation is no generation, and its turns are counted."""
+    snapshot = snapshot_of([generation(0), conversation(1, turns=4), conversation(2, turns=None)])
+    assert len(to_frame(snapshot, "generations")) == 1
+    frame = to_frame(snapshot, "conversations")
+    assert frame["turns"].tolist() == [4, pd.NA]
+
+
+def test_an_evaluation_has_a_column_for_each_score_and_its_feedback() -> None:
+    """Scores stand beside each other, NaN where an evaluation has none of that name."""
+    scores = (Score("grounding", 0.1, "sparse"), Score("tone", -2.0))
+    frame = to_frame(
+        snapshot_of(
+            [evaluation(0), metric(1, "evaluation_score_tone", 9), evaluation(2, scores=scores)]
+        ),
+        "evaluations",
+    )
+    nan = np.nan
+    np.testing.assert_equal(frame["score_coherence"].to_numpy(), [0.75, nan])
+    np.testing.assert_equal(frame["score_grounding"].to_numpy(), [0.5, 0.1])
+    np.testing.assert_equal(frame["score_tone"].to_numpy(), [nan, -2.0])
+    assert frame["feedback_coherence"].tolist() == ["clear", pd.NA]
+    assert frame["feedback_grounding"].tolist() == [pd.NA, "sparse"]
+    assert frame["feedback_tone"].isna().all()
+    assert str(frame["feedback_tone"].dtype) == "string"
+
+
+def test_an_evaluations_model_is_told_only_with_its_tokens() -> None:
+    """A model that was only guessed is not shown as the judge."""
+    known = evaluation(1, input_tokens=5, output_tokens=1, total_tokens=6)
+    frame = to_frame(snapshot_of([evaluation(0), known]), "evaluations")
+    assert frame["model"].tolist() == [pd.NA, "judge"]
+
+
+def test_custom_values_have_a_frame_without_scores() -> None:
+    """The values of ``record_metric`` stand with their metadata, scores elsewhere."""
+    frame = to_frame(
+        snapshot_of([evaluation(0), metric(1, "queue", 3.5, host="a", step=2)]), "metrics"
+    )
+    assert first(frame) == {
+        "time": pd.Timestamp(START + 1, unit="s", tz="UTC"),
+        "name": "queue",
+        "value": 3.5,
+        "metadata_host": "a",
+        "metadata_step": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("told", "dtype", "cells"),
+    [
+        ([True, None, False], "boolean", [True, pd.NA, False]),
+        ([1, None, 2**63 - 1], "Int64", [1, pd.NA, 2**63 - 1]),
+        ([0.5, 2], "Float64", [0.5, 2.0]),
+        ([0.5, 2**53 + 1], "string", ["0.5", "9007199254740993"]),
+        (["a", None, ""], "string", ["a", pd.NA, ""]),
+        ([None], "string", [pd.NA]),
+        ([True, 1], "string", ["true", "1"]),
+        (["a", 1, None], "string", ['"a"', "1", pd.NA]),
+        ([{"b": [1, None]}], "string", ['{"b":[1,null]}']),
+        ([2**63], "string", [str(2**63)]),
+    ],
+)
+def test_a_keys_dtype_is_that_of_its_values(told: list[Any], dtype: str, cells: list[Any]) -> None:
+    """One type gives a column of it; mixed and nested values are JSON text."""
+    frame = to_frame(snapshot_of([metric(at, key=v) for at, v in enumerate(told)]), "metrics")
+    assert str(frame["metadata_key"].dtype) == dtype
+    assert frame["metadata_key"].tolist() == cells
+
+
+def test_keys_without_end_share_a_column() -> None:
+    """A job that makes a key of every id does not make a column of every id."""
+    events = [
+        metric(at, **{f"id{at}": at, "host": "a", "other_keys": 1}) for at in range(MAX_KEYS + 9)
+    ]
+    frame = to_frame(snapshot_of(events), "metrics")
+    assert len(frame.columns) == 3 + MAX_KEYS + 1
+    assert frame["metadata_host"].eq("a").all()
+    assert str(frame["metadata_other_keys"].dtype) == "string"
+    assert frame["metadata_other_keys"].str.contains('"other_keys":1').all()
+    assert frame["metadata_other_keys"].str.contains('"id').sum() == 10
+
+
+def test_samples_stand_by_metric_and_then_by_age() -> None:
+    """Each metric's rows are together, whichever ring they came from, oldest first."""
+    events = [generation(0, success=False), metric(1, "error_rate", 0.25), generation(2)]
+    frame = to_frame(snapshot_of(events), "samples")
+    assert frame["metric_name"].is_monotonic_increasing
+    rates = frame[frame["metric_name"] == "error_rate"]
+    assert rates["value"].tolist() == [1.0, 0.25, 0.0]
+    assert rates["timestamp"].is_monotonic_increasing
+
+
+def test_what_is_told_once_stands_on_an_events_first_row() -> None:
+    """The outcome and the free data of an event are not counted several times."""
+    events = [generation(0, told={"id": "a"}), generation(1, duration=None, told={"id": "b"})]
+    frame = to_frame(snapshot_of(events), "samples")
+    told = frame[frame["metadata_success"].notna()]
+    assert told[["metric_name", "metadata_id"]].to_numpy().tolist() == [
+        ["generation_time", "a"],
+        ["success_rate", "b"],
+    ]
+    assert frame["metadata_id"].notna().sum() == 2
+
+
+def test_a_score_that_is_a_first_row_keeps_its_feedback() -> None:
+    """An evaluation of unknown duration has its outcome on its first score."""
+    frame = to_frame(snapshot_of([evaluation(duration=None, told={"id": "a"})]), "samples")
+    assert rows_of(frame)[1][3] == {
+        "phase": "evaluation",
+        "evaluator_type": "EmbeddingJudge",
+        "feedback": "clear",
+        "success": True,
+        "id": "a",
+    }
+
+
+def test_a_value_of_another_type_does_not_change_a_standard_column() -> None:
+    """One odd ``record_metric`` cannot turn every step into JSON text."""
+    events = [generation(0), metric(1, "queue", 1.0, step=5, success="yes", phase="warm-up")]
+    frame = to_frame(snapshot_of(events), "samples")
+    queue = frame[frame["metric_name"] == "queue"].iloc[0]
+    assert queue["metadata_step_"] == 5
+    assert queue["metadata_success_"] == "yes"
+    assert queue["metadata_phase"] == "warm-up"
+    assert str(frame["metadata_success"].dtype) == "boolean"
+    assert "answer_generation" in frame["metadata_step"].tolist()
+
+
+def test_a_score_outlives_its_evaluation() -> None:
+    """Where calls overwrote an evaluation, its scores still say whose they are."""
+    events = [evaluation(0), *(generation(at) for at in range(1, 4))]
+    snapshot = snapshot_of(events, capacity=3)
+    rows = rows_of(to_frame(snapshot, "samples"))
+    scores = [row for row in rows if row[0].startswith("evaluation_")]
+    assert [(name, told.get("feedback")) for name, _, _, told in scores] == [
+        ("evaluation_score_coherence", "clear"),
+        ("evaluation_score_grounding", None),
+    ]
+    assert all(told["phase"] == "evaluation" for *_, told in scores)
+    assert all(told["evaluator_type"] == "EmbeddingJudge" for *_, told in scores)
+    assert len(to_frame(snapshot, "evaluations")) == 0
+
+
+def test_a_partial_frame_says_so() -> None:
+    """The attributes tell from when on rows are kept, and how many lost their metadata."""
+    whole = to_frame(snapshot_of([generation(0)]), "generations")
+    assert whole.attrs == {}
+    events = [generation(at, told={"note": "x" * 400}) for at in range(5)]
+    partial = to_frame(snapshot_of(events, capacity=3, metadata_bytes=1_200), "generations")
+    since = datetime.fromtimestamp(START + 2, UTC).isoformat()
+    assert partial.attrs == {"kept_since": since, "data_cut": 1}
+
+
+@pytest.mark.parametrize("kind", ["generation", "", None, 3, ["samples"]])
+def test_an_unknown_kind_is_an_error_that_names_the_kinds(kind: Any) -> None:
+    """The message has the argument, its value and what it may be."""
+    with pytest.raises(ConfigError, match=r"kind is .*generations, conversations, evaluations"):
+        to_frame(snapshot_of([]), kind)

@@ -1,0 +1,80 @@
+"""The copy of what a history keeps."""
+
+from __future__ import annotations
+
+import json
+
+from genmeter.history.store import History
+from history_events import START, evaluation, generation, metric, snapshot_of
+
+
+def test_rows_are_in_the_order_of_their_telling() -> None:
+    """Serials count on over the ring's end, and names are indexes into the names."""
+    found = snapshot_of([generation(n, model=f"m{n}") for n in range(5)], capacity=3)
+    assert found.calls.serial.tolist() == [2, 3, 4]
+    assert [found.names[n] for n in found.calls.model] == ["m2", "m3", "m4"]
+    assert found.kept_since == START + 2
+
+
+def test_a_window_leaves_out_what_is_older() -> None:
+    """Only rows since then are given, their serials as they were."""
+    history = History(10)
+    for at in range(4):
+        history.record(generation(at))
+        history.record(metric(at))
+    found = history.snapshot(START + 2)
+    assert found.calls.serial.tolist() == found.values.serial.tolist() == [2, 3]
+    assert found.kept_since is None
+
+
+def test_a_score_names_its_evaluation_and_a_custom_value_none() -> None:
+    """The serial of the evaluation's row joins them."""
+    found = snapshot_of([generation(), evaluation(), metric()])
+    assert found.values.event.tolist() == [1, 1, -1]
+    assert [found.names[n] for n in found.values.name] == [
+        "evaluation_score_coherence",
+        "evaluation_score_grounding",
+        "queue",
+    ]
+
+
+def test_free_data_stands_by_its_row() -> None:
+    """Metadata, feedback and custom metadata are JSON text by serial."""
+    found = snapshot_of(
+        [generation(), generation(told={"seed": 7}), evaluation(told={"a": 1}), metric(b=2)]
+    )
+    assert {key: json.loads(text) for key, text in found.call_data.items()} == {
+        1: {"seed": 7},
+        2: {"a": 1},
+    }
+    assert {key: json.loads(text) for key, text in found.value_data.items()} == {
+        0: {"feedback": "clear"},
+        2: {"b": 2},
+    }
+
+
+def test_a_snapshot_is_a_copy() -> None:
+    """What is told later does not change it."""
+    history = History(2)
+    history.record(generation(0, duration=1.0))
+    found = history.snapshot()
+    for at in range(4):
+        history.record(generation(at, duration=9.0))
+    assert found.calls.duration.tolist() == [1.0]
+
+
+def test_data_without_room_is_counted() -> None:
+    """A history that may keep no free data says of how many rows it was cut."""
+    found = snapshot_of([generation(told={"seed": 1})], metadata_bytes=0)
+    assert (found.call_data, found.data_cut) == ({}, 1)
+
+
+def test_data_that_was_cut_before_the_window_is_not_counted() -> None:
+    """A window whose rows have all their data is whole."""
+    history = History(100, metadata_bytes=1_000)
+    for at in range(10):
+        history.record(generation(at, told={"note": "x" * 200}))
+        history.record(metric(at))
+    kept = len(history.snapshot().call_data)
+    assert history.snapshot().data_cut == 10 - kept > 0
+    assert history.snapshot(START + 10 - kept).data_cut == 0

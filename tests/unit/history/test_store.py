@@ -1,0 +1,300 @@
+"""The history of one monitor: windows over what is kept, totals for ever."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from genmeter.config.monitor import HistoryConfig
+from genmeter.config.prices import PriceTable
+from genmeter.events.model import Call, Evaluation, Generation, Log, Metric, Sample, Score
+from genmeter.history._token_sums import Tokens
+from genmeter.history.store import History
+from genmeter.schema.query import RowSum
+
+CALL = Call("chat", "openai", "m", None, "unknown")
+PLAIN: dict[str, Any] = {
+    "call": CALL,
+    "duration": 1.0,
+    "success": True,
+    "input_tokens": None,
+    "output_tokens": None,
+    "total_tokens": None,
+    "cache_read_tokens": 0,
+    "cache_write_tokens": 0,
+    "reasoning_tokens": 0,
+    "error_type": None,
+    "told": {},
+    "span": None,
+}
+
+
+def generation(time: float, model: str = "m", **fields: Any) -> Generation:
+    """Make a call; the fields that are not given are plain."""
+    own = {
+        "model_given": True,
+        "finish_reason": None,
+        "is_conversation": False,
+        "turns": None,
+        "retries": None,
+    }
+    return Generation(time=time, **{**PLAIN, **own, "call": CALL._replace(model=model), **fields})
+
+
+def tokens(time: float, count: int, model: str = "m", **fields: Any) -> Generation:
+    """Make a call with `count` input, `2 * count` output and `3 * count` tokens in all."""
+    return generation(
+        time, model, input_tokens=count, output_tokens=2 * count, total_tokens=3 * count, **fields
+    )
+
+
+def evaluation(time: float, *scores: Score, **fields: Any) -> Evaluation:
+    """Make an evaluation; the fields that are not given are plain."""
+    return Evaluation(time=time, **{**PLAIN, "evaluator": "judge", "scores": scores, **fields})
+
+
+def history(*events: Any, capacity: int = 100) -> History:
+    """Make a history of these events."""
+    made = History(capacity)
+    for event in events:
+        made.record(event)
+    return made
+
+
+def values(made: History, name: str, since: float | None = None) -> list[float] | None:
+    """Give the values of a metric, sorted; None where it was never recorded."""
+    found = made.samples(name, since)
+    return None if found is None else sorted(found.value.tolist())
+
+
+def test_totals_since_the_start_outlive_the_ring() -> None:
+    """However many calls were overwritten, the sum of all is exact."""
+    made = history(*(tokens(float(n), 2**40 - n, "a") for n in range(50)), capacity=3)
+    total = sum(2**40 - n for n in range(50))
+    assert made.token_totals().by_model == {"a": Tokens(total, 2 * total, 3 * total, calls=50)}
+    assert made.token_totals().kept_since is None
+
+
+def test_a_window_sums_what_lies_in_it_by_model() -> None:
+    """Calls from its start on count, earlier ones and those without tokens do not."""
+    made = history(
+        tokens(1.0, 1, "a"),
+        tokens(2.0, 10, "a"),
+        tokens(3.0, 100, "b", cache_read_tokens=7, cache_write_tokens=6, reasoning_tokens=5),
+        generation(3.0, "c"),
+    )
+    assert made.token_totals(2.0).by_model == {
+        "a": Tokens(10, 20, 30, calls=1),
+        "b": Tokens(100, 200, 300, 7, 6, 5, calls=1),
+    }
+    assert made.token_totals(9.0).by_model == {}
+
+
+def test_an_empty_history_has_no_tokens() -> None:
+    """Nothing was told, nothing is summed, nothing is missing."""
+    for since in (None, 0.0):
+        assert history().token_totals(since) == ({}, None)
+    assert history().last_time is None
+    assert history().sampled_names() == []
+
+
+@pytest.mark.parametrize("count", [2**31, 2**40])
+def test_a_window_of_large_counts_is_exact(count: int) -> None:
+    """Sums past what a float holds exactly are exact."""
+    events = [tokens(1.0, count - n, "a") for n in range(9_000)]
+    made = history(*events, capacity=10_000)
+    total = sum(count - n for n in range(9_000))
+    (found,) = made.token_totals(0.0).by_model.values()
+    assert found == (total, 2 * total, 3 * total, 0, 0, 0, 9_000)
+
+
+def test_a_window_past_what_is_kept_says_from_when_on_it_is_whole() -> None:
+    """The first kept call's time is given where earlier ones are gone and were asked for."""
+    made = history(*(tokens(float(n), 1) for n in range(10)), capacity=4)
+    assert made.token_totals(2.0).kept_since == 6.0
+    assert made.token_totals(6.0).kept_since is None
+    assert made.token_totals(7.0).kept_since is None
+    samples = made.samples("generation_time")
+    assert samples is not None
+    assert samples.kept_since == 6.0
+
+
+def test_samples_are_whole_where_only_others_are_gone() -> None:
+    """Many values of the caller's own do not make a window of calls incomplete, nor calls theirs."""
+    values = [Metric(float(n), "own", 1.0, {}) for n in range(10)]
+    made = history(tokens(1.0, 5), *values, capacity=4)
+    samples, own = made.samples("generation_time"), made.samples("own")
+    assert samples is not None
+    assert own is not None
+    assert (samples.kept_since, own.kept_since) == (None, 6.0)
+
+
+def test_a_ring_that_is_just_full_has_lost_nothing() -> None:
+    """At capacity, but not past it, every window is whole."""
+    made = history(*(tokens(float(n), 1) for n in range(4)), capacity=4)
+    assert made.token_totals(0.0).kept_since is None
+    assert made.size == 4
+
+
+def test_evaluations_cost_tokens_too() -> None:
+    """The tokens of an evaluation are in the same totals."""
+    made = history(evaluation(1.0, input_tokens=5, total_tokens=5))
+    assert made.token_totals().by_model == {"m": Tokens(5, 0, 5, calls=1)}
+    assert made.token_totals(0.0).by_model == {"m": Tokens(5, 0, 5, calls=1)}
+
+
+def test_a_name_of_the_callers_own_with_a_colon_holds_nothing_else() -> None:
+    """What stands after the colon is no finish reason, unless the name says so."""
+    made = history(
+        tokens(1.0, 10, "a", finish_reason="stop"),
+        Metric(2.0, "latency:stop", 7.0, {}),
+        Metric(3.0, "latency:a", 8.0, {}),
+    )
+    for name, value in (("latency:stop", 7.0), ("latency:a", 8.0)):
+        samples = made.samples(name)
+        assert samples is not None
+        assert samples.value.tolist() == [value]
+
+
+def test_the_old_names_give_the_old_values() -> None:
+    """Each name that callers query has the samples that it always had, conversations included."""
+    made = history(
+        tokens(1.0, 10, "a", duration=2.0, finish_reason="stop"),
+        generation(2.0, "b", duration=None, success=False),
+        generation(3.0, "b", model_given=False, is_conversation=True, turns=4, duration=9.0),
+        evaluation(4.0, Score("s", 0.5), Score("t", -1.0), duration=3.0, success=False),
+        Metric(5.0, "own", 7.0, {}),
+    )
+    expected = {
+        "generation_time": [2.0, 9.0],
+        "success_rate": [0.0, 1.0, 1.0],
+        "error_rate": [0.0, 0.0, 1.0],
+        "prompt_token_count": [10],
+        "completion_token_count": [20],
+        "total_token_count": [30],
+        "conversation_length": [4],
+        "model_usage:a": [1.0],
+        "model_usage:b": [1.0],
+        "finish_reason:stop": [1.0],
+        "evaluation_time": [3.0],
+        "evaluation_error_rate": [1.0],
+        "evaluation_score_s": [0.5],
+        "evaluation_score_t": [-1.0],
+        "own": [7.0],
+    }
+    assert {name: values(made, name) for name in made.sampled_names()} == expected
+
+
+def test_a_name_that_was_never_recorded_has_no_samples() -> None:
+    """Neither unknown names nor known ones without an event."""
+    made = history(generation(1.0))
+    for name in ("unknown", "prompt_token_count", "evaluation_time", "model_usage:x", "", ":"):
+        assert made.samples(name) is None
+
+
+def test_a_known_name_with_nothing_in_the_window_is_empty() -> None:
+    """It was recorded once, which is not the same as never."""
+    assert values(history(generation(1.0)), "generation_time", since=5.0) == []
+    assert values(history(Metric(1.0, "own", 1.0, {})), "own", since=5.0) == []
+
+
+def test_values_recorded_under_an_old_name_stand_beside_the_calls_own() -> None:
+    """`record_metric("error_rate", ...)` adds samples to the metric, and no call."""
+    made = history(
+        generation(1.0),
+        Metric(2.0, "error_rate", 1.0, {}),
+        Metric(2.0, "generation_time", 60.0, {}),
+        Metric(2.0, "model_usage:m", 5.0, {}),
+    )
+    assert values(made, "error_rate") == [0.0, 1.0]
+    assert values(made, "generation_time") == [1.0, 60.0]
+    assert values(made, "model_usage:m") == [1.0, 5.0]
+    assert values(made, "success_rate") == [1.0]
+
+
+def test_samples_carry_their_times() -> None:
+    """Each value has the time of its event."""
+    samples = history(generation(1.0, duration=5.0), generation(2.0, duration=6.0)).samples(
+        "generation_time"
+    )
+    assert samples is not None
+    assert list(zip(samples.time.tolist(), samples.value.tolist(), strict=True)) == [
+        (1.0, 5.0),
+        (2.0, 6.0),
+    ]
+
+
+def test_names_are_found_however_long_they_were_given() -> None:
+    """A name is cut to a label's length when it is kept, and found again by its whole length."""
+    long = "x" * 300
+    made = history(
+        generation(1.0, "x" * 128, finish_reason="x" * 128),
+        evaluation(1.0, Score("x" * 128, 0.5)),
+        Metric(1.0, "x" * 128, 2.0, {}),
+    )
+    for name in (long, f"model_usage:{long}", f"finish_reason:{long}", f"evaluation_score_{long}"):
+        assert values(made, name)
+    assert values(made, "finish_reason:" + "X" * 128) == [1.0]
+
+
+def test_each_ring_has_its_own_capacity() -> None:
+    """Calls, scores and custom values, and samples do not push one another out."""
+    made = history(
+        *(Metric(float(n), "own", n, {}) for n in range(10)),
+        *(Sample(float(n), True, None) for n in range(7)),
+        generation(1.0),
+        capacity=4,
+    )
+    assert values(made, "own") == [6.0, 7.0, 8.0, 9.0]
+    assert values(made, "generation_time") == [1.0]
+    assert (made.size, made.capacity, made.ring_capacity) == (9, 12, 4)
+
+
+def test_the_newest_call_of_all_is_known() -> None:
+    """Neither a conversation nor an evaluation is a call, and a clock set back changes nothing."""
+    made = history(generation(5.0), generation(3.0), capacity=1)
+    assert made.last_call == 5.0
+    for event in (generation(9.0, is_conversation=True), evaluation(9.0)):
+        made.record(event)
+        assert made.last_call == 5.0
+    assert history(generation(0.0)).last_call == 0.0
+    assert history(evaluation(1.0)).last_call is None
+    assert made.emptied().last_call is None
+
+
+@pytest.mark.parametrize(("prices", "size"), [(None, 90), (PriceTable({"m": (1, 2)}), 98)])
+def test_a_call_takes_as_many_bytes_as_the_documentation_says(
+    prices: PriceTable | None, size: int
+) -> None:
+    """Only who gave prices pays for the cost of each call."""
+    made = History(10_000, prices=prices)
+    columns = made._calls._columns.values()
+    assert sum(column.itemsize for column in columns) == size
+    (help_,) = (each.metadata["help"] for each in fields(HistoryConfig) if each.name == "capacity")
+    assert str(size) in help_
+
+
+def test_an_empty_copy_prices_and_scales_as_the_first() -> None:
+    """A child's calls cost what the parent's did, and its scores are on the same scales."""
+    made = History(10, prices=PriceTable({"m": (1, 2)}), scales={"s": (0.0, 4.0)}).emptied()
+    made.record(tokens(1.0, 1_000_000))
+    made.record(evaluation(1.0, Score("s", 3.0)))
+    (cost,) = made.window(RowSum("calls", ("priced",), "cost"), (), 0.0).values()
+    (share,) = made.window(RowSum("scores", ("on_scale",), "share"), (), 0.0).values()
+    assert (cost.sum, share.sum) == (5.0, 0.75)
+
+
+def test_what_is_no_call_and_no_value_is_not_kept() -> None:
+    """A log record changes nothing."""
+    made = history(Log(1.0, "info", "text", {}, None))
+    assert made.size == 0
+
+
+def test_the_newest_time_and_an_empty_copy() -> None:
+    """The time of the newest call is known; a child begins with the same capacity and no row."""
+    made = history(generation(3.0), generation(1.0), capacity=7)
+    assert made.last_time == 3.0
+    assert (made.emptied().size, made.emptied().capacity) == (0, 21)
+    assert made.size == 2

@@ -1,0 +1,221 @@
+"""Token reports: totals, tables, frames and costs."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from genmeter.config.prices import PriceTable
+from genmeter.errors import ConfigError
+from genmeter.history.token_report import CostReport, ModelTokenUsage, TokenUsageReport
+
+NOON = datetime(2025, 1, 1, 12, tzinfo=UTC)
+ONE = datetime(2025, 1, 1, 13, tzinfo=UTC)
+BIG = ModelTokenUsage("big", 1_234_567, 2_345, 1_236_912, calls=7)
+SMALL = ModelTokenUsage("small", 10, 5, 16, 4, 3, 2, 1)
+COUNTS = [
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "calls",
+]
+
+
+def report_of(*usages: ModelTokenUsage, **fields: Any) -> TokenUsageReport:
+    """Give a report whose totals fit its entries."""
+    return TokenUsageReport(
+        list(usages),
+        sum(usage.prompt_tokens for usage in usages),
+        sum(usage.completion_tokens for usage in usages),
+        sum(usage.total_tokens for usage in usages),
+        **fields,
+    )
+
+
+def test_reports_are_made_and_compared_as_afterimages() -> None:
+    """Its four fields are enough, by position or name, and decide what is equal."""
+    report = TokenUsageReport(by_model=[ModelTokenUsage("m", 1, 2, 3)], total_prompt_tokens=1)
+    assert report.total_completion_tokens == 0
+    assert report.total_tokens == 0
+    assert report.complete
+    assert report.covers_since is None
+    rich = ModelTokenUsage("m", 1, 2, 3, cache_read_tokens=1, calls=9)
+    assert report == TokenUsageReport([rich], 1, complete=False, covers_since=NOON)
+    assert hash(rich) == hash(ModelTokenUsage("m", 1, 2, 3))
+    assert report != TokenUsageReport([ModelTokenUsage("m", 1, 2, 4)], 1)
+
+
+def test_a_report_can_be_changed_and_its_entries_cannot() -> None:
+    """As in AfterImage's classes."""
+    report = TokenUsageReport([SMALL])
+    report.total_tokens = 7
+    assert report.total_tokens == 7
+    with pytest.raises(FrozenInstanceError):
+        SMALL.prompt_tokens = 7  # type: ignore[misc]
+
+
+def test_an_empty_report_is_true() -> None:
+    """Code that says ``report or default`` keeps the report."""
+    assert bool(TokenUsageReport([])) is True
+
+
+def test_reports_are_summed_by_model() -> None:
+    """Every count of every model is added, and the models are sorted."""
+    merged = TokenUsageReport.merge([report_of(SMALL), report_of(BIG, SMALL)])
+    assert merged == report_of(BIG, ModelTokenUsage("small", 20, 10, 32))
+    assert merged.by_model[0].calls == 7
+    small = merged.by_model[1]
+    assert (small.cache_read_tokens, small.cache_write_tokens) == (8, 6)
+    assert (small.reasoning_tokens, small.calls) == (4, 2)
+    assert merged.complete
+
+
+def test_no_reports_sum_to_an_empty_one() -> None:
+    """A process without monitors used nothing."""
+    assert TokenUsageReport.merge(iter(())) == TokenUsageReport([], 0, 0, 0)
+
+
+def test_a_sum_is_complete_from_when_all_its_parts_are() -> None:
+    """The latest time from which a part is complete is the sum's."""
+    whole = report_of(BIG)
+    parts = [report_of(complete=False, covers_since=since) for since in (NOON, ONE, None)]
+    merged = TokenUsageReport.merge([whole, *parts])
+    assert not merged.complete
+    assert merged.covers_since == ONE
+    unknown = TokenUsageReport.merge([whole, parts[2]])
+    assert not unknown.complete
+    assert unknown.covers_since is None
+
+
+def test_a_frame_has_a_row_for_each_model() -> None:
+    """Names are objects, counts are int64, in the order of the fields."""
+    frame = report_of(BIG, SMALL).to_frame()
+    assert list(frame.columns) == ["model_name", *COUNTS]
+    assert frame["model_name"].tolist() == ["big", "small"]
+    assert frame["model_name"].dtype == object
+    assert {str(frame[name].dtype) for name in COUNTS} == {"int64"}
+    assert [frame[name].tolist()[1] for name in COUNTS] == [10, 5, 16, 4, 3, 2, 1]
+
+
+def test_an_empty_frame_has_the_same_columns_and_types() -> None:
+    """Code that adds up a frame needs no case for an empty one."""
+    frame = TokenUsageReport([]).to_frame()
+    assert len(frame) == 0
+    assert (frame.dtypes == report_of(BIG).to_frame().dtypes).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(2**63 - 1, "int64"), (2**63, "object"), (2**70, "object")]
+)
+def test_a_count_past_64_bits_stays_exact(value: int, dtype: str) -> None:
+    """Only the column that needs it holds Python integers."""
+    frame = report_of(ModelTokenUsage("m", value, 0, value), SMALL).to_frame()
+    assert frame["prompt_tokens"].tolist()[0] == value
+    assert str(frame["prompt_tokens"].dtype) == dtype
+    assert str(frame["completion_tokens"].dtype) == "int64"
+
+
+def test_a_cost_adds_up_what_has_a_price() -> None:
+    """Cached tokens cost their own price, and a model without a price is named."""
+    report = report_of(BIG, ModelTokenUsage("free", 9, 9, 18), SMALL)
+    costs = report.cost({"small": (1_000_000, 2_000_000, 500_000), "free": (0, 0)})
+    assert costs == CostReport({"free": 0.0, "small": 6 + 10 + 2.0}, 18.0, ("big",))
+    assert list(costs.by_model) == ["free", "small"]
+
+
+def test_entries_of_one_model_are_added_up_in_a_cost() -> None:
+    """A report that a caller put together may name a model twice."""
+    costs = report_of(SMALL, SMALL).cost(PriceTable({"small": (1_000_000, 0)}))
+    assert costs.by_model == {"small": 20.0}
+
+
+def test_a_cost_of_nothing_is_zero() -> None:
+    """An empty report costs 0.0, a float."""
+    costs = TokenUsageReport([]).cost({})
+    assert costs == CostReport({}, 0.0, ())
+    assert isinstance(costs.total, float)
+
+
+def test_a_price_by_the_size_of_a_call_looks_at_the_mean_call() -> None:
+    """Many small calls are not priced as one that passes a threshold."""
+    calls = [ModelTokenUsage("gemini-2.5-pro", 1_000_000, 0, 1_000_000, calls=n) for n in (100, 1)]
+    many, one = (report_of(usage).cost("genai-prices").total for usage in calls)
+    assert many < one
+
+
+def test_a_cost_needs_prices() -> None:
+    """None is an error that says what to give."""
+    with pytest.raises(ConfigError, match="prices=None: a cost needs prices; give a PriceTable"):
+        TokenUsageReport([]).cost(None)
+
+
+def test_a_report_reads_as_a_table() -> None:
+    """Numbers line up with thousands separators, and a column that is all zeros is left out."""
+    assert str(report_of(BIG, ModelTokenUsage("m", 1, 2, 3))) == (
+        "model  calls     prompt  completion      total\n"
+        "----------------------------------------------\n"
+        "big        7  1,234,567       2,345  1,236,912\n"
+        "m          0          1           2          3\n"
+        "----------------------------------------------\n"
+        "total      7  1,234,568       2,347  1,236,915"
+    )
+
+
+def test_the_parts_of_the_counts_are_shown_where_there_are_any() -> None:
+    """Cached and reasoning tokens have columns of their own."""
+    header, _, row, *_ = str(report_of(SMALL)).splitlines()
+    assert header.split("  ")[-3:] == ["cache read", "cache write", "reasoning"]
+    assert row.split() == ["small", "1", "10", "5", "16", "4", "3", "2"]
+
+
+def test_an_empty_report_reads_as_its_totals() -> None:
+    """Nothing used is said in numbers."""
+    header, rule, total = str(TokenUsageReport([])).splitlines()
+    assert header.split() == ["model", "prompt", "completion", "total"]
+    assert set(rule) == {"-"}
+    assert total.split() == ["total", "0", "0", "0"]
+
+
+@pytest.mark.parametrize(
+    ("since", "words"),
+    [
+        (NOON, "Incomplete: only events since 2025-01-01 12:00:00+00:00 are kept; "),
+        (None, "Incomplete: not every event of the window is kept; "),
+    ],
+)
+def test_an_incomplete_report_says_so(since: datetime | None, words: str) -> None:
+    """The last line tells from when on events are kept, and the remedy."""
+    text = str(report_of(BIG, complete=False, covers_since=since))
+    assert text.splitlines()[-1] == f"{words}raise history.capacity."
+
+
+def test_a_hostile_name_does_not_break_the_table() -> None:
+    """Line feeds, terminal codes and lone surrogates are shown as question marks, long names cut."""
+    text = str(
+        report_of(ModelTokenUsage("a\n\x1b[31m\ud800", 1, 1, 2), ModelTokenUsage("x" * 99, 1, 1, 2))
+    )
+    assert len({len(line) for line in text.splitlines()}) == 1
+    assert "a??[31m?" in text
+    assert f"{'x' * 57}... " in text
+    assert "x" * 58 not in text
+    assert text.encode()
+
+
+def test_a_cost_report_reads_as_a_table() -> None:
+    """USD by model and in all, and what has no price."""
+    assert str(CostReport({"big": 1234.5, "m": 0.00002}, 1234.50002, ("x", "y"))) == (
+        "model           USD\n"
+        "-------------------\n"
+        "big    1,234.500000\n"
+        "m          0.000020\n"
+        "-------------------\n"
+        "total  1,234.500020\n"
+        "Without a price: x, y."
+    )
+    assert "Without" not in str(CostReport({}, 0.0))

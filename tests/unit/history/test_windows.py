@@ -1,0 +1,282 @@
+"""Windows over a history's rows: by group, from the ring or by the minute."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genmeter.config.prices import PriceTable
+from genmeter.events.model import Sample, Score
+from genmeter.history.store import History
+from genmeter.history.windows import GroupSum
+from genmeter.schema import metrics as cat
+from genmeter.schema.alerts import ALERT_RULES
+from genmeter.schema.live_signals import LIVE_SIGNALS
+from genmeter.schema.query import RowSum
+from history_events import START, conversation, evaluation, generation, metric
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from genmeter.events.model import Event
+
+PRICES = PriceTable({"atlas": (1.0, 2.0)})
+CALLS = RowSum("calls", ("inference",))
+DURATION = RowSum("calls", ("inference", "duration_known"), "duration")
+
+
+def history(events: Iterable[Event], capacity: int = 1_000, **options: Any) -> History:
+    """Make a history of these events."""
+    made = History(capacity, **options)
+    for event in events:
+        made.record(event)
+    return made
+
+
+def counts(made: History, rows: RowSum, *by: Any, since: float = 0.0) -> dict[Any, int]:
+    """Count the rows of each group."""
+    return {key: each.rows for key, each in made.window(rows, by, START + since).items()}
+
+
+def test_a_group_has_count_sum_least_and_most() -> None:
+    """Each group's four numbers are of its own rows."""
+    made = history(
+        generation(model=model, duration=duration)
+        for model, duration in (("a", 4.0), ("b", 1.0), ("a", 2.0), ("a", 9.0))
+    )
+    assert made.window(DURATION, (cat.MODEL,), 0.0) == {
+        ("a",): GroupSum(3, 15.0, 2.0, 9.0),
+        ("b",): GroupSum(1, 1.0, 1.0, 1.0),
+    }
+    assert made.window(DURATION, (), 0.0) == {(): GroupSum(4, 16.0, 1.0, 9.0)}
+
+
+def test_a_window_begins_with_its_first_moment() -> None:
+    """A row at the start of the window is in it, an earlier one is not."""
+    made = history(generation(at) for at in (0, 10, 20))
+    assert counts(made, CALLS, since=10) == {(): 2}
+    assert counts(made, CALLS, since=20.5) == {}
+
+
+def test_no_rows_make_no_group() -> None:
+    """A group without rows is not there, and nor is the only group of none."""
+    assert history([]).window(CALLS, (), 0.0) == {}
+    assert history([evaluation()]).window(CALLS, (cat.MODEL,), 0.0) == {}
+
+
+def test_a_label_that_is_absent_is_none() -> None:
+    """Calls have no evaluator, so theirs is None."""
+    assert counts(history([generation()]), CALLS, cat.EVALUATOR) == {(None,): 1}
+
+
+def test_scores_are_told_apart_by_name_and_evaluator() -> None:
+    """Each pair is a group, named as the labels are in Prometheus."""
+    made = history(
+        [
+            evaluation(evaluator="one", scores=(Score("x", 0.5), Score("y", 1.0))),
+            evaluation(evaluator="two", scores=(Score("x", 0.25),)),
+            evaluation(evaluator="one", scores=(Score("x", 0.75),)),
+        ]
+    )
+    rows = RowSum("scores", ("on_scale",), "share")
+    assert made.window(rows, (cat.SCORE_NAME, cat.EVALUATOR), 0.0) == {
+        ("x", "one"): GroupSum(2, 1.25, 0.5, 0.75),
+        ("x", "two"): GroupSum(1, 0.25, 0.25, 0.25),
+        ("y", "one"): GroupSum(1, 1.0, 1.0, 1.0),
+    }
+
+
+def test_scores_are_brought_to_their_scale_and_others_left_out() -> None:
+    """The ends of a scale belong to it; what is off it, and what is no score, does not count."""
+    values = (1.0, 10.0, 0.99, 10.01, -1.0, 5.5)
+    made = history(
+        [
+            evaluation(scores=tuple(Score("grade", value) for value in values)),
+            metric(name="evaluation_score_grade", value=2.0),
+        ],
+        scales={"grade": (1.0, 10.0), "never told": (0.0, 5.0)},
+    )
+    rows = RowSum("scores", ("on_scale",), "share")
+    assert made.window(rows, (), 0.0) == {(): GroupSum(3, 1.5, 0.0, 1.0)}
+
+
+def test_samples_are_counted_by_verdict() -> None:
+    """Rejected ones alone, or all."""
+    made = history(Sample(START, accepted, None) for accepted in (True, False, False))
+    assert counts(made, RowSum("samples", ("rejected",))) == {(): 2}
+    assert counts(made, RowSum("samples")) == {(): 3}
+
+
+def test_conversations_are_no_calls() -> None:
+    """Their turns count, and neither their outcome nor their duration."""
+    made = history([conversation(success=False), generation(turns=2), evaluation()])
+    assert counts(made, CALLS) == {(): 1}
+    assert counts(made, RowSum("calls", ("inference", "failure"))) == {}
+    assert made.window(RowSum("calls", ("turns_known",), "turns"), (), 0.0) == {
+        (): GroupSum(2, 5.0, 2.0, 3.0)
+    }
+
+
+def test_a_call_without_a_price_is_told_from_one_without_a_price_list() -> None:
+    """Only with prices are calls unpriced; what cost nothing has a price."""
+    events = [generation(), generation(model="other"), evaluation(model="atlas", total_tokens=0)]
+    unpriced = RowSum("calls", ("total_known", "unpriced"))
+    priced = RowSum("calls", ("priced",), "cost")
+    made = history(events, prices=PRICES)
+    assert counts(made, unpriced, cat.MODEL) == {("other",): 1}
+    assert made.window(priced, (), 0.0) == {
+        (): (2, pytest.approx(140e-6), 0.0, pytest.approx(140e-6))
+    }
+    without = history(events)
+    assert (without.window(unpriced, (), 0.0), without.window(priced, (), 0.0)) == ({}, {})
+
+
+def test_retries_for_rate_limits_are_summed() -> None:
+    """Those after other errors are not, and conversations have none."""
+    made = history(
+        [
+            generation(retries={"rate_limited": 2, "Timeout": 5}),
+            generation(retries={"Timeout": 1}),
+            generation(retries={"rate_limited": 10_000}),
+            conversation(retries={"rate_limited": 7}),
+        ]
+    )
+    rows = RowSum("calls", ("inference",), "rate_limited")
+    assert made.window(rows, (), 0.0)[()].sum == 10_002
+
+
+def test_truncation_is_two_finish_reasons() -> None:
+    """`length` and `max_tokens` count, on calls whose reason is known."""
+    reasons = ["length", "max_tokens", "stop", None, "length_of_rope"]
+    made = history(generation(finish_reason=reason) for reason in reasons)
+    assert counts(made, RowSum("calls", ("inference", "truncated"))) == {(): 2}
+    assert counts(made, RowSum("calls", ("inference", "finish_known"))) == {(): 4}
+
+
+@pytest.mark.parametrize("rule", ALERT_RULES, ids=lambda rule: rule.id)
+def test_every_alert_can_be_summed_by_its_labels(rule: Any) -> None:
+    """A history has a column for each label that an alert is grouped by."""
+    made = history([generation(), conversation(), evaluation(), Sample(START, False, None)])
+    terms = [rule.signal.of, rule.signal.per] if rule.signal is not None else []
+    for rows in [term.rows for term in terms if term is not None and term.rows is not None]:
+        for group in made.window(rows, rule.by, 0.0):
+            assert len(group) == len(rule.by)
+
+
+# --- minutes where the ring does not reach -------------------------------------------------------
+
+
+def by_minute() -> dict[str, RowSum]:
+    """List what is kept by the minute."""
+    terms = [term for each in LIVE_SIGNALS for term in (each.of, each.per) if term is not None]
+    rows = [term.rows for term in terms if term.rows is not None]
+    return {each.by_minute: each for each in rows if each.by_minute is not None}
+
+
+def test_the_ring_answers_as_far_as_it_reaches() -> None:
+    """Within what is kept a window is exact to the moment; the minutes would count it whole."""
+    made = history((generation(at) for at in range(20)), capacity=10)
+    assert counts(made, by_minute()["calls"], since=10) == {(): 10}
+    assert counts(made, by_minute()["calls"], since=15) == {(): 5}
+
+
+def test_a_full_ring_that_lost_nothing_still_answers() -> None:
+    """At its capacity, but not past it, the rows are all there are."""
+    made = history((generation(at) for at in range(10)), capacity=10)
+    found = made.window(by_minute()["calls"], (), 0.0)
+    assert found == {(): GroupSum(10, 10.0, 1.0, 1.0)}
+
+
+def test_minutes_answer_past_the_ring() -> None:
+    """Where rows are gone the sums are whole, with no least and no most; counts count as rows."""
+    events = [
+        generation(60.0 * number, success=number % 4 > 0, total_tokens=7) for number in range(20)
+    ]
+    made = history([*events, evaluation(1_200.0, total_tokens=9)], capacity=5, prices=PRICES)
+    found = {name: made.window(rows, (), 0.0)[()] for name, rows in by_minute().items()}
+    assert {name: each.rows for name, each in found.items()} == {
+        "calls": 20,
+        "successes": 15,
+        "failures": 5,
+        "tokens": 0,
+        "cost": 0,
+    }
+    assert {name: each.sum for name, each in found.items()} == {
+        "calls": 20.0,
+        "successes": 15.0,
+        "failures": 5.0,
+        "tokens": 149.0,
+        "cost": pytest.approx(20 * 140e-6),
+    }
+    assert all(math.isnan(each.least) and math.isnan(each.most) for each in found.values())
+
+
+def test_minutes_count_the_first_one_whole() -> None:
+    """A window that begins within a minute has all of that minute."""
+    first = START // 60 * 60 - START
+    made = history((generation(first + at) for at in (0, 30, 59, 60, 90)), capacity=1)
+    assert counts(made, by_minute()["calls"], since=first + 45) == {(): 5}
+    assert counts(made, by_minute()["calls"], since=first + 60) == {(): 2}
+
+
+def test_minutes_of_nothing_make_no_group() -> None:
+    """As with rows, what did not happen is not there."""
+    made = history((generation(at) for at in range(5)), capacity=1)
+    assert made.window(by_minute()["failures"], (), 0.0) == {}
+
+
+def test_groups_are_of_the_rows_that_are_kept() -> None:
+    """There are no minutes by label: what the ring has forgotten is missing there."""
+    made = history((generation(at) for at in range(20)), capacity=5)
+    assert counts(made, by_minute()["calls"], cat.MODEL) == {("atlas",): 5}
+
+
+def test_what_has_no_minutes_is_of_the_rows_that_are_kept() -> None:
+    """A sum without one by the minute is that of the ring."""
+    made = history((generation(at) for at in range(20)), capacity=5)
+    assert counts(made, CALLS) == {(): 5}
+
+
+def test_both_sides_of_a_share_have_minutes_or_the_numerator_has_none() -> None:
+    """A share of what only the ring has is never of a denominator that has no rows of its own."""
+    for signal in LIVE_SIGNALS:
+        of, per = signal.of, signal.per
+        if of is None or of.rows is None or per is None or per.rows is None:
+            continue
+        if of.rows.by_minute is not None:
+            assert per.rows.by_minute is not None, signal.id
+
+
+calls = st.tuples(
+    st.integers(0, 600),
+    st.sampled_from(["a", "b", "c", "d"]),
+    st.sampled_from(["", "x", "y"]),
+    st.floats(0, 100) | st.none(),
+)
+
+
+@given(st.lists(calls, max_size=60), st.integers(1, 40), st.integers(0, 600))
+def test_any_rows_give_the_plain_sums(
+    told: list[tuple[int, str, str, float | None]], capacity: int, since: int
+) -> None:
+    """Whatever the order, the capacity and the window, each group is summed as by hand."""
+    made = history(
+        (
+            generation(at, model=model, duration=duration, finish_reason=reason or None)
+            for at, model, reason, duration in told
+        ),
+        capacity=capacity,
+    )
+    groups: dict[Any, list[float]] = defaultdict(list)
+    for at, model, _, duration in told[-capacity:]:
+        if at >= since and duration is not None:
+            groups[model,].append(duration)
+    assert made.window(DURATION, (cat.MODEL,), START + since) == {
+        group: (len(values), pytest.approx(sum(values)), min(values), max(values))
+        for group, values in groups.items()
+    }

@@ -1,0 +1,280 @@
+"""The report of the endpoint of a running job."""
+
+from __future__ import annotations
+
+import math
+import socket
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trustme
+
+from _report import as_json, report, tell_a_job
+from genmeter.config.monitor import MonitorConfig
+from genmeter.config.prices import PriceTable
+from genmeter.exporters.http import ScrapeServer
+from genmeter.report.durations import Buckets
+from genmeter.schema import metrics as cat
+from genmeter.testing import IsolatedMonitor, isolated_monitor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+Capsys = pytest.CaptureFixture[str]
+
+
+@contextmanager
+def serving(monitor: IsolatedMonitor, **arguments: Any) -> Iterator[ScrapeServer]:
+    """Serve a monitor's page as its endpoint does."""
+    server = ScrapeServer(
+        lambda openmetrics: monitor.page(openmetrics=openmetrics).encode(), port=0, **arguments
+    )
+    server.start()
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@contextmanager
+def answering(body: bytes, status: int = 200, **headers: str) -> Iterator[tuple[str, list[Any]]]:
+    """Answer every request in the same way; give the address and the headers that came."""
+    asked: list[Any] = []
+
+    class _Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers)
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), _Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_the_report_has_the_totals_of_the_running_job(capsys: Capsys) -> None:
+    """Calls, tokens and outcomes are those of the scrape, by model and step."""
+    with isolated_monitor() as monitor, serving(monitor) as server:
+        tell_a_job(monitor)
+        usage = monitor.get_total_token_usage()
+        found = as_json(capsys, server.url)
+    assert [
+        (row["model"], row["step"], row["calls"], row["failures"]) for row in found["rows"]
+    ] == [
+        ("atlas-large", "answer_generation", 10, 0),
+        ("atlas-large", "question_generation", 10, 0),
+        ("judge", None, 0, 0),
+        ("sprint-mini", "answer_generation", 13, 3),
+        ("sprint-mini", "question_generation", 10, 0),
+    ]
+    total = found["total"]
+    assert total["prompt_tokens"] == usage.total_prompt_tokens
+    assert total["completion_tokens"] == usage.total_completion_tokens
+    assert total["total_tokens"] == usage.total_tokens
+    assert total["cache_read_tokens"] == sum(range(40))
+    assert total["duration_mean_seconds"] == pytest.approx((0.1 * sum(range(40)) + 6) / 43)
+    assert found["conversations"] == {"count": 2, "failures": 1}
+    assert found["evaluations"] == {"count": 2, "failures": 1}
+    assert (found["source"], found["quantiles"]) == ("endpoint", "estimated")
+    assert (found["since"], found["until"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:{}", "localhost:{}/", "http://127.0.0.1:{}/metrics/"]
+)
+def test_scheme_and_path_may_be_left_out(capsys: Capsys, address: str) -> None:
+    """An address as the job prints it, or as short as host and port, will do."""
+    with isolated_monitor() as monitor, serving(monitor) as server:
+        monitor.track_generation(1.0, True, model_name="atlas-large")
+        assert as_json(capsys, address.format(server.port))["total"]["calls"] == 1
+
+
+def test_an_unknown_provider_is_none(capsys: Capsys) -> None:
+    """The label that stands for no provider is not shown as one."""
+    with isolated_monitor() as monitor, serving(monitor) as server:
+        monitor.track_generation(1.0, True, model_name="a")
+        monitor.track_generation(1.0, True, model_name="a", provider="openai")
+        rows = as_json(capsys, server.url, "--by", "provider")["rows"]
+    assert [row["provider"] for row in rows] == ["openai", None]
+
+
+def test_the_cost_is_the_jobs_own_unless_prices_are_given(capsys: Capsys) -> None:
+    """What the job has priced is told as it is, with the models that it could not price."""
+    config = MonitorConfig(prices=PriceTable({"atlas-large": (2.0, 10.0)}))
+    with isolated_monitor(config) as monitor, serving(monitor) as server:
+        for model in ("atlas-large", "sprint-mini"):
+            monitor.track_generation(1.0, True, model_name=model, prompt_token_count=1_000_000)
+        found = as_json(capsys, server.url)
+        code, out, _ = report(capsys, server.url)
+    assert [row["cost_usd"] for row in found["rows"]] == [2.0, None]
+    assert found["total"]["cost_usd"] == 2.0
+    assert found["unpriced_models"] == ["sprint-mini"]
+    assert code == 0
+    assert "Without a price, so not in the cost: sprint-mini." in out
+    assert "p50 and p95 are estimated" in out
+
+
+def test_a_window_is_refused(capsys: Capsys) -> None:
+    """An endpoint has no history, and the error says what has."""
+    code, out, err = report(capsys, "127.0.0.1:9464", "--window", "1h")
+    assert (code, out) == (2, "")
+    assert "leave --window out, or give the job's journal" in err
+
+
+def test_a_login_is_sent_and_never_shown(capsys: Capsys) -> None:
+    """Who gives user and password in the address gets the report, and no trace of them."""
+    login = {"username": "reader", "password": "p:@/ß"}
+    with isolated_monitor() as monitor, serving(monitor, **login) as server:
+        monitor.track_generation(1.0, True, model_name="a")
+        address = f"http://{{}}@127.0.0.1:{server.port}"
+        assert as_json(capsys, address.format("reader:p%3A%40%2F%C3%9F"))["total"]["calls"] == 1
+        for wrong in ("reader:secret", "reader"):
+            code, out, err = report(capsys, address.format(wrong))
+            assert (code, out) == (2, "")
+            assert "answers 401" in err
+            assert "give its user and password" in err
+            assert "secret" not in err
+
+
+def test_a_login_is_not_sent_where_an_answer_leads(capsys: Capsys) -> None:
+    """A redirect does not carry the password to another server."""
+    with (
+        answering(b"", 404) as (other, asked),
+        answering(b"", 302, Location=f"{other}/metrics") as (address, first),
+    ):
+        code, _, _ = report(capsys, address.replace("//", "//reader:secret@"))
+    assert code == 2
+    assert [headers["Authorization"] is not None for headers in first] == [True]
+    assert [headers["Authorization"] for headers in asked] == [None]
+
+
+def test_proxies_of_the_environment_are_not_asked(
+    capsys: Capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy knows nothing of this machine's loopback interface."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with isolated_monitor() as monitor, serving(monitor) as server:
+        assert as_json(capsys, server.url)["rows"] == []
+
+
+def test_an_endpoint_that_does_not_answer_is_an_error(capsys: Capsys) -> None:
+    """A job that has ended is told as such."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody else answers there
+        code, out, err = report(capsys, f"http://user:secret@127.0.0.1:{taken.getsockname()[1]}")
+    assert (code, out) == (2, "")
+    assert "does not answer: " in err
+    assert "does the job still run" in err
+    assert "secret" not in err
+
+
+def test_an_endpoint_with_tls_is_read_or_told_what_it_takes(
+    capsys: Capsys, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Who leaves out the scheme or the certificate learns which of them."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    issued = tmp_path / "issued.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(issued)
+    with isolated_monitor() as monitor, serving(monitor, certfile=str(issued)) as server:
+        monitor.track_generation(1.0, True, model_name="a")
+        code, _, err = report(capsys, f"127.0.0.1:{server.port}")
+        assert code == 2
+        assert "does it take https://?" in err
+        code, _, err = report(capsys, server.url)
+        assert code == 2
+        assert "in the variable SSL_CERT_FILE" in err
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+        assert as_json(capsys, server.url)["total"]["calls"] == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"<html>Hello</html>", "something else than Prometheus text"),
+        (b"up 1\n", "without any metric of genmeter"),
+        (b"", "without any metric of genmeter"),
+        (b'a{le="1"', "something else than Prometheus text"),
+    ],
+)
+def test_a_page_of_something_else_is_an_error(capsys: Capsys, body: bytes, told: str) -> None:
+    """Another server than a job's is told by its address."""
+    with answering(body) as (address, _):
+        code, out, err = report(capsys, address)
+    assert (code, out) == (2, "")
+    assert told in err
+    assert address in err
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://",
+        "http://user:/secret@127.0.0.1:9464",
+        "http://user:secret@[::1",
+        "http://127.0.0.1:99999",
+        "http://a b:80",
+    ],
+)
+def test_an_address_that_is_none_is_an_error(capsys: Capsys, address: str) -> None:
+    """What is no address is answered with an example of one."""
+    code, out, err = report(capsys, address)
+    assert (code, out) == (2, "")
+    assert "http://127.0.0.1:9464/metrics" in err
+    assert "secret" not in err
+
+
+def test_a_job_without_a_call_is_an_empty_report(capsys: Capsys) -> None:
+    """A model that is known from the configuration and was not called yet is no row."""
+    config = MonitorConfig(models=("atlas-large",))
+    with isolated_monitor(config) as monitor, serving(monitor) as server:
+        code, out, _ = report(capsys, server.url)
+    assert (code, out) == (0, "Nothing to report: the endpoint has no call.\n")
+
+
+def test_metrics_of_other_instrumentations_do_not_count(capsys: Capsys) -> None:
+    """Another one may use the conventions' names on the same page."""
+    with isolated_monitor() as monitor:
+        monitor.track_generation(1.0, True, model_name="a", prompt_token_count=10)
+        page = monitor.page()
+    line = f'{cat.INPUT_TOKENS.prometheus}{{{cat.MODEL.prometheus}="a"}} 5\n'
+    with answering((page + line).encode()) as (address, _):
+        assert as_json(capsys, address)["total"]["prompt_tokens"] == 10
+
+
+def test_what_is_past_the_limit_of_label_sets_is_told(capsys: Capsys) -> None:
+    """A report that cannot be whole says so."""
+    with isolated_monitor() as monitor:
+        monitor.track_generation(1.0, True, model_name="a", prompt_token_count=10)
+        page = monitor.page()
+    line = f'{cat.TOTAL_TOKENS.prometheus}{{otel_metric_overflow="true"}} 5\n'
+    with answering((page + line).encode()) as (address, _):
+        assert "raise limits.combinations" in report(capsys, address)[1]
+
+
+def test_quantiles_are_those_of_prometheus() -> None:
+    """Linear within a bucket, from 0 in the first, and the last bound for what is above it."""
+    buckets = Buckets()
+    assert buckets.quantiles((0.5,)) == (None,)
+    assert buckets.mean() is None
+    for bound, count in ((1.0, 4.0), (2.0, 4.0), (4.0, 8.0), (math.inf, 10.0)):
+        buckets.add(bound, count)
+    buckets.add_sum(30.0)
+    assert buckets.mean() == 3.0
+    assert buckets.quantiles((0.2, 0.4, 0.5, 0.8, 0.95)) == (0.5, 1.0, 2.5, 4.0, 4.0)

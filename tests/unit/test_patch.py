@@ -1,0 +1,620 @@
+"""AfterImage's monitor replaced and put back, on a small package of that name."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import pickle
+import sys
+import threading
+import types
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig, TokenUsageReport
+from genmeter import patch as takeover
+from genmeter import runtime as runtime_of_process
+from genmeter.alerting.state import Alert
+from genmeter.errors import ConfigError
+from genmeter.exporters.http import bind
+from genmeter.testing import fresh_runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    Load = Callable[..., Any]
+
+MONITORING = '''
+"""What AfterImage's module of this name defines, in short."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class MetricHandler(Protocol):
+    pass
+
+
+class FileMetricHandler(MetricHandler):
+    def __init__(self, log_dir):
+        self.log_dir, self.seen = log_dir, []
+
+    def handle_metric(self, metric_name, value, metadata):
+        self.seen.append(metric_name)
+
+
+@dataclass
+class Alert:
+    name: str
+
+
+@dataclass
+class TokenUsageReport:
+    by_model: list
+
+
+class GenerationMonitor:
+    def __init__(
+        self,
+        log_dir=None,
+        metric_handlers=None,
+        log_handlers=None,
+        alert_handlers=None,
+        metrics_interval=60,
+        shutdown_timeout=5,
+        *,
+        alert_min_success_rate=None,
+        token_usage_callback=None,
+        token_usage_callback_interval_seconds=60.0,
+    ):
+        self.log_dir, self.calls = log_dir, 0
+
+    def track_generation(self, duration, success, **kwargs):
+        self.calls += 1
+
+    def _enqueue_log(self, message, level="info"):
+        self.log_queue.put(message)
+'''
+
+
+FAKES = ("afterimage", "early", "gate", "late", "lazy", "user")
+"""The modules that tests make, the first with its parts."""
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """AfterImage is not imported before a test, and nothing of it is left after."""
+    for name, value in (("OTEL_METRICS_EXPORTER", "none"), ("GENMETER_DRAIN", "inline")):
+        monkeypatch.setenv(name, value)
+    before = take_out()
+    with fresh_runtime():
+        yield
+        while takeover._installs:
+            takeover.uninstall()
+    take_out()
+    sys.modules.update(before)
+
+
+def take_out() -> dict[str, Any]:
+    """Take the modules that tests make, and AfterImage's real ones, out of `sys.modules`."""
+    names = [name for name in sys.modules if name.partition(".")[0] in FAKES]
+    return {name: sys.modules.pop(name) for name in names}
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Writes a module and imports it; `afterimage` and its `monitoring` are there to import."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    package = tmp_path / "afterimage"
+    package.mkdir()
+    (package / "monitoring.py").write_text(MONITORING)
+    (package / "__init__.py").write_text("from afterimage.monitoring import GenerationMonitor\n")
+
+    def load(name: str, source: str | None = None) -> Any:
+        if source is not None:
+            (tmp_path / f"{name.replace('.', '/')}.py").write_text(source)
+            importlib.invalidate_caches()
+        return importlib.import_module(name)
+
+    return load
+
+
+def is_ours(monitor: object) -> bool:
+    """Tell whether a monitor is genmeter's, and counts what it is told."""
+    if not isinstance(monitor, GenerationMonitor):
+        return False
+    before = monitor.get_total_token_usage().total_tokens
+    monitor.track_generation(1.0, success=True, model_name="m", total_token_count=7)
+    return monitor.get_total_token_usage().total_tokens == before + 7
+
+
+# --- whatever the order of the imports ---------------------------------------------------------
+
+
+def test_installing_imports_nothing(load: Load) -> None:
+    """A process that never imports AfterImage does not pay for it."""
+    takeover.install()
+    assert "afterimage" not in sys.modules
+
+
+def test_what_is_imported_after_gets_ours(load: Load) -> None:
+    """The names are genmeter's before anyone can take them."""
+    takeover.install()
+    user = load(
+        "user", "from afterimage import GenerationMonitor\nfrom afterimage.monitoring import Alert"
+    )
+    assert is_ours(user.GenerationMonitor())
+    assert user.Alert is Alert
+    assert load("afterimage.monitoring").TokenUsageReport is TokenUsageReport
+
+
+def test_what_was_imported_before_gets_ours(load: Load) -> None:
+    """Names that were taken already, under whatever name, are bound anew."""
+    user = load("user", "from afterimage.monitoring import Alert, GenerationMonitor as Monitor")
+    package = load("afterimage")
+    takeover.install()
+    assert is_ours(user.Monitor())
+    assert is_ours(package.GenerationMonitor())
+    assert user.Alert is Alert
+
+
+@pytest.mark.parametrize("holder", ["closure", "partial", "default", "class attribute"])
+def test_who_holds_the_old_class_makes_ours(load: Load, holder: str) -> None:
+    """A call of AfterImage's class itself gives ours, with the arguments of the call."""
+    old = load("afterimage.monitoring").GenerationMonitor
+
+    def enclosing(*args: Any, **kwargs: Any) -> Any:
+        return old(*args, **kwargs)
+
+    def by_default(*args: Any, make: Any = old, **kwargs: Any) -> Any:
+        return make(*args, **kwargs)
+
+    make: Any = {
+        "closure": enclosing,
+        "partial": functools.partial(old),
+        "default": by_default,
+        "class attribute": type("Holder", (), {"make": old}).make,  # type: ignore[attr-defined]
+    }[holder]
+    takeover.install()
+    monitor = make(None, [], [], [], 0, shutdown_timeout=3)
+    assert is_ours(monitor)
+    assert isinstance(monitor, old)
+    assert (monitor.metrics_interval, monitor.shutdown_timeout) == (0, 3)
+
+
+def test_an_import_under_way_on_another_thread_is_waited_for(load: Load, tmp_path: Path) -> None:
+    """A takeover in the middle of the import does not find half a module."""
+    gate = load("gate", "import threading\nreached, passed = threading.Event(), threading.Event()")
+    waiting = "import gate\ngate.reached.set()\ngate.passed.wait(60)\n"
+    (tmp_path / "afterimage" / "monitoring.py").write_text(waiting + MONITORING)
+    importing = threading.Thread(target=load, args=("afterimage.monitoring",))
+    importing.start()
+    assert gate.reached.wait(60)
+    installing = threading.Thread(target=takeover.install)
+    installing.start()
+    installing.join(0.1)
+    assert installing.is_alive()
+    gate.passed.set()
+    importing.join(60)
+    installing.join(60)
+    assert is_ours(load("afterimage.monitoring").GenerationMonitor())
+
+
+def test_an_import_that_failed_can_be_tried_again(load: Load, tmp_path: Path) -> None:
+    """What AfterImage's own import raises is raised, and the next one that works is taken over."""
+    takeover.install()
+    module = tmp_path / "afterimage" / "monitoring.py"
+    module.write_text("raise OSError('no font cache')\n")
+    with pytest.raises(OSError, match="no font cache"):
+        load("afterimage.monitoring")
+    module.write_text(MONITORING + "\n# of another length\n")
+    assert is_ours(load("afterimage.monitoring").GenerationMonitor())
+
+
+# --- subclasses --------------------------------------------------------------------------------
+
+
+def test_a_subclass_made_after_is_ours(load: Load) -> None:
+    """Who derives from the name that was replaced extends genmeter's monitor."""
+    takeover.install()
+    user = load(
+        "user",
+        "from afterimage.monitoring import GenerationMonitor\n"
+        "class Named(GenerationMonitor):\n"
+        "    def __init__(self, name, *args, **kwargs):\n"
+        "        super().__init__(*args, **kwargs)\n"
+        "        self.name = name\n",
+    )
+    monitor = user.Named("first", metrics_interval=0)
+    assert is_ours(monitor)
+    assert (monitor.name, monitor.metrics_interval) == ("first", 0)
+
+
+def test_a_subclass_made_before_stays_and_is_named(
+    load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A class that exists keeps the parent that it was made with, and one warning says so."""
+    user = load(
+        "user",
+        "from afterimage.monitoring import GenerationMonitor\n"
+        "class Early(GenerationMonitor): pass\n"
+        "class Earlier(Early): pass\n",
+    )
+    takeover.install()
+    monitor = user.Earlier("folder", metrics_interval=0)
+    monitor.track_generation(1.0, success=True)
+    assert (type(monitor), monitor.log_dir, monitor.calls) == (user.Earlier, "folder", 1)
+    assert not isinstance(monitor, GenerationMonitor)
+    (warning,) = caplog.messages
+    assert "user.Earlier, user.Early" in warning
+
+
+def test_a_new_of_afterimages_own_is_kept(load: Load) -> None:
+    """Where AfterImage's class makes its instances itself, its early subclasses still do."""
+    monitoring = load("afterimage.monitoring")
+    old = monitoring.GenerationMonitor
+
+    def new(cls: type, *_args: Any, **_kwargs: Any) -> Any:
+        made = object.__new__(cls)
+        made.mark = "its own"  # type: ignore[attr-defined]
+        return made
+
+    old.__new__ = staticmethod(new)
+    early = type("Early", (old,), {})
+    takeover.install()
+    assert early().mark == "its own"
+    assert is_ours(old())
+    takeover.uninstall()
+    assert old().mark == "its own"
+
+
+# --- putting it back ---------------------------------------------------------------------------
+
+
+def test_uninstalling_restores_every_name(load: Load) -> None:
+    """Names bound before, meanwhile and in AfterImage itself are AfterImage's again."""
+    monitoring = load("afterimage.monitoring")
+    before = dict(vars(monitoring))
+    early = load("early", "from afterimage.monitoring import GenerationMonitor, Alert")
+    takeover.install()
+    late = load("late", "from afterimage import GenerationMonitor as Monitor")
+    part = load("afterimage.part", "from .monitoring import Alert, GenerationMonitor")
+    assert is_ours(late.Monitor())
+    takeover.uninstall()
+    assert vars(monitoring) == before
+    assert (early.GenerationMonitor, early.Alert) == (
+        monitoring.GenerationMonitor,
+        monitoring.Alert,
+    )
+    assert (part.GenerationMonitor, part.Alert) == (monitoring.GenerationMonitor, monitoring.Alert)
+    assert late.Monitor is monitoring.GenerationMonitor
+
+
+def test_uninstalling_restores_calls_of_the_class(load: Load) -> None:
+    """The old class makes its own again, and so does the stand-in where it is still held."""
+    old = load("afterimage.monitoring").GenerationMonitor
+    takeover.install()
+    stand_in = sys.modules["afterimage.monitoring"].GenerationMonitor
+    takeover.uninstall()
+    for make in (old, stand_in):
+        monitor = make("folder", metrics_interval=0)
+        assert (type(monitor), monitor.log_dir) == (old, "folder")
+
+
+def test_monitors_that_stand_in_go_on_after_uninstalling(load: Load) -> None:
+    """A job that holds a monitor does not lose it."""
+    takeover.install()
+    monitor = load("afterimage.monitoring").GenerationMonitor()
+    takeover.uninstall()
+    assert is_ours(monitor)
+
+
+def test_a_name_that_the_user_bound_to_something_else_stays(load: Load) -> None:
+    """Uninstalling puts back what it replaced, not what came after."""
+    user = load("user", "from afterimage.monitoring import GenerationMonitor")
+    takeover.install()
+    user.GenerationMonitor = None
+    takeover.uninstall()
+    assert user.GenerationMonitor is None
+
+
+def test_genmeters_own_names_stay(load: Load) -> None:
+    """Code that uses both packages keeps genmeter's classes when AfterImage's come back."""
+    takeover.install()
+    load("afterimage")
+    user = load("user", "from genmeter import GenerationMonitor, TokenUsageReport")
+    takeover.uninstall()
+    assert (user.GenerationMonitor, user.TokenUsageReport) == (GenerationMonitor, TokenUsageReport)
+
+
+def test_it_can_be_installed_again(load: Load) -> None:
+    """Each round gives the same class, before and after AfterImage is imported."""
+    takeover.install()
+    takeover.uninstall()
+    monitoring = load("afterimage.monitoring")
+    old = monitoring.GenerationMonitor
+    assert not is_ours(old())
+    made = []
+    for _ in range(2):
+        takeover.install()
+        made.append(monitoring.GenerationMonitor)
+        assert is_ours(monitoring.GenerationMonitor())
+        assert is_ours(old())
+        takeover.uninstall()
+        assert monitoring.GenerationMonitor is old
+    assert made[0] is made[1]
+
+
+def test_installs_are_counted(load: Load, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever installs first sets the settings, and whoever uninstalls last puts back."""
+    monitoring = load("afterimage.monitoring")
+    takeover.install(MonitorConfig(default_model="first"))
+    takeover.install(MonitorConfig(default_model="first"))
+    assert caplog.messages == []
+    takeover.install()
+    assert "the settings given first hold" in caplog.text
+    for _ in range(2):
+        takeover.uninstall()
+        monitor = monitoring.GenerationMonitor()
+        monitor.track_generation(1.0, success=True, total_token_count=1)
+        assert monitor.get_total_token_usage().by_model[0].model_name == "first"
+    takeover.uninstall()
+    assert not is_ours(monitoring.GenerationMonitor())
+
+
+def test_uninstalling_what_is_not_installed_does_nothing(load: Load) -> None:
+    """One call too many is no error and no debt."""
+    takeover.uninstall()
+    takeover.install()
+    assert is_ours(load("afterimage").GenerationMonitor())
+
+
+def test_settings_of_another_kind_are_refused() -> None:
+    """The message says what to give, and nothing is installed."""
+    with pytest.raises(ConfigError, match="give a MonitorConfig"):
+        takeover.install("own")  # type: ignore[arg-type]
+    assert takeover._installs == []
+
+
+# --- modules of all kinds ----------------------------------------------------------------------
+
+
+def test_odd_modules_are_left_alone(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever stands in sys.modules, none of its code runs and nothing is raised."""
+
+    class Hostile:
+        def __getattribute__(self, name: str) -> Any:
+            raise RuntimeError(name)
+
+    class Slotted:
+        __slots__ = ()
+
+    class Broken(types.ModuleType):
+        @property
+        def __dict__(self) -> Any:  # type: ignore[override]
+            raise RuntimeError
+
+    load("afterimage")
+    (tmp_path / "lazy.py").write_text("raise AssertionError('it was loaded')\n")
+    spec = importlib.util.find_spec("lazy")
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    lazy = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "lazy", lazy)
+    spec.loader.exec_module(lazy)
+    odd: list[Any] = [Hostile(), Slotted(), Broken("broken"), None, Hostile, 3]
+    for number, module in enumerate(odd):
+        monkeypatch.setitem(sys.modules, f"odd_{number}", module)
+    takeover.install()
+    assert is_ours(load("afterimage").GenerationMonitor())
+    takeover.uninstall()
+    assert type(lazy).__name__ == "_LazyModule"
+
+
+def test_a_release_without_the_class_is_named_once(
+    load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    """AfterImage goes on as it is, and one warning says that nothing was replaced."""
+    load("afterimage")
+    module = load("afterimage.monitoring")
+    del module.GenerationMonitor
+    takeover.install()
+    takeover.install()
+    (warning,) = caplog.messages
+    assert "no class GenerationMonitor" in warning
+
+
+def test_names_that_a_release_lacks_are_skipped(load: Load) -> None:
+    """What is there is replaced, what is not is not added."""
+    module = load("afterimage.monitoring")
+    del module.Alert
+    takeover.install()
+    assert is_ours(module.GenerationMonitor())
+    assert not hasattr(module, "Alert")
+
+
+def test_an_alias_of_a_common_type_is_not_replaced(load: Load) -> None:
+    """Where a name stands for somebody else's class, that class stays what it is everywhere."""
+    module = load("afterimage.monitoring")
+    module.Alert = dict
+    user = load("user", "kind = dict")
+    takeover.install()
+    assert (module.Alert, user.kind) == (dict, dict)
+
+
+def test_a_class_that_was_replaced_by_hand_stays(load: Load) -> None:
+    """Who put genmeter's monitor there already keeps exactly that one."""
+    module = load("afterimage.monitoring")
+    module.GenerationMonitor = GenerationMonitor
+    takeover.install()
+    assert module.GenerationMonitor is GenerationMonitor
+    takeover.uninstall()
+    assert module.GenerationMonitor is GenerationMonitor
+
+
+def test_a_class_that_cannot_be_replaced_does_not_fail_the_import(
+    load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The job imports AfterImage as before, and one warning says that its monitor stays."""
+    takeover.install()
+    module = load("afterimage.monitoring", MONITORING + "\nGenerationMonitor = bool\n")
+    assert module.GenerationMonitor is bool
+    assert "was not replaced" in caplog.text
+
+
+# --- what a stand-in is ------------------------------------------------------------------------
+
+
+def test_it_looks_like_afterimages_class(load: Load) -> None:
+    """Its signature is AfterImage's, and so is the name that it is pickled by."""
+    module = load("afterimage.monitoring")
+    old = module.GenerationMonitor
+    signature = inspect.signature(old)
+    takeover.install()
+    assert inspect.signature(old) == inspect.signature(module.GenerationMonitor) == signature
+    assert b"afterimage.monitoring" in pickle.dumps(module.GenerationMonitor)
+    assert pickle.loads(pickle.dumps(module.GenerationMonitor)) is module.GenerationMonitor  # noqa: S301
+
+
+def test_what_only_afterimages_class_has_is_not_there(load: Load) -> None:
+    """Its inner methods, which could not work, are absent rather than broken."""
+    takeover.install()
+    monitor = load("afterimage").GenerationMonitor()
+    assert not hasattr(monitor, "_enqueue_log")
+    with pytest.raises(AttributeError, match="no attribute '_enqueue_log'"):
+        monitor._enqueue_log({})
+
+
+def test_a_handler_of_afterimages_own_is_called(load: Load, tmp_path: Path) -> None:
+    """An instance that was made before the takeover takes metrics as it did."""
+    handler = load("afterimage.monitoring").FileMetricHandler(tmp_path)
+    takeover.install()
+    monitor = load("afterimage").GenerationMonitor(metric_handlers=[handler])
+    monitor.track_generation(1.0, success=True)
+    monitor.shutdown()
+    assert "generation_time" in handler.seen
+
+
+def test_a_folder_that_was_named_is_there_at_once(load: Load, tmp_path: Path) -> None:
+    """A job that puts files of its own beside the monitor's finds the folder."""
+    takeover.install()
+    monitor = load("afterimage").GenerationMonitor(str(tmp_path / "a" / "b"))
+    assert (tmp_path / "a" / "b").is_dir()
+    assert monitor.log_dir == tmp_path / "a" / "b"
+
+
+def test_settings_reach_every_monitor_and_count_once(load: Load) -> None:
+    """The samples that the job is to make are not added up over its monitors."""
+    takeover.install(MonitorConfig(default_model="mine", expected_samples=10, drain="inline"))
+    make = load("afterimage").GenerationMonitor
+    monitors = [make(), make()]
+    states = runtime_of_process.current()._states
+    assert [state.expected_samples for state in states] == [10, 10]
+    assert all(state.shares_expected for state in states)
+    monitors[0].track_generation(1.0, success=True, total_token_count=3)
+    assert monitors[0].get_total_token_usage().by_model[0].model_name == "mine"
+
+
+# --- it can be made where AfterImage's can -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "log_dir",
+        "metric_handlers",
+        "log_handlers",
+        "alert_handlers",
+        "metrics_interval",
+        "shutdown_timeout",
+        "alert_min_success_rate",
+        "token_usage_callback",
+    ],
+)
+def test_an_argument_that_genmeter_refuses_is_left_out(
+    load: Load, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """AfterImage's class takes anything, so a job must not fail for it; the rest is kept."""
+    takeover.install()
+    others = {"metrics_interval": 0, "shutdown_timeout": 3}
+    monitor = load("afterimage").GenerationMonitor(**{**others, name: object()})
+    assert is_ours(monitor)
+    assert all(getattr(monitor, key) == value for key, value in others.items() if key != name)
+    assert f"{name} is <object" in caplog.text
+
+
+def test_an_interval_that_genmeter_refuses_is_left_out(
+    load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The callback is called all the same, at the default interval."""
+    takeover.install()
+    monitor = load("afterimage").GenerationMonitor(
+        token_usage_callback=print, token_usage_callback_interval_seconds=0
+    )
+    assert is_ours(monitor)
+    assert "token_usage_callback_interval_seconds is 0" in caplog.text
+    monitor.shutdown()
+
+
+def test_what_afterimages_class_refuses_is_refused_alike(load: Load) -> None:
+    """An argument that neither has is the caller's error, as it was."""
+    takeover.install()
+    with pytest.raises(TypeError, match="unexpected keyword argument 'interval'"):
+        load("afterimage").GenerationMonitor(interval=3)
+
+
+def test_an_argument_of_another_release_is_left_out(
+    load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a later AfterImage takes and genmeter does not know changes nothing, with a warning."""
+    takeover.install()
+    later = MONITORING.replace("log_dir=None,", "log_dir=None, retention_days=None,")
+    make = load("afterimage.monitoring", later).GenerationMonitor
+    assert is_ours(make(retention_days=3))
+    assert "does not know retention_days" in caplog.text
+
+
+def test_a_broken_variable_costs_the_exports_only(
+    load: Load, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job runs and its token totals are right; one warning names the variable."""
+    monkeypatch.setenv("GENMETER_HISTORY_CAPACITY", "many")
+    takeover.install()
+    make = load("afterimage").GenerationMonitor
+    assert all(is_ours(make()) for _ in range(2))
+    assert caplog.text.count("GENMETER_HISTORY_CAPACITY is 'many'") == 1
+
+
+def test_a_port_that_is_taken_costs_the_endpoint_only(
+    load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Settings that ask for a port of somebody else's give a warning, and a monitor."""
+    with bind("127.0.0.1", 0) as taken:
+        endpoint = EndpointConfig(port=taken.getsockname()[1])
+        takeover.install(MonitorConfig(endpoint=endpoint, drain="inline"))
+        monitor = load("afterimage").GenerationMonitor()
+        assert is_ours(monitor)
+        assert monitor.endpoint_url is None
+    assert "metrics are not served, the job goes on" in caplog.text
+
+
+def test_what_has_nothing_to_do_with_settings_is_raised(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where not even a monitor without exports can be made, the reason is not swallowed."""
+
+    def fail(*_args: Any, **_kwargs: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    takeover.install()
+    make = load("afterimage").GenerationMonitor
+    monkeypatch.setattr(GenerationMonitor, "__init__", fail)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        make()

@@ -1,18 +1,30 @@
-"""The metrics that AfterImage's monitor made of an event: its names, values and metadata.
+"""The rows of an event under AfterImage's metric names.
 
-Handlers, the journal and exports speak these names. Each row's metadata says whose it is, so that a
-journal can be summed by model and step without a look at its neighbours.
+Handlers, the journal and exports get these rows. The metadata of each row has the labels of its
+event, so that a journal can be summed by model and step without a look at its neighbours.
 """
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from genmeter.events.model import Evaluation, Event, Generation, Metric
 from genmeter.events.values import UNREADABLE, safe_text
+from genmeter.schema.afterimage import (
+    CONVERSATION,
+    EVALUATION,
+    GENERATION,
+    METADATA,
+    METRICS,
+    NO_PROVIDER,
+    OWN_KEYS,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    _Parts = tuple[tuple[str, str], ...]
 
 __all__ = [
     "RESERVED",
@@ -27,13 +39,7 @@ __all__ = [
     "values_of",
 ]
 
-RESERVED = frozenset(
-    {
-        *("metric", "metric_name", "value", "timestamp", "phase", "model_name", "step"),
-        *("provider", "success", "error_type", "evaluator_type", "feedback"),
-        *("cache_read_token_count", "cache_write_token_count", "reasoning_token_count"),
-    }
-)
+RESERVED = OWN_KEYS | METADATA.keys()
 """Keys of a row's metadata that have a meaning of their own; the caller's get a ``_`` instead."""
 
 # What has a place of its own in an event, and so is no free data.
@@ -45,9 +51,17 @@ _KNOWN_KEYWORDS = frozenset(
         *("retries", "provider", "operation", "step", "modality", "metadata"),
     }
 )
-_OWN = frozenset({"metric", "metric_name", "value", "timestamp"})  # what each row has
 _KNOWN_METADATA = frozenset({"operation", "error_type"})
-_NO_PROVIDER = "_OTHER"
+
+
+def _reader(kind: str) -> tuple[list[tuple[str, str, _Parts]], Callable[[Any], tuple[Any, ...]]]:
+    """Return the table's rows of one kind of event, and what reads all their fields at once."""
+    rows = [each for each in METRICS if kind in each.kinds]
+    fields = ["named_model" if each.field == "model" else each.field for each in rows]
+    return [(each.name, each.value, each.parts) for each in rows], attrgetter(*fields)
+
+
+_GENERATION, _EVALUATION = _reader(GENERATION), _reader(EVALUATION)
 
 
 class OldSample(NamedTuple):
@@ -88,9 +102,32 @@ def values_of(event: Generation | Evaluation) -> list[OldValue]:
     The metadata of a row is :func:`shared_data`, then its own, then :func:`first_data` on the first
     row; no key is in two of them.
     """
-    if isinstance(event, Generation):
-        return _generation_values(event)
-    return _evaluation_values(event)
+    rows, read = _GENERATION if type(event) is Generation else _EVALUATION
+    values: list[OldValue] = []
+    for (name, kind, parts), value in zip(rows, read(event), strict=True):
+        if value is None:
+            continue
+        if kind == "amount":
+            values.append((name, value, _parts(event, parts) if parts else None))
+        elif kind == "success":
+            values.append((name, float(value), None))
+        elif kind == "failure":
+            values.append((name, float(not value), None))
+        elif kind == "label":
+            values.append((name + value, 1.0, None))
+        else:
+            values += [(name + each.name, each.value, score_data(each.feedback)) for each in value]
+    return values
+
+
+def _parts(event: Generation | Evaluation, parts: _Parts) -> dict[str, Any] | None:
+    own = None
+    for key, field in parts:
+        count = getattr(event, field)
+        if count:
+            own = own or {}
+            own[key] = count
+    return own
 
 
 def shared_data(event: Generation | Evaluation) -> dict[str, Any]:
@@ -98,15 +135,15 @@ def shared_data(event: Generation | Evaluation) -> dict[str, Any]:
     call = event.call
     if isinstance(event, Generation):
         has_model = not event.is_conversation
-        data: dict[str, Any] = {"phase": "generation" if has_model else "conversation"}
+        data: dict[str, Any] = {"phase": GENERATION if has_model else CONVERSATION}
     else:
         has_model = event.total_tokens is not None
-        data = {"phase": "evaluation"}
+        data = {"phase": EVALUATION}
     if has_model:
         data["model_name"] = call.model
     if call.step is not None:
         data["step"] = call.step
-    if call.provider != _NO_PROVIDER:
+    if call.provider != NO_PROVIDER:
         data["provider"] = call.provider
     if isinstance(event, Evaluation):
         data["evaluator_type"] = event.evaluator
@@ -153,7 +190,7 @@ def metric_data(event: Metric) -> dict[str, Any]:
         if type(key) is str and key == "timestamp":
             continue
         name = _key(key)
-        if name in _OWN:
+        if name in OWN_KEYS:
             name = _freed(name, event.metadata, data)
         data[name] = value
     return data
@@ -183,49 +220,6 @@ def _key(key: Any) -> str:
         return "_"
 
 
-def _generation_values(event: Generation) -> list[OldValue]:
-    values: list[OldValue] = []
-    if event.duration is not None:
-        values.append(("generation_time", event.duration, None))
-    values.append(("success_rate", float(event.success), None))
-    values.append(("error_rate", float(not event.success), None))
-    if event.model_given:
-        values.append((f"model_usage:{event.call.model}", 1.0, None))
-    if event.finish_reason is not None:
-        values.append((f"finish_reason:{event.finish_reason}", 1.0, None))
-    _add_tokens(values, event)
-    if event.turns is not None:
-        values.append(("conversation_length", event.turns, None))
-    return values
-
-
-def _evaluation_values(event: Evaluation) -> list[OldValue]:
-    values: list[OldValue] = []
-    if event.duration is not None:
-        values.append(("evaluation_time", event.duration, None))
-    for score in event.scores:
-        own = score_data(score.feedback)
-        values.append((f"evaluation_score_{score.name}", score.value, own or None))
-    values.append(("evaluation_error_rate", float(not event.success), None))
-    _add_tokens(values, event)
-    return values
-
-
-def score_data(feedback: str | None) -> dict[str, Any]:
+def score_data(feedback: str | None) -> dict[str, Any] | None:
     """Return the metadata that a score has of its own."""
-    return {} if feedback is None else {"feedback": feedback}
-
-
-def _add_tokens(values: list[OldValue], event: Generation | Evaluation) -> None:
-    if event.input_tokens is not None:
-        own = {}
-        if event.cache_read_tokens:
-            own["cache_read_token_count"] = event.cache_read_tokens
-        if event.cache_write_tokens:
-            own["cache_write_token_count"] = event.cache_write_tokens
-        values.append(("prompt_token_count", event.input_tokens, own or None))
-    if event.output_tokens is not None:
-        own = {"reasoning_token_count": event.reasoning_tokens} if event.reasoning_tokens else {}
-        values.append(("completion_token_count", event.output_tokens, own or None))
-    if event.total_tokens is not None:
-        values.append(("total_token_count", event.total_tokens, None))
+    return None if feedback is None else {"feedback": feedback}

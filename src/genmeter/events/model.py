@@ -103,6 +103,11 @@ class Generation(NamedTuple):
     told: Mapping[str, Any]
     span: SpanContext | None
 
+    @property
+    def named_model(self) -> str | None:
+        """The model, where the call named it."""
+        return self.call.model if self.model_given else None
+
 
 class Score(NamedTuple):
     """One score of an evaluation, on its own scale."""

@@ -33,7 +33,7 @@ from genmeter.events.values import (
     is_boolean,
     to_number,
 )
-from genmeter.schema.metrics import INSTRUMENTS
+from genmeter.schema.afterimage import METRICS, NO_PROVIDER, PARTS, PREFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -45,17 +45,9 @@ if TYPE_CHECKING:
 __all__ = ["Normaliser"]
 
 _OTHER_ERROR = "_OTHER"  # the conventions' own value of error.type where no class is known
-_OTHER_PROVIDER = "_OTHER"
 _RESOLVED = 4_096  # label sets of a monitor's calls that are remembered
 _NO_METADATA: Mapping[str, Any] = {}
-_OLD_NAMES = frozenset(
-    {"model_creation_time"}.union(
-        *({name for name in row.stands_for if "*" not in name} for row in INSTRUMENTS)
-    )
-)
-
-
-_PARTS = ("cache_read_token_count", "cache_write_token_count", "reasoning_token_count")
+_OLD_NAMES = frozenset({metric.name for metric in METRICS} - {*PREFIXES} | {"model_creation_time"})
 
 
 class Normaliser:
@@ -241,7 +233,7 @@ class Normaliser:
             defaults.observe_model(step, model)
         call = Call(
             self._operations(key[3]) or defaults.operation,
-            self._providers(key[2]) or defaults.provider or _OTHER_PROVIDER,
+            self._providers(key[2]) or defaults.provider or NO_PROVIDER,
             model,
             step,
             self._modalities(key[4]) or "unknown",
@@ -271,9 +263,9 @@ class Normaliser:
 
     def _parts(self, keywords: Mapping[str, Any]) -> tuple[int, int, int]:
         """Clean what was read from and written to a cache, and reasoning; 0 where not given."""
-        if keywords.keys().isdisjoint(_PARTS):
+        if keywords.keys().isdisjoint(PARTS):
             return 0, 0, 0
-        read, write, reasoning = (self._count(keywords.get(name), name) or 0 for name in _PARTS)
+        read, write, reasoning = (self._count(keywords.get(name), name) or 0 for name in PARTS)
         return read, write, reasoning
 
     def _mapping(self, value: Any) -> Mapping[str, Any]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from genmeter.history.series import Samples
+    from genmeter.history.samples import Samples
     from genmeter.history.snapshot import Snapshot
 
 __all__ = ["draw_all", "draw_metric", "save"]

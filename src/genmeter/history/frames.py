@@ -26,7 +26,6 @@ from genmeter.history.ring import (
     SUCCESS,
 )
 from genmeter.history.samples import (
-    NO_PROVIDER,
     PHASES,
     free_records,
     microseconds,
@@ -35,6 +34,7 @@ from genmeter.history.samples import (
     token_parts,
     whose_of,
 )
+from genmeter.schema.afterimage import METADATA, NO_PROVIDER, SCORE_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -50,21 +50,8 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "SAMPLE_METADATA", "iso_time", "samples_frame", "to_frame", "utc_index"]
 
-SAMPLE_METADATA = {
-    "phase": "string",
-    "model_name": "string",
-    "step": "string",
-    "provider": "string",
-    "evaluator_type": "string",
-    "feedback": "string",
-    "cache_read_token_count": "Int64",
-    "cache_write_token_count": "Int64",
-    "reasoning_token_count": "Int64",
-    "success": "boolean",
-    "error_type": "string",
-}
+SAMPLE_METADATA = METADATA
 """The metadata that every frame of samples has columns for, with their dtypes."""
-_SCORE = "evaluation_score_"
 
 
 def to_frame(snapshot: Snapshot, kind: str) -> pd.DataFrame:
@@ -231,8 +218,8 @@ def _evaluations(snapshot: Snapshot) -> pd.DataFrame:
         score[position[chosen]] = values.value[chosen]
         texts = np.full(len(serials), None, object)
         texts[position[chosen]] = _feedback(snapshot, values.serial[chosen].tolist())
-        scores[f"score_{name.removeprefix(_SCORE)}"] = score
-        feedback[f"feedback_{name.removeprefix(_SCORE)}"] = _text_column(texts)
+        scores[f"score_{name.removeprefix(SCORE_PREFIX)}"] = score
+        feedback[f"feedback_{name.removeprefix(SCORE_PREFIX)}"] = _text_column(texts)
     return rows.frame(
         {
             "evaluator": rows.names(calls.evaluator),

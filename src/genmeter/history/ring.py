@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genmeter.events.values import label_text
-
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -29,7 +27,6 @@ __all__ = [
     "Ring",
     "SideTable",
     "kept_since",
-    "spelled",
 ]
 
 SUCCESS = 1
@@ -59,14 +56,6 @@ class Names(dict[str | None, int]):
         number = self[name] = len(self.names)
         self.names.append(name or "")
         return number
-
-
-def spelled(name: str) -> str:
-    """Spell an old name as the labels in it are kept: cut to their length, without controls."""
-    for prefix in ("model_usage:", "finish_reason:", "evaluation_score_"):
-        if name.startswith(prefix):
-            return prefix + (label_text(name.removeprefix(prefix)) or "")
-    return label_text(name) or ""
 
 
 # What CPython 3.11 takes for an entry beside its text: a tuple, a number and the text's header.

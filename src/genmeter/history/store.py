@@ -30,8 +30,9 @@ from genmeter.history.ring import (
     SideTable,
     kept_since,
 )
-from genmeter.history.series import OldSeries
+from genmeter.history.samples import MetricReader
 from genmeter.history.windows import GroupSum, WindowRows
+from genmeter.schema.afterimage import SCORE_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from genmeter.config.prices import PriceTable
     from genmeter.events.model import Event
     from genmeter.history._token_sums import TokenTotals
-    from genmeter.history.series import Samples
+    from genmeter.history.samples import Samples
     from genmeter.history.snapshot import Snapshot
     from genmeter.schema.metrics import Label
     from genmeter.schema.query import RowSum
@@ -167,7 +168,7 @@ class History:
         self._data = SideTable(metadata_bytes)
         self._names = Names()
         self._tokens = TokenSums(self._calls, self._names)
-        self._old = OldSeries(self._calls, self._values, self._names)
+        self._old = MetricReader(self._calls, self._values, self._names)
         self._record: dict[type[Event], Callable[[Any], None]] = {
             Generation: self._generation,
             Evaluation: self._evaluation,
@@ -276,7 +277,7 @@ class History:
 
     def sampled_names(self) -> list[str]:
         """List the old names of all that was recorded, sorted."""
-        return self._old.sampled_names()
+        return self._old.names()
 
     def _generation(self, event: Generation) -> None:
         flags = GENERATION
@@ -284,13 +285,13 @@ class History:
             flags |= SUCCESS
         if event.model_given:
             flags |= MODEL_GIVEN
-            self._old.models.add(event.call.model)
+            self._old.labels["model"].add(event.call.model)
         if event.is_conversation:
             flags |= CONVERSATION
         if event.turns is not None:
             flags |= HAS_TURNS
         if event.finish_reason is not None:
-            self._old.finish_reasons.add(event.finish_reason)
+            self._old.labels["finish_reason"].add(event.finish_reason)
         limited = 0
         if not event.is_conversation:
             if event.retries is not None:
@@ -306,9 +307,9 @@ class History:
         self._keep_data(self._calls, free_data(event))
         serial = self._calls.appended - 1
         for score in event.scores:
-            name = f"evaluation_score_{score.name}"
+            name = SCORE_PREFIX + score.name
             self._value(event.time, name, score.value, serial, event.evaluator)
-            self._keep_data(self._values, score_data(score.feedback))
+            self._keep_data(self._values, score_data(score.feedback) or {})
 
     def _metric(self, event: Metric) -> None:
         self._value(event.time, event.name, event.value, -1, None)

@@ -17,6 +17,7 @@ from genmeter.history.ring import (
     SUCCESS,
 )
 from genmeter.schema import metrics as cat
+from genmeter.schema.afterimage import SCORE_PREFIX
 from genmeter.schema.query import TRUNCATED
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     Mask = npt.NDArray[np.bool_]
 
 __all__ = ["GroupSum", "WindowRows"]
-
-SCORE_PREFIX = "evaluation_score_"
 
 _COLUMN_OF: Mapping[Label, str] = {
     cat.MODEL: "model",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from genmeter.files.plotting.data import Frames
     from genmeter.files.plotting.table import Plot
-    from genmeter.history.series import Samples
+    from genmeter.history.samples import Samples
 
     Size = tuple[float, float]
 

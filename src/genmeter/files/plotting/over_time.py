@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from genmeter.files.plotting.data import Frames, Groups, Series
     from genmeter.files.plotting.table import Plot
-    from genmeter.history.series import Samples
+    from genmeter.history.samples import Samples
     from genmeter.schema.signals import Signal
 
     Size = tuple[float, float]

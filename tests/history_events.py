@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from genmeter.events.afterimage import samples_of
+from genmeter.events.afterimage import extra_data, samples_of
 from genmeter.events.jsonable import plain_text, to_plain
 from genmeter.events.model import Call, Evaluation, Event, Generation, Metric, Score
 from genmeter.history.store import History
@@ -49,7 +49,8 @@ def generation(at: float = 0, **changes: Any) -> Generation:
         "span": None,
         **changes,
     }
-    return Generation(START + at, call, **values)
+    extra = extra_data(values["told"], values["retries"])
+    return Generation(START + at, call, **{"extra": extra, **values})
 
 
 def conversation(at: float = 0, **changes: Any) -> Generation:
@@ -76,7 +77,7 @@ def evaluation(at: float = 0, **changes: Any) -> Evaluation:
         "span": None,
         **changes,
     }
-    return Evaluation(START + at, call, **values)
+    return Evaluation(START + at, call, **{"extra": extra_data(values["told"], None), **values})
 
 
 def metric(at: float = 0, name: str = "queue", value: float = 1.0, **metadata: Any) -> Metric:

@@ -30,8 +30,8 @@ __all__ = [
     "RESERVED",
     "OldSample",
     "OldValue",
+    "extra_data",
     "first_data",
-    "free_data",
     "metric_data",
     "samples_of",
     "score_data",
@@ -42,7 +42,7 @@ __all__ = [
 RESERVED = OWN_KEYS | METADATA.keys()
 """Keys of a row's metadata that have a meaning of their own; the caller's get a ``_`` instead."""
 
-# What has a place of its own in an event, and so is no free data.
+# What has a place of its own in an event, and so is not extra.
 _KNOWN_KEYWORDS = frozenset(
     {
         *("prompt_token_count", "completion_token_count", "total_token_count"),
@@ -155,31 +155,33 @@ def first_data(event: Generation | Evaluation) -> dict[str, Any]:
     data: dict[str, Any] = {"success": event.success}
     if event.error_type is not None:
         data["error_type"] = event.error_type
-    data.update(free_data(event))
+    data.update(event.extra)
     return data
 
 
-def free_data(event: Generation | Evaluation) -> dict[str, Any]:
-    """Return the keywords of the caller that have no place of their own in an event, as given.
+def extra_data(keywords: Mapping[str, Any], retries: dict[str, int] | None) -> dict[str, Any]:
+    """Return the keywords of a call or an evaluation that have no field of their own in its event.
+
+    Args:
+        keywords: All keywords, as plain data; ``metadata`` is one of them.
+        retries: The retries by cause.
 
     Returns:
-        The entries of ``metadata``, further keywords, the text of ``error`` and, where there are
-        any, the ``retries`` by cause, in this order; a key that is one of :data:`RESERVED`, or
-        that is there already, gets a ``_``.
+        The entries of ``metadata``, further keywords, the text of ``error`` and, if there are any,
+        the ``retries``, in this order; a key that is one of :data:`RESERVED`, or that is there
+        already, gets a ``_``.
     """
-    told = event.told
+    metadata, error = keywords.get("metadata"), keywords.get("error")
     data: dict[str, Any] = {}
-    metadata = told.get("metadata")
     if type(metadata) is dict:
         _take(data, metadata, _KNOWN_METADATA)
-    if not told.keys() <= _KNOWN_KEYWORDS:
-        _take(data, told, _KNOWN_KEYWORDS)
-    error = told.get("error")
+    if not keywords.keys() <= _KNOWN_KEYWORDS:
+        _take(data, keywords, _KNOWN_KEYWORDS)
     text = None if error is None or error is False else safe_text(error)
     if text:
         data[_freed("error", data) if "error" in data else "error"] = text
-    if isinstance(event, Generation) and event.retries is not None:
-        data[_freed("retries", data) if "retries" in data else "retries"] = event.retries
+    if retries is not None:
+        data[_freed("retries", data) if "retries" in data else "retries"] = retries
     return data
 
 

@@ -6,8 +6,10 @@ the event is kept, so that one bad value never costs a total.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
+from genmeter.events.afterimage import extra_data
 from genmeter.events.capture import MAX_RETRIES
 from genmeter.events.model import (
     RATE_LIMITED,
@@ -106,6 +108,8 @@ class Normaliser:
         if finish is not None:
             finish = self._finish_reasons(finish)
         retries = get("retries")
+        if retries is not None:
+            retries = self._retries(retries, error_class, keywords, metadata)
         if type(duration) is not float or not 0.0 <= duration <= MAX_SECONDS:
             duration = self._duration(duration)
         return Generation(
@@ -125,9 +129,11 @@ class Normaliser:
             None if ok else self._error_type(error_class, keywords, metadata),
             is_conversation,
             None if turns is None else self._count(turns, "conversation_length"),
-            None if retries is None else self._retries(retries, error_class, keywords, metadata),
+            retries,
             keywords,
             span,
+            extra_data(keywords, retries),
+            _cost(defaults, call, prompt, completion, total, read),
         )
 
     def evaluation(
@@ -158,6 +164,8 @@ class Normaliser:
             reasoning,
             keywords,
             span,
+            extra_data(keywords, None),
+            _cost(defaults, call, prompt, completion, total, read),
         )
 
     def metric(self, time: float, payload: tuple[Any, Any, Any]) -> Metric | None:
@@ -356,6 +364,20 @@ class Normaliser:
             value = self._value(raw["score"] if is_row else raw, f"scores[{name!r}]")
             if value is not None:
                 yield Score(name, value, raw.get("feedback") if is_row else None)
+
+
+def _cost(
+    defaults: CallDefaults,
+    call: Call,
+    prompt: int | None,
+    completion: int | None,
+    total: int | None,
+    cached: int,
+) -> float | None:
+    if defaults.price is None or total is None:
+        return None
+    cost = defaults.price(call.model, prompt or 0, completion or 0, cached)
+    return math.nan if cost is None else cost
 
 
 def _is_long(label: Any) -> bool:

@@ -6,10 +6,11 @@ a third. Names are interned; labels are bounded, so the names are too.
 
 from __future__ import annotations
 
+from math import isnan
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from genmeter.config.monitor import METADATA_BYTES
-from genmeter.events.afterimage import free_data, metric_data, score_data
+from genmeter.events.afterimage import metric_data, score_data
 from genmeter.events.jsonable import plain_text
 from genmeter.events.model import RATE_LIMITED, Evaluation, Generation, Metric, Sample
 from genmeter.history import snapshot
@@ -37,7 +38,6 @@ from genmeter.schema.afterimage import SCORE_PREFIX
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from genmeter.config.prices import PriceTable
     from genmeter.events.model import Event
     from genmeter.history._token_sums import TokenTotals
     from genmeter.history.samples import Samples
@@ -145,7 +145,7 @@ class History:
         capacity: Calls and evaluations that are kept, as many scores and custom values, and as
             many samples.
         metadata_bytes: Most bytes of free metadata and feedback that are kept with them.
-        prices: What calls cost; None where nobody asked.
+        has_prices: Whether calls have a cost, which is then kept with each.
         scales: Lowest and highest value of each score that is not on 0..1.
     """
 
@@ -154,15 +154,15 @@ class History:
         capacity: int,
         metadata_bytes: int = METADATA_BYTES,
         *,
-        prices: PriceTable | None = None,
+        has_prices: bool = False,
         scales: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
-        columns = _CALL_COLUMNS if prices is None else (*_CALL_COLUMNS, _COST_COLUMN)
+        columns = _CALL_COLUMNS if not has_prices else (*_CALL_COLUMNS, _COST_COLUMN)
         self._calls = Ring(columns, capacity)
         self._values = Ring(_VALUE_COLUMNS, capacity)
         self._samples = Ring(_SAMPLE_COLUMNS, capacity)
         self._minutes = Minutes()
-        self._prices = prices
+        self._has_prices = has_prices
         self._scales = scales or {}
         self._last_call: float | None = None
         self._data = SideTable(metadata_bytes)
@@ -205,7 +205,10 @@ class History:
     def emptied(self) -> History:
         """Make a history like this one that holds nothing."""
         return History(
-            self._calls.capacity, self._data.max_bytes, prices=self._prices, scales=self._scales
+            self._calls.capacity,
+            self._data.max_bytes,
+            has_prices=self._has_prices,
+            scales=self._scales,
         )
 
     def window(
@@ -231,7 +234,7 @@ class History:
             counted = total if rows.column is None else 0
             return {(): GroupSum(counted, float(total), _NAN, _NAN)} if total else {}
         recent = WindowRows(
-            ring, self._names, since, scales=self._scales, has_prices=self._prices is not None
+            ring, self._names, since, scales=self._scales, has_prices=self._has_prices
         )
         return recent.sums(rows, by)
 
@@ -299,12 +302,12 @@ class History:
             if self._last_call is None or event.time > self._last_call:
                 self._last_call = event.time
         self._append(event, flags, event.finish_reason, None, event.turns or 0, limited)
-        self._keep_data(self._calls, free_data(event))
+        self._keep_data(self._calls, event.extra)
 
     def _evaluation(self, event: Evaluation) -> None:
         flags = EVALUATION | (SUCCESS if event.success else 0)
         self._append(event, flags, None, event.evaluator, 0, 0)
-        self._keep_data(self._calls, free_data(event))
+        self._keep_data(self._calls, event.extra)
         serial = self._calls.appended - 1
         for score in event.scores:
             name = SCORE_PREFIX + score.name
@@ -355,13 +358,14 @@ class History:
             event.reasoning_tokens,
         )
         self._tokens.add(call.model, tokens, flags)
-        prices = self._prices
-        cost = None
-        if prices is not None and event.total_tokens is not None:
-            cost = prices.cost(call.model, tokens[0], tokens[1], tokens[3])
+        cost = _NAN if event.cost is None else event.cost
         is_call = (flags & INFERENCE) == GENERATION
         self._minutes.add(
-            event.time, is_call, is_call and not event.success, tokens[2], cost or 0.0
+            event.time,
+            is_call,
+            is_call and not event.success,
+            tokens[2],
+            0.0 if isnan(cost) else cost,
         )
         numbers = self._names
         self._calls.append(
@@ -378,5 +382,5 @@ class History:
             numbers[evaluator],
             flags,
             rate_limited,
-            *(() if prices is None else (_NAN if cost is None else cost,)),
+            *((cost,) if self._has_prices else ()),
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from genmeter.events.afterimage import RESERVED, free_data, samples_of
+from genmeter.events.afterimage import RESERVED, samples_of
 from genmeter.events.model import Generation, Log, Metric, Sample
 from history_events import conversation, evaluation, generation, metric
 
@@ -14,6 +14,16 @@ from history_events import conversation, evaluation, generation, metric
 def rows(event: Any) -> list[tuple[str, float]]:
     """Give the names and values of an event."""
     return [(row.name, row.value) for row in samples_of(event)]
+
+
+def extra_of(event: Any) -> dict[str, Any]:
+    """Return what the first row says beyond its labels and the outcome."""
+    first, second, *_ = samples_of(event)
+    return {
+        key: value
+        for key, value in first.metadata.items()
+        if key not in second.metadata and key != "success"
+    }
 
 
 def test_a_call_gives_the_old_metrics_in_their_order() -> None:
@@ -106,25 +116,25 @@ def test_a_custom_value_keeps_its_metadata_but_its_time() -> None:
 @pytest.mark.parametrize("key", sorted(RESERVED - {"provider", "step", "error_type", "model_name"}))
 def test_a_key_that_has_a_meaning_is_marked(key: str) -> None:
     """What a caller calls like a field of a row does not replace it."""
-    data = free_data(generation(told={"metadata": {key: "mine"}}))
+    data = extra_of(generation(told={"metadata": {key: "mine"}}))
     assert data == {f"{key}_": "mine"}
 
 
 def test_of_two_with_one_name_both_are_kept() -> None:
     """Metadata has the name; a keyword or an error of the same name gets a mark."""
     told = {"a": 1, "error": "late", "metadata": {"a": 2, "operation": "s", "error": 7}}
-    assert free_data(generation(told=told)) == {"a": 2, "a_": 1, "error": 7, "error_": "late"}
+    assert extra_of(generation(told=told)) == {"a": 2, "a_": 1, "error": 7, "error_": "late"}
 
 
 @pytest.mark.parametrize("error", [None, False, ""])
 def test_an_error_that_is_none_is_no_data(error: Any) -> None:
     """AfterImage's callers pass error=None and the like for a call that went well."""
-    assert free_data(generation(told={"error": error})) == {}
+    assert extra_of(generation(told={"error": error})) == {}
 
 
 def test_retries_are_told_by_cause() -> None:
     """What has no column goes with the free data."""
-    assert free_data(generation(retries={"rate_limited": 2})) == {"retries": {"rate_limited": 2}}
+    assert extra_of(generation(retries={"rate_limited": 2})) == {"retries": {"rate_limited": 2}}
 
 
 @pytest.mark.parametrize(
@@ -149,12 +159,12 @@ def test_every_keyword_with_a_place_of_its_own_is_known() -> None:
         *("operation", "step", "modality"),
     )
     event: Generation = generation(told=dict.fromkeys(names, 1))
-    assert free_data(event) == {}
+    assert extra_of(event) == {}
 
 
 def test_a_reserved_key_takes_no_other_keys_place() -> None:
     """Where a caller has both spellings, both are kept."""
     told = {"metadata": {"phase": 1, "phase_": 2}, "phase": 3}
-    assert free_data(generation(told=told)) == {"phase__": 1, "phase_": 2, "phase___": 3}
+    assert extra_of(generation(told=told)) == {"phase__": 1, "phase_": 2, "phase___": 3}
     (row,) = samples_of(Metric(0.0, "queue", 1.0, {"value": 1, "value_": 2}))
     assert row.metadata == {"value__": 1, "value_": 2}

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from genmeter.config.monitor import HistoryConfig
-from genmeter.config.prices import PriceTable
 from genmeter.events.model import Call, Evaluation, Generation, Log, Metric, Sample, Score
 from genmeter.history._token_sums import Tokens
 from genmeter.history.store import History
@@ -264,22 +263,20 @@ def test_the_newest_call_of_all_is_known() -> None:
     assert made.emptied().last_call is None
 
 
-@pytest.mark.parametrize(("prices", "size"), [(None, 90), (PriceTable({"m": (1, 2)}), 98)])
-def test_a_call_takes_as_many_bytes_as_the_documentation_says(
-    prices: PriceTable | None, size: int
-) -> None:
+@pytest.mark.parametrize(("has_prices", "size"), [(False, 90), (True, 98)])
+def test_a_call_takes_as_many_bytes_as_the_documentation_says(has_prices: bool, size: int) -> None:
     """Only who gave prices pays for the cost of each call."""
-    made = History(10_000, prices=prices)
+    made = History(10_000, has_prices=has_prices)
     columns = made._calls._columns.values()
     assert sum(column.itemsize for column in columns) == size
     (help_,) = (each.metadata["help"] for each in fields(HistoryConfig) if each.name == "capacity")
     assert str(size) in help_
 
 
-def test_an_empty_copy_prices_and_scales_as_the_first() -> None:
-    """A child's calls cost what the parent's did, and its scores are on the same scales."""
-    made = History(10, prices=PriceTable({"m": (1, 2)}), scales={"s": (0.0, 4.0)}).emptied()
-    made.record(tokens(1.0, 1_000_000))
+def test_an_empty_copy_keeps_costs_and_scales_as_the_first() -> None:
+    """A child keeps the costs of its calls as the parent did, and its scores on the same scales."""
+    made = History(10, has_prices=True, scales={"s": (0.0, 4.0)}).emptied()
+    made.record(tokens(1.0, 1_000_000, cost=5.0))
     made.record(evaluation(1.0, Score("s", 3.0)))
     (cost,) = made.window(RowSum("calls", ("priced",), "cost"), (), 0.0).values()
     (share,) = made.window(RowSum("scores", ("on_scale",), "share"), (), 0.0).values()

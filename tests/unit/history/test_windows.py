@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genmeter.config.prices import PriceTable
 from genmeter.events.model import Sample, Score
 from genmeter.history.store import History
 from genmeter.history.windows import GroupSum
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
     from genmeter.events.model import Event
 
-PRICES = PriceTable({"atlas": (1.0, 2.0)})
 CALLS = RowSum("calls", ("inference",))
 DURATION = RowSum("calls", ("inference", "duration_known"), "duration")
 
@@ -124,11 +122,11 @@ def test_conversations_are_no_calls() -> None:
 
 def test_a_call_without_a_price_is_told_from_one_without_a_price_list() -> None:
     """Only with prices are calls unpriced; what cost nothing has a price."""
-    events = [generation(), generation(model="other"), evaluation(model="atlas", total_tokens=0)]
+    events = [generation(cost=140e-6), generation(cost=math.nan), evaluation(cost=0.0)]
     unpriced = RowSum("calls", ("total_known", "unpriced"))
     priced = RowSum("calls", ("priced",), "cost")
-    made = history(events, prices=PRICES)
-    assert counts(made, unpriced, cat.MODEL) == {("other",): 1}
+    made = history(events, has_prices=True)
+    assert counts(made, unpriced) == {(): 1}
     assert made.window(priced, (), 0.0) == {
         (): (2, pytest.approx(140e-6), 0.0, pytest.approx(140e-6))
     }
@@ -195,9 +193,10 @@ def test_a_full_ring_that_lost_nothing_still_answers() -> None:
 def test_minutes_answer_past_the_ring() -> None:
     """Where rows are gone the sums are whole, with no least and no most; counts count as rows."""
     events = [
-        generation(60.0 * number, success=number % 4 > 0, total_tokens=7) for number in range(20)
+        generation(60.0 * number, success=number % 4 > 0, total_tokens=7, cost=140e-6)
+        for number in range(20)
     ]
-    made = history([*events, evaluation(1_200.0, total_tokens=9)], capacity=5, prices=PRICES)
+    made = history([*events, evaluation(1_200.0, total_tokens=9)], capacity=5, has_prices=True)
     found = {name: made.window(rows, (), 0.0)[()] for name, rows in by_minute().items()}
     assert {name: each.rows for name, each in found.items()} == {
         "calls": 20,

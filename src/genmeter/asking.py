@@ -12,7 +12,7 @@ from genmeter.errors import ExportError
 from genmeter.events.values import safe_text
 from genmeter.files import export, plots
 from genmeter.history import frames
-from genmeter.history.token_report import report_of, summarise
+from genmeter.history.token_report import summarise
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +88,7 @@ class Asking:
             ConfigError: ``window`` is not a timedelta.
         """
         since = start_of(window)
-        return report_of(self._pipeline.run(lambda: self._session.history.token_totals(since)))
+        return self._pipeline.run(lambda: self._session.history.token_usage(since))
 
     def to_frame(self, kind: str = "generations", window: timedelta | None = None) -> pd.DataFrame:
         """Give what the history keeps as a table, the oldest row first.

@@ -30,7 +30,7 @@ from genmeter.events.model import CallDefaults
 from genmeter.exporters.provider import Exporters, job_of
 from genmeter.handlers.dispatch import Relay
 from genmeter.history.store import History
-from genmeter.history.token_report import Retired, TokenUsageReport, report_of
+from genmeter.history.token_report import Retired, TokenUsageReport
 from genmeter.metrics.observers import Telemetry
 from genmeter.pipeline.drain import Pipeline
 from genmeter.pipeline.self_metrics import SelfMetrics
@@ -368,9 +368,8 @@ class Runtime:
             return TokenUsageReport(by_model=[])
 
         def read() -> TokenUsageReport:
-            totals = [state.history.token_totals(since) for state in self._states]
-            gone = self._retired.since(since)
-            return TokenUsageReport.merge([*(report_of(each) for each in totals), gone])
+            reports = [state.history.token_usage(since) for state in self._states]
+            return TokenUsageReport.merge([*reports, self._retired.since(since)])
 
         return pipeline.run(read)
 
@@ -497,7 +496,7 @@ class Runtime:
         """Keep of a closed session's history only the totals."""
         if state not in self._states:
             return
-        self._retired.add(state.history.token_totals(), state.history.last_time)
+        self._retired.add(state.history.token_usage(), state.history.last_time)
         self._states.remove(state)
         for telemetry in self._telemetries():
             telemetry.retire(state)

@@ -23,9 +23,9 @@ __all__ = [
     "INFERENCE",
     "MODEL_GIVEN",
     "SUCCESS",
-    "Names",
+    "MetadataStore",
     "Ring",
-    "SideTable",
+    "StringTable",
     "kept_since",
 ]
 
@@ -43,7 +43,7 @@ INFERENCE = GENERATION | CONVERSATION
 """A call has the first of these flags and not the second."""
 
 
-class Names(dict[str | None, int]):
+class StringTable(dict[str | None, int]):
     """Numbers for names, given out as they are asked for; 0 is the absent one."""
 
     __slots__ = ("names",)
@@ -62,7 +62,7 @@ class Names(dict[str | None, int]):
 _ENTRY_BYTES = 160
 
 
-class SideTable:
+class MetadataStore:
     """Texts that belong to rows of rings; the oldest make room for the newest.
 
     Args:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from genmeter.history.metadata import Records
-    from genmeter.history.ring import Names, Ring
+    from genmeter.history.ring import Ring, StringTable
     from genmeter.history.snapshot import CallRows, Snapshot
     from genmeter.schema.afterimage import OldMetric
 
@@ -146,7 +146,7 @@ class MetricReader:
         values: The names in ``others``.
     """
 
-    def __init__(self, calls: Ring, others: Ring, numbers: Names) -> None:
+    def __init__(self, calls: Ring, others: Ring, numbers: StringTable) -> None:
         self._calls = calls
         self._others = others
         self._names = numbers

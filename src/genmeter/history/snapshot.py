@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from genmeter.history.ring import Ring, SideTable
+    from genmeter.history.ring import MetadataStore, Ring
 
 __all__ = ["CallRows", "Snapshot", "ValueRows", "take"]
 
@@ -79,7 +79,7 @@ def take(
     calls: Ring,
     values: Ring,
     names: list[str],
-    table: SideTable,
+    table: MetadataStore,
     *,
     since: float | None,
     kept_since: float | None,

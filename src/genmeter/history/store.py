@@ -1,21 +1,21 @@
 """The local history of one monitor: bounded rings for windows, exact totals for ever.
 
 Calls and evaluations share one ring (both cost tokens), scores and custom values another, samples
-a third. Names are interned; labels are bounded, so the names are too.
+a third. StringTable are interned; labels are bounded, so the names are too.
 """
 
 from __future__ import annotations
 
 from math import isnan
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from genmeter.config.monitor import METADATA_BYTES
 from genmeter.events.afterimage import metric_data, score_data
 from genmeter.events.jsonable import plain_text
 from genmeter.events.model import RATE_LIMITED, Evaluation, Generation, Metric, Sample
 from genmeter.history import snapshot
-from genmeter.history._token_sums import TokenSums
 from genmeter.history.ring import (
+    ANY_TOKENS,
     CONVERSATION,
     EVALUATION,
     GENERATION,
@@ -26,100 +26,27 @@ from genmeter.history.ring import (
     INFERENCE,
     MODEL_GIVEN,
     SUCCESS,
-    Names,
+    MetadataStore,
     Ring,
-    SideTable,
+    StringTable,
     kept_since,
 )
 from genmeter.history.samples import MetricReader
-from genmeter.history.windows import GroupSum, WindowRows
+from genmeter.history.token_report import ModelTokenUsage, report_of
+from genmeter.history.windows import GroupSum, Minutes, WindowRows
 from genmeter.schema.afterimage import SCORE_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from genmeter.events.model import Event
-    from genmeter.history._token_sums import TokenTotals
     from genmeter.history.samples import Samples
     from genmeter.history.snapshot import Snapshot
+    from genmeter.history.token_report import TokenUsageReport
     from genmeter.schema.metrics import Label
     from genmeter.schema.query import RowSum
 
-__all__ = ["MOST", "History", "Minute", "Minutes"]
-
-_MINUTE = 60.0
-MOST = 3 * 24 * 60 + 1
-"""Minutes that are kept, of those in which anything was told.
-
-As many as a window of three days, the longest of an alert, can touch.
-"""
-
-
-class Minute(NamedTuple):
-    """What was told in a minute, or in several; ``cost`` is in USD."""
-
-    calls: int = 0
-    failures: int = 0
-    tokens: int = 0
-    cost: float = 0.0
-
-    @property
-    def successes(self) -> int:
-        """Calls that succeeded."""
-        return self.calls - self.failures
-
-
-class Minutes:
-    """Sums of the last minutes in which anything was told, however many calls they had.
-
-    Each time counts for the minute that it lies in, whatever came before it: a clock that is set
-    back or forward neither loses nor moves anything. As in the rings, what was told by a clock that
-    ran ahead lies within every window until the clock is there again.
-    """
-
-    def __init__(self) -> None:
-        # By the Unix time that they begin at, in the order of their first call.
-        self._minutes: dict[float, list[float]] = {}
-        self._start = self._end = float("-inf")
-        self._current: list[float] = []
-
-    def add(self, time: float, calls: int, failures: int, tokens: int, cost: float) -> None:
-        """Add a call.
-
-        Args:
-            time: Unix time in seconds.
-            calls: 1, or 0 for what only cost tokens.
-            failures: 1 where it failed.
-            tokens: What it took.
-            cost: USD.
-        """
-        if not self._start <= time < self._end:
-            self._turn_to(time)
-        current = self._current
-        current[0] += calls
-        current[1] += failures
-        current[2] += tokens
-        current[3] += cost
-
-    def total(self, since: float) -> Minute:
-        """Sum the minutes that ended after a time; the one that it lies in counts whole.
-
-        Args:
-            since: Unix time in seconds.
-        """
-        kept = [sums for start, sums in self._minutes.items() if start + _MINUTE > since]
-        if not kept:
-            return Minute()
-        calls, failures, tokens, cost = (sum(column) for column in zip(*kept, strict=True))
-        return Minute(int(calls), int(failures), int(tokens), float(cost))
-
-    def _turn_to(self, time: float) -> None:
-        self._start = time // _MINUTE * _MINUTE
-        self._end = self._start + _MINUTE
-        self._current = self._minutes.setdefault(self._start, [0, 0, 0, 0.0])
-        if len(self._minutes) > MOST:
-            del self._minutes[next(iter(self._minutes))]
-
+__all__ = ["History"]
 
 _CALL_COLUMNS = (
     *(("time", "d"), ("duration", "d")),
@@ -165,9 +92,10 @@ class History:
         self._has_prices = has_prices
         self._scales = scales or {}
         self._last_call: float | None = None
-        self._data = SideTable(metadata_bytes)
-        self._names = Names()
-        self._tokens = TokenSums(self._calls, self._names)
+        self._data = MetadataStore(metadata_bytes)
+        self._names = StringTable()
+        self._tokens: dict[str, list[int]] = {}
+        self._reported: set[str] = set()
         self._old = MetricReader(self._calls, self._values, self._names)
         self._record: dict[type[Event], Callable[[Any], None]] = {
             Generation: self._generation,
@@ -233,10 +161,12 @@ class History:
             total = getattr(self._minutes.total(since), rows.by_minute)
             counted = total if rows.column is None else 0
             return {(): GroupSum(counted, float(total), _NAN, _NAN)} if total else {}
-        recent = WindowRows(
+        return self._since(ring, since).sums(rows, by)
+
+    def _since(self, ring: Ring, since: float) -> WindowRows:
+        return WindowRows(
             ring, self._names, since, scales=self._scales, has_prices=self._has_prices
         )
-        return recent.sums(rows, by)
 
     def snapshot(self, since: float | None = None) -> Snapshot:
         """Copy what is kept.
@@ -260,13 +190,17 @@ class History:
         if keep is not None:
             keep(event)
 
-    def token_totals(self, since: float | None = None) -> TokenTotals:
+    def token_usage(self, since: float | None = None) -> TokenUsageReport:
         """Sum the tokens by model.
 
         Args:
             since: Unix time in seconds; None means since the start, which is exact for ever.
         """
-        return self._tokens.totals(since)
+        if since is None:
+            return report_of(
+                [ModelTokenUsage(model, *self._tokens[model]) for model in self._reported]
+            )
+        return report_of(self._since(self._calls, since).tokens(), kept_since(self._calls, since))
 
     def samples(self, name: str, since: float | None = None) -> Samples | None:
         """Give the samples of a metric by its old name; None where it was never recorded.
@@ -332,6 +266,24 @@ class History:
         if data:
             self._data.put(ring, plain_text(data))
 
+    def _add_tokens(
+        self, model: str, tokens: tuple[int, ...], *, has_any: bool, is_call: bool
+    ) -> None:
+        if has_any:
+            self._reported.add(model)
+        elif not is_call:
+            return
+        sums = self._tokens.get(model)
+        if sums is None:
+            sums = self._tokens[model] = [0] * 7
+        sums[0] += tokens[0]
+        sums[1] += tokens[1]
+        sums[2] += tokens[2]
+        sums[3] += tokens[3]
+        sums[4] += tokens[4]
+        sums[5] += tokens[5]
+        sums[6] += 1
+
     def _append(
         self,
         event: Generation | Evaluation,
@@ -357,9 +309,9 @@ class History:
             event.cache_write_tokens,
             event.reasoning_tokens,
         )
-        self._tokens.add(call.model, tokens, flags)
-        cost = _NAN if event.cost is None else event.cost
         is_call = (flags & INFERENCE) == GENERATION
+        self._add_tokens(call.model, tokens, has_any=bool(flags & ANY_TOKENS), is_call=is_call)
+        cost = _NAN if event.cost is None else event.cost
         self._minutes.add(
             event.time,
             is_call,

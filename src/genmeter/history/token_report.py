@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from genmeter.config.prices import PricesLike
-    from genmeter.history._token_sums import TokenTotals
 
 __all__ = ["CostReport", "ModelTokenUsage", "Retired", "TokenUsageReport", "report_of", "summarise"]
 
@@ -29,14 +28,14 @@ class Retired:
         self._report = TokenUsageReport(by_model=[])
         self._until = 0.0
 
-    def add(self, totals: TokenTotals, last: float | None) -> None:
+    def add(self, report: TokenUsageReport, last: float | None) -> None:
         """Take over the totals of a history since its start.
 
         Args:
-            totals: The totals.
+            report: The totals.
             last: Unix time in seconds of the newest event in them.
         """
-        self._report = TokenUsageReport.merge([self._report, report_of(totals)])
+        self._report = TokenUsageReport.merge([self._report, report])
         self._until = max(self._until, last or 0.0)
 
     def since(self, since: float | None) -> TokenUsageReport:
@@ -278,31 +277,21 @@ def _table(rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join([lines[0], rule, *lines[1:-1], *([rule] if lines[1:-1] else []), lines[-1]])
 
 
-def report_of(totals: TokenTotals) -> TokenUsageReport:
-    """Make the report of one history's totals.
+def report_of(
+    usages: Iterable[ModelTokenUsage], kept_since: float | None = None
+) -> TokenUsageReport:
+    """Make a report.
 
     Args:
-        totals: Tokens by model, and from when on they are kept.
+        usages: One for each model.
+        kept_since: From when on (Unix time) events are kept, if that is later than asked.
     """
-    by_model = [
-        ModelTokenUsage(
-            model,
-            tokens.input,
-            tokens.output,
-            tokens.total,
-            tokens.cache_read,
-            tokens.cache_write,
-            tokens.reasoning,
-            tokens.calls,
-        )
-        for model, tokens in sorted(totals.by_model.items())
-    ]
-    since = totals.kept_since
+    by_model = sorted(usages, key=lambda usage: usage.model_name)
     return TokenUsageReport(
         by_model=by_model,
         total_prompt_tokens=sum(usage.prompt_tokens for usage in by_model),
         total_completion_tokens=sum(usage.completion_tokens for usage in by_model),
         total_tokens=sum(usage.total_tokens for usage in by_model),
-        complete=since is None,
-        covers_since=None if since is None else datetime.fromtimestamp(since, UTC),
+        complete=kept_since is None,
+        covers_since=None if kept_since is None else datetime.fromtimestamp(kept_since, UTC),
     )

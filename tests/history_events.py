@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from genmeter.events.afterimage import extra_data, samples_of
+from genmeter.events.afterimage import extra_data, metric_rows
 from genmeter.events.jsonable import plain_text, to_plain
 from genmeter.events.model import Call, Evaluation, Event, Generation, Metric, Score
 from genmeter.history.store import History
@@ -94,11 +94,11 @@ def snapshot_of(events: Iterable[Event], capacity: int = 10_000, **options: Any)
 
 
 def expected_rows(events: Iterable[Event]) -> list[tuple[str, float, float, dict[str, Any]]]:
-    """Give the samples of events as ``samples_of`` does: name, time, value, plain metadata."""
+    """Give the samples of events as ``metric_rows`` does: name, time, value, plain metadata."""
     rows = [
         (sample.name, event.time, float(sample.value), to_plain(sample.metadata))
         for event in events
-        for sample in samples_of(event)
+        for sample in metric_rows(event)
     ]
     return sorted(rows, key=lambda row: row[0])
 

@@ -19,6 +19,7 @@ from genmeter.schema.afterimage import (
     METRICS,
     NO_PROVIDER,
     OWN_KEYS,
+    PARTS,
 )
 
 if TYPE_CHECKING:
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RESERVED",
-    "OldSample",
-    "OldValue",
+    "MetricRow",
+    "RowValue",
     "extra_data",
     "first_data",
     "metric_data",
-    "samples_of",
+    "metric_rows",
     "score_data",
     "shared_data",
     "values_of",
@@ -42,11 +43,11 @@ __all__ = [
 RESERVED = OWN_KEYS | METADATA.keys()
 """Keys of a row's metadata that have a meaning of their own; the caller's get a ``_`` instead."""
 
-# What has a place of its own in an event, and so is not extra.
+# Keywords that an event has a field for.
 _KNOWN_KEYWORDS = frozenset(
     {
         *("prompt_token_count", "completion_token_count", "total_token_count"),
-        *("cache_read_token_count", "cache_write_token_count", "reasoning_token_count"),
+        *PARTS,
         *("model_name", "finish_reason", "error", "error_type", "conversation_length", "turns"),
         *("retries", "provider", "operation", "step", "modality", "metadata"),
     }
@@ -55,7 +56,7 @@ _KNOWN_METADATA = frozenset({"operation", "error_type"})
 
 
 def _reader(kind: str) -> tuple[list[tuple[str, str, _Parts]], Callable[[Any], tuple[Any, ...]]]:
-    """Return the table's rows of one kind of event, and what reads all their fields at once."""
+    """Return the table's rows for a kind of event, and a function that reads all their fields."""
     rows = [each for each in METRICS if kind in each.kinds]
     fields = ["named_model" if each.field == "model" else each.field for each in rows]
     return [(each.name, each.value, each.parts) for each in rows], attrgetter(*fields)
@@ -64,10 +65,10 @@ def _reader(kind: str) -> tuple[list[tuple[str, str, _Parts]], Callable[[Any], t
 _GENERATION, _EVALUATION = _reader(GENERATION), _reader(EVALUATION)
 
 
-class OldSample(NamedTuple):
-    """One row: ``metadata`` has no time stamp, which is the event's.
+class MetricRow(NamedTuple):
+    """One row; the time stamp of its ``metadata`` is still to be added, from the event.
 
-    Rows of one event share their metadata where it is the same; no two events do.
+    Rows of one event share one dict of metadata if it is the same; no two events do.
     """
 
     name: str
@@ -75,35 +76,35 @@ class OldSample(NamedTuple):
     metadata: dict[str, Any]
 
 
-OldValue = tuple[str, float, "dict[str, Any] | None"]
+RowValue = tuple[str, float, "dict[str, Any] | None"]
 """Name and value of a row, and the metadata that no other row of its event has."""
 
 
-def samples_of(event: Event) -> list[OldSample]:
-    """Return the rows of an event, in AfterImage's order; none for one that it had no metric of."""
+def metric_rows(event: Event) -> list[MetricRow]:
+    """Return the rows of an event, in AfterImage's order; none for a sample or a log record."""
     if isinstance(event, Metric):
-        return [OldSample(event.name, event.value, metric_data(event))]
+        return [MetricRow(event.name, event.value, metric_data(event))]
     if not isinstance(event, Generation | Evaluation):
         return []
     shared = shared_data(event)
     (name, value, own), *others = values_of(event)
     return [
-        OldSample(name, value, {**shared, **(own or {}), **first_data(event)}),
+        MetricRow(name, value, {**shared, **(own or {}), **first_data(event)}),
         *(
-            OldSample(name, value, {**shared, **own} if own else shared)
+            MetricRow(name, value, {**shared, **own} if own else shared)
             for name, value, own in others
         ),
     ]
 
 
-def values_of(event: Generation | Evaluation) -> list[OldValue]:
+def values_of(event: Generation | Evaluation) -> list[RowValue]:
     """Return the values of a call or an evaluation, in AfterImage's order; at least one.
 
     The metadata of a row is :func:`shared_data`, then its own, then :func:`first_data` on the first
     row; no key is in two of them.
     """
     rows, read = _GENERATION if type(event) is Generation else _EVALUATION
-    values: list[OldValue] = []
+    values: list[RowValue] = []
     for (name, kind, parts), value in zip(rows, read(event), strict=True):
         if value is None:
             continue

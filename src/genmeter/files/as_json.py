@@ -9,7 +9,7 @@ import numpy as np
 from genmeter.files.manifest import gaps_in, manifest_text
 from genmeter.history.metadata import json_text
 from genmeter.history.ring import SUCCESS
-from genmeter.history.samples import PHASES, SampleRows, sample_table, token_parts, whose_of
+from genmeter.history.samples import PHASES, SampleRows, row_labels, sample_table, token_parts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,7 +124,7 @@ def _inner(told: str) -> str:
 
 
 def _whose_texts(snapshot: Snapshot) -> Texts:
-    whose = whose_of(snapshot)
+    whose = row_labels(snapshot)
     kinds, kind_of = np.unique(np.column_stack(whose), axis=0, return_inverse=True)
     texts = []
     for phase, *codes in kinds.tolist():

@@ -1,6 +1,6 @@
 """The lines that the events of a monitor are in the journal and in the log.
 
-Same lines as the handlers write that get :func:`~genmeter.events.afterimage.samples_of` and
+Same lines as the handlers write that get :func:`~genmeter.events.afterimage.metric_rows` and
 the log records, one by one. But an event's labels and its time are encoded once for all its lines,
 and labels and names that come again are not encoded again.
 """

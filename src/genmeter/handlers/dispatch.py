@@ -7,7 +7,7 @@ import threading
 from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from genmeter.events.afterimage import samples_of
+from genmeter.events.afterimage import metric_rows
 from genmeter.events.model import Evaluation, Generation, Log, Metric
 from genmeter.events.values import UNREADABLE, label_text, safe_text
 from genmeter.handlers._event_lines import JournalLines, LogLines, log_record
@@ -110,7 +110,7 @@ def _check_done(result: object) -> None:
 
 def _metric_rows(event: Generation | Evaluation | Metric) -> list[tuple[Any, ...]]:
     stamp = iso_time(event.time)
-    rows = samples_of(event)
+    rows = metric_rows(event)
     for row in rows:
         row.metadata["timestamp"] = stamp
     return list(rows)

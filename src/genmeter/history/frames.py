@@ -30,11 +30,11 @@ from genmeter.history.samples import (
     free_records,
     microseconds,
     records_of,
+    row_labels,
     sample_table,
     token_parts,
-    whose_of,
 )
-from genmeter.schema.afterimage import METADATA, NO_PROVIDER, SCORE_PREFIX
+from genmeter.schema.afterimage import METADATA, SCORE_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -58,12 +58,12 @@ def to_frame(snapshot: Snapshot, kind: str) -> pd.DataFrame:
     """Make a frame of what a history keeps, oldest row first.
 
     Every kind but ``samples`` begins with ``time`` (datetime64[ns, UTC]) and ends with a column
-    ``metadata_KEY`` for each key that callers told beyond the columns here: the entries of
+    ``metadata_KEY`` for each key that callers recorded beyond the columns here: the entries of
     ``metadata``, unknown keywords, ``error`` and ``retries``. Their dtype is ``boolean``, ``Int64``,
-    ``Float64`` or ``string`` where a key has values of one such type only; otherwise it is
+    ``Float64`` or ``string`` if a key has values of one such type only; otherwise it is
     ``string`` and each cell is JSON text. Past 250 keys the rarer ones share the column
-    ``metadata_other_keys`` as JSON objects. Durations are seconds (float64, NaN where unknown),
-    counts are Int64 and names ``string`` (<NA> where unknown or absent).
+    ``metadata_other_keys`` as JSON objects. Durations are seconds (float64, NaN if unknown),
+    counts are Int64 and names ``string`` (<NA> if unknown or absent).
 
     - ``generations``: ``time``, ``duration_seconds``, ``success`` (bool), ``model``, ``step``,
       ``provider``, ``operation``, ``input_tokens``, ``output_tokens``, ``total_tokens``,
@@ -72,7 +72,7 @@ def to_frame(snapshot: Snapshot, kind: str) -> pd.DataFrame:
     - ``conversations``: ``time``, ``duration_seconds``, ``success`` (bool), ``turns``, ``step``,
       ``error_type``. A row is a conversation, which spans calls that have rows of their own.
     - ``evaluations``: ``time``, ``duration_seconds``, ``success`` (bool), ``evaluator``, ``model``
-      (where tokens are known), ``step``, ``provider``, the six counts of tokens, ``error_type``,
+      (if tokens are known), ``step``, ``provider``, the six counts of tokens, ``error_type``,
       then ``score_NAME`` (float64) and ``feedback_NAME`` for each score.
     - ``metrics``: ``time``, ``name``, ``value`` (float64). A row is a value of ``record_metric``.
     - ``samples``: ``metric_name``, ``timestamp`` (datetime64[ns, UTC]), ``value`` (float64), then
@@ -85,8 +85,9 @@ def to_frame(snapshot: Snapshot, kind: str) -> pd.DataFrame:
         kind: One of the above.
 
     Returns:
-        The frame; its ``attrs`` hold ``kept_since`` (ISO 8601), from when on all rows are kept,
-        where older ones were overwritten, and ``data_cut``, the number of rows whose metadata had to make room, where there are any.
+        The frame; its ``attrs`` hold ``kept_since`` (ISO 8601), from when on all rows are kept, if
+        older ones were overwritten, and ``data_cut``, the number of rows that lost their metadata
+        for lack of room, if there are any.
 
     Raises:
         ConfigError: There is no such kind.
@@ -108,12 +109,12 @@ def samples_frame(snapshot: Snapshot, table: SampleTable) -> pd.DataFrame:
 
     rows = table.rows
     length = len(rows.time)
-    # A score outlives its evaluation where that stood in the ring that is full.
+    # A score outlives its evaluation if only the ring of the latter is full.
     of_nothing = np.flatnonzero((rows.own >= 0) & (rows.call < 0))
     values = snapshot.values  # noqa: PD011 (no frame)
     orphan = of_nothing[values.event[rows.own[of_nothing]] >= 0]
-    whose = whose_of(snapshot)
-    phase, evaluator = whose.phase[rows.call], whose.evaluator[rows.call]
+    labels = row_labels(snapshot)
+    phase, evaluator = labels.phase[rows.call], labels.evaluator[rows.call]
     phase[orphan] = PHASES.index("evaluation")
     evaluator[orphan] = values.evaluator[rows.own[orphan]]
     error = np.append(snapshot.calls.error_type, 0)[rows.call]
@@ -121,9 +122,9 @@ def samples_frame(snapshot: Snapshot, table: SampleTable) -> pd.DataFrame:
     names = snapshot.names
     fixed: dict[str, ExtensionArray] = {
         "phase": _texts(PHASES, phase),
-        "model_name": _texts(names, whose.model[rows.call]),
-        "step": _texts(names, whose.step[rows.call]),
-        "provider": _texts(names, whose.provider[rows.call]),
+        "model_name": _texts(names, labels.model[rows.call]),
+        "step": _texts(names, labels.step[rows.call]),
+        "provider": _texts(names, labels.provider[rows.call]),
         "evaluator_type": _texts(names, evaluator),
         "feedback": empty_column("string", length),
         **_parts_of_tokens(snapshot, table),
@@ -132,10 +133,10 @@ def samples_frame(snapshot: Snapshot, table: SampleTable) -> pd.DataFrame:
     }
     of_calls, of_values = free_records(snapshot, table)
     # A score can be the first row of its evaluation, and then has data of both.
-    told = dict(of_calls)
+    recorded = dict(of_calls)
     for row, data in add_to_fixed(fixed, of_values):
-        told[row] = {**told.get(row, {}), **data}
-    free = metadata_columns(list(told.items()), length)
+        recorded[row] = {**recorded.get(row, {}), **data}
+    free = metadata_columns(list(recorded.items()), length)
     metric = np.repeat(np.arange(len(table.names)), np.diff(table.starts))
     return pd.DataFrame(
         {
@@ -155,7 +156,7 @@ def utc_index(times: npt.NDArray[np.int64]) -> pd.DatetimeIndex:
 
 
 def iso_time(seconds: float) -> str:
-    """Give a Unix time as ISO 8601 in UTC."""
+    """Return a Unix time as ISO 8601 in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
@@ -179,7 +180,7 @@ def _generations(snapshot: Snapshot) -> pd.DataFrame:
         {
             "model": rows.names(calls.model),
             "step": rows.names(calls.step),
-            "provider": rows.provider(),
+            "provider": rows.names(rows.labels.provider),
             "operation": rows.names(calls.operation),
             **rows.tokens(),
             "finish_reason": rows.names(calls.finish_reason),
@@ -203,7 +204,6 @@ def _conversations(snapshot: Snapshot) -> pd.DataFrame:
 def _evaluations(snapshot: Snapshot) -> pd.DataFrame:
     calls, values = snapshot.calls, snapshot.values  # noqa: PD011 (no frame)
     rows = _Rows(snapshot, (calls.flags & EVALUATION) != 0)
-    model = np.where((calls.flags & HAS_TOTAL) != 0, calls.model, 0)
     serials = calls.serial[rows.at]
     position = np.searchsorted(serials, values.event)
     kept = np.append(serials, -2)[position] == values.event  # -1 is a value without an evaluation
@@ -223,9 +223,9 @@ def _evaluations(snapshot: Snapshot) -> pd.DataFrame:
     return rows.frame(
         {
             "evaluator": rows.names(calls.evaluator),
-            "model": rows.names(model),
+            "model": rows.names(rows.labels.model),
             "step": rows.names(calls.step),
-            "provider": rows.provider(),
+            "provider": rows.names(rows.labels.provider),
             **rows.tokens(),
             "error_type": rows.names(calls.error_type),
             **scores,
@@ -266,6 +266,7 @@ class _Rows:
         self._snapshot = snapshot
         self._flags = snapshot.calls.flags[chosen]
         self.at = np.flatnonzero(chosen)
+        self.labels = row_labels(snapshot)
 
     def frame(self, columns: dict[str, Any]) -> pd.DataFrame:
         import pandas as pd
@@ -283,12 +284,6 @@ class _Rows:
 
     def names(self, codes: Codes) -> ExtensionArray:
         return _texts(self._snapshot.names, codes[self.at])
-
-    def provider(self) -> ExtensionArray:
-        names = self._snapshot.names
-        shown = tuple("" if name == NO_PROVIDER else name for name in names)
-        codes = self._snapshot.calls.provider[self.at]
-        return _texts(names, np.where(np.array(shown)[codes] == "", 0, codes))
 
     def counts(
         self, column: npt.NDArray[np.int64], flag: int, *, is_part: bool = False
@@ -318,7 +313,7 @@ def _free(texts: dict[int, str], serials: npt.NDArray[np.int64]) -> dict[str, Ex
 
 
 def _texts(names: tuple[str, ...], codes: npt.NDArray[Any]) -> ExtensionArray:
-    """Give names by their indexes; 0 is the absent one."""
+    """Return names by their indexes; 0 is the absent one."""
     positions = np.where(codes == 0, -1, codes.astype(np.intp))
     return _text_column(names).take(positions, allow_fill=True)
 

@@ -44,7 +44,7 @@ INFERENCE = GENERATION | CONVERSATION
 
 
 class StringTable(dict[str | None, int]):
-    """Numbers for names, given out as they are asked for; 0 is the absent one."""
+    """Numbers of names, assigned at the first lookup; 0 is the absent name."""
 
     __slots__ = ("names",)
 
@@ -73,15 +73,15 @@ class MetadataStore:
         self.max_bytes = max_bytes
         self._entries: deque[tuple[Ring, int, bytes]] = deque()
         self._bytes = 0
-        self._told: dict[Ring, npt.NDArray[np.int64]] = {}
+        self._written: dict[Ring, npt.NDArray[np.int64]] = {}
 
     def put(self, ring: Ring, text: str) -> None:
         """Keep the text of the row that was appended last."""
         serial = ring.appended - 1
-        told = self._told.get(ring)
-        if told is None:
-            told = self._told[ring] = np.zeros(ring.capacity, np.int64)
-        told[serial % ring.capacity] = ring.appended
+        written = self._written.get(ring)
+        if written is None:
+            written = self._written[ring] = np.zeros(ring.capacity, np.int64)
+        written[serial % ring.capacity] = ring.appended
         entry = (ring, serial, text.encode())
         self._entries.append(entry)
         self._bytes += _size(entry)
@@ -91,7 +91,7 @@ class MetadataStore:
             self._drop()
 
     def texts(self, ring: Ring) -> dict[int, str]:
-        """Give the texts of the rows that the ring still keeps, by the rows' serial numbers."""
+        """Return the texts of the rows that the ring still keeps, by the rows' serial numbers."""
         return {
             entry[1]: entry[2].decode()
             for entry in self._entries
@@ -99,18 +99,18 @@ class MetadataStore:
         }
 
     def cut(self, ring: Ring, serials: npt.NDArray[np.int64]) -> int:
-        """Count the rows whose text had to make room, or had no room at all.
+        """Count the rows whose text was dropped for lack of room.
 
         Args:
             ring: The rows' ring.
             serials: Their serial numbers, all of them kept by the ring.
         """
-        if ring not in self._told:
+        if ring not in self._written:
             return 0
-        told = serials[self._told[ring][serials % ring.capacity] == serials + 1]
+        written = serials[self._written[ring][serials % ring.capacity] == serials + 1]
         # The oldest go first, so all from the first that is kept on are.
         first = next((serial for its, serial, _ in self._entries if its is ring), ring.appended)
-        return int((told < first).sum())
+        return int((written < first).sum())
 
     def _drop(self) -> None:
         self._bytes -= _size(self._entries.popleft())
@@ -171,7 +171,7 @@ class Ring:
             self._settle()
 
     def columns(self, *names: str) -> list[npt.NDArray[Any]]:
-        """Give columns of the rows that are kept, in the order of storage.
+        """Return columns of the rows that are kept, in the order of storage.
 
         Returns:
             An array of ``size`` elements a name; views, valid until the next ``append``.
@@ -180,7 +180,7 @@ class Ring:
         return [self._columns[name][: self.size] for name in names]
 
     def in_order(self) -> npt.NDArray[np.intp]:
-        """Give the positions of the kept rows from the oldest to the newest."""
+        """Return the positions of the kept rows from the oldest to the newest."""
         start = self.appended % self.capacity if self.appended > self.capacity else 0
         return np.roll(np.arange(self.size), -start)
 
@@ -203,14 +203,14 @@ class Ring:
 
 
 def kept_since(ring: Ring, since: float | None) -> float | None:
-    """Say from when on a ring keeps all, where that is later than asked.
+    """Return from when on a ring keeps all rows, if that is later than a window's start.
 
     Args:
         ring: One with a column ``time``, Unix times in seconds.
-        since: What is asked, Unix time in seconds; None means from the start.
+        since: The window's start, Unix time in seconds; None means the start of the history.
 
     Returns:
-        Unix time in seconds; None where nothing that was asked for is gone.
+        Unix time in seconds; None if no row of the window is gone.
     """
     if ring.appended <= ring.capacity:
         return None

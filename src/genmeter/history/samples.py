@@ -1,6 +1,6 @@
 """AfterImage's metrics, made of a history's columns: of one metric, or of all that a snapshot holds.
 
-The same rows as ``events.afterimage.samples_of`` makes of the same events, one by one.
+The same rows as ``events.afterimage.metric_rows`` makes of the same events, one by one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from genmeter.history.metadata import Records
     from genmeter.history.ring import Ring, StringTable
     from genmeter.history.snapshot import CallRows, Snapshot
-    from genmeter.schema.afterimage import OldMetric
+    from genmeter.schema.afterimage import AfterimageMetric
 
     Codes = npt.NDArray[np.uint16]
     Columns = Callable[[str], npt.NDArray[Any]]
@@ -45,20 +45,20 @@ if TYPE_CHECKING:
 __all__ = [
     "PHASES",
     "MetricReader",
+    "RowLabels",
     "SampleRows",
     "SampleTable",
     "Samples",
-    "Whose",
     "free_records",
     "microseconds",
     "records_of",
+    "row_labels",
     "sample_table",
     "token_parts",
-    "whose_of",
 ]
 
 PHASES = ("", table.GENERATION, table.CONVERSATION, table.EVALUATION)
-"""What ``Whose.phase`` stands for."""
+"""What ``RowLabels.phase`` stands for."""
 
 # --- what the table means for the columns of calls -------------------------------------------------
 
@@ -72,7 +72,7 @@ _KNOWN_FLAGS = {
 }
 
 
-def _flags_of(metric: OldMetric) -> int:
+def _flags_of(metric: AfterimageMetric) -> int:
     """Return the flags that all rows with a metric have."""
     of_kind = _KIND_FLAGS[metric.kinds[0]] if len(metric.kinds) == 1 else 0
     return of_kind | _KNOWN_FLAGS.get(metric.field, 0)
@@ -82,7 +82,7 @@ def _column_of(field: str) -> str:
     return field.removesuffix("_tokens")
 
 
-def _has(metric: OldMetric, columns: Columns) -> Mask:
+def _has(metric: AfterimageMetric, columns: Columns) -> Mask:
     """Say which rows have a metric."""
     need = _flags_of(metric)
     found: Mask = (columns("flags") & need) == need
@@ -93,7 +93,7 @@ def _has(metric: OldMetric, columns: Columns) -> Mask:
     return found
 
 
-def _values_of(metric: OldMetric, columns: Columns) -> npt.NDArray[Any]:
+def _values_of(metric: AfterimageMetric, columns: Columns) -> npt.NDArray[Any]:
     """Return the value that each row has if it has the metric."""
     if metric.value == "amount":
         return columns(_column_of(metric.field))
@@ -177,7 +177,7 @@ class MetricReader:
             time, value, names = self._others.columns("time", "value", "name")
             chosen = names == self._names[name]
             parts.append((self._others, time[chosen], value[chosen]))
-        # Counts stay integers where nothing else was recorded under their name.
+        # Counts stay integers if nothing else was recorded under their name.
         filled = [part for part in parts if len(part[1])] or parts[:1]
         time, value = (np.concatenate([part[index] for part in filled]) for index in (1, 2))
         if since is not None:
@@ -188,16 +188,6 @@ class MetricReader:
             time, value, max((each for each in starts if each is not None), default=None)
         )
 
-    def names(self) -> list[str]:
-        """Return the names of all metrics that were recorded, sorted."""
-        found = set(self.values)
-        for name, metric in _OF_CALLS.items():
-            if metric.value == "label":
-                found |= {name + label for label in self.labels[metric.field]}
-            elif self._is_recorded(name):
-                found.add(name)
-        return sorted(found)
-
     def _is_recorded(self, name: str) -> bool:
         metric, label = _metric_of(name)
         if metric is None:
@@ -207,7 +197,7 @@ class MetricReader:
         return (is_known and (self.flags & need) == need) or name in self.values
 
     def _from_calls(
-        self, metric: OldMetric, label: str
+        self, metric: AfterimageMetric, label: str
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[Any]]:
         def columns(name: str) -> npt.NDArray[Any]:
             return self._calls.columns(name)[0]
@@ -218,7 +208,7 @@ class MetricReader:
         return columns("time")[chosen], _values_of(metric, columns)[chosen]
 
 
-def _metric_of(name: str) -> tuple[OldMetric | None, str]:
+def _metric_of(name: str) -> tuple[AfterimageMetric | None, str]:
     """Return the metric of a name, and the label in it; None if no call or evaluation has it."""
     prefix, colon, label = name.partition(":")
     metric = _OF_CALLS.get(prefix + colon)
@@ -243,9 +233,9 @@ class SampleRows(NamedTuple):
         value: The values.
         exact: Those of them that are counts, exactly; else 0.
         is_count: Whether the value is a count.
-        call: Position of the row's call in the snapshot; -1 where it has none.
-        own: Position of the row in the snapshot's values; -1 where it came from a call.
-        is_first: Whether it is the first row of its event, which has what is told of it once.
+        call: Position of the row's call in the snapshot; -1 if it has none.
+        own: Position of the row in the snapshot's values; -1 if it came from a call.
+        is_first: Whether it is the first row of its event, which has the metadata of the event.
     """
 
     time: npt.NDArray[np.int64]
@@ -257,7 +247,7 @@ class SampleRows(NamedTuple):
     is_first: Mask
 
     def at(self, rows: slice | Positions) -> SampleRows:
-        """Give some of the samples."""
+        """Return some of the samples."""
         columns: list[Any] = [column[rows] for column in self]
         return SampleRows(*columns)
 
@@ -276,15 +266,15 @@ class SampleTable(NamedTuple):
     rows: SampleRows
 
     def slices(self) -> Iterator[tuple[str, slice]]:
-        """Give each metric and its rows."""
+        """Return each metric and its rows."""
         for number, name in enumerate(self.names):
             yield name, slice(int(self.starts[number]), int(self.starts[number + 1]))
 
 
-class Whose(NamedTuple):
-    """Whose a call is: indexes into ``Snapshot.names``, 0 where absent, of :data:`PHASES` for phase.
+class RowLabels(NamedTuple):
+    """The labels of each call's rows: indexes into ``Snapshot.names``, the phase into :data:`PHASES`.
 
-    One element more than there are calls: the last, which is absent, is what position -1 gives.
+    0 stands for an absent label. Position -1, one past the calls, has no labels.
     """
 
     phase: Codes
@@ -295,12 +285,12 @@ class Whose(NamedTuple):
 
 
 def microseconds(times: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Turn Unix times in seconds into microseconds, which is what a float64 tells of today."""
+    """Turn Unix times in seconds into microseconds, which a float64 of today still tells apart."""
     return np.round(times * 1e6).astype(np.int64)
 
 
-def whose_of(snapshot: Snapshot) -> Whose:
-    """Give the labels of each call's rows."""
+def row_labels(snapshot: Snapshot) -> RowLabels:
+    """Return the labels of each call's rows."""
     calls = snapshot.calls
     flags = calls.flags
     is_evaluation = (flags & EVALUATION) != 0
@@ -314,7 +304,7 @@ def whose_of(snapshot: Snapshot) -> Whose:
         calls.step,
         np.where(np.isin(calls.provider, unknown), 0, calls.provider),
     )
-    return Whose(*(np.append(column.astype(np.uint16), np.uint16(0)) for column in columns))
+    return RowLabels(*(np.append(column.astype(np.uint16), np.uint16(0)) for column in columns))
 
 
 def sample_table(snapshot: Snapshot) -> SampleTable:
@@ -342,7 +332,7 @@ def sample_table(snapshot: Snapshot) -> SampleTable:
 
 
 def free_records(snapshot: Snapshot, table: SampleTable) -> tuple[Records, Records]:
-    """Parse the free data of the table's rows.
+    """Parse the metadata that callers recorded with the table's rows.
 
     Returns:
         Rows' positions and their data: those of calls and evaluations, which stand on their first
@@ -359,12 +349,12 @@ def free_records(snapshot: Snapshot, table: SampleTable) -> tuple[Records, Recor
 def records_of(
     texts: dict[int, str], serials: npt.NDArray[np.int64], positions: Positions
 ) -> Records:
-    """Parse the free data of some rows.
+    """Parse the metadata that callers recorded with some rows.
 
     Args:
-        texts: The data by the rows' serial numbers.
-        serials: The rows'.
-        positions: Where they stand in what is made of them.
+        texts: The metadata as JSON, by the rows' serial numbers.
+        serials: The rows' serial numbers.
+        positions: The positions to return the rows under.
     """
     found = [
         (row, texts[serial])
@@ -372,7 +362,7 @@ def records_of(
         if serial in texts
     ]
     data = parse_objects([text for _, text in found])
-    return [(row, told) for (row, _), told in zip(found, data, strict=True)]
+    return [(row, parsed) for (row, _), parsed in zip(found, data, strict=True)]
 
 
 def _joined(parts: list[SampleRows]) -> SampleRows:
@@ -388,7 +378,7 @@ def _in_order(parts: list[SampleRows]) -> SampleRows:
 
 
 def _call_of_scores(snapshot: Snapshot) -> Positions:
-    """Give the position of each value's evaluation; -1 where it has none or that is gone."""
+    """Return the position of each value's evaluation; -1 if it has none or that is gone."""
     serials, events = snapshot.calls.serial, snapshot.values.event
     found = np.searchsorted(serials, events)
     if not len(serials):
@@ -398,7 +388,7 @@ def _call_of_scores(snapshot: Snapshot) -> Positions:
 
 
 def _from_calls(
-    snapshot: Snapshot, metric: OldMetric, is_next: Mask
+    snapshot: Snapshot, metric: AfterimageMetric, is_next: Mask
 ) -> Iterator[tuple[str, SampleRows]]:
     columns = partial(getattr, snapshot.calls)
     call = np.flatnonzero(_has(metric, columns))

@@ -1,4 +1,4 @@
-"""A copy of what a history keeps, for whoever takes longer over it than the drain can wait."""
+"""A copy of a history's rows, for readers that take longer than the drain can wait."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["CallRows", "Snapshot", "ValueRows", "take"]
 
 
 class CallRows(NamedTuple):
-    """Calls, conversations and evaluations; arrays of one length, in the order of their telling.
+    """Calls, conversations and evaluations; arrays of one length, in the order of recording.
 
-    ``time`` is Unix time in seconds, ``duration`` seconds, NaN where unknown; tokens and turns are
-    counts, whose flags say whether they are known; names are indexes into ``Snapshot.names``, 0
-    where absent.
+    ``time`` is Unix time in seconds, ``duration`` seconds, NaN if unknown; tokens and turns are
+    counts, whose flags say whether they are known; names are indexes into ``Snapshot.names``, 0 if
+    absent.
     """
 
     serial: npt.NDArray[np.int64]
@@ -54,16 +54,16 @@ class ValueRows(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """What a history keeps.
+    """The rows that a history keeps.
 
     Attributes:
         calls: See :class:`CallRows`.
         values: See :class:`ValueRows`.
         names: What the names' indexes stand for.
-        call_data: JSON text of what a call was told beyond its columns, by serial.
-        value_data: The same of values: a custom value's metadata, a score's feedback.
-        kept_since: Unix time from which on all rows are kept, where earlier ones were overwritten.
-        data_cut: How many of these rows had free data that had to make room for newer.
+        call_data: JSON text of a call's metadata, by serial.
+        value_data: The same of a custom value's metadata and of a score's feedback.
+        kept_since: Unix time from which on all rows are kept, if earlier ones were overwritten.
+        data_cut: How many of these rows lost their metadata for lack of room.
     """
 
     calls: CallRows
@@ -79,25 +79,25 @@ def take(
     calls: Ring,
     values: Ring,
     names: list[str],
-    table: MetadataStore,
+    metadata: MetadataStore,
     *,
     since: float | None,
     kept_since: float | None,
 ) -> Snapshot:
-    """Copy what two rings and their side table keep.
+    """Copy the rows of two rings and their metadata.
 
     Args:
         calls: The ring whose columns are those of :class:`CallRows`.
         values: The ring whose columns are those of :class:`ValueRows`.
         names: What the names' numbers stand for.
-        table: The free data of both.
+        metadata: The metadata of both.
         since: Unix time in seconds; None means all.
         kept_since: As in the snapshot.
     """
     call_rows = CallRows(*_rows(calls, CallRows._fields[1:], since))
     value_rows = ValueRows(*_rows(values, ValueRows._fields[1:], since))
-    call_data, value_data = table.texts(calls), table.texts(values)
-    data_cut = table.cut(calls, call_rows.serial) + table.cut(values, value_rows.serial)
+    call_data, value_data = metadata.texts(calls), metadata.texts(values)
+    data_cut = metadata.cut(calls, call_rows.serial) + metadata.cut(values, value_rows.serial)
     return Snapshot(
         call_rows, value_rows, tuple(names), call_data, value_data, kept_since, data_cut
     )

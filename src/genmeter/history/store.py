@@ -1,7 +1,7 @@
 """The local history of one monitor: bounded rings for windows, exact totals for ever.
 
 Calls and evaluations share one ring (both cost tokens), scores and custom values another, samples
-a third. StringTable are interned; labels are bounded, so the names are too.
+a third. Names are interned; labels are bounded, so the names are too.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _CALL_COLUMNS = (
     *(("error_type", "H"), ("finish_reason", "H"), ("evaluator", "H"), ("flags", "H")),
     ("rate_limited", "H"),
 )
-_COST_COLUMN = ("cost", "d")  # 8 bytes a call, which nobody pays who gave no prices
+_COST_COLUMN = ("cost", "d")  # 8 bytes a call, only with prices
 _VALUE_COLUMNS = (
     *(("event", "q"), ("time", "d"), ("value", "d")),
     *(("name", "H"), ("evaluator", "H")),
@@ -66,12 +66,12 @@ _NAN = float("nan")
 
 
 class History:
-    """What one monitor was told, for reports and windows. The drain's lock guards it.
+    """The events of one monitor, for reports and windows; the pipeline's owner alone uses it.
 
     Args:
         capacity: Calls and evaluations that are kept, as many scores and custom values, and as
             many samples.
-        metadata_bytes: Most bytes of free metadata and feedback that are kept with them.
+        metadata_bytes: Most bytes of metadata and feedback that are kept with them.
         has_prices: Whether calls have a cost, which is then kept with each.
         scales: Lowest and highest value of each score that is not on 0..1.
     """
@@ -92,11 +92,11 @@ class History:
         self._has_prices = has_prices
         self._scales = scales or {}
         self._last_call: float | None = None
-        self._data = MetadataStore(metadata_bytes)
+        self._metadata = MetadataStore(metadata_bytes)
         self._names = StringTable()
         self._tokens: dict[str, list[int]] = {}
         self._reported: set[str] = set()
-        self._old = MetricReader(self._calls, self._values, self._names)
+        self._metrics = MetricReader(self._calls, self._values, self._names)
         self._record: dict[type[Event], Callable[[Any], None]] = {
             Generation: self._generation,
             Evaluation: self._evaluation,
@@ -134,7 +134,7 @@ class History:
         """Make a history like this one that holds nothing."""
         return History(
             self._calls.capacity,
-            self._data.max_bytes,
+            self._metadata.max_bytes,
             has_prices=self._has_prices,
             scales=self._scales,
         )
@@ -147,14 +147,13 @@ class History:
         Args:
             rows: Which rows, and what of them.
             by: The labels whose values make a group.
-            since: Unix time in seconds. Where it is earlier than what the ring keeps, the sums by
-                the minute answer, if they have what is asked for (the minute that it lies in is
-                then counted whole), else what is kept.
+            since: Unix time in seconds. If the ring has forgotten rows since then, the sums by
+                the minute answer if they can (the minute that it lies in then counts whole), else
+                the rows that are kept.
 
         Returns:
-            Sums by the values of ``by``, of groups that have any rows. What comes from the sums by
-            the minute has the number of rows only where that is what was asked for, and neither
-            the least nor the most value (NaN).
+            Sums by the values of ``by``, of groups that have any rows. Sums by the minute have a
+            number of rows only if the query counts rows, and no least and no most value (NaN).
         """
         ring = {"calls": self._calls, "scores": self._values, "samples": self._samples}[rows.ring]
         if rows.by_minute and not by and kept_since(ring, since) is not None:
@@ -179,7 +178,7 @@ class History:
             self._calls,
             self._values,
             self._names.names,
-            self._data,
+            self._metadata,
             since=since,
             kept_since=max((start for start in starts if start is not None), default=None),
         )
@@ -203,18 +202,14 @@ class History:
         return report_of(self._since(self._calls, since).tokens(), kept_since(self._calls, since))
 
     def samples(self, name: str, since: float | None = None) -> Samples | None:
-        """Give the samples of a metric by its old name; None where it was never recorded.
+        """Return the samples of a metric; None if it was never recorded.
 
         Args:
-            name: Such as ``generation_time``, ``model_usage:MODEL`` or what ``record_metric``
-                was given.
+            name: AfterImage's name, such as ``generation_time`` or ``model_usage:MODEL``, or one
+                that was passed to ``record_metric``.
             since: Unix time in seconds; None means all that are kept.
         """
-        return self._old.samples(name, since)
-
-    def sampled_names(self) -> list[str]:
-        """List the old names of all that was recorded, sorted."""
-        return self._old.names()
+        return self._metrics.samples(name, since)
 
     def _generation(self, event: Generation) -> None:
         flags = GENERATION
@@ -222,13 +217,13 @@ class History:
             flags |= SUCCESS
         if event.model_given:
             flags |= MODEL_GIVEN
-            self._old.labels["model"].add(event.call.model)
+            self._metrics.labels["model"].add(event.call.model)
         if event.is_conversation:
             flags |= CONVERSATION
         if event.turns is not None:
             flags |= HAS_TURNS
         if event.finish_reason is not None:
-            self._old.labels["finish_reason"].add(event.finish_reason)
+            self._metrics.labels["finish_reason"].add(event.finish_reason)
         limited = 0
         if not event.is_conversation:
             if event.retries is not None:
@@ -258,13 +253,13 @@ class History:
     def _value(
         self, time: float, name: str, value: float, event: int, evaluator: str | None
     ) -> None:
-        self._old.values.add(name)
+        self._metrics.values.add(name)
         numbers = self._names
         self._values.append(event, time, value, numbers[name], numbers[evaluator])
 
     def _keep_data(self, ring: Ring, data: dict[str, Any]) -> None:
         if data:
-            self._data.put(ring, plain_text(data))
+            self._metadata.put(ring, plain_text(data))
 
     def _add_tokens(
         self, model: str, tokens: tuple[int, ...], *, has_any: bool, is_call: bool
@@ -299,7 +294,7 @@ class History:
             flags |= HAS_OUTPUT
         if event.total_tokens is not None:
             flags |= HAS_TOTAL
-        self._old.flags |= flags
+        self._metrics.flags |= flags
         call = event.call
         tokens = (
             event.input_tokens or 0,

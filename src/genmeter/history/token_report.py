@@ -1,4 +1,4 @@
-"""Token reports: what a monitor's calls used, by model, as objects, a table, a frame and a cost."""
+"""Token reports: the tokens of a monitor's calls by model, as objects, a table, a frame and a cost."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Retired:
         self._until = max(self._until, last or 0.0)
 
     def since(self, since: float | None) -> TokenUsageReport:
-        """Give the totals; incomplete where they cannot be told for the window alone.
+        """Return the totals; incomplete if they may hold tokens from before the window.
 
         Args:
             since: Unix time in seconds; None means since the start of the process.
@@ -50,7 +50,7 @@ class Retired:
 
 
 def summarise(values: npt.NDArray[Any]) -> dict[str, float]:
-    """Give ``mean``, ``min``, ``max`` and ``count`` of some values; empty where there are none."""
+    """Return ``mean``, ``min``, ``max`` and ``count`` of some values; empty if there are none."""
     if not len(values):
         return {}
     return {
@@ -147,7 +147,7 @@ class TokenUsageReport:
     def merge(cls, reports: Iterable[TokenUsageReport]) -> TokenUsageReport:
         """Sum reports, of several monitors for example, into one.
 
-        The sum is complete where all of them are; else it covers the time from the latest
+        The sum is complete if all of them are; else it covers the time from the latest
         `covers_since` on, since when all of them are complete.
 
         Args:
@@ -173,13 +173,13 @@ class TokenUsageReport:
         )
 
     def to_frame(self) -> pd.DataFrame:
-        """Give the report as a frame: one row a model, in the report's order.
+        """Return the report as a frame: one row a model, in the report's order.
 
         Returns:
             A frame with the columns ``model_name`` (object, of `str`), then ``prompt_tokens``,
             ``completion_tokens``, ``total_tokens``, ``cache_read_tokens``,
             ``cache_write_tokens``, ``reasoning_tokens`` and ``calls``: int64, or object (of Python
-            integers, exact) where a value of the column does not fit into 64 bits.
+            integers, exact) if a value of the column does not fit into 64 bits.
         """
         import pandas as pd
 

@@ -24,7 +24,7 @@ __all__ = [
     "PARTS",
     "PREFIXES",
     "SCORE_PREFIX",
-    "OldMetric",
+    "AfterimageMetric",
     "Usage",
     "usage_of",
 ]
@@ -48,7 +48,7 @@ Usage = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class OldMetric:
+class AfterimageMetric:
     """A metric of AfterImage's.
 
     Args:
@@ -82,20 +82,24 @@ _OUTPUT_PARTS = (("reasoning_token_count", "reasoning_tokens"),)
 
 SCORE_PREFIX = "evaluation_score_"
 METRICS = (
-    OldMetric("generation_time", _CALL, "amount", "duration", usage="call_duration"),
-    OldMetric("success_rate", _CALL, "success", "success", usage="call_outcome"),
-    OldMetric("error_rate", _CALL, "failure", "success"),
-    OldMetric("model_usage:", _CALL, "label", "model", usage="model"),
-    OldMetric("finish_reason:", _CALL, "label", "finish_reason"),
-    OldMetric("evaluation_time", _EVALUATION, "amount", "duration", usage="evaluation_duration"),
-    OldMetric(SCORE_PREFIX, _EVALUATION, "score", "scores"),
-    OldMetric(
+    AfterimageMetric("generation_time", _CALL, "amount", "duration", usage="call_duration"),
+    AfterimageMetric("success_rate", _CALL, "success", "success", usage="call_outcome"),
+    AfterimageMetric("error_rate", _CALL, "failure", "success"),
+    AfterimageMetric("model_usage:", _CALL, "label", "model", usage="model"),
+    AfterimageMetric("finish_reason:", _CALL, "label", "finish_reason"),
+    AfterimageMetric(
+        "evaluation_time", _EVALUATION, "amount", "duration", usage="evaluation_duration"
+    ),
+    AfterimageMetric(SCORE_PREFIX, _EVALUATION, "score", "scores"),
+    AfterimageMetric(
         "evaluation_error_rate", _EVALUATION, "failure", "success", usage="evaluation_outcome"
     ),
-    OldMetric("prompt_token_count", _BOTH, "amount", "input_tokens", _INPUT_PARTS, "input"),
-    OldMetric("completion_token_count", _BOTH, "amount", "output_tokens", _OUTPUT_PARTS, "output"),
-    OldMetric("total_token_count", _BOTH, "amount", "total_tokens", usage="total"),
-    OldMetric("conversation_length", _CALL, "amount", "turns", usage="turns"),
+    AfterimageMetric("prompt_token_count", _BOTH, "amount", "input_tokens", _INPUT_PARTS, "input"),
+    AfterimageMetric(
+        "completion_token_count", _BOTH, "amount", "output_tokens", _OUTPUT_PARTS, "output"
+    ),
+    AfterimageMetric("total_token_count", _BOTH, "amount", "total_tokens", usage="total"),
+    AfterimageMetric("conversation_length", _CALL, "amount", "turns", usage="turns"),
 )
 """The metrics, in the order in which AfterImage's monitor makes those of one event."""
 

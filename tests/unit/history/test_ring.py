@@ -56,7 +56,7 @@ def test_values_keep_their_precision() -> None:
     assert (count.dtype, name.dtype) == (np.int64, np.uint16)
 
 
-def test_a_ring_tells_its_size() -> None:
+def test_repr_shows_size_and_capacity() -> None:
     """Its text names rows and capacity."""
     ring = filled(4, 9)
     assert repr(ring) == "<Ring of 4 rows, at most 4>"
@@ -83,7 +83,7 @@ def cut(table: MetadataStore, rows: Ring) -> int:
 
 
 def test_texts_are_found_by_their_rows() -> None:
-    """Each text is given under its row's serial; rows without one are left out."""
+    """Each text is returned under its row's serial; rows without one are absent."""
     table, rows = MetadataStore(10_000), one_column()
     put(table, rows, "a")
     rows.append(0)

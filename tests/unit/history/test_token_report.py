@@ -29,7 +29,7 @@ COUNTS = [
 
 
 def report_of(*usages: ModelTokenUsage, **fields: Any) -> TokenUsageReport:
-    """Give a report whose totals fit its entries."""
+    """Return a report whose totals fit its entries."""
     return TokenUsageReport(
         list(usages),
         sum(usage.prompt_tokens for usage in usages),
@@ -191,7 +191,7 @@ def test_an_empty_report_reads_as_its_totals() -> None:
     ],
 )
 def test_an_incomplete_report_says_so(since: datetime | None, words: str) -> None:
-    """The last line tells from when on events are kept, and the remedy."""
+    """The last line says from when on events are kept, and the remedy."""
     text = str(report_of(BIG, complete=False, covers_since=since))
     assert text.splitlines()[-1] == f"{words}raise history.capacity."
 

@@ -73,7 +73,7 @@ def test_a_label_that_is_absent_is_none() -> None:
     assert counts(history([generation()]), CALLS, cat.EVALUATOR) == {(None,): 1}
 
 
-def test_scores_are_told_apart_by_name_and_evaluator() -> None:
+def test_scores_are_grouped_by_name_and_evaluator() -> None:
     """Each pair is a group, named as the labels are in Prometheus."""
     made = history(
         [
@@ -121,7 +121,7 @@ def test_conversations_are_no_calls() -> None:
     }
 
 
-def test_a_call_without_a_price_is_told_from_one_without_a_price_list() -> None:
+def test_calls_are_unpriced_only_with_a_price_list() -> None:
     """Only with prices are calls unpriced; what cost nothing has a price."""
     events = [generation(cost=140e-6), generation(cost=math.nan), evaluation(cost=0.0)]
     unpriced = RowSum("calls", ("total_known", "unpriced"))
@@ -171,7 +171,7 @@ def test_every_alert_can_be_summed_by_its_labels(rule: Any) -> None:
 
 
 def by_minute() -> dict[str, RowSum]:
-    """List what is kept by the minute."""
+    """Return the queries that have sums by the minute."""
     terms = [term for each in LIVE_SIGNALS for term in (each.of, each.per) if term is not None]
     rows = [term.rows for term in terms if term.rows is not None]
     return {each.by_minute: each for each in rows if each.by_minute is not None}
@@ -314,7 +314,7 @@ def test_each_sum_is_of_its_own_argument() -> None:
     ("since", "calls"), [(0.0, 4), (59.0, 4), (60.0, 3), (61.0, 3), (119.999, 3), (120.0, 1)]
 )
 def test_the_minute_that_a_window_begins_in_counts_whole(since: float, calls: int) -> None:
-    """What was told before the window, but in its first minute, is in the sum."""
+    """A call before the window, but in its first minute, is in the sum."""
     assert minutes(59.0, 60.0, 119.0, 120.0).total(since).calls == calls
 
 
@@ -327,7 +327,7 @@ def test_counts_are_exact_however_large() -> None:
 
 
 def test_a_clock_that_is_set_back_moves_nothing() -> None:
-    """What comes after counts for its own time, also where that had calls before."""
+    """Later calls count for their own time, also if that had calls before."""
     made = minutes(1_000.0, 5_000.0, 1_010.0)
     assert made.total(4_900.0).calls == 1
     assert made.total(900.0).calls == 3

@@ -11,7 +11,7 @@ from genmeter.schema.afterimage import METADATA, METRICS, OWN_KEYS, PREFIXES, us
 from genmeter.schema.metrics import INSTRUMENTS
 
 if TYPE_CHECKING:
-    from genmeter.schema.afterimage import OldMetric
+    from genmeter.schema.afterimage import AfterimageMetric
 
 
 def test_names_are_those_that_the_instruments_stand_for() -> None:
@@ -21,7 +21,7 @@ def test_names_are_those_that_the_instruments_stand_for() -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
-def test_fields_are_those_of_the_events(metric: OldMetric) -> None:
+def test_fields_are_those_of_the_events(metric: AfterimageMetric) -> None:
     """Each row names a field that every kind of event that it is for has."""
     fields = {
         "generation": {*Generation._fields, "model"},

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
 __all__ = [
@@ -178,6 +180,24 @@ class Ring:
         """
         self._settle()
         return [self._columns[name][: self.size] for name in names]
+
+    def rows(self, names: Sequence[str], since: float | None) -> list[npt.NDArray[Any]]:
+        """Copy columns of the rows that are kept, from the oldest to the newest.
+
+        Args:
+            names: The columns.
+            since: The least ``time`` of the rows, Unix time in seconds; None means all.
+
+        Returns:
+            The rows' serial numbers, then each of the columns.
+        """
+        order = self.in_order()
+        serial = np.arange(self.appended - self.size, self.appended, dtype=np.int64)
+        if since is not None:
+            (time,) = self.columns("time")
+            chosen = time[order] >= since
+            order, serial = order[chosen], serial[chosen]
+        return [serial, *(column[order] for column in self.columns(*names))]
 
     def in_order(self) -> npt.NDArray[np.intp]:
         """Return the positions of the kept rows from the oldest to the newest."""

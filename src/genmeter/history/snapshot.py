@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
 
-    from genmeter.history.ring import MetadataStore, Ring
-
-__all__ = ["CallRows", "Snapshot", "ValueRows", "take"]
+__all__ = ["CallRows", "Snapshot", "ValueRows"]
 
 
 class CallRows(NamedTuple):
@@ -73,41 +70,3 @@ class Snapshot(NamedTuple):
     value_data: dict[int, str]
     kept_since: float | None
     data_cut: int
-
-
-def take(
-    calls: Ring,
-    values: Ring,
-    names: list[str],
-    metadata: MetadataStore,
-    *,
-    since: float | None,
-    kept_since: float | None,
-) -> Snapshot:
-    """Copy the rows of two rings and their metadata.
-
-    Args:
-        calls: The ring whose columns are those of :class:`CallRows`.
-        values: The ring whose columns are those of :class:`ValueRows`.
-        names: What the names' numbers stand for.
-        metadata: The metadata of both.
-        since: Unix time in seconds; None means all.
-        kept_since: As in the snapshot.
-    """
-    call_rows = CallRows(*_rows(calls, CallRows._fields[1:], since))
-    value_rows = ValueRows(*_rows(values, ValueRows._fields[1:], since))
-    call_data, value_data = metadata.texts(calls), metadata.texts(values)
-    data_cut = metadata.cut(calls, call_rows.serial) + metadata.cut(values, value_rows.serial)
-    return Snapshot(
-        call_rows, value_rows, tuple(names), call_data, value_data, kept_since, data_cut
-    )
-
-
-def _rows(ring: Ring, columns: tuple[str, ...], since: float | None) -> list[npt.NDArray[Any]]:
-    order = ring.in_order()
-    serial = np.arange(ring.appended - ring.size, ring.appended, dtype=np.int64)
-    if since is not None:
-        (time,) = ring.columns("time")
-        chosen = time[order] >= since
-        order, serial = order[chosen], serial[chosen]
-    return [serial, *(column[order] for column in ring.columns(*columns))]

@@ -13,7 +13,6 @@ from genmeter.config.monitor import METADATA_BYTES
 from genmeter.events.afterimage import metric_data, score_data
 from genmeter.events.jsonable import plain_text
 from genmeter.events.model import RATE_LIMITED, Evaluation, Generation, Metric, Sample
-from genmeter.history import snapshot
 from genmeter.history.ring import (
     ANY_TOKENS,
     CONVERSATION,
@@ -32,6 +31,7 @@ from genmeter.history.ring import (
     kept_since,
 )
 from genmeter.history.samples import MetricReader
+from genmeter.history.snapshot import CallRows, Snapshot, ValueRows
 from genmeter.history.token_report import ModelTokenUsage, report_of
 from genmeter.history.windows import GroupSum, Minutes, WindowRows
 from genmeter.schema.afterimage import SCORE_PREFIX
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
     from genmeter.events.model import Event
     from genmeter.history.samples import Samples
-    from genmeter.history.snapshot import Snapshot
     from genmeter.history.token_report import TokenUsageReport
     from genmeter.schema.metrics import Label
     from genmeter.schema.query import RowSum
@@ -157,8 +156,8 @@ class History:
         """
         ring = {"calls": self._calls, "scores": self._values, "samples": self._samples}[rows.ring]
         if rows.by_minute and not by and kept_since(ring, since) is not None:
-            total = getattr(self._minutes.total(since), rows.by_minute)
-            counted = total if rows.column is None else 0
+            total = self._minutes.total(rows.by_minute, since)
+            counted = int(total) if rows.column is None else 0
             return {(): GroupSum(counted, float(total), _NAN, _NAN)} if total else {}
         return self._since(ring, since).sums(rows, by)
 
@@ -173,14 +172,18 @@ class History:
         Args:
             since: Unix time in seconds; None means all that is kept.
         """
+        calls = CallRows(*self._calls.rows(CallRows._fields[1:], since))
+        values = ValueRows(*self._values.rows(ValueRows._fields[1:], since))
         starts = [kept_since(ring, since) for ring in (self._calls, self._values)]
-        return snapshot.take(
-            self._calls,
-            self._values,
-            self._names.names,
-            self._metadata,
-            since=since,
-            kept_since=max((start for start in starts if start is not None), default=None),
+        metadata = self._metadata
+        return Snapshot(
+            calls,
+            values,
+            tuple(self._names.names),
+            metadata.texts(self._calls),
+            metadata.texts(self._values),
+            max((start for start in starts if start is not None), default=None),
+            metadata.cut(self._calls, calls.serial) + metadata.cut(self._values, values.serial),
         )
 
     def record(self, event: Event) -> None:
@@ -261,24 +264,6 @@ class History:
         if data:
             self._metadata.put(ring, plain_text(data))
 
-    def _add_tokens(
-        self, model: str, tokens: tuple[int, ...], *, has_any: bool, is_call: bool
-    ) -> None:
-        if has_any:
-            self._reported.add(model)
-        elif not is_call:
-            return
-        sums = self._tokens.get(model)
-        if sums is None:
-            sums = self._tokens[model] = [0] * 7
-        sums[0] += tokens[0]
-        sums[1] += tokens[1]
-        sums[2] += tokens[2]
-        sums[3] += tokens[3]
-        sums[4] += tokens[4]
-        sums[5] += tokens[5]
-        sums[6] += 1
-
     def _append(
         self,
         event: Generation | Evaluation,
@@ -305,15 +290,19 @@ class History:
             event.reasoning_tokens,
         )
         is_call = (flags & INFERENCE) == GENERATION
-        self._add_tokens(call.model, tokens, has_any=bool(flags & ANY_TOKENS), is_call=is_call)
+        if flags & ANY_TOKENS:
+            self._reported.add(call.model)
+        if is_call or flags & ANY_TOKENS:
+            sums = self._tokens.get(call.model)
+            if sums is None:
+                sums = self._tokens[call.model] = [0] * 7
+            for index, count in enumerate(tokens):
+                sums[index] += count
+            sums[6] += 1
         cost = _NAN if event.cost is None else event.cost
-        self._minutes.add(
-            event.time,
-            is_call,
-            is_call and not event.success,
-            tokens[2],
-            0.0 if isnan(cost) else cost,
-        )
+        successes = is_call and event.success
+        spent = 0.0 if isnan(cost) else cost
+        self._minutes.add(event.time, is_call, successes, is_call - successes, tokens[2], spent)
         numbers = self._names
         self._calls.append(
             event.time,

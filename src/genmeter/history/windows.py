@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     Mask = npt.NDArray[np.bool_]
     Positions = npt.NDArray[np.intp]
 
-__all__ = ["MOST_MINUTES", "TOKENS", "GroupSum", "Minute", "Minutes", "WindowRows"]
+__all__ = ["MINUTE_COLUMNS", "MOST_MINUTES", "TOKENS", "GroupSum", "Minutes", "WindowRows"]
 
 TOKENS = ("input", "output", "total", "cache_read", "cache_write", "reasoning")
 """The columns of counts of tokens, in the order of :class:`ModelTokenUsage`."""
@@ -230,18 +230,8 @@ As many as a window of three days, the longest of an alert, can touch.
 """
 
 
-class Minute(NamedTuple):
-    """Sums over one minute, or over several; ``cost`` is in USD."""
-
-    calls: int = 0
-    failures: int = 0
-    tokens: int = 0
-    cost: float = 0.0
-
-    @property
-    def successes(self) -> int:
-        """Calls that succeeded."""
-        return self.calls - self.failures
+MINUTE_COLUMNS = ("calls", "successes", "failures", "tokens", "cost")
+"""What is summed by the minute; ``cost`` is in USD."""
 
 
 class Minutes:
@@ -258,13 +248,16 @@ class Minutes:
         self._start = self._end = float("-inf")
         self._current: list[float] = []
 
-    def add(self, time: float, calls: int, failures: int, tokens: int, cost: float) -> None:
-        """Add a call.
+    def add(
+        self, time: float, calls: int, successes: int, failures: int, tokens: int, cost: float
+    ) -> None:
+        """Add an event; see :data:`MINUTE_COLUMNS` for its amounts.
 
         Args:
             time: Unix time in seconds.
-            calls: 1, or 0 for an event that only cost tokens.
-            failures: 1 if it failed.
+            calls: 1, or 0 for an evaluation.
+            successes: 1 for a call that succeeded.
+            failures: 1 for a call that failed.
             tokens: Its tokens.
             cost: USD.
         """
@@ -272,25 +265,24 @@ class Minutes:
             self._turn_to(time)
         current = self._current
         current[0] += calls
-        current[1] += failures
-        current[2] += tokens
-        current[3] += cost
+        current[1] += successes
+        current[2] += failures
+        current[3] += tokens
+        current[4] += cost
 
-    def total(self, since: float) -> Minute:
+    def total(self, column: str, since: float) -> float:
         """Sum the minutes that ended after a time; the one that it lies in counts whole.
 
         Args:
+            column: One of :data:`MINUTE_COLUMNS`.
             since: Unix time in seconds.
         """
-        kept = [sums for start, sums in self._minutes.items() if start + _MINUTE > since]
-        if not kept:
-            return Minute()
-        calls, failures, tokens, cost = (sum(column) for column in zip(*kept, strict=True))
-        return Minute(int(calls), int(failures), int(tokens), float(cost))
+        index = MINUTE_COLUMNS.index(column)
+        return sum(sums[index] for start, sums in self._minutes.items() if start + _MINUTE > since)
 
     def _turn_to(self, time: float) -> None:
         self._start = time // _MINUTE * _MINUTE
         self._end = self._start + _MINUTE
-        self._current = self._minutes.setdefault(self._start, [0, 0, 0, 0.0])
+        self._current = self._minutes.setdefault(self._start, [0] * len(MINUTE_COLUMNS))
         if len(self._minutes) > MOST_MINUTES:
             del self._minutes[next(iter(self._minutes))]

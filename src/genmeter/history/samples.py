@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from genmeter.history.metadata import Records
     from genmeter.history.ring import Ring, StringTable
     from genmeter.history.snapshot import CallRows, Snapshot
-    from genmeter.schema.afterimage import AfterimageMetric
+    from genmeter.schema.afterimage import MetricSpec
 
     Codes = npt.NDArray[np.uint16]
     Columns = Callable[[str], npt.NDArray[Any]]
@@ -72,7 +72,7 @@ _KNOWN_FLAGS = {
 }
 
 
-def _flags_of(metric: AfterimageMetric) -> int:
+def _flags_of(metric: MetricSpec) -> int:
     """Return the flags that all rows with a metric have."""
     of_kind = _KIND_FLAGS[metric.kinds[0]] if len(metric.kinds) == 1 else 0
     return of_kind | _KNOWN_FLAGS.get(metric.field, 0)
@@ -82,7 +82,7 @@ def _column_of(field: str) -> str:
     return field.removesuffix("_tokens")
 
 
-def _has(metric: AfterimageMetric, columns: Columns) -> Mask:
+def _has(metric: MetricSpec, columns: Columns) -> Mask:
     """Say which rows have a metric."""
     need = _flags_of(metric)
     found: Mask = (columns("flags") & need) == need
@@ -93,7 +93,7 @@ def _has(metric: AfterimageMetric, columns: Columns) -> Mask:
     return found
 
 
-def _values_of(metric: AfterimageMetric, columns: Columns) -> npt.NDArray[Any]:
+def _values_of(metric: MetricSpec, columns: Columns) -> npt.NDArray[Any]:
     """Return the value that each row has if it has the metric."""
     if metric.value == "amount":
         return columns(_column_of(metric.field))
@@ -112,8 +112,6 @@ def token_parts(calls: CallRows) -> Iterator[tuple[str, str, npt.NDArray[np.int6
 
 
 # --- one metric, from the rings --------------------------------------------------------------------
-
-_OF_CALLS = {metric.name: metric for metric in table.METRICS if metric.value != "score"}
 
 
 class Samples(NamedTuple):
@@ -197,7 +195,7 @@ class MetricReader:
         return (is_known and (self.flags & need) == need) or name in self.values
 
     def _from_calls(
-        self, metric: AfterimageMetric, label: str
+        self, metric: MetricSpec, label: str
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[Any]]:
         def columns(name: str) -> npt.NDArray[Any]:
             return self._calls.columns(name)[0]
@@ -208,10 +206,9 @@ class MetricReader:
         return columns("time")[chosen], _values_of(metric, columns)[chosen]
 
 
-def _metric_of(name: str) -> tuple[AfterimageMetric | None, str]:
-    """Return the metric of a name, and the label in it; None if no call or evaluation has it."""
-    prefix, colon, label = name.partition(":")
-    metric = _OF_CALLS.get(prefix + colon)
+def _metric_of(name: str) -> tuple[MetricSpec | None, str]:
+    """Return the metric of a name, if calls have it, and the label in it as their column has it."""
+    metric, label = table.metric_of(name)
     is_reason = metric is not None and metric.field == "finish_reason"
     return metric, label.lower() if is_reason else label
 
@@ -388,7 +385,7 @@ def _call_of_scores(snapshot: Snapshot) -> Positions:
 
 
 def _from_calls(
-    snapshot: Snapshot, metric: AfterimageMetric, is_next: Mask
+    snapshot: Snapshot, metric: MetricSpec, is_next: Mask
 ) -> Iterator[tuple[str, SampleRows]]:
     columns = partial(getattr, snapshot.calls)
     call = np.flatnonzero(_has(metric, columns))

@@ -24,9 +24,9 @@ __all__ = [
     "PARTS",
     "PREFIXES",
     "SCORE_PREFIX",
-    "AfterimageMetric",
+    "MetricSpec",
     "Usage",
-    "usage_of",
+    "metric_of",
 ]
 
 GENERATION = "generation"
@@ -38,17 +38,17 @@ Usage = Literal[
     "call_outcome",
     "evaluation_duration",
     "evaluation_outcome",
-    "input",
-    "output",
-    "total",
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
     "turns",
     "model",
 ]
-"""What a report learns from a row."""
+"""What a report learns from a row; of tokens, the field of its usage."""
 
 
 @dataclass(frozen=True, slots=True)
-class AfterimageMetric:
+class MetricSpec:
     """A metric of AfterImage's.
 
     Args:
@@ -82,24 +82,29 @@ _OUTPUT_PARTS = (("reasoning_token_count", "reasoning_tokens"),)
 
 SCORE_PREFIX = "evaluation_score_"
 METRICS = (
-    AfterimageMetric("generation_time", _CALL, "amount", "duration", usage="call_duration"),
-    AfterimageMetric("success_rate", _CALL, "success", "success", usage="call_outcome"),
-    AfterimageMetric("error_rate", _CALL, "failure", "success"),
-    AfterimageMetric("model_usage:", _CALL, "label", "model", usage="model"),
-    AfterimageMetric("finish_reason:", _CALL, "label", "finish_reason"),
-    AfterimageMetric(
-        "evaluation_time", _EVALUATION, "amount", "duration", usage="evaluation_duration"
-    ),
-    AfterimageMetric(SCORE_PREFIX, _EVALUATION, "score", "scores"),
-    AfterimageMetric(
+    MetricSpec("generation_time", _CALL, "amount", "duration", usage="call_duration"),
+    MetricSpec("success_rate", _CALL, "success", "success", usage="call_outcome"),
+    MetricSpec("error_rate", _CALL, "failure", "success"),
+    MetricSpec("model_usage:", _CALL, "label", "model", usage="model"),
+    MetricSpec("finish_reason:", _CALL, "label", "finish_reason"),
+    MetricSpec("evaluation_time", _EVALUATION, "amount", "duration", usage="evaluation_duration"),
+    MetricSpec(SCORE_PREFIX, _EVALUATION, "score", "scores"),
+    MetricSpec(
         "evaluation_error_rate", _EVALUATION, "failure", "success", usage="evaluation_outcome"
     ),
-    AfterimageMetric("prompt_token_count", _BOTH, "amount", "input_tokens", _INPUT_PARTS, "input"),
-    AfterimageMetric(
-        "completion_token_count", _BOTH, "amount", "output_tokens", _OUTPUT_PARTS, "output"
+    MetricSpec(
+        "prompt_token_count", _BOTH, "amount", "input_tokens", _INPUT_PARTS, "prompt_tokens"
     ),
-    AfterimageMetric("total_token_count", _BOTH, "amount", "total_tokens", usage="total"),
-    AfterimageMetric("conversation_length", _CALL, "amount", "turns", usage="turns"),
+    MetricSpec(
+        "completion_token_count",
+        _BOTH,
+        "amount",
+        "output_tokens",
+        _OUTPUT_PARTS,
+        "completion_tokens",
+    ),
+    MetricSpec("total_token_count", _BOTH, "amount", "total_tokens", usage="total_tokens"),
+    MetricSpec("conversation_length", _CALL, "amount", "turns", usage="turns"),
 )
 """The metrics, in the order in which AfterImage's monitor makes those of one event."""
 
@@ -125,14 +130,17 @@ METADATA: Mapping[str, str] = {
 }
 """The metadata of rows that genmeter itself writes, with the pandas dtypes of their columns."""
 
-_USAGE = {metric.name: metric.usage for metric in METRICS}
+_BY_NAME = {metric.name: metric for metric in METRICS if metric.value != "score"}
 
 
-def usage_of(name: str) -> Usage | None:
-    """Return what a report learns from a row of this name; None for nothing.
+def metric_of(name: str) -> tuple[MetricSpec | None, str]:
+    """Return the metric of calls and evaluations of this name, and the label in the name.
 
     Args:
-        name: A metric's name, such as ``model_usage:MODEL``.
+        name: Such as ``generation_time`` or ``model_usage:MODEL``.
+
+    Returns:
+        None for a score and for the caller's own names.
     """
-    prefix, colon, _ = name.partition(":")
-    return _USAGE.get(prefix + colon)
+    prefix, colon, label = name.partition(":")
+    return _BY_NAME.get(prefix + colon), label

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from genmeter.events.model import Evaluation, Generation
-from genmeter.schema.afterimage import METADATA, METRICS, OWN_KEYS, PREFIXES, usage_of
+from genmeter.schema.afterimage import METADATA, METRICS, OWN_KEYS, PREFIXES, metric_of
 from genmeter.schema.metrics import INSTRUMENTS
 
 if TYPE_CHECKING:
-    from genmeter.schema.afterimage import AfterimageMetric
+    from genmeter.schema.afterimage import MetricSpec
 
 
 def test_names_are_those_that_the_instruments_stand_for() -> None:
@@ -21,7 +21,7 @@ def test_names_are_those_that_the_instruments_stand_for() -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
-def test_fields_are_those_of_the_events(metric: AfterimageMetric) -> None:
+def test_fields_are_those_of_the_events(metric: MetricSpec) -> None:
     """Each row names a field that every kind of event that it is for has."""
     fields = {
         "generation": {*Generation._fields, "model"},
@@ -38,18 +38,20 @@ def test_metadata_of_rows_hides_no_field_of_theirs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "usage"),
+    ("name", "metric", "label"),
     [
-        ("generation_time", "call_duration"),
-        ("model_usage:vendor/model:tag", "model"),
-        ("error_rate", None),
-        ("finish_reason:stop", None),
-        ("generation_time:mine", None),
-        ("evaluation_score_a", None),
-        ("own", None),
-        ("", None),
+        ("generation_time", "generation_time", ""),
+        ("model_usage:vendor/model:tag", "model_usage:", "vendor/model:tag"),
+        ("finish_reason:stop", "finish_reason:", "stop"),
+        ("generation_time:mine", None, "mine"),
+        ("evaluation_score_", None, ""),
+        ("own", None, ""),
+        ("", None, ""),
     ],
 )
-def test_a_name_has_the_usage_of_its_row(name: str, usage: str | None) -> None:
-    """Labels after a prefix change nothing, and other names teach a report nothing."""
-    assert usage_of(name) == usage
+def test_a_name_is_split_into_its_metric_and_label(
+    name: str, metric: str | None, label: str
+) -> None:
+    """The first colon ends the prefix; scores and the caller's own names are no metric of calls."""
+    found, rest = metric_of(name)
+    assert (None if found is None else found.name, rest) == (metric, label)

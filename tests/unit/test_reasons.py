@@ -15,7 +15,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 
 import genmeter.metrics.cells
 import genmeter.pipeline.drain
-import genmeter.telling
+import genmeter.monitor
 from genmeter import GenerationMonitor, LabelLimits, MonitorConfig
 from genmeter.events.model import Reason
 from genmeter.testing import fresh_runtime, isolated_monitor
@@ -136,7 +136,7 @@ def test_an_event_past_the_inbox_is_counted(
     """While nothing can drain the inbox stays within its cap, and what is dropped is counted."""
     for name, most in (("WAKE", 1), ("HIGH_WATER", 2), ("CAPACITY", 8)):
         monkeypatch.setattr(genmeter.pipeline.drain, name, most)
-    monkeypatch.setattr(genmeter.telling, "WAKE", 1)
+    monkeypatch.setattr(genmeter.monitor, "WAKE", 1)
     provider = MeterProvider(shutdown_on_exit=False)
     with fresh_runtime() as runtime:
         monitor = GenerationMonitor(config=MonitorConfig(meter_provider=provider))

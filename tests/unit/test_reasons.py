@@ -14,8 +14,8 @@ from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
 
 import genmeter.metrics.cells
-import genmeter.pipeline.drain
 import genmeter.monitor
+import genmeter.pipeline.drain
 from genmeter import GenerationMonitor, LabelLimits, MonitorConfig
 from genmeter.events.model import Reason
 from genmeter.testing import fresh_runtime, isolated_monitor

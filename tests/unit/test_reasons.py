@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -16,6 +15,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 import genmeter.metrics.cells
 import genmeter.monitor
 import genmeter.pipeline.drain
+from _waiting import eventually
 from genmeter import GenerationMonitor, LabelLimits, MonitorConfig
 from genmeter.events.model import Reason
 from genmeter.testing import fresh_runtime, isolated_monitor
@@ -149,9 +149,7 @@ def test_an_event_past_the_inbox_is_counted(
         assert kept + runtime.self_metrics.rejected["inbox_full"] == 20
         assert kept >= 8
         monitor.shutdown()
-        deadline = time.monotonic() + 20
-        while not warnings(caplog) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        eventually(lambda: warnings(caplog))
     assert len(warnings(caplog)) == 1
 
 

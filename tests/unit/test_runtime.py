@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 import threading
-import time
 import urllib.request
 from datetime import timedelta
 from importlib.metadata import version
@@ -20,6 +19,7 @@ from opentelemetry.metrics._internal import _ProxyMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client.parser import text_string_to_metric_families
 
+from _waiting import PATIENCE, eventually
 from genmeter import (
     ConfigError,
     EndpointConfig,
@@ -38,12 +38,10 @@ from otlp_receiver import HttpReceiver
 from sdk_page import PrometheusReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from genmeter.exporters.http import ScrapeServer
 
-PATIENCE = 60.0
-"""Seconds after which a test gives up on something that should take an instant."""
 OFF = EndpointConfig(enabled=False)
 ANY_PORT = EndpointConfig(port=0)
 
@@ -109,14 +107,6 @@ def server_of(process: runtime.Runtime) -> ScrapeServer:
     assert process._exporters is not None
     assert process._exporters.server is not None
     return process._exporters.server
-
-
-def eventually(holds: Callable[[], Any]) -> bool:
-    """Wait until something holds; tell whether it did in the end."""
-    deadline = time.monotonic() + PATIENCE
-    while not (held := bool(holds())) and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return held
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -1,4 +1,4 @@
-"""The handle of one call of a model: ``with monitor.generation(...) as g``."""
+"""The handle of one model call: ``with monitor.generation(...) as g``."""
 
 from __future__ import annotations
 
@@ -16,53 +16,51 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from types import TracebackType
 
-__all__ = ["GenerationHandle", "Teller"]
+__all__ = ["CallRecorder", "GenerationHandle"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-class Teller(Protocol):
-    """What a handle reports to."""
+class CallRecorder(Protocol):
+    """What a handle records to: a monitor."""
 
     def track_generation(self, duration: float, success: bool, **kwargs: Any) -> None:
-        """Tell of a call that ended."""
+        """Record a call that ended."""
 
     def _open_call(self, handle: GenerationHandle) -> None:
-        """Count a call as under way."""
+        """Count a call as active."""
 
     def _close_call(self, handle: GenerationHandle) -> None:
-        """Count it no more."""
+        """Stop counting it as active."""
 
 
 class GenerationHandle:
-    """Times one call of a model and tells the monitor how it ended.
+    """Times one model call and records it.
 
-    A context manager, also ``async with``; an exception in the block is told as a failure and
-    goes on. Each block is one call, also where the handle is used again; for calls that overlap,
-    make a handle each. Also a decorator, of plain and of ``async`` functions: every call of the
-    function is one call of the model, and tokens, model and finish reason are read from what it
-    returns.
+    A context manager, also for ``async with``. An exception in the block is recorded as a failure
+    and propagates. Each block is one call, even if the handle is reused; overlapping calls need a
+    handle each. Also a decorator of plain and ``async`` functions: every call of the function is
+    one model call, and tokens, model and finish reason are read from its return value.
 
     Args:
-        teller: The monitor.
-        model: The model that is asked; where it is not given it is read from what
-            :meth:`usage` is given, else the monitor's default holds.
+        recorder: The monitor.
+        model: The model that is called; None means the one that the response passed to
+            :meth:`usage` names, else the monitor's default.
         step: The step of the pipeline.
-        provider: Who serves the model, in the OpenTelemetry conventions' words, such as
-            ``openai``.
+        provider: Who serves the model, by the OpenTelemetry conventions, such as ``openai``.
         operation: The kind of call, such as ``chat`` or ``embeddings``.
         metadata: Free data for exports; copied.
 
     Attributes:
         model: As above; may be set in the block.
         finish_reason: Why the model stopped; may be set in the block.
-        labels: The labels of the call while it is under way, as plain data.
+        labels: The labels of the active call, as plain data.
     """
 
     def __init__(
         self,
-        teller: Teller,
+        recorder: CallRecorder,
         *,
         model: str | None = None,
         step: str | None = None,
@@ -72,8 +70,8 @@ class GenerationHandle:
     ) -> None:
         self.model = model
         self.finish_reason: str | None = None
-        self._asked_model = model
-        self._teller = teller
+        self._given_model = model
+        self._recorder = recorder
         self._step = step
         self._provider = provider
         self._operation = operation
@@ -82,22 +80,22 @@ class GenerationHandle:
         self._retries: list[Any] = []
         self._error: Any = None
         self.labels: dict[str, str | None] = {}
-        self._is_told = False
+        self._is_recorded = False
         self._started = time.perf_counter()
 
     def __repr__(self) -> str:
         return f"<GenerationHandle of {self.model or 'the default model'}, step {self._step}>"
 
     def usage(self, response: Any = None, **counts: Any) -> None:
-        """Tell the tokens that the call used; a later call replaces what it names again.
+        """Set the tokens that the call used; a later call overrides the counts that it names.
 
         Args:
-            response: A usage object of OpenAI, Anthropic or Google, a response that holds one, or
-                a mapping of the same shape; from a response the model and the finish reason are
-                read too. What is not understood is passed over.
+            response: A usage object of OpenAI, Anthropic or Google, a response that has one, or a
+                mapping of the same shape. The model and the finish reason are read from a response
+                too. Unknown objects are ignored.
             **counts: ``prompt_token_count``, ``completion_token_count``, ``total_token_count``,
                 ``cache_read_token_count``, ``cache_write_token_count``,
-                ``reasoning_token_count``, as ``track_generation`` takes them.
+                ``reasoning_token_count``, as in ``track_generation``.
         """
         if response is not None:
             found = read_usage(response)
@@ -110,7 +108,7 @@ class GenerationHandle:
                     cache_write_token_count=found.cache_write,
                     reasoning_token_count=found.reasoning,
                 )
-            # `or` would ask what the caller has set for its truth, which may raise.
+            # `or` would call the truth method of a caller's object, which may raise.
             if self.finish_reason is None:
                 self.finish_reason = read_finish_reason(response)
             if self.model is None:
@@ -118,16 +116,16 @@ class GenerationHandle:
         self._tokens.update(counts)
 
     def retry(self, error: Any = None) -> None:
-        """Tell that the call is made again.
+        """Record that the call is retried.
 
         Args:
-            error: What made it necessary: the exception, its class or its name. Those of rate
-                limits (status 429, or named so) count as ``rate_limited``.
+            error: The cause: an exception, its class or its name. Rate limits (status 429, or
+                named so) count as ``rate_limited``.
         """
         self._retries.append(error)
 
     def fail(self, error: Any = None) -> None:
-        """Tell that the call failed though nothing is raised.
+        """Mark the call as failed although no exception is raised.
 
         Args:
             error: The exception or a text.
@@ -135,16 +133,16 @@ class GenerationHandle:
         self._error = "failed" if error is None else error
 
     def __enter__(self) -> Self:
-        """Begin; time counts from here."""
-        if self._is_told:
-            # A handle that is used again: what the call before answered is not this one's.
-            self._is_told = False
-            self.model, self.finish_reason = self._asked_model, None
+        """Start the call and its timer."""
+        if self._is_recorded:
+            # A reused handle: the previous call's model and finish reason are not this one's.
+            self._is_recorded = False
+            self.model, self.finish_reason = self._given_model, None
         self.labels = {
             "model_name": plain_label(self.model),
             **{name: plain_label(value) for name, value in self._names().items()},
         }
-        self._teller._open_call(self)  # noqa: SLF001 - one contract
+        self._recorder._open_call(self)  # noqa: SLF001 - one contract
         self._started = time.perf_counter()
         return self
 
@@ -154,7 +152,7 @@ class GenerationHandle:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End, and tell the monitor; an exception is told and goes on."""
+        """End the call and record it; an exception is recorded and propagates."""
         duration = time.perf_counter() - self._started
         failure = self._error if error is None else error
         optional = {
@@ -165,20 +163,20 @@ class GenerationHandle:
             "model_name": self.model,
             **self._names(),
         }
-        self._teller._close_call(self)  # noqa: SLF001 - one contract
+        self._recorder._close_call(self)  # noqa: SLF001 - one contract
         keywords = self._tokens | {
             name: value for name, value in optional.items() if value is not None
         }
-        # New ones, since what was told must not change any more, and must not be told twice.
+        # New objects, since recorded ones must not change, nor be recorded twice.
         self._tokens, self._retries, self._error = {}, [], None
-        self._is_told = True
-        # Names of usage()'s own keywords that track_generation has as arguments.
+        self._is_recorded = True
+        # Keywords of usage() that would collide with arguments of track_generation.
         for name in ("self", "duration", "success"):
             keywords.pop(name, None)
-        self._teller.track_generation(duration, failure is None, **keywords)
+        self._recorder.track_generation(duration, failure is None, **keywords)
 
     async def __aenter__(self) -> Self:
-        """Begin; time counts from here."""
+        """Start the call and its timer."""
         return self.__enter__()
 
     async def __aexit__(
@@ -187,7 +185,7 @@ class GenerationHandle:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End, and tell the monitor; an exception is told and goes on."""
+        """End the call and record it; an exception is recorded and propagates."""
         self.__exit__(kind, error, traceback)
 
     def _names(self) -> dict[str, Any]:
@@ -195,7 +193,7 @@ class GenerationHandle:
 
     def _again(self) -> GenerationHandle:
         return GenerationHandle(
-            self._teller,
+            self._recorder,
             model=self.model,
             step=self._step,
             provider=self._provider,
@@ -211,45 +209,45 @@ class GenerationHandle:
         """Decorate a function that returns the model's response.
 
         Raises:
-            ConfigError: ``function`` is a generator, whose end nobody but its reader knows, or
-                cannot be called, as a ``classmethod`` cannot.
+            ConfigError: ``function`` is a generator function, whose end only its consumer knows,
+                or is not callable, such as a ``classmethod`` object.
         """
         if not callable(function):
             raise ConfigError(
-                f"monitor.generation() cannot decorate {function!r}, which cannot be called; "
+                f"monitor.generation() cannot decorate {function!r}, which is not callable; "
                 "put @classmethod above @monitor.generation(...)"
             )
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise ConfigError(
                 f"monitor.generation() cannot decorate the generator {function!r}; "
-                "use `with monitor.generation(...) as g` around the loop that reads it"
+                "use `with monitor.generation(...) as g` around the loop that consumes it"
             )
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
-            async def tell_async(*args: _P.args, **kwargs: _P.kwargs) -> Any:
+            async def record_async(*args: _P.args, **kwargs: _P.kwargs) -> Any:
                 with self._again() as handle:
                     result = await function(*args, **kwargs)
                     handle.usage(result)
                     return result
 
-            return tell_async
+            return record_async
 
         @functools.wraps(function)
-        def tell(*args: _P.args, **kwargs: _P.kwargs) -> Any:
+        def recorded(*args: _P.args, **kwargs: _P.kwargs) -> Any:
             with contextlib.ExitStack() as block:
                 handle = block.enter_context(self._again())
                 result = function(*args, **kwargs)
                 if inspect.iscoroutine(result):
-                    # An object or a lambda that is as good as an async function.
-                    return _told_when_awaited(result, handle, block.pop_all())
+                    # A callable that returns a coroutine without being an async function.
+                    return _recorded_when_awaited(result, handle, block.pop_all())
                 handle.usage(result)
                 return result
 
-        return tell
+        return recorded
 
 
-async def _told_when_awaited(
+async def _recorded_when_awaited(
     result: Awaitable[Any], handle: GenerationHandle, block: contextlib.ExitStack
 ) -> Any:
     with block:

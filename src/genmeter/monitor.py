@@ -1,4 +1,4 @@
-"""``GenerationMonitor``: what a job tells, and what it asks."""
+"""``GenerationMonitor``: a job records its calls here, and reads totals, windows and exports."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ import contextlib
 import logging
 import time
 import weakref
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from genmeter import runtime
+from opentelemetry.context import get_current
+from opentelemetry.trace import get_current_span
+
+from genmeter import clock, runtime
 from genmeter.alerting.alerting import Alerting
 from genmeter.alerting.alertmanager import alertmanager_handlers
 from genmeter.alerting.notify import check_alert_handlers
-from genmeter.asking import Asking
+from genmeter.call import GenerationHandle
 from genmeter.config._checks import (
     check_callable,
+    check_count,
     check_number,
     check_seconds,
     check_thresholds,
@@ -23,22 +29,43 @@ from genmeter.config._checks import (
     start_of,
 )
 from genmeter.config.monitor import MonitorConfig
-from genmeter.errors import ConfigError
+from genmeter.errors import ConfigError, ExportError
+from genmeter.events.capture import (
+    are_atoms,
+    class_name,
+    copied,
+    lookup,
+    plain_data,
+    plain_keywords,
+    plain_label,
+    plain_number,
+    plain_scores,
+    plain_time,
+    plain_truth,
+)
+from genmeter.events.model import Raw, Reason
+from genmeter.events.values import Rejected, safe_text
 from genmeter.exporters.apps import make_asgi_app, make_wsgi_app
 from genmeter.exporters.prometheus import FamilyCollector
+from genmeter.files import export, plots
 from genmeter.handlers.base import FileLogHandler, FileMetricHandler, check_handlers
+from genmeter.handlers.dispatch import is_handing_out_logs
 from genmeter.handlers.logging import JobLog
 from genmeter.handlers.otel_events import EvaluationEvents
+from genmeter.history import frames
+from genmeter.history.token_report import summarise
+from genmeter.pipeline.drain import WAKE
 from genmeter.pipeline.worker import Worker
-from genmeter.telling import Telling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from datetime import timedelta
-    from pathlib import Path
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
     from wsgiref.types import WSGIApplication
 
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from opentelemetry.context import Context
+    from opentelemetry.trace import SpanContext
     from prometheus_client.registry import Collector
 
     from genmeter.alerting.state import Alert
@@ -46,6 +73,7 @@ if TYPE_CHECKING:
     from genmeter.exporters.apps import ASGIApplication
     from genmeter.handlers.base import LogHandler, MetricHandler
     from genmeter.handlers.dispatch import Tap
+    from genmeter.history.snapshot import Snapshot
     from genmeter.history.token_report import TokenUsageReport
     from genmeter.pipeline.deferred_log import DeferredLog
     from genmeter.pipeline.self_metrics import SelfMetrics
@@ -55,33 +83,33 @@ __all__ = ["GenerationMonitor", "process_token_usage"]
 
 _logger = logging.getLogger("genmeter")
 _T = TypeVar("_T")
+_GENERATION = Raw.GENERATION
 
 
-class GenerationMonitor(Telling, Asking):
-    """Counts what a generation job does, for Prometheus, OTLP and the job itself.
+class GenerationMonitor:
+    """Records what a generation job does, for Prometheus, OTLP and the job itself.
 
-    Takes the place of AfterImage's class of the same name: same names, same arguments, same
-    results. What a call tells is seen by every later read, from any thread.
+    A drop-in replacement for AfterImage's class of the same name: same methods, arguments and
+    results. Every read sees all events recorded before it, from any thread.
 
     ``track_*``, ``record_*`` and ``log_*`` never raise, wait for a lock or do I/O: they append
-    to an inbox and return. A value that cannot be used is left out, counted in
-    ``genmeter_monitor_events_total`` and warned about once.
+    to an inbox and return. An invalid value is dropped, counted in
+    ``genmeter_monitor_events_total`` and logged once; the rest of its event is kept.
 
     Args:
         log_dir: Folder for the journal ``metrics.jsonl``, the log ``afterimage.log``, plots and
-            exports; None means ``GENMETER_LOG_DIR``, else no journal and no log, and
-            ``.afterimage-monitoring/`` with a folder for each monitor, made only when a call
-            asks for a file in it.
-        metric_handlers: Objects with ``handle_metric``, each called on a thread of its own; None
-            means the journal where there is a ``log_dir``, an empty list none.
-        log_handlers: Objects with ``handle_log``; None means the log where there is a
-            ``log_dir``.
-        alert_handlers: Functions that are called with an :class:`Alert` when it starts to fire,
-            and with its ``status`` ``resolved`` when it is over.
-        metrics_interval: Seconds between evaluations of the alert rules, with a last one at the
-            end; None, 0 or less for none but those of :meth:`check_alerts`.
-        shutdown_timeout: Seconds that :meth:`shutdown`, and the end of the process, may take
-            (lingering for a last scrape is beside it).
+            exports. None means ``GENMETER_LOG_DIR``. With neither, no journal and no log is
+            written, and exports and plots go to a folder of this monitor in
+            ``.afterimage-monitoring/``, created when first needed.
+        metric_handlers: Objects with ``handle_metric``, each called on its own thread. None means
+            the journal if there is a ``log_dir``; an empty list means none.
+        log_handlers: Objects with ``handle_log``; None means the log if there is a ``log_dir``.
+        alert_handlers: Functions called with an :class:`Alert` when it starts to fire, and again
+            with ``status="resolved"`` when it is over.
+        metrics_interval: Seconds between evaluations of the alert rules; one more follows at
+            shutdown. None, 0 or less means that only :meth:`check_alerts` evaluates them.
+        shutdown_timeout: Seconds that :meth:`shutdown` and the end of the process may take, not
+            counting the time that the endpoint lingers for a last scrape.
         alert_min_success_rate: Threshold of the alert ``low_success_rate``; None means 0.8.
         alert_max_generation_time_seconds: Of ``high_generation_time``, seconds; None means 30.
         alert_max_error_rate: Of ``high_error_rate``; None means 0.2.
@@ -90,13 +118,14 @@ class GenerationMonitor(Telling, Asking):
         alert_max_total_token_mean: Of ``high_token_usage:total``; None means 8192.
         alert_max_conversation_length_mean: Of ``long_conversations``; None means 2.
         token_usage_callback: Called with the report of :meth:`get_total_token_usage` every
-            ``token_usage_callback_interval_seconds``, on a thread of its own.
+            ``token_usage_callback_interval_seconds``, on its own thread.
         token_usage_callback_interval_seconds: Seconds, more than 0.
-        config: All that is new; None reads the ``GENMETER_*`` variables.
+        config: Settings beyond AfterImage's constructor arguments; None reads the ``GENMETER_*``
+            variables.
 
     Raises:
-        ConfigError: An argument or a variable that cannot be used.
-        EndpointError: The endpoint was asked for in code and its address cannot be used.
+        ConfigError: An argument or a variable is invalid.
+        EndpointError: ``config`` enables the endpoint and its address cannot be bound.
     """
 
     def __init__(
@@ -146,7 +175,7 @@ class GenerationMonitor(Telling, Asking):
         chosen = log_dir or config.log_dir
         folder = log_folder(chosen)
         if chosen:
-            # As AfterImage does; where it cannot be made, the journal's first line tells.
+            # As AfterImage does; if it cannot be created, the journal's first write reports it.
             with contextlib.suppress(OSError):
                 folder.mkdir(parents=True, exist_ok=True)
         metric_list, log_list = _handlers(
@@ -165,8 +194,13 @@ class GenerationMonitor(Telling, Asking):
         pipeline = self._runtime.require_pipeline()
         if metric_handlers or log_handlers:
             pipeline.run(session.relay.begin)
-        Telling.__init__(self, pipeline, session, inline=config.drain == "inline")
-        Asking.__init__(self, pipeline, session, folder)
+        self._pipeline = pipeline
+        self._session = session
+        self._inline = config.drain == "inline"
+        self._inbox = pipeline.inbox
+        self._append = pipeline.inbox.append
+        self.log_dir = folder
+        self._has_warned_of_gap = False
         self.metrics_interval = metrics_interval
         self._is_shut = False
         self._alerting = session.alerting = Alerting(
@@ -188,17 +222,375 @@ class GenerationMonitor(Telling, Asking):
                 interval=token_usage_callback_interval_seconds,
             )
             session.token_usage.start()
-        session.on_rebuild = self._begin_again
+        session.on_rebuild = self._restart
 
     def __repr__(self) -> str:
         state = "shut down" if self._is_shut else "open"
         return f"<GenerationMonitor, {state}, {self._session.history.size} rows kept>"
 
-    # --- handlers ------------------------------------------------------------------------------
+    # --- recording -------------------------------------------------------------------------------
+
+    def track_generation(self, duration: float, success: bool, **kwargs: Any) -> None:
+        """Record a model call that ended, or a conversation made of such calls.
+
+        An event with neither model nor tokens, but with ``conversation_length``, ``turns`` or the
+        operation ``conversation_generation``, is a conversation.
+
+        Args:
+            duration: Seconds that it took.
+            success: Whether it succeeded; otherwise it counts as a failure.
+            **kwargs: Any of these, each may be None: ``prompt_token_count``,
+                ``completion_token_count``, ``total_token_count`` (by default the sum of the two),
+                ``cache_read_token_count`` and ``cache_write_token_count`` (parts of the prompt),
+                ``reasoning_token_count`` (part of the completion), ``model_name``,
+                ``finish_reason``, ``error`` (an exception or a text), ``error_type``,
+                ``conversation_length``, ``turns``, ``retries`` (a number, or a list with the cause
+                of each), ``provider``, ``operation``, ``step``, ``modality``, and ``metadata`` (a
+                dict; its ``operation`` is the step, its ``error_type`` the class of the error).
+                Other keywords are kept as data of the event.
+        """
+        try:
+            metadata = kwargs.pop("metadata", None)
+            if metadata is not None:
+                metadata = plain_data(metadata)
+            error_class = None
+            if not are_atoms(kwargs.values()):
+                error_class = plain_keywords(kwargs)
+            if type(duration) is not float:
+                duration = plain_number(duration)
+            if type(success) is not bool:
+                success = plain_truth(success)
+            context = get_current()
+            self._append(
+                (
+                    _GENERATION,
+                    self._session,
+                    clock.now(),
+                    duration,
+                    success,
+                    kwargs,
+                    metadata,
+                    error_class,
+                    _sampled(context) if context else None,
+                )
+            )
+            if len(self._inbox) >= WAKE or self._inline or not self._pipeline.is_running:
+                self._pipeline.after_append(inline=self._inline)
+        except Exception as error:
+            self._pipeline.reject(Reason.INTERNAL, "track_generation", error)
+
+    def track_evaluation(
+        self,
+        duration: float,
+        success: bool,
+        evaluator_type: str,
+        scores: Mapping[str, Any],
+        **kwargs: Any,
+    ) -> None:
+        """Record an evaluation that ended.
+
+        Args:
+            duration: Seconds that it took.
+            success: Whether it succeeded.
+            evaluator_type: The kind of evaluator.
+            scores: A number for each name (a str or an Enum member), or a dict with ``score`` and
+                ``feedback``; may be empty.
+            **kwargs: As in :meth:`track_generation`; tokens count as used by the evaluation.
+        """
+        try:
+            metadata = kwargs.pop("metadata", None)
+            error_class = plain_keywords(kwargs)
+            context = get_current()
+            self._record(
+                Raw.EVALUATION,
+                plain_number(duration),
+                plain_truth(success),
+                plain_label(evaluator_type),
+                plain_scores(scores),
+                kwargs,
+                None if metadata is None else plain_data(metadata),
+                error_class,
+                _sampled(context) if context else None,
+            )
+        except Exception as error:
+            self._pipeline.reject(Reason.INTERNAL, "track_evaluation", error)
+
+    def record_metric(
+        self, metric_name: str, value: float, metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        """Record a value of a metric that the job defines.
+
+        Args:
+            metric_name: Any name. One of ``MonitorConfig.custom_metrics`` is recorded by its own
+                instrument, any other by the three ``genmeter_custom_*`` metrics.
+            value: A number.
+            metadata: Data kept with the value; a ``timestamp`` (datetime) in it replaces the time
+                of this call.
+        """
+        try:
+            when = None
+            if metadata is not None:
+                copy = copied(metadata)  # before a datetime in it becomes text
+                when = self._timestamp(copy)
+                metadata = plain_data(copy)
+            self._record(
+                Raw.METRIC, plain_label(metric_name), plain_number(value), metadata, when=when
+            )
+        except Exception as error:
+            self._pipeline.reject(Reason.INTERNAL, "record_metric", error)
+
+    def record_sample(self, accepted: bool, reason: str | None = None) -> None:
+        """Record an item of the data set that the job produced.
+
+        Args:
+            accepted: Whether the job keeps it.
+            reason: Why it was rejected: a short word, since it becomes a label.
+        """
+        try:
+            self._record(Raw.SAMPLE, plain_truth(accepted), plain_label(reason))
+        except Exception as error:
+            self._pipeline.reject(Reason.INTERNAL, "record_sample", error)
+
+    def log_info(self, message: str, **data: Any) -> None:
+        """Log a message of level ``info``: to the log handlers and to ``logging``.
+
+        A message that a handler logs while it handles one would return to it without end, so it is
+        dropped and counted as ``echo``.
+
+        Args:
+            message: What happened.
+            **data: Further data.
+        """
+        self._log("info", message, data)
+
+    def log_warning(self, message: str, **data: Any) -> None:
+        """Log a message of level ``warning``.
+
+        Args:
+            message: What happened.
+            **data: Further data.
+        """
+        self._log("warning", message, data)
+
+    def log_error(self, message: str, error: BaseException | None = None, **data: Any) -> None:
+        """Log a message of level ``error``.
+
+        Args:
+            message: What happened.
+            error: The exception, if any; it is logged as ``error`` and ``error_type``.
+            **data: Further data.
+        """
+        if error is not None:
+            data = {
+                "error": safe_text(error),
+                "error_type": class_name(type(error)),
+                **data,
+            }
+        self._log("error", message, data)
+
+    def generation(
+        self,
+        model: str | None = None,
+        step: str | None = None,
+        *,
+        provider: str | None = None,
+        operation: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> GenerationHandle:
+        """Time and record a model call: ``with monitor.generation(model=..., step=...) as g``.
+
+        Also usable with ``async with``, and as a decorator of a function that returns the model's
+        response.
+
+        Args:
+            model: The model that is called.
+            step: The step of the pipeline.
+            provider: Who serves the model, such as ``openai``.
+            operation: The kind of call, such as ``chat``.
+            metadata: Data for exports.
+        """
+        return GenerationHandle(
+            self,
+            model=model,
+            step=step,
+            provider=provider,
+            operation=operation,
+            metadata=metadata,
+        )
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def get_metrics(
+        self, metric_name: str, window: timedelta | None = timedelta(minutes=5)
+    ) -> dict[str, float]:
+        """Summarise the observations of a metric in a window.
+
+        Args:
+            metric_name: One of AfterImage's names, such as ``generation_time`` or
+                ``model_usage:MODEL``, or a name given to :meth:`record_metric`.
+            window: How far to look back; None means as far as the history reaches.
+
+        Returns:
+            ``mean``, ``min``, ``max`` and ``count``: zeros for a name that was never recorded,
+            an empty dict if the window has no observation.
+
+        Raises:
+            ConfigError: ``window`` is not a timedelta.
+        """
+        since = start_of(window)
+        name = safe_text(metric_name) or ""
+        found = self._pipeline.run(lambda: self._session.history.samples(name, since))
+        if found is None:
+            return {"mean": 0.0, "min": 0.0, "max": 0.0, "count": 0}
+        if found.kept_since is not None and not self._has_warned_of_gap:
+            self._has_warned_of_gap = True
+            _logger.warning(
+                "a window starts before the oldest event of the history; raise history.capacity "
+                "(GENMETER_HISTORY_CAPACITY) above %d to keep more",
+                self._session.history.ring_capacity,
+            )
+        return summarise(found.value)
+
+    def get_total_token_usage(self, window: timedelta | None = None) -> TokenUsageReport:
+        """Sum the tokens by model.
+
+        Args:
+            window: How far to look back; None means since the monitor was created, which is
+                always exact. A window of 0 contains nothing.
+
+        Returns:
+            The report; ``complete`` is False if the window starts before the history does.
+
+        Raises:
+            ConfigError: ``window`` is not a timedelta.
+        """
+        since = start_of(window)
+        return self._pipeline.run(lambda: self._session.history.token_usage(since))
+
+    def to_frame(self, kind: str = "generations", window: timedelta | None = None) -> pd.DataFrame:
+        """Return the history as a table, the oldest row first.
+
+        Args:
+            kind: ``generations``, ``conversations``, ``evaluations``, ``metrics`` (recorded by
+                :meth:`record_metric`) or ``samples`` (all of them under AfterImage's names, as
+                exports have them); for the columns see :func:`genmeter.history.frames.to_frame`.
+            window: How far to look back; None means as far as the history reaches.
+
+        Returns:
+            The frame; if older rows were dropped, its ``attrs`` say from when on it is complete.
+
+        Raises:
+            ConfigError: ``kind`` is none of these, or ``window`` is not a timedelta.
+        """
+        return frames.to_frame(self._snapshot(window), kind)
+
+    def save_metrics(self) -> Path:
+        """Export the whole history into ``log_dir`` as JSON.
+
+        Returns:
+            The file's path, ``metrics_YYYYmmdd_HHMMSS.json``.
+
+        Raises:
+            ExportError: The file cannot be written.
+        """
+        path = self.log_dir / f"metrics_{datetime.now().astimezone():%Y%m%d_%H%M%S}.json"
+        self.export_metrics(path)
+        return path
+
+    def export_metrics(
+        self,
+        output_path: str | Path,
+        format: str = "json",  # noqa: A002 - AfterImage's name
+        window: timedelta | None = None,
+    ) -> None:
+        """Export the history to a file, under AfterImage's metric names.
+
+        A new file is written beside the target and renamed, so that a failed export leaves an
+        earlier one unchanged.
+
+        Args:
+            output_path: The file; a missing folder is created.
+            format: ``json``; ``csv`` (a file ``STEM_METRIC.csv`` for each metric, beside the
+                path); ``excel`` (a sheet for each metric); or ``parquet`` (one long table).
+            window: How far to look back; None means as far as the history reaches.
+
+        Raises:
+            ExportError: The format is unknown, or the file cannot be written.
+            ConfigError: ``output_path`` is not a path, or ``window`` is not a timedelta.
+            MissingExtraError: The format needs a package that is not installed.
+        """
+        snapshot = self._snapshot(window)
+        export.export(snapshot, output_path, format, window=window)
+
+    def visualize_metrics(
+        self,
+        save_dir: str | Path | None = None,
+        figsize: tuple[float, float] = (12, 6),
+        return_figures: bool = False,
+    ) -> dict[str, Figure] | None:
+        """Draw AfterImage's plots, and some by model, as PNG files; never raises.
+
+        Args:
+            save_dir: Folder for the files; None means ``plots`` in ``log_dir``.
+            figsize: Width and height in inches.
+            return_figures: Whether to return the figures.
+
+        Returns:
+            With ``return_figures`` the matplotlib figures by name, else None. If there is nothing
+            to draw or matplotlib is missing: an empty dict, and a warning is logged.
+        """
+        try:
+            figures = plots.draw_all(self._snapshot(None), figsize)
+            if not figures:
+                _logger.warning("nothing to plot yet")
+                return {}
+            plots.save(figures, Path(save_dir) if save_dir else self.log_dir / "plots")
+        except Exception as error:
+            _logger.warning("plots were not drawn: %s", error)
+            return {}
+        return figures if return_figures else None
+
+    def plot_metric(
+        self,
+        metric_name: str,
+        window: timedelta = timedelta(hours=1),
+        rolling_window: int = 10,
+        figsize: tuple[float, float] = (12, 8),
+    ) -> Figure:
+        """Draw one metric over time.
+
+        Args:
+            metric_name: As in :meth:`get_metrics`.
+            window: How far to look back.
+            rolling_window: Number of observations in the rolling mean.
+            figsize: Width and height in inches.
+
+        Returns:
+            A matplotlib figure.
+
+        Raises:
+            ExportError: The metric was never recorded, or not in the window (a ``ValueError``).
+            ConfigError: ``window`` is not a timedelta, ``rolling_window`` not a whole number, or
+                ``figsize`` not a size.
+            MissingExtraError: matplotlib is not installed.
+        """
+        since = start_of(window)
+        check_count("rolling_window", rolling_window)
+        name = safe_text(metric_name) or ""
+        found = self._pipeline.run(lambda: self._session.history.samples(name, since))
+        if found is None:
+            raise ExportError(f"metric_name {metric_name!r} was never recorded")
+        if not len(found.value):
+            raise ExportError(
+                f"metric_name {metric_name!r} was not recorded within {window}; use a longer window"
+            )
+        return plots.draw_metric(name, found, rolling_window=rolling_window, figsize=figsize)
+
+    # --- handlers --------------------------------------------------------------------------------
 
     @property
     def metric_handlers(self) -> list[MetricHandler]:
-        """What is told every metric; the list may be changed or replaced at any time."""
+        """Handlers of every metric; the list may be changed or replaced at any time."""
         return self._session.relay.metric_handlers
 
     @metric_handlers.setter
@@ -208,7 +600,7 @@ class GenerationMonitor(Telling, Asking):
 
     @property
     def log_handlers(self) -> list[LogHandler]:
-        """What is told every log message; the list may be changed or replaced at any time."""
+        """Handlers of every log message; the list may be changed or replaced at any time."""
         return self._session.relay.log_handlers
 
     @log_handlers.setter
@@ -218,7 +610,7 @@ class GenerationMonitor(Telling, Asking):
 
     @property
     def alert_handlers(self) -> list[Callable[[Alert], object]]:
-        """What is called with every alert; the list may be changed or replaced at any time."""
+        """Functions called with every alert; the list may be changed or replaced at any time."""
         handlers: list[Callable[[Alert], object]] = self._alerting.handlers
         return handlers
 
@@ -228,66 +620,66 @@ class GenerationMonitor(Telling, Asking):
 
     @property
     def alert_settings(self) -> AlertSettings:
-        """The settings of the alerts that are in force: the config's, and the thresholds given."""
+        """The alert settings in force: those of the config, with the thresholds of the constructor."""
         return self._alerting.settings
 
     @property
     def endpoint_url(self) -> str | None:
-        """Where the metrics are served; None while they are not."""
+        """URL of the scrape endpoint; None while it is not listening."""
         return self._runtime.url()
 
     def wsgi_app(
         self, *, username: str | None = None, password: str | None = None
     ) -> WSGIApplication:
-        """Make a WSGI app that serves ``/metrics``, for a server of the caller's.
+        """Return a WSGI app that serves ``/metrics``, to mount in your own server.
 
         Use it with ``EndpointConfig(enabled=False)``, so that no second endpoint listens.
 
         Args:
-            username: The user that a scrape must name; with ``password`` or not at all.
-            password: The password that a scrape must give.
+            username: User name for basic auth; requires ``password``.
+            password: Password for basic auth.
 
         Raises:
-            ConfigError: One of them is given alone, or cannot be used.
+            ConfigError: Only one of them is given, or one is invalid.
         """
         return make_wsgi_app(self._runtime.render, username=username, password=password)
 
     def asgi_app(
         self, *, username: str | None = None, password: str | None = None
     ) -> ASGIApplication:
-        """Make an ASGI app that serves ``/metrics``; it never blocks the event loop.
+        """Return an ASGI app that serves ``/metrics``; it never blocks the event loop.
 
         Args:
-            username: The user that a scrape must name; with ``password`` or not at all.
-            password: The password that a scrape must give.
+            username: User name for basic auth; requires ``password``.
+            password: Password for basic auth.
 
         Raises:
-            ConfigError: One of them is given alone, or cannot be used.
+            ConfigError: Only one of them is given, or one is invalid.
         """
         return make_asgi_app(self._runtime.render, username=username, password=password)
 
     def prometheus_collector(self) -> Collector:
-        """Return the metrics of the process as a collector, for a registry of prometheus_client's.
+        """Return the metrics of the process as a collector for a prometheus_client registry.
 
-        For a program that exposes a page already: ``REGISTRY.register(monitor.prometheus_collector())``
-        with ``EndpointConfig(enabled=False)``. Register it once: all monitors of a process share
-        one set of metrics, and a second collector would repeat them. It has nothing to show once every monitor is shut
-        down, and where the meter provider is the application's.
+        For a program that serves a page already: ``REGISTRY.register(monitor.prometheus_collector())``
+        with ``EndpointConfig(enabled=False)``. Register it once: all monitors of a process share one
+        set of metrics, so a second collector would repeat them. It returns no metrics after every
+        monitor has shut down, or if the meter provider is the application's.
         """
         return FamilyCollector(self._runtime)
 
     def check_alerts(self) -> None:
         """Evaluate the alert rules once, now.
 
-        Returns when the alert handlers have taken what there is to send, or after
+        Returns when the alert handlers have handled all alerts that are due, or after
         ``shutdown_timeout`` seconds.
         """
         self._alerting.check(self.shutdown_timeout)
 
-    # --- the end -------------------------------------------------------------------------------
+    # --- the end ---------------------------------------------------------------------------------
 
     def flush(self, timeout: float | None = None) -> None:
-        """Bring all that was told so far to the history, the instruments and the handlers.
+        """Wait until the history, the metrics and the handlers have all events recorded so far.
 
         Args:
             timeout: Seconds to wait at most; None means ``shutdown_timeout``.
@@ -303,14 +695,14 @@ class GenerationMonitor(Telling, Asking):
         self._pipeline.run(lambda: None, seconds)
         late = self._session.relay.deliver(deadline)
         if late:
-            raise TimeoutError(f"after {seconds} s these have not finished: {', '.join(late)}")
+            raise TimeoutError(f"handlers still busy after {seconds} s: {', '.join(late)}")
 
     def shutdown(self) -> None:
         """Stop accepting events, drain the queue and flush the exporters.
 
-        The last monitor of the process that is shut down pushes once more, lingers for a last
-        scrape where ``EndpointConfig.linger`` says so, and closes the endpoint. Reads go on
-        working. Never raises; a second call does nothing.
+        The last open monitor of the process pushes once more, waits for a last scrape if
+        ``EndpointConfig.linger`` is set, and closes the endpoint. Reads keep working. Never
+        raises; a second call does nothing.
         """
         if self._is_shut:
             return
@@ -320,10 +712,10 @@ class GenerationMonitor(Telling, Asking):
             if not self._runtime.release(self._session, self.shutdown_timeout):
                 self._pipeline.deferred_log.add(
                     logging.WARNING,
-                    "token_usage_callback was still busy when the time for shutdown was over",
+                    "token_usage_callback did not return before the shutdown timed out",
                 )
         except Exception:
-            _logger.exception("shutdown failed; the job goes on")
+            _logger.exception("shutdown failed")
 
     def __enter__(self) -> Self:
         """Return self."""
@@ -338,18 +730,64 @@ class GenerationMonitor(Telling, Asking):
         """Shut down."""
         self.shutdown()
 
-    # --- inside ---------------------------------------------------------------------------------
+    # --- inside ----------------------------------------------------------------------------------
 
     @property
     def shutdown_timeout(self) -> float:
-        """Seconds that :meth:`shutdown`, and the end of the process, may take."""
+        """Seconds that :meth:`shutdown` and the end of the process may take."""
         return self._session.timeout
 
     @shutdown_timeout.setter
     def shutdown_timeout(self, seconds: float) -> None:
         self._session.timeout = seconds
 
-    def _begin_again(self) -> None:
+    def _log(self, level: str, message: str, data: dict[str, Any]) -> None:
+        try:
+            if is_handing_out_logs():
+                self._pipeline.reject(Reason.ECHO, "log", message)
+                return
+            span = get_current_span().get_span_context()
+            self._record(
+                Raw.LOG,
+                level,
+                message if type(message) is str else safe_text(message) or "",
+                plain_data(data),
+                span if span.is_valid else None,
+            )
+        except Exception as error:
+            self._pipeline.reject(Reason.INTERNAL, "log", error)
+
+    def _record(self, kind: Raw, *payload: Any, when: float | None = None) -> None:
+        self._append((kind, self._session, clock.now() if when is None else when, *payload))
+        if len(self._inbox) >= WAKE or self._inline or not self._pipeline.is_running:
+            self._pipeline.after_append(inline=self._inline)
+
+    def _open_call(self, handle: GenerationHandle) -> None:
+        state = self._session.state
+        state.open_calls[weakref.ref(handle)] = None
+        state.begun_calls.append(handle.labels)
+
+    def _close_call(self, handle: GenerationHandle) -> None:
+        self._session.state.open_calls.pop(weakref.ref(handle), None)
+
+    def _timestamp(self, metadata: Any) -> float | None:
+        stamp = lookup(metadata, "timestamp") if type(metadata) is dict else None
+        if stamp is None:
+            return None
+        try:
+            return plain_time(stamp)
+        except Rejected as rejected:
+            self._pipeline.reject(rejected.reason, "timestamp", stamp)
+            return None
+
+    def _refuse(self, event: tuple[Any, ...]) -> None:
+        self._pipeline.reject(Reason.AFTER_SHUTDOWN, "event", str(event[0]))
+
+    def _snapshot(self, window: timedelta | None) -> Snapshot:
+        since = start_of(window)
+        return self._pipeline.run(lambda: self._session.history.snapshot(since))
+
+    def _restart(self) -> None:
         """Start this monitor's threads, in a forked child."""
         self._alerting.start()
         if self._session.token_usage is not None:
@@ -357,7 +795,7 @@ class GenerationMonitor(Telling, Asking):
 
 
 class _CallbackFailures:
-    """Counts the failures of a ``token_usage_callback``; the first one is logged."""
+    """Counts the failures of a ``token_usage_callback`` and logs the first."""
 
     def __init__(self, self_metrics: SelfMetrics, deferred_log: DeferredLog) -> None:
         self._self_metrics = self_metrics
@@ -370,7 +808,7 @@ class _CallbackFailures:
             self._has_warned = True
             self._deferred_log.add(
                 logging.ERROR,
-                "token_usage_callback failed; further failures are only counted",
+                "token_usage_callback failed; logged once, then only counted",
                 error=error,
             )
 
@@ -378,7 +816,7 @@ class _CallbackFailures:
 def _handlers(
     folder: Path | None, config: MonitorConfig, metric_handlers: Any, log_handlers: Any
 ) -> tuple[list[MetricHandler], list[LogHandler]]:
-    """Give the handlers of metrics and logs; files in ``folder`` where none are given."""
+    """Return the metric and log handlers; by default those that write files in ``folder``."""
     size, keep = config.journal.max_bytes, config.journal.keep
     if metric_handlers is None and folder is not None:
         metric_handlers = [FileMetricHandler(folder, max_bytes=size, keep=keep)]
@@ -392,7 +830,7 @@ def _handlers(
 
 
 def _weakly(method: Callable[..., _T]) -> Callable[..., _T | None]:
-    # A session outlives its monitor, so it must not hold on to it.
+    # A session outlives its monitor, so it must not keep it alive.
     weak = weakref.WeakMethod(method)
 
     def call(*args: Any) -> _T | None:
@@ -403,15 +841,22 @@ def _weakly(method: Callable[..., _T]) -> Callable[..., _T | None]:
 
 
 def process_token_usage(window: timedelta | None = None) -> TokenUsageReport:
-    """Sum the tokens by model over all monitors that this process ever had.
+    """Sum the tokens by model over all monitors of this process, closed ones too.
 
     Args:
         window: How far to look back; None means since the start of the process.
 
     Returns:
-        The report; its ``complete`` is False where the window reaches past a history.
+        The report; ``complete`` is False if the window starts before a history does.
 
     Raises:
         ConfigError: ``window`` is not a timedelta.
     """
     return runtime.current().token_usage(start_of(window))
+
+
+def _sampled(context: Context) -> SpanContext | None:
+    # Only the ids are kept, since a context holds on to 6 KB, and only those of a sampled span, the
+    # only ones that can become an exemplar.
+    span = get_current_span(context).get_span_context()
+    return span if span.trace_flags.sampled else None

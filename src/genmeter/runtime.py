@@ -1,8 +1,8 @@
-"""What the monitors of one process share, from the first of them to the end of the process.
+"""The state that all monitors of a process share, from the first monitor to the exit.
 
-Telemetry is per process, monitors are many: AfterImage makes one for every generator that was
-given none. They share the inbox, the label limits, the meter provider and the endpoint, counted
-by reference; the first one's settings hold, and a later one that asks for others gets a warning.
+There is one telemetry per process but many monitors: AfterImage creates one for every generator
+without its own. They share the inbox, the label limits, the meter provider and the endpoint, which
+are reference-counted. The first monitor's settings apply; a later one with others logs a warning.
 """
 
 from __future__ import annotations
@@ -48,14 +48,22 @@ if TYPE_CHECKING:
     from genmeter.handlers.dispatch import Tap
     from genmeter.pipeline.deferred_log import DeferredLog
 
-__all__ = ["ExitHook", "Runtime", "current", "differences", "install", "limit_differences", "note"]
+__all__ = [
+    "ExitHook",
+    "Runtime",
+    "current",
+    "differences",
+    "install",
+    "limit_differences",
+    "warn_ignored",
+]
 
 
 class ExitHook:
-    """Calls a function once the process ends; after a fork, in the child as well.
+    """Calls a function when the process exits, and in forked children when they exit.
 
     Args:
-        function: What to call; once more where a signal handler's SystemExit interrupts it.
+        function: The function; it is called again if a signal handler's SystemExit interrupts it.
     """
 
     def __init__(self, function: Callable[[], None]) -> None:
@@ -63,7 +71,7 @@ class ExitHook:
         self._is_set = False
 
     def set(self) -> None:
-        """Arrange for it; a second call does nothing."""
+        """Register the hook; a second call does nothing."""
         if self._is_set:
             return
         self._is_set = True
@@ -80,21 +88,21 @@ class ExitHook:
         try:
             self._function()
         except SystemExit:
-            # A signal handler's: the process ends already, and what was under way goes on.
+            # From a signal handler: the process is exiting anyway, so resume what was interrupted.
             self._function()
             raise
 
 
-# Read when a provider is made; the rest of a configuration is each monitor's own.
+# Read when a provider is created; all other settings belong to each monitor.
 _SHARED = ("prices", "score_scales", "custom_metrics", "limits", "endpoint")
 
 
 def differences(first: MonitorConfig, other: MonitorConfig) -> list[str]:
-    """Name what ``other`` asks for and ``first`` does not give; a default is no wish.
+    """List the shared settings of ``other`` that ``first`` overrides; defaults are not listed.
 
     Args:
-        first: The settings that hold.
-        other: Those of a later monitor on the same meter provider.
+        first: The settings that apply.
+        other: The settings of a later monitor on the same meter provider.
     """
     found: list[str] = []
     for name in _SHARED:
@@ -107,24 +115,23 @@ def differences(first: MonitorConfig, other: MonitorConfig) -> list[str]:
 
 
 def limit_differences(first: LabelLimits, other: LabelLimits) -> list[str]:
-    """Name the limits that differ between meter providers, which share all but ``combinations``.
+    """List the limits that differ; meter providers share all of them but ``combinations``.
 
     Args:
         first: The limits of the process.
-        other: Those of the first monitor on another meter provider.
+        other: The limits of the first monitor on another meter provider.
     """
     shared = dataclasses.replace(first, combinations=other.combinations)
     return _by_field("limits", shared, other)
 
 
-def note(deferred_log: DeferredLog, found: list[str]) -> None:
-    """Have what was found logged, if anything was."""
-    if found:
+def warn_ignored(deferred_log: DeferredLog, settings: list[str]) -> None:
+    """Log the settings that are ignored, if there are any."""
+    if settings:
         deferred_log.add(
             logging.WARNING,
-            "the first monitor of a process sets what all of them share; "
-            "a later one asked in vain for %s",
-            ", ".join(found),
+            "ignoring %s: already set by this process's first monitor",
+            ", ".join(settings),
         )
 
 
@@ -141,32 +148,32 @@ def _by_field(
     return found
 
 
-_LEAST_TO_LOG = 0.2
-_FORK_PATIENCE = 5.0  # seconds that a fork waits for a drain that is in the application's provider
+_MIN_LOG_SECONDS = 0.2
+_FORK_TIMEOUT = 5.0  # seconds that a fork waits for a drain inside the application's provider
 _EXIT_ATTEMPTS = 3
-_MOST_CLOSED = 8  # closed monitors whose histories are kept, for the windows of token_usage()
+_MAX_CLOSED = 8  # closed monitors whose histories are kept, for the windows of token_usage()
 
 
 class Runtime:
-    """The shared part of a process; see the module's text."""
+    """The shared state of a process; see the module's docstring."""
 
     def __init__(self) -> None:
         self.self_metrics = SelfMetrics()
         self.pipeline: Pipeline | None = None
-        # Nobody who holds it waits for the drain or logs.
+        # While holding it, never wait for the drain and never log.
         self._lock = threading.RLock()
         self._limits = LabelLimits()
-        self._own: Telemetry | None = None
+        self._builtin: Telemetry | None = None
         self._exporters: Exporters | None = None
-        self._foreign: weakref.WeakKeyDictionary[MeterProvider, Telemetry] = (
+        self._external: weakref.WeakKeyDictionary[MeterProvider, Telemetry] = (
             weakref.WeakKeyDictionary()
         )
         self._global: Telemetry | None = None
-        # Those whose last push is under way; what an exception cuts short is made up for at exit.
+        # Exporters in their last push; one that an exception interrupts is finished at exit.
         self._closing: list[Exporters] = []
         self._sessions: dict[int, weakref.ref[Session]] = {}
         self._states: list[SessionState] = []
-        # Sessions whose monitor is gone, in the order of their going.
+        # Sessions whose monitor was garbage collected, oldest first.
         self._unreachable: deque[Session] = deque()
         self._reaper: Worker[None] = Worker(self._reap, name="genmeter-reaper")
         self._retired = Retired()
@@ -174,26 +181,26 @@ class Runtime:
         self._must_rebuild = False
         _runtimes.add(self)
 
-    # --- monitors come and go ------------------------------------------------------------------
+    # --- opening and closing sessions ----------------------------------------------------------
 
     def attach(self, config: MonitorConfig, *, timeout: float, taps: Sequence[Tap] = ()) -> Session:
-        """Make the session of a new monitor.
+        """Create the session of a new monitor.
 
         Args:
             config: The monitor's settings.
             timeout: Seconds that its shutdown may take.
-            taps: What its events go to beside its handlers.
+            taps: Further subscribers of its events, beside its handlers.
 
         Raises:
-            ConfigError: A setting or a GENMETER_* variable that cannot be used.
-            EndpointError: The endpoint was asked for in code and its address cannot be used.
+            ConfigError: A setting or a GENMETER_* variable is invalid.
+            EndpointError: ``config`` enables the endpoint and its address cannot be bound.
         """
         pipeline = self._make_pipeline(config)
         if self._must_rebuild:
             pipeline.run(self._rebuild)
         with self._lock:
             known = self._known(config.meter_provider)
-            # What metrics are counted by, so that alerts see the same in the history.
+            # The settings that the metrics use, so that alerts on the history see the same values.
             shared = config if known is None else known.config
             history = History(
                 config.history.capacity,
@@ -219,15 +226,15 @@ class Runtime:
             self._states.append(state)
             self._sessions[id(state)] = weakref.ref(session)
         _exit_hook.set()
-        pipeline.run(partial(self._take_in, telemetry, config))
+        pipeline.run(partial(self._on_attached, telemetry, config))
         pipeline.deferred_log.flush()
         return session
 
-    def _take_in(self, telemetry: Telemetry, config: MonitorConfig) -> None:
-        """Expose what a new monitor's settings name, and make room for its history."""
+    def _on_attached(self, telemetry: Telemetry, config: MonitorConfig) -> None:
+        """Pre-register the labels of a new monitor, and drop the oldest closed histories."""
         telemetry.preregister(config)
         closed = [state for state in self._states if state.is_closed]
-        for state in closed[:-_MOST_CLOSED]:
+        for state in closed[:-_MAX_CLOSED]:
             self._retire(state)
 
     def release(self, session: Session, timeout: float) -> bool:
@@ -238,7 +245,7 @@ class Runtime:
             timeout: Seconds for the drain, the last pushes and the handlers together.
 
         Returns:
-            Whether ``token_usage_callback`` has ended in time.
+            Whether ``token_usage_callback`` ended in time.
         """
         deadline = time.monotonic() + timeout
         self._begin_release(session, deadline)
@@ -247,7 +254,7 @@ class Runtime:
         return has_ended
 
     def _begin_release(self, session: Session, deadline: float) -> None:
-        """Close a session; its handlers go on in the time that the last pushes take."""
+        """Close a session; its handlers keep working during the last pushes."""
         if session.state.is_closed:
             return
         pipeline = self.require_pipeline()
@@ -262,15 +269,15 @@ class Runtime:
             self._finish(exporters, deadline)
 
     def _close(self, state: SessionState) -> list[Exporters]:
-        """Close a session; returns the exporters that nobody uses any more."""
+        """Mark a session closed; returns the exporters that are no longer in use."""
         with self._lock:
             unused: list[Exporters] = []
-            if self._own is not None and self._own.is_last_open(state):
-                # A forked child that recorded nothing leaves everything to its parent.
+            if self._builtin is not None and self._builtin.is_last_open(state):
+                # A forked child that recorded nothing leaves the last push to its parent.
                 if self._exporters is not None and not self._must_rebuild:
                     unused.append(self._exporters)
                 self._closing += unused
-                self._own = self._exporters = None
+                self._builtin = self._exporters = None
             state.is_closed = True
             self._sessions.pop(id(state), None)
             return unused
@@ -280,15 +287,15 @@ class Runtime:
             exporters.finish(seconds_left(deadline))
         except Exception as error:
             self.require_pipeline().deferred_log.add(
-                logging.ERROR, "the last push or scrape failed", error=error
+                logging.ERROR, "the last push or scrape failed at shutdown", error=error
             )
-        with contextlib.suppress(ValueError):  # another thread was faster
+        with contextlib.suppress(ValueError):  # another thread already did
             self._closing.remove(exporters)
 
     def exit(self) -> None:
-        """Close everything, within the longest of the time-outs; at the end of the process.
+        """Close everything within the longest ``shutdown_timeout``; called when the process exits.
 
-        What a signal handler raises meanwhile, as one for SIGTERM does, is raised at the end.
+        An exception that a signal handler raises meanwhile is raised again at the end.
         """
         timeout = max((session.timeout for session in self._open_sessions()), default=0.0)
         deadline = time.monotonic() + timeout
@@ -297,7 +304,7 @@ class Runtime:
             try:
                 self._close_all(deadline)
                 break
-            except KeyboardInterrupt:  # somebody is tired of waiting
+            except KeyboardInterrupt:  # a user is tired of waiting
                 raise
             except BaseException as error:
                 raised = error
@@ -305,7 +312,7 @@ class Runtime:
             raise raised
 
     def close(self) -> None:
-        """End the threads of a runtime that was closed by :meth:`exit`, and is used no more."""
+        """Stop the threads of a runtime after :meth:`exit`."""
         self._reaper.close()
         if self.pipeline is not None:
             self.pipeline.stop(1.0)
@@ -316,7 +323,7 @@ class Runtime:
             self._begin_release(session, deadline)
         for exporters in tuple(self._closing):
             self._finish(exporters, deadline)
-        # Last, so that no handler takes the time of a push or of another monitor.
+        # Last, so that a slow handler takes no time from a push or from another monitor.
         for session in sessions:
             session.finish_close(deadline)
         if self.pipeline is not None:
@@ -330,35 +337,35 @@ class Runtime:
     # --- reading -------------------------------------------------------------------------------
 
     def url(self) -> str | None:
-        """Return where the endpoint of our own serves; None while it does not."""
+        """Return the URL of the scrape endpoint; None while it is not listening."""
         return self._exporters.url if self._exporters is not None else None
 
     def render(self, openmetrics: bool, names: Collection[str] = ()) -> bytes:
-        """Write the page of our own provider.
+        """Render the page of the built-in provider.
 
         Args:
-            openmetrics: OpenMetrics 1.0 rather than Prometheus text.
-            names: The samples to pick; all of them where there are none.
+            openmetrics: OpenMetrics 1.0 instead of Prometheus text.
+            names: The samples to include; empty means all.
 
         Raises:
-            ConfigError: There is no provider of our own that is scraped.
+            ConfigError: There is no page; the message says why.
         """
         return self._bridge().render(openmetrics, names)
 
     def collect_families(self) -> list[Metric]:
-        """Collect the page as metric families of prometheus_client; none where there is no page.
+        """Collect the metric families for prometheus_client; empty if there is no page.
 
         Raises:
             TimeoutError: The collection took too long.
         """
         try:
             bridge = self._bridge()
-        except ConfigError:  # a program's own page goes on without ours
+        except ConfigError:  # the application's own page must still render
             return []
         return bridge.collect_families()
 
     def token_usage(self, since: float | None) -> TokenUsageReport:
-        """Sum the tokens over all monitors that this process ever had.
+        """Sum the tokens over all monitors of this process, closed ones too.
 
         Args:
             since: Unix time in seconds; None means since the start of the process.
@@ -374,23 +381,23 @@ class Runtime:
         return pipeline.run(read)
 
     def require_pipeline(self) -> Pipeline:
-        """Return the inbox and drain, once a monitor was attached."""
+        """Return the pipeline; a monitor must have been attached."""
         if self.pipeline is None:
-            raise AssertionError("attach makes the pipeline first")
+            raise AssertionError("attach() creates the pipeline")
         return self.pipeline
 
     def _bridge(self) -> PrometheusBridge:
         if self._must_rebuild and self.pipeline is not None:
             self.pipeline.run(self._rebuild)
         if self._exporters is None:
-            is_foreign = self._own is None and len(self._foreign) > 0
+            is_external = self._builtin is None and len(self._external) > 0
             raise ConfigError(
-                "there is no page: the meter provider is the application's"
-                if is_foreign
-                else "there is no page: every monitor is shut down"
+                "no page: the meter provider is the application's"
+                if is_external
+                else "no page: every monitor has shut down"
             )
         if self._exporters.bridge is None:
-            raise ConfigError("there is no page: OTEL_METRICS_EXPORTER leaves prometheus out")
+            raise ConfigError("no page: OTEL_METRICS_EXPORTER does not name prometheus")
         return self._exporters.bridge
 
     # --- the provider --------------------------------------------------------------------------
@@ -410,19 +417,19 @@ class Runtime:
             return self.pipeline
 
     def _telemetries(self) -> list[Telemetry]:
-        own = [] if self._own is None else [self._own]
-        return [*own, *self._foreign.values()]
+        builtin = [] if self._builtin is None else [self._builtin]
+        return [*builtin, *self._external.values()]
 
     def _telemetry(self, config: MonitorConfig) -> Telemetry:
         pipeline, given = self.require_pipeline(), config.meter_provider
         found = self._known(given)
         if found is not None:
-            note(pipeline.deferred_log, differences(found.config, config))
+            warn_ignored(pipeline.deferred_log, differences(found.config, config))
             return found
-        note(pipeline.deferred_log, limit_differences(self._limits, config.limits))
+        warn_ignored(pipeline.deferred_log, limit_differences(self._limits, config.limits))
         if given == "own":
             self._exporters = self._make_exporters(config)
-            self._own = Telemetry(
+            self._builtin = Telemetry(
                 config,
                 pipeline,
                 self._exporters.provider,
@@ -430,21 +437,21 @@ class Runtime:
                 exporters=self._exporters.push_names,
             )
             pipeline.request_restart()
-            return self._own
+            return self._builtin
         provider = otel_metrics.get_meter_provider() if isinstance(given, str) else given
         telemetry = Telemetry(config, pipeline, provider, job=job_of(provider))
-        self._foreign[provider] = telemetry
+        self._external[provider] = telemetry
         if given == "global":
             self._global = telemetry
         return telemetry
 
     def _known(self, given: MeterProvider | str) -> Telemetry | None:
         if given == "own":
-            return self._own
+            return self._builtin
         if isinstance(given, str):
-            # What stands for the global provider until it is set becomes that one.
-            return self._global or self._foreign.get(otel_metrics.get_meter_provider())
-        return self._foreign.get(given)
+            # The proxy returned before the global provider is set delegates to it afterwards.
+            return self._global or self._external.get(otel_metrics.get_meter_provider())
+        return self._external.get(given)
 
     def _make_exporters(self, config: MonitorConfig) -> Exporters:
         pipeline = self.require_pipeline()
@@ -459,27 +466,27 @@ class Runtime:
         return exporters
 
     def _start(self) -> None:
-        """Start what waited for the first event; the pipeline's owner calls this."""
+        """Start what waits for the first event; called by the pipeline's owner."""
         if self._must_rebuild:
             self._rebuild()
         if self._exporters is not None:
             self._exporters.start()
 
-    # --- monitors that are gone ----------------------------------------------------------------
+    # --- collected monitors --------------------------------------------------------------------
 
     def _tidy(self) -> None:
-        """Wake the reaper where a monitor is gone; once a second or so."""
+        """Wake the reaper if a monitor was collected; called about once a second."""
         if self._unreachable and self._reaper.is_idle and self._next_unreachable() is not None:
             self._reaper.put(None)
 
     def _next_unreachable(self) -> Session | None:
-        """Return a session to close; not the last open one, since the provider goes on.
+        """Return a session to close, but never the last open one: that would end the provider.
 
-        That one stays until there is another monitor, or until the exit.
+        The last one stays until there is another monitor, or until the exit.
         """
-        own = self._own
+        builtin = self._builtin
         for session in list(self._unreachable):
-            if own is None or not own.is_last_open(session.state):
+            if builtin is None or not builtin.is_last_open(session.state):
                 return session
         return None
 
@@ -488,12 +495,12 @@ class Runtime:
         while (session := self._next_unreachable()) is not None:
             self.release(session, session.timeout)
             pipeline.run(partial(self._retire, session.state))
-            # Not before: whoever sums or closes everything finds it here.
-            with contextlib.suppress(ValueError):  # begun anew, in a forked child
+            # Only now: until it is retired, sums and exit() must find it here.
+            with contextlib.suppress(ValueError):  # already cleared, in a forked child
                 self._unreachable.remove(session)
 
     def _retire(self, state: SessionState) -> None:
-        """Keep of a closed session's history only the totals."""
+        """Keep only the totals of a closed session's history."""
         if state not in self._states:
             return
         self._retired.add(state.history.token_usage(), state.history.last_time)
@@ -501,18 +508,18 @@ class Runtime:
         for telemetry in self._telemetries():
             telemetry.retire(state)
 
-    # --- fork and the end of children ----------------------------------------------------------
+    # --- fork ----------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
-        """Let no child inherit a lock or an import half done that one of our threads has begun."""
+        """Make sure that no child inherits a held lock or a half-done import of our threads."""
         for exporters in (self._exporters, *self._closing):
             if exporters is not None:
                 exporters.before_fork()
         pipeline = self.pipeline
         if (
             pipeline is not None
-            and len(self._foreign)
-            and pipeline.acquire_for_fork(_FORK_PATIENCE)
+            and len(self._external)
+            and pipeline.acquire_for_fork(_FORK_TIMEOUT)
         ):
             _fork.held.append(pipeline)
 
@@ -523,7 +530,7 @@ class Runtime:
             self.pipeline.release_after_fork()
 
     def after_fork_in_child(self) -> None:
-        """Begin anew: nothing waits, nothing is kept, nothing runs; takes no lock."""
+        """Reset to an empty inbox and history and no threads; takes no lock."""
         _fork.held.clear()
         self._lock = threading.RLock()
         self._is_child = True
@@ -531,7 +538,7 @@ class Runtime:
         self._unreachable.clear()
         self._retired = Retired()
         self.self_metrics.reset()
-        for exporters in self._closing:  # one that lingers still listens
+        for exporters in self._closing:  # a lingering one still listens
             exporters.after_fork_in_child()
         self._closing.clear()
         sessions = self._open_sessions()
@@ -548,21 +555,21 @@ class Runtime:
             self._connect(telemetry)
 
     def _rebuild(self) -> None:
-        """Start in a forked child what only the first use of it needs; the owner calls this."""
+        """Restart exporters and threads in a forked child at its first use; called by the owner."""
         if not self._must_rebuild:
             return
         self._must_rebuild = False
-        if self._foreign:
+        if self._external:
             self.require_pipeline().deferred_log.add(
                 logging.WARNING,
-                "this process was forked, and its MeterProvider is the application's: it counts "
-                "what the parent had counted once more; make a new provider in the child",
+                "forked child: the application's MeterProvider still holds the parent's totals and "
+                "reports them a second time; create a new provider in the child",
             )
-        if self._exporters is not None and self._own is not None:
+        if self._exporters is not None and self._builtin is not None:
             if self._exporters.rebuild():
-                self._own.connect(self._exporters.provider)
-                self._connect(self._own)
-            self._own.preregister(self._own.config)
+                self._builtin.connect(self._exporters.provider)
+                self._connect(self._builtin)
+            self._builtin.preregister(self._builtin.config)
         for session in self._open_sessions():
             if session.on_rebuild is not None:
                 session.on_rebuild()
@@ -574,8 +581,8 @@ class Runtime:
 
 
 def _time_to_log(deadline: float) -> float:
-    # Something even after the deadline: who waited in vain wants to read for what.
-    return min(1.0, max(_LEAST_TO_LOG, deadline - time.monotonic()))
+    # Some time even after the deadline, so that the reason of a timeout is logged.
+    return min(1.0, max(_MIN_LOG_SECONDS, deadline - time.monotonic()))
 
 
 def _exit_all() -> None:
@@ -602,7 +609,7 @@ def current() -> Runtime:
 
 
 def install(runtime: Runtime) -> Runtime:
-    """Put another runtime in place, for tests; returns the one that was."""
+    """Replace the runtime, for tests; returns the previous one."""
     global _current
     previous, _current = _current, runtime
     return previous

@@ -1,9 +1,8 @@
-"""One monitor's part of a process: its history, its handlers, its alerts and its timers.
+"""The history, handlers, alerts and timers of one monitor.
 
-A session belongs to its monitor, and the monitor is its façade. What telemetry and the totals of
-the process read of it is its :class:`SessionState`, which knows nothing that a user passed in: the
-runtime holds on to states only, so that a handler or a callback that refers to its own monitor
-keeps neither of them alive.
+The monitor is a façade over its session. Telemetry and the process totals read only the
+:class:`SessionState`, which refers to nothing that a user passed in. The runtime keeps only states
+alive, so a handler or callback that refers to its own monitor does not keep the monitor alive.
 """
 
 from __future__ import annotations
@@ -32,20 +31,21 @@ _BEGUN_CALLS = 1_024
 
 
 class SessionState:
-    """What others read of a session, while its monitor is there and after.
+    """The part of a session that outlives its monitor.
 
     Attributes:
         history: The monitor's history.
-        metrics: The recorder that feeds the instruments; None until telemetry has taken it in.
-        expected_samples: Samples that the monitor's job is to make.
-        shares_expected: Whether the environment told every monitor of the process that number.
-        job: The job that the monitor's alerts are of.
+        metrics: The recorder of the instruments; None until telemetry has added this state.
+        expected_samples: Number of samples that the job is expected to produce.
+        shares_expected: Whether that number comes from the environment, so that all monitors of
+            the process have the same.
+        job: The job label of the monitor's alerts.
         has_events: Whether any event was recorded.
         is_closed: Whether the session is closed.
-        open_calls: The handles of calls that are under way. The references are the keys, since a
-            new handle may have the address of one that was abandoned.
-        begun_calls: The labels of the newest calls that began, for whoever takes them out.
-        firing: Returns how many of its alerts fire, by their names; None where they are gone.
+        open_calls: References to the handles of active calls. They are the keys, since a new
+            handle may have the address of an abandoned one.
+        begun_calls: Labels of the newest calls that began since :meth:`take_begun_calls`.
+        firing: Returns the number of firing alerts by name; None after the monitor is gone.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class SessionState:
 
     @property
     def last_call(self) -> float | None:
-        """When the job last got an answer, once this monitor recorded a call: Unix time.
+        """Unix time of the job's last call; None until this monitor has recorded one.
 
-        Another monitor's call counts too: a generator that is done with its part leaves its
-        monitor open, and the job goes on with the next.
+        Calls of other monitors count too: a finished generator leaves its monitor open while the
+        job goes on with the next generator.
         """
         own = self.history.last_call
         if own is None or self.metrics is None:
@@ -76,41 +76,41 @@ class SessionState:
         return max(own, self.metrics.last_call or own)
 
     def take_begun_calls(self) -> list[Mapping[str, str | None]]:
-        """Return the labels of the newest calls that began since the last time."""
+        """Return and clear the labels of the newest calls that began."""
         begun = self.begun_calls
         return [begun.popleft() for _ in range(len(begun))]
 
-    def calls_under_way(self) -> list[Mapping[str, str | None]]:
-        """Return the labels, as they were given, of the calls that are under way."""
+    def active_calls(self) -> list[Mapping[str, str | None]]:
+        """Return the labels of the active calls, as given by the caller."""
         found: list[Mapping[str, str | None]] = []
         for reference in list(self.open_calls):
             handle = reference()
             if handle is not None:
                 found.append(handle.labels)
-            else:  # abandoned in the middle of the call
+            else:  # the handle was collected during the call
                 self.open_calls.pop(reference, None)
         return found
 
 
 def _ignore(_session: Session) -> None:
-    """Ignore a session that nobody holds."""
+    """Ignore an unreachable session."""
 
 
 class Session:
-    """All that one monitor has.
+    """The parts of one monitor.
 
     Args:
-        state: What others read of it.
+        state: The part that outlives the monitor.
         relay: Passes events on to the monitor's handlers.
         timeout: Seconds that closing it may take.
-        on_unreachable: Called with a session that is not closed and that nobody holds any more, by
-            the garbage collector, on any thread and under any lock.
+        on_unreachable: Called by the garbage collector, on any thread and under any lock, with a
+            session that is not closed and not referenced any more.
 
     Attributes:
         state: As passed.
         relay: As passed.
         timeout: As passed; the monitor may change it.
-        recorders: Each gets every event of the monitor.
+        recorders: The recorders that get every event of the monitor.
         is_started: Whether :meth:`start` has done its work.
         alerting: The monitor's alerts.
         token_usage: The thread that calls the monitor's ``token_usage_callback``.
@@ -138,14 +138,14 @@ class Session:
         self.connect()
 
     def __del__(self) -> None:
-        # The reference that is passed brings the session back, until it was closed in order.
-        state = getattr(self, "state", None)  # absent where the construction failed
+        # Passing self resurrects the session until the runtime has closed it.
+        state = getattr(self, "state", None)  # absent if the constructor failed
         if state is not None and not state.is_closed:
             self._on_unreachable(self)
 
     @property
     def defaults(self) -> CallDefaults:
-        """The labels of calls that do not say."""
+        """Default labels of calls."""
         return self.state.defaults
 
     @property
@@ -154,27 +154,27 @@ class Session:
         return self.state.history
 
     def connect(self) -> None:
-        """Have events recorded wherever the state says now."""
+        """Set the recorders from the state."""
         metrics = self.state.metrics
         self.recorders = tuple(
             each for each in (self.state.history, metrics, self.relay) if each is not None
         )
 
     def start(self) -> None:
-        """Start the periodic evaluation of the alerts, with the first event.
+        """Start the periodic evaluation of the alerts.
 
-        The pipeline's owner calls this with each event until it was done: there may be no thread to
-        be had yet.
+        The pipeline's owner calls this with each event until it succeeds, since no thread may be
+        available yet.
         """
         self.is_started = self.alerting is None or self.alerting.schedule()
 
     # --- the end -------------------------------------------------------------------------------
 
     def begin_close(self, deadline: float) -> None:
-        """Judge the alerts a last time, and let the handlers end after what is queued.
+        """Evaluate the alerts a last time, and let the handlers stop after their queued events.
 
         Args:
-            deadline: As ``time.monotonic()`` counts.
+            deadline: On the clock of ``time.monotonic()``.
         """
         if self.token_usage is not None:
             self.token_usage.close()
@@ -183,13 +183,13 @@ class Session:
         self.relay.begin_close()
 
     def finish_close(self, deadline: float) -> bool:
-        """Wait for the handlers' ends; what is left at the deadline is dropped and counted.
+        """Wait for the handlers to stop; events queued at the deadline are dropped and counted.
 
         Args:
-            deadline: As ``time.monotonic()`` counts.
+            deadline: On the clock of ``time.monotonic()``.
 
         Returns:
-            Whether ``token_usage_callback`` has ended too.
+            Whether ``token_usage_callback`` ended too.
         """
         if not self._is_ended:
             if self.alerting is not None:
@@ -202,7 +202,7 @@ class Session:
         return not self.token_usage.is_running
 
     def reset_after_fork(self) -> None:
-        """Begin with an empty history, in a forked child; the job's samples are the parent's."""
+        """Reset to an empty history, in a forked child; the expected samples are the parent's."""
         state = self.state
         state.history = state.history.emptied()
         state.expected_samples = None

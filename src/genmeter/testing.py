@@ -1,8 +1,8 @@
 """Helpers for people who test code that uses genmeter.
 
-``isolated_monitor()`` gives a monitor that drains in the caller's own call, listens nowhere, reads
-no environment and shares nothing with any other; its metrics can be asked for by their Prometheus
-names::
+``isolated_monitor()`` yields a monitor that processes each event in the recording call, opens no
+endpoint, ignores the environment and shares nothing with other monitors. Its metrics can be read by
+their Prometheus names::
 
     with isolated_monitor() as monitor:
         run_my_job(monitor)
@@ -39,12 +39,12 @@ _T = TypeVar("_T")
 
 
 class IsolatedMonitor(GenerationMonitor):
-    """A monitor of its own runtime, whose metrics can be asked for; see :func:`isolated_monitor`.
+    """A monitor with its own runtime and readable metrics; see :func:`isolated_monitor`.
 
     Args:
-        bridge: Writes the page of the provider that ``config`` names.
-        *args: As ``GenerationMonitor`` takes them.
-        **kwargs: As ``GenerationMonitor`` takes them.
+        bridge: Renders the page of the provider in ``config``.
+        *args: Arguments of ``GenerationMonitor``.
+        **kwargs: Arguments of ``GenerationMonitor``.
     """
 
     def __init__(self, bridge: PrometheusBridge, *args: Any, **kwargs: Any) -> None:
@@ -65,24 +65,24 @@ class IsolatedMonitor(GenerationMonitor):
         }
 
     def page(self, *, openmetrics: bool = False) -> str:
-        """Render what a scrape would get.
+        """Return the page that a scrape would get.
 
         Args:
-            openmetrics: OpenMetrics 1.0 rather than Prometheus text.
+            openmetrics: OpenMetrics 1.0 instead of Prometheus text.
         """
         return self._bridge.render(openmetrics).decode()
 
     def series(self, name: str, **labels: str) -> list[Sample]:
-        """Give the samples of a series.
+        """Return the matching samples of the page.
 
         Args:
             name: The sample's Prometheus name, such as ``genmeter_tokens_total``.
-            **labels: Values that its labels must have, by their Prometheus names; an empty one
-                means that the label is absent.
+            **labels: Label values to match, by Prometheus label names; an empty one means that the
+                label is absent.
 
         Raises:
-            ConfigError: There is no series of that name: an assertion about a name that was
-                misspelt would hold for ever.
+            ConfigError: No metric has that name, since an assertion on a misspelt name would
+                always pass.
         """
         samples = [
             sample
@@ -92,7 +92,7 @@ class IsolatedMonitor(GenerationMonitor):
         if not any(sample.name == name for sample in samples) and name not in self._names:
             near = difflib.get_close_matches(name, {*self._names, *(s.name for s in samples)}, 1)
             raise ConfigError(
-                f"name is {name!r}, which no metric has"
+                f"no metric is named {name!r}"
                 + (f"; did you mean {near[0]!r}?" if near else "; see README.md for the names")
             )
         return [
@@ -103,19 +103,19 @@ class IsolatedMonitor(GenerationMonitor):
         ]
 
     def value(self, name: str, **labels: str) -> float:
-        """Sum the samples of a series, as :meth:`series` finds them; 0 where there are none.
+        """Return the sum of the samples that :meth:`series` returns; 0 if there are none.
 
         Raises:
-            ConfigError: There is no series of that name.
+            ConfigError: No metric has that name.
         """
         return float(sum(sample.value for sample in self.series(name, **labels)))
 
 
 @contextmanager
 def fresh_runtime() -> Iterator[runtime.Runtime]:
-    """Put a runtime of its own in place, which is closed at the end of the block.
+    """Use a new runtime within the block, and close it at the end.
 
-    Monitors made in the block share nothing with those made outside of it.
+    Monitors created in the block share nothing with those created outside of it.
     """
     fresh = runtime.Runtime()
     previous = runtime.install(fresh)
@@ -131,12 +131,12 @@ def fresh_runtime() -> Iterator[runtime.Runtime]:
 def isolated_monitor(
     config: MonitorConfig | None = None, **kwargs: Any
 ) -> Iterator[IsolatedMonitor]:
-    """Make a monitor that shares nothing with any other, and shut it down after the block.
+    """Yield a monitor that shares nothing with any other, and shut it down after the block.
 
     Args:
-        config: Its settings; ``drain`` and ``meter_provider`` are set here. None means the
-            defaults, whatever the environment says.
-        **kwargs: Further arguments of ``GenerationMonitor``.
+        config: Its settings; ``drain`` and ``meter_provider`` are overridden. None means the
+            defaults, regardless of the environment.
+        **kwargs: Other arguments of ``GenerationMonitor``.
     """
     config = config or MonitorConfig()
     with fresh_runtime() as fresh:
@@ -152,7 +152,7 @@ def isolated_monitor(
 
 
 class _Owner:
-    """Whoever owns the state of a runtime, whose first monitor makes its pipeline."""
+    """Forwards to the pipeline of a runtime, which its first monitor creates."""
 
     def __init__(self, owned: runtime.Runtime) -> None:
         self._owned = owned
@@ -167,15 +167,15 @@ class _Owner:
 def assert_exposition(page: str, expected: str) -> None:
     """Compare pages of Prometheus text by the metrics that ``expected`` names.
 
-    Order, comments, white space and ``_created`` samples do not count, and neither do metrics of
-    ``page`` that ``expected`` does not have.
+    Order, comments, white space and ``_created`` samples are ignored, and so are metrics of
+    ``page`` that ``expected`` does not mention.
 
     Args:
-        page: What was scraped.
-        expected: Samples as text, one a line.
+        page: The scraped page.
+        expected: Samples as text, one per line.
 
     Raises:
-        AssertionError: They differ; the message lists what is missing and what is unexpected.
+        AssertionError: They differ; the message lists missing and unexpected samples.
     """
     wanted = _samples(expected)
     names = {name for name, _, _ in wanted}
@@ -193,7 +193,7 @@ _Shape = tuple[str, tuple[tuple[str, str], ...], float]
 
 
 def _samples(page: str) -> set[_Shape]:
-    # Not splitlines(): a label's value may hold what it takes for the end of a line.
+    # Not splitlines(), which also splits at characters that a label value may contain.
     text = "\n".join(line.strip() for line in page.split("\n")) + "\n"
     return {
         (sample.name, tuple(sorted(sample.labels.items())), float(sample.value))

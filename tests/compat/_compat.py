@@ -12,22 +12,22 @@ import contextlib
 import json
 import queue
 import threading
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
+from _waiting import PATIENCE, eventually
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
     from types import ModuleType
 
-__all__ = ["Alerts", "Logs", "Metrics", "Subject", "eventually", "journal"]
+__all__ = ["Alerts", "Logs", "Metrics", "Subject", "journal"]
 
 T = TypeVar("T")
-PATIENCE = 30.0  # seconds until a test gives up; nothing here takes a second
 
 
 @dataclass
@@ -98,7 +98,7 @@ class Subject:
             return
         # In this order: a metric handler that fails leaves a log line.
         for waiting in (monitor.metric_queue, monitor.log_queue):
-            eventually(lambda waiting=waiting: _is_idle(waiting))
+            assert eventually(lambda waiting=waiting: _is_idle(waiting))
 
     def end(self) -> None:
         """Shut down every monitor that was made."""
@@ -106,19 +106,6 @@ class Subject:
             if self.is_old:
                 _wake(monitor)
             monitor.shutdown()
-
-
-def eventually(condition: Callable[[], T], patience: float = PATIENCE) -> T:
-    """Poll until a condition holds, and give what it gave.
-
-    Raises:
-        AssertionError: It did not within `patience` seconds.
-    """
-    deadline = time.monotonic() + patience
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
-    return found
 
 
 def journal(subject: Subject, metric: str | None = None) -> list[dict[str, Any]]:

@@ -8,7 +8,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from _compat import Alerts, eventually
+from _compat import Alerts
+
+from _waiting import eventually
 
 if TYPE_CHECKING:
     from _compat import Subject
@@ -205,9 +207,9 @@ def test_every_handler_gets_each_alert(subject: Subject, caplog: pytest.LogCaptu
     warns = pytest.warns(UserWarning, match="boom") if subject.is_old else nullcontext()
     with warns, caplog.at_level(logging.WARNING):
         check(subject, monitor)
-        eventually(alerts.came.is_set)
+        assert eventually(alerts.came.is_set)
         if not subject.is_old:  # log lines of ours come a moment later, from another thread
-            eventually(lambda: any("boom" in each.getMessage() for each in caplog.records))
+            assert eventually(lambda: any("boom" in each.getMessage() for each in caplog.records))
     assert alerts.names() == ["high_generation_time"]
     told_by_log = any("boom" in record.getMessage() for record in caplog.records)
     assert told_by_log == subject.differs(

@@ -6,7 +6,9 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from _compat import Logs, Metrics, eventually
+from _compat import Logs, Metrics
+
+from _waiting import eventually
 
 if TYPE_CHECKING:
     from _compat import Subject

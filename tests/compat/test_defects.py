@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
-from _compat import Alerts, Logs, Metrics, eventually, journal
+from _compat import Alerts, Logs, Metrics, journal
 
+from _waiting import eventually
 from genmeter import HistoryConfig, MonitorConfig
 
 if TYPE_CHECKING:

@@ -402,7 +402,7 @@ say(child=wait_for(pid))
 """,
     )
     assert ended.said == [{"tokens": 21}, {"child": 0}], ended.errors
-    assert ended.errors.count("make a new provider in the child") == 1
+    assert ended.errors.count("create a new provider in the child") == 1
 
 
 def test_a_fork_without_a_monitor_is_no_matter(tmp_path: Path) -> None:

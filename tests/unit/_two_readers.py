@@ -50,7 +50,7 @@ def twice_read(
     """
     if provider == "builtin":
         with isolated_monitor(config, **kwargs) as monitor:
-            made = monitor._runtime._foreign.keys()
+            made = monitor._runtime._external.keys()
             (found,) = [each for each in made if isinstance(each, BuiltinMeterProvider)]
             yield TwiceRead(monitor, found.collect)
         return

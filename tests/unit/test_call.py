@@ -108,7 +108,7 @@ async def test_an_async_block_is_told_as_a_plain_one(monitor: IsolatedMonitor) -
     assert generations(monitor, genmeter_outcome="success") == 1
 
 
-def test_calls_under_way_are_counted(monitor: IsolatedMonitor) -> None:
+def test_active_calls_are_counted(monitor: IsolatedMonitor) -> None:
     """The count goes up at the begin and down at the end, also of a failure."""
     active = "genmeter_generations_active"
     with monitor.generation("m", step="s"):

@@ -8,7 +8,6 @@ import math
 import socket
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,8 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from _waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -215,9 +216,7 @@ def test_a_client_that_hangs_up_is_handed_nothing(stub_class: Any) -> None:
         port = int(stub.base_url.removesuffix("/v1").rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(head.encode() + body)
-        deadline = time.monotonic() + 30
-        while not stub.totals.get("m", {}).get("abandoned") and time.monotonic() < deadline:
-            time.sleep(0.02)
+        eventually(lambda: stub.totals.get("m", {}).get("abandoned"))
         totals = stub.totals["m"]
     assert (totals["requests"], totals["abandoned"], totals["total_tokens"]) == (1, 1, 0)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -14,8 +13,9 @@ from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
 
 import genmeter.metrics.cells
+import genmeter.monitor
 import genmeter.pipeline.drain
-import genmeter.telling
+from _waiting import eventually
 from genmeter import GenerationMonitor, LabelLimits, MonitorConfig
 from genmeter.events.model import Reason
 from genmeter.testing import fresh_runtime, isolated_monitor
@@ -136,7 +136,7 @@ def test_an_event_past_the_inbox_is_counted(
     """While nothing can drain the inbox stays within its cap, and what is dropped is counted."""
     for name, most in (("WAKE", 1), ("HIGH_WATER", 2), ("CAPACITY", 8)):
         monkeypatch.setattr(genmeter.pipeline.drain, name, most)
-    monkeypatch.setattr(genmeter.telling, "WAKE", 1)
+    monkeypatch.setattr(genmeter.monitor, "WAKE", 1)
     provider = MeterProvider(shutdown_on_exit=False)
     with fresh_runtime() as runtime:
         monitor = GenerationMonitor(config=MonitorConfig(meter_provider=provider))
@@ -149,9 +149,7 @@ def test_an_event_past_the_inbox_is_counted(
         assert kept + runtime.self_metrics.rejected["inbox_full"] == 20
         assert kept >= 8
         monitor.shutdown()
-        deadline = time.monotonic() + 20
-        while not warnings(caplog) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        eventually(lambda: warnings(caplog))
     assert len(warnings(caplog)) == 1
 
 

@@ -91,7 +91,7 @@ def test_a_state_begins_open_and_empty() -> None:
     assert not made.is_closed
     assert made.metrics is None
     assert made.last_call is None
-    assert made.calls_under_way() == []
+    assert made.active_calls() == []
     assert made.firing() is None
 
 
@@ -110,7 +110,7 @@ def test_the_last_call_is_the_jobs_once_the_monitor_had_one(
     assert made.last_call == last
 
 
-def test_calls_under_way_are_those_whose_handles_are_there() -> None:
+def test_active_calls_are_those_whose_handles_are_there() -> None:
     """One that the garbage collector took is forgotten when it is looked for."""
     made = state()
 
@@ -129,12 +129,12 @@ def test_calls_under_way_are_those_whose_handles_are_there() -> None:
     handles = [GenerationHandle(Owner(), model=f"m{number}") for number in range(3)]
     for handle in handles:
         handle.__enter__()
-    assert [each["model_name"] for each in made.calls_under_way()] == ["m0", "m1", "m2"]
+    assert [each["model_name"] for each in made.active_calls()] == ["m0", "m1", "m2"]
     handles[0].__exit__(None, None, None)
     del handles[1]
     del handle
     gc.collect()
-    assert [each["model_name"] for each in made.calls_under_way()] == ["m2"]
+    assert [each["model_name"] for each in made.active_calls()] == ["m2"]
     assert len(made.open_calls) == 1
 
 
@@ -146,7 +146,7 @@ def test_a_call_at_the_address_of_an_abandoned_one_stays_open() -> None:
         made.open_calls[weakref.ref(handle)] = None
     del handle, handles[1]
     gc.collect()
-    assert len(made.calls_under_way()) == 1
+    assert len(made.active_calls()) == 1
     assert list(made.open_calls) == [weakref.ref(handles[0])]
 
 
@@ -181,7 +181,7 @@ def test_a_child_begins_with_an_empty_history_of_its_own() -> None:
     assert made.history.capacity == before.capacity
     assert made.state.expected_samples is None
     assert not made.state.has_events
-    assert made.state.calls_under_way() == []
+    assert made.state.active_calls() == []
     assert made.recorders == (made.history, metrics, made.relay)
 
 

@@ -62,7 +62,7 @@ class ObservedSession(Protocol):
     def take_begun_calls(self) -> list[Mapping[str, str | None]]:
         """Return the labels of the newest calls that began since the last time."""
 
-    def calls_under_way(self) -> list[Mapping[str, str | None]]:
+    def active_calls(self) -> list[Mapping[str, str | None]]:
         """Return the labels, as they were given, of its calls that are under way."""
 
 
@@ -242,7 +242,7 @@ class Telemetry:
             for begun in {tuple(labels.items()) for labels in state.take_begun_calls()}:
                 counts[resolve(dict(begun), state.defaults)] += 0
             if not state.is_closed:
-                for labels in state.calls_under_way():
+                for labels in state.active_calls():
                     counts[resolve(labels, state.defaults)] += 1
         for call in counts:
             if call not in self._active and len(self._active) < self.config.limits.combinations:

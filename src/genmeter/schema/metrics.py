@@ -1,10 +1,10 @@
-"""The one table of what genmeter measures: labels and instruments, as rows.
+"""The table of all metrics: labels and instruments, as rows.
 
 Instruments, their Prometheus names and the reference pages come from these rows; a metric is added
 by adding a row. Names, kinds, units and bucket bounds under ``gen_ai.`` are those of the
 OpenTelemetry GenAI semantic conventions (repository open-telemetry/semantic-conventions-genai,
 docs/gen-ai/client-inference.md and gen-ai-token-metrics.md, commit 024a4f944a12, status
-Development). What these have no metric for is ``genmeter.*``.
+Development). Metrics that they do not define are named ``genmeter.*``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["INSTRUMENTS", "LABELS", "Instrument", "Kind", "Label"]
 
 
 class Kind(StrEnum):
-    """What an instrument is, in OpenTelemetry's words; ``OBSERVABLE_*`` are read at collection."""
+    """OpenTelemetry's kinds of instruments; ``OBSERVABLE_*`` are read at collection."""
 
     COUNTER = "counter"
     UP_DOWN_COUNTER = "updown"
@@ -30,7 +30,7 @@ class Kind(StrEnum):
 
     @property
     def exposed_as(self) -> str:
-        """The kind that an exposition knows: ``counter``, ``updown``, ``histogram``, ``gauge``."""
+        """The kind in an exposition: ``counter``, ``updown``, ``histogram``, ``gauge``."""
         return self.value.removeprefix("observable_")
 
 
@@ -41,8 +41,7 @@ class Label:
     Args:
         key: The OpenTelemetry attribute key.
         help: What its values are.
-        limit: The field of ``LabelLimits`` that bounds its values; None where they are a closed
-            set.
+        limit: The field of ``LabelLimits`` that limits its values; None for a closed set.
     """
 
     key: str
@@ -61,13 +60,13 @@ class Instrument:
 
     Args:
         name: The OpenTelemetry name.
-        kind: What it is.
+        kind: The kind of instrument.
         unit: UCUM unit; an annotation in braces adds nothing to the Prometheus name.
-        help: One sentence for whoever reads the scrape.
+        help: One sentence for readers of the scrape.
         labels: The attribute keys that its series can have.
-        bounds: Upper bounds of a histogram's buckets, in ``unit``; floats, so that ``le`` reads
-            the same whatever renders it.
-        stands_for: Names of the old monitor's metrics that it answers for.
+        bounds: Upper bounds of a histogram's buckets, in ``unit``; floats, so that every
+            renderer writes the same ``le``.
+        stands_for: Names of AfterImage's metrics that it replaces.
     """
 
     name: str
@@ -84,29 +83,27 @@ class Instrument:
         return prometheus_name(self.name, self.unit, self.kind.exposed_as)
 
 
-OPERATION = Label(
-    "gen_ai.operation.name", "kind of call, `chat` unless the caller says", "operations"
-)
+OPERATION = Label("gen_ai.operation.name", "kind of call; `chat` by default", "operations")
 PROVIDER = Label("gen_ai.provider.name", "who serves the model, `_OTHER` if unknown", "providers")
-MODEL = Label("gen_ai.request.model", "the model that was asked", "models")
+MODEL = Label("gen_ai.request.model", "the model that was called", "models")
 STEP = Label("genmeter.step", "step of the pipeline, such as `question_generation`", "steps")
 PHASE = Label("genmeter.phase", "`generation` or `evaluation`")
 OUTCOME = Label("genmeter.outcome", "`success` or `failure`")
 ERROR_TYPE = Label("error.type", "class of the error; absent on success", "error_types")
-MODALITY = Label("gen_ai.token.modality", "`unknown` unless the caller says", "modalities")
+MODALITY = Label("gen_ai.token.modality", "`unknown` by default", "modalities")
 FINISH_REASON = Label(
-    "genmeter.finish_reason", "why the model stopped, lower case", "finish_reasons"
+    "genmeter.finish_reason", "why the model stopped, in lower case", "finish_reasons"
 )
 VERDICT = Label("genmeter.outcome", "`accepted` or `rejected`")
 SAMPLE_REASON = Label("genmeter.reason", "why a sample was rejected", "sample_reasons")
 EVALUATOR = Label("genmeter.evaluator", "type of the evaluator", "evaluators")
 SCORE_NAME = Label("gen_ai.evaluation.name", "name of the score", "scores")
-METRIC = Label("genmeter.metric", "name that `record_metric` was given", "custom_metrics")
+METRIC = Label("genmeter.metric", "name passed to `record_metric`", "custom_metrics")
 LEVEL = Label("genmeter.level", "`info`, `warning` or `error`")
 RESULT = Label("genmeter.result", "`recorded` or `rejected`")
-REJECT_REASON = Label("genmeter.reason", "why a value was left out; absent where it was recorded")
+REJECT_REASON = Label("genmeter.reason", "why a value was rejected; absent if recorded")
 HANDLER = Label("genmeter.handler", "class of the handler")
-HANDLER_REASON = Label("genmeter.reason", "`raised`, `queue_full` or `unfinished` at the end")
+HANDLER_REASON = Label("genmeter.reason", "`raised`, `queue_full`, or `unfinished` at shutdown")
 OVERFLOWED = Label("genmeter.label", "the label whose limit was reached")
 EXPORTER = Label("genmeter.exporter", "the exporter that failed")
 VERSION = Label("version", "release of genmeter")
@@ -121,10 +118,10 @@ LABELS: tuple[Label, ...] = (
 )
 
 CALL: tuple[Label, ...] = (OPERATION, PROVIDER, MODEL, STEP, PHASE)
-"""The labels of a call; every query of ours selects ``genmeter_phase!=""``."""
+"""The labels of a call; all queries here select ``genmeter_phase!=""``."""
 
-# The convention's bounds, plus 30 s (the old monitor's alert threshold, so that a share above it
-# can be read off exactly) and the doublings that a batch call with long reasoning needs.
+# The bounds of the conventions, plus 30 s (AfterImage's alert threshold, so that the share above it
+# is exact) and the doublings that a batch call with long reasoning needs.
 SECONDS: tuple[float, ...] = tuple(sorted([0.01 * 2.0**power for power in range(17)] + [30.0]))
 TOKENS: tuple[float, ...] = tuple(4.0**power for power in range(14))
 CONVERSATION_SECONDS = (1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0)
@@ -135,7 +132,7 @@ INFERENCE_DURATION = Instrument(
     "gen_ai.client.inference.duration",
     Kind.HISTOGRAM,
     "s",
-    "Time that a call of a model took.",
+    "Duration of model calls.",
     (*CALL, ERROR_TYPE),
     SECONDS,
     ("generation_time", "model_usage:*"),
@@ -144,7 +141,7 @@ INPUT_TOKENS = Instrument(
     "gen_ai.client.inference.usage.input_tokens",
     Kind.COUNTER,
     "{token}",
-    "Tokens of prompts, cached ones included.",
+    "Prompt tokens, including cached ones.",
     (*CALL, MODALITY),
     stands_for=("prompt_token_count",),
 )
@@ -152,7 +149,7 @@ OUTPUT_TOKENS = Instrument(
     "gen_ai.client.inference.usage.output_tokens",
     Kind.COUNTER,
     "{token}",
-    "Tokens of completions, reasoning included.",
+    "Completion tokens, including reasoning.",
     (*CALL, MODALITY),
     stands_for=("completion_token_count",),
 )
@@ -160,28 +157,28 @@ CACHE_READ_TOKENS = Instrument(
     "gen_ai.client.inference.usage.cache_read.input_tokens",
     Kind.COUNTER,
     "{token}",
-    "Tokens of prompts that came from the provider's cache; part of the input tokens.",
+    "Prompt tokens read from the provider's cache; part of the input tokens.",
     (*CALL, MODALITY),
 )
 CACHE_WRITE_TOKENS = Instrument(
     "gen_ai.client.inference.usage.cache_write.input_tokens",
     Kind.COUNTER,
     "{token}",
-    "Tokens of prompts that were written to the provider's cache; part of the input tokens.",
+    "Prompt tokens written to the provider's cache; part of the input tokens.",
     (*CALL, MODALITY),
 )
 REASONING_TOKENS = Instrument(
     "gen_ai.client.inference.usage.reasoning.output_tokens",
     Kind.COUNTER,
     "{token}",
-    "Tokens that the model spent on reasoning; part of the output tokens.",
+    "Reasoning tokens; part of the output tokens.",
     (*CALL, MODALITY),
 )
 INPUT_TOKENS_PER_CALL = Instrument(
     "gen_ai.client.inference.operation.input_tokens",
     Kind.HISTOGRAM,
     "{token}",
-    "Tokens of the prompt, by call.",
+    "Prompt tokens per call.",
     CALL,
     TOKENS,
     ("prompt_token_count",),
@@ -190,7 +187,7 @@ OUTPUT_TOKENS_PER_CALL = Instrument(
     "gen_ai.client.inference.operation.output_tokens",
     Kind.HISTOGRAM,
     "{token}",
-    "Tokens of the completion, by call.",
+    "Completion tokens per call.",
     CALL,
     TOKENS,
     ("completion_token_count",),
@@ -199,7 +196,7 @@ GENERATIONS = Instrument(
     "genmeter.generations",
     Kind.COUNTER,
     "{generation}",
-    "Calls of a model by outcome.",
+    "Model calls by outcome.",
     (*CALL, OUTCOME),
     stands_for=("success_rate", "error_rate"),
 )
@@ -207,33 +204,33 @@ RETRIES = Instrument(
     "genmeter.retries",
     Kind.COUNTER,
     "{retry}",
-    "Attempts that were made again, by the error that caused it; rate limits are `rate_limited`.",
+    "Retries by the error that caused them; rate limits are `rate_limited`.",
     (*CALL, ERROR_TYPE),
 )
 SAMPLES = Instrument(
     "genmeter.samples",
     Kind.COUNTER,
     "{sample}",
-    "Samples that the job made, accepted or rejected.",
+    "Data set samples that the job produced, accepted or rejected.",
     (VERDICT, SAMPLE_REASON),
 )
 SAMPLES_EXPECTED = Instrument(
     "genmeter.job.samples.expected",
     Kind.OBSERVABLE_GAUGE,
     "{sample}",
-    "Samples that the job is to make; absent where it did not say.",
+    "Data set samples that the job is expected to produce; absent if unknown.",
 )
 JOB_FINISHED = Instrument(
     "genmeter.job.finished",
     Kind.OBSERVABLE_GAUGE,
     "{state}",
-    "1 once every monitor of the process that was told anything is shut down, else 0.",
+    "1 after all monitors that recorded events have shut down, else 0.",
 )
 TOTAL_TOKENS = Instrument(
     "genmeter.tokens",
     Kind.COUNTER,
     "{token}",
-    "Tokens as the provider totals them; may exceed input and output together.",
+    "Total tokens as reported by the provider; may exceed input plus output.",
     CALL,
     stands_for=("total_token_count",),
 )
@@ -241,7 +238,7 @@ FINISH_REASONS = Instrument(
     "genmeter.finish_reasons",
     Kind.COUNTER,
     "{generation}",
-    "Calls by the reason that the model stopped for.",
+    "Model calls by finish reason.",
     (*CALL, FINISH_REASON),
     stands_for=("finish_reason:*",),
 )
@@ -249,35 +246,35 @@ COST = Instrument(
     "genmeter.cost.usd",
     Kind.COUNTER,
     "{USD}",
-    "Cost by the price table that the job was given; calls without a price are not in it.",
+    "Cost in USD by the configured prices; calls without a price are not included.",
     CALL,
 )
 UNPRICED = Instrument(
     "genmeter.unpriced_generations",
     Kind.COUNTER,
     "{generation}",
-    "Calls with tokens whose model the price table does not know; absent without a price table.",
+    "Calls with tokens whose model has no price; absent if no prices are configured.",
     CALL,
 )
 ACTIVE = Instrument(
     "genmeter.generations.active",
     Kind.OBSERVABLE_UP_DOWN_COUNTER,
     "{generation}",
-    "Calls that are under way, of those made through the generation handle.",
+    "Active calls made through the generation handle.",
     CALL,
 )
 LAST_GENERATION = Instrument(
     "genmeter.last_generation.timestamp",
     Kind.OBSERVABLE_GAUGE,
     "s",
-    "Unix time of the last call that ended.",
+    "Unix time of the last finished call.",
     (MODEL,),
 )
 CONVERSATION_DURATION = Instrument(
     "genmeter.conversation.duration",
     Kind.HISTOGRAM,
     "s",
-    "Time that a conversation took; it spans calls that are counted on their own.",
+    "Duration of conversations; their calls are counted separately.",
     (OUTCOME, ERROR_TYPE),
     CONVERSATION_SECONDS,
 )
@@ -285,7 +282,7 @@ CONVERSATION_LENGTH = Instrument(
     "genmeter.conversation.length",
     Kind.HISTOGRAM,
     "{turn}",
-    "Turns of a conversation.",
+    "Turns per conversation.",
     (),
     TURNS,
     ("conversation_length",),
@@ -302,7 +299,7 @@ EVALUATION_DURATION = Instrument(
     "genmeter.evaluation.duration",
     Kind.HISTOGRAM,
     "s",
-    "Time that an evaluation took.",
+    "Duration of evaluations.",
     (EVALUATOR, ERROR_TYPE),
     SECONDS,
     ("evaluation_time",),
@@ -311,7 +308,7 @@ SCORE = Instrument(
     "genmeter.evaluation.score",
     Kind.HISTOGRAM,
     "{score}",
-    "Scores brought to 0..1; those off their scale are not in it.",
+    "Scores normalized to 0..1; scores outside their scale are not included.",
     (SCORE_NAME, EVALUATOR),
     SCORES,
     ("evaluation_score_*",),
@@ -320,102 +317,102 @@ SCORE_ACCUMULATED = Instrument(
     "genmeter.evaluation.score.accumulated",
     Kind.UP_DOWN_COUNTER,
     "{score}",
-    "Sum of the scores as they were given; with the number of scores it gives their mean.",
+    "Sum of the recorded scores; divided by their number it is the mean.",
     (SCORE_NAME, EVALUATOR),
 )
 SCORES_TOTAL = Instrument(
     "genmeter.evaluation.scores",
     Kind.COUNTER,
     "{score}",
-    "Number of scores that were given, on their scale or off it.",
+    "Number of recorded scores, including those outside their scale.",
     (SCORE_NAME, EVALUATOR),
 )
 CUSTOM_SAMPLES = Instrument(
     "genmeter.custom.samples",
     Kind.COUNTER,
     "{sample}",
-    "Values that `record_metric` was given.",
+    "Number of values passed to `record_metric`.",
     (METRIC,),
 )
 CUSTOM_ACCUMULATED = Instrument(
     "genmeter.custom.accumulated",
     Kind.UP_DOWN_COUNTER,
     "{value}",
-    "Sum of the values that `record_metric` was given.",
+    "Sum of the values passed to `record_metric`.",
     (METRIC,),
 )
 CUSTOM_VALUE = Instrument(
     "genmeter.custom.value",
     Kind.OBSERVABLE_GAUGE,
     "{value}",
-    "Last value that `record_metric` was given.",
+    "Last value passed to `record_metric`.",
     (METRIC,),
 )
 LOGS = Instrument(
     "genmeter.logs",
     Kind.COUNTER,
     "{record}",
-    "Log records that the job gave to its monitor.",
+    "Messages logged through the monitor.",
     (LEVEL,),
 )
 MONITOR_INBOX = Instrument(
     "genmeter.monitor.inbox",
     Kind.OBSERVABLE_GAUGE,
     "{event}",
-    "Events that waited when this collection began.",
+    "Events pending when this collection began.",
 )
 MONITOR_EVENTS = Instrument(
     "genmeter.monitor.events",
     Kind.OBSERVABLE_COUNTER,
     "{event}",
-    "Events that were recorded, and values that were left out, by reason.",
+    "Recorded events, and rejected values by reason.",
     (RESULT, REJECT_REASON),
 )
 HISTORY_SIZE = Instrument(
     "genmeter.monitor.history.size",
     Kind.OBSERVABLE_GAUGE,
     "{event}",
-    "Events that the local history holds.",
+    "Events in the local history.",
 )
 HISTORY_CAPACITY = Instrument(
     "genmeter.monitor.history.capacity",
     Kind.OBSERVABLE_GAUGE,
     "{event}",
-    "Events that the local history can hold.",
+    "Capacity of the local history in events.",
 )
 HANDLER_ERRORS = Instrument(
     "genmeter.monitor.handler_errors",
     Kind.OBSERVABLE_COUNTER,
     "{error}",
-    "Events that a handler of the job's own did not take, and failures of callbacks, by reason.",
+    "Events that a handler did not handle, and failed callbacks, by reason.",
     (HANDLER, HANDLER_REASON),
 )
 LABEL_OVERFLOW = Instrument(
     "genmeter.monitor.label_overflow",
     Kind.OBSERVABLE_COUNTER,
     "{value}",
-    "Label values that became `other` because their label was at its limit.",
+    "Label values recorded as `other` because the label's limit was reached.",
     (OVERFLOWED,),
 )
 EXPORT_FAILURES = Instrument(
     "genmeter.monitor.export_failures",
     Kind.OBSERVABLE_COUNTER,
     "{export}",
-    "Pushes that failed.",
+    "Failed pushes.",
     (EXPORTER,),
 )
 ALERTS_FIRING = Instrument(
     "genmeter.alerts.firing",
     Kind.OBSERVABLE_GAUGE,
     "{alert}",
-    "Alerts that fire by the process's own judgement; 0 for those that do not.",
+    "Firing alerts as evaluated in the process; 0 for alerts that do not fire.",
     (ALERT,),
 )
 BUILD_INFO = Instrument(
     "genmeter.build.info",
     Kind.OBSERVABLE_GAUGE,
     "{build}",
-    "Always 1; its labels tell what runs.",
+    "Always 1; the labels have the versions in use.",
     (VERSION, OTEL_SDK),
 )
 

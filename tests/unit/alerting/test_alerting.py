@@ -817,7 +817,7 @@ def test_a_thread_that_is_not_to_be_had_is_done_without(
 
 
 def _provider(monitor: IsolatedMonitor) -> Any:
-    (telemetry,) = monitor._runtime._foreign
+    (telemetry,) = monitor._runtime._external
     return telemetry
 
 

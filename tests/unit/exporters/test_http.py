@@ -24,6 +24,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from _waiting import eventually
 from genmeter.errors import ConfigError, EndpointError
 from genmeter.exporters import http as listener
 from genmeter.exporters.http import ScrapeServer
@@ -70,14 +71,6 @@ def ask(server: ScrapeServer, method: str = "GET", path: str = "/metrics", **kwa
         client.request(method, path, **kwargs)
         response = client.getresponse()
         return response.status, response.headers, response.read()
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + HANG
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def test_the_page_is_served() -> None:
@@ -185,13 +178,13 @@ def test_what_is_beyond_the_limit_is_closed() -> None:
         threads = [threading.Thread(target=ask, args=(server,)) for _ in range(2)]
         for thread in threads:
             thread.start()
-        until(lambda: [each.has_request for each in open_of(server)] == [True, True])
+        assert eventually(lambda: [each.has_request for each in open_of(server)] == [True, True])
         with closing(connect(server)) as surplus:
             assert surplus.recv(1) == b""
         go.set()
         for thread in threads:
             thread.join(HANG)
-        until(lambda: not open_of(server))
+        assert eventually(lambda: not open_of(server))
         assert ask(server)[2] == b"page"
 
 
@@ -206,7 +199,7 @@ def test_the_oldest_idle_connection_makes_room() -> None:
         idle = []
         for _ in range(5):
             idle.append(connect(server))
-            until(lambda: len(open_of(server)) == min(len(idle), 3))
+            assert eventually(lambda: len(open_of(server)) == min(len(idle), 3))
         assert [client.recv(1) for client in idle[:2]] == [b"", b""]
         assert ask(server)[0] == 200
         # The scrape took the place of the third alone.
@@ -262,7 +255,7 @@ def test_a_client_that_reads_too_slowly_is_cut_off(
             client = trusting(authority).wrap_socket(client, server_hostname="127.0.0.1")
         with closing(client):
             client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
-            until(lambda: any(each.has_request for each in open_of(server)))
+            assert eventually(lambda: any(each.has_request for each in open_of(server)))
 
             received = 0
 
@@ -272,10 +265,10 @@ def test_a_client_that_reads_too_slowly_is_cut_off(
                 return not open_of(server)
 
             with suppress(ConnectionError, ssl.SSLError):
-                until(is_over)
+                assert eventually(is_over)
                 received += len(read_all(client))
             assert received < len(page)
-            until(lambda: not open_of(server))
+            assert eventually(lambda: not open_of(server))
 
 
 def test_header_lines_of_one_name_are_one_list() -> None:
@@ -311,7 +304,7 @@ def test_overdue_connections_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
         closing(connect(server)) as slow,
     ):
         slow.sendall(b"GET /metrics HTTP/1.1\r\n")
-        until(lambda: server._listener._open)
+        assert eventually(lambda: server._listener._open)
         monkeypatch.setattr(server._listener, "_lifetime", 0)
         assert ask(server)[0] == 200
         assert slow.recv(1) == b""
@@ -338,7 +331,7 @@ def test_a_slow_client_without_a_thread_does_not_hold_up_the_close(
     with serving(request_timeout=10 * HANG) as server:
         monkeypatch.setattr(threading.Thread, "start", refuse)
         with closing(connect(server)) as client:
-            until(lambda: server._listener._served_here)
+            assert eventually(lambda: server._listener._served_here)
             server.close()
             assert client.recv(1) == b""
 
@@ -382,7 +375,7 @@ def test_a_client_that_leaves_is_no_error(caplog: pytest.LogCaptureFixture) -> N
             client.sendall(b"GET /metrics HTTP/1.1\r\nContent-Length: 99\r\n\r\nhalf")
             # Closing then sends a reset.
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        until(lambda: "failed" in caplog.text)
+        assert eventually(lambda: "failed" in caplog.text)
     assert {record.levelname for record in caplog.records} == {"DEBUG"}
 
 
@@ -434,7 +427,7 @@ def test_a_handshake_that_never_ends_is_cut_off(certificate: dict[str, str]) -> 
     """The time-out holds in the handshake too."""
     with serving(**certificate, request_timeout=0.05) as server, closing(connect(server)) as client:
         assert client.recv(1) == b""
-        until(lambda: not server._listener._open)
+        assert eventually(lambda: not server._listener._open)
 
 
 def test_plain_http_at_a_tls_endpoint_gets_no_page(
@@ -641,7 +634,7 @@ def waiting(server: ScrapeServer, timeout: float = HANG) -> tuple[threading.Thre
     before = server._scrapes._asked
     thread = threading.Thread(target=lambda: found.append(server.wait_for_scrape(timeout)))
     thread.start()
-    until(lambda: server._scrapes._asked > before)
+    assert eventually(lambda: server._scrapes._asked > before)
     return thread, found
 
 
@@ -664,7 +657,7 @@ def test_a_page_of_some_names_is_no_whole_scrape() -> None:
     with serving(lambda openmetrics, names=(): b"page") as server:
         thread, found = waiting(server)
         assert ask(server, path="/metrics?name[]=a")[0] == 200
-        until(lambda: not open_of(server))
+        assert eventually(lambda: not open_of(server))
         assert thread.is_alive()
         assert ask(server, path="/")[0] == 200
         thread.join(HANG)
@@ -687,7 +680,7 @@ def test_a_scrape_that_began_before_does_not_count() -> None:
         thread, found = waiting(server)
         go.set()
         early.join(HANG)
-        until(lambda: not server._listener._open)
+        assert eventually(lambda: not server._listener._open)
         assert found == []
         assert ask(server)[2] == b"page"
         thread.join(HANG)

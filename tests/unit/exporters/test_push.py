@@ -6,8 +6,7 @@ import logging
 import math
 import signal
 import threading
-import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from opentelemetry import context as otel_context
@@ -19,12 +18,10 @@ from opentelemetry.sdk.metrics.export import (
     MetricsData,
 )
 
+from _waiting import eventually
 from genmeter.exporters import push as push_module
 from genmeter.exporters.provider import CollectingReader
 from genmeter.exporters.push import Push, _Latch
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 GUARD = 60
 FAILURE = MetricExportResult.FAILURE
@@ -104,14 +101,6 @@ class Rig:
         return Data(self.collected)
 
 
-def wait_until(predicate: Callable[[], Any]) -> None:
-    """Poll until the predicate holds."""
-    deadline = time.monotonic() + GUARD
-    while not predicate():
-        assert time.monotonic() < deadline, "the wait was in vain"
-        time.sleep(0.005)
-
-
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return what genmeter warned about."""
     return [
@@ -145,7 +134,7 @@ def test_it_pushes_at_the_interval_off_the_callers_thread() -> None:
     rig.push.start()
     rig.push.start()
     (thread,) = [t for t in threading.enumerate() if t.name == "genmeter-push-rig"]
-    wait_until(lambda: len(exporter.exports) >= 3)
+    assert eventually(lambda: len(exporter.exports) >= 3)
 
     assert thread.daemon
     assert rig.push.finish(GUARD)
@@ -195,7 +184,7 @@ def test_whatever_an_exporter_raises_costs_one_push(
     exporter = Exporter(error, FAILURE, FAILURE, SUCCESS, FAILURE)
     rig = Rig(exporter, interval=0.005)
     rig.push.start()
-    wait_until(lambda: len(exporter.exports) >= 6)
+    assert eventually(lambda: len(exporter.exports) >= 6)
 
     assert rig.push.finish(GUARD)
 
@@ -226,11 +215,11 @@ def test_an_exporter_that_cannot_be_made_costs_one_push() -> None:
     """A factory that raises is tried again by the next push."""
     rig = Rig(interval=0.005)
     rig.push.start()
-    wait_until(lambda: rig.failures)
+    assert eventually(lambda: rig.failures)
     exporter = Exporter()
     rig.waiting.append(exporter)
 
-    wait_until(lambda: exporter.exports)
+    assert eventually(lambda: exporter.exports)
     assert rig.push.finish(GUARD)
 
 
@@ -240,13 +229,13 @@ def test_an_export_that_hangs_costs_one_push() -> None:
     hanging, fresh = Exporter(lambda: go_on.wait(GUARD) and SUCCESS), Exporter()
     rig = Rig(hanging, fresh, interval=0.005, timeout=0.05)
     rig.push.start()
-    wait_until(lambda: len(fresh.exports) >= 2)
+    assert eventually(lambda: len(fresh.exports) >= 2)
 
     assert rig.push.finish(GUARD)
 
     assert rig.failures == ["rig"]
     assert hanging.exports == [1]
-    wait_until(lambda: hanging.shutdowns)
+    assert eventually(lambda: hanging.shutdowns)
     assert len(fresh.shutdowns) == 1
     go_on.set()
 
@@ -262,13 +251,13 @@ def test_exports_that_all_hang_keep_few_threads(caplog: pytest.LogCaptureFixture
     exporters = [Stuck(lambda: go_on.wait(GUARD) and FAILURE) for _ in range(50)]
     rig = Rig(*exporters, interval=0.001, timeout=0.005)
     rig.push.start()
-    wait_until(lambda: len(rig.failures) >= 20)
+    assert eventually(lambda: len(rig.failures) >= 20)
 
     made = len(rig.made)
     assert made <= push_module._MOST_ASIDE
     assert len(warnings_of(caplog)) == 1
     go_on.set()  # they end, and pushes go on
-    wait_until(lambda: any(exporter.exports for exporter in exporters[made:]))
+    assert eventually(lambda: any(exporter.exports for exporter in exporters[made:]))
     rig.push.finish(GUARD)
 
 
@@ -278,7 +267,7 @@ def test_a_listener_that_raises_ends_nothing() -> None:
     rig = Rig(exporter, interval=0.005)
     rig.push._on_failure = {}.__getitem__
     rig.push.start()
-    wait_until(lambda: len(exporter.exports) >= 3)
+    assert eventually(lambda: len(exporter.exports) >= 3)
 
     assert rig.push.finish(GUARD)
 
@@ -296,7 +285,7 @@ def test_a_logging_handler_that_raises_ends_nothing() -> None:
         exporter = Exporter(FAILURE, SUCCESS)
         rig = Rig(exporter, interval=0.005)
         rig.push.start()
-        wait_until(lambda: len(exporter.exports) >= 3)
+        assert eventually(lambda: len(exporter.exports) >= 3)
         assert rig.push.finish(GUARD)
         assert rig.failures == ["rig"]
     finally:
@@ -386,7 +375,7 @@ def test_pushes_go_on_inline_where_no_thread_can_be_had(monkeypatch: pytest.Monk
     rig.push.start()
     monkeypatch.setattr(push_module._thread, "start_new_thread", refuse)
 
-    wait_until(lambda: len(exporter.exports) >= 2)
+    assert eventually(lambda: len(exporter.exports) >= 2)
     assert rig.push.finish(GUARD)
 
 
@@ -402,7 +391,7 @@ def test_only_one_thread_makes_the_last_push() -> None:
     ]
     for thread in threads:
         thread.start()
-    wait_until(lambda: exporter.exports)
+    assert eventually(lambda: exporter.exports)
     go_on.set()
     for thread in threads:
         thread.join(GUARD)
@@ -417,11 +406,11 @@ def test_a_push_under_way_is_awaited_and_followed_by_the_last() -> None:
     exporter = Exporter(lambda: go_on.wait(GUARD) and SUCCESS)
     rig = Rig(exporter, interval=0.005)
     rig.push.start()
-    wait_until(lambda: exporter.exports)
+    assert eventually(lambda: exporter.exports)
     results: list[bool] = []
     finishing = threading.Thread(target=lambda: results.append(rig.push.finish(GUARD)))
     finishing.start()
-    wait_until(lambda: rig.push._is_finishing)
+    assert eventually(lambda: rig.push._is_finishing)
 
     assert len(exporter.exports) == 1
     go_on.set()
@@ -438,12 +427,12 @@ def test_a_push_that_waits_for_its_next_try_is_interrupted() -> None:
     waiting.steps.append(waiting.back_off)
     rig = Rig(waiting, fresh, interval=0.005)
     rig.push.start()
-    wait_until(lambda: waiting.exports)
+    assert eventually(lambda: waiting.exports)
 
     assert rig.push.finish(2)
 
     assert fresh.exports == [2]
-    wait_until(lambda: waiting.shutdowns)
+    assert eventually(lambda: waiting.shutdowns)
     assert rig.failures == ["rig"]
 
 
@@ -458,7 +447,7 @@ def test_deltas_that_were_interrupted_are_sent_again() -> None:
     rig = Rig(waiting, fresh, interval=0.005)
     rig.push._collect = reader.collect_data
     rig.push.start()
-    wait_until(lambda: waiting.exports)
+    assert eventually(lambda: waiting.exports)
     counter.add(4)
 
     assert rig.push.finish(2)
@@ -483,7 +472,7 @@ def test_a_last_push_that_hangs_is_given_up_and_its_exporter_shut_down(
 
     assert not rig.push.finish(0.05)
     assert not rig.push.finish(GUARD)
-    wait_until(lambda: exporter.shutdowns)
+    assert eventually(lambda: exporter.shutdowns)
     go_on.set()
 
     assert exporter.shutdowns == [0]
@@ -497,7 +486,7 @@ def test_giving_up_needs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     exporter = Exporter(lambda: go_on.wait(GUARD) and FAILURE)
     rig = Rig(exporter, interval=0.005)
     rig.push.start()
-    wait_until(lambda: exporter.exports)
+    assert eventually(lambda: exporter.exports)
     monkeypatch.setattr(push_module._thread, "start_new_thread", refuse)
     rig.waiting.append(Exporter(lambda: go_on.wait(GUARD) and FAILURE))
 
@@ -513,7 +502,7 @@ def test_a_short_finish_does_not_cut_a_longer_one_off() -> None:
     results: list[bool] = []
     longer = threading.Thread(target=lambda: results.append(rig.push.finish(GUARD)))
     longer.start()
-    wait_until(lambda: exporter.exports)
+    assert eventually(lambda: exporter.exports)
 
     assert not rig.push.finish(0.01)
     go_on.set()
@@ -534,7 +523,7 @@ def test_a_shutdown_that_hangs_spoils_no_success(caplog: pytest.LogCaptureFixtur
     rig.push._worker.close()
     rig.push._deadline = math.inf
     rig.push._run_last()
-    wait_until(lambda: rig.push._is_sent)
+    assert eventually(lambda: rig.push._is_sent)
     rig.push._deadline = 0.0
 
     assert rig.push.finish(0.05)
@@ -684,7 +673,7 @@ def test_a_forked_child_pushes_with_a_new_exporter() -> None:
     inherited, fresh = Exporter(), Exporter()
     rig = Rig(inherited, fresh, interval=0.005)
     rig.push.start()
-    wait_until(lambda: inherited.exports)
+    assert eventually(lambda: inherited.exports)
 
     rig.push.after_fork_in_child()
 

@@ -15,10 +15,10 @@ from opentelemetry.context import Context, attach, detach
 from opentelemetry.metrics import NoOpMeter, Observation
 from opentelemetry.sdk.metrics.export import AggregationTemporality, Gauge, Histogram, Sum
 
+from _waiting import PATIENCE
 from genmeter.metrics import BIRTH_MARGIN_NS, LockedOwner
 from genmeter.metrics.instruments import DEFAULT_BOUNDS
 from unit._hostile import VALUES, LyingStr, Raising, StrKey
-from unit._waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,9 +13,9 @@ import pytest
 from _meters import ThreadOwner, Warnings, metrics, points, provider
 from opentelemetry.metrics import CallbackOptions, Observation
 
+from _waiting import PATIENCE, eventually
 from genmeter.metrics.callbacks import Observer
 from unit._hostile import VALUES
-from unit._waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator

@@ -13,8 +13,8 @@ from _meters import metrics, points, provider, span
 from opentelemetry.metrics import Observation
 from opentelemetry.sdk.resources import Resource
 
+from _waiting import PATIENCE
 from genmeter.metrics import LockedOwner
-from unit._waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from _waiting import PATIENCE, eventually
 from genmeter.config.monitor import LabelLimits
 from genmeter.events.model import CallDefaults, Raw
 from genmeter.handlers.dispatch import Relay
@@ -20,17 +21,6 @@ from genmeter.session import Session, SessionState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-PATIENCE = 60.0
-"""Seconds after which a test gives up on something that should take an instant."""
-
-
-def eventually(holds: Callable[[], Any]) -> bool:
-    """Wait until something holds; tell whether it did in the end."""
-    deadline = time.monotonic() + PATIENCE
-    while not (held := bool(holds())) and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return held
 
 
 def in_thread(function: Callable[[], Any]) -> Any:

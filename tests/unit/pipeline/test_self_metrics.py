@@ -2,30 +2,76 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from genmeter.events.model import Reason
 from genmeter.pipeline.self_metrics import SelfMetrics
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
 
-def test_what_is_left_out_is_counted_by_reason_whatever_thread_says_so() -> None:
-    """No count of any thread is lost to another's."""
-    self_metrics = SelfMetrics()
+
+def switching_at_every_opcode(frame: FrameType, _event: str, _argument: object) -> Any:
+    """Let another thread run between any two instructions: a lost update needs no luck."""
+    if frame.f_code.co_name.startswith("count_"):
+        frame.f_trace_opcodes = True
+        time.sleep(0)
+    return switching_at_every_opcode
+
+
+@pytest.mark.parametrize(
+    ("count", "total"),
+    [
+        (
+            lambda self_metrics: self_metrics.count_rejected(Reason.NEGATIVE),
+            lambda self_metrics: self_metrics.rejected["negative"],
+        ),
+        (
+            lambda self_metrics: self_metrics.count_handler_error("Handler"),
+            lambda self_metrics: self_metrics.handler_errors["Handler", "raised"],
+        ),
+    ],
+    ids=["rejected", "handler_errors"],
+)
+def test_threads_that_count_at_once_lose_no_update(
+    count: Callable[[SelfMetrics], None], total: Callable[[SelfMetrics], int]
+) -> None:
+    """Callers' threads take no lock, and still every count arrives."""
+    self_metrics, barrier = SelfMetrics(), threading.Barrier(4)
 
     def work() -> None:
-        for _ in range(5_000):
-            self_metrics.count_rejected(Reason.NEGATIVE)
-        self_metrics.count_rejected(Reason.NO_NAME)
+        barrier.wait()
+        sys.settrace(switching_at_every_opcode)
+        for _ in range(100):
+            count(self_metrics)
+        sys.settrace(None)
 
-    threads = [threading.Thread(target=work) for _ in range(8)]
+    threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert self_metrics.rejected == {"negative": 40_000, "no_name": 8}
+    assert total(self_metrics) == 400
 
 
-def test_the_other_counts_have_names_and_all_begin_at_0_again() -> None:
+def test_rejected_values_are_counted_by_reason() -> None:
+    """Each reason has a count of its own, over all threads."""
+    self_metrics = SelfMetrics()
+    self_metrics.count_rejected(Reason.NEGATIVE)
+    thread = threading.Thread(target=self_metrics.count_rejected, args=[Reason.NEGATIVE])
+    thread.start()
+    thread.join()
+    self_metrics.count_rejected(Reason.NO_NAME)
+    assert self_metrics.rejected == {"negative": 2, "no_name": 1}
+
+
+def test_reset_sets_every_count_to_0() -> None:
     """A forked child starts from nothing."""
     self_metrics = SelfMetrics()
     self_metrics.recorded = 5

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from genmeter.config.prices import PriceTable
 from genmeter.errors import ExportError
-from genmeter.files.atomic import Beside
+from genmeter.files.atomic import AtomicFiles
 from genmeter.report.aggregate import GROUP_KEYS, make_report
 from genmeter.report.formats import FIELDS, to_csv, to_json
 from genmeter.report.sources import read_source
@@ -152,8 +152,8 @@ def _write(output: str, text: str) -> None:
                 f"output={output!r} is no regular file; give another path, or none for standard "
                 "output"
             )
-        with Beside() as files:
-            files.place(path).write_text(text, encoding="utf-8", errors="replace", newline="")
+        with AtomicFiles() as files:
+            files.stage(path).write_text(text, encoding="utf-8", errors="replace", newline="")
     except OSError as error:
         raise ExportError(
             f"output={output!r} cannot be written: {error.strerror or error}; give another path"

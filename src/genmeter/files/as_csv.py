@@ -16,7 +16,7 @@ from genmeter.files.safe_names import file_names
 if TYPE_CHECKING:
     import pandas as pd
 
-    from genmeter.files.atomic import Beside
+    from genmeter.files.atomic import AtomicFiles
     from genmeter.files.manifest import Manifest, Part
     from genmeter.history.snapshot import Snapshot
 
@@ -46,7 +46,7 @@ def read_manifest(path: Path) -> Manifest | None:
     return manifest if is_ours else None
 
 
-def write_csv(snapshot: Snapshot, path: Path, manifest: Manifest, beside: Beside) -> list[Path]:
+def write_csv(snapshot: Snapshot, path: Path, manifest: Manifest, files: AtomicFiles) -> list[Path]:
     """Write the files ``STEM_METRIC.csv`` and ``STEM_manifest.json``.
 
     Files of the export before, by its manifest, that this one has not are removed.
@@ -65,7 +65,7 @@ def write_csv(snapshot: Snapshot, path: Path, manifest: Manifest, beside: Beside
     names = file_names([each.metric for each in tables], prefix=f"{path.stem}_", suffix=".csv")
     if names is None:
         raise ExportError(f"output_path is {str(path)!r}, whose name is too long; shorten it")
-    beside.remove(_stale(path, set(names.values())))
+    files.remove(*_stale(path, set(names.values())))
     parts = manifest["parts"] = []
     for metric, frame in tables:
         target = path.with_name(names[metric])
@@ -77,10 +77,10 @@ def write_csv(snapshot: Snapshot, path: Path, manifest: Manifest, beside: Beside
             "encoded": [],
         }
         parts.append(part)
-        with beside.place(target).open("x", encoding="utf-8", newline="") as file:
+        with files.stage(target).open("x", encoding="utf-8", newline="") as file:
             _fit(frame, part).to_csv(file, index=False, lineterminator="\n")
     target = manifest_path(path)
-    beside.place(target).write_text(manifest_text(manifest), encoding="utf-8")
+    files.stage(target).write_text(manifest_text(manifest), encoding="utf-8")
     return [*(path.with_name(part["name"]) for part in parts), target]
 
 

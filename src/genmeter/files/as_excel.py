@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from xlsxwriter import Workbook
     from xlsxwriter.worksheet import Worksheet
 
-    from genmeter.files.atomic import Beside
+    from genmeter.files.atomic import AtomicFiles
     from genmeter.files.manifest import Manifest, MetricTable, Part
     from genmeter.history.snapshot import Snapshot
 
@@ -49,7 +49,9 @@ _UNFIT = re.compile(r"^$|[\0-\x08\x0b-\x1f\x7f\ufffe\uffff]|_x[0-9A-Fa-f]{4}_|^<
 _TIME_FORMAT = "yyyy-mm-dd hh:mm:ss.000"
 
 
-def write_excel(snapshot: Snapshot, path: Path, manifest: Manifest, beside: Beside) -> list[Path]:
+def write_excel(
+    snapshot: Snapshot, path: Path, manifest: Manifest, files: AtomicFiles
+) -> list[Path]:
     """Write the workbook; a metric of more rows than a sheet holds gets several.
 
     Raises:
@@ -81,7 +83,7 @@ def write_excel(snapshot: Snapshot, path: Path, manifest: Manifest, beside: Besi
             for sheet in book.worksheets():  # whose rows stay open after an error
                 with contextlib.suppress(OSError):
                     sheet.row_data_fh.close()
-    with beside.place(path).open("xb") as file:
+    with files.stage(path).open("xb") as file:
         file.write(archive.getbuffer())
     return [path]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from genmeter.files.atomic import Beside
+    from genmeter.files.atomic import AtomicFiles
     from genmeter.files.manifest import Manifest
     from genmeter.history.samples import SampleTable
     from genmeter.history.snapshot import Snapshot
@@ -34,7 +34,9 @@ def gaps_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.manifest")
 
 
-def write_json(snapshot: Snapshot, path: Path, manifest: Manifest, beside: Beside) -> list[Path]:
+def write_json(
+    snapshot: Snapshot, path: Path, manifest: Manifest, files: AtomicFiles
+) -> list[Path]:
     """Write one object, a sample a line; names and types are as they are.
 
     It needs no manifest but where the history no longer held all, or its metadata.
@@ -43,7 +45,7 @@ def write_json(snapshot: Snapshot, path: Path, manifest: Manifest, beside: Besid
         OSError: The file cannot be written.
     """
     rows = _RowTexts(snapshot)
-    with beside.place(path).open("x", encoding="utf-8", newline="\n") as file:
+    with files.stage(path).open("x", encoding="utf-8", newline="\n") as file:
         file.write("{")
         between = "\n"
         for name, at in rows.table.slices():
@@ -56,9 +58,9 @@ def write_json(snapshot: Snapshot, path: Path, manifest: Manifest, beside: Besid
         file.write("\n}\n")
     beside_it = gaps_path(path)
     if not gaps_in(manifest):
-        beside.remove([beside_it])
+        files.remove(beside_it)
         return [path]
-    beside.place(beside_it).write_text(manifest_text(manifest), encoding="utf-8")
+    files.stage(beside_it).write_text(manifest_text(manifest), encoding="utf-8")
     return [path, beside_it]
 
 

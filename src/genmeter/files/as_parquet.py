@@ -12,14 +12,16 @@ from genmeter.history.frames import to_frame
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from genmeter.files.atomic import Beside
+    from genmeter.files.atomic import AtomicFiles
     from genmeter.files.manifest import Manifest
     from genmeter.history.snapshot import Snapshot
 
 __all__ = ["write_parquet"]
 
 
-def write_parquet(snapshot: Snapshot, path: Path, manifest: Manifest, beside: Beside) -> list[Path]:
+def write_parquet(
+    snapshot: Snapshot, path: Path, manifest: Manifest, files: AtomicFiles
+) -> list[Path]:
     """Write the frame of samples, which pandas reads back with its dtypes.
 
     Raises:
@@ -36,6 +38,6 @@ def write_parquet(snapshot: Snapshot, path: Path, manifest: Manifest, beside: Be
     table = pa.Table.from_pandas(frame, preserve_index=False)
     metadata = {**table.schema.metadata, KEY.encode(): json.dumps(manifest).encode()}
     # A file of our own opening, so that the disk's errors come as they are.
-    with beside.place(path).open("xb") as file:
+    with files.stage(path).open("xb") as file:
         pq.write_table(table.replace_schema_metadata(metadata), file)
     return [path]

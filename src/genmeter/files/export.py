@@ -13,7 +13,7 @@ from genmeter.files.as_csv import write_csv
 from genmeter.files.as_excel import write_excel
 from genmeter.files.as_json import write_json
 from genmeter.files.as_parquet import write_parquet
-from genmeter.files.atomic import Beside
+from genmeter.files.atomic import AtomicFiles
 from genmeter.files.manifest import VERSION
 from genmeter.history.frames import iso_time
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from genmeter.files.manifest import Manifest
     from genmeter.history.snapshot import Snapshot
 
-    Writer = Callable[[Snapshot, Path, Manifest, Beside], list[Path]]
+    Writer = Callable[[Snapshot, Path, Manifest, AtomicFiles], list[Path]]
 
 __all__ = ["FORMATS", "export"]
 
@@ -77,8 +77,8 @@ def export(
     manifest = _manifest(snapshot, format, window)
     try:
         path = _checked(output_path)
-        with Beside() as beside:
-            written = write(snapshot, path, manifest, beside)
+        with AtomicFiles() as files:
+            written = write(snapshot, path, manifest, files)
     except OSError as error:
         raise ExportError(
             f"output_path is {str(output_path)!r}, which cannot be written "

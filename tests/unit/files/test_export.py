@@ -327,7 +327,7 @@ def test_a_stale_file_that_cannot_be_removed_is_a_warning(
     monkeypatch.setattr(Path, "unlink", refuse)
     snapshot = snapshot_of([metric(name="new")])
     export(snapshot, tmp_path / "run.csv", "csv")
-    assert "run_old.csv is of an older export" in caplog.text
+    assert "run_old.csv of an earlier export" in caplog.text
     assert_reads_back(snapshot, tmp_path / "run.csv", "csv")
 
 

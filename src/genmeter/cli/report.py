@@ -29,8 +29,8 @@ _EPILOG = """\
 SOURCE is one of
   a journal     metrics.jsonl or the folder that has one, genmeter's or
                 AfterImage's; of a folder also what was rotated away
-  an export     the .json, .csv, .xlsx or .parquet file that export_metrics was
-                told to write, or save_metrics wrote; of AfterImage the .json
+  an export     the .json or .parquet file that export_metrics or save_metrics
+                wrote, or the .json of AfterImage; CSV and Excel are not read
   an endpoint   of a running job: http://127.0.0.1:9464/metrics or HOST:PORT,
                 with http://user:password@host:9464 where it asks for a login;
                 https:// where it has TLS, SSL_CERT_FILE names what to trust

@@ -255,9 +255,6 @@ def _write_csv(
     """
     table = sample_table(snapshot)
     frame = _fitted(samples_frame(snapshot, table), manifest, _csv_text)
-    times = frame["timestamp"].dt.tz_localize(None).to_numpy().astype("M8[us]")
-    # ISO 8601, always with microseconds; pandas omits a fraction of 0, and is much slower.
-    frame["timestamp"] = np.char.add(np.datetime_as_string(times), "+00:00")
     prefix, suffix = f"{path.stem}_", ".csv"
     room = _MAX_FILE_BYTES - len(os.fsencode(prefix + suffix))
     if room < _MIN_NAME_BYTES:
@@ -270,8 +267,11 @@ def _write_csv(
     for metric, rows in _by_metric(frame, table):
         target = path.with_name(f"{prefix}{names[metric]}{suffix}")
         parts.append({"name": target.name, "metric": metric, "rows": len(rows)})
+        times = rows["timestamp"].dt.tz_localize(None).to_numpy().astype("M8[us]")
+        # ISO 8601, always with microseconds; pandas omits a fraction of 0, and is much slower.
+        texts = np.char.add(np.datetime_as_string(times), "+00:00")
         with files.stage(target).open("x", encoding="utf-8", newline="") as file:
-            rows.to_csv(file, index=False, lineterminator="\n")
+            rows.assign(timestamp=texts).to_csv(file, index=False, lineterminator="\n")
     target = path.with_name(f"{prefix}manifest.json")
     files.remove(*_superseded(target, prefix, suffix, {part["name"] for part in parts}))
     files.stage(target).write_text(_manifest_text(manifest), encoding="utf-8")
@@ -383,7 +383,7 @@ def _fitted(frame: pd.DataFrame, manifest: Manifest, fit: Callable[[str], str]) 
     changed: list[str] = []
     for name in map(str, frame.select_dtypes("string")):
         # A column has few different texts, such as the models' names.
-        if any(fit(text) != text for text in set(frame[name].dropna())):
+        if any(fit(text) != text for text in set(frame[name].dropna().tolist())):
             frame[name] = frame[name].map(fit, na_action="ignore")
             changed.append(fit(name))
     if changed:
@@ -398,7 +398,7 @@ def _csv_text(text: str) -> str:
 
 def _cell_text(text: str) -> str:
     text = _csv_text(text)  # because Excel shows both as escapes
-    if text.startswith("<r>"):  # which xlsxwriter would take for markup of its own
+    if text.startswith(("<r>", "{=")):  # markup and, before some version, a formula of xlsxwriter
         text = f" {text}"
     if len(text) <= _MAX_CELL_BYTES // 4:
         return text

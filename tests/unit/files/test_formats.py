@@ -78,7 +78,7 @@ KEYS = [
     "\x1b",
     "\r",
     "a\r\nb",
-    "\0",
+    "a\0b",
     "KEY",
     "key",
     "😀",
@@ -331,13 +331,17 @@ def test_excel_has_a_sheet_for_each_metric_and_a_manifest(tmp_path: Path) -> Non
     assert cells["timestamp"].is_date
     assert (cells["value"].value, cells["value"].data_type) == (1.5, "n")
     assert cells["metadata_success"].data_type == "b"
-    for key in ("formula", "array", "link", "apostrophe", "escape"):
+    for key in ("formula", "link", "apostrophe", "escape"):
         assert (cells[f"metadata_{key}"].value, cells[f"metadata_{key}"].data_type) == (
             TEXTS[key],
             "s",
         )
         assert cells[f"metadata_{key}"].hyperlink is None
-    assert cells["metadata_rich"].value == f" {TEXTS['rich']}"
+    for key in ("array", "rich"):
+        assert (cells[f"metadata_{key}"].value, cells[f"metadata_{key}"].data_type) == (
+            f" {TEXTS[key]}",
+            "s",
+        )
 
 
 def test_excel_has_a_manifest_of_the_gaps(tmp_path: Path) -> None:

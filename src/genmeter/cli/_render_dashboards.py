@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from genmeter.config.alerts import AlertSettings
 from genmeter.errors import ConfigError, ExportError
-from genmeter.files.atomic import Beside
+from genmeter.files.atomic import AtomicFiles
 from genmeter.render.grafana.files import render_dashboards
 
 if TYPE_CHECKING:
@@ -89,9 +89,9 @@ def _compare(files: Mapping[str, str], folder: Path) -> int:
 def _write(files: Mapping[str, str], folder: Path) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with Beside() as beside:
+        with AtomicFiles() as atomic:
             for name, text in files.items():
-                beside.place(folder / name).write_text(text, encoding="utf-8", newline="")
+                atomic.stage(folder / name).write_text(text, encoding="utf-8", newline="")
     except OSError as error:
         raise ExportError(
             f"--out {str(folder)!r} cannot be written: {error.strerror or error}; give another "

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genmeter.errors import ConfigError, ExportError
-from genmeter.files.atomic import Beside
+from genmeter.files.atomic import AtomicFiles
 
 if TYPE_CHECKING:
     import argparse
@@ -94,8 +94,8 @@ def _write(name: str, text: str) -> None:
     try:
         if path.exists() and not path.is_file():
             raise ExportError(f"--out {name!r} is no regular file; give another path, or none")
-        with Beside() as files:
-            files.place(path).write_text(text, encoding="utf-8", newline="")
+        with AtomicFiles() as files:
+            files.stage(path).write_text(text, encoding="utf-8", newline="")
     except OSError as error:
         raise ExportError(
             f"--out {name!r} cannot be written: {error.strerror or error}; give another path"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from genmeter.config.prices import PriceTable
 from genmeter.errors import ExportError
-from genmeter.files.atomic import Beside
+from genmeter.files.atomic import AtomicFiles
 from genmeter.report.aggregate import GROUP_KEYS, make_report
 from genmeter.report.formats import FIELDS, to_csv, to_json
 from genmeter.report.sources import read_source
@@ -29,8 +29,8 @@ _EPILOG = """\
 SOURCE is one of
   a journal     metrics.jsonl or the folder that has one, genmeter's or
                 AfterImage's; of a folder also what was rotated away
-  an export     the .json, .csv, .xlsx or .parquet file that export_metrics was
-                told to write, or save_metrics wrote; of AfterImage the .json
+  an export     the .json or .parquet file that export_metrics or save_metrics
+                wrote, or the .json of AfterImage; CSV and Excel are not read
   an endpoint   of a running job: http://127.0.0.1:9464/metrics or HOST:PORT,
                 with http://user:password@host:9464 where it asks for a login;
                 https:// where it has TLS, SSL_CERT_FILE names what to trust
@@ -152,8 +152,8 @@ def _write(output: str, text: str) -> None:
                 f"output={output!r} is no regular file; give another path, or none for standard "
                 "output"
             )
-        with Beside() as files:
-            files.place(path).write_text(text, encoding="utf-8", errors="replace", newline="")
+        with AtomicFiles() as files:
+            files.stage(path).write_text(text, encoding="utf-8", errors="replace", newline="")
     except OSError as error:
         raise ExportError(
             f"output={output!r} cannot be written: {error.strerror or error}; give another path"

@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from genmeter.errors import ConfigError, MissingExtraError
-from genmeter.files.atomic import Beside
+from genmeter.files.atomic import AtomicFiles
 from genmeter.files.plotting.data import Frames
 from genmeter.files.plotting.table import PLOTS
 
@@ -92,11 +92,11 @@ def save(figures: Mapping[str, Figure], folder: Path) -> None:
         OSError: A file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with Beside() as beside:
+    with AtomicFiles() as files:
         for name, figure in figures.items():
             # A style of the caller's, such as a tight box or a transparent ground, is not ours.
             figure.savefig(
-                beside.place(folder / f"{name}.png"),
+                files.stage(folder / f"{name}.png"),
                 format="png",
                 dpi=_DPI,
                 facecolor="white",

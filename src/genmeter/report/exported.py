@@ -30,7 +30,7 @@ def read_exported(path: Path, window: timedelta | None = None) -> Ledger:
     """Sum an export.
 
     Args:
-        path: What was exported to: a JSON, CSV, Excel or Parquet file.
+        path: An export in JSON or Parquet.
         window: How long before the newest event to begin; None reads all.
 
     Raises:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genmeter.errors import ConfigError
-from genmeter.files.as_csv import manifest_path
 from genmeter.report.endpoint import read_endpoint
 from genmeter.report.exported import read_exported
 from genmeter.report.journal import journal_files, read_journal
@@ -76,7 +75,7 @@ def _journal_at(path: Path) -> list[Path] | None:
             )
         is_journal = path.suffix == _JOURNAL_SUFFIX or _JOURNAL_LINE.match(beginning)
         return [path] if is_journal else None
-    if manifest_path(path).is_file():  # of CSV, which need have no file of the name that was given
+    if path.suffix.lower() == ".csv":  # an export in CSV, whose reader's error says what to do
         return None
     raise ConfigError(
         f"source={str(path)!r} is no file; give a journal (metrics.jsonl or its folder), an "

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Capsys = pytest.CaptureFixture[str]
-FORMATS = {"json": "job.json", "csv": "job.csv", "excel": "job.xlsx", "parquet": "job.parquet"}
+FORMATS = {"json": "job.json", "parquet": "job.parquet"}
 
 
 def test_journal_export_and_endpoint_agree(tmp_path: Path, capsys: Capsys) -> None:
@@ -150,3 +150,17 @@ def test_a_file_that_is_no_export_is_an_error(tmp_path: Path, capsys: Capsys) ->
     code, out, err = report(capsys, path)
     assert (code, out) == (2, "")
     assert str(path) in err
+
+
+@pytest.mark.parametrize(("format_", "name"), [("csv", "job.csv"), ("excel", "job.xlsx")])
+def test_csv_and_excel_are_an_error_with_a_remedy(
+    format_: str, name: str, tmp_path: Path, capsys: Capsys
+) -> None:
+    """The error names the file and the formats that a report reads."""
+    with isolated_monitor() as monitor:
+        monitor.record_metric("queue", 1.0)
+        monitor.export_metrics(tmp_path / name, format_)
+    code, out, err = report(capsys, tmp_path / name)
+    assert (code, out) == (2, "")
+    assert str(tmp_path / name) in err
+    assert "export JSON or Parquet" in err

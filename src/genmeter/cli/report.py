@@ -1,4 +1,4 @@
-"""The subcommand: its arguments, and what it does with them."""
+"""``genmeter report``: what a job used, from its journal, an export or its endpoint."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from genmeter.cli._files import write_files
 from genmeter.config.prices import PriceTable
-from genmeter.errors import ExportError
-from genmeter.files.atomic import Beside
-from genmeter.report.aggregate import GROUP_KEYS, make_report
-from genmeter.report.formats import FIELDS, to_csv, to_json
+from genmeter.report.formats import FIELDS, to_csv, to_json, to_table, unpriced_note
 from genmeter.report.sources import read_source
-from genmeter.report.table import to_table
+from genmeter.report.usage_table import GROUP_KEYS
 
 if TYPE_CHECKING:
-    from genmeter.report.aggregate import Report
+    from genmeter.report.usage_table import UsageTable
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -50,7 +48,8 @@ Fields of csv and json after the keys of --by; empty or null is unknown:
 """
 _WINDOW = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_MOST_WINDOW = timedelta(days=36_500)
+_MAX_WINDOW = timedelta(days=36_500)
+_LARGE = 8 * 2**20  # bytes; less is read in a moment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,44 +95,64 @@ def run(args: argparse.Namespace) -> int:
         The exit code.
 
     Raises:
-        ConfigError: The source or the prices cannot be used.
+        ConfigError: The source or the prices are invalid.
         ExportError: An export cannot be read, or the output cannot be written.
-        MissingExtraError: A package is absent that the source or the prices need.
+        MissingExtraError: A package that the source or the prices need is not installed.
     """
     prices = PriceTable.coerce(args.prices)
-    report = make_report(read_source(args.source, args.window), args.by, prices, args.window)
-    is_printed = args.output is None
-    text = f"{_render(report, args.format, _terminal_width() if is_printed else None)}\n"
-    if not is_printed:
-        _write(args.output, text)
+    table = _read(args.source, args.window)
+    if prices is not None:
+        table.apply_prices(prices)
+    if args.output is None:
+        _print(f"{_render(table, args)}\n")
     else:
-        _print(text)
-    if args.format != "table" or not is_printed:
-        told = [*report.notes]
-        if report.unpriced:
-            told.append(f"Without a price, so not in the cost: {', '.join(report.unpriced)}.")
-        if report.is_empty():
-            told.insert(0, "Nothing to report: the source has no call that counts.")
-        for line in told:
-            sys.stderr.write(f"genmeter report: {_on_one_line(line)}\n")
+        write_files({Path(args.output): f"{_render(table, args)}\n"}, "--output", args.output)
+    if args.format != "table" or args.output is not None:
+        notes = [*table.notes]
+        if table.unpriced:
+            notes.append(unpriced_note(table))
+        if table.is_empty():
+            notes.insert(0, "Nothing to report: the source has no call that counts.")
+        for note in notes:
+            sys.stderr.write(f"genmeter report: {note}\n")
     return 0
 
 
-def _render(report: Report, form: str, width: int | None) -> str:
-    match form:
-        case "json":
-            return to_json(report)
-        case "csv":
-            return to_csv(report)
-        case _:
-            return to_table(report, width)
+def _read(source: str, window: timedelta | None) -> UsageTable:
+    """Read a source, with a progress bar if it is large and standard error a terminal."""
+    from rich import progress
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_interactive,
+    ) as bar:
+        task = bar.add_task("reading", visible=False)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, visible=total >= _LARGE)
+
+        return read_source(source, window, show)
 
 
-def _terminal_width() -> int | None:
-    """Give the columns to keep to; none where nobody looks at a terminal and none are asked for."""
-    if sys.stdout.isatty() or os.environ.get("COLUMNS"):
-        return shutil.get_terminal_size().columns
-    return None
+def _render(table: UsageTable, args: argparse.Namespace) -> str:
+    if args.format == "json":
+        return to_json(table, args.by)
+    if args.format == "csv":
+        return to_csv(table, args.by)
+    if args.output is not None:
+        return to_table(table, args.by)
+    is_terminal = sys.stdout.isatty()
+    # No limit where nobody looks at a terminal, unless one is asked for.
+    is_limited = is_terminal or os.environ.get("COLUMNS")
+    width = shutil.get_terminal_size().columns if is_limited else None
+    return to_table(table, args.by, width, is_terminal=is_terminal)
 
 
 def _print(text: str) -> None:
@@ -143,33 +162,12 @@ def _print(text: str) -> None:
     sys.stdout.flush()
 
 
-def _write(output: str, text: str) -> None:
-    # A link stays one: what it points to is written.
-    path = Path(os.path.realpath(output))
-    try:
-        if path.exists() and not path.is_file():
-            raise ExportError(
-                f"output={output!r} is no regular file; give another path, or none for standard "
-                "output"
-            )
-        with Beside() as files:
-            files.place(path).write_text(text, encoding="utf-8", errors="replace", newline="")
-    except OSError as error:
-        raise ExportError(
-            f"output={output!r} cannot be written: {error.strerror or error}; give another path"
-        ) from error
-
-
-def _on_one_line(text: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in text)
-
-
 def _keys(text: str) -> tuple[str, ...]:
     keys = tuple(key.strip() for key in text.split(","))
     if not set(keys) <= set(GROUP_KEYS) or len(set(keys)) < len(keys):
         raise argparse.ArgumentTypeError(
-            f"{text!r} cannot be used; give some of {', '.join(GROUP_KEYS)}, each once, with "
-            "commas between them"
+            f"must be some of {', '.join(GROUP_KEYS)}, each once, with commas between them, got "
+            f"{text!r}"
         )
     return keys
 
@@ -180,9 +178,9 @@ def _window(text: str) -> timedelta:
         window = timedelta(**{_UNITS[found[2]]: float(found[1])}) if found else timedelta()
     except OverflowError:
         window = timedelta()
-    if not timedelta() < window <= _MOST_WINDOW:
+    if not timedelta() < window <= _MAX_WINDOW:
         raise argparse.ArgumentTypeError(
-            f"{text!r} cannot be used; give a number of at most 100 years with its unit, such as "
-            "30s, 15m, 1h or 7d"
+            f"must be a number with its unit, such as 30s, 15m, 1h or 7d, and at most 100 years, "
+            f"got {text!r}"
         )
     return window

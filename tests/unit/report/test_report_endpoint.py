@@ -16,7 +16,7 @@ from _report import as_json, report, tell_a_job
 from genmeter.config.monitor import MonitorConfig
 from genmeter.config.prices import PriceTable
 from genmeter.exporters.http import ScrapeServer
-from genmeter.report.durations import Buckets
+from genmeter.report.usage_table import UsageRow
 from genmeter.schema import metrics as cat
 from genmeter.testing import IsolatedMonitor, isolated_monitor
 
@@ -133,7 +133,7 @@ def test_a_window_is_refused(capsys: Capsys) -> None:
     """An endpoint has no history, and the error says what has."""
     code, out, err = report(capsys, "127.0.0.1:9464", "--window", "1h")
     assert (code, out) == (2, "")
-    assert "leave --window out, or give the job's journal" in err
+    assert "--window does not go with an endpoint" in err
 
 
 def test_a_login_is_sent_and_never_shown(capsys: Capsys) -> None:
@@ -270,11 +270,11 @@ def test_what_is_past_the_limit_of_label_sets_is_told(capsys: Capsys) -> None:
 
 def test_quantiles_are_those_of_prometheus() -> None:
     """Linear within a bucket, from 0 in the first, and the last bound for what is above it."""
-    buckets = Buckets()
-    assert buckets.quantiles((0.5,)) == (None,)
-    assert buckets.mean() is None
-    for bound, count in ((1.0, 4.0), (2.0, 4.0), (4.0, 8.0), (math.inf, 10.0)):
-        buckets.add(bound, count)
-    buckets.add_sum(30.0)
-    assert buckets.mean() == 3.0
-    assert buckets.quantiles((0.2, 0.4, 0.5, 0.8, 0.95)) == (0.5, 1.0, 2.5, 4.0, 4.0)
+    row = UsageRow()
+    assert row.quantile(0.5) is None
+    assert row.mean() is None
+    row.buckets.update({1.0: 4, 2.0: 4, 4.0: 8, math.inf: 10})
+    row.duration_sum = 30.0
+    assert row.mean() == 3.0
+    shares = (0.2, 0.4, 0.5, 0.8, 0.95)
+    assert [row.quantile(share) for share in shares] == [0.5, 1.0, 2.5, 4.0, 4.0]

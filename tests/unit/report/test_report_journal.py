@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import gzip
-import io
-import sys
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
 
 from _report import AFTERIMAGE, as_json, old_rows, report, rows_of, tell_a_job, write
-from genmeter.report import journal, progress
+from genmeter.report import journal
 from genmeter.testing import isolated_monitor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 Capsys = pytest.CaptureFixture[str]
@@ -157,12 +153,8 @@ def test_a_window_counts_back_from_the_newest_event(
     assert found["until"] == "2026-03-01T12:00:00+00:00"
 
 
-def test_the_newest_event_is_found_behind_much_that_is_none(
-    tmp_path: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The end of a journal may be samples and logs only, over any number of blocks."""
-    monkeypatch.setattr(journal, "_CHUNK", 300)
-    monkeypatch.setattr(journal, "_OVERLAP", 250)
+def test_the_newest_event_is_found_before_observations(tmp_path: Path, capsys: Capsys) -> None:
+    """The end of a journal may hold none but custom metrics, and so may its newest file."""
     later = {"metric": "room", "value": 1, "timestamp": "2026-03-02T12:00:00+00:00"}
     rows = [*rows_of(-100), *rows_of(0), *[later] * 50]
     write(tmp_path / "metrics.1.jsonl", rows)
@@ -341,49 +333,20 @@ def test_a_folder_without_a_journal_names_those_below(tmp_path: Path, capsys: Ca
     assert f"such as {str(tmp_path / '2026-01-02')!r}" in err
 
 
-def test_a_journal_is_read_in_pieces(
-    tmp_path: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
+def test_progress_reaches_the_size_of_all_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However small the pieces are, the report is the same, and the progress adds up."""
-    path = write(tmp_path / "metrics.jsonl", [row for n in range(50) for row in rows_of(n)])
-    whole = as_json(capsys, path)
-    told: list[int] = []
-
-    def reading(size: int) -> nullcontext[Callable[[int], None]]:
-        told.append(-size)
-        return nullcontext(told.append)
-
-    monkeypatch.setattr(journal, "_CHUNK", 100)
-    monkeypatch.setattr(journal, "reading", reading)
-    assert as_json(capsys, path) == whole
-    assert told[0] == -path.stat().st_size
-    assert len(told) > 50
-    assert sum(told) == 0
-
-
-class _Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_large_source_shows_its_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On standard error, by bytes."""
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(sys, "stderr", terminal := _Terminal())
-    with progress.reading(20_000_000) as advance:
-        advance(20_000_000)
-    assert "reading" in terminal.getvalue()
-    assert "20.0/20.0 MB" in terminal.getvalue()
-
-
-@pytest.mark.parametrize("why", ["small", "no terminal", "dumb terminal", "no rich"])
-def test_elsewhere_no_progress_is_shown(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is drawn over what somebody reads or keeps."""
-    monkeypatch.setenv("TERM", "dumb" if why == "dumb terminal" else "xterm")
-    stream = io.StringIO() if why == "no terminal" else _Terminal()
-    monkeypatch.setattr(sys, "stderr", stream)
-    if why == "no rich":
-        monkeypatch.setitem(sys.modules, "rich", None)
-    with progress.reading(10 if why == "small" else 20_000_000) as advance:
-        advance(10)
-    assert stream.getvalue() == ""
+    """It counts the bytes of every file, in steps that never go back."""
+    monkeypatch.setattr(journal, "_PROGRESS_LINES", 10)
+    paths = [
+        write(tmp_path / name, [row for n in range(50) for row in rows_of(n)])
+        for name in ("metrics.1.jsonl", "metrics.jsonl")
+    ]
+    steps: list[tuple[int, int]] = []
+    table = journal.read_journal(paths, progress=lambda *step: steps.append(step))
+    assert table.total().calls == 100
+    size = sum(path.stat().st_size for path in paths)
+    assert {total for _, total in steps} == {size}
+    assert len(steps) > 50
+    assert sorted(steps) == steps
+    assert steps[-1] == (size, size)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from genmeter.cli._files import write_files
 from genmeter.config.prices import PriceTable
-from genmeter.report.formats import FIELDS, to_csv, to_json, to_table, unpriced_note
+from genmeter.report.formats import FIELDS, printable, to_csv, to_json, to_table, unpriced_note
 from genmeter.report.sources import read_source
 from genmeter.report.usage_table import GROUP_KEYS
 
@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
         if table.is_empty():
             notes.insert(0, "Nothing to report: the source has no call that counts.")
         for note in notes:
-            sys.stderr.write(f"genmeter report: {note}\n")
+            sys.stderr.write(f"genmeter report: {printable(note)}\n")
     return 0
 
 

@@ -80,10 +80,7 @@ class MetricRows:
                 observation of ``record_metric``, which counts as no call whatever its name.
 
         Returns:
-            False if its value cannot be used.
-
-        Raises:
-            TypeError: A model, step or provider that is no text.
+            False if it cannot be used.
         """
         if when < self._cutoff:
             return True
@@ -93,6 +90,13 @@ class MetricRows:
             return True
         if not _is_amount(value):
             return False
+        try:
+            self._add(name, value, row, when)
+        except TypeError:  # a model, step or provider that is no text
+            return False
+        return True
+
+    def _add(self, name: str, value: float, row: Mapping[str, Any], when: float) -> None:
         if name == "evaluation_error_rate":
             self._table.evaluations.add(is_failure=bool(value))
             self._table.include_time(when)
@@ -103,7 +107,6 @@ class MetricRows:
             self._add_tokens(name, int(value), row)
         elif row["phase"] == GENERATION:
             self._usage_of(row).durations.append(value)
-        return True
 
     def finish(self) -> None:
         """Count the events that still wait for further rows; call it after the last one."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["read_endpoint", "read_page"]
 
 _TIMEOUT_SECONDS = 10.0
-_MOST_BYTES = 2**28
+_MAX_BYTES = 2**28
 _NO_PROVIDER = "_OTHER"
 _LOGIN = re.compile(r"//.*@")  # of a password with a slash in it, too
 _FAILURE = "failure"
@@ -59,39 +59,31 @@ def read_endpoint(url: str) -> UsageTable:
     parts, shown = _address(url)
     try:
         return read_page(_fetch(parts))
-    except urllib.error.HTTPError as error:
-        remedy = (
-            "give its user and password, as in http://user:password@host:9464"
-            if error.code == http.client.UNAUTHORIZED
-            else "is it the endpoint of a job?"
-        )
-        raise ConfigError(f"source={shown!r} answers {error.code} {error.reason}; {remedy}") from (
-            error
-        )
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError) as error:
+        raise ConfigError(f"source={shown!r} {_explain(error)}") from error
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, ConfigError):
+        return str(error)
+    if isinstance(error, urllib.error.HTTPError):
+        remedy = "is it the endpoint of a job?"
+        if error.code == http.client.UNAUTHORIZED:
+            remedy = "give its user and password, as in http://user:password@host:9464"
+        return f"answers {error.code} {error.reason}; {remedy}"
+    if isinstance(error, OSError | http.client.HTTPException):
         reason = getattr(error, "reason", error)
-        raise ConfigError(
-            f"source={shown!r} does not answer: {reason}; {_remedy(reason)}"
-        ) from error
-    except ConfigError as error:
-        raise ConfigError(f"source={shown!r} {error}") from error
-    except (ValueError, KeyError, IndexError) as error:
-        raise ConfigError(
-            f"source={shown!r} answers with something else than Prometheus text ({error}); give "
-            "the endpoint of a job"
-        ) from error
-
-
-def _remedy(reason: object) -> str:
-    if isinstance(reason, ssl.SSLCertVerificationError):
-        return "name the PEM file of a certificate to trust in the variable SSL_CERT_FILE"
-    if isinstance(reason, ConnectionResetError):  # what an endpoint with TLS does to plain HTTP
-        return "does it take https://?"
-    return "does the job still run, and is it its address?"
+        remedy = "does the job still run, and is it its address?"
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            remedy = "name the PEM file of a certificate to trust in the variable SSL_CERT_FILE"
+        elif isinstance(reason, ConnectionResetError):  # what TLS does to plain HTTP
+            remedy = "does it take https://?"
+        return f"does not answer: {reason}; {remedy}"
+    return f"is not Prometheus text ({error}); give the endpoint of a job"
 
 
 def _address(url: str) -> tuple[SplitResult, str]:
-    """Give the parts of an address, and how to show it: without its password."""
+    """Return the parts of an address, and the address without its password."""
     full = url if "://" in url else f"http://{url}"
     shown = _LOGIN.sub("//", full)
     try:
@@ -102,7 +94,7 @@ def _address(url: str) -> tuple[SplitResult, str]:
         is_usable = False
     if not is_usable:
         raise ConfigError(
-            f"source={shown!r} is no address; give one such as http://127.0.0.1:9464/metrics"
+            f"source must be an address such as http://127.0.0.1:9464/metrics, got {shown!r}"
         )
     return parts, shown
 
@@ -120,8 +112,8 @@ def _fetch(parts: SplitResult) -> str:
     # Without the proxies of the environment, which do not know this machine's loopback interface.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
-        page: bytes = response.read(_MOST_BYTES + 1)
-    if len(page) > _MOST_BYTES:
+        page: bytes = response.read(_MAX_BYTES + 1)
+    if len(page) > _MAX_BYTES:
         raise ConfigError("answers with more than 256 MiB; is it the endpoint of a job?")
     return page.decode("utf-8", "replace")
 

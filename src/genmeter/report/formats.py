@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from genmeter.report.usage_table import Outcomes, UsageRow, UsageTable
 
-__all__ = ["FIELDS", "to_csv", "to_json", "to_table", "unpriced_note"]
+__all__ = ["FIELDS", "printable", "to_csv", "to_json", "to_table", "unpriced_note"]
 
 FIELDS = {
     "calls": "calls of a model, also failed ones; no evaluations",
@@ -118,6 +118,27 @@ _CENT = 0.01  # USD; smaller costs get more digits
 _NONE = "-"
 
 
+_Show = dict[str, "Callable[[UsageRow], str]"]
+_OUTCOMES: _Show = {
+    "calls": lambda row: f"{row.calls:,}",
+    "failed": lambda row: f"{row.failures:,}",
+    "success": lambda row: _percent(row.success_share()),
+    "mean s": lambda row: _seconds(row.mean()),
+    "p50 s": lambda row: _seconds(row.quantile(0.5)),
+    "p95 s": lambda row: _seconds(row.quantile(0.95)),
+}
+_USAGE: _Show = {
+    "prompt": lambda row: f"{row.prompt_tokens:,}",
+    "completion": lambda row: f"{row.completion_tokens:,}",
+    "total": lambda row: f"{row.total_tokens:,}",
+    "USD": lambda row: _usd(row.cost),
+    "cache read": lambda row: f"{row.cache_read_tokens:,}",
+    "cache write": lambda row: f"{row.cache_write_tokens:,}",
+    "reasoning": lambda row: f"{row.reasoning_tokens:,}",
+}
+_OPTIONAL = {"USD", "cache read", "cache write", "reasoning"}
+
+
 class _Column(NamedTuple):
     title: str
     cells: list[str]
@@ -157,10 +178,10 @@ def to_table(
         highlight=False,
     )
     if table.is_empty():
-        blocks: list[Any] = ["\n".join([_nothing(table), *table.notes])]
+        blocks: list[Any] = ["\n".join(map(printable, [_nothing(table), *table.notes]))]
     else:
-        blocks = [_headline(table), *_tables(table, by, width)]
-        blocks += ["\n".join(notes)] if (notes := _notes(table)) else []
+        notes = "\n".join(map(printable, _notes(table)))
+        blocks = [_headline(table), *_tables(table, by, width), *([notes] if notes else [])]
     for number, block in enumerate(blocks):
         console.width = width if isinstance(block, str) else max(width, _least_width(block))
         if number:
@@ -173,14 +194,18 @@ def _tables(table: UsageTable, by: Sequence[str], width: int) -> list[Table]:
     groups, total = table.group(by), table.total()
     if not groups:
         return []
+    rows = list(groups.values())
     names = _name_columns(by, groups)
-    outcomes, usage = _number_columns(list(groups.values()), total, has_cost=bool(table.unpriced))
-    every = range(len(groups))
+    outcomes, usage = (
+        [_Column(title, list(map(show, rows)), show(total)) for title, show in columns.items()]
+        for columns in (_OUTCOMES, _USAGE)
+    )
+    kept = _USAGE.keys() - _OPTIONAL | ({"USD"} if table.unpriced else set())
+    usage = [each for each in usage if each.title in kept or each.total not in {"0", _NONE}]
     if _fits(names, [*outcomes, *usage], width, _GOOD_NAME):
-        return [_draw(names, [*outcomes, *usage], every)]
-    rows = [*groups.values()]
-    called = [at for at in every if rows[at].calls]
-    spent = [at for at in every if rows[at].total_tokens]
+        return [_draw(names, [*outcomes, *usage], range(len(rows)))]
+    called = [at for at, row in enumerate(rows) if row.calls]
+    spent = [at for at, row in enumerate(rows) if row.total_tokens]
     return [
         *(_draw(names, part, called) for part in _split(names, outcomes, width)),
         *(_draw(names, part, spent) for part in _split(names, usage, width)),
@@ -192,44 +217,9 @@ def _name_columns(by: Sequence[str], groups: Iterable[tuple[str | None, ...]]) -
     columns = dict(zip(by, zip(*groups, strict=True), strict=True))
     used = [key for key, values in columns.items() if any(values)] or [*by[:1]]
     return [
-        _Column(key, [_shown(name or _NONE) for name in columns[key]], "" if at else "total")
+        _Column(key, [printable(name or _NONE) for name in columns[key]], "" if at else "total")
         for at, key in enumerate(used)
     ]
-
-
-def _number_columns(
-    rows: Sequence[UsageRow], total: UsageRow, *, has_cost: bool
-) -> tuple[list[_Column], list[_Column]]:
-    """Make the columns of outcomes and durations, and those of tokens and cost."""
-
-    def column(title: str, show: Callable[[UsageRow], str]) -> _Column:
-        return _Column(title, [show(row) for row in rows], show(total))
-
-    def count(title: str, name: str) -> _Column:
-        return column(title, lambda row: f"{getattr(row, name):,}")
-
-    outcomes = [
-        count("calls", "calls"),
-        count("failed", "failures"),
-        column("success", lambda row: _percent(row.success_share())),
-        column("mean s", lambda row: _seconds(row.mean())),
-        column("p50 s", lambda row: _seconds(row.quantile(0.5))),
-        column("p95 s", lambda row: _seconds(row.quantile(0.95))),
-    ]
-    usage = [
-        count("prompt", "prompt_tokens"),
-        count("completion", "completion_tokens"),
-        count("total", "total_tokens"),
-    ]
-    if has_cost or total.cost is not None:
-        usage.append(column("USD", lambda row: _usd(row.cost)))
-    parts = ("cache_read", "cache_write", "reasoning")
-    usage += [
-        count(part.replace("_", " "), f"{part}_tokens")
-        for part in parts
-        if getattr(total, f"{part}_tokens")
-    ]
-    return outcomes, usage
 
 
 def _fits(
@@ -287,7 +277,8 @@ def _headline(table: UsageTable) -> str:
         return "Since the job began"
     begin, end = (datetime.fromtimestamp(t).astimezone() for t in (table.since, table.until))
     until = f"{end:%H:%M:%S %z}" if begin.date() == end.date() else f"{end:%Y-%m-%d %H:%M:%S %z}"
-    return f"From {begin:%Y-%m-%d %H:%M:%S} to {until} ({_duration(table.until - table.since)})"
+    duration = timedelta(seconds=round(table.until - table.since))
+    return f"From {begin:%Y-%m-%d %H:%M:%S} to {until} ({duration})"
 
 
 def _notes(table: UsageTable) -> list[str]:
@@ -312,26 +303,20 @@ def unpriced_note(table: UsageTable) -> str:
     Args:
         table: The table.
     """
-    return f"Without a price, so not in the cost: {', '.join(map(_shown, sorted(table.unpriced)))}."
+    return f"Without a price, so not in the cost: {', '.join(sorted(table.unpriced))}."
 
 
 def _outcomes(outcomes: Outcomes) -> str:
     return f"{outcomes.count:,}, {outcomes.failures:,} failed"
 
 
-def _shown(name: str) -> str:
-    """Return a name on one line, without what a terminal would obey."""
-    return "".join(char if char.isprintable() else "?" for char in name)
+def printable(text: str) -> str:
+    """Return a text on one line, without what a terminal would obey.
 
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:  # noqa: PLR2004 - a minute and a half reads best in seconds
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    hours, rest = divmod(minutes, 60)
-    if hours >= 48:  # noqa: PLR2004 - two days
-        return f"{hours // 24:,} d {hours % 24} h"
-    return f"{hours} h {rest} min" if hours else f"{minutes} min"
+    Args:
+        text: A name or a sentence with one.
+    """
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _percent(share: float | None) -> str:

@@ -16,7 +16,7 @@ from genmeter.report._metric_rows import MetricRows
 from genmeter.report.usage_table import UsageTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import timedelta
 
 __all__ = ["journal_files", "read_journal"]
@@ -56,7 +56,7 @@ def read_journal(
     Args:
         paths: Its files, oldest first.
         window: How long before the newest event to begin; None reads all.
-        progress: Is called now and then with the bytes that are read, and those in all.
+        progress: Called with the bytes that are read and those in all, now and then.
 
     Raises:
         ConfigError: A file cannot be read, or none of the lines is a journal's.
@@ -66,11 +66,11 @@ def read_journal(
         try:
             files = _open(paths, stack)
             cutoff = -math.inf if window is None else _newest(files) - window.total_seconds()
-            _Reader(table, cutoff, progress).read(files)
+            _sum(files, table, MetricRows(table, cutoff), progress)
         except OSError as error:
             raise ConfigError(
-                f"source={str(paths[-1])!r} cannot be read: {error.strerror or error}; mend the "
-                "file or its path"
+                f"source={str(paths[-1])!r} cannot be read: {error.strerror or error}; check the "
+                "file and its path"
             ) from error
     return table
 
@@ -86,102 +86,85 @@ def _open(paths: Sequence[Path], stack: ExitStack) -> list[TextIO]:
     return list(reversed(files.values()))
 
 
+def _sum(
+    files: Sequence[TextIO],
+    table: UsageTable,
+    rows: MetricRows,
+    progress: Callable[[int, int], object] | None,
+) -> None:
+    sizes = [os.fstat(file.fileno()).st_size for file in files]
+    first_skipped, is_journal = "", False
+    for at, file in enumerate(files):
+        for number, line in _lines(file, rows.matters):
+            is_journal = is_journal or line is not None
+            if not (line is not None and (line == () or rows.add(*line))):
+                table.skipped += 1
+                first_skipped = first_skipped or f"line {number:,} of {Path(file.name).name}"
+            if progress is not None and number % _PROGRESS_LINES == 0:
+                progress(sum(sizes[:at]) + file.buffer.tell(), sum(sizes))
+    rows.finish()
+    if table.skipped and not is_journal:
+        raise ConfigError(
+            f"source={str(files[-1].name)!r} is no journal: none of its {table.skipped:,} lines is "
+            "a metric; give a metrics.jsonl, an export or the address of an endpoint"
+        )
+    if table.skipped:
+        is_one = table.skipped == 1
+        table.notes.append(
+            f"{table.skipped:,} {'line' if is_one else 'lines'} could not be used and "
+            f"{'is' if is_one else 'are'} not in the report; the first is {first_skipped}."
+        )
+
+
 _Line = tuple[str, Any, dict[str, Any], float, bool]
 """Name, value, metadata, Unix time, and whether AfterImage's monitor wrote it."""
 
 
-class _Parser:
-    """Parses lines; those of an event share their time, so the last one is kept."""
+def _lines(
+    file: TextIO, matters: Callable[[str, dict[str, Any]], bool]
+) -> Iterator[tuple[int, _Line | tuple[()] | None]]:
+    """Parse the lines of a file, but for blank ones.
 
-    def __init__(self, matters: Callable[[str, dict[str, Any]], bool]) -> None:
-        self._matters = matters
-        self._stamp = ""
-        self._when = 0.0
-        self._is_afterimage = False
-
-    def parse(self, text: str) -> _Line | None:
-        """Return a line that may count; None for one that does not.
-
-        Raises:
-            ValueError: It is no line of a journal. So do the other errors of `_UNUSABLE`.
-        """
-        row, end = _decode(text)
-        if end < len(text) - 1 and text[end:].strip():
-            raise ValueError("more than one value")
-        name, value = row["metric"], row["value"]
-        if not self._matters(name, row):
-            return None
-        stamp = row["timestamp"]
-        if stamp != self._stamp:
-            time = datetime.fromisoformat(stamp)
-            # AfterImage writes local time without its offset; ours has one.
-            self._is_afterimage = time.tzinfo is None
-            self._when = time.timestamp()
-            if not _EARLIEST < self._when < _LATEST:
-                raise ValueError("a time that no event has")
-            self._stamp = stamp
-        return name, value, row, self._when, self._is_afterimage
+    Yields:
+        The number of the line and what it holds: nothing where it does not count, None where it
+        cannot be used.
+    """
+    stamp, when, is_afterimage = "", 0.0, False
+    for number, text in enumerate(file, 1):
+        try:
+            row, end = _decode(text)
+            if end < len(text) - 1 and text[end:].strip():
+                raise ValueError("more than one value")
+            line: _Line | tuple[()] = ()
+            name, value = row["metric"], row["value"]
+            if matters(name, row):
+                if row["timestamp"] != stamp:  # the lines of an event share their time
+                    when, is_afterimage = _time(row["timestamp"])
+                    stamp = row["timestamp"]
+                line = (name, value, row, when, is_afterimage)
+        except _UNUSABLE:
+            if text.strip():
+                yield number, None
+        else:
+            yield number, line
 
 
-class _Reader:
-    """Reads files into a table."""
-
-    def __init__(
-        self, table: UsageTable, cutoff: float, progress: Callable[[int, int], object] | None
-    ) -> None:
-        self._table = table
-        self._rows = MetricRows(table, cutoff)
-        self._progress = progress or (lambda _done, _size: None)
-        self._first_skipped = ""
-        self._has_journal_lines = False
-
-    def read(self, files: Sequence[TextIO]) -> None:
-        sizes = [os.fstat(file.fileno()).st_size for file in files]
-        for number, file in enumerate(files):
-            self._read_file(file, sum(sizes[:number]), sum(sizes))
-        self._rows.finish()
-        skipped = self._table.skipped
-        if skipped and not self._has_journal_lines:
-            raise ConfigError(
-                f"source={str(files[-1].name)!r} is no journal: none of its {skipped:,} lines is a "
-                "metric; give a metrics.jsonl, an export or the address of an endpoint"
-            )
-        if skipped:
-            self._table.notes.append(
-                f"{skipped:,} {'line' if skipped == 1 else 'lines'} could not be used and "
-                f"{'is' if skipped == 1 else 'are'} not in the report; the first is "
-                f"{self._first_skipped}."
-            )
-
-    def _read_file(self, file: TextIO, before: int, size: int) -> None:
-        parse, add = _Parser(self._rows.matters).parse, self._rows.add
-        for number, text in enumerate(file, 1):
-            try:
-                line = parse(text)
-                is_usable = line is None or add(*line)
-                self._has_journal_lines = True
-            except _UNUSABLE:
-                is_usable = not text.strip()
-            if not is_usable:
-                self._table.skipped += 1
-                name = Path(file.name).name
-                self._first_skipped = self._first_skipped or f"line {number:,} of {name}"
-            if number % _PROGRESS_LINES == 0:
-                self._progress(before + file.buffer.tell(), size)
-        self._progress(before + file.buffer.tell(), size)
+def _time(stamp: str) -> tuple[float, bool]:
+    time = datetime.fromisoformat(stamp)
+    when = time.timestamp()
+    if not _EARLIEST < when < _LATEST:
+        raise ValueError("a time that no event has")
+    # AfterImage writes local time without its offset; ours has one.
+    return when, time.tzinfo is None
 
 
 def _newest(files: Sequence[TextIO]) -> float:
     """Find the time of the newest event, which is in the last file that has any."""
+    matters = MetricRows(UsageTable("journal")).matters
     for file in reversed(files):
-        parse = _Parser(MetricRows(UsageTable("journal")).matters).parse
         newest = -math.inf
-        for text in file:
-            try:
-                line = parse(text)
-            except _UNUSABLE:
-                continue
-            if line is not None:
+        for _, line in _lines(file, matters):
+            if line:
                 _, _, row, when, is_afterimage = line
                 if is_afterimage or row.get("phase") is not None:
                     newest = max(newest, when)

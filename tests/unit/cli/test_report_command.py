@@ -15,6 +15,7 @@ import pytest
 from _report import BEGIN, as_json, report, rows_of, write
 from genmeter import cli
 from genmeter.cli import report as command
+from genmeter.report import journal
 from genmeter.report.formats import FIELDS, to_table
 from genmeter.report.usage_table import GENERATION, GroupKey, UsageTable
 
@@ -158,7 +159,7 @@ def test_the_table_is_one_where_there_is_room(source: Path, capsys: Capsys) -> N
     begin, end = BEGIN.astimezone(), BEGIN.replace(hour=13).astimezone()
     until = f"{end:%H:%M:%S %z}" if begin.date() == end.date() else f"{end:%Y-%m-%d %H:%M:%S %z}"
     assert out == (
-        f"From {begin:%Y-%m-%d %H:%M:%S} to {until} (1 h 0 min)\n"
+        f"From {begin:%Y-%m-%d %H:%M:%S} to {until} (1:00:00)\n"
         "\n"
         "model            calls  failed  success  mean s  p50 s  p95 s  prompt  completion  total\n"
         "----------------------------------------------------------------------------------------\n"
@@ -190,7 +191,7 @@ def test_a_table_keeps_to_the_terminal(width: int) -> None:
     words = text.split()
     for number in ("1,234,567", "3,703,701", "3,703,701,000", "176,366.7143", "1,234.57"):
         assert number in words, number
-    assert "(115 d 17 h)" in " ".join(words)
+    assert "(115 days, 17:46:40)" in " ".join(words)
 
 
 def test_a_table_never_cuts_a_number() -> None:
@@ -234,7 +235,7 @@ def test_small_costs_and_times_keep_their_digits() -> None:
     text = to_table(table, ("model",))
     assert "0.000123" in text
     assert "0.012" in text
-    assert "(42 s)" in text
+    assert "(0:00:42)" in text
 
 
 def test_the_width_is_the_terminals(
@@ -351,6 +352,7 @@ def test_a_large_journal_shows_its_progress_on_a_terminal(
     """On standard error, by bytes; nothing is drawn over what somebody reads or keeps."""
     monkeypatch.setenv("TERM", "dumb" if seen == "dumb" else "xterm")
     monkeypatch.setattr(command, "_LARGE", 2**30 if seen == "small" else 1)
+    monkeypatch.setattr(journal, "_PROGRESS_LINES", 1)
     stream = io.StringIO() if seen == "piped" else _Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
     assert cli.main(["report", str(source), "--format", "json"]) == 0

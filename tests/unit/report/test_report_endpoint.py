@@ -207,10 +207,10 @@ def test_an_endpoint_with_tls_is_read_or_told_what_it_takes(
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        (b"<html>Hello</html>", "something else than Prometheus text"),
+        (b"<html>Hello</html>", "is not Prometheus text"),
         (b"up 1\n", "without any metric of genmeter"),
         (b"", "without any metric of genmeter"),
-        (b'a{le="1"', "something else than Prometheus text"),
+        (b'a{le="1"', "is not Prometheus text"),
     ],
 )
 def test_a_page_of_something_else_is_an_error(capsys: Capsys, body: bytes, told: str) -> None:

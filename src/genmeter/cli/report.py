@@ -22,27 +22,27 @@ if TYPE_CHECKING:
 
 __all__ = ["HELP", "add_arguments", "run"]
 
-HELP = "say what a job used: tokens, cost, outcomes and durations by model and step"
+HELP = "report what a job used: tokens, cost, outcomes and durations by model and step"
 _EPILOG = """\
 SOURCE is one of
   a journal     metrics.jsonl or the folder that has one, genmeter's or
-                AfterImage's; of a folder also what was rotated away
-  an export     the .json, .csv, .xlsx or .parquet file that export_metrics was
-                told to write, or save_metrics wrote; of AfterImage the .json
+                AfterImage's; of a folder its rotated files too
+  an export     the .json, .csv, .xlsx or .parquet file that export_metrics or
+                save_metrics wrote; of AfterImage the .json
   an endpoint   of a running job: http://127.0.0.1:9464/metrics or HOST:PORT,
-                with http://user:password@host:9464 where it asks for a login;
-                https:// where it has TLS, SSL_CERT_FILE names what to trust
+                http://user:password@host:9464 if it needs a login, https://
+                if it has TLS (SSL_CERT_FILE names the certificate to trust)
 
 --window counts back from the newest event in the source, not from now. An
 endpoint has totals since the job began, so it takes no window, and its p50 and
 p95 are estimated from the buckets of a histogram.
 
 Conversations span calls and are counted apart. So are evaluations, but their
-tokens and cost are in the report. The cost of an endpoint is by the prices of
-the job, unless --prices is given. Elsewhere there is none without --prices.
+tokens and cost are in the report. Costs need --prices; an endpoint has those
+by the job's own prices, which --prices replaces.
 
-AfterImage tells no step, and no model of a failed call: these count for the
-only model of the source, or for "unknown" where it has several.
+AfterImage records no step, and no model of a failed call: these count for the
+only model of the source, or for "unknown" if it has several.
 
 Fields of csv and json after the keys of --by; empty or null is unknown:
 """
@@ -149,7 +149,7 @@ def _render(table: UsageTable, args: argparse.Namespace) -> str:
     if args.output is not None:
         return to_table(table, args.by)
     is_terminal = sys.stdout.isatty()
-    # No limit where nobody looks at a terminal, unless one is asked for.
+    # A pipe has no limit unless COLUMNS sets one.
     is_limited = is_terminal or os.environ.get("COLUMNS")
     width = shutil.get_terminal_size().columns if is_limited else None
     return to_table(table, args.by, width, is_terminal=is_terminal)
@@ -157,7 +157,7 @@ def _render(table: UsageTable, args: argparse.Namespace) -> str:
 
 def _print(text: str) -> None:
     encoding = sys.stdout.encoding or "utf-8"
-    # A name that the terminal's encoding does not know must not cost the report.
+    # A name that the terminal's encoding lacks must not fail the report.
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
     sys.stdout.flush()
 

@@ -50,11 +50,10 @@ def read_endpoint(url: str) -> UsageTable:
     """Scrape an endpoint and sum its page.
 
     Args:
-        url: ``http://host:port/metrics``; the scheme and the path may be left out, and a user and
-            a password may be in it.
+        url: ``http://user:password@host:port/metrics``; scheme, login and path are optional.
 
     Raises:
-        ConfigError: It does not answer, or with something else than a job's metrics.
+        ConfigError: It does not answer, or not with a job's metrics.
     """
     parts, shown = _address(url)
     try:

@@ -56,7 +56,7 @@ def read_journal(
     Args:
         paths: Its files, oldest first.
         window: How long before the newest event to begin; None reads all.
-        progress: Called with the bytes that are read and those in all, now and then.
+        progress: Called with the bytes read and those in all, now and then.
 
     Raises:
         ConfigError: A file cannot be read, or none of the lines is a journal's.
@@ -76,7 +76,7 @@ def read_journal(
 
 
 def _open(paths: Sequence[Path], stack: ExitStack) -> list[TextIO]:
-    # The newest first: a file that is rotated meanwhile is then found twice and never missed.
+    # The newest first: a file that is rotated meanwhile is found twice rather than missed.
     files: dict[tuple[int, int], TextIO] = {}
     for path in reversed(paths):
         # An editor may have put a byte order mark at the beginning.

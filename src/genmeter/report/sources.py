@@ -41,7 +41,7 @@ def read_source(
     Args:
         source: The path of a journal, its folder or an export, or the address of an endpoint.
         window: How long before the newest event to begin; None takes all.
-        progress: Is called while a journal is read, with the bytes that are read and those in all.
+        progress: Called with the bytes read and those in all, while a journal is read.
 
     Raises:
         ConfigError: The source cannot be used, or has no window.

@@ -16,8 +16,7 @@ from _report import BEGIN, as_json, report, rows_of, write
 from genmeter import cli
 from genmeter.cli import report as command
 from genmeter.report import journal
-from genmeter.report.formats import FIELDS, to_table
-from genmeter.report.usage_table import GENERATION, GroupKey, UsageTable
+from genmeter.report.formats import FIELDS
 
 Capsys = pytest.CaptureFixture[str]
 
@@ -38,7 +37,9 @@ def source(tmp_path: Path) -> Path:
 # --- prices ------------------------------------------------------------------------------------
 
 
-def test_prices_give_a_cost_by_row_and_in_all(source: Path, tmp_path: Path, capsys: Capsys) -> None:
+def test_prices_give_every_row_and_the_total_a_cost(
+    source: Path, tmp_path: Path, capsys: Capsys
+) -> None:
     """USD a million tokens, looked up as everywhere, also by the name after the slash."""
     prices = tmp_path / "prices.toml"
     prices.write_text('"atlas-large" = [100, 1000]\nsprint-mini = { input = 10, output = 20 }\n')
@@ -79,7 +80,7 @@ def test_genai_prices_can_be_asked_for(tmp_path: Path, capsys: Capsys) -> None:
     assert as_json(capsys, path, "--prices", "genai-prices")["total"]["cost_usd"] > 0
 
 
-def test_prices_that_cannot_be_used_are_an_error(source: Path, capsys: Capsys) -> None:
+def test_a_missing_price_file_is_an_error(source: Path, capsys: Capsys) -> None:
     """A file that is not there is told by its name."""
     code, out, err = report(capsys, source, "--prices", "absent.json")
     assert (code, out) == (2, "")
@@ -102,7 +103,7 @@ def test_prices_that_cannot_be_used_are_an_error(source: Path, capsys: Capsys) -
         ("--format", "xml", "invalid choice: 'xml'"),
     ],
 )
-def test_an_argument_that_cannot_be_used_is_answered_with_the_remedy(
+def test_an_invalid_argument_is_an_error_with_a_remedy(
     source: Path, capsys: Capsys, option: str, value: str, remedy: str
 ) -> None:
     """The error names the argument, its value and what to give."""
@@ -115,7 +116,7 @@ def test_an_argument_that_cannot_be_used_is_answered_with_the_remedy(
 
 
 @pytest.mark.parametrize("name", ["absent", "x" * 5_000, "metrics.jsonl.gz"])
-def test_a_source_that_is_not_there_is_an_error(tmp_path: Path, capsys: Capsys, name: str) -> None:
+def test_a_missing_source_is_an_error(tmp_path: Path, capsys: Capsys, name: str) -> None:
     """The error names the source."""
     code, out, err = report(capsys, tmp_path / name)
     assert (code, out) == (2, "")
@@ -153,7 +154,7 @@ def test_csv_and_json_have_the_same_raw_numbers(source: Path, capsys: Capsys) ->
         assert row == {key: "" if value is None else str(value) for key, value in expected.items()}
 
 
-def test_the_table_is_one_where_there_is_room(source: Path, capsys: Capsys) -> None:
+def test_a_pipe_gets_a_single_table(source: Path, capsys: Capsys) -> None:
     """In a pipe it is as wide as it has to be, with separators, units and a total."""
     _, out, _ = report(capsys, source, "--by", "model")
     begin, end = BEGIN.astimezone(), BEGIN.replace(hour=13).astimezone()
@@ -170,75 +171,7 @@ def test_the_table_is_one_where_there_is_room(source: Path, capsys: Capsys) -> N
     )
 
 
-def _large(count: int, name: str = "a-provider/a-model-of-a-long-name-2026-01") -> UsageTable:
-    table = UsageTable("journal", since=0.0, until=1e7)
-    for number in range(3):
-        row = table.row(GroupKey(f"{name}-{number}", "question_generation", None, GENERATION))
-        row.calls = row.token_calls = count
-        row.prompt_tokens = row.completion_tokens = row.total_tokens = 1_000 * count
-        row.cache_read_tokens = row.cache_write_tokens = row.reasoning_tokens = count
-        row.cost = count / 7
-        row.durations.append(1234.5678)
-    table.conversations.count = table.evaluations.count = 1_000_000
-    return table
-
-
-@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
-def test_a_table_keeps_to_the_terminal(width: int) -> None:
-    """Names lose their middle and columns move to a further table, numbers are whole."""
-    text = to_table(_large(1_234_567), ("model", "step"), width)
-    assert max(map(len, text.splitlines())) <= width
-    words = text.split()
-    for number in ("1,234,567", "3,703,701", "3,703,701,000", "176,366.7143", "1,234.57"):
-        assert number in words, number
-    assert "(115 days, 17:46:40)" in " ".join(words)
-
-
-def test_a_table_never_cuts_a_number() -> None:
-    """On a terminal that is too narrow for anything a line is longer than it."""
-    text = to_table(_large(10**15), ("model",), 20)
-    assert "3,000,000,000,000,000,000" in text
-    lines = [line.split() for line in text.partition("\n\n")[2].splitlines()]
-    assert ["a-provid", *lines[2][1:]] == lines[2]
-    assert "".join(line[0] for line in lines[2:8]) == "a-provider/a-model-of-a-long-name-2026-01-0"
-
-
-def test_names_cannot_break_the_table() -> None:
-    """Control characters and surrogates are shown as `?`, wide characters take two columns."""
-    table = UsageTable("journal")
-    for name in ("a\nb\x1b[31m\ud800", "模型" * 20, "plain"):
-        table.row(GroupKey(name, None, None, GENERATION)).calls = 1
-    lines = to_table(table, ("model", "step"), 60).splitlines()
-    assert any(line.startswith("a?b?[31m? ") for line in lines)
-    wide = next(line for line in lines if line.startswith("模型"))
-    assert len(wide) + sum(char in "模型" for char in wide) == len(lines[2])
-    assert sum(line.count("模") for line in lines) == 20
-    assert "step" not in lines[2]  # of which no row says anything
-
-
-def test_a_share_is_rounded_down() -> None:
-    """100 % means that no call failed."""
-    table = UsageTable("journal")
-    row = table.row(GroupKey("a", None, None, GENERATION))
-    row.calls, row.failures = 100_000, 1
-    assert "99.9 %" in to_table(table, ("model",))
-    row.calls, row.failures = 1_000, 33
-    assert "96.7 %" in to_table(table, ("model",))
-
-
-def test_small_costs_and_times_keep_their_digits() -> None:
-    """A cost under a cent and a call under a second are not shown as 0."""
-    table = UsageTable("journal", since=0.0, until=42.0)
-    row = table.row(GroupKey("a", None, None, GENERATION))
-    row.calls, row.cost = 1, 0.000123
-    row.durations.append(0.0123)
-    text = to_table(table, ("model",))
-    assert "0.000123" in text
-    assert "0.012" in text
-    assert "(0:00:42)" in text
-
-
-def test_the_width_is_the_terminals(
+def test_the_table_fits_the_terminal(
     source: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a terminal, or where COLUMNS says so, the table keeps to it."""
@@ -258,7 +191,7 @@ def test_the_width_is_the_terminals(
 
 
 @pytest.mark.parametrize("variable", [("TERM", "dumb"), ("COLUMNS", "200")])
-def test_escape_codes_need_a_terminal_that_obeys_them(
+def test_pipes_and_dumb_terminals_get_no_escape_codes(
     source: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch, variable: tuple[str, str]
 ) -> None:
     """A pipe and a dumb terminal get plain text, also where colours are asked for everywhere."""
@@ -269,7 +202,7 @@ def test_escape_codes_need_a_terminal_that_obeys_them(
     assert "\x1b" not in report(capsys, source)[1]
 
 
-def test_a_stream_that_cannot_show_a_name_costs_no_report(
+def test_characters_that_the_encoding_lacks_are_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the encoding of the output does not know is replaced."""
@@ -284,7 +217,7 @@ def test_a_stream_that_cannot_show_a_name_costs_no_report(
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "json"])
-def test_the_output_file_has_what_would_be_printed(
+def test_the_output_file_equals_the_printed_report(
     source: Path, tmp_path: Path, capsys: Capsys, form: str
 ) -> None:
     """And nothing else is left in its folder."""
@@ -297,9 +230,7 @@ def test_the_output_file_has_what_would_be_printed(
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_an_output_that_cannot_be_written_is_an_error(
-    source: Path, tmp_path: Path, capsys: Capsys
-) -> None:
+def test_an_unwritable_output_is_an_error(source: Path, tmp_path: Path, capsys: Capsys) -> None:
     """What is no regular file, or no folder above it, is told by the path and left as it is."""
     link = tmp_path / "null"
     link.symlink_to("/dev/null")
@@ -314,7 +245,7 @@ def test_an_output_that_cannot_be_written_is_an_error(
     assert link.resolve().is_char_device()
 
 
-def test_a_link_as_output_stays_one(source: Path, tmp_path: Path, capsys: Capsys) -> None:
+def test_a_linked_output_is_followed(source: Path, tmp_path: Path, capsys: Capsys) -> None:
     """What it points to is written, and the folder of that is made."""
     link = tmp_path / "link.csv"
     link.symlink_to(tmp_path / "new" / "report.csv")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 
-from _report import as_json, report, tell_a_job
+from _report import as_json, record_a_job, report
 from genmeter.config.monitor import MonitorConfig
 from genmeter.config.prices import PriceTable
 from genmeter.exporters.http import ScrapeServer
@@ -67,10 +67,10 @@ def answering(body: bytes, status: int = 200, **headers: str) -> Iterator[tuple[
             thread.join()
 
 
-def test_the_report_has_the_totals_of_the_running_job(capsys: Capsys) -> None:
+def test_the_report_equals_the_totals_of_the_running_job(capsys: Capsys) -> None:
     """Calls, tokens and outcomes are those of the scrape, by model and step."""
     with isolated_monitor() as monitor, serving(monitor) as server:
-        tell_a_job(monitor)
+        record_a_job(monitor)
         usage = monitor.get_total_token_usage()
         found = as_json(capsys, server.url)
     assert [
@@ -97,7 +97,7 @@ def test_the_report_has_the_totals_of_the_running_job(capsys: Capsys) -> None:
 @pytest.mark.parametrize(
     "address", ["127.0.0.1:{}", "localhost:{}/", "http://127.0.0.1:{}/metrics/"]
 )
-def test_scheme_and_path_may_be_left_out(capsys: Capsys, address: str) -> None:
+def test_scheme_and_path_are_optional(capsys: Capsys, address: str) -> None:
     """An address as the job prints it, or as short as host and port, will do."""
     with isolated_monitor() as monitor, serving(monitor) as server:
         monitor.track_generation(1.0, True, model_name="atlas-large")
@@ -113,7 +113,7 @@ def test_an_unknown_provider_is_none(capsys: Capsys) -> None:
     assert [row["provider"] for row in rows] == ["openai", None]
 
 
-def test_the_cost_is_the_jobs_own_unless_prices_are_given(capsys: Capsys) -> None:
+def test_the_cost_is_that_of_the_job_without_prices(capsys: Capsys) -> None:
     """What the job has priced is told as it is, with the models that it could not price."""
     config = MonitorConfig(prices=PriceTable({"atlas-large": (2.0, 10.0)}))
     with isolated_monitor(config) as monitor, serving(monitor) as server:
@@ -151,7 +151,7 @@ def test_a_login_is_sent_and_never_shown(capsys: Capsys) -> None:
             assert "secret" not in err
 
 
-def test_a_login_is_not_sent_where_an_answer_leads(capsys: Capsys) -> None:
+def test_a_redirect_does_not_get_the_login(capsys: Capsys) -> None:
     """A redirect does not carry the password to another server."""
     with (
         answering(b"", 404) as (other, asked),
@@ -163,7 +163,7 @@ def test_a_login_is_not_sent_where_an_answer_leads(capsys: Capsys) -> None:
     assert [headers["Authorization"] for headers in asked] == [None]
 
 
-def test_proxies_of_the_environment_are_not_asked(
+def test_proxies_of_the_environment_are_ignored(
     capsys: Capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A proxy knows nothing of this machine's loopback interface."""
@@ -184,7 +184,7 @@ def test_an_endpoint_that_does_not_answer_is_an_error(capsys: Capsys) -> None:
     assert "secret" not in err
 
 
-def test_an_endpoint_with_tls_is_read_or_told_what_it_takes(
+def test_an_endpoint_with_tls_is_read_or_its_error_explains(
     capsys: Capsys, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Who leaves out the scheme or the certificate learns which of them."""
@@ -213,7 +213,7 @@ def test_an_endpoint_with_tls_is_read_or_told_what_it_takes(
         (b'a{le="1"', "is not Prometheus text"),
     ],
 )
-def test_a_page_of_something_else_is_an_error(capsys: Capsys, body: bytes, told: str) -> None:
+def test_a_page_of_another_server_is_an_error(capsys: Capsys, body: bytes, told: str) -> None:
     """Another server than a job's is told by its address."""
     with answering(body) as (address, _):
         code, out, err = report(capsys, address)
@@ -232,7 +232,7 @@ def test_a_page_of_something_else_is_an_error(capsys: Capsys, body: bytes, told:
         "http://a b:80",
     ],
 )
-def test_an_address_that_is_none_is_an_error(capsys: Capsys, address: str) -> None:
+def test_an_invalid_address_is_an_error(capsys: Capsys, address: str) -> None:
     """What is no address is answered with an example of one."""
     code, out, err = report(capsys, address)
     assert (code, out) == (2, "")
@@ -258,7 +258,7 @@ def test_metrics_of_other_instrumentations_do_not_count(capsys: Capsys) -> None:
         assert as_json(capsys, address)["total"]["prompt_tokens"] == 10
 
 
-def test_what_is_past_the_limit_of_label_sets_is_told(capsys: Capsys) -> None:
+def test_a_label_overflow_is_reported(capsys: Capsys) -> None:
     """A report that cannot be whole says so."""
     with isolated_monitor() as monitor:
         monitor.track_generation(1.0, True, model_name="a", prompt_token_count=10)

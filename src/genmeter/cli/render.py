@@ -84,13 +84,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ).add_argument
         for flags, settings in kind.options:
             add(*flags, **settings)
-        metavar = "FILE" if kind.folder is None else "DIR"
-        where = (
-            "write to this file rather than to standard output"
-            if kind.folder is None
-            else "the folder for the files, made if missing (default: %(default)s)"
-        )
-        add("--out", metavar=metavar, default=kind.folder, help=where)
+        metavar, out = "FILE", "write to this file rather than to standard output"
+        if kind.folder is not None:
+            metavar, out = "DIR", "the folder for the files, made if missing (default: %(default)s)"
+        add("--out", metavar=metavar, default=kind.folder, help=out)
         add(
             "--check",
             nargs="?",
@@ -115,28 +112,22 @@ def run(args: argparse.Namespace) -> int:
         ExportError: The output cannot be written.
         MissingExtraError: A package that the kind needs is not installed.
     """
-    rendered = _KINDS[args.kind].render(args)
-    if args.check is not None:
-        where = args.check or args.out
-        if where is None:
-            raise ConfigError(
-                "--check must have a file to compare with: --check FILE or --out FILE"
-            )
-        return _check(_by_path(rendered, where))
-    if args.out is None:
-        _print(str(rendered))
+    kind = _KINDS[args.kind]
+    rendered = kind.render(args)
+    texts = {"": rendered} if isinstance(rendered, str) else rendered
+    where = args.check or args.out
+    if where is None:
+        if args.check is not None:
+            raise ConfigError("--check must have a file: give --check FILE or --out FILE")
+        _print(texts[""])
         return 0
-    files = _by_path(rendered, args.out)
-    write_files(files, "--out", args.out)
-    if not isinstance(rendered, str):
+    files = {Path(where) / name: text for name, text in texts.items()}
+    if args.check is not None:
+        return _check(files)
+    write_files(files, "--out", where)
+    if kind.folder is not None:
         _print("".join(f"{path}\n" for path in files))
     return 0
-
-
-def _by_path(rendered: str | Mapping[str, str], where: str) -> dict[Path, str]:
-    if isinstance(rendered, str):
-        return {Path(where): rendered}
-    return {Path(where) / name: text for name, text in rendered.items()}
 
 
 def _check(files: Mapping[Path, str]) -> int:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.samples import Sample
 
-__all__ = ["read_endpoint", "read_page"]
+__all__ = ["read_endpoint"]
 
 _TIMEOUT_SECONDS = 10.0
 _MAX_BYTES = 2**28
@@ -57,7 +57,7 @@ def read_endpoint(url: str) -> UsageTable:
     """
     parts, shown = _address(url)
     try:
-        return read_page(_fetch(parts))
+        return _sum_page(_fetch(parts))
     except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError) as error:
         raise ConfigError(f"source={shown!r} {_explain(error)}") from error
 
@@ -117,7 +117,7 @@ def _fetch(parts: SplitResult) -> str:
     return page.decode("utf-8", "replace")
 
 
-def read_page(page: str) -> UsageTable:
+def _sum_page(page: str) -> UsageTable:
     """Sum a page of Prometheus text.
 
     Args:

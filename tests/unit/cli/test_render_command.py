@@ -118,7 +118,7 @@ def test_a_threshold_by_name_sets_every_alert_of_the_name(
         (["--threshold", "target_down=3"], "got 'target_down'"),
         (["--runbook-url", ""], "runbook_url is empty; give an address"),
         (["--settings", "/nowhere.toml"], "the alerts' file '/nowhere.toml' cannot be read"),
-        (["--check"], "--check must have a file to compare with"),
+        (["--check"], "--check must have a file: give --check FILE or --out FILE"),
         (["--check", "/"], "--check: '/' cannot be read"),
         (["--out", "/"], "--out must be a regular file, got '/'"),
         (["--out", "/proc/none/rules.yml"], "--out '/proc/none/rules.yml' cannot be written"),

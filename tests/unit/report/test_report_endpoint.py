@@ -16,6 +16,7 @@ from _report import as_json, record_a_job, report
 from genmeter.config.monitor import MonitorConfig
 from genmeter.config.prices import PriceTable
 from genmeter.exporters.http import ScrapeServer
+from genmeter.report import endpoint
 from genmeter.report.usage_table import UsageRow
 from genmeter.schema import metrics as cat
 from genmeter.testing import IsolatedMonitor, isolated_monitor
@@ -220,6 +221,15 @@ def test_a_page_of_another_server_is_an_error(capsys: Capsys, body: bytes, told:
     assert (code, out) == (2, "")
     assert told in err
     assert address in err
+
+
+def test_a_page_of_any_length_is_not_read(capsys: Capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that never ends fills no memory."""
+    monkeypatch.setattr(endpoint, "_MAX_BYTES", 10)
+    with answering(b"x" * 11) as (address, _):
+        code, out, err = report(capsys, address)
+    assert (code, out) == (2, "")
+    assert "answers with more than" in err
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from genmeter.report.formats import to_table
-from genmeter.report.usage_table import GENERATION, GroupKey, UsageTable
+from genmeter.report.usage_table import EVALUATION, GENERATION, GroupKey, UsageTable
 
 
 def _large(count: int, name: str = "a-provider/a-model-of-a-long-name-2026-01") -> UsageTable:
@@ -74,3 +74,23 @@ def test_small_costs_and_durations_keep_their_digits() -> None:
     assert "0.000123" in text
     assert "0.012" in text
     assert "(0:00:42)" in text
+
+
+def test_a_job_of_conversations_only_has_no_table() -> None:
+    """What is no call is still reported, in words."""
+    table = UsageTable("journal", since=0.0, until=1.0)
+    table.conversations.add(is_failure=True)
+    headline, words = to_table(table, ("model",)).split("\n\n")
+    assert headline.endswith("(0:00:01)")
+    assert words == "Conversations: 1, 1 failed."
+
+
+def test_a_row_without_calls_has_no_share_and_no_durations() -> None:
+    """Unknown is a dash, in the row of an evaluation and in the total."""
+    table = UsageTable("endpoint")
+    table.row(GroupKey("judge", None, None, EVALUATION)).total_tokens = 7
+    lines = to_table(table, ("model",)).splitlines()
+    assert lines[0] == "Since the job began"
+    assert [line.split() for line in lines if line.startswith(("judge", "total"))] == [
+        [name, "0", "0", "-", "-", "-", "-", "0", "0", "7"] for name in ("judge", "total")
+    ]

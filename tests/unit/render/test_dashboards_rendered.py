@@ -95,7 +95,9 @@ def test_a_folder_that_cannot_be_written_is_an_error(
     blocked = tmp_path / "file"
     blocked.write_text("")
     assert main(["render", "dashboards", "--out", str(blocked)]) == 2
-    assert "give another folder" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"--out {str(blocked)!r} cannot be written" in error
+    assert "give another path" in error
 
 
 def without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from _report import AFTERIMAGE, BEGIN, as_json, report, tell_a_job
+from _report import AFTERIMAGE, BEGIN, as_json, record_a_job, report
 from genmeter.config.monitor import HistoryConfig, MonitorConfig
 from genmeter.exporters.http import ScrapeServer
 from genmeter.testing import isolated_monitor
@@ -25,7 +25,7 @@ def test_journal_export_and_endpoint_agree(tmp_path: Path, capsys: Capsys) -> No
     prices = tmp_path / "prices.json"
     prices.write_text('{"atlas-large": [2.5, 10.0], "sprint-mini": [0.1, 0.4, 0.05]}')
     with isolated_monitor(log_dir=tmp_path / "journal") as monitor:
-        tell_a_job(monitor)
+        record_a_job(monitor)
         for form, name in FORMATS.items():
             monitor.export_metrics(tmp_path / name, form)
         saved = monitor.save_metrics()
@@ -68,7 +68,7 @@ def _sums(rows: list[dict[str, Any]], has_quantiles: bool) -> list[dict[str, Any
     ]
 
 
-def test_an_export_of_afterimage_is_read_as_its_journal_is(capsys: Capsys) -> None:
+def test_an_export_of_afterimage_equals_its_journal(capsys: Capsys) -> None:
     """Both tell the same of one job, whatever the order of the metrics is."""
     journal = as_json(capsys, AFTERIMAGE / "metrics.jsonl")
     export = as_json(capsys, AFTERIMAGE / "export.json")
@@ -118,7 +118,7 @@ def test_an_export_without_events_is_an_empty_report(tmp_path: Path, capsys: Cap
         assert (code, out) == (0, "Nothing to report: the export has no call.\n")
 
 
-def test_an_export_that_is_not_whole_says_so(tmp_path: Path, capsys: Capsys) -> None:
+def test_an_incomplete_export_is_reported(tmp_path: Path, capsys: Capsys) -> None:
     """Where the history kept less than all, the report tells since when it is complete."""
     config = dataclasses.replace(MonitorConfig(), history=HistoryConfig(capacity=10))
     with isolated_monitor(config) as monitor:
@@ -129,8 +129,8 @@ def test_an_export_that_is_not_whole_says_so(tmp_path: Path, capsys: Capsys) -> 
     assert "Incomplete: the history of the job kept no event before " in out
 
 
-def test_values_of_an_export_that_cannot_be_used_are_told(tmp_path: Path, capsys: Capsys) -> None:
-    """A negative count or a value that is none costs itself."""
+def test_invalid_values_of_an_export_are_reported(tmp_path: Path, capsys: Capsys) -> None:
+    """A negative count or a text is skipped."""
     row = {"timestamp": BEGIN.isoformat(), "phase": "generation", "model_name": "a"}
     content = {
         "success_rate": [{"value": 1.0, **row}],

@@ -104,7 +104,7 @@ def as_it_is(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="module")
 def taken_over(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The suite on ours."""
-    return run(sources, tmp_path_factory.mktemp("taken-over"), "-p", "_takeover_plugin")
+    return run(sources, tmp_path_factory.mktemp("patched"), "-p", "_patch_plugin")
 
 
 def test_the_suite_passes_as_well_with_our_monitor(as_it_is: Run, taken_over: Run) -> None:

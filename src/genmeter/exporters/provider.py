@@ -217,8 +217,15 @@ class Exporters:
             self.bridge = PrometheusBridge(
                 self._collect_for(PROMETHEUS), created=endpoint.created_series
             )
-            if endpoint.enabled is not False and (is_main or settings.port == 0):
-                self.server = self._make_server()
+            if endpoint.enabled is not False:
+                if is_main or settings.port == 0:
+                    self.server = self._make_server()
+                elif not self._pushes:
+                    log(
+                        logging.WARNING,
+                        "the metrics of this child process are not served: only the main process "
+                        "has an endpoint; set OTEL_METRICS_EXPORTER=prometheus,otlp to push them",
+                    )
         self._linger = config.endpoint.linger
         self._binder: Worker[None] | None = None
         self._is_bound = False

@@ -36,8 +36,8 @@ count as usual. The address and the report go to standard error. The exit code
 is the script's own; 2 where an argument cannot be used or the port is taken.
 
 The report and the endpoint are the main process's. In Python processes that it
-forks or spawns the monitor is replaced too; they push by OTLP (set
-OTEL_METRICS_EXPORTER=prometheus,otlp), and listen only with --port 0. Children
+forks or spawns the monitor is replaced too; they push by OTLP where
+OTEL_METRICS_EXPORTER asks for that, and listen only with --port 0. Children
 that are started without PYTHONPATH, or with -E, -I or -S, are not reached.
 """
 _MAX_PORT = 65_535

@@ -13,12 +13,19 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from genmeter.cli.demo.job import Job, Plan, play
-from genmeter.cli.demo.profiles import CUSTOM_METRICS, MODELS, PRICES, SCORE_SCALES
+from genmeter.cli.demo.simulate import (
+    CUSTOM_METRICS,
+    MODELS,
+    PRICES,
+    SCORE_SCALES,
+    Job,
+    Plan,
+    play,
+)
 from genmeter.cli.demo.view import choose_view, final_report, headline, say
 from genmeter.config.monitor import MonitorConfig
 from genmeter.errors import EndpointError
-from genmeter.exporters.settings import PROMETHEUS, ExportSettings
+from genmeter.exporters.settings import EXPORTERS, PROMETHEUS, ExportSettings
 from genmeter.handlers.logging import LOGGER_NAME
 from genmeter.monitor import GenerationMonitor
 
@@ -122,18 +129,22 @@ def _config(plan: Plan, port: int | None, linger: float | None) -> MonitorConfig
         prices=PRICES,
         score_scales=SCORE_SCALES,
         custom_metrics=CUSTOM_METRICS,
+        meter_provider="own",  # whatever the environment says: there is no application
     )
     given = {"port": port, "linger": linger}
-    asked: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if port is not None or PROMETHEUS in ExportSettings.from_env(os.environ).exporters:
-        # Asked for in code, so that a taken port is an error rather than a warning.
-        asked["enabled"] = True
-    return dataclasses.replace(config, endpoint=dataclasses.replace(config.endpoint, **asked))
+    endpoint: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    exporters = ExportSettings.from_env(os.environ).exporters
+    # Asked for in code, so that a taken port is an error rather than a warning.
+    endpoint["enabled"] = port is not None or PROMETHEUS in exporters
+    if PROMETHEUS not in exporters:
+        # The view reads the page, also where nothing serves it.
+        os.environ[EXPORTERS] = ",".join([*exporters, PROMETHEUS])
+    return dataclasses.replace(config, endpoint=dataclasses.replace(config.endpoint, **endpoint))
 
 
 @contextmanager
 def _stopping_on_signals() -> Iterator[threading.Event]:
-    """Give what the first Ctrl-C or SIGTERM sets; a second one ends the process as usual."""
+    """Yield the event that the first Ctrl-C or SIGTERM sets; a second ends the process as usual."""
     stop = threading.Event()
     is_main = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in _SIGNALS} if is_main else {}
@@ -167,14 +178,14 @@ def _shut_down(monitor: GenerationMonitor, linger: float | None) -> None:
 
 
 def _number(
-    text: str, remedy: str, *, above: float, most: float, shown: str | None = None
+    text: str, expected: str, *, above: float, most: float, shown: str | None = None
 ) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not above < value <= most:
-        raise argparse.ArgumentTypeError(f"{(shown or text)!r} cannot be used; give {remedy}")
+        raise argparse.ArgumentTypeError(f"must be {expected}, got {(shown or text)!r}")
     return value
 
 
@@ -187,21 +198,21 @@ def _linger(text: str) -> float:
 
 
 def _rate(text: str) -> float:
-    remedy = f"calls a second, more than 0 and at most {_MAX_RATE:,.0f}"
-    return _number(text, remedy, above=0, most=_MAX_RATE)
+    expected = f"calls a second, more than 0 and at most {_MAX_RATE:,.0f}"
+    return _number(text, expected, above=0, most=_MAX_RATE)
 
 
 def _whole(text: str) -> int:
     try:
         return int(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be used; give a whole number") from error
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from error
 
 
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= _MAX_PORT):
         raise argparse.ArgumentTypeError(
-            f"{text!r} cannot be used; give a port from 1 to {_MAX_PORT}, or 0 for any free one"
+            f"must be a port from 1 to {_MAX_PORT}, or 0 for any free one, got {text!r}"
         )
     return int(text)
 
@@ -210,10 +221,10 @@ def _failing(text: str) -> tuple[str, float]:
     name, _, share = text.partition("=")
     if name not in {model.name for model in MODELS}:
         raise argparse.ArgumentTypeError(
-            f"{text!r} cannot be used; give MODEL=SHARE, with one of the models {_names()}"
+            f"must be MODEL=SHARE, with one of the models {_names()}, got {text!r}"
         )
-    remedy = f"a share from 0 to 1, such as {name}=0.5"
-    return name, _number(share, remedy, above=-math.ulp(0), most=1, shown=text)
+    expected = f"a share from 0 to 1, such as {name}=0.5"
+    return name, _number(share, expected, above=-math.ulp(0), most=1, shown=text)
 
 
 def _names() -> str:

@@ -124,9 +124,9 @@ def test_without_a_command_the_usage_is_shown(capsys: pytest.CaptureFixture[str]
         ("--port", "-1", "must be a port from 1 to 65535, or 0"),
         ("--port", "http", "must be a port from 1 to 65535, or 0"),
         ("--linger", "-0.1", "must be seconds, 0 to"),
-        ("--fail", "gpt=0.5", "must be MODEL=SHARE, with one of the models atlas-large, "),
-        ("--fail", "atlas-large", "must be a share from 0 to 1, such as atlas-large=0.5"),
-        ("--fail", "atlas-large=1.1", "must be a share from 0 to 1, such as atlas-large=0.5"),
+        ("--fail", "gpt=0.5", "one of the models atlas-large, "),
+        ("--fail", "atlas-large", "a share from 0 to 1, such as atlas-large=0.5"),
+        ("--fail", "atlas-large=1.1", "a share from 0 to 1, such as atlas-large=0.5"),
     ],
 )
 def test_a_bad_value_is_answered_with_its_name_and_the_remedy(

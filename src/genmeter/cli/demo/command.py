@@ -30,7 +30,7 @@ from genmeter.handlers.logging import LOGGER_NAME
 from genmeter.monitor import GenerationMonitor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -40,7 +40,7 @@ The metrics are served at http://127.0.0.1:9464/metrics unless the arguments or 
 OTEL_* and GENMETER_* say otherwise. The live view needs a terminal and the extra "demo"
 (pip install "genmeter[demo]"); without either there is a plain line every ten seconds.
 
-The exit code is 0 also where Ctrl-C or SIGTERM ends the job early, which still gives the report;
+The exit code is 0 also where Ctrl-C or SIGTERM ends the job early, which still prints the report;
 2 where an argument cannot be used or the port is taken.
 """
 _MAX_RATE = 2_000.0
@@ -59,14 +59,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--duration",
-        type=_seconds,
+        type=_number("seconds, more than 0 and at most 1e7", most=1e7),
         default=60.0,
         metavar="SECONDS",
         help="how long the job lasts (default: %(default)g)",
     )
     add(
         "--rate",
-        type=_rate,
+        type=_number(f"calls a second, more than 0 and at most {_MAX_RATE:,.0f}", most=_MAX_RATE),
         default=20.0,
         metavar="CALLS",
         help="calls of models a second, on average (default: %(default)g)",
@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--port", type=_port, help="port of the endpoint, 0 for any free one (default: 9464)")
     add(
         "--linger",
-        type=_linger,
+        type=_number("seconds, 0 to 1e7", most=1e7, or_zero=True),
         metavar="SECONDS",
         help="at the end, wait so long for one more scrape (default: 0)",
     )
@@ -177,29 +177,17 @@ def _shut_down(monitor: GenerationMonitor, linger: float | None) -> None:
 # --- what the arguments may be -----------------------------------------------------------------
 
 
-def _number(
-    text: str, expected: str, *, above: float, most: float, shown: str | None = None
-) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not above < value <= most:
-        raise argparse.ArgumentTypeError(f"must be {expected}, got {(shown or text)!r}")
-    return value
+def _number(expected: str, *, most: float, or_zero: bool = False) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (0.0 < value <= most or (or_zero and value == 0.0)):
+            raise argparse.ArgumentTypeError(f"must be {expected}, got {text!r}")
+        return value
 
-
-def _seconds(text: str) -> float:
-    return _number(text, "seconds, more than 0 and at most 1e7", above=0, most=1e7)
-
-
-def _linger(text: str) -> float:
-    return _number(text, "seconds, 0 to 1e7", above=-math.ulp(0), most=1e7)
-
-
-def _rate(text: str) -> float:
-    expected = f"calls a second, more than 0 and at most {_MAX_RATE:,.0f}"
-    return _number(text, expected, above=0, most=_MAX_RATE)
+    return parse
 
 
 def _whole(text: str) -> int:
@@ -219,12 +207,16 @@ def _port(text: str) -> int:
 
 def _failing(text: str) -> tuple[str, float]:
     name, _, share = text.partition("=")
-    if name not in {model.name for model in MODELS}:
+    try:
+        value = float(share) if name in {model.name for model in MODELS} else math.nan
+    except ValueError:
+        value = math.nan
+    if not 0.0 <= value <= 1.0:
         raise argparse.ArgumentTypeError(
-            f"must be MODEL=SHARE, with one of the models {_names()}, got {text!r}"
+            f"must be MODEL=SHARE, with a share from 0 to 1, such as {MODELS[0].name}=0.5, and one "
+            f"of the models {_names()}, got {text!r}"
         )
-    expected = f"a share from 0 to 1, such as {name}=0.5"
-    return name, _number(share, expected, above=-math.ulp(0), most=1, shown=text)
+    return name, value
 
 
 def _names() -> str:

@@ -8,14 +8,14 @@ from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from genmeter.cli.demo.simulate import PRICES
 from genmeter.errors import MissingExtraError
 from genmeter.schema import metrics as cat
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from prometheus_client.samples import Sample
     from rich.console import Console, RenderableType
@@ -29,7 +29,6 @@ __all__ = [
     "LiveView",
     "Outcomes",
     "Reading",
-    "Show",
     "choose_view",
     "final_report",
     "headline",
@@ -44,13 +43,6 @@ _FRAME_SECONDS = 0.25
 _PACE_SECONDS = 10.0
 _MANY_FAILURES = 0.1
 _DUMB = ("dumb", "unknown")  # terminals that cannot draw over a line
-
-
-class Show(Protocol):
-    """Called with the seconds since the job began, over and over."""
-
-    def __call__(self, elapsed: float, /) -> None:
-        """Show the job as it stands."""
 
 
 def say(text: str) -> None:
@@ -226,11 +218,7 @@ class _PlainLines:
         )
 
 
-def _show_nothing(_elapsed: float, /) -> None:
-    """Show nothing."""
-
-
-def choose_view(job: Job, *, is_quiet: bool) -> AbstractContextManager[Show]:
+def choose_view(job: Job, *, is_quiet: bool) -> AbstractContextManager[Callable[[float], None]]:
     """Choose what to show while the job runs.
 
     Args:
@@ -238,10 +226,10 @@ def choose_view(job: Job, *, is_quiet: bool) -> AbstractContextManager[Show]:
         is_quiet: Show nothing.
 
     Returns:
-        A context manager; on a terminal it holds the live view while it is open.
+        A context manager of what is to be called with the seconds since the job began.
     """
     if is_quiet:
-        return nullcontext(_show_nothing)
+        return nullcontext(lambda _elapsed: None)
     if sys.stdout.isatty() and os.environ.get("TERM") not in _DUMB:
         try:
             return LiveView(job)

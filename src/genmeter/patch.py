@@ -74,7 +74,7 @@ class _Binding(NamedTuple):
     swap: _Swap
 
 
-_lock = threading.RLock()  # nobody who holds it imports anything
+_lock = threading.RLock()  # never held during an import
 _installs: list[MonitorConfig | None] = []  # the first one's settings hold
 _swaps: list[_Swap] = []
 _bindings: list[_Binding] = []
@@ -227,7 +227,7 @@ def _stand_in(old: Any) -> type:
             self._session.state.shares_expected = True
 
     for made in (StandIn.__new__, StandIn.__init__):
-        functools.update_wrapper(made, old.__init__)  # for those who inspect the signature
+        functools.update_wrapper(made, old.__init__)  # inspect.signature() follows it
     for name in set(dir(old)) - set(dir(GenerationMonitor)):
         if not name.startswith("__"):
             setattr(StandIn, name, _Absent(name))

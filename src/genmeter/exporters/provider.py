@@ -33,7 +33,7 @@ from genmeter.errors import EndpointError
 from genmeter.exporters.http import ScrapeServer
 from genmeter.exporters.making import make_pushes, preferences
 from genmeter.exporters.prometheus import PrometheusBridge
-from genmeter.exporters.settings import PROMETHEUS, ExportSettings, resource_from_env
+from genmeter.exporters.settings import MAIN_PID, PROMETHEUS, ExportSettings, resource_from_env
 from genmeter.metrics.meter import BuiltinMeterProvider
 from genmeter.pipeline.worker import Worker
 
@@ -220,7 +220,7 @@ class Exporters:
             if endpoint.enabled is not False:
                 if is_main or settings.port == 0:
                     self.server = self._make_server()
-                elif not self._pushes:
+                elif MAIN_PID in os.environ and not self._pushes:
                     log(
                         logging.WARNING,
                         "the metrics of this child process are not served: only the main process "

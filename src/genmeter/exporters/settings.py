@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ENTRY_POINTS",
     "EXPORTERS",
+    "MAIN_PID",
     "PROMETHEUS",
     "ExportSettings",
     "OtlpSettings",

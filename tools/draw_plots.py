@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from genmeter import clock
-from genmeter.cli.demo.actions import Begin, End
-from genmeter.cli.demo.simulator import Simulator
+from genmeter.cli.demo.simulate import Begin, End, Simulator
 from genmeter.testing import isolated_monitor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from genmeter import GenerationMonitor
-    from genmeter.cli.demo.actions import Action
+    from genmeter.cli.demo.simulate import Action
 
 START = datetime(2026, 3, 9, 8, 30).astimezone().timestamp()
 

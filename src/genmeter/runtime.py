@@ -28,6 +28,7 @@ from genmeter.config.monitor import EndpointConfig, LabelLimits
 from genmeter.errors import ConfigError
 from genmeter.events.model import CallDefaults
 from genmeter.exporters.provider import Exporters, job_of
+from genmeter.exporters.settings import is_spawned
 from genmeter.handlers.dispatch import Relay
 from genmeter.history.store import History
 from genmeter.history.token_report import Retired, TokenUsageReport, report_of
@@ -454,7 +455,7 @@ class Runtime:
         exporters = Exporters(
             config,
             pipeline,
-            is_main=not self._is_child and multiprocessing.parent_process() is None,
+            is_main=not (self._is_child or is_spawned()),
             on_export_failure=self.self_metrics.count_export_failure,
             log=pipeline.deferred_log.add,
         )

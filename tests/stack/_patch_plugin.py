@@ -9,8 +9,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from genmeter import GenerationMonitor
-from genmeter import patch as takeover
+from genmeter import GenerationMonitor, patch
 
 if TYPE_CHECKING:
     import pytest
@@ -29,12 +28,12 @@ def pytest_configure() -> None:
         original(self, *args, **kwargs)
 
     GenerationMonitor.__init__ = counted  # type: ignore[method-assign]
-    takeover.install()
+    patch.install()
 
 
 def pytest_unconfigure() -> None:
     """Put them back."""
-    takeover.uninstall()
+    patch.uninstall()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -62,8 +62,7 @@ def texts(axes: Axes) -> list[str]:
 
 def legend(axes: Axes) -> list[str]:
     """Give the names in the legend."""
-    found = axes.get_legend()
-    assert found is not None
+    found = axes.get_legend() or axes.figure.legends[0]
     return [text.get_text() for text in found.get_texts()]
 
 
@@ -144,6 +143,30 @@ def test_a_histogram_holds_every_duration(monitor: IsolatedMonitor) -> None:
     assert sum(bar.get_height() for bar in axes.patches) == 30
     assert texts(axes)[:2] == ["median 2.45 s", "95th percentile 3.75 s"]
     assert axes.get_xlabel() == "seconds"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[2.0] * 5, [0.0, 0.0], [1e-300], [-1.0, 1e3], [1.0, 1e300], [-1e300, 1e300], [0.001, 900.0]],
+)
+def test_a_histogram_has_a_bar_for_every_value(values: list[float]) -> None:
+    """Equal, negative and absurd durations are neither lost nor an error."""
+    with isolated_monitor() as monitor:
+        for value in values:
+            monitor.record_metric("generation_time", value)
+        (axes,) = figures_of(monitor)["generation_time"].axes
+    assert sum(bar.get_height() for bar in axes.patches) == len(values)
+    assert len(axes.patches) <= 60
+
+
+@pytest.mark.parametrize(("calls", "window"), [(1, 10), (500, 10), (501, 20), (1_001, 50)])
+def test_a_rolling_mean_spans_ten_samples_or_a_fiftieth(calls: int, window: int) -> None:
+    """Few samples are averaged as by AfterImage; many in windows that can be seen."""
+    with isolated_monitor() as monitor:
+        for _ in range(calls):
+            monitor.track_generation(1.0, True)
+        success, _ = figures_of(monitor)["success_error_rate"].axes
+    assert f"rolling mean of {window};" in texts(success)[0]
 
 
 def test_durations_over_decades_are_on_a_logarithmic_axis() -> None:
@@ -270,6 +293,31 @@ def test_tokens_over_time_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert heights == [[0] * 20 + [20] * 40, [20] * 20 + [0] * 40]
     assert axes.get_ylabel() == "tokens per 2 minutes"
     assert legend(axes) == ["large", "small"]
+
+
+def test_a_share_that_is_not_all_is_never_written_as_all() -> None:
+    """One failed call among thousands is not rounded away."""
+    with isolated_monitor() as monitor:
+        for number in range(6_000):
+            monitor.track_generation(1.0, number != 0, model_name=f"m{number % 2}")
+        figures = figures_of(monitor)
+    (axes,) = figures["outcomes_by_model"].axes
+    assert texts(axes)[:2] == ["1 of 3,000 failed (<0.1%)", "none of 3,000 failed"]
+    assert legend(figures["success_error_rate"].axes[0]) == ["Success rate, >99.9% in all"]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "length"),
+    [([True] * 60, 0.1), ([True, True, False] * 20, 0.5), ([True] * 30 + [False] * 30, 1.0)],
+)
+def test_shares_have_axes_of_equal_round_length(outcomes: list[bool], length: float) -> None:
+    """A rate that hardly moves is not blown up to fill the axis."""
+    with isolated_monitor() as monitor:
+        for outcome in outcomes:
+            monitor.track_generation(1.0, outcome)
+        success, error = figures_of(monitor)["success_error_rate"].axes
+    assert np.ptp(success.get_ylim()) == pytest.approx(1.06 * length)
+    assert np.ptp(error.get_ylim()) == pytest.approx(1.06 * length)
 
 
 def test_many_models_are_pooled() -> None:
@@ -538,10 +586,10 @@ def test_a_size_that_is_none_is_an_error(
     size: Any, monitor: IsolatedMonitor, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One plot says what to give, and all of them warn of it."""
-    with pytest.raises(ConfigError, match=r"figsize is .*; give width and height in inches"):
+    with pytest.raises(ConfigError, match="figsize must be width and height in inches"):
         monitor.plot_metric("generation_time", figsize=size)
     assert monitor.visualize_metrics(tmp_path, size) == {}
-    assert "give width and height in inches" in caplog.text
+    assert "figsize must be width and height in inches" in caplog.text
 
 
 def test_a_metric_is_found_under_the_name_that_it_was_given(monitor: IsolatedMonitor) -> None:

@@ -259,12 +259,12 @@ class Picture:
         """Format a count: a small one exactly, a large one in three digits and a unit."""
         if value < _EXACT_BELOW:
             return f"{value:,.0f}"
-        return _CountFormatter(sep="", **_AS_TEXT).format_eng(float(f"{value:.3g}"))
+        return _CountFormatter(sep="", **_AS_TEXT)(float(f"{value:.3g}"))
 
     @staticmethod
     def seconds(value: float) -> str:
         """Format a duration in three digits."""
-        return _SecondsFormatter("s", **_AS_TEXT).format_eng(float(f"{value:.3g}"))
+        return _SecondsFormatter("s", **_AS_TEXT)(float(f"{value:.3g}"))
 
     # --- axes ----------------------------------------------------------------------------------
 

@@ -422,12 +422,12 @@ def _draw_quantiles(picture: Picture, plot: Plot, groups: _Groups) -> None:
     (axes,) = picture.panels()
     value = groups.rows[plot.signals[0].title]
     is_log = _spans_decades(value)
-    by_group = value.clip(lower=_MIN_SECONDS if is_log else None).groupby(groups.rows["group"])
-    boxes = by_group.quantile(_BOX).to_numpy().reshape(-1, len(_BOX))
-    pairs = zip(boxes, by_group.size(), strict=True)
-    picture.boxes(
-        axes, boxes, [f"{picture.seconds(box[2])}  (n = {count:,})" for box, count in pairs]
-    )
+    shown = value.clip(lower=_MIN_SECONDS) if is_log else value
+    parts = [part for _, part in shown.groupby(groups.rows["group"])]
+    boxes = np.array([part.quantile(_BOX) for part in parts])
+    rows = zip(boxes, parts, strict=True)
+    texts = [f"{picture.seconds(box[2])}  (n = {len(part):,})" for box, part in rows]
+    picture.boxes(axes, boxes, texts)
     low, high = boxes.min(), boxes.max()
     if is_log:
         picture.log_axis(axes, "x", plot.unit, low / 1.3, high * 1.1)

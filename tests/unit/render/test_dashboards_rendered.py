@@ -13,7 +13,7 @@ import pytest
 from genmeter.cli import main
 from genmeter.config.alerts import AlertOverride, AlertSettings
 from genmeter.errors import MissingExtraError
-from genmeter.files.plotting.table import PLOTS
+from genmeter.files.plots import PLOTS
 from genmeter.render.grafana import files as dashboard_files
 from genmeter.render.grafana.files import DASHBOARDS, render_dashboards
 from genmeter.schema.alerts import ALERT_RULES

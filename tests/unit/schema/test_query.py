@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from genmeter.files.plotting.text import UNITS
+from genmeter.files.plots import UNITS
 from genmeter.schema import live_signals as live
 from genmeter.schema import metrics as cat
 from genmeter.schema import signals as sig

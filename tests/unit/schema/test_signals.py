@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from genmeter.files.plotting.table import PLOTS
-from genmeter.files.plotting.text import UNITS
+from genmeter.files.plots import PLOTS, UNITS
 from genmeter.history.frames import to_frame
 from genmeter.schema.signals import EVALUATION_SCORE, GENERATION_TIME, SIGNALS, TOTAL_TOKENS, Signal
 from genmeter.testing import isolated_monitor

@@ -85,7 +85,7 @@ overrides = st.fixed_dictionaries(
     optional={
         row[0]: st.builds(
             AlertOverride,
-            pending=st.sampled_from([None, 0.0, 60.0, 100.0]),
+            for_=st.sampled_from([None, 0.0, 60.0, 100.0]),
             min_samples=st.sampled_from([None, 1, 2, 3]),
         )
         for row in RULES
@@ -104,7 +104,7 @@ class States:
     def update(self, now: float, held: dict[Key, float]) -> tuple[list[Key], list[Key]]:
         """Take in what holds, with how long it must; give what is sent as firing and as resolved."""
         self.judged.append((now, held))
-        firing = [key for key, pending in held.items() if now - self._since(key) >= pending]
+        firing = [key for key, wait in held.items() if now - self._since(key) >= wait]
         told = {key: (when, status) for when, key, status in self.sent}
         news = [key for key in firing if self._is_due(told.get(key), now)]
         over = [key for key, (_, status) in told.items() if status == "firing" and key not in held]
@@ -179,7 +179,7 @@ class Reference:
                     continue
                 mean = sum(values) / len(counted)
                 if mean < limit if alert.startswith("low") else mean > limit:
-                    held[alert, model] = given.pending or 0.0
+                    held[alert, model] = given.for_ or 0.0
         return self.states.update(now, held)
 
     def _recent(self, metric: str, model: str | None, now: float) -> list[float]:
@@ -257,22 +257,22 @@ RULE = next(row for row in ALERT_RULES if row.id == "high_generation_time")
     course=st.lists(
         st.tuples(st.sampled_from([0, 1, 10, 60]), st.sets(st.sampled_from("abc"))), max_size=60
     ),
-    pending=st.sampled_from([0.0, 1.0, 30.0, 60.0]),
+    wait=st.sampled_from([0.0, 1.0, 30.0, 60.0]),
     repeat=st.sampled_from([None, 10.0, 60.0]),
 )
 def test_states_are_what_the_reference_has(
-    course: list[tuple[int, set[str]]], pending: float, repeat: float | None
+    course: list[tuple[int, set[str]]], wait: float, repeat: float | None
 ) -> None:
     """Whatever holds when, the same is pending, fires, is sent, repeated and resolved."""
-    rule = AlertOverride(pending=pending).apply(RULE)
+    rule = AlertOverride(for_=wait).apply(RULE)
     book, states, now = AlertStates(AlertSettings(), repeat), States(repeat), 1_000_000.0
     for pause, held in course:
         now += pause
         found = [Finding(rule, (name,), 50.0, 50.0, 1, 50.0, 50.0) for name in sorted(held)]
         sent = book.update(found, now, job="j", has_receivers=True)
-        news, over = states.update(now, {(rule.id, name): pending for name in sorted(held)})
+        news, over = states.update(now, {(rule.id, name): wait for name in sorted(held)})
         assert [key_of(alert) for alert in sent if alert.status == "firing"] == news
         assert {key_of(alert) for alert in sent if alert.status == "resolved"} == set(over)
-        firing = {name for name in held if now - states._since((rule.id, name)) >= pending}
+        firing = {name for name in held if now - states._since((rule.id, name)) >= wait}
         assert {key_of(alert)[1] for alert in book.firing(now, "j")} == firing
         assert book.counts([rule]) == {rule.name: len(firing)}

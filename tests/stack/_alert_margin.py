@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from genmeter.history.store import History
     from genmeter.schema.alerts import AlertRule
     from genmeter.schema.metrics import Label
-    from genmeter.schema.query import RowSum, Term
+    from genmeter.schema.query import CounterQuery, HistoryQuery
     from genmeter.testing import IsolatedMonitor
 
 ROUNDING = 1e-9
@@ -90,7 +90,9 @@ class Margin:
         self._pages: list[dict[str, float]] = []
         # When a condition began to hold: surely, and possibly.
         self._since: dict[tuple[str, Group, bool], float] = {}
-        self._spans: dict[tuple[RowSum, Sequence[Label], float, float], dict[Group, float]] = {}
+        self._spans: dict[
+            tuple[HistoryQuery, Sequence[Label], float, float], dict[Group, float]
+        ] = {}
 
     def scraped(self, page: dict[str, float]) -> None:
         """Keep a scrape."""
@@ -127,7 +129,7 @@ class Margin:
         if not holds:
             self._since.pop(key, None)
             return False
-        return now - self._since.setdefault(key, now) >= rule.pending
+        return now - self._since.setdefault(key, now) >= rule.for_
 
     def _holds(self, rule: AlertRule, now: float) -> dict[Group, tuple[bool, bool]]:
         """Say of each group whether the condition surely and whether it possibly holds."""
@@ -155,7 +157,9 @@ class Margin:
             group: (_ratio(of.get(group, nothing), below), below) for group, below in per.items()
         }
 
-    def _sums(self, term: Term, rule: AlertRule, window: float, now: float) -> dict[Group, Range]:
+    def _sums(
+        self, term: CounterQuery, rule: AlertRule, window: float, now: float
+    ) -> dict[Group, Range]:
         """Give what Prometheus and the monitor can have for a sum over a window."""
         if term.rows is None:
             return self._increases(term, rule, window)
@@ -181,7 +185,7 @@ class Margin:
         }
 
     def _steps(
-        self, rows: RowSum, by: Sequence[Label], window: float, now: float
+        self, rows: HistoryQuery, by: Sequence[Label], window: float, now: float
     ) -> dict[Group, float]:
         """Add up what Prometheus has seen of each of the five minutes of a long window."""
         total: Counter[Group] = Counter()
@@ -192,7 +196,7 @@ class Margin:
         return dict(total)
 
     def _span(
-        self, rows: RowSum, by: Sequence[Label], start: float, end: float
+        self, rows: HistoryQuery, by: Sequence[Label], start: float, end: float
     ) -> dict[Group, float]:
         """Sum the rows between two times that are past."""
         key = (rows, by, start, end)
@@ -204,14 +208,14 @@ class Margin:
             }
         return self._spans[key]
 
-    def _rows(self, rows: RowSum, by: Sequence[Label], since: float) -> dict[Group, float]:
+    def _rows(self, rows: HistoryQuery, by: Sequence[Label], since: float) -> dict[Group, float]:
         found = self._history.window(rows, by, since)
         return {
             group: float(each.rows) if rows.column is None else each.sum
             for group, each in found.items()
         }
 
-    def _increases(self, term: Term, rule: AlertRule, window: float) -> dict[Group, Range]:
+    def _increases(self, term: CounterQuery, rule: AlertRule, window: float) -> dict[Group, Range]:
         """The same of what the monitor counts of itself, which it looks at when it evaluates."""
         course, newest = self._course, len(self._pages) - 1
         inner, outer, last = (
@@ -236,8 +240,8 @@ def _passes(rule: AlertRule, found: Sequence[tuple[Range, ...] | None]) -> tuple
         return False, False
     values = [each[0] for each in found if each is not None]
     counted = [each[1] for each in found if each is not None]
-    surely = counted[0].low >= rule.least and all(each.low > 0 for each in counted)
-    possibly = counted[0].high >= rule.least
+    surely = counted[0].low >= rule.min_samples and all(each.low > 0 for each in counted)
+    possibly = counted[0].high >= rule.min_samples
     if rule.how == "fall":
         recent, before = values
         values = [Range(before.low - recent.high, before.high - recent.low)]
@@ -272,7 +276,9 @@ def _labels(rule: AlertRule, group: Group) -> Labels:
     )
 
 
-def _totals(page: Mapping[str, float], term: Term, by: Sequence[Label]) -> dict[Group, float]:
+def _totals(
+    page: Mapping[str, float], term: CounterQuery, by: Sequence[Label]
+) -> dict[Group, float]:
     """Sum the samples of a counter by group."""
     sums: dict[Group, float] = {}
     wanted = term.instrument.prometheus

@@ -47,9 +47,9 @@ SHORT = AlertSettings(
         "error_budget_burn:1h": AlertOverride(threshold=8, windows=(480.0, 120.0)),
         "error_budget_burn:6h": AlertOverride(threshold=5, windows=(600.0, 240.0)),
         "error_budget_burn:1d": AlertOverride(windows=(900.0, 300.0)),
-        "error_budget_burn:3d": AlertOverride(windows=(1_200.0, 600.0), pending=240.0),
+        "error_budget_burn:3d": AlertOverride(windows=(1_200.0, 600.0), for_=240.0),
         "generation_stalled": AlertOverride(windows=(300.0,)),
-        "rate_limited": AlertOverride(pending=60.0),
+        "rate_limited": AlertOverride(for_=60.0),
         "samples_rejected": AlertOverride(windows=(600.0,), min_samples=10),
         "evaluation_score_drop": AlertOverride(windows=(300.0, 1_200.0), min_samples=5),
         "CostBudgetBurn": AlertOverride(windows=(600.0,)),
@@ -70,7 +70,7 @@ LONG = AlertSettings(
             for rule in ALERT_RULES
             if max(rule.windows) <= 6 * HOUR
         },
-        "GenerationErrorBudgetBurn": AlertOverride(pending=0.0),
+        "GenerationErrorBudgetBurn": AlertOverride(for_=0.0),
         "error_budget_burn:1h": AlertOverride(enabled=False),
         "error_budget_burn:6h": AlertOverride(enabled=False),
         "error_budget_burn:1d": AlertOverride(windows=(7 * HOUR, HOUR)),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from genmeter.pipeline.self_metrics import SelfMetrics
     from genmeter.schema.alerts import AlertRule
     from genmeter.schema.metrics import Instrument, Label
-    from genmeter.schema.query import RowSum
+    from genmeter.schema.query import HistoryQuery
     from genmeter.schema.signals import Signal
 
 __all__ = ["CounterDeltas", "Evaluator", "Finding", "Group"]
@@ -194,7 +194,7 @@ def _past(rule: AlertRule, windows: _Windows) -> list[Finding]:
     """Find the groups whose signal passes the threshold over each window."""
     passes, threshold = _PASSES[rule.how], rule.threshold
     first, *others = rule.windows
-    values = windows.values(rule, first, rule.least)
+    values = windows.values(rule, first, rule.min_samples)
     held = {group: each for group, each in values.items() if passes(each.value, threshold)}
     for window in others:
         if not held:
@@ -211,7 +211,7 @@ def _past(rule: AlertRule, windows: _Windows) -> list[Finding]:
 def _fallen(rule: AlertRule, windows: _Windows) -> list[Finding]:
     """Find the groups whose signal is lower over the first window than over the second."""
     recent, before = rule.windows
-    now = windows.values(rule, recent, rule.least)
+    now = windows.values(rule, recent, rule.min_samples)
     earlier = windows.values(rule, before) if now else {}
     falls = {
         group: (earlier[group].value - each.value, each)
@@ -232,7 +232,9 @@ class _Windows:
         self._history = history
         self._deltas = deltas
         self._now = now
-        self._sums: dict[tuple[RowSum, tuple[Label, ...], float], Mapping[Group, GroupSum]] = {}
+        self._sums: dict[
+            tuple[HistoryQuery, tuple[Label, ...], float], Mapping[Group, GroupSum]
+        ] = {}
 
     def values(self, rule: AlertRule, window: float, least: int = 1) -> dict[Group, _Value]:
         """Give the values of a rule's signal, by group.
@@ -265,7 +267,7 @@ class _Windows:
         }
 
     def _window(
-        self, rows: RowSum, by: tuple[Label, ...], window: float
+        self, rows: HistoryQuery, by: tuple[Label, ...], window: float
     ) -> Mapping[Group, GroupSum]:
         key = (rows, by, window)
         if key not in self._sums:
@@ -273,7 +275,7 @@ class _Windows:
         return self._sums[key]
 
 
-def _ratio(rows: RowSum, of: GroupSum | None, amount: float) -> _Value:
+def _ratio(rows: HistoryQuery, of: GroupSum | None, amount: float) -> _Value:
     total = 0.0 if of is None else _total(rows, of)
     count = round(amount)
     if rows.column is None:  # a share: each row is in it, 1, or is not, 0
@@ -283,7 +285,7 @@ def _ratio(rows: RowSum, of: GroupSum | None, amount: float) -> _Value:
     return _Value(total / amount, count, of.least, of.most)
 
 
-def _total(rows: RowSum, found: GroupSum) -> float:
+def _total(rows: HistoryQuery, found: GroupSum) -> float:
     return float(found.rows) if rows.column is None else found.sum
 
 

@@ -80,7 +80,7 @@ class _State:
 class AlertStates:
     """Keeps what holds, so that each alert is sent once.
 
-    An alert fires once its condition has held for its rule's ``pending``. It is sent when it starts
+    An alert fires once its condition has held for its rule's ``for_``. It is sent when it starts
     to fire, again after the repeat interval, and once when it is over: when its condition holds no
     longer, or has no data.
 
@@ -115,7 +115,7 @@ class AlertStates:
             state = before.pop(key, None) or _State(finding, now)
             state.finding = finding
             states[key] = state
-            if state.fired_at is None and now - state.active_at >= finding.rule.pending:
+            if state.fired_at is None and now - state.active_at >= finding.rule.for_:
                 state.fired_at = now
             if not has_receivers:
                 state.sent_at = None

@@ -97,13 +97,13 @@ def _finding(rule: AlertRule, value: str) -> str:
                 "not said that it is finished."
             )
         case "target_down":
-            since = f", for {_spell(rule.pending)} already" if rule.pending else ""
+            since = f", for {_spell(rule.for_)} already" if rule.for_ else ""
             return (
                 f"Every target of the job fails to answer{since}; one did within the last "
                 f"{spans[0]}, and did not say that it is finished."
             )
         case "target_absent":
-            since = f" for {_spell(rule.pending)}" if rule.pending else ""
+            since = f" for {_spell(rule.for_)}" if rule.for_ else ""
             return f"Prometheus has had no target of the job{since}."
         case "fall":
             return (

@@ -39,7 +39,7 @@ class AlertOverride:
     Args:
         threshold: In the signal's unit; of an alert over a budget, how many times that.
         windows: Seconds, as many as the row has.
-        pending: Seconds for which the condition must hold before the alert fires.
+        for_: Seconds for which the condition must hold before the alert fires.
         min_samples: What a ratio's denominator must add up to.
         severity: ``critical``, ``warning`` or ``info``.
         enabled: Whether there is such an alert at all.
@@ -50,7 +50,7 @@ class AlertOverride:
 
     threshold: float | None = None
     windows: tuple[float, ...] | None = None
-    pending: float | None = None
+    for_: float | None = None
     min_samples: int | None = None
     severity: Severity | None = None
     enabled: bool = True
@@ -65,8 +65,8 @@ class AlertOverride:
                 raise ConfigError(f"windows is {windows!r}; give a tuple of seconds")
             for window in windows:
                 _number("windows", window, least=_LEAST, most=_LONGEST)
-        if self.pending is not None:
-            _number("pending", self.pending, least=0, most=_LONGEST)
+        if self.for_ is not None:
+            _number("for_", self.for_, least=0, most=_LONGEST)
         least = self.min_samples
         if least is not None and (
             isinstance(least, bool) or not isinstance(least, int) or least < 1
@@ -109,8 +109,8 @@ class AlertOverride:
             threshold=float(rule.threshold if self.threshold is None else self.threshold),
             windows=windows,
             labels=tuple(labels.items()),
-            pending=float(rule.pending if self.pending is None else self.pending),
-            least=self.min_samples or rule.least,
+            for_=float(rule.for_ if self.for_ is None else self.for_),
+            min_samples=self.min_samples or rule.min_samples,
             severity=self.severity or rule.severity,
         )
 
@@ -320,7 +320,7 @@ def _override(key: str, row: object) -> AlertOverride:
             given = windows if isinstance(windows, list) else [windows]
             values["windows"] = tuple(_seconds("window", each, _LEAST) for each in given)
         if "for" in row:
-            values["pending"] = _seconds("for", row["for"], 0)
+            values["for_"] = _seconds("for", row["for"], 0)
         return AlertOverride(**values)
     except ConfigError as error:
         raise ConfigError(f"alerts.{key}: {error}") from error

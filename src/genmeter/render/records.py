@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from genmeter.schema.alerts import AlertRule
     from genmeter.schema.metrics import Label
-    from genmeter.schema.query import Selector, Term
+    from genmeter.schema.query import CounterQuery, Selector
     from genmeter.schema.signals import Signal
 
 __all__ = ["Record", "is_recorded", "ratio_name", "records", "total_name"]
@@ -47,7 +47,7 @@ def is_recorded(rule: AlertRule) -> bool:
     return rule.signal is not None and (len(rule.windows) > 1 or max(rule.windows) > _LONG)
 
 
-def total_name(term: Term, by: Sequence[Label], window: float) -> str:
+def total_name(term: CounterQuery, by: Sequence[Label], window: float) -> str:
     """Name the series of what a term adds up to over a window."""
     return f"{_level(by)}:{_metric(term)}{term.part}:increase{duration(window)}"
 
@@ -70,7 +70,9 @@ def records(rules: Iterable[AlertRule], selector: Selector) -> list[Record]:
         if not is_recorded(rule):
             continue
         for number, window in enumerate(rule.windows):
-            found += _of_window(rule, window, selector, needs_count=number == 0 and rule.least > 1)
+            found += _of_window(
+                rule, window, selector, needs_count=number == 0 and rule.min_samples > 1
+            )
     return list(dict.fromkeys(found))
 
 
@@ -97,12 +99,12 @@ def _of_window(
     yield Record(ratio_name(signal, rule.by, window), expr)
 
 
-def _total(term: Term, by: Sequence[Label], window: float, selector: Selector) -> Record:
+def _total(term: CounterQuery, by: Sequence[Label], window: float, selector: Selector) -> Record:
     expr = term.promql(_names(by), duration(window), selector)
     return Record(total_name(term, by, window), expr)
 
 
-def _terms(signal: Signal) -> tuple[Term, Term | None]:
+def _terms(signal: Signal) -> tuple[CounterQuery, CounterQuery | None]:
     if signal.of is None:
         raise ValueError(f"the signal {signal.id} has no query")
     return signal.of, signal.per
@@ -112,7 +114,7 @@ def _level(by: Sequence[Label]) -> str:
     return "_".join([JOB, *(label.key.rpartition(".")[2] for label in by)])
 
 
-def _metric(term: Term) -> str:
+def _metric(term: CounterQuery) -> str:
     words = [word for _, matcher in term.where for word in re.findall(r"\w+", matcher)]
     return "_".join([term.instrument.prometheus.removesuffix("_total"), *words])
 

@@ -93,7 +93,7 @@ def _places(signal: Signal) -> list[str]:
         f"{dashboard.title.rpartition(' / ')[2]}: {panel.heading}"
         for dashboard in DASHBOARDS
         for panel in dashboard.panels
-        if any(read.signal is signal for query in panel.queries for read in query.reads)
+        if any(ref.signal is signal for query in panel.queries for ref in query.series)
     ]
     return list(dict.fromkeys(found))
 
@@ -166,7 +166,7 @@ def _condition(rule: AlertRule) -> str:
         threshold += f" times the {rule.base.replace('_', ' ')}"
     match rule.how:
         case "above" | "below":
-            least = f", of at least {rule.least}" if rule.least > 1 else ""
+            least = f", of at least {rule.min_samples}" if rule.min_samples > 1 else ""
             return f"{rule.subject} {rule.how} {threshold} over {windows}{least}"
         case "fall":
             first, second = (duration(window) for window in rule.windows)
@@ -174,9 +174,9 @@ def _condition(rule: AlertRule) -> str:
         case "stalled":
             return f"no call has ended for {windows}, and the job is not finished"
         case "target_down":
-            return f"no target has answered for {duration(rule.pending)}"
+            return f"no target has answered for {duration(rule.for_)}"
         case _:
-            return f"a job that was named has had no target for {duration(rule.pending)}"
+            return f"a job that was named has had no target for {duration(rule.for_)}"
 
 
 def _instruments(signal: Signal) -> Iterable[Instrument]:

@@ -104,7 +104,7 @@ def _direct(rule: AlertRule, selector: Selector) -> str:
     assert rule.signal is not None  # noqa: S101 - these rows have one
     by = [JOB, *(label.prometheus for label in rule.by)]
     window = duration(rule.windows[0])
-    expr = rule.signal.promql(by, window, selector, least=rule.least)
+    expr = rule.signal.promql(by, window, selector, min_samples=rule.min_samples)
     gap = "\n" if "\n" in expr else " "
     return f"{expr}{gap}{_SIGNS[rule.how]} {_number(rule.threshold)}"
 
@@ -122,8 +122,10 @@ def _recorded(rule: AlertRule) -> str:
         conditions = [f"{names[1]} - {names[0]} > {threshold}"]
     else:
         conditions = [f"{name} {_SIGNS[rule.how]} {threshold}" for name in names]
-    if signal.per is not None and rule.least > 1:
-        conditions.append(f"{total_name(signal.per, rule.by, rule.windows[0])} >= {rule.least}")
+    if signal.per is not None and rule.min_samples > 1:
+        conditions.append(
+            f"{total_name(signal.per, rule.by, rule.windows[0])} >= {rule.min_samples}"
+        )
     return "\nand\n".join(conditions)
 
 
@@ -192,7 +194,7 @@ def _groups(settings: AlertSettings) -> list[dict[str, Any]]:
 
 
 def _alert(rule: AlertRule, settings: AlertSettings) -> dict[str, Any]:
-    pending = {"for": duration(rule.pending)} if rule.pending else {}
+    pending = {"for": duration(rule.for_)} if rule.for_ else {}
     return {
         "alert": rule.name,
         "expr": expression(rule, settings),

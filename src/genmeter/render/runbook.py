@@ -65,8 +65,8 @@ def _facts(rules: Sequence[AlertRule]) -> str:
     for rule in rules:
         by = ", ".join(["job", *(label.prometheus for label in rule.by)])
         told = f"`{rule.id}`" if rule.is_judged_in_process else "Prometheus only"
-        pending = duration(rule.pending) if rule.pending else "none"
-        lines.append(f"| {rule.severity} | {told} | {by} | {rule.least} | {pending} |")
+        pending = duration(rule.for_) if rule.for_ else "none"
+        lines.append(f"| {rule.severity} | {told} | {by} | {rule.min_samples} | {pending} |")
     return "\n".join(lines)
 
 

@@ -47,8 +47,8 @@ class AlertRule:
         base: What the threshold is a multiple of: the error budget that an objective leaves, or a
             budget for 24 hours, without which the rule is left out.
         windows: Seconds.
-        least: What a ratio's denominator must add up to over the first window.
-        pending: Seconds for which the condition must hold before the alert fires.
+        min_samples: What a ratio's denominator must add up to over the first window.
+        for_: Seconds for which the condition must hold before the alert fires.
         by: The labels that make a group, beside the job.
         labels: Labels of its own, which tell apart rows of one name.
         argument: The argument of ``GenerationMonitor`` that sets the threshold.
@@ -65,8 +65,8 @@ class AlertRule:
     threshold: float = 0.0
     base: Base | None = None
     windows: tuple[float, ...] = (5 * _MINUTE,)
-    least: int = 1
-    pending: float = 0.0
+    min_samples: int = 1
+    for_: float = 0.0
     by: tuple[Label, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     argument: str | None = None
@@ -99,8 +99,8 @@ def _burn(long: float, short: float, factor: float, severity: Severity, label: s
         threshold=factor,
         base="error_budget",
         windows=(long, short),
-        least=10,
-        pending=2 * _MINUTE,
+        min_samples=10,
+        for_=2 * _MINUTE,
         labels=(("window", label),),
         subject="error rate",
         unit="%",
@@ -231,7 +231,7 @@ ALERT_RULES: tuple[AlertRule, ...] = (
         signal=live.RATE_LIMIT_SHARE,
         threshold=0.1,
         windows=(10 * _MINUTE,),
-        least=10,
+        min_samples=10,
         by=(cat.MODEL,),
         subject="share of retries for rate limits",
         unit="%",
@@ -245,7 +245,7 @@ ALERT_RULES: tuple[AlertRule, ...] = (
         signal=live.REJECTED_SHARE,
         threshold=0.5,
         windows=(30 * _MINUTE,),
-        least=20,
+        min_samples=20,
         subject="share of rejected samples",
         unit="%",
         advice="Look at the samples by the reason of their rejection.",
@@ -258,7 +258,7 @@ ALERT_RULES: tuple[AlertRule, ...] = (
         signal=live.TRUNCATED_SHARE,
         threshold=0.1,
         windows=(15 * _MINUTE,),
-        least=10,
+        min_samples=10,
         by=(cat.MODEL,),
         subject="share of truncated completions",
         unit="%",
@@ -272,7 +272,7 @@ ALERT_RULES: tuple[AlertRule, ...] = (
         signal=live.MEAN_SCORE,
         threshold=0.1,
         windows=(_HOUR, _DAY),
-        least=20,
+        min_samples=20,
         by=(cat.SCORE_NAME, cat.EVALUATOR),
         subject="fall of the mean score",
         unit="",
@@ -286,7 +286,7 @@ ALERT_RULES: tuple[AlertRule, ...] = (
         signal=live.EVALUATION_FAILURE_SHARE,
         threshold=0.2,
         windows=(15 * _MINUTE,),
-        least=5,
+        min_samples=5,
         by=(cat.EVALUATOR,),
         subject="share of failed evaluations",
         unit="%",
@@ -314,7 +314,7 @@ ALERT_RULES: tuple[AlertRule, ...] = (
         severity="warning",
         how="target_down",
         windows=(_HOUR,),
-        pending=5 * _MINUTE,
+        for_=5 * _MINUTE,
         labels=(("target", "down"),),
         subject="targets that answer",
         unit="",
@@ -325,7 +325,7 @@ ALERT_RULES: tuple[AlertRule, ...] = (
         name="MonitorTargetDown",
         severity="warning",
         how="target_absent",
-        pending=5 * _MINUTE,
+        for_=5 * _MINUTE,
         labels=(("target", "absent"),),
         subject="targets of the job",
         unit="",

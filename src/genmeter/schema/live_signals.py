@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from genmeter.schema import metrics as cat
 from genmeter.schema import signals as sig
-from genmeter.schema.query import TRUNCATED, RowSum, Term
+from genmeter.schema.query import TRUNCATED, CounterQuery, HistoryQuery
 from genmeter.schema.signals import Signal
 
 __all__ = ["LIVE_SIGNALS"]
@@ -16,16 +16,18 @@ __all__ = ["LIVE_SIGNALS"]
 _IN_GENERATION = (cat.PHASE, '="generation"')
 _FAILED = (cat.OUTCOME, '="failure"')
 
-_CALLS = Term(instrument=cat.GENERATIONS, rows=RowSum("calls", ("inference",), by_minute="calls"))
-_FAILED_CALLS = Term(
+_CALLS = CounterQuery(
+    instrument=cat.GENERATIONS, rows=HistoryQuery("calls", ("inference",), by_minute="calls")
+)
+_FAILED_CALLS = CounterQuery(
     instrument=cat.GENERATIONS,
     where=(_FAILED,),
-    rows=RowSum("calls", ("inference", "failure"), by_minute="failures"),
+    rows=HistoryQuery("calls", ("inference", "failure"), by_minute="failures"),
 )
-_GOOD_CALLS = Term(
+_GOOD_CALLS = CounterQuery(
     instrument=cat.GENERATIONS,
     where=((cat.OUTCOME, '="success"'),),
-    rows=RowSum("calls", ("inference", "success"), by_minute="successes"),
+    rows=HistoryQuery("calls", ("inference", "success"), by_minute="successes"),
 )
 
 CALLS = Signal(
@@ -56,15 +58,15 @@ PROMPT_LENGTH = Signal(
     title="Prompt tokens per call",
     unit="{token}",
     description="Mean tokens of the prompt of a call, cached ones included.",
-    of=Term(
+    of=CounterQuery(
         instrument=cat.INPUT_TOKENS_PER_CALL,
         part="_sum",
-        rows=RowSum("calls", ("inference", "input_known"), "input"),
+        rows=HistoryQuery("calls", ("inference", "input_known"), "input"),
     ),
-    per=Term(
+    per=CounterQuery(
         instrument=cat.INPUT_TOKENS_PER_CALL,
         part="_count",
-        rows=RowSum("calls", ("inference", "input_known")),
+        rows=HistoryQuery("calls", ("inference", "input_known")),
     ),
 )
 COMPLETION_LENGTH = Signal(
@@ -72,15 +74,15 @@ COMPLETION_LENGTH = Signal(
     title="Completion tokens per call",
     unit="{token}",
     description="Mean tokens of the completion of a call, reasoning included.",
-    of=Term(
+    of=CounterQuery(
         instrument=cat.OUTPUT_TOKENS_PER_CALL,
         part="_sum",
-        rows=RowSum("calls", ("inference", "output_known"), "output"),
+        rows=HistoryQuery("calls", ("inference", "output_known"), "output"),
     ),
-    per=Term(
+    per=CounterQuery(
         instrument=cat.OUTPUT_TOKENS_PER_CALL,
         part="_count",
-        rows=RowSum("calls", ("inference", "output_known")),
+        rows=HistoryQuery("calls", ("inference", "output_known")),
     ),
 )
 CALL_TOKENS = Signal(
@@ -88,10 +90,10 @@ CALL_TOKENS = Signal(
     title="Total tokens per successful call",
     unit="{token}",
     description="Tokens of prompt and completion together, a successful call.",
-    of=Term(
+    of=CounterQuery(
         instrument=cat.TOTAL_TOKENS,
         where=(_IN_GENERATION,),
-        rows=RowSum("calls", ("inference", "total_known"), "total"),
+        rows=HistoryQuery("calls", ("inference", "total_known"), "total"),
     ),
     per=_GOOD_CALLS,
 )
@@ -100,10 +102,10 @@ RATE_LIMIT_SHARE = Signal(
     title="Rate-limited retries per call",
     unit="1",
     description="Attempts that were made again because of a rate limit, to each call.",
-    of=Term(
+    of=CounterQuery(
         instrument=cat.RETRIES,
         where=((cat.ERROR_TYPE, '="rate_limited"'),),
-        rows=RowSum("calls", ("inference",), "rate_limited"),
+        rows=HistoryQuery("calls", ("inference",), "rate_limited"),
     ),
     per=_CALLS,
 )
@@ -112,60 +114,68 @@ TRUNCATED_SHARE = Signal(
     title="Truncated completions",
     unit="1",
     description="Share of the completions that ended at the limit of their length.",
-    of=Term(
+    of=CounterQuery(
         instrument=cat.FINISH_REASONS,
         where=((cat.FINISH_REASON, f'=~"{"|".join(TRUNCATED)}"'),),
-        rows=RowSum("calls", ("inference", "truncated")),
+        rows=HistoryQuery("calls", ("inference", "truncated")),
     ),
-    per=Term(instrument=cat.FINISH_REASONS, rows=RowSum("calls", ("inference", "finish_known"))),
+    per=CounterQuery(
+        instrument=cat.FINISH_REASONS, rows=HistoryQuery("calls", ("inference", "finish_known"))
+    ),
 )
 REJECTED_SHARE = Signal(
     id="rejected_share",
     title="Rejected samples",
     unit="1",
     description="Share of the samples that the job rejected.",
-    of=Term(
+    of=CounterQuery(
         instrument=cat.SAMPLES,
         where=((cat.VERDICT, '="rejected"'),),
-        rows=RowSum("samples", ("rejected",)),
+        rows=HistoryQuery("samples", ("rejected",)),
     ),
-    per=Term(instrument=cat.SAMPLES, rows=RowSum("samples")),
+    per=CounterQuery(instrument=cat.SAMPLES, rows=HistoryQuery("samples")),
 )
 MEAN_SCORE = Signal(
     id="mean_score",
     title="Mean score",
     unit="1",
     description="Mean of a score brought to 0..1; scores off their scale are not in it.",
-    of=Term(instrument=cat.SCORE, part="_sum", rows=RowSum("scores", ("on_scale",), "share")),
-    per=Term(instrument=cat.SCORE, part="_count", rows=RowSum("scores", ("on_scale",))),
+    of=CounterQuery(
+        instrument=cat.SCORE, part="_sum", rows=HistoryQuery("scores", ("on_scale",), "share")
+    ),
+    per=CounterQuery(
+        instrument=cat.SCORE, part="_count", rows=HistoryQuery("scores", ("on_scale",))
+    ),
 )
 EVALUATION_FAILURE_SHARE = Signal(
     id="evaluation_failure_share",
     title="Failed evaluations",
     unit="1",
     description="Share of the evaluations that failed.",
-    of=Term(
+    of=CounterQuery(
         instrument=cat.EVALUATIONS,
         where=(_FAILED,),
-        rows=RowSum("calls", ("evaluation", "failure")),
+        rows=HistoryQuery("calls", ("evaluation", "failure")),
     ),
-    per=Term(instrument=cat.EVALUATIONS, rows=RowSum("calls", ("evaluation",))),
+    per=CounterQuery(instrument=cat.EVALUATIONS, rows=HistoryQuery("calls", ("evaluation",))),
 )
 COST = Signal(
     id="cost",
     title="Cost",
     unit="{USD}",
     description="Cost by the job's price table; calls without a price are not in it.",
-    of=Term(instrument=cat.COST, rows=RowSum("calls", ("priced",), "cost", by_minute="cost")),
+    of=CounterQuery(
+        instrument=cat.COST, rows=HistoryQuery("calls", ("priced",), "cost", by_minute="cost")
+    ),
 )
 TOKENS = Signal(
     id="tokens",
     title="Tokens",
     unit="{token}",
     description="Tokens as the provider totals them, those of evaluations included.",
-    of=Term(
+    of=CounterQuery(
         instrument=cat.TOTAL_TOKENS,
-        rows=RowSum("calls", ("total_known",), "total", by_minute="tokens"),
+        rows=HistoryQuery("calls", ("total_known",), "total", by_minute="tokens"),
     ),
 )
 UNPRICED_CALLS = Signal(
@@ -173,35 +183,37 @@ UNPRICED_CALLS = Signal(
     title="Calls without a price",
     unit="{call}",
     description="Calls with tokens whose model the price table does not know.",
-    of=Term(instrument=cat.UNPRICED, rows=RowSum("calls", ("total_known", "unpriced"))),
+    of=CounterQuery(
+        instrument=cat.UNPRICED, rows=HistoryQuery("calls", ("total_known", "unpriced"))
+    ),
 )
 REJECTED_EVENTS = Signal(
     id="rejected_events",
     title="Values left out",
     unit="{event}",
     description="Values and events that the monitor left out, by reason.",
-    of=Term(instrument=cat.MONITOR_EVENTS, where=((cat.RESULT, '="rejected"'),)),
+    of=CounterQuery(instrument=cat.MONITOR_EVENTS, where=((cat.RESULT, '="rejected"'),)),
 )
 HANDLER_ERRORS = Signal(
     id="handler_errors",
     title="Errors of handlers",
     unit="{error}",
     description="What a handler of the job's own did not take.",
-    of=Term(instrument=cat.HANDLER_ERRORS),
+    of=CounterQuery(instrument=cat.HANDLER_ERRORS),
 )
 OVERFLOWED_LABELS = Signal(
     id="overflowed_labels",
     title="Label values past their limit",
     unit="{value}",
     description="Label values that became `other` because their label was at its limit.",
-    of=Term(instrument=cat.LABEL_OVERFLOW),
+    of=CounterQuery(instrument=cat.LABEL_OVERFLOW),
 )
 FAILED_EXPORTS = Signal(
     id="failed_exports",
     title="Failed pushes",
     unit="{export}",
     description="Pushes of metrics that failed.",
-    of=Term(instrument=cat.EXPORT_FAILURES),
+    of=CounterQuery(instrument=cat.EXPORT_FAILURES),
 )
 
 LIVE_SIGNALS: tuple[Signal, ...] = (

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from genmeter.schema import metrics as cat
 from genmeter.schema.metrics import Instrument, Kind
-from genmeter.schema.query import Level, Term
+from genmeter.schema.query import CounterQuery, GaugeQuery
 from genmeter.schema.signals import Signal
 
 __all__ = ["PANEL_SIGNALS"]
@@ -15,17 +15,17 @@ __all__ = ["PANEL_SIGNALS"]
 _GOOD = (cat.OUTCOME, '="success"')
 _FAILED = (cat.ERROR_TYPE, '!=""')
 _IN_EVALUATION = (cat.PHASE, '="evaluation"')
-_ACCEPTED = Term(instrument=cat.SAMPLES, where=((cat.VERDICT, '="accepted"'),))
+_ACCEPTED = CounterQuery(instrument=cat.SAMPLES, where=((cat.VERDICT, '="accepted"'),))
 _UP = Instrument("up", Kind.GAUGE, "{target}", "Whether the target answered.")
 _SCRAPE = Instrument("scrape.duration", Kind.GAUGE, "s", "Time that the scrape took.")
 
 
-def _buckets(instrument: Instrument) -> Term:
-    return Term(instrument=instrument, part="_bucket")
+def _buckets(instrument: Instrument) -> CounterQuery:
+    return CounterQuery(instrument=instrument, part="_bucket")
 
 
-def _count(instrument: Instrument, *where: tuple[cat.Label, str]) -> Term:
-    return Term(instrument=instrument, part="_count", where=where)
+def _count(instrument: Instrument, *where: tuple[cat.Label, str]) -> CounterQuery:
+    return CounterQuery(instrument=instrument, part="_count", where=where)
 
 
 # --- calls -------------------------------------------------------------------------------------
@@ -49,28 +49,28 @@ RETRIES = Signal(
     title="Retries",
     unit="{retry}",
     description="Attempts that were made again, by the error that caused them.",
-    of=Term(instrument=cat.RETRIES),
+    of=CounterQuery(instrument=cat.RETRIES),
 )
 FINISH_REASONS = Signal(
     id="finish_reasons",
     title="Finish reasons",
     unit="{call}",
     description="Calls by the reason that the model stopped for.",
-    of=Term(instrument=cat.FINISH_REASONS),
+    of=CounterQuery(instrument=cat.FINISH_REASONS),
 )
 ACTIVE_CALLS = Signal(
     id="active_calls",
     title="Under way",
     unit="{call}",
     description="Calls that are under way, of those made through the generation handle.",
-    of=Level(instrument=cat.ACTIVE),
+    of=GaugeQuery(instrument=cat.ACTIVE),
 )
 LAST_CALL = Signal(
     id="last_call",
     title="Last call",
     unit="s",
     description="Unix time at which the last call ended.",
-    of=Level(instrument=cat.LAST_GENERATION, aggregation="max"),
+    of=GaugeQuery(instrument=cat.LAST_GENERATION, aggregation="max"),
 )
 
 # --- samples -----------------------------------------------------------------------------------
@@ -80,28 +80,28 @@ SAMPLES = Signal(
     title="Samples",
     unit="{sample}",
     description="Samples that the job made, accepted or rejected.",
-    of=Term(instrument=cat.SAMPLES),
+    of=CounterQuery(instrument=cat.SAMPLES),
 )
 SAMPLES_MADE = Signal(
     id="samples_made",
     title="Samples made",
     unit="{sample}",
     description="Samples that the job made since it began, rejected ones included.",
-    of=Level(instrument=cat.SAMPLES),
+    of=GaugeQuery(instrument=cat.SAMPLES),
 )
 SAMPLES_EXPECTED = Signal(
     id="samples_expected",
     title="Samples expected",
     unit="{sample}",
     description="Samples that the job is to make; without a value where it did not say.",
-    of=Level(instrument=cat.SAMPLES_EXPECTED),
+    of=GaugeQuery(instrument=cat.SAMPLES_EXPECTED),
 )
 REJECTIONS = Signal(
     id="rejections",
     title="Rejected samples",
     unit="{sample}",
     description="Samples that the job rejected, by reason.",
-    of=Term(instrument=cat.SAMPLES, where=((cat.VERDICT, '="rejected"'),)),
+    of=CounterQuery(instrument=cat.SAMPLES, where=((cat.VERDICT, '="rejected"'),)),
 )
 
 # --- tokens and cost ---------------------------------------------------------------------------
@@ -111,21 +111,21 @@ PROMPT_TOKENS = Signal(
     title="Prompt",
     unit="{token}",
     description="Tokens of prompts, cached ones and those of evaluations included.",
-    of=Term(instrument=cat.INPUT_TOKENS),
+    of=CounterQuery(instrument=cat.INPUT_TOKENS),
 )
 COMPLETION_TOKENS = Signal(
     id="completion_tokens",
     title="Completion",
     unit="{token}",
     description="Tokens of completions, reasoning and those of evaluations included.",
-    of=Term(instrument=cat.OUTPUT_TOKENS),
+    of=CounterQuery(instrument=cat.OUTPUT_TOKENS),
 )
 CACHE_HIT_SHARE = Signal(
     id="cache_hit_share",
     title="Cache hits",
     unit="1",
     description="Share of the prompts' tokens that came from the provider's cache.",
-    of=Term(instrument=cat.CACHE_READ_TOKENS),
+    of=CounterQuery(instrument=cat.CACHE_READ_TOKENS),
     per=PROMPT_TOKENS.of,
 )
 CACHE_WRITES = Signal(
@@ -133,14 +133,14 @@ CACHE_WRITES = Signal(
     title="Written to the cache",
     unit="{token}",
     description="Tokens of prompts that were written to the provider's cache.",
-    of=Term(instrument=cat.CACHE_WRITE_TOKENS),
+    of=CounterQuery(instrument=cat.CACHE_WRITE_TOKENS),
 )
 REASONING_SHARE = Signal(
     id="reasoning_share",
     title="Reasoning",
     unit="1",
     description="Share of the completions' tokens that the model spent on reasoning.",
-    of=Term(instrument=cat.REASONING_TOKENS),
+    of=CounterQuery(instrument=cat.REASONING_TOKENS),
     per=COMPLETION_TOKENS.of,
 )
 PROMPT_LENGTHS = Signal(
@@ -162,15 +162,15 @@ COST_PER_CALL = Signal(
     title="Cost per successful call",
     unit="{USD}",
     description="Cost by the job's price table, a call that succeeded.",
-    of=Term(instrument=cat.COST, where=((cat.PHASE, '="generation"'),)),
-    per=Term(instrument=cat.GENERATIONS, where=(_GOOD,)),
+    of=CounterQuery(instrument=cat.COST, where=((cat.PHASE, '="generation"'),)),
+    per=CounterQuery(instrument=cat.GENERATIONS, where=(_GOOD,)),
 )
 COST_PER_SAMPLE = Signal(
     id="cost_per_sample",
     title="Cost per accepted sample",
     unit="{USD}",
     description="Cost by the job's price table, evaluations included, an accepted sample.",
-    of=Term(instrument=cat.COST),
+    of=CounterQuery(instrument=cat.COST),
     per=_ACCEPTED,
 )
 
@@ -181,7 +181,7 @@ EVALUATIONS = Signal(
     title="Evaluations",
     unit="{evaluation}",
     description="Evaluations, failed ones included.",
-    of=Term(instrument=cat.EVALUATIONS),
+    of=CounterQuery(instrument=cat.EVALUATIONS),
 )
 EVALUATION_DURATIONS = Signal(
     id="evaluation_durations",
@@ -202,14 +202,14 @@ EVALUATION_TOKENS = Signal(
     title="Tokens of evaluations",
     unit="{token}",
     description="Tokens that evaluations took, as the provider totals them.",
-    of=Term(instrument=cat.TOTAL_TOKENS, where=(_IN_EVALUATION,)),
+    of=CounterQuery(instrument=cat.TOTAL_TOKENS, where=(_IN_EVALUATION,)),
 )
 EVALUATION_COST = Signal(
     id="evaluation_cost",
     title="Cost of evaluations",
     unit="{USD}",
     description="Cost of evaluations by the job's price table.",
-    of=Term(instrument=cat.COST, where=(_IN_EVALUATION,)),
+    of=CounterQuery(instrument=cat.COST, where=(_IN_EVALUATION,)),
 )
 SCORES = Signal(
     id="scores",
@@ -223,15 +223,15 @@ SCORES_GIVEN = Signal(
     title="Scores given",
     unit="{score}",
     description="Number of scores, on their scale or off it.",
-    of=Term(instrument=cat.SCORES_TOTAL),
+    of=CounterQuery(instrument=cat.SCORES_TOTAL),
 )
 RAW_SCORE = Signal(
     id="raw_score",
     title="Mean as given",
     unit="{score}",
     description="Mean of a score as it was given, since the job began.",
-    of=Level(instrument=cat.SCORE_ACCUMULATED),
-    per=Level(instrument=cat.SCORES_TOTAL),
+    of=GaugeQuery(instrument=cat.SCORE_ACCUMULATED),
+    per=GaugeQuery(instrument=cat.SCORES_TOTAL),
 )
 
 # --- conversations -----------------------------------------------------------------------------
@@ -277,7 +277,7 @@ TURNS = Signal(
     title="Turns",
     unit="{turn}",
     description="Turns of the conversations that ended.",
-    of=Term(instrument=cat.CONVERSATION_LENGTH, part="_sum"),
+    of=CounterQuery(instrument=cat.CONVERSATION_LENGTH, part="_sum"),
 )
 
 # --- the job and its monitor -------------------------------------------------------------------
@@ -287,22 +287,22 @@ LOG_RECORDS = Signal(
     title="Log records",
     unit="{record}",
     description="Log records that the job gave to its monitor, by level.",
-    of=Term(instrument=cat.LOGS),
+    of=CounterQuery(instrument=cat.LOGS),
 )
 CUSTOM_VALUES = Signal(
     id="custom_values",
     title="The job's own metrics",
     unit="{value}",
     description="Last value of each metric that the job records under a name of its own.",
-    of=Level(instrument=cat.CUSTOM_VALUE, aggregation="max"),
+    of=GaugeQuery(instrument=cat.CUSTOM_VALUE, aggregation="max"),
 )
 FINISHED = Signal(
     id="finished",
     title="Finished",
     unit="{state}",
     description="Whether every process of the job has said that it is finished.",
-    of=Level(instrument=cat.JOB_FINISHED),
-    per=Level(instrument=cat.BUILD_INFO),
+    of=GaugeQuery(instrument=cat.JOB_FINISHED),
+    per=GaugeQuery(instrument=cat.BUILD_INFO),
 )
 ALERTS_FIRING = Signal(
     id="alerts_firing",
@@ -312,50 +312,50 @@ ALERTS_FIRING = Signal(
         "Alerts that fire by the processes' own judgement, by name and for how many groups; those "
         "of Prometheus's rules are marked in the panels."
     ),
-    of=Level(instrument=cat.ALERTS_FIRING),
+    of=GaugeQuery(instrument=cat.ALERTS_FIRING),
 )
 EVENTS = Signal(
     id="events",
     title="Events recorded",
     unit="{event}",
     description="Events that the monitor recorded.",
-    of=Term(instrument=cat.MONITOR_EVENTS, where=((cat.RESULT, '="recorded"'),)),
+    of=CounterQuery(instrument=cat.MONITOR_EVENTS, where=((cat.RESULT, '="recorded"'),)),
 )
 INBOX = Signal(
     id="inbox",
     title="Inbox",
     unit="{event}",
     description="Events that waited when a collection began; they are recorded with it.",
-    of=Level(instrument=cat.MONITOR_INBOX, aggregation="max"),
+    of=GaugeQuery(instrument=cat.MONITOR_INBOX, aggregation="max"),
 )
 HISTORY_FILL = Signal(
     id="history_fill",
     title="History in use",
     unit="1",
     description="Share of the local history that is in use; when it is full the oldest goes.",
-    of=Level(instrument=cat.HISTORY_SIZE),
-    per=Level(instrument=cat.HISTORY_CAPACITY),
+    of=GaugeQuery(instrument=cat.HISTORY_SIZE),
+    per=GaugeQuery(instrument=cat.HISTORY_CAPACITY),
 )
 PROCESSES = Signal(
     id="processes",
     title="Processes",
     unit="{process}",
     description="Processes that genmeter watches, by release.",
-    of=Level(instrument=cat.BUILD_INFO),
+    of=GaugeQuery(instrument=cat.BUILD_INFO),
 )
 TARGETS_UP = Signal(
     id="targets_up",
     title="Targets that answer",
     unit="{target}",
     description="1 where Prometheus can scrape the process, 0 where it cannot.",
-    of=Level(instrument=_UP),
+    of=GaugeQuery(instrument=_UP),
 )
 SCRAPE_TIME = Signal(
     id="scrape_time",
     title="Duration of a scrape",
     unit="s",
     description="Time that Prometheus needs to scrape the process.",
-    of=Level(instrument=_SCRAPE, aggregation="max"),
+    of=GaugeQuery(instrument=_SCRAPE, aggregation="max"),
 )
 
 PANEL_SIGNALS: tuple[Signal, ...] = (

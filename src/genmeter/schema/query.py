@@ -14,12 +14,21 @@ from genmeter.schema.metrics import PHASE, Instrument, Label
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["JOB", "Condition", "Level", "RowSum", "Selector", "Term", "duration", "quoted"]
+__all__ = [
+    "JOB",
+    "CounterQuery",
+    "GaugeQuery",
+    "HistoryQuery",
+    "RowCondition",
+    "Selector",
+    "duration",
+    "quoted",
+]
 
 JOB = "job"
 """The label by which every query of ours keeps jobs apart."""
 
-Condition = Literal[
+RowCondition = Literal[
     "inference",
     "evaluation",
     "success",
@@ -61,7 +70,7 @@ def quoted(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class RowSum:
+class HistoryQuery:
     """Rows of a history, and what is summed over them.
 
     Args:
@@ -73,7 +82,7 @@ class RowSum:
     """
 
     ring: Literal["calls", "scores", "samples"]
-    having: tuple[Condition, ...] = ()
+    having: tuple[RowCondition, ...] = ()
     column: str | None = None
     by_minute: Literal["calls", "successes", "failures", "tokens", "cost"] | None = None
 
@@ -101,7 +110,7 @@ class Selector:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Term:
+class CounterQuery:
     """Something that adds up: increments of a counter, or the sum or count of a histogram.
 
     Args:
@@ -116,7 +125,7 @@ class Term:
     instrument: Instrument
     part: Literal["", "_sum", "_count", "_bucket"] = ""
     where: tuple[tuple[Label, str], ...] = ()
-    rows: RowSum | None = None
+    rows: HistoryQuery | None = None
 
     def series(self, selector: Selector) -> str:
         """Write the series as a PromQL selector."""
@@ -148,7 +157,7 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Level(Term):
+class GaugeQuery(CounterQuery):
     """Something that stands at a value: the last of each series within a window.
 
     Args:

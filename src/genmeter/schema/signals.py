@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from genmeter.schema import metrics as cat
-from genmeter.schema.query import RowSum, Selector, Term
+from genmeter.schema.query import CounterQuery, HistoryQuery, Selector
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,8 +51,8 @@ class Signal:
     title: str
     unit: str
     description: str
-    of: Term | None = None
-    per: Term | None = None
+    of: CounterQuery | None = None
+    per: CounterQuery | None = None
     frames: tuple[Frame, ...] = ()
     column: str = ""
     aggregation: Literal["mean", "sum"] = "mean"
@@ -73,7 +73,7 @@ class Signal:
         window: str,
         selector: Selector,
         *,
-        least: int = 1,
+        min_samples: int = 1,
         function: Literal["increase", "rate"] = "increase",
     ) -> str:
         """Write the signal in PromQL.
@@ -82,7 +82,7 @@ class Signal:
             by: Prometheus's names of the labels to keep.
             window: A duration such as ``5m``, or a variable of a dashboard.
             selector: Which series it is computed from.
-            least: Of a ratio, how much its denominator must add up to: without that there is no
+            min_samples: Of a ratio, how much its denominator must add up to: without that there is no
                 value, so nothing is ever divided by 0. It needs ``increase`` above 1.
             function: ``rate`` gives a sum per second; a ratio is the same with both.
 
@@ -94,7 +94,7 @@ class Signal:
         total = self.of.promql(by, window, selector, function)
         if self.per is None:
             return total
-        guard = ">= " + str(least) if least > 1 else "> 0"
+        guard = ">= " + str(min_samples) if min_samples > 1 else "> 0"
         return f"{total}\n/\n({self.per.promql(by, window, selector, function)} {guard})"
 
 
@@ -164,13 +164,15 @@ CONVERSATION_LENGTH = Signal(
     title="Conversation length",
     unit="{turn}",
     description="Turns of a conversation.",
-    of=Term(
+    of=CounterQuery(
         instrument=cat.CONVERSATION_LENGTH,
         part="_sum",
-        rows=RowSum("calls", ("turns_known",), "turns"),
+        rows=HistoryQuery("calls", ("turns_known",), "turns"),
     ),
-    per=Term(
-        instrument=cat.CONVERSATION_LENGTH, part="_count", rows=RowSum("calls", ("turns_known",))
+    per=CounterQuery(
+        instrument=cat.CONVERSATION_LENGTH,
+        part="_count",
+        rows=HistoryQuery("calls", ("turns_known",)),
     ),
     frames=("conversations",),
     column="turns",
@@ -213,15 +215,15 @@ CALL_TIME = Signal(
     title="Time per call",
     unit="s",
     description="Time that a call of a model took, failed ones included.",
-    of=Term(
+    of=CounterQuery(
         instrument=cat.INFERENCE_DURATION,
         part="_sum",
-        rows=RowSum("calls", ("inference", "duration_known"), "duration"),
+        rows=HistoryQuery("calls", ("inference", "duration_known"), "duration"),
     ),
-    per=Term(
+    per=CounterQuery(
         instrument=cat.INFERENCE_DURATION,
         part="_count",
-        rows=RowSum("calls", ("inference", "duration_known")),
+        rows=HistoryQuery("calls", ("inference", "duration_known")),
     ),
     frames=("generations",),
     column="duration_seconds",

@@ -920,7 +920,7 @@ def test_a_pending_alert_neither_fires_nor_is_sent(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], inbox: Inbox, clock: Clock
 ) -> None:
     """Until its condition has held for as long as it must, nobody hears of it."""
-    rate = AlertOverride(pending=120.0)
+    rate = AlertOverride(for_=120.0)
     settings = AlertSettings(alerts={"high_error_rate": rate, "low_success_rate": rate})
     alerting = make(inbox.take, settings=settings)
     monitor.track_generation(1.0, False)

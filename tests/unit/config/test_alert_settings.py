@@ -134,35 +134,35 @@ def test_an_override_changes_what_it_names_and_nothing_else() -> None:
     for override, changed in (
         (AlertOverride(threshold=1), replace(plain, threshold=1.0)),
         (AlertOverride(windows=(7,)), replace(plain, windows=(7.0,))),
-        (AlertOverride(pending=30), replace(plain, pending=30.0)),
-        (AlertOverride(min_samples=3), replace(plain, least=3)),
+        (AlertOverride(for_=30), replace(plain, for_=30.0)),
+        (AlertOverride(min_samples=3), replace(plain, min_samples=3)),
         (AlertOverride(severity="info"), replace(plain, severity="info")),
         (AlertOverride(), plain),
     ):
         rules = AlertSettings(alerts={"samples_rejected": override}).rules()
         assert rules == tuple(changed if r.id == plain.id else r for r in before.rules())
         assert all(type(window) is float for rule in rules for window in rule.windows)
-        assert all(type(rule.threshold) is type(rule.pending) is float for rule in rules)
+        assert all(type(rule.threshold) is type(rule.for_) is float for rule in rules)
 
 
 def test_a_threshold_of_nothing_is_a_threshold() -> None:
     """0 is not the same as not given, for a threshold and for the time it is pending."""
-    override = AlertOverride(threshold=0, pending=0)
+    override = AlertOverride(threshold=0, for_=0)
     found = row(AlertSettings(alerts={"error_budget_burn:1h": override}), "error_budget_burn:1h")
-    assert (found.threshold, found.pending) == (0.0, 0.0)
+    assert (found.threshold, found.for_) == (0.0, 0.0)
 
 
 def test_a_name_means_every_row_of_it_and_an_id_wins() -> None:
     """Four rows share the name of the burn; one of them is set on its own too."""
     settings = AlertSettings(
         alerts={
-            "error_budget_burn:6h": AlertOverride(pending=600.0),
-            "GenerationErrorBudgetBurn": AlertOverride(pending=60.0, min_samples=3),
+            "error_budget_burn:6h": AlertOverride(for_=600.0),
+            "GenerationErrorBudgetBurn": AlertOverride(for_=60.0, min_samples=3),
         }
     )
     burns = [rule for rule in settings.rules() if rule.name == "GenerationErrorBudgetBurn"]
-    assert [rule.pending for rule in burns] == [60.0, 600.0, 60.0, 60.0]
-    assert {rule.least for rule in burns} == {3}
+    assert [rule.for_ for rule in burns] == [60.0, 600.0, 60.0, 60.0]
+    assert {rule.min_samples for rule in burns} == {3}
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_arguments_of_the_monitor_win_over_what_is_set() -> None:
     settings = AlertSettings(
         objective=0.9,
         alerts={
-            "high_error_rate": AlertOverride(threshold=0.3, pending=60.0),
+            "high_error_rate": AlertOverride(threshold=0.3, for_=60.0),
             "GenerationSlow": AlertOverride(threshold=5.0),
         },
     )
@@ -204,7 +204,7 @@ def test_arguments_of_the_monitor_win_over_what_is_set() -> None:
         }
     )
     error_rate = row(found, "high_error_rate")
-    assert (error_rate.threshold, error_rate.pending) == (0.4, 60.0)
+    assert (error_rate.threshold, error_rate.for_) == (0.4, 60.0)
     assert row(found, "high_generation_time").threshold == 6.0
     assert row(found, "low_success_rate").threshold == 0.8
     assert found.objective == 0.9
@@ -273,7 +273,7 @@ def test_settings_of_a_wrong_type_are_refused(arguments: dict[str, Any], message
 @pytest.mark.parametrize("value", HOSTILE)
 def test_the_numbers_of_an_override_must_be_finite_numbers(value: Any) -> None:
     """Threshold, each window, and the time that an alert is pending."""
-    arguments: dict[str, Any] = {"threshold": value, "windows": (value,), "pending": value}
+    arguments: dict[str, Any] = {"threshold": value, "windows": (value,), "for_": value}
     for name, argument in arguments.items():
         with pytest.raises(ConfigError) as caught:
             AlertOverride(**{name: argument})
@@ -289,7 +289,7 @@ def test_the_numbers_of_an_override_must_be_finite_numbers(value: Any) -> None:
         ({"windows": (0,)}, "windows is 0; give a number from 0.001 to 3.16224e+07"),
         ({"windows": (300.0, -1)}, "windows is -1; give a number"),
         ({"windows": (4e7,)}, "windows is 40000000.0; give a number"),
-        ({"pending": -1}, "pending is -1; give a number from 0 to"),
+        ({"for_": -1}, "for_ is -1; give a number from 0 to"),
         ({"min_samples": 0}, "min_samples is 0; give a whole number of at least 1"),
         ({"min_samples": 2.0}, "min_samples is 2.0; give a whole number of at least 1"),
         ({"min_samples": True}, "min_samples is True; give a whole number of at least 1"),
@@ -339,7 +339,7 @@ def test_a_file_gives_what_its_arguments_give(tmp_path: Path) -> None:
         runbook_url="https://example.org/runbook",
         alerts={
             "high_error_rate": AlertOverride(
-                threshold=0.5, windows=(600.0,), pending=90.0, min_samples=7, severity="warning"
+                threshold=0.5, windows=(600.0,), for_=90.0, min_samples=7, severity="warning"
             ),
             "EvaluationScoreDrop": AlertOverride(windows=(1_800.0, 43_200.0)),
             "high_token_usage:total": AlertOverride(enabled=False),

@@ -99,7 +99,7 @@ def test_one_of_a_unit_reads_as_one(window: float, words: str) -> None:
 
 def test_no_wait_is_not_told() -> None:
     """An alert on targets that fires at once says nothing of how long it has been so."""
-    alerts = {"MonitorTargetDown": AlertOverride(pending=0.0)}
+    alerts = {"MonitorTargetDown": AlertOverride(for_=0.0)}
     settings = AlertSettings(alerts=alerts, jobs=("nightly",))
     down, absent = (
         templates(rule, settings)["description"]

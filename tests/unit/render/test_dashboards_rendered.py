@@ -134,11 +134,11 @@ def test_the_defaults_need_no_extra_where_the_wheel_has_them(
 def test_every_signal_is_on_a_panel() -> None:
     """What alerts judge and what is there for panels is shown."""
     shown = {
-        read.signal.id
+        ref.signal.id
         for dashboard in DASHBOARDS
         for panel in dashboard.panels
         for query in panel.queries
-        for read in query.reads
+        for ref in query.series
     }
     assert {signal.id for signal in (*LIVE_SIGNALS, *PANEL_SIGNALS)} == shown
 
@@ -161,7 +161,7 @@ def test_a_panel_that_draws_an_alert_shows_its_signal() -> None:
     rules = {rule.id: rule for rule in ALERT_RULES}
     for dashboard in DASHBOARDS:
         for panel in dashboard.panels:
-            signals = {read.signal for query in panel.queries for read in query.reads}
+            signals = {ref.signal for query in panel.queries for ref in query.series}
             for alert in panel.alerts:
                 assert rules[alert].signal in {None, *signals}, panel.heading
 

@@ -128,7 +128,7 @@ def test_every_rule_is_an_alert_with_all_that_people_need() -> None:
         assert alert["expr"] == expression(rule, FULL)
         assert alert["labels"] == {"severity": rule.severity, **labels}
         assert set(alert["annotations"]) == {"summary", "description", "runbook_url"}
-        assert ("for" in alert) == (rule.pending > 0)
+        assert ("for" in alert) == (rule.for_ > 0)
         assert alert["annotations"]["runbook_url"] == f"docs/runbook.md#{rule.name.lower()}"
 
 

@@ -53,7 +53,7 @@ def test_each_row_is_as_documented(line: str) -> None:
     rule = RULES[id_]
     assert (rule.name, rule.how, rule.severity) == (name, how, severity)
     assert (rule.threshold, rule.windows) == (float(threshold), windows(spans))
-    assert (rule.least, rule.base) == (int(least), None)
+    assert (rule.min_samples, rule.base) == (int(least), None)
 
 
 def test_the_error_budget_burns_over_pairs_of_windows() -> None:
@@ -127,7 +127,7 @@ def test_each_row_can_be_judged(rule: AlertRule) -> None:
         terms = [term for term in (rule.signal.of, rule.signal.per) if term is not None]
         assert all(set(rule.by) <= set(term.instrument.labels) for term in terms)
         # A least number is of a denominator.
-        assert rule.least == 1 or rule.signal.per is not None
+        assert rule.min_samples == 1 or rule.signal.per is not None
     assert len(rule.windows) == 2 if rule.how == "fall" else rule.windows
     assert all(window > 0 for window in rule.windows)
     assert rule.is_judged_in_process == (rule.how not in ("target_down", "target_absent"))

@@ -9,7 +9,7 @@ from genmeter.schema import live_signals as live
 from genmeter.schema import metrics as cat
 from genmeter.schema import signals as sig
 from genmeter.schema.live_signals import LIVE_SIGNALS
-from genmeter.schema.query import Level, Selector, Term, duration, quoted
+from genmeter.schema.query import CounterQuery, GaugeQuery, Selector, duration, quoted
 from genmeter.schema.signals import SIGNALS, Signal
 
 ALL = Selector()
@@ -48,17 +48,18 @@ def test_texts_are_quoted_as_promql_reads_them(text: str, written: str) -> None:
 def test_a_series_of_calls_is_told_from_other_instrumentations() -> None:
     """The phase, which only genmeter sets, is matched on every instrument that has it."""
     assert (
-        Term(instrument=cat.TOTAL_TOKENS).series(ALL) == 'genmeter_tokens_total{genmeter_phase!=""}'
+        CounterQuery(instrument=cat.TOTAL_TOKENS).series(ALL)
+        == 'genmeter_tokens_total{genmeter_phase!=""}'
     )
-    assert Term(instrument=cat.SAMPLES).series(ALL) == "genmeter_samples_total"
-    generation = Term(instrument=cat.TOTAL_TOKENS, where=((cat.PHASE, '="generation"'),))
+    assert CounterQuery(instrument=cat.SAMPLES).series(ALL) == "genmeter_samples_total"
+    generation = CounterQuery(instrument=cat.TOTAL_TOKENS, where=((cat.PHASE, '="generation"'),))
     assert generation.series(ALL) == 'genmeter_tokens_total{genmeter_phase="generation"}'
 
 
 def test_a_part_of_a_histogram_is_a_series_of_its_own() -> None:
     """Sum, count and buckets have their suffixes after the unit."""
     names = [
-        Term(instrument=cat.CONVERSATION_LENGTH, part=part).series(ALL)
+        CounterQuery(instrument=cat.CONVERSATION_LENGTH, part=part).series(ALL)
         for part in ("_sum", "_count", "_bucket")
     ]
     assert names == [f"genmeter_conversation_length_{part}" for part in ("sum", "count", "bucket")]
@@ -70,12 +71,12 @@ def test_matchers_come_in_a_fixed_order() -> None:
         common='cluster="a",job=~"x|y"',
         by_label={cat.MODEL: '=~"$model"', cat.EVALUATOR: '="judge"', cat.STEP: '="s"'},
     )
-    term = Term(instrument=cat.GENERATIONS, where=((cat.OUTCOME, '="failure"'),))
+    term = CounterQuery(instrument=cat.GENERATIONS, where=((cat.OUTCOME, '="failure"'),))
     assert term.series(selector) == (
         'genmeter_generations_total{genmeter_phase!="",genmeter_outcome="failure",'
         'cluster="a",job=~"x|y",gen_ai_request_model=~"$model",genmeter_step="s"}'
     )
-    scores = Term(instrument=cat.SCORE, part="_count")
+    scores = CounterQuery(instrument=cat.SCORE, part="_count")
     assert scores.series(selector) == (
         'genmeter_evaluation_score_count{cluster="a",job=~"x|y",genmeter_evaluator="judge"}'
     )
@@ -83,7 +84,7 @@ def test_matchers_come_in_a_fixed_order() -> None:
 
 def test_a_term_is_summed_over_a_window_by_labels() -> None:
     """An increase unless a rate is asked for, by the labels that are to be kept, or by none."""
-    term = Term(instrument=cat.LOGS)
+    term = CounterQuery(instrument=cat.LOGS)
     assert term.promql([], "5m", ALL) == "sum (increase(genmeter_logs_total[5m]))"
     assert term.promql(["job", "genmeter_level"], "$__range", ALL, "rate") == (
         "sum by (job, genmeter_level) (rate(genmeter_logs_total[$__range]))"
@@ -92,13 +93,15 @@ def test_a_term_is_summed_over_a_window_by_labels() -> None:
 
 def test_a_level_is_its_last_value() -> None:
     """What stands at a value is never summed over time, whatever function is asked for."""
-    level = Level(instrument=cat.HISTORY_SIZE, aggregation="max")
+    level = GaugeQuery(instrument=cat.HISTORY_SIZE, aggregation="max")
     for function in ("increase", "rate"):
         assert level.promql(["job"], "5m", ALL, function) == (
             "max by (job) (last_over_time(genmeter_monitor_history_size[5m]))"
         )
     assert (
-        Level(instrument=cat.HISTORY_SIZE).promql([], "5m", ALL).startswith("sum (last_over_time(")
+        GaugeQuery(instrument=cat.HISTORY_SIZE)
+        .promql([], "5m", ALL)
+        .startswith("sum (last_over_time(")
     )
 
 
@@ -113,7 +116,7 @@ def test_a_sum_is_its_term() -> None:
 @pytest.mark.parametrize(("least", "guard"), [(1, "> 0"), (2, ">= 2"), (20, ">= 20")])
 def test_a_ratio_has_no_value_below_a_least_denominator(least: int, guard: str) -> None:
     """What nothing divides is no value at all; a least number keeps the denominator's groups out."""
-    assert live.EVALUATION_FAILURE_SHARE.promql(["job"], "15m", ALL, least=least) == (
+    assert live.EVALUATION_FAILURE_SHARE.promql(["job"], "15m", ALL, min_samples=least) == (
         'sum by (job) (increase(genmeter_evaluations_total{genmeter_outcome="failure"}[15m]))\n'
         "/\n"
         f"(sum by (job) (increase(genmeter_evaluations_total[15m])) {guard})"

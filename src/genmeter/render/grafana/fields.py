@@ -52,8 +52,8 @@ def field_config(panel: Panel, settings: AlertSettings) -> models.FieldConfigSou
         defaults=models.FieldConfig(
             unit=panel.unit,
             decimals=panel.decimals,
-            min_val=panel.least if panel.kind not in ("table", "heatmap") else None,
-            max_val=panel.most,
+            min_val=panel.axis_min if panel.kind not in ("table", "heatmap") else None,
+            max_val=panel.axis_max,
             color=_colour(panel, rules),
             thresholds=_thresholds(panel, rules, settings),
             no_value=NO_VALUE,

@@ -55,14 +55,14 @@ def to_json(dashboard: Dashboard, settings: AlertSettings) -> str:
         links=[_link()],
     )
     filled = json.loads(JSONEncoder().encode(document))
-    return json.dumps(_in_sight(filled), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(_drop_placement(filled), indent=2, ensure_ascii=False) + "\n"
 
 
-def _in_sight(part: Any) -> Any:
+def _drop_placement(part: Any) -> Any:
     """Leave out where links and annotations are: the SDK puts all of them into a closed menu."""
     if isinstance(part, dict):
-        return {key: _in_sight(value) for key, value in part.items() if key != "placement"}
-    return [_in_sight(each) for each in part] if isinstance(part, list) else part
+        return {key: _drop_placement(value) for key, value in part.items() if key != "placement"}
+    return [_drop_placement(each) for each in part] if isinstance(part, list) else part
 
 
 def _panels(dashboard: Dashboard, settings: AlertSettings) -> list[models.Panel | models.RowPanel]:

@@ -26,8 +26,8 @@ __all__ = [
     "Kind",
     "Panel",
     "Query",
-    "Read",
     "Row",
+    "SeriesRef",
     "label_names",
     "quantile",
     "selector_of",
@@ -43,11 +43,11 @@ _GRID = 24
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class SeriesRef:
     """A signal as a query reads it.
 
     Args:
-        signal: What is read.
+        signal: What is ref.
         window: Over which time; a duration or a variable of Grafana's.
         function: ``rate`` for a sum per second.
     """
@@ -62,7 +62,7 @@ class Query:
     """One query of a panel.
 
     Args:
-        reads: What it is made of.
+        series: What it is made of.
         formula: How, in PromQL; ``{0}`` is the first of them, ``{budget}`` the error budget.
         by: The labels that tell its series apart.
         keep: Labels that the formula uses up, such as a bucket's bound.
@@ -74,7 +74,7 @@ class Query:
         has_exemplars: Whether the traces of single calls are shown with it.
     """
 
-    reads: tuple[Read, ...]
+    series: tuple[SeriesRef, ...]
     formula: str = "{0}"
     by: tuple[Label | str, ...] = ()
     keep: tuple[str, ...] = ()
@@ -93,8 +93,8 @@ class Query:
         """
         labels = [*self.keep, *label_names(self.by)]
         parts = [
-            read.signal.promql(labels, read.window, selector, function=read.function)
-            for read in self.reads
+            ref.signal.promql(labels, ref.window, selector, function=ref.function)
+            for ref in self.series
         ]
         if self.formula == "{0}":
             return parts[0]
@@ -119,8 +119,8 @@ class Panel:
         is_fault: Whether its series are faults: they are drawn in shades of red.
         is_change: Whether it shows by how much a value has risen, where the alert is of a fall.
         style: How series over time are drawn.
-        least: Lower end of the axis, or of a gauge.
-        most: Upper end of the axis, or of a gauge.
+        axis_min: Lower end of the axis, or of a gauge.
+        axis_max: Upper end of the axis, or of a gauge.
         decimals: Digits behind the point; None leaves it to Grafana.
         is_now: Whether it shows one value for the range, rather than the last one of a line.
         min_interval: The shortest step between two points; ``$__rate_interval`` is longer.
@@ -141,8 +141,8 @@ class Panel:
     is_fault: bool = False
     is_change: bool = False
     style: Literal["line", "stack", "bars"] = "line"
-    least: float | None = 0
-    most: float | None = None
+    axis_min: float | None = 0
+    axis_max: float | None = None
     decimals: int | None = None
     is_now: bool = False
     min_interval: str = "1m"
@@ -153,12 +153,12 @@ class Panel:
     @property
     def heading(self) -> str:
         """What stands above it."""
-        return self.title or self.queries[0].reads[0].signal.title
+        return self.title or self.queries[0].series[0].signal.title
 
     @property
     def text(self) -> str:
         """What it says of itself."""
-        return self.description or self.queries[0].reads[0].signal.description
+        return self.description or self.queries[0].series[0].signal.description
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +259,7 @@ def quantile(
     # Without events the quantile is NaN, which no comparison lets through.
     function: Literal["increase", "rate"] = "rate" if window == INTERVAL else "increase"
     return Query(
-        reads=(Read(of, window, function),),
+        series=(SeriesRef(of, window, function),),
         formula=f"histogram_quantile({share:g}, {{0}}) >= 0",
         by=by,
         keep=(LE,),

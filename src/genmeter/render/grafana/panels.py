@@ -61,7 +61,7 @@ def to_panel(
         id_: Its id in the dashboard.
         place: Where it is.
         settings: The alerts whose thresholds are drawn.
-        selector: Which series its queries read.
+        selector: Which series its queries ref.
     """
     return models.Panel(
         type_val=panel.kind,

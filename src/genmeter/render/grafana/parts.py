@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from genmeter.render.grafana.model import INSTANCE, LE, RANGE, Panel, Query, Read, quantile
+from genmeter.render.grafana.model import INSTANCE, LE, RANGE, Panel, Query, SeriesRef, quantile
 from genmeter.schema.metrics import (
     ERROR_TYPE,
     EVALUATOR,
@@ -38,10 +38,10 @@ __all__ = [
     "heat_map",
     "legend_of",
     "over_time",
-    "pace",
     "quantiles",
+    "rate_panel",
+    "ratio_panel",
     "share_or_zero",
-    "shares",
     "tile",
     "total",
 ]
@@ -81,7 +81,9 @@ def legend_of(*labels: Label | str) -> str:
 
 def total(signal: Signal, *by: Label | str, legend: str, **style: Any) -> Query:
     """Give the query of what a sum comes to over the range, where it comes to anything."""
-    return Query(reads=(Read(signal, RANGE),), formula="{0} > 0", by=by, legend=legend, **style)
+    return Query(
+        series=(SeriesRef(signal, RANGE),), formula="{0} > 0", by=by, legend=legend, **style
+    )
 
 
 def tile(query: Query, **style: Any) -> Panel:
@@ -91,16 +93,16 @@ def tile(query: Query, **style: Any) -> Panel:
 
 def over_time(signal: Signal, *by: Label | str, **style: Any) -> Panel:
     """Give a panel of a signal over time, a series for each value of the labels."""
-    query = Query(reads=(Read(signal),), by=by, legend=legend_of(*by) if by else signal.title)
+    query = Query(series=(SeriesRef(signal),), by=by, legend=legend_of(*by) if by else signal.title)
     return Panel(kind="timeseries", queries=(query,), **style)
 
 
-def pace(
+def rate_panel(
     signal: Signal, *by: Label | str, per: Literal["second", "minute", "hour"], **style: Any
 ) -> Panel:
     """Give a panel of what a sum grows by in a span of time, stacked by the labels' values."""
     query = Query(
-        reads=(Read(signal, function="rate"),),
+        series=(SeriesRef(signal, function="rate"),),
         formula=_PACES[per],
         by=by,
         legend=legend_of(*by) if by else signal.title,
@@ -113,24 +115,26 @@ def share_or_zero(signal: Signal, *by: Label | str, legend: str = "") -> Query:
     """Give the query of a share whose counter is born with the first of its kind: 0 before."""
     whole = replace(signal, of=signal.per, per=None)
     return Query(
-        reads=(Read(signal), Read(whole)),
+        series=(SeriesRef(signal), SeriesRef(whole)),
         formula="{0} or 0 * ({1} > 0)",
         by=by,
         legend=legend or (legend_of(*by) if by else signal.title),
     )
 
 
-def shares(signal: Signal, *by: Label | str, is_born: bool = True, **style: Any) -> Panel:
+def ratio_panel(
+    signal: Signal, *by: Label | str, starts_at_zero: bool = True, **style: Any
+) -> Panel:
     """Give a panel of a share over time, in percent.
 
     Args:
         signal: The share.
         by: The labels that tell its series apart.
-        is_born: Whether its counter is there from the first event on, as 0.
+        starts_at_zero: Whether its counter is there from the first event on, as 0.
         style: As in `Panel`.
     """
     style = {"unit": "percentunit", **style}
-    if is_born:
+    if starts_at_zero:
         return over_time(signal, *by, **style)
     title = {"title": signal.title, **style}
     return Panel(kind="timeseries", queries=(share_or_zero(signal, *by),), **title)
@@ -139,7 +143,7 @@ def shares(signal: Signal, *by: Label | str, is_born: bool = True, **style: Any)
 def heat_map(signal: Signal, **style: Any) -> Panel:
     """Give a heat map of a histogram's buckets."""
     query = Query(
-        reads=(Read(signal),),
+        series=(SeriesRef(signal),),
         keep=(LE,),
         legend=f"{{{{{LE}}}}}",
         has_exemplars=style.pop("has_exemplars", False),

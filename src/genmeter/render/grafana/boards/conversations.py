@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from genmeter.render.grafana.model import RANGE, Dashboard, Query, Read, Row, quantile
-from genmeter.render.grafana.parts import heat_map, over_time, pace, quantiles, share_or_zero, tile
+from genmeter.render.grafana.model import RANGE, Dashboard, Query, Row, SeriesRef, quantile
+from genmeter.render.grafana.parts import (
+    heat_map,
+    over_time,
+    quantiles,
+    rate_panel,
+    share_or_zero,
+    tile,
+)
 from genmeter.schema import panel_signals as pan
 from genmeter.schema import signals as sig
 from genmeter.schema.metrics import ERROR_TYPE, OUTCOME
@@ -14,7 +21,7 @@ _IS_IT_WELL = Row(
     "Is it well?",
     (
         tile(
-            Query(reads=(Read(pan.CONVERSATIONS, RANGE),), legend="Conversations"),
+            Query(series=(SeriesRef(pan.CONVERSATIONS, RANGE),), legend="Conversations"),
             width=6,
             is_now=True,
         ),
@@ -22,11 +29,11 @@ _IS_IT_WELL = Row(
             share_or_zero(pan.CONVERSATION_SUCCESS_SHARE, legend="Success rate"),
             unit="percentunit",
             width=6,
-            most=1,
+            axis_max=1,
             decimals=1,
         ),
         tile(
-            Query(reads=(Read(sig.CONVERSATION_LENGTH),), legend="Turns"),
+            Query(series=(SeriesRef(sig.CONVERSATION_LENGTH),), legend="Turns"),
             title="Turns per conversation",
             description="Mean number of turns of a conversation.",
             width=6,
@@ -40,9 +47,9 @@ _IS_IT_WELL = Row(
             unit="s",
             width=6,
         ),
-        pace(pan.CONVERSATIONS, OUTCOME, per="minute", style="bars"),
-        pace(pan.CONVERSATION_FAILURES, ERROR_TYPE, per="minute", style="bars"),
-        pace(pan.TURNS, per="minute"),
+        rate_panel(pan.CONVERSATIONS, OUTCOME, per="minute", style="bars"),
+        rate_panel(pan.CONVERSATION_FAILURES, ERROR_TYPE, per="minute", style="bars"),
+        rate_panel(pan.TURNS, per="minute"),
     ),
 )
 
@@ -63,7 +70,7 @@ _HOW_LONG = Row(
             title="Duration: median, slowest 5 % and 1 %",
             unit="s",
             is_logarithmic=True,
-            least=None,
+            axis_min=None,
             links_to_traces=True,
         ),
         heat_map(pan.CONVERSATION_DURATIONS, unit="s", has_exemplars=True, links_to_traces=True),

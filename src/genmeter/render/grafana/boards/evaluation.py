@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from genmeter.render.grafana.model import RANGE, Dashboard, Panel, Query, Read, Row, quantile
+from genmeter.render.grafana.model import RANGE, Dashboard, Panel, Query, Row, SeriesRef, quantile
 from genmeter.render.grafana.parts import (
     heat_map,
     legend_of,
     over_time,
-    pace,
     quantiles,
+    rate_panel,
+    ratio_panel,
     share_or_zero,
-    shares,
     tile,
     total,
 )
@@ -29,7 +29,7 @@ _IS_IT_WELL = Row(
             kind="bargauge",
             queries=(
                 Query(
-                    reads=(Read(live.MEAN_SCORE, RANGE),),
+                    series=(SeriesRef(live.MEAN_SCORE, RANGE),),
                     by=(SCORE_NAME,),
                     legend=legend_of(SCORE_NAME),
                 ),
@@ -37,7 +37,7 @@ _IS_IT_WELL = Row(
             unit="none",
             width=9,
             height=5,
-            most=1,
+            axis_max=1,
             decimals=2,
             is_now=True,
         ),
@@ -49,7 +49,7 @@ _IS_IT_WELL = Row(
             alerts=("evaluation_failures",),
         ),
         tile(
-            Query(reads=(Read(pan.EVALUATIONS, RANGE),), legend="Evaluations"),
+            Query(series=(SeriesRef(pan.EVALUATIONS, RANGE),), legend="Evaluations"),
             height=5,
             is_now=True,
         ),
@@ -61,13 +61,13 @@ _IS_IT_WELL = Row(
             height=5,
         ),
         tile(
-            Query(reads=(Read(pan.EVALUATION_TOKENS, RANGE),), legend="Tokens"),
+            Query(series=(SeriesRef(pan.EVALUATION_TOKENS, RANGE),), legend="Tokens"),
             title="Tokens",
             height=5,
             is_now=True,
         ),
         tile(
-            Query(reads=(Read(pan.EVALUATION_COST, RANGE),), legend="Cost"),
+            Query(series=(SeriesRef(pan.EVALUATION_COST, RANGE),), legend="Cost"),
             title="Cost",
             unit="currencyUSD",
             height=5,
@@ -85,7 +85,7 @@ _HOW_GOOD = Row(
             title="Scores over time",
             unit="none",
             width=12,
-            most=1,
+            axis_max=1,
             decimals=2,
             note="evaluation_scores",
         ),
@@ -94,7 +94,7 @@ _HOW_GOOD = Row(
             kind="timeseries",
             queries=(
                 Query(
-                    reads=(Read(live.MEAN_SCORE, "1h"), Read(live.MEAN_SCORE, "1d")),
+                    series=(SeriesRef(live.MEAN_SCORE, "1h"), SeriesRef(live.MEAN_SCORE, "1d")),
                     formula="{0} - {1}",
                     by=_SCORE,
                     legend=legend_of(*_SCORE),
@@ -107,7 +107,7 @@ _HOW_GOOD = Row(
             ),
             unit="none",
             width=12,
-            least=None,
+            axis_min=None,
             decimals=2,
             alerts=("evaluation_score_drop",),
             is_change=True,
@@ -116,13 +116,13 @@ _HOW_GOOD = Row(
             kind="table",
             queries=(
                 Query(
-                    reads=(Read(live.MEAN_SCORE, RANGE),),
+                    series=(SeriesRef(live.MEAN_SCORE, RANGE),),
                     by=_SCORE,
                     legend="Mean, 0 to 1",
                     decimals=2,
                 ),
                 Query(
-                    reads=(Read(pan.RAW_SCORE, RANGE),),
+                    series=(SeriesRef(pan.RAW_SCORE, RANGE),),
                     by=_SCORE,
                     legend="Mean as given",
                     decimals=2,
@@ -144,15 +144,15 @@ _HOW_GOOD = Row(
 _WHY = Row(
     "Why does it fail, and what holds it up?",
     (
-        pace(pan.EVALUATIONS, OUTCOME, per="minute", style="bars"),
-        shares(
+        rate_panel(pan.EVALUATIONS, OUTCOME, per="minute", style="bars"),
+        ratio_panel(
             live.EVALUATION_FAILURE_SHARE,
             EVALUATOR,
-            is_born=False,
+            starts_at_zero=False,
             title="Failed evaluations by evaluator",
             alerts=("evaluation_failures",),
         ),
-        pace(pan.EVALUATION_FAILURES, ERROR_TYPE, per="minute", style="bars"),
+        rate_panel(pan.EVALUATION_FAILURES, ERROR_TYPE, per="minute", style="bars"),
         heat_map(
             pan.EVALUATION_DURATIONS,
             unit="s",
@@ -165,7 +165,7 @@ _WHY = Row(
             title="Evaluation time: median, slowest 5 % and 1 %",
             unit="s",
             is_logarithmic=True,
-            least=None,
+            axis_min=None,
             links_to_traces=True,
         ),
         Panel(
@@ -177,8 +177,8 @@ _WHY = Row(
             description="The time that 95 % of an evaluator's evaluations do not exceed.",
             unit="s",
         ),
-        pace(pan.EVALUATION_TOKENS, MODEL, per="second"),
-        pace(pan.EVALUATION_COST, MODEL, per="hour", unit="currencyUSD"),
+        rate_panel(pan.EVALUATION_TOKENS, MODEL, per="second"),
+        rate_panel(pan.EVALUATION_COST, MODEL, per="hour", unit="currencyUSD"),
     ),
 )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from genmeter.render.grafana.model import INSTANCE, RANGE, Dashboard, Panel, Query, Read, Row
-from genmeter.render.grafana.parts import legend_of, over_time, pace, tile
+from genmeter.render.grafana.model import INSTANCE, RANGE, Dashboard, Panel, Query, Row, SeriesRef
+from genmeter.render.grafana.parts import legend_of, over_time, rate_panel, tile
 from genmeter.schema import live_signals as live
 from genmeter.schema import panel_signals as pan
 from genmeter.schema.metrics import (
@@ -31,7 +31,7 @@ _PROCESS = (JOB, INSTANCE)
 def _total(signal: Signal, alert: str) -> Panel:
     return tile(
         Query(
-            reads=(Read(signal, RANGE), Read(pan.EVENTS, RANGE)),
+            series=(SeriesRef(signal, RANGE), SeriesRef(pan.EVENTS, RANGE)),
             # The series are born with the first of its kind; a monitor without one has none of it.
             formula="{0} or 0 * {1}",
             legend=signal.title,
@@ -47,12 +47,12 @@ _IS_IT_WHOLE = Row(
     "Is what is shown whole?",
     (
         tile(
-            Query(reads=(Read(pan.EVENTS, RANGE),), legend="Events recorded"),
+            Query(series=(SeriesRef(pan.EVENTS, RANGE),), legend="Events recorded"),
             width=4,
             is_now=True,
         ),
         tile(
-            Query(reads=(Read(pan.PROCESSES),), legend="Processes"),
+            Query(series=(SeriesRef(pan.PROCESSES),), legend="Processes"),
             description="Processes that genmeter watches.",
             width=4,
         ),
@@ -65,7 +65,7 @@ _IS_IT_WHOLE = Row(
 
 
 def _faults(signal: Signal, *by: Label) -> Panel:
-    return pace(signal, *by, per="minute", width=12, height=6, style="bars", is_fault=True)
+    return rate_panel(signal, *by, per="minute", width=12, height=6, style="bars", is_fault=True)
 
 
 _LEFT_OUT = Row(
@@ -84,7 +84,7 @@ def _of_targets(signal: Signal, **style: str) -> Panel:
         kind="timeseries",
         queries=(
             Query(
-                reads=(Read(signal), Read(pan.PROCESSES, RANGE)),
+                series=(SeriesRef(signal), SeriesRef(pan.PROCESSES, RANGE)),
                 # Prometheus has these of every target, whoever watches it.
                 formula=f"{{0}} and on ({', '.join(_PROCESS)}) {{1}}",
                 by=_PROCESS,
@@ -99,12 +99,12 @@ def _of_targets(signal: Signal, **style: str) -> Panel:
 _KEEPS_UP = Row(
     "Does the monitor keep up?",
     (
-        pace(pan.EVENTS, *_PROCESS, per="second", unit="cps"),
+        rate_panel(pan.EVENTS, *_PROCESS, per="second", unit="cps"),
         over_time(pan.INBOX, *_PROCESS),
-        over_time(pan.HISTORY_FILL, *_PROCESS, unit="percentunit", most=1),
+        over_time(pan.HISTORY_FILL, *_PROCESS, unit="percentunit", axis_max=1),
         _of_targets(pan.TARGETS_UP),
         _of_targets(pan.SCRAPE_TIME, unit="s"),
-        over_time(pan.FINISHED, JOB, unit="percentunit", most=1),
+        over_time(pan.FINISHED, JOB, unit="percentunit", axis_max=1),
     ),
 )
 
@@ -115,7 +115,7 @@ _WHAT_RUNS = Row(
             kind="table",
             queries=(
                 Query(
-                    reads=(Read(pan.PROCESSES, RANGE),),
+                    series=(SeriesRef(pan.PROCESSES, RANGE),),
                     by=(*_PROCESS, VERSION, OTEL_SDK),
                     legend="Processes",
                     decimals=0,

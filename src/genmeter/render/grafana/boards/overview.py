@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from genmeter.render.grafana.model import RANGE, Dashboard, Panel, Query, Read, Row, quantile
+from genmeter.render.grafana.model import RANGE, Dashboard, Panel, Query, Row, SeriesRef, quantile
 from genmeter.render.grafana.parts import (
     BAD,
     GOOD,
     heat_map,
     legend_of,
     over_time,
-    pace,
     quantiles,
-    shares,
+    rate_panel,
+    ratio_panel,
     tile,
     total,
 )
@@ -40,7 +40,10 @@ _IS_IT_WELL = Row(
             kind="gauge",
             queries=(
                 Query(
-                    reads=(Read(pan.SAMPLES_MADE, RANGE), Read(pan.SAMPLES_EXPECTED, RANGE)),
+                    series=(
+                        SeriesRef(pan.SAMPLES_MADE, RANGE),
+                        SeriesRef(pan.SAMPLES_EXPECTED, RANGE),
+                    ),
                     # Of jobs that did not say how many samples they are to make, none count.
                     formula="sum({0} and {1}) / (sum({1}) > 0)",
                     keep=(JOB,),
@@ -52,16 +55,16 @@ _IS_IT_WELL = Row(
             unit="percentunit",
             width=3,
             height=4,
-            most=1,
+            axis_max=1,
             decimals=0,
             is_now=True,
         ),
         tile(
             Query(
-                reads=(
-                    Read(pan.SAMPLES_EXPECTED, RANGE),
-                    Read(pan.SAMPLES_MADE, RANGE),
-                    Read(pan.SAMPLES, function="rate"),
+                series=(
+                    SeriesRef(pan.SAMPLES_EXPECTED, RANGE),
+                    SeriesRef(pan.SAMPLES_MADE, RANGE),
+                    SeriesRef(pan.SAMPLES, function="rate"),
                 ),
                 formula="max(clamp_min({0} - {1}, 0) / ({2} > 0))",
                 keep=(JOB,),
@@ -77,14 +80,14 @@ _IS_IT_WELL = Row(
             min_interval="5m",
         ),
         tile(
-            Query(reads=(Read(live.SUCCESS_SHARE),), legend="Success rate"),
+            Query(series=(SeriesRef(live.SUCCESS_SHARE),), legend="Success rate"),
             unit="percentunit",
             alerts=("low_success_rate",),
-            most=1,
+            axis_max=1,
             decimals=1,
         ),
         tile(
-            Query(reads=(Read(live.CALLS, function="rate"),), legend="Calls per second"),
+            Query(series=(SeriesRef(live.CALLS, function="rate"),), legend="Calls per second"),
             title="Calls per second",
             description="Calls of a model that end in a second, failed ones included.",
             unit="reqps",
@@ -97,7 +100,7 @@ _IS_IT_WELL = Row(
         ),
         tile(
             Query(
-                reads=(Read(live.COST, function="rate"),),
+                series=(SeriesRef(live.COST, function="rate"),),
                 formula="3600 * {0}",
                 legend="Cost per hour",
             ),
@@ -106,7 +109,9 @@ _IS_IT_WELL = Row(
             unit="currencyUSD",
         ),
         tile(
-            Query(reads=(Read(pan.COST_PER_SAMPLE, RANGE),), legend="Cost per accepted sample"),
+            Query(
+                series=(SeriesRef(pan.COST_PER_SAMPLE, RANGE),), legend="Cost per accepted sample"
+            ),
             title="Cost per sample",
             description=(
                 f"{pan.COST_PER_SAMPLE.description} Of models or steps that are chosen, what they "
@@ -115,22 +120,22 @@ _IS_IT_WELL = Row(
             unit="currencyUSD",
             is_now=True,
         ),
-        tile(Query(reads=(Read(pan.ACTIVE_CALLS),), legend="Under way")),
+        tile(Query(series=(SeriesRef(pan.ACTIVE_CALLS),), legend="Under way")),
         Panel(
             kind="timeseries",
             queries=(
-                Query(reads=(Read(live.SUCCESS_SHARE),), legend="Succeeded", colour=GOOD),
-                Query(reads=(Read(live.FAILURE_SHARE),), legend="Failed", colour=BAD),
+                Query(series=(SeriesRef(live.SUCCESS_SHARE),), legend="Succeeded", colour=GOOD),
+                Query(series=(SeriesRef(live.FAILURE_SHARE),), legend="Failed", colour=BAD),
             ),
             title="Success and error rate",
             description="Shares of the calls of a model that succeeded and that failed.",
             unit="percentunit",
             width=12,
-            most=1,
+            axis_max=1,
             alerts=("low_success_rate", "high_error_rate"),
             note="success_error_rate",
         ),
-        pace(
+        rate_panel(
             live.CALLS,
             MODEL,
             per="second",
@@ -156,7 +161,7 @@ _HOW_FAST = Row(
             title="Generation time: median, slowest 5 % and 1 %",
             unit="s",
             is_logarithmic=True,
-            least=None,
+            axis_min=None,
             links_to_traces=True,
         ),
         Panel(
@@ -177,7 +182,7 @@ _HOW_FAST = Row(
             kind="timeseries",
             queries=(
                 Query(
-                    reads=(Read(pan.LAST_CALL),),
+                    series=(SeriesRef(pan.LAST_CALL),),
                     formula="time() - {0}",
                     by=(JOB,),
                     legend=legend_of(JOB),
@@ -198,7 +203,7 @@ _WHY_FAIL = Row(
             kind="timeseries",
             queries=(
                 Query(
-                    reads=(Read(pan.ALERTS_FIRING),),
+                    series=(SeriesRef(pan.ALERTS_FIRING),),
                     formula="{0} > 0",
                     by=(ALERT,),
                     legend=legend_of(ALERT),
@@ -209,21 +214,21 @@ _WHY_FAIL = Row(
             style="bars",
             decimals=0,
         ),
-        pace(pan.CALL_FAILURES, ERROR_TYPE, per="minute", style="bars"),
-        shares(live.FAILURE_SHARE, MODEL, title="Error rate by model", most=None),
-        pace(pan.RETRIES, ERROR_TYPE, per="minute", style="bars"),
-        pace(pan.FINISH_REASONS, FINISH_REASON, per="minute"),
-        shares(
+        rate_panel(pan.CALL_FAILURES, ERROR_TYPE, per="minute", style="bars"),
+        ratio_panel(live.FAILURE_SHARE, MODEL, title="Error rate by model", axis_max=None),
+        rate_panel(pan.RETRIES, ERROR_TYPE, per="minute", style="bars"),
+        rate_panel(pan.FINISH_REASONS, FINISH_REASON, per="minute"),
+        ratio_panel(
             live.TRUNCATED_SHARE,
             MODEL,
-            is_born=False,
+            starts_at_zero=False,
             title="Truncated completions by model",
             alerts=("generation_truncated",),
         ),
-        shares(
+        ratio_panel(
             live.RATE_LIMIT_SHARE,
             MODEL,
-            is_born=False,
+            starts_at_zero=False,
             title="Rate-limited retries per call by model",
             alerts=("rate_limited",),
         ),
@@ -231,7 +236,7 @@ _WHY_FAIL = Row(
             kind="gauge",
             queries=(
                 Query(
-                    reads=(Read(live.FAILURE_SHARE, RANGE),),
+                    series=(SeriesRef(live.FAILURE_SHARE, RANGE),),
                     formula="1 - {0} / {budget}",
                     legend="Error budget left",
                 ),
@@ -243,7 +248,7 @@ _WHY_FAIL = Row(
             ),
             unit="percentunit",
             width=6,
-            most=1,
+            axis_max=1,
             decimals=0,
             is_now=True,
             in_budgets=True,
@@ -252,12 +257,12 @@ _WHY_FAIL = Row(
             kind="timeseries",
             queries=(
                 Query(
-                    reads=(Read(live.FAILURE_SHARE, "1h"),),
+                    series=(SeriesRef(live.FAILURE_SHARE, "1h"),),
                     formula="{0} / {budget}",
                     legend="over 1 hour",
                 ),
                 Query(
-                    reads=(Read(live.FAILURE_SHARE, "6h"),),
+                    series=(SeriesRef(live.FAILURE_SHARE, "6h"),),
                     formula="{0} / {budget}",
                     legend="over 6 hours",
                 ),
@@ -275,22 +280,24 @@ _WHY_FAIL = Row(
 _WHAT_COMES = Row(
     "What comes of it?",
     (
-        pace(pan.SAMPLES, VERDICT, per="minute", style="bars"),
-        shares(
+        rate_panel(pan.SAMPLES, VERDICT, per="minute", style="bars"),
+        ratio_panel(
             live.REJECTED_SHARE,
-            is_born=False,
+            starts_at_zero=False,
             title="Share of rejected samples",
             alerts=("samples_rejected",),
         ),
-        pace(pan.REJECTIONS, SAMPLE_REASON, per="minute", style="bars"),
-        pace(pan.LOG_RECORDS, LEVEL, per="minute", width=12, style="bars"),
+        rate_panel(pan.REJECTIONS, SAMPLE_REASON, per="minute", style="bars"),
+        rate_panel(pan.LOG_RECORDS, LEVEL, per="minute", width=12, style="bars"),
         Panel(
             kind="timeseries",
             queries=(
-                Query(reads=(Read(pan.CUSTOM_VALUES),), by=(METRIC,), legend=legend_of(METRIC)),
+                Query(
+                    series=(SeriesRef(pan.CUSTOM_VALUES),), by=(METRIC,), legend=legend_of(METRIC)
+                ),
             ),
             width=12,
-            least=None,
+            axis_min=None,
         ),
     ),
 )
@@ -301,7 +308,7 @@ def _columns(*by: str) -> tuple[Query, ...]:
     return (
         total(live.CALLS, *by, legend="Calls", unit="locale", decimals=0),
         Query(
-            reads=(Read(live.SUCCESS_SHARE, RANGE),),
+            series=(SeriesRef(live.SUCCESS_SHARE, RANGE),),
             by=by,
             legend="Succeeded",
             unit="percentunit",

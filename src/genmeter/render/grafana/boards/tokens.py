@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from genmeter.render.grafana.model import RANGE, Dashboard, Panel, Query, Read, Row
-from genmeter.render.grafana.parts import heat_map, legend_of, over_time, pace, shares, tile, total
+from genmeter.render.grafana.model import RANGE, Dashboard, Panel, Query, Row, SeriesRef
+from genmeter.render.grafana.parts import (
+    heat_map,
+    legend_of,
+    over_time,
+    rate_panel,
+    ratio_panel,
+    tile,
+    total,
+)
 from genmeter.schema import live_signals as live
 from genmeter.schema import panel_signals as pan
 from genmeter.schema.metrics import MODEL, STEP, Label
@@ -22,49 +30,51 @@ _HOW_MUCH = Row(
     "How much is it?",
     (
         tile(
-            Query(reads=(Read(live.TOKENS, RANGE),), legend="Tokens"),
+            Query(series=(SeriesRef(live.TOKENS, RANGE),), legend="Tokens"),
             width=4,
             is_now=True,
         ),
         tile(
-            Query(reads=(Read(live.COST, RANGE),), legend="Cost"),
+            Query(series=(SeriesRef(live.COST, RANGE),), legend="Cost"),
             unit="currencyUSD",
             width=4,
             is_now=True,
         ),
         tile(
-            Query(reads=(Read(live.COST, function="rate"),), formula=_HOURLY, legend="per hour"),
+            Query(
+                series=(SeriesRef(live.COST, function="rate"),), formula=_HOURLY, legend="per hour"
+            ),
             title="Cost per hour",
             description=f"What an hour costs at the present pace. {live.COST.description}",
             unit="currencyUSD",
             width=4,
         ),
         tile(
-            Query(reads=(Read(pan.COST_PER_CALL, RANGE),), legend="Cost per call"),
+            Query(series=(SeriesRef(pan.COST_PER_CALL, RANGE),), legend="Cost per call"),
             title="Cost per call",
             unit="currencyUSD",
             width=4,
             is_now=True,
         ),
         tile(
-            Query(reads=(Read(pan.CACHE_HIT_SHARE),), legend="Cache hits"),
+            Query(series=(SeriesRef(pan.CACHE_HIT_SHARE),), legend="Cache hits"),
             unit="percentunit",
             width=4,
-            most=1,
+            axis_max=1,
             decimals=1,
         ),
         tile(
-            Query(reads=(Read(pan.REASONING_SHARE),), legend="Reasoning"),
+            Query(series=(SeriesRef(pan.REASONING_SHARE),), legend="Reasoning"),
             unit="percentunit",
             width=4,
-            most=1,
+            axis_max=1,
             decimals=1,
         ),
     ),
 )
 
 _PROMPT, _COMPLETION, _TOTAL = (
-    Read(signal, function="rate")
+    SeriesRef(signal, function="rate")
     for signal in (pan.PROMPT_TOKENS, pan.COMPLETION_TOKENS, live.TOKENS)
 )
 _WHERE_TO = Row(
@@ -73,10 +83,10 @@ _WHERE_TO = Row(
         Panel(
             kind="timeseries",
             queries=(
-                Query(reads=(_PROMPT,), legend="Prompt", colour="blue"),
-                Query(reads=(_COMPLETION,), legend="Completion", colour="purple"),
+                Query(series=(_PROMPT,), legend="Prompt", colour="blue"),
+                Query(series=(_COMPLETION,), legend="Completion", colour="purple"),
                 Query(
-                    reads=(_TOTAL, _PROMPT, _COMPLETION),
+                    series=(_TOTAL, _PROMPT, _COMPLETION),
                     formula="clamp_min({0} - {1} - {2}, 0)",
                     legend="In the total only",
                     colour="text",
@@ -90,18 +100,24 @@ _WHERE_TO = Row(
             width=12,
             style="stack",
         ),
-        pace(live.TOKENS, MODEL, per="second", title="Tokens per second by model", width=12),
-        pace(live.COST, MODEL, per="hour", title="Cost per hour by model", unit="currencyUSD"),
+        rate_panel(live.TOKENS, MODEL, per="second", title="Tokens per second by model", width=12),
+        rate_panel(
+            live.COST, MODEL, per="hour", title="Cost per hour by model", unit="currencyUSD"
+        ),
         Panel(
             kind="bargauge",
-            queries=(Query(reads=(Read(live.COST, RANGE),), by=(MODEL,), legend=legend_of(MODEL)),),
+            queries=(
+                Query(series=(SeriesRef(live.COST, RANGE),), by=(MODEL,), legend=legend_of(MODEL)),
+            ),
             title="Cost by model",
             unit="currencyUSD",
             is_now=True,
         ),
         Panel(
             kind="bargauge",
-            queries=(Query(reads=(Read(live.COST, RANGE),), by=(STEP,), legend=legend_of(STEP)),),
+            queries=(
+                Query(series=(SeriesRef(live.COST, RANGE),), by=(STEP,), legend=legend_of(STEP)),
+            ),
             title="Cost by step",
             unit="currencyUSD",
             is_now=True,
@@ -138,10 +154,10 @@ _PER_CALL = Row(
 _CACHE = Row(
     "What is saved, and what is thought?",
     (
-        shares(pan.CACHE_HIT_SHARE, MODEL, title="Cache hits by model", width=12, most=1),
-        shares(pan.REASONING_SHARE, MODEL, title="Reasoning by model", width=12, most=1),
-        pace(pan.CACHE_WRITES, MODEL, per="minute", width=12, style="bars"),
-        pace(
+        ratio_panel(pan.CACHE_HIT_SHARE, MODEL, title="Cache hits by model", width=12, axis_max=1),
+        ratio_panel(pan.REASONING_SHARE, MODEL, title="Reasoning by model", width=12, axis_max=1),
+        rate_panel(pan.CACHE_WRITES, MODEL, per="minute", width=12, style="bars"),
+        rate_panel(
             live.UNPRICED_CALLS,
             MODEL,
             per="minute",
@@ -153,13 +169,13 @@ _CACHE = Row(
 )
 
 
-def _spent(title: str, read: Read, unit: str, *alerts: str) -> Panel:
+def _spent(title: str, ref: SeriesRef, unit: str, *alerts: str) -> Panel:
     return Panel(
         kind="timeseries",
-        queries=(Query(reads=(read,), by=("job",), legend=legend_of("job")),),
+        queries=(Query(series=(ref,), by=("job",), legend=legend_of("job")),),
         title=title,
         description=(
-            f"{read.signal.description} The lines are the shares of a budget at which the alert "
+            f"{ref.signal.description} The lines are the shares of a budget at which the alert "
             "fires; there are none without a budget."
         ),
         unit=unit,
@@ -173,14 +189,14 @@ _BUDGET = Row(
     (
         _spent(
             "Cost of the last 24 hours",
-            Read(live.COST, _DAY),
+            SeriesRef(live.COST, _DAY),
             "currencyUSD",
             "cost_budget_burn:warning",
             "cost_budget_burn:critical",
         ),
         _spent(
             "Tokens of the last 24 hours",
-            Read(live.TOKENS, _DAY),
+            SeriesRef(live.TOKENS, _DAY),
             "short",
             "token_budget_burn:warning",
             "token_budget_burn:critical",
@@ -192,7 +208,11 @@ _BUDGET = Row(
 def _columns(by: Label) -> tuple[Query, ...]:
     def share(signal: Signal, legend: str) -> Query:
         return Query(
-            reads=(Read(signal, RANGE),), by=(by,), legend=legend, unit="percentunit", decimals=1
+            series=(SeriesRef(signal, RANGE),),
+            by=(by,),
+            legend=legend,
+            unit="percentunit",
+            decimals=1,
         )
 
     return (
@@ -203,7 +223,7 @@ def _columns(by: Label) -> tuple[Query, ...]:
         share(pan.REASONING_SHARE, "Reasoning"),
         total(live.COST, by, legend="Cost", unit="currencyUSD", decimals=2),
         Query(
-            reads=(Read(live.COST, RANGE), Read(live.TOKENS, RANGE)),
+            series=(SeriesRef(live.COST, RANGE), SeriesRef(live.TOKENS, RANGE)),
             formula="1e6 * {0} / ({1} > 0)",
             by=(by,),
             legend="Cost of a million tokens",

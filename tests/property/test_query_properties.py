@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from genmeter import GenerationMonitor
     from genmeter.history.store import History
     from genmeter.schema.metrics import Label
-    from genmeter.schema.query import Term
+    from genmeter.schema.query import CounterQuery
 
 START = 1_000_000.0
 SETTINGS = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -137,7 +137,7 @@ def parsed(page: str) -> list[Sample]:
     return [sample for family in families for sample in family.samples]
 
 
-def counted(page: Sequence[Sample], term: Term, by: Sequence[Label]) -> dict[Any, float]:
+def counted(page: Sequence[Sample], term: CounterQuery, by: Sequence[Label]) -> dict[Any, float]:
     """Sum the series that a term's PromQL selects, by group; matched as Prometheus matches."""
     name, _, braces = term.series(Selector()).partition("{")
     matchers = re.findall(r'(\w+)(=~|!=|=)"([^"]*)"', braces)
@@ -156,7 +156,9 @@ def counted(page: Sequence[Sample], term: Term, by: Sequence[Label]) -> dict[Any
     return found
 
 
-def kept(history: History, term: Term, by: Sequence[Label], since: float) -> dict[Any, float]:
+def kept(
+    history: History, term: CounterQuery, by: Sequence[Label], since: float
+) -> dict[Any, float]:
     """Sum a term's rows since a time, by group."""
     rows = term.rows
     assert rows is not None
@@ -180,7 +182,7 @@ def check(
         assert found.get(group, 0.0) == pytest.approx(total - before, abs=rounding)
 
 
-def groupings(term: Term) -> list[tuple[Label, ...]]:
+def groupings(term: CounterQuery) -> list[tuple[Label, ...]]:
     """List the groupings of the alerts that a term's series have labels for."""
     return [by for by in GROUPINGS if set(by) <= set(term.instrument.labels)]
 

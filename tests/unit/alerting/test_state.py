@@ -53,7 +53,7 @@ def book(repeat: float | None = None) -> Book:
 
 def pending(rule: AlertRule, seconds: float) -> AlertRule:
     """Give a rule whose condition must hold for so long."""
-    return dataclasses.replace(rule, pending=seconds)
+    return dataclasses.replace(rule, for_=seconds)
 
 
 FIRING, RESOLVED = (SLOW.id, "firing"), (SLOW.id, "resolved")
@@ -202,7 +202,7 @@ def test_an_alert_is_made_as_the_old_one_was() -> None:
 def test_an_alert_has_the_labels_of_the_rule_in_prometheus(rule: AlertRule) -> None:
     """Routes and silences fit both: name, severity, job, the group's labels and the row's own."""
     group: Group = tuple(f"value {number}" for number, _ in enumerate(rule.by))
-    (alert,) = Book(SETTINGS).at(0, held(dataclasses.replace(rule, pending=0), *group))
+    (alert,) = Book(SETTINGS).at(0, held(dataclasses.replace(rule, for_=0), *group))
     assert alert.name == rule.id
     assert alert.labels == {
         "alertname": rule.name,
@@ -281,7 +281,7 @@ def test_a_message_as_a_person_reads_it(finding: Finding, message: str) -> None:
 def test_a_resolved_alert_can_be_passed_over(rule: AlertRule) -> None:
     """Its level is info, its message says so first, and its labels are those that fired."""
     made = Book(SETTINGS)
-    found = held(dataclasses.replace(rule, pending=0), *["x"] * len(rule.by))
+    found = held(dataclasses.replace(rule, for_=0), *["x"] * len(rule.by))
     (fired,), (over,) = made.at(0, found), made.at(1)
     assert (fired.status, fired.level) == (
         "firing",

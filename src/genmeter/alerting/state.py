@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from genmeter.config.alert_texts import filled
-from genmeter.schema.query import JOB
+from genmeter.schema.query import JOB, Ratio
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from genmeter.alerting.evaluate import Finding, Group
+    from genmeter.alerting.evaluate import Finding
     from genmeter.config.alerts import AlertSettings
     from genmeter.schema.alerts import AlertRule
+    from genmeter.schema.query import Group
 
 __all__ = ["Alert", "AlertStates"]
 
@@ -183,7 +183,7 @@ class AlertStates:
             **group,
             **dict(rule.labels),
         }
-        annotations = filled(rule, self._settings, labels, finding.value)
+        annotations = rule.annotations(self._settings.runbook_url, labels, finding.value)
         message = annotations["description"] + _where(finding)
         is_over = status == "resolved"
         return Alert(
@@ -196,7 +196,7 @@ class AlertStates:
                 "min": finding.least,
                 "max": finding.most,
                 "count": finding.rows,
-                "threshold": rule.threshold,
+                "threshold": rule.condition.limit,
                 "value": finding.value,
                 "group": group,
             },
@@ -209,9 +209,9 @@ class AlertStates:
 
 def _where(finding: Finding) -> str:
     """Say of how many samples and of which group, to end a message with."""
-    signal = finding.rule.signal
+    indicator = finding.rule.condition.indicator
     parts = []
-    if signal is not None and signal.per is not None:
+    if indicator is not None and isinstance(indicator.query, Ratio):
         parts.append(f"{finding.rows} {'sample' if finding.rows == 1 else 'samples'}")
     names = [text for text in finding.group if text is not None]
     if names:

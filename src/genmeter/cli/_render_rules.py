@@ -116,7 +116,7 @@ def _settings(args: argparse.Namespace) -> AlertSettings:
 
 
 def _ids(alert: str) -> list[str]:
-    rows = [row for row in ALERT_RULES if row.signal is not None]
+    rows = [row for row in ALERT_RULES if row.condition.indicator is not None]
     found = [row.id for row in rows if alert in (row.id, row.name)]
     if not found:
         known = ", ".join(row.id for row in rows)
@@ -137,5 +137,5 @@ def _threshold(text: str) -> tuple[str, float]:
 def _lines() -> Iterable[str]:
     width = max(len(row.id) for row in ALERT_RULES)
     for row in ALERT_RULES:
-        value = "none" if row.signal is None else f"{row.threshold:g}"
+        value = "none" if row.condition.indicator is None else f"{row.condition.threshold:g}"
         yield f"  {row.id:<{width}}  {row.name:<25}  {value}"

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from genmeter.errors import ConfigError
 from genmeter.schema.alerts import ALERT_RULES
-from genmeter.schema.query import duration
+from genmeter.schema.query import Ratio, duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from genmeter.schema.alerts import AlertRule, Severity
+    from genmeter.schema.conditions import Base
 
 __all__ = ["AlertOverride", "AlertSettings", "seconds"]
 
@@ -86,31 +87,36 @@ class AlertOverride:
             ConfigError: The windows are not as many, or not in the order, as the row's; or what is
                 given means nothing for the row.
         """
-        is_ratio = rule.signal is not None and rule.signal.per is not None
+        row = rule.condition
+        is_ratio = row.indicator is not None and isinstance(row.indicator.query, Ratio)
         for name, value, has_it in (
-            ("threshold", self.threshold, rule.signal is not None),
+            ("threshold", self.threshold, row.indicator is not None),
             ("min_samples", self.min_samples, is_ratio),
         ):
             if value is not None and not has_it:
                 raise ConfigError(
                     f"{name} of the alert {rule.id} is {value!r}, and that alert has none; leave it out"
                 )
-        windows = rule.windows if self.windows is None else tuple(map(float, self.windows))
-        if len(windows) != len(rule.windows) or not _are_ordered_alike(windows, rule.windows):
+        windows = row.windows if self.windows is None else tuple(map(float, self.windows))
+        if len(windows) != len(row.windows) or not _are_ordered_alike(windows, row.windows):
             raise ConfigError(
                 f"windows of the alert {rule.id} is {list(windows)!r} seconds; give "
-                f"{len(rule.windows)} of them, in the order of {list(rule.windows)!r}"
+                f"{len(row.windows)} of them, in the order of {list(row.windows)!r}"
             )
         labels = dict(rule.labels)
         if "window" in labels:
             labels["window"] = duration(windows[0])
+        condition = replace(
+            row,
+            threshold=float(row.threshold if self.threshold is None else self.threshold),
+            windows=windows,
+            min_samples=self.min_samples or row.min_samples,
+        )
         return replace(
             rule,
-            threshold=float(rule.threshold if self.threshold is None else self.threshold),
-            windows=windows,
+            condition=condition,
             labels=tuple(labels.items()),
             for_=float(rule.for_ if self.for_ is None else self.for_),
-            min_samples=self.min_samples or rule.min_samples,
             severity=self.severity or rule.severity,
         )
 
@@ -177,9 +183,9 @@ class AlertSettings:
         Raises:
             ConfigError: An override that does not fit its row.
         """
-        bases = {
+        bases: dict[Base, float | None] = {
             # As it is written, not as binary fractions have it: 1 - 0.99 is not quite 0.01.
-            "error_budget": float(1 - _decimal(self.objective)),
+            "error_budget": float(1 - Decimal(repr(float(self.objective)))),
             "cost_budget": self.cost_budget,
             "token_budget": self.token_budget,
         }
@@ -191,13 +197,16 @@ class AlertSettings:
             rule = row
             for override in given:
                 rule = override.apply(rule)
-            if rule.base is not None:
-                base = bases[rule.base]
-                if base is None:
-                    continue
-                rule = replace(rule, threshold=_multiple(rule, base), base=None)
-            if rule.how != "target_absent" or self.jobs:
-                found.append(rule)
+            condition = rule.condition.configured(bases, self.jobs)
+            if condition is None:
+                continue
+            if math.isinf(condition.threshold):
+                base = rule.condition.base and bases[rule.condition.base]
+                raise ConfigError(
+                    f"threshold of the alert {rule.id} is {rule.condition.threshold!r} times "
+                    f"{base!r}, which no number can hold; give less"
+                )
+            found.append(replace(rule, condition=condition))
         _check_distinct(found)
         return tuple(found)
 
@@ -361,17 +370,3 @@ def _number(
     else:
         span = "a finite number" if least == -_MAX else f"a number from {least:g} to {most:g}"
     raise ConfigError(f"{name} is {value!r}; give {span}")
-
-
-def _decimal(number: float) -> Decimal:
-    return Decimal(repr(float(number)))
-
-
-def _multiple(rule: AlertRule, base: float) -> float:
-    product = float(_decimal(rule.threshold) * _decimal(base))
-    if math.isinf(product):
-        raise ConfigError(
-            f"threshold of the alert {rule.id} is {rule.threshold!r} times {base!r}, which no "
-            "number can hold; give less"
-        )
-    return product

@@ -8,34 +8,34 @@ from genmeter.render.grafana.files import DASHBOARDS
 from genmeter.render.grafana.model import LE
 from genmeter.schema import metrics as cat
 from genmeter.schema.alerts import ALERT_RULES
-from genmeter.schema.live_signals import LIVE_SIGNALS
+from genmeter.schema.indicators import INDICATORS
 from genmeter.schema.metrics import INSTRUMENTS, Kind
-from genmeter.schema.panel_signals import PANEL_SIGNALS
 from genmeter.schema.prom_names import label_name
-from genmeter.schema.query import JOB, Selector, duration
+from genmeter.schema.query import ALL_SERIES, JOB
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from genmeter.schema.alerts import AlertRule
+    from genmeter.schema.indicators import Indicator
     from genmeter.schema.metrics import Instrument
-    from genmeter.schema.signals import Signal
 
 __all__ = ["render_reference"]
 
 _HEAD = """\
-# Metrics, signals and alerts
+# Metrics, indicators and alerts
 
-Made by `genmeter render reference` from the tables in `catalogue.py`, `live_signals.py`,
-`panel_signals.py` and `alert_rules.py`; change those. Names under `gen_ai_` are those of the OpenTelemetry GenAI semantic
+Made by `genmeter render reference` from the tables in `genmeter/schema/`: metrics, indicators and
+alerts; change those. Names under `gen_ai_` are those of the OpenTelemetry GenAI semantic
 conventions, which other instrumentations may use too: every query here has a matcher on
 `{phase}`, which is genmeter's own.
 
 A label is absent or has a value; it is never empty. Each label is bounded: past its limit further
 values are `other`.
 """
-_SIGNALS_HEAD = "What alerts judge and dashboards show, by job over five minutes."
-_SIGNALS = (*LIVE_SIGNALS, *PANEL_SIGNALS)
+_INDICATORS_HEAD = (
+    "What alerts compare with their thresholds and dashboards show, by job over five minutes."
+)
 _ALERTS_HEAD = """\
 What each means and what to do is in [runbook.md](runbook.md); how to set them in
 [alerts.md](alerts.md).
@@ -50,9 +50,9 @@ def render_reference() -> str:
         *(_metric(row) for row in INSTRUMENTS),
         "## Labels",
         _labels(),
-        "## Signals",
-        _SIGNALS_HEAD,
-        *(_signal(signal) for signal in _SIGNALS),
+        "## Indicators",
+        _INDICATORS_HEAD,
+        *(_signal(indicator) for indicator in INDICATORS),
         "## Alerts",
         _ALERTS_HEAD,
         _alerts(),
@@ -69,11 +69,15 @@ def _metric(row: Instrument) -> str:
         facts.append(("buckets", " ".join(f"{bound:.12g}" for bound in row.bounds)))
     if row.stands_for:
         facts.append(("AfterImage's", ", ".join(f"`{name}`" for name in row.stands_for)))
-    signals = [signal for signal in _SIGNALS if row in _instruments(signal)]
-    shown = dict.fromkeys(place for signal in signals for place in _places(signal))
+    indicators = [
+        indicator
+        for indicator in INDICATORS
+        if row in [part.instrument for part in indicator.query.parts]
+    ]
+    shown = dict.fromkeys(place for indicator in indicators for place in _places(indicator))
     facts += [
-        ("signals", ", ".join(f"[{each.id}](#{each.id})" for each in signals)),
-        ("alerts", _alert_links(signals)),
+        ("indicators", ", ".join(f"[{each.id}](#{each.id})" for each in indicators)),
+        ("alerts", _alert_links(indicators)),
         ("panels", "; ".join(shown)),
     ]
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts if value)
@@ -83,17 +87,19 @@ def _metric(row: Instrument) -> str:
     )
 
 
-def _alert_links(signals: Sequence[Signal]) -> str:
-    names = dict.fromkeys(rule.name for rule in ALERT_RULES if rule.signal in signals)
+def _alert_links(indicators: Sequence[Indicator]) -> str:
+    names = dict.fromkeys(
+        rule.name for rule in ALERT_RULES if rule.condition.indicator in indicators
+    )
     return ", ".join(f"[{name}](runbook.md#{name.lower()})" for name in names)
 
 
-def _places(signal: Signal) -> list[str]:
+def _places(indicator: Indicator) -> list[str]:
     found = [
         f"{dashboard.title.rpartition(' / ')[2]}: {panel.heading}"
         for dashboard in DASHBOARDS
         for panel in dashboard.panels
-        if any(ref.signal is signal for query in panel.queries for ref in query.series)
+        if any(ref.indicator is indicator for query in panel.queries for ref in query.series)
     ]
     return list(dict.fromkeys(found))
 
@@ -125,23 +131,22 @@ def _labels() -> str:
     return "\n".join(["| Prometheus | OpenTelemetry | values |", "|---|---|---|", *rows])
 
 
-def _signal(signal: Signal) -> str:
+def _signal(indicator: Indicator) -> str:
     facts = [
-        ("unit", f"`{signal.unit}`"),
-        ("alerts", _alert_links([signal])),
-        ("panels", "; ".join(_places(signal))),
+        ("unit", f"`{indicator.unit}`"),
+        ("alerts", _alert_links([indicator])),
+        ("panels", "; ".join(_places(indicator))),
     ]
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts if value)
     return (
-        f"### `{signal.id}`\n\n{signal.title}: {signal.description}\n\n| | |\n|---|---|\n{rows}\n\n"
-        f"```promql\n{_query(signal)}\n```"
+        f"### `{indicator.id}`\n\n{indicator.title}: {indicator.description}\n\n| | |\n|---|---|\n{rows}\n\n"
+        f"```promql\n{_query(indicator)}\n```"
     )
 
 
-def _query(signal: Signal) -> str:
-    parts = [term.part for term in (signal.of, signal.per) if term is not None]
-    by = [LE, JOB] if "_bucket" in parts else [JOB]
-    return signal.promql(by, "5m", Selector())
+def _query(indicator: Indicator) -> str:
+    by = [LE, JOB] if "_bucket" in [part.part for part in indicator.query.parts] else [JOB]
+    return indicator.query.promql(by, "5m", ALL_SERIES)
 
 
 def _alerts() -> str:
@@ -150,34 +155,10 @@ def _alerts() -> str:
         by = ", ".join(["job", *(label.prometheus for label in rule.by)])
         lines.append(
             f"| [{rule.name}](runbook.md#{rule.name.lower()}) | {_id(rule)} | {rule.severity} | "
-            f"{_condition(rule)} | {by} |"
+            f"{rule.condition.describe(rule.for_)} | {by} |"
         )
     return "\n".join(lines)
 
 
 def _id(rule: AlertRule) -> str:
-    return f"`{rule.id}`" if rule.is_judged_in_process else "Prometheus only"
-
-
-def _condition(rule: AlertRule) -> str:
-    windows = " and ".join(duration(window) for window in rule.windows)
-    threshold = f"{rule.threshold:g}"
-    if rule.base is not None:
-        threshold += f" times the {rule.base.replace('_', ' ')}"
-    match rule.how:
-        case "above" | "below":
-            least = f", of at least {rule.min_samples}" if rule.min_samples > 1 else ""
-            return f"{rule.subject} {rule.how} {threshold} over {windows}{least}"
-        case "fall":
-            first, second = (duration(window) for window in rule.windows)
-            return f"{rule.subject} over {first} against {second} above {threshold}"
-        case "stalled":
-            return f"no call has ended for {windows}, and the job is not finished"
-        case "target_down":
-            return f"no target has answered for {duration(rule.for_)}"
-        case _:
-            return f"a job that was named has had no target for {duration(rule.for_)}"
-
-
-def _instruments(signal: Signal) -> Iterable[Instrument]:
-    return [term.instrument for term in (signal.of, signal.per) if term is not None]
+    return f"`{rule.id}`" if rule.condition.is_local else "Prometheus only"

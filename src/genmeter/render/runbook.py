@@ -7,9 +7,8 @@ from dataclasses import replace
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from genmeter.render.rules import expression
 from genmeter.schema import metrics as cat
-from genmeter.schema.query import duration
+from genmeter.schema.query import Selector, duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,19 +63,19 @@ def _facts(rules: Sequence[AlertRule]) -> str:
     lines = ["| severity | id in process | told by | least | pending |", "|---|---|---|---|---|"]
     for rule in rules:
         by = ", ".join(["job", *(label.prometheus for label in rule.by)])
-        told = f"`{rule.id}`" if rule.is_judged_in_process else "Prometheus only"
+        told = f"`{rule.id}`" if rule.condition.is_local else "Prometheus only"
         pending = duration(rule.for_) if rule.for_ else "none"
-        lines.append(f"| {rule.severity} | {told} | {by} | {rule.min_samples} | {pending} |")
+        lines.append(
+            f"| {rule.severity} | {told} | {by} | {rule.condition.min_samples} | {pending} |"
+        )
     return "\n".join(lines)
 
 
 def _queries(rules: Sequence[AlertRule], settings: AlertSettings) -> list[str]:
-    return [f"```promql\n{expression(rule, settings)}\n```" for rule in rules]
+    return [f"```promql\n{rule.promql(Selector(common=settings.selector))}\n```" for rule in rules]
 
 
 def _silence(name: str, rules: Sequence[AlertRule]) -> str:
     matchers = [f"alertname={name}", "job=JOB"]
-    matchers += [
-        f"{label.prometheus}={label.key.rpartition('.')[2].upper()}" for label in rules[0].by
-    ]
+    matchers += [f"{label.prometheus}={label.short.upper()}" for label in rules[0].by]
     return f"**Silence.** `amtool silence add --comment=WHY --duration=2h {' '.join(matchers)}`"

@@ -1,28 +1,41 @@
-"""What adds up over time: how Prometheus sums it, and which rows of a history are the same.
+"""Queries: what is summed over a window, in PromQL and over a monitor's own history alike.
 
-A term is the one place that knows both: the series of an instrument with its matchers, and the
-rows that a monitor's history keeps of the same events. Signals are made of terms.
+A query is the one place that knows both the series of an instrument, with its matchers, and the rows
+that a history keeps of the same events. So Prometheus's rules and the evaluation in process cannot
+drift apart.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
 from genmeter.schema.metrics import PHASE, Instrument, Label
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = [
+    "ALL_SERIES",
     "JOB",
+    "LONG_WINDOW",
     "CounterQuery",
+    "Function",
     "GaugeQuery",
+    "Group",
     "HistoryQuery",
+    "LocalData",
+    "Observed",
+    "Query",
+    "Ratio",
+    "Record",
     "RowCondition",
     "Selector",
     "duration",
+    "names_of",
     "quoted",
+    "single",
 ]
 
 JOB = "job"
@@ -45,11 +58,24 @@ RowCondition = Literal[
     "on_scale",
     "rejected",
 ]
-"""What a row of a history can be asked; :mod:`genmeter.history.windows` has the answers."""
+"""What can be required of a row of a history; see :mod:`genmeter.history.windows`."""
 
 TRUNCATED = ("length", "max_tokens")
 """The finish reasons of a completion that was cut off."""
 
+Function = Literal["increase", "rate"]
+Group = tuple[str | None, ...]
+"""The values of the labels that a result is grouped by; None where a label is absent."""
+
+LONG_WINDOW = 6 * 3_600.0
+"""Seconds; ratios over longer windows are added up from recorded sums.
+
+So no evaluation reads days of samples of every series. The steps lie end to end. What is counted
+between the last scrape of one step and the first of the next is in neither, and ``increase``
+estimates it: that cancels out in a ratio. A sum that is compared by itself, a budget's, is taken
+over the raw series.
+"""
+_STEP = 300.0  # seconds of the recorded sums that long ones are added up from
 _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 
 
@@ -67,6 +93,47 @@ def duration(seconds: float) -> str:
 def quoted(text: str) -> str:
     """Write a text as a PromQL string."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+class Record(NamedTuple):
+    """A recording rule: the series that it writes, as level:metric:operation, and its PromQL."""
+
+    name: str
+    expr: str
+
+
+class Observed(NamedTuple):
+    """What a process observed over a window.
+
+    Attributes:
+        value: What is compared to a threshold.
+        mean: Of the rows; ``value`` where that is no mean.
+        rows: How many rows; 1 where ``value`` is no mean.
+        least: The least of the rows' values.
+        most: The most.
+    """
+
+    value: float
+    mean: float
+    rows: int
+    least: float
+    most: float
+
+
+class LocalData(Protocol):
+    """What a process knows itself, over windows that end now."""
+
+    @property
+    def since_last_call(self) -> float | None:
+        """Seconds since the newest call ended; None where no further call is expected."""
+
+    def rows(
+        self, query: HistoryQuery, by: Sequence[Label], window: float
+    ) -> Mapping[Group, tuple[int, float, float, float]]:
+        """Sum rows by group: their number, and the sum, the least and the most of their values."""
+
+    def increases(self, instrument: Instrument, window: float) -> Mapping[str, int]:
+        """Return by how much one of the monitor's own counters has grown, by its label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +156,7 @@ class HistoryQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selector:
-    """Which series a query looks at.
+    """Which series a query reads.
 
     Args:
         common: Matchers for all of them, as PromQL has them within braces, without these.
@@ -99,8 +166,8 @@ class Selector:
     common: str = ""
     by_label: Mapping[Label, str] = field(default_factory=dict)
 
-    def matchers(self, labels: Sequence[Label]) -> list[str]:
-        """Give the matchers for series with these labels."""
+    def matchers(self, labels: Sequence[Label] = ()) -> list[str]:
+        """Return the matchers for series with these labels."""
         known = [
             f"{label.prometheus}{matcher}"
             for label, matcher in self.by_label.items()
@@ -109,7 +176,10 @@ class Selector:
         return [*([self.common] if self.common else []), *known]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+ALL_SERIES = Selector()
+
+
+@dataclass(frozen=True, slots=True)
 class CounterQuery:
     """Something that adds up: increments of a counter, or the sum or count of a histogram.
 
@@ -127,6 +197,11 @@ class CounterQuery:
     where: tuple[tuple[Label, str], ...] = ()
     rows: HistoryQuery | None = None
 
+    @property
+    def parts(self) -> tuple[CounterQuery, ...]:
+        """The queries of single series that it is made of."""
+        return (self,)
+
     def series(self, selector: Selector) -> str:
         """Write the series as a PromQL selector."""
         matched = [f"{label.prometheus}{matcher}" for label, matcher in self.where]
@@ -142,7 +217,9 @@ class CounterQuery:
         by: Sequence[str],
         window: str,
         selector: Selector,
-        function: Literal["increase", "rate"] = "increase",
+        *,
+        min_samples: int = 1,
+        function: Function = "increase",
     ) -> str:
         """Write what it adds up to over a window, in PromQL.
 
@@ -150,18 +227,71 @@ class CounterQuery:
             by: Prometheus's names of the labels to keep.
             window: A duration such as ``5m``, or a variable of a dashboard.
             selector: Which series.
-            function: ``rate`` gives it per second.
+            min_samples: Without a meaning for a sum.
+            function: ``rate`` returns it per second.
         """
-        grouped = f"sum by ({', '.join(by)})" if by else "sum"
-        return f"{grouped} ({function}({self.series(selector)}[{window}]))"
+        return f"{_aggregated('sum', by)} ({function}({self.series(selector)}[{window}]))"
+
+    def values(
+        self,
+        data: LocalData,
+        by: Sequence[Label],
+        window: float,
+        min_samples: int = 1,
+    ) -> dict[Group, Observed]:
+        """Compute what it adds up to over a window, in process.
+
+        Args:
+            data: What the process knows.
+            by: The labels that make a group.
+            window: Seconds.
+            min_samples: Without a meaning for a sum.
+        """
+        if self.rows is None:
+            grown = data.increases(self.instrument, window)
+            return {(label,): single(count) for label, count in grown.items()}
+        sums = data.rows(self.rows, by, window)
+        return {group: single(self.total_of(*each)) for group, each in sums.items()}
+
+    def total_of(self, rows: int, total: float, *_: float) -> float:
+        """Return what rows add up to: their number, or the sum of their values."""
+        return float(rows) if self.rows is None or self.rows.column is None else total
+
+    def record_name(self, by: Sequence[Label], window: float) -> str:
+        """Name the recorded series of what it adds up to over a window."""
+        return f"{_level(by)}:{self.metric_name()}{self.part}:increase{duration(window)}"
+
+    def records(
+        self,
+        by: Sequence[Label],
+        window: float,
+        selector: Selector,
+        *,
+        needs_count: bool = False,
+    ) -> Iterator[Record]:
+        """Yield the records of what it adds up to over a window.
+
+        Args:
+            by: The labels that make a group, beside the job.
+            window: Seconds.
+            selector: Which series.
+            needs_count: Without a meaning for a sum.
+        """
+        expr = self.promql(names_of(by), duration(window), selector)
+        yield Record(self.record_name(by, window), expr)
+
+    def metric_name(self) -> str:
+        """Return the metric's part of a recorded series' name."""
+        words = [word for _, matcher in self.where for word in re.findall(r"\w+", matcher)]
+        return "_".join([self.instrument.prometheus.removesuffix("_total"), *words])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class GaugeQuery(CounterQuery):
-    """Something that stands at a value: the last of each series within a window.
+    """Something that has a value: the last of each series within a window.
 
     Args:
-        aggregation: What becomes of the series of a group.
+        aggregation: How the series of a group are combined.
     """
 
     aggregation: Literal["sum", "max"] = "sum"
@@ -171,8 +301,141 @@ class GaugeQuery(CounterQuery):
         by: Sequence[str],
         window: str,
         selector: Selector,
-        function: Literal["increase", "rate"] = "increase",  # noqa: ARG002 - a term has it
+        *,
+        min_samples: int = 1,
+        function: Function = "increase",
     ) -> str:
-        """Write where it stands, in PromQL; ``function`` means nothing here."""
-        grouped = f"{self.aggregation} by ({', '.join(by)})" if by else self.aggregation
+        """Write its value, in PromQL; ``function`` has no meaning here."""
+        grouped = _aggregated(self.aggregation, by)
         return f"{grouped} (last_over_time({self.series(selector)}[{window}]))"
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A share or a mean: one query divided by another.
+
+    Args:
+        of: The numerator.
+        per: The denominator; without any of it there is no value, so nothing is divided by 0.
+    """
+
+    of: CounterQuery
+    per: CounterQuery
+
+    @property
+    def parts(self) -> tuple[CounterQuery, ...]:
+        """The queries of single series that it is made of."""
+        return (self.of, self.per)
+
+    def promql(
+        self,
+        by: Sequence[str],
+        window: str,
+        selector: Selector,
+        *,
+        min_samples: int = 1,
+        function: Function = "increase",
+    ) -> str:
+        """Write it in PromQL.
+
+        Args:
+            by: Prometheus's names of the labels to keep.
+            window: A duration such as ``5m``, or a variable of a dashboard.
+            selector: Which series.
+            min_samples: What the denominator must add up to; above 1 it needs ``increase``.
+            function: The ratio is the same with both.
+        """
+        of, per = (each.promql(by, window, selector, function=function) for each in self.parts)
+        guard = f">= {min_samples}" if min_samples > 1 else "> 0"
+        return f"{of}\n/\n({per} {guard})"
+
+    def values(
+        self, data: LocalData, by: Sequence[Label], window: float, min_samples: int = 1
+    ) -> dict[Group, Observed]:
+        """Compute it in process.
+
+        Args:
+            data: What the process knows.
+            by: The labels that make a group.
+            window: Seconds.
+            min_samples: What the denominator must add up to.
+        """
+        of, per = self.of.rows, self.per.rows
+        if of is None or per is None:
+            return {}
+        sums = data.rows(of, by, window)
+        if (of.ring, of.having) == (per.ring, per.having) and per.column is None:
+            below = {group: float(each[0]) for group, each in sums.items()}
+        else:
+            found = data.rows(per, by, window)
+            below = {group: self.per.total_of(*each) for group, each in found.items()}
+        return {
+            group: self._divided(sums.get(group), amount)
+            for group, amount in below.items()
+            if amount > 0 and amount >= min_samples
+        }
+
+    def _divided(self, found: tuple[int, float, float, float] | None, amount: float) -> Observed:
+        total = 0.0 if found is None else self.of.total_of(*found)
+        value, count = total / amount, round(amount)
+        if self.of.rows is None or self.of.rows.column is None:
+            # A share: each row is in it, 1, or is not, 0.
+            return Observed(value, value, count, float(total == amount), float(total > 0))
+        least, most = (0.0, 0.0) if found is None else found[2:]
+        return Observed(value, value, count, least, most)
+
+    def record_name(self, by: Sequence[Label], window: float) -> str:
+        """Name its recorded series over a window."""
+        operation = "mean" if self.of.part else "ratio"
+        return f"{_level(by)}:{self.of.metric_name()}:{operation}_rate{duration(window)}"
+
+    def records(
+        self,
+        by: Sequence[Label],
+        window: float,
+        selector: Selector,
+        *,
+        needs_count: bool = False,
+    ) -> Iterator[Record]:
+        """Yield its records over a window, each after those that it is made of.
+
+        Args:
+            by: The labels that make a group, beside the job.
+            window: Seconds.
+            selector: Which series.
+            needs_count: Whether the denominator is needed by itself.
+        """
+        if window > LONG_WINDOW:
+            for part in self.parts:
+                (step,) = part.records(by, _STEP, selector)
+                yield step
+                steps = f"{step.name}[{duration(window)}:{duration(_STEP)}]"
+                yield Record(part.record_name(by, window), f"sum_over_time({steps})")
+            of, per = (part.record_name(by, window) for part in self.parts)
+            expr = f"{of}\n/\n({per} > 0)"
+        else:
+            if needs_count:
+                yield from self.per.records(by, window, selector)
+            expr = self.promql(names_of(by), duration(window), selector)
+        yield Record(self.record_name(by, window), expr)
+
+
+Query: TypeAlias = CounterQuery | Ratio
+
+
+def names_of(by: Sequence[Label]) -> list[str]:
+    """Return Prometheus's names of the labels that a rule keeps, the job's first."""
+    return [JOB, *(label.prometheus for label in by)]
+
+
+def single(value: float) -> Observed:
+    """Return a value that is no mean."""
+    return Observed(value, value, 1, value, value)
+
+
+def _aggregated(aggregation: str, by: Sequence[str]) -> str:
+    return f"{aggregation} by ({', '.join(by)})" if by else aggregation
+
+
+def _level(by: Sequence[Label]) -> str:
+    return "_".join([JOB, *(label.short for label in by)])

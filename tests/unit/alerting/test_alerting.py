@@ -837,7 +837,7 @@ def test_a_scrape_tells_what_fires(monitor: IsolatedMonitor) -> None:
         "GenerationSuccessRateLow",
     }
     assert set(found.values()) == {0, 1}
-    evaluated = [rule for rule in AlertSettings().rules() if rule.is_judged_in_process]
+    evaluated = [rule for rule in AlertSettings().rules() if rule.condition.is_local]
     assert found.keys() == {rule.name for rule in evaluated}
 
 

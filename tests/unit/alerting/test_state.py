@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from genmeter.alerting.evaluate import Finding, Group
+from genmeter.alerting.evaluate import Finding
 from genmeter.alerting.state import Alert, AlertStates
-from genmeter.config.alert_texts import filled
 from genmeter.config.alerts import AlertOverride, AlertSettings
 from genmeter.schema.alerts import ALERT_RULES, AlertRule
+
+if TYPE_CHECKING:
+    from genmeter.schema.query import Group
 
 START = 1_000_000.0
 SETTINGS = AlertSettings(cost_budget=10.0, token_budget=1e6)
@@ -20,7 +22,7 @@ RULES = {rule.id: rule for rule in SETTINGS.rules()}
 SLOW, ERRORS = RULES["high_generation_time"], RULES["high_error_rate"]
 
 each_rule = pytest.mark.parametrize(
-    "rule", [each for each in RULES.values() if each.is_judged_in_process], ids=lambda rule: rule.id
+    "rule", [each for each in RULES.values() if each.condition.is_local], ids=lambda rule: rule.id
 )
 
 
@@ -211,7 +213,7 @@ def test_an_alert_has_the_labels_of_the_rule_in_prometheus(rule: AlertRule) -> N
         **{label.prometheus: text for label, text in zip(rule.by, group, strict=True) if text},
         **dict(rule.labels),
     }
-    assert alert.annotations == filled(rule, SETTINGS, alert.labels, 50.0)
+    assert alert.annotations == rule.annotations(SETTINGS.runbook_url, alert.labels, 50.0)
 
 
 def test_no_two_rows_give_alerts_of_the_same_labels() -> None:

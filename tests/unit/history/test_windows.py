@@ -16,7 +16,7 @@ from genmeter.history.store import History
 from genmeter.history.windows import GroupSum
 from genmeter.schema import metrics as cat
 from genmeter.schema.alerts import ALERT_RULES
-from genmeter.schema.live_signals import LIVE_SIGNALS
+from genmeter.schema.indicators import INDICATORS
 from genmeter.schema.query import HistoryQuery
 from history_events import START, conversation, evaluation, generation, metric
 
@@ -162,8 +162,9 @@ def test_truncation_is_two_finish_reasons() -> None:
 def test_every_alert_can_be_summed_by_its_labels(rule: Any) -> None:
     """A history has a column for each label that an alert is grouped by."""
     made = history([generation(), conversation(), evaluation(), Sample(START, False, None)])
-    terms = [rule.signal.of, rule.signal.per] if rule.signal is not None else []
-    for rows in [term.rows for term in terms if term is not None and term.rows is not None]:
+    indicator = rule.condition.indicator
+    parts = () if indicator is None else indicator.query.parts
+    for rows in [part.rows for part in parts if part.rows is not None]:
         for group in made.window(rows, rule.by, 0.0):
             assert len(group) == len(rule.by)
 
@@ -173,8 +174,8 @@ def test_every_alert_can_be_summed_by_its_labels(rule: Any) -> None:
 
 def by_minute() -> dict[str, HistoryQuery]:
     """List what is kept by the minute."""
-    terms = [term for each in LIVE_SIGNALS for term in (each.of, each.per) if term is not None]
-    rows = [term.rows for term in terms if term.rows is not None]
+    parts = [part for each in INDICATORS for part in each.query.parts]
+    rows = [part.rows for part in parts if part.rows is not None]
     return {each.by_minute: each for each in rows if each.by_minute is not None}
 
 
@@ -244,12 +245,10 @@ def test_what_has_no_minutes_is_of_the_rows_that_are_kept() -> None:
 
 def test_both_sides_of_a_share_have_minutes_or_the_numerator_has_none() -> None:
     """A share of what only the ring has is never of a denominator that has no rows of its own."""
-    for signal in LIVE_SIGNALS:
-        of, per = signal.of, signal.per
-        if of is None or of.rows is None or per is None or per.rows is None:
-            continue
-        if of.rows.by_minute is not None:
-            assert per.rows.by_minute is not None, signal.id
+    for indicator in INDICATORS:
+        rows = [part.rows for part in indicator.query.parts if part.rows is not None]
+        if rows and rows[0].by_minute is not None:
+            assert rows[-1].by_minute is not None, indicator.id
 
 
 calls = st.tuples(

@@ -17,8 +17,7 @@ from genmeter.files.plotting.table import PLOTS
 from genmeter.render.grafana import files as dashboard_files
 from genmeter.render.grafana.files import DASHBOARDS, render_dashboards
 from genmeter.schema.alerts import ALERT_RULES
-from genmeter.schema.live_signals import LIVE_SIGNALS
-from genmeter.schema.panel_signals import PANEL_SIGNALS
+from genmeter.schema.indicators import INDICATORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,19 +130,19 @@ def test_the_defaults_need_no_extra_where_the_wheel_has_them(
 # --- the tables -------------------------------------------------------------------------------------
 
 
-def test_every_signal_is_on_a_panel() -> None:
+def test_every_indicator_is_on_a_panel() -> None:
     """What alerts judge and what is there for panels is shown."""
     shown = {
-        ref.signal.id
+        ref.indicator.id
         for dashboard in DASHBOARDS
         for panel in dashboard.panels
         for query in panel.queries
         for ref in query.series
     }
-    assert {signal.id for signal in (*LIVE_SIGNALS, *PANEL_SIGNALS)} == shown
+    assert {indicator.id for indicator in INDICATORS} == shown
 
 
-def test_every_alert_of_a_signal_is_on_a_panel() -> None:
+def test_every_alert_of_an_indicator_is_on_a_panel() -> None:
     """An alert's threshold is drawn somewhere, but for the burn rates that take days."""
     drawn = {alert for each in DASHBOARDS for panel in each.panels for alert in panel.alerts}
     known = {rule.id for rule in ALERT_RULES}
@@ -156,14 +155,14 @@ def test_every_alert_of_a_signal_is_on_a_panel() -> None:
     }
 
 
-def test_a_panel_that_draws_an_alert_shows_its_signal() -> None:
+def test_a_panel_that_draws_an_alert_shows_its_indicator() -> None:
     """A line never stands in a panel of something else."""
     rules = {rule.id: rule for rule in ALERT_RULES}
     for dashboard in DASHBOARDS:
         for panel in dashboard.panels:
-            signals = {ref.signal for query in panel.queries for ref in query.series}
+            shown = {ref.indicator for query in panel.queries for ref in query.series}
             for alert in panel.alerts:
-                assert rules[alert].signal in {None, *signals}, panel.heading
+                assert rules[alert].condition.indicator in {None, *shown}, panel.heading
 
 
 def test_the_old_plots_have_their_panels() -> None:

@@ -17,8 +17,7 @@ from genmeter.render.reference import render_reference
 from genmeter.render.rules import render_rules
 from genmeter.schema import metrics as cat
 from genmeter.schema.alerts import ALERT_RULES
-from genmeter.schema.live_signals import LIVE_SIGNALS
-from genmeter.schema.panel_signals import PANEL_SIGNALS
+from genmeter.schema.indicators import INDICATORS
 
 ROOT = Path(__file__).parents[3]
 BUDGETED = AlertSettings(cost_budget=1.0, token_budget=1.0, jobs=("nightly",))
@@ -51,25 +50,19 @@ def test_the_committed_reference_is_what_is_rendered(capsys: pytest.CaptureFixtu
     assert main(["render", "reference", "--check", page]) == 0, capsys.readouterr().out
 
 
-def test_the_reference_has_every_metric_signal_alert_and_panel() -> None:
+def test_the_reference_has_every_metric_indicator_alert_and_panel() -> None:
     """Nothing that the tables have is missing from the page."""
     text = render_reference()
     for row in cat.INSTRUMENTS:
         assert f"### `{row.prometheus}`\n\n{row.help}" in text
-    for signal in (*LIVE_SIGNALS, *PANEL_SIGNALS):
-        assert f"### `{signal.id}`\n\n{signal.title}: " in text
+    for indicator in INDICATORS:
+        assert f"### `{indicator.id}`\n\n{indicator.title}: " in text
     for rule in ALERT_RULES:
         assert f"| [{rule.name}](runbook.md#{rule.name.lower()}) |" in text
     for dashboard in DASHBOARDS:
         title = dashboard.title.rpartition(" / ")[2]
         for panel in dashboard.panels:
             assert f"{title}: {panel.heading}" in text
-
-
-def test_each_signal_has_an_id_of_its_own() -> None:
-    """A link of the reference leads to one signal."""
-    ids = [signal.id for signal in (*LIVE_SIGNALS, *PANEL_SIGNALS)]
-    assert len(ids) == len(set(ids))
 
 
 def test_renaming_every_row_leaves_no_stale_name() -> None:

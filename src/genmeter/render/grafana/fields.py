@@ -97,7 +97,7 @@ def _thresholds(
         if panel.kind == "timeseries":
             if value:
                 steps.append((value, colour))
-        elif rule.how == "below":
+        elif rule.condition.is_lower_bound:
             steps[0] = (None, colour)
             steps.append((value, GOOD))
         else:
@@ -110,9 +110,7 @@ def _thresholds(
 
 
 def _drawn_at(panel: Panel, rule: AlertRule, settings: AlertSettings) -> float:
-    if rule.how == "stalled":
-        return rule.windows[0]
-    value = rule.threshold
+    value = rule.condition.limit
     if panel.in_budgets:
         value /= 1 - settings.objective
     # As it is written, not as it is computed.

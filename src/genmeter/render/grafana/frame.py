@@ -10,8 +10,8 @@ from grafana_foundation_sdk.models import dashboard as models
 
 from genmeter.render.grafana.model import INSTANCE, selector_of
 from genmeter.render.grafana.panels import DATA_SOURCE, TRACES, to_panel
+from genmeter.schema import indicators as ind
 from genmeter.schema import metrics as cat
-from genmeter.schema import panel_signals as pan
 from genmeter.schema.query import JOB, Selector
 
 if TYPE_CHECKING:
@@ -143,8 +143,8 @@ def _values(
 def _annotations(settings: AlertSettings) -> list[models.AnnotationQuery]:
     matchers = f'{JOB}=~"${JOB}"' + (f",{settings.selector}" if settings.selector else "")
     names = "|".join(dict.fromkeys(rule.name for rule in settings.rules()))
-    assert pan.EVENTS.of is not None  # noqa: S101 - signals of panels have a query
-    events = pan.EVENTS.of.series(Selector(common=selector_of(settings.selector).common))
+    (counter,) = ind.EVENTS.query.parts
+    events = counter.series(Selector(common=selector_of(settings.selector).common))
     return [
         _annotation(
             "Alerts",

@@ -1,6 +1,6 @@
-"""What a dashboard is made of, before anything is drawn: rows of panels over signals.
+"""What a dashboard is made of, before anything is drawn: rows of panels over indicators.
 
-These are rows of a table, as the signals are: no Grafana in them. The reference pages read them
+These are rows of a table, as the indicators are: no Grafana in them. The reference pages read them
 too; :mod:`genmeter.render.grafana.panels` makes Grafana's JSON out of them.
 """
 
@@ -15,8 +15,9 @@ from genmeter.schema.query import JOB, Selector
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from genmeter.schema.indicators import Indicator
     from genmeter.schema.metrics import Label
-    from genmeter.schema.signals import Signal
+    from genmeter.schema.query import Function
 
 __all__ = [
     "INTERVAL",
@@ -44,17 +45,17 @@ _GRID = 24
 
 @dataclass(frozen=True, slots=True)
 class SeriesRef:
-    """A signal as a query reads it.
+    """A indicator as a query reads it.
 
     Args:
-        signal: What is ref.
+        indicator: What is ref.
         window: Over which time; a duration or a variable of Grafana's.
         function: ``rate`` for a sum per second.
     """
 
-    signal: Signal
+    indicator: Indicator
     window: str = INTERVAL
-    function: Literal["increase", "rate"] = "increase"
+    function: Function = "increase"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +94,7 @@ class Query:
         """
         labels = [*self.keep, *label_names(self.by)]
         parts = [
-            ref.signal.promql(labels, ref.window, selector, function=ref.function)
+            ref.indicator.query.promql(labels, ref.window, selector, function=ref.function)
             for ref in self.series
         ]
         if self.formula == "{0}":
@@ -109,12 +110,12 @@ class Panel:
     Args:
         kind: Grafana's panel type.
         queries: What it shows.
-        title: Its heading; empty takes the first signal's title.
-        description: What it says; empty takes the first signal's description.
+        title: Its heading; empty takes the first indicator's title.
+        description: What it says; empty takes the first indicator's description.
         unit: Grafana's unit of its values.
         width: Of the 24 columns.
         height: In rows of the grid.
-        alerts: Ids of the alerts whose signal it shows; their thresholds are drawn.
+        alerts: Ids of the alerts whose indicator it shows; their thresholds are drawn.
         in_budgets: Whether it shows multiples of the error budget.
         is_fault: Whether its series are faults: they are drawn in shades of red.
         is_change: Whether it shows by how much a value has risen, where the alert is of a fall.
@@ -153,12 +154,12 @@ class Panel:
     @property
     def heading(self) -> str:
         """What stands above it."""
-        return self.title or self.queries[0].series[0].signal.title
+        return self.title or self.queries[0].series[0].indicator.title
 
     @property
     def text(self) -> str:
         """What it says of itself."""
-        return self.description or self.queries[0].series[0].signal.description
+        return self.description or self.queries[0].series[0].indicator.description
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +235,7 @@ def selector_of(common: str) -> Selector:
 
 
 def quantile(
-    of: Signal,
+    of: Indicator,
     share: float,
     by: tuple[Label | str, ...] = (),
     *,
@@ -247,7 +248,7 @@ def quantile(
     """Give the query of a quantile.
 
     Args:
-        of: A signal of a histogram's buckets.
+        of: A indicator of a histogram's buckets.
         share: Which one, such as 0.95.
         by: The labels that tell its series apart.
         window: Over which time.
@@ -257,7 +258,7 @@ def quantile(
         has_exemplars: As in `Query`.
     """
     # Without events the quantile is NaN, which no comparison lets through.
-    function: Literal["increase", "rate"] = "rate" if window == INTERVAL else "increase"
+    function: Function = "rate" if window == INTERVAL else "increase"
     return Query(
         series=(SeriesRef(of, window, function),),
         formula=f"histogram_quantile({share:g}, {{0}}) >= 0",

@@ -28,7 +28,7 @@ from genmeter.schema.metrics import (
 from genmeter.schema.query import JOB
 
 if TYPE_CHECKING:
-    from genmeter.schema.signals import Signal
+    from genmeter.schema.indicators import Indicator
 
 __all__ = [
     "BAD",
@@ -79,10 +79,10 @@ def legend_of(*labels: Label | str) -> str:
     return " ".join(f"{{{{{name}}}}}" for name in names)
 
 
-def total(signal: Signal, *by: Label | str, legend: str, **style: Any) -> Query:
+def total(indicator: Indicator, *by: Label | str, legend: str, **style: Any) -> Query:
     """Give the query of what a sum comes to over the range, where it comes to anything."""
     return Query(
-        series=(SeriesRef(signal, RANGE),), formula="{0} > 0", by=by, legend=legend, **style
+        series=(SeriesRef(indicator, RANGE),), formula="{0} > 0", by=by, legend=legend, **style
     )
 
 
@@ -91,59 +91,61 @@ def tile(query: Query, **style: Any) -> Panel:
     return Panel(kind="stat", queries=(query,), **{"width": 3, "height": 4, **style})
 
 
-def over_time(signal: Signal, *by: Label | str, **style: Any) -> Panel:
-    """Give a panel of a signal over time, a series for each value of the labels."""
-    query = Query(series=(SeriesRef(signal),), by=by, legend=legend_of(*by) if by else signal.title)
+def over_time(indicator: Indicator, *by: Label | str, **style: Any) -> Panel:
+    """Give a panel of a indicator over time, a series for each value of the labels."""
+    query = Query(
+        series=(SeriesRef(indicator),), by=by, legend=legend_of(*by) if by else indicator.title
+    )
     return Panel(kind="timeseries", queries=(query,), **style)
 
 
 def rate_panel(
-    signal: Signal, *by: Label | str, per: Literal["second", "minute", "hour"], **style: Any
+    indicator: Indicator, *by: Label | str, per: Literal["second", "minute", "hour"], **style: Any
 ) -> Panel:
     """Give a panel of what a sum grows by in a span of time, stacked by the labels' values."""
     query = Query(
-        series=(SeriesRef(signal, function="rate"),),
+        series=(SeriesRef(indicator, function="rate"),),
         formula=_PACES[per],
         by=by,
-        legend=legend_of(*by) if by else signal.title,
+        legend=legend_of(*by) if by else indicator.title,
     )
-    style = {"title": f"{signal.title} per {per}", "style": "stack", **style}
+    style = {"title": f"{indicator.title} per {per}", "style": "stack", **style}
     return Panel(kind="timeseries", queries=(query,), **style)
 
 
-def share_or_zero(signal: Signal, *by: Label | str, legend: str = "") -> Query:
+def share_or_zero(indicator: Indicator, *by: Label | str, legend: str = "") -> Query:
     """Give the query of a share whose counter is born with the first of its kind: 0 before."""
-    whole = replace(signal, of=signal.per, per=None)
+    whole = replace(indicator, query=indicator.query.parts[-1])
     return Query(
-        series=(SeriesRef(signal), SeriesRef(whole)),
+        series=(SeriesRef(indicator), SeriesRef(whole)),
         formula="{0} or 0 * ({1} > 0)",
         by=by,
-        legend=legend or (legend_of(*by) if by else signal.title),
+        legend=legend or (legend_of(*by) if by else indicator.title),
     )
 
 
 def ratio_panel(
-    signal: Signal, *by: Label | str, starts_at_zero: bool = True, **style: Any
+    indicator: Indicator, *by: Label | str, starts_at_zero: bool = True, **style: Any
 ) -> Panel:
     """Give a panel of a share over time, in percent.
 
     Args:
-        signal: The share.
+        indicator: The share.
         by: The labels that tell its series apart.
         starts_at_zero: Whether its counter is there from the first event on, as 0.
         style: As in `Panel`.
     """
     style = {"unit": "percentunit", **style}
     if starts_at_zero:
-        return over_time(signal, *by, **style)
-    title = {"title": signal.title, **style}
-    return Panel(kind="timeseries", queries=(share_or_zero(signal, *by),), **title)
+        return over_time(indicator, *by, **style)
+    title = {"title": indicator.title, **style}
+    return Panel(kind="timeseries", queries=(share_or_zero(indicator, *by),), **title)
 
 
-def heat_map(signal: Signal, **style: Any) -> Panel:
+def heat_map(indicator: Indicator, **style: Any) -> Panel:
     """Give a heat map of a histogram's buckets."""
     query = Query(
-        series=(SeriesRef(signal),),
+        series=(SeriesRef(indicator),),
         keep=(LE,),
         legend=f"{{{{{LE}}}}}",
         has_exemplars=style.pop("has_exemplars", False),
@@ -151,11 +153,11 @@ def heat_map(signal: Signal, **style: Any) -> Panel:
     return Panel(kind="heatmap", queries=(query,), **{"width": 12, **style})
 
 
-def quantiles(signal: Signal, *, has_exemplars: bool = True, **style: Any) -> Panel:
+def quantiles(indicator: Indicator, *, has_exemplars: bool = True, **style: Any) -> Panel:
     """Give a panel of the median, the 95th and the 99th percentile over time."""
     queries = tuple(
         # The exemplars of one query are those of all: they are the buckets'.
-        quantile(signal, share, colour=colour, has_exemplars=has_exemplars and share == 0.99)  # noqa: PLR2004
+        quantile(indicator, share, colour=colour, has_exemplars=has_exemplars and share == 0.99)  # noqa: PLR2004
         for share, colour in _QUANTILES
     )
     return Panel(kind="timeseries", queries=queries, **{"width": 12, **style})

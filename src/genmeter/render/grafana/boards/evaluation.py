@@ -14,8 +14,7 @@ from genmeter.render.grafana.parts import (
     tile,
     total,
 )
-from genmeter.schema import live_signals as live
-from genmeter.schema import panel_signals as pan
+from genmeter.schema import indicators as ind
 from genmeter.schema.metrics import ERROR_TYPE, EVALUATOR, MODEL, OUTCOME, SCORE_NAME
 
 __all__ = ["EVALUATION"]
@@ -29,7 +28,7 @@ _IS_IT_WELL = Row(
             kind="bargauge",
             queries=(
                 Query(
-                    series=(SeriesRef(live.MEAN_SCORE, RANGE),),
+                    series=(SeriesRef(ind.MEAN_SCORE, RANGE),),
                     by=(SCORE_NAME,),
                     legend=legend_of(SCORE_NAME),
                 ),
@@ -42,32 +41,32 @@ _IS_IT_WELL = Row(
             is_now=True,
         ),
         tile(
-            share_or_zero(live.EVALUATION_FAILURE_SHARE, legend="Failed"),
+            share_or_zero(ind.EVALUATION_FAILURE_SHARE, legend="Failed"),
             unit="percentunit",
             height=5,
             decimals=1,
             alerts=("evaluation_failures",),
         ),
         tile(
-            Query(series=(SeriesRef(pan.EVALUATIONS, RANGE),), legend="Evaluations"),
+            Query(series=(SeriesRef(ind.EVALUATIONS, RANGE),), legend="Evaluations"),
             height=5,
             is_now=True,
         ),
         tile(
-            quantile(pan.EVALUATION_DURATIONS, 0.95),
+            quantile(ind.EVALUATION_DURATIONS, 0.95),
             title="Slowest 5 %",
             description="The time that 95 % of the evaluations do not exceed.",
             unit="s",
             height=5,
         ),
         tile(
-            Query(series=(SeriesRef(pan.EVALUATION_TOKENS, RANGE),), legend="Tokens"),
+            Query(series=(SeriesRef(ind.EVALUATION_TOKENS, RANGE),), legend="Tokens"),
             title="Tokens",
             height=5,
             is_now=True,
         ),
         tile(
-            Query(series=(SeriesRef(pan.EVALUATION_COST, RANGE),), legend="Cost"),
+            Query(series=(SeriesRef(ind.EVALUATION_COST, RANGE),), legend="Cost"),
             title="Cost",
             unit="currencyUSD",
             height=5,
@@ -80,7 +79,7 @@ _HOW_GOOD = Row(
     "How good are the samples?",
     (
         over_time(
-            live.MEAN_SCORE,
+            ind.MEAN_SCORE,
             SCORE_NAME,
             title="Scores over time",
             unit="none",
@@ -89,12 +88,12 @@ _HOW_GOOD = Row(
             decimals=2,
             note="evaluation_scores",
         ),
-        heat_map(pan.SCORES, title="Distribution of the scores", unit="none"),
+        heat_map(ind.SCORES, title="Distribution of the scores", unit="none"),
         Panel(
             kind="timeseries",
             queries=(
                 Query(
-                    series=(SeriesRef(live.MEAN_SCORE, "1h"), SeriesRef(live.MEAN_SCORE, "1d")),
+                    series=(SeriesRef(ind.MEAN_SCORE, "1h"), SeriesRef(ind.MEAN_SCORE, "1d")),
                     formula="{0} - {1}",
                     by=_SCORE,
                     legend=legend_of(*_SCORE),
@@ -116,19 +115,19 @@ _HOW_GOOD = Row(
             kind="table",
             queries=(
                 Query(
-                    series=(SeriesRef(live.MEAN_SCORE, RANGE),),
+                    series=(SeriesRef(ind.MEAN_SCORE, RANGE),),
                     by=_SCORE,
                     legend="Mean, 0 to 1",
                     decimals=2,
                 ),
                 Query(
-                    series=(SeriesRef(pan.RAW_SCORE, RANGE),),
+                    series=(SeriesRef(ind.RAW_SCORE, RANGE),),
                     by=_SCORE,
                     legend="Mean as given",
                     decimals=2,
                 ),
-                quantile(pan.SCORES, 0.1, _SCORE, window=RANGE, legend="Lowest 10 %"),
-                total(pan.SCORES_GIVEN, *_SCORE, legend="Scores", unit="locale", decimals=0),
+                quantile(ind.SCORES, 0.1, _SCORE, window=RANGE, legend="Lowest 10 %"),
+                total(ind.SCORES_GIVEN, *_SCORE, legend="Scores", unit="locale", decimals=0),
             ),
             title="Scores by evaluator",
             description=(
@@ -144,24 +143,24 @@ _HOW_GOOD = Row(
 _WHY = Row(
     "Why does it fail, and what holds it up?",
     (
-        rate_panel(pan.EVALUATIONS, OUTCOME, per="minute", style="bars"),
+        rate_panel(ind.EVALUATIONS, OUTCOME, per="minute", style="bars"),
         ratio_panel(
-            live.EVALUATION_FAILURE_SHARE,
+            ind.EVALUATION_FAILURE_SHARE,
             EVALUATOR,
             starts_at_zero=False,
             title="Failed evaluations by evaluator",
             alerts=("evaluation_failures",),
         ),
-        rate_panel(pan.EVALUATION_FAILURES, ERROR_TYPE, per="minute", style="bars"),
+        rate_panel(ind.EVALUATION_FAILURES, ERROR_TYPE, per="minute", style="bars"),
         heat_map(
-            pan.EVALUATION_DURATIONS,
+            ind.EVALUATION_DURATIONS,
             unit="s",
             has_exemplars=True,
             links_to_traces=True,
             note="evaluation_time",
         ),
         quantiles(
-            pan.EVALUATION_DURATIONS,
+            ind.EVALUATION_DURATIONS,
             title="Evaluation time: median, slowest 5 % and 1 %",
             unit="s",
             is_logarithmic=True,
@@ -171,14 +170,14 @@ _WHY = Row(
         Panel(
             kind="timeseries",
             queries=(
-                quantile(pan.EVALUATION_DURATIONS, 0.95, (EVALUATOR,), legend=legend_of(EVALUATOR)),
+                quantile(ind.EVALUATION_DURATIONS, 0.95, (EVALUATOR,), legend=legend_of(EVALUATOR)),
             ),
             title="Slowest 5 % by evaluator",
             description="The time that 95 % of an evaluator's evaluations do not exceed.",
             unit="s",
         ),
-        rate_panel(pan.EVALUATION_TOKENS, MODEL, per="second"),
-        rate_panel(pan.EVALUATION_COST, MODEL, per="hour", unit="currencyUSD"),
+        rate_panel(ind.EVALUATION_TOKENS, MODEL, per="second"),
+        rate_panel(ind.EVALUATION_COST, MODEL, per="hour", unit="currencyUSD"),
     ),
 )
 

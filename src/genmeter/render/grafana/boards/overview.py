@@ -15,9 +15,7 @@ from genmeter.render.grafana.parts import (
     tile,
     total,
 )
-from genmeter.schema import live_signals as live
-from genmeter.schema import panel_signals as pan
-from genmeter.schema import signals as sig
+from genmeter.schema import indicators as ind
 from genmeter.schema.metrics import (
     ALERT,
     ERROR_TYPE,
@@ -41,8 +39,8 @@ _IS_IT_WELL = Row(
             queries=(
                 Query(
                     series=(
-                        SeriesRef(pan.SAMPLES_MADE, RANGE),
-                        SeriesRef(pan.SAMPLES_EXPECTED, RANGE),
+                        SeriesRef(ind.SAMPLES_MADE, RANGE),
+                        SeriesRef(ind.SAMPLES_EXPECTED, RANGE),
                     ),
                     # Of jobs that did not say how many samples they are to make, none count.
                     formula="sum({0} and {1}) / (sum({1}) > 0)",
@@ -62,9 +60,9 @@ _IS_IT_WELL = Row(
         tile(
             Query(
                 series=(
-                    SeriesRef(pan.SAMPLES_EXPECTED, RANGE),
-                    SeriesRef(pan.SAMPLES_MADE, RANGE),
-                    SeriesRef(pan.SAMPLES, function="rate"),
+                    SeriesRef(ind.SAMPLES_EXPECTED, RANGE),
+                    SeriesRef(ind.SAMPLES_MADE, RANGE),
+                    SeriesRef(ind.SAMPLES, function="rate"),
                 ),
                 formula="max(clamp_min({0} - {1}, 0) / ({2} > 0))",
                 keep=(JOB,),
@@ -80,52 +78,52 @@ _IS_IT_WELL = Row(
             min_interval="5m",
         ),
         tile(
-            Query(series=(SeriesRef(live.SUCCESS_SHARE),), legend="Success rate"),
+            Query(series=(SeriesRef(ind.SUCCESS_SHARE),), legend="Success rate"),
             unit="percentunit",
             alerts=("low_success_rate",),
             axis_max=1,
             decimals=1,
         ),
         tile(
-            Query(series=(SeriesRef(live.CALLS, function="rate"),), legend="Calls per second"),
+            Query(series=(SeriesRef(ind.CALLS, function="rate"),), legend="Calls per second"),
             title="Calls per second",
             description="Calls of a model that end in a second, failed ones included.",
             unit="reqps",
         ),
         tile(
-            quantile(pan.CALL_DURATIONS, 0.95),
+            quantile(ind.CALL_DURATIONS, 0.95),
             title="Slowest 5 %",
             description="The time that 95 % of the calls do not exceed.",
             unit="s",
         ),
         tile(
             Query(
-                series=(SeriesRef(live.COST, function="rate"),),
+                series=(SeriesRef(ind.COST, function="rate"),),
                 formula="3600 * {0}",
                 legend="Cost per hour",
             ),
             title="Cost per hour",
-            description=f"What an hour costs at the present pace. {live.COST.description}",
+            description=f"What an hour costs at the present pace. {ind.COST.description}",
             unit="currencyUSD",
         ),
         tile(
             Query(
-                series=(SeriesRef(pan.COST_PER_SAMPLE, RANGE),), legend="Cost per accepted sample"
+                series=(SeriesRef(ind.COST_PER_SAMPLE, RANGE),), legend="Cost per accepted sample"
             ),
             title="Cost per sample",
             description=(
-                f"{pan.COST_PER_SAMPLE.description} Of models or steps that are chosen, what they "
+                f"{ind.COST_PER_SAMPLE.description} Of models or steps that are chosen, what they "
                 "cost."
             ),
             unit="currencyUSD",
             is_now=True,
         ),
-        tile(Query(series=(SeriesRef(pan.ACTIVE_CALLS),), legend="Under way")),
+        tile(Query(series=(SeriesRef(ind.ACTIVE_CALLS),), legend="Under way")),
         Panel(
             kind="timeseries",
             queries=(
-                Query(series=(SeriesRef(live.SUCCESS_SHARE),), legend="Succeeded", colour=GOOD),
-                Query(series=(SeriesRef(live.FAILURE_SHARE),), legend="Failed", colour=BAD),
+                Query(series=(SeriesRef(ind.SUCCESS_SHARE),), legend="Succeeded", colour=GOOD),
+                Query(series=(SeriesRef(ind.FAILURE_SHARE),), legend="Failed", colour=BAD),
             ),
             title="Success and error rate",
             description="Shares of the calls of a model that succeeded and that failed.",
@@ -136,7 +134,7 @@ _IS_IT_WELL = Row(
             note="success_error_rate",
         ),
         rate_panel(
-            live.CALLS,
+            ind.CALLS,
             MODEL,
             per="second",
             title="Calls per second by model",
@@ -150,14 +148,14 @@ _HOW_FAST = Row(
     "How fast is it?",
     (
         heat_map(
-            pan.CALL_DURATIONS,
+            ind.CALL_DURATIONS,
             unit="s",
             has_exemplars=True,
             links_to_traces=True,
             note="generation_time",
         ),
         quantiles(
-            pan.CALL_DURATIONS,
+            ind.CALL_DURATIONS,
             title="Generation time: median, slowest 5 % and 1 %",
             unit="s",
             is_logarithmic=True,
@@ -166,13 +164,13 @@ _HOW_FAST = Row(
         ),
         Panel(
             kind="timeseries",
-            queries=(quantile(pan.CALL_DURATIONS, 0.95, (MODEL,), legend=legend_of(MODEL)),),
+            queries=(quantile(ind.CALL_DURATIONS, 0.95, (MODEL,), legend=legend_of(MODEL)),),
             title="Slowest 5 % by model",
             description="The time that 95 % of a model's calls do not exceed.",
             unit="s",
         ),
         over_time(
-            sig.CALL_TIME,
+            ind.CALL_TIME,
             MODEL,
             title="Mean time by model",
             unit="s",
@@ -182,7 +180,7 @@ _HOW_FAST = Row(
             kind="timeseries",
             queries=(
                 Query(
-                    series=(SeriesRef(pan.LAST_CALL),),
+                    series=(SeriesRef(ind.LAST_CALL),),
                     formula="time() - {0}",
                     by=(JOB,),
                     legend=legend_of(JOB),
@@ -203,7 +201,7 @@ _WHY_FAIL = Row(
             kind="timeseries",
             queries=(
                 Query(
-                    series=(SeriesRef(pan.ALERTS_FIRING),),
+                    series=(SeriesRef(ind.ALERTS_FIRING),),
                     formula="{0} > 0",
                     by=(ALERT,),
                     legend=legend_of(ALERT),
@@ -214,19 +212,19 @@ _WHY_FAIL = Row(
             style="bars",
             decimals=0,
         ),
-        rate_panel(pan.CALL_FAILURES, ERROR_TYPE, per="minute", style="bars"),
-        ratio_panel(live.FAILURE_SHARE, MODEL, title="Error rate by model", axis_max=None),
-        rate_panel(pan.RETRIES, ERROR_TYPE, per="minute", style="bars"),
-        rate_panel(pan.FINISH_REASONS, FINISH_REASON, per="minute"),
+        rate_panel(ind.CALL_FAILURES, ERROR_TYPE, per="minute", style="bars"),
+        ratio_panel(ind.FAILURE_SHARE, MODEL, title="Error rate by model", axis_max=None),
+        rate_panel(ind.RETRIES, ERROR_TYPE, per="minute", style="bars"),
+        rate_panel(ind.FINISH_REASONS, FINISH_REASON, per="minute"),
         ratio_panel(
-            live.TRUNCATED_SHARE,
+            ind.TRUNCATED_SHARE,
             MODEL,
             starts_at_zero=False,
             title="Truncated completions by model",
             alerts=("generation_truncated",),
         ),
         ratio_panel(
-            live.RATE_LIMIT_SHARE,
+            ind.RATE_LIMIT_SHARE,
             MODEL,
             starts_at_zero=False,
             title="Rate-limited retries per call by model",
@@ -236,7 +234,7 @@ _WHY_FAIL = Row(
             kind="gauge",
             queries=(
                 Query(
-                    series=(SeriesRef(live.FAILURE_SHARE, RANGE),),
+                    series=(SeriesRef(ind.FAILURE_SHARE, RANGE),),
                     formula="1 - {0} / {budget}",
                     legend="Error budget left",
                 ),
@@ -257,12 +255,12 @@ _WHY_FAIL = Row(
             kind="timeseries",
             queries=(
                 Query(
-                    series=(SeriesRef(live.FAILURE_SHARE, "1h"),),
+                    series=(SeriesRef(ind.FAILURE_SHARE, "1h"),),
                     formula="{0} / {budget}",
                     legend="over 1 hour",
                 ),
                 Query(
-                    series=(SeriesRef(live.FAILURE_SHARE, "6h"),),
+                    series=(SeriesRef(ind.FAILURE_SHARE, "6h"),),
                     formula="{0} / {budget}",
                     legend="over 6 hours",
                 ),
@@ -280,20 +278,20 @@ _WHY_FAIL = Row(
 _WHAT_COMES = Row(
     "What comes of it?",
     (
-        rate_panel(pan.SAMPLES, VERDICT, per="minute", style="bars"),
+        rate_panel(ind.SAMPLES, VERDICT, per="minute", style="bars"),
         ratio_panel(
-            live.REJECTED_SHARE,
+            ind.REJECTED_SHARE,
             starts_at_zero=False,
             title="Share of rejected samples",
             alerts=("samples_rejected",),
         ),
-        rate_panel(pan.REJECTIONS, SAMPLE_REASON, per="minute", style="bars"),
-        rate_panel(pan.LOG_RECORDS, LEVEL, per="minute", width=12, style="bars"),
+        rate_panel(ind.REJECTIONS, SAMPLE_REASON, per="minute", style="bars"),
+        rate_panel(ind.LOG_RECORDS, LEVEL, per="minute", width=12, style="bars"),
         Panel(
             kind="timeseries",
             queries=(
                 Query(
-                    series=(SeriesRef(pan.CUSTOM_VALUES),), by=(METRIC,), legend=legend_of(METRIC)
+                    series=(SeriesRef(ind.CUSTOM_VALUES),), by=(METRIC,), legend=legend_of(METRIC)
                 ),
             ),
             width=12,
@@ -306,19 +304,19 @@ _WHAT_COMES = Row(
 def _columns(*by: str) -> tuple[Query, ...]:
     """Give the columns of a table of calls."""
     return (
-        total(live.CALLS, *by, legend="Calls", unit="locale", decimals=0),
+        total(ind.CALLS, *by, legend="Calls", unit="locale", decimals=0),
         Query(
-            series=(SeriesRef(live.SUCCESS_SHARE, RANGE),),
+            series=(SeriesRef(ind.SUCCESS_SHARE, RANGE),),
             by=by,
             legend="Succeeded",
             unit="percentunit",
             decimals=1,
         ),
-        quantile(pan.CALL_DURATIONS, 0.5, by, window=RANGE, legend="Median", unit="s"),
-        quantile(pan.CALL_DURATIONS, 0.95, by, window=RANGE, legend="Slowest 5 %", unit="s"),
-        quantile(pan.CALL_DURATIONS, 0.99, by, window=RANGE, legend="Slowest 1 %", unit="s"),
-        total(live.TOKENS, *by, legend="Tokens"),
-        total(live.COST, *by, legend="Cost", unit="currencyUSD", decimals=2),
+        quantile(ind.CALL_DURATIONS, 0.5, by, window=RANGE, legend="Median", unit="s"),
+        quantile(ind.CALL_DURATIONS, 0.95, by, window=RANGE, legend="Slowest 5 %", unit="s"),
+        quantile(ind.CALL_DURATIONS, 0.99, by, window=RANGE, legend="Slowest 1 %", unit="s"),
+        total(ind.TOKENS, *by, legend="Tokens"),
+        total(ind.COST, *by, legend="Cost", unit="currencyUSD", decimals=2),
     )
 
 

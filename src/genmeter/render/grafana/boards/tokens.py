@@ -14,12 +14,11 @@ from genmeter.render.grafana.parts import (
     tile,
     total,
 )
-from genmeter.schema import live_signals as live
-from genmeter.schema import panel_signals as pan
+from genmeter.schema import indicators as ind
 from genmeter.schema.metrics import MODEL, STEP, Label
 
 if TYPE_CHECKING:
-    from genmeter.schema.signals import Signal
+    from genmeter.schema.indicators import Indicator
 
 __all__ = ["TOKENS"]
 
@@ -30,41 +29,41 @@ _HOW_MUCH = Row(
     "How much is it?",
     (
         tile(
-            Query(series=(SeriesRef(live.TOKENS, RANGE),), legend="Tokens"),
+            Query(series=(SeriesRef(ind.TOKENS, RANGE),), legend="Tokens"),
             width=4,
             is_now=True,
         ),
         tile(
-            Query(series=(SeriesRef(live.COST, RANGE),), legend="Cost"),
+            Query(series=(SeriesRef(ind.COST, RANGE),), legend="Cost"),
             unit="currencyUSD",
             width=4,
             is_now=True,
         ),
         tile(
             Query(
-                series=(SeriesRef(live.COST, function="rate"),), formula=_HOURLY, legend="per hour"
+                series=(SeriesRef(ind.COST, function="rate"),), formula=_HOURLY, legend="per hour"
             ),
             title="Cost per hour",
-            description=f"What an hour costs at the present pace. {live.COST.description}",
+            description=f"What an hour costs at the present pace. {ind.COST.description}",
             unit="currencyUSD",
             width=4,
         ),
         tile(
-            Query(series=(SeriesRef(pan.COST_PER_CALL, RANGE),), legend="Cost per call"),
+            Query(series=(SeriesRef(ind.COST_PER_CALL, RANGE),), legend="Cost per call"),
             title="Cost per call",
             unit="currencyUSD",
             width=4,
             is_now=True,
         ),
         tile(
-            Query(series=(SeriesRef(pan.CACHE_HIT_SHARE),), legend="Cache hits"),
+            Query(series=(SeriesRef(ind.CACHE_HIT_SHARE),), legend="Cache hits"),
             unit="percentunit",
             width=4,
             axis_max=1,
             decimals=1,
         ),
         tile(
-            Query(series=(SeriesRef(pan.REASONING_SHARE),), legend="Reasoning"),
+            Query(series=(SeriesRef(ind.REASONING_SHARE),), legend="Reasoning"),
             unit="percentunit",
             width=4,
             axis_max=1,
@@ -74,8 +73,8 @@ _HOW_MUCH = Row(
 )
 
 _PROMPT, _COMPLETION, _TOTAL = (
-    SeriesRef(signal, function="rate")
-    for signal in (pan.PROMPT_TOKENS, pan.COMPLETION_TOKENS, live.TOKENS)
+    SeriesRef(indicator, function="rate")
+    for indicator in (ind.PROMPT_TOKENS, ind.COMPLETION_TOKENS, ind.TOKENS)
 )
 _WHERE_TO = Row(
     "Where does it go?",
@@ -100,14 +99,12 @@ _WHERE_TO = Row(
             width=12,
             style="stack",
         ),
-        rate_panel(live.TOKENS, MODEL, per="second", title="Tokens per second by model", width=12),
-        rate_panel(
-            live.COST, MODEL, per="hour", title="Cost per hour by model", unit="currencyUSD"
-        ),
+        rate_panel(ind.TOKENS, MODEL, per="second", title="Tokens per second by model", width=12),
+        rate_panel(ind.COST, MODEL, per="hour", title="Cost per hour by model", unit="currencyUSD"),
         Panel(
             kind="bargauge",
             queries=(
-                Query(series=(SeriesRef(live.COST, RANGE),), by=(MODEL,), legend=legend_of(MODEL)),
+                Query(series=(SeriesRef(ind.COST, RANGE),), by=(MODEL,), legend=legend_of(MODEL)),
             ),
             title="Cost by model",
             unit="currencyUSD",
@@ -116,7 +113,7 @@ _WHERE_TO = Row(
         Panel(
             kind="bargauge",
             queries=(
-                Query(series=(SeriesRef(live.COST, RANGE),), by=(STEP,), legend=legend_of(STEP)),
+                Query(series=(SeriesRef(ind.COST, RANGE),), by=(STEP,), legend=legend_of(STEP)),
             ),
             title="Cost by step",
             unit="currencyUSD",
@@ -129,36 +126,36 @@ _PER_CALL = Row(
     "How long are the calls?",
     (
         over_time(
-            live.CALL_TOKENS,
+            ind.CALL_TOKENS,
             MODEL,
             alerts=("high_token_usage:total",),
             note="total_token_count",
         ),
         over_time(
-            live.PROMPT_LENGTH,
+            ind.PROMPT_LENGTH,
             MODEL,
             alerts=("high_token_usage:prompt",),
             note="prompt_token_count",
         ),
         over_time(
-            live.COMPLETION_LENGTH,
+            ind.COMPLETION_LENGTH,
             MODEL,
             alerts=("high_token_usage:completion",),
             note="completion_token_count",
         ),
-        heat_map(pan.PROMPT_LENGTHS),
-        heat_map(pan.COMPLETION_LENGTHS),
+        heat_map(ind.PROMPT_LENGTHS),
+        heat_map(ind.COMPLETION_LENGTHS),
     ),
 )
 
 _CACHE = Row(
     "What is saved, and what is thought?",
     (
-        ratio_panel(pan.CACHE_HIT_SHARE, MODEL, title="Cache hits by model", width=12, axis_max=1),
-        ratio_panel(pan.REASONING_SHARE, MODEL, title="Reasoning by model", width=12, axis_max=1),
-        rate_panel(pan.CACHE_WRITES, MODEL, per="minute", width=12, style="bars"),
+        ratio_panel(ind.CACHE_HIT_SHARE, MODEL, title="Cache hits by model", width=12, axis_max=1),
+        ratio_panel(ind.REASONING_SHARE, MODEL, title="Reasoning by model", width=12, axis_max=1),
+        rate_panel(ind.CACHE_WRITES, MODEL, per="minute", width=12, style="bars"),
         rate_panel(
-            live.UNPRICED_CALLS,
+            ind.UNPRICED_CALLS,
             MODEL,
             per="minute",
             style="bars",
@@ -175,7 +172,7 @@ def _spent(title: str, ref: SeriesRef, unit: str, *alerts: str) -> Panel:
         queries=(Query(series=(ref,), by=("job",), legend=legend_of("job")),),
         title=title,
         description=(
-            f"{ref.signal.description} The lines are the shares of a budget at which the alert "
+            f"{ref.indicator.description} The lines are the shares of a budget at which the alert "
             "fires; there are none without a budget."
         ),
         unit=unit,
@@ -189,14 +186,14 @@ _BUDGET = Row(
     (
         _spent(
             "Cost of the last 24 hours",
-            SeriesRef(live.COST, _DAY),
+            SeriesRef(ind.COST, _DAY),
             "currencyUSD",
             "cost_budget_burn:warning",
             "cost_budget_burn:critical",
         ),
         _spent(
             "Tokens of the last 24 hours",
-            SeriesRef(live.TOKENS, _DAY),
+            SeriesRef(ind.TOKENS, _DAY),
             "short",
             "token_budget_burn:warning",
             "token_budget_burn:critical",
@@ -206,9 +203,9 @@ _BUDGET = Row(
 
 
 def _columns(by: Label) -> tuple[Query, ...]:
-    def share(signal: Signal, legend: str) -> Query:
+    def share(indicator: Indicator, legend: str) -> Query:
         return Query(
-            series=(SeriesRef(signal, RANGE),),
+            series=(SeriesRef(indicator, RANGE),),
             by=(by,),
             legend=legend,
             unit="percentunit",
@@ -216,14 +213,14 @@ def _columns(by: Label) -> tuple[Query, ...]:
         )
 
     return (
-        total(live.TOKENS, by, legend="Tokens"),
-        total(pan.PROMPT_TOKENS, by, legend="Prompt"),
-        total(pan.COMPLETION_TOKENS, by, legend="Completion"),
-        share(pan.CACHE_HIT_SHARE, "Cache hits"),
-        share(pan.REASONING_SHARE, "Reasoning"),
-        total(live.COST, by, legend="Cost", unit="currencyUSD", decimals=2),
+        total(ind.TOKENS, by, legend="Tokens"),
+        total(ind.PROMPT_TOKENS, by, legend="Prompt"),
+        total(ind.COMPLETION_TOKENS, by, legend="Completion"),
+        share(ind.CACHE_HIT_SHARE, "Cache hits"),
+        share(ind.REASONING_SHARE, "Reasoning"),
+        total(ind.COST, by, legend="Cost", unit="currencyUSD", decimals=2),
         Query(
-            series=(SeriesRef(live.COST, RANGE), SeriesRef(live.TOKENS, RANGE)),
+            series=(SeriesRef(ind.COST, RANGE), SeriesRef(ind.TOKENS, RANGE)),
             formula="1e6 * {0} / ({1} > 0)",
             by=(by,),
             legend="Cost of a million tokens",

@@ -1,18 +1,18 @@
-"""``genmeter render reference``: every metric, signal and alert."""
+"""``genmeter render reference``: every metric, indicator and alert."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from genmeter.cli._render_output import add_output_arguments, put
-from genmeter.render.reference import render_reference
+from genmeter.render.docs import render_reference
 
 if TYPE_CHECKING:
     import argparse
 
 __all__ = ["HELP", "add_arguments", "run"]
 
-HELP = "the reference of metrics, signals and alerts, as Markdown"
+HELP = "the reference of metrics, indicators and alerts, as Markdown"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

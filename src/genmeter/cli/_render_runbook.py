@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from genmeter.cli._render_output import add_output_arguments, put
 from genmeter.config.alerts import AlertSettings
-from genmeter.render.runbook import render_runbook
+from genmeter.render.docs import render_runbook
 
 if TYPE_CHECKING:
     import argparse

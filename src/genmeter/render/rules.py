@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
-from genmeter.errors import ConfigError
-from genmeter.render.yaml_text import to_yaml
+from genmeter.errors import ConfigError, MissingExtraError
 from genmeter.schema.query import Selector, duration
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def render_rules(settings: AlertSettings, format: Format = "prometheus") -> str:
             "metadata": {"name": "genmeter", "labels": {"app.kubernetes.io/name": "genmeter"}},
             "spec": document,
         }
-    return _HEADER + to_yaml(document)
+    return _HEADER + _yaml(document)
 
 
 def _groups(settings: AlertSettings) -> list[dict[str, Any]]:
@@ -114,3 +114,24 @@ def _check(settings: AlertSettings) -> None:
             'a metric\'s name, such as cluster="a",env=~"prod|staging"; within quotes a backslash '
             "is two"
         )
+
+
+def _yaml(document: Any) -> str:
+    """Write YAML for people: keys in their order, queries as blocks."""
+    try:
+        import yaml
+    except ImportError:
+        raise MissingExtraError("pyyaml", extra="render", purpose="Writing YAML") from None
+
+    class Dumper(yaml.SafeDumper):
+        """A dumper of our own: representers are kept by the class."""
+
+    def text(dumper: Dumper, value: str) -> Any:
+        style = "|" if "\n" in value else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Dumper.add_representer(str, text)
+    written: str = yaml.dump(
+        document, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=math.inf
+    )
+    return written

@@ -102,8 +102,7 @@ def without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(sys.modules):
         if name.startswith("grafana_foundation_sdk"):
             monkeypatch.delitem(sys.modules, name)
-    for part in ("fields", "frame", "panels"):
-        monkeypatch.delitem(sys.modules, f"genmeter.render.grafana.{part}", raising=False)
+    monkeypatch.delitem(sys.modules, "genmeter.render.grafana.json", raising=False)
     monkeypatch.setitem(sys.modules, "grafana_foundation_sdk", None)
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from genmeter.render.grafana.model import RANGE, Dashboard, Query, Row, SeriesRef, quantile
-from genmeter.render.grafana.parts import (
+from genmeter.render.grafana.model import (
+    RANGE,
+    Dashboard,
+    Row,
     heat_map,
     over_time,
+    quantile,
     quantiles,
+    query,
     rate_panel,
     share_or_zero,
     tile,
@@ -19,11 +23,7 @@ __all__ = ["CONVERSATIONS"]
 _IS_IT_WELL = Row(
     "Is it well?",
     (
-        tile(
-            Query(series=(SeriesRef(ind.CONVERSATIONS, RANGE),), legend="Conversations"),
-            width=6,
-            is_now=True,
-        ),
+        tile(query(ind.CONVERSATIONS, RANGE, legend="Conversations"), width=6, is_now=True),
         tile(
             share_or_zero(ind.CONVERSATION_SUCCESS_SHARE, legend="Success rate"),
             unit="percentunit",
@@ -32,7 +32,7 @@ _IS_IT_WELL = Row(
             decimals=1,
         ),
         tile(
-            Query(series=(SeriesRef(ind.CONVERSATION_LENGTH),), legend="Turns"),
+            query(ind.CONVERSATION_LENGTH, legend="Turns"),
             title="Turns per conversation",
             description="Mean number of turns of a conversation.",
             width=6,

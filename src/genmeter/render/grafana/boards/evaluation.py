@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from genmeter.render.grafana.model import RANGE, Dashboard, Panel, Query, Row, SeriesRef, quantile
-from genmeter.render.grafana.parts import (
+from genmeter.render.grafana.model import (
+    RANGE,
+    Dashboard,
+    Panel,
+    Query,
+    Row,
+    SeriesRef,
     heat_map,
     legend_of,
     over_time,
+    quantile,
     quantiles,
+    query,
     rate_panel,
     ratio_panel,
     share_or_zero,
@@ -26,13 +33,7 @@ _IS_IT_WELL = Row(
     (
         Panel(
             kind="bargauge",
-            queries=(
-                Query(
-                    series=(SeriesRef(ind.MEAN_SCORE, RANGE),),
-                    by=(SCORE_NAME,),
-                    legend=legend_of(SCORE_NAME),
-                ),
-            ),
+            queries=(query(ind.MEAN_SCORE, RANGE, by=(SCORE_NAME,), legend=legend_of(SCORE_NAME)),),
             unit="none",
             width=9,
             height=5,
@@ -47,11 +48,7 @@ _IS_IT_WELL = Row(
             decimals=1,
             alerts=("evaluation_failures",),
         ),
-        tile(
-            Query(series=(SeriesRef(ind.EVALUATIONS, RANGE),), legend="Evaluations"),
-            height=5,
-            is_now=True,
-        ),
+        tile(query(ind.EVALUATIONS, RANGE, legend="Evaluations"), height=5, is_now=True),
         tile(
             quantile(ind.EVALUATION_DURATIONS, 0.95),
             title="Slowest 5 %",
@@ -60,13 +57,13 @@ _IS_IT_WELL = Row(
             height=5,
         ),
         tile(
-            Query(series=(SeriesRef(ind.EVALUATION_TOKENS, RANGE),), legend="Tokens"),
+            query(ind.EVALUATION_TOKENS, RANGE, legend="Tokens"),
             title="Tokens",
             height=5,
             is_now=True,
         ),
         tile(
-            Query(series=(SeriesRef(ind.EVALUATION_COST, RANGE),), legend="Cost"),
+            query(ind.EVALUATION_COST, RANGE, legend="Cost"),
             title="Cost",
             unit="currencyUSD",
             height=5,
@@ -114,18 +111,8 @@ _HOW_GOOD = Row(
         Panel(
             kind="table",
             queries=(
-                Query(
-                    series=(SeriesRef(ind.MEAN_SCORE, RANGE),),
-                    by=_SCORE,
-                    legend="Mean, 0 to 1",
-                    decimals=2,
-                ),
-                Query(
-                    series=(SeriesRef(ind.RAW_SCORE, RANGE),),
-                    by=_SCORE,
-                    legend="Mean as given",
-                    decimals=2,
-                ),
+                query(ind.MEAN_SCORE, RANGE, by=_SCORE, legend="Mean, 0 to 1", decimals=2),
+                query(ind.RAW_SCORE, RANGE, by=_SCORE, legend="Mean as given", decimals=2),
                 quantile(ind.SCORES, 0.1, _SCORE, window=RANGE, legend="Lowest 10 %"),
                 total(ind.SCORES_GIVEN, *_SCORE, legend="Scores", unit="locale", decimals=0),
             ),

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from genmeter.render.grafana.model import INSTANCE, RANGE, Dashboard, Panel, Query, Row, SeriesRef
-from genmeter.render.grafana.parts import legend_of, over_time, rate_panel, tile
+from genmeter.render.grafana.model import (
+    INSTANCE,
+    RANGE,
+    Dashboard,
+    Panel,
+    Query,
+    Row,
+    SeriesRef,
+    legend_of,
+    over_time,
+    query,
+    rate_panel,
+    tile,
+)
 from genmeter.schema import indicators as ind
 from genmeter.schema.metrics import (
     EXPORTER,
@@ -45,13 +57,9 @@ def _total(indicator: Indicator, alert: str) -> Panel:
 _IS_IT_WHOLE = Row(
     "Is what is shown whole?",
     (
+        tile(query(ind.EVENTS, RANGE, legend="Events recorded"), width=4, is_now=True),
         tile(
-            Query(series=(SeriesRef(ind.EVENTS, RANGE),), legend="Events recorded"),
-            width=4,
-            is_now=True,
-        ),
-        tile(
-            Query(series=(SeriesRef(ind.PROCESSES),), legend="Processes"),
+            query(ind.PROCESSES, legend="Processes"),
             description="Processes that genmeter watches.",
             width=4,
         ),
@@ -113,8 +121,9 @@ _WHAT_RUNS = Row(
         Panel(
             kind="table",
             queries=(
-                Query(
-                    series=(SeriesRef(ind.PROCESSES, RANGE),),
+                query(
+                    ind.PROCESSES,
+                    RANGE,
                     by=(*_PROCESS, VERSION, OTEL_SDK),
                     legend="Processes",
                     decimals=0,

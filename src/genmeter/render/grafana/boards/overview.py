@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from genmeter.render.grafana.model import RANGE, Dashboard, Panel, Query, Row, SeriesRef, quantile
-from genmeter.render.grafana.parts import (
+from genmeter.render.grafana.model import (
     BAD,
     GOOD,
+    RANGE,
+    Dashboard,
+    Panel,
+    Query,
+    Row,
+    SeriesRef,
     heat_map,
     legend_of,
     over_time,
+    quantile,
     quantiles,
+    query,
     rate_panel,
     ratio_panel,
     tile,
@@ -78,14 +85,14 @@ _IS_IT_WELL = Row(
             min_interval="5m",
         ),
         tile(
-            Query(series=(SeriesRef(ind.SUCCESS_SHARE),), legend="Success rate"),
+            query(ind.SUCCESS_SHARE, legend="Success rate"),
             unit="percentunit",
             alerts=("low_success_rate",),
             axis_max=1,
             decimals=1,
         ),
         tile(
-            Query(series=(SeriesRef(ind.CALLS, function="rate"),), legend="Calls per second"),
+            query(ind.CALLS, function="rate", legend="Calls per second"),
             title="Calls per second",
             description="Calls of a model that end in a second, failed ones included.",
             unit="reqps",
@@ -97,19 +104,13 @@ _IS_IT_WELL = Row(
             unit="s",
         ),
         tile(
-            Query(
-                series=(SeriesRef(ind.COST, function="rate"),),
-                formula="3600 * {0}",
-                legend="Cost per hour",
-            ),
+            query(ind.COST, function="rate", formula="3600 * {0}", legend="Cost per hour"),
             title="Cost per hour",
             description=f"What an hour costs at the present pace. {ind.COST.description}",
             unit="currencyUSD",
         ),
         tile(
-            Query(
-                series=(SeriesRef(ind.COST_PER_SAMPLE, RANGE),), legend="Cost per accepted sample"
-            ),
+            query(ind.COST_PER_SAMPLE, RANGE, legend="Cost per accepted sample"),
             title="Cost per sample",
             description=(
                 f"{ind.COST_PER_SAMPLE.description} Of models or steps that are chosen, what they "
@@ -118,12 +119,12 @@ _IS_IT_WELL = Row(
             unit="currencyUSD",
             is_now=True,
         ),
-        tile(Query(series=(SeriesRef(ind.ACTIVE_CALLS),), legend="Under way")),
+        tile(query(ind.ACTIVE_CALLS, legend="Under way")),
         Panel(
             kind="timeseries",
             queries=(
-                Query(series=(SeriesRef(ind.SUCCESS_SHARE),), legend="Succeeded", colour=GOOD),
-                Query(series=(SeriesRef(ind.FAILURE_SHARE),), legend="Failed", colour=BAD),
+                query(ind.SUCCESS_SHARE, legend="Succeeded", colour=GOOD),
+                query(ind.FAILURE_SHARE, legend="Failed", colour=BAD),
             ),
             title="Success and error rate",
             description="Shares of the calls of a model that succeeded and that failed.",
@@ -179,12 +180,7 @@ _HOW_FAST = Row(
         Panel(
             kind="timeseries",
             queries=(
-                Query(
-                    series=(SeriesRef(ind.LAST_CALL),),
-                    formula="time() - {0}",
-                    by=(JOB,),
-                    legend=legend_of(JOB),
-                ),
+                query(ind.LAST_CALL, formula="time() - {0}", by=(JOB,), legend=legend_of(JOB)),
             ),
             title="Time since the last call",
             description="How long ago the last call of the job ended.",
@@ -200,12 +196,7 @@ _WHY_FAIL = Row(
         Panel(
             kind="timeseries",
             queries=(
-                Query(
-                    series=(SeriesRef(ind.ALERTS_FIRING),),
-                    formula="{0} > 0",
-                    by=(ALERT,),
-                    legend=legend_of(ALERT),
-                ),
+                query(ind.ALERTS_FIRING, formula="{0} > 0", by=(ALERT,), legend=legend_of(ALERT)),
             ),
             width=24,
             height=6,
@@ -233,8 +224,9 @@ _WHY_FAIL = Row(
         Panel(
             kind="gauge",
             queries=(
-                Query(
-                    series=(SeriesRef(ind.FAILURE_SHARE, RANGE),),
+                query(
+                    ind.FAILURE_SHARE,
+                    RANGE,
                     formula="1 - {0} / {budget}",
                     legend="Error budget left",
                 ),
@@ -254,16 +246,8 @@ _WHY_FAIL = Row(
         Panel(
             kind="timeseries",
             queries=(
-                Query(
-                    series=(SeriesRef(ind.FAILURE_SHARE, "1h"),),
-                    formula="{0} / {budget}",
-                    legend="over 1 hour",
-                ),
-                Query(
-                    series=(SeriesRef(ind.FAILURE_SHARE, "6h"),),
-                    formula="{0} / {budget}",
-                    legend="over 6 hours",
-                ),
+                query(ind.FAILURE_SHARE, "1h", formula="{0} / {budget}", legend="over 1 hour"),
+                query(ind.FAILURE_SHARE, "6h", formula="{0} / {budget}", legend="over 6 hours"),
             ),
             title="Burn rate of the error budget",
             description="How many times faster than the objective allows calls fail.",
@@ -289,11 +273,7 @@ _WHAT_COMES = Row(
         rate_panel(ind.LOG_RECORDS, LEVEL, per="minute", width=12, style="bars"),
         Panel(
             kind="timeseries",
-            queries=(
-                Query(
-                    series=(SeriesRef(ind.CUSTOM_VALUES),), by=(METRIC,), legend=legend_of(METRIC)
-                ),
-            ),
+            queries=(query(ind.CUSTOM_VALUES, by=(METRIC,), legend=legend_of(METRIC)),),
             width=12,
             axis_min=None,
         ),
@@ -305,13 +285,7 @@ def _columns(*by: str) -> tuple[Query, ...]:
     """Give the columns of a table of calls."""
     return (
         total(ind.CALLS, *by, legend="Calls", unit="locale", decimals=0),
-        Query(
-            series=(SeriesRef(ind.SUCCESS_SHARE, RANGE),),
-            by=by,
-            legend="Succeeded",
-            unit="percentunit",
-            decimals=1,
-        ),
+        query(ind.SUCCESS_SHARE, RANGE, by=by, legend="Succeeded", unit="percentunit", decimals=1),
         quantile(ind.CALL_DURATIONS, 0.5, by, window=RANGE, legend="Median", unit="s"),
         quantile(ind.CALL_DURATIONS, 0.95, by, window=RANGE, legend="Slowest 5 %", unit="s"),
         quantile(ind.CALL_DURATIONS, 0.99, by, window=RANGE, legend="Slowest 1 %", unit="s"),

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from genmeter.render.grafana.model import RANGE, Dashboard, Panel, Query, Row, SeriesRef
-from genmeter.render.grafana.parts import (
+from genmeter.render.grafana.model import (
+    RANGE,
+    Dashboard,
+    Panel,
+    Query,
+    Row,
+    SeriesRef,
     heat_map,
     legend_of,
     over_time,
+    query,
     rate_panel,
     ratio_panel,
     tile,
@@ -28,42 +34,31 @@ _DAY = "1d"
 _HOW_MUCH = Row(
     "How much is it?",
     (
+        tile(query(ind.TOKENS, RANGE, legend="Tokens"), width=4, is_now=True),
+        tile(query(ind.COST, RANGE, legend="Cost"), unit="currencyUSD", width=4, is_now=True),
         tile(
-            Query(series=(SeriesRef(ind.TOKENS, RANGE),), legend="Tokens"),
-            width=4,
-            is_now=True,
-        ),
-        tile(
-            Query(series=(SeriesRef(ind.COST, RANGE),), legend="Cost"),
-            unit="currencyUSD",
-            width=4,
-            is_now=True,
-        ),
-        tile(
-            Query(
-                series=(SeriesRef(ind.COST, function="rate"),), formula=_HOURLY, legend="per hour"
-            ),
+            query(ind.COST, function="rate", formula=_HOURLY, legend="per hour"),
             title="Cost per hour",
             description=f"What an hour costs at the present pace. {ind.COST.description}",
             unit="currencyUSD",
             width=4,
         ),
         tile(
-            Query(series=(SeriesRef(ind.COST_PER_CALL, RANGE),), legend="Cost per call"),
+            query(ind.COST_PER_CALL, RANGE, legend="Cost per call"),
             title="Cost per call",
             unit="currencyUSD",
             width=4,
             is_now=True,
         ),
         tile(
-            Query(series=(SeriesRef(ind.CACHE_HIT_SHARE),), legend="Cache hits"),
+            query(ind.CACHE_HIT_SHARE, legend="Cache hits"),
             unit="percentunit",
             width=4,
             axis_max=1,
             decimals=1,
         ),
         tile(
-            Query(series=(SeriesRef(ind.REASONING_SHARE),), legend="Reasoning"),
+            query(ind.REASONING_SHARE, legend="Reasoning"),
             unit="percentunit",
             width=4,
             axis_max=1,
@@ -103,18 +98,14 @@ _WHERE_TO = Row(
         rate_panel(ind.COST, MODEL, per="hour", title="Cost per hour by model", unit="currencyUSD"),
         Panel(
             kind="bargauge",
-            queries=(
-                Query(series=(SeriesRef(ind.COST, RANGE),), by=(MODEL,), legend=legend_of(MODEL)),
-            ),
+            queries=(query(ind.COST, RANGE, by=(MODEL,), legend=legend_of(MODEL)),),
             title="Cost by model",
             unit="currencyUSD",
             is_now=True,
         ),
         Panel(
             kind="bargauge",
-            queries=(
-                Query(series=(SeriesRef(ind.COST, RANGE),), by=(STEP,), legend=legend_of(STEP)),
-            ),
+            queries=(query(ind.COST, RANGE, by=(STEP,), legend=legend_of(STEP)),),
             title="Cost by step",
             unit="currencyUSD",
             is_now=True,
@@ -126,16 +117,10 @@ _PER_CALL = Row(
     "How long are the calls?",
     (
         over_time(
-            ind.CALL_TOKENS,
-            MODEL,
-            alerts=("high_token_usage:total",),
-            note="total_token_count",
+            ind.CALL_TOKENS, MODEL, alerts=("high_token_usage:total",), note="total_token_count"
         ),
         over_time(
-            ind.PROMPT_LENGTH,
-            MODEL,
-            alerts=("high_token_usage:prompt",),
-            note="prompt_token_count",
+            ind.PROMPT_LENGTH, MODEL, alerts=("high_token_usage:prompt",), note="prompt_token_count"
         ),
         over_time(
             ind.COMPLETION_LENGTH,
@@ -204,13 +189,7 @@ _BUDGET = Row(
 
 def _columns(by: Label) -> tuple[Query, ...]:
     def share(indicator: Indicator, legend: str) -> Query:
-        return Query(
-            series=(SeriesRef(indicator, RANGE),),
-            by=(by,),
-            legend=legend,
-            unit="percentunit",
-            decimals=1,
-        )
+        return query(indicator, RANGE, by=(by,), legend=legend, unit="percentunit", decimals=1)
 
     return (
         total(ind.TOKENS, by, legend="Tokens"),

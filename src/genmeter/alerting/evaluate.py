@@ -45,7 +45,7 @@ class CounterDeltas:
 
     Args:
         self_metrics: The process's.
-        windows: Seconds; those that will be asked for.
+        windows: Seconds; those that `since` is called with.
         now: Unix time in seconds; what was counted before it is in no increase.
     """
 
@@ -58,7 +58,7 @@ class CounterDeltas:
         self.begin(now)
 
     def begin(self, now: float) -> None:
-        """Begin anew, with what is counted by now."""
+        """Start over with the counts of now."""
         self._current = self._read()
         self._records = [(now, self._current)]
 
@@ -149,7 +149,7 @@ class Evaluator:
         self._deltas = CounterDeltas(self_metrics, windows, now)
 
     def begin(self, now: float) -> None:
-        """Begin anew, in a forked child."""
+        """Start over, in a forked child."""
         self._deltas.begin(now)
 
     def evaluate(self, history: History, now: float, *, last_call: float | None) -> list[Finding]:

@@ -219,13 +219,15 @@ def _named(match: re.Match[str]) -> str:
 
 
 def _facts(rules: Sequence[AlertRule]) -> str:
-    lines = ["| severity | id in process | told by | least | pending |", "|---|---|---|---|---|"]
+    lines = [
+        "| severity | id in process | grouped by | min samples | for |",
+        "|---|---|---|---|---|",
+    ]
     for rule in rules:
         by = ", ".join(["job", *(label.prometheus for label in rule.by)])
-        told = f"`{rule.id}`" if rule.condition.is_local else "Prometheus only"
-        pending = duration(rule.for_) if rule.for_ else "none"
+        wait = duration(rule.for_) if rule.for_ else "none"
         lines.append(
-            f"| {rule.severity} | {told} | {by} | {rule.condition.min_samples} | {pending} |"
+            f"| {rule.severity} | {_id(rule)} | {by} | {rule.condition.min_samples} | {wait} |"
         )
     return "\n".join(lines)
 

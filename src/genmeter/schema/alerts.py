@@ -54,7 +54,7 @@ class AlertRule:
         condition: When it is active.
         for_: Seconds for which the condition must be met before the alert fires.
         by: The labels that make a group, beside the job.
-        labels: Labels of its own, which tell apart rows of one name.
+        labels: Labels of its own, which distinguish rows of one name.
         argument: The argument of ``GenerationMonitor`` that sets the threshold.
         advice: Where to look, in one sentence.
     """
@@ -241,7 +241,7 @@ ALERT_RULES: tuple[AlertRule, ...] = (
     AlertRule(
         id="evaluation_score_drop",
         name="EvaluationScoreDrop",
-        condition=Drop(ind.MEAN_SCORE, 0.1, (HOUR, DAY), 20, subject="fall of the mean score"),
+        condition=Drop(ind.MEAN_SCORE, 0.1, (HOUR, DAY), 20, subject="drop of the mean score"),
         by=(cat.SCORE_NAME, cat.EVALUATOR),
         advice="Look at the scores over time, and at what changed in the last hour.",
     ),
@@ -272,7 +272,7 @@ ALERT_RULES: tuple[AlertRule, ...] = (
         condition=TargetDown(windows=(HOUR,)),
         for_=5 * MINUTE,
         labels=(("target", "down"),),
-        advice="Look whether the job runs, and whether its endpoint can be reached.",
+        advice="Check whether the job runs, and whether its endpoint can be reached.",
     ),
     AlertRule(
         id="target_absent",
@@ -280,14 +280,14 @@ ALERT_RULES: tuple[AlertRule, ...] = (
         condition=TargetAbsent(),
         for_=5 * MINUTE,
         labels=(("target", "absent"),),
-        advice="Look whether the job was started, and whether service discovery finds it.",
+        advice="Check whether the job was started, and whether service discovery finds it.",
     ),
     AlertRule(
         id="monitor_rejects_events",
         name="MonitorRejectsEvents",
         condition=Above(ind.REJECTED_EVENTS, windows=(10 * MINUTE,)),
         by=(cat.REJECT_REASON,),
-        advice="The job's log names the first value of each kind that was left out.",
+        advice="The job's log names the first rejected value of each kind.",
     ),
     AlertRule(
         id="monitor_handler_failing",
@@ -301,13 +301,13 @@ ALERT_RULES: tuple[AlertRule, ...] = (
         name="MonitorLabelOverflow",
         condition=LabelOverflow(ind.OVERFLOWED_LABELS, windows=(10 * MINUTE,)),
         by=(cat.OVERFLOWED,),
-        advice="Raise the label's limit, or tell fewer distinct values.",
+        advice="Raise the label's limit, or record fewer distinct values.",
     ),
     AlertRule(
         id="monitor_export_failing",
         name="MonitorExportFailing",
         condition=Above(ind.FAILED_EXPORTS, windows=(10 * MINUTE,)),
         by=(cat.EXPORTER,),
-        advice="Look whether the collector that the job pushes to can be reached.",
+        advice="Check whether the collector that the job pushes to can be reached.",
     ),
 )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from genmeter.schema.indicators import Indicator
     from genmeter.schema.metrics import Label
-    from genmeter.schema.query import Group, LocalData, Observed, Record
+    from genmeter.schema.query import Group, LocalData, Observed, Query, Record
 
 __all__ = [
     "Above",
@@ -81,9 +81,13 @@ class Condition(ABC):
     jobs: tuple[str, ...] = ()
 
     is_local: ClassVar[bool] = True
-    """Whether a process can tell by its own data; else Prometheus alone can."""
+    """Whether a process can evaluate it on its own data; else Prometheus alone can."""
     is_lower_bound: ClassVar[bool] = False
     """Whether values under the limit are the bad ones."""
+    headline: ClassVar[str] = ""
+    sentence: ClassVar[str] = ""
+    description: ClassVar[str] = ""
+    """The texts of a condition without a threshold."""
 
     @property
     def limit(self) -> float:
@@ -136,30 +140,20 @@ class Condition(ABC):
         """
         return {}
 
-    @abstractmethod
     def describe(self, for_: float) -> str:
-        """Describe it in a few words, for a table.
+        """Describe it in a few words, for a table; ``for_`` as of the alert."""
+        limit, wait = duration(self.limit), duration(for_)
+        return self.description.format(limit=limit, wait=wait)
 
-        Args:
-            for_: Seconds for which it must be met before the alert fires.
-        """
-
-    @abstractmethod
     def summary(self, value: str) -> str:
-        """Say what the value is, in a few words.
+        """Name a value, written as a text or a template for it, in a few words."""
+        return self.headline.format(value=value)
 
-        Args:
-            value: As a text, or a template for it.
-        """
-
-    @abstractmethod
     def finding(self, value: str, for_: float) -> str:
-        """Say what was found, in one sentence.
-
-        Args:
-            value: As a text, or a template for it.
-            for_: Seconds for which it must be met before the alert fires.
-        """
+        """Say in one sentence what was found; ``value`` and ``for_`` as above."""
+        since = f" for {_spell(for_)}" if for_ else ""
+        window, limit = _span(self.windows[0]), _spell(self.limit)
+        return self.sentence.format(value=value, since=since, window=window, limit=limit)
 
 
 @dataclass(frozen=True)
@@ -195,29 +189,28 @@ class _Comparison(Condition):
         threshold = float(Decimal(repr(self.threshold)) * Decimal(repr(float(base))))
         return replace(self, threshold=threshold, base=None)
 
+    def _queries(self) -> list[tuple[Query, float]]:
+        """List the query of each window; the minimum of samples is of the first."""
+        query, (first, *others) = self.indicator.query, self.windows
+        return [(query.at_least(self.min_samples), first), *((query, each) for each in others)]
+
     def records(self, by: Sequence[Label], selector: Selector) -> list[Record]:
         """Return those of its query over each window."""
-        if not self.is_recorded:
-            return []
+        queries = self._queries() if self.is_recorded else []
         return [
-            record
-            for number, window in enumerate(self.windows)
-            for record in self.indicator.query.records(
-                by, window, selector, needs_count=number == 0 and self.min_samples > 1
-            )
+            record for query, window in queries for record in query.records(by, window, selector)
         ]
 
     def promql(self, by: Sequence[Label], selector: Selector) -> str:
         """Compare the query itself, or its recorded series over each window."""
-        query = self.indicator.query
+        (query, first), *_ = queries = self._queries()
         if not self.is_recorded:
-            window = duration(self.windows[0])
-            expr = query.promql(names_of(by), window, selector, min_samples=self.min_samples)
+            expr = query.promql(names_of(by), duration(first), selector)
             gap = "\n" if "\n" in expr else " "
             return f"{expr}{gap}{self.sign} {_number(self.threshold)}"
-        compared = self._compared([query.record_name(by, window) for window in self.windows])
+        compared = self._compared([each.record_name(by, window) for each, window in queries])
         if isinstance(query, Ratio) and self.min_samples > 1:
-            compared.append(f"{query.per.record_name(by, self.windows[0])} >= {self.min_samples}")
+            compared.append(f"{query.per.record_name(by, first)} >= {self.min_samples}")
         return "\nand\n".join(compared)
 
     def _compared(self, names: list[str]) -> list[str]:
@@ -225,19 +218,17 @@ class _Comparison(Condition):
 
     def active(self, data: LocalData, by: Sequence[Label]) -> dict[Group, Observed]:
         """Return the groups whose value is past the threshold over each window."""
-        query = self.indicator.query
-        found: dict[Group, Observed] = {}
-        for number, window in enumerate(self.windows):
-            values = query.values(data, by, window, self.min_samples if number == 0 else 1)
-            past = {
-                group: each
-                for group, each in values.items()
-                if type(self).is_past(each.value, self.threshold)
-            }
-            found = past if number == 0 else {k: v for k, v in found.items() if k in past}
-            if not found:
-                break
+        (query, first), *others = self._queries()
+        found = self._past(query.values(data, by, first))
+        for each, window in others:
+            if found:
+                past = self._past(each.values(data, by, window))
+                found = {group: value for group, value in found.items() if group in past}
         return found
+
+    def _past(self, values: dict[Group, Observed]) -> dict[Group, Observed]:
+        is_past, threshold = type(self).is_past, self.threshold
+        return {group: each for group, each in values.items() if is_past(each.value, threshold)}
 
     @property
     def _subject(self) -> str:
@@ -301,15 +292,15 @@ class Drop(_Comparison):
 
     def active(self, data: LocalData, by: Sequence[Label]) -> dict[Group, Observed]:
         """Return the groups that have a value over both windows, and a lower one over the first."""
-        query, (recent, before) = self.indicator.query, self.windows
-        now = query.values(data, by, recent, self.min_samples)
-        earlier = query.values(data, by, before) if now else {}
+        (query, recent), (whole, before) = self._queries()
+        now = query.values(data, by, recent)
+        earlier = whole.values(data, by, before) if now else {}
         drops = {
             group: each._replace(value=earlier[group].value - each.value)
             for group, each in now.items()
             if group in earlier
         }
-        return {group: each for group, each in drops.items() if each.value > self.threshold}
+        return self._past(drops)
 
     def describe(self, for_: float) -> str:
         """Name the subject, both windows and the threshold."""
@@ -338,6 +329,13 @@ class LabelOverflow(Above):
 @dataclass(frozen=True)
 class Stale(Condition):
     """No call has ended for the first window, and the job is not finished."""
+
+    headline: ClassVar[str] = "no call has ended for {value}"
+    sentence: ClassVar[str] = (
+        "Time since the last call ended: {value}, more than {limit}; the job is up and has not said "
+        "that it is finished."
+    )
+    description: ClassVar[str] = "no call has ended for {limit}, and the job is not finished"
 
     @property
     def limit(self) -> float:
@@ -370,27 +368,18 @@ class Stale(Condition):
         age = data.since_last_call
         return {} if age is None or age <= self.limit else {(): single(age)}
 
-    def describe(self, for_: float) -> str:
-        """Name the time."""
-        return f"no call has ended for {duration(self.limit)}, and the job is not finished"
-
-    def summary(self, value: str) -> str:
-        """Name the time since the last call."""
-        return f"no call has ended for {value}"
-
-    def finding(self, value: str, for_: float) -> str:
-        """Name the time since the last call, and the limit."""
-        return (
-            f"Time since the last call ended: {value}, more than {_spell(self.limit)}; the job is "
-            "up and has not said that it is finished."
-        )
-
 
 @dataclass(frozen=True)
 class TargetDown(Condition):
     """All targets of a job that was there within the first window, and is not finished, are down."""
 
     is_local: ClassVar[bool] = False
+    headline: ClassVar[str] = "all targets are down"
+    sentence: ClassVar[str] = (
+        "All targets of the job have been down{since}; one was up within the last {window}, and the "
+        "job did not say that it was finished."
+    )
+    description: ClassVar[str] = "all targets have been down for {wait}"
 
     def promql(self, by: Sequence[Label], selector: Selector) -> str:
         """Compare the number of targets that are up with 0."""
@@ -403,28 +392,15 @@ class TargetDown(Condition):
             f"and on ({JOB}, instance) {up} == 0)"
         )
 
-    def describe(self, for_: float) -> str:
-        """Name the time."""
-        return f"no target has answered for {duration(for_)}"
-
-    def summary(self, value: str) -> str:
-        """Say that none answers."""
-        return "no target answers"
-
-    def finding(self, value: str, for_: float) -> str:
-        """Say for how long none has answered, and that the job is not finished."""
-        since = f", for {_spell(for_)} already" if for_ else ""
-        return (
-            f"Every target of the job fails to answer{since}; one did within the last "
-            f"{_span(self.windows[0])}, and did not say that it is finished."
-        )
-
 
 @dataclass(frozen=True)
 class TargetAbsent(Condition):
     """Prometheus has no target of a job that must have one."""
 
     is_local: ClassVar[bool] = False
+    headline: ClassVar[str] = "Prometheus has no target"
+    sentence: ClassVar[str] = "Prometheus has had no target of the job{since}."
+    description: ClassVar[str] = "a named job has had no target for {wait}"
 
     def configured(self, bases: Mapping[Base, float | None], jobs: tuple[str, ...]) -> Self | None:
         """Return it for the jobs; None without any."""
@@ -437,19 +413,6 @@ class TargetAbsent(Condition):
             return "\nor\n".join(absent)
         # What the selector matches would else become labels of the alert.
         return "\nor\n".join(f"group by ({JOB}) ({each})" for each in absent)
-
-    def describe(self, for_: float) -> str:
-        """Name the time."""
-        return f"a job that was named has had no target for {duration(for_)}"
-
-    def summary(self, value: str) -> str:
-        """Say that there is none."""
-        return "Prometheus has no target"
-
-    def finding(self, value: str, for_: float) -> str:
-        """Say for how long there has been none."""
-        since = f" for {_spell(for_)}" if for_ else ""
-        return f"Prometheus has had no target of the job{since}."
 
 
 def value_text(condition: Condition, value: float) -> str:

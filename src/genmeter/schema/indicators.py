@@ -217,16 +217,16 @@ UNPRICED_CALLS = Indicator(
 )
 REJECTED_EVENTS = Indicator(
     "rejected_events",
-    "Values left out",
+    "Rejected values",
     "{event}",
-    "Values and events that the monitor left out, by reason.",
+    "Values and events that the monitor rejected, by reason.",
     CounterQuery(cat.MONITOR_EVENTS, where=((cat.RESULT, '="rejected"'),)),
 )
 HANDLER_ERRORS = Indicator(
     "handler_errors",
-    "Errors of handlers",
+    "Handler errors",
     "{error}",
-    "What a handler of the job's own did not take.",
+    "Events that a handler of the job's own failed to take.",
     CounterQuery(cat.HANDLER_ERRORS),
 )
 OVERFLOWED_LABELS = Indicator(

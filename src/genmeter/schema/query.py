@@ -8,8 +8,9 @@ drift apart.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self
 
 from genmeter.schema.metrics import PHASE, Instrument, Label
 
@@ -142,7 +143,7 @@ class HistoryQuery:
 
     Args:
         ring: Which of the history's rings.
-        having: What holds of each row.
+        having: The conditions of each row.
         column: The column that is summed; None counts the rows.
         by_minute: The column of the history's sums by the minute that has the same over all rows,
             for windows that reach further back than the ring does.
@@ -179,8 +180,60 @@ class Selector:
 ALL_SERIES = Selector()
 
 
+class Query(ABC):
+    """A number over a window: a sum, a value or a ratio."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[CounterQuery, ...]:
+        """The queries of single series that it is made of: of a ratio numerator and denominator."""
+
+    def at_least(self, min_samples: int) -> Self:
+        """Return it with a minimum for the denominator of a ratio, which is then recorded too."""
+        return self
+
+    @abstractmethod
+    def promql(
+        self, by: Sequence[str], window: str, selector: Selector, function: Function = "increase"
+    ) -> str:
+        """Write it in PromQL.
+
+        Args:
+            by: Prometheus's names of the labels to keep.
+            window: A duration such as ``5m``, or a variable of a dashboard.
+            selector: Which series.
+            function: ``rate`` for a sum per second; a ratio is the same with both.
+        """
+
+    @abstractmethod
+    def values(self, data: LocalData, by: Sequence[Label], window: float) -> dict[Group, Observed]:
+        """Compute it in process, by group.
+
+        Args:
+            data: What the process knows.
+            by: The labels that make a group.
+            window: Seconds.
+        """
+
+    @abstractmethod
+    def record_name(self, by: Sequence[Label], window: float) -> str:
+        """Name its recorded series, by group, over a window in seconds."""
+
+    @abstractmethod
+    def records(self, by: Sequence[Label], window: float, selector: Selector) -> Iterator[Record]:
+        """Yield its recording rules over a window, each after those that it needs.
+
+        Args:
+            by: The labels that make a group, beside the job.
+            window: Seconds.
+            selector: Which series.
+        """
+
+
 @dataclass(frozen=True, slots=True)
-class CounterQuery:
+class CounterQuery(Query):
     """Something that adds up: increments of a counter, or the sum or count of a histogram.
 
     Args:
@@ -199,7 +252,7 @@ class CounterQuery:
 
     @property
     def parts(self) -> tuple[CounterQuery, ...]:
-        """The queries of single series that it is made of."""
+        """Itself."""
         return (self,)
 
     def series(self, selector: Selector) -> str:
@@ -213,40 +266,13 @@ class CounterQuery:
         return f"{self.instrument.prometheus}{self.part}{braces}"
 
     def promql(
-        self,
-        by: Sequence[str],
-        window: str,
-        selector: Selector,
-        *,
-        min_samples: int = 1,
-        function: Function = "increase",
+        self, by: Sequence[str], window: str, selector: Selector, function: Function = "increase"
     ) -> str:
-        """Write what it adds up to over a window, in PromQL.
-
-        Args:
-            by: Prometheus's names of the labels to keep.
-            window: A duration such as ``5m``, or a variable of a dashboard.
-            selector: Which series.
-            min_samples: Without a meaning for a sum.
-            function: ``rate`` returns it per second.
-        """
+        """Sum what the series grew by."""
         return f"{_aggregated('sum', by)} ({function}({self.series(selector)}[{window}]))"
 
-    def values(
-        self,
-        data: LocalData,
-        by: Sequence[Label],
-        window: float,
-        min_samples: int = 1,
-    ) -> dict[Group, Observed]:
-        """Compute what it adds up to over a window, in process.
-
-        Args:
-            data: What the process knows.
-            by: The labels that make a group.
-            window: Seconds.
-            min_samples: Without a meaning for a sum.
-        """
+    def values(self, data: LocalData, by: Sequence[Label], window: float) -> dict[Group, Observed]:
+        """Sum the rows, or what a counter of the monitor itself grew by."""
         if self.rows is None:
             grown = data.increases(self.instrument, window)
             return {(label,): single(count) for label, count in grown.items()}
@@ -258,25 +284,11 @@ class CounterQuery:
         return float(rows) if self.rows is None or self.rows.column is None else total
 
     def record_name(self, by: Sequence[Label], window: float) -> str:
-        """Name the recorded series of what it adds up to over a window."""
+        """Name the sum."""
         return f"{_level(by)}:{self.metric_name()}{self.part}:increase{duration(window)}"
 
-    def records(
-        self,
-        by: Sequence[Label],
-        window: float,
-        selector: Selector,
-        *,
-        needs_count: bool = False,
-    ) -> Iterator[Record]:
-        """Yield the records of what it adds up to over a window.
-
-        Args:
-            by: The labels that make a group, beside the job.
-            window: Seconds.
-            selector: Which series.
-            needs_count: Without a meaning for a sum.
-        """
+    def records(self, by: Sequence[Label], window: float, selector: Selector) -> Iterator[Record]:
+        """Yield the sum."""
         expr = self.promql(names_of(by), duration(window), selector)
         yield Record(self.record_name(by, window), expr)
 
@@ -297,69 +309,46 @@ class GaugeQuery(CounterQuery):
     aggregation: Literal["sum", "max"] = "sum"
 
     def promql(
-        self,
-        by: Sequence[str],
-        window: str,
-        selector: Selector,
-        *,
-        min_samples: int = 1,
-        function: Function = "increase",
+        self, by: Sequence[str], window: str, selector: Selector, function: Function = "increase"
     ) -> str:
-        """Write its value, in PromQL; ``function`` has no meaning here."""
+        """Take the last value of each series."""
         grouped = _aggregated(self.aggregation, by)
         return f"{grouped} (last_over_time({self.series(selector)}[{window}]))"
 
 
 @dataclass(frozen=True, slots=True)
-class Ratio:
+class Ratio(Query):
     """A share or a mean: one query divided by another.
 
     Args:
         of: The numerator.
         per: The denominator; without any of it there is no value, so nothing is divided by 0.
+        min_samples: What the denominator must add up to; above 1 it needs ``increase``.
     """
 
     of: CounterQuery
     per: CounterQuery
+    min_samples: int = 1
 
     @property
     def parts(self) -> tuple[CounterQuery, ...]:
-        """The queries of single series that it is made of."""
+        """Numerator and denominator."""
         return (self.of, self.per)
 
-    def promql(
-        self,
-        by: Sequence[str],
-        window: str,
-        selector: Selector,
-        *,
-        min_samples: int = 1,
-        function: Function = "increase",
-    ) -> str:
-        """Write it in PromQL.
+    def at_least(self, min_samples: int) -> Self:
+        """Return it with another minimum."""
+        return replace(self, min_samples=min_samples)
 
-        Args:
-            by: Prometheus's names of the labels to keep.
-            window: A duration such as ``5m``, or a variable of a dashboard.
-            selector: Which series.
-            min_samples: What the denominator must add up to; above 1 it needs ``increase``.
-            function: The ratio is the same with both.
-        """
-        of, per = (each.promql(by, window, selector, function=function) for each in self.parts)
-        guard = f">= {min_samples}" if min_samples > 1 else "> 0"
+    def promql(
+        self, by: Sequence[str], window: str, selector: Selector, function: Function = "increase"
+    ) -> str:
+        """Divide; without any of the denominator there is no value."""
+        of, per = (each.promql(by, window, selector, function) for each in self.parts)
+        guard = f">= {self.min_samples}" if self.min_samples > 1 else "> 0"
         return f"{of}\n/\n({per} {guard})"
 
-    def values(
-        self, data: LocalData, by: Sequence[Label], window: float, min_samples: int = 1
-    ) -> dict[Group, Observed]:
-        """Compute it in process.
-
-        Args:
-            data: What the process knows.
-            by: The labels that make a group.
-            window: Seconds.
-            min_samples: What the denominator must add up to.
-        """
+    def values(self, data: LocalData, by: Sequence[Label], window: float) -> dict[Group, Observed]:
+        """Divide, with the number of rows, the least and the most of their values."""
         of, per = self.of.rows, self.per.rows
         if of is None or per is None:
             return {}
@@ -372,7 +361,7 @@ class Ratio:
         return {
             group: self._divided(sums.get(group), amount)
             for group, amount in below.items()
-            if amount > 0 and amount >= min_samples
+            if amount > 0 and amount >= self.min_samples
         }
 
     def _divided(self, found: tuple[int, float, float, float] | None, amount: float) -> Observed:
@@ -385,26 +374,12 @@ class Ratio:
         return Observed(value, value, count, least, most)
 
     def record_name(self, by: Sequence[Label], window: float) -> str:
-        """Name its recorded series over a window."""
+        """Name the ratio."""
         operation = "mean" if self.of.part else "ratio"
         return f"{_level(by)}:{self.of.metric_name()}:{operation}_rate{duration(window)}"
 
-    def records(
-        self,
-        by: Sequence[Label],
-        window: float,
-        selector: Selector,
-        *,
-        needs_count: bool = False,
-    ) -> Iterator[Record]:
-        """Yield its records over a window, each after those that it is made of.
-
-        Args:
-            by: The labels that make a group, beside the job.
-            window: Seconds.
-            selector: Which series.
-            needs_count: Whether the denominator is needed by itself.
-        """
+    def records(self, by: Sequence[Label], window: float, selector: Selector) -> Iterator[Record]:
+        """Yield the ratio, over a long window after the sums that it is made of."""
         if window > LONG_WINDOW:
             for part in self.parts:
                 (step,) = part.records(by, _STEP, selector)
@@ -414,13 +389,10 @@ class Ratio:
             of, per = (part.record_name(by, window) for part in self.parts)
             expr = f"{of}\n/\n({per} > 0)"
         else:
-            if needs_count:
+            if self.min_samples > 1:
                 yield from self.per.records(by, window, selector)
-            expr = self.promql(names_of(by), duration(window), selector)
+            expr = self.at_least(1).promql(names_of(by), duration(window), selector)
         yield Record(self.record_name(by, window), expr)
-
-
-Query: TypeAlias = CounterQuery | Ratio
 
 
 def names_of(by: Sequence[Label]) -> list[str]:

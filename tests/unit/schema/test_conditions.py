@@ -73,8 +73,8 @@ def test_counts_have_no_unit() -> None:
     told = RULES["monitor_handler_failing"].annotations(
         "docs/runbook.md", {"job": "j", "genmeter_handler": "Sheet"}, 1.0
     )
-    assert told["summary"] == "j, handler Sheet: errors of handlers 1"
-    assert told["description"].startswith("Errors of handlers: 1 in the last 10 minutes. ")
+    assert told["summary"] == "j, handler Sheet: handler errors 1"
+    assert told["description"].startswith("Handler errors: 1 in the last 10 minutes. ")
 
 
 def test_windows_and_waits_are_in_words() -> None:
@@ -109,7 +109,9 @@ def test_no_wait_is_not_told() -> None:
         for rule in settings.rules()
         if rule.name == "MonitorTargetDown"
     )
-    assert down.startswith("Every target of the job fails to answer; one did within the last hour,")
+    assert down.startswith(
+        "All targets of the job have been down; one was up within the last hour,"
+    )
     assert absent.startswith("Prometheus has had no target of the job. ")
 
 

@@ -114,9 +114,8 @@ def test_an_indicator_of_a_sum_is_its_query() -> None:
 @pytest.mark.parametrize(("min_samples", "guard"), [(1, "> 0"), (2, ">= 2"), (20, ">= 20")])
 def test_a_ratio_has_no_value_below_its_minimum_of_samples(min_samples: int, guard: str) -> None:
     """What nothing divides is no value at all; a minimum keeps the denominator's groups out."""
-    assert ind.EVALUATION_FAILURE_SHARE.query.promql(
-        ["job"], "15m", ALL, min_samples=min_samples
-    ) == (
+    query = ind.EVALUATION_FAILURE_SHARE.query.at_least(min_samples)
+    assert query.promql(["job"], "15m", ALL) == (
         'sum by (job) (increase(genmeter_evaluations_total{genmeter_outcome="failure"}[15m]))\n'
         "/\n"
         f"(sum by (job) (increase(genmeter_evaluations_total[15m])) {guard})"

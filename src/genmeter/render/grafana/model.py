@@ -80,7 +80,7 @@ class Query:
     Args:
         series: What it is made of.
         formula: How, in PromQL; ``{0}`` is the first of them, ``{budget}`` the error budget.
-        by: The labels that tell its series apart.
+        by: The labels that distinguish its series.
         keep: Labels that the formula uses up, such as a bucket's bound.
         legend: What its series are called; labels stand in double braces. In a table, the head
             of its column.
@@ -109,7 +109,7 @@ class Query:
         """
         labels = [*self.keep, *label_names(self.by)]
         parts = [
-            ref.indicator.query.promql(labels, ref.window, selector, function=ref.function)
+            ref.indicator.query.promql(labels, ref.window, selector, ref.function)
             for ref in self.series
         ]
         if self.formula == "{0}":
@@ -190,7 +190,7 @@ class Row:
     panels: tuple[Panel, ...]
 
     def places(self) -> list[tuple[int, int]]:
-        """Give the columns and lines where the panels begin, the row's own line left out."""
+        """Return the columns and lines where the panels begin, without the row's own line."""
         found, x, y, height = [], 0, 0, 0
         for panel in self.panels:
             if x + panel.width > _GRID:
@@ -232,12 +232,12 @@ class Dashboard:
 
 
 def label_names(labels: Sequence[Label | str]) -> list[str]:
-    """Give the labels' names in Prometheus."""
+    """Return the labels' names in Prometheus."""
     return [label if isinstance(label, str) else label.prometheus for label in labels]
 
 
 def selector_of(common: str) -> Selector:
-    """Give the selector of every panel: what the variables of the dashboard choose.
+    """Return the selector of every panel: what the variables of the dashboard choose.
 
     Args:
         common: Matchers that every query gets beside, as PromQL has them within braces.
@@ -278,12 +278,12 @@ def quantile(
     unit: str | None = None,
     has_exemplars: bool = False,
 ) -> Query:
-    """Give the query of a quantile.
+    """Return the query of a quantile.
 
     Args:
         of: A indicator of a histogram's buckets.
         share: Which one, such as 0.95.
-        by: The labels that tell its series apart.
+        by: The labels that distinguish its series.
         window: Over which time.
         legend: As in `Query`.
         colour: As in `Query`.
@@ -340,19 +340,19 @@ def legend_of(*labels: Label | str) -> str:
 
 
 def total(indicator: Indicator, *by: Label | str, legend: str, **style: Any) -> Query:
-    """Give the query of what a sum comes to over the range, where it comes to anything."""
+    """Return the query of what a sum comes to over the range, where it comes to anything."""
     return Query(
         series=(SeriesRef(indicator, RANGE),), formula="{0} > 0", by=by, legend=legend, **style
     )
 
 
 def tile(query: Query, **style: Any) -> Panel:
-    """Give a panel with one value."""
+    """Return a panel with one value."""
     return Panel(kind="stat", queries=(query,), **{"width": 3, "height": 4, **style})
 
 
 def over_time(indicator: Indicator, *by: Label | str, **style: Any) -> Panel:
-    """Give a panel of a indicator over time, a series for each value of the labels."""
+    """Return a panel of a indicator over time, a series for each value of the labels."""
     query = Query(
         series=(SeriesRef(indicator),), by=by, legend=legend_of(*by) if by else indicator.title
     )
@@ -362,7 +362,7 @@ def over_time(indicator: Indicator, *by: Label | str, **style: Any) -> Panel:
 def rate_panel(
     indicator: Indicator, *by: Label | str, per: Literal["second", "minute", "hour"], **style: Any
 ) -> Panel:
-    """Give a panel of what a sum grows by in a span of time, stacked by the labels' values."""
+    """Return a panel of what a sum grows by in a span of time, stacked by the labels' values."""
     query = Query(
         series=(SeriesRef(indicator, function="rate"),),
         formula=_PACES[per],
@@ -374,7 +374,7 @@ def rate_panel(
 
 
 def share_or_zero(indicator: Indicator, *by: Label | str, legend: str = "") -> Query:
-    """Give the query of a share whose counter is born with the first of its kind: 0 before."""
+    """Return the query of a share whose counter is born with the first of its kind: 0 before."""
     whole = replace(indicator, query=indicator.query.parts[-1])
     return Query(
         series=(SeriesRef(indicator), SeriesRef(whole)),
@@ -387,11 +387,11 @@ def share_or_zero(indicator: Indicator, *by: Label | str, legend: str = "") -> Q
 def ratio_panel(
     indicator: Indicator, *by: Label | str, starts_at_zero: bool = True, **style: Any
 ) -> Panel:
-    """Give a panel of a share over time, in percent.
+    """Return a panel of a share over time, in percent.
 
     Args:
         indicator: The share.
-        by: The labels that tell its series apart.
+        by: The labels that distinguish its series.
         starts_at_zero: Whether its counter is there from the first event on, as 0.
         style: As in `Panel`.
     """
@@ -403,7 +403,7 @@ def ratio_panel(
 
 
 def heat_map(indicator: Indicator, **style: Any) -> Panel:
-    """Give a heat map of a histogram's buckets."""
+    """Return a heat map of a histogram's buckets."""
     query = Query(
         series=(SeriesRef(indicator),),
         keep=(LE,),
@@ -414,7 +414,7 @@ def heat_map(indicator: Indicator, **style: Any) -> Panel:
 
 
 def quantiles(indicator: Indicator, *, has_exemplars: bool = True, **style: Any) -> Panel:
-    """Give a panel of the median, the 95th and the 99th percentile over time."""
+    """Return a panel of the median, the 95th and the 99th percentile over time."""
     queries = tuple(
         # The exemplars of one query are those of all: they are the buckets'.
         quantile(indicator, share, colour=colour, has_exemplars=has_exemplars and share == 0.99)  # noqa: PLR2004

@@ -80,8 +80,7 @@ CONVERSATIONS = Dashboard(
     name="genmeter-conversations",
     title="genmeter / Conversations",
     description=(
-        "Whether conversations end well, and how long they are; they are told apart by job and "
-        "instance alone."
+        "Whether conversations end well, and how long they are; split by job and instance alone."
     ),
     rows=(_IS_IT_WELL, _HOW_LONG),
 )

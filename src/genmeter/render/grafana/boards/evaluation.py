@@ -172,7 +172,7 @@ EVALUATION = Dashboard(
     name="genmeter-evaluation",
     title="genmeter / Evaluation",
     description=(
-        "How good the samples are, and what it takes to know; only tokens and cost are told apart "
+        "How good the samples are, and what it takes to know; only tokens and cost are split "
         "by model and step."
     ),
     rows=(_IS_IT_WELL, _HOW_GOOD, _WHY),

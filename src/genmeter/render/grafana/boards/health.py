@@ -76,7 +76,7 @@ def _faults(indicator: Indicator, *by: Label) -> Panel:
 
 
 _LEFT_OUT = Row(
-    "What was left out?",
+    "What was rejected?",
     (
         _faults(ind.REJECTED_EVENTS, REJECT_REASON),
         _faults(ind.HANDLER_ERRORS, HANDLER, HANDLER_REASON),
@@ -141,6 +141,6 @@ _WHAT_RUNS = Row(
 HEALTH = Dashboard(
     name="genmeter-health",
     title="genmeter / Monitor health",
-    description="Whether the monitors keep up, and what they left out.",
+    description="Whether the monitors keep up, and what they rejected.",
     rows=(_IS_IT_WHOLE, _LEFT_OUT, _KEEPS_UP, _WHAT_RUNS),
 )

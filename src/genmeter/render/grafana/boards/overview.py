@@ -77,7 +77,7 @@ _IS_IT_WELL = Row(
             ),
             title="Time left",
             description=(
-                "How long the samples that are still to be made take, at the pace of the last five "
+                "How long the samples that are still to be made take, at the rate of the last five "
                 "minutes; of several jobs the longest."
             ),
             unit="s",
@@ -106,7 +106,7 @@ _IS_IT_WELL = Row(
         tile(
             query(ind.COST, function="rate", formula="3600 * {0}", legend="Cost per hour"),
             title="Cost per hour",
-            description=f"What an hour costs at the present pace. {ind.COST.description}",
+            description=f"What an hour costs at the present rate. {ind.COST.description}",
             unit="currencyUSD",
         ),
         tile(
@@ -282,7 +282,7 @@ _WHAT_COMES = Row(
 
 
 def _columns(*by: str) -> tuple[Query, ...]:
-    """Give the columns of a table of calls."""
+    """Return the columns of a table of calls."""
     return (
         total(ind.CALLS, *by, legend="Calls", unit="locale", decimals=0),
         query(ind.SUCCESS_SHARE, RANGE, by=by, legend="Succeeded", unit="percentunit", decimals=1),

@@ -39,7 +39,7 @@ _HOW_MUCH = Row(
         tile(
             query(ind.COST, function="rate", formula=_HOURLY, legend="per hour"),
             title="Cost per hour",
-            description=f"What an hour costs at the present pace. {ind.COST.description}",
+            description=f"What an hour costs at the present rate. {ind.COST.description}",
             unit="currencyUSD",
             width=4,
         ),

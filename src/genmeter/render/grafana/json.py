@@ -105,7 +105,7 @@ def _panels(dashboard: Dashboard, settings: AlertSettings) -> list[models.Panel 
             zip(row.panels, row.places(), strict=True), start=1
         ):
             place = models.GridPos(x=x, y=line + y, w=panel.width, h=panel.height)
-            found.append(to_panel(panel, first + index, place, settings, selector))
+            found.append(_to_panel(panel, first + index, place, settings, selector))
         line += row.height
     return found
 
@@ -127,7 +127,7 @@ def _variables(common: str, *, has_traces: bool) -> list[models.VariableModel]:
         # A call has no step where its caller gave none: all steps are these calls too.
         _values("step", "Step", f"{{{by_model}}}", cat.STEP, _ALL_OR_NONE),
     ]
-    return found + ([_data_source(TRACES, "Traces", "tempo")] if has_traces else [])
+    return found + ([_data_source(_TRACES, "Traces", "tempo")] if has_traces else [])
 
 
 def _data_source(name: str, label: str, plugin: str) -> models.VariableModel:
@@ -150,7 +150,7 @@ def _values(
         type_val=models.VariableType.QUERY,
         name=name,
         label=label,
-        datasource=DATA_SOURCE,
+        datasource=_DATA_SOURCE,
         query={
             "qryType": 1,
             "query": query,
@@ -193,7 +193,7 @@ def _annotations(settings: AlertSettings) -> list[models.AnnotationQuery]:
 def _annotation(name: str, colour: str, expr: str, title: str, text: str) -> models.AnnotationQuery:
     return models.AnnotationQuery(
         name=name,
-        datasource=DATA_SOURCE,
+        datasource=_DATA_SOURCE,
         enable=True,
         icon_color=colour,
         expr=expr,
@@ -216,8 +216,8 @@ def _link() -> models.DashboardLink:
 
 # --- a panel -------------------------------------------------------------------------------------
 
-DATA_SOURCE = common.DataSourceRef(type_val="prometheus", uid="${datasource}")
-TRACES = "traces"
+_DATA_SOURCE = common.DataSourceRef(type_val="prometheus", uid="${datasource}")
+_TRACES = "traces"
 """The variable of the data source that has the traces."""
 _EXPLORE = "/explore?schemaVersion=1&panes="
 _TRACE_QUERY = (
@@ -226,15 +226,11 @@ _TRACE_QUERY = (
     '"{{ span.{model} =~ \\"${{model:pipe}}\\" }}"}}],'
     '"range":{{"from":"${{__from}}","to":"${{__to}}"}}}}}}'
 )
-_VARIABLES = (f"${{{TRACES}}}", "${model:pipe}", "${__from}", "${__to}")
+_VARIABLES = (f"${{{_TRACES}}}", "${model:pipe}", "${__from}", "${__to}")
 
 
-def to_panel(
-    panel: Panel,
-    id_: int,
-    place: models.GridPos,
-    settings: AlertSettings,
-    selector: Selector,
+def _to_panel(
+    panel: Panel, id_: int, place: models.GridPos, settings: AlertSettings, selector: Selector
 ) -> models.Panel:
     """Make a panel.
 
@@ -250,29 +246,25 @@ def to_panel(
         id_val=id_,
         title=panel.heading,
         description=panel.text,
-        datasource=DATA_SOURCE,
+        datasource=_DATA_SOURCE,
         grid_pos=place,
         interval=panel.min_interval,
         targets=_targets(panel, settings, selector),
         links=[_traces_link()] if panel.links_to_traces else None,
         transformations=_joined(panel) if panel.kind == "table" else None,
         options=_options(panel),
-        field_config=field_config(panel, settings),
+        field_config=_field_config(panel, settings),
     )
-
-
-def target(expr: str, ref: str, **more: Any) -> prometheus.Dataquery:
-    """Make a query of the dashboard's data source."""
-    return prometheus.Dataquery(datasource=DATA_SOURCE, expr=expr, ref_id=ref, **more)
 
 
 def _targets(panel: Panel, settings: AlertSettings, selector: Selector) -> list[Any]:
     # As it is written, not as it is computed: 1 - 0.99 is not quite 0.01.
     budget = float(f"{1 - settings.objective:.12g}")
     return [
-        target(
-            query.promql(selector, budget),
-            chr(ord("A") + number),
+        prometheus.Dataquery(
+            datasource=_DATA_SOURCE,
+            expr=query.promql(selector, budget),
+            ref_id=chr(ord("A") + number),
             **_form(panel, query),
         )
         for number, query in enumerate(panel.queries)
@@ -405,7 +397,7 @@ def _value_names(panel: Panel) -> list[str]:
 
 
 def _traces_link() -> models.DashboardLink:
-    pane = _TRACE_QUERY.format(traces=TRACES, model=MODEL.key)
+    pane = _TRACE_QUERY.format(traces=_TRACES, model=MODEL.key)
     url = _EXPLORE + quote(pane, safe="")
     for variable in _VARIABLES:
         url = url.replace(quote(variable, safe=""), variable)
@@ -420,7 +412,7 @@ def _traces_link() -> models.DashboardLink:
 
 # --- the values of a panel -----------------------------------------------------------------------
 
-NO_VALUE = "No traffic"
+_NO_VALUE = "No traffic"
 # In a table that has rows: a call without a step, a model without a price.
 _NO_NAME = "none"
 _NO_NUMBER = "-"
@@ -428,12 +420,7 @@ _SEVERITIES = {"critical": BAD, "warning": UNSURE, "info": "blue"}
 _PLAIN = "blue"
 _JUST_ABOVE_ZERO = 1e-9
 _MEANINGS = {
-    OUTCOME.prometheus: {
-        "success": GOOD,
-        "failure": BAD,
-        "accepted": GOOD,
-        "rejected": BAD,
-    },
+    OUTCOME.prometheus: {"success": GOOD, "failure": BAD, "accepted": GOOD, "rejected": BAD},
     LEVEL.prometheus: {"error": BAD, "warning": UNSURE, "info": _PLAIN},
 }
 """The colours of values that mean good or bad, by their label."""
@@ -441,13 +428,7 @@ _LINKED = {MODEL.prometheus: "model", STEP.prometheus: "step", JOB: "job"}
 _KEPT = ("datasource", "job", "instance", "model", "step")
 
 
-def field_config(panel: Panel, settings: AlertSettings) -> models.FieldConfigSource:
-    """Say how a panel's values look.
-
-    Args:
-        panel: What it is.
-        settings: The alerts whose thresholds are drawn.
-    """
+def _field_config(panel: Panel, settings: AlertSettings) -> models.FieldConfigSource:
     rules = [rule for rule in settings.rules() if rule.id in panel.alerts]
     return models.FieldConfigSource(
         defaults=models.FieldConfig(
@@ -457,7 +438,7 @@ def field_config(panel: Panel, settings: AlertSettings) -> models.FieldConfigSou
             max_val=panel.axis_max,
             color=_colour(panel, rules),
             thresholds=_thresholds(panel, rules, settings),
-            no_value=NO_VALUE,
+            no_value=_NO_VALUE,
             mappings=[_nothing()] if panel.kind in ("stat", "gauge") else None,
             custom=_custom(panel, rules, settings),
         ),
@@ -482,7 +463,7 @@ def _nothing() -> models.SpecialValueMap:
     return models.SpecialValueMap(
         options=models.DashboardSpecialValueMapOptions(
             match=models.SpecialValueMatch.NULL_AND_NAN,
-            result=models.ValueMappingResult(text=NO_VALUE, color="text", index=0),
+            result=models.ValueMappingResult(text=_NO_VALUE, color="text", index=0),
         )
     )
 

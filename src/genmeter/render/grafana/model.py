@@ -250,11 +250,7 @@ def selector_of(common: str) -> Selector:
 
 
 def query(
-    indicator: Indicator,
-    window: str = INTERVAL,
-    *,
-    function: Function = "increase",
-    **style: Any,
+    indicator: Indicator, window: str = INTERVAL, *, function: Function = "increase", **style: Any
 ) -> Query:
     """Return the query of one indicator.
 

@@ -56,8 +56,8 @@ class RateLimitError(Exception):
     """What a provider's client raises."""
 
 
-class Told(NamedTuple):
-    """A method of a monitor, and what it is given."""
+class Recorded(NamedTuple):
+    """A method of a monitor, and its arguments."""
 
     method: str
     positional: tuple[Any, ...]
@@ -82,7 +82,7 @@ common = {
     "error": st.sampled_from([None, RateLimitError("slow down"), ValueError("no")]),
 }
 generations = st.builds(
-    Told,
+    Recorded,
     st.just("track_generation"),
     st.tuples(durations, st.booleans()),
     st.fixed_dictionaries(
@@ -102,19 +102,19 @@ scores = st.dictionaries(
     st.sampled_from([0.25, 0.0, 1.0, -0.5, 1.5, 7, 10, 11, float("inf"), {"score": 0.5}]),
 )
 evaluations = st.builds(
-    Told,
+    Recorded,
     st.just("track_evaluation"),
     st.tuples(durations, st.booleans(), st.sampled_from(["judge", "rules", None]), scores),
     st.fixed_dictionaries({}, optional=common),
 )
 samples = st.builds(
-    Told,
+    Recorded,
     st.just("record_sample"),
     st.tuples(st.booleans()),
     st.fixed_dictionaries({}, optional={"reason": st.sampled_from(["long", "dull"])}),
 )
 metrics = st.builds(
-    Told,
+    Recorded,
     st.just("record_metric"),
     st.tuples(
         st.sampled_from(["evaluation_score_grade", "error_rate", "conversation_length", "own"]),
@@ -125,14 +125,14 @@ metrics = st.builds(
 programs = st.lists(st.one_of(generations, generations, evaluations, samples, metrics), max_size=25)
 
 
-def tell(monitor: GenerationMonitor, program: Iterable[Told]) -> None:
-    """Tell the monitor."""
+def record(monitor: GenerationMonitor, program: Iterable[Recorded]) -> None:
+    """Have the monitor record a program."""
     for each in program:
         getattr(monitor, each.method)(*each.positional, **each.keywords)
 
 
 def parsed(page: str) -> list[Sample]:
-    """Give the samples of a page."""
+    """Return the samples of a page."""
     families = text_string_to_metric_families(page)
     return [sample for family in families for sample in family.samples]
 
@@ -190,17 +190,17 @@ def groupings(query: CounterQuery) -> list[tuple[Label, ...]]:
 @SETTINGS
 @given(programs, programs)
 def test_rows_and_series_of_every_query_count_the_same(
-    before: list[Told], after: list[Told]
+    before: list[Recorded], after: list[Recorded]
 ) -> None:
     """A window's sums are what the series grew by in it, for each query and each grouping."""
     with (
         mock.patch.object(genmeter.clock, "now", return_value=START) as clock,
         isolated_monitor(CONFIG) as monitor,
     ):
-        tell(monitor, before)
+        record(monitor, before)
         earlier = parsed(monitor.page())
         clock.return_value = START + 100.0
-        tell(monitor, after)
+        record(monitor, after)
         page, history = parsed(monitor.page()), monitor._session.history
         for query in QUERIES.values():
             for by in groupings(query):
@@ -212,7 +212,7 @@ def test_rows_and_series_of_every_query_count_the_same(
 @SETTINGS
 @given(programs)
 def test_sums_by_the_minute_count_the_same_when_the_ring_is_too_short(
-    program: list[Told],
+    program: list[Recorded],
 ) -> None:
     """However few calls are kept, what has sums by the minute is whole."""
     by_minute = [query for query in QUERIES.values() if query.rows and query.rows.by_minute]
@@ -225,7 +225,7 @@ def test_sums_by_the_minute_count_the_same_when_the_ring_is_too_short(
         history=HistoryConfig(capacity=1),
     )
     with isolated_monitor(config) as monitor:
-        tell(monitor, program)
+        record(monitor, program)
         page = parsed(monitor.page())
         for query in by_minute:
             check(kept(monitor._session.history, query, (), 0.0), counted(page, query, ()))

@@ -28,19 +28,19 @@ FILES = {name: json.loads(text) for name, text in render_dashboards(AlertSetting
 
 
 def panels(files: dict[str, Any] = FILES) -> Iterator[dict[str, Any]]:
-    """Give all panels but the rows' heads."""
+    """Return all panels but the rows' heads."""
     for file in files.values():
         yield from (panel for panel in file["panels"] if panel["type"] != "row")
 
 
 def lines(panel: dict[str, Any]) -> list[float]:
-    """Give where the thresholds of a panel are."""
+    """Return where the thresholds of a panel are."""
     steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
     return [step["value"] for step in steps if step["value"] is not None]
 
 
 def panel_of(settings: AlertSettings, title: str) -> dict[str, Any]:
-    """Give the panel over time of this title, as the settings have it."""
+    """Return the panel over time of this title, as the settings have it."""
     files = {name: json.loads(text) for name, text in render_dashboards(settings).items()}
     (found,) = (
         panel
@@ -130,7 +130,7 @@ def test_the_defaults_need_no_extra_where_the_wheel_has_them(
 
 
 def test_every_indicator_is_on_a_panel() -> None:
-    """What alerts judge and what is there for panels is shown."""
+    """Every indicator is shown."""
     shown = {
         ref.indicator.id
         for dashboard in DASHBOARDS

@@ -131,7 +131,7 @@ def test_a_section_says_what_to_do(name: str) -> None:
             assert f"| {rule.severity} | `{rule.id}` |" in section
 
 
-def test_the_settings_are_told() -> None:
+def test_the_settings_are_shown() -> None:
     """A runbook for other settings has their thresholds in its queries."""
     alerts = {"high_error_rate": AlertOverride(threshold=0.125, severity="info")}
     section = sections(render_runbook(AlertSettings(alerts=alerts)))["GenerationErrorRateHigh"]

@@ -29,12 +29,12 @@ ABSENT = 'absent(up{job="nightly"})'
 
 
 def rules_of(text: str) -> list[dict[str, Any]]:
-    """Give the rules of a rule file."""
+    """Return the rules of a rule file."""
     return [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
 
 
 def alerts_of(settings: AlertSettings) -> dict[tuple[str, ...], dict[str, Any]]:
-    """Give the alerts that are rendered, by name and labels."""
+    """Return the alerts that are rendered, by name and labels."""
     return {
         (rule["alert"], *rule["labels"].values()): rule
         for rule in rules_of(render_rules(settings))
@@ -43,7 +43,7 @@ def alerts_of(settings: AlertSettings) -> dict[tuple[str, ...], dict[str, Any]]:
 
 
 def row(id_: str, settings: AlertSettings = FULL) -> AlertRule:
-    """Give a rule by its id."""
+    """Return a rule by its id."""
     (found,) = [rule for rule in settings.rules() if rule.id == id_]
     return found
 
@@ -141,7 +141,7 @@ def test_no_two_rules_write_the_same_series() -> None:
 
 
 def test_a_record_comes_before_what_needs_it_and_in_its_group() -> None:
-    """Rules of a group are evaluated in their order, so no alert judges what was recorded before."""
+    """Rules of a group are evaluated in their order, so no alert compares what was recorded before."""
     needed = re.compile(r"job\w*:\w+:\w+")
     for group in yaml.safe_load(render_rules(FULL))["groups"]:
         recorded: set[str] = set()
@@ -195,7 +195,7 @@ def test_an_alert_over_one_short_window_needs_no_record() -> None:
     )
 
 
-def test_a_burn_is_two_windows_and_a_least_number() -> None:
+def test_a_burn_is_two_windows_and_a_minimum() -> None:
     """The expression says it in three lines."""
     assert row("error_budget_burn:6h").promql() == (
         "job:genmeter_generations_failure:ratio_rate6h > 0.06\n"
@@ -206,7 +206,7 @@ def test_a_burn_is_two_windows_and_a_least_number() -> None:
     )
 
 
-def test_a_least_number_of_one_is_no_condition_of_its_own() -> None:
+def test_a_minimum_of_one_is_no_condition_of_its_own() -> None:
     """A ratio that is recorded has a denominator already."""
     settings = AlertSettings(alerts={"error_budget_burn:6h": AlertOverride(min_samples=1)})
     assert "increase6h" not in row("error_budget_burn:6h", settings).promql()
@@ -250,7 +250,7 @@ def test_a_threshold_is_rendered_to_its_last_digit(threshold: float) -> None:
 
 
 def test_overflow_has_its_second_sign() -> None:
-    """Label sets past an instrument's cap are told with labels past theirs, of genmeter's alone."""
+    """Label sets past an instrument's cap are reported with labels past theirs, of genmeter's alone."""
     overflow = row("monitor_label_overflow").promql().rpartition("\nor\n")[2]
     pattern = re.search(r'__name__=~"([^"]+)"', overflow)
     assert pattern
@@ -287,13 +287,13 @@ def test_what_is_disabled_is_left_out() -> None:
     ],
 )
 def test_a_selector_is_in_every_query_of_a_scraped_series(selector: str) -> None:
-    """Nothing of another cluster is judged; what is recorded has been selected already."""
+    """Nothing of another cluster is compared; what is recorded has been selected already."""
     plain_settings = AlertSettings(cost_budget=1.0, jobs=("nightly",))
     settings = replace(plain_settings, selector=selector)
-    judged = zip(
+    rendered = zip(
         rules_of(render_rules(settings)), rules_of(render_rules(plain_settings)), strict=True
     )
-    for rule, plain in judged:
+    for rule, plain in rendered:
         selected = rule["expr"].replace(f",{selector}", "").replace(f"{{{selector}}}", "")
         # Only `absent` has a sum around it, which keeps the selector's labels off the alert.
         assert (
@@ -325,7 +325,7 @@ def test_a_selector_is_in_every_query_of_a_scraped_series(selector: str) -> None
         r'env="it\'s"',
     ],
 )
-def test_a_selector_that_is_none_is_refused(selector: str) -> None:
+def test_an_invalid_selector_is_rejected(selector: str) -> None:
     """What would break a query, or make it another, is an error that shows how to write one."""
     with pytest.raises(ConfigError, match=r"selector is .*give matchers"):
         render_rules(AlertSettings(selector=selector))

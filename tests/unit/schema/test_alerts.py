@@ -117,10 +117,10 @@ def test_every_threshold_of_the_constructor_sets_one_row() -> None:
     assert sorted(rule.argument for rule in ALERT_RULES if rule.argument) == sorted(arguments)
 
 
-def test_rows_of_one_name_are_told_apart_by_their_labels() -> None:
+def test_rows_of_one_name_are_distinguished_by_their_labels() -> None:
     """Alertmanager takes alerts of the same labels for the same alert."""
-    told = [(rule.name, rule.severity, rule.labels) for rule in ALERT_RULES]
-    assert len(set(told)) == len(told)
+    labels = [(rule.name, rule.severity, rule.labels) for rule in ALERT_RULES]
+    assert len(set(labels)) == len(labels)
 
 
 @pytest.mark.parametrize("rule", ALERT_RULES, ids=lambda rule: rule.id)

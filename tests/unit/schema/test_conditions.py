@@ -40,9 +40,9 @@ def test_the_process_says_what_the_templates_say(rule: AlertRule, value: float) 
     labels = {"job": "nightly"} | {label.prometheus: f"a {label.key}" for label in rule.by}
     written = rule.templates("docs/runbook.md")
     assert set(written) == {"summary", "description", "runbook_url"}
-    for told in (labels, {"job": "nightly"}):
-        expected = {name: by_hand(text, told, value) for name, text in written.items()}
-        assert rule.annotations("docs/runbook.md", told, value) == expected
+    for found in (labels, {"job": "nightly"}):
+        expected = {name: by_hand(text, found, value) for name, text in written.items()}
+        assert rule.annotations("docs/runbook.md", found, value) == expected
         assert not any("{{" in text for text in expected.values())
 
 
@@ -57,7 +57,7 @@ def test_what_an_alert_says_as_a_person_reads_it() -> None:
     }
 
 
-def test_a_burn_tells_of_both_windows() -> None:
+def test_a_burn_mentions_both_windows() -> None:
     """An alert over two windows gives the first one's value, and says that the second holds too."""
     text = RULES["error_budget_burn:1d"].annotations("docs/runbook.md", {"job": "j"}, 0.05)[
         "description"
@@ -70,11 +70,11 @@ def test_a_burn_tells_of_both_windows() -> None:
 
 def test_counts_have_no_unit() -> None:
     """What an alert counts is in its subject, so one of them reads no worse than many."""
-    told = RULES["monitor_handler_failing"].annotations(
+    found = RULES["monitor_handler_failing"].annotations(
         "docs/runbook.md", {"job": "j", "genmeter_handler": "Sheet"}, 1.0
     )
-    assert told["summary"] == "j, handler Sheet: handler errors 1"
-    assert told["description"].startswith("Handler errors: 1 in the last 10 minutes. ")
+    assert found["summary"] == "j, handler Sheet: handler errors 1"
+    assert found["description"].startswith("Handler errors: 1 in the last 10 minutes. ")
 
 
 def test_windows_and_waits_are_in_words() -> None:

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from genmeter.cli._files import write_files
 from genmeter.config.alerts import AlertOverride, AlertSettings
 from genmeter.errors import ConfigError
+from genmeter.render.docs import render_reference, render_runbook
 from genmeter.render.grafana.files import render_dashboards
-from genmeter.render.reference import render_reference
 from genmeter.render.rules import FORMATS, render_rules
-from genmeter.render.runbook import render_runbook
 from genmeter.schema.alerts import ALERT_RULES
 
 if TYPE_CHECKING:
@@ -179,7 +178,7 @@ def _settings(args: argparse.Namespace) -> AlertSettings:
 
 
 def _ids(alert: str) -> list[str]:
-    rows = [row for row in ALERT_RULES if row.signal is not None]
+    rows = [row for row in ALERT_RULES if row.condition.indicator is not None]
     found = [row.id for row in rows if alert in (row.id, row.name)]
     if not found:
         known = ", ".join(row.id for row in rows)
@@ -201,7 +200,7 @@ def _thresholds_help() -> str:
     width = max(len(row.id) for row in ALERT_RULES)
     lines = []
     for row in ALERT_RULES:
-        value = "none" if row.signal is None else f"{row.threshold:g}"
+        value = "none" if row.condition.indicator is None else f"{row.condition.threshold:g}"
         lines.append(f"  {row.id:<{width}}  {row.name:<25}  {value}\n")
     return "".join(lines)
 
@@ -228,7 +227,7 @@ _KINDS = {
         folder="dashboards",
     ),
     "reference": _Kind(
-        help="the reference of metrics, signals and alerts, as Markdown",
+        help="the reference of metrics, indicators and alerts, as Markdown",
         options=(),
         render=lambda _: render_reference(),
     ),

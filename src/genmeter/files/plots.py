@@ -17,7 +17,7 @@ from genmeter.errors import ConfigError, MissingExtraError
 from genmeter.files.atomic import AtomicFiles
 from genmeter.history.frames import to_frame
 from genmeter.history.samples import sample_table, whose_of
-from genmeter.schema import signals as sig
+from genmeter.schema import plot_series as ps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -115,8 +115,8 @@ def draw_metric(
     time = _bounded(np.round(samples.time * 1e6).astype(np.int64).astype("M8[us]"))
     value = pd.Series(samples.value.astype(np.float64), index=time).sort_index(kind="stable")
     mean = value.rolling(rolling_window, min_periods=min(1, rolling_window)).mean()
-    signal = next((each for each in sig.SIGNALS if each.stands_for(name)), None)
-    unit = signal.unit if signal else None
+    series = next((each for each in ps.PLOT_SERIES if each.stands_for(name)), None)
+    unit = series.unit if series else None
     label = UNITS[unit] if unit else printable(name)
     is_log = unit == "s" and _spans_decades(value)
     if is_log:
@@ -131,9 +131,9 @@ def draw_metric(
         picture.number_axis(axes.yaxis, label, "share" if unit == "1" else "number")
     picture.time_axis(value.index.to_numpy())
     picture.legend(axes, [dots, line], ["samples", f"mean of {rolling_window}"])
-    has_title = signal is not None and not signal.column.endswith("*")
+    has_title = series is not None and not series.column.endswith("*")
     picture.head(
-        signal.title if signal and has_title else printable(name),
+        series.title if series and has_title else printable(name),
         f"each sample, and the rolling mean of {rolling_window}; {_number_of(len(value), 'sample')}",
     )
     return picture.finish()
@@ -189,7 +189,7 @@ class _Groups(NamedTuple):
     """Rows by group.
 
     Attributes:
-        rows: Columns ``time`` (UTC), ``group`` (number of the label), and one for each signal.
+        rows: Columns ``time`` (UTC), ``group`` (number of the label), and one for each series.
         labels: The groups' names, the largest first, the pooled rest (``12 others``) last.
         note: How many of what, for a reader.
     """
@@ -213,19 +213,19 @@ class _History:
         rows = pd.DataFrame({"value": table.rows.value, "phase": phase}, index=time)
         self._samples = {name: rows.iloc[part] for name, part in table.slices()}
 
-    def samples(self, signal: sig.Signal) -> dict[str, pd.DataFrame]:
-        """Return the samples of the old metrics that a signal stands for, oldest first.
+    def samples(self, series: ps.PlotSeries) -> dict[str, pd.DataFrame]:
+        """Return the samples of the old metrics that a series stands for, oldest first.
 
         Returns:
-            Frames by name, or by what follows the name's stem where the signal stands for many;
+            Frames by name, or by what follows the name's stem where the series stands for many;
             the index is UTC time, the columns are ``value`` and ``phase``, a number of
             :data:`_NOUNS`.
         """
-        stem = signal.recorded_as if signal.recorded_as and signal.column.endswith("*") else ""
+        stem = series.recorded_as if series.recorded_as and series.column.endswith("*") else ""
         return {
             name[len(stem) :]: rows.sort_index(kind="stable")
             for name, rows in self._samples.items()
-            if signal.stands_for(name)
+            if series.stands_for(name)
         }
 
     @cached_property
@@ -236,14 +236,14 @@ class _History:
     def groups(self, plot: Plot) -> _Groups | None:
         """Return the calls by group, None where there are too few groups.
 
-        Calls of which no signal is known are left out. Where signals are summed, so are calls that
+        Calls of which no series is known are left out. Where series are summed, so are calls that
         add nothing, and with them groups of nothing else.
         """
         import pandas as pd
 
         calls = self.calls
-        rows = pd.DataFrame({each.title: _values(calls, each) for each in plot.signals})
-        is_summed = plot.signals[0].aggregation == "sum"
+        rows = pd.DataFrame({each.title: _values(calls, each) for each in plot.series})
+        is_summed = plot.series[0].aggregation == "sum"
         known = (rows.fillna(0) != 0 if is_summed else rows.notna()).any(axis=1)
         weight = rows.sum(axis=1) if is_summed else known.astype(float)
         # OpenTelemetry calls an error without a type "_OTHER".
@@ -265,13 +265,13 @@ class _History:
         return _Groups(rows, labels, f"{part}{_number_of(len(calls), 'call')}")
 
 
-def _values(calls: pd.DataFrame, signal: sig.Signal) -> Floats:
-    value: Floats = calls[signal.column].to_numpy(np.float64, na_value=np.nan)
-    if signal.is_complement:
+def _values(calls: pd.DataFrame, series: ps.PlotSeries) -> Floats:
+    value: Floats = calls[series.column].to_numpy(np.float64, na_value=np.nan)
+    if series.is_complement:
         value = 1 - value
-    if signal.less:
+    if series.less:
         # A total may be recorded that is smaller than its parts.
-        parts = calls[list(signal.less)].fillna(0).sum(axis=1).to_numpy(np.float64)
+        parts = calls[list(series.less)].fillna(0).sum(axis=1).to_numpy(np.float64)
         value = np.maximum(value - parts, 0)
     return value
 
@@ -325,9 +325,9 @@ def _draw_rates(picture: Picture, plot: Plot, data: _History) -> None:
     On common axes a success rate near 100 % and an error rate near 0 would be two flat lines.
     """
     rates = [
-        (signal.title, rows, _mean(rows["value"]), colour)
-        for signal, colour in zip(plot.signals, plot.colours, strict=True)
-        for rows in data.samples(signal).values()
+        (series.title, rows, _mean(rows["value"]), colour)
+        for series, colour in zip(plot.series, plot.colours, strict=True)
+        for rows in data.samples(series).values()
     ]
     if not rates:
         return
@@ -347,7 +347,7 @@ def _draw_rates(picture: Picture, plot: Plot, data: _History) -> None:
 
 def _draw_rolling(picture: Picture, plot: Plot, data: _History) -> None:
     """Draw a rolling mean, and the middle 80 % around it; of few samples each one."""
-    for rows in data.samples(plot.signals[0]).values():
+    for rows in data.samples(plot.series[0]).values():
         (axes,) = picture.panels()
         value, rolling, mean = rows["value"], _rolling(rows["value"]), _mean(rows["value"])
         words = f"rolling mean of {_window(len(rows)):,}"
@@ -367,7 +367,7 @@ def _draw_rolling(picture: Picture, plot: Plot, data: _History) -> None:
 
 def _draw_distribution(picture: Picture, plot: Plot, data: _History) -> None:
     """Draw a histogram, with the median and the 95th percentile."""
-    for rows in data.samples(plot.signals[0]).values():
+    for rows in data.samples(plot.series[0]).values():
         (axes,) = picture.panels()
         value = rows["value"]
         is_log = _spans_decades(value)
@@ -392,7 +392,7 @@ def _draw_distribution(picture: Picture, plot: Plot, data: _History) -> None:
 
 def _draw_scores(picture: Picture, plot: Plot, data: _History) -> None:
     """Draw a rolling mean for each of many names."""
-    found = data.samples(plot.signals[0])
+    found = data.samples(plot.series[0])
     by_count = sorted(found, key=lambda name: (-len(found[name]), name))
     chosen = {name: found[name]["value"] for name in sorted(by_count[:_MAX_GROUPS])}
     means = {name: _mean(value) for name, value in chosen.items()}
@@ -420,7 +420,7 @@ def _draw_scores(picture: Picture, plot: Plot, data: _History) -> None:
 def _draw_quantiles(picture: Picture, plot: Plot, groups: _Groups) -> None:
     """Draw a box of quantiles for each group."""
     (axes,) = picture.panels()
-    value = groups.rows[plot.signals[0].title]
+    value = groups.rows[plot.series[0].title]
     is_log = _spans_decades(value)
     shown = value.clip(lower=_MIN_SECONDS) if is_log else value
     parts = [part for _, part in shown.groupby(groups.rows["group"])]
@@ -440,7 +440,7 @@ def _draw_quantiles(picture: Picture, plot: Plot, groups: _Groups) -> None:
 
 
 def _draw_sums(picture: Picture, plot: Plot, groups: _Groups) -> None:
-    """Draw a bar for each group, the signals stacked."""
+    """Draw a bar for each group, the series stacked."""
     (axes,) = picture.panels()
     sums = groups.rows.drop(columns="time").groupby("group").sum()
     totals = sums.sum(axis=1)
@@ -453,10 +453,10 @@ def _draw_sums(picture: Picture, plot: Plot, groups: _Groups) -> None:
 
 
 def _draw_shares(picture: Picture, plot: Plot, groups: _Groups) -> None:
-    """Draw a bar for each group, the signals stacked to 100 %; the last is written beside it."""
+    """Draw a bar for each group, the series stacked to 100 %; the last is written beside it."""
     (axes,) = picture.panels()
     sums = groups.rows.drop(columns="time").groupby("group").sum()
-    totals, last = sums.sum(axis=1), plot.signals[-1].title
+    totals, last = sums.sum(axis=1), plot.series[-1].title
     texts = [
         f"{part:,.0f} of {total:,.0f} {last.lower()} ({_percent(part / total)})"
         if part
@@ -473,7 +473,7 @@ def _draw_shares(picture: Picture, plot: Plot, groups: _Groups) -> None:
 def _draw_slices(picture: Picture, plot: Plot, groups: _Groups) -> None:
     """Draw the groups' sums as a stack for each slice of time."""
     (axes,) = picture.panels()
-    rows = groups.rows.rename(columns={plot.signals[0].title: "value"})
+    rows = groups.rows.rename(columns={plot.series[0].title: "value"})
     seconds = rows["time"].to_numpy().astype("M8[s]").astype(np.int64)
     span = int(seconds.max() - seconds.min())
     days = math.ceil(span / _MAX_SLICES / _DAY)
@@ -527,16 +527,16 @@ class Plot(NamedTuple):
 
     Args:
         name: Its key, and its file's name.
-        signals: What it shows.
+        series: What it shows.
         draw: Its form: of the history's samples, or of its calls by group.
-        colours: Names of the signals' colours, where the form takes them.
-        title: Its heading; None means the first signal's title.
+        colours: Names of the series' colours, where the form takes them.
+        title: Its heading; None means the first series's title.
         by: The column of the calls that its groups come from; None where it has none.
         min_groups: Groups that it needs, so that a plot does not repeat another.
     """
 
     name: str
-    signals: tuple[sig.Signal, ...]
+    series: tuple[ps.PlotSeries, ...]
     draw: Callable[[Picture, Plot, Any], None]
     colours: tuple[str, ...] = ()
     title: str | None = None
@@ -546,38 +546,38 @@ class Plot(NamedTuple):
     @property
     def heading(self) -> str:
         """What stands above it."""
-        return self.title or self.signals[0].title
+        return self.title or self.series[0].title
 
     @property
     def unit(self) -> str:
         """What its numbers are counted in."""
-        return UNITS[self.signals[0].unit]
+        return UNITS[self.series[0].unit]
 
 
 PLOTS = (
     Plot(
         "success_error_rate",
-        (sig.SUCCESS_RATE, sig.ERROR_RATE),
+        (ps.SUCCESS_RATE, ps.ERROR_RATE),
         _draw_rates,
         ("good", "bad"),
         title="Success and error rate",
     ),
-    Plot("generation_time", (sig.GENERATION_TIME,), _draw_distribution),
-    Plot("total_token_count", (sig.TOTAL_TOKEN_COUNT,), _draw_rolling),
-    Plot("prompt_token_count", (sig.PROMPT_TOKEN_COUNT,), _draw_rolling),
-    Plot("completion_token_count", (sig.COMPLETION_TOKEN_COUNT,), _draw_rolling),
-    Plot("evaluation_scores", (sig.EVALUATION_SCORE,), _draw_scores),
-    Plot("evaluation_time", (sig.EVALUATION_TIME,), _draw_distribution),
+    Plot("generation_time", (ps.GENERATION_TIME,), _draw_distribution),
+    Plot("total_token_count", (ps.TOTAL_TOKEN_COUNT,), _draw_rolling),
+    Plot("prompt_token_count", (ps.PROMPT_TOKEN_COUNT,), _draw_rolling),
+    Plot("completion_token_count", (ps.COMPLETION_TOKEN_COUNT,), _draw_rolling),
+    Plot("evaluation_scores", (ps.EVALUATION_SCORE,), _draw_scores),
+    Plot("evaluation_time", (ps.EVALUATION_TIME,), _draw_distribution),
     Plot(
         "generation_time_by_model",
-        (sig.CALL_TIME,),
+        (ps.CALL_TIME,),
         _draw_quantiles,
         title="Time per call by model",
         by="model",
     ),
     Plot(
         "outcomes_by_model",
-        (sig.SUCCESSFUL_CALLS, sig.FAILED_CALLS),
+        (ps.SUCCESSFUL_CALLS, ps.FAILED_CALLS),
         _draw_shares,
         ("good", "bad"),
         title="Outcomes of calls by model",
@@ -585,7 +585,7 @@ PLOTS = (
     ),
     Plot(
         "tokens_by_model",
-        (sig.INPUT_TOKENS, sig.OUTPUT_TOKENS, sig.UNITEMISED_TOKENS),
+        (ps.INPUT_TOKENS, ps.OUTPUT_TOKENS, ps.UNITEMISED_TOKENS),
         _draw_sums,
         ("second", "main", "neutral"),
         title="Tokens by model",
@@ -593,14 +593,14 @@ PLOTS = (
     ),
     Plot(
         "tokens_over_time_by_model",
-        (sig.TOTAL_TOKENS,),
+        (ps.TOTAL_TOKENS,),
         _draw_slices,
         title="Tokens over time by model",
         by="model",
     ),
     Plot(
         "errors_by_type",
-        (sig.FAILED_CALLS,),
+        (ps.FAILED_CALLS,),
         _draw_sums,
         ("bad",),
         title="Failed calls by type of error",

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from genmeter.history.series import Samples
     from genmeter.history.snapshot import Snapshot
     from genmeter.schema.metrics import Label
-    from genmeter.schema.query import RowSum
+    from genmeter.schema.query import HistoryQuery
 
 __all__ = ["MOST", "History", "Minute", "Minutes"]
 
@@ -208,7 +208,7 @@ class History:
         )
 
     def window(
-        self, rows: RowSum, by: Sequence[Label], since: float
+        self, rows: HistoryQuery, by: Sequence[Label], since: float
     ) -> dict[tuple[str | None, ...], GroupSum]:
         """Sum rows since a time, by group.
 

@@ -837,7 +837,7 @@ def test_a_scrape_tells_what_fires(monitor: IsolatedMonitor) -> None:
         "GenerationSuccessRateLow",
     }
     assert set(found.values()) == {0, 1}
-    evaluated = [rule for rule in AlertSettings().rules() if rule.is_judged_in_process]
+    evaluated = [rule for rule in AlertSettings().rules() if rule.condition.is_local]
     assert found.keys() == {rule.name for rule in evaluated}
 
 
@@ -920,7 +920,7 @@ def test_a_pending_alert_neither_fires_nor_is_sent(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], inbox: Inbox, clock: Clock
 ) -> None:
     """Until its condition has held for as long as it must, nobody hears of it."""
-    rate = AlertOverride(pending=120.0)
+    rate = AlertOverride(for_=120.0)
     settings = AlertSettings(alerts={"high_error_rate": rate, "low_success_rate": rate})
     alerting = make(inbox.take, settings=settings)
     monitor.track_generation(1.0, False)

@@ -12,7 +12,7 @@ from genmeter.config.prices import PriceTable
 from genmeter.events.model import Call, Evaluation, Generation, Log, Metric, Sample, Score
 from genmeter.history._token_sums import Tokens
 from genmeter.history.store import History
-from genmeter.schema.query import RowSum
+from genmeter.schema.query import HistoryQuery
 
 CALL = Call("chat", "openai", "m", None, "unknown")
 PLAIN: dict[str, Any] = {
@@ -281,8 +281,8 @@ def test_an_empty_copy_prices_and_scales_as_the_first() -> None:
     made = History(10, prices=PriceTable({"m": (1, 2)}), scales={"s": (0.0, 4.0)}).emptied()
     made.record(tokens(1.0, 1_000_000))
     made.record(evaluation(1.0, Score("s", 3.0)))
-    (cost,) = made.window(RowSum("calls", ("priced",), "cost"), (), 0.0).values()
-    (share,) = made.window(RowSum("scores", ("on_scale",), "share"), (), 0.0).values()
+    (cost,) = made.window(HistoryQuery("calls", ("priced",), "cost"), (), 0.0).values()
+    (share,) = made.window(HistoryQuery("scores", ("on_scale",), "share"), (), 0.0).values()
     assert (cost.sum, share.sum) == (5.0, 0.75)
 
 

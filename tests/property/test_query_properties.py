@@ -1,4 +1,4 @@
-"""Terms: whatever was told, a history's rows and Prometheus's series of a term count the same."""
+"""Queries: whatever was recorded, a history's rows and Prometheus's series of a query count the same."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genmeter import HistoryConfig, MonitorConfig
 from genmeter.config.prices import PriceTable
 from genmeter.schema import metrics as cat
 from genmeter.schema.alerts import ALERT_RULES
-from genmeter.schema.live_signals import LIVE_SIGNALS
+from genmeter.schema.indicators import INDICATORS
 from genmeter.schema.query import Selector
 from genmeter.testing import isolated_monitor
 
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
     from genmeter import GenerationMonitor
     from genmeter.history.store import History
     from genmeter.schema.metrics import Label
-    from genmeter.schema.query import Term
+    from genmeter.schema.query import CounterQuery
 
 START = 1_000_000.0
 SETTINGS = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
-TERMS = {
-    f"{signal.id}.{side}": term
-    for signal in LIVE_SIGNALS
-    for side, term in (("of", signal.of), ("per", signal.per))
-    if term is not None and term.rows is not None
+QUERIES = {
+    f"{indicator.id}.{number}": part
+    for indicator in INDICATORS
+    for number, part in enumerate(indicator.query.parts)
+    if part.rows is not None
 }
 GROUPINGS: tuple[tuple[Label, ...], ...] = tuple(
     dict.fromkeys(
         rule.by
         for rule in ALERT_RULES
-        if rule.signal is not None and rule.signal.of is not None and rule.signal.of.rows
+        if rule.condition.indicator is not None and rule.condition.indicator.query.parts[0].rows
     )
 )
 CONFIG = MonitorConfig(
@@ -56,8 +56,8 @@ class RateLimitError(Exception):
     """What a provider's client raises."""
 
 
-class Told(NamedTuple):
-    """A method of a monitor, and what it is given."""
+class Recorded(NamedTuple):
+    """A method of a monitor, and its arguments."""
 
     method: str
     positional: tuple[Any, ...]
@@ -82,7 +82,7 @@ common = {
     "error": st.sampled_from([None, RateLimitError("slow down"), ValueError("no")]),
 }
 generations = st.builds(
-    Told,
+    Recorded,
     st.just("track_generation"),
     st.tuples(durations, st.booleans()),
     st.fixed_dictionaries(
@@ -102,19 +102,19 @@ scores = st.dictionaries(
     st.sampled_from([0.25, 0.0, 1.0, -0.5, 1.5, 7, 10, 11, float("inf"), {"score": 0.5}]),
 )
 evaluations = st.builds(
-    Told,
+    Recorded,
     st.just("track_evaluation"),
     st.tuples(durations, st.booleans(), st.sampled_from(["judge", "rules", None]), scores),
     st.fixed_dictionaries({}, optional=common),
 )
 samples = st.builds(
-    Told,
+    Recorded,
     st.just("record_sample"),
     st.tuples(st.booleans()),
     st.fixed_dictionaries({}, optional={"reason": st.sampled_from(["long", "dull"])}),
 )
 metrics = st.builds(
-    Told,
+    Recorded,
     st.just("record_metric"),
     st.tuples(
         st.sampled_from(["evaluation_score_grade", "error_rate", "conversation_length", "own"]),
@@ -125,21 +125,21 @@ metrics = st.builds(
 programs = st.lists(st.one_of(generations, generations, evaluations, samples, metrics), max_size=25)
 
 
-def tell(monitor: GenerationMonitor, program: Iterable[Told]) -> None:
-    """Tell the monitor."""
+def record(monitor: GenerationMonitor, program: Iterable[Recorded]) -> None:
+    """Have the monitor record a program."""
     for each in program:
         getattr(monitor, each.method)(*each.positional, **each.keywords)
 
 
 def parsed(page: str) -> list[Sample]:
-    """Give the samples of a page."""
+    """Return the samples of a page."""
     families = text_string_to_metric_families(page)
     return [sample for family in families for sample in family.samples]
 
 
-def counted(page: Sequence[Sample], term: Term, by: Sequence[Label]) -> dict[Any, float]:
-    """Sum the series that a term's PromQL selects, by group; matched as Prometheus matches."""
-    name, _, braces = term.series(Selector()).partition("{")
+def counted(page: Sequence[Sample], query: CounterQuery, by: Sequence[Label]) -> dict[Any, float]:
+    """Sum the series that a query's PromQL selects, by group; matched as Prometheus matches."""
+    name, _, braces = query.series(Selector()).partition("{")
     matchers = re.findall(r'(\w+)(=~|!=|=)"([^"]*)"', braces)
     matches: dict[str, Callable[[str, str], bool]] = {
         "=": lambda value, text: value == text,
@@ -156,9 +156,11 @@ def counted(page: Sequence[Sample], term: Term, by: Sequence[Label]) -> dict[Any
     return found
 
 
-def kept(history: History, term: Term, by: Sequence[Label], since: float) -> dict[Any, float]:
-    """Sum a term's rows since a time, by group."""
-    rows = term.rows
+def kept(
+    history: History, query: CounterQuery, by: Sequence[Label], since: float
+) -> dict[Any, float]:
+    """Sum a query's rows since a time, by group."""
+    rows = query.rows
     assert rows is not None
     found = history.window(rows, by, since)
     return {key: each.rows if rows.column is None else each.sum for key, each in found.items()}
@@ -180,41 +182,41 @@ def check(
         assert found.get(group, 0.0) == pytest.approx(total - before, abs=rounding)
 
 
-def groupings(term: Term) -> list[tuple[Label, ...]]:
-    """List the groupings of the alerts that a term's series have labels for."""
-    return [by for by in GROUPINGS if set(by) <= set(term.instrument.labels)]
+def groupings(query: CounterQuery) -> list[tuple[Label, ...]]:
+    """List the groupings of the alerts that a query's series have labels for."""
+    return [by for by in GROUPINGS if set(by) <= set(query.instrument.labels)]
 
 
 @SETTINGS
 @given(programs, programs)
-def test_rows_and_series_of_every_term_count_the_same(
-    before: list[Told], after: list[Told]
+def test_rows_and_series_of_every_query_count_the_same(
+    before: list[Recorded], after: list[Recorded]
 ) -> None:
-    """A window's sums are what the series grew by in it, for each term and each grouping."""
+    """A window's sums are what the series grew by in it, for each query and each grouping."""
     with (
         mock.patch.object(genmeter.clock, "now", return_value=START) as clock,
         isolated_monitor(CONFIG) as monitor,
     ):
-        tell(monitor, before)
+        record(monitor, before)
         earlier = parsed(monitor.page())
         clock.return_value = START + 100.0
-        tell(monitor, after)
+        record(monitor, after)
         page, history = parsed(monitor.page()), monitor._session.history
-        for term in TERMS.values():
-            for by in groupings(term):
-                total = counted(page, term, by)
-                check(kept(history, term, by, START), total)
-                check(kept(history, term, by, START + 50.0), total, counted(earlier, term, by))
+        for query in QUERIES.values():
+            for by in groupings(query):
+                total = counted(page, query, by)
+                check(kept(history, query, by, START), total)
+                check(kept(history, query, by, START + 50.0), total, counted(earlier, query, by))
 
 
 @SETTINGS
 @given(programs)
 def test_sums_by_the_minute_count_the_same_when_the_ring_is_too_short(
-    program: list[Told],
+    program: list[Recorded],
 ) -> None:
     """However few calls are kept, what has sums by the minute is whole."""
-    by_minute = [term for term in TERMS.values() if term.rows and term.rows.by_minute]
-    assert {term.instrument for term in by_minute} == {
+    by_minute = [query for query in QUERIES.values() if query.rows and query.rows.by_minute]
+    assert {query.instrument for query in by_minute} == {
         *(cat.GENERATIONS, cat.COST, cat.TOTAL_TOKENS)
     }
     config = MonitorConfig(
@@ -223,14 +225,14 @@ def test_sums_by_the_minute_count_the_same_when_the_ring_is_too_short(
         history=HistoryConfig(capacity=1),
     )
     with isolated_monitor(config) as monitor:
-        tell(monitor, program)
+        record(monitor, program)
         page = parsed(monitor.page())
-        for term in by_minute:
-            check(kept(monitor._session.history, term, (), 0.0), counted(page, term, ()))
+        for query in by_minute:
+            check(kept(monitor._session.history, query, (), 0.0), counted(page, query, ()))
 
 
-def test_the_program_reaches_every_term() -> None:
-    """One plain job has something in each term, so that no comparison is of nothing with nothing."""
+def test_the_program_reaches_every_query() -> None:
+    """One plain job has something in each query, so that no comparison is of nothing with nothing."""
     with isolated_monitor(CONFIG) as monitor:
         for model, success in (("a", True), ("a", False), ("b", True)):
             monitor.track_generation(
@@ -245,7 +247,7 @@ def test_the_program_reaches_every_term() -> None:
         monitor.track_evaluation(1.0, False, "judge", {"grade": 7})
         monitor.record_sample(False, "dull")
         page, history = parsed(monitor.page()), monitor._session.history
-        for name, term in TERMS.items():
-            assert kept(history, term, (), 0.0).keys() == {()}, name
-            assert kept(history, term, (), 0.0)[()] > 0, name
-            check(kept(history, term, (), 0.0), counted(page, term, ()))
+        for name, query in QUERIES.items():
+            assert kept(history, query, (), 0.0).keys() == {()}, name
+            assert kept(history, query, (), 0.0)[()] > 0, name
+            check(kept(history, query, (), 0.0), counted(page, query, ()))

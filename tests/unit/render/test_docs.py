@@ -1,4 +1,4 @@
-"""The reference page, and that no page or rendered file has a name that the catalogue has not."""
+"""The reference and the runbook, and that no page or rendered file has a stale name."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from genmeter.cli import main
-from genmeter.config.alerts import AlertSettings
+from genmeter.config.alerts import AlertOverride, AlertSettings
+from genmeter.render.docs import render_reference, render_runbook
 from genmeter.render.grafana.files import DASHBOARDS
-from genmeter.render.reference import render_reference
 from genmeter.render.rules import render_rules
 from genmeter.schema import metrics as cat
 from genmeter.schema.alerts import ALERT_RULES
-from genmeter.schema.live_signals import LIVE_SIGNALS
-from genmeter.schema.panel_signals import PANEL_SIGNALS
+from genmeter.schema.indicators import INDICATORS
 
 ROOT = Path(__file__).parents[3]
 BUDGETED = AlertSettings(cost_budget=1.0, token_budget=1.0, jobs=("nightly",))
@@ -26,6 +26,11 @@ OURS = re.compile(r"(?<![\w./-])(?:genmeter|gen_ai)_\w+")
 PREFIX = "gen_ai_client"
 """Of series past an instrument's cap, whose names one rule matches by their beginning."""
 SUFFIXES = re.compile(r"_(sum|count|bucket|created)$")
+RUNBOOK = ROOT / "docs" / "runbook.md"
+NAMES = sorted({rule.name for rule in ALERT_RULES})
+
+
+# --- the reference -----------------------------------------------------------------------------------
 
 
 def known() -> set[str]:
@@ -51,25 +56,19 @@ def test_the_committed_reference_is_what_is_rendered(capsys: pytest.CaptureFixtu
     assert main(["render", "reference", "--check", page]) == 0, capsys.readouterr().out
 
 
-def test_the_reference_has_every_metric_signal_alert_and_panel() -> None:
+def test_the_reference_has_every_metric_indicator_alert_and_panel() -> None:
     """Nothing that the tables have is missing from the page."""
     text = render_reference()
     for row in cat.INSTRUMENTS:
         assert f"### `{row.prometheus}`\n\n{row.help}" in text
-    for signal in (*LIVE_SIGNALS, *PANEL_SIGNALS):
-        assert f"### `{signal.id}`\n\n{signal.title}: " in text
+    for indicator in INDICATORS:
+        assert f"### `{indicator.id}`\n\n{indicator.title}: " in text
     for rule in ALERT_RULES:
         assert f"| [{rule.name}](runbook.md#{rule.name.lower()}) |" in text
     for dashboard in DASHBOARDS:
         title = dashboard.title.rpartition(" / ")[2]
         for panel in dashboard.panels:
             assert f"{title}: {panel.heading}" in text
-
-
-def test_each_signal_has_an_id_of_its_own() -> None:
-    """A link of the reference leads to one signal."""
-    ids = [signal.id for signal in (*LIVE_SIGNALS, *PANEL_SIGNALS)]
-    assert len(ids) == len(set(ids))
 
 
 def test_renaming_every_row_leaves_no_stale_name() -> None:
@@ -100,3 +99,59 @@ def test_a_page_names_no_metric_that_there_is_not(path: Path) -> None:
         if not (word in names or SUFFIXES.sub("", word) in names)
     }
     assert not found
+
+
+# --- the runbook -------------------------------------------------------------------------------------
+
+
+def sections(text: str) -> dict[str, str]:
+    """Split a runbook by its alerts."""
+    parts = re.split(r"^## (\w+)$", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_the_committed_runbook_is_what_is_rendered(capsys: pytest.CaptureFixture[str]) -> None:
+    """The page in docs/ is up to date with the tables and the template."""
+    assert main(["render", "runbook", "--check", str(RUNBOOK)]) == 0, capsys.readouterr().out
+
+
+def test_each_alert_has_its_section_and_no_other_has_one() -> None:
+    """A rule's link finds its anchor, which is the alert's name in lower case."""
+    assert sorted(sections(render_runbook(AlertSettings()))) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_section_says_what_to_do(name: str) -> None:
+    """Each says what the alert means, where to look, what to do, its query and how to silence it."""
+    section = sections(render_runbook(AlertSettings()))[name]
+    for part in ("**Means.**", "**Look.**", "**Do.**", "```promql\n", f"alertname={name} "):
+        assert part in section
+    for rule in ALERT_RULES:
+        if rule.name == name and rule.condition.is_local:
+            assert f"| {rule.severity} | `{rule.id}` |" in section
+
+
+def test_the_settings_are_shown() -> None:
+    """A runbook for other settings has their thresholds in its queries."""
+    alerts = {"high_error_rate": AlertOverride(threshold=0.125, severity="info")}
+    section = sections(render_runbook(AlertSettings(alerts=alerts)))["GenerationErrorRateHigh"]
+    assert "> 0.125" in section
+    assert "| info | `high_error_rate` |" in section
+
+
+def test_a_disabled_alert_has_no_section() -> None:
+    """Who turned an alert off reads nothing of it."""
+    alerts = {"RateLimited": AlertOverride(enabled=False)}
+    found = sections(render_runbook(AlertSettings(alerts=alerts)))
+    assert sorted(found) == [name for name in NAMES if name != "RateLimited"]
+
+
+def test_a_renamed_metric_leaves_no_stale_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prose takes names from the catalogue as the queries do."""
+    old = cat.INFERENCE_DURATION.prometheus
+    monkeypatch.setattr(
+        cat, "INFERENCE_DURATION", replace(cat.INFERENCE_DURATION, name="other.time")
+    )
+    section = sections(render_runbook(AlertSettings()))["GenerationErrorRateHigh"]
+    assert old not in section
+    assert "increase(other_time_seconds_count{" in section

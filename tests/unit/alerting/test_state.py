@@ -1,18 +1,20 @@
-"""Alerts: which are pending, which fire, which are news, and what they say."""
+"""Alerts: which are pending, which fire, which are sent, and what they say."""
 
 from __future__ import annotations
 
 import dataclasses
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from genmeter.alerting.evaluate import Finding, Group
+from genmeter.alerting.evaluate import Finding
 from genmeter.alerting.state import Alert, AlertStates
-from genmeter.config.alert_texts import filled
 from genmeter.config.alerts import AlertOverride, AlertSettings
 from genmeter.schema.alerts import ALERT_RULES, AlertRule
+
+if TYPE_CHECKING:
+    from genmeter.schema.query import Group
 
 START = 1_000_000.0
 SETTINGS = AlertSettings(cost_budget=10.0, token_budget=1e6)
@@ -20,7 +22,7 @@ RULES = {rule.id: rule for rule in SETTINGS.rules()}
 SLOW, ERRORS = RULES["high_generation_time"], RULES["high_error_rate"]
 
 each_rule = pytest.mark.parametrize(
-    "rule", [each for each in RULES.values() if each.is_judged_in_process], ids=lambda rule: rule.id
+    "rule", [each for each in RULES.values() if each.condition.is_local], ids=lambda rule: rule.id
 )
 
 
@@ -29,14 +31,14 @@ def held(rule: AlertRule, *group: str | None, value: float = 50.0) -> Finding:
     return Finding(rule, group, value, value, 2, 1.0, 99.0)
 
 
-class Book(AlertStates):
-    """A book of one job, asked by seconds since the start."""
+class States(AlertStates):
+    """The states of one job, by seconds since the start."""
 
     def at(self, after: float, *found: Finding, has_receivers: bool = True) -> list[Alert]:
-        """Take in what holds, and give what is to be sent."""
+        """Update the states and return the alerts to send."""
         return self.update(found, START + after, job="j", has_receivers=has_receivers)
 
-    def told(
+    def sent(
         self, after: float, *found: Finding, has_receivers: bool = True
     ) -> list[tuple[str, str]]:
         """The same by name and status."""
@@ -46,43 +48,43 @@ class Book(AlertStates):
         ]
 
 
-def book(repeat: float | None = None) -> Book:
-    """Return a book of the settings here."""
-    return Book(SETTINGS, repeat)
+def states(repeat: float | None = None) -> States:
+    """Return the states of the settings here."""
+    return States(SETTINGS, repeat)
 
 
 def pending(rule: AlertRule, seconds: float) -> AlertRule:
-    """Give a rule whose condition must hold for so long."""
-    return dataclasses.replace(rule, pending=seconds)
+    """Return a rule whose condition must be met for so long."""
+    return dataclasses.replace(rule, for_=seconds)
 
 
 FIRING, RESOLVED = (SLOW.id, "firing"), (SLOW.id, "resolved")
 
 
-# --- what is news ----------------------------------------------------------------------------------
+# --- what is sent ----------------------------------------------------------------------------------
 
 
 def test_an_alert_that_stays_true_is_sent_once() -> None:
     """Defect 7: an alert is sent when it starts to fire, and not at every later evaluation."""
-    made, slow = book(), held(SLOW, "m")
-    assert [made.told(60 * turn, slow) for turn in range(100)] == [[FIRING], *[[]] * 99]
+    made, slow = states(), held(SLOW, "m")
+    assert [made.sent(60 * turn, slow) for turn in range(100)] == [[FIRING], *[[]] * 99]
 
 
 def test_an_alert_that_is_over_is_sent_as_resolved_once() -> None:
-    """What holds no longer, or has no data any more, is resolved; if it comes back it is news."""
-    made, slow = book(), held(SLOW, "m")
-    assert made.told(0, slow) == [FIRING]
-    assert made.told(1) == [RESOLVED]
-    assert made.told(2) == []
-    assert made.told(3, slow) == [FIRING]
+    """What holds no longer, or has no data any more, is resolved; if it comes back it is sent again."""
+    made, slow = states(), held(SLOW, "m")
+    assert made.sent(0, slow) == [FIRING]
+    assert made.sent(1) == [RESOLVED]
+    assert made.sent(2) == []
+    assert made.sent(3, slow) == [FIRING]
 
 
 def test_an_alert_fires_once_its_condition_has_held() -> None:
     """Until its time is over it is pending, and it begins anew where the condition did not hold."""
-    made, slow = book(), held(pending(SLOW, 120.0), "m")
-    assert made.told(0, slow) == made.told(119, slow) == []
-    assert made.told(119.5) == []  # a pending alert that is over is nobody's business
-    assert made.told(120, slow) == made.told(239, slow) == []
+    made, slow = states(), held(pending(SLOW, 120.0), "m")
+    assert made.sent(0, slow) == made.sent(119, slow) == []
+    assert made.sent(119.5) == []  # a pending alert that is over is not sent
+    assert made.sent(120, slow) == made.sent(239, slow) == []
     (alert,) = made.at(240, slow)
     assert alert.starts_at is not None
     assert alert.starts_at.timestamp() == START + 240
@@ -90,7 +92,7 @@ def test_an_alert_fires_once_its_condition_has_held() -> None:
 
 def test_an_alert_that_stays_true_is_repeated_where_asked() -> None:
     """With a repeat interval it is sent again once that is over, counted from the last sending."""
-    made, slow = book(repeat=100.0), held(SLOW, "m")
+    made, slow = states(repeat=100.0), held(SLOW, "m")
     sent = {after: bool(made.at(after, slow)) for after in (0, 99, 110, 209, 210)}
     assert sent == {0: True, 99: False, 110: True, 209: False, 210: True}
 
@@ -98,18 +100,18 @@ def test_an_alert_that_stays_true_is_repeated_where_asked() -> None:
 def test_a_clock_that_is_set_back_holds_no_alert_up() -> None:
     """What is pending, or to be repeated, then waits from the new time on, not until the old one."""
     late = held(pending(SLOW, 120.0), "m")
-    made = book(repeat=100.0)
-    assert made.told(7_200, late) == made.told(0, late) == []
-    assert made.told(120, late) == [FIRING]
-    assert made.told(-7_200, late) == []
-    assert made.told(-7_100, late) == [FIRING]
+    made = states(repeat=100.0)
+    assert made.sent(7_200, late) == made.sent(0, late) == []
+    assert made.sent(120, late) == [FIRING]
+    assert made.sent(-7_200, late) == []
+    assert made.sent(-7_100, late) == [FIRING]
 
 
 @pytest.mark.parametrize("after", [[held(SLOW, "m")], []], ids=["repeated", "resolved"])
 def test_no_alert_starts_after_it_was_found(after: list[Finding]) -> None:
     """An Alertmanager refuses what ends before it starts, so a start moves with a clock set back."""
-    made = book(repeat=1.0)
-    assert made.told(7_200, held(SLOW, "m")) == [FIRING]
+    made = states(repeat=1.0)
+    assert made.sent(7_200, held(SLOW, "m")) == [FIRING]
     (alert,) = [*made.at(0, *after), *made.at(10, *after)]
     assert alert.starts_at is not None
     assert alert.starts_at <= alert.timestamp
@@ -117,42 +119,42 @@ def test_no_alert_starts_after_it_was_found(after: list[Finding]) -> None:
 
 def test_a_repeated_alert_has_the_time_of_its_start() -> None:
     """Its time stamp is of now, its start stays, and so does a resolved one's."""
-    made, slow = book(repeat=10.0), held(SLOW, "m")
+    made, slow = states(repeat=10.0), held(SLOW, "m")
     times = [made.at(after, *found)[0] for after, found in ((0, [slow]), (20, [slow]), (30, []))]
     assert [alert.timestamp.timestamp() - START for alert in times] == [0, 20, 30]
     assert {alert.starts_at.timestamp() - START for alert in times if alert.starts_at} == {0}
 
 
-def test_alerts_are_news_group_by_group() -> None:
+def test_alerts_are_sent_by_group() -> None:
     """That one group or rule fires neither silences, repeats nor resolves another."""
-    made = book()
+    made = states()
     first, second, other = held(SLOW, "m"), held(SLOW, "n"), held(ERRORS)
-    assert made.told(0, first) == [FIRING]
+    assert made.sent(0, first) == [FIRING]
     (alert,) = made.at(1, first, second)
     assert alert.data["group"] == {"gen_ai_request_model": "n"}
-    assert made.told(2, first, second, other) == [(ERRORS.id, "firing")]
+    assert made.sent(2, first, second, other) == [(ERRORS.id, "firing")]
     (alert,) = made.at(3, second, other)
     assert (alert.status, alert.data["group"]) == ("resolved", {"gen_ai_request_model": "m"})
 
 
-def test_what_nobody_hears_is_news_for_those_that_come() -> None:
+def test_an_alert_without_receivers_is_sent_to_later_ones() -> None:
     """An alert counts as sent only where there was somebody, and only then is it resolved."""
-    made, slow = book(), held(SLOW, "m")
-    assert made.told(0, slow, has_receivers=False) == []
-    assert made.told(1, slow) == [FIRING]
-    assert made.told(2, slow, has_receivers=False) == []
-    assert made.told(3) == []
-    assert made.told(4, slow) == [FIRING]
-    assert made.told(5, has_receivers=False) == made.told(6) == []
+    made, slow = states(), held(SLOW, "m")
+    assert made.sent(0, slow, has_receivers=False) == []
+    assert made.sent(1, slow) == [FIRING]
+    assert made.sent(2, slow, has_receivers=False) == []
+    assert made.sent(3) == []
+    assert made.sent(4, slow) == [FIRING]
+    assert made.sent(5, has_receivers=False) == made.sent(6) == []
 
 
-def test_what_is_forgotten_is_news() -> None:
-    """A book that forgot resolves nothing, and sends what fires once more."""
-    made, slow = book(), held(SLOW, "m")
+def test_forgotten_alerts_are_sent_again() -> None:
+    """States that were forgotten resolve nothing, and what fires is sent once more."""
+    made, slow = states(), held(SLOW, "m")
     made.at(0, slow)
     made.forget()
-    assert made.told(1) == []
-    assert made.told(2, slow) == [FIRING]
+    assert made.sent(1) == []
+    assert made.sent(2, slow) == [FIRING]
 
 
 # --- what fires ------------------------------------------------------------------------------------
@@ -160,7 +162,7 @@ def test_what_is_forgotten_is_news() -> None:
 
 def test_what_fires_is_counted_by_name() -> None:
     """A name counts its groups and rows that fire, not those that are pending; the others are 0."""
-    made = book()
+    made = states()
     burns = [RULES["cost_budget_burn:warning"], RULES["cost_budget_burn:critical"]]
     rules = [SLOW, ERRORS, *burns]
     assert set(made.counts(rules).values()) == {0}
@@ -170,7 +172,7 @@ def test_what_fires_is_counted_by_name() -> None:
 
 def test_all_that_fires_can_be_asked_for_with_its_newest_values() -> None:
     """Whoever refreshes alerts gets all that fire, as they are now, and none that is pending."""
-    made = book()
+    made = states()
     made.at(0, held(SLOW, "m"), held(pending(ERRORS, 60)))
     made.at(30, held(SLOW, "m", value=70.0), held(pending(ERRORS, 60)))
     (alert,) = made.firing(START + 30, "j")
@@ -202,7 +204,7 @@ def test_an_alert_is_made_as_the_old_one_was() -> None:
 def test_an_alert_has_the_labels_of_the_rule_in_prometheus(rule: AlertRule) -> None:
     """Routes and silences fit both: name, severity, job, the group's labels and the row's own."""
     group: Group = tuple(f"value {number}" for number, _ in enumerate(rule.by))
-    (alert,) = Book(SETTINGS).at(0, held(dataclasses.replace(rule, pending=0), *group))
+    (alert,) = States(SETTINGS).at(0, held(dataclasses.replace(rule, for_=0), *group))
     assert alert.name == rule.id
     assert alert.labels == {
         "alertname": rule.name,
@@ -211,25 +213,25 @@ def test_an_alert_has_the_labels_of_the_rule_in_prometheus(rule: AlertRule) -> N
         **{label.prometheus: text for label, text in zip(rule.by, group, strict=True) if text},
         **dict(rule.labels),
     }
-    assert alert.annotations == filled(rule, SETTINGS, alert.labels, 50.0)
+    assert alert.annotations == rule.annotations(SETTINGS.runbook_url, alert.labels, 50.0)
 
 
 def test_no_two_rows_give_alerts_of_the_same_labels() -> None:
-    """Alertmanager tells alerts apart by their labels alone."""
+    """Alertmanager distinguishes alerts by their labels alone."""
     labels = [(row.name, row.severity, row.labels) for row in ALERT_RULES]
     assert len(set(labels)) == len(labels)
 
 
 def test_a_label_that_is_absent_is_left_out() -> None:
     """A group whose label is absent has no empty label, as in Prometheus."""
-    (alert,) = book().at(0, held(RULES["evaluation_failures"], None))
+    (alert,) = states().at(0, held(RULES["evaluation_failures"], None))
     assert "genmeter_evaluator" not in alert.labels
     assert alert.data["group"] == {}
 
 
-def test_the_data_has_what_was_judged() -> None:
+def test_the_data_has_what_was_compared() -> None:
     """The old four numbers and the threshold, and beside them the value and the group."""
-    (alert,) = book().at(0, Finding(SLOW, ("m",), 31.0, 31.0, 2, 30.0, 32.0))
+    (alert,) = states().at(0, Finding(SLOW, ("m",), 31.0, 31.0, 2, 30.0, 32.0))
     assert alert.data == {
         "mean": 31.0,
         "min": 30.0,
@@ -239,6 +241,12 @@ def test_the_data_has_what_was_judged() -> None:
         "value": 31.0,
         "group": {"gen_ai_request_model": "m"},
     }
+
+
+def test_the_limit_of_a_stalled_job_is_in_the_data() -> None:
+    """The value is seconds, and so is what it is compared with."""
+    (alert,) = states().at(0, held(RULES["generation_stalled"], value=901.0))
+    assert (alert.data["value"], alert.data["threshold"]) == (901.0, 900.0)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +278,7 @@ def test_the_data_has_what_was_judged() -> None:
 )
 def test_a_message_as_a_person_reads_it(finding: Finding, message: str) -> None:
     """A whole message: the value, the window, the threshold, where to look, of what; then its end."""
-    made = book()
+    made = states()
     (alert,) = made.at(0, finding)
     assert alert.message == message
     (alert,) = made.at(1)
@@ -280,8 +288,8 @@ def test_a_message_as_a_person_reads_it(finding: Finding, message: str) -> None:
 @each_rule
 def test_a_resolved_alert_can_be_passed_over(rule: AlertRule) -> None:
     """Its level is info, its message says so first, and its labels are those that fired."""
-    made = Book(SETTINGS)
-    found = held(dataclasses.replace(rule, pending=0), *["x"] * len(rule.by))
+    made = States(SETTINGS)
+    found = held(dataclasses.replace(rule, for_=0), *["x"] * len(rule.by))
     (fired,), (over,) = made.at(0, found), made.at(1)
     assert (fired.status, fired.level) == (
         "firing",
@@ -300,13 +308,13 @@ def test_the_severity_that_is_set_makes_the_level() -> None:
     """A severity of the settings is in the label and in the level."""
     settings = AlertSettings(alerts={"high_error_rate": AlertOverride(severity="info")})
     (rule,) = [each for each in settings.rules() if each.id == "high_error_rate"]
-    (alert,) = Book(settings).at(0, held(rule))
+    (alert,) = States(settings).at(0, held(rule))
     assert (alert.level, alert.labels["severity"]) == ("warning", "info")
 
 
 def test_an_alert_knows_its_time_zone() -> None:
     """The time stamps are in local time with its offset."""
-    (alert,) = book().at(0, held(ERRORS))
+    (alert,) = states().at(0, held(ERRORS))
     times: list[Any] = [alert.timestamp, alert.starts_at]
     assert {each.timestamp() for each in times} == {START}
     assert all(each.utcoffset() is not None for each in times)

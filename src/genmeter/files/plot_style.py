@@ -36,17 +36,17 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
     Times = npt.NDArray[np.datetime64]
 
-__all__ = ["COLOURS", "PALETTE", "Picture", "printable", "printable_all"]
+__all__ = ["Picture", "printable", "printable_all"]
 
 _INK, _MUTED, _GRID = "#222222", "#5f6368", "#e4e4e4"
 # Okabe and Ito's palette, which readers with a colour vision deficiency can tell apart:
 # https://jfly.uni-koeln.de/color/ (2008).
-COLOURS = {"main": "#0072B2", "second": "#56B4E9", "pale": "#b3d4e8", "neutral": "#b8b8b8"}
-COLOURS |= {"good": "#009E73", "bad": "#D55E00"}
+_COLOURS = {"main": "#0072B2", "second": "#56B4E9", "pale": "#b3d4e8", "neutral": "#b8b8b8"}
+_COLOURS |= {"good": "#009E73", "bad": "#D55E00"}
 """Colours that mean the same in every plot."""
 # Paul Tol's "muted", which shares no colour with success and failure:
 # https://sronpersonalpages.nl/~pault/ (2021).
-PALETTE = (
+_PALETTE = (
     *("#332288", "#44AA99", "#CC6677", "#88CCEE"),
     *("#999933", "#882255", "#DDCC77", "#AA4499"),
 )
@@ -150,8 +150,8 @@ class Picture:
     # --- what is drawn -------------------------------------------------------------------------
 
     def line(self, axes: Axes, series: pd.Series[float], colour: str | int) -> Line2D:
-        """Draw a line in a colour of :data:`COLOURS` or :data:`PALETTE`; thinned where it is long."""
-        colour = COLOURS[colour] if isinstance(colour, str) else PALETTE[colour]
+        """Draw a line in a named colour, or in one of the palette; thinned where it is long."""
+        colour = _COLOURS[colour] if isinstance(colour, str) else _PALETTE[colour]
         chosen = series.iloc[_extremes(series.to_numpy())]
         marker: dict[str, Any] = {"marker": "o" if len(series) <= _FEW else "", "markersize": 5}
         (line,) = axes.plot(_days(chosen.index), chosen, color=colour, linewidth=2.0, **marker)
@@ -162,17 +162,17 @@ class Picture:
         """Draw a dot for each sample."""
         look: dict[str, Any] = {"marker": "o", "linewidths": 0, "rasterized": True}
         look["alpha"] = 0.35 if len(series) < _MANY else 0.12
-        return axes.scatter(_days(series.index), series, s=14, color=COLOURS["main"], **look)
+        return axes.scatter(_days(series.index), series, s=14, color=_COLOURS["main"], **look)
 
     def band(self, axes: Axes, low: pd.Series[float], high: pd.Series[float]) -> None:
         """Fill the space between two series of the same times."""
         some = slice(None, None, 1 + len(low) // (2 * _MAX_STRETCHES))
-        look: dict[str, Any] = {"color": COLOURS["pale"], "alpha": 0.55, "linewidth": 0}
+        look: dict[str, Any] = {"color": _COLOURS["pale"], "alpha": 0.55, "linewidth": 0}
         axes.fill_between(_days(low.index[some]), low.iloc[some], high.iloc[some], **look)
 
     def histogram(self, axes: Axes, values: Floats, edges: Floats) -> None:
         """Draw a histogram with room for two lines of text at its top."""
-        look: dict[str, Any] = {"color": COLOURS["main"], "edgecolor": "white", "linewidth": 0.4}
+        look: dict[str, Any] = {"color": _COLOURS["main"], "edgecolor": "white", "linewidth": 0.4}
         counts, _, _ = axes.hist(values, edges.tolist(), **look)
         axes.set(xlim=(edges[0], edges[-1]), ylim=(0, 1.16 * float(np.max(counts))))
 
@@ -194,7 +194,7 @@ class Picture:
         rows, end = np.arange(len(table)), np.zeros(len(table))
         for (name, column), colour in zip(table.items(), colours, strict=True):
             if column.any():
-                look: dict[str, Any] = {"color": COLOURS[colour], "linewidth": 0}
+                look: dict[str, Any] = {"color": _COLOURS[colour], "linewidth": 0}
                 drawn[str(name)] = axes.barh(rows, column, _thickness(len(rows)), end, **look)
                 end = end + column.to_numpy()
         *_, last = drawn.values()
@@ -207,9 +207,9 @@ class Picture:
         """Draw rows of five rising quantiles: line, box and median, with a text at the end."""
         rows, size = np.arange(len(quantiles)), _thickness(len(quantiles))
         low, left, middle, right, high = quantiles.T
-        edge = COLOURS["main"]
+        edge = _COLOURS["main"]
         lines = axes.barh(rows, high - low, 0, low, edgecolor=edge, linewidth=1.2)
-        look: dict[str, Any] = {"color": COLOURS["pale"], "edgecolor": edge, "linewidth": 1.0}
+        look: dict[str, Any] = {"color": _COLOURS["pale"], "edgecolor": edge, "linewidth": 1.0}
         axes.barh(rows, right - left, size, left, **look)
         axes.vlines(middle, rows - size / 2, rows + size / 2, color=_INK, linewidth=2.0)
         axes.bar_label(lines, texts, padding=8, **self._beside)
@@ -218,7 +218,7 @@ class Picture:
         self, axes: Axes, times: Sequence[Any], weights: Sequence[Any], edges: Times
     ) -> list[Any]:
         """Draw a stack of weights for each slice of time, and return the bars of each sequence."""
-        colours = [*PALETTE, COLOURS["neutral"]][: len(times)]
+        colours = [*_PALETTE, _COLOURS["neutral"]][: len(times)]
         look: dict[str, Any] = {"edgecolor": "white", "linewidth": 0.3, "rwidth": 1.0}
         days, slices = [_days(each) for each in times], _days(edges).tolist()
         bars: Any = axes.hist(days, slices, weights=weights, stacked=True, color=colours, **look)[2]

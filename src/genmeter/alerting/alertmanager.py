@@ -607,8 +607,9 @@ class Credentials:
                     "cert_file and key_file must be PEM files of a certificate and its key without "
                     f"a passphrase, got {str(self.cert_file)!r} and {self.key_file!r}: {error}"
                 ) from error
+        # urllib3 checks the name itself then; its 1.26 could not connect to an IP address otherwise.
+        context.check_hostname = False
         if not self.verify:
-            context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return context
 

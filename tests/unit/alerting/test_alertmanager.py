@@ -333,6 +333,21 @@ def test_only_the_given_authority_is_trusted(
         assert server.posts == []
 
 
+def test_certificate_of_another_name_is_refused(
+    authority: trustme.CA, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A trusted authority is not enough: the certificate must be the server's."""
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("other.example").configure_cert(context)
+    with PostServer(tls=context) as server:
+        handler = AlertmanagerHandler([server.url], ca_file=tmp_path / "ca.pem")
+        handler(alert())
+        assert eventually(lambda: "match" in caplog.text)
+        assert not handler.flush(0.1)
+        assert server.posts == []
+
+
 def test_replaced_certificates_are_read_after_a_failure(
     authority: trustme.CA, tmp_path: Path
 ) -> None:

@@ -28,7 +28,7 @@ from genmeter.config.monitor import EndpointConfig, LabelLimits
 from genmeter.errors import ConfigError
 from genmeter.events.model import CallDefaults
 from genmeter.exporters.provider import Exporters, job_of
-from genmeter.handlers.dispatch import Relay
+from genmeter.handlers.dispatch import HandlerDispatcher
 from genmeter.history.store import History
 from genmeter.history.token_report import Retired, TokenUsageReport, report_of
 from genmeter.metrics.observers import Telemetry
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from genmeter.config.monitor import MonitorConfig
     from genmeter.exporters.prometheus import PrometheusBridge
-    from genmeter.handlers.dispatch import Tap
+    from genmeter.handlers.dispatch import Subscriber
     from genmeter.pipeline.deferred_log import DeferredLog
 
 __all__ = ["ExitHook", "Runtime", "current", "differences", "install", "limit_differences", "note"]
@@ -176,13 +176,15 @@ class Runtime:
 
     # --- monitors come and go ------------------------------------------------------------------
 
-    def attach(self, config: MonitorConfig, *, timeout: float, taps: Sequence[Tap] = ()) -> Session:
+    def attach(
+        self, config: MonitorConfig, *, timeout: float, subscribers: Sequence[Subscriber] = ()
+    ) -> Session:
         """Make the session of a new monitor.
 
         Args:
             config: The monitor's settings.
             timeout: Seconds that its shutdown may take.
-            taps: What its events go to beside its handlers.
+            subscribers: What takes its events beside its handlers.
 
         Raises:
             ConfigError: A setting or a GENMETER_* variable that cannot be used.
@@ -207,7 +209,9 @@ class Runtime:
             telemetry.add(state)
             session = Session(
                 state,
-                Relay(self.self_metrics, pipeline.deferred_log, taps=taps),
+                HandlerDispatcher(
+                    self.self_metrics, pipeline.deferred_log, subscribers=subscribers
+                ),
                 timeout=timeout,
                 on_unreachable=self._unreachable.append,
             )

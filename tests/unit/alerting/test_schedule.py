@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from _waiting import PATIENCE, eventually
 
-from genmeter.alerting.schedule import Schedule
+from genmeter.alerting._schedule import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -101,7 +101,7 @@ class AlertReceiver(ABC):
 
 
 class EvaluatedSession(Protocol):
-    """What the evaluation of alerts reads of a session; see ``SessionState``."""
+    """The part of a session that the evaluation of alerts reads; see ``SessionState``."""
 
     history: History
     job: str
@@ -114,19 +114,18 @@ class EvaluatedSession(Protocol):
 
 
 class Alerting:
-    """Evaluates a monitor's alerts, periodically and when asked, and hands them to its handlers.
+    """Evaluates a monitor's alerts, periodically and on request, and sends them to its handlers.
 
-    The periodic evaluation begins once the monitor recorded an event or can have handlers (where
-    one is given, set, or may be added to the list), on a thread that all monitors of the process
-    share. That and the handlers' threads end when this object is
-    collected, if :meth:`stop` did not come first.
+    The periodic evaluation starts once the monitor recorded an event or can have handlers (one was
+    passed, set, or may be added to the list), on a thread that all monitors of the process share.
+    That and the handlers' threads end with :meth:`stop`, or when this object is collected.
 
     Args:
         pipeline: The monitor's; it drains before an evaluation.
         session: The monitor's, whose history is evaluated.
         handlers: A list of callables that take an alert.
-        settings: Which alerts there are.
-        interval: Seconds between evaluations; 0 or less for none but those of :meth:`check`.
+        settings: The settings of the alerts.
+        interval: Seconds between evaluations; 0 or less for those of :meth:`check` only.
         repeat: Seconds after which an alert that still fires is sent again; None for never.
     """
 
@@ -186,7 +185,7 @@ class Alerting:
         """Start the periodic evaluation, if there is one; the first event does so at the latest.
 
         Returns:
-            Whether nothing is left to do for it; else no thread could be started.
+            False where no thread could be started, and another call should try again.
         """
         if self._interval <= 0 or self._is_stopped or self._is_scheduled:
             return True
@@ -203,7 +202,7 @@ class Alerting:
         return self._is_scheduled
 
     def check(self, timeout: float) -> None:
-        """Evaluate now, and wait until the handlers have taken what there is to send.
+        """Evaluate now, and wait until the handlers have taken the alerts.
 
         On the thread of a handler it does not wait.
 
@@ -217,18 +216,17 @@ class Alerting:
         workers = self._new_workers() if is_over else self._workers
         handlers = self._current_handlers()
         self._pipeline.run(lambda: self._evaluate(handlers, workers, flush_by=deadline))
-        for worker in workers.all():
+        for worker in tuple(workers.present):
             worker.wait_until_delivered(deadline)
         if is_over:
             workers.finish(deadline)
         self._pipeline.deferred_log.flush()
 
     def firing(self) -> Mapping[str, int]:
-        """Count the alerts that fire by their names, as the last evaluation found them.
+        """Return the number of firing alerts by name, as the last evaluation found them.
 
-        None fires before the first evaluation. Empty where nothing evaluates periodically and
-        nobody has asked for an evaluation, and after :meth:`stop`. Evaluates nothing, waits for
-        nothing and never raises.
+        All are 0 before the first evaluation. It is empty without a periodic evaluation or a
+        :meth:`check`, and after :meth:`stop`. It evaluates nothing, does not wait and never raises.
         """
         self.reset()
         if self._is_stopped or not (self._is_evaluated or self._interval > 0):
@@ -238,8 +236,8 @@ class Alerting:
     def conclude(self, timeout: float) -> None:
         """Evaluate once more, before the monitor is closed; never raises.
 
-        Else no alert would be sent of a job that is over before the first interval is, nor of what
-        goes wrong after the last one.
+        So a job that ends before its first interval is over is evaluated too, and so is the time
+        after the last one.
 
         Args:
             timeout: Seconds to wait at most.
@@ -249,10 +247,9 @@ class Alerting:
             self._try_to_evaluate(min(timeout, _PATIENCE))
 
     def stop(self, timeout: float) -> None:
-        """Evaluate no more, and wait until the handlers have taken what waits.
+        """Evaluate no more, and wait until the handlers have taken their queued alerts.
 
-        Nothing counts as resolved by that. An alert that was not handed over in time is dropped
-        and counted.
+        That resolves no alert. An alert that was not delivered in time is dropped and counted.
 
         Args:
             timeout: Seconds to wait at most.
@@ -264,9 +261,9 @@ class Alerting:
         self._workers.finish(deadline)
 
     def reset(self) -> None:
-        """Begin anew in a forked child: nothing has fired, nothing waits, no thread runs.
+        """Start anew in a forked child: nothing fires, the queues are empty, no thread runs.
 
-        Every other method calls this, so a child that never does is well too.
+        Every other method calls this, so a child need not.
         """
         epoch = self._pipeline.epoch
         if epoch == self._epoch:
@@ -316,7 +313,7 @@ class Alerting:
         *,
         flush_by: float | None = None,
     ) -> None:
-        """Evaluate and queue what there is to send; only the pipeline may call this.
+        """Evaluate and queue the alerts to send; only the pipeline may call this.
 
         The owner of the drain also owns the states and the workers: a lock of their own could be
         held by the main thread when a signal handler on it asks for it.
@@ -360,12 +357,12 @@ class Alerting:
 
 @dataclass(frozen=True)
 class _Refresh:
-    """Has a handler take the newest of what fires."""
+    """Asks a handler to take all that fires."""
 
 
 @dataclass(frozen=True)
 class _Flush:
-    """Has a handler deliver what it has taken, until a time as ``time.monotonic()`` counts."""
+    """Asks a handler to deliver what it has taken, until a time as ``time.monotonic()`` counts."""
 
     deadline: float
 
@@ -395,12 +392,17 @@ class _AlertWorker(HandlerWorker["Alert | _Refresh | _Flush"]):
             on_end=self._flush_at_end,
         )
 
+    def reset(self) -> None:
+        """Start anew, in a forked child; takes no lock."""
+        self._newest, self._is_refresh_queued = None, False
+        super().reset()
+
     def put_control(self, item: _Refresh | _Flush) -> bool:
-        """Queue an item that is no alert, unless the queue is full; then no alert is lost."""
+        """Queue an item that is no alert, unless the queue is full: it costs no alert."""
         return not self.is_full and self.put(item)
 
     def refresh(self, alerts: list[Alert], interval: float) -> None:
-        """Have the handler take all that fires; a slow one takes the newest only."""
+        """Queue all alerts that fire; a slow handler takes the newest evaluation only."""
         self._newest = (alerts, interval)
         if not self._is_refresh_queued:
             self._is_refresh_queued = True

@@ -100,8 +100,13 @@ class HandlerWorker(Worker[_T]):
             error=None if self.is_ours else error,
         )
 
+    def reset(self) -> None:
+        """Start anew, in a forked child; takes no lock."""
+        self.end_by = None
+        super().reset()
+
     def finish(self, deadline: float) -> None:
-        """Close, and wait for the end; what is left at the deadline is lost.
+        """Close, and wait for the end; items left at the deadline are lost.
 
         Args:
             deadline: As ``time.monotonic()`` counts.
@@ -123,13 +128,16 @@ class HandlerWorkers(Generic[_W]):
 
     Args:
         make: Makes the worker of a handler.
+
+    Attributes:
+        present: The workers of the handlers in the list, as :meth:`sync` last found it.
     """
 
     def __init__(self, make: Callable[[Any], _W]) -> None:
         self._make = make
         self._by_id: dict[int, _W] = {}
         self._ids: list[int] = []
-        self._present: list[_W] = []
+        self.present: list[_W] = []
         self._gone: set[int] = set()
         self._is_closing = False
         self._has_ended = False
@@ -145,7 +153,7 @@ class HandlerWorkers(Generic[_W]):
         """
         ids = [id(handler) for handler in handlers]
         if ids != self._ids:
-            self._present = [self._worker(handler) for handler in handlers]
+            self.present = [self._worker(handler) for handler in handlers]
             self._ids = ids
             self._gone = set(self._by_id) - set(ids)
         if self._gone and not self._is_closing:
@@ -155,7 +163,7 @@ class HandlerWorkers(Generic[_W]):
                     worker.close()
                     del self._by_id[key]
                     self._gone.remove(key)
-        return self._present
+        return self.present
 
     def start(self, handlers: Sequence[Any]) -> None:
         """Start the threads of handlers that are not this package's, before there is an item.
@@ -175,7 +183,7 @@ class HandlerWorkers(Generic[_W]):
             worker.close()
 
     def finish(self, deadline: float) -> None:
-        """Close, and wait for the ends; what is left at the deadline is lost, and what comes later.
+        """Close, and wait for the ends; items left at the deadline, and later ones, are lost.
 
         Args:
             deadline: As ``time.monotonic()`` counts.
@@ -189,10 +197,9 @@ class HandlerWorkers(Generic[_W]):
             worker.finish(deadline)
 
     def reset(self) -> None:
-        """Start anew in a forked child: what is queued is the parent's to deliver."""
+        """Start anew in a forked child: the parent delivers what was queued."""
         self._is_closing = self._has_ended = False
         for worker in self.all():
-            worker.end_by = None
             worker.reset()
 
     def _worker(self, handler: Any) -> _W:

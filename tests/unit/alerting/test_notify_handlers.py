@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
 
@@ -250,6 +252,7 @@ def test_replaced_handler_gets_its_queued_alerts(
     assert blocked.begun.wait(PATIENCE)
     alerting.handlers = [inbox.take]
     alerting.check(PATIENCE)
+    assert blocked.taken == []  # nor does a check wait for it
     blocked.gate.set()
     assert eventually(lambda: blocked.taken == FAILED)
     assert eventually(lambda: alerting.check(PATIENCE) or not handler_threads())  # type: ignore[func-returns-value]
@@ -471,3 +474,25 @@ def test_a_shutdown_resolves_nothing(clock: Clock, keeper: Keeper) -> None:
         assert made.value(ALERTS_FIRING.prometheus, genmeter_alert="GenerationStalled") == 1
         made._alerting.stop(PATIENCE)
     assert keeper.resolved == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform has no fork")
+def test_forked_child_refreshes_its_receivers(
+    monitor: IsolatedMonitor, make: Callable[..., Alerting], keeper: Keeper
+) -> None:
+    """A refresh that was queued at the fork is the parent's; the child's evaluations queue theirs."""
+    alerting = make(keeper)
+    keeper.gate.clear()
+    for _ in range(2):
+        alerting.check(0)
+    child = os.fork()
+    if child == 0:
+        try:
+            keeper.gate = threading.Event()
+            keeper.gate.set()
+            alerting.check(PATIENCE)
+            os._exit(0 if len(keeper.refreshed) == 1 else 1)
+        except BaseException:
+            os._exit(2)
+    keeper.gate.set()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

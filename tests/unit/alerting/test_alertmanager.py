@@ -107,7 +107,7 @@ def no_more_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 # --- what is posted --------------------------------------------------------------------------------
 
 
-def test_an_alert_is_posted_as_the_api_has_it(server: PostServer) -> None:
+def test_post_has_the_shape_of_api_v2(server: PostServer) -> None:
     """The post has the alert's labels and annotations, since when it fires, and when it ends."""
     handler = AlertmanagerHandler(
         server.url, labels={"cluster": "a"}, generator_url="https://example.org/d/overview"
@@ -129,7 +129,7 @@ def test_an_alert_is_posted_as_the_api_has_it(server: PostServer) -> None:
     ]
 
 
-def test_an_alert_made_by_hand_needs_no_labels(server: PostServer) -> None:
+def test_alert_made_by_hand_needs_no_labels(server: PostServer) -> None:
     """An alert with the old five fields goes by its name, with its message as the summary."""
     handler = AlertmanagerHandler([server.url])
     handler(Alert("mine", "look", "warning", NOON.replace(tzinfo=None), {}))
@@ -140,7 +140,7 @@ def test_an_alert_made_by_hand_needs_no_labels(server: PostServer) -> None:
     assert datetime.fromisoformat(posted["startsAt"]) == NOON.replace(tzinfo=None).astimezone()
 
 
-def test_a_label_of_the_handlers_gives_way_to_the_alerts(server: PostServer) -> None:
+def test_labels_of_the_alert_win(server: PostServer) -> None:
     """Where an alert has a label of that name itself, its value is kept."""
     handler = AlertmanagerHandler([server.url], labels={"team": "a", "site": "b"})
     handler(alert(team="c"))
@@ -148,7 +148,7 @@ def test_a_label_of_the_handlers_gives_way_to_the_alerts(server: PostServer) -> 
     assert server.alerts[0]["labels"] == {**LABELS, "team": "c", "site": "b"}
 
 
-def test_a_refresh_outlives_four_evaluations(server: PostServer) -> None:
+def test_refresh_outlives_four_evaluations(server: PostServer) -> None:
     """An alert ends ``ends_after`` seconds or four evaluations later, whichever is more."""
     handler = AlertmanagerHandler([server.url], ends_after=100)
     for interval in (10, 50):
@@ -160,7 +160,7 @@ def test_a_refresh_outlives_four_evaluations(server: PostServer) -> None:
     assert ends == ["12:01:40", "12:03:20", "12:03:20"]
 
 
-def test_a_resolved_alert_ends_when_it_was_found_to(server: PostServer) -> None:
+def test_resolved_alert_has_its_end(server: PostServer) -> None:
     """Resolved means an end that has come, and none before the start."""
     handler = AlertmanagerHandler([server.url])
     for minute in (3, -1):
@@ -170,7 +170,7 @@ def test_a_resolved_alert_ends_when_it_was_found_to(server: PostServer) -> None:
     assert [each["endsAt"][11:19] for each in server.alerts] == ["12:03:00", "12:00:00"]
 
 
-def test_a_refresh_without_alerts_posts_nothing(server: PostServer) -> None:
+def test_refresh_without_alerts_posts_nothing(server: PostServer) -> None:
     """Nothing fires, so there is nothing to say."""
     handler = AlertmanagerHandler([server.url])
     handler.refresh([], 60)
@@ -187,7 +187,7 @@ def test_many_alerts_go_in_several_posts(server: PostServer) -> None:
     assert {each["labels"]["model"] for each in server.alerts} == {str(n) for n in range(150)}
 
 
-def test_a_prefix_stands_before_the_path(server: PostServer) -> None:
+def test_prefix_of_an_address_is_kept(server: PostServer) -> None:
     """An Alertmanager behind a prefix is found, with and without a slash at its end."""
     handler = AlertmanagerHandler([f"{server.url}/a%20b/alertmanager/", f"{server.url}/c"])
     handler(alert())
@@ -218,7 +218,7 @@ def test_basic_authentication(server: PostServer, tmp_path: Path, way: str) -> N
     assert server.posts[0].headers["authorization"] == f"Basic {expected}"
 
 
-def test_a_rotated_token_is_read_anew(server: PostServer, tmp_path: Path) -> None:
+def test_rotated_token_is_read_anew(server: PostServer, tmp_path: Path) -> None:
     """A token in a file may be replaced while the job runs, and be missing for a moment."""
     file = tmp_path / "token"
     file.write_text("first\n", encoding="utf-8")
@@ -275,7 +275,7 @@ def test_tls_with_an_authority_and_a_client_certificate(
         assert len(server.posts) == 1
 
 
-def test_a_stranger_with_tls_gets_nothing_unless_told_so(
+def test_untrusted_certificate_is_refused_unless_verify_is_off(
     authority: trustme.CA, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A certificate that nobody vouches for is refused, except with ``verify=False``."""
@@ -291,7 +291,7 @@ def test_a_stranger_with_tls_gets_nothing_unless_told_so(
         assert len(server.posts) == 1
 
 
-def test_a_redirect_is_not_followed(server: PostServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_redirect_is_not_followed(server: PostServer, caplog: pytest.LogCaptureFixture) -> None:
     """Credentials go nowhere but to the address that was given; the log names the other one."""
     with PostServer(307) as gate:
         gate.headers["Location"] = f"{server.url}/api/v2/alerts"
@@ -391,7 +391,7 @@ def test_little_of_a_long_answer_is_read(status: int, caplog: pytest.LogCaptureF
     assert len(caplog.text) < 2_000
 
 
-def test_a_slow_answer_ends_at_the_timeout() -> None:
+def test_slow_answer_ends_at_the_timeout() -> None:
     """An error's body that comes byte by byte takes no longer than a post may."""
     with PostServer(400) as server:
         server.is_slow = True
@@ -407,7 +407,7 @@ def test_a_slow_answer_ends_at_the_timeout() -> None:
 
 
 @pytest.mark.parametrize("status", [500, 503, 429, 408])
-def test_what_may_pass_is_tried_again(status: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_transient_statuses_are_retried(status: int, caplog: pytest.LogCaptureFixture) -> None:
     """Three failures are one warning, then the alert arrives and the log says so."""
     caplog.set_level(logging.INFO, "genmeter")
     with PostServer(status, status, status) as server:
@@ -422,7 +422,7 @@ def test_what_may_pass_is_tried_again(status: int, caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.parametrize("status", [400, 401, 404])
-def test_what_is_refused_is_not_tried_again(status: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_refused_post_is_not_retried(status: int, caplog: pytest.LogCaptureFixture) -> None:
     """A refusal is told once and raised for the monitor to count; the next refresh is sent."""
     with PostServer(status, status) as server:
         handler = AlertmanagerHandler([server.url])
@@ -437,7 +437,7 @@ def test_what_is_refused_is_not_tried_again(status: int, caplog: pytest.LogCaptu
     assert len([each for each in caplog.records if each.levelname == "WARNING"]) == 1
 
 
-def test_a_failure_is_raised_by_the_next_call_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_failure_is_raised_by_the_next_call_once(caplog: pytest.LogCaptureFixture) -> None:
     """The call that raises has its own alert sent all the same, and the call after it is quiet."""
     with PostServer(400) as server:
         handler = AlertmanagerHandler([server.url])
@@ -468,7 +468,7 @@ def test_only_the_latest_state_is_sent_after_an_outage() -> None:
         ]
 
 
-def test_what_nobody_needs_any_more_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expired_state_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """An alert that would have ended by now is left out after an outage, its end never is."""
     now = [NOON.timestamp()]
     monkeypatch.setattr(genmeter.clock, "now", lambda: now[0])
@@ -486,7 +486,7 @@ def test_what_nobody_needs_any_more_is_not_sent(monkeypatch: pytest.MonkeyPatch)
         assert later == [LABELS | {"gen_ai_request_model": "over"}]
 
 
-def test_a_dead_and_a_hanging_peer_delay_no_other(server: PostServer) -> None:
+def test_down_alertmanager_delays_no_other(server: PostServer) -> None:
     """Each peer has a thread of its own, and the caller waits for none of them."""
     with PostServer() as hanging:
         hanging.gate.clear()
@@ -499,7 +499,7 @@ def test_a_dead_and_a_hanging_peer_delay_no_other(server: PostServer) -> None:
         assert not handler.flush(0.05)
 
 
-def test_a_peer_that_does_not_answer_is_tried_again() -> None:
+def test_timeout_is_retried() -> None:
     """A post that takes longer than ``timeout`` is a failure that may pass."""
     with PostServer() as server:
         server.gate.clear()
@@ -513,7 +513,7 @@ def test_a_peer_that_does_not_answer_is_tried_again() -> None:
             handler.flush(PATIENCE)
 
 
-def test_the_pause_between_tries_grows_and_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_delays_grow_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses double from 1 s to 30 s, each between a half and the whole of that."""
     monkeypatch.undo()
     monkeypatch.setattr(time, "monotonic", lambda: 0.0)
@@ -532,7 +532,7 @@ def test_the_pause_between_tries_grows_and_has_an_end(monkeypatch: pytest.Monkey
 # --- the end ---------------------------------------------------------------------------------------
 
 
-def test_nothing_is_sent_once_the_time_for_the_end_is_over() -> None:
+def test_flush_that_timed_out_pauses_the_queue() -> None:
     """After a flush that came to no end, the alerts stay until the handler is called again."""
     with PostServer(*[503] * 1_000) as server:
         handler = AlertmanagerHandler([server.url])
@@ -549,7 +549,7 @@ def test_nothing_is_sent_once_the_time_for_the_end_is_over() -> None:
         assert server.posts[-1].alerts[0]["endsAt"] == "2026-03-01T12:01:00+00:00"
 
 
-def test_a_post_under_way_is_cut_off_at_the_end() -> None:
+def test_flush_that_timed_out_ends_the_post_under_way() -> None:
     """A peer that hangs does not keep the thread in a post after the flush."""
     with PostServer() as server:
         server.gate.clear()
@@ -576,7 +576,7 @@ def test_without_threads_the_caller_sends(
         assert not threads()
 
 
-def test_a_handler_that_is_forgotten_ends_its_threads() -> None:
+def test_threads_end_with_a_collected_handler() -> None:
     """What waits is tried once more, then the threads end, also with a peer that is down."""
     with PostServer(503, 503, 503) as server:
         handler = AlertmanagerHandler([server.url, f"http://127.0.0.1:{closed_port()}"])
@@ -587,7 +587,7 @@ def test_a_handler_that_is_forgotten_ends_its_threads() -> None:
         assert eventually(lambda: not threads())
 
 
-def test_a_forked_child_begins_with_nothing(server: PostServer) -> None:
+def test_forked_child_starts_with_an_empty_queue(server: PostServer) -> None:
     """What waits in the parent is the parent's; a child's own alert goes out by a thread of its own."""
     with PostServer() as hanging:
         hanging.gate.clear()
@@ -612,7 +612,7 @@ def test_a_forked_child_begins_with_nothing(server: PostServer) -> None:
         assert eventually(lambda: len(hanging.posts) == 1)
 
 
-def test_a_forked_child_leaves_the_parents_post_alone() -> None:
+def test_forked_child_leaves_the_parents_post_alone() -> None:
     """A flush in the child that comes to no end cuts off no connection that the parent uses."""
     with PostServer() as server:
         server.gate.clear()
@@ -634,7 +634,7 @@ def test_a_forked_child_leaves_the_parents_post_alone() -> None:
         assert len(server.posts) == 1
 
 
-def test_a_logging_handler_that_raises_does_not_stop_the_retries(
+def test_logging_handler_that_raises_does_not_stop_the_retries(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whatever it raises on the client's thread, the alert is sent once the server is well."""
@@ -665,7 +665,7 @@ print("told")
 """
 
 
-def test_a_peer_that_hangs_does_not_keep_the_process() -> None:
+def test_hanging_alertmanager_does_not_delay_the_exit() -> None:
     """The process ends without the answer that a post of its own waits for."""
     with PostServer() as server:
         server.gate.clear()
@@ -685,7 +685,7 @@ def test_a_peer_that_hangs_does_not_keep_the_process() -> None:
 # --- with a monitor --------------------------------------------------------------------------------
 
 
-def test_a_monitor_counts_what_did_not_arrive(caplog: pytest.LogCaptureFixture) -> None:
+def test_monitor_counts_failed_posts(caplog: pytest.LogCaptureFixture) -> None:
     """A refusal shows in ``genmeter_monitor_handler_errors_total`` under the handler's name."""
     with (
         PostServer(400) as server,
@@ -703,7 +703,7 @@ def test_a_monitor_counts_what_did_not_arrive(caplog: pytest.LogCaptureFixture) 
     caplog.clear()  # a traceback that is kept keeps the handler
 
 
-def test_the_environment_names_alertmanagers(server: PostServer) -> None:
+def test_environment_names_alertmanagers(server: PostServer) -> None:
     """``GENMETER_ALERTMANAGER_URL`` is all that it takes, and its password is never shown."""
     urls = f"http://u:{'secret'}@{server.host}, {server.url}/second"
     config = MonitorConfig.from_env({"GENMETER_ALERTMANAGER_URL": urls})
@@ -738,7 +738,7 @@ def test_the_environment_names_alertmanagers(server: PostServer) -> None:
         (["http://host", 5], r"urls\[1\] must be .* got 5"),
     ],
 )
-def test_an_address_that_cannot_be_used_is_an_error(url: Any, hint: str) -> None:
+def test_invalid_address_is_an_error(url: Any, hint: str) -> None:
     """The message names the argument, what it is, and what to give."""
     with pytest.raises(ConfigError, match=hint):
         AlertmanagerHandler(url)
@@ -772,19 +772,19 @@ def test_an_address_that_cannot_be_used_is_an_error(url: Any, hint: str) -> None
         ({"labels": {"a": ""}}, r"labels\['a'\] must be .* got ''"),
     ],
 )
-def test_an_argument_that_cannot_be_used_is_an_error(arguments: Any, hint: str) -> None:
+def test_invalid_argument_is_an_error(arguments: Any, hint: str) -> None:
     """The message names the argument, what it is, and what to give."""
     with pytest.raises(ConfigError, match=hint):
         AlertmanagerHandler(["https://host"], **arguments)
 
 
-def test_a_user_in_the_address_and_one_beside_it_is_an_error() -> None:
+def test_two_ways_to_log_in_are_an_error() -> None:
     """Of two ways to log in nobody could say which one holds."""
     with pytest.raises(ConfigError, match="must name no user"):
         AlertmanagerHandler(["http://u:w@host"], bearer_token="t")
 
 
-def test_an_address_of_the_environment_that_cannot_be_used_names_its_variable() -> None:
+def test_invalid_address_of_the_environment_names_its_variable() -> None:
     """Who sets a variable reads its name."""
     config = MonitorConfig(alertmanager_urls=("host:9093",))
     with (

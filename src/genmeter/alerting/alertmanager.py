@@ -374,14 +374,9 @@ class AlertmanagerClient:
 
     def _send(self, deadline: float = math.inf, *, is_last: bool = False) -> None:
         """Post the queue, a batch at a time, until that fails; on the worker's thread."""
-        while not self._is_paused and (is_last or time.monotonic() >= self._retry_at):
-            now = clock.now()
-            with self._lock:
-                for key, state in tuple(self._unsent.items()):
-                    if state.expires is not None and state.expires <= now:
-                        self._unsent.pop(key, None)
-                batch = dict(list(self._unsent.items())[:_BATCH])
-            if not batch:
+        while not self._is_paused and time.monotonic() < deadline:
+            batch = self._next_batch()
+            if not batch or (time.monotonic() < self._retry_at and not is_last):
                 return
             try:
                 problem, may_retry = self._post(
@@ -401,6 +396,14 @@ class AlertmanagerClient:
                 for key, state in batch.items():
                     if self._unsent.get(key) is state:  # not replaced meanwhile
                         del self._unsent[key]
+
+    def _next_batch(self) -> dict[Key, State]:
+        now = clock.now()
+        with self._lock:
+            for key, state in tuple(self._unsent.items()):
+                if state.expires is not None and state.expires <= now:
+                    self._unsent.pop(key, None)
+            return dict(list(self._unsent.items())[:_BATCH])
 
     def _back_off(self) -> None:
         longest = min(_MAX_DELAY, _FIRST_DELAY * 2.0 ** min(self._failures, 16))

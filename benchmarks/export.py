@@ -30,6 +30,7 @@ MEASURED = 10_000
 ROUNDS = 2
 CHUNK = 1_000
 SUFFIXES = {"json": "json", "csv": "csv", "parquet": "parquet", "excel": "xlsx"}
+READABLE = ("json", "parquet")
 TIME = "Exporting {:,} generations as {}"
 SIZE = "The same: bytes in the files"
 READ = "Reading them back with read_export"
@@ -136,8 +137,8 @@ def _times(
             for name, each in spreads.items()
         ]
         rows += [Row(SIZE, name, export.size(), "B") for name, export in exports.items()]
-        path = exports[OURS].path
-        rows.append(Row(READ, OURS, seconds(partial(read_export, path))))
+        if format_ in READABLE:
+            rows.append(Row(READ, OURS, seconds(partial(read_export, exports[OURS].path))))
     return rows
 
 

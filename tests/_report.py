@@ -1,4 +1,4 @@
-"""What the tests of the report share: a job that tells of everything, and journals by hand."""
+"""What the tests of the report share: a job that records everything, and journals by hand."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ AFTERIMAGE = Path(__file__).parent / "data" / "afterimage"
 BEGIN = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def tell_a_job(monitor: GenerationMonitor) -> None:
-    """Tell calls of two models and steps, failures, conversations, evaluations and samples."""
+def record_a_job(monitor: GenerationMonitor) -> None:
+    """Record calls of two models and steps, failures, conversations, evaluations and samples."""
     for number in range(40):
         monitor.track_generation(
             0.1 * number,
@@ -51,21 +51,21 @@ def tell_a_job(monitor: GenerationMonitor) -> None:
 
 
 def report(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """Run `genmeter report`; give its exit code and what it wrote to both streams."""
+    """Run `genmeter report`; return its exit code and what it wrote to both streams."""
     code = cli.main(["report", *map(str, arguments)])
-    told = capsys.readouterr()
-    return code, told.out, told.err
+    written = capsys.readouterr()
+    return code, written.out, written.err
 
 
 def as_json(capsys: pytest.CaptureFixture[str], *arguments: object) -> Any:
-    """Give the report as JSON."""
+    """Return the report as JSON."""
     code, out, _ = report(capsys, *arguments, "--format", "json")
     assert code == 0
     return json.loads(out)
 
 
 def rows_of(seconds: float, model: str = "atlas-large", **changes: Any) -> list[dict[str, Any]]:
-    """Give the rows of one good call, so many seconds after BEGIN, as our journal has them."""
+    """Return the rows of one good call, so many seconds after BEGIN, as our journal has them."""
     whose = {"phase": "generation", "model_name": model, "step": "answer_generation", **changes}
     stamp = {"timestamp": (BEGIN + timedelta(seconds=seconds)).isoformat()}
     values = {
@@ -81,7 +81,7 @@ def rows_of(seconds: float, model: str = "atlas-large", **changes: Any) -> list[
 
 
 def old_rows(seconds: float, model: str | None, **values: Any) -> list[dict[str, Any]]:
-    """Give the rows of one call as AfterImage's monitor writes them."""
+    """Return the rows of one call as AfterImage's monitor writes them."""
     local = (BEGIN + timedelta(seconds=seconds)).astimezone().replace(tzinfo=None)
     given: dict[str, Any] = {"generation_time": 1.5, "success_rate": 1.0}
     if model is not None:

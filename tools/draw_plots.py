@@ -1,7 +1,7 @@
-"""Draws the plots of a made-up job into a folder, for docs/plots.md and for looking at them.
+"""Draws the plots of a simulated job into a folder, for docs/plots.md and for review.
 
-The job is the demo's, told at once under the times that it would have taken; the same arguments
-give the same pictures::
+The job is the demo's, recorded at once under simulated times; the same arguments make the same
+pictures::
 
     python tools/draw_plots.py build/plots --hours 2 --rate 3
 """
@@ -16,28 +16,27 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from genmeter import clock
-from genmeter.cli.demo.actions import Begin, End
-from genmeter.cli.demo.simulator import Simulator
+from genmeter.cli.demo.simulate import Begin, End, Simulator
 from genmeter.testing import isolated_monitor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from genmeter import GenerationMonitor
-    from genmeter.cli.demo.actions import Action
+    from genmeter.cli.demo.simulate import Action
 
 START = datetime(2026, 3, 9, 8, 30).astimezone().timestamp()
 
 
 def actions(seconds: float, rate: float, failing: Mapping[str, float]) -> Iterator[Action]:
-    """Give what the job does, in order."""
+    """Yield what the job does, in order."""
     simulator = Simulator(seed=7, rate=rate, failing=failing)
     yield from simulator.step(seconds)
     yield from simulator.finish()
 
 
-def tell(monitor: GenerationMonitor, action: Action, begun: dict[int, Mapping[str, Any]]) -> None:
-    """Tell a monitor of one action; a call that is timed by its handle is told when it ends."""
+def record(monitor: GenerationMonitor, action: Action, begun: dict[int, Mapping[str, Any]]) -> None:
+    """Record one action; a call that is timed by its handle is recorded when it ends."""
     if isinstance(action, Begin):
         begun[action.number] = action.kwargs
     elif isinstance(action, End):
@@ -57,7 +56,7 @@ def tell(monitor: GenerationMonitor, action: Action, begun: dict[int, Mapping[st
 
 
 def main() -> None:
-    """Draw, and name the files."""
+    """Draw the plots, and print the names of the files."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("folder", type=Path, help="where to; made where it is missing")
     parser.add_argument("--hours", type=float, default=2.0, help="how long the job lasts")
@@ -72,7 +71,7 @@ def main() -> None:
     with isolated_monitor() as monitor:
         for action in actions(arguments.hours * 3600, arguments.rate, failing):
             with mock.patch.object(clock, "now", lambda at=action.at: START + at):
-                tell(monitor, action, begun)
+                record(monitor, action, begun)
         monitor.visualize_metrics(arguments.folder, figsize=tuple(arguments.size))
     for file in sorted(arguments.folder.glob("*.png")):
         print(file)

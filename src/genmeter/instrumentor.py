@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from genmeter import patch as takeover
+from genmeter import patch
 from genmeter.config.monitor import MonitorConfig
 from genmeter.errors import ConfigError, MissingExtraError
 
@@ -49,7 +49,7 @@ class AfterImageInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         except ConfigError as error:
             # Raised, it would keep opentelemetry-instrument from loading any other instrumentation.
             _logger.warning("no GENMETER_* variable is used, the defaults hold: %s", error)
-        takeover.install(config)
+        patch.install(config)
 
     def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002 - the parent's signature
-        takeover.uninstall()
+        patch.uninstall()

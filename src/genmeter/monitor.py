@@ -14,9 +14,8 @@ from opentelemetry.context import get_current
 from opentelemetry.trace import get_current_span
 
 from genmeter import clock, runtime
-from genmeter.alerting.alerting import Alerting
 from genmeter.alerting.alertmanager import alertmanager_handlers
-from genmeter.alerting.notify import check_alert_handlers
+from genmeter.alerting.notify import Alerting, check_alert_handlers
 from genmeter.call import GenerationHandle
 from genmeter.config._checks import (
     check_callable,
@@ -72,7 +71,7 @@ if TYPE_CHECKING:
     from genmeter.config.alerts import AlertSettings
     from genmeter.exporters.apps import ASGIApplication
     from genmeter.handlers.base import LogHandler, MetricHandler
-    from genmeter.handlers.dispatch import Tap
+    from genmeter.handlers.dispatch import Subscriber
     from genmeter.history.snapshot import Snapshot
     from genmeter.history.token_report import TokenUsageReport
     from genmeter.pipeline.deferred_log import DeferredLog
@@ -186,14 +185,16 @@ class GenerationMonitor:
         alert_list += alertmanager_handlers(config)
 
         self._runtime = runtime.current()
-        taps: list[Tap] = [JobLog(), *([EvaluationEvents()] if config.evaluation_events else [])]
-        session = self._runtime.attach(config, timeout=shutdown_timeout, taps=taps)
+        subscribers: list[Subscriber] = [JobLog()]
+        if config.evaluation_events:
+            subscribers.append(EvaluationEvents())
+        session = self._runtime.attach(config, timeout=shutdown_timeout, subscribers=subscribers)
         state = session.state
         state.shares_expected = is_from_env
-        session.relay.metric_handlers, session.relay.log_handlers = metric_list, log_list
+        session.dispatcher.metric_handlers, session.dispatcher.log_handlers = metric_list, log_list
         pipeline = self._runtime.require_pipeline()
         if metric_handlers or log_handlers:
-            pipeline.run(session.relay.begin)
+            pipeline.run(session.dispatcher.start)
         self._pipeline = pipeline
         self._session = session
         self._inline = config.drain == "inline"
@@ -591,22 +592,22 @@ class GenerationMonitor:
     @property
     def metric_handlers(self) -> list[MetricHandler]:
         """Handlers of every metric; the list may be changed or replaced at any time."""
-        return self._session.relay.metric_handlers
+        return self._session.dispatcher.metric_handlers
 
     @metric_handlers.setter
     def metric_handlers(self, handlers: list[MetricHandler]) -> None:
-        self._session.relay.metric_handlers = handlers
-        self._pipeline.run(self._session.relay.begin)
+        self._session.dispatcher.metric_handlers = handlers
+        self._pipeline.run(self._session.dispatcher.start)
 
     @property
     def log_handlers(self) -> list[LogHandler]:
         """Handlers of every log message; the list may be changed or replaced at any time."""
-        return self._session.relay.log_handlers
+        return self._session.dispatcher.log_handlers
 
     @log_handlers.setter
     def log_handlers(self, handlers: list[LogHandler]) -> None:
-        self._session.relay.log_handlers = handlers
-        self._pipeline.run(self._session.relay.begin)
+        self._session.dispatcher.log_handlers = handlers
+        self._pipeline.run(self._session.dispatcher.start)
 
     @property
     def alert_handlers(self) -> list[Callable[[Alert], object]]:
@@ -693,7 +694,7 @@ class GenerationMonitor:
         seconds = self.shutdown_timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
         self._pipeline.run(lambda: None, seconds)
-        late = self._session.relay.deliver(deadline)
+        late = self._session.dispatcher.flush(deadline)
         if late:
             raise TimeoutError(f"handlers still busy after {seconds} s: {', '.join(late)}")
 

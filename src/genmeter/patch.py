@@ -6,10 +6,11 @@ there before. Who still holds AfterImage's class itself, in a closure or a defau
 of genmeter's by calling it. :func:`uninstall` puts everything back.
 
 A monitor that stands in for AfterImage's is an instance of AfterImage's class too, and can always
-be made where that one could: what genmeter cannot use is left out with a warning.
+be made where that one could: arguments that genmeter cannot use are dropped with a warning.
 
-What stays AfterImage's: monitors that exist already, subclasses that were made before the takeover
-(a warning names them), and fresh interpreters, such as children that were spawned.
+What stays AfterImage's: monitors that exist already, subclasses that were made before the patch (a
+warning names them), and fresh interpreters. Only ``genmeter run`` and ``opentelemetry-instrument``
+reach the children that a job spawns.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class _Binding(NamedTuple):
     swap: _Swap
 
 
-_lock = threading.RLock()  # nobody who holds it imports anything
+_lock = threading.RLock()  # never held during an import
 _installs: list[MonitorConfig | None] = []  # the first one's settings hold
 _swaps: list[_Swap] = []
 _bindings: list[_Binding] = []
@@ -95,18 +96,20 @@ def install(config: MonitorConfig | None = None) -> None:
         ConfigError: ``config`` is no MonitorConfig.
     """
     if config is not None and not isinstance(config, MonitorConfig):
-        raise ConfigError(f"config is {config!r}; give a MonitorConfig, or None")
+        raise ConfigError(f"config must be a MonitorConfig or None, got {config!r}")
     with _lock:
         _installs.append(config)
         if len(_installs) > 1:
             if config != _installs[0]:
-                _warn("AfterImage's monitor was replaced already; the settings given first hold")
+                _warn(
+                    "AfterImage's monitor is patched already; ignoring the settings of a later install"
+                )
             return
     if _MODULE in sys.modules:
         # Where another thread is about to import it, this waits until it has all its names.
         with suppress(Exception):
             importlib.import_module(_MODULE)
-    wrapt.register_post_import_hook(_take_over, _MODULE)
+    wrapt.register_post_import_hook(_patch, _MODULE)
 
 
 def uninstall() -> None:
@@ -135,14 +138,16 @@ def uninstall() -> None:
         _said.clear()
 
 
-def _take_over(module: ModuleType) -> None:
+def _patch(module: ModuleType) -> None:
     try:
         with _lock:
             if _installs and not _swaps:
                 _replace(module)
     except Exception:
         # What is raised here would fail the job's import.
-        _logger.warning("AfterImage's monitor was not replaced and stays as it is", exc_info=True)
+        _logger.warning(
+            "AfterImage's monitor could not be patched and stays as it is", exc_info=True
+        )
 
 
 def _replace(module: ModuleType) -> None:
@@ -176,7 +181,7 @@ def _replace(module: ModuleType) -> None:
 
 
 def _namespaces() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give the names that each loaded module binds, without running any code of a module's."""
+    """Yield the names that each loaded module binds, without running any code of a module's."""
     for name, module in list(sys.modules.items()):
         namespace = None
         with suppress(Exception):  # of whatever stands in the place of a module
@@ -222,11 +227,11 @@ def _stand_in(old: Any) -> type:
             self._session.state.shares_expected = True
 
     for made in (StandIn.__new__, StandIn.__init__):
-        functools.update_wrapper(made, old.__init__)  # for those who inspect the signature
+        functools.update_wrapper(made, old.__init__)  # inspect.signature() follows it
     for name in set(dir(old)) - set(dir(GenerationMonitor)):
         if not name.startswith("__"):
             setattr(StandIn, name, _Absent(name))
-    # A class is pickled by these: a process without a takeover then has AfterImage's.
+    # A class is pickled by these: a process without the patch then has AfterImage's.
     for name in ("__module__", "__name__", "__qualname__"):
         setattr(StandIn, name, getattr(old, name))
     _redirect(old, StandIn)
@@ -265,10 +270,10 @@ class _Absent:
 
 
 def _construct(monitor: GenerationMonitor, given: dict[str, Any]) -> None:
-    """Call the constructor; what it refuses is left out, since AfterImage's would not raise."""
+    """Call the constructor without the arguments it rejects, since AfterImage's would not raise."""
     arguments = {name: value for name, value in given.items() if name in _ARGUMENTS}
-    if left_out := sorted(given.keys() - arguments.keys()):
-        _warn(f"genmeter's monitor does not know {', '.join(left_out)}, which change nothing")
+    if dropped := sorted(given.keys() - arguments.keys()):
+        _warn(f"genmeter's monitor does not know {', '.join(dropped)}, which change nothing")
     config = next(iter(tuple(_installs)), None)
     nowhere = MonitorConfig(meter_provider=_NOWHERE)
     while True:
@@ -276,10 +281,10 @@ def _construct(monitor: GenerationMonitor, given: dict[str, Any]) -> None:
             GenerationMonitor.__init__(monitor, **arguments, config=config)
             return
         except Exception as error:
-            refused = str(error).partition(" ")[0]  # the first word names the argument
-            if refused in arguments:
-                _warn(f"{error}; the default takes its place")
-                del arguments[refused]
+            rejected = str(error).partition(" ")[0]  # the first word names the argument
+            if rejected in arguments:
+                _warn(f"{error}; using the default")
+                del arguments[rejected]
             elif isinstance(error, EndpointError) and config is not None:
                 _warn(f"metrics are not served, the job goes on: {error}")
                 config = dataclasses.replace(config, endpoint=EndpointConfig(enabled=False))

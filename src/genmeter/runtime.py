@@ -28,7 +28,8 @@ from genmeter.config.monitor import EndpointConfig, LabelLimits
 from genmeter.errors import ConfigError
 from genmeter.events.model import CallDefaults
 from genmeter.exporters.provider import Exporters, job_of
-from genmeter.handlers.dispatch import Relay
+from genmeter.exporters.settings import is_spawned
+from genmeter.handlers.dispatch import HandlerDispatcher
 from genmeter.history.store import History
 from genmeter.history.token_report import Retired, TokenUsageReport
 from genmeter.metrics.observers import Telemetry
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
     from genmeter.config.monitor import MonitorConfig
     from genmeter.exporters.prometheus import PrometheusBridge
-    from genmeter.handlers.dispatch import Tap
+    from genmeter.handlers.dispatch import Subscriber
     from genmeter.pipeline.deferred_log import DeferredLog
 
 __all__ = [
@@ -183,13 +184,15 @@ class Runtime:
 
     # --- opening and closing sessions ----------------------------------------------------------
 
-    def attach(self, config: MonitorConfig, *, timeout: float, taps: Sequence[Tap] = ()) -> Session:
+    def attach(
+        self, config: MonitorConfig, *, timeout: float, subscribers: Sequence[Subscriber] = ()
+    ) -> Session:
         """Create the session of a new monitor.
 
         Args:
             config: The monitor's settings.
             timeout: Seconds that its shutdown may take.
-            taps: Further subscribers of its events, beside its handlers.
+            subscribers: Further subscribers of its events, beside its handlers.
 
         Raises:
             ConfigError: A setting or a GENMETER_* variable is invalid.
@@ -219,7 +222,9 @@ class Runtime:
             telemetry.add(state)
             session = Session(
                 state,
-                Relay(self.self_metrics, pipeline.deferred_log, taps=taps),
+                HandlerDispatcher(
+                    self.self_metrics, pipeline.deferred_log, subscribers=subscribers
+                ),
                 timeout=timeout,
                 on_unreachable=self._unreachable.append,
             )
@@ -458,7 +463,7 @@ class Runtime:
         exporters = Exporters(
             config,
             pipeline,
-            is_main=not self._is_child and multiprocessing.parent_process() is None,
+            is_main=not (self._is_child or is_spawned()),
             on_export_failure=self.self_metrics.count_export_failure,
             log=pipeline.deferred_log.add,
         )

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     import weakref
     from collections.abc import Callable, Mapping
 
-    from genmeter.alerting.alerting import Alerting
+    from genmeter.alerting.notify import Alerting
     from genmeter.call import GenerationHandle
     from genmeter.events.model import CallDefaults
-    from genmeter.handlers.dispatch import Relay
+    from genmeter.handlers.dispatch import HandlerDispatcher
     from genmeter.history.store import History
     from genmeter.metrics.recorder import MetricsRecorder
     from genmeter.pipeline.drain import Recorder
@@ -101,14 +101,14 @@ class Session:
 
     Args:
         state: The part that outlives the monitor.
-        relay: Passes events on to the monitor's handlers.
+        dispatcher: Queues events for the monitor's handlers.
         timeout: Seconds that closing it may take.
         on_unreachable: Called by the garbage collector, on any thread and under any lock, with a
             session that is not closed and not referenced any more.
 
     Attributes:
         state: As passed.
-        relay: As passed.
+        dispatcher: As passed.
         timeout: As passed; the monitor may change it.
         recorders: The recorders that get every event of the monitor.
         is_started: Whether :meth:`start` has done its work.
@@ -120,14 +120,14 @@ class Session:
     def __init__(
         self,
         state: SessionState,
-        relay: Relay,
+        dispatcher: HandlerDispatcher,
         *,
         timeout: float = 5.0,
         on_unreachable: Callable[[Session], object] = _ignore,
     ) -> None:
         self._on_unreachable = on_unreachable
         self.state = state
-        self.relay = relay
+        self.dispatcher = dispatcher
         self.timeout = timeout
         self.recorders: tuple[Recorder, ...] = ()
         self.is_started = False
@@ -157,7 +157,7 @@ class Session:
         """Set the recorders from the state."""
         metrics = self.state.metrics
         self.recorders = tuple(
-            each for each in (self.state.history, metrics, self.relay) if each is not None
+            each for each in (self.state.history, metrics, self.dispatcher) if each is not None
         )
 
     def start(self) -> None:
@@ -180,7 +180,7 @@ class Session:
             self.token_usage.close()
         if self.alerting is not None:
             self.alerting.conclude(seconds_left(deadline))
-        self.relay.begin_close()
+        self.dispatcher.begin_close()
 
     def finish_close(self, deadline: float) -> bool:
         """Wait for the handlers to stop; events queued at the deadline are dropped and counted.
@@ -194,7 +194,7 @@ class Session:
         if not self._is_ended:
             if self.alerting is not None:
                 self.alerting.stop(seconds_left(deadline))
-            self.relay.finish_close(deadline)
+            self.dispatcher.finish_close(deadline)
             self._is_ended = True
         if self.token_usage is None:
             return True
@@ -210,5 +210,5 @@ class Session:
         state.open_calls = {}
         state.begun_calls.clear()
         self.is_started = False
-        self.relay.reset()
+        self.dispatcher.reset()
         self.connect()

@@ -1,4 +1,4 @@
-"""Alerts: what is sent is what a list of all calls and a list of all judgements say."""
+"""Alerts: what is sent is what a list of all calls and a list of all evaluations say."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ Key = tuple[str, str | None]
 
 
 class Clock:
-    """The time that calls are told at."""
+    """The time that calls are recorded at."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
 
     def read(self) -> float:
-        """Tell the time."""
+        """Return the time."""
         return self.now
 
 
 class Step(NamedTuple):
-    """A pause, then what the job tells: nothing, a call or a conversation; and whether to check."""
+    """A pause, then what the job records: nothing, a call or a conversation; and whether to check."""
 
     pause: int
     kind: str
@@ -85,7 +85,7 @@ overrides = st.fixed_dictionaries(
     optional={
         row[0]: st.builds(
             AlertOverride,
-            pending=st.sampled_from([None, 0.0, 60.0, 100.0]),
+            for_=st.sampled_from([None, 0.0, 60.0, 100.0]),
             min_samples=st.sampled_from([None, 1, 2, 3]),
         )
         for row in RULES
@@ -98,33 +98,33 @@ class States:
 
     def __init__(self, repeat: float | None) -> None:
         self.repeat = repeat
-        self.judged: list[tuple[float, dict[Key, float]]] = []
+        self.evaluated: list[tuple[float, dict[Key, float]]] = []
         self.sent: list[tuple[float, Key, str]] = []
 
     def update(self, now: float, held: dict[Key, float]) -> tuple[list[Key], list[Key]]:
         """Take in what holds, with how long it must; give what is sent as firing and as resolved."""
-        self.judged.append((now, held))
-        firing = [key for key, pending in held.items() if now - self._since(key) >= pending]
-        told = {key: (when, status) for when, key, status in self.sent}
-        news = [key for key in firing if self._is_due(told.get(key), now)]
-        over = [key for key, (_, status) in told.items() if status == "firing" and key not in held]
-        self.sent += [(now, key, "firing") for key in news]
+        self.evaluated.append((now, held))
+        firing = [key for key, wait in held.items() if now - self._since(key) >= wait]
+        last = {key: (when, status) for when, key, status in self.sent}
+        to_send = [key for key in firing if self._is_due(last.get(key), now)]
+        over = [key for key, (_, status) in last.items() if status == "firing" and key not in held]
+        self.sent += [(now, key, "firing") for key in to_send]
         self.sent += [(now, key, "resolved") for key in over]
-        return news, over
+        return to_send, over
 
     def _since(self, key: Key) -> float:
         """Say from which of the last evaluations on it held at each."""
-        since = self.judged[-1][0]
-        for when, held in reversed(self.judged):
+        since = self.evaluated[-1][0]
+        for when, held in reversed(self.evaluated):
             if key not in held:
                 break
             since = when
         return since
 
-    def _is_due(self, told: tuple[float, str] | None, now: float) -> bool:
-        if told is None or told[1] == "resolved":
+    def _is_due(self, last: tuple[float, str] | None, now: float) -> bool:
+        if last is None or last[1] == "resolved":
             return True
-        return self.repeat is not None and now - told[0] >= self.repeat
+        return self.repeat is not None and now - last[0] >= self.repeat
 
 
 class Reference:
@@ -141,7 +141,7 @@ class Reference:
         self.states = States(repeat)
         self.samples: list[tuple[float, str, str | None, float]] = []
 
-    def tell(self, now: float, each: Step) -> None:
+    def record(self, now: float, each: Step) -> None:
         """Keep what the step says; a conversation has a length only."""
         if each.kind == "conversation":
             self.samples.append((now, "turns", None, each.turns))
@@ -165,7 +165,7 @@ class Reference:
             self.samples.append((now, "good", each.model, 1.0))
 
     def check(self, now: float) -> tuple[list[Key], list[Key]]:
-        """Judge all rules and give what is to be sent."""
+        """Evaluate all rules and return what is to be sent."""
         held: dict[Key, float] = {}
         for alert, metric, argument, default in RULES:
             limit = self.thresholds.get(argument)
@@ -179,7 +179,7 @@ class Reference:
                     continue
                 mean = sum(values) / len(counted)
                 if mean < limit if alert.startswith("low") else mean > limit:
-                    held[alert, model] = given.pending or 0.0
+                    held[alert, model] = given.for_ or 0.0
         return self.states.update(now, held)
 
     def _recent(self, metric: str, model: str | None, now: float) -> list[float]:
@@ -191,7 +191,7 @@ class Reference:
 
 
 def key_of(alert: Alert) -> Key:
-    """Give an alert's name and model."""
+    """Return an alert's name and model."""
     return alert.name, alert.data["group"].get("gen_ai_request_model")
 
 
@@ -237,15 +237,15 @@ def test_what_is_sent_is_what_the_reference_sends(
                 )
             elif each.kind == "conversation":
                 monitor.track_generation(1e6, False, conversation_length=each.turns)
-            reference.tell(clock.now, each)
+            reference.record(clock.now, each)
             if each.is_check:
                 received.clear()
                 monitor.check_alerts()
-                news, over = reference.check(clock.now)
+                to_send, over = reference.check(clock.now)
                 sent = [(key_of(alert), alert.status) for alert in received]
-                assert [key for key, status in sent if status == "firing"] == news
+                assert [key for key, status in sent if status == "firing"] == to_send
                 assert {key for key, status in sent if status == "resolved"} == set(over)
-                assert len(sent) == len(news) + len(over)
+                assert len(sent) == len(to_send) + len(over)
                 assert all(alert.timestamp.timestamp() == clock.now for alert in received)
 
 
@@ -257,22 +257,22 @@ RULE = next(row for row in ALERT_RULES if row.id == "high_generation_time")
     course=st.lists(
         st.tuples(st.sampled_from([0, 1, 10, 60]), st.sets(st.sampled_from("abc"))), max_size=60
     ),
-    pending=st.sampled_from([0.0, 1.0, 30.0, 60.0]),
+    wait=st.sampled_from([0.0, 1.0, 30.0, 60.0]),
     repeat=st.sampled_from([None, 10.0, 60.0]),
 )
 def test_states_are_what_the_reference_has(
-    course: list[tuple[int, set[str]]], pending: float, repeat: float | None
+    course: list[tuple[int, set[str]]], wait: float, repeat: float | None
 ) -> None:
     """Whatever holds when, the same is pending, fires, is sent, repeated and resolved."""
-    rule = AlertOverride(pending=pending).apply(RULE)
-    book, states, now = AlertStates(AlertSettings(), repeat), States(repeat), 1_000_000.0
+    rule = AlertOverride(for_=wait).apply(RULE)
+    alert_states, states, now = AlertStates(AlertSettings(), repeat), States(repeat), 1_000_000.0
     for pause, held in course:
         now += pause
         found = [Finding(rule, (name,), 50.0, 50.0, 1, 50.0, 50.0) for name in sorted(held)]
-        sent = book.update(found, now, job="j", has_receivers=True)
-        news, over = states.update(now, {(rule.id, name): pending for name in sorted(held)})
-        assert [key_of(alert) for alert in sent if alert.status == "firing"] == news
+        sent = alert_states.update(found, now, job="j", has_receivers=True)
+        to_send, over = states.update(now, {(rule.id, name): wait for name in sorted(held)})
+        assert [key_of(alert) for alert in sent if alert.status == "firing"] == to_send
         assert {key_of(alert) for alert in sent if alert.status == "resolved"} == set(over)
-        firing = {name for name in held if now - states._since((rule.id, name)) >= pending}
-        assert {key_of(alert)[1] for alert in book.firing(now, "j")} == firing
-        assert book.counts([rule]) == {rule.name: len(firing)}
+        firing = {name for name in held if now - states._since((rule.id, name)) >= wait}
+        assert {key_of(alert)[1] for alert in alert_states.firing(now, "j")} == firing
+        assert alert_states.counts([rule]) == {rule.name: len(firing)}

@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from genmeter.schema.conditions import Drop, Stale
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from genmeter.history.store import History
     from genmeter.schema.alerts import AlertRule
     from genmeter.schema.metrics import Label
-    from genmeter.schema.query import RowSum, Term
+    from genmeter.schema.query import CounterQuery, HistoryQuery
     from genmeter.testing import IsolatedMonitor
 
 ROUNDING = 1e-9
@@ -85,12 +87,14 @@ class Margin:
 
     def __init__(self, settings: AlertSettings, monitor: IsolatedMonitor, course: Course) -> None:
         self._course = course
-        self._rules = [rule for rule in settings.rules() if rule.is_judged_in_process]
+        self._rules = [rule for rule in settings.rules() if rule.condition.is_local]
         self._history: History = monitor._session.history
         self._pages: list[dict[str, float]] = []
         # When a condition began to hold: surely, and possibly.
         self._since: dict[tuple[str, Group, bool], float] = {}
-        self._spans: dict[tuple[RowSum, Sequence[Label], float, float], dict[Group, float]] = {}
+        self._spans: dict[
+            tuple[HistoryQuery, Sequence[Label], float, float], dict[Group, float]
+        ] = {}
 
     def scraped(self, page: dict[str, float]) -> None:
         """Keep a scrape."""
@@ -127,48 +131,50 @@ class Margin:
         if not holds:
             self._since.pop(key, None)
             return False
-        return now - self._since.setdefault(key, now) >= rule.pending
+        return now - self._since.setdefault(key, now) >= rule.for_
 
     def _holds(self, rule: AlertRule, now: float) -> dict[Group, tuple[bool, bool]]:
         """Say of each group whether the condition surely and whether it possibly holds."""
-        if rule.how == "stalled":
+        if isinstance(rule.condition, Stale):
             last = self._history.last_call
-            is_still = last is not None and now - last > rule.windows[0]
+            is_still = last is not None and now - last > rule.condition.limit
             return {(): (is_still, is_still)}
-        values = [self._values(rule, window, now) for window in rule.windows]
+        values = [self._values(rule, window, now) for window in rule.condition.windows]
         groups = {group for found in values for group in found}
         # A group that was, and has no row left, must be judged too, or its `since` would stay.
         groups |= {group for id_, group, _ in self._since if id_ == rule.id}
         return {group: _passes(rule, [found.get(group) for found in values]) for group in groups}
 
     def _values(self, rule: AlertRule, window: float, now: float) -> dict[Group, tuple[Range, ...]]:
-        """Give the range of the signal's value and of its denominator, by group."""
-        signal = rule.signal
-        assert signal is not None
-        assert signal.of is not None
-        of = self._sums(signal.of, rule, window, now)
-        if signal.per is None:
-            return {group: (total, Range(1, 1)) for group, total in of.items()}
-        per = self._sums(signal.per, rule, window, now)
+        """Give the range of the indicator's value and of its denominator, by group."""
+        assert rule.condition.indicator is not None
+        sums = [
+            self._sums(part, rule, window, now) for part in rule.condition.indicator.query.parts
+        ]
+        if len(sums) == 1:
+            return {group: (total, Range(1, 1)) for group, total in sums[0].items()}
+        of, per = sums
         nothing = Range(0, 0)
         return {
             group: (_ratio(of.get(group, nothing), below), below) for group, below in per.items()
         }
 
-    def _sums(self, term: Term, rule: AlertRule, window: float, now: float) -> dict[Group, Range]:
+    def _sums(
+        self, query: CounterQuery, rule: AlertRule, window: float, now: float
+    ) -> dict[Group, Range]:
         """Give what Prometheus and the monitor can have for a sum over a window."""
-        if term.rows is None:
-            return self._increases(term, rule, window)
-        sums = [self._rows(term.rows, rule.by, now - window)]
+        if query.rows is None:
+            return self._increases(query, rule, window)
+        sums = [self._rows(query.rows, rule.by, now - window)]
         if window > LONG:
             sums += [
-                _stretched(self._steps(term.rows, rule.by, window, now - late), factor)
+                _stretched(self._steps(query.rows, rule.by, window, now - late), factor)
                 for factor in (1.0, STEP / (STEP - self._course.scrape))
                 # Such a sum may have been recorded an evaluation ago.
                 for late in (0, self._course.evaluation)
             ]
         else:
-            scraped = self._rows(term.rows, rule.by, now - window + self._course.scrape)
+            scraped = self._rows(query.rows, rule.by, now - window + self._course.scrape)
             stretch = window / (window - self._course.scrape)
             sums += [scraped, _stretched(scraped, stretch)]
         groups = {group for each in sums for group in each}
@@ -181,7 +187,7 @@ class Margin:
         }
 
     def _steps(
-        self, rows: RowSum, by: Sequence[Label], window: float, now: float
+        self, rows: HistoryQuery, by: Sequence[Label], window: float, now: float
     ) -> dict[Group, float]:
         """Add up what Prometheus has seen of each of the five minutes of a long window."""
         total: Counter[Group] = Counter()
@@ -192,7 +198,7 @@ class Margin:
         return dict(total)
 
     def _span(
-        self, rows: RowSum, by: Sequence[Label], start: float, end: float
+        self, rows: HistoryQuery, by: Sequence[Label], start: float, end: float
     ) -> dict[Group, float]:
         """Sum the rows between two times that are past."""
         key = (rows, by, start, end)
@@ -204,18 +210,18 @@ class Margin:
             }
         return self._spans[key]
 
-    def _rows(self, rows: RowSum, by: Sequence[Label], since: float) -> dict[Group, float]:
+    def _rows(self, rows: HistoryQuery, by: Sequence[Label], since: float) -> dict[Group, float]:
         found = self._history.window(rows, by, since)
         return {
             group: float(each.rows) if rows.column is None else each.sum
             for group, each in found.items()
         }
 
-    def _increases(self, term: Term, rule: AlertRule, window: float) -> dict[Group, Range]:
+    def _increases(self, query: CounterQuery, rule: AlertRule, window: float) -> dict[Group, Range]:
         """The same of what the monitor counts of itself, which it looks at when it evaluates."""
         course, newest = self._course, len(self._pages) - 1
         inner, outer, last = (
-            _totals(self._pages[max(0, newest - round(back / course.scrape))], term, rule.by)
+            _totals(self._pages[max(0, newest - round(back / course.scrape))], query, rule.by)
             for back in (window - course.judged, window + course.judged, 0)
         )
         stretch = window / (window - course.scrape)
@@ -236,14 +242,16 @@ def _passes(rule: AlertRule, found: Sequence[tuple[Range, ...] | None]) -> tuple
         return False, False
     values = [each[0] for each in found if each is not None]
     counted = [each[1] for each in found if each is not None]
-    surely = counted[0].low >= rule.least and all(each.low > 0 for each in counted)
-    possibly = counted[0].high >= rule.least
-    if rule.how == "fall":
+    surely = counted[0].low >= rule.condition.min_samples and all(each.low > 0 for each in counted)
+    possibly = counted[0].high >= rule.condition.min_samples
+    if isinstance(rule.condition, Drop):
         recent, before = values
         values = [Range(before.low - recent.high, before.high - recent.low)]
-    elif rule.how == "below":
+    elif rule.condition.is_lower_bound:
         values = [Range(-each.high, -each.low) for each in values]
-    threshold = -rule.threshold if rule.how == "below" else rule.threshold
+    threshold = (
+        -rule.condition.threshold if rule.condition.is_lower_bound else rule.condition.threshold
+    )
     tolerance = ROUNDING * max(1.0, abs(threshold))
     return (
         surely and all(each.low > threshold + tolerance for each in values),
@@ -272,16 +280,18 @@ def _labels(rule: AlertRule, group: Group) -> Labels:
     )
 
 
-def _totals(page: Mapping[str, float], term: Term, by: Sequence[Label]) -> dict[Group, float]:
+def _totals(
+    page: Mapping[str, float], query: CounterQuery, by: Sequence[Label]
+) -> dict[Group, float]:
     """Sum the samples of a counter by group."""
     sums: dict[Group, float] = {}
-    wanted = term.instrument.prometheus
+    wanted = query.instrument.prometheus
     for series, value in page.items():
         name, _, inner = series.partition("{")
         if name != wanted:
             continue
         labels = dict(_LABEL.findall(inner))
-        if all(f'="{labels.get(label.prometheus, "")}"' == match for label, match in term.where):
+        if all(f'="{labels.get(label.prometheus, "")}"' == match for label, match in query.where):
             group = tuple(labels.get(label.prometheus) for label in by)
             sums[group] = sums.get(group, 0.0) + value
     return sums

@@ -12,8 +12,14 @@ import time
 from opentelemetry.sdk.trace import TracerProvider
 
 from genmeter import GenerationMonitor
-from genmeter.cli.demo.job import Job, Plan
-from genmeter.cli.demo.profiles import CUSTOM_METRICS, MODELS, PRICES, SCORE_SCALES
+from genmeter.cli.demo.simulate import (
+    CUSTOM_METRICS,
+    MODELS,
+    PRICES,
+    SCORE_SCALES,
+    Job,
+    Plan,
+)
 from genmeter.config.monitor import EndpointConfig, LabelLimits, MonitorConfig
 
 SPEED = 10.0

@@ -102,15 +102,15 @@ def as_it_is(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="module")
-def taken_over(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The suite on ours."""
-    return run(sources, tmp_path_factory.mktemp("taken-over"), "-p", "_takeover_plugin")
+def patched(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The suite with the patch."""
+    return run(sources, tmp_path_factory.mktemp("patched"), "-p", "_patch_plugin")
 
 
-def test_the_suite_passes_as_well_with_our_monitor(as_it_is: Run, taken_over: Run) -> None:
+def test_the_suite_passes_as_well_with_our_monitor(as_it_is: Run, patched: Run) -> None:
     """What passes on AfterImage's classes passes on ours, but for a count of private threads."""
-    lost = as_it_is.passed - taken_over.passed
-    assert lost == {NOT_CARRIED_OVER}, {name: taken_over.others.get(name) for name in sorted(lost)}
+    lost = as_it_is.passed - patched.passed
+    assert lost == {NOT_CARRIED_OVER}, {name: patched.others.get(name) for name in sorted(lost)}
 
 
 def test_the_suite_was_run(as_it_is: Run) -> None:
@@ -120,9 +120,9 @@ def test_the_suite_was_run(as_it_is: Run) -> None:
     assert {name.rpartition(".")[0] for name in failed} <= {"tests.test_stopping_logic"}
 
 
-def test_the_suite_made_our_monitors(as_it_is: Run, taken_over: Run) -> None:
+def test_the_suite_made_our_monitors(as_it_is: Run, patched: Run) -> None:
     """The second run was on our monitor, and the first was not."""
-    found = re.search(r"^monitors of genmeter's: (\d+)$", taken_over.output, re.MULTILINE)
-    assert found, taken_over.output
+    found = re.search(r"^monitors of genmeter's: (\d+)$", patched.output, re.MULTILINE)
+    assert found, patched.output
     assert int(found[1]) >= 10
     assert "genmeter" not in as_it_is.output

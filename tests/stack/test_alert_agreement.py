@@ -47,9 +47,9 @@ SHORT = AlertSettings(
         "error_budget_burn:1h": AlertOverride(threshold=8, windows=(480.0, 120.0)),
         "error_budget_burn:6h": AlertOverride(threshold=5, windows=(600.0, 240.0)),
         "error_budget_burn:1d": AlertOverride(windows=(900.0, 300.0)),
-        "error_budget_burn:3d": AlertOverride(windows=(1_200.0, 600.0), pending=240.0),
+        "error_budget_burn:3d": AlertOverride(windows=(1_200.0, 600.0), for_=240.0),
         "generation_stalled": AlertOverride(windows=(300.0,)),
-        "rate_limited": AlertOverride(pending=60.0),
+        "rate_limited": AlertOverride(for_=60.0),
         "samples_rejected": AlertOverride(windows=(600.0,), min_samples=10),
         "evaluation_score_drop": AlertOverride(windows=(300.0, 1_200.0), min_samples=5),
         "CostBudgetBurn": AlertOverride(windows=(600.0,)),
@@ -68,9 +68,9 @@ LONG = AlertSettings(
         **{
             rule.name: AlertOverride(enabled=False)
             for rule in ALERT_RULES
-            if max(rule.windows) <= 6 * HOUR
+            if max(rule.condition.windows) <= 6 * HOUR
         },
-        "GenerationErrorBudgetBurn": AlertOverride(pending=0.0),
+        "GenerationErrorBudgetBurn": AlertOverride(for_=0.0),
         "error_budget_burn:1h": AlertOverride(enabled=False),
         "error_budget_burn:6h": AlertOverride(enabled=False),
         "error_budget_burn:1d": AlertOverride(windows=(7 * HOUR, HOUR)),
@@ -140,6 +140,6 @@ def test_random_jobs_raise_the_same_alerts_in_prometheus_and_in_process(
                     settled.update((rule, fires) for fires in outcomes)
 
     agree()
-    judged = {rule.id for rule in alerts.rules() if rule.is_judged_in_process}
+    judged = {rule.id for rule in alerts.rules() if rule.condition.is_local}
     missing = {(rule, fires) for rule in judged for fires in (True, False)} - settled.keys()
     assert not missing, f"never seen outside of the margin: {sorted(missing)}"

@@ -34,7 +34,7 @@ NAME = "GenerationErrorRateHigh"
 USER, PASSWORD = "prometheus", "secret"
 # bcrypt, at its least cost, of the password.
 USERS = {USER: "$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW"}
-SETTINGS = AlertSettings(alerts={NAME: AlertOverride(pending=0, min_samples=1)})
+SETTINGS = AlertSettings(alerts={NAME: AlertOverride(for_=0, min_samples=1)})
 
 
 @contextmanager

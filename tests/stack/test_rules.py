@@ -77,7 +77,7 @@ def test_templates_of_hostile_settings_are_filled_in(promtool: str, tmp_path: Pa
                         "exp_annotations": {
                             "summary": "{{ job }}: Prometheus has no target",
                             "description": "Prometheus has had no target of the job for 5 minutes. "
-                            "Look whether the job was started, and whether service discovery finds "
+                            "Check whether the job was started, and whether service discovery finds "
                             "it.",
                             "runbook_url": "https://wiki/{{page}}#monitortargetdown",
                         },

@@ -147,7 +147,7 @@ assert_type(to_alertmanager.flush(1.0), bool)
 assert_type(handled.to_frame("generations", timedelta(hours=1)), pd.DataFrame)
 assert_type(handled.save_metrics(), Path)
 handled.export_metrics("run.csv", format="csv", window=timedelta(hours=1))
-assert_type(read_export("run.csv"), pd.DataFrame)
+assert_type(read_export("run.json"), pd.DataFrame)
 
 
 def figures() -> tuple[dict[str, Figure] | None, Figure]:

@@ -11,8 +11,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from _waiting import PATIENCE, eventually
 
+from _waiting import PATIENCE, eventually
 from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig, process_token_usage
 from genmeter.testing import fresh_runtime
 

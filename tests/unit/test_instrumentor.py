@@ -12,8 +12,7 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from genmeter import ConfigError, GenerationMonitor
-from genmeter import patch as takeover
+from genmeter import ConfigError, GenerationMonitor, patch
 from genmeter.instrumentor import AfterImageInstrumentor
 from genmeter.testing import fresh_runtime
 
@@ -45,7 +44,7 @@ def _nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     before = take_out()
     with fresh_runtime():
         yield
-        if takeover._installs:
+        if patch._installs:
             AfterImageInstrumentor().uninstrument()
     take_out()
     sys.modules.update(before)
@@ -118,7 +117,7 @@ def test_a_provider_that_is_none_is_an_error() -> None:
     """What the caller's own code gives is refused at once, and nothing is replaced."""
     with pytest.raises(ConfigError, match="meter_provider"):
         AfterImageInstrumentor().instrument(skip_dep_check=True, meter_provider="nobody's")
-    assert takeover._installs == []
+    assert patch._installs == []
     assert not AfterImageInstrumentor().is_instrumented_by_opentelemetry
 
 

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig, TokenUsageReport
-from genmeter import patch as takeover
+from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig, TokenUsageReport, patch
 from genmeter import runtime as runtime_of_process
 from genmeter.alerting.state import Alert
 from genmeter.errors import ConfigError
@@ -93,8 +92,8 @@ def _nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = take_out()
     with fresh_runtime():
         yield
-        while takeover._installs:
-            takeover.uninstall()
+        while patch._installs:
+            patch.uninstall()
     take_out()
     sys.modules.update(before)
 
@@ -137,13 +136,13 @@ def is_ours(monitor: object) -> bool:
 
 def test_installing_imports_nothing(load: Load) -> None:
     """A process that never imports AfterImage does not pay for it."""
-    takeover.install()
+    patch.install()
     assert "afterimage" not in sys.modules
 
 
 def test_what_is_imported_after_gets_ours(load: Load) -> None:
     """The names are genmeter's before anyone can take them."""
-    takeover.install()
+    patch.install()
     user = load(
         "user", "from afterimage import GenerationMonitor\nfrom afterimage.monitoring import Alert"
     )
@@ -156,7 +155,7 @@ def test_what_was_imported_before_gets_ours(load: Load) -> None:
     """Names that were taken already, under whatever name, are bound anew."""
     user = load("user", "from afterimage.monitoring import Alert, GenerationMonitor as Monitor")
     package = load("afterimage")
-    takeover.install()
+    patch.install()
     assert is_ours(user.Monitor())
     assert is_ours(package.GenerationMonitor())
     assert user.Alert is Alert
@@ -179,7 +178,7 @@ def test_who_holds_the_old_class_makes_ours(load: Load, holder: str) -> None:
         "default": by_default,
         "class attribute": type("Holder", (), {"make": old}).make,  # type: ignore[attr-defined]
     }[holder]
-    takeover.install()
+    patch.install()
     monitor = make(None, [], [], [], 0, shutdown_timeout=3)
     assert is_ours(monitor)
     assert isinstance(monitor, old)
@@ -187,14 +186,14 @@ def test_who_holds_the_old_class_makes_ours(load: Load, holder: str) -> None:
 
 
 def test_an_import_under_way_on_another_thread_is_waited_for(load: Load, tmp_path: Path) -> None:
-    """A takeover in the middle of the import does not find half a module."""
+    """A patch in the middle of the import does not find half a module."""
     gate = load("gate", "import threading\nreached, passed = threading.Event(), threading.Event()")
     waiting = "import gate\ngate.reached.set()\ngate.passed.wait(60)\n"
     (tmp_path / "afterimage" / "monitoring.py").write_text(waiting + MONITORING)
     importing = threading.Thread(target=load, args=("afterimage.monitoring",))
     importing.start()
     assert gate.reached.wait(60)
-    installing = threading.Thread(target=takeover.install)
+    installing = threading.Thread(target=patch.install)
     installing.start()
     installing.join(0.1)
     assert installing.is_alive()
@@ -205,8 +204,8 @@ def test_an_import_under_way_on_another_thread_is_waited_for(load: Load, tmp_pat
 
 
 def test_an_import_that_failed_can_be_tried_again(load: Load, tmp_path: Path) -> None:
-    """What AfterImage's own import raises is raised, and the next one that works is taken over."""
-    takeover.install()
+    """What AfterImage's own import raises is raised, and the next one that works is patched."""
+    patch.install()
     module = tmp_path / "afterimage" / "monitoring.py"
     module.write_text("raise OSError('no font cache')\n")
     with pytest.raises(OSError, match="no font cache"):
@@ -220,7 +219,7 @@ def test_an_import_that_failed_can_be_tried_again(load: Load, tmp_path: Path) ->
 
 def test_a_subclass_made_after_is_ours(load: Load) -> None:
     """Who derives from the name that was replaced extends genmeter's monitor."""
-    takeover.install()
+    patch.install()
     user = load(
         "user",
         "from afterimage.monitoring import GenerationMonitor\n"
@@ -244,7 +243,7 @@ def test_a_subclass_made_before_stays_and_is_named(
         "class Early(GenerationMonitor): pass\n"
         "class Earlier(Early): pass\n",
     )
-    takeover.install()
+    patch.install()
     monitor = user.Earlier("folder", metrics_interval=0)
     monitor.track_generation(1.0, success=True)
     assert (type(monitor), monitor.log_dir, monitor.calls) == (user.Earlier, "folder", 1)
@@ -265,10 +264,10 @@ def test_a_new_of_afterimages_own_is_kept(load: Load) -> None:
 
     old.__new__ = staticmethod(new)
     early = type("Early", (old,), {})
-    takeover.install()
+    patch.install()
     assert early().mark == "its own"
     assert is_ours(old())
-    takeover.uninstall()
+    patch.uninstall()
     assert old().mark == "its own"
 
 
@@ -280,11 +279,11 @@ def test_uninstalling_restores_every_name(load: Load) -> None:
     monitoring = load("afterimage.monitoring")
     before = dict(vars(monitoring))
     early = load("early", "from afterimage.monitoring import GenerationMonitor, Alert")
-    takeover.install()
+    patch.install()
     late = load("late", "from afterimage import GenerationMonitor as Monitor")
     part = load("afterimage.part", "from .monitoring import Alert, GenerationMonitor")
     assert is_ours(late.Monitor())
-    takeover.uninstall()
+    patch.uninstall()
     assert vars(monitoring) == before
     assert (early.GenerationMonitor, early.Alert) == (
         monitoring.GenerationMonitor,
@@ -297,9 +296,9 @@ def test_uninstalling_restores_every_name(load: Load) -> None:
 def test_uninstalling_restores_calls_of_the_class(load: Load) -> None:
     """The old class makes its own again, and so does the stand-in where it is still held."""
     old = load("afterimage.monitoring").GenerationMonitor
-    takeover.install()
+    patch.install()
     stand_in = sys.modules["afterimage.monitoring"].GenerationMonitor
-    takeover.uninstall()
+    patch.uninstall()
     for make in (old, stand_in):
         monitor = make("folder", metrics_interval=0)
         assert (type(monitor), monitor.log_dir) == (old, "folder")
@@ -307,44 +306,44 @@ def test_uninstalling_restores_calls_of_the_class(load: Load) -> None:
 
 def test_monitors_that_stand_in_go_on_after_uninstalling(load: Load) -> None:
     """A job that holds a monitor does not lose it."""
-    takeover.install()
+    patch.install()
     monitor = load("afterimage.monitoring").GenerationMonitor()
-    takeover.uninstall()
+    patch.uninstall()
     assert is_ours(monitor)
 
 
 def test_a_name_that_the_user_bound_to_something_else_stays(load: Load) -> None:
     """Uninstalling puts back what it replaced, not what came after."""
     user = load("user", "from afterimage.monitoring import GenerationMonitor")
-    takeover.install()
+    patch.install()
     user.GenerationMonitor = None
-    takeover.uninstall()
+    patch.uninstall()
     assert user.GenerationMonitor is None
 
 
 def test_genmeters_own_names_stay(load: Load) -> None:
     """Code that uses both packages keeps genmeter's classes when AfterImage's come back."""
-    takeover.install()
+    patch.install()
     load("afterimage")
     user = load("user", "from genmeter import GenerationMonitor, TokenUsageReport")
-    takeover.uninstall()
+    patch.uninstall()
     assert (user.GenerationMonitor, user.TokenUsageReport) == (GenerationMonitor, TokenUsageReport)
 
 
 def test_it_can_be_installed_again(load: Load) -> None:
     """Each round gives the same class, before and after AfterImage is imported."""
-    takeover.install()
-    takeover.uninstall()
+    patch.install()
+    patch.uninstall()
     monitoring = load("afterimage.monitoring")
     old = monitoring.GenerationMonitor
     assert not is_ours(old())
     made = []
     for _ in range(2):
-        takeover.install()
+        patch.install()
         made.append(monitoring.GenerationMonitor)
         assert is_ours(monitoring.GenerationMonitor())
         assert is_ours(old())
-        takeover.uninstall()
+        patch.uninstall()
         assert monitoring.GenerationMonitor is old
     assert made[0] is made[1]
 
@@ -352,32 +351,32 @@ def test_it_can_be_installed_again(load: Load) -> None:
 def test_installs_are_counted(load: Load, caplog: pytest.LogCaptureFixture) -> None:
     """Whoever installs first sets the settings, and whoever uninstalls last puts back."""
     monitoring = load("afterimage.monitoring")
-    takeover.install(MonitorConfig(default_model="first"))
-    takeover.install(MonitorConfig(default_model="first"))
+    patch.install(MonitorConfig(default_model="first"))
+    patch.install(MonitorConfig(default_model="first"))
     assert caplog.messages == []
-    takeover.install()
-    assert "the settings given first hold" in caplog.text
+    patch.install()
+    assert "ignoring the settings" in caplog.text
     for _ in range(2):
-        takeover.uninstall()
+        patch.uninstall()
         monitor = monitoring.GenerationMonitor()
         monitor.track_generation(1.0, success=True, total_token_count=1)
         assert monitor.get_total_token_usage().by_model[0].model_name == "first"
-    takeover.uninstall()
+    patch.uninstall()
     assert not is_ours(monitoring.GenerationMonitor())
 
 
 def test_uninstalling_what_is_not_installed_does_nothing(load: Load) -> None:
     """One call too many is no error and no debt."""
-    takeover.uninstall()
-    takeover.install()
+    patch.uninstall()
+    patch.install()
     assert is_ours(load("afterimage").GenerationMonitor())
 
 
 def test_settings_of_another_kind_are_refused() -> None:
     """The message says what to give, and nothing is installed."""
-    with pytest.raises(ConfigError, match="give a MonitorConfig"):
-        takeover.install("own")  # type: ignore[arg-type]
-    assert takeover._installs == []
+    with pytest.raises(ConfigError, match="config must be a MonitorConfig"):
+        patch.install("own")  # type: ignore[arg-type]
+    assert patch._installs == []
 
 
 # --- modules of all kinds ----------------------------------------------------------------------
@@ -412,9 +411,9 @@ def test_odd_modules_are_left_alone(
     odd: list[Any] = [Hostile(), Slotted(), Broken("broken"), None, Hostile, 3]
     for number, module in enumerate(odd):
         monkeypatch.setitem(sys.modules, f"odd_{number}", module)
-    takeover.install()
+    patch.install()
     assert is_ours(load("afterimage").GenerationMonitor())
-    takeover.uninstall()
+    patch.uninstall()
     assert type(lazy).__name__ == "_LazyModule"
 
 
@@ -425,8 +424,8 @@ def test_a_release_without_the_class_is_named_once(
     load("afterimage")
     module = load("afterimage.monitoring")
     del module.GenerationMonitor
-    takeover.install()
-    takeover.install()
+    patch.install()
+    patch.install()
     (warning,) = caplog.messages
     assert "no class GenerationMonitor" in warning
 
@@ -435,7 +434,7 @@ def test_names_that_a_release_lacks_are_skipped(load: Load) -> None:
     """What is there is replaced, what is not is not added."""
     module = load("afterimage.monitoring")
     del module.Alert
-    takeover.install()
+    patch.install()
     assert is_ours(module.GenerationMonitor())
     assert not hasattr(module, "Alert")
 
@@ -445,7 +444,7 @@ def test_an_alias_of_a_common_type_is_not_replaced(load: Load) -> None:
     module = load("afterimage.monitoring")
     module.Alert = dict
     user = load("user", "kind = dict")
-    takeover.install()
+    patch.install()
     assert (module.Alert, user.kind) == (dict, dict)
 
 
@@ -453,9 +452,9 @@ def test_a_class_that_was_replaced_by_hand_stays(load: Load) -> None:
     """Who put genmeter's monitor there already keeps exactly that one."""
     module = load("afterimage.monitoring")
     module.GenerationMonitor = GenerationMonitor
-    takeover.install()
+    patch.install()
     assert module.GenerationMonitor is GenerationMonitor
-    takeover.uninstall()
+    patch.uninstall()
     assert module.GenerationMonitor is GenerationMonitor
 
 
@@ -463,10 +462,10 @@ def test_a_class_that_cannot_be_replaced_does_not_fail_the_import(
     load: Load, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The job imports AfterImage as before, and one warning says that its monitor stays."""
-    takeover.install()
+    patch.install()
     module = load("afterimage.monitoring", MONITORING + "\nGenerationMonitor = bool\n")
     assert module.GenerationMonitor is bool
-    assert "was not replaced" in caplog.text
+    assert "could not be patched" in caplog.text
 
 
 # --- what a stand-in is ------------------------------------------------------------------------
@@ -477,7 +476,7 @@ def test_it_looks_like_afterimages_class(load: Load) -> None:
     module = load("afterimage.monitoring")
     old = module.GenerationMonitor
     signature = inspect.signature(old)
-    takeover.install()
+    patch.install()
     assert inspect.signature(old) == inspect.signature(module.GenerationMonitor) == signature
     assert b"afterimage.monitoring" in pickle.dumps(module.GenerationMonitor)
     assert pickle.loads(pickle.dumps(module.GenerationMonitor)) is module.GenerationMonitor  # noqa: S301
@@ -485,7 +484,7 @@ def test_it_looks_like_afterimages_class(load: Load) -> None:
 
 def test_what_only_afterimages_class_has_is_not_there(load: Load) -> None:
     """Its inner methods, which could not work, are absent rather than broken."""
-    takeover.install()
+    patch.install()
     monitor = load("afterimage").GenerationMonitor()
     assert not hasattr(monitor, "_enqueue_log")
     with pytest.raises(AttributeError, match="no attribute '_enqueue_log'"):
@@ -493,9 +492,9 @@ def test_what_only_afterimages_class_has_is_not_there(load: Load) -> None:
 
 
 def test_a_handler_of_afterimages_own_is_called(load: Load, tmp_path: Path) -> None:
-    """An instance that was made before the takeover takes metrics as it did."""
+    """An instance that was made before the patch takes metrics as it did."""
     handler = load("afterimage.monitoring").FileMetricHandler(tmp_path)
-    takeover.install()
+    patch.install()
     monitor = load("afterimage").GenerationMonitor(metric_handlers=[handler])
     monitor.track_generation(1.0, success=True)
     monitor.shutdown()
@@ -504,7 +503,7 @@ def test_a_handler_of_afterimages_own_is_called(load: Load, tmp_path: Path) -> N
 
 def test_a_folder_that_was_named_is_there_at_once(load: Load, tmp_path: Path) -> None:
     """A job that puts files of its own beside the monitor's finds the folder."""
-    takeover.install()
+    patch.install()
     monitor = load("afterimage").GenerationMonitor(str(tmp_path / "a" / "b"))
     assert (tmp_path / "a" / "b").is_dir()
     assert monitor.log_dir == tmp_path / "a" / "b"
@@ -512,7 +511,7 @@ def test_a_folder_that_was_named_is_there_at_once(load: Load, tmp_path: Path) ->
 
 def test_settings_reach_every_monitor_and_count_once(load: Load) -> None:
     """The samples that the job is to make are not added up over its monitors."""
-    takeover.install(MonitorConfig(default_model="mine", expected_samples=10, drain="inline"))
+    patch.install(MonitorConfig(default_model="mine", expected_samples=10, drain="inline"))
     make = load("afterimage").GenerationMonitor
     monitors = [make(), make()]
     states = runtime_of_process.current()._states
@@ -542,7 +541,7 @@ def test_an_argument_that_genmeter_refuses_is_left_out(
     load: Load, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     """AfterImage's class takes anything, so a job must not fail for it; the rest is kept."""
-    takeover.install()
+    patch.install()
     others = {"metrics_interval": 0, "shutdown_timeout": 3}
     monitor = load("afterimage").GenerationMonitor(**{**others, name: object()})
     assert is_ours(monitor)
@@ -554,7 +553,7 @@ def test_an_interval_that_genmeter_refuses_is_left_out(
     load: Load, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The callback is called all the same, at the default interval."""
-    takeover.install()
+    patch.install()
     monitor = load("afterimage").GenerationMonitor(
         token_usage_callback=print, token_usage_callback_interval_seconds=0
     )
@@ -565,7 +564,7 @@ def test_an_interval_that_genmeter_refuses_is_left_out(
 
 def test_what_afterimages_class_refuses_is_refused_alike(load: Load) -> None:
     """An argument that neither has is the caller's error, as it was."""
-    takeover.install()
+    patch.install()
     with pytest.raises(TypeError, match="unexpected keyword argument 'interval'"):
         load("afterimage").GenerationMonitor(interval=3)
 
@@ -574,7 +573,7 @@ def test_an_argument_of_another_release_is_left_out(
     load: Load, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What a later AfterImage takes and genmeter does not know changes nothing, with a warning."""
-    takeover.install()
+    patch.install()
     later = MONITORING.replace("log_dir=None,", "log_dir=None, retention_days=None,")
     make = load("afterimage.monitoring", later).GenerationMonitor
     assert is_ours(make(retention_days=3))
@@ -586,7 +585,7 @@ def test_a_broken_variable_costs_the_exports_only(
 ) -> None:
     """The job runs and its token totals are right; one warning names the variable."""
     monkeypatch.setenv("GENMETER_HISTORY_CAPACITY", "many")
-    takeover.install()
+    patch.install()
     make = load("afterimage").GenerationMonitor
     assert all(is_ours(make()) for _ in range(2))
     assert caplog.text.count("GENMETER_HISTORY_CAPACITY is 'many'") == 1
@@ -598,7 +597,7 @@ def test_a_port_that_is_taken_costs_the_endpoint_only(
     """Settings that ask for a port of somebody else's give a warning, and a monitor."""
     with bind("127.0.0.1", 0) as taken:
         endpoint = EndpointConfig(port=taken.getsockname()[1])
-        takeover.install(MonitorConfig(endpoint=endpoint, drain="inline"))
+        patch.install(MonitorConfig(endpoint=endpoint, drain="inline"))
         monitor = load("afterimage").GenerationMonitor()
         assert is_ours(monitor)
         assert monitor.endpoint_url is None
@@ -613,7 +612,7 @@ def test_what_has_nothing_to_do_with_settings_is_raised(
     def fail(*_args: Any, **_kwargs: Any) -> None:
         raise RuntimeError("can't start new thread")
 
-    takeover.install()
+    patch.install()
     make = load("afterimage").GenerationMonitor
     monkeypatch.setattr(GenerationMonitor, "__init__", fail)
     with pytest.raises(RuntimeError, match="can't start new thread"):

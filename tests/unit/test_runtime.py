@@ -32,7 +32,7 @@ from genmeter import (
 )
 from genmeter import runtime as exit_hook
 from genmeter.errors import EndpointError
-from genmeter.schema import live_signals
+from genmeter.schema import indicators
 from genmeter.testing import fresh_runtime
 from otlp_receiver import HttpReceiver
 from sdk_page import PrometheusReader
@@ -185,10 +185,10 @@ def test_a_later_history_counts_by_the_prices_and_scales_that_hold() -> None:
     later.track_evaluation(1.0, True, "judge", {"s": 3.0})
     later.flush()
     history = later._session.history
-    for signal, value in ((live_signals.COST, 1.0), (live_signals.MEAN_SCORE, 0.75)):
-        assert signal.of is not None
-        assert signal.of.rows is not None
-        assert history.window(signal.of.rows, (), 0.0)[()].sum == value
+    for indicator, value in ((indicators.COST, 1.0), (indicators.MEAN_SCORE, 0.75)):
+        rows = indicator.query.parts[0].rows
+        assert rows is not None
+        assert history.window(rows, (), 0.0)[()].sum == value
 
 
 def test_label_limits_hold_for_the_whole_process(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,12 +9,12 @@ import weakref
 from typing import Any
 
 import pytest
-from _waiting import eventually, soon
 
+from _waiting import eventually, soon
 from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig
 from genmeter.call import GenerationHandle
 from genmeter.events.model import CallDefaults, Metric, Sample
-from genmeter.handlers.dispatch import Relay
+from genmeter.handlers.dispatch import HandlerDispatcher
 from genmeter.history.store import History
 from genmeter.pipeline.deferred_log import DeferredLog
 from genmeter.pipeline.self_metrics import SelfMetrics
@@ -30,8 +30,8 @@ def state(**options: Any) -> SessionState:
 
 def session(on_unreachable: Any = lambda session: None) -> Session:
     """Make a session without handlers."""
-    relay = Relay(SelfMetrics(), DeferredLog())
-    return Session(state(), relay, on_unreachable=on_unreachable)
+    dispatcher = HandlerDispatcher(SelfMetrics(), DeferredLog())
+    return Session(state(), dispatcher, on_unreachable=on_unreachable)
 
 
 class Steps(list[str]):
@@ -156,11 +156,11 @@ def test_a_call_at_the_address_of_an_abandoned_one_stays_open() -> None:
 def test_events_go_where_the_state_says() -> None:
     """The history always, the instruments once telemetry has taken the session in, handlers last."""
     made = session()
-    assert made.recorders == (made.history, made.relay)
+    assert made.recorders == (made.history, made.dispatcher)
     metrics = made.state.metrics = Recorder()  # type: ignore[assignment]
-    assert made.recorders == (made.history, made.relay)
+    assert made.recorders == (made.history, made.dispatcher)
     made.connect()
-    assert made.recorders == (made.history, metrics, made.relay)
+    assert made.recorders == (made.history, metrics, made.dispatcher)
     assert made.history is made.state.history
     assert made.defaults is made.state.defaults
 
@@ -182,7 +182,7 @@ def test_a_child_begins_with_an_empty_history_of_its_own() -> None:
     assert made.state.expected_samples is None
     assert not made.state.has_events
     assert made.state.active_calls() == []
-    assert made.recorders == (made.history, metrics, made.relay)
+    assert made.recorders == (made.history, metrics, made.dispatcher)
 
 
 # --- the end ------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_a_session_ends_in_order() -> None:
     steps = Steps()
     made = session()
     made.alerting = steps.alerting()
-    made.relay.metric_handlers = [Handler(steps)]
+    made.dispatcher.metric_handlers = [Handler(steps)]
     ticked: list[int] = []
     made.token_usage = Worker(name="a-callback", tick=lambda: ticked.append(1), interval=3_600.0)
     made.token_usage.start()
@@ -254,7 +254,7 @@ def test_an_open_session_that_nobody_holds_is_handed_over_once(is_in_circle: boo
     del made
     gc.collect()
     (back,) = handed
-    assert back.recorders == (recorder, back.relay)
+    assert back.recorders == (recorder, back.dispatcher)
     for each in back.recorders:
         each.record(Sample(1.0, True, None))
     back.begin_close(soon())

@@ -8,9 +8,9 @@ import threading
 from collections import Counter
 
 import pytest
-from _waiting import eventually
 
 import genmeter
+from _waiting import eventually
 from genmeter import ConfigError, CustomMetric, GenerationMonitor, MonitorConfig, runtime
 from genmeter.history.store import History
 from genmeter.metrics.meter import BuiltinMeterProvider

@@ -30,10 +30,16 @@ from unittest import mock
 
 from genmeter import call as generation
 from genmeter import clock
-from genmeter.cli.demo.actions import Begin, End
-from genmeter.cli.demo.job import Plan
-from genmeter.cli.demo.profiles import CUSTOM_METRICS, MODELS, PRICES, SCORE_SCALES
-from genmeter.cli.demo.simulator import Simulator
+from genmeter.cli.demo.simulate import (
+    CUSTOM_METRICS,
+    MODELS,
+    PRICES,
+    SCORE_SCALES,
+    Begin,
+    End,
+    Plan,
+    Simulator,
+)
 from genmeter.config.monitor import MonitorConfig
 from genmeter.testing import isolated_monitor
 
@@ -43,7 +49,7 @@ if TYPE_CHECKING:
 
     from genmeter import GenerationMonitor
     from genmeter.call import GenerationHandle
-    from genmeter.cli.demo.actions import Action
+    from genmeter.cli.demo.simulate import Action
 
 SCENARIOS = ("normal", "failing", "empty")
 FAILING = {"atlas-large": 0.65}

@@ -1,30 +1,43 @@
-"""From an alert to the job's handlers: each has a worker of its own."""
+"""The alerts of one monitor: when they are evaluated, and how they reach its handlers."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
+import logging
+import time
+import weakref
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from genmeter import clock
+from genmeter.alerting._schedule import schedule
+from genmeter.alerting.evaluate import Evaluator
+from genmeter.alerting.state import AlertStates
 from genmeter.clock import seconds_left
 from genmeter.errors import ConfigError
+from genmeter.events.model import Reason
 from genmeter.events.values import UNREADABLE, label_text, safe_text
-from genmeter.pipeline.receiver import Receiver
-from genmeter.pipeline.worker import Loss
+from genmeter.pipeline.handler_worker import HandlerWorker, HandlerWorkers
+from genmeter.pipeline.worker import Loss, is_worker_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Mapping, Sequence
 
     from genmeter.alerting.state import Alert
+    from genmeter.config.alerts import AlertSettings
+    from genmeter.history.store import History
     from genmeter.pipeline.deferred_log import DeferredLog
+    from genmeter.pipeline.drain import Pipeline
     from genmeter.pipeline.self_metrics import SelfMetrics
 
-__all__ = ["AlertDelivery", "AlertReceiver", "check_alert_handlers"]
+__all__ = ["AlertReceiver", "Alerting", "check_alert_handlers"]
 
-_NEVER_AWAITED = "it is a coroutine function, which nobody would await; give a plain function"
-_CAPACITY = 1_000  # alerts that may wait for one handler
+_NEVER_AWAITED = "the handler must be a plain function, got a coroutine, which nobody would await"
+_CAPACITY = 1_000  # alerts that may be queued for one handler
+_PATIENCE = 1.0  # seconds that the last evaluation may take
 
 
 def check_alert_handlers(handlers: Sequence[Any]) -> None:
@@ -36,21 +49,21 @@ def check_alert_handlers(handlers: Sequence[Any]) -> None:
     for number, handler in enumerate(handlers):
         if callable(handler) and not _is_awaited(handler):
             continue
-        problem = "nobody would await it" if callable(handler) else "it cannot be called"
+        problem = "which nobody would await" if callable(handler) else "which cannot be called"
         raise ConfigError(
-            f"alert_handlers[{number}] is {safe_text(handler, 200)}, and {problem}; give a plain "
-            "function that takes an Alert"
+            f"alert_handlers[{number}] must be a plain function that takes an Alert, got "
+            f"{safe_text(handler, 200)}, {problem}"
         )
 
 
 class AlertReceiver(ABC):
-    """Base class of an alert handler that also hears of each evaluation, and of the end.
+    """Base class of an alert handler that is also called after each evaluation, and at the end.
 
     A plain function is enough for most handlers. Derive from this class where alerts go on to a
-    service that must be told again and again what still fires, or where they are sent in the
-    background. Only of such a handler are :meth:`refresh` and :meth:`flush` called; methods of
+    service that needs to be sent repeatedly what still fires, or where they are sent in the
+    background. Only on such a handler :meth:`refresh` and :meth:`flush` are called; methods of
     these names of any other handler are its own. All are called on the handler's worker thread,
-    one at a time, and whatever they raise is counted and costs that call only.
+    one at a time, and an exception that one raises is counted and costs that call only.
     """
 
     @abstractmethod
@@ -74,9 +87,10 @@ class AlertReceiver(ABC):
 
     @abstractmethod
     def flush(self, timeout: float) -> bool:
-        """Deliver what was taken, as the job waits for it or the monitor is shut down.
+        """Deliver what was taken, while the job waits for it or the monitor is shut down.
 
-        What cannot be delivered in time must not be delivered before the next call of any method.
+        Alerts that cannot be delivered in time must not be delivered before the next call of any
+        method.
 
         Args:
             timeout: Seconds that it may take; 0 where the time is over already.
@@ -86,177 +100,316 @@ class AlertReceiver(ABC):
         """
 
 
-class AlertDelivery:
-    """Hands alerts to handlers, none of which can hold up the job or another handler.
+class EvaluatedSession(Protocol):
+    """The part of a session that the evaluation of alerts reads; see ``SessionState``."""
+
+    history: History
+    job: str
+    has_events: bool
+    is_closed: bool
+
+    @property
+    def last_call(self) -> float | None:
+        """When the job last got an answer: Unix time; None before the first."""
+
+
+class Alerting:
+    """Evaluates a monitor's alerts, periodically and on request, and sends them to its handlers.
+
+    The periodic evaluation starts once the monitor recorded an event or can have handlers (one was
+    passed, set, or may be added to the list), on a thread that all monitors of the process share.
+    That and the handlers' threads end with :meth:`stop`, or when this object is collected.
 
     Args:
-        self_metrics: Where failures of handlers are counted.
-        deferred_log: Where the first failure of each kind of a handler is logged.
+        pipeline: The monitor's; it drains before an evaluation.
+        session: The monitor's, whose history is evaluated.
+        handlers: A list of callables that take an alert.
+        settings: The settings of the alerts.
+        interval: Seconds between evaluations; 0 or less for those of :meth:`check` only.
+        repeat: Seconds after which an alert that still fires is sent again; None for never.
     """
 
-    def __init__(self, self_metrics: SelfMetrics, deferred_log: DeferredLog) -> None:
-        self._self_metrics = self_metrics
-        self._deferred_log = deferred_log
-        # By the handler's id: it may be neither hashable nor comparable.
-        self._workers: dict[int, _HandlerWorker] = {}
-        self._retired: list[_HandlerWorker] = []
-        self._is_finished = False
-
-    def use(self, handlers: Sequence[Any]) -> None:
-        """Retire handlers that are not among these, once they have what waits for them.
-
-        Only one thread at a time may call this or what queues anything.
-        """
-        wanted = {id(handler) for handler in handlers}
-        for key in [key for key in self._workers if key not in wanted]:
-            worker = self._workers.pop(key)
-            worker.feed.close()
-            self._retired.append(worker)
-        self._retired = [each for each in self._retired if not each.feed.is_idle]
-
-    def start(self, handlers: Sequence[Any]) -> None:
-        """Start the threads of handlers, since the end of the interpreter starts none.
-
-        An alert that is queued then would be delivered by the thread that ends, which a handler
-        could block.
-        """
-        for handler in handlers:
-            self._worker(handler).feed.start()
-
-    def put(self, alert: Alert, handlers: Sequence[Any]) -> None:
-        """Queue an alert for each of the handlers; a handler that is there twice gets it twice.
-
-        After :meth:`finish` it only counts as lost.
-        """
-        for handler in handlers:
-            # A copy for each: what one changes, on its own thread, must not reach the others.
-            self._worker(handler).feed.put(copy.deepcopy(alert))
-
-    def refresh(
-        self, handlers: Sequence[Any], firing: Callable[[], list[Alert]], interval: float
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        session: EvaluatedSession,
+        *,
+        handlers: Any,
+        settings: AlertSettings,
+        interval: float,
+        repeat: float | None = None,
     ) -> None:
-        """Queue all alerts that fire for those handlers that are an :class:`AlertReceiver`.
+        self.settings = settings
+        self._pipeline = pipeline
+        self._session = session
+        self._handlers = handlers
+        self._may_have_handlers = bool(handlers)
+        self._interval = interval
+        self._evaluator = Evaluator(settings.rules(), pipeline.self_metrics, clock.now())
+        self._states = AlertStates(settings, repeat)
+        self._workers = self._new_workers()
+        self._is_scheduled = False
+        self._is_evaluated = False
+        self._has_warned = False
+        self._has_failed = False
+        self._is_stopped = False
+        self._epoch = pipeline.epoch
+        weakref.finalize(self, schedule.discard, id(self)).atexit = False
+
+    @property
+    def handlers(self) -> Any:
+        """The job's handlers: its own list, which it may change or replace at any time."""
+        self._may_have_handlers = True
+        self.start()
+        return self._handlers
+
+    @handlers.setter
+    def handlers(self, handlers: Any) -> None:
+        self._handlers = handlers
+        self._may_have_handlers = True
+        self.start()
+
+    def start(self) -> None:
+        """Start the handlers' threads and the periodic evaluation, or have the first event do so.
+
+        A second call does nothing. In a forked child it must be called again.
+        """
+        self.reset()
+        if self._is_stopped or self._interval <= 0:
+            return
+        self._workers.start(self._current_handlers())
+        if self._may_have_handlers or self._session.has_events:
+            self.schedule()
+
+    def schedule(self) -> bool:
+        """Start the periodic evaluation, if there is one; the first event does so at the latest.
+
+        Returns:
+            False where no thread could be started, and another call should try again.
+        """
+        if self._interval <= 0 or self._is_stopped or self._is_scheduled:
+            return True
+        tick = weakref.WeakMethod(self._tick)
+        self._is_scheduled = schedule.add(id(self), lambda: _call(tick), self._interval)
+        if not self._is_scheduled:
+            self._warn_once(
+                "no thread could be started for the periodic evaluation of alerts: only "
+                "check_alerts() and shutdown() evaluate them until one can; raise the system's "
+                "limit of threads"
+            )
+        if self._is_stopped:  # meanwhile, by another thread
+            schedule.discard(id(self))
+        return self._is_scheduled
+
+    def check(self, timeout: float) -> None:
+        """Evaluate now, and wait until the handlers have taken the alerts.
+
+        On the thread of a handler it does not wait.
 
         Args:
-            handlers: The handlers.
-            firing: Returns all that fire.
-            interval: Seconds until the next evaluation.
+            timeout: Seconds to wait at most.
         """
-        for handler in handlers:
-            if _is_receiver(handler):
-                self._worker(handler).refresh(firing(), interval)
+        deadline = time.monotonic() + timeout
+        self.reset()
+        is_over = self._is_stopped
+        # After the end a check has threads of its own, for as long as it takes.
+        workers = self._new_workers() if is_over else self._workers
+        handlers = self._current_handlers()
+        self._pipeline.run(lambda: self._evaluate(handlers, workers, flush_by=deadline))
+        for worker in tuple(workers.present):
+            worker.wait_until_delivered(deadline)
+        if is_over:
+            workers.finish(deadline)
+        self._pipeline.deferred_log.flush()
 
-    def flush(self, handlers: Sequence[Any], deadline: float) -> None:
-        """Have every :class:`AlertReceiver` deliver what it takes until then.
+    def firing(self) -> Mapping[str, int]:
+        """Return the number of firing alerts by name, as the last evaluation found them.
+
+        All are 0 before the first evaluation. It is empty without a periodic evaluation or a
+        :meth:`check`, and after :meth:`stop`. It evaluates nothing, does not wait and never raises.
+        """
+        self.reset()
+        if self._is_stopped or not (self._is_evaluated or self._interval > 0):
+            return {}
+        return self._states.counts(self._evaluator.rules)
+
+    def conclude(self, timeout: float) -> None:
+        """Evaluate once more, before the monitor is closed; never raises.
+
+        So a job that ends before its first interval is over is evaluated too, and so is the time
+        after the last one.
 
         Args:
-            handlers: The handlers.
-            deadline: As ``time.monotonic()`` counts.
+            timeout: Seconds to wait at most.
         """
-        for handler in handlers:
-            worker = self._workers.get(id(handler))
-            if worker is not None and _is_receiver(handler):
-                worker.put_control(_Flush(deadline))
+        self.reset()
+        if self._interval > 0:
+            self._try_to_evaluate(min(timeout, _PATIENCE))
 
-    def wait(self, deadline: float) -> None:
-        """Wait until the handlers have taken what was put; not on a handler's own thread.
+    def stop(self, timeout: float) -> None:
+        """Evaluate no more, and wait until the handlers have taken their queued alerts.
+
+        That resolves no alert. An alert that was not delivered in time is dropped and counted.
 
         Args:
-            deadline: As ``time.monotonic()`` counts.
+            timeout: Seconds to wait at most.
         """
-        for worker in tuple(self._workers.values()):
-            worker.feed.wait_until_delivered(deadline)
-
-    def close(self) -> None:
-        """Have each thread end once nothing waits for its handler; does not wait for that."""
-        for worker in tuple(self._workers.values()):
-            worker.feed.close()
-
-    def finish(self, deadline: float) -> None:
-        """Close, wait for the end, and count what is left then as lost.
-
-        No handler is called with an alert that it was not called with by then.
-
-        Args:
-            deadline: As ``time.monotonic()`` counts.
-        """
-        self._is_finished = True
-        workers = [*self._workers.values(), *self._retired]
-        for worker in workers:
-            worker.deadline = deadline
-        self.close()
-        self._workers, self._retired = {}, []
-        for worker in workers:
-            worker.finish(deadline)
+        deadline = time.monotonic() + timeout
+        self.reset()
+        self._is_stopped = True
+        schedule.discard(id(self))
+        self._workers.finish(deadline)
 
     def reset(self) -> None:
-        """Begin anew in a forked child: the parent delivers what waits."""
-        for worker in (*self._workers.values(), *self._retired):
-            worker.feed.reset()
-        self._workers, self._retired = {}, []
-        self._is_finished = False
+        """Start anew in a forked child: nothing fires, the queues are empty, no thread runs.
 
-    def _worker(self, handler: Any) -> _HandlerWorker:
-        worker = self._workers.get(id(handler))
-        if worker is None:
-            worker = _HandlerWorker(handler, self._self_metrics, self._deferred_log)
-            self._workers[id(handler)] = worker
-            # Looked at last, so that either this or finish() itself sees the other.
-            if self._is_finished:
-                worker.finish(0.0)
-        return worker
+        Every other method calls this, so a child need not.
+        """
+        epoch = self._pipeline.epoch
+        if epoch == self._epoch:
+            return
+        self._epoch = epoch
+        self._is_scheduled = self._is_evaluated = False
+        self._evaluator.begin(clock.now())
+        self._states.forget()
+        self._workers.reset()
+
+    def _tick(self) -> None:
+        # Nothing new can come of a closed session, and that it ended resolves nothing.
+        if not self._session.is_closed:
+            self._try_to_evaluate(None)
+
+    def _try_to_evaluate(self, timeout: float | None) -> None:
+        handlers = self._current_handlers()
+
+        def evaluate() -> None:
+            if not self._is_stopped:
+                self._evaluate(handlers, self._workers)
+
+        try:
+            with contextlib.suppress(TimeoutError):
+                self._pipeline.run(evaluate, timeout)
+        except BaseException as error:
+            self._report_failure(error)
+            # Of a signal handler, where this is a caller's thread.
+            if not isinstance(error, Exception) and not is_worker_thread():
+                raise
+
+    def _report_failure(self, error: BaseException) -> None:
+        self._pipeline.self_metrics.count_rejected(Reason.INTERNAL)
+        if not self._has_failed:
+            self._has_failed = True
+            self._pipeline.deferred_log.add(
+                logging.ERROR,
+                "internal error while evaluating alerts; further errors are only counted, in "
+                "genmeter_monitor_events_total",
+                error=error,
+            )
+
+    def _evaluate(
+        self,
+        handlers: tuple[Any, ...],
+        workers: HandlerWorkers[_AlertWorker],
+        *,
+        flush_by: float | None = None,
+    ) -> None:
+        """Evaluate and queue the alerts to send; only the pipeline may call this.
+
+        The owner of the drain also owns the states and the workers: a lock of their own could be
+        held by the main thread when a signal handler on it asks for it.
+        """
+        session, now = self._session, clock.now()
+        last_call = None if session.is_closed else session.last_call
+        found = self._evaluator.evaluate(session.history, now, last_call=last_call)
+        to_send = self._states.update(found, now, job=session.job, has_receivers=bool(handlers))
+        self._is_evaluated = True
+        # A handler that is in the list twice gets every alert twice.
+        present = workers.sync(handlers)
+        for alert in to_send:
+            for worker in present:
+                # A copy for each: what one changes, on its own thread, must not reach the others.
+                worker.put(copy.deepcopy(alert))
+        for worker in present:
+            if worker.is_receiver:
+                firing = self._states.firing(now, session.job)
+                worker.refresh(firing, max(0.0, self._interval))
+                if flush_by is not None:
+                    worker.put_control(_Flush(flush_by))
+
+    def _new_workers(self) -> HandlerWorkers[_AlertWorker]:
+        self_metrics, deferred_log = self._pipeline.self_metrics, self._pipeline.deferred_log
+        return HandlerWorkers(lambda handler: _AlertWorker(handler, self_metrics, deferred_log))
+
+    def _current_handlers(self) -> tuple[Any, ...]:
+        handlers = self._handlers
+        if isinstance(handlers, list | tuple):
+            return tuple(handlers)
+        if handlers is not None:
+            self._warn_once("alert_handlers must be a list, got %s; none is called", handlers)
+        return ()
+
+    def _warn_once(self, message: str, *arguments: object) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            shown = (safe_text(each, 200) for each in arguments)
+            self._pipeline.deferred_log.add(logging.WARNING, message, *shown)
 
 
 @dataclass(frozen=True)
 class _Refresh:
-    """Has a handler take the newest of what fires."""
+    """Asks a handler to take all that fires."""
 
 
 @dataclass(frozen=True)
 class _Flush:
-    """Has a handler deliver what it has taken, until a time as ``time.monotonic()`` counts."""
+    """Asks a handler to deliver what it has taken, until a time as ``time.monotonic()`` counts."""
 
     deadline: float
 
 
-class _HandlerWorker(Receiver["Alert | _Refresh | _Flush"]):
-    """The worker of one handler.
+class _AlertWorker(HandlerWorker["Alert | _Refresh | _Flush"]):
+    """The worker of one alert handler.
 
     Attributes:
-        deadline: When its end must be over, as ``time.monotonic()`` counts; None until it ends.
+        is_receiver: Whether the handler is an :class:`AlertReceiver`.
     """
 
     def __init__(self, handler: Any, self_metrics: SelfMetrics, deferred_log: DeferredLog) -> None:
+        self.is_receiver = issubclass(type(handler), AlertReceiver)
         self._handler = handler
         self._newest: tuple[list[Alert], float] | None = None
         self._is_refresh_queued = False
-        self.deadline: float | None = None
-        name = _name_of(handler)
+        label = _name_of(handler)
         super().__init__(
-            name,
-            f"the alert handler {name}",
-            self._deliver,
-            self_metrics,
-            deferred_log,
+            self._call_handler,
+            label=label,
+            shown=f"the alert handler {label}",
+            self_metrics=self_metrics,
+            deferred_log=deferred_log,
             items="alerts",
             capacity=_CAPACITY,
             batch=1,  # an alert that the handler raises at costs no other
-            on_end=self._end,
+            on_end=self._flush_at_end,
         )
 
+    def reset(self) -> None:
+        """Start anew, in a forked child; takes no lock."""
+        self._newest, self._is_refresh_queued = None, False
+        super().reset()
+
     def put_control(self, item: _Refresh | _Flush) -> bool:
-        """Queue an item that is no alert, unless the queue is full; then no alert is lost."""
-        return not self.feed.is_full and self.feed.put(item)
+        """Queue an item that is no alert, unless the queue is full: it costs no alert."""
+        return not self.is_full and self.put(item)
 
     def refresh(self, alerts: list[Alert], interval: float) -> None:
-        """Have the handler take all that fires; a slow one takes the newest only."""
+        """Queue all alerts that fire; a slow handler takes the newest evaluation only."""
         self._newest = (alerts, interval)
         if not self._is_refresh_queued:
             self._is_refresh_queued = True
             if not self.put_control(_Refresh()):
                 self._is_refresh_queued = False
 
-    def _deliver(self, items: Sequence[Alert | _Refresh | _Flush]) -> None:
+    def _call_handler(self, items: Sequence[Alert | _Refresh | _Flush]) -> None:
         for item in items:
             if isinstance(item, _Refresh):
                 # Before the newest is taken: one that comes now is queued again.
@@ -265,25 +418,24 @@ class _HandlerWorker(Receiver["Alert | _Refresh | _Flush"]):
                 if newest is not None:
                     self._handler.refresh(*newest)
             elif isinstance(item, _Flush):
-                self._flush(item.deadline)
+                self._handler.flush(seconds_left(item.deadline))
             else:
                 result = self._handler(item)
                 if inspect.iscoroutine(result):
                     result.close()
                     raise TypeError(_NEVER_AWAITED)
 
-    def _end(self) -> None:
-        if self.deadline is None or not _is_receiver(self._handler):
+    def _flush_at_end(self) -> None:
+        if self.end_by is None or not self.is_receiver:
             return
-        if not self._flush(self.deadline):
+        if not self._handler.flush(seconds_left(self.end_by)):
             self.lose(Loss.UNFINISHED, 1)
 
-    def _flush(self, deadline: float) -> bool:
-        return bool(self._handler.flush(seconds_left(deadline)))
 
-
-def _is_receiver(handler: Any) -> bool:
-    return issubclass(type(handler), AlertReceiver)
+def _call(method: weakref.WeakMethod[Any]) -> None:
+    found = method()
+    if found is not None:
+        found()
 
 
 def _is_awaited(handler: Any) -> bool:

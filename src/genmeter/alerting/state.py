@@ -7,31 +7,31 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from genmeter.config.alert_texts import filled
-from genmeter.schema.query import JOB
+from genmeter.schema.query import JOB, Ratio
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from genmeter.alerting.evaluate import Finding, Group
+    from genmeter.alerting.evaluate import Finding
     from genmeter.config.alerts import AlertSettings
     from genmeter.schema.alerts import AlertRule
+    from genmeter.schema.query import Group
 
 __all__ = ["Alert", "AlertStates"]
 
 
 @dataclass
 class Alert:
-    """What an alert handler is given.
+    """An alert as its handlers get it.
 
     Attributes:
         name: Such as ``low_success_rate``.
-        message: What is the matter, for a person; it begins with ``resolved:`` where it is over.
-        level: ``warning`` or ``error``, and ``info`` where it is over.
+        message: A text for people; of a resolved alert it begins with ``resolved:``.
+        level: ``warning`` or ``error``; ``info`` of a resolved alert.
         timestamp: When it was found, local time with its UTC offset.
         data: ``mean``, ``min``, ``max`` and ``count`` of the window, the ``threshold``, the
             ``value`` that is compared to it, and the ``group``, a dict of its labels.
-        status: ``firing``, or ``resolved`` where it is over.
+        status: ``firing`` or ``resolved``.
         labels: As Alertmanager has them, ``alertname``, ``severity`` and ``job`` among them.
         annotations: ``summary``, ``description`` and ``runbook_url``.
         starts_at: When it began to fire.
@@ -50,13 +50,13 @@ class Alert:
 
 @dataclass(slots=True)
 class _State:
-    """A group whose condition holds; times are Unix times in seconds.
+    """A group whose condition is met; times are Unix times in seconds.
 
     Attributes:
-        finding: As it was last found.
-        active_at: Since when it holds.
+        finding: The newest.
+        active_at: Since when it is met.
         fired_at: Since when it fires; None while it is pending.
-        sent_at: When it was last sent; None where nobody was told.
+        sent_at: When it was last sent; None if it was not.
     """
 
     finding: Finding
@@ -65,10 +65,10 @@ class _State:
     sent_at: float | None = None
 
     def set_back(self, now: float) -> None:
-        """Let nothing lie in the future, where the clock was set back.
+        """Move times that lie in the future to now: the clock was set back.
 
-        What holds would else be pending until the clock is there again, and an Alertmanager
-        refuses what ends before it starts.
+        Otherwise the alert would be pending until the clock is there again, and an Alertmanager
+        rejects an alert that ends before it starts.
         """
         self.active_at = min(self.active_at, now)
         if self.fired_at is not None:
@@ -78,14 +78,14 @@ class _State:
 
 
 class AlertStates:
-    """Keeps what holds, so that each alert is sent once.
+    """The states of all alerts, so that each is sent once.
 
-    An alert fires once its condition has held for its rule's ``pending``. It is sent when it starts
-    to fire, again after the repeat interval, and once when it is over: when its condition holds no
-    longer, or has no data.
+    An alert fires once its condition has been met for its rule's ``for_``. It is sent when it starts
+    to fire, again after the repeat interval, and once when it is resolved: its condition is no longer
+    met, or has no data.
 
     Args:
-        settings: Where the rules are from.
+        settings: The settings that the rules are from.
         repeat: Seconds after which an alert that still fires is sent again; None for never.
     """
 
@@ -97,10 +97,10 @@ class AlertStates:
     def update(
         self, found: Iterable[Finding], now: float, *, job: str, has_receivers: bool
     ) -> list[Alert]:
-        """Take in what holds now, and give the alerts to send.
+        """Update the states and return the alerts to send.
 
         Args:
-            found: All that holds.
+            found: All conditions that are met now.
             now: Unix time in seconds.
             job: The label ``job`` of the alerts.
             has_receivers: Whether there is a handler to send them to. An alert that fires while there
@@ -115,14 +115,14 @@ class AlertStates:
             state = before.pop(key, None) or _State(finding, now)
             state.finding = finding
             states[key] = state
-            if state.fired_at is None and now - state.active_at >= finding.rule.pending:
+            if state.fired_at is None and now - state.active_at >= finding.rule.for_:
                 state.fired_at = now
             if not has_receivers:
                 state.sent_at = None
             elif self._is_due(state, now):
                 state.sent_at = now
                 to_send.append(self._alert(state, now, job, "firing"))
-        # At once: counts() is asked on other threads.
+        # In one step: counts() is called on other threads.
         self._states = states
         over = [
             self._alert(state, now, job, "resolved")
@@ -132,7 +132,7 @@ class AlertStates:
         return over + to_send
 
     def firing(self, now: float, job: str) -> list[Alert]:
-        """Give all that fires.
+        """Return all that fires.
 
         Args:
             now: Unix time in seconds.
@@ -148,7 +148,7 @@ class AlertStates:
         """Count what fires by the alerts' names.
 
         Args:
-            rules: Those that are judged; their names are there, at 0 if nothing fires.
+            rules: Those that are evaluated; their names are there, at 0 if nothing fires.
         """
         counts = Counter(dict.fromkeys((rule.name for rule in rules), 0))
         counts.update(
@@ -157,7 +157,7 @@ class AlertStates:
         return dict(counts)
 
     def forget(self) -> None:
-        """Begin anew: nothing holds, and nobody was told."""
+        """Start over: no condition is met, and nothing was sent."""
         self._states = {}
 
     def _is_due(self, state: _State, now: float) -> bool:
@@ -183,7 +183,7 @@ class AlertStates:
             **group,
             **dict(rule.labels),
         }
-        annotations = filled(rule, self._settings, labels, finding.value)
+        annotations = rule.annotations(self._settings.runbook_url, labels, finding.value)
         message = annotations["description"] + _where(finding)
         is_over = status == "resolved"
         return Alert(
@@ -196,7 +196,7 @@ class AlertStates:
                 "min": finding.least,
                 "max": finding.most,
                 "count": finding.rows,
-                "threshold": rule.threshold,
+                "threshold": rule.condition.limit,
                 "value": finding.value,
                 "group": group,
             },
@@ -209,9 +209,9 @@ class AlertStates:
 
 def _where(finding: Finding) -> str:
     """Say of how many samples and of which group, to end a message with."""
-    signal = finding.rule.signal
+    indicator = finding.rule.condition.indicator
     parts = []
-    if signal is not None and signal.per is not None:
+    if indicator is not None and isinstance(indicator.query, Ratio):
         parts.append(f"{finding.rows} {'sample' if finding.rows == 1 else 'samples'}")
     names = [text for text in finding.group if text is not None]
     if names:

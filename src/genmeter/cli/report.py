@@ -1,4 +1,4 @@
-"""The subcommand: its arguments, and what it does with them."""
+"""``genmeter report``: what a job used, from its journal, an export or its endpoint."""
 
 from __future__ import annotations
 
@@ -11,46 +11,45 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from genmeter.cli._files import write_files
 from genmeter.config.prices import PriceTable
-from genmeter.errors import ExportError
-from genmeter.files.atomic import Beside
-from genmeter.report.aggregate import GROUP_KEYS, make_report
-from genmeter.report.formats import FIELDS, to_csv, to_json
+from genmeter.report.formats import FIELDS, printable, to_csv, to_json, to_table, unpriced_note
 from genmeter.report.sources import read_source
-from genmeter.report.table import to_table
+from genmeter.report.usage_table import GROUP_KEYS
 
 if TYPE_CHECKING:
-    from genmeter.report.aggregate import Report
+    from genmeter.report.usage_table import UsageTable
 
 __all__ = ["HELP", "add_arguments", "run"]
 
-HELP = "say what a job used: tokens, cost, outcomes and durations by model and step"
+HELP = "report what a job used: tokens, cost, outcomes and durations by model and step"
 _EPILOG = """\
 SOURCE is one of
   a journal     metrics.jsonl or the folder that has one, genmeter's or
-                AfterImage's; of a folder also what was rotated away
-  an export     the .json, .csv, .xlsx or .parquet file that export_metrics was
-                told to write, or save_metrics wrote; of AfterImage the .json
+                AfterImage's; of a folder its rotated files too
+  an export     the .json or .parquet file that export_metrics or save_metrics
+                wrote, or the .json of AfterImage; CSV and Excel are not read
   an endpoint   of a running job: http://127.0.0.1:9464/metrics or HOST:PORT,
-                with http://user:password@host:9464 where it asks for a login;
-                https:// where it has TLS, SSL_CERT_FILE names what to trust
+                http://user:password@host:9464 if it needs a login, https://
+                if it has TLS (SSL_CERT_FILE names the certificate to trust)
 
 --window counts back from the newest event in the source, not from now. An
 endpoint has totals since the job began, so it takes no window, and its p50 and
 p95 are estimated from the buckets of a histogram.
 
 Conversations span calls and are counted apart. So are evaluations, but their
-tokens and cost are in the report. The cost of an endpoint is by the prices of
-the job, unless --prices is given. Elsewhere there is none without --prices.
+tokens and cost are in the report. Costs need --prices; an endpoint has those
+by the job's own prices, which --prices replaces.
 
-AfterImage tells no step, and no model of a failed call: these count for the
-only model of the source, or for "unknown" where it has several.
+AfterImage records no step, and no model of a failed call: these count for the
+only model of the source, or for "unknown" if it has several.
 
 Fields of csv and json after the keys of --by; empty or null is unknown:
 """
 _WINDOW = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_MOST_WINDOW = timedelta(days=36_500)
+_MAX_WINDOW = timedelta(days=36_500)
+_LARGE = 8 * 2**20  # bytes; less is read in a moment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,80 +95,79 @@ def run(args: argparse.Namespace) -> int:
         The exit code.
 
     Raises:
-        ConfigError: The source or the prices cannot be used.
+        ConfigError: The source or the prices are invalid.
         ExportError: An export cannot be read, or the output cannot be written.
-        MissingExtraError: A package is absent that the source or the prices need.
+        MissingExtraError: A package that the source or the prices need is not installed.
     """
     prices = PriceTable.coerce(args.prices)
-    report = make_report(read_source(args.source, args.window), args.by, prices, args.window)
-    is_printed = args.output is None
-    text = f"{_render(report, args.format, _terminal_width() if is_printed else None)}\n"
-    if not is_printed:
-        _write(args.output, text)
+    table = _read(args.source, args.window)
+    if prices is not None:
+        table.apply_prices(prices)
+    if args.output is None:
+        _print(f"{_render(table, args)}\n")
     else:
-        _print(text)
-    if args.format != "table" or not is_printed:
-        told = [*report.notes]
-        if report.unpriced:
-            told.append(f"Without a price, so not in the cost: {', '.join(report.unpriced)}.")
-        if report.is_empty():
-            told.insert(0, "Nothing to report: the source has no call that counts.")
-        for line in told:
-            sys.stderr.write(f"genmeter report: {_on_one_line(line)}\n")
+        write_files({Path(args.output): f"{_render(table, args)}\n"}, "--output", args.output)
+    if args.format != "table" or args.output is not None:
+        notes = [*table.notes]
+        if table.unpriced:
+            notes.append(unpriced_note(table))
+        if table.is_empty():
+            notes.insert(0, "Nothing to report: the source has no call that counts.")
+        for note in notes:
+            sys.stderr.write(f"genmeter report: {printable(note)}\n")
     return 0
 
 
-def _render(report: Report, form: str, width: int | None) -> str:
-    match form:
-        case "json":
-            return to_json(report)
-        case "csv":
-            return to_csv(report)
-        case _:
-            return to_table(report, width)
+def _read(source: str, window: timedelta | None) -> UsageTable:
+    """Read a source, with a progress bar if it is large and standard error a terminal."""
+    from rich import progress
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_interactive,
+    ) as bar:
+        task = bar.add_task("reading", visible=False)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, visible=total >= _LARGE)
+
+        return read_source(source, window, show)
 
 
-def _terminal_width() -> int | None:
-    """Give the columns to keep to; none where nobody looks at a terminal and none are asked for."""
-    if sys.stdout.isatty() or os.environ.get("COLUMNS"):
-        return shutil.get_terminal_size().columns
-    return None
+def _render(table: UsageTable, args: argparse.Namespace) -> str:
+    if args.format == "json":
+        return to_json(table, args.by)
+    if args.format == "csv":
+        return to_csv(table, args.by)
+    if args.output is not None:
+        return to_table(table, args.by)
+    is_terminal = sys.stdout.isatty()
+    # A pipe has no limit unless COLUMNS sets one.
+    is_limited = is_terminal or os.environ.get("COLUMNS")
+    width = shutil.get_terminal_size().columns if is_limited else None
+    return to_table(table, args.by, width, is_terminal=is_terminal)
 
 
 def _print(text: str) -> None:
     encoding = sys.stdout.encoding or "utf-8"
-    # A name that the terminal's encoding does not know must not cost the report.
+    # A name that the terminal's encoding lacks must not fail the report.
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
     sys.stdout.flush()
-
-
-def _write(output: str, text: str) -> None:
-    # A link stays one: what it points to is written.
-    path = Path(os.path.realpath(output))
-    try:
-        if path.exists() and not path.is_file():
-            raise ExportError(
-                f"output={output!r} is no regular file; give another path, or none for standard "
-                "output"
-            )
-        with Beside() as files:
-            files.place(path).write_text(text, encoding="utf-8", errors="replace", newline="")
-    except OSError as error:
-        raise ExportError(
-            f"output={output!r} cannot be written: {error.strerror or error}; give another path"
-        ) from error
-
-
-def _on_one_line(text: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _keys(text: str) -> tuple[str, ...]:
     keys = tuple(key.strip() for key in text.split(","))
     if not set(keys) <= set(GROUP_KEYS) or len(set(keys)) < len(keys):
         raise argparse.ArgumentTypeError(
-            f"{text!r} cannot be used; give some of {', '.join(GROUP_KEYS)}, each once, with "
-            "commas between them"
+            f"must be some of {', '.join(GROUP_KEYS)}, each once, with commas between them, got "
+            f"{text!r}"
         )
     return keys
 
@@ -180,9 +178,9 @@ def _window(text: str) -> timedelta:
         window = timedelta(**{_UNITS[found[2]]: float(found[1])}) if found else timedelta()
     except OverflowError:
         window = timedelta()
-    if not timedelta() < window <= _MOST_WINDOW:
+    if not timedelta() < window <= _MAX_WINDOW:
         raise argparse.ArgumentTypeError(
-            f"{text!r} cannot be used; give a number of at most 100 years with its unit, such as "
-            "30s, 15m, 1h or 7d"
+            f"must be a number with its unit, such as 30s, 15m, 1h or 7d, and at most 100 years, "
+            f"got {text!r}"
         )
     return window

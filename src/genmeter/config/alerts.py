@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from genmeter.errors import ConfigError
 from genmeter.schema.alerts import ALERT_RULES
-from genmeter.schema.query import duration
+from genmeter.schema.query import Ratio, duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from genmeter.schema.alerts import AlertRule, Severity
+    from genmeter.schema.conditions import Base
 
 __all__ = ["AlertOverride", "AlertSettings", "seconds"]
 
@@ -39,7 +40,7 @@ class AlertOverride:
     Args:
         threshold: In the signal's unit; of an alert over a budget, how many times that.
         windows: Seconds, as many as the row has.
-        pending: Seconds for which the condition must hold before the alert fires.
+        for_: Seconds for which the condition must hold before the alert fires.
         min_samples: What a ratio's denominator must add up to.
         severity: ``critical``, ``warning`` or ``info``.
         enabled: Whether there is such an alert at all.
@@ -50,7 +51,7 @@ class AlertOverride:
 
     threshold: float | None = None
     windows: tuple[float, ...] | None = None
-    pending: float | None = None
+    for_: float | None = None
     min_samples: int | None = None
     severity: Severity | None = None
     enabled: bool = True
@@ -65,8 +66,8 @@ class AlertOverride:
                 raise ConfigError(f"windows is {windows!r}; give a tuple of seconds")
             for window in windows:
                 _number("windows", window, least=_LEAST, most=_LONGEST)
-        if self.pending is not None:
-            _number("pending", self.pending, least=0, most=_LONGEST)
+        if self.for_ is not None:
+            _number("for_", self.for_, least=0, most=_LONGEST)
         least = self.min_samples
         if least is not None and (
             isinstance(least, bool) or not isinstance(least, int) or least < 1
@@ -86,31 +87,36 @@ class AlertOverride:
             ConfigError: The windows are not as many, or not in the order, as the row's; or what is
                 given means nothing for the row.
         """
-        is_ratio = rule.signal is not None and rule.signal.per is not None
+        row = rule.condition
+        is_ratio = row.indicator is not None and isinstance(row.indicator.query, Ratio)
         for name, value, has_it in (
-            ("threshold", self.threshold, rule.signal is not None),
+            ("threshold", self.threshold, row.indicator is not None),
             ("min_samples", self.min_samples, is_ratio),
         ):
             if value is not None and not has_it:
                 raise ConfigError(
                     f"{name} of the alert {rule.id} is {value!r}, and that alert has none; leave it out"
                 )
-        windows = rule.windows if self.windows is None else tuple(map(float, self.windows))
-        if len(windows) != len(rule.windows) or not _are_ordered_alike(windows, rule.windows):
+        windows = row.windows if self.windows is None else tuple(map(float, self.windows))
+        if len(windows) != len(row.windows) or not _are_ordered_alike(windows, row.windows):
             raise ConfigError(
                 f"windows of the alert {rule.id} is {list(windows)!r} seconds; give "
-                f"{len(rule.windows)} of them, in the order of {list(rule.windows)!r}"
+                f"{len(row.windows)} of them, in the order of {list(row.windows)!r}"
             )
         labels = dict(rule.labels)
         if "window" in labels:
             labels["window"] = duration(windows[0])
+        condition = replace(
+            row,
+            threshold=float(row.threshold if self.threshold is None else self.threshold),
+            windows=windows,
+            min_samples=self.min_samples or row.min_samples,
+        )
         return replace(
             rule,
-            threshold=float(rule.threshold if self.threshold is None else self.threshold),
-            windows=windows,
+            condition=condition,
             labels=tuple(labels.items()),
-            pending=float(rule.pending if self.pending is None else self.pending),
-            least=self.min_samples or rule.least,
+            for_=float(rule.for_ if self.for_ is None else self.for_),
             severity=self.severity or rule.severity,
         )
 
@@ -177,9 +183,9 @@ class AlertSettings:
         Raises:
             ConfigError: An override that does not fit its row.
         """
-        bases = {
+        bases: dict[Base, float | None] = {
             # As it is written, not as binary fractions have it: 1 - 0.99 is not quite 0.01.
-            "error_budget": float(1 - _decimal(self.objective)),
+            "error_budget": float(1 - Decimal(repr(float(self.objective)))),
             "cost_budget": self.cost_budget,
             "token_budget": self.token_budget,
         }
@@ -191,13 +197,16 @@ class AlertSettings:
             rule = row
             for override in given:
                 rule = override.apply(rule)
-            if rule.base is not None:
-                base = bases[rule.base]
-                if base is None:
-                    continue
-                rule = replace(rule, threshold=_multiple(rule, base), base=None)
-            if rule.how != "target_absent" or self.jobs:
-                found.append(rule)
+            condition = rule.condition.configured(bases, self.jobs)
+            if condition is None:
+                continue
+            if math.isinf(condition.threshold):
+                base = rule.condition.base and bases[rule.condition.base]
+                raise ConfigError(
+                    f"threshold of the alert {rule.id} is {rule.condition.threshold!r} times "
+                    f"{base!r}, which no number can hold; give less"
+                )
+            found.append(replace(rule, condition=condition))
         _check_distinct(found)
         return tuple(found)
 
@@ -320,7 +329,7 @@ def _override(key: str, row: object) -> AlertOverride:
             given = windows if isinstance(windows, list) else [windows]
             values["windows"] = tuple(_seconds("window", each, _LEAST) for each in given)
         if "for" in row:
-            values["pending"] = _seconds("for", row["for"], 0)
+            values["for_"] = _seconds("for", row["for"], 0)
         return AlertOverride(**values)
     except ConfigError as error:
         raise ConfigError(f"alerts.{key}: {error}") from error
@@ -361,17 +370,3 @@ def _number(
     else:
         span = "a finite number" if least == -_MAX else f"a number from {least:g} to {most:g}"
     raise ConfigError(f"{name} is {value!r}; give {span}")
-
-
-def _decimal(number: float) -> Decimal:
-    return Decimal(repr(float(number)))
-
-
-def _multiple(rule: AlertRule, base: float) -> float:
-    product = float(_decimal(rule.threshold) * _decimal(base))
-    if math.isinf(product):
-        raise ConfigError(
-            f"threshold of the alert {rule.id} is {rule.threshold!r} times {base!r}, which no "
-            "number can hold; give less"
-        )
-    return product

@@ -33,7 +33,7 @@ from genmeter.errors import EndpointError
 from genmeter.exporters.http import ScrapeServer
 from genmeter.exporters.making import make_pushes, preferences
 from genmeter.exporters.prometheus import PrometheusBridge
-from genmeter.exporters.settings import PROMETHEUS, ExportSettings, resource_from_env
+from genmeter.exporters.settings import MAIN_PID, PROMETHEUS, ExportSettings, resource_from_env
 from genmeter.metrics.meter import BuiltinMeterProvider
 from genmeter.pipeline.worker import Worker
 
@@ -217,8 +217,15 @@ class Exporters:
             self.bridge = PrometheusBridge(
                 self._collect_for(PROMETHEUS), created=endpoint.created_series
             )
-            if endpoint.enabled is not False and (is_main or settings.port == 0):
-                self.server = self._make_server()
+            if endpoint.enabled is not False:
+                if is_main or settings.port == 0:
+                    self.server = self._make_server()
+                elif MAIN_PID in os.environ and not self._pushes:
+                    log(
+                        logging.WARNING,
+                        "the metrics of this child process are not served: only the main process "
+                        "has an endpoint; set OTEL_METRICS_EXPORTER=prometheus,otlp to push them",
+                    )
         self._linger = config.endpoint.linger
         self._binder: Worker[None] | None = None
         self._is_bound = False

@@ -43,10 +43,12 @@ if TYPE_CHECKING:
 __all__ = [
     "ENTRY_POINTS",
     "EXPORTERS",
+    "MAIN_PID",
     "PROMETHEUS",
     "ExportSettings",
     "OtlpSettings",
     "is_header",
+    "is_spawned",
     "redact",
     "resource_from_env",
 ]
@@ -56,6 +58,8 @@ EXPORTERS = "OTEL_METRICS_EXPORTER"
 ENTRY_POINTS = "opentelemetry_metrics_exporter"
 """The group of entry points in which distributions register exporters."""
 PROMETHEUS = "prometheus"
+MAIN_PID = "_GENMETER_MAIN_PID"
+"""The variable in which ``genmeter run`` hands the main process's id to the processes of a job."""
 GRPC = "grpc"
 HTTP = "http/protobuf"
 
@@ -498,8 +502,7 @@ def resource_from_env(parent: Resource | None = None) -> Resource:
         parent: In a forked child, the parent's resource.
     """
     resource = _detected() if parent is None else parent
-    is_child = parent is not None or multiprocessing.parent_process() is not None
-    is_child = is_child or os.getpid() != _PID
+    is_child = parent is not None or os.getpid() != _PID or is_spawned()
     # A forked child has the parent's resource, whose id may be the parent's own.
     source = resource if parent is None else OTELResourceDetector().detect()
     shared = source.attributes.get(SERVICE_INSTANCE_ID)
@@ -513,6 +516,12 @@ def resource_from_env(parent: Resource | None = None) -> Resource:
     if PROCESS_PID in resource.attributes:
         own[PROCESS_PID] = pid
     return resource.merge(Resource(own))
+
+
+def is_spawned() -> bool:
+    """Return whether another process of the job started this one, as far as that is known."""
+    main = os.environ.get(MAIN_PID, "")
+    return multiprocessing.parent_process() is not None or main not in ("", str(os.getpid()))
 
 
 def _detected() -> Resource:

@@ -1,6 +1,6 @@
-"""Files that are written beside their place and renamed into it, all or none.
+"""Files that are written to temporary names first and renamed together.
 
-A reader never sees half a file, and where the writing fails the old file stays as it was.
+A reader never sees half a file, and after a failed write the old file is unchanged.
 """
 
 from __future__ import annotations
@@ -13,55 +13,41 @@ import threading
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
     from types import TracebackType
 
-__all__ = ["Beside"]
+__all__ = ["AtomicFiles"]
 
 _logger = logging.getLogger("genmeter")
 
 
-class _Turn:
-    """Whose files are being renamed, so that two sets of one place do not mix."""
+class AtomicFiles:
+    """A set of files that a ``with`` block writes; they are renamed if it ends without an error."""
+
+    # Held while renaming, so that two sets written to one place do not mix.
+    _renaming = threading.RLock()
 
     def __init__(self) -> None:
-        self.renew()
-
-    def renew(self) -> None:
-        self.lock = threading.RLock()
-
-
-_turn = _Turn()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_turn.renew)
-
-
-class Beside:
-    """Temporary files of one export, renamed when the ``with`` block ends without an error."""
-
-    def __init__(self) -> None:
-        self._files: list[tuple[Path, Path]] = []
+        self._staged: list[tuple[Path, Path]] = []
         self._stale: list[Path] = []
 
-    def place(self, target: Path) -> Path:
-        """Give the path to write at for what is to be ``target``, in the same folder.
+    def stage(self, target: Path) -> Path:
+        """Return the temporary path, in the same folder, to write ``target`` at.
 
         Raises:
-            OSError: The folder is missing and cannot be made.
+            OSError: The folder does not exist and cannot be created.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
-        name = f".genmeter-{os.getpid()}-{secrets.token_hex(4)}.tmp"
-        beside = target.with_name(name)
-        self._files.append((beside, target))
-        return beside
+        temporary = target.with_name(f".genmeter-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+        self._staged.append((temporary, target))
+        return temporary
 
-    def remove(self, stale: Iterable[Path]) -> None:
-        """Remove files that the new ones supersede, once these are in their places."""
+    def remove(self, *stale: Path) -> None:
+        """Remove files that the new ones supersede, after these have been renamed."""
         self._stale += stale
 
     def __enter__(self) -> Self:
-        """Give the set itself."""
+        """Return self."""
         return self
 
     def __exit__(
@@ -70,25 +56,34 @@ class Beside:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Rename the files, or remove them after an error.
+        """Rename the files, or delete them after an error.
 
         Raises:
             OSError: A file cannot be renamed.
         """
         try:
             if kind is None:
-                with _turn.lock:
-                    for beside, target in self._files:
-                        beside.replace(target)
+                with self._renaming:
+                    for temporary, target in self._staged:
+                        temporary.replace(target)
                     self._remove_stale()
         finally:
-            for beside, _ in self._files:
+            for temporary, _ in self._staged:
                 with contextlib.suppress(OSError):
-                    beside.unlink()
+                    temporary.unlink()
 
     def _remove_stale(self) -> None:
         for path in self._stale:
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
-                _logger.warning("%s is of an older export and cannot be removed: %s", path, error)
+                _logger.warning("cannot remove %s of an earlier export: %s", path, error)
+
+    @classmethod
+    def after_fork_in_child(cls) -> None:
+        """Replace the lock, which another thread of the parent may have held."""
+        cls._renaming = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=AtomicFiles.after_fork_in_child)

@@ -1,63 +1,94 @@
 """The plots of ``visualize_metrics`` and ``plot_metric``: AfterImage's seven, and some by model.
 
-Drawn with matplotlib (the extra ``plots``) on figures that pyplot does not know: the caller's
-backend, style and open figures stay as they are, and a figure that nobody keeps is gone. For
-anything that runs longer than a report, Grafana is the place to look.
+They are drawn with matplotlib (the extra ``plots``) without pyplot: the caller's backend, style and
+open figures stay as they are, and a figure that is not kept leaves no memory behind. They are for
+reports; Prometheus and Grafana show a job that runs.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
 
 from genmeter.errors import ConfigError, MissingExtraError
-from genmeter.files.atomic import Beside
-from genmeter.files.plotting.data import Frames
-from genmeter.files.plotting.table import PLOTS
+from genmeter.files.atomic import AtomicFiles
+from genmeter.history.frames import to_frame
+from genmeter.history.samples import row_labels, sample_table
+from genmeter.schema import plot_series as ps
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
-    from types import ModuleType
 
+    import numpy.typing as npt
+    import pandas as pd
     from matplotlib.figure import Figure
+    from pandas.core.window.rolling import Rolling
 
+    from genmeter.files.plot_style import Picture
     from genmeter.history.samples import Samples
     from genmeter.history.snapshot import Snapshot
 
-__all__ = ["draw_all", "draw_metric", "save"]
+    Floats = npt.NDArray[np.float64]
+    Times = npt.NDArray[np.datetime64]
+
+__all__ = ["PLOTS", "UNITS", "Plot", "draw_all", "draw_metric", "save"]
+
+UNITS = {"s": "seconds", "1": "share", "{score}": "score"}
+UNITS |= {"{token}": "tokens", "{call}": "calls", "{turn}": "turns"}
+"""What a unit is called on an axis."""
 
 _DPI = 120
+_MAX_GROUPS = 8  # a plot shows the largest ones, and the rest as one more
+_DAY, _MAX_SLICES = 86_400, 60
+_SLICES = (
+    *(1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800),
+    *(3600, 7200, 10_800, 21_600, 43_200, _DAY),
+)
+_NOUNS = ("recorded value", "call", "conversation", "evaluation")  # by the number of the phase
+# Zones and axes fail where years end; a time stamp beyond these is no time of a job.
+_EARLIEST, _LATEST = np.datetime64("1900", "us"), np.datetime64("2200", "us")
+_MIN_SECONDS = 1e-3  # what a logarithmic axis shows of 0
+_DECADES_FOR_LOG = (1.5, 15.0)  # more is nothing that took place
+_WINDOWS: tuple[int, ...] = tuple(step * 10**power for power in range(1, 7) for step in (1, 2, 5))
+_BAND_FROM = 100  # samples; of fewer, each is shown
+_BOX = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
+
+
+# --- the public functions -----------------------------------------------------------------------
 
 
 def draw_all(snapshot: Snapshot, figsize: tuple[float, float]) -> dict[str, Figure]:
-    """Draw every plot that there is something for.
+    """Draw every plot that there is data for.
 
     The first seven are AfterImage's, over every ``track_generation``, conversations included, and
-    the samples that ``record_metric`` was given under the same names; the others look at calls of
-    models only. A plot by model is there where two models or more are; it tells the eight largest
-    apart and pools the rest.
+    the samples of ``record_metric`` under the same names; the others show calls of models only. A
+    plot by model needs two models; it shows the eight largest, and the rest as one.
 
     Args:
         snapshot: What the history keeps.
         figsize: Width and height in inches.
 
     Returns:
-        Figures by the plot's name: ``success_error_rate``, ``generation_time``,
-        ``total_token_count``, ``prompt_token_count``, ``completion_token_count``,
-        ``evaluation_scores``, ``evaluation_time``, ``generation_time_by_model``,
-        ``outcomes_by_model``, ``tokens_by_model``, ``tokens_over_time_by_model`` and
-        ``errors_by_type``.
+        Figures by the names in :data:`PLOTS`.
 
     Raises:
-        ConfigError: ``figsize`` is no size.
+        ConfigError: ``figsize`` is not a size.
         MissingExtraError: matplotlib is not installed.
     """
-    drawing = _drawing()
-    _check_size(figsize)
-    frames = Frames(snapshot)
-    figures = {plot.name: drawing.figure_of(plot, frames, figsize) for plot in PLOTS}
-    return {name: figure for name, figure in figures.items() if figure is not None}
+    data = _History(snapshot)
+    figures = {}
+    for plot in PLOTS:
+        picture = _new_picture(figsize)
+        shown = data if plot.by is None else data.groups(plot)
+        if shown is not None:
+            plot.draw(picture, plot, shown)
+        if picture.figure.axes:
+            figures[plot.name] = picture.finish()
+    return figures
 
 
 def draw_metric(
@@ -66,23 +97,50 @@ def draw_metric(
     """Draw one metric over time: every sample, and their rolling mean.
 
     Args:
-        name: The metric's old name.
-        samples: Its samples, at least one.
+        name: The metric's name in AfterImage, or the one that ``record_metric`` got.
+        samples: Its samples, at least one, in any order.
         rolling_window: Samples that a mean spans.
         figsize: Width and height in inches.
 
     Raises:
-        ConfigError: ``figsize`` is no size.
+        ConfigError: ``figsize`` is not a size.
         MissingExtraError: matplotlib is not installed.
     """
-    drawing = _drawing()
-    _check_size(figsize)
-    figure: Figure = drawing.metric_figure(name, samples, rolling_window, figsize)
-    return figure
+    import pandas as pd
+
+    picture = _new_picture(figsize)
+    from genmeter.files.plot_style import printable
+
+    (axes,) = picture.panels()
+    time = _bounded(np.round(samples.time * 1e6).astype(np.int64).astype("M8[us]"))
+    value = pd.Series(samples.value.astype(np.float64), index=time).sort_index(kind="stable")
+    mean = value.rolling(rolling_window, min_periods=min(1, rolling_window)).mean()
+    series = next((each for each in ps.PLOT_SERIES if each.stands_for(name)), None)
+    unit = series.unit if series else None
+    label = UNITS[unit] if unit else printable(name)
+    is_log = unit == "s" and _spans_decades(value)
+    if is_log:
+        value = value.clip(lower=_MIN_SECONDS)
+    dots = picture.dots(axes, value)
+    line = picture.line(axes, mean, "bad")
+    if is_log:
+        picture.log_axis(axes, "y", label, value.min() / 1.3, value.max() * 1.3)
+    else:
+        limits = _limits if unit in {None, "{score}"} else _limits_from_zero
+        axes.set_ylim(limits(value.min(), value.max()))
+        picture.number_axis(axes.yaxis, label, "share" if unit == "1" else "number")
+    picture.time_axis(value.index.to_numpy())
+    picture.legend(axes, [dots, line], ["samples", f"mean of {rolling_window}"])
+    has_title = series is not None and not series.column.endswith("*")
+    picture.head(
+        series.title if series and has_title else printable(name),
+        f"each sample, and the rolling mean of {rolling_window}; {_number_of(len(value), 'sample')}",
+    )
+    return picture.finish()
 
 
 def save(figures: Mapping[str, Figure], folder: Path) -> None:
-    """Write figures as PNG files, all or none: each beside its place, renamed when all are there.
+    """Write figures as PNG files, all or none.
 
     Args:
         figures: By the file's name, without its suffix.
@@ -92,11 +150,11 @@ def save(figures: Mapping[str, Figure], folder: Path) -> None:
         OSError: A file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with Beside() as beside:
+    with AtomicFiles() as files:
         for name, figure in figures.items():
-            # A style of the caller's, such as a tight box or a transparent ground, is not ours.
+            # The caller's style may ask for a tight box or a transparent background.
             figure.savefig(
-                beside.place(folder / f"{name}.png"),
+                files.stage(folder / f"{name}.png"),
                 format="png",
                 dpi=_DPI,
                 facecolor="white",
@@ -106,21 +164,448 @@ def save(figures: Mapping[str, Figure], folder: Path) -> None:
             )
 
 
-def _check_size(figsize: Any) -> None:
+def _new_picture(figsize: Any) -> Picture:
+    try:
+        import matplotlib.figure  # noqa: F401 - alone, so that no other failure looks like its lack
+    except ImportError:
+        raise MissingExtraError("matplotlib", extra="plots", purpose="Drawing a plot") from None
+    from genmeter.files.plot_style import Picture
+
     try:
         width, height = map(float, figsize[:2])
     except (TypeError, ValueError):
         width = height = math.nan
     if not (0 < width < math.inf and 0 < height < math.inf):
-        raise ConfigError(f"figsize is {figsize!r}; give width and height in inches, more than 0")
+        raise ConfigError(
+            f"figsize must be width and height in inches, each above 0; got {figsize!r}"
+        )
+    return Picture((width, height))
 
 
-def _drawing() -> ModuleType:
-    """Import what draws, which imports matplotlib."""
-    try:
-        import matplotlib.figure  # noqa: F401 - alone, so that no other failure looks like its lack
-    except ImportError:
-        raise MissingExtraError("matplotlib", extra="plots", purpose="Drawing a plot") from None
-    from genmeter.files.plotting import drawing
+# --- the data -----------------------------------------------------------------------------------
 
-    return drawing
+
+class _Groups(NamedTuple):
+    """Rows by group.
+
+    Attributes:
+        rows: Columns ``time`` (UTC), ``group`` (number of the label), and one for each series.
+        labels: The groups' names, the largest first, the pooled rest (``12 others``) last.
+        note: How many of what, for a reader.
+    """
+
+    rows: pd.DataFrame
+    labels: list[str]
+    note: str
+
+
+class _History:
+    """What plots show of a snapshot."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        import pandas as pd
+
+        # Metadata is not plotted, and parsing it takes most of a frame's time.
+        self._snapshot = snapshot._replace(call_data={}, value_data={})
+        table = sample_table(self._snapshot)
+        time = _bounded(table.rows.time.astype("M8[us]"))
+        phase = row_labels(self._snapshot).phase[table.rows.call]
+        rows = pd.DataFrame({"value": table.rows.value, "phase": phase}, index=time)
+        self._samples = {name: rows.iloc[part] for name, part in table.slices()}
+
+    def samples(self, series: ps.PlotSeries) -> dict[str, pd.DataFrame]:
+        """Return the samples of the old metrics that a series stands for, oldest first.
+
+        Returns:
+            Frames by name, or by what follows the name's stem where the series stands for many;
+            the index is UTC time, the columns are ``value`` and ``phase``, a number of
+            :data:`_NOUNS`.
+        """
+        stem = series.recorded_as if series.recorded_as and series.column.endswith("*") else ""
+        return {
+            name[len(stem) :]: rows.sort_index(kind="stable")
+            for name, rows in self._samples.items()
+            if series.stands_for(name)
+        }
+
+    @cached_property
+    def calls(self) -> pd.DataFrame:
+        """The frame of the models' calls, which plots by group show."""
+        return to_frame(self._snapshot, "generations")
+
+    def groups(self, plot: Plot) -> _Groups | None:
+        """Return the calls by group, None where there are too few groups.
+
+        Calls of which no series is known are left out. Where series are summed, so are calls that
+        add nothing, and with them groups of nothing else.
+        """
+        import pandas as pd
+
+        calls = self.calls
+        rows = pd.DataFrame({each.title: _values(calls, each) for each in plot.series})
+        is_summed = plot.series[0].aggregation == "sum"
+        known = (rows.fillna(0) != 0 if is_summed else rows.notna()).any(axis=1)
+        weight = rows.sum(axis=1) if is_summed else known.astype(float)
+        # OpenTelemetry calls an error without a type "_OTHER".
+        name = calls[plot.by].astype(object).where(calls[plot.by].notna(), "unknown")
+        name = name.where(name != "_OTHER", "unknown")[known]
+        sizes = weight[known].groupby(name).sum().sort_index()
+        sizes = sizes.sort_values(ascending=False, kind="stable")
+        if len(sizes) < plot.min_groups:
+            return None
+        # Pooling a single group would save no room.
+        most = _MAX_GROUPS if len(sizes) > _MAX_GROUPS + 1 else len(sizes)
+        labels = [str(label) for label in sizes.index[:most]]
+        if most < len(sizes):
+            labels.append(f"{len(sizes) - most} others")
+        group = pd.Series(np.minimum(np.arange(len(sizes)), most), index=sizes.index)
+        time = calls["time"].dt.tz_convert(None)
+        rows = rows[known].assign(time=_bounded(time[known].to_numpy()), group=name.map(group))
+        part = "" if known.all() else f"{len(rows):,} of "
+        return _Groups(rows, labels, f"{part}{_number_of(len(calls), 'call')}")
+
+
+def _values(calls: pd.DataFrame, series: ps.PlotSeries) -> Floats:
+    value: Floats = calls[series.column].to_numpy(np.float64, na_value=np.nan)
+    if series.is_complement:
+        value = 1 - value
+    if series.less:
+        # A total may be recorded that is smaller than its parts.
+        parts = calls[list(series.less)].fillna(0).sum(axis=1).to_numpy(np.float64)
+        value = np.maximum(value - parts, 0)
+    return value
+
+
+def _bounded(times: Times) -> Times:
+    bounded: Times = np.clip(times.astype("M8[us]"), _EARLIEST, _LATEST)
+    return bounded
+
+
+def _window(samples: int) -> int:
+    """Choose how many samples a rolling mean spans: 10, or a fiftieth as a round number."""
+    return next((window for window in _WINDOWS if window >= samples / 50), _WINDOWS[-1])
+
+
+def _rolling(value: pd.Series[float]) -> Rolling[pd.Series[float]]:
+    """Roll over samples; of many the first windows are left out, which would be noise."""
+    window = _window(len(value))
+    return value.rolling(window, min_periods=max(1, min(window, len(value) // 10)))
+
+
+def _mean(value: pd.Series[float]) -> pd.Series[float]:
+    return _rolling(value).mean().dropna()
+
+
+def _spans_decades(value: pd.Series[float]) -> bool:
+    """Return whether values need a logarithmic axis to be told apart."""
+    low, high = value.min(), value.max()
+    if low < 0 or high <= 0:
+        return False
+    decades = math.log10(max(high, _MIN_SECONDS) / max(low, _MIN_SECONDS))
+    return _DECADES_FOR_LOG[0] <= decades <= _DECADES_FOR_LOG[1]
+
+
+def _limits(low: float, high: float) -> tuple[float, float]:
+    """Leave some room around values, also where they are all the same."""
+    room = 0.05 * (high - low) or 0.1 * abs(high) or 1.0
+    return low - room, high + room
+
+
+def _limits_from_zero(low: float, high: float) -> tuple[float, float]:
+    bottom, top = _limits(min(0.0, low), high)
+    return (bottom if low < 0 else 0.0), top
+
+
+# --- the forms ----------------------------------------------------------------------------------
+
+
+def _draw_rates(picture: Picture, plot: Plot, data: _History) -> None:
+    """Draw a rolling mean of each share, on axes of equal length.
+
+    On common axes a success rate near 100 % and an error rate near 0 would be two flat lines.
+    """
+    rates = [
+        (series.title, rows, _mean(rows["value"]), colour)
+        for series, colour in zip(plot.series, plot.colours, strict=True)
+        for rows in data.samples(series).values()
+    ]
+    if not rates:
+        return
+    reached = max(min(1 - mean.min(), mean.max()) for _, _, mean, _ in rates)
+    length = next((length for length in (0.1, 0.2, 0.5) if reached <= 0.95 * length), 1.0)
+    for axes, rate in zip(picture.panels(len(rates)), rates, strict=True):
+        title, rows, mean, colour = rate
+        line = picture.line(axes, mean, colour)
+        low = 1 - length if mean.mean() > 1 / 2 else 0.0
+        axes.set_ylim(low - 0.03 * length, low + 1.03 * length)
+        picture.number_axis(axes.yaxis, "share", "share")
+        picture.legend(axes, [line], [f"{title}, {_percent(rows['value'].mean())} in all"])
+    picture.time_axis(np.concatenate([rows.index.to_numpy() for _, rows, _, _ in rates]))
+    first = rates[0][1]
+    picture.head(plot.heading, f"rolling mean of {_window(len(first)):,}; {_counted(first)}")
+
+
+def _draw_rolling(picture: Picture, plot: Plot, data: _History) -> None:
+    """Draw a rolling mean, and the middle 80 % around it; of few samples each one."""
+    for rows in data.samples(plot.series[0]).values():
+        (axes,) = picture.panels()
+        value, rolling, mean = rows["value"], _rolling(rows["value"]), _mean(rows["value"])
+        words = f"rolling mean of {_window(len(rows)):,}"
+        if len(rows) < _BAND_FROM:
+            picture.dots(axes, value)
+            top, words = value, f"each call, and the {words}"
+        else:
+            top = rolling.quantile(0.9).dropna()
+            picture.band(axes, rolling.quantile(0.1).dropna(), top)
+            words += ", and the middle 80% around it"
+        picture.line(axes, mean, "main")
+        axes.set_ylim(_limits_from_zero(mean.min(), max(top.max(), mean.max())))
+        picture.number_axis(axes.yaxis, f"{plot.unit} per call", "count")
+        picture.time_axis(rows.index.to_numpy())
+        picture.head(plot.heading, f"{words}; {_counted(rows)}")
+
+
+def _draw_distribution(picture: Picture, plot: Plot, data: _History) -> None:
+    """Draw a histogram, with the median and the 95th percentile."""
+    for rows in data.samples(plot.series[0]).values():
+        (axes,) = picture.panels()
+        value = rows["value"]
+        is_log = _spans_decades(value)
+        shown = value.clip(lower=_MIN_SECONDS) if is_log else value
+        low, high = shown.min(), shown.max()
+        if low == high:
+            low, high = _limits(low, high)
+        # Rice's rule: twice the cube root of the count; an odd number centres a single value.
+        bins = min(60, max(11, math.ceil(2 * np.cbrt(len(rows)))))
+        edges = (np.geomspace if is_log else np.linspace)(low, high, bins + 1)
+        picture.histogram(axes, shown.to_numpy(), edges)
+        if is_log:
+            picture.log_axis(axes, "x", plot.unit, low, high)
+        else:
+            picture.number_axis(axes.xaxis, plot.unit)
+        picture.number_axis(axes.yaxis, "count", "count")
+        for line, (words, share) in enumerate((("median", 0.5), ("95th percentile", 0.95))):
+            at = float(value.quantile(share))
+            picture.mark(axes, max(at, low), f"{words} {picture.seconds(at)}", line)
+        picture.head(plot.heading, _counted(rows))
+
+
+def _draw_scores(picture: Picture, plot: Plot, data: _History) -> None:
+    """Draw a rolling mean for each of many names."""
+    found = data.samples(plot.series[0])
+    by_count = sorted(found, key=lambda name: (-len(found[name]), name))
+    chosen = {name: found[name]["value"] for name in sorted(by_count[:_MAX_GROUPS])}
+    means = {name: _mean(value) for name, value in chosen.items()}
+    # Scores from 1 to 5 would press those from 0 to 1 to the floor of a common axis.
+    shares = [name for name, value in chosen.items() if value.between(0, 1).all()]
+    scales = [names for names in (shares, [*chosen.keys() - shares]) if names]
+    if not scales:
+        return
+    for axes, names in zip(picture.panels(len(scales)), scales, strict=True):
+        # In the order in which the lines end, so that the eye need not cross over.
+        names.sort(key=lambda name: (-means[name].iloc[-1], name))
+        lines = [picture.line(axes, means[name], [*chosen].index(name)) for name in names]
+        ends = [end for name in names for end in (means[name].min(), means[name].max())]
+        axes.set_ylim((-0.02, 1.02) if names is shares else _limits(min(ends), max(ends)))
+        picture.number_axis(axes.yaxis, "score")
+        picture.legend(axes, lines, names)
+    picture.time_axis(np.concatenate([value.index.to_numpy() for value in chosen.values()]))
+    count = _number_of(sum(map(len, chosen.values())), "score")
+    note = f"rolling means of {_window(len(found[by_count[0]])):,}; {count}"
+    if len(chosen) < len(found):
+        note += f"; {len(found) - len(chosen)} rarer names are not shown"
+    picture.head(plot.heading, note)
+
+
+def _draw_quantiles(picture: Picture, plot: Plot, groups: _Groups) -> None:
+    """Draw a box of quantiles for each group."""
+    (axes,) = picture.panels()
+    value = groups.rows[plot.series[0].title]
+    is_log = _spans_decades(value)
+    shown = value.clip(lower=_MIN_SECONDS) if is_log else value
+    parts = [part for _, part in shown.groupby(groups.rows["group"])]
+    boxes = np.array([part.quantile(_BOX) for part in parts])
+    rows = zip(boxes, parts, strict=True)
+    texts = [f"{picture.seconds(box[2])}  (n = {len(part):,})" for box, part in rows]
+    picture.boxes(axes, boxes, texts)
+    low, high = boxes.min(), boxes.max()
+    if is_log:
+        picture.log_axis(axes, "x", plot.unit, low / 1.3, high * 1.1)
+    else:
+        axes.set_xlim(_limits_from_zero(low, high))
+        picture.number_axis(axes.xaxis, plot.unit)
+    picture.name_axis(axes, groups.labels)
+    note = "median (in figures), middle half (box), middle 90% (line)"
+    picture.head(plot.heading, f"{note}; {groups.note}")
+
+
+def _draw_sums(picture: Picture, plot: Plot, groups: _Groups) -> None:
+    """Draw a bar for each group, the series stacked."""
+    (axes,) = picture.panels()
+    sums = groups.rows.drop(columns="time").groupby("group").sum()
+    totals = sums.sum(axis=1)
+    texts = [f"{picture.count(total)} ({_percent(total / totals.sum())})" for total in totals]
+    picture.bars(axes, sums, plot.colours, texts)
+    picture.number_axis(axes.xaxis, plot.unit, "count")
+    picture.name_axis(axes, groups.labels)
+    total = "" if plot.unit == "calls" else f"{picture.count(totals.sum())} {plot.unit}; "
+    picture.head(plot.heading, f"{total}{groups.note}")
+
+
+def _draw_shares(picture: Picture, plot: Plot, groups: _Groups) -> None:
+    """Draw a bar for each group, the series stacked to 100 %; the last is written beside it."""
+    (axes,) = picture.panels()
+    sums = groups.rows.drop(columns="time").groupby("group").sum()
+    totals, last = sums.sum(axis=1), plot.series[-1].title
+    texts = [
+        f"{part:,.0f} of {total:,.0f} {last.lower()} ({_percent(part / total)})"
+        if part
+        else f"none of {total:,.0f} {last.lower()}"
+        for total, part in zip(totals, sums[last], strict=True)
+    ]
+    picture.bars(axes, sums.div(totals, axis=0), plot.colours, texts)
+    picture.number_axis(axes.xaxis, "share of calls", "share")
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+    picture.name_axis(axes, groups.labels)
+    picture.head(plot.heading, groups.note)
+
+
+def _draw_slices(picture: Picture, plot: Plot, groups: _Groups) -> None:
+    """Draw the groups' sums as a stack for each slice of time."""
+    (axes,) = picture.panels()
+    rows = groups.rows.rename(columns={plot.series[0].title: "value"})
+    seconds = rows["time"].to_numpy().astype("M8[s]").astype(np.int64)
+    span = int(seconds.max() - seconds.min())
+    days = math.ceil(span / _MAX_SLICES / _DAY)
+    width = next((width for width in _SLICES if span <= width * _MAX_SLICES), days * _DAY)
+    slices = seconds // width
+    edges = (width * np.arange(slices.min(), slices.max() + 2)).astype("M8[s]")
+    parts = [part for _, part in rows.groupby("group")]
+    times, values = zip(*((part["time"], part["value"]) for part in parts), strict=True)
+    bars = picture.stacks(axes, times, values, edges)
+    axes.set_ylim(0, 1.05 * rows["value"].groupby(slices).sum().max())
+    picture.number_axis(axes.yaxis, f"{plot.unit} per {_duration(width)}", "count")
+    picture.time_axis(edges)
+    picture.legend(axes, bars[::-1], groups.labels[::-1])
+    picture.head(plot.heading, f"{picture.count(rows['value'].sum())} {plot.unit}; {groups.note}")
+
+
+# --- the words ----------------------------------------------------------------------------------
+
+
+def _number_of(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _counted(rows: pd.DataFrame) -> str:
+    """Say how many of what: ``12 calls and 1 conversation``."""
+    counts = np.bincount(rows["phase"], minlength=len(_NOUNS))
+    order = (*range(1, len(_NOUNS)), 0)
+    return " and ".join(_number_of(counts[n], _NOUNS[n]) for n in order if counts[n])
+
+
+def _percent(share: float) -> str:
+    """Format a share; less than all of it is never ``100%``, nor more than nothing ``0%``."""
+    if share in (0, 1):
+        return f"{share:.0%}"
+    text = f"{share:.1%}"
+    return {"0.0%": "<0.1%", "100.0%": ">99.9%"}.get(text, text)
+
+
+def _duration(seconds: int) -> str:
+    """Name a length of time, as it stands after "per"."""
+    units = ((_DAY, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+    length, name = next(unit for unit in units if seconds % unit[0] == 0)
+    return name if seconds == length else f"{seconds // length} {name}s"
+
+
+# --- the table ----------------------------------------------------------------------------------
+
+
+class Plot(NamedTuple):
+    """One plot.
+
+    Args:
+        name: Its key, and its file's name.
+        series: What it shows.
+        draw: Its form: of the history's samples, or of its calls by group.
+        colours: Names of the series' colours, where the form takes them.
+        title: Its heading; None means the first series's title.
+        by: The column of the calls that its groups come from; None where it has none.
+        min_groups: Groups that it needs, so that a plot does not repeat another.
+    """
+
+    name: str
+    series: tuple[ps.PlotSeries, ...]
+    draw: Callable[[Picture, Plot, Any], None]
+    colours: tuple[str, ...] = ()
+    title: str | None = None
+    by: Literal["model", "error_type"] | None = None
+    min_groups: int = 2
+
+    @property
+    def heading(self) -> str:
+        """What stands above it."""
+        return self.title or self.series[0].title
+
+    @property
+    def unit(self) -> str:
+        """What its numbers are counted in."""
+        return UNITS[self.series[0].unit]
+
+
+PLOTS = (
+    Plot(
+        "success_error_rate",
+        (ps.SUCCESS_RATE, ps.ERROR_RATE),
+        _draw_rates,
+        ("good", "bad"),
+        title="Success and error rate",
+    ),
+    Plot("generation_time", (ps.GENERATION_TIME,), _draw_distribution),
+    Plot("total_token_count", (ps.TOTAL_TOKEN_COUNT,), _draw_rolling),
+    Plot("prompt_token_count", (ps.PROMPT_TOKEN_COUNT,), _draw_rolling),
+    Plot("completion_token_count", (ps.COMPLETION_TOKEN_COUNT,), _draw_rolling),
+    Plot("evaluation_scores", (ps.EVALUATION_SCORE,), _draw_scores),
+    Plot("evaluation_time", (ps.EVALUATION_TIME,), _draw_distribution),
+    Plot(
+        "generation_time_by_model",
+        (ps.CALL_TIME,),
+        _draw_quantiles,
+        title="Time per call by model",
+        by="model",
+    ),
+    Plot(
+        "outcomes_by_model",
+        (ps.SUCCESSFUL_CALLS, ps.FAILED_CALLS),
+        _draw_shares,
+        ("good", "bad"),
+        title="Outcomes of calls by model",
+        by="model",
+    ),
+    Plot(
+        "tokens_by_model",
+        (ps.INPUT_TOKENS, ps.OUTPUT_TOKENS, ps.UNITEMISED_TOKENS),
+        _draw_sums,
+        ("second", "main", "neutral"),
+        title="Tokens by model",
+        by="model",
+    ),
+    Plot(
+        "tokens_over_time_by_model",
+        (ps.TOTAL_TOKENS,),
+        _draw_slices,
+        title="Tokens over time by model",
+        by="model",
+    ),
+    Plot(
+        "errors_by_type",
+        (ps.FAILED_CALLS,),
+        _draw_sums,
+        ("bad",),
+        title="Failed calls by type of error",
+        by="error_type",
+        min_groups=1,
+    ),
+)
+"""All plots, in the order in which they are drawn: AfterImage's seven, then ours."""

@@ -1,13 +1,19 @@
-"""Exports read back to the frame that they were made of."""
+"""Exports in JSON and Parquet, read back as a frame."""
 
 from __future__ import annotations
 
+import json
+import math
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from genmeter.errors import ConfigError, ExportError, MissingExtraError
-from genmeter.files._read_json import read_json
-from genmeter.files._read_tables import read_csv, read_excel, read_parquet
+from genmeter.files.formats import MANIFEST_KEY, gaps_in, gaps_path
+from genmeter.history.frames import SAMPLE_METADATA, utc_index
+from genmeter.history.metadata import add_to_fixed, empty_column, metadata_columns
 
 if TYPE_CHECKING:
     import os
@@ -16,68 +22,156 @@ if TYPE_CHECKING:
 
 __all__ = ["read_export"]
 
+_SPREADSHEETS = (".csv", ".xlsx")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_NOT_A_TIME = np.iinfo(np.int64).min  # which NumPy takes for NaT
+_FURTHEST = (2**63 - 1) // 1_000  # microseconds from 1970 that a frame's nanoseconds reach
+_OWN = frozenset({"timestamp", "value"})
+
 
 def read_export(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read an export of any format, or a JSON export of AfterImage's monitor.
+    """Read an export in JSON or Parquet, or a JSON export of AfterImage's monitor.
 
-    The frame equals ``to_frame("samples")`` of the same history: its columns, dtypes and order are
-    told at :func:`genmeter.history.frames.to_frame`. Excel keeps times to the millisecond and
-    numbers to 16 digits. AfterImage's time stamps have no zone and are taken for local; a value
-    that is no number is NaN; a time stamp that is none, or that no frame can hold, is NaT.
+    The frame equals ``to_frame("samples")`` of the same history: see
+    :func:`genmeter.history.frames.to_frame` for its columns, dtypes and order. AfterImage's
+    timestamps have no zone and are taken as local time. A value that is no number becomes NaN, and
+    a timestamp that is invalid or out of a frame's range NaT.
 
     Args:
-        path: The file; of CSV the path that was exported to, or its manifest.
+        path: The file.
 
     Returns:
         ``metric_name`` (string), ``timestamp`` (datetime64[ns, UTC]), ``value`` (float64) and the
-        columns ``metadata_KEY``; ``attrs`` hold ``kept_since`` and ``data_cut`` where the manifest
-        does.
+        columns ``metadata_KEY``; ``attrs`` holds ``kept_since`` and ``data_cut`` if the history had
+        gaps.
 
     Raises:
-        ConfigError: There is no such file.
-        ExportError: The file cannot be read, or is no export.
-        MissingExtraError: The format needs a package that is not installed.
+        ConfigError: The file does not exist.
+        ExportError: The file cannot be read, is not an export, or is one in CSV or Excel.
+        MissingExtraError: Parquet needs pyarrow, which is not installed.
     """
     try:
         place = Path(path)
     except TypeError:
-        raise ConfigError(f"path is {path!r}; give the path of an export") from None
+        raise ConfigError(f"path must be the path of an export, got {path!r}") from None
     try:
         return _read(place)
     except (ConfigError, ExportError, MissingExtraError):
         raise
     except OSError as error:
         raise ExportError(
-            f"path is {str(path)!r}, which cannot be read ({error.strerror or error}); give a "
-            "file that this process may read"
+            f"path {str(path)!r} cannot be read ({error.strerror or error}); give a file that this "
+            "process may read"
         ) from error
     except Exception as error:  # a damaged file makes its reader raise anything
         raise ExportError(
-            f"path is {str(path)!r}, which is damaged or no export ({error}); give a file that "
-            "export_metrics() wrote"
+            f"path {str(path)!r} is damaged or not an export ({error}); give a file that "
+            "export_metrics() wrote as JSON or Parquet"
         ) from error
 
 
 def _read(path: Path) -> pd.DataFrame:
-    manifest = path.with_name(f"{path.stem}_manifest.json")
+    # Before it is opened: a CSV export has no file of the name that was exported to.
+    if path.suffix.lower() in _SPREADSHEETS:
+        raise _spreadsheet_error(path)
     if not path.exists():
-        if manifest.is_file():
-            return read_csv(manifest)
-        raise ConfigError(
-            f"path is {str(path)!r}, which does not exist; give the path of an export"
-        )
+        raise ConfigError(f"path must be an existing file, got {str(path)!r}")
     with path.open("rb") as file:
-        begin = file.read(4)
-    if begin == b"PAR1":
-        return read_parquet(path)
-    if begin.startswith(b"PK"):
-        return read_excel(path)
-    if path.suffix.lower() == ".csv":
-        if manifest.is_file():
-            return read_csv(manifest)
-        raise ExportError(
-            f"path is {str(path)!r}, one of several files; give the path that was exported to, or "
-            "the file whose name ends in _manifest.json"
-        )
-    found = read_json(path)
-    return read_csv(path) if found is None else found
+        beginning = file.read(4)
+    if beginning == b"PAR1":
+        return _read_parquet(path)
+    if beginning.startswith(b"PK"):  # a workbook is a ZIP archive
+        raise _spreadsheet_error(path)
+    return _read_json(path)
+
+
+def _spreadsheet_error(path: Path) -> ExportError:
+    return ExportError(
+        f"path must be an export in JSON or Parquet, got {str(path)!r}; read CSV with "
+        "pandas.read_csv and Excel with pandas.read_excel, or export JSON or Parquet"
+    )
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise MissingExtraError("pyarrow", extra="parquet", purpose="Reading Parquet") from None
+    with path.open("rb") as file:
+        table = pq.read_table(file)
+    metadata = table.schema.metadata or {}
+    if MANIFEST_KEY.encode() not in metadata:
+        raise ValueError("its schema has no manifest")
+    frame: pd.DataFrame = table.to_pandas()
+    frame.attrs.update(gaps_in(json.loads(metadata[MANIFEST_KEY.encode()])))
+    return frame
+
+
+def _read_json(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    with path.open(encoding="utf-8") as file:
+        found = json.load(file)
+    if not isinstance(found, dict):
+        raise ValueError("it has no JSON object")  # noqa: TRY004 (of the file, not of a type)
+    if isinstance(found.get(MANIFEST_KEY), dict):  # the manifest of an export in CSV
+        raise _spreadsheet_error(path)
+    names: list[str] = []
+    samples: list[dict[str, Any]] = []
+    for name in sorted(found):
+        _check(name, found[name])
+        names += [name] * len(found[name])
+        samples += found[name]
+    times = [_time(sample["timestamp"]) for sample in samples]
+    frame = pd.DataFrame(
+        {
+            "metric_name": pd.array(names, dtype="string"),
+            "timestamp": utc_index(np.array(times, np.int64)),
+            "value": np.array([_number(sample["value"]) for sample in samples], np.float64),
+            **_metadata(samples),
+        }
+    )
+    if gaps_path(path).is_file():
+        manifest = json.loads(gaps_path(path).read_text(encoding="utf-8"))[MANIFEST_KEY]
+        frame.attrs.update(gaps_in(manifest))
+    return frame
+
+
+def _check(name: str, samples: Any) -> None:
+    if not isinstance(samples, list) or not all(
+        isinstance(sample, dict) and sample.keys() >= _OWN for sample in samples
+    ):
+        raise ValueError(f"{name!r} is not a list of samples with a timestamp and a value")
+
+
+def _metadata(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    fixed = {key: empty_column(dtype, len(samples)) for key, dtype in SAMPLE_METADATA.items()}
+    records = [
+        (row, {key: _without_nan(sample[key]) for key in sample if key not in _OWN})
+        for row, sample in enumerate(samples)
+    ]
+    free = metadata_columns(add_to_fixed(fixed, records), len(samples))
+    return {f"metadata_{key}": column for key, column in {**fixed, **free}.items()}
+
+
+def _without_nan(value: Any) -> Any:
+    # Python writes NaN, which is not JSON, for a missing value.
+    return None if type(value) is float and math.isnan(value) else value
+
+
+def _time(text: Any) -> int:
+    try:
+        time = datetime.fromisoformat(text)
+        # A time without a zone is a local one, as AfterImage writes it.
+        since = (time.astimezone(UTC) - _EPOCH) // _MICROSECOND
+    except (TypeError, ValueError, OverflowError):
+        return int(_NOT_A_TIME)
+    return since if abs(since) <= _FURTHEST else int(_NOT_A_TIME)
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        return math.nan

@@ -1,9 +1,10 @@
-"""From the drain to the job's own handlers, each behind a feed of its own."""
+"""From the drain to the handlers and subscribers of a monitor, each on a worker of its own."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from functools import partial
 from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -13,7 +14,7 @@ from genmeter.events.values import UNREADABLE, label_text, safe_text
 from genmeter.handlers._event_lines import JournalLines, log_lines, log_record
 from genmeter.handlers._line_text import iso_time
 from genmeter.handlers.base import FileLogHandler, FileMetricHandler
-from genmeter.pipeline.receiver import Receiver
+from genmeter.pipeline.handler_worker import HandlerWorker, HandlerWorkers
 from genmeter.pipeline.worker import BATCH, CAPACITY
 
 if TYPE_CHECKING:
@@ -23,7 +24,14 @@ if TYPE_CHECKING:
     from genmeter.pipeline.deferred_log import DeferredLog
     from genmeter.pipeline.self_metrics import SelfMetrics
 
-__all__ = ["LOGS", "METRICS", "HandlerKind", "Relay", "Tap", "is_handing_out_logs"]
+__all__ = [
+    "LOGS",
+    "METRICS",
+    "HandlerDispatcher",
+    "HandlerKind",
+    "Subscriber",
+    "is_handing_out_logs",
+]
 
 
 class HandlerKind(NamedTuple):
@@ -141,19 +149,19 @@ LOGS = HandlerKind(
 )
 
 _OUR_OWN = (FileMetricHandler, FileLogHandler)
-_hands = threading.local()
+_delivering = threading.local()
 
 
 def is_handing_out_logs() -> bool:
-    """Tell whether this thread is just in someone who takes log messages."""
-    return getattr(_hands, "hold_logs", False)
+    """Return whether this thread is delivering log messages to a handler or a subscriber."""
+    return getattr(_delivering, "has_logs", False)
 
 
-class Tap(Protocol):
-    """What takes events as they are, behind a feed of its own.
+class Subscriber(Protocol):
+    """Takes events as they are, on a worker of its own.
 
     Attributes:
-        name: What it is called where it fails.
+        name: Its name in metrics and log lines.
         wants: The types of the events that it takes.
     """
 
@@ -164,210 +172,151 @@ class Tap(Protocol):
         """Take some events, in their order."""
 
 
-class Relay:
-    """Passes one monitor's events on to its handlers; neither waits nor raises.
+class HandlerDispatcher:
+    """Queues one monitor's events for its handlers and subscribers; neither waits nor raises.
 
-    The pipeline's owner alone calls :meth:`record` and :meth:`begin`.
+    The pipeline's owner alone calls :meth:`record` and :meth:`start`.
 
     Args:
-        self_metrics: Where what a handler did not take is counted.
-        deferred_log: Where it is told, once for each handler and reason.
-        taps: What takes events beside the handlers.
+        self_metrics: Where events that a handler did not take are counted.
+        deferred_log: Where the first loss of each handler and reason is logged.
+        subscribers: What takes events beside the handlers.
 
     Attributes:
-        metric_handlers: Who gets metrics; the job may change or replace the list at any time.
-        log_handlers: Who gets log records; likewise.
+        metric_handlers: The handlers of metrics; the job may change or replace the list at any
+            time.
+        log_handlers: The handlers of log records; likewise.
     """
 
     def __init__(
-        self, self_metrics: SelfMetrics, deferred_log: DeferredLog, *, taps: Sequence[Tap] = ()
+        self,
+        self_metrics: SelfMetrics,
+        deferred_log: DeferredLog,
+        *,
+        subscribers: Sequence[Subscriber] = (),
     ) -> None:
         self.metric_handlers: list[Any] = []
         self.log_handlers: list[Any] = []
-        self._metrics = _Group(METRICS, self_metrics, deferred_log)
-        self._logs = _Group(LOGS, self_metrics, deferred_log)
-        self._taps = [
-            (
-                tap.wants,
-                Receiver(
-                    tap.name,
-                    tap.name,
-                    _marked(tap.take) if Log in tap.wants else tap.take,
-                    self_metrics,
-                    deferred_log,
-                ),
-            )
-            for tap in taps
-        ]
+        self._deferred_log = deferred_log
+        self._has_warned: set[str] = set()
+        losses = {"self_metrics": self_metrics, "deferred_log": deferred_log}
+        self._metrics = HandlerWorkers(partial(_handler_worker, METRICS, losses))
+        self._logs = HandlerWorkers(partial(_handler_worker, LOGS, losses))
+        self._subscribers = [(each.wants, _subscriber_worker(each, losses)) for each in subscribers]
 
     def record(self, event: Event) -> None:
         """Queue the event for everyone who takes its type."""
         kind = type(event)
         if kind in METRICS.events:
-            self._metrics.put(self.metric_handlers, event)
+            for worker in self._metrics.sync(self._listed(METRICS, self.metric_handlers)):
+                worker.put(event)
         if kind in LOGS.events:
-            self._logs.put(self.log_handlers, event)
-        for wants, receiver in self._taps:
+            for worker in self._logs.sync(self._listed(LOGS, self.log_handlers)):
+                worker.put(event)
+        for wants, worker in self._subscribers:
             if kind in wants:
-                receiver.feed.put(event)
+                worker.put(event)
 
-    def begin(self) -> None:
-        """Start the threads of the job's own handlers before there is an event.
+    def start(self) -> None:
+        """Start the threads of the job's own handlers, before there is an event."""
+        self._metrics.start(self._listed(METRICS, self.metric_handlers))
+        self._logs.start(self._listed(LOGS, self.log_handlers))
 
-        From Python 3.12 on the end of the interpreter starts no thread, so that one which blocks
-        would be called by, and hold up, the main thread.
-        """
-        self._metrics.begin(self.metric_handlers)
-        self._logs.begin(self.log_handlers)
-
-    def deliver(self, deadline: float) -> list[str]:
+    def flush(self, deadline: float) -> list[str]:
         """Wait until everyone has taken all that was queued before.
 
         Args:
             deadline: As ``time.monotonic()`` counts.
 
         Returns:
-            The names of those that were not done by then.
+            The names of those that did not finish in time.
         """
-        return [
-            each.name for each in self._receivers() if not each.feed.wait_until_delivered(deadline)
-        ]
+        return [each.label for each in self._workers() if not each.wait_until_delivered(deadline)]
 
     def begin_close(self) -> None:
         """Have everyone end after what is queued; :meth:`finish_close` waits for it."""
-        self._metrics.is_closing = self._logs.is_closing = True
-        for receiver in self._receivers():
-            receiver.feed.close()
+        self._metrics.close()
+        self._logs.close()
+        for _, worker in self._subscribers:
+            worker.close()
 
     def finish_close(self, deadline: float) -> None:
-        """Wait until everyone has ended; what is left at the deadline is counted and told.
+        """Wait until everyone has ended; what is left at the deadline is counted and logged.
 
         Args:
             deadline: As ``time.monotonic()`` counts.
         """
-        # Our own first: where no thread is to be had they are delivered here, and a handler that
+        # Our own first: where no thread can be started they are called here, and a handler that
         # blocks must not take their time.
-        for receiver in sorted(self._receivers(), key=lambda each: not each.is_ours):
-            receiver.finish(deadline)
+        for worker in sorted(self._workers(), key=lambda each: not each.is_ours):
+            worker.finish(deadline)
+        self._metrics.finish(deadline)
+        self._logs.finish(deadline)
 
     def reset(self) -> None:
-        """Begin anew in a forked child, with the same handlers."""
-        self._metrics.is_closing = self._logs.is_closing = False
-        for receiver in self._receivers():
-            receiver.feed.reset()
+        """Start anew in a forked child, with the same handlers."""
+        self._metrics.reset()
+        self._logs.reset()
+        for _, worker in self._subscribers:
+            worker.reset()
 
-    def _receivers(self) -> list[Receiver[Event]]:
-        return [*self._metrics.all(), *self._logs.all(), *(receiver for _, receiver in self._taps)]
+    def _workers(self) -> list[HandlerWorker[Event]]:
+        return [*self._metrics.all(), *self._logs.all(), *(each for _, each in self._subscribers)]
 
-
-def _marked(deliver: Callable[[Sequence[Event]], object]) -> Callable[[Sequence[Event]], None]:
-    def hand_out(events: Sequence[Event]) -> None:
-        before = is_handing_out_logs()
-        _hands.hold_logs = True
-        try:
-            deliver(events)
-        finally:
-            _hands.hold_logs = before
-
-    return hand_out
-
-
-class _Group:
-    """The handlers of one list. They are told apart by identity: equal ones are still several.
-
-    Attributes:
-        is_closing: Whether the list is looked at no more.
-    """
-
-    def __init__(
-        self, kind: HandlerKind, self_metrics: SelfMetrics, deferred_log: DeferredLog
-    ) -> None:
-        self.is_closing = False
-        self._kind = kind
-        self._self_metrics = self_metrics
-        self._deferred_log = deferred_log
-        self._by_id: dict[int, Receiver[Event]] = {}
-        self._ids: list[int] = []
-        self._gone: set[int] = set()
-        self._present: list[Receiver[Event]] = []
-        self._has_complained = False
-
-    def all(self) -> list[Receiver[Event]]:
-        """Give who is in the list, and who was and is not done yet."""
-        return list(self._by_id.values())
-
-    def put(self, handlers: Any, event: Event) -> None:
-        """Queue an event for each of the handlers."""
-        self._look(handlers)
-        for receiver in self._present:
-            receiver.feed.put(event)
-        if self._gone:
-            self._drop_idle()
-
-    def begin(self, handlers: Any) -> None:
-        """Start the threads of handlers that are not our own."""
-        self._look(handlers)
-        for receiver in self._present:
-            if not receiver.is_ours:
-                receiver.feed.start()
-
-    def _drop_idle(self) -> None:
-        """End the workers of handlers that left the list and have taken all that was theirs."""
-        if self.is_closing:
-            return
-        for key in list(self._gone):
-            feed = self._by_id[key].feed
-            if feed.is_idle:
-                feed.close()
-                del self._by_id[key]
-                self._gone.remove(key)
-
-    def _look(self, handlers: Any) -> None:
-        if self.is_closing:
-            return
-        present = [*handlers] if type(handlers) is list else self._own_list(handlers)
-        ids = [id(handler) for handler in present]
-        if ids != self._ids:
-            for handler in present:
-                if id(handler) not in self._by_id:
-                    self._by_id[id(handler)] = self._receiver(handler)
-            self._present = [self._by_id[key] for key in ids]
-            self._ids = ids
-            self._gone = self._by_id.keys() - set(ids)
-
-    def _own_list(self, handlers: Any) -> list[Any]:
-        # By the type, and by its own method: the job may have put anything into the list's place.
+    def _listed(self, kind: HandlerKind, handlers: Any) -> list[Any]:
+        """Return the handlers, whatever the job has put in the place of the list."""
+        if type(handlers) is list:
+            return [*handlers]
+        # By the type, and by its own method: a derived class may have one that raises.
         for base in (list, tuple):
             if issubclass(type(handlers), base):
                 return list(base.__iter__(handlers))
-        if handlers is not None and not self._has_complained:
-            self._has_complained = True
+        if handlers is not None and kind.one not in self._has_warned:
+            self._has_warned.add(kind.one)
             self._deferred_log.add(
                 logging.WARNING,
-                "the handlers with %s are %s, so none is called; give a list",
-                self._kind.one,
+                "the handlers with %s must be a list, got %s; none is called",
+                kind.one,
                 safe_text(handlers, 200),
             )
         return []
 
-    def _receiver(self, handler: Any) -> Receiver[Event]:
-        kind = self._kind
-        takes_many = kind.takes_many(handler)
-        is_ours = issubclass(type(handler), _OUR_OWN)
-        deliver = kind.many_to(handler) if takes_many else kind.each_to(handler)
-        if Log in kind.events:
-            deliver = _marked(deliver)
-        # type's own, since a metaclass may have another that raises.
-        name = label_text(type.__dict__["__name__"].__get__(type(handler))) or "unknown"
-        return Receiver(
-            name,
-            f"{name}.{kind.one}",
-            deliver,
-            self._self_metrics,
-            self._deferred_log,
-            capacity=CAPACITY,
-            # One event at a time, so that one that the handler raises at costs no other.
-            batch=BATCH if takes_many else 1,
-            is_ours=is_ours,
-            on_end=handler.close if is_ours else lambda: None,
-        )
+
+def _handler_worker(
+    kind: HandlerKind, losses: dict[str, Any], handler: Any
+) -> HandlerWorker[Event]:
+    takes_many = kind.takes_many(handler)
+    is_ours = issubclass(type(handler), _OUR_OWN)
+    deliver = kind.many_to(handler) if takes_many else kind.each_to(handler)
+    # type's own, since a metaclass may have another that raises.
+    name = label_text(type.__dict__["__name__"].__get__(type(handler))) or "unknown"
+    return HandlerWorker(
+        _marked(deliver) if Log in kind.events else deliver,
+        label=name,
+        shown=f"{name}.{kind.one}",
+        capacity=CAPACITY,
+        # One event at a time, so that one that the handler raises at costs no other.
+        batch=BATCH if takes_many else 1,
+        is_ours=is_ours,
+        on_end=handler.close if is_ours else lambda: None,
+        **losses,
+    )
+
+
+def _subscriber_worker(subscriber: Subscriber, losses: dict[str, Any]) -> HandlerWorker[Event]:
+    take, name = subscriber.take, subscriber.name
+    return HandlerWorker(
+        _marked(take) if Log in subscriber.wants else take, label=name, shown=name, **losses
+    )
+
+
+def _marked(deliver: Callable[[Sequence[Event]], object]) -> Callable[[Sequence[Event]], None]:
+    def deliver_logs(events: Sequence[Event]) -> None:
+        before = is_handing_out_logs()
+        _delivering.has_logs = True
+        try:
+            deliver(events)
+        finally:
+            _delivering.has_logs = before
+
+    return deliver_logs

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from genmeter.history.samples import Samples
     from genmeter.history.token_report import TokenUsageReport
     from genmeter.schema.metrics import Label
-    from genmeter.schema.query import RowSum
+    from genmeter.schema.query import HistoryQuery
 
 __all__ = ["History"]
 
@@ -139,7 +139,7 @@ class History:
         )
 
     def window(
-        self, rows: RowSum, by: Sequence[Label], since: float
+        self, rows: HistoryQuery, by: Sequence[Label], since: float
     ) -> dict[tuple[str | None, ...], GroupSum]:
         """Sum rows since a time, by group.
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from genmeter.history.ring import Ring, StringTable
     from genmeter.schema.metrics import Label
-    from genmeter.schema.query import Condition, RowSum
+    from genmeter.schema.query import HistoryQuery, RowCondition
 
     Mask = npt.NDArray[np.bool_]
     Positions = npt.NDArray[np.intp]
@@ -47,7 +47,7 @@ _COLUMN_OF: Mapping[Label, str] = {
     cat.EVALUATOR: "evaluator",
     cat.SCORE_NAME: "name",
 }
-_NEEDS_ALL: Mapping[Condition, int] = {
+_NEEDS_ALL: Mapping[RowCondition, int] = {
     "success": SUCCESS,
     "evaluation": EVALUATION,
     "input_known": HAS_INPUT,
@@ -92,7 +92,9 @@ class WindowRows:
         self._has_prices = has_prices
         self._recent: Mask = self._column("time") >= since
 
-    def sums(self, rows: RowSum, by: Sequence[Label]) -> dict[tuple[str | None, ...], GroupSum]:
+    def sums(
+        self, rows: HistoryQuery, by: Sequence[Label]
+    ) -> dict[tuple[str | None, ...], GroupSum]:
         """Sum rows by group.
 
         Args:
@@ -165,7 +167,7 @@ class WindowRows:
     def _column(self, name: str) -> npt.NDArray[Any]:
         return self._ring.columns(name)[0]
 
-    def _holds(self, condition: Condition) -> Mask:
+    def _holds(self, condition: RowCondition) -> Mask:
         found: Mask
         if condition == "rejected":
             found = self._column("accepted") == 0

@@ -1,8 +1,8 @@
 """One worker: a bounded queue, and the daemon thread that serves it.
 
-Each handler, exporter, periodic callback and the log lines that wait have one, and so have the
-callbacks of other libraries. Whatever the served code does, block, raise or take its time, stays on
-the worker's thread. The producer neither waits nor takes a lock.
+Each handler, exporter and periodic callback has one, and so have deferred log lines and the
+callbacks of other libraries. Code that blocks, raises or is slow does so on the worker's thread. The
+producer neither waits nor takes a lock.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ __all__ = ["BATCH", "CAPACITY", "Loss", "OnLoss", "Worker", "catch_all", "is_wor
 _T = TypeVar("_T")
 
 CAPACITY = 100_000
-"""Items that may wait; further ones are dropped and counted."""
+"""Items that may be queued; further ones are dropped and counted."""
 BATCH = 512
-"""Most items that are handed over at once."""
+"""Most items of one batch."""
 _INTERVAL = 1.0
 _POLL = 0.002
 _RETRY = 1.0  # seconds between attempts to start a thread where the system gives none
 
 
 class Loss(StrEnum):
-    """Why items did not get where they should."""
+    """Why items were not delivered."""
 
     RAISED = "raised"
     QUEUE_FULL = "queue_full"
@@ -63,12 +63,12 @@ class _WorkerThread(threading.Thread):
 
 
 def is_worker_thread() -> bool:
-    """Return whether this is some worker's thread, which must not wait for a worker."""
+    """Return whether this is a worker's thread, which must not wait for a worker."""
     return type(threading.current_thread()) is _WorkerThread
 
 
 def catch_all() -> contextlib.suppress:
-    """Return what suppresses all that the job's own code may raise.
+    """Return a context that suppresses all that the job's own code may raise.
 
     On a caller's thread only exceptions: anything else may come from a signal handler there.
     """
@@ -79,22 +79,22 @@ class Worker(Generic[_T]):
     """Hands queued items to a function, in order, in batches, on a daemon thread of its own.
 
     The thread starts with the first item, or with :meth:`start`. Where none can be started, as at
-    the end of the interpreter, whoever waits for the worker delivers. In a forked child a worker
-    begins anew: nothing waits, no thread runs, nobody holds a lock.
+    the end of the interpreter, the thread that waits for the worker delivers. In a forked child a
+    worker starts anew: its queue is empty, no thread runs, no lock is held.
 
     Args:
         deliver: Takes a batch. It may raise anything, which costs that batch.
         name: The thread's name.
         on_loss: Called with the number of items that were dropped, and of batches, ticks and ends
             that raised (the error is given then).
-        on_end: Called after the last item of a closed worker, by whoever delivered it; also without
-            any item where the worker ticks.
+        on_end: Called after the last item of a closed worker, on the thread that delivered it;
+            also without any item where the worker ticks.
         on_reset: Called by :meth:`reset` in a forked child; must take no lock.
         tick: Called every ``interval`` seconds on the same thread, for periodic work, and when
             :meth:`tick_in` asks for it.
         interval: Seconds from one tick's end to the next one's begin; None for no ticks but those
             that :meth:`tick_in` asks for.
-        capacity: Items that may wait.
+        capacity: Items that may be queued.
         batch: Most items of one batch.
     """
 
@@ -124,10 +124,10 @@ class Worker(Generic[_T]):
         _workers.add(self)
 
     def __repr__(self) -> str:
-        return f"<Worker {self._name!r} with {len(self._queue)} waiting items>"
+        return f"<Worker {self._name!r} with {len(self._queue)} queued items>"
 
     def reset(self) -> None:
-        """Begin anew, in a forked child; takes no lock."""
+        """Start anew, in a forked child; takes no lock."""
         self._begin()
         self._on_reset()
 
@@ -165,7 +165,7 @@ class Worker(Generic[_T]):
         return True
 
     def close(self) -> None:
-        """Have the thread end once nothing waits any more; does not wait for that.
+        """Have the thread end once the queue is empty; does not wait for that.
 
         Items that are put after it are delivered by the thread while it runs, else by :meth:`join`.
         """
@@ -187,7 +187,7 @@ class Worker(Generic[_T]):
 
     @property
     def waiting(self) -> tuple[_T, ...]:
-        """The items that wait."""
+        """The queued items."""
         return tuple(self._queue)
 
     @property
@@ -216,7 +216,7 @@ class Worker(Generic[_T]):
         if self._interval is not None:
             self.tick_in(self._interval)
         # The thread of a worker that is collected ends at once, not after its rest.
-        found = weakref.ref(self, lambda _: shared.ring())
+        found = weakref.ref(self, lambda _: shared.wake())
         thread = _WorkerThread(target=_serve, args=(found, shared), name=self._name, daemon=True)
         before, shared.thread = shared.thread, thread
         shared.is_running = True
@@ -232,7 +232,7 @@ class Worker(Generic[_T]):
 
     def wake(self) -> None:
         """Wake the thread; never waits, so a signal handler may call it."""
-        self._shared.ring()
+        self._shared.wake()
 
     def tick_in(self, seconds: float) -> None:
         """Have the next tick come in so many seconds at the latest.
@@ -263,17 +263,6 @@ class Worker(Generic[_T]):
             else:
                 self._deliver_next(deadline)
         return self._done >= wanted
-
-    def deliver_here(self, deadline: float) -> None:
-        """Deliver a batch on the caller's thread, where the worker has no thread of its own.
-
-        Unlike :meth:`wait_until_delivered` it does so on another worker's thread too.
-
-        Args:
-            deadline: As ``time.monotonic()`` counts.
-        """
-        if not self._shared.is_running:
-            self._deliver_next(deadline)
 
     def join(self, deadline: float) -> int:
         """Wait for a closed worker's end; items that are left at the deadline are dropped.
@@ -332,7 +321,7 @@ class Worker(Generic[_T]):
             return _INTERVAL
         return min(max(0.0, self._due - time.monotonic()), threading.TIMEOUT_MAX)
 
-    def _let_go(self, shared: _Shared) -> None:
+    def _release(self, shared: _Shared) -> None:
         shared.kept = None
         if self._queue or self._is_closing:  # since the turn
             shared.kept = self
@@ -383,24 +372,24 @@ class _Shared:
         kept: The worker while it has items or an end to come, whoever else lets go of it.
     """
 
-    __slots__ = ("is_rung", "is_running", "kept", "thread", "wake")
+    __slots__ = ("is_awake", "is_running", "kept", "signal", "thread")
 
     def __init__(self) -> None:
         self.kept: Worker[Any] | None = None
         self.thread: _WorkerThread | None = None
         self.is_running = False
         # Released to wake the thread: a release never waits, so a signal handler may do it.
-        self.wake = threading.Lock()
-        self.wake.acquire()
-        self.is_rung = False
+        self.signal = threading.Lock()
+        self.signal.acquire()
+        self.is_awake = False
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Wake the thread; never waits."""
-        if self.is_rung:
+        if self.is_awake:
             return
-        self.is_rung = True
+        self.is_awake = True
         with contextlib.suppress(RuntimeError):  # it is awake already
-            self.wake.release()
+            self.signal.release()
 
 
 def _serve(found: weakref.ref[Worker[Any]], shared: _Shared) -> None:
@@ -412,10 +401,10 @@ def _serve(found: weakref.ref[Worker[Any]], shared: _Shared) -> None:
             rest = None if worker is None else worker._turn(shared)  # noqa: SLF001 - its own thread
             if worker is None or rest is None:
                 return
-            worker._let_go(shared)  # noqa: SLF001
+            worker._release(shared)  # noqa: SLF001
             del worker
-            shared.wake.acquire(timeout=rest)
-            shared.is_rung = False
+            shared.signal.acquire(timeout=rest)
+            shared.is_awake = False
     finally:
         if shared.thread is me:
             shared.is_running = False

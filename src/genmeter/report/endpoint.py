@@ -14,83 +14,75 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from prometheus_client.parser import text_string_to_metric_families
 
 from genmeter.errors import ConfigError
-from genmeter.report.ledger import GENERATION, Key, Ledger, Outcomes, Tally
-from genmeter.report.rows import UNKNOWN_MODEL
+from genmeter.report.usage_table import GENERATION, UNKNOWN_MODEL, GroupKey, UsageRow, UsageTable
 from genmeter.schema import metrics as cat
 from genmeter.schema.prom_names import label_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from prometheus_client.samples import Sample
 
-__all__ = ["read_endpoint", "read_page"]
+__all__ = ["read_endpoint"]
 
 _TIMEOUT_SECONDS = 10.0
-_MOST_BYTES = 2**28
+_MAX_BYTES = 2**28
 _NO_PROVIDER = "_OTHER"
 _LOGIN = re.compile(r"//.*@")  # of a password with a slash in it, too
 _FAILURE = "failure"
-_OUTCOME = cat.OUTCOME.prometheus
+_CONVERSATIONS = f"{cat.CONVERSATION_DURATION.prometheus}_count"
+_BUCKET, _SUM = (f"{cat.INFERENCE_DURATION.prometheus}_{part}" for part in ("bucket", "sum"))
 _OVERFLOW = label_name("otel.metric.overflow")
 
-# Sums of a tally, by the counter that has them.
-_SUMS = {
-    cat.INPUT_TOKENS: "prompt_tokens",
-    cat.OUTPUT_TOKENS: "completion_tokens",
-    cat.TOTAL_TOKENS: "total_tokens",
-    cat.CACHE_READ_TOKENS: "cache_read_tokens",
-    cat.CACHE_WRITE_TOKENS: "cache_write_tokens",
-    cat.REASONING_TOKENS: "reasoning_tokens",
+_TOKENS = {
+    cat.INPUT_TOKENS.prometheus: "prompt_tokens",
+    cat.OUTPUT_TOKENS.prometheus: "completion_tokens",
+    cat.TOTAL_TOKENS.prometheus: "total_tokens",
+    cat.CACHE_READ_TOKENS.prometheus: "cache_read_tokens",
+    cat.CACHE_WRITE_TOKENS.prometheus: "cache_write_tokens",
+    cat.REASONING_TOKENS.prometheus: "reasoning_tokens",
 }
+"""The field of a row, by the counter that has it."""
+_ROW_METRICS = {*_TOKENS, cat.GENERATIONS.prometheus, cat.COST.prometheus, _BUCKET, _SUM}
 
 
-def read_endpoint(url: str) -> Ledger:
-    """Scrape an endpoint and sum what it tells.
+def read_endpoint(url: str) -> UsageTable:
+    """Scrape an endpoint and sum its page.
 
     Args:
-        url: ``http://host:port/metrics``; the scheme and the path may be left out, and a user and
-            a password may be in it.
+        url: ``http://user:password@host:port/metrics``; scheme, login and path are optional.
 
     Raises:
-        ConfigError: It does not answer, or with something else than a job's metrics.
+        ConfigError: It does not answer, or not with a job's metrics.
     """
     parts, shown = _address(url)
     try:
-        return read_page(_fetch(parts))
-    except urllib.error.HTTPError as error:
-        remedy = (
-            "give its user and password, as in http://user:password@host:9464"
-            if error.code == http.client.UNAUTHORIZED
-            else "is it the endpoint of a job?"
-        )
-        raise ConfigError(f"source={shown!r} answers {error.code} {error.reason}; {remedy}") from (
-            error
-        )
-    except (OSError, http.client.HTTPException) as error:
+        return _sum_page(_fetch(parts))
+    except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError) as error:
+        raise ConfigError(f"source={shown!r} {_explain(error)}") from error
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, ConfigError):
+        return str(error)
+    if isinstance(error, urllib.error.HTTPError):
+        remedy = "is it the endpoint of a job?"
+        if error.code == http.client.UNAUTHORIZED:
+            remedy = "give its user and password, as in http://user:password@host:9464"
+        return f"answers {error.code} {error.reason}; {remedy}"
+    if isinstance(error, OSError | http.client.HTTPException):
         reason = getattr(error, "reason", error)
-        raise ConfigError(
-            f"source={shown!r} does not answer: {reason}; {_remedy(reason)}"
-        ) from error
-    except ConfigError as error:
-        raise ConfigError(f"source={shown!r} {error}") from error
-    except (ValueError, KeyError, IndexError) as error:
-        raise ConfigError(
-            f"source={shown!r} answers with something else than Prometheus text ({error}); give "
-            "the endpoint of a job"
-        ) from error
-
-
-def _remedy(reason: object) -> str:
-    if isinstance(reason, ssl.SSLCertVerificationError):
-        return "name the PEM file of a certificate to trust in the variable SSL_CERT_FILE"
-    if isinstance(reason, ConnectionResetError):  # what an endpoint with TLS does to plain HTTP
-        return "does it take https://?"
-    return "does the job still run, and is it its address?"
+        remedy = "does the job still run, and is it its address?"
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            remedy = "name the PEM file of a certificate to trust in the variable SSL_CERT_FILE"
+        elif isinstance(reason, ConnectionResetError):  # what TLS does to plain HTTP
+            remedy = "does it take https://?"
+        return f"does not answer: {reason}; {remedy}"
+    return f"is not Prometheus text ({error}); give the endpoint of a job"
 
 
 def _address(url: str) -> tuple[SplitResult, str]:
-    """Give the parts of an address, and how to show it: without its password."""
+    """Return the parts of an address, and the address without its password."""
     full = url if "://" in url else f"http://{url}"
     shown = _LOGIN.sub("//", full)
     try:
@@ -101,7 +93,7 @@ def _address(url: str) -> tuple[SplitResult, str]:
         is_usable = False
     if not is_usable:
         raise ConfigError(
-            f"source={shown!r} is no address; give one such as http://127.0.0.1:9464/metrics"
+            f"source must be an address such as http://127.0.0.1:9464/metrics, got {shown!r}"
         )
     return parts, shown
 
@@ -119,13 +111,13 @@ def _fetch(parts: SplitResult) -> str:
     # Without the proxies of the environment, which do not know this machine's loopback interface.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
-        page: bytes = response.read(_MOST_BYTES + 1)
-    if len(page) > _MOST_BYTES:
+        page: bytes = response.read(_MAX_BYTES + 1)
+    if len(page) > _MAX_BYTES:
         raise ConfigError("answers with more than 256 MiB; is it the endpoint of a job?")
     return page.decode("utf-8", "replace")
 
 
-def read_page(page: str) -> Ledger:
+def _sum_page(page: str) -> UsageTable:
     """Sum a page of Prometheus text.
 
     Args:
@@ -135,99 +127,66 @@ def read_page(page: str) -> Ledger:
         ConfigError: It has no metrics of genmeter.
         ValueError: It is no Prometheus text.
     """
-    ledger = Ledger("endpoint", is_estimated=True)
-    readers = _Readers(ledger).by_name
+    table = UsageTable("endpoint")
     is_ours = False
-    overflown = False
+    has_overflow = False
     for family in text_string_to_metric_families(page):
         is_ours = is_ours or family.name == cat.BUILD_INFO.prometheus
         for sample in family.samples:
-            if (read := readers.get(sample.name)) is None:
-                continue
-            overflown = overflown or bool(sample.labels.get(_OVERFLOW) and sample.value)
-            read(sample)
+            if _add(table, sample) and sample.labels.get(_OVERFLOW) and sample.value:
+                has_overflow = True
     if not is_ours:
         raise ConfigError("answers without any metric of genmeter; give the endpoint of a job")
-    ledger.tallies = {key: tally for key, tally in ledger.tallies.items() if not tally.is_empty()}
-    if overflown:
-        ledger.notes.append(
+    table.rows = {key: row for key, row in table.rows.items() if not row.is_empty()}
+    if has_overflow:
+        table.notes.append(
             "Incomplete: the job has more label sets than its limit, and those past it are not in "
             "the report; raise limits.combinations."
         )
-    return ledger
+    return table
 
 
-class _Readers:
-    """What to do with a sample, by its name."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        duration = cat.INFERENCE_DURATION.prometheus
-        conversations, evaluations = ledger.conversations, ledger.evaluations
-        self.by_name: dict[str, Callable[[Sample], None]] = {
-            cat.GENERATIONS.prometheus: self._calls,
-            cat.COST.prometheus: self._cost,
-            cat.UNPRICED.prometheus: self._unpriced,
-            f"{duration}_bucket": self._bucket,
-            f"{duration}_sum": self._sum,
-            f"{cat.CONVERSATION_DURATION.prometheus}_count": _outcomes(conversations),
-            cat.EVALUATIONS.prometheus: _outcomes(evaluations),
-            **{row.prometheus: self._tokens(name) for row, name in _SUMS.items()},
-        }
-
-    def _tally(self, labels: Mapping[str, str]) -> Tally | None:
-        """Give the sums of a series; None where another instrumentation has made it."""
-        phase = labels.get(cat.PHASE.prometheus)
-        if not phase:
-            return None
-        provider = labels.get(cat.PROVIDER.prometheus)
-        return self._ledger.tally(
-            Key(
-                labels.get(cat.MODEL.prometheus) or UNKNOWN_MODEL,
-                labels.get(cat.STEP.prometheus),
-                None if provider == _NO_PROVIDER else provider,
-                phase,
-            )
-        )
-
-    def _tokens(self, name: str) -> Callable[[Sample], None]:
-        def add(sample: Sample) -> None:
-            if (tally := self._tally(sample.labels)) is not None:
-                setattr(tally, name, getattr(tally, name) + int(sample.value))
-
-        return add
-
-    def _calls(self, sample: Sample) -> None:
-        if (tally := self._tally(sample.labels)) is not None:
-            count = int(sample.value)
-            tally.calls += count
-            tally.failures += count if sample.labels.get(_OUTCOME) == _FAILURE else 0
-
-    def _cost(self, sample: Sample) -> None:
-        if (tally := self._tally(sample.labels)) is not None:
-            tally.cost = (tally.cost or 0.0) + sample.value
-
-    def _unpriced(self, sample: Sample) -> None:
-        if sample.value and sample.labels.get(cat.PHASE.prometheus):
-            self._ledger.unpriced.add(sample.labels.get(cat.MODEL.prometheus) or UNKNOWN_MODEL)
-
-    def _bucket(self, sample: Sample) -> None:
-        if (tally := self._generation(sample)) is not None:
-            tally.buckets.add(float(sample.labels["le"]), sample.value)
-
-    def _sum(self, sample: Sample) -> None:
-        if (tally := self._generation(sample)) is not None:
-            tally.buckets.add_sum(sample.value)
-
-    def _generation(self, sample: Sample) -> Tally | None:
-        is_call = sample.labels.get(cat.PHASE.prometheus) == GENERATION
-        return self._tally(sample.labels) if is_call else None
+def _add(table: UsageTable, sample: Sample) -> bool:
+    """Add a series; return whether its metric is one that counts."""
+    name, labels = sample.name, sample.labels
+    is_failure = labels.get(cat.OUTCOME.prometheus) == _FAILURE
+    if name in (_CONVERSATIONS, cat.EVALUATIONS.prometheus):
+        outcomes = table.conversations if name == _CONVERSATIONS else table.evaluations
+        outcomes.count += int(sample.value)
+        outcomes.failures += int(sample.value) if is_failure else 0
+    elif name == cat.UNPRICED.prometheus:
+        if sample.value and labels.get(cat.PHASE.prometheus):
+            table.unpriced.add(_key(labels).model)
+    elif name in _ROW_METRICS:
+        # Another instrumentation has no phase.
+        if labels.get(cat.PHASE.prometheus):
+            _add_to_row(table.row(_key(labels)), sample, is_failure=is_failure)
+    else:
+        return False
+    return True
 
 
-def _outcomes(outcomes: Outcomes) -> Callable[[Sample], None]:
-    def add(sample: Sample) -> None:
-        count = int(sample.value)
-        outcomes.count += count
-        outcomes.failures += count if sample.labels.get(_OUTCOME) == _FAILURE else 0
+def _key(labels: Mapping[str, str]) -> GroupKey:
+    provider = labels.get(cat.PROVIDER.prometheus)
+    return GroupKey(
+        labels.get(cat.MODEL.prometheus) or UNKNOWN_MODEL,
+        labels.get(cat.STEP.prometheus),
+        None if provider == _NO_PROVIDER else provider,
+        labels.get(cat.PHASE.prometheus, ""),
+    )
 
-    return add
+
+def _add_to_row(row: UsageRow, sample: Sample, *, is_failure: bool) -> None:
+    name, value = sample.name, sample.value
+    if name in _TOKENS:
+        setattr(row, _TOKENS[name], getattr(row, _TOKENS[name]) + int(value))
+    elif name == cat.GENERATIONS.prometheus:
+        row.calls += int(value)
+        row.failures += int(value) if is_failure else 0
+    elif name == cat.COST.prometheus:
+        row.cost = (row.cost or 0.0) + value
+    elif sample.labels[cat.PHASE.prometheus] == GENERATION:
+        if name == _SUM:
+            row.duration_sum += value
+        else:
+            row.buckets[float(sample.labels["le"])] += int(value)

@@ -1,18 +1,22 @@
-"""The report as JSON and as CSV: raw numbers under documented names."""
+"""A usage table as text, as JSON and as CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+import math
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from genmeter.report.aggregate import Report, Row
-    from genmeter.report.ledger import Outcomes
+    from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["FIELDS", "to_csv", "to_json"]
+    from rich.table import Table
+
+    from genmeter.report.usage_table import Outcomes, UsageRow, UsageTable
+
+__all__ = ["FIELDS", "printable", "to_csv", "to_json", "to_table", "unpriced_note"]
 
 FIELDS = {
     "calls": "calls of a model, also failed ones; no evaluations",
@@ -32,59 +36,303 @@ FIELDS = {
 """The fields of a row after its keys, and what they are; empty is unknown, never 0."""
 
 
-def to_json(report: Report) -> str:
-    """Give the report as JSON, all of it.
+# --- for programs ------------------------------------------------------------------------------
+
+
+def to_json(table: UsageTable, by: Sequence[str]) -> str:
+    """Return the whole table as JSON.
 
     Args:
-        report: The report.
+        table: The table.
+        by: The keys to group by.
     """
     return json.dumps(
         {
-            "source": report.source,
-            "since": _iso(report.since),
-            "until": _iso(report.until),
-            "window_seconds": None if report.window is None else report.window.total_seconds(),
-            "quantiles": "estimated" if report.is_estimated else "exact",
-            "rows": [{**row.group, **_numbers(row)} for row in report.rows],
-            "total": _numbers(report.total),
-            "conversations": _counts(report.conversations),
-            "evaluations": _counts(report.evaluations),
-            "unpriced_models": list(report.unpriced),
-            "skipped": report.skipped,
-            "notes": report.notes,
+            "source": table.source,
+            "since": _iso(table.since),
+            "until": _iso(table.until),
+            "window_seconds": None if table.window is None else table.window.total_seconds(),
+            "quantiles": "estimated" if table.is_estimated else "exact",
+            "rows": _records(table, by),
+            "total": _numbers(table.total()),
+            "conversations": _counts(table.conversations),
+            "evaluations": _counts(table.evaluations),
+            "unpriced_models": sorted(table.unpriced),
+            "skipped": table.skipped,
+            "notes": table.notes,
         },
         indent=2,
         ensure_ascii=False,
     )
 
 
-def to_csv(report: Report) -> str:
-    """Give the rows of the report as CSV, without a total.
+def to_csv(table: UsageTable, by: Sequence[str]) -> str:
+    """Return the rows as CSV, without a total.
 
     Args:
-        report: The report.
+        table: The table.
+        by: The keys to group by.
     """
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*report.by, *FIELDS], lineterminator="\n")
+    writer = csv.DictWriter(text, [*by, *FIELDS], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**row.group, **_numbers(row)} for row in report.rows)
+    writer.writerows(_records(table, by))
     return text.getvalue().removesuffix("\n")
 
 
-def _numbers(row: Row) -> dict[str, int | float | None]:
-    sums = row.sums
+def _records(table: UsageTable, by: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {**dict(zip(by, group, strict=True)), **_numbers(row)}
+        for group, row in table.group(by).items()
+    ]
+
+
+def _numbers(row: UsageRow) -> dict[str, int | float | None]:
     values = (
-        *(sums.calls, sums.failures, row.success_share),
-        *(sums.prompt_tokens, sums.completion_tokens, sums.total_tokens),
-        *(sums.cache_read_tokens, sums.cache_write_tokens, sums.reasoning_tokens),
-        *(row.cost, row.mean, row.p50, row.p95),
+        *(row.calls, row.failures, row.success_share()),
+        *(row.prompt_tokens, row.completion_tokens, row.total_tokens),
+        *(row.cache_read_tokens, row.cache_write_tokens, row.reasoning_tokens),
+        *(row.cost, row.mean(), row.quantile(0.5), row.quantile(0.95)),
     )
     return dict(zip(FIELDS, values, strict=True))
 
 
-def _counts(outcomes: Outcomes) -> dict[str, Any]:
+def _counts(outcomes: Outcomes) -> dict[str, int]:
     return {"count": outcomes.count, "failures": outcomes.failures}
 
 
 def _iso(when: float | None) -> str | None:
     return None if when is None else datetime.fromtimestamp(when, UTC).isoformat()
+
+
+# --- for readers -------------------------------------------------------------------------------
+
+_UNLIMITED = 10_000  # columns; no table is wider
+_LEAST_NAME = 8  # columns that a name keeps, however narrow the terminal is
+_FAIR_NAME = 14  # and that it gets before the numbers move to a further table
+_GOOD_NAME = 20  # and that it gets where a single table has everything
+_GAP = 2
+# A line of spaces or dashes for each part of a table, as rich wants it.
+_RULED = "    \n    \n -- \n    \n    \n -- \n    \n    \n"
+_CENT = 0.01  # USD; smaller costs get more digits
+_NONE = "-"
+
+
+_Show = dict[str, "Callable[[UsageRow], str]"]
+_OUTCOMES: _Show = {
+    "calls": lambda row: f"{row.calls:,}",
+    "failed": lambda row: f"{row.failures:,}",
+    "success": lambda row: _percent(row.success_share()),
+    "mean s": lambda row: _seconds(row.mean()),
+    "p50 s": lambda row: _seconds(row.quantile(0.5)),
+    "p95 s": lambda row: _seconds(row.quantile(0.95)),
+}
+_USAGE: _Show = {
+    "prompt": lambda row: f"{row.prompt_tokens:,}",
+    "completion": lambda row: f"{row.completion_tokens:,}",
+    "total": lambda row: f"{row.total_tokens:,}",
+    "USD": lambda row: _usd(row.cost),
+    "cache read": lambda row: f"{row.cache_read_tokens:,}",
+    "cache write": lambda row: f"{row.cache_write_tokens:,}",
+    "reasoning": lambda row: f"{row.reasoning_tokens:,}",
+}
+_OPTIONAL = {"USD", "cache read", "cache write", "reasoning"}
+
+
+class _Column(NamedTuple):
+    title: str
+    cells: list[str]
+    total: str
+
+    def width(self) -> int:
+        """Return the columns of a terminal that it takes where nothing is folded."""
+        from rich.cells import cell_len
+
+        return max(map(cell_len, [self.title, *self.cells, self.total]))
+
+
+def to_table(
+    table: UsageTable, by: Sequence[str], width: int | None = None, *, is_terminal: bool = False
+) -> str:
+    """Return the table as text.
+
+    It is one table if that fits; else some of outcomes and durations, and some of tokens and cost.
+    Long names are folded, numbers are never cut.
+
+    Args:
+        table: The table.
+        by: The keys to group by.
+        width: Columns of the terminal; None means no limit.
+        is_terminal: Emphasise headings by escape codes, if the terminal's variables allow it.
+    """
+    from rich.console import Console
+
+    width = width or _UNLIMITED
+    text = io.StringIO()
+    console = Console(
+        file=text,
+        force_terminal=is_terminal,
+        legacy_windows=False,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+    if table.is_empty():
+        blocks: list[Any] = ["\n".join(map(printable, [_nothing(table), *table.notes]))]
+    else:
+        notes = "\n".join(map(printable, _notes(table)))
+        blocks = [_headline(table), *_tables(table, by, width), *([notes] if notes else [])]
+    for number, block in enumerate(blocks):
+        console.width = width if isinstance(block, str) else max(width, _least_width(block))
+        if number:
+            console.line()
+        console.print(block)
+    return "\n".join(map(str.rstrip, text.getvalue().splitlines()))
+
+
+def _tables(table: UsageTable, by: Sequence[str], width: int) -> list[Table]:
+    groups, total = table.group(by), table.total()
+    if not groups:
+        return []
+    rows = list(groups.values())
+    names = _name_columns(by, groups)
+    outcomes, usage = (
+        [_Column(title, list(map(show, rows)), show(total)) for title, show in columns.items()]
+        for columns in (_OUTCOMES, _USAGE)
+    )
+    kept = _USAGE.keys() - _OPTIONAL | ({"USD"} if table.unpriced else set())
+    usage = [each for each in usage if each.title in kept or each.total not in {"0", _NONE}]
+    if _fits(names, [*outcomes, *usage], width, _GOOD_NAME):
+        return [_draw(names, [*outcomes, *usage], range(len(rows)))]
+    called = [at for at, row in enumerate(rows) if row.calls]
+    spent = [at for at, row in enumerate(rows) if row.total_tokens]
+    return [
+        *(_draw(names, part, called) for part in _split(names, outcomes, width)),
+        *(_draw(names, part, spent) for part in _split(names, usage, width)),
+    ]
+
+
+def _name_columns(by: Sequence[str], groups: Iterable[tuple[str | None, ...]]) -> list[_Column]:
+    """Make a column of each key that has any value, of the first key at least."""
+    columns = dict(zip(by, zip(*groups, strict=True), strict=True))
+    used = [key for key, values in columns.items() if any(values)] or [*by[:1]]
+    return [
+        _Column(key, [printable(name or _NONE) for name in columns[key]], "" if at else "total")
+        for at, key in enumerate(used)
+    ]
+
+
+def _fits(
+    names: Sequence[_Column], numbers: Sequence[_Column], width: int, name_width: int
+) -> bool:
+    widths = [min(name_width, column.width()) for column in names]
+    widths += [column.width() for column in numbers]
+    return sum(widths) + _GAP * (len(widths) - 1) <= width
+
+
+def _split(names: Sequence[_Column], numbers: Sequence[_Column], width: int) -> list[list[_Column]]:
+    """Spread columns over as few tables as fit."""
+    parts: list[list[_Column]] = [[]]
+    for column in numbers:
+        if parts[-1] and not _fits(names, [*parts[-1], column], width, _FAIR_NAME):
+            parts.append([])
+        parts[-1].append(column)
+    return parts
+
+
+def _draw(names: Sequence[_Column], numbers: Sequence[_Column], rows: Iterable[int]) -> Table:
+    from rich.box import Box
+    from rich.table import Table
+
+    grid = Table(
+        box=Box(_RULED, ascii=True),
+        padding=(0, _GAP - 1, 0, 0),  # the box has the other one
+        pad_edge=False,
+        show_edge=False,
+        show_footer=True,
+    )
+    for name in names:
+        least = min(_LEAST_NAME, name.width())
+        grid.add_column(name.title, name.total, overflow="fold", min_width=least)
+    for column in numbers:
+        width = column.width()
+        grid.add_column(column.title, column.total, justify="right", no_wrap=True, min_width=width)
+    for row in rows:
+        grid.add_row(*(column.cells[row] for column in [*names, *numbers]))
+    return grid
+
+
+def _least_width(grid: Table) -> int:
+    return sum(column.min_width or 0 for column in grid.columns) + _GAP * (len(grid.columns) - 1)
+
+
+def _nothing(table: UsageTable) -> str:
+    if table.window is not None:
+        return "Nothing to report: no call in the window."
+    return f"Nothing to report: the {table.source} has no call."
+
+
+def _headline(table: UsageTable) -> str:
+    if table.since is None or table.until is None:
+        return "Since the job began"
+    begin, end = (datetime.fromtimestamp(t).astimezone() for t in (table.since, table.until))
+    until = f"{end:%H:%M:%S %z}" if begin.date() == end.date() else f"{end:%Y-%m-%d %H:%M:%S %z}"
+    duration = timedelta(seconds=round(table.until - table.since))
+    return f"From {begin:%Y-%m-%d %H:%M:%S} to {until} ({duration})"
+
+
+def _notes(table: UsageTable) -> list[str]:
+    notes = []
+    if table.conversations.count:
+        notes.append(f"Conversations: {_outcomes(table.conversations)}.")
+    if table.evaluations.count:
+        notes.append(
+            f"Evaluations: {_outcomes(table.evaluations)}; not among the calls, but their tokens "
+            "are in the table."
+        )
+    if table.unpriced:
+        notes.append(unpriced_note(table))
+    if table.is_estimated and table.rows:
+        notes.append("p50 and p95 are estimated from the buckets of a histogram.")
+    return [*notes, *table.notes]
+
+
+def unpriced_note(table: UsageTable) -> str:
+    """Return the sentence that names the models without a price.
+
+    Args:
+        table: The table.
+    """
+    return f"Without a price, so not in the cost: {', '.join(sorted(table.unpriced))}."
+
+
+def _outcomes(outcomes: Outcomes) -> str:
+    return f"{outcomes.count:,}, {outcomes.failures:,} failed"
+
+
+def printable(text: str) -> str:
+    """Return a text on one line, without what a terminal would obey.
+
+    Args:
+        text: A name or a sentence with one.
+    """
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _percent(share: float | None) -> str:
+    if share is None:
+        return _NONE
+    # Rounded down, so that 100 % means all of them.
+    return f"{math.floor(round(share * 1_000, 6)) / 10:.1f} %"
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return _NONE
+    return f"{value:,.2f}" if value >= 1 else f"{value:.3f}"
+
+
+def _usd(value: float | None) -> str:
+    if value is None:
+        return _NONE
+    return f"{value:,.4f}" if value == 0 or value >= _CENT else f"{value:.6f}"

@@ -8,25 +8,22 @@ import os
 import re
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from io import TextIOWrapper
-from typing import TYPE_CHECKING, Any, BinaryIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 from genmeter.errors import ConfigError
-from genmeter.report.ledger import Ledger
-from genmeter.report.progress import reading
-from genmeter.report.rows import MetricRows
+from genmeter.report._metric_rows import MetricRows
+from genmeter.report.usage_table import UsageTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import timedelta
-    from pathlib import Path
 
 __all__ = ["journal_files", "read_journal"]
 
 _NAME = "metrics.jsonl"
 _ROTATED = re.compile(r"metrics\.(\d{1,9})\.jsonl")
-_CHUNK = 2**20  # characters that are parsed between two looks at the progress
-_OVERLAP = 2**16  # longer than any line that counts
+_PROGRESS_LINES = 4_096  # between two calls of the progress
 _EARLIEST = 0.0  # Unix time
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # the last that every time zone can show
 _UNUSABLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
@@ -34,7 +31,7 @@ _decode = json.JSONDecoder().raw_decode
 
 
 def journal_files(folder: Path) -> list[Path]:
-    """Name the files of a folder's journal, those that were rotated away first, oldest first.
+    """List the files of a folder's journal, those that were rotated away first, oldest first.
 
     Args:
         folder: An existing folder.
@@ -49,160 +46,129 @@ def journal_files(folder: Path) -> list[Path]:
     return [*files, *([current] if (current := folder / _NAME).exists() else [])]
 
 
-def read_journal(paths: Sequence[Path], window: timedelta | None = None) -> Ledger:
-    """Sum a journal, in one pass and with no more than a chunk of it in memory.
+def read_journal(
+    paths: Sequence[Path],
+    window: timedelta | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> UsageTable:
+    """Sum a journal without keeping it in memory.
 
     Args:
         paths: Its files, oldest first.
         window: How long before the newest event to begin; None reads all.
+        progress: Called with the bytes read and those in all, now and then.
 
     Raises:
         ConfigError: A file cannot be read, or none of the lines is a journal's.
     """
-    ledger = Ledger("journal")
+    table = UsageTable("journal", window)
     with ExitStack() as stack:
         try:
             files = _open(paths, stack)
-            cutoff = None
-            if window is not None:
-                newest = _newest([file for file, _ in files])
-                cutoff = None if newest is None else newest - window.total_seconds()
-            _Journal(ledger, cutoff).read(files)
+            cutoff = -math.inf if window is None else _newest(files) - window.total_seconds()
+            _sum(files, table, MetricRows(table, cutoff), progress)
         except OSError as error:
             raise ConfigError(
-                f"source={str(paths[-1])!r} cannot be read: {error.strerror or error}; mend the file or its path"
+                f"source={str(paths[-1])!r} cannot be read: {error.strerror or error}; check the "
+                "file and its path"
             ) from error
-    return ledger
+    return table
 
 
-def _open(paths: Sequence[Path], stack: ExitStack) -> list[tuple[BinaryIO, str]]:
-    # The newest first: a file that is rotated meanwhile is then found twice and never missed.
-    files: dict[tuple[int, int], tuple[BinaryIO, str]] = {}
+def _open(paths: Sequence[Path], stack: ExitStack) -> list[TextIO]:
+    # The newest first: a file that is rotated meanwhile is found twice rather than missed.
+    files: dict[tuple[int, int], TextIO] = {}
     for path in reversed(paths):
-        file = stack.enter_context(path.open("rb"))
-        status = os.fstat(file.fileno())
-        files.setdefault((status.st_dev, status.st_ino), (file, path.name))
+        # An editor may have put a byte order mark at the beginning.
+        text = path.open(encoding="utf-8-sig", errors="replace", newline="\n")
+        status = os.fstat(stack.enter_context(text).fileno())
+        files.setdefault((status.st_dev, status.st_ino), text)
     return list(reversed(files.values()))
+
+
+def _sum(
+    files: Sequence[TextIO],
+    table: UsageTable,
+    rows: MetricRows,
+    progress: Callable[[int, int], object] | None,
+) -> None:
+    sizes = [os.fstat(file.fileno()).st_size for file in files]
+    first_skipped, is_journal = "", False
+    for at, file in enumerate(files):
+        for number, line in _lines(file, rows.matters):
+            is_journal = is_journal or line is not None
+            if not (line is not None and (line == () or rows.add(*line))):
+                table.skipped += 1
+                first_skipped = first_skipped or f"line {number:,} of {Path(file.name).name}"
+            if progress is not None and number % _PROGRESS_LINES == 0:
+                progress(sum(sizes[:at]) + file.buffer.tell(), sum(sizes))
+    rows.finish()
+    if table.skipped and not is_journal:
+        raise ConfigError(
+            f"source={str(files[-1].name)!r} is no journal: none of its {table.skipped:,} lines is "
+            "a metric; give a metrics.jsonl, an export or the address of an endpoint"
+        )
+    if table.skipped:
+        is_one = table.skipped == 1
+        table.notes.append(
+            f"{table.skipped:,} {'line' if is_one else 'lines'} could not be used and "
+            f"{'is' if is_one else 'are'} not in the report; the first is {first_skipped}."
+        )
 
 
 _Line = tuple[str, Any, dict[str, Any], float, bool]
 """Name, value, metadata, Unix time, and whether AfterImage's monitor wrote it."""
 
 
-class _Lines:
-    """Parses lines; those of an event share their time, so the last one is kept."""
+def _lines(
+    file: TextIO, matters: Callable[[str, dict[str, Any]], bool]
+) -> Iterator[tuple[int, _Line | tuple[()] | None]]:
+    """Parse the lines of a file, but for blank ones.
 
-    def __init__(self, matters: Callable[[str, dict[str, Any]], bool]) -> None:
-        self._matters = matters
-        self._stamp = ""
-        self._when = 0.0
-        self._is_old = False
-
-    def parse(self, text: str) -> _Line | None:
-        """Give a line that may count; None for one that does not.
-
-        Raises:
-            ValueError: It is no line of a journal. So do the other errors of `_UNUSABLE`.
-        """
-        row, end = _decode(text)
-        if end < len(text) - 1 and text[end:].strip():
-            raise ValueError("more than one value")
-        name, value = row["metric"], row["value"]
-        if not self._matters(name, row):
-            return None
-        stamp = row["timestamp"]
-        if stamp != self._stamp:
-            time = datetime.fromisoformat(stamp)
-            # AfterImage tells local time without its offset; ours has one.
-            self._is_old = time.tzinfo is None
-            self._when = time.timestamp()
-            if not _EARLIEST < self._when < _LATEST:
-                raise ValueError("a time that no event has")
-            self._stamp = stamp
-        return name, value, row, self._when, self._is_old
+    Yields:
+        The number of the line and what it holds: nothing where it does not count, None where it
+        cannot be used.
+    """
+    stamp, when, is_afterimage = "", 0.0, False
+    for number, text in enumerate(file, 1):
+        try:
+            row, end = _decode(text)
+            if end < len(text) - 1 and text[end:].strip():
+                raise ValueError("more than one value")
+            line: _Line | tuple[()] = ()
+            name, value = row["metric"], row["value"]
+            if matters(name, row):
+                if row["timestamp"] != stamp:  # the lines of an event share their time
+                    when, is_afterimage = _time(row["timestamp"])
+                    stamp = row["timestamp"]
+                line = (name, value, row, when, is_afterimage)
+        except _UNUSABLE:
+            if text.strip():
+                yield number, None
+        else:
+            yield number, line
 
 
-class _Journal:
-    """Reads files into a ledger."""
-
-    def __init__(self, ledger: Ledger, cutoff: float | None) -> None:
-        self._ledger = ledger
-        self._rows = MetricRows(ledger, cutoff)
-        self._parse = _Lines(self._rows.matters).parse
-        self._first_skipped = ""
-        self._has_journal_lines = False
-
-    def read(self, files: Sequence[tuple[BinaryIO, str]]) -> None:
-        with reading(sum(os.fstat(file.fileno()).st_size for file, _ in files)) as advance:
-            for file, name in files:
-                self._read_file(file, name, advance)
-        self._rows.finish()
-        skipped = self._ledger.skipped
-        if skipped and not self._has_journal_lines:
-            raise ConfigError(
-                f"source={files[-1][0].name!r} is no journal: none of its {skipped:,} lines is a "
-                "metric; give a metrics.jsonl, an export or the address of an endpoint"
-            )
-        if skipped:
-            self._ledger.notes.append(
-                f"{skipped:,} {'line' if skipped == 1 else 'lines'} could not be used and "
-                f"{'is' if skipped == 1 else 'are'} not in the report; the first is "
-                f"{self._first_skipped}."
-            )
-
-    def _read_file(self, file: BinaryIO, name: str, advance: Callable[[int], None]) -> None:
-        number, before = 0, 0
-        # An editor may have put a byte order mark at the beginning.
-        with TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="\n") as text:
-            while lines := text.readlines(_CHUNK):
-                self._read_lines(lines, number, name)
-                number += len(lines)
-                advance(file.tell() - before)
-                before = file.tell()
-
-    def _read_lines(self, lines: list[str], number: int, name: str) -> None:
-        parse, add = self._parse, self._rows.add
-        for index, text in enumerate(lines, 1):
-            try:
-                line = parse(text)
-                is_usable = line is None or add(*line)
-                self._has_journal_lines = True
-            except _UNUSABLE:
-                is_usable = not text.strip()
-            if not is_usable:
-                self._ledger.skipped += 1
-                self._first_skipped = self._first_skipped or f"line {number + index:,} of {name}"
+def _time(stamp: str) -> tuple[float, bool]:
+    time = datetime.fromisoformat(stamp)
+    when = time.timestamp()
+    if not _EARLIEST < when < _LATEST:
+        raise ValueError("a time that no event has")
+    # AfterImage writes local time without its offset; ours has one.
+    return when, time.tzinfo is None
 
 
-def _is_of_event(line: _Line) -> bool:
-    _, _, row, _, is_old = line
-    return is_old or row.get("phase") is not None
-
-
-def _newest(files: Sequence[BinaryIO]) -> float | None:
-    """Find the time of the newest event, from the end: a journal is in the order of its events."""
+def _newest(files: Sequence[TextIO]) -> float:
+    """Find the time of the newest event, which is in the last file that has any."""
+    matters = MetricRows(UsageTable("journal")).matters
     for file in reversed(files):
-        parse = _Lines(MetricRows(Ledger("journal")).matters).parse
-        for block in _blocks_from_the_end(file):
-            newest = -math.inf
-            for text in block.split("\n"):
-                try:
-                    line = parse(text)
-                except _UNUSABLE:
-                    continue
-                if line is not None and _is_of_event(line):
-                    newest = max(newest, line[3])
-            if newest > -math.inf:
-                return newest
-    return None
-
-
-def _blocks_from_the_end(file: BinaryIO) -> Iterator[str]:
-    end = os.fstat(file.fileno()).st_size
-    while end > 0:
-        start = max(0, end - _CHUNK)
-        file.seek(start)
-        block = file.read(end - start + _OVERLAP)
+        newest = -math.inf
+        for _, line in _lines(file, matters):
+            if line:
+                _, _, row, when, is_afterimage = line
+                if is_afterimage or row.get("phase") is not None:
+                    newest = max(newest, when)
         file.seek(0)
-        yield block.decode("utf-8", "replace")
-        end = start
+        if newest > -math.inf:
+            return newest
+    return -math.inf

@@ -1,22 +1,26 @@
-"""What a source is: a journal, an export or an endpoint."""
+"""Reads a source, whichever it is: a journal, an export or an endpoint."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
+from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from genmeter.errors import ConfigError
-from genmeter.files.as_csv import manifest_path
+from genmeter.report._metric_rows import OPENING, PHASES, MetricRows, is_afterimage_name
 from genmeter.report.endpoint import read_endpoint
-from genmeter.report.exported import read_exported
 from genmeter.report.journal import journal_files, read_journal
+from genmeter.report.usage_table import UsageTable
+from genmeter.schema.afterimage import PARTS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from datetime import timedelta
 
-    from genmeter.report.ledger import Ledger
+    import pandas as pd
 
 __all__ = ["read_source"]
 
@@ -27,12 +31,17 @@ _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")  # gzip,
 _JOURNAL_SUFFIX = ".jsonl"
 
 
-def read_source(source: str, window: timedelta | None = None) -> Ledger:
-    """Read a source of any kind.
+def read_source(
+    source: str,
+    window: timedelta | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> UsageTable:
+    """Sum a source of any kind.
 
     Args:
         source: The path of a journal, its folder or an export, or the address of an endpoint.
         window: How long before the newest event to begin; None takes all.
+        progress: Called with the bytes read and those in all, while a journal is read.
 
     Raises:
         ConfigError: The source cannot be used, or has no window.
@@ -40,26 +49,31 @@ def read_source(source: str, window: timedelta | None = None) -> Ledger:
         MissingExtraError: The export's format needs a package that is not installed.
     """
     if not source:
-        raise ConfigError("source='' is empty; give a journal, an export or an address")
+        raise ConfigError("source must be a journal, an export or an address, got ''")
     path = Path(source)
     if _HAS_SCHEME.match(source) or (_ADDRESS.fullmatch(source) and not os.path.lexists(path)):
         if window is not None:
             raise ConfigError(
-                "window: an endpoint tells what happened since the job began, and not when; leave "
-                "--window out, or give the job's journal"
+                "--window does not go with an endpoint, which has totals since the job began; omit "
+                "it, or give the job's journal"
             )
         return read_endpoint(source)
     try:
         files = _journal_at(path)
     except OSError as error:
         raise ConfigError(
-            f"source={source!r} cannot be read: {error.strerror or error}; mend the file or its path"
+            f"source={source!r} cannot be read: {error.strerror or error}; check the file and its "
+            "path"
         ) from error
-    return read_exported(path, window) if files is None else read_journal(files, window)
+    if files is not None:
+        return read_journal(files, window, progress)
+    from genmeter.files.read import read_export
+
+    return _sum_frame(read_export(path), window)
 
 
 def _journal_at(path: Path) -> list[Path] | None:
-    """Name the files of a journal; None where it is an export.
+    """List the files of a journal; None for an export.
 
     Raises:
         ConfigError: It is neither.
@@ -72,11 +86,11 @@ def _journal_at(path: Path) -> list[Path] | None:
             beginning = file.read(64)
         if beginning.startswith(_COMPRESSED):
             raise ConfigError(
-                f"source={str(path)!r} is compressed; unpack it and give what it holds"
+                f"source={str(path)!r} is compressed; unpack it and give the file in it"
             )
         is_journal = path.suffix == _JOURNAL_SUFFIX or _JOURNAL_LINE.match(beginning)
         return [path] if is_journal else None
-    if manifest_path(path).is_file():  # of CSV, which need have no file of the name that was given
+    if path.suffix.lower() == ".csv":  # an export in CSV, whose reader's error says what to do
         return None
     raise ConfigError(
         f"source={str(path)!r} is no file; give a journal (metrics.jsonl or its folder), an "
@@ -94,3 +108,61 @@ def _files_of(folder: Path) -> list[Path]:
         f"source={str(folder)!r} is a folder without a metrics.jsonl; {hint}"
         + (f", such as {str(below[-1].parent)!r}" if below else ", or the path of an export")
     )
+
+
+# --- exports -----------------------------------------------------------------------------------
+
+_METADATA = "metadata_"
+_PHASE = "metadata_phase"
+_KEYS = (
+    *("phase", "model_name", "step", "provider", "success"),
+    *PARTS,
+)
+
+
+def _sum_frame(frame: pd.DataFrame, window: timedelta | None) -> UsageTable:
+    """Sum an export: the columns ``metric_name``, ``timestamp`` (UTC), ``value``, ``metadata_*``."""
+    table = UsageTable("export", window)
+    if (since := frame.attrs.get("kept_since")) is not None:
+        table.notes.append(f"Incomplete: the history of the job kept no event before {since}.")
+    frame, is_afterimage = _events(frame)
+    if frame.empty:
+        return table
+    times = [stamp.timestamp() for stamp in frame["timestamp"]]
+    rows = MetricRows(table, -math.inf if window is None else max(times) - window.total_seconds())
+    names, values = frame["metric_name"].tolist(), _plain(frame["value"])
+    for name, value, when, row in zip(names, values, times, _metadata(frame), strict=True):
+        if rows.matters(name, row) and not rows.add(name, value, row, when, is_afterimage):
+            table.skipped += 1
+    rows.finish()
+    if table.skipped:
+        table.notes.append(
+            f"{table.skipped:,} {'value' if table.skipped == 1 else 'values'} could not be used "
+            "and count for nothing."
+        )
+    return table
+
+
+def _events(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
+    """Return the rows of events, and whether AfterImage's monitor wrote them."""
+    frame = frame[frame["timestamp"].notna()]
+    # Ours have a phase on every row of an event.
+    if _PHASE in frame and (is_ours := frame[_PHASE].isin(PHASES)).any():
+        return frame[is_ours], False
+    events = frame[frame["metric_name"].map(is_afterimage_name).astype(bool)]
+    # The rows of an event are found by their time, from its first one on.
+    order = events.assign(is_later=~events["metric_name"].isin(list(OPENING)))
+    return order.sort_values(["timestamp", "is_later"], kind="stable"), True
+
+
+def _metadata(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    keys = [key for key in _KEYS if f"{_METADATA}{key}" in frame]
+    columns = [_plain(frame[f"{_METADATA}{key}"]) for key in keys]
+    rows = zip(*columns, strict=True) if columns else repeat((), len(frame))
+    return (dict(zip(keys, values, strict=True)) for values in rows)
+
+
+def _plain(column: pd.Series[Any]) -> list[Any]:
+    """Return a column's values, None where there are none."""
+    values: list[Any] = column.astype(object).where(column.notna(), None).tolist()
+    return values

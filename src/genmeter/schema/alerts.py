@@ -1,10 +1,10 @@
-"""The table of alerts: one row for each, told by Prometheus and in process alike.
+"""The table of alerts: one row for each, for Prometheus's rules and for evaluation in process.
 
-A row says which signal is judged, over which windows and how; ``genmeter render rules`` writes it as
-a Prometheus rule and :mod:`genmeter.alerting` judges it on a monitor's history. The first
-seven are AfterImage's, with its thresholds and without a least number of samples. The windows and
-factors of the error budget's burn are those of Google's Site Reliability Workbook, chapter 5
-("Alerting on SLOs"), table 5-8, with a fourth pair, of a day, between its second and its third.
+A row has a condition of :mod:`genmeter.schema.conditions`; ``genmeter render rules`` writes it as a
+Prometheus rule and :mod:`genmeter.alerting` evaluates it on a monitor's history. The first seven are
+AfterImage's, with its thresholds and without a minimum of samples. The windows and factors of the
+error budget's burn are those of Google's Site Reliability Workbook, chapter 5 ("Alerting on SLOs"),
+table 5-8, with a fourth pair, of a day, between its second and its third.
 """
 
 from __future__ import annotations
@@ -12,21 +12,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from genmeter.schema import live_signals as live
+from genmeter.schema import indicators as ind
 from genmeter.schema import metrics as cat
-from genmeter.schema import signals as sig
+from genmeter.schema.conditions import (
+    DAY,
+    HOUR,
+    MINUTE,
+    Above,
+    Below,
+    Drop,
+    LabelOverflow,
+    Stale,
+    TargetAbsent,
+    TargetDown,
+    value_template,
+    value_text,
+)
+from genmeter.schema.query import ALL_SERIES, JOB
 
 if TYPE_CHECKING:
-    from genmeter.schema.metrics import Label
-    from genmeter.schema.signals import Signal
+    from collections.abc import Mapping
 
-__all__ = ["ALERT_RULES", "AlertRule", "Base", "How", "Severity"]
+    from genmeter.schema.conditions import Condition
+    from genmeter.schema.metrics import Label
+    from genmeter.schema.query import Selector
+
+__all__ = ["ALERT_RULES", "AlertRule", "Severity"]
 
 Severity = Literal["critical", "warning", "info"]
-How = Literal["above", "below", "fall", "stalled", "target_down", "target_absent"]
-Base = Literal["error_budget", "cost_budget", "token_budget"]
-
-_MINUTE, _HOUR, _DAY = 60.0, 3_600.0, 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,40 +51,22 @@ class AlertRule:
         name: Its name in Prometheus and Alertmanager, as the label ``alertname``.
         severity: The label ``severity``; in process ``critical`` is the level ``error``, and what
             is less is ``warning``, as in the old monitor.
-        how: ``above`` and ``below``: the signal passes the threshold over each window. ``fall``:
-            over the first window it is under its value over the second by more than the threshold.
-            ``stalled``: no call has ended for the first window. ``target_down`` and
-            ``target_absent``: what Prometheus alone knows, of its targets.
-        signal: What is judged; None where ``how`` alone says it.
-        threshold: In the signal's unit, or how many times ``base``; equal does not fire.
-        base: What the threshold is a multiple of: the error budget that an objective leaves, or a
-            budget for 24 hours, without which the rule is left out.
-        windows: Seconds.
-        least: What a ratio's denominator must add up to over the first window.
-        pending: Seconds for which the condition must hold before the alert fires.
+        condition: When it is active.
+        for_: Seconds for which the condition must be met before the alert fires.
         by: The labels that make a group, beside the job.
-        labels: Labels of its own, which tell apart rows of one name.
+        labels: Labels of its own, which distinguish rows of one name.
         argument: The argument of ``GenerationMonitor`` that sets the threshold.
-        subject: What the value is, to begin a message with.
-        unit: Of the value: ``%`` for a share, shown in percent, else a word for its end.
         advice: Where to look, in one sentence.
     """
 
     id: str
     name: str
-    severity: Severity
-    how: How
-    signal: Signal | None = None
-    threshold: float = 0.0
-    base: Base | None = None
-    windows: tuple[float, ...] = (5 * _MINUTE,)
-    least: int = 1
-    pending: float = 0.0
+    severity: Severity = "warning"
+    condition: Condition
+    for_: float = 0.0
     by: tuple[Label, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     argument: str | None = None
-    subject: str
-    unit: str
     advice: str
 
     @property
@@ -79,10 +74,53 @@ class AlertRule:
         """The level that handlers in process see."""
         return "error" if self.severity == "critical" else "warning"
 
-    @property
-    def is_judged_in_process(self) -> bool:
-        """Whether one process can tell."""
-        return self.how not in ("target_down", "target_absent")
+    def promql(self, selector: Selector = ALL_SERIES) -> str:
+        """Write when it is active, in PromQL.
+
+        Args:
+            selector: Which series.
+        """
+        return self.condition.promql(self.by, selector)
+
+    def annotations(
+        self, runbook_url: str, labels: Mapping[str, str], value: float
+    ) -> dict[str, str]:
+        """Write its annotations for a value.
+
+        Args:
+            runbook_url: Address of the runbook, without an anchor.
+            labels: The alert's, by Prometheus's names: the job's and its group's.
+            value: What was compared with the threshold.
+        """
+        groups = [
+            f", {label.short} {labels[label.prometheus]}"
+            for label in self.by
+            if labels.get(label.prometheus)
+        ]
+        text = value_text(self.condition, value)
+        return self._annotations(labels.get(JOB, "") + "".join(groups), text, runbook_url)
+
+    def templates(self, runbook_url: str) -> dict[str, str]:
+        """Write its annotations as templates that Prometheus fills in.
+
+        Args:
+            runbook_url: Address of the runbook, without an anchor.
+        """
+        groups = [
+            f"{{{{ with $labels.{label.prometheus} }}}}, {label.short} {{{{ . }}}}{{{{ end }}}}"
+            for label in self.by
+        ]
+        whose = f"{{{{ $labels.{JOB} }}}}" + "".join(groups)
+        # Braces of an address are no template.
+        url = runbook_url.replace("{{", '{{ "{{" }}')
+        return self._annotations(whose, value_template(self.condition), url)
+
+    def _annotations(self, whose: str, value: str, runbook_url: str) -> dict[str, str]:
+        return {
+            "summary": f"{whose}: {self.condition.summary(value)}",
+            "description": f"{self.condition.finding(value, self.for_)} {self.advice}",
+            "runbook_url": f"{runbook_url}#{self.name.lower()}",
+        }
 
 
 _ERRORS = "Look at the calls by error type and model."
@@ -94,64 +132,36 @@ def _burn(long: float, short: float, factor: float, severity: Severity, label: s
         id=f"error_budget_burn:{label}",
         name="GenerationErrorBudgetBurn",
         severity=severity,
-        how="above",
-        signal=live.FAILURE_SHARE,
-        threshold=factor,
-        base="error_budget",
-        windows=(long, short),
-        least=10,
-        pending=2 * _MINUTE,
+        condition=Above(ind.FAILURE_SHARE, factor, (long, short), 10, base="error_budget"),
+        for_=2 * MINUTE,
         labels=(("window", label),),
-        subject="error rate",
-        unit="%",
         advice=_ERRORS,
     )
 
 
-def _budget(base: Base, share: float, severity: Severity) -> AlertRule:
-    is_cost = base == "cost_budget"
+def _budget(kind: Literal["cost", "token"], share: float, severity: Severity) -> AlertRule:
+    condition = (
+        Above(ind.COST, share, (DAY,), base="cost_budget")
+        if kind == "cost"
+        else Above(ind.TOKENS, share, (DAY,), base="token_budget", subject="total of tokens")
+    )
     return AlertRule(
-        id=f"{base}_burn:{severity}",
-        name="CostBudgetBurn" if is_cost else "TokenBudgetBurn",
+        id=f"{kind}_budget_burn:{severity}",
+        name=f"{kind.capitalize()}BudgetBurn",
         severity=severity,
-        how="above",
-        signal=live.COST if is_cost else live.TOKENS,
-        threshold=share,
-        base=base,
-        windows=(_DAY,),
-        subject="cost" if is_cost else "total of tokens",
-        unit="USD" if is_cost else "tokens",
-        advice=f"Look at {'cost' if is_cost else 'tokens'} by model and step.",
+        condition=condition,
+        advice=f"Look at {'cost' if kind == 'cost' else 'tokens'} by model and step.",
     )
 
 
-def _health(id_: str, name: str, signal: Signal, by: Label, advice: str) -> AlertRule:
-    return AlertRule(
-        id=id_,
-        name=name,
-        severity="warning",
-        how="above",
-        signal=signal,
-        windows=(10 * _MINUTE,),
-        by=(by,),
-        subject=signal.title.lower(),
-        unit=signal.unit.strip("{}") + "s",
-        advice=advice,
-    )
-
-
-def _tokens(kind: str, threshold: float, signal: Signal) -> AlertRule:
+def _tokens(kind: str, threshold: float, indicator: ind.Indicator, subject: str) -> AlertRule:
     return AlertRule(
         id=f"high_token_usage:{kind}",
         name=f"{kind.capitalize()}TokensHigh",
         severity="info",
-        how="above",
-        signal=signal,
-        threshold=threshold,
+        condition=Above(indicator, threshold, subject=subject),
         by=(cat.MODEL,),
         argument=f"alert_max_{kind}_token_mean",
-        subject="mean total of tokens a call" if kind == "total" else f"mean {kind} length",
-        unit="tokens",
         advice=_LENGTHS,
     )
 
@@ -160,203 +170,144 @@ ALERT_RULES: tuple[AlertRule, ...] = (
     AlertRule(
         id="low_success_rate",
         name="GenerationSuccessRateLow",
-        severity="warning",
-        how="below",
-        signal=live.SUCCESS_SHARE,
-        threshold=0.8,
+        condition=Below(ind.SUCCESS_SHARE, 0.8),
         argument="alert_min_success_rate",
-        subject="success rate",
-        unit="%",
         advice=_ERRORS,
     ),
     AlertRule(
         id="high_generation_time",
         name="GenerationSlow",
-        severity="warning",
-        how="above",
-        signal=sig.CALL_TIME,
-        threshold=30.0,
+        condition=Above(ind.CALL_TIME, 30.0, subject="mean generation time"),
         by=(cat.MODEL,),
         argument="alert_max_generation_time_seconds",
-        subject="mean generation time",
-        unit="s",
         advice="Look at the durations by model and step.",
     ),
     AlertRule(
         id="high_error_rate",
         name="GenerationErrorRateHigh",
         severity="critical",
-        how="above",
-        signal=live.FAILURE_SHARE,
-        threshold=0.2,
+        condition=Above(ind.FAILURE_SHARE, 0.2),
         argument="alert_max_error_rate",
-        subject="error rate",
-        unit="%",
         advice=_ERRORS,
     ),
-    _tokens("prompt", 4096.0, live.PROMPT_LENGTH),
-    _tokens("completion", 4096.0, live.COMPLETION_LENGTH),
-    _tokens("total", 8192.0, live.CALL_TOKENS),
+    _tokens("prompt", 4096.0, ind.PROMPT_LENGTH, "mean prompt length"),
+    _tokens("completion", 4096.0, ind.COMPLETION_LENGTH, "mean completion length"),
+    _tokens("total", 8192.0, ind.CALL_TOKENS, "mean total of tokens a call"),
     AlertRule(
         id="long_conversations",
         name="ConversationsLong",
         severity="info",
-        how="above",
-        signal=sig.CONVERSATION_LENGTH,
-        threshold=2.0,
+        condition=Above(ind.CONVERSATION_LENGTH, 2.0, subject="mean conversation length"),
         argument="alert_max_conversation_length_mean",
-        subject="mean conversation length",
-        unit="turns",
         advice="Look at the lengths of the conversations.",
     ),
-    _burn(_HOUR, 5 * _MINUTE, 14.4, "critical", "1h"),
-    _burn(6 * _HOUR, 30 * _MINUTE, 6.0, "critical", "6h"),
-    _burn(_DAY, 2 * _HOUR, 3.0, "warning", "1d"),
-    _burn(3 * _DAY, 6 * _HOUR, 1.0, "warning", "3d"),
+    _burn(HOUR, 5 * MINUTE, 14.4, "critical", "1h"),
+    _burn(6 * HOUR, 30 * MINUTE, 6.0, "critical", "6h"),
+    _burn(DAY, 2 * HOUR, 3.0, "warning", "1d"),
+    _burn(3 * DAY, 6 * HOUR, 1.0, "warning", "3d"),
     AlertRule(
         id="generation_stalled",
         name="GenerationStalled",
-        severity="warning",
-        how="stalled",
-        windows=(15 * _MINUTE,),
-        subject="time since the last call ended",
-        unit="s",
+        condition=Stale(windows=(15 * MINUTE,)),
         advice="Look at the calls under way and at the job's own log.",
     ),
     AlertRule(
         id="rate_limited",
         name="RateLimited",
-        severity="warning",
-        how="above",
-        signal=live.RATE_LIMIT_SHARE,
-        threshold=0.1,
-        windows=(10 * _MINUTE,),
-        least=10,
+        condition=Above(
+            *(ind.RATE_LIMIT_SHARE, 0.1, (10 * MINUTE,), 10),
+            subject="share of retries for rate limits",
+        ),
         by=(cat.MODEL,),
-        subject="share of retries for rate limits",
-        unit="%",
         advice="Look at the retries by model, and at how many calls are under way.",
     ),
     AlertRule(
         id="samples_rejected",
         name="SamplesRejected",
-        severity="warning",
-        how="above",
-        signal=live.REJECTED_SHARE,
-        threshold=0.5,
-        windows=(30 * _MINUTE,),
-        least=20,
-        subject="share of rejected samples",
-        unit="%",
+        condition=Above(
+            ind.REJECTED_SHARE, 0.5, (30 * MINUTE,), 20, subject="share of rejected samples"
+        ),
         advice="Look at the samples by the reason of their rejection.",
     ),
     AlertRule(
         id="generation_truncated",
         name="GenerationTruncated",
-        severity="warning",
-        how="above",
-        signal=live.TRUNCATED_SHARE,
-        threshold=0.1,
-        windows=(15 * _MINUTE,),
-        least=10,
+        condition=Above(
+            ind.TRUNCATED_SHARE, 0.1, (15 * MINUTE,), 10, subject="share of truncated completions"
+        ),
         by=(cat.MODEL,),
-        subject="share of truncated completions",
-        unit="%",
         advice="Look at the finish reasons by model, and at the limit of the completions' length.",
     ),
     AlertRule(
         id="evaluation_score_drop",
         name="EvaluationScoreDrop",
-        severity="warning",
-        how="fall",
-        signal=live.MEAN_SCORE,
-        threshold=0.1,
-        windows=(_HOUR, _DAY),
-        least=20,
+        condition=Drop(ind.MEAN_SCORE, 0.1, (HOUR, DAY), 20, subject="drop of the mean score"),
         by=(cat.SCORE_NAME, cat.EVALUATOR),
-        subject="fall of the mean score",
-        unit="",
         advice="Look at the scores over time, and at what changed in the last hour.",
     ),
     AlertRule(
         id="evaluation_failures",
         name="EvaluationFailures",
-        severity="warning",
-        how="above",
-        signal=live.EVALUATION_FAILURE_SHARE,
-        threshold=0.2,
-        windows=(15 * _MINUTE,),
-        least=5,
+        condition=Above(
+            *(ind.EVALUATION_FAILURE_SHARE, 0.2, (15 * MINUTE,), 5),
+            subject="share of failed evaluations",
+        ),
         by=(cat.EVALUATOR,),
-        subject="share of failed evaluations",
-        unit="%",
         advice="Look at the evaluations by error type.",
     ),
-    _budget("cost_budget", 0.8, "warning"),
-    _budget("cost_budget", 1.0, "critical"),
-    _budget("token_budget", 0.8, "warning"),
-    _budget("token_budget", 1.0, "critical"),
+    _budget("cost", 0.8, "warning"),
+    _budget("cost", 1.0, "critical"),
+    _budget("token", 0.8, "warning"),
+    _budget("token", 1.0, "critical"),
     AlertRule(
         id="model_unpriced",
         name="ModelUnpriced",
-        severity="warning",
-        how="above",
-        signal=live.UNPRICED_CALLS,
-        windows=(_HOUR,),
+        condition=Above(ind.UNPRICED_CALLS, windows=(HOUR,)),
         by=(cat.MODEL,),
-        subject="calls without a price",
-        unit="calls",
         advice="Add the model to the price table: what it costs is missing from every total.",
     ),
     AlertRule(
         id="target_down",
         name="MonitorTargetDown",
-        severity="warning",
-        how="target_down",
-        windows=(_HOUR,),
-        pending=5 * _MINUTE,
+        condition=TargetDown(windows=(HOUR,)),
+        for_=5 * MINUTE,
         labels=(("target", "down"),),
-        subject="targets that answer",
-        unit="",
-        advice="Look whether the job runs, and whether its endpoint can be reached.",
+        advice="Check whether the job runs, and whether its endpoint can be reached.",
     ),
     AlertRule(
         id="target_absent",
         name="MonitorTargetDown",
-        severity="warning",
-        how="target_absent",
-        pending=5 * _MINUTE,
+        condition=TargetAbsent(),
+        for_=5 * MINUTE,
         labels=(("target", "absent"),),
-        subject="targets of the job",
-        unit="",
-        advice="Look whether the job was started, and whether service discovery finds it.",
+        advice="Check whether the job was started, and whether service discovery finds it.",
     ),
-    _health(
-        "monitor_rejects_events",
-        "MonitorRejectsEvents",
-        live.REJECTED_EVENTS,
-        cat.REJECT_REASON,
-        "The job's log names the first value of each kind that was left out.",
+    AlertRule(
+        id="monitor_rejects_events",
+        name="MonitorRejectsEvents",
+        condition=Above(ind.REJECTED_EVENTS, windows=(10 * MINUTE,)),
+        by=(cat.REJECT_REASON,),
+        advice="The job's log names the first rejected value of each kind.",
     ),
-    _health(
-        "monitor_handler_failing",
-        "MonitorHandlerFailing",
-        live.HANDLER_ERRORS,
-        cat.HANDLER,
-        "The job's log has the first error of each handler.",
+    AlertRule(
+        id="monitor_handler_failing",
+        name="MonitorHandlerFailing",
+        condition=Above(ind.HANDLER_ERRORS, windows=(10 * MINUTE,)),
+        by=(cat.HANDLER,),
+        advice="The job's log has the first error of each handler.",
     ),
-    _health(
-        "monitor_label_overflow",
-        "MonitorLabelOverflow",
-        live.OVERFLOWED_LABELS,
-        cat.OVERFLOWED,
-        "Raise the label's limit, or tell fewer distinct values.",
+    AlertRule(
+        id="monitor_label_overflow",
+        name="MonitorLabelOverflow",
+        condition=LabelOverflow(ind.OVERFLOWED_LABELS, windows=(10 * MINUTE,)),
+        by=(cat.OVERFLOWED,),
+        advice="Raise the label's limit, or record fewer distinct values.",
     ),
-    _health(
-        "monitor_export_failing",
-        "MonitorExportFailing",
-        live.FAILED_EXPORTS,
-        cat.EXPORTER,
-        "Look whether the collector that the job pushes to can be reached.",
+    AlertRule(
+        id="monitor_export_failing",
+        name="MonitorExportFailing",
+        condition=Above(ind.FAILED_EXPORTS, windows=(10 * MINUTE,)),
+        by=(cat.EXPORTER,),
+        advice="Check whether the collector that the job pushes to can be reached.",
     ),
 )

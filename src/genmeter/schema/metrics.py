@@ -53,6 +53,11 @@ class Label:
         """The label's name in Prometheus."""
         return label_name(self.key)
 
+    @property
+    def short(self) -> str:
+        """The last part of its key, such as ``model``."""
+        return self.key.rpartition(".")[2]
+
 
 @dataclass(frozen=True, slots=True)
 class Instrument:

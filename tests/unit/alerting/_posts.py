@@ -47,6 +47,8 @@ class PostServer:
         begun: Set once a post has come.
         gate: A post is answered once this is set, as it is from the start.
         headers: Sent with every answer.
+        is_endless: Whether the body of an answer has no end.
+        is_slow: Whether the body comes byte by byte, for ten seconds.
     """
 
     def __init__(self, *statuses: int, tls: ssl.SSLContext | None = None) -> None:
@@ -55,6 +57,7 @@ class PostServer:
         self.gate = threading.Event()
         self.gate.set()
         self.headers: dict[str, str] = {}
+        self.is_endless = self.is_slow = False
         self._statuses = list(statuses)
         outer = self
 
@@ -72,6 +75,11 @@ class PostServer:
                         self.send_header(name, value)
                     self.end_headers()
                     self.wfile.write(b'"as it was told"')
+                    while outer.is_endless:
+                        self.wfile.write(b"x" * 65_536)
+                    for _ in range(200 if outer.is_slow else 0):
+                        self.wfile.write(b"x")
+                        time.sleep(0.05)
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
                 pass

@@ -1,4 +1,4 @@
-"""The conditions of the alerts, judged on what a monitor was told."""
+"""The conditions of the alerts, evaluated on what a monitor recorded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
 PRICES = PriceTable({"m": Price(1.0, 1.0)})
 BUDGETS = AlertSettings(cost_budget=10.0, token_budget=1_000_000)
 
-Tell = Any  # a function that tells a monitor something
+Record = Any  # a function that has a monitor record something
 
 
 class Job:
@@ -35,8 +35,8 @@ class Job:
         self.monitor = monitor
         self.now = 1_000_000.0
 
-    def judge(self) -> list[Finding]:
-        """Give all that holds."""
+    def evaluate(self) -> list[Finding]:
+        """Return all that is met."""
         self.monitor.flush()
         alerting, session = self.monitor._alerting, self.monitor._session.state
         last_call = None if session.is_closed else session.last_call
@@ -44,26 +44,26 @@ class Job:
 
     def holds(self) -> list[str]:
         """The ids of the rules that hold."""
-        return [each.rule.id for each in self.judge()]
+        return [each.rule.id for each in self.evaluate()]
 
     def groups(self, rule: str) -> list[tuple[str | None, ...]]:
         """The groups for which a rule holds."""
-        return [each.group for each in self.judge() if each.rule.id == rule]
+        return [each.group for each in self.evaluate() if each.rule.id == rule]
 
     def one(self, rule: str) -> Finding:
         """The only group for which a rule holds."""
-        (found,) = [each for each in self.judge() if each.rule.id == rule]
+        (found,) = [each for each in self.evaluate() if each.rule.id == rule]
         return found
 
     def calls(self, count: int, *, failed: int = 0, **keywords: Any) -> None:
-        """Tell calls, the failed ones first."""
+        """Record calls, the failed ones first."""
         for number in range(count):
             self.monitor.track_generation(
                 keywords.get("seconds", 1.0), number >= failed, **keywords
             )
 
     def scores(self, count: int, value: float, evaluator: str = "judge") -> None:
-        """Tell evaluations with a score."""
+        """Record evaluations with a score."""
         for _ in range(count):
             self.monitor.track_evaluation(1.0, True, evaluator, {"coherence": value})
 
@@ -88,85 +88,85 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Job]]:
         blocks.__exit__(None, None, None)
 
 
-def model(**keywords: Any) -> Tell:
-    """Tell ten calls of the model m."""
+def model(**keywords: Any) -> Record:
+    """Record ten calls of the model m."""
     return lambda job: job.calls(10, model_name="m", **keywords)
 
 
-def evaluations(failed: int) -> Tell:
-    """Tell ten evaluations."""
+def evaluations(failed: int) -> Record:
+    """Record ten evaluations."""
 
-    def tell(job: Job) -> None:
+    def record(job: Job) -> None:
         for number in range(10):
             job.monitor.track_evaluation(1.0, number >= failed, "judge", {})
 
-    return tell
+    return record
 
 
-def samples(rejected: int) -> Tell:
-    """Tell twenty samples."""
+def samples(rejected: int) -> Record:
+    """Record twenty samples."""
 
-    def tell(job: Job) -> None:
+    def record(job: Job) -> None:
         for number in range(20):
             job.monitor.record_sample(number >= rejected)
 
-    return tell
+    return record
 
 
-def limited(retries: int) -> Tell:
-    """Tell ten calls, the first so many of them made again after a rate limit."""
+def limited(retries: int) -> Record:
+    """Record ten calls, the first so many of them made again after a rate limit."""
 
-    def tell(job: Job) -> None:
+    def record(job: Job) -> None:
         for number in range(10):
             causes = ["rate_limited"] if number < retries else []
             job.monitor.track_generation(1.0, True, model_name="m", retries=causes)
 
-    return tell
+    return record
 
 
-def truncated(cut: int) -> Tell:
-    """Tell ten completions, so many of them cut off, in either word for it."""
+def truncated(cut: int) -> Record:
+    """Record ten completions, so many of them cut off, in either word for it."""
 
-    def tell(job: Job) -> None:
+    def record(job: Job) -> None:
         for number in range(10):
             reason = ("LENGTH", "max_tokens")[number % 2] if number < cut else "stop"
             job.monitor.track_generation(1.0, True, model_name="m", finish_reason=reason)
 
-    return tell
+    return record
 
 
-def fell(by: float) -> Tell:
-    """Tell scores that fall from 0.9: the mean of both hours is in the middle."""
+def fell(by: float) -> Record:
+    """Record scores that fall from 0.9: the mean of both hours is in the middle."""
 
-    def tell(job: Job) -> None:
+    def record(job: Job) -> None:
         job.scores(20, 0.9)
         job.now += 2 * HOUR
         job.scores(20, 0.9 - 2 * by)
 
-    return tell
+    return record
 
 
-def spent(dollars: float) -> Tell:
-    """Tell a call that cost so much."""
+def spent(dollars: float) -> Record:
+    """Record a call that cost so much."""
     return lambda job: job.calls(1, model_name="m", prompt_token_count=round(dollars * 1e6))
 
 
-def turns(number: int) -> Tell:
-    """Tell a conversation."""
+def turns(number: int) -> Record:
+    """Record a conversation."""
     return lambda job: job.monitor.track_generation(1.0, True, conversation_length=number)
 
 
-def silence(seconds: float) -> Tell:
-    """Tell a call, then nothing."""
+def silence(seconds: float) -> Record:
+    """Record a call, then nothing."""
 
-    def tell(job: Job) -> None:
+    def record(job: Job) -> None:
         job.calls(1)
         job.now += seconds
 
-    return tell
+    return record
 
 
-PAST: dict[str, tuple[Tell, Tell, tuple[str | None, ...], float]] = {
+PAST: dict[str, tuple[Record, Record, tuple[str | None, ...], float]] = {
     "low_success_rate": (model(failed=3), model(failed=2), (), 0.7),
     "high_generation_time": (model(seconds=30.1), model(seconds=30.0), ("m",), 30.1),
     "high_error_rate": (model(failed=3), model(failed=2), (), 0.3),
@@ -218,18 +218,18 @@ HEALTH = {rule.id for rule in ALERT_RULES if rule.id.startswith("monitor_")}
 # --- each rule -------------------------------------------------------------------------------------
 
 
-def test_every_rule_that_is_judged_here_is_tested_here() -> None:
+def test_every_local_rule_has_a_case() -> None:
     """A new row needs its case."""
-    judged = {rule.id for rule in BUDGETS.rules() if rule.is_judged_in_process}
-    assert judged == PAST.keys() | HEALTH
+    local = {rule.id for rule in BUDGETS.rules() if rule.condition.is_local}
+    assert local == PAST.keys() | HEALTH
 
 
 @pytest.mark.parametrize("rule", PAST)
 def test_a_condition_holds_past_its_threshold(make: Callable[..., Job], rule: str) -> None:
     """It holds for the group that passed it, with the value that did."""
-    tell, _, group, value = PAST[rule]
+    record, _, group, value = PAST[rule]
     job = make()
-    tell(job)
+    record(job)
     found = job.one(rule)
     assert found.group == group
     assert found.value == pytest.approx(value)
@@ -267,7 +267,7 @@ def test_nothing_holds_without_data(make: Callable[..., Job]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "override", "tell"),
+    ("rule", "override", "record"),
     [
         ("high_error_rate", AlertOverride(min_samples=11), model(failed=10)),
         ("high_generation_time", AlertOverride(min_samples=11), model(seconds=90)),
@@ -276,23 +276,23 @@ def test_nothing_holds_without_data(make: Callable[..., Job]) -> None:
         ("error_budget_burn:1h", AlertOverride(min_samples=11), model(failed=10)),
     ],
 )
-def test_a_least_number_of_samples_is_needed(
-    make: Callable[..., Job], rule: str, override: AlertOverride, tell: Tell
+def test_a_minimum_of_samples_is_needed(
+    make: Callable[..., Job], rule: str, override: AlertOverride, record: Record
 ) -> None:
     """With one less than that nothing holds, however bad it is; with that many it does."""
     job = make(AlertSettings(alerts={rule: override}))
-    tell(job)
+    record(job)
     assert rule not in job.holds()
     fewer = AlertOverride(min_samples=(override.min_samples or 0) - 1)
     job = make(AlertSettings(alerts={rule: fewer}))
-    tell(job)
+    record(job)
     assert rule in job.holds()
 
 
 # --- groups and windows ----------------------------------------------------------------------------
 
 
-def test_groups_are_judged_one_by_one(make: Callable[..., Job]) -> None:
+def test_groups_are_evaluated_separately(make: Callable[..., Job]) -> None:
     """One slow model among good ones is found, and its numbers are its own."""
     job = make()
     job.calls(30, model_name="quick", seconds=0.1)
@@ -389,7 +389,7 @@ def test_a_monitor_that_is_done_does_not_stall_while_another_works(
 
 
 def test_a_conversation_is_no_sign_of_life(make: Callable[..., Job]) -> None:
-    """Only calls of models tell that the job goes on, as in Prometheus."""
+    """Only calls of models show that the job goes on, as in Prometheus."""
     job = make()
     silence(901)(job)
     turns(1)(job)
@@ -415,7 +415,7 @@ def test_budgets_outlast_a_small_history(make: Callable[..., Job]) -> None:
     job.calls(1_000, failed=500, model_name="m", total_token_count=1_001, prompt_token_count=9_000)
     job.now += HOUR / 2
     job.calls(200, failed=100, model_name="m")
-    by_rule = {each.rule.id: each for each in job.judge()}
+    by_rule = {each.rule.id: each for each in job.evaluate()}
     assert by_rule["token_budget_burn:critical"].value == 1_001_000
     assert by_rule["error_budget_burn:1h"].value == 0.5
     assert by_rule["error_budget_burn:1h"].rows == 1_200
@@ -445,12 +445,12 @@ FOUND = {
 }
 
 
-def test_what_the_monitor_counts_of_itself_is_judged(make: Callable[..., Job]) -> None:
+def test_the_monitors_own_counters_are_evaluated(make: Callable[..., Job]) -> None:
     """Anything within ten minutes holds, by its label, and then it is over."""
     job = make(limits=LabelLimits(models=2))
     assert job.holds() == []
     causes(job)
-    found = {each.rule.id: (each.group, each.value) for each in job.judge()}
+    found = {each.rule.id: (each.group, each.value) for each in job.evaluate()}
     assert found.items() >= FOUND.items()
     job.now += 9 * MINUTE
     assert job.holds() == [*FOUND]
@@ -461,7 +461,7 @@ def test_what_the_monitor_counts_of_itself_is_judged(make: Callable[..., Job]) -
 
 
 def test_what_was_counted_before_the_monitor_is_not_its_own(make: Callable[..., Job]) -> None:
-    """A later monitor of the process does not tell of what an earlier one had told already."""
+    """A later monitor of the process does not report what an earlier one reported."""
     job = make(limits=LabelLimits(models=2))
     causes(job)
     late = Evaluator(BUDGETS.rules(), job.monitor._pipeline.self_metrics, job.now)
@@ -470,7 +470,7 @@ def test_what_was_counted_before_the_monitor_is_not_its_own(make: Callable[..., 
     assert not HEALTH & {each.rule.id for each in found}
 
 
-def test_a_child_judges_only_itself(make: Callable[..., Job]) -> None:
+def test_a_child_evaluates_only_itself(make: Callable[..., Job]) -> None:
     """After a fork the counts begin at 0, and what comes then is an increase."""
     job = make(limits=LabelLimits(models=2))
     causes(job)

@@ -6,9 +6,9 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from _waiting import PATIENCE, eventually
 
-from genmeter.alerting.schedule import Schedule
+from _waiting import PATIENCE, eventually
+from genmeter.alerting._schedule import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

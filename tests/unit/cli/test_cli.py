@@ -113,20 +113,20 @@ def test_without_a_command_the_usage_is_shown(capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("name", "value", "remedy"),
     [
-        ("--duration", "0", "give seconds, more than 0"),
-        ("--duration", "soon", "give seconds, more than 0"),
-        ("--duration", "inf", "give seconds, more than 0"),
-        ("--duration", "nan", "give seconds, more than 0"),
-        ("--rate", "-1", "give calls a second, more than 0 and at most 2,000"),
-        ("--rate", "2001", "give calls a second, more than 0 and at most 2,000"),
-        ("--seed", "1.5", "give a whole number"),
-        ("--port", "65536", "give a port from 1 to 65535, or 0"),
-        ("--port", "-1", "give a port from 1 to 65535, or 0"),
-        ("--port", "http", "give a port from 1 to 65535, or 0"),
-        ("--linger", "-0.1", "give seconds, 0 to"),
-        ("--fail", "gpt=0.5", "give MODEL=SHARE, with one of the models atlas-large, "),
-        ("--fail", "atlas-large", "give a share from 0 to 1, such as atlas-large=0.5"),
-        ("--fail", "atlas-large=1.1", "give a share from 0 to 1, such as atlas-large=0.5"),
+        ("--duration", "0", "must be seconds, more than 0"),
+        ("--duration", "soon", "must be seconds, more than 0"),
+        ("--duration", "inf", "must be seconds, more than 0"),
+        ("--duration", "nan", "must be seconds, more than 0"),
+        ("--rate", "-1", "must be calls a second, more than 0 and at most 2,000"),
+        ("--rate", "2001", "must be calls a second, more than 0 and at most 2,000"),
+        ("--seed", "1.5", "must be a whole number"),
+        ("--port", "65536", "must be a port from 1 to 65535, or 0"),
+        ("--port", "-1", "must be a port from 1 to 65535, or 0"),
+        ("--port", "http", "must be a port from 1 to 65535, or 0"),
+        ("--linger", "-0.1", "must be seconds, 0 to"),
+        ("--fail", "gpt=0.5", "one of the models atlas-large, "),
+        ("--fail", "atlas-large", "a share from 0 to 1, such as atlas-large=0.5"),
+        ("--fail", "atlas-large=1.1", "a share from 0 to 1, such as atlas-large=0.5"),
     ],
 )
 def test_a_bad_value_is_answered_with_its_name_and_the_remedy(
@@ -137,7 +137,8 @@ def test_a_bad_value_is_answered_with_its_name_and_the_remedy(
         cli.main(["demo", f"{name}={value}"])
     message = capsys.readouterr().err
     assert end.value.code == 2
-    assert f"argument {name}: {value!r} cannot be used" in message
+    assert f"argument {name}: must be" in message
+    assert f"got {value!r}" in message
     assert remedy in message
 
 

@@ -5,32 +5,44 @@ from __future__ import annotations
 import io
 import sys
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from rich.console import Console
 
+from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig
 from genmeter.cli.demo import view
-from genmeter.cli.demo.actions import Begin, End, Told
-from genmeter.cli.demo.job import Job, Plan, play
-from genmeter.cli.demo.live import LiveView, render
-from genmeter.cli.demo.profiles import CUSTOM_METRICS, JUDGE, MODELS, PRICES, SCORE_SCALES
-from genmeter.cli.demo.simulator import CALLS_A_SAMPLE, Simulator
-from genmeter.cli.demo.tally import ModelTally, Tally
-from genmeter.config.monitor import MonitorConfig
-from genmeter.testing import isolated_monitor
+from genmeter.cli.demo.simulate import (
+    CALLS_A_SAMPLE,
+    CUSTOM_METRICS,
+    JUDGE,
+    MODELS,
+    PRICES,
+    SCORE_SCALES,
+    Begin,
+    End,
+    Job,
+    Plan,
+    Record,
+    Simulator,
+    play,
+)
+from genmeter.cli.demo.view import LiveView, Outcomes, quantile, read, render
+from genmeter.testing import fresh_runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from genmeter.cli.demo.actions import Action
-    from genmeter.testing import IsolatedMonitor
+    from genmeter.cli.demo.simulate import Action
 
 CONFIG = MonitorConfig(
     prices=PRICES,
     score_scales=SCORE_SCALES,
     custom_metrics=CUSTOM_METRICS,
     models=tuple(model.name for model in MODELS),
+    endpoint=EndpointConfig(enabled=False),
+    drain="inline",
 )
 
 
@@ -39,27 +51,82 @@ def plan(**changes: Any) -> Plan:
     return Plan(**{"duration": 60.0, "rate": 50.0, "seed": 1, "failing": {}, **changes})
 
 
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is set from outside."""
+    monkeypatch.delenv("OTEL_METRICS_EXPORTER", raising=False)
+
+
+def make_monitor() -> GenerationMonitor:
+    """A monitor with the demo's settings."""
+    return GenerationMonitor(metric_handlers=[], log_handlers=[], metrics_interval=0, config=CONFIG)
+
+
 @pytest.fixture
-def monitor() -> Iterator[IsolatedMonitor]:
-    """A monitor of its own with the demo's settings."""
-    with isolated_monitor(CONFIG) as made:
+def monitor() -> Iterator[GenerationMonitor]:
+    """A monitor with the demo's settings, in a runtime of its own."""
+    with fresh_runtime(), make_monitor() as made:
         yield made
 
 
-@pytest.fixture(scope="module")
-def played() -> Iterator[tuple[Job, IsolatedMonitor]]:
-    """A job that was played to its end, and its monitor."""
-    with isolated_monitor(CONFIG) as made:
-        job = Job(plan(), made)
-        job.advance(60.0)
-        job.finish()
-        yield job, made
-
-
 @pytest.fixture
-def job(played: tuple[Job, IsolatedMonitor]) -> Job:
+def job(monitor: GenerationMonitor) -> Job:
     """A job that was played to its end, to look at."""
-    return played[0]
+    made = Job(plan(), monitor)
+    made.advance(60.0)
+    made.finish()
+    return made
+
+
+def value(monitor: GenerationMonitor, name: str, **labels: str) -> float:
+    """The sum of a series on the monitor's page."""
+    samples = (s for f in monitor.prometheus_collector().collect() for s in f.samples)
+    return sum(
+        sample.value
+        for sample in samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
+
+
+@dataclass
+class Count:
+    """What a job's actions come to, counted beside the monitor."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    input: Counter[str] = field(default_factory=Counter)
+    output: Counter[str] = field(default_factory=Counter)
+    verdicts: Counter[str | None] = field(default_factory=Counter)
+
+    @property
+    def rejected(self) -> int:
+        """Samples with a reason."""
+        return self.verdicts.total() - self.verdicts[None]
+
+
+def count(actions: Iterable[Action]) -> Count:
+    """Count calls, failures and tokens by model, and samples by reason."""
+    found = Count()
+    for action in actions:
+        if isinstance(action, End):
+            model, failed, tokens = action.model, action.error is not None, action.tokens
+        elif isinstance(action, Record) and "model_name" in action.kwargs:
+            model, failed, tokens = action.kwargs["model_name"], not action.args[1], action.kwargs
+        else:
+            if isinstance(action, Record) and action.method == "record_sample":
+                found.verdicts[action.args[1]] += 1
+            continue
+        found.calls[model] += 1
+        found.failed[model] += failed
+        found.input[model] += tokens.get("prompt_token_count") or 0
+        found.output[model] += tokens.get("completion_token_count") or 0
+    return found
+
+
+def counted(job: Job) -> Count:
+    """Count what a job does from its begin to its end."""
+    simulator = Simulator(job.plan.seed, job.plan.rate, job.plan.failing)
+    return count([*simulator.step(job.plan.duration), *simulator.finish()])
 
 
 def comparable(actions: list[Action]) -> list[str]:
@@ -103,7 +170,7 @@ def test_the_same_seed_gives_the_same_job_however_it_is_stepped_through() -> Non
 
 
 def test_actions_come_in_the_order_of_their_times() -> None:
-    """Nothing is told before what happened earlier, nor after the time that was asked for."""
+    """Nothing is recorded before what happened earlier, nor after the time that was asked for."""
     times = [action.at for action in Simulator(3, 40.0).step(60.0)]
     assert times == sorted(times)
     assert times[-1] <= 60.0
@@ -112,14 +179,12 @@ def test_actions_come_in_the_order_of_their_times() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_a_job_of_a_minute_keeps_to_its_rate_and_its_samples(seed: int) -> None:
     """Calls a second and calls a sample are what the arguments and the constant say."""
-    tally = Tally()
-    for action in Simulator(seed, 100.0).step(60.0):
-        tally.add(action)
-    samples = tally.accepted + tally.rejected.total()
-    assert tally.calls / 60 == pytest.approx(100, rel=0.25)
-    assert tally.calls / samples == pytest.approx(CALLS_A_SAMPLE, rel=0.1)
-    assert 0.01 < tally.failed / tally.calls < 0.1
-    assert 0.7 < tally.accepted / samples < 0.95
+    found = count(Simulator(seed, 100.0).step(60.0))
+    calls, samples = found.calls.total(), found.verdicts.total()
+    assert calls / 60 == pytest.approx(100, rel=0.25)
+    assert calls / samples == pytest.approx(CALLS_A_SAMPLE, rel=0.1)
+    assert 0.01 < found.failed.total() / calls < 0.1
+    assert 0.7 < found.verdicts[None] / samples < 0.95
 
 
 def test_durations_follow_from_the_tokens_that_a_model_writes() -> None:
@@ -127,7 +192,7 @@ def test_durations_follow_from_the_tokens_that_a_model_writes() -> None:
     calls = [
         (action.kwargs["completion_token_count"], action.args[0])
         for action in Simulator(1, 100.0).step(60.0)
-        if isinstance(action, Told)
+        if isinstance(action, Record)
         and action.kwargs.get("model_name") == "atlas-large"
         and action.args[1]
     ]
@@ -176,17 +241,15 @@ def test_every_kind_of_thing_happens_within_two_minutes() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_a_model_fails_the_share_that_was_asked_for(share: float) -> None:
     """Alerts can be tried with a model that fails as often as one likes."""
-    tally = Tally()
-    for action in Simulator(1, 100.0, {"atlas-mini": share}).step(60.0):
-        tally.add(action)
-    assert tally.models["atlas-mini"].failed_share == pytest.approx(share, abs=0.05)
-    assert tally.models["harbor-chat"].failed_share < 0.2
+    found = count(Simulator(1, 100.0, {"atlas-mini": share}).step(60.0))
+    assert found.failed["atlas-mini"] / found.calls["atlas-mini"] == pytest.approx(share, abs=0.05)
+    assert found.failed["harbor-chat"] / found.calls["harbor-chat"] < 0.2
 
 
 def test_a_call_that_fails_twice_ends_its_conversation() -> None:
     """Where every call fails no conversation succeeds and every sample is rejected for it."""
     failing = {model.name: 1.0 for model in MODELS}
-    actions = [a for a in Simulator(1, 50.0, failing).step(20.0) if isinstance(a, Told)]
+    actions = [a for a in Simulator(1, 50.0, failing).step(20.0) if isinstance(a, Record)]
     samples = [action.args for action in actions if action.method == "record_sample"]
     assert samples
     assert set(samples) == {(False, "generation_failed")}
@@ -197,138 +260,110 @@ def test_a_call_that_fails_twice_ends_its_conversation() -> None:
 
 def test_without_its_judge_no_sample_is_accepted() -> None:
     """A sample that could not be evaluated is rejected for that."""
-    tally = Tally()
-    for action in Simulator(1, 50.0, {JUDGE.name: 1.0}).step(30.0):
-        tally.add(action)
-    assert tally.accepted == 0
-    assert tally.rejected["not_evaluated"] > 10
+    found = count(Simulator(1, 50.0, {JUDGE.name: 1.0}).step(30.0))
+    assert found.verdicts[None] == 0
+    assert found.verdicts["not_evaluated"] > 10
 
 
 # --- the job -----------------------------------------------------------------------------------
 
 
-def test_the_report_equals_the_jobs_own_count(job: Job) -> None:
-    """The monitor knows every token of every model that the job told it of."""
-    counted = {
-        name: (model.input_tokens, model.output_tokens) for name, model in job.tally.models.items()
+def test_the_report_equals_a_count_of_the_jobs_actions(job: Job) -> None:
+    """The monitor knows every token of every model that the job recorded."""
+    expected, report = counted(job), job.monitor.get_total_token_usage()
+    assert len(expected.calls) == len(MODELS)
+    assert {usage.model_name: usage.prompt_tokens for usage in report.by_model} == expected.input
+    assert {usage.model_name: usage.completion_tokens for usage in report.by_model} == {
+        model: expected.output[model] for model in expected.calls
     }
-    report = job.report()
-    assert len(counted) == len(MODELS)
-    assert {
-        usage.model_name: (usage.prompt_tokens, usage.completion_tokens)
-        for usage in report.by_model
-    } == counted
-    assert report.total_tokens == job.tally.input_tokens + job.tally.output_tokens
-    assert job.cost().total > 0
-    assert job.cost().unpriced == ()
+    assert report.total_tokens == expected.input.total() + expected.output.total()
+    assert report.cost(PRICES).total > 0
+    assert report.cost(PRICES).unpriced == ()
 
 
-def test_the_metrics_equal_the_jobs_own_count(
-    played: tuple[Job, IsolatedMonitor],
-) -> None:
-    """What a scrape gives are the calls, failures, samples and evaluations that were told."""
-    job, monitor = played
-    tally = job.tally
-
-    def value(name: str, **labels: str) -> float:
-        return monitor.value(name, **labels)
-
-    evaluations = value("genmeter_evaluations_total")
-    failed = value("genmeter_generations_total", genmeter_outcome="failure")
-    failed += value("genmeter_evaluations_total", genmeter_outcome="failure")
-    assert value("genmeter_generations_total") + evaluations == tally.calls
-    assert failed == tally.failed
-    assert value("genmeter_samples_total", genmeter_outcome="accepted") == tally.accepted
-    for reason, count in tally.rejected.items():
-        assert value("genmeter_samples_total", genmeter_reason=reason) == count
-    assert value("genmeter_cost_usd_total") == pytest.approx(job.cost().total)
-    assert value("genmeter_unpriced_generations_total") == 0
-    assert value("genmeter_monitor_events_total", genmeter_result="rejected") == 0
-    assert value("genmeter_retries_total", error_type="rate_limited") > 0
-    assert monitor.series("demo_queue_depth")
+def test_the_metrics_equal_a_count_of_the_jobs_actions(job: Job) -> None:
+    """A scrape gets the calls, failures, samples and evaluations that were recorded."""
+    expected, reading, monitor = counted(job), read(job.monitor), job.monitor
+    generations = list(reading.generations.values())
+    calls = sum(each.all for each in generations) + reading.evaluations.all
+    failed = sum(each.failed for each in generations) + reading.evaluations.failed
+    assert (calls, failed) == (expected.calls.total(), expected.failed.total())
+    assert reading.accepted == expected.verdicts.pop(None)
+    assert reading.rejected == expected.verdicts
+    cost = monitor.get_total_token_usage().cost(PRICES).total
+    assert value(monitor, "genmeter_cost_usd_total") == pytest.approx(cost)
+    assert value(monitor, "genmeter_unpriced_generations_total") == 0
+    assert value(monitor, "genmeter_monitor_events_total", genmeter_result="rejected") == 0
+    assert value(monitor, "genmeter_retries_total", error_type="rate_limited") > 0
+    assert value(monitor, "demo_queue_depth") > 0
 
 
-def test_calls_through_the_handle_are_active_until_they_end(monitor: IsolatedMonitor) -> None:
+def test_calls_through_the_handle_are_active_until_they_end(monitor: GenerationMonitor) -> None:
     """The gauge of calls under way goes up and comes back to 0."""
     job = Job(plan(), monitor)
     active = []
     for tenth in range(20):
         job.advance(tenth / 10)
-        active.append(monitor.value("genmeter_generations_active"))
+        active.append(value(monitor, "genmeter_generations_active"))
     job.finish()
     assert max(active) > 0
-    assert monitor.value("genmeter_generations_active") == 0
+    assert value(monitor, "genmeter_generations_active") == 0
 
 
 def test_the_same_seed_gives_the_same_report() -> None:
     """Two runs of one plan agree in every token, and another seed does not."""
     reports = []
     for seed in (5, 5, 6):
-        with isolated_monitor(CONFIG) as monitor:
+        with fresh_runtime(), make_monitor() as monitor:
             job = Job(plan(seed=seed, duration=20.0), monitor)
             FakeTime(lateness=0.013 * len(reports)).play(job)
-            reports.append(str(job.report()))
+            reports.append(str(monitor.get_total_token_usage()))
     assert reports[0] == reports[1]
     assert reports[0] != reports[2]
 
 
 def test_a_job_lasts_as_long_as_planned_and_a_late_look_is_made_up_for(
-    monitor: IsolatedMonitor,
+    monitor: GenerationMonitor,
 ) -> None:
-    """A busy machine looks at the clock less often, and tells the same."""
+    """A busy machine looks at the clock less often, and the job is the same."""
     slow = FakeTime(lateness=7.0)
     job = Job(plan(), monitor)
     assert slow.play(job) == 60.0
     assert slow.looks[0] == 0.0
     assert slow.looks[-1] == 60.0
     assert len(slow.looks) < 12
-    expected = Tally()
-    for action in Simulator(1, 50.0).step(60.0):
-        expected.add(action)
-    assert job.tally.accepted == expected.accepted
+    assert read(monitor).accepted == counted(job).verdicts[None]
 
 
-def test_a_job_that_is_stopped_ends_its_open_calls(monitor: IsolatedMonitor) -> None:
-    """After a stop the job tells the ends of what it began, and no more."""
+def test_a_job_that_is_stopped_ends_its_open_calls(monitor: GenerationMonitor) -> None:
+    """After a stop the job records the ends of what it began, and no more."""
     job = Job(plan(rate=300.0), monitor)
     elapsed = FakeTime(stop_at=5.05).play(job)
     assert elapsed == pytest.approx(5.0)
-    assert monitor.value("genmeter_generations_active") == 0
-    assert job.report().total_tokens == job.tally.input_tokens + job.tally.output_tokens > 0
-
-
-# --- the tally ---------------------------------------------------------------------------------
-
-
-def test_quantiles_and_shares_of_a_model_without_calls_do_not_fail() -> None:
-    """The first picture is drawn before the first call."""
-    model = ModelTally()
-    assert model.quantile(0.95) is None
-    assert model.failed_share == 0.0
-    assert Tally().pace(0.0) == (0.0, 0.0)
-
-
-def test_quantiles_are_of_the_latest_calls() -> None:
-    """The quantile is the least duration that the share of the calls stayed within."""
-    model = ModelTally()
-    model.durations.extend(float(n) for n in range(1, 101))
-    assert model.quantile(0.5) == 50.0
-    assert model.quantile(0.95) == 95.0
-    assert model.quantile(0.0) == 1.0
-
-
-def test_the_pace_forgets_what_is_older_than_ten_seconds() -> None:
-    """A burst counts for ten seconds and is gone then."""
-    tally = Tally()
-    for at in (1.0, 2.0, 8.0):
-        tokens = {"prompt_token_count": 10, "completion_token_count": 5}
-        tally.add(Told(at, "track_generation", (0.1, True), {"model_name": "m", **tokens}))
-    assert tally.pace(8.0) == (3 / 8, 45 / 8)
-    assert tally.pace(15.0) == (0.1, 1.5)
-    assert tally.pace(30.0) == (0.0, 0.0)
+    assert value(monitor, "genmeter_generations_active") == 0
+    simulator = Simulator(1, 300.0)
+    expected = count([*simulator.step(elapsed), *simulator.finish()])
+    total = monitor.get_total_token_usage().total_tokens
+    assert total == expected.input.total() + expected.output.total() > 0
 
 
 # --- the views ---------------------------------------------------------------------------------
+
+
+def test_a_quantile_lies_within_its_bucket() -> None:
+    """It is estimated as Prometheus does, and none is known before the first call."""
+    buckets = {1.0: 50.0, 2.0: 90.0, 4.0: 90.0, float("inf"): 100.0}
+    assert quantile(0.25, buckets) == 0.5
+    assert quantile(0.5, buckets) == 1.0
+    assert quantile(0.7, buckets) == 1.5
+    assert quantile(0.99, buckets) == 4.0
+    assert quantile(0.95, {1.0: 0.0, float("inf"): 0.0}) is None
+    assert quantile(0.95, {}) is None
+
+
+def test_a_share_of_no_calls_is_unknown() -> None:
+    """The first picture is drawn before the first call."""
+    assert [str(Outcomes()), str(Outcomes(3, 1))] == ["-", "25.0%"]
 
 
 def drawn(job: Job, elapsed: float, width: int) -> str:
@@ -359,26 +394,30 @@ def test_the_live_view_fits_the_terminal(job: Job, width: int, titles: str) -> N
 
 def test_the_live_view_says_what_the_job_did(job: Job) -> None:
     """Progress, time left, samples and each model's calls and cost are in the picture."""
-    text = drawn(job, 45.0, 80)
+    text, reading = drawn(job, 45.0, 80), read(job.monitor)
+    report = job.monitor.get_total_token_usage()
+    cost = report.cost(PRICES)
     assert "75%  0:15 left" in text
-    assert f"{job.tally.accepted:,} accepted" in text
-    assert f"{job.tally.rejected.total():,} rejected" in text
+    assert f"{reading.accepted:,} accepted" in text
+    assert f"{reading.rejected.total():,} rejected" in text
     assert f"of ~{job.plan.expected_samples:,}" in text
-    for name, model in job.tally.models.items():
-        row = next(line for line in text.splitlines() if line.startswith(name))
-        assert row.split()[1] == f"{model.calls:,}"
-        assert f"{job.cost().by_model[name]:,.4f}" in row
-    assert f"{job.cost().total:,.4f}" in text
+    assert f"{reading.evaluations.all:,}  {reading.evaluations} failed" in text
+    for usage in report.by_model:
+        row = next(line for line in text.splitlines() if line.startswith(usage.model_name))
+        assert row.split()[1] == f"{usage.calls:,}"
+        assert f"{cost.by_model[usage.model_name]:,.4f}" in row
+    assert f"{cost.total:,.4f}" in text
+    recent = sum(usage.calls for usage in report.by_model) / 10
+    assert f"{recent:,.1f} calls/s" in text
 
 
-def test_a_long_job_keeps_the_table_narrow(monitor: IsolatedMonitor) -> None:
+def test_a_long_job_keeps_the_table_narrow(monitor: GenerationMonitor) -> None:
     """After days of tokens the table still fits 80 columns."""
     job = Job(plan(), monitor)
     for name, prompt in (("atlas-large", 3 * 10**9), ("atlas-mini", 4_560_000)):
-        kwargs = {"model_name": name, "prompt_token_count": prompt, "completion_token_count": 7}
-        told = Told(1.0, "track_generation", (60.0, True), kwargs)
-        job.tally.add(told)
-        monitor.track_generation(*told.args, **kwargs)
+        monitor.track_generation(
+            60.0, True, model_name=name, prompt_token_count=prompt, completion_token_count=7
+        )
     text = drawn(job, 60.0, 80)
     assert "3.00 G" in text
     assert "4.56 M" in text
@@ -386,15 +425,15 @@ def test_a_long_job_keeps_the_table_narrow(monitor: IsolatedMonitor) -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
-def test_the_live_view_of_a_job_that_has_not_begun_is_drawn(monitor: IsolatedMonitor) -> None:
+def test_the_live_view_of_a_job_that_has_not_begun_is_drawn(monitor: GenerationMonitor) -> None:
     """Before the first call there is a picture too, with hours where it lasts so long."""
     text = drawn(Job(plan(duration=7322.0), monitor), 0.0, 80)
     assert "0%  2:02:02 left" in text
     assert "0 accepted" in text
 
 
-def test_a_model_that_only_failed_has_no_cost_yet(monitor: IsolatedMonitor) -> None:
-    """Where no tokens were told there is a dash, rather than a cost of 0."""
+def test_a_model_that_only_failed_has_no_cost_yet(monitor: GenerationMonitor) -> None:
+    """Where no tokens were recorded there is a dash, rather than a cost of 0."""
     job = Job(plan(failing={model.name: 1.0 for model in MODELS}), monitor)
     job.advance(10.0)
     rows = [line.split() for line in drawn(job, 10.0, 60).splitlines()]
@@ -414,7 +453,7 @@ def test_the_live_view_draws_four_times_a_second_and_leaves_the_last_picture(job
 
 
 def test_plain_lines_come_every_ten_seconds(
-    monitor: IsolatedMonitor, capsys: pytest.CaptureFixture[str]
+    monitor: GenerationMonitor, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where nobody looks there is a line every ten seconds, without escape sequences."""
     job = Job(plan(), monitor)
@@ -422,18 +461,18 @@ def test_plain_lines_come_every_ten_seconds(
         play(job, show=show, wait=(time := FakeTime()).wait, clock=time.clock)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" s of 60 s: ")[0] for line in lines] == ["10", "20", "30", "40", "50", "60"]
-    assert f"{job.tally.calls:,} calls" in lines[-1]
-    assert view.samples_line(job.tally) in lines[-1]
+    assert f"{monitor.get_total_token_usage().total_tokens:,} tokens" in lines[-1]
+    assert read(monitor).counts() in lines[-1]
     assert all(line.isascii() and line.isprintable() for line in lines)
 
 
 def test_plain_lines_before_the_first_call_do_not_divide_by_zero(
-    monitor: IsolatedMonitor, capsys: pytest.CaptureFixture[str]
+    monitor: GenerationMonitor, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A job without calls has failed none of them."""
     with view.choose_view(Job(plan(rate=0.001), monitor), is_quiet=False) as show:
         show(10.0)
-    assert "0 calls, 0.0% failed" in capsys.readouterr().out
+    assert "0 generations, - failed" in capsys.readouterr().out
 
 
 def test_the_quiet_view_shows_nothing(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
@@ -480,8 +519,7 @@ def test_without_rich_the_remedy_is_named_and_plain_lines_follow(
 ) -> None:
     """A missing extra costs the live view only."""
     terminal("xterm")
-    monkeypatch.delitem(sys.modules, "genmeter.cli.demo.live")
-    monkeypatch.setitem(sys.modules, "rich", None)
+    monkeypatch.setitem(sys.modules, "rich.console", None)
     with view.choose_view(job, is_quiet=False) as show:
         show(10.0)
     remedy, line = capsys.readouterr().out.splitlines()
@@ -492,10 +530,11 @@ def test_without_rich_the_remedy_is_named_and_plain_lines_follow(
 def test_the_final_report_has_the_tokens_the_cost_and_the_reasons(job: Job) -> None:
     """At the end stands what the monitor reports, and why samples were rejected."""
     text = view.final_report(job, 60.0)
-    assert str(job.report()) in text
-    assert str(job.cost()) in text
-    reason, count = job.tally.rejected.most_common(1)[0]
-    assert f"({reason} {count}, " in text
+    report = job.monitor.get_total_token_usage()
+    assert str(report) in text
+    assert str(report.cost(PRICES)) in text
+    reason, number = read(job.monitor).rejected.most_common(1)[0]
+    assert f"({reason} {number}, " in text
 
 
 def test_the_headline_says_where_the_metrics_are(job: Job) -> None:

@@ -36,12 +36,12 @@ def refusal(capsys: pytest.CaptureFixture[str], *options: str) -> str:
 # --- options ---------------------------------------------------------------------------------------
 
 
-def test_the_default_goes_to_standard_output(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_the_default_rules_are_printed(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     """Without an option the default rules are printed, as the bytes that `--out` would write."""
     assert rendered(capfdbinary) == DEFAULT
 
 
-def test_the_encoding_of_the_terminal_changes_nothing(
+def test_output_is_utf8_whatever_the_locale(
     capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that output is redirected to is UTF-8, whatever the locale is."""
@@ -98,7 +98,9 @@ def test_options_win_over_the_file(
     assert found == render_rules(AlertSettings(cost_budget=5.0, alerts=alerts))
 
 
-def test_a_name_sets_each_of_its_rows(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_a_threshold_by_name_sets_every_alert_of_the_name(
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
     """A threshold by the alert's name is that of every row of the name."""
     found = rendered(capfdbinary, "--threshold", "GenerationErrorBudgetBurn=2")
     assert found.count("ratio_rate3d > 0.02") == found.count("ratio_rate1h > 0.02") == 1
@@ -112,17 +114,17 @@ def test_a_name_sets_each_of_its_rows(capfdbinary: pytest.CaptureFixture[bytes])
         (["--token-budget", "nan"], "token_budget is nan; give a finite number above 0"),
         (["--selector", "a"], "selector is 'a'; give matchers"),
         (["--job", ""], "jobs is ('',); give a list of texts"),
-        (["--threshold", "slow=3"], "--threshold: no alert 'slow' has one; give one of low_"),
-        (["--threshold", "target_down=3"], "no alert 'target_down' has one"),
+        (["--threshold", "slow=3"], "--threshold must name one of low_"),
+        (["--threshold", "target_down=3"], "got 'target_down'"),
         (["--runbook-url", ""], "runbook_url is empty; give an address"),
         (["--settings", "/nowhere.toml"], "the alerts' file '/nowhere.toml' cannot be read"),
-        (["--check"], "--check has no file to compare with; give --check FILE, or --out FILE"),
+        (["--check"], "--check must have a file: give --check FILE or --out FILE"),
         (["--check", "/"], "--check: '/' cannot be read"),
-        (["--out", "/"], "--out '/' is no regular file; give another path"),
+        (["--out", "/"], "--out must be a regular file, got '/'"),
         (["--out", "/proc/none/rules.yml"], "--out '/proc/none/rules.yml' cannot be written"),
     ],
 )
-def test_what_cannot_be_used_is_an_error(
+def test_invalid_options_are_errors(
     options: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An error names the argument, the value and the remedy, and the exit code is 2."""
@@ -134,13 +136,14 @@ def test_what_cannot_be_used_is_an_error(
 @pytest.mark.parametrize(
     "text", ["high_error_rate", "high_error_rate=", "high_error_rate=much", "high_error_rate=nan"]
 )
-def test_a_threshold_that_is_none_shows_how_to_write_one(
+def test_an_invalid_threshold_is_answered_with_an_example(
     text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`--threshold` without a number is a usage error with an example."""
     with pytest.raises(SystemExit, match="2"):
         main(["render", "rules", "--threshold", text])
-    assert f"{text!r} is no threshold; give ALERT=NUMBER" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"must be ALERT=NUMBER, such as high_error_rate=0.1, got {text!r}" in told
 
 
 def test_the_help_lists_every_alert(capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,7 +156,7 @@ def test_the_help_lists_every_alert(capsys: pytest.CaptureFixture[str]) -> None:
         assert rule.name in told
 
 
-def test_a_kind_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_kind_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     """`genmeter render` alone is a usage error that names the kinds' place."""
     with pytest.raises(SystemExit, match="2"):
         main(["render"])
@@ -163,7 +166,7 @@ def test_a_kind_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
 # --- files -----------------------------------------------------------------------------------------
 
 
-def test_a_file_is_written_beside_and_renamed(
+def test_a_failed_write_keeps_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     """The old file stays whole where the writing fails, and nothing is left beside it."""
@@ -180,7 +183,7 @@ def _fail(*_paths: object) -> None:
     raise OSError(28, "No space left on device")
 
 
-def test_a_link_stays_one(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_a_link_is_followed(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     """What a link points to is written."""
     path, link = tmp_path / "rules.yml", tmp_path / "link.yml"
     link.symlink_to(path)
@@ -193,7 +196,7 @@ def test_a_link_stays_one(tmp_path: Path, capfdbinary: pytest.CaptureFixture[byt
 
 
 @pytest.mark.parametrize("options", [["--check", "FILE"], ["--out", "FILE", "--check"]])
-def test_a_fresh_file_is_well(
+def test_check_passes_a_fresh_file(
     options: list[str], tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     """`--check` says nothing of a file that is what would be rendered, and leaves it alone."""
@@ -206,7 +209,7 @@ def test_a_fresh_file_is_well(
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_a_stale_file_is_shown_as_a_diff(
+def test_check_shows_a_stale_file_as_a_diff(
     tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     """`--check` prints a unified diff from the file to what would be rendered, and exits 1."""
@@ -232,7 +235,7 @@ def test_a_stale_file_is_shown_as_a_diff(
     ],
     ids=["missing", "empty", "no last newline", "other ends of lines", "not ASCII"],
 )
-def test_any_difference_counts(
+def test_check_finds_any_difference(
     text: str | None, shown: str | None, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     """A missing file, an end without a newline and other ends of lines are differences too."""
@@ -245,7 +248,24 @@ def test_any_difference_counts(
     assert shown is None or shown in found.split("\n")
 
 
-def test_a_file_that_is_no_text_is_an_error(
+def test_check_finds_the_stale_files_of_a_folder(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """`--check DIR` shows the stale and missing files of the folder, and those only."""
+    out = str(tmp_path)
+    assert main(["render", "dashboards", "--out", out]) == 0
+    paths = sorted(capfdbinary.readouterr().out.decode().split())
+    assert paths == sorted(map(str, tmp_path.iterdir()))
+    assert main(["render", "dashboards", "--check", out]) == 0
+    (tmp_path / "genmeter-health.json").unlink()
+    assert main(["render", "dashboards", "--check", out]) == 1
+    shown = capfdbinary.readouterr().out.decode().splitlines()
+    assert [line for line in shown if line.startswith("--- ")] == [
+        f"--- {tmp_path / 'genmeter-health.json'}"
+    ]
+
+
+def test_check_of_a_binary_file_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`--check` of what is no UTF-8 names the file."""

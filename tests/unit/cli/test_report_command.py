@@ -5,21 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from _report import BEGIN, as_json, report, rows_of, write
 from genmeter import cli
 from genmeter.cli import report as command
-from genmeter.report.aggregate import Report, make_report
+from genmeter.report import journal
 from genmeter.report.formats import FIELDS
-from genmeter.report.ledger import GENERATION, Key, Ledger
-from genmeter.report.table import to_table
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 Capsys = pytest.CaptureFixture[str]
 
@@ -40,7 +37,9 @@ def source(tmp_path: Path) -> Path:
 # --- prices ------------------------------------------------------------------------------------
 
 
-def test_prices_give_a_cost_by_row_and_in_all(source: Path, tmp_path: Path, capsys: Capsys) -> None:
+def test_prices_give_every_row_and_the_total_a_cost(
+    source: Path, tmp_path: Path, capsys: Capsys
+) -> None:
     """USD a million tokens, looked up as everywhere, also by the name after the slash."""
     prices = tmp_path / "prices.toml"
     prices.write_text('"atlas-large" = [100, 1000]\nsprint-mini = { input = 10, output = 20 }\n')
@@ -81,7 +80,7 @@ def test_genai_prices_can_be_asked_for(tmp_path: Path, capsys: Capsys) -> None:
     assert as_json(capsys, path, "--prices", "genai-prices")["total"]["cost_usd"] > 0
 
 
-def test_prices_that_cannot_be_used_are_an_error(source: Path, capsys: Capsys) -> None:
+def test_a_missing_price_file_is_an_error(source: Path, capsys: Capsys) -> None:
     """A file that is not there is told by its name."""
     code, out, err = report(capsys, source, "--prices", "absent.json")
     assert (code, out) == (2, "")
@@ -94,9 +93,9 @@ def test_prices_that_cannot_be_used_are_an_error(source: Path, capsys: Capsys) -
 @pytest.mark.parametrize(
     ("option", "value", "remedy"),
     [
-        ("--by", "model,colour", "give some of model, step, provider, phase"),
+        ("--by", "model,colour", "must be some of model, step, provider, phase"),
         ("--by", "model,model", "each once"),
-        ("--by", "", "give some of"),
+        ("--by", "", "must be some of"),
         ("--window", "1 hour", "such as 30s, 15m, 1h or 7d"),
         ("--window", "0s", "such as"),
         ("--window", "-1h", "such as"),
@@ -104,7 +103,7 @@ def test_prices_that_cannot_be_used_are_an_error(source: Path, capsys: Capsys) -
         ("--format", "xml", "invalid choice: 'xml'"),
     ],
 )
-def test_an_argument_that_cannot_be_used_is_answered_with_the_remedy(
+def test_an_invalid_argument_is_an_error_with_a_remedy(
     source: Path, capsys: Capsys, option: str, value: str, remedy: str
 ) -> None:
     """The error names the argument, its value and what to give."""
@@ -117,7 +116,7 @@ def test_an_argument_that_cannot_be_used_is_answered_with_the_remedy(
 
 
 @pytest.mark.parametrize("name", ["absent", "x" * 5_000, "metrics.jsonl.gz"])
-def test_a_source_that_is_not_there_is_an_error(tmp_path: Path, capsys: Capsys, name: str) -> None:
+def test_a_missing_source_is_an_error(tmp_path: Path, capsys: Capsys, name: str) -> None:
     """The error names the source."""
     code, out, err = report(capsys, tmp_path / name)
     assert (code, out) == (2, "")
@@ -128,7 +127,8 @@ def test_an_empty_source_is_an_error(capsys: Capsys) -> None:
     """A variable that a shell does not know is not the current folder."""
     code, out, err = report(capsys, "")
     assert (code, out) == (2, "")
-    assert "source='' is empty" in err
+    assert "source must be " in err
+    assert "got ''" in err
 
 
 def test_help_documents_every_field(capsys: Capsys) -> None:
@@ -154,13 +154,13 @@ def test_csv_and_json_have_the_same_raw_numbers(source: Path, capsys: Capsys) ->
         assert row == {key: "" if value is None else str(value) for key, value in expected.items()}
 
 
-def test_the_table_is_one_where_there_is_room(source: Path, capsys: Capsys) -> None:
+def test_a_pipe_gets_a_single_table(source: Path, capsys: Capsys) -> None:
     """In a pipe it is as wide as it has to be, with separators, units and a total."""
     _, out, _ = report(capsys, source, "--by", "model")
     begin, end = BEGIN.astimezone(), BEGIN.replace(hour=13).astimezone()
     until = f"{end:%H:%M:%S %z}" if begin.date() == end.date() else f"{end:%Y-%m-%d %H:%M:%S %z}"
     assert out == (
-        f"From {begin:%Y-%m-%d %H:%M:%S} to {until} (1 h 0 min)\n"
+        f"From {begin:%Y-%m-%d %H:%M:%S} to {until} (1:00:00)\n"
         "\n"
         "model            calls  failed  success  mean s  p50 s  p95 s  prompt  completion  total\n"
         "----------------------------------------------------------------------------------------\n"
@@ -171,74 +171,7 @@ def test_the_table_is_one_where_there_is_room(source: Path, capsys: Capsys) -> N
     )
 
 
-def _large(count: int, name: str = "a-provider/a-model-of-a-long-name-2026-01") -> Report:
-    ledger = Ledger("journal", since=0.0, until=1e7)
-    for number in range(3):
-        tally = ledger.tally(Key(f"{name}-{number}", "question_generation", None, GENERATION))
-        tally.calls = tally.token_calls = count
-        tally.prompt_tokens = tally.completion_tokens = tally.total_tokens = 1_000 * count
-        tally.cache_read_tokens = tally.cache_write_tokens = tally.reasoning_tokens = count
-        tally.cost = count / 7
-        tally.durations.add(1234.5678)
-    ledger.conversations.count = ledger.evaluations.count = 1_000_000
-    return make_report(ledger, ("model", "step"))
-
-
-@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
-def test_a_table_keeps_to_the_terminal(width: int) -> None:
-    """Names lose their middle and columns move to a further table, numbers are whole."""
-    report = _large(1_234_567)
-    text = to_table(report, width)
-    assert max(map(len, text.splitlines())) <= width
-    words = text.split()
-    for number in ("1,234,567", "3,703,701", "3,703,701,000", "176,366.7143", "1,234.57"):
-        assert number in words, number
-    assert "(115 d 17 h)" in " ".join(words)
-
-
-def test_a_table_never_cuts_a_number() -> None:
-    """On a terminal that is too narrow for anything a line is longer than it."""
-    text = to_table(_large(10**15), 20)
-    assert "3,000,000,000,000,000,000" in text
-    assert "a-p..1-0" in text
-
-
-def test_names_cannot_break_the_table() -> None:
-    """Control characters and surrogates are shown as `?`, wide characters take two columns."""
-    ledger = Ledger("journal")
-    for name in ("a\nb\x1b[31m\ud800", "模型" * 20, "plain"):
-        ledger.tally(Key(name, None, None, GENERATION)).calls = 1
-    lines = to_table(make_report(ledger, ("model", "step")), 60).splitlines()
-    assert any(line.startswith("a?b?[31m? ") for line in lines)
-    wide = next(line for line in lines if line.startswith("模型"))
-    assert ".." in wide
-    assert len(wide) + sum(char in "模型" for char in wide) == len(lines[2].rstrip())
-    assert "step" not in lines[2]  # of which no row says anything
-
-
-def test_a_share_is_rounded_down() -> None:
-    """100 % means that no call failed."""
-    ledger = Ledger("journal")
-    tally = ledger.tally(Key("a", None, None, GENERATION))
-    tally.calls, tally.failures = 100_000, 1
-    assert "99.9 %" in to_table(make_report(ledger, ("model",)), None)
-    tally.calls, tally.failures = 1_000, 33
-    assert "96.7 %" in to_table(make_report(ledger, ("model",)), None)
-
-
-def test_small_costs_and_times_keep_their_digits() -> None:
-    """A cost under a cent and a call under a second are not shown as 0."""
-    ledger = Ledger("journal", since=0.0, until=42.0)
-    tally = ledger.tally(Key("a", None, None, GENERATION))
-    tally.calls, tally.cost = 1, 0.000123
-    tally.durations.add(0.0123)
-    text = to_table(make_report(ledger, ("model",)), None)
-    assert "0.000123" in text
-    assert "0.012" in text
-    assert "(42 s)" in text
-
-
-def test_the_width_is_the_terminals(
+def test_the_table_fits_the_terminal(
     source: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a terminal, or where COLUMNS says so, the table keeps to it."""
@@ -247,13 +180,29 @@ def test_the_width_is_the_terminals(
     assert max(map(len, out.splitlines())) <= 80
     assert out.count("\ntotal ") == 2
     monkeypatch.delenv("COLUMNS")
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setattr(command.shutil, "get_terminal_size", lambda: os.terminal_size((60, 24)))
     _, out, _ = report(capsys, source)
-    assert max(map(len, out.splitlines())) <= 60
+    plain = re.sub(r"\x1b\[\d+m", "", out)
+    assert plain != out
+    assert "\x1b" not in plain
+    assert max(map(len, plain.splitlines())) <= 60
 
 
-def test_a_stream_that_cannot_show_a_name_costs_no_report(
+@pytest.mark.parametrize("variable", [("TERM", "dumb"), ("COLUMNS", "200")])
+def test_pipes_and_dumb_terminals_get_no_escape_codes(
+    source: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch, variable: tuple[str, str]
+) -> None:
+    """A pipe and a dumb terminal get plain text, also where colours are asked for everywhere."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv(*variable)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: variable[0] == "TERM")
+    assert "\x1b" not in report(capsys, source)[1]
+
+
+def test_characters_that_the_encoding_lacks_are_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the encoding of the output does not know is replaced."""
@@ -268,7 +217,7 @@ def test_a_stream_that_cannot_show_a_name_costs_no_report(
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "json"])
-def test_the_output_file_has_what_would_be_printed(
+def test_the_output_file_equals_the_printed_report(
     source: Path, tmp_path: Path, capsys: Capsys, form: str
 ) -> None:
     """And nothing else is left in its folder."""
@@ -281,22 +230,22 @@ def test_the_output_file_has_what_would_be_printed(
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_an_output_that_cannot_be_written_is_an_error(
-    source: Path, tmp_path: Path, capsys: Capsys
-) -> None:
+def test_an_unwritable_output_is_an_error(source: Path, tmp_path: Path, capsys: Capsys) -> None:
     """What is no regular file, or no folder above it, is told by the path and left as it is."""
     link = tmp_path / "null"
     link.symlink_to("/dev/null")
-    targets = {tmp_path: "is no regular file", link: "is no regular file"}
-    targets[source / "report.csv"] = "cannot be written: "
-    for target, told in [*targets.items(), ("", "is no regular file")]:
+    for target in (tmp_path, link, Path()):
         code, out, err = report(capsys, source, "--output", target)
         assert (code, out) == (2, "")
-        assert f"output={str(target)!r} {told}" in err
+        assert f"--output must be a regular file, got {str(target)!r}" in err
+    target = source / "report.csv"
+    code, out, err = report(capsys, source, "--output", target)
+    assert (code, out) == (2, "")
+    assert f"--output {str(target)!r} cannot be written: " in err
     assert link.resolve().is_char_device()
 
 
-def test_a_link_as_output_stays_one(source: Path, tmp_path: Path, capsys: Capsys) -> None:
+def test_a_linked_output_is_followed(source: Path, tmp_path: Path, capsys: Capsys) -> None:
     """What it points to is written, and the folder of that is made."""
     link = tmp_path / "link.csv"
     link.symlink_to(tmp_path / "new" / "report.csv")
@@ -317,3 +266,28 @@ def test_an_unreadable_journal_is_an_error(
     code, out, err = report(capsys, source)
     assert (code, out) == (2, "")
     assert "cannot be read: Permission denied" in err
+
+
+# --- progress ----------------------------------------------------------------------------------
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("seen", ["large", "small", "piped", "dumb"])
+def test_a_large_journal_shows_its_progress_on_a_terminal(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys, seen: str
+) -> None:
+    """On standard error, by bytes; nothing is drawn over what somebody reads or keeps."""
+    monkeypatch.setenv("TERM", "dumb" if seen == "dumb" else "xterm")
+    monkeypatch.setattr(command, "_LARGE", 2**30 if seen == "small" else 1)
+    monkeypatch.setattr(journal, "_PROGRESS_LINES", 1)
+    stream = io.StringIO() if seen == "piped" else _Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert cli.main(["report", str(source), "--format", "json"]) == 0
+    assert capsys.readouterr().out.startswith("{")
+    assert ("reading" in stream.getvalue()) == (seen == "large")
+    assert ("3.6/3.6 kB" in stream.getvalue()) == (seen == "large")
+    assert not stream.getvalue().strip() or seen in {"large", "small"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 import re
 import signal
@@ -11,52 +12,67 @@ import sys
 import time
 from contextlib import suppress
 from http.client import HTTPException
+from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
 import pytest
 
-from genmeter import GenerationMonitor, cli
-from genmeter import patch as takeover
+from genmeter import GenerationMonitor, cli, patch
+from genmeter.cli import bootstrap
+from genmeter.cli.bootstrap import sitecustomize
 from genmeter.exporters.http import bind
 from genmeter.testing import fresh_runtime
+from otlp_receiver import HttpReceiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     Write = Callable[..., Path]
 
 GENMETER = (sys.executable, "-c", "import sys; from genmeter.cli import main; sys.exit(main())")
 QUIET = ("run", "--no-endpoint", "--quiet")
-TELL = (
+FOLDER = str(Path(bootstrap.__file__).parent)
+RECORD = (
     "from genmeter import GenerationMonitor\n"
     "GenerationMonitor().track_generation(\n"
     "    1.0, True, model_name='atlas', prompt_token_count=1200, completion_token_count=34)\n"
 )
+AFTERIMAGE = "class GenerationMonitor:\n    def __init__(self): pass\n"
+
+
+class Executed(Exception):  # noqa: N818 - it is no error
+    """The process has become another program."""
 
 
 @pytest.fixture(autouse=True)
 def _own_process_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Nothing is set from outside, and what a run changes for good is put back."""
+    """Nothing is set from outside, and what a run changes is put back."""
     clean = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("OTEL_", "GENMETER_"))
+        if not name.startswith(("OTEL_", "GENMETER_", "_GENMETER_"))
     }
     monkeypatch.setattr(os, "environ", clean)
     monkeypatch.chdir(tmp_path)
-    for name, value in (
-        ("argv", sys.argv),
-        ("path", sys.path.copy()),
-        ("excepthook", sys.excepthook),
-    ):
-        monkeypatch.setattr(sys, name, value)
-    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     with fresh_runtime():
         yield
-        while takeover._installs:
-            takeover.uninstall()
+        while patch._installs:
+            patch.uninstall()
+
+
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The command line that the process becomes, instead of becoming it."""
+    found: list[str] = []
+
+    def execv(path: str, arguments: list[str]) -> None:
+        found[:] = [path, *arguments]
+        raise Executed
+
+    monkeypatch.setattr(os, "execv", execv)
+    return found
 
 
 @pytest.fixture
@@ -90,17 +106,29 @@ def write(tmp_path: Path) -> Write:
     return write
 
 
-def process(*command: Any, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, with nothing set from outside."""
+def process(*command: Any, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, with nothing set from outside but what is given."""
     return subprocess.run(
-        command,
+        [str(part) for part in command],
         input=stdin,
         capture_output=True,
         text=True,
-        env=os.environ,
+        env={**os.environ, **environ},
         timeout=60,
         check=False,
     )
+
+
+def run(*arguments: Any, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run `genmeter run` to the end of its script."""
+    return process(*GENMETER, "run", *arguments, **environ)
+
+
+def become(executed: list[str], *arguments: str) -> list[str]:
+    """Call the command up to where the script's Python would begin; returns its command line."""
+    with pytest.raises(Executed):
+        cli.main(["run", *arguments])
+    return executed
 
 
 # --- the script is as under Python -------------------------------------------------------------
@@ -117,26 +145,17 @@ LIKE_PYTHON = {
         "print(sys.argv, __name__, __file__, __package__, getattr(__spec__, 'name', None))\n"
         "print(sys.modules['__main__'].__dict__ is globals(), sys.path[0])"
     ),
-    "its own future": "def f(x: unknown): pass",
     "exit code": "import sys; sys.exit(3)",
-    "exit without a code": "import sys; sys.exit(None)",
     "exit with a text": "import sys; sys.exit('no more')",
     "an exception": "def f():\n    return 1 / 0\n\nf()",
-    "a cause": "try:\n    {}['key']\nexcept KeyError as e:\n    raise ValueError('x') from e",
     "an exception of genmeter's": "import genmeter\nraise genmeter.ConfigError('mine')",
-    "a broken pipe": "raise BrokenPipeError('mine')",
-    "no exception at all": "raise BaseException('odd')",
     "a failed import": "import there_is_no_such_module",
     "not Python": "this is no Python",
-    "not Python at its end": "print(1",
-    "a hook for exceptions": (
-        "import sys\nsys.excepthook = lambda kind, error, trace: print(kind, error)\n1 / 0"
-    ),
-    "a hook that exits": "import sys\nsys.excepthook = lambda *_: sys.exit(5)\n1 / 0",
     "a hook that fails": (
         "import sys\ndef hook(*_):\n    raise OSError('hook')\nsys.excepthook = hook\n1 / 0"
     ),
     "an interruption": "raise KeyboardInterrupt",
+    "its path and its flags": "import sys\nprint(sys.path, sys.flags, sys.warnoptions)",
     "what runs after": (
         "import atexit, threading, time, pickle\n"
         "class Mine: pass\n"
@@ -163,7 +182,7 @@ def test_an_interrupted_script_ends_by_the_signal(write: Write) -> None:
     """A shell sees that Ctrl-C ended the script, and the report is there all the same."""
     # Short sleeps: a signal that comes just before one is only seen after it.
     write(
-        f"{TELL}print('ready', flush=True)\n"
+        f"{RECORD}print('ready', flush=True)\n"
         "import time\nfor _ in range(600):\n    time.sleep(0.1)\n"
     )
     python, option, main = GENMETER
@@ -183,44 +202,62 @@ def test_an_interrupted_script_ends_by_the_signal(write: Write) -> None:
     assert job.returncode == -signal.SIGINT
     assert errors.count("Traceback") == 1
     assert 'job.py", line' in errors
-    assert "run.py" not in errors
+    assert "genmeter" not in errors
     assert re.search(r"^atlas +1 +1,200 +34 +1,234$", errors, re.MULTILINE)
 
 
 @pytest.mark.parametrize("case", ["what a module sees", "an exception", "exit code"])
 def test_a_module_does_what_it_does_under_python(write: Write, case: str) -> None:
-    """`-m` is `python -m`: its arguments, its folder and its package."""
+    """`-m` is `python -m`: its arguments, its folder, its package and its tracebacks."""
     write(LIKE_PYTHON[case], "p/job.py")
     arguments = ("-m", "p.job", "--port", "x", "--quiet", "-m", "y")
     plain = process(sys.executable, *arguments)
     found = process(*GENMETER, *QUIET, *arguments)
-
-    def own(text: str) -> str:  # Python's own runner stands in its traceback, ours does not
-        return re.sub(r'  File "<frozen runpy>".*\n', "", text)
-
     assert (found.returncode, found.stdout) == (plain.returncode, plain.stdout)
-    assert found.stderr == own(plain.stderr)
+    assert found.stderr == plain.stderr
 
 
-@pytest.mark.parametrize("case", ["an exception", "exit with a text", "a hook that fails"])
-@pytest.mark.usefixtures("at_exit")
-def test_the_exit_code_is_that_of_python(write: Write, case: str) -> None:
-    """What a command's caller gets in the same process is what Python would end with."""
-    write(LIKE_PYTHON[case])
-    plain = process(sys.executable, "job.py")
-    try:
-        found = cli.main([*QUIET, "job.py"])
-    except SystemExit as end:
-        found = int(isinstance(end.code, str))
-    assert found == plain.returncode
-
-
-def test_the_path_is_left_alone_in_safe_mode(write: Write) -> None:
-    """`python -P` keeps the script's folder out of the path, and so does a run under it."""
-    write("import sys\nprint(sys.path)")
-    plain = process(sys.executable, "-P", "job.py")
-    found = process(GENMETER[0], "-P", *GENMETER[1:], *QUIET, "job.py")
+def test_options_of_the_interpreter_hold_for_the_script(write: Write) -> None:
+    """What `genmeter` was started with, such as -P, -O and -W, the script's Python gets too."""
+    write(LIKE_PYTHON["its path and its flags"])
+    flags = ("-P", "-O", "-B", "-s", "-W", "error", "-X", "utf8")
+    plain = process(sys.executable, *flags, "job.py")
+    found = process(GENMETER[0], *flags, *GENMETER[1:], *QUIET, "job.py")
     assert found.stdout == plain.stdout
+
+
+def test_a_path_that_is_set_stays_behind_the_bootstrap(
+    executed: list[str], write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PYTHONPATH keeps its entries in their order, and a run in a run adds nothing."""
+    write("")
+    for before, after in (
+        (None, [FOLDER]),
+        ("", [FOLDER]),
+        ("/one::/two", [FOLDER, "/one", "", "/two"]),
+        (f"/one:{FOLDER}:/two", [FOLDER, "/one", "/two"]),
+    ):
+        monkeypatch.delitem(os.environ, "PYTHONPATH", raising=False)
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+        become(executed, "--no-endpoint", "job.py")
+        assert os.environ["PYTHONPATH"].split(":") == after
+
+
+@pytest.mark.parametrize("ending", ["", "raise ValueError('theirs')\n"])
+def test_the_users_own_sitecustomize_runs_too(write: Write, ending: str) -> None:
+    """The one that Python would have found without us does what it does, errors included."""
+    write(f"import os\nos.environ['SEEN'] = 'yes'\n{ending}", "lib/sitecustomize.py")
+    write(
+        "import os, sys\nprint(os.environ['SEEN'])\n"
+        "module = sys.modules.get('sitecustomize')\nprint(module and module.__file__)\n"
+    )
+    path = str(Path("lib").absolute())
+    plain = process(sys.executable, "job.py", PYTHONPATH=path)
+    found = process(*GENMETER, *QUIET, "job.py", PYTHONPATH=path)
+    assert found.stdout == plain.stdout
+    assert found.stdout.startswith("yes\n")
+    assert found.stderr.count("ValueError: theirs") == (2 if ending else 0)  # genmeter's own, too
 
 
 # --- what cannot be run ------------------------------------------------------------------------
@@ -232,116 +269,116 @@ def test_the_path_is_left_alone_in_safe_mode(write: Write) -> None:
         ((), "there is nothing to run"),
         (("--",), "there is nothing to run"),
         (("-m",), "there is nothing to run"),
-        (("no.py",), "the script is 'no.py', which cannot be read: No such file"),
-        (("folder",), "the script is 'folder', a folder; give a Python file, or -m"),
-        (("data.bin",), "the script is 'data.bin', which is not Python"),
-        (("-m", "no_such_module"), "-m is 'no_such_module', a module that Python does not find"),
-        (("-m", ".relative"), "-m is '.relative'"),
-        (("-m", "json.nothing"), "the module cannot be run: No module named json.nothing"),
-        (("-m", "json"), "'json' is a package and cannot be directly executed"),
+        (("no.py",), "the script must be a file, got 'no.py'"),
         (("--port", "x", "job.py"), "--port must be a whole number from 0 to 65535, got 'x'"),
         (("--linger", "-1", "job.py"), "set by --linger"),
-        (("--linger", "soon", "job.py"), "--linger is 'soon'; give a number"),
+        (("--linger", "soon", "job.py"), "--linger"),
         (("--prices", "no.json", "job.py"), "set by --prices"),
-        (("--host", " ", "job.py"), "--host is ' '; give a value"),
+        (("--host", " ", "job.py"), "--host must not be empty"),
         (("--no-endpoint", "--port", "1", "job.py"), "--no-endpoint does not go with --port"),
     ],
 )
-@pytest.mark.usefixtures("at_exit")
 def test_what_cannot_be_run_is_named(
     write: Write,
     capsys: pytest.CaptureFixture[str],
+    executed: list[str],
     arguments: tuple[str, ...],
     message: str,
 ) -> None:
-    """The message has the argument and the remedy, the exit code is 2, and nothing was run."""
+    """The message has the argument and the remedy, the exit code is 2, and nothing is run."""
     write("print('it ran')")
-    write("", "folder/inside.py")
-    write("\0\0", "data.bin")
-    given = (
-        arguments
-        if "--port" in arguments or arguments[:1] == ("--host",)
-        else ("--port", "0", *arguments)
-    )
-    assert cli.main(["run", *given]) == 2
-    found = capsys.readouterr()
-    assert message in found.err
-    assert found.out == ""
+    assert cli.main(["run", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert executed == []
 
 
-def test_a_taken_port_is_named_with_its_remedy(
-    write: Write, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("flag", ["-E", "-I"])
+def test_a_python_that_ignores_its_environment_is_named(write: Write, flag: str) -> None:
+    """The script's Python would ignore the bootstrap, and the job would not be watched."""
+    write("print('it ran')")
+    found = process(GENMETER[0], flag, *GENMETER[1:], *QUIET, "job.py")
+    assert (found.returncode, found.stdout) == (2, "")
+    assert "-E" in found.stderr
+
+
+def test_a_taken_port_is_named_with_its_remedy(write: Write) -> None:
     """The script does not run unwatched where the endpoint was to be there."""
     write("print('it ran')")
     with bind("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        assert cli.main(["run", "--port", str(port), "job.py"]) == 2
-    found = capsys.readouterr()
-    assert f"port {port}" in found.err
-    assert "genmeter run --port 0 script.py" in found.err
-    assert found.out == ""
+        found = run("--port", port, "job.py")
+    assert (found.returncode, found.stdout) == (2, "")
+    assert f"port {port}" in found.stderr
+    assert "genmeter run --port 0 script.py" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_a_bootstrap_that_fails_does_not_stop_the_script(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A fault of genmeter's is a warning; the job is what matters."""
+    write("import genmeter.patch\ndel genmeter.patch.install\n", "lib/sitecustomize.py")
+    write("print('it ran')")
+    found = run("--no-endpoint", "job.py", PYTHONPATH=str(Path("lib").absolute()))
+    assert (found.returncode, found.stdout) == (0, "it ran\n")
+    assert "AfterImage's monitor is not replaced: AttributeError" in found.stderr
 
 
 # --- what is beside the script -----------------------------------------------------------------
 
 
-def test_the_endpoint_is_up_before_the_script_and_outlives_its_monitors(
-    write: Write, capsys: pytest.CaptureFixture[str], at_exit: Callable[[], None]
-) -> None:
-    """Counters go on over monitors that come and go, and the address is told first."""
+def test_the_endpoint_is_up_before_the_script_and_outlives_its_monitors(write: Write) -> None:
+    """Counters go on over monitors that come and go, and the address is shown first."""
     write(
-        "import os, sys, urllib.request\n"
+        "import atexit, sys, urllib.request\n"
+        "def page():\n"
+        "    return urllib.request.urlopen(url).read().decode()\n"
+        "@atexit.register\n"
+        "def late():\n"
+        "    print('served' if page() else '')\n"
         "from genmeter import GenerationMonitor\n"
         "for _ in range(2):\n"
         "    with GenerationMonitor() as monitor:\n"
         "        url = monitor.endpoint_url\n"
         "        monitor.track_generation(1.0, True, model_name='atlas')\n"
         "print(url)\n"
-        "print(urllib.request.urlopen(url).read().decode())\n"
+        "print(page())\n"
     )
-    assert cli.main(["run", "--port", "0", "--host", "127.0.0.1", "job.py"]) == 0
-    found = capsys.readouterr()
-    address, page = found.out.split("\n", 1)
-    assert f"metrics: {address}\n" in found.err
+    found = run("--port", "0", "--host", "127.0.0.1", "job.py")
+    address, page = found.stdout.split("\n", 1)
+    assert found.stderr.startswith(f"metrics: {address}\n")
     (count,) = re.findall(
         r"^genmeter_generations_total\{.*outcome=\"success\".*\} (\S+)$", page, re.MULTILINE
     )
     assert float(count) == 2
-    with urlopen(address) as answer:  # noqa: S310 - the run's own
-        assert answer.status == 200
-    at_exit()
+    assert page.endswith("\nserved\n")
     with pytest.raises(OSError, match="refused"):
         urlopen(address)  # noqa: S310 - the run's own
 
 
-def test_the_report_is_on_standard_error_with_the_cost(
-    write: Write, capsys: pytest.CaptureFixture[str], at_exit: Callable[[], None]
-) -> None:
+def test_the_report_is_on_standard_error_with_the_cost(write: Write) -> None:
     """Models, calls, tokens and, where prices are known, USD; standard output is the script's."""
     write('{"atlas": {"input": 10, "output": 100}}', "prices.json")
-    write(f"import os\nos.chdir('/')\n{TELL}print('mine')\n")
-    assert cli.main(["run", "--no-endpoint", "--prices", "prices.json", "job.py"]) == 0
-    at_exit()
-    found = capsys.readouterr()
-    assert found.out == "mine\n"
-    assert re.search(r"^model +calls +prompt +completion +total$", found.err, re.MULTILINE)
-    assert re.search(r"^atlas +1 +1,200 +34 +1,234$", found.err, re.MULTILINE)
-    assert re.search(r"^total +0\.0154", found.err, re.MULTILINE)
-    assert "metrics: " not in found.err
+    write(f"import os\nos.chdir('/')\n{RECORD}print('mine')\n")
+    found = run("--no-endpoint", "--prices", "prices.json", "job.py")
+    assert (found.returncode, found.stdout) == (0, "mine\n")
+    assert re.search(r"^model +calls +prompt +completion +total$", found.stderr, re.MULTILINE)
+    assert re.search(r"^atlas +1 +1,200 +34 +1,234$", found.stderr, re.MULTILINE)
+    assert re.search(r"^total +0\.0154", found.stderr, re.MULTILINE)
+    assert "metrics: " not in found.stderr
 
 
-def test_the_report_holds_what_is_told_at_the_very_end(write: Write) -> None:
-    """What the script's own hooks at exit and late threads tell is in the report."""
+def test_the_report_has_what_is_recorded_at_the_very_end(write: Write) -> None:
+    """Events of the script's own hooks at exit and of late threads are in the report."""
     write(
         "import atexit, threading, time\n"
         "from genmeter import GenerationMonitor\n"
         "monitor = GenerationMonitor()\n"
-        "def tell(model):\n"
+        "def record(model):\n"
         "    time.sleep(0.1)\n"
         "    monitor.track_generation(1.0, True, model_name=model, total_token_count=5)\n"
-        "atexit.register(tell, 'hook')\n"
-        "threading.Thread(target=tell, args=('thread',)).start()\n"
+        "atexit.register(record, 'hook')\n"
+        "threading.Thread(target=record, args=('thread',)).start()\n"
         "raise SystemExit(4)\n"
     )
     found = process(*GENMETER, "run", "--no-endpoint", "job.py")
@@ -352,35 +389,32 @@ def test_the_report_holds_what_is_told_at_the_very_end(write: Write) -> None:
 
 def test_the_report_follows_an_exception(write: Write) -> None:
     """A job that broke off still says what it used, after its traceback."""
-    write(f"{TELL}1 / 0\n")
+    write(f"{RECORD}1 / 0\n")
     found = process(*GENMETER, "run", "--no-endpoint", "job.py")
     assert found.returncode == 1
     assert found.stderr.index("ZeroDivisionError") < found.stderr.index("1,234")
 
 
-def test_a_job_that_told_nothing_is_reported_as_such(
-    write: Write, capsys: pytest.CaptureFixture[str], at_exit: Callable[[], None]
+def test_a_job_without_tokens_is_reported_as_such(
+    capsys: pytest.CaptureFixture[str], at_exit: Callable[[], None]
 ) -> None:
     """An empty table would not say whether anything was watched."""
-    write("")
-    cli.main(["run", "--no-endpoint", "job.py"])
+    os.environ["OTEL_METRICS_EXPORTER"] = "none"
+    bootstrap.start()
     at_exit()
-    assert "No call told of tokens." in capsys.readouterr().err
+    assert "No token usage recorded." in capsys.readouterr().err
 
 
-def test_quiet_leaves_the_report_out(
-    write: Write, capsys: pytest.CaptureFixture[str], at_exit: Callable[[], None]
-) -> None:
-    """The address stays, since nothing else tells it."""
-    write(TELL)
-    cli.main(["run", "--quiet", "--port", "0", "job.py"])
-    at_exit()
-    assert re.fullmatch(r"metrics: http://\S+\n", capsys.readouterr().err)
+def test_quiet_shows_the_address_only(write: Write) -> None:
+    """The address stays, since nothing else shows it."""
+    write(RECORD)
+    found = run("--quiet", "--port", "0", "job.py")
+    assert re.fullmatch(r"metrics: http://\S+\n", found.stderr)
 
 
 def test_a_forked_child_does_not_report(write: Write) -> None:
     """The report is the main process's, once."""
-    write(f"import os\n{TELL}pid = os.fork()\nif pid:\n    os.waitpid(pid, 0)\n")
+    write(f"import os\n{RECORD}pid = os.fork()\nif pid:\n    os.waitpid(pid, 0)\n")
     found = process(*GENMETER, "run", "--no-endpoint", "job.py")
     assert found.returncode == 0
     assert found.stderr.count("1,234") == 2  # the model's row, and the sum
@@ -388,7 +422,7 @@ def test_a_forked_child_does_not_report(write: Write) -> None:
 
 def test_lingering_waits_for_one_more_scrape(write: Write) -> None:
     """The last numbers are scraped after the script's end, and then the process ends at once."""
-    write(TELL)
+    write(RECORD)
     deadline = time.monotonic() + 40
     with subprocess.Popen(
         (*GENMETER, "run", "--port", "0", "--linger", "50", "job.py"),
@@ -411,32 +445,32 @@ def test_lingering_waits_for_one_more_scrape(write: Write) -> None:
 
 
 def test_ctrl_c_ends_the_lingering(
-    write: Write,
     capsys: pytest.CaptureFixture[str],
     at_exit: Callable[[], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Who does not want to wait for a scrape leaves without a traceback."""
+    """Whoever does not want to wait for a scrape leaves without a traceback."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    write("")
-    cli.main(["run", "--port", "0", "--linger", "50", "job.py"])
+    os.environ |= {"OTEL_EXPORTER_PROMETHEUS_PORT": "0", "GENMETER_ENDPOINT_LINGER": "50"}
     monkeypatch.setattr("genmeter.exporters.http.ScrapeServer.wait_for_scrape", interrupt)
+    bootstrap.start()
     at_exit()
     assert "not waiting any longer" in capsys.readouterr().err
 
 
 def test_options_reach_the_monitors_of_the_job(
-    write: Write, tmp_path: Path, at_exit: Callable[[], None]
+    write: Write, tmp_path: Path, executed: list[str]
 ) -> None:
     """Each option is a standard variable, with paths that a change of folder does not break."""
     write("{}", "prices.json")
     write("")
     options = ("--port", "0", "--host", "localhost", "--linger", "0.5", "--log-dir", "logs")
-    cli.main(["run", "--quiet", *options, "--prices", "prices.json", "job.py"])
-    at_exit()
+    become(executed, "--quiet", *options, "--prices", "prices.json", "job.py", "-m", "x")
+    assert executed[:2] == [sys.executable, sys.executable]
+    assert executed[-3:] == ["job.py", "-m", "x"]
     assert {
         name: value for name, value in os.environ.items() if name.startswith(("OTEL_", "GENMETER_"))
     } == {
@@ -448,23 +482,30 @@ def test_options_reach_the_monitors_of_the_job(
     }
 
 
-@pytest.mark.parametrize(("before", "after"), [(None, "none"), ("prometheus,console", "console")])
-@pytest.mark.usefixtures("at_exit")
-def test_without_an_endpoint_the_other_exporters_stay(
-    write: Write, before: str | None, after: str
+@pytest.mark.parametrize(
+    ("option", "before", "after"),
+    [
+        ("--no-endpoint", None, "none"),
+        ("--no-endpoint", "prometheus,console", "console"),
+        ("--port=0", "console", "console,prometheus"),
+        ("--port=0", "none", "prometheus"),
+        ("--port=0", "prometheus,console", "prometheus,console"),
+        ("--quiet", "console", "console"),
+    ],
+)
+def test_options_choose_the_endpoint_and_leave_the_other_exporters(
+    write: Write, executed: list[str], option: str, before: str | None, after: str
 ) -> None:
-    """`--no-endpoint` takes the scrape endpoint away and nothing else."""
+    """`--no-endpoint` takes the scrape endpoint away, `--port` and `--host` bring it."""
     write("")
     if before is not None:
         os.environ["OTEL_METRICS_EXPORTER"] = before
-    cli.main([*QUIET, "job.py"])
+    become(executed, option, "job.py")
     assert os.environ["OTEL_METRICS_EXPORTER"] == after
 
 
-@pytest.mark.usefixtures("at_exit")
-def test_expected_samples_count_once(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+def test_expected_samples_count_once(write: Write) -> None:
     """The run's own monitor does not add to what the environment says of the job."""
-    os.environ["GENMETER_EXPECTED_SAMPLES"] = "40"
     write(
         "import urllib.request\n"
         "from genmeter import GenerationMonitor\n"
@@ -472,42 +513,166 @@ def test_expected_samples_count_once(write: Write, capsys: pytest.CaptureFixture
         "one.record_sample(True)\n"
         "print(urllib.request.urlopen(one.endpoint_url).read().decode())\n"
     )
-    cli.main(["run", "--quiet", "--port", "0", "job.py"])
+    found = run("--quiet", "--port", "0", "job.py", GENMETER_EXPECTED_SAMPLES="40")
     (expected,) = re.findall(
-        r"^genmeter_job_samples_expected(?:\{.*\})? (\S+)$", capsys.readouterr().out, re.MULTILINE
+        r"^genmeter_job_samples_expected(?:\{.*\})? (\S+)$", found.stdout, re.MULTILINE
     )
     assert float(expected) == 40
 
 
-@pytest.mark.usefixtures("at_exit")
 def test_the_applications_provider_is_left_to_the_application(
-    write: Write, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    at_exit: Callable[[], None],
 ) -> None:
     """Where the script sets the global provider up, no monitor asks for it before that."""
-    os.environ["GENMETER_METER_PROVIDER"] = "global"
-    write("")
-    assert cli.main(["run", "--quiet", "job.py"]) == 0
+    os.environ |= {"GENMETER_METER_PROVIDER": "global", bootstrap.QUIET: "1"}
+    bootstrap.start()
+    at_exit()
     assert capsys.readouterr().err == ""
     assert caplog.messages == []
 
 
-@pytest.mark.usefixtures("at_exit")
-def test_afterimages_monitor_is_replaced(
-    write: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+# --- AfterImage's monitor, in the main process and in its children ------------------------------
+
+WHOSE = (
+    "from afterimage.monitoring import GenerationMonitor\n"
+    "print([each.__module__ for each in GenerationMonitor.__mro__], flush=True)\n"
+)
+
+
+def test_afterimages_monitor_is_replaced(write: Write) -> None:
     """A script that names only AfterImage's class gets genmeter's."""
+    write("", "afterimage/__init__.py")
+    write(AFTERIMAGE, "afterimage/monitoring.py")
+    write(WHOSE)
+    assert GenerationMonitor.__module__ in process(*GENMETER, *QUIET, "job.py").stdout
+
+
+CHILDREN = {
+    "multiprocessing's spawn": (
+        "import multiprocessing\n"
+        "from work import work\n"
+        "child = multiprocessing.get_context('spawn').Process(target=work)\n"
+        "child.start()\n"
+        "child.join()\n"
+    ),
+    "multiprocessing's forkserver": (
+        "import multiprocessing\n"
+        "from work import work\n"
+        "child = multiprocessing.get_context('forkserver').Process(target=work)\n"
+        "child.start()\n"
+        "child.join()\n"
+    ),
+    "a subprocess": (
+        "import subprocess, sys\n"
+        "subprocess.run([sys.executable, '-c', 'import work; work.work()'], check=True)\n"
+    ),
+}
+
+
+@pytest.fixture
+def family(write: Write) -> Callable[[str], None]:
+    """Writes a job whose child records 7 tokens through AfterImage's class."""
+
+    def family(kind: str) -> None:
+        write("", "afterimage/__init__.py")
+        write(
+            "class GenerationMonitor:\n"
+            "    def __init__(self): pass\n"
+            "    def track_generation(self, *_, **__): print('AfterImage')\n",
+            "afterimage/monitoring.py",
+        )
+        write(
+            "import os\n"
+            "def work():\n"
+            "    from afterimage.monitoring import GenerationMonitor\n"
+            "    monitor = GenerationMonitor()\n"
+            "    monitor.track_generation(1.0, True, model_name='child', total_token_count=7)\n"
+            "    monitor.flush()\n"
+            "    print(monitor.endpoint_url, flush=True)\n",
+            "work.py",
+        )
+        write(f"if __name__ == '__main__':\n{indent(RECORD + CHILDREN[kind], '    ')}")
+
+    return family
+
+
+@pytest.mark.parametrize("kind", CHILDREN)
+def test_a_spawned_child_pushes_its_counts(family: Callable[[str], None], kind: str) -> None:
+    """Its monitor is genmeter's; it pushes under an id of its own and leaves the port alone."""
+    family(kind)
+    with bind("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    with HttpReceiver() as receiver:
+        found = run(
+            *("--port", port, "job.py"),
+            PYTHONPATH=str(Path.cwd()),
+            OTEL_METRICS_EXPORTER="prometheus,otlp",
+            OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
+            OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
+            OTEL_RESOURCE_ATTRIBUTES="service.instance.id=mine",
+        )
+        assert (found.returncode, found.stdout) == (0, "None\n")
+        assert receiver.total("genmeter.tokens", gen_ai_request_model="child") == 7
+        assert receiver.total("genmeter.tokens", gen_ai_request_model="atlas") == 1234
+    assert found.stderr.count("metrics: ") == 1
+    assert "child" not in found.stderr  # the report is the main process's
+    assert found.stderr.count("model ") == 1
+
+
+@pytest.mark.parametrize("kind", ["multiprocessing's spawn", "a subprocess"])
+def test_a_spawned_child_that_cannot_push_says_so_once(
+    family: Callable[[str], None], kind: str
+) -> None:
+    """The counts of a child that nobody can read are worth one line, with the remedy."""
+    family(kind)
+    found = run("--port", "0", "job.py", PYTHONPATH=str(Path.cwd()))
+    assert "not served" not in found.stderr  # any free port will do, and the child has its own
+    assert found.stdout.startswith("http://")
+    with bind("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    found = run("--port", port, "job.py", PYTHONPATH=str(Path.cwd()))
+    assert found.stderr.count("child process are not served") == 1
+    assert "OTEL_METRICS_EXPORTER=prometheus,otlp" in found.stderr
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_a_child_patches_afterimage_when_it_imports_it(
+    write: Write,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    is_broken: bool,
+) -> None:
+    """Not before, and a patch that fails leaves the child's import alone."""
+    write("", "afterimage/__init__.py")
+    write(AFTERIMAGE, "afterimage/monitoring.py")
+    monkeypatch.syspath_prepend(str(Path.cwd()))
     for name in [each for each in sys.modules if each.partition(".")[0] == "afterimage"]:
         monkeypatch.delitem(sys.modules, name)
-    write("", "afterimage/__init__.py")
-    write("class GenerationMonitor:\n    def __init__(self): pass\n", "afterimage/monitoring.py")
-    write(
-        "from afterimage.monitoring import GenerationMonitor\n"
-        "print([each.__module__ for each in GenerationMonitor.__mro__])\n"
-    )
-    assert cli.main([*QUIET, "job.py"]) == 0
+    monkeypatch.setattr(sys, "meta_path", sys.meta_path.copy())
+    if is_broken:
+        monkeypatch.delattr(patch, "install")
+    sitecustomize._start()
+    assert patch._installs == []
+    found = importlib.import_module("afterimage.monitoring").GenerationMonitor
     for name in ("afterimage", "afterimage.monitoring"):
         del sys.modules[name]  # for good: monkeypatch would put it back
-    assert GenerationMonitor.__module__ in capsys.readouterr().out
+    assert issubclass(found, GenerationMonitor) is not is_broken
+    assert ("is not replaced: AttributeError" in capsys.readouterr().err) is is_broken
+
+
+def test_a_child_that_has_no_use_for_genmeter_loads_nothing_of_it(write: Write) -> None:
+    """Any Python program that a job starts begins as fast as ever."""
+    write(
+        "import subprocess, sys\n"
+        "code = 'import sys; print({name.partition(chr(46))[0] for name in sys.modules})'\n"
+        "print(subprocess.check_output([sys.executable, '-c', code], text=True))\n"
+    )
+    found = process(*GENMETER, *QUIET, "job.py")
+    assert "'sys'" in found.stdout
+    for name in ("genmeter", "wrapt", "opentelemetry"):
+        assert f"'{name}'" not in found.stdout
 
 
 def test_help_says_what_a_child_process_gets(capsys: pytest.CaptureFixture[str]) -> None:
@@ -516,5 +681,5 @@ def test_help_says_what_a_child_process_gets(capsys: pytest.CaptureFixture[str])
         cli.main(["run", "--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    for words in ("script.py [args ...]", "-m module [args ...]", "AfterImage", "spawned"):
+    for words in ("script.py [args ...]", "-m module [args ...]", "AfterImage", "spawns"):
         assert words in text

@@ -66,12 +66,14 @@ def written(folder: Path, text: str) -> Path:
 
 def test_by_default_the_rules_are_the_table() -> None:
     """Everything without a budget or a list of jobs is there, in order, as the table has it."""
-    without = {rule.id for rule in ALERT_RULES if rule.base in ("cost_budget", "token_budget")}
+    without = {
+        rule.id for rule in ALERT_RULES if rule.condition.base in ("cost_budget", "token_budget")
+    }
     expected = [rule for rule in ALERT_RULES if rule.id not in {*without, "target_absent"}]
     found = AlertSettings().rules()
     assert [rule.id for rule in found] == [rule.id for rule in expected]
     for rule, of_table in zip(found, expected, strict=True):
-        if of_table.base is None:
+        if of_table.condition.base is None:
             assert rule == of_table
 
 
@@ -80,8 +82,8 @@ def test_a_budget_brings_its_own_alerts_only(name: str) -> None:
     """Each budget has its two rows, in its own unit."""
     settings = AlertSettings(**{name: 50.0})  # type: ignore[arg-type]
     assert ids(settings) - ids(AlertSettings()) == {f"{name}_burn:warning", f"{name}_burn:critical"}
-    assert row(settings, f"{name}_burn:warning").threshold == 40.0
-    assert row(settings, f"{name}_burn:critical").threshold == 50.0
+    assert row(settings, f"{name}_burn:warning").condition.threshold == 40.0
+    assert row(settings, f"{name}_burn:critical").condition.threshold == 50.0
 
 
 def test_jobs_that_must_be_there_bring_an_alert() -> None:
@@ -107,17 +109,20 @@ def test_the_error_budget_is_what_the_objective_leaves(
 ) -> None:
     """Thresholds are the decimal fractions that a person would write, to the last digit."""
     burns = [r for r in AlertSettings(objective=objective).rules() if "error_budget" in r.id]
-    assert [rule.threshold for rule in burns] == thresholds
-    assert all(rule.base is None for rule in burns)
+    assert [rule.condition.threshold for rule in burns] == thresholds
+    assert all(rule.condition.base is None for rule in burns)
 
 
 def test_large_thresholds_lose_no_digit() -> None:
     """What a user sets is what is compared."""
     threshold = 1_234_567_890_123.5
     override = {"high_token_usage:total": AlertOverride(threshold=threshold)}
-    assert row(AlertSettings(alerts=override), "high_token_usage:total").threshold == threshold
+    assert (
+        row(AlertSettings(alerts=override), "high_token_usage:total").condition.threshold
+        == threshold
+    )
     budget = AlertSettings(token_budget=123_456_789_012_345)
-    assert row(budget, "token_budget_burn:critical").threshold == 123_456_789_012_345.0
+    assert row(budget, "token_budget_burn:critical").condition.threshold == 123_456_789_012_345.0
 
 
 def test_a_product_that_no_number_can_hold_is_refused() -> None:
@@ -131,38 +136,42 @@ def test_an_override_changes_what_it_names_and_nothing_else() -> None:
     """Each field on its own, of one alert."""
     before = AlertSettings()
     plain = row(before, "samples_rejected")
+
+    def of(**changed: Any) -> AlertRule:
+        return replace(plain, condition=replace(plain.condition, **changed))
+
     for override, changed in (
-        (AlertOverride(threshold=1), replace(plain, threshold=1.0)),
-        (AlertOverride(windows=(7,)), replace(plain, windows=(7.0,))),
-        (AlertOverride(pending=30), replace(plain, pending=30.0)),
-        (AlertOverride(min_samples=3), replace(plain, least=3)),
+        (AlertOverride(threshold=1), of(threshold=1.0)),
+        (AlertOverride(windows=(7,)), of(windows=(7.0,))),
+        (AlertOverride(for_=30), replace(plain, for_=30.0)),
+        (AlertOverride(min_samples=3), of(min_samples=3)),
         (AlertOverride(severity="info"), replace(plain, severity="info")),
         (AlertOverride(), plain),
     ):
         rules = AlertSettings(alerts={"samples_rejected": override}).rules()
         assert rules == tuple(changed if r.id == plain.id else r for r in before.rules())
-        assert all(type(window) is float for rule in rules for window in rule.windows)
-        assert all(type(rule.threshold) is type(rule.pending) is float for rule in rules)
+        assert all(type(window) is float for rule in rules for window in rule.condition.windows)
+        assert all(type(rule.condition.threshold) is type(rule.for_) is float for rule in rules)
 
 
 def test_a_threshold_of_nothing_is_a_threshold() -> None:
     """0 is not the same as not given, for a threshold and for the time it is pending."""
-    override = AlertOverride(threshold=0, pending=0)
+    override = AlertOverride(threshold=0, for_=0)
     found = row(AlertSettings(alerts={"error_budget_burn:1h": override}), "error_budget_burn:1h")
-    assert (found.threshold, found.pending) == (0.0, 0.0)
+    assert (found.condition.threshold, found.for_) == (0.0, 0.0)
 
 
 def test_a_name_means_every_row_of_it_and_an_id_wins() -> None:
     """Four rows share the name of the burn; one of them is set on its own too."""
     settings = AlertSettings(
         alerts={
-            "error_budget_burn:6h": AlertOverride(pending=600.0),
-            "GenerationErrorBudgetBurn": AlertOverride(pending=60.0, min_samples=3),
+            "error_budget_burn:6h": AlertOverride(for_=600.0),
+            "GenerationErrorBudgetBurn": AlertOverride(for_=60.0, min_samples=3),
         }
     )
     burns = [rule for rule in settings.rules() if rule.name == "GenerationErrorBudgetBurn"]
-    assert [rule.pending for rule in burns] == [60.0, 600.0, 60.0, 60.0]
-    assert {rule.least for rule in burns} == {3}
+    assert [rule.for_ for rule in burns] == [60.0, 600.0, 60.0, 60.0]
+    assert {rule.condition.min_samples for rule in burns} == {3}
 
 
 @pytest.mark.parametrize(
@@ -184,7 +193,7 @@ def test_settings_keep_their_own_copy() -> None:
     alerts = {"rate_limited": AlertOverride(threshold=0.5)}
     settings = AlertSettings(alerts=alerts)
     alerts.clear()
-    assert row(settings, "rate_limited").threshold == 0.5
+    assert row(settings, "rate_limited").condition.threshold == 0.5
 
 
 def test_arguments_of_the_monitor_win_over_what_is_set() -> None:
@@ -192,7 +201,7 @@ def test_arguments_of_the_monitor_win_over_what_is_set() -> None:
     settings = AlertSettings(
         objective=0.9,
         alerts={
-            "high_error_rate": AlertOverride(threshold=0.3, pending=60.0),
+            "high_error_rate": AlertOverride(threshold=0.3, for_=60.0),
             "GenerationSlow": AlertOverride(threshold=5.0),
         },
     )
@@ -204,11 +213,11 @@ def test_arguments_of_the_monitor_win_over_what_is_set() -> None:
         }
     )
     error_rate = row(found, "high_error_rate")
-    assert (error_rate.threshold, error_rate.pending) == (0.4, 60.0)
-    assert row(found, "high_generation_time").threshold == 6.0
-    assert row(found, "low_success_rate").threshold == 0.8
+    assert (error_rate.condition.threshold, error_rate.for_) == (0.4, 60.0)
+    assert row(found, "high_generation_time").condition.threshold == 6.0
+    assert row(found, "low_success_rate").condition.threshold == 0.8
     assert found.objective == 0.9
-    assert row(settings, "high_error_rate").threshold == 0.3
+    assert row(settings, "high_error_rate").condition.threshold == 0.3
     assert settings.with_thresholds({}) == settings
 
 
@@ -273,7 +282,7 @@ def test_settings_of_a_wrong_type_are_refused(arguments: dict[str, Any], message
 @pytest.mark.parametrize("value", HOSTILE)
 def test_the_numbers_of_an_override_must_be_finite_numbers(value: Any) -> None:
     """Threshold, each window, and the time that an alert is pending."""
-    arguments: dict[str, Any] = {"threshold": value, "windows": (value,), "pending": value}
+    arguments: dict[str, Any] = {"threshold": value, "windows": (value,), "for_": value}
     for name, argument in arguments.items():
         with pytest.raises(ConfigError) as caught:
             AlertOverride(**{name: argument})
@@ -289,7 +298,7 @@ def test_the_numbers_of_an_override_must_be_finite_numbers(value: Any) -> None:
         ({"windows": (0,)}, "windows is 0; give a number from 0.001 to 3.16224e+07"),
         ({"windows": (300.0, -1)}, "windows is -1; give a number"),
         ({"windows": (4e7,)}, "windows is 40000000.0; give a number"),
-        ({"pending": -1}, "pending is -1; give a number from 0 to"),
+        ({"for_": -1}, "for_ is -1; give a number from 0 to"),
         ({"min_samples": 0}, "min_samples is 0; give a whole number of at least 1"),
         ({"min_samples": 2.0}, "min_samples is 2.0; give a whole number of at least 1"),
         ({"min_samples": True}, "min_samples is True; give a whole number of at least 1"),
@@ -339,7 +348,7 @@ def test_a_file_gives_what_its_arguments_give(tmp_path: Path) -> None:
         runbook_url="https://example.org/runbook",
         alerts={
             "high_error_rate": AlertOverride(
-                threshold=0.5, windows=(600.0,), pending=90.0, min_samples=7, severity="warning"
+                threshold=0.5, windows=(600.0,), for_=90.0, min_samples=7, severity="warning"
             ),
             "EvaluationScoreDrop": AlertOverride(windows=(1_800.0, 43_200.0)),
             "high_token_usage:total": AlertOverride(enabled=False),

@@ -121,7 +121,7 @@ def test_an_argument_wins_over_the_file(tmp_path: Path) -> None:
     """A threshold that is given in code is the one that holds, beside the file's others."""
     config = MonitorConfig(alerts=toml_file(tmp_path))
     with isolated_monitor(config, alert_max_error_rate=0.05) as monitor:
-        thresholds = {rule.id: rule.threshold for rule in monitor.alert_settings.rules()}
+        thresholds = {rule.id: rule.condition.threshold for rule in monitor.alert_settings.rules()}
     assert thresholds["high_error_rate"] == 0.05
     assert thresholds["low_success_rate"] == 0.45
 

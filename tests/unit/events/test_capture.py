@@ -22,8 +22,8 @@ import pandas as pd
 import pytest
 from _held import held
 from _hostile import VALUES, Raising, RaisingError, StrKey
-from _waiting import PATIENCE
 
+from _waiting import PATIENCE
 from genmeter import GenerationMonitor, MonitorConfig
 from genmeter.config.monitor import EndpointConfig
 from genmeter.events.capture import (

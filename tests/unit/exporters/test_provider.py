@@ -8,11 +8,11 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from _waiting import eventually
 from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality
 from opentelemetry.sdk.resources import Resource
 
+from _waiting import eventually
 from genmeter import EndpointConfig, LabelLimits, MonitorConfig
 from genmeter.exporters.provider import Exporters
 from genmeter.metrics.meter import BuiltinMeterProvider

@@ -11,13 +11,13 @@ import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
-from _waiting import PATIENCE, eventually
 from opentelemetry import trace
 from opentelemetry.metrics import Observation
 from opentelemetry.sdk.trace import TracerProvider
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 import genmeter.clock
+from _waiting import PATIENCE, eventually
 from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig
 from genmeter.exporters import provider as provider_module
 from genmeter.testing import fresh_runtime

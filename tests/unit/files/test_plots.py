@@ -51,35 +51,34 @@ BY_MODEL = {
 
 
 def figures_of(monitor: IsolatedMonitor, size: tuple[float, float] = (12, 6)) -> dict[str, Figure]:
-    """Draw all that a monitor was told."""
+    """Draw all plots of a monitor."""
     return plots.draw_all(monitor._session.history.snapshot(), size)
 
 
 def texts(axes: Axes) -> list[str]:
-    """Give what is written in axes, legend and ticks aside."""
+    """Return what is written in axes, legend and ticks aside."""
     return [text.get_text() for text in axes.texts]
 
 
 def legend(axes: Axes) -> list[str]:
-    """Give the names in the legend."""
-    found = axes.get_legend()
-    assert found is not None
+    """Return the names in the legend."""
+    found = axes.get_legend() or axes.figure.legends[0]
     return [text.get_text() for text in found.get_texts()]
 
 
 def names(axes: Axes) -> list[str]:
-    """Give the names on the y axis, from the top."""
+    """Return the names on the y axis, from the top."""
     return [text.get_text() for text in axes.get_yticklabels()]
 
 
 def widths(axes: Axes) -> list[list[float]]:
-    """Give the lengths of horizontal bars, a list for each colour."""
+    """Return the lengths of horizontal bars, a list for each colour."""
     return [[bar.get_width() for bar in bars] for bars in axes.containers]
 
 
 @pytest.fixture
 def monitor() -> Iterator[IsolatedMonitor]:
-    """Give a monitor that was told of every kind of thing that is plotted."""
+    """Return a monitor with data of one model for every plot that is not by model."""
     with isolated_monitor() as monitor:
         for number in range(30):
             monitor.track_generation(
@@ -104,7 +103,7 @@ def test_the_seven_plots_are_written_and_returned(monitor: IsolatedMonitor, tmp_
 
 
 def test_rates_are_rolling_means(monitor: IsolatedMonitor) -> None:
-    """Success and error rate are means of ten, in colours of their own, and told for all."""
+    """Success and error rate are means of ten, in colours of their own, with the mean of all."""
     success, error = figures_of(monitor)["success_error_rate"].axes
     outcomes = np.array([number % 5 != 0 for number in range(30)], dtype=float)
     windows = [outcomes[max(0, end - 10) : end] for end in range(3, 31)]
@@ -139,15 +138,39 @@ def test_tokens_of_many_calls_have_a_band(monitor: IsolatedMonitor) -> None:
 
 
 def test_a_histogram_holds_every_duration(monitor: IsolatedMonitor) -> None:
-    """The bars add up to the calls, and the quantiles are told."""
+    """The bars add up to the calls, and the quantiles are written beside their lines."""
     (axes,) = figures_of(monitor)["generation_time"].axes
     assert sum(bar.get_height() for bar in axes.patches) == 30
     assert texts(axes)[:2] == ["median 2.45 s", "95th percentile 3.75 s"]
     assert axes.get_xlabel() == "seconds"
 
 
+@pytest.mark.parametrize(
+    "values",
+    [[2.0] * 5, [0.0, 0.0], [1e-300], [-1.0, 1e3], [1.0, 1e300], [-1e300, 1e300], [0.001, 900.0]],
+)
+def test_a_histogram_has_a_bar_for_every_value(values: list[float]) -> None:
+    """Equal, negative and absurd durations are neither lost nor an error."""
+    with isolated_monitor() as monitor:
+        for value in values:
+            monitor.record_metric("generation_time", value)
+        (axes,) = figures_of(monitor)["generation_time"].axes
+    assert sum(bar.get_height() for bar in axes.patches) == len(values)
+    assert len(axes.patches) <= 60
+
+
+@pytest.mark.parametrize(("calls", "window"), [(1, 10), (500, 10), (501, 20), (1_001, 50)])
+def test_a_rolling_mean_spans_ten_samples_or_a_fiftieth(calls: int, window: int) -> None:
+    """Few samples are averaged as by AfterImage; many in windows that can be seen."""
+    with isolated_monitor() as monitor:
+        for _ in range(calls):
+            monitor.track_generation(1.0, True)
+        success, _ = figures_of(monitor)["success_error_rate"].axes
+    assert f"rolling mean of {window};" in texts(success)[0]
+
+
 def test_durations_over_decades_are_on_a_logarithmic_axis() -> None:
-    """Milliseconds and minutes are told apart; no duration is lost, 0 is shown as a millisecond."""
+    """Milliseconds and minutes can both be read; none is lost, 0 is shown as a millisecond."""
     with isolated_monitor() as monitor:
         for duration in (0.0, 0.002, 0.5, 3.0, 80.0, float("nan")):
             monitor.track_generation(duration, True, model_name="atlas")
@@ -171,8 +194,8 @@ def test_scores_of_other_scales_have_axes_of_their_own() -> None:
     assert shares.get_ylim() == pytest.approx((-0.02, 1.02))
 
 
-def test_many_scores_are_cut_and_it_is_said() -> None:
-    """Eight names are told apart, the rest is counted in the note."""
+def test_rarer_scores_are_counted_in_the_note() -> None:
+    """Eight names are drawn."""
     with isolated_monitor() as monitor:
         monitor.track_evaluation(0.5, True, "judge", {f"score{n:02}": 0.5 for n in range(12)})
         (axes,) = figures_of(monitor)["evaluation_scores"].axes
@@ -181,7 +204,7 @@ def test_many_scores_are_cut_and_it_is_said() -> None:
 
 
 def test_the_old_plots_keep_the_old_reach() -> None:
-    """They hold conversations, evaluations' tokens and what ``record_metric`` was told as such."""
+    """They hold conversations, evaluations' tokens and samples of ``record_metric``."""
     with isolated_monitor() as monitor:
         monitor.track_generation(1.0, True, model_name="atlas", prompt_token_count=5)
         monitor.track_generation(9.0, False, conversation_length=2)
@@ -203,7 +226,7 @@ def test_the_old_plots_keep_the_old_reach() -> None:
 
 @pytest.fixture
 def fleet() -> Iterator[IsolatedMonitor]:
-    """Give a monitor with two models, failures, a conversation and an evaluation."""
+    """Return a monitor with two models, failures, a conversation and an evaluation."""
     with isolated_monitor() as monitor:
         for number in range(8):
             is_large = number % 4 == 0
@@ -272,8 +295,33 @@ def test_tokens_over_time_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert legend(axes) == ["large", "small"]
 
 
+def test_a_share_that_is_not_all_is_never_written_as_all() -> None:
+    """One failed call among thousands is not rounded away."""
+    with isolated_monitor() as monitor:
+        for number in range(6_000):
+            monitor.track_generation(1.0, number != 0, model_name=f"m{number % 2}")
+        figures = figures_of(monitor)
+    (axes,) = figures["outcomes_by_model"].axes
+    assert texts(axes)[:2] == ["1 of 3,000 failed (<0.1%)", "none of 3,000 failed"]
+    assert legend(figures["success_error_rate"].axes[0]) == ["Success rate, >99.9% in all"]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "length"),
+    [([True] * 60, 0.1), ([True, True, False] * 20, 0.5), ([True] * 30 + [False] * 30, 1.0)],
+)
+def test_shares_have_axes_of_equal_round_length(outcomes: list[bool], length: float) -> None:
+    """A rate that hardly moves is not blown up to fill the axis."""
+    with isolated_monitor() as monitor:
+        for outcome in outcomes:
+            monitor.track_generation(1.0, outcome)
+        success, error = figures_of(monitor)["success_error_rate"].axes
+    assert np.ptp(success.get_ylim()) == pytest.approx(1.06 * length)
+    assert np.ptp(error.get_ylim()) == pytest.approx(1.06 * length)
+
+
 def test_many_models_are_pooled() -> None:
-    """The eight largest are told apart, and the others are one bar at the end."""
+    """The eight largest have bars of their own, and the others are one bar at the end."""
     with isolated_monitor() as monitor:
         for number in range(12):
             for _ in range(1 + number):
@@ -284,7 +332,7 @@ def test_many_models_are_pooled() -> None:
 
 
 def test_a_lone_model_has_no_plots_by_model(monitor: IsolatedMonitor) -> None:
-    """They would only say again what the others say."""
+    """They would only repeat the others."""
     assert set(figures_of(monitor)) == SEVEN | {"errors_by_type"}
 
 
@@ -328,7 +376,7 @@ def test_odd_data_is_drawn(calls: list[tuple[Any, ...]], tmp_path: Path) -> None
 
 
 def test_the_time_axis_is_local_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Times are told in the zone of whoever reads, with its name's offset, over a change of it."""
+    """Times are in the local zone, and the axis names its offset, over a change of it."""
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
     try:
@@ -476,10 +524,10 @@ def test_the_callers_style_does_not_show(
         assert file.read_bytes() == (tmp_path / "styled" / file.name).read_bytes(), file.name
 
 
-def test_figures_that_nobody_keeps_are_gone(
+def test_figures_that_are_not_returned_are_freed(
     monitor: IsolatedMonitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is not returned does not stay in memory."""
+    """They do not stay in memory."""
     drawn: list[weakref.ref[Figure]] = []
     save = plots.save
 
@@ -534,14 +582,14 @@ def test_a_rolling_window_that_is_no_count_is_an_error(
 
 
 @pytest.mark.parametrize("size", [(0, 0), (-1, 5), (math.nan, 3), (math.inf, 3), None, "x", (5,)])
-def test_a_size_that_is_none_is_an_error(
+def test_an_invalid_size_is_an_error(
     size: Any, monitor: IsolatedMonitor, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One plot says what to give, and all of them warn of it."""
-    with pytest.raises(ConfigError, match=r"figsize is .*; give width and height in inches"):
+    """``plot_metric`` raises, and ``visualize_metrics`` warns."""
+    with pytest.raises(ConfigError, match="figsize must be width and height in inches"):
         monitor.plot_metric("generation_time", figsize=size)
     assert monitor.visualize_metrics(tmp_path, size) == {}
-    assert "give width and height in inches" in caplog.text
+    assert "figsize must be width and height in inches" in caplog.text
 
 
 def test_a_metric_is_found_under_the_name_that_it_was_given(monitor: IsolatedMonitor) -> None:
@@ -556,7 +604,7 @@ def test_a_metric_is_found_under_the_name_that_it_was_given(monitor: IsolatedMon
     assert axes.get_title(loc="left") == "queue"
 
 
-def test_without_matplotlib_the_remedy_is_told(
+def test_without_matplotlib_the_pip_command_is_named(
     monitor: IsolatedMonitor,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -11,8 +11,8 @@ from unittest.mock import MagicMock, Mock
 
 import pytest
 from _hostile import Raising
-from _waiting import PATIENCE, eventually, soon
 
+from _waiting import PATIENCE, eventually, soon
 from genmeter.events.afterimage import extra_data
 from genmeter.events.model import (
     Call,
@@ -26,7 +26,7 @@ from genmeter.events.model import (
 )
 from genmeter.handlers import dispatch as module
 from genmeter.handlers.base import FileLogHandler, FileMetricHandler
-from genmeter.handlers.dispatch import Relay
+from genmeter.handlers.dispatch import HandlerDispatcher
 from genmeter.pipeline.deferred_log import DeferredLog
 from genmeter.pipeline.self_metrics import SelfMetrics
 
@@ -112,36 +112,36 @@ class Handler:
 
 
 class Rig:
-    """A relay, and what it counts and tells."""
+    """A dispatcher, and what it counts and logs."""
 
     def __init__(self, **options: Any) -> None:
         self.self_metrics = SelfMetrics()
         self.deferred_log = DeferredLog()
-        self.relay = Relay(self.self_metrics, self.deferred_log, **options)
+        self.dispatcher = HandlerDispatcher(self.self_metrics, self.deferred_log, **options)
 
-    def tell(self, *events: Event) -> None:
+    def record(self, *events: Event) -> None:
         """Record events as a drain does."""
         for event in events:
-            self.relay.record(event)
+            self.dispatcher.record(event)
 
     def settle(self) -> None:
         """Wait until everyone has taken all."""
-        assert self.relay.deliver(soon()) == []
+        assert self.dispatcher.flush(soon()) == []
 
     def end(self, deadline: float | None = None) -> None:
         """Close, as a shutdown does."""
-        self.relay.begin_close()
-        self.relay.finish_close(soon() if deadline is None else deadline)
+        self.dispatcher.begin_close()
+        self.dispatcher.finish_close(soon() if deadline is None else deadline)
 
     @property
-    def told(self) -> list[str]:
-        """What waits to be logged."""
+    def logged(self) -> list[str]:
+        """The lines that wait to be logged."""
         return [each.message % each.arguments for each in self.deferred_log._waiting]
 
 
 @pytest.fixture
 def rig() -> Iterator[Rig]:
-    """Give a relay, which is closed after the test."""
+    """Give a dispatcher, which is closed after the test."""
     made = Rig()
     yield made
     made.end(time.monotonic())
@@ -164,7 +164,7 @@ def _note_threads() -> None:
     _earlier[:] = threading.enumerate()
 
 
-def feed_threads() -> list[threading.Thread]:
+def worker_threads() -> list[threading.Thread]:
     """Return the threads of workers that this test started and that run."""
     return [
         each
@@ -176,10 +176,10 @@ def feed_threads() -> list[threading.Thread]:
 # --- what handlers get -------------------------------------------------------------------------
 
 
-def test_a_metric_handler_gets_the_old_metrics_with_their_time(rig: Rig, handler: Handler) -> None:
+def test_metric_handler_gets_afterimage_metrics_with_their_time(rig: Rig, handler: Handler) -> None:
     """Each has its metadata to itself, and the local time with its offset from UTC."""
-    rig.relay.metric_handlers = [handler]
-    rig.tell(generation(1, metadata={"operation": "s", "seed": 7}), Sample(WHEN, True, None))
+    rig.dispatcher.metric_handlers = [handler]
+    rig.record(generation(1, metadata={"operation": "s", "seed": 7}), Sample(WHEN, True, None))
     rig.settle()
     assert [(name, value) for name, value, _ in handler.metrics] == [
         ("generation_time", 1.0),
@@ -204,12 +204,12 @@ def test_a_metric_handler_gets_the_old_metrics_with_their_time(rig: Rig, handler
 
 
 @pytest.mark.parametrize(("when", "stamp"), [(-1e11, "0001-01-01T"), (253_402_300_799.9, "9999-")])
-def test_a_time_that_no_calendar_has_is_the_nearest(
+def test_time_outside_the_calendar_is_clamped(
     rig: Rig, handler: Handler, when: float, stamp: str
 ) -> None:
     """A caller's time before the year 1 or after 9999 costs no event."""
-    rig.relay.metric_handlers = [handler]
-    rig.tell(Metric(when, "custom", 1.5, {"timestamp": "given", "key": 1}))
+    rig.dispatcher.metric_handlers = [handler]
+    rig.record(Metric(when, "custom", 1.5, {"timestamp": "given", "key": 1}))
     rig.settle()
     ((name, value, metadata),) = handler.metrics
     assert (name, value) == ("custom", 1.5)
@@ -217,13 +217,11 @@ def test_a_time_that_no_calendar_has_is_the_nearest(
     assert metadata == {"key": 1}
 
 
-def test_a_log_handler_gets_records_of_logs_calls_and_evaluations(
-    rig: Rig, handler: Handler
-) -> None:
+def test_log_handler_gets_records_of_logs_calls_and_evaluations(rig: Rig, handler: Handler) -> None:
     """The level is the one that was asked for, and a call's keywords come as they were given."""
-    rig.relay.log_handlers = [handler]
+    rig.dispatcher.log_handlers = [handler]
     error = ValueError("raw")
-    rig.tell(
+    rig.record(
         Log(WHEN, "warning", "m", {"key": error, "level": "mine"}, None),
         generation(1, error=error, custom=[1]),
         evaluation(custom=2),
@@ -254,30 +252,30 @@ def test_a_log_handler_gets_records_of_logs_calls_and_evaluations(
     assert not handler.metrics
 
 
-def test_a_mock_is_called_as_the_old_class_calls_it(rig: Rig) -> None:
+def test_mock_is_called_by_keywords(rig: Rig) -> None:
     """By keywords, and never by a method for batches that only a mock would have."""
     metrics, logs = MagicMock(), Mock()
-    rig.relay.metric_handlers, rig.relay.log_handlers = [metrics], [logs]
-    rig.tell(Metric(WHEN, "custom", 1.0, {"key": 1}), Log(WHEN, "info", "m", {}, None))
+    rig.dispatcher.metric_handlers, rig.dispatcher.log_handlers = [metrics], [logs]
+    rig.record(Metric(WHEN, "custom", 1.0, {"key": 1}), Log(WHEN, "info", "m", {}, None))
     rig.settle()
     (call,) = metrics.method_calls
     assert call.kwargs["metric_name"] == "custom"
     assert call.kwargs["value"] == 1.0
     assert call.kwargs["metadata"]["key"] == 1
     logs.handle_log.assert_called_once_with({"level": "info", "message": "m"})
-    assert not rig.told
+    assert not rig.logged
 
 
 def test_order_is_kept_and_nothing_is_lost(rig: Rig, handler: Handler) -> None:
     """A handler gets every event, in the order that they were told."""
-    rig.relay.metric_handlers = [handler]
-    rig.tell(*map(generation, range(3_000)))
+    rig.dispatcher.metric_handlers = [handler]
+    rig.record(*map(generation, range(3_000)))
     rig.end()
     assert handler.durations == list(range(3_000))
     assert not rig.self_metrics.handler_errors
 
 
-def test_a_method_for_batches_is_used_unless_a_derived_class_has_its_own(
+def test_method_for_batches_is_used_unless_a_derived_class_has_its_own(
     rig: Rig, tmp_path: Path
 ) -> None:
     """A class that derives from ours to look at each metric is asked for each."""
@@ -297,15 +295,15 @@ def test_a_method_for_batches_is_used_unless_a_derived_class_has_its_own(
 
     patched = Batched(tmp_path)
     patched.handle_metric = lambda **row: seen.append(row["metric_name"])  # type: ignore[method-assign]
-    rig.relay.metric_handlers = [Batched(tmp_path), Single(tmp_path), patched]
-    rig.tell(generation())
+    rig.dispatcher.metric_handlers = [Batched(tmp_path), Single(tmp_path), patched]
+    rig.record(generation())
     rig.settle()
     assert batches == [8]
     assert len(seen) == 16
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 8
 
 
-def test_a_file_handler_of_ours_gets_encoded_lines(
+def test_file_handler_of_ours_gets_encoded_lines(
     rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No row is made for a file, and a derived class with nothing of its own changes nothing."""
@@ -320,8 +318,8 @@ def test_a_file_handler_of_ours_gets_encoded_lines(
         """Has a name of its own only."""
 
     metrics, logs = Derived(tmp_path), FileLogHandler(tmp_path)
-    rig.relay.metric_handlers, rig.relay.log_handlers = [metrics], [logs]
-    rig.tell(generation(1), evaluation(), Log(WHEN, "info", "m", {}, None))
+    rig.dispatcher.metric_handlers, rig.dispatcher.log_handlers = [metrics], [logs]
+    rig.record(generation(1), evaluation(), Log(WHEN, "info", "m", {}, None))
     rig.settle()
     assert not rig.self_metrics.handler_errors
     assert len(metrics.log_file.read_text().splitlines()) == 12
@@ -351,8 +349,8 @@ def test_every_way_to_override_a_method_is_respected(rig: Rig, tmp_path: Path) -
         f"patched {record['message']}" for _, record in batch
     )
     derived = Derived(tmp_path / "derived")
-    rig.relay.log_handlers = [Mixed(tmp_path / "mixed"), derived, patched]
-    rig.tell(Log(WHEN, "info", "m", {}, None))
+    rig.dispatcher.log_handlers = [Mixed(tmp_path / "mixed"), derived, patched]
+    rig.record(Log(WHEN, "info", "m", {}, None))
     rig.settle()
     assert sorted(seen) == ["derived m", "mixin m", "patched m"]
     assert derived.log_file.read_text().endswith('{"level": "info", "message": "m"}\n')
@@ -363,60 +361,60 @@ def test_every_way_to_override_a_method_is_respected(rig: Rig, tmp_path: Path) -
 # --- handlers that come and go -----------------------------------------------------------------
 
 
-def test_the_list_counts_as_it_is_when_an_event_is_recorded(rig: Rig) -> None:
+def test_list_of_handlers_may_change_between_events(rig: Rig) -> None:
     """A job may change the list, replace it, empty it, and put a handler back."""
     first, second = Handler(), Handler()
-    rig.relay.metric_handlers.append(first)
-    rig.tell(generation(1))
-    rig.relay.metric_handlers.append(second)
-    rig.tell(generation(2))
-    rig.relay.metric_handlers = [second]
-    rig.tell(generation(3))
-    rig.relay.metric_handlers.clear()
-    rig.tell(generation(4))
-    rig.relay.metric_handlers = [second, first]
-    rig.tell(generation(5))
+    rig.dispatcher.metric_handlers.append(first)
+    rig.record(generation(1))
+    rig.dispatcher.metric_handlers.append(second)
+    rig.record(generation(2))
+    rig.dispatcher.metric_handlers = [second]
+    rig.record(generation(3))
+    rig.dispatcher.metric_handlers.clear()
+    rig.record(generation(4))
+    rig.dispatcher.metric_handlers = [second, first]
+    rig.record(generation(5))
     rig.settle()
     assert first.durations == [1, 2, 5]
     assert second.durations == [2, 3, 5]
 
 
-def test_a_handler_that_is_gone_takes_what_was_its_own_and_ends(rig: Rig, handler: Handler) -> None:
+def test_removed_handler_gets_its_queued_events(rig: Rig, handler: Handler) -> None:
     """Its thread ends once its queue is empty, not before; ours closes its file then."""
     handler.gate.clear()
-    rig.relay.metric_handlers = [handler]
-    rig.tell(generation(1), generation(2))
-    rig.relay.metric_handlers = []
-    rig.tell(generation(3))
-    assert len(feed_threads()) == 1
+    rig.dispatcher.metric_handlers = [handler]
+    rig.record(generation(1), generation(2))
+    rig.dispatcher.metric_handlers = []
+    rig.record(generation(3))
+    assert len(worker_threads()) == 1
     handler.gate.set()
     rig.settle()
-    rig.tell(generation(4))
-    assert eventually(lambda: not feed_threads())
+    rig.record(generation(4))
+    assert eventually(lambda: not worker_threads())
     assert handler.durations == [1, 2]
-    assert not rig.relay._receivers()
+    assert not rig.dispatcher._workers()
 
 
-def test_a_file_of_a_handler_that_is_gone_is_closed(rig: Rig, tmp_path: Path) -> None:
+def test_file_of_a_removed_handler_is_closed(rig: Rig, tmp_path: Path) -> None:
     """A job that gives each phase a journal of its own does not run out of files and threads."""
     made = [FileMetricHandler(tmp_path / str(number)) for number in range(5)]
     twice = Handler()
     for handler in made:
-        rig.relay.metric_handlers = [twice, twice, handler]
-        rig.tell(generation(1))
+        rig.dispatcher.metric_handlers = [twice, twice, handler]
+        rig.record(generation(1))
         rig.settle()
-    rig.relay.metric_handlers = [twice, twice]
-    rig.tell(generation(2))
-    assert eventually(lambda: len(feed_threads()) == 1)
+    rig.dispatcher.metric_handlers = [twice, twice]
+    rig.record(generation(2))
+    assert eventually(lambda: len(worker_threads()) == 1)
     assert [handler._lines._fd for handler in made] == [None] * 5
-    assert [receiver.name for receiver in rig.relay._receivers()] == ["Handler"]
+    assert [worker.label for worker in rig.dispatcher._workers()] == ["Handler"]
 
 
 def test_our_own_handlers_are_closed_at_the_end(rig: Rig, tmp_path: Path) -> None:
     """No file stays open behind a monitor that is shut down."""
     metrics, logs = FileMetricHandler(tmp_path), FileLogHandler(tmp_path)
-    rig.relay.metric_handlers, rig.relay.log_handlers = [metrics], [logs]
-    rig.tell(generation())
+    rig.dispatcher.metric_handlers, rig.dispatcher.log_handlers = [metrics], [logs]
+    rig.record(generation())
     rig.settle()
     assert metrics._lines._fd is not None
     rig.end()
@@ -429,8 +427,8 @@ def test_our_own_handlers_are_closed_at_the_end(rig: Rig, tmp_path: Path) -> Non
 def test_one_object_may_be_several_handlers(rig: Rig) -> None:
     """In both lists it gets metrics and logs; twice in one it gets all twice, as before."""
     both = Handler()
-    rig.relay.metric_handlers, rig.relay.log_handlers = [both, both], [both]
-    rig.tell(Metric(WHEN, "custom", 1.0, {}), Log(WHEN, "info", "m", {}, None))
+    rig.dispatcher.metric_handlers, rig.dispatcher.log_handlers = [both, both], [both]
+    rig.record(Metric(WHEN, "custom", 1.0, {}), Log(WHEN, "info", "m", {}, None))
     rig.settle()
     assert len(both.metrics) == 2
     assert len(both.logs) == 1
@@ -454,27 +452,27 @@ def test_handlers_are_told_apart_by_identity(rig: Rig) -> None:
 
     made = [Equal(), Equal(), Incomparable(), Incomparable()]
     for handlers in (made, made[::-1], made[1:]):
-        rig.relay.metric_handlers = handlers
-        rig.tell(generation(1))
+        rig.dispatcher.metric_handlers = handlers
+        rig.record(generation(1))
     rig.settle()
     assert [len(each.durations) for each in made] == [2, 3, 3, 3]
     assert not rig.self_metrics.handler_errors
 
 
 @pytest.mark.parametrize("make", [type(None), int, str, Raising, dict])
-def test_what_is_no_list_holds_no_handlers(make: type, handler: Handler) -> None:
+def test_value_that_is_no_list_holds_no_handlers(make: type, handler: Handler) -> None:
     """Whatever the job puts in the list's place harms nobody, and is told once."""
     rig = Rig()
     given: Any = make()
-    rig.relay.metric_handlers, rig.relay.log_handlers = given, [handler]
-    rig.tell(generation(1), generation(2))
+    rig.dispatcher.metric_handlers, rig.dispatcher.log_handlers = given, [handler]
+    rig.record(generation(1), generation(2))
     rig.settle()
     assert len(handler.logs) == 2
-    assert len(rig.told) == (given is not None)
+    assert len(rig.logged) == (given is not None)
     rig.end()
 
 
-def test_a_tuple_and_a_list_that_lies_hold_handlers_too(rig: Rig, handler: Handler) -> None:
+def test_tuple_and_a_list_that_lies_hold_handlers_too(rig: Rig, handler: Handler) -> None:
     """They are read by what they are."""
 
     class Lying(list[Any]):
@@ -482,8 +480,8 @@ def test_a_tuple_and_a_list_that_lies_hold_handlers_too(rig: Rig, handler: Handl
             raise RuntimeError("asked")
 
     for handlers in ((handler,), Lying([handler])):
-        rig.relay.metric_handlers = handlers  # type: ignore[assignment]
-        rig.tell(generation(1))
+        rig.dispatcher.metric_handlers = handlers  # type: ignore[assignment]
+        rig.record(generation(1))
     rig.settle()
     assert len(handler.durations) == 2
 
@@ -492,19 +490,19 @@ def test_a_tuple_and_a_list_that_lies_hold_handlers_too(rig: Rig, handler: Handl
 
 
 @pytest.mark.parametrize("error", [ValueError("bad"), SystemExit(3), KeyboardInterrupt()])
-def test_a_handler_that_raises_is_counted_each_time_and_told_once(
+def test_errors_of_a_handler_are_counted_and_logged_once(
     rig: Rig, handler: Handler, error: BaseException
 ) -> None:
     """It gets every metric of every event all the same, and so does the other."""
     other = Handler()
     handler.error = error
-    rig.relay.metric_handlers = [handler, other]
-    rig.tell(*map(generation, range(20)))
+    rig.dispatcher.metric_handlers = [handler, other]
+    rig.record(*map(generation, range(20)))
     rig.settle()
     assert len(handler.metrics) == len(other.metrics) == 160
     assert rig.self_metrics.handler_errors == {("Handler", "raised"): 20}
-    (told,) = rig.told
-    assert told == (
+    (line,) = rig.logged
+    assert line == (
         f"Handler.handle_metric failed: {str(error) or 'KeyboardInterrupt'}; further failures are only counted, in "
         "genmeter_monitor_handler_errors_total"
     )
@@ -513,7 +511,7 @@ def test_a_handler_that_raises_is_counted_each_time_and_told_once(
     assert notice.error is error
 
 
-def test_a_handler_without_the_method_is_a_failure(rig: Rig) -> None:
+def test_handler_without_the_method_is_a_failure(rig: Rig) -> None:
     """What a job puts into the list at run time is found out at the first event."""
 
     class Hidden:
@@ -521,119 +519,119 @@ def test_a_handler_without_the_method_is_a_failure(rig: Rig) -> None:
         def __dict__(self) -> Any:  # type: ignore[override]
             raise RuntimeError("asked")
 
-    rig.relay.metric_handlers = [object(), Raising(), Hidden()]
-    rig.tell(generation(1), generation(2))
+    rig.dispatcher.metric_handlers = [object(), Raising(), Hidden()]
+    rig.record(generation(1), generation(2))
     rig.settle()
     assert rig.self_metrics.handler_errors == {
         ("object", "raised"): 2,
         ("Raising", "raised"): 2,
         ("Hidden", "raised"): 2,
     }
-    assert len(rig.told) == 3
+    assert len(rig.logged) == 3
 
 
-def test_a_coroutine_is_a_failure(rig: Rig) -> None:
+def test_coroutine_is_a_failure(rig: Rig) -> None:
     """Nobody would await it, so it must not pass for a handler that took the event."""
 
     class Later:
         async def handle_log(self, message: dict[str, Any]) -> None:
             """Take a record."""
 
-    rig.relay.log_handlers = [Later()]
-    rig.tell(generation(1))
+    rig.dispatcher.log_handlers = [Later()]
+    rig.record(generation(1))
     rig.settle()
     assert rig.self_metrics.handler_errors == {("Later", "raised"): 1}
-    assert "which nobody would await" in rig.told[0]
+    assert "which nobody would await" in rig.logged[0]
 
 
-def test_a_handler_that_blocks_harms_neither_others_nor_the_end(rig: Rig, handler: Handler) -> None:
+def test_blocked_handler_delays_neither_others_nor_the_end(rig: Rig, handler: Handler) -> None:
     """The others get everything; the end names who was busy, and counts what it did not get."""
     handler.gate.clear()
     other = Handler()
-    rig.relay.metric_handlers = [handler, other]
-    rig.tell(*map(generation, range(10)))
+    rig.dispatcher.metric_handlers = [handler, other]
+    rig.record(*map(generation, range(10)))
     assert eventually(lambda: len(other.durations) == 10)
-    assert rig.relay.deliver(time.monotonic() + 0.01) == ["Handler"]
+    assert rig.dispatcher.flush(time.monotonic() + 0.01) == ["Handler"]
     rig.end(time.monotonic() + 0.01)
     assert rig.self_metrics.handler_errors == {("Handler", "unfinished"): 10}
-    (told,) = rig.told
-    assert told == (
-        "Handler.handle_metric had not taken 10 events when the time for shutdown was over; "
+    (line,) = rig.logged
+    assert line == (
+        "Handler.handle_metric had 10 events pending when the time for shutdown was over; "
         "genmeter_monitor_handler_errors_total counts them; raise shutdown_timeout, or make the "
         "handler faster"
     )
     rig.end()
     assert rig.self_metrics.handler_errors == {("Handler", "unfinished"): 10}
     handler.gate.set()
-    assert eventually(lambda: not feed_threads())
+    assert eventually(lambda: not worker_threads())
     assert handler.durations == [0]
 
 
-def test_handlers_of_the_jobs_own_have_their_thread_before_an_event(
+def test_threads_of_own_handlers_start_before_an_event(
     rig: Rig, handler: Handler, tmp_path: Path
 ) -> None:
     """An interpreter that ends starts none, and one that blocks would hold up the main thread."""
-    rig.relay.metric_handlers = [handler, FileMetricHandler(tmp_path)]
-    rig.relay.log_handlers = [handler, FileLogHandler(tmp_path)]
-    rig.relay.begin()
-    rig.relay.begin()
-    assert [each.name for each in feed_threads()] == ["genmeter-Handler", "genmeter-Handler"]
+    rig.dispatcher.metric_handlers = [handler, FileMetricHandler(tmp_path)]
+    rig.dispatcher.log_handlers = [handler, FileLogHandler(tmp_path)]
+    rig.dispatcher.start()
+    rig.dispatcher.start()
+    assert [each.name for each in worker_threads()] == ["genmeter-Handler", "genmeter-Handler"]
 
 
-def test_a_full_queue_is_counted_and_told_once(
+def test_full_queue_is_counted_and_logged_once(
     rig: Rig, handler: Handler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stalled handler costs a bounded number of events in memory, and the drain never waits."""
     monkeypatch.setattr(module, "CAPACITY", 5)
     handler.gate.clear()
-    rig.relay.metric_handlers = [handler]
-    rig.tell(generation(0))
-    assert eventually(lambda: not rig.relay._receivers()[0].feed._queue)
-    rig.tell(*map(generation, range(1, 9)))
+    rig.dispatcher.metric_handlers = [handler]
+    rig.record(generation(0))
+    assert eventually(lambda: not rig.dispatcher._workers()[0].waiting)
+    rig.record(*map(generation, range(1, 9)))
     assert rig.self_metrics.handler_errors == {("Handler", "queue_full"): 3}
-    (told,) = rig.told
-    assert told.startswith("Handler.handle_metric is too slow: 5 events wait for it")
+    (line,) = rig.logged
+    assert line.startswith("Handler.handle_metric is too slow: 5 events are queued")
     handler.gate.set()
     rig.settle()
     assert handler.durations == list(range(6))
 
 
-def test_a_disk_that_is_full_is_one_warning_without_a_traceback(rig: Rig, tmp_path: Path) -> None:
+def test_full_disk_is_one_warning_without_a_traceback(rig: Rig, tmp_path: Path) -> None:
     """It names the file and what to do; every event that is not in the file is counted."""
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
-    rig.relay.metric_handlers = [FileMetricHandler(tmp_path)]
+    rig.dispatcher.metric_handlers = [FileMetricHandler(tmp_path)]
     for number in range(5):
-        rig.tell(generation(number))
+        rig.record(generation(number))
         rig.settle()
     rig.end()
     assert rig.self_metrics.handler_errors == {("FileMetricHandler", "raised"): 5}
-    (told,) = rig.told
-    assert f"{tmp_path / 'metrics.jsonl'} cannot be written: No space left on device" in told
+    (line,) = rig.logged
+    assert f"{tmp_path / 'metrics.jsonl'} cannot be written: No space left on device" in line
     (notice,) = rig.deferred_log._waiting
     assert notice.error is None
 
 
-def test_after_the_end_nothing_is_recorded_in_silence(rig: Rig, handler: Handler) -> None:
+def test_events_after_the_end_are_counted(rig: Rig, handler: Handler) -> None:
     """What a last collection drains between the halves still arrives, what comes later is counted."""
-    rig.relay.metric_handlers = [handler]
-    rig.tell(generation(1))
+    rig.dispatcher.metric_handlers = [handler]
+    rig.record(generation(1))
     rig.settle()
-    rig.relay.begin_close()
-    assert eventually(lambda: not feed_threads())
-    rig.tell(generation(2))
-    rig.relay.finish_close(soon())
-    rig.tell(generation(3))
+    rig.dispatcher.begin_close()
+    assert eventually(lambda: not worker_threads())
+    rig.record(generation(2))
+    rig.dispatcher.finish_close(soon())
+    rig.record(generation(3))
     assert handler.durations == [1, 2]
     assert rig.self_metrics.handler_errors == {("Handler", "unfinished"): 1}
 
 
-# --- taps and forks ----------------------------------------------------------------------------
+# --- subscribers and forks ---------------------------------------------------------------------
 
 
-class _Tap:
+class _Subscriber:
     """Takes logs and metrics."""
 
-    name = "a-tap"
+    name = "subscriber"
     wants = (Log, Metric)
 
     def __init__(self) -> None:
@@ -647,22 +645,22 @@ class _Tap:
             raise self.error
 
 
-def test_a_tap_gets_the_events_that_it_wants_as_they_are() -> None:
+def test_subscriber_gets_the_events_that_it_wants() -> None:
     """In order and nothing else; what it raises is counted under its name."""
-    tap = _Tap()
-    rig = Rig(taps=[tap])
+    subscriber = _Subscriber()
+    rig = Rig(subscribers=[subscriber])
     log, metric = Log(WHEN, "info", "m", {}, None), Metric(WHEN, "custom", 1.0, {})
-    rig.tell(log, generation(), metric, Sample(WHEN, True, None))
+    rig.record(log, generation(), metric, Sample(WHEN, True, None))
     rig.settle()
-    assert tap.events == [log, metric]
-    tap.error = RuntimeError("the tap's own")
-    rig.tell(log)
+    assert subscriber.events == [log, metric]
+    subscriber.error = RuntimeError("the subscriber's own")
+    rig.record(log)
     rig.end()
-    assert rig.self_metrics.handler_errors == {("a-tap", "raised"): 1}
-    assert rig.told[0].startswith("a-tap failed: the tap's own")
+    assert rig.self_metrics.handler_errors == {("subscriber", "raised"): 1}
+    assert rig.logged[0].startswith("subscriber failed: the subscriber's own")
 
 
-def test_only_those_who_take_logs_are_in_the_midst_of_them(rig: Rig) -> None:
+def test_only_deliveries_of_logs_are_marked(rig: Rig) -> None:
     """What they log meanwhile would come back to them; what a metric handler logs would not."""
     seen: list[tuple[str, bool]] = []
 
@@ -674,20 +672,20 @@ def test_only_those_who_take_logs_are_in_the_midst_of_them(rig: Rig) -> None:
             seen.append((message["message"], module.is_handing_out_logs()))
             raise ValueError("the mark must go all the same")
 
-    rig.relay.metric_handlers = rig.relay.log_handlers = [Asks()]
-    rig.tell(Metric(WHEN, "custom", 1.0, {}), Log(WHEN, "info", "hello", {}, None))
+    rig.dispatcher.metric_handlers = rig.dispatcher.log_handlers = [Asks()]
+    rig.record(Metric(WHEN, "custom", 1.0, {}), Log(WHEN, "info", "hello", {}, None))
     rig.settle()
     assert sorted(seen) == [("custom", False), ("hello", True)]
     assert not module.is_handing_out_logs()
 
 
-def test_a_reset_relay_begins_anew_with_the_same_handlers(rig: Rig, handler: Handler) -> None:
+def test_dispatcher_starts_anew_in_a_forked_child(rig: Rig, handler: Handler) -> None:
     """A forked child delivers what it is told itself, also where the parent's was just closing."""
-    rig.relay.metric_handlers = [handler]
-    rig.tell(generation(1))
+    rig.dispatcher.metric_handlers = [handler]
+    rig.record(generation(1))
     rig.end()
-    rig.relay.reset()
-    rig.tell(generation(2))
+    rig.dispatcher.reset()
+    rig.record(generation(2))
     rig.settle()
     assert handler.durations == [1, 2]
     assert not rig.self_metrics.handler_errors

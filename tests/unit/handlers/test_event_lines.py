@@ -61,7 +61,7 @@ def row_by_row(folder: Path, events: list[Event]) -> tuple[str, str]:
 
 
 def at_once(events: list[Event]) -> tuple[str, str]:
-    """Encode the events as the relay does."""
+    """Encode the events as the dispatcher does."""
     return JournalLines().encode(events).decode(), log_lines(events).decode()
 
 

@@ -173,11 +173,11 @@ def test_hostile_data_arrive_as_plain_data(kept: Kept, exported: Exported, case:
 
 def test_a_logger_that_is_off_gets_nothing(kept: Kept, logger: logging.Logger) -> None:
     """A message below the logger's level, or of a disabled logger, is not handled."""
-    tap = JobLog()
+    subscriber = JobLog()
     logger.setLevel(logging.WARNING)
-    tap.take([log("below"), log("above", "error")])
+    subscriber.take([log("below"), log("above", "error")])
     logger.disabled = True
-    tap.take([log("off", "error")])
+    subscriber.take([log("off", "error")])
     assert [record.msg for record in kept.records] == ["above"]
 
 
@@ -192,7 +192,7 @@ def test_filters_of_the_logger_hold(kept: Kept, logger: logging.Logger) -> None:
 
 
 def test_other_events_are_passed_over(kept: Kept) -> None:
-    """Only messages are logged, and the tap asks for no other event."""
+    """Only messages are logged, and the subscriber asks for no other event."""
     JobLog().take([Sample(TOLD, True, None), log()])
     assert len(kept.records) == 1
     assert JobLog.wants == (Log,)
@@ -213,11 +213,11 @@ def test_a_handler_that_raises_is_printed_and_harms_nothing(
             raise error("broken")
 
     logger.addHandler(Broken())
-    tap = JobLog()
-    tap.take([log("one"), log("two")])
+    subscriber = JobLog()
+    subscriber.take([log("one"), log("two")])
     assert capsys.readouterr().err.count("--- Logging error ---") == 2
     monkeypatch.setattr(logging, "raiseExceptions", False)
-    tap.take([log("three")])
+    subscriber.take([log("three")])
     assert capsys.readouterr().err == ""
     assert [record.body for record in exported.records] == ["one", "two", "three"]
 
@@ -233,10 +233,10 @@ def test_a_handler_that_raises_without_an_error_stream_harms_nothing(
 
     monkeypatch.setattr(sys, "stderr", Closed())
     monkeypatch.setattr(logger, "makeRecord", None)
-    tap = JobLog()
-    tap.take([log("lost")])
+    subscriber = JobLog()
+    subscriber.take([log("lost")])
     monkeypatch.undo()
-    tap.take([log("kept")])
+    subscriber.take([log("kept")])
     assert [record.msg for record in kept.records] == ["kept"]
 
 
@@ -357,9 +357,9 @@ def test_a_provider_that_raises_is_reported_once(
         raise RuntimeError("no")
 
     monkeypatch.setattr(exported.provider, "get_logger", fail)
-    tap = JobLog()
-    tap.take([log()])
-    tap.take([log()])
+    subscriber = JobLog()
+    subscriber.take([log()])
+    subscriber.take([log()])
     assert len(kept.records) == 2
     (record,) = warnings_of(caplog)
     assert record.getMessage() == (

@@ -161,7 +161,7 @@ def test_hostile_keywords_cost_no_event(exported: Exported, case: str) -> None:
 
 
 def test_other_events_are_passed_over(exported: Exported) -> None:
-    """Only evaluations have results, and the tap asks for no other event."""
+    """Only evaluations have results, and the subscriber asks for no other event."""
     EvaluationEvents().take([Log(TOLD, "info", "told", {}, None)])
     assert exported.records == []
     assert EvaluationEvents.wants == (Evaluation,)
@@ -171,8 +171,8 @@ def test_without_a_provider_one_warning_says_what_is_missing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Events that can go nowhere cost one warning, which names the remedy."""
-    tap = EvaluationEvents()
-    tap.take([evaluation(Score("a", 1.0))])
-    tap.take([evaluation(Score("a", 1.0))])
+    subscriber = EvaluationEvents()
+    subscriber.take([evaluation(Score("a", 1.0))])
+    subscriber.take([evaluation(Score("a", 1.0))])
     (record,) = caplog.records
     assert "set_logger_provider()" in record.getMessage()

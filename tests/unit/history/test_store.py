@@ -11,7 +11,7 @@ from genmeter.config.monitor import HistoryConfig
 from genmeter.events.model import Call, Evaluation, Generation, Log, Metric, Sample, Score
 from genmeter.history.store import History
 from genmeter.history.token_report import TokenUsageReport
-from genmeter.schema.query import RowSum
+from genmeter.schema.query import HistoryQuery
 
 CALL = Call("chat", "openai", "m", None, "unknown")
 PLAIN: dict[str, Any] = {
@@ -304,8 +304,8 @@ def test_an_empty_copy_keeps_costs_and_scales_as_the_first() -> None:
     made = History(10, has_prices=True, scales={"s": (0.0, 4.0)}).emptied()
     made.record(tokens(1.0, 1_000_000, cost=5.0))
     made.record(evaluation(1.0, Score("s", 3.0)))
-    (cost,) = made.window(RowSum("calls", ("priced",), "cost"), (), 0.0).values()
-    (share,) = made.window(RowSum("scores", ("on_scale",), "share"), (), 0.0).values()
+    (cost,) = made.window(HistoryQuery("calls", ("priced",), "cost"), (), 0.0).values()
+    (share,) = made.window(HistoryQuery("scores", ("on_scale",), "share"), (), 0.0).values()
     assert (cost.sum, share.sum) == (5.0, 0.75)
 
 

@@ -16,8 +16,8 @@ from genmeter.history.store import History
 from genmeter.history.windows import MINUTE_COLUMNS, MOST_MINUTES, GroupSum, Minutes
 from genmeter.schema import metrics as cat
 from genmeter.schema.alerts import ALERT_RULES
-from genmeter.schema.live_signals import LIVE_SIGNALS
-from genmeter.schema.query import RowSum
+from genmeter.schema.indicators import INDICATORS
+from genmeter.schema.query import HistoryQuery
 from history_events import START, conversation, evaluation, generation, metric
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from genmeter.events.model import Event
 
-CALLS = RowSum("calls", ("inference",))
-DURATION = RowSum("calls", ("inference", "duration_known"), "duration")
+CALLS = HistoryQuery("calls", ("inference",))
+DURATION = HistoryQuery("calls", ("inference", "duration_known"), "duration")
 
 
 def history(events: Iterable[Event], capacity: int = 1_000, **options: Any) -> History:
@@ -37,7 +37,7 @@ def history(events: Iterable[Event], capacity: int = 1_000, **options: Any) -> H
     return made
 
 
-def counts(made: History, rows: RowSum, *by: Any, since: float = 0.0) -> dict[Any, int]:
+def counts(made: History, rows: HistoryQuery, *by: Any, since: float = 0.0) -> dict[Any, int]:
     """Count the rows of each group."""
     return {key: each.rows for key, each in made.window(rows, by, START + since).items()}
 
@@ -82,7 +82,7 @@ def test_scores_are_grouped_by_name_and_evaluator() -> None:
             evaluation(evaluator="one", scores=(Score("x", 0.75),)),
         ]
     )
-    rows = RowSum("scores", ("on_scale",), "share")
+    rows = HistoryQuery("scores", ("on_scale",), "share")
     assert made.window(rows, (cat.SCORE_NAME, cat.EVALUATOR), 0.0) == {
         ("x", "one"): GroupSum(2, 1.25, 0.5, 0.75),
         ("x", "two"): GroupSum(1, 0.25, 0.25, 0.25),
@@ -100,23 +100,23 @@ def test_scores_are_brought_to_their_scale_and_others_left_out() -> None:
         ],
         scales={"grade": (1.0, 10.0), "never told": (0.0, 5.0)},
     )
-    rows = RowSum("scores", ("on_scale",), "share")
+    rows = HistoryQuery("scores", ("on_scale",), "share")
     assert made.window(rows, (), 0.0) == {(): GroupSum(3, 1.5, 0.0, 1.0)}
 
 
 def test_samples_are_counted_by_verdict() -> None:
     """Rejected ones alone, or all."""
     made = history(Sample(START, accepted, None) for accepted in (True, False, False))
-    assert counts(made, RowSum("samples", ("rejected",))) == {(): 2}
-    assert counts(made, RowSum("samples")) == {(): 3}
+    assert counts(made, HistoryQuery("samples", ("rejected",))) == {(): 2}
+    assert counts(made, HistoryQuery("samples")) == {(): 3}
 
 
 def test_conversations_are_no_calls() -> None:
     """Their turns count, and neither their outcome nor their duration."""
     made = history([conversation(success=False), generation(turns=2), evaluation()])
     assert counts(made, CALLS) == {(): 1}
-    assert counts(made, RowSum("calls", ("inference", "failure"))) == {}
-    assert made.window(RowSum("calls", ("turns_known",), "turns"), (), 0.0) == {
+    assert counts(made, HistoryQuery("calls", ("inference", "failure"))) == {}
+    assert made.window(HistoryQuery("calls", ("turns_known",), "turns"), (), 0.0) == {
         (): GroupSum(2, 5.0, 2.0, 3.0)
     }
 
@@ -124,8 +124,8 @@ def test_conversations_are_no_calls() -> None:
 def test_calls_are_unpriced_only_with_a_price_list() -> None:
     """Only with prices are calls unpriced; what cost nothing has a price."""
     events = [generation(cost=140e-6), generation(cost=math.nan), evaluation(cost=0.0)]
-    unpriced = RowSum("calls", ("total_known", "unpriced"))
-    priced = RowSum("calls", ("priced",), "cost")
+    unpriced = HistoryQuery("calls", ("total_known", "unpriced"))
+    priced = HistoryQuery("calls", ("priced",), "cost")
     made = history(events, has_prices=True)
     assert counts(made, unpriced) == {(): 1}
     assert made.window(priced, (), 0.0) == {
@@ -145,7 +145,7 @@ def test_retries_for_rate_limits_are_summed() -> None:
             conversation(retries={"rate_limited": 7}),
         ]
     )
-    rows = RowSum("calls", ("inference",), "rate_limited")
+    rows = HistoryQuery("calls", ("inference",), "rate_limited")
     assert made.window(rows, (), 0.0)[()].sum == 10_002
 
 
@@ -153,16 +153,17 @@ def test_truncation_is_two_finish_reasons() -> None:
     """`length` and `max_tokens` count, on calls whose reason is known."""
     reasons = ["length", "max_tokens", "stop", None, "length_of_rope"]
     made = history(generation(finish_reason=reason) for reason in reasons)
-    assert counts(made, RowSum("calls", ("inference", "truncated"))) == {(): 2}
-    assert counts(made, RowSum("calls", ("inference", "finish_known"))) == {(): 4}
+    assert counts(made, HistoryQuery("calls", ("inference", "truncated"))) == {(): 2}
+    assert counts(made, HistoryQuery("calls", ("inference", "finish_known"))) == {(): 4}
 
 
 @pytest.mark.parametrize("rule", ALERT_RULES, ids=lambda rule: rule.id)
 def test_every_alert_can_be_summed_by_its_labels(rule: Any) -> None:
     """A history has a column for each label that an alert is grouped by."""
     made = history([generation(), conversation(), evaluation(), Sample(START, False, None)])
-    terms = [rule.signal.of, rule.signal.per] if rule.signal is not None else []
-    for rows in [term.rows for term in terms if term is not None and term.rows is not None]:
+    indicator = rule.condition.indicator
+    parts = () if indicator is None else indicator.query.parts
+    for rows in [part.rows for part in parts if part.rows is not None]:
         for group in made.window(rows, rule.by, 0.0):
             assert len(group) == len(rule.by)
 
@@ -170,10 +171,10 @@ def test_every_alert_can_be_summed_by_its_labels(rule: Any) -> None:
 # --- minutes where the ring does not reach -------------------------------------------------------
 
 
-def by_minute() -> dict[str, RowSum]:
+def by_minute() -> dict[str, HistoryQuery]:
     """Return the queries that have sums by the minute."""
-    terms = [term for each in LIVE_SIGNALS for term in (each.of, each.per) if term is not None]
-    rows = [term.rows for term in terms if term.rows is not None]
+    parts = [part for each in INDICATORS for part in each.query.parts]
+    rows = [part.rows for part in parts if part.rows is not None]
     return {each.by_minute: each for each in rows if each.by_minute is not None}
 
 
@@ -244,12 +245,10 @@ def test_what_has_no_minutes_is_of_the_rows_that_are_kept() -> None:
 
 def test_both_sides_of_a_share_have_minutes_or_the_numerator_has_none() -> None:
     """A share of what only the ring has is never of a denominator that has no rows of its own."""
-    for signal in LIVE_SIGNALS:
-        of, per = signal.of, signal.per
-        if of is None or of.rows is None or per is None or per.rows is None:
-            continue
-        if of.rows.by_minute is not None:
-            assert per.rows.by_minute is not None, signal.id
+    for indicator in INDICATORS:
+        rows = [part.rows for part in indicator.query.parts if part.rows is not None]
+        if rows and rows[0].by_minute is not None:
+            assert rows[-1].by_minute is not None, indicator.id
 
 
 calls = st.tuples(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 from _held import held
-from _waiting import PATIENCE, eventually
 
+from _waiting import PATIENCE, eventually
 from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig
 from genmeter.testing import fresh_runtime
 

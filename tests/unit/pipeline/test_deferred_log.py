@@ -7,8 +7,8 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from _waiting import PATIENCE, eventually
 
+from _waiting import PATIENCE, eventually
 from genmeter.pipeline.deferred_log import DeferredLog
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 from _waiting import PATIENCE, eventually
 from genmeter.config.monitor import LabelLimits
 from genmeter.events.model import CallDefaults, Raw
-from genmeter.handlers.dispatch import Relay
+from genmeter.handlers.dispatch import HandlerDispatcher
 from genmeter.history.store import History
 from genmeter.pipeline import drain as module
 from genmeter.pipeline.drain import CAPACITY, HIGH_WATER, SLICE, WAKE, Pipeline
@@ -53,9 +53,9 @@ class Bench:
         }
         self.self_metrics = SelfMetrics()
         self.pipeline = Pipeline(limits, self_metrics=self.self_metrics, on_start=on_start)
-        relay = Relay(self.self_metrics, self.pipeline.deferred_log)
+        dispatcher = HandlerDispatcher(self.self_metrics, self.pipeline.deferred_log)
         state = SessionState(CallDefaults("m", None, "chat"), History(100_000))
-        self.session = Session(state, relay)
+        self.session = Session(state, dispatcher)
         state.is_closed = True  # nobody closes it at its end
 
     def append(self, count: int = 1, duration: Any = 0.1) -> None:

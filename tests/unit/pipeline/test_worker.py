@@ -9,8 +9,8 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from _waiting import PATIENCE, eventually, soon
 
+from _waiting import PATIENCE, eventually, soon
 from genmeter.pipeline import worker as module
 from genmeter.pipeline.worker import Loss, Worker
 
@@ -51,9 +51,9 @@ class Taker:
         """Count an end."""
         self.ended += 1
 
-    def feed(self, **options: Any) -> Worker[Any]:
-        """Make a feed of this taker's."""
-        return Worker(self.take, name="a-feed", on_loss=self.lose, on_end=self.end, **options)
+    def worker(self, **options: Any) -> Worker[Any]:
+        """Make a worker of this taker's."""
+        return Worker(self.take, name="a-worker", on_loss=self.lose, on_end=self.end, **options)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def taker() -> Iterator[Taker]:
 
 @pytest.fixture
 def no_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Let no feed start a thread; gives what allows it again."""
+    """Let no worker start a thread; gives what allows it again."""
 
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -75,44 +75,44 @@ def no_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return monkeypatch.undo
 
 
-def test_items_arrive_in_order_on_a_thread_of_the_feeds_own(taker: Taker) -> None:
+def test_items_arrive_in_order_on_the_workers_own_thread(taker: Taker) -> None:
     """What is put arrives once, in order, in batches of at most the size that was asked for."""
-    feed = taker.feed(batch=7)
-    assert feed._shared.thread is None
+    worker = taker.worker(batch=7)
+    assert worker._shared.thread is None
     for number in range(1_000):
-        feed.put(number)
-    assert feed.wait_until_delivered(soon())
-    assert feed.is_idle
+        worker.put(number)
+    assert worker.wait_until_delivered(soon())
+    assert worker.is_idle
     assert taker.items == list(range(1_000))
     assert max(map(len, taker.batches)) <= 7
-    assert taker.threads == {"a-feed"}
+    assert taker.threads == {"a-worker"}
     assert not taker.losses
 
 
-def test_what_no_room_is_left_for_is_counted(taker: Taker) -> None:
+def test_full_queue_drops_and_counts_items(taker: Taker) -> None:
     """While the taker blocks, a put neither waits nor raises; past the capacity it is a loss."""
     taker.gate.clear()
-    feed = taker.feed(capacity=10, batch=1)
-    feed.put(-1)
+    worker = taker.worker(capacity=10, batch=1)
+    worker.put(-1)
     assert eventually(lambda: taker.batches)
     for number in range(15):
-        feed.put(number)
+        worker.put(number)
     assert taker.losses == [(Loss.QUEUE_FULL, 1, None)] * 5
-    assert "10 waiting" in repr(feed)
-    assert not feed.is_idle
+    assert "10 queued" in repr(worker)
+    assert not worker.is_idle
     taker.gate.set()
-    assert feed.wait_until_delivered(soon())
+    assert worker.wait_until_delivered(soon())
     assert taker.items == [-1, *range(10)]
 
 
 @pytest.mark.parametrize("error", [ValueError(), SystemExit(1), KeyboardInterrupt()])
-def test_a_taker_that_raises_goes_on(taker: Taker, error: BaseException) -> None:
+def test_delivery_goes_on_after_an_error(taker: Taker, error: BaseException) -> None:
     """Whatever it raises costs its own batch, is told, and ends nothing."""
     taker.error = error
-    feed = taker.feed(batch=2)
+    worker = taker.worker(batch=2)
     for number in range(6):
-        feed.put(number)
-    assert feed.wait_until_delivered(soon())
+        worker.put(number)
+    assert worker.wait_until_delivered(soon())
     assert taker.items == list(range(6))
     assert sum(count for _, count, _ in taker.losses) == 6
     assert {(loss, told) for loss, _, told in taker.losses} == {(Loss.RAISED, error)}
@@ -121,131 +121,131 @@ def test_a_taker_that_raises_goes_on(taker: Taker, error: BaseException) -> None
 def test_waiting_ends_at_the_deadline(taker: Taker) -> None:
     """A taker that blocks holds up nobody for longer than that."""
     taker.gate.clear()
-    feed = taker.feed()
-    feed.put(1)
-    assert not feed.wait_until_delivered(time.monotonic() + 0.01)
+    worker = taker.worker()
+    worker.put(1)
+    assert not worker.wait_until_delivered(time.monotonic() + 0.01)
     taker.gate.set()
-    assert feed.wait_until_delivered(soon())
+    assert worker.wait_until_delivered(soon())
 
 
-def test_a_feeds_thread_waits_for_no_feed() -> None:
-    """Two takers that each wait for both feeds, and end their own, do not hold each other up."""
+def test_worker_thread_never_waits_for_a_worker() -> None:
+    """Two takers that each wait for both workers, and end their own, do not hold each other up."""
     found: list[bool] = []
     lost: list[Loss] = []
-    feeds: list[Worker[int]] = []
+    workers: list[Worker[int]] = []
 
     def take(batch: Sequence[int]) -> None:
-        found.extend(feed.wait_until_delivered(soon()) for feed in feeds)
-        feeds[batch[0]].close()
-        assert feeds[batch[0]].join(soon()) == 0
+        found.extend(worker.wait_until_delivered(soon()) for worker in workers)
+        workers[batch[0]].close()
+        assert workers[batch[0]].join(soon()) == 0
 
     def lose(loss: Loss, _count: int, _error: BaseException | None = None) -> None:
         lost.append(loss)
 
-    feeds += [Worker(take, name="a-feed", on_loss=lose) for _ in range(2)]
-    for number, feed in enumerate(feeds):
-        feed.put(number)
-    assert eventually(lambda: not any(feed.is_running for feed in feeds))
+    workers += [Worker(take, name="a-worker", on_loss=lose) for _ in range(2)]
+    for number, worker in enumerate(workers):
+        worker.put(number)
+    assert eventually(lambda: not any(worker.is_running for worker in workers))
     assert found == [True] * 4
     assert not lost
 
 
-def test_a_closed_feed_ends_after_what_waits(taker: Taker) -> None:
+def test_closed_worker_ends_after_its_queue(taker: Taker) -> None:
     """Nothing that was put before is lost, the taker is told of the end, and the thread is gone."""
     taker.gate.clear()
-    feed = taker.feed(batch=1)
+    worker = taker.worker(batch=1)
     for number in range(50):
-        feed.put(number)
-    feed.close()
+        worker.put(number)
+    worker.close()
     taker.gate.set()
-    assert feed.join(soon()) == 0
+    assert worker.join(soon()) == 0
     assert taker.items == list(range(50))
     assert taker.ended == 1
-    assert not feed.is_running
-    assert feed.join(soon()) == 0
+    assert not worker.is_running
+    assert worker.join(soon()) == 0
 
 
-def test_what_is_left_at_the_deadline_is_dropped(taker: Taker) -> None:
+def test_join_drops_items_left_at_the_deadline(taker: Taker) -> None:
     """``join`` tells how many items, the one under way too; none of the others arrives later."""
     taker.gate.clear()
-    feed = taker.feed(batch=1)
+    worker = taker.worker(batch=1)
     for number in range(5):
-        feed.put(number)
+        worker.put(number)
     assert eventually(lambda: taker.batches)
-    feed.close()
-    assert feed.join(time.monotonic()) == 5
-    feed.put(6)
+    worker.close()
+    assert worker.join(time.monotonic()) == 5
+    worker.put(6)
     assert taker.losses == [(Loss.UNFINISHED, 1, None)]
     taker.gate.set()
-    assert eventually(lambda: not feed.is_running)
+    assert eventually(lambda: not worker.is_running)
     assert taker.items == [0]
 
 
-def test_what_is_put_after_the_thread_ended_arrives_with_join(taker: Taker) -> None:
+def test_join_delivers_items_put_after_the_thread_ended(taker: Taker) -> None:
     """Between ``close`` and ``join`` a last collection may drain some more."""
-    feed = taker.feed()
-    feed.put(1)
-    feed.close()
-    assert eventually(lambda: not feed.is_running)
-    feed.put(2)
-    assert feed.join(soon()) == 0
+    worker = taker.worker()
+    worker.put(1)
+    worker.close()
+    assert eventually(lambda: not worker.is_running)
+    worker.put(2)
+    assert worker.join(soon()) == 0
     assert taker.items == [1, 2]
     assert taker.ended == 2
 
 
-def test_a_feed_that_was_put_nothing_has_no_thread_to_wait_for(taker: Taker) -> None:
+def test_unused_worker_has_no_thread(taker: Taker) -> None:
     """Nothing happens at its end."""
-    feed = taker.feed()
-    feed.close()
-    assert feed.join(time.monotonic()) == 0
-    assert feed._shared.thread is None
+    worker = taker.worker()
+    worker.close()
+    assert worker.join(time.monotonic()) == 0
+    assert worker._shared.thread is None
 
 
-def test_an_end_that_fails_is_told(taker: Taker) -> None:
+def test_error_at_the_end_is_counted(taker: Taker) -> None:
     """A file that cannot be closed may have lost what it was given."""
     error = OSError("no space")
 
     def fail() -> None:
         raise error
 
-    feed = Worker(taker.take, name="a-feed", on_loss=taker.lose, on_end=fail)
-    feed.put(1)
-    feed.close()
-    assert feed.join(soon()) == 0
+    worker = Worker(taker.take, name="a-worker", on_loss=taker.lose, on_end=fail)
+    worker.put(1)
+    worker.close()
+    assert worker.join(soon()) == 0
     assert taker.losses == [(Loss.RAISED, 1, error)]
 
 
-def test_without_a_thread_whoever_waits_delivers(
+def test_waiting_thread_delivers_where_none_can_be_started(
     taker: Taker, no_threads: Callable[[], None]
 ) -> None:
     """At the end of the interpreter no thread can be started, and nothing is lost all the same."""
     assert no_threads
-    feed = taker.feed(batch=2)
+    worker = taker.worker(batch=2)
     for number in range(5):
-        feed.put(number)
+        worker.put(number)
     assert not taker.batches
-    assert feed.wait_until_delivered(soon())
+    assert worker.wait_until_delivered(soon())
     assert taker.items == list(range(5))
-    feed.put(5)
-    feed.close()
-    assert feed.join(soon()) == 0
+    worker.put(5)
+    worker.close()
+    assert worker.join(soon()) == 0
     assert taker.items == list(range(6))
     assert taker.threads == {threading.current_thread().name}
     assert taker.ended == 1
 
 
-def test_a_thread_is_asked_for_again_later(
+def test_start_of_a_thread_is_retried(
     taker: Taker, no_threads: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the system had none for a while, the feed gets one as soon as there are some."""
-    feed = taker.feed()
-    feed.put(1)
-    feed.put(2)
+    """Where the system had none for a while, the worker gets one as soon as there are some."""
+    worker = taker.worker()
+    worker.put(1)
+    worker.put(2)
     no_threads()
-    monkeypatch.setattr(feed, "_retry_at", 0.0)
-    feed.put(3)
+    monkeypatch.setattr(worker, "_retry_at", 0.0)
+    worker.put(3)
     assert eventually(lambda: taker.items == [1, 2, 3])
-    assert taker.threads == {"a-feed"}
+    assert taker.threads == {"a-worker"}
 
 
 def test_an_interrupt_passes_where_the_main_thread_delivers(
@@ -254,29 +254,33 @@ def test_an_interrupt_passes_where_the_main_thread_delivers(
     """The user's own Ctrl-C ends the wait; its batch counts as lost, the rest waits on."""
     assert no_threads
     taker.error = KeyboardInterrupt()
-    feed = taker.feed(batch=1)
-    feed.put(1)
-    feed.put(2)
+    worker = taker.worker(batch=1)
+    worker.put(1)
+    worker.put(2)
     with pytest.raises(KeyboardInterrupt):
-        feed.wait_until_delivered(soon())
+        worker.wait_until_delivered(soon())
     taker.error = None
-    feed.close()
-    assert feed.join(soon()) == 0
+    worker.close()
+    assert worker.join(soon()) == 0
     assert taker.items == [1, 2]
 
 
-def test_two_that_deliver_keep_the_order(taker: Taker, no_threads: Callable[[], None]) -> None:
-    """Where several threads wait for a feed without a thread, only one at a time delivers."""
+def test_two_delivering_threads_keep_the_order(
+    taker: Taker, no_threads: Callable[[], None]
+) -> None:
+    """Where several threads wait for a worker without a thread, only one at a time delivers."""
     assert no_threads
     taker.gate.clear()
-    feed = taker.feed(batch=1)
+    worker = taker.worker(batch=1)
     for number in range(20):
-        feed.put(number)
-    waiting = [threading.Thread(target=feed.wait_until_delivered, args=[soon()]) for _ in range(4)]
+        worker.put(number)
+    waiting = [
+        threading.Thread(target=worker.wait_until_delivered, args=[soon()]) for _ in range(4)
+    ]
     for thread in waiting:
         thread.start()
     assert eventually(lambda: taker.batches)
-    assert not feed.wait_until_delivered(time.monotonic() + 0.01)
+    assert not worker.wait_until_delivered(time.monotonic() + 0.01)
     assert taker.items == [0]
     taker.gate.set()
     for thread in waiting:
@@ -284,16 +288,16 @@ def test_two_that_deliver_keep_the_order(taker: Taker, no_threads: Callable[[], 
     assert taker.items == list(range(20))
 
 
-def test_a_reset_feed_begins_anew(taker: Taker, no_threads: Callable[[], None]) -> None:
-    """What waited in the parent is not delivered in a forked child, and the feed works there."""
-    feed = taker.feed()
-    feed.put("old")
-    feed.close()
+def test_reset_worker_starts_anew(taker: Taker, no_threads: Callable[[], None]) -> None:
+    """What waited in the parent is not delivered in a forked child, and the worker works there."""
+    worker = taker.worker()
+    worker.put("old")
+    worker.close()
     no_threads()
-    feed.reset()
-    assert feed.is_idle
-    feed.put("new")
-    assert feed.wait_until_delivered(soon())
+    worker.reset()
+    assert worker.is_idle
+    worker.put("new")
+    assert worker.wait_until_delivered(soon())
     assert taker.items == ["new"]
     assert not taker.losses
 
@@ -304,15 +308,17 @@ def test_a_reset_feed_begins_anew(taker: Taker, no_threads: Callable[[], None]) 
 def test_a_tick_comes_every_interval_until_the_end(taker: Taker) -> None:
     """Periodic work goes on beside the items, and none of it comes after the end."""
     ticks: list[str] = []
-    feed = taker.feed(tick=lambda: ticks.append(threading.current_thread().name), interval=0.001)
-    feed.start()
+    worker = taker.worker(
+        tick=lambda: ticks.append(threading.current_thread().name), interval=0.001
+    )
+    worker.start()
     assert eventually(lambda: len(ticks) >= 3)
-    feed.put(1)
-    assert feed.wait_until_delivered(soon())
-    feed.close()
-    assert feed.join(soon()) == 0
+    worker.put(1)
+    assert worker.wait_until_delivered(soon())
+    worker.close()
+    assert worker.join(soon()) == 0
     count = len(ticks)
-    assert set(ticks) == {"a-feed"}
+    assert set(ticks) == {"a-worker"}
     assert taker.ended == 1
     time.sleep(0.01)
     assert len(ticks) == count
@@ -324,79 +330,61 @@ def test_a_tick_comes_when_a_delivery_asks_for_it(taker: Taker) -> None:
 
     def take(batch: Sequence[float]) -> None:
         for seconds in batch:
-            feed.tick_in(seconds)
+            worker.tick_in(seconds)
 
-    feed: Worker[float] = Worker(take, name="a-feed", tick=lambda: ticks.append(1))
+    worker: Worker[float] = Worker(take, name="a-worker", tick=lambda: ticks.append(1))
     for seconds in (PATIENCE, 0.0, 2 * PATIENCE):
-        feed.put(seconds)
+        worker.put(seconds)
     assert eventually(lambda: ticks)
-    feed.put(0.0)
+    worker.put(0.0)
     assert eventually(lambda: len(ticks) == 2)
-    feed.close()
-    assert feed.join(soon()) == 0
+    worker.close()
+    assert worker.join(soon()) == 0
     assert len(ticks) == 2
 
 
 # --- the end and beyond ----------------------------------------------------------------------------
 
 
-def test_nothing_is_handed_over_once_join_has_returned(taker: Taker) -> None:
+def test_nothing_is_delivered_after_join(taker: Taker) -> None:
     """An item that slips into the queue at that very moment is dropped by the thread."""
     taker.gate.clear()
-    feed = taker.feed(batch=1)
-    feed.put(0)
+    worker = taker.worker(batch=1)
+    worker.put(0)
     assert eventually(lambda: taker.batches)
-    feed.close()
-    assert feed.join(time.monotonic()) == 1
-    feed._queue.append(1)  # as a put does that looked before the end came
+    worker.close()
+    assert worker.join(time.monotonic()) == 1
+    worker._queue.append(1)  # as a put does that looked before the end came
     taker.gate.set()
-    assert eventually(lambda: not feed.is_running)
+    assert eventually(lambda: not worker.is_running)
     assert taker.items == [0]
-    assert not feed.waiting
+    assert not worker.waiting
 
 
-def test_nobody_waits_for_items_that_the_end_dropped(
-    taker: Taker, no_threads: Callable[[], None]
-) -> None:
+def test_waiting_ends_with_the_worker(taker: Taker, no_threads: Callable[[], None]) -> None:
     """A flush after the end returns at once and says that not all was delivered."""
     assert no_threads
-    feed = taker.feed()
-    feed.put(1)
-    feed.close()
-    assert feed.join(time.monotonic() - 1) == 1
-    assert feed.is_idle
+    worker = taker.worker()
+    worker.put(1)
+    worker.close()
+    assert worker.join(time.monotonic() - 1) == 1
+    assert worker.is_idle
     begin = time.monotonic()
-    assert not feed.wait_until_delivered(soon())
+    assert not worker.wait_until_delivered(soon())
     assert time.monotonic() - begin < PATIENCE / 2
 
 
 def test_a_worker_is_idle_only_after_its_batch(taker: Taker) -> None:
     """A batch under way counts, whoever put it."""
     taker.gate.clear()
-    feed = taker.feed()
-    assert feed.is_idle
-    feed.put(1)
+    worker = taker.worker()
+    assert worker.is_idle
+    worker.put(1)
     assert eventually(lambda: taker.batches)
-    assert not feed.waiting
-    assert not feed.is_idle
+    assert not worker.waiting
+    assert not worker.is_idle
     taker.gate.set()
-    assert eventually(lambda: feed.is_idle)
-
-
-def test_another_workers_thread_delivers_where_there_is_none(
-    taker: Taker, no_threads: Callable[[], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At the end of the interpreter a handler's thread serves the workers that it depends on."""
-    feed = taker.feed()
-    feed.put(1)
-    assert not feed.is_running
-    no_threads()
-    monkeypatch.setattr(feed, "_retry_at", soon())
-    outer: Worker[None] = Worker(lambda _: feed.deliver_here(soon()), name="outer")
-    outer.put(None)
-    assert outer.wait_until_delivered(soon())
-    assert taker.items == [1]
-    assert taker.threads == {"outer"}
+    assert eventually(lambda: worker.is_idle)
 
 
 def test_a_start_that_an_interrupt_cut_short_is_made_again(
@@ -410,20 +398,20 @@ def test_a_start_that_an_interrupt_cut_short_is_made_again(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module._WorkerThread, "start", interrupt)
-    feed = taker.feed()
+    worker = taker.worker()
     with pytest.raises(KeyboardInterrupt):
-        feed.put(1)
-    assert not feed.is_running
-    feed.put(2)
+        worker.put(1)
+    assert not worker.is_running
+    worker.put(2)
     assert eventually(lambda: taker.items == [1, 2])
 
 
-def test_a_reset_tells_the_owner(taker: Taker) -> None:
+def test_reset_calls_on_reset(taker: Taker) -> None:
     """State beside the queue begins anew with it, in a forked child."""
     resets: list[bool] = []
-    feed = taker.feed(on_reset=lambda: resets.append(feed.is_idle))
+    worker = taker.worker(on_reset=lambda: resets.append(worker.is_idle))
     assert not resets
-    feed.reset()
+    worker.reset()
     assert resets == [True]
 
 
@@ -482,7 +470,7 @@ def test_a_worker_that_delivers_is_kept_until_it_has_delivered() -> None:
 def test_an_item_or_an_end_is_not_lost_with_who_held_the_worker(taker: Taker) -> None:
     """A handler that is dropped the moment after it was closed still closes its file."""
     for number in range(200):
-        worker = taker.feed()
+        worker = taker.worker()
         worker.put(number)
         if number % 2:
             assert worker.wait_until_delivered(soon())
@@ -525,7 +513,7 @@ def test_items_that_are_put_just_before_the_close_are_delivered(taker: Taker) ->
     """Whatever the thread is doing then, it looks at the queue once more before it ends."""
     workers = []
     for number in range(300):
-        worker = taker.feed()
+        worker = taker.worker()
         if number % 2:
             worker.start()
         worker.put(number)
@@ -545,7 +533,7 @@ def test_a_tick_that_raises_is_called_again(taker: Taker, error: BaseException) 
         ticks.append(len(ticks))
         raise error
 
-    worker = taker.feed(tick=tick, interval=0.001)
+    worker = taker.worker(tick=tick, interval=0.001)
     assert worker.start()
     assert eventually(lambda: len(ticks) >= 3)
     worker.put("item")
@@ -563,7 +551,7 @@ def test_a_worker_that_ticks_ends_with_its_end_though_it_had_no_item(
 ) -> None:
     """A periodic reporter reports a last time, also where it never got a thread."""
     assert no_threads
-    worker = taker.feed(interval=3_600.0)
+    worker = taker.worker(interval=3_600.0)
     assert not worker.start()
     worker.close()
     assert worker.join(soon()) == 0
@@ -572,7 +560,7 @@ def test_a_worker_that_ticks_ends_with_its_end_though_it_had_no_item(
 
 def test_a_closed_worker_is_not_started(taker: Taker) -> None:
     """A start that comes late, as after a shutdown, starts nothing."""
-    worker = taker.feed()
+    worker = taker.worker()
     worker.close()
     assert worker.is_closing
     assert not worker.start()
@@ -581,7 +569,7 @@ def test_a_closed_worker_is_not_started(taker: Taker) -> None:
 
 def test_a_long_rest_is_cut_short_by_an_item(taker: Taker) -> None:
     """A worker that ticks once an hour delivers at once."""
-    worker = taker.feed(interval=3_600.0)
+    worker = taker.worker(interval=3_600.0)
     worker.start()
     worker.put(1)
     assert worker.wait_until_delivered(soon())
@@ -591,7 +579,7 @@ def test_a_long_rest_is_cut_short_by_an_item(taker: Taker) -> None:
 def test_the_thread_of_a_worker_that_was_reset_ends_and_delivers_nothing(taker: Taker) -> None:
     """Where a fork keeps the parent's greenlets alive, the parent's items are not delivered twice."""
     taker.gate.clear()
-    worker = taker.feed(batch=1)
+    worker = taker.worker(batch=1)
     worker.put("under way")
     assert eventually(lambda: taker.batches)
     worker.put("the parent's")
@@ -613,7 +601,7 @@ def test_the_thread_of_a_worker_that_was_reset_ends_and_delivers_nothing(taker: 
 def test_a_reset_worker_ticks_once_it_is_started_again(taker: Taker) -> None:
     """A child's timer starts with the child's first event, and counts from there."""
     ticked = threading.Event()
-    worker = taker.feed(tick=ticked.set, interval=0.01)
+    worker = taker.worker(tick=ticked.set, interval=0.01)
     worker.start()
     assert ticked.wait(PATIENCE)
     worker.reset()

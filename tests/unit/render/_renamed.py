@@ -20,10 +20,9 @@ def rename(catalogue: object) -> None:
 
 
 from genmeter.config.alerts import AlertSettings  # noqa: E402
+from genmeter.render.docs import render_reference, render_runbook  # noqa: E402
 from genmeter.render.grafana.files import render_dashboards  # noqa: E402
-from genmeter.render.reference import render_reference  # noqa: E402
 from genmeter.render.rules import render_rules  # noqa: E402
-from genmeter.render.runbook import render_runbook  # noqa: E402
 
 settings = AlertSettings(cost_budget=1.0, token_budget=1.0, jobs=("nightly",))
 json.dump(

@@ -15,7 +15,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
 
 def mounts(service: str) -> dict[str, Path]:
-    """Give what of deploy/ a service sees, by the path that it has there."""
+    """Return what of deploy/ a service sees, by the path that it has there."""
     found = {}
     for volume in SERVICES[service]["volumes"]:
         source, inside, *_ = volume.split(":")

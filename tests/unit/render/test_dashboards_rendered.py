@@ -13,12 +13,11 @@ import pytest
 from genmeter.cli import main
 from genmeter.config.alerts import AlertOverride, AlertSettings
 from genmeter.errors import MissingExtraError
-from genmeter.files.plotting.table import PLOTS
+from genmeter.files.plots import PLOTS
 from genmeter.render.grafana import files as dashboard_files
 from genmeter.render.grafana.files import DASHBOARDS, render_dashboards
 from genmeter.schema.alerts import ALERT_RULES
-from genmeter.schema.live_signals import LIVE_SIGNALS
-from genmeter.schema.panel_signals import PANEL_SIGNALS
+from genmeter.schema.indicators import INDICATORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,19 +28,19 @@ FILES = {name: json.loads(text) for name, text in render_dashboards(AlertSetting
 
 
 def panels(files: dict[str, Any] = FILES) -> Iterator[dict[str, Any]]:
-    """Give all panels but the rows' heads."""
+    """Return all panels but the rows' heads."""
     for file in files.values():
         yield from (panel for panel in file["panels"] if panel["type"] != "row")
 
 
 def lines(panel: dict[str, Any]) -> list[float]:
-    """Give where the thresholds of a panel are."""
+    """Return where the thresholds of a panel are."""
     steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
     return [step["value"] for step in steps if step["value"] is not None]
 
 
 def panel_of(settings: AlertSettings, title: str) -> dict[str, Any]:
-    """Give the panel over time of this title, as the settings have it."""
+    """Return the panel over time of this title, as the settings have it."""
     files = {name: json.loads(text) for name, text in render_dashboards(settings).items()}
     (found,) = (
         panel
@@ -95,7 +94,9 @@ def test_a_folder_that_cannot_be_written_is_an_error(
     blocked = tmp_path / "file"
     blocked.write_text("")
     assert main(["render", "dashboards", "--out", str(blocked)]) == 2
-    assert "give another folder" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"--out {str(blocked)!r} cannot be written" in error
+    assert "give another path" in error
 
 
 def without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,8 +104,7 @@ def without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(sys.modules):
         if name.startswith("grafana_foundation_sdk"):
             monkeypatch.delitem(sys.modules, name)
-    for part in ("fields", "frame", "panels"):
-        monkeypatch.delitem(sys.modules, f"genmeter.render.grafana.{part}", raising=False)
+    monkeypatch.delitem(sys.modules, "genmeter.render.grafana.json", raising=False)
     monkeypatch.setitem(sys.modules, "grafana_foundation_sdk", None)
 
 
@@ -131,19 +131,19 @@ def test_the_defaults_need_no_extra_where_the_wheel_has_them(
 # --- the tables -------------------------------------------------------------------------------------
 
 
-def test_every_signal_is_on_a_panel() -> None:
-    """What alerts judge and what is there for panels is shown."""
+def test_every_indicator_is_on_a_panel() -> None:
+    """Every indicator is shown."""
     shown = {
-        read.signal.id
+        ref.indicator.id
         for dashboard in DASHBOARDS
         for panel in dashboard.panels
         for query in panel.queries
-        for read in query.reads
+        for ref in query.series
     }
-    assert {signal.id for signal in (*LIVE_SIGNALS, *PANEL_SIGNALS)} == shown
+    assert {indicator.id for indicator in INDICATORS} == shown
 
 
-def test_every_alert_of_a_signal_is_on_a_panel() -> None:
+def test_every_alert_of_an_indicator_is_on_a_panel() -> None:
     """An alert's threshold is drawn somewhere, but for the burn rates that take days."""
     drawn = {alert for each in DASHBOARDS for panel in each.panels for alert in panel.alerts}
     known = {rule.id for rule in ALERT_RULES}
@@ -156,14 +156,14 @@ def test_every_alert_of_a_signal_is_on_a_panel() -> None:
     }
 
 
-def test_a_panel_that_draws_an_alert_shows_its_signal() -> None:
+def test_a_panel_that_draws_an_alert_shows_its_indicator() -> None:
     """A line never stands in a panel of something else."""
     rules = {rule.id: rule for rule in ALERT_RULES}
     for dashboard in DASHBOARDS:
         for panel in dashboard.panels:
-            signals = {read.signal for query in panel.queries for read in query.reads}
+            shown = {ref.indicator for query in panel.queries for ref in query.series}
             for alert in panel.alerts:
-                assert rules[alert].signal in {None, *signals}, panel.heading
+                assert rules[alert].condition.indicator in {None, *shown}, panel.heading
 
 
 def test_the_old_plots_have_their_panels() -> None:

@@ -25,18 +25,18 @@ BURNS = [rule for rule in ALERT_RULES if rule.name == "GenerationErrorBudgetBurn
 
 @functools.cache
 def cases() -> list[dict[str, Any]]:
-    """Give every promtool test."""
+    """Return every promtool test."""
     files = sorted(FOLDER.glob("*.yml"))
     return [case for path in files for case in yaml.safe_load(path.read_text())["tests"]]
 
 
 def of(name: str, kind: str) -> list[dict[str, Any]]:
-    """Give the tests of an alert whose names go on so."""
+    """Return the tests of an alert whose names go on so."""
     return [case for case in cases() if case["name"].startswith(f"{name} {kind}")]
 
 
 def fired(case: dict[str, Any]) -> list[dict[str, str]]:
-    """Give the labels of the alerts that a test expects."""
+    """Return the labels of the alerts that a test expects."""
     return [alert["exp_labels"] for each in case["alert_rule_test"] for alert in each["exp_alerts"]]
 
 
@@ -56,7 +56,7 @@ def test_each_alert_has_a_test_of_each_kind(name: str, kind: str) -> None:
 
 @pytest.mark.parametrize("rule", ALERT_RULES, ids=lambda rule: rule.id)
 def test_each_row_fires_somewhere(rule: Any) -> None:
-    """Rows that share an alert's name are told apart by their labels, and each is seen to fire."""
+    """Rows that share an alert's name are distinguished by their labels, and each is seen to fire."""
     labels = {"severity": rule.severity, **dict(rule.labels)}
     by = {label.prometheus for label in rule.by}
     assert any(
@@ -92,7 +92,7 @@ def test_names_are_sentences_of_their_own() -> None:
     assert all(name.split()[0] in NAMES and len(name.split()) > 3 for name in names)
 
 
-def test_what_fires_is_told_whole() -> None:
+def test_expected_alerts_are_whole() -> None:
     """Each alert that is expected has its labels and its three annotations."""
     for case in cases():
         for each in case["alert_rule_test"]:

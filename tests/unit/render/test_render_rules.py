@@ -15,11 +15,10 @@ import yaml
 from genmeter.cli import main
 from genmeter.config.alerts import AlertOverride, AlertSettings
 from genmeter.errors import ConfigError, MissingExtraError
-from genmeter.render.records import is_recorded, ratio_name
-from genmeter.render.rules import expression, render_rules
+from genmeter.render.rules import render_rules
 from genmeter.schema import metrics as cat
 from genmeter.schema.alerts import ALERT_RULES
-from genmeter.schema.signals import GENERATION_TIME
+from genmeter.schema.query import Selector
 
 if TYPE_CHECKING:
     from genmeter.schema.alerts import AlertRule
@@ -30,12 +29,12 @@ ABSENT = 'absent(up{job="nightly"})'
 
 
 def rules_of(text: str) -> list[dict[str, Any]]:
-    """Give the rules of a rule file."""
+    """Return the rules of a rule file."""
     return [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
 
 
 def alerts_of(settings: AlertSettings) -> dict[tuple[str, ...], dict[str, Any]]:
-    """Give the alerts that are rendered, by name and labels."""
+    """Return the alerts that are rendered, by name and labels."""
     return {
         (rule["alert"], *rule["labels"].values()): rule
         for rule in rules_of(render_rules(settings))
@@ -44,7 +43,7 @@ def alerts_of(settings: AlertSettings) -> dict[tuple[str, ...], dict[str, Any]]:
 
 
 def row(id_: str, settings: AlertSettings = FULL) -> AlertRule:
-    """Give a rule by its id."""
+    """Return a rule by its id."""
     (found,) = [rule for rule in settings.rules() if rule.id == id_]
     return found
 
@@ -125,10 +124,10 @@ def test_every_rule_is_an_alert_with_all_that_people_need() -> None:
     for rule in FULL.rules():
         labels = dict(rule.labels)
         alert = rendered[rule.name, rule.severity, *labels.values()]
-        assert alert["expr"] == expression(rule, FULL)
+        assert alert["expr"] == rule.promql()
         assert alert["labels"] == {"severity": rule.severity, **labels}
         assert set(alert["annotations"]) == {"summary", "description", "runbook_url"}
-        assert ("for" in alert) == (rule.pending > 0)
+        assert ("for" in alert) == (rule.for_ > 0)
         assert alert["annotations"]["runbook_url"] == f"docs/runbook.md#{rule.name.lower()}"
 
 
@@ -142,7 +141,7 @@ def test_no_two_rules_write_the_same_series() -> None:
 
 
 def test_a_record_comes_before_what_needs_it_and_in_its_group() -> None:
-    """Rules of a group are evaluated in their order, so no alert judges what was recorded before."""
+    """Rules of a group are evaluated in their order, so no alert compares what was recorded before."""
     needed = re.compile(r"job\w*:\w+:\w+")
     for group in yaml.safe_load(render_rules(FULL))["groups"]:
         recorded: set[str] = set()
@@ -187,7 +186,7 @@ def test_long_ratios_never_read_days_of_samples() -> None:
 
 def test_an_alert_over_one_short_window_needs_no_record() -> None:
     """Its expression can be pasted into a query as it is."""
-    assert expression(row("high_error_rate"), FULL) == (
+    assert row("high_error_rate").promql() == (
         'sum by (job) (increase(genmeter_generations_total{genmeter_phase!="",'
         'genmeter_outcome="failure"}[5m]))\n'
         "/\n"
@@ -196,9 +195,9 @@ def test_an_alert_over_one_short_window_needs_no_record() -> None:
     )
 
 
-def test_a_burn_is_two_windows_and_a_least_number() -> None:
+def test_a_burn_is_two_windows_and_a_minimum() -> None:
     """The expression says it in three lines."""
-    assert expression(row("error_budget_burn:6h"), FULL) == (
+    assert row("error_budget_burn:6h").promql() == (
         "job:genmeter_generations_failure:ratio_rate6h > 0.06\n"
         "and\n"
         "job:genmeter_generations_failure:ratio_rate30m > 0.06\n"
@@ -207,10 +206,10 @@ def test_a_burn_is_two_windows_and_a_least_number() -> None:
     )
 
 
-def test_a_least_number_of_one_is_no_condition_of_its_own() -> None:
+def test_a_minimum_of_one_is_no_condition_of_its_own() -> None:
     """A ratio that is recorded has a denominator already."""
     settings = AlertSettings(alerts={"error_budget_burn:6h": AlertOverride(min_samples=1)})
-    assert "increase6h" not in expression(row("error_budget_burn:6h", settings), settings)
+    assert "increase6h" not in row("error_budget_burn:6h", settings).promql()
     names = {rule.get("record") for rule in rules_of(render_rules(settings))}
     assert "job:genmeter_generations:increase6h" not in names
 
@@ -234,10 +233,10 @@ def test_a_long_window_of_an_alert_that_has_one_is_added_up_too() -> None:
     settings = AlertSettings(
         cost_budget=100.0, alerts={"high_error_rate": AlertOverride(windows=(86_400.0,))}
     )
-    assert expression(row("cost_budget_burn:warning", settings), settings) == (
+    assert row("cost_budget_burn:warning", settings).promql() == (
         "job:genmeter_cost_usd:increase1d > 80"
     )
-    assert expression(row("high_error_rate", settings), settings) == (
+    assert row("high_error_rate", settings).promql() == (
         "job:genmeter_generations_failure:ratio_rate1d > 0.2"
     )
 
@@ -246,24 +245,17 @@ def test_a_long_window_of_an_alert_that_has_one_is_added_up_too() -> None:
 def test_a_threshold_is_rendered_to_its_last_digit(threshold: float) -> None:
     """Prometheus compares with the very number that the process compares with."""
     settings = AlertSettings(alerts={"high_error_rate": AlertOverride(threshold=threshold)})
-    written = expression(row("high_error_rate", settings), settings).rpartition("> ")[2]
+    written = row("high_error_rate", settings).promql().rpartition("> ")[2]
     assert float(written) == threshold
 
 
 def test_overflow_has_its_second_sign() -> None:
-    """Label sets past an instrument's cap are told with labels past theirs, of genmeter's alone."""
-    overflow = expression(row("monitor_label_overflow"), FULL).rpartition("\nor\n")[2]
+    """Label sets past an instrument's cap are reported with labels past theirs, of genmeter's alone."""
+    overflow = row("monitor_label_overflow").promql().rpartition("\nor\n")[2]
     pattern = re.search(r'__name__=~"([^"]+)"', overflow)
     assert pattern
     assert 'otel_metric_overflow="true"' in overflow
     assert all(re.fullmatch(pattern[1], each.prometheus) for each in cat.INSTRUMENTS[10:])
-
-
-def test_a_signal_without_a_query_has_no_series() -> None:
-    """What only the history knows cannot be recorded, and that is said."""
-    with pytest.raises(ValueError, match="generation_time has no query"):
-        ratio_name(GENERATION_TIME, (), 300.0)
-    assert not is_recorded(row("target_down"))
 
 
 # --- the settings ----------------------------------------------------------------------------------
@@ -295,13 +287,13 @@ def test_what_is_disabled_is_left_out() -> None:
     ],
 )
 def test_a_selector_is_in_every_query_of_a_scraped_series(selector: str) -> None:
-    """Nothing of another cluster is judged; what is recorded has been selected already."""
+    """Nothing of another cluster is compared; what is recorded has been selected already."""
     plain_settings = AlertSettings(cost_budget=1.0, jobs=("nightly",))
     settings = replace(plain_settings, selector=selector)
-    judged = zip(
+    rendered = zip(
         rules_of(render_rules(settings)), rules_of(render_rules(plain_settings)), strict=True
     )
-    for rule, plain in judged:
+    for rule, plain in rendered:
         selected = rule["expr"].replace(f",{selector}", "").replace(f"{{{selector}}}", "")
         # Only `absent` has a sum around it, which keeps the selector's labels off the alert.
         assert (
@@ -333,7 +325,7 @@ def test_a_selector_is_in_every_query_of_a_scraped_series(selector: str) -> None
         r'env="it\'s"',
     ],
 )
-def test_a_selector_that_is_none_is_refused(selector: str) -> None:
+def test_an_invalid_selector_is_rejected(selector: str) -> None:
     """What would break a query, or make it another, is an error that shows how to write one."""
     with pytest.raises(ConfigError, match=r"selector is .*give matchers"):
         render_rules(AlertSettings(selector=selector))
@@ -353,7 +345,7 @@ def test_a_job_of_any_name_is_quoted(job: str) -> None:
 def test_an_absent_job_keeps_its_labels_under_a_selector() -> None:
     """What the selector matches does not become a label of the alert."""
     settings = AlertSettings(jobs=("nightly",), selector='cluster="a"')
-    assert expression(row("target_absent", settings), settings) == (
+    assert row("target_absent", settings).promql(Selector(common=settings.selector)) == (
         'group by (job) (absent(up{job="nightly",cluster="a"}))'
     )
 

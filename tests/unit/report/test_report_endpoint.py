@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 
-from _report import as_json, report, tell_a_job
+from _report import as_json, record_a_job, report
 from genmeter.config.monitor import MonitorConfig
 from genmeter.config.prices import PriceTable
 from genmeter.exporters.http import ScrapeServer
-from genmeter.report.durations import Buckets
+from genmeter.report import endpoint
+from genmeter.report.usage_table import UsageRow
 from genmeter.schema import metrics as cat
 from genmeter.testing import IsolatedMonitor, isolated_monitor
 
@@ -67,10 +68,10 @@ def answering(body: bytes, status: int = 200, **headers: str) -> Iterator[tuple[
             thread.join()
 
 
-def test_the_report_has_the_totals_of_the_running_job(capsys: Capsys) -> None:
+def test_the_report_equals_the_totals_of_the_running_job(capsys: Capsys) -> None:
     """Calls, tokens and outcomes are those of the scrape, by model and step."""
     with isolated_monitor() as monitor, serving(monitor) as server:
-        tell_a_job(monitor)
+        record_a_job(monitor)
         usage = monitor.get_total_token_usage()
         found = as_json(capsys, server.url)
     assert [
@@ -97,7 +98,7 @@ def test_the_report_has_the_totals_of_the_running_job(capsys: Capsys) -> None:
 @pytest.mark.parametrize(
     "address", ["127.0.0.1:{}", "localhost:{}/", "http://127.0.0.1:{}/metrics/"]
 )
-def test_scheme_and_path_may_be_left_out(capsys: Capsys, address: str) -> None:
+def test_scheme_and_path_are_optional(capsys: Capsys, address: str) -> None:
     """An address as the job prints it, or as short as host and port, will do."""
     with isolated_monitor() as monitor, serving(monitor) as server:
         monitor.track_generation(1.0, True, model_name="atlas-large")
@@ -113,7 +114,7 @@ def test_an_unknown_provider_is_none(capsys: Capsys) -> None:
     assert [row["provider"] for row in rows] == ["openai", None]
 
 
-def test_the_cost_is_the_jobs_own_unless_prices_are_given(capsys: Capsys) -> None:
+def test_the_cost_is_that_of_the_job_without_prices(capsys: Capsys) -> None:
     """What the job has priced is told as it is, with the models that it could not price."""
     config = MonitorConfig(prices=PriceTable({"atlas-large": (2.0, 10.0)}))
     with isolated_monitor(config) as monitor, serving(monitor) as server:
@@ -133,7 +134,7 @@ def test_a_window_is_refused(capsys: Capsys) -> None:
     """An endpoint has no history, and the error says what has."""
     code, out, err = report(capsys, "127.0.0.1:9464", "--window", "1h")
     assert (code, out) == (2, "")
-    assert "leave --window out, or give the job's journal" in err
+    assert "--window does not go with an endpoint" in err
 
 
 def test_a_login_is_sent_and_never_shown(capsys: Capsys) -> None:
@@ -151,7 +152,7 @@ def test_a_login_is_sent_and_never_shown(capsys: Capsys) -> None:
             assert "secret" not in err
 
 
-def test_a_login_is_not_sent_where_an_answer_leads(capsys: Capsys) -> None:
+def test_a_redirect_does_not_get_the_login(capsys: Capsys) -> None:
     """A redirect does not carry the password to another server."""
     with (
         answering(b"", 404) as (other, asked),
@@ -163,7 +164,7 @@ def test_a_login_is_not_sent_where_an_answer_leads(capsys: Capsys) -> None:
     assert [headers["Authorization"] for headers in asked] == [None]
 
 
-def test_proxies_of_the_environment_are_not_asked(
+def test_proxies_of_the_environment_are_ignored(
     capsys: Capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A proxy knows nothing of this machine's loopback interface."""
@@ -184,7 +185,7 @@ def test_an_endpoint_that_does_not_answer_is_an_error(capsys: Capsys) -> None:
     assert "secret" not in err
 
 
-def test_an_endpoint_with_tls_is_read_or_told_what_it_takes(
+def test_an_endpoint_with_tls_is_read_or_its_error_explains(
     capsys: Capsys, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Who leaves out the scheme or the certificate learns which of them."""
@@ -207,19 +208,28 @@ def test_an_endpoint_with_tls_is_read_or_told_what_it_takes(
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        (b"<html>Hello</html>", "something else than Prometheus text"),
+        (b"<html>Hello</html>", "is not Prometheus text"),
         (b"up 1\n", "without any metric of genmeter"),
         (b"", "without any metric of genmeter"),
-        (b'a{le="1"', "something else than Prometheus text"),
+        (b'a{le="1"', "is not Prometheus text"),
     ],
 )
-def test_a_page_of_something_else_is_an_error(capsys: Capsys, body: bytes, told: str) -> None:
+def test_a_page_of_another_server_is_an_error(capsys: Capsys, body: bytes, told: str) -> None:
     """Another server than a job's is told by its address."""
     with answering(body) as (address, _):
         code, out, err = report(capsys, address)
     assert (code, out) == (2, "")
     assert told in err
     assert address in err
+
+
+def test_a_page_of_any_length_is_not_read(capsys: Capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that never ends fills no memory."""
+    monkeypatch.setattr(endpoint, "_MAX_BYTES", 10)
+    with answering(b"x" * 11) as (address, _):
+        code, out, err = report(capsys, address)
+    assert (code, out) == (2, "")
+    assert "answers with more than" in err
 
 
 @pytest.mark.parametrize(
@@ -232,7 +242,7 @@ def test_a_page_of_something_else_is_an_error(capsys: Capsys, body: bytes, told:
         "http://a b:80",
     ],
 )
-def test_an_address_that_is_none_is_an_error(capsys: Capsys, address: str) -> None:
+def test_an_invalid_address_is_an_error(capsys: Capsys, address: str) -> None:
     """What is no address is answered with an example of one."""
     code, out, err = report(capsys, address)
     assert (code, out) == (2, "")
@@ -258,7 +268,7 @@ def test_metrics_of_other_instrumentations_do_not_count(capsys: Capsys) -> None:
         assert as_json(capsys, address)["total"]["prompt_tokens"] == 10
 
 
-def test_what_is_past_the_limit_of_label_sets_is_told(capsys: Capsys) -> None:
+def test_a_label_overflow_is_reported(capsys: Capsys) -> None:
     """A report that cannot be whole says so."""
     with isolated_monitor() as monitor:
         monitor.track_generation(1.0, True, model_name="a", prompt_token_count=10)
@@ -270,11 +280,11 @@ def test_what_is_past_the_limit_of_label_sets_is_told(capsys: Capsys) -> None:
 
 def test_quantiles_are_those_of_prometheus() -> None:
     """Linear within a bucket, from 0 in the first, and the last bound for what is above it."""
-    buckets = Buckets()
-    assert buckets.quantiles((0.5,)) == (None,)
-    assert buckets.mean() is None
-    for bound, count in ((1.0, 4.0), (2.0, 4.0), (4.0, 8.0), (math.inf, 10.0)):
-        buckets.add(bound, count)
-    buckets.add_sum(30.0)
-    assert buckets.mean() == 3.0
-    assert buckets.quantiles((0.2, 0.4, 0.5, 0.8, 0.95)) == (0.5, 1.0, 2.5, 4.0, 4.0)
+    row = UsageRow()
+    assert row.quantile(0.5) is None
+    assert row.mean() is None
+    row.buckets.update({1.0: 4, 2.0: 4, 4.0: 8, math.inf: 10})
+    row.duration_sum = 30.0
+    assert row.mean() == 3.0
+    shares = (0.2, 0.4, 0.5, 0.8, 0.95)
+    assert [row.quantile(share) for share in shares] == [0.5, 1.0, 2.5, 4.0, 4.0]

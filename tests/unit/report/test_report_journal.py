@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import gzip
-import io
-import sys
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
 
-from _report import AFTERIMAGE, as_json, old_rows, report, rows_of, tell_a_job, write
-from genmeter.report import journal, progress
+from _report import AFTERIMAGE, as_json, old_rows, record_a_job, report, rows_of, write
+from genmeter.report import journal
 from genmeter.testing import isolated_monitor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 Capsys = pytest.CaptureFixture[str]
@@ -24,10 +20,10 @@ Capsys = pytest.CaptureFixture[str]
 # --- ours --------------------------------------------------------------------------------------
 
 
-def test_the_report_has_the_totals_of_the_job(tmp_path: Path, capsys: Capsys) -> None:
+def test_the_report_equals_the_totals_of_the_job(tmp_path: Path, capsys: Capsys) -> None:
     """Tokens, calls and outcomes of a journal are those that the job's own report tells."""
     with isolated_monitor(log_dir=tmp_path) as monitor:
-        tell_a_job(monitor)
+        record_a_job(monitor)
         usage = monitor.get_total_token_usage()
     found = as_json(capsys, tmp_path)
     total = found["total"]
@@ -43,12 +39,10 @@ def test_the_report_has_the_totals_of_the_job(tmp_path: Path, capsys: Capsys) ->
     assert (found["source"], found["quantiles"], found["skipped"]) == ("journal", "exact", 0)
 
 
-def test_rows_are_by_model_and_step_unless_other_keys_are_asked_for(
-    tmp_path: Path, capsys: Capsys
-) -> None:
+def test_by_chooses_the_keys_of_the_rows(tmp_path: Path, capsys: Capsys) -> None:
     """`--by` groups by any of the four keys, and every grouping sums to the same total."""
     with isolated_monitor(log_dir=tmp_path) as monitor:
-        tell_a_job(monitor)
+        record_a_job(monitor)
     found = as_json(capsys, tmp_path)
     assert [(row["model"], row["step"], row["calls"]) for row in found["rows"]] == [
         ("atlas-large", "answer_generation", 10),
@@ -94,14 +88,14 @@ def test_a_folder_gives_its_rotated_files_too(tmp_path: Path, capsys: Capsys) ->
     assert as_json(capsys, tmp_path, "--window", "1s")["total"]["calls"] == 2
 
 
-def test_a_file_that_is_rotated_meanwhile_counts_once(tmp_path: Path, capsys: Capsys) -> None:
+def test_a_file_rotated_meanwhile_counts_once(tmp_path: Path, capsys: Capsys) -> None:
     """Two names of one file are read once."""
     current = write(tmp_path / "metrics.jsonl", rows_of(0))
     (tmp_path / "metrics.1.jsonl").hardlink_to(current)
     assert as_json(capsys, tmp_path)["total"]["calls"] == 1
 
 
-def test_lines_that_cannot_be_used_are_counted_and_told(tmp_path: Path, capsys: Capsys) -> None:
+def test_invalid_lines_are_counted_and_reported(tmp_path: Path, capsys: Capsys) -> None:
     """A broken line costs itself, and the report says how many there are and where they begin."""
     path = write(tmp_path / "metrics.jsonl", [*rows_of(0), *rows_of(1)])
     lines = path.read_text().splitlines(keepends=True)
@@ -130,7 +124,7 @@ def test_lines_that_cannot_be_used_are_counted_and_told(tmp_path: Path, capsys: 
     assert as_json(capsys, path)["skipped"] == len(broken) + 1
 
 
-def test_samples_under_the_names_of_calls_are_none(tmp_path: Path, capsys: Capsys) -> None:
+def test_observations_under_the_names_of_calls_are_no_calls(tmp_path: Path, capsys: Capsys) -> None:
     """What `record_metric` was given counts as no call, whatever its name or metadata."""
     given = [
         {"metric": "success_rate", "value": 0.0, "timestamp": "2026-03-01T12:00:00+00:00"},
@@ -157,12 +151,8 @@ def test_a_window_counts_back_from_the_newest_event(
     assert found["until"] == "2026-03-01T12:00:00+00:00"
 
 
-def test_the_newest_event_is_found_behind_much_that_is_none(
-    tmp_path: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The end of a journal may be samples and logs only, over any number of blocks."""
-    monkeypatch.setattr(journal, "_CHUNK", 300)
-    monkeypatch.setattr(journal, "_OVERLAP", 250)
+def test_the_newest_event_is_found_before_observations(tmp_path: Path, capsys: Capsys) -> None:
+    """The end of a journal may hold none but custom metrics, and so may its newest file."""
     later = {"metric": "room", "value": 1, "timestamp": "2026-03-02T12:00:00+00:00"}
     rows = [*rows_of(-100), *rows_of(0), *[later] * 50]
     write(tmp_path / "metrics.1.jsonl", rows)
@@ -193,14 +183,14 @@ def test_a_journal_of_afterimage_is_read(capsys: Capsys) -> None:
     assert found["skipped"] == 0
 
 
-def test_calls_without_a_model_count_for_the_only_one(tmp_path: Path, capsys: Capsys) -> None:
+def test_calls_without_a_model_count_for_the_only_model(tmp_path: Path, capsys: Capsys) -> None:
     """A failed call, for which AfterImage tells no model, shows up at the model that it asked."""
     rows = [*old_rows(0, None, success_rate=0.0), *old_rows(1, "atlas-large")]
     (row,) = as_json(capsys, write(tmp_path / "metrics.jsonl", rows))["rows"]
     assert (row["model"], row["calls"], row["failures"]) == ("atlas-large", 2, 1)
 
 
-def test_a_model_that_is_none_is_no_model(tmp_path: Path, capsys: Capsys) -> None:
+def test_a_model_named_none_is_unknown(tmp_path: Path, capsys: Capsys) -> None:
     """`model_name=None` becomes `unknown`, and not a model of that name."""
     rows = old_rows(0, "None", prompt_token_count=5)
     rows[-1]["model_name"] = None
@@ -231,7 +221,7 @@ def test_two_calls_of_one_moment_are_two(tmp_path: Path, capsys: Capsys) -> None
     ]
 
 
-def test_samples_of_afterimage_under_old_names_are_no_calls(tmp_path: Path, capsys: Capsys) -> None:
+def test_observations_of_afterimage_are_no_calls(tmp_path: Path, capsys: Capsys) -> None:
     """AfterImage records an `error_rate` of its own; that and the like count as no call."""
     rows = [
         *old_rows(0, "a"),
@@ -253,9 +243,7 @@ def test_a_journal_may_go_from_afterimage_to_genmeter(tmp_path: Path, capsys: Ca
     assert as_json(capsys, path, "--window", "59s")["total"]["calls"] == 1
 
 
-def test_a_value_of_afterimage_that_is_no_number_costs_itself(
-    tmp_path: Path, capsys: Capsys
-) -> None:
+def test_an_invalid_value_of_afterimage_keeps_its_call(tmp_path: Path, capsys: Capsys) -> None:
     """A NaN duration or a text for tokens leaves the call and its other values counted."""
     rows = old_rows(0, "a", prompt_token_count="12", completion_token_count=3)
     rows[0]["value"] = float("nan")
@@ -280,7 +268,7 @@ def test_an_empty_journal_is_an_empty_report(tmp_path: Path, capsys: Capsys) -> 
     assert report(capsys, path, "--window", "1h")[1].startswith("Nothing to report")
 
 
-def test_a_file_of_something_else_is_an_error(tmp_path: Path, capsys: Capsys) -> None:
+def test_a_file_without_metrics_is_an_error(tmp_path: Path, capsys: Capsys) -> None:
     """A file without any line of a journal is told by its name, with what to give."""
     path = tmp_path / "notes.jsonl"
     path.write_text('{"question": "Why?"}\n')
@@ -291,7 +279,7 @@ def test_a_file_of_something_else_is_an_error(tmp_path: Path, capsys: Capsys) ->
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "saved.txt"])
-def test_a_byte_order_mark_and_carriage_returns_cost_no_line(
+def test_a_byte_order_mark_and_carriage_returns_are_accepted(
     tmp_path: Path, capsys: Capsys, name: str
 ) -> None:
     """A journal that an editor has saved anew counts as before."""
@@ -306,7 +294,7 @@ def test_a_byte_order_mark_and_carriage_returns_cost_no_line(
     "stamp",
     ["0001-01-01T00:00:00+12:00", "1969-12-31T00:00:00+00:00", "9999-12-31T23:59:59-12:00"],
 )
-def test_a_time_that_no_event_has_costs_its_lines_only(
+def test_lines_with_an_impossible_time_are_skipped(
     tmp_path: Path, capsys: Capsys, stamp: str
 ) -> None:
     """What no time zone can show is told as a line that cannot be used, with and without window."""
@@ -320,7 +308,7 @@ def test_a_time_that_no_event_has_costs_its_lines_only(
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl.gz", "metrics.jsonl", "metrics.json"])
-def test_a_compressed_file_is_told_as_such(tmp_path: Path, capsys: Capsys, name: str) -> None:
+def test_a_compressed_journal_is_an_error(tmp_path: Path, capsys: Capsys, name: str) -> None:
     """Who packed a journal learns that this is what is wrong with it."""
     path = tmp_path / name
     path.write_bytes(gzip.compress(b'{"metric": "success_rate"}\n'))
@@ -329,7 +317,7 @@ def test_a_compressed_file_is_told_as_such(tmp_path: Path, capsys: Capsys, name:
     assert f"source={str(path)!r} is compressed; unpack it" in err
 
 
-def test_a_folder_without_a_journal_names_those_below(tmp_path: Path, capsys: Capsys) -> None:
+def test_a_folder_without_a_journal_is_an_error(tmp_path: Path, capsys: Capsys) -> None:
     """AfterImage makes a folder for each run, and the error names the newest of them."""
     code, _, err = report(capsys, tmp_path)
     assert code == 2
@@ -341,49 +329,20 @@ def test_a_folder_without_a_journal_names_those_below(tmp_path: Path, capsys: Ca
     assert f"such as {str(tmp_path / '2026-01-02')!r}" in err
 
 
-def test_a_journal_is_read_in_pieces(
-    tmp_path: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
+def test_progress_reaches_the_size_of_all_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However small the pieces are, the report is the same, and the progress adds up."""
-    path = write(tmp_path / "metrics.jsonl", [row for n in range(50) for row in rows_of(n)])
-    whole = as_json(capsys, path)
-    told: list[int] = []
-
-    def reading(size: int) -> nullcontext[Callable[[int], None]]:
-        told.append(-size)
-        return nullcontext(told.append)
-
-    monkeypatch.setattr(journal, "_CHUNK", 100)
-    monkeypatch.setattr(journal, "reading", reading)
-    assert as_json(capsys, path) == whole
-    assert told[0] == -path.stat().st_size
-    assert len(told) > 50
-    assert sum(told) == 0
-
-
-class _Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_large_source_shows_its_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On standard error, by bytes."""
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(sys, "stderr", terminal := _Terminal())
-    with progress.reading(20_000_000) as advance:
-        advance(20_000_000)
-    assert "reading" in terminal.getvalue()
-    assert "20.0/20.0 MB" in terminal.getvalue()
-
-
-@pytest.mark.parametrize("why", ["small", "no terminal", "dumb terminal", "no rich"])
-def test_elsewhere_no_progress_is_shown(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is drawn over what somebody reads or keeps."""
-    monkeypatch.setenv("TERM", "dumb" if why == "dumb terminal" else "xterm")
-    stream = io.StringIO() if why == "no terminal" else _Terminal()
-    monkeypatch.setattr(sys, "stderr", stream)
-    if why == "no rich":
-        monkeypatch.setitem(sys.modules, "rich", None)
-    with progress.reading(10 if why == "small" else 20_000_000) as advance:
-        advance(10)
-    assert stream.getvalue() == ""
+    """It counts the bytes of every file, in steps that never go back."""
+    monkeypatch.setattr(journal, "_PROGRESS_LINES", 10)
+    paths = [
+        write(tmp_path / name, [row for n in range(50) for row in rows_of(n)])
+        for name in ("metrics.1.jsonl", "metrics.jsonl")
+    ]
+    steps: list[tuple[int, int]] = []
+    table = journal.read_journal(paths, progress=lambda *step: steps.append(step))
+    assert table.total().calls == 100
+    size = sum(path.stat().st_size for path in paths)
+    assert {total for _, total in steps} == {size}
+    assert len(steps) > 50
+    assert sorted(steps) == steps
+    assert steps[-1] == (size, size)

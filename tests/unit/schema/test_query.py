@@ -1,16 +1,12 @@
-"""Terms and signals as PromQL: what is selected, over what, by what, and never divided by 0."""
+"""Queries as PromQL: what is selected, over what, by what, and never divided by 0."""
 
 from __future__ import annotations
 
 import pytest
 
-from genmeter.files.plotting.text import UNITS
-from genmeter.schema import live_signals as live
+from genmeter.schema import indicators as ind
 from genmeter.schema import metrics as cat
-from genmeter.schema import signals as sig
-from genmeter.schema.live_signals import LIVE_SIGNALS
-from genmeter.schema.query import Level, Selector, Term, duration, quoted
-from genmeter.schema.signals import SIGNALS, Signal
+from genmeter.schema.query import CounterQuery, GaugeQuery, Selector, duration, quoted
 
 ALL = Selector()
 
@@ -48,114 +44,79 @@ def test_texts_are_quoted_as_promql_reads_them(text: str, written: str) -> None:
 def test_a_series_of_calls_is_told_from_other_instrumentations() -> None:
     """The phase, which only genmeter sets, is matched on every instrument that has it."""
     assert (
-        Term(instrument=cat.TOTAL_TOKENS).series(ALL) == 'genmeter_tokens_total{genmeter_phase!=""}'
+        CounterQuery(instrument=cat.TOTAL_TOKENS).series(ALL)
+        == 'genmeter_tokens_total{genmeter_phase!=""}'
     )
-    assert Term(instrument=cat.SAMPLES).series(ALL) == "genmeter_samples_total"
-    generation = Term(instrument=cat.TOTAL_TOKENS, where=((cat.PHASE, '="generation"'),))
+    assert CounterQuery(instrument=cat.SAMPLES).series(ALL) == "genmeter_samples_total"
+    generation = CounterQuery(instrument=cat.TOTAL_TOKENS, where=((cat.PHASE, '="generation"'),))
     assert generation.series(ALL) == 'genmeter_tokens_total{genmeter_phase="generation"}'
 
 
 def test_a_part_of_a_histogram_is_a_series_of_its_own() -> None:
     """Sum, count and buckets have their suffixes after the unit."""
     names = [
-        Term(instrument=cat.CONVERSATION_LENGTH, part=part).series(ALL)
+        CounterQuery(instrument=cat.CONVERSATION_LENGTH, part=part).series(ALL)
         for part in ("_sum", "_count", "_bucket")
     ]
     assert names == [f"genmeter_conversation_length_{part}" for part in ("sum", "count", "bucket")]
 
 
 def test_matchers_come_in_a_fixed_order() -> None:
-    """Phase, the term's own, the common ones, then those of labels that the instrument has."""
+    """Phase, the query's own, the common ones, then those of labels that the instrument has."""
     selector = Selector(
         common='cluster="a",job=~"x|y"',
         by_label={cat.MODEL: '=~"$model"', cat.EVALUATOR: '="judge"', cat.STEP: '="s"'},
     )
-    term = Term(instrument=cat.GENERATIONS, where=((cat.OUTCOME, '="failure"'),))
-    assert term.series(selector) == (
+    query = CounterQuery(instrument=cat.GENERATIONS, where=((cat.OUTCOME, '="failure"'),))
+    assert query.series(selector) == (
         'genmeter_generations_total{genmeter_phase!="",genmeter_outcome="failure",'
         'cluster="a",job=~"x|y",gen_ai_request_model=~"$model",genmeter_step="s"}'
     )
-    scores = Term(instrument=cat.SCORE, part="_count")
+    scores = CounterQuery(instrument=cat.SCORE, part="_count")
     assert scores.series(selector) == (
         'genmeter_evaluation_score_count{cluster="a",job=~"x|y",genmeter_evaluator="judge"}'
     )
 
 
-def test_a_term_is_summed_over_a_window_by_labels() -> None:
+def test_a_counter_is_summed_over_a_window_by_labels() -> None:
     """An increase unless a rate is asked for, by the labels that are to be kept, or by none."""
-    term = Term(instrument=cat.LOGS)
-    assert term.promql([], "5m", ALL) == "sum (increase(genmeter_logs_total[5m]))"
-    assert term.promql(["job", "genmeter_level"], "$__range", ALL, "rate") == (
+    query = CounterQuery(instrument=cat.LOGS)
+    assert query.promql([], "5m", ALL) == "sum (increase(genmeter_logs_total[5m]))"
+    assert query.promql(["job", "genmeter_level"], "$__range", ALL, function="rate") == (
         "sum by (job, genmeter_level) (rate(genmeter_logs_total[$__range]))"
     )
 
 
-def test_a_level_is_its_last_value() -> None:
+def test_a_gauge_is_its_last_value() -> None:
     """What stands at a value is never summed over time, whatever function is asked for."""
-    level = Level(instrument=cat.HISTORY_SIZE, aggregation="max")
+    gauge = GaugeQuery(instrument=cat.HISTORY_SIZE, aggregation="max")
     for function in ("increase", "rate"):
-        assert level.promql(["job"], "5m", ALL, function) == (
+        assert gauge.promql(["job"], "5m", ALL, function=function) == (
             "max by (job) (last_over_time(genmeter_monitor_history_size[5m]))"
         )
     assert (
-        Level(instrument=cat.HISTORY_SIZE).promql([], "5m", ALL).startswith("sum (last_over_time(")
+        GaugeQuery(instrument=cat.HISTORY_SIZE)
+        .promql([], "5m", ALL)
+        .startswith("sum (last_over_time(")
     )
 
 
-def test_a_sum_is_its_term() -> None:
-    """A signal without a denominator is what its term adds up to."""
-    assert live.COST.promql(["job"], "1d", ALL) == (
+def test_an_indicator_of_a_sum_is_its_query() -> None:
+    """An indicator without a denominator is what its query adds up to."""
+    assert ind.COST.query.promql(["job"], "1d", ALL) == (
         'sum by (job) (increase(genmeter_cost_usd_total{genmeter_phase!=""}[1d]))'
     )
-    assert live.COST.promql(["job"], "1h", ALL, function="rate").startswith("sum by (job) (rate(")
+    assert ind.COST.query.promql(["job"], "1h", ALL, function="rate").startswith(
+        "sum by (job) (rate("
+    )
 
 
-@pytest.mark.parametrize(("least", "guard"), [(1, "> 0"), (2, ">= 2"), (20, ">= 20")])
-def test_a_ratio_has_no_value_below_a_least_denominator(least: int, guard: str) -> None:
-    """What nothing divides is no value at all; a least number keeps the denominator's groups out."""
-    assert live.EVALUATION_FAILURE_SHARE.promql(["job"], "15m", ALL, least=least) == (
+@pytest.mark.parametrize(("min_samples", "guard"), [(1, "> 0"), (2, ">= 2"), (20, ">= 20")])
+def test_a_ratio_has_no_value_below_its_minimum_of_samples(min_samples: int, guard: str) -> None:
+    """What nothing divides is no value at all; a minimum keeps the denominator's groups out."""
+    query = ind.EVALUATION_FAILURE_SHARE.query.at_least(min_samples)
+    assert query.promql(["job"], "15m", ALL) == (
         'sum by (job) (increase(genmeter_evaluations_total{genmeter_outcome="failure"}[15m]))\n'
         "/\n"
         f"(sum by (job) (increase(genmeter_evaluations_total[15m])) {guard})"
     )
-
-
-def test_a_signal_without_a_query_says_so() -> None:
-    """A number that only plots show has no PromQL."""
-    with pytest.raises(ValueError, match="the signal successful_calls has no query"):
-        sig.SUCCESSFUL_CALLS.promql([], "5m", ALL)
-
-
-@pytest.mark.parametrize("signal", LIVE_SIGNALS, ids=lambda signal: signal.id)
-def test_every_live_signal_has_words_and_a_query(signal: Signal) -> None:
-    """A title, a sentence, a unit that can be named, and series of the catalogue."""
-    assert signal.title[0].isupper()
-    assert signal.description.endswith(".")
-    assert signal.unit == "1" or signal.unit in UNITS or signal.unit.startswith("{")
-    assert signal.of is not None
-    assert {term.instrument for term in (signal.of, signal.per) if term} <= set(cat.INSTRUMENTS)
-    assert (signal.unit == "1") <= (signal.per is not None)
-
-
-def test_ids_of_all_signals_are_unique() -> None:
-    """A signal that plots and queries share is one row in both tables."""
-    rows = {id(signal): signal for signal in (*SIGNALS, *LIVE_SIGNALS)}.values()
-    assert len({signal.id for signal in rows}) == len(rows)
-    assert len(set(map(id, LIVE_SIGNALS))) == len(LIVE_SIGNALS)
-
-
-@pytest.mark.parametrize("signal", LIVE_SIGNALS, ids=lambda signal: signal.id)
-def test_terms_match_labels_that_their_instruments_have(signal: Signal) -> None:
-    """A matcher on a label that no series has would select nothing, or everything."""
-    for term in (signal.of, signal.per):
-        if term is not None:
-            assert {label for label, _ in term.where} <= set(term.instrument.labels)
-            assert (term.part != "") == (term.instrument.kind is cat.Kind.HISTOGRAM)
-
-
-@pytest.mark.parametrize("signal", LIVE_SIGNALS, ids=lambda signal: signal.id)
-def test_both_sides_of_a_ratio_are_kept_or_neither_is(signal: Signal) -> None:
-    """What a history can answer it can answer wholly."""
-    assert signal.of is not None
-    if signal.per is not None:
-        assert (signal.of.rows is None) == (signal.per.rows is None)

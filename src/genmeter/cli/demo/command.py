@@ -13,17 +13,24 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from genmeter.cli.demo.job import Job, Plan, play
-from genmeter.cli.demo.profiles import CUSTOM_METRICS, MODELS, PRICES, SCORE_SCALES
+from genmeter.cli.demo.simulate import (
+    CUSTOM_METRICS,
+    MODELS,
+    PRICES,
+    SCORE_SCALES,
+    Job,
+    Plan,
+    play,
+)
 from genmeter.cli.demo.view import choose_view, final_report, headline, say
 from genmeter.config.monitor import MonitorConfig
 from genmeter.errors import EndpointError
-from genmeter.exporters.settings import PROMETHEUS, ExportSettings
+from genmeter.exporters.settings import EXPORTERS, PROMETHEUS, ExportSettings
 from genmeter.handlers.logging import LOGGER_NAME
 from genmeter.monitor import GenerationMonitor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -33,7 +40,7 @@ The metrics are served at http://127.0.0.1:9464/metrics unless the arguments or 
 OTEL_* and GENMETER_* say otherwise. The live view needs a terminal and the extra "demo"
 (pip install "genmeter[demo]"); without either there is a plain line every ten seconds.
 
-The exit code is 0 also where Ctrl-C or SIGTERM ends the job early, which still gives the report;
+The exit code is 0 also where Ctrl-C or SIGTERM ends the job early, which still prints the report;
 2 where an argument cannot be used or the port is taken.
 """
 _MAX_RATE = 2_000.0
@@ -52,14 +59,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--duration",
-        type=_seconds,
+        type=_number("seconds, more than 0 and at most 1e7", most=1e7),
         default=60.0,
         metavar="SECONDS",
         help="how long the job lasts (default: %(default)g)",
     )
     add(
         "--rate",
-        type=_rate,
+        type=_number(f"calls a second, more than 0 and at most {_MAX_RATE:,.0f}", most=_MAX_RATE),
         default=20.0,
         metavar="CALLS",
         help="calls of models a second, on average (default: %(default)g)",
@@ -68,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--port", type=_port, help="port of the endpoint, 0 for any free one (default: 9464)")
     add(
         "--linger",
-        type=_linger,
+        type=_number("seconds, 0 to 1e7", most=1e7, or_zero=True),
         metavar="SECONDS",
         help="at the end, wait so long for one more scrape (default: 0)",
     )
@@ -122,18 +129,22 @@ def _config(plan: Plan, port: int | None, linger: float | None) -> MonitorConfig
         prices=PRICES,
         score_scales=SCORE_SCALES,
         custom_metrics=CUSTOM_METRICS,
+        meter_provider="own",  # whatever the environment says: there is no application
     )
     given = {"port": port, "linger": linger}
-    asked: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if port is not None or PROMETHEUS in ExportSettings.from_env(os.environ).exporters:
-        # Asked for in code, so that a taken port is an error rather than a warning.
-        asked["enabled"] = True
-    return dataclasses.replace(config, endpoint=dataclasses.replace(config.endpoint, **asked))
+    endpoint: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    exporters = ExportSettings.from_env(os.environ).exporters
+    # Asked for in code, so that a taken port is an error rather than a warning.
+    endpoint["enabled"] = port is not None or PROMETHEUS in exporters
+    if PROMETHEUS not in exporters:
+        # The view reads the page, also where nothing serves it.
+        os.environ[EXPORTERS] = ",".join([*exporters, PROMETHEUS])
+    return dataclasses.replace(config, endpoint=dataclasses.replace(config.endpoint, **endpoint))
 
 
 @contextmanager
 def _stopping_on_signals() -> Iterator[threading.Event]:
-    """Give what the first Ctrl-C or SIGTERM sets; a second one ends the process as usual."""
+    """Yield the event that the first Ctrl-C or SIGTERM sets; a second ends the process as usual."""
     stop = threading.Event()
     is_main = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in _SIGNALS} if is_main else {}
@@ -166,54 +177,46 @@ def _shut_down(monitor: GenerationMonitor, linger: float | None) -> None:
 # --- what the arguments may be -----------------------------------------------------------------
 
 
-def _number(
-    text: str, remedy: str, *, above: float, most: float, shown: str | None = None
-) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not above < value <= most:
-        raise argparse.ArgumentTypeError(f"{(shown or text)!r} cannot be used; give {remedy}")
-    return value
+def _number(expected: str, *, most: float, or_zero: bool = False) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (0.0 < value <= most or (or_zero and value == 0.0)):
+            raise argparse.ArgumentTypeError(f"must be {expected}, got {text!r}")
+        return value
 
-
-def _seconds(text: str) -> float:
-    return _number(text, "seconds, more than 0 and at most 1e7", above=0, most=1e7)
-
-
-def _linger(text: str) -> float:
-    return _number(text, "seconds, 0 to 1e7", above=-math.ulp(0), most=1e7)
-
-
-def _rate(text: str) -> float:
-    remedy = f"calls a second, more than 0 and at most {_MAX_RATE:,.0f}"
-    return _number(text, remedy, above=0, most=_MAX_RATE)
+    return parse
 
 
 def _whole(text: str) -> int:
     try:
         return int(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be used; give a whole number") from error
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from error
 
 
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= _MAX_PORT):
         raise argparse.ArgumentTypeError(
-            f"{text!r} cannot be used; give a port from 1 to {_MAX_PORT}, or 0 for any free one"
+            f"must be a port from 1 to {_MAX_PORT}, or 0 for any free one, got {text!r}"
         )
     return int(text)
 
 
 def _failing(text: str) -> tuple[str, float]:
     name, _, share = text.partition("=")
-    if name not in {model.name for model in MODELS}:
+    try:
+        value = float(share) if name in {model.name for model in MODELS} else math.nan
+    except ValueError:
+        value = math.nan
+    if not 0.0 <= value <= 1.0:
         raise argparse.ArgumentTypeError(
-            f"{text!r} cannot be used; give MODEL=SHARE, with one of the models {_names()}"
+            f"must be MODEL=SHARE, with a share from 0 to 1, such as {MODELS[0].name}=0.5, and one "
+            f"of the models {_names()}, got {text!r}"
         )
-    remedy = f"a share from 0 to 1, such as {name}=0.5"
-    return name, _number(share, remedy, above=-math.ulp(0), most=1, shown=text)
+    return name, value
 
 
 def _names() -> str:

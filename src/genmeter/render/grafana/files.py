@@ -38,9 +38,9 @@ def render_dashboards(settings: AlertSettings) -> dict[str, str]:
     """
     try:
         with warnings.catch_warnings():
-            # Its import recommends version 2 of the format, which older Grafanas do not read.
+            # Its import recommends version 2 of the format, which older Grafanas do not ref.
             warnings.simplefilter("ignore", DeprecationWarning)
-            from genmeter.render.grafana.frame import to_json
+            from genmeter.render.grafana.json import to_json
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "grafana_foundation_sdk":
             raise

@@ -1,36 +1,52 @@
-"""What a dashboard is made of, before anything is drawn: rows of panels over signals.
+"""What a dashboard is made of, before anything is drawn: rows of panels over indicators.
 
-These are rows of a table, as the signals are: no Grafana in them. The reference pages read them
-too; :mod:`genmeter.render.grafana.panels` makes Grafana's JSON out of them.
+These are rows of a table, as the indicators are, without anything of Grafana's; the reference reads
+them too, and :mod:`genmeter.render.grafana.json` makes Grafana's JSON out of them. Below them are the
+panels that several dashboards have.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
-from genmeter.schema.metrics import MODEL, STEP
+from genmeter.schema import metrics as cat
 from genmeter.schema.query import JOB, Selector
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from genmeter.schema.indicators import Indicator
     from genmeter.schema.metrics import Label
-    from genmeter.schema.signals import Signal
+    from genmeter.schema.query import Function
 
 __all__ = [
+    "BAD",
+    "GOOD",
+    "HEADS",
     "INTERVAL",
     "LE",
     "RANGE",
+    "UNSURE",
     "Dashboard",
     "Kind",
     "Panel",
     "Query",
-    "Read",
     "Row",
+    "SeriesRef",
+    "heat_map",
     "label_names",
+    "legend_of",
+    "over_time",
     "quantile",
+    "quantiles",
+    "query",
+    "rate_panel",
+    "ratio_panel",
     "selector_of",
+    "share_or_zero",
+    "tile",
+    "total",
 ]
 
 Kind = Literal["stat", "gauge", "timeseries", "heatmap", "bargauge", "table"]
@@ -43,18 +59,18 @@ _GRID = 24
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """A signal as a query reads it.
+class SeriesRef:
+    """A indicator as a query reads it.
 
     Args:
-        signal: What is read.
+        indicator: What is ref.
         window: Over which time; a duration or a variable of Grafana's.
         function: ``rate`` for a sum per second.
     """
 
-    signal: Signal
+    indicator: Indicator
     window: str = INTERVAL
-    function: Literal["increase", "rate"] = "increase"
+    function: Function = "increase"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +78,9 @@ class Query:
     """One query of a panel.
 
     Args:
-        reads: What it is made of.
+        series: What it is made of.
         formula: How, in PromQL; ``{0}`` is the first of them, ``{budget}`` the error budget.
-        by: The labels that tell its series apart.
+        by: The labels that distinguish its series.
         keep: Labels that the formula uses up, such as a bucket's bound.
         legend: What its series are called; labels stand in double braces. In a table, the head
             of its column.
@@ -74,7 +90,7 @@ class Query:
         has_exemplars: Whether the traces of single calls are shown with it.
     """
 
-    reads: tuple[Read, ...]
+    series: tuple[SeriesRef, ...]
     formula: str = "{0}"
     by: tuple[Label | str, ...] = ()
     keep: tuple[str, ...] = ()
@@ -93,8 +109,8 @@ class Query:
         """
         labels = [*self.keep, *label_names(self.by)]
         parts = [
-            read.signal.promql(labels, read.window, selector, function=read.function)
-            for read in self.reads
+            ref.indicator.query.promql(labels, ref.window, selector, ref.function)
+            for ref in self.series
         ]
         if self.formula == "{0}":
             return parts[0]
@@ -109,18 +125,18 @@ class Panel:
     Args:
         kind: Grafana's panel type.
         queries: What it shows.
-        title: Its heading; empty takes the first signal's title.
-        description: What it says; empty takes the first signal's description.
+        title: Its heading; empty takes the first indicator's title.
+        description: What it says; empty takes the first indicator's description.
         unit: Grafana's unit of its values.
         width: Of the 24 columns.
         height: In rows of the grid.
-        alerts: Ids of the alerts whose signal it shows; their thresholds are drawn.
+        alerts: Ids of the alerts whose indicator it shows; their thresholds are drawn.
         in_budgets: Whether it shows multiples of the error budget.
         is_fault: Whether its series are faults: they are drawn in shades of red.
         is_change: Whether it shows by how much a value has risen, where the alert is of a fall.
         style: How series over time are drawn.
-        least: Lower end of the axis, or of a gauge.
-        most: Upper end of the axis, or of a gauge.
+        axis_min: Lower end of the axis, or of a gauge.
+        axis_max: Upper end of the axis, or of a gauge.
         decimals: Digits behind the point; None leaves it to Grafana.
         is_now: Whether it shows one value for the range, rather than the last one of a line.
         min_interval: The shortest step between two points; ``$__rate_interval`` is longer.
@@ -141,8 +157,8 @@ class Panel:
     is_fault: bool = False
     is_change: bool = False
     style: Literal["line", "stack", "bars"] = "line"
-    least: float | None = 0
-    most: float | None = None
+    axis_min: float | None = 0
+    axis_max: float | None = None
     decimals: int | None = None
     is_now: bool = False
     min_interval: str = "1m"
@@ -153,12 +169,12 @@ class Panel:
     @property
     def heading(self) -> str:
         """What stands above it."""
-        return self.title or self.queries[0].reads[0].signal.title
+        return self.title or self.queries[0].series[0].indicator.title
 
     @property
     def text(self) -> str:
         """What it says of itself."""
-        return self.description or self.queries[0].reads[0].signal.description
+        return self.description or self.queries[0].series[0].indicator.description
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +190,7 @@ class Row:
     panels: tuple[Panel, ...]
 
     def places(self) -> list[tuple[int, int]]:
-        """Give the columns and lines where the panels begin, the row's own line left out."""
+        """Return the columns and lines where the panels begin, without the row's own line."""
         found, x, y, height = [], 0, 0, 0
         for panel in self.panels:
             if x + panel.width > _GRID:
@@ -216,12 +232,12 @@ class Dashboard:
 
 
 def label_names(labels: Sequence[Label | str]) -> list[str]:
-    """Give the labels' names in Prometheus."""
+    """Return the labels' names in Prometheus."""
     return [label if isinstance(label, str) else label.prometheus for label in labels]
 
 
 def selector_of(common: str) -> Selector:
-    """Give the selector of every panel: what the variables of the dashboard choose.
+    """Return the selector of every panel: what the variables of the dashboard choose.
 
     Args:
         common: Matchers that every query gets beside, as PromQL has them within braces.
@@ -229,12 +245,26 @@ def selector_of(common: str) -> Selector:
     chosen = f'{JOB}=~"${JOB}",{INSTANCE}=~"${INSTANCE}"'
     return Selector(
         common=f"{chosen},{common}" if common else chosen,
-        by_label={MODEL: '=~"$model"', STEP: '=~"$step"'},
+        by_label={cat.MODEL: '=~"$model"', cat.STEP: '=~"$step"'},
     )
 
 
+def query(
+    indicator: Indicator, window: str = INTERVAL, *, function: Function = "increase", **style: Any
+) -> Query:
+    """Return the query of one indicator.
+
+    Args:
+        indicator: Which one.
+        window: Over which time; a duration or a variable of Grafana's.
+        function: ``rate`` for a sum per second.
+        style: As in `Query`.
+    """
+    return Query(series=(SeriesRef(indicator, window, function),), **style)
+
+
 def quantile(
-    of: Signal,
+    of: Indicator,
     share: float,
     by: tuple[Label | str, ...] = (),
     *,
@@ -244,12 +274,12 @@ def quantile(
     unit: str | None = None,
     has_exemplars: bool = False,
 ) -> Query:
-    """Give the query of a quantile.
+    """Return the query of a quantile.
 
     Args:
-        of: A signal of a histogram's buckets.
+        of: A indicator of a histogram's buckets.
         share: Which one, such as 0.95.
-        by: The labels that tell its series apart.
+        by: The labels that distinguish its series.
         window: Over which time.
         legend: As in `Query`.
         colour: As in `Query`.
@@ -257,9 +287,9 @@ def quantile(
         has_exemplars: As in `Query`.
     """
     # Without events the quantile is NaN, which no comparison lets through.
-    function: Literal["increase", "rate"] = "rate" if window == INTERVAL else "increase"
+    function: Function = "rate" if window == INTERVAL else "increase"
     return Query(
-        reads=(Read(of, window, function),),
+        series=(SeriesRef(of, window, function),),
         formula=f"histogram_quantile({share:g}, {{0}}) >= 0",
         by=by,
         keep=(LE,),
@@ -268,3 +298,122 @@ def quantile(
         unit=unit,
         has_exemplars=has_exemplars,
     )
+
+
+# --- panels that several dashboards have ---------------------------------------------------------
+
+GOOD, BAD, UNSURE = "green", "red", "orange"
+_PACES = {"second": "{0}", "minute": "60 * {0}", "hour": "3600 * {0}"}
+_QUANTILES = ((0.5, "light-blue"), (0.95, "blue"), (0.99, "dark-purple"))
+
+HEADS = {
+    JOB: "Job",
+    INSTANCE: "Instance",
+    cat.MODEL.prometheus: "Model",
+    cat.STEP.prometheus: "Step",
+    cat.EVALUATOR.prometheus: "Evaluator",
+    cat.SCORE_NAME.prometheus: "Score",
+    cat.ERROR_TYPE.prometheus: "Error",
+    cat.OUTCOME.prometheus: "Outcome",
+    cat.SAMPLE_REASON.prometheus: "Reason",
+    cat.FINISH_REASON.prometheus: "Finish reason",
+    cat.LEVEL.prometheus: "Level",
+    cat.METRIC.prometheus: "Metric",
+    cat.HANDLER.prometheus: "Handler",
+    cat.HANDLER_REASON.prometheus: "Reason",
+    cat.OVERFLOWED.prometheus: "Label",
+    cat.EXPORTER.prometheus: "Exporter",
+    cat.VERSION.prometheus: "Release",
+    cat.OTEL_SDK.prometheus: "OpenTelemetry SDK",
+}
+"""What the column of a label is called in a table."""
+
+
+def legend_of(*labels: Label | str) -> str:
+    """Write a legend of labels' values alone."""
+    names = (label if isinstance(label, str) else label.prometheus for label in labels)
+    return " ".join(f"{{{{{name}}}}}" for name in names)
+
+
+def total(indicator: Indicator, *by: Label | str, legend: str, **style: Any) -> Query:
+    """Return the query of what a sum comes to over the range, where it comes to anything."""
+    return Query(
+        series=(SeriesRef(indicator, RANGE),), formula="{0} > 0", by=by, legend=legend, **style
+    )
+
+
+def tile(query: Query, **style: Any) -> Panel:
+    """Return a panel with one value."""
+    return Panel(kind="stat", queries=(query,), **{"width": 3, "height": 4, **style})
+
+
+def over_time(indicator: Indicator, *by: Label | str, **style: Any) -> Panel:
+    """Return a panel of a indicator over time, a series for each value of the labels."""
+    query = Query(
+        series=(SeriesRef(indicator),), by=by, legend=legend_of(*by) if by else indicator.title
+    )
+    return Panel(kind="timeseries", queries=(query,), **style)
+
+
+def rate_panel(
+    indicator: Indicator, *by: Label | str, per: Literal["second", "minute", "hour"], **style: Any
+) -> Panel:
+    """Return a panel of what a sum grows by in a span of time, stacked by the labels' values."""
+    query = Query(
+        series=(SeriesRef(indicator, function="rate"),),
+        formula=_PACES[per],
+        by=by,
+        legend=legend_of(*by) if by else indicator.title,
+    )
+    style = {"title": f"{indicator.title} per {per}", "style": "stack", **style}
+    return Panel(kind="timeseries", queries=(query,), **style)
+
+
+def share_or_zero(indicator: Indicator, *by: Label | str, legend: str = "") -> Query:
+    """Return the query of a share whose counter is born with the first of its kind: 0 before."""
+    whole = replace(indicator, query=indicator.query.parts[-1])
+    return Query(
+        series=(SeriesRef(indicator), SeriesRef(whole)),
+        formula="{0} or 0 * ({1} > 0)",
+        by=by,
+        legend=legend or (legend_of(*by) if by else indicator.title),
+    )
+
+
+def ratio_panel(
+    indicator: Indicator, *by: Label | str, starts_at_zero: bool = True, **style: Any
+) -> Panel:
+    """Return a panel of a share over time, in percent.
+
+    Args:
+        indicator: The share.
+        by: The labels that distinguish its series.
+        starts_at_zero: Whether its counter is there from the first event on, as 0.
+        style: As in `Panel`.
+    """
+    style = {"unit": "percentunit", **style}
+    if starts_at_zero:
+        return over_time(indicator, *by, **style)
+    title = {"title": indicator.title, **style}
+    return Panel(kind="timeseries", queries=(share_or_zero(indicator, *by),), **title)
+
+
+def heat_map(indicator: Indicator, **style: Any) -> Panel:
+    """Return a heat map of a histogram's buckets."""
+    query = Query(
+        series=(SeriesRef(indicator),),
+        keep=(LE,),
+        legend=f"{{{{{LE}}}}}",
+        has_exemplars=style.pop("has_exemplars", False),
+    )
+    return Panel(kind="heatmap", queries=(query,), **{"width": 12, **style})
+
+
+def quantiles(indicator: Indicator, *, has_exemplars: bool = True, **style: Any) -> Panel:
+    """Return a panel of the median, the 95th and the 99th percentile over time."""
+    queries = tuple(
+        # The exemplars of one query are those of all: they are the buckets'.
+        quantile(indicator, share, colour=colour, has_exemplars=has_exemplars and share == 0.99)  # noqa: PLR2004
+        for share, colour in _QUANTILES
+    )
+    return Panel(kind="timeseries", queries=queries, **{"width": 12, **style})

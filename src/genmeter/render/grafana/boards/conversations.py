@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from genmeter.render.grafana.model import RANGE, Dashboard, Query, Read, Row, quantile
-from genmeter.render.grafana.parts import heat_map, over_time, pace, quantiles, share_or_zero, tile
-from genmeter.schema import panel_signals as pan
-from genmeter.schema import signals as sig
+from genmeter.render.grafana.model import (
+    RANGE,
+    Dashboard,
+    Row,
+    heat_map,
+    over_time,
+    quantile,
+    quantiles,
+    query,
+    rate_panel,
+    share_or_zero,
+    tile,
+)
+from genmeter.schema import indicators as ind
 from genmeter.schema.metrics import ERROR_TYPE, OUTCOME
 
 __all__ = ["CONVERSATIONS"]
@@ -13,20 +23,16 @@ __all__ = ["CONVERSATIONS"]
 _IS_IT_WELL = Row(
     "Is it well?",
     (
+        tile(query(ind.CONVERSATIONS, RANGE, legend="Conversations"), width=6, is_now=True),
         tile(
-            Query(reads=(Read(pan.CONVERSATIONS, RANGE),), legend="Conversations"),
-            width=6,
-            is_now=True,
-        ),
-        tile(
-            share_or_zero(pan.CONVERSATION_SUCCESS_SHARE, legend="Success rate"),
+            share_or_zero(ind.CONVERSATION_SUCCESS_SHARE, legend="Success rate"),
             unit="percentunit",
             width=6,
-            most=1,
+            axis_max=1,
             decimals=1,
         ),
         tile(
-            Query(reads=(Read(sig.CONVERSATION_LENGTH),), legend="Turns"),
+            query(ind.CONVERSATION_LENGTH, legend="Turns"),
             title="Turns per conversation",
             description="Mean number of turns of a conversation.",
             width=6,
@@ -34,15 +40,15 @@ _IS_IT_WELL = Row(
             alerts=("long_conversations",),
         ),
         tile(
-            quantile(pan.CONVERSATION_DURATIONS, 0.95),
+            quantile(ind.CONVERSATION_DURATIONS, 0.95),
             title="Slowest 5 %",
             description="The time that 95 % of the conversations do not exceed.",
             unit="s",
             width=6,
         ),
-        pace(pan.CONVERSATIONS, OUTCOME, per="minute", style="bars"),
-        pace(pan.CONVERSATION_FAILURES, ERROR_TYPE, per="minute", style="bars"),
-        pace(pan.TURNS, per="minute"),
+        rate_panel(ind.CONVERSATIONS, OUTCOME, per="minute", style="bars"),
+        rate_panel(ind.CONVERSATION_FAILURES, ERROR_TYPE, per="minute", style="bars"),
+        rate_panel(ind.TURNS, per="minute"),
     ),
 )
 
@@ -50,23 +56,23 @@ _HOW_LONG = Row(
     "How long are they?",
     (
         over_time(
-            sig.CONVERSATION_LENGTH,
+            ind.CONVERSATION_LENGTH,
             title="Mean length over time",
             description="Mean number of turns of a conversation.",
             width=12,
             decimals=1,
             alerts=("long_conversations",),
         ),
-        heat_map(pan.CONVERSATION_LENGTHS),
+        heat_map(ind.CONVERSATION_LENGTHS),
         quantiles(
-            pan.CONVERSATION_DURATIONS,
+            ind.CONVERSATION_DURATIONS,
             title="Duration: median, slowest 5 % and 1 %",
             unit="s",
             is_logarithmic=True,
-            least=None,
+            axis_min=None,
             links_to_traces=True,
         ),
-        heat_map(pan.CONVERSATION_DURATIONS, unit="s", has_exemplars=True, links_to_traces=True),
+        heat_map(ind.CONVERSATION_DURATIONS, unit="s", has_exemplars=True, links_to_traces=True),
     ),
 )
 
@@ -74,8 +80,7 @@ CONVERSATIONS = Dashboard(
     name="genmeter-conversations",
     title="genmeter / Conversations",
     description=(
-        "Whether conversations end well, and how long they are; they are told apart by job and "
-        "instance alone."
+        "Whether conversations end well, and how long they are; split by job and instance alone."
     ),
     rows=(_IS_IT_WELL, _HOW_LONG),
 )

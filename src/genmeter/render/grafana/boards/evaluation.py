@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from genmeter.render.grafana.model import RANGE, Dashboard, Panel, Query, Read, Row, quantile
-from genmeter.render.grafana.parts import (
+from genmeter.render.grafana.model import (
+    RANGE,
+    Dashboard,
+    Panel,
+    Query,
+    Row,
+    SeriesRef,
     heat_map,
     legend_of,
     over_time,
-    pace,
+    quantile,
     quantiles,
+    query,
+    rate_panel,
+    ratio_panel,
     share_or_zero,
-    shares,
     tile,
     total,
 )
-from genmeter.schema import live_signals as live
-from genmeter.schema import panel_signals as pan
+from genmeter.schema import indicators as ind
 from genmeter.schema.metrics import ERROR_TYPE, EVALUATOR, MODEL, OUTCOME, SCORE_NAME
 
 __all__ = ["EVALUATION"]
@@ -27,47 +33,37 @@ _IS_IT_WELL = Row(
     (
         Panel(
             kind="bargauge",
-            queries=(
-                Query(
-                    reads=(Read(live.MEAN_SCORE, RANGE),),
-                    by=(SCORE_NAME,),
-                    legend=legend_of(SCORE_NAME),
-                ),
-            ),
+            queries=(query(ind.MEAN_SCORE, RANGE, by=(SCORE_NAME,), legend=legend_of(SCORE_NAME)),),
             unit="none",
             width=9,
             height=5,
-            most=1,
+            axis_max=1,
             decimals=2,
             is_now=True,
         ),
         tile(
-            share_or_zero(live.EVALUATION_FAILURE_SHARE, legend="Failed"),
+            share_or_zero(ind.EVALUATION_FAILURE_SHARE, legend="Failed"),
             unit="percentunit",
             height=5,
             decimals=1,
             alerts=("evaluation_failures",),
         ),
+        tile(query(ind.EVALUATIONS, RANGE, legend="Evaluations"), height=5, is_now=True),
         tile(
-            Query(reads=(Read(pan.EVALUATIONS, RANGE),), legend="Evaluations"),
-            height=5,
-            is_now=True,
-        ),
-        tile(
-            quantile(pan.EVALUATION_DURATIONS, 0.95),
+            quantile(ind.EVALUATION_DURATIONS, 0.95),
             title="Slowest 5 %",
             description="The time that 95 % of the evaluations do not exceed.",
             unit="s",
             height=5,
         ),
         tile(
-            Query(reads=(Read(pan.EVALUATION_TOKENS, RANGE),), legend="Tokens"),
+            query(ind.EVALUATION_TOKENS, RANGE, legend="Tokens"),
             title="Tokens",
             height=5,
             is_now=True,
         ),
         tile(
-            Query(reads=(Read(pan.EVALUATION_COST, RANGE),), legend="Cost"),
+            query(ind.EVALUATION_COST, RANGE, legend="Cost"),
             title="Cost",
             unit="currencyUSD",
             height=5,
@@ -80,21 +76,21 @@ _HOW_GOOD = Row(
     "How good are the samples?",
     (
         over_time(
-            live.MEAN_SCORE,
+            ind.MEAN_SCORE,
             SCORE_NAME,
             title="Scores over time",
             unit="none",
             width=12,
-            most=1,
+            axis_max=1,
             decimals=2,
             note="evaluation_scores",
         ),
-        heat_map(pan.SCORES, title="Distribution of the scores", unit="none"),
+        heat_map(ind.SCORES, title="Distribution of the scores", unit="none"),
         Panel(
             kind="timeseries",
             queries=(
                 Query(
-                    reads=(Read(live.MEAN_SCORE, "1h"), Read(live.MEAN_SCORE, "1d")),
+                    series=(SeriesRef(ind.MEAN_SCORE, "1h"), SeriesRef(ind.MEAN_SCORE, "1d")),
                     formula="{0} - {1}",
                     by=_SCORE,
                     legend=legend_of(*_SCORE),
@@ -107,7 +103,7 @@ _HOW_GOOD = Row(
             ),
             unit="none",
             width=12,
-            least=None,
+            axis_min=None,
             decimals=2,
             alerts=("evaluation_score_drop",),
             is_change=True,
@@ -115,20 +111,10 @@ _HOW_GOOD = Row(
         Panel(
             kind="table",
             queries=(
-                Query(
-                    reads=(Read(live.MEAN_SCORE, RANGE),),
-                    by=_SCORE,
-                    legend="Mean, 0 to 1",
-                    decimals=2,
-                ),
-                Query(
-                    reads=(Read(pan.RAW_SCORE, RANGE),),
-                    by=_SCORE,
-                    legend="Mean as given",
-                    decimals=2,
-                ),
-                quantile(pan.SCORES, 0.1, _SCORE, window=RANGE, legend="Lowest 10 %"),
-                total(pan.SCORES_GIVEN, *_SCORE, legend="Scores", unit="locale", decimals=0),
+                query(ind.MEAN_SCORE, RANGE, by=_SCORE, legend="Mean, 0 to 1", decimals=2),
+                query(ind.RAW_SCORE, RANGE, by=_SCORE, legend="Mean as given", decimals=2),
+                quantile(ind.SCORES, 0.1, _SCORE, window=RANGE, legend="Lowest 10 %"),
+                total(ind.SCORES_GIVEN, *_SCORE, legend="Scores", unit="locale", decimals=0),
             ),
             title="Scores by evaluator",
             description=(
@@ -144,41 +130,41 @@ _HOW_GOOD = Row(
 _WHY = Row(
     "Why does it fail, and what holds it up?",
     (
-        pace(pan.EVALUATIONS, OUTCOME, per="minute", style="bars"),
-        shares(
-            live.EVALUATION_FAILURE_SHARE,
+        rate_panel(ind.EVALUATIONS, OUTCOME, per="minute", style="bars"),
+        ratio_panel(
+            ind.EVALUATION_FAILURE_SHARE,
             EVALUATOR,
-            is_born=False,
+            starts_at_zero=False,
             title="Failed evaluations by evaluator",
             alerts=("evaluation_failures",),
         ),
-        pace(pan.EVALUATION_FAILURES, ERROR_TYPE, per="minute", style="bars"),
+        rate_panel(ind.EVALUATION_FAILURES, ERROR_TYPE, per="minute", style="bars"),
         heat_map(
-            pan.EVALUATION_DURATIONS,
+            ind.EVALUATION_DURATIONS,
             unit="s",
             has_exemplars=True,
             links_to_traces=True,
             note="evaluation_time",
         ),
         quantiles(
-            pan.EVALUATION_DURATIONS,
+            ind.EVALUATION_DURATIONS,
             title="Evaluation time: median, slowest 5 % and 1 %",
             unit="s",
             is_logarithmic=True,
-            least=None,
+            axis_min=None,
             links_to_traces=True,
         ),
         Panel(
             kind="timeseries",
             queries=(
-                quantile(pan.EVALUATION_DURATIONS, 0.95, (EVALUATOR,), legend=legend_of(EVALUATOR)),
+                quantile(ind.EVALUATION_DURATIONS, 0.95, (EVALUATOR,), legend=legend_of(EVALUATOR)),
             ),
             title="Slowest 5 % by evaluator",
             description="The time that 95 % of an evaluator's evaluations do not exceed.",
             unit="s",
         ),
-        pace(pan.EVALUATION_TOKENS, MODEL, per="second"),
-        pace(pan.EVALUATION_COST, MODEL, per="hour", unit="currencyUSD"),
+        rate_panel(ind.EVALUATION_TOKENS, MODEL, per="second"),
+        rate_panel(ind.EVALUATION_COST, MODEL, per="hour", unit="currencyUSD"),
     ),
 )
 
@@ -186,7 +172,7 @@ EVALUATION = Dashboard(
     name="genmeter-evaluation",
     title="genmeter / Evaluation",
     description=(
-        "How good the samples are, and what it takes to know; only tokens and cost are told apart "
+        "How good the samples are, and what it takes to know; only tokens and cost are split "
         "by model and step."
     ),
     rows=(_IS_IT_WELL, _HOW_GOOD, _WHY),

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from genmeter.render.grafana.model import INSTANCE, RANGE, Dashboard, Panel, Query, Read, Row
-from genmeter.render.grafana.parts import legend_of, over_time, pace, tile
-from genmeter.schema import live_signals as live
-from genmeter.schema import panel_signals as pan
+from genmeter.render.grafana.model import (
+    INSTANCE,
+    RANGE,
+    Dashboard,
+    Panel,
+    Query,
+    Row,
+    SeriesRef,
+    legend_of,
+    over_time,
+    query,
+    rate_panel,
+    tile,
+)
+from genmeter.schema import indicators as ind
 from genmeter.schema.metrics import (
     EXPORTER,
     HANDLER,
@@ -20,21 +31,21 @@ from genmeter.schema.metrics import (
 from genmeter.schema.query import JOB
 
 if TYPE_CHECKING:
+    from genmeter.schema.indicators import Indicator
     from genmeter.schema.metrics import Label
-    from genmeter.schema.signals import Signal
 
 __all__ = ["HEALTH"]
 
 _PROCESS = (JOB, INSTANCE)
 
 
-def _total(signal: Signal, alert: str) -> Panel:
+def _total(indicator: Indicator, alert: str) -> Panel:
     return tile(
         Query(
-            reads=(Read(signal, RANGE), Read(pan.EVENTS, RANGE)),
+            series=(SeriesRef(indicator, RANGE), SeriesRef(ind.EVENTS, RANGE)),
             # The series are born with the first of its kind; a monitor without one has none of it.
             formula="{0} or 0 * {1}",
-            legend=signal.title,
+            legend=indicator.title,
         ),
         width=4,
         alerts=(alert,),
@@ -46,52 +57,48 @@ def _total(signal: Signal, alert: str) -> Panel:
 _IS_IT_WHOLE = Row(
     "Is what is shown whole?",
     (
+        tile(query(ind.EVENTS, RANGE, legend="Events recorded"), width=4, is_now=True),
         tile(
-            Query(reads=(Read(pan.EVENTS, RANGE),), legend="Events recorded"),
-            width=4,
-            is_now=True,
-        ),
-        tile(
-            Query(reads=(Read(pan.PROCESSES),), legend="Processes"),
+            query(ind.PROCESSES, legend="Processes"),
             description="Processes that genmeter watches.",
             width=4,
         ),
-        _total(live.REJECTED_EVENTS, "monitor_rejects_events"),
-        _total(live.HANDLER_ERRORS, "monitor_handler_failing"),
-        _total(live.OVERFLOWED_LABELS, "monitor_label_overflow"),
-        _total(live.FAILED_EXPORTS, "monitor_export_failing"),
+        _total(ind.REJECTED_EVENTS, "monitor_rejects_events"),
+        _total(ind.HANDLER_ERRORS, "monitor_handler_failing"),
+        _total(ind.OVERFLOWED_LABELS, "monitor_label_overflow"),
+        _total(ind.FAILED_EXPORTS, "monitor_export_failing"),
     ),
 )
 
 
-def _faults(signal: Signal, *by: Label) -> Panel:
-    return pace(signal, *by, per="minute", width=12, height=6, style="bars", is_fault=True)
+def _faults(indicator: Indicator, *by: Label) -> Panel:
+    return rate_panel(indicator, *by, per="minute", width=12, height=6, style="bars", is_fault=True)
 
 
 _LEFT_OUT = Row(
-    "What was left out?",
+    "What was rejected?",
     (
-        _faults(live.REJECTED_EVENTS, REJECT_REASON),
-        _faults(live.HANDLER_ERRORS, HANDLER, HANDLER_REASON),
-        _faults(live.OVERFLOWED_LABELS, OVERFLOWED),
-        _faults(live.FAILED_EXPORTS, EXPORTER),
+        _faults(ind.REJECTED_EVENTS, REJECT_REASON),
+        _faults(ind.HANDLER_ERRORS, HANDLER, HANDLER_REASON),
+        _faults(ind.OVERFLOWED_LABELS, OVERFLOWED),
+        _faults(ind.FAILED_EXPORTS, EXPORTER),
     ),
 )
 
 
-def _of_targets(signal: Signal, **style: str) -> Panel:
+def _of_targets(indicator: Indicator, **style: str) -> Panel:
     return Panel(
         kind="timeseries",
         queries=(
             Query(
-                reads=(Read(signal), Read(pan.PROCESSES, RANGE)),
+                series=(SeriesRef(indicator), SeriesRef(ind.PROCESSES, RANGE)),
                 # Prometheus has these of every target, whoever watches it.
                 formula=f"{{0}} and on ({', '.join(_PROCESS)}) {{1}}",
                 by=_PROCESS,
                 legend=legend_of(*_PROCESS),
             ),
         ),
-        title=signal.title,
+        title=indicator.title,
         **style,  # type: ignore[arg-type]
     )
 
@@ -99,12 +106,12 @@ def _of_targets(signal: Signal, **style: str) -> Panel:
 _KEEPS_UP = Row(
     "Does the monitor keep up?",
     (
-        pace(pan.EVENTS, *_PROCESS, per="second", unit="cps"),
-        over_time(pan.INBOX, *_PROCESS),
-        over_time(pan.HISTORY_FILL, *_PROCESS, unit="percentunit", most=1),
-        _of_targets(pan.TARGETS_UP),
-        _of_targets(pan.SCRAPE_TIME, unit="s"),
-        over_time(pan.FINISHED, JOB, unit="percentunit", most=1),
+        rate_panel(ind.EVENTS, *_PROCESS, per="second", unit="cps"),
+        over_time(ind.INBOX, *_PROCESS),
+        over_time(ind.HISTORY_FILL, *_PROCESS, unit="percentunit", axis_max=1),
+        _of_targets(ind.TARGETS_UP),
+        _of_targets(ind.SCRAPE_TIME, unit="s"),
+        over_time(ind.FINISHED, JOB, unit="percentunit", axis_max=1),
     ),
 )
 
@@ -114,8 +121,9 @@ _WHAT_RUNS = Row(
         Panel(
             kind="table",
             queries=(
-                Query(
-                    reads=(Read(pan.PROCESSES, RANGE),),
+                query(
+                    ind.PROCESSES,
+                    RANGE,
                     by=(*_PROCESS, VERSION, OTEL_SDK),
                     legend="Processes",
                     decimals=0,
@@ -133,6 +141,6 @@ _WHAT_RUNS = Row(
 HEALTH = Dashboard(
     name="genmeter-health",
     title="genmeter / Monitor health",
-    description="Whether the monitors keep up, and what they left out.",
+    description="Whether the monitors keep up, and what they rejected.",
     rows=(_IS_IT_WHOLE, _LEFT_OUT, _KEEPS_UP, _WHAT_RUNS),
 )

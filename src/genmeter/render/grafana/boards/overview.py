@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from genmeter.render.grafana.model import RANGE, Dashboard, Panel, Query, Read, Row, quantile
-from genmeter.render.grafana.parts import (
+from genmeter.render.grafana.model import (
     BAD,
     GOOD,
+    RANGE,
+    Dashboard,
+    Panel,
+    Query,
+    Row,
+    SeriesRef,
     heat_map,
     legend_of,
     over_time,
-    pace,
+    quantile,
     quantiles,
-    shares,
+    query,
+    rate_panel,
+    ratio_panel,
     tile,
     total,
 )
-from genmeter.schema import live_signals as live
-from genmeter.schema import panel_signals as pan
-from genmeter.schema import signals as sig
+from genmeter.schema import indicators as ind
 from genmeter.schema.metrics import (
     ALERT,
     ERROR_TYPE,
@@ -40,7 +45,10 @@ _IS_IT_WELL = Row(
             kind="gauge",
             queries=(
                 Query(
-                    reads=(Read(pan.SAMPLES_MADE, RANGE), Read(pan.SAMPLES_EXPECTED, RANGE)),
+                    series=(
+                        SeriesRef(ind.SAMPLES_MADE, RANGE),
+                        SeriesRef(ind.SAMPLES_EXPECTED, RANGE),
+                    ),
                     # Of jobs that did not say how many samples they are to make, none count.
                     formula="sum({0} and {1}) / (sum({1}) > 0)",
                     keep=(JOB,),
@@ -52,16 +60,16 @@ _IS_IT_WELL = Row(
             unit="percentunit",
             width=3,
             height=4,
-            most=1,
+            axis_max=1,
             decimals=0,
             is_now=True,
         ),
         tile(
             Query(
-                reads=(
-                    Read(pan.SAMPLES_EXPECTED, RANGE),
-                    Read(pan.SAMPLES_MADE, RANGE),
-                    Read(pan.SAMPLES, function="rate"),
+                series=(
+                    SeriesRef(ind.SAMPLES_EXPECTED, RANGE),
+                    SeriesRef(ind.SAMPLES_MADE, RANGE),
+                    SeriesRef(ind.SAMPLES, function="rate"),
                 ),
                 formula="max(clamp_min({0} - {1}, 0) / ({2} > 0))",
                 keep=(JOB,),
@@ -69,7 +77,7 @@ _IS_IT_WELL = Row(
             ),
             title="Time left",
             description=(
-                "How long the samples that are still to be made take, at the pace of the last five "
+                "How long the samples that are still to be made take, at the rate of the last five "
                 "minutes; of several jobs the longest."
             ),
             unit="s",
@@ -77,61 +85,57 @@ _IS_IT_WELL = Row(
             min_interval="5m",
         ),
         tile(
-            Query(reads=(Read(live.SUCCESS_SHARE),), legend="Success rate"),
+            query(ind.SUCCESS_SHARE, legend="Success rate"),
             unit="percentunit",
             alerts=("low_success_rate",),
-            most=1,
+            axis_max=1,
             decimals=1,
         ),
         tile(
-            Query(reads=(Read(live.CALLS, function="rate"),), legend="Calls per second"),
+            query(ind.CALLS, function="rate", legend="Calls per second"),
             title="Calls per second",
             description="Calls of a model that end in a second, failed ones included.",
             unit="reqps",
         ),
         tile(
-            quantile(pan.CALL_DURATIONS, 0.95),
+            quantile(ind.CALL_DURATIONS, 0.95),
             title="Slowest 5 %",
             description="The time that 95 % of the calls do not exceed.",
             unit="s",
         ),
         tile(
-            Query(
-                reads=(Read(live.COST, function="rate"),),
-                formula="3600 * {0}",
-                legend="Cost per hour",
-            ),
+            query(ind.COST, function="rate", formula="3600 * {0}", legend="Cost per hour"),
             title="Cost per hour",
-            description=f"What an hour costs at the present pace. {live.COST.description}",
+            description=f"What an hour costs at the present rate. {ind.COST.description}",
             unit="currencyUSD",
         ),
         tile(
-            Query(reads=(Read(pan.COST_PER_SAMPLE, RANGE),), legend="Cost per accepted sample"),
+            query(ind.COST_PER_SAMPLE, RANGE, legend="Cost per accepted sample"),
             title="Cost per sample",
             description=(
-                f"{pan.COST_PER_SAMPLE.description} Of models or steps that are chosen, what they "
+                f"{ind.COST_PER_SAMPLE.description} Of models or steps that are chosen, what they "
                 "cost."
             ),
             unit="currencyUSD",
             is_now=True,
         ),
-        tile(Query(reads=(Read(pan.ACTIVE_CALLS),), legend="Under way")),
+        tile(query(ind.ACTIVE_CALLS, legend="Under way")),
         Panel(
             kind="timeseries",
             queries=(
-                Query(reads=(Read(live.SUCCESS_SHARE),), legend="Succeeded", colour=GOOD),
-                Query(reads=(Read(live.FAILURE_SHARE),), legend="Failed", colour=BAD),
+                query(ind.SUCCESS_SHARE, legend="Succeeded", colour=GOOD),
+                query(ind.FAILURE_SHARE, legend="Failed", colour=BAD),
             ),
             title="Success and error rate",
             description="Shares of the calls of a model that succeeded and that failed.",
             unit="percentunit",
             width=12,
-            most=1,
+            axis_max=1,
             alerts=("low_success_rate", "high_error_rate"),
             note="success_error_rate",
         ),
-        pace(
-            live.CALLS,
+        rate_panel(
+            ind.CALLS,
             MODEL,
             per="second",
             title="Calls per second by model",
@@ -145,29 +149,29 @@ _HOW_FAST = Row(
     "How fast is it?",
     (
         heat_map(
-            pan.CALL_DURATIONS,
+            ind.CALL_DURATIONS,
             unit="s",
             has_exemplars=True,
             links_to_traces=True,
             note="generation_time",
         ),
         quantiles(
-            pan.CALL_DURATIONS,
+            ind.CALL_DURATIONS,
             title="Generation time: median, slowest 5 % and 1 %",
             unit="s",
             is_logarithmic=True,
-            least=None,
+            axis_min=None,
             links_to_traces=True,
         ),
         Panel(
             kind="timeseries",
-            queries=(quantile(pan.CALL_DURATIONS, 0.95, (MODEL,), legend=legend_of(MODEL)),),
+            queries=(quantile(ind.CALL_DURATIONS, 0.95, (MODEL,), legend=legend_of(MODEL)),),
             title="Slowest 5 % by model",
             description="The time that 95 % of a model's calls do not exceed.",
             unit="s",
         ),
         over_time(
-            sig.CALL_TIME,
+            ind.CALL_TIME,
             MODEL,
             title="Mean time by model",
             unit="s",
@@ -176,12 +180,7 @@ _HOW_FAST = Row(
         Panel(
             kind="timeseries",
             queries=(
-                Query(
-                    reads=(Read(pan.LAST_CALL),),
-                    formula="time() - {0}",
-                    by=(JOB,),
-                    legend=legend_of(JOB),
-                ),
+                query(ind.LAST_CALL, formula="time() - {0}", by=(JOB,), legend=legend_of(JOB)),
             ),
             title="Time since the last call",
             description="How long ago the last call of the job ended.",
@@ -197,41 +196,37 @@ _WHY_FAIL = Row(
         Panel(
             kind="timeseries",
             queries=(
-                Query(
-                    reads=(Read(pan.ALERTS_FIRING),),
-                    formula="{0} > 0",
-                    by=(ALERT,),
-                    legend=legend_of(ALERT),
-                ),
+                query(ind.ALERTS_FIRING, formula="{0} > 0", by=(ALERT,), legend=legend_of(ALERT)),
             ),
             width=24,
             height=6,
             style="bars",
             decimals=0,
         ),
-        pace(pan.CALL_FAILURES, ERROR_TYPE, per="minute", style="bars"),
-        shares(live.FAILURE_SHARE, MODEL, title="Error rate by model", most=None),
-        pace(pan.RETRIES, ERROR_TYPE, per="minute", style="bars"),
-        pace(pan.FINISH_REASONS, FINISH_REASON, per="minute"),
-        shares(
-            live.TRUNCATED_SHARE,
+        rate_panel(ind.CALL_FAILURES, ERROR_TYPE, per="minute", style="bars"),
+        ratio_panel(ind.FAILURE_SHARE, MODEL, title="Error rate by model", axis_max=None),
+        rate_panel(ind.RETRIES, ERROR_TYPE, per="minute", style="bars"),
+        rate_panel(ind.FINISH_REASONS, FINISH_REASON, per="minute"),
+        ratio_panel(
+            ind.TRUNCATED_SHARE,
             MODEL,
-            is_born=False,
+            starts_at_zero=False,
             title="Truncated completions by model",
             alerts=("generation_truncated",),
         ),
-        shares(
-            live.RATE_LIMIT_SHARE,
+        ratio_panel(
+            ind.RATE_LIMIT_SHARE,
             MODEL,
-            is_born=False,
+            starts_at_zero=False,
             title="Rate-limited retries per call by model",
             alerts=("rate_limited",),
         ),
         Panel(
             kind="gauge",
             queries=(
-                Query(
-                    reads=(Read(live.FAILURE_SHARE, RANGE),),
+                query(
+                    ind.FAILURE_SHARE,
+                    RANGE,
                     formula="1 - {0} / {budget}",
                     legend="Error budget left",
                 ),
@@ -243,7 +238,7 @@ _WHY_FAIL = Row(
             ),
             unit="percentunit",
             width=6,
-            most=1,
+            axis_max=1,
             decimals=0,
             is_now=True,
             in_budgets=True,
@@ -251,16 +246,8 @@ _WHY_FAIL = Row(
         Panel(
             kind="timeseries",
             queries=(
-                Query(
-                    reads=(Read(live.FAILURE_SHARE, "1h"),),
-                    formula="{0} / {budget}",
-                    legend="over 1 hour",
-                ),
-                Query(
-                    reads=(Read(live.FAILURE_SHARE, "6h"),),
-                    formula="{0} / {budget}",
-                    legend="over 6 hours",
-                ),
+                query(ind.FAILURE_SHARE, "1h", formula="{0} / {budget}", legend="over 1 hour"),
+                query(ind.FAILURE_SHARE, "6h", formula="{0} / {budget}", legend="over 6 hours"),
             ),
             title="Burn rate of the error budget",
             description="How many times faster than the objective allows calls fail.",
@@ -275,43 +262,35 @@ _WHY_FAIL = Row(
 _WHAT_COMES = Row(
     "What comes of it?",
     (
-        pace(pan.SAMPLES, VERDICT, per="minute", style="bars"),
-        shares(
-            live.REJECTED_SHARE,
-            is_born=False,
+        rate_panel(ind.SAMPLES, VERDICT, per="minute", style="bars"),
+        ratio_panel(
+            ind.REJECTED_SHARE,
+            starts_at_zero=False,
             title="Share of rejected samples",
             alerts=("samples_rejected",),
         ),
-        pace(pan.REJECTIONS, SAMPLE_REASON, per="minute", style="bars"),
-        pace(pan.LOG_RECORDS, LEVEL, per="minute", width=12, style="bars"),
+        rate_panel(ind.REJECTIONS, SAMPLE_REASON, per="minute", style="bars"),
+        rate_panel(ind.LOG_RECORDS, LEVEL, per="minute", width=12, style="bars"),
         Panel(
             kind="timeseries",
-            queries=(
-                Query(reads=(Read(pan.CUSTOM_VALUES),), by=(METRIC,), legend=legend_of(METRIC)),
-            ),
+            queries=(query(ind.CUSTOM_VALUES, by=(METRIC,), legend=legend_of(METRIC)),),
             width=12,
-            least=None,
+            axis_min=None,
         ),
     ),
 )
 
 
 def _columns(*by: str) -> tuple[Query, ...]:
-    """Give the columns of a table of calls."""
+    """Return the columns of a table of calls."""
     return (
-        total(live.CALLS, *by, legend="Calls", unit="locale", decimals=0),
-        Query(
-            reads=(Read(live.SUCCESS_SHARE, RANGE),),
-            by=by,
-            legend="Succeeded",
-            unit="percentunit",
-            decimals=1,
-        ),
-        quantile(pan.CALL_DURATIONS, 0.5, by, window=RANGE, legend="Median", unit="s"),
-        quantile(pan.CALL_DURATIONS, 0.95, by, window=RANGE, legend="Slowest 5 %", unit="s"),
-        quantile(pan.CALL_DURATIONS, 0.99, by, window=RANGE, legend="Slowest 1 %", unit="s"),
-        total(live.TOKENS, *by, legend="Tokens"),
-        total(live.COST, *by, legend="Cost", unit="currencyUSD", decimals=2),
+        total(ind.CALLS, *by, legend="Calls", unit="locale", decimals=0),
+        query(ind.SUCCESS_SHARE, RANGE, by=by, legend="Succeeded", unit="percentunit", decimals=1),
+        quantile(ind.CALL_DURATIONS, 0.5, by, window=RANGE, legend="Median", unit="s"),
+        quantile(ind.CALL_DURATIONS, 0.95, by, window=RANGE, legend="Slowest 5 %", unit="s"),
+        quantile(ind.CALL_DURATIONS, 0.99, by, window=RANGE, legend="Slowest 1 %", unit="s"),
+        total(ind.TOKENS, *by, legend="Tokens"),
+        total(ind.COST, *by, legend="Cost", unit="currencyUSD", decimals=2),
     )
 
 

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from genmeter.render.grafana.model import RANGE, Dashboard, Panel, Query, Read, Row
-from genmeter.render.grafana.parts import heat_map, legend_of, over_time, pace, shares, tile, total
-from genmeter.schema import live_signals as live
-from genmeter.schema import panel_signals as pan
+from genmeter.render.grafana.model import (
+    RANGE,
+    Dashboard,
+    Panel,
+    Query,
+    Row,
+    SeriesRef,
+    heat_map,
+    legend_of,
+    over_time,
+    query,
+    rate_panel,
+    ratio_panel,
+    tile,
+    total,
+)
+from genmeter.schema import indicators as ind
 from genmeter.schema.metrics import MODEL, STEP, Label
 
 if TYPE_CHECKING:
-    from genmeter.schema.signals import Signal
+    from genmeter.schema.indicators import Indicator
 
 __all__ = ["TOKENS"]
 
@@ -21,51 +34,42 @@ _DAY = "1d"
 _HOW_MUCH = Row(
     "How much is it?",
     (
+        tile(query(ind.TOKENS, RANGE, legend="Tokens"), width=4, is_now=True),
+        tile(query(ind.COST, RANGE, legend="Cost"), unit="currencyUSD", width=4, is_now=True),
         tile(
-            Query(reads=(Read(live.TOKENS, RANGE),), legend="Tokens"),
-            width=4,
-            is_now=True,
-        ),
-        tile(
-            Query(reads=(Read(live.COST, RANGE),), legend="Cost"),
-            unit="currencyUSD",
-            width=4,
-            is_now=True,
-        ),
-        tile(
-            Query(reads=(Read(live.COST, function="rate"),), formula=_HOURLY, legend="per hour"),
+            query(ind.COST, function="rate", formula=_HOURLY, legend="per hour"),
             title="Cost per hour",
-            description=f"What an hour costs at the present pace. {live.COST.description}",
+            description=f"What an hour costs at the present rate. {ind.COST.description}",
             unit="currencyUSD",
             width=4,
         ),
         tile(
-            Query(reads=(Read(pan.COST_PER_CALL, RANGE),), legend="Cost per call"),
+            query(ind.COST_PER_CALL, RANGE, legend="Cost per call"),
             title="Cost per call",
             unit="currencyUSD",
             width=4,
             is_now=True,
         ),
         tile(
-            Query(reads=(Read(pan.CACHE_HIT_SHARE),), legend="Cache hits"),
+            query(ind.CACHE_HIT_SHARE, legend="Cache hits"),
             unit="percentunit",
             width=4,
-            most=1,
+            axis_max=1,
             decimals=1,
         ),
         tile(
-            Query(reads=(Read(pan.REASONING_SHARE),), legend="Reasoning"),
+            query(ind.REASONING_SHARE, legend="Reasoning"),
             unit="percentunit",
             width=4,
-            most=1,
+            axis_max=1,
             decimals=1,
         ),
     ),
 )
 
 _PROMPT, _COMPLETION, _TOTAL = (
-    Read(signal, function="rate")
-    for signal in (pan.PROMPT_TOKENS, pan.COMPLETION_TOKENS, live.TOKENS)
+    SeriesRef(indicator, function="rate")
+    for indicator in (ind.PROMPT_TOKENS, ind.COMPLETION_TOKENS, ind.TOKENS)
 )
 _WHERE_TO = Row(
     "Where does it go?",
@@ -73,10 +77,10 @@ _WHERE_TO = Row(
         Panel(
             kind="timeseries",
             queries=(
-                Query(reads=(_PROMPT,), legend="Prompt", colour="blue"),
-                Query(reads=(_COMPLETION,), legend="Completion", colour="purple"),
+                Query(series=(_PROMPT,), legend="Prompt", colour="blue"),
+                Query(series=(_COMPLETION,), legend="Completion", colour="purple"),
                 Query(
-                    reads=(_TOTAL, _PROMPT, _COMPLETION),
+                    series=(_TOTAL, _PROMPT, _COMPLETION),
                     formula="clamp_min({0} - {1} - {2}, 0)",
                     legend="In the total only",
                     colour="text",
@@ -90,18 +94,18 @@ _WHERE_TO = Row(
             width=12,
             style="stack",
         ),
-        pace(live.TOKENS, MODEL, per="second", title="Tokens per second by model", width=12),
-        pace(live.COST, MODEL, per="hour", title="Cost per hour by model", unit="currencyUSD"),
+        rate_panel(ind.TOKENS, MODEL, per="second", title="Tokens per second by model", width=12),
+        rate_panel(ind.COST, MODEL, per="hour", title="Cost per hour by model", unit="currencyUSD"),
         Panel(
             kind="bargauge",
-            queries=(Query(reads=(Read(live.COST, RANGE),), by=(MODEL,), legend=legend_of(MODEL)),),
+            queries=(query(ind.COST, RANGE, by=(MODEL,), legend=legend_of(MODEL)),),
             title="Cost by model",
             unit="currencyUSD",
             is_now=True,
         ),
         Panel(
             kind="bargauge",
-            queries=(Query(reads=(Read(live.COST, RANGE),), by=(STEP,), legend=legend_of(STEP)),),
+            queries=(query(ind.COST, RANGE, by=(STEP,), legend=legend_of(STEP)),),
             title="Cost by step",
             unit="currencyUSD",
             is_now=True,
@@ -113,36 +117,30 @@ _PER_CALL = Row(
     "How long are the calls?",
     (
         over_time(
-            live.CALL_TOKENS,
-            MODEL,
-            alerts=("high_token_usage:total",),
-            note="total_token_count",
+            ind.CALL_TOKENS, MODEL, alerts=("high_token_usage:total",), note="total_token_count"
         ),
         over_time(
-            live.PROMPT_LENGTH,
-            MODEL,
-            alerts=("high_token_usage:prompt",),
-            note="prompt_token_count",
+            ind.PROMPT_LENGTH, MODEL, alerts=("high_token_usage:prompt",), note="prompt_token_count"
         ),
         over_time(
-            live.COMPLETION_LENGTH,
+            ind.COMPLETION_LENGTH,
             MODEL,
             alerts=("high_token_usage:completion",),
             note="completion_token_count",
         ),
-        heat_map(pan.PROMPT_LENGTHS),
-        heat_map(pan.COMPLETION_LENGTHS),
+        heat_map(ind.PROMPT_LENGTHS),
+        heat_map(ind.COMPLETION_LENGTHS),
     ),
 )
 
 _CACHE = Row(
     "What is saved, and what is thought?",
     (
-        shares(pan.CACHE_HIT_SHARE, MODEL, title="Cache hits by model", width=12, most=1),
-        shares(pan.REASONING_SHARE, MODEL, title="Reasoning by model", width=12, most=1),
-        pace(pan.CACHE_WRITES, MODEL, per="minute", width=12, style="bars"),
-        pace(
-            live.UNPRICED_CALLS,
+        ratio_panel(ind.CACHE_HIT_SHARE, MODEL, title="Cache hits by model", width=12, axis_max=1),
+        ratio_panel(ind.REASONING_SHARE, MODEL, title="Reasoning by model", width=12, axis_max=1),
+        rate_panel(ind.CACHE_WRITES, MODEL, per="minute", width=12, style="bars"),
+        rate_panel(
+            ind.UNPRICED_CALLS,
             MODEL,
             per="minute",
             style="bars",
@@ -153,13 +151,13 @@ _CACHE = Row(
 )
 
 
-def _spent(title: str, read: Read, unit: str, *alerts: str) -> Panel:
+def _spent(title: str, ref: SeriesRef, unit: str, *alerts: str) -> Panel:
     return Panel(
         kind="timeseries",
-        queries=(Query(reads=(read,), by=("job",), legend=legend_of("job")),),
+        queries=(Query(series=(ref,), by=("job",), legend=legend_of("job")),),
         title=title,
         description=(
-            f"{read.signal.description} The lines are the shares of a budget at which the alert "
+            f"{ref.indicator.description} The lines are the shares of a budget at which the alert "
             "fires; there are none without a budget."
         ),
         unit=unit,
@@ -173,14 +171,14 @@ _BUDGET = Row(
     (
         _spent(
             "Cost of the last 24 hours",
-            Read(live.COST, _DAY),
+            SeriesRef(ind.COST, _DAY),
             "currencyUSD",
             "cost_budget_burn:warning",
             "cost_budget_burn:critical",
         ),
         _spent(
             "Tokens of the last 24 hours",
-            Read(live.TOKENS, _DAY),
+            SeriesRef(ind.TOKENS, _DAY),
             "short",
             "token_budget_burn:warning",
             "token_budget_burn:critical",
@@ -190,20 +188,18 @@ _BUDGET = Row(
 
 
 def _columns(by: Label) -> tuple[Query, ...]:
-    def share(signal: Signal, legend: str) -> Query:
-        return Query(
-            reads=(Read(signal, RANGE),), by=(by,), legend=legend, unit="percentunit", decimals=1
-        )
+    def share(indicator: Indicator, legend: str) -> Query:
+        return query(indicator, RANGE, by=(by,), legend=legend, unit="percentunit", decimals=1)
 
     return (
-        total(live.TOKENS, by, legend="Tokens"),
-        total(pan.PROMPT_TOKENS, by, legend="Prompt"),
-        total(pan.COMPLETION_TOKENS, by, legend="Completion"),
-        share(pan.CACHE_HIT_SHARE, "Cache hits"),
-        share(pan.REASONING_SHARE, "Reasoning"),
-        total(live.COST, by, legend="Cost", unit="currencyUSD", decimals=2),
+        total(ind.TOKENS, by, legend="Tokens"),
+        total(ind.PROMPT_TOKENS, by, legend="Prompt"),
+        total(ind.COMPLETION_TOKENS, by, legend="Completion"),
+        share(ind.CACHE_HIT_SHARE, "Cache hits"),
+        share(ind.REASONING_SHARE, "Reasoning"),
+        total(ind.COST, by, legend="Cost", unit="currencyUSD", decimals=2),
         Query(
-            reads=(Read(live.COST, RANGE), Read(live.TOKENS, RANGE)),
+            series=(SeriesRef(ind.COST, RANGE), SeriesRef(ind.TOKENS, RANGE)),
             formula="1e6 * {0} / ({1} > 0)",
             by=(by,),
             legend="Cost of a million tokens",

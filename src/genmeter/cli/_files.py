@@ -1,0 +1,41 @@
+"""Writes the files that a command was asked for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from genmeter.errors import ExportError
+from genmeter.files.atomic import AtomicFiles
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["write_files"]
+
+
+def write_files(files: Mapping[Path, str], option: str, given: str) -> None:
+    """Write texts as UTF-8, all of them or none. A link stays one: its target is written.
+
+    Args:
+        files: The texts by their paths; missing folders are made.
+        option: The option that names the place, for an error.
+        given: The option's value.
+
+    Raises:
+        ExportError: A file cannot be written.
+    """
+    try:
+        with AtomicFiles() as beside:
+            for path, text in files.items():
+                target = Path(os.path.realpath(path))
+                if target.exists() and not target.is_file():
+                    raise ExportError(f"{option} must be a regular file, got {str(path)!r}")
+                beside.stage(target).write_text(
+                    text, encoding="utf-8", errors="replace", newline=""
+                )
+    except OSError as error:
+        raise ExportError(
+            f"{option} {given!r} cannot be written: {error.strerror or error}; give another path"
+        ) from error

@@ -1,0 +1,607 @@
+"""From the tables of panels to Grafana's JSON.
+
+The only importer of grafana-foundation-sdk. Its models are used, whose enumerations and fields a
+type checker knows; they check nothing when they are built.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import (
+    bargauge,
+    common,
+    gauge,
+    heatmap,
+    prometheus,
+    stat,
+    table,
+    timeseries,
+)
+from grafana_foundation_sdk.models import dashboard as models
+
+from genmeter.render.grafana.model import (
+    BAD,
+    GOOD,
+    HEADS,
+    INSTANCE,
+    UNSURE,
+    label_names,
+    selector_of,
+)
+from genmeter.schema import indicators as ind
+from genmeter.schema import metrics as cat
+from genmeter.schema.metrics import LEVEL, MODEL, OUTCOME, STEP
+from genmeter.schema.query import JOB, Selector
+
+if TYPE_CHECKING:
+    from genmeter.config.alerts import AlertSettings
+    from genmeter.render.grafana.model import Dashboard, Panel, Query
+    from genmeter.schema.alerts import AlertRule
+    from genmeter.schema.metrics import Label
+
+__all__ = ["to_json"]
+
+
+# --- a dashboard ---------------------------------------------------------------------------------
+
+_TAG = "genmeter"
+_REFRESH = "30s"
+_WIDTH = 24
+_IDS_PER_ROW = 100
+_ALL = ".+"
+_ALL_OR_NONE = ".*"
+
+
+def to_json(dashboard: Dashboard, settings: AlertSettings) -> str:
+    """Write a dashboard as Grafana reads it, the same text for the same settings.
+
+    Args:
+        dashboard: What it is.
+        settings: The alerts whose thresholds are drawn, and the matchers of every query.
+    """
+    has_traces = any(panel.links_to_traces for panel in dashboard.panels)
+    document = models.Dashboard(
+        uid=dashboard.name,
+        title=dashboard.title,
+        description=dashboard.description,
+        tags=[_TAG],
+        editable=False,
+        graph_tooltip=models.DashboardCursorSync.CROSSHAIR,
+        time=models.DashboardDashboardTime(from_val=dashboard.span, to="now"),
+        timepicker=models.TimePickerConfig(),
+        refresh=_REFRESH,
+        panels=list(_panels(dashboard, settings)),
+        templating=models.DashboardDashboardTemplating(
+            list_val=_variables(settings.selector, has_traces=has_traces)
+        ),
+        annotations=models.AnnotationContainer(list_val=_annotations(settings)),
+        links=[_link()],
+    )
+    filled = json.loads(JSONEncoder().encode(document))
+    return json.dumps(_drop_placement(filled), indent=2, ensure_ascii=False) + "\n"
+
+
+def _drop_placement(part: Any) -> Any:
+    """Leave out where links and annotations are: the SDK puts all of them into a closed menu."""
+    if isinstance(part, dict):
+        return {key: _drop_placement(value) for key, value in part.items() if key != "placement"}
+    return [_drop_placement(each) for each in part] if isinstance(part, list) else part
+
+
+def _panels(dashboard: Dashboard, settings: AlertSettings) -> list[models.Panel | models.RowPanel]:
+    selector = selector_of(settings.selector)
+    found: list[models.Panel | models.RowPanel] = []
+    line = 0
+    for number, row in enumerate(dashboard.rows, start=1):
+        first = number * _IDS_PER_ROW
+        place = models.GridPos(x=0, y=line, w=_WIDTH, h=1)
+        found.append(models.RowPanel(title=row.title, id_val=first, grid_pos=place, panels=[]))
+        line += 1
+        for index, (panel, (x, y)) in enumerate(
+            zip(row.panels, row.places(), strict=True), start=1
+        ):
+            place = models.GridPos(x=x, y=line + y, w=panel.width, h=panel.height)
+            found.append(_to_panel(panel, first + index, place, settings, selector))
+        line += row.height
+    return found
+
+
+def _variables(common: str, *, has_traces: bool) -> list[models.VariableModel]:
+    def chosen(*names: str) -> str:
+        return ",".join([f'{name}=~"${name}"' for name in names] + ([common] if common else []))
+
+    info = cat.BUILD_INFO.prometheus
+    # Of models that only fail there are no tokens, of those that only evaluate no generations.
+    names = f"{cat.GENERATIONS.prometheus}|{cat.TOTAL_TOKENS.prometheus}"
+    of_job = f'__name__=~"{names}",{chosen(JOB, INSTANCE)}'
+    by_model = f'{of_job},{cat.MODEL.prometheus}=~"$model"'
+    found = [
+        _data_source("datasource", "Data source", "prometheus"),
+        _values(JOB, "Job", f"{info}{{{common}}}", JOB),
+        _values(INSTANCE, "Instance", f"{info}{{{chosen(JOB)}}}", INSTANCE),
+        _values("model", "Model", f"{{{of_job}}}", cat.MODEL),
+        # A call has no step where its caller gave none: all steps are these calls too.
+        _values("step", "Step", f"{{{by_model}}}", cat.STEP, _ALL_OR_NONE),
+    ]
+    return found + ([_data_source(_TRACES, "Traces", "tempo")] if has_traces else [])
+
+
+def _data_source(name: str, label: str, plugin: str) -> models.VariableModel:
+    return models.VariableModel(
+        type_val=models.VariableType.DATASOURCE,
+        name=name,
+        label=label,
+        query=plugin,
+        refresh=models.VariableRefresh.ON_DASHBOARD_LOAD,
+        options=[],
+    )
+
+
+def _values(
+    name: str, label: str, series: str, of: Label | str, everything: str = _ALL
+) -> models.VariableModel:
+    key = of if isinstance(of, str) else of.prometheus
+    query = f"label_values({series.removesuffix('{}')}, {key})"
+    return models.VariableModel(
+        type_val=models.VariableType.QUERY,
+        name=name,
+        label=label,
+        datasource=_DATA_SOURCE,
+        query={
+            "qryType": 1,
+            "query": query,
+            "refId": "PrometheusVariableQueryEditor-VariableQuery",
+        },
+        definition=query,
+        multi=True,
+        include_all=True,
+        all_value=everything,
+        current=models.VariableOption(selected=True, text="All", value="$__all"),
+        refresh=models.VariableRefresh.ON_TIME_RANGE_CHANGED,
+        sort=models.VariableSort.ALPHABETICAL_ASC,
+        options=[],
+    )
+
+
+def _annotations(settings: AlertSettings) -> list[models.AnnotationQuery]:
+    matchers = f'{JOB}=~"${JOB}"' + (f",{settings.selector}" if settings.selector else "")
+    names = "|".join(dict.fromkeys(rule.name for rule in settings.rules()))
+    (counter,) = ind.EVENTS.query.parts
+    events = counter.series(Selector(common=selector_of(settings.selector).common))
+    return [
+        _annotation(
+            "Alerts",
+            "red",
+            f'ALERTS{{alertstate="firing",alertname=~"{names}",{matchers}}}',
+            "{{alertname}}",
+            f"{{{{severity}}}}, {{{{{JOB}}}}} {{{{{cat.MODEL.prometheus}}}}}",
+        ),
+        _annotation(
+            "Restarts",
+            "light-blue",
+            f"sum by ({JOB}, {INSTANCE}) (resets({events}[5m])) > 0",
+            "Restart",
+            f"{{{{{JOB}}}}} {{{{{INSTANCE}}}}}",
+        ),
+    ]
+
+
+def _annotation(name: str, colour: str, expr: str, title: str, text: str) -> models.AnnotationQuery:
+    return models.AnnotationQuery(
+        name=name,
+        datasource=_DATA_SOURCE,
+        enable=True,
+        icon_color=colour,
+        expr=expr,
+        title_format=title,
+        text_format=text,
+        step="60s",
+    )
+
+
+def _link() -> models.DashboardLink:
+    return models.DashboardLink(
+        title="genmeter",
+        type_val=models.DashboardLinkType.DASHBOARDS,
+        icon="external link",
+        tags=[_TAG],
+        include_vars=True,
+        keep_time=True,
+    )
+
+
+# --- a panel -------------------------------------------------------------------------------------
+
+_DATA_SOURCE = common.DataSourceRef(type_val="prometheus", uid="${datasource}")
+_TRACES = "traces"
+"""The variable of the data source that has the traces."""
+_EXPLORE = "/explore?schemaVersion=1&panes="
+_TRACE_QUERY = (
+    '{{"genmeter":{{"datasource":"${{{traces}}}","queries":[{{"refId":"A","datasource":'
+    '{{"type":"tempo","uid":"${{{traces}}}"}},"queryType":"traceql","query":'
+    '"{{ span.{model} =~ \\"${{model:pipe}}\\" }}"}}],'
+    '"range":{{"from":"${{__from}}","to":"${{__to}}"}}}}}}'
+)
+_VARIABLES = (f"${{{_TRACES}}}", "${model:pipe}", "${__from}", "${__to}")
+
+
+def _to_panel(
+    panel: Panel, id_: int, place: models.GridPos, settings: AlertSettings, selector: Selector
+) -> models.Panel:
+    """Make a panel.
+
+    Args:
+        panel: What it is.
+        id_: Its id in the dashboard.
+        place: Where it is.
+        settings: The alerts whose thresholds are drawn.
+        selector: Which series its queries ref.
+    """
+    return models.Panel(
+        type_val=panel.kind,
+        id_val=id_,
+        title=panel.heading,
+        description=panel.text,
+        datasource=_DATA_SOURCE,
+        grid_pos=place,
+        interval=panel.min_interval,
+        targets=_targets(panel, settings, selector),
+        links=[_traces_link()] if panel.links_to_traces else None,
+        transformations=_joined(panel) if panel.kind == "table" else None,
+        options=_options(panel),
+        field_config=_field_config(panel, settings),
+    )
+
+
+def _targets(panel: Panel, settings: AlertSettings, selector: Selector) -> list[Any]:
+    # As it is written, not as it is computed: 1 - 0.99 is not quite 0.01.
+    budget = float(f"{1 - settings.objective:.12g}")
+    return [
+        prometheus.Dataquery(
+            datasource=_DATA_SOURCE,
+            expr=query.promql(selector, budget),
+            ref_id=chr(ord("A") + number),
+            **_form(panel, query),
+        )
+        for number, query in enumerate(panel.queries)
+    ]
+
+
+def _form(panel: Panel, query: Query) -> dict[str, Any]:
+    formats = {
+        "table": prometheus.PromQueryFormat.TABLE,
+        "heatmap": prometheus.PromQueryFormat.HEATMAP,
+    }
+    form: dict[str, Any] = {
+        "format_val": formats.get(panel.kind, prometheus.PromQueryFormat.TIME_SERIES),
+        "instant": panel.is_now,
+        "range_val": not panel.is_now,
+    }
+    if panel.kind != "table":
+        form["legend_format"] = query.legend
+    if query.has_exemplars:
+        form["exemplar"] = True
+    return form
+
+
+def _options(panel: Panel) -> object:
+    match panel.kind:
+        case "stat":
+            return stat.Options(
+                # A line behind a tile of this size runs through its figure.
+                graph_mode=common.BigValueGraphMode.NONE,
+                color_mode=common.BigValueColorMode.VALUE,
+                justify_mode=common.BigValueJustifyMode.AUTO,
+                text_mode=common.BigValueTextMode.VALUE,
+                orientation=common.VizOrientation.AUTO,
+                reduce_options=_last(),
+            )
+        case "gauge":
+            return gauge.Options(
+                orientation=common.VizOrientation.AUTO,
+                show_threshold_markers=False,
+                reduce_options=_last(),
+            )
+        case "bargauge":
+            return bargauge.Options(
+                display_mode=common.BarGaugeDisplayMode.BASIC,
+                value_mode=common.BarGaugeValueMode.TEXT,
+                name_placement=common.BarGaugeNamePlacement.LEFT,
+                orientation=common.VizOrientation.HORIZONTAL,
+                min_viz_height=16,
+                max_viz_height=32,
+                legend=_legend(is_shown=False),
+                reduce_options=_last(),
+            )
+        case "timeseries":
+            return timeseries.Options(
+                legend=_legend(is_shown=len(panel.queries) > 1 or bool(panel.queries[0].by)),
+                tooltip=common.VizTooltipOptions(
+                    mode=common.TooltipDisplayMode.MULTI, sort=common.SortOrder.DESCENDING
+                ),
+            )
+        case "heatmap":
+            return _heat(panel)
+        case "table":
+            first = panel.queries[0].legend
+            return table.Options(
+                cell_height=common.TableCellHeight.SM,
+                sort_by=[common.TableSortByFieldState(display_name=first, desc=True)],
+            )
+
+
+def _last() -> common.ReduceDataOptions:
+    return common.ReduceDataOptions(values=False, calcs=["lastNotNull"], fields="")
+
+
+def _legend(*, is_shown: bool) -> common.VizLegendOptions:
+    return common.VizLegendOptions(
+        display_mode=common.LegendDisplayMode.LIST,
+        placement=common.LegendPlacement.BOTTOM,
+        show_legend=is_shown,
+        calcs=[],
+    )
+
+
+def _heat(panel: Panel) -> heatmap.Options:
+    return heatmap.Options(
+        calculate=False,
+        cell_gap=1,
+        color=heatmap.HeatmapColorOptions(
+            mode=heatmap.HeatmapColorMode.SCHEME,
+            scheme="Blues",
+            fill="blue",
+            scale=heatmap.HeatmapColorScale.EXPONENTIAL,
+            exponent=0.5,
+            steps=64,
+        ),
+        filter_values=heatmap.FilterValueRange(le=1e-9),
+        cell_values=heatmap.CellValues(unit="short", decimals=0),
+        y_axis=heatmap.YAxisConfig(
+            unit=panel.unit, axis_placement=common.AxisPlacement.LEFT, reverse=False
+        ),
+        legend=heatmap.HeatmapLegend(show=True),
+        tooltip=heatmap.HeatmapTooltip(
+            mode=common.TooltipDisplayMode.SINGLE, y_histogram=False, show_color_scale=True
+        ),
+        exemplars=heatmap.ExemplarConfig(color="rgba(255,120,0,0.8)"),
+    )
+
+
+def _joined(panel: Panel) -> list[models.DataTransformerConfig]:
+    """Join the answers of a table's queries into one table, with words at its head."""
+    by = label_names(panel.queries[0].by)
+    values = ["Value"] if len(panel.queries) == 1 else _value_names(panel)
+    names = dict(zip(values, (query.legend for query in panel.queries), strict=True))
+    heads = {name: HEADS[name] for name in by}
+    order = {name: number for number, name in enumerate([*by, *values])}
+    return [
+        models.DataTransformerConfig(id_val="merge", options={}),
+        models.DataTransformerConfig(
+            id_val="organize",
+            options={
+                "excludeByName": {"Time": True},
+                "indexByName": order,
+                "renameByName": {**heads, **names},
+            },
+        ),
+    ]
+
+
+def _value_names(panel: Panel) -> list[str]:
+    return [f"Value #{chr(ord('A') + number)}" for number in range(len(panel.queries))]
+
+
+def _traces_link() -> models.DashboardLink:
+    pane = _TRACE_QUERY.format(traces=_TRACES, model=MODEL.key)
+    url = _EXPLORE + quote(pane, safe="")
+    for variable in _VARIABLES:
+        url = url.replace(quote(variable, safe=""), variable)
+    return models.DashboardLink(
+        title="Traces of these calls",
+        type_val=models.DashboardLinkType.LINK,
+        url=url,
+        target_blank=True,
+        keep_time=False,
+    )
+
+
+# --- the values of a panel -----------------------------------------------------------------------
+
+_NO_VALUE = "No traffic"
+# In a table that has rows: a call without a step, a model without a price.
+_NO_NAME = "none"
+_NO_NUMBER = "-"
+_SEVERITIES = {"critical": BAD, "warning": UNSURE, "info": "blue"}
+_PLAIN = "blue"
+_JUST_ABOVE_ZERO = 1e-9
+_MEANINGS = {
+    OUTCOME.prometheus: {"success": GOOD, "failure": BAD, "accepted": GOOD, "rejected": BAD},
+    LEVEL.prometheus: {"error": BAD, "warning": UNSURE, "info": _PLAIN},
+}
+"""The colours of values that mean good or bad, by their label."""
+_LINKED = {MODEL.prometheus: "model", STEP.prometheus: "step", JOB: "job"}
+_KEPT = ("datasource", "job", "instance", "model", "step")
+
+
+def _field_config(panel: Panel, settings: AlertSettings) -> models.FieldConfigSource:
+    rules = [rule for rule in settings.rules() if rule.id in panel.alerts]
+    return models.FieldConfigSource(
+        defaults=models.FieldConfig(
+            unit=panel.unit,
+            decimals=panel.decimals,
+            min_val=panel.axis_min if panel.kind not in ("table", "heatmap") else None,
+            max_val=panel.axis_max,
+            color=_colour(panel, rules),
+            thresholds=_thresholds(panel, rules, settings),
+            no_value=_NO_VALUE,
+            mappings=[_nothing()] if panel.kind in ("stat", "gauge") else None,
+            custom=_custom(panel, rules, settings),
+        ),
+        overrides=_overrides(panel),
+    )
+
+
+def _colour(panel: Panel, rules: list[AlertRule]) -> models.FieldColor:
+    modes = models.FieldColorModeId
+    if panel.is_fault:
+        return models.FieldColor(mode=modes.SHADES, fixed_color=BAD)
+    if panel.kind in ("timeseries", "heatmap", "bargauge"):
+        # In order: the palette by name gives several of five models colours that look the same.
+        return models.FieldColor(mode=modes.PALETTE_CLASSIC)
+    if rules or panel.in_budgets or panel.kind == "table":
+        return models.FieldColor(mode=modes.THRESHOLDS)
+    return models.FieldColor(mode=modes.FIXED, fixed_color=_PLAIN)
+
+
+def _nothing() -> models.SpecialValueMap:
+    """Show what has no value in a colour that means nothing, rather than in the first step's."""
+    return models.SpecialValueMap(
+        options=models.DashboardSpecialValueMapOptions(
+            match=models.SpecialValueMatch.NULL_AND_NAN,
+            result=models.ValueMappingResult(text=_NO_VALUE, color="text", index=0),
+        )
+    )
+
+
+def _thresholds(
+    panel: Panel, rules: list[AlertRule], settings: AlertSettings
+) -> models.ThresholdsConfig:
+    steps: list[tuple[float | None, str]] = [(None, GOOD if rules else "text")]
+    if panel.kind == "gauge" and panel.in_budgets:
+        steps = [(None, BAD), (0.0, UNSURE), (0.25, GOOD)]
+    for rule in rules:
+        colour, value = _SEVERITIES[rule.severity], _drawn_at(panel, rule, settings)
+        if panel.kind == "timeseries":
+            if value:
+                steps.append((value, colour))
+        elif rule.condition.is_lower_bound:
+            steps[0] = (None, colour)
+            steps.append((value, GOOD))
+        else:
+            steps.append((value or _JUST_ABOVE_ZERO, colour))
+    steps.sort(key=lambda step: (step[0] is not None, step[0]))
+    return models.ThresholdsConfig(
+        mode=models.ThresholdsMode.ABSOLUTE,
+        steps=[models.Threshold(value=value, color=colour) for value, colour in steps],
+    )
+
+
+def _drawn_at(panel: Panel, rule: AlertRule, settings: AlertSettings) -> float:
+    value = rule.condition.limit
+    if panel.in_budgets:
+        value /= 1 - settings.objective
+    # As it is written, not as it is computed.
+    return float(f"{-value if panel.is_change else value:.12g}")
+
+
+def _custom(panel: Panel, rules: list[AlertRule], settings: AlertSettings) -> object | None:
+    match panel.kind:
+        case "timeseries":
+            return _drawing(
+                panel, [at for rule in rules if (at := _drawn_at(panel, rule, settings))]
+            )
+        case "heatmap":
+            return heatmap.FieldConfig(
+                scale_distribution=common.ScaleDistributionConfig(
+                    type_val=common.ScaleDistribution.LINEAR
+                ),
+                hide_from=common.HideSeriesConfig(),
+            )
+        case "table":
+            return table.FieldConfig(
+                align=common.FieldTextAlignment.AUTO, min_width=90, inspect=False
+            )
+        case _:
+            return None
+
+
+def _drawing(panel: Panel, lines: list[float]) -> timeseries.FieldConfig:
+    styles = common.GraphDrawStyle
+    is_stack = panel.style in ("stack", "bars")
+    fills = {"line": 6, "stack": 40, "bars": 80}
+    line_styles = common.GraphThresholdsStyleMode
+    return timeseries.FieldConfig(
+        draw_style=styles.BARS if panel.style == "bars" else styles.LINE,
+        line_width=0 if panel.style == "bars" else 1.5,
+        line_interpolation=common.LineInterpolation.LINEAR,
+        fill_opacity=fills[panel.style],
+        gradient_mode=common.GraphGradientMode.NONE,
+        # A point that stands alone would not be seen as a line.
+        show_points=common.VisibilityMode.AUTO,
+        point_size=3,
+        span_nulls=False,
+        stacking=common.StackingConfig(
+            mode=common.StackingMode.NORMAL if is_stack else common.StackingMode.NONE, group="A"
+        ),
+        axis_placement=common.AxisPlacement.AUTO,
+        # So that the nearest line is in sight.
+        axis_soft_min=min((at for at in lines if at < 0), default=None),
+        axis_soft_max=min((abs(at) for at in lines), default=None),
+        scale_distribution=(
+            common.ScaleDistributionConfig(type_val=common.ScaleDistribution.LOG, log=2)
+            if panel.is_logarithmic
+            else common.ScaleDistributionConfig(type_val=common.ScaleDistribution.LINEAR)
+        ),
+        thresholds_style=common.GraphThresholdsStyleConfig(
+            mode=line_styles.DASHED if lines else line_styles.OFF
+        ),
+    )
+
+
+# --- overrides: one colour, one column ---------------------------------------------------------
+
+
+def _overrides(panel: Panel) -> list[models.DashboardFieldConfigSourceOverrides]:
+    if panel.kind == "table":
+        return _columns(panel)
+    fixed = {query.legend: query.colour for query in panel.queries if query.colour is not None}
+    for label in label_names(panel.queries[0].by):
+        fixed |= _MEANINGS.get(label, {})
+    return [
+        _override(name, {"color": {"mode": "fixed", "fixedColor": colour}})
+        for name, colour in fixed.items()
+    ]
+
+
+def _columns(panel: Panel) -> list[models.DashboardFieldConfigSourceOverrides]:
+    found = []
+    for label in label_names(panel.queries[0].by):
+        properties: dict[str, Any] = {"noValue": _NO_NAME}
+        if label in _LINKED:
+            link = {"title": f"This {_LINKED[label]} alone", "url": _overview(_LINKED[label])}
+            properties["links"] = [link]
+        found.append(_override(HEADS[label], properties))
+    for query in panel.queries:
+        properties = {"noValue": _NO_NUMBER}
+        if query.unit is not None:
+            properties["unit"] = query.unit
+        if query.decimals is not None:
+            properties["decimals"] = query.decimals
+        found.append(_override(query.legend, properties))
+    return found
+
+
+def _overview(variable: str) -> str:
+    kept = [
+        "${__value.raw:percentencode}" if name == variable else f"${{{name}:queryparam}}"
+        for name in _KEPT
+    ]
+    chosen = [
+        f"var-{name}={text}" if name == variable else text
+        for name, text in zip(_KEPT, kept, strict=True)
+    ]
+    return "/d/genmeter-overview?${__url_time_range}&" + "&".join(chosen)
+
+
+def _override(name: str, properties: dict[str, Any]) -> models.DashboardFieldConfigSourceOverrides:
+    return models.DashboardFieldConfigSourceOverrides(
+        matcher=models.MatcherConfig(id_val="byName", options=name),
+        properties=[
+            models.DynamicConfigValue(id_val=key, value=value) for key, value in properties.items()
+        ],
+    )

@@ -1,0 +1,242 @@
+"""Rows of metrics, as journals and exports have them, summed into a usage table."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from genmeter.report.usage_table import EVALUATION, GENERATION, UNKNOWN_MODEL, GroupKey, UsageRow
+from genmeter.schema.afterimage import CONVERSATION, METRICS, metric_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from genmeter.report.usage_table import UsageTable
+    from genmeter.schema.afterimage import MetricSpec
+
+__all__ = ["OPENING", "PHASES", "MetricRows", "is_afterimage_name"]
+
+PHASES = frozenset({GENERATION, EVALUATION, CONVERSATION})
+"""What each row of an event of ours has as its phase."""
+_TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
+_COUNTED = frozenset({"call_duration", "call_outcome", "evaluation_outcome", *_TOKENS})
+"""Usage that counts in rows of ours; their other rows repeat it."""
+OPENING = frozenset(metric.name for metric in METRICS if metric.field == "duration")
+"""The first row of an event of AfterImage's."""
+_MODEL = "model_name"
+_NOT_A_MODEL = ("", "None")  # what a `model_name=None` leaves in the name of a metric
+_MAX_OPEN = 256  # moments whose rows may still come
+_UNNAMED = ""
+
+
+def is_afterimage_name(name: str) -> bool:
+    """Return whether a metric of AfterImage's of this name may be part of an event."""
+    metric, _ = metric_of(name)
+    return metric is not None and metric.usage is not None
+
+
+def _is_amount(value: Any) -> bool:
+    return type(value) in (float, int) and 0 <= value < math.inf
+
+
+class MetricRows:
+    """Sums rows. Each of ours names its model and phase; those of AfterImage's are joined first.
+
+    Args:
+        table: What to add to.
+        cutoff: Unix time; older rows do not count.
+    """
+
+    def __init__(self, table: UsageTable, cutoff: float = -math.inf) -> None:
+        self._table = table
+        self._cutoff = cutoff
+        self._afterimage = _AfterImageEvents(table)
+        self._usage: dict[tuple[Any, ...], UsageRow] = {}
+
+    def matters(self, name: str, row: Mapping[str, Any]) -> bool:
+        """Return whether a row may count, before its time is read.
+
+        Args:
+            name: The metric's name.
+            row: Its metadata.
+        """
+        phase = row.get("phase")
+        if phase is None:
+            return is_afterimage_name(name)
+        metric, _ = metric_of(name)
+        return metric is not None and metric.usage in _COUNTED and phase in PHASES
+
+    def add(
+        self, name: str, value: Any, row: Mapping[str, Any], when: float, is_afterimage: bool
+    ) -> bool:
+        """Count a row that matters.
+
+        Args:
+            name: The metric's name.
+            value: Its value, as it was read.
+            row: Its metadata.
+            when: Unix time in seconds.
+            is_afterimage: AfterImage's monitor wrote it. A row of ours without a phase is an
+                observation of ``record_metric``, which counts as no call whatever its name.
+
+        Returns:
+            False if it cannot be used.
+        """
+        if when < self._cutoff:
+            return True
+        if is_afterimage:
+            return self._afterimage.add(name, value, row, when)
+        metric, _ = metric_of(name)
+        if row.get("phase") is None or metric is None:
+            return True
+        if not _is_amount(value):
+            return False
+        try:
+            self._add(metric, value, row, when)
+        except TypeError:  # a model, step or provider that is no text
+            return False
+        return True
+
+    def _add(self, metric: MetricSpec, value: float, row: Mapping[str, Any], when: float) -> None:
+        if metric.usage == "evaluation_outcome":
+            self._table.evaluations.add(is_failure=bool(value))
+            self._table.include_time(when)
+        elif metric.usage == "call_outcome":
+            self._add_outcome(row, is_failure=not value)
+            self._table.include_time(when)
+        elif metric.usage != "call_duration":
+            self._add_tokens(metric, int(value), row)
+        elif row["phase"] == GENERATION:
+            self._usage_of(row).durations.append(value)
+
+    def finish(self) -> None:
+        """Count the events that still wait for further rows; call it after the last one."""
+        self._afterimage.finish()
+
+    def _add_outcome(self, row: Mapping[str, Any], *, is_failure: bool) -> None:
+        if row["phase"] == GENERATION:
+            usage = self._usage_of(row)
+            usage.calls += 1
+            usage.failures += is_failure
+        elif row["phase"] == CONVERSATION:
+            self._table.conversations.add(is_failure=is_failure)
+
+    def _add_tokens(self, metric: MetricSpec, count: int, row: Mapping[str, Any]) -> None:
+        usage = self._usage_of(row)
+        parts = ((field, _part(row, key)) for key, field in metric.parts)
+        for field, amount in ((str(metric.usage), count), *parts):
+            setattr(usage, field, getattr(usage, field) + amount)
+        usage.token_calls += metric.usage == "total_tokens"
+
+    def _usage_of(self, row: Mapping[str, Any]) -> UsageRow:
+        labels = (row.get(_MODEL), row.get("step"), row.get("provider"), row["phase"])
+        usage = self._usage.get(labels)
+        if usage is None:
+            if not all(each is None or isinstance(each, str) for each in labels):
+                raise TypeError(f"labels must be texts, got {labels!r}")
+            model, step, provider, phase = labels
+            key = GroupKey(model or UNKNOWN_MODEL, step or None, provider or None, phase)
+            usage = self._usage[labels] = self._table.row(key)
+        return usage
+
+
+def _part(row: Mapping[str, Any], name: str) -> int:
+    value = row.get(name)
+    return int(value) if value is not None and _is_amount(value) else 0
+
+
+class _AfterImageEvents:
+    """Joins rows by their time, which all rows of an event share, and counts the events.
+
+    A row has neither the step nor, but for tokens, the model. A call without a model (as all
+    that failed) counts for the only model of the source, and for ``unknown`` where it has several.
+
+    Of the rows of one time, one of :data:`OPENING` has to come first.
+    """
+
+    def __init__(self, table: UsageTable) -> None:
+        self._table = table
+        # By time, oldest first; rows of several threads may lie between those of one event.
+        self._open: dict[float, list[dict[str, Any]]] = {}
+
+    def add(self, name: str, value: Any, row: Mapping[str, Any], when: float) -> bool:
+        """Take a row; return whether its value can be used."""
+        metric, label = metric_of(name)
+        part = None if metric is None else metric.usage
+        if part is None:
+            return True
+        events = self._open.get(when, [])
+        event = next((each for each in reversed(events) if part not in each), None)
+        if name in OPENING or (event is None and row.get(_MODEL) is not None):
+            # Two opening rows of one time are two events, whatever else the first one has.
+            event = self._begin(when)
+        if event is None:
+            return True  # an observation of `record_metric` under the name of a call's metric
+        is_usable = _is_amount(value)
+        event[part] = value if is_usable else None
+        model = label if part == "model" else row.get(_MODEL)
+        if isinstance(model, str) and model not in _NOT_A_MODEL:
+            event[_MODEL] = model
+        if "success" in row:
+            event["success"] = row["success"]
+        return is_usable
+
+    def finish(self) -> None:
+        """Count the events that are still open, and name the models of those without."""
+        for events in self._open.values():
+            for event in events:
+                self._count(event)
+        self._open.clear()
+        rows = self._table.rows
+        named = {key.model for key in rows} - {_UNNAMED, UNKNOWN_MODEL}
+        model = named.pop() if len(named) == 1 else UNKNOWN_MODEL
+        for key in [key for key in rows if key.model == _UNNAMED]:
+            named_key = key._replace(model=model)
+            rows[named_key] = UsageRow.sum([self._table.row(named_key), rows.pop(key)])
+
+    def _begin(self, when: float) -> dict[str, Any]:
+        if when not in self._open and len(self._open) >= _MAX_OPEN:
+            for event in self._open.pop(next(iter(self._open))):
+                self._count(event)
+        begun: dict[str, Any] = {"when": when}
+        self._open.setdefault(when, []).append(begun)
+        return begun
+
+    def _count(self, event: Mapping[str, Any]) -> None:
+        table = self._table
+        has_tokens = any(event.get(name) is not None for name in _TOKENS)
+        is_evaluation = "evaluation_duration" in event
+        if not (is_evaluation or "call_outcome" in event or has_tokens):
+            return
+        table.include_time(event["when"])
+        model = event.get(_MODEL, _UNNAMED)
+        key = GroupKey(model, None, None, EVALUATION if is_evaluation else GENERATION)
+        if is_evaluation:
+            success = event.get("success")
+            failed = event.get("evaluation_outcome") if success is None else not success
+            table.evaluations.add(is_failure=bool(failed))
+        elif "call_outcome" in event:
+            if "turns" in event and not model and not has_tokens:
+                table.conversations.add(is_failure=not event["call_outcome"])
+            else:
+                _add_call(table.row(key), event)
+        if has_tokens:
+            _add_tokens(table.row(key), *(event.get(name) for name in _TOKENS))
+
+
+def _add_call(usage: UsageRow, event: Mapping[str, Any]) -> None:
+    usage.calls += 1
+    usage.failures += not event["call_outcome"]
+    if (duration := event.get("call_duration")) is not None:
+        usage.durations.append(duration)
+
+
+def _add_tokens(
+    usage: UsageRow, prompt: float | None, completion: float | None, total: float | None
+) -> None:
+    if total is None:  # AfterImage leaves it out where the provider did
+        total = int(prompt or 0) + int(completion or 0)
+    usage.prompt_tokens += int(prompt or 0)
+    usage.completion_tokens += int(completion or 0)
+    usage.total_tokens += int(total)
+    usage.token_calls += 1

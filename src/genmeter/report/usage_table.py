@@ -1,0 +1,227 @@
+"""What a job used: sums by model, step, provider and phase."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import timedelta
+
+    from genmeter.config.prices import PriceTable
+
+__all__ = [
+    "EVALUATION",
+    "GENERATION",
+    "GROUP_KEYS",
+    "UNKNOWN_MODEL",
+    "GroupKey",
+    "Outcomes",
+    "UsageRow",
+    "UsageTable",
+]
+
+GENERATION = "generation"
+EVALUATION = "evaluation"
+UNKNOWN_MODEL = "unknown"
+
+
+class GroupKey(NamedTuple):
+    """What calls are summed by; None is what the source does not say."""
+
+    model: str
+    step: str | None
+    provider: str | None
+    phase: str
+
+
+GROUP_KEYS = GroupKey._fields
+"""What a table can be grouped by."""
+
+
+@dataclass(slots=True)
+class UsageRow:
+    """The calls, tokens and durations of one group.
+
+    Attributes:
+        calls: Calls of a model, failed ones included; 0 for evaluations.
+        failures: Those that failed.
+        prompt_tokens: Input tokens.
+        completion_tokens: Output tokens.
+        total_tokens: The sum of the calls' totals.
+        cache_read_tokens: The part of the input that was read from a cache.
+        cache_write_tokens: The part of the input that was written to a cache.
+        reasoning_tokens: The part of the output that was reasoning.
+        token_calls: Calls and evaluations with tokens; 0 where unknown.
+        cost: USD; None where unknown.
+        durations: Of each call in seconds; empty for an endpoint.
+        buckets: An endpoint's histogram: how many calls took at most so many seconds.
+        duration_sum: An endpoint's sum of all durations in seconds.
+    """
+
+    calls: int = 0
+    failures: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    token_calls: int = 0
+    cost: float | None = None
+    durations: array[float] = field(default_factory=lambda: array("d"))
+    buckets: Counter[float] = field(default_factory=Counter)
+    duration_sum: float = 0.0
+
+    @classmethod
+    def sum(cls, rows: Iterable[UsageRow]) -> UsageRow:
+        """Return a row of all calls of some rows."""
+        rows, total = list(rows), cls()
+        for row in rows:
+            for name in _COUNTS:
+                setattr(total, name, getattr(total, name) + getattr(row, name))
+            total.durations.extend(row.durations)
+            total.buckets.update(row.buckets)
+            total.duration_sum += row.duration_sum
+        costs = [row.cost for row in rows if row.cost is not None]
+        total.cost = math.fsum(costs) if costs else None
+        return total
+
+    def is_empty(self) -> bool:
+        """Return whether nothing was counted."""
+        return not any(getattr(self, name) for name in _COUNTS)
+
+    def success_share(self) -> float | None:
+        """Return the share of successful calls, 0 to 1; None without calls."""
+        return (self.calls - self.failures) / self.calls if self.calls else None
+
+    def mean(self) -> float | None:
+        """Return the mean duration in seconds; None without any."""
+        if count := self.buckets[math.inf]:
+            return self.duration_sum / count
+        return math.fsum(self.durations) / len(self.durations) if self.durations else None
+
+    def quantile(self, share: float) -> float | None:
+        """Return a quantile of the durations in seconds; None without any.
+
+        It is linear between neighbours; of a histogram it is estimated as ``histogram_quantile``
+        of Prometheus does.
+        """
+        import numpy as np
+
+        if self.durations:
+            return float(np.quantile(np.frombuffer(self.durations), share))
+        rank = share * self.buckets[math.inf]
+        if not rank:
+            return None
+        lower, below = 0.0, 0
+        for bound, count in sorted(self.buckets.items()):
+            if math.isinf(bound):
+                break  # the last finite bound is all that is known of what lies above it
+            if count >= rank:
+                return lower + (bound - lower) * (rank - below) / (count - below)
+            lower, below = bound, count
+        return lower
+
+
+_COUNTS = [name for name, kind in UsageRow.__annotations__.items() if kind == "int"]
+
+
+@dataclass(slots=True)
+class Outcomes:
+    """How many there were, and how many of them failed."""
+
+    count: int = 0
+    failures: int = 0
+
+    def add(self, *, is_failure: bool) -> None:
+        """Count one."""
+        self.count += 1
+        self.failures += is_failure
+
+
+@dataclass
+class UsageTable:
+    """What a source says of a job.
+
+    Attributes:
+        source: ``journal``, ``export`` or ``endpoint``.
+        window: How long before the newest event the table begins; None means all.
+        rows: The sums by key.
+        conversations: They span calls, so they are not among them.
+        evaluations: Their tokens are in the rows, and they are not among the calls.
+        since: Unix time of the first event; None where unknown.
+        until: Unix time of the last one.
+        unpriced: Models with tokens and without a price; empty without prices.
+        skipped: Lines or values that could not be used.
+        notes: What a reader must know, as sentences.
+    """
+
+    source: str
+    window: timedelta | None = None
+    rows: dict[GroupKey, UsageRow] = field(default_factory=dict)
+    conversations: Outcomes = field(default_factory=Outcomes)
+    evaluations: Outcomes = field(default_factory=Outcomes)
+    since: float | None = None
+    until: float | None = None
+    unpriced: set[str] = field(default_factory=set)
+    skipped: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def is_estimated(self) -> bool:
+        """Whether quantiles are estimated from the buckets of histograms."""
+        return self.source == "endpoint"
+
+    def row(self, key: GroupKey) -> UsageRow:
+        """Return the row of a key, a new one at its first use."""
+        if key not in self.rows:
+            self.rows[key] = UsageRow()
+        return self.rows[key]
+
+    def include_time(self, when: float) -> None:
+        """Widen the time that the table covers."""
+        self.since = min(when, math.inf if self.since is None else self.since)
+        self.until = max(when, -math.inf if self.until is None else self.until)
+
+    def is_empty(self) -> bool:
+        """Return whether nothing was counted."""
+        return not (self.rows or self.conversations.count or self.evaluations.count)
+
+    def apply_prices(self, prices: PriceTable) -> None:
+        """Replace the costs that the source has.
+
+        Args:
+            prices: What tokens cost. The mean call decides between prices by a call's size.
+        """
+        self.unpriced.clear()
+        for key, row in self.rows.items():
+            row.cost = prices.cost(
+                key.model,
+                row.prompt_tokens,
+                row.completion_tokens,
+                row.cache_read_tokens,
+                calls=row.token_calls,
+            )
+            if row.cost is None and row.total_tokens:
+                self.unpriced.add(key.model)
+
+    def group(self, by: Sequence[str]) -> dict[tuple[str | None, ...], UsageRow]:
+        """Sum the rows by some of :data:`GROUP_KEYS`.
+
+        Returns:
+            Rows by their values of the keys, sorted, None last.
+        """
+        groups: dict[tuple[str | None, ...], list[UsageRow]] = {}
+        for key, row in self.rows.items():
+            groups.setdefault(tuple(getattr(key, name) for name in by), []).append(row)
+        order = sorted(groups, key=lambda group: [(value is None, value or "") for value in group])
+        return {group: UsageRow.sum(groups[group]) for group in order}
+
+    def total(self) -> UsageRow:
+        """Return the sum of all rows."""
+        return UsageRow.sum(self.rows.values())

@@ -1,0 +1,459 @@
+"""The conditions of alerts: each in PromQL, on a process's own data, and in words.
+
+A condition is an expression: a comparison of an indicator's query with a threshold, or something of
+its own. Whoever renders, evaluates or describes an alert asks its condition, so a new kind of
+condition is one class here.
+"""
+
+from __future__ import annotations
+
+import operator
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from genmeter.schema import metrics as cat
+from genmeter.schema.query import (
+    JOB,
+    LONG_WINDOW,
+    Ratio,
+    Selector,
+    duration,
+    names_of,
+    quoted,
+    single,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from genmeter.schema.indicators import Indicator
+    from genmeter.schema.metrics import Label
+    from genmeter.schema.query import Group, LocalData, Observed, Query, Record
+
+__all__ = [
+    "Above",
+    "Base",
+    "Below",
+    "Condition",
+    "Drop",
+    "LabelOverflow",
+    "Stale",
+    "TargetAbsent",
+    "TargetDown",
+]
+
+Base = Literal["error_budget", "cost_budget", "token_budget"]
+
+MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
+_WORDS = (("day", DAY), ("hour", HOUR), ("minute", MINUTE))
+_SHARE = "%"
+# As Go's printf has them, which Prometheus's templates use, and Python's %; then the unit's word.
+_FORMATS = {"s": "%.1f s", "{token}": "%.0f tokens", "{turn}": "%.2f turns", "{USD}": "%.2f USD"}
+_COUNT = "%.0f"  # the subject says what is counted
+_NUMBER = "%.3f"
+_MOST_DIGITS = 1e15
+_OWN_METRICS = "(gen_ai_client|genmeter)_.+"
+
+
+@dataclass(frozen=True)
+class Condition(ABC):
+    """When an alert is active.
+
+    Args:
+        indicator: What is compared with the threshold; None where the condition has none.
+        threshold: In the indicator's unit, or how many times ``base``; equal is not past it.
+        windows: Seconds.
+        min_samples: What a ratio's denominator must add up to over the first window.
+        base: What the threshold is a multiple of: the error budget that an objective leaves, or a
+            budget for 24 hours, without which there is no such alert.
+        subject: What the value is, to begin a message with; the indicator's title by default.
+        jobs: The jobs that must have a target; only of conditions that need them.
+    """
+
+    indicator: Indicator | None = None
+    threshold: float = 0.0
+    windows: tuple[float, ...] = (5 * MINUTE,)
+    min_samples: int = 1
+    base: Base | None = None
+    subject: str = ""
+    jobs: tuple[str, ...] = ()
+
+    is_local: ClassVar[bool] = True
+    """Whether a process can evaluate it on its own data; else Prometheus alone can."""
+    is_lower_bound: ClassVar[bool] = False
+    """Whether values under the limit are the bad ones."""
+    headline: ClassVar[str] = ""
+    sentence: ClassVar[str] = ""
+    description: ClassVar[str] = ""
+    """The texts of a condition without a threshold."""
+
+    @property
+    def limit(self) -> float:
+        """What the value is compared with."""
+        return self.threshold
+
+    @property
+    def value_format(self) -> str:
+        """How the value is written: ``%`` for a share in percent, or a printf format and a unit."""
+        return _COUNT
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether its PromQL is made of recorded series."""
+        return False
+
+    def configured(self, bases: Mapping[Base, float | None], jobs: tuple[str, ...]) -> Self | None:
+        """Return the condition for the settings of a job; None where they leave no such alert.
+
+        Args:
+            bases: What thresholds are multiples of.
+            jobs: The jobs that must have a target.
+        """
+        return self
+
+    def records(self, by: Sequence[Label], selector: Selector) -> list[Record]:
+        """Return the recording rules that the PromQL needs, each after those that it needs.
+
+        Args:
+            by: The labels that make a group, beside the job.
+            selector: Which series.
+        """
+        return []
+
+    @abstractmethod
+    def promql(self, by: Sequence[Label], selector: Selector) -> str:
+        """Write it in PromQL, for an alert that is active while there is a result.
+
+        Args:
+            by: The labels that make a group, beside the job.
+            selector: Which series.
+        """
+
+    def active(self, data: LocalData, by: Sequence[Label]) -> dict[Group, Observed]:
+        """Return the groups for which it is met now, by the process's own data.
+
+        Args:
+            data: What the process knows.
+            by: The labels that make a group.
+        """
+        return {}
+
+    def describe(self, for_: float) -> str:
+        """Describe it in a few words, for a table; ``for_`` as of the alert."""
+        limit, wait = duration(self.limit), duration(for_)
+        return self.description.format(limit=limit, wait=wait)
+
+    def summary(self, value: str) -> str:
+        """Name a value, written as a text or a template for it, in a few words."""
+        return self.headline.format(value=value)
+
+    def finding(self, value: str, for_: float) -> str:
+        """Say in one sentence what was found; ``value`` and ``for_`` as above."""
+        since = f" for {_spell(for_)}" if for_ else ""
+        window, limit = _span(self.windows[0]), _spell(self.limit)
+        return self.sentence.format(value=value, since=since, window=window, limit=limit)
+
+
+@dataclass(frozen=True)
+class _Comparison(Condition):
+    """A condition on the value of an indicator."""
+
+    indicator: Indicator
+
+    is_past: ClassVar[Callable[[float, float], bool]] = operator.gt
+    sign: ClassVar[str] = ">"
+    word: ClassVar[str] = "above"
+
+    @property
+    def value_format(self) -> str:
+        """Percent for shares; of a sum the subject says what is counted."""
+        if isinstance(self.indicator.query, Ratio):
+            return _FORMATS.get(self.indicator.unit, _SHARE)
+        return _FORMATS["{USD}"] if self.indicator.unit == "{USD}" else _COUNT
+
+    @property
+    def is_recorded(self) -> bool:
+        """Over several windows, or over more than six hours."""
+        return len(self.windows) > 1 or max(self.windows) > LONG_WINDOW
+
+    def configured(self, bases: Mapping[Base, float | None], jobs: tuple[str, ...]) -> Self | None:
+        """Return it with a threshold in the indicator's unit; None without a budget for it."""
+        if self.base is None:
+            return self
+        base = bases[self.base]
+        if base is None:
+            return None
+        # As they are written, not as binary fractions have them: 14.4 * 0.01 is not quite 0.144.
+        threshold = float(Decimal(repr(self.threshold)) * Decimal(repr(float(base))))
+        return replace(self, threshold=threshold, base=None)
+
+    def _queries(self) -> list[tuple[Query, float]]:
+        """List the query of each window; the minimum of samples is of the first."""
+        query, (first, *others) = self.indicator.query, self.windows
+        return [(query.at_least(self.min_samples), first), *((query, each) for each in others)]
+
+    def records(self, by: Sequence[Label], selector: Selector) -> list[Record]:
+        """Return those of its query over each window."""
+        queries = self._queries() if self.is_recorded else []
+        return [
+            record for query, window in queries for record in query.records(by, window, selector)
+        ]
+
+    def promql(self, by: Sequence[Label], selector: Selector) -> str:
+        """Compare the query itself, or its recorded series over each window."""
+        (query, first), *_ = queries = self._queries()
+        if not self.is_recorded:
+            expr = query.promql(names_of(by), duration(first), selector)
+            gap = "\n" if "\n" in expr else " "
+            return f"{expr}{gap}{self.sign} {_number(self.threshold)}"
+        compared = self._compared([each.record_name(by, window) for each, window in queries])
+        if isinstance(query, Ratio) and self.min_samples > 1:
+            compared.append(f"{query.per.record_name(by, first)} >= {self.min_samples}")
+        return "\nand\n".join(compared)
+
+    def _compared(self, names: list[str]) -> list[str]:
+        return [f"{name} {self.sign} {_number(self.threshold)}" for name in names]
+
+    def active(self, data: LocalData, by: Sequence[Label]) -> dict[Group, Observed]:
+        """Return the groups whose value is past the threshold over each window."""
+        (query, first), *others = self._queries()
+        found = self._past(query.values(data, by, first))
+        for each, window in others:
+            if found:
+                past = self._past(each.values(data, by, window))
+                found = {group: value for group, value in found.items() if group in past}
+        return found
+
+    def _past(self, values: dict[Group, Observed]) -> dict[Group, Observed]:
+        is_past, threshold = type(self).is_past, self.threshold
+        return {group: each for group, each in values.items() if is_past(each.value, threshold)}
+
+    @property
+    def _subject(self) -> str:
+        return self.subject or self.indicator.title.lower()
+
+    def describe(self, for_: float) -> str:
+        """Name the subject, the threshold and the windows."""
+        windows = " and ".join(duration(window) for window in self.windows)
+        least = f", of at least {self.min_samples}" if self.min_samples > 1 else ""
+        return f"{self._subject} {self.word} {self._multiple()} over {windows}{least}"
+
+    def _multiple(self) -> str:
+        of_base = "" if self.base is None else f" times the {self.base.replace('_', ' ')}"
+        return f"{self.threshold:g}{of_base}"
+
+    def summary(self, value: str) -> str:
+        """Name the subject and its value."""
+        return f"{self._subject} {value}"
+
+    def finding(self, value: str, for_: float) -> str:
+        """Name the value, the windows and the threshold."""
+        subject, (first, *others) = _capital(self._subject), map(_span, self.windows)
+        limit = f", {self.word} the threshold of {self._threshold_text()}" if self.threshold else ""
+        also = "".join(f", and in the last {span} too" for span in others)
+        return f"{subject}: {value} in the last {first}{limit}{also}."
+
+    def _threshold_text(self) -> str:
+        if self.value_format == _SHARE:
+            return f"{self.threshold * 100:.12g}%"
+        _, space, unit = self.value_format.partition(" ")
+        return f"{self.threshold:.12g}{space}{unit}"
+
+
+@dataclass(frozen=True)
+class Above(_Comparison):
+    """The indicator is above the threshold over each window."""
+
+
+@dataclass(frozen=True)
+class Below(_Comparison):
+    """The indicator is below the threshold over each window."""
+
+    is_past: ClassVar[Callable[[float, float], bool]] = operator.lt
+    sign: ClassVar[str] = "<"
+    word: ClassVar[str] = "below"
+    is_lower_bound: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class Drop(_Comparison):
+    """Over the first window the indicator is lower than over the second, by more than the threshold."""
+
+    @property
+    def value_format(self) -> str:
+        """A drop of a share is a plain number."""
+        return _FORMATS.get(self.indicator.unit, _NUMBER)
+
+    def _compared(self, names: list[str]) -> list[str]:
+        recent, before = names
+        return [f"{before} - {recent} > {_number(self.threshold)}"]
+
+    def active(self, data: LocalData, by: Sequence[Label]) -> dict[Group, Observed]:
+        """Return the groups that have a value over both windows, and a lower one over the first."""
+        (query, recent), (whole, before) = self._queries()
+        now = query.values(data, by, recent)
+        earlier = whole.values(data, by, before) if now else {}
+        drops = {
+            group: each._replace(value=earlier[group].value - each.value)
+            for group, each in now.items()
+            if group in earlier
+        }
+        return self._past(drops)
+
+    def describe(self, for_: float) -> str:
+        """Name the subject, both windows and the threshold."""
+        recent, before = map(duration, self.windows)
+        return f"{self._subject} over {recent} against {before} above {self._multiple()}"
+
+    def finding(self, value: str, for_: float) -> str:
+        """Name the drop, both windows and the threshold."""
+        recent, before = map(_span, self.windows)
+        return (
+            f"{_capital(self._subject)}: {value} in the last {recent}, compared to the last "
+            f"{before}; the threshold is {self._threshold_text()}."
+        )
+
+
+@dataclass(frozen=True)
+class LabelOverflow(Above):
+    """Label values past their limit, or label sets past an instrument's."""
+
+    def promql(self, by: Sequence[Label], selector: Selector) -> str:
+        """Count the series of the SDK's own overflow too, which have no label but one."""
+        series = _series("", selector, f'__name__=~"{_OWN_METRICS}"', 'otel_metric_overflow="true"')
+        return f"{Above.promql(self, by, selector)}\nor\ncount by ({JOB}) ({series}) > 0"
+
+
+@dataclass(frozen=True)
+class Stale(Condition):
+    """No call has ended for the first window, and the job is not finished."""
+
+    headline: ClassVar[str] = "no call has ended for {value}"
+    sentence: ClassVar[str] = (
+        "Time since the last call ended: {value}, more than {limit}; the job is up and has not said "
+        "that it is finished."
+    )
+    description: ClassVar[str] = "no call has ended for {limit}, and the job is not finished"
+
+    @property
+    def limit(self) -> float:
+        """The seconds after which it is met."""
+        return self.windows[0]
+
+    @property
+    def value_format(self) -> str:
+        """Seconds."""
+        return _FORMATS["s"]
+
+    def promql(self, by: Sequence[Label], selector: Selector) -> str:
+        """Compare the newest end of a call with now, of processes that have not finished.
+
+        A finished process counts neither as the last to have ended a call, while another hangs, nor
+        as one that is idle, while another has only begun.
+        """
+        last = _series(cat.LAST_GENERATION.prometheus, selector)
+        finished = _series(cat.JOB_FINISHED.prometheus, selector)
+        return (
+            f"time() - max by ({JOB}) (\n"
+            f"  {last}\n"
+            f"  and on ({JOB}, instance)\n"
+            f"  {finished} == 0\n"
+            f") > {_number(self.limit)}"
+        )
+
+    def active(self, data: LocalData, by: Sequence[Label]) -> dict[Group, Observed]:
+        """Return the job where its newest call is too old."""
+        age = data.since_last_call
+        return {} if age is None or age <= self.limit else {(): single(age)}
+
+
+@dataclass(frozen=True)
+class TargetDown(Condition):
+    """All targets of a job that was there within the first window, and is not finished, are down."""
+
+    is_local: ClassVar[bool] = False
+    headline: ClassVar[str] = "all targets are down"
+    sentence: ClassVar[str] = (
+        "All targets of the job have been down{since}; one was up within the last {window}, and the "
+        "job did not say that it was finished."
+    )
+    description: ClassVar[str] = "all targets have been down for {wait}"
+
+    def promql(self, by: Sequence[Label], selector: Selector) -> str:
+        """Compare the number of targets that are up with 0."""
+        up = _series("up", selector)
+        finished = _series(cat.JOB_FINISHED.prometheus, selector)
+        return (
+            f"sum by ({JOB}) ({up}) == 0\n"
+            f"and on ({JOB})\n"
+            f"(last_over_time({finished}[{duration(self.windows[0])}]) == 0 "
+            f"and on ({JOB}, instance) {up} == 0)"
+        )
+
+
+@dataclass(frozen=True)
+class TargetAbsent(Condition):
+    """Prometheus has no target of a job that must have one."""
+
+    is_local: ClassVar[bool] = False
+    headline: ClassVar[str] = "Prometheus has no target"
+    sentence: ClassVar[str] = "Prometheus has had no target of the job{since}."
+    description: ClassVar[str] = "a named job has had no target for {wait}"
+
+    def configured(self, bases: Mapping[Base, float | None], jobs: tuple[str, ...]) -> Self | None:
+        """Return it for the jobs; None without any."""
+        return replace(self, jobs=jobs) if jobs else None
+
+    def promql(self, by: Sequence[Label], selector: Selector) -> str:
+        """Ask for each job whether it is absent."""
+        absent = [f"absent({_series('up', selector, f'{JOB}={quoted(job)}')})" for job in self.jobs]
+        if not selector.common:
+            return "\nor\n".join(absent)
+        # What the selector matches would else become labels of the alert.
+        return "\nor\n".join(f"group by ({JOB}) ({each})" for each in absent)
+
+
+def value_text(condition: Condition, value: float) -> str:
+    """Write a value of a condition for a person."""
+    written = condition.value_format
+    # Go's humanizePercentage has four digits too.
+    return f"{value * 100:.4g}%" if written == _SHARE else written % value
+
+
+def value_template(condition: Condition) -> str:
+    """Write the same as a template that Prometheus fills in."""
+    if condition.value_format == _SHARE:
+        return "{{ $value | humanizePercentage }}"
+    number, space, unit = condition.value_format.partition(" ")
+    return f'{{{{ $value | printf "{number}" }}}}{space}{unit}'
+
+
+def _series(metric: str, selector: Selector, *matched: str) -> str:
+    matchers = [*matched, *selector.matchers()]
+    return f"{metric}{{{','.join(matchers)}}}" if matchers else metric
+
+
+def _number(value: float) -> str:
+    # Digit for digit what the process compares with.
+    return f"{value:.0f}" if value.is_integer() and abs(value) < _MOST_DIGITS else repr(value)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _span(seconds: float) -> str:
+    """Write a duration for a person, to stand after "the last": ``5 minutes``, ``24 hours``."""
+    for unit, size in _WORDS:
+        count = seconds / size
+        if count.is_integer() and (count > 1 or (count == 1 and unit != "day")):
+            return f"{count:.0f} {unit}s" if count > 1 else unit
+    return "second" if seconds == 1 else f"{seconds:.12g} seconds"
+
+
+def _spell(seconds: float) -> str:
+    """Write a duration for a person, with its number: ``5 minutes``, ``1 hour``."""
+    span = _span(seconds)
+    return span if span[0].isdigit() else f"1 {span}"

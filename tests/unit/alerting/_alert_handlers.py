@@ -1,0 +1,113 @@
+"""Alert handlers of several kinds, and the threads that call them."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import genmeter.clock
+from _waiting import PATIENCE
+from genmeter.alerting.notify import AlertReceiver
+from genmeter.pipeline.worker import _WorkerThread
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pytest
+
+    from genmeter.alerting.state import Alert
+
+OFTEN = 0.005
+FAILED = ["low_success_rate", "high_error_rate"]
+"""The alerts of a job whose only call failed."""
+
+
+class Clock:
+    """The time that calls are told at."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_000_000.0
+        monkeypatch.setattr(genmeter.clock, "now", lambda: self.now)
+
+
+class Inbox(list[str]):
+    """A handler that keeps the names of what it was sent, and of what is resolved."""
+
+    def __init__(self) -> None:
+        self.resolved: list[str] = []
+
+    def take(self, alert: Alert) -> None:
+        """Keep the alert's name."""
+        (self if alert.status == "firing" else self.resolved).append(alert.name)
+
+
+class Blocked:
+    """A handler that blocks until it is released, then keeps the alert's name."""
+
+    def __init__(self) -> None:
+        self.begun, self.gate = threading.Event(), threading.Event()
+        self.taken: list[str] = []
+
+    def __call__(self, alert: Alert) -> None:
+        """Block, then keep the alert's name."""
+        self.begun.set()
+        self.gate.wait(PATIENCE)
+        self.taken.append(alert.name)
+
+
+def broken(alert: Alert) -> None:
+    """Fail, as a handler may."""
+    raise ValueError(alert.name)
+
+
+async def awaited(alert: Alert) -> None:
+    """Wait for somebody to await it."""
+    raise AssertionError
+
+
+def threads(name: str) -> list[threading.Thread]:
+    """List the threads of a name."""
+    return [each for each in threading.enumerate() if each.name == name]
+
+
+def handler_threads() -> list[threading.Thread]:
+    """List the threads of handlers: of workers, but for those that outlive a monitor."""
+    others = ("genmeter-alerts", "genmeter-callbacks", "genmeter-log", "genmeter-reaper")
+    return [
+        each
+        for each in threading.enumerate()
+        if type(each) is _WorkerThread
+        and each.name.startswith("genmeter-")
+        and each.name not in others
+    ]
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """List what was logged."""
+    return [record.getMessage() for record in caplog.records if record.name == "genmeter"]
+
+
+class Keeper(Inbox, AlertReceiver):
+    """A handler that is told of each evaluation and flushed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refreshed: list[tuple[list[str], float]] = []
+        self.flushed: list[float] = []
+        self.is_done = True
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, alert: Alert) -> None:
+        """Keep the alert's name."""
+        self.take(alert)
+
+    def refresh(self, alerts: Sequence[Alert], interval: float) -> None:
+        """Keep what fires, once the gate is open."""
+        self.gate.wait(PATIENCE)
+        self.refreshed.append(([alert.name for alert in alerts], interval))
+
+    def flush(self, timeout: float) -> bool:
+        """Keep how much time there is."""
+        self.flushed.append(timeout)
+        return self.is_done

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genmeter.config._checks import check_count, start_of
+from genmeter.config.checks import count, start_of
 from genmeter.errors import ExportError
 from genmeter.events.values import safe_text
 from genmeter.files import export, plots
@@ -199,7 +199,7 @@ class Asking:
             MissingExtraError: matplotlib is not installed.
         """
         since = start_of(window)
-        check_count("rolling_window", rolling_window)
+        count()("rolling_window", rolling_window)
         name = safe_text(metric_name) or ""
         found = self._pipeline.run(lambda: self._session.history.samples(name, since))
         if found is None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
+import os
 import time
 import weakref
+from pathlib import Path
+from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from genmeter import runtime
@@ -13,17 +17,18 @@ from genmeter.alerting.alerting import Alerting
 from genmeter.alerting.alertmanager import alertmanager_handlers
 from genmeter.alerting.notify import check_alert_handlers
 from genmeter.asking import Asking
-from genmeter.config._checks import (
-    check_callable,
-    check_number,
-    check_seconds,
-    check_thresholds,
-    handler_list,
-    log_folder,
+from genmeter.config.checks import (
+    CALLABLE,
+    FINITE,
+    HANDLERS,
+    PATH,
+    SECONDS,
+    instance_of,
+    number,
+    optional,
     start_of,
 )
 from genmeter.config.monitor import MonitorConfig
-from genmeter.errors import ConfigError
 from genmeter.exporters.apps import make_asgi_app, make_wsgi_app
 from genmeter.exporters.prometheus import FamilyCollector
 from genmeter.handlers.base import FileLogHandler, FileMetricHandler, check_handlers
@@ -35,7 +40,6 @@ from genmeter.telling import Telling
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import timedelta
-    from pathlib import Path
     from types import TracebackType
     from wsgiref.types import WSGIApplication
 
@@ -55,6 +59,8 @@ __all__ = ["GenerationMonitor", "process_token_usage"]
 
 _logger = logging.getLogger("genmeter")
 _T = TypeVar("_T")
+_INTERVAL = number(1e-3, TIMEOUT_MAX, what="seconds")
+_folders = itertools.count(1)  # of the monitors of this process
 
 
 class GenerationMonitor(Telling, Asking):
@@ -119,20 +125,16 @@ class GenerationMonitor(Telling, Asking):
         token_usage_callback_interval_seconds: float = 60.0,
         config: MonitorConfig | None = None,
     ) -> None:
-        check_seconds("shutdown_timeout", shutdown_timeout, least=0)
+        SECONDS("shutdown_timeout", shutdown_timeout)
+        optional(CALLABLE)("token_usage_callback", token_usage_callback)
         if token_usage_callback is not None:
-            check_callable("token_usage_callback", token_usage_callback)
-            check_seconds(
-                "token_usage_callback_interval_seconds",
-                token_usage_callback_interval_seconds,
-                least=1e-3,
+            _INTERVAL(
+                "token_usage_callback_interval_seconds", token_usage_callback_interval_seconds
             )
         is_from_env = config is None
         config = MonitorConfig.from_env() if config is None else config
-        if not isinstance(config, MonitorConfig):
-            raise ConfigError(f"config is {config!r}; give a MonitorConfig")
-        if metrics_interval is not None:
-            check_number("metrics_interval", metrics_interval)
+        instance_of(MonitorConfig)("config", config)
+        optional(FINITE)("metrics_interval", metrics_interval)
         thresholds = {
             "alert_min_success_rate": alert_min_success_rate,
             "alert_max_generation_time_seconds": alert_max_generation_time_seconds,
@@ -142,9 +144,10 @@ class GenerationMonitor(Telling, Asking):
             "alert_max_total_token_mean": alert_max_total_token_mean,
             "alert_max_conversation_length_mean": alert_max_conversation_length_mean,
         }
-        check_thresholds(**thresholds)
-        chosen = log_dir or config.log_dir
-        folder = log_folder(chosen)
+        for name, value in thresholds.items():
+            optional(FINITE)(name, value)
+        chosen = optional(PATH)("log_dir", log_dir or None) or config.log_dir
+        folder = Path(chosen) if chosen else _default_folder()
         if chosen:
             # As AfterImage does; where it cannot be made, the journal's first line tells.
             with contextlib.suppress(OSError):
@@ -152,7 +155,7 @@ class GenerationMonitor(Telling, Asking):
         metric_list, log_list = _handlers(
             folder if chosen else None, config, metric_handlers, log_handlers
         )
-        alert_list = handler_list("alert_handlers", alert_handlers)
+        alert_list = HANDLERS("alert_handlers", alert_handlers)
         check_alert_handlers(alert_list)
         alert_list += alertmanager_handlers(config)
 
@@ -297,7 +300,7 @@ class GenerationMonitor(Telling, Asking):
             TimeoutError: It took longer; the message names the handlers that did not finish.
         """
         if timeout is not None:
-            check_seconds("timeout", timeout, least=0)
+            SECONDS("timeout", timeout)
         seconds = self.shutdown_timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
         self._pipeline.run(lambda: None, seconds)
@@ -375,6 +378,11 @@ class _CallbackFailures:
             )
 
 
+def _default_folder() -> Path:
+    name = f"{time.strftime('%Y-%m-%d-%H-%M-%S')}-{os.getpid()}-{next(_folders)}"
+    return Path(".afterimage-monitoring") / name
+
+
 def _handlers(
     folder: Path | None, config: MonitorConfig, metric_handlers: Any, log_handlers: Any
 ) -> tuple[list[MetricHandler], list[LogHandler]]:
@@ -384,8 +392,8 @@ def _handlers(
         metric_handlers = [FileMetricHandler(folder, max_bytes=size, keep=keep)]
     if log_handlers is None and folder is not None:
         log_handlers = [FileLogHandler(folder, max_bytes=size, keep=keep)]
-    metrics = handler_list("metric_handlers", metric_handlers)
-    logs = handler_list("log_handlers", log_handlers)
+    metrics = HANDLERS("metric_handlers", metric_handlers)
+    logs = HANDLERS("log_handlers", log_handlers)
     check_handlers("metric_handlers", metrics, "handle_metric")
     check_handlers("log_handlers", logs, "handle_log")
     return metrics, logs

@@ -142,8 +142,8 @@ class PriceTable:
         if isinstance(value, str | Path):
             return cls.from_file(value)
         raise ConfigError(
-            f"prices={value!r} cannot be used; give a PriceTable, a mapping from model to price, "
-            'the path of a .json or .toml file, or "genai-prices"'
+            "prices must be a PriceTable, a mapping from model to price, the path of a .json or "
+            f'.toml file, or "genai-prices", got {value!r}'
         )
 
     def cost(

@@ -7,12 +7,12 @@ in ``genmeter_monitor_handler_errors_total``, and logged once.
 
 from __future__ import annotations
 
-import os
 import time
 from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from genmeter.config.checks import PATH, count, optional
 from genmeter.errors import ConfigError
 from genmeter.events.jsonable import to_plain
 from genmeter.events.values import UNREADABLE, safe_text
@@ -65,12 +65,9 @@ class _FileHandler:
     _NAME: str
 
     def __init__(self, log_dir: str | Path, *, max_bytes: int | None = None, keep: int = 5) -> None:
-        if not isinstance(log_dir, str | os.PathLike) or not str(log_dir):
-            raise ConfigError(f"log_dir must be a folder's path, got {log_dir!r}")
-        if max_bytes is not None:
-            _check_count("max_bytes", max_bytes, "bytes (None for a file that grows)")
-        _check_count("keep", keep, "files to keep")
-        self.log_dir = Path(log_dir)
+        self.log_dir = Path(PATH("log_dir", log_dir))
+        optional(count(1))("max_bytes", max_bytes)
+        count(1)("keep", keep)
         self.log_file = self.log_dir / self._NAME
         self._lines = LineFile(self.log_file, max_bytes=max_bytes, keep=keep)
 
@@ -202,11 +199,6 @@ def check_handlers(name: str, handlers: Sequence[Any], method: str) -> None:
 
 
 _EXAMPLES = {"handle_metric": FileMetricHandler, "handle_log": FileLogHandler}
-
-
-def _check_count(name: str, value: Any, what: str) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"{name} must be a number of {what}, at least 1; got {value!r}")
 
 
 def _metric_lines(batch: Iterable[tuple[str, float, dict[str, Any]]]) -> Iterable[str]:

@@ -321,5 +321,5 @@ def test_a_partial_frame_says_so() -> None:
 @pytest.mark.parametrize("kind", ["generation", "", None, 3, ["samples"]])
 def test_an_unknown_kind_is_an_error_that_names_the_kinds(kind: Any) -> None:
     """The message has the argument, its value and what it may be."""
-    with pytest.raises(ConfigError, match=r"kind is .*generations, conversations, evaluations"):
+    with pytest.raises(ConfigError, match=r"kind must .*generations, conversations, evaluations"):
         to_frame(snapshot_of([]), kind)

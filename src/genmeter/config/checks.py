@@ -125,16 +125,20 @@ def number(
         below: A bound that it must stay below.
         what: What it is, without its bounds.
     """
-    bounds = [f"above {above:g}"] if above > -math.inf else []
-    bounds += [f"below {below:g}"] if below < math.inf else []
-    if least > -MAX:
-        bounds = [f"from {least:g} to {most:.10g}" if most < MAX else f"of at least {least:g}"]
+    bounds = [f"from {least:g} to {most:.10g}"] if least > -MAX else []
+    bounds += [f"above {above:g}"] if above > -math.inf else []
+    bounds += [f"and below {below:g}"] if below < math.inf else []
 
-    def accepts(value: Any) -> bool:
-        is_number = isinstance(value, Real) and not isinstance(value, bool)
-        return is_number and least <= value <= most and above < value < below
+    def convert(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(value)
+        # An int as it is, which may be beyond any float; NumPy compares in its own precision.
+        exact = value if isinstance(value, int) else float(value)
+        if not (least <= exact <= most and above < exact < below):
+            raise ValueError(value)
+        return exact
 
-    return Check(" ".join([what, " and ".join(bounds)]).strip(), accepts, parse=float)
+    return Check(" ".join([what, *bounds]), convert=convert, parse=float)
 
 
 def count(least: int = 0, most: int | None = None) -> Check:

@@ -130,5 +130,5 @@ def test_the_text_of_a_variable_is_read_as_the_check_needs_it(
 @pytest.mark.parametrize("check", [count(), checks.FINITE, checks.BOOLEAN, checks.PORT])
 def test_text_that_cannot_be_read_is_shown_as_it_was_written(check: Check) -> None:
     """Whoever set the variable finds their own text in the error."""
-    with pytest.raises(ConfigError, match="^X must be .*, got 'many'$"):
+    with pytest.raises(ConfigError, match=r"^X must be .*, got 'many'$"):
         check("X", check.read("many"))

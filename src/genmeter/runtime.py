@@ -416,7 +416,7 @@ class Runtime:
             note(pipeline.deferred_log, differences(found.config, config))
             return found
         note(pipeline.deferred_log, limit_differences(self._limits, config.limits))
-        if given == "own":
+        if given == "builtin":
             self._exporters = self._make_exporters(config)
             self._own = Telemetry(
                 config,
@@ -435,7 +435,7 @@ class Runtime:
         return telemetry
 
     def _known(self, given: MeterProvider | str) -> Telemetry | None:
-        if given == "own":
+        if given == "builtin":
             return self._own
         if isinstance(given, str):
             # What stands for the global provider until it is set becomes that one.

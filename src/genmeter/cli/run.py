@@ -246,7 +246,7 @@ def _is_port(text: str) -> bool:
 
 def _open(args: argparse.Namespace, config: MonitorConfig) -> GenerationMonitor | None:
     """Make the monitor that spans the run; none where the application's provider is asked for."""
-    if config.meter_provider != "own":
+    if config.meter_provider != "builtin":
         return None
     is_asked = args.port is not None or args.host is not None
     if is_asked or PROMETHEUS in ExportSettings.from_env(os.environ).exporters:

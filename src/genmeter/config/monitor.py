@@ -388,9 +388,9 @@ _SCORE_SCALES = Check(
     },
 )
 _METER_PROVIDER = Check(
-    "'own', 'global' or a MeterProvider, which has get_meter",
+    "'builtin', 'global' or a MeterProvider, which has get_meter",
     lambda value: (
-        value in ("own", "global")
+        value in ("builtin", "global")
         if isinstance(value, str)
         else callable(getattr(value, "get_meter", None))
     ),
@@ -451,9 +451,9 @@ class MonitorConfig(Declared):
         "instruments of the caller's own for record_metric",
         check=tuple_of(instance_of(CustomMetric), "a tuple of CustomMetric(...)"),
     )
-    meter_provider: MeterProvider | Literal["own", "global"] = declare(
-        "own",
-        "own, global (the application's), or a MeterProvider",
+    meter_provider: MeterProvider | Literal["builtin", "global"] = declare(
+        "builtin",
+        "builtin, global (the application's), or a MeterProvider",
         "GENMETER_METER_PROVIDER",
         check=_METER_PROVIDER,
     )

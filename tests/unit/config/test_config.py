@@ -258,6 +258,7 @@ def test_every_variable_is_tested_and_described() -> None:
     defaults = {name: default for name, default, _ in rows}
     assert defaults["GENMETER_HISTORY_CAPACITY"] == "100000"
     assert defaults["GENMETER_DEFAULT_MODEL"] == ""
+    assert defaults["GENMETER_METER_PROVIDER"] == "builtin"
 
 
 def test_prices_come_from_a_file_or_the_list_by_name(tmp_path: Path) -> None:

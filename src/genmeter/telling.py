@@ -12,16 +12,16 @@ from genmeter import clock
 from genmeter.call import GenerationHandle
 from genmeter.events.capture import (
     are_atoms,
+    capture_bool,
+    capture_keywords,
+    capture_label,
+    capture_mapping,
+    capture_number,
+    capture_scores,
+    capture_time,
     class_name,
-    copied,
+    copy_mapping,
     lookup,
-    plain_data,
-    plain_keywords,
-    plain_label,
-    plain_number,
-    plain_scores,
-    plain_time,
-    plain_truth,
 )
 from genmeter.events.model import Raw, Reason
 from genmeter.events.values import Rejected, safe_text
@@ -80,14 +80,14 @@ class Telling:
         try:
             metadata = kwargs.pop("metadata", None)
             if metadata is not None:
-                metadata = plain_data(metadata)
+                metadata = capture_mapping(metadata)
             error_class = None
             if not are_atoms(kwargs.values()):
-                error_class = plain_keywords(kwargs)
+                error_class = capture_keywords(kwargs)
             if type(duration) is not float:
-                duration = plain_number(duration)
+                duration = capture_number(duration)
             if type(success) is not bool:
-                success = plain_truth(success)
+                success = capture_bool(success)
             context = get_current()
             self._append(
                 (
@@ -127,16 +127,16 @@ class Telling:
         """
         try:
             metadata = kwargs.pop("metadata", None)
-            error_class = plain_keywords(kwargs)
+            error_class = capture_keywords(kwargs)
             context = get_current()
             self._record(
                 Raw.EVALUATION,
-                plain_number(duration),
-                plain_truth(success),
-                plain_label(evaluator_type),
-                plain_scores(scores),
+                capture_number(duration),
+                capture_bool(success),
+                capture_label(evaluator_type),
+                capture_scores(scores),
                 kwargs,
-                None if metadata is None else plain_data(metadata),
+                None if metadata is None else capture_mapping(metadata),
                 error_class,
                 _sampled(context) if context else None,
             )
@@ -157,11 +157,11 @@ class Telling:
         try:
             when = None
             if metadata is not None:
-                own = copied(metadata)  # before a datetime in it becomes text
+                own = copy_mapping(metadata)  # before a datetime in it becomes text
                 when = self._timestamp(own)
-                metadata = plain_data(own)
+                metadata = capture_mapping(own)
             self._record(
-                Raw.METRIC, plain_label(metric_name), plain_number(value), metadata, when=when
+                Raw.METRIC, capture_label(metric_name), capture_number(value), metadata, when=when
             )
         except Exception as error:
             self._pipeline.reject(Reason.INTERNAL, "record_metric", error)
@@ -174,7 +174,7 @@ class Telling:
             reason: Why it was rejected: a short word, since it becomes a label.
         """
         try:
-            self._record(Raw.SAMPLE, plain_truth(accepted), plain_label(reason))
+            self._record(Raw.SAMPLE, capture_bool(accepted), capture_label(reason))
         except Exception as error:
             self._pipeline.reject(Reason.INTERNAL, "record_sample", error)
 
@@ -254,7 +254,7 @@ class Telling:
                 Raw.LOG,
                 level,
                 message if type(message) is str else safe_text(message) or "",
-                plain_data(data),
+                capture_mapping(data),
                 span if span.is_valid else None,
             )
         except Exception as error:
@@ -278,7 +278,7 @@ class Telling:
         if stamp is None:
             return None
         try:
-            return plain_time(stamp)
+            return capture_time(stamp)
         except Rejected as rejected:
             self._pipeline.reject(rejected.reason, "timestamp", stamp)
             return None

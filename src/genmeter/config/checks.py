@@ -1,6 +1,6 @@
 """What arguments must be: one table of checks for configurations, constructors and methods.
 
-A :class:`Check` says what a value must be, tells whether it is, and reads it from the text of an
+A :class:`Check` says what a value must be, checks it, and reads it from the text of an
 environment variable. Every error has the same form: argument, requirement, value.
 """
 

@@ -74,7 +74,7 @@ class EndpointConfig(Declared):
 
     It is on by default (``OTEL_METRICS_EXPORTER`` has ``prometheus`` unless it is set to
     something else), listens on 127.0.0.1:9464 and is bound at the first event, in the main
-    process only. With ``enabled=True``, a ``host`` or a ``port`` given in code it is bound at
+    process only. With ``enabled=True``, a ``host`` or a ``port`` set in code it is bound at
     construction, and an address that is taken is an error there.
 
     Raises:
@@ -261,7 +261,7 @@ _ENDS = {
 
 
 def _series(name: str, unit: str, kind: str) -> set[str]:
-    """Give all names that the metric's family and its series have in Prometheus."""
+    """Return all names that the metric's family and its series have in Prometheus."""
     return {family_name(name, unit, kind) + end for end in _ENDS[kind]}
 
 
@@ -308,11 +308,11 @@ class CustomMetric(Declared):
     """An instrument of the caller's own, fed by ``record_metric`` under its name.
 
     Args:
-        name: The OpenTelemetry instrument name, which ``record_metric`` is given.
-        kind: ``counter`` (values are added; negative ones are left out), ``updown``, ``gauge``
+        name: The OpenTelemetry instrument name, which ``record_metric`` takes.
+        kind: ``counter`` (values are added; negative ones are dropped), ``updown``, ``gauge``
             (the last value stands) or ``histogram``.
         unit: UCUM unit, such as ``s`` or ``By``; an annotation stands in braces.
-        help: One sentence for whoever reads the scrape.
+        help: One sentence for the readers of the scrape.
         bounds: Upper bounds of a histogram's buckets, in ``unit``, ascending.
         labels: Keys of ``record_metric``'s metadata that become attributes.
 
@@ -465,7 +465,7 @@ class MonitorConfig(Declared):
     )
     log_dir: str | os.PathLike[str] | None = declare(
         None,
-        "folder for the journal and the log, where no log_dir is given",
+        "folder for the journal and the log, where log_dir is not set",
         "GENMETER_LOG_DIR",
         check=optional(PATH),
     )
@@ -515,7 +515,7 @@ class MonitorConfig(Declared):
 
         Args:
             environ: Variables to read, ``os.environ`` by default. An empty one counts as unset.
-            **overrides: Fields given in code; they win over the environment.
+            **overrides: Fields set in code; they win over the environment.
 
         Raises:
             ConfigError: A variable that cannot be read; the message names it.

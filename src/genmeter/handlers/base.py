@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from genmeter.config.checks import PATH, count, optional
 from genmeter.errors import ConfigError
-from genmeter.events.jsonable import to_plain
-from genmeter.events.values import UNREADABLE, safe_text
+from genmeter.events.jsonable import to_jsonable
+from genmeter.events.values import UNREADABLE, shown
 from genmeter.handlers._line_file import LineFile
 from genmeter.handlers._line_text import log_time, object_text, value_text
 
@@ -191,10 +191,9 @@ def check_handlers(name: str, handlers: Sequence[Any], method: str) -> None:
             is_coroutine = is_usable = False
         if not is_usable:
             problem = f"whose {method} is a coroutine" if is_coroutine else f"without {method}"
-            shown = safe_text(handler, 200) or "an object that cannot be shown"
             raise ConfigError(
                 f"{name}[{number}] must be an object with a plain method {method}, such as "
-                f"{_EXAMPLES[method].__name__}(folder); got {shown}, {problem}"
+                f"{_EXAMPLES[method].__name__}(folder); got {shown(handler)}, {problem}"
             )
 
 
@@ -207,9 +206,9 @@ def _metric_lines(batch: Iterable[tuple[str, float, dict[str, Any]]]) -> Iterabl
     tail = ""
     for name, value, metadata in batch:
         if metadata is not shared:
-            plain = to_plain(dict(metadata))
+            plain = to_jsonable(dict(metadata))
             if "metric" in plain or "value" in plain:  # as AfterImage has it, these win
-                row = {"metric": to_plain(name), "value": to_plain(value), **plain}
+                row = {"metric": to_jsonable(name), "value": to_jsonable(value), **plain}
                 yield object_text(row) + "\n"
                 continue
             shared = metadata

@@ -99,7 +99,7 @@ def test_hostile_names_and_metadata_read_back(format_: str, tmp_path: Path) -> N
         for event in (generation(at, model=name, step=name), metric(at, name, at / 3))
     ]
     told = {"nested": {"a": [1, {"b": None}]}, "big": 2**62 + 1, "small": 1e-300, "flag": True}
-    texts = [generation(100, told={**TEXTS, **told}), metric(101, **TEXTS)]
+    texts = [generation(100, raw_kwargs={**TEXTS, **told}), metric(101, **TEXTS)]
     snapshot = snapshot_of([*names, *texts, evaluation(102)])
     export(snapshot, place(tmp_path, format_), format_)
     assert_reads_back(snapshot, place(tmp_path, format_), format_)
@@ -204,7 +204,11 @@ def test_json_has_a_score_that_outlived_its_evaluation(tmp_path: Path) -> None:
 
 def test_json_is_what_afterimage_wrote_with_zones_and_all_metadata(tmp_path: Path) -> None:
     """By metric a list of flat dicts, integers as integers, times with their offset."""
-    events = [generation(0.5, told={"id": "a", "tags": ["x"]}), evaluation(1), metric(2, value=3)]
+    events = [
+        generation(0.5, raw_kwargs={"id": "a", "tags": ["x"]}),
+        evaluation(1),
+        metric(2, value=3),
+    ]
     (path,) = export(snapshot_of(events), tmp_path / "metrics.json")
     found = json.loads(path.read_text(encoding="utf-8"))
     assert found["generation_time"] == [
@@ -250,7 +254,9 @@ def test_json_written_in_pieces_is_one_document(
 
 def test_pandas_reads_parquet_as_the_frame(tmp_path: Path) -> None:
     """Parquet needs no recipe: pandas gives columns and dtypes as they were."""
-    snapshot = snapshot_of([generation(0, told={"id": 1}), evaluation(1), metric(2, ratio=0.5)])
+    snapshot = snapshot_of(
+        [generation(0, raw_kwargs={"id": 1}), evaluation(1), metric(2, ratio=0.5)]
+    )
     export(snapshot, tmp_path / "metrics.parquet", "parquet", timedelta(hours=1))
     found = pd.read_parquet(tmp_path / "metrics.parquet")
     pd.testing.assert_frame_equal(found, to_frame(snapshot, "samples"))
@@ -333,7 +339,7 @@ def test_a_stale_file_that_cannot_be_removed_is_a_warning(
 
 def test_excel_has_a_sheet_for_each_metric_and_a_manifest(tmp_path: Path) -> None:
     """Sheets hold dates, numbers and text as what they are; no text becomes a formula."""
-    snapshot = snapshot_of([generation(0.25, told=TEXTS), metric(1, "History", 2.5)])
+    snapshot = snapshot_of([generation(0.25, raw_kwargs=TEXTS), metric(1, "History", 2.5)])
     export(snapshot, tmp_path / "run.xlsx", "excel")
     book = openpyxl.load_workbook(tmp_path / "run.xlsx")
     assert "History" not in book.sheetnames
@@ -358,7 +364,9 @@ def test_excel_has_a_sheet_for_each_metric_and_a_manifest(tmp_path: Path) -> Non
 def test_excel_can_be_read_without_dragging_columns(tmp_path: Path) -> None:
     """Titles are bold, and a column is as wide as what it holds, up to a limit."""
     told = {"note": "x" * 500, "short": 1}
-    export(snapshot_of([generation(model="m" * 40, told=told)]), tmp_path / "run.xlsx", "excel")
+    export(
+        snapshot_of([generation(model="m" * 40, raw_kwargs=told)]), tmp_path / "run.xlsx", "excel"
+    )
     sheet = openpyxl.load_workbook(tmp_path / "run.xlsx")["generation_time"]
     (header,) = sheet.iter_rows(max_row=1)
     widths = {str(cell.value): sheet.column_dimensions[cell.column_letter].width for cell in header}
@@ -423,7 +431,7 @@ def test_a_partial_export_says_so(
     format_: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A warning and the manifest tell from when on rows are kept."""
-    events = [generation(at, told={"note": "x" * 400}) for at in range(5)]
+    events = [generation(at, raw_kwargs={"note": "x" * 400}) for at in range(5)]
     snapshot = snapshot_of(events, capacity=3, metadata_bytes=1_200)
     with caplog.at_level(logging.WARNING, "genmeter"):
         export(snapshot, place(tmp_path, format_), format_)
@@ -480,7 +488,7 @@ def test_a_failure_midway_leaves_the_old_files_and_no_others(
         return Full(file) if "x" in mode else file
 
     monkeypatch.setattr(Path, "open", open_full)
-    events = [generation(at, told={"id": "b" * at}) for at in range(30)]
+    events = [generation(at, raw_kwargs={"id": "b" * at}) for at in range(30)]
     with pytest.raises(ExportError, match=r"output_path is '.*No space left.*room"):
         export(snapshot_of(events), place(tmp_path, format_), format_)
     assert files(tmp_path) == before
@@ -593,7 +601,7 @@ def test_the_recipe_for_csv_gives_the_frame_again(
     """What docs/exports.md tells to do with pandas alone works for hostile texts and keys."""
     monkeypatch.chdir(tmp_path)
     keys = {"\r": "a", "\0": "", "a,b": 1, "KEY": True, "key": 1.5, '"': None, "=1": {"b": [1]}}
-    events = [generation(told={**TEXTS, **keys}), generation(1), metric(2, "org/a", **keys)]
+    events = [generation(raw_kwargs={**TEXTS, **keys}), generation(1), metric(2, "org/a", **keys)]
     snapshot = snapshot_of(events)
     export(snapshot, "run.csv", "csv")
     page = (Path(__file__).parents[3] / "docs" / "exports.md").read_text(encoding="utf-8")
@@ -638,7 +646,7 @@ def test_an_unknown_format_is_an_error_that_names_the_formats(format_: Any, tmp_
 
 def test_a_window_that_is_no_timedelta_is_an_error(tmp_path: Path) -> None:
     """The message names the argument."""
-    with pytest.raises(ConfigError, match=r"window is 60; give a datetime.timedelta"):
+    with pytest.raises(ConfigError, match=r"window must be a datetime.timedelta"):
         export(snapshot_of([]), tmp_path / "run.json", "json", 60)  # type: ignore[arg-type]
 
 

@@ -646,7 +646,7 @@ def test_an_unknown_format_is_an_error_that_names_the_formats(format_: Any, tmp_
 
 def test_a_window_that_is_no_timedelta_is_an_error(tmp_path: Path) -> None:
     """The message names the argument."""
-    with pytest.raises(ConfigError, match=r"window must be a datetime.timedelta"):
+    with pytest.raises(ConfigError, match=r"window is 60; give a datetime.timedelta"):
         export(snapshot_of([]), tmp_path / "run.json", "json", 60)  # type: ignore[arg-type]
 
 

@@ -108,7 +108,7 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("part", "fields", "name"), WRONG)
-def test_a_value_that_cannot_be_used_is_named_with_its_remedy(
+def test_an_unusable_value_is_named_with_its_requirement(
     part: Any, fields: dict[str, Any], name: str
 ) -> None:
     """The message names the argument, what it must be, and its value (but no password)."""
@@ -393,7 +393,7 @@ def test_a_monitor_reads_the_environment_where_it_is_given_no_config(
         assert monitor.value("genmeter_monitor_history_capacity") == 300_000
 
 
-def test_a_misspelt_variable_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_misspelt_variable_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
     """A variable with our prefix that nobody reads is a warning with the nearest name."""
     MonitorConfig.from_env({"GENMETER_MAX_MODELZ": "3", "GENMETER_QQ": "1", "OTHER_X": "1"})
     assert [record.getMessage() for record in caplog.records] == [

@@ -123,21 +123,21 @@ def first_data(event: Generation | Evaluation) -> dict[str, Any]:
 
 
 def free_data(event: Generation | Evaluation) -> dict[str, Any]:
-    """Return the keywords of the caller that have no place of their own in an event, as given.
+    """Return the keywords of the caller that have no place of their own in an event, unchanged.
 
     Returns:
         The entries of ``metadata``, further keywords, the text of ``error`` and, where there are
         any, the ``retries`` by cause, in this order; a key that is one of :data:`RESERVED`, or
         that is there already, gets a ``_``.
     """
-    told = event.told
+    kwargs = event.raw_kwargs
     data: dict[str, Any] = {}
-    metadata = told.get("metadata")
+    metadata = kwargs.get("metadata")
     if type(metadata) is dict:
         _take(data, metadata, _KNOWN_METADATA)
-    if not told.keys() <= _KNOWN_KEYWORDS:
-        _take(data, told, _KNOWN_KEYWORDS)
-    error = told.get("error")
+    if not kwargs.keys() <= _KNOWN_KEYWORDS:
+        _take(data, kwargs, _KNOWN_KEYWORDS)
+    error = kwargs.get("error")
     text = None if error is None or error is False else safe_text(error)
     if text:
         data[_freed("error", data) if "error" in data else "error"] = text

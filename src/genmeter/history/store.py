@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from genmeter.config.monitor import METADATA_BYTES
 from genmeter.events.afterimage import free_data, metric_data, score_data
-from genmeter.events.jsonable import plain_text
+from genmeter.events.jsonable import jsonable_text
 from genmeter.events.model import RATE_LIMITED, Evaluation, Generation, Metric, Sample
 from genmeter.history import snapshot
 from genmeter.history._token_sums import TokenSums
@@ -326,7 +326,7 @@ class History:
 
     def _keep_data(self, ring: Ring, data: dict[str, Any]) -> None:
         if data:
-            self._data.put(ring, plain_text(data))
+            self._data.put(ring, jsonable_text(data))
 
     def _append(
         self,

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from genmeter.events.afterimage import extra_data, metric_rows
-from genmeter.events.jsonable import plain_text, to_plain
+from genmeter.events.jsonable import jsonable_text, to_jsonable
 from genmeter.events.model import Call, Evaluation, Event, Generation, Metric, Score
 from genmeter.history.store import History
 
@@ -45,11 +45,11 @@ def generation(at: float = 0, **changes: Any) -> Generation:
         "is_conversation": False,
         "turns": None,
         "retries": None,
-        "told": {},
+        "raw_kwargs": {},
         "span": None,
         **changes,
     }
-    extra = extra_data(values["told"], values["retries"])
+    extra = extra_data(values["raw_kwargs"], values["retries"])
     return Generation(START + at, call, **{"extra": extra, **values})
 
 
@@ -73,11 +73,13 @@ def evaluation(at: float = 0, **changes: Any) -> Evaluation:
         "cache_read_tokens": 0,
         "cache_write_tokens": 0,
         "reasoning_tokens": 0,
-        "told": {},
+        "raw_kwargs": {},
         "span": None,
         **changes,
     }
-    return Evaluation(START + at, call, **{"extra": extra_data(values["told"], None), **values})
+    return Evaluation(
+        START + at, call, **{"extra": extra_data(values["raw_kwargs"], None), **values}
+    )
 
 
 def metric(at: float = 0, name: str = "queue", value: float = 1.0, **metadata: Any) -> Metric:
@@ -96,7 +98,7 @@ def snapshot_of(events: Iterable[Event], capacity: int = 10_000, **options: Any)
 def expected_rows(events: Iterable[Event]) -> list[tuple[str, float, float, dict[str, Any]]]:
     """Give the samples of events as ``metric_rows`` does: name, time, value, plain metadata."""
     rows = [
-        (sample.name, event.time, float(sample.value), to_plain(sample.metadata))
+        (sample.name, event.time, float(sample.value), to_jsonable(sample.metadata))
         for event in events
         for sample in metric_rows(event)
     ]
@@ -136,8 +138,8 @@ __all__ = [
     "expected_rows",
     "generation",
     "json_rows",
+    "jsonable_text",
     "metric",
-    "plain_text",
     "rows_of",
     "snapshot_of",
 ]

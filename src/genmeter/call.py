@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar, overload
 
 from genmeter.errors import ConfigError
-from genmeter.events.capture import plain_label
+from genmeter.events.capture import capture_label
 from genmeter.events.llm_usage import read_finish_reason, read_model, read_usage
 
 if TYPE_CHECKING:
@@ -139,8 +139,8 @@ class GenerationHandle:
             self._is_recorded = False
             self.model, self.finish_reason = self._given_model, None
         self.labels = {
-            "model_name": plain_label(self.model),
-            **{name: plain_label(value) for name, value in self._names().items()},
+            "model_name": capture_label(self.model),
+            **{name: capture_label(value) for name, value in self._names().items()},
         }
         self._recorder._open_call(self)  # noqa: SLF001 - one contract
         self._started = time.perf_counter()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
+import os
 import time
 import weakref
 from datetime import datetime, timedelta
 from pathlib import Path
+from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from opentelemetry.context import get_current
@@ -17,30 +20,32 @@ from genmeter import clock, runtime
 from genmeter.alerting.alertmanager import alertmanager_handlers
 from genmeter.alerting.notify import Alerting, check_alert_handlers
 from genmeter.call import GenerationHandle
-from genmeter.config._checks import (
-    check_callable,
-    check_count,
-    check_number,
-    check_seconds,
-    check_thresholds,
-    handler_list,
-    log_folder,
+from genmeter.config.checks import (
+    CALLABLE,
+    FINITE,
+    HANDLERS,
+    PATH,
+    SECONDS,
+    count,
+    instance_of,
+    number,
+    optional,
     start_of,
 )
 from genmeter.config.monitor import MonitorConfig
-from genmeter.errors import ConfigError, ExportError
+from genmeter.errors import ExportError
 from genmeter.events.capture import (
     are_atoms,
+    capture_bool,
+    capture_keywords,
+    capture_label,
+    capture_mapping,
+    capture_number,
+    capture_scores,
+    capture_time,
     class_name,
-    copied,
+    copy_mapping,
     lookup,
-    plain_data,
-    plain_keywords,
-    plain_label,
-    plain_number,
-    plain_scores,
-    plain_time,
-    plain_truth,
 )
 from genmeter.events.model import Raw, Reason
 from genmeter.events.values import Rejected, safe_text
@@ -83,6 +88,8 @@ __all__ = ["GenerationMonitor", "process_token_usage"]
 _logger = logging.getLogger("genmeter")
 _T = TypeVar("_T")
 _GENERATION = Raw.GENERATION
+_INTERVAL = number(1e-3, TIMEOUT_MAX, what="seconds")
+_folders = itertools.count(1)  # of the monitors of this process
 
 
 class GenerationMonitor:
@@ -147,20 +154,16 @@ class GenerationMonitor:
         token_usage_callback_interval_seconds: float = 60.0,
         config: MonitorConfig | None = None,
     ) -> None:
-        check_seconds("shutdown_timeout", shutdown_timeout, least=0)
+        SECONDS("shutdown_timeout", shutdown_timeout)
+        optional(CALLABLE)("token_usage_callback", token_usage_callback)
         if token_usage_callback is not None:
-            check_callable("token_usage_callback", token_usage_callback)
-            check_seconds(
-                "token_usage_callback_interval_seconds",
-                token_usage_callback_interval_seconds,
-                least=1e-3,
+            _INTERVAL(
+                "token_usage_callback_interval_seconds", token_usage_callback_interval_seconds
             )
         is_from_env = config is None
         config = MonitorConfig.from_env() if config is None else config
-        if not isinstance(config, MonitorConfig):
-            raise ConfigError(f"config is {config!r}; give a MonitorConfig")
-        if metrics_interval is not None:
-            check_number("metrics_interval", metrics_interval)
+        instance_of(MonitorConfig)("config", config)
+        optional(FINITE)("metrics_interval", metrics_interval)
         thresholds = {
             "alert_min_success_rate": alert_min_success_rate,
             "alert_max_generation_time_seconds": alert_max_generation_time_seconds,
@@ -170,9 +173,10 @@ class GenerationMonitor:
             "alert_max_total_token_mean": alert_max_total_token_mean,
             "alert_max_conversation_length_mean": alert_max_conversation_length_mean,
         }
-        check_thresholds(**thresholds)
-        chosen = log_dir or config.log_dir
-        folder = log_folder(chosen)
+        for name, value in thresholds.items():
+            optional(FINITE)(name, value)
+        chosen = optional(PATH)("log_dir", log_dir or None) or config.log_dir
+        folder = Path(chosen) if chosen else _default_folder()
         if chosen:
             # As AfterImage does; if it cannot be created, the journal's first write reports it.
             with contextlib.suppress(OSError):
@@ -180,7 +184,7 @@ class GenerationMonitor:
         metric_list, log_list = _handlers(
             folder if chosen else None, config, metric_handlers, log_handlers
         )
-        alert_list = handler_list("alert_handlers", alert_handlers)
+        alert_list = HANDLERS("alert_handlers", alert_handlers)
         check_alert_handlers(alert_list)
         alert_list += alertmanager_handlers(config)
 
@@ -253,14 +257,14 @@ class GenerationMonitor:
         try:
             metadata = kwargs.pop("metadata", None)
             if metadata is not None:
-                metadata = plain_data(metadata)
+                metadata = capture_mapping(metadata)
             error_class = None
             if not are_atoms(kwargs.values()):
-                error_class = plain_keywords(kwargs)
+                error_class = capture_keywords(kwargs)
             if type(duration) is not float:
-                duration = plain_number(duration)
+                duration = capture_number(duration)
             if type(success) is not bool:
-                success = plain_truth(success)
+                success = capture_bool(success)
             context = get_current()
             self._append(
                 (
@@ -300,16 +304,16 @@ class GenerationMonitor:
         """
         try:
             metadata = kwargs.pop("metadata", None)
-            error_class = plain_keywords(kwargs)
+            error_class = capture_keywords(kwargs)
             context = get_current()
             self._record(
                 Raw.EVALUATION,
-                plain_number(duration),
-                plain_truth(success),
-                plain_label(evaluator_type),
-                plain_scores(scores),
+                capture_number(duration),
+                capture_bool(success),
+                capture_label(evaluator_type),
+                capture_scores(scores),
                 kwargs,
-                None if metadata is None else plain_data(metadata),
+                None if metadata is None else capture_mapping(metadata),
                 error_class,
                 _sampled(context) if context else None,
             )
@@ -331,11 +335,11 @@ class GenerationMonitor:
         try:
             when = None
             if metadata is not None:
-                copy = copied(metadata)  # before a datetime in it becomes text
+                copy = copy_mapping(metadata)  # before a datetime in it becomes text
                 when = self._timestamp(copy)
-                metadata = plain_data(copy)
+                metadata = capture_mapping(copy)
             self._record(
-                Raw.METRIC, plain_label(metric_name), plain_number(value), metadata, when=when
+                Raw.METRIC, capture_label(metric_name), capture_number(value), metadata, when=when
             )
         except Exception as error:
             self._pipeline.reject(Reason.INTERNAL, "record_metric", error)
@@ -348,7 +352,7 @@ class GenerationMonitor:
             reason: Why it was rejected: a short word, since it becomes a label.
         """
         try:
-            self._record(Raw.SAMPLE, plain_truth(accepted), plain_label(reason))
+            self._record(Raw.SAMPLE, capture_bool(accepted), capture_label(reason))
         except Exception as error:
             self._pipeline.reject(Reason.INTERNAL, "record_sample", error)
 
@@ -576,7 +580,7 @@ class GenerationMonitor:
             MissingExtraError: matplotlib is not installed.
         """
         since = start_of(window)
-        check_count("rolling_window", rolling_window)
+        count()("rolling_window", rolling_window)
         name = safe_text(metric_name) or ""
         found = self._pipeline.run(lambda: self._session.history.samples(name, since))
         if found is None:
@@ -690,7 +694,7 @@ class GenerationMonitor:
             TimeoutError: It took longer; the message names the handlers that did not finish.
         """
         if timeout is not None:
-            check_seconds("timeout", timeout, least=0)
+            SECONDS("timeout", timeout)
         seconds = self.shutdown_timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
         self._pipeline.run(lambda: None, seconds)
@@ -752,7 +756,7 @@ class GenerationMonitor:
                 Raw.LOG,
                 level,
                 message if type(message) is str else safe_text(message) or "",
-                plain_data(data),
+                capture_mapping(data),
                 span if span.is_valid else None,
             )
         except Exception as error:
@@ -776,7 +780,7 @@ class GenerationMonitor:
         if stamp is None:
             return None
         try:
-            return plain_time(stamp)
+            return capture_time(stamp)
         except Rejected as rejected:
             self._pipeline.reject(rejected.reason, "timestamp", stamp)
             return None
@@ -814,6 +818,11 @@ class _CallbackFailures:
             )
 
 
+def _default_folder() -> Path:
+    name = f"{time.strftime('%Y-%m-%d-%H-%M-%S')}-{os.getpid()}-{next(_folders)}"
+    return Path(".afterimage-monitoring") / name
+
+
 def _handlers(
     folder: Path | None, config: MonitorConfig, metric_handlers: Any, log_handlers: Any
 ) -> tuple[list[MetricHandler], list[LogHandler]]:
@@ -823,8 +832,8 @@ def _handlers(
         metric_handlers = [FileMetricHandler(folder, max_bytes=size, keep=keep)]
     if log_handlers is None and folder is not None:
         log_handlers = [FileLogHandler(folder, max_bytes=size, keep=keep)]
-    metrics = handler_list("metric_handlers", metric_handlers)
-    logs = handler_list("log_handlers", log_handlers)
+    metrics = HANDLERS("metric_handlers", metric_handlers)
+    logs = HANDLERS("log_handlers", log_handlers)
     check_handlers("metric_handlers", metrics, "handle_metric")
     check_handlers("log_handlers", logs, "handle_log")
     return metrics, logs

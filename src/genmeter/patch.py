@@ -29,8 +29,9 @@ import wrapt
 from opentelemetry.metrics import NoOpMeterProvider
 
 from genmeter.alerting.state import Alert
+from genmeter.config.checks import instance_of, optional
 from genmeter.config.monitor import EndpointConfig, MonitorConfig
-from genmeter.errors import ConfigError, EndpointError
+from genmeter.errors import EndpointError
 from genmeter.handlers.base import FileLogHandler, FileMetricHandler, LogHandler, MetricHandler
 from genmeter.history.token_report import ModelTokenUsage, TokenUsageReport
 from genmeter.monitor import GenerationMonitor
@@ -95,8 +96,7 @@ def install(config: MonitorConfig | None = None) -> None:
     Raises:
         ConfigError: ``config`` is no MonitorConfig.
     """
-    if config is not None and not isinstance(config, MonitorConfig):
-        raise ConfigError(f"config must be a MonitorConfig or None, got {config!r}")
+    optional(instance_of(MonitorConfig))("config", config)
     with _lock:
         _installs.append(config)
         if len(_installs) > 1:

@@ -432,7 +432,7 @@ class Runtime:
             warn_ignored(pipeline.deferred_log, differences(found.config, config))
             return found
         warn_ignored(pipeline.deferred_log, limit_differences(self._limits, config.limits))
-        if given == "own":
+        if given == "builtin":
             self._exporters = self._make_exporters(config)
             self._builtin = Telemetry(
                 config,
@@ -451,7 +451,7 @@ class Runtime:
         return telemetry
 
     def _known(self, given: MeterProvider | str) -> Telemetry | None:
-        if given == "own":
+        if given == "builtin":
             return self._builtin
         if isinstance(given, str):
             # The proxy returned before the global provider is set delegates to it afterwards.

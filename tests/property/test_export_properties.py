@@ -78,7 +78,7 @@ def events(draw: st.DrawFn) -> list[Event]:
             "success": success,
             "error_type": None if success else draw(names),
             "step": draw(st.none() | names),
-            "told": {"metadata": draw(data)} if draw(st.booleans()) else {},
+            "raw_kwargs": {"metadata": draw(data)} if draw(st.booleans()) else {},
         }
         kind = draw(st.sampled_from("gcem"))
         if kind == "g":

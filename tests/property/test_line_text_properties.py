@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genmeter.events.jsonable import to_plain
+from genmeter.events.jsonable import to_jsonable
 from genmeter.handlers._line_text import iso_time, object_text
 
 TEXTS = st.text(st.characters() | st.sampled_from('\ud800\udfff\u2028"'), max_size=8)
@@ -28,7 +28,7 @@ VALUES = st.recursive(
 def test_the_text_of_an_object_is_that_of_its_plain_value(mapping: dict[str, Any]) -> None:
     """To the byte; and it is one line, in ASCII, that a strict reader takes."""
     text = object_text(mapping)
-    assert text == json.dumps(to_plain(mapping), allow_nan=False)
+    assert text == json.dumps(to_jsonable(mapping), allow_nan=False)
     assert text.isascii()
     assert "\n" not in text
 

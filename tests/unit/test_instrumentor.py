@@ -109,7 +109,7 @@ def test_a_broken_variable_is_told_and_costs_nothing_else(
     monkeypatch.setenv("GENMETER_MAX_MODELS", "few")
     AfterImageInstrumentor().instrument(skip_dep_check=True)
     (told,) = [record.getMessage() for record in caplog.records if record.name == "genmeter"]
-    assert "the defaults hold: GENMETER_MAX_MODELS is 'few'; give a whole number" in told
+    assert "the defaults hold: GENMETER_MAX_MODELS must be a whole number" in told
     assert isinstance(monitor_class()(), GenerationMonitor)
 
 

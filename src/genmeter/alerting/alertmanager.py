@@ -29,7 +29,7 @@ from genmeter import clock
 from genmeter._version import __version__
 from genmeter.alerting.notify import AlertReceiver
 from genmeter.clock import seconds_left
-from genmeter.config._checks import check_seconds
+from genmeter.config.checks import TEXT, number
 from genmeter.errors import ConfigError, ExportError
 from genmeter.pipeline.worker import Worker, catch_all
 
@@ -53,7 +53,7 @@ _FIRST_DELAY = 1.0
 _MAX_DELAY = 30.0
 _POLL = 0.005
 _MAX_READ = 500  # bytes of an answer, for a log line
-_MIN_SECONDS = 0.001
+_TIME = number(1e-3, threading.TIMEOUT_MAX, what="seconds")
 _RETRIED = (408, 429)  # besides every 5xx; any other refusal is final
 _LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _RESERVED_LABELS = ("alertname", "severity", "job")
@@ -119,10 +119,9 @@ class AlertmanagerHandler(AlertReceiver):
         ends_after: float = 300,
         generator_url: str = "",
     ) -> None:
-        check_seconds("timeout", timeout, least=_MIN_SECONDS)
-        check_seconds("ends_after", ends_after, least=_MIN_SECONDS)
-        if not isinstance(generator_url, str):
-            raise ConfigError(f"generator_url must be an address, got {generator_url!r}")
+        _TIME("timeout", timeout)
+        _TIME("ends_after", ends_after)
+        TEXT("generator_url", generator_url)
         credentials = Credentials(
             username=username,
             password=password,

@@ -5,14 +5,27 @@ from __future__ import annotations
 import math
 import os
 import re
-import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from genmeter.config._declare import Declared, declare
+from genmeter.config.checks import (
+    BOOLEAN,
+    FINITE,
+    NAME,
+    TEXT,
+    Check,
+    count,
+    instance_of,
+    number,
+    one_of,
+    optional,
+    tuple_of,
+)
 from genmeter.errors import ConfigError
 from genmeter.schema.alerts import ALERT_RULES
 from genmeter.schema.query import Ratio, duration
@@ -26,15 +39,14 @@ if TYPE_CHECKING:
 __all__ = ["AlertOverride", "AlertSettings", "seconds"]
 
 RUNBOOK = "docs/runbook.md"
-_SEVERITIES = ("critical", "warning", "info")
 _UNITS = {"w": 604_800.0, "d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION = re.compile("".join(f"(?:([0-9]{{1,15}}){unit})?" for unit in _UNITS))
 _LEAST, _LONGEST = 0.001, 366 * 86_400.0
-_MAX = sys.float_info.max
+_WINDOWS = tuple_of(number(_LEAST, _LONGEST, what="seconds"), "a tuple of seconds", least=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AlertOverride:
+class AlertOverride(Declared):
     """What differs from an alert's row; None leaves the row as it is.
 
     Args:
@@ -49,36 +61,14 @@ class AlertOverride:
         ConfigError: A value that cannot be used.
     """
 
-    threshold: float | None = None
-    windows: tuple[float, ...] | None = None
-    for_: float | None = None
-    min_samples: int | None = None
-    severity: Severity | None = None
-    enabled: bool = True
+    threshold: float | None = declare(None, check=optional(FINITE))
+    windows: tuple[float, ...] | None = declare(None, check=optional(_WINDOWS))
+    for_: float | None = declare(None, check=optional(number(0, _LONGEST, what="seconds")))
+    min_samples: int | None = declare(None, check=optional(count(1)))
+    severity: Severity | None = declare(None, check=optional(one_of("critical", "warning", "info")))
+    enabled: bool = declare(True, check=BOOLEAN)
 
-    def __post_init__(self) -> None:
-        """Check every field."""
-        if self.threshold is not None:
-            _number("threshold", self.threshold)
-        if self.windows is not None:
-            windows = self.windows
-            if not isinstance(windows, tuple) or not windows:
-                raise ConfigError(f"windows is {windows!r}; give a tuple of seconds")
-            for window in windows:
-                _number("windows", window, least=_LEAST, most=_LONGEST)
-        if self.for_ is not None:
-            _number("for_", self.for_, least=0, most=_LONGEST)
-        least = self.min_samples
-        if least is not None and (
-            isinstance(least, bool) or not isinstance(least, int) or least < 1
-        ):
-            raise ConfigError(f"min_samples is {least!r}; give a whole number of at least 1")
-        if self.severity is not None and self.severity not in _SEVERITIES:
-            raise ConfigError(
-                f"severity is {self.severity!r}; give one of {', '.join(_SEVERITIES)}"
-            )
-        if not isinstance(self.enabled, bool):
-            raise ConfigError(f"enabled is {self.enabled!r}; give true or false")
+    _PREFIX = ""
 
     def apply(self, rule: AlertRule) -> AlertRule:
         """Give a row with what differs.
@@ -95,13 +85,13 @@ class AlertOverride:
         ):
             if value is not None and not has_it:
                 raise ConfigError(
-                    f"{name} of the alert {rule.id} is {value!r}, and that alert has none; leave it out"
+                    f"{name} must be unset for the alert {rule.id}, got {value!r}; that alert has none"
                 )
         windows = row.windows if self.windows is None else tuple(map(float, self.windows))
         if len(windows) != len(row.windows) or not _are_ordered_alike(windows, row.windows):
             raise ConfigError(
-                f"windows of the alert {rule.id} is {list(windows)!r} seconds; give "
-                f"{len(row.windows)} of them, in the order of {list(row.windows)!r}"
+                f"windows of the alert {rule.id} must be as many and in the same order as "
+                f"{list(row.windows)!r} seconds, got {list(windows)!r}"
             )
         labels = dict(rule.labels)
         if "window" in labels:
@@ -121,8 +111,22 @@ class AlertOverride:
         )
 
 
+def _overrides(value: Mapping[Any, Any]) -> dict[str, AlertOverride]:
+    known = one_of(*sorted({key for rule in ALERT_RULES for key in (rule.id, rule.name)}))
+    override = instance_of(AlertOverride)
+    return {known(f"[{key!r}]", key): override(f"[{key!r}]", each) for key, each in value.items()}
+
+
+_OVERRIDES = Check(
+    "a mapping from an alert's id or name to AlertOverride(...)",
+    lambda value: isinstance(value, Mapping),
+    _overrides,
+)
+_BUDGET = optional(number(above=0))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AlertSettings:
+class AlertSettings(Declared):
     """Thresholds, objectives and budgets of the alerts, and what the rules of a fleet need.
 
     Args:
@@ -138,44 +142,18 @@ class AlertSettings:
         ConfigError: A value that cannot be used.
     """
 
-    objective: float = 0.99
-    cost_budget: float | None = None
-    token_budget: float | None = None
-    alerts: Mapping[str, AlertOverride] = field(default_factory=dict)
-    selector: str = ""
-    jobs: tuple[str, ...] = ()
-    runbook_url: str = RUNBOOK
+    objective: float = declare(0.99, check=number(above=0, below=1, what="a share"))
+    cost_budget: float | None = declare(None, check=_BUDGET)
+    token_budget: float | None = declare(None, check=_BUDGET)
+    alerts: Mapping[str, AlertOverride] = declare(dict, check=_OVERRIDES)
+    selector: str = declare("", check=TEXT)
+    jobs: tuple[str, ...] = declare((), check=tuple_of(NAME, "a list of texts"))
+    runbook_url: str = declare(RUNBOOK, check=NAME)
 
-    def __post_init__(self) -> None:
-        """Check every field."""
-        _number("objective", self.objective)
-        if not 0 < self.objective < 1:
-            raise ConfigError(f"objective is {self.objective!r}; give a share between 0 and 1")
-        for name in ("cost_budget", "token_budget"):
-            if getattr(self, name) is not None:
-                _number(name, getattr(self, name), above=0)
-        for name in ("selector", "runbook_url"):
-            if not isinstance(getattr(self, name), str):
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; give a text")
-        if not self.runbook_url:
-            raise ConfigError(f"runbook_url is empty; give an address, or leave it at {RUNBOOK}")
-        object.__setattr__(self, "jobs", tuple(_texts("jobs", self.jobs)))
-        self._check_alerts()
+    _PREFIX = ""
+
+    def _check_together(self) -> None:
         self.rules()
-
-    def _check_alerts(self) -> None:
-        if not isinstance(self.alerts, Mapping):
-            raise ConfigError(
-                f"alerts is {self.alerts!r}; give a mapping from an alert's id or name to "
-                "AlertOverride(...)"
-            )
-        object.__setattr__(self, "alerts", dict(self.alerts))
-        known = {key for rule in ALERT_RULES for key in (rule.id, rule.name)}
-        for key, override in self.alerts.items():
-            if key not in known:
-                raise ConfigError(f"alerts has {key!r}; give one of {', '.join(sorted(known))}")
-            if not isinstance(override, AlertOverride):
-                raise ConfigError(f"alerts[{key!r}] is {override!r}; give AlertOverride(...)")
 
     def rules(self) -> tuple[AlertRule, ...]:
         """Give the rows as they are set: thresholds in the signals' units, nothing disabled.
@@ -203,8 +181,8 @@ class AlertSettings:
             if math.isinf(condition.threshold):
                 base = rule.condition.base and bases[rule.condition.base]
                 raise ConfigError(
-                    f"threshold of the alert {rule.id} is {rule.condition.threshold!r} times "
-                    f"{base!r}, which no number can hold; give less"
+                    f"threshold of the alert {rule.id} must be a finite number, got "
+                    f"{rule.condition.threshold!r} times {base!r}; lower one of them"
                 )
             found.append(replace(rule, condition=condition))
         _check_distinct(found)
@@ -223,7 +201,7 @@ class AlertSettings:
         for row in ALERT_RULES:
             value = None if row.argument is None else thresholds.get(row.argument)
             if value is not None:
-                _number(str(row.argument), value)
+                FINITE(str(row.argument), value)
                 given = alerts.get(row.id, AlertOverride())
                 alerts[row.id] = replace(given, threshold=value)
         return replace(self, alerts=alerts)
@@ -260,7 +238,9 @@ class AlertSettings:
         values = {**table}
         alerts = values.get("alerts", {})
         if not isinstance(alerts, dict):
-            raise ConfigError(f"alerts is {alerts!r}; give tables such as [alerts.high_error_rate]")
+            raise ConfigError(
+                f"alerts must be tables such as [alerts.high_error_rate], got {alerts!r}"
+            )
         values["alerts"] = {key: _override(key, row) for key, row in alerts.items()}
         return cls(**values)
 
@@ -277,7 +257,7 @@ class AlertSettings:
             return value
         if isinstance(value, str | os.PathLike):
             return cls.from_file(value)
-        raise ConfigError(f"alerts is {value!r}; give AlertSettings(...) or a TOML file's path")
+        raise ConfigError(f"alerts must be AlertSettings(...) or a TOML file's path, got {value!r}")
 
 
 def seconds(text: object) -> float:
@@ -288,7 +268,7 @@ def seconds(text: object) -> float:
     """
     found = _DURATION.fullmatch(text) if isinstance(text, str) and text else None
     if found is None:
-        raise ConfigError(f"{text!r} is no duration; give one such as 5m, 90s or 1h30m")
+        raise ConfigError(f"invalid duration {text!r}; use e.g. 5m, 90s or 1h30m")
     return sum(
         int(number) * size for number, size in zip(found.groups("0"), _UNITS.values(), strict=True)
     )
@@ -319,7 +299,7 @@ def _check_distinct(rules: Sequence[AlertRule]) -> None:
 
 def _override(key: str, row: object) -> AlertOverride:
     if not isinstance(row, dict):
-        raise ConfigError(f"alerts.{key} is {row!r}; give a table")
+        raise ConfigError(f"alerts.{key} must be a table, got {row!r}")
     known = {"threshold", "window", "for", "min_samples", "severity", "enabled"}
     _only_known(f"alerts.{key}.", row, known)
     values = {name: value for name, value in row.items() if name not in ("window", "for")}
@@ -341,32 +321,13 @@ def _seconds(name: str, text: object, least: float) -> float:
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from error
     if not least <= value <= _LONGEST:
-        raise ConfigError(f"{name} is {text!r}; give a duration from {duration(least)} to 366d")
+        raise ConfigError(f"{name} must be a duration from {duration(least)} to 366d, got {text!r}")
     return value
 
 
 def _only_known(where: str, table: Mapping[str, Any], known: Any) -> None:
     for name in table:
         if name not in known:
-            raise ConfigError(f"{where}{name} is unknown; give one of {', '.join(sorted(known))}")
-
-
-def _texts(name: str, value: object) -> list[str]:
-    if not isinstance(value, list | tuple) or not all(
-        isinstance(each, str) and each for each in value
-    ):
-        raise ConfigError(f"{name} is {value!r}; give a list of texts that are not empty")
-    return list(value)
-
-
-def _number(
-    name: str, value: Any, *, least: float = -_MAX, most: float = _MAX, above: float = -math.inf
-) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number and least <= value <= most and value > above:
-        return
-    if above > -math.inf:
-        span = f"a finite number above {above:g}"
-    else:
-        span = "a finite number" if least == -_MAX else f"a number from {least:g} to {most:g}"
-    raise ConfigError(f"{name} is {value!r}; give {span}")
+            raise ConfigError(
+                f"{where}{name} is unknown; must be one of {', '.join(sorted(known))}"
+            )

@@ -13,26 +13,44 @@ import numbers
 import time
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from genmeter.config._declare import Declared, declare
+from genmeter.config.checks import Check, optional
 from genmeter.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["GenaiPriceTable", "Price", "PriceLike", "PriceTable", "PricesLike"]
+__all__ = ["Price", "PriceLike", "PriceTable", "PricesLike"]
 
 _MAX_LISTED = 1_024
 _MAX_NAME = 256
 _REFRESH_SECONDS = 60.0
 _MILLION = 1_000_000
+_READERS = {".json": json.loads, ".toml": tomllib.loads}
+_MODEL = Check(
+    "a name that is not empty", lambda value: isinstance(value, str) and bool(value.strip())
+)
+
+
+def _price_number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real | decimal.Decimal):
+        raise TypeError(value)
+    price = float(value)
+    if not 0 <= price < math.inf:
+        raise ValueError(value)
+    return price
+
+
+_PRICE = Check("a finite number of 0 or more, in USD per million tokens", convert=_price_number)
 
 
 @dataclass(frozen=True, slots=True)
-class Price:
+class Price(Declared):
     """The price of a model, in USD per million tokens.
 
     Args:
@@ -45,16 +63,21 @@ class Price:
         ConfigError: A price is not a finite number of 0 or more.
     """
 
+    input: float = declare(check=_PRICE)
+    output: float = declare(check=_PRICE)
+    cached_input: float | None = declare(None, check=optional(_PRICE))
+
+    _PREFIX = ""
+
+
+class _Tier(NamedTuple):
+    """The prices of calls with more than ``start`` input tokens, in USD per million tokens."""
+
+    start: int
+    fixed: float  # USD a call
     input: float
     output: float
-    cached_input: float | None = None
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is None and field.name == "cached_input":
-                continue
-            object.__setattr__(self, field.name, _checked(field.name, value))
+    cached: float
 
 
 PriceLike: TypeAlias = Price | Mapping[str, float | None] | tuple[float, ...] | list[float]
@@ -64,10 +87,10 @@ PriceLike: TypeAlias = Price | Mapping[str, float | None] | tuple[float, ...] | 
 class PriceTable:
     """Prices by model, fixed once built.
 
-    A model is looked up by its exact name. Where that has no price and the name holds slashes, the
+    A model is looked up by its exact name. Where that has no price and the name has slashes, the
     part after each slash is tried in turn, so ``openai/gpt-x`` finds the price of ``gpt-x``; the
-    longest part that has a price wins. Give the whole name a price of its own where a provider
-    charges differently.
+    longest part that has a price wins. Set a price for the whole name where a provider charges
+    differently.
 
     Args:
         prices: The price of each model.
@@ -76,15 +99,19 @@ class PriceTable:
         ConfigError: A name is not a non-empty string, or a price cannot be used.
     """
 
-    __slots__ = ("_prices", "_rates")
+    __slots__ = ("_known", "_prices")
 
     def __init__(self, prices: Mapping[str, PriceLike]) -> None:
         self._prices = _parse(prices, "prices")
-        self._rates = {
+        self._known = {
             model: (
-                price.input,
-                price.output,
-                price.input if price.cached_input is None else price.cached_input,
+                _Tier(
+                    0,
+                    0.0,
+                    price.input,
+                    price.output,
+                    price.input if price.cached_input is None else price.cached_input,
+                ),
             )
             for model, price in self._prices.items()
         }
@@ -97,17 +124,19 @@ class PriceTable:
             path: A file that ends in ``.json`` or ``.toml``.
 
         Raises:
-            ConfigError: The file cannot be read or parsed, or holds a price that cannot be used.
+            ConfigError: The file cannot be read or parsed, or has a price that cannot be used.
         """
         where = f"prices file {str(path)!r}"
+        suffix = Path(path).suffix.lower()
+        if suffix not in _READERS:
+            raise ConfigError(f"{where} must end in {' or '.join(_READERS)}, got {suffix!r}")
         try:
-            return PriceTable(_parse(_load(Path(path), where), where))
+            prices = _READERS[suffix](Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            if isinstance(error, ConfigError):
-                raise
-            raise ConfigError(f"{where} cannot be read: {error}; mend the file or its path") from (
-                error
-            )
+            raise ConfigError(
+                f"{where} cannot be read: {error}; correct the file or its path"
+            ) from error
+        return PriceTable(_parse(prices, where))
 
     @classmethod
     def from_genai_prices(cls) -> PriceTable:
@@ -120,14 +149,14 @@ class PriceTable:
         Raises:
             MissingExtraError: The package is not installed.
         """
-        return GenaiPriceTable()
+        return _GenaiPriceTable()
 
     @classmethod
     def coerce(cls, value: PricesLike) -> PriceTable | None:
         """Make a table from what a configuration may hold.
 
         Args:
-            value: A table, a mapping, the path of a file, ``"genai-prices"``, or None for none.
+            value: A table, a mapping, the path of a file, ``"genai-prices"``, or None for no prices.
 
         Raises:
             ConfigError: The value is none of these, or cannot be used.
@@ -142,8 +171,8 @@ class PriceTable:
         if isinstance(value, str | Path):
             return cls.from_file(value)
         raise ConfigError(
-            f"prices={value!r} cannot be used; give a PriceTable, a mapping from model to price, "
-            'the path of a .json or .toml file, or "genai-prices"'
+            "prices must be a PriceTable, a mapping from model to price, the path of a .json or "
+            f'.toml file, or "genai-prices", got {value!r}'
         )
 
     def cost(
@@ -153,9 +182,9 @@ class PriceTable:
         output_tokens: int,
         cached_tokens: int = 0,
         *,
-        calls: int = 1,  # noqa: ARG002 - only a list with tiers needs it
+        calls: int = 1,
     ) -> float | None:
-        """Say what tokens of a model cost, in USD; never raises.
+        """Return the cost of tokens of a model, in USD; never raises.
 
         Args:
             model: The model's name.
@@ -167,16 +196,27 @@ class PriceTable:
                 call, the mean call decides; 0 means unknown, and the base price holds.
 
         Returns:
-            USD, or None where the model has no price (or the cost is past what a float holds).
+            USD, or None where the model has no price (or the cost is too large for a float).
         """
         try:
-            rates = self._rates.get(model) or self._rates_after_prefix(model)
-            if rates is None:
+            tiers = self._known.get(model) or self._tiers(model)
+            if tiers is None:
                 return None
+            _, per_call, per_input, per_output, per_cached = tiers[0]
+            if len(tiers) > 1 and calls:
+                for tier in tiers:
+                    if input_tokens > tier.start * calls:
+                        _, per_call, per_input, per_output, per_cached = tier
             cached = max(0, min(cached_tokens, input_tokens))
             usd = (
-                (input_tokens - cached) * rates[0] + output_tokens * rates[1] + cached * rates[2]
-            ) / _MILLION
+                per_call * calls
+                + (
+                    (input_tokens - cached) * per_input
+                    + output_tokens * per_output
+                    + cached * per_cached
+                )
+                / _MILLION
+            )
         except (ArithmeticError, AttributeError, TypeError):
             return None
         return usd if math.isfinite(usd) else None
@@ -202,11 +242,12 @@ class PriceTable:
     def __repr__(self) -> str:
         return f"PriceTable({self._prices!r})"
 
-    def _rates_after_prefix(self, model: str) -> tuple[float, float, float] | None:
+    def _tiers(self, model: str) -> tuple[_Tier, ...] | None:
+        """Return the prices of a model without its own, lowest ``start`` first; else None."""
         _, slash, rest = model.partition("/")
         while slash:
-            if rates := self._rates.get(rest):
-                return rates
+            if known := self._known.get(rest):
+                return known
             _, slash, rest = rest.partition("/")
         return None
 
@@ -215,25 +256,12 @@ PricesLike: TypeAlias = PriceTable | Mapping[str, PriceLike] | str | Path | None
 """What `PriceTable.coerce` takes: a string is a file's path, or ``"genai-prices"``."""
 
 
-def _load(path: Path, where: str) -> Any:
-    match path.suffix.lower():
-        case ".json":
-            return json.loads(path.read_text(encoding="utf-8"))
-        case ".toml":
-            return tomllib.loads(path.read_text(encoding="utf-8"))
-        case suffix:
-            raise ConfigError(
-                f"{where} has the suffix {suffix!r}; rename it to end in .json or .toml"
-            )
-
-
 def _parse(prices: Any, where: str) -> dict[str, Price]:
     if not isinstance(prices, Mapping):
-        raise ConfigError(f"{where}: {prices!r} is not a mapping from model to price; give one")
+        raise ConfigError(f"{where} must be a mapping from model to price, got {prices!r}")
     parsed = {}
     for model, value in prices.items():
-        if not isinstance(model, str) or not model.strip():
-            raise ConfigError(f"{where}: model {model!r} is not a name; give a non-empty string")
+        _MODEL(f"{where}: a model", model)
         try:
             parsed[model] = _price(value)
         except ConfigError as error:
@@ -253,44 +281,20 @@ def _price(value: Any) -> Price:
     if isinstance(value, tuple | list) and len(value) in (2, 3):
         return Price(*value)
     raise ConfigError(
-        f"{value!r} is not a price; give input, output and optionally cached_input, or (input, "
-        "output[, cached_input]), in USD per million tokens (in TOML, put a name that holds dots "
+        "a price must be input, output and optionally cached_input, or (input, output[, "
+        f"cached_input]), in USD per million tokens, got {value!r} (in TOML, put a name with dots "
         "in quotes)"
     )
 
 
-def _checked(name: str, value: Any) -> float:
-    if isinstance(value, numbers.Real | decimal.Decimal) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except (ArithmeticError, ValueError):
-            number = math.nan
-        if math.isfinite(number) and number >= 0:
-            return number
-    raise ConfigError(
-        f"{name}={value!r} is not a price; give a finite number of 0 or more, in USD per million "
-        "tokens"
-    )
-
-
-class _Tier(NamedTuple):
-    """What calls of more than ``start`` input tokens cost, in USD a call and a token."""
-
-    start: int
-    fixed: float
-    input: float
-    output: float
-    cached: float
-
-
-class GenaiPriceTable(PriceTable):
+class _GenaiPriceTable(PriceTable):
     """The price list of ``genai-prices``, asked once a minute for each model in use.
 
     One question takes the package 0.1 to 0.2 ms, too long for every event. A call's price is
     linear in its tokens between two thresholds, so a few questions for each model give all rates.
     """
 
-    __slots__ = ("_known", "_library")
+    __slots__ = ("_asked", "_library")
 
     def __init__(self) -> None:
         super().__init__({})
@@ -304,37 +308,7 @@ class GenaiPriceTable(PriceTable):
         # Reads the bundled list now: tens of milliseconds that the drain need not spend.
         data_snapshot.get_snapshot()
         self._library = genai_prices
-        self._known: dict[str, tuple[float, tuple[_Tier, ...] | None]] = {}
-
-    def cost(
-        self,
-        model: str,
-        input_tokens: int,
-        output_tokens: int,
-        cached_tokens: int = 0,
-        *,
-        calls: int = 1,
-    ) -> float | None:
-        """Say what tokens of a model cost, in USD; as `PriceTable.cost`, with its tiers."""
-        try:
-            tiers = self._tiers(model)
-            if tiers is None:
-                return None
-            size = input_tokens / calls if calls else 0
-            tier = tiers[0]
-            for candidate in tiers[1:]:
-                if size > candidate.start:
-                    tier = candidate
-            cached = max(0, min(cached_tokens, input_tokens))
-            usd = (
-                tier.fixed * calls
-                + (input_tokens - cached) * tier.input
-                + output_tokens * tier.output
-                + cached * tier.cached
-            )
-        except (ArithmeticError, AttributeError, TypeError):
-            return None
-        return usd if math.isfinite(usd) else None
+        self._asked: dict[str, tuple[float, tuple[_Tier, ...] | None]] = {}
 
     def models(self) -> tuple[str, ...]:
         """The ids of the models in the list, sorted; it knows many more spellings of them."""
@@ -351,14 +325,14 @@ class GenaiPriceTable(PriceTable):
 
     def _tiers(self, model: str) -> tuple[_Tier, ...] | None:
         now = time.monotonic()
-        known = self._known.get(model)
+        known = self._asked.get(model)
         if known is not None and now < known[0]:
             return known[1]
         # The package remembers every name it was asked for, so the names need a bound.
-        if len(model) > _MAX_NAME or (known is None and len(self._known) >= _MAX_LISTED):
+        if len(model) > _MAX_NAME or (known is None and len(self._asked) >= _MAX_LISTED):
             return None
         tiers = self._look_up(model)
-        self._known[model] = (now + _REFRESH_SECONDS, tiers)
+        self._asked[model] = (now + _REFRESH_SECONDS, tiers)
         return tiers
 
     def _look_up(self, model: str) -> tuple[_Tier, ...] | None:
@@ -410,10 +384,10 @@ def _tier(start: int, ask: Callable[..., Any]) -> _Tier:
     first = start + 1
     base = ask(first).total_price
     per_input = ask(first + 1).total_price - base
+    per_output = ask(first, 1).total_price - base
+    per_cached = per_input + ask(first, 0, 1).total_price - base
     return _Tier(
         start,
-        fixed=float(base - per_input * first),
-        input=float(per_input),
-        output=float(ask(first, 1).total_price - base),
-        cached=float(per_input + ask(first, 0, 1).total_price - base),
+        float(base - per_input * first),
+        *(float(price * _MILLION) for price in (per_input, per_output, per_cached)),
     )

@@ -1,4 +1,4 @@
-"""Makes plain data of what a caller hands in, on the caller's own thread.
+"""Makes plain data of a caller's arguments, on the caller's own thread.
 
 Only plain data passes the inbox: str, int, float, bool, None, and dicts and lists of these. An
 object that the drain reads later could have changed by then, could keep a traceback with all its
@@ -11,7 +11,7 @@ from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from genmeter.events.jsonable import to_plain
+from genmeter.events.jsonable import to_jsonable
 from genmeter.events.model import RATE_LIMITED, Reason
 from genmeter.events.values import (
     MAX_LABEL,
@@ -22,6 +22,7 @@ from genmeter.events.values import (
     checked,
     is_boolean,
     safe_text,
+    shown,
     to_number,
 )
 
@@ -32,16 +33,16 @@ __all__ = [
     "ATOMS",
     "MAX_RETRIES",
     "are_atoms",
+    "capture_bool",
+    "capture_keywords",
+    "capture_label",
+    "capture_mapping",
+    "capture_number",
+    "capture_scores",
+    "capture_time",
     "class_name",
-    "copied",
+    "copy_mapping",
     "lookup",
-    "plain_data",
-    "plain_keywords",
-    "plain_label",
-    "plain_number",
-    "plain_scores",
-    "plain_time",
-    "plain_truth",
 ]
 
 ATOMS = frozenset({str, int, float, bool, type(None)})
@@ -82,11 +83,11 @@ def _is_atom(value: Any) -> bool:
     return are_atoms((value,))
 
 
-def plain_keywords(keywords: dict[str, Any]) -> str | None:
+def capture_keywords(keywords: dict[str, Any]) -> str | None:
     """Make the keywords of a call plain, in place.
 
     Args:
-        keywords: As the caller gave them, without ``metadata``; nobody else has the dict.
+        keywords: The caller's, without ``metadata``; nobody else has the dict.
 
     Returns:
         The class of the exception that ``error`` was; None where it was none.
@@ -96,57 +97,57 @@ def plain_keywords(keywords: dict[str, Any]) -> str | None:
         if _is_atom(value):
             continue
         if name in _NUMBERS:
-            keywords[name] = plain_number(value)
+            keywords[name] = capture_number(value)
         elif name in _LABELS:
-            keywords[name] = plain_label(value)
+            keywords[name] = capture_label(value)
         elif name == "error":
             if issubclass(type(value), BaseException):
                 error_class = class_name(type(value))
             keywords[name] = safe_text(value)
         elif name == "retries":
-            keywords[name] = _plain_retries(value)
+            keywords[name] = _capture_retries(value)
         else:
-            keywords[name] = to_plain(value)
+            keywords[name] = to_jsonable(value)
     return error_class
 
 
-def plain_data(value: Any) -> Any:
+def capture_mapping(value: Any) -> Any:
     """Copy a dict, or another mapping, as a flat one of plain values under texts.
 
     Returns:
-        The dict; a text or the like for what is no mapping, which the drain rejects.
+        The dict; a text or the like for anything else, which the drain rejects.
     """
     # Nearly always a dict of a few plain values: one loop, on the caller's time.
-    own = value.copy() if type(value) is dict else copied(value)
+    own = value.copy() if type(value) is dict else copy_mapping(value)
     if type(own) is not dict:
         return own
     try:
         for key, item in own.items():
             if type(key) is not str or type(item) not in ATOMS:
-                return _plain_items(own)
+                return _capture_items(own)
     except UNREADABLE:  # as in are_atoms()
-        return _plain_items(own)
+        return _capture_items(own)
     return own
 
 
-def copied(value: Any) -> Any:
+def copy_mapping(value: Any) -> Any:
     """Copy a mapping as a dict, whose keys and values are the caller's own.
 
     Returns:
-        The dict; a text or the like for what is no mapping.
+        The dict; a text or the like for anything else.
     """
     if type(value) is dict:
         return value.copy()
     if _is_atom(value):
         return value
     try:
-        return _dict_of(value) if hasattr(value, "keys") else _shown(value)
+        return _dict_of(value) if hasattr(value, "keys") else shown(value)
     except UNREADABLE:
-        return _shown(value)
+        return shown(value)
 
 
-def plain_number(value: Any) -> Any:
-    """Read a number of any class as an int or float; what is none becomes an ``Unusable``."""
+def capture_number(value: Any) -> Any:
+    """Read a number of any class as an int or float; anything else becomes an ``Unusable``."""
     if _is_atom(value):
         return value
     try:
@@ -154,33 +155,33 @@ def plain_number(value: Any) -> Any:
             return bool(value)
         return to_number(value)
     except Rejected as rejected:
-        return Unusable(rejected.reason, _shown(value))
+        return Unusable(rejected.reason, shown(value))
 
 
-def plain_truth(value: Any) -> Any:
-    """Ask a value for its truth; one that cannot tell becomes an ``Unusable``."""
+def capture_bool(value: Any) -> Any:
+    """Return the truth of a value; one without becomes an ``Unusable``."""
     if _is_atom(value):
         return value
     try:
         return bool(value)
     except UNREADABLE:
-        return Unusable(Reason.NOT_A_BOOLEAN, _shown(value))
+        return Unusable(Reason.NOT_A_BOOLEAN, shown(value))
 
 
-def plain_label(value: Any) -> str | None:
+def capture_label(value: Any) -> str | None:
     """Read a label of any class as text; None where it cannot be read."""
     return value if type(value) is str or value is None else safe_text(value, _MAX_LABEL_TEXT)
 
 
-def plain_scores(scores: Any) -> Any:
+def capture_scores(scores: Any) -> Any:
     """Copy scores: numbers, or dicts with ``score`` and ``feedback``, by name."""
-    own = copied(scores)
+    own = copy_mapping(scores)
     if type(own) is not dict:
         return own
-    return {plain_label(name): _plain_score(value) for name, value in own.items()}
+    return {capture_label(name): _capture_score(value) for name, value in own.items()}
 
 
-def plain_time(value: Any) -> float:
+def capture_time(value: Any) -> float:
     """Read a datetime as Unix time in seconds.
 
     Raises:
@@ -206,7 +207,7 @@ def _dict_of(mapping: Any) -> dict[Any, Any]:
     return {key: mapping[key] for key in islice(mapping.keys(), _MAX_KEYS)}
 
 
-def _plain_score(value: Any) -> Any:
+def _capture_score(value: Any) -> Any:
     if _is_atom(value):
         return value
     row = value
@@ -216,31 +217,31 @@ def _plain_score(value: Any) -> Any:
         except UNREADABLE:
             row = None
     if row is None:
-        return plain_number(value)
+        return capture_number(value)
     feedback = lookup(row, "feedback")
-    plain: dict[str, Any] = {"score": plain_number(lookup(row, "score", 0))}
+    plain: dict[str, Any] = {"score": capture_number(lookup(row, "score", 0))}
     if feedback is not None:
         plain["feedback"] = safe_text(feedback)
     return plain
 
 
-def _plain_retries(value: Any) -> Any:
+def _capture_retries(value: Any) -> Any:
     kind = type(value)
     if not issubclass(kind, list | tuple):
-        return plain_number(value)
+        return capture_number(value)
     # A slice by the base's own method: a subclass may have overridden everything.
     own = list if issubclass(kind, list) else tuple
     return [_retry_cause(error) for error in own.__getitem__(value, slice(0, MAX_RETRIES))]
 
 
 def _retry_cause(error: Any) -> str | None:
-    """Name what caused a retry: an exception, its class or its name."""
+    """Return the name of the cause of a retry: an exception, its class or its name."""
     kind = type(error)
     if issubclass(kind, BaseException):
         name: Any = class_name(kind)
     else:
         name = class_name(error) if issubclass(kind, type) else error
-    text = plain_label(name)
+    text = capture_label(name)
     is_limited = text is not None and "ratelimit" in text.lower()
     return RATE_LIMITED if is_limited or _is_rate_limit(error) else text
 
@@ -257,7 +258,7 @@ def _is_rate_limit(error: Any) -> bool:
         return False
 
 
-def _plain_items(own: dict[Any, Any]) -> dict[str, Any]:
+def _capture_items(own: dict[Any, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for key, item in own.items():
         name = key if type(key) is str else safe_text(key, _MAX_KEY) or "_"
@@ -265,7 +266,7 @@ def _plain_items(own: dict[Any, Any]) -> dict[str, Any]:
             name += "_"
             if name in plain:  # a search for a free one would take longer with each
                 name += str(len(plain))
-        plain[name] = item if _is_atom(item) else to_plain(item)
+        plain[name] = item if _is_atom(item) else to_jsonable(item)
     return plain
 
 
@@ -275,7 +276,3 @@ def lookup(mapping: Mapping[str, Any], key: str, default: Any = None) -> Any:
         return mapping.get(key, default)
     except UNREADABLE:
         return None
-
-
-def _shown(value: Any) -> str:
-    return safe_text(value, 200) or "an object that cannot be shown"

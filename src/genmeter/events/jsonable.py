@@ -1,4 +1,4 @@
-"""Whatever a caller hands in, as plain JSON of bounded size."""
+"""Any value of a caller as JSON of bounded size."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from genmeter.events.values import UNREADABLE, safe_text
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["plain_text", "to_plain"]
+__all__ = ["jsonable_text", "to_jsonable"]
 
 MAX_DEPTH = 6
 """Levels of nesting that are kept; what lies deeper becomes text."""
 MAX_NODES = 1_000
-"""Values that are kept of one nested value; further ones are left out."""
+"""Values that are kept of one nested value; further ones are dropped."""
 MAX_TEXT = 8_192
 """Characters that are kept of a text."""
 _MAX_INT = 2**63
 _UNREADABLE_TEXT = "<unreadable>"
 
 
-def to_plain(value: Any) -> Any:
-    """Give a value as JSON knows it: None, bool, int, float, str, list or dict with str keys.
+def to_jsonable(value: Any) -> Any:
+    """Return a value as JSON has it: None, bool, int, float, str, list or dict with str keys.
 
     An Enum stands for its value, a NumPy scalar for its number, a date or time for its ISO 8601
     text. Anything else, an integer of more than 64 bits, NaN and infinity become text. Never
@@ -44,18 +44,18 @@ def to_plain(value: Any) -> Any:
     """
     if type(value) is dict and len(value) < MAX_NODES:
         value = value.copy()  # in one step, whatever other threads do to it
-        if _is_plain(value):
+        if _is_flat(value):
             return value
     return _Reader().read(value, MAX_DEPTH)
 
 
-def plain_text(mapping: dict[str, Any]) -> str:
-    """Give a dict as compact JSON text; never raises."""
-    return json.dumps(to_plain(mapping), separators=(",", ":"), ensure_ascii=False)
+def jsonable_text(mapping: dict[str, Any]) -> str:
+    """Return a dict as compact JSON text; never raises."""
+    return json.dumps(to_jsonable(mapping), separators=(",", ":"), ensure_ascii=False)
 
 
-def _is_plain(mapping: dict[Any, Any]) -> bool:
-    """Tell a dict that is plain and flat already, as nearly all are, at a sixth of the cost."""
+def _is_flat(mapping: dict[Any, Any]) -> bool:
+    """Return whether a dict is JSON already, as nearly all are, at a sixth of the cost."""
     for key, value in mapping.items():
         if type(key) is not str or not key.isascii():
             return False
@@ -99,7 +99,7 @@ class _Reader:
     def _read_other(self, value: Any, kind: type, depth: int) -> Any:
         # By the type: isinstance() asks the object for its class, which may raise.
         if issubclass(kind, dict | list | tuple | set | frozenset):
-            if not depth:  # the text of a container may be of any size, so only its kind is told
+            if not depth:  # the text of a container may be of any size, so only its kind is kept
                 return f"<{kind.__name__}>"
             is_dict = issubclass(kind, dict)
             return self._read_dict(value, depth) if is_dict else self._read_items(value, depth)

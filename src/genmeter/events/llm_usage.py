@@ -1,14 +1,14 @@
 """Reads token counts, finish reasons and model names from what vendors' clients return.
 
-Objects are told apart by the names of their attributes or keys, so no vendor's package is
-imported. Understood, as objects and as the dicts that their JSON gives:
+Objects are distinguished by the names of their attributes or keys, so no vendor's package is
+imported. Understood are, as objects and as the dicts of their JSON:
 
 * OpenAI's chat completions, which many others speak, and its responses;
 * Anthropic's messages;
 * Google's ``generate_content``;
 * AfterImage's ``CommonLLMResponse``.
 
-Nothing here raises, whatever it is given: what cannot be read is absent.
+Nothing here raises: an unreadable value counts as absent.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _HOLDERS = ("usage", "usage_metadata", "usageMetadata")
 class TokenCounts(NamedTuple):
     """Token counts of one call; None where the object does not say.
 
-    The counts follow the OpenTelemetry GenAI conventions: ``input`` holds the tokens that were
-    read from and written to a cache, ``output`` holds the reasoning tokens. They are whole
+    The counts follow the OpenTelemetry GenAI conventions: ``input`` includes the tokens that
+    were read from and written to a cache, ``output`` the reasoning tokens. They are whole
     numbers as the vendor gave them, not checked any further.
 
     Attributes:
@@ -53,13 +53,13 @@ _NOTHING = TokenCounts()
 
 
 def read_usage(obj: Any) -> TokenCounts | None:
-    """Read token counts from a usage object, or from a response that holds one.
+    """Read token counts from a usage object, or from a response that contains one.
 
     Args:
         obj: Anything; objects of the vendors named in the module's text are understood.
 
     Returns:
-        The counts, or None where not one was found.
+        The counts, or None where none was found.
     """
     for name in _HOLDERS:
         holder = _get(obj, name)

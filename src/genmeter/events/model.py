@@ -1,8 +1,8 @@
-"""The events: what a monitor is told, raw on the caller's path and clean after the drain.
+"""The events of a monitor: raw on the caller's path, clean after the drain.
 
 On the caller's path an event is a plain tuple ``(kind, session, time, ...)`` of plain data, see
-:class:`Raw` and ``capture``. In the drain ``normaliser`` turns it into one of the named tuples below, in which
-every number is finite and in range, and every label is non-empty, at most 128 characters long,
+:class:`Raw` and ``capture``. In the drain ``sanitize`` turns it into one of the named tuples below,
+in which every number is finite and in range, and every label is non-empty, at most 128 characters long,
 free of lone surrogates and within its limit.
 """
 
@@ -48,7 +48,7 @@ class Raw(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a value or a whole event was left out."""
+    """Why a value or a whole event was dropped."""
 
     NOT_A_NUMBER = "not_a_number"
     NOT_FINITE = "not_finite"
@@ -83,10 +83,10 @@ class Generation(NamedTuple):
     """A call of a model, or a conversation that spans such calls.
 
     Tokens are counts, ``duration`` is in seconds, ``time`` is Unix time in seconds; None is what
-    the caller did not give or what was rejected. ``told`` are the caller's keywords, as plain data;
-    ``span`` is the sampled span that was current at the call; ``extra`` is what the keywords hold
-    beyond the other fields, see :func:`genmeter.events.afterimage.extra_data`. ``cost`` is in USD:
-    NaN if the model has no price, None without prices or without tokens.
+    the caller did not pass or what was rejected. ``raw_kwargs`` are the caller's keywords, as plain
+    data; ``span`` is the sampled span that was current at the call; ``extra`` is what the keywords
+    hold beyond the other fields, see :func:`genmeter.events.afterimage.extra_data`. ``cost`` is in
+    USD: NaN if the model has no price, None without prices or without tokens.
     """
 
     time: float
@@ -105,7 +105,7 @@ class Generation(NamedTuple):
     is_conversation: bool
     turns: int | None
     retries: dict[str, int] | None
-    told: Mapping[str, Any]
+    raw_kwargs: Mapping[str, Any]
     span: SpanContext | None
     extra: dict[str, Any] = _NO_DATA
     cost: float | None = None
@@ -140,7 +140,7 @@ class Evaluation(NamedTuple):
     cache_read_tokens: int
     cache_write_tokens: int
     reasoning_tokens: int
-    told: Mapping[str, Any]
+    raw_kwargs: Mapping[str, Any]
     span: SpanContext | None
     extra: dict[str, Any] = _NO_DATA
     cost: float | None = None
@@ -177,7 +177,7 @@ Event = Generation | Evaluation | Metric | Sample | Log
 
 
 class CallDefaults:
-    """What one monitor fills in where a call does not say.
+    """The labels that one monitor fills in where a call has none.
 
     The model of a call that names none is the configured one. A failed call without tokens is
     booked on the model last seen for the same step, else on the only model seen, since AfterImage
@@ -193,7 +193,7 @@ class CallDefaults:
             no price; None if no prices are configured.
 
     Attributes:
-        resolved: Calls by the labels that they were given; a cache of the normaliser's.
+        resolved: Calls by their raw labels; a cache of the normaliser's.
     """
 
     __slots__ = ("_by_step", "_models", "model", "operation", "price", "provider", "resolved")

@@ -1,7 +1,7 @@
-"""The one normaliser: what callers hand in is made clean here and nowhere else.
+"""The one normaliser: here and nowhere else raw events become clean ones.
 
-What cannot be used is left out of its event, counted by ``Reason`` and reported once; the rest of
-the event is kept, so that one bad value never costs a total.
+An invalid value is dropped from its event, counted by ``Reason`` and logged once; the rest of the
+event is kept, so that one bad value never costs a total.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Normaliser:
 
     Args:
         limits: How many values each label may take, by the name of the limit.
-        on_reject: Told the reason, the argument's name and the value that was left out.
-        on_overflow: Told the name of the limit whose label became ``other``.
+        on_reject: Called with the reason, the argument's name and the dropped value.
+        on_overflow: Called with the name of the limit whose label became ``other``.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class Normaliser:
     def metric(self, time: float, payload: tuple[Any, Any, Any]) -> Metric | None:
         """Clean a ``record_metric``; ``payload`` is name, value, metadata."""
         name, value, metadata = payload
-        # The old names have a meaning to whoever reads them, so no limit makes them `other`.
+        # The old names have a meaning to their readers, so no limit makes them `other`.
         is_old = type(name) is str and name in _OLD_NAMES
         clean = name if is_old else self._metrics(name)
         if clean is None:
@@ -194,7 +194,7 @@ class Normaliser:
         return Log(time, level, message, data, span)
 
     def call(self, keywords: Mapping[str, Any], defaults: CallDefaults) -> Call:
-        """Resolve the labels of a call that is under way; counts nothing, however often asked.
+        """Resolve the labels of a call that is under way; counts nothing, however often called.
 
         Args:
             keywords: ``model_name``, ``step``, ``provider`` and ``operation``, as plain data.
@@ -270,7 +270,7 @@ class Normaliser:
         return prompt, completion, total
 
     def _parts(self, keywords: Mapping[str, Any]) -> tuple[int, int, int]:
-        """Clean what was read from and written to a cache, and reasoning; 0 where not given."""
+        """Clean the tokens read from and written to a cache, and of reasoning; 0 where absent."""
         if keywords.keys().isdisjoint(PARTS):
             return 0, 0, 0
         read, write, reasoning = (self._count(keywords.get(name), name) or 0 for name in PARTS)
@@ -285,7 +285,7 @@ class Normaliser:
 
     def _boolean(self, value: Any, name: str) -> bool:
         if type(value) is Unusable:
-            # What cannot say that it is true is not a success; the tokens still count.
+            # A value without a truth is not a success; the tokens still count.
             self._reject(value.reason, name, value)
             return False
         return bool(value)
@@ -295,28 +295,28 @@ class Normaliser:
             return value
         if value is None:
             return None
-        try:
-            if is_boolean(value):
-                raise Rejected(Reason.NOT_A_NUMBER)
-            return int(checked(to_number(value), MAX_COUNT, least=0))
-        except Rejected as rejected:
-            self._reject(rejected.reason, name, value)
-            return None
+        number = self._amount(value, name, MAX_COUNT)
+        return None if number is None else int(number)
 
     def _duration(self, value: Any) -> float | None:
         if type(value) is float and 0.0 <= value <= MAX_SECONDS:
             return value
-        try:
-            if value is None or is_boolean(value):
-                raise Rejected(Reason.NOT_A_NUMBER)
-            return float(checked(to_number(value), MAX_SECONDS, least=0))
-        except Rejected as rejected:
-            self._reject(rejected.reason, "duration", value)
+        number = self._amount(value, "duration", MAX_SECONDS)
+        return None if number is None else float(number)
+
+    def _amount(self, value: Any, name: str, most: float) -> float | None:
+        if is_boolean(value):  # a score may be one, an amount not
+            self._reject(Reason.NOT_A_NUMBER, name, value)
             return None
+        return self._number(value, name, 0, most)
 
     def _value(self, value: Any, name: str) -> float | None:
+        number = self._number(value, name, -MAX_VALUE, MAX_VALUE)
+        return None if number is None else float(number)
+
+    def _number(self, value: Any, name: str, least: float, most: float) -> float | None:
         try:
-            return float(checked(to_number(value), MAX_VALUE, least=-MAX_VALUE))
+            return checked(to_number(value), most, least=least)
         except Rejected as rejected:
             self._reject(rejected.reason, name, value)
             return None

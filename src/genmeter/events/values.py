@@ -1,4 +1,4 @@
-"""Text that is safe to be a label, and tables that bound how many values a label takes."""
+"""Numbers and texts of any object of a caller, and tables that bound the values of a label."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ __all__ = [
     "is_boolean",
     "label_text",
     "safe_text",
+    "shown",
     "to_number",
 ]
 
@@ -43,6 +44,20 @@ MAX_TIME = 9_223_372_036.0
 MAX_VALUE = 1e300
 """Largest custom value or score: sums over a full history stay finite."""
 
+UNREADABLE = (Exception, SystemExit, GeneratorExit, CancelledError)
+"""What a caller's own object may raise when it is read; only a true interrupt passes.
+
+A task is cancelled where it awaits, and nothing is awaited here: the error is the object's own, such
+as a property's that asks a cancelled future.
+"""
+OTHER = "other"
+"""The value of a label once its limit is reached."""
+MAX_LABEL = 128
+"""Longest label value, in characters."""
+_MAX_SHOWN = 200
+_CACHED_PER_VALUE = 8
+_CONTROLS = dict.fromkeys([*range(32), 127], " ")
+
 
 class Rejected(Exception):  # noqa: N818 - control flow between the two modules, not an error
     """A value cannot be used; ``reason`` says why."""
@@ -53,7 +68,7 @@ class Rejected(Exception):  # noqa: N818 - control flow between the two modules,
 
 
 class Unusable(NamedTuple):
-    """What is left, on the caller's thread, of a value that is no number; ``text`` shows it."""
+    """What the caller's thread keeps of a value that is not what it must be; ``text`` shows it."""
 
     reason: Reason
     text: str
@@ -63,7 +78,7 @@ class Unusable(NamedTuple):
 
 
 def is_boolean(value: Any) -> bool:
-    """Tell a truth value, Python's or NumPy's, which is no amount of anything."""
+    """Return whether a value is a boolean, Python's or NumPy's, and so no amount of anything."""
     # Neither isinstance() nor a comparison, which ask the value's class, and that may raise.
     kind = type(value)
     return kind is bool or kind is np.bool_
@@ -75,6 +90,9 @@ def to_number(value: Any) -> float:
     Takes what converts without a loss of meaning: int, float, bool, Decimal, Fraction, NumPy
     scalars, and an Enum of these. Text is not a number, even where it could be read as one.
 
+    Returns:
+        A true int or float, whatever a class derived from these overrides.
+
     Raises:
         Rejected: It is none.
     """
@@ -85,9 +103,9 @@ def to_number(value: Any) -> float:
             value = value.value
         if isinstance(value, str | bytes | bytearray | memoryview):
             raise Rejected(Reason.NOT_A_NUMBER)
-        if is_boolean(value) or isinstance(value, int):
-            return int(value)
-        return _index_or_float(value)
+        if isinstance(value, int):
+            return int.__index__(value)
+        return float.__float__(value) if isinstance(value, float) else _index_or_float(value)
     except Rejected:
         raise
     except OverflowError:
@@ -124,20 +142,6 @@ def _index_or_float(value: Any) -> float:
     return float(value)
 
 
-UNREADABLE = (Exception, SystemExit, GeneratorExit, CancelledError)
-"""What a caller's own object may raise when it is read; only a true interrupt passes.
-
-A task is cancelled where it awaits, and nothing is awaited here: the error is the object's own, such
-as a property's that asks a cancelled future.
-"""
-OTHER = "other"
-"""What a label's value becomes once its limit is reached."""
-MAX_LABEL = 128
-"""Longest label value, in characters."""
-_CACHED_PER_VALUE = 8
-_CONTROLS = dict.fromkeys([*range(32), 127], " ")
-
-
 def safe_text(value: Any, limit: int = 8_192) -> str | None:
     """Read a value as text that every encoder takes.
 
@@ -156,6 +160,11 @@ def safe_text(value: Any, limit: int = 8_192) -> str | None:
     except UNREADABLE:
         return None
     return clean_text(text)
+
+
+def shown(value: Any) -> str:
+    """Return the beginning of a value's text, for a message."""
+    return safe_text(value, _MAX_SHOWN) or "an object that cannot be shown"
 
 
 def clean_text(value: str) -> str:
@@ -186,7 +195,7 @@ class LabelTable:
     Args:
         name: The name of the limit.
         limit: How many values may differ.
-        on_overflow: Told ``name`` each time that a value becomes ``other``.
+        on_overflow: Called with ``name`` each time that a value becomes ``other``.
     """
 
     __slots__ = ("_cache", "_known", "_limit", "_name", "_on_overflow")
@@ -199,7 +208,7 @@ class LabelTable:
         self._cache: dict[str, str] = {}
 
     def clean(self, raw: Any) -> str | None:
-        """Give the label value for ``raw``; None where it is empty or cannot be read."""
+        """Return the label value for ``raw``; None where it is empty or cannot be read."""
         if raw is None:
             return None
         if type(raw) is str:
@@ -209,7 +218,7 @@ class LabelTable:
         return self._clean_slowly(raw)
 
     def reserve(self, values: Iterable[str]) -> None:
-        """Keep a place for values that are known beforehand, whatever the limit."""
+        """Reserve values that are known beforehand, whatever the limit."""
         self._known.update(values)
 
     def _clean_slowly(self, raw: Any) -> str | None:

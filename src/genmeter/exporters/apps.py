@@ -31,7 +31,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import parse_qs
 
-from genmeter.errors import ConfigError, GenmeterError
+from genmeter.config.checks import SECRET, USERNAME, check_pair
+from genmeter.errors import GenmeterError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping
@@ -115,13 +116,8 @@ class BasicAuth:
 
     def __post_init__(self) -> None:
         """Check what basic auth cannot carry."""
-        if not self.username or ":" in self.username:
-            raise ConfigError(
-                f"username is {self.username!r}; basic auth needs one that is not empty and has "
-                "no colon"
-            )
-        if not self.password:
-            raise ConfigError("password is empty; give one, or leave out username and password")
+        USERNAME("username", self.username)
+        SECRET("password", self.password)
 
     def accepts(self, authorization: str) -> bool:
         """Tell whether an ``Authorization`` header carries these credentials.
@@ -152,11 +148,10 @@ def basic_auth(username: str | None, password: str | None) -> BasicAuth | None:
     Raises:
         ConfigError: One is given without the other, or either cannot be used.
     """
-    if username is None and password is None:
-        return None
+    check_pair("username", username, "password", password)
+    check_pair("password", password, "username", username, shown="a password")
     if username is None or password is None:
-        given, missing = ("username", "password") if password is None else ("password", "username")
-        raise ConfigError(f"{given} is given without {missing}; give both or neither")
+        return None
     return BasicAuth(username, password)
 
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
+from genmeter.config.checks import NAME, PORT, check_pair
 from genmeter.errors import ConfigError, EndpointError
 from genmeter.exporters.apps import METRICS_PATH, Routes, basic_auth, combine, split_target
 
@@ -253,7 +254,6 @@ class Listener:
             connection.socket.close()
 
 
-_MAX_PORT = 65535
 # What a client may send beside its request and have read, lest the answer be lost in a reset.
 _BODY_LIMIT_BYTES = 65536
 
@@ -299,10 +299,8 @@ class ScrapeServer:
         max_connections: int = 32,
         warn: Callable[..., None] = _logger.warning,
     ) -> None:
-        if type(port) is not int or not 0 <= port <= _MAX_PORT:
-            raise ConfigError(f"port is {port!r}; give a whole number from 0 to {_MAX_PORT}")
-        if not host:
-            raise ConfigError("host is empty; give an address, 0.0.0.0 for every interface")
+        PORT("port", port)
+        NAME("host", host)
         self.host = host
         self._asked_port = port
         self._auth = basic_auth(username, password)
@@ -541,10 +539,9 @@ class _Scrapes:
 def _tls_context(
     certfile: str | None, keyfile: str | None, client_ca_file: str | None
 ) -> ssl.SSLContext | None:
+    for name, value in (("keyfile", keyfile), ("client_ca_file", client_ca_file)):
+        check_pair(name, value, "certfile", certfile)
     if certfile is None:
-        for name, value in (("keyfile", keyfile), ("client_ca_file", client_ca_file)):
-            if value is not None:
-                raise ConfigError(f"{name} is {value!r} but certfile is missing; give both")
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -15,7 +15,7 @@ from prometheus_client import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
-from genmeter.errors import ConfigError
+from genmeter.config.checks import number
 from genmeter.exporters import prometheus_text as exposition
 from genmeter.exporters.families import (
     Translator,
@@ -72,8 +72,7 @@ class PrometheusBridge:
         created: bool | None = None,
         timeout: float = 10.0,
     ) -> None:
-        if not timeout > 0:
-            raise ConfigError(f"timeout is {timeout!r}; give seconds, more than 0")
+        number(above=0, what="seconds")("timeout", timeout)
         if created is None:
             created = os.environ.get(_DISABLE_CREATED, "").strip().lower() not in _YES
         self.collector = FamilyCollector(self)

@@ -114,7 +114,7 @@ def log_record(event: Log | Generation | Evaluation) -> dict[str, Any]:
             else {"score": score.value, "feedback": score.feedback}
             for score in event.scores
         }
-    return {"level": "info", "message": message, "data": {**data, **event.told}}
+    return {"level": "info", "message": message, "data": {**data, **event.raw_kwargs}}
 
 
 _OURS = ("level", "message")

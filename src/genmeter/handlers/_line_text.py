@@ -1,7 +1,7 @@
 """The text of lines in a file: JSON values and local times, formatted at little cost.
 
 Each line of a journal or a log is encoded while the job runs, so the common values (text, numbers
-and dicts of them) have a path of their own. All others go through :func:`~genmeter.events.jsonable.to_plain`.
+and dicts of them) have a path of their own. All others go through :func:`~genmeter.events.jsonable.to_jsonable`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any
 
-from genmeter.events.jsonable import MAX_NODES, MAX_TEXT, to_plain
+from genmeter.events.jsonable import MAX_NODES, MAX_TEXT, to_jsonable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,10 +32,10 @@ def value_text(value: Any) -> str:
     """Return a value as JSON text on one line, in ASCII; never raises.
 
     Args:
-        value: Anything; what JSON does not have becomes text, as ``to_plain`` does it.
+        value: Anything; what JSON does not have becomes text, as ``to_jsonable`` does it.
     """
     text = _scalar_text(value)
-    return _encode(to_plain(value)) if text is None else text
+    return _encode(to_jsonable(value)) if text is None else text
 
 
 def object_text(mapping: Mapping[str, Any]) -> str:
@@ -46,7 +46,7 @@ def object_text(mapping: Mapping[str, Any]) -> str:
             the least.
     """
     text, nodes = _object_text(mapping, _LEVELS)
-    return _encode(to_plain(mapping)) if text is None or nodes >= MAX_NODES else text
+    return _encode(to_jsonable(mapping)) if text is None or nodes >= MAX_NODES else text
 
 
 def iso_time(when: float) -> str:
@@ -91,11 +91,11 @@ def _scalar_text(value: Any) -> str | None:
     kind = type(value)
     if kind is str:
         is_plain = len(value) <= MAX_TEXT and value.isascii()
-        return encode_basestring_ascii(value if is_plain else to_plain(value))
+        return encode_basestring_ascii(value if is_plain else to_jsonable(value))
     if kind is int:
-        return repr(value) if -_LARGE <= value < _LARGE else _encode(to_plain(value))
+        return repr(value) if -_LARGE <= value < _LARGE else _encode(to_jsonable(value))
     if kind is float:
-        return repr(value) if math.isfinite(value) else _encode(to_plain(value))
+        return repr(value) if math.isfinite(value) else _encode(to_jsonable(value))
     if kind is bool:
         return "true" if value else "false"
     return "null" if value is None else None

@@ -7,15 +7,15 @@ in ``genmeter_monitor_handler_errors_total``, and logged once.
 
 from __future__ import annotations
 
-import os
 import time
 from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from genmeter.config.checks import PATH, count, optional
 from genmeter.errors import ConfigError
-from genmeter.events.jsonable import to_plain
-from genmeter.events.values import UNREADABLE, safe_text
+from genmeter.events.jsonable import to_jsonable
+from genmeter.events.values import UNREADABLE, shown
 from genmeter.handlers._line_file import LineFile
 from genmeter.handlers._line_text import log_time, object_text, value_text
 
@@ -65,12 +65,9 @@ class _FileHandler:
     _NAME: str
 
     def __init__(self, log_dir: str | Path, *, max_bytes: int | None = None, keep: int = 5) -> None:
-        if not isinstance(log_dir, str | os.PathLike) or not str(log_dir):
-            raise ConfigError(f"log_dir must be a folder's path, got {log_dir!r}")
-        if max_bytes is not None:
-            _check_count("max_bytes", max_bytes, "bytes (None for a file that grows)")
-        _check_count("keep", keep, "files to keep")
-        self.log_dir = Path(log_dir)
+        self.log_dir = Path(PATH("log_dir", log_dir))
+        optional(count(1))("max_bytes", max_bytes)
+        count(1)("keep", keep)
         self.log_file = self.log_dir / self._NAME
         self._lines = LineFile(self.log_file, max_bytes=max_bytes, keep=keep)
 
@@ -194,19 +191,13 @@ def check_handlers(name: str, handlers: Sequence[Any], method: str) -> None:
             is_coroutine = is_usable = False
         if not is_usable:
             problem = f"whose {method} is a coroutine" if is_coroutine else f"without {method}"
-            shown = safe_text(handler, 200) or "an object that cannot be shown"
             raise ConfigError(
                 f"{name}[{number}] must be an object with a plain method {method}, such as "
-                f"{_EXAMPLES[method].__name__}(folder); got {shown}, {problem}"
+                f"{_EXAMPLES[method].__name__}(folder); got {shown(handler)}, {problem}"
             )
 
 
 _EXAMPLES = {"handle_metric": FileMetricHandler, "handle_log": FileLogHandler}
-
-
-def _check_count(name: str, value: Any, what: str) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"{name} must be a number of {what}, at least 1; got {value!r}")
 
 
 def _metric_lines(batch: Iterable[tuple[str, float, dict[str, Any]]]) -> Iterable[str]:
@@ -215,9 +206,9 @@ def _metric_lines(batch: Iterable[tuple[str, float, dict[str, Any]]]) -> Iterabl
     tail = ""
     for name, value, metadata in batch:
         if metadata is not shared:
-            plain = to_plain(dict(metadata))
+            plain = to_jsonable(dict(metadata))
             if "metric" in plain or "value" in plain:  # as AfterImage has it, these win
-                row = {"metric": to_plain(name), "value": to_plain(value), **plain}
+                row = {"metric": to_jsonable(name), "value": to_jsonable(value), **plain}
                 yield object_text(row) + "\n"
                 continue
             shared = metadata

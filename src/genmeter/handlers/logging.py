@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry._logs import SeverityNumber
 
-from genmeter.events.jsonable import to_plain
+from genmeter.events.jsonable import to_jsonable
 from genmeter.events.model import Log
 from genmeter.events.values import UNREADABLE
 from genmeter.handlers._otel_logs import OtelLogs, attached
@@ -108,7 +108,7 @@ class JobLog:
 
 def _attributes(data: Mapping[str, Any]) -> dict[str, Any]:
     """Clean the data of a message; a name that every record has itself gets a ``_`` at its end."""
-    plain: dict[str, Any] = to_plain(data)
+    plain: dict[str, Any] = to_jsonable(data)
     clashing = _RESERVED & plain.keys()
     if not clashing:
         return plain

@@ -122,9 +122,9 @@ def _results(event: Evaluation) -> Iterator[dict[str, Any]]:
 
 def _response_id(event: Evaluation) -> str | None:
     try:
-        given = event.told.get("response_id")
+        given = event.raw_kwargs.get("response_id")
         if given is None:
-            metadata = event.told.get("metadata")
+            metadata = event.raw_kwargs.get("metadata")
             given = metadata.get("response_id") if type(metadata) is dict else None
     except UNREADABLE:  # a key that cannot be compared
         return None

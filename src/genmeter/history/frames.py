@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genmeter.errors import ConfigError
+from genmeter.config.checks import one_of
 from genmeter.history.metadata import (
     add_to_fixed,
     empty_column,
@@ -92,10 +92,7 @@ def to_frame(snapshot: Snapshot, kind: str) -> pd.DataFrame:
     Raises:
         ConfigError: There is no such kind.
     """
-    make = KINDS.get(kind) if isinstance(kind, str) else None
-    if make is None:
-        raise ConfigError(f"kind is {kind!r}; give one of {', '.join(KINDS)}")
-    frame = make(snapshot)
+    frame = KINDS[one_of(*KINDS)("kind", kind)](snapshot)
     if snapshot.kept_since is not None:
         frame.attrs["kept_since"] = iso_time(snapshot.kept_since)
     if snapshot.data_cut:

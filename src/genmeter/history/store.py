@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from genmeter.config.monitor import METADATA_BYTES
 from genmeter.events.afterimage import metric_data, score_data
-from genmeter.events.jsonable import plain_text
+from genmeter.events.jsonable import jsonable_text
 from genmeter.events.model import RATE_LIMITED, Evaluation, Generation, Metric, Sample
 from genmeter.history.ring import (
     ANY_TOKENS,
@@ -262,7 +262,7 @@ class History:
 
     def _keep_data(self, ring: Ring, data: dict[str, Any]) -> None:
         if data:
-            self._metadata.put(ring, plain_text(data))
+            self._metadata.put(ring, jsonable_text(data))
 
     def _append(
         self,

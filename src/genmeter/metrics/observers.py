@@ -105,7 +105,7 @@ class Telemetry:
                 logging.WARNING,
                 "the MeterProvider is the OpenTelemetry API's own stand-in, which exports nothing; "
                 "call opentelemetry.metrics.set_meter_provider() before the first monitor, or leave "
-                "MonitorConfig.meter_provider at 'own'",
+                "MonitorConfig.meter_provider at 'builtin'",
             )
         self.connect(provider)
 

@@ -43,20 +43,11 @@ def read_number(value: Any) -> int | float | None:
     kind = type(value)
     if kind is not int and kind is not float:
         try:
-            value = _plain_number(value)
+            value = to_number(value)
         except UNREADABLE:
             return None
     limit = MAX_INT if type(value) is int else MAX_FLOAT
     return value if -limit <= value <= limit else None
-
-
-def _plain_number(value: Any) -> float:
-    # The base class's own methods return a plain number whatever a subclass overrides.
-    if isinstance(value, int):
-        return int.__pos__(value)
-    if isinstance(value, float):
-        return float.__pos__(value)
-    return to_number(value)
 
 
 def clean_attributes(

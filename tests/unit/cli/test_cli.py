@@ -149,7 +149,7 @@ def test_a_bad_variable_is_an_error_with_its_name(
     monkeypatch.setenv("GENMETER_MAX_MODELS", "many")
     assert cli.main([*SHORT]) == 2
     message = capsys.readouterr().err
-    assert message.startswith("genmeter demo: error: GENMETER_MAX_MODELS is 'many'")
+    assert message.startswith("genmeter demo: error: GENMETER_MAX_MODELS must be ")
 
 
 # --- the endpoint ------------------------------------------------------------------------------

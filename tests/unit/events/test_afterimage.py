@@ -43,7 +43,9 @@ def test_a_call_gives_the_old_metrics_in_their_order() -> None:
 def test_every_row_has_the_labels_and_the_first_one_the_rest() -> None:
     """A journal can be summed by model and step row by row."""
     first, *others = metric_rows(
-        generation(success=False, error_type="TimeoutError", told={"error": "late", "seed": 7})
+        generation(
+            success=False, error_type="TimeoutError", raw_kwargs={"error": "late", "seed": 7}
+        )
     )
     labels = {
         "phase": "generation",
@@ -116,20 +118,20 @@ def test_a_custom_value_keeps_its_metadata_but_its_time() -> None:
 @pytest.mark.parametrize("key", sorted(RESERVED - {"provider", "step", "error_type", "model_name"}))
 def test_a_key_that_has_a_meaning_is_marked(key: str) -> None:
     """What a caller calls like a field of a row does not replace it."""
-    data = extra_of(generation(told={"metadata": {key: "mine"}}))
+    data = extra_of(generation(raw_kwargs={"metadata": {key: "mine"}}))
     assert data == {f"{key}_": "mine"}
 
 
 def test_of_two_with_one_name_both_are_kept() -> None:
     """Metadata has the name; a keyword or an error of the same name gets a mark."""
     told = {"a": 1, "error": "late", "metadata": {"a": 2, "operation": "s", "error": 7}}
-    assert extra_of(generation(told=told)) == {"a": 2, "a_": 1, "error": 7, "error_": "late"}
+    assert extra_of(generation(raw_kwargs=told)) == {"a": 2, "a_": 1, "error": 7, "error_": "late"}
 
 
 @pytest.mark.parametrize("error", [None, False, ""])
 def test_an_error_that_is_none_is_no_data(error: Any) -> None:
     """AfterImage's callers pass error=None and the like for a call that went well."""
-    assert extra_of(generation(told={"error": error})) == {}
+    assert extra_of(generation(raw_kwargs={"error": error})) == {}
 
 
 def test_retries_are_counted_by_cause() -> None:
@@ -158,13 +160,13 @@ def test_every_keyword_with_a_place_of_its_own_is_known() -> None:
         *("finish_reason", "error_type", "conversation_length", "turns", "retries", "provider"),
         *("operation", "step", "modality"),
     )
-    event: Generation = generation(told=dict.fromkeys(names, 1))
+    event: Generation = generation(raw_kwargs=dict.fromkeys(names, 1))
     assert extra_of(event) == {}
 
 
 def test_a_reserved_key_takes_no_other_keys_place() -> None:
     """Where a caller has both spellings, both are kept."""
     told = {"metadata": {"phase": 1, "phase_": 2}, "phase": 3}
-    assert extra_of(generation(told=told)) == {"phase__": 1, "phase_": 2, "phase___": 3}
+    assert extra_of(generation(raw_kwargs=told)) == {"phase__": 1, "phase_": 2, "phase___": 3}
     (row,) = metric_rows(Metric(0.0, "queue", 1.0, {"value": 1, "value_": 2}))
     assert row.metadata == {"value__": 1, "value_": 2}

@@ -29,16 +29,16 @@ from genmeter.config.monitor import EndpointConfig
 from genmeter.events.capture import (
     ATOMS,
     MAX_RETRIES,
+    capture_bool,
+    capture_keywords,
+    capture_label,
+    capture_mapping,
+    capture_number,
+    capture_scores,
+    capture_time,
     class_name,
-    copied,
+    copy_mapping,
     lookup,
-    plain_data,
-    plain_keywords,
-    plain_label,
-    plain_number,
-    plain_scores,
-    plain_time,
-    plain_truth,
 )
 from genmeter.events.model import RATE_LIMITED, Raw, Reason
 from genmeter.events.values import Rejected, Unusable
@@ -154,14 +154,14 @@ class Model(Enum):
 def test_whatever_is_handed_in_becomes_plain_data(case: str) -> None:
     """Every function returns true built-in types, and none raises."""
     value = VALUES[case]
-    assert is_plain(plain_data(value))
-    assert is_plain(plain_data({"key": value, "list": [value], "dict": {"key": value}}))
-    assert is_plain_or_unusable(plain_number(value))
-    truth = plain_truth(value)
+    assert is_plain(capture_mapping(value))
+    assert is_plain(capture_mapping({"key": value, "list": [value], "dict": {"key": value}}))
+    assert is_plain_or_unusable(capture_number(value))
+    truth = capture_bool(value)
     assert is_plain_or_unusable(truth)
-    assert type(plain_label(value)) in (str, type(None))
+    assert type(capture_label(value)) in (str, type(None))
     for scores in (value, {"s": value}, {"s": {"score": value, "feedback": value}}):
-        plain = plain_scores(scores)
+        plain = capture_scores(scores)
         if type(plain) is dict:
             for row in plain.values():
                 parts = row.values() if type(row) is dict else [row]
@@ -175,7 +175,7 @@ def test_every_keyword_becomes_plain_data(name: str) -> None:
     """Numbers, labels, errors, retries and data of the caller's own, alone and in lists."""
     for case, value in VALUES.items():
         keywords = {name: value, "second": [value]}
-        error_class = plain_keywords(keywords)
+        error_class = capture_keywords(keywords)
         assert all(map(is_plain_or_unusable, keywords.values())), case
         assert list(keywords) == [name, "second"]
         assert type(error_class) in (str, type(None)), case
@@ -191,7 +191,7 @@ def test_plain_keywords_pass_as_they_are() -> None:
         "none": None,
     }
     before = keywords.copy()
-    assert plain_keywords(keywords) is None
+    assert capture_keywords(keywords) is None
     assert keywords == before
     assert all(keywords[name] is before[name] for name in before)
 
@@ -218,7 +218,7 @@ def test_plain_keywords_pass_as_they_are() -> None:
 )
 def test_a_number_of_any_class_is_an_int_or_a_float(value: Any, number: Any) -> None:
     """It is converted without a loss; a truth value stays one, which no count takes."""
-    plain = plain_number(value)
+    plain = capture_number(value)
     assert plain == number
     assert type(plain) is type(number)
 
@@ -237,7 +237,7 @@ def test_a_number_of_any_class_is_an_int_or_a_float(value: Any, number: Any) -> 
 )
 def test_a_value_that_is_no_number_says_why(value: Any, reason: Reason) -> None:
     """The reason and a text are kept, and not the object."""
-    unusable = plain_number(made(value))
+    unusable = capture_number(made(value))
     assert type(unusable) is Unusable
     assert unusable.reason is reason
     assert len(unusable.text) <= 200
@@ -250,14 +250,14 @@ def test_a_value_that_is_no_number_says_why(value: Any, reason: Reason) -> None:
 )
 def test_a_truth_value_is_asked_in_the_call(value: Any, truth: Any) -> None:
     """Atoms pass; anything else answers for itself."""
-    assert plain_truth(value) is truth or plain_truth(value) == truth
-    assert type(plain_truth(value)) is type(truth)
+    assert capture_bool(value) is truth or capture_bool(value) == truth
+    assert type(capture_bool(value)) is type(truth)
 
 
 @pytest.mark.parametrize("value", [np.array([1, 2]), pd.NA, Raising], ids=["array", "na", "own"])
 def test_a_value_without_a_truth_says_so(value: Any) -> None:
     """The drain takes it for no success and counts it."""
-    assert plain_truth(made(value)).reason is Reason.NOT_A_BOOLEAN
+    assert capture_bool(made(value)).reason is Reason.NOT_A_BOOLEAN
 
 
 @pytest.mark.parametrize(
@@ -266,14 +266,14 @@ def test_a_value_without_a_truth_says_so(value: Any) -> None:
 )
 def test_a_label_of_any_class_is_text(value: Any, label: str | None) -> None:
     """An Enum stands for its value; what cannot be read is no label."""
-    plain = plain_label(made(value))
+    plain = capture_label(made(value))
     assert plain == label
     assert type(plain) is type(label)
 
 
 def test_a_label_of_another_class_is_bounded() -> None:
     """Of an object's endless text no more is kept than a label can need."""
-    assert len(plain_label(Name("x" * 1_000_000)) or "") == 512
+    assert len(capture_label(Name("x" * 1_000_000)) or "") == 512
 
 
 def test_a_class_has_a_name_whatever_its_metaclass_says() -> None:
@@ -288,7 +288,7 @@ def test_a_class_has_a_name_whatever_its_metaclass_says() -> None:
         pass
 
     assert class_name(HiddenError) == "HiddenError"
-    assert plain_keywords({"error": HiddenError()}) == "HiddenError"
+    assert capture_keywords({"error": HiddenError()}) == "HiddenError"
 
 
 # --- mappings -----------------------------------------------------------------------------------
@@ -312,7 +312,7 @@ def test_a_class_has_a_name_whatever_its_metaclass_says() -> None:
 )
 def test_a_mapping_becomes_a_flat_dict_under_texts(data: Any, plain: dict[str, Any]) -> None:
     """Keys of odd classes become text, and two that become one text are both kept."""
-    found = plain_data(data)
+    found = capture_mapping(data)
     assert found == plain
     assert list(found) == list(plain)
     assert is_plain(found)
@@ -323,19 +323,19 @@ def test_a_mapping_becomes_a_flat_dict_under_texts(data: Any, plain: dict[str, A
 def test_what_is_no_mapping_is_shown_for_the_drain_to_reject(value: Any) -> None:
     """Nothing of the object is kept but a text, and pairs are no mapping."""
     value = made(value)
-    for function in (plain_data, copied, plain_scores):
+    for function in (capture_mapping, copy_mapping, capture_scores):
         assert type(function(value)) in ATOMS
 
 
 def test_keys_of_one_text_are_all_kept() -> None:
     """However many there are, each gets a name of its own at once."""
-    found = plain_data({Same(): number for number in range(20_000)})
+    found = capture_mapping({Same(): number for number in range(20_000)})
     assert sorted(found.values()) == list(range(20_000))
 
 
 def test_keys_that_cannot_be_compared_are_kept() -> None:
     """A text of a class that raises where it is compared is a key like any other."""
-    assert plain_data({StrKey("a"): 1, StrKey("b"): 2}) == {"a": 1, "b": 2}
+    assert capture_mapping({StrKey("a"): 1, StrKey("b"): 2}) == {"a": 1, "b": 2}
     assert lookup({StrKey("timestamp"): 1}, "timestamp") is None
     assert lookup({"a": 1}, "b", 0) == 0
 
@@ -356,7 +356,7 @@ def test_a_dict_that_changes_while_it_is_copied_is_copied_whole() -> None:
     thread.start()
     try:
         for _ in range(300):
-            for function in (plain_data, plain_scores):
+            for function in (capture_mapping, capture_scores):
                 found = function(shared)
                 assert found["key0"] == 0
                 assert found["key199"] == 199
@@ -386,12 +386,12 @@ def test_a_dict_that_changes_while_it_is_copied_is_copied_whole() -> None:
 )
 def test_scores_are_numbers_or_rows_of_score_and_feedback(scores: Any, plain: Any) -> None:
     """Only what the drain reads is kept of a row."""
-    assert plain_scores(scores) == plain
+    assert capture_scores(scores) == plain
 
 
 def test_a_score_that_is_no_number_says_why() -> None:
     """It costs no other score of the evaluation."""
-    found = plain_scores({"bad": [1], "good": 1, "row": {"score": "high"}})
+    found = capture_scores({"bad": [1], "good": 1, "row": {"score": "high"}})
     assert found["bad"].reason is Reason.NOT_A_NUMBER
     assert (found["good"], found["row"]["score"]) == (1, "high")
 
@@ -408,14 +408,14 @@ def test_a_score_that_is_no_number_says_why() -> None:
 def test_a_time_that_nothing_can_show_is_rejected(stamp: Any) -> None:
     """Only a datetime of a year that every output has is a time."""
     with pytest.raises(Rejected) as caught:
-        plain_time(stamp)
+        capture_time(stamp)
     assert caught.value.reason is Reason.NOT_A_TIME
 
 
 def test_a_datetime_is_unix_time() -> None:
     """In seconds, whatever its class."""
     when = datetime(2026, 1, 1, tzinfo=UTC)
-    assert plain_time(when) == plain_time(pd.Timestamp(when)) == when.timestamp()
+    assert capture_time(when) == capture_time(pd.Timestamp(when)) == when.timestamp()
 
 
 # --- retries ------------------------------------------------------------------------------------
@@ -450,14 +450,14 @@ class RateLimitError(Exception):
 def test_retries_are_a_number_or_the_names_of_their_causes(retries: Any, plain: Any) -> None:
     """An exception is its class, and one of a rate limit has the one name for these."""
     keywords = {"retries": retries}
-    plain_keywords(keywords)
+    capture_keywords(keywords)
     assert keywords["retries"] == plain
 
 
 def test_causes_of_retries_are_bounded() -> None:
     """Of a list without measure the first causes are kept."""
     keywords: dict[str, Any] = {"retries": ["x"] * (2 * MAX_RETRIES)}
-    plain_keywords(keywords)
+    capture_keywords(keywords)
     assert len(keywords["retries"]) == MAX_RETRIES
 
 
@@ -752,8 +752,8 @@ class Endless:
 
 def test_a_mapping_without_an_end_is_cut() -> None:
     """The caller gets its thread back, and the first keys are recorded."""
-    data = plain_data(Endless())
+    data = capture_mapping(Endless())
     assert list(data.items())[:2] == [("0", 0), ("1", 1)]
     assert len(data) < 100_000
-    (score,) = plain_scores({"s": Endless()}).values()
+    (score,) = capture_scores({"s": Endless()}).values()
     assert score == {"score": 0}

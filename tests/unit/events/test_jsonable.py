@@ -14,7 +14,7 @@ from _hostile import VALUES
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genmeter.events.jsonable import MAX_DEPTH, MAX_NODES, MAX_TEXT, plain_text, to_plain
+from genmeter.events.jsonable import MAX_DEPTH, MAX_NODES, MAX_TEXT, jsonable_text, to_jsonable
 
 JSON = st.recursive(
     st.none()
@@ -48,7 +48,7 @@ class Word(StrEnum):
 @given(JSON)
 def test_plain_json_stays_as_it_is(value: Any) -> None:
     """What JSON knows comes out equal and of the same type."""
-    assert json.dumps(to_plain(value)) == json.dumps(value)
+    assert json.dumps(to_jsonable(value)) == json.dumps(value)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_plain_json_stays_as_it_is(value: Any) -> None:
 )
 def test_what_json_does_not_know_becomes_what_it_does(value: Any, expected: Any) -> None:
     """Values, numbers, times and text stand for what JSON has no type of."""
-    plain = to_plain(value)
+    plain = to_jsonable(value)
     assert plain == expected
     assert type(plain) is type(expected)
 
@@ -84,7 +84,7 @@ def test_what_json_does_not_know_becomes_what_it_does(value: Any, expected: Any)
 def test_hostile_values_become_strict_json(name: str) -> None:
     """Nothing that a caller hands in raises, and all of it can be written and read."""
     value = VALUES[name]
-    text = plain_text({"value": value, "nested": [{"deep": value}]})
+    text = jsonable_text({"value": value, "nested": [{"deep": value}]})
     assert json.loads(text, parse_constant=pytest.fail).keys() == {"value", "nested"}
     text.encode()
 
@@ -93,7 +93,7 @@ def test_size_is_bounded() -> None:
     """Depth, number and length of what is kept have an end."""
     loop: list[Any] = []
     loop.append(loop)
-    assert to_plain(loop) == [[[[[["<list>"]]]]]]
-    assert len(to_plain([[1] * 600] * 600)) <= MAX_NODES
-    assert sum(map(len, to_plain([[1] * 600] * 600))) <= MAX_NODES
-    assert len(to_plain("x" * 10**6)) == MAX_TEXT
+    assert to_jsonable(loop) == [[[[[["<list>"]]]]]]
+    assert len(to_jsonable([[1] * 600] * 600)) <= MAX_NODES
+    assert sum(map(len, to_jsonable([[1] * 600] * 600))) <= MAX_NODES
+    assert len(to_jsonable("x" * 10**6)) == MAX_TEXT

@@ -15,12 +15,12 @@ import pytest
 
 from genmeter.config.monitor import LabelLimits
 from genmeter.events.capture import (
-    plain_data,
-    plain_keywords,
-    plain_label,
-    plain_number,
-    plain_scores,
-    plain_truth,
+    capture_bool,
+    capture_keywords,
+    capture_label,
+    capture_mapping,
+    capture_number,
+    capture_scores,
 )
 from genmeter.events.model import Call, CallDefaults, Log, Metric, Reason, Score
 from genmeter.events.sanitize import Normaliser
@@ -52,20 +52,20 @@ class Clean:
 
     def generation(self, duration: Any = 1.0, success: Any = True, **keywords: Any) -> Generation:
         """Clean a call."""
-        payload = (plain_number(duration), plain_truth(success), *self._plain(keywords))
+        payload = (capture_number(duration), capture_bool(success), *self._plain(keywords))
         return self.normaliser.generation(5.0, payload, self.defaults)
 
     def evaluation(self, scores: Any = None, evaluator: Any = "e", **keywords: Any) -> Evaluation:
         """Clean an evaluation; ``success`` is a keyword here."""
         success = keywords.pop("success", True)
-        given = (1.0, plain_truth(success), plain_label(evaluator), plain_scores(scores))
+        given = (1.0, capture_bool(success), capture_label(evaluator), capture_scores(scores))
         return self.normaliser.evaluation(5.0, (*given, *self._plain(keywords)), self.defaults)
 
     @staticmethod
     def _plain(keywords: dict[str, Any]) -> tuple[dict[str, Any], Any, str | None, None]:
         metadata = keywords.pop("metadata", None)
-        error_class = plain_keywords(keywords)
-        return keywords, None if metadata is None else plain_data(metadata), error_class, None
+        error_class = capture_keywords(keywords)
+        return keywords, None if metadata is None else capture_mapping(metadata), error_class, None
 
 
 def test_a_whole_call_keeps_every_field() -> None:
@@ -427,7 +427,7 @@ def test_a_label_past_its_limit_is_counted_each_time() -> None:
 
 
 def test_a_metric_keeps_the_time_of_its_event() -> None:
-    """Which time that is was found out in the call; see ``capture.plain_time``."""
+    """Which time that is was found out in the call; see ``capture.capture_time``."""
     event = Clean().normaliser.metric(7.0, ("m", 1, {"timestamp": "text", "x": 1}))
     assert event == Metric(7.0, "m", 1.0, {"timestamp": "text", "x": 1})
 
@@ -460,9 +460,9 @@ def test_a_log_passes_as_it_is() -> None:
 def test_metadata_are_among_the_keywords_of_the_event() -> None:
     """Handlers of logs get a call's keywords as they were given."""
     clean = Clean()
-    assert clean.generation(metadata={"a": 1}, own=2).told == {"own": 2, "metadata": {"a": 1}}
-    assert clean.evaluation(metadata={"a": 1}).told == {"metadata": {"a": 1}}
-    assert clean.generation(own=2).told == {"own": 2}
+    assert clean.generation(metadata={"a": 1}, own=2).raw_kwargs == {"own": 2, "metadata": {"a": 1}}
+    assert clean.evaluation(metadata={"a": 1}).raw_kwargs == {"metadata": {"a": 1}}
+    assert clean.generation(own=2).raw_kwargs == {"own": 2}
 
 
 def test_a_call_under_way_has_the_labels_of_the_call_that_it_will_be() -> None:

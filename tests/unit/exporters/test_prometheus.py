@@ -350,7 +350,7 @@ def test_an_sdk_without_limits_is_served(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_an_impossible_timeout_is_an_error() -> None:
     """A time-out that cannot be is refused with its name and value."""
-    with pytest.raises(ConfigError, match="timeout is 0"):
+    with pytest.raises(ConfigError, match="timeout must be seconds above 0, got 0"):
         PrometheusBridge(lambda _: None, timeout=0)
 
 

@@ -31,7 +31,7 @@ def test_an_empty_history_is_exported(format_: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("format_", FORMATS)
 def test_gaps_are_logged(format_: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The warnings name the settings that keep more."""
-    events = [generation(at, told={"note": "x" * 400}) for at in range(5)]
+    events = [generation(at, raw_kwargs={"note": "x" * 400}) for at in range(5)]
     snapshot = snapshot_of(events, capacity=3, metadata_bytes=1_200)
     with caplog.at_level(logging.WARNING, "genmeter"):
         export(snapshot, place(tmp_path, format_), format_)
@@ -79,7 +79,7 @@ def test_a_failure_midway_leaves_the_old_files_and_no_others(
         return Full(file) if "x" in mode else file
 
     monkeypatch.setattr(Path, "open", open_full)
-    events = [generation(at, told={"id": "b" * at}) for at in range(30)]
+    events = [generation(at, raw_kwargs={"id": "b" * at}) for at in range(30)]
     with pytest.raises(ExportError, match=r"output_path '.*No space left.*room"):
         export(snapshot_of(events), place(tmp_path, format_), format_)
     assert contents(tmp_path) == before

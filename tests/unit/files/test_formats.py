@@ -93,7 +93,7 @@ def hostile_events() -> list[Event]:
         for event in (generation(at, model=name, step=name), metric(at, name, at / 3))
     ]
     told = {"nested": {"a": [1, {"b": None}]}, "big": 2**62 + 1, "small": 1e-300, "flag": True}
-    texts = [generation(100, told={**TEXTS, **told}), metric(101, **TEXTS), evaluation(102)]
+    texts = [generation(100, raw_kwargs={**TEXTS, **told}), metric(101, **TEXTS), evaluation(102)]
     keys = [metric(200 + at, **{key: at}) for at, key in enumerate(KEYS)]
     return [*names, *texts, *keys]
 
@@ -158,7 +158,11 @@ def test_json_has_a_score_that_outlived_its_evaluation(tmp_path: Path) -> None:
 
 def test_json_is_what_afterimage_wrote_with_zones_and_all_metadata(tmp_path: Path) -> None:
     """By metric a list of flat dicts, integers as integers, times with their offset."""
-    events = [generation(0.5, told={"id": "a", "tags": ["x"]}), evaluation(1), metric(2, value=3)]
+    events = [
+        generation(0.5, raw_kwargs={"id": "a", "tags": ["x"]}),
+        evaluation(1),
+        metric(2, value=3),
+    ]
     (path,) = export(snapshot_of(events), tmp_path / "metrics.json")
     found = json.loads(path.read_text(encoding="utf-8"))
     assert found["generation_time"] == [
@@ -214,7 +218,9 @@ def test_json_has_a_manifest_only_if_the_history_has_gaps(tmp_path: Path) -> Non
 
 def test_pandas_reads_parquet_as_the_frame(tmp_path: Path) -> None:
     """Parquet needs no recipe: pandas gives columns and dtypes as they were."""
-    snapshot = snapshot_of([generation(0, told={"id": 1}), evaluation(1), metric(2, ratio=0.5)])
+    snapshot = snapshot_of(
+        [generation(0, raw_kwargs={"id": 1}), evaluation(1), metric(2, ratio=0.5)]
+    )
     export(snapshot, tmp_path / "metrics.parquet", "parquet", timedelta(hours=1))
     found = pd.read_parquet(tmp_path / "metrics.parquet")
     pd.testing.assert_frame_equal(found, to_frame(snapshot, "samples"))
@@ -315,7 +321,7 @@ def test_a_stem_that_leaves_no_room_is_an_error(tmp_path: Path) -> None:
 
 def test_excel_has_a_sheet_for_each_metric_and_a_manifest(tmp_path: Path) -> None:
     """Sheets hold dates, numbers and text as what they are; no text becomes a formula."""
-    snapshot = snapshot_of([generation(0.25, told=TEXTS), metric(1, "History", 2.5)])
+    snapshot = snapshot_of([generation(0.25, raw_kwargs=TEXTS), metric(1, "History", 2.5)])
     export(snapshot, tmp_path / "run.xlsx", "excel")
     book = openpyxl.load_workbook(tmp_path / "run.xlsx")
     assert "History" not in book.sheetnames
@@ -365,7 +371,9 @@ def test_excel_has_large_integers_as_text(tmp_path: Path) -> None:
 def test_excel_has_columns_as_wide_as_their_texts(tmp_path: Path) -> None:
     """Up to a limit, and the titles stay in sight."""
     told = {"note": "x" * 500, "short": 1}
-    export(snapshot_of([generation(model="m" * 40, told=told)]), tmp_path / "run.xlsx", "excel")
+    export(
+        snapshot_of([generation(model="m" * 40, raw_kwargs=told)]), tmp_path / "run.xlsx", "excel"
+    )
     sheet = openpyxl.load_workbook(tmp_path / "run.xlsx")["generation_time"]
     (header,) = sheet.iter_rows(max_row=1)
     widths = {str(cell.value): sheet.column_dimensions[cell.column_letter].width for cell in header}

@@ -175,20 +175,14 @@ def test_a_journal_can_be_closed_and_put_aside(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"log_dir": None}, "log_dir must be a folder's path, got None"),
-        ({"log_dir": ""}, "log_dir must be a folder's path, got ''"),
-        ({"log_dir": b"folder"}, "log_dir must be a folder's path, got b'folder'"),
-        (
-            {"log_dir": "x", "max_bytes": 0},
-            "max_bytes must be a number of bytes (None for a file that grows), at least 1; got 0",
-        ),
-        ({"log_dir": "x", "max_bytes": 1.5}, "at least 1; got 1.5"),
-        ({"log_dir": "x", "max_bytes": True}, "at least 1; got True"),
-        ({"log_dir": "x", "keep": 0}, "keep must be a number of files to keep, at least 1; got 0"),
-        (
-            {"log_dir": "x", "keep": None},
-            "keep must be a number of files to keep, at least 1; got None",
-        ),
+        ({"log_dir": None}, "log_dir must be a path .*, got None"),
+        ({"log_dir": ""}, "log_dir must be a path .*, got ''"),
+        ({"log_dir": b"folder"}, "log_dir must be a path .*, got b'folder'"),
+        ({"log_dir": "x", "max_bytes": 0}, "max_bytes must be .* at least 1, or None, got 0"),
+        ({"log_dir": "x", "max_bytes": 1.5}, "max_bytes must be a whole number .*got 1.5"),
+        ({"log_dir": "x", "max_bytes": True}, "max_bytes must be a whole number .*got True"),
+        ({"log_dir": "x", "keep": 0}, "keep must be a whole number of at least 1, got 0"),
+        ({"log_dir": "x", "keep": None}, "keep must be a whole number of at least 1, got None"),
     ],
 )
 @pytest.mark.parametrize("kind", [FileMetricHandler, FileLogHandler])
@@ -196,9 +190,8 @@ def test_an_argument_that_cannot_be_used_is_told_at_once(
     kind: Callable[..., object], arguments: dict[str, Any], message: str
 ) -> None:
     """The error names the argument, the value and what to give."""
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=message):
         kind(**arguments)
-    assert message in str(caught.value)
 
 
 def test_what_has_the_method_is_a_handler(tmp_path: Path) -> None:

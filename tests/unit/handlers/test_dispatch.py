@@ -56,7 +56,7 @@ def generation(number: int = 0, **told: Any) -> Generation:
         is_conversation=False,
         turns=None,
         retries=None,
-        told=told,
+        raw_kwargs=told,
         extra=extra_data(told, None),
         span=None,
     )
@@ -78,7 +78,7 @@ def evaluation(**told: Any) -> Evaluation:
         cache_read_tokens=0,
         cache_write_tokens=0,
         reasoning_tokens=0,
-        told=told,
+        raw_kwargs=told,
         extra=extra_data(told, None),
         span=None,
     )

@@ -30,12 +30,14 @@ EVENTS: list[Event] = [
     generation(1, step=None, provider="_OTHER", model='\u00fcber/"m"', finish_reason=None),
     generation(2, duration=None, input_tokens=None, output_tokens=None, total_tokens=None),
     generation(3, cache_read_tokens=60, cache_write_tokens=4, reasoning_tokens=5, duration=1e-9),
-    generation(4.123_456_7, success=False, error_type="TimeoutError", told=TOLD),
-    generation(5, retries={"rate_limited": 2}, told={"metadata": {"deep": [[1.5, None, True]]}}),
+    generation(4.123_456_7, success=False, error_type="TimeoutError", raw_kwargs=TOLD),
+    generation(
+        5, retries={"rate_limited": 2}, raw_kwargs={"metadata": {"deep": [[1.5, None, True]]}}
+    ),
     conversation(6),
     generation(6),  # the same call as the first one
     evaluation(7),
-    evaluation(8, duration=None, told=TOLD, success=False, error_type="ValueError"),
+    evaluation(8, duration=None, raw_kwargs=TOLD, success=False, error_type="ValueError"),
     evaluation(9, duration=None, scores=(), input_tokens=4, total_tokens=4),
     evaluation(10, scores=(Score("\u00fc", 1e300, "line\nbreak \ud800"), Score("b", -0.0))),
     metric(11),
@@ -76,9 +78,9 @@ def test_hostile_keywords_cost_no_line(tmp_path: Path, case: str) -> None:
     """Whatever a caller passed along is on the line of its event as a handler would write it."""
     value = VALUES[case]
     events: list[Event] = [
-        generation(told={"mine": value, "metadata": value}),
-        generation(told={"metadata": {"mine": value, "list": [value]}}),
-        evaluation(told={"mine": {"deep": {"er": value}}}),
+        generation(raw_kwargs={"mine": value, "metadata": value}),
+        generation(raw_kwargs={"metadata": {"mine": value, "list": [value]}}),
+        evaluation(raw_kwargs={"mine": {"deep": {"er": value}}}),
         metric(mine=value),
         Log(START, "info", "m", {"mine": value}, None),
     ]
@@ -91,7 +93,7 @@ def test_hostile_keywords_cost_no_line(tmp_path: Path, case: str) -> None:
 def test_the_time_of_an_event_is_the_last_field_of_its_lines() -> None:
     """However much a caller passed along, no line of the journal is without its time."""
     many = {f"key-{number}": number for number in range(2_000)}
-    journal, _ = at_once([generation(told={"metadata": many}), metric(**many)])
+    journal, _ = at_once([generation(raw_kwargs={"metadata": many}), metric(**many)])
     rows = [json.loads(line) for line in journal.splitlines()]
     assert len(rows) == 9
     assert all(list(row)[-1] == "timestamp" for row in rows)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from _hostile import VALUES, StrKey
 
-from genmeter.events.jsonable import MAX_NODES, MAX_TEXT, to_plain
+from genmeter.events.jsonable import MAX_NODES, MAX_TEXT, to_jsonable
 from genmeter.handlers._line_text import iso_time, log_time, object_text, value_text
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def zones(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def reference(value: Any) -> str:
     """Encode in the plain way."""
-    return json.dumps(to_plain(value), allow_nan=False)
+    return json.dumps(to_jsonable(value), allow_nan=False)
 
 
 @pytest.mark.parametrize("case", VALUES)

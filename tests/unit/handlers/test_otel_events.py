@@ -43,7 +43,7 @@ def evaluation(
         cache_read_tokens=0,
         cache_write_tokens=0,
         reasoning_tokens=0,
-        told=told or {},
+        raw_kwargs=told or {},
         span=span,
     )
 

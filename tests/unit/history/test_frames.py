@@ -121,7 +121,7 @@ def test_a_generation_has_all_its_keywords() -> None:
         error_type="TimeoutError",
         cache_read_tokens=7,
         retries={"rate_limited": 2},
-        told={"metadata": {"operation": "x", "id": "a-1"}, "error": "too slow", "seed": 4},
+        raw_kwargs={"metadata": {"operation": "x", "id": "a-1"}, "error": "too slow", "seed": 4},
     )
     assert first(to_frame(snapshot_of([call]), "generations")) == {
         "time": pd.Timestamp(START + 0.25, unit="s", tz="UTC"),
@@ -259,7 +259,10 @@ def test_samples_stand_by_metric_and_then_by_age() -> None:
 
 def test_metadata_of_an_event_is_on_its_first_row() -> None:
     """The outcome and the free data of an event are not counted several times."""
-    events = [generation(0, told={"id": "a"}), generation(1, duration=None, told={"id": "b"})]
+    events = [
+        generation(0, raw_kwargs={"id": "a"}),
+        generation(1, duration=None, raw_kwargs={"id": "b"}),
+    ]
     frame = to_frame(snapshot_of(events), "samples")
     told = frame[frame["metadata_success"].notna()]
     assert told[["metric_name", "metadata_id"]].to_numpy().tolist() == [
@@ -271,7 +274,7 @@ def test_metadata_of_an_event_is_on_its_first_row() -> None:
 
 def test_a_score_that_is_a_first_row_keeps_its_feedback() -> None:
     """An evaluation of unknown duration has its outcome on its first score."""
-    frame = to_frame(snapshot_of([evaluation(duration=None, told={"id": "a"})]), "samples")
+    frame = to_frame(snapshot_of([evaluation(duration=None, raw_kwargs={"id": "a"})]), "samples")
     assert rows_of(frame)[1][3] == {
         "phase": "evaluation",
         "evaluator_type": "EmbeddingJudge",
@@ -312,7 +315,7 @@ def test_a_partial_frame_says_so() -> None:
     """The attributes say from when on rows are kept, and how many lost their metadata."""
     whole = to_frame(snapshot_of([generation(0)]), "generations")
     assert whole.attrs == {}
-    events = [generation(at, told={"note": "x" * 400}) for at in range(5)]
+    events = [generation(at, raw_kwargs={"note": "x" * 400}) for at in range(5)]
     partial = to_frame(snapshot_of(events, capacity=3, metadata_bytes=1_200), "generations")
     since = datetime.fromtimestamp(START + 2, UTC).isoformat()
     assert partial.attrs == {"kept_since": since, "data_cut": 1}
@@ -321,5 +324,5 @@ def test_a_partial_frame_says_so() -> None:
 @pytest.mark.parametrize("kind", ["generation", "", None, 3, ["samples"]])
 def test_an_unknown_kind_is_an_error_that_names_the_kinds(kind: Any) -> None:
     """The message has the argument, its value and what it may be."""
-    with pytest.raises(ConfigError, match=r"kind is .*generations, conversations, evaluations"):
+    with pytest.raises(ConfigError, match=r"kind must .*generations, conversations, evaluations"):
         to_frame(snapshot_of([]), kind)

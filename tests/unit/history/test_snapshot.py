@@ -41,7 +41,12 @@ def test_a_score_names_its_evaluation_and_a_custom_value_none() -> None:
 def test_metadata_is_found_by_its_rows_serial() -> None:
     """Metadata, feedback and custom metadata are JSON text by serial."""
     found = snapshot_of(
-        [generation(), generation(told={"seed": 7}), evaluation(told={"a": 1}), metric(b=2)]
+        [
+            generation(),
+            generation(raw_kwargs={"seed": 7}),
+            evaluation(raw_kwargs={"a": 1}),
+            metric(b=2),
+        ]
     )
     assert {key: json.loads(text) for key, text in found.call_data.items()} == {
         1: {"seed": 7},
@@ -65,7 +70,7 @@ def test_a_snapshot_is_a_copy() -> None:
 
 def test_data_without_room_is_counted() -> None:
     """A history that may keep no free data says of how many rows it was cut."""
-    found = snapshot_of([generation(told={"seed": 1})], metadata_bytes=0)
+    found = snapshot_of([generation(raw_kwargs={"seed": 1})], metadata_bytes=0)
     assert (found.call_data, found.data_cut) == ({}, 1)
 
 
@@ -73,7 +78,7 @@ def test_data_that_was_cut_before_the_window_is_not_counted() -> None:
     """A window whose rows have all their data is whole."""
     history = History(100, metadata_bytes=1_000)
     for at in range(10):
-        history.record(generation(at, told={"note": "x" * 200}))
+        history.record(generation(at, raw_kwargs={"note": "x" * 200}))
         history.record(metric(at))
     kept = len(history.snapshot().call_data)
     assert history.snapshot().data_cut == 10 - kept > 0

@@ -25,7 +25,7 @@ PLAIN: dict[str, Any] = {
     "cache_write_tokens": 0,
     "reasoning_tokens": 0,
     "error_type": None,
-    "told": {},
+    "raw_kwargs": {},
     "span": None,
 }
 

@@ -61,7 +61,7 @@ def say(text: str) -> None:
 
 def _open(config: MonitorConfig) -> GenerationMonitor | None:
     """Make the monitor that spans the run; none where the application's provider is asked for."""
-    if config.meter_provider != "own":
+    if config.meter_provider != "builtin":
         return None
     if PROMETHEUS in ExportSettings.from_env(os.environ).exporters:
         # Asked for in code, so that a taken port is an error rather than a warning.

@@ -129,7 +129,7 @@ def _config(plan: Plan, port: int | None, linger: float | None) -> MonitorConfig
         prices=PRICES,
         score_scales=SCORE_SCALES,
         custom_metrics=CUSTOM_METRICS,
-        meter_provider="own",  # whatever the environment says: there is no application
+        meter_provider="builtin",  # whatever the environment says: there is no application
     )
     given = {"port": port, "linger": linger}
     endpoint: dict[str, Any] = {name: value for name, value in given.items() if value is not None}

@@ -1,0 +1,295 @@
+"""What arguments must be: one table of checks for configurations, constructors and methods.
+
+A :class:`Check` says what a value must be, checks it, and reads it from the text of an
+environment variable. Every error has the same form: argument, requirement, value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import operator
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+from numbers import Real
+from typing import Any
+
+from genmeter import clock
+from genmeter.errors import ConfigError
+from genmeter.events.values import MAX_LABEL, label_text
+
+__all__ = [
+    "BOOLEAN",
+    "CALLABLE",
+    "FINITE",
+    "HANDLERS",
+    "LABEL",
+    "MAX",
+    "NAME",
+    "PATH",
+    "PORT",
+    "SECONDS",
+    "SECRET",
+    "TEXT",
+    "USERNAME",
+    "WINDOW",
+    "Check",
+    "check_pair",
+    "count",
+    "instance_of",
+    "number",
+    "one_of",
+    "optional",
+    "start_of",
+    "tuple_of",
+]
+
+MAX = sys.float_info.max
+"""The largest finite number."""
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a value must be.
+
+    Args:
+        what: The requirement, as it ends the sentence "X must be ...".
+        accepts: Returns whether a value meets it; what it raises for a strange value means no.
+        convert: Returns the value in its one shape. It may raise too; a ``ConfigError`` of its own
+            is kept and gets the argument's name in front.
+        parse: Reads the text of an environment variable; text that it refuses is checked as text.
+        is_secret: Whether errors hide the value.
+    """
+
+    what: str
+    accepts: Callable[[Any], bool] = lambda _: True
+    convert: Callable[[Any], Any] = _unchanged
+    parse: Callable[[str], Any] = _unchanged
+    is_secret: bool = False
+
+    def __call__(self, name: str, value: Any) -> Any:
+        """Return a value in its one shape.
+
+        Args:
+            name: The argument, as its caller knows it.
+            value: What it was set to.
+
+        Raises:
+            ConfigError: The value cannot be used.
+        """
+        try:
+            if self.accepts(value):
+                return self.convert(value)
+        except ConfigError as error:
+            joint = "" if str(error).startswith("[") else ": "  # an item has its index in front
+            raise ConfigError(f"{name}{joint}{error}") from error
+        except (TypeError, ValueError, ArithmeticError):
+            pass
+        shown = "a value that is not shown here" if self.is_secret else repr(value)
+        raise ConfigError(f"{name} must be {self.what}, got {shown}")
+
+    def read(self, text: str) -> Any:
+        """Read the text of an environment variable; the check has still to accept the result."""
+        try:
+            return self.parse(text)
+        except ValueError:
+            return text
+
+
+# --- numbers -----------------------------------------------------------------------------------
+
+
+def number(
+    least: float = -MAX,
+    most: float = MAX,
+    *,
+    above: float = -math.inf,
+    below: float = math.inf,
+    what: str = "a finite number",
+) -> Check:
+    """Check a finite number; a boolean is none.
+
+    Args:
+        least: The lowest value.
+        most: The highest value.
+        above: A bound that the value must exceed.
+        below: A bound that it must stay below.
+        what: What it is, without its bounds.
+    """
+    bounds = [f"from {least:g} to {most:.10g}"] if least > -MAX else []
+    bounds += [f"above {above:g}"] if above > -math.inf else []
+    bounds += [f"and below {below:g}"] if below < math.inf else []
+
+    def convert(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(value)
+        # An int as it is, which may be beyond any float; NumPy compares in its own precision.
+        exact = value if isinstance(value, int) else float(value)
+        if not (least <= exact <= most and above < exact < below):
+            raise ValueError(value)
+        return exact
+
+    return Check(" ".join([what, *bounds]), convert=convert, parse=float)
+
+
+def count(least: int = 0, most: int | None = None) -> Check:
+    """Check a whole number; a boolean is none.
+
+    Args:
+        least: The lowest value.
+        most: The highest value; None for no limit.
+    """
+    span = f"of at least {least}" if most is None else f"from {least} to {most}"
+
+    def accepts(value: Any) -> bool:
+        whole = operator.index(value)
+        return not isinstance(value, bool) and least <= whole and (most is None or whole <= most)
+
+    return Check(f"a whole number {span}", accepts, operator.index, parse=int)
+
+
+FINITE = number()
+# Nothing can wait longer than TIMEOUT_MAX, some 290 years.
+SECONDS = number(0, threading.TIMEOUT_MAX, what="seconds")
+PORT = count(0, 65_535)
+
+
+# --- texts and choices -------------------------------------------------------------------------
+
+
+def one_of(*values: str) -> Check:
+    """Check one of some words."""
+    return Check(
+        f"one of {', '.join(values)}", lambda value: isinstance(value, str) and value in values
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _value_of(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value
+
+
+def _is_label(value: Any) -> bool:
+    text = _value_of(value)
+    # Unchanged, so that it equals the label that calls have.
+    return isinstance(text, str) and label_text(text) == text
+
+
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
+BOOLEAN = Check(
+    "true or false",
+    lambda value: isinstance(value, bool),
+    parse=lambda text: _BOOLEANS.get(text.lower(), text),
+)
+TEXT = Check("a text", lambda value: isinstance(value, str))
+NAME = Check("a text that is not empty", _is_text)
+SECRET = Check("a text that is not empty", _is_text, is_secret=True)
+# A colon ends the name in HTTP's basic authentication.
+USERNAME = Check(
+    "a text that is not empty and has no colon", lambda value: _is_text(value) and ":" not in value
+)
+PATH = Check(
+    "a path that is not empty",
+    lambda value: isinstance(value, str | os.PathLike) and bool(str(value)),
+)
+LABEL = Check(
+    f"a text of 1 to {MAX_LABEL} characters, without control characters, lone surrogates or "
+    "spaces around them",
+    _is_label,
+    lambda value: str(_value_of(value)),
+)
+
+
+# --- other values ------------------------------------------------------------------------------
+
+
+CALLABLE = Check("a function", callable)
+HANDLERS = Check(
+    "a list of handlers, or None",
+    lambda value: value is None or (isinstance(value, Iterable) and not isinstance(value, str)),
+    lambda value: [] if value is None else list(value),
+)
+WINDOW = Check(
+    "a datetime.timedelta, or None for all",
+    lambda value: value is None or isinstance(value, timedelta),
+)
+
+
+def instance_of(kind: type) -> Check:
+    """Check an object of a class."""
+    return Check(f"{kind.__name__}(...)", lambda value: isinstance(value, kind))
+
+
+def optional(check: Check) -> Check:
+    """Let a check accept None too."""
+    return dataclasses.replace(
+        check,
+        what=f"{check.what}, or None",
+        accepts=lambda value: value is None or check.accepts(value),
+        convert=lambda value: None if value is None else check.convert(value),
+    )
+
+
+def tuple_of(item: Check, what: str, *, least: int = 0) -> Check:
+    """Check a list or another sequence; it becomes a tuple.
+
+    Args:
+        item: What each item must be.
+        what: What the whole must be.
+        least: The lowest number of items.
+    """
+    return Check(
+        what,
+        lambda value: (
+            isinstance(value, Sequence) and not isinstance(value, str) and len(value) >= least
+        ),
+        lambda value: tuple(item(f"[{index}]", each) for index, each in enumerate(value)),
+        parse=lambda text: tuple(part for each in text.split(",") if (part := each.strip())),
+    )
+
+
+def check_pair(name: str, value: object, partner: str, other: object, *, shown: str = "") -> None:
+    """Check that an argument comes with the one that it needs.
+
+    Args:
+        name: The argument.
+        value: Its value; None means that it was not set.
+        partner: The argument that it needs.
+        other: The value of that one.
+        shown: What an error shows instead of a secret value.
+
+    Raises:
+        ConfigError: Only the first is set.
+    """
+    if value is not None and other is None:
+        raise ConfigError(
+            f"{name} must be set together with {partner}, got {shown or repr(value)} without "
+            f"{partner}; set both or neither"
+        )
+
+
+def start_of(window: Any) -> float | None:
+    """Return the Unix time in seconds at which a window begins; None where it is None.
+
+    It is infinite for a window of no length, which contains nothing.
+
+    Raises:
+        ConfigError: ``window`` is not a timedelta.
+    """
+    if WINDOW("window", window) is None:
+        return None
+    # Not now, since an event of this very moment would be inside.
+    return clock.now() - window.total_seconds() if window > timedelta(0) else math.inf

@@ -1,0 +1,292 @@
+"""Numbers, texts and labels of any object: what is read, and what is refused for which reason."""
+
+from __future__ import annotations
+
+import contextlib
+from decimal import Decimal
+from enum import Enum, IntEnum, StrEnum
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from _hostile import VALUES
+
+from genmeter.events.model import Reason
+from genmeter.events.values import (
+    MAX_LABEL,
+    OTHER,
+    LabelTable,
+    Rejected,
+    Unusable,
+    checked,
+    label_text,
+    safe_text,
+    shown,
+    to_number,
+)
+
+
+class Level(IntEnum):
+    """A number Enum."""
+
+    HIGH = 3
+
+
+class Share(Enum):
+    """An Enum of floats."""
+
+    HALF = 0.5
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (7, 7),
+        (2.5, 2.5),
+        (True, 1),
+        (Decimal("1.5"), 1.5),
+        (Fraction(1, 4), 0.25),
+        (np.int32(9), 9),
+        (np.uint64(2**63), 2**63),
+        (np.float32(0.5), 0.5),
+        (np.array(4), 4),
+        (np.True_, 1.0),
+        (Level.HIGH, 3),
+        (Share.HALF, 0.5),
+        (2**70, 2**70),
+    ],
+    ids=repr,
+)
+def test_what_converts_without_loss_is_a_number(value: Any, number: float) -> None:
+    """Numbers of any library become plain ints and floats, whole ones exactly."""
+    found = to_number(value)
+    assert found == number
+    assert type(found) in (int, float)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("12", Reason.NOT_A_NUMBER),
+        (b"12", Reason.NOT_A_NUMBER),
+        (bytearray(b"1"), Reason.NOT_A_NUMBER),
+        (memoryview(b"1"), Reason.NOT_A_NUMBER),
+        (None, Reason.NOT_A_NUMBER),
+        (1j, Reason.NOT_A_NUMBER),
+        ([1], Reason.NOT_A_NUMBER),
+        (np.array([1]), Reason.NOT_A_NUMBER),
+        (np.array([1, 2]), Reason.NOT_A_NUMBER),
+        (pd.NA, Reason.NOT_A_NUMBER),
+        (pd.Series([1]), Reason.NOT_A_NUMBER),
+        (Decimal("sNaN"), Reason.NOT_A_NUMBER),
+        (Fraction(10**400), Reason.OUT_OF_RANGE),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_number_is_refused_for_its_reason(value: Any, reason: Reason) -> None:
+    """Text, containers and what is too large are refused, each for a reason of its own."""
+    with pytest.raises(Rejected) as caught:
+        to_number(value)
+    assert caught.value.reason is reason
+
+
+def test_an_object_that_raises_is_unreadable() -> None:
+    """An object that raises when it is asked for its number is refused as unreadable."""
+    with pytest.raises(Rejected) as caught:
+        to_number(VALUES["raising"])
+    assert caught.value.reason is Reason.UNREADABLE
+
+
+def test_a_derived_class_cannot_hide_its_number() -> None:
+    """The base class reads it, whatever methods are overridden."""
+    assert to_number(VALUES["lying number"]) == 5
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_any_value_is_a_plain_number_or_refused(name: str) -> None:
+    """Nothing but a plain int or float, or the one exception, ever comes out."""
+    with contextlib.suppress(Rejected):
+        assert type(to_number(VALUES[name])) in (int, float)
+
+
+@pytest.mark.parametrize(
+    ("number", "least", "reason"),
+    [
+        (float("nan"), 0, Reason.NOT_FINITE),
+        (float("inf"), 0, Reason.NOT_FINITE),
+        (float("-inf"), -10, Reason.NOT_FINITE),
+        (-1, 0, Reason.NEGATIVE),
+        (-1e-300, 0, Reason.NEGATIVE),
+        (-11, -10, Reason.OUT_OF_RANGE),
+        (11, 0, Reason.OUT_OF_RANGE),
+        (10**400, 0, Reason.OUT_OF_RANGE),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused(number: float, least: float, reason: Reason) -> None:
+    """What is not finite, below the least or above the most is refused for that reason."""
+    with pytest.raises(Rejected) as caught:
+        checked(number, 10, least=least)
+    assert caught.value.reason is reason
+
+
+@pytest.mark.parametrize("number", [0, -0.0, 10, 9.5, -10])
+def test_a_number_within_its_range_passes_unchanged(number: float) -> None:
+    """The ends of the range belong to it."""
+    assert checked(number, 10, least=-10) == number
+
+
+@pytest.mark.parametrize("reason", [Reason.NOT_A_NUMBER, Reason.OUT_OF_RANGE, Reason.UNREADABLE])
+def test_a_value_that_the_call_could_not_use_keeps_its_reason(reason: Reason) -> None:
+    """What was found out on the caller's thread is what the drain counts."""
+    unusable = Unusable(reason, "how it looked")
+    with pytest.raises(Rejected) as caught:
+        to_number(unusable)
+    assert caught.value.reason is reason
+    assert str(unusable) == "how it looked"
+
+
+# --- texts and labels -----------------------------------------------------------------------------
+
+
+class Color(Enum):
+    """An Enum of texts."""
+
+    RED = "red"
+
+
+class Shade(StrEnum):
+    """A text Enum."""
+
+    DARK = "dark"
+
+
+def table(limit: int = 3) -> tuple[LabelTable, list[str]]:
+    """Make a table and the list of what overflowed."""
+    overflows: list[str] = []
+    return LabelTable("models", limit, overflows.append), overflows
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("plain", "plain"),
+        (5, "5"),
+        (Color.RED, "red"),
+        (Shade.DARK, "dark"),
+        ("a\ud800b", "a?b"),
+        ("é\U0001f600", "é\U0001f600"),
+        (None, "None"),
+    ],
+)
+def test_safe_text_reads_anything_as_text(value: Any, text: str) -> None:
+    """An Enum is its value, lone surrogates become question marks, all else is its text."""
+    assert safe_text(value) == text
+    assert type(safe_text(value)) is str
+
+
+def test_a_subclass_of_str_that_overrides_everything_is_read_as_a_true_str() -> None:
+    """Whatever a class of the caller's does, what goes on is a str."""
+    text = safe_text(VALUES["lying text"])
+    assert text == "lie"
+    assert type(text) is str
+
+
+@pytest.mark.parametrize("name", ["raising", "5,000 digits", "exception that raises"])
+def test_what_has_no_text_has_no_label(name: str) -> None:
+    """A value whose text cannot be had is None, as a text and as a label."""
+    assert safe_text(VALUES[name]) is None
+    assert label_text(VALUES[name]) is None
+    assert table()[0].clean(VALUES[name]) is None
+
+
+def test_safe_text_keeps_no_more_than_its_limit() -> None:
+    """A text of megabytes is cut before anything else looks at it."""
+    assert safe_text("x" * 10_000_000, 10) == "x" * 10
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_text_that_is_read_can_be_encoded(name: str) -> None:
+    """Whatever the value, what is read of it is a short, true str that UTF-8 takes."""
+    text = safe_text(VALUES[name], 100)
+    assert text is None or (type(text) is str and len(text) <= 100 and text.encode() is not None)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("  gpt \n", "gpt"),
+        ("a\0b\tc\x7fd", "a b c d"),
+        ("", None),
+        (" \r\n\t", None),
+        ("x" * 500, "x" * MAX_LABEL),
+        ("x" * (MAX_LABEL - 1) + " y", "x" * (MAX_LABEL - 1)),
+    ],
+    ids=repr,
+)
+def test_a_label_is_trimmed_cut_and_free_of_control_characters(
+    value: Any, text: str | None
+) -> None:
+    """A label is None or 1 to 128 characters, no control character and no space at its ends."""
+    assert label_text(value) == text
+
+
+def test_a_value_past_the_limit_becomes_other_and_is_counted_each_time() -> None:
+    """The first values are kept for good, each further one is `other`, known ones still pass."""
+    labels, overflows = table(limit=2)
+    assert [labels.clean(name) for name in "abcab"] == ["a", "b", OTHER, "a", "b"]
+    assert labels.clean("c") == OTHER
+    assert overflows == ["models", "models"]
+
+
+def test_other_itself_takes_no_place() -> None:
+    """A caller's own `other` is the same label, and neither a new value nor an overflow."""
+    labels, overflows = table(limit=1)
+    assert labels.clean(OTHER) == OTHER
+    assert labels.clean("a") == "a"
+    assert labels.clean(OTHER) == OTHER
+    assert not overflows
+
+
+def test_spellings_of_one_label_share_its_place() -> None:
+    """A name with spaces around it, or as an Enum, is the same value."""
+    labels, overflows = table(limit=1)
+    assert {labels.clean(each) for each in ("red", " red ", Color.RED, "red\n")} == {"red"}
+    assert not overflows
+
+
+@pytest.mark.parametrize("value", [None, "", "  "], ids=repr)
+def test_what_is_empty_has_no_label(value: Any) -> None:
+    """A label is absent or non-empty, never empty."""
+    labels, overflows = table(limit=1)
+    assert labels.clean(value) is None
+    assert labels.clean("a") == "a"
+    assert not overflows
+
+
+def test_a_reserved_value_has_a_place_whatever_the_limit() -> None:
+    """Names known from the configuration are never `other`, though others took every place."""
+    labels, overflows = table(limit=1)
+    labels.clean("a")
+    labels.reserve(["b", "c"])
+    assert [labels.clean(name) for name in "bcd"] == ["b", "c", OTHER]
+    assert overflows == ["models"]
+
+
+def test_names_without_end_do_not_fill_the_memory() -> None:
+    """Neither new names nor new spellings of a known one make the table grow past a bound."""
+    labels, _ = table(limit=2)
+    labels.clean("a")
+    for number in range(1_000):
+        labels.clean(f"name-{number}")
+        labels.clean("a" + " " * number)
+    assert len(labels._cache) <= 16
+    assert len(labels._known) == 2
+    assert labels.clean("a" + " " * 77) == "a"
+
+
+def test_a_message_shows_the_beginning_of_a_value() -> None:
+    """A long text is cut, and an object without a text is still mentioned."""
+    assert shown("x" * 1_000) == "x" * 200
+    assert shown(VALUES["raising"]) == "an object that cannot be shown"

@@ -191,10 +191,10 @@ class AlertmanagerHandler(AlertReceiver):
         for client in self._clients:
             client.retry_now()
         accepted = []
-        for number, client in enumerate(self._clients):
+        for position, client in enumerate(self._clients):
             now = time.monotonic()
             # One that this thread has to serve must leave time for the others.
-            share = 1 if client.is_running else len(self._clients) - number
+            share = 1 if client.is_running else len(self._clients) - position
             accepted.append(client.flush(now + (deadline - now) / share))
         if not all(accepted):
             return False

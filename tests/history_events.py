@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from genmeter.events.afterimage import samples_of
+from genmeter.events.afterimage import extra_data, metric_rows
 from genmeter.events.jsonable import jsonable_text, to_jsonable
 from genmeter.events.model import Call, Evaluation, Event, Generation, Metric, Score
 from genmeter.history.store import History
@@ -49,7 +49,8 @@ def generation(at: float = 0, **changes: Any) -> Generation:
         "span": None,
         **changes,
     }
-    return Generation(START + at, call, **values)
+    extra = extra_data(values["raw_kwargs"], values["retries"])
+    return Generation(START + at, call, **{"extra": extra, **values})
 
 
 def conversation(at: float = 0, **changes: Any) -> Generation:
@@ -76,7 +77,9 @@ def evaluation(at: float = 0, **changes: Any) -> Evaluation:
         "span": None,
         **changes,
     }
-    return Evaluation(START + at, call, **values)
+    return Evaluation(
+        START + at, call, **{"extra": extra_data(values["raw_kwargs"], None), **values}
+    )
 
 
 def metric(at: float = 0, name: str = "queue", value: float = 1.0, **metadata: Any) -> Metric:
@@ -93,11 +96,11 @@ def snapshot_of(events: Iterable[Event], capacity: int = 10_000, **options: Any)
 
 
 def expected_rows(events: Iterable[Event]) -> list[tuple[str, float, float, dict[str, Any]]]:
-    """Give the samples of events as ``samples_of`` does: name, time, value, plain metadata."""
+    """Give the samples of events as ``metric_rows`` does: name, time, value, plain metadata."""
     rows = [
         (sample.name, event.time, float(sample.value), to_jsonable(sample.metadata))
         for event in events
-        for sample in samples_of(event)
+        for sample in metric_rows(event)
     ]
     return sorted(rows, key=lambda row: row[0])
 

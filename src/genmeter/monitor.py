@@ -57,7 +57,7 @@ from genmeter.handlers.dispatch import is_handing_out_logs
 from genmeter.handlers.logging import JobLog
 from genmeter.handlers.otel_events import EvaluationEvents
 from genmeter.history import frames
-from genmeter.history.token_report import report_of, summarise
+from genmeter.history.token_report import summarise
 from genmeter.pipeline.drain import WAKE
 from genmeter.pipeline.worker import Worker
 
@@ -470,7 +470,7 @@ class GenerationMonitor:
             ConfigError: ``window`` is not a timedelta.
         """
         since = start_of(window)
-        return report_of(self._pipeline.run(lambda: self._session.history.token_totals(since)))
+        return self._pipeline.run(lambda: self._session.history.token_usage(since))
 
     def to_frame(self, kind: str = "generations", window: timedelta | None = None) -> pd.DataFrame:
         """Return the history as a table, the oldest row first.

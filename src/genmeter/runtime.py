@@ -31,7 +31,7 @@ from genmeter.exporters.provider import Exporters, job_of
 from genmeter.exporters.settings import is_spawned
 from genmeter.handlers.dispatch import HandlerDispatcher
 from genmeter.history.store import History
-from genmeter.history.token_report import Retired, TokenUsageReport, report_of
+from genmeter.history.token_report import Retired, TokenUsageReport
 from genmeter.metrics.observers import Telemetry
 from genmeter.pipeline.drain import Pipeline
 from genmeter.pipeline.self_metrics import SelfMetrics
@@ -208,10 +208,15 @@ class Runtime:
             history = History(
                 config.history.capacity,
                 config.history.metadata_bytes,
-                prices=shared.prices,
+                has_prices=shared.prices is not None,
                 scales=shared.score_scales,
             )
-            defaults = CallDefaults(config.default_model, config.provider, config.operation)
+            defaults = CallDefaults(
+                config.default_model,
+                config.provider,
+                config.operation,
+                price=None if shared.prices is None else shared.prices.cost,
+            )
             state = SessionState(defaults, history, expected_samples=config.expected_samples)
             telemetry = self._telemetry(config)
             telemetry.add(state)
@@ -375,9 +380,8 @@ class Runtime:
             return TokenUsageReport(by_model=[])
 
         def read() -> TokenUsageReport:
-            totals = [state.history.token_totals(since) for state in self._states]
-            retired = self._retired.since(since)
-            return TokenUsageReport.merge([*(report_of(each) for each in totals), retired])
+            reports = [state.history.token_usage(since) for state in self._states]
+            return TokenUsageReport.merge([*reports, self._retired.since(since)])
 
         return pipeline.run(read)
 
@@ -504,7 +508,7 @@ class Runtime:
         """Keep only the totals of a closed session's history."""
         if state not in self._states:
             return
-        self._retired.add(state.history.token_totals(), state.history.last_time)
+        self._retired.add(state.history.token_usage(), state.history.last_time)
         self._states.remove(state)
         for telemetry in self._telemetries():
             telemetry.retire(state)

@@ -123,7 +123,7 @@ def found_in(row: dict[str, Any], key: str, told: Any) -> bool:
 @settings(max_examples=60, deadline=None)
 @given(events())
 def test_the_frame_of_samples_equals_the_old_metrics_of_the_events(made: list[Event]) -> None:
-    """Made from the arrays at once, the frame has each row that ``samples_of`` gives, in order."""
+    """Made from the arrays at once, the frame has each row that ``metric_rows`` gives, in order."""
     expected = expected_rows(made)
     found = rows_of(to_frame(snapshot_of(made), "samples"))
     assert [row[:3] for row in found] == [row[:3] for row in expected]

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from opentelemetry.trace import SpanContext
 
@@ -66,6 +66,9 @@ class Reason(StrEnum):
     INTERNAL = "internal"
 
 
+_NO_DATA: dict[str, Any] = {}
+
+
 class Call(NamedTuple):
     """Whose call it was: the labels that its instruments share."""
 
@@ -81,7 +84,9 @@ class Generation(NamedTuple):
 
     Tokens are counts, ``duration`` is in seconds, ``time`` is Unix time in seconds; None is what
     the caller did not pass or what was rejected. ``raw_kwargs`` are the caller's keywords, as plain
-    data; ``span`` is the sampled span that was current at the call.
+    data; ``span`` is the sampled span that was current at the call; ``extra`` is what the keywords
+    hold beyond the other fields, see :func:`genmeter.events.afterimage.extra_data`. ``cost`` is in
+    USD: NaN if the model has no price, None without prices or without tokens.
     """
 
     time: float
@@ -102,6 +107,13 @@ class Generation(NamedTuple):
     retries: dict[str, int] | None
     raw_kwargs: Mapping[str, Any]
     span: SpanContext | None
+    extra: dict[str, Any] = _NO_DATA
+    cost: float | None = None
+
+    @property
+    def named_model(self) -> str | None:
+        """The model, where the call named it."""
+        return self.call.model if self.model_given else None
 
 
 class Score(NamedTuple):
@@ -113,7 +125,7 @@ class Score(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """An evaluation; ``call`` labels the tokens that it cost, ``raw_kwargs`` are plain keywords."""
+    """An evaluation; ``call`` labels its tokens, the other fields are those of a generation."""
 
     time: float
     call: Call
@@ -130,6 +142,8 @@ class Evaluation(NamedTuple):
     reasoning_tokens: int
     raw_kwargs: Mapping[str, Any]
     span: SpanContext | None
+    extra: dict[str, Any] = _NO_DATA
+    cost: float | None = None
 
 
 class Metric(NamedTuple):
@@ -171,13 +185,27 @@ class CallDefaults:
     them. Any other call without a model is booked on ``unknown``: its tokens must not raise the
     bill of a model that it may not have asked.
 
+    Args:
+        model: The configured model.
+        provider: The configured provider.
+        operation: The configured operation.
+        price: Returns the USD for a model's input, output and cached input tokens, None if it has
+            no price; None if no prices are configured.
+
     Attributes:
         resolved: Calls by their raw labels; a cache of the normaliser's.
     """
 
-    __slots__ = ("_by_step", "_models", "model", "operation", "provider", "resolved")
+    __slots__ = ("_by_step", "_models", "model", "operation", "price", "provider", "resolved")
 
-    def __init__(self, model: str | None, provider: str | None, operation: str) -> None:
+    def __init__(
+        self,
+        model: str | None,
+        provider: str | None,
+        operation: str,
+        price: Callable[[str, int, int, int], float | None] | None = None,
+    ) -> None:
+        self.price = price
         self.model = model
         self.provider = provider
         self.operation = operation

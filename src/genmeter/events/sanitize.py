@@ -6,8 +6,10 @@ event is kept, so that one bad value never costs a total.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
+from genmeter.events.afterimage import extra_data
 from genmeter.events.capture import MAX_RETRIES
 from genmeter.events.model import (
     RATE_LIMITED,
@@ -33,7 +35,7 @@ from genmeter.events.values import (
     is_boolean,
     to_number,
 )
-from genmeter.schema.metrics import INSTRUMENTS
+from genmeter.schema.afterimage import METRICS, NO_PROVIDER, PARTS, PREFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -45,17 +47,9 @@ if TYPE_CHECKING:
 __all__ = ["Normaliser"]
 
 _OTHER_ERROR = "_OTHER"  # the conventions' own value of error.type where no class is known
-_OTHER_PROVIDER = "_OTHER"
 _RESOLVED = 4_096  # label sets of a monitor's calls that are remembered
 _NO_METADATA: Mapping[str, Any] = {}
-_OLD_NAMES = frozenset(
-    {"model_creation_time"}.union(
-        *({name for name in row.stands_for if "*" not in name} for row in INSTRUMENTS)
-    )
-)
-
-
-_PARTS = ("cache_read_token_count", "cache_write_token_count", "reasoning_token_count")
+_OLD_NAMES = frozenset({metric.name for metric in METRICS} - {*PREFIXES} | {"model_creation_time"})
 
 
 class Normaliser:
@@ -114,6 +108,8 @@ class Normaliser:
         if finish is not None:
             finish = self._finish_reasons(finish)
         retries = get("retries")
+        if retries is not None:
+            retries = self._retries(retries, error_class, keywords, metadata)
         if type(duration) is not float or not 0.0 <= duration <= MAX_SECONDS:
             duration = self._duration(duration)
         return Generation(
@@ -133,9 +129,11 @@ class Normaliser:
             None if ok else self._error_type(error_class, keywords, metadata),
             is_conversation,
             None if turns is None else self._count(turns, "conversation_length"),
-            None if retries is None else self._retries(retries, error_class, keywords, metadata),
+            retries,
             keywords,
             span,
+            extra_data(keywords, retries),
+            _cost(defaults, call, prompt, completion, total, read),
         )
 
     def evaluation(
@@ -166,6 +164,8 @@ class Normaliser:
             reasoning,
             keywords,
             span,
+            extra_data(keywords, None),
+            _cost(defaults, call, prompt, completion, total, read),
         )
 
     def metric(self, time: float, payload: tuple[Any, Any, Any]) -> Metric | None:
@@ -241,7 +241,7 @@ class Normaliser:
             defaults.observe_model(step, model)
         call = Call(
             self._operations(key[3]) or defaults.operation,
-            self._providers(key[2]) or defaults.provider or _OTHER_PROVIDER,
+            self._providers(key[2]) or defaults.provider or NO_PROVIDER,
             model,
             step,
             self._modalities(key[4]) or "unknown",
@@ -271,9 +271,9 @@ class Normaliser:
 
     def _parts(self, keywords: Mapping[str, Any]) -> tuple[int, int, int]:
         """Clean the tokens read from and written to a cache, and of reasoning; 0 where absent."""
-        if keywords.keys().isdisjoint(_PARTS):
+        if keywords.keys().isdisjoint(PARTS):
             return 0, 0, 0
-        read, write, reasoning = (self._count(keywords.get(name), name) or 0 for name in _PARTS)
+        read, write, reasoning = (self._count(keywords.get(name), name) or 0 for name in PARTS)
         return read, write, reasoning
 
     def _mapping(self, value: Any) -> Mapping[str, Any]:
@@ -364,6 +364,20 @@ class Normaliser:
             value = self._value(raw["score"] if is_row else raw, f"scores[{name!r}]")
             if value is not None:
                 yield Score(name, value, raw.get("feedback") if is_row else None)
+
+
+def _cost(
+    defaults: CallDefaults,
+    call: Call,
+    prompt: int | None,
+    completion: int | None,
+    total: int | None,
+    cached: int,
+) -> float | None:
+    if defaults.price is None or total is None:
+        return None
+    cost = defaults.price(call.model, prompt or 0, completion or 0, cached)
+    return math.nan if cost is None else cost
 
 
 def _is_long(label: Any) -> bool:

@@ -17,7 +17,7 @@ from genmeter.errors import ExportError, MissingExtraError
 from genmeter.history.frames import samples_frame
 from genmeter.history.metadata import json_text
 from genmeter.history.ring import SUCCESS
-from genmeter.history.samples import PHASES, sample_table, token_parts, whose_of
+from genmeter.history.samples import PHASES, row_labels, sample_table, token_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -167,7 +167,7 @@ class _SampleTexts:
             found = {"phase": PHASES[phase]} if phase else {}
             return found | {k: names[c] for k, c in zip(keys, codes, strict=True) if c}
 
-        return _texts_of(whose_of(self._snapshot), labels)
+        return _texts_of(row_labels(self._snapshot), labels)
 
     def _outcome_texts(self) -> npt.NDArray[np.object_]:
         """Return the outcome and free metadata of each call, which its first row has."""

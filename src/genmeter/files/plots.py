@@ -16,7 +16,7 @@ import numpy as np
 from genmeter.errors import ConfigError, MissingExtraError
 from genmeter.files.atomic import AtomicFiles
 from genmeter.history.frames import to_frame
-from genmeter.history.samples import sample_table, whose_of
+from genmeter.history.samples import row_labels, sample_table
 from genmeter.schema import plot_series as ps
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pandas.core.window.rolling import Rolling
 
     from genmeter.files.plot_style import Picture
-    from genmeter.history.series import Samples
+    from genmeter.history.samples import Samples
     from genmeter.history.snapshot import Snapshot
 
     Floats = npt.NDArray[np.float64]
@@ -209,7 +209,7 @@ class _History:
         self._snapshot = snapshot._replace(call_data={}, value_data={})
         table = sample_table(self._snapshot)
         time = _bounded(table.rows.time.astype("M8[us]"))
-        phase = whose_of(self._snapshot).phase[table.rows.call]
+        phase = row_labels(self._snapshot).phase[table.rows.call]
         rows = pd.DataFrame({"value": table.rows.value, "phase": phase}, index=time)
         self._samples = {name: rows.iloc[part] for name, part in table.slices()}
 

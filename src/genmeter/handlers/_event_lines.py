@@ -1,13 +1,13 @@
-"""The lines that the events of a monitor are in the journal and in the log.
+"""Encodes events as the lines of the journal and of the log.
 
-Same lines as the handlers write that get :func:`~genmeter.events.afterimage.samples_of` and
-the log records, one by one. But an event's labels and its time are encoded once for all its lines,
-and labels and names that come again are not encoded again.
+The lines are those that the file handlers write for the rows of
+:func:`~genmeter.events.afterimage.metric_rows` and for log records. But an event's labels and time
+are encoded once for all its lines, and the text of labels and names is cached.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from genmeter.events.afterimage import first_data, metric_data, shared_data, values_of
 from genmeter.events.model import Evaluation, Generation, Log, Metric
@@ -18,17 +18,10 @@ if TYPE_CHECKING:
 
     from genmeter.events.model import Event
 
-__all__ = ["EventLines", "JournalLines", "LogLines", "log_record"]
+__all__ = ["JournalLines", "log_lines", "log_record"]
 
 _MOST_CACHED = 1_024
-"""Names, and sets of labels, whose text is kept; with one more all are encoded anew."""
-
-
-class EventLines(Protocol):
-    """Encodes events as the lines of a file."""
-
-    def encode(self, events: Sequence[Event]) -> bytes:
-        """Return the lines of some events, whole, in the events' order."""
+"""Names, and sets of labels, whose text is cached; one more empties the cache."""
 
 
 class JournalLines:
@@ -87,17 +80,18 @@ class JournalLines:
         return head
 
 
-class LogLines:
-    """Encodes events as lines of ``afterimage.log``, one an event."""
+def log_lines(events: Sequence[Event]) -> bytes:
+    """Encode events as lines of ``afterimage.log``.
 
-    def encode(self, events: Sequence[Event]) -> bytes:
-        """Return the lines of log messages, calls and evaluations; other events have none."""
-        lines = (
-            f"{log_time(event.time)} - {object_text(log_record(event))}\n"
-            for event in events
-            if isinstance(event, Log | Generation | Evaluation)
-        )
-        return "".join(lines).encode()
+    Returns:
+        A line for each log message, call and evaluation; other events have none.
+    """
+    lines = (
+        f"{log_time(event.time)} - {object_text(log_record(event))}\n"
+        for event in events
+        if isinstance(event, Log | Generation | Evaluation)
+    )
+    return "".join(lines).encode()
 
 
 def log_record(event: Log | Generation | Evaluation) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from functools import partial
 from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from genmeter.events.afterimage import samples_of
+from genmeter.events.afterimage import metric_rows
 from genmeter.events.model import Evaluation, Generation, Log, Metric
 from genmeter.events.values import UNREADABLE, label_text, safe_text
-from genmeter.handlers._event_lines import JournalLines, LogLines, log_record
+from genmeter.handlers._event_lines import JournalLines, log_lines, log_record
 from genmeter.handlers._line_text import iso_time
 from genmeter.handlers.base import FileLogHandler, FileMetricHandler
 from genmeter.pipeline.handler_worker import HandlerWorker, HandlerWorkers
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from genmeter.events.model import Event
-    from genmeter.handlers._event_lines import EventLines
     from genmeter.pipeline.deferred_log import DeferredLog
     from genmeter.pipeline.self_metrics import SelfMetrics
 
@@ -46,7 +45,7 @@ class HandlerKind(NamedTuple):
         rows: Returns the rows of an event.
         call: Calls the method for one row.
         file_handler: The class of ours that writes the rows to a file.
-        lines: Makes what encodes events for that file.
+        lines: Returns a function that encodes events for that file, with a cache of its own.
     """
 
     one: str
@@ -55,7 +54,7 @@ class HandlerKind(NamedTuple):
     rows: Callable[[Any], list[tuple[Any, ...]]]
     call: Callable[[Any, tuple[Any, ...]], object]
     file_handler: type[FileMetricHandler | FileLogHandler]
-    lines: Callable[[], EventLines]
+    lines: Callable[[], Callable[[Sequence[Event]], bytes]]
 
     def takes_many(self, handler: Any) -> bool:
         """Return whether a handler has the method for many rows, by its class: a mock has any.
@@ -71,8 +70,8 @@ class HandlerKind(NamedTuple):
         rows, or the object itself has.
         """
         if self._definer(handler) is self.file_handler and self.many not in vars(handler):
-            lines = self.lines()
-            return lambda events: handler.append_lines(lines.encode(events))
+            encode = self.lines()
+            return lambda events: handler.append_lines(encode(events))
 
         def deliver(events: Sequence[Event]) -> None:
             getattr(handler, self.many)([row for event in events for row in self.rows(event)])
@@ -118,7 +117,7 @@ def _check_done(result: object) -> None:
 
 def _metric_rows(event: Generation | Evaluation | Metric) -> list[tuple[Any, ...]]:
     stamp = iso_time(event.time)
-    rows = samples_of(event)
+    rows = metric_rows(event)
     for row in rows:
         row.metadata["timestamp"] = stamp
     return list(rows)
@@ -137,7 +136,7 @@ METRICS = HandlerKind(
         metric_name=row[0], value=row[1], metadata={**row[2]}
     ),
     FileMetricHandler,
-    JournalLines,
+    lambda: JournalLines().encode,
 )
 LOGS = HandlerKind(
     "handle_log",
@@ -146,7 +145,7 @@ LOGS = HandlerKind(
     _log_rows,
     lambda handler, row: handler.handle_log(row[1]),
     FileLogHandler,
-    LogLines,
+    lambda: log_lines,
 )
 
 _OUR_OWN = (FileMetricHandler, FileLogHandler)

@@ -26,15 +26,15 @@ from genmeter.history.ring import (
     SUCCESS,
 )
 from genmeter.history.samples import (
-    NO_PROVIDER,
     PHASES,
     free_records,
     microseconds,
     records_of,
+    row_labels,
     sample_table,
     token_parts,
-    whose_of,
 )
+from genmeter.schema.afterimage import METADATA, SCORE_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -50,33 +50,20 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "SAMPLE_METADATA", "iso_time", "samples_frame", "to_frame", "utc_index"]
 
-SAMPLE_METADATA = {
-    "phase": "string",
-    "model_name": "string",
-    "step": "string",
-    "provider": "string",
-    "evaluator_type": "string",
-    "feedback": "string",
-    "cache_read_token_count": "Int64",
-    "cache_write_token_count": "Int64",
-    "reasoning_token_count": "Int64",
-    "success": "boolean",
-    "error_type": "string",
-}
+SAMPLE_METADATA = METADATA
 """The metadata that every frame of samples has columns for, with their dtypes."""
-_SCORE = "evaluation_score_"
 
 
 def to_frame(snapshot: Snapshot, kind: str) -> pd.DataFrame:
     """Make a frame of what a history keeps, oldest row first.
 
     Every kind but ``samples`` begins with ``time`` (datetime64[ns, UTC]) and ends with a column
-    ``metadata_KEY`` for each key that callers told beyond the columns here: the entries of
+    ``metadata_KEY`` for each key that callers recorded beyond the columns here: the entries of
     ``metadata``, unknown keywords, ``error`` and ``retries``. Their dtype is ``boolean``, ``Int64``,
-    ``Float64`` or ``string`` where a key has values of one such type only; otherwise it is
+    ``Float64`` or ``string`` if a key has values of one such type only; otherwise it is
     ``string`` and each cell is JSON text. Past 250 keys the rarer ones share the column
-    ``metadata_other_keys`` as JSON objects. Durations are seconds (float64, NaN where unknown),
-    counts are Int64 and names ``string`` (<NA> where unknown or absent).
+    ``metadata_other_keys`` as JSON objects. Durations are seconds (float64, NaN if unknown),
+    counts are Int64 and names ``string`` (<NA> if unknown or absent).
 
     - ``generations``: ``time``, ``duration_seconds``, ``success`` (bool), ``model``, ``step``,
       ``provider``, ``operation``, ``input_tokens``, ``output_tokens``, ``total_tokens``,
@@ -85,7 +72,7 @@ def to_frame(snapshot: Snapshot, kind: str) -> pd.DataFrame:
     - ``conversations``: ``time``, ``duration_seconds``, ``success`` (bool), ``turns``, ``step``,
       ``error_type``. A row is a conversation, which spans calls that have rows of their own.
     - ``evaluations``: ``time``, ``duration_seconds``, ``success`` (bool), ``evaluator``, ``model``
-      (where tokens are known), ``step``, ``provider``, the six counts of tokens, ``error_type``,
+      (if tokens are known), ``step``, ``provider``, the six counts of tokens, ``error_type``,
       then ``score_NAME`` (float64) and ``feedback_NAME`` for each score.
     - ``metrics``: ``time``, ``name``, ``value`` (float64). A row is a value of ``record_metric``.
     - ``samples``: ``metric_name``, ``timestamp`` (datetime64[ns, UTC]), ``value`` (float64), then
@@ -98,8 +85,9 @@ def to_frame(snapshot: Snapshot, kind: str) -> pd.DataFrame:
         kind: One of the above.
 
     Returns:
-        The frame; its ``attrs`` hold ``kept_since`` (ISO 8601), from when on all rows are kept,
-        where older ones were overwritten, and ``data_cut``, the number of rows whose metadata had to make room, where there are any.
+        The frame; its ``attrs`` hold ``kept_since`` (ISO 8601), from when on all rows are kept, if
+        older ones were overwritten, and ``data_cut``, the number of rows that lost their metadata
+        for lack of room, if there are any.
 
     Raises:
         ConfigError: There is no such kind.
@@ -118,12 +106,12 @@ def samples_frame(snapshot: Snapshot, table: SampleTable) -> pd.DataFrame:
 
     rows = table.rows
     length = len(rows.time)
-    # A score outlives its evaluation where that stood in the ring that is full.
+    # A score outlives its evaluation if only the ring of the latter is full.
     of_nothing = np.flatnonzero((rows.own >= 0) & (rows.call < 0))
     values = snapshot.values  # noqa: PD011 (no frame)
     orphan = of_nothing[values.event[rows.own[of_nothing]] >= 0]
-    whose = whose_of(snapshot)
-    phase, evaluator = whose.phase[rows.call], whose.evaluator[rows.call]
+    labels = row_labels(snapshot)
+    phase, evaluator = labels.phase[rows.call], labels.evaluator[rows.call]
     phase[orphan] = PHASES.index("evaluation")
     evaluator[orphan] = values.evaluator[rows.own[orphan]]
     error = np.append(snapshot.calls.error_type, 0)[rows.call]
@@ -131,9 +119,9 @@ def samples_frame(snapshot: Snapshot, table: SampleTable) -> pd.DataFrame:
     names = snapshot.names
     fixed: dict[str, ExtensionArray] = {
         "phase": _texts(PHASES, phase),
-        "model_name": _texts(names, whose.model[rows.call]),
-        "step": _texts(names, whose.step[rows.call]),
-        "provider": _texts(names, whose.provider[rows.call]),
+        "model_name": _texts(names, labels.model[rows.call]),
+        "step": _texts(names, labels.step[rows.call]),
+        "provider": _texts(names, labels.provider[rows.call]),
         "evaluator_type": _texts(names, evaluator),
         "feedback": empty_column("string", length),
         **_parts_of_tokens(snapshot, table),
@@ -142,10 +130,10 @@ def samples_frame(snapshot: Snapshot, table: SampleTable) -> pd.DataFrame:
     }
     of_calls, of_values = free_records(snapshot, table)
     # A score can be the first row of its evaluation, and then has data of both.
-    told = dict(of_calls)
+    recorded = dict(of_calls)
     for row, data in add_to_fixed(fixed, of_values):
-        told[row] = {**told.get(row, {}), **data}
-    free = metadata_columns(list(told.items()), length)
+        recorded[row] = {**recorded.get(row, {}), **data}
+    free = metadata_columns(list(recorded.items()), length)
     metric = np.repeat(np.arange(len(table.names)), np.diff(table.starts))
     return pd.DataFrame(
         {
@@ -165,7 +153,7 @@ def utc_index(times: npt.NDArray[np.int64]) -> pd.DatetimeIndex:
 
 
 def iso_time(seconds: float) -> str:
-    """Give a Unix time as ISO 8601 in UTC."""
+    """Return a Unix time as ISO 8601 in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
@@ -189,7 +177,7 @@ def _generations(snapshot: Snapshot) -> pd.DataFrame:
         {
             "model": rows.names(calls.model),
             "step": rows.names(calls.step),
-            "provider": rows.provider(),
+            "provider": rows.names(rows.labels.provider),
             "operation": rows.names(calls.operation),
             **rows.tokens(),
             "finish_reason": rows.names(calls.finish_reason),
@@ -213,7 +201,6 @@ def _conversations(snapshot: Snapshot) -> pd.DataFrame:
 def _evaluations(snapshot: Snapshot) -> pd.DataFrame:
     calls, values = snapshot.calls, snapshot.values  # noqa: PD011 (no frame)
     rows = _Rows(snapshot, (calls.flags & EVALUATION) != 0)
-    model = np.where((calls.flags & HAS_TOTAL) != 0, calls.model, 0)
     serials = calls.serial[rows.at]
     position = np.searchsorted(serials, values.event)
     kept = np.append(serials, -2)[position] == values.event  # -1 is a value without an evaluation
@@ -228,14 +215,14 @@ def _evaluations(snapshot: Snapshot) -> pd.DataFrame:
         score[position[chosen]] = values.value[chosen]
         texts = np.full(len(serials), None, object)
         texts[position[chosen]] = _feedback(snapshot, values.serial[chosen].tolist())
-        scores[f"score_{name.removeprefix(_SCORE)}"] = score
-        feedback[f"feedback_{name.removeprefix(_SCORE)}"] = _text_column(texts)
+        scores[f"score_{name.removeprefix(SCORE_PREFIX)}"] = score
+        feedback[f"feedback_{name.removeprefix(SCORE_PREFIX)}"] = _text_column(texts)
     return rows.frame(
         {
             "evaluator": rows.names(calls.evaluator),
-            "model": rows.names(model),
+            "model": rows.names(rows.labels.model),
             "step": rows.names(calls.step),
-            "provider": rows.provider(),
+            "provider": rows.names(rows.labels.provider),
             **rows.tokens(),
             "error_type": rows.names(calls.error_type),
             **scores,
@@ -276,6 +263,7 @@ class _Rows:
         self._snapshot = snapshot
         self._flags = snapshot.calls.flags[chosen]
         self.at = np.flatnonzero(chosen)
+        self.labels = row_labels(snapshot)
 
     def frame(self, columns: dict[str, Any]) -> pd.DataFrame:
         import pandas as pd
@@ -293,12 +281,6 @@ class _Rows:
 
     def names(self, codes: Codes) -> ExtensionArray:
         return _texts(self._snapshot.names, codes[self.at])
-
-    def provider(self) -> ExtensionArray:
-        names = self._snapshot.names
-        shown = tuple("" if name == NO_PROVIDER else name for name in names)
-        codes = self._snapshot.calls.provider[self.at]
-        return _texts(names, np.where(np.array(shown)[codes] == "", 0, codes))
 
     def counts(
         self, column: npt.NDArray[np.int64], flag: int, *, is_part: bool = False
@@ -328,7 +310,7 @@ def _free(texts: dict[int, str], serials: npt.NDArray[np.int64]) -> dict[str, Ex
 
 
 def _texts(names: tuple[str, ...], codes: npt.NDArray[Any]) -> ExtensionArray:
-    """Give names by their indexes; 0 is the absent one."""
+    """Return names by their indexes; 0 is the absent one."""
     positions = np.where(codes == 0, -1, codes.astype(np.intp))
     return _text_column(names).take(positions, allow_fill=True)
 

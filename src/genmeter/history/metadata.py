@@ -1,4 +1,4 @@
-"""What callers told freely, as typed columns of a frame.
+"""The metadata that callers recorded, as typed columns of a frame.
 
 One rule for frames and files, by the values that a key has over all rows: booleans become
 ``boolean``, integers ``Int64``, numbers ``Float64``, text ``string``; whatever is mixed or nested
@@ -49,7 +49,7 @@ def parse_objects(texts: list[str]) -> list[dict[str, Any]]:
 
 
 def json_text(value: Any) -> str:
-    """Give a value as compact JSON text."""
+    """Return a value as compact JSON text."""
     return _encode(value)
 
 
@@ -71,7 +71,7 @@ def metadata_columns(records: Records, length: int) -> dict[str, ExtensionArray]
         length: Rows of the frame.
 
     Returns:
-        By key, sorted; ``other_keys`` last, where there are more than :data:`MAX_KEYS`.
+        By key, sorted; ``other_keys`` last, if there are more than :data:`MAX_KEYS`.
     """
     rows: dict[str, list[int]] = {}
     values: dict[str, list[Any]] = {}
@@ -96,7 +96,7 @@ def metadata_columns(records: Records, length: int) -> dict[str, ExtensionArray]
 
 
 def add_to_fixed(fixed: dict[str, ExtensionArray], records: Records) -> Records:
-    """Put what is told under a fixed column's key into that column, where its type fits.
+    """Move the values under a fixed column's key into that column, if their type fits.
 
     Args:
         fixed: The columns by key; changed in place.

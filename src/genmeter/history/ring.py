@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genmeter.events.values import label_text
-
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
 __all__ = [
@@ -25,11 +25,10 @@ __all__ = [
     "INFERENCE",
     "MODEL_GIVEN",
     "SUCCESS",
-    "Names",
+    "MetadataStore",
     "Ring",
-    "SideTable",
+    "StringTable",
     "kept_since",
-    "spelled",
 ]
 
 SUCCESS = 1
@@ -46,8 +45,8 @@ INFERENCE = GENERATION | CONVERSATION
 """A call has the first of these flags and not the second."""
 
 
-class Names(dict[str | None, int]):
-    """Numbers for names, given out as they are asked for; 0 is the absent one."""
+class StringTable(dict[str | None, int]):
+    """Numbers of names, assigned at the first lookup; 0 is the absent name."""
 
     __slots__ = ("names",)
 
@@ -61,19 +60,11 @@ class Names(dict[str | None, int]):
         return number
 
 
-def spelled(name: str) -> str:
-    """Spell an old name as the labels in it are kept: cut to their length, without controls."""
-    for prefix in ("model_usage:", "finish_reason:", "evaluation_score_"):
-        if name.startswith(prefix):
-            return prefix + (label_text(name.removeprefix(prefix)) or "")
-    return label_text(name) or ""
-
-
 # What CPython 3.11 takes for an entry beside its text: a tuple, a number and the text's header.
 _ENTRY_BYTES = 160
 
 
-class SideTable:
+class MetadataStore:
     """Texts that belong to rows of rings; the oldest make room for the newest.
 
     Args:
@@ -84,15 +75,15 @@ class SideTable:
         self.max_bytes = max_bytes
         self._entries: deque[tuple[Ring, int, bytes]] = deque()
         self._bytes = 0
-        self._told: dict[Ring, npt.NDArray[np.int64]] = {}
+        self._written: dict[Ring, npt.NDArray[np.int64]] = {}
 
     def put(self, ring: Ring, text: str) -> None:
         """Keep the text of the row that was appended last."""
         serial = ring.appended - 1
-        told = self._told.get(ring)
-        if told is None:
-            told = self._told[ring] = np.zeros(ring.capacity, np.int64)
-        told[serial % ring.capacity] = ring.appended
+        written = self._written.get(ring)
+        if written is None:
+            written = self._written[ring] = np.zeros(ring.capacity, np.int64)
+        written[serial % ring.capacity] = ring.appended
         entry = (ring, serial, text.encode())
         self._entries.append(entry)
         self._bytes += _size(entry)
@@ -102,7 +93,7 @@ class SideTable:
             self._drop()
 
     def texts(self, ring: Ring) -> dict[int, str]:
-        """Give the texts of the rows that the ring still keeps, by the rows' serial numbers."""
+        """Return the texts of the rows that the ring still keeps, by the rows' serial numbers."""
         return {
             entry[1]: entry[2].decode()
             for entry in self._entries
@@ -110,18 +101,18 @@ class SideTable:
         }
 
     def cut(self, ring: Ring, serials: npt.NDArray[np.int64]) -> int:
-        """Count the rows whose text had to make room, or had no room at all.
+        """Count the rows whose text was dropped for lack of room.
 
         Args:
             ring: The rows' ring.
             serials: Their serial numbers, all of them kept by the ring.
         """
-        if ring not in self._told:
+        if ring not in self._written:
             return 0
-        told = serials[self._told[ring][serials % ring.capacity] == serials + 1]
+        written = serials[self._written[ring][serials % ring.capacity] == serials + 1]
         # The oldest go first, so all from the first that is kept on are.
         first = next((serial for its, serial, _ in self._entries if its is ring), ring.appended)
-        return int((told < first).sum())
+        return int((written < first).sum())
 
     def _drop(self) -> None:
         self._bytes -= _size(self._entries.popleft())
@@ -182,7 +173,7 @@ class Ring:
             self._settle()
 
     def columns(self, *names: str) -> list[npt.NDArray[Any]]:
-        """Give columns of the rows that are kept, in the order of storage.
+        """Return columns of the rows that are kept, in the order of storage.
 
         Returns:
             An array of ``size`` elements a name; views, valid until the next ``append``.
@@ -190,8 +181,26 @@ class Ring:
         self._settle()
         return [self._columns[name][: self.size] for name in names]
 
+    def rows(self, names: Sequence[str], since: float | None) -> list[npt.NDArray[Any]]:
+        """Copy columns of the rows that are kept, from the oldest to the newest.
+
+        Args:
+            names: The columns.
+            since: The least ``time`` of the rows, Unix time in seconds; None means all.
+
+        Returns:
+            The rows' serial numbers, then each of the columns.
+        """
+        order = self.in_order()
+        serial = np.arange(self.appended - self.size, self.appended, dtype=np.int64)
+        if since is not None:
+            (time,) = self.columns("time")
+            chosen = time[order] >= since
+            order, serial = order[chosen], serial[chosen]
+        return [serial, *(column[order] for column in self.columns(*names))]
+
     def in_order(self) -> npt.NDArray[np.intp]:
-        """Give the positions of the kept rows from the oldest to the newest."""
+        """Return the positions of the kept rows from the oldest to the newest."""
         start = self.appended % self.capacity if self.appended > self.capacity else 0
         return np.roll(np.arange(self.size), -start)
 
@@ -214,14 +223,14 @@ class Ring:
 
 
 def kept_since(ring: Ring, since: float | None) -> float | None:
-    """Say from when on a ring keeps all, where that is later than asked.
+    """Return from when on a ring keeps all rows, if that is later than a window's start.
 
     Args:
         ring: One with a column ``time``, Unix times in seconds.
-        since: What is asked, Unix time in seconds; None means from the start.
+        since: The window's start, Unix time in seconds; None means the start of the history.
 
     Returns:
-        Unix time in seconds; None where nothing that was asked for is gone.
+        Unix time in seconds; None if no row of the window is gone.
     """
     if ring.appended <= ring.capacity:
         return None

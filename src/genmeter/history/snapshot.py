@@ -1,25 +1,22 @@
-"""A copy of what a history keeps, for whoever takes longer over it than the drain can wait."""
+"""A copy of a history's rows, for readers that take longer than the drain can wait."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
 
-    from genmeter.history.ring import Ring, SideTable
-
-__all__ = ["CallRows", "Snapshot", "ValueRows", "take"]
+__all__ = ["CallRows", "Snapshot", "ValueRows"]
 
 
 class CallRows(NamedTuple):
-    """Calls, conversations and evaluations; arrays of one length, in the order of their telling.
+    """Calls, conversations and evaluations; arrays of one length, in the order of recording.
 
-    ``time`` is Unix time in seconds, ``duration`` seconds, NaN where unknown; tokens and turns are
-    counts, whose flags say whether they are known; names are indexes into ``Snapshot.names``, 0
-    where absent.
+    ``time`` is Unix time in seconds, ``duration`` seconds, NaN if unknown; tokens and turns are
+    counts, whose flags say whether they are known; names are indexes into ``Snapshot.names``, 0 if
+    absent.
     """
 
     serial: npt.NDArray[np.int64]
@@ -54,16 +51,16 @@ class ValueRows(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """What a history keeps.
+    """The rows that a history keeps.
 
     Attributes:
         calls: See :class:`CallRows`.
         values: See :class:`ValueRows`.
         names: What the names' indexes stand for.
-        call_data: JSON text of what a call was told beyond its columns, by serial.
-        value_data: The same of values: a custom value's metadata, a score's feedback.
-        kept_since: Unix time from which on all rows are kept, where earlier ones were overwritten.
-        data_cut: How many of these rows had free data that had to make room for newer.
+        call_data: JSON text of a call's metadata, by serial.
+        value_data: The same of a custom value's metadata and of a score's feedback.
+        kept_since: Unix time from which on all rows are kept, if earlier ones were overwritten.
+        data_cut: How many of these rows lost their metadata for lack of room.
     """
 
     calls: CallRows
@@ -73,41 +70,3 @@ class Snapshot(NamedTuple):
     value_data: dict[int, str]
     kept_since: float | None
     data_cut: int
-
-
-def take(
-    calls: Ring,
-    values: Ring,
-    names: list[str],
-    table: SideTable,
-    *,
-    since: float | None,
-    kept_since: float | None,
-) -> Snapshot:
-    """Copy what two rings and their side table keep.
-
-    Args:
-        calls: The ring whose columns are those of :class:`CallRows`.
-        values: The ring whose columns are those of :class:`ValueRows`.
-        names: What the names' numbers stand for.
-        table: The free data of both.
-        since: Unix time in seconds; None means all.
-        kept_since: As in the snapshot.
-    """
-    call_rows = CallRows(*_rows(calls, CallRows._fields[1:], since))
-    value_rows = ValueRows(*_rows(values, ValueRows._fields[1:], since))
-    call_data, value_data = table.texts(calls), table.texts(values)
-    data_cut = table.cut(calls, call_rows.serial) + table.cut(values, value_rows.serial)
-    return Snapshot(
-        call_rows, value_rows, tuple(names), call_data, value_data, kept_since, data_cut
-    )
-
-
-def _rows(ring: Ring, columns: tuple[str, ...], since: float | None) -> list[npt.NDArray[Any]]:
-    order = ring.in_order()
-    serial = np.arange(ring.appended - ring.size, ring.appended, dtype=np.int64)
-    if since is not None:
-        (time,) = ring.columns("time")
-        chosen = time[order] >= since
-        order, serial = order[chosen], serial[chosen]
-    return [serial, *(column[order] for column in ring.columns(*columns))]

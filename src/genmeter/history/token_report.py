@@ -1,4 +1,4 @@
-"""Token reports: what a monitor's calls used, by model, as objects, a table, a frame and a cost."""
+"""Token reports: the tokens of a monitor's calls by model, as objects, a table, a frame and a cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from genmeter.config.prices import PricesLike
-    from genmeter.history._token_sums import TokenTotals
 
 __all__ = ["CostReport", "ModelTokenUsage", "Retired", "TokenUsageReport", "report_of", "summarise"]
 
@@ -29,18 +28,18 @@ class Retired:
         self._report = TokenUsageReport(by_model=[])
         self._until = 0.0
 
-    def add(self, totals: TokenTotals, last: float | None) -> None:
+    def add(self, report: TokenUsageReport, last: float | None) -> None:
         """Take over the totals of a history since its start.
 
         Args:
-            totals: The totals.
+            report: The totals.
             last: Unix time in seconds of the newest event in them.
         """
-        self._report = TokenUsageReport.merge([self._report, report_of(totals)])
+        self._report = TokenUsageReport.merge([self._report, report])
         self._until = max(self._until, last or 0.0)
 
     def since(self, since: float | None) -> TokenUsageReport:
-        """Give the totals; incomplete where they cannot be told for the window alone.
+        """Return the totals; incomplete if they may hold tokens from before the window.
 
         Args:
             since: Unix time in seconds; None means since the start of the process.
@@ -51,7 +50,7 @@ class Retired:
 
 
 def summarise(values: npt.NDArray[Any]) -> dict[str, float]:
-    """Give ``mean``, ``min``, ``max`` and ``count`` of some values; empty where there are none."""
+    """Return ``mean``, ``min``, ``max`` and ``count`` of some values; empty if there are none."""
     if not len(values):
         return {}
     return {
@@ -148,7 +147,7 @@ class TokenUsageReport:
     def merge(cls, reports: Iterable[TokenUsageReport]) -> TokenUsageReport:
         """Sum reports, of several monitors for example, into one.
 
-        The sum is complete where all of them are; else it covers the time from the latest
+        The sum is complete if all of them are; else it covers the time from the latest
         `covers_since` on, since when all of them are complete.
 
         Args:
@@ -174,13 +173,13 @@ class TokenUsageReport:
         )
 
     def to_frame(self) -> pd.DataFrame:
-        """Give the report as a frame: one row a model, in the report's order.
+        """Return the report as a frame: one row a model, in the report's order.
 
         Returns:
             A frame with the columns ``model_name`` (object, of `str`), then ``prompt_tokens``,
             ``completion_tokens``, ``total_tokens``, ``cache_read_tokens``,
             ``cache_write_tokens``, ``reasoning_tokens`` and ``calls``: int64, or object (of Python
-            integers, exact) where a value of the column does not fit into 64 bits.
+            integers, exact) if a value of the column does not fit into 64 bits.
         """
         import pandas as pd
 
@@ -278,31 +277,21 @@ def _table(rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join([lines[0], rule, *lines[1:-1], *([rule] if lines[1:-1] else []), lines[-1]])
 
 
-def report_of(totals: TokenTotals) -> TokenUsageReport:
-    """Make the report of one history's totals.
+def report_of(
+    usages: Iterable[ModelTokenUsage], kept_since: float | None = None
+) -> TokenUsageReport:
+    """Make a report.
 
     Args:
-        totals: Tokens by model, and from when on they are kept.
+        usages: One for each model.
+        kept_since: From when on (Unix time) events are kept, if that is later than asked.
     """
-    by_model = [
-        ModelTokenUsage(
-            model,
-            tokens.input,
-            tokens.output,
-            tokens.total,
-            tokens.cache_read,
-            tokens.cache_write,
-            tokens.reasoning,
-            tokens.calls,
-        )
-        for model, tokens in sorted(totals.by_model.items())
-    ]
-    since = totals.kept_since
+    by_model = sorted(usages, key=lambda usage: usage.model_name)
     return TokenUsageReport(
         by_model=by_model,
         total_prompt_tokens=sum(usage.prompt_tokens for usage in by_model),
         total_completion_tokens=sum(usage.completion_tokens for usage in by_model),
         total_tokens=sum(usage.total_tokens for usage in by_model),
-        complete=since is None,
-        covers_since=None if since is None else datetime.fromtimestamp(since, UTC),
+        complete=kept_since is None,
+        covers_since=None if kept_since is None else datetime.fromtimestamp(kept_since, UTC),
     )

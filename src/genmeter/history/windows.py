@@ -1,4 +1,8 @@
-"""Sums over the recent rows of a history's rings, by label."""
+"""Sums over windows: exact over the rows that the rings keep, and by whole minutes beyond them.
+
+A window that the rings still hold is answered by :class:`WindowRows`, exact to the event. Sums over
+all calls go on as :class:`Minutes` when the ring has forgotten the calls.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from genmeter.history.ring import (
+    ANY_TOKENS,
     EVALUATION,
     GENERATION,
     HAS_INPUT,
@@ -16,7 +21,9 @@ from genmeter.history.ring import (
     INFERENCE,
     SUCCESS,
 )
+from genmeter.history.token_report import ModelTokenUsage
 from genmeter.schema import metrics as cat
+from genmeter.schema.afterimage import SCORE_PREFIX
 from genmeter.schema.query import TRUNCATED
 
 if TYPE_CHECKING:
@@ -24,22 +31,22 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from genmeter.history.ring import Names, Ring
+    from genmeter.history.ring import Ring, StringTable
     from genmeter.schema.metrics import Label
     from genmeter.schema.query import HistoryQuery, RowCondition
 
     Mask = npt.NDArray[np.bool_]
+    Positions = npt.NDArray[np.intp]
 
-__all__ = ["GroupSum", "WindowRows"]
+__all__ = ["MINUTE_COLUMNS", "MOST_MINUTES", "TOKENS", "GroupSum", "Minutes", "WindowRows"]
 
-SCORE_PREFIX = "evaluation_score_"
-
+TOKENS = ("input", "output", "total", "cache_read", "cache_write", "reasoning")
+"""The columns of counts of tokens, in the order of :class:`ModelTokenUsage`."""
 _COLUMN_OF: Mapping[Label, str] = {
     cat.MODEL: "model",
     cat.EVALUATOR: "evaluator",
     cat.SCORE_NAME: "name",
 }
-_SUMMARY = (np.add, np.minimum, np.maximum)
 _NEEDS_ALL: Mapping[RowCondition, int] = {
     "success": SUCCESS,
     "evaluation": EVALUATION,
@@ -67,13 +74,13 @@ class WindowRows:
         names: What the numbers in its label columns stand for.
         since: Unix time in seconds.
         scales: Lowest and highest value of the scores that are not on 0..1, by name.
-        has_prices: Whether the ring has a column ``cost``, NaN where a call has no price.
+        has_prices: Whether the ring has a column ``cost``, NaN for a call without a price.
     """
 
     def __init__(
         self,
         ring: Ring,
-        names: Names,
+        names: StringTable,
         since: float,
         *,
         scales: Mapping[str, tuple[float, float]],
@@ -92,43 +99,70 @@ class WindowRows:
 
         Args:
             rows: Which, and what of them.
-            by: The labels whose values make a group; a value is None where the label is absent.
+            by: The labels whose values make a group; a value is None if the label is absent.
         """
         chosen = self._recent
         for condition in rows.having:
             chosen = chosen & self._holds(condition)
-        kept = np.flatnonzero(chosen)
+        columns = [_COLUMN_OF[label] for label in by]
+        kept, starts = self._grouped(chosen, columns)
         if not len(kept):
             return {}
-        # Label after label, the last one first: a stable sort of 16-bit numbers takes no time.
-        for label in reversed(by):
-            kept = kept[np.argsort(self._column(_COLUMN_OF[label])[kept], kind="stable")]
-        labels = [self._column(_COLUMN_OF[label])[kept] for label in by]
-        changes = np.zeros(len(kept), np.bool_)
-        changes[0] = True
-        for numbers in labels:
-            changes[1:] |= numbers[1:] != numbers[:-1]
-        starts = np.flatnonzero(changes)
         values = self._values(rows.column, kept)
-        columns = (
+        sums = (
             np.diff(starts, append=len(kept)),
             np.add.reduceat(values, starts),
             np.minimum.reduceat(values, starts),
             np.maximum.reduceat(values, starts),
         )
-        groups = zip(*(each.tolist() for each in columns), strict=True)
-        keys = zip(*(numbers[starts].tolist() for numbers in labels), strict=True) if by else [()]
-        return {
-            self._spelled(by, key): GroupSum(*group)
-            for key, group in zip(keys, groups, strict=True)
-        }
+        firsts = kept[starts]
+        labels = [self._labels(label, self._column(_COLUMN_OF[label])[firsts]) for label in by]
+        groups = zip(*(each.tolist() for each in sums), strict=True)
+        keys = zip(*labels, strict=True) if by else [()]
+        return {key: GroupSum(*group) for key, group in zip(keys, groups, strict=True)}
 
-    def _spelled(self, by: Sequence[Label], key: Sequence[int]) -> tuple[str | None, ...]:
-        texts = [self._names.names[number] or None for number in key]
-        return tuple(
-            text.removeprefix(SCORE_PREFIX) if text and label is cat.SCORE_NAME else text
-            for label, text in zip(by, texts, strict=True)
-        )
+    def tokens(self) -> list[ModelTokenUsage]:
+        """Sum the tokens of each model that reported any; exact, as long as a sum fits 64 bits.
+
+        Every call to such a model counts as a call of it, also one that failed.
+        """
+        has_tokens = (self._column("flags") & ANY_TOKENS) != 0
+        chosen = self._recent & (has_tokens | self._holds("inference"))
+        kept, starts = self._grouped(chosen, ["model"])
+        if not len(kept):
+            return []
+        counts = [np.add.reduceat(self._column(name)[kept], starts).tolist() for name in TOKENS]
+        calls = np.diff(starts, append=len(kept)).tolist()
+        models = self._column("model")[kept[starts]].tolist()
+        reported = np.logical_or.reduceat(has_tokens[kept], starts).tolist()
+        return [
+            ModelTokenUsage(self._names.names[model], *sums)
+            for is_reported, model, *sums in zip(reported, models, *counts, calls, strict=True)
+            if is_reported
+        ]
+
+    def _grouped(self, chosen: Mask, columns: Sequence[str]) -> tuple[Positions, Positions]:
+        """Sort the chosen rows by columns of labels.
+
+        Returns:
+            The rows' positions, group by group, and where among them each group begins.
+        """
+        kept = np.flatnonzero(chosen)
+        # The last column first: a stable sort of 16-bit numbers takes no time.
+        for name in reversed(columns):
+            kept = kept[np.argsort(self._column(name)[kept], kind="stable")]
+        begins = np.zeros(len(kept), np.bool_)
+        begins[:1] = True
+        for name in columns:
+            numbers = self._column(name)[kept]
+            begins[1:] |= numbers[1:] != numbers[:-1]
+        return kept, np.flatnonzero(begins)
+
+    def _labels(self, label: Label, numbers: npt.NDArray[Any]) -> list[str | None]:
+        texts = [self._names.names[number] or None for number in numbers.tolist()]
+        if label is not cat.SCORE_NAME:
+            return texts
+        return [text and text.removeprefix(SCORE_PREFIX) for text in texts]
 
     def _column(self, name: str) -> npt.NDArray[Any]:
         return self._ring.columns(name)[0]
@@ -171,7 +205,7 @@ class WindowRows:
         return found
 
     def _bounds(self, names: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], ...]:
-        """Give the lowest and the highest value on each row's scale."""
+        """Return the lowest and the highest value on each row's scale."""
         low, high = np.zeros(len(names)), np.ones(len(names))
         for score, (least, most) in self._scales.items():
             number = self._names.get(SCORE_PREFIX + score)
@@ -180,7 +214,7 @@ class WindowRows:
                 low[is_it], high[is_it] = least, most
         return low, high
 
-    def _values(self, column: str | None, kept: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+    def _values(self, column: str | None, kept: Positions) -> npt.NDArray[np.float64]:
         if column is None:
             return np.ones(len(kept))
         if column == "share":
@@ -188,3 +222,69 @@ class WindowRows:
             share: npt.NDArray[np.float64] = (self._column("value")[kept] - low) / (high - low)
             return share
         return self._column(column)[kept].astype(np.float64)
+
+
+_MINUTE = 60.0
+MOST_MINUTES = 3 * 24 * 60 + 1
+"""Minutes that are kept, of those with any event.
+
+As many as a window of three days, the longest of an alert, can touch.
+"""
+
+
+MINUTE_COLUMNS = ("calls", "successes", "failures", "tokens", "cost")
+"""What is summed by the minute; ``cost`` is in USD."""
+
+
+class Minutes:
+    """Sums of the last minutes with any event, however many calls they had.
+
+    Each time counts for its own minute, whatever came before it: a clock that is set back or forward
+    neither loses nor moves anything. As in the rings, the events of a clock that ran ahead lie
+    within every window until the clock is there again.
+    """
+
+    def __init__(self) -> None:
+        # By the Unix time that they begin at, in the order of their first call.
+        self._minutes: dict[float, list[float]] = {}
+        self._start = self._end = float("-inf")
+        self._current: list[float] = []
+
+    def add(
+        self, time: float, calls: int, successes: int, failures: int, tokens: int, cost: float
+    ) -> None:
+        """Add an event; see :data:`MINUTE_COLUMNS` for its amounts.
+
+        Args:
+            time: Unix time in seconds.
+            calls: 1, or 0 for an evaluation.
+            successes: 1 for a call that succeeded.
+            failures: 1 for a call that failed.
+            tokens: Its tokens.
+            cost: USD.
+        """
+        if not self._start <= time < self._end:
+            self._turn_to(time)
+        current = self._current
+        current[0] += calls
+        current[1] += successes
+        current[2] += failures
+        current[3] += tokens
+        current[4] += cost
+
+    def total(self, column: str, since: float) -> float:
+        """Sum the minutes that ended after a time; the one that it lies in counts whole.
+
+        Args:
+            column: One of :data:`MINUTE_COLUMNS`.
+            since: Unix time in seconds.
+        """
+        index = MINUTE_COLUMNS.index(column)
+        return sum(sums[index] for start, sums in self._minutes.items() if start + _MINUTE > since)
+
+    def _turn_to(self, time: float) -> None:
+        self._start = time // _MINUTE * _MINUTE
+        self._end = self._start + _MINUTE
+        self._current = self._minutes.setdefault(self._start, [0] * len(MINUTE_COLUMNS))
+        if len(self._minutes) > MOST_MINUTES:
+            del self._minutes[next(iter(self._minutes))]

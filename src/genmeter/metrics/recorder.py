@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.metrics import Observation
@@ -154,7 +155,7 @@ class MetricsRecorder:
     Args:
         meter: The meter to make the instruments of; all of them are made here, since making an
             observable one while a collection runs deadlocks the SDK.
-        config: The prices, score scales, custom metrics and limits to use.
+        config: The score scales, custom metrics and limits to use.
         observe: What each observable instrument of the catalogue reads at a collection, by name.
         on_reject: Called with the reason, a name and the value that was dropped.
     """
@@ -167,7 +168,6 @@ class MetricsRecorder:
         observe: Mapping[str, Observe],
         on_reject: Callable[[Reason, str, object], None],
     ) -> None:
-        self._prices = config.prices
         self._scales = dict(config.score_scales)
         self._limit = config.limits.combinations
         self._on_reject = on_reject
@@ -288,14 +288,9 @@ class MetricsRecorder:
         ):
             if count:
                 self._add(series.part(row, time), count, row)
-        if self._prices is not None:
-            cost = self._prices.cost(
-                event.call.model,
-                event.input_tokens or 0,
-                event.output_tokens or 0,
-                event.cache_read_tokens,
-            )
-            if cost is None:
+        cost = event.cost
+        if cost is not None:
+            if math.isnan(cost):
                 series.once(cat.UNPRICED, time).add(1)
             else:
                 self._add(series.once(cat.COST, time), cost, cat.COST)

@@ -6,25 +6,23 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from genmeter.report.usage_table import EVALUATION, GENERATION, UNKNOWN_MODEL, GroupKey, UsageRow
+from genmeter.schema.afterimage import CONVERSATION, METRICS, metric_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from genmeter.report.usage_table import UsageTable
+    from genmeter.schema.afterimage import MetricSpec
 
 __all__ = ["OPENING", "PHASES", "MetricRows", "is_afterimage_name"]
 
-_CONVERSATION = "conversation"
-PHASES = frozenset({GENERATION, EVALUATION, _CONVERSATION})
+PHASES = frozenset({GENERATION, EVALUATION, CONVERSATION})
 """What each row of an event of ours has as its phase."""
-_TOKENS = ("prompt_token_count", "completion_token_count", "total_token_count")
-_COUNTED = frozenset({"generation_time", "success_rate", "evaluation_error_rate", *_TOKENS})
-"""Rows of ours that count; the others repeat what these say."""
-
-OPENING = frozenset({"generation_time", "evaluation_time"})
+_TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
+_COUNTED = frozenset({"call_duration", "call_outcome", "evaluation_outcome", *_TOKENS})
+"""Usage that counts in rows of ours; their other rows repeat it."""
+OPENING = frozenset(metric.name for metric in METRICS if metric.field == "duration")
 """The first row of an event of AfterImage's."""
-_AFTERIMAGE = frozenset({*_COUNTED, *OPENING, "conversation_length"})
-_MODEL_USAGE = "model_usage:"
 _MODEL = "model_name"
 _NOT_A_MODEL = ("", "None")  # what a `model_name=None` leaves in the name of a metric
 _MAX_OPEN = 256  # moments whose rows may still come
@@ -33,7 +31,8 @@ _UNNAMED = ""
 
 def is_afterimage_name(name: str) -> bool:
     """Return whether a metric of AfterImage's of this name may be part of an event."""
-    return name in _AFTERIMAGE or name.startswith(_MODEL_USAGE)
+    metric, _ = metric_of(name)
+    return metric is not None and metric.usage is not None
 
 
 def _is_amount(value: Any) -> bool:
@@ -64,7 +63,8 @@ class MetricRows:
         phase = row.get("phase")
         if phase is None:
             return is_afterimage_name(name)
-        return name in _COUNTED and phase in PHASES
+        metric, _ = metric_of(name)
+        return metric is not None and metric.usage in _COUNTED and phase in PHASES
 
     def add(
         self, name: str, value: Any, row: Mapping[str, Any], when: float, is_afterimage: bool
@@ -86,25 +86,26 @@ class MetricRows:
             return True
         if is_afterimage:
             return self._afterimage.add(name, value, row, when)
-        if row.get("phase") is None:
+        metric, _ = metric_of(name)
+        if row.get("phase") is None or metric is None:
             return True
         if not _is_amount(value):
             return False
         try:
-            self._add(name, value, row, when)
+            self._add(metric, value, row, when)
         except TypeError:  # a model, step or provider that is no text
             return False
         return True
 
-    def _add(self, name: str, value: float, row: Mapping[str, Any], when: float) -> None:
-        if name == "evaluation_error_rate":
+    def _add(self, metric: MetricSpec, value: float, row: Mapping[str, Any], when: float) -> None:
+        if metric.usage == "evaluation_outcome":
             self._table.evaluations.add(is_failure=bool(value))
             self._table.include_time(when)
-        elif name == "success_rate":
+        elif metric.usage == "call_outcome":
             self._add_outcome(row, is_failure=not value)
             self._table.include_time(when)
-        elif name != "generation_time":
-            self._add_tokens(name, int(value), row)
+        elif metric.usage != "call_duration":
+            self._add_tokens(metric, int(value), row)
         elif row["phase"] == GENERATION:
             self._usage_of(row).durations.append(value)
 
@@ -117,21 +118,15 @@ class MetricRows:
             usage = self._usage_of(row)
             usage.calls += 1
             usage.failures += is_failure
-        elif row["phase"] == _CONVERSATION:
+        elif row["phase"] == CONVERSATION:
             self._table.conversations.add(is_failure=is_failure)
 
-    def _add_tokens(self, name: str, count: int, row: Mapping[str, Any]) -> None:
+    def _add_tokens(self, metric: MetricSpec, count: int, row: Mapping[str, Any]) -> None:
         usage = self._usage_of(row)
-        if name == "prompt_token_count":
-            usage.prompt_tokens += count
-            usage.cache_read_tokens += _part(row, "cache_read_token_count")
-            usage.cache_write_tokens += _part(row, "cache_write_token_count")
-        elif name == "completion_token_count":
-            usage.completion_tokens += count
-            usage.reasoning_tokens += _part(row, "reasoning_token_count")
-        else:
-            usage.total_tokens += count
-            usage.token_calls += 1
+        parts = ((field, _part(row, key)) for key, field in metric.parts)
+        for field, amount in ((str(metric.usage), count), *parts):
+            setattr(usage, field, getattr(usage, field) + amount)
+        usage.token_calls += metric.usage == "total_tokens"
 
     def _usage_of(self, row: Mapping[str, Any]) -> UsageRow:
         labels = (row.get(_MODEL), row.get("step"), row.get("provider"), row["phase"])
@@ -166,17 +161,20 @@ class _AfterImageEvents:
 
     def add(self, name: str, value: Any, row: Mapping[str, Any], when: float) -> bool:
         """Take a row; return whether its value can be used."""
-        part = _MODEL_USAGE if name.startswith(_MODEL_USAGE) else name
+        metric, label = metric_of(name)
+        part = None if metric is None else metric.usage
+        if part is None:
+            return True
         events = self._open.get(when, [])
         event = next((each for each in reversed(events) if part not in each), None)
-        if part in OPENING or (event is None and row.get(_MODEL) is not None):
+        if name in OPENING or (event is None and row.get(_MODEL) is not None):
             # Two opening rows of one time are two events, whatever else the first one has.
             event = self._begin(when)
         if event is None:
             return True  # an observation of `record_metric` under the name of a call's metric
         is_usable = _is_amount(value)
         event[part] = value if is_usable else None
-        model = name.removeprefix(_MODEL_USAGE) if part is _MODEL_USAGE else row.get(_MODEL)
+        model = label if part == "model" else row.get(_MODEL)
         if isinstance(model, str) and model not in _NOT_A_MODEL:
             event[_MODEL] = model
         if "success" in row:
@@ -207,19 +205,19 @@ class _AfterImageEvents:
     def _count(self, event: Mapping[str, Any]) -> None:
         table = self._table
         has_tokens = any(event.get(name) is not None for name in _TOKENS)
-        is_evaluation = "evaluation_time" in event
-        if not (is_evaluation or "success_rate" in event or has_tokens):
+        is_evaluation = "evaluation_duration" in event
+        if not (is_evaluation or "call_outcome" in event or has_tokens):
             return
         table.include_time(event["when"])
         model = event.get(_MODEL, _UNNAMED)
         key = GroupKey(model, None, None, EVALUATION if is_evaluation else GENERATION)
         if is_evaluation:
             success = event.get("success")
-            failed = event.get("evaluation_error_rate") if success is None else not success
+            failed = event.get("evaluation_outcome") if success is None else not success
             table.evaluations.add(is_failure=bool(failed))
-        elif "success_rate" in event:
-            if "conversation_length" in event and not model and not has_tokens:
-                table.conversations.add(is_failure=not event["success_rate"])
+        elif "call_outcome" in event:
+            if "turns" in event and not model and not has_tokens:
+                table.conversations.add(is_failure=not event["call_outcome"])
             else:
                 _add_call(table.row(key), event)
         if has_tokens:
@@ -228,8 +226,8 @@ class _AfterImageEvents:
 
 def _add_call(usage: UsageRow, event: Mapping[str, Any]) -> None:
     usage.calls += 1
-    usage.failures += not event["success_rate"]
-    if (duration := event.get("generation_time")) is not None:
+    usage.failures += not event["call_outcome"]
+    if (duration := event.get("call_duration")) is not None:
         usage.durations.append(duration)
 
 

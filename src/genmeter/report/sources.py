@@ -14,6 +14,7 @@ from genmeter.report._metric_rows import OPENING, PHASES, MetricRows, is_afterim
 from genmeter.report.endpoint import read_endpoint
 from genmeter.report.journal import journal_files, read_journal
 from genmeter.report.usage_table import UsageTable
+from genmeter.schema.afterimage import PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,7 +116,7 @@ _METADATA = "metadata_"
 _PHASE = "metadata_phase"
 _KEYS = (
     *("phase", "model_name", "step", "provider", "success"),
-    *("cache_read_token_count", "cache_write_token_count", "reasoning_token_count"),
+    *PARTS,
 )
 
 

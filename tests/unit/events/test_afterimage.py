@@ -1,4 +1,4 @@
-"""The old monitor's metrics of an event."""
+"""The rows of an event under AfterImage's names."""
 
 from __future__ import annotations
 
@@ -6,14 +6,24 @@ from typing import Any
 
 import pytest
 
-from genmeter.events.afterimage import RESERVED, free_data, samples_of
+from genmeter.events.afterimage import RESERVED, metric_rows
 from genmeter.events.model import Generation, Log, Metric, Sample
 from history_events import conversation, evaluation, generation, metric
 
 
 def rows(event: Any) -> list[tuple[str, float]]:
     """Give the names and values of an event."""
-    return [(row.name, row.value) for row in samples_of(event)]
+    return [(row.name, row.value) for row in metric_rows(event)]
+
+
+def extra_of(event: Any) -> dict[str, Any]:
+    """Return what the first row says beyond its labels and the outcome."""
+    first, second, *_ = metric_rows(event)
+    return {
+        key: value
+        for key, value in first.metadata.items()
+        if key not in second.metadata and key != "success"
+    }
 
 
 def test_a_call_gives_the_old_metrics_in_their_order() -> None:
@@ -30,30 +40,30 @@ def test_a_call_gives_the_old_metrics_in_their_order() -> None:
     ]
 
 
-def test_every_row_says_whose_it_is_and_the_first_what_is_told_once() -> None:
+def test_every_row_has_the_labels_and_the_first_one_the_rest() -> None:
     """A journal can be summed by model and step row by row."""
-    first, *others = samples_of(
+    first, *others = metric_rows(
         generation(
             success=False, error_type="TimeoutError", raw_kwargs={"error": "late", "seed": 7}
         )
     )
-    whose = {
+    labels = {
         "phase": "generation",
         "model_name": "atlas",
         "step": "answer_generation",
         "provider": "openai",
     }
     once = {"success": False, "error_type": "TimeoutError", "error": "late", "seed": 7}
-    assert first.metadata == {**whose, **once}
-    assert [row.metadata for row in others] == [whose] * len(others)
+    assert first.metadata == {**labels, **once}
+    assert [row.metadata for row in others] == [labels] * len(others)
 
 
 def test_what_is_not_known_is_absent() -> None:
     """A call without duration, names and tokens has no rows and no keys of them."""
     nothing = dict.fromkeys(("duration", "finish_reason", "input_tokens", "output_tokens"))
     bare = generation(**nothing, total_tokens=None, model_given=False, step=None, provider="_OTHER")
-    assert [row.name for row in samples_of(bare)] == ["success_rate", "error_rate"]
-    assert samples_of(bare)[0].metadata == {
+    assert [row.name for row in metric_rows(bare)] == ["success_rate", "error_rate"]
+    assert metric_rows(bare)[0].metadata == {
         "phase": "generation",
         "model_name": "atlas",
         "success": True,
@@ -61,10 +71,10 @@ def test_what_is_not_known_is_absent() -> None:
 
 
 def test_parts_of_tokens_stand_with_the_tokens_that_they_are_part_of() -> None:
-    """Cached and reasoning tokens are told where there are any."""
+    """Cached and reasoning tokens are there if there are any."""
     by_name = {
         row.name: row.metadata
-        for row in samples_of(generation(cache_read_tokens=60, reasoning_tokens=5))
+        for row in metric_rows(generation(cache_read_tokens=60, reasoning_tokens=5))
     }
     assert by_name["prompt_token_count"]["cache_read_token_count"] == 60
     assert "cache_write_token_count" not in by_name["prompt_token_count"]
@@ -73,7 +83,7 @@ def test_parts_of_tokens_stand_with_the_tokens_that_they_are_part_of() -> None:
 
 def test_a_conversation_is_no_call_of_a_model() -> None:
     """Its phase says so, it names no model, and its length is a metric."""
-    found = samples_of(conversation())
+    found = metric_rows(conversation())
     assert ("conversation_length", 3) in rows(conversation())
     assert {row.metadata["phase"] for row in found} == {"conversation"}
     assert not any("model_name" in row.metadata for row in found)
@@ -81,7 +91,7 @@ def test_a_conversation_is_no_call_of_a_model() -> None:
 
 def test_an_evaluation_gives_its_time_scores_and_error_rate() -> None:
     """A score carries its feedback; without tokens no model is named."""
-    found = samples_of(evaluation())
+    found = metric_rows(evaluation())
     assert [row.name for row in found] == [
         "evaluation_time",
         "evaluation_score_coherence",
@@ -94,13 +104,13 @@ def test_an_evaluation_gives_its_time_scores_and_error_rate() -> None:
         "feedback": "clear",
     }
     assert "feedback" not in found[2].metadata
-    with_tokens = samples_of(evaluation(input_tokens=4, total_tokens=4))
+    with_tokens = metric_rows(evaluation(input_tokens=4, total_tokens=4))
     assert with_tokens[-1].metadata["model_name"] == "judge"
 
 
 def test_a_custom_value_keeps_its_metadata_but_its_time() -> None:
     """The time stamp is the event's; only names that would hide a field get a mark."""
-    (row,) = samples_of(metric(name="queue", timestamp="x", value_=1, phase="mine"))
+    (row,) = metric_rows(metric(name="queue", timestamp="x", value_=1, phase="mine"))
     assert (row.name, row.value) == ("queue", 1.0)
     assert row.metadata == {"value_": 1, "phase": "mine"}
 
@@ -108,25 +118,25 @@ def test_a_custom_value_keeps_its_metadata_but_its_time() -> None:
 @pytest.mark.parametrize("key", sorted(RESERVED - {"provider", "step", "error_type", "model_name"}))
 def test_a_key_that_has_a_meaning_is_marked(key: str) -> None:
     """What a caller calls like a field of a row does not replace it."""
-    data = free_data(generation(raw_kwargs={"metadata": {key: "mine"}}))
+    data = extra_of(generation(raw_kwargs={"metadata": {key: "mine"}}))
     assert data == {f"{key}_": "mine"}
 
 
 def test_of_two_with_one_name_both_are_kept() -> None:
     """Metadata has the name; a keyword or an error of the same name gets a mark."""
     told = {"a": 1, "error": "late", "metadata": {"a": 2, "operation": "s", "error": 7}}
-    assert free_data(generation(raw_kwargs=told)) == {"a": 2, "a_": 1, "error": 7, "error_": "late"}
+    assert extra_of(generation(raw_kwargs=told)) == {"a": 2, "a_": 1, "error": 7, "error_": "late"}
 
 
 @pytest.mark.parametrize("error", [None, False, ""])
 def test_an_error_that_is_none_is_no_data(error: Any) -> None:
     """AfterImage's callers pass error=None and the like for a call that went well."""
-    assert free_data(generation(raw_kwargs={"error": error})) == {}
+    assert extra_of(generation(raw_kwargs={"error": error})) == {}
 
 
-def test_retries_are_told_by_cause() -> None:
-    """What has no column goes with the free data."""
-    assert free_data(generation(retries={"rate_limited": 2})) == {"retries": {"rate_limited": 2}}
+def test_retries_are_counted_by_cause() -> None:
+    """Retries have no row of their own, so the first row has them."""
+    assert extra_of(generation(retries={"rate_limited": 2})) == {"retries": {"rate_limited": 2}}
 
 
 @pytest.mark.parametrize(
@@ -139,7 +149,7 @@ def test_retries_are_told_by_cause() -> None:
 )
 def test_other_events_have_no_old_metric(event: Any) -> None:
     """What AfterImage had no metric of gives no row."""
-    assert samples_of(event) == []
+    assert metric_rows(event) == []
 
 
 def test_every_keyword_with_a_place_of_its_own_is_known() -> None:
@@ -151,12 +161,12 @@ def test_every_keyword_with_a_place_of_its_own_is_known() -> None:
         *("operation", "step", "modality"),
     )
     event: Generation = generation(raw_kwargs=dict.fromkeys(names, 1))
-    assert free_data(event) == {}
+    assert extra_of(event) == {}
 
 
 def test_a_reserved_key_takes_no_other_keys_place() -> None:
     """Where a caller has both spellings, both are kept."""
     told = {"metadata": {"phase": 1, "phase_": 2}, "phase": 3}
-    assert free_data(generation(raw_kwargs=told)) == {"phase__": 1, "phase_": 2, "phase___": 3}
-    (row,) = samples_of(Metric(0.0, "queue", 1.0, {"value": 1, "value_": 2}))
+    assert extra_of(generation(raw_kwargs=told)) == {"phase__": 1, "phase_": 2, "phase___": 3}
+    (row,) = metric_rows(Metric(0.0, "queue", 1.0, {"value": 1, "value_": 2}))
     assert row.metadata == {"value__": 1, "value_": 2}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from decimal import Decimal
 from enum import StrEnum
@@ -509,3 +510,30 @@ def test_an_error_has_the_name_of_its_class_whatever_its_metaclass_says() -> Non
     )
     assert event.error_type == "HiddenError"
     assert event.retries == {"HiddenError": 2}
+
+
+def test_what_a_call_cost_is_in_its_event() -> None:
+    """Each call is priced once, with its cached tokens; no price is NaN, no tokens no cost."""
+    asked: list[tuple[Any, ...]] = []
+
+    def price(*tokens: Any) -> float | None:
+        asked.append(tokens)
+        return None if tokens[0] == "other" else 0.5
+
+    clean = Clean(CallDefaults(None, None, "chat", price))
+    counts = {"prompt_token_count": 10, "cache_read_token_count": 4, "completion_token_count": 2}
+    assert clean.generation(model_name="m", **counts).cost == 0.5
+    assert clean.evaluation(model_name="m", total_token_count=3).cost == 0.5
+    assert math.isnan(clean.generation(model_name="other", **counts).cost or 0.0)
+    assert clean.generation(model_name="m").cost is None
+    assert asked == [("m", 10, 2, 4), ("m", 0, 0, 0), ("other", 10, 2, 4)]
+    assert Clean().generation(model_name="m", **counts).cost is None
+
+
+def test_what_has_no_field_of_its_own_is_extra() -> None:
+    """Unknown keywords, metadata, the error's text and the retries are kept by the event."""
+    event = Clean().generation(
+        success=False, seed=7, metadata={"id": "a", "operation": "s"}, error="late", retries=[None]
+    )
+    assert event.extra == {"id": "a", "seed": 7, "error": "late", "retries": {"_OTHER": 1}}
+    assert Clean().evaluation(seed=7, step="s").extra == {"seed": 7}

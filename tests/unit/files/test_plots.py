@@ -22,7 +22,7 @@ from matplotlib import pyplot as plt
 from genmeter import clock
 from genmeter.errors import ConfigError, ExportError, MissingExtraError
 from genmeter.files import plots
-from genmeter.history.series import Samples
+from genmeter.history.samples import Samples
 from genmeter.testing import IsolatedMonitor, isolated_monitor
 
 if TYPE_CHECKING:

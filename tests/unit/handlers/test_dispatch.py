@@ -13,6 +13,7 @@ import pytest
 from _hostile import Raising
 
 from _waiting import PATIENCE, eventually, soon
+from genmeter.events.afterimage import extra_data
 from genmeter.events.model import (
     Call,
     Evaluation,
@@ -56,6 +57,7 @@ def generation(number: int = 0, **told: Any) -> Generation:
         turns=None,
         retries=None,
         raw_kwargs=told,
+        extra=extra_data(told, None),
         span=None,
     )
 
@@ -77,6 +79,7 @@ def evaluation(**told: Any) -> Evaluation:
         cache_write_tokens=0,
         reasoning_tokens=0,
         raw_kwargs=told,
+        extra=extra_data(told, None),
         span=None,
     )
 

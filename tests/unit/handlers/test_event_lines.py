@@ -10,7 +10,7 @@ from _hostile import VALUES
 
 from genmeter.events.model import Event, Log, Sample, Score
 from genmeter.handlers import _event_lines as module
-from genmeter.handlers._event_lines import JournalLines, LogLines
+from genmeter.handlers._event_lines import JournalLines, log_lines
 from genmeter.handlers.base import FileLogHandler, FileMetricHandler
 from genmeter.handlers.dispatch import LOGS, METRICS
 from history_events import START, conversation, evaluation, generation, metric
@@ -64,7 +64,7 @@ def row_by_row(folder: Path, events: list[Event]) -> tuple[str, str]:
 
 def at_once(events: list[Event]) -> tuple[str, str]:
     """Encode the events as the dispatcher does."""
-    return JournalLines().encode(events).decode(), LogLines().encode(events).decode()
+    return JournalLines().encode(events).decode(), log_lines(events).decode()
 
 
 def test_lines_are_those_that_each_row_alone_has(tmp_path: Path) -> None:

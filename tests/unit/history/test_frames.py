@@ -78,14 +78,14 @@ def dtypes(frame: pd.DataFrame) -> dict[str, str]:
 
 
 def first(frame: pd.DataFrame) -> dict[str, Any]:
-    """Give the first row of a frame, without what is missing."""
+    """Return the first row of a frame, without its missing values."""
     row = frame.iloc[0]
     return {str(name): row[name] for name in frame if not pd.isna(row[name])}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_empty_history_has_the_columns_and_dtypes_of_a_full_one(kind: str) -> None:
-    """Code that reads a frame does not break where a job told nothing yet."""
+    """Code that reads a frame does not break if a job recorded nothing yet."""
     empty = to_frame(snapshot_of([]), kind)
     assert len(empty) == 0
     assert dtypes(empty) == DTYPES[kind]
@@ -113,7 +113,7 @@ def test_the_page_lists_the_columns_that_there_are() -> None:
     assert [list(each) for each in listed.values()] == [list(each) for each in DTYPES.values()]
 
 
-def test_a_generation_has_all_that_was_told() -> None:
+def test_a_generation_has_all_its_keywords() -> None:
     """A call's row holds its labels, counts, outcome and free data."""
     call = generation(
         at=0.25,
@@ -147,7 +147,7 @@ def test_a_generation_has_all_that_was_told() -> None:
 
 
 def test_what_is_unknown_is_missing_and_not_zero() -> None:
-    """A mean over a column is not drawn down by calls that told nothing."""
+    """A mean over a column is not drawn down by calls without numbers."""
     none = dict.fromkeys(("input_tokens", "output_tokens", "total_tokens"))
     call = generation(provider="_OTHER", step=None, finish_reason=None, duration=None, **none)
     assert first(to_frame(snapshot_of([call]), "generations")) == {
@@ -191,7 +191,7 @@ def test_an_evaluation_has_a_column_for_each_score_and_its_feedback() -> None:
     assert str(frame["feedback_tone"].dtype) == "string"
 
 
-def test_an_evaluations_model_is_told_only_with_its_tokens() -> None:
+def test_an_evaluation_has_a_model_only_with_tokens() -> None:
     """A model that was only guessed is not shown as the judge."""
     known = evaluation(1, input_tokens=5, output_tokens=1, total_tokens=6)
     frame = to_frame(snapshot_of([evaluation(0), known]), "evaluations")
@@ -257,7 +257,7 @@ def test_samples_stand_by_metric_and_then_by_age() -> None:
     assert rates["timestamp"].is_monotonic_increasing
 
 
-def test_what_is_told_once_stands_on_an_events_first_row() -> None:
+def test_metadata_of_an_event_is_on_its_first_row() -> None:
     """The outcome and the free data of an event are not counted several times."""
     events = [
         generation(0, raw_kwargs={"id": "a"}),
@@ -297,7 +297,7 @@ def test_a_value_of_another_type_does_not_change_a_standard_column() -> None:
 
 
 def test_a_score_outlives_its_evaluation() -> None:
-    """Where calls overwrote an evaluation, its scores still say whose they are."""
+    """Where calls overwrote an evaluation, its scores keep their labels."""
     events = [evaluation(0), *(generation(at) for at in range(1, 4))]
     snapshot = snapshot_of(events, capacity=3)
     rows = rows_of(to_frame(snapshot, "samples"))
@@ -312,7 +312,7 @@ def test_a_score_outlives_its_evaluation() -> None:
 
 
 def test_a_partial_frame_says_so() -> None:
-    """The attributes tell from when on rows are kept, and how many lost their metadata."""
+    """The attributes say from when on rows are kept, and how many lost their metadata."""
     whole = to_frame(snapshot_of([generation(0)]), "generations")
     assert whole.attrs == {}
     events = [generation(at, raw_kwargs={"note": "x" * 400}) for at in range(5)]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genmeter.history.ring import Ring
+from genmeter.history.ring import MetadataStore, Ring
 
 COLUMNS = (("time", "d"), ("count", "q"), ("name", "H"))
 
@@ -56,7 +56,79 @@ def test_values_keep_their_precision() -> None:
     assert (count.dtype, name.dtype) == (np.int64, np.uint16)
 
 
-def test_a_ring_tells_its_size() -> None:
+def test_repr_shows_size_and_capacity() -> None:
     """Its text names rows and capacity."""
     ring = filled(4, 9)
     assert repr(ring) == "<Ring of 4 rows, at most 4>"
+
+
+# --- metadata of rows -----------------------------------------------------------------------------
+
+
+def one_column(capacity: int = 4) -> Ring:
+    """Make a ring of one column."""
+    return Ring((("n", "q"),), capacity)
+
+
+def put(table: MetadataStore, into: Ring, *texts: str) -> None:
+    """Append a row for each text and keep the text."""
+    for text in texts:
+        into.append(0)
+        table.put(into, text)
+
+
+def cut(table: MetadataStore, rows: Ring) -> int:
+    """Count the kept rows whose text is gone."""
+    return table.cut(rows, np.arange(rows.first_serial, rows.appended))
+
+
+def test_texts_are_found_by_their_rows() -> None:
+    """Each text is returned under its row's serial; rows without one are absent."""
+    table, rows = MetadataStore(10_000), one_column()
+    put(table, rows, "a")
+    rows.append(0)
+    put(table, rows, "c")
+    assert table.texts(rows) == {0: "a", 2: "c"}
+    assert cut(table, rows) == 0
+
+
+def test_two_rings_do_not_share_texts() -> None:
+    """A serial belongs to its ring."""
+    table, one, other = MetadataStore(10_000), one_column(), one_column()
+    put(table, one, "one")
+    put(table, other, "other")
+    assert (table.texts(one), table.texts(other)) == ({0: "one"}, {0: "other"})
+
+
+def test_a_row_that_is_overwritten_takes_its_text_along() -> None:
+    """What the ring lost is not counted as cut."""
+    table, rows = MetadataStore(10_000), one_column(2)
+    put(table, rows, *"abcd")
+    assert table.texts(rows) == {2: "c", 3: "d"}
+    assert cut(table, rows) == 0
+
+
+def test_the_oldest_make_room_and_are_counted() -> None:
+    """No more bytes are kept than allowed."""
+    table, rows = MetadataStore(1_000), one_column(100)
+    put(table, rows, *("x" * 240 for _ in range(10)))
+    assert list(table.texts(rows)) == [8, 9]
+    assert cut(table, rows) == 8
+
+
+def test_without_room_nothing_is_kept() -> None:
+    """A cap of 0 turns the table off, and says so."""
+    table, rows = MetadataStore(0), one_column()
+    put(table, rows, "a", "b")
+    assert table.texts(rows) == {}
+    assert cut(table, rows) == 2
+
+
+def test_only_rows_that_are_kept_are_counted() -> None:
+    """A row that was cut and then overwritten is no loss beside the row itself."""
+    table, rows = MetadataStore(1_000), one_column(4)
+    put(table, rows, *("x" * 240 for _ in range(50)))
+    assert cut(table, rows) == 2
+    assert table.cut(rows, np.array([47, 48, 49])) == 1
+    rows.append(0)
+    assert cut(table, rows) == 1

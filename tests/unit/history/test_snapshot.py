@@ -8,7 +8,7 @@ from genmeter.history.store import History
 from history_events import START, evaluation, generation, metric, snapshot_of
 
 
-def test_rows_are_in_the_order_of_their_telling() -> None:
+def test_rows_are_in_the_order_of_recording() -> None:
     """Serials count on over the ring's end, and names are indexes into the names."""
     found = snapshot_of([generation(n, model=f"m{n}") for n in range(5)], capacity=3)
     assert found.calls.serial.tolist() == [2, 3, 4]
@@ -38,7 +38,7 @@ def test_a_score_names_its_evaluation_and_a_custom_value_none() -> None:
     ]
 
 
-def test_free_data_stands_by_its_row() -> None:
+def test_metadata_is_found_by_its_rows_serial() -> None:
     """Metadata, feedback and custom metadata are JSON text by serial."""
     found = snapshot_of(
         [
@@ -59,7 +59,7 @@ def test_free_data_stands_by_its_row() -> None:
 
 
 def test_a_snapshot_is_a_copy() -> None:
-    """What is told later does not change it."""
+    """Later events do not change it."""
     history = History(2)
     history.record(generation(0, duration=1.0))
     found = history.snapshot()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import astuple, fields
 from typing import Any
 
 import pytest
 
 from genmeter.config.monitor import HistoryConfig
-from genmeter.config.prices import PriceTable
 from genmeter.events.model import Call, Evaluation, Generation, Log, Metric, Sample, Score
-from genmeter.history._token_sums import Tokens
 from genmeter.history.store import History
+from genmeter.history.token_report import TokenUsageReport
 from genmeter.schema.query import HistoryQuery
 
 CALL = Call("chat", "openai", "m", None, "unknown")
@@ -63,6 +62,22 @@ def history(*events: Any, capacity: int = 100) -> History:
     return made
 
 
+def usage(made: History, since: float | None = None) -> dict[str, tuple[int, ...]]:
+    """Return the six counts of tokens and the calls of each model."""
+    report = made.token_usage(since)
+    assert [each.model_name for each in report.by_model] == sorted(
+        each.model_name for each in report.by_model
+    )
+    return {each.model_name: astuple(each)[1:] for each in report.by_model}
+
+
+def covered(made: History, since: float) -> float | None:
+    """Return from when on a window is whole; None if all of it is."""
+    report = made.token_usage(since)
+    assert report.complete == (report.covers_since is None)
+    return None if report.covers_since is None else report.covers_since.timestamp()
+
+
 def values(made: History, name: str, since: float | None = None) -> list[float] | None:
     """Give the values of a metric, sorted; None where it was never recorded."""
     found = made.samples(name, since)
@@ -73,8 +88,8 @@ def test_totals_since_the_start_outlive_the_ring() -> None:
     """However many calls were overwritten, the sum of all is exact."""
     made = history(*(tokens(float(n), 2**40 - n, "a") for n in range(50)), capacity=3)
     total = sum(2**40 - n for n in range(50))
-    assert made.token_totals().by_model == {"a": Tokens(total, 2 * total, 3 * total, calls=50)}
-    assert made.token_totals().kept_since is None
+    assert usage(made) == {"a": (total, 2 * total, 3 * total, 0, 0, 0, 50)}
+    assert made.token_usage().complete
 
 
 def test_a_window_sums_what_lies_in_it_by_model() -> None:
@@ -85,37 +100,48 @@ def test_a_window_sums_what_lies_in_it_by_model() -> None:
         tokens(3.0, 100, "b", cache_read_tokens=7, cache_write_tokens=6, reasoning_tokens=5),
         generation(3.0, "c"),
     )
-    assert made.token_totals(2.0).by_model == {
-        "a": Tokens(10, 20, 30, calls=1),
-        "b": Tokens(100, 200, 300, 7, 6, 5, calls=1),
+    assert usage(made, 2.0) == {
+        "a": (10, 20, 30, 0, 0, 0, 1),
+        "b": (100, 200, 300, 7, 6, 5, 1),
     }
-    assert made.token_totals(9.0).by_model == {}
+    assert usage(made, 9.0) == {}
 
 
 def test_an_empty_history_has_no_tokens() -> None:
-    """Nothing was told, nothing is summed, nothing is missing."""
+    """Without events nothing is summed, and nothing is missing."""
     for since in (None, 0.0):
-        assert history().token_totals(since) == ({}, None)
+        assert history().token_usage(since) == TokenUsageReport([])
+        assert history().token_usage(since).complete
     assert history().last_time is None
-    assert history().sampled_names() == []
 
 
 @pytest.mark.parametrize("count", [2**31, 2**40])
 def test_a_window_of_large_counts_is_exact(count: int) -> None:
     """Sums past what a float holds exactly are exact."""
-    events = [tokens(1.0, count - n, "a") for n in range(9_000)]
+    events = [tokens(1.0, count - n, "ab"[n % 2]) for n in range(9_000)]
     made = history(*events, capacity=10_000)
-    total = sum(count - n for n in range(9_000))
-    (found,) = made.token_totals(0.0).by_model.values()
-    assert found == (total, 2 * total, 3 * total, 0, 0, 0, 9_000)
+    for model, first in (("a", 0), ("b", 1)):
+        total = sum(count - n for n in range(first, 9_000, 2))
+        assert usage(made, 0.0)[model] == (total, 2 * total, 3 * total, 0, 0, 0, 4_500)
+
+
+def test_a_window_counts_the_failed_calls_of_models_that_reported_tokens() -> None:
+    """As the totals since the start do; a report of 0 tokens is one, too."""
+    made = history(
+        generation(1.0, "a", success=False),
+        tokens(2.0, 0, "a"),
+        generation(3.0, "b", success=False),
+        generation(4.0, "a", is_conversation=True, turns=2),
+    )
+    assert usage(made, 0.0) == usage(made) == {"a": (0, 0, 0, 0, 0, 0, 2)}
 
 
 def test_a_window_past_what_is_kept_says_from_when_on_it_is_whole() -> None:
-    """The first kept call's time is given where earlier ones are gone and were asked for."""
+    """The first kept call's time is returned if earlier ones of the window are gone."""
     made = history(*(tokens(float(n), 1) for n in range(10)), capacity=4)
-    assert made.token_totals(2.0).kept_since == 6.0
-    assert made.token_totals(6.0).kept_since is None
-    assert made.token_totals(7.0).kept_since is None
+    assert covered(made, 2.0) == 6.0
+    assert covered(made, 6.0) is None
+    assert covered(made, 7.0) is None
     samples = made.samples("generation_time")
     assert samples is not None
     assert samples.kept_since == 6.0
@@ -134,15 +160,14 @@ def test_samples_are_whole_where_only_others_are_gone() -> None:
 def test_a_ring_that_is_just_full_has_lost_nothing() -> None:
     """At capacity, but not past it, every window is whole."""
     made = history(*(tokens(float(n), 1) for n in range(4)), capacity=4)
-    assert made.token_totals(0.0).kept_since is None
+    assert covered(made, 0.0) is None
     assert made.size == 4
 
 
 def test_evaluations_cost_tokens_too() -> None:
     """The tokens of an evaluation are in the same totals."""
     made = history(evaluation(1.0, input_tokens=5, total_tokens=5))
-    assert made.token_totals().by_model == {"m": Tokens(5, 0, 5, calls=1)}
-    assert made.token_totals(0.0).by_model == {"m": Tokens(5, 0, 5, calls=1)}
+    assert usage(made) == usage(made, 0.0) == {"m": (5, 0, 5, 0, 0, 0, 1)}
 
 
 def test_a_name_of_the_callers_own_with_a_colon_holds_nothing_else() -> None:
@@ -184,7 +209,7 @@ def test_the_old_names_give_the_old_values() -> None:
         "evaluation_score_t": [-1.0],
         "own": [7.0],
     }
-    assert {name: values(made, name) for name in made.sampled_names()} == expected
+    assert {name: values(made, name) for name in expected} == expected
 
 
 def test_a_name_that_was_never_recorded_has_no_samples() -> None:
@@ -264,22 +289,20 @@ def test_the_newest_call_of_all_is_known() -> None:
     assert made.emptied().last_call is None
 
 
-@pytest.mark.parametrize(("prices", "size"), [(None, 90), (PriceTable({"m": (1, 2)}), 98)])
-def test_a_call_takes_as_many_bytes_as_the_documentation_says(
-    prices: PriceTable | None, size: int
-) -> None:
+@pytest.mark.parametrize(("has_prices", "size"), [(False, 90), (True, 98)])
+def test_a_call_takes_as_many_bytes_as_the_documentation_says(has_prices: bool, size: int) -> None:
     """Only who gave prices pays for the cost of each call."""
-    made = History(10_000, prices=prices)
+    made = History(10_000, has_prices=has_prices)
     columns = made._calls._columns.values()
     assert sum(column.itemsize for column in columns) == size
     (help_,) = (each.metadata["help"] for each in fields(HistoryConfig) if each.name == "capacity")
     assert str(size) in help_
 
 
-def test_an_empty_copy_prices_and_scales_as_the_first() -> None:
-    """A child's calls cost what the parent's did, and its scores are on the same scales."""
-    made = History(10, prices=PriceTable({"m": (1, 2)}), scales={"s": (0.0, 4.0)}).emptied()
-    made.record(tokens(1.0, 1_000_000))
+def test_an_empty_copy_keeps_costs_and_scales_as_the_first() -> None:
+    """A child keeps the costs of its calls as the parent did, and its scores on the same scales."""
+    made = History(10, has_prices=True, scales={"s": (0.0, 4.0)}).emptied()
+    made.record(tokens(1.0, 1_000_000, cost=5.0))
     made.record(evaluation(1.0, Score("s", 3.0)))
     (cost,) = made.window(HistoryQuery("calls", ("priced",), "cost"), (), 0.0).values()
     (share,) = made.window(HistoryQuery("scores", ("on_scale",), "share"), (), 0.0).values()

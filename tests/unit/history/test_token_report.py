@@ -6,11 +6,12 @@ from dataclasses import FrozenInstanceError
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pytest
 
 from genmeter.config.prices import PriceTable
 from genmeter.errors import ConfigError
-from genmeter.history.token_report import CostReport, ModelTokenUsage, TokenUsageReport
+from genmeter.history.token_report import CostReport, ModelTokenUsage, TokenUsageReport, summarise
 
 NOON = datetime(2025, 1, 1, 12, tzinfo=UTC)
 ONE = datetime(2025, 1, 1, 13, tzinfo=UTC)
@@ -28,7 +29,7 @@ COUNTS = [
 
 
 def report_of(*usages: ModelTokenUsage, **fields: Any) -> TokenUsageReport:
-    """Give a report whose totals fit its entries."""
+    """Return a report whose totals fit its entries."""
     return TokenUsageReport(
         list(usages),
         sum(usage.prompt_tokens for usage in usages),
@@ -190,7 +191,7 @@ def test_an_empty_report_reads_as_its_totals() -> None:
     ],
 )
 def test_an_incomplete_report_says_so(since: datetime | None, words: str) -> None:
-    """The last line tells from when on events are kept, and the remedy."""
+    """The last line says from when on events are kept, and the remedy."""
     text = str(report_of(BIG, complete=False, covers_since=since))
     assert text.splitlines()[-1] == f"{words}raise history.capacity."
 
@@ -219,3 +220,15 @@ def test_a_cost_report_reads_as_a_table() -> None:
         "Without a price: x, y."
     )
     assert "Without" not in str(CostReport({}, 0.0))
+
+
+def test_values_are_summed_up_as_plain_numbers() -> None:
+    """A summary holds Python's numbers, whatever the column's type, and so can be written as JSON."""
+    summary = summarise(np.array([1, 2, 6], dtype=np.int64))
+    assert summary == {"mean": 3.0, "min": 1, "max": 6, "count": 3}
+    assert {type(each) for each in summary.values()} == {int, float}
+
+
+def test_no_values_have_no_summary() -> None:
+    """Where there is nothing to sum up the summary is empty, not zeros."""
+    assert summarise(np.array([])) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genmeter.config.prices import PriceTable
 from genmeter.events.model import Sample, Score
 from genmeter.history.store import History
-from genmeter.history.windows import GroupSum
+from genmeter.history.windows import MINUTE_COLUMNS, MOST_MINUTES, GroupSum, Minutes
 from genmeter.schema import metrics as cat
 from genmeter.schema.alerts import ALERT_RULES
 from genmeter.schema.indicators import INDICATORS
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from genmeter.events.model import Event
 
-PRICES = PriceTable({"atlas": (1.0, 2.0)})
 CALLS = HistoryQuery("calls", ("inference",))
 DURATION = HistoryQuery("calls", ("inference", "duration_known"), "duration")
 
@@ -74,7 +73,7 @@ def test_a_label_that_is_absent_is_none() -> None:
     assert counts(history([generation()]), CALLS, cat.EVALUATOR) == {(None,): 1}
 
 
-def test_scores_are_told_apart_by_name_and_evaluator() -> None:
+def test_scores_are_grouped_by_name_and_evaluator() -> None:
     """Each pair is a group, named as the labels are in Prometheus."""
     made = history(
         [
@@ -122,13 +121,13 @@ def test_conversations_are_no_calls() -> None:
     }
 
 
-def test_a_call_without_a_price_is_told_from_one_without_a_price_list() -> None:
+def test_calls_are_unpriced_only_with_a_price_list() -> None:
     """Only with prices are calls unpriced; what cost nothing has a price."""
-    events = [generation(), generation(model="other"), evaluation(model="atlas", total_tokens=0)]
+    events = [generation(cost=140e-6), generation(cost=math.nan), evaluation(cost=0.0)]
     unpriced = HistoryQuery("calls", ("total_known", "unpriced"))
     priced = HistoryQuery("calls", ("priced",), "cost")
-    made = history(events, prices=PRICES)
-    assert counts(made, unpriced, cat.MODEL) == {("other",): 1}
+    made = history(events, has_prices=True)
+    assert counts(made, unpriced) == {(): 1}
     assert made.window(priced, (), 0.0) == {
         (): (2, pytest.approx(140e-6), 0.0, pytest.approx(140e-6))
     }
@@ -173,7 +172,7 @@ def test_every_alert_can_be_summed_by_its_labels(rule: Any) -> None:
 
 
 def by_minute() -> dict[str, HistoryQuery]:
-    """List what is kept by the minute."""
+    """Return the queries that have sums by the minute."""
     parts = [part for each in INDICATORS for part in each.query.parts]
     rows = [part.rows for part in parts if part.rows is not None]
     return {each.by_minute: each for each in rows if each.by_minute is not None}
@@ -196,9 +195,10 @@ def test_a_full_ring_that_lost_nothing_still_answers() -> None:
 def test_minutes_answer_past_the_ring() -> None:
     """Where rows are gone the sums are whole, with no least and no most; counts count as rows."""
     events = [
-        generation(60.0 * number, success=number % 4 > 0, total_tokens=7) for number in range(20)
+        generation(60.0 * number, success=number % 4 > 0, total_tokens=7, cost=140e-6)
+        for number in range(20)
     ]
-    made = history([*events, evaluation(1_200.0, total_tokens=9)], capacity=5, prices=PRICES)
+    made = history([*events, evaluation(1_200.0, total_tokens=9)], capacity=5, has_prices=True)
     found = {name: made.window(rows, (), 0.0)[()] for name, rows in by_minute().items()}
     assert {name: each.rows for name, each in found.items()} == {
         "calls": 20,
@@ -279,3 +279,113 @@ def test_any_rows_give_the_plain_sums(
         group: (len(values), pytest.approx(sum(values)), min(values), max(values))
         for group, values in groups.items()
     }
+
+
+# --- sums by the minute ---------------------------------------------------------------------------
+
+MINUTE = 60.0
+
+
+def minutes(*times: float) -> Minutes:
+    """Make sums of a failed call of 2 tokens and 0.5 USD at each time."""
+    made = Minutes()
+    for time in times:
+        made.add(time, 1, 0, 1, 2, 0.5)
+    return made
+
+
+def totals(made: Minutes, since: float) -> list[float]:
+    """Return the sum of each column."""
+    return [made.total(column, since) for column in MINUTE_COLUMNS]
+
+
+def test_nothing_adds_up_to_nothing() -> None:
+    """Before the first call every sum is 0."""
+    assert totals(Minutes(), 0.0) == [0, 0, 0, 0, 0.0]
+
+
+def test_each_sum_is_of_its_own_argument() -> None:
+    """Calls, outcomes, tokens and cost do not mix."""
+    made = Minutes()
+    made.add(1.0, 1, 1, 0, 10, 0.25)
+    made.add(2.0, 1, 0, 1, 0, 0.0)
+    made.add(3.0, 0, 0, 0, 5, 0.5)
+    assert totals(made, 0.0) == [2, 1, 1, 15, 0.75]
+
+
+@pytest.mark.parametrize(
+    ("since", "calls"), [(0.0, 4), (59.0, 4), (60.0, 3), (61.0, 3), (119.999, 3), (120.0, 1)]
+)
+def test_the_minute_that_a_window_begins_in_counts_whole(since: float, calls: int) -> None:
+    """A call before the window, but in its first minute, is in the sum."""
+    assert minutes(59.0, 60.0, 119.0, 120.0).total("calls", since) == calls
+
+
+def test_counts_are_exact_however_large() -> None:
+    """Tokens are summed as whole numbers, past what a float holds."""
+    made = Minutes()
+    for second in range(3):
+        made.add(40.0 * second, 1, 1, 0, 2**53 + 1, 0.0)
+    assert made.total("tokens", 0.0) == 3 * 2**53 + 3
+
+
+def test_a_clock_that_is_set_back_moves_nothing() -> None:
+    """Later calls count for their own time, also if that had calls before."""
+    made = minutes(1_000.0, 5_000.0, 1_010.0)
+    assert made.total("calls", 4_900.0) == 1
+    assert made.total("calls", 900.0) == 3
+
+
+def test_a_clock_that_is_set_forward_and_back_loses_nothing() -> None:
+    """A year ahead by mistake does not cost the days before."""
+    made = minutes(1_000.0, 1_000.0 + 366 * 86_400.0, 1_100.0)
+    assert made.total("calls", 900.0) == 3
+
+
+def test_three_days_are_kept_and_no_more() -> None:
+    """A window of three days is whole, and earlier minutes make room."""
+    made = minutes(*(MINUTE * number for number in range(MOST_MINUTES + 10)))
+    now = MINUTE * (MOST_MINUTES + 10)
+    assert made.total("calls", now - 3 * 86_400.0) == MOST_MINUTES - 1
+    assert made.total("calls", 0.0) == MOST_MINUTES
+
+
+def test_quiet_days_take_no_room() -> None:
+    """Only minutes with calls count against the limit."""
+    made = minutes(*(3_600.0 * number for number in range(MOST_MINUTES)))
+    assert made.total("calls", 0.0) == MOST_MINUTES
+
+
+def test_the_minutes_of_a_long_job_take_little_memory() -> None:
+    """However long a job runs, and however its clock is set, the memory has a bound."""
+    tracemalloc.start()
+    try:
+        made = Minutes()
+        for number in range(5 * MOST_MINUTES):
+            made.add(MINUTE * (number % (3 * MOST_MINUTES)), 1, 1, 0, 10**9, 0.5)
+            made.add(MINUTE * number, 1, 1, 0, 10**9, 0.5)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < 2 * 2**20
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 20_000), st.booleans(), st.integers(0, 2**60)), max_size=60),
+    st.floats(-100, 20_100),
+)
+def test_any_order_of_times_gives_the_plain_sums(
+    events: list[tuple[float, bool, int]], since: float
+) -> None:
+    """Jumps back and forth in time change nothing: each call counts for the minute it lies in."""
+    made = Minutes()
+    for time, failed, tokens in events:
+        made.add(time, 1, not failed, failed, tokens, 0.25)
+    counted = [each for each in events if math.floor(each[0] / MINUTE) * MINUTE + MINUTE > since]
+    assert totals(made, since) == [
+        len(counted),
+        sum(not failed for _, failed, _ in counted),
+        sum(failed for _, failed, _ in counted),
+        sum(tokens for _, _, tokens in counted),
+        0.25 * len(counted),
+    ]

@@ -170,17 +170,16 @@ class MetricReader:
         parts = []
         metric, label = _metric_of(name)
         if metric is not None:
-            parts.append((self._calls, *self._from_calls(metric, label)))
+            parts.append((self._calls, *self._from_calls(metric, label, since)))
         if name in self.values:
             time, value, names = self._others.columns("time", "value", "name")
-            chosen = names == self._names[name]
+            chosen = (names == self._names[name]) & _is_recent(time, since)
             parts.append((self._others, time[chosen], value[chosen]))
         # Counts stay integers if nothing else was recorded under their name.
         filled = [part for part in parts if len(part[1])] or parts[:1]
-        time, value = (np.concatenate([part[index] for part in filled]) for index in (1, 2))
-        if since is not None:
-            recent = time >= since
-            time, value = time[recent], value[recent]
+        _, time, value = filled[0]
+        for _, more_time, more_value in filled[1:]:  # no copy of the one part that most have
+            time, value = np.concatenate([time, more_time]), np.concatenate([value, more_value])
         starts = [kept_since(ring, since) for ring, _, _ in parts]
         return Samples(
             time, value, max((each for each in starts if each is not None), default=None)
@@ -195,15 +194,19 @@ class MetricReader:
         return (is_known and (self.flags & need) == need) or name in self.values
 
     def _from_calls(
-        self, metric: MetricSpec, label: str
+        self, metric: MetricSpec, label: str, since: float | None
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[Any]]:
         def columns(name: str) -> npt.NDArray[Any]:
             return self._calls.columns(name)[0]
 
-        chosen = _has(metric, columns)
+        chosen = _has(metric, columns) & _is_recent(columns("time"), since)
         if metric.value == "label":
             chosen &= columns(metric.field) == self._names.get(label, -1)
         return columns("time")[chosen], _values_of(metric, columns)[chosen]
+
+
+def _is_recent(time: npt.NDArray[np.float64], since: float | None) -> Mask:
+    return np.ones(len(time), np.bool_) if since is None else time >= since
 
 
 def _metric_of(name: str) -> tuple[MetricSpec | None, str]:

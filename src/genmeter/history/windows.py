@@ -131,7 +131,7 @@ class WindowRows:
         kept, starts = self._grouped(chosen, ["model"])
         if not len(kept):
             return []
-        counts = [np.add.reduceat(self._column(name)[kept], starts).tolist() for name in TOKENS]
+        counts = [self._token_sums(name, kept, starts) for name in TOKENS]
         calls = np.diff(starts, append=len(kept)).tolist()
         models = self._column("model")[kept[starts]].tolist()
         reported = np.logical_or.reduceat(has_tokens[kept], starts).tolist()
@@ -141,6 +141,13 @@ class WindowRows:
             if is_reported
         ]
 
+    def _token_sums(self, name: str, kept: Positions, starts: Positions) -> list[int]:
+        column = self._column(name)
+        if not column.any():  # most providers report no parts, and looking is cheaper than sorting
+            return [0] * len(starts)
+        sums: list[int] = np.add.reduceat(column[kept], starts).tolist()
+        return sums
+
     def _grouped(self, chosen: Mask, columns: Sequence[str]) -> tuple[Positions, Positions]:
         """Sort the chosen rows by columns of labels.
 
@@ -148,14 +155,15 @@ class WindowRows:
             The rows' positions, group by group, and where among them each group begins.
         """
         kept = np.flatnonzero(chosen)
+        labels = [self._column(name)[kept] for name in columns]
         # The last column first: a stable sort of 16-bit numbers takes no time.
-        for name in reversed(columns):
-            kept = kept[np.argsort(self._column(name)[kept], kind="stable")]
+        for index in reversed(range(len(labels))):
+            order = np.argsort(labels[index], kind="stable")
+            kept, labels = kept[order], [each[order] for each in labels]
         begins = np.zeros(len(kept), np.bool_)
         begins[:1] = True
-        for name in columns:
-            numbers = self._column(name)[kept]
-            begins[1:] |= numbers[1:] != numbers[:-1]
+        for each in labels:
+            begins[1:] |= each[1:] != each[:-1]
         return kept, np.flatnonzero(begins)
 
     def _labels(self, label: Label, numbers: npt.NDArray[Any]) -> list[str | None]:

@@ -55,14 +55,22 @@ _KNOWN_KEYWORDS = frozenset(
 _KNOWN_METADATA = frozenset({"operation", "error_type"})
 
 
-def _reader(kind: str) -> tuple[list[tuple[str, str, _Parts]], Callable[[Any], tuple[Any, ...]]]:
-    """Return the table's rows for a kind of event, and a function that reads all their fields."""
+# The table, compiled: for each kind of event its rows, as name, step and parts, and a function that
+# reads all their fields. The worker of each handler runs through them for every event.
+_AMOUNT, _SUCCESS, _FAILURE, _LABEL, _SCORE = range(5)
+_STEPS = ("amount", "success", "failure", "label", "score")
+
+
+def _compiled(
+    kind: str,
+) -> tuple[list[tuple[str, int, _Parts]], Callable[[Any], tuple[Any, ...]]]:
     rows = [each for each in METRICS if kind in each.kinds]
     fields = ["named_model" if each.field == "model" else each.field for each in rows]
-    return [(each.name, each.value, each.parts) for each in rows], attrgetter(*fields)
+    return [(row.name, _STEPS.index(row.value), row.parts) for row in rows], attrgetter(*fields)
 
 
-_GENERATION, _EVALUATION = _reader(GENERATION), _reader(EVALUATION)
+_GENERATION, _EVALUATION = _compiled(GENERATION), _compiled(EVALUATION)
+_all_parts = attrgetter(*(field for metric in METRICS for _, field in metric.parts))
 
 
 class MetricRow(NamedTuple):
@@ -104,31 +112,25 @@ def values_of(event: Generation | Evaluation) -> list[RowValue]:
     row; no key is in two of them.
     """
     rows, read = _GENERATION if type(event) is Generation else _EVALUATION
+    has_parts = any(_all_parts(event))
     values: list[RowValue] = []
-    for (name, kind, parts), value in zip(rows, read(event), strict=True):
+    for (name, step, parts), value in zip(rows, read(event), strict=True):
         if value is None:
             continue
-        if kind == "amount":
-            values.append((name, value, _parts(event, parts) if parts else None))
-        elif kind == "success":
-            values.append((name, float(value), None))
-        elif kind == "failure":
-            values.append((name, float(not value), None))
-        elif kind == "label":
+        if step == _AMOUNT:
+            values.append((name, value, _own(event, parts) if has_parts and parts else None))
+        elif step == _LABEL:
             values.append((name + value, 1.0, None))
-        else:
+        elif step == _SCORE:
             values += [(name + each.name, each.value, score_data(each.feedback)) for each in value]
+        else:
+            values.append((name, 1.0 if value is (step == _SUCCESS) else 0.0, None))
     return values
 
 
-def _parts(event: Generation | Evaluation, parts: _Parts) -> dict[str, Any] | None:
-    own = None
-    for key, field in parts:
-        count = getattr(event, field)
-        if count:
-            own = own or {}
-            own[key] = count
-    return own
+def _own(event: Generation | Evaluation, parts: _Parts) -> dict[str, Any] | None:
+    own = {key: count for key, field in parts if (count := getattr(event, field))}
+    return own or None
 
 
 def shared_data(event: Generation | Evaluation) -> dict[str, Any]:

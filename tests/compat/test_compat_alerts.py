@@ -213,7 +213,7 @@ def test_every_handler_gets_each_alert(subject: Subject, caplog: pytest.LogCaptu
     assert alerts.names() == ["high_generation_time"]
     told_by_log = any("boom" in record.getMessage() for record in caplog.records)
     assert told_by_log == subject.differs(
-        old=False, new=True, why="the standard logging tells, not a warning"
+        old=False, new=True, why="the standard logging reports it, not a warning"
     )
 
 
@@ -226,7 +226,7 @@ def test_rules_are_evaluated_at_every_interval(subject: Subject) -> None:
     assert alerts.names()[0] == "high_generation_time"
 
 
-def test_the_message_says_how_much(subject: Subject) -> None:
+def test_an_alert_message_has_value_and_threshold(subject: Subject) -> None:
     """The message holds the mean; ours also the threshold and where to look."""
     alerts = Alerts()
     monitor = subject.monitor(alert_handlers=[alerts])
@@ -236,11 +236,11 @@ def test_the_message_says_how_much(subject: Subject) -> None:
     assert "generation time" in message
     assert "31" in message
     assert ("30" in message) == subject.differs(
-        old=False, new=True, why="a message says what was passed"
+        old=False, new=True, why="a message states the value and the threshold"
     )
 
 
-def test_a_failed_conversation_is_no_failed_call(subject: Subject) -> None:
+def test_a_failed_conversation_is_not_a_failed_call(subject: Subject) -> None:
     """The rates are of calls of models; a conversation spans calls that are told on their own."""
     alerts = Alerts()
     monitor = subject.monitor(alert_handlers=[alerts])
@@ -248,11 +248,11 @@ def test_a_failed_conversation_is_no_failed_call(subject: Subject) -> None:
         monitor.track_generation(1.0, number > 0, metadata={"operation": "conversation_generation"})
     check(subject, monitor)
     assert alerts.names() == subject.differs(
-        old=["low_success_rate"], new=[], why="a conversation counts by its calls"
+        old=["low_success_rate"], new=[], why="a conversation is counted by its calls"
     )
 
 
-def test_samples_of_the_jobs_own_are_no_calls(subject: Subject) -> None:
+def test_recorded_metrics_do_not_count_as_calls(subject: Subject) -> None:
     """A value that `record_metric` adds to an old name is in its window, and fires no alert of ours."""
     alerts = Alerts()
     monitor = subject.monitor(alert_handlers=[alerts])
@@ -278,7 +278,7 @@ def test_a_slow_model_is_found_among_quick_ones(subject: Subject) -> None:
     )
 
 
-def test_the_end_of_an_alert_is_told(subject: Subject) -> None:
+def test_a_resolved_alert_is_sent_once_more(subject: Subject) -> None:
     """Ours sends an alert that is over once more, with a level that handlers of old pass over."""
     alerts = Alerts()
     monitor = subject.monitor(alert_handlers=[alerts], alert_max_error_rate=1.0)
@@ -290,5 +290,5 @@ def test_the_end_of_an_alert_is_told(subject: Subject) -> None:
     assert levels == subject.differs(
         old=[("low_success_rate", "warning")],
         new=[("low_success_rate", "warning"), ("low_success_rate", "info")],
-        why="nobody should have to ask whether it is over",
+        why="a handler learns that the alert is over",
     )

@@ -126,7 +126,7 @@ def test_signature_has_the_same_names_order_kinds_and_defaults(
     assert all(kind is KEYWORD and default is not NEEDED for _, kind, default in further)
 
 
-def test_every_public_method_of_the_old_class_is_in_the_table(subject: Subject) -> None:
+def test_every_public_method_of_afterimages_class_is_in_the_table(subject: Subject) -> None:
     """No public method of AfterImage's class is without a signature above, and ours has each."""
     public = {
         name
@@ -151,7 +151,7 @@ def test_arguments_are_taken_by_position(subject: Subject, tmp_path: Path) -> No
     assert (monitor.metrics_interval, monitor.shutdown_timeout) == (0, 7)
 
 
-def test_defaults_are_the_old_ones(subject: Subject) -> None:
+def test_defaults_equal_afterimages(subject: Subject) -> None:
     """Without arguments there are 60 seconds between checks, 5 for the end, and no alert handler."""
     monitor = subject.make()
     assert (monitor.metrics_interval, monitor.shutdown_timeout) == (60, 5)
@@ -181,7 +181,7 @@ def test_a_folder_is_made(subject: Subject) -> None:
     monitor.track_generation(1.0, True)
     subject.settle(monitor)
     assert monitor.log_dir.exists() == subject.differs(
-        old=True, new=False, why="no file that nobody asked for"
+        old=True, new=False, why="no file without a request"
     )
     assert monitor.save_metrics().parent == monitor.log_dir
     assert monitor.log_dir.is_dir()
@@ -193,7 +193,7 @@ def test_a_given_log_dir_is_made_at_once(subject: Subject, tmp_path: Path) -> No
     assert monitor.log_dir.is_dir()
 
 
-def test_an_interval_of_none_is_none(subject: Subject) -> None:
+def test_an_interval_of_none_evaluates_nothing(subject: Subject) -> None:
     """`metrics_interval=None` means that alerts are evaluated only when asked, as 0 does."""
     monitor = subject.make(metrics_interval=None)
     monitor.track_generation(1.0, True)
@@ -269,7 +269,7 @@ def test_a_protocol_can_be_a_base(subject: Subject, protocol: str) -> None:
         assert handler.handle_log({"message": "m"}) is None
 
 
-def test_what_telling_gives_back(subject: Subject) -> None:
+def test_recording_methods_return_none(subject: Subject) -> None:
     """No method that tells gives anything back."""
     monitor = subject.monitor()
     assert monitor.track_generation(1.0, True) is None

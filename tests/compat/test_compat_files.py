@@ -75,7 +75,7 @@ def test_files_in_the_default_folder(subject: Subject) -> None:
     subject.settle(monitor)
     found = {path.name for path in subject.folder.rglob("*") if path.is_file()}
     assert found == subject.differs(
-        old={"metrics.jsonl", "afterimage.log"}, new=set(), why="no file that nobody asked for"
+        old={"metrics.jsonl", "afterimage.log"}, new=set(), why="no file without a request"
     )
 
 

@@ -41,7 +41,7 @@ def tell(monitor: Any) -> None:
     )
 
 
-def test_a_call_reaches_the_metric_handler_in_the_old_order(subject: Subject) -> None:
+def test_a_call_reaches_the_metric_handler_in_afterimages_order(subject: Subject) -> None:
     """The handler gets every metric of a call, in AfterImage's order, with its value."""
     metrics = Metrics()
     monitor = subject.monitor(metric_handlers=[metrics])
@@ -111,7 +111,7 @@ def test_an_evaluation_reaches_the_metric_handler(subject: Subject) -> None:
     assert metrics.one("total_token_count")[1]["model_name"] == "judge-mini"
 
 
-def test_a_metric_of_the_callers_own_keeps_its_metadata(subject: Subject) -> None:
+def test_a_metric_that_the_caller_defines_keeps_its_metadata(subject: Subject) -> None:
     """`record_metric` hands on its metadata and adds the time."""
     metrics = Metrics()
     monitor = subject.monitor(metric_handlers=[metrics])
@@ -227,7 +227,7 @@ def test_each_evaluation_leaves_a_record(subject: Subject) -> None:
     }
 
 
-def test_an_object_reaches_the_handlers_as_the_text_that_it_was(subject: Subject) -> None:
+def test_an_object_reaches_the_handlers_as_its_text_at_the_call(subject: Subject) -> None:
     """A value of the caller's own class is text for ours from the call on; theirs is the object."""
 
     class Own:
@@ -249,13 +249,13 @@ def test_an_object_reaches_the_handlers_as_the_text_that_it_was(subject: Subject
     expected = subject.differs(
         old=own,
         new="as it was",
-        why="what an object says is read in the call, so that it may change afterwards",
+        why="an object's text is read during the call, so that the object may change afterwards",
     )
     assert logs.one("here")["own"] == expected
     assert metrics.one("m")[1]["own"] == expected
 
 
-def test_plain_data_reaches_the_handlers_as_it_was(subject: Subject) -> None:
+def test_data_reaches_the_handlers_as_it_was_at_the_call(subject: Subject) -> None:
     """A list in a call's data is what it was at the call; theirs has what was added later."""
     logs, metrics = Logs(), Metrics()
     monitor = subject.monitor(log_handlers=[logs], metric_handlers=[metrics])
@@ -267,7 +267,7 @@ def test_plain_data_reaches_the_handlers_as_it_was(subject: Subject) -> None:
     expected = subject.differs(
         old=["a", "b"],
         new=["a"],
-        why="the data of a call is copied in the call, so that it may change afterwards",
+        why="the data of a call is copied during the call, so that it may change afterwards",
     )
     assert logs.one("here")["steps"] == expected
     assert metrics.one("m")[1]["steps"] == expected

@@ -73,7 +73,7 @@ def test_the_folder_may_be_text_and_the_size_be_given(subject: Subject, tmp_path
         assert tuple(figures[name].get_size_inches()) == (6, 3)
 
 
-def test_only_what_was_told_is_plotted(subject: Subject, tmp_path: Path) -> None:
+def test_only_recorded_metrics_are_plotted(subject: Subject, tmp_path: Path) -> None:
     """A plot of which there is no sample is not there."""
     monitor = subject.monitor()
     monitor.track_evaluation(0.1, True, "judge", {"coherence": 0.5})
@@ -82,7 +82,7 @@ def test_only_what_was_told_is_plotted(subject: Subject, tmp_path: Path) -> None
     assert set(figures) & PLOTS == {"evaluation_scores", "evaluation_time"}
 
 
-def test_with_nothing_told_there_is_a_warning_and_no_plot(
+def test_without_events_there_is_a_warning_and_no_plot(
     subject: Subject, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An empty dict, and one line that says why: a warning of the old class, a log line of ours."""
@@ -92,7 +92,7 @@ def test_with_nothing_told_there_is_a_warning_and_no_plot(
         assert monitor.visualize_metrics() == {}
     told_by_log = any("nothing to plot" in record.getMessage() for record in caplog.records)
     assert told_by_log == subject.differs(
-        old=False, new=True, why="the standard logging tells, not a warning"
+        old=False, new=True, why="the standard logging reports it, not a warning"
     )
 
 
@@ -105,7 +105,7 @@ def test_matplotlib_stays_as_it_was(subject: Subject, tmp_path: Path) -> None:
     monitor.visualize_metrics(tmp_path / "plots")
     is_as_it_was = (dict(mpl.rcParams), plt.get_fignums()) == (style, opened)
     assert is_as_it_was == subject.differs(
-        old=False, new=True, why="the style and the figures are the user's"
+        old=False, new=True, why="style and figures belong to the user"
     )
 
 

@@ -33,7 +33,7 @@ def rows(report: Any) -> list[tuple[str, int, int, int]]:
     ]
 
 
-def test_a_window_sums_up_what_lies_in_it(subject: Subject) -> None:
+def test_get_metrics_summarises_a_window(subject: Subject) -> None:
     """`get_metrics` gives mean, least, greatest and number, as plain numbers."""
     monitor = subject.monitor()
     for duration in (1.0, 2.0, 6.0):
@@ -92,7 +92,7 @@ def test_a_call_without_tokens_makes_no_row(subject: Subject) -> None:
     assert monitor.get_total_token_usage().by_model == []
 
 
-def test_a_total_of_the_providers_own_is_kept(subject: Subject) -> None:
+def test_the_providers_total_is_kept(subject: Subject) -> None:
     """A total above its two parts, as with reasoning that is not itemised, is not corrected."""
     monitor = subject.monitor()
     monitor.track_generation(1.0, True, **call("atlas", 10, 5, total_token_count=40))
@@ -124,7 +124,7 @@ def test_tokens_without_a_model_beside_calls_that_name_one(subject: Subject) -> 
     assert reports == subject.differs(
         old=[apart],
         new=[apart, [("atlas", 20, 10, 30)]],
-        why="AfterImage names no model in a failed call; it still belongs to one",
+        why="AfterImage names no model in a failed call, but the call belongs to one",
     )
 
 
@@ -136,7 +136,7 @@ def test_a_report_over_a_window(subject: Subject) -> None:
     assert monitor.get_total_token_usage(timedelta(minutes=5)).total_tokens == 15
     assert monitor.get_total_token_usage(window=timedelta(microseconds=1)).total_tokens == 0
     assert monitor.get_total_token_usage(timedelta(0)).total_tokens == subject.differs(
-        old=15, new=0, why="a window of no length holds nothing"
+        old=15, new=0, why="a window of zero length contains nothing"
     )
     assert monitor.get_total_token_usage(None).total_tokens == 15
 
@@ -156,7 +156,7 @@ def test_token_metrics_recorded_by_hand(subject: Subject, metric: str) -> None:
     )
 
 
-def test_threads_may_tell_at_once(subject: Subject) -> None:
+def test_threads_may_record_at_once(subject: Subject) -> None:
     """Nothing is lost where several threads tell the same monitor."""
     monitor = subject.monitor(metric_handlers=[_Deaf()])
 

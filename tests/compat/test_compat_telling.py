@@ -34,7 +34,7 @@ def one(value: float) -> dict[str, float]:
     return {"mean": value, "min": value, "max": value, "count": 1}
 
 
-def test_a_whole_call_makes_the_old_metrics(subject: Subject) -> None:
+def test_a_call_records_afterimages_metrics(subject: Subject) -> None:
     """Each known keyword of a call becomes the metric of its name, with its value."""
     monitor = subject.monitor()
     monitor.track_generation(
@@ -60,7 +60,7 @@ def test_a_whole_call_makes_the_old_metrics(subject: Subject) -> None:
     assert monitor.get_metrics("conversation_length") == one(3)
 
 
-def test_a_whole_evaluation_makes_the_old_metrics(subject: Subject) -> None:
+def test_an_evaluation_records_afterimages_metrics(subject: Subject) -> None:
     """Scores, bare or with feedback, duration, outcome and tokens become the metrics of old."""
     monitor = subject.monitor()
     monitor.track_evaluation(
@@ -103,7 +103,7 @@ def test_before_the_first_call_every_metric_is_zeros(subject: Subject, name: str
 @pytest.mark.parametrize(
     "metric", ["prompt_token_count", "completion_token_count", "total_token_count"]
 )
-def test_a_count_of_none_is_no_sample(subject: Subject, metric: str) -> None:
+def test_a_count_of_none_records_nothing(subject: Subject, metric: str) -> None:
     """Providers that tell no usage give None, which counts as nothing."""
     monitor = subject.monitor()
     monitor.track_generation(1.0, True, **{metric: None})
@@ -115,12 +115,12 @@ def test_a_count_of_none_is_no_sample(subject: Subject, metric: str) -> None:
     ("keyword", "kind"), [("model_name", "model_usage"), ("finish_reason",) * 2]
 )
 def test_a_name_of_none(subject: Subject, keyword: str, kind: str) -> None:
-    """None names nothing; the old class counts it under the name `None`."""
+    """None is not a name; the old class counts it under the name `None`."""
     monitor = subject.monitor()
     monitor.track_generation(1.0, True, **{keyword: None})
     subject.settle(monitor)
     assert monitor.get_metrics(f"{kind}:None")["count"] == subject.differs(
-        old=1, new=0, why="None names nothing"
+        old=1, new=0, why="None is not a name"
     )
 
 
@@ -173,7 +173,7 @@ def test_the_length_of_a_conversation_from_turns(subject: Subject) -> None:
     monitor.track_generation(9.0, True, turns=4)
     subject.settle(monitor)
     assert monitor.get_metrics("conversation_length") == subject.differs(
-        old=NEVER, new=one(4), why="an agent's trace tells its length by turns only"
+        old=NEVER, new=one(4), why="an agent's trace reports its length as turns only"
     )
 
 
@@ -202,12 +202,12 @@ def test_a_finish_reason_that_is_an_enum(subject: Subject) -> None:
         old="finish_reason:Finish.STOP",
         new="finish_reason:stop",
         defect=10,
-        why="an Enum stands for its value",
+        why="an Enum is recorded by its value",
     )
     assert monitor.get_metrics(name) == ONE
 
 
-def test_a_metric_of_the_callers_own(subject: Subject) -> None:
+def test_a_metric_that_the_caller_defines(subject: Subject) -> None:
     """`record_metric` keeps any name, and sums up its values."""
     monitor = subject.monitor()
     for value in (2.0, 4.0, 9):
@@ -223,7 +223,7 @@ def test_a_metric_of_the_callers_own(subject: Subject) -> None:
     assert monitor.get_metrics("temperature") == one(0.7)
 
 
-def test_samples_may_be_added_to_a_metric_of_the_monitors_own(subject: Subject) -> None:
+def test_values_may_be_added_to_afterimages_metrics(subject: Subject) -> None:
     """A job that records `error_rate` itself, as AfterImage's structured one does, is counted."""
     monitor = subject.monitor()
     monitor.track_generation(1.0, True, error=None)
@@ -251,7 +251,7 @@ def test_a_time_with_its_zone(subject: Subject) -> None:
         assert monitor.get_metrics("m") == ONE
 
 
-def test_what_the_caller_changes_after_the_call(subject: Subject) -> None:
+def test_changes_after_the_call_are_not_recorded(subject: Subject) -> None:
     """What was told stays as it was told, where the caller goes on using its dict."""
     monitor = subject.monitor()
     metadata: dict[str, Any] = {"model": "atlas"}

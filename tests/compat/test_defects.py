@@ -219,7 +219,7 @@ def test_defect_10_a_score_named_by_an_enum_has_its_value(subject: Subject) -> N
         assert (found["count"], found["mean"]) == (1, 0.25), "score of an Enum"
 
 
-def test_defect_11_a_failing_handler_is_told_of_once(
+def test_defect_11_a_failing_handler_is_logged_once(
     subject: Subject, records: list[tuple[str, str]]
 ) -> None:
     """A handler that raises for each of two hundred metrics leaves one line, not two hundred."""
@@ -279,7 +279,7 @@ def test_defect_11_a_handler_that_blocks_stops_no_other(subject: Subject) -> Non
         release.set()
 
 
-def test_defect_12_a_value_that_is_no_number_is_left_out(subject: Subject) -> None:
+def test_defect_12_a_value_that_is_not_a_number_is_dropped(subject: Subject) -> None:
     """NaN and text spoil no mean, and no read raises because of them."""
     monitor = subject.monitor()
     for value in (1.0, math.nan, 3.0):
@@ -300,7 +300,7 @@ def test_defect_12_a_value_that_is_no_number_is_left_out(subject: Subject) -> No
     assert monitor.get_metrics("success_rate")["count"] == 2
 
 
-def test_defect_13_a_total_that_is_left_out_is_the_sum_of_its_parts(subject: Subject) -> None:
+def test_defect_13_a_missing_total_is_the_sum_of_its_parts(subject: Subject) -> None:
     """With both parts given the total is in the report, whether it was left out or None."""
     monitor = subject.monitor()
     parts = {"prompt_token_count": 10, "completion_token_count": 5}

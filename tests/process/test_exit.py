@@ -442,7 +442,7 @@ monitor.shutdown()
         "genmeter.runtime:Runtime._close_all",
         "genmeter.session:Session.begin_close",
         "genmeter.exporters.provider:Exporters.finish",
-        "genmeter.exporters.push:Push.finish",
+        "genmeter.exporters._push:Push.finish",
     ],
 )
 @pytest.mark.parametrize("moment", ["before", "after"])

@@ -16,8 +16,8 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
 from genmeter.config.checks import number
-from genmeter.exporters import prometheus_text as exposition
-from genmeter.exporters.families import (
+from genmeter.exporters import _prometheus_text as exposition
+from genmeter.exporters._families import (
     Translator,
     bucket_exemplars,
     exemplar_of,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.metrics.export import MetricsData
 
-    from genmeter.exporters.families import ExemplarText, Family, Labels
+    from genmeter.exporters._families import ExemplarText, Family, Labels
 
 __all__ = ["FamilyCollector", "PrometheusBridge"]
 

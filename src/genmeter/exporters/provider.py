@@ -30,8 +30,8 @@ from opentelemetry.sdk.resources import (
 )
 
 from genmeter.errors import EndpointError
-from genmeter.exporters.http import ScrapeServer
-from genmeter.exporters.making import make_pushes, preferences
+from genmeter.exporters._factory import make_pushes, preferences
+from genmeter.exporters._http import ScrapeServer
 from genmeter.exporters.prometheus import PrometheusBridge
 from genmeter.exporters.settings import MAIN_PID, PROMETHEUS, ExportSettings, resource_from_env
 from genmeter.metrics.meter import BuiltinMeterProvider

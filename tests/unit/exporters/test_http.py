@@ -26,8 +26,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from _waiting import eventually
 from genmeter.errors import ConfigError, EndpointError
-from genmeter.exporters import http as listener
-from genmeter.exporters.http import ScrapeServer
+from genmeter.exporters import _http as listener
+from genmeter.exporters._http import ScrapeServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -362,7 +362,7 @@ def test_an_accept_that_fails_does_not_end_the_endpoint(
     error = OSError(getattr(errno, number), "no")
     real = listener.bind
     monkeypatch.setattr(
-        "genmeter.exporters.http.bind", lambda *given: FailingSocket(real(*given), error)
+        "genmeter.exporters._http.bind", lambda *given: FailingSocket(real(*given), error)
     )
     with serving() as server:
         assert ask(server)[0] == 200
@@ -545,7 +545,7 @@ def test_an_endpoint_without_a_thread_is_an_error(monkeypatch: pytest.MonkeyPatc
     """An interpreter that ends starts none; the port is free again at once."""
     bound = listener.bind("127.0.0.1", 0)
     with monkeypatch.context() as patch:
-        patch.setattr("genmeter.exporters.http.bind", lambda *args: bound)
+        patch.setattr("genmeter.exporters._http.bind", lambda *args: bound)
         patch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(EndpointError, match="cannot have a thread: can't create"):
             ScrapeServer(render, port=0).start()
@@ -709,7 +709,7 @@ def test_a_forked_child_lets_go_of_the_sockets() -> None:
     """A child closes what it inherited, and the parent's clients are not held up by it."""
     program = """
 import os, socket, sys, threading, urllib.request
-from genmeter.exporters.http import ScrapeServer
+from genmeter.exporters._http import ScrapeServer
 
 server = ScrapeServer(lambda openmetrics: b"page", port=0)
 server.start()
@@ -778,7 +778,7 @@ def test_a_process_ends_while_it_serves() -> None:
     """An endpoint that nobody closed does not keep its process."""
     program = """
 import socket
-from genmeter.exporters.http import ScrapeServer
+from genmeter.exporters._http import ScrapeServer
 
 server = ScrapeServer(lambda openmetrics: b"", port=0)
 server.start()

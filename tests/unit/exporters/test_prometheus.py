@@ -18,7 +18,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from genmeter.errors import ConfigError
-from genmeter.exporters.families import label_pairs
+from genmeter.exporters._families import label_pairs
 from genmeter.exporters.prometheus import PrometheusBridge
 from sdk_page import PrometheusReader
 

@@ -22,8 +22,8 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from genmeter.exporters.families import exemplar_of
-from genmeter.exporters.prometheus_text import number_text
+from genmeter.exporters._families import exemplar_of
+from genmeter.exporters._prometheus_text import number_text
 from sdk_page import PrometheusReader
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from opentelemetry.sdk.metrics.export import (
 )
 
 from _waiting import eventually
-from genmeter.exporters import push as push_module
+from genmeter.exporters import _push as push_module
+from genmeter.exporters._push import Push, _Latch
 from genmeter.exporters.provider import CollectingReader
-from genmeter.exporters.push import Push, _Latch
 
 GUARD = 60
 FAILURE = MetricExportResult.FAILURE

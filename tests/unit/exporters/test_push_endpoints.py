@@ -15,7 +15,7 @@ import pytest
 import trustme
 from opentelemetry.sdk.metrics import MeterProvider
 
-from genmeter.exporters.making import make_pushes
+from genmeter.exporters._factory import make_pushes
 from genmeter.exporters.provider import CollectingReader
 from genmeter.exporters.settings import ExportSettings
 from otlp_receiver import BlackHole, ClosedPort, GrpcReceiver, HttpReceiver
@@ -223,7 +223,7 @@ def test_a_connection_has_the_certificates_of_the_environment(
 EXIT = """
 import atexit, os, signal, sys, threading, time
 from opentelemetry.sdk.metrics import MeterProvider
-from genmeter.exporters.making import make_pushes
+from genmeter.exporters._factory import make_pushes
 from genmeter.exporters.settings import ExportSettings
 from genmeter.exporters.provider import CollectingReader
 reader = CollectingReader()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client.utils import floatToGoString
 
-from genmeter.exporters.families import (
+from genmeter.exporters._families import (
     Labels,
     bucket_exemplars,
     exemplar_of,
@@ -24,7 +24,7 @@ from genmeter.exporters.families import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from genmeter.exporters.families import ExemplarText, Family
+    from genmeter.exporters._families import ExemplarText, Family
 
 __all__ = ["go_text", "number_text", "to_float", "write"]
 

@@ -35,7 +35,7 @@ from opentelemetry.sdk.metrics.view import (
     ExponentialBucketHistogramAggregation,
 )
 
-from genmeter.exporters.push import Push
+from genmeter.exporters._push import Push
 from genmeter.exporters.settings import ENTRY_POINTS, EXPORTERS, is_header, redact
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 
-from genmeter.exporters.making import make_exporter, make_pushes, preferences
+from genmeter.exporters._factory import make_exporter, make_pushes, preferences
 from genmeter.exporters.provider import CollectingReader
 from genmeter.exporters.settings import ExportSettings
 from otlp_receiver import BlackHole, ClosedPort, GrpcReceiver, Histogram, HttpReceiver, Receiver
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.metrics.export import MetricExporter, MetricsData
 
-    from genmeter.exporters.push import Push
+    from genmeter.exporters._push import Push
 
 GUARD = 60
 PROTOCOLS = [(GrpcReceiver, "grpc"), (HttpReceiver, "http/protobuf")]
@@ -311,7 +311,7 @@ def test_a_bad_header_costs_that_header(
 IMPORTS = """
 import os, sys
 from opentelemetry.sdk.metrics import MeterProvider
-from genmeter.exporters.making import make_exporter
+from genmeter.exporters._factory import make_exporter
 from genmeter.exporters.settings import ExportSettings
 from genmeter.exporters.provider import CollectingReader
 reader = CollectingReader()

@@ -22,18 +22,13 @@ from opentelemetry.sdk.metrics import (
 )
 from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader
-from opentelemetry.sdk.resources import (
-    SERVICE_NAME,
-    SERVICE_NAMESPACE,
-    OTELResourceDetector,
-    Resource,
-)
 
 from genmeter.errors import EndpointError
 from genmeter.exporters._factory import make_pushes, preferences
 from genmeter.exporters._http import ScrapeServer
 from genmeter.exporters.prometheus import PrometheusBridge
-from genmeter.exporters.settings import MAIN_PID, PROMETHEUS, ExportSettings, resource_from_env
+from genmeter.exporters.resource import MAIN_PID, job_name, resource_from_env
+from genmeter.exporters.settings import PROMETHEUS, ExportSettings
 from genmeter.metrics.meter import BuiltinMeterProvider
 from genmeter.pipeline.worker import Worker
 
@@ -47,7 +42,7 @@ if TYPE_CHECKING:
     from genmeter.config.monitor import MonitorConfig
     from genmeter.pipeline.drain import Pipeline
 
-__all__ = ["CollectingReader", "Exporters", "cardinality_arguments", "job_of"]
+__all__ = ["CollectingReader", "Exporters", "cardinality_arguments"]
 
 # Every class that the SDK exports. That of the synchronous gauge is private, and no instrument of
 # genmeter's is one: other libraries' gauges keep the SDK's own limit of 2,000.
@@ -150,8 +145,6 @@ class CollectingReader(MetricReader):
         self._is_stopped = True
 
 
-_DEFAULT_JOB = "genmeter"  # as the shipped prometheus.yml names it
-_NO_NAME = "unknown_service"  # what OpenTelemetry says where nobody named the service
 _EXEMPLAR_FILTERS: dict[str, Callable[[], ExemplarFilter]] = {
     "trace_based": TraceBasedExemplarFilter,
     "always_on": AlwaysOnExemplarFilter,
@@ -203,7 +196,7 @@ class Exporters:
         )
         for warning in settings.warnings:
             log(logging.WARNING, "%s", warning)
-        self.resource: Resource = resource_from_env()
+        self.resource = resource_from_env()
         # One for each exporter, where the provider is the SDK's.
         self._readers: dict[str, CollectingReader] = {}
         self._pushes = make_pushes(
@@ -234,7 +227,7 @@ class Exporters:
     @property
     def job(self) -> str:
         """The job that the metrics are of."""
-        return _job_name(self.resource)
+        return job_name(self.resource)
 
     @property
     def url(self) -> str | None:
@@ -405,29 +398,3 @@ class Exporters:
             return False
         self.provider = self._make_provider()
         return True
-
-
-def job_of(provider: MeterProvider) -> str:
-    """Return the job that an application's provider's metrics are of, as Prometheus does with OTLP.
-
-    Args:
-        provider: Its provider; of one that does not tell its resource, the environment is asked.
-
-    Returns:
-        The service's name, after its namespace and a slash where it has one; ``genmeter`` where
-        nobody named it.
-    """
-    resource = getattr(getattr(provider, "_sdk_config", None), "resource", None)
-    if not isinstance(resource, Resource):
-        resource = getattr(provider, "resource", None)
-    if not isinstance(resource, Resource):
-        resource = OTELResourceDetector().detect()
-    return _job_name(resource)
-
-
-def _job_name(resource: Resource) -> str:
-    name = str(resource.attributes.get(SERVICE_NAME) or _NO_NAME)
-    if name == _NO_NAME or name.startswith(f"{_NO_NAME}:"):
-        return _DEFAULT_JOB
-    namespace = resource.attributes.get(SERVICE_NAMESPACE)
-    return f"{namespace}/{name}" if namespace else name

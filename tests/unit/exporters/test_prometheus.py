@@ -142,7 +142,7 @@ def test_a_name_within_a_histogram_is_left_out(
     meter.create_histogram("wait").record(1)
     meter.create_gauge(f"wait{suffix}").set(1)
     assert series("wait_count") in samples(bridge[0])
-    assert "left out" in caplog.text
+    assert "dropped" in caplog.text
 
 
 def test_an_exponential_histogram_is_left_out_with_one_warning(

@@ -1,9 +1,9 @@
-"""Pushing: what collects and exports at an interval.
+"""Collect and export at an interval.
 
-The SDK has such a thread too. Ours exists for what the SDK's cannot do: end within a limit that the
-caller sets even if the endpoint is dead, end from a signal handler or at the interpreter's exit,
-outlive an export that raises or hangs, and leave a forked child alone, where the SDK's would start
-again and push the parent's totals a second time.
+The SDK has such a thread too. This one can do what the SDK's cannot: end within the caller's limit
+even if the endpoint is dead, end from a signal handler or at the interpreter's exit, and survive an
+export that raises or hangs. It also stays off in a forked child, where the SDK's would start again
+and push the parent's totals a second time.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import contextlib
 import logging
 import threading
 import time
+from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from opentelemetry import context as otel_context
-from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricExportResult
+from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricExportResult, MetricsData
 
 from genmeter.clock import seconds_left
 from genmeter.exporters.settings import redact
@@ -27,47 +28,46 @@ from genmeter.pipeline.worker import Worker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from opentelemetry.sdk.metrics.export import MetricExporter, MetricsData
+    from opentelemetry.sdk.metrics.export import MetricExporter
+
+    Collect = Callable[[float], MetricsData | None]
 
 __all__ = ["Push"]
 
 _logger = logging.getLogger("genmeter")
-_LEAST_TIMEOUT = 0.001  # seconds; 0 would mean that a collection is late already
-_MOST_GRACE = 1.0  # seconds that the last push waits for the one under way
+_MIN_TIMEOUT = 0.001  # seconds; a collection with a time-out of 0 is late from the start
+_MAX_GRACE = 1.0  # seconds that the last push waits for the one under way
 _GRACE_SHARE = 0.25  # and the share of its time
-_MOST_ASIDE = 6  # threads that hang in an exporter before no further push is tried
-# What the instrumentations of HTTP and gRPC ask for: an export makes no spans of its own.
+_MAX_DETACHED = 6  # threads that hang in an exporter before pushes stop
+# The instrumentations of HTTP and gRPC read this, so that an export creates no spans.
 _NO_INSTRUMENTATION = {"suppress_instrumentation": True}
-# Kept in a forked child: the end of an exporter that a thread of the parent used could hang.
+# Kept in a forked child: destroying an exporter that a thread of the parent used could hang.
 _inherited: list[object] = []
 
 
 class Push:
-    """Exports at an interval what it collects, and once more at the end.
+    """Exports collections at an interval, and once more at the end.
 
-    Each push has a thread of its own, so an exporter that hangs costs that one push: it is shut
-    down aside, and the next push has a new exporter. With delta temporality an interval whose
-    export fails is lost, as in the SDK; with cumulative temporality, the default, the next export
-    that succeeds makes up for it.
+    Each export runs on a separate thread, so an exporter that hangs costs one push: it is shut down
+    on another thread, and the next push creates a new exporter. With delta temporality the interval
+    of a failed export is lost, as in the SDK; with cumulative temporality, the default, the next
+    successful export makes up for it.
 
     Args:
-        make_exporter: Makes an exporter, which imports all that it needs to export.
-        collect: Called with seconds; returns what to export, or None where there is nothing.
+        make_exporter: Creates an exporter, and imports everything that it needs to export.
+        collect: Called with seconds; returns the data to export, or None without any.
         name: The exporter's name as in ``OTEL_METRICS_EXPORTER``.
         interval: Seconds from the end of one push to the start of the next, more than 0.
         timeout: Seconds that one push may take, more than 0.
-        on_failure: Called with the name at every push that fails, on any thread.
-        exporter: The first exporter; None to have it made with the first push.
+        on_failure: Called with the name at every failed push, on any thread.
+        exporter: The first exporter; None creates it with the first push.
         secrets: Texts that no log line may contain.
-
-    Attributes:
-        name: As given.
     """
 
     def __init__(
         self,
         make_exporter: Callable[[], MetricExporter],
-        collect: Callable[[float], MetricsData | None],
+        collect: Collect,
         *,
         name: str,
         interval: float,
@@ -92,32 +92,29 @@ class Push:
 
     def _begin(self, exporter: MetricExporter | None) -> None:
         self._exporter = exporter
-        self._failure: str | None = None
+        self._is_failing = False
         self._current: _Attempt | None = None
         self._last: _Attempt | None = None
-        self._aside: set[object] = set()
+        self._detached: set[object] = set()  # threads
         self._has_pushed = False
         self._is_finishing = False
         self._is_abandoned = False
         self._is_sent = False
         self._deadline = 0.0
-        # Held by whoever makes the last push; released only where that was interrupted.
+        # Held during the last push, and released only if that was interrupted.
         self._claim = threading.Lock()
         self._claimed_by: int | None = None
         self._ended = _Latch()
 
     def start(self) -> None:
-        """Start to push; where that was done before, or is impossible now, do nothing."""
+        """Start to push; does nothing after the first call, or after `finish`."""
         if not self._is_finishing:
             self._worker.start()
 
     def before_fork(self, timeout: float) -> None:
-        """Wait until the first push has imported what it needs.
+        """Wait at most ``timeout`` seconds until the first push has imported what it needs.
 
-        A child would wait for ever for an import that it inherits half done.
-
-        Args:
-            timeout: Seconds to wait at most; an endpoint that is dead holds a push up for longer.
+        A child would wait forever for an import that it inherits half done.
         """
         deadline = time.monotonic() + timeout
         for attempt in (self._current, self._last):
@@ -125,9 +122,9 @@ class Push:
                 attempt.ended.wait(deadline - time.monotonic())
 
     def after_fork_in_child(self) -> None:
-        """Forget, in a forked child, what the parent was doing; nothing of it is pushed here."""
+        """Drop the parent's state in a forked child, so that none of its data is pushed again."""
         for attempt in (self._current, self._last):
-            if attempt is not None:  # it goes on where threads are greenlets
+            if attempt is not None:  # it goes on if threads are greenlets
                 attempt.is_abandoned = True
         _inherited.extend([self._exporter, self._current, self._last])
         self._worker.reset()
@@ -137,14 +134,14 @@ class Push:
         """Collect and export once more, then shut the exporter down.
 
         It may be called several times, from any thread, from a signal handler and at the
-        interpreter's exit. Where an exception of a signal handler ends a call, the last push goes
-        on, and a later call waits for it. A push under way gets a moment to end; one that waits for
-        its next try is interrupted. It takes longer than the limit in one case only: no thread of
-        this push runs and none can be started any more, as at the exit of Python 3.12 and newer;
-        the exporter's own time-out holds then.
+        interpreter's exit. If an exception of a signal handler ends a call, the last push goes on,
+        and a later call waits for it. A push under way gets a moment to end, and one that waits for
+        a retry is interrupted. It can exceed the limit in one case only: no thread of this push
+        runs and none can be started, as at the exit of Python 3.12 and newer. The exporter's
+        time-out applies then.
 
         Args:
-            timeout: Seconds for all of it, whatever the endpoint does.
+            timeout: Seconds for everything, whatever the endpoint does.
 
         Returns:
             Whether the last export succeeded.
@@ -165,31 +162,31 @@ class Push:
         return self._is_sent
 
     def _run_last(self) -> None:
-        """Have the last push made, unless that is under way."""
+        """Start the last push, unless it is under way."""
         if self._claim.locked():
             return
         try:
-            # Thread.start() takes locks that the code under a signal handler may hold.
+            # Thread.start() takes locks that the interrupted code may hold.
             _thread.start_new_thread(self._push_last, ())
         except RuntimeError:
-            if not self._worker.is_running:  # else it does so, being closed
+            if not self._worker.is_running:  # otherwise the closed worker pushes
                 self._push_last()
 
-    # --- on threads of our own -----------------------------------------------------------------
+    # --- on the threads of the push ------------------------------------------------------------
 
     def _push_at_interval(self) -> None:
         if self._is_finishing:
             return
-        if len(self._aside) >= _MOST_ASIDE:
-            self._note(f"{len(self._aside)} threads hang in earlier exports")
+        if len(self._detached) >= _MAX_DETACHED:
+            self._report(f"{len(self._detached)} threads hang in earlier exports")
             return
-        attempt = _Attempt(self, time.monotonic() + self._timeout, self._collect)
+        attempt = _Attempt(time.monotonic() + self._timeout, self._collect)
         self._current = attempt
-        if self._is_finishing:  # meanwhile: the last push waits for this one, or runs beside it
+        if self._is_finishing:  # since then: the last push waits for this one, or runs beside it
             attempt.end()
             return
-        if not self._run_aside(attempt.run):
-            attempt.run()
+        if not self._run_detached(partial(self._run, attempt)):
+            self._run(attempt)
         attempt.released.wait(self._timeout)
         if not attempt.is_done and not self._is_finishing:
             self._abandon(attempt, f"it did not end within {self._timeout:.3g} s")
@@ -201,7 +198,7 @@ class Push:
         self._claimed_by = threading.get_ident()
         try:
             lost = self._end_current()
-            # Deltas that were interrupted are in no later collection.
+            # Interrupted deltas are in no later collection.
             if lost is None or self._push_now(lambda _: lost):
                 self._is_sent = self._push_now(self._collect)
             exporter, self._exporter = self._exporter, None
@@ -210,40 +207,37 @@ class Push:
             is_interrupted = False
         finally:
             self._claimed_by = None
-            if is_interrupted:  # by a signal handler, where the main thread had to push
+            if is_interrupted:  # by a signal handler, if the main thread had to push
                 self._claim.release()
             else:
                 self._ended.set()
 
-    def _push_now(self, collect: Callable[[float], MetricsData | None]) -> bool:
+    def _push_now(self, collect: Collect) -> bool:
         if self._is_abandoned:
             return False
-        left = max(_LEAST_TIMEOUT, self._deadline - time.monotonic())
-        self._last = _Attempt(self, time.monotonic() + min(self._timeout, left), collect)
-        self._last.run()
+        left = max(_MIN_TIMEOUT, self._deadline - time.monotonic())
+        self._last = _Attempt(time.monotonic() + min(self._timeout, left), collect)
+        self._run(self._last)
         return self._last.is_sent
 
     def _end_current(self) -> MetricsData | None:
-        """Give the push under way a moment, and then interrupt it; return the deltas that it had."""
+        """Wait a moment for the push under way, then interrupt it and return its deltas."""
         current = self._current
         if current is None or current.is_done or current.is_abandoned:
             return None
-        left = seconds_left(self._deadline)
-        if current.ended.wait(min(_MOST_GRACE, left * _GRACE_SHARE)):
+        if current.ended.wait(min(_MAX_GRACE, seconds_left(self._deadline) * _GRACE_SHARE)):
             return None
         data = current.data  # which the attempt drops at its end
         self._abandon(current, "it was interrupted for the last push")
         return data if _has_deltas(data) else None
 
-    def _abandon(self, attempt: _Attempt, why: str) -> None:
+    def _abandon(self, attempt: _Attempt, reason: str) -> None:
         attempt.is_abandoned = True
         exporter = attempt.exporter
         if self._exporter is exporter:
             self._exporter = None
-        if exporter is not None:
-            # This ends the retries of most exporters, and may hang itself.
-            self._run_aside(partial(self._shut_down, exporter, 0.0))
-        self._note(why)
+        self._shut_down_detached(exporter)
+        self._report(reason)
 
     def _abandon_last(self, timeout: float) -> None:
         if self._is_abandoned:
@@ -252,74 +246,98 @@ class Push:
         exporter, self._exporter = self._exporter, None
         if self._last is not None:
             self._last.is_abandoned = True
-        if exporter is not None:
-            self._run_aside(partial(self._shut_down, exporter, 0.0))
+        self._shut_down_detached(exporter)
         self._ended.set()
         if not self._is_sent:
-            with contextlib.suppress(Exception):
-                _logger.warning(
-                    "the last push of the exporter %r did not end within %.3g s; metrics may be "
-                    "lost",
-                    self.name,
-                    timeout,
-                )
+            self._log(
+                logging.WARNING,
+                "the last push of the exporter %r did not end within %.3g s; metrics may be lost",
+                self.name,
+                timeout,
+            )
 
-    def _run_aside(self, function: Callable[[], object]) -> bool:
-        """Run a function on a thread; returns whether one could be had."""
+    def _run_detached(self, function: Callable[[], object]) -> bool:
+        """Run a function on another thread; return whether one could be started."""
         token = object()
+        detached = self._detached
 
         def run() -> None:
             try:
                 function()
             finally:
-                aside.discard(token)
+                detached.discard(token)
 
-        aside = self._aside
-        aside.add(token)
+        detached.add(token)
         try:
             _thread.start_new_thread(run, ())
         except RuntimeError:  # the process is at its limit or at its end
-            aside.discard(token)
+            detached.discard(token)
             return False
         return True
 
-    def exporter_for(self, attempt: _Attempt) -> MetricExporter:
-        """Return the exporter, a new one where the last one was given up.
-
-        Args:
-            attempt: The push that needs it.
-        """
-        exporter = self._exporter
-        if exporter is None:
-            exporter = self._make_exporter()
-            if not attempt.is_abandoned:
-                self._exporter = exporter
-        return exporter
+    def _shut_down_detached(self, exporter: MetricExporter | None) -> None:
+        if exporter is not None:
+            # This ends the retries of most exporters, and may hang too.
+            self._run_detached(partial(self._shut_down, exporter, 0.0))
 
     def _shut_down(self, exporter: MetricExporter, timeout: float) -> None:
         try:
             exporter.shutdown(timeout_millis=max(0.0, timeout) * 1e3)
         except BaseException as error:
-            self._log(logging.DEBUG, "an exporter of metrics did not shut down: %s", error=error)
+            reason = redact(repr(error), self._secrets)
+            self._log(logging.DEBUG, "shutting down a metric exporter failed: %s", reason)
             if _is_from_signal(error):
                 raise
 
-    def note(self, attempt: _Attempt, failure: str | None) -> None:
-        """Take in how a push went, unless it was given up before.
+    # --- one attempt ---------------------------------------------------------------------------
 
-        Args:
-            attempt: The push.
-            failure: None for well, else what went wrong.
-        """
+    def _run(self, attempt: _Attempt) -> None:
+        """Collect and export; the exporter's exceptions are reported and not raised."""
+        try:
+            failure = self._export(attempt)
+        except BaseException as error:
+            if _is_from_signal(error):
+                raise
+            failure = f"it raised {error!r}"
+        attempt.is_sent = failure is None and not attempt.is_abandoned
         self._has_pushed = True
         if not attempt.is_abandoned:
-            self._note(failure)
+            self._report(failure)
+        attempt.end()
 
-    def _note(self, failure: str | None) -> None:
-        before, self._failure = self._failure, failure
-        if failure is None and before is not None:
-            self._log(logging.INFO, "the exporter %r pushes metrics again", self.name)
-        elif failure is not None and before is None:
+    def _export(self, attempt: _Attempt) -> str | None:
+        """Return None for success, else the failure."""
+        try:
+            data = attempt.data = attempt.collect(attempt.time_left())
+        except Exception as error:
+            return f"the collection failed: {error!r}"
+        # Checked after the collection: in a child that was forked since, if threads are greenlets,
+        # the data is the parent's.
+        if data is None or attempt.is_abandoned:
+            return None
+        exporter = self._exporter
+        if exporter is None:
+            exporter = self._make_exporter()
+            if not attempt.is_abandoned:
+                self._exporter = exporter
+        attempt.exporter = exporter
+        if attempt.is_abandoned:
+            return None
+        token = otel_context.attach(otel_context.Context(_NO_INSTRUMENTATION))
+        try:
+            result = exporter.export(data, timeout_millis=attempt.time_left() * 1e3)
+        finally:
+            otel_context.detach(token)
+        return None if result is MetricExportResult.SUCCESS else "the export failed"
+
+    def _report(self, failure: str | None) -> None:
+        """Count a failure; log the first of several, and the end of them."""
+        was_failing, self._is_failing = self._is_failing, failure is not None
+        if failure is None:
+            if was_failing:
+                self._log(logging.INFO, "the exporter %r pushes metrics again", self.name)
+            return
+        if not was_failing:
             self._log(
                 logging.WARNING,
                 "the exporter %r cannot push metrics: %s; the job goes on, and further failures "
@@ -327,99 +345,19 @@ class Push:
                 self.name,
                 redact(failure, self._secrets),
             )
-        if failure is not None:
-            with contextlib.suppress(Exception):
-                self._on_failure(self.name)
+        with contextlib.suppress(Exception):
+            self._on_failure(self.name)
 
-    def _log(
-        self, level: int, text: str, *arguments: object, error: BaseException | None = None
-    ) -> None:
-        if error is not None:
-            arguments = (*arguments, redact(repr(error), self._secrets))
-        with contextlib.suppress(Exception):  # a logging handler of the job's may raise
+    def _log(self, level: int, text: str, *arguments: object) -> None:
+        with contextlib.suppress(Exception):  # a logging handler of the job may raise
             _logger.log(level, text, *arguments)
 
 
-class _Attempt:
-    """One push.
-
-    Args:
-        push: Whose.
-        deadline: Until when it should have ended, as ``time.monotonic()`` counts.
-        collect: Returns what to export.
-
-    Attributes:
-        data: What was collected, once it was.
-        exporter: The exporter in use, once there is one.
-        is_done: Whether it ended.
-        is_sent: Whether the export succeeded.
-        is_abandoned: Whether nobody waits for it any more.
-        ended: Set at its end.
-        released: Set at its end, or where whoever waits for it should go on.
-    """
-
-    def __init__(
-        self, push: Push, deadline: float, collect: Callable[[float], MetricsData | None]
-    ) -> None:
-        self._push = push
-        self._deadline = deadline
-        self._collect = collect
-        self.data: MetricsData | None = None
-        self.exporter: MetricExporter | None = None
-        self.is_done = False
-        self.is_sent = False
-        self.is_abandoned = False
-        self.ended = _Latch()
-        self.released = _Latch()
-
-    def run(self) -> None:
-        """Collect and export; what the exporter raises is noted and goes no further."""
-        failure: str | None = None
-        try:
-            failure = self._export()
-        except BaseException as error:
-            if _is_from_signal(error):
-                raise
-            failure = f"it raised {error!r}"
-        self.is_sent = failure is None and not self.is_abandoned
-        self._push.note(self, failure)
-        self.end()
-
-    def end(self) -> None:
-        """Let go whoever waits for it."""
-        self.is_done = True
-        self.data = None
-        self.ended.set()
-        self.released.set()
-
-    def _export(self) -> str | None:
-        try:
-            data = self.data = self._collect(self._left())
-        except Exception as error:
-            return f"the collection failed: {error!r}"
-        # Looked at after the collection: in a child that was forked meanwhile, where threads are
-        # greenlets, the data is the parent's.
-        if data is None or self.is_abandoned:
-            return None
-        self.exporter = self._push.exporter_for(self)
-        if self.is_abandoned:
-            return None
-        token = otel_context.attach(otel_context.Context(_NO_INSTRUMENTATION))
-        try:
-            result = self.exporter.export(data, timeout_millis=self._left() * 1e3)
-        finally:
-            otel_context.detach(token)
-        return None if result is MetricExportResult.SUCCESS else "the export failed"
-
-    def _left(self) -> float:
-        return max(_LEAST_TIMEOUT, self._deadline - time.monotonic())
-
-
 class _Latch:
-    """A flag to wait for, which a signal handler may set and await whatever it interrupted.
+    """An event that a signal handler may set and wait for, whatever it interrupted.
 
-    `threading.Event` has a lock inside, and a handler that came while its own thread held that
-    would wait for ever; `SimpleQueue` is made for this.
+    A handler that interrupts its own thread inside the lock of a `threading.Event` would wait
+    forever; `SimpleQueue` is reentrant.
     """
 
     def __init__(self) -> None:
@@ -434,9 +372,32 @@ class _Latch:
         if not self.is_set:
             with contextlib.suppress(Empty):
                 self._tokens.get(timeout=min(max(0.0, timeout), threading.TIMEOUT_MAX))
-                # For whoever else waits.
-                self._tokens.put(None)
+                self._tokens.put(None)  # for other waiters
         return self.is_set
+
+
+@dataclass(slots=True, eq=False)
+class _Attempt:
+    """One push; ``deadline`` is on the clock of ``time.monotonic()``."""
+
+    deadline: float
+    collect: Collect
+    data: MetricsData | None = None
+    exporter: MetricExporter | None = None
+    is_done: bool = False
+    is_sent: bool = False
+    is_abandoned: bool = False  # nobody waits for it any more
+    ended: _Latch = field(default_factory=_Latch)
+    released: _Latch = field(default_factory=_Latch)  # at the end, or to stop waiting
+
+    def end(self) -> None:
+        self.is_done = True
+        self.data = None
+        self.ended.set()
+        self.released.set()
+
+    def time_left(self) -> float:
+        return max(_MIN_TIMEOUT, self.deadline - time.monotonic())
 
 
 def _has_deltas(data: MetricsData | None) -> bool:
@@ -449,6 +410,6 @@ def _has_deltas(data: MetricsData | None) -> bool:
 
 
 def _is_from_signal(error: BaseException) -> bool:
-    """Return whether a signal handler may have raised it, which the exporter must not swallow."""
+    """Return whether a signal handler may have raised an error, which must not be suppressed."""
     is_main = threading.current_thread() is threading.main_thread()
     return is_main and not isinstance(error, Exception)

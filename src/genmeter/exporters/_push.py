@@ -386,7 +386,7 @@ class _Attempt:
     exporter: MetricExporter | None = None
     is_done: bool = False
     is_sent: bool = False
-    is_abandoned: bool = False  # nobody waits for it any more
+    is_abandoned: bool = False  # its result is ignored
     ended: _Latch = field(default_factory=_Latch)
     released: _Latch = field(default_factory=_Latch)  # at the end, or to stop waiting
 

@@ -279,7 +279,7 @@ class _Reader:
         """Return the first valid value of some variables, else that of the default's text."""
         set_ = [(variable, text) for variable in checks if (text := self.text(variable))]
         rejected: list[str] = []
-        for variable, text in [*set_, (next(reversed(checks)), default)]:
+        for variable, text in [*set_, (list(checks)[-1], default)]:
             check = checks[variable]
             try:
                 value = check(variable, check.read(text))

@@ -58,15 +58,10 @@ def make_pushes(
     on_failure: Callable[[str], None],
     log: Callable[..., None] = _logger.log,
 ) -> list[Push]:
-    """Create a push for each exporter that pushes, without starting it.
+    """Return a push for each exporter that pushes, without starting it.
 
-    An exporter that cannot be created is skipped with a warning.
-
-    Args:
-        settings: The exporters and their settings.
-        collect_for: Called with each exporter's name; returns the function that collects for it.
-        on_failure: Called with an exporter's name at each failed push.
-        log: Called like ``Logger.log``.
+    An exporter that cannot be created is skipped with a warning. ``collect_for`` returns the
+    function that collects for the exporter of a name; ``log`` is called like ``Logger.log``.
     """
     pushes: list[Push] = []
     for name in settings.pushed:

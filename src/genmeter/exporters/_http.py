@@ -59,32 +59,25 @@ def bind(host: str, port: int) -> socket.socket:
             "address of this machine, such as 127.0.0.1"
         ) from error
     failure: OSError = OSError("the name has no address")
-    for family, kind, protocol, _, address in found:
+    for family, _, _, _, address in found:
+        dual = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
         try:
-            return _listening(socket.socket(family, kind, protocol), address)
+            bound = socket.create_server(
+                address, family=family, backlog=_BACKLOG, dualstack_ipv6=dual
+            )
         except OSError as error:
             failure = error
             if error.errno not in _TRY_NEXT:
                 break
+        else:
+            # A client that leaves between select and accept must not block the thread.
+            bound.setblocking(False)
+            return bound
+    reason = os.strerror(failure.errno) if failure.errno else failure
     remedy = _REMEDIES.get(failure.errno or 0, "choose another host or port")
     raise EndpointError(
-        f"the scrape endpoint cannot listen on host {host!r}, port {port}: "
-        f"{failure.strerror or failure}; {remedy}"
+        f"the scrape endpoint cannot listen on host {host!r}, port {port}: {reason}; {remedy}"
     ) from failure
-
-
-def _listening(bound: socket.socket, address: Any) -> socket.socket:
-    try:
-        # So that a new process can use the port of one that just ended.
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-        bound.listen(_BACKLOG)
-        # A client that leaves between select and accept must not block the thread.
-        bound.setblocking(False)
-    except OSError:
-        bound.close()
-        raise
-    return bound
 
 
 def is_loopback(bound: socket.socket) -> bool:
@@ -94,16 +87,9 @@ def is_loopback(bound: socket.socket) -> bool:
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """An open connection.
+    """An open connection; it is idle until the client has sent its whole request."""
 
-    Attributes:
-        socket: The socket, or its TLS wrapper.
-        has_request: Whether the client has sent its whole request. Until then the connection is
-            idle, and may be closed for a new one.
-        since: The time of the connection on the monotonic clock.
-    """
-
-    socket: socket.socket
+    socket: socket.socket  # or its TLS wrapper
     has_request: bool = False
     since: float = field(default_factory=time.monotonic)
 
@@ -113,15 +99,8 @@ class Listener:
 
     If no thread can be started, connections are served one after the other.
 
-    Args:
-        bound: The listening socket from `bind`.
-        serve: Serves one connection on its thread.
-        lifetime: Seconds after which any connection may be closed for a new one.
-        max_connections: Connections at one time. Beyond that the oldest idle one is closed; the
-            new one is closed if none is idle.
-
-    Raises:
-        EndpointError: No thread can be started.
+    At ``max_connections`` a new connection replaces all that are older than ``lifetime`` seconds,
+    else the oldest idle one; it is closed if none is idle.
     """
 
     def __init__(
@@ -247,24 +226,14 @@ _MAX_BODY_BYTES = 65536
 class ScrapeServer:
     """Serves ``/metrics`` and ``/-/healthy``; auth applies to ``/metrics`` only.
 
+    The arguments are those of `genmeter.EndpointConfig`, and:
+
     Args:
         render: Writes the page, like `genmeter.exporters.prometheus.PrometheusBridge.render`.
-        host: Name or address of the interface; ``0.0.0.0`` and ``::`` are all of them.
-        port: TCP port, 0 for any free one.
-        certfile: PEM file of the certificate chain, for TLS 1.2 or newer.
-        keyfile: PEM file of the private key, unless it is in ``certfile``.
-        client_ca_file: PEM file of the authorities that must have signed a client's certificate,
-            for every path; None for no client certificates.
-        username: The user name of a scrape; set together with ``password``.
-        password: The password of a scrape.
         request_timeout: Seconds that a client may take to send its request, including the TLS
             handshake, and again to receive the response.
-        max_connections: Connections at one time. Beyond that the oldest without a request is
-            closed, else the new one.
+        max_connections: As for `Listener`.
         warn: Called like ``Logger.warning`` by `start`.
-
-    Raises:
-        ConfigError: An argument, or the file that it names, is invalid.
     """
 
     def __init__(
@@ -362,13 +331,9 @@ class ScrapeServer:
             listener.close_inherited()
 
     def wait_for_scrape(self, timeout: float) -> bool:
-        """Wait until a whole scrape that began after this call was sent.
+        """Wait until a whole scrape that began after this call was sent; return whether one was.
 
-        Args:
-            timeout: Most seconds to wait.
-
-        Returns:
-            Whether there was one; False at once if the endpoint does not serve.
+        Returns at once if the endpoint does not serve.
         """
         return self._scrapes.wait(timeout)
 

@@ -56,9 +56,9 @@ class Push:
     Args:
         make_exporter: Creates an exporter, and imports everything that it needs to export.
         collect: Called with seconds; returns the data to export, or None without any.
-        name: The exporter's name as in ``OTEL_METRICS_EXPORTER``.
-        interval: Seconds from the end of one push to the start of the next, more than 0.
-        timeout: Seconds that one push may take, more than 0.
+        name: The exporter's name.
+        interval: Seconds from the end of one push to the start of the next.
+        timeout: Seconds that one push may take.
         on_failure: Called with the name at every failed push, on any thread.
         exporter: The first exporter; None creates it with the first push.
         secrets: Texts that no log line may contain.

@@ -57,14 +57,9 @@ _INSTRUMENTS = (
 
 
 def cardinality_arguments(reader: type[object], limit: int) -> dict[str, Any]:
-    """Return the argument of a reader's class that limits the label sets of each instrument.
+    """Return a reader's argument for the label sets that one instrument may have.
 
-    Args:
-        reader: The class.
-        limit: Label sets that one instrument may have.
-
-    Returns:
-        The keyword argument; empty if the installed SDK has none.
+    It is empty if the installed SDK has none.
     """
     if "cardinality_limits" not in inspect.signature(reader).parameters:
         return {}

@@ -65,24 +65,16 @@ _USER_INFO = re.compile(r"//[^/?#\s]*@")
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """Return a text without what must not be logged.
-
-    Args:
-        text: A message, perhaps of a library.
-        secrets: Texts to replace; the user part of every URL is replaced too.
-    """
+    """Return a text with secrets and the user part of every URL replaced."""
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, "***")
     return _USER_INFO.sub("//***@", text)
 
 
 def is_header(protocol: str, name: str, value: str) -> bool:
-    """Return whether a header can be sent; an error would show the value of any other.
+    """Return whether a header with a name in lower case can be sent.
 
-    Args:
-        protocol: ``grpc`` or ``http/protobuf``.
-        name: The name, in lower case.
-        value: The value.
+    An error of the libraries would show the value of any other.
     """
     pattern = _HEADER_NAMES[protocol]
     return bool(pattern.fullmatch(name) and _HEADER_VALUE.fullmatch(value))

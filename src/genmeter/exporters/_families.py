@@ -100,12 +100,8 @@ def label_pairs(attributes: Iterable[tuple[str, object]]) -> Pairs:
 class Labels:
     """The labels of one stream of points and their text; immutable.
 
-    Attributes:
-        attributes: The attributes that the labels are from.
-        started: The start time of the stream in Unix nanoseconds; None if it is not exposed.
-        pairs: Names and values, sorted by name.
-        inner: The text between the braces, empty without labels.
-        created: The text of the start time in Unix seconds, empty without one.
+    ``inner`` is the text between the braces. ``started`` is the start time in Unix nanoseconds, or
+    None if it is not exposed, and ``created`` its text in Unix seconds, empty without one.
     """
 
     __slots__ = ("attributes", "created", "inner", "pairs", "started")
@@ -220,29 +216,18 @@ _SCOPE_LABELS = ("otel_scope_name", "otel_scope_version", "otel_scope_schema_url
 
 @dataclass(slots=True)
 class Family:
-    """One metric family of a page.
+    """One metric family of a page."""
 
-    Attributes:
-        name: The name without the suffixes of its samples.
-        kind: ``counter``, ``gauge``, ``histogram`` or ``info``.
-        unit: The unit's word, with which the name ends after an underscore; may be empty.
-        help: The help text.
-        warner: Logs each conflict once.
-        created: Whether the start times of its streams are exposed.
-        help_differs: Whether an instrument under this name has another help text.
-        streams: Points and the cache of their labels, a pair for each instrument.
-        info: The labels of an ``info``, which has no points.
-    """
-
-    name: str
-    kind: str
-    unit: str
+    name: str  # without the suffixes of its samples
+    kind: str  # counter, gauge, histogram or info
+    unit: str  # with which the name ends after an underscore; may be empty
     help: str
     warner: _Warner
-    created: bool = True
-    help_differs: bool = False
+    created: bool = True  # whether the start times of its streams are exposed
+    help_differs: bool = False  # between the instruments under this name
+    # Points and the cache of their labels, a pair for each instrument.
     streams: list[tuple[LabelCache, Sequence[Any]]] = field(default_factory=list)
-    info: Pairs = ()
+    info: Pairs = ()  # the labels of an info, which has no points
 
     def points(self) -> Iterator[tuple[Labels, Any]]:
         """Yield each valid point with its labels, which are unique."""

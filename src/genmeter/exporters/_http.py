@@ -116,9 +116,9 @@ class Listener:
         self._serve = serve
         self._lifetime = lifetime
         self._max_connections = max_connections
-        # By number, the oldest first; only the accepting thread adds to it.
-        self._open: dict[int, Connection] = {}
-        self._served_here: int | None = None  # the number that the accepting thread serves
+        # An ordered set, the oldest first; only the accepting thread adds to it.
+        self._open: dict[Connection, None] = {}
+        self._served_here: Connection | None = None  # by the accepting thread
         # A byte here ends the accepting thread.
         self._wake, self._awaken = socket.socketpair()
         self._thread = threading.Thread(
@@ -144,7 +144,7 @@ class Listener:
 
     def close_inherited(self) -> None:
         """Close every socket in a forked child, without a lock and without waiting."""
-        connections = [connection.socket for connection in list(self._open.values())]
+        connections = [connection.socket for connection in list(self._open)]
         for one in (self._bound, self._wake, self._awaken, *connections):
             # Not close(), which waits for the files that the parent's threads opened on a socket.
             with suppress(OSError):
@@ -160,62 +160,57 @@ class Listener:
         with selector_type() as selector:
             selector.register(self._bound, selectors.EVENT_READ)
             selector.register(self._wake, selectors.EVENT_READ)
-            number = 0
             while all(key.fileobj is not self._wake for key, _ in selector.select()):
-                number += 1
                 try:
-                    connection, _ = self._bound.accept()
+                    accepted, _ = self._bound.accept()
                 except OSError as error:
                     # The client has left, or the process is out of file descriptors.
                     if error.errno in (errno.EMFILE, errno.ENFILE):
                         time.sleep(0.1)
                     continue
-                self._take(number, connection)
+                self._take(accepted)
 
-    def _take(self, number: int, accepted: socket.socket) -> None:
+    def _take(self, accepted: socket.socket) -> None:
         if len(self._open) >= self._max_connections and not self._make_room():
             accepted.close()
             return
-        connection = self._open[number] = Connection(accepted)
+        connection = Connection(accepted)
+        self._open[connection] = None
         thread = threading.Thread(
-            target=self._answer,
-            args=(number, connection),
-            name="genmeter-endpoint-request",
-            daemon=True,
+            target=self._answer, args=(connection,), name="genmeter-endpoint-request", daemon=True
         )
         try:
             thread.start()
         except RuntimeError:
             # The process is at its limit of threads, or at its end, when Python 3.12 starts none
             # and a lingering job waits for this scrape.
-            self._served_here = number
-            self._answer(number, connection)
+            self._served_here = connection
+            self._answer(connection)
             self._served_here = None
 
     def _make_room(self) -> bool:
         """Cut off all overdue connections, else the oldest idle one; return whether any was."""
         limit = time.monotonic() - self._lifetime
-        connections = list(self._open.items())
-        closing = [number for number, each in connections if each.since <= limit]
-        closing = closing or [number for number, each in connections if not each.has_request][:1]
-        for number in closing:
-            self._cut_off(number)
+        connections = list(self._open)
+        closing = [each for each in connections if each.since <= limit]
+        closing = closing or [each for each in connections if not each.has_request][:1]
+        for connection in closing:
+            self._cut_off(connection)
         return bool(closing)
 
-    def _cut_off(self, number: int) -> None:
-        connection = self._open.pop(number, None)
-        if connection is not None:
-            # This wakes its thread, which closes it.
-            with suppress(OSError):
-                socket.socket.shutdown(connection.socket, socket.SHUT_RDWR)
+    def _cut_off(self, connection: Connection) -> None:
+        self._open.pop(connection, None)
+        # This wakes its thread, which closes it.
+        with suppress(OSError):
+            socket.socket.shutdown(connection.socket, socket.SHUT_RDWR)
 
-    def _answer(self, number: int, connection: Connection) -> None:
+    def _answer(self, connection: Connection) -> None:
         try:
             self._serve(connection)
         except Exception as error:
             _logger.debug("a connection to the scrape endpoint failed: %r", error)
         finally:
-            self._open.pop(number, None)
+            self._open.pop(connection, None)
             connection.socket.close()
 
 
@@ -277,16 +272,8 @@ class ScrapeServer:
     @property
     def url(self) -> str:
         """The URL of the page for a client on this machine."""
-        host = self.host
-        try:
-            address = ipaddress.ip_address(host)
-        except ValueError:
-            pass
-        else:
-            if address.is_unspecified:
-                host = "127.0.0.1" if address.version == 4 else "::1"  # noqa: PLR2004, the version
-            if address.version == 6:  # noqa: PLR2004, the version
-                host = f"[{host}]"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        host = f"[{host}]" if ":" in host else host
         return f"{'https' if self._tls else 'http'}://{host}:{self.port}{METRICS_PATH}"
 
     def start(self) -> None:

@@ -192,7 +192,7 @@ def test_connections_beyond_the_limit_are_closed() -> None:
 
 def open_connections(server: ScrapeServer) -> list[listener.Connection]:
     """Return the open connections."""
-    return list(server._listener._open.values())
+    return list(server._listener._open)
 
 
 def test_the_oldest_idle_connection_is_closed_for_a_new_one() -> None:
@@ -763,7 +763,7 @@ def test_every_inherited_descriptor_is_closed() -> None:
     inner._awaken.send(b"\0")
     inner._thread.join(HANG)
     ours, theirs = socket.socketpair()
-    inner._open[0] = listener.Connection(ours)
+    inner._open[listener.Connection(ours)] = None
     descriptors = [one.fileno() for one in (inner._bound, inner._wake, inner._awaken, ours)]
     server.close_inherited()
     for descriptor in descriptors:

@@ -32,6 +32,7 @@ __all__ = [
     "ExemplarText",
     "Family",
     "Labels",
+    "Pairs",
     "Translator",
     "bucket_exemplars",
     "exemplar_of",

@@ -6,6 +6,7 @@ in a registry of prometheus_client, for a program that already exposes one.
 
 from __future__ import annotations
 
+import math
 import os
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -25,11 +26,11 @@ from genmeter.exporters._families import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from opentelemetry.sdk.metrics.export import MetricsData
 
-    from genmeter.exporters._families import ExemplarText, Family, Labels
+    from genmeter.exporters._families import ExemplarText, Family, Pairs
 
 __all__ = ["FamilyCollector", "PrometheusBridge"]
 
@@ -130,53 +131,35 @@ class FamilyCollector(Collector):
 
 def _to_metric(family: Family) -> Metric:
     metric = Metric(family.name, family.help, family.kind, family.unit)
-    if family.kind == "info":
-        metric.add_sample(f"{family.name}_info", dict(family.info), 1)
-    for labels, point in family.points():
-        if family.kind == "histogram":
-            _add_histogram(metric, labels, point)
-        elif family.kind == "counter":
-            _add_counter(metric, labels, point)
-        else:
-            metric.add_sample(family.name, dict(labels.pairs), exposition.to_float(point.value))
+    for suffix, labels, value, exemplar in _samples(family):
+        copied = exemplar and Exemplar(
+            dict(exemplar.labels), exposition.to_float(exemplar.value), exemplar.timestamp
+        )
+        metric.add_sample(
+            family.name + suffix, dict(labels), exposition.to_float(value), exemplar=copied
+        )
     return metric
 
 
-def _add_counter(metric: Metric, labels: Labels, point: Any) -> None:
-    metric.add_sample(
-        f"{metric.name}_total",
-        dict(labels.pairs),
-        exposition.to_float(point.value),
-        exemplar=_to_exemplar(exemplar_of(point.exemplars)),
-    )
-    _add_created(metric, labels)
-
-
-def _add_histogram(metric: Metric, labels: Labels, point: Any) -> None:
-    bounds = finite_bounds(point.explicit_bounds)
-    exemplars = bucket_exemplars(point)
-    counts = list(accumulate(point.bucket_counts))
-    counts[len(bounds) :] = counts[-1:]
-    for index, (bound, count) in enumerate(zip([*bounds, float("inf")], counts, strict=True)):
-        metric.add_sample(
-            f"{metric.name}_bucket",
-            {**dict(labels.pairs), "le": exposition.go_text(bound)},
-            count,
-            exemplar=_to_exemplar(exemplars.get(index)),
-        )
-    if openmetrics_has_sum(point):
-        metric.add_sample(f"{metric.name}_count", dict(labels.pairs), counts[-1])
-        total = exposition.to_float(point.sum)
-        metric.add_sample(f"{metric.name}_sum", dict(labels.pairs), total)
-    _add_created(metric, labels)
-
-
-def _add_created(metric: Metric, labels: Labels) -> None:
-    if labels.created:
-        metric.add_sample(f"{metric.name}_created", dict(labels.pairs), float(labels.created))
-
-
-def _to_exemplar(exemplar: ExemplarText | None) -> Exemplar | None:
-    if exemplar is None:
-        return None
-    return Exemplar(dict(exemplar.labels), exposition.to_float(exemplar.value), exemplar.timestamp)
+def _samples(family: Family) -> Iterator[tuple[str, Pairs, Any, ExemplarText | None]]:
+    """Yield suffix, labels, value and exemplar of each sample."""
+    if family.kind == "info":
+        yield "_info", family.info, 1, None
+    for labels, point in family.points():
+        if family.kind == "gauge":
+            yield "", labels.pairs, point.value, None
+        elif family.kind == "counter":
+            yield "_total", labels.pairs, point.value, exemplar_of(point.exemplars)
+        else:
+            bounds = finite_bounds(point.explicit_bounds)
+            exemplars = bucket_exemplars(point)
+            counts = list(accumulate(point.bucket_counts))
+            counts[len(bounds) :] = counts[-1:]
+            for index, (bound, count) in enumerate(zip([*bounds, math.inf], counts, strict=True)):
+                le = ("le", exposition.go_text(bound))
+                yield "_bucket", (*labels.pairs, le), count, exemplars.get(index)
+            if openmetrics_has_sum(point):
+                yield "_count", labels.pairs, counts[-1], None
+                yield "_sum", labels.pairs, point.sum, None
+        if labels.created:
+            yield "_created", labels.pairs, float(labels.created), None

@@ -490,14 +490,15 @@ def _tls_context(
             f"keyfile {keyfile!r} cannot be used: {error}; use readable PEM files, and an "
             "unencrypted key that belongs to the certificate"
         ) from error
-    if client_ca_file is not None:
-        try:
-            context.load_verify_locations(client_ca_file)
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                "EndpointConfig.client_ca_file (GENMETER_ENDPOINT_CLIENT_CA_FILE): client_ca_file "
-                f"{client_ca_file!r} cannot be used: {error}; use a readable PEM file with the "
-                "certificates of the authorities"
-            ) from error
-        context.verify_mode = ssl.CERT_REQUIRED
+    if client_ca_file is None:
+        return context
+    try:
+        context.load_verify_locations(client_ca_file)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            "EndpointConfig.client_ca_file (GENMETER_ENDPOINT_CLIENT_CA_FILE): client_ca_file "
+            f"{client_ca_file!r} cannot be used: {error}; use a readable PEM file with the "
+            "certificates of the authorities"
+        ) from error
+    context.verify_mode = ssl.CERT_REQUIRED
     return context

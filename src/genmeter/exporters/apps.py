@@ -73,15 +73,8 @@ def make_asgi_app(
     """Return an ASGI app that serves the page; it is written on a thread, off the event loop.
 
     It runs under asyncio, trio and libraries on top of them. Starlette and FastAPI accept it in
-    ``mount()`` and as the endpoint of a ``Route``.
-
-    Args:
-        render: Writes the page, like `genmeter.exporters.prometheus.PrometheusBridge.render`.
-        username: The user name of a scrape; set together with ``password``.
-        password: The password of a scrape.
-
-    Raises:
-        ConfigError: ``username`` or ``password`` is invalid, or set alone.
+    ``mount()`` and as the endpoint of a ``Route``. Arguments and errors are those of
+    `make_wsgi_app`.
     """
     return _ASGIApp(Routes(render, basic_auth(username, password)))
 

@@ -89,13 +89,10 @@ class CollectingReader(MetricReader):
         self._is_stopped = False
 
     def collect_data(self, timeout: float) -> MetricsData | None:
-        """Collect from the SDK.
+        """Return the metrics; None without any, and after `shutdown`.
 
         Args:
             timeout: Seconds that it may take.
-
-        Returns:
-            The metrics; None without any, and after `shutdown`.
 
         Raises:
             TimeoutError: Another collection did not end in time.
@@ -190,8 +187,7 @@ class Exporters:
         for warning in settings.warnings:
             log(logging.WARNING, "%s", warning)
         self.resource = resource_from_env()
-        # One for each exporter, if the provider is the SDK's.
-        self._readers: dict[str, CollectingReader] = {}
+        self._readers: dict[str, CollectingReader] = {}  # by exporter, if the provider is the SDK's
         self._pushes = make_pushes(
             settings, self._collect_for, on_failure=on_export_failure, log=log
         )

@@ -66,28 +66,19 @@ def is_spawned() -> bool:
 
 
 def job_of(provider: MeterProvider) -> str:
-    """Return the job of an application's provider.
-
-    Args:
-        provider: The provider; if its resource cannot be read, the environment's is used.
-    """
-    resource = getattr(getattr(provider, "_sdk_config", None), "resource", None)
-    if not isinstance(resource, Resource):
-        resource = getattr(provider, "resource", None)
-    if not isinstance(resource, Resource):
-        resource = OTELResourceDetector().detect()
-    return job_name(resource)
+    """Return the job of an application's provider, or of the environment if it has no resource."""
+    for owner in (getattr(provider, "_sdk_config", None), provider):
+        resource = getattr(owner, "resource", None)
+        if isinstance(resource, Resource):
+            return job_name(resource)
+    return job_name(OTELResourceDetector().detect())
 
 
 def job_name(resource: Resource) -> str:
     """Return the job of a resource, as Prometheus names it for OTLP.
 
-    Args:
-        resource: The resource.
-
-    Returns:
-        The service's name, after its namespace and a slash if it has one; ``genmeter`` if the
-        service has no name.
+    It is the service's name, after its namespace and a slash if it has one; ``genmeter`` if the
+    service has no name.
     """
     name = str(resource.attributes.get(SERVICE_NAME) or _NO_NAME)
     if name == _NO_NAME or name.startswith(f"{_NO_NAME}:"):

@@ -430,7 +430,7 @@ def test_concurrent_forks_keep_the_parent_working(tmp_path: Path) -> None:
     ended = run(
         tmp_path,
         """
-import concurrent.futures.thread  # its fork hooks hold a lock over each fork
+import concurrent.futures.thread  # its fork hooks keep a lock over each fork
 import urllib.request
 
 from opentelemetry.sdk.metrics import MeterProvider

@@ -281,7 +281,11 @@ def _usable_environment() -> Iterator[None]:
         if variable.startswith(prefixes) and not _is_usable(variable, text)
     }
     parser = logging.getLogger("opentelemetry.util.re")
-    is_other_thread = _OtherThreads()
+    me = threading.get_ident()
+
+    def is_other_thread(record: logging.LogRecord) -> bool:
+        return record.thread != me
+
     parser.addFilter(is_other_thread)
     try:
         for variable in hidden:
@@ -290,14 +294,3 @@ def _usable_environment() -> Iterator[None]:
     finally:
         os.environ.update(hidden)
         parser.removeFilter(is_other_thread)
-
-
-class _OtherThreads(logging.Filter):
-    """Drops the log records of this thread."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._thread = threading.get_ident()
-
-    def filter(self, _record: logging.LogRecord) -> bool:
-        return threading.get_ident() != self._thread

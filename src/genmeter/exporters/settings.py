@@ -269,18 +269,19 @@ class _Reader:
 
     def value(self, default: str, checks: Mapping[str, Check]) -> Any:
         """Return the first valid value of some variables, else that of the default's text."""
-        set_ = [(variable, text) for variable in checks if (text := self.text(variable))]
+        *_, (last, check) = checks.items()
+        used, value = default, check(last, check.read(default))
         rejected: list[str] = []
-        for variable, text in [*set_, (list(checks)[-1], default)]:
-            check = checks[variable]
+        for variable, check in checks.items():
+            if not (text := self.text(variable)):
+                continue
             try:
-                value = check(variable, check.read(text))
+                used, value = text, check(variable, check.read(text))
+                break
             except ConfigError:
                 rejected.append(f"ignoring {variable}: must be {check.what}, got {_shown(text)}")
-            else:
-                self.warnings += [f"{each}; using {redact(text)}" for each in rejected]
-                return value
-        raise AssertionError(default)
+        self.warnings += [f"{each}; using {redact(used)}" for each in rejected]
+        return value
 
     def exporters(self) -> list[str]:
         """Return the names that the variable lists; prometheus if none of them is known."""

@@ -143,12 +143,12 @@ def test_the_pages_equal_prometheus_clients() -> None:
 def test_pages_of_any_metrics_parse(recorded: list[Any]) -> None:
     """Both pages parse and mean the same for any names and values."""
     reader, provider = build()
-    # Without it a collection of an SDK before 1.45 can be empty, and there is nothing to hear again.
+    # Without it a collection of an SDK before 1.45 can be empty, with nothing to repeat.
     provider.get_meter("x").create_counter("always").add(1)
     for kind, name, unit, attributes, value in recorded:
         instrument = getattr(provider.get_meter("x"), f"create_{kind}")(name, unit)
-        tell = {"gauge": "set", "histogram": "record"}.get(kind, "add")
-        getattr(instrument, tell)(value, attributes)
+        method = {"gauge": "set", "histogram": "record"}.get(kind, "add")
+        getattr(instrument, method)(value, attributes)
     check_same(reader)
     provider.shutdown()
 

@@ -63,7 +63,7 @@ def make(
         each.finish(0)
 
 
-# --- whose provider ------------------------------------------------------------------------------
+# --- the provider --------------------------------------------------------------------------------
 
 
 def test_the_builtin_provider_is_the_default(make: Make) -> None:

@@ -176,10 +176,10 @@ def test_an_export_creates_no_spans() -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), KeyboardInterrupt()])
-def test_whatever_an_exporter_raises_costs_one_push(
+def test_a_raising_exporter_loses_one_push(
     caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
-    """Failures end no thread; each is counted, one is logged until a push succeeds again."""
+    """Each failure is counted, and the first is logged until a push succeeds."""
     caplog.set_level(logging.INFO, logger="genmeter")
     exporter = Exporter(error, FAILURE, FAILURE, SUCCESS, FAILURE)
     rig = Rig(exporter, interval=0.005)
@@ -353,10 +353,10 @@ def test_finish_pushes_inline_without_new_threads(monkeypatch: pytest.MonkeyPatc
     assert len(exporter.shutdowns) == 1
 
 
-def test_finish_uses_the_thread_that_runs_where_no_other_can_be_had(
+def test_finish_uses_the_running_thread_without_new_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """At the exit of a Python that starts no threads there, the push's own thread exports."""
+    """The push's thread exports at an exit where Python starts no threads."""
     exporter = Exporter()
     rig = Rig(exporter)
     rig.push.start()
@@ -461,10 +461,10 @@ def test_interrupted_deltas_are_sent_again() -> None:
     assert sums == [3, 4]
 
 
-def test_a_last_push_that_hangs_is_given_up_and_its_exporter_shut_down(
+def test_a_hanging_last_push_is_abandoned(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """At the limit the exporter is shut down from elsewhere, and finishing again adds nothing."""
+    """At the limit its exporter is shut down on another thread; a further finish does nothing."""
     go_on = threading.Event()
     exporter = Exporter(lambda: go_on.wait(GUARD) and FAILURE)
     rig = Rig(exporter)
@@ -623,10 +623,10 @@ def test_an_exit_from_finish_loses_nothing(on_signal: Any) -> None:
     assert exporter.exports == [1]
 
 
-def test_a_signal_handler_that_leaves_an_inline_push_has_it_made_again(
+def test_an_interrupted_inline_push_is_repeated(
     monkeypatch: pytest.MonkeyPatch, on_signal: Any
 ) -> None:
-    """Where the calling thread had to push and is interrupted, a later finish pushes anew."""
+    """A later finish pushes again if the calling thread was interrupted."""
 
     def interrupt() -> MetricExportResult:
         interrupt_main_thread()
@@ -644,10 +644,10 @@ def test_a_signal_handler_that_leaves_an_inline_push_has_it_made_again(
     assert exporter.exports == [1, 2]
 
 
-def test_finish_in_a_handler_that_interrupts_an_inline_push_does_not_wait_for_it(
+def test_finish_in_a_handler_does_not_wait_for_the_push_below_it(
     monkeypatch: pytest.MonkeyPatch, on_signal: Any
 ) -> None:
-    """The push cannot go on before the handler returns, so finish returns there at once."""
+    """The push cannot go on before the handler returns."""
     results: list[bool] = []
 
     def interrupt() -> MetricExportResult:

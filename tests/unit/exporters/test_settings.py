@@ -37,7 +37,7 @@ def environment(protocol: str = "grpc", **suffixes: str) -> dict[str, str]:
     }
 
 
-# --- which exporters ---------------------------------------------------------------------------
+# --- exporters ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

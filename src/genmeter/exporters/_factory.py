@@ -283,8 +283,8 @@ def _usable_environment() -> Iterator[None]:
     parser = logging.getLogger("opentelemetry.util.re")
     me = threading.get_ident()
 
-    def is_other_thread(record: logging.LogRecord) -> bool:
-        return record.thread != me
+    def is_other_thread(_record: logging.LogRecord) -> bool:
+        return threading.get_ident() != me
 
     parser.addFilter(is_other_thread)
     try:

@@ -333,9 +333,9 @@ def test_the_reader_limits_label_sets(make: Callable[..., Bridge]) -> None:
     for index in range(10):
         counter.add(1, {"k": str(index)})
     found = samples(reader)
-    can_be_told = "cardinality_limits" in inspect.signature(MetricReader.__init__).parameters
+    has_limits = "cardinality_limits" in inspect.signature(MetricReader.__init__).parameters
     overflow = found.get(series("calls_total", otel_metric_overflow="true"))
-    assert (overflow, len(found)) == ((7, 4) if can_be_told else (None, 10))
+    assert (overflow, len(found)) == ((7, 4) if has_limits else (None, 10))
 
 
 def test_an_sdk_without_limits_works(monkeypatch: pytest.MonkeyPatch) -> None:

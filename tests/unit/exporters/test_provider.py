@@ -127,7 +127,7 @@ def test_without_prometheus_there_is_no_page(make: Make) -> None:
     assert exporters.url is None
 
 
-# --- the process ---------------------------------------------------------------------------------
+# --- the resource and forks ----------------------------------------------------------------------
 
 
 def test_a_process_has_one_instance_id(make: Make) -> None:
@@ -145,13 +145,6 @@ def test_an_sdk_without_an_instance_id_gets_one(
     assert first[ID] == second[ID]
     monkeypatch.setattr(os, "getpid", lambda: 1)
     assert make().resource.attributes[ID] != first[ID]
-
-
-def test_an_instance_id_of_the_environment_is_kept(make: Make) -> None:
-    """``OTEL_RESOURCE_ATTRIBUTES`` may set it."""
-    exporters = make(OTEL_RESOURCE_ATTRIBUTES=f"{ID}=mine,service.name=s")
-    assert exporters.resource.attributes[ID] == "mine"
-    assert exporters.job == "s"
 
 
 def test_a_child_keeps_the_resource_except_its_ids(

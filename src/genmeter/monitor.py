@@ -671,7 +671,7 @@ class GenerationMonitor:
         set of metrics, so a second collector would repeat them. It returns no metrics after every
         monitor has shut down, or if the meter provider is the application's.
         """
-        return FamilyCollector(self._runtime)
+        return FamilyCollector(self._runtime.collect_families)
 
     def check_alerts(self) -> None:
         """Evaluate the alert rules once, now.

@@ -27,8 +27,8 @@ from genmeter.clock import seconds_left
 from genmeter.config.monitor import EndpointConfig, LabelLimits
 from genmeter.errors import ConfigError
 from genmeter.events.model import CallDefaults
-from genmeter.exporters.provider import Exporters, job_of
-from genmeter.exporters.settings import is_spawned
+from genmeter.exporters.provider import Exporters
+from genmeter.exporters.resource import is_spawned, job_of
 from genmeter.handlers.dispatch import HandlerDispatcher
 from genmeter.history.store import History
 from genmeter.history.token_report import Retired, TokenUsageReport

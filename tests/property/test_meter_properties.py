@@ -29,8 +29,8 @@ from opentelemetry.sdk.metrics.view import View
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-from genmeter.exporters.families import Translator
-from genmeter.exporters.prometheus_text import write
+from genmeter.exporters._families import Translator
+from genmeter.exporters._prometheus_text import write
 from genmeter.metrics import BuiltinMeterProvider, HistogramCell, LockedOwner, SumCell
 from genmeter.metrics.instruments import CellInstrument
 

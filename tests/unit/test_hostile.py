@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from _hostile import VALUES
-from _two_readers import PROVIDERS, check_outputs, twice_read
+from _two_readers import PROVIDERS, check_outputs, two_readers
 
 from genmeter import CustomMetric, MonitorConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from _two_readers import TwiceRead
+    from _two_readers import TwoReaders
 
     from genmeter import GenerationHandle, GenerationMonitor
 
@@ -158,7 +158,7 @@ def outcome(request: pytest.FixtureRequest, provider: str) -> Any:
 class Outcome:
     """The counts of a run, and what its outputs said."""
 
-    def __init__(self, read: TwiceRead, calls: int, evaluations: int, good: int) -> None:
+    def __init__(self, read: TwoReaders, calls: int, evaluations: int, good: int) -> None:
         self.calls = calls
         self.evaluations = evaluations
         self.good = good
@@ -177,7 +177,7 @@ class Outcome:
 def run(value: Any, provider: str) -> Outcome:
     """Tell everything, good calls between, and read every output."""
     config = MonitorConfig(custom_metrics=CUSTOM, default_model="bad")
-    with twice_read(config, provider=provider) as read:
+    with two_readers(config, provider=provider) as read:
         monitor = read.monitor
         monitor.track_generation(0.5, True, **GOOD)
         calls = tell_calls(monitor, value)

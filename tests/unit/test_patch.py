@@ -18,7 +18,7 @@ from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig, TokenUsag
 from genmeter import runtime as runtime_of_process
 from genmeter.alerting.state import Alert
 from genmeter.errors import ConfigError
-from genmeter.exporters.http import bind
+from genmeter.exporters._http import bind
 from genmeter.testing import fresh_runtime
 
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ from sdk_page import PrometheusReader
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from genmeter.exporters.http import ScrapeServer
+    from genmeter.exporters._http import ScrapeServer
 
 OFF = EndpointConfig(enabled=False)
 ANY_PORT = EndpointConfig(port=0)

@@ -17,7 +17,8 @@ from pathlib import Path
 from genmeter.cli import bootstrap
 from genmeter.config.monitor import MonitorConfig
 from genmeter.errors import ConfigError
-from genmeter.exporters.settings import EXPORTERS, MAIN_PID, PROMETHEUS, ExportSettings
+from genmeter.exporters.resource import MAIN_PID
+from genmeter.exporters.settings import EXPORTERS, PROMETHEUS, ExportSettings
 
 __all__ = ["HELP", "add_arguments", "run"]
 

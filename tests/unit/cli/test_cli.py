@@ -16,7 +16,7 @@ import pytest
 
 from genmeter import GenerationMonitor, __version__, cli
 from genmeter.cli.demo import command
-from genmeter.exporters.http import bind
+from genmeter.exporters._http import bind
 from genmeter.testing import fresh_runtime
 
 if TYPE_CHECKING:

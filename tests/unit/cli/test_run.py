@@ -22,7 +22,7 @@ import pytest
 from genmeter import GenerationMonitor, cli, patch
 from genmeter.cli import bootstrap
 from genmeter.cli.bootstrap import sitecustomize
-from genmeter.exporters.http import bind
+from genmeter.exporters._http import bind
 from genmeter.testing import fresh_runtime
 from otlp_receiver import HttpReceiver
 
@@ -458,7 +458,7 @@ def test_ctrl_c_ends_the_lingering(
         raise KeyboardInterrupt
 
     os.environ |= {"OTEL_EXPORTER_PROMETHEUS_PORT": "0", "GENMETER_ENDPOINT_LINGER": "50"}
-    monkeypatch.setattr("genmeter.exporters.http.ScrapeServer.wait_for_scrape", interrupt)
+    monkeypatch.setattr("genmeter.exporters._http.ScrapeServer.wait_for_scrape", interrupt)
     bootstrap.start()
     at_exit()
     assert "not waiting any longer" in capsys.readouterr().err

@@ -15,7 +15,7 @@ import trustme
 from _report import as_json, record_a_job, report
 from genmeter.config.monitor import MonitorConfig
 from genmeter.config.prices import PriceTable
-from genmeter.exporters.http import ScrapeServer
+from genmeter.exporters._http import ScrapeServer
 from genmeter.report import endpoint
 from genmeter.report.usage_table import UsageRow
 from genmeter.schema import metrics as cat

@@ -10,7 +10,7 @@ import pytest
 
 from _report import AFTERIMAGE, BEGIN, as_json, record_a_job, report
 from genmeter.config.monitor import HistoryConfig, MonitorConfig
-from genmeter.exporters.http import ScrapeServer
+from genmeter.exporters._http import ScrapeServer
 from genmeter.testing import isolated_monitor
 
 if TYPE_CHECKING:

@@ -31,10 +31,13 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from genmeter.exporters.families import Translator
 from genmeter.exporters.prometheus_text import write
-from genmeter.metrics import BuiltinMeterProvider, HistogramCell, LockedOwner, SumCell
-from genmeter.metrics.instruments import CellInstrument
+from genmeter.metrics._cells import HistogramCell, SumCell
+from genmeter.metrics._instruments import CellInstrument
+from genmeter.metrics.meter import BuiltinMeterProvider
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from opentelemetry.context import Context
 
 SETTINGS = settings(deadline=None, max_examples=150)
@@ -173,11 +176,23 @@ def last_of(_: Any) -> Any:
     return lambda **given: AlignedHistogramBucketExemplarReservoir(given.get("boundaries", ()))
 
 
+class DirectOwner:
+    """An owner that calls every function at once."""
+
+    def post(self, function: Callable[[], object]) -> None:
+        """Call it."""
+        function()
+
+    def run(self, function: Callable[[], Any], timeout: float | None) -> Any:
+        """Call it."""
+        return function()
+
+
 class Pair:
     """Both providers, fed alike."""
 
     def __init__(self) -> None:
-        self.ours = BuiltinMeterProvider(LockedOwner(), resource=RESOURCE)
+        self.ours = BuiltinMeterProvider(DirectOwner(), resource=RESOURCE)
         self._reader = InMemoryMetricReader()
         view = View(instrument_name="*", exemplar_reservoir_factory=last_of)
         self._sdk = MeterProvider([self._reader], RESOURCE, shutdown_on_exit=False, views=[view])

@@ -12,7 +12,7 @@ from _hostile import Raising
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
 
-import genmeter.metrics.cells
+import genmeter.metrics._cells
 import genmeter.monitor
 import genmeter.pipeline.drain
 from _waiting import eventually
@@ -76,7 +76,7 @@ def test_a_sum_past_what_exporters_take_is_left_out(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What would make a counter infinite, and every later scrape fail, is counted as overflow."""
-    monkeypatch.setattr(genmeter.metrics.cells, "MAX_FLOAT", 100.0)
+    monkeypatch.setattr(genmeter.metrics._cells, "MAX_FLOAT", 100.0)
     with isolated_monitor() as monitor:
         for _ in range(1 + TWICE):
             monitor.record_metric("m", 60)

@@ -281,7 +281,7 @@ class Pipeline:
         # Released to wake the thread: a release never waits, so a signal handler may do it.
         self._wake = threading.Lock()
         self._wake.acquire()
-        self._is_rung = False
+        self._is_woken = False
         # Starts that were asked for, and the last of them that was made.
         self._starts = 1
         self._started = 0
@@ -510,7 +510,7 @@ class Pipeline:
         """
         self._is_stopped = True
         thread = self._thread
-        self._is_rung = False
+        self._is_woken = False
         self.wake()
         if thread is not None and thread is not threading.current_thread():
             with contextlib.suppress(RuntimeError):  # it was not started
@@ -522,9 +522,9 @@ class Pipeline:
 
     def wake(self) -> None:
         """Wake the thread; never waits."""
-        if self._is_rung:
+        if self._is_woken:
             return
-        self._is_rung = True
+        self._is_woken = True
         with contextlib.suppress(RuntimeError):  # it is awake already
             self._wake.release()
 
@@ -551,7 +551,7 @@ class Pipeline:
                 if self._is_stopped:
                     return
                 wake.acquire(timeout=_INTERVAL)
-                self._is_rung = False
+                self._is_woken = False
         finally:
             if self._thread in (me, None):
                 self.is_running = False

@@ -10,7 +10,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-from genmeter.metrics import BuiltinMeterProvider, LockedOwner
+from genmeter.metrics.meter import BuiltinMeterProvider
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RESOURCE",
+    "LockedOwner",
     "ThreadOwner",
     "Warnings",
     "context_of",
@@ -41,6 +42,31 @@ class Warnings:
     def warn(self, message: str, *arguments: object) -> None:
         """Keep a warning as it would be logged."""
         self.lines.append(message % arguments)
+
+
+class LockedOwner:
+    """An owner without a thread: whoever holds its lock."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def post(self, function: Callable[[], object]) -> None:
+        """Call a function under the lock."""
+        with self._lock:
+            function()
+
+    def run(self, function: Callable[[], Any], timeout: float | None) -> Any:
+        """Call a function under the lock."""
+        if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
+            raise TimeoutError("the owner is busy")
+        try:
+            return function()
+        finally:
+            self._lock.release()
+
+    def reset_after_fork(self) -> None:
+        """Replace the lock, which a thread of the parent may hold."""
+        self._lock = threading.RLock()
 
 
 class ThreadOwner:

@@ -16,7 +16,7 @@ from _meters import points, provider
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from genmeter import CustomMetric, MonitorConfig, clock
-from genmeter.metrics.cells import BIRTH_MARGIN_NS
+from genmeter.metrics._cells import START_MARGIN_NS
 from genmeter.testing import isolated_monitor
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def test_a_birth_during_a_slow_collection_is_before_the_collection(kind: str, mo
     asked = moved.now
     for _ in range(2):
         point = points(made.collect(), "late")[()]
-        assert point.start_time_unix_nano == asked - BIRTH_MARGIN_NS
+        assert point.start_time_unix_nano == asked - START_MARGIN_NS
 
 
 def test_an_observed_series_is_born_after_the_last_collection_without_it(moved: Clock) -> None:
@@ -70,7 +70,7 @@ def test_an_observed_series_is_born_after_the_last_collection_without_it(moved: 
     def observe(_options: CallbackOptions) -> Iterable[Observation]:
         return [Observation(value, {"label": label}) for label, value in seen.items()]
 
-    born = moved.now - BIRTH_MARGIN_NS
+    born = moved.now - START_MARGIN_NS
     made = provider()
     made.get_meter("genmeter").create_observable_counter("seen", [observe])
     starts = []
@@ -88,7 +88,7 @@ def test_an_observed_series_is_not_born_after_an_older_collection(moved: Clock) 
     made = provider()
     (instrument,) = [made.get_meter("genmeter").create_observable_counter("seen", [lambda _: seen])]
     moved.now += HOUR
-    early = moved.now - BIRTH_MARGIN_NS
+    early = moved.now - START_MARGIN_NS
     moved.now += 60 * SECOND
     made.collect()
     seen.append(Observation(1))
@@ -105,7 +105,7 @@ def test_starts_that_are_too_many_to_keep_are_the_providers(moved: Clock) -> Non
     made.get_meter("genmeter").create_observable_counter(
         "seen", [lambda _: [Observation(1, {"label": next(labels)})]]
     )
-    born = moved.now - BIRTH_MARGIN_NS
+    born = moved.now - START_MARGIN_NS
     starts = []
     for _ in range(4):
         moved.now += HOUR

@@ -14,13 +14,13 @@ from _meters import ThreadOwner, Warnings, metrics, points, provider
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from _waiting import PATIENCE, eventually
-from genmeter.metrics.callbacks import Observer
+from genmeter.metrics._callbacks import Observer
 from unit._hostile import VALUES
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
-    from genmeter.metrics import BuiltinMeterProvider
+    from genmeter.metrics.meter import BuiltinMeterProvider
 
 
 def one(_: CallbackOptions) -> list[Observation]:

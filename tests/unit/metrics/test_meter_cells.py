@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from _meters import span
 
-from genmeter.metrics.cells import (
-    BIRTH_MARGIN_NS,
+from genmeter.metrics._cells import (
     MAX_INT,
+    START_MARGIN_NS,
     GaugeCell,
     HistogramCell,
     SumCell,
-    birth_ns,
+    start_ns,
 )
 
 BOUNDS = (1.0, 2.0, 4.0)
@@ -22,12 +22,12 @@ BOUNDS = (1.0, 2.0, 4.0)
 
 def test_a_series_is_born_a_second_before_its_first_event() -> None:
     """A sample that is dated when the scrape began is never older than its series."""
-    assert birth_ns(1_000.5) == 1_000_500_000_000 - BIRTH_MARGIN_NS == 999_500_000_000
+    assert start_ns(1_000.5) == 1_000_500_000_000 - START_MARGIN_NS == 999_500_000_000
 
 
 def test_no_series_is_born_before_the_epoch() -> None:
     """OTLP's times have no sign."""
-    assert birth_ns(0.25) == 0
+    assert start_ns(0.25) == 0
 
 
 def test_a_sum_adds_up_and_keeps_its_type() -> None:

@@ -9,12 +9,11 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from _meters import metrics, points, provider, span
+from _meters import LockedOwner, metrics, points, provider, span
 from opentelemetry.metrics import Observation
 from opentelemetry.sdk.resources import Resource
 
 from _waiting import PATIENCE
-from genmeter.metrics import LockedOwner
 
 if TYPE_CHECKING:
     from collections.abc import Callable

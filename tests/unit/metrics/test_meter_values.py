@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 
-from genmeter.metrics.cells import MAX_FLOAT, MAX_INT
-from genmeter.metrics.values import clean_attributes, key_of, read_number
+from genmeter.metrics._cells import MAX_FLOAT, MAX_INT
+from genmeter.metrics._values import clean_attributes, key_of, read_number
 from unit._hostile import VALUES, LyingDict, LyingInt, Raising, StrKey, Word
 
 from _meters import metrics, provider  # isort: skip

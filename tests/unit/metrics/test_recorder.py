@@ -411,7 +411,7 @@ def test_series_that_are_remembered_are_bounded(make: Callable[..., Bench]) -> N
     assert sum(bench.values("genmeter.generations").values()) == 50
     assert sum(bench.values("genmeter.evaluations").values()) == 50
     recorder = bench.recorder
-    kept = (recorder._calls, recorder._generations, recorder._others)
+    kept = (recorder._generations, recorder._evaluations, recorder._others)
     assert all(len(each) <= 10 for each in kept)
 
 

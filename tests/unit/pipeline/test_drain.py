@@ -97,7 +97,7 @@ class Bench:
     def close(self) -> None:
         """End the pipeline's threads."""
         thread, self.pipeline._thread = self.pipeline._thread, None
-        self.pipeline._is_rung = False
+        self.pipeline._is_woken = False
         self.pipeline.wake()
         if isinstance(thread, threading.Thread) and thread.ident is not None:
             thread.join(PATIENCE)

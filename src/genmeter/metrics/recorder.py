@@ -170,7 +170,7 @@ class MetricsRecorder:
         self._generations: dict[Call, _CallSeries] = {}
         self._evaluations: dict[Call, _CallSeries] = {}
         self._others: dict[tuple[str, ...], Any] = {}
-        self._last_calls: dict[str, float] = {}
+        self._last: dict[str, float] = {}
         self._custom.reset()
 
     def preregister(self, calls: Iterable[Call], time: float) -> None:
@@ -185,10 +185,10 @@ class MetricsRecorder:
     @property
     def last_call(self) -> float | None:
         """Unix time of the newest model call; None before the first."""
-        return max(self._last_calls.values(), default=None)
+        return max(self._last.values(), default=None)
 
     def _observe_last(self, _options: CallbackOptions) -> Iterable[Observation]:
-        last = self._last_calls.copy()
+        last = self._last.copy()
         return [Observation(time, {cat.MODEL.key: model}) for model, time in last.items()]
 
     def _generation(self, event: Generation) -> None:  # noqa: C901, PLR0912 - field by field
@@ -232,8 +232,8 @@ class MetricsRecorder:
         for cause, count in (event.retries or _NONE).items():
             series.cell(cat.RETRIES, time, cat.ERROR_TYPE, cause).add(count)
         model = call.model
-        if time > self._last_calls.get(model, 0.0):
-            self._last_calls[model] = time
+        if time > self._last.get(model, 0.0):
+            self._last[model] = time
 
     def _tokens(self, series: _CallSeries, event: Generation | Evaluation) -> None:
         if event.input_tokens:

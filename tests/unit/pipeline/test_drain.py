@@ -218,7 +218,7 @@ def test_a_collection_gives_up_on_an_owner_that_is_busy(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, is_running: bool
 ) -> None:
     """A collection that cannot drain within its budget goes on without."""
-    monkeypatch.setattr(module, "_LONGEST_DRAIN", 0.01)
+    monkeypatch.setattr(module, "_MAX_DRAIN", 0.01)
     if is_running:
         bench.run_thread()
     bench.append()
@@ -964,7 +964,7 @@ def test_only_the_first_of_a_kind_is_logged(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each reason and name is told once, and past a number of them no further one."""
-    monkeypatch.setattr(module, "_MOST_LINES", 3)
+    monkeypatch.setattr(module, "_MAX_WARNINGS", 3)
     for number in range(10):
         for _ in range(2):
             bench.pipeline.inbox.append(
@@ -1009,6 +1009,6 @@ def test_a_child_begins_with_nothing(bench: Bench) -> None:
         assert bench.read(timeout=PATIENCE) == 0
     assert bench.pipeline.epoch == 1
     assert not bench.pipeline.deferred_log
-    assert repr(bench.pipeline) == "<Pipeline with 0 waiting events>"
+    assert repr(bench.pipeline) == "<Pipeline with 0 pending events>"
     bench.tell()
     assert bench.read(timeout=PATIENCE) == 1

@@ -182,6 +182,15 @@ class Instrument(ABC):
     def clear(self) -> None:
         """Forget every label set."""
 
+    def _warn_of_overflow(self) -> None:
+        self._shared.warn_once(
+            (self, "overflow"),
+            "the instrument %r has reached its limit of %d label sets; new ones are recorded as "
+            "'otel.metric.overflow'",
+            self.name,
+            self._shared.cardinality_limit,
+        )
+
     def _metric(self, points: list[Any]) -> Metric | None:
         if not points:
             return None
@@ -238,13 +247,7 @@ class CellInstrument(Instrument, Generic[Cell]):
             cell = self._cells.get(key)
             if cell is not None:
                 return cell
-            self._shared.warn_once(
-                (self, "overflow"),
-                "the instrument %r has reached its limit of %d label sets; new ones are recorded "
-                "as 'otel.metric.overflow'",
-                self.name,
-                self._shared.cardinality_limit,
-            )
+            self._warn_of_overflow()
         new = self._cells[key] = self._make_cell(attributes, start)
         return new
 
@@ -443,30 +446,16 @@ class ObservedInstrument(Instrument):
         known: dict[Hashable, Mapping[str, AttributeValue]] = {}
         values: dict[Hashable, int | float] = {}
         for key, attributes, value in observations:
-            if key not in values and len(values) >= limit:
-                self._overflow(known, values, value)
+            if key in values or len(values) < limit:
+                values[key] = value
+                known[key] = self._known.get(key, attributes)
                 continue
-            values[key] = value
-            known[key] = self._known.get(key, attributes)
+            overflow = _OVERFLOW_KEY
+            known[overflow] = known.get(overflow) or self._known.get(overflow) or dict(_OVERFLOW)
+            values[overflow] = self._merged(values.get(overflow), value)
+            self._warn_of_overflow()
         self._known = known
         return values
-
-    def _overflow(
-        self,
-        known: dict[Hashable, Mapping[str, AttributeValue]],
-        values: dict[Hashable, int | float],
-        value: float,
-    ) -> None:
-        key = _OVERFLOW_KEY
-        known[key] = known.get(key) or self._known.get(key) or dict(_OVERFLOW)
-        values[key] = self._merged(values.get(key), value)
-        self._shared.warn_once(
-            (self, "overflow"),
-            "the instrument %r observes more than %d label sets; the others are reported as "
-            "'otel.metric.overflow'",
-            self.name,
-            self._shared.cardinality_limit,
-        )
 
     def _starts_of(self, keys: Iterable[Hashable], latest: int) -> Mapping[Hashable, int | None]:
         """Return the start of each label set: the last collection without it.

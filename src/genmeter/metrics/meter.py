@@ -155,15 +155,7 @@ class BuiltinMeter(Meter):
         *,
         explicit_bucket_boundaries_advisory: Sequence[float] | None = None,
     ) -> Histogram:
-        """Create a histogram.
-
-        Args:
-            name: Its name.
-            unit: Its unit.
-            description: Its help text.
-            explicit_bucket_boundaries_advisory: The bounds of its buckets, finite and strictly
-                increasing; the specification's by default.
-        """
+        """Create a histogram; its bounds must be finite and strictly increasing."""
         bounds = self._bounds(name, explicit_bucket_boundaries_advisory)
         histogram: Any = self._create(CellHistogram, name, unit, description, bounds)
         if getattr(histogram, "bounds", bounds) != bounds:

@@ -153,8 +153,9 @@ class Telemetry:
         """
         provider = config.provider or "_OTHER"
         models = dict.fromkeys([*config.models, *filter(None, [config.default_model])])
-        self._pipeline.reserve("models", models)
-        self._pipeline.reserve("custom_metrics", [row.name for row in config.custom_metrics])
+        tables = self._pipeline.normaliser.tables
+        tables["models"].reserve(models)
+        tables["custom_metrics"].reserve([row.name for row in config.custom_metrics])
         calls = [Call(config.operation, provider, model, None, "unknown") for model in models]
         self.recorder.preregister(calls, clock.now())
 

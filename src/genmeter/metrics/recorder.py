@@ -36,12 +36,7 @@ _OBSERVABLES = {
 
 
 def call_attributes(call: Call, phase: str) -> dict[str, str]:
-    """Return the labels that all instruments of a call share.
-
-    Args:
-        call: The call.
-        phase: ``generation`` or ``evaluation``.
-    """
+    """Return the labels that all instruments share for a call in a ``phase`` of the schema."""
     attributes = {
         cat.OPERATION.key: call.operation,
         cat.PROVIDER.key: call.provider,

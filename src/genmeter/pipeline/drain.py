@@ -27,7 +27,7 @@ from genmeter.events.values import safe_text
 from genmeter.pipeline.deferred_log import DeferredLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from genmeter.events.model import CallDefaults, Event
     from genmeter.pipeline.self_metrics import SelfMetrics
@@ -364,10 +364,6 @@ class Pipeline:
         with contextlib.suppress(TimeoutError):
             self.run(lambda: None, timeout=_MAX_DRAIN)
 
-    def reserve(self, limit: str, values: Iterable[str]) -> None:
-        """Reserve room for values of a label; called through :meth:`run`."""
-        self.normaliser.tables[limit].reserve(values)
-
     def _may_hold_lock(self) -> bool:
         # Not Thread.is_alive(), which an exception of a signal handler can make wrong forever.
         return not self.is_running or self.lock.is_mine or sys.is_finalizing()
@@ -549,21 +545,6 @@ class Pipeline:
                 )
 
     # --- fork ----------------------------------------------------------------------------------
-
-    def acquire_for_fork(self, timeout: float) -> bool:
-        """Acquire the lock until :meth:`release_after_fork`, so that the owner runs no other code.
-
-        Args:
-            timeout: Seconds to wait; without the lock the fork goes ahead all the same.
-
-        Returns:
-            Whether the lock is held.
-        """
-        return self.lock.acquire(timeout)
-
-    def release_after_fork(self) -> None:
-        """Release the lock in the parent, if this thread holds it."""
-        self.lock.release()
 
     def reset_after_fork(self) -> None:
         """Reset in a forked child: nothing is pending, no thread runs, no lock is held."""

@@ -980,21 +980,21 @@ def test_only_the_first_of_a_kind_is_logged(
 
 
 def test_nothing_drains_while_the_lock_is_kept_for_a_fork(bench: Bench) -> None:
-    """Between ``acquire_for_fork`` and ``release_after_fork`` other threads wait, and afterwards nothing is lost."""
+    """Other threads wait for the lock, and afterwards nothing is lost."""
     bench.run_thread()
-    assert bench.pipeline.acquire_for_fork(PATIENCE)
+    assert bench.pipeline.lock.acquire(PATIENCE)
     bench.append()
     with pytest.raises(TimeoutError):
         in_thread(lambda: bench.read(timeout=0.01))
-    bench.pipeline.release_after_fork()
+    bench.pipeline.lock.release()
     assert bench.read(timeout=PATIENCE) == 1
 
 
 def test_a_fork_goes_ahead_without_a_lock_that_is_not_free(bench: Bench) -> None:
     """The wait ends after its time, and the lock is then left to its holder."""
     with Holder(bench.pipeline):
-        assert not bench.pipeline.acquire_for_fork(0.01)
-        bench.pipeline.release_after_fork()
+        assert not bench.pipeline.lock.acquire(0.01)
+        bench.pipeline.lock.release()
         with pytest.raises(TimeoutError):
             bench.read(timeout=0.01)
     assert bench.read() == 0

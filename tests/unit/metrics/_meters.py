@@ -1,4 +1,4 @@
-"""Providers, spans and reads that the meter's tests share."""
+"""Helpers for tests of the meter."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ RESOURCE = Resource({"service.name": "test"})
 
 
 class Warnings:
-    """What was warned about."""
+    """Records the warnings of a provider."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
     def warn(self, message: str, *arguments: object) -> None:
-        """Keep a warning as it would be logged."""
+        """Record a warning as it would be logged."""
         self.lines.append(message % arguments)
 
 
@@ -70,7 +70,7 @@ class LockedOwner:
 
 
 class ThreadOwner:
-    """An owner that is one thread, as the pipeline's is."""
+    """An owner with a thread, like the pipeline."""
 
     def __init__(self) -> None:
         self._tasks: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
@@ -103,7 +103,7 @@ class ThreadOwner:
 
 
 def provider(**settings: Any) -> BuiltinMeterProvider:
-    """Make a provider that warns nobody."""
+    """Create a provider that logs no warnings."""
     settings.setdefault("warn", Warnings().warn)
     return BuiltinMeterProvider(
         settings.pop("owner", None) or LockedOwner(), resource=RESOURCE, **settings
@@ -111,13 +111,13 @@ def provider(**settings: Any) -> BuiltinMeterProvider:
 
 
 def span(number: int, *, sampled: bool = True) -> SpanContext:
-    """Make a span's context."""
+    """Create a span's context."""
     flags = TraceFlags(TraceFlags.SAMPLED if sampled else TraceFlags.DEFAULT)
     return SpanContext(number, number, is_remote=False, trace_flags=flags)
 
 
 def context_of(context: SpanContext) -> Context:
-    """Make a context in which a span is current."""
+    """Create a context in which a span is current."""
     return trace.set_span_in_context(NonRecordingSpan(context))
 
 
@@ -132,7 +132,7 @@ def metrics(data: MetricsData) -> dict[str, Metric]:
 
 
 def points(data: MetricsData, name: str) -> dict[tuple[Any, ...], Any]:
-    """Return a metric's points by the values of their attributes."""
+    """Return the points of a metric by the values of their attributes."""
     found = metrics(data).get(name)
     return (
         {tuple(each.attributes.values()): each for each in found.data.data_points} if found else {}

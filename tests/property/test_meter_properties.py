@@ -100,7 +100,7 @@ observed = st.builds(Observed, st.lists(st.sampled_from("abc"), unique=True), am
 
 
 class Meters:
-    """The same instruments of one provider."""
+    """The instruments of one provider."""
 
     def __init__(self, provider: Any) -> None:
         self.seen = Observed([], 0)
@@ -189,7 +189,7 @@ class DirectOwner:
 
 
 class Pair:
-    """Both providers, fed alike."""
+    """Both providers with the same measurements."""
 
     def __init__(self) -> None:
         self.ours = BuiltinMeterProvider(DirectOwner(), resource=RESOURCE)
@@ -250,8 +250,8 @@ def sampled(kind: str, amount: float, span: int, *, collects: bool = False) -> S
     Observed(["a", "b"], 2.5),
 )
 @given(st.lists(steps, max_size=40), observed)
-def test_the_builtin_meter_equals_the_sdk(program: list[Step], seen: Observed) -> None:
-    """Data, OTLP payload and both pages, at every collection."""
+def test_builtin_meter_equals_the_sdk(program: list[Step], seen: Observed) -> None:
+    """Data, OTLP payload and both pages are equal at every collection."""
     pair = Pair()
     try:
         pair.run(program, seen)
@@ -322,7 +322,7 @@ def payload_of(data: MetricsData, *, exemplars: bool) -> Any:
 
 
 def without_times(value: Any, *, exemplars: bool) -> Any:
-    """Drop what tells the time."""
+    """Drop all times."""
     if isinstance(value, list):
         return [without_times(each, exemplars=exemplars) for each in value]
     if not isinstance(value, dict):

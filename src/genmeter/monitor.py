@@ -813,7 +813,7 @@ def process_token_usage(window: timedelta | None = None) -> TokenUsageReport:
 
 
 def _sampled(context: Context) -> SpanContext | None:
-    # Only the ids are kept, since a context holds on to 6 KB, and only those of a sampled span, the
-    # only ones that can become an exemplar.
+    # Keep only the ids, since a context is 6 KB, and only of a sampled span, since no other can
+    # become an exemplar.
     span = get_current_span(context).get_span_context()
     return span if span.trace_flags.sampled else None

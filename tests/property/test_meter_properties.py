@@ -1,16 +1,15 @@
-"""The built-in meter and the SDK's: the same measurements, the same data, payload and page.
+"""The built-in meter and the SDK's have the same data, payload and page.
 
-They are compared without times and without an order of points. By design they differ in this, and
-the strategies keep away from it:
+Times and the order of points are not compared. The strategies avoid these differences by design:
 
-- the SDK empties the exemplars at each collection, so only what it still has is compared after the
-  first one; of a sum or a gauge it keeps a random exemplar, so its reservoir here is the one of
-  histograms, which keeps the last;
-- the SDK adds up the observations of one label set in one collection;
-- the SDK sums what was recorded between two collections first, which differs in the last digits of
-  a float: the amounts here are exact in any order;
-- the SDK raises, or records what some exporter cannot encode, where the built-in one drops;
-- the SDK's points come in the order of the first measurements.
+- the SDK clears the exemplars at each collection, so after the first one only its remaining ones are
+  compared; of a sum or a gauge it keeps a random exemplar, so it gets the reservoir of histograms
+  here, which keeps the last;
+- the SDK adds the observations of one label set in one collection;
+- the SDK first sums the values between two collections, which changes the last digits of a float:
+  the amounts here are exact in any order;
+- the SDK raises or records values that an exporter cannot encode; the built-in meter drops them;
+- the SDK's points are in the order of the first measurements.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class Step(NamedTuple):
     collects: bool
 
 
-# Eighths up to here are exact in a float, whatever the order in which they are added.
+# Sums of eighths up to here are exact in a float, in any order.
 amounts = st.one_of(
     st.integers(0, 20), st.integers(0, 2**30), st.integers(0, 2**20).map(lambda each: each / 8)
 )
@@ -232,7 +231,7 @@ class Pair:
 
 
 def sampled(kind: str, amount: float, span: int, *, collects: bool = False) -> Step:
-    """Make a measurement in a sampled span, the more telling kind."""
+    """Create a measurement in a sampled span."""
     return Step(1, kind, amount, {"k": "a"}, span, sampled=True, by_cell=False, collects=collects)
 
 

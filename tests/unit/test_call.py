@@ -1,4 +1,4 @@
-"""The handle of one call: how it ends is what the monitor is told."""
+"""The handle of one call."""
 
 from __future__ import annotations
 
@@ -405,7 +405,7 @@ def test_methods_of_every_kind_can_be_decorated(monitor: IsolatedMonitor) -> Non
     assert monitor.get_total_token_usage().total_tokens == 18
 
 
-# --- the gauge of calls under way never drifts ---------------------------------------------------
+# --- the gauge of active calls -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("is_in_circle", [False, True])

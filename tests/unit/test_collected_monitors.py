@@ -1,4 +1,4 @@
-"""Monitors that nobody holds end, whatever refers to them, and lose nothing."""
+"""Unreferenced monitors are closed and lose no event."""
 
 from __future__ import annotations
 

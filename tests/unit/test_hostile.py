@@ -1,4 +1,4 @@
-"""Nothing that a caller can pass makes a call raise, an output fail, or a total wrong."""
+"""No argument makes a call raise, an output fail or a total wrong."""
 
 from __future__ import annotations
 
@@ -207,12 +207,12 @@ def test_hostile_argument_does_not_lose_the_calls_tokens(outcome: Outcome) -> No
     of_tokens = sum(
         each.prompt_tokens for each in outcome.report.by_model if each.model_name == "tokens"
     )
-    # `anything` that a handle reads from a response may name tokens of its own; none here does.
+    # `anything` as a response could contain tokens; none here does.
     assert counted - of_tokens == known
 
 
 def test_no_event_is_lost_and_no_internal_error_occurs(outcome: Outcome) -> None:
-    """Every call is recorded, whatever was left out of it, and no defect of ours shows."""
+    """Every call is recorded, even if some of its values are rejected."""
     assert outcome.sum("genmeter_monitor_events_total", genmeter_reason="internal") == 0
     everything = outcome.sum("genmeter_generations_total")
     assert everything == outcome.calls + outcome.good + len(TOKENS) + 1

@@ -1,4 +1,4 @@
-"""The monitor's API: what a job tells is what it, and a scrape, can ask."""
+"""The monitor's API: records, reads, handlers and the end."""
 
 from __future__ import annotations
 
@@ -460,7 +460,7 @@ def test_empty_report_has_no_models(monitor: IsolatedMonitor) -> None:
     assert report.total_prompt_tokens == report.total_completion_tokens == report.total_tokens == 0
 
 
-# --- whose call it was ----------------------------------------------------------------------------
+# --- models of calls ------------------------------------------------------------------------------
 
 
 def test_failed_call_belongs_to_the_default_model() -> None:
@@ -621,7 +621,7 @@ def test_monitor_is_a_context_manager(monitor: IsolatedMonitor) -> None:
 
 
 def test_flush_waits_for_the_instruments(monitor: IsolatedMonitor) -> None:
-    """It returns once what was told is where readers find it."""
+    """It returns when all earlier events are in them."""
     monitor.track_generation(1.0, True, model_name="m", prompt_token_count=5)
     monitor.flush()
     monitor.flush(timeout=1.0)

@@ -131,7 +131,7 @@ def is_ours(monitor: object) -> bool:
     return monitor.get_total_token_usage().total_tokens == before + 7
 
 
-# --- whatever the order of the imports ---------------------------------------------------------
+# --- the order of the imports ------------------------------------------------------------------
 
 
 def test_install_imports_nothing(load: Load) -> None:
@@ -271,7 +271,7 @@ def test_new_method_of_afterimages_class_is_kept(load: Load) -> None:
     assert old().mark == "its own"
 
 
-# --- putting it back ---------------------------------------------------------------------------
+# --- uninstalling ------------------------------------------------------------------------------
 
 
 def test_uninstall_restores_every_name(load: Load) -> None:
@@ -305,7 +305,7 @@ def test_uninstall_restores_calls_of_the_class(load: Load) -> None:
 
 
 def test_existing_monitors_work_after_uninstall(load: Load) -> None:
-    """A job that holds a monitor does not lose it."""
+    """A job keeps its monitor."""
     patch.install()
     monitor = load("afterimage.monitoring").GenerationMonitor()
     patch.uninstall()
@@ -468,7 +468,7 @@ def test_class_that_cannot_be_replaced_is_logged(
     assert "could not be patched" in caplog.text
 
 
-# --- what a stand-in is ------------------------------------------------------------------------
+# --- the replacement ---------------------------------------------------------------------------
 
 
 def test_replacement_has_afterimages_signature_and_name(load: Load) -> None:
@@ -521,7 +521,7 @@ def test_settings_apply_to_every_monitor(load: Load) -> None:
     assert monitors[0].get_total_token_usage().by_model[0].model_name == "mine"
 
 
-# --- it can be made where AfterImage's can -----------------------------------------------------
+# --- arguments and settings -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

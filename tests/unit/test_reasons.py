@@ -1,4 +1,4 @@
-"""Each reason for which a value is left out: counted every time, warned about once."""
+"""Reasons of rejected values: counted each time, logged once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the monitors of a process share, and how it begins and ends."""
+"""State that the monitors of a process share, its start and its end."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_label_limits_are_shared_by_the_process(caplog: pytest.LogCaptureFixture
     assert "ignoring limits.models=8:" in warning
 
 
-# --- whose provider ------------------------------------------------------------------------------
+# --- providers ----------------------------------------------------------------------------------
 
 
 def foreign() -> tuple[MeterProvider, PrometheusReader]:
@@ -481,7 +481,7 @@ def test_expected_samples_are_summed(process: runtime.Runtime) -> None:
 
 
 def test_collected_monitor_counts_as_shut_down(process: runtime.Runtime) -> None:
-    """A monitor that nobody holds any more counts as shut down."""
+    """The job is finished without an explicit shutdown."""
     provider, reader = foreign()
     forgotten(1, meter_provider=provider)
     assert eventually(lambda: open_sessions(process) == 0)
@@ -531,7 +531,7 @@ def test_configured_models_are_exposed_at_0(process: runtime.Runtime) -> None:
     assert value(page, "genmeter_generations_total") == 0
 
 
-# --- monitors that are forgotten -----------------------------------------------------------------
+# --- collected monitors -------------------------------------------------------------------------
 
 
 def forgotten(tokens: int, **settings: Any) -> None:
@@ -550,7 +550,7 @@ def open_sessions(process: runtime.Runtime) -> int:
 
 
 def test_process_report_includes_collected_monitors(process: runtime.Runtime) -> None:
-    """The report of the process has the tokens of monitors that nobody holds any more."""
+    """Their tokens are kept."""
     for _ in range(5):
         forgotten(2)
     assert process_token_usage().total_tokens == 10

@@ -1,4 +1,4 @@
-"""A monitor's session: its state, its recorders, its end, and what happens when nobody holds it."""
+"""A monitor's session: its state, its recorders, its end and its collection."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def test_past_deadline_is_not_a_negative_timeout() -> None:
     assert steps == ["judged", "alerts sent"]
 
 
-# --- sessions that nobody holds -----------------------------------------------------------------
+# --- unreachable sessions -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("is_in_circle", [False, True])

@@ -45,7 +45,7 @@ class Warnings:
 
 
 class LockedOwner:
-    """An owner without a thread: whoever holds its lock."""
+    """An owner without a thread: any thread that holds its lock."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()

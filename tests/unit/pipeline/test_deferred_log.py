@@ -1,4 +1,4 @@
-"""Log lines that wait until logging them can do no harm."""
+"""Log lines that are logged later."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_blocking_logging_handler_does_not_delay_the_end(
 def test_caller_logs_the_rest_if_no_thread_can_be_started(
     hear: Callable[[Callable[[str], None]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An interpreter that ends has none to give."""
+    """None can be started while the interpreter ends."""
     heard, deferred_log = list[str](), DeferredLog()
     hear(heard.append)
 
@@ -97,7 +97,7 @@ def test_logging_handler_that_ends_the_job_is_not_waited_for(
 
 
 def test_adding_a_line_starts_no_thread() -> None:
-    """It is called in signal handlers and by whoever owns the drain."""
+    """Signal handlers and the drain call it."""
     before, deferred_log = threading.active_count(), DeferredLog()
     for _ in range(100):
         deferred_log.add(logging.WARNING, "a line")

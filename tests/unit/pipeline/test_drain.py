@@ -56,7 +56,7 @@ class Bench:
         dispatcher = HandlerDispatcher(self.self_metrics, self.pipeline.deferred_log)
         state = SessionState(CallDefaults("m", None, "chat"), History(100_000))
         self.session = Session(state, dispatcher)
-        state.is_closed = True  # nobody closes it at its end
+        state.is_closed = True  # so that it is not closed at its end
 
     def append(self, count: int = 1, duration: Any = 0.1) -> None:
         """Append events without calling ``after_append``."""
@@ -179,7 +179,7 @@ def test_idle_thread_drains_below_the_wake_threshold(
 
 @pytest.mark.usefixtures("lazy")
 def test_burst_wakes_the_thread(bench: Bench) -> None:
-    """At :data:`WAKE` events the thread drains all, whatever its interval."""
+    """At :data:`WAKE` events the thread drains all, before its interval is over."""
     bench.run_thread()
     bench.append(WAKE - 1)
     bench.record()
@@ -525,7 +525,7 @@ BUSY = ["lock", "request", "event", "function"]
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("how", BUSY)
 def test_timed_out_request_is_never_executed(bench: Bench, how: str, count: int) -> None:
-    """It reads and changes nothing, whatever keeps the owner busy."""
+    """It reads and changes nothing, in each way of keeping the owner busy."""
     bench.run_thread()
     calls: list[int] = []
 

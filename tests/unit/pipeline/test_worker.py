@@ -1,4 +1,4 @@
-"""A worker: its queue, its thread, its ticks and its end."""
+"""The worker: its queue, its thread, its ticks and its end."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_delivery_continues_after_an_error(taker: Taker, error: BaseException) -
 
 
 def test_waiting_ends_at_the_deadline(taker: Taker) -> None:
-    """A blocking taker delays nobody for longer."""
+    """A blocking taker delays no thread for longer."""
     taker.gate.clear()
     worker = taker.worker()
     worker.put(1)
@@ -413,7 +413,7 @@ def test_reset_calls_on_reset(taker: Taker) -> None:
     assert resets == [True]
 
 
-# --- workers that nobody holds -------------------------------------------------------------------
+# --- unreferenced workers ------------------------------------------------------------------------
 
 
 class Served:
@@ -612,7 +612,7 @@ def test_reset_worker_ticks_after_its_next_start(taker: Taker) -> None:
 
 
 def test_losses_are_ignored_by_default() -> None:
-    """Its items and its losses may both be nobody's business."""
+    """A worker needs neither `deliver` nor `on_loss`."""
     worker: Worker[int] = Worker(name="a-worker", capacity=1)
     assert worker.put(1)
     assert worker.wait_until_delivered(soon())

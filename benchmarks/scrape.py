@@ -23,7 +23,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from genmeter import LabelLimits
 from genmeter.exporters.prometheus import PrometheusBridge
 from genmeter.exporters.provider import CollectingReader
-from genmeter.metrics import BuiltinMeterProvider
+from genmeter.metrics.meter import BuiltinMeterProvider
 from genmeter.pipeline.drain import Pipeline
 from genmeter.pipeline.self_metrics import SelfMetrics
 

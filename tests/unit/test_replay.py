@@ -40,7 +40,7 @@ def trace(tmp_path: Path) -> Path:
 def test_every_total_equals_the_files_sums(
     replay: ModuleType, trace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Report, history and scrape agree with the files to the token, and the script ends with 0."""
+    """Report, history and scrape have the exact tokens, and the exit status is 0."""
     with fresh_runtime():
         assert replay.main(["--data", str(trace)]) == 0
     printed = capsys.readouterr().out
@@ -61,7 +61,7 @@ def test_one_token_of_difference_is_an_error(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The script names the place that differs and ends with 1."""
+    """The script names the difference, and the exit status is 1."""
 
     def lie(_: str) -> dict[str, object]:
         sums = replay.sums_of(
@@ -75,28 +75,28 @@ def test_one_token_of_difference_is_an_error(
     assert "differs in: scrape" in capsys.readouterr().out
 
 
-def test_without_data_a_made_up_trace_is_replayed(
+def test_generated_trace_is_the_default(
     replay: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The script runs on a machine that has no trace."""
+    """The script needs no data."""
     monkeypatch.setattr(replay, "MADE_UP_REQUESTS", 200)
     with fresh_runtime():
         assert replay.main([]) == 0
     assert "200 requests" in capsys.readouterr().out
 
 
-def test_a_folder_without_a_trace_is_an_error(
+def test_folder_without_a_trace_is_an_error(
     replay: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The message names the argument, the value and the remedy."""
+    """The message has the argument, the value and the remedy."""
     with pytest.raises(SystemExit) as caught:
         replay.main(["--data", str(tmp_path)])
     assert caught.value.code == 2
     assert f"--data {tmp_path} has no CSV file; give" in capsys.readouterr().err
 
 
-def test_a_file_with_other_columns_is_an_error(replay: ModuleType, tmp_path: Path) -> None:
-    """It is named with the columns that are wanted."""
+def test_file_with_other_columns_is_an_error(replay: ModuleType, tmp_path: Path) -> None:
+    """The message has the file and the required columns."""
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with fresh_runtime(), pytest.raises(SystemExit, match=r"other\.csv has the columns"):
         replay.main(["--data", str(tmp_path)])

@@ -19,11 +19,12 @@ from genmeter.schema import metrics as cat
 from genmeter.schema.prom_names import label_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
+    from prometheus_client import Metric
     from prometheus_client.samples import Sample
 
-__all__ = ["read_endpoint"]
+__all__ = ["read_endpoint", "sum_families"]
 
 _TIMEOUT_SECONDS = 10.0
 _MAX_BYTES = 2**28
@@ -57,7 +58,7 @@ def read_endpoint(url: str) -> UsageTable:
     """
     parts, shown = _address(url)
     try:
-        return _sum_page(_fetch(parts))
+        return sum_families(text_string_to_metric_families(_fetch(parts)))
     except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError) as error:
         raise ConfigError(f"source={shown!r} {_explain(error)}") from error
 
@@ -117,20 +118,19 @@ def _fetch(parts: SplitResult) -> str:
     return page.decode("utf-8", "replace")
 
 
-def _sum_page(page: str) -> UsageTable:
-    """Sum a page of Prometheus text.
+def sum_families(families: Iterable[Metric]) -> UsageTable:
+    """Sum a scrape.
 
     Args:
-        page: What the endpoint of a job answers.
+        families: The metrics of a job.
 
     Raises:
-        ConfigError: It has no metrics of genmeter.
-        ValueError: It is no Prometheus text.
+        ConfigError: None of them is genmeter's.
     """
     table = UsageTable("endpoint")
     is_ours = False
     has_overflow = False
-    for family in text_string_to_metric_families(page):
+    for family in families:
         is_ours = is_ours or family.name == cat.BUILD_INFO.prometheus
         for sample in family.samples:
             if _add(table, sample) and sample.labels.get(_OVERFLOW) and sample.value:

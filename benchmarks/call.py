@@ -1,4 +1,4 @@
-"""How long a caller waits in one typical ``track_generation``."""
+"""Duration of one typical ``track_generation`` for the caller."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WITHOUT_PAUSE = f"The same, {STREAM:,} calls without a pause, back-pressure incl
 
 
 def run() -> list[Row]:
-    """Measure bursts, with what waits drained between them, and a stream without a pause."""
+    """Measure bursts, drained in between, and a stream without a pause."""
     subjects: dict[str, Subject] = {
         OURS: Ours(),
         AFTERIMAGE: AfterImage(),
@@ -62,7 +62,7 @@ def run() -> list[Row]:
 
 
 def aims(rows: list[Row]) -> list[Aim]:
-    """Judge the figures."""
+    """Compare the figures with the aims."""
     return [
         at_most("a call takes at most 1.5 µs", figure_of(rows, LEAST, OURS), 1.5e-6, "s"),
         at_most(
@@ -73,9 +73,9 @@ def aims(rows: list[Row]) -> list[Aim]:
     ]
 
 
-def _of_a_call(subject: Subject, told: list[Event]) -> float:
+def _of_a_call(subject: Subject, generations: list[Event]) -> float:
     subject.settle()
-    return seconds(lambda: subject.tell(told)) / len(told)
+    return seconds(lambda: subject.record(generations)) / len(generations)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,12 @@ class Spread(NamedTuple):
     """The result of several rounds.
 
     Attributes:
-        least: The minimum.
+        min: The minimum.
         median: The median.
         ratio: The median ratio to the first figure of each round.
     """
 
-    least: float
+    min: float
     median: float
     ratio: float
 

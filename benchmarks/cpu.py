@@ -84,7 +84,7 @@ def _rows(
 ) -> list[Row]:
     ways = {name: partial(_of_a_generation, each, generations) for name, each in subjects.items()}
     return [
-        Row(group, name, each.least, ratio=each.ratio)
+        Row(group, name, each.min, ratio=each.ratio)
         for name, each in side_by_side(ways, rounds).items()
     ]
 

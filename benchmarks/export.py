@@ -133,7 +133,7 @@ def _times(
             {name: partial(seconds, export.write) for name, export in exports.items()}, ROUNDS
         )
         rows += [
-            Row(TIME.format(count, format_), name, each.least, ratio=each.ratio)
+            Row(TIME.format(count, format_), name, each.min, ratio=each.ratio)
             for name, each in spreads.items()
         ]
         rows += [Row(SIZE, name, export.size(), "B") for name, export in exports.items()]

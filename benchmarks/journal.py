@@ -37,7 +37,7 @@ LINES = "The same: lines per second"
 BOTH = "Into the journal and the log, the same"
 CPU = f"CPU in all for a generation with a journal and a log, bursts of {BURST}"
 FILES_CPU = "The same: added by journal and log"
-LEAST = f"The caller's time for a call with a journal and a log, bursts of {BURST}: least"
+MIN = f"The caller's time for a call with a journal and a log, bursts of {BURST}: minimum"
 MEDIAN = "The same: median"
 OPENS = f"How often the journal is opened for {OPENED:,} generations"
 BYTES = "Bytes for each line of the journal"
@@ -113,12 +113,11 @@ def _streams() -> list[Row]:
             tail = _Tail(subject.folder, {file: FILES[file][name] for file in names})
             ways[name] = partial(_of_an_event, subject, generations, tail)
         spreads = side_by_side(ways, STREAM_ROUNDS)
-        rows += [Row(group, name, each.least, ratio=each.ratio) for name, each in spreads.items()]
+        rows += [Row(group, name, each.min, ratio=each.ratio) for name, each in spreads.items()]
         if group == JOURNAL:
             for title, lines in ((EVENTS, dict.fromkeys(subjects, 1)), (LINES, FILES[names[0]])):
                 rows += [
-                    Row(title, name, lines[name] / each.least, "/s")
-                    for name, each in spreads.items()
+                    Row(title, name, lines[name] / each.min, "/s") for name, each in spreads.items()
                 ]
             rows += [Row(BYTES, name, _of_a_line(each), "B") for name, each in subjects.items()]
         _close(subjects)
@@ -145,10 +144,10 @@ def _bursts() -> list[Row]:
     _close(subjects)
     direct.close()
     return [
-        *(Row(CPU, name, each.least, ratio=each.ratio) for name, each in cpu.items()),
-        Row(FILES_CPU, OURS, cpu[OURS].least - cpu[WITHOUT].least),
-        *(Row(FILES_CPU, name, cpu[name].least) for name in (WITHOUT, DIRECT)),
-        *(Row(LEAST, name, each.least, ratio=each.ratio) for name, each in calls.items()),
+        *(Row(CPU, name, each.min, ratio=each.ratio) for name, each in cpu.items()),
+        Row(FILES_CPU, OURS, cpu[OURS].min - cpu[WITHOUT].min),
+        *(Row(FILES_CPU, name, cpu[name].min) for name in (WITHOUT, DIRECT)),
+        *(Row(MIN, name, each.min, ratio=each.ratio) for name, each in calls.items()),
         *(Row(MEDIAN, name, each.median, ratio=each.ratio) for name, each in calls.items()),
     ]
 

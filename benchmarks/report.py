@@ -47,7 +47,7 @@ def run() -> list[Row]:
                 for name, each in subjects.items()
             }
             rows += [
-                Row(group.format(models), name, each.least, ratio=each.ratio)
+                Row(group.format(models), name, each.min, ratio=each.ratio)
                 for name, each in side_by_side(ways, ROUNDS).items()
             ]
         for subject in subjects.values():

@@ -139,7 +139,7 @@ def _measure(count: int, closing: ExitStack) -> list[Row]:
     }
     timed = {name: partial(seconds, way) for name, way in ways.items()}
     return [
-        Row(GROUP.format(count), name, each.least, ratio=each.ratio)
+        Row(GROUP.format(count), name, each.min, ratio=each.ratio)
         for name, each in side_by_side(timed, ROUNDS).items()
     ]
 

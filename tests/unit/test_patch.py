@@ -1,4 +1,4 @@
-"""AfterImage's monitor replaced and put back, on a small package of that name."""
+"""AfterImage's monitor replaced and restored, with a fake package of that name."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import types
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from genmeter.exporters.http import bind
 
 from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig, TokenUsageReport, patch
 from genmeter import runtime as runtime_of_process
 from genmeter.alerting.state import Alert
 from genmeter.errors import ConfigError
-from genmeter.exporters._http import bind
 from genmeter.testing import fresh_runtime
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Load = Callable[..., Any]
 
 MONITORING = '''
-"""What AfterImage's module of this name defines, in short."""
+"""A short version of AfterImage's module."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -81,32 +81,32 @@ class GenerationMonitor:
 
 
 FAKES = ("afterimage", "early", "gate", "late", "lazy", "user")
-"""The modules that tests make, the first with its parts."""
+"""The modules that tests create."""
 
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Make sure that AfterImage is not imported before and after a test."""
+    """AfterImage is not imported before a test, nor after it."""
     for name, value in (("OTEL_METRICS_EXPORTER", "none"), ("GENMETER_DRAIN", "inline")):
         monkeypatch.setenv(name, value)
-    before = take_out()
+    before = unload()
     with fresh_runtime():
         yield
         while patch._installs:
             patch.uninstall()
-    take_out()
+    unload()
     sys.modules.update(before)
 
 
-def take_out() -> dict[str, Any]:
-    """Remove the modules of the tests and the real AfterImage from `sys.modules`."""
+def unload() -> dict[str, Any]:
+    """Remove the modules of tests, and the real AfterImage, from `sys.modules`."""
     names = [name for name in sys.modules if name.partition(".")[0] in FAKES]
     return {name: sys.modules.pop(name) for name in names}
 
 
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
-    """Write a module and import it, with `afterimage` and its `monitoring` available."""
+    """Writes and imports a module; `afterimage.monitoring` can be imported."""
     monkeypatch.syspath_prepend(str(tmp_path))
     package = tmp_path / "afterimage"
     package.mkdir()
@@ -123,7 +123,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
 
 
 def is_ours(monitor: object) -> bool:
-    """Return whether a monitor is genmeter's and counts its events."""
+    """Return whether a monitor is genmeter's, and counts tokens."""
     if not isinstance(monitor, GenerationMonitor):
         return False
     before = monitor.get_total_token_usage().total_tokens
@@ -131,17 +131,17 @@ def is_ours(monitor: object) -> bool:
     return monitor.get_total_token_usage().total_tokens == before + 7
 
 
-# --- the order of the imports ------------------------------------------------------------------
+# --- in any order of imports ------------------------------------------------------------------
 
 
-def test_install_imports_nothing(load: Load) -> None:
-    """A process without AfterImage pays nothing."""
+def test_installing_imports_nothing(load: Load) -> None:
+    """A process that never imports AfterImage does not pay for it."""
     patch.install()
     assert "afterimage" not in sys.modules
 
 
-def test_later_imports_get_genmeters_class(load: Load) -> None:
-    """The names are genmeter's before anyone can take them."""
+def test_names_imported_later_are_replaced(load: Load) -> None:
+    """The names are replaced as soon as the module is imported."""
     patch.install()
     user = load(
         "user", "from afterimage import GenerationMonitor\nfrom afterimage.monitoring import Alert"
@@ -151,8 +151,8 @@ def test_later_imports_get_genmeters_class(load: Load) -> None:
     assert load("afterimage.monitoring").TokenUsageReport is TokenUsageReport
 
 
-def test_earlier_imports_get_genmeters_class(load: Load) -> None:
-    """Names bound before, also under an alias, are replaced."""
+def test_names_imported_before_are_replaced(load: Load) -> None:
+    """They are replaced in every module, also under another name."""
     user = load("user", "from afterimage.monitoring import Alert, GenerationMonitor as Monitor")
     package = load("afterimage")
     patch.install()
@@ -162,8 +162,8 @@ def test_earlier_imports_get_genmeters_class(load: Load) -> None:
 
 
 @pytest.mark.parametrize("holder", ["closure", "partial", "default", "class attribute"])
-def test_calling_afterimages_class_creates_genmeters_monitor(load: Load, holder: str) -> None:
-    """The arguments are passed on."""
+def test_calls_of_the_original_class_create_the_replacement(load: Load, holder: str) -> None:
+    """The arguments of the call are passed on."""
     old = load("afterimage.monitoring").GenerationMonitor
 
     def enclosing(*args: Any, **kwargs: Any) -> Any:
@@ -186,7 +186,7 @@ def test_calling_afterimages_class_creates_genmeters_monitor(load: Load, holder:
 
 
 def test_install_waits_for_an_import_on_another_thread(load: Load, tmp_path: Path) -> None:
-    """It does not see a half-initialised module."""
+    """It does not patch a partial module."""
     gate = load("gate", "import threading\nreached, passed = threading.Event(), threading.Event()")
     waiting = "import gate\ngate.reached.set()\ngate.passed.wait(60)\n"
     (tmp_path / "afterimage" / "monitoring.py").write_text(waiting + MONITORING)
@@ -203,8 +203,8 @@ def test_install_waits_for_an_import_on_another_thread(load: Load, tmp_path: Pat
     assert is_ours(load("afterimage.monitoring").GenerationMonitor())
 
 
-def test_failed_import_can_be_repeated(load: Load, tmp_path: Path) -> None:
-    """AfterImage's error is raised, and the next successful import is patched."""
+def test_a_failed_import_can_be_retried(load: Load, tmp_path: Path) -> None:
+    """The error of AfterImage's import is raised, and the next import is patched."""
     patch.install()
     module = tmp_path / "afterimage" / "monitoring.py"
     module.write_text("raise OSError('no font cache')\n")
@@ -217,8 +217,8 @@ def test_failed_import_can_be_repeated(load: Load, tmp_path: Path) -> None:
 # --- subclasses --------------------------------------------------------------------------------
 
 
-def test_later_subclass_extends_genmeters_monitor(load: Load) -> None:
-    """Who derives from the name that was replaced extends genmeter's monitor."""
+def test_a_later_subclass_extends_the_replacement(load: Load) -> None:
+    """It is a subclass of genmeter's monitor."""
     patch.install()
     user = load(
         "user",
@@ -233,10 +233,8 @@ def test_later_subclass_extends_genmeters_monitor(load: Load) -> None:
     assert (monitor.name, monitor.metrics_interval) == ("first", 0)
 
 
-def test_earlier_subclass_stays_with_a_warning(
-    load: Load, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A class keeps its parent."""
+def test_an_earlier_subclass_is_not_replaced(load: Load, caplog: pytest.LogCaptureFixture) -> None:
+    """One warning names the class."""
     user = load(
         "user",
         "from afterimage.monitoring import GenerationMonitor\n"
@@ -252,8 +250,8 @@ def test_earlier_subclass_stays_with_a_warning(
     assert "user.Earlier, user.Early" in warning
 
 
-def test_new_method_of_afterimages_class_is_kept(load: Load) -> None:
-    """Earlier subclasses still use it."""
+def test_the_new_method_of_the_original_class_is_kept(load: Load) -> None:
+    """Earlier subclasses of a class with `__new__` still use it."""
     monitoring = load("afterimage.monitoring")
     old = monitoring.GenerationMonitor
 
@@ -271,11 +269,11 @@ def test_new_method_of_afterimages_class_is_kept(load: Load) -> None:
     assert old().mark == "its own"
 
 
-# --- uninstalling ------------------------------------------------------------------------------
+# --- putting it back ---------------------------------------------------------------------------
 
 
-def test_uninstall_restores_every_name(load: Load) -> None:
-    """This includes names bound meanwhile, and those in AfterImage itself."""
+def test_uninstalling_restores_every_name(load: Load) -> None:
+    """Names are AfterImage's again in all modules, whenever they were imported."""
     monitoring = load("afterimage.monitoring")
     before = dict(vars(monitoring))
     early = load("early", "from afterimage.monitoring import GenerationMonitor, Alert")
@@ -293,8 +291,8 @@ def test_uninstall_restores_every_name(load: Load) -> None:
     assert late.Monitor is monitoring.GenerationMonitor
 
 
-def test_uninstall_restores_calls_of_the_class(load: Load) -> None:
-    """A reference to the replacement class creates AfterImage's monitors too."""
+def test_uninstalling_restores_calls_of_the_class(load: Load) -> None:
+    """Both classes create AfterImage's monitors again."""
     old = load("afterimage.monitoring").GenerationMonitor
     patch.install()
     stand_in = sys.modules["afterimage.monitoring"].GenerationMonitor
@@ -304,7 +302,7 @@ def test_uninstall_restores_calls_of_the_class(load: Load) -> None:
         assert (type(monitor), monitor.log_dir) == (old, "folder")
 
 
-def test_existing_monitors_work_after_uninstall(load: Load) -> None:
+def test_replacing_monitors_work_after_uninstalling(load: Load) -> None:
     """A job keeps its monitor."""
     patch.install()
     monitor = load("afterimage.monitoring").GenerationMonitor()
@@ -312,8 +310,8 @@ def test_existing_monitors_work_after_uninstall(load: Load) -> None:
     assert is_ours(monitor)
 
 
-def test_uninstall_keeps_names_that_were_rebound(load: Load) -> None:
-    """Only replaced values are restored."""
+def test_uninstalling_keeps_names_that_were_rebound(load: Load) -> None:
+    """Only replaced names are restored."""
     user = load("user", "from afterimage.monitoring import GenerationMonitor")
     patch.install()
     user.GenerationMonitor = None
@@ -321,8 +319,8 @@ def test_uninstall_keeps_names_that_were_rebound(load: Load) -> None:
     assert user.GenerationMonitor is None
 
 
-def test_uninstall_keeps_genmeters_own_names(load: Load) -> None:
-    """Code may use both packages."""
+def test_uninstalling_keeps_direct_imports_of_genmeter(load: Load) -> None:
+    """Code that uses both packages keeps genmeter's classes."""
     patch.install()
     load("afterimage")
     user = load("user", "from genmeter import GenerationMonitor, TokenUsageReport")
@@ -330,8 +328,8 @@ def test_uninstall_keeps_genmeters_own_names(load: Load) -> None:
     assert (user.GenerationMonitor, user.TokenUsageReport) == (GenerationMonitor, TokenUsageReport)
 
 
-def test_patch_can_be_installed_again(load: Load) -> None:
-    """Each time the class is the same, before and after AfterImage is imported."""
+def test_it_can_be_installed_again(load: Load) -> None:
+    """The class is always the same."""
     patch.install()
     patch.uninstall()
     monitoring = load("afterimage.monitoring")
@@ -365,15 +363,15 @@ def test_installs_are_counted(load: Load, caplog: pytest.LogCaptureFixture) -> N
     assert not is_ours(monitoring.GenerationMonitor())
 
 
-def test_extra_uninstall_does_nothing(load: Load) -> None:
-    """One call too many is no error and no debt."""
+def test_uninstalling_twice_does_nothing(load: Load) -> None:
+    """An additional call has no effect, also not later."""
     patch.uninstall()
     patch.install()
     assert is_ours(load("afterimage").GenerationMonitor())
 
 
-def test_invalid_settings_are_an_error() -> None:
-    """The message has the remedy, and nothing is installed."""
+def test_settings_of_another_type_are_an_error() -> None:
+    """Nothing is installed."""
     with pytest.raises(ConfigError, match=r"config must be MonitorConfig\("):
         patch.install("own")  # type: ignore[arg-type]
     assert patch._installs == []
@@ -382,10 +380,10 @@ def test_invalid_settings_are_an_error() -> None:
 # --- modules of all kinds ----------------------------------------------------------------------
 
 
-def test_unusual_modules_are_skipped(
+def test_unusual_modules_are_ignored(
     load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """None of their code runs, and nothing is raised."""
+    """No code of objects in `sys.modules` is run."""
 
     class Hostile:
         def __getattribute__(self, name: str) -> Any:
@@ -417,10 +415,10 @@ def test_unusual_modules_are_skipped(
     assert type(lazy).__name__ == "_LazyModule"
 
 
-def test_release_without_the_class_is_logged_once(
+def test_a_release_without_the_class_is_logged_once(
     load: Load, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """AfterImage is not changed."""
+    """AfterImage works as before."""
     load("afterimage")
     module = load("afterimage.monitoring")
     del module.GenerationMonitor
@@ -430,8 +428,8 @@ def test_release_without_the_class_is_logged_once(
     assert "no class GenerationMonitor" in warning
 
 
-def test_names_that_a_release_lacks_are_skipped(load: Load) -> None:
-    """Other names are replaced, and no name is added."""
+def test_names_missing_in_a_release_are_skipped(load: Load) -> None:
+    """They are not added."""
     module = load("afterimage.monitoring")
     del module.Alert
     patch.install()
@@ -439,8 +437,8 @@ def test_names_that_a_release_lacks_are_skipped(load: Load) -> None:
     assert not hasattr(module, "Alert")
 
 
-def test_alias_of_a_common_type_is_not_replaced(load: Load) -> None:
-    """A class of another package stays everywhere."""
+def test_an_alias_of_a_common_type_is_not_replaced(load: Load) -> None:
+    """Only AfterImage's own classes are replaced."""
     module = load("afterimage.monitoring")
     module.Alert = dict
     user = load("user", "kind = dict")
@@ -448,8 +446,8 @@ def test_alias_of_a_common_type_is_not_replaced(load: Load) -> None:
     assert (module.Alert, user.kind) == (dict, dict)
 
 
-def test_class_replaced_by_hand_stays(load: Load) -> None:
-    """Who put genmeter's monitor there already keeps exactly that one."""
+def test_a_manual_replacement_is_kept(load: Load) -> None:
+    """The job may have set genmeter's monitor itself."""
     module = load("afterimage.monitoring")
     module.GenerationMonitor = GenerationMonitor
     patch.install()
@@ -458,21 +456,21 @@ def test_class_replaced_by_hand_stays(load: Load) -> None:
     assert module.GenerationMonitor is GenerationMonitor
 
 
-def test_class_that_cannot_be_replaced_is_logged(
+def test_a_class_that_cannot_be_replaced_does_not_fail_the_import(
     load: Load, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The import of AfterImage succeeds."""
+    """AfterImage works as before, with one warning."""
     patch.install()
     module = load("afterimage.monitoring", MONITORING + "\nGenerationMonitor = bool\n")
     assert module.GenerationMonitor is bool
-    assert "could not be patched" in caplog.text
+    assert "could not be replaced" in caplog.text
 
 
-# --- the replacement ---------------------------------------------------------------------------
+# --- what a stand-in is ------------------------------------------------------------------------
 
 
-def test_replacement_has_afterimages_signature_and_name(load: Load) -> None:
-    """It is pickled by that name."""
+def test_it_looks_like_afterimages_class(load: Load) -> None:
+    """Its signature and its pickled name are AfterImage's."""
     module = load("afterimage.monitoring")
     old = module.GenerationMonitor
     signature = inspect.signature(old)
@@ -482,8 +480,8 @@ def test_replacement_has_afterimages_signature_and_name(load: Load) -> None:
     assert pickle.loads(pickle.dumps(module.GenerationMonitor)) is module.GenerationMonitor  # noqa: S301
 
 
-def test_replacement_lacks_afterimages_private_methods(load: Load) -> None:
-    """They could not work."""
+def test_other_attributes_of_afterimages_class_are_absent(load: Load) -> None:
+    """Its internal methods could not work."""
     patch.install()
     monitor = load("afterimage").GenerationMonitor()
     assert not hasattr(monitor, "_enqueue_log")
@@ -491,8 +489,8 @@ def test_replacement_lacks_afterimages_private_methods(load: Load) -> None:
         monitor._enqueue_log({})
 
 
-def test_handler_of_afterimage_is_called(load: Load, tmp_path: Path) -> None:
-    """It may be created before the patch."""
+def test_a_handler_of_afterimage_is_called(load: Load, tmp_path: Path) -> None:
+    """A handler created before the patch receives metrics."""
     handler = load("afterimage.monitoring").FileMetricHandler(tmp_path)
     patch.install()
     monitor = load("afterimage").GenerationMonitor(metric_handlers=[handler])
@@ -501,8 +499,8 @@ def test_handler_of_afterimage_is_called(load: Load, tmp_path: Path) -> None:
     assert "generation_time" in handler.seen
 
 
-def test_log_dir_is_created_at_once(load: Load, tmp_path: Path) -> None:
-    """A job may write its own files there."""
+def test_the_log_folder_is_created_at_once(load: Load, tmp_path: Path) -> None:
+    """A job may write its own files to it."""
     patch.install()
     monitor = load("afterimage").GenerationMonitor(str(tmp_path / "a" / "b"))
     assert (tmp_path / "a" / "b").is_dir()
@@ -510,7 +508,7 @@ def test_log_dir_is_created_at_once(load: Load, tmp_path: Path) -> None:
 
 
 def test_settings_apply_to_every_monitor(load: Load) -> None:
-    """The expected samples are not summed over the monitors."""
+    """Expected samples are not added up over the monitors."""
     patch.install(MonitorConfig(default_model="mine", expected_samples=10, drain="inline"))
     make = load("afterimage").GenerationMonitor
     monitors = [make(), make()]
@@ -521,7 +519,7 @@ def test_settings_apply_to_every_monitor(load: Load) -> None:
     assert monitors[0].get_total_token_usage().by_model[0].model_name == "mine"
 
 
-# --- arguments and settings -----------------------------------------------------------------
+# --- it can be made where AfterImage's can -----------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -537,10 +535,10 @@ def test_settings_apply_to_every_monitor(load: Load) -> None:
         "token_usage_callback",
     ],
 )
-def test_invalid_argument_is_dropped(
+def test_an_argument_that_genmeter_rejects_is_dropped(
     load: Load, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    """AfterImage's class accepts anything, so the job must not fail."""
+    """AfterImage accepts any value; other arguments are kept."""
     patch.install()
     others = {"metrics_interval": 0, "shutdown_timeout": 3}
     monitor = load("afterimage").GenerationMonitor(**{**others, name: object()})
@@ -550,7 +548,9 @@ def test_invalid_argument_is_dropped(
     assert "got <object" in caplog.text
 
 
-def test_invalid_interval_is_dropped(load: Load, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_interval_that_genmeter_rejects_is_dropped(
+    load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
     """The callback is called at the default interval."""
     patch.install()
     monitor = load("afterimage").GenerationMonitor(
@@ -561,28 +561,28 @@ def test_invalid_interval_is_dropped(load: Load, caplog: pytest.LogCaptureFixtur
     monitor.shutdown()
 
 
-def test_argument_unknown_to_both_is_an_error(load: Load) -> None:
-    """An argument that neither has is the caller's error, as it was."""
+def test_an_argument_unknown_to_afterimage_is_an_error(load: Load) -> None:
+    """The TypeError is AfterImage's."""
     patch.install()
     with pytest.raises(TypeError, match="unexpected keyword argument 'interval'"):
         load("afterimage").GenerationMonitor(interval=3)
 
 
-def test_argument_of_another_release_is_dropped(
+def test_an_argument_of_another_release_is_dropped(
     load: Load, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A warning is logged."""
+    """An argument of a later AfterImage is ignored with a warning."""
     patch.install()
     later = MONITORING.replace("log_dir=None,", "log_dir=None, retention_days=None,")
     make = load("afterimage.monitoring", later).GenerationMonitor
     assert is_ours(make(retention_days=3))
-    assert "does not know retention_days" in caplog.text
+    assert "unknown to genmeter's monitor: retention_days" in caplog.text
 
 
-def test_invalid_variable_disables_only_the_exports(
+def test_an_invalid_variable_disables_only_the_exports(
     load: Load, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Token totals are exact, and a warning names the variable."""
+    """Token totals are correct; one warning names the variable."""
     monkeypatch.setenv("GENMETER_HISTORY_CAPACITY", "many")
     patch.install()
     make = load("afterimage").GenerationMonitor
@@ -591,21 +591,21 @@ def test_invalid_variable_disables_only_the_exports(
     assert "got 'many'" in caplog.text
 
 
-def test_port_in_use_disables_only_the_endpoint(
+def test_a_port_in_use_disables_only_the_endpoint(
     load: Load, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A warning is logged."""
+    """The monitor is created, with a warning."""
     with bind("127.0.0.1", 0) as taken:
         endpoint = EndpointConfig(port=taken.getsockname()[1])
         patch.install(MonitorConfig(endpoint=endpoint, drain="inline"))
         monitor = load("afterimage").GenerationMonitor()
         assert is_ours(monitor)
         assert monitor.endpoint_url is None
-    assert "metrics are not served, the job goes on" in caplog.text
+    assert "metrics are not served: " in caplog.text
 
 
 def test_other_errors_are_raised(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This is an error even of a monitor without exports."""
+    """An error that also occurs without exports is not suppressed."""
 
     def fail(*_args: Any, **_kwargs: Any) -> None:
         raise RuntimeError("can't start new thread")

@@ -234,8 +234,8 @@ def test_a_condition_holds_past_its_threshold(make: Callable[..., Job], rule: st
     assert found.group == group
     assert found.value == pytest.approx(value)
     assert found.rows >= 1
-    tolerance = 1e-9 * found.most
-    assert found.least - tolerance <= found.mean <= found.most + tolerance
+    tolerance = 1e-9 * found.max
+    assert found.min - tolerance <= found.mean <= found.max + tolerance
 
 
 @pytest.mark.parametrize("rule", PAST)
@@ -420,7 +420,7 @@ def test_budgets_outlast_a_small_history(make: Callable[..., Job]) -> None:
     assert by_rule["error_budget_burn:1h"].value == 0.5
     assert by_rule["error_budget_burn:1h"].rows == 1_200
     assert by_rule["cost_budget_burn:warning"].value == pytest.approx(9.0)
-    assert all(each.least <= each.mean <= each.most for each in by_rule.values())
+    assert all(each.min <= each.mean <= each.max for each in by_rule.values())
 
 
 # --- the monitor itself ----------------------------------------------------------------------------

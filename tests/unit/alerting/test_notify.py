@@ -222,7 +222,7 @@ def test_checks_work_where_no_thread_can_be_started(
         alerting.check(PATIENCE)
         assert inbox == FAILED
         (line,) = told(caplog)
-        assert line.startswith("no thread could be started for the periodic evaluation of alerts")
+        assert line.startswith("cannot start a thread for the periodic evaluation of alerts")
         assert not threads("genmeter-alerts")
     # The events that come then try again.
     assert eventually(

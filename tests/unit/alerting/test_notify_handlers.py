@@ -286,8 +286,8 @@ def test_value_that_is_no_list_holds_no_handlers(
     monitor.track_generation(1.0, False)
     for _ in range(2):
         alerting.check(PATIENCE)
-    expected = ["alert_handlers must be a list, got 5; none is called"]
-    assert told(caplog) == (expected if handlers else [])
+    assert len(told(caplog)) == bool(handlers)
+    assert all("alert_handlers must be a list, got 5" in line for line in told(caplog))
 
 
 def test_a_handler_may_check_alerts_itself(

@@ -77,7 +77,7 @@ def test_a_usable_value_is_returned_in_its_one_shape(
         *((checks.HANDLERS, value, "a list of handlers, or None") for value in ("a", 5)),
         (checks.WINDOW, 5, "a datetime.timedelta, or None"),
         (optional(count(1)), 0, "a whole number of at least 1, or None"),
-        *((tuple_of(checks.NAME, "names", least=1), v, "names") for v in ("a", (), 5, {"a"})),
+        *((tuple_of(checks.NAME, "names", min_=1), v, "names") for v in ("a", (), 5, {"a"})),
     ],
 )
 def test_an_error_has_the_argument_the_requirement_and_the_value(

@@ -186,7 +186,7 @@ def test_an_endpoint_is_asked_for_in_code_by_its_switch_host_or_port(
     endpoint: EndpointConfig, asked: bool
 ) -> None:
     """Only then is an address that is taken the caller's error."""
-    assert endpoint.asked_for_in_code is asked
+    assert endpoint.is_explicit is asked
 
 
 def test_a_password_is_not_shown() -> None:

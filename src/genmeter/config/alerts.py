@@ -221,7 +221,7 @@ class AlertSettings(Declared):
             table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"the alerts' file {str(path)!r} must be a readable TOML file: {error}"
+                f"the alerts' file {str(path)!r} cannot be read: {error}; correct the file or its path"
             ) from error
         try:
             return cls._from_table(table)

@@ -132,7 +132,9 @@ class PriceTable:
         try:
             prices = _READERS[suffix](Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{where} must be a readable JSON or TOML file: {error}") from error
+            raise ConfigError(
+                f"{where} cannot be read: {error}; correct the file or its path"
+            ) from error
         return PriceTable(_parse(prices, where))
 
     @classmethod

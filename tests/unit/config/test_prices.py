@@ -197,9 +197,9 @@ def test_a_file_gives_the_table_of_its_mapping(tmp_path: Path, name: str, text: 
     [
         ("p.yaml", b"m: 1", "must end in .json or .toml, got '.yaml'"),
         ("p", b"{}", "must end in .json or .toml, got ''"),
-        ("p.json", b"{", "must be a readable JSON or TOML file"),
-        ("p.toml", b"= 1", "must be a readable JSON or TOML file"),
-        ("p.json", b'{"\xff": 1}', "must be a readable JSON or TOML file"),
+        ("p.json", b"{", "cannot be read: .*; correct the file"),
+        ("p.toml", b"= 1", "cannot be read: .*; correct the file"),
+        ("p.json", b'{"\xff": 1}', "cannot be read: .*; correct the file"),
         ("p.json", b"[1]", r"must be a mapping from model to price, got \[1\]"),
         ("p.json", b'{"m": [NaN, 1]}', "model 'm': input must be .*got nan"),
         ("p.json", b'{"m": 3}', "model 'm': a price must be .*got 3"),
@@ -219,7 +219,7 @@ def test_a_file_that_cannot_be_used_is_named(
 
 def test_a_file_that_is_absent_is_named(tmp_path: Path) -> None:
     """A missing file is an error of configuration."""
-    with pytest.raises(ConfigError, match=r"absent\.json' must be a readable"):
+    with pytest.raises(ConfigError, match=r"absent\.json' cannot be read"):
         PriceTable.from_file(tmp_path / "absent.json")
 
 

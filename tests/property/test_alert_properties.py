@@ -202,13 +202,13 @@ def key_of(alert: Alert) -> Key:
     overrides=overrides,
     repeat=st.sampled_from([None, 100.0, 100.0, 400.0]),
 )
-def test_what_is_sent_is_what_the_reference_sends(
+def test_sent_alerts_equal_the_reference(
     program: list[Step],
     thresholds: dict[str, float | None],
     overrides: dict[str, AlertOverride],
     repeat: float | None,
 ) -> None:
-    """Whatever is told, and whenever it is checked, the same alerts go out in the same order."""
+    """For any events and times of checks, the same alerts are sent in the same order."""
     clock = Clock()
     received: list[Alert] = []
     reference = Reference(thresholds, overrides, repeat)
@@ -260,10 +260,10 @@ RULE = next(row for row in ALERT_RULES if row.id == "high_generation_time")
     wait=st.sampled_from([0.0, 1.0, 30.0, 60.0]),
     repeat=st.sampled_from([None, 10.0, 60.0]),
 )
-def test_states_are_what_the_reference_has(
+def test_states_equal_the_reference(
     course: list[tuple[int, set[str]]], wait: float, repeat: float | None
 ) -> None:
-    """Whatever holds when, the same is pending, fires, is sent, repeated and resolved."""
+    """For any conditions, the same alerts are pending, firing, sent, repeated and resolved."""
     rule = AlertOverride(for_=wait).apply(RULE)
     alert_states, states, now = AlertStates(AlertSettings(), repeat), States(repeat), 1_000_000.0
     for pause, held in course:

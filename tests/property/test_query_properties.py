@@ -189,10 +189,10 @@ def groupings(query: CounterQuery) -> list[tuple[Label, ...]]:
 
 @SETTINGS
 @given(programs, programs)
-def test_rows_and_series_of_every_query_count_the_same(
+def test_rows_and_series_of_every_query_agree(
     before: list[Recorded], after: list[Recorded]
 ) -> None:
-    """A window's sums are what the series grew by in it, for each query and each grouping."""
+    """A window's sums equal the increases of its series, for each query and grouping."""
     with (
         mock.patch.object(genmeter.clock, "now", return_value=START) as clock,
         isolated_monitor(CONFIG) as monitor,
@@ -211,10 +211,10 @@ def test_rows_and_series_of_every_query_count_the_same(
 
 @SETTINGS
 @given(programs)
-def test_sums_by_the_minute_count_the_same_when_the_ring_is_too_short(
+def test_sums_by_minute_agree_when_the_ring_is_too_short(
     program: list[Recorded],
 ) -> None:
-    """However few calls are kept, what has sums by the minute is whole."""
+    """Sums by minute are complete, however few calls are kept."""
     by_minute = [query for query in QUERIES.values() if query.rows and query.rows.by_minute]
     assert {query.instrument for query in by_minute} == {
         *(cat.GENERATIONS, cat.COST, cat.TOTAL_TOKENS)
@@ -231,8 +231,8 @@ def test_sums_by_the_minute_count_the_same_when_the_ring_is_too_short(
             check(kept(monitor._session.history, query, (), 0.0), counted(page, query, ()))
 
 
-def test_the_program_reaches_every_query() -> None:
-    """One plain job has something in each query, so that no comparison is of nothing with nothing."""
+def test_program_has_data_for_every_query() -> None:
+    """No comparison is of two empty results."""
     with isolated_monitor(CONFIG) as monitor:
         for model, success in (("a", True), ("a", False), ("b", True)):
             monitor.track_generation(

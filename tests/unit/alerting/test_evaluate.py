@@ -219,14 +219,14 @@ HEALTH = {rule.id for rule in ALERT_RULES if rule.id.startswith("monitor_")}
 
 
 def test_every_local_rule_has_a_case() -> None:
-    """A new row needs its case."""
+    """Every new row needs a case."""
     local = {rule.id for rule in BUDGETS.rules() if rule.condition.is_local}
     assert local == PAST.keys() | HEALTH
 
 
 @pytest.mark.parametrize("rule", PAST)
-def test_a_condition_holds_past_its_threshold(make: Callable[..., Job], rule: str) -> None:
-    """It holds for the group that passed it, with the value that did."""
+def test_conditions_are_active_past_their_threshold(make: Callable[..., Job], rule: str) -> None:
+    """The finding has the group that passed the threshold, and its value."""
     record, _, group, value = PAST[rule]
     job = make()
     record(job)
@@ -239,16 +239,16 @@ def test_a_condition_holds_past_its_threshold(make: Callable[..., Job], rule: st
 
 
 @pytest.mark.parametrize("rule", PAST)
-def test_a_condition_does_not_hold_at_its_threshold(make: Callable[..., Job], rule: str) -> None:
-    """What equals the threshold, or is just within it, is still good."""
+def test_conditions_are_inactive_at_their_threshold(make: Callable[..., Job], rule: str) -> None:
+    """A value that equals the threshold, or is just within it, is good."""
     job = make()
     PAST[rule][1](job)
     assert rule not in job.holds()
 
 
 @pytest.mark.parametrize("rule", PAST)
-def test_a_condition_is_over_with_its_window(make: Callable[..., Job], rule: str) -> None:
-    """Once nothing of it is in the window there is no data, and so nothing holds; a stall ends with a call."""
+def test_conditions_end_with_their_window(make: Callable[..., Job], rule: str) -> None:
+    """Without data in the window no condition is active; a stall ends with a call."""
     job = make()
     PAST[rule][0](job)
     job.now += 4 * DAY
@@ -258,8 +258,8 @@ def test_a_condition_is_over_with_its_window(make: Callable[..., Job], rule: str
     assert rule not in job.holds()
 
 
-def test_nothing_holds_without_data(make: Callable[..., Job]) -> None:
-    """Defect 6: before the first call there is no success rate that is low, and nothing stalls."""
+def test_no_condition_is_active_without_data(make: Callable[..., Job]) -> None:
+    """Before the first call the success rate is not low, and the job is not stalled."""
     job = make()
     assert job.holds() == []
     job.now += DAY
@@ -276,10 +276,10 @@ def test_nothing_holds_without_data(make: Callable[..., Job]) -> None:
         ("error_budget_burn:1h", AlertOverride(min_samples=11), model(failed=10)),
     ],
 )
-def test_a_minimum_of_samples_is_needed(
+def test_conditions_need_their_minimum_of_samples(
     make: Callable[..., Job], rule: str, override: AlertOverride, record: Record
 ) -> None:
-    """With one less than that nothing holds, however bad it is; with that many it does."""
+    """Below the minimum no condition is active, at the minimum it is."""
     job = make(AlertSettings(alerts={rule: override}))
     record(job)
     assert rule not in job.holds()
@@ -293,7 +293,7 @@ def test_a_minimum_of_samples_is_needed(
 
 
 def test_groups_are_evaluated_separately(make: Callable[..., Job]) -> None:
-    """One slow model among good ones is found, and its numbers are its own."""
+    """One slow model among good ones is found, with its own numbers."""
     job = make()
     job.calls(30, model_name="quick", seconds=0.1)
     job.calls(2, model_name="slow", seconds=40.0)
@@ -302,16 +302,16 @@ def test_groups_are_evaluated_separately(make: Callable[..., Job]) -> None:
     assert found[1:] == (("slow",), 42.0, 42.0, 3, 40.0, 46.0)
 
 
-def test_groups_come_in_the_order_of_their_names(make: Callable[..., Job]) -> None:
-    """What is sent at once is sent in an order that does not depend on the history's."""
+def test_findings_are_sorted_by_group(make: Callable[..., Job]) -> None:
+    """The order does not depend on the history's."""
     job = make()
     for name in ("b", "c", "a"):
         job.calls(1, model_name=name, seconds=40.0)
     assert job.groups("high_generation_time") == [("a",), ("b",), ("c",)]
 
 
-def test_two_labels_make_a_group(make: Callable[..., Job]) -> None:
-    """Scores are compared by name and evaluator: one that is lower elsewhere is no fall."""
+def test_scores_are_grouped_by_name_and_evaluator(make: Callable[..., Job]) -> None:
+    """A lower score of another evaluator is not a drop."""
     job = make()
     job.scores(20, 0.9, "a")
     job.scores(20, 0.3, "b")
@@ -321,8 +321,8 @@ def test_two_labels_make_a_group(make: Callable[..., Job]) -> None:
     assert job.groups("evaluation_score_drop") == [("coherence", "a")]
 
 
-def test_scores_are_compared_on_their_scale(make: Callable[..., Job]) -> None:
-    """A fall is a share of the scale, and what is off it does not count."""
+def test_score_drops_are_relative_to_the_scale(make: Callable[..., Job]) -> None:
+    """Scores outside their scale are ignored."""
     job = make(score_scales={"coherence": (0.0, 10.0)})
     job.scores(20, 9.0)
     job.scores(20, 11.0)
@@ -334,8 +334,8 @@ def test_scores_are_compared_on_their_scale(make: Callable[..., Job]) -> None:
     assert job.one("evaluation_score_drop").value == pytest.approx(fall)
 
 
-def test_each_window_must_pass(make: Callable[..., Job]) -> None:
-    """An error budget burns only while it does so now: the long window alone is not enough."""
+def test_burns_need_both_windows(make: Callable[..., Job]) -> None:
+    """The long window alone does not activate the burn of an error budget."""
     job = make()
     job.calls(20, failed=20)
     job.now += 10 * MINUTE
@@ -346,8 +346,8 @@ def test_each_window_must_pass(make: Callable[..., Job]) -> None:
     assert "error_budget_burn:1h" in job.holds()
 
 
-def test_only_calls_of_models_count(make: Callable[..., Job]) -> None:
-    """A failed conversation, which spans calls of their own, and the job's own samples do not."""
+def test_only_model_calls_count(make: Callable[..., Job]) -> None:
+    """Conversations and custom samples are ignored."""
     job = make()
     job.calls(4)
     for _ in range(4):
@@ -356,8 +356,8 @@ def test_only_calls_of_models_count(make: Callable[..., Job]) -> None:
     assert job.holds() == []
 
 
-def test_tokens_of_failed_calls_count_for_the_good_ones(make: Callable[..., Job]) -> None:
-    """The total is what a call that was of use took; without one there is no such number."""
+def test_tokens_of_failed_calls_count_for_successful_ones(make: Callable[..., Job]) -> None:
+    """Without a successful call there is no number of tokens per successful call."""
     job = make()
     job.calls(2, failed=2, model_name="m", total_token_count=5_000)
     assert "high_token_usage:total" not in job.holds()
@@ -365,8 +365,8 @@ def test_tokens_of_failed_calls_count_for_the_good_ones(make: Callable[..., Job]
     assert job.one("high_token_usage:total").value == 15_000
 
 
-def test_a_job_that_is_finished_does_not_stall(make: Callable[..., Job]) -> None:
-    """After the shutdown nobody expects a call."""
+def test_finished_jobs_do_not_stall(make: Callable[..., Job]) -> None:
+    """After the shutdown no call is expected."""
     job = make()
     silence(DAY)(job)
     assert job.holds() == ["generation_stalled"]
@@ -374,10 +374,10 @@ def test_a_job_that_is_finished_does_not_stall(make: Callable[..., Job]) -> None
     assert job.holds() == []
 
 
-def test_a_monitor_that_is_done_does_not_stall_while_another_works(
+def test_idle_monitors_do_not_stall_while_another_is_active(
     make: Callable[..., Job],
 ) -> None:
-    """A job asks with one monitor after the other; it stalls when none of them is answered."""
+    """A job stalls only if the calls of all its monitors do."""
     job = make()
     silence(901)(job)
     instruments: Any = job.monitor._session.state.metrics
@@ -388,8 +388,8 @@ def test_a_monitor_that_is_done_does_not_stall_while_another_works(
     assert job.holds() == ["generation_stalled"]
 
 
-def test_a_conversation_is_no_sign_of_life(make: Callable[..., Job]) -> None:
-    """Only calls of models show that the job goes on, as in Prometheus."""
+def test_conversations_do_not_end_a_stall(make: Callable[..., Job]) -> None:
+    """Only model calls are progress, as in Prometheus."""
     job = make()
     silence(901)(job)
     turns(1)(job)
@@ -399,8 +399,8 @@ def test_a_conversation_is_no_sign_of_life(make: Callable[..., Job]) -> None:
 # --- a history that is too small -------------------------------------------------------------------
 
 
-def test_a_small_history_gives_no_false_share(make: Callable[..., Job]) -> None:
-    """Where not all of the window is kept, both sides of a share are of the same calls."""
+def test_shares_are_consistent_in_a_small_history(make: Callable[..., Job]) -> None:
+    """If the window is longer than the history, both sides of a share use the same calls."""
     job = make(history=HistoryConfig(capacity=50))
     job.calls(5_000, model_name="m", retries=["rate_limited"], finish_reason="stop")
     assert job.holds() == ["rate_limited"]
@@ -409,8 +409,8 @@ def test_a_small_history_gives_no_false_share(make: Callable[..., Job]) -> None:
     assert job.one("high_error_rate").value == pytest.approx(2 / 7)
 
 
-def test_budgets_outlast_a_small_history(make: Callable[..., Job]) -> None:
-    """What was spent, and the error budget, are summed by the minute where the rows are gone."""
+def test_budgets_are_complete_in_a_small_history(make: Callable[..., Job]) -> None:
+    """Spending and error budget use sums by minute for rows that were dropped."""
     job = make(history=HistoryConfig(capacity=50))
     job.calls(1_000, failed=500, model_name="m", total_token_count=1_001, prompt_token_count=9_000)
     job.now += HOUR / 2
@@ -446,7 +446,7 @@ FOUND = {
 
 
 def test_the_monitors_own_counters_are_evaluated(make: Callable[..., Job]) -> None:
-    """Anything within ten minutes holds, by its label, and then it is over."""
+    """An increase within ten minutes is active, by its label, and then ends."""
     job = make(limits=LabelLimits(models=2))
     assert job.holds() == []
     causes(job)
@@ -460,8 +460,8 @@ def test_the_monitors_own_counters_are_evaluated(make: Callable[..., Job]) -> No
     assert job.one("monitor_handler_failing").value == 3
 
 
-def test_what_was_counted_before_the_monitor_is_not_its_own(make: Callable[..., Job]) -> None:
-    """A later monitor of the process does not report what an earlier one reported."""
+def test_counts_before_the_monitor_are_ignored(make: Callable[..., Job]) -> None:
+    """A later monitor of the process does not report the errors of an earlier one."""
     job = make(limits=LabelLimits(models=2))
     causes(job)
     late = Evaluator(BUDGETS.rules(), job.monitor._pipeline.self_metrics, job.now)
@@ -470,8 +470,8 @@ def test_what_was_counted_before_the_monitor_is_not_its_own(make: Callable[..., 
     assert not HEALTH & {each.rule.id for each in found}
 
 
-def test_a_child_evaluates_only_itself(make: Callable[..., Job]) -> None:
-    """After a fork the counts begin at 0, and what comes then is an increase."""
+def test_forked_child_evaluates_only_its_own_counts(make: Callable[..., Job]) -> None:
+    """After a fork the counts start at 0, and later counts are an increase."""
     job = make(limits=LabelLimits(models=2))
     causes(job)
     assert set(job.holds()) >= HEALTH
@@ -482,8 +482,8 @@ def test_a_child_evaluates_only_itself(make: Callable[..., Job]) -> None:
     assert job.one("monitor_export_failing").value == 1
 
 
-def test_counts_are_remembered_in_little_space(make: Callable[..., Job]) -> None:
-    """However often it is evaluated, only so much is kept, and only as long as it is needed."""
+def test_stored_counts_are_bounded(make: Callable[..., Job]) -> None:
+    """Frequent evaluations do not store more counts, and old ones are dropped."""
     self_metrics = make().monitor._pipeline.self_metrics
     deltas = CounterDeltas(self_metrics, [600.0], 0.0)
     for second in range(10_000):
@@ -494,8 +494,8 @@ def test_counts_are_remembered_in_little_space(make: Callable[..., Job]) -> None
     assert grown == pytest.approx(600, abs=12)
 
 
-def test_a_clock_that_is_set_back_brings_no_alert_for_ever(make: Callable[..., Job]) -> None:
-    """What was counted before the clock was set back is forgotten ten minutes later too."""
+def test_alerts_end_after_the_clock_was_set_back(make: Callable[..., Job]) -> None:
+    """Counts from before the change are dropped after ten minutes too."""
     job = make()
     job.now += HOUR
     job.monitor._pipeline.self_metrics.count_export_failure("otlp")

@@ -79,17 +79,17 @@ def told(config: MonitorConfig, **keywords: Any) -> list[tuple[object, ...]]:
     ]
 
 
-def test_every_old_argument_is_in_the_table() -> None:
-    """The thresholds here are those of all arguments that the alerts have."""
+def test_all_threshold_arguments_are_tested() -> None:
+    """The thresholds here are those of all arguments."""
     assert {row.id: row.argument for row in ALERT_RULES if row.argument} == {
         id_: argument for id_, (argument, _) in THRESHOLDS.items()
     }
 
 
-def test_arguments_file_and_options_give_the_same_rules(
+def test_arguments_file_and_options_result_in_the_same_rules(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The rules' file is the same whichever way the thresholds came, and not the default one."""
+    """The rule files are equal, and differ from the default."""
     with isolated_monitor(**KEYWORDS) as monitor:
         text = render_rules(monitor.alert_settings)
     options = [f"--threshold={id_}={value}" for id_, (_, value) in THRESHOLDS.items()]
@@ -99,10 +99,10 @@ def test_arguments_file_and_options_give_the_same_rules(
     assert text != render_rules(AlertSettings())
 
 
-def test_arguments_and_file_give_the_same_alerts(
+def test_arguments_and_file_result_in_the_same_alerts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What handlers hear is the same whichever way the thresholds came."""
+    """Handlers get equal alerts."""
     path = toml_file(tmp_path)
     by_arguments = told(MonitorConfig(), **KEYWORDS)
     assert {alert[0] for alert in by_arguments} & THRESHOLDS.keys() == EXPECTED
@@ -112,13 +112,13 @@ def test_arguments_and_file_give_the_same_alerts(
     assert told(MonitorConfig.from_env()) == by_arguments
 
 
-def test_the_thresholds_here_turn_round_what_the_table_finds() -> None:
-    """Without them the same job raises the other alerts, so no threshold can go unread."""
+def test_thresholds_here_reverse_all_alerts() -> None:
+    """With default thresholds the job raises all other alerts, so every threshold is used."""
     assert {alert[0] for alert in told(MonitorConfig())} & THRESHOLDS.keys() == BY_DEFAULT
 
 
-def test_an_argument_wins_over_the_file(tmp_path: Path) -> None:
-    """A threshold that is given in code is the one that holds, beside the file's others."""
+def test_threshold_argument_wins_over_the_file(tmp_path: Path) -> None:
+    """Other thresholds of the file are still used."""
     config = MonitorConfig(alerts=toml_file(tmp_path))
     with isolated_monitor(config, alert_max_error_rate=0.05) as monitor:
         thresholds = {rule.id: rule.condition.threshold for rule in monitor.alert_settings.rules()}
@@ -126,10 +126,10 @@ def test_an_argument_wins_over_the_file(tmp_path: Path) -> None:
     assert thresholds["low_success_rate"] == 0.45
 
 
-def test_file_and_options_give_the_same_objective_budgets_and_jobs(
+def test_file_and_options_set_the_same_objective_budgets_and_jobs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All that the rules alone need can be set either way."""
+    """Settings of the rules can be set both ways."""
     path = tmp_path / "alerts.toml"
     path.write_text(
         "objective = 0.995\ncost_budget = 12.5\ntoken_budget = 1_000_000\n"

@@ -1,4 +1,4 @@
-"""Alerts: what is sent is what a list of all calls and a list of all evaluations say."""
+"""Alerts equal those of a reference with lists of all calls and all evaluations."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ RULES = [
     ("high_token_usage:total", "total", "alert_max_total_token_mean", 8192),
     ("long_conversations", "turns", "alert_max_conversation_length_mean", 2),
 ]
-"""As api-contract.md and AfterImage's docstring have them: alert, samples, argument, default."""
+"""As in AfterImage's docstring: alert, samples, argument, default."""
 BY_MODEL = {"seconds", "prompt", "completion", "total"}
 OTHERS = {row.id: AlertOverride(enabled=False) for row in ALERT_RULES if row.argument is None}
 
 Key = tuple[str, str | None]
-"""An alert and its group's model."""
+"""An alert and the model of its group."""
 
 
 class Clock:
@@ -51,7 +51,7 @@ class Clock:
 
 
 class Step(NamedTuple):
-    """A pause, then what the job records: nothing, a call or a conversation; and whether to check."""
+    """A pause, then a recorded event (nothing, a call or a conversation), and whether to check."""
 
     pause: int
     kind: str
@@ -94,7 +94,7 @@ overrides = st.fixed_dictionaries(
 
 
 class States:
-    """Pending, firing and resolved by the plainest means: all that ever held is kept."""
+    """A simple reference of pending, firing and resolved: it keeps all past conditions."""
 
     def __init__(self, repeat: float | None) -> None:
         self.repeat = repeat
@@ -128,7 +128,7 @@ class States:
 
 
 class Reference:
-    """The same alerts by the plainest means: everything is kept, and looked through each time."""
+    """A simple reference of the alerts: it keeps all events, and searches them each time."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Prices: what holds for every table and every count."""
+"""Prices: properties of every table and count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Queries: whatever was recorded, a history's rows and Prometheus's series of a query count the same."""
+"""Queries: a history's rows and Prometheus's series result in the same counts."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ CONFIG = MonitorConfig(
 
 
 class RateLimitError(Exception):
-    """What a provider's client raises."""
+    """An exception of a provider's client."""
 
 
 class Recorded(NamedTuple):
-    """A method of a monitor, and its arguments."""
+    """A method of a monitor and its arguments."""
 
     method: str
     positional: tuple[Any, ...]
@@ -126,7 +126,7 @@ programs = st.lists(st.one_of(generations, generations, evaluations, samples, me
 
 
 def record(monitor: GenerationMonitor, program: Iterable[Recorded]) -> None:
-    """Have the monitor record a program."""
+    """Run a program on the monitor."""
     for each in program:
         getattr(monitor, each.method)(*each.positional, **each.keywords)
 
@@ -138,7 +138,7 @@ def parsed(page: str) -> list[Sample]:
 
 
 def counted(page: Sequence[Sample], query: CounterQuery, by: Sequence[Label]) -> dict[Any, float]:
-    """Sum the series that a query's PromQL selects, by group; matched as Prometheus matches."""
+    """Sum the series that a query's PromQL selects, by group; matching follows Prometheus."""
     name, _, braces = query.series(Selector()).partition("{")
     matchers = re.findall(r'(\w+)(=~|!=|=)"([^"]*)"', braces)
     matches: dict[str, Callable[[str, str], bool]] = {
@@ -169,7 +169,7 @@ def kept(
 def check(
     found: dict[Any, float], expected: dict[Any, float], earlier: dict[Any, float] | None = None
 ) -> None:
-    """Compare sums by group; a group that adds up to nothing need not be there.
+    """Compare sums by group; groups with a sum of 0 may be absent.
 
     Args:
         found: Of the rows.
@@ -183,7 +183,7 @@ def check(
 
 
 def groupings(query: CounterQuery) -> list[tuple[Label, ...]]:
-    """List the groupings of the alerts that a query's series have labels for."""
+    """Return the groupings of alerts whose labels a query's series have."""
     return [by for by in GROUPINGS if set(by) <= set(query.instrument.labels)]
 
 

@@ -1,4 +1,4 @@
-"""Alerts that go from the process straight to an Alertmanager."""
+"""Alerts sent from the process directly to Alertmanagers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SECRET = "p:ss wörd"
 
 
 def alert(status: Any = "firing", *, minute: int = 0, **labels: str) -> Alert:
-    """Make an alert that fires since noon."""
+    """Return an alert that has been firing since noon."""
     return Alert(
         name="high_error_rate",
         message="too many failures",
@@ -52,12 +52,12 @@ def alert(status: Any = "firing", *, minute: int = 0, **labels: str) -> Alert:
 
 
 def states(server: PostServer) -> list[tuple[str, str]]:
-    """Give the name and the end of each alert that a server was sent."""
+    """Return name and end of each alert that a server received."""
     return [(each["labels"]["alertname"], each["endsAt"]) for each in server.alerts]
 
 
 def closed_port() -> int:
-    """Find a port at which nobody listens."""
+    """Return a port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -65,7 +65,7 @@ def closed_port() -> int:
 
 
 def threads() -> set[str]:
-    """Name the threads that post alerts."""
+    """Return the names of the threads that post alerts."""
     return {
         each.name for each in threading.enumerate() if each.name.startswith("genmeter-alertmanager")
     }
@@ -73,14 +73,14 @@ def threads() -> set[str]:
 
 @pytest.fixture
 def server() -> Iterator[PostServer]:
-    """Give a server that takes everything."""
+    """Return a server that accepts every post."""
     with PostServer() as made:
         yield made
 
 
 @pytest.fixture(autouse=True)
 def at_noon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Have it be noon, try again at once, and find no thread left over."""
+    """Set the clock to noon, retry at once, and check that no thread is left."""
     monkeypatch.setattr(genmeter.clock, "now", NOON.timestamp)
     monkeypatch.setattr(alertmanager, "_FIRST_DELAY", 0.01)
     monkeypatch.setattr(alertmanager, "_MAX_DELAY", 0.02)
@@ -91,7 +91,7 @@ def at_noon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @contextmanager
 def no_more_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Have no thread start, as at the end of the interpreter from Python 3.12 on."""
+    """Prevent threads from starting, as at the exit of Python 3.12 and later."""
     start = threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:
@@ -104,7 +104,7 @@ def no_more_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-# --- what is posted --------------------------------------------------------------------------------
+# --- posts --------------------------------------------------------------------------------
 
 
 def test_posts_have_the_format_of_api_v2(server: PostServer) -> None:
@@ -238,12 +238,12 @@ def test_rotated_token_is_read_again(server: PostServer, tmp_path: Path) -> None
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
-    """Give an authority that signs certificates."""
+    """Return a certificate authority."""
     return trustme.CA()
 
 
 def server_context(authority: trustme.CA) -> ssl.SSLContext:
-    """Give a server's context, whose certificate the authority has signed."""
+    """Return a server's context with a certificate signed by the authority."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     authority.configure_trust(context)
@@ -420,7 +420,7 @@ def test_transient_statuses_are_retried(status: int, caplog: pytest.LogCaptureFi
         with pytest.raises(ExportError, match=f"it answered {status}"):
             handler.flush(PATIENCE)
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
-    assert f'it answered {status} "as it was told"' in caplog.text
+    assert f'it answered {status} "the body"' in caplog.text
 
 
 @pytest.mark.parametrize("status", [400, 401, 404])
@@ -542,8 +542,8 @@ def test_flush_that_timed_out_pauses_the_queue() -> None:
         assert eventually(lambda: server.posts)
         assert not handler.flush(0.05)
         count = len(server.posts)
-        time.sleep(0.1)  # ten times the longest pause between tries
-        assert len(server.posts) <= count + 1  # one may have been under way
+        time.sleep(0.1)  # ten times the longest delay between retries
+        assert len(server.posts) <= count + 1  # one may have been in progress
         server._statuses.clear()
         with pytest.raises(ExportError, match="timed out with 1 alerts pending"):
             handler.refresh([], 60)
@@ -663,7 +663,7 @@ monitor = GenerationMonitor(
 for _ in range(50):
     monitor.track_generation(1.0, False, error="boom")
 monitor.check_alerts()
-print("told")
+print("done")
 """
 
 
@@ -679,7 +679,7 @@ def test_hanging_alertmanager_does_not_delay_the_exit() -> None:
             check=False,
         )
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout == "told\n"
+    assert ended.stdout == "done\n"
     assert server.begun.is_set()
     assert "alerts pending" in ended.stderr
 
@@ -702,7 +702,7 @@ def test_monitor_counts_failed_posts(caplog: pytest.LogCaptureFixture) -> None:
             "genmeter_monitor_handler_errors_total", genmeter_handler="AlertmanagerHandler"
         )
     assert "it answered 400" in caplog.text
-    caplog.clear()  # a traceback that is kept keeps the handler
+    caplog.clear()  # a stored traceback keeps the handler alive
 
 
 def test_alertmanagers_can_be_set_by_the_environment(server: PostServer) -> None:
@@ -718,7 +718,7 @@ def test_alertmanagers_can_be_set_by_the_environment(server: PostServer) -> None
         assert "GenerationErrorRateHigh" in names
 
 
-# --- what the constructor refuses ------------------------------------------------------------------
+# --- invalid arguments ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""When a monitor's alerts are evaluated: on request, periodically, and at the end."""
+"""Evaluation of a monitor's alerts: on request, periodically, and at the end."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from _alert_handlers import (
     Inbox,
     broken,
     handler_threads,
+    logged,
     threads,
-    told,
 )
 
 import genmeter.clock
@@ -221,10 +221,10 @@ def test_checks_work_without_threads(
         monitor.track_generation(1.0, False)
         alerting.check(PATIENCE)
         assert inbox == FAILED
-        (line,) = told(caplog)
+        (line,) = logged(caplog)
         assert line.startswith("cannot start a thread for the periodic evaluation of alerts")
         assert not threads("genmeter-alerts")
-    # The events that come then try again.
+    # Later events try again.
     assert eventually(
         lambda: monitor.track_generation(1.0, False) or threads("genmeter-alerts")  # type: ignore[func-returns-value]
     )
@@ -239,7 +239,7 @@ def _provider(monitor: IsolatedMonitor) -> Any:
 
 
 def firing(monitor: IsolatedMonitor) -> dict[str, float]:
-    """Give the gauge of a scrape, by alert."""
+    """Return the gauge of a scrape, by alert."""
     series = monitor.series(ALERTS_FIRING.prometheus)
     return {each.labels["genmeter_alert"]: each.value for each in series}
 
@@ -275,7 +275,7 @@ def test_scrape_evaluates_no_alerts(clock: Clock, inbox: Inbox) -> None:
         made.check_alerts()
         assert inbox == FAILED
         before = firing(made)
-        clock.now += 300  # resolved, as the next evaluation will find
+        clock.now += 300  # the next evaluation resolves it
         assert firing(made) == before
         assert inbox.resolved == []
         made.check_alerts()
@@ -385,7 +385,7 @@ def test_last_scrape_shows_alerts_of_the_last_evaluation() -> None:
     with isolated_monitor() as monitor:
         assert not any(firing(monitor).values())
         monitor.track_generation(1.0, False)
-        monitor._session.finish_close = lambda deadline: True  # the last scrape comes before it
+        monitor._session.finish_close = lambda deadline: True  # the last scrape is before it
         monitor.shutdown()
         assert firing(monitor)["GenerationErrorRateHigh"] == 1
         monitor._alerting.stop(PATIENCE)
@@ -449,7 +449,7 @@ def test_stop_does_not_wait_for_a_blocked_handler(
     blocked.gate.set()
     assert sum(monitor._pipeline.self_metrics.handler_errors.values()) == 2
     monitor._pipeline.deferred_log.flush()
-    (line,) = told(caplog)
+    (line,) = logged(caplog)
     assert line.startswith("the alert handler Blocked had 2 alerts pending")
 
 
@@ -464,7 +464,7 @@ def test_handlers_are_not_called_after_the_timeout(
     assert blocked.begun.wait(PATIENCE)
     worker = alerting._workers._by_id[id(blocked)]
     alerting.stop(0.05)
-    # As an evaluation under way at that moment does, for handlers old and new.
+    # As a concurrent evaluation does, for known and new handlers.
     late = Inbox()
     alert = alerting._states.firing(genmeter.clock.now(), "j")[0]
     for each in alerting._workers.sync([blocked, late.take]):
@@ -538,7 +538,7 @@ def test_forked_child_starts_without_alerts(
     alerting.check(PATIENCE)
     assert inbox == FAILED
     self_metrics.reset()
-    monitor._pipeline.epoch += 1  # as a fork leaves it
+    monitor._pipeline.epoch += 1  # as after a fork
     assert not any(alerting.firing().values())
     alerting.start()
     self_metrics.count_export_failure("otlp")

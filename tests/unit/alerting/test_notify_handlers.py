@@ -1,4 +1,4 @@
-"""A monitor's alerts on their way to the job's handlers."""
+"""Delivery of a monitor's alerts to the job's handlers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from _alert_handlers import (
     awaited,
     broken,
     handler_threads,
-    told,
+    logged,
 )
 
 from _waiting import PATIENCE, eventually
@@ -49,7 +49,7 @@ def test_handler_errors_are_counted_and_affect_no_other_handler(
     alerting.check(PATIENCE)
     assert inbox == FAILED
     assert monitor._pipeline.self_metrics.handler_errors == {("broken", "raised"): 2}
-    (line,) = told(caplog)
+    (line,) = logged(caplog)
     assert line.startswith(
         "the alert handler broken failed: low_success_rate; further failures are"
     )
@@ -128,7 +128,7 @@ def test_queue_of_a_blocked_handler_is_bounded(
     for _ in range(2):
         alerting.check(0)
     blocked.gate.set()
-    (line,) = told(caplog)
+    (line,) = logged(caplog)
     assert line.startswith("the alert handler Blocked is too slow: 1 alerts are queued")
     assert monitor._pipeline.self_metrics.handler_errors["Blocked", "queue_full"] >= 4
 
@@ -169,11 +169,11 @@ def test_every_alert_dropped_by_a_full_queue_is_counted(
     assert [reason for _, reason in errors] == ["queue_full"]
 
 
-class Homely(Inbox):
-    """A handler with methods of its own that have the names of an AlertReceiver's."""
+class SameNamed(Inbox):
+    """A handler with unrelated methods named like those of AlertReceiver."""
 
     def __call__(self, alert: Alert) -> None:
-        """Keep the alert's name."""
+        """Store the alert's name."""
         self.take(alert)
 
     def flush(self) -> None:
@@ -189,7 +189,7 @@ def test_same_named_methods_of_other_handlers_are_not_called(
     monitor: IsolatedMonitor, make: Callable[..., Alerting]
 ) -> None:
     """Only subclasses of AlertReceiver are refreshed and flushed."""
-    homely = Homely()
+    homely = SameNamed()
     alerting = make(homely)
     monitor.track_generation(1.0, False)
     alerting.check(PATIENCE)
@@ -256,7 +256,7 @@ def test_replaced_handler_gets_its_queued_alerts(
     assert blocked.begun.wait(PATIENCE)
     alerting.handlers = [inbox.take]
     alerting.check(PATIENCE)
-    assert blocked.taken == []  # nor does a check wait for it
+    assert blocked.taken == []  # a check does not wait for it
     blocked.gate.set()
     assert eventually(lambda: blocked.taken == FAILED)
     assert eventually(lambda: alerting.check(PATIENCE) or not handler_threads())  # type: ignore[func-returns-value]
@@ -290,8 +290,8 @@ def test_invalid_handler_list_is_ignored_and_logged_once(
     monitor.track_generation(1.0, False)
     for _ in range(2):
         alerting.check(PATIENCE)
-    assert len(told(caplog)) == bool(handlers)
-    assert all("alert_handlers must be a list, got 5" in line for line in told(caplog))
+    assert len(logged(caplog)) == bool(handlers)
+    assert all("alert_handlers must be a list, got 5" in line for line in logged(caplog))
 
 
 def test_handlers_can_check_alerts(
@@ -311,10 +311,10 @@ def test_handlers_can_check_alerts(
 
 
 class Awaited:
-    """An object that waits for somebody to await it."""
+    """A callable that returns a coroutine."""
 
     async def __call__(self, alert: Alert) -> None:
-        """Wait."""
+        """Return a coroutine."""
         raise AssertionError
 
 
@@ -416,11 +416,11 @@ def test_failed_flush_at_the_end_is_counted(
     alerting = make(keeper)
     keeper.is_done = False
     alerting.check(PATIENCE)
-    assert not monitor._pipeline.self_metrics.handler_errors  # a later one may do it
+    assert not monitor._pipeline.self_metrics.handler_errors  # a later flush may deliver it
     alerting.stop(PATIENCE)
     assert monitor._pipeline.self_metrics.handler_errors == {("Keeper", "unfinished"): 1}
     monitor._pipeline.deferred_log.flush()
-    (line,) = told(caplog)
+    (line,) = logged(caplog)
     assert line.startswith("the alert handler Keeper had 1 alerts pending")
 
 
@@ -471,7 +471,7 @@ def test_shutdown_resolves_no_alert(clock: Clock, keeper: Keeper) -> None:
         made.track_generation(1.0, True)
         clock.now += 1_000
         assert eventually(lambda: keeper == ["generation_stalled"])
-        made._session.finish_close = lambda deadline: True  # the last scrape comes before it
+        made._session.finish_close = lambda deadline: True  # the last scrape is before it
         made.shutdown()
         clock.now += 1
         made._alerting._tick()

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def threads() -> list[threading.Thread]:
-    """List the schedule's threads."""
+    """Return the schedule's threads."""
     return [each for each in threading.enumerate() if each.name == "a-schedule"]
 
 
 @pytest.fixture
 def schedule() -> Iterator[Schedule]:
-    """Return an empty schedule, which has no thread after the test."""
+    """Return an empty schedule, and check that its thread ends."""
     made = Schedule("a-schedule")
     yield made
     assert eventually(lambda: not threads())

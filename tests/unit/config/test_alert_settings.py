@@ -1,4 +1,4 @@
-"""The alerts' settings: what they make of the table, and what they refuse."""
+"""The alerts' settings: the resulting rules, and rejected values."""
 
 from __future__ import annotations
 
@@ -44,24 +44,24 @@ enabled = false
 
 
 def row(settings: AlertSettings, id_: str) -> AlertRule:
-    """Give a rule by its id."""
+    """Return a rule by its id."""
     (found,) = [rule for rule in settings.rules() if rule.id == id_]
     return found
 
 
 def ids(settings: AlertSettings) -> set[str]:
-    """List the rules' ids."""
+    """Return the rules' ids."""
     return {rule.id for rule in settings.rules()}
 
 
 def written(folder: Path, text: str) -> Path:
-    """Write a settings' file."""
+    """Write a settings file and return its path."""
     path = folder / "alerts.toml"
     path.write_text(text, encoding="utf-8")
     return path
 
 
-# --- what the rules are --------------------------------------------------------------------------
+# --- the rules --------------------------------------------------------------------------
 
 
 def test_default_rules_are_the_table() -> None:
@@ -230,7 +230,7 @@ def test_invalid_threshold_argument_is_named(value: Any) -> None:
     assert repr(value) in str(caught.value)
 
 
-# --- what is refused -----------------------------------------------------------------------------
+# --- rejected values -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", HOSTILE)

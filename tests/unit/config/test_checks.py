@@ -1,4 +1,4 @@
-"""The checks of arguments: what they accept, what they return, and what their errors say."""
+"""The checks of arguments: accepted values, conversions and errors."""
 
 from __future__ import annotations
 

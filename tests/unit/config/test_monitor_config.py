@@ -1,4 +1,4 @@
-"""The configuration: what is refused at once, and what the environment says."""
+"""The configuration: rejected values and environment variables."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Model(StrEnum):
 
 
 def custom(**fields: Any) -> CustomMetric:
-    """Make a custom metric with a usable name, unless the fields have one."""
+    """Return a custom metric, by default with a valid name."""
     return CustomMetric(**{"name": "app.size", **fields})
 
 
@@ -196,7 +196,7 @@ def test_passwords_are_not_shown() -> None:
     assert "hush" not in str(config)
 
 
-# Each variable, a text, and what it makes of which field.
+# Each variable with a text, its field and the value.
 VARIABLES: dict[str, tuple[str, str, Any]] = {
     "GENMETER_DEFAULT_MODEL": (" gpt ", "default_model", "gpt"),
     "GENMETER_MODELS": ("a, b,,c", "models", ("a", "b", "c")),

@@ -1,4 +1,4 @@
-"""Prices: building a table from what a caller has, and what it says tokens cost."""
+"""Prices: creating a table, and the cost of tokens."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TABLE = PriceTable({"small": Price(1, 4, 0.5), "org/big": (10.0, 20.0)})
 
 @pytest.fixture(scope="module")
 def listed() -> PriceTable:
-    """The table of the bundled price list, which takes a moment to load."""
+    """Return the table of the bundled price list, which is slow to load."""
     return PriceTable.from_genai_prices()
 
 
@@ -323,7 +323,7 @@ def test_list_ignores_the_callers_decimal_context() -> None:
 
 
 class FakeList:
-    """A double of the package: one model at one provider, whose price the test sets."""
+    """A fake of the package: one model at one provider, with a price set by the test."""
 
     Usage = SimpleNamespace
 
@@ -333,7 +333,7 @@ class FakeList:
         self.prices = SimpleNamespace(**{"input_mtok": 1, "output_mtok": 1, **prices})
 
     def calc_price(self, usage: Any, name: str, **_: Any) -> Any:
-        """Price only the input, and only of ``m``."""
+        """Return a price for the input of ``m`` only."""
         self.asked.append(name)
         if name != "m":
             raise LookupError(name)
@@ -345,7 +345,7 @@ class FakeList:
 
 
 def table_of(library: FakeList) -> Any:
-    """Give a list table that asks the double."""
+    """Return a table that uses the fake."""
     table: Any = PriceTable.from_genai_prices()
     table._library = library
     return table

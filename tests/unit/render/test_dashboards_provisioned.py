@@ -1,4 +1,4 @@
-"""What brings the servers up: files that are mounted are there, and agree with each other."""
+"""The provisioning of the servers: mounted files exist and agree with each other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
 
 def mounts(service: str) -> dict[str, Path]:
-    """Return what of deploy/ a service sees, by the path that it has there."""
+    """Return the files of deploy/ that a service mounts, by their path in the service."""
     found = {}
     for volume in SERVICES[service]["volumes"]:
         source, inside, *_ = volume.split(":")

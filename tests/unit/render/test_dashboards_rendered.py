@@ -1,4 +1,4 @@
-"""The dashboards: that they are up to date, whole, and say what the tables say."""
+"""The dashboards are up to date, complete, and match the tables."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ FILES = {name: json.loads(text) for name, text in render_dashboards(AlertSetting
 
 
 def panels(files: dict[str, Any] = FILES) -> Iterator[dict[str, Any]]:
-    """Return all panels but the rows' heads."""
+    """Return all panels except row titles."""
     for file in files.values():
         yield from (panel for panel in file["panels"] if panel["type"] != "row")
 
 
 def lines(panel: dict[str, Any]) -> list[float]:
-    """Return where the thresholds of a panel are."""
+    """Return the thresholds of a panel."""
     steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
     return [step["value"] for step in steps if step["value"] is not None]
 
 
 def panel_of(settings: AlertSettings, title: str) -> dict[str, Any]:
-    """Return the panel over time of this title, as the settings have it."""
+    """Return the timeseries panel of a title, for the settings."""
     files = {name: json.loads(text) for name, text in render_dashboards(settings).items()}
     (found,) = (
         panel
@@ -96,7 +96,7 @@ def test_unwritable_folder_is_an_error(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the package be missing."""
+    """Make the package unavailable."""
     for name in list(sys.modules):
         if name.startswith("grafana_foundation_sdk"):
             monkeypatch.delitem(sys.modules, name)
@@ -244,7 +244,7 @@ def test_dashboards_have_the_same_conventions(name: str) -> None:
         assert each["multi"]
         assert each["includeAll"]
         assert each["allValue"] == (".*" if each["name"] == "step" else ".+")
-        assert each["refresh"] == 2  # when the range of time changes
+        assert each["refresh"] == 2  # when the time range changes
     (link,) = file["links"]
     assert (link["type"], link["keepTime"], link["includeVars"]) == ("dashboards", True, True)
 

@@ -1,4 +1,4 @@
-"""The reference and the runbook, and that no page or rendered file has a stale name."""
+"""The reference and the runbook; no page or rendered file has a stale name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 BUDGETED = AlertSettings(cost_budget=1.0, token_budget=1.0, jobs=("nightly",))
 OURS = re.compile(r"(?<![\w./-])(?:genmeter|gen_ai)_\w+")
 PREFIX = "gen_ai_client"
-"""Of series past an instrument's cap, whose names one rule matches by their beginning."""
+"""Prefixes by which one rule matches series past an instrument's cap."""
 SUFFIXES = re.compile(r"_(sum|count|bucket|created)$")
 RUNBOOK = ROOT / "docs" / "runbook.md"
 NAMES = sorted({rule.name for rule in ALERT_RULES})
@@ -34,7 +34,7 @@ NAMES = sorted({rule.name for rule in ALERT_RULES})
 
 
 def known() -> set[str]:
-    """List the names of metrics, labels and recorded series, as words."""
+    """Return the names of metrics, labels and recorded series, as words."""
     names = {row.prometheus for row in cat.INSTRUMENTS}
     names |= {row.prometheus.removesuffix("_total") for row in cat.INSTRUMENTS}
     labels = {label.prometheus for row in cat.INSTRUMENTS for label in row.labels}
@@ -43,7 +43,7 @@ def known() -> set[str]:
 
 
 def written() -> list[Path]:
-    """List the pages and files that people write."""
+    """Return the handwritten pages and files."""
     found = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md")]
     for pattern in ("docs/*.md", "deploy/**/*.yml", "deploy/**/*.yaml", "deploy/**/*.toml"):
         found += sorted(ROOT.glob(pattern))
@@ -105,7 +105,7 @@ def test_pages_name_only_existing_metrics(path: Path) -> None:
 
 
 def sections(text: str) -> dict[str, str]:
-    """Split a runbook by its alerts."""
+    """Return the sections of a runbook by alert."""
     parts = re.split(r"^## (\w+)$", text, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 

@@ -1,4 +1,4 @@
-"""Prometheus's rules: which there are, what they ask, and how settings change them."""
+"""Prometheus's rules: files, queries and the effect of settings."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def rules_of(text: str) -> list[dict[str, Any]]:
 
 
 def alerts_of(settings: AlertSettings) -> dict[tuple[str, ...], dict[str, Any]]:
-    """Return the alerts that are rendered, by name and labels."""
+    """Return the rendered alerts by name and labels."""
     return {
         (rule["alert"], *rule["labels"].values()): rule
         for rule in rules_of(render_rules(settings))
@@ -295,7 +295,7 @@ def test_selector_is_in_every_query_of_a_scraped_series(selector: str) -> None:
     )
     for rule, plain in rendered:
         selected = rule["expr"].replace(f",{selector}", "").replace(f"{{{selector}}}", "")
-        # Only `absent` has a sum around it, which keeps the selector's labels off the alert.
+        # Only `absent` is inside a sum, which drops the selector's labels.
         assert (
             selected.replace('group by (job) (absent(up{job="nightly"}))', ABSENT)
             == (plain["expr"])

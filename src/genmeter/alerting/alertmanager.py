@@ -192,18 +192,21 @@ class AlertmanagerHandler(AlertReceiver):
             accepted.append(client.flush(now + (deadline - now) / share))
         if not all(accepted):
             return False
-        _raise_any(self._problems())
+        self._raise_problems()
         return True
 
     def _enqueue(self, alerts: Sequence[Alert]) -> None:
         states = dict(self._state(alert) for alert in alerts)
-        problems = self._problems()
-        for client in self._clients:
-            client.enqueue(states)
-        _raise_any(problems)
+        try:
+            self._raise_problems()
+        finally:
+            for client in self._clients:
+                client.enqueue(states)
 
-    def _problems(self) -> list[str]:
-        return [problem for client in self._clients if (problem := client.take_problem())]
+    def _raise_problems(self) -> None:
+        problems = [problem for client in self._clients if (problem := client.take_problem())]
+        if problems:
+            raise ExportError(f"alerts did not reach the Alertmanager at {'; '.join(problems)}")
 
     def _state(self, alert: Alert) -> tuple[Key, State]:
         labels = {**self._labels, "alertname": alert.name, **alert.labels}
@@ -376,10 +379,10 @@ class AlertmanagerClient:
                     batch, min(deadline, time.monotonic() + self._timeout)
                 )
             except Exception as error:
-                if self._is_paused:  # flush() interrupted the post
-                    return
                 problem, may_retry = _reason(error), True
                 self._reload_certificates()
+            if may_retry and self._is_paused:  # flush() interrupted the post and noted that
+                return
             self._note(problem)  # before flush() finds the queue empty and reads it
             if may_retry:
                 self._back_off()
@@ -664,11 +667,6 @@ def _secret(name: str, path: Any) -> str:
 
 def _unreadable(name: str, path: object, error: Exception) -> str:
     return f"{name} must be a readable file, got {str(path)!r}: {error}"
-
-
-def _raise_any(problems: Sequence[str]) -> None:
-    if problems:
-        raise ExportError(f"alerts did not reach the Alertmanager at {'; '.join(problems)}")
 
 
 def _with_user(credentials: Credentials, parts: SplitResult, name: str) -> Credentials:

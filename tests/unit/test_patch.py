@@ -13,12 +13,12 @@ import types
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from genmeter.exporters.http import bind
 
 from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig, TokenUsageReport, patch
 from genmeter import runtime as runtime_of_process
 from genmeter.alerting.state import Alert
 from genmeter.errors import ConfigError
+from genmeter.exporters._http import bind
 from genmeter.testing import fresh_runtime
 
 if TYPE_CHECKING:

@@ -180,7 +180,7 @@ class Exporters:
         self._log = log
         self._settings = settings = ExportSettings.from_env(
             os.environ,
-            with_prometheus=endpoint.asked_for_in_code,
+            with_prometheus=endpoint.is_explicit,
             host=endpoint.host,
             port=endpoint.port,
         )
@@ -264,7 +264,7 @@ class Exporters:
         Raises:
             EndpointError: The address cannot be used.
         """
-        if self._config.endpoint.asked_for_in_code and self.server is not None:
+        if self._config.endpoint.is_explicit and self.server is not None:
             self._bind(self.server)
 
     def start(self) -> None:

@@ -112,7 +112,7 @@ def test_a_threshold_by_name_sets_every_alert_of_the_name(
         (["--objective", "1"], "objective must be a share above 0 and below 1, got 1.0"),
         (["--cost-budget", "0"], "cost_budget must be a finite number above 0"),
         (["--token-budget", "nan"], "token_budget must be a finite number above 0"),
-        (["--selector", "a"], "selector is 'a'; give matchers"),
+        (["--selector", "a"], "selector must be comma-separated matchers"),
         (["--job", ""], "jobs[0] must be a text that is not empty, got ''"),
         (["--threshold", "slow=3"], "--threshold must name one of low_"),
         (["--threshold", "target_down=3"], "got 'target_down'"),

@@ -66,18 +66,10 @@ class _Swap(NamedTuple):
     ours: type
 
 
-class _Binding(NamedTuple):
-    """A replaced name of a module."""
-
-    namespace: dict[str, Any]
-    name: str
-    swap: _Swap
-
-
 _lock = threading.RLock()  # never held during an import
 _installs: list[MonitorConfig | None] = []  # the first one applies
 _swaps: list[_Swap] = []
-_bindings: list[_Binding] = []
+_bindings: list[tuple[dict[str, Any], str, _Swap]] = []  # namespace, name, swap
 _stand_ins: dict[type, type] = {}
 _warned: set[str] = set()
 
@@ -166,7 +158,7 @@ def _replace(module: ModuleType) -> None:
     for _, found in _namespaces():
         for name, swap in _bound_to(found, ours_by_theirs):
             found[name] = swap.ours
-            _bindings.append(_Binding(found, name, swap))
+            _bindings.append((found, name, swap))
     early = sorted(f"{each.__module__}.{each.__qualname__}" for each in _early_subclasses(old))
     if early:
         _warn(

@@ -67,11 +67,7 @@ class _Kind(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the kinds and their arguments.
-
-    Args:
-        parser: The subcommand's parser.
-    """
+    """Declare the kinds and their arguments."""
     parsers = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
     for name, kind in _KINDS.items():
         add = parsers.add_parser(
@@ -98,13 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Render a kind of file.
-
-    Args:
-        args: The parsed arguments.
-
-    Returns:
-        The exit code: 1 if a checked file differs.
+    """Render a kind of file; return 1 if a checked file differs.
 
     Raises:
         ConfigError: An argument or the settings file is invalid, or a checked file unreadable.

@@ -96,7 +96,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(
     assert main(["render", "dashboards", "--out", str(blocked)]) == 2
     error = capsys.readouterr().err
     assert f"--out {str(blocked)!r} cannot be written" in error
-    assert "give another path" in error
+    assert "choose another path" in error
 
 
 def without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A simulated generation job: fictional models, and which calls are made when, by a seed."""
+"""A simulated generation job with fictional models; equal seeds give equal jobs."""
 
 from __future__ import annotations
 

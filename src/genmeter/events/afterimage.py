@@ -6,7 +6,7 @@ event, so that a journal can be summed by model and step without a look at its n
 
 from __future__ import annotations
 
-from operator import attrgetter
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from genmeter.events.model import Evaluation, Event, Generation, Metric
@@ -23,9 +23,7 @@ from genmeter.schema.afterimage import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    _Parts = tuple[tuple[str, str], ...]
+    from collections.abc import Mapping
 
 __all__ = [
     "RESERVED",
@@ -53,16 +51,6 @@ _KNOWN_KEYWORDS = frozenset(
     }
 )
 _KNOWN_METADATA = frozenset({"operation", "error_type"})
-
-
-def _reader(kind: str) -> tuple[list[tuple[str, str, _Parts]], Callable[[Any], tuple[Any, ...]]]:
-    """Return the table's rows for a kind of event, and a function that reads all their fields."""
-    rows = [each for each in METRICS if kind in each.kinds]
-    fields = ["named_model" if each.field == "model" else each.field for each in rows]
-    return [(each.name, each.value, each.parts) for each in rows], attrgetter(*fields)
-
-
-_GENERATION, _EVALUATION = _reader(GENERATION), _reader(EVALUATION)
 
 
 class MetricRow(NamedTuple):
@@ -103,32 +91,69 @@ def values_of(event: Generation | Evaluation) -> list[RowValue]:
     The metadata of a row is :func:`shared_data`, then its own, then :func:`first_data` on the first
     row; no key is in two of them.
     """
-    rows, read = _GENERATION if type(event) is Generation else _EVALUATION
+    if type(event) is Generation:
+        model = event.call.model if event.model_given else None
+        steps = _generation_steps(event.success, model, event.finish_reason)
+    else:
+        steps = _EVALUATION_STEPS[event.success]
+    fields: tuple[Any, ...] = event
     values: list[RowValue] = []
-    for (name, kind, parts), value in zip(rows, read(event), strict=True):
+    for rows, name, field, parts in steps:
+        if rows:
+            values += rows
+        value = fields[field]
         if value is None:
             continue
-        if kind == "amount":
-            values.append((name, value, _parts(event, parts) if parts else None))
-        elif kind == "success":
-            values.append((name, float(value), None))
-        elif kind == "failure":
-            values.append((name, float(not value), None))
-        elif kind == "label":
-            values.append((name + value, 1.0, None))
-        else:
-            values += [(name + each.name, each.value, score_data(each.feedback)) for each in value]
+        if parts is None:
+            for score in value:
+                values.append((name + score.name, score.value, score_data(score.feedback)))
+            continue
+        own = None
+        if parts:
+            for key, part in parts:
+                if fields[part]:
+                    own = own or {}
+                    own[key] = fields[part]
+        values.append((name, value, own))
     return values
 
 
-def _parts(event: Generation | Evaluation, parts: _Parts) -> dict[str, Any] | None:
-    own = None
-    for key, field in parts:
-        count = getattr(event, field)
-        if count:
-            own = own or {}
-            own[key] = count
-    return own
+# values_of() runs for each event, so it follows steps that are compiled from the table once: the rows
+# that depend on the outcome and labels alone, then the name and field of an amount or of scores, and
+# the parts of the amount (None for scores). The last metric of both kinds is an amount.
+_Step = tuple[list[RowValue], str, int, tuple[tuple[str, int], ...] | None]
+
+
+def _compile(kind: str, fields: tuple[str, ...], known: dict[str, Any]) -> list[_Step]:
+    steps: list[_Step] = []
+    rows: list[RowValue] = []
+    for metric in METRICS:
+        name = metric.name
+        if kind not in metric.kinds:
+            continue
+        if metric.value == "amount":
+            parts = tuple((key, fields.index(field)) for key, field in metric.parts)
+            steps.append((rows, name, fields.index(metric.field), parts))
+            rows = []
+        elif metric.value == "score":
+            steps.append((rows, name, fields.index(metric.field), None))
+            rows = []
+        elif metric.value != "label":
+            rows.append((name, float(known["success"] == (metric.value == "success")), None))
+        elif known[metric.field] is not None:
+            rows.append((name + known[metric.field], 1.0, None))
+    return steps
+
+
+@lru_cache(maxsize=4_096)
+def _generation_steps(success: bool, model: str | None, finish_reason: str | None) -> list[_Step]:
+    known = {"success": success, "model": model, "finish_reason": finish_reason}
+    return _compile(GENERATION, Generation._fields, known)
+
+
+_EVALUATION_STEPS = [
+    _compile(EVALUATION, Evaluation._fields, {"success": success}) for success in (False, True)
+]
 
 
 def shared_data(event: Generation | Evaluation) -> dict[str, Any]:

@@ -110,11 +110,6 @@ class Generation(NamedTuple):
     extra: dict[str, Any] = _NO_DATA
     cost: float | None = None
 
-    @property
-    def named_model(self) -> str | None:
-        """The model, where the call named it."""
-        return self.call.model if self.model_given else None
-
 
 class Score(NamedTuple):
     """One score of an evaluation, on its own scale."""

@@ -148,7 +148,7 @@ class _SampleTexts:
         times = np.datetime_as_string(rows.time.astype("M8[us]")).tolist()
         values: list[int | float] = rows.value.tolist()
         for row in np.flatnonzero(rows.is_count).tolist():
-            values[row] = int(rows.exact[row])
+            values[row] = int(values[row])
         labels = self._labels[rows.call].tolist()
         outcomes = np.where(rows.is_first, self._outcomes[rows.call], "").tolist()
         own = self._own_texts(metric, rows)

@@ -22,6 +22,7 @@ from pandas.io.formats.excel import ExcelFormatter
 from xlsxwriter.exceptions import FileSizeError
 
 from genmeter.errors import ExportError
+from genmeter.events.values import MAX_COUNT
 from genmeter.files import formats
 from genmeter.files.export import export
 from genmeter.files.formats import FORMATS, safe_names
@@ -185,14 +186,14 @@ def test_json_is_what_afterimage_wrote_with_zones_and_all_metadata(tmp_path: Pat
     assert [each.name for each in tmp_path.iterdir()] == ["metrics.json"]
 
 
-def test_counts_in_json_are_exact(tmp_path: Path) -> None:
-    """An integer that no float holds is written whole, beside a float of the same metric."""
+def test_counts_in_json_are_integers(tmp_path: Path) -> None:
+    """Even the largest count is written exactly, beside a float of the same metric."""
     snapshot = snapshot_of(
-        [generation(0, total_tokens=2**60 + 1), metric(1, "total_token_count", 0.5)]
+        [generation(0, total_tokens=MAX_COUNT), metric(1, "total_token_count", 0.5)]
     )
     (path,) = export(snapshot, tmp_path / "metrics.json")
     rows = json.loads(path.read_text(encoding="utf-8"))["total_token_count"]
-    assert [row["value"] for row in rows] == [2**60 + 1, 0.5]
+    assert [row["value"] for row in rows] == [MAX_COUNT, 0.5]
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 2, 3])

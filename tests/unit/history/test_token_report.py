@@ -151,8 +151,8 @@ def test_a_price_by_the_size_of_a_call_looks_at_the_mean_call() -> None:
 
 
 def test_a_cost_needs_prices() -> None:
-    """None is an error that says what to give."""
-    with pytest.raises(ConfigError, match="prices=None: a cost needs prices; give a PriceTable"):
+    """None is rejected with a remedy."""
+    with pytest.raises(ConfigError, match=r"prices must be a PriceTable.*, got None"):
         TokenUsageReport([]).cost(None)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from genmeter.events.model import Sample, Score
 from genmeter.history.store import History
-from genmeter.history.windows import MINUTE_COLUMNS, MOST_MINUTES, GroupSum, Minutes
+from genmeter.history.windows import MINUTE_COLUMNS, MAX_MINUTES, GroupSum, Minutes
 from genmeter.schema import metrics as cat
 from genmeter.schema.alerts import ALERT_RULES
 from genmeter.schema.indicators import INDICATORS
@@ -193,7 +193,7 @@ def test_a_full_ring_that_lost_nothing_still_answers() -> None:
 
 
 def test_minutes_answer_past_the_ring() -> None:
-    """Where rows are gone the sums are whole, with no least and no most; counts count as rows."""
+    """Sums by minute cover overwritten rows, without minimum and maximum."""
     events = [
         generation(60.0 * number, success=number % 4 > 0, total_tokens=7, cost=140e-6)
         for number in range(20)
@@ -214,7 +214,7 @@ def test_minutes_answer_past_the_ring() -> None:
         "tokens": 149.0,
         "cost": pytest.approx(20 * 140e-6),
     }
-    assert all(math.isnan(each.least) and math.isnan(each.most) for each in found.values())
+    assert all(math.isnan(each.min) and math.isnan(each.max) for each in found.values())
 
 
 def test_minutes_count_the_first_one_whole() -> None:
@@ -344,16 +344,16 @@ def test_a_clock_that_is_set_forward_and_back_loses_nothing() -> None:
 
 def test_three_days_are_kept_and_no_more() -> None:
     """A window of three days is whole, and earlier minutes make room."""
-    made = minutes(*(MINUTE * number for number in range(MOST_MINUTES + 10)))
-    now = MINUTE * (MOST_MINUTES + 10)
-    assert made.total("calls", now - 3 * 86_400.0) == MOST_MINUTES - 1
-    assert made.total("calls", 0.0) == MOST_MINUTES
+    made = minutes(*(MINUTE * number for number in range(MAX_MINUTES + 10)))
+    now = MINUTE * (MAX_MINUTES + 10)
+    assert made.total("calls", now - 3 * 86_400.0) == MAX_MINUTES - 1
+    assert made.total("calls", 0.0) == MAX_MINUTES
 
 
 def test_quiet_days_take_no_room() -> None:
     """Only minutes with calls count against the limit."""
-    made = minutes(*(3_600.0 * number for number in range(MOST_MINUTES)))
-    assert made.total("calls", 0.0) == MOST_MINUTES
+    made = minutes(*(3_600.0 * number for number in range(MAX_MINUTES)))
+    assert made.total("calls", 0.0) == MAX_MINUTES
 
 
 def test_the_minutes_of_a_long_job_take_little_memory() -> None:
@@ -361,8 +361,8 @@ def test_the_minutes_of_a_long_job_take_little_memory() -> None:
     tracemalloc.start()
     try:
         made = Minutes()
-        for number in range(5 * MOST_MINUTES):
-            made.add(MINUTE * (number % (3 * MOST_MINUTES)), 1, 1, 0, 10**9, 0.5)
+        for number in range(5 * MAX_MINUTES):
+            made.add(MINUTE * (number % (3 * MAX_MINUTES)), 1, 1, 0, 10**9, 0.5)
             made.add(MINUTE * number, 1, 1, 0, 10**9, 0.5)
         taken, _ = tracemalloc.get_traced_memory()
     finally:

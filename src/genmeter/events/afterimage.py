@@ -1,7 +1,7 @@
 """The rows of an event under AfterImage's metric names.
 
-Handlers, the journal and exports get these rows. The metadata of each row has the labels of its
-event, so that a journal can be summed by model and step without a look at its neighbours.
+Handlers, the journal and exports get these rows. Each row's metadata has the labels of its event, so
+that a journal can be summed by model and step row by row.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ __all__ = [
 ]
 
 RESERVED = OWN_KEYS | METADATA.keys()
-"""Keys of a row's metadata that have a meaning of their own; the caller's get a ``_`` instead."""
+"""Reserved keys of a row's metadata; a caller's key of the same name gets a ``_``."""
 
-# Keywords that an event has a field for.
+# Keywords with a field in the event.
 _KNOWN_KEYWORDS = frozenset(
     {
         *("prompt_token_count", "completion_token_count", "total_token_count"),
@@ -54,9 +54,9 @@ _KNOWN_METADATA = frozenset({"operation", "error_type"})
 
 
 class MetricRow(NamedTuple):
-    """One row; the time stamp of its ``metadata`` is still to be added, from the event.
+    """One row; its ``metadata`` does not have the event's ``timestamp`` yet.
 
-    Rows of one event share one dict of metadata if it is the same; no two events do.
+    Rows of one event with equal metadata share one dict; rows of different events never do.
     """
 
     name: str
@@ -65,7 +65,7 @@ class MetricRow(NamedTuple):
 
 
 RowValue = tuple[str, float, "dict[str, Any] | None"]
-"""Name and value of a row, and the metadata that no other row of its event has."""
+"""Name and value of a row, and its metadata beyond that of its event."""
 
 
 def metric_rows(event: Event) -> list[MetricRow]:
@@ -88,8 +88,8 @@ def metric_rows(event: Event) -> list[MetricRow]:
 def values_of(event: Generation | Evaluation) -> list[RowValue]:
     """Return the values of a call or an evaluation, in AfterImage's order; at least one.
 
-    The metadata of a row is :func:`shared_data`, then its own, then :func:`first_data` on the first
-    row; no key is in two of them.
+    The metadata of a row is :func:`shared_data`, then the row's own, then, for the first row,
+    :func:`first_data`. Their keys are disjoint.
     """
     if type(event) is Generation:
         model = event.call.model if event.model_given else None
@@ -157,14 +157,15 @@ _EVALUATION_STEPS = [
 
 
 def shared_data(event: Generation | Evaluation) -> dict[str, Any]:
-    """Return the metadata that all rows of an event have."""
+    """Return the metadata of all rows of an event."""
     call = event.call
     if isinstance(event, Generation):
         has_model = not event.is_conversation
-        data: dict[str, Any] = {"phase": GENERATION if has_model else CONVERSATION}
+        phase = GENERATION if has_model else CONVERSATION
     else:
         has_model = event.total_tokens is not None
-        data = {"phase": EVALUATION}
+        phase = EVALUATION
+    data: dict[str, Any] = {"phase": phase}
     if has_model:
         data["model_name"] = call.model
     if call.step is not None:
@@ -177,7 +178,7 @@ def shared_data(event: Generation | Evaluation) -> dict[str, Any]:
 
 
 def first_data(event: Generation | Evaluation) -> dict[str, Any]:
-    """Return the metadata that only the first row of an event has."""
+    """Return the metadata of an event's first row only."""
     data: dict[str, Any] = {"success": event.success}
     if event.error_type is not None:
         data["error_type"] = event.error_type
@@ -186,16 +187,15 @@ def first_data(event: Generation | Evaluation) -> dict[str, Any]:
 
 
 def extra_data(keywords: Mapping[str, Any], retries: dict[str, int] | None) -> dict[str, Any]:
-    """Return the keywords of a call or an evaluation that have no field of their own in its event.
+    """Return the keywords of a call or an evaluation that have no field in its event.
 
     Args:
-        keywords: All keywords, as plain data; ``metadata`` is one of them.
+        keywords: All keywords, as plain data, including ``metadata``.
         retries: The retries by cause.
 
     Returns:
-        The entries of ``metadata``, further keywords, the text of ``error`` and, if there are any,
-        the ``retries``, in this order; a key that is one of :data:`RESERVED`, or that is there
-        already, gets a ``_``.
+        The entries of ``metadata``, then further keywords, the text of ``error`` and the
+        ``retries``, if there are any. A duplicate key, or one in :data:`RESERVED`, gets a ``_``.
     """
     metadata, error = keywords.get("metadata"), keywords.get("error")
     data: dict[str, Any] = {}
@@ -212,7 +212,7 @@ def extra_data(keywords: Mapping[str, Any], retries: dict[str, int] | None) -> d
 
 
 def metric_data(event: Metric) -> dict[str, Any]:
-    """Return the metadata of a ``record_metric``, but for its time stamp."""
+    """Return the metadata of a ``record_metric``, without its timestamp."""
     data: dict[str, Any] = {}
     for key, value in event.metadata.items():
         if type(key) is str and key == "timestamp":
@@ -249,5 +249,5 @@ def _key(key: Any) -> str:
 
 
 def score_data(feedback: str | None) -> dict[str, Any] | None:
-    """Return the metadata that a score has of its own."""
+    """Return the metadata of a score's row beyond that of its event."""
     return None if feedback is None else {"feedback": feedback}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from genmeter.events.model import Sample, Score
 from genmeter.history.store import History
-from genmeter.history.windows import MINUTE_COLUMNS, MAX_MINUTES, GroupSum, Minutes
+from genmeter.history.windows import MAX_MINUTES, MINUTE_COLUMNS, GroupSum, Minutes
 from genmeter.schema import metrics as cat
 from genmeter.schema.alerts import ALERT_RULES
 from genmeter.schema.indicators import INDICATORS

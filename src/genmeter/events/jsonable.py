@@ -50,9 +50,9 @@ def to_jsonable(value: Any) -> Any:
     return _Reader().read(value, MAX_DEPTH)
 
 
-def jsonable_text(mapping: dict[str, Any]) -> str:
-    """Return a dict as compact JSON text; never raises."""
-    return json.dumps(to_jsonable(mapping), separators=(",", ":"), ensure_ascii=False)
+def jsonable_text(value: Any) -> str:
+    """Return a value as compact JSON text; never raises."""
+    return json.dumps(to_jsonable(value), separators=(",", ":"), ensure_ascii=False)
 
 
 def _is_flat(mapping: dict[Any, Any]) -> bool:

@@ -90,7 +90,7 @@ def test_a_silenced_alert_is_held_back(alertmanager: Alertmanager, webhook: Webh
 
 def test_a_wait_for_an_alert_says_what_came(webhook: Webhook) -> None:
     """A wait that ends in vain fails the test."""
-    with pytest.raises(AssertionError, match="not told as expected within 0 s"):
+    with pytest.raises(AssertionError, match="not notified as expected within 0 s"):
         webhook.wait_for_alert("firing", timeout=0, job="nobody's")
 
 

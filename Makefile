@@ -27,7 +27,7 @@ NODE_MODULES := $(BOARDS)/node_modules/.installed
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
 
-demo: $(VENV)/.demo ## Run the demo: a live view and a scrapeable endpoint
+demo: $(VENV)/.installed ## Run the demo: a live view and a scrapeable endpoint
 	@$(BIN)/genmeter demo $(ARGS)
 
 test: $(VENV)/.test ## Run every test that needs neither real servers nor AfterImage, with coverage
@@ -61,7 +61,7 @@ servers: ## Install Prometheus, Alertmanager, a Collector and the linters for `m
 stack: $(VENV)/.test $(VENV)/.example $(NODE_MODULES) ## Run the tests against real servers and AfterImage
 	@$(BIN)/python -m pytest -m "stack or example" $(ARGS)
 
-example: $(VENV)/.demo $(VENV)/.example ## Run a real AfterImage job that genmeter watches
+example: $(VENV)/.installed $(VENV)/.example ## Run a real AfterImage job that genmeter watches
 	@$(BIN)/python examples/afterimage_job.py $(ARGS)
 
 bench: $(VENV)/.test $(VENV)/.example ## Run every benchmark: tables of ratios, and the aims
@@ -71,7 +71,7 @@ constraints: ## Resolve everything anew into constraints.txt, in an environment 
 	@rm -rf build/constraints
 	@mkdir -p build
 	@$(MAKE) --no-print-directory VENV=build/constraints CONSTRAINTS= \
-		$(addprefix build/constraints/,.demo .test .lint .example)
+		$(addprefix build/constraints/,.installed .test .lint .example)
 	@{ echo "# The exact versions that make and CI install, for Python 3.11 to 3.13."; \
 		echo "# Made by \`make constraints\` on Linux; do not edit by hand."; \
 		build/constraints/bin/python -m pip freeze --exclude-editable; } >build/constraints.txt
@@ -98,9 +98,9 @@ $(VENV)/.pip:
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	@touch $@
 
-$(VENV)/.demo: $(VENV)/.pip $(INPUTS)
-	@echo "Installing genmeter with what the demo needs"
-	@$(PIP_INSTALL) --editable '.[demo]'
+$(VENV)/.installed: $(VENV)/.pip $(INPUTS)
+	@echo "Installing genmeter"
+	@$(PIP_INSTALL) --editable .
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.pip $(INPUTS)

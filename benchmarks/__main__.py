@@ -1,4 +1,4 @@
-"""Every benchmark in one run: the machine, the tables, and which aims are reached."""
+"""Runs all benchmarks, and prints the machine, the tables and the aims."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ PACKAGES = ("opentelemetry-sdk", "opentelemetry-exporter-prometheus", "prometheu
 
 
 def main() -> None:
-    """Run them one after another."""
+    """Run the benchmarks."""
     start = time.monotonic()
     print(f"{platform.python_implementation()} {platform.python_version()}, {_processor()}")
     print(f"{os.cpu_count()} cores, {os.getloadavg()[0]:.1f} of them busy over the last minute")
     print(", ".join(f"{name} {version(name)}" for name in (*PACKAGES, "afterimage")))
     print(
-        "Times and CPU are the least of several rounds in which the subjects took turns; ratios are"
+        "Times and CPU are the minimum of several rounds. Ratios are relative to the first subject"
     )
-    print("to the first subject of the group, the median of the rounds' own.")
+    print("of the group: the median over the rounds.")
     aims = []
     for benchmark in BENCHMARKS:
         rows = benchmark.run()
         print_table(rows)
         aims += benchmark.aims(rows)
     print_aims(aims)
-    print(f"\n{time.monotonic() - start:.0f} s in all")
+    print(f"\n{time.monotonic() - start:.0f} s in total")
 
 
 def _processor() -> str:

@@ -1,4 +1,4 @@
-"""Subjects measured side by side: one after another in every round, so that load hits all."""
+"""Measures subjects side by side, in turn in every round, so that load affects all."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ __all__ = ["Spread", "seconds", "side_by_side"]
 
 
 class Spread(NamedTuple):
-    """What so many rounds gave.
+    """The result of several rounds.
 
     Attributes:
-        least: The least figure.
+        min: The minimum.
         median: The median.
-        ratio: The median over the rounds of how many times the first way's figure it was.
+        ratio: The median ratio to the first figure of each round.
     """
 
-    least: float
+    min: float
     median: float
     ratio: float
 
 
 def side_by_side(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, Spread]:
-    """Take each way once a round, in turn forwards and backwards.
+    """Measure each function once a round, in alternating order.
 
     Args:
-        ways: By name what measures itself and gives its figure.
-        rounds: How often; one more round warms up.
+        ways: Functions that return a figure, by name.
+        rounds: Number of rounds, after one to warm up.
     """
     figures: dict[str, list[float]] = {name: [] for name in ways}
     for way in ways.values():
         way()
     gc.collect()
-    gc.freeze()  # what one subject keeps must not make the collector slow in another's turn
+    gc.freeze()  # objects of one subject must not slow the collector down for another
     try:
         for turn in range(rounds):
             for name in list(ways)[:: -1 if turn % 2 else 1]:
@@ -55,7 +55,7 @@ def side_by_side(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[s
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Time one call by the wall clock."""
+    """Return the wall-clock time of a call."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start

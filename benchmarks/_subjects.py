@@ -1,4 +1,4 @@
-"""Whose cost is measured: the same generations, told in each subject's own way."""
+"""The subjects of the benchmarks, which record the same generations."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Event(NamedTuple):
 
 
 def events(count: int, models: int = 2) -> list[Event]:
-    """Make generations of so many models and three steps."""
+    """Create generations of some models and three steps."""
     return [
         Event(
             0.2 + index % 97 * 0.05,
@@ -81,29 +81,29 @@ def events(count: int, models: int = 2) -> list[Event]:
 
 
 class Subject(Protocol):
-    """Something that generations can be told to."""
+    """Something that records generations."""
 
-    def tell(self, told: Sequence[Event]) -> None:
-        """Tell the generations, on the caller's path."""
+    def record(self, generations: Sequence[Event]) -> None:
+        """Record generations, as the caller."""
 
     def settle(self) -> None:
-        """Wait until what was told is where reads and scrapes find it."""
+        """Wait until reads and scrapes include everything recorded."""
 
     def close(self) -> None:
-        """End its threads and remove its files."""
+        """Stop its threads and remove its files."""
 
 
 class Ours:
-    """Our monitor as a job has it: the built-in provider, with its own thread.
+    """genmeter's monitor as in a job, with the built-in provider and its thread.
 
     Args:
-        two_readers: Whether an OTLP push reads it too, beside the page.
-        no_readers: Whether nothing reads the instruments; for benchmarks of the history alone.
-        capacity: Events that its history keeps.
-        with_files: Whether it has a ``log_dir``, and so a journal and a log.
+        two_readers: Whether an OTLP exporter reads it too.
+        no_readers: Whether nothing reads it; for benchmarks of the history alone.
+        capacity: Capacity of its history.
+        with_files: Whether it has a ``log_dir``, with a journal and a log.
 
     Attributes:
-        folder: The ``log_dir``; with no files it stays empty.
+        folder: The ``log_dir``; empty without files.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Ours:
         environment = {
             "OTEL_METRICS_EXPORTER": exporters,
             "OTEL_METRIC_EXPORT_INTERVAL": "3600000",
-            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",  # nobody listens there
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",  # no server listens there
             "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
         }
         config = MonitorConfig(
@@ -135,9 +135,9 @@ class Ours:
             monitor = GenerationMonitor(log_dir, config=config, shutdown_timeout=1)
         self.monitor = self._closing.enter_context(monitor)
 
-    def tell(self, told: Sequence[Event]) -> None:
-        """Call ``track_generation`` as AfterImage's generators do."""
-        _track(self.monitor, told)
+    def record(self, generations: Sequence[Event]) -> None:
+        """Call ``track_generation`` like AfterImage's generators."""
+        _track(self.monitor, generations)
 
     def settle(self) -> None:
         """Drain."""
@@ -149,10 +149,10 @@ class Ours:
 
 
 class AfterImage:
-    """AfterImage's monitor, whose worker takes the metrics from a queue.
+    """AfterImage's monitor, with its queues and workers.
 
     Args:
-        with_files: Whether its handlers write files, as they do unless the caller gives others.
+        with_files: Whether its default handlers write files.
         with_workers: Whether its threads run; without them the queue is only emptied.
 
     Attributes:
@@ -170,9 +170,9 @@ class AfterImage:
         if not with_workers:
             self.monitor.shutdown()
 
-    def tell(self, told: Sequence[Event]) -> None:
-        """Call ``track_generation`` as AfterImage's generators do."""
-        _track(self.monitor, told)
+    def record(self, generations: Sequence[Event]) -> None:
+        """Call ``track_generation`` like AfterImage's generators."""
+        _track(self.monitor, generations)
 
     def settle(self) -> None:
         """Wait for its workers."""
@@ -182,7 +182,7 @@ class AfterImage:
                 each.queue.clear()
         while not all(each.empty() for each in queues):
             time.sleep(0.001)
-        time.sleep(0.001)  # the last one was taken from its queue, but may be under way
+        time.sleep(0.001)  # the last one may still be in progress
 
     def close(self) -> None:
         """Shut it down, and remove its files."""
@@ -191,7 +191,7 @@ class AfterImage:
 
 
 class DirectSdk:
-    """The records that ours ends in, made one by one where the call is made.
+    """The same eight records, one by one by the caller.
 
     Args:
         two_readers: Whether a second reader collects too.
@@ -208,11 +208,11 @@ class DirectSdk:
         ]
         self._counters = [meter.create_counter(row.name, row.unit, row.help) for row in _COUNTERS]
 
-    def tell(self, told: Sequence[Event]) -> None:
-        """Make the eight records of each generation."""
+    def record(self, generations: Sequence[Event]) -> None:
+        """Record each generation eight times."""
         duration, input_size, output_size = self._histograms
         outcomes, input_tokens, output_tokens, total, reasons = self._counters
-        for event in told:
+        for event in generations:
             base = {
                 "gen_ai.operation.name": "chat",
                 "gen_ai.provider.name": "openai",
@@ -231,7 +231,7 @@ class DirectSdk:
             reasons.add(1, {**base, "genmeter.finish_reason": "stop"})
 
     def settle(self) -> None:
-        """Do nothing: what was told is there."""
+        """Do nothing."""
 
     def close(self) -> None:
         """Shut the provider down."""
@@ -239,7 +239,7 @@ class DirectSdk:
 
 
 class PrometheusClient:
-    """The same instruments as prometheus_client's own, without OpenTelemetry."""
+    """The same instruments of prometheus_client, without OpenTelemetry."""
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
@@ -251,11 +251,11 @@ class PrometheusClient:
             Counter(row.prometheus, row.help, _names(row), registry=registry) for row in _COUNTERS
         ]
 
-    def tell(self, told: Sequence[Event]) -> None:
-        """Make the eight records of each generation."""
+    def record(self, generations: Sequence[Event]) -> None:
+        """Record each generation eight times."""
         duration, input_size, output_size = self._histograms
         outcomes, input_tokens, output_tokens, total, reasons = self._counters
-        for event in told:
+        for event in generations:
             base = "chat", "openai", event.model, event.step, "generation"
             duration.labels(*base).observe(event.duration)
             input_size.labels(*base).observe(event.prompt)
@@ -267,24 +267,24 @@ class PrometheusClient:
             reasons.labels(*base, "stop").inc()
 
     def settle(self) -> None:
-        """Do nothing: what was told is there."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Do nothing: there is neither a thread nor a file."""
+        """Do nothing."""
 
 
 class _Nothing:
     """Handlers that do nothing."""
 
     def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
-        """Let the metric go."""
+        """Do nothing."""
 
     def handle_log(self, message: dict[str, Any]) -> None:
-        """Let the record go."""
+        """Do nothing."""
 
 
-def _track(monitor: Any, told: Iterable[Event]) -> None:
-    for event in told:
+def _track(monitor: Any, generations: Iterable[Event]) -> None:
+    for event in generations:
         monitor.track_generation(
             event.duration,
             True,
@@ -306,5 +306,5 @@ def _provider(readers: list[MetricReader]) -> MeterProvider:
 
 
 def _names(row: Instrument) -> list[str]:
-    # prometheus_client has no label that is absent on success.
+    # prometheus_client has no optional labels.
     return [label.key.replace(".", "_") for label in row.labels if label is not cat.ERROR_TYPE]

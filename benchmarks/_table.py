@@ -1,4 +1,4 @@
-"""What a benchmark measured, the table of ratios that it prints, and the aims it is held to."""
+"""The figures of a benchmark, the table of ratios, and the aims."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Row(NamedTuple):
     """One figure.
 
     Attributes:
-        group: What was measured; the rows of a group stand together and are compared.
-        subject: Whose figure it is; the first of a group is what the others are compared with.
-        figure: What was measured, such as the least time of several runs.
+        group: What was measured; the rows of a group are compared.
+        subject: The subject; the others of a group are compared with the first.
+        figure: The figure, such as the minimum time of several runs.
         unit: ``s``, ``B`` (bytes), ``/s`` or ``count``.
-        ratio: How many times the first one's it is; None where that follows from the figures.
+        ratio: The ratio to the first; None computes it from the figures.
     """
 
     group: str
@@ -36,12 +36,12 @@ class Row(NamedTuple):
 
 
 class Aim(NamedTuple):
-    """Something that the project set out to reach.
+    """An aim of the project.
 
     Attributes:
-        promise: What was to be reached, with its number.
-        reached: What was measured.
-        holds: Whether that is as good as promised.
+        promise: The aim, with its number.
+        reached: The figure.
+        holds: Whether the aim is reached.
     """
 
     promise: str
@@ -50,42 +50,42 @@ class Aim(NamedTuple):
 
 
 def figure_of(rows: Iterable[Row], group: str, subject: str) -> float:
-    """Look up the figure of one row."""
+    """Return the figure of a row."""
     return next(row.figure for row in rows if (row.group, row.subject) == (group, subject))
 
 
 def ours_to(rows: Iterable[Row], group: str, subject: str) -> float:
-    """Give the ratio of the group's first figure to another one."""
+    """Return the ratio of a group's first figure to another."""
     members = [row for row in rows if row.group == group]
     other = next(row for row in members if row.subject == subject)
     return 1 / _ratio(other, members[0].figure)
 
 
 def at_most(promise: str, figure: float, limit: float, unit: str = "") -> Aim:
-    """Judge a figure that must not be larger than a limit.
+    """Return the aim that a figure is not larger than a limit.
 
     Args:
-        promise: What was to be reached.
-        figure: What was measured.
-        limit: In the same unit.
-        unit: As :class:`Row` has it; empty for a plain number.
+        promise: The aim.
+        figure: The figure.
+        limit: The limit, in the same unit.
+        unit: As in :class:`Row`; empty for a plain number.
     """
-    return Aim(promise, _spell(figure, unit), figure <= limit)
+    return Aim(promise, _format(figure, unit), figure <= limit)
 
 
 def print_table(rows: Iterable[Row]) -> None:
-    """Print each group, with every figure's ratio to the first one's."""
+    """Print each group, with ratios to its first figure."""
     for group, members in groupby(rows, key=lambda row: row.group):
         print(f"\n{group}")
         first: float | None = None
         for row in members:
             first = first or row.figure
-            spelt = _spell(row.figure, row.unit)
-            print(f"  {row.subject:<52}{spelt:>12}{_ratio(row, first):>9.2f}x", flush=True)
+            text = _format(row.figure, row.unit)
+            print(f"  {row.subject:<52}{text:>12}{_ratio(row, first):>9.2f}x", flush=True)
 
 
 def print_aims(aims: Iterable[Aim]) -> None:
-    """Print each aim, what was measured, and whether that reaches it."""
+    """Print each aim, the figure, and whether it is reached."""
     print("\nAims")
     for aim in aims:
         print(f"  {aim.promise:<76}{aim.reached:>10}  {'reached' if aim.holds else 'NOT reached'}")
@@ -97,7 +97,7 @@ def _ratio(row: Row, first: float) -> float:
     return row.figure / first if first else 1.0
 
 
-def _spell(figure: float, unit: str) -> str:
+def _format(figure: float, unit: str) -> str:
     if unit == "count":
         return f"{figure:,.0f}"
     if unit not in _UNITS:

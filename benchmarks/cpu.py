@@ -1,4 +1,4 @@
-"""How much CPU a generation costs in all: the caller's call and whatever follows from it."""
+"""CPU time of a generation in all threads."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def run() -> list[Row]:
 
 
 def aims(rows: list[Row]) -> list[Aim]:
-    """Judge the figures."""
+    """Compare the figures with the aims."""
     judged = [("one reader", ONE_READER.format(200)), ("two readers", TWO_READERS)]
     return [
         *(
@@ -72,26 +72,28 @@ def aims(rows: list[Row]) -> list[Aim]:
             for readers, group in judged
         ),
         at_most(
-            "... and at most what prometheus_client takes for the same instruments",
+            "... and at most that of prometheus_client with the same instruments",
             ours_to(rows, ONE_READER.format(200), PROMETHEUS),
             1.0,
         ),
     ]
 
 
-def _rows(group: str, subjects: dict[str, Subject], told: list[Event], rounds: int) -> list[Row]:
-    ways = {name: partial(_of_a_generation, each, told) for name, each in subjects.items()}
+def _rows(
+    group: str, subjects: dict[str, Subject], generations: list[Event], rounds: int
+) -> list[Row]:
+    ways = {name: partial(_of_a_generation, each, generations) for name, each in subjects.items()}
     return [
-        Row(group, name, each.least, ratio=each.ratio)
+        Row(group, name, each.min, ratio=each.ratio)
         for name, each in side_by_side(ways, rounds).items()
     ]
 
 
-def _of_a_generation(subject: Subject, told: list[Event]) -> float:
+def _of_a_generation(subject: Subject, generations: list[Event]) -> float:
     start = time.process_time()
-    subject.tell(told)
+    subject.record(generations)
     subject.settle()
-    return (time.process_time() - start) / len(told)
+    return (time.process_time() - start) / len(generations)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How long exports take, what memory they need, how large they are, and how long reading takes."""
+"""Duration, memory and size of exports, and the duration of reading them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Exporter = Ours | AfterImage
 
 KEPT = 100_000
-KEPT_FOR_EXCEL = 5_000  # both sides take minutes for more
+KEPT_FOR_EXCEL = 5_000  # more takes minutes
 MEASURED = 10_000
 ROUNDS = 2
 CHUNK = 1_000
@@ -38,7 +38,7 @@ MEMORY = f"Memory that exporting {MEASURED:,} generations as {{}} adds at its pe
 
 
 def run() -> list[Row]:
-    """Measure times and sizes, then the memory, each export in a process of its own."""
+    """Measure times and sizes, then the memory, with each export in its own process."""
     with tempfile.TemporaryDirectory(prefix="genmeter-bench-") as folder:
         subjects = _filled(KEPT)
         rows = _times(subjects, ("json", "csv", "parquet"), KEPT, Path(folder))
@@ -51,7 +51,7 @@ def run() -> list[Row]:
 
 
 def aims(rows: list[Row]) -> list[Aim]:
-    """Judge the figures."""
+    """Compare the figures with the aims."""
     return [
         at_most(
             f"an export of {KEPT:,} generations takes seconds (at most 10): {format_}",
@@ -75,7 +75,7 @@ class _Export(NamedTuple):
         self.subject.monitor.export_metrics(self.path, format=self.format)
 
     def size(self) -> int:
-        """Give the bytes of its files."""
+        """Return the size of its files in bytes."""
         return sum(file.stat().st_size for file in self.path.parent.iterdir())
 
 
@@ -86,7 +86,7 @@ def _export(subject: Exporter, name: str, format_: str, folder: Path) -> _Export
 
 
 def _filled(count: int, *, is_bare: bool = False) -> dict[str, Exporter]:
-    # What stands behind the instruments makes no difference to an export.
+    # Readers make no difference to an export.
     subjects: dict[str, Exporter] = {
         OURS: Ours(no_readers=True, capacity=count),
         AFTERIMAGE: AfterImage(with_files=False),
@@ -98,19 +98,19 @@ def _filled(count: int, *, is_bare: bool = False) -> dict[str, Exporter]:
 
 def _fill(subject: Exporter, count: int, *, is_bare: bool) -> None:
     # AfterImage's CSV fails on a slash in a model's name.
-    told = [event._replace(model=Path(event.model).name) for event in events(count)]
+    generations = [event._replace(model=Path(event.model).name) for event in events(count)]
     for start in range(0, count, CHUNK):
-        part = told[start : start + CHUNK]
+        part = generations[start : start + CHUNK]
         if is_bare:
-            _tell_bare(subject, part)
+            _record_bare(subject, part)
         else:
-            subject.tell(part)
+            subject.record(part)
         subject.settle()
 
 
-def _tell_bare(subject: Exporter, told: Sequence[Event]) -> None:
-    """Leave out model and finish reason: AfterImage's Excel fails on the colon in their metrics."""
-    for event in told:
+def _record_bare(subject: Exporter, generations: Sequence[Event]) -> None:
+    """Record without model and finish reason: AfterImage's Excel fails on their metrics' colon."""
+    for event in generations:
         subject.monitor.track_generation(
             event.duration,
             True,
@@ -133,7 +133,7 @@ def _times(
             {name: partial(seconds, export.write) for name, export in exports.items()}, ROUNDS
         )
         rows += [
-            Row(TIME.format(count, format_), name, each.least, ratio=each.ratio)
+            Row(TIME.format(count, format_), name, each.min, ratio=each.ratio)
             for name, each in spreads.items()
         ]
         rows += [Row(SIZE, name, export.size(), "B") for name, export in exports.items()]
@@ -152,7 +152,7 @@ def _excel_alone(folder: Path) -> Row:
 
 def _memory() -> list[Row]:
     runs = [(format_, name) for format_ in SUFFIXES for name in (OURS, AFTERIMAGE)]
-    # Two at a time: bytes, unlike times, are the same whatever else the machine does.
+    # Two at a time: unlike times, bytes do not depend on the load.
     with ThreadPoolExecutor(2) as pool:
         grown = pool.map(lambda each: _in_a_process(*each), runs)
         return [
@@ -168,10 +168,10 @@ def _in_a_process(format_: str, name: str) -> float:
 
 
 def _added(format_: str, name: str) -> int:
-    """Export in this process, and give how far its memory rose above what it was before."""
+    """Export in this process; return the increase of its memory at the peak."""
     is_bare = format_ == "excel"
     with tempfile.TemporaryDirectory(prefix="genmeter-bench-") as folder:
-        # One more is exported before: imports are not an export's.
+        # One more export before, for the imports.
         for count in (CHUNK, MEASURED):
             subject: Exporter = (
                 Ours(no_readers=True) if name == OURS else AfterImage(with_files=False)
@@ -179,7 +179,7 @@ def _added(format_: str, name: str) -> int:
             _fill(subject, count, is_bare=is_bare)
             export = _export(subject, name, format_, Path(folder))
             gc.collect()
-            # Linux then counts the peak anew.
+            # Reset the peak.
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
             before = _status("VmRSS")
             export.write()

@@ -1,4 +1,4 @@
-"""How fast generations get into the journal, and what that costs the job."""
+"""Throughput of the journal, and its cost for the job."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ OPENED = 1_000
 PATIENCE = 120.0  # seconds, for the last line of a stream
 WITHOUT = f"{OURS}, without files"
 FILES = {"metrics.jsonl": {OURS: 8, AFTERIMAGE: 7}, "afterimage.log": {OURS: 1, AFTERIMAGE: 1}}
-"""Lines of a generation by file; ours has ``error_rate`` for those that succeed too."""
+"""Lines per generation by file; genmeter also writes ``error_rate`` for successful ones."""
 JOURNAL = f"Into the journal, {STREAM:,} generations without a pause: the time for one"
-EVENTS = "The same: generations a second"
-LINES = "The same: lines a second"
+EVENTS = "The same: generations per second"
+LINES = "The same: lines per second"
 BOTH = "Into the journal and the log, the same"
 CPU = f"CPU in all for a generation with a journal and a log, bursts of {BURST}"
-FILES_CPU = "The same: what journal and log add to it"
-LEAST = f"The caller's time for a call with a journal and a log, bursts of {BURST}: least"
+FILES_CPU = "The same: added by journal and log"
+MIN = f"The caller's time for a call with a journal and a log, bursts of {BURST}: minimum"
 MEDIAN = "The same: median"
 OPENS = f"How often the journal is opened for {OPENED:,} generations"
 BYTES = "Bytes for each line of the journal"
 
 
 def run() -> list[Row]:
-    """Measure the journal alone, then both files, then what a caller waits."""
+    """Measure the journal, then both files, then the calls."""
     return [*_streams(), *_bursts(), *_opens()]
 
 
 def aims(rows: list[Row]) -> list[Aim]:
-    """Judge the figures."""
+    """Compare the figures with the aims."""
     return [
         at_most("the journal is opened once (1)", figure_of(rows, OPENS, OURS), 1),
         at_most(
@@ -66,44 +66,44 @@ def aims(rows: list[Row]) -> list[Aim]:
 
 
 class _Tail:
-    """Counts the lines that files get.
+    """Counts the lines of growing files.
 
     Args:
-        folder: Where the files are.
-        lines: By file, how many lines each generation has.
+        folder: The folder of the files.
+        lines: Lines per generation, by file.
     """
 
     def __init__(self, folder: Path, lines: dict[str, int]) -> None:
         self._ends = {folder / name: [count, 0, 0] for name, count in lines.items()}
-        self._told = 0
+        self._expected = 0
 
-    def wait(self, told: int) -> None:
-        """Wait until all lines of so many further generations are in the files.
+    def wait(self, generations: int) -> None:
+        """Wait until all lines of more generations are in the files.
 
         Raises:
-            RuntimeError: They are not, after a long time, or there are more.
+            RuntimeError: Lines are missing after a long time, or there are too many.
         """
-        self._told += told
+        self._expected += generations
         deadline = time.monotonic() + PATIENCE
         for path, end in self._ends.items():
             each, offset, found = end
-            while found < each * self._told:
+            while found < each * self._expected:
                 if time.monotonic() > deadline:
-                    raise RuntimeError(f"{path} has {found} lines of {each * self._told}")
+                    raise RuntimeError(f"{path} has {found} lines of {each * self._expected}")
                 time.sleep(0.001)
                 with path.open("rb") as file:
                     file.seek(offset)
                     data = file.read()
                 offset += len(data)
                 found += data.count(b"\n")
-            if found > each * self._told:
-                raise RuntimeError(f"{path} has {found} lines instead of {each * self._told}")
+            if found > each * self._expected:
+                raise RuntimeError(f"{path} has {found} lines instead of {each * self._expected}")
             end[1:] = offset, found
 
 
 def _streams() -> list[Row]:
     rows = []
-    told = events(STREAM)
+    generations = events(STREAM)
     for group, names in ((JOURNAL, ["metrics.jsonl"]), (BOTH, [*FILES])):
         subjects: dict[str, Writer] = {OURS: Ours(with_files=True), AFTERIMAGE: AfterImage()}
         ways: dict[str, Callable[[], float]] = {}
@@ -111,14 +111,13 @@ def _streams() -> list[Row]:
             if group == JOURNAL:
                 subject.monitor.log_handlers = []
             tail = _Tail(subject.folder, {file: FILES[file][name] for file in names})
-            ways[name] = partial(_of_an_event, subject, told, tail)
+            ways[name] = partial(_of_an_event, subject, generations, tail)
         spreads = side_by_side(ways, STREAM_ROUNDS)
-        rows += [Row(group, name, each.least, ratio=each.ratio) for name, each in spreads.items()]
+        rows += [Row(group, name, each.min, ratio=each.ratio) for name, each in spreads.items()]
         if group == JOURNAL:
             for title, lines in ((EVENTS, dict.fromkeys(subjects, 1)), (LINES, FILES[names[0]])):
                 rows += [
-                    Row(title, name, lines[name] / each.least, "/s")
-                    for name, each in spreads.items()
+                    Row(title, name, lines[name] / each.min, "/s") for name, each in spreads.items()
                 ]
             rows += [Row(BYTES, name, _of_a_line(each), "B") for name, each in subjects.items()]
         _close(subjects)
@@ -133,27 +132,28 @@ def _bursts() -> list[Row]:
     }
     direct = DirectSdk()
     all_subjects: dict[str, Subject] = {**subjects, DIRECT: direct}
-    told = events(BURST)
+    generations = events(BURST)
     cpu = side_by_side(
-        {name: partial(_cpu_of_an_event, each, told) for name, each in all_subjects.items()},
+        {name: partial(_cpu_of_an_event, each, generations) for name, each in all_subjects.items()},
         BURST_ROUNDS,
     )
     calls = side_by_side(
-        {name: partial(_of_a_call, each, told) for name, each in subjects.items()}, BURST_ROUNDS
+        {name: partial(_of_a_call, each, generations) for name, each in subjects.items()},
+        BURST_ROUNDS,
     )
     _close(subjects)
     direct.close()
     return [
-        *(Row(CPU, name, each.least, ratio=each.ratio) for name, each in cpu.items()),
-        Row(FILES_CPU, OURS, cpu[OURS].least - cpu[WITHOUT].least),
-        *(Row(FILES_CPU, name, cpu[name].least) for name in (WITHOUT, DIRECT)),
-        *(Row(LEAST, name, each.least, ratio=each.ratio) for name, each in calls.items()),
+        *(Row(CPU, name, each.min, ratio=each.ratio) for name, each in cpu.items()),
+        Row(FILES_CPU, OURS, cpu[OURS].min - cpu[WITHOUT].min),
+        *(Row(FILES_CPU, name, cpu[name].min) for name in (WITHOUT, DIRECT)),
+        *(Row(MIN, name, each.min, ratio=each.ratio) for name, each in calls.items()),
         *(Row(MEDIAN, name, each.median, ratio=each.ratio) for name, each in calls.items()),
     ]
 
 
 def _opens() -> list[Row]:
-    told = events(OPENED)
+    generations = events(OPENED)
     rows = []
     for name, make in ((OURS, partial(Ours, with_files=True)), (AFTERIMAGE, AfterImage)):
         opened: list[str] = []
@@ -162,7 +162,7 @@ def _opens() -> list[Row]:
             mock.patch.object(os, "open", _counted(os.open, opened)),
             closing(make()) as subject,
         ):
-            subject.tell(told)
+            subject.record(generations)
             subject.settle()
         rows.append(Row(OPENS, name, len(opened), "count"))
     return rows
@@ -177,29 +177,29 @@ def _counted(function: Callable[..., Any], opened: list[str]) -> Callable[..., A
     return call
 
 
-def _of_an_event(subject: Writer, told: list[Event], tail: _Tail) -> float:
+def _of_an_event(subject: Writer, generations: list[Event], tail: _Tail) -> float:
     start = time.perf_counter()
-    subject.tell(told)
+    subject.record(generations)
     if isinstance(subject, Ours):
         subject.settle()
         time_taken = time.perf_counter() - start
-        tail.wait(len(told))  # they must be there already; this only checks
+        tail.wait(len(generations))  # only a check: the lines are in the file
     else:
-        tail.wait(len(told))
+        tail.wait(len(generations))
         time_taken = time.perf_counter() - start
-    return time_taken / len(told)
+    return time_taken / len(generations)
 
 
-def _cpu_of_an_event(subject: Subject, told: list[Event]) -> float:
+def _cpu_of_an_event(subject: Subject, generations: list[Event]) -> float:
     start = time.process_time()
-    subject.tell(told)
+    subject.record(generations)
     subject.settle()
-    return (time.process_time() - start) / len(told)
+    return (time.process_time() - start) / len(generations)
 
 
-def _of_a_call(subject: Writer, told: list[Event]) -> float:
+def _of_a_call(subject: Writer, generations: list[Event]) -> float:
     subject.settle()
-    return seconds(lambda: subject.tell(told)) / len(told)
+    return seconds(lambda: subject.record(generations)) / len(generations)
 
 
 def _of_a_line(subject: Writer) -> float:

@@ -1,4 +1,4 @@
-"""How many bytes a generation takes that is kept, each subject in a process of its own."""
+"""Bytes per generation kept, with each subject in its own process."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from _subjects import Event, Subject
 
 KEPT = 100_000
-TRACED = 20_000  # tracemalloc makes AfterImage's worker many times slower
+TRACED = 20_000  # tracemalloc slows AfterImage's worker down
 CHUNK = 1_000
 LIST = "a list of dicts"
 RESIDENT = f"Bytes for each generation kept: growth of the process (RSS) by {KEPT:,}"
-ALLOCATED = f"The same: allocated for {TRACED:,} (tracemalloc), with room never touched"
+ALLOCATED = f"The same: allocated for {TRACED:,} (tracemalloc), with reserved memory"
 
 
 class ListOfDicts:
-    """What a job would write down by itself."""
+    """What a job would keep without a monitor."""
 
     def __init__(self) -> None:
         self._kept: list[dict[str, object]] = []
 
-    def tell(self, told: Sequence[Event]) -> None:
+    def record(self, generations: Sequence[Event]) -> None:
         """Append a dict for each generation."""
-        for event in told:
+        for event in generations:
             self._kept.append(
                 {
                     "timestamp": datetime.now(UTC),
@@ -52,7 +52,7 @@ class ListOfDicts:
             )
 
     def settle(self) -> None:
-        """Do nothing: what was told is there."""
+        """Do nothing."""
 
     def close(self) -> None:
         """Do nothing."""
@@ -60,20 +60,20 @@ class ListOfDicts:
 
 SUBJECTS: dict[str, Callable[[int], Subject]] = {
     OURS: lambda count: Ours(capacity=count),
-    # Handlers do not change what is kept, and its files would take most of the time.
+    # Handlers do not change the memory, and files would take most of the time.
     AFTERIMAGE: lambda _count: AfterImage(with_files=False),
     LIST: lambda _count: ListOfDicts(),
 }
 
 
 def run() -> list[Row]:
-    """Measure each subject twice, since tracemalloc's own books would be in the RSS."""
+    """Measure each subject twice, since the RSS would include tracemalloc's memory."""
     runs = [
         (group, name, count, way)
         for group, count, way in ((RESIDENT, KEPT, "rss"), (ALLOCATED, TRACED, "traced"))
         for name in SUBJECTS
     ]
-    # Two at a time: bytes, unlike times, are the same whatever else the machine does.
+    # Two at a time: unlike times, bytes do not depend on the load.
     with ThreadPoolExecutor(2) as pool:
         grown = pool.map(lambda each: _in_a_process(*each[1:]), runs)
         return [
@@ -82,9 +82,9 @@ def run() -> list[Row]:
 
 
 def aims(rows: list[Row]) -> list[Aim]:
-    """Judge the figures."""
+    """Compare the figures with the aims."""
     ours = figure_of(rows, RESIDENT, OURS)
-    return [at_most("an event that is kept takes at most 100 bytes", ours, 100, "B")]
+    return [at_most("at most 100 bytes per event kept", ours, 100, "B")]
 
 
 def _in_a_process(name: str, count: int, way: str) -> float:
@@ -94,11 +94,11 @@ def _in_a_process(name: str, count: int, way: str) -> float:
 
 
 def _grown(name: str, count: int, way: str) -> float:
-    """Fill one subject in this process, and give the bytes that each generation took."""
-    told = events(CHUNK)
-    # One more is filled a little before: imports, caches and label sets are not an event's.
+    """Fill a subject in this process; return the bytes per generation."""
+    generations = events(CHUNK)
+    # Another one is filled a little before, for imports, caches and label sets.
     warm = SUBJECTS[name](count)
-    warm.tell(told)
+    warm.record(generations)
     warm.settle()
     if way == "traced":
         tracemalloc.start()
@@ -106,7 +106,7 @@ def _grown(name: str, count: int, way: str) -> float:
     before = _now(way)
     subject = SUBJECTS[name](count)
     for _ in range(count // CHUNK):
-        subject.tell(told)
+        subject.record(generations)
         subject.settle()
     gc.collect()
     grown = _now(way) - before

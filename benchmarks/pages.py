@@ -1,9 +1,9 @@
-"""Whether every page is one cut: pages that are rendered while eight threads record.
+"""Check that every page is a consistent snapshot while eight threads record.
 
-In each page the instruments must agree: for every label set there are as many durations as
-outcomes, and the histograms of tokens by call add up to the counters of tokens. The pages are, in
-turn, Prometheus text and OpenMetrics from the public WSGI app, and the collection of a push.
-Prints the first contradictions, and ends with 1 where there was one::
+The instruments of a page must agree: every label set has as many durations as outcomes, and the
+histograms of tokens per call add up to the counters of tokens. The pages are in turn Prometheus
+text and OpenMetrics of the public WSGI app, and the collection of an OTLP push. It prints the first
+contradictions, and exits with 1 if there are any::
 
     python benchmarks/pages.py --pages 100000
 """
@@ -40,13 +40,13 @@ THREADS = 8
 MODELS = tuple(f"organisation/model-{index}" for index in range(4))
 STEPS = ("question", "answer")
 EVALUATORS = ("judge", "rouge")
-BURST = 5  # events that a thread records between two pauses
-PAUSE = 0.004  # seconds; without it the pages would hardly get their turn
-SHOWN = 10  # contradictions that are printed
+BURST = 5  # events of a thread between two pauses
+PAUSE = 0.004  # seconds; otherwise rendering would starve
+SHOWN = 10  # contradictions to print
 RENDERED = f"Pages, each compared within itself, while {THREADS} threads record"
 EVENTS = "The same: events recorded meanwhile"
 CONTRADICTIONS = "The same: contradictions"
-RATE = "The same: pages a second, comparison included"
+RATE = "The same: pages per second, comparison included"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 _SAMPLE = re.compile(r"(\w+)(?:\{(.*?)\})? (\S+)(?: # .*)?")
@@ -55,7 +55,7 @@ _NONE: Labels = frozenset()
 _BY_CALL: Labels = frozenset({(cat.PHASE.prometheus, "generation")})
 _SUCCESSES: Labels = _BY_CALL | {(cat.OUTCOME.prometheus, "success")}
 _RECORDED: Labels = frozenset({(cat.RESULT.prometheus, "recorded")})
-# What only one side of a rule has.
+# Labels of only one side of a rule.
 _SUMMED = frozenset(
     label.prometheus for label in (cat.ERROR_TYPE, cat.OUTCOME, cat.MODALITY, cat.FINISH_REASON)
 )
@@ -66,7 +66,7 @@ class Side(NamedTuple):
 
     Attributes:
         name: The name of the samples that are summed.
-        only: Labels that a sample must have to be among them.
+        only: Labels that a sample must have.
     """
 
     name: str
@@ -93,17 +93,17 @@ RULES = (
     (Side(f"{cat.EVALUATION_DURATION.prometheus}_count"), Side(cat.EVALUATIONS.prometheus)),
     (Side(f"{cat.SCORE.prometheus}_count"), Side(cat.SCORES_TOTAL.prometheus)),
 )
-"""What is equal in every page, for each label set."""
+"""The sides that are equal in every page, for each label set."""
 
 _USED = {side.name for rule in RULES for side in rule} | {cat.MONITOR_EVENTS.prometheus}
 _ROWS = {row.name: row for row in cat.INSTRUMENTS}
 
 
 class Job:
-    """A monitor that eight threads record with, until it is stopped.
+    """Eight threads that record with a monitor.
 
     Attributes:
-        recorded: How many events each thread has recorded; complete once the job is stopped.
+        recorded: Number of events by thread; complete after `stop`.
     """
 
     def __init__(self, monitor: GenerationMonitor) -> None:
@@ -120,54 +120,54 @@ class Job:
             thread.start()
 
     def stop(self) -> int:
-        """Stop the threads, and return how many events they have recorded."""
+        """Stop the threads; return the number of events."""
         self._is_stopped.set()
         for thread in self._threads:
             thread.join()
         return self.recorded.total()
 
     def _work(self, index: int) -> None:
-        chance = random.Random(index)
+        rng = random.Random(index)
         while not self._is_stopped.wait(PAUSE):
             for _ in range(BURST):
-                chance.choice((self._succeed, self._succeed, self._fail, self._evaluate))(chance)
+                rng.choice((self._succeed, self._succeed, self._fail, self._evaluate))(rng)
             self.recorded[index] += BURST
 
-    def _succeed(self, chance: random.Random) -> None:
+    def _succeed(self, rng: random.Random) -> None:
         self._monitor.track_generation(
-            chance.random(),
+            rng.random(),
             True,
-            prompt_token_count=chance.randrange(2_000),
-            completion_token_count=chance.randrange(500),
-            model_name=chance.choice(MODELS),
-            finish_reason=chance.choice(("stop", "length")),
-            metadata={"operation": chance.choice(STEPS)},
+            prompt_token_count=rng.randrange(2_000),
+            completion_token_count=rng.randrange(500),
+            model_name=rng.choice(MODELS),
+            finish_reason=rng.choice(("stop", "length")),
+            metadata={"operation": rng.choice(STEPS)},
         )
 
-    def _fail(self, chance: random.Random) -> None:
+    def _fail(self, rng: random.Random) -> None:
         try:
-            with self._monitor.generation(chance.choice(MODELS), chance.choice(STEPS)):
-                raise chance.choice((TimeoutError, ConnectionError, ValueError))
+            with self._monitor.generation(rng.choice(MODELS), rng.choice(STEPS)):
+                raise rng.choice((TimeoutError, ConnectionError, ValueError))
         except (OSError, ValueError):
             pass
 
-    def _evaluate(self, chance: random.Random) -> None:
+    def _evaluate(self, rng: random.Random) -> None:
         self._monitor.track_evaluation(
-            chance.random(),
-            chance.random() < 0.8,
-            chance.choice(EVALUATORS),
-            {"relevance": chance.random(), "style": chance.random()},
+            rng.random(),
+            rng.random() < 0.8,
+            rng.choice(EVALUATORS),
+            {"relevance": rng.random(), "style": rng.random()},
         )
 
 
 def from_page(monitor: GenerationMonitor, accept: str) -> Samples:
-    """Request a page of the public WSGI app, and return the samples that are compared."""
+    """Request a page of the WSGI app; return the samples to compare."""
     statuses: list[str] = []
     environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics", "HTTP_ACCEPT": accept}
     start: Any = lambda status, _headers: statuses.append(status)  # noqa: E731
     body = b"".join(monitor.wsgi_app()(environ, start)).decode()
     if statuses != ["200 OK"]:
-        raise RuntimeError(f"the page was answered with {statuses}: {body}")
+        raise RuntimeError(f"the response was {statuses}: {body}")
     samples = _no_samples()
     for line in body.splitlines():
         found = _SAMPLE.fullmatch(line)
@@ -186,11 +186,11 @@ def _labels(text: str) -> Labels:
 
 
 def from_push(monitor: GenerationMonitor) -> Samples:
-    """Collect as a push does, and return the samples that are compared."""
+    """Collect like an OTLP push; return the samples to compare."""
     exporters = monitor._runtime._exporters
     data = None if exporters is None else exporters._collect_for("otlp")(10.0)
     if data is None:
-        raise RuntimeError("there is nothing to collect from")
+        raise RuntimeError("there is no data to collect")
     samples = _no_samples()
     for resource in data.resource_metrics:
         for scope in resource.scope_metrics:
@@ -215,11 +215,11 @@ def _points(metric: Metric) -> Iterator[tuple[str, Labels, float]]:
 
 
 def contradictions(samples: Samples, before: Samples) -> list[str]:
-    """Return in words what cannot be true together.
+    """Describe the contradictions.
 
     Args:
-        samples: Those of a page.
-        before: Those of the page before, none of which may be larger.
+        samples: The samples of a page.
+        before: The samples of the page before; none may be larger.
     """
     found: list[str] = []
     for rule in RULES:
@@ -237,7 +237,7 @@ def contradictions(samples: Samples, before: Samples) -> list[str]:
     for name, series in before.items():
         now = samples[name]
         found += [
-            f"{name} fell from {value} to {now.get(labels)}: {labels}"
+            f"{name} decreased from {value} to {now.get(labels)}: {labels}"
             for labels, value in series.items()
             if now.get(labels, -1) < value
         ]
@@ -262,10 +262,10 @@ def _without(labels: Labels) -> Labels:
 
 
 def run(pages: int = PAGES) -> list[Row]:
-    """Render pages while the threads record, and compare each with itself and the one before.
+    """Render and check pages while the threads record.
 
     Args:
-        pages: How many.
+        pages: The number of pages.
     """
     found: list[str] = []
     with fresh_runtime():
@@ -288,7 +288,7 @@ def run(pages: int = PAGES) -> list[Row]:
                 taken = time.monotonic() - start
             finally:
                 recorded = job.stop()
-            for way in ways:  # at the end, all of it is there
+            for way in ways:  # the last page has all events
                 seen = _recorded(way())
                 if seen != recorded:
                     found.append(f"{seen} events of {recorded} are in the last page")
@@ -303,20 +303,20 @@ def run(pages: int = PAGES) -> list[Row]:
 
 
 def aims(rows: list[Row]) -> list[Aim]:
-    """Judge the figures."""
+    """Compare the figures with the aims."""
     count = figure_of(rows, CONTRADICTIONS, OURS)
-    return [at_most("pages that contradict themselves: none", count, 0, "count")]
+    return [at_most("no page contradicts itself", count, 0, "count")]
 
 
 def main() -> None:
-    """Run it alone; ends with 1 where a page contradicts itself."""
+    """Run it alone; exit with 1 if a page contradicts itself."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pages", type=int, default=PAGES, help=f"default {PAGES:,}")
     measured = run(parser.parse_args().pages)
-    judged = aims(measured)
+    results = aims(measured)
     print_table(measured)
-    print_aims(judged)
-    sys.exit(not all(aim.holds for aim in judged))
+    print_aims(results)
+    sys.exit(not all(aim.holds for aim in results))
 
 
 if __name__ == "__main__":

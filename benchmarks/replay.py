@@ -1,8 +1,8 @@
-"""Replays a trace of requests and compares every total that can be read with the files' sums.
+"""Replay a trace of requests and compare the totals of a monitor with the sums of the files.
 
-A trace is a folder of CSV files with the columns TIMESTAMP, ContextTokens and GeneratedTokens, as
-those of the Azure LLM inference traces; a file's stem is its model. Without ``--data`` a made-up
-trace is replayed. Ends with 1 where one total differs by one token::
+A trace is a folder of CSV files with the columns TIMESTAMP, ContextTokens and GeneratedTokens, like
+the Azure LLM inference traces; a file's stem is its model. Without ``--data`` a generated trace is
+replayed. Exits with 1 if any total differs::
 
     python benchmarks/replay.py --data FOLDER
 """
@@ -38,11 +38,11 @@ COUNTERS = {
     "genmeter_tokens_total": "total",
     "genmeter_generations_total": "requests",
 }
-MADE_UP_REQUESTS = 20_000
+GENERATED_REQUESTS = 20_000
 
 
 class Request(NamedTuple):
-    """A row of a trace; in the order of the time, whose text sorts as the time does."""
+    """A row of a trace; rows sort by time."""
 
     time: str
     model: str
@@ -51,7 +51,7 @@ class Request(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """What one model used."""
+    """The usage of one model."""
 
     requests: int = 0
     prompt: int = 0
@@ -66,19 +66,19 @@ def read_requests(file: Path) -> Iterator[Request]:
     """Read one file.
 
     Raises:
-        SystemExit: It has other columns.
+        SystemExit: The file has other columns.
     """
     with file.open(newline="", encoding="utf-8") as lines:
         rows = csv.DictReader(lines)
         if tuple(rows.fieldnames or ()) != COLUMNS:
-            sys.exit(f"{file} has the columns {rows.fieldnames}; give files with {COLUMNS}")
+            sys.exit(f"{file} must have the columns {COLUMNS}, got {rows.fieldnames}")
         for row in rows:
             time, prompt, completion = (row[name] for name in COLUMNS)
             yield Request(time, file.stem, int(prompt), int(completion))
 
 
 def sums_of(requests: Iterable[Request]) -> ByModel:
-    """Sum the requests by model, by the plainest means."""
+    """Sum the requests by model."""
     sums: ByModel = {}
     for each in requests:
         before = sums.get(each.model, Totals())
@@ -92,7 +92,7 @@ def sums_of(requests: Iterable[Request]) -> ByModel:
 
 
 def of_report(report: TokenUsageReport) -> ByModel:
-    """Give a report's totals."""
+    """Return the totals of a report."""
     return {
         each.model_name: Totals(
             each.calls, each.prompt_tokens, each.completion_tokens, each.total_tokens
@@ -102,7 +102,7 @@ def of_report(report: TokenUsageReport) -> ByModel:
 
 
 def of_scrape(url: str) -> ByModel:
-    """Scrape the endpoint and sum its counters."""
+    """Return the totals of the endpoint's counters."""
     with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - our own endpoint
         page = answer.read().decode()
     sums: dict[str, dict[str, int]] = {}
@@ -116,11 +116,11 @@ def of_scrape(url: str) -> ByModel:
 
 
 def replay(files: Sequence[Path]) -> dict[str, ByModel]:
-    """Tell a monitor of every request, in the order of their times.
+    """Record every request with a monitor, ordered by time.
 
     Returns:
-        The totals by model, by where they were read: ``file``, ``report``, ``history`` (a window
-        over all that is kept) and ``scrape``.
+        The totals by source and model: ``file``, ``report``, ``history`` (a report over a window)
+        and ``scrape``.
     """
     truth = sums_of(request for file in files for request in read_requests(file))
     requests = sum(each.requests for each in truth.values())
@@ -145,53 +145,53 @@ def replay(files: Sequence[Path]) -> dict[str, ByModel]:
 
 
 def differences(totals: dict[str, ByModel]) -> list[str]:
-    """Name each place whose totals are not those of the files."""
-    return [place for place, found in totals.items() if found != totals["file"]]
+    """Return the sources whose totals differ from those of the files."""
+    return [source for source, found in totals.items() if found != totals["file"]]
 
 
-def make_up(folder: Path) -> None:
+def generate(folder: Path) -> None:
     """Write a trace of two models."""
-    chance = random.Random(0)
+    rng = random.Random(0)
     start = datetime(2026, 1, 1, tzinfo=UTC)
     for model, prompt, completion in (("code", 4_000, 30), ("conv", 1_000, 200)):
         with (folder / f"{model}.csv").open("w", newline="", encoding="utf-8") as lines:
             writer = csv.writer(lines)
             writer.writerow(COLUMNS)
-            for number in range(MADE_UP_REQUESTS // 2):
+            for number in range(GENERATED_REQUESTS // 2):
                 stamp = (start + timedelta(seconds=number / 5)).strftime("%Y-%m-%d %H:%M:%S.%f")
-                tokens = (chance.randrange(2 * prompt), chance.randrange(2 * completion))
+                tokens = (rng.randrange(2 * prompt), rng.randrange(2 * completion))
                 writer.writerow((stamp, *tokens))
 
 
 def print_totals(totals: dict[str, ByModel]) -> None:
-    """Print a line a model and place."""
+    """Print a line for each model and source."""
     print(f"{'model':<16}{'from':<10}" + "".join(f"{name:>16}" for name in Totals._fields))
     models = sorted({model for found in totals.values() for model in found})
     for model in models:
-        for place, found in totals.items():
+        for source, found in totals.items():
             row = found.get(model, Totals())
-            print(f"{model:<16}{place:<10}" + "".join(f"{count:>16,}" for count in row))
+            print(f"{model:<16}{source:<10}" + "".join(f"{count:>16,}" for count in row))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Replay, print every total, and say whether all are the same."""
+    """Replay a trace, print the totals, and compare them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="a folder of CSV files")
     folder = parser.parse_args(arguments).data
-    with tempfile.TemporaryDirectory() as made_up:
+    with tempfile.TemporaryDirectory() as generated:
         if folder is None:
-            folder = Path(made_up)
-            make_up(folder)
+            folder = Path(generated)
+            generate(folder)
         files = sorted(folder.glob("*.csv"))
         if not files:
-            parser.error(f"--data {folder} has no CSV file; give a folder that has some")
+            parser.error(f"--data must be a folder with CSV files, got {str(folder)!r}")
         started = time.perf_counter()
         totals = replay(files)
         took = time.perf_counter() - started
     print_totals(totals)
     requests = sum(each.requests for each in totals["file"].values())
     wrong = differences(totals)
-    verdict = f"differs in: {', '.join(wrong)}" if wrong else "every total is the same"
+    verdict = f"differs in: {', '.join(wrong)}" if wrong else "all totals are equal"
     print(f"{requests:,} requests in {took:.1f} s, reading included: {verdict}")
     return 1 if wrong else 0
 

@@ -1,4 +1,4 @@
-"""How long a report over 100,000 generations takes, and ``get_metrics`` over as many."""
+"""Duration of a token report and of ``get_metrics`` over 100,000 generations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WINDOW = timedelta(hours=1)
 SINCE_START = f"A token report over {KEPT:,} generations of {{}} models, since the start"
 IN_WINDOW = f"A token report over {KEPT:,} generations of {{}} models, the last hour"
 METRICS = f'get_metrics("generation_time") over {KEPT:,} generations of {{}} models'
-QUESTIONS: dict[str, Callable[[Any], object]] = {
+READS: dict[str, Callable[[Any], object]] = {
     SINCE_START: lambda monitor: monitor.get_total_token_usage(),
     IN_WINDOW: lambda monitor: monitor.get_total_token_usage(WINDOW),
     METRICS: lambda monitor: monitor.get_metrics("generation_time", WINDOW),
@@ -28,26 +28,26 @@ QUESTIONS: dict[str, Callable[[Any], object]] = {
 
 
 def run() -> list[Row]:
-    """Fill both monitors, and ask them."""
+    """Fill both monitors, and read them."""
     rows = []
     for models in MODELS:
         subjects: dict[str, Ours | AfterImage] = {
-            # What stands behind the instruments makes no difference to a report.
+            # Readers make no difference to a report.
             OURS: Ours(no_readers=True),
             AFTERIMAGE: AfterImage(with_files=False),
         }
-        told = events(KEPT, models)
+        generations = events(KEPT, models)
         for subject in subjects.values():
             for start in range(0, KEPT, 1_000):
-                subject.tell(told[start : start + 1_000])
+                subject.record(generations[start : start + 1_000])
                 subject.settle()
-        for group, ask in QUESTIONS.items():
+        for group, read in READS.items():
             ways = {
-                name: partial(seconds, partial(ask, each.monitor))
+                name: partial(seconds, partial(read, each.monitor))
                 for name, each in subjects.items()
             }
             rows += [
-                Row(group.format(models), name, each.least, ratio=each.ratio)
+                Row(group.format(models), name, each.min, ratio=each.ratio)
                 for name, each in side_by_side(ways, ROUNDS).items()
             ]
         for subject in subjects.values():
@@ -56,7 +56,7 @@ def run() -> list[Row]:
 
 
 def aims(rows: list[Row]) -> list[Aim]:
-    """Judge the figures."""
+    """Compare the figures with the aims."""
     return [
         at_most(
             f"a report over {KEPT:,} events, {models} models, {span}: at most 2 ms",

@@ -1,7 +1,7 @@
-"""How long a scrape takes: 10, 100 and 1,000 label sets of six instruments.
+"""Duration of a scrape of 10, 100 and 1,000 label sets of six instruments.
 
-The first subject is genmeter as a job has it: the built-in provider, whose owner is the pipeline's
-thread. The SDK's provider through the same bridge is what it takes the place of.
+The first subject is genmeter as in a job, with the built-in provider owned by the pipeline's
+thread. It is compared with the SDK's provider through the same bridge, among others.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from genmeter import LabelLimits
 from genmeter.exporters.prometheus import PrometheusBridge
 from genmeter.exporters.provider import CollectingReader
-from genmeter.metrics import BuiltinMeterProvider
+from genmeter.metrics.meter import BuiltinMeterProvider
 from genmeter.pipeline.drain import Pipeline
 from genmeter.pipeline.self_metrics import SelfMetrics
 
@@ -60,12 +60,12 @@ def attribute_sets(count: int) -> list[dict[str, str]]:
 
 
 def sdk_provider(reader: MetricReader) -> MeterProvider:
-    """Make a provider of the SDK that a reader collects from."""
+    """Create a provider of the SDK with a reader."""
     return MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
 
 
 def builtin_provider(closing: ExitStack) -> BuiltinMeterProvider:
-    """Make the built-in provider, owned by a pipeline's thread as in a job."""
+    """Create the built-in provider, owned by a pipeline's thread as in a job."""
     pipeline = Pipeline(asdict(LabelLimits()), self_metrics=SelfMetrics())
     pipeline.start()
     closing.callback(pipeline.stop, 5.0)
@@ -89,7 +89,7 @@ def fill(provider: ApiProvider, sets: list[dict[str, str]]) -> None:
 
 
 def fill_prometheus_client(registry: CollectorRegistry, sets: list[dict[str, str]]) -> None:
-    """Record the same in prometheus_client's own instruments."""
+    """Record the same with prometheus_client."""
     labels = [key.replace(".", "_") for key in sets[0]]
     arguments: dict[str, Any] = {"labelnames": labels, "registry": registry}
     counters = [Counter(name.replace(".", "_"), "A counter", **arguments) for name in COUNTERS]
@@ -107,7 +107,7 @@ def fill_prometheus_client(registry: CollectorRegistry, sets: list[dict[str, str
 
 
 def run() -> list[Row]:
-    """Measure every way to a page, each the least of so many scrapes."""
+    """Measure the ways to render a page, as the minimum of several scrapes."""
     rows: list[Row] = []
     for count in LABEL_SETS:
         with ExitStack() as closing:
@@ -139,13 +139,13 @@ def _measure(count: int, closing: ExitStack) -> list[Row]:
     }
     timed = {name: partial(seconds, way) for name, way in ways.items()}
     return [
-        Row(GROUP.format(count), name, each.least, ratio=each.ratio)
+        Row(GROUP.format(count), name, each.min, ratio=each.ratio)
         for name, each in side_by_side(timed, ROUNDS).items()
     ]
 
 
 def aims(rows: list[Row]) -> list[Aim]:
-    """Judge the figures."""
+    """Compare the figures with the aims."""
     return [
         at_most(
             f"a scrape of {count:,} label sets: at most {promise}",

@@ -1,4 +1,4 @@
-"""What the tests of the report share: a job that records everything, and journals by hand."""
+"""Shared by the tests of the report: a job that records everything, and journals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from genmeter import GenerationMonitor
 
 AFTERIMAGE = Path(__file__).parent / "data" / "afterimage"
-"""What the monitor of AfterImage 0.18.1 wrote of one small job: its journal and its export."""
+"""Journal and export of one small job, written by AfterImage 0.18.1."""
 BEGIN = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
@@ -51,7 +51,7 @@ def record_a_job(monitor: GenerationMonitor) -> None:
 
 
 def report(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """Run `genmeter report`; return its exit code and what it wrote to both streams."""
+    """Run `genmeter report`; return its exit code, output and errors."""
     code = cli.main(["report", *map(str, arguments)])
     written = capsys.readouterr()
     return code, written.out, written.err
@@ -65,7 +65,7 @@ def as_json(capsys: pytest.CaptureFixture[str], *arguments: object) -> Any:
 
 
 def rows_of(seconds: float, model: str = "atlas-large", **changes: Any) -> list[dict[str, Any]]:
-    """Return the rows of one good call, so many seconds after BEGIN, as our journal has them."""
+    """Return the journal rows of one good call, some seconds after BEGIN."""
     whose = {"phase": "generation", "model_name": model, "step": "answer_generation", **changes}
     stamp = {"timestamp": (BEGIN + timedelta(seconds=seconds)).isoformat()}
     values = {
@@ -81,7 +81,7 @@ def rows_of(seconds: float, model: str = "atlas-large", **changes: Any) -> list[
 
 
 def old_rows(seconds: float, model: str | None, **values: Any) -> list[dict[str, Any]]:
-    """Return the rows of one call as AfterImage's monitor writes them."""
+    """Return the journal rows of one call as AfterImage writes them."""
     local = (BEGIN + timedelta(seconds=seconds)).astimezone().replace(tzinfo=None)
     given: dict[str, Any] = {"generation_time": 1.5, "success_rate": 1.0}
     if model is not None:

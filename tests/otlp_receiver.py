@@ -1,4 +1,4 @@
-"""Receivers of OTLP metrics on the loopback interface, and endpoints that are dead.
+"""Receivers of OTLP metrics on the loopback interface, and dead endpoints.
 
 `HttpReceiver` and `GrpcReceiver` are context managers that keep every request that they accept::
 
@@ -6,7 +6,7 @@
         ...  # a push to receiver.endpoint, the value for OTEL_EXPORTER_OTLP_ENDPOINT
         assert receiver.wait_for(lambda: receiver.points("jobs"))
 
-gRPC's threads do not get along with a fork of the same process; a test that forks takes HTTP.
+gRPC's threads do not survive a fork of the same process; a test that forks uses HTTP.
 """
 
 from __future__ import annotations
@@ -49,13 +49,12 @@ Point = tuple[dict[str, Any], Any]
 
 
 class Receiver:
-    """What receivers share: the requests, in the order of their arrival.
+    """Base of the receivers: stores the requests in the order of arrival.
 
     Attributes:
         endpoint: The URL for ``OTEL_EXPORTER_OTLP_ENDPOINT``.
-        failing: While it is not None, requests are refused with it and not kept: an HTTP status
-            or a `grpc.StatusCode`.
-        refused: How many requests were refused.
+        failing: The HTTP status or `grpc.StatusCode` to reject requests with; None to accept.
+        refused: The number of rejected requests.
     """
 
     endpoint: str
@@ -73,19 +72,19 @@ class Receiver:
             return list(self._requests)
 
     def accept(self, request: ExportMetricsServiceRequest) -> None:
-        """Keep a request."""
+        """Store a request."""
         with self._changed:
             self._requests.append(request)
             self._changed.notify_all()
 
     def refuse(self) -> None:
-        """Count a request that is refused."""
+        """Count a rejected request."""
         with self._changed:
             self.refused += 1
             self._changed.notify_all()
 
     def wait_for(self, predicate: Callable[[], Any], timeout: float = 30.0) -> bool:
-        """Wait until the predicate holds, at most ``timeout`` seconds; tell whether it does."""
+        """Wait at most ``timeout`` seconds for a predicate, and return whether it is true."""
         deadline = time.monotonic() + timeout
         with self._changed:
             while not (held := bool(predicate())) and (left := deadline - time.monotonic()) > 0:
@@ -101,7 +100,7 @@ class Receiver:
         return [(attributes, value) for _, attributes, value in self._all_points(metric_name)]
 
     def latest(self, metric_name: str) -> list[Point]:
-        """Return the last point of each series; a series of another process is another one."""
+        """Return the last point of each series; series of different processes are different."""
         series: dict[tuple[str, str], Point] = {}
         for resource, attributes, value in self._all_points(metric_name):
             key = (repr(sorted(resource.items())), repr(sorted(attributes.items())))
@@ -111,7 +110,7 @@ class Receiver:
     def total(self, metric_name: str, **attributes: Any) -> Any:
         """Sum the latest numbers of the series that have all these attributes.
 
-        Underscores in the attributes' names stand for dots too.
+        Underscores in the names stand for dots too.
         """
         return sum(
             value
@@ -152,7 +151,7 @@ class Receiver:
 
 
 class HttpReceiver(Receiver):
-    """A receiver of OTLP over HTTP, of Protobuf, plain or compressed."""
+    """A receiver of OTLP as Protobuf over HTTP, compressed or not."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -190,7 +189,7 @@ class GrpcReceiver(Receiver):
 
 
 class _Port:
-    """A port of the loopback interface that nobody else gets meanwhile."""
+    """A reserved port of the loopback interface."""
 
     def __init__(self) -> None:
         self._socket = socket.socket()
@@ -209,7 +208,7 @@ class ClosedPort(_Port):
 
 
 class BlackHole(_Port):
-    """A port that takes every connection and never answers."""
+    """A port that accepts connections and never responds."""
 
     def __init__(self) -> None:
         super().__init__()

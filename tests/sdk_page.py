@@ -1,4 +1,4 @@
-"""A page over a MeterProvider of the SDK, as `genmeter.exporters.provider` puts it together."""
+"""A page of an SDK MeterProvider, as in `genmeter.exporters.provider`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["PrometheusReader"]
 
 
 class PrometheusReader(CollectingReader):
-    """A reader and the bridge that turns its collections into pages.
+    """A reader with a bridge that turns its collections into pages.
 
     Args:
-        cardinality_limit: As `CollectingReader` takes it.
-        target_info: As `PrometheusBridge` takes it.
-        created: As `PrometheusBridge` takes it.
-        timeout: As `PrometheusBridge` takes it.
+        cardinality_limit: Passed to `CollectingReader`, as the others are to `PrometheusBridge`.
+        target_info: Whether there is a ``target_info``.
+        created: Whether there are ``_created`` series.
+        timeout: Seconds that a collection may take.
 
     Attributes:
         bridge: The bridge.
@@ -51,6 +51,6 @@ class PrometheusReader(CollectingReader):
         return self.bridge.render(openmetrics, names)
 
     def after_fork_in_child(self) -> None:
-        """Begin anew in a forked child, as the reader and the bridge do."""
+        """Reset the reader and the bridge in a forked child."""
         super().after_fork_in_child()
         self.bridge.after_fork_in_child()

@@ -1,7 +1,7 @@
-"""OpenTelemetry's way to replace AfterImage's monitor: ``opentelemetry-instrument``.
+"""Replaces AfterImage's monitor under ``opentelemetry-instrument``.
 
 ``opentelemetry-instrument python job.py`` finds :class:`AfterImageInstrumentor` by its entry point;
-``AfterImageInstrumentor().instrument()`` is the same in code. Needs the extra ``instrument``.
+``AfterImageInstrumentor().instrument()`` does the same in code. Needs the extra ``instrument``.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _logger = logging.getLogger("genmeter")
 class AfterImageInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """Replaces AfterImage's monitor by genmeter's, on the application's MeterProvider.
 
-    ``instrument(meter_provider=...)`` takes a MeterProvider; without one it is the global one.
-    Everything else is read from the ``GENMETER_*`` variables; where one cannot be used a warning
-    names it, and the defaults hold. ``uninstrument()`` puts AfterImage's monitor back; see
-    :mod:`genmeter.patch` for what that reaches.
+    ``instrument(meter_provider=...)`` takes a MeterProvider; the default is the global one. All
+    other settings are read from the ``GENMETER_*`` variables; if one is invalid, a warning names
+    it and all have their defaults. ``uninstrument()`` restores AfterImage's monitor, as described
+    in :mod:`genmeter.patch`.
     """
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """Name what is instrumented."""
+        """Return the instrumented packages."""
         return ("afterimage >= 0.18.0",)
 
     def _instrument(self, **kwargs: Any) -> None:
@@ -47,8 +47,8 @@ class AfterImageInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         try:
             config = MonitorConfig.from_env(meter_provider=provider)
         except ConfigError as error:
-            # Raised, it would keep opentelemetry-instrument from loading any other instrumentation.
-            _logger.warning("no GENMETER_* variable is used, the defaults hold: %s", error)
+            # An exception would stop opentelemetry-instrument from loading other instrumentations.
+            _logger.warning("ignoring all GENMETER_* variables: %s", error)
         patch.install(config)
 
     def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002 - the parent's signature

@@ -11,7 +11,7 @@ import weakref
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import TIMEOUT_MAX
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 from opentelemetry.context import get_current
 from opentelemetry.trace import get_current_span
@@ -59,11 +59,10 @@ from genmeter.handlers.otel_events import EvaluationEvents
 from genmeter.history import frames
 from genmeter.history.token_report import summarise
 from genmeter.pipeline.drain import WAKE
-from genmeter.pipeline.worker import Worker
+from genmeter.pipeline.handler_worker import HandlerWorker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from types import TracebackType
     from wsgiref.types import WSGIApplication
 
     import pandas as pd
@@ -79,14 +78,10 @@ if TYPE_CHECKING:
     from genmeter.handlers.dispatch import Subscriber
     from genmeter.history.snapshot import Snapshot
     from genmeter.history.token_report import TokenUsageReport
-    from genmeter.pipeline.deferred_log import DeferredLog
-    from genmeter.pipeline.self_metrics import SelfMetrics
-    from genmeter.pipeline.worker import Loss
 
 __all__ = ["GenerationMonitor", "process_token_usage"]
 
 _logger = logging.getLogger("genmeter")
-_T = TypeVar("_T")
 _GENERATION = Raw.GENERATION
 _INTERVAL = number(1e-3, TIMEOUT_MAX, what="seconds")
 _folders = itertools.count(1)  # of the monitors of this process
@@ -164,15 +159,7 @@ class GenerationMonitor:
         config = MonitorConfig.from_env() if config is None else config
         instance_of(MonitorConfig)("config", config)
         optional(FINITE)("metrics_interval", metrics_interval)
-        thresholds = {
-            "alert_min_success_rate": alert_min_success_rate,
-            "alert_max_generation_time_seconds": alert_max_generation_time_seconds,
-            "alert_max_error_rate": alert_max_error_rate,
-            "alert_max_prompt_token_mean": alert_max_prompt_token_mean,
-            "alert_max_completion_token_mean": alert_max_completion_token_mean,
-            "alert_max_total_token_mean": alert_max_total_token_mean,
-            "alert_max_conversation_length_mean": alert_max_conversation_length_mean,
-        }
+        thresholds = {name: value for name, value in locals().items() if name.startswith("alert_m")}
         for name, value in thresholds.items():
             optional(FINITE)(name, value)
         chosen = optional(PATH)("log_dir", log_dir or None) or config.log_dir
@@ -217,12 +204,16 @@ class GenerationMonitor:
             repeat=config.alert_repeat_seconds,
         )
         self._alerting.start()
-        state.firing = _weakly(self._alerting.firing)
+        # The state outlives the monitor, so it must not keep the monitor alive.
+        firing = weakref.WeakMethod(self._alerting.firing)
+        state.firing = lambda: None if (method := firing()) is None else method()
         if token_usage_callback is not None:
-            callback, self_metrics = token_usage_callback, self._runtime.self_metrics
-            session.token_usage = Worker(
-                name="genmeter-token-usage",
-                on_loss=_CallbackFailures(self_metrics, pipeline.deferred_log),
+            callback = token_usage_callback
+            session.token_usage = HandlerWorker(
+                label="token_usage_callback",
+                shown="token_usage_callback",
+                self_metrics=self._runtime.self_metrics,
+                deferred_log=pipeline.deferred_log,
                 tick=lambda: callback(self.get_total_token_usage()),
                 interval=token_usage_callback_interval_seconds,
             )
@@ -386,11 +377,7 @@ class GenerationMonitor:
             **data: Further data.
         """
         if error is not None:
-            data = {
-                "error": safe_text(error),
-                "error_type": class_name(type(error)),
-                **data,
-            }
+            data = {"error": safe_text(error), "error_type": class_name(type(error)), **data}
         self._log("error", message, data)
 
     def generation(
@@ -415,12 +402,7 @@ class GenerationMonitor:
             metadata: Data for exports.
         """
         return GenerationHandle(
-            self,
-            model=model,
-            step=step,
-            provider=provider,
-            operation=operation,
-            metadata=metadata,
+            self, model=model, step=step, provider=provider, operation=operation, metadata=metadata
         )
 
     # --- reading ---------------------------------------------------------------------------------
@@ -671,7 +653,7 @@ class GenerationMonitor:
         set of metrics, so a second collector would repeat them. It returns no metrics after every
         monitor has shut down, or if the meter provider is the application's.
         """
-        return FamilyCollector(self._runtime)
+        return FamilyCollector(self._runtime.collect_families)
 
     def check_alerts(self) -> None:
         """Evaluate the alert rules once, now.
@@ -726,12 +708,7 @@ class GenerationMonitor:
         """Return self."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         """Shut down."""
         self.shutdown()
 
@@ -799,25 +776,6 @@ class GenerationMonitor:
             self._session.token_usage.start()
 
 
-class _CallbackFailures:
-    """Counts the failures of a ``token_usage_callback`` and logs the first."""
-
-    def __init__(self, self_metrics: SelfMetrics, deferred_log: DeferredLog) -> None:
-        self._self_metrics = self_metrics
-        self._deferred_log = deferred_log
-        self._has_warned = False
-
-    def __call__(self, loss: Loss, count: int, error: BaseException | None = None) -> None:
-        self._self_metrics.count_handler_error("token_usage_callback", loss.value, count)
-        if not self._has_warned:
-            self._has_warned = True
-            self._deferred_log.add(
-                logging.ERROR,
-                "token_usage_callback failed; logged once, then only counted",
-                error=error,
-            )
-
-
 def _default_folder() -> Path:
     name = f"{time.strftime('%Y-%m-%d-%H-%M-%S')}-{os.getpid()}-{next(_folders)}"
     return Path(".afterimage-monitoring") / name
@@ -839,17 +797,6 @@ def _handlers(
     return metrics, logs
 
 
-def _weakly(method: Callable[..., _T]) -> Callable[..., _T | None]:
-    # A session outlives its monitor, so it must not keep it alive.
-    weak = weakref.WeakMethod(method)
-
-    def call(*args: Any) -> _T | None:
-        found = weak()
-        return None if found is None else found(*args)
-
-    return call
-
-
 def process_token_usage(window: timedelta | None = None) -> TokenUsageReport:
     """Sum the tokens by model over all monitors of this process, closed ones too.
 
@@ -866,7 +813,7 @@ def process_token_usage(window: timedelta | None = None) -> TokenUsageReport:
 
 
 def _sampled(context: Context) -> SpanContext | None:
-    # Only the ids are kept, since a context holds on to 6 KB, and only those of a sampled span, the
-    # only ones that can become an exemplar.
+    # Keep only the ids, since a context is 6 KB, and only of a sampled span, since no other can
+    # become an exemplar.
     span = get_current_span(context).get_span_context()
     return span if span.trace_flags.sampled else None

@@ -1,16 +1,16 @@
-"""Puts genmeter's monitor in the place of AfterImage's, in code that names only AfterImage's.
+"""Replaces AfterImage's monitor by genmeter's in code that imports only AfterImage.
 
-:func:`install` imports nothing of AfterImage. When ``afterimage.monitoring`` is imported, or where
-it is imported already, its public names become genmeter's, also in the modules that took them from
-there before. Who still holds AfterImage's class itself, in a closure or a default, gets a monitor
-of genmeter's by calling it. :func:`uninstall` puts everything back.
+:func:`install` does not import AfterImage. When ``afterimage.monitoring`` is imported, or if it has
+been imported before, its public names are replaced by genmeter's, also in modules that imported
+them from there. Code that still has AfterImage's class, in a closure or a default, gets a monitor
+of genmeter when it calls the class. :func:`uninstall` restores everything.
 
-A monitor that stands in for AfterImage's is an instance of AfterImage's class too, and can always
-be made where that one could: arguments that genmeter cannot use are dropped with a warning.
+The replacement is a subclass of AfterImage's class, and its constructor accepts whatever that of
+AfterImage accepts: arguments that genmeter rejects are dropped with a warning.
 
-What stays AfterImage's: monitors that exist already, subclasses that were made before the patch (a
-warning names them), and fresh interpreters. Only ``genmeter run`` and ``opentelemetry-instrument``
-reach the children that a job spawns.
+Not replaced: existing monitors, subclasses defined before the patch (a warning names them), and
+new interpreters. Only ``genmeter run`` and ``opentelemetry-instrument`` reach the children that a
+job spawns.
 """
 
 from __future__ import annotations
@@ -57,18 +57,17 @@ _OTHERS: tuple[type, ...] = (
     TokenUsageReport,
 )
 _ARGUMENTS = frozenset(inspect.signature(GenerationMonitor).parameters) - {"config"}
-_NOWHERE = NoOpMeterProvider()
 
 
 class _Swap(NamedTuple):
-    """A class of AfterImage's, and what stands in for it."""
+    """A class of AfterImage, and its replacement."""
 
     theirs: type
     ours: type
 
 
 class _Binding(NamedTuple):
-    """A name of a module's that was bound anew."""
+    """A replaced name of a module."""
 
     namespace: dict[str, Any]
     name: str
@@ -76,48 +75,46 @@ class _Binding(NamedTuple):
 
 
 _lock = threading.RLock()  # never held during an import
-_installs: list[MonitorConfig | None] = []  # the first one's settings hold
+_installs: list[MonitorConfig | None] = []  # the first one applies
 _swaps: list[_Swap] = []
 _bindings: list[_Binding] = []
 _stand_ins: dict[type, type] = {}
-_said: set[str] = set()
+_warned: set[str] = set()
 
 
 def install(config: MonitorConfig | None = None) -> None:
-    """Have genmeter's monitor stand in for AfterImage's, from here on.
+    """Replace AfterImage's monitor by genmeter's.
 
-    Installs are counted: the settings of the first hold, and as many calls of :func:`uninstall`
-    put everything back.
+    Calls are counted: the settings of the first apply, and as many calls of :func:`uninstall`
+    restore AfterImage's monitor.
 
     Args:
-        config: Settings of every monitor that stands in; None reads the ``GENMETER_*`` variables
-            for each.
+        config: Settings of all replacing monitors; None reads the ``GENMETER_*`` variables for
+            each.
 
     Raises:
-        ConfigError: ``config`` is no MonitorConfig.
+        ConfigError: ``config`` is not a MonitorConfig.
     """
     optional(instance_of(MonitorConfig))("config", config)
     with _lock:
         _installs.append(config)
         if len(_installs) > 1:
             if config != _installs[0]:
-                _warn(
-                    "AfterImage's monitor is patched already; ignoring the settings of a later install"
-                )
+                _warn("ignoring the settings: AfterImage's monitor has already been replaced")
             return
     if _MODULE in sys.modules:
-        # Where another thread is about to import it, this waits until it has all its names.
+        # Waits for another thread that is importing it.
         with suppress(Exception):
             importlib.import_module(_MODULE)
     wrapt.register_post_import_hook(_patch, _MODULE)
 
 
 def uninstall() -> None:
-    """Put AfterImage's monitor back, once this was called as often as :func:`install`.
+    """Restore AfterImage's monitor, after as many calls as of :func:`install`.
 
-    Monitors that stand in go on working. A module outside of AfterImage that was imported
-    meanwhile gets its class of the monitor back; other names that it took stay genmeter's.
-    Does nothing where nothing is installed.
+    Replacing monitors continue to work. Modules outside of AfterImage that were imported meanwhile
+    get AfterImage's monitor back, but keep genmeter's other classes. Does nothing if nothing is
+    installed.
     """
     with _lock:
         if _installs:
@@ -135,7 +132,7 @@ def uninstall() -> None:
                 namespace[name] = swap.theirs
         _bindings.clear()
         _swaps.clear()
-        _said.clear()
+        _warned.clear()
 
 
 def _patch(module: ModuleType) -> None:
@@ -144,10 +141,8 @@ def _patch(module: ModuleType) -> None:
             if _installs and not _swaps:
                 _replace(module)
     except Exception:
-        # What is raised here would fail the job's import.
-        _logger.warning(
-            "AfterImage's monitor could not be patched and stays as it is", exc_info=True
-        )
+        # An exception would fail the job's import.
+        _logger.warning("AfterImage's monitor could not be replaced", exc_info=True)
 
 
 def _replace(module: ModuleType) -> None:
@@ -155,7 +150,7 @@ def _replace(module: ModuleType) -> None:
     old = namespace.get(_CLASS)
     if not isinstance(old, type):
         _warn(
-            f"{_MODULE} has no class {_CLASS}, so nothing was replaced; genmeter knows AfterImage "
+            f"{_MODULE} has no class {_CLASS}, nothing was replaced; genmeter supports AfterImage "
             "from 0.18.0 on"
         )
         return
@@ -164,7 +159,7 @@ def _replace(module: ModuleType) -> None:
     _swaps.append(_Swap(old, _stand_in(old)))
     for ours in _OTHERS:
         theirs = namespace.get(ours.__name__)
-        # What it defines itself: an alias of a common type must not be replaced everywhere.
+        # Only classes of AfterImage: an alias of a common type must not be replaced everywhere.
         if isinstance(theirs, type) and theirs.__module__.partition(".")[0] == _PACKAGE:
             _swaps.append(_Swap(theirs, ours))
     ours_by_theirs = {id(swap.theirs): swap for swap in _swaps}
@@ -175,17 +170,17 @@ def _replace(module: ModuleType) -> None:
     early = sorted(f"{each.__module__}.{each.__qualname__}" for each in _early_subclasses(old))
     if early:
         _warn(
-            "these classes were derived from AfterImage's monitor before it was replaced and stay "
-            f"as they are: {', '.join(early)}; replace it before they are defined"
+            f"subclasses of AfterImage's monitor are not replaced: {', '.join(early)}; install the "
+            "patch before they are defined"
         )
 
 
 def _namespaces() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the names that each loaded module binds, without running any code of a module's."""
+    """Yield the namespaces of all loaded modules, without running their code."""
     for name, module in list(sys.modules.items()):
         namespace = None
-        with suppress(Exception):  # of whatever stands in the place of a module
-            # vars() and getattr() would make a lazy module load itself.
+        with suppress(Exception):  # of an object that replaces a module
+            # vars() and getattr() would load a lazy module.
             namespace = object.__getattribute__(module, "__dict__")
         if type(namespace) is dict:
             yield str(name), namespace
@@ -205,13 +200,13 @@ def _early_subclasses(old: type) -> Iterator[type]:
 
 
 def _stand_in(old: Any) -> type:
-    """Make the class that takes the place of AfterImage's; the same one each time."""
+    """Return the class that replaces AfterImage's, always the same one."""
     if old in _stand_ins:
         return _stand_ins[old]
     signature = inspect.signature(old.__init__)
 
     class StandIn(GenerationMonitor, old):  # type: ignore[misc]
-        """Genmeter's monitor, which is an instance of AfterImage's class too."""
+        """Genmeter's monitor, as a subclass of AfterImage's."""
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Any:
             if cls is StandIn and not _installs:
@@ -219,11 +214,11 @@ def _stand_in(old: Any) -> type:
             return object.__new__(cls)
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            # Bound as AfterImage does, so that its TypeErrors are the only ones.
+            # Raises the same TypeErrors as AfterImage.
             given = signature.bind(self, *args, **kwargs).arguments
             given.pop(next(iter(signature.parameters)))
             _construct(self, given)
-            # The same settings hold for every monitor that stands in.
+            # All replacing monitors have the same settings.
             self._session.state.shares_expected = True
 
     for made in (StandIn.__new__, StandIn.__init__):
@@ -231,7 +226,7 @@ def _stand_in(old: Any) -> type:
     for name in set(dir(old)) - set(dir(GenerationMonitor)):
         if not name.startswith("__"):
             setattr(StandIn, name, _Absent(name))
-    # A class is pickled by these: a process without the patch then has AfterImage's.
+    # Pickle uses these: a process without the patch loads AfterImage's class.
     for name in ("__module__", "__name__", "__qualname__"):
         setattr(StandIn, name, getattr(old, name))
     _redirect(old, StandIn)
@@ -240,11 +235,10 @@ def _stand_in(old: Any) -> type:
 
 
 def _redirect(old: Any, stand_in: type) -> None:
-    """Have a call of AfterImage's class, wherever it is still held, make the stand-in.
+    """Let a call of AfterImage's class create a replacing monitor.
 
-    This stays for good and passes on what is not its concern: CPython cannot take a ``__new__``
-    away again without breaking the class (``object.__new__`` then refuses the constructor's
-    arguments).
+    This is permanent: CPython cannot remove a ``__new__`` without breaking the class
+    (``object.__new__`` then rejects the constructor's arguments).
     """
     original = old.__new__
 
@@ -260,7 +254,7 @@ def _redirect(old: Any, stand_in: type) -> None:
 
 
 class _Absent:
-    """Hides what only AfterImage's class has: inside of a stand-in none of it could work."""
+    """Hides an attribute of AfterImage's class that could not work here."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -270,12 +264,12 @@ class _Absent:
 
 
 def _construct(monitor: GenerationMonitor, given: dict[str, Any]) -> None:
-    """Call the constructor without the arguments it rejects, since AfterImage's would not raise."""
+    """Call the constructor without the arguments it rejects, since AfterImage would not raise."""
     arguments = {name: value for name, value in given.items() if name in _ARGUMENTS}
     if dropped := sorted(given.keys() - arguments.keys()):
-        _warn(f"genmeter's monitor does not know {', '.join(dropped)}, which change nothing")
-    config = next(iter(tuple(_installs)), None)
-    nowhere = MonitorConfig(meter_provider=_NOWHERE)
+        _warn(f"ignoring arguments unknown to genmeter's monitor: {', '.join(dropped)}")
+    config = next(iter(_installs), None)
+    no_export = MonitorConfig(meter_provider=NoOpMeterProvider())
     while True:
         try:
             GenerationMonitor.__init__(monitor, **arguments, config=config)
@@ -286,16 +280,16 @@ def _construct(monitor: GenerationMonitor, given: dict[str, Any]) -> None:
                 _warn(f"{error}; using the default")
                 del arguments[rejected]
             elif isinstance(error, EndpointError) and config is not None:
-                _warn(f"metrics are not served, the job goes on: {error}")
+                _warn(f"metrics are not served: {error}")
                 config = dataclasses.replace(config, endpoint=EndpointConfig(enabled=False))
-            elif config is not nowhere:
-                _warn(f"metrics are not exported, the job goes on: {error}")
-                config = nowhere
+            elif config is not no_export:
+                _warn(f"metrics are not exported: {error}")
+                config = no_export
             else:
                 raise
 
 
 def _warn(text: str) -> None:
-    if text not in _said:
-        _said.add(text)
+    if text not in _warned:
+        _warned.add(text)
         _logger.warning("%s", text)

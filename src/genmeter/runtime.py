@@ -27,8 +27,8 @@ from genmeter.clock import seconds_left
 from genmeter.config.monitor import EndpointConfig, LabelLimits
 from genmeter.errors import ConfigError
 from genmeter.events.model import CallDefaults
-from genmeter.exporters.provider import Exporters, job_of
-from genmeter.exporters.settings import is_spawned
+from genmeter.exporters.provider import Exporters
+from genmeter.exporters.resource import is_spawned, job_of
 from genmeter.handlers.dispatch import HandlerDispatcher
 from genmeter.history.store import History
 from genmeter.history.token_report import Retired, TokenUsageReport
@@ -521,18 +521,14 @@ class Runtime:
             if exporters is not None:
                 exporters.before_fork()
         pipeline = self.pipeline
-        if (
-            pipeline is not None
-            and len(self._external)
-            and pipeline.acquire_for_fork(_FORK_TIMEOUT)
-        ):
+        if pipeline is not None and len(self._external) and pipeline.lock.acquire(_FORK_TIMEOUT):
             _fork.held.append(pipeline)
 
     def after_fork_in_parent(self) -> None:
         """Release what :meth:`before_fork` acquired on this thread."""
         if self.pipeline in _fork.held:
             _fork.held.remove(self.pipeline)
-            self.pipeline.release_after_fork()
+            self.pipeline.lock.release()
 
     def after_fork_in_child(self) -> None:
         """Reset to an empty inbox and history and no threads; takes no lock."""

@@ -1,4 +1,4 @@
-"""Jobs that run as processes of their own, since a fork, a signal or an exit is what they test."""
+"""Jobs that run as separate processes, to test forks, signals and exits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["PATIENCE", "Ended", "environment", "job", "run", "sums_by_process"]
 
 PATIENCE = 100.0
-"""Seconds after which a job hangs."""
+"""Seconds after which a job counts as hung."""
 
 _PREAMBLE = '''
 from __future__ import annotations
@@ -32,19 +32,19 @@ import time
 from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig, process_token_usage
 
 
-def tell(monitor, count=1, model="m"):
+def record(monitor, count=1, model="m"):
     for _ in range(count):
         monitor.track_generation(
             0.1, True, model_name=model, prompt_token_count=2, completion_token_count=1
         )
 
 
-def say(**found):
+def output(**found):
     print(json.dumps(found), flush=True)
 
 
 def wait_for(pid, patience=60.0):
-    """Give the exit code of a child; None where it hangs, and it is ended then."""
+    """Return the exit code of a child; kill it and return None if it hangs."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         done, status = os.waitpid(pid, os.WNOHANG)
@@ -64,23 +64,23 @@ class Ended(NamedTuple):
 
     Attributes:
         code: Its exit code; below 0 the signal that ended it.
-        said: What it said, one dict a line.
-        errors: What it wrote to the standard error.
+        output: What it printed, a dict for each line.
+        errors: Its standard error.
     """
 
     code: int
-    said: list[dict[str, Any]]
+    output: list[dict[str, Any]]
     errors: str
 
 
 def environment(receiver: Receiver | None = None, **variables: str) -> dict[str, str]:
-    """Make a job's environment, without coverage.
+    """Return a job's environment, without coverage.
 
-    Its tracer has a lock that an exception of a signal handler leaves locked for ever.
+    An exception of a signal handler can leave the lock of coverage's tracer locked forever.
 
     Args:
-        receiver: Where it pushes over HTTP; None means that it neither pushes nor listens.
-        **variables: What else it has.
+        receiver: The receiver of its pushes over HTTP; None for no pushes and no endpoint.
+        **variables: Further variables.
     """
     kept = {
         name: value
@@ -99,11 +99,11 @@ def environment(receiver: Receiver | None = None, **variables: str) -> dict[str,
 
 
 def job(folder: Path, source: str) -> list[str]:
-    """Write a job's program; give the command that runs it.
+    """Write a job's program, and return the command that runs it.
 
     Args:
-        folder: Where the program is kept.
-        source: The program, after a preamble that imports the package and defines ``tell``, ``say``
+        folder: The folder of the program.
+        source: The program, after a preamble that imports the package and defines ``record``, ``output``
             and ``wait_for``.
     """
     program = folder / "job.py"
@@ -114,7 +114,7 @@ def job(folder: Path, source: str) -> list[str]:
 def run(
     folder: Path, source: str, env: dict[str, str] | None = None, patience: float = PATIENCE
 ) -> Ended:
-    """Run a job to its end; it fails the test where it hangs for ``patience`` seconds."""
+    """Run a job to its end; fail the test after ``patience`` seconds."""
     done = subprocess.run(
         job(folder, source),
         env=environment() if env is None else env,
@@ -123,8 +123,8 @@ def run(
         timeout=patience,
         check=False,
     )
-    said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    return Ended(done.returncode, said, done.stderr)
+    output = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return Ended(done.returncode, output, done.stderr)
 
 
 def sums_by_process(receiver: Receiver, name: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Storms of signals in the main thread; test_threads runs them in a process without coverage."""
+"""Storms of signals in the main thread; test_threads runs them without coverage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["monitor", "process"]  # fixtures
 
 @contextmanager
 def storm(handler: Callable[[], None], interval: float) -> Iterator[None]:
-    """Have the main thread interrupted again and again."""
+    """Interrupt the main thread again and again."""
     before = signal.signal(signal.SIGALRM, lambda number, frame: handler())
     signal.setitimer(signal.ITIMER_REAL, interval, interval)
     try:
@@ -32,14 +32,14 @@ def storm(handler: Callable[[], None], interval: float) -> Iterator[None]:
 
 
 class Interrupts:
-    """A storm of KeyboardInterrupts, each of which hits the job's own code only."""
+    """A storm of KeyboardInterrupts that hit only the job's code."""
 
     def __init__(self) -> None:
         self.count = 0
         self._is_open = False
 
     def strike(self) -> None:
-        """Interrupt what the job does, if it does anything."""
+        """Interrupt the job's function, if one runs."""
         if self._is_open:
             self.count += 1
             raise KeyboardInterrupt
@@ -56,10 +56,8 @@ class Interrupts:
             self._is_open = False
 
 
-def test_a_storm_of_interrupts_leaves_totals_that_agree(
-    process: Runtime, monitor: GenerationMonitor
-) -> None:
-    """Whatever a KeyboardInterrupt cuts short, history and counters hold the same calls."""
+def test_interrupts_leave_consistent_totals(process: Runtime, monitor: GenerationMonitor) -> None:
+    """History and counters have the same calls after any KeyboardInterrupt."""
     interrupts = Interrupts()
     calls = 0
 
@@ -72,25 +70,25 @@ def test_a_storm_of_interrupts_leaves_totals_that_agree(
         monitor.get_metrics("generation_time", None)
 
     deadline = time.monotonic() + PATIENCE
-    gc.disable()  # an interrupt of a finalizer would reach nobody
+    gc.disable()  # an interrupt in a finalizer is ignored
     with storm(interrupts.strike, 0.0013):
         while interrupts.count < 300 and time.monotonic() < deadline:
             interrupts.call(job)
     gc.enable()
     assert interrupts.count >= 300
-    told = monitor.get_total_token_usage().total_tokens
+    total = monitor.get_total_token_usage().total_tokens
     found = totals(process)
-    assert found["gen_ai_client_inference_usage_input_tokens_total"] == told
-    assert found["genmeter_generations_total"] == told
-    assert monitor.get_metrics("success_rate", None)["count"] == told
-    # An interrupt between the job's own count and the append costs that call, and no other one.
-    assert calls - interrupts.count <= told <= calls
+    assert found["gen_ai_client_inference_usage_input_tokens_total"] == total
+    assert found["genmeter_generations_total"] == total
+    assert monitor.get_metrics("success_rate", None)["count"] == total
+    # An interrupt between the job's count and the append loses only that call.
+    assert calls - interrupts.count <= total <= calls
 
 
-def test_a_signal_handler_may_tell_and_read_at_any_time(
+def test_a_signal_handler_may_record_and_read_at_any_time(
     process: Runtime, monitor: GenerationMonitor
 ) -> None:
-    """A handler that tells and reads, in the middle of the same in the main thread, loses nothing."""
+    """It may interrupt the same call in the main thread and loses nothing."""
     handled = depth = 0
 
     def handle() -> None:

@@ -1,4 +1,4 @@
-"""The end of a process: what was told arrives, however the job ends."""
+"""The end of a process: every recorded event arrives, however the job ends."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ TOKENS = "genmeter.tokens"
 
 @pytest.fixture
 def receiver() -> Iterator[HttpReceiver]:
-    """Give a receiver of pushes."""
+    """Return a receiver of pushes."""
     with HttpReceiver() as made:
         yield made
 
 
 def free_port() -> int:
-    """Find a port that nobody has now."""
+    """Return a port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -53,9 +53,9 @@ def value(page: str, name: str) -> float:
 
 BURST = """
 monitor = GenerationMonitor()
-tell(monitor, 20_000)
+record(monitor, 20_000)
 monitor.shutdown()
-say(tokens=monitor.get_total_token_usage().total_tokens, calls=monitor.get_metrics(
+output(tokens=monitor.get_total_token_usage().total_tokens, calls=monitor.get_metrics(
     "success_rate", None
 )["count"])
 """
@@ -67,12 +67,12 @@ say(tokens=monitor.get_total_token_usage().total_tokens, calls=monitor.get_metri
 def test_a_burst_before_shutdown_is_in_the_report_and_the_push(
     tmp_path: Path, kind: type[HttpReceiver | GrpcReceiver], protocol: str
 ) -> None:
-    """20,000 calls and ``shutdown()`` at once: report and OTLP have every one of them."""
+    """The report and OTLP have all of 20,000 calls before ``shutdown()``."""
     with kind() as receiver:
         env = environment(receiver, OTEL_EXPORTER_OTLP_PROTOCOL=protocol)
         ended = run(tmp_path, BURST, env)
         assert ended.code == 0, ended.errors
-        assert ended.said == [{"tokens": 60_000, "calls": 20_000}]
+        assert ended.output == [{"tokens": 60_000, "calls": 20_000}]
         assert receiver.total(GENERATIONS) == 20_000
         assert receiver.total(TOKENS) == 60_000
         assert receiver.total("genmeter.job.finished") == 1
@@ -82,7 +82,7 @@ def test_a_burst_before_shutdown_is_in_the_report_and_the_push(
 def test_a_burst_before_the_end_is_on_the_page_of_a_lingering_endpoint(
     tmp_path: Path, end: str
 ) -> None:
-    """20,000 calls and the end at once: the one scrape while the endpoint lingers has them all."""
+    """The one scrape of a lingering endpoint has all of 20,000 calls before the end."""
     port = free_port()
     env = environment(
         OTEL_METRICS_EXPORTER="prometheus",
@@ -98,7 +98,7 @@ def test_a_burst_before_the_end_is_on_the_page_of_a_lingering_endpoint(
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as got:
                     page = got.read().decode()
             except (OSError, http.client.HTTPException):
-                time.sleep(0.02)  # it does not serve yet, or not any more
+                time.sleep(0.02)  # not serving yet, or not any more
         assert process.wait(PATIENCE) == 0
     assert value(page, "genmeter_job_finished") == 1
     assert value(page, "genmeter_generations_total") == 20_000
@@ -112,19 +112,19 @@ def test_a_burst_before_the_end_is_on_the_page_of_a_lingering_endpoint(
         ("", 0),
         ("sys.exit(3)", 3),
         ("raise ValueError('the job failed')", 1),
-        ("threading.Thread(target=lambda: (time.sleep(0.1), tell(monitor, 0))).start()", 0),
+        ("threading.Thread(target=lambda: (time.sleep(0.1), record(monitor, 0))).start()", 0),
     ],
     ids=["normal", "sys.exit", "exception", "thread"],
 )
-def test_without_shutdown_nothing_is_lost(
+def test_all_events_arrive_without_shutdown(
     tmp_path: Path, receiver: HttpReceiver, end: str, code: int
 ) -> None:
-    """A job that ends, exits or fails without ``shutdown()`` has told everything."""
+    """The job may end, exit or fail without ``shutdown()``."""
     ended = run(
         tmp_path,
         f"""
 monitor = GenerationMonitor()
-tell(monitor, 20_000)
+record(monitor, 20_000)
 {end}
 """,
         environment(receiver),
@@ -134,10 +134,8 @@ tell(monitor, 20_000)
     assert receiver.total("genmeter.job.finished") == 1
 
 
-def test_a_thread_that_outlives_the_main_one_is_waited_for(
-    tmp_path: Path, receiver: HttpReceiver
-) -> None:
-    """What a non-daemon thread tells after the end of the program is told."""
+def test_the_exit_waits_for_other_threads(tmp_path: Path, receiver: HttpReceiver) -> None:
+    """Events of a non-daemon thread after the end of the program arrive."""
     ended = run(
         tmp_path,
         """
@@ -148,11 +146,11 @@ def work():
     main = threading.main_thread()
     while main.is_alive():
         time.sleep(0.01)
-    tell(monitor, 500)
+    record(monitor, 500)
 
 
 threading.Thread(target=work).start()
-tell(monitor, 500)
+record(monitor, 500)
 """,
         environment(receiver),
     )
@@ -160,15 +158,15 @@ tell(monitor, 500)
     assert receiver.total(GENERATIONS) == 1_000
 
 
-def test_monitors_that_nobody_holds_at_the_end_are_told_of(
+def test_events_of_collected_monitors_arrive_at_the_exit(
     tmp_path: Path, receiver: HttpReceiver
 ) -> None:
-    """Monitors that were dropped without ``shutdown()`` count at the exit."""
+    """Monitors that were dropped without ``shutdown()`` count."""
     ended = run(
         tmp_path,
         """
 for _ in range(5):
-    tell(GenerationMonitor(), 100)
+    record(GenerationMonitor(), 100)
 """,
         environment(receiver),
     )
@@ -176,13 +174,13 @@ for _ in range(5):
     assert receiver.total(GENERATIONS) == 500
 
 
-def test_the_callback_of_a_job_does_not_keep_it_alive(tmp_path: Path) -> None:
+def test_a_token_callback_does_not_keep_the_process_alive(tmp_path: Path) -> None:
     """A job with a token callback ends by itself."""
     ended = run(
         tmp_path,
         """
 monitor = GenerationMonitor(token_usage_callback=print)
-tell(monitor, 10)
+record(monitor, 10)
 """,
     )
     assert ended.code == 0
@@ -196,17 +194,17 @@ import multiprocessing
 
 
 def work(count):
-    tell(GenerationMonitor(), count)
+    record(GenerationMonitor(), count)
 
 
 def work_inherited(count):
-    tell(monitor, count)
+    record(monitor, count)
 
 
 if __name__ == "__main__":
     context = multiprocessing.get_context(sys.argv[1])
     monitor = GenerationMonitor()
-    tell(monitor, 1_000)
+    record(monitor, 1_000)
     targets = [work, work_inherited] if sys.argv[1] == "fork" else [work, work]
     children = [
         context.Process(target=targets[number % 2], args=(100 + number,)) for number in range(4)
@@ -215,7 +213,7 @@ if __name__ == "__main__":
         child.start()
     for child in children:
         child.join()
-    say(codes=[child.exitcode for child in children])
+    output(codes=[child.exitcode for child in children])
 """
 
 POOL = """
@@ -227,14 +225,14 @@ def work(count):
     global monitor
     if "monitor" not in globals():
         monitor = GenerationMonitor()
-    tell(monitor, count)
+    record(monitor, count)
     return monitor.get_total_token_usage().total_tokens >= count * 3
 
 
 if __name__ == "__main__":
     context = multiprocessing.get_context(sys.argv[1])
     with ProcessPoolExecutor(2, mp_context=context) as pool:
-        say(done=sum(pool.map(work, [10] * 30)))
+        output(done=sum(pool.map(work, [10] * 30)))
 """
 
 
@@ -242,7 +240,7 @@ if __name__ == "__main__":
 def test_children_of_multiprocessing_push_at_their_end(
     tmp_path: Path, receiver: HttpReceiver, method: str
 ) -> None:
-    """However a child is started, its counts arrive under an id of its own, and the sum is exact."""
+    """The counts of each child arrive under its id, and the sum is exact."""
     command = [*job(tmp_path, CHILDREN), method]
     done = subprocess.run(
         command,
@@ -260,10 +258,10 @@ def test_children_of_multiprocessing_push_at_their_end(
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
-def test_children_do_not_share_an_id_that_the_environment_gives(
+def test_children_do_not_share_an_instance_id_of_the_environment(
     tmp_path: Path, receiver: HttpReceiver, method: str
 ) -> None:
-    """Every child inherits the variable; only the main process pushes under the id as it is."""
+    """Only the main process pushes under the variable's id."""
     done = subprocess.run(
         [*job(tmp_path, CHILDREN), method],
         env=environment(receiver, OTEL_RESOURCE_ATTRIBUTES="service.instance.id=pod-1"),
@@ -283,7 +281,7 @@ def test_children_do_not_share_an_id_that_the_environment_gives(
 def test_workers_of_an_executor_push_at_their_end(
     tmp_path: Path, receiver: HttpReceiver, method: str
 ) -> None:
-    """What the workers of a ``ProcessPoolExecutor`` told arrives when the pool is shut down."""
+    """The events of ``ProcessPoolExecutor`` workers arrive when the pool shuts down."""
     command = [*job(tmp_path, POOL), method]
     done = subprocess.run(
         command,
@@ -300,7 +298,7 @@ def test_workers_of_an_executor_push_at_their_end(
 
 
 def test_children_leave_the_endpoint_to_the_main_process(tmp_path: Path) -> None:
-    """A child neither takes the port nor complains about it."""
+    """A child neither takes the port nor logs about it."""
     port = free_port()
     ended = run(
         tmp_path,
@@ -310,26 +308,26 @@ import multiprocessing
 
 def work():
     monitor = GenerationMonitor()
-    tell(monitor, 10)
+    record(monitor, 10)
     monitor.flush()
-    say(child=monitor.endpoint_url)
+    output(child=monitor.endpoint_url)
 
 
 if __name__ == "__main__":
     monitor = GenerationMonitor()
-    tell(monitor)
+    record(monitor)
     monitor.flush()
     for method in ("fork", "forkserver", "spawn"):
         child = multiprocessing.get_context(method).Process(target=work)
         child.start()
         child.join()
-    say(main=monitor.endpoint_url)
+    output(main=monitor.endpoint_url)
 """,
         environment(OTEL_METRICS_EXPORTER="prometheus", OTEL_EXPORTER_PROMETHEUS_PORT=str(port)),
     )
     assert ended.code == 0, ended.errors
     url = f"http://127.0.0.1:{port}/metrics"
-    assert ended.said == [{"child": None}] * 3 + [{"main": url}]
+    assert ended.output == [{"child": None}] * 3 + [{"main": url}]
     assert ended.errors == ""
 
 
@@ -339,7 +337,7 @@ LOOP = """
 HANDLERS = {
     "exit": lambda number, frame: sys.exit(0),
     "shutdown": lambda number, frame: (monitor.shutdown(), stop()),
-    "tell": lambda number, frame: (tell(monitor, 7), sys.exit(0)),
+    "record": lambda number, frame: (record(monitor, 7), sys.exit(0)),
     "read": lambda number, frame: (monitor.get_total_token_usage(), sys.exit(0)),
 }
 calls = 0
@@ -353,9 +351,9 @@ def stop():
 
 monitor = GenerationMonitor()
 signal.signal(signal.SIGTERM, HANDLERS[sys.argv[1]])
-say(ready=True)
+output(ready=True)
 while not stopped:
-    tell(monitor)
+    record(monitor)
     if sys.argv[2] == "reads":
         monitor.get_total_token_usage()
         monitor.get_metrics("generation_time", None)
@@ -363,13 +361,13 @@ while not stopped:
 
 
 def terminated(folder: Path, source: str, env: dict[str, str], *arguments: str) -> int:
-    """Run a job, send it SIGTERM a moment after it is ready; give its exit code."""
+    """Run a job, send it SIGTERM shortly after it is ready, and return its exit code."""
     with subprocess.Popen(
         [*job(folder, source), *arguments], env=env, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert "ready" in process.stdout.readline()
-        time.sleep(0.3)  # into the loop; any moment is a good one
+        time.sleep(0.3)  # into the loop, at any moment
         process.send_signal(signal.SIGTERM)
         try:
             return process.wait(PATIENCE)
@@ -377,12 +375,12 @@ def terminated(folder: Path, source: str, env: dict[str, str], *arguments: str) 
             process.kill()
 
 
-@pytest.mark.parametrize("handler", ["exit", "shutdown", "tell", "read"])
-@pytest.mark.parametrize("loop", ["tells", "reads"])
-def test_a_job_that_is_terminated_tells_everything(
+@pytest.mark.parametrize("handler", ["exit", "shutdown", "record", "read"])
+@pytest.mark.parametrize("loop", ["writes", "reads"])
+def test_sigterm_leaves_a_consistent_push(
     tmp_path: Path, receiver: HttpReceiver, handler: str, loop: str
 ) -> None:
-    """SIGTERM in the middle of telling or reading: the job ends, and the push agrees with itself."""
+    """SIGTERM during a write or a read ends the job with a consistent last push."""
     assert terminated(tmp_path, LOOP, environment(receiver), handler, loop) == 0
     count = receiver.total(GENERATIONS)
     assert count > 0
@@ -391,44 +389,44 @@ def test_a_job_that_is_terminated_tells_everything(
     assert receiver.total("genmeter.job.finished") == 1
 
 
-def test_a_job_that_is_terminated_loses_no_call(tmp_path: Path, receiver: HttpReceiver) -> None:
-    """The push has what the handler found the job to have told, and what the handler told."""
+def test_sigterm_loses_no_call(tmp_path: Path, receiver: HttpReceiver) -> None:
+    """The push has the calls of the job and of the signal handler."""
     source = """
 calls = 0
 
 
 def end(number, frame):
-    tell(monitor, 7, model="handler")
-    say(calls=calls)
+    record(monitor, 7, model="handler")
+    output(calls=calls)
     sys.exit(0)
 
 
 monitor = GenerationMonitor()
 signal.signal(signal.SIGTERM, end)
-say(ready=True)
+output(ready=True)
 while True:
-    tell(monitor)
+    record(monitor)
     calls += 1
     if calls == 5_000:
         os.kill(os.getpid(), signal.SIGTERM)
 """
     ended = run(tmp_path, source, environment(receiver))
     assert ended.code == 0, ended.errors
-    calls = ended.said[1]["calls"]
+    calls = ended.output[1]["calls"]
     assert receiver.total(GENERATIONS, gen_ai_request_model="handler") == 7
-    # The call under way may have been told and not yet been counted by the job.
+    # The call under way may be recorded but not yet counted by the job.
     assert receiver.total(GENERATIONS, gen_ai_request_model="m") in {calls, calls + 1}
 
 
-def test_an_exit_in_the_middle_of_shutdown_pushes_all_the_same(
+def test_sigterm_during_a_lingering_shutdown_loses_nothing(
     tmp_path: Path, receiver: HttpReceiver
 ) -> None:
-    """SIGTERM while ``shutdown()`` lingers: the job ends at once, and everything was pushed."""
+    """The job ends at once, and everything was pushed."""
     source = """
 monitor = GenerationMonitor(config=MonitorConfig(endpoint=EndpointConfig(port=0, linger=1_000)))
 signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-tell(monitor, 1_000)
-say(ready=True)
+record(monitor, 1_000)
+output(ready=True)
 monitor.shutdown()
 """
     env = environment(receiver, OTEL_METRICS_EXPORTER="otlp,prometheus")
@@ -442,20 +440,20 @@ monitor.shutdown()
         "genmeter.runtime:Runtime._close_all",
         "genmeter.session:Session.begin_close",
         "genmeter.exporters.provider:Exporters.finish",
-        "genmeter.exporters.push:Push.finish",
+        "genmeter.exporters._push:Push.finish",
     ],
 )
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_termination_during_the_exit_loses_nothing(
+def test_sigterm_during_the_exit_loses_nothing(
     tmp_path: Path, receiver: HttpReceiver, where: str, moment: str
 ) -> None:
-    """SIGTERM comes while the process is at its end already, at any point: the last push is made."""
+    """The last push happens although SIGTERM comes during the exit, at any point."""
     source = f"""
 import importlib
 
 signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
 monitor = GenerationMonitor()
-tell(monitor, 500)
+record(monitor, 500)
 module, _, path = {where!r}.partition(":")
 owner, _, name = path.partition(".")
 owner = getattr(importlib.import_module(module), owner)
@@ -489,19 +487,19 @@ setattr(owner, name, interrupted)
 
 @pytest.mark.parametrize("kind", [ClosedPort, BlackHole])
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
-def test_a_dead_receiver_does_not_hold_the_job_up(
+def test_a_dead_endpoint_does_not_delay_the_job(
     tmp_path: Path, kind: type[ClosedPort | BlackHole], protocol: str
 ) -> None:
-    """Where nobody takes the pushes, the job tells, reads and ends within its time all the same."""
+    """The job records, reads and ends in time."""
     with kind() as dead:
         ended = run(
             tmp_path,
             """
 monitor = GenerationMonitor(shutdown_timeout=0.5)
-tell(monitor, 20_000)
+record(monitor, 20_000)
 started = time.monotonic()
 monitor.shutdown()
-say(
+output(
     tokens=monitor.get_total_token_usage().total_tokens,
     in_time=time.monotonic() - started < 30,
 )
@@ -514,18 +512,18 @@ say(
             ),
         )
     assert ended.code == 0, ended.errors
-    assert ended.said == [{"tokens": 60_000, "in_time": True}]
+    assert ended.output == [{"tokens": 60_000, "in_time": True}]
 
 
-def test_a_dead_receiver_does_not_hold_the_exit_up(tmp_path: Path) -> None:
-    """Without ``shutdown()`` too the end of the process is bounded by the time-out."""
+def test_a_dead_endpoint_does_not_delay_the_exit(tmp_path: Path) -> None:
+    """The time-out limits the exit without ``shutdown()`` too."""
     with BlackHole() as dead:
         ended = run(
             tmp_path,
             """
 for _ in range(20):
-    tell(GenerationMonitor(shutdown_timeout=0.5), 10)
-say(ready=True)
+    record(GenerationMonitor(shutdown_timeout=0.5), 10)
+output(ready=True)
 """,
             environment(
                 OTEL_METRICS_EXPORTER="otlp",
@@ -534,17 +532,17 @@ say(ready=True)
             ),
         )
     assert ended.code == 0, ended.errors
-    assert ended.said == [{"ready": True}]
+    assert ended.output == [{"ready": True}]
     assert "did not end within" in ended.errors
 
 
-def test_python_can_still_be_interrupted(tmp_path: Path, receiver: HttpReceiver) -> None:
-    """Ctrl-C ends a job with Python's own exit code, and everything was pushed."""
+def test_ctrl_c_ends_the_job(tmp_path: Path, receiver: HttpReceiver) -> None:
+    """The exit code is Python's own, and everything was pushed."""
     source = """
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's parent ignores it
 monitor = GenerationMonitor()
-tell(monitor, 1_000)
-say(ready=True)
+record(monitor, 1_000)
+output(ready=True)
 while True:
     monitor.get_total_token_usage()
 """

@@ -1,4 +1,4 @@
-"""A fork: the child begins anew, the parent goes on, and no event counts twice."""
+"""A fork: the child starts at 0, the parent goes on, and no event counts twice."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ GENERATIONS = "genmeter.generations"
 
 @pytest.fixture
 def receiver() -> Iterator[HttpReceiver]:
-    """Give a receiver of pushes."""
+    """Return a receiver of pushes."""
     with HttpReceiver() as made:
         yield made
 
 
 @pytest.mark.timeout(600)
-def test_two_hundred_forks_under_load_hang_nowhere(tmp_path: Path) -> None:
-    """While four threads tell without a pause and one scrapes, every child works and all is exact."""
+def test_200_forks_under_load_do_not_hang(tmp_path: Path) -> None:
+    """While threads record and scrape, every child works and all counts are exact."""
     ended = run(
         tmp_path,
         """
@@ -37,13 +37,13 @@ import urllib.request
 monitor = GenerationMonitor(config=MonitorConfig(endpoint=EndpointConfig(port=0)))
 url = monitor.endpoint_url
 stop = threading.Event()
-told = [0] * 4
+recorded = [0] * 4
 
 
 def work(number):
     while not stop.is_set():
-        tell(monitor)
-        told[number] += 1
+        record(monitor)
+        recorded[number] += 1
 
 
 def scrape():
@@ -62,7 +62,7 @@ for _ in range(200):
     if pid == 0:
         code = 1
         try:
-            tell(monitor, 5)
+            record(monitor, 5)
             code = 0 if monitor.get_total_token_usage().total_tokens == 15 else 2
         finally:
             os._exit(code)
@@ -76,9 +76,9 @@ exposed = [
     for line in page.splitlines()
     if line.startswith("genmeter_generations_total{")
 ]
-say(
+output(
     codes=sorted(set(map(str, codes))),
-    told=sum(told),
+    recorded=sum(recorded),
     tokens=monitor.get_total_token_usage().total_tokens,
     exposed=sum(exposed),
 )
@@ -86,89 +86,87 @@ say(
         patience=500.0,
     )
     assert ended.code == 0, ended.errors
-    (found,) = ended.said
+    (found,) = ended.output
     assert found["codes"] == ["0"]
-    assert found["told"] > 0
-    assert found["tokens"] == 3 * found["told"]
-    assert found["exposed"] == found["told"]
+    assert found["recorded"] > 0
+    assert found["tokens"] == 3 * found["recorded"]
+    assert found["exposed"] == found["recorded"]
 
 
 def test_a_child_pushes_its_own_counts_only(tmp_path: Path, receiver: HttpReceiver) -> None:
-    """Each process pushes what it was told itself, under an id of its own."""
+    """Each process pushes its events under its own id."""
     ended = run(
         tmp_path,
         """
 monitor = GenerationMonitor()
-tell(monitor, 100)
+record(monitor, 100)
 monitor.flush()
 pid = os.fork()
 if pid == 0:
-    tell(monitor, 7)
+    record(monitor, 7)
     monitor.shutdown()
     os._exit(0)
-say(child=wait_for(pid))
-tell(monitor, 3)
+output(child=wait_for(pid))
+record(monitor, 3)
 monitor.shutdown()
 """,
         environment(receiver, OTEL_METRIC_EXPORT_INTERVAL="50"),
     )
     assert ended.code == 0, ended.errors
-    assert ended.said == [{"child": 0}]
+    assert ended.output == [{"child": 0}]
     assert sorted(sums_by_process(receiver, GENERATIONS).values()) == [7, 103]
     assert sorted(sums_by_process(receiver, "genmeter.tokens").values()) == [21, 309]
     assert receiver.total(GENERATIONS) == 110
 
 
 @pytest.mark.parametrize("end", ["monitor.shutdown(); os._exit(0)", "sys.exit(0)"])
-def test_a_child_that_tells_nothing_pushes_nothing(
+def test_a_child_without_events_pushes_nothing(
     tmp_path: Path, receiver: HttpReceiver, end: str
 ) -> None:
-    """A child that only ends leaves the parent's counts to the parent, and ends at once."""
+    """A child that only ends does so at once."""
     ended = run(
         tmp_path,
         f"""
 monitor = GenerationMonitor()
-tell(monitor, 100)
+record(monitor, 100)
 monitor.flush()
 pid = os.fork()
 if pid == 0:
     {end}
-say(child=wait_for(pid), requests=None)
+output(child=wait_for(pid), requests=None)
 """,
         environment(receiver, OTEL_METRIC_EXPORT_INTERVAL="60000"),
     )
     assert ended.code == 0, ended.errors
-    assert ended.said[0]["child"] == 0
+    assert ended.output[0]["child"] == 0
     assert list(sums_by_process(receiver, GENERATIONS).values()) == [100]
     assert len(receiver.requests) == 1
     assert "did not end" not in ended.errors
 
 
-def test_a_child_that_ends_by_itself_pushes_at_its_exit(
-    tmp_path: Path, receiver: HttpReceiver
-) -> None:
-    """After a plain ``os.fork`` the child's exit pushes what it told, though it told it just now."""
+def test_a_forked_child_pushes_at_its_exit(tmp_path: Path, receiver: HttpReceiver) -> None:
+    """An exit right after ``os.fork`` and some calls pushes these."""
     ended = run(
         tmp_path,
         """
 monitor = GenerationMonitor()
 pid = os.fork()
 if pid == 0:
-    tell(monitor, 7)
+    record(monitor, 7)
     sys.exit(0)
-say(child=wait_for(pid))
+output(child=wait_for(pid))
 """,
         environment(receiver),
     )
     assert ended.code == 0, ended.errors
-    assert ended.said == [{"child": 0}]
+    assert ended.output == [{"child": 0}]
     found = sums_by_process(receiver, GENERATIONS)
     assert max(found.values()) == 7
     assert receiver.total(GENERATIONS) == 7
 
 
-def test_a_child_has_none_of_the_parents_sockets(tmp_path: Path) -> None:
-    """No listening socket is open in the child, whether the endpoint serves or lingers."""
+def test_a_child_closes_the_parents_sockets(tmp_path: Path) -> None:
+    """No socket listens in the child, whether the endpoint serves or lingers."""
     ended = run(
         tmp_path,
         """
@@ -199,22 +197,22 @@ def of_a_child():
 
 
 monitor = GenerationMonitor(config=MonitorConfig(endpoint=EndpointConfig(port=0, linger=60)))
-tell(monitor)
+record(monitor)
 port = int(monitor.endpoint_url.rsplit(":", 1)[1].split("/")[0])
-say(own=listening() == [port], child=of_a_child())
+output(own=listening() == [port], child=of_a_child())
 ending = threading.Thread(target=monitor.shutdown, daemon=True)
 ending.start()
 while monitor.endpoint_url is not None:
     time.sleep(0.005)
-say(own=listening() == [port], child=of_a_child())
+output(own=listening() == [port], child=of_a_child())
 os._exit(0)
 """,
     )
-    assert ended.said == [{"own": True, "child": []}] * 2, ended.errors
+    assert ended.output == [{"own": True, "child": []}] * 2, ended.errors
 
 
-def test_a_call_that_is_open_over_a_fork_ends_in_the_parent(tmp_path: Path) -> None:
-    """``with monitor.generation()`` over a fork leaves nothing active, in the child below 0 neither."""
+def test_a_call_open_during_a_fork_ends_in_the_parent(tmp_path: Path) -> None:
+    """The active calls return to 0 in both processes."""
     ended = run(
         tmp_path,
         """
@@ -239,45 +237,49 @@ with monitor.generation(model="m"):
 if pid == 0:
     with monitor.generation(model="m"):
         during = active(monitor)
-    say(who="child", during=during, after=active(monitor))
+    output(who="child", during=during, after=active(monitor))
     os._exit(0)
 wait_for(pid)
-say(who="parent", during=before, after=active(monitor))
+output(who="parent", during=before, after=active(monitor))
 """,
     )
-    assert ended.said == [
+    assert ended.output == [
         {"who": "child", "during": 1, "after": 0},
         {"who": "parent", "during": 1, "after": 0},
     ], ended.errors
 
 
-def test_a_monitor_that_a_child_makes_is_the_childs(tmp_path: Path, receiver: HttpReceiver) -> None:
-    """A new monitor in the child shares with the inherited one there, and with nobody else."""
+def test_a_monitor_created_in_a_child_shares_only_its_process(
+    tmp_path: Path, receiver: HttpReceiver
+) -> None:
+    """It shares totals with the inherited monitor in the child only."""
     ended = run(
         tmp_path,
         """
 monitor = GenerationMonitor(config=MonitorConfig(models=("a",)))
-tell(monitor, 100)
+record(monitor, 100)
 monitor.flush()
 pid = os.fork()
 if pid == 0:
     own = GenerationMonitor(config=MonitorConfig(models=("b",), default_model="c"))
-    tell(own, 4)
-    tell(monitor, 3)
-    say(total=process_token_usage().total_tokens)
+    record(own, 4)
+    record(monitor, 3)
+    output(total=process_token_usage().total_tokens)
     sys.exit(0)
 wait_for(pid)
 """,
         environment(receiver),
     )
-    assert ended.said == [{"total": 21}], ended.errors
+    assert ended.output == [{"total": 21}], ended.errors
     assert sorted(sums_by_process(receiver, GENERATIONS).values()) == [7, 100]
     models = {attributes["gen_ai.request.model"] for attributes, _ in receiver.points(GENERATIONS)}
     assert models == {"a", "b", "c", "m"}
 
 
-def test_the_jobs_expected_samples_are_the_parents(tmp_path: Path, receiver: HttpReceiver) -> None:
-    """Children of a job do not multiply what it is to make."""
+def test_expected_samples_are_exported_by_the_parent_only(
+    tmp_path: Path, receiver: HttpReceiver
+) -> None:
+    """Children do not multiply the job's expected samples."""
     ended = run(
         tmp_path,
         """
@@ -296,53 +298,53 @@ for _ in range(3):
     assert receiver.total("genmeter.job.samples.expected") == 1_000
 
 
-def test_a_childs_child_begins_anew_too(tmp_path: Path, receiver: HttpReceiver) -> None:
-    """Three generations of processes count each their own, also where the middle one told nothing."""
+def test_a_grandchild_starts_at_0(tmp_path: Path, receiver: HttpReceiver) -> None:
+    """Three generations count their own events, even if the middle one has none."""
     ended = run(
         tmp_path,
         """
 monitor = GenerationMonitor()
-tell(monitor, 100)
+record(monitor, 100)
 monitor.flush()
-for told in (0, 20):
+for recorded in (0, 20):
     pid = os.fork()
     if pid == 0:
-        tell(monitor, told)
-        if told:
+        record(monitor, recorded)
+        if recorded:
             monitor.flush()
         pid = os.fork()
         if pid == 0:
-            tell(monitor, 3)
+            record(monitor, 3)
             sys.exit(0)
-        say(grandchild=wait_for(pid))
+        output(grandchild=wait_for(pid))
         sys.exit(0)
-    say(child=wait_for(pid))
+    output(child=wait_for(pid))
 """,
         environment(receiver),
     )
-    assert ended.said == [{"grandchild": 0}, {"child": 0}] * 2, ended.errors
+    assert ended.output == [{"grandchild": 0}, {"child": 0}] * 2, ended.errors
     assert sorted(sums_by_process(receiver, GENERATIONS).values()) == [3, 3, 20, 100]
 
 
 def test_a_thread_may_fork(tmp_path: Path, receiver: HttpReceiver) -> None:
-    """A child of a thread other than the main one tells, reads and pushes."""
+    """A child of a thread other than the main one records, reads and pushes."""
     ended = run(
         tmp_path,
         """
 monitor = GenerationMonitor()
-tell(monitor, 100)
+record(monitor, 100)
 
 
 def fork():
     pid = os.fork()
     if pid == 0:
         try:
-            tell(monitor, 7)
-            say(tokens=monitor.get_total_token_usage().total_tokens)
+            record(monitor, 7)
+            output(tokens=monitor.get_total_token_usage().total_tokens)
             monitor.shutdown()
         finally:
             os._exit(0)
-    say(child=wait_for(pid))
+    output(child=wait_for(pid))
 
 
 thread = threading.Thread(target=fork)
@@ -351,12 +353,12 @@ thread.join()
 """,
         environment(receiver),
     )
-    assert ended.said == [{"tokens": 21}, {"child": 0}], ended.errors
+    assert ended.output == [{"tokens": 21}, {"child": 0}], ended.errors
     assert sorted(sums_by_process(receiver, GENERATIONS).values()) == [7, 100]
 
 
-def test_a_token_callback_goes_on_in_the_child(tmp_path: Path) -> None:
-    """The child's own thread calls back with the child's own tokens."""
+def test_a_token_callback_runs_in_the_child(tmp_path: Path) -> None:
+    """The child's thread passes the child's tokens."""
     ended = run(
         tmp_path,
         """
@@ -365,77 +367,77 @@ monitor = GenerationMonitor(
     token_usage_callback=lambda report: seen.append(report.total_tokens),
     token_usage_callback_interval_seconds=0.005,
 )
-tell(monitor, 100)
+record(monitor, 100)
 monitor.flush()
 pid = os.fork()
 if pid == 0:
     seen.clear()
-    tell(monitor)
+    record(monitor)
     deadline = time.monotonic() + 60
     while not seen and time.monotonic() < deadline:
         time.sleep(0.005)
-    say(seen=seen[0])
+    output(seen=seen[0])
     monitor.shutdown()
     os._exit(0)
-say(child=wait_for(pid))
+output(child=wait_for(pid))
 """,
     )
-    assert ended.said == [{"seen": 3}, {"child": 0}], ended.errors
+    assert ended.output == [{"seen": 3}, {"child": 0}], ended.errors
 
 
-def test_a_childs_foreign_provider_is_warned_about(tmp_path: Path) -> None:
-    """A provider of the application's cannot be mended in the child, and one warning says so."""
+def test_an_application_provider_in_a_child_warns_once(tmp_path: Path) -> None:
+    """The application's provider cannot be reset in the child."""
     ended = run(
         tmp_path,
         """
 from opentelemetry.sdk.metrics import MeterProvider
 
 monitor = GenerationMonitor(config=MonitorConfig(meter_provider=MeterProvider()))
-tell(monitor, 100)
+record(monitor, 100)
 monitor.flush()
 pid = os.fork()
 if pid == 0:
-    tell(monitor, 7)
-    say(tokens=monitor.get_total_token_usage().total_tokens)
+    record(monitor, 7)
+    output(tokens=monitor.get_total_token_usage().total_tokens)
     sys.exit(0)
-say(child=wait_for(pid))
+output(child=wait_for(pid))
 """,
     )
-    assert ended.said == [{"tokens": 21}, {"child": 0}], ended.errors
+    assert ended.output == [{"tokens": 21}, {"child": 0}], ended.errors
     assert ended.errors.count("create a new provider in the child") == 1
 
 
-def test_a_fork_without_a_monitor_is_no_matter(tmp_path: Path) -> None:
-    """A child of a process that imported the package only makes monitors of its own."""
+def test_a_child_can_create_the_first_monitor(tmp_path: Path) -> None:
+    """The parent has only imported the package."""
     ended = run(
         tmp_path,
         """
 pid = os.fork()
 if pid == 0:
     monitor = GenerationMonitor()
-    tell(monitor)
-    say(tokens=process_token_usage().total_tokens)
+    record(monitor)
+    output(tokens=process_token_usage().total_tokens)
     sys.exit(0)
-say(child=wait_for(pid))
+output(child=wait_for(pid))
 """,
     )
-    assert ended.said == [{"tokens": 3}, {"child": 0}], ended.errors
+    assert ended.output == [{"tokens": 3}, {"child": 0}], ended.errors
 
 
 @pytest.mark.timeout(300)
-def test_two_threads_that_fork_at_once_leave_everything_working(tmp_path: Path) -> None:
-    """Each fork lets go of its own locks only: the endpoint answers, and no count is lost."""
+def test_concurrent_forks_keep_the_parent_working(tmp_path: Path) -> None:
+    """Each fork releases only its own locks; the endpoint responds, and no count is lost."""
     ended = run(
         tmp_path,
         """
-import concurrent.futures.thread  # its fork hooks hold a lock over each fork
+import concurrent.futures.thread  # its fork hooks keep a lock over each fork
 import urllib.request
 
 from opentelemetry.sdk.metrics import MeterProvider
 
 monitor = GenerationMonitor(config=MonitorConfig(endpoint=EndpointConfig(port=0)))
 foreign = GenerationMonitor(config=MonitorConfig(meter_provider=MeterProvider()))
-tell(monitor)
+record(monitor)
 url = monitor.endpoint_url
 statuses, codes = set(), []
 
@@ -447,11 +449,11 @@ def fork():
     codes.append(wait_for(pid))
 
 
-told = 1
+recorded = 1
 for _ in range(40):
-    tell(monitor, 300)  # enough to wake the drain
-    tell(foreign, 300)
-    told += 300
+    record(monitor, 300)  # enough to wake the drain
+    record(foreign, 300)
+    recorded += 300
     threads = [threading.Thread(target=fork) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -465,30 +467,30 @@ exposed = [
     for line in page.splitlines()
     if line.startswith("genmeter_generations_total{")
 ]
-say(
+output(
     statuses=sorted(statuses),
     codes=sorted(set(map(str, codes))),
-    exposed=sum(exposed) == told,
-    tokens=monitor.get_total_token_usage().total_tokens == 3 * told,
-    foreign=foreign.get_total_token_usage().total_tokens == 3 * (told - 1),
-    process=process_token_usage().total_tokens == 3 * (2 * told - 1),
+    exposed=sum(exposed) == recorded,
+    tokens=monitor.get_total_token_usage().total_tokens == 3 * recorded,
+    foreign=foreign.get_total_token_usage().total_tokens == 3 * (recorded - 1),
+    process=process_token_usage().total_tokens == 3 * (2 * recorded - 1),
 )
 """,
         patience=250.0,
     )
     assert ended.code == 0, ended.errors
     right = dict.fromkeys(("exposed", "tokens", "foreign", "process"), True)
-    assert ended.said == [{"statuses": [200], "codes": ["0"], **right}], ended.errors
+    assert ended.output == [{"statuses": [200], "codes": ["0"], **right}], ended.errors
 
 
 @pytest.mark.parametrize("kind", ["wsgi_app", "prometheus_collector", "process_token_usage"])
-def test_a_preloaded_worker_that_recorded_nothing_answers(tmp_path: Path, kind: str) -> None:
-    """In a child without an event a scrape and a report come at once, at 0 and without a thread."""
+def test_a_preloaded_worker_without_events_responds_at_once(tmp_path: Path, kind: str) -> None:
+    """A scrape and a report in the child start at 0 and start no thread."""
     ended = run(
         tmp_path,
         f"""
 monitor = GenerationMonitor(config=MonitorConfig(endpoint=EndpointConfig(enabled=False)))
-tell(monitor, 5)
+record(monitor, 5)
 monitor.flush()
 app = monitor.wsgi_app()
 collector = monitor.prometheus_collector()
@@ -515,18 +517,18 @@ def ask():
     )
 
 
-say(parent=ask())
+output(parent=ask())
 pid = os.fork()
 if pid == 0:
-    say(child=ask())
-    tell(monitor, 2)
-    say(child=ask())
+    output(child=ask())
+    record(monitor, 2)
+    output(child=ask())
     os._exit(0)
-say(code=wait_for(pid), parent=ask())
+output(code=wait_for(pid), parent=ask())
 """,
         environment(OTEL_METRICS_EXPORTER="prometheus"),
     )
-    assert ended.said == [
+    assert ended.output == [
         {"parent": 5},
         {"child": 0},
         {"child": 2},

@@ -1,4 +1,4 @@
-"""Under gevent threads are greenlets, and these live on in a forked child."""
+"""Under gevent, threads are greenlets, which go on in a forked child."""
 
 from __future__ import annotations
 
@@ -18,32 +18,34 @@ GENERATIONS = "genmeter.generations"
 
 @pytest.fixture
 def receiver() -> Iterator[HttpReceiver]:
-    """Return a receiver that runs."""
+    """Return a running receiver."""
     with HttpReceiver() as running:
         yield running
 
 
-def test_forked_workers_push_nothing_of_the_masters(tmp_path: Path, receiver: HttpReceiver) -> None:
-    """The master's greenlets end in the workers, whose counts begin at 0."""
+def test_forked_workers_do_not_push_the_parents_events(
+    tmp_path: Path, receiver: HttpReceiver
+) -> None:
+    """The parent's greenlets end in the workers, whose counts start at 0."""
     source = """
 monitor = GenerationMonitor()
-tell(monitor, 100)
+record(monitor, 100)
 time.sleep(0.3)
 for _ in range(2):
     if os.fork() == 0:
-        tell(monitor, 1)
+        record(monitor, 1)
         time.sleep(0.5)
         monitor.shutdown()
         os._exit(0)
 for _ in range(2):
     os.wait()
 monitor.shutdown()
-say(done=True)
+output(done=True)
 """
-    # Before anything else is imported, as gevent asks for.
+    # Before any other import, as gevent requires.
     program = "import gevent.monkey; gevent.monkey.patch_all()\n"
     (tmp_path / "sitecustomize.py").write_text(program)
     variables = {"PYTHONPATH": str(tmp_path), "OTEL_METRIC_EXPORT_INTERVAL": "100"}
     ended = run(tmp_path, source, environment(receiver, **variables))
-    assert ended.said == [{"done": True}], ended.errors
+    assert ended.output == [{"done": True}], ended.errors
     assert sorted(sums_by_process(receiver, GENERATIONS).values()) == [1, 1, 100]

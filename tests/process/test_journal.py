@@ -1,4 +1,4 @@
-"""The journal of a process that forks, is killed, fills its disk, or just ends."""
+"""The journal of a process that forks, is killed, fills its disk or ends."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LINES = 7
-"""Lines of a call as ``tell`` tells it: it gives no reason why the model stopped."""
+"""Lines of a call of ``record``, which has no finish reason."""
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Read a journal, each line of which must be whole, or empty where two processes met."""
+    """Read a journal, whose lines must be whole, or empty where two processes met."""
     return [json.loads(line) for line in path.read_text().splitlines() if line]
 
 
 def durations(path: Path) -> int:
-    """Count the calls of a journal, each of which must have all its lines, next to each other."""
+    """Count the calls of a journal, each of which must have all its lines together."""
     rows = read(path)
     for start in range(0, len(rows), LINES):
         event = rows[start : start + LINES]
@@ -40,12 +40,12 @@ def durations(path: Path) -> int:
 @pytest.mark.parametrize("end", ["", "sys.exit(3)", "raise ValueError", "monitor.shutdown()"])
 @pytest.mark.parametrize("count", [1, 20_000])
 def test_the_journal_is_complete_at_the_end(tmp_path: Path, end: str, count: int) -> None:
-    """However a process ends by itself, every call that it told is in the journal and the log."""
+    """Journal and log have every call, however the process ends by itself."""
     ended = run(
         tmp_path,
         f"""
 monitor = GenerationMonitor("logs", shutdown_timeout=60)
-tell(monitor, {count})
+record(monitor, {count})
 {end}
 """.replace('"logs"', repr(str(tmp_path / "logs"))),
     )
@@ -58,12 +58,12 @@ tell(monitor, {count})
 
 
 def test_the_journal_is_complete_after_a_flush(tmp_path: Path) -> None:
-    """What was told before ``flush`` is on the disk when it returns, whatever comes then."""
+    """Earlier events are on the disk when ``flush`` returns."""
     ended = run(
         tmp_path,
         f"""
 monitor = GenerationMonitor({str(tmp_path)!r}, shutdown_timeout=60)
-tell(monitor, 2_000)
+record(monitor, 2_000)
 monitor.flush()
 os._exit(0)
 """,
@@ -73,15 +73,15 @@ os._exit(0)
 
 
 def test_a_kill_spoils_at_most_the_last_line(tmp_path: Path) -> None:
-    """What was written stays readable, and the next run goes on behind it."""
+    """The rest stays readable, and the next run appends to it."""
     path = tmp_path / "metrics.jsonl"
     source = f"""
 monitor = GenerationMonitor({str(tmp_path)!r})
-tell(monitor, 500)
+record(monitor, 500)
 monitor.flush()
-say(ready=True)
+output(ready=True)
 while True:
-    tell(monitor, 100)
+    record(monitor, 100)
 """
     broken = 0
     for _ in range(3):
@@ -97,7 +97,7 @@ while True:
         assert found[True] >= 500 * LINES
         broken += bool(last)
         assert found[False] <= broken
-    ended = run(tmp_path, f"tell(GenerationMonitor({str(tmp_path)!r}, shutdown_timeout=60), 1)")
+    ended = run(tmp_path, f"record(GenerationMonitor({str(tmp_path)!r}, shutdown_timeout=60), 1)")
     assert ended.code == 0, ended.errors
     tail = path.read_text().splitlines()[-LINES:]
     assert [json.loads(line)["value"] for line in tail] == [0.1, 1.0, 0.0, 1.0, 2, 1, 3]
@@ -111,26 +111,26 @@ def _is_json(line: str) -> bool:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_fork_writes_no_line_twice_and_loses_none(tmp_path: Path) -> None:
-    """Parent and children share the journal; each writes what it was told itself."""
+def test_a_fork_neither_repeats_nor_loses_lines(tmp_path: Path) -> None:
+    """Parent and children write their own events to one journal."""
     ended = run(
         tmp_path,
         f"""
 monitor = GenerationMonitor({str(tmp_path)!r}, shutdown_timeout=60)
 codes = []
 for _ in range(10):
-    tell(monitor, 300)
+    record(monitor, 300)
     pid = os.fork()
     if pid == 0:
-        tell(monitor, 20)
+        record(monitor, 20)
         monitor.shutdown()
         os._exit(0)
     codes.append(pid)
-say(codes=[wait_for(pid) for pid in codes])
+output(codes=[wait_for(pid) for pid in codes])
 """,
     )
     assert ended.code == 0, ended.errors
-    assert ended.said == [{"codes": [0] * 10}]
+    assert ended.output == [{"codes": [0] * 10}]
     rows = read(tmp_path / "metrics.jsonl")
     assert len(rows) == LINES * (10 * 300 + 10 * 20)
     assert Counter(row["metric"] for row in rows)["generation_time"] == 3_200
@@ -138,7 +138,7 @@ say(codes=[wait_for(pid) for pid in codes])
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_child_of_multiprocessing_completes_its_journal(tmp_path: Path, method: str) -> None:
-    """Where ``atexit`` does not run, what a child told is written all the same."""
+    """The events of a child are written although ``atexit`` does not run."""
     ended = run(
         tmp_path,
         f"""
@@ -146,7 +146,7 @@ import multiprocessing
 
 
 def work(count):
-    tell(GenerationMonitor({str(tmp_path)!r}, shutdown_timeout=60), count)
+    record(GenerationMonitor({str(tmp_path)!r}, shutdown_timeout=60), count)
 
 
 if __name__ == "__main__":
@@ -156,17 +156,17 @@ if __name__ == "__main__":
         child.start()
     for child in children:
         child.join(60)
-    say(codes=[child.exitcode for child in children])
+    output(codes=[child.exitcode for child in children])
 """,
     )
     assert ended.code == 0, ended.errors
-    assert ended.said == [{"codes": [0, 0]}]
+    assert ended.output == [{"codes": [0, 0]}]
     rows = read(tmp_path / "metrics.jsonl")
     assert Counter(row["metric"] for row in rows)["generation_time"] == 501
 
 
-def test_processes_that_put_the_journal_aside_lose_no_line(tmp_path: Path) -> None:
-    """Four processes rotate the same file, and each line is in one of its parts."""
+def test_processes_that_rotate_one_journal_lose_no_line(tmp_path: Path) -> None:
+    """Each line of four processes is in one of the files."""
     ended = run(
         tmp_path,
         f"""
@@ -181,16 +181,16 @@ for _ in range(4):
             handler.handle_metric(str(os.getpid()), number, {{"filler": "x" * 40}})
         os._exit(0)
     children.append(pid)
-say(codes=[wait_for(pid) for pid in children])
+output(codes=[wait_for(pid) for pid in children])
 """,
     )
-    assert ended.said == [{"codes": [0] * 4}], ended.errors
+    assert ended.output == [{"codes": [0] * 4}], ended.errors
     rows = [row for path in (tmp_path / "logs").iterdir() for row in read(path)]
     assert len(rows) == len({(row["metric"], row["value"]) for row in rows}) == 2_000
 
 
-def test_a_full_disk_costs_what_it_had_no_room_for(tmp_path: Path) -> None:
-    """The journal stays valid, what is missing is counted, one warning says so, and it goes on."""
+def test_a_full_disk_loses_only_the_lines_without_room(tmp_path: Path) -> None:
+    """The journal stays valid, lost lines are counted, and one warning is logged."""
     ended = run(
         tmp_path,
         f"""
@@ -200,18 +200,18 @@ monitor = GenerationMonitor({str(tmp_path)!r}, log_handlers=[], shutdown_timeout
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_001, hard))
 for _ in range(20):
-    tell(monitor, 50)
+    record(monitor, 50)
     monitor.flush()
 errors = monitor._runtime.self_metrics.handler_errors
 lost = errors["FileMetricHandler", "raised"]
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-tell(monitor, 10)
+record(monitor, 10)
 monitor.shutdown()
-say(lost=lost, reasons=[reason for _, reason in errors])
+output(lost=lost, reasons=[reason for _, reason in errors])
 """,
     )
     assert ended.code == 0, ended.errors
-    (found,) = ended.said
+    (found,) = ended.output
     assert found["reasons"] == ["raised"]
     assert 0 < found["lost"] < 1_000
     assert durations(tmp_path / "metrics.jsonl") == 1_010 - found["lost"]
@@ -220,30 +220,30 @@ say(lost=lost, reasons=[reason for _, reason in errors])
 
 
 @pytest.mark.parametrize("below", ["", "/below"])
-def test_a_folder_that_is_a_file_harms_nobody(tmp_path: Path, below: str) -> None:
-    """The job goes on, and each of the two files is told once."""
+def test_a_file_as_the_log_folder_does_not_stop_the_job(tmp_path: Path, below: str) -> None:
+    """Each of the two files is logged once."""
     (tmp_path / "file").write_text("")
     ended = run(
         tmp_path,
         f"""
 monitor = GenerationMonitor({str(tmp_path / "file") + below!r})
-tell(monitor, 1_000)
+record(monitor, 1_000)
 monitor.flush()
-tell(monitor, 1_000)
+record(monitor, 1_000)
 monitor.shutdown()
-say(tokens=monitor.get_total_token_usage().total_tokens)
+output(tokens=monitor.get_total_token_usage().total_tokens)
 """,
     )
     assert ended.code == 0, ended.errors
-    assert ended.said == [{"tokens": 6_000}]
+    assert ended.output == [{"tokens": 6_000}]
     assert ended.errors.count("cannot be written") == 2
     assert ended.errors.count("\n") == 2
     assert ended.errors.count("give a folder as log_dir") == 2
 
 
 @pytest.mark.parametrize("end", ["monitor.shutdown()", "sys.exit(0)"])
-def test_a_handler_that_blocks_for_ever_does_not_keep_the_process(tmp_path: Path, end: str) -> None:
-    """The end comes within the time-out, the journal is complete, and one warning says what not."""
+def test_a_blocked_handler_does_not_keep_the_process_alive(tmp_path: Path, end: str) -> None:
+    """The process ends within the time-out, with a complete journal and one warning."""
     ended = run(
         tmp_path,
         f"""
@@ -254,7 +254,7 @@ class Stuck:
 
 monitor = GenerationMonitor({str(tmp_path)!r}, shutdown_timeout=2)
 monitor.metric_handlers.append(Stuck())
-tell(monitor, 1_000)
+record(monitor, 1_000)
 {end}
 """,
     )
@@ -264,8 +264,8 @@ tell(monitor, 1_000)
     assert "Stuck.handle_metric had 1000 events pending" in ended.errors
 
 
-def test_a_handler_may_end_the_monitor_and_the_process_may_go_on(tmp_path: Path) -> None:
-    """A handler that reads, flushes and shuts down from its own thread waits for nothing."""
+def test_a_handler_may_shut_its_monitor_down(tmp_path: Path) -> None:
+    """It may also read and flush from its thread."""
     ended = run(
         tmp_path,
         """
@@ -275,21 +275,21 @@ class Ending:
 
     def handle_metric(self, metric_name, value, metadata):
         self.taken += 1
-        told.wait(60)  # what is told after the shutdown below is refused
+        recorded.wait(60)  # events after the shutdown below are rejected
         monitor.flush(60)
         monitor.get_metrics("generation_time")
         monitor.shutdown()
 
 
 handler = Ending()
-told = threading.Event()
+recorded = threading.Event()
 monitor = GenerationMonitor(metric_handlers=[handler], shutdown_timeout=60)
-tell(monitor, 10)
-told.set()
+record(monitor, 10)
+recorded.set()
 while handler.taken < 70:
     time.sleep(0.002)
-say(taken=handler.taken, tokens=monitor.get_total_token_usage().total_tokens)
+output(taken=handler.taken, tokens=monitor.get_total_token_usage().total_tokens)
 """,
     )
     assert ended.code == 0, ended.errors
-    assert ended.said == [{"taken": 70, "tokens": 30}]
+    assert ended.output == [{"taken": 70, "tokens": 30}]

@@ -1,4 +1,4 @@
-"""Many threads, many tasks and signal handlers: nothing is lost and nothing is half done."""
+"""Many threads, tasks and signal handlers: no event is lost or recorded in part."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from genmeter.runtime import Runtime
 
 PATIENCE = 100.0
-"""Seconds after which something hangs."""
+"""Seconds after which something counts as hung."""
 
 
 @pytest.fixture
 def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
-    """Give a runtime whose monitors listen nowhere."""
+    """Return a runtime whose monitors do not listen."""
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "prometheus")
     with fresh_runtime() as fresh:
         yield fresh
@@ -35,7 +35,7 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
 
 @pytest.fixture
 def monitor(process: Runtime) -> Iterator[GenerationMonitor]:
-    """Give a monitor with a history that holds what these tests tell."""
+    """Return a monitor without an endpoint."""
     config = MonitorConfig(endpoint=EndpointConfig(enabled=False))
     with GenerationMonitor(config=config) as made:
         yield made
@@ -52,7 +52,7 @@ def totals(process: Runtime) -> dict[str, float]:
 
 
 def in_threads(count: int, function: Callable[[int], Any]) -> None:
-    """Call a function with the number of each thread, all at once; raise what one of them raises."""
+    """Call a function with the number of each thread, all at once; raise a thread's error."""
     start = threading.Barrier(count)
     errors: list[BaseException] = []
 
@@ -73,10 +73,10 @@ def in_threads(count: int, function: Callable[[int], Any]) -> None:
         raise errors[0]
 
 
-def test_sixteen_threads_lose_nothing(process: Runtime, monitor: GenerationMonitor) -> None:
-    """What 16 threads tell in 80,000 calls is in the report and on the page, exactly."""
+def test_16_threads_lose_nothing(process: Runtime, monitor: GenerationMonitor) -> None:
+    """The report and the page have exactly the 80,000 calls of 16 threads."""
 
-    def tell(number: int) -> None:
+    def record(number: int) -> None:
         for call in range(5_000):
             monitor.track_generation(
                 0.1,
@@ -86,7 +86,7 @@ def test_sixteen_threads_lose_nothing(process: Runtime, monitor: GenerationMonit
                 completion_token_count=number,
             )
 
-    in_threads(16, tell)
+    in_threads(16, record)
     report = monitor.get_total_token_usage()
     assert report.total_prompt_tokens == 240_000
     assert report.total_completion_tokens == 5_000 * sum(range(16))
@@ -101,7 +101,7 @@ def test_sixteen_threads_lose_nothing(process: Runtime, monitor: GenerationMonit
 
 
 async def test_asyncio_tasks_lose_nothing(process: Runtime, monitor: GenerationMonitor) -> None:
-    """Tasks that interleave at every call are counted one by one, and none stays active."""
+    """Interleaved tasks are counted one by one, and none stays active."""
 
     async def job(number: int) -> None:
         for call in range(100):
@@ -124,13 +124,13 @@ async def test_asyncio_tasks_lose_nothing(process: Runtime, monitor: GenerationM
     assert found["genmeter_generations_active"] == 0
 
 
-def test_reads_of_several_threads_are_exact_while_others_write(
+def test_reads_are_exact_while_other_threads_write(
     process: Runtime, monitor: GenerationMonitor
 ) -> None:
-    """Each thread finds all that it told itself, totals never fall, and the end is exact."""
+    """Each thread reads all its own calls, and totals never drop."""
     calls = 1_500
 
-    def tell(number: int) -> None:
+    def record(number: int) -> None:
         seen = 0
         for call in range(1, calls + 1):
             monitor.track_generation(0.1, True, model_name=f"m{number}", prompt_token_count=1)
@@ -142,7 +142,7 @@ def test_reads_of_several_threads_are_exact_while_others_write(
                 seen = report.total_tokens
                 assert totals(process)["genmeter_generations_total"] >= seen
 
-    in_threads(6, tell)
+    in_threads(6, record)
     assert monitor.get_total_token_usage().total_tokens == 6 * calls
     assert totals(process)["genmeter_generations_total"] == 6 * calls
 
@@ -150,7 +150,7 @@ def test_reads_of_several_threads_are_exact_while_others_write(
 def test_the_first_events_of_many_threads_start_one_pipeline(
     process: Runtime, monitor: GenerationMonitor
 ) -> None:
-    """Threads that all tell the first event leave one thread of the pipeline and lose nothing."""
+    """Concurrent first events start one pipeline thread and lose nothing."""
     in_threads(16, lambda number: monitor.track_generation(0.1, True, prompt_token_count=number))
     assert monitor.get_total_token_usage().total_tokens == sum(range(16))
     pipeline = process.require_pipeline()
@@ -159,8 +159,8 @@ def test_the_first_events_of_many_threads_start_one_pipeline(
     assert pipeline._thread.is_alive()
 
 
-def test_monitors_come_and_go_in_many_threads(process: Runtime) -> None:
-    """Monitors that threads make, use and end at one time are all in the process's report."""
+def test_monitors_of_many_threads_share_the_process_report(process: Runtime) -> None:
+    """Threads create, use and close monitors at the same time."""
     config = MonitorConfig(endpoint=EndpointConfig(enabled=False))
 
     def use(number: int) -> None:
@@ -174,10 +174,9 @@ def test_monitors_come_and_go_in_many_threads(process: Runtime) -> None:
 
 
 def test_storms_of_signals_lose_nothing() -> None:
-    """The tests of _storms.py pass, in a process of their own.
+    """The tests of _storms.py pass in a separate process without coverage.
 
-    Coverage's tracer has a lock that an exception of a signal handler leaves locked for ever, so
-    these run without it.
+    An exception of a signal handler can leave the lock of coverage's tracer locked forever.
     """
     environ = {name: text for name, text in os.environ.items() if not name.startswith("COV")}
     arguments = ["-q", "--no-cov", "-p", "no:cacheprovider", "-o", "timeout_method=thread"]

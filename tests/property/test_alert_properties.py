@@ -1,4 +1,4 @@
-"""Alerts: what is sent is what a list of all calls and a list of all evaluations say."""
+"""Alerts equal those of a reference with lists of all calls and all evaluations."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ RULES = [
     ("high_token_usage:total", "total", "alert_max_total_token_mean", 8192),
     ("long_conversations", "turns", "alert_max_conversation_length_mean", 2),
 ]
-"""As api-contract.md and AfterImage's docstring have them: alert, samples, argument, default."""
+"""As in AfterImage's docstring: alert, samples, argument, default."""
 BY_MODEL = {"seconds", "prompt", "completion", "total"}
 OTHERS = {row.id: AlertOverride(enabled=False) for row in ALERT_RULES if row.argument is None}
 
 Key = tuple[str, str | None]
-"""An alert and its group's model."""
+"""An alert and the model of its group."""
 
 
 class Clock:
@@ -51,7 +51,7 @@ class Clock:
 
 
 class Step(NamedTuple):
-    """A pause, then what the job records: nothing, a call or a conversation; and whether to check."""
+    """A pause, then a recorded event (nothing, a call or a conversation), and whether to check."""
 
     pause: int
     kind: str
@@ -94,7 +94,7 @@ overrides = st.fixed_dictionaries(
 
 
 class States:
-    """Pending, firing and resolved by the plainest means: all that ever held is kept."""
+    """A simple reference of pending, firing and resolved: it keeps all past conditions."""
 
     def __init__(self, repeat: float | None) -> None:
         self.repeat = repeat
@@ -128,7 +128,7 @@ class States:
 
 
 class Reference:
-    """The same alerts by the plainest means: everything is kept, and looked through each time."""
+    """A simple reference of the alerts: it keeps all events, and searches them each time."""
 
     def __init__(
         self,
@@ -202,13 +202,13 @@ def key_of(alert: Alert) -> Key:
     overrides=overrides,
     repeat=st.sampled_from([None, 100.0, 100.0, 400.0]),
 )
-def test_what_is_sent_is_what_the_reference_sends(
+def test_sent_alerts_equal_the_reference(
     program: list[Step],
     thresholds: dict[str, float | None],
     overrides: dict[str, AlertOverride],
     repeat: float | None,
 ) -> None:
-    """Whatever is told, and whenever it is checked, the same alerts go out in the same order."""
+    """For any events and times of checks, the same alerts are sent in the same order."""
     clock = Clock()
     received: list[Alert] = []
     reference = Reference(thresholds, overrides, repeat)
@@ -260,10 +260,10 @@ RULE = next(row for row in ALERT_RULES if row.id == "high_generation_time")
     wait=st.sampled_from([0.0, 1.0, 30.0, 60.0]),
     repeat=st.sampled_from([None, 10.0, 60.0]),
 )
-def test_states_are_what_the_reference_has(
+def test_states_equal_the_reference(
     course: list[tuple[int, set[str]]], wait: float, repeat: float | None
 ) -> None:
-    """Whatever holds when, the same is pending, fires, is sent, repeated and resolved."""
+    """For any conditions, the same alerts are pending, firing, sent, repeated and resolved."""
     rule = AlertOverride(for_=wait).apply(RULE)
     alert_states, states, now = AlertStates(AlertSettings(), repeat), States(repeat), 1_000_000.0
     for pause, held in course:

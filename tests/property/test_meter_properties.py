@@ -1,16 +1,15 @@
-"""The built-in meter and the SDK's: the same measurements, the same data, payload and page.
+"""The built-in meter and the SDK's have the same data, payload and page.
 
-They are compared without times and without an order of points. By design they differ in this, and
-the strategies keep away from it:
+Times and the order of points are not compared. The strategies avoid these differences by design:
 
-- the SDK empties the exemplars at each collection, so only what it still has is compared after the
-  first one; of a sum or a gauge it keeps a random exemplar, so its reservoir here is the one of
-  histograms, which keeps the last;
-- the SDK adds up the observations of one label set in one collection;
-- the SDK sums what was recorded between two collections first, which differs in the last digits of
-  a float: the amounts here are exact in any order;
-- the SDK raises, or records what some exporter cannot encode, where the built-in one drops;
-- the SDK's points come in the order of the first measurements.
+- the SDK clears the exemplars at each collection, so after the first one only its remaining ones are
+  compared; of a sum or a gauge it keeps a random exemplar, so it gets the reservoir of histograms
+  here, which keeps the last;
+- the SDK adds the observations of one label set in one collection;
+- the SDK first sums the values between two collections, which changes the last digits of a float:
+  the amounts here are exact in any order;
+- the SDK raises or records values that an exporter cannot encode; the built-in meter drops them;
+- the SDK's points are in the order of the first measurements.
 """
 
 from __future__ import annotations
@@ -29,12 +28,15 @@ from opentelemetry.sdk.metrics.view import View
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-from genmeter.exporters.families import Translator
-from genmeter.exporters.prometheus_text import write
-from genmeter.metrics import BuiltinMeterProvider, HistogramCell, LockedOwner, SumCell
-from genmeter.metrics.instruments import CellInstrument
+from genmeter.exporters._families import Translator
+from genmeter.exporters._prometheus_text import write
+from genmeter.metrics._cells import HistogramCell, SumCell
+from genmeter.metrics._instruments import CellInstrument
+from genmeter.metrics.meter import BuiltinMeterProvider
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from opentelemetry.context import Context
 
 SETTINGS = settings(deadline=None, max_examples=150)
@@ -56,7 +58,7 @@ class Step(NamedTuple):
     collects: bool
 
 
-# Eighths up to here are exact in a float, whatever the order in which they are added.
+# Sums of eighths up to here are exact in a float, in any order.
 amounts = st.one_of(
     st.integers(0, 20), st.integers(0, 2**30), st.integers(0, 2**20).map(lambda each: each / 8)
 )
@@ -97,7 +99,7 @@ observed = st.builds(Observed, st.lists(st.sampled_from("abc"), unique=True), am
 
 
 class Meters:
-    """The same instruments of one provider."""
+    """The instruments of one provider."""
 
     def __init__(self, provider: Any) -> None:
         self.seen = Observed([], 0)
@@ -173,11 +175,23 @@ def last_of(_: Any) -> Any:
     return lambda **given: AlignedHistogramBucketExemplarReservoir(given.get("boundaries", ()))
 
 
+class DirectOwner:
+    """An owner that calls every function at once."""
+
+    def post(self, function: Callable[[], object]) -> None:
+        """Call it."""
+        function()
+
+    def run(self, function: Callable[[], Any], timeout: float | None) -> Any:
+        """Call it."""
+        return function()
+
+
 class Pair:
-    """Both providers, fed alike."""
+    """Both providers with the same measurements."""
 
     def __init__(self) -> None:
-        self.ours = BuiltinMeterProvider(LockedOwner(), resource=RESOURCE)
+        self.ours = BuiltinMeterProvider(DirectOwner(), resource=RESOURCE)
         self._reader = InMemoryMetricReader()
         view = View(instrument_name="*", exemplar_reservoir_factory=last_of)
         self._sdk = MeterProvider([self._reader], RESOURCE, shutdown_on_exit=False, views=[view])
@@ -217,7 +231,7 @@ class Pair:
 
 
 def sampled(kind: str, amount: float, span: int, *, collects: bool = False) -> Step:
-    """Make a measurement in a sampled span, the more telling kind."""
+    """Create a measurement in a sampled span."""
     return Step(1, kind, amount, {"k": "a"}, span, sampled=True, by_cell=False, collects=collects)
 
 
@@ -235,8 +249,8 @@ def sampled(kind: str, amount: float, span: int, *, collects: bool = False) -> S
     Observed(["a", "b"], 2.5),
 )
 @given(st.lists(steps, max_size=40), observed)
-def test_the_builtin_meter_equals_the_sdk(program: list[Step], seen: Observed) -> None:
-    """Data, OTLP payload and both pages, at every collection."""
+def test_builtin_meter_equals_the_sdk(program: list[Step], seen: Observed) -> None:
+    """Data, OTLP payload and both pages are equal at every collection."""
     pair = Pair()
     try:
         pair.run(program, seen)
@@ -307,7 +321,7 @@ def payload_of(data: MetricsData, *, exemplars: bool) -> Any:
 
 
 def without_times(value: Any, *, exemplars: bool) -> Any:
-    """Drop what tells the time."""
+    """Drop all times."""
     if isinstance(value, list):
         return [without_times(each, exemplars=exemplars) for each in value]
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Prices: what holds for every table and every count."""
+"""Prices: properties of every table and count."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ LISTED = PriceTable.from_genai_prices()
     outputs=counts,
     hits=counts,
 )
-def test_a_cost_is_between_0_and_all_tokens_at_the_dearest_price(
+def test_cost_is_between_0_and_the_highest_price_for_all_tokens(
     *, input_: float, output: float, cached: float | None, inputs: int, outputs: int, hits: int
 ) -> None:
-    """A cost is finite, never negative, and never above the dearest price for every token."""
+    """A cost is finite, not negative, and bounded."""
     usd = PriceTable({"m": Price(input_, output, cached)}).cost("m", inputs, outputs, hits)
     assert usd is not None
     assert math.isfinite(usd)
@@ -39,10 +39,8 @@ def test_a_cost_is_between_0_and_all_tokens_at_the_dearest_price(
 
 @settings(deadline=None)
 @given(prices, prices, st.lists(st.tuples(counts, counts), max_size=20))
-def test_the_cost_of_a_sum_is_the_sum_of_the_costs(
-    input_: float, output: float, calls: list[tuple[int, int]]
-) -> None:
-    """Flat prices are linear: pricing totals and pricing calls agree."""
+def test_flat_prices_are_linear(input_: float, output: float, calls: list[tuple[int, int]]) -> None:
+    """The cost of a sum equals the sum of the costs."""
     table = PriceTable({"m": (input_, output)})
     each = math.fsum(table.cost("m", *call) or 0.0 for call in calls)
     total = table.cost("m", sum(i for i, _ in calls), sum(o for _, o in calls), calls=len(calls))
@@ -51,10 +49,10 @@ def test_the_cost_of_a_sum_is_the_sum_of_the_costs(
 
 @settings(deadline=None)
 @given(st.dictionaries(names, st.tuples(prices, prices)), names)
-def test_a_model_is_priced_exactly_where_it_or_a_part_after_a_slash_is_named(
+def test_models_match_by_name_or_a_part_after_a_slash(
     table: dict[str, tuple[float, float]], model: str
 ) -> None:
-    """The documented matching, written the slow way."""
+    """The lookup equals a slow reference implementation."""
     parts = model.split("/")
     named = any("/".join(parts[start:]) in table for start in range(len(parts)))
     assert (model in PriceTable(table)) == named
@@ -76,10 +74,10 @@ def test_a_model_is_priced_exactly_where_it_or_a_part_after_a_slash_is_named(
     st.integers(0, 200_000),
     st.floats(0, 1),
 )
-def test_the_list_agrees_with_its_package(
+def test_price_list_agrees_with_its_package(
     model: str, inputs: int, outputs: int, share: float
 ) -> None:
-    """Rates found with a few questions give what the package computes for every call."""
+    """Rates from a few lookups result in the package's cost for every call."""
     cached = int(inputs * share)
     usage = genai_prices.Usage(input_tokens=inputs, output_tokens=outputs, cache_read_tokens=cached)
     provider, _, name = model.partition("/")

@@ -1,4 +1,4 @@
-"""Queries: whatever was recorded, a history's rows and Prometheus's series of a query count the same."""
+"""Queries: a history's rows and Prometheus's series result in the same counts."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ CONFIG = MonitorConfig(
 
 
 class RateLimitError(Exception):
-    """What a provider's client raises."""
+    """An exception of a provider's client."""
 
 
 class Recorded(NamedTuple):
-    """A method of a monitor, and its arguments."""
+    """A method of a monitor and its arguments."""
 
     method: str
     positional: tuple[Any, ...]
@@ -126,7 +126,7 @@ programs = st.lists(st.one_of(generations, generations, evaluations, samples, me
 
 
 def record(monitor: GenerationMonitor, program: Iterable[Recorded]) -> None:
-    """Have the monitor record a program."""
+    """Run a program on the monitor."""
     for each in program:
         getattr(monitor, each.method)(*each.positional, **each.keywords)
 
@@ -138,7 +138,7 @@ def parsed(page: str) -> list[Sample]:
 
 
 def counted(page: Sequence[Sample], query: CounterQuery, by: Sequence[Label]) -> dict[Any, float]:
-    """Sum the series that a query's PromQL selects, by group; matched as Prometheus matches."""
+    """Sum the series that a query's PromQL selects, by group; matching follows Prometheus."""
     name, _, braces = query.series(Selector()).partition("{")
     matchers = re.findall(r'(\w+)(=~|!=|=)"([^"]*)"', braces)
     matches: dict[str, Callable[[str, str], bool]] = {
@@ -169,7 +169,7 @@ def kept(
 def check(
     found: dict[Any, float], expected: dict[Any, float], earlier: dict[Any, float] | None = None
 ) -> None:
-    """Compare sums by group; a group that adds up to nothing need not be there.
+    """Compare sums by group; groups with a sum of 0 may be absent.
 
     Args:
         found: Of the rows.
@@ -183,16 +183,16 @@ def check(
 
 
 def groupings(query: CounterQuery) -> list[tuple[Label, ...]]:
-    """List the groupings of the alerts that a query's series have labels for."""
+    """Return the groupings of alerts whose labels a query's series have."""
     return [by for by in GROUPINGS if set(by) <= set(query.instrument.labels)]
 
 
 @SETTINGS
 @given(programs, programs)
-def test_rows_and_series_of_every_query_count_the_same(
+def test_rows_and_series_of_every_query_agree(
     before: list[Recorded], after: list[Recorded]
 ) -> None:
-    """A window's sums are what the series grew by in it, for each query and each grouping."""
+    """A window's sums equal the increases of its series, for each query and grouping."""
     with (
         mock.patch.object(genmeter.clock, "now", return_value=START) as clock,
         isolated_monitor(CONFIG) as monitor,
@@ -211,10 +211,10 @@ def test_rows_and_series_of_every_query_count_the_same(
 
 @SETTINGS
 @given(programs)
-def test_sums_by_the_minute_count_the_same_when_the_ring_is_too_short(
+def test_sums_by_minute_agree_when_the_ring_is_too_short(
     program: list[Recorded],
 ) -> None:
-    """However few calls are kept, what has sums by the minute is whole."""
+    """Sums by minute are complete, however few calls are kept."""
     by_minute = [query for query in QUERIES.values() if query.rows and query.rows.by_minute]
     assert {query.instrument for query in by_minute} == {
         *(cat.GENERATIONS, cat.COST, cat.TOTAL_TOKENS)
@@ -231,8 +231,8 @@ def test_sums_by_the_minute_count_the_same_when_the_ring_is_too_short(
             check(kept(monitor._session.history, query, (), 0.0), counted(page, query, ()))
 
 
-def test_the_program_reaches_every_query() -> None:
-    """One plain job has something in each query, so that no comparison is of nothing with nothing."""
+def test_program_has_data_for_every_query() -> None:
+    """No comparison is of two empty results."""
     with isolated_monitor(CONFIG) as monitor:
         for model, success in (("a", True), ("a", False), ("b", True)):
             monitor.track_generation(

@@ -1,4 +1,4 @@
-"""Totals: whatever the order, the drains, the threads and the windows, nothing is lost or doubled."""
+"""Totals are exact for any order, drains, threads and windows."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ SETTINGS = settings(deadline=None, max_examples=40, suppress_health_check=[Healt
 
 
 class Clock:
-    """The time that calls are told at."""
+    """The clock of the calls."""
 
     def __init__(self) -> None:
         self.now = START
 
     def read(self) -> float:
-        """Tell the time."""
+        """Return the time."""
         return self.now
 
 
-class Told(NamedTuple):
-    """One call or evaluation, how long after the one before it was told, and what is read next."""
+class Record(NamedTuple):
+    """One call or evaluation, the seconds since the one before, and the read that follows."""
 
     kind: str
     pause: int
@@ -53,8 +53,8 @@ class Told(NamedTuple):
 
 
 counts = st.none() | st.integers(0, 2**40)
-told = st.builds(
-    Told,
+records = st.builds(
+    Record,
     st.sampled_from(["generation", "generation", "generation", "evaluation"]),
     st.integers(0, 120),
     st.sampled_from(["a", "b", "c", None]),
@@ -66,26 +66,26 @@ told = st.builds(
     counts,
     st.sampled_from(["", "", "", "report", "page", "flush", "metrics"]),
 )
-programs = st.lists(told, max_size=40)
+programs = st.lists(records, max_size=40)
 
 
-def total_of(each: Told) -> int | None:
-    """Return a call's total tokens: as given, else the two parts together."""
+def total_of(each: Record) -> int | None:
+    """Return a call's total tokens: as recorded, else the sum of both parts."""
     if each.total is None and (each.prompt, each.completion) != (None, None):
         return (each.prompt or 0) + (each.completion or 0)
     return each.total
 
 
 class Reference:
-    """The same sums by the plainest means: a list of all that was told."""
+    """The same sums, computed from a plain list of all records."""
 
     def __init__(self) -> None:
-        self.events: list[tuple[float, Told, str]] = []
+        self.events: list[tuple[float, Record, str]] = []
         self._by_step: dict[str | None, str] = {}
         self._seen: set[str] = set()
 
-    def tell(self, now: float, each: Told) -> None:
-        """Keep it, with the model that it counts for."""
+    def record(self, now: float, each: Record) -> None:
+        """Keep the record, with the model that it belongs to."""
         model = each.model
         if model is None:
             model = self._inferred(each)
@@ -94,8 +94,8 @@ class Reference:
             self._seen.add(model)
         self.events.append((now, each, model))
 
-    def _inferred(self, each: Told) -> str:
-        """Return the model of a call that names none: known only where it failed without tokens."""
+    def _inferred(self, each: Record) -> str:
+        """Return the model of a call without one: known only for failures without tokens."""
         if each.kind != "generation" or each.success or total_of(each):
             return "unknown"
         only = next(iter(self._seen)) if len(self._seen) == 1 else "unknown"
@@ -112,7 +112,7 @@ class Reference:
         return {model: tuple(row) for model, row in sums.items()}  # type: ignore[misc]
 
     def values(self, name: str, since: float) -> list[float]:
-        """Give a metric's values in a window."""
+        """Return the values of a metric in a window."""
         give: dict[str, Any] = {
             "generation_time": lambda e: e.duration,
             "success_rate": lambda e: float(e.success),
@@ -134,8 +134,8 @@ class Reference:
         return [value for value in found if value is not None]
 
 
-def tell(monitor: GenerationMonitor, each: Told) -> None:
-    """Tell the monitor."""
+def record(monitor: GenerationMonitor, each: Record) -> None:
+    """Record with the monitor."""
     keywords = {
         "model_name": each.model,
         "step": each.step,
@@ -150,7 +150,7 @@ def tell(monitor: GenerationMonitor, each: Told) -> None:
 
 
 def reported(monitor: GenerationMonitor, window: timedelta | None = None) -> dict[str, Any]:
-    """Give the report as the reference has it."""
+    """Return the report in the form of the reference."""
     return {
         each.model_name: (each.prompt_tokens, each.completion_tokens, each.total_tokens)
         for each in monitor.get_total_token_usage(window).by_model
@@ -158,7 +158,7 @@ def reported(monitor: GenerationMonitor, window: timedelta | None = None) -> dic
 
 
 def scraped(page: str) -> dict[str, Any]:
-    """Give the token counters of a page as the reference has them."""
+    """Return the token counters of a page in the form of the reference."""
     sums: dict[str, Counter[str]] = defaultdict(Counter)
     names = (f"{USAGE}_input_tokens_total", f"{USAGE}_output_tokens_total", "genmeter_tokens_total")
     for line in page.splitlines():
@@ -171,28 +171,28 @@ def scraped(page: str) -> dict[str, Any]:
 
 
 def not_zero(tokens: dict[str, Any]) -> dict[str, Any]:
-    """Leave out models that used nothing: a counter at 0 does not say whether anything was told."""
+    """Drop models without tokens, since a counter at 0 may or may not have a record."""
     return {model: row for model, row in tokens.items() if any(row)}
 
 
-def read(monitor: IsolatedMonitor, how: str) -> None:
+def read(monitor: IsolatedMonitor, method: str) -> None:
     """Read in between, which drains."""
-    if how == "report":
+    if method == "report":
         monitor.get_total_token_usage()
-    elif how == "page":
+    elif method == "page":
         monitor.page()
-    elif how == "flush":
+    elif method == "flush":
         monitor.flush()
-    elif how == "metrics":
+    elif method == "metrics":
         monitor.get_metrics("generation_time")
 
 
 @SETTINGS
 @given(programs, st.integers(1, 5_000))
 def test_report_counters_and_windows_equal_the_sum_of_the_events(
-    program: list[Told], seconds: int
+    program: list[Record], seconds: int
 ) -> None:
-    """Whatever is read in between, report, page and every summary equal the plain sums."""
+    """Report, page and summaries are exact, with any reads in between."""
     reference, clock = Reference(), Clock()
     with (
         mock.patch.object(genmeter.clock, "now", clock.read),
@@ -200,8 +200,8 @@ def test_report_counters_and_windows_equal_the_sum_of_the_events(
     ):
         for each in program:
             clock.now += each.pause
-            tell(monitor, each)
-            reference.tell(clock.now, each)
+            record(monitor, each)
+            reference.record(clock.now, each)
             read(monitor, each.read)
         assert reported(monitor) == reference.tokens()
         # Counters are exposed as floats: exact up to 2**53, and so are 40 counts of 2**40.
@@ -214,7 +214,7 @@ def test_report_counters_and_windows_equal_the_sum_of_the_events(
 
 
 def check_summary(found: dict[str, float], reference: Reference, name: str, since: float) -> None:
-    """Compare a summary with the plain one."""
+    """Compare a summary with the reference."""
     values = reference.values(name, since)
     if not reference.values(name, 0.0):
         assert found == {"mean": 0.0, "min": 0.0, "max": 0.0, "count": 0}
@@ -231,33 +231,31 @@ def check_summary(found: dict[str, float], reference: Reference, name: str, sinc
 
 @SETTINGS
 @given(st.permutations(range(12)), programs)
-def test_the_order_of_the_calls_does_not_change_their_sum(
-    order: list[int], program: list[Told]
-) -> None:
-    """Calls that name their models give the same totals in any order."""
+def test_order_of_calls_does_not_change_their_sum(order: list[int], program: list[Record]) -> None:
+    """This holds for calls with models."""
     program = [each._replace(model=each.model or "m") for each in program[:12]]
     shuffled = [program[index] for index in order if index < len(program)]
     results = []
     for calls in (program, shuffled):
         with isolated_monitor() as monitor:
             for each in calls:
-                tell(monitor, each)
+                record(monitor, each)
             results.append((reported(monitor), scraped(monitor.page())))
     assert results[0] == results[1]
 
 
 @settings(SETTINGS, max_examples=12)
 @given(st.lists(programs, min_size=2, max_size=4), st.booleans())
-def test_threads_lose_and_double_nothing(mix: list[list[Told]], both: bool) -> None:
-    """Threads that tell one or two monitors at once, while another reads, add up exactly."""
+def test_totals_of_several_threads_are_exact(mix: list[list[Record]], both: bool) -> None:
+    """They record with one or two monitors while another thread reads."""
     with fresh_runtime() as runtime:
         reader = PrometheusReader(target_info=False)
         config = MonitorConfig(meter_provider=_provider(reader))
         monitors = [GenerationMonitor(config=config) for _ in range(1 + both)]
 
-        def work(number: int, program: list[Told]) -> None:
+        def work(number: int, program: list[Record]) -> None:
             for each in program * 5:
-                tell(monitors[number % len(monitors)], each._replace(model=each.model or "m"))
+                record(monitors[number % len(monitors)], each._replace(model=each.model or "m"))
 
         threads = [threading.Thread(target=work, args=pair) for pair in enumerate(mix)]
         for thread in threads:
@@ -271,7 +269,7 @@ def test_threads_lose_and_double_nothing(mix: list[list[Told]], both: bool) -> N
         for program in mix:
             reference = Reference()
             for each in program * 5:
-                reference.tell(0.0, each._replace(model=each.model or "m"))
+                reference.record(0.0, each._replace(model=each.model or "m"))
             for model, row in reference.tokens().items():
                 expected[model] = [a + b for a, b in zip(expected[model], row, strict=True)]
         wanted = {model: tuple(row) for model, row in expected.items()}
@@ -296,25 +294,23 @@ def _provider(reader: PrometheusReader) -> Any:
     st.integers(1, 2_500),
     st.lists(st.one_of(st.integers(1, 1_200), st.just(0)), max_size=8),
 )
-def test_a_ring_never_grows_past_its_capacity(capacity: int, batches: list[int]) -> None:
-    """However rows come and whenever it is read, exactly the last ones are kept."""
+def test_ring_never_grows_past_its_capacity(capacity: int, batches: list[int]) -> None:
+    """It keeps exactly the last rows, whenever it is read."""
     ring = Ring((("count", "q"),), capacity)
-    told_rows: list[int] = []
+    rows: list[int] = []
     for batch in batches:
         for _ in range(batch):
-            told_rows.append(len(told_rows))
-            ring.append(told_rows[-1])
+            rows.append(len(rows))
+            ring.append(rows[-1])
         (column,) = ring.columns("count")
         assert len(column) == ring.size <= capacity
-        assert list(column[ring.in_order()]) == told_rows[-capacity:]
+        assert list(column[ring.in_order()]) == rows[-capacity:]
 
 
 @SETTINGS
 @given(st.integers(1, 20), programs)
-def test_a_history_of_capacity_n_keeps_exactly_the_last_n(
-    capacity: int, program: list[Told]
-) -> None:
-    """A window sees the last n calls, and says so where earlier ones lie in it too."""
+def test_history_keeps_exactly_its_capacity_of_events(capacity: int, program: list[Record]) -> None:
+    """A window has the last events, and is incomplete if it reaches further back."""
     program = [each._replace(model=each.model or "m") for each in program]
     reference, clock = Reference(), Clock()
     config = MonitorConfig(history=HistoryConfig(capacity=capacity))
@@ -324,8 +320,8 @@ def test_a_history_of_capacity_n_keeps_exactly_the_last_n(
     ):
         for each in program:
             clock.now += 1
-            tell(monitor, each)
-            reference.tell(clock.now, each)
+            record(monitor, each)
+            reference.record(clock.now, each)
         hour = timedelta(hours=1)
         report = monitor.get_total_token_usage(hour)
         assert reported(monitor) == reference.tokens()

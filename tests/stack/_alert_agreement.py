@@ -1,4 +1,4 @@
-"""The same job judged twice: by the monitor itself, and by Prometheus on what it scraped of it."""
+"""Evaluates a job twice: by the monitor itself, and by Prometheus on its scrapes."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from genmeter.config.alerts import AlertSettings
 
 LIMITS = LabelLimits(models=2)
-"""So that a job with three models has label values past their limit."""
+"""A job with three models exceeds this limit."""
 
 
 @dataclass
 class Watched:
-    """A job as it was scraped, and as its monitor judged it.
+    """The scrapes of a job, and the evaluations of its monitor.
 
     Attributes:
-        course: When it was looked at.
-        series: Of each series, by its text, the value of each scrape.
+        course: The times of scrapes and evaluations.
+        series: The value at each scrape, by the text of the series.
         verdicts: One for each evaluation of the monitor.
     """
 
@@ -48,81 +48,81 @@ class Watched:
 
 
 class Clock:
-    """The time that calls are told at."""
+    """A clock for the monitor."""
 
     def __init__(self) -> None:
         self.now = 0.0
 
     def read(self) -> float:
-        """Tell the time."""
+        """Return the time."""
         return self.now
 
 
 class FailsOnLong:
-    """A handler that does not take a conversation of five turns."""
+    """A handler that raises for conversations of five turns."""
 
     def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
-        """Raise for some."""
+        """Raise for long conversations."""
         if metric_name == "conversation_length" and value >= 5:
             raise ValueError("too long for this handler")
 
 
 def watch(job: Job, settings: AlertSettings, course: Course) -> Watched:
-    """Run a job on a clock of its own, scrape it and have its monitor judge it."""
+    """Run a job with a fake clock, scrape it, and evaluate its alerts in the monitor."""
     clock = Clock()
     watched = Watched(course)
-    heard: set[Labels] = set()
+    firing: set[Labels] = set()
 
-    def hear(alert: Alert) -> None:
+    def receive(alert: Alert) -> None:
         labels = frozenset((k, v) for k, v in alert.labels.items() if k != JOB)
-        (heard.add if alert.status == "firing" else heard.discard)(labels)
+        (firing.add if alert.status == "firing" else firing.discard)(labels)
 
     config = MonitorConfig(prices=PRICES, score_scales=SCALES, alerts=settings, limits=LIMITS)
     with (
         mock.patch.object(genmeter.clock, "now", clock.read),
         isolated_monitor(
             config,
-            alert_handlers=[hear],
+            alert_handlers=[receive],
             metric_handlers=[FailsOnLong()],
             metrics_interval=0,
             shutdown_timeout=60,
         ) as monitor,
     ):
         margin = Margin(settings, monitor, course)
-        waiting = deque(job.events(course.end, course.slowness))
+        pending = deque(job.events(course.end, course.slowness))
         page: dict[str, float] = {}
         for time in range(0, course.end + 1, course.scrape):
-            is_news = not page
-            while waiting and waiting[0][0] <= time:
-                clock.now, phase, number = waiting.popleft()
-                phase.tell(monitor, number)
-                is_news = True
+            is_stale = not page
+            while pending and pending[0][0] <= time:
+                clock.now, phase, number = pending.popleft()
+                phase.record(monitor, number)
+                is_stale = True
             clock.now = time
-            if is_news:
+            if is_stale:
                 monitor.flush()
                 page = _samples(monitor.page())
             for series, value in page.items():
                 watched.series.setdefault(series, {})[time // course.scrape] = value
             margin.scraped(page)
-            if time % course.judged == 0:
+            if time % course.checks == 0:
                 monitor.check_alerts()
-                watched.verdicts.append(margin.judge(time, frozenset(heard)))
+                watched.verdicts.append(margin.evaluate(time, frozenset(firing)))
     return watched
 
 
 def disagreements(
     promtool: str, folder: Path, watched: Sequence[Watched], settings: AlertSettings
 ) -> str:
-    """Have Prometheus judge jobs by the rendered rules.
+    """Evaluate jobs in Prometheus by the rendered rules.
 
     Args:
         promtool: The program.
-        folder: Where files are written.
+        folder: A folder for files.
         watched: The jobs.
         settings: The alerts.
 
     Returns:
-        Where it finds another than the jobs' monitors did, outside of the margin; else nothing.
+        The differences from the jobs' monitors, outside of the margin; empty if there are none.
     """
     course = watched[0].course
     (folder / "rules.yml").write_text(render_rules(settings))
@@ -161,23 +161,23 @@ def disagreements(
 
 
 def _input(job: Watched, name: str) -> list[dict[str, str]]:
-    # Counters and histograms begin at 0 before anything happens; a gauge is absent until it is.
+    # Counters and histograms start at 0 before the first event; gauges are absent before it.
     last = job.course.end // job.course.scrape
     rows = [{"series": f'up{{job="{name}"}}', "values": f"1x{last}"}]
     for series, values in job.series.items():
         first = min(values)
         adds_up = re.match(r"\w+_(total|sum|count)\b", series) is not None
         before = ["0" if adds_up else "_"] * first
-        told = [f"{values[number]!r}" for number in range(first, last + 1)]
+        values_ = [f"{values[number]!r}" for number in range(first, last + 1)]
         labelled = series.replace("{", f'{{job="{name}",', 1)
         if "{" not in series:
             labelled = f'{series}{{job="{name}"}}'
-        rows.append({"series": labelled, "values": " ".join([*before, *told])})
+        rows.append({"series": labelled, "values": " ".join([*before, *values_])})
     return rows
 
 
 def _outside(job: str, is_open: frozenset[Labels]) -> str:
-    """Write a query for the alerts of a job that fire, without some."""
+    """Return a query of the firing alerts of a job, except for some."""
     query = f'ALERTS{{alertstate="firing",job="{job}"}}'
     for labels in sorted(is_open, key=sorted):
         matchers = ",".join(f'{name}="{value}"' for name, value in sorted(labels))
@@ -192,7 +192,7 @@ def _alerts(job: str, labels: Labels) -> str:
 
 
 def _samples(page: str) -> dict[str, float]:
-    """Read the samples of a page by their series, without buckets and times of creation."""
+    """Return the samples of a page by series, without buckets and creation times."""
     found = {}
     for line in page.splitlines():
         series, _, value = line.rpartition(" ")

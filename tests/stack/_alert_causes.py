@@ -1,4 +1,4 @@
-"""What a job does to cause each alert: one row for each of the table, or why there is none."""
+"""The cause of each alert in a job: one row for each alert, or the reason why it has none."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from genmeter import GenerationMonitor
     from otlp_receiver import Receiver
 
-    Tell = Callable[[GenerationMonitor], None]
+    Record = Callable[[GenerationMonitor], None]
 
 WINDOW = 20
-"""Seconds of most windows: what a job told is out of them, and its alert over, after as long."""
+"""Seconds of most windows; an alert is resolved this long after its cause."""
 
 SETTINGS = f"""\
 objective = 0.99
@@ -52,33 +52,33 @@ monitor_handler_failing = {{ window = "{WINDOW}s" }}
 monitor_label_overflow = {{ window = "{WINDOW}s" }}
 monitor_export_failing = {{ window = "{WINDOW}s" }}
 """
-"""The table with windows that a test has the time for.
+"""The table with short windows.
 
-The threshold of ``low_success_rate`` is raised: with the one of the table ``high_error_rate`` fires
-wherever it does, and inhibits it. A job that is absent from the start is so for a while before
-its alert fires: what fires before Prometheus has found its Alertmanager is told a minute later.
+The threshold of ``low_success_rate`` is raised: with the default ``high_error_rate`` would always
+fire and inhibit it. The alert on an absent job waits for a while: alerts that fire before Prometheus
+has found its Alertmanager are sent a minute later.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cause:
-    """What makes one alert fire, and no other that would inhibit it.
+    """The cause of one alert, without alerts that would inhibit it.
 
     Attributes:
-        tell: What the job tells once, when it starts.
-        later: What it tells after some seconds.
-        after: As many.
-        goes_on: Whether it tells that each second from then on.
-        labels: Of the alert: those of its group.
+        record: Records events once, at the start of the job.
+        later: Records events after some seconds.
+        after: The seconds before ``later``.
+        repeats: Whether to call ``later`` every second from then on.
+        labels: The labels of the alert's group.
         config: Arguments of ``MonitorConfig``.
         keywords: Arguments of ``GenerationMonitor``.
-        environment: Variables to make the monitor with.
+        environment: Variables for the creation of the monitor.
     """
 
-    tell: Tell
-    later: Tell | None = None
+    record: Record
+    later: Record | None = None
     after: float = 0.0
-    goes_on: bool = False
+    repeats: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     keywords: Mapping[str, Any] = field(default_factory=dict)
@@ -86,32 +86,32 @@ class Cause:
 
 
 class Failing:
-    """A handler that takes nothing."""
+    """A handler that always raises."""
 
     def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
-        """Fail."""
-        raise ValueError(f"{metric_name} is not taken")
+        """Raise an error."""
+        raise ValueError(f"{metric_name} is rejected")
 
 
-def _calls(count: int, failing: int = 0, **keywords: Any) -> Tell:
-    """Tell calls, the first of which fail."""
+def _calls(count: int, failing: int = 0, **keywords: Any) -> Record:
+    """Record calls, the first of which fail."""
 
-    def tell(monitor: GenerationMonitor) -> None:
+    def record(monitor: GenerationMonitor) -> None:
         for number in range(count):
             monitor.track_generation(
                 **{"duration": 1.0, "success": number >= failing, "model_name": "atlas", **keywords}
             )
 
-    return tell
+    return record
 
 
-def _evaluations(count: int, failing: int = 0, score: float | None = None) -> Tell:
-    def tell(monitor: GenerationMonitor) -> None:
+def _evaluations(count: int, failing: int = 0, score: float | None = None) -> Record:
+    def record(monitor: GenerationMonitor) -> None:
         scores = {} if score is None else {"coherence": score}
         for number in range(count):
             monitor.track_evaluation(0.5, number >= failing, "judge", scores)
 
-    return tell
+    return record
 
 
 def _conversations(monitor: GenerationMonitor) -> None:
@@ -137,49 +137,49 @@ ATLAS = {"gen_ai_request_model": "atlas"}
 PRICED = {"prices": {"atlas": (1_000.0, 1_000.0)}}
 
 _CAUSES: Mapping[str, Cause] = {
-    "low_success_rate": Cause(tell=_calls(100, failing=15)),
-    "high_error_rate": Cause(tell=_calls(10, failing=10)),
-    "high_generation_time": Cause(tell=_calls(3, duration=90.0), labels=ATLAS),
-    "high_token_usage:prompt": Cause(tell=_calls(3, prompt_token_count=5_000), labels=ATLAS),
+    "low_success_rate": Cause(record=_calls(100, failing=15)),
+    "high_error_rate": Cause(record=_calls(10, failing=10)),
+    "high_generation_time": Cause(record=_calls(3, duration=90.0), labels=ATLAS),
+    "high_token_usage:prompt": Cause(record=_calls(3, prompt_token_count=5_000), labels=ATLAS),
     "high_token_usage:completion": Cause(
-        tell=_calls(3, completion_token_count=5_000), labels=ATLAS
+        record=_calls(3, completion_token_count=5_000), labels=ATLAS
     ),
-    "high_token_usage:total": Cause(tell=_calls(3, total_token_count=9_000), labels=ATLAS),
-    "long_conversations": Cause(tell=_conversations),
-    "error_budget_burn:1h": Cause(tell=_calls(100, failing=18)),
-    "error_budget_burn:6h": Cause(tell=_calls(100, failing=9)),
-    "error_budget_burn:1d": Cause(tell=_calls(100, failing=4)),
-    "error_budget_burn:3d": Cause(tell=_calls(100, failing=2)),
-    "generation_stalled": Cause(tell=_calls(1), later=_calls(1), after=WINDOW, goes_on=True),
-    "rate_limited": Cause(tell=_calls(20, retries=["rate_limited"]), labels=ATLAS),
-    "samples_rejected": Cause(tell=_rejected_samples),
-    "generation_truncated": Cause(tell=_calls(20, finish_reason="length"), labels=ATLAS),
+    "high_token_usage:total": Cause(record=_calls(3, total_token_count=9_000), labels=ATLAS),
+    "long_conversations": Cause(record=_conversations),
+    "error_budget_burn:1h": Cause(record=_calls(100, failing=18)),
+    "error_budget_burn:6h": Cause(record=_calls(100, failing=9)),
+    "error_budget_burn:1d": Cause(record=_calls(100, failing=4)),
+    "error_budget_burn:3d": Cause(record=_calls(100, failing=2)),
+    "generation_stalled": Cause(record=_calls(1), later=_calls(1), after=WINDOW, repeats=True),
+    "rate_limited": Cause(record=_calls(20, retries=["rate_limited"]), labels=ATLAS),
+    "samples_rejected": Cause(record=_rejected_samples),
+    "generation_truncated": Cause(record=_calls(20, finish_reason="length"), labels=ATLAS),
     "evaluation_score_drop": Cause(
-        tell=_evaluations(40, score=0.9),
+        record=_evaluations(40, score=0.9),
         later=_evaluations(20, score=0.1),
         after=12,
         labels={"gen_ai_evaluation_name": "coherence", "genmeter_evaluator": "judge"},
     ),
     "evaluation_failures": Cause(
-        tell=_evaluations(10, failing=5), labels={"genmeter_evaluator": "judge"}
+        record=_evaluations(10, failing=5), labels={"genmeter_evaluator": "judge"}
     ),
-    "cost_budget_burn:warning": Cause(tell=_calls(1, prompt_token_count=9_000), config=PRICED),
-    "cost_budget_burn:critical": Cause(tell=_calls(1, prompt_token_count=20_000), config=PRICED),
-    "token_budget_burn:warning": Cause(tell=_calls(1, prompt_token_count=90_000)),
-    "token_budget_burn:critical": Cause(tell=_calls(1, prompt_token_count=200_000)),
+    "cost_budget_burn:warning": Cause(record=_calls(1, prompt_token_count=9_000), config=PRICED),
+    "cost_budget_burn:critical": Cause(record=_calls(1, prompt_token_count=20_000), config=PRICED),
+    "token_budget_burn:warning": Cause(record=_calls(1, prompt_token_count=90_000)),
+    "token_budget_burn:critical": Cause(record=_calls(1, prompt_token_count=200_000)),
     "model_unpriced": Cause(
-        tell=_calls(2, model_name="cedar", prompt_token_count=10),
+        record=_calls(2, model_name="cedar", prompt_token_count=10),
         labels={"gen_ai_request_model": "cedar"},
         config=PRICED,
     ),
-    "monitor_rejects_events": Cause(tell=_unreadable, labels={"genmeter_reason": "not_finite"}),
+    "monitor_rejects_events": Cause(record=_unreadable, labels={"genmeter_reason": "not_finite"}),
     "monitor_handler_failing": Cause(
-        tell=_calls(1),
+        record=_calls(1),
         labels={"genmeter_handler": "Failing"},
         keywords={"metric_handlers": [Failing()]},
     ),
     "monitor_label_overflow": Cause(
-        tell=_many_models,
+        record=_many_models,
         labels={"genmeter_label": "models"},
         config={"limits": LabelLimits(models=1)},
     ),
@@ -187,17 +187,17 @@ _CAUSES: Mapping[str, Cause] = {
 
 
 def causes(receiver: Receiver) -> dict[str, Cause]:
-    """Give the causes by the alert's id.
+    """Return the causes by the alert's id.
 
     Args:
-        receiver: Of OTLP, which refuses all until a job has it do otherwise.
+        receiver: An OTLP receiver that rejects all pushes until a job changes that.
     """
 
     def recover(_: GenerationMonitor) -> None:
         receiver.failing = None
 
     failing = Cause(
-        tell=_calls(1),
+        record=_calls(1),
         later=recover,
         after=8,
         labels={"genmeter_exporter": "otlp"},
@@ -212,7 +212,7 @@ def causes(receiver: Receiver) -> dict[str, Cause]:
 
 
 ELSEWHERE = {
-    "target_down": "a job that was killed, in a test of its own",
-    "target_absent": "a job that nobody started, in a test of its own",
+    "target_down": "a killed job, in a separate test",
+    "target_absent": "an absent job, in a separate test",
 }
-"""Alerts that no living job causes: where they are."""
+"""Alerts that no running job causes, and where they are tested."""

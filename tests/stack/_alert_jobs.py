@@ -1,7 +1,7 @@
-"""Random jobs that alerts are judged on: phases of calls, conversations, evaluations and samples.
+"""Random jobs for tests of alerts: phases of calls, conversations, evaluations and samples.
 
-A job is told to a real monitor on a clock of the test's own, so its history and its instruments
-hold the same events.
+A real monitor with a fake clock records a job, so its history and its instruments have the same
+events.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from genmeter import GenerationMonitor
 
 PRICES = {"atlas": (2.0, 8.0), "birch": (1.0, 4.0)}
-"""USD for a million tokens; cedar has no price."""
+"""USD per million tokens; cedar has no price."""
 SCALES = {"grade": (1.0, 5.0)}
 MODELS = ("atlas", "birch", "cedar")
 
 
 @dataclass(frozen=True)
 class Calls:
-    """A phase of a job: calls of a model, one every so often, that are like one another.
+    """A phase of a job: similar calls of a model at regular intervals.
 
     Attributes:
-        count: How many.
-        gap: Seconds from one to the next.
-        pause: Seconds before the first.
-        failing: Every so many-th one fails; 0 for none.
-        seconds: How long each takes; None for one that cannot be used, which is left out.
+        count: The number of calls.
+        gap: Seconds between two calls.
+        pause: Seconds before the first call.
+        failing: Every n-th call fails; 0 for none.
+        seconds: The duration of each; None for an invalid one, which is rejected.
     """
 
     count: int = 10
@@ -50,8 +50,8 @@ class Calls:
     rate_limited: int = 0
     turns: int | None = None
 
-    def tell(self, monitor: GenerationMonitor, number: int) -> None:
-        """Tell one of them, and a conversation where there are turns."""
+    def record(self, monitor: GenerationMonitor, number: int) -> None:
+        """Record one call, and a conversation if there are turns."""
         total = None
         if self.unitemised:
             total = (self.prompt or 0) + (self.completion or 0) + self.unitemised
@@ -75,7 +75,7 @@ class Calls:
 
 @dataclass(frozen=True)
 class Evaluations:
-    """A phase of evaluations that are like one another; see :class:`Calls`."""
+    """A phase of similar evaluations; see :class:`Calls`."""
 
     count: int = 10
     gap: int = 10
@@ -85,8 +85,8 @@ class Evaluations:
     scores: tuple[tuple[str, float], ...] = (("coherence", 0.9),)
     tokens: int | None = None
 
-    def tell(self, monitor: GenerationMonitor, number: int) -> None:
-        """Tell one of them."""
+    def record(self, monitor: GenerationMonitor, number: int) -> None:
+        """Record one evaluation."""
         fails = bool(self.failing) and number % self.failing == 0
         monitor.track_evaluation(
             0.5,
@@ -100,27 +100,27 @@ class Evaluations:
 
 @dataclass(frozen=True)
 class Samples:
-    """A phase of samples, of which every so many-th is rejected; see :class:`Calls`."""
+    """A phase of samples, of which every n-th is rejected; see :class:`Calls`."""
 
     count: int = 10
     gap: int = 10
     pause: int = 0
     rejected: int = 0
 
-    def tell(self, monitor: GenerationMonitor, number: int) -> None:
-        """Tell one of them."""
+    def record(self, monitor: GenerationMonitor, number: int) -> None:
+        """Record one sample."""
         monitor.record_sample(not self.rejected or number % self.rejected != 0, "too_short")
 
 
 @dataclass(frozen=True)
 class FailedExports:
-    """A phase of pushes that fail; see :class:`Calls`."""
+    """A phase of failed pushes; see :class:`Calls`."""
 
     count: int = 1
     gap: int = 10
     pause: int = 0
 
-    def tell(self, monitor: GenerationMonitor, _number: int) -> None:
+    def record(self, monitor: GenerationMonitor, _number: int) -> None:
         """Count one, as the exporter does."""
         monitor._pipeline.self_metrics.count_export_failure("OTLPMetricExporter")
 
@@ -130,23 +130,23 @@ Phase = Calls | Evaluations | Samples | FailedExports
 
 @dataclass(frozen=True)
 class Job:
-    """Lists of phases that begin together; the phases of one list follow each other."""
+    """Lists of phases that start together; the phases of one list run one after the other."""
 
     lanes: tuple[tuple[Phase, ...], ...]
 
     def events(self, end: float, slowness: int) -> list[tuple[float, Phase, int]]:
-        """List what happens, in order: the time, half a second past a whole one, and what.
+        """Return the events in order: time (half a second past a whole one), phase and number.
 
         Args:
-            end: Seconds after which nothing happens.
-            slowness: How many times as long every gap and pause is.
+            end: Seconds of the end.
+            slowness: A factor for every gap and pause.
         """
         found = [event for lane in self.lanes for event in _lane(lane, slowness)]
         return sorted((each for each in found if each[0] < end), key=lambda event: event[0])
 
 
 def _lane(phases: tuple[Phase, ...], slowness: int) -> Iterator[tuple[float, Phase, int]]:
-    # No event is at a whole second, so none is at the edge of a window or of a scrape.
+    # No event is at a whole second, so none is at the edge of a window or at a scrape.
     at = 0.5
     for phase in phases:
         at += phase.pause * slowness
@@ -205,4 +205,4 @@ jobs = st.builds(
         st.lists(_failed_exports, max_size=1).map(tuple),
     ),
 )
-"""Draws jobs of any kind."""
+"""Generates jobs of any kind."""

@@ -1,4 +1,4 @@
-"""Where a monitor and Prometheus need not agree on an alert; test_alert_agreement says why."""
+"""The margin in which a monitor and Prometheus may differ; see test_alert_agreement."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from genmeter.testing import IsolatedMonitor
 
 ROUNDING = 1e-9
-"""Relative; what sums of floats may be off by."""
+"""The relative error of sums of floats."""
 STEP = 300.0
-"""Seconds of the sums that Prometheus adds up for long windows."""
+"""Seconds of the sums that Prometheus uses for long windows."""
 LONG = 6 * 3_600.0
-"""Seconds; what is longer is added up."""
+"""Seconds; longer windows use recorded sums."""
 
 Labels = frozenset[tuple[str, str]]
 Group = tuple[str | None, ...]
@@ -34,26 +34,26 @@ _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 @dataclass(frozen=True)
 class Course:
-    """When a job is looked at; all in seconds.
+    """The times of scrapes and evaluations, in seconds.
 
     Attributes:
-        end: How long it runs.
-        scrape: From one scrape to the next.
-        evaluation: From one evaluation of Prometheus's rules to the next.
-        judged: From one evaluation of the monitor to the next, after which both are compared.
-        slowness: How many times as long the job's gaps and pauses are.
+        end: The duration of the job.
+        scrape: The scrape interval.
+        evaluation: The evaluation interval of Prometheus's rules.
+        checks: The evaluation interval of the monitor; both are compared after each.
+        slowness: A factor for the job's gaps and pauses.
     """
 
     end: int
     scrape: int
     evaluation: int
-    judged: int
+    checks: int
     slowness: int = 1
 
 
 @dataclass(frozen=True)
 class Range:
-    """The least and the most that a number can be."""
+    """The minimum and maximum of a number."""
 
     low: float
     high: float
@@ -61,13 +61,13 @@ class Range:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found at one evaluation.
+    """The result of one evaluation.
 
     Attributes:
         at: Seconds since the job's start.
-        firing: The labels of the alerts that fire by the monitor, without the job's.
-        is_open: The labels of those that are within the margin.
-        settled: By a rule's id, whether it fires, for the groups that are outside of the margin.
+        firing: The labels of the monitor's firing alerts, without the job.
+        is_open: The labels of alerts within the margin.
+        settled: Whether a rule fires, by its id, for groups outside of the margin.
     """
 
     at: float
@@ -77,12 +77,12 @@ class Verdict:
 
 
 class Margin:
-    """Says where a monitor and Prometheus need not agree; see test_alert_agreement.
+    """Computes the margin in which a monitor and Prometheus may differ.
 
     Args:
         settings: The alerts.
-        monitor: Whose history both look at.
-        course: When they do.
+        monitor: The monitor.
+        course: The times of scrapes and evaluations.
     """
 
     def __init__(self, settings: AlertSettings, monitor: IsolatedMonitor, course: Course) -> None:
@@ -90,22 +90,22 @@ class Margin:
         self._rules = [rule for rule in settings.rules() if rule.condition.is_local]
         self._history: History = monitor._session.history
         self._pages: list[dict[str, float]] = []
-        # When a condition began to hold: surely, and possibly.
+        # When a condition became active: certainly, and possibly.
         self._since: dict[tuple[str, Group, bool], float] = {}
         self._spans: dict[
             tuple[HistoryQuery, Sequence[Label], float, float], dict[Group, float]
         ] = {}
 
     def scraped(self, page: dict[str, float]) -> None:
-        """Keep a scrape."""
+        """Store a scrape."""
         self._pages.append(page)
 
-    def judge(self, now: float, firing: frozenset[Labels]) -> Verdict:
-        """Find what is within the margin now.
+    def evaluate(self, now: float, firing: frozenset[Labels]) -> Verdict:
+        """Return the alerts within the margin.
 
         Args:
             now: Unix time in seconds.
-            firing: What fires by the monitor.
+            firing: The monitor's firing alerts.
         """
         is_open: set[Labels] = set()
         settled: dict[str, set[bool]] = {rule.id: set() for rule in self._rules}
@@ -134,19 +134,19 @@ class Margin:
         return now - self._since.setdefault(key, now) >= rule.for_
 
     def _holds(self, rule: AlertRule, now: float) -> dict[Group, tuple[bool, bool]]:
-        """Say of each group whether the condition surely and whether it possibly holds."""
+        """Return by group whether the condition is certainly and possibly active."""
         if isinstance(rule.condition, Stale):
             last = self._history.last_call
             is_still = last is not None and now - last > rule.condition.limit
             return {(): (is_still, is_still)}
         values = [self._values(rule, window, now) for window in rule.condition.windows]
         groups = {group for found in values for group in found}
-        # A group that was, and has no row left, must be judged too, or its `since` would stay.
+        # Groups without rows must be evaluated too, or their `since` would stay.
         groups |= {group for id_, group, _ in self._since if id_ == rule.id}
         return {group: _passes(rule, [found.get(group) for found in values]) for group in groups}
 
     def _values(self, rule: AlertRule, window: float, now: float) -> dict[Group, tuple[Range, ...]]:
-        """Give the range of the indicator's value and of its denominator, by group."""
+        """Return the ranges of the indicator's value and denominator, by group."""
         assert rule.condition.indicator is not None
         sums = [
             self._sums(part, rule, window, now) for part in rule.condition.indicator.query.parts
@@ -162,7 +162,7 @@ class Margin:
     def _sums(
         self, query: CounterQuery, rule: AlertRule, window: float, now: float
     ) -> dict[Group, Range]:
-        """Give what Prometheus and the monitor can have for a sum over a window."""
+        """Return the range of Prometheus's and the monitor's sums over a window."""
         if query.rows is None:
             return self._increases(query, rule, window)
         sums = [self._rows(query.rows, rule.by, now - window)]
@@ -170,7 +170,7 @@ class Margin:
             sums += [
                 _stretched(self._steps(query.rows, rule.by, window, now - late), factor)
                 for factor in (1.0, STEP / (STEP - self._course.scrape))
-                # Such a sum may have been recorded an evaluation ago.
+                # The sum may have been recorded one evaluation ago.
                 for late in (0, self._course.evaluation)
             ]
         else:
@@ -189,7 +189,7 @@ class Margin:
     def _steps(
         self, rows: HistoryQuery, by: Sequence[Label], window: float, now: float
     ) -> dict[Group, float]:
-        """Add up what Prometheus has seen of each of the five minutes of a long window."""
+        """Sum Prometheus's increases of each step of a long window."""
         total: Counter[Group] = Counter()
         for step in range(round(window / STEP)):
             end = now - step * STEP
@@ -200,7 +200,7 @@ class Margin:
     def _span(
         self, rows: HistoryQuery, by: Sequence[Label], start: float, end: float
     ) -> dict[Group, float]:
-        """Sum the rows between two times that are past."""
+        """Sum the rows between two times in the past."""
         key = (rows, by, start, end)
         if key not in self._spans:
             after = self._rows(rows, by, end)
@@ -218,11 +218,11 @@ class Margin:
         }
 
     def _increases(self, query: CounterQuery, rule: AlertRule, window: float) -> dict[Group, Range]:
-        """The same of what the monitor counts of itself, which it looks at when it evaluates."""
+        """Return the ranges of the monitor's own counters, which it reads when it evaluates."""
         course, newest = self._course, len(self._pages) - 1
         inner, outer, last = (
             _totals(self._pages[max(0, newest - round(back / course.scrape))], query, rule.by)
-            for back in (window - course.judged, window + course.judged, 0)
+            for back in (window - course.checks, window + course.checks, 0)
         )
         stretch = window / (window - course.scrape)
         return {
@@ -232,7 +232,7 @@ class Margin:
 
 
 def _passes(rule: AlertRule, found: Sequence[tuple[Range, ...] | None]) -> tuple[bool, bool]:
-    """Say whether a rule's condition surely and whether it possibly holds.
+    """Return whether a rule's condition is certainly and possibly active.
 
     Args:
         rule: The rule.

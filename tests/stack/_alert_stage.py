@@ -1,4 +1,4 @@
-"""Jobs that cause alerts, all at once, and what was seen of their alerts on each way."""
+"""Jobs that cause alerts, all at once, and the alerts received on each way."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ _TURN = 0.25
 
 
 def job_of(alert_id: str) -> str:
-    """Name the job that causes an alert."""
+    """Return the name of the job that causes an alert."""
     return alert_id.replace(":", "-").replace("_", "-")
 
 
 class Jobs:
-    """A monitor for each cause, with a runtime and an endpoint of its own; `with` runs them.
+    """A monitor for each cause, with its own runtime and endpoint; `with` runs them.
 
     Args:
         causes: By the alert's id.
         settings: The alerts' TOML file.
-        handlers: Makes handlers for a monitor's alerts, beside the one that is heard here.
+        handlers: Creates additional handlers for a monitor's alerts.
 
     Attributes:
-        heard: What each job's own handler was told, in order, by the alert's id.
-        urls: Where each job can be scraped.
+        received: The alerts of each job's own handler, in order, by the alert's id.
+        urls: The endpoint of each job.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Jobs:
         settings: Path,
         handlers: Callable[[], Sequence[Any]],
     ) -> None:
-        self.heard: dict[str, list[Alert]] = {id_: [] for id_ in causes}
+        self.received: dict[str, list[Alert]] = {id_: [] for id_ in causes}
         self.urls: dict[str, str] = {}
         self._causes = causes
         self._settings = settings
@@ -61,14 +61,14 @@ class Jobs:
         self._monitors: dict[str, GenerationMonitor] = {}
         self._stack = ExitStack()
         self._is_over = threading.Event()
-        self._telling = threading.Thread(target=self._tell, name="jobs")
+        self._recording = threading.Thread(target=self._record, name="jobs")
 
     def __enter__(self) -> Self:
         with self._stack:
             for id_, cause in self._causes.items():
                 self._stack.enter_context(fresh_runtime())
                 self._monitors[id_] = self._monitor(id_, cause)
-            self._telling.start()
+            self._recording.start()
             self._stack.callback(self._end)
             self._stack = self._stack.pop_all()
         return self
@@ -78,16 +78,16 @@ class Jobs:
 
     def _end(self) -> None:
         self._is_over.set()
-        self._telling.join()
+        self._recording.join()
 
     def _monitor(self, id_: str, cause: Cause) -> GenerationMonitor:
-        # The names of services and the exporters are read when the first monitor is made.
+        # The first monitor reads the names of the service and the exporters.
         with mock.patch.dict(os.environ, {"OTEL_SERVICE_NAME": job_of(id_), **cause.environment}):
             config = MonitorConfig(
                 endpoint=EndpointConfig(port=0), alerts=self._settings, **cause.config
             )
             monitor = GenerationMonitor(
-                alert_handlers=[self.heard[id_].append, *self._handlers()],
+                alert_handlers=[self.received[id_].append, *self._handlers()],
                 metrics_interval=1,
                 config=config,
                 **cause.keywords,
@@ -96,10 +96,10 @@ class Jobs:
         self.urls[id_] = monitor.endpoint_url
         return monitor
 
-    def _tell(self) -> None:
+    def _record(self) -> None:
         start = time.monotonic()
         for id_, monitor in self._monitors.items():
-            self._causes[id_].tell(monitor)
+            self._causes[id_].record(monitor)
         due = {id_: cause.after for id_, cause in self._causes.items() if cause.later}
         while not self._is_over.wait(_TURN):
             for id_, after in [*due.items()]:
@@ -108,15 +108,15 @@ class Jobs:
                     continue
                 cause.later(self._monitors[id_])
                 due[id_] = after + 1
-                if not cause.goes_on:
+                if not cause.repeats:
                     del due[id_]
 
 
 class Witness:
-    """Looks at an Alertmanager again and again, and keeps what it saw; `with` starts and ends it.
+    """Polls an Alertmanager, and stores the results; `with` starts and stops it.
 
     Args:
-        alertmanager: Whose alerts it looks at.
+        alertmanager: The Alertmanager.
     """
 
     def __init__(self, alertmanager: Alertmanager) -> None:
@@ -124,30 +124,30 @@ class Witness:
         self._receivers: dict[Labels, set[str]] = {}
         self._inhibited: set[Labels] = set()
         self._is_over = threading.Event()
-        self._looking = threading.Thread(target=self._look, name="witness")
+        self._polling = threading.Thread(target=self._poll, name="witness")
 
     def __enter__(self) -> Self:
-        self._looking.start()
+        self._polling.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._is_over.set()
-        self._looking.join()
+        self._polling.join()
 
     def receivers(self, labels: Mapping[str, str]) -> set[str]:
-        """Say who was to hear of an alert with exactly these labels; waits until there is one."""
+        """Wait for an alert with exactly these labels, and return its receivers."""
         wanted = frozenset(labels.items())
-        came, _ = poll(lambda: wanted in self._receivers, bool, PATIENCE)
+        arrived, _ = poll(lambda: wanted in self._receivers, bool, PATIENCE)
         seen = [dict(each) for each in self._receivers.copy() if ("job", labels["job"]) in each]
-        assert came, f"{labels} never came; of this job these did: {seen}"
+        assert arrived, f"{labels} never arrived; alerts of this job: {seen}"
         return self._receivers[wanted]
 
     def was_inhibited(self, labels: Mapping[str, str]) -> bool:
-        """Say whether an alert with these labels was ever inhibited; waits until it was."""
+        """Wait until an alert with these labels is inhibited; return whether it was."""
         wanted = frozenset(labels.items())
         return poll(lambda: wanted in self._inhibited, bool, PATIENCE)[0]
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         while not self._is_over.wait(_TURN):
             for alert in self._alertmanager.alerts():
                 labels = frozenset(alert["labels"].items())

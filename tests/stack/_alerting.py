@@ -1,4 +1,4 @@
-"""The shipped Alertmanager configuration made quick, and the servers that an alert passes."""
+"""The shipped Alertmanager configuration with short waits, and the servers for alerts."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from _webhook import Webhook
 
 SHIPPED = ROOT / "deploy" / "prometheus"
-# Longer than a test's evaluation interval, as the shipped one is longer than the shipped interval:
-# an alert that inhibits another is there before the other is told.
+# Longer than a test's evaluation interval, as in the shipped configuration, so that an inhibiting
+# alert arrives before the other one is sent.
 GROUP_WAIT = "500ms"
 GROUP_INTERVAL = "200ms"
 
 
 class AlertingStack(NamedTuple):
-    """What an alert passes on its way from a job's endpoint to a receiver.
+    """The servers between a job's endpoint and a receiver.
 
-    A target's label `job` is the test's own, so that its alerts can be told from other tests':
+    Each test uses its own label `job`, which distinguishes its alerts from those of other tests:
 
         stack.prometheus.add_target(monitor.endpoint_url, "openmetrics", job="failing")
-        told = stack.webhook.wait_for_alert("firing", alertname="GenerationErrorRateHigh",
+        sent = stack.webhook.wait_for_alert("firing", alertname="GenerationErrorRateHigh",
                                             job="failing")
-        assert told.receiver == "page"
+        assert sent.receiver == "page"
     """
 
     prometheus: Prometheus
@@ -38,16 +38,13 @@ class AlertingStack(NamedTuple):
 
 
 def shipped_alertmanager_config(webhook: Webhook) -> dict[str, Any]:
-    """Loads deploy/prometheus/alertmanager.yml for a test.
+    """Return the content of deploy/prometheus/alertmanager.yml for a test.
 
-    The routes, their grouping and the inhibitions are those that ship; only the waits before a
-    notification are shorter, and every receiver posts to the webhook under its own name.
+    Routes, grouping and inhibitions are unchanged; only the waits before a notification are shorter,
+    and every receiver posts to the webhook under its own name.
 
     Args:
-        webhook: what the receivers post to.
-
-    Returns:
-        What the configuration's YAML would hold.
+        webhook: The target of the receivers.
     """
     config: dict[str, Any] = yaml.safe_load((SHIPPED / "alertmanager.yml").read_text())
     for route in _routes(config["route"]):

@@ -1,4 +1,4 @@
-"""A real Alertmanager, with any configuration that a test gives it."""
+"""A real Alertmanager, with the configuration of a test."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Alertmanager(Server):
     """An Alertmanager on loopback, alone in its cluster.
 
     Attributes:
-        url: where the server is, its path prefix included, such as `http://127.0.0.1:41234`.
+        url: the server's address with its path prefix, such as `http://127.0.0.1:41234`.
     """
 
     def __init__(
@@ -36,16 +36,16 @@ class Alertmanager(Server):
         auth: tuple[str, str] | None = None,
         ca: Path | None = None,
     ) -> None:
-        """Takes the settings.
+        """Store the settings.
 
         Args:
-            folder: an empty folder for the configuration, the data and the log.
-            config: the configuration's file, or what its YAML holds.
-            path_prefix: where its pages are, such as `/alerts`.
-            web_config: what the YAML of `--web.config.file` holds: TLS, basic auth. Paths in it
-                are absolute.
+            folder: an empty folder for configuration, data and log.
+            config: the configuration file, or its content.
+            path_prefix: the prefix of its pages, such as `/alerts`.
+            web_config: the content of `--web.config.file`: TLS, basic auth. Its paths must be
+                absolute.
             auth: the user and password of this object's own requests.
-            ca: the authority's certificate, where `web_config` asks for TLS.
+            ca: the authority's certificate, if `web_config` enables TLS.
         """
         super().__init__("alertmanager", folder)
         self.url = ""
@@ -59,7 +59,7 @@ class Alertmanager(Server):
         self._tls = None if ca is None else ssl.create_default_context(cafile=str(ca))
 
     def command(self) -> list[str | Path]:
-        """Chooses a port, writes the configuration, and gives the command line."""
+        """Choose a port, write the configuration, and return the command line."""
         port = free_port()
         scheme = "http" if self._tls is None else "https"
         self.url = f"{scheme}://{LOOPBACK}:{port}{self._path_prefix}"
@@ -80,24 +80,24 @@ class Alertmanager(Server):
         return command
 
     def is_ready(self) -> bool:
-        """Says whether alerts are taken."""
+        """Return whether it accepts alerts."""
         try:
             return self._request("GET", "/-/ready")[0] == 200
         except OSError:
             return False
 
     def post(self, alerts: Iterable[Mapping[str, Any]]) -> None:
-        """Posts alerts as a client of API v2 does: `labels`, and perhaps `annotations`, `endsAt`."""
+        """Post alerts to API v2, with `labels` and optionally `annotations` and `endsAt`."""
         self._api("POST", "alerts", list(alerts))
 
     def alerts(self, **labels: str) -> list[dict[str, Any]]:
-        """Returns the alerts that it holds, silenced and inhibited ones too.
+        """Return its alerts, including silenced and inhibited ones.
 
         Args:
-            labels: each must be equal.
+            labels: labels that must be equal.
 
         Returns:
-            What the API gives: `labels`, `annotations`, `startsAt`, `endsAt`, `receivers`, and a
+            The API's objects: `labels`, `annotations`, `startsAt`, `endsAt`, `receivers`, and a
             `status` with `state`, `silencedBy` and `inhibitedBy`.
         """
         matchers = [("filter", f"{name}={json.dumps(value)}") for name, value in labels.items()]
@@ -110,10 +110,10 @@ class Alertmanager(Server):
         timeout: float = WAIT_TIMEOUT,
         **labels: str,
     ) -> list[dict[str, Any]]:
-        """Waits until the alerts that it holds are as they should be.
+        """Wait until its alerts are as expected.
 
         Args:
-            predicate: judges the alerts; the default waits until there are any.
+            predicate: checks the alerts; the default waits until there are any.
             timeout: how long to wait, in seconds.
             labels: as in `alerts`.
 
@@ -125,7 +125,7 @@ class Alertmanager(Server):
         return found
 
     def silence(self, matchers: Mapping[str, str]) -> str:
-        """Silences for an hour what has all these labels, and returns the silence's id."""
+        """Silence alerts with these labels for an hour, and return the silence's id."""
         now = datetime.now(UTC)
         silence = {
             "matchers": [

@@ -1,6 +1,6 @@
-"""A job that fills every panel: the demo's, at speed, and whatever goes wrong in a monitor.
+"""A job that fills every panel: the demo's, ten times as fast, with faults.
 
-Run as a script with a port: it plays ten seconds of the demo a second until it is ended.
+It takes a port as its argument and runs until it is killed.
 """
 
 from __future__ import annotations
@@ -12,14 +12,7 @@ import time
 from opentelemetry.sdk.trace import TracerProvider
 
 from genmeter import GenerationMonitor
-from genmeter.cli.demo.simulate import (
-    CUSTOM_METRICS,
-    MODELS,
-    PRICES,
-    SCORE_SCALES,
-    Job,
-    Plan,
-)
+from genmeter.cli.demo.simulate import CUSTOM_METRICS, MODELS, PRICES, SCORE_SCALES, Job, Plan
 from genmeter.config.monitor import EndpointConfig, LabelLimits, MonitorConfig
 
 SPEED = 10.0
@@ -28,15 +21,15 @@ ODD_MODEL = "team/odd.model+v1 (beta)"
 
 
 class Broken:
-    """A handler that takes nothing."""
+    """A handler that always fails."""
 
     def handle_metric(self, metric_name: str, value: float, metadata: dict[str, object]) -> None:
-        """Fails."""
+        """Raise."""
         raise RuntimeError(metric_name)
 
 
 def main(port: int) -> None:
-    """Plays the job."""
+    """Run the job."""
     config = MonitorConfig(
         models=tuple(model.name for model in MODELS),
         expected_samples=100_000,
@@ -50,11 +43,11 @@ def main(port: int) -> None:
         metric_handlers=[Broken()], log_handlers=[], metrics_interval=1, config=config
     )
     tracer = TracerProvider().get_tracer("job")
-    job = Job(Plan(duration=1e6, rate=30.0, seed=1, failing={}), monitor)
-    number, since = 0, time.monotonic()
+    job = Job(Plan(duration=1e6, rate=30.0, seed=1), monitor)
+    number, began = 0, time.monotonic()
     while True:
-        job.advance((time.monotonic() - since) * SPEED)
-        go_wrong(monitor, number)
+        job.advance((time.monotonic() - began) * SPEED)
+        record_faults(monitor, number)
         with tracer.start_as_current_span("call"):
             monitor.track_generation(0.8, True, model_name=MODELS[0].name)
             monitor.track_generation(9.0, True, conversation_length=3)
@@ -63,8 +56,8 @@ def main(port: int) -> None:
         time.sleep(TICK)
 
 
-def go_wrong(monitor: GenerationMonitor, number: int) -> None:
-    """Tells what the demo's job does not: no price, no step, cache writes and faults."""
+def record_faults(monitor: GenerationMonitor, number: int) -> None:
+    """Record what the demo does not: an unpriced model, many steps, cache writes, bad values."""
     monitor.track_generation(
         1.0,
         True,

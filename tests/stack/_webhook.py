@@ -85,7 +85,7 @@ class Webhook:
         with self._lock:
             return list(self._kept)
 
-    def told(self, status: str | None = None, /, **labels: str) -> list[ReceivedAlert]:
+    def alerts(self, status: str | None = None, /, **labels: str) -> list[ReceivedAlert]:
         """Return the received alerts with these labels, once per notification.
 
         Args:
@@ -117,8 +117,8 @@ class Webhook:
 
         A timeout (seconds) fails the test.
         """
-        self.wait_for(lambda _: bool(self.told(status, **labels)), timeout)
-        return self.told(status, **labels)[0]
+        self.wait_for(lambda _: bool(self.alerts(status, **labels)), timeout)
+        return self.alerts(status, **labels)[0]
 
     def __enter__(self) -> Self:
         self._thread.start()

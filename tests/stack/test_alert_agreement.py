@@ -1,24 +1,21 @@
 """Prometheus, by the rendered rules, and a monitor, by its history, find the same alerts.
 
-Jobs are drawn at random and told to a real monitor. Its page is scraped every 15 seconds of a clock
-of the test's own, and promtool evaluates the rendered file on these samples, of which counters and
-histograms begin at 0 before the first event. The monitor judges the same job at the same times.
-What fires must have the same labels, the severity among them, every minute.
+A real monitor with a fake clock records random jobs. Its page is scraped every 15 seconds, and
+promtool evaluates the rendered rules on these samples; counters and histograms start at 0 before the
+first event. The monitor evaluates the same job at the same times. Firing alerts must have the same
+labels every minute.
 
-The margin. A monitor looks at exactly the events of a window. Prometheus looks at samples: what
-happened before the first scrape within the window is not in their increase, and it stretches that
-increase by as much as the samples do not span, up to window / (window - 15 s), for each series on
-its own, since a counter is not stretched to below 0. So each sum that an alert is made of is one of
-three at the least or the most: that of the window's events, that of the events since the first
-scrape in it, and the latter stretched. Where an alert fires for all sums within these bounds, or
-for none, there is nothing to choose; where some decide it otherwise than others, the alert of that
-group is left out of that comparison.
+The margin: a monitor uses exactly the events of a window. Prometheus uses samples: events before the
+first scrape in the window are not in their increase, which it extrapolates by up to window / (window
+- 15 s), for each series separately, since a counter is not extrapolated below 0. So each sum is
+bounded by three sums: over the window's events, over the events since the first scrape in it, and
+the latter extrapolated. If an alert fires for all sums within these bounds, or for none, both must
+agree; otherwise the comparison ignores the alert of that group.
 
-Windows of more than six hours are added up from recorded sums over five minutes, so the same holds
-of each of the five minutes, and the sums may have been recorded an evaluation ago. Of what a monitor
-counts of itself it knows only what the totals were when it evaluated, so there the windows differ
-by the time between evaluations. A condition that must hold for a time is judged by both ends of the
-margin at every evaluation.
+Windows of more than six hours use recorded sums over five minutes, so the same margin holds for each
+step, and a sum may have been recorded one evaluation ago. A monitor reads its own counters when it
+evaluates, so their windows differ by the time between evaluations. A condition with a wait is checked
+with both ends of the margin at every evaluation.
 """
 
 from __future__ import annotations
@@ -38,7 +35,7 @@ from genmeter.config.alerts import AlertOverride, AlertSettings
 from genmeter.schema.alerts import ALERT_RULES
 
 HOUR = 3_600.0
-SHORT_COURSE = Course(end=1_500, scrape=15, evaluation=60, judged=60)
+SHORT_COURSE = Course(end=1_500, scrape=15, evaluation=60, checks=60)
 SHORT = AlertSettings(
     objective=0.95,
     cost_budget=0.5,
@@ -59,7 +56,7 @@ SHORT = AlertSettings(
 )
 """Windows that fit into 25 minutes."""
 
-LONG_COURSE = Course(end=43_200, scrape=30, evaluation=150, judged=1_800, slowness=29)
+LONG_COURSE = Course(end=43_200, scrape=30, evaluation=150, checks=1_800, slowness=29)
 LONG = AlertSettings(
     objective=0.95,
     cost_budget=0.5,
@@ -80,7 +77,7 @@ LONG = AlertSettings(
         "TokenBudgetBurn": AlertOverride(windows=(7 * HOUR,)),
     },
 )
-"""Windows that are added up of shorter ones, and fit into half a day."""
+"""Windows that use recorded sums, and fit into half a day."""
 
 GOOD = Job(
     (
@@ -120,10 +117,10 @@ UNPRICED = Job(((Calls(model="cedar", count=30, gap=20), Calls(count=1, pause=70
     [(SHORT, SHORT_COURSE, 8, 8), (LONG, LONG_COURSE, 3, 3)],
     ids=["windows of minutes", "windows of hours"],
 )
-def test_random_jobs_raise_the_same_alerts_in_prometheus_and_in_process(
+def test_process_and_prometheus_agree_on_alerts_of_random_jobs(
     promtool: str, alerts: AlertSettings, course: Course, examples: int, together: int
 ) -> None:
-    """What fires in process fires in Prometheus, and nothing else does, outside of the margin."""
+    """The same alerts fire in the process and in Prometheus, outside of the margin."""
     settled: Counter[tuple[str, bool]] = Counter()
 
     @settings(deadline=None, max_examples=examples, suppress_health_check=[HealthCheck.too_slow])
@@ -140,6 +137,6 @@ def test_random_jobs_raise_the_same_alerts_in_prometheus_and_in_process(
                     settled.update((rule, fires) for fires in outcomes)
 
     agree()
-    judged = {rule.id for rule in alerts.rules() if rule.condition.is_local}
-    missing = {(rule, fires) for rule in judged for fires in (True, False)} - settled.keys()
+    local = {rule.id for rule in alerts.rules() if rule.condition.is_local}
+    missing = {(rule, fires) for rule in local for fires in (True, False)} - settled.keys()
     assert not missing, f"never seen outside of the margin: {sorted(missing)}"

@@ -1,4 +1,4 @@
-"""What the servers for alerts are told arrives where the tests look for it."""
+"""The servers for alerts and their fakes work as the tests expect."""
 
 from __future__ import annotations
 
@@ -21,34 +21,36 @@ if TYPE_CHECKING:
     from _alerting import AlertingStack
     from _webhook import Webhook
 
-# The user `prometheus` with the password `secret`; a low cost, so that no request waits for it.
+# The user `prometheus` with the password `secret`, at a low cost, so that requests are fast.
 USERS = {"prometheus": "$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW"}
 TIMINGS = {"group_wait", "group_interval"}
 
 
 def alert(name: str, job: str, severity: str = "warning", **fields: str) -> dict[str, Any]:
-    """An alert as a client posts it."""
+    """Return an alert for a post."""
     return {"labels": {"alertname": name, "job": job, "severity": severity}, **fields}
 
 
 def without_timings(route: dict[str, Any]) -> dict[str, Any]:
-    """A route and those below it, but for how long they wait."""
+    """Return a route and its children, without waits."""
     kept = {key: value for key, value in route.items() if key not in TIMINGS}
     return kept | {"routes": [without_timings(child) for child in route.get("routes", [])]}
 
 
-def test_an_alert_arrives_firing_and_resolved(alertmanager: Alertmanager, webhook: Webhook) -> None:
-    """An alert that is posted to Alertmanager reaches the receiver, and so does its end."""
+def test_alertmanager_delivers_firing_and_resolved_alerts(
+    alertmanager: Alertmanager, webhook: Webhook
+) -> None:
+    """An alert posted to Alertmanager reaches the receiver, and so does its end."""
     alertmanager.post([alert("Probe", "posted")])
     assert webhook.wait_for_alert("firing", job="posted").receiver == "chat"
-    assert webhook.told("resolved", job="posted") == []
+    assert webhook.alerts("resolved", job="posted") == []
     alertmanager.post([alert("Probe", "posted", endsAt=datetime.now(UTC).isoformat())])
     assert webhook.wait_for_alert("resolved", job="posted").labels["alertname"] == "Probe"
     assert alertmanager.wait_for(lambda found: not found, job="posted") == []
 
 
-def test_a_critical_alert_pages(alertmanager: Alertmanager, webhook: Webhook) -> None:
-    """The shipped routes are in force: who is told depends on the severity."""
+def test_critical_alerts_page(alertmanager: Alertmanager, webhook: Webhook) -> None:
+    """The shipped routes are used: the receiver depends on the severity."""
     alertmanager.post([alert("Probe", "paged", "critical"), alert("Other", "paged", "info")])
     assert webhook.wait_for_alert("firing", job="paged").receiver == "page"
     held = alertmanager.wait_for(lambda found: len(found) == 2, job="paged")
@@ -58,8 +60,8 @@ def test_a_critical_alert_pages(alertmanager: Alertmanager, webhook: Webhook) ->
     }
 
 
-def test_an_inhibited_alert_is_not_told(alertmanager: Alertmanager, webhook: Webhook) -> None:
-    """The shipped inhibitions are in force for alerts that start together."""
+def test_inhibited_alerts_are_not_sent(alertmanager: Alertmanager, webhook: Webhook) -> None:
+    """The shipped inhibitions are used for alerts that start together."""
     alertmanager.post(
         [
             alert("GenerationSuccessRateLow", "inhibited"),
@@ -75,27 +77,27 @@ def test_an_inhibited_alert_is_not_told(alertmanager: Alertmanager, webhook: Web
         alertname="GenerationSuccessRateLow",
     )
     assert len(held["status"]["inhibitedBy"]) == 1
-    assert webhook.told(job="inhibited", alertname="GenerationSuccessRateLow") == []
+    assert webhook.alerts(job="inhibited", alertname="GenerationSuccessRateLow") == []
 
 
-def test_a_silenced_alert_is_held_back(alertmanager: Alertmanager, webhook: Webhook) -> None:
-    """A silence holds back the alerts that have its labels, and no others."""
+def test_silenced_alerts_are_not_sent(alertmanager: Alertmanager, webhook: Webhook) -> None:
+    """A silence mutes only alerts that have its labels."""
     silence = alertmanager.silence({"job": "silenced", "alertname": "Probe"})
     alertmanager.post([alert("Probe", "silenced"), alert("Other", "silenced")])
     webhook.wait_for_alert("firing", job="silenced", alertname="Other")
     (held,) = alertmanager.alerts(job="silenced", alertname="Probe")
     assert held["status"]["silencedBy"] == [silence]
-    assert webhook.told(job="silenced", alertname="Probe") == []
+    assert webhook.alerts(job="silenced", alertname="Probe") == []
 
 
-def test_a_wait_for_an_alert_says_what_came(webhook: Webhook) -> None:
-    """A wait that ends in vain fails the test."""
+def test_failed_wait_lists_the_received_alerts(webhook: Webhook) -> None:
+    """A wait that times out fails the test."""
     with pytest.raises(AssertionError, match="not notified as expected within 0 s"):
         webhook.wait_for_alert("firing", timeout=0, job="nobody's")
 
 
-def test_alertmanager_behind_tls_auth_and_a_prefix(tmp_path: Path, webhook: Webhook) -> None:
-    """An Alertmanager can ask for TLS and basic auth, and have its pages under a prefix."""
+def test_alertmanager_works_with_tls_auth_and_a_prefix(tmp_path: Path, webhook: Webhook) -> None:
+    """The fake requires TLS and basic auth, and has its pages below a prefix."""
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
@@ -123,7 +125,7 @@ def test_alertmanager_behind_tls_auth_and_a_prefix(tmp_path: Path, webhook: Webh
         assert request("GET", f"{server.url}/api/v2/alerts", tls=trust)[0] == 401
 
 
-def test_only_timings_and_addresses_differ_from_what_ships(webhook: Webhook) -> None:
+def test_only_timings_and_addresses_differ_from_the_shipped_configuration(webhook: Webhook) -> None:
     """The quick configuration has the shipped routes, receivers and inhibitions."""
     shipped = yaml.safe_load((SHIPPED / "alertmanager.yml").read_text())
     quick = shipped_alertmanager_config(webhook)
@@ -144,10 +146,10 @@ def test_only_timings_and_addresses_differ_from_what_ships(webhook: Webhook) -> 
     assert quick["receivers"] == shipped["receivers"]
 
 
-def test_a_rule_fires_through_to_the_receiver(
+def test_firing_rule_reaches_the_receiver(
     tmp_path: Path, alertmanager: Alertmanager, webhook: Webhook
 ) -> None:
-    """What a rule file says reaches the receiver through both servers, and so does its end."""
+    """An alert of a rule file reaches the receiver through both servers, and so does its end."""
     rule = {
         "alert": "Down",
         "expr": 'up{job="ruled"} == 0',
@@ -158,8 +160,8 @@ def test_a_rule_fires_through_to_the_receiver(
     rules.write_text(yaml.safe_dump({"groups": [{"name": "probe", "rules": [rule]}]}))
     with Prometheus(tmp_path, rules=[rules], alertmanagers=[alertmanager.url]) as server:
         instance = server.add_target(f"http://127.0.0.1:{free_port()}/metrics", job="ruled")
-        told = webhook.wait_for_alert("firing", job="ruled")
-        assert (told.receiver, told.annotations) == ("page", {"summary": "ruled is 0"})
+        sent = webhook.wait_for_alert("firing", job="ruled")
+        assert (sent.receiver, sent.annotations) == ("page", {"summary": "ruled is 0"})
         (firing,) = server.alerts()
         assert (firing["labels"]["instance"], firing["state"]) == (instance, "firing")
         assert [(found["name"], found["health"]) for found in server.rules()] == [("Down", "ok")]
@@ -168,15 +170,15 @@ def test_a_rule_fires_through_to_the_receiver(
         assert server.alerts() == []
 
 
-def test_the_shipped_rules_load(alerting_stack: AlertingStack) -> None:
-    """Prometheus has every rule of the shipped file, and the Alertmanager to tell."""
+def test_shipped_rules_load(alerting_stack: AlertingStack) -> None:
+    """Prometheus has every rule of the shipped file, and an Alertmanager."""
     groups = yaml.safe_load((SHIPPED / "rules.yml").read_text())["groups"]
     shipped = [rule.get("alert") or rule["record"] for group in groups for rule in group["rules"]]
     assert sorted(found["name"] for found in alerting_stack.prometheus.rules()) == sorted(shipped)
 
 
-def test_pint_tells_good_rules_from_bad(tmp_path: Path) -> None:
-    """Pint, which `make servers` installs, refuses a rule whose template names a lost label."""
+def test_pint_rejects_invalid_rules(tmp_path: Path) -> None:
+    """Pint, installed by `make servers`, rejects a rule whose template names a lost label."""
     found = {}
     for name, label in (("good", "job"), ("bad", "model")):
         rules = tmp_path / f"{name}.yml"
@@ -191,8 +193,8 @@ def test_pint_tells_good_rules_from_bad(tmp_path: Path) -> None:
     assert found["bad"] != 0
 
 
-def test_dashboard_linter_runs(tmp_path: Path) -> None:
-    """Dashboard-linter, which `make servers` installs, refuses a panel without a title."""
+def test_dashboard_linter_rejects_invalid_dashboards(tmp_path: Path) -> None:
+    """Dashboard-linter, installed by `make servers`, rejects a panel without a title."""
     dashboard = tmp_path / "dashboard.json"
     dashboard.write_text('{"title": "probe", "panels": [{"id": 1, "type": "timeseries"}]}')
     checked = run(program("dashboard-linter"), "lint", "--strict", dashboard)

@@ -1,4 +1,4 @@
-"""Alerts that a job posts straight to a real Alertmanager, with no Prometheus anywhere."""
+"""Alerts that a job posts directly to a real Alertmanager, without a Prometheus."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ INTERVAL = 0.2
 SILENT = {"route": {"receiver": "nobody"}, "receivers": [{"name": "nobody"}]}
 NAME = "GenerationErrorRateHigh"
 USER, PASSWORD = "prometheus", "secret"
-# bcrypt, at its least cost, of the password.
+# bcrypt of the password, at its minimum cost.
 USERS = {USER: "$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW"}
 SETTINGS = AlertSettings(alerts={NAME: AlertOverride(for_=0, min_samples=1)})
 
@@ -41,7 +41,7 @@ SETTINGS = AlertSettings(alerts={NAME: AlertOverride(for_=0, min_samples=1)})
 def job(
     name: str, monkeypatch: pytest.MonkeyPatch, handlers: list[AlertmanagerHandler], **config: Any
 ) -> Iterator[GenerationMonitor]:
-    """Runs a job of which every call has failed so far, with nothing that scrapes it."""
+    """Run a job whose calls have all failed, without a scraper."""
     monkeypatch.setenv("OTEL_SERVICE_NAME", name)
     settings = MonitorConfig(
         endpoint=EndpointConfig(enabled=False), alerts=SETTINGS, default_model="m", **config
@@ -58,25 +58,25 @@ def job(
 
 
 def ends_at(alertmanager: Alertmanager, **labels: str) -> datetime | None:
-    """Says until when an alert is taken to fire; None where it does not."""
+    """Return the end of a firing alert; None if it does not fire."""
     found = alertmanager.alerts(alertname=NAME, **labels)
     return datetime.fromisoformat(found[0]["endsAt"]) if found else None
 
 
-def test_an_alert_is_told_kept_alive_and_resolved(
+def test_alert_fires_is_extended_and_resolved(
     alertmanager: Alertmanager, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It reaches the receiver as firing, lives on over many evaluations, and is over at once."""
+    """It reaches the receiver, fires over many evaluations, and is resolved at once."""
     handler = AlertmanagerHandler([alertmanager.url], labels={"site": "lab"})
     with job("api-resolved", monkeypatch, [handler]) as monitor:
-        told = webhook.wait_for_alert("firing", alertname=NAME, job="api-resolved")
-        assert told.labels == {
+        sent = webhook.wait_for_alert("firing", alertname=NAME, job="api-resolved")
+        assert sent.labels == {
             "alertname": NAME,
             "severity": "critical",
             "job": "api-resolved",
             "site": "lab",
         }
-        assert told.annotations.keys() == {"summary", "description", "runbook_url"}
+        assert sent.annotations.keys() == {"summary", "description", "runbook_url"}
         (first,) = alertmanager.wait_for(alertname=NAME, job="api-resolved")
         ends = {first["endsAt"]}
 
@@ -90,17 +90,17 @@ def test_an_alert_is_told_kept_alive_and_resolved(
         assert refreshed, ends
         (last,) = alertmanager.alerts(alertname=NAME, job="api-resolved")
         assert last["startsAt"] == first["startsAt"]
-        assert not webhook.told("resolved", alertname=NAME, job="api-resolved")
+        assert not webhook.alerts("resolved", alertname=NAME, job="api-resolved")
         for _ in range(100):
             monitor.track_generation(0.1, True)
         webhook.wait_for_alert("resolved", alertname=NAME, job="api-resolved")
         assert ends_at(alertmanager, job="api-resolved") is None
 
 
-def test_an_alert_of_a_job_that_ended_is_left_to_expire(
+def test_alert_of_a_finished_job_expires(
     alertmanager: Alertmanager, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the shutdown it still fires, and is over by itself when ``ends_after`` has passed."""
+    """After the shutdown it fires until ``ends_after`` has passed."""
     handler = AlertmanagerHandler([alertmanager.url], ends_after=4)
     with job("api-expires", monkeypatch, [handler]):
         webhook.wait_for_alert("firing", alertname=NAME, job="api-expires")
@@ -111,10 +111,10 @@ def test_an_alert_of_a_job_that_ended_is_left_to_expire(
     assert time.time() >= end.timestamp()
 
 
-def test_a_peer_that_is_down_gets_the_state_of_things_once_it_is_back(
+def test_peer_that_was_down_gets_the_latest_state(
     alertmanager: Alertmanager, webhook: Webhook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The peer that is up is told at once; the other one, once it is up, that the alert fires."""
+    """The peer that is up gets the alert at once, the other one after it has started."""
     late = Alertmanager(tmp_path, SILENT)
     port = free_port()
     monkeypatch.setattr("_alertmanager.free_port", lambda: port)
@@ -128,10 +128,10 @@ def test_a_peer_that_is_down_gets_the_state_of_things_once_it_is_back(
             assert found["startsAt"] == first["startsAt"]
 
 
-def test_the_variable_reaches_a_guarded_alertmanager_under_a_prefix(
+def test_variable_works_with_basic_auth_and_a_prefix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A user and a password in the address open it, whatever path it is behind."""
+    """User and password in the address are used, below any path."""
     with Alertmanager(
         tmp_path,
         SILENT,
@@ -150,7 +150,7 @@ def test_the_variable_reaches_a_guarded_alertmanager_under_a_prefix(
 def test_tls_and_basic_authentication_by_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The job trusts the authority that it is given, and logs in with a password from a file."""
+    """The job trusts the given authority, and authenticates with a password from a file."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     pem = str(tmp_path / "server.pem")

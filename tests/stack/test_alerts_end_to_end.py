@@ -1,9 +1,9 @@
-"""Each alert, from a job to whoever is to hear of it: through Prometheus and straight from it.
+"""Each alert, from a job to its receiver: through Prometheus, and directly from the process.
 
-All jobs run at once, each under a monitor of its own. Prometheus scrapes it and judges it by rules
-with short windows, and tells one Alertmanager; the monitor judges itself by the same settings, and
-tells a handler and a second Alertmanager, which knows no Prometheus. Both Alertmanagers have the
-shipped routes and inhibitions.
+All jobs run at once, each with its own monitor. Prometheus scrapes them, evaluates rules with short
+windows, and sends alerts to one Alertmanager. The monitors evaluate the same settings, and send
+alerts to a handler and a second Alertmanager. Both Alertmanagers have the shipped routes and
+inhibitions.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ if TYPE_CHECKING:
     from genmeter.schema.alerts import AlertRule
 
 SHORT = AlertSettings._from_table(tomllib.loads(SETTINGS)).rules()
-# As they are set here; what no setting is of, as it is in the table.
+# Rows of these settings; those without a setting are from the table.
 ROWS = {rule.id: rule for rule in (*ALERT_RULES, *SHORT)}
 CAUSED = sorted(ROWS.keys() - ELSEWHERE.keys())
-TOLD = [id_ for id_ in CAUSED if ROWS[id_].severity != "info"]
+SENT = [id_ for id_ in CAUSED if ROWS[id_].severity != "info"]
 RECEIVERS = {"critical": "page", "warning": "chat", "info": "nobody"}
 FEATURES = ("exemplar-storage", "created-timestamp-zero-ingestion")
 
 
 class Way(NamedTuple):
-    """One of the two ways of an alert: an Alertmanager, who it tells, and who looks at it."""
+    """One of the two ways of an alert: an Alertmanager, its receiver, and its witness."""
 
     alertmanager: Alertmanager
     webhook: Webhook
@@ -69,7 +69,7 @@ class Stage(NamedTuple):
 
 @contextmanager
 def a_way(folder: Path) -> Iterator[Way]:
-    """Starts an Alertmanager with the shipped routes, and what it tells."""
+    """Start an Alertmanager with the shipped routes, and its receiver."""
     folder.mkdir()
     with (
         Webhook() as webhook,
@@ -81,7 +81,7 @@ def a_way(folder: Path) -> Iterator[Way]:
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """All jobs, which begin to cause their alerts once the servers are ready."""
+    """Return all jobs, which cause their alerts after the servers are ready."""
     folder = tmp_path_factory.mktemp("stage")
     settings, rules = folder / "alerts.toml", folder / "rules.yml"
     settings.write_text(SETTINGS)
@@ -107,11 +107,11 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 def scraped(jobs: Jobs) -> dict[str, Any]:
-    """Gives the scrape job of them all, each at its own label `job`."""
+    """Return the scrape job for all of them, each with its own label `job`."""
     return {
         "job_name": "all",
         "scrape_protocols": ["OpenMetricsText1.0.0"],
-        # Not five times a second: one process answers for all of them.
+        # Not five times a second: one process serves all of them.
         "scrape_interval": "1s",
         "scrape_timeout": "1s",
         "static_configs": [
@@ -122,52 +122,50 @@ def scraped(jobs: Jobs) -> dict[str, Any]:
 
 
 def labels_of(rule: AlertRule, job: str, **group: str) -> dict[str, str]:
-    """Gives the labels that an alert is to have, whichever way it comes."""
+    """Return the expected labels of an alert on both ways."""
     own = {"alertname": rule.name, "severity": rule.severity, "job": job}
     return {**own, **group, **dict(rule.labels)}
 
 
 def test_every_alert_of_the_table_has_a_cause() -> None:
-    """A new row is caused here, or it is said why it cannot be."""
+    """Every new row needs a cause here, or a reason why it has none."""
     with HttpReceiver() as receiver:
         assert causes(receiver).keys() | ELSEWHERE.keys() == ROWS.keys()
 
 
 @pytest.mark.parametrize("alert_id", CAUSED)
-def test_an_alert_comes_the_same_through_prometheus_and_from_the_process(
-    stage: Stage, alert_id: str
-) -> None:
-    """It is told as firing and later as resolved, on each way with the same labels.
+def test_alerts_of_prometheus_and_of_the_process_are_equal(stage: Stage, alert_id: str) -> None:
+    """Each is sent as firing and later as resolved, on both ways with the same labels.
 
-    One that is ordinary for many jobs is in Alertmanager for whoever looks, and told to nobody.
+    Alerts of the severity ``info`` are visible in Alertmanager only.
     """
     rule = ROWS[alert_id]
     labels = labels_of(rule, job_of(alert_id), **stage.causes[alert_id].labels)
-    is_told = alert_id in TOLD
+    is_sent = alert_id in SENT
     for way in (stage.by_prometheus, stage.by_process):
         receivers = way.witness.receivers(labels)
         assert receivers == {RECEIVERS[rule.severity]}
-        if is_told:
-            told = way.webhook.wait_for_alert("firing", PATIENCE, **labels)
-            assert told.labels == labels
-            assert {told.receiver} == receivers
+        if is_sent:
+            sent = way.webhook.wait_for_alert("firing", PATIENCE, **labels)
+            assert sent.labels == labels
+            assert {sent.receiver} == receivers
             way.webhook.wait_for_alert("resolved", PATIENCE, **labels)
 
-    def heard() -> list[str]:
-        return [alert.status for alert in stage.jobs.heard[alert_id] if alert.labels == labels]
+    def received() -> list[str]:
+        return [alert.status for alert in stage.jobs.received[alert_id] if alert.labels == labels]
 
-    # Again where it fires anew, as that of a job that stalls at its end does.
-    came, states = poll(heard, lambda found: len(found) >= 2, PATIENCE)
-    assert came, f"the handler heard {states} of {labels}"
+    # A job that stalls at its end fires again.
+    arrived, states = poll(received, lambda found: len(found) >= 2, PATIENCE)
+    assert arrived, f"the handler received {states} of {labels}"
     assert states[:2] == ["firing", "resolved"]
-    if not is_told:
-        assert not stage.by_prometheus.webhook.told(**labels)
-        assert not stage.by_process.webhook.told(**labels)
+    if not is_sent:
+        assert not stage.by_prometheus.webhook.alerts(**labels)
+        assert not stage.by_process.webhook.alerts(**labels)
 
 
-@pytest.mark.parametrize("alert_id", TOLD)
-def test_annotations_name_the_same_on_both_ways(stage: Stage, alert_id: str) -> None:
-    """Who is told finds a summary, a description and the runbook's place, whoever raised it."""
+@pytest.mark.parametrize("alert_id", SENT)
+def test_annotations_of_both_ways_are_equal(stage: Stage, alert_id: str) -> None:
+    """Summary, description and runbook are set on both ways."""
     labels = labels_of(ROWS[alert_id], job_of(alert_id), **stage.causes[alert_id].labels)
     first, second = (
         way.webhook.wait_for_alert("firing", PATIENCE, **labels).annotations
@@ -187,20 +185,18 @@ def test_annotations_name_the_same_on_both_ways(stage: Stage, alert_id: str) -> 
         ("token_budget_burn:critical", "token_budget_burn:warning"),
     ],
 )
-def test_an_alert_that_follows_from_another_is_not_told(
-    stage: Stage, cause: str, inhibited: str
-) -> None:
-    """On both ways Alertmanager holds it back while the other fires."""
+def test_inhibited_alerts_are_not_sent(stage: Stage, cause: str, inhibited: str) -> None:
+    """On both ways Alertmanager mutes the alert while the other one fires."""
     job = job_of(cause)
     source, target = labels_of(ROWS[cause], job), labels_of(ROWS[inhibited], job)
     for way in (stage.by_prometheus, stage.by_process):
         assert way.witness.was_inhibited(target)
         way.webhook.wait_for_alert("resolved", PATIENCE, **source)
-        assert not way.webhook.told(**target)
+        assert not way.webhook.alerts(**target)
 
 
-def test_a_job_that_nobody_started_is_told(stage: Stage) -> None:
-    """A job that must have a target is missed until it has one."""
+def test_absent_job_is_reported(stage: Stage) -> None:
+    """A required job is reported until it has a target."""
     labels = labels_of(ROWS["target_absent"], "nobody-started-it")
     webhook = stage.by_prometheus.webhook
     assert webhook.wait_for_alert("firing", PATIENCE, **labels).labels == labels
@@ -208,8 +204,8 @@ def test_a_job_that_nobody_started_is_told(stage: Stage) -> None:
     webhook.wait_for_alert("resolved", PATIENCE, **labels)
 
 
-def test_a_killed_job_is_told_and_not_that_it_stalls(stage: Stage) -> None:
-    """While no target of a job answers, that it is down is told, and that it stalls is not."""
+def test_killed_job_is_reported_as_down_but_not_as_stalled(stage: Stage) -> None:
+    """While all targets of a job are down, only that alert is sent."""
     labels = labels_of(ROWS["target_down"], "killed")
     way = stage.by_prometheus
     with killed_job(0) as (job, url):
@@ -217,18 +213,18 @@ def test_a_killed_job_is_told_and_not_that_it_stalls(stage: Stage) -> None:
         stage.prometheus.wait_for('genmeter_job_finished{job="killed"} == 0')
         job.kill()
         assert way.webhook.wait_for_alert("firing", PATIENCE, **labels).labels == labels
-    # As its process may have told just before.
+    # The process may have sent it just before.
     stalled = labels_of(ROWS["generation_stalled"], "killed")
     way.alertmanager.post([{"labels": stalled}])
     assert way.witness.was_inhibited(stalled)
-    assert not way.webhook.told(**stalled)
+    assert not way.webhook.alerts(**stalled)
     with killed_job(urlsplit(url).port or 0):
         way.webhook.wait_for_alert("resolved", PATIENCE, **labels)
 
 
 @contextmanager
 def killed_job(port: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Runs a job that can be killed; gives its process and where to scrape it."""
+    """Run a job that can be killed; yield its process and endpoint."""
     with subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("_killed_job.py")), str(port)],
         stdin=subprocess.PIPE,
@@ -242,10 +238,10 @@ def killed_job(port: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
             job.kill()
 
 
-def test_a_job_that_fails_and_recovers_is_told_by_the_shipped_rules(
+def test_shipped_rules_report_failure_and_recovery(
     alerting_stack: AlertingStack,
 ) -> None:
-    """With the rules as they ship, failures are told at once, and that they are over later."""
+    """With the shipped rules failures are sent at once, and resolved later."""
     labels = labels_of(ROWS["high_error_rate"], "fails-and-recovers")
     with (
         fresh_runtime(),
@@ -255,9 +251,9 @@ def test_a_job_that_fails_and_recovers_is_told_by_the_shipped_rules(
         for _ in range(10):
             monitor.track_generation(1.0, False, model_name="atlas", error=TimeoutError("late"))
         alerting_stack.prometheus.add_target(monitor.endpoint_url, job="fails-and-recovers")
-        told = alerting_stack.webhook.wait_for_alert("firing", PATIENCE, **labels)
-        assert told.labels == labels
-        assert told.receiver == "page"
+        sent = alerting_stack.webhook.wait_for_alert("firing", PATIENCE, **labels)
+        assert sent.labels == labels
+        assert sent.receiver == "page"
         for _ in range(100):
             monitor.track_generation(1.0, True, model_name="atlas")
         alerting_stack.webhook.wait_for_alert("resolved", PATIENCE, **labels)

@@ -1,4 +1,4 @@
-"""The shipped rules and configurations, as their servers' own tools judge them."""
+"""The shipped rules and configurations pass the servers' own tools."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ RECEIVERS = {"critical": "page", "warning": "chat", "info": "nobody"}
 
 
 def alerts() -> list[dict[str, Any]]:
-    """Give every alert that there can be, as the rules say it."""
+    """Return every alert of the rules."""
     groups = yaml.safe_load((SHIPPED / "tests/rules/example.yml").read_text())["groups"]
     return [rule for group in groups for rule in group["rules"] if "alert" in rule]
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_promtool_finds_nothing_wrong_with_the_rules(name: str, promtool: str) -> None:
-    """`promtool check rules` passes with every lint, each of them fatal."""
+def test_rules_pass_promtool_check(name: str, promtool: str) -> None:
+    """`promtool check rules` passes with every lint, all of them fatal."""
     done = run(promtool, "check", "rules", "--lint=all", "--lint-fatal", SHIPPED / name)
     assert done.returncode == 0, done.stdout
 
@@ -45,18 +45,18 @@ def test_promtool_finds_nothing_wrong_with_the_rules(name: str, promtool: str) -
     [HOSTILE, AlertSettings(objective=0.99999), AlertSettings(selector='"k8s.cluster"="a"')],
     ids=["hostile", "five nines", "UTF-8 label"],
 )
-def test_rules_of_any_settings_are_well_formed(
+def test_rules_of_hostile_settings_are_valid(
     settings: AlertSettings, promtool: str, tmp_path: Path
 ) -> None:
-    """Names, matchers and addresses with every character of trouble still give rules that load."""
+    """Names, matchers and addresses with special characters result in valid rules."""
     path = tmp_path / "rules.yml"
     path.write_text(render_rules(settings), encoding="utf-8")
     done = run(promtool, "check", "rules", "--lint=all", "--lint-fatal", path)
     assert done.returncode == 0, done.stdout
 
 
-def test_templates_of_hostile_settings_are_filled_in(promtool: str, tmp_path: Path) -> None:
-    """Braces of a job's name and of the runbook's address are text when an alert fires."""
+def test_braces_in_settings_are_text_in_annotations(promtool: str, tmp_path: Path) -> None:
+    """Braces in a job's name and in the runbook's address are not templates."""
     settings = AlertSettings(jobs=("{{ job }}",), runbook_url="https://wiki/{{page}}")
     (tmp_path / "rules.yml").write_text(render_rules(settings))
     case = {
@@ -77,8 +77,7 @@ def test_templates_of_hostile_settings_are_filled_in(promtool: str, tmp_path: Pa
                         "exp_annotations": {
                             "summary": "{{ job }}: Prometheus has no target",
                             "description": "Prometheus has had no target of the job for 5 minutes. "
-                            "Check whether the job was started, and whether service discovery finds "
-                            "it.",
+                            "Check whether the job was started and service discovery finds it.",
                             "runbook_url": "https://wiki/{{page}}#monitortargetdown",
                         },
                     }
@@ -94,21 +93,21 @@ def test_templates_of_hostile_settings_are_filled_in(promtool: str, tmp_path: Pa
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.timeout(2 * CASES_TIMEOUT)
-def test_the_rules_do_what_their_tests_say(name: str, promtool: str) -> None:
+def test_rules_pass_their_promtool_tests(name: str, promtool: str) -> None:
     """`promtool test rules` passes."""
     done = subprocess.run(
         [promtool, "test", "rules", SHIPPED / "tests" / name],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=CASES_TIMEOUT,  # hours of evaluations, on a machine that may have others to do
+        timeout=CASES_TIMEOUT,  # hours of evaluations, on a machine that may be busy
         check=False,
     )
     assert done.returncode == 0, done.stdout
 
 
-def test_pint_finds_nothing_wrong_with_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No check of pint has even a warning, but for the one that the configuration turns off."""
+def test_rules_pass_pint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No check of pint has a warning, except for the one that the configuration disables."""
     monkeypatch.chdir(SHIPPED)
     options = ("--no-color", "--config", ".pint.hcl", "--offline", "lint", "--fail-on", "info")
     done = run(program("pint"), *options, "rules.yml", "rules-kubernetes.yml", RULES[1])
@@ -119,22 +118,22 @@ def test_pint_finds_nothing_wrong_with_the_rules(monkeypatch: pytest.MonkeyPatch
 
 
 def entries_of(groups: list[dict[str, Any]]) -> int:
-    """Count the rules that pint is to have seen in all three files."""
+    """Return the number of rules in all three files for pint."""
     shipped = sum(len(group["rules"]) for group in groups)
     example = yaml.safe_load(Path(RULES[1]).read_text())["groups"]
     return 2 * shipped + sum(len(group["rules"]) for group in example)
 
 
-def test_prometheus_takes_its_configuration(promtool: str) -> None:
-    """`promtool check config` passes, with the rule files that it names."""
+def test_prometheus_configuration_is_valid(promtool: str) -> None:
+    """`promtool check config` passes, including the rule files."""
     done = run(promtool, "check", "config", "--lint=all", SHIPPED / "prometheus.yml")
     assert done.returncode == 0, done.stdout
     assert "1 rule files found" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["genmeter-files", "genmeter-pods"])
-def test_a_commented_scrape_job_is_well_formed(name: str, promtool: str, tmp_path: Path) -> None:
-    """What a person uncomments is taken too."""
+def test_commented_scrape_jobs_are_valid(name: str, promtool: str, tmp_path: Path) -> None:
+    """The configuration is valid with a scrape job uncommented."""
     lines = (SHIPPED / "prometheus.yml").read_text().splitlines()
     start = lines.index(f"  # - job_name: {name}")
     end = next(
@@ -148,14 +147,14 @@ def test_a_commented_scrape_job_is_well_formed(name: str, promtool: str, tmp_pat
     assert done.returncode == 0, done.stdout
 
 
-def test_alertmanager_takes_its_configuration(amtool: str) -> None:
+def test_alertmanager_configuration_is_valid(amtool: str) -> None:
     """`amtool check-config` passes."""
     done = run(amtool, "check-config", SHIPPED / "alertmanager.yml")
     assert done.returncode == 0, done.stdout
 
 
-def test_a_commented_receiver_is_well_formed(amtool: str, tmp_path: Path) -> None:
-    """What a person uncomments of the receivers and routes is taken too."""
+def test_commented_receivers_are_valid(amtool: str, tmp_path: Path) -> None:
+    """The configuration is valid with receivers and routes uncommented."""
     text = (SHIPPED / "alertmanager.yml").read_text()
     for start in ("    # pagerduty_configs:", "    # slack_configs:", "    # email_configs:"):
         assert start in text
@@ -177,8 +176,8 @@ def test_a_commented_receiver_is_well_formed(amtool: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "alert", alerts(), ids=lambda alert: "-".join([alert["alert"], *alert["labels"].values()])
 )
-def test_each_alert_reaches_its_receiver(alert: dict[str, Any], amtool: str) -> None:
-    """`amtool config routes test` sends it by severity: to a pager, to a chat, or to nobody."""
+def test_alerts_are_routed_by_severity(alert: dict[str, Any], amtool: str) -> None:
+    """`amtool config routes test` routes each alert to a pager, a chat or nobody."""
     labels = {"alertname": alert["alert"], "job": "nightly", **alert["labels"]}
     done = run(
         *(amtool, "config", "routes", "test"),
@@ -189,8 +188,8 @@ def test_each_alert_reaches_its_receiver(alert: dict[str, Any], amtool: str) -> 
     assert done.returncode == 0, done.stdout
 
 
-def test_nothing_is_told_beyond_the_machine() -> None:
-    """As shipped every receiver posts to loopback, and nothing in the file is a secret."""
+def test_default_receivers_are_local() -> None:
+    """All receivers post to loopback, and the file has no secrets."""
     text = (SHIPPED / "alertmanager.yml").read_text()
     addresses = [
         config["url"]

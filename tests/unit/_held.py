@@ -1,4 +1,4 @@
-"""Holds up the drain, so that what is told waits."""
+"""Blocks the drain, so that events stay pending."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HANG = 30.0
 
 @contextmanager
 def held(pipeline: Pipeline) -> Iterator[None]:
-    """Let another thread read, and not come to an end before the block does."""
+    """Block the owner of a pipeline until the end of the block."""
     gate, has_begun = threading.Event(), threading.Event()
 
     def read() -> None:

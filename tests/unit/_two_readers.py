@@ -1,10 +1,10 @@
-"""A monitor whose metrics are read twice: as a page, and as what OTLP sends."""
+"""A monitor whose metrics have two readers: a page and OTLP."""
 
 from __future__ import annotations
 
 import dataclasses
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.sdk.metrics import MeterProvider
@@ -23,25 +23,24 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.metrics.export import MetricsData
 
-__all__ = ["PROVIDERS", "TwiceRead", "check_outputs", "twice_read"]
+__all__ = ["PROVIDERS", "TwoReaders", "check_outputs", "two_readers"]
 
 PROVIDERS = ("builtin", "sdk")
-"""Whose meter provider is behind the monitor."""
+"""The meter providers of a monitor."""
 
 
-class TwiceRead:
-    """A monitor, and what its second reader collects."""
+class TwoReaders(NamedTuple):
+    """A monitor and the collections of its second reader."""
 
-    def __init__(self, monitor: IsolatedMonitor, collect: Callable[[], MetricsData | None]) -> None:
-        self.monitor = monitor
-        self.collect = collect
+    monitor: IsolatedMonitor
+    collect: Callable[[], MetricsData | None]
 
 
 @contextmanager
-def twice_read(
+def two_readers(
     config: MonitorConfig | None = None, *, provider: str = "builtin", **kwargs: Any
-) -> Iterator[TwiceRead]:
-    """Make a monitor with a page and a second reader, and shut it down after the block.
+) -> Iterator[TwoReaders]:
+    """Return a monitor with a page and a second reader, and shut it down after the block.
 
     Args:
         config: Its settings.
@@ -52,16 +51,16 @@ def twice_read(
         with isolated_monitor(config, **kwargs) as monitor:
             made = monitor._runtime._external.keys()
             (found,) = [each for each in made if isinstance(each, BuiltinMeterProvider)]
-            yield TwiceRead(monitor, found.collect)
+            yield TwoReaders(monitor, found.collect)
         return
     reader, memory = PrometheusReader(), InMemoryMetricReader()
     sdk = MeterProvider([reader, memory], resource=Resource({}), shutdown_on_exit=False)
     config = dataclasses.replace(config or MonitorConfig(), drain="inline", meter_provider=sdk)
     with fresh_runtime(), IsolatedMonitor(reader.bridge, config=config, **kwargs) as monitor:
-        yield TwiceRead(monitor, memory.get_metrics_data)
+        yield TwoReaders(monitor, memory.get_metrics_data)
 
 
-def check_outputs(read: TwiceRead) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+def check_outputs(read: TwoReaders) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     """Parse both pages strictly, encode for OTLP, and return the samples of OpenMetrics."""
     monitor = read.monitor
     old = {

@@ -1,4 +1,4 @@
-"""The handle of one call: how it ends is what the monitor is told."""
+"""The handle of one call."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RESPONSE = {
 
 @pytest.fixture
 def monitor() -> Iterator[IsolatedMonitor]:
-    """Return a monitor with the defaults."""
+    """Return a monitor with defaults."""
     with isolated_monitor() as made:
         yield made
 
@@ -41,17 +41,17 @@ def generations(monitor: IsolatedMonitor, **labels: str) -> float:
 
 
 def active(monitor: IsolatedMonitor) -> dict[str, float]:
-    """Return how many calls are under way, by model."""
+    """Return the number of active calls by model."""
     return {
         each.labels["gen_ai_request_model"]: each.value
         for each in monitor.series("genmeter_generations_active")
     }
 
 
-def test_a_block_that_ends_is_a_success_with_the_time_that_it_took(
+def test_block_records_a_success_with_its_duration(
     monitor: IsolatedMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Labels come from the arguments, the duration from the clock."""
+    """Labels are the arguments, the duration is measured."""
     ticks = iter([0.0, 10.0, 12.5])
     monkeypatch.setattr("genmeter.call.time.perf_counter", lambda: next(ticks))
     with monitor.generation(
@@ -69,8 +69,8 @@ def test_a_block_that_ends_is_a_success_with_the_time_that_it_took(
     assert monitor.get_metrics("generation_time")["mean"] == 2.5
 
 
-def test_an_exception_is_told_and_goes_on(monitor: IsolatedMonitor) -> None:
-    """The call is a failure of the exception's class; tokens told before count."""
+def test_exception_is_recorded_and_raised(monitor: IsolatedMonitor) -> None:
+    """The call is a failure with the exception's class; earlier tokens count."""
     with pytest.raises(TimeoutError, match="late"), monitor.generation("m") as handle:  # noqa: PT012
         handle.usage(prompt_token_count=7)
         raise TimeoutError("late")
@@ -80,8 +80,8 @@ def test_an_exception_is_told_and_goes_on(monitor: IsolatedMonitor) -> None:
     assert monitor.get_total_token_usage().total_prompt_tokens == 7
 
 
-def test_a_cancelled_call_is_a_failure(monitor: IsolatedMonitor) -> None:
-    """Cancelling is told under its own name and is not swallowed."""
+def test_cancelled_call_is_a_failure(monitor: IsolatedMonitor) -> None:
+    """The cancellation has its own error type and is not suppressed."""
 
     async def work() -> None:
         async with monitor.generation("m"):
@@ -100,8 +100,8 @@ def test_a_cancelled_call_is_a_failure(monitor: IsolatedMonitor) -> None:
     assert monitor.value("genmeter_generations_active") == 0
 
 
-async def test_an_async_block_is_told_as_a_plain_one(monitor: IsolatedMonitor) -> None:
-    """`async with` gives the same handle."""
+async def test_async_block_equals_a_plain_one(monitor: IsolatedMonitor) -> None:
+    """`async with` returns the same handle."""
     async with monitor.generation("m") as handle:
         handle.usage(RESPONSE)
     assert monitor.get_total_token_usage().total_tokens == 18
@@ -109,7 +109,7 @@ async def test_an_async_block_is_told_as_a_plain_one(monitor: IsolatedMonitor) -
 
 
 def test_active_calls_are_counted(monitor: IsolatedMonitor) -> None:
-    """The count goes up at the begin and down at the end, also of a failure."""
+    """The gauge rises at the start and falls at the end, after failures too."""
     active = "genmeter_generations_active"
     with monitor.generation("m", step="s"):
         with pytest.raises(ValueError, match="x"), monitor.generation("m", step="s"):  # noqa: PT012
@@ -119,10 +119,10 @@ def test_active_calls_are_counted(monitor: IsolatedMonitor) -> None:
     assert monitor.value(active) == 0
 
 
-def test_calls_that_overlap_end_under_the_model_that_they_began_under(
+def test_overlapping_calls_end_under_their_first_model(
     monitor: IsolatedMonitor,
 ) -> None:
-    """What an earlier call taught the defaults does not move the end of a later one."""
+    """A default learned meanwhile does not change the end of a call."""
     first, second = monitor.generation(step="s"), monitor.generation(step="s")
     with second:
         with first:
@@ -133,8 +133,8 @@ def test_calls_that_overlap_end_under_the_model_that_they_began_under(
     assert active(monitor) == {"unknown": 0}
 
 
-def test_a_handle_that_is_used_again_tells_nothing_twice(monitor: IsolatedMonitor) -> None:
-    """Tokens, retries, failure, model and finish reason belong to the block that they came in."""
+def test_reused_handle_records_nothing_twice(monitor: IsolatedMonitor) -> None:
+    """Tokens, retries, failure, model and finish reason belong to their block."""
     handle = monitor.generation(step="s")
     with handle:
         handle.usage(RESPONSE)
@@ -153,8 +153,8 @@ def test_a_handle_that_is_used_again_tells_nothing_twice(monitor: IsolatedMonito
     assert generations(monitor, genmeter_outcome="success", gen_ai_request_model="unknown") == 1
 
 
-def test_retries_that_were_told_do_not_change_with_the_handle() -> None:
-    """The list that waits for the drain is the block's own."""
+def test_recorded_retries_do_not_change_with_the_handle() -> None:
+    """The pending event has its own list."""
     told: list[dict[str, Any]] = []
     teller = SimpleNamespace(
         track_generation=lambda *_, **keywords: told.append(keywords),
@@ -168,10 +168,10 @@ def test_retries_that_were_told_do_not_change_with_the_handle() -> None:
     assert told[0]["retries"] == ["A"]
 
 
-def test_a_call_whose_model_comes_with_the_response_ends_where_it_began(
+def test_call_with_a_model_from_the_response_is_active_under_the_first(
     monitor: IsolatedMonitor,
 ) -> None:
-    """The active count of the model that it began under returns to 0."""
+    """The gauge of the first model returns to 0."""
     with monitor.generation() as handle:
         assert active(monitor) == {"unknown": 1}
         handle.usage(RESPONSE)
@@ -183,7 +183,7 @@ def test_a_call_whose_model_comes_with_the_response_ends_where_it_began(
 def test_usage_reads_tokens_model_and_finish_reason_of_a_response(
     monitor: IsolatedMonitor,
 ) -> None:
-    """What the caller named wins, the rest comes from the response."""
+    """Arguments of the caller take precedence over the response."""
     with monitor.generation("asked") as handle:
         handle.usage(RESPONSE)
     with monitor.generation() as handle:
@@ -196,8 +196,8 @@ def test_usage_reads_tokens_model_and_finish_reason_of_a_response(
     assert {each.labels["genmeter_finish_reason"] for each in reasons} == {"stop", "own"}
 
 
-def test_a_later_usage_replaces_what_it_names_again(monitor: IsolatedMonitor) -> None:
-    """Streams tell their usage several times; the last word counts, it is not added."""
+def test_later_usage_replaces_earlier_counts(monitor: IsolatedMonitor) -> None:
+    """Streams report their usage several times; it is not summed."""
     with monitor.generation("m") as handle:
         handle.usage(prompt_token_count=10, completion_token_count=1)
         handle.usage(completion_token_count=2)
@@ -207,7 +207,7 @@ def test_a_later_usage_replaces_what_it_names_again(monitor: IsolatedMonitor) ->
     assert (usage.prompt_tokens, usage.completion_tokens) == (10, 2)
 
 
-def test_the_model_and_the_finish_reason_may_be_set_in_the_block(
+def test_model_and_finish_reason_can_be_set_in_the_block(
     monitor: IsolatedMonitor,
 ) -> None:
     """Both are attributes."""
@@ -228,10 +228,10 @@ def test_the_model_and_the_finish_reason_may_be_set_in_the_block(
         (False, "_OTHER"),
     ],
 )
-def test_a_call_can_fail_without_an_exception(
+def test_call_can_fail_without_an_exception(
     monitor: IsolatedMonitor, error: Any, kind: str
 ) -> None:
-    """`fail` makes the block a failure, whatever it is given."""
+    """`fail` records a failure, with any argument."""
     with monitor.generation("m") as handle:
         handle.fail(error)
     assert generations(monitor, genmeter_outcome="failure") == 1
@@ -240,13 +240,13 @@ def test_a_call_can_fail_without_an_exception(
 
 
 class TooManyError(Exception):
-    """An error with HTTP's status."""
+    """An error with an HTTP status."""
 
     status_code = 429
 
 
-def test_retries_are_counted_by_what_caused_them(monitor: IsolatedMonitor) -> None:
-    """Rate limits under one name, the others by their class or name; the call may succeed."""
+def test_retries_are_counted_by_cause(monitor: IsolatedMonitor) -> None:
+    """Rate limits have one name, others their class or name; the call may succeed."""
     with monitor.generation("m") as handle:
         for error in (TooManyError(), "RateLimitError", TimeoutError(), TimeoutError, None):
             handle.retry(error)
@@ -257,16 +257,16 @@ def test_retries_are_counted_by_what_caused_them(monitor: IsolatedMonitor) -> No
     assert generations(monitor, genmeter_outcome="success") == 1
 
 
-def test_arguments_of_the_call_itself_cannot_come_through_usage(monitor: IsolatedMonitor) -> None:
-    """A count named as an argument of `track_generation` is passed over, nothing raises."""
+def test_usage_ignores_arguments_of_track_generation(monitor: IsolatedMonitor) -> None:
+    """Such a key is skipped, and nothing raises."""
     with monitor.generation("m", step="s") as handle:
         handle.usage(duration=5, success=False, model_name="x", step="y", prompt_token_count=3)
     assert generations(monitor, gen_ai_request_model="m", genmeter_outcome="success") == 1
     assert monitor.get_total_token_usage().total_tokens == 3
 
 
-def test_a_decorated_function_is_a_call_each_time(monitor: IsolatedMonitor) -> None:
-    """What it returns is read and returned; arguments, name and docstring are its own."""
+def test_decorated_function_records_each_call(monitor: IsolatedMonitor) -> None:
+    """Its result is read and returned; arguments, name and docstring stay."""
 
     @monitor.generation(step="ask", provider="p")
     def ask(question: str, *, times: int = 1) -> dict[str, Any]:
@@ -280,8 +280,8 @@ def test_a_decorated_function_is_a_call_each_time(monitor: IsolatedMonitor) -> N
     assert monitor.get_total_token_usage().total_tokens == 36
 
 
-def test_a_decorated_function_that_raises_is_a_failure(monitor: IsolatedMonitor) -> None:
-    """The exception goes on."""
+def test_failing_decorated_function_records_a_failure(monitor: IsolatedMonitor) -> None:
+    """The exception is raised."""
 
     @monitor.generation("m")
     def ask() -> None:
@@ -292,8 +292,8 @@ def test_a_decorated_function_that_raises_is_a_failure(monitor: IsolatedMonitor)
     assert generations(monitor, genmeter_outcome="failure") == 1
 
 
-async def test_a_decorated_coroutine_is_timed_until_it_ends(monitor: IsolatedMonitor) -> None:
-    """Calls that overlap have a handle each."""
+async def test_decorated_coroutine_is_timed_until_its_end(monitor: IsolatedMonitor) -> None:
+    """Overlapping calls have separate handles."""
     gate = asyncio.Event()
 
     @monitor.generation("m")
@@ -311,8 +311,8 @@ async def test_a_decorated_coroutine_is_timed_until_it_ends(monitor: IsolatedMon
     assert monitor.get_total_token_usage().total_tokens == 5 * 18
 
 
-async def test_a_decorated_coroutine_that_raises_is_a_failure(monitor: IsolatedMonitor) -> None:
-    """The exception goes on."""
+async def test_failing_decorated_coroutine_records_a_failure(monitor: IsolatedMonitor) -> None:
+    """The exception is raised."""
 
     @monitor.generation("m")
     async def ask() -> None:
@@ -334,24 +334,24 @@ async def async_stream() -> AsyncIterator[int]:
 
 
 @pytest.mark.parametrize("function", [stream, async_stream, functools.partial(stream)])
-def test_a_generator_cannot_be_decorated(monitor: IsolatedMonitor, function: Any) -> None:
-    """Nobody but its reader knows when it ends; the error says what to do instead."""
+def test_generator_cannot_be_decorated(monitor: IsolatedMonitor, function: Any) -> None:
+    """Its end is unknown; the error names the remedy."""
     with pytest.raises(ConfigError, match=r"stream.*use `with monitor.generation"):
         monitor.generation("m")(function)
 
 
-def test_a_call_that_ends_after_shutdown_harms_nobody(monitor: IsolatedMonitor) -> None:
-    """It is counted as recorded too late, once: that it began was no event."""
+def test_call_that_ends_after_shutdown_is_rejected(monitor: IsolatedMonitor) -> None:
+    """It is counted once, since its start is not an event."""
     with monitor.generation("m"):
         monitor.shutdown()
     late = {"genmeter_reason": "after_shutdown"}
     assert monitor.value("genmeter_monitor_events_total", **late) == 1
 
 
-async def test_what_gives_a_coroutine_is_told_when_that_is_awaited(
+async def test_callable_that_returns_a_coroutine_is_timed_until_its_end(
     monitor: IsolatedMonitor,
 ) -> None:
-    """Objects with an async `__call__` and lambdas are calls as long as what they return."""
+    """Objects with an async `__call__` and lambdas can be decorated."""
 
     class Asker:
         async def __call__(self, question: str) -> dict[str, Any]:
@@ -373,14 +373,14 @@ async def test_what_gives_a_coroutine_is_told_when_that_is_awaited(
     assert monitor.value("genmeter_generations_active") == 0
 
 
-def test_what_cannot_be_called_cannot_be_decorated(monitor: IsolatedMonitor) -> None:
-    """The wrong order of decorators is found where it stands, not at the first call."""
+def test_only_callables_can_be_decorated(monitor: IsolatedMonitor) -> None:
+    """A wrong order of decorators raises at once, not at the first call."""
     with pytest.raises(ConfigError, match="put @classmethod above"):
         monitor.generation("m")(classmethod(lambda _: RESPONSE))  # type: ignore[call-overload]
 
 
 def test_methods_of_every_kind_can_be_decorated(monitor: IsolatedMonitor) -> None:
-    """Plain, class and static methods get what they would have got."""
+    """Plain, class and static methods get their usual arguments."""
 
     class Client:
         @monitor.generation("m")
@@ -405,14 +405,12 @@ def test_methods_of_every_kind_can_be_decorated(monitor: IsolatedMonitor) -> Non
     assert monitor.get_total_token_usage().total_tokens == 18
 
 
-# --- the gauge of calls under way never drifts ---------------------------------------------------
+# --- the gauge of active calls -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("is_in_circle", [False, True])
-def test_a_handle_that_is_abandoned_in_its_block_is_no_call_under_way(
-    monitor: IsolatedMonitor, is_in_circle: bool
-) -> None:
-    """What the garbage collector took, as with a coroutine that nobody awaits further, has ended."""
+def test_abandoned_handle_is_not_active(monitor: IsolatedMonitor, is_in_circle: bool) -> None:
+    """A collected handle has ended, as with a coroutine that is never awaited again."""
     handle = monitor.generation("m").__enter__()
     if is_in_circle:
         handle.metadata_of_mine = handle  # type: ignore[attr-defined]
@@ -423,10 +421,10 @@ def test_a_handle_that_is_abandoned_in_its_block_is_no_call_under_way(
     assert not monitor._session.state.open_calls
 
 
-def test_an_abandoned_handle_is_not_taken_for_another_at_its_address(
+def test_handles_at_one_address_are_distinct(
     monitor: IsolatedMonitor,
 ) -> None:
-    """Handles come and go at one address; those that ended leave nothing, those that did not, too."""
+    """Neither ended nor abandoned handles leave a call behind."""
     for _ in range(200):
         monitor.generation("lost").__enter__()
         with monitor.generation("m"):
@@ -435,8 +433,8 @@ def test_an_abandoned_handle_is_not_taken_for_another_at_its_address(
     assert active(monitor) == {"m": 0, **dict.fromkeys(active(monitor).keys() - {"m"}, 0)}
 
 
-def test_a_call_that_outlives_its_monitor_is_not_under_way(monitor: IsolatedMonitor) -> None:
-    """After the shutdown nothing is under way, whatever ends or begins later."""
+def test_no_call_is_active_after_shutdown(monitor: IsolatedMonitor) -> None:
+    """This holds for calls that end or start later."""
     with monitor.generation("m"):
         assert active(monitor) == {"m": 1}
         monitor.shutdown()
@@ -446,10 +444,10 @@ def test_a_call_that_outlives_its_monitor_is_not_under_way(monitor: IsolatedMoni
     assert active(monitor) == {"m": 0}
 
 
-def test_a_handle_in_two_blocks_at_once_ends_with_none_under_way(
+def test_handle_in_two_blocks_at_once_counts_as_one_call(
     monitor: IsolatedMonitor,
 ) -> None:
-    """A handle is one call at a time; its gauge is never below 0 and not above 1."""
+    """The gauge stays between 0 and 1."""
     handle = monitor.generation("m")
     with handle:
         with handle:
@@ -461,10 +459,10 @@ def test_a_handle_in_two_blocks_at_once_ends_with_none_under_way(
     assert active(monitor) == {"m": 0}
 
 
-def test_a_lost_event_does_not_move_the_gauge(
+def test_dropped_event_does_not_change_active_calls(
     monitor: IsolatedMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Calls under way are counted from their handles, so a full inbox does not leave one behind."""
+    """Active calls are counted by their handles, not by events."""
     with monitor.generation("m"):
         assert active(monitor) == {"m": 1}
         monkeypatch.setattr(monitor, "track_generation", lambda *_, **__: None)
@@ -472,8 +470,8 @@ def test_a_lost_event_does_not_move_the_gauge(
     assert generations(monitor, genmeter_outcome="success") == 0
 
 
-def test_calls_of_many_threads_end_at_0(monitor: IsolatedMonitor) -> None:
-    """Scrapes that come while handles begin and end on other threads neither fail nor lose one."""
+def test_active_calls_of_many_threads_return_to_0(monitor: IsolatedMonitor) -> None:
+    """Concurrent scrapes neither fail nor lose one."""
 
     def work() -> None:
         for _ in range(300):
@@ -492,8 +490,8 @@ def test_calls_of_many_threads_end_at_0(monitor: IsolatedMonitor) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform has no fork")
-def test_a_call_that_is_open_over_a_fork_is_under_way_in_the_parent_only() -> None:
-    """The child has no call under way, also where the parent's block ends in it."""
+def test_call_open_over_a_fork_is_active_in_the_parent_only() -> None:
+    """This holds even if the block ends in the child."""
     script = """
 import os, sys
 from genmeter.testing import isolated_monitor
@@ -526,8 +524,8 @@ with isolated_monitor() as monitor:
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
-def test_a_scrape_of_a_call_under_way_changes_nothing() -> None:
-    """However often the page is read, it counts no label past its limit and learns no model."""
+def test_scraping_an_active_call_changes_no_state() -> None:
+    """It uses no label limit and learns no model."""
     with isolated_monitor(MonitorConfig(limits=LabelLimits(models=1))) as monitor:
         monitor.track_generation(1.0, True, model_name="known")
         with monitor.generation("past the limit"):

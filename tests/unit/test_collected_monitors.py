@@ -1,4 +1,4 @@
-"""Monitors that nobody holds end, whatever refers to them, and lose nothing."""
+"""Unreferenced monitors are closed and lose no event."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHARED = {"genmeter", "genmeter-reaper", "genmeter-log"}
 
 @pytest.fixture(autouse=True)
 def process() -> Iterator[runtime.Runtime]:
-    """Return a runtime that has one monitor, which stays."""
+    """Return a runtime with one monitor that stays."""
     with fresh_runtime() as fresh:
         kept = record(GenerationMonitor(metrics_interval=None, config=CONFIG), 0)
         kept.flush(PATIENCE)
@@ -44,7 +44,7 @@ def record(monitor: GenerationMonitor, tokens: int = 1) -> GenerationMonitor:
 
 
 class Refers:
-    """A handler of every kind, which refers to its own monitor."""
+    """A handler of every kind that refers to its own monitor."""
 
     def __init__(self) -> None:
         self.monitor: Any = None
@@ -60,7 +60,7 @@ class Refers:
 
 
 def arguments_of(way: str, refers: Refers) -> dict[str, Any]:
-    """Return the arguments of a monitor that ``refers`` is passed to in one way."""
+    """Return a monitor's arguments that pass ``refers`` in one way."""
     if way == "token_usage_callback":
         return {way: refers, "token_usage_callback_interval_seconds": 0.01}
     return {way: [refers]}
@@ -69,10 +69,10 @@ def arguments_of(way: str, refers: Refers) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "way", ["token_usage_callback", "alert_handlers", "metric_handlers", "log_handlers"]
 )
-def test_a_monitor_that_its_own_handlers_refer_to_is_collected(
+def test_monitor_is_collected_although_its_handlers_refer_to_it(
     process: runtime.Runtime, way: str
 ) -> None:
-    """Nobody else holds it, so it goes, its threads end, and its events stay in the totals."""
+    """Its threads end, and its events stay in the totals."""
     before = set(threading.enumerate())
 
     def dropped() -> weakref.ref[GenerationMonitor]:
@@ -96,10 +96,10 @@ def test_a_monitor_that_its_own_handlers_refer_to_is_collected(
     assert process_token_usage().total_tokens == 7
 
 
-def test_a_collected_monitors_handlers_get_everything(
+def test_handlers_of_a_collected_monitor_get_all_events(
     process: runtime.Runtime, tmp_path: Path
 ) -> None:
-    """The journal and the handlers take what was recorded just before the monitor was dropped."""
+    """Events recorded just before the monitor was dropped are included."""
     taken: list[float] = []
 
     class Slow:
@@ -130,8 +130,8 @@ def test_a_collected_monitors_handlers_get_everything(
     assert [json.loads(line)["value"] for line in lines] == list(range(500))
 
 
-def test_a_blocked_handler_of_a_collected_monitor_delays_nobody(process: runtime.Runtime) -> None:
-    """While its end waits for the handler, constructors, reads, pages and shutdowns go on."""
+def test_blocking_handler_of_a_collected_monitor_delays_no_other(process: runtime.Runtime) -> None:
+    """Constructors, reads, pages and shutdowns do not wait for it."""
     gate, is_blocked = threading.Event(), threading.Event()
 
     class Blocks:
@@ -171,7 +171,7 @@ def test_a_blocked_handler_of_a_collected_monitor_delays_nobody(process: runtime
 
 
 def make_and_drop(begun: list[int], ended: list[int], number: int) -> None:
-    """Make 40 monitors, record five calls each, and count them before and after each call."""
+    """Create 40 monitors, record five calls each, and compare the totals around each call."""
     for _ in range(40):
         monitor = GenerationMonitor(metrics_interval=None, config=CONFIG)
         for _ in range(5):
@@ -199,10 +199,10 @@ def collecting() -> Iterator[None]:
         thread.join(PATIENCE)
 
 
-def test_totals_are_exact_at_every_moment_while_monitors_come_and_go(
+def test_totals_are_exact_while_monitors_are_collected(
     process: runtime.Runtime,
 ) -> None:
-    """Two threads make and drop monitors, a third collects, and the process's totals never dip."""
+    """Two threads create and drop monitors, a third collects, and totals never decrease."""
     begun, ended = [0, 0], [0, 0]
     makers = [
         threading.Thread(target=make_and_drop, args=(begun, ended, number)) for number in range(2)
@@ -230,8 +230,8 @@ def test_totals_are_exact_at_every_moment_while_monitors_come_and_go(
     assert process_token_usage().total_tokens == 400
 
 
-def test_a_collected_monitor_that_drains_inline_ends(process: runtime.Runtime) -> None:
-    """Where no thread drains, the next event of another monitor sees to those that are gone."""
+def test_collected_inline_monitor_is_closed(process: runtime.Runtime) -> None:
+    """Without a thread, the next event of another monitor closes it."""
     inline = MonitorConfig(endpoint=EndpointConfig(enabled=False), drain="inline")
     with fresh_runtime() as fresh:
         kept = record(GenerationMonitor(metrics_interval=None, config=inline))
@@ -245,8 +245,8 @@ def test_a_collected_monitor_that_drains_inline_ends(process: runtime.Runtime) -
     assert len(process._states) == 1
 
 
-def test_histories_of_closed_monitors_do_not_pile_up(process: runtime.Runtime) -> None:
-    """A job that makes a monitor for each of its parts keeps the totals, not every history."""
+def test_histories_of_closed_monitors_are_freed(process: runtime.Runtime) -> None:
+    """Only their totals are kept."""
     for _ in range(50):
         with GenerationMonitor(metrics_interval=None, config=CONFIG) as monitor:
             record(monitor, 2)

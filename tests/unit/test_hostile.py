@@ -1,4 +1,4 @@
-"""Nothing that a caller can pass makes a call raise, an output fail, or a total wrong."""
+"""No argument makes a call raise, an output fail or a total wrong."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from _hostile import VALUES
-from _two_readers import PROVIDERS, check_outputs, twice_read
+from _two_readers import PROVIDERS, check_outputs, two_readers
 
 from genmeter import CustomMetric, MonitorConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from _two_readers import TwiceRead
+    from _two_readers import TwoReaders
 
     from genmeter import GenerationHandle, GenerationMonitor
 
@@ -43,47 +43,47 @@ PROMPT = 7
 """Prompt tokens of every call whose hostile argument is not its tokens."""
 
 
-def told(monitor: GenerationMonitor, success: Any = False, **keywords: Any) -> None:
-    """Tell of a call of the model ``bad`` with a known number of prompt tokens."""
+def track_call(monitor: GenerationMonitor, success: Any = False, **keywords: Any) -> None:
+    """Record a call of the model ``bad`` with a known number of prompt tokens."""
     monitor.track_generation(
         0.1, success, **{"model_name": "bad", "prompt_token_count": PROMPT, **keywords}
     )
 
 
-def judged(monitor: GenerationMonitor, success: Any = False, **keywords: Any) -> None:
-    """Tell of an evaluation by the model ``bad`` with a known number of prompt tokens."""
+def track_evaluation(monitor: GenerationMonitor, success: Any = False, **keywords: Any) -> None:
+    """Record an evaluation by the model ``bad`` with a known number of prompt tokens."""
     monitor.track_evaluation(
         0.1, success, "e", {"s": 1}, **{"model_name": "bad", "prompt_token_count": 7, **keywords}
     )
 
 
-def handled(
+def use_handle(
     monitor: GenerationMonitor, touch: Callable[[GenerationHandle], object], **names: Any
 ) -> None:
-    """Tell of a call through the handle."""
+    """Record a call with a handle."""
     with monitor.generation(**{"model": "bad", **names}) as handle:
         touch(handle)
         handle.usage(prompt_token_count=PROMPT)
 
 
-def tell_calls(monitor: GenerationMonitor, value: Any) -> int:
-    """Put the value into every argument of a call but its tokens; give how many calls it took."""
+def record_calls(monitor: GenerationMonitor, value: Any) -> int:
+    """Pass the value as every argument of a call except tokens; return the number of calls."""
     monitor.track_generation(value, True, model_name="bad", prompt_token_count=PROMPT)
-    told(monitor, value)
+    track_call(monitor, value)
     for keyword in KEYWORDS:
-        told(monitor, **{keyword: value})
-        told(monitor, True, **{keyword: value})
-    told(monitor, retries=[value, value])
+        track_call(monitor, **{keyword: value})
+        track_call(monitor, True, **{keyword: value})
+    track_call(monitor, retries=[value, value])
     for key in ("operation", "error_type", "anything"):
-        told(monitor, metadata={key: value})
+        track_call(monitor, metadata={key: value})
     return 3 + 2 * len(KEYWORDS) + 3
 
 
-def tell_handles(monitor: GenerationMonitor, value: Any) -> int:
-    """Put the value into every argument of the handle; give how many calls it took."""
+def record_handles(monitor: GenerationMonitor, value: Any) -> int:
+    """Pass the value as every argument of the handle; return the number of calls."""
     names = ("model", "step", "provider", "operation", "metadata")
     for name in names:
-        handled(monitor, lambda _: None, **{name: value})
+        use_handle(monitor, lambda _: None, **{name: value})
     touches: tuple[Callable[[GenerationHandle], object], ...] = (
         lambda g: g.retry(value),
         lambda g: g.fail(value),
@@ -93,15 +93,15 @@ def tell_handles(monitor: GenerationMonitor, value: Any) -> int:
         lambda g: vars(g).update(finish_reason=value) or g.usage({"model": "m"}),
     )
     for touch in touches:
-        handled(monitor, touch)
+        use_handle(monitor, touch)
     return len(names) + len(touches)
 
 
-def tell_evaluations(monitor: GenerationMonitor, value: Any) -> int:
-    """Put the value into every argument of an evaluation but its tokens; give how many it took."""
+def record_evaluations(monitor: GenerationMonitor, value: Any) -> int:
+    """Pass the value as every argument of an evaluation except tokens; return their number."""
     tokens = {"model_name": "bad", "prompt_token_count": PROMPT}
     monitor.track_evaluation(value, True, "e", {}, **tokens)
-    judged(monitor, value)
+    track_evaluation(monitor, value)
     monitor.track_evaluation(0.1, True, value, {}, **tokens)
     tables: list[Any] = [value, {"s": value}, {"s": {"score": value, "feedback": value}}]
     try:
@@ -111,12 +111,12 @@ def tell_evaluations(monitor: GenerationMonitor, value: Any) -> int:
     for scores in tables:
         monitor.track_evaluation(0.1, True, "e", scores, **tokens)
     for keyword in KEYWORDS:
-        judged(monitor, **{keyword: value})
+        track_evaluation(monitor, **{keyword: value})
     return 3 + len(tables) + len(KEYWORDS)
 
 
-def tell_tokens(monitor: GenerationMonitor, value: Any) -> None:
-    """Put the value into every count of tokens."""
+def record_tokens(monitor: GenerationMonitor, value: Any) -> None:
+    """Pass the value as every count of tokens."""
     for name in TOKENS:
         monitor.track_generation(0.1, True, model_name="tokens", **{name: value})
         monitor.track_evaluation(0.1, True, "e", {}, model_name="tokens", **{name: value})
@@ -124,8 +124,8 @@ def tell_tokens(monitor: GenerationMonitor, value: Any) -> None:
         handle.usage(**dict.fromkeys(TOKENS, value))
 
 
-def tell_others(monitor: GenerationMonitor, value: Any) -> None:
-    """Put the value into every argument of what has no tokens."""
+def record_others(monitor: GenerationMonitor, value: Any) -> None:
+    """Pass the value as every argument of methods without tokens."""
     monitor.record_metric(value, 1.0)
     monitor.record_metric("free", value)
     monitor.record_metric("free", 1.0, value)
@@ -144,21 +144,21 @@ def tell_others(monitor: GenerationMonitor, value: Any) -> None:
 
 @pytest.fixture(scope="module", params=PROVIDERS)
 def provider(request: pytest.FixtureRequest) -> str:
-    """Name whose meter provider is behind the monitor."""
+    """Return which meter provider the monitor uses."""
     name: str = request.param
     return name
 
 
 @pytest.fixture(scope="module", params=VALUES, ids=lambda name: name.replace(" ", "-"))
 def outcome(request: pytest.FixtureRequest, provider: str) -> Any:
-    """Return the outcome of a hostile value in every argument, good calls between."""
+    """Return the outcome of a hostile value in every argument, between good calls."""
     return run(VALUES[request.param], provider)
 
 
 class Outcome:
-    """The counts of a run, and what its outputs said."""
+    """The counts of a run, and its outputs."""
 
-    def __init__(self, read: TwiceRead, calls: int, evaluations: int, good: int) -> None:
+    def __init__(self, read: TwoReaders, calls: int, evaluations: int, good: int) -> None:
         self.calls = calls
         self.evaluations = evaluations
         self.good = good
@@ -175,44 +175,44 @@ class Outcome:
 
 
 def run(value: Any, provider: str) -> Outcome:
-    """Tell everything, good calls between, and read every output."""
+    """Record everything, with good calls between, and read every output."""
     config = MonitorConfig(custom_metrics=CUSTOM, default_model="bad")
-    with twice_read(config, provider=provider) as read:
+    with two_readers(config, provider=provider) as read:
         monitor = read.monitor
         monitor.track_generation(0.5, True, **GOOD)
-        calls = tell_calls(monitor, value)
+        calls = record_calls(monitor, value)
         monitor.track_generation(0.5, True, **GOOD)
-        calls += tell_handles(monitor, value)
-        evaluations = tell_evaluations(monitor, value)
+        calls += record_handles(monitor, value)
+        evaluations = record_evaluations(monitor, value)
         monitor.track_generation(0.5, True, **GOOD)
-        tell_tokens(monitor, value)
-        tell_others(monitor, value)
+        record_tokens(monitor, value)
+        record_others(monitor, value)
         monitor.track_generation(0.5, True, **GOOD)
         monitor.get_metrics(value)
         return Outcome(read, calls, evaluations, good=4)
 
 
 def test_good_calls_between_hostile_ones_are_counted_exactly(outcome: Outcome) -> None:
-    """What a hostile value does stays in its own call."""
+    """A hostile value affects only its own call."""
     (good,) = [each for each in outcome.report.by_model if each.model_name == "good"]
     assert (good.prompt_tokens, good.completion_tokens) == (11 * outcome.good, 5 * outcome.good)
     name = "gen_ai_client_inference_usage_input_tokens_total"
     assert outcome.sum(name, gen_ai_request_model="good") == 11 * outcome.good
 
 
-def test_a_hostile_argument_never_costs_the_tokens_beside_it(outcome: Outcome) -> None:
-    """A value that cannot be used is left out alone: tokens of the same call still count."""
+def test_hostile_argument_does_not_lose_the_calls_tokens(outcome: Outcome) -> None:
+    """Only the unusable value is rejected."""
     known = (outcome.calls + outcome.evaluations) * PROMPT
     counted = outcome.report.total_prompt_tokens - 11 * outcome.good
     of_tokens = sum(
         each.prompt_tokens for each in outcome.report.by_model if each.model_name == "tokens"
     )
-    # `anything` that a handle reads from a response may name tokens of its own; none here does.
+    # `anything` as a response could contain tokens; none here does.
     assert counted - of_tokens == known
 
 
-def test_no_event_is_lost_and_nothing_fails_inside(outcome: Outcome) -> None:
-    """Every call is recorded, whatever was left out of it, and no defect of ours shows."""
+def test_no_event_is_lost_and_no_internal_error_occurs(outcome: Outcome) -> None:
+    """Every call is recorded, even if some of its values are rejected."""
     assert outcome.sum("genmeter_monitor_events_total", genmeter_reason="internal") == 0
     everything = outcome.sum("genmeter_generations_total")
     assert everything == outcome.calls + outcome.good + len(TOKENS) + 1
@@ -220,8 +220,8 @@ def test_no_event_is_lost_and_nothing_fails_inside(outcome: Outcome) -> None:
     assert evaluations == outcome.evaluations + len(TOKENS)
 
 
-def test_the_report_and_the_page_agree_to_the_token(outcome: Outcome) -> None:
-    """However a value was read, it was read once: report and scrape say the same."""
+def test_report_and_page_have_the_same_tokens(outcome: Outcome) -> None:
+    """Each value is read only once."""
     usage = "gen_ai_client_inference_usage"
     assert outcome.sum(f"{usage}_input_tokens_total") == outcome.report.total_prompt_tokens
     assert outcome.sum(f"{usage}_output_tokens_total") == outcome.report.total_completion_tokens

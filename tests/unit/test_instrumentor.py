@@ -1,4 +1,4 @@
-"""OpenTelemetry's instrumentor for AfterImage, on a small package of that name."""
+"""OpenTelemetry's instrumentor for AfterImage, with a fake package of that name."""
 
 from __future__ import annotations
 
@@ -35,41 +35,41 @@ print(isinstance(monitor, __import__('genmeter').GenerationMonitor))
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A small AfterImage can be imported, and nothing of it is left after."""
+    """A fake AfterImage can be imported during a test."""
     package = tmp_path / "afterimage"
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "monitoring.py").write_text(MONITORING)
     monkeypatch.syspath_prepend(str(tmp_path))
-    before = take_out()
+    before = unload()
     with fresh_runtime():
         yield
         if patch._installs:
             AfterImageInstrumentor().uninstrument()
-    take_out()
+    unload()
     sys.modules.update(before)
 
 
-def take_out() -> dict[str, Any]:
-    """Take AfterImage out of `sys.modules`."""
+def unload() -> dict[str, Any]:
+    """Remove AfterImage from `sys.modules`."""
     names = [name for name in sys.modules if name.partition(".")[0] == "afterimage"]
     return {name: sys.modules.pop(name) for name in names}
 
 
 def monitor_class() -> Any:
-    """AfterImage's name for the monitor."""
+    """The class under AfterImage's name."""
     return importlib.import_module("afterimage.monitoring").GenerationMonitor
 
 
 def test_it_is_found_by_its_entry_point() -> None:
-    """`opentelemetry-instrument` loads it under the name of what it instruments."""
+    """`opentelemetry-instrument` loads it by the name of the package."""
     (found,) = entry_points(group="opentelemetry_instrumentor", name="afterimage")
     assert found.load() is AfterImageInstrumentor
     assert AfterImageInstrumentor().instrumentation_dependencies() == ("afterimage >= 0.18.0",)
 
 
-def test_a_given_provider_gets_the_metrics() -> None:
-    """What the job tells is in the application's provider, under the settings of the variables."""
+def test_metrics_are_recorded_with_the_passed_provider() -> None:
+    """Settings come from the variables."""
     reader = InMemoryMetricReader()
     provider = MeterProvider(metric_readers=[reader])
     AfterImageInstrumentor().instrument(meter_provider=provider, skip_dep_check=True)
@@ -91,7 +91,7 @@ def test_a_given_provider_gets_the_metrics() -> None:
 
 
 def test_uninstrumenting_restores_afterimages_monitor() -> None:
-    """It can be switched on and off, and off is as if it had never been on."""
+    """Nothing remains of the instrumentation."""
     old = monitor_class()
     instrumentor = AfterImageInstrumentor()
     for _ in range(2):
@@ -102,27 +102,29 @@ def test_uninstrumenting_restores_afterimages_monitor() -> None:
         assert type(old("folder")) is old
 
 
-def test_a_broken_variable_is_told_and_costs_nothing_else(
+def test_an_invalid_variable_is_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An error would stop every instrumentation that opentelemetry-instrument loads after it."""
+    """An exception would stop later instrumentations."""
     monkeypatch.setenv("GENMETER_MAX_MODELS", "few")
     AfterImageInstrumentor().instrument(skip_dep_check=True)
-    (told,) = [record.getMessage() for record in caplog.records if record.name == "genmeter"]
-    assert "the defaults hold: GENMETER_MAX_MODELS must be a whole number" in told
+    (message,) = [record.getMessage() for record in caplog.records if record.name == "genmeter"]
+    assert (
+        "ignoring all GENMETER_* variables: GENMETER_MAX_MODELS must be a whole number" in message
+    )
     assert isinstance(monitor_class()(), GenerationMonitor)
 
 
-def test_a_provider_that_is_none_is_an_error() -> None:
-    """What the caller's own code gives is refused at once, and nothing is replaced."""
+def test_an_invalid_provider_is_an_error() -> None:
+    """Nothing is replaced."""
     with pytest.raises(ConfigError, match="meter_provider"):
         AfterImageInstrumentor().instrument(skip_dep_check=True, meter_provider="nobody's")
     assert patch._installs == []
     assert not AfterImageInstrumentor().is_instrumented_by_opentelemetry
 
 
-def test_without_the_extra_the_message_is_the_remedy() -> None:
-    """The import names the command that installs what is missing."""
+def test_the_error_without_the_extra_has_the_remedy() -> None:
+    """The import error has the pip command."""
     code = (
         "import sys; sys.modules['opentelemetry.instrumentation.instrumentor'] = None\n"
         "import genmeter.instrumentor\n"
@@ -134,8 +136,8 @@ def test_without_the_extra_the_message_is_the_remedy() -> None:
     assert 'pip install "genmeter[instrument]"' in done.stderr.splitlines()[-1]
 
 
-def test_the_last_events_are_in_the_applications_last_push(tmp_path: Path) -> None:
-    """The monitor's hook at exit runs before the SDK's, which was there first; nothing is lost."""
+def test_the_last_events_are_in_the_last_push(tmp_path: Path) -> None:
+    """The monitor's exit hook runs before the SDK's, which was registered first."""
     code = (
         "from opentelemetry import metrics\n"
         "from opentelemetry.sdk.metrics import MeterProvider\n"

@@ -29,7 +29,7 @@ TOKEN_NAMES = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 @pytest.fixture(scope="module")
 def examples() -> Iterator[Callable[[str], Any]]:
-    """Import a module of the examples folder by its name."""
+    """Import a module of the examples folder by name."""
     sys.path.insert(0, str(EXAMPLES))
     yield importlib.import_module
     sys.path.remove(str(EXAMPLES))
@@ -37,12 +37,12 @@ def examples() -> Iterator[Callable[[str], Any]]:
 
 @pytest.fixture(scope="module")
 def stub_class(examples: Callable[[str], Any]) -> Any:
-    """The class of the stub."""
+    """Return the class of the stub."""
     return examples("openai_stub").OpenAIStub
 
 
 def post(stub: Any, path: str, body: Any) -> tuple[int, dict[str, Any], Any]:
-    """Return status, body and headers of the answer to a POST."""
+    """Return status, body and headers of the response to a POST."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     request = urllib.request.Request(stub.base_url + path, data, method="POST")  # noqa: S310
     try:
@@ -54,14 +54,14 @@ def post(stub: Any, path: str, body: Any) -> tuple[int, dict[str, Any], Any]:
 
 
 def get(stub: Any, path: str) -> Any:
-    """Return the JSON that a GET of a path below the server's root answers."""
+    """Return the JSON of a GET of a path below the server's root."""
     root = stub.base_url.removesuffix("/v1")
     with urllib.request.urlopen(root + path, timeout=30) as answer:  # noqa: S310
         return json.load(answer)
 
 
 def chat(stub: Any, model: str = "m", text: str = "hello", **more: Any) -> Any:
-    """Return status, body and headers of the answer to a chat with a system prompt."""
+    """Return status, body and headers of the response to a chat with a system prompt."""
     messages = [
         {"role": "system", "content": "You are a patient support agent of an online shop." * 3},
         {"role": "user", "content": text},
@@ -69,8 +69,8 @@ def chat(stub: Any, model: str = "m", text: str = "hello", **more: Any) -> Any:
     return post(stub, "/chat/completions", {"model": model, "messages": messages, **more})
 
 
-def test_totals_are_the_sums_of_the_usage_that_was_sent(stub_class: Any) -> None:
-    """Counts by model equal the sum of every answer's usage, whatever the number of clients."""
+def test_totals_are_the_sums_of_all_usage(stub_class: Any) -> None:
+    """They are exact with any number of clients."""
     shares = {"a": 0.25, "b": 0.0}
     with stub_class(fail_share=shares, latency=0) as stub, ThreadPoolExecutor(8) as pool:
         calls = [("a" if n % 3 else "b", f"question {n}") for n in range(120)]
@@ -90,8 +90,8 @@ def test_totals_are_the_sums_of_the_usage_that_was_sent(stub_class: Any) -> None
     assert totals["a"]["failures"] == 20
 
 
-def test_the_seed_decides_answers_and_failures(stub_class: Any) -> None:
-    """The same seed gives the same answers and failures in the same order, another seed others."""
+def test_seed_determines_responses_and_failures(stub_class: Any) -> None:
+    """Another seed gives others."""
 
     def story(seed: int) -> list[tuple[int, Any]]:
         with stub_class(seed=seed, fail_share={"m": 0.3}, latency=0) as stub:
@@ -104,8 +104,8 @@ def test_the_seed_decides_answers_and_failures(stub_class: Any) -> None:
 
 
 @pytest.mark.parametrize(("share", "failures"), [(0.05, 2), (0.5, 20), (0.07, 2), (1, 39), (0, 0)])
-def test_the_failed_share_is_exact(stub_class: Any, share: float, failures: int) -> None:
-    """Over whole blocks of 20 requests a model fails its share, never with its first request."""
+def test_failure_rate_is_exact(stub_class: Any, share: float, failures: int) -> None:
+    """It holds for each block of 20 requests, and the first request succeeds."""
     with stub_class(fail_share={"m": share}, latency=0) as stub:
         statuses = [chat(stub)[0] for _ in range(40)]
         assert chat(stub, "another")[0] == 200
@@ -115,8 +115,8 @@ def test_the_failed_share_is_exact(stub_class: Any, share: float, failures: int)
 
 
 @pytest.mark.parametrize("retryable", [False, True])
-def test_a_failure_has_the_shape_that_clients_understand(stub_class: Any, retryable: bool) -> None:
-    """A failed request carries an OpenAI error and says whether to try again, and costs nothing."""
+def test_failure_is_an_openai_error(stub_class: Any, retryable: bool) -> None:
+    """It says whether to retry, and uses no tokens."""
     with stub_class(fail_share={"m": 1}, latency=0, retryable=retryable) as stub:
         chat(stub)
         before = stub.totals["m"]
@@ -129,8 +129,8 @@ def test_a_failure_has_the_shape_that_clients_understand(stub_class: Any, retrya
     assert after == before | {"requests": 2, "failures": 1}
 
 
-def test_a_repeated_request_gets_another_answer(stub_class: Any) -> None:
-    """A question asked again is answered anew, and its system prompt then comes from the cache."""
+def test_repeated_request_gets_another_response(stub_class: Any) -> None:
+    """Its system prompt comes from the cache."""
     with stub_class(latency=0) as stub:
         first, second = chat(stub)[1], chat(stub)[1]
     contents = [body["choices"][0]["message"]["content"] for body in (first, second)]
@@ -140,7 +140,7 @@ def test_a_repeated_request_gets_another_answer(stub_class: Any) -> None:
     assert 0 < cached[1] < second["usage"]["prompt_tokens"]
 
 
-def test_structured_answers_follow_the_schema_of_the_request(stub_class: Any) -> None:
+def test_structured_responses_match_the_schema(stub_class: Any) -> None:
     """A chat with `response_format` is answered with a document that the schema accepts."""
     schema = {
         "type": "object",
@@ -160,8 +160,8 @@ def test_structured_answers_follow_the_schema_of_the_request(stub_class: Any) ->
         assert isinstance(json.loads(body["choices"][0]["message"]["content"]), dict)
 
 
-def test_what_the_stub_cannot_do_is_refused_and_not_counted(stub_class: Any) -> None:
-    """A stream, an unknown schema, a broken body or path is an error that adds to no count."""
+def test_unsupported_requests_are_errors_and_not_counted(stub_class: Any) -> None:
+    """These are streams, unknown schemas, and invalid bodies or paths."""
     pattern = {"type": "json_schema", "json_schema": {"schema": {"type": "string", "pattern": "a"}}}
     with stub_class(latency=0) as stub:
         refused = [
@@ -180,7 +180,7 @@ def test_what_the_stub_cannot_do_is_refused_and_not_counted(stub_class: Any) -> 
 
 
 def test_embeddings_are_unit_vectors_in_the_order_of_the_texts(stub_class: Any) -> None:
-    """Each text has its own unit vector, the same each time, nearer where words are shared."""
+    """A text always has the same vector, closer to texts with shared words."""
     texts = ["refund of a damaged parcel", "refund of a parcel", "quite another subject here"]
     with stub_class(latency=0) as stub:
         _, body, _ = post(stub, "/embeddings", {"model": "e", "input": texts})
@@ -200,7 +200,7 @@ def test_embeddings_are_unit_vectors_in_the_order_of_the_texts(stub_class: Any) 
 
 
 def test_totals_and_models_are_served(stub_class: Any) -> None:
-    """`/totals` serves the counts as they are in code, `/v1/models` the names seen so far."""
+    """`/totals` has the same counts as the object, `/v1/models` the names seen so far."""
     with stub_class(latency=0) as stub:
         chat(stub, "b")
         chat(stub, "a")
@@ -208,8 +208,8 @@ def test_totals_and_models_are_served(stub_class: Any) -> None:
         assert [row["id"] for row in get(stub, "/v1/models")["data"]] == ["a", "b"]
 
 
-def test_a_client_that_hangs_up_is_handed_nothing(stub_class: Any) -> None:
-    """A request whose client leaves before the answer counts as abandoned, without tokens."""
+def test_disconnected_client_counts_as_abandoned(stub_class: Any) -> None:
+    """Its request has no tokens."""
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hello"}]}).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
     with stub_class(latency=0.2) as stub:
@@ -221,7 +221,7 @@ def test_a_client_that_hangs_up_is_handed_nothing(stub_class: Any) -> None:
     assert (totals["requests"], totals["abandoned"], totals["total_tokens"]) == (1, 1, 0)
 
 
-def test_leaving_the_context_frees_the_port_and_the_threads(stub_class: Any) -> None:
+def test_exit_frees_port_and_threads(stub_class: Any) -> None:
     """After `__exit__` nothing listens and no thread of the server is left."""
     before = set(threading.enumerate())
     with stub_class(latency=0) as stub:
@@ -233,8 +233,8 @@ def test_leaving_the_context_frees_the_port_and_the_threads(stub_class: Any) -> 
 
 
 @pytest.mark.parametrize("wrong", [{"fail_share": {"m": 1.5}}, {"latency": -1}])
-def test_wrong_settings_are_named(stub_class: Any, wrong: dict[str, Any]) -> None:
-    """A share outside 0 to 1 and a negative latency raise an error that names the argument."""
+def test_invalid_settings_are_named(stub_class: Any, wrong: dict[str, Any]) -> None:
+    """A rate outside 0 to 1 or a negative latency is an error with the argument."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
         stub_class(**wrong)
 
@@ -288,10 +288,10 @@ def _is_tree(node: Any) -> bool:
         (TREE, _is_tree),
     ],
 )  # fmt: skip
-def test_a_schema_is_filled_with_what_it_accepts(
+def test_schema_is_filled_with_valid_values(
     examples: Callable[[str], Any], schema: dict[str, Any], accepts: Callable[[Any], bool]
 ) -> None:
-    """Whatever the draw, the value is one that the schema accepts and JSON can hold."""
+    """The value is valid JSON for any random draw."""
     fill = examples("schema_filler").fill
     for seed in range(200 if schema is not TREE else 5):
         value = json.loads(json.dumps(fill(schema, Random(seed))))  # noqa: S311 - a seeded draw
@@ -308,7 +308,7 @@ def test_a_schema_is_filled_with_what_it_accepts(
         {},
     ],
 )
-def test_a_schema_that_cannot_be_filled_is_an_error(
+def test_unsupported_schema_is_an_error(
     examples: Callable[[str], Any], schema: dict[str, Any]
 ) -> None:
     """What the filler does not know raises its own error rather than giving a wrong document."""

@@ -1,4 +1,4 @@
-"""AfterImage's monitor replaced and put back, on a small package of that name."""
+"""AfterImage's monitor replaced and restored, with a fake package of that name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig, TokenUsag
 from genmeter import runtime as runtime_of_process
 from genmeter.alerting.state import Alert
 from genmeter.errors import ConfigError
-from genmeter.exporters.http import bind
+from genmeter.exporters._http import bind
 from genmeter.testing import fresh_runtime
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Load = Callable[..., Any]
 
 MONITORING = '''
-"""What AfterImage's module of this name defines, in short."""
+"""A short version of AfterImage's module."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -81,32 +81,32 @@ class GenerationMonitor:
 
 
 FAKES = ("afterimage", "early", "gate", "late", "lazy", "user")
-"""The modules that tests make, the first with its parts."""
+"""The modules that tests create."""
 
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """AfterImage is not imported before a test, and nothing of it is left after."""
+    """AfterImage is not imported before a test, nor after it."""
     for name, value in (("OTEL_METRICS_EXPORTER", "none"), ("GENMETER_DRAIN", "inline")):
         monkeypatch.setenv(name, value)
-    before = take_out()
+    before = unload()
     with fresh_runtime():
         yield
         while patch._installs:
             patch.uninstall()
-    take_out()
+    unload()
     sys.modules.update(before)
 
 
-def take_out() -> dict[str, Any]:
-    """Take the modules that tests make, and AfterImage's real ones, out of `sys.modules`."""
+def unload() -> dict[str, Any]:
+    """Remove the modules of tests, and the real AfterImage, from `sys.modules`."""
     names = [name for name in sys.modules if name.partition(".")[0] in FAKES]
     return {name: sys.modules.pop(name) for name in names}
 
 
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
-    """Writes a module and imports it; `afterimage` and its `monitoring` are there to import."""
+    """Writes and imports a module; `afterimage.monitoring` can be imported."""
     monkeypatch.syspath_prepend(str(tmp_path))
     package = tmp_path / "afterimage"
     package.mkdir()
@@ -123,7 +123,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
 
 
 def is_ours(monitor: object) -> bool:
-    """Tell whether a monitor is genmeter's, and counts what it is told."""
+    """Return whether a monitor is genmeter's, and counts tokens."""
     if not isinstance(monitor, GenerationMonitor):
         return False
     before = monitor.get_total_token_usage().total_tokens
@@ -131,7 +131,7 @@ def is_ours(monitor: object) -> bool:
     return monitor.get_total_token_usage().total_tokens == before + 7
 
 
-# --- whatever the order of the imports ---------------------------------------------------------
+# --- in any order of imports ------------------------------------------------------------------
 
 
 def test_installing_imports_nothing(load: Load) -> None:
@@ -140,8 +140,8 @@ def test_installing_imports_nothing(load: Load) -> None:
     assert "afterimage" not in sys.modules
 
 
-def test_what_is_imported_after_gets_ours(load: Load) -> None:
-    """The names are genmeter's before anyone can take them."""
+def test_names_imported_later_are_replaced(load: Load) -> None:
+    """The names are replaced as soon as the module is imported."""
     patch.install()
     user = load(
         "user", "from afterimage import GenerationMonitor\nfrom afterimage.monitoring import Alert"
@@ -151,8 +151,8 @@ def test_what_is_imported_after_gets_ours(load: Load) -> None:
     assert load("afterimage.monitoring").TokenUsageReport is TokenUsageReport
 
 
-def test_what_was_imported_before_gets_ours(load: Load) -> None:
-    """Names that were taken already, under whatever name, are bound anew."""
+def test_names_imported_before_are_replaced(load: Load) -> None:
+    """They are replaced in every module, also under another name."""
     user = load("user", "from afterimage.monitoring import Alert, GenerationMonitor as Monitor")
     package = load("afterimage")
     patch.install()
@@ -162,8 +162,8 @@ def test_what_was_imported_before_gets_ours(load: Load) -> None:
 
 
 @pytest.mark.parametrize("holder", ["closure", "partial", "default", "class attribute"])
-def test_who_holds_the_old_class_makes_ours(load: Load, holder: str) -> None:
-    """A call of AfterImage's class itself gives ours, with the arguments of the call."""
+def test_calls_of_the_original_class_create_the_replacement(load: Load, holder: str) -> None:
+    """The arguments of the call are passed on."""
     old = load("afterimage.monitoring").GenerationMonitor
 
     def enclosing(*args: Any, **kwargs: Any) -> Any:
@@ -185,8 +185,8 @@ def test_who_holds_the_old_class_makes_ours(load: Load, holder: str) -> None:
     assert (monitor.metrics_interval, monitor.shutdown_timeout) == (0, 3)
 
 
-def test_an_import_under_way_on_another_thread_is_waited_for(load: Load, tmp_path: Path) -> None:
-    """A patch in the middle of the import does not find half a module."""
+def test_install_waits_for_an_import_on_another_thread(load: Load, tmp_path: Path) -> None:
+    """It does not patch a partial module."""
     gate = load("gate", "import threading\nreached, passed = threading.Event(), threading.Event()")
     waiting = "import gate\ngate.reached.set()\ngate.passed.wait(60)\n"
     (tmp_path / "afterimage" / "monitoring.py").write_text(waiting + MONITORING)
@@ -203,8 +203,8 @@ def test_an_import_under_way_on_another_thread_is_waited_for(load: Load, tmp_pat
     assert is_ours(load("afterimage.monitoring").GenerationMonitor())
 
 
-def test_an_import_that_failed_can_be_tried_again(load: Load, tmp_path: Path) -> None:
-    """What AfterImage's own import raises is raised, and the next one that works is patched."""
+def test_a_failed_import_can_be_retried(load: Load, tmp_path: Path) -> None:
+    """The error of AfterImage's import is raised, and the next import is patched."""
     patch.install()
     module = tmp_path / "afterimage" / "monitoring.py"
     module.write_text("raise OSError('no font cache')\n")
@@ -217,8 +217,8 @@ def test_an_import_that_failed_can_be_tried_again(load: Load, tmp_path: Path) ->
 # --- subclasses --------------------------------------------------------------------------------
 
 
-def test_a_subclass_made_after_is_ours(load: Load) -> None:
-    """Who derives from the name that was replaced extends genmeter's monitor."""
+def test_a_later_subclass_extends_the_replacement(load: Load) -> None:
+    """It is a subclass of genmeter's monitor."""
     patch.install()
     user = load(
         "user",
@@ -233,10 +233,8 @@ def test_a_subclass_made_after_is_ours(load: Load) -> None:
     assert (monitor.name, monitor.metrics_interval) == ("first", 0)
 
 
-def test_a_subclass_made_before_stays_and_is_named(
-    load: Load, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A class that exists keeps the parent that it was made with, and one warning says so."""
+def test_an_earlier_subclass_is_not_replaced(load: Load, caplog: pytest.LogCaptureFixture) -> None:
+    """One warning names the class."""
     user = load(
         "user",
         "from afterimage.monitoring import GenerationMonitor\n"
@@ -252,8 +250,8 @@ def test_a_subclass_made_before_stays_and_is_named(
     assert "user.Earlier, user.Early" in warning
 
 
-def test_a_new_of_afterimages_own_is_kept(load: Load) -> None:
-    """Where AfterImage's class makes its instances itself, its early subclasses still do."""
+def test_the_new_method_of_the_original_class_is_kept(load: Load) -> None:
+    """Earlier subclasses of a class with `__new__` still use it."""
     monitoring = load("afterimage.monitoring")
     old = monitoring.GenerationMonitor
 
@@ -275,7 +273,7 @@ def test_a_new_of_afterimages_own_is_kept(load: Load) -> None:
 
 
 def test_uninstalling_restores_every_name(load: Load) -> None:
-    """Names bound before, meanwhile and in AfterImage itself are AfterImage's again."""
+    """Names are AfterImage's again in all modules, whenever they were imported."""
     monitoring = load("afterimage.monitoring")
     before = dict(vars(monitoring))
     early = load("early", "from afterimage.monitoring import GenerationMonitor, Alert")
@@ -294,7 +292,7 @@ def test_uninstalling_restores_every_name(load: Load) -> None:
 
 
 def test_uninstalling_restores_calls_of_the_class(load: Load) -> None:
-    """The old class makes its own again, and so does the stand-in where it is still held."""
+    """Both classes create AfterImage's monitors again."""
     old = load("afterimage.monitoring").GenerationMonitor
     patch.install()
     stand_in = sys.modules["afterimage.monitoring"].GenerationMonitor
@@ -304,16 +302,16 @@ def test_uninstalling_restores_calls_of_the_class(load: Load) -> None:
         assert (type(monitor), monitor.log_dir) == (old, "folder")
 
 
-def test_monitors_that_stand_in_go_on_after_uninstalling(load: Load) -> None:
-    """A job that holds a monitor does not lose it."""
+def test_replacing_monitors_work_after_uninstalling(load: Load) -> None:
+    """A job keeps its monitor."""
     patch.install()
     monitor = load("afterimage.monitoring").GenerationMonitor()
     patch.uninstall()
     assert is_ours(monitor)
 
 
-def test_a_name_that_the_user_bound_to_something_else_stays(load: Load) -> None:
-    """Uninstalling puts back what it replaced, not what came after."""
+def test_uninstalling_keeps_names_that_were_rebound(load: Load) -> None:
+    """Only replaced names are restored."""
     user = load("user", "from afterimage.monitoring import GenerationMonitor")
     patch.install()
     user.GenerationMonitor = None
@@ -321,8 +319,8 @@ def test_a_name_that_the_user_bound_to_something_else_stays(load: Load) -> None:
     assert user.GenerationMonitor is None
 
 
-def test_genmeters_own_names_stay(load: Load) -> None:
-    """Code that uses both packages keeps genmeter's classes when AfterImage's come back."""
+def test_uninstalling_keeps_direct_imports_of_genmeter(load: Load) -> None:
+    """Code that uses both packages keeps genmeter's classes."""
     patch.install()
     load("afterimage")
     user = load("user", "from genmeter import GenerationMonitor, TokenUsageReport")
@@ -331,7 +329,7 @@ def test_genmeters_own_names_stay(load: Load) -> None:
 
 
 def test_it_can_be_installed_again(load: Load) -> None:
-    """Each round gives the same class, before and after AfterImage is imported."""
+    """The class is always the same."""
     patch.install()
     patch.uninstall()
     monitoring = load("afterimage.monitoring")
@@ -349,7 +347,7 @@ def test_it_can_be_installed_again(load: Load) -> None:
 
 
 def test_installs_are_counted(load: Load, caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever installs first sets the settings, and whoever uninstalls last puts back."""
+    """The first install sets the settings, and the last uninstall restores."""
     monitoring = load("afterimage.monitoring")
     patch.install(MonitorConfig(default_model="first"))
     patch.install(MonitorConfig(default_model="first"))
@@ -365,15 +363,15 @@ def test_installs_are_counted(load: Load, caplog: pytest.LogCaptureFixture) -> N
     assert not is_ours(monitoring.GenerationMonitor())
 
 
-def test_uninstalling_what_is_not_installed_does_nothing(load: Load) -> None:
-    """One call too many is no error and no debt."""
+def test_uninstalling_twice_does_nothing(load: Load) -> None:
+    """An additional call has no effect, also not later."""
     patch.uninstall()
     patch.install()
     assert is_ours(load("afterimage").GenerationMonitor())
 
 
-def test_settings_of_another_kind_are_refused() -> None:
-    """The message says what to give, and nothing is installed."""
+def test_settings_of_another_type_are_an_error() -> None:
+    """Nothing is installed."""
     with pytest.raises(ConfigError, match=r"config must be MonitorConfig\("):
         patch.install("own")  # type: ignore[arg-type]
     assert patch._installs == []
@@ -382,10 +380,10 @@ def test_settings_of_another_kind_are_refused() -> None:
 # --- modules of all kinds ----------------------------------------------------------------------
 
 
-def test_odd_modules_are_left_alone(
+def test_unusual_modules_are_ignored(
     load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever stands in sys.modules, none of its code runs and nothing is raised."""
+    """No code of objects in `sys.modules` is run."""
 
     class Hostile:
         def __getattribute__(self, name: str) -> Any:
@@ -417,10 +415,10 @@ def test_odd_modules_are_left_alone(
     assert type(lazy).__name__ == "_LazyModule"
 
 
-def test_a_release_without_the_class_is_named_once(
+def test_a_release_without_the_class_is_logged_once(
     load: Load, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """AfterImage goes on as it is, and one warning says that nothing was replaced."""
+    """AfterImage works as before."""
     load("afterimage")
     module = load("afterimage.monitoring")
     del module.GenerationMonitor
@@ -430,8 +428,8 @@ def test_a_release_without_the_class_is_named_once(
     assert "no class GenerationMonitor" in warning
 
 
-def test_names_that_a_release_lacks_are_skipped(load: Load) -> None:
-    """What is there is replaced, what is not is not added."""
+def test_names_missing_in_a_release_are_skipped(load: Load) -> None:
+    """They are not added."""
     module = load("afterimage.monitoring")
     del module.Alert
     patch.install()
@@ -440,7 +438,7 @@ def test_names_that_a_release_lacks_are_skipped(load: Load) -> None:
 
 
 def test_an_alias_of_a_common_type_is_not_replaced(load: Load) -> None:
-    """Where a name stands for somebody else's class, that class stays what it is everywhere."""
+    """Only AfterImage's own classes are replaced."""
     module = load("afterimage.monitoring")
     module.Alert = dict
     user = load("user", "kind = dict")
@@ -448,8 +446,8 @@ def test_an_alias_of_a_common_type_is_not_replaced(load: Load) -> None:
     assert (module.Alert, user.kind) == (dict, dict)
 
 
-def test_a_class_that_was_replaced_by_hand_stays(load: Load) -> None:
-    """Who put genmeter's monitor there already keeps exactly that one."""
+def test_a_manual_replacement_is_kept(load: Load) -> None:
+    """The job may have set genmeter's monitor itself."""
     module = load("afterimage.monitoring")
     module.GenerationMonitor = GenerationMonitor
     patch.install()
@@ -461,18 +459,18 @@ def test_a_class_that_was_replaced_by_hand_stays(load: Load) -> None:
 def test_a_class_that_cannot_be_replaced_does_not_fail_the_import(
     load: Load, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The job imports AfterImage as before, and one warning says that its monitor stays."""
+    """AfterImage works as before, with one warning."""
     patch.install()
     module = load("afterimage.monitoring", MONITORING + "\nGenerationMonitor = bool\n")
     assert module.GenerationMonitor is bool
-    assert "could not be patched" in caplog.text
+    assert "could not be replaced" in caplog.text
 
 
 # --- what a stand-in is ------------------------------------------------------------------------
 
 
 def test_it_looks_like_afterimages_class(load: Load) -> None:
-    """Its signature is AfterImage's, and so is the name that it is pickled by."""
+    """Its signature and its pickled name are AfterImage's."""
     module = load("afterimage.monitoring")
     old = module.GenerationMonitor
     signature = inspect.signature(old)
@@ -482,8 +480,8 @@ def test_it_looks_like_afterimages_class(load: Load) -> None:
     assert pickle.loads(pickle.dumps(module.GenerationMonitor)) is module.GenerationMonitor  # noqa: S301
 
 
-def test_what_only_afterimages_class_has_is_not_there(load: Load) -> None:
-    """Its inner methods, which could not work, are absent rather than broken."""
+def test_other_attributes_of_afterimages_class_are_absent(load: Load) -> None:
+    """Its internal methods could not work."""
     patch.install()
     monitor = load("afterimage").GenerationMonitor()
     assert not hasattr(monitor, "_enqueue_log")
@@ -491,8 +489,8 @@ def test_what_only_afterimages_class_has_is_not_there(load: Load) -> None:
         monitor._enqueue_log({})
 
 
-def test_a_handler_of_afterimages_own_is_called(load: Load, tmp_path: Path) -> None:
-    """An instance that was made before the patch takes metrics as it did."""
+def test_a_handler_of_afterimage_is_called(load: Load, tmp_path: Path) -> None:
+    """A handler created before the patch receives metrics."""
     handler = load("afterimage.monitoring").FileMetricHandler(tmp_path)
     patch.install()
     monitor = load("afterimage").GenerationMonitor(metric_handlers=[handler])
@@ -501,16 +499,16 @@ def test_a_handler_of_afterimages_own_is_called(load: Load, tmp_path: Path) -> N
     assert "generation_time" in handler.seen
 
 
-def test_a_folder_that_was_named_is_there_at_once(load: Load, tmp_path: Path) -> None:
-    """A job that puts files of its own beside the monitor's finds the folder."""
+def test_the_log_folder_is_created_at_once(load: Load, tmp_path: Path) -> None:
+    """A job may write its own files to it."""
     patch.install()
     monitor = load("afterimage").GenerationMonitor(str(tmp_path / "a" / "b"))
     assert (tmp_path / "a" / "b").is_dir()
     assert monitor.log_dir == tmp_path / "a" / "b"
 
 
-def test_settings_reach_every_monitor_and_count_once(load: Load) -> None:
-    """The samples that the job is to make are not added up over its monitors."""
+def test_settings_apply_to_every_monitor(load: Load) -> None:
+    """Expected samples are not added up over the monitors."""
     patch.install(MonitorConfig(default_model="mine", expected_samples=10, drain="inline"))
     make = load("afterimage").GenerationMonitor
     monitors = [make(), make()]
@@ -537,10 +535,10 @@ def test_settings_reach_every_monitor_and_count_once(load: Load) -> None:
         "token_usage_callback",
     ],
 )
-def test_an_argument_that_genmeter_refuses_is_left_out(
+def test_an_argument_that_genmeter_rejects_is_dropped(
     load: Load, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    """AfterImage's class takes anything, so a job must not fail for it; the rest is kept."""
+    """AfterImage accepts any value; other arguments are kept."""
     patch.install()
     others = {"metrics_interval": 0, "shutdown_timeout": 3}
     monitor = load("afterimage").GenerationMonitor(**{**others, name: object()})
@@ -550,10 +548,10 @@ def test_an_argument_that_genmeter_refuses_is_left_out(
     assert "got <object" in caplog.text
 
 
-def test_an_interval_that_genmeter_refuses_is_left_out(
+def test_an_interval_that_genmeter_rejects_is_dropped(
     load: Load, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The callback is called all the same, at the default interval."""
+    """The callback is called at the default interval."""
     patch.install()
     monitor = load("afterimage").GenerationMonitor(
         token_usage_callback=print, token_usage_callback_interval_seconds=0
@@ -563,28 +561,28 @@ def test_an_interval_that_genmeter_refuses_is_left_out(
     monitor.shutdown()
 
 
-def test_what_afterimages_class_refuses_is_refused_alike(load: Load) -> None:
-    """An argument that neither has is the caller's error, as it was."""
+def test_an_argument_unknown_to_afterimage_is_an_error(load: Load) -> None:
+    """The TypeError is AfterImage's."""
     patch.install()
     with pytest.raises(TypeError, match="unexpected keyword argument 'interval'"):
         load("afterimage").GenerationMonitor(interval=3)
 
 
-def test_an_argument_of_another_release_is_left_out(
+def test_an_argument_of_another_release_is_dropped(
     load: Load, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What a later AfterImage takes and genmeter does not know changes nothing, with a warning."""
+    """An argument of a later AfterImage is ignored with a warning."""
     patch.install()
     later = MONITORING.replace("log_dir=None,", "log_dir=None, retention_days=None,")
     make = load("afterimage.monitoring", later).GenerationMonitor
     assert is_ours(make(retention_days=3))
-    assert "does not know retention_days" in caplog.text
+    assert "unknown to genmeter's monitor: retention_days" in caplog.text
 
 
-def test_a_broken_variable_costs_the_exports_only(
+def test_an_invalid_variable_disables_only_the_exports(
     load: Load, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The job runs and its token totals are right; one warning names the variable."""
+    """Token totals are correct; one warning names the variable."""
     monkeypatch.setenv("GENMETER_HISTORY_CAPACITY", "many")
     patch.install()
     make = load("afterimage").GenerationMonitor
@@ -593,23 +591,21 @@ def test_a_broken_variable_costs_the_exports_only(
     assert "got 'many'" in caplog.text
 
 
-def test_a_port_that_is_taken_costs_the_endpoint_only(
+def test_a_port_in_use_disables_only_the_endpoint(
     load: Load, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Settings that ask for a port of somebody else's give a warning, and a monitor."""
+    """The monitor is created, with a warning."""
     with bind("127.0.0.1", 0) as taken:
         endpoint = EndpointConfig(port=taken.getsockname()[1])
         patch.install(MonitorConfig(endpoint=endpoint, drain="inline"))
         monitor = load("afterimage").GenerationMonitor()
         assert is_ours(monitor)
         assert monitor.endpoint_url is None
-    assert "metrics are not served, the job goes on" in caplog.text
+    assert "metrics are not served: " in caplog.text
 
 
-def test_what_has_nothing_to_do_with_settings_is_raised(
-    load: Load, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where not even a monitor without exports can be made, the reason is not swallowed."""
+def test_other_errors_are_raised(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that also occurs without exports is not suppressed."""
 
     def fail(*_args: Any, **_kwargs: Any) -> None:
         raise RuntimeError("can't start new thread")

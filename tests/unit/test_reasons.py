@@ -1,4 +1,4 @@
-"""Each reason for which a value is left out: counted every time, warned about once."""
+"""Reasons of rejected values: counted each time, logged once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from _hostile import Raising
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
 
-import genmeter.metrics.cells
+import genmeter.metrics._cells
 import genmeter.monitor
 import genmeter.pipeline.drain
 from _waiting import eventually
@@ -40,12 +40,12 @@ TELL: dict[Reason, Callable[[GenerationMonitor], None]] = {
 
 
 def rejected(monitor: IsolatedMonitor, reason: Reason) -> float:
-    """Read the counter of a reason from the page."""
+    """Return the counter of a reason from the page."""
     return monitor.value("genmeter_monitor_events_total", genmeter_reason=reason.value)
 
 
 def warnings(caplog: pytest.LogCaptureFixture, start: str = "dropped invalid") -> list[str]:
-    """List what was said to the log."""
+    """Return the logged warnings."""
     return [
         record.getMessage()
         for record in caplog.records
@@ -54,10 +54,10 @@ def warnings(caplog: pytest.LogCaptureFixture, start: str = "dropped invalid") -
 
 
 @pytest.mark.parametrize("reason", TELL)
-def test_a_value_that_is_left_out_is_counted_by_its_reason_and_warned_about_once(
+def test_rejected_value_is_counted_by_reason_and_logged_once(
     reason: Reason, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Two values of a kind make a count of two and one warning, which says what was wrong."""
+    """Two values of a kind make a count of two and one warning."""
     with isolated_monitor() as monitor:
         for _ in range(TWICE):
             TELL[reason](monitor)
@@ -68,15 +68,15 @@ def test_a_value_that_is_left_out_is_counted_by_its_reason_and_warned_about_once
 
 
 def test_every_reason_has_a_test() -> None:
-    """The reasons here and those that have tests of their own below are all that there are."""
+    """Reasons are either parametrized or have a test below."""
     assert {*TELL, "overflow", "inbox_full", "after_shutdown", "echo", "internal"} == set(Reason)
 
 
-def test_a_sum_past_what_exporters_take_is_left_out(
+def test_sum_out_of_range_is_rejected(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What would make a counter infinite, and every later scrape fail, is counted as overflow."""
-    monkeypatch.setattr(genmeter.metrics.cells, "MAX_FLOAT", 100.0)
+    """An infinite counter would make every later scrape fail."""
+    monkeypatch.setattr(genmeter.metrics._cells, "MAX_FLOAT", 100.0)
     with isolated_monitor() as monitor:
         for _ in range(1 + TWICE):
             monitor.record_metric("m", 60)
@@ -88,8 +88,8 @@ def test_a_sum_past_what_exporters_take_is_left_out(
         assert len(warnings(caplog)) == 1
 
 
-def test_what_is_told_after_shutdown_is_counted(caplog: pytest.LogCaptureFixture) -> None:
-    """Calls after shutdown change no total, and are counted."""
+def test_events_after_shutdown_are_rejected(caplog: pytest.LogCaptureFixture) -> None:
+    """They change no total."""
     with isolated_monitor() as monitor:
         monitor.track_generation(1.0, True, prompt_token_count=5)
         monitor.shutdown()
@@ -100,8 +100,10 @@ def test_what_is_told_after_shutdown_is_counted(caplog: pytest.LogCaptureFixture
         assert len(warnings(caplog)) == 1
 
 
-def test_what_a_log_handler_logs_does_not_come_back_to_it(caplog: pytest.LogCaptureFixture) -> None:
-    """A bridge from ``logging`` to the monitor, and a handler that logs, are fed once."""
+def test_log_message_of_a_log_handler_is_not_returned_to_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A bridge from ``logging`` to the monitor, and a handler that logs, get it once."""
 
     class Bridge(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -130,10 +132,10 @@ def test_what_a_log_handler_logs_does_not_come_back_to_it(caplog: pytest.LogCapt
     assert len(warnings(caplog)) == 1
 
 
-def test_an_event_past_the_inbox_is_counted(
+def test_event_past_the_capacity_is_rejected(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """While nothing can drain the inbox stays within its cap, and what is dropped is counted."""
+    """The inbox stays at its capacity while nothing drains it."""
     for name, most in (("WAKE", 1), ("HIGH_WATER", 2), ("CAPACITY", 8)):
         monkeypatch.setattr(genmeter.pipeline.drain, name, most)
     monkeypatch.setattr(genmeter.monitor, "WAKE", 1)
@@ -153,10 +155,10 @@ def test_an_event_past_the_inbox_is_counted(
     assert len(warnings(caplog)) == 1
 
 
-def test_a_defect_of_our_own_costs_one_event_and_is_logged_once(
+def test_internal_error_in_the_drain_loses_one_event(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An exception inside the drain is counted as internal, logged once, and never raised."""
+    """It is counted as internal, logged once, and not raised."""
 
     def fail(_: Any) -> None:
         raise RuntimeError("a defect")
@@ -181,13 +183,13 @@ def test_a_defect_of_our_own_costs_one_event_and_is_logged_once(
         ("record_metric", ("m", 1)),
     ],
 )
-def test_a_call_that_fails_before_its_append_is_counted(
+def test_internal_error_in_a_call_is_counted(
     call: str,
     arguments: tuple[Any, ...],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A defect on the caller's own path raises nothing, and is counted as internal."""
+    """It is not raised."""
 
     def fail(_: Any) -> None:
         raise RuntimeError("a defect")
@@ -202,10 +204,10 @@ def test_a_call_that_fails_before_its_append_is_counted(
     assert len(warnings(caplog, f"dropped invalid {call}")) == 1
 
 
-def test_a_warning_names_the_argument_and_shows_little_of_the_value(
+def test_warning_has_the_argument_and_a_short_value(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The log line says which argument it was, cuts what is long, and can be encoded."""
+    """Long values are cut, and the line can be encoded."""
     caplog.set_level(logging.WARNING)
     with isolated_monitor() as monitor:
         monitor.track_generation(1.0, True, prompt_token_count="\ud800" * 10_000)
@@ -214,8 +216,8 @@ def test_a_warning_names_the_argument_and_shows_little_of_the_value(
     assert len(said.encode()) < 400
 
 
-def test_notices_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
-    """A job that names every bad score anew cannot fill its log or our memory."""
+def test_number_of_warnings_is_limited(caplog: pytest.LogCaptureFixture) -> None:
+    """A job with a new invalid score each time fills neither log nor memory."""
     with isolated_monitor() as monitor:
         for number in range(1_200):
             monitor.record_metric(f"m{number}", "bad")  # type: ignore[arg-type]
@@ -224,7 +226,7 @@ def test_notices_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
 
 
 class Leaving:
-    """A value whose every conversion leaves the program."""
+    """A value whose conversions all raise SystemExit."""
 
     def __str__(self) -> str:
         """Leave."""
@@ -234,8 +236,8 @@ class Leaving:
     __float__ = __bool__ = __index__ = __str__  # type: ignore[assignment]
 
 
-def test_a_value_that_exits_when_it_is_read_ends_nothing() -> None:
-    """SystemExit is no Exception, and would end the job or the drain's thread."""
+def test_value_that_raises_system_exit_is_rejected() -> None:
+    """It ends neither the job nor the drain's thread."""
     with isolated_monitor() as monitor:
         bad: Any = Leaving()
         monitor.track_generation(bad, bad, model_name=bad, prompt_token_count=bad, error=bad)
@@ -245,8 +247,8 @@ def test_a_value_that_exits_when_it_is_read_ends_nothing() -> None:
         assert monitor.value("genmeter_generations_total") == 2
 
 
-def test_the_first_value_past_a_limit_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    """Who asks for a model that became `other` finds the reason, and the remedy, in the log."""
+def test_first_value_past_a_limit_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The warning has the reason for `other`, and the remedy."""
     config = MonitorConfig(limits=LabelLimits(models=2))
     with isolated_monitor(config) as monitor:
         for number in range(6):
@@ -256,8 +258,8 @@ def test_the_first_value_past_a_limit_is_told(caplog: pytest.LogCaptureFixture) 
     assert said.endswith("LabelLimits.models (GENMETER_MAX_MODELS) raises it")
 
 
-def test_a_global_provider_that_nobody_set_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    """Without a provider of the application's the metrics go nowhere, which must be said."""
+def test_missing_global_provider_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Without a provider the metrics are exported nowhere."""
     with (
         fresh_runtime(),
         GenerationMonitor(config=MonitorConfig(meter_provider=NoOpMeterProvider())),

@@ -1,4 +1,4 @@
-"""The replay of a trace: every total that can be read equals the files' sums."""
+"""The replay of a trace: all totals equal the sums of the files."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def trace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_total_equals_the_files_sums(
+def test_all_totals_equal_the_sums_of_the_files(
     replay: ModuleType, trace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Report, history and scrape agree with the files to the token, and the script ends with 0."""
+    """Report, history and scrape equal the files to the token, and the script exits with 0."""
     with fresh_runtime():
         assert replay.main(["--data", str(trace)]) == 0
     printed = capsys.readouterr().out
     assert "1,500 requests" in printed
-    assert "every total is the same" in printed
+    assert "all totals are equal" in printed
     prompt = sum(second * 7 for second in range(0, 1_500, 2))
     completion = sum(second % 5 for second in range(0, 1_500, 2))
     rows = [line.split() for line in printed.splitlines() if line.startswith("code")]
@@ -55,13 +55,13 @@ def test_every_total_equals_the_files_sums(
     }
 
 
-def test_one_token_of_difference_is_an_error(
+def test_a_difference_of_one_token_is_an_error(
     replay: ModuleType,
     trace: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The script names the place that differs and ends with 1."""
+    """The script names the differing source and exits with 1."""
 
     def lie(_: str) -> dict[str, object]:
         sums = replay.sums_of(
@@ -75,11 +75,11 @@ def test_one_token_of_difference_is_an_error(
     assert "differs in: scrape" in capsys.readouterr().out
 
 
-def test_without_data_a_made_up_trace_is_replayed(
+def test_a_generated_trace_is_replayed_without_data(
     replay: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The script runs on a machine that has no trace."""
-    monkeypatch.setattr(replay, "MADE_UP_REQUESTS", 200)
+    """The script needs no trace."""
+    monkeypatch.setattr(replay, "GENERATED_REQUESTS", 200)
     with fresh_runtime():
         assert replay.main([]) == 0
     assert "200 requests" in capsys.readouterr().out
@@ -88,15 +88,15 @@ def test_without_data_a_made_up_trace_is_replayed(
 def test_a_folder_without_a_trace_is_an_error(
     replay: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The message names the argument, the value and the remedy."""
+    """The message names the argument and the value."""
     with pytest.raises(SystemExit) as caught:
         replay.main(["--data", str(tmp_path)])
     assert caught.value.code == 2
-    assert f"--data {tmp_path} has no CSV file; give" in capsys.readouterr().err
+    assert "--data must be a folder with CSV files" in capsys.readouterr().err
 
 
 def test_a_file_with_other_columns_is_an_error(replay: ModuleType, tmp_path: Path) -> None:
-    """It is named with the columns that are wanted."""
+    """The message names the file and the required columns."""
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with fresh_runtime(), pytest.raises(SystemExit, match=r"other\.csv has the columns"):
+    with fresh_runtime(), pytest.raises(SystemExit, match=r"other\.csv must have the columns"):
         replay.main(["--data", str(tmp_path)])

@@ -1,4 +1,4 @@
-"""What the monitors of a process share, and how it begins and ends."""
+"""State that the monitors of a process share, its start and its end."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from sdk_page import PrometheusReader
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from genmeter.exporters.http import ScrapeServer
+    from genmeter.exporters._http import ScrapeServer
 
 OFF = EndpointConfig(enabled=False)
 ANY_PORT = EndpointConfig(port=0)
@@ -48,7 +48,7 @@ ANY_PORT = EndpointConfig(port=0)
 
 @pytest.fixture(autouse=True)
 def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[runtime.Runtime]:
-    """Give a runtime as a new process has it: no monitor yet, nothing in the environment."""
+    """Return the runtime of a new process, without monitors and variables."""
     for name in list(os.environ):
         if name.startswith(("OTEL_", "GENMETER_")):
             monkeypatch.delenv(name)
@@ -58,7 +58,7 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[runtime.Runtime]:
 
 
 def free_port() -> int:
-    """Find a port that nobody has now."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -66,13 +66,13 @@ def free_port() -> int:
 
 
 def monitor_of(**settings: Any) -> GenerationMonitor:
-    """Make a monitor; what is not said is the default, and it listens nowhere unless told to."""
+    """Create a monitor with defaults, without an endpoint unless configured."""
     settings.setdefault("endpoint", OFF)
     return GenerationMonitor(config=MonitorConfig(**settings))
 
 
-def told(monitor: GenerationMonitor, tokens: int = 1) -> GenerationMonitor:
-    """Tell a monitor of one call."""
+def record(monitor: GenerationMonitor, tokens: int = 1) -> GenerationMonitor:
+    """Record one call."""
     monitor.track_generation(
         0.1, True, model_name="m", prompt_token_count=tokens, completion_token_count=0
     )
@@ -80,7 +80,7 @@ def told(monitor: GenerationMonitor, tokens: int = 1) -> GenerationMonitor:
 
 
 def scrape(url: str | None) -> str:
-    """Get a page."""
+    """Return a page."""
     assert url is not None
     with urllib.request.urlopen(url, timeout=PATIENCE) as answer:  # noqa: S310, a loopback URL
         page: str = answer.read().decode()
@@ -88,7 +88,7 @@ def scrape(url: str | None) -> str:
 
 
 def value(page: str, name: str, **labels: str) -> float:
-    """Sum the samples of a series of a page."""
+    """Sum the samples of a series on a page."""
     return sum(
         sample.value
         for family in text_string_to_metric_families(page)
@@ -98,28 +98,28 @@ def value(page: str, name: str, **labels: str) -> float:
 
 
 def page_of(process: runtime.Runtime) -> str:
-    """Render what a scrape would get."""
+    """Render the page of a scrape."""
     return process.render(openmetrics=False).decode()
 
 
 def server_of(process: runtime.Runtime) -> ScrapeServer:
-    """Return what serves the endpoint."""
+    """Return the server of the endpoint."""
     assert process._exporters is not None
     assert process._exporters.server is not None
     return process._exporters.server
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Give the texts of the warnings so far."""
+    """Return the warnings logged so far."""
     return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
 
 # --- sharing -------------------------------------------------------------------------------------
 
 
-def test_monitors_feed_the_same_series(process: runtime.Runtime) -> None:
-    """What all monitors of a process tell is summed in one page, and each has its own report."""
-    one, other = told(monitor_of(), 1), told(monitor_of(), 2)
+def test_monitors_share_their_series(process: runtime.Runtime) -> None:
+    """One page sums the events of all monitors; each has its own report."""
+    one, other = record(monitor_of(), 1), record(monitor_of(), 2)
     page = page_of(process)
     assert value(page, "genmeter_generations_total", genmeter_outcome="success") == 2
     assert value(page, "genmeter_tokens_total") == 3
@@ -128,8 +128,8 @@ def test_monitors_feed_the_same_series(process: runtime.Runtime) -> None:
     assert process_token_usage().total_tokens == 3
 
 
-def test_the_last_monitor_closes_what_is_shared() -> None:
-    """The endpoint serves until the last monitor of the process is shut down."""
+def test_last_monitor_closes_the_endpoint() -> None:
+    """It serves until the last monitor of the process is shut down."""
     one, other = monitor_of(endpoint=ANY_PORT), monitor_of(endpoint=ANY_PORT)
     url = one.endpoint_url
     assert url == other.endpoint_url
@@ -142,10 +142,10 @@ def test_the_last_monitor_closes_what_is_shared() -> None:
         scrape(url)
 
 
-def test_later_monitors_log_the_shared_settings_that_are_ignored(
+def test_ignored_settings_of_later_monitors_are_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A later monitor that asks for other shared settings gets a warning that names each of them."""
+    """A warning names each shared setting that differs."""
     monitor_of(limits=LabelLimits(models=7))
     monitor_of(
         limits=LabelLimits(models=8, steps=9),
@@ -160,8 +160,10 @@ def test_later_monitors_log_the_shared_settings_that_are_ignored(
     ) in warning
 
 
-def test_defaults_of_a_later_monitor_log_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """A monitor that leaves shared settings alone is not warned about those of the first."""
+def test_default_settings_of_later_monitors_are_not_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A later monitor without shared settings logs no warning."""
     monitor_of(
         limits=LabelLimits(models=7), score_scales={"s": (0, 5)}, endpoint=EndpointConfig(linger=1)
     )
@@ -170,15 +172,15 @@ def test_defaults_of_a_later_monitor_log_nothing(caplog: pytest.LogCaptureFixtur
     assert warnings_of(caplog) == []
 
 
-def test_what_is_each_monitors_own_may_differ(caplog: pytest.LogCaptureFixture) -> None:
-    """Default models, expected samples and histories of two monitors differ without a warning."""
+def test_settings_of_each_monitor_may_differ(caplog: pytest.LogCaptureFixture) -> None:
+    """Default models, expected samples and histories differ without a warning."""
     monitor_of(default_model="a", expected_samples=1)
     monitor_of(default_model="b", expected_samples=2)
     assert warnings_of(caplog) == []
 
 
-def test_a_later_history_counts_by_the_prices_and_scales_that_hold() -> None:
-    """Its alerts see the cost and the scores that the metrics have, whatever it asked for."""
+def test_later_history_uses_the_shared_prices_and_scales() -> None:
+    """Its alerts see the same cost and scores as the metrics."""
     monitor_of(prices={"m": (1, 2)}, score_scales={"s": (0, 4)})
     later = monitor_of(prices={"m": (100, 200)}, score_scales={"s": (0, 1)})
     later.track_generation(1.0, True, model_name="m", prompt_token_count=1_000_000)
@@ -191,8 +193,8 @@ def test_a_later_history_counts_by_the_prices_and_scales_that_hold() -> None:
         assert history.window(rows, (), 0.0)[()].sum == value
 
 
-def test_label_limits_hold_for_the_whole_process(caplog: pytest.LogCaptureFixture) -> None:
-    """Label limits belong to the process, so another provider's monitor is told too."""
+def test_label_limits_are_shared_by_the_process(caplog: pytest.LogCaptureFixture) -> None:
+    """A monitor of another provider logs the ignored limits too."""
     monitor_of(limits=LabelLimits(models=7))
     monitor_of(
         limits=LabelLimits(models=8, combinations=50), meter_provider=MeterProvider(), endpoint=OFF
@@ -201,19 +203,19 @@ def test_label_limits_hold_for_the_whole_process(caplog: pytest.LogCaptureFixtur
     assert "ignoring limits.models=8:" in warning
 
 
-# --- whose provider ------------------------------------------------------------------------------
+# --- providers ----------------------------------------------------------------------------------
 
 
 def foreign() -> tuple[MeterProvider, PrometheusReader]:
-    """Make a provider of the application's, and what reads it."""
+    """Create a provider of the application, and its reader."""
     reader = PrometheusReader()
     return MeterProvider(metric_readers=[reader], shutdown_on_exit=False), reader
 
 
-def test_a_provider_that_is_passed_in_gets_the_metrics() -> None:
-    """With a provider of the application's, ours is not made, and its end is not ours."""
+def test_application_provider_gets_the_metrics() -> None:
+    """The built-in provider is not created, and shutdown does not end the application's."""
     provider, reader = foreign()
-    monitor = told(monitor_of(meter_provider=provider))
+    monitor = record(monitor_of(meter_provider=provider))
     assert monitor.endpoint_url is None
     monitor.shutdown()
     page = reader.render(openmetrics=False).decode()
@@ -221,13 +223,13 @@ def test_a_provider_that_is_passed_in_gets_the_metrics() -> None:
     assert value(page, "genmeter_job_finished") == 1
 
 
-def test_monitors_of_one_foreign_provider_share_its_instruments(
+def test_monitors_share_the_instruments_of_an_application_provider(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Two monitors on one provider make one set of instruments; the first settings hold."""
+    """The settings of the first monitor apply."""
     provider, reader = foreign()
-    told(monitor_of(meter_provider=provider))
-    told(monitor_of(meter_provider=provider, score_scales={"s": (0, 5)}))
+    record(monitor_of(meter_provider=provider))
+    record(monitor_of(meter_provider=provider, score_scales={"s": (0, 5)}))
     page = reader.render(openmetrics=False).decode()
     assert value(page, "genmeter_generations_total") == 2
     assert value(page, "genmeter_monitor_events_total", genmeter_result="recorded") == 2
@@ -235,55 +237,55 @@ def test_monitors_of_one_foreign_provider_share_its_instruments(
     assert "ignoring score_scales:" in warning
 
 
-def test_monitors_of_two_providers_are_kept_apart(process: runtime.Runtime) -> None:
+def test_each_provider_gets_the_events_of_its_own_monitors(process: runtime.Runtime) -> None:
     """A provider gets the events of its own monitors only."""
     provider, reader = foreign()
-    told(monitor_of(meter_provider=provider))
+    record(monitor_of(meter_provider=provider))
     for _ in range(3):
-        told(monitor_of())
+        record(monitor_of())
     assert value(reader.render(openmetrics=False).decode(), "genmeter_generations_total") == 1
     assert value(page_of(process), "genmeter_generations_total") == 3
 
 
-def test_a_provider_of_our_own_starts_beside_one_that_runs(process: runtime.Runtime) -> None:
-    """The endpoint is bound though the pipeline began with another provider's monitor."""
+def test_builtin_provider_starts_beside_an_application_provider(process: runtime.Runtime) -> None:
+    """The endpoint is bound though the pipeline runs already."""
     provider, _ = foreign()
-    told(monitor_of(meter_provider=provider)).flush()
-    monitor = told(monitor_of(endpoint=EndpointConfig()))
+    record(monitor_of(meter_provider=provider)).flush()
+    monitor = record(monitor_of(endpoint=EndpointConfig()))
     monitor.flush()
     assert value(scrape(monitor.endpoint_url), "genmeter_generations_total") == 1
 
 
-def test_the_global_provider_is_used_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With ``"global"`` the application's own provider gets the metrics."""
+def test_global_provider_gets_the_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``"global"`` stands for the application's own provider."""
     provider, reader = foreign()
     monkeypatch.setattr(otel_metrics, "get_meter_provider", lambda: provider)
-    told(monitor_of(meter_provider="global"))
-    told(monitor_of(meter_provider="global"))
+    record(monitor_of(meter_provider="global"))
+    record(monitor_of(meter_provider="global"))
     page = reader.render(openmetrics=False).decode()
     assert value(page, "genmeter_generations_total") == 2
 
 
-def test_the_global_provider_is_one_also_where_it_is_set_late(
+def test_global_provider_may_be_set_late(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Monitors made before and after the application sets its provider count each event once."""
+    """Monitors created before and after count each event once."""
     stand_in = _ProxyMeterProvider()
     provider, reader = foreign()
     monkeypatch.setattr(otel_metrics, "get_meter_provider", lambda: stand_in)
     early = monitor_of(meter_provider="global")
     stand_in.on_set_meter_provider(provider)
     monkeypatch.setattr(otel_metrics, "get_meter_provider", lambda: provider)
-    told(early)
-    told(monitor_of(meter_provider="global"))
+    record(early)
+    record(monitor_of(meter_provider="global"))
     page = reader.render(openmetrics=False).decode()
     assert value(page, "genmeter_generations_total") == 2
     assert value(page, "genmeter_monitor_events_total", genmeter_result="recorded") == 2
     early.shutdown()
 
 
-def test_there_is_no_page_of_a_foreign_provider(process: runtime.Runtime) -> None:
-    """Rendering says why there is nothing to render."""
+def test_application_provider_has_no_page(process: runtime.Runtime) -> None:
+    """The page explains why it is empty."""
     monitor_of(meter_provider=MeterProvider())
     with pytest.raises(ConfigError, match="no page: the meter provider is the application's"):
         process.render(openmetrics=False)
@@ -292,15 +294,15 @@ def test_there_is_no_page_of_a_foreign_provider(process: runtime.Runtime) -> Non
 # --- the endpoint --------------------------------------------------------------------------------
 
 
-def test_the_endpoint_is_bound_at_the_first_event(caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing listens before the first event; then one line names the URL."""
+def test_endpoint_is_bound_at_the_first_event(caplog: pytest.LogCaptureFixture) -> None:
+    """Then one line logs the URL."""
     caplog.set_level(logging.INFO, logger="genmeter")
     port = os.environ["OTEL_EXPORTER_PROMETHEUS_PORT"]
     monitor = GenerationMonitor()
     monitor.flush()
     monitor.get_total_token_usage()
     assert monitor.endpoint_url is None
-    told(monitor).flush()
+    record(monitor).flush()
     assert monitor.endpoint_url == f"http://127.0.0.1:{port}/metrics"
     assert value(scrape(monitor.endpoint_url), "genmeter_generations_total") == 1
     monitor.shutdown()
@@ -309,8 +311,8 @@ def test_the_endpoint_is_bound_at_the_first_event(caplog: pytest.LogCaptureFixtu
 
 
 @pytest.mark.parametrize("name", ["enabled", "host", "port"])
-def test_asked_for_in_code_it_is_bound_at_once(name: str) -> None:
-    """With ``enabled``, ``host`` or ``port`` in code it serves before any event."""
+def test_endpoint_enabled_in_code_is_bound_at_once(name: str) -> None:
+    """``enabled``, ``host`` or ``port`` in code bind it before any event."""
     asked: dict[str, Any] = {"enabled": True, "host": "127.0.0.1", "port": free_port()}
     monitor = GenerationMonitor(
         config=MonitorConfig(endpoint=EndpointConfig(**{name: asked[name]}))
@@ -318,8 +320,8 @@ def test_asked_for_in_code_it_is_bound_at_once(name: str) -> None:
     assert "genmeter_build_info" in scrape(monitor.endpoint_url)
 
 
-def test_a_taken_port_in_code_is_an_error() -> None:
-    """The constructor raises, and leaves nothing behind that a second try would share."""
+def test_port_in_use_set_in_code_is_an_error() -> None:
+    """The constructor raises, and leaves no state for a second attempt."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(EndpointError, match=f"port {port}"):
@@ -327,16 +329,16 @@ def test_a_taken_port_in_code_is_an_error() -> None:
     assert monitor_of(endpoint=ANY_PORT).endpoint_url is not None
 
 
-def test_a_taken_port_of_the_environment_is_one_warning(
+def test_port_in_use_set_in_the_environment_is_a_warning(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The job goes on without an endpoint, one line says so, and no other port is tried."""
+    """The job goes on without an endpoint; no other port is tried."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_PORT", str(port))
         monitor = GenerationMonitor()
         for _ in range(3):
-            told(monitor).flush()
+            record(monitor).flush()
         assert monitor.endpoint_url is None
         assert monitor.get_total_token_usage().total_tokens == 3
         monitor.shutdown()
@@ -346,12 +348,12 @@ def test_a_taken_port_of_the_environment_is_one_warning(
     assert "choose another port" in warning
 
 
-def test_an_endpoint_for_everybody_is_warned_about(
+def test_endpoint_beyond_loopback_logs_a_warning(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An interface beyond loopback from the environment serves, and the log says what that means."""
+    """It serves, and the log explains the risk."""
     monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_HOST", "0.0.0.0")
-    monitor = told(GenerationMonitor())
+    monitor = record(GenerationMonitor())
     monitor.flush()
     assert value(scrape(monitor.endpoint_url), "genmeter_generations_total") == 1
     monitor.shutdown()
@@ -360,13 +362,13 @@ def test_an_endpoint_for_everybody_is_warned_about(
 
 
 @pytest.mark.parametrize("is_child", [False, True])
-def test_a_bad_variable_of_the_environment_is_a_warning(
+def test_invalid_variable_is_a_warning(
     process: runtime.Runtime,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     is_child: bool,
 ) -> None:
-    """The constructor names the variable and what it takes, in children too, and goes on."""
+    """The constructor names the variable and valid values, in children too."""
     process._is_child = is_child
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "prometheus,otpl")
     monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_PORT", "tcp://10.0.0.1:9464")
@@ -376,70 +378,70 @@ def test_a_bad_variable_of_the_environment_is_a_warning(
     assert "OTEL_EXPORTER_PROMETHEUS_PORT: must be a whole number from 0 to 65535" in port
 
 
-def test_an_endpoint_that_is_turned_off_in_code_stays_off(process: runtime.Runtime) -> None:
-    """``enabled=False`` serves nothing; the page can still be mounted elsewhere."""
-    monitor = told(monitor_of(endpoint=OFF))
+def test_endpoint_disabled_in_code_stays_off(process: runtime.Runtime) -> None:
+    """The page can still be mounted elsewhere."""
+    monitor = record(monitor_of(endpoint=OFF))
     monitor.flush()
     assert monitor.endpoint_url is None
     assert value(page_of(process), "genmeter_generations_total") == 1
 
 
 @pytest.mark.parametrize("exporters", ["none", "console"])
-def test_without_prometheus_among_the_exporters_nothing_listens(
+def test_endpoint_needs_the_prometheus_exporter(
     process: runtime.Runtime, monkeypatch: pytest.MonkeyPatch, exporters: str
 ) -> None:
     """``OTEL_METRICS_EXPORTER`` without ``prometheus`` means no endpoint and no page."""
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", exporters)
-    monitor = told(GenerationMonitor())
+    monitor = record(GenerationMonitor())
     assert monitor.get_total_token_usage().total_tokens == 1
     assert monitor.endpoint_url is None
     with pytest.raises(ConfigError, match="OTEL_METRICS_EXPORTER"):
         process.render(openmetrics=False)
 
 
-def test_an_endpoint_that_is_asked_for_in_code_wins_over_the_exporters(
+def test_endpoint_in_code_overrides_the_exporter_variable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """``EndpointConfig(port=...)`` serves though ``OTEL_METRICS_EXPORTER`` is ``none``."""
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
-    monitor = told(monitor_of(endpoint=ANY_PORT))
+    monitor = record(monitor_of(endpoint=ANY_PORT))
     assert value(scrape(monitor.endpoint_url), "genmeter_generations_total") == 1
 
 
 @pytest.mark.parametrize("endpoint", [EndpointConfig(), ANY_PORT])
-def test_a_disabled_sdk_sends_and_serves_nothing(
+def test_disabled_sdk_exports_nothing(
     monkeypatch: pytest.MonkeyPatch, endpoint: EndpointConfig
 ) -> None:
-    """``OTEL_SDK_DISABLED`` turns all ways out off, whatever the code asks for; reports go on."""
+    """``OTEL_SDK_DISABLED`` disables all exporters, also those set in code; reports work."""
     with HttpReceiver() as receiver:
         monkeypatch.setenv("OTEL_SDK_DISABLED", " True ")
         monkeypatch.setenv("OTEL_METRICS_EXPORTER", "prometheus,otlp")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
-        monitor = told(GenerationMonitor(config=MonitorConfig(endpoint=endpoint)))
+        monitor = record(GenerationMonitor(config=MonitorConfig(endpoint=endpoint)))
         assert monitor.get_total_token_usage().total_tokens == 1
         assert monitor.endpoint_url is None
         monitor.shutdown()
         assert receiver.requests == []
 
 
-def test_a_child_process_leaves_the_endpoint_to_the_main_one(process: runtime.Runtime) -> None:
-    """In a child nothing listens, not even where the code names the port."""
+def test_child_process_binds_no_fixed_port(process: runtime.Runtime) -> None:
+    """In a child nothing listens, even if the code sets the port."""
     process._is_child = True
-    monitor = told(monitor_of(endpoint=EndpointConfig(port=free_port())))
+    monitor = record(monitor_of(endpoint=EndpointConfig(port=free_port())))
     monitor.flush()
     assert monitor.endpoint_url is None
 
 
 @pytest.mark.parametrize("is_in_code", [False, True])
-def test_a_child_process_may_serve_at_any_free_port(
+def test_child_process_may_bind_a_free_port(
     process: runtime.Runtime, monkeypatch: pytest.MonkeyPatch, is_in_code: bool
 ) -> None:
-    """With port 0, in code or in the environment, each process has an endpoint of its own."""
+    """With port 0 each process has its own endpoint."""
     process._is_child = True
     if not is_in_code:
         monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_PORT", "0")
-    monitor = told(monitor_of(endpoint=ANY_PORT if is_in_code else EndpointConfig()))
+    monitor = record(monitor_of(endpoint=ANY_PORT if is_in_code else EndpointConfig()))
     monitor.flush()
     assert value(scrape(monitor.endpoint_url), "genmeter_generations_total") == 1
 
@@ -447,8 +449,8 @@ def test_a_child_process_may_serve_at_any_free_port(
 # --- gauges of the job ---------------------------------------------------------------------------
 
 
-def test_a_job_is_finished_when_all_who_told_are_shut_down() -> None:
-    """``genmeter_job_finished`` is 0 while a monitor that told anything is open, then 1."""
+def test_job_is_finished_after_all_used_monitors_are_shut_down() -> None:
+    """``genmeter_job_finished`` is 0 while a monitor with events is open, then 1."""
     provider, reader = foreign()
 
     def finished() -> float:
@@ -456,8 +458,8 @@ def test_a_job_is_finished_when_all_who_told_are_shut_down() -> None:
 
     one, other, silent = (monitor_of(meter_provider=provider) for _ in range(3))
     assert finished() == 0
-    told(one).shutdown()
-    told(other).flush()
+    record(one).shutdown()
+    record(other).flush()
     assert finished() == 0
     other.shutdown()
     assert finished() == 1
@@ -466,7 +468,7 @@ def test_a_job_is_finished_when_all_who_told_are_shut_down() -> None:
 
 
 def test_expected_samples_are_summed(process: runtime.Runtime) -> None:
-    """``genmeter_job_samples_expected`` is what all jobs of the process are to make, or absent."""
+    """``genmeter_job_samples_expected`` is the sum over all monitors, or absent."""
     silent = monitor_of()
     assert "genmeter_job_samples_expected" not in page_of(process)
     jobs = [monitor_of(expected_samples=30), monitor_of(expected_samples=12)]
@@ -478,24 +480,24 @@ def test_expected_samples_are_summed(process: runtime.Runtime) -> None:
     last.shutdown()
 
 
-def test_a_job_whose_monitor_is_gone_is_finished(process: runtime.Runtime) -> None:
-    """A monitor that nobody holds any more counts as shut down."""
+def test_collected_monitor_counts_as_shut_down(process: runtime.Runtime) -> None:
+    """The job is finished without an explicit shutdown."""
     provider, reader = foreign()
     forgotten(1, meter_provider=provider)
     assert eventually(lambda: open_sessions(process) == 0)
     assert value(reader.render(openmetrics=False).decode(), "genmeter_job_finished") == 1
 
 
-def test_the_build_is_told(process: runtime.Runtime) -> None:
+def test_build_info_is_exposed(process: runtime.Runtime) -> None:
     """``genmeter_build_info`` has the versions of genmeter and of the SDK."""
     monitor_of()
     labels = {"version": __version__, "otel_sdk": version("opentelemetry-sdk")}
     assert value(page_of(process), "genmeter_build_info", **labels) == 1
 
 
-def test_the_monitor_tells_of_itself(process: runtime.Runtime) -> None:
-    """The page says what was recorded, what was left out, and how full the histories are."""
-    monitor = told(monitor_of())
+def test_self_metrics_are_exposed(process: runtime.Runtime) -> None:
+    """The page has the recorded and rejected events, and the size of the histories."""
+    monitor = record(monitor_of())
     monitor.track_generation(float("nan"), True)
     page = page_of(process)
     name = "genmeter_monitor_events_total"
@@ -505,10 +507,10 @@ def test_the_monitor_tells_of_itself(process: runtime.Runtime) -> None:
     assert value(page, "genmeter_monitor_history_capacity") >= 100_000
 
 
-def test_what_overflows_and_what_fails_is_told(process: runtime.Runtime) -> None:
-    """Values past a label's limit, a callback's errors and an exporter's failures are counted."""
+def test_overflows_and_failures_are_exposed(process: runtime.Runtime) -> None:
+    """Values past a label's limit, failures of a callback and of an exporter are counted."""
     monitor = monitor_of(limits=LabelLimits(models=1))
-    told(monitor)
+    record(monitor)
     monitor.track_generation(0.1, True, model_name="another")
     process.self_metrics.count_handler_error("token_usage_callback")
     process.self_metrics.count_export_failure("otlp")
@@ -518,8 +520,8 @@ def test_what_overflows_and_what_fails_is_told(process: runtime.Runtime) -> None
     assert value(page, "genmeter_monitor_export_failures_total", genmeter_exporter="otlp") == 1
 
 
-def test_models_of_the_configuration_are_known_at_zero(process: runtime.Runtime) -> None:
-    """Both outcomes of the configured models are on the page before the first event."""
+def test_configured_models_are_exposed_at_0(process: runtime.Runtime) -> None:
+    """Both outcomes are on the page before the first event."""
     monitor_of(models=("a", "b"), default_model="c")
     page = page_of(process)
     for model in "abc":
@@ -529,12 +531,12 @@ def test_models_of_the_configuration_are_known_at_zero(process: runtime.Runtime)
     assert value(page, "genmeter_generations_total") == 0
 
 
-# --- monitors that are forgotten -----------------------------------------------------------------
+# --- collected monitors -------------------------------------------------------------------------
 
 
 def forgotten(tokens: int, **settings: Any) -> None:
-    """Make a monitor, record a call, and drop the monitor."""
-    told(monitor_of(**settings), tokens)
+    """Create a monitor, record a call, and drop the monitor."""
+    record(monitor_of(**settings), tokens)
     gc.collect()
 
 
@@ -547,12 +549,12 @@ def open_sessions(process: runtime.Runtime) -> int:
     return len(process._open_sessions())
 
 
-def test_monitors_that_are_gone_count_on(process: runtime.Runtime) -> None:
-    """The report of the process has the tokens of monitors that nobody holds any more."""
+def test_process_report_includes_collected_monitors(process: runtime.Runtime) -> None:
+    """Their tokens are kept."""
     for _ in range(5):
         forgotten(2)
     assert process_token_usage().total_tokens == 10
-    kept = told(monitor_of(), 1)
+    kept = record(monitor_of(), 1)
     forgotten(2)
     assert process_token_usage().total_tokens == 13
     assert process_token_usage().complete
@@ -562,10 +564,10 @@ def test_monitors_that_are_gone_count_on(process: runtime.Runtime) -> None:
     assert process_token_usage().total_tokens == 13
 
 
-def test_a_window_that_reaches_to_one_that_is_gone_says_so(process: runtime.Runtime) -> None:
-    """A windowed report that lacks a collected monitor's tokens is not called complete."""
+def test_window_with_a_collected_monitor_is_incomplete(process: runtime.Runtime) -> None:
+    """Its events in the window are missing."""
     forgotten(2)
-    kept = told(monitor_of(), 1)
+    kept = record(monitor_of(), 1)
     assert eventually(lambda: open_sessions(process) == len(process._states) == 1)
     report = process_token_usage(timedelta(hours=1))
     assert report.total_tokens == 1
@@ -573,10 +575,10 @@ def test_a_window_that_reaches_to_one_that_is_gone_says_so(process: runtime.Runt
     kept.shutdown()
 
 
-def test_a_window_after_the_last_one_that_is_gone_is_complete(process: runtime.Runtime) -> None:
-    """A window that no lost monitor's event can lie in is complete."""
+def test_window_after_the_last_collected_monitor_is_complete(process: runtime.Runtime) -> None:
+    """None of its events can be in the window."""
     forgotten(2)
-    monitor = told(monitor_of(), 1)
+    monitor = record(monitor_of(), 1)
     assert eventually(lambda: open_sessions(process) == len(process._states) == 1)
     process._retired._until -= 3_600
     report = process_token_usage(timedelta(minutes=1))
@@ -585,20 +587,20 @@ def test_a_window_after_the_last_one_that_is_gone_is_complete(process: runtime.R
     monitor.shutdown()
 
 
-def test_the_provider_outlives_monitors_that_are_forgotten(process: runtime.Runtime) -> None:
-    """The endpoint and its counters go on from one forgotten monitor to the next."""
+def test_provider_outlives_collected_monitors(process: runtime.Runtime) -> None:
+    """The endpoint and its counters continue with the next monitor."""
     forgotten(2, endpoint=ANY_PORT)
     url = process.url()
     assert process_token_usage().total_tokens == 2
-    monitor = told(monitor_of(), 3)
+    monitor = record(monitor_of(), 3)
     assert monitor.endpoint_url == url
     page = scrape(url)
     assert value(page, "genmeter_tokens_total") == 5
     assert eventually(lambda: open_sessions(process) == 1)
 
 
-def test_a_forgotten_monitor_of_a_foreign_provider_is_let_go(process: runtime.Runtime) -> None:
-    """Its history is freed though it was the last one, and its tokens stay."""
+def test_collected_monitor_of_an_application_provider_is_freed(process: runtime.Runtime) -> None:
+    """Its history is freed even if it was the last, and its tokens are kept."""
     provider, reader = foreign()
     forgotten(2, meter_provider=provider)
     assert eventually(lambda: open_sessions(process) == len(process._states) == 0)
@@ -608,15 +610,15 @@ def test_a_forgotten_monitor_of_a_foreign_provider_is_let_go(process: runtime.Ru
     assert value(page, "genmeter_monitor_history_capacity") == 0
 
 
-def test_a_process_without_monitors_has_an_empty_report() -> None:
-    """Asking for the report makes nothing and fails nowhere."""
+def test_report_without_monitors_is_empty() -> None:
+    """It creates nothing and raises nothing."""
     assert process_token_usage().total_tokens == 0
     assert process_token_usage().by_model == []
 
 
-def test_reports_and_monitors_do_not_wait_for_each_other(process: runtime.Runtime) -> None:
-    """Reports of several threads while collected monitors are closed count each of them once."""
-    kept = told(monitor_of(), 1)
+def test_concurrent_reports_count_each_monitor_once(process: runtime.Runtime) -> None:
+    """Collected monitors are closed meanwhile."""
+    kept = record(monitor_of(), 1)
     for _ in range(20):
         forgotten(1)
     totals: list[int] = []
@@ -637,31 +639,31 @@ def test_reports_and_monitors_do_not_wait_for_each_other(process: runtime.Runtim
 # --- the end -------------------------------------------------------------------------------------
 
 
-def test_reads_go_on_after_shutdown() -> None:
-    """A monitor that was shut down still reports what it was told, and takes nothing more."""
-    monitor = told(monitor_of(), 5)
+def test_reads_work_after_shutdown() -> None:
+    """The monitor reports its events, and accepts no more."""
+    monitor = record(monitor_of(), 5)
     monitor.shutdown()
-    told(monitor, 7)
+    record(monitor, 7)
     assert monitor.get_total_token_usage().total_tokens == 5
     assert monitor.get_metrics("success_rate")["count"] == 1
     assert process_token_usage().total_tokens == 5
 
 
-def test_what_comes_after_shutdown_is_counted_as_left_out(process: runtime.Runtime) -> None:
-    """A call after shutdown is rejected by name, and warned about once."""
+def test_events_after_shutdown_are_rejected(process: runtime.Runtime) -> None:
+    """They are counted by reason, and one warning is logged."""
     monitor = monitor_of()
     monitor.shutdown()
-    told(told(monitor))
+    record(record(monitor))
     assert process.self_metrics.rejected == {"after_shutdown": 2}
 
 
-def test_a_monitor_after_the_last_shutdown_starts_anew(process: runtime.Runtime) -> None:
-    """It has a new provider that counts from 0, and an endpoint on the same port."""
+def test_monitor_after_the_last_shutdown_starts_at_0(process: runtime.Runtime) -> None:
+    """It has a new provider, and an endpoint on the same port."""
     urls = []
     for round_ in range(1, 4):
         monitor = GenerationMonitor()
         for _ in range(round_):
-            told(monitor)
+            record(monitor)
         monitor.flush()
         page = scrape(monitor.endpoint_url)
         assert value(page, "genmeter_generations_total") == round_
@@ -672,8 +674,8 @@ def test_a_monitor_after_the_last_shutdown_starts_anew(process: runtime.Runtime)
     assert process_token_usage().total_tokens == 6
 
 
-def test_a_monitor_after_the_last_shutdown_pushes_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second provider of a process has pushes of its own, at intervals and at the end."""
+def test_monitor_after_the_last_shutdown_pushes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new provider pushes at intervals and at the end."""
     with HttpReceiver() as receiver:
         monkeypatch.setenv("OTEL_METRICS_EXPORTER", "otlp")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
@@ -681,19 +683,19 @@ def test_a_monitor_after_the_last_shutdown_pushes_too(monkeypatch: pytest.Monkey
         monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "50")
         for _ in range(2):
             before = len(receiver.requests)
-            monitor = told(GenerationMonitor())
+            monitor = record(GenerationMonitor())
             assert receiver.wait_for(lambda before=before: len(receiver.requests) > before)
             monitor.shutdown()
         assert receiver.latest("genmeter.generations")
         assert [count for _, count in receiver.points("genmeter.job.finished")].count(1) == 2
 
 
-def test_a_lingering_endpoint_serves_one_more_whole_scrape() -> None:
-    """``shutdown`` waits for a scrape that began after it, which has everything, then closes."""
-    monitor = told(monitor_of(endpoint=EndpointConfig(port=0, linger=PATIENCE)))
+def test_lingering_endpoint_serves_a_last_scrape() -> None:
+    """``shutdown`` waits for a scrape that began after it and contains everything."""
+    monitor = record(monitor_of(endpoint=EndpointConfig(port=0, linger=PATIENCE)))
     url = monitor.endpoint_url
     scrape(url)
-    told(monitor)
+    record(monitor)
     ending = threading.Thread(target=monitor.shutdown)
     ending.start()
     assert eventually(lambda: monitor.endpoint_url is None)
@@ -712,18 +714,18 @@ def test_a_lingering_endpoint_serves_one_more_whole_scrape() -> None:
         scrape(url)
 
 
-def test_lingering_ends_after_its_time() -> None:
-    """Where nobody scrapes, ``shutdown`` ends all the same."""
-    monitor = told(monitor_of(endpoint=EndpointConfig(port=0, linger=0.05)))
+def test_lingering_times_out() -> None:
+    """Without a scrape ``shutdown`` ends all the same."""
+    monitor = record(monitor_of(endpoint=EndpointConfig(port=0, linger=0.05)))
     monitor.shutdown()
     assert monitor.endpoint_url is None
 
 
-def test_what_cuts_the_end_short_is_made_up_for_at_exit(
+def test_interrupted_shutdown_is_completed_at_exit(
     process: runtime.Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A signal handler's exception in ``shutdown`` loses neither the last push nor the endpoint."""
-    monitor = told(monitor_of(endpoint=ANY_PORT))
+    """A signal handler's exception loses neither the last push nor the endpoint's end."""
+    monitor = record(monitor_of(endpoint=ANY_PORT))
     url = monitor.endpoint_url
     server = server_of(process)
     close = server.close
@@ -743,21 +745,21 @@ def test_what_cuts_the_end_short_is_made_up_for_at_exit(
         scrape(url)
 
 
-def test_a_defect_at_the_end_is_logged_and_ends_the_rest(
+def test_failing_last_push_is_logged(
     process: runtime.Runtime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An error of the last push neither reaches the job nor keeps monitors open."""
-    monitor = told(monitor_of())
+    """It neither reaches the job nor keeps monitors open."""
+    monitor = record(monitor_of())
     monkeypatch.setattr(process._exporters, "finish", lambda timeout: 1 // 0)
     monitor.shutdown()
-    (record,) = caplog.records
-    assert "the last push or scrape failed" in record.getMessage()
+    (line,) = caplog.records
+    assert "the last push or scrape failed" in line.getMessage()
     process.exit()
 
 
 def test_exit_closes_every_monitor(process: runtime.Runtime) -> None:
-    """At the end of the process what was told is drained and everything is closed."""
-    monitors = [told(monitor_of(endpoint=ANY_PORT)) for _ in range(3)]
+    """At the end of the process pending events are drained."""
+    monitors = [record(monitor_of(endpoint=ANY_PORT)) for _ in range(3)]
     url = monitors[0].endpoint_url
     process.exit()
     process.exit()
@@ -767,12 +769,10 @@ def test_exit_closes_every_monitor(process: runtime.Runtime) -> None:
     assert all(monitor.get_total_token_usage().total_tokens == 1 for monitor in monitors)
 
 
-def test_shutdown_does_not_wait_for_ever(
-    process: runtime.Runtime, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Where the drain is stuck, shutdown gives up after its time and says what is left."""
+def test_shutdown_times_out(process: runtime.Runtime, caplog: pytest.LogCaptureFixture) -> None:
+    """If the drain is stuck, the log has the number of pending events."""
     monitor = GenerationMonitor(shutdown_timeout=0.01, config=MonitorConfig(endpoint=OFF))
-    told(monitor).flush(timeout=PATIENCE)
+    record(monitor).flush(timeout=PATIENCE)
     pipeline = process.require_pipeline()
     release, held = threading.Event(), threading.Event()
 
@@ -783,15 +783,15 @@ def test_shutdown_does_not_wait_for_ever(
     sticking = threading.Thread(target=lambda: pipeline.lock.call(stick, None))
     sticking.start()
     assert held.wait(PATIENCE)
-    told(monitor)
+    record(monitor)
     monitor.shutdown()
     release.set()
     sticking.join(PATIENCE)
     assert warnings_of(caplog) == ["shutdown timed out with 1 events pending"]
 
 
-def test_nothing_is_shared_before_the_first_monitor(process: runtime.Runtime) -> None:
-    """Hooks and reads of a runtime without monitors do nothing."""
+def test_unused_runtime_does_nothing(process: runtime.Runtime) -> None:
+    """Hooks and reads work without monitors."""
     process.before_fork()
     process.after_fork_in_parent()
     process.after_fork_in_child()
@@ -803,13 +803,13 @@ def test_nothing_is_shared_before_the_first_monitor(process: runtime.Runtime) ->
 # --- fork, as far as one process shows it (tests/process/test_fork.py has the rest) --------------
 
 
-def test_a_fork_does_not_wait_for_ever_for_the_drain(
+def test_fork_does_not_wait_forever_for_the_drain(
     process: runtime.Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the drain hangs in the application's provider, the fork goes ahead without its lock."""
+    """The drain may hang in the application's provider."""
     monkeypatch.setattr(runtime, "_FORK_TIMEOUT", 0.01)
     provider, reader = foreign()
-    monitor = told(monitor_of(meter_provider=provider))
+    monitor = record(monitor_of(meter_provider=provider))
     lock = process.require_pipeline().lock
     with held(process.require_pipeline()):
         process.before_fork()
@@ -820,10 +820,10 @@ def test_a_fork_does_not_wait_for_ever_for_the_drain(
     monitor.shutdown()
 
 
-def test_a_fork_holds_the_drain_of_an_applications_provider(process: runtime.Runtime) -> None:
-    """Between the hooks no drain is in its locks; a fork of another runtime releases none of them."""
+def test_fork_holds_the_drain_of_an_application_provider(process: runtime.Runtime) -> None:
+    """A fork of another runtime does not release its lock."""
     provider, reader = foreign()
-    monitor = told(monitor_of(meter_provider=provider))
+    monitor = record(monitor_of(meter_provider=provider))
     others = [runtime.Runtime() for _ in range(3)]
     for each in [*others, process, *others]:
         each.before_fork()
@@ -836,9 +836,9 @@ def test_a_fork_holds_the_drain_of_an_applications_provider(process: runtime.Run
     assert monitor.get_total_token_usage().total_tokens == 1
 
 
-def test_a_fork_holds_nothing_where_the_provider_is_our_own(process: runtime.Runtime) -> None:
-    """The built-in provider has no locks, so a fork waits for nothing."""
-    monitor = told(monitor_of())
+def test_fork_does_not_lock_the_builtin_provider(process: runtime.Runtime) -> None:
+    """It has no locks, so a fork does not wait."""
+    monitor = record(monitor_of())
     with held(process.require_pipeline()):
         process.before_fork()
         assert not process.require_pipeline().lock.is_mine
@@ -846,10 +846,10 @@ def test_a_fork_holds_nothing_where_the_provider_is_our_own(process: runtime.Run
     assert monitor.get_total_token_usage().total_tokens == 1
 
 
-def test_a_child_counts_from_zero_and_calls_back(
+def test_child_counts_from_0_and_calls_back(
     process: runtime.Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the child history, counters and the process's report begin anew, as does the callback."""
+    """History, counters and the report of the process start empty, and the callback runs."""
     monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_PORT", "0")  # so that the child has a page
     seen: list[int] = []
     monitor = GenerationMonitor(
@@ -857,12 +857,12 @@ def test_a_child_counts_from_zero_and_calls_back(
         token_usage_callback=lambda report: seen.append(report.total_tokens),
         token_usage_callback_interval_seconds=0.01,
     )
-    closed = told(monitor_of(), 100)
+    closed = record(monitor_of(), 100)
     closed.shutdown()
-    told(monitor, 100).flush()
+    record(monitor, 100).flush()
     process.after_fork_in_child()
     seen.clear()
-    told(monitor, 7)
+    record(monitor, 7)
     assert monitor.get_total_token_usage().total_tokens == 7
     assert process_token_usage().total_tokens == 7
     process._rebuild()
@@ -871,17 +871,17 @@ def test_a_child_counts_from_zero_and_calls_back(
     monitor.shutdown()
 
 
-def test_a_childs_exit_is_hooked_where_atexit_does_not_run(
+def test_exit_of_a_multiprocessing_child_is_hooked(
     process: runtime.Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a child of multiprocessing the end is one of its finalizers."""
+    """There the end is a finalizer, since atexit does not run."""
     finalizers: list[Any] = []
     monkeypatch.setattr(exit_hook.multiprocessing, "parent_process", object)
     monkeypatch.setattr(
         exit_hook.mp_util, "Finalize", lambda owner, call, exitpriority: finalizers.append(call)
     )
     monkeypatch.setattr(runtime, "_exit_hook", exit_hook.ExitHook(runtime._exit_all))
-    told(monitor_of())
+    record(monitor_of())
     monitor_of()
     (finish,) = finalizers
     finish()
@@ -890,8 +890,8 @@ def test_a_childs_exit_is_hooked_where_atexit_does_not_run(
 
 
 def test_every_kind_of_event_is_drained(process: runtime.Runtime) -> None:
-    """What each method tells reaches its own series."""
-    monitor = told(monitor_of())
+    """Each method records its own series."""
+    monitor = record(monitor_of())
     monitor.track_evaluation(0.1, True, "judge", {"s": 0.5})
     monitor.record_metric("custom", 3)
     monitor.record_sample(True)
@@ -909,26 +909,26 @@ def test_every_kind_of_event_is_drained(process: runtime.Runtime) -> None:
         assert value(page, name) == 1
 
 
-def test_a_monitor_that_a_child_makes_shares_with_the_inherited_ones(
+def test_new_monitor_in_a_child_shares_the_inherited_provider(
     process: runtime.Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A child's new monitor and its inherited one feed one provider, which is the child's own."""
+    """The provider is the child's own."""
     monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_PORT", "0")
     inherited = GenerationMonitor()
     process.after_fork_in_child()
     made = GenerationMonitor(config=MonitorConfig(models=("b",)))
-    told(inherited, 2)
-    told(made, 3)
+    record(inherited, 2)
+    record(made, 3)
     page = page_of(process)
     assert value(page, "genmeter_tokens_total") == 5
     assert 'gen_ai_request_model="b"' in page
     assert made.endpoint_url == inherited.endpoint_url is not None
 
 
-def test_a_child_that_tells_nothing_ends_nothing_of_the_parents(
+def test_unused_child_does_not_close_the_parents_provider(
     process: runtime.Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The parent's provider is neither pushed nor closed by a child that only ends."""
+    """It neither pushes nor closes."""
     monitor = monitor_of()
     finished: list[float] = []
     monkeypatch.setattr(process._exporters, "finish", finished.append)
@@ -938,15 +938,15 @@ def test_a_child_that_tells_nothing_ends_nothing_of_the_parents(
     assert finished == []
 
 
-def test_a_foreign_provider_counts_on_in_a_child(
+def test_application_provider_keeps_its_totals_in_a_child(
     process: runtime.Runtime, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It cannot be mended from here, so the child feeds it as it is and says so once."""
+    """Genmeter cannot reset it, and logs that once."""
     provider, reader = foreign()
-    monitor = told(monitor_of(meter_provider=provider), 100)
+    monitor = record(monitor_of(meter_provider=provider), 100)
     monitor.flush()
     process.after_fork_in_child()
-    told(told(monitor, 7), 7)
+    record(record(monitor, 7), 7)
     assert monitor.get_total_token_usage().total_tokens == 14
     page = reader.render(openmetrics=False).decode()
     assert value(page, "genmeter_tokens_total") == 114

@@ -1,4 +1,4 @@
-"""A monitor's session: its state, its recorders, its end, and what happens when nobody holds it."""
+"""A monitor's session: its state, its recorders, its end and its collection."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from genmeter.testing import fresh_runtime, isolated_monitor
 
 
 def state(**options: Any) -> SessionState:
-    """Make a state."""
+    """Create a state."""
     return SessionState(CallDefaults(None, None, "chat"), History(100), **options)
 
 
 def session(on_unreachable: Any = lambda session: None) -> Session:
-    """Make a session without handlers."""
+    """Create a session without handlers."""
     dispatcher = HandlerDispatcher(SelfMetrics(), DeferredLog())
     return Session(state(), dispatcher, on_unreachable=on_unreachable)
 
 
 class Steps(list[str]):
-    """The steps that a session's parts were taken through, in order."""
+    """The steps of a session's end, in order."""
 
     def alerting(self) -> Any:
         """Make alerts that note their steps."""
@@ -58,7 +58,7 @@ class Steps(list[str]):
 
 
 class Handler:
-    """A handler that notes what it gets."""
+    """A handler that records its calls."""
 
     def __init__(self, steps: list[str]) -> None:
         self._steps = steps
@@ -83,7 +83,7 @@ class Recorder:
 # --- the state ----------------------------------------------------------------------------------
 
 
-def test_a_state_begins_open_and_empty() -> None:
+def test_new_state_is_open_and_empty() -> None:
     """Nothing was recorded, nothing is under way, and no alert fires."""
     made = state(expected_samples=5)
     assert (made.expected_samples, made.shares_expected, made.job) == (5, False, "")
@@ -99,10 +99,10 @@ def test_a_state_begins_open_and_empty() -> None:
     ("own", "others", "last"),
     [(None, None, None), (None, 9.0, None), (5.0, None, 5.0), (5.0, 9.0, 9.0), (9.0, 5.0, 9.0)],
 )
-def test_the_last_call_is_the_jobs_once_the_monitor_had_one(
+def test_last_call_includes_other_monitors(
     own: float | None, others: float | None, last: float | None
 ) -> None:
-    """A generator that is done leaves its monitor open, and the job goes on with the next."""
+    """A finished generator leaves its monitor open while the job goes on."""
     made = state()
     made.history = type("History", (), {"last_call": own})()  # type: ignore[assignment]
     assert made.last_call == own
@@ -110,7 +110,7 @@ def test_the_last_call_is_the_jobs_once_the_monitor_had_one(
     assert made.last_call == last
 
 
-def test_active_calls_are_those_whose_handles_are_there() -> None:
+def test_active_calls_skip_collected_handles() -> None:
     """One that the garbage collector took is forgotten when it is looked for."""
     made = state()
 
@@ -138,8 +138,8 @@ def test_active_calls_are_those_whose_handles_are_there() -> None:
     assert len(made.open_calls) == 1
 
 
-def test_a_call_at_the_address_of_an_abandoned_one_stays_open() -> None:
-    """A handle that was abandoned is forgotten without the one that has its place in memory."""
+def test_call_at_the_address_of_an_abandoned_one_stays_active() -> None:
+    """Abandoned handles are removed by their own reference."""
     made = state()
     handles = [GenerationHandle(None, model="m") for _ in range(2)]  # type: ignore[arg-type]
     for handle in handles:
@@ -153,8 +153,8 @@ def test_a_call_at_the_address_of_an_abandoned_one_stays_open() -> None:
 # --- recorders ----------------------------------------------------------------------------------
 
 
-def test_events_go_where_the_state_says() -> None:
-    """The history always, the instruments once telemetry has taken the session in, handlers last."""
+def test_recorders_follow_the_state() -> None:
+    """History first, then the instruments once there are any, then the handlers."""
     made = session()
     assert made.recorders == (made.history, made.dispatcher)
     metrics = made.state.metrics = Recorder()  # type: ignore[assignment]
@@ -165,8 +165,8 @@ def test_events_go_where_the_state_says() -> None:
     assert made.defaults is made.state.defaults
 
 
-def test_a_child_begins_with_an_empty_history_of_its_own() -> None:
-    """What the parent kept, was under way with and was to make stays the parent's."""
+def test_child_starts_with_an_empty_history() -> None:
+    """The parent's history, active calls and expected samples are not its own."""
     made = session()
     before = made.history
     made.state.expected_samples = 7
@@ -188,8 +188,8 @@ def test_a_child_begins_with_an_empty_history_of_its_own() -> None:
 # --- the end ------------------------------------------------------------------------------------
 
 
-def test_a_session_ends_in_order() -> None:
-    """Alerts are judged before the handlers end; what is queued is delivered; the end comes once."""
+def test_session_ends_in_order() -> None:
+    """Alerts are evaluated before the handlers end, queued events are delivered, and the end runs once."""
     steps = Steps()
     made = session()
     made.alerting = steps.alerting()
@@ -212,8 +212,8 @@ def test_a_session_ends_in_order() -> None:
     assert steps.count("alerts sent") == 1
 
 
-def test_a_callback_that_is_busy_is_reported_and_can_be_asked_again() -> None:
-    """The end does not wait longer than its time for ``token_usage_callback``."""
+def test_busy_callback_is_reported_at_the_end() -> None:
+    """The end does not wait for ``token_usage_callback`` after the deadline."""
     gate, busy = threading.Event(), threading.Event()
 
     def tick() -> None:
@@ -230,8 +230,8 @@ def test_a_callback_that_is_busy_is_reported_and_can_be_asked_again() -> None:
     assert eventually(lambda: made.finish_close(time.monotonic()))
 
 
-def test_a_deadline_that_is_over_is_no_negative_time() -> None:
-    """Who closes late still closes everything."""
+def test_past_deadline_is_not_a_negative_timeout() -> None:
+    """A late close still closes everything."""
     steps = Steps()
     made = session()
     made.alerting = steps.alerting()
@@ -240,12 +240,12 @@ def test_a_deadline_that_is_over_is_no_negative_time() -> None:
     assert steps == ["judged", "alerts sent"]
 
 
-# --- sessions that nobody holds -----------------------------------------------------------------
+# --- unreachable sessions -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("is_in_circle", [False, True])
-def test_an_open_session_that_nobody_holds_is_handed_over_once(is_in_circle: bool) -> None:
-    """It comes back whole, to be closed in order, and is not handed over again after that."""
+def test_unreachable_open_session_is_handed_over_once(is_in_circle: bool) -> None:
+    """It arrives complete, and is not handed over again after its close."""
     handed: list[Session] = []
     made = session(handed.append)
     if is_in_circle:
@@ -268,7 +268,7 @@ def test_an_open_session_that_nobody_holds_is_handed_over_once(is_in_circle: boo
     assert handed == []
 
 
-def test_a_closed_session_is_not_handed_over() -> None:
+def test_closed_session_is_not_handed_over() -> None:
     """There is nothing left to close."""
     handed: list[Session] = []
     made = session(handed.append)
@@ -278,13 +278,13 @@ def test_a_closed_session_is_not_handed_over() -> None:
     assert handed == []
 
 
-def test_a_session_that_was_never_made_is_not_handed_over() -> None:
-    """Its finalizer finds nothing to close where the construction failed, and raises nothing."""
+def test_half_constructed_session_is_not_handed_over() -> None:
+    """Its finalizer raises nothing."""
     Session.__new__(Session).__del__()
 
 
-def test_a_state_keeps_neither_monitor_nor_session_alive() -> None:
-    """A handler or a callback that refers to its own monitor goes with it."""
+def test_state_keeps_neither_monitor_nor_session_alive() -> None:
+    """Handlers and callbacks may refer to their own monitor."""
     config = MonitorConfig(endpoint=EndpointConfig(enabled=False), meter_provider="global")
     with fresh_runtime() as runtime:
         monitor = GenerationMonitor(config=config)
@@ -300,7 +300,7 @@ def test_a_state_keeps_neither_monitor_nor_session_alive() -> None:
         assert eventually(lambda: not runtime._unreachable and not states)
 
 
-def test_the_state_says_whether_there_were_events() -> None:
+def test_state_has_events_after_the_first_event() -> None:
     """Any event counts, once it was recorded."""
     with isolated_monitor() as monitor:
         own = monitor._session.state

@@ -31,8 +31,8 @@ active 3.0
 """
 
 
-def test_a_value_is_the_sum_of_the_series_that_fit() -> None:
-    """Labels narrow the choice, an empty one asks for its absence, no series makes 0."""
+def test_value_sums_the_matching_series() -> None:
+    """An empty label matches its absence, and no series is 0."""
     with isolated_monitor() as monitor:
         monitor.track_generation(1.0, True, model_name="a", step="s", prompt_token_count=1)
         monitor.track_generation(1.0, True, model_name="a", prompt_token_count=2)
@@ -44,15 +44,15 @@ def test_a_value_is_the_sum_of_the_series_that_fit() -> None:
         assert len(monitor.series("genmeter_tokens_total")) == 3
 
 
-def test_both_formats_of_the_page_can_be_had() -> None:
-    """The page is Prometheus text unless OpenMetrics is asked for."""
+def test_page_has_two_formats() -> None:
+    """Prometheus text is the default."""
     with isolated_monitor() as monitor:
         assert monitor.page(openmetrics=True).endswith("# EOF\n")
         assert "# EOF" not in monitor.page()
 
 
 def test_isolated_monitors_share_nothing() -> None:
-    """Neither counts, nor histories, nor the process's own runtime meet."""
+    """Counts, histories and the runtime of the process are separate."""
     outside = runtime.current()
     with isolated_monitor() as first:
         first.track_generation(1.0, True, prompt_token_count=1)
@@ -65,8 +65,8 @@ def test_isolated_monitors_share_nothing() -> None:
     assert runtime.current() is outside
 
 
-def test_an_isolated_monitor_leaves_nothing_behind() -> None:
-    """Neither runtimes, nor threads, nor exit handlers grow with the number of tests that use it."""
+def test_isolated_monitor_leaves_nothing_behind() -> None:
+    """The number of runtimes, threads and exit handlers does not grow."""
 
     def use(count: int) -> None:
         for _ in range(count):
@@ -104,7 +104,7 @@ def test_an_isolated_monitor_leaves_nothing_behind() -> None:
     assert eventually(lambda: all(now <= then for now, then in zip(left(), before, strict=True)))
 
 
-def test_an_isolated_monitor_does_not_read_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_isolated_monitor_does_not_read_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test is the same on every machine."""
     monkeypatch.setenv("GENMETER_DEFAULT_MODEL", "from the environment")
     monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_PORT", "no port")
@@ -116,16 +116,16 @@ def test_an_isolated_monitor_does_not_read_the_environment(monkeypatch: pytest.M
         assert "target_info" not in monitor.page()
 
 
-def test_an_isolated_monitor_keeps_the_settings_that_it_is_given() -> None:
-    """Only how it drains and where it exports are the helper's."""
+def test_isolated_monitor_keeps_other_settings() -> None:
+    """Only drain and exporters are set by the helper."""
     with isolated_monitor(MonitorConfig(default_model="d"), shutdown_timeout=1) as monitor:
         assert monitor.shutdown_timeout == 1
         monitor.track_generation(1.0, True)
         assert monitor.value("genmeter_generations_total", gen_ai_request_model="d") == 1
 
 
-def test_an_isolated_monitor_is_shut_down_after_its_block() -> None:
-    """Also where the block raises; what was told can still be read."""
+def test_isolated_monitor_is_shut_down_after_its_block() -> None:
+    """This holds after an exception too, and reads still work."""
     with pytest.raises(ZeroDivisionError), isolated_monitor() as monitor:  # noqa: PT012
         monitor.track_generation(1.0, True, prompt_token_count=5)
         raise ZeroDivisionError
@@ -133,8 +133,8 @@ def test_an_isolated_monitor_is_shut_down_after_its_block() -> None:
     assert monitor.get_total_token_usage().total_tokens == 5
 
 
-def test_a_fresh_runtime_closes_what_was_made_in_it() -> None:
-    """Monitors of the block are shut down with it, and the one before comes back."""
+def test_fresh_runtime_shuts_its_monitors_down() -> None:
+    """Afterwards the previous runtime is current again."""
     before = runtime.current()
     with fresh_runtime() as fresh:
         assert runtime.current() is fresh
@@ -155,8 +155,8 @@ def test_a_fresh_runtime_closes_what_was_made_in_it() -> None:
         "",
     ],
 )
-def test_pages_that_agree_on_what_is_expected_pass(expected: str) -> None:
-    """Order, comments, white space, start times and further metrics do not count."""
+def test_equal_pages_pass(expected: str) -> None:
+    """Order, comments, white space, start times and further metrics do not matter."""
     assert_exposition(PAGE, expected)
 
 
@@ -171,15 +171,15 @@ def test_pages_that_agree_on_what_is_expected_pass(expected: str) -> None:
         ("none 1", ["missing:    none{} 1"]),
     ],
 )
-def test_a_difference_is_told_line_by_line(expected: str, lines: list[str]) -> None:
-    """What is missing and what should not be there is listed as it would stand on the page."""
+def test_difference_is_listed_line_by_line(expected: str, lines: list[str]) -> None:
+    """Missing and unexpected samples are listed as on the page."""
     with pytest.raises(AssertionError) as caught:
         assert_exposition(PAGE, expected)
     assert str(caught.value).splitlines()[1:] == lines
 
 
-def test_a_label_may_hold_what_looks_like_the_end_of_a_line() -> None:
-    """Characters that Python takes for line ends are part of a value."""
+def test_label_may_contain_line_separators() -> None:
+    """Characters that Python treats as line ends are part of the value."""
     with isolated_monitor() as monitor:
         monitor.record_metric("a\u2028b\x85c", 1)
         assert_exposition(
@@ -187,8 +187,8 @@ def test_a_label_may_hold_what_looks_like_the_end_of_a_line() -> None:
         )
 
 
-def test_a_misspelt_name_is_an_error() -> None:
-    """An assertion that a metric is 0 cannot hold because its name is wrong."""
+def test_unknown_name_is_an_error() -> None:
+    """Otherwise a misspelt metric would always be 0."""
     config = MonitorConfig(custom_metrics=(CustomMetric(name="app.docs", kind="counter"),))
     with isolated_monitor(config) as monitor:
         with pytest.raises(ConfigError, match="did you mean 'genmeter_generations_total'"):

@@ -1,1 +1,1 @@
-"""In-process alerts: which conditions hold, what fires, and how it is delivered."""
+"""Alerts in the process: evaluation, states and delivery."""

@@ -1,6 +1,6 @@
-"""The periodic evaluation of the alerts of all monitors of a process, on one thread.
+"""The thread that evaluates the alerts of all monitors of a process periodically.
 
-AfterImage makes a monitor for every generator, so a thread for each would be many.
+AfterImage creates a monitor for every generator, so a thread for each would be too many.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Schedule:
         self._begin()
 
     def _begin(self) -> None:
-        # Dicts change in one step, so that the garbage collector may discard an entry anywhere.
+        # Dict operations are atomic, so the garbage collector may discard an entry at any time.
         self._entries: dict[int, _Entry] = {}
-        # Held for the start and the end of the worker only, and never by the garbage collector.
+        # Held only to start and end the worker, and never by the garbage collector.
         self._lock = threading.RLock()
         self._worker: Worker[None] | None = None
 
@@ -50,15 +50,15 @@ class Schedule:
         return len(self._entries)
 
     def add(self, key: int, function: Callable[[], object], interval: float) -> bool:
-        """Have a function called periodically; does nothing where the key is there already.
+        """Call a function periodically; does nothing if the key exists.
 
         Args:
-            key: What :meth:`discard` takes.
-            function: What to call. It must not keep a monitor alive.
-            interval: Seconds before the first call, and from one call's end to the next one's begin.
+            key: Identifies the function for :meth:`discard`.
+            function: The function. It must not keep a monitor alive.
+            interval: Seconds before the first call, and between the end of a call and the next.
 
         Returns:
-            Whether the thread runs; where none can be started, another call tries again.
+            Whether the thread runs; if it could not be started, call again.
         """
         with self._lock:
             worker = self._worker
@@ -72,14 +72,14 @@ class Schedule:
             return worker.start()
 
     def discard(self, key: int) -> None:
-        """Call a function no more; takes no lock and starts no thread."""
+        """Stop calling a function; takes no lock and starts no thread."""
         self._entries.pop(key, None)
         worker = self._worker
         if worker is not None and worker.is_running:
             worker.put(None)
 
     def after_fork_in_child(self) -> None:
-        """Begin anew: nothing is scheduled and no thread runs."""
+        """Reset: nothing is scheduled and no thread runs."""
         self._begin()
 
     def _call_due(self) -> None:
@@ -99,7 +99,7 @@ class Schedule:
 
 
 schedule = Schedule("genmeter-alerts")
-"""The process's."""
+"""The schedule of the process."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=schedule.after_fork_in_child)

@@ -1,4 +1,4 @@
-"""Alerts from the process straight to an Alertmanager, where there is no Prometheus to send them."""
+"""Sends alerts from the process directly to Alertmanagers, for jobs without a Prometheus."""
 
 from __future__ import annotations
 
@@ -36,9 +36,6 @@ from genmeter.pipeline.worker import Worker, catch_all
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from requests import PreparedRequest, Response
-    from requests.adapters import HTTPAdapter
-
     from genmeter.alerting.state import Alert
     from genmeter.config.monitor import MonitorConfig
 
@@ -47,55 +44,54 @@ __all__ = ["AlertmanagerHandler", "alertmanager_handlers"]
 _logger = logging.getLogger("genmeter")
 
 _API = "/api/v2/alerts"
-_INTERVALS = 4  # evaluations that an alert outlives, as Prometheus has it
+_INTERVALS = 4  # evaluations that an alert outlives, as in Prometheus
 _BATCH = 64  # alerts in one post
 _FIRST_DELAY = 1.0
 _MAX_DELAY = 30.0
 _POLL = 0.005
-_MAX_READ = 500  # bytes of an answer, for a log line
+_MAX_READ = 500  # bytes of a response, for a log line
 _TIME = number(1e-3, threading.TIMEOUT_MAX, what="seconds")
-_RETRIED = (408, 429)  # besides every 5xx; any other refusal is final
+_RETRIED = (408, 429)  # and every 5xx; other errors are final
 _LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _RESERVED_LABELS = ("alertname", "severity", "job")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _SECRETS = ("password", "bearer_token")
 
 Key = frozenset[tuple[str, str]]
-"""The labels of an alert, which are its identity."""
+"""The labels of an alert, which identify it."""
 
 
 class AlertmanagerHandler(AlertReceiver):
-    """Posts alerts to API v2 of every given Alertmanager, with the labels of the Prometheus rules.
+    """Posts alerts to API v2 of Alertmanagers, with the labels of the Prometheus rules.
 
     Pass it to a monitor in ``alert_handlers``, or set ``GENMETER_ALERTMANAGER_URL``. Each
-    Alertmanager gets every alert, on a thread of its own, so that one that is down delays neither
-    the others nor the monitor. A failed post is retried after 1 s and up to 30 s, unless it was
-    refused (a 4xx status other than 408 and 429, or a redirect); of each alert only the latest
-    state is queued.
+    Alertmanager gets every alert from its own thread, so one that is down delays neither the others
+    nor the monitor. A failed post is retried after 1 s, then with growing delays up to 30 s, unless
+    it was rejected (a redirect, or a 4xx status other than 408 and 429). Only the latest state of
+    each alert is queued.
 
-    While an alert fires it is posted at every evaluation, with an end in the future. So one that
-    still fires when the job ends is taken for resolved ``ends_after`` seconds later at the
-    earliest, and never before it is.
+    A firing alert is posted at every evaluation, with an end in the future. So an alert that fires
+    when the job ends is resolved after ``ends_after`` seconds at the earliest.
 
-    A failure is logged when it begins and raised by the next call, for the monitor to count.
+    The first failure is logged; each failure is raised by the next call, for the monitor to count.
 
     Args:
         urls: The Alertmanagers, as ``http://host:9093`` or ``https://user:password@host/prefix``;
-            all peers of a cluster, not a balancer before them.
-        labels: Labels for every alert, such as ``{"cluster": "a"}``, unless it has them itself.
-        username: For basic authentication, at every address that names no user.
+            all peers of a cluster, not a load balancer.
+        labels: Labels for every alert, such as ``{"cluster": "a"}``; the alert's own labels win.
+        username: For basic authentication, at all addresses without a user.
         password: The user's password.
-        password_file: A file with the password, read anew for every post.
+        password_file: A file with the password; every post reads it.
         bearer_token: For token authentication.
-        bearer_token_file: A file with the token, read anew for every post.
-        ca_file: PEM file of the authorities to trust; None for the system's.
+        bearer_token_file: A file with the token; every post reads it.
+        ca_file: PEM file of the trusted authorities; None for the system's.
         cert_file: PEM file of the client's certificate.
-        key_file: PEM file of its key, where ``cert_file`` does not hold it.
+        key_file: PEM file of its key, if ``cert_file`` does not contain it.
         verify: Whether to check the server's certificate.
         timeout: Seconds that one post may take.
-        ends_after: Least seconds for which Alertmanager takes an alert for firing after a post; at
-            least four evaluations.
-        generator_url: Where the source of an alert can be seen, such as a dashboard's address.
+        ends_after: Minimum of seconds for which an alert keeps firing after a post; at least four
+            evaluations.
+        generator_url: Address of the source of the alerts, such as a dashboard.
 
     Raises:
         ConfigError: An argument is invalid, or a file cannot be read.
@@ -153,39 +149,37 @@ class AlertmanagerHandler(AlertReceiver):
             alert: The alert.
 
         Raises:
-            ExportError: An earlier alert did not reach an Alertmanager; this one is sent all the
-                same.
+            ExportError: An earlier alert did not reach an Alertmanager; this one is still sent.
         """
         self._enqueue([alert])
 
     def refresh(self, alerts: Sequence[Alert], interval: float) -> None:
-        """Queue all alerts that fire, so that Alertmanager takes them for firing for longer.
+        """Queue all firing alerts, so that Alertmanager extends them.
 
         Args:
-            alerts: All that fire now.
-            interval: Seconds until the next call; 0 where it is unknown.
+            alerts: All firing alerts.
+            interval: Seconds until the next call; 0 if unknown.
 
         Raises:
-            ExportError: An earlier alert did not reach an Alertmanager; these are sent all the
-                same.
+            ExportError: An earlier alert did not reach an Alertmanager; these are still sent.
         """
         self._interval = interval
         self._enqueue(alerts)
 
     def flush(self, timeout: float) -> bool:
-        """Wait until every Alertmanager has accepted all that is queued for it.
+        """Wait until every Alertmanager has accepted its queue.
 
-        Alerts that were not accepted in time are sent after the next evaluation at the earliest,
-        and so never where the monitor has ended.
+        Alerts that are not accepted in time stay queued until the next evaluation; after the end of
+        the monitor they are never sent.
 
         Args:
             timeout: Seconds to wait at most.
 
         Returns:
-            Whether all were accepted in time.
+            Whether all alerts were accepted in time.
 
         Raises:
-            ExportError: The queues are empty, but since the last call a post failed.
+            ExportError: The queues are empty, but a post has failed since the last call.
         """
         deadline = time.monotonic() + min(max(0.0, timeout), threading.TIMEOUT_MAX)
         for client in self._clients:
@@ -193,23 +187,26 @@ class AlertmanagerHandler(AlertReceiver):
         accepted = []
         for position, client in enumerate(self._clients):
             now = time.monotonic()
-            # One that this thread has to serve must leave time for the others.
+            # A client without a thread posts on this one, and must leave time for the others.
             share = 1 if client.is_running else len(self._clients) - position
             accepted.append(client.flush(now + (deadline - now) / share))
         if not all(accepted):
             return False
-        _raise_any(self._problems())
+        self._raise_problems()
         return True
 
     def _enqueue(self, alerts: Sequence[Alert]) -> None:
         states = dict(self._state(alert) for alert in alerts)
-        problems = self._problems()
-        for client in self._clients:
-            client.enqueue(states)
-        _raise_any(problems)
+        try:
+            self._raise_problems()
+        finally:
+            for client in self._clients:
+                client.enqueue(states)
 
-    def _problems(self) -> list[str]:
-        return [problem for client in self._clients if (problem := client.take_problem())]
+    def _raise_problems(self) -> None:
+        problems = [problem for client in self._clients if (problem := client.take_problem())]
+        if problems:
+            raise ExportError(f"alerts did not reach the Alertmanager at {'; '.join(problems)}")
 
     def _state(self, alert: Alert) -> tuple[Key, State]:
         labels = {**self._labels, "alertname": alert.name, **alert.labels}
@@ -231,7 +228,7 @@ class AlertmanagerHandler(AlertReceiver):
 
 
 def alertmanager_handlers(config: MonitorConfig) -> list[AlertmanagerHandler]:
-    """Return the handler that a configuration asks for; none where it names no Alertmanager.
+    """Return the handler for a configuration's Alertmanagers, if it has any.
 
     Raises:
         ConfigError: An address is invalid.
@@ -254,7 +251,7 @@ class State(NamedTuple):
 
     Attributes:
         text: The alert as JSON of API v2.
-        expires: Unix time in seconds from which on sending it is of no use; None for never.
+        expires: Unix time in seconds after which it is dropped; None for never.
     """
 
     text: str
@@ -264,13 +261,13 @@ class State(NamedTuple):
 class AlertmanagerClient:
     """Posts the latest state of each alert to one Alertmanager, and retries after a failure.
 
-    A state is kept until it is accepted, refused for good, replaced by a later one, or expired.
-    The worker's thread does not refer to the handler, so it does not keep that alive.
+    A state is kept until it is accepted, rejected, replaced by a later one, or expired. The worker's
+    thread does not refer to the handler, so it does not keep the handler alive.
 
     Args:
         url: Such as ``https://alertmanager:9093/prefix``; may have ``user:password@``.
         name: The argument's name in messages.
-        credentials: How to log in.
+        credentials: The credentials.
         timeout: Seconds that one post may take.
 
     Attributes:
@@ -281,13 +278,14 @@ class AlertmanagerClient:
     """
 
     def __init__(self, url: object, name: str, credentials: Credentials, timeout: float) -> None:
-        # Not at the first post: a child that is forked during an import waits for it for ever.
-        import requests  # noqa: F401
+        # Not at the first post: a child that is forked during an import waits for it forever.
+        import urllib3  # noqa: F401
 
         parts = _split(url, name)
         self.shown = urlunsplit(
             (parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", "")
         )
+        self._path = parts.path.rstrip("/") + _API
         self._credentials = _with_user(credentials, parts, name)
         self._context = credentials.tls() if parts.scheme == "https" else None
         self._timeout = timeout
@@ -302,8 +300,8 @@ class AlertmanagerClient:
         )
 
     def _begin(self) -> None:
-        """Start with nothing; in a forked child the queue and the connection are the parent's."""
-        self._lock = threading.RLock()  # a signal handler may come back to it
+        """Reset; in a forked child the queue and the connection are the parent's."""
+        self._lock = threading.RLock()  # a signal handler may need it again
         self._unsent: dict[Key, State] = {}
         self._connection: Any = None
         self._is_paused = False
@@ -320,37 +318,36 @@ class AlertmanagerClient:
     def enqueue(self, states: Mapping[Key, State]) -> None:
         """Queue states, each in place of an earlier one of the same alert; does not wait.
 
-        It also resumes what a :meth:`flush` that timed out has paused.
+        It resumes posting after a :meth:`flush` that timed out.
         """
         with self._lock:
             self._unsent.update(states)
         self._resume()
 
     def take_problem(self) -> str | None:
-        """Return the last failure since the last call; None where there was none."""
+        """Return the last failure since the last call, if any."""
         problem, self._unraised = self._unraised, None
         return None if problem is None else f"{self.shown}: {problem}"
 
     def close(self) -> None:
-        """Have the thread end after one more attempt to send the queue; takes no lock."""
+        """End the thread after one more attempt to send the queue; takes no lock."""
         self._worker.close()
 
     def retry_now(self) -> None:
-        """Retry now, without the rest of the delay after a failure."""
+        """Retry now, without waiting for the delay after a failure."""
         self._failures, self._retry_at = 0, 0.0
         self._resume()
 
     def flush(self, deadline: float) -> bool:
-        """Wait until all is sent; at the deadline pause what is left until the next enqueue.
+        """Wait until the queue is sent; at the deadline pause posting until the next enqueue.
 
-        Where there is no thread, as none can be started while the interpreter ends, the caller's
-        sends.
+        Without a thread (none can be started while the interpreter ends) the caller's thread posts.
 
         Args:
-            deadline: As ``time.monotonic()`` counts.
+            deadline: On the clock of ``time.monotonic()``.
 
         Returns:
-            Whether nothing is left.
+            Whether the queue is empty.
         """
         while self._unsent and (left := seconds_left(deadline)) > 0:
             if not self._worker.is_running:
@@ -361,7 +358,7 @@ class AlertmanagerClient:
         self._is_paused = True
         stream: socket.socket | None = getattr(self._connection, "sock", None)
         if stream is not None:
-            with suppress(OSError):  # the post under way has ended
+            with suppress(OSError):  # the post has ended
                 stream.shutdown(socket.SHUT_RDWR)
         self._note(f"the flush timed out with {len(self._unsent)} alerts pending")
         return False
@@ -382,11 +379,11 @@ class AlertmanagerClient:
                     batch, min(deadline, time.monotonic() + self._timeout)
                 )
             except Exception as error:
-                if self._is_paused:  # flush() has cut the post off
-                    return
                 problem, may_retry = _reason(error), True
                 self._reload_certificates()
-            self._note(problem)  # before flush() finds nothing left, and asks for it
+            if may_retry and self._is_paused:  # flush() interrupted the post and noted that
+                return
+            self._note(problem)  # before flush() finds the queue empty and reads it
             if may_retry:
                 self._back_off()
                 return
@@ -407,14 +404,14 @@ class AlertmanagerClient:
     def _back_off(self) -> None:
         longest = min(_MAX_DELAY, _FIRST_DELAY * 2.0 ** min(self._failures, 16))
         self._failures += 1
-        # Many processes that lost the same Alertmanager should not come back in step.
+        # Processes that lost the same Alertmanager should not all retry at once.
         delay = random.uniform(longest / 2, longest)  # noqa: S311
         self._retry_at = time.monotonic() + delay
         self._worker.tick_in(delay)
 
     def _reload_certificates(self) -> None:
         if self._context is not None:
-            with suppress(ConfigError):  # while they are being replaced
+            with suppress(ConfigError):  # they may be being replaced
                 self._context = self._credentials.tls()
 
     def _note(self, problem: str | None) -> None:
@@ -433,13 +430,11 @@ class AlertmanagerClient:
             self._unraised = problem
 
     def _post(self, batch: Mapping[Key, State], deadline: float) -> tuple[str | None, bool]:
-        """Post a batch.
+        """Post a batch; return the problem (None if it was accepted) and whether to retry.
 
-        Returns:
-            Why it was not accepted, None where it was; and whether a retry may succeed.
+        The pool of urllib3 uses no proxy, netrc or environment variable.
         """
-        from requests import Request
-        from urllib3.util import Timeout
+        import urllib3
 
         body = f"[{','.join(state.text for state in batch.values())}]".encode()
         headers = {
@@ -448,20 +443,27 @@ class AlertmanagerClient:
             "Connection": "close",
             **self._credentials.headers(),
         }
-        request = Request("POST", self.shown + _API, headers, data=body).prepare()
-        timeout: Any = Timeout(total=max(_POLL, seconds_left(deadline)))
-        # The key that the instrumentations of requests and urllib3 look at: a post makes no span.
+        tls = {} if self._context is None else {"ssl_context": self._context}
+        pool: Any = urllib3.connection_from_url(self.shown, **tls)
+        pool.ConnectionCls = _hooked(pool.ConnectionCls, self._connect)
+        # Instrumentations of urllib3 check this key, so a post creates no span.
         token = otel_context.attach(otel_context.set_value("suppress_instrumentation", True))
         try:
             with (
-                closing(_adapter(self._context, self._connect)) as adapter,
-                adapter.send(request, stream=True, timeout=timeout) as response,
+                closing(pool),
+                pool.urlopen(
+                    *("POST", self._path, body, headers),
+                    retries=False,
+                    redirect=False,
+                    timeout=urllib3.Timeout(total=max(_POLL, seconds_left(deadline))),
+                    preload_content=False,
+                ) as response,
             ):
-                status = response.status_code
+                status = response.status
                 if status < HTTPStatus.MULTIPLE_CHOICES:
                     return None, False
-                is_passing = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _RETRIED
-                return f"it answered {status} {_text(response, deadline)}".rstrip(), is_passing
+                may_retry = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _RETRIED
+                return f"it answered {status} {_text(response, deadline)}".rstrip(), may_retry
         finally:
             self._connection = None
             otel_context.detach(token)
@@ -469,55 +471,27 @@ class AlertmanagerClient:
     def _connect(self, connection: Any, connect: Callable[[], None]) -> None:
         self._connection = connection
         connect()
-        connection.is_verified = True  # else urllib3 warns of each post with verify=False
+        connection.is_verified = True  # otherwise urllib3 warns of each post with verify=False
         if self._is_paused:
             raise TimeoutError("the flush timed out before anything was sent")
 
 
-def _adapter(
-    context: ssl.SSLContext | None, connect: Callable[[Any, Callable[[], None]], None]
-) -> HTTPAdapter:
-    """Return an adapter of requests for one post.
+def _hooked(base: Any, connect: Callable[[Any, Callable[[], None]], None]) -> Any:
+    """Return a subclass of a connection that calls ``connect`` with itself and its own method."""
 
-    It is used without a ``Session``, which would ask proxies, read netrc and variables, and read
-    the whole of a redirect's body.
+    class Connection(base):  # type: ignore[misc]
+        def connect(self) -> None:
+            connect(self, super().connect)
 
-    Args:
-        context: Of TLS connections.
-        connect: Called with a connection and its own method to connect.
-    """
-    from requests.adapters import HTTPAdapter
-
-    class Adapter(HTTPAdapter):
-        def get_connection_with_tls_context(
-            self, request: PreparedRequest, *_: Any, **__: Any
-        ) -> Any:
-            pool: Any = self.poolmanager.connection_from_url(str(request.url))
-            base: Any = pool.ConnectionCls
-
-            class Connection(base):  # type: ignore[misc]
-                def connect(self) -> None:
-                    connect(self, super().connect)
-
-            pool.ConnectionCls = Connection
-            return pool
-
-        def cert_verify(self, *_: Any) -> None:
-            """Leave it to the context: requests would trust authorities of its own too."""
-
-    adapter = Adapter()
-    adapter.init_poolmanager(1, 1, ssl_context=context)
-    return adapter
+    return Connection
 
 
-def _text(response: Response, deadline: float) -> str:
-    """Return where a redirect leads to, or the beginning of an error's body."""
-    if response.is_redirect:
-        return (
-            f"to {response.headers['Location']}, and redirects are not followed; use that address"
-        )
+def _text(response: Any, deadline: float) -> str:
+    """Return the target of a redirect, or the beginning of an error's body."""
+    if location := response.get_redirect_location():
+        return f"to {location}, and redirects are not followed; use that address"
     read = bytearray()
-    for byte in response.iter_content(1):
+    for byte in response.stream(1):
         read += byte
         if len(read) >= _MAX_READ or time.monotonic() >= deadline:
             break
@@ -525,24 +499,20 @@ def _text(response: Response, deadline: float) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Return an error's text; where requests has wrapped an error of the system's, that one's."""
-    from requests import RequestException
-
+    """Return an error's text; the system's, if urllib3 has wrapped that."""
     cause: BaseException | None = error
-    while cause is not None and (
-        isinstance(cause, RequestException) or not isinstance(cause, OSError | ConfigError)
-    ):
+    while cause is not None and not isinstance(cause, OSError | ConfigError):
         cause = cause.__cause__ or cause.__context__
     cause = cause or error
     return f"{type(cause).__name__}: {cause}"
 
 
-# --- how to log in, whom to trust ------------------------------------------------------------------
+# --- credentials -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Credentials:
-    """How to log in, and whom to trust; see the arguments of :class:`AlertmanagerHandler`.
+    """Credentials and trusted authorities; see the arguments of :class:`AlertmanagerHandler`.
 
     Raises:
         ConfigError: A value is invalid, or a file cannot be read.
@@ -574,10 +544,10 @@ class Credentials:
             self.tls()
 
     def headers(self) -> dict[str, str]:
-        """Return the header that logs in; a secret in a file is read anew, since it may be rotated.
+        """Return the authorization header; reads a secret's file each time, for rotation.
 
         Raises:
-            ConfigError: A file cannot be read, or has no usable secret.
+            ConfigError: A file cannot be read, or has no valid secret.
         """
         if self.username is not None:
             password = self.password or _secret("password_file", self.password_file)
@@ -587,11 +557,11 @@ class Credentials:
             return {}
         token = self.bearer_token or _secret("bearer_token_file", self.bearer_token_file)
         if not _VISIBLE.fullmatch(token):
-            raise ConfigError("the bearer token must be visible ASCII characters alone")
+            raise ConfigError("the bearer token must be visible ASCII characters only")
         return {"Authorization": f"Bearer {token}"}
 
     def tls(self) -> ssl.SSLContext:
-        """Return a context for TLS connections, from the files as they are now.
+        """Return a context for TLS connections, from the current files.
 
         Raises:
             ConfigError: A file cannot be read.
@@ -609,7 +579,7 @@ class Credentials:
                     "cert_file and key_file must be PEM files of a certificate and its key without "
                     f"a passphrase, got {str(self.cert_file)!r} and {self.key_file!r}: {error}"
                 ) from error
-        # urllib3 checks the name itself then; its 1.26 could not connect to an IP address otherwise.
+        # urllib3 then checks the name itself; 1.26 could not connect to an IP address otherwise.
         context.check_hostname = False
         if not self.verify:
             context.verify_mode = ssl.CERT_NONE
@@ -651,8 +621,8 @@ def _named(urls: object) -> list[tuple[str, object]]:
 
 
 def _split(url: object, name: str) -> SplitResult:
-    # A text that cannot be split may hold a password anywhere.
-    shown = "a text that may hold a password" if "@" in str(url) else repr(url)
+    # A password can be anywhere in an invalid address.
+    shown = "a text that may contain a password" if "@" in str(url) else repr(url)
     problem = (
         f"{name} must be an http or https address such as 'http://alertmanager:9093', without a "
         f"query and without {_API}, got {shown}"
@@ -663,7 +633,7 @@ def _split(url: object, name: str) -> SplitResult:
         parts = urlsplit(url)
         is_usable = parts.scheme in {"http", "https"} and parts.port != 0 and bool(parts.hostname)
     except ValueError:
-        raise ConfigError(problem) from None  # its text may have the password in it
+        raise ConfigError(problem) from None  # its text may contain the password
     if not is_usable or parts.query or parts.fragment or parts.path.rstrip("/").endswith(_API):
         raise ConfigError(problem)
     return parts
@@ -691,7 +661,7 @@ def _secret(name: str, path: Any) -> str:
     except (OSError, ValueError) as error:
         raise ConfigError(_unreadable(name, path, error)) from error
     if not text:
-        raise ConfigError(f"{name} must hold a secret, got {str(path)!r}, which is empty")
+        raise ConfigError(f"{name} must contain a secret, got {str(path)!r}, which is empty")
     return text
 
 
@@ -699,16 +669,11 @@ def _unreadable(name: str, path: object, error: Exception) -> str:
     return f"{name} must be a readable file, got {str(path)!r}: {error}"
 
 
-def _raise_any(problems: Sequence[str]) -> None:
-    if problems:
-        raise ExportError(f"alerts did not reach the Alertmanager at {'; '.join(problems)}")
-
-
 def _with_user(credentials: Credentials, parts: SplitResult, name: str) -> Credentials:
     if parts.username is None and parts.password is None:
         return credentials
     if credentials.headers():
-        raise ConfigError(f"{name} must name no user where other arguments do; remove one of them")
+        raise ConfigError(f"{name} must not name a user if other arguments do; remove one")
     user, password = unquote(parts.username or "") or None, unquote(parts.password or "") or None
     try:
         return dataclasses.replace(credentials, username=user, password=password)

@@ -1,4 +1,4 @@
-"""For which groups the conditions of the rules are met, by a monitor's own data."""
+"""Evaluates the conditions of rules on a monitor's own data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CounterDeltas", "Evaluator", "Finding"]
 
-_SPACING = 50  # so many records in the shortest window, however often it is evaluated
+_SPACING = 50  # records in the shortest window at most
 
 
 def _by_handler(self_metrics: SelfMetrics) -> Mapping[str, int]:
@@ -35,18 +35,18 @@ _COUNTS: Mapping[Instrument, Callable[[SelfMetrics], Mapping[str, int]]] = {
     cat.LABEL_OVERFLOW: lambda self_metrics: self_metrics.overflows,
     cat.EXPORT_FAILURES: lambda self_metrics: self_metrics.export_failures,
 }
-"""What each counter of the monitor itself has counted, by its alert's label."""
+"""Reads each of the monitor's own counters, by the label of its alert."""
 
 _Counts = dict[tuple["Instrument", str], int]
 
 
 class CounterDeltas:
-    """Remembers what the self_metrics were, for as long as a window may look back.
+    """Keeps earlier values of the monitor's own counters, for the length of the longest window.
 
     Args:
         self_metrics: The process's.
-        windows: Seconds; those that `since` is called with.
-        now: Unix time in seconds; what was counted before it is in no increase.
+        windows: Seconds; the windows that `since` is called with.
+        now: Unix time in seconds; earlier counts are in no increase.
     """
 
     def __init__(self, self_metrics: SelfMetrics, windows: Sequence[float], now: float) -> None:
@@ -58,18 +58,18 @@ class CounterDeltas:
         self.begin(now)
 
     def begin(self, now: float) -> None:
-        """Start over with the counts of now."""
+        """Start over with the current counts."""
         self._current = self._read()
         self._records = [(now, self._current)]
 
     def sample(self, now: float) -> None:
-        """Take a sample of what is counted by now."""
+        """Record the current counts."""
         self._current = self._read()
         last, counts = self._records[-1]
         if now < last:  # the clock was set back
             self._records = [(now, counts)]
         if counts != self._current:
-            # The newest is always there; of those before it, some that stand far enough apart.
+            # Keep the newest, and earlier ones that are far enough apart.
             if len(self._records) > 1 and last - self._records[-2][0] < self._spacing:
                 self._records.pop()
             self._records.append((now, self._current))
@@ -78,12 +78,7 @@ class CounterDeltas:
             del self._records[0]
 
     def since(self, instrument: Instrument, start: float) -> dict[str, int]:
-        """Return by how much a counter has grown, by its label; labels without growth are absent.
-
-        Args:
-            instrument: One of the monitor's own counters.
-            start: Unix time in seconds.
-        """
+        """Return the increases of a counter since a Unix time, by label; without zeros."""
         before = self._records[0][1]
         for when, counts in self._records:
             if when > start:
@@ -104,18 +99,10 @@ class CounterDeltas:
 
 
 class Finding(NamedTuple):
-    """A group for which a rule's condition is met.
+    """A group for which a rule's condition is active, with the fields of :class:`~genmeter.schema.query.Observed`.
 
-    Attributes:
-        rule: The rule.
-        group: The values of its labels.
-        value: What was compared with the threshold, in the indicator's unit: a mean or a share over
-            the first window, a sum over it, by how much a mean dropped, or the seconds since the
-            last call.
-        mean: Of the first window; ``value`` where that is no mean.
-        rows: Of how many rows; 1 where ``value`` is no mean.
-        least: The least of these rows' values.
-        most: The most.
+    ``value`` is in the indicator's unit: a mean, a share or a sum over the first window, the drop
+    of a mean, or the seconds since the last call.
     """
 
     rule: AlertRule
@@ -123,18 +110,17 @@ class Finding(NamedTuple):
     value: float
     mean: float
     rows: int
-    least: float
-    most: float
+    min: float
+    max: float
 
 
 class Evaluator:
-    """Evaluates rules as Prometheus would, over windows that are exact.
+    """Evaluates rules as Prometheus would, over exact windows.
 
     Args:
-        rules: The rows of ``AlertSettings.rules()``; those that only Prometheus can evaluate are
-            skipped.
+        rules: Rows of ``AlertSettings.rules()``; those that only Prometheus can evaluate are skipped.
         self_metrics: The process's, for the alerts on the monitor itself.
-        now: Unix time in seconds; of the monitor itself only what comes after is counted.
+        now: Unix time in seconds; earlier counts of the monitor itself are ignored.
     """
 
     def __init__(self, rules: Sequence[AlertRule], self_metrics: SelfMetrics, now: float) -> None:
@@ -153,13 +139,13 @@ class Evaluator:
         self._deltas.begin(now)
 
     def evaluate(self, history: History, now: float, *, last_call: float | None) -> list[Finding]:
-        """Return what is met now, in the order of the rules; call it under the drain's lock.
+        """Return the active conditions, in the order of the rules; call it under the drain's lock.
 
         Args:
             history: The monitor's.
             now: Unix time in seconds.
-            last_call: Unix time of the job's newest call; None where nothing can stall, before the
-                first and once the monitor is closed.
+            last_call: Unix time of the job's last call; None before the first call and after the
+                monitor is closed, when the job cannot stall.
         """
         self._deltas.sample(now)
         age = None if last_call is None else now - last_call
@@ -175,7 +161,7 @@ class Evaluator:
 
 
 class _LocalData:
-    """What the process knows at one moment; what several rules ask for is summed once."""
+    """The process's data at one moment; caches sums that several rules use."""
 
     def __init__(
         self, history: History, deltas: CounterDeltas, now: float, since_last_call: float | None

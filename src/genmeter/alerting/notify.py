@@ -1,4 +1,4 @@
-"""The alerts of one monitor: when they are evaluated, and how they reach its handlers."""
+"""Evaluates the alerts of one monitor and sends them to its handlers."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ __all__ = ["AlertReceiver", "Alerting", "check_alert_handlers"]
 
 _NEVER_AWAITED = "the handler must be a plain function, got a coroutine, which nobody would await"
 _CAPACITY = 1_000  # alerts that may be queued for one handler
-_PATIENCE = 1.0  # seconds that the last evaluation may take
+_PATIENCE = 1.0  # seconds for the last evaluation
 
 
 def check_alert_handlers(handlers: Sequence[Any]) -> None:
     """Check that each handler can be called.
 
     Raises:
-        ConfigError: One cannot, or is a coroutine function.
+        ConfigError: One cannot be called, or is a coroutine function.
     """
     for number, handler in enumerate(handlers):
         if callable(handler) and not _is_awaited(handler):
@@ -59,16 +59,15 @@ def check_alert_handlers(handlers: Sequence[Any]) -> None:
 class AlertReceiver(ABC):
     """Base class of an alert handler that is also called after each evaluation, and at the end.
 
-    A plain function is enough for most handlers. Derive from this class where alerts go on to a
-    service that needs to be sent repeatedly what still fires, or where they are sent in the
-    background. Only on such a handler :meth:`refresh` and :meth:`flush` are called; methods of
-    these names of any other handler are its own. All are called on the handler's worker thread,
-    one at a time, and an exception that one raises is counted and costs that call only.
+    A plain function is enough for most handlers. Derive from this class to send firing alerts
+    repeatedly or in the background. Other handlers' methods named ``refresh`` or ``flush`` are not
+    called. All methods are called on the handler's worker thread, one at a time; an exception is
+    counted and affects that call only.
     """
 
     @abstractmethod
     def __call__(self, alert: Alert) -> object:
-        """Take an alert that starts to fire, or is resolved.
+        """Handle an alert that starts to fire, or is resolved.
 
         Args:
             alert: The alert, a copy for this handler.
@@ -76,27 +75,27 @@ class AlertReceiver(ABC):
 
     @abstractmethod
     def refresh(self, alerts: Sequence[Alert], interval: float) -> None:
-        """Take all alerts that fire, after each evaluation.
+        """Handle all firing alerts, after each evaluation.
 
-        A handler that is slow gets the newest evaluation only.
+        A slow handler gets the newest evaluation only.
 
         Args:
-            alerts: All that fire now.
-            interval: Seconds until the next evaluation; 0 where only ``check_alerts`` evaluates.
+            alerts: All firing alerts.
+            interval: Seconds until the next evaluation; 0 if only ``check_alerts`` evaluates.
         """
 
     @abstractmethod
     def flush(self, timeout: float) -> bool:
-        """Deliver what was taken, while the job waits for it or the monitor is shut down.
+        """Deliver all alerts, while the job waits for it or the monitor is shut down.
 
         Alerts that cannot be delivered in time must not be delivered before the next call of any
         method.
 
         Args:
-            timeout: Seconds that it may take; 0 where the time is over already.
+            timeout: Seconds that it may take; 0 if the time is over.
 
         Returns:
-            Whether all was delivered.
+            Whether all alerts were delivered.
         """
 
 
@@ -110,23 +109,23 @@ class EvaluatedSession(Protocol):
 
     @property
     def last_call(self) -> float | None:
-        """When the job last got an answer: Unix time; None before the first."""
+        """Unix time of the end of the job's last call; None before the first."""
 
 
 class Alerting:
     """Evaluates a monitor's alerts, periodically and on request, and sends them to its handlers.
 
-    The periodic evaluation starts once the monitor recorded an event or can have handlers (one was
-    passed, set, or may be added to the list), on a thread that all monitors of the process share.
-    That and the handlers' threads end with :meth:`stop`, or when this object is collected.
+    The periodic evaluation starts when the monitor has recorded an event or can have handlers (one
+    was passed, set, or may be added to the list). All monitors of the process share its thread. It
+    and the handlers' threads end with :meth:`stop`, or when this object is collected.
 
     Args:
         pipeline: The monitor's; it drains before an evaluation.
         session: The monitor's, whose history is evaluated.
         handlers: A list of callables that take an alert.
         settings: The settings of the alerts.
-        interval: Seconds between evaluations; 0 or less for those of :meth:`check` only.
-        repeat: Seconds after which an alert that still fires is sent again; None for never.
+        interval: Seconds between evaluations; 0 or less to evaluate in :meth:`check` only.
+        repeat: Seconds after which a firing alert is sent again; None for never.
     """
 
     def __init__(
@@ -158,7 +157,7 @@ class Alerting:
 
     @property
     def handlers(self) -> Any:
-        """The job's handlers: its own list, which it may change or replace at any time."""
+        """The job's list of handlers, which it may change or replace at any time."""
         self._may_have_handlers = True
         self.start()
         return self._handlers
@@ -170,7 +169,7 @@ class Alerting:
         self.start()
 
     def start(self) -> None:
-        """Start the handlers' threads and the periodic evaluation, or have the first event do so.
+        """Start the handlers' threads and the periodic evaluation, unless that awaits an event.
 
         A second call does nothing. In a forked child it must be called again.
         """
@@ -182,10 +181,10 @@ class Alerting:
             self.schedule()
 
     def schedule(self) -> bool:
-        """Start the periodic evaluation, if there is one; the first event does so at the latest.
+        """Start the periodic evaluation, if there is one; at the first event at the latest.
 
         Returns:
-            False where no thread could be started, and another call should try again.
+            False if no thread could be started; call again.
         """
         if self._interval <= 0 or self._is_stopped or self._is_scheduled:
             return True
@@ -193,40 +192,40 @@ class Alerting:
         self._is_scheduled = schedule.add(id(self), lambda: _call(tick), self._interval)
         if not self._is_scheduled:
             self._warn_once(
-                "no thread could be started for the periodic evaluation of alerts: only "
-                "check_alerts() and shutdown() evaluate them until one can; raise the system's "
-                "limit of threads"
+                "cannot start a thread for the periodic evaluation of alerts: until one starts, "
+                "only check_alerts() and shutdown() evaluate them; raise the system's limit of "
+                "threads"
             )
         if self._is_stopped:  # meanwhile, by another thread
             schedule.discard(id(self))
         return self._is_scheduled
 
     def check(self, timeout: float) -> None:
-        """Evaluate now, and wait until the handlers have taken the alerts.
+        """Evaluate now, and wait until the handlers have handled the alerts.
 
-        On the thread of a handler it does not wait.
+        On a handler's thread it does not wait.
 
         Args:
             timeout: Seconds to wait at most.
         """
         deadline = time.monotonic() + timeout
         self.reset()
-        is_over = self._is_stopped
-        # After the end a check has threads of its own, for as long as it takes.
-        workers = self._new_workers() if is_over else self._workers
+        is_stopped = self._is_stopped
+        # After the end a check uses its own threads.
+        workers = self._new_workers() if is_stopped else self._workers
         handlers = self._current_handlers()
         self._pipeline.run(lambda: self._evaluate(handlers, workers, flush_by=deadline))
         for worker in tuple(workers.present):
             worker.wait_until_delivered(deadline)
-        if is_over:
+        if is_stopped:
             workers.finish(deadline)
         self._pipeline.deferred_log.flush()
 
     def firing(self) -> Mapping[str, int]:
-        """Return the number of firing alerts by name, as the last evaluation found them.
+        """Return the number of firing alerts by name at the last evaluation; never raises.
 
         All are 0 before the first evaluation. It is empty without a periodic evaluation or a
-        :meth:`check`, and after :meth:`stop`. It evaluates nothing, does not wait and never raises.
+        :meth:`check`, and after :meth:`stop`. It neither evaluates nor waits.
         """
         self.reset()
         if self._is_stopped or not (self._is_evaluated or self._interval > 0):
@@ -236,8 +235,7 @@ class Alerting:
     def conclude(self, timeout: float) -> None:
         """Evaluate once more, before the monitor is closed; never raises.
 
-        So a job that ends before its first interval is over is evaluated too, and so is the time
-        after the last one.
+        This covers jobs shorter than an interval, and the time after the last evaluation.
 
         Args:
             timeout: Seconds to wait at most.
@@ -247,9 +245,9 @@ class Alerting:
             self._try_to_evaluate(min(timeout, _PATIENCE))
 
     def stop(self, timeout: float) -> None:
-        """Evaluate no more, and wait until the handlers have taken their queued alerts.
+        """Stop evaluating, and wait until the handlers have handled their queued alerts.
 
-        That resolves no alert. An alert that was not delivered in time is dropped and counted.
+        It resolves no alert. Alerts that are not handled in time are dropped and counted.
 
         Args:
             timeout: Seconds to wait at most.
@@ -261,7 +259,7 @@ class Alerting:
         self._workers.finish(deadline)
 
     def reset(self) -> None:
-        """Start anew in a forked child: nothing fires, the queues are empty, no thread runs.
+        """Reset in a forked child: nothing fires, the queues are empty, no thread runs.
 
         Every other method calls this, so a child need not.
         """
@@ -275,7 +273,7 @@ class Alerting:
         self._workers.reset()
 
     def _tick(self) -> None:
-        # Nothing new can come of a closed session, and that it ended resolves nothing.
+        # A closed session gets no new data, and its end resolves nothing.
         if not self._session.is_closed:
             self._try_to_evaluate(None)
 
@@ -291,7 +289,7 @@ class Alerting:
                 self._pipeline.run(evaluate, timeout)
         except BaseException as error:
             self._report_failure(error)
-            # Of a signal handler, where this is a caller's thread.
+            # On a caller's thread a signal handler may have raised it.
             if not isinstance(error, Exception) and not is_worker_thread():
                 raise
 
@@ -315,19 +313,19 @@ class Alerting:
     ) -> None:
         """Evaluate and queue the alerts to send; only the pipeline may call this.
 
-        The owner of the drain also owns the states and the workers: a lock of their own could be
-        held by the main thread when a signal handler on it asks for it.
+        The owner of the drain also owns the states and the workers. With their own lock, a signal
+        handler on the main thread could deadlock.
         """
         session, now = self._session, clock.now()
         last_call = None if session.is_closed else session.last_call
         found = self._evaluator.evaluate(session.history, now, last_call=last_call)
         to_send = self._states.update(found, now, job=session.job, has_receivers=bool(handlers))
         self._is_evaluated = True
-        # A handler that is in the list twice gets every alert twice.
+        # A handler that is listed twice gets every alert twice.
         present = workers.sync(handlers)
         for alert in to_send:
             for worker in present:
-                # A copy for each: what one changes, on its own thread, must not reach the others.
+                # A copy for each: handlers may change it, each on its own thread.
                 worker.put(copy.deepcopy(alert))
         for worker in present:
             if worker.is_receiver:
@@ -345,7 +343,7 @@ class Alerting:
         if isinstance(handlers, list | tuple):
             return tuple(handlers)
         if handlers is not None:
-            self._warn_once("alert_handlers must be a list, got %s; none is called", handlers)
+            self._warn_once("alert_handlers must be a list, got %s; no handler is called", handlers)
         return ()
 
     def _warn_once(self, message: str, *arguments: object) -> None:
@@ -357,12 +355,12 @@ class Alerting:
 
 @dataclass(frozen=True)
 class _Refresh:
-    """Asks a handler to take all that fires."""
+    """A request to call ``refresh``."""
 
 
 @dataclass(frozen=True)
 class _Flush:
-    """Asks a handler to deliver what it has taken, until a time as ``time.monotonic()`` counts."""
+    """A request to call ``flush``; the deadline is on the clock of ``time.monotonic()``."""
 
     deadline: float
 
@@ -388,21 +386,21 @@ class _AlertWorker(HandlerWorker["Alert | _Refresh | _Flush"]):
             deferred_log=deferred_log,
             items="alerts",
             capacity=_CAPACITY,
-            batch=1,  # an alert that the handler raises at costs no other
+            batch=1,  # if the handler raises, only that alert is lost
             on_end=self._flush_at_end,
         )
 
     def reset(self) -> None:
-        """Start anew, in a forked child; takes no lock."""
+        """Reset, in a forked child; takes no lock."""
         self._newest, self._is_refresh_queued = None, False
         super().reset()
 
     def put_control(self, item: _Refresh | _Flush) -> bool:
-        """Queue an item that is no alert, unless the queue is full: it costs no alert."""
+        """Queue an item that is not an alert, unless the queue is full: it must not displace one."""
         return not self.is_full and self.put(item)
 
     def refresh(self, alerts: list[Alert], interval: float) -> None:
-        """Queue all alerts that fire; a slow handler takes the newest evaluation only."""
+        """Queue all firing alerts; a slow handler gets the newest evaluation only."""
         self._newest = (alerts, interval)
         if not self._is_refresh_queued:
             self._is_refresh_queued = True
@@ -412,7 +410,7 @@ class _AlertWorker(HandlerWorker["Alert | _Refresh | _Flush"]):
     def _call_handler(self, items: Sequence[Alert | _Refresh | _Flush]) -> None:
         for item in items:
             if isinstance(item, _Refresh):
-                # Before the newest is taken: one that comes now is queued again.
+                # Reset before reading the newest: a concurrent refresh is queued again.
                 self._is_refresh_queued = False
                 newest, self._newest = self._newest, None
                 if newest is not None:
@@ -439,7 +437,7 @@ def _call(method: weakref.WeakMethod[Any]) -> None:
 
 
 def _is_awaited(handler: Any) -> bool:
-    call = getattr(type(handler), "__call__", None)  # noqa: B004 - not whether, but what it is
+    call = getattr(type(handler), "__call__", None)  # noqa: B004 - inspects it
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)
 
 

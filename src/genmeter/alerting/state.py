@@ -1,4 +1,4 @@
-"""Which alerts are pending, which fire, and which are to be sent."""
+"""The states of alerts: pending, firing, and due to be sent."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ __all__ = ["Alert", "AlertStates"]
 
 @dataclass
 class Alert:
-    """An alert as its handlers get it.
+    """An alert for a handler.
 
     Attributes:
         name: Such as ``low_success_rate``.
-        message: A text for people; of a resolved alert it begins with ``resolved:``.
-        level: ``warning`` or ``error``; ``info`` of a resolved alert.
-        timestamp: When it was found, local time with its UTC offset.
+        message: A readable text; that of a resolved alert starts with ``resolved:``.
+        level: ``warning`` or ``error``; ``info`` for a resolved alert.
+        timestamp: Time of the evaluation: local time with its UTC offset.
         data: ``mean``, ``min``, ``max`` and ``count`` of the window, the ``threshold``, the
-            ``value`` that is compared to it, and the ``group``, a dict of its labels.
+            ``value`` that is compared with it, and the ``group``, a dict of its labels.
         status: ``firing`` or ``resolved``.
-        labels: As Alertmanager has them, ``alertname``, ``severity`` and ``job`` among them.
+        labels: As for Alertmanager, including ``alertname``, ``severity`` and ``job``.
         annotations: ``summary``, ``description`` and ``runbook_url``.
-        starts_at: When it began to fire.
+        starts_at: When it started to fire.
     """
 
     name: str
@@ -50,25 +50,18 @@ class Alert:
 
 @dataclass(slots=True)
 class _State:
-    """A group whose condition is met; times are Unix times in seconds.
-
-    Attributes:
-        finding: The newest.
-        active_at: Since when it is met.
-        fired_at: Since when it fires; None while it is pending.
-        sent_at: When it was last sent; None if it was not.
-    """
+    """A group whose condition is active; times are Unix times in seconds."""
 
     finding: Finding
     active_at: float
-    fired_at: float | None = None
-    sent_at: float | None = None
+    fired_at: float | None = None  # None while it is pending
+    sent_at: float | None = None  # None if it was never sent
 
     def set_back(self, now: float) -> None:
-        """Move times that lie in the future to now: the clock was set back.
+        """Move future times to now, after the clock was set back.
 
-        Otherwise the alert would be pending until the clock is there again, and an Alertmanager
-        rejects an alert that ends before it starts.
+        Otherwise the alert would stay pending until the clock catches up, and Alertmanager rejects
+        an alert that ends before it starts.
         """
         self.active_at = min(self.active_at, now)
         if self.fired_at is not None:
@@ -80,13 +73,13 @@ class _State:
 class AlertStates:
     """The states of all alerts, so that each is sent once.
 
-    An alert fires once its condition has been met for its rule's ``for_``. It is sent when it starts
-    to fire, again after the repeat interval, and once when it is resolved: its condition is no longer
-    met, or has no data.
+    An alert fires after its condition has been active for its rule's ``for_``. It is sent when it
+    starts to fire, again after the repeat interval, and once when it is resolved: its condition is
+    no longer active, or has no data.
 
     Args:
-        settings: The settings that the rules are from.
-        repeat: Seconds after which an alert that still fires is sent again; None for never.
+        settings: The settings of the rules.
+        repeat: Seconds after which a firing alert is sent again; None for never.
     """
 
     def __init__(self, settings: AlertSettings, repeat: float | None = None) -> None:
@@ -100,11 +93,11 @@ class AlertStates:
         """Update the states and return the alerts to send.
 
         Args:
-            found: All conditions that are met now.
+            found: All active conditions.
             now: Unix time in seconds.
             job: The label ``job`` of the alerts.
-            has_receivers: Whether there is a handler to send them to. An alert that fires while there
-                is none is sent once there is one.
+            has_receivers: Whether there is a handler. Alerts that fire without a handler are sent
+                when there is one.
         """
         before, states = dict(self._states), {}
         for each in before.values():
@@ -122,22 +115,17 @@ class AlertStates:
             elif self._is_due(state, now):
                 state.sent_at = now
                 to_send.append(self._alert(state, now, job, "firing"))
-        # In one step: counts() is called on other threads.
+        # Replace it atomically: other threads call counts().
         self._states = states
-        over = [
+        resolved = [
             self._alert(state, now, job, "resolved")
             for state in before.values()
             if has_receivers and state.sent_at is not None
         ]
-        return over + to_send
+        return resolved + to_send
 
     def firing(self, now: float, job: str) -> list[Alert]:
-        """Return all that fires.
-
-        Args:
-            now: Unix time in seconds.
-            job: The label ``job`` of the alerts.
-        """
+        """Return all firing alerts, with ``job`` as their label."""
         return [
             self._alert(state, now, job, "firing")
             for state in self._states.values()
@@ -145,11 +133,7 @@ class AlertStates:
         ]
 
     def counts(self, rules: Sequence[AlertRule]) -> dict[str, int]:
-        """Count what fires by the alerts' names.
-
-        Args:
-            rules: Those that are evaluated; their names are there, at 0 if nothing fires.
-        """
+        """Return the number of firing alerts by name; 0 for rules that do not fire."""
         counts = Counter(dict.fromkeys((rule.name for rule in rules), 0))
         counts.update(
             state.finding.rule.name for state in self._states.values() if state.fired_at is not None
@@ -157,7 +141,7 @@ class AlertStates:
         return dict(counts)
 
     def forget(self) -> None:
-        """Start over: no condition is met, and nothing was sent."""
+        """Reset: no condition is active, and nothing was sent."""
         self._states = {}
 
     def _is_due(self, state: _State, now: float) -> bool:
@@ -184,17 +168,17 @@ class AlertStates:
             **dict(rule.labels),
         }
         annotations = rule.annotations(self._settings.runbook_url, labels, finding.value)
-        message = annotations["description"] + _where(finding)
-        is_over = status == "resolved"
+        message = annotations["description"] + _sample_note(finding)
+        is_resolved = status == "resolved"
         return Alert(
             name=rule.id,
-            message=f"resolved: {message}" if is_over else message,
-            level="info" if is_over else rule.level,
+            message=f"resolved: {message}" if is_resolved else message,
+            level="info" if is_resolved else rule.level,
             timestamp=_local(now),
             data={
                 "mean": finding.mean,
-                "min": finding.least,
-                "max": finding.most,
+                "min": finding.min,
+                "max": finding.max,
                 "count": finding.rows,
                 "threshold": rule.condition.limit,
                 "value": finding.value,
@@ -207,8 +191,8 @@ class AlertStates:
         )
 
 
-def _where(finding: Finding) -> str:
-    """Say of how many samples and of which group, to end a message with."""
+def _sample_note(finding: Finding) -> str:
+    """Return the number of samples and the group, as the end of a message."""
     indicator = finding.rule.condition.indicator
     parts = []
     if indicator is not None and isinstance(indicator.query, Ratio):

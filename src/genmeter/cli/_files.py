@@ -1,4 +1,4 @@
-"""Writes the files that a command was asked for."""
+"""Writes the output files of commands."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ if TYPE_CHECKING:
 __all__ = ["write_files"]
 
 
-def write_files(files: Mapping[Path, str], option: str, given: str) -> None:
-    """Write texts as UTF-8, all of them or none. A link stays one: its target is written.
+def write_files(files: Mapping[Path, str], option: str, value: str) -> None:
+    """Write texts as UTF-8, all of them or none. Symbolic links are followed.
 
     Args:
-        files: The texts by their paths; missing folders are made.
-        option: The option that names the place, for an error.
-        given: The option's value.
+        files: The texts by path; missing folders are created.
+        option: The option that names the path, for an error.
+        value: The option's value.
 
     Raises:
         ExportError: A file cannot be written.
     """
     try:
-        with AtomicFiles() as beside:
+        with AtomicFiles() as staging:
             for path, text in files.items():
                 target = Path(os.path.realpath(path))
                 if target.exists() and not target.is_file():
                     raise ExportError(f"{option} must be a regular file, got {str(path)!r}")
-                beside.stage(target).write_text(
+                staging.stage(target).write_text(
                     text, encoding="utf-8", errors="replace", newline=""
                 )
     except OSError as error:
         raise ExportError(
-            f"{option} {given!r} cannot be written: {error.strerror or error}; give another path"
+            f"{option} {value!r} cannot be written: {error.strerror or error}; choose another path"
         ) from error

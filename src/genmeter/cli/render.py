@@ -1,4 +1,4 @@
-"""``genmeter render KIND``: print, write or check what the tables of metrics and alerts make."""
+"""``genmeter render KIND``: print, write or check the files generated from the tables."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
 __all__ = ["HELP", "add_arguments", "run"]
 
 _Option = tuple[tuple[str, ...], dict[str, Any]]
-"""The flags of an option, and the arguments of `add_argument` for it."""
+"""The flags of an option, and its arguments of `add_argument`."""
 
-HELP = "write rules for Prometheus, dashboards for Grafana, or pages about them"
+HELP = "render rules for Prometheus, dashboards for Grafana, and their documentation"
 _STALE = 1
 _RULES_EPILOG = """\
-The settings' file is TOML; options win over it:
+The settings file is TOML; options override it:
 
   objective = 0.995
   cost_budget = 50.0            # USD in 24 hours
   jobs = ["nightly"]
   [alerts.high_error_rate]
   threshold = 0.1
-  window = "10m"                # of an alert over several windows a list
+  window = "10m"                # a list for an alert over several windows
   for = "2m"
   [alerts.ConversationsLong]
   enabled = false
 
-The same file serves the alerts in process: GENMETER_ALERTS=FILE.
+The same file can configure the alerts of a job: GENMETER_ALERTS=FILE.
 
-Alerts, with their default thresholds (of a budget's alert, how many times that):
+Alerts and their default thresholds (for a budget, the multiple of it):
 """
 
 
@@ -53,10 +53,10 @@ class _Kind(NamedTuple):
 
     Attributes:
         help: One line for the list of kinds.
-        options: Its options beside ``--out`` and ``--check``.
-        render: Returns the text, or the texts of several files by their paths in a folder.
-        folder: The default of ``--out`` where there are several files.
-        epilog: What follows the options in the help.
+        options: Its options besides ``--out`` and ``--check``.
+        render: Returns the text, or the texts of several files by path in a folder.
+        folder: The default of ``--out`` for several files.
+        epilog: The end of the help.
     """
 
     help: str
@@ -83,17 +83,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ).add_argument
         for flags, settings in kind.options:
             add(*flags, **settings)
-        metavar, out = "FILE", "write to this file rather than to standard output"
+        metavar, out = "FILE", "write to this file instead of standard output"
         if kind.folder is not None:
-            metavar, out = "DIR", "the folder for the files, made if missing (default: %(default)s)"
+            metavar, out = "DIR", "folder for the files, created if missing (default: %(default)s)"
         add("--out", metavar=metavar, default=kind.folder, help=out)
         add(
             "--check",
             nargs="?",
             const="",
             metavar=metavar,
-            help=f"write nothing: show how {metavar} (default: that of --out) differs, and exit 1 "
-            "if it does",
+            help=f"write nothing; print the diff to {metavar} (default: that of --out), and exit "
+            "with 1 if there is any",
         )
 
 
@@ -101,13 +101,13 @@ def run(args: argparse.Namespace) -> int:
     """Render a kind of file.
 
     Args:
-        args: As `add_arguments` declares them.
+        args: The parsed arguments.
 
     Returns:
         The exit code: 1 if a checked file differs.
 
     Raises:
-        ConfigError: An argument or a file of settings is invalid, or a checked file is unreadable.
+        ConfigError: An argument or the settings file is invalid, or a checked file unreadable.
         ExportError: The output cannot be written.
         MissingExtraError: A package that the kind needs is not installed.
     """
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     where = args.check or args.out
     if where is None:
         if args.check is not None:
-            raise ConfigError("--check must have a file: give --check FILE or --out FILE")
+            raise ConfigError("--check must have a file: use --check FILE or --out FILE")
         _print(texts[""])
         return 0
     files = {Path(where) / name: text for name, text in texts.items()}
@@ -141,18 +141,18 @@ def _check(files: Mapping[Path, str]) -> int:
 
 def _read(path: Path) -> str:
     try:
-        # Bytes, so that other ends of lines are a difference.
+        # As bytes, so that other line endings are a difference.
         return path.read_bytes().decode()
     except FileNotFoundError:
         return ""
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"--check: {str(path)!r} cannot be read: {error}; give another file"
+            f"--check: {str(path)!r} cannot be read: {error}; choose another file"
         ) from error
 
 
 def _print(text: str) -> None:
-    # Not in the terminal's encoding: redirected output must equal what --out writes.
+    # In UTF-8, so that redirected output equals the file of --out.
     sys.stdout.flush()
     sys.stdout.buffer.write(text.encode("utf-8", "replace"))
     sys.stdout.buffer.flush()
@@ -162,7 +162,7 @@ def _print(text: str) -> None:
 
 
 def _settings(args: argparse.Namespace) -> AlertSettings:
-    """Read the settings' file, and apply those options that the kind has."""
+    """Read the settings file, and apply the options of the kind."""
     settings = AlertSettings.coerce(args.settings)
     names = ("objective", "cost_budget", "token_budget", "selector", "jobs", "runbook_url")
     given = {name: value for name in names if (value := getattr(args, name, None)) is not None}
@@ -171,7 +171,7 @@ def _settings(args: argparse.Namespace) -> AlertSettings:
     settings = replace(settings, **given)
     alerts = dict(settings.alerts)
     for alert, threshold in getattr(args, "threshold", ()):
-        # By id, which wins over what the file says of a name.
+        # By id, which overrides the names in the file.
         for id_ in _ids(alert):
             alerts[id_] = replace(alerts.get(id_, AlertOverride()), threshold=threshold)
     return replace(settings, alerts=alerts)
@@ -212,13 +212,13 @@ def _option(*flags: str, **settings: Any) -> _Option:
     return flags, settings
 
 
-_SETTINGS = _option("--settings", metavar="FILE", help="TOML file of the alerts' settings")
+_SETTINGS = _option("--settings", metavar="FILE", help="TOML file with alert settings")
 _SELECTOR = _option(
-    "--selector", metavar="MATCHERS", help="matchers for every query, such as 'cluster=\"a\"'"
+    "--selector", metavar="MATCHERS", help="label matchers for all queries, such as 'cluster=\"a\"'"
 )
 _KINDS = {
     "dashboards": _Kind(
-        help="the dashboards for Grafana",
+        help="dashboards for Grafana",
         options=(
             _option("--settings", "--thresholds", **_SETTINGS[1]),
             _SELECTOR,
@@ -227,18 +227,18 @@ _KINDS = {
         folder="dashboards",
     ),
     "reference": _Kind(
-        help="the reference of metrics, indicators and alerts, as Markdown",
+        help="reference of metrics, indicators and alerts, as Markdown",
         options=(),
         render=lambda _: render_reference(),
     ),
     "rules": _Kind(
-        help="the recording rules and alerts for Prometheus",
+        help="recording rules and alerts for Prometheus",
         options=(
             _option(
                 "--format",
                 choices=FORMATS,
                 default="prometheus",
-                help="a rule file, or a PrometheusRule of the Prometheus Operator "
+                help="rule file, or PrometheusRule of the Prometheus Operator "
                 "(default: %(default)s)",
             ),
             _SETTINGS,
@@ -248,18 +248,27 @@ _KINDS = {
                 type=_threshold,
                 default=[],
                 metavar="ALERT=NUMBER",
-                help="threshold of an alert, by its id or name; repeatable",
+                help="threshold of an alert by id or name; repeatable",
             ),
-            _option("--objective", type=float, metavar="SHARE", help="target share of successes"),
-            _option("--cost-budget", type=float, metavar="USD", help="a job's budget for 24 hours"),
-            _option("--token-budget", type=float, metavar="N", help="the same in tokens"),
+            _option(
+                "--objective", type=float, metavar="SHARE", help="target share of successful calls"
+            ),
+            _option(
+                "--cost-budget", type=float, metavar="USD", help="budget of a job for 24 hours"
+            ),
+            _option(
+                "--token-budget",
+                type=float,
+                metavar="N",
+                help="budget of a job for 24 hours, in tokens",
+            ),
             _SELECTOR,
             _option(
                 "--job",
                 action="append",
                 dest="jobs",
                 metavar="NAME",
-                help="a job that must have a target at all times; repeatable",
+                help="job that must always have a target; repeatable",
             ),
             _option("--runbook-url", metavar="URL", help="URL of the runbook, without an anchor"),
         ),
@@ -267,7 +276,7 @@ _KINDS = {
         epilog=_RULES_EPILOG + _thresholds_help(),
     ),
     "runbook": _Kind(
-        help="the runbook of the alerts, as Markdown",
+        help="runbook of the alerts, as Markdown",
         options=(_SETTINGS,),
         render=lambda args: render_runbook(_settings(args)),
     ),

@@ -1,4 +1,4 @@
-"""``genmeter report``: what a job used, from its journal, an export or its endpoint."""
+"""``genmeter report``: report the usage of a job from its journal, an export or its endpoint."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ if TYPE_CHECKING:
 
 __all__ = ["HELP", "add_arguments", "run"]
 
-HELP = "report what a job used: tokens, cost, outcomes and durations by model and step"
+HELP = "report the tokens, cost, outcomes and durations of a job by model and step"
 _EPILOG = """\
 SOURCE is one of
-  a journal     metrics.jsonl or the folder that has one, genmeter's or
-                AfterImage's; of a folder its rotated files too
-  an export     the .json or .parquet file that export_metrics or save_metrics
-                wrote, or the .json of AfterImage; CSV and Excel are not read
-  an endpoint   of a running job: http://127.0.0.1:9464/metrics or HOST:PORT,
-                http://user:password@host:9464 if it needs a login, https://
-                if it has TLS (SSL_CERT_FILE names the certificate to trust)
+  a journal     metrics.jsonl of genmeter or AfterImage, or its folder, which
+                includes rotated files
+  an export     a .json or .parquet file of export_metrics or save_metrics, or
+                a .json file of AfterImage; CSV and Excel are not supported
+  an endpoint   of a running job: HOST:PORT or http://127.0.0.1:9464/metrics;
+                with a login http://user:password@host:9464, with TLS https://
+                (SSL_CERT_FILE is the certificate to trust)
 
---window counts back from the newest event in the source, not from now. An
-endpoint has totals since the job began, so it takes no window, and its p50 and
-p95 are estimated from the buckets of a histogram.
+--window is counted back from the newest event in the source, not from now. It
+cannot be used with an endpoint, which only has totals since the job began. The
+p50 and p95 of an endpoint are estimated from a histogram.
 
-Conversations span calls and are counted apart. So are evaluations, but their
-tokens and cost are in the report. Costs need --prices; an endpoint has those
-by the job's own prices, which --prices replaces.
+Conversations and evaluations are not counted as calls, but the tokens and cost
+of evaluations are included. Costs need --prices; an endpoint has the costs by
+the job's prices, which --prices overrides.
 
-AfterImage records no step, and no model of a failed call: these count for the
-only model of the source, or for "unknown" if it has several.
+AfterImage records no steps, and no model for failed calls: they are reported
+for the only model of the source, or for "unknown" if it has several.
 
-Fields of csv and json after the keys of --by; empty or null is unknown:
+Fields of csv and json after the keys of --by; empty or null means unknown:
 """
 _WINDOW = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _MAX_WINDOW = timedelta(days=36_500)
-_LARGE = 8 * 2**20  # bytes; less is read in a moment
+_LARGE = 8 * 2**20  # bytes; smaller files need no progress bar
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,28 +68,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_keys,
         default=("model", "step"),
         metavar="KEYS",
-        help=f"group by these, of {','.join(GROUP_KEYS)} (default: model,step)",
+        help=f"group by some of {','.join(GROUP_KEYS)} (default: model,step)",
     )
     add(
         "--window",
         type=_window,
         metavar="TIME",
-        help="only the last while before the newest event, such as 30s, 15m, 1h or 7d",
+        help="only the time before the newest event, such as 30s, 15m, 1h or 7d",
     )
     add(
         "--prices",
         metavar="FILE",
-        help="JSON or TOML file of USD a million tokens by model, or genai-prices",
+        help="JSON or TOML file with USD per million tokens by model, or genai-prices",
     )
-    add("--format", choices=("table", "csv", "json"), default="table", help="(default: table)")
-    add("--output", metavar="FILE", help="write to this file rather than to standard output")
+    add("--format", choices=("table", "csv", "json"), default="table", help="default: table")
+    add("--output", metavar="FILE", help="write to this file instead of standard output")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make the report.
+    """Write the report.
 
     Args:
-        args: As `add_arguments` declares them.
+        args: The parsed arguments.
 
     Returns:
         The exit code.
@@ -112,14 +112,14 @@ def run(args: argparse.Namespace) -> int:
         if table.unpriced:
             notes.append(unpriced_note(table))
         if table.is_empty():
-            notes.insert(0, "Nothing to report: the source has no call that counts.")
+            notes.insert(0, "Nothing to report: the source has no calls.")
         for note in notes:
             sys.stderr.write(f"genmeter report: {printable(note)}\n")
     return 0
 
 
 def _read(source: str, window: timedelta | None) -> UsageTable:
-    """Read a source, with a progress bar if it is large and standard error a terminal."""
+    """Read a source; a large one with a progress bar if standard error is a terminal."""
     from rich import progress
     from rich.console import Console
 
@@ -149,7 +149,7 @@ def _render(table: UsageTable, args: argparse.Namespace) -> str:
     if args.output is not None:
         return to_table(table, args.by)
     is_terminal = sys.stdout.isatty()
-    # A pipe has no limit unless COLUMNS sets one.
+    # A pipe is unlimited unless COLUMNS is set.
     is_limited = is_terminal or os.environ.get("COLUMNS")
     width = shutil.get_terminal_size().columns if is_limited else None
     return to_table(table, args.by, width, is_terminal=is_terminal)
@@ -157,7 +157,7 @@ def _render(table: UsageTable, args: argparse.Namespace) -> str:
 
 def _print(text: str) -> None:
     encoding = sys.stdout.encoding or "utf-8"
-    # A name that the terminal's encoding lacks must not fail the report.
+    # A name outside of the terminal's encoding must not fail the report.
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
     sys.stdout.flush()
 
@@ -166,7 +166,7 @@ def _keys(text: str) -> tuple[str, ...]:
     keys = tuple(key.strip() for key in text.split(","))
     if not set(keys) <= set(GROUP_KEYS) or len(set(keys)) < len(keys):
         raise argparse.ArgumentTypeError(
-            f"must be some of {', '.join(GROUP_KEYS)}, each once, with commas between them, got "
+            f"must be comma-separated keys of {', '.join(GROUP_KEYS)}, each at most once, got "
             f"{text!r}"
         )
     return keys
@@ -180,7 +180,7 @@ def _window(text: str) -> timedelta:
         window = timedelta()
     if not timedelta() < window <= _MAX_WINDOW:
         raise argparse.ArgumentTypeError(
-            f"must be a number with its unit, such as 30s, 15m, 1h or 7d, and at most 100 years, "
+            f"must be a number with a unit, such as 30s, 15m, 1h or 7d, and at most 100 years, "
             f"got {text!r}"
         )
     return window

@@ -1,8 +1,8 @@
-"""``genmeter run``: Python runs a script, with AfterImage's monitor replaced.
+"""``genmeter run``: run a script with genmeter's monitor in place of AfterImage's.
 
-The command sets the environment variables that its options stand for, puts the folder of
-:mod:`genmeter.cli.bootstrap` first on ``PYTHONPATH``, and becomes ``python script.py``. Arguments,
-standard streams, exit code, tracebacks and signals are Python's own.
+The command sets the environment variables of its options, puts the folder of
+:mod:`genmeter.cli.bootstrap` first on ``PYTHONPATH``, and becomes ``python script.py``. So
+arguments, standard streams, exit code, tracebacks and signals are those of Python.
 """
 
 from __future__ import annotations
@@ -15,49 +15,54 @@ import sys
 from pathlib import Path
 
 from genmeter.cli import bootstrap
+from genmeter.config.checks import NAME, PORT
 from genmeter.config.monitor import MonitorConfig
 from genmeter.errors import ConfigError
-from genmeter.exporters.settings import EXPORTERS, MAIN_PID, PROMETHEUS, ExportSettings
+from genmeter.exporters.resource import MAIN_PID
+from genmeter.exporters.settings import EXPORTERS, PROMETHEUS, ExportSettings
 
 __all__ = ["HELP", "add_arguments", "run"]
 
-HELP = "run a script with AfterImage's monitor replaced, the endpoint up, and a token report"
+HELP = "run a script with genmeter's monitor in place of AfterImage's, and a token report"
 _USAGE = """\
 genmeter run [options] script.py [args ...]
        genmeter run [options] -m module [args ...]"""
 _DESCRIPTION = """\
-Run a script as `python script.py` does, with genmeter's monitor in the place
-of AfterImage's. The script is not changed and needs to import nothing. What
-follows its name is its own."""
+Run a script like `python script.py`, with genmeter's monitor in place of
+AfterImage's, a scrape endpoint and a token report. The script needs no change
+and no import. Arguments after its name are passed to it."""
 _EPILOG = """\
-The options are handed on through environment variables (in parentheses), so
-that every monitor of the job sees them; further OTEL_* and GENMETER_* variables
-count as usual. The address and the report go to standard error. The exit code
-is the script's own; 2 where an argument cannot be used or the port is taken.
+Options are passed to the job as environment variables (in parentheses), so they
+apply to all of its monitors; other OTEL_* and GENMETER_* variables apply too.
+The address and the report are written to standard error. The exit code is the
+script's; 2 if an argument is invalid or the port is in use.
 
-The report and the endpoint are the main process's. In Python processes that it
-forks or spawns the monitor is replaced too; they push by OTLP where
-OTEL_METRICS_EXPORTER asks for that, and listen only with --port 0. Children
-that are started without PYTHONPATH, or with -E, -I or -S, are not reached.
+The main process has the endpoint and the report. The monitor is also replaced
+in Python processes that the script forks or spawns: they push by OTLP if
+OTEL_METRICS_EXPORTER says so, and listen only with --port 0. Processes that are
+started without PYTHONPATH, or with -E, -I or -S, keep AfterImage's monitor.
 """
-_MAX_PORT = 65_535
 _OPTIONS = {
     "port": (
         "PORT",
         "OTEL_EXPORTER_PROMETHEUS_PORT",
-        "port of the endpoint, 0 for any free one; default: 9464",
+        "port of the endpoint, 0 for any free; default: 9464",
     ),
-    "host": ("HOST", "OTEL_EXPORTER_PROMETHEUS_HOST", "its interface; default: 127.0.0.1"),
-    "log_dir": ("FOLDER", "GENMETER_LOG_DIR", "journal and log of monitors that name no folder"),
+    "host": ("HOST", "OTEL_EXPORTER_PROMETHEUS_HOST", "host to listen on; default: 127.0.0.1"),
+    "log_dir": (
+        "FOLDER",
+        "GENMETER_LOG_DIR",
+        "folder of journal and log, for monitors without one",
+    ),
     "linger": (
         "SECONDS",
         "GENMETER_ENDPOINT_LINGER",
-        "at the end, wait for one more scrape; default: 0",
+        "at the end, wait this long for one more scrape; default: 0",
     ),
     "prices": (
         "PRICES",
         "GENMETER_PRICES",
-        "a JSON or TOML file of USD a million tokens by model, or genai-prices",
+        "JSON or TOML file with USD per million tokens, or genai-prices",
     ),
 }
 
@@ -70,33 +75,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     parser.usage, parser.description, parser.epilog = _USAGE, _DESCRIPTION, _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    # Abbreviations would be looked for among the script's arguments too.
+    # Abbreviations would match the script's arguments too.
     parser.allow_abbrev = False
     add = parser.add_argument
     for name, (metavar, variable, text) in _OPTIONS.items():
         add(_option(name), metavar=metavar, help=f"{text} ({variable})")
-    add("--no-endpoint", action="store_true", help=f"serve no metrics ({EXPORTERS})")
-    add("--quiet", action="store_true", help="no token report at the end")
-    # Either takes whatever follows, options as well.
+    add("--no-endpoint", action="store_true", help=f"do not serve metrics ({EXPORTERS})")
+    add("--quiet", action="store_true", help="do not print the token report")
+    # Both take all that follows, options included.
     add(
         "-m",
         dest="module",
         nargs=argparse.REMAINDER,
         default=[],
         metavar="module",
-        help="run a module, as `python -m` does",
+        help="run a module, like `python -m`",
     )
     add("script", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Become the Python that runs the script; this returns only by raising.
+    """Replace this process by the Python that runs the script.
 
     Args:
-        args: As `add_arguments` declares them.
+        args: The parsed arguments.
 
     Raises:
-        ConfigError: An argument or an environment variable that cannot be used.
+        ConfigError: An argument or an environment variable is invalid.
     """
     command = _command(args)
     for name, (_, variable, _) in _OPTIONS.items():
@@ -107,9 +112,9 @@ def run(args: argparse.Namespace) -> int:
     _check_config(args)
     paths = os.environ.get("PYTHONPATH")
     folder = str(Path(bootstrap.__file__).parent)
-    others = [each for each in paths.split(os.pathsep) if each != folder] if paths else []
+    others = [path for path in paths.split(os.pathsep) if path != folder] if paths else []
     os.environ["PYTHONPATH"] = os.pathsep.join([folder, *others])
-    os.environ[MAIN_PID] = str(os.getpid())  # which the process keeps
+    os.environ[MAIN_PID] = str(os.getpid())  # execv keeps the process id
     os.environ.pop(bootstrap.QUIET, None)
     if args.quiet:
         os.environ[bootstrap.QUIET] = "1"
@@ -117,58 +122,51 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _command(args: argparse.Namespace) -> list[str]:
-    """Return the command line of Python, with the options that this one was started with."""
-    given = [*args.module, *args.script]
-    if given[:1] == ["--"]:
-        del given[0]
-    if not given:
-        raise ConfigError(
-            f"there is nothing to run; give a script or -m and a module\nusage: {_USAGE}"
-        )
-    if not args.module and not Path(given[0]).exists():
-        raise ConfigError(f"the script must be a file, got {given[0]!r}, which does not exist")
+    """Return the command line of the script's Python, with the options of this one."""
+    target = [*args.module, *args.script]
+    if target[:1] == ["--"]:
+        del target[0]
+    if not target:
+        raise ConfigError(f"there is nothing to run; add a script, or -m and a module\n{_USAGE}")
+    if not args.module and not Path(target[0]).exists():
+        raise ConfigError(f"the script must be an existing file, got {target[0]!r}")
     if sys.flags.ignore_environment or sys.flags.no_site:
         raise ConfigError(
-            "genmeter run must be started without -E, -I and -S, since the script's Python gets "
-            "them too and would not load genmeter"
+            "genmeter run must be started without -E, -I and -S; the script's Python inherits them "
+            "and would not load genmeter"
         )
     flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing does
-    return [sys.executable, *flags, *(["-m"] if args.module else []), *given]
+    return [sys.executable, *flags, *(["-m"] if args.module else []), *target]
 
 
 def _checked(name: str, value: str) -> str:
-    if not value.strip():
-        raise ConfigError(f"{_option(name)} must not be empty, got {value!r}")
-    if name == "port" and not _is_port(value):
-        raise ConfigError(f"--port must be a whole number from 0 to 65535, got {value!r}")
+    NAME(_option(name), value.strip())
+    if name == "port":
+        return str(PORT("--port", PORT.read(value)))
     if name == "log_dir" or (name == "prices" and value != "genai-prices"):
-        return str(Path(value).absolute())  # the script may change the current folder
+        return str(Path(value).absolute())  # the script may change the working directory
     return value
 
 
-def _is_port(text: str) -> bool:
-    return bool(re.fullmatch(r"\s*0*[0-9]{1,5}\s*", text, re.ASCII)) and int(text) <= _MAX_PORT
-
-
 def _choose_exporters(args: argparse.Namespace) -> None:
-    """Add the endpoint to the exporters where an option asks for it, or take it away."""
-    asked = [_option(name) for name in ("port", "host") if getattr(args, name) is not None]
-    if not args.no_endpoint and not asked:
+    """Add the endpoint to the exporters, or remove it, if an option says so."""
+    options = [_option(name) for name in ("port", "host") if getattr(args, name) is not None]
+    if not args.no_endpoint and not options:
         return
-    if args.no_endpoint and asked:
-        raise ConfigError(f"--no-endpoint does not go with {asked[0]}; leave one of them out")
+    if args.no_endpoint and options:
+        raise ConfigError(f"--no-endpoint contradicts {options[0]}; omit one of them")
     settings = ExportSettings.from_env(os.environ)
-    if asked and PROMETHEUS in settings.exporters:
+    if options and PROMETHEUS in settings.exporters:
         return
     names = [*settings.pushed, *([] if args.no_endpoint else [PROMETHEUS])]
     for warning in settings.warnings:
-        if EXPORTERS in warning:  # the monitors do not see these names any more
+        if EXPORTERS in warning:  # the job's monitors do not see these names any more
             bootstrap.say(f"genmeter: {warning}")
     os.environ[EXPORTERS] = ",".join(names) or "none"
 
 
 def _check_config(args: argparse.Namespace) -> None:
-    """Read the variables; an error in one that stands for an option names the option."""
+    """Check the variables; an error in the variable of an option names the option."""
     try:
         MonitorConfig.from_env()
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""Configurations as dataclasses whose fields declare check, default, variable and help once."""
+"""Base of configurations: dataclass fields with a check, default, variable and help."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def declare(
     """Declare a field of a configuration.
 
     Args:
-        default: Its value unless set; a class is called for it.
-        help_: What it does, for the documentation.
-        env: The environment variable that sets it.
-        check: What it must be, which also reads it from the variable's text.
+        default: The default; a class is called for a default.
+        help_: The help, for the documentation.
+        env: The environment variable.
+        check: Checks the value, and reads it from the variable's text.
     """
     metadata = {"help": help_, "env": env, "check": check}
     if isinstance(default, type):
@@ -36,10 +36,10 @@ def declare(
 
 
 class Declared:
-    """Base of the configurations: checks every field, and brings it to its one shape."""
+    """Base of the configurations: checks and converts every field."""
 
     __slots__ = ()
-    _PREFIX: str | None = None  # of the fields' names in errors; None means the class's name
+    _PREFIX: str | None = None  # of field names in errors; None means the class's name
 
     def __post_init__(self) -> None:
         """Check every field, then the fields together."""
@@ -50,11 +50,11 @@ class Declared:
         self._check_together()
 
     def _check_together(self) -> None:
-        """Check what depends on several fields."""
+        """Check rules on several fields."""
 
 
 def build(kind: type[_T], environ: Mapping[str, str], overrides: Mapping[str, Any]) -> _T:
-    """Make a configuration, and those in its fields, from their variables.
+    """Create a configuration, and those in its fields, from environment variables.
 
     Args:
         kind: The class.
@@ -62,7 +62,7 @@ def build(kind: type[_T], environ: Mapping[str, str], overrides: Mapping[str, An
         overrides: Fields that win over the variables.
 
     Raises:
-        ConfigError: A variable that cannot be used; the message names it.
+        ConfigError: A variable is invalid; the message names it.
     """
     values: dict[str, Any] = {}
     read: dict[str, str] = {}
@@ -79,7 +79,7 @@ def build(kind: type[_T], environ: Mapping[str, str], overrides: Mapping[str, An
     try:
         return kind(**values, **overrides)
     except ConfigError as error:
-        # Each field was fine, so it is about two of them.
+        # Each field is valid, so the error is about two of them.
         for name, variable in read.items():
             if f".{name}" in str(error):
                 raise ConfigError(f"{error} (set by {variable})") from error
@@ -97,6 +97,6 @@ def variables(kind: type[Declared]) -> Iterator[tuple[str, str, str]]:
 
 
 def _part_of(declared: Field[Any]) -> type[Declared] | None:
-    """Return the class of a field that is a configuration itself."""
+    """Return the class of a field that is a configuration."""
     factory = declared.default_factory
     return factory if isinstance(factory, type) and issubclass(factory, Declared) else None

@@ -1,4 +1,4 @@
-"""What can be set of the alerts, from code, a TOML file or options; rules come out of it."""
+"""Settings of the alerts, from code, a TOML file or options, and the rules that result."""
 
 from __future__ import annotations
 
@@ -41,29 +41,29 @@ __all__ = ["AlertOverride", "AlertSettings", "seconds"]
 RUNBOOK = "docs/runbook.md"
 _UNITS = {"w": 604_800.0, "d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION = re.compile("".join(f"(?:([0-9]{{1,15}}){unit})?" for unit in _UNITS))
-_LEAST, _LONGEST = 0.001, 366 * 86_400.0
-_WINDOWS = tuple_of(number(_LEAST, _LONGEST, what="seconds"), "a tuple of seconds", least=1)
+_MIN, _MAX = 0.001, 366 * 86_400.0
+_WINDOWS = tuple_of(number(_MIN, _MAX, what="seconds"), "a tuple of seconds", min_=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertOverride(Declared):
-    """What differs from an alert's row; None leaves the row as it is.
+    """Overrides values of an alert; None keeps the default.
 
     Args:
-        threshold: In the signal's unit; of an alert over a budget, how many times that.
-        windows: Seconds, as many as the row has.
-        for_: Seconds for which the condition must hold before the alert fires.
-        min_samples: What a ratio's denominator must add up to.
+        threshold: In the indicator's unit; for an alert on a budget, a multiple of the budget.
+        windows: Seconds; as many windows as the alert has.
+        for_: Seconds for which the condition must be active before the alert fires.
+        min_samples: The minimum of a ratio's denominator.
         severity: ``critical``, ``warning`` or ``info``.
-        enabled: Whether there is such an alert at all.
+        enabled: Whether the alert exists.
 
     Raises:
-        ConfigError: A value that cannot be used.
+        ConfigError: A value is invalid.
     """
 
     threshold: float | None = declare(None, check=optional(FINITE))
     windows: tuple[float, ...] | None = declare(None, check=optional(_WINDOWS))
-    for_: float | None = declare(None, check=optional(number(0, _LONGEST, what="seconds")))
+    for_: float | None = declare(None, check=optional(number(0, _MAX, what="seconds")))
     min_samples: int | None = declare(None, check=optional(count(1)))
     severity: Severity | None = declare(None, check=optional(one_of("critical", "warning", "info")))
     enabled: bool = declare(True, check=BOOLEAN)
@@ -71,11 +71,11 @@ class AlertOverride(Declared):
     _PREFIX = ""
 
     def apply(self, rule: AlertRule) -> AlertRule:
-        """Give a row with what differs.
+        """Return a row with the overrides.
 
         Raises:
-            ConfigError: The windows are not as many, or not in the order, as the row's; or what is
-                given means nothing for the row.
+            ConfigError: Number or order of the windows differ from the row's, or the row does not
+                have a value that is overridden.
         """
         row = rule.condition
         is_ratio = row.indicator is not None and isinstance(row.indicator.query, Ratio)
@@ -85,7 +85,7 @@ class AlertOverride(Declared):
         ):
             if value is not None and not has_it:
                 raise ConfigError(
-                    f"{name} must be unset for the alert {rule.id}, got {value!r}; that alert has none"
+                    f"{name} must be unset for the alert {rule.id}, got {value!r}; the alert has none"
                 )
         windows = row.windows if self.windows is None else tuple(map(float, self.windows))
         if len(windows) != len(row.windows) or not _are_ordered_alike(windows, row.windows):
@@ -127,19 +127,19 @@ _BUDGET = optional(number(above=0))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertSettings(Declared):
-    """Thresholds, objectives and budgets of the alerts, and what the rules of a fleet need.
+    """Thresholds, objective and budgets of the alerts, and settings of the Prometheus rules.
 
     Args:
-        objective: The share of calls that is to succeed; what it leaves is the error budget.
+        objective: The share of calls that should succeed; the rest is the error budget.
         cost_budget: USD that a job may cost in 24 hours; None for no alert.
-        token_budget: Tokens that a job may take in 24 hours; None for no alert.
-        alerts: What differs from the table, by an alert's id or name.
-        selector: Matchers that every query of the rules gets, such as ``cluster="a"``.
+        token_budget: Tokens that a job may use in 24 hours; None for no alert.
+        alerts: Overrides, by an alert's id or name.
+        selector: Matchers for every query of the rules, such as ``cluster="a"``.
         jobs: Jobs that must have a target at all times.
-        runbook_url: Address of the runbook, to which each alert adds its anchor.
+        runbook_url: Address of the runbook; each alert adds its anchor.
 
     Raises:
-        ConfigError: A value that cannot be used.
+        ConfigError: A value is invalid.
     """
 
     objective: float = declare(0.99, check=number(above=0, below=1, what="a share"))
@@ -156,24 +156,24 @@ class AlertSettings(Declared):
         self.rules()
 
     def rules(self) -> tuple[AlertRule, ...]:
-        """Give the rows as they are set: thresholds in the signals' units, nothing disabled.
+        """Return the enabled rows, with thresholds in the indicators' units.
 
         Raises:
-            ConfigError: An override that does not fit its row.
+            ConfigError: An override does not fit its row.
         """
         bases: dict[Base, float | None] = {
-            # As it is written, not as binary fractions have it: 1 - 0.99 is not quite 0.01.
+            # Decimal, since 1 - 0.99 is not quite 0.01 in binary.
             "error_budget": float(1 - Decimal(repr(float(self.objective)))),
             "cost_budget": self.cost_budget,
             "token_budget": self.token_budget,
         }
         found = []
         for row in ALERT_RULES:
-            given = [self.alerts[key] for key in (row.name, row.id) if key in self.alerts]
-            if not all(override.enabled for override in given):
+            overrides = [self.alerts[key] for key in (row.name, row.id) if key in self.alerts]
+            if not all(override.enabled for override in overrides):
                 continue
             rule = row
-            for override in given:
+            for override in overrides:
                 rule = override.apply(rule)
             condition = rule.condition.configured(bases, self.jobs)
             if condition is None:
@@ -189,10 +189,10 @@ class AlertSettings(Declared):
         return tuple(found)
 
     def with_thresholds(self, thresholds: Mapping[str, float | None]) -> AlertSettings:
-        """Give settings in which arguments of ``GenerationMonitor`` win.
+        """Return settings in which arguments of ``GenerationMonitor`` win.
 
         Args:
-            thresholds: By the arguments' names; None leaves what is set.
+            thresholds: By the arguments' names; None keeps the setting.
 
         Raises:
             ConfigError: A threshold is not a finite number.
@@ -202,8 +202,8 @@ class AlertSettings(Declared):
             value = None if row.argument is None else thresholds.get(row.argument)
             if value is not None:
                 FINITE(str(row.argument), value)
-                given = alerts.get(row.id, AlertOverride())
-                alerts[row.id] = replace(given, threshold=value)
+                override = alerts.get(row.id, AlertOverride())
+                alerts[row.id] = replace(override, threshold=value)
         return replace(self, alerts=alerts)
 
     @classmethod
@@ -214,18 +214,14 @@ class AlertSettings(Declared):
         ``window`` (such as ``"5m"``, or a list of these), ``for``, ``min_samples``, ``severity``
         and ``enabled``.
 
-        Args:
-            path: The file.
-
         Raises:
-            ConfigError: It cannot be read, or has something that cannot be used.
+            ConfigError: It cannot be read, or has an invalid value.
         """
         try:
             table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"the alerts' file {str(path)!r} cannot be read: {error}; give the path of a TOML "
-                "file"
+                f"the alerts' file {str(path)!r} cannot be read: {error}; correct the file or its path"
             ) from error
         try:
             return cls._from_table(table)
@@ -246,10 +242,10 @@ class AlertSettings(Declared):
 
     @classmethod
     def coerce(cls, value: object) -> AlertSettings:
-        """Take settings as they are, a path as its file, None as the defaults.
+        """Return settings for settings, the path of a file, or None (the defaults).
 
         Raises:
-            ConfigError: It is nothing of that.
+            ConfigError: The value is invalid.
         """
         if value is None:
             return AlertSettings()
@@ -261,10 +257,10 @@ class AlertSettings(Declared):
 
 
 def seconds(text: object) -> float:
-    """Read a duration as Prometheus writes it, such as ``5m`` or ``1h30m``.
+    """Parse a duration in Prometheus's format, such as ``5m`` or ``1h30m``.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: The text is not a duration.
     """
     found = _DURATION.fullmatch(text) if isinstance(text, str) and text else None
     if found is None:
@@ -275,7 +271,7 @@ def seconds(text: object) -> float:
 
 
 def _are_ordered_alike(windows: Sequence[float], row: Sequence[float]) -> bool:
-    """Tell whether each window is on the same side of the first as in the row, or equals it."""
+    """Return whether each window is on the same side of the first as in the row, or equals it."""
     first, row_first = windows[0], row[0]
     return all(
         (window - first) * (row_window - row_first) >= 0
@@ -284,15 +280,14 @@ def _are_ordered_alike(windows: Sequence[float], row: Sequence[float]) -> bool:
 
 
 def _check_distinct(rules: Sequence[AlertRule]) -> None:
-    """Refuse two alerts that nothing would tell apart."""
+    """Reject two alerts with the same labels."""
     seen: dict[tuple[object, ...], str] = {}
     for rule in rules:
         key = rule.name, rule.severity, rule.labels
         if key in seen:
             raise ConfigError(
-                f"the alerts {seen[key]} and {rule.id} are both {rule.name} with the severity "
-                f"{rule.severity}, and nothing tells them apart; set the severity, or "
-                "enabled = false, by their ids"
+                f"the alerts {seen[key]} and {rule.id} must differ, got {rule.name} with the "
+                f"severity {rule.severity} for both; set the severity, or enabled = false, by id"
             )
         seen[key] = rule.id
 
@@ -306,8 +301,8 @@ def _override(key: str, row: object) -> AlertOverride:
     try:
         if "window" in row:
             windows = row["window"]
-            given = windows if isinstance(windows, list) else [windows]
-            values["windows"] = tuple(_seconds("window", each, _LEAST) for each in given)
+            texts = windows if isinstance(windows, list) else [windows]
+            values["windows"] = tuple(_seconds("window", each, _MIN) for each in texts)
         if "for" in row:
             values["for_"] = _seconds("for", row["for"], 0)
         return AlertOverride(**values)
@@ -315,13 +310,13 @@ def _override(key: str, row: object) -> AlertOverride:
         raise ConfigError(f"alerts.{key}: {error}") from error
 
 
-def _seconds(name: str, text: object, least: float) -> float:
+def _seconds(name: str, text: object, min_: float) -> float:
     try:
         value = seconds(text)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from error
-    if not least <= value <= _LONGEST:
-        raise ConfigError(f"{name} must be a duration from {duration(least)} to 366d, got {text!r}")
+    if not min_ <= value <= _MAX:
+        raise ConfigError(f"{name} must be a duration from {duration(min_)} to 366d, got {text!r}")
     return value
 
 

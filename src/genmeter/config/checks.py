@@ -1,7 +1,7 @@
-"""What arguments must be: one table of checks for configurations, constructors and methods.
+"""Checks of arguments, for configurations, constructors and methods.
 
-A :class:`Check` says what a value must be, checks it, and reads it from the text of an
-environment variable. Every error has the same form: argument, requirement, value.
+A :class:`Check` describes and checks a value, and reads it from the text of an environment variable.
+Every error has the same form: argument, requirement, value.
 """
 
 from __future__ import annotations
@@ -53,44 +53,40 @@ MAX = sys.float_info.max
 """The largest finite number."""
 
 
-def _unchanged(value: Any) -> Any:
-    return value
-
-
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What a value must be.
+    """A requirement on a value.
 
     Args:
-        what: The requirement, as it ends the sentence "X must be ...".
-        accepts: Returns whether a value meets it; what it raises for a strange value means no.
-        convert: Returns the value in its one shape. It may raise too; a ``ConfigError`` of its own
-            is kept and gets the argument's name in front.
-        parse: Reads the text of an environment variable; text that it refuses is checked as text.
+        what: The requirement, to follow "X must be".
+        accepts: Returns whether a value is valid; an exception means that it is not.
+        convert: Converts the value. It may raise too; a ``ConfigError`` is kept, with the argument's
+            name in front.
+        parse: Reads the text of an environment variable; text that it rejects is checked as text.
         is_secret: Whether errors hide the value.
     """
 
     what: str
     accepts: Callable[[Any], bool] = lambda _: True
-    convert: Callable[[Any], Any] = _unchanged
-    parse: Callable[[str], Any] = _unchanged
+    convert: Callable[[Any], Any] = lambda value: value
+    parse: Callable[[str], Any] = lambda text: text
     is_secret: bool = False
 
     def __call__(self, name: str, value: Any) -> Any:
-        """Return a value in its one shape.
+        """Return a value, converted.
 
         Args:
-            name: The argument, as its caller knows it.
-            value: What it was set to.
+            name: The argument's name in errors.
+            value: The value.
 
         Raises:
-            ConfigError: The value cannot be used.
+            ConfigError: The value is invalid.
         """
         try:
             if self.accepts(value):
                 return self.convert(value)
         except ConfigError as error:
-            joint = "" if str(error).startswith("[") else ": "  # an item has its index in front
+            joint = "" if str(error).startswith("[") else ": "  # an item starts with its index
             raise ConfigError(f"{name}{joint}{error}") from error
         except (TypeError, ValueError, ArithmeticError):
             pass
@@ -98,7 +94,7 @@ class Check:
         raise ConfigError(f"{name} must be {self.what}, got {shown}")
 
     def read(self, text: str) -> Any:
-        """Read the text of an environment variable; the check has still to accept the result."""
+        """Parse the text of an environment variable; the result is not yet checked."""
         try:
             return self.parse(text)
         except ValueError:
@@ -109,56 +105,51 @@ class Check:
 
 
 def number(
-    least: float = -MAX,
-    most: float = MAX,
+    min_: float = -MAX,
+    max_: float = MAX,
     *,
     above: float = -math.inf,
     below: float = math.inf,
     what: str = "a finite number",
 ) -> Check:
-    """Check a finite number; a boolean is none.
+    """Check a finite number; a boolean is not a number.
 
     Args:
-        least: The lowest value.
-        most: The highest value.
-        above: A bound that the value must exceed.
-        below: A bound that it must stay below.
-        what: What it is, without its bounds.
+        min_: The minimum.
+        max_: The maximum.
+        above: An exclusive lower bound.
+        below: An exclusive upper bound.
+        what: Describes the number, without its bounds.
     """
-    bounds = [f"from {least:g} to {most:.10g}"] if least > -MAX else []
+    bounds = [f"from {min_:g} to {max_:.10g}"] if min_ > -MAX else []
     bounds += [f"above {above:g}"] if above > -math.inf else []
     bounds += [f"and below {below:g}"] if below < math.inf else []
 
     def convert(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, Real):
             raise TypeError(value)
-        # An int as it is, which may be beyond any float; NumPy compares in its own precision.
+        # An int may be too large for a float; NumPy would compare in its own precision.
         exact = value if isinstance(value, int) else float(value)
-        if not (least <= exact <= most and above < exact < below):
+        if not (min_ <= exact <= max_ and above < exact < below):
             raise ValueError(value)
         return exact
 
     return Check(" ".join([what, *bounds]), convert=convert, parse=float)
 
 
-def count(least: int = 0, most: int | None = None) -> Check:
-    """Check a whole number; a boolean is none.
-
-    Args:
-        least: The lowest value.
-        most: The highest value; None for no limit.
-    """
-    span = f"of at least {least}" if most is None else f"from {least} to {most}"
+def count(min_: int = 0, max_: int | None = None) -> Check:
+    """Check a whole number; a boolean is not a number, and a maximum of None is no limit."""
+    span = f"of at least {min_}" if max_ is None else f"from {min_} to {max_}"
 
     def accepts(value: Any) -> bool:
         whole = operator.index(value)
-        return not isinstance(value, bool) and least <= whole and (most is None or whole <= most)
+        return not isinstance(value, bool) and min_ <= whole and (max_ is None or whole <= max_)
 
     return Check(f"a whole number {span}", accepts, operator.index, parse=int)
 
 
 FINITE = number()
-# Nothing can wait longer than TIMEOUT_MAX, some 290 years.
+# No wait can be longer than TIMEOUT_MAX, some 290 years.
 SECONDS = number(0, threading.TIMEOUT_MAX, what="seconds")
 PORT = count(0, 65_535)
 
@@ -167,7 +158,7 @@ PORT = count(0, 65_535)
 
 
 def one_of(*values: str) -> Check:
-    """Check one of some words."""
+    """Check that a text is one of some words."""
     return Check(
         f"one of {', '.join(values)}", lambda value: isinstance(value, str) and value in values
     )
@@ -183,7 +174,7 @@ def _value_of(value: Any) -> Any:
 
 def _is_label(value: Any) -> bool:
     text = _value_of(value)
-    # Unchanged, so that it equals the label that calls have.
+    # It must not change as a label, so that it equals the label of calls.
     return isinstance(text, str) and label_text(text) == text
 
 
@@ -197,7 +188,7 @@ BOOLEAN = Check(
 TEXT = Check("a text", lambda value: isinstance(value, str))
 NAME = Check("a text that is not empty", _is_text)
 SECRET = Check("a text that is not empty", _is_text, is_secret=True)
-# A colon ends the name in HTTP's basic authentication.
+# In HTTP's basic authentication a colon ends the name.
 USERNAME = Check(
     "a text that is not empty and has no colon", lambda value: _is_text(value) and ":" not in value
 )
@@ -234,7 +225,7 @@ def instance_of(kind: type) -> Check:
 
 
 def optional(check: Check) -> Check:
-    """Let a check accept None too."""
+    """Return a check that accepts None too."""
     return dataclasses.replace(
         check,
         what=f"{check.what}, or None",
@@ -243,18 +234,18 @@ def optional(check: Check) -> Check:
     )
 
 
-def tuple_of(item: Check, what: str, *, least: int = 0) -> Check:
-    """Check a list or another sequence; it becomes a tuple.
+def tuple_of(item: Check, what: str, *, min_: int = 0) -> Check:
+    """Check a list or another sequence of at least ``min_`` items; it becomes a tuple.
 
     Args:
-        item: What each item must be.
-        what: What the whole must be.
-        least: The lowest number of items.
+        item: The check of each item.
+        what: Describes the sequence.
+        min_: The minimum of items.
     """
     return Check(
         what,
         lambda value: (
-            isinstance(value, Sequence) and not isinstance(value, str) and len(value) >= least
+            isinstance(value, Sequence) and not isinstance(value, str) and len(value) >= min_
         ),
         lambda value: tuple(item(f"[{index}]", each) for index, each in enumerate(value)),
         parse=lambda text: tuple(part for each in text.split(",") if (part := each.strip())),
@@ -262,14 +253,14 @@ def tuple_of(item: Check, what: str, *, least: int = 0) -> Check:
 
 
 def check_pair(name: str, value: object, partner: str, other: object, *, shown: str = "") -> None:
-    """Check that an argument comes with the one that it needs.
+    """Check that an argument is set together with another that it needs.
 
     Args:
         name: The argument.
-        value: Its value; None means that it was not set.
+        value: Its value; None if it is not set.
         partner: The argument that it needs.
-        other: The value of that one.
-        shown: What an error shows instead of a secret value.
+        other: The value of that argument.
+        shown: Replaces a secret value in the error.
 
     Raises:
         ConfigError: Only the first is set.
@@ -282,14 +273,14 @@ def check_pair(name: str, value: object, partner: str, other: object, *, shown: 
 
 
 def start_of(window: Any) -> float | None:
-    """Return the Unix time in seconds at which a window begins; None where it is None.
+    """Return the Unix time in seconds of the start of a window; None if the window is None.
 
-    It is infinite for a window of no length, which contains nothing.
+    The start of an empty window is infinite.
 
     Raises:
         ConfigError: ``window`` is not a timedelta.
     """
     if WINDOW("window", window) is None:
         return None
-    # Not now, since an event of this very moment would be inside.
+    # Not now, since the window would contain an event of this moment.
     return clock.now() - window.total_seconds() if window > timedelta(0) else math.inf

@@ -1,9 +1,8 @@
 """Settings of a monitor beyond AfterImage's constructor arguments: frozen dataclasses.
 
-Each field declares its default, its environment variable (where it has one), its help and its check
-once; :func:`describe_environment` and the documentation come from these declarations. Where
-OpenTelemetry has a standard variable (``OTEL_*``) that one is read, by ``runtime``;
-``GENMETER_*`` names only what has none.
+Each field declares its default, help, environment variable and check once; the documentation comes
+from these declarations. ``GENMETER_*`` variables exist only for settings without a standard
+OpenTelemetry variable (``OTEL_*``, read by ``runtime``).
 """
 
 from __future__ import annotations
@@ -60,82 +59,60 @@ __all__ = [
 METADATA_BYTES = 64 * 2**20
 """Bytes of free metadata that a history keeps by default."""
 _logger = logging.getLogger("genmeter")
-# The sums of a window are 64-bit: 2**21 events of at most 2**41 tokens (a total of two parts of
-# 2**40 each) stay below 2**63.
+# Keeps the sums of a window below 2**63: 2**21 events of at most 2**41 tokens.
 _MAX_CAPACITY = 2**21
-# Far from 2**63, past which one number fails every OTLP export.
+# A number above 2**63 fails every OTLP export.
 _MAX_SAMPLES = 2**40
-_LABEL_LIMIT = count(1, 5_000)  # the history numbers the values of all labels with 16 bits
+_LABEL_LIMIT = count(1, 5_000)  # the history numbers label values with 16 bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointConfig(Declared):
     """The scrape endpoint.
 
-    It is on by default (``OTEL_METRICS_EXPORTER`` has ``prometheus`` unless it is set to
-    something else), listens on 127.0.0.1:9464 and is bound at the first event, in the main
-    process only. With ``enabled=True``, a ``host`` or a ``port`` set in code it is bound at
-    construction, and an address that is taken is an error there.
+    It is on by default (``OTEL_METRICS_EXPORTER`` is ``prometheus`` by default), listens on
+    127.0.0.1:9464 and is bound at the first event, in the main process only. With ``enabled=True``,
+    a ``host`` or a ``port`` set in code it is bound at construction, where an address in use is an
+    error.
 
     Raises:
-        ConfigError: A value that cannot be used.
+        ConfigError: A value is invalid.
     """
 
+    # fmt: off
     enabled: bool | None = declare(
-        None, "listen; None leaves it to OTEL_METRICS_EXPORTER", check=optional(BOOLEAN)
-    )
+        None, "listen; None leaves it to OTEL_METRICS_EXPORTER", check=optional(BOOLEAN))
     host: str | None = declare(
-        None,
-        "interface; None leaves it to OTEL_EXPORTER_PROMETHEUS_HOST, else 127.0.0.1",
-        check=optional(NAME),
-    )
+        None, "interface; None leaves it to OTEL_EXPORTER_PROMETHEUS_HOST, else 127.0.0.1",
+        check=optional(NAME))
     port: int | None = declare(
         None,
         "TCP port, 0 for any free one; None leaves it to OTEL_EXPORTER_PROMETHEUS_PORT, else 9464",
-        check=optional(PORT),
-    )
+        check=optional(PORT))
     certfile: str | None = declare(
-        None,
-        "PEM file of the TLS certificate chain",
-        "GENMETER_ENDPOINT_CERTFILE",
-        check=optional(PATH),
-    )
+        None, "PEM file of the TLS certificate chain", "GENMETER_ENDPOINT_CERTFILE",
+        check=optional(PATH))
     keyfile: str | None = declare(
-        None,
-        "PEM file of the TLS private key, where certfile does not contain it",
-        "GENMETER_ENDPOINT_KEYFILE",
-        check=optional(PATH),
-    )
+        None, "PEM file of the TLS private key, if certfile does not contain it",
+        "GENMETER_ENDPOINT_KEYFILE", check=optional(PATH))
     client_ca_file: str | None = declare(
-        None,
-        "PEM file of the authorities; a scrape then needs a certificate of one of them",
-        "GENMETER_ENDPOINT_CLIENT_CA_FILE",
-        check=optional(PATH),
-    )
+        None, "PEM file of authorities; a scrape then needs a certificate signed by one of them",
+        "GENMETER_ENDPOINT_CLIENT_CA_FILE", check=optional(PATH))
     username: str | None = declare(
-        None,
-        "user name that a scrape must send",
-        "GENMETER_ENDPOINT_USERNAME",
-        check=optional(USERNAME),
-    )
+        None, "user name required for a scrape", "GENMETER_ENDPOINT_USERNAME",
+        check=optional(USERNAME))
     password: str | None = declare(
-        None,
-        "password that a scrape must send",
-        "GENMETER_ENDPOINT_PASSWORD",
-        check=optional(SECRET),
-    )
+        None, "password required for a scrape", "GENMETER_ENDPOINT_PASSWORD",
+        check=optional(SECRET))
     created_series: bool | None = declare(
         None,
-        "expose when each counter and histogram began, as _created; None leaves it to "
+        "expose the start time of counters and histograms, as _created; None leaves it to "
         "PROMETHEUS_DISABLE_CREATED_SERIES, else True",
-        check=optional(BOOLEAN),
-    )
+        check=optional(BOOLEAN))
     linger: float = declare(
-        0.0,
-        "seconds to wait at shutdown for one more whole scrape",
-        "GENMETER_ENDPOINT_LINGER",
-        check=SECONDS,
-    )
+        0.0, "seconds to wait at shutdown for one more complete scrape", "GENMETER_ENDPOINT_LINGER",
+        check=SECONDS)
+    # fmt: on
 
     def _check_together(self) -> None:
         for name, partner in (
@@ -144,18 +121,13 @@ class EndpointConfig(Declared):
             ("username", "password"),
             ("password", "username"),
         ):
+            value, other = getattr(self, name), getattr(self, partner)
             shown = "a password" if name == "password" else ""
-            check_pair(
-                f"EndpointConfig.{name}",
-                getattr(self, name),
-                partner,
-                getattr(self, partner),
-                shown=shown,
-            )
+            check_pair(f"EndpointConfig.{name}", value, partner, other, shown=shown)
 
     @property
-    def asked_for_in_code(self) -> bool:
-        """Whether a taken address is the caller's error rather than a warning."""
+    def is_explicit(self) -> bool:
+        """Whether an address in use is an error, rather than a warning."""
         return self.enabled is not False and (
             self.enabled is True or self.host is not None or self.port is not None
         )
@@ -166,22 +138,19 @@ class HistoryConfig(Declared):
     """The local, bounded history.
 
     Raises:
-        ConfigError: A value that cannot be used.
+        ConfigError: A value is invalid.
     """
 
+    # fmt: off
     capacity: int = declare(
         100_000,
-        "calls, as many scores and custom values, and as many samples, that are kept (90 bytes a "
-        "call, 98 with prices)",
-        "GENMETER_HISTORY_CAPACITY",
-        check=count(1, _MAX_CAPACITY),
-    )
+        "max number of calls, of scores and custom values, and of samples (90 bytes per call, 98 "
+        "with prices)",
+        "GENMETER_HISTORY_CAPACITY", check=count(1, _MAX_CAPACITY))
     metadata_bytes: int = declare(
-        METADATA_BYTES,
-        "most bytes of free metadata and feedback that are kept with them",
-        "GENMETER_HISTORY_METADATA_BYTES",
-        check=count(),
-    )
+        METADATA_BYTES, "max bytes of their free metadata and feedback",
+        "GENMETER_HISTORY_METADATA_BYTES", check=count())
+    # fmt: on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,66 +158,45 @@ class JournalConfig(Declared):
     """The files that a monitor with a ``log_dir`` writes: ``metrics.jsonl``, ``afterimage.log``.
 
     Raises:
-        ConfigError: A value that cannot be used.
+        ConfigError: A value is invalid.
     """
 
+    # fmt: off
     max_bytes: int | None = declare(
         None,
-        "bytes after which a file is put aside as metrics.1.jsonl, and so on, between writes of up "
+        "bytes after which a file is rotated to metrics.1.jsonl etc., checked between writes of up "
         "to 512 events; None for never",
-        "GENMETER_JOURNAL_MAX_BYTES",
-        check=optional(count(1)),
-    )
-    keep: int = declare(5, "files put aside that are kept", "GENMETER_JOURNAL_KEEP", check=count(1))
+        "GENMETER_JOURNAL_MAX_BYTES", check=optional(count(1)))
+    keep: int = declare(
+        5, "number of rotated files to keep", "GENMETER_JOURNAL_KEEP", check=count(1))
+    # fmt: on
+
+
+def _limit(default: int, values: str, env: str, check: Check = _LABEL_LIMIT) -> Any:
+    return declare(default, f"max number of {values}", env, check=check)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelLimits(Declared):
-    """How many values each label may take in a process; further ones become ``other``.
+    """Max number of values of each label in a process; further ones become ``other``.
 
     Raises:
-        ConfigError: A value that cannot be used.
+        ConfigError: A value is invalid.
     """
 
-    models: int = declare(100, "most different models", "GENMETER_MAX_MODELS", check=_LABEL_LIMIT)
-    steps: int = declare(
-        50, "most different pipeline steps", "GENMETER_MAX_STEPS", check=_LABEL_LIMIT
-    )
-    error_types: int = declare(
-        50, "most different error types", "GENMETER_MAX_ERROR_TYPES", check=_LABEL_LIMIT
-    )
-    finish_reasons: int = declare(
-        50, "most different finish reasons", "GENMETER_MAX_FINISH_REASONS", check=_LABEL_LIMIT
-    )
-    evaluators: int = declare(
-        100, "most different evaluators", "GENMETER_MAX_EVALUATORS", check=_LABEL_LIMIT
-    )
-    scores: int = declare(
-        100, "most different score names", "GENMETER_MAX_SCORES", check=_LABEL_LIMIT
-    )
-    custom_metrics: int = declare(
-        100, "most different custom metrics", "GENMETER_MAX_CUSTOM_METRICS", check=_LABEL_LIMIT
-    )
-    providers: int = declare(
-        50, "most different providers", "GENMETER_MAX_PROVIDERS", check=_LABEL_LIMIT
-    )
-    operations: int = declare(
-        50, "most different operations", "GENMETER_MAX_OPERATIONS", check=_LABEL_LIMIT
-    )
-    sample_reasons: int = declare(
-        50,
-        "most different reasons of rejected samples",
-        "GENMETER_MAX_SAMPLE_REASONS",
-        check=_LABEL_LIMIT,
-    )
-    modalities: int = declare(
-        10, "most different token modalities", "GENMETER_MAX_MODALITIES", check=_LABEL_LIMIT
-    )
-    combinations: int = declare(
-        2_000,
-        "most label sets of one instrument",
-        "GENMETER_MAX_COMBINATIONS",
-        check=count(1, 1_000_000),
+    models: int = _limit(100, "models", "GENMETER_MAX_MODELS")
+    steps: int = _limit(50, "pipeline steps", "GENMETER_MAX_STEPS")
+    error_types: int = _limit(50, "error types", "GENMETER_MAX_ERROR_TYPES")
+    finish_reasons: int = _limit(50, "finish reasons", "GENMETER_MAX_FINISH_REASONS")
+    evaluators: int = _limit(100, "evaluators", "GENMETER_MAX_EVALUATORS")
+    scores: int = _limit(100, "score names", "GENMETER_MAX_SCORES")
+    custom_metrics: int = _limit(100, "custom metrics", "GENMETER_MAX_CUSTOM_METRICS")
+    providers: int = _limit(50, "providers", "GENMETER_MAX_PROVIDERS")
+    operations: int = _limit(50, "operations", "GENMETER_MAX_OPERATIONS")
+    sample_reasons: int = _limit(50, "rejection reasons of samples", "GENMETER_MAX_SAMPLE_REASONS")
+    modalities: int = _limit(10, "token modalities", "GENMETER_MAX_MODALITIES")
+    combinations: int = _limit(
+        2_000, "label sets of one instrument", "GENMETER_MAX_COMBINATIONS", count(1, 1_000_000)
     )
 
 
@@ -261,7 +209,7 @@ _ENDS = {
 
 
 def _series(name: str, unit: str, kind: str) -> set[str]:
-    """Return all names that the metric's family and its series have in Prometheus."""
+    """Return the names of a metric's family and series in Prometheus."""
     return {family_name(name, unit, kind) + end for end in _ENDS[kind]}
 
 
@@ -275,7 +223,7 @@ _OWN_SERIES = frozenset(
 
 _KINDS = tuple(each.value for each in Kind if not each.value.startswith("observable"))
 _MAX_UNIT = 63  # OpenTelemetry's own limit
-# record_metric's names are labels too, so they are not longer than one.
+# Names of record_metric are labels too, so they have the same limit.
 _NAME_PATTERN = re.compile(rf"[A-Za-z][A-Za-z0-9_./-]{{0,{MAX_LABEL - 1}}}")
 _METRIC_NAME = Check(
     f"a letter and then at most {MAX_LABEL - 1} letters, digits, '_', '.', '-' or '/'",
@@ -290,7 +238,7 @@ _UNIT = Check(
         and len(value) <= _MAX_UNIT
     ),
 )
-# Encoding raises for a surrogate, by an error that is a ValueError.
+# Encoding raises a ValueError for a surrogate.
 _HELP = Check(
     "a text without surrogates", lambda value: isinstance(value, str) and value.encode() is not None
 )
@@ -305,19 +253,19 @@ def _bounds(value: Any) -> tuple[float, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CustomMetric(Declared):
-    """An instrument of the caller's own, fed by ``record_metric`` under its name.
+    """A custom instrument for ``record_metric``.
 
     Args:
-        name: The OpenTelemetry instrument name, which ``record_metric`` takes.
+        name: The OpenTelemetry instrument name; pass it to ``record_metric``.
         kind: ``counter`` (values are added; negative ones are dropped), ``updown``, ``gauge``
-            (the last value stands) or ``histogram``.
-        unit: UCUM unit, such as ``s`` or ``By``; an annotation stands in braces.
-        help: One sentence for the readers of the scrape.
+            (keeps the last value) or ``histogram``.
+        unit: UCUM unit, such as ``s`` or ``By``; annotations are in braces.
+        help: One sentence for readers of the scrape.
         bounds: Upper bounds of a histogram's buckets, in ``unit``, ascending.
         labels: Keys of ``record_metric``'s metadata that become attributes.
 
     Raises:
-        ConfigError: A value that cannot be used.
+        ConfigError: A value is invalid.
     """
 
     name: str = declare(check=_METRIC_NAME)
@@ -339,8 +287,8 @@ class CustomMetric(Declared):
             )
         if len({label_name(key) for key in self.labels}) < len(self.labels):
             raise ConfigError(
-                f"CustomMetric.labels must be distinct, got {self.labels!r}; in Prometheus all but "
-                "letters and digits becomes '_'"
+                f"CustomMetric.labels must be distinct in Prometheus, where all characters but "
+                f"letters and digits become '_', got {self.labels!r}"
             )
         exposed = prometheus_name(self.name, self.unit, self.kind)
         got = f"got {self.name!r}, in Prometheus {exposed!r}; choose another"
@@ -354,14 +302,14 @@ class CustomMetric(Declared):
 
     @property
     def series(self) -> set[str]:
-        """All names that its family and its series have in Prometheus."""
+        """The names of its family and series in Prometheus."""
         return _series(self.name, self.unit, self.kind)
 
 
 def _check_distinct(rows: Sequence[CustomMetric]) -> None:
     owners: dict[str, str] = {}
     for row in rows:
-        # OpenTelemetry's names do not tell upper from lower case.
+        # OpenTelemetry's names are case-insensitive.
         keys = {f"name {row.name.lower()}", *row.series}
         other = next((owners[key] for key in sorted(keys) if key in owners), None)
         if other is not None:
@@ -396,7 +344,7 @@ _METER_PROVIDER = Check(
     ),
 )
 _LABELS = tuple_of(LABEL, "a list or tuple of names")
-# The handler checks each address; they may contain passwords.
+# The handler checks each address. Addresses may contain passwords.
 _ALERTMANAGERS = Check(
     "a tuple of addresses",
     lambda value: value is None or isinstance(value, Sequence),
@@ -409,102 +357,64 @@ _ALERTMANAGERS = Check(
 class MonitorConfig(Declared):
     """Settings beyond AfterImage's constructor arguments.
 
-    What a process shares (the meter provider, the endpoint, the label limits) is set by the first
-    monitor of the process; a later one that asks for something else gets a warning.
+    The first monitor of a process sets the meter provider, the endpoint and the label limits, which
+    all its monitors share. Later monitors with other settings log a warning.
 
     Raises:
-        ConfigError: A value that cannot be used.
+        ConfigError: A value is invalid.
     """
 
+    # fmt: off
     default_model: str | None = declare(
-        None, "model of a call that names none", "GENMETER_DEFAULT_MODEL", check=optional(LABEL)
-    )
+        None, "default model of a call", "GENMETER_DEFAULT_MODEL", check=optional(LABEL))
     models: tuple[str, ...] = declare(
-        (), "comma-separated models to pre-register at 0", "GENMETER_MODELS", check=_LABELS
-    )
+        (), "comma-separated models to pre-register at 0", "GENMETER_MODELS", check=_LABELS)
     provider: str | None = declare(
-        None,
-        "provider of a call that names none, such as openai",
-        "GENMETER_PROVIDER",
-        check=optional(LABEL),
-    )
+        None, "default provider of a call, such as openai", "GENMETER_PROVIDER",
+        check=optional(LABEL))
     operation: str = declare(
-        "chat", "operation of a call that names none", "GENMETER_OPERATION", check=LABEL
-    )
+        "chat", "default operation of a call", "GENMETER_OPERATION", check=LABEL)
     expected_samples: int | None = declare(
-        None,
-        "samples that the job is to make",
-        "GENMETER_EXPECTED_SAMPLES",
-        check=optional(count(0, _MAX_SAMPLES)),
-    )
+        None, "number of samples that the job is expected to produce", "GENMETER_EXPECTED_SAMPLES",
+        check=optional(count(0, _MAX_SAMPLES)))
     prices: PriceTable | None = declare(
-        None,
-        "USD a million tokens by model: a mapping, a JSON or TOML file, or genai-prices",
-        "GENMETER_PRICES",
-        check=Check("prices", convert=PriceTable.coerce),
-    )
+        None, "USD per million tokens by model: a mapping, a JSON or TOML file, or genai-prices",
+        "GENMETER_PRICES", check=Check("prices", convert=PriceTable.coerce))
     score_scales: Mapping[str, tuple[float, float]] = declare(
-        dict, "lowest and highest value of each score that is not on 0..1", check=_SCORE_SCALES
-    )
+        dict, "lowest and highest value of each score whose scale is not 0..1", check=_SCORE_SCALES)
     custom_metrics: tuple[CustomMetric, ...] = declare(
-        (),
-        "instruments of the caller's own for record_metric",
-        check=tuple_of(instance_of(CustomMetric), "a tuple of CustomMetric(...)"),
-    )
+        (), "custom instruments for record_metric",
+        check=tuple_of(instance_of(CustomMetric), "a tuple of CustomMetric(...)"))
     meter_provider: MeterProvider | Literal["builtin", "global"] = declare(
-        "builtin",
-        "builtin, global (the application's), or a MeterProvider",
-        "GENMETER_METER_PROVIDER",
-        check=_METER_PROVIDER,
-    )
+        "builtin", "builtin, global (the application's), or a MeterProvider",
+        "GENMETER_METER_PROVIDER", check=_METER_PROVIDER)
     drain: Literal["thread", "inline"] = declare(
-        "thread",
-        "thread, or inline (in the caller's own call; for tests)",
-        "GENMETER_DRAIN",
-        check=one_of("thread", "inline"),
-    )
+        "thread", "thread, or inline (in the caller's thread; for tests)", "GENMETER_DRAIN",
+        check=one_of("thread", "inline"))
     log_dir: str | os.PathLike[str] | None = declare(
-        None,
-        "folder for the journal and the log, where log_dir is not set",
-        "GENMETER_LOG_DIR",
-        check=optional(PATH),
-    )
+        None, "default folder for the journal and the log", "GENMETER_LOG_DIR",
+        check=optional(PATH))
     evaluation_events: bool = declare(
-        False,
-        "send each score as an OpenTelemetry event, gen_ai.evaluation.result",
-        "GENMETER_EVALUATION_EVENTS",
-        check=BOOLEAN,
-    )
+        False, "send each score as an OpenTelemetry event, gen_ai.evaluation.result",
+        "GENMETER_EVALUATION_EVENTS", check=BOOLEAN)
     alert_repeat_seconds: float | None = declare(
-        None,
-        "seconds after which an alert that still fires is sent again; None for never",
-        "GENMETER_ALERT_REPEAT_SECONDS",
-        check=optional(number(above=0, what="seconds")),
-    )
+        None, "seconds after which a firing alert is sent again; None for never",
+        "GENMETER_ALERT_REPEAT_SECONDS", check=optional(number(above=0, what="seconds")))
     alerts: AlertSettings = declare(
-        None,
-        "AlertSettings, or a TOML file: thresholds, objective and budgets of the alerts",
-        "GENMETER_ALERTS",
-        check=Check("AlertSettings", convert=AlertSettings.coerce),
-    )
+        None, "AlertSettings or a TOML file: thresholds, objective and budgets of the alerts",
+        "GENMETER_ALERTS", check=Check("AlertSettings", convert=AlertSettings.coerce))
     alertmanager_urls: tuple[str, ...] = declare(
-        (),
-        "comma-separated Alertmanagers that alerts are posted to: http://host:9093",
-        "GENMETER_ALERTMANAGER_URL",
-        check=_ALERTMANAGERS,
-    )
+        (), "comma-separated Alertmanagers to post alerts to, such as http://host:9093",
+        "GENMETER_ALERTMANAGER_URL", check=_ALERTMANAGERS)
     endpoint: EndpointConfig = declare(
-        EndpointConfig, "the scrape endpoint", check=instance_of(EndpointConfig)
-    )
+        EndpointConfig, "the scrape endpoint", check=instance_of(EndpointConfig))
     history: HistoryConfig = declare(
-        HistoryConfig, "the local history", check=instance_of(HistoryConfig)
-    )
+        HistoryConfig, "the local history", check=instance_of(HistoryConfig))
     journal: JournalConfig = declare(
-        JournalConfig, "the files in log_dir", check=instance_of(JournalConfig)
-    )
+        JournalConfig, "the files in log_dir", check=instance_of(JournalConfig))
     limits: LabelLimits = declare(
-        LabelLimits, "the limits on labels", check=instance_of(LabelLimits)
-    )
+        LabelLimits, "the limits on labels", check=instance_of(LabelLimits))
+    # fmt: on
 
     def _check_together(self) -> None:
         _check_distinct(self.custom_metrics)
@@ -514,11 +424,11 @@ class MonitorConfig(Declared):
         """Build the configuration from ``GENMETER_*`` variables.
 
         Args:
-            environ: Variables to read, ``os.environ`` by default. An empty one counts as unset.
+            environ: The variables, ``os.environ`` by default. An empty one counts as unset.
             **overrides: Fields set in code; they win over the environment.
 
         Raises:
-            ConfigError: A variable that cannot be read; the message names it.
+            ConfigError: A variable is invalid; the message names it.
         """
         environ = os.environ if environ is None else environ
         _warn_of_unknown(environ)
@@ -526,11 +436,7 @@ class MonitorConfig(Declared):
 
 
 def describe_environment() -> list[tuple[str, str, str]]:
-    """List the environment variables.
-
-    Returns:
-        Rows of name, default and help, in the order of their declarations.
-    """
+    """Return name, default and help of each environment variable, in order of declaration."""
     return list(variables(MonitorConfig))
 
 

@@ -1,7 +1,7 @@
-"""What tokens cost: a price for each model, from a mapping, a file or the ``genai-prices`` list.
+"""Prices of tokens by model, from a mapping, a file or the ``genai-prices`` list.
 
-Prices are USD per million tokens. A model without a price has no cost: it is reported as unpriced,
-never counted as 0.
+Prices are in USD per million tokens. Calls of a model without a price are reported as unpriced,
+never as a cost of 0.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Price(Declared):
     Args:
         input: Price of input (prompt) tokens.
         output: Price of output (completion) tokens.
-        cached_input: Price of the input tokens that a provider read from its cache; None means the
-            input price.
+        cached_input: Price of input tokens read from the provider's cache; None means the input
+            price.
 
     Raises:
         ConfigError: A price is not a finite number of 0 or more.
@@ -85,18 +85,17 @@ PriceLike: TypeAlias = Price | Mapping[str, float | None] | tuple[float, ...] | 
 
 
 class PriceTable:
-    """Prices by model, fixed once built.
+    """Immutable prices by model.
 
-    A model is looked up by its exact name. Where that has no price and the name has slashes, the
-    part after each slash is tried in turn, so ``openai/gpt-x`` finds the price of ``gpt-x``; the
-    longest part that has a price wins. Set a price for the whole name where a provider charges
-    differently.
+    A model is looked up by its exact name, then by the part after each slash: ``openai/gpt-x`` finds
+    the price of ``gpt-x``. The longest part with a price wins. If a provider charges differently,
+    set a price for the full name.
 
     Args:
         prices: The price of each model.
 
     Raises:
-        ConfigError: A name is not a non-empty string, or a price cannot be used.
+        ConfigError: A name is not a non-empty string, or a price is invalid.
     """
 
     __slots__ = ("_known", "_prices")
@@ -124,7 +123,7 @@ class PriceTable:
             path: A file that ends in ``.json`` or ``.toml``.
 
         Raises:
-            ConfigError: The file cannot be read or parsed, or has a price that cannot be used.
+            ConfigError: The file cannot be read or parsed, or has an invalid price.
         """
         where = f"prices file {str(path)!r}"
         suffix = Path(path).suffix.lower()
@@ -140,11 +139,11 @@ class PriceTable:
 
     @classmethod
     def from_genai_prices(cls) -> PriceTable:
-        """Use the price list that comes with the package ``genai-prices``, without any network.
+        """Use the price list bundled with the package ``genai-prices``, without network access.
 
         A model is looked up by its name, and ``provider/model`` by the provider's id in the list.
-        Prices by the size of the request and by the time of day are honoured; a price is looked up
-        again after a minute. Only the first 1,024 names that are asked for are looked up.
+        Prices by request size and time of day are supported; a price is looked up again after a
+        minute. Only the first 1,024 names are looked up.
 
         Raises:
             MissingExtraError: The package is not installed.
@@ -153,14 +152,14 @@ class PriceTable:
 
     @classmethod
     def coerce(cls, value: PricesLike) -> PriceTable | None:
-        """Make a table from what a configuration may hold.
+        """Return the table of a configuration's value.
 
         Args:
             value: A table, a mapping, the path of a file, ``"genai-prices"``, or None for no prices.
 
         Raises:
-            ConfigError: The value is none of these, or cannot be used.
-            MissingExtraError: ``"genai-prices"`` was asked for and is not installed.
+            ConfigError: The value is invalid.
+            MissingExtraError: The value is ``"genai-prices"``, which is not installed.
         """
         if value is None or isinstance(value, PriceTable):
             return value
@@ -188,15 +187,14 @@ class PriceTable:
 
         Args:
             model: The model's name.
-            input_tokens: Input tokens, cached ones among them.
+            input_tokens: Input tokens, including cached ones.
             output_tokens: Output tokens.
-            cached_tokens: The part of the input that was read from a cache; at most the input
-                counts.
-            calls: How many calls the tokens are the sum of. Where a price depends on the size of a
-                call, the mean call decides; 0 means unknown, and the base price holds.
+            cached_tokens: The part of the input that was read from a cache; at most the input.
+            calls: Number of calls that used the tokens. If the price depends on the size of a call,
+                that of the mean call is used; 0 means unknown, which has the base price.
 
         Returns:
-            USD, or None where the model has no price (or the cost is too large for a float).
+            USD, or None if the model has no price (or the cost is too large for a float).
         """
         try:
             tiers = self._known.get(model) or self._tiers(model)
@@ -222,7 +220,7 @@ class PriceTable:
         return usd if math.isfinite(usd) else None
 
     def models(self) -> tuple[str, ...]:
-        """The names that have a price of their own, sorted."""
+        """Return the names with a price, sorted."""
         return tuple(sorted(self._prices))
 
     def __contains__(self, model: object) -> bool:
@@ -243,7 +241,7 @@ class PriceTable:
         return f"PriceTable({self._prices!r})"
 
     def _tiers(self, model: str) -> tuple[_Tier, ...] | None:
-        """Return the prices of a model without its own, lowest ``start`` first; else None."""
+        """Return the prices of a model by a part of its name, lowest ``start`` first."""
         _, slash, rest = model.partition("/")
         while slash:
             if known := self._known.get(rest):
@@ -253,7 +251,7 @@ class PriceTable:
 
 
 PricesLike: TypeAlias = PriceTable | Mapping[str, PriceLike] | str | Path | None
-"""What `PriceTable.coerce` takes: a string is a file's path, or ``"genai-prices"``."""
+"""Values for `PriceTable.coerce`: a string is a file's path, or ``"genai-prices"``."""
 
 
 def _parse(prices: Any, where: str) -> dict[str, Price]:
@@ -288,13 +286,13 @@ def _price(value: Any) -> Price:
 
 
 class _GenaiPriceTable(PriceTable):
-    """The price list of ``genai-prices``, asked once a minute for each model in use.
+    """The price list of ``genai-prices``, looked up once a minute for each model in use.
 
-    One question takes the package 0.1 to 0.2 ms, too long for every event. A call's price is
-    linear in its tokens between two thresholds, so a few questions for each model give all rates.
+    One lookup takes 0.1 to 0.2 ms, too long for every event. Between two thresholds a call's price
+    is linear in its tokens, so a few lookups for each model return all rates.
     """
 
-    __slots__ = ("_asked", "_library")
+    __slots__ = ("_library", "_looked_up")
 
     def __init__(self) -> None:
         super().__init__({})
@@ -305,13 +303,13 @@ class _GenaiPriceTable(PriceTable):
             raise MissingExtraError(
                 "genai-prices", extra="prices", purpose='prices="genai-prices"'
             ) from error
-        # Reads the bundled list now: tens of milliseconds that the drain need not spend.
+        # Load the bundled list now: it takes tens of milliseconds, which would delay the drain.
         data_snapshot.get_snapshot()
         self._library = genai_prices
-        self._asked: dict[str, tuple[float, tuple[_Tier, ...] | None]] = {}
+        self._looked_up: dict[str, tuple[float, tuple[_Tier, ...] | None]] = {}
 
     def models(self) -> tuple[str, ...]:
-        """The ids of the models in the list, sorted; it knows many more spellings of them."""
+        """Return the ids of the models in the list, sorted; it accepts many more spellings."""
         from genai_prices import data_snapshot
 
         providers = data_snapshot.get_snapshot().providers
@@ -325,14 +323,14 @@ class _GenaiPriceTable(PriceTable):
 
     def _tiers(self, model: str) -> tuple[_Tier, ...] | None:
         now = time.monotonic()
-        known = self._asked.get(model)
+        known = self._looked_up.get(model)
         if known is not None and now < known[0]:
             return known[1]
-        # The package remembers every name it was asked for, so the names need a bound.
-        if len(model) > _MAX_NAME or (known is None and len(self._asked) >= _MAX_LISTED):
+        # The package caches every name, so the number of names must be limited.
+        if len(model) > _MAX_NAME or (known is None and len(self._looked_up) >= _MAX_LISTED):
             return None
         tiers = self._look_up(model)
-        self._asked[model] = (now + _REFRESH_SECONDS, tiers)
+        self._looked_up[model] = (now + _REFRESH_SECONDS, tiers)
         return tiers
 
     def _look_up(self, model: str) -> tuple[_Tier, ...] | None:
@@ -341,24 +339,24 @@ class _GenaiPriceTable(PriceTable):
         spellings = [(model, None), (rest, None if prefix == "models" else prefix.lower())]
         for name, provider in spellings if slash else spellings[:1]:
             try:
-                # The thread that drains may be the caller's, with a decimal context of its own.
+                # The drain may run on the caller's thread, with its own decimal context.
                 with decimal.localcontext(decimal.Context()):
-                    return self._ask(name, provider)
+                    return self._rates(name, provider)
             except Exception:  # noqa: S112 - None is counted as unpriced
-                # LookupError for a name that the list has not; a price that is broken, or for
-                # other things than tokens, is no price either.
+                # LookupError for an unknown name; others for an invalid price, or one that is not
+                # for tokens.
                 continue
         return None
 
-    def _ask(self, name: str, provider: str | None) -> tuple[_Tier, ...] | None:
-        """Ask the package for every rate of one model.
+    def _rates(self, name: str, provider: str | None) -> tuple[_Tier, ...] | None:
+        """Return every rate of one model.
 
         Raises:
             LookupError: The list does not have the model, or not at that provider.
         """
         when = datetime.now(UTC)
 
-        def ask(inputs: int, outputs: int = 0, cached: int = 0) -> Any:
+        def look_up(inputs: int, outputs: int = 0, cached: int = 0) -> Any:
             usage = self._library.Usage(
                 input_tokens=inputs, output_tokens=outputs, cache_read_tokens=cached
             )
@@ -366,26 +364,26 @@ class _GenaiPriceTable(PriceTable):
                 usage, name, provider_id=provider, genai_request_timestamp=when
             )
 
-        answer = ask(1)
+        found = look_up(1)
         # The package guesses providers too ("mistralai" is Mistral); a self-hosted model of an
         # organisation must not get the price of that organisation's service.
-        if provider is not None and answer.provider.id != provider:
+        if provider is not None and found.provider.id != provider:
             raise LookupError(name)
-        price = answer.model_price
+        price = found.model_price
         if price.input_mtok is None and price.output_mtok is None:
             return None
         starts = {0} | {
             tier.start for value in vars(price).values() for tier in getattr(value, "tiers", ())
         }
-        return tuple(_tier(start, ask) for start in sorted(starts))
+        return tuple(_tier(start, look_up) for start in sorted(starts))
 
 
-def _tier(start: int, ask: Callable[..., Any]) -> _Tier:
+def _tier(start: int, look_up: Callable[..., Any]) -> _Tier:
     first = start + 1
-    base = ask(first).total_price
-    per_input = ask(first + 1).total_price - base
-    per_output = ask(first, 1).total_price - base
-    per_cached = per_input + ask(first, 0, 1).total_price - base
+    base = look_up(first).total_price
+    per_input = look_up(first + 1).total_price - base
+    per_output = look_up(first, 1).total_price - base
+    per_cached = per_input + look_up(first, 0, 1).total_price - base
     return _Tier(
         start,
         float(base - per_input * first),

@@ -1,1 +1,1 @@
-"""Where the metrics go, and what the environment asks for."""
+"""The meter provider, the scrape endpoint, OTLP pushes and their settings."""

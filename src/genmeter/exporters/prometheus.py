@@ -1,23 +1,23 @@
-"""The bridge from OpenTelemetry's metrics to Prometheus.
+"""The bridge from OpenTelemetry metrics to Prometheus.
 
-`PrometheusBridge` turns collections into pages, wherever they come from. `PrometheusBridge.render`
-writes a page itself, and `PrometheusBridge.collector` can be registered in a registry of
-prometheus_client, for a program that exposes one already.
+`PrometheusBridge.render` collects and writes a page. `PrometheusBridge.collector` can be registered
+in a registry of prometheus_client, for a program that already exposes one.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
 from genmeter.config.checks import number
-from genmeter.exporters import prometheus_text as exposition
-from genmeter.exporters.families import (
+from genmeter.exporters import _prometheus_text as exposition
+from genmeter.exporters._families import (
     Translator,
     bucket_exemplars,
     exemplar_of,
@@ -26,34 +26,32 @@ from genmeter.exporters.families import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from opentelemetry.sdk.metrics.export import MetricsData
 
-    from genmeter.exporters.families import ExemplarText, Family, Labels
+    from genmeter.exporters._families import ExemplarText, Family, Pairs
 
 __all__ = ["FamilyCollector", "PrometheusBridge"]
 
-# The variable of prometheus_client, and what it takes for yes.
+# prometheus_client's variable.
 _DISABLE_CREATED = "PROMETHEUS_DISABLE_CREATED_SERIES"
-_YES = ("true", "1", "t")
 
 
 class PrometheusBridge:
     """Turns collections of OpenTelemetry metrics into Prometheus pages.
 
-    It is safe for threads and holds no lock, neither over a collection nor over the writing of a
-    page: pages that are asked for at the same time are collected and written at the same time.
+    It is thread-safe without a lock: concurrent requests are collected and written concurrently.
 
     Args:
-        collect: Returns the metrics as they are now, or None without any. It is called with the
-            seconds that it may take; what it raises leaves `render`, so that a scrape is a whole
-            page or none. Where it returns the same attributes object for a point at every
-            collection, the text of the labels is made once.
+        collect: Returns the current metrics, or None without any. It is called with the seconds
+            that it may take. `render` passes its exceptions on, so that a scrape is a whole page or
+            none. If it returns the same attributes object for a point at every collection, the text
+            of the labels is cached.
         own_scope: The instrumentation scope whose metrics get no ``otel_scope_*`` labels.
         target_info: Whether the resource's attributes are exposed as ``target_info``.
         created: Whether the start times of counters and histograms are exposed as ``_created``
-            series; None leaves it to ``PROMETHEUS_DISABLE_CREATED_SERIES``, else they are.
+            series; None means unless ``PROMETHEUS_DISABLE_CREATED_SERIES`` is true.
         timeout: Seconds that a collection may take.
 
     Attributes:
@@ -74,8 +72,8 @@ class PrometheusBridge:
     ) -> None:
         number(above=0, what="seconds")("timeout", timeout)
         if created is None:
-            created = os.environ.get(_DISABLE_CREATED, "").strip().lower() not in _YES
-        self.collector = FamilyCollector(self)
+            created = os.environ.get(_DISABLE_CREATED, "").strip().lower() not in ("true", "1", "t")
+        self.collector = FamilyCollector(self.collect_families)
         self._collect = collect
         self._timeout = timeout
         self._own_scope = own_scope
@@ -84,7 +82,7 @@ class PrometheusBridge:
         self.after_fork_in_child()
 
     def render(self, openmetrics: bool, names: Collection[str] = ()) -> bytes:
-        """Collect, and write a page.
+        """Collect, and return a page.
 
         Args:
             openmetrics: OpenMetrics 1.0, with units and exemplars, rather than Prometheus 0.0.4.
@@ -95,7 +93,7 @@ class PrometheusBridge:
             The page in UTF-8.
 
         Raises:
-            Exception: Whatever the collection raises.
+            Exception: The collection failed.
         """
         families = self._translator.families(self._collect(self._timeout), names)
         return exposition.write(families, openmetrics=openmetrics, names=names)
@@ -106,32 +104,25 @@ class PrometheusBridge:
         return [_to_metric(family) for family in families]
 
     def after_fork_in_child(self) -> None:
-        """Forget what earlier pages left: in a forked child, one may have been half written."""
+        """Drop the caches of earlier pages, since a fork may happen while one is written."""
         self._translator = Translator(
             own_scope=self._own_scope, target_info=self._target_info, created=self._created
         )
 
 
-class FamilySource(Protocol):
-    """Collects metric families."""
-
-    def collect_families(self) -> list[Metric]:
-        """Collect, and return metric families of prometheus_client."""
-
-
 class FamilyCollector(Collector):
-    """A bridge's metrics as a collector of prometheus_client.
+    """Metrics as a collector of prometheus_client.
 
     Args:
-        source: Where the metrics come from.
+        collect: Collects and returns metric families.
     """
 
-    def __init__(self, source: FamilySource) -> None:
-        self._source = source
+    def __init__(self, collect: Callable[[], list[Metric]]) -> None:
+        self._collect = collect
 
     def collect(self) -> Iterable[Metric]:
         """Collect, as valid OpenMetrics; raises as `PrometheusBridge.render` does."""
-        return self._source.collect_families()
+        return self._collect()
 
     def describe(self) -> Iterable[Metric]:
         """Describe nothing, so that registering does not collect."""
@@ -140,53 +131,35 @@ class FamilyCollector(Collector):
 
 def _to_metric(family: Family) -> Metric:
     metric = Metric(family.name, family.help, family.kind, family.unit)
-    if family.kind == "info":
-        metric.add_sample(f"{family.name}_info", dict(family.info), 1)
-    for labels, point in family.points():
-        if family.kind == "histogram":
-            _add_histogram(metric, labels, point)
-        elif family.kind == "counter":
-            _add_counter(metric, labels, point)
-        else:
-            metric.add_sample(family.name, dict(labels.pairs), exposition.to_float(point.value))
+    for suffix, labels, value, exemplar in _samples(family):
+        copied = exemplar and Exemplar(
+            dict(exemplar.labels), exposition.to_float(exemplar.value), exemplar.timestamp
+        )
+        metric.add_sample(
+            family.name + suffix, dict(labels), exposition.to_float(value), exemplar=copied
+        )
     return metric
 
 
-def _add_counter(metric: Metric, labels: Labels, point: Any) -> None:
-    metric.add_sample(
-        f"{metric.name}_total",
-        dict(labels.pairs),
-        exposition.to_float(point.value),
-        exemplar=_to_exemplar(exemplar_of(point.exemplars)),
-    )
-    _add_created(metric, labels)
-
-
-def _add_histogram(metric: Metric, labels: Labels, point: Any) -> None:
-    bounds = finite_bounds(point.explicit_bounds)
-    exemplars = bucket_exemplars(point)
-    counts = list(accumulate(point.bucket_counts))
-    counts[len(bounds) :] = counts[-1:]
-    for index, (bound, count) in enumerate(zip([*bounds, float("inf")], counts, strict=True)):
-        metric.add_sample(
-            f"{metric.name}_bucket",
-            {**dict(labels.pairs), "le": exposition.go_text(bound)},
-            count,
-            exemplar=_to_exemplar(exemplars.get(index)),
-        )
-    if openmetrics_has_sum(point):
-        metric.add_sample(f"{metric.name}_count", dict(labels.pairs), counts[-1])
-        total = exposition.to_float(point.sum)
-        metric.add_sample(f"{metric.name}_sum", dict(labels.pairs), total)
-    _add_created(metric, labels)
-
-
-def _add_created(metric: Metric, labels: Labels) -> None:
-    if labels.created:
-        metric.add_sample(f"{metric.name}_created", dict(labels.pairs), float(labels.created))
-
-
-def _to_exemplar(exemplar: ExemplarText | None) -> Exemplar | None:
-    if exemplar is None:
-        return None
-    return Exemplar(dict(exemplar.labels), exposition.to_float(exemplar.value), exemplar.timestamp)
+def _samples(family: Family) -> Iterator[tuple[str, Pairs, Any, ExemplarText | None]]:
+    """Yield suffix, labels, value and exemplar of each sample."""
+    if family.kind == "info":
+        yield "_info", family.info, 1, None
+    for labels, point in family.points():
+        if family.kind == "gauge":
+            yield "", labels.pairs, point.value, None
+        elif family.kind == "counter":
+            yield "_total", labels.pairs, point.value, exemplar_of(point.exemplars)
+        else:
+            bounds = finite_bounds(point.explicit_bounds)
+            exemplars = bucket_exemplars(point)
+            counts = list(accumulate(point.bucket_counts))
+            counts[len(bounds) :] = counts[-1:]
+            for index, (bound, count) in enumerate(zip([*bounds, math.inf], counts, strict=True)):
+                le = ("le", exposition.go_text(bound))
+                yield "_bucket", (*labels.pairs, le), count, exemplars.get(index)
+            if openmetrics_has_sum(point):
+                yield "_count", labels.pairs, counts[-1], None
+                yield "_sum", labels.pairs, point.sum, None
+        if labels.created:
+            yield "_created", labels.pairs, float(labels.created), None

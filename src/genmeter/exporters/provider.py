@@ -1,7 +1,7 @@
-"""The meter provider that genmeter makes, and the exporters that read it.
+"""The meter provider that genmeter creates, and the exporters that read it.
 
-One place chooses whose provider stands behind the recorder: ours, or the SDK's where the
-environment asks for what ours does not do.
+The provider is the built-in one, or the SDK's if the environment requires a feature that only the
+SDK has.
 """
 
 from __future__ import annotations
@@ -22,18 +22,13 @@ from opentelemetry.sdk.metrics import (
 )
 from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader
-from opentelemetry.sdk.resources import (
-    SERVICE_NAME,
-    SERVICE_NAMESPACE,
-    OTELResourceDetector,
-    Resource,
-)
 
 from genmeter.errors import EndpointError
-from genmeter.exporters.http import ScrapeServer
-from genmeter.exporters.making import make_pushes, preferences
+from genmeter.exporters._factory import make_pushes, preferences
+from genmeter.exporters._http import ScrapeServer
 from genmeter.exporters.prometheus import PrometheusBridge
-from genmeter.exporters.settings import MAIN_PID, PROMETHEUS, ExportSettings, resource_from_env
+from genmeter.exporters.resource import MAIN_PID, job_name, resource_from_env
+from genmeter.exporters.settings import PROMETHEUS, ExportSettings
 from genmeter.metrics.meter import BuiltinMeterProvider
 from genmeter.pipeline.worker import Worker
 
@@ -47,7 +42,7 @@ if TYPE_CHECKING:
     from genmeter.config.monitor import MonitorConfig
     from genmeter.pipeline.drain import Pipeline
 
-__all__ = ["CollectingReader", "Exporters", "cardinality_arguments", "job_of"]
+__all__ = ["CollectingReader", "Exporters", "cardinality_arguments"]
 
 # Every class that the SDK exports. That of the synchronous gauge is private, and no instrument of
 # genmeter's is one: other libraries' gauges keep the SDK's own limit of 2,000.
@@ -62,14 +57,9 @@ _INSTRUMENTS = (
 
 
 def cardinality_arguments(reader: type[object], limit: int) -> dict[str, Any]:
-    """Return the argument that caps the label sets of each instrument of a reader.
+    """Return a reader's argument for the label sets that one instrument may have.
 
-    Args:
-        reader: The reader's class, whose constructor gets the argument.
-        limit: Label sets that one instrument may have.
-
-    Returns:
-        The keyword argument, or nothing where the installed SDK has none.
+    It is empty if the installed SDK has none.
     """
     if "cardinality_limits" not in inspect.signature(reader).parameters:
         return {}
@@ -77,16 +67,16 @@ def cardinality_arguments(reader: type[object], limit: int) -> dict[str, Any]:
 
 
 class CollectingReader(MetricReader):
-    """A reader of an SDK MeterProvider that collects when it is asked to.
+    """A reader of an SDK MeterProvider that collects on demand.
 
-    The SDK collects for one reader at a time and without a time-out on its own lock. So a lock is
-    held here over each collection: one beside another that hangs fails in time.
+    The SDK waits for its own lock without a time-out. Collections therefore take a lock with a
+    time-out here first, so that one fails in time if another hangs.
 
     Args:
         cardinality_limit: Label sets that one instrument may have, 1 or more. Further ones are
             counted under ``otel_metric_overflow="true"``. SDKs without such an argument, and
-            synchronous gauges, keep the SDK's own limit of 2,000.
-        **arguments: As the SDK's reader takes them.
+            synchronous gauges, keep the SDK's limit of 2,000.
+        **arguments: Arguments of the SDK's reader.
 
     Attributes:
         collection_lock: Held during a collection.
@@ -99,22 +89,19 @@ class CollectingReader(MetricReader):
         self._is_stopped = False
 
     def collect_data(self, timeout: float) -> MetricsData | None:
-        """Collect from the SDK.
+        """Return the metrics; None without any, and after `shutdown`.
 
         Args:
             timeout: Seconds that it may take.
 
-        Returns:
-            The metrics; None without any, and after `shutdown`.
-
         Raises:
             TimeoutError: Another collection did not end in time.
-            Exception: Whatever the SDK raises for a collection that fails or takes too long.
+            Exception: The SDK's collection failed or took too long.
         """
         lock = self.collection_lock
         if not lock.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
             raise TimeoutError(
-                f"another collection has not ended for {timeout} s; a callback of an "
+                f"another collection did not end within {timeout} s; a callback of an "
                 "observable instrument hangs"
             )
         try:
@@ -127,59 +114,55 @@ class CollectingReader(MetricReader):
             lock.release()
 
     def after_fork_in_child(self) -> None:
-        """Replace, in a forked child, what another thread of the parent may have held."""
+        """Replace the lock in a forked child, since a thread of the parent may hold it."""
         self.collection_lock = threading.Lock()
 
     def _receive_metrics(
         self,
         metrics_data: MetricsData,
-        timeout_millis: float = 10_000,
-        **kwargs: Any,
+        timeout_millis: float = 10_000,  # noqa: ARG002 - the SDK's signature, here and below
+        **kwargs: Any,  # noqa: ARG002
     ) -> None:
-        del timeout_millis, kwargs
         self._received = metrics_data
 
-    def force_flush(self, timeout_millis: float = 10_000) -> bool:
-        """Do nothing, since nothing waits here; always True."""
-        del timeout_millis
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:  # noqa: ARG002
+        """Return True; nothing is buffered."""
         return True
 
-    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
-        """Collect no more. Further calls do nothing."""
-        del timeout_millis, kwargs
+    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:  # noqa: ARG002
+        """Stop collecting. Further calls do nothing."""
         self._is_stopped = True
 
 
-_DEFAULT_JOB = "genmeter"  # as the shipped prometheus.yml names it
-_NO_NAME = "unknown_service"  # what OpenTelemetry says where nobody named the service
 _EXEMPLAR_FILTERS: dict[str, Callable[[], ExemplarFilter]] = {
     "trace_based": TraceBasedExemplarFilter,
     "always_on": AlwaysOnExemplarFilter,
     "always_off": AlwaysOffExemplarFilter,
 }
-_PUSH_PATIENCE = 1.0  # seconds that a fork waits for the first pushes
-_RETRY = 1.0  # seconds between attempts to bind a port that is taken
+_MAX_FORK_WAIT = 1.0  # seconds that a fork waits for the first pushes
+_RETRY = 1.0  # seconds between attempts to bind a taken port
 
 
 class Exporters:
-    """A meter provider of genmeter's own, its page, its endpoint and its pushes.
+    """A meter provider of genmeter, with its page, endpoint and pushes.
 
     Args:
         config: The endpoint and the limits.
         pipeline: The owner of the state that the provider reads.
-        is_main: Whether this is the job's main process; only that one serves the endpoint, unless
-            any free port will do.
-        on_export_failure: Called with the exporter's name at every push that fails.
-        log: Called as ``Logger.log`` is, with where the endpoint is and why it is not.
+        is_main: Whether this is the job's main process. Only the main process serves the endpoint,
+            unless the port is any free one.
+        on_export_failure: Called with the exporter's name at every failed push.
+        log: Called like ``Logger.log``, for example with the endpoint's address.
 
     Attributes:
         provider: The meter provider.
-        bridge: Writes the page; None where nobody scrapes.
-        resource: What the metrics say of this process.
+        bridge: Writes the page; None without the exporter ``prometheus``.
+        server: The scrape endpoint; None if this process has none.
+        resource: The resource of the metrics.
         push_names: The names of the exporters that push.
 
     Raises:
-        ConfigError: A setting that cannot be used.
+        ConfigError: A setting is invalid.
     """
 
     def __init__(
@@ -197,15 +180,14 @@ class Exporters:
         self._log = log
         self._settings = settings = ExportSettings.from_env(
             os.environ,
-            with_prometheus=endpoint.asked_for_in_code,
+            with_prometheus=endpoint.is_explicit,
             host=endpoint.host,
             port=endpoint.port,
         )
         for warning in settings.warnings:
             log(logging.WARNING, "%s", warning)
-        self.resource: Resource = resource_from_env()
-        # One for each exporter, where the provider is the SDK's.
-        self._readers: dict[str, CollectingReader] = {}
+        self.resource = resource_from_env()
+        self._readers: dict[str, CollectingReader] = {}  # by exporter, if the provider is the SDK's
         self._pushes = make_pushes(
             settings, self._collect_for, on_failure=on_export_failure, log=log
         )
@@ -226,20 +208,19 @@ class Exporters:
                         "the metrics of this child process are not served: only the main process "
                         "has an endpoint; set OTEL_METRICS_EXPORTER=prometheus,otlp to push them",
                     )
-        self._linger = config.endpoint.linger
+        self._linger = endpoint.linger
         self._binder: Worker[None] | None = None
-        self._is_bound = False
         self._is_finished = False
 
     @property
     def job(self) -> str:
-        """The job that the metrics are of."""
-        return _job_name(self.resource)
+        """The job that the metrics belong to."""
+        return job_name(self.resource)
 
     @property
     def url(self) -> str | None:
-        """Where the page is served; None while it is not."""
-        return self.server.url if self.server is not None and self._is_bound else None
+        """The URL of the page; None while it is not served."""
+        return self.server.url if self.server is not None and self.server.is_serving else None
 
     # --- the provider --------------------------------------------------------------------------
 
@@ -266,7 +247,7 @@ class Exporters:
         )
 
     def _collect_for(self, name: str) -> Callable[[float], MetricsData | None]:
-        """Return what collects for an exporter, from whichever provider there is by then."""
+        """Return a function that collects for an exporter from the current provider."""
 
         def collect(timeout: float) -> MetricsData | None:
             if isinstance(self.provider, BuiltinMeterProvider):
@@ -278,35 +259,38 @@ class Exporters:
     # --- the start -----------------------------------------------------------------------------
 
     def bind_if_asked(self) -> None:
-        """Bind the endpoint now where the caller asked for it in code.
+        """Bind the endpoint now if it is enabled in code.
 
         Raises:
             EndpointError: The address cannot be used.
         """
-        if self._config.endpoint.asked_for_in_code and self.server is not None:
-            self.server.start()
-            self._on_bound()
+        if self._config.endpoint.is_explicit and self.server is not None:
+            self._bind(self.server)
 
     def start(self) -> None:
-        """Start the pushes, and bind the endpoint if that was not done yet; never raises.
+        """Start the pushes, and bind the endpoint unless it is bound; never raises.
 
-        A port that is taken is tried again once a second until it is free.
+        A taken port is retried once a second until it is free.
         """
         for push in self._pushes:
             push.start()
-        if self.server is None or self._is_bound or self._is_finished or self._binder is not None:
-            return
-        if not self._try_to_bind():
+        if self.url is None and self._binder is None and not self._try_to_bind():
             self._binder = Worker(
                 name="genmeter-endpoint-retry", tick=self._retry_to_bind, interval=_RETRY
             )
             self._binder.start()
 
+    def _bind(self, server: ScrapeServer) -> None:
+        server.start()
+        self._log(logging.INFO, "metrics are served at %s", server.url)
+
     def _try_to_bind(self) -> bool:
-        if self.server is None:
-            return False
+        """Return whether there is nothing left to bind."""
+        server = self.server
+        if server is None or self._is_finished:
+            return True
         try:
-            self.server.start()
+            self._bind(server)
         except EndpointError as error:
             if self._binder is None:
                 self._log(
@@ -315,25 +299,18 @@ class Exporters:
                     error,
                 )
             return False
-        if self._is_finished:  # meanwhile
-            self.server.close()
-        else:
-            self._on_bound()
+        if self._is_finished:  # since the check above
+            server.close()
         return True
 
     def _retry_to_bind(self) -> None:
-        if (self._is_finished or self._try_to_bind()) and self._binder is not None:
+        if self._try_to_bind() and self._binder is not None:
             self._binder.close()
-
-    def _on_bound(self) -> None:
-        self._is_bound = True
-        if self.server is not None:
-            self._log(logging.INFO, "metrics are served at %s", self.server.url)
 
     def _make_server(self) -> ScrapeServer:
         endpoint, settings = self._config.endpoint, self._settings
         bridge = self.bridge
-        assert bridge is not None  # noqa: S101 - made just before
+        assert bridge is not None  # noqa: S101 - created just before
         return ScrapeServer(
             bridge.render,
             host=settings.host,
@@ -349,12 +326,12 @@ class Exporters:
     # --- the end -------------------------------------------------------------------------------
 
     def finish(self, timeout: float) -> None:
-        """Push once more, wait for a last scrape where the job lingers, and close.
+        """Push once more, linger for a last scrape if configured, and close.
 
         It may be called again, from any thread; only the first call lingers.
 
         Args:
-            timeout: Seconds for the pushes together; lingering is beside it.
+            timeout: Seconds for all pushes, without the time to linger.
         """
         self._is_finished = True
         share = timeout / max(1, len(self._pushes))
@@ -363,29 +340,28 @@ class Exporters:
         if self._binder is not None:
             self._binder.close()
         linger, self._linger = self._linger, 0.0
-        if self.server is not None and self._is_bound and linger:
-            self.server.wait_for_scrape(linger)
-        # The bridge stays: a scrape that is under way still gets the whole page, not an empty one.
+        # The bridge stays, so that a scrape under way gets a whole page.
         if self.server is not None:
+            if linger:
+                self.server.wait_for_scrape(linger)
             self.server.close()
-        self._is_bound = False
         if isinstance(self.provider, BuiltinMeterProvider):
             self.provider.shutdown()
 
     # --- fork ----------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
-        """Wait a moment for a first push, which may import what a child needs too."""
-        deadline = time.monotonic() + _PUSH_PATIENCE
+        """Wait a moment for a first push, which may import modules that a child needs too."""
+        deadline = time.monotonic() + _MAX_FORK_WAIT
         for push in self._pushes:
             push.before_fork(deadline - time.monotonic())
 
     def after_fork_in_child(self) -> None:
-        """Drop what is the parent's, and start at 0; takes no lock."""
+        """Drop the parent's sockets, pushes and totals; takes no lock."""
         if self.server is not None:
             self.server.close_inherited()
         self._binder = None
-        self._is_bound = self._is_finished = False
+        self._is_finished = False
         self.server = self._make_server() if self.server and self._settings.port == 0 else None
         for push in self._pushes:
             push.after_fork_in_child()
@@ -396,38 +372,8 @@ class Exporters:
             self.provider.reset_after_fork(self.resource)
 
     def rebuild(self) -> bool:
-        """In a forked child, make a new provider where the inherited one cannot start at 0.
-
-        Returns:
-            Whether there is a new one.
-        """
+        """Replace the provider in a forked child if it cannot be reset; return whether it was."""
         if isinstance(self.provider, BuiltinMeterProvider):
             return False
         self.provider = self._make_provider()
         return True
-
-
-def job_of(provider: MeterProvider) -> str:
-    """Return the job that an application's provider's metrics are of, as Prometheus does with OTLP.
-
-    Args:
-        provider: Its provider; of one that does not tell its resource, the environment is asked.
-
-    Returns:
-        The service's name, after its namespace and a slash where it has one; ``genmeter`` where
-        nobody named it.
-    """
-    resource = getattr(getattr(provider, "_sdk_config", None), "resource", None)
-    if not isinstance(resource, Resource):
-        resource = getattr(provider, "resource", None)
-    if not isinstance(resource, Resource):
-        resource = OTELResourceDetector().detect()
-    return _job_name(resource)
-
-
-def _job_name(resource: Resource) -> str:
-    name = str(resource.attributes.get(SERVICE_NAME) or _NO_NAME)
-    if name == _NO_NAME or name.startswith(f"{_NO_NAME}:"):
-        return _DEFAULT_JOB
-    namespace = resource.attributes.get(SERVICE_NAMESPACE)
-    return f"{namespace}/{name}" if namespace else name

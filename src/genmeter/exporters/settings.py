@@ -1,23 +1,20 @@
-"""What the standard ``OTEL_*`` variables say about metrics, read once and checked.
+"""The standard ``OTEL_*`` variables about metrics, read once and checked.
 
-The specification's rules hold: an empty variable is the same as one that is not set, padding is
-stripped, and a bad value is ignored with a warning, so no variable of these can end the job.
-Variables of exporters that are not in use are not read. A warning never shows a secret.
+The specification's rules apply: an empty variable counts as unset, padding is stripped, and an
+invalid value is ignored with a warning, so none of these variables can end the job. Variables of
+exporters that are not in use are not read. A warning never contains a secret.
 """
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import functools
-import logging
-import math
-import multiprocessing
 import os
 import re
-import uuid
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from opentelemetry.sdk.environment_variables import (
@@ -30,27 +27,23 @@ from opentelemetry.sdk.environment_variables import (
     OTEL_METRICS_EXEMPLAR_FILTER,
     OTEL_SDK_DISABLED,
 )
-from opentelemetry.sdk.resources import (
-    PROCESS_PID,
-    SERVICE_INSTANCE_ID,
-    OTELResourceDetector,
-    Resource,
-)
+
+from genmeter.config.checks import BOOLEAN, NAME, PORT, Check, number, one_of
+from genmeter.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
     "ENTRY_POINTS",
     "EXPORTERS",
-    "MAIN_PID",
+    "GRPC",
+    "HTTP",
     "PROMETHEUS",
     "ExportSettings",
     "OtlpSettings",
     "is_header",
-    "is_spawned",
     "redact",
-    "resource_from_env",
 ]
 
 EXPORTERS = "OTEL_METRICS_EXPORTER"
@@ -58,67 +51,80 @@ EXPORTERS = "OTEL_METRICS_EXPORTER"
 ENTRY_POINTS = "opentelemetry_metrics_exporter"
 """The group of entry points in which distributions register exporters."""
 PROMETHEUS = "prometheus"
-MAIN_PID = "_GENMETER_MAIN_PID"
-"""The variable in which ``genmeter run`` hands the main process's id to the processes of a job."""
 GRPC = "grpc"
 HTTP = "http/protobuf"
 
-_T = TypeVar("_T")
-_logger = logging.getLogger("genmeter")
-# The names of OpenTelemetry's own entry points set the protocol; `otlp` asks the environment.
+# The names of OpenTelemetry's own entry points set the protocol; `otlp` reads it from a variable.
 _OTLP_PROTOCOLS = {"otlp": None, "otlp_proto_grpc": GRPC, "otlp_proto_http": HTTP}
 _BUILT_IN = (PROMETHEUS, "otlp", "console")
-_DEFAULT_HOST = "127.0.0.1"
-_DEFAULT_PORT = 9464  # the port that OpenTelemetry's Prometheus exporters share
-_MAX_PORT = 65_535
-_INTERVAL_MS = 60_000.0
-_TIMEOUT_MS = 30_000.0
-_OTLP_TIMEOUT_MS = 10_000.0
-_DEFAULT_ENDPOINTS = {GRPC: "http://localhost:4317", HTTP: "http://localhost:4318/v1/metrics"}
-_METRICS_PATH = "/v1/metrics"
-_COMPRESSIONS = ("none", "gzip", "deflate")
-_CUMULATIVE = "cumulative"
-_EXPLICIT = "explicit_bucket_histogram"
-_BASE2 = "base2_exponential_bucket_histogram"
-_MOST_SHOWN = 80
-_MILLISECONDS = "a number of milliseconds greater than 0"
+_DEFAULT_ENDPOINTS = {GRPC: "http://localhost:4317", HTTP: "http://localhost:4318"}
+_MAX_SHOWN = 80
 _HEADER_NAMES = {GRPC: re.compile(r"[0-9a-z_.-]+"), HTTP: re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")}
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
 _USER_INFO = re.compile(r"//[^/?#\s]*@")
-_PID = os.getpid()  # where this module was imported; a forked child has another
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """Return a text without what must not be logged.
-
-    Args:
-        text: A message, perhaps of a library.
-        secrets: Texts that are replaced; so is the user part of every URL.
-    """
+    """Return a text with secrets and the user part of every URL replaced."""
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, "***")
     return _USER_INFO.sub("//***@", text)
 
 
 def is_header(protocol: str, name: str, value: str) -> bool:
-    """Return whether a header can be sent: anything else would be shown in an error's text.
+    """Return whether a header with a name in lower case can be sent.
 
-    Args:
-        protocol: ``grpc`` or ``http/protobuf``.
-        name: The name, in lower case.
-        value: The value.
+    An error of the libraries would show the value of any other.
     """
     pattern = _HEADER_NAMES[protocol]
     return bool(pattern.fullmatch(name) and _HEADER_VALUE.fullmatch(value))
 
 
+# --- the table of variables ---------------------------------------------------------------------
+
+
+def _words(*values: str) -> Check:
+    return dataclasses.replace(one_of(*values), parse=str.lower)
+
+
+# OpenTelemetry, unlike our own variables, takes no 1 and 0.
+_BOOLEAN = dataclasses.replace(
+    BOOLEAN, parse=lambda text: {"true": True, "false": False}.get(text.lower(), text)
+)
+_MILLISECONDS = number(above=0, what="milliseconds")
+_SECONDS = dataclasses.replace(
+    _MILLISECONDS, convert=lambda value: _MILLISECONDS.convert(value) / 1e3
+)
+
+
+def _otlp_names(suffix: str) -> tuple[str, str]:
+    return f"OTEL_EXPORTER_OTLP_METRICS_{suffix}", f"OTEL_EXPORTER_OTLP_{suffix}"
+
+
+def _otlp_checks(suffix: str, check: Check) -> dict[str, Check]:
+    return dict.fromkeys(_otlp_names(suffix), check)
+
+
+def _variable(default: str, checks: Mapping[str, Check], used_by: str = "") -> Any:
+    """Declare a field that is read from variables; the first valid one wins.
+
+    Args:
+        default: The text of the default value.
+        checks: The variables and what their values must be.
+        used_by: The exporters that use it: ``prometheus``, ``push``, ``otlp``, or empty for all.
+    """
+    name, check = next(iter(checks.items()))
+    metadata = {"default": default, "checks": checks, "used_by": used_by}
+    return field(default=check(name, check.read(default)), metadata=metadata)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OtlpSettings:
-    """What one OTLP exporter needs.
+    """The settings of one OTLP exporter.
 
     Attributes:
         protocol: ``grpc`` or ``http/protobuf``.
-        endpoint: A URL without user and password, or a target as gRPC has it.
+        endpoint: A URL without user and password, or a target in gRPC's own form.
         insecure: Whether the connection has no TLS.
         headers: Names in lower case, and values.
         compression: ``none``, ``gzip`` or ``deflate``.
@@ -128,12 +134,14 @@ class OtlpSettings:
         client_certificate: PEM file of the client's certificate chain.
     """
 
-    protocol: str
+    protocol: str = _variable(GRPC, _otlp_checks("PROTOCOL", _words(GRPC, HTTP)))
     endpoint: str
-    insecure: bool
+    insecure: bool = _variable("false", _otlp_checks("INSECURE", _BOOLEAN))
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    compression: str = "none"
-    timeout: float = _OTLP_TIMEOUT_MS / 1e3
+    compression: str = _variable(
+        "none", _otlp_checks("COMPRESSION", _words("none", "gzip", "deflate"))
+    )
+    timeout: float = _variable("10000", _otlp_checks("TIMEOUT", _SECONDS))
     certificate: str | None = None
     client_key: str | None = None
     client_certificate: str | None = None
@@ -141,7 +149,7 @@ class OtlpSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportSettings:
-    """What the environment says about the export of metrics.
+    """The environment's settings for the export of metrics.
 
     Attributes:
         exporters: Names, each once, in the order of the variable.
@@ -151,20 +159,41 @@ class ExportSettings:
         timeout: Seconds that one push may take.
         otlp: The settings of each OTLP exporter, by its name.
         temporality: What the OTLP exporters prefer: ``cumulative``, ``delta`` or ``lowmemory``.
-        histogram_aggregation: What the OTLP exporters prefer.
+        histogram_aggregation: What the OTLP exporters prefer: ``explicit_bucket_histogram`` or
+            ``base2_exponential_bucket_histogram``.
         exemplar_filter: ``trace_based``, ``always_on`` or ``always_off``.
-        warnings: What to log about variables that are ignored.
+        warnings: Messages about variables that are ignored.
     """
 
     exporters: tuple[str, ...] = ()
-    host: str = _DEFAULT_HOST
-    port: int = _DEFAULT_PORT
-    interval: float = _INTERVAL_MS / 1e3
-    timeout: float = _TIMEOUT_MS / 1e3
+    host: str = _variable("127.0.0.1", {OTEL_EXPORTER_PROMETHEUS_HOST: NAME}, PROMETHEUS)
+    # The port that OpenTelemetry's Prometheus exporters share.
+    port: int = _variable("9464", {OTEL_EXPORTER_PROMETHEUS_PORT: PORT}, PROMETHEUS)
+    interval: float = _variable("60000", {OTEL_METRIC_EXPORT_INTERVAL: _SECONDS}, "push")
+    timeout: float = _variable("30000", {OTEL_METRIC_EXPORT_TIMEOUT: _SECONDS}, "push")
     otlp: Mapping[str, OtlpSettings] = field(default_factory=dict)
-    temporality: str = _CUMULATIVE
-    histogram_aggregation: str = _EXPLICIT
-    exemplar_filter: str = "trace_based"
+    temporality: str = _variable(
+        "cumulative",
+        {
+            OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE: _words(
+                "cumulative", "delta", "lowmemory"
+            )
+        },
+        "otlp",
+    )
+    histogram_aggregation: str = _variable(
+        "explicit_bucket_histogram",
+        {
+            OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION: _words(
+                "explicit_bucket_histogram", "base2_exponential_bucket_histogram"
+            )
+        },
+        "otlp",
+    )
+    exemplar_filter: str = _variable(
+        "trace_based",
+        {OTEL_METRICS_EXEMPLAR_FILTER: _words("trace_based", "always_on", "always_off")},
+    )
     warnings: tuple[str, ...] = ()
 
     @classmethod
@@ -176,40 +205,33 @@ class ExportSettings:
         host: str | None = None,
         port: int | None = None,
     ) -> ExportSettings:
-        """Read the variables; never raises for what they contain.
+        """Read the variables; never raises for their values.
 
         Args:
             environ: The variables.
-            with_prometheus: Whether the scrape endpoint was asked for in code.
-            host: Its interface where code sets it; the variable is not read then.
-            port: Its port where code sets it; the variable is not read then.
+            with_prometheus: Whether the scrape endpoint was enabled in code.
+            host: Its interface if it is set in code; the variable is not read then.
+            port: Its port if it is set in code; the variable is not read then.
         """
         reader = _Reader(environ)
-        if reader.first([(OTEL_SDK_DISABLED, _boolean)], False, "true or false"):
+        if reader.value("false", {OTEL_SDK_DISABLED: _BOOLEAN}):
             return cls()
         names = reader.exporters()
         if with_prometheus and PROMETHEUS not in names:
             names.append(PROMETHEUS)
-        values: dict[str, object] = {}
-        if names:
-            filters = ("trace_based", "always_on", "always_off")
-            values["exemplar_filter"] = reader.choice(OTEL_METRICS_EXEMPLAR_FILTER, filters)
-        if PROMETHEUS in names:
-            values["host"] = host or reader.text(OTEL_EXPORTER_PROMETHEUS_HOST) or _DEFAULT_HOST
-            values["port"] = reader.port() if port is None else port
-        if set(names) - {PROMETHEUS}:
-            values["interval"] = reader.seconds([OTEL_METRIC_EXPORT_INTERVAL], _INTERVAL_MS)
-            values["timeout"] = reader.seconds([OTEL_METRIC_EXPORT_TIMEOUT], _TIMEOUT_MS)
         otlp = {name: reader.otlp(name) for name in names if name in _OTLP_PROTOCOLS}
         usable = {name: each for name, each in otlp.items() if each is not None}
-        if usable:
-            values["temporality"] = reader.choice(
-                OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE,
-                (_CUMULATIVE, "delta", "lowmemory"),
-            )
-            values["histogram_aggregation"] = reader.choice(
-                OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION, (_EXPLICIT, _BASE2)
-            )
+        in_use = {
+            "": bool(names),
+            PROMETHEUS: PROMETHEUS in names,
+            "push": bool(set(names) - {PROMETHEUS}),
+            "otlp": bool(usable),
+        }
+        values = {name: each for name, each in (("host", host), ("port", port)) if each is not None}
+        for each in dataclasses.fields(cls):
+            declared = each.metadata
+            if declared and in_use[declared["used_by"]] and each.name not in values:
+                values[each.name] = reader.value(declared["default"], declared["checks"])
         return cls(
             exporters=tuple(name for name in names if name not in otlp or name in usable),
             otlp=usable,
@@ -224,12 +246,15 @@ class ExportSettings:
 
     @property
     def needs_sdk(self) -> bool:
-        """Whether only the SDK's MeterProvider has what is asked for."""
+        """Whether only the SDK's MeterProvider has what the settings require."""
         return (
-            self.temporality != _CUMULATIVE
-            or self.histogram_aggregation != _EXPLICIT
+            self.temporality != "cumulative"
+            or self.histogram_aggregation != "explicit_bucket_histogram"
             or self.exemplar_filter == "always_on"
         )
+
+
+# --- reading -------------------------------------------------------------------------------------
 
 
 class _Reader:
@@ -242,60 +267,44 @@ class _Reader:
     def text(self, variable: str) -> str:
         return self._environ.get(variable, "").strip()
 
-    def first(
-        self, choices: Sequence[tuple[str, Callable[[str], _T]]], default: _T, expected: str
-    ) -> _T:
-        """Return the first variable's value that is set and can be parsed."""
-        ignored: list[tuple[str, str]] = []
-        value = default
-        for variable, parse in choices:
-            text = self.text(variable)
-            if not text:
+    def value(self, default: str, checks: Mapping[str, Check]) -> Any:
+        """Return the first valid value of some variables, else that of the default's text."""
+        *_, (last, check) = checks.items()
+        used, value = default, check(last, check.read(default))
+        rejected: list[str] = []
+        for variable, check in checks.items():
+            if not (text := self.text(variable)):
                 continue
             try:
-                value = parse(text)
+                used, value = text, check(variable, check.read(text))
                 break
-            except ValueError:
-                ignored.append((variable, text))
-        for variable, text in ignored:
-            self.warnings.append(
-                f"ignoring {variable}: must be {expected}, got {_shown(text)}; "
-                f"using {_as_written(value)}"
-            )
+            except ConfigError:
+                rejected.append(f"ignoring {variable}: must be {check.what}, got {_shown(text)}")
+        self.warnings += [f"{each}; using {redact(used)}" for each in rejected]
         return value
 
-    def choice(self, variable: str, values: Sequence[str]) -> str:
-        """Return one of some words; the first is the default."""
-        expected = f"one of {', '.join(values)}"
-        return self.first([(variable, lambda text: _one_of(text, values))], values[0], expected)
-
-    def seconds(self, variables: Sequence[str], default_ms: float) -> float:
-        """Return seconds from a variable in milliseconds."""
-        choices = [(variable, _milliseconds) for variable in variables]
-        return self.first(choices, default_ms, _MILLISECONDS) / 1e3
-
-    def port(self) -> int:
-        choices = [(OTEL_EXPORTER_PROMETHEUS_PORT, _port)]
-        return self.first(choices, _DEFAULT_PORT, f"a whole number from 0 to {_MAX_PORT}")
-
     def exporters(self) -> list[str]:
-        """Return the names that the variable lists; prometheus where none of them is known."""
+        """Return the names that the variable lists; prometheus if none of them is known."""
         parts = [part.strip() for part in self.text(EXPORTERS).split(",")]
-        names = list(dict.fromkeys(_folded(part) for part in parts if part))
+        # The variable's own values may be in any case; entry points may not.
+        lower = {"none", *_BUILT_IN}
+        names = list(
+            dict.fromkeys(part.lower() if part.lower() in lower else part for part in parts if part)
+        )
         if names == ["none"]:
             return []
-        known = [name for name in names if self._is_exporter(name, is_alone=len(names) == 1)]
+        known = [name for name in names if self._is_exporter(name)]
         if names and not known:
-            self.warnings.append(f"{EXPORTERS} names no exporter that is known; using {PROMETHEUS}")
+            self.warnings.append(f"{EXPORTERS} names no known exporter; using {PROMETHEUS}")
         return known or [PROMETHEUS]
 
-    def _is_exporter(self, name: str, *, is_alone: bool) -> bool:
+    def _is_exporter(self, name: str) -> bool:
         if name in _BUILT_IN:
             return True
         installed = sorted(entry_points(group=ENTRY_POINTS).names)
         if name in installed:
             return True
-        if name == "none" and not is_alone:
+        if name == "none":
             self.warnings.append(
                 f"ignoring 'none' in {EXPORTERS}: must be alone, got a list with others; remove it "
                 "or the others"
@@ -309,15 +318,20 @@ class _Reader:
         return False
 
     def otlp(self, name: str) -> OtlpSettings | None:
-        """Return an OTLP exporter's settings; None, and a warning, where it cannot be used."""
-        protocol = _OTLP_PROTOCOLS[name] or self.first(
-            [(each, _protocol) for each in _variables("PROTOCOL")], GRPC, f"{GRPC} or {HTTP}"
+        """Return an OTLP exporter's settings; None, and a warning, if it cannot be used."""
+        declared = {each.name: each.metadata for each in dataclasses.fields(OtlpSettings)}
+
+        def value(name: str) -> Any:
+            return self.value(declared[name]["default"], declared[name]["checks"])
+
+        protocol = _OTLP_PROTOCOLS[name] or value("protocol")
+        special, general = _otlp_names("ENDPOINT")
+        path = "/v1/metrics" if protocol == HTTP else ""
+        endpoint: _Endpoint = self.value(
+            _DEFAULT_ENDPOINTS[protocol],
+            {special: _endpoint_check(protocol), general: _endpoint_check(protocol, path)},
         )
-        endpoint = self._endpoint(protocol)
-        insecure = endpoint.insecure
-        if insecure is None:
-            choices = [(each, _boolean) for each in _variables("INSECURE")]
-            insecure = self.first(choices, False, "true or false")
+        insecure = value("insecure") if endpoint.insecure is None else endpoint.insecure
         files = {} if insecure else self._files(name, protocol)
         if files is None:
             return None
@@ -326,69 +340,52 @@ class _Reader:
             endpoint=endpoint.url,
             insecure=insecure,
             headers=self._headers(protocol, endpoint.authorization),
-            compression=self.first(
-                [
-                    (each, lambda text: _one_of(text, _COMPRESSIONS))
-                    for each in _variables("COMPRESSION")
-                ],
-                "none",
-                f"one of {', '.join(_COMPRESSIONS)}",
-            ),
-            timeout=self.seconds(_variables("TIMEOUT"), _OTLP_TIMEOUT_MS),
+            compression=value("compression"),
+            timeout=value("timeout"),
             **files,
         )
 
-    def _endpoint(self, protocol: str) -> _Endpoint:
-        special, general = _variables("ENDPOINT")
-        parse = functools.partial(_endpoint, protocol)
-        base = functools.partial(parse, path=_METRICS_PATH if protocol == HTTP else "")
-        default = parse(_DEFAULT_ENDPOINTS[protocol])
-        return self.first([(special, parse), (general, base)], default, "a URL of http or https")
-
     def _headers(self, protocol: str, authorization: str | None) -> tuple[tuple[str, str], ...]:
         headers = {} if authorization is None else {"authorization": authorization}
-        variable = next((each for each in _variables("HEADERS") if self.text(each)), None)
-        pairs = [] if variable is None else self.text(variable).split(",")
-        for position, pair in enumerate(pairs, 1):
+        variable = next(filter(self.text, _otlp_names("HEADERS")), "")
+        for position, pair in enumerate(self.text(variable).split(","), 1):
             if not pair.strip():
                 continue
             name, separator, value = (part.strip() for part in pair.partition("="))
             name = unquote(name).strip().lower()
-            # Who writes a space does not write it in the encoding of URLs either.
+            # A value with a space is not URL-encoded.
             value = value if " " in value else unquote(value).strip()
             if separator and is_header(protocol, name, value):
                 headers[name] = value
             else:
                 self.warnings.append(
-                    f"ignoring header {position} in {variable}: must be name=value with values in "
-                    "the encoding of URLs; it is not shown here, since it may be a secret"
+                    f"ignoring header {position} in {variable}: must be name=value with a "
+                    "URL-encoded value; it is not shown here, since it may be a secret"
                 )
         return tuple(headers.items())
 
     def _files(self, name: str, protocol: str) -> dict[str, str] | None:
-        """Return the PEM files that are set; None where the connection cannot be as asked for."""
+        """Return the PEM files that are set; None, and a warning, if they cannot be used."""
         files: dict[str, str] = {}
         for kind in ("certificate", "client_key", "client_certificate"):
-            for variable in _variables(kind.upper()):
-                path = self.text(variable)
-                if path and kind not in files:
-                    files[kind] = path
-                    if (problem := _unreadable(path)) is not None:
-                        self.warnings.append(
-                            f"not using the exporter {name!r}: {variable} must be a readable PEM "
-                            f"file, got {path!r} ({problem}); correct or unset it"
-                        )
-                        return None
+            variable = next(filter(self.text, _otlp_names(kind.upper())), "")
+            if not variable:
+                continue
+            path = files[kind] = self.text(variable)
+            if (problem := _unreadable(path)) is not None:
+                self.warnings.append(
+                    f"not using the exporter {name!r}: {variable} must be a readable PEM file, "
+                    f"got {path!r} ({problem}); correct or unset it"
+                )
+                return None
         lacks_certificate = "client_key" in files and "client_certificate" not in files
         lacks_key = "client_certificate" in files and "client_key" not in files
         # Over HTTP the file of the certificate may contain the key.
         if lacks_certificate or (lacks_key and protocol == GRPC):
-            special, general = _variables(
-                "CLIENT_CERTIFICATE" if lacks_certificate else "CLIENT_KEY"
-            )
+            missing = "CLIENT_CERTIFICATE" if lacks_certificate else "CLIENT_KEY"
             self.warnings.append(
                 f"not using the exporter {name!r}: the client's key and its certificate must be "
-                f"set together; set {special} or {general} too"
+                f"set together; set {' or '.join(_otlp_names(missing))} too"
             )
             return None
         return files
@@ -397,85 +394,40 @@ class _Reader:
 @dataclass(frozen=True, slots=True)
 class _Endpoint:
     url: str
-    insecure: bool | None  # None where the target has no scheme that says so
-    authorization: str | None = field(default=None, repr=False)
+    insecure: bool | None  # None if the target has no scheme of HTTP
+    authorization: str | None = None
 
 
-def _endpoint(protocol: str, text: str, path: str = "") -> _Endpoint:
-    parts = urlsplit(text)
-    if protocol == GRPC and "://" not in text:
-        if any(character.isspace() for character in text):
-            raise ValueError(text)
-        return _Endpoint(text, None)  # a target in gRPC's own form, such as host:4317 or unix:path
-    scheme = parts.scheme.lower()
-    if protocol == GRPC and scheme not in {"http", "https"}:
-        return _Endpoint(text, None)  # such as dns://authority/host
-    if scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
-        raise ValueError(text)
-    user, separator, address = parts.netloc.rpartition("@")
-    if any(character.isspace() for character in address + parts.path):
-        raise ValueError(text)
-    url = urlunsplit(
-        (scheme, address, parts.path.rstrip("/") + path if path else parts.path, parts.query, "")
+def _endpoint_check(protocol: str, path: str = "") -> Check:
+    return Check(
+        "a URL of http or https", convert=functools.partial(_endpoint, protocol, path=path)
     )
+
+
+def _endpoint(protocol: str, text: str, path: str) -> _Endpoint:
+    parts = urlsplit(text)
+    is_url = parts.scheme in {"http", "https"} and "://" in text
+    user, separator, address = parts.netloc.rpartition("@")
+    if any(character.isspace() for character in (address + parts.path if is_url else text)):
+        raise ValueError(text)
+    if protocol == GRPC and not is_url:
+        return _Endpoint(text, None)  # gRPC's own form: host:4317, unix:path, dns://authority/host
+    if not is_url or not parts.hostname or parts.port == 0:
+        raise ValueError(text)
+    if path:
+        path = parts.path.rstrip("/") + path
+    url = urlunsplit((parts.scheme, address, path or parts.path, parts.query, ""))
     authorization = None
     if separator:  # the libraries would log the URL with it
         name, _, password = user.partition(":")
         credentials = f"{unquote(name)}:{unquote(password)}".encode()
         authorization = f"Basic {base64.b64encode(credentials).decode()}"
-    return _Endpoint(url, scheme == "http", authorization)
-
-
-def _variables(suffix: str) -> tuple[str, str]:
-    return f"OTEL_EXPORTER_OTLP_METRICS_{suffix}", f"OTEL_EXPORTER_OTLP_{suffix}"
-
-
-def _as_written(value: object) -> str:
-    """Return a value as one would write it in a variable."""
-    if isinstance(value, _Endpoint):
-        return value.url
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
+    return _Endpoint(url, parts.scheme == "http", authorization)
 
 
 def _shown(text: str) -> str:
     text = redact(text)
-    return repr(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}...")
-
-
-def _folded(name: str) -> str:
-    # The variable's own values are written in any case; entry points are not.
-    return name.lower() if name.lower() in {"none", *_BUILT_IN} else name
-
-
-def _milliseconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise ValueError(text)
-    return value
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= _MAX_PORT):
-        raise ValueError(text)
-    return int(text)
-
-
-def _boolean(text: str) -> bool:
-    return {"true": True, "false": False}[_one_of(text, ("true", "false"))]
-
-
-def _protocol(text: str) -> str:
-    return _one_of(text, (GRPC, HTTP))
-
-
-def _one_of(text: str, values: Sequence[str]) -> str:
-    if text.lower() not in values:
-        raise ValueError(text)
-    return text.lower()
+    return repr(text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}...")
 
 
 def _unreadable(path: str) -> str | None:
@@ -486,56 +438,3 @@ def _unreadable(path: str) -> str | None:
     except (OSError, ValueError) as error:
         return getattr(error, "strerror", None) or str(error)
     return None
-
-
-# --- the resource ------------------------------------------------------------------------------
-
-
-def resource_from_env(parent: Resource | None = None) -> Resource:
-    """Return what this process says of itself: every process has a ``service.instance.id``.
-
-    The main process keeps the id that the environment sets. A child that was spawned or forked
-    shares that variable, and two processes must not push the same series, so a child's id has a
-    suffix of its own.
-
-    Args:
-        parent: In a forked child, the parent's resource.
-    """
-    resource = _detected() if parent is None else parent
-    is_child = parent is not None or os.getpid() != _PID or is_spawned()
-    # A forked child has the parent's resource, whose id may be the parent's own.
-    source = resource if parent is None else OTELResourceDetector().detect()
-    shared = source.attributes.get(SERVICE_INSTANCE_ID)
-    if shared and not is_child:
-        return resource
-    pid = os.getpid()
-    unique = _unique_id(pid)
-    own: dict[str, str | int] = {
-        SERVICE_INSTANCE_ID: f"{shared}-{unique.partition('-')[0]}" if shared else unique
-    }
-    if PROCESS_PID in resource.attributes:
-        own[PROCESS_PID] = pid
-    return resource.merge(Resource(own))
-
-
-def is_spawned() -> bool:
-    """Return whether another process of the job started this one, as far as that is known."""
-    main = os.environ.get(MAIN_PID, "")
-    return multiprocessing.parent_process() is not None or main not in ("", str(os.getpid()))
-
-
-def _detected() -> Resource:
-    try:
-        return Resource.create()
-    except Exception as error:  # a detector's, or no thread could be had for the detectors
-        _logger.warning(
-            "the resource detectors failed (%r); using the resource attributes of "
-            "OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME only",
-            error,
-        )
-        return Resource.get_empty().merge(OTELResourceDetector().detect())
-
-
-@functools.lru_cache(maxsize=1)
-def _unique_id(pid: int) -> str:  # noqa: ARG001 - the id is of one process
-    return str(uuid.uuid4())

@@ -1,20 +1,20 @@
-"""One face for the cells of our own meter and for the instruments of any other.
+"""Cells for the instruments of any meter provider.
 
-The recorder makes its instruments with the OpenTelemetry API, whoever implements it, and then asks
-for a cell for each label set. Instruments of the built-in provider have cells; those of another
-provider get a stand-in that calls the API.
+The recorder creates its instruments with the OpenTelemetry API and looks up a cell for each label
+set. Instruments of the built-in provider have cells; those of another provider get adapters that
+call the API.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, set_span_in_context
 
-from genmeter.metrics.cells import MAX_FLOAT, MAX_INT
-from genmeter.metrics.instruments import CellInstrument
+from genmeter.metrics._cells import MAX_FLOAT, MAX_INT, HistogramCell, SumCell
+from genmeter.metrics._instruments import CellInstrument
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -34,116 +34,93 @@ __all__ = [
 
 Attributes = Mapping[str, str | bool]
 OVERFLOW: Final[Attributes] = {"otel.metric.overflow": True}
-"""The label set of what comes after the limit, as OpenTelemetry's SDK specification has it."""
+"""The label set of measurements past the limit, from OpenTelemetry's SDK specification."""
 
 NO_SPAN: Final = Context({"genmeter": "no span"})
-"""The context of records on behalf of no span.
+"""The context of measurements outside of any span.
 
-Without a context, or with an empty one, the SDK takes the current one, and the exemplar would name
-the span of whichever thread happens to drain.
+With None or an empty context the SDK uses the current one, and the exemplar would name the span of
+the draining thread.
 """
 
 
-class BoundSum(Protocol):
-    """A counter of one label set."""
-
-    def add(self, amount: float) -> bool:
-        """Add to the sum; returns whether the sum stays in range, so that it was added."""
-
-
-class BoundHistogram(Protocol):
-    """A histogram of one label set."""
-
-    def record(self, value: float, time: float, span: SpanContext | None) -> bool:
-        """Record a value; returns whether the sum stays in range, so that it was recorded."""
-
-
-class Cells(Protocol):
-    """An instrument whose label sets can be had one by one.
-
-    Attributes:
-        takes_negative: Whether a histogram takes negative values; the SDK's drops them.
-    """
-
-    takes_negative: bool
-
-    def cell(self, attributes: Attributes, time: float) -> Any:
-        """Return the cell of a label set, which is born at ``time`` (Unix seconds) if it is new."""
-
-
 def cells_of(instrument: Any, limit: int) -> Cells:
-    """Return the cells of an instrument that some meter made.
+    """Return the cells of an instrument of any meter.
 
     Args:
         instrument: The instrument.
-        limit: How many label sets it may have, where its meter has no limit of its own.
+        limit: Maximum number of label sets, if its meter has no limit.
     """
-    return instrument if isinstance(instrument, CellInstrument) else _Foreign(instrument, limit)
+    if isinstance(instrument, CellInstrument):
+        return instrument
+    return ForeignInstrument(instrument, limit)
 
 
 def context_of(span: SpanContext | None) -> Context:
-    """Return a context in which a span is current, and nothing else.
-
-    Args:
-        span: The span's ids; None stands for no span.
-    """
+    """Return a context that contains only a span; None stands for no span."""
     if span is None:
         return NO_SPAN
     return set_span_in_context(NonRecordingSpan(span), Context())
 
 
-class _Foreign:
+class ForeignInstrument:
     """The cells of an instrument of another provider.
 
-    The SDK limits label sets from 1.45.2 on only, and without a limit the memory would grow with
-    the product of all labels.
+    The SDK limits label sets only from 1.45.2 on, and without a limit memory would grow with the
+    product of all labels.
     """
 
-    __slots__ = ("_cells", "_instrument", "_limit", "takes_negative", "total")
+    __slots__ = ("_cells", "_limit", "instrument", "total")
 
     def __init__(self, instrument: Any, limit: int) -> None:
-        self._instrument = instrument
+        self.instrument = instrument
         self._limit = limit
-        self.takes_negative = False
-        self._cells: dict[Hashable, _ForeignCell] = {}
-        # The guard is on the sum over all label sets, so each of them is in range too.
+        self._cells: dict[Hashable, ForeignCell] = {}
+        # If the sum over all label sets is in range, each label set is in range too.
         self.total: float = 0
 
-    def cell(self, attributes: Attributes, time: float) -> _ForeignCell:  # noqa: ARG002
+    def cell(self, attributes: Attributes, time: float) -> ForeignCell:  # noqa: ARG002
+        """Return the cell of a label set."""
         key = tuple(attributes.items())
         found = self._cells.get(key)
         if found is None:
             if len(self._cells) >= self._limit:
                 attributes, key = OVERFLOW, ()
-            found = self._cells.setdefault(key, _ForeignCell(self, self._instrument, attributes))
+            found = self._cells.setdefault(key, ForeignCell(self, attributes))
         return found
 
 
-class _ForeignCell:
+class ForeignCell:
     """One label set of an instrument of another provider."""
 
-    __slots__ = ("_foreign", "_instrument", "attributes")
+    __slots__ = ("_owner", "attributes")
 
-    def __init__(self, foreign: _Foreign, instrument: Any, attributes: Attributes) -> None:
-        self._foreign = foreign
-        self._instrument = instrument
+    def __init__(self, owner: ForeignInstrument, attributes: Attributes) -> None:
+        self._owner = owner
         self.attributes = attributes
 
     def add(self, amount: float) -> bool:
+        """Add to the sum; returns whether it stays in range, so that the amount was added."""
         if not self._fits(amount):
             return False
-        self._instrument.add(amount, self.attributes, NO_SPAN)
+        self._owner.instrument.add(amount, self.attributes, NO_SPAN)
         return True
 
     def record(self, value: float, time: float, span: SpanContext | None) -> bool:  # noqa: ARG002
+        """Record a value; returns whether the sum stays in range, so that it was recorded."""
         if not self._fits(value):
             return False
-        self._instrument.record(value, self.attributes, context_of(span))
+        self._owner.instrument.record(value, self.attributes, context_of(span))
         return True
 
     def _fits(self, amount: float) -> bool:
-        total = self._foreign.total + abs(amount)
+        total = self._owner.total + abs(amount)
         if not total <= (MAX_INT if type(total) is int else MAX_FLOAT):
             return False
-        self._foreign.total = total
+        self._owner.total = total
         return True
+
+
+BoundSum: TypeAlias = SumCell | ForeignCell
+BoundHistogram: TypeAlias = HistogramCell | ForeignCell
+Cells: TypeAlias = CellInstrument[Any] | ForeignInstrument

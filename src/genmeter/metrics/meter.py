@@ -1,22 +1,21 @@
-"""The built-in MeterProvider: OpenTelemetry's API over cumulative cells.
+"""The built-in MeterProvider: OpenTelemetry's metrics API over cumulative cells.
 
-It has no readers and no views: whoever reads calls :meth:`BuiltinMeterProvider.collect`, and every
-reader sees the same, exemplars included. A collection is one cut through the state, since the one
-owner of the state takes it.
+It has no readers and no views: every reader calls :meth:`BuiltinMeterProvider.collect` and sees the
+same data, exemplars included. A collection is one consistent cut, since only the owner of the state
+takes it.
 
-It differs from the SDK's on purpose:
+It differs from the SDK's provider on purpose:
 
-- a series starts at its first event, or at the last collection that did not observe it yet, a
-  second earlier (``BIRTH_MARGIN_NS``), and never after the beginning of a collection that has it;
-- a collection leaves the exemplars in place, and a sum keeps the last sampled one, not a random one;
-- exemplars have no filtered attributes, as there are no views, and observed values no exemplars;
-- the last observation of a label set wins, where the SDK adds those of counters up;
-- a label set that was not observed again makes room for others;
-- a callback that raises costs the whole instrument for that collection, one that hangs costs no
-  other instrument;
-- instruments come in the order of their creation, with a histogram's bounds as floats;
-- an invalid name or unit makes an instrument that records nothing, where the SDK raises;
-- values that some exporter could not encode are converted or dropped.
+- a series starts at its first event, or at the last collection that did not observe it, a second
+  earlier (``START_MARGIN_NS``), and always before the collection began;
+- a collection keeps the exemplars; a sum has the last sampled one, not a random one;
+- exemplars have no filtered attributes, since there are no views; observed values have no exemplars;
+- the last observation of a label set wins; the SDK adds those of counters;
+- a label set that is not observed again makes room for others;
+- a callback that raises drops its instrument from that collection; one that hangs delays no other;
+- instruments are in the order of their creation, and the bounds of histograms are floats;
+- an invalid name or unit makes an instrument that records nothing; the SDK raises;
+- values that an exporter cannot encode are converted or dropped.
 """
 
 from __future__ import annotations
@@ -34,21 +33,28 @@ from opentelemetry.metrics import (
     Histogram,
     Meter,
     MeterProvider,
+    NoOpCounter,
+    NoOpHistogram,
     NoOpMeter,
+    NoOpObservableCounter,
+    NoOpObservableGauge,
+    NoOpObservableUpDownCounter,
+    NoOpUpDownCounter,
     ObservableCounter,
     ObservableGauge,
     ObservableUpDownCounter,
     UpDownCounter,
     _Gauge,
+    _NoOpGauge,
 )
 from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics, ScopeMetrics
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from genmeter.clock import seconds_left
 from genmeter.events.values import UNREADABLE, clean_text, safe_text
-from genmeter.metrics.callbacks import CallbackRunner
-from genmeter.metrics.cells import BIRTH_MARGIN_NS
-from genmeter.metrics.instruments import (
+from genmeter.metrics._callbacks import CallbackRunner
+from genmeter.metrics._cells import START_MARGIN_NS
+from genmeter.metrics._instruments import (
     DEFAULT_BOUNDS,
     CellCounter,
     CellGauge,
@@ -59,12 +65,10 @@ from genmeter.metrics.instruments import (
     CellObservableUpDownCounter,
     CellUpDownCounter,
     Instrument,
-    LockedOwner,
     ObservedInstrument,
-    Owner,
     Shared,
 )
-from genmeter.metrics.values import clean_attributes, key_of, read_number
+from genmeter.metrics._values import clean_attributes, key_of, read_number
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -74,25 +78,38 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.util.types import Attributes
 
-    from genmeter.metrics.callbacks import Observations, Observer
+    from genmeter.metrics._callbacks import Observations, Observer
+    from genmeter.metrics._instruments import Owner
 
-__all__ = ["BuiltinMeter", "BuiltinMeterProvider", "LockedOwner", "Owner"]
+__all__ = ["BuiltinMeterProvider"]
 
 _logger = logging.getLogger("genmeter")
 _I = TypeVar("_I", bound=Instrument)
 
-# OpenTelemetry's syntax of names; units are ASCII.
+# OpenTelemetry's syntax of names and units.
 _NAME = re.compile(r"[a-zA-Z][-_./a-zA-Z0-9]{0,254}")
 _UNIT = re.compile(r"[\x00-\x7f]{0,63}")
+_NOOPS: dict[type[Instrument], Callable[[str], Any]] = {
+    CellCounter: NoOpCounter,
+    CellUpDownCounter: NoOpUpDownCounter,
+    CellGauge: _NoOpGauge,
+    CellHistogram: NoOpHistogram,
+    CellObservableCounter: NoOpObservableCounter,
+    CellObservableUpDownCounter: NoOpObservableUpDownCounter,
+    CellObservableGauge: NoOpObservableGauge,
+}
 
 
 class BuiltinMeter(Meter):
-    """Makes the instruments of one scope; no method raises.
+    """Creates the instruments of one scope; no method raises.
+
+    Each ``create`` method returns the existing instrument if one of the same kind, name, unit and
+    description exists, and one that records nothing if a text is invalid.
 
     Args:
         scope: The scope.
-        shared: What all instruments of the provider share.
-        on_observed: Called with each new observable instrument.
+        shared: State that the instruments of the provider share.
+        on_callbacks: Called with each new observable instrument that has callbacks.
 
     Attributes:
         scope: As passed.
@@ -102,12 +119,12 @@ class BuiltinMeter(Meter):
         self,
         scope: InstrumentationScope,
         shared: Shared,
-        on_observed: Callable[[InstrumentationScope, ObservedInstrument], None],
+        on_callbacks: Callable[[], object],
     ) -> None:
         super().__init__(scope.name, scope.version, scope.schema_url)
         self.scope = scope
         self._shared = shared
-        self._on_observed = on_observed
+        self._on_callbacks = on_callbacks
         self._instruments: dict[Hashable, Instrument] = {}
         self._identities: dict[str, Hashable] = {}
 
@@ -117,19 +134,18 @@ class BuiltinMeter(Meter):
         return list(self._instruments.values())
 
     def create_counter(self, name: str, unit: str = "", description: str = "") -> Counter:
-        """Create a counter, or return the one with the same identity."""
-        return self._create(CellCounter, name, unit, description) or _noop().create_counter("noop")
+        """Create a counter."""
+        return self._create(CellCounter, name, unit, description)
 
     def create_up_down_counter(
         self, name: str, unit: str = "", description: str = ""
     ) -> UpDownCounter:
-        """Create an up-down counter, or return the one with the same identity."""
-        made = self._create(CellUpDownCounter, name, unit, description)
-        return made or _noop().create_up_down_counter("noop")
+        """Create an up-down counter."""
+        return self._create(CellUpDownCounter, name, unit, description)
 
     def create_gauge(self, name: str, unit: str = "", description: str = "") -> _Gauge:
-        """Create a gauge, or return the one with the same identity."""
-        return self._create(CellGauge, name, unit, description) or _noop().create_gauge("noop")
+        """Create a gauge."""
+        return self._create(CellGauge, name, unit, description)
 
     def create_histogram(
         self,
@@ -139,30 +155,16 @@ class BuiltinMeter(Meter):
         *,
         explicit_bucket_boundaries_advisory: Sequence[float] | None = None,
     ) -> Histogram:
-        """Create a histogram, or return the one with the same identity.
-
-        Args:
-            name: Its name.
-            unit: Its unit.
-            description: What it measures.
-            explicit_bucket_boundaries_advisory: The bounds of its buckets, finite and strictly
-                increasing; the specification's by default.
-        """
+        """Create a histogram; its bounds must be finite and strictly increasing."""
         bounds = self._bounds(name, explicit_bucket_boundaries_advisory)
-
-        def make(shared: Shared, name: str, unit: str, description: str) -> CellHistogram:
-            return CellHistogram(shared, name, unit, description, bounds)
-
-        made = self._create(CellHistogram, name, unit, description, make)
-        if made is None:
-            return _noop().create_histogram("noop")
-        if made.bounds != bounds:
+        histogram: Any = self._create(CellHistogram, name, unit, description, bounds)
+        if getattr(histogram, "bounds", bounds) != bounds:
             self._shared.warn_once(
-                (made, "bounds"),
+                (histogram, "bounds"),
                 "the histogram %r was created before with other bounds; those are kept",
-                made.name,
+                histogram.name,
             )
-        return made
+        return cast("Histogram", histogram)
 
     def create_observable_counter(
         self,
@@ -171,9 +173,8 @@ class BuiltinMeter(Meter):
         unit: str = "",
         description: str = "",
     ) -> ObservableCounter:
-        """Create an observable counter, or return the one with the same identity."""
-        made = self._observe(CellObservableCounter, name, callbacks, unit, description)
-        return made or _noop().create_observable_counter("noop")
+        """Create an observable counter."""
+        return self._create(CellObservableCounter, name, unit, description, callbacks)
 
     def create_observable_up_down_counter(
         self,
@@ -182,9 +183,8 @@ class BuiltinMeter(Meter):
         unit: str = "",
         description: str = "",
     ) -> ObservableUpDownCounter:
-        """Create an observable up-down counter, or return the one with the same identity."""
-        made = self._observe(CellObservableUpDownCounter, name, callbacks, unit, description)
-        return made or _noop().create_observable_up_down_counter("noop")
+        """Create an observable up-down counter."""
+        return self._create(CellObservableUpDownCounter, name, unit, description, callbacks)
 
     def create_observable_gauge(
         self,
@@ -193,47 +193,13 @@ class BuiltinMeter(Meter):
         unit: str = "",
         description: str = "",
     ) -> ObservableGauge:
-        """Create an observable gauge, or return the one with the same identity."""
-        made = self._observe(CellObservableGauge, name, callbacks, unit, description)
-        return made or _noop().create_observable_gauge("noop")
-
-    def _observe(
-        self,
-        kind: type[_I],
-        name: str,
-        callbacks: Sequence[CallbackT] | None,
-        unit: str,
-        description: str,
-    ) -> _I | None:
-        made: list[_I] = []
-
-        def make(shared: Shared, name: str, unit: str, description: str) -> _I:
-            make_kind = cast("Any", kind)
-            made.append(make_kind(shared, name, callbacks, unit, description))
-            return made[0]
-
-        found = self._create(kind, name, unit, description, make)
-        if isinstance(found, ObservedInstrument):
-            if made and made[0] is found:
-                self._on_observed(self.scope, found)
-            elif callbacks is not None:
-                self._shared.warn_once(
-                    (found, "again"),
-                    "the observable instrument %r was created before; its first callbacks are "
-                    "kept, later ones are ignored",
-                    found.name,
-                )
-        return found
+        """Create an observable gauge."""
+        return self._create(CellObservableGauge, name, unit, description, callbacks)
 
     def _create(
-        self,
-        kind: type[_I],
-        name: str,
-        unit: str,
-        description: str,
-        make: Callable[[Shared, str, str, str], _I] | None = None,
-    ) -> _I | None:
-        """Return the instrument with this identity, made where it is new; None where invalid."""
+        self, kind: type[_I], name: str, unit: str, description: str, *arguments: Any
+    ) -> _I:
+        """Return the instrument with this identity, new or not, or one that records nothing."""
         try:
             name, unit, description = _checked(name, unit, description)
         except UNREADABLE as error:
@@ -241,14 +207,24 @@ class BuiltinMeter(Meter):
             self._shared.warn_once(
                 (self, text), "an instrument is not created and records nothing: %s", text
             )
-            return None
+            return cast("_I", _NOOPS[kind]("noop"))
         identity = (name, kind, unit, description)
+        new = None
         found = self._instruments.get(identity)
         if found is None:
-            # A step that no other thread and no signal handler can come between: it needs no lock.
-            found = self._instruments.setdefault(
-                identity, (make or kind)(self._shared, name, unit, description)
-            )
+            new = kind(self._shared, name, unit, description, *arguments)
+            # Atomic: no other thread and no signal handler can run in between.
+            found = self._instruments.setdefault(identity, new)
+        if isinstance(found, ObservedInstrument):
+            if found.observer and found is new:
+                self._on_callbacks()
+            elif found is not new and arguments[0] is not None:
+                self._shared.warn_once(
+                    (found, "again"),
+                    "the observable instrument %r was created before; its first callbacks are "
+                    "kept, later ones are ignored",
+                    name,
+                )
         if self._identities.setdefault(name, identity) != identity:
             self._shared.warn_once(
                 (self, "conflict", name),
@@ -284,17 +260,17 @@ class BuiltinMeter(Meter):
 
 
 class BuiltinMeterProvider(MeterProvider):
-    """Meters over cells, and the one way to read them.
+    """A meter provider over cells, which :meth:`collect` reads.
 
     Args:
-        owner: Who alone touches the cells.
-        resource: What the metrics are of.
-        cardinality_limit: How many label sets one instrument may have; the others become one,
+        owner: The only one who may use the cells.
+        resource: The resource of the metrics.
+        cardinality_limit: Maximum number of label sets of one instrument; the others share one,
             ``otel.metric.overflow``.
-        own_scope: The scope whose callbacks only read plain numbers: they are called by the owner,
-            in the cut. Those of other scopes are called before, on a thread of the provider's.
+        own_scope: The scope whose callbacks only read plain numbers. The owner calls them during
+            the cut; those of other scopes are called before it, on a worker thread.
         exemplars: Whether sampled spans are kept as exemplars.
-        warn: Called as ``Logger.warning`` is, on any thread; it must neither wait nor raise.
+        warn: Called like ``Logger.warning``, on any thread; must not wait.
 
     Attributes:
         resource: As passed; :meth:`reset_after_fork` changes it.
@@ -328,22 +304,23 @@ class BuiltinMeterProvider(MeterProvider):
         """Return the meter of a scope, always the same one; never raises.
 
         Args:
-            name: The scope's name; without one the meter records nothing.
+            name: The scope's name; if it is empty, the meter records nothing.
             version: Its version.
-            schema_url: The schema of what it measures.
-            attributes: What else tells it from other scopes.
+            schema_url: The schema of its metrics.
+            attributes: Its attributes, part of its identity.
         """
-        if not _is_text(name):
+        if not issubclass(type(name), str) or not str.__len__(name):
             self._shared.warn_once(
-                "name", "a meter's name must be a text that is not empty; its meter records nothing"
+                "name",
+                "a meter's name must be a string that is not empty; its meter records nothing",
             )
-            return _noop()
+            return NoOpMeter("genmeter.noop")
         name = clean_text(name)
         if not self._shared.is_open:
             self._shared.warn_once(
                 "closed", "the meter of %r records nothing: the provider is shut down", name
             )
-            return _noop()
+            return NoOpMeter("genmeter.noop")
         version = None if version is None else safe_text(version)
         schema_url = None if schema_url is None else safe_text(schema_url)
         clean = clean_attributes(attributes, lambda: None)
@@ -351,26 +328,27 @@ class BuiltinMeterProvider(MeterProvider):
         found = self._meters.get(key)
         if found is None:
             scope = InstrumentationScope(name, version, schema_url, clean or None)
-            made = BuiltinMeter(scope, self._shared, self._on_observed)
-            found = self._meters.setdefault(key, made)
+            on_callbacks = self._runner.start if name != self._own_scope else lambda: None
+            meter = BuiltinMeter(scope, self._shared, on_callbacks)
+            found = self._meters.setdefault(key, meter)
         return found
 
     def collect(self, timeout: float = 10.0) -> MetricsData:
-        """Return the state of every instrument, as one cut.
+        """Return the state of every instrument, as one consistent cut.
 
-        The callbacks of other libraries are called first and have half of the time. The owner
-        should not call this where there are any: it would wait for them.
+        First the callbacks of other libraries are called, for at most half of the time. The owner
+        should not call this if there are any: it would wait for them.
 
         Args:
             timeout: Seconds.
 
         Returns:
-            The data; without resource where there is no point at all.
+            The data; without resource if there is no point at all.
 
         Raises:
-            TimeoutError: The owner did not come to it in time.
+            TimeoutError: The owner was busy for too long.
         """
-        latest = time.time_ns() - BIRTH_MARGIN_NS
+        latest = time.time_ns() - START_MARGIN_NS
         deadline = time.monotonic() + timeout
         observed: dict[Observer, Observations] = {}
         if self._shared.is_open:
@@ -383,32 +361,32 @@ class BuiltinMeterProvider(MeterProvider):
             ]
             if observers:
                 observed = self._runner.observe(observers, timeout / 2)
-        rest = seconds_left(deadline)
-        return self._shared.owner.run(partial(self._cut, observed, latest, rest), rest)
+        left = seconds_left(deadline)
+        return self._shared.owner.run(partial(self._cut, observed, latest, left), left)
 
     def reset_after_fork(self, resource: Resource) -> None:
-        """Begin anew in a forked child: at 0, with every instrument and callback; takes no lock.
+        """Reset to 0 in a forked child, with all instruments and callbacks; takes no lock.
 
-        What was posted to the owner in the parent is the owner's to drop.
+        The owner must drop the functions that were posted in the parent.
 
         Args:
-            resource: What the metrics of the child are of.
+            resource: The resource of the child's metrics.
         """
         self.resource = resource
         self._runner.reset_after_fork()
-        self._shared.be_born()
+        self._shared.reset_start()
         for meter in list(self._meters.values()):
             for instrument in meter.instruments:
                 instrument.clear()
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
-        """Wait until all that was measured before is in the cells.
+        """Wait until the cells contain all measurements made before.
 
         Args:
             timeout_millis: Milliseconds to wait at most.
 
         Returns:
-            Whether it is.
+            Whether they do.
         """
         try:
             self._shared.owner.run(lambda: None, timeout_millis / 1_000)
@@ -417,19 +395,15 @@ class BuiltinMeterProvider(MeterProvider):
         return True
 
     def shutdown(self, timeout_millis: float = 30_000) -> None:  # noqa: ARG002 - the SDK's has it
-        """Stop recording what comes through the API, and calling callbacks of other libraries.
+        """Stop recording measurements of the API and calling other libraries' callbacks.
 
-        What was recorded can still be collected.
+        Recorded measurements can still be collected.
 
         Args:
-            timeout_millis: Not needed: this waits for nothing.
+            timeout_millis: Ignored: this does not wait.
         """
         self._shared.is_open = False
         self._runner.close()
-
-    def _on_observed(self, scope: InstrumentationScope, instrument: ObservedInstrument) -> None:
-        if scope.name != self._own_scope and instrument.observer:
-            self._runner.start()
 
     def _cut(
         self, observed: dict[Observer, Observations], latest: int, timeout: float
@@ -457,23 +431,8 @@ class BuiltinMeterProvider(MeterProvider):
         return MetricsData([ResourceMetrics(resource, scopes, resource.schema_url)])
 
 
-def _noop() -> NoOpMeter:
-    return NoOpMeter("genmeter.noop")
-
-
-def _is_text(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and str.__len__(value) > 0
-    except UNREADABLE:
-        return False
-
-
 def _checked(name: Any, unit: Any, description: Any) -> tuple[str, str, str]:
-    """Return an instrument's texts as they are exported.
-
-    Raises:
-        ValueError: One of them cannot be used.
-    """
+    """Return an instrument's name, unit and description as exported; raise on an invalid one."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(
             f"its name must be at most 255 ASCII letters, digits and _ . - /, with a letter first, "

@@ -1,4 +1,4 @@
-"""One meter provider as the monitors of a process use it: its instruments and what they observe."""
+"""The instruments on one meter provider, and the callbacks of the observable ones."""
 
 from __future__ import annotations
 
@@ -28,23 +28,19 @@ if TYPE_CHECKING:
 __all__ = ["SCOPE", "Telemetry"]
 
 SCOPE = "genmeter"
-"""The instrumentation scope of our instruments."""
+"""The instrumentation scope of genmeter's instruments."""
 
 
-class HistorySize(Protocol):
-    """How much of a history is used."""
+class _HistorySize(Protocol):
+    @property
+    def size(self) -> int: ...
 
     @property
-    def size(self) -> int:
-        """Rows that are kept."""
-
-    @property
-    def capacity(self) -> int:
-        """Rows that can be kept."""
+    def capacity(self) -> int: ...
 
 
 class ObservedSession(Protocol):
-    """What telemetry reads of a session; see ``SessionState``."""
+    """The part of a ``SessionState`` that telemetry reads."""
 
     defaults: CallDefaults
     metrics: MetricsRecorder | None
@@ -56,28 +52,28 @@ class ObservedSession(Protocol):
     firing: Callable[[], Mapping[str, int] | None]
 
     @property
-    def history(self) -> HistorySize:
-        """How much of its history is used."""
+    def history(self) -> _HistorySize:
+        """The monitor's history."""
 
     def take_begun_calls(self) -> list[Mapping[str, str | None]]:
-        """Return the labels of the newest calls that began since the last time."""
+        """Return and clear the labels of the newest calls that began."""
 
     def active_calls(self) -> list[Mapping[str, str | None]]:
-        """Return the labels, as they were given, of its calls that are under way."""
+        """Return the labels of the active calls, as given by the caller."""
 
 
 class Telemetry:
-    """The instruments on one meter provider, and the monitors that feed them.
+    """The instruments on one meter provider, and the sessions whose events they record.
 
     Args:
-        config: The settings of the monitor that came first.
-        pipeline: Where the events come from; collections drain it first.
+        config: The settings of the first monitor.
+        pipeline: The pipeline of the events; collections drain it first.
         provider: The meter provider.
-        job: The job that its metrics are of.
+        job: The job label of its metrics.
         exporters: The names of the exporters that push from it.
 
     Attributes:
-        states: The sessions that feed it, closed ones among them.
+        states: The sessions, including closed ones.
     """
 
     def __init__(
@@ -92,14 +88,9 @@ class Telemetry:
         self.config = config
         self.job = job
         self.states: list[ObservedSession] = []
-        # Of monitors that are gone: what their jobs were to make, and whether they had any events.
-        self._retired_expected: list[int] = []
-        self._shared_expected: int | None = None
-        self._had_events = False
         self._pipeline = pipeline
         self._exporters = exporters
-        # The label sets of calls that were under way once; they stay, at 0.
-        self._active: dict[Call, dict[str, str]] = {}
+        self._reset()
         if type(provider).__module__.startswith("opentelemetry.metrics"):
             pipeline.deferred_log.add(
                 logging.WARNING,
@@ -109,8 +100,16 @@ class Telemetry:
             )
         self.connect(provider)
 
+    def _reset(self) -> None:
+        # Of retired sessions: their expected samples, and whether they had any events.
+        self._retired_expected: int | None = None
+        self._shared_expected: int | None = None
+        self._had_events = False
+        # Label sets of calls that were ever active; they stay, at 0.
+        self._active: dict[Call, dict[str, str]] = {}
+
     def connect(self, provider: MeterProvider) -> None:
-        """Make the instruments, on a provider that may be another one than before."""
+        """Create the instruments, on a provider that may be new."""
         self.recorder = MetricsRecorder(
             provider.get_meter(SCOPE, __version__),
             self.config,
@@ -122,21 +121,21 @@ class Telemetry:
 
     @property
     def open_states(self) -> list[ObservedSession]:
-        """The sessions that are not closed."""
+        """The open sessions."""
         return [state for state in self.states if not state.is_closed]
 
     def is_last_open(self, state: ObservedSession) -> bool:
-        """Return whether a session is the only one that is not closed."""
+        """Return whether a session is the only open one."""
         return [id(each) for each in self.open_states] == [id(state)]
 
     def add(self, state: ObservedSession) -> None:
-        """Add a session: its events feed the instruments from here on."""
+        """Add a session: its events are recorded from now on."""
         state.metrics = self.recorder
         state.job = self.job
         self.states.append(state)
 
     def retire(self, state: ObservedSession) -> None:
-        """Drop a closed session, but for its part in the job's progress."""
+        """Remove a closed session, except for its part in the job's progress."""
         if state not in self.states:
             return
         self.states.remove(state)
@@ -144,31 +143,30 @@ class Telemetry:
             if state.shares_expected:
                 self._shared_expected = state.expected_samples
             else:
-                self._retired_expected = [sum(self._retired_expected, state.expected_samples)]
+                self._retired_expected = (self._retired_expected or 0) + state.expected_samples
         self._had_events = self._had_events or state.has_events
 
     def preregister(self, config: MonitorConfig) -> None:
-        """Expose the outcomes of the models that ``config`` names at 0; the owner calls this.
+        """Expose the outcomes of the models in ``config`` at 0, and reserve room for its labels.
 
-        What ``config`` names has its place among the labels, however many names calls make up.
+        Only the owner of the pipeline calls this.
         """
         provider = config.provider or "_OTHER"
         models = dict.fromkeys([*config.models, *filter(None, [config.default_model])])
-        self._pipeline.reserve("models", models)
-        self._pipeline.reserve("custom_metrics", [row.name for row in config.custom_metrics])
+        tables = self._pipeline.normaliser.tables
+        tables["models"].reserve(models)
+        tables["custom_metrics"].reserve([row.name for row in config.custom_metrics])
         calls = [Call(config.operation, provider, model, None, "unknown") for model in models]
         self.recorder.preregister(calls, clock.now())
 
     def reset_after_fork(self) -> None:
-        """Begin at 0 in a forked child, with the sessions that are open there."""
+        """Reset to 0 in a forked child, with the open sessions."""
         self.states = self.open_states
-        self._retired_expected = []
-        self._shared_expected = None
-        self._had_events = False
-        self._active = {}
+        self._reset()
         self.recorder.reset()
 
     def _observers(self) -> dict[str, Callable[[CallbackOptions], Iterable[Observation]]]:
+        self_metrics = self._pipeline.self_metrics
         observe: dict[str, Callable[[], Iterable[Observation]]] = {
             cat.MONITOR_INBOX.name: self._inbox,
             cat.MONITOR_EVENTS.name: self._events,
@@ -178,37 +176,29 @@ class Telemetry:
             ],
             cat.HANDLER_ERRORS.name: lambda: [
                 Observation(count, {cat.HANDLER.key: handler, cat.HANDLER_REASON.key: reason})
-                for (handler, reason), count in self._pipeline.self_metrics.handler_errors.items()
+                for (handler, reason), count in self_metrics.handler_errors.items()
             ],
             cat.LABEL_OVERFLOW.name: lambda: [
                 Observation(count, {cat.OVERFLOWED.key: label})
-                for label, count in self._pipeline.self_metrics.overflows.copy().items()
+                for label, count in self_metrics.overflows.copy().items()
             ],
             cat.EXPORT_FAILURES.name: self._export_failures,
             cat.SAMPLES_EXPECTED.name: self._expected,
             cat.JOB_FINISHED.name: self._finished,
             cat.ALERTS_FIRING.name: self._firing,
-            cat.ACTIVE.name: self._open_calls,
-            cat.BUILD_INFO.name: lambda: [
-                Observation(
-                    1,
-                    {
-                        cat.VERSION.key: __version__,
-                        cat.OTEL_SDK.key: version("opentelemetry-sdk"),
-                    },
-                )
-            ],
+            cat.ACTIVE.name: self._active_calls,
+            cat.BUILD_INFO.name: _build_info,
         }
         return {name: _without_span(read) for name, read in observe.items()}
 
     def _inbox(self) -> Iterable[Observation]:
-        # The first callback of a collection. That of our own provider has drained already; of
-        # another one, the events that wait must be in the instruments before it reads them.
+        # This is the first callback of a collection. The built-in provider has drained already;
+        # for another provider, pending events are drained before the next callback.
         if self._pipeline.lock.is_inside:
             return [Observation(self._pipeline.backlog)]
-        waiting = len(self._pipeline.inbox)
+        pending = len(self._pipeline.inbox)
         self._pipeline.drain_for_collection()
-        return [Observation(waiting)]
+        return [Observation(pending)]
 
     def _events(self) -> Iterable[Observation]:
         self_metrics = self._pipeline.self_metrics
@@ -222,23 +212,26 @@ class Telemetry:
             yield Observation(failures[name], {cat.EXPORTER.key: name})
 
     def _expected(self) -> Iterable[Observation]:
-        own = [each.expected_samples for each in self.states if not each.shares_expected]
-        shared = [each.expected_samples for each in self.states if each.shares_expected]
-        given = [*self._retired_expected, *(each for each in own if each is not None)]
-        if not given:  # a number that is given in code wins over the environment's
-            given = [each for each in [*shared, self._shared_expected] if each is not None][:1]
-        return [Observation(sum(given))] if given else []
+        own: list[int | None] = []
+        shared: list[int | None] = []
+        for state in self.states:
+            (shared if state.shares_expected else own).append(state.expected_samples)
+        own.append(self._retired_expected)
+        shared.append(self._shared_expected)
+        # Numbers set in code take precedence over the environment's, which is the same for all.
+        found = [n for n in own if n is not None] or [n for n in shared if n is not None][:1]
+        return [Observation(sum(found))] if found else []
 
     def _finished(self) -> Iterable[Observation]:
         used = [state for state in self.states if state.has_events]
         had_events = bool(used) or self._had_events
         return [Observation(int(had_events and all(state.is_closed for state in used)))]
 
-    def _open_calls(self) -> Iterable[Observation]:
+    def _active_calls(self) -> Iterable[Observation]:
         counts: Counter[Call] = Counter()
         resolve = self._pipeline.normaliser.call
         for state in self.states:
-            # A call that began and ended between two collections is known at 0.
+            # A call that began and ended between two collections is exposed at 0.
             for begun in {tuple(labels.items()) for labels in state.take_begun_calls()}:
                 counts[resolve(dict(begun), state.defaults)] += 0
             if not state.is_closed:
@@ -255,6 +248,11 @@ class Telemetry:
             total.update(state.firing() or {})
         for alert, count in total.items():
             yield Observation(count, {cat.ALERT.key: alert})
+
+
+def _build_info() -> Iterable[Observation]:
+    sdk = version("opentelemetry-sdk")
+    return [Observation(1, {cat.VERSION.key: __version__, cat.OTEL_SDK.key: sdk})]
 
 
 def _without_span(

@@ -1,4 +1,4 @@
-"""Records events in OpenTelemetry instruments, whoever made the meter."""
+"""Records events in OpenTelemetry instruments, of any meter provider."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.metrics import Observation
 
 from genmeter.events.model import Call, Evaluation, Generation, Log, Metric, Reason, Sample
+from genmeter.metrics._custom import CustomInstruments
 from genmeter.metrics.binding import cells_of
-from genmeter.metrics.custom import CustomInstruments
 from genmeter.schema import metrics as cat
 from genmeter.schema.metrics import Instrument, Kind
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
     from genmeter.config.monitor import MonitorConfig
     from genmeter.events.model import Event
-    from genmeter.metrics.binding import Attributes, BoundHistogram, BoundSum, Cells
+    from genmeter.metrics.binding import BoundHistogram, BoundSum, Cells
 
     Observe = Callable[[CallbackOptions], Iterable[Observation]]
 
 __all__ = ["MetricsRecorder", "call_attributes"]
 
 _NONE: dict[str, int] = {}
-_SUMS = (Kind.COUNTER, Kind.UP_DOWN_COUNTER)
-_MAKERS = {
+_SUMS = {Kind.COUNTER: "create_counter", Kind.UP_DOWN_COUNTER: "create_up_down_counter"}
+_OBSERVABLES = {
     Kind.OBSERVABLE_COUNTER: "create_observable_counter",
     Kind.OBSERVABLE_UP_DOWN_COUNTER: "create_observable_up_down_counter",
     Kind.OBSERVABLE_GAUGE: "create_observable_gauge",
@@ -37,12 +37,7 @@ _MAKERS = {
 
 
 def call_attributes(call: Call, phase: str) -> dict[str, str]:
-    """Return the labels that all instruments of a call share.
-
-    Args:
-        call: The call.
-        phase: ``generation`` or ``evaluation``.
-    """
+    """Return the labels that all instruments share for a call in a ``phase`` of the schema."""
     attributes = {
         cat.OPERATION.key: call.operation,
         cat.PROVIDER.key: call.provider,
@@ -55,14 +50,15 @@ def call_attributes(call: Call, phase: str) -> dict[str, str]:
 
 
 class _CallSeries:
-    """The cells of the calls of one model, step and so on.
+    """The cells of all calls with the same labels.
 
-    Both outcomes and the sums of tokens are there at 0 from the first call on, so that rates see
-    the first increase; what only some calls have is made when it is used.
+    Both outcomes and the sums of tokens start at 0 with the first call, so that rates include the
+    first increase. Other cells are created when they are needed: Prometheus ignores the start of a
+    series that is an hour older than its first sample, and an empty histogram has no sample.
     """
 
     __slots__ = (
-        *("_base", "_cells", "_instruments", "_time", "_tokens"),
+        *("_base", "_cells", "_instruments", "modality"),
         *("failure", "input", "input_size", "output", "output_size", "success", "total"),
         *("durations", "finish_reasons"),
     )
@@ -70,94 +66,55 @@ class _CallSeries:
     def __init__(
         self, call: Call, phase: str, instruments: Mapping[str, Cells], time: float
     ) -> None:
-        self._base = base = call_attributes(call, phase)
-        self._tokens = tokens = {**base, cat.MODALITY.key: call.modality}
+        self._base = call_attributes(call, phase)
         self._instruments = instruments
-        self._time = time
-        self._cells: dict[tuple[str, str], BoundSum] = {}
+        self._cells: dict[tuple[str, str | None], BoundSum] = {}
+        self.modality = call.modality
+        # Cells of most events, without the cost of a look-up in _cells.
         self.durations: dict[str | None, BoundHistogram] = {}
         self.finish_reasons: dict[str, BoundSum] = {}
-
-        def cell(row: Instrument, attributes: Attributes) -> Any:
-            return instruments[row.name].cell(attributes, time)
-
-        self.input: BoundSum = cell(cat.INPUT_TOKENS, tokens)
-        self.output: BoundSum = cell(cat.OUTPUT_TOKENS, tokens)
-        self.total: BoundSum = cell(cat.TOTAL_TOKENS, base)
-        at_zero = [self.input, self.output, self.total]
         self.input_size: BoundHistogram | None = None
         self.output_size: BoundHistogram | None = None
-        self.success: BoundSum | None = None
-        self.failure: BoundSum | None = None
+        self.input: BoundSum = self.new_cell(cat.INPUT_TOKENS, time, cat.MODALITY, call.modality)
+        self.output: BoundSum = self.new_cell(cat.OUTPUT_TOKENS, time, cat.MODALITY, call.modality)
+        self.total: BoundSum = self.new_cell(cat.TOTAL_TOKENS, time)
+        at_zero = [self.input, self.output, self.total]
         if phase == "generation":
-            self.success = cell(cat.GENERATIONS, {**base, cat.OUTCOME.key: "success"})
-            self.failure = cell(cat.GENERATIONS, {**base, cat.OUTCOME.key: "failure"})
+            self.success: BoundSum = self.new_cell(cat.GENERATIONS, time, cat.OUTCOME, "success")
+            self.failure: BoundSum = self.new_cell(cat.GENERATIONS, time, cat.OUTCOME, "failure")
             at_zero += [self.success, self.failure]
-        for each in at_zero:
-            each.add(0)
+        for cell in at_zero:
+            cell.add(0)
 
-    def duration(self, error_type: str | None, time: float) -> BoundHistogram:
-        """Return the cell of the duration, with the error's type where there is one."""
-        found = self.durations.get(error_type)
-        if found is None:
-            labels = {} if error_type is None else {cat.ERROR_TYPE.key: error_type}
-            row = self._instruments[cat.INFERENCE_DURATION.name]
-            found = self.durations[error_type] = row.cell({**self._base, **labels}, time)
-        return found
-
-    def size(self, row: Instrument, time: float) -> BoundHistogram:
-        """Return the cell of the tokens by call, of the input or of the output.
-
-        It is made when the first tokens come: a histogram is not exposed before, and Prometheus
-        takes no birth that is an hour older than the first sample.
-        """
-        found: BoundHistogram = self._instruments[row.name].cell(self._base, time)
-        if row is cat.INPUT_TOKENS_PER_CALL:
-            self.input_size = found
-        else:
-            self.output_size = found
-        return found
-
-    def finish_reason(self, reason: str, time: float) -> BoundSum:
-        """Return the cell that counts calls that ended for this reason."""
-        found = self.finish_reasons.get(reason)
-        if found is None:
-            attributes = {**self._base, cat.FINISH_REASON.key: reason}
-            row = self._instruments[cat.FINISH_REASONS.name]
-            found = self.finish_reasons[reason] = row.cell(attributes, time)
-        return found
-
-    def retry(self, error_type: str, time: float) -> BoundSum:
-        """Return the cell that counts retries after errors of this type."""
-        return self._cell(
-            cat.RETRIES, error_type, {**self._base, cat.ERROR_TYPE.key: error_type}, time
+    def new_cell(
+        self, row: Instrument, time: float, label: cat.Label | None = None, value: str | None = None
+    ) -> Any:
+        """Return an instrument's cell for these calls, with one more label if it has a value."""
+        attributes = (
+            self._base if label is None or value is None else {**self._base, label.key: value}
         )
+        return self._instruments[row.name].cell(attributes, time)
 
-    def part(self, row: Instrument, time: float) -> BoundSum:
-        """Return the cell of a part of the tokens, such as those that came from a cache."""
-        return self._cell(row, "", self._tokens, time)
-
-    def once(self, row: Instrument, time: float) -> BoundSum:
-        """Return the cell of a counter that only has the labels of the call."""
-        return self._cell(row, "", self._base, time)
-
-    def _cell(self, row: Instrument, value: str, attributes: Attributes, time: float) -> BoundSum:
+    def cell(
+        self, row: Instrument, time: float, label: cat.Label | None = None, value: str | None = None
+    ) -> BoundSum:
+        """Return the cell of a counter, as :meth:`new_cell` does, from the cache if possible."""
         key = (row.name, value)
         found = self._cells.get(key)
         if found is None:
-            found = self._cells[key] = self._instruments[row.name].cell(attributes, time)
+            found = self._cells[key] = self.new_cell(row, time, label, value)
         return found
 
 
 class MetricsRecorder:
-    """Feeds the instruments of one meter; the pipeline's owner alone uses it.
+    """Records events in the instruments of one meter; only the owner of the pipeline uses it.
 
     Args:
-        meter: The meter to make the instruments of; all of them are made here, since making an
-            observable one while a collection runs deadlocks the SDK.
-        config: The score scales, custom metrics and limits to use.
-        observe: What each observable instrument of the catalogue reads at a collection, by name.
-        on_reject: Called with the reason, a name and the value that was dropped.
+        meter: The meter. All instruments are created here, since creating an observable one during
+            a collection deadlocks the SDK.
+        config: The score scales, custom metrics and limits.
+        observe: The callbacks of the catalogue's observable instruments, by name.
+        on_reject: Called with the reason, a name and a dropped value.
     """
 
     def __init__(
@@ -173,7 +130,7 @@ class MetricsRecorder:
         self._on_reject = on_reject
         self._instruments: dict[str, Cells] = {}
         self._custom = CustomInstruments(config, self._instruments, on_reject)
-        # Gauges are observed: a synchronous one of an SDK before 1.45 is gone at the next collection.
+        # Gauges are observed: the SDK before 1.45 exports a synchronous one only once.
         observed = {
             **observe,
             cat.LAST_GENERATION.name: self._observe_last,
@@ -181,15 +138,19 @@ class MetricsRecorder:
         }
         for row in cat.INSTRUMENTS:
             if row.name in observed:
-                make = getattr(meter, _MAKERS[row.kind])
-                make(row.name, [observed[row.name]], row.unit, row.help)
+                create = getattr(meter, _OBSERVABLES[row.kind])
+                create(row.name, [observed[row.name]], row.unit, row.help)
         for row in cat.INSTRUMENTS:
             if row.kind in _SUMS:
-                self._instruments[row.name] = self._sum(meter, row)
+                counter = getattr(meter, _SUMS[row.kind])(row.name, row.unit, row.help)
+                self._instruments[row.name] = cells_of(counter, self._limit)
         self._custom.create(meter)
         for row in cat.INSTRUMENTS:
             if row.kind is Kind.HISTOGRAM:
-                self._instruments[row.name] = self._histogram(meter, row)
+                histogram = meter.create_histogram(
+                    row.name, row.unit, row.help, explicit_bucket_boundaries_advisory=row.bounds
+                )
+                self._instruments[row.name] = cells_of(histogram, self._limit)
         self._record: dict[type[Event], Callable[[Any], None]] = {
             Generation: self._generation,
             Evaluation: self._evaluation,
@@ -200,78 +161,74 @@ class MetricsRecorder:
         self.reset()
 
     def reset(self) -> None:
-        """Forget every cell, in a forked child, whose provider starts at 0."""
-        self._calls: dict[tuple[Call, str], _CallSeries] = {}
+        """Forget every cell, in a forked child."""
         self._generations: dict[Call, _CallSeries] = {}
+        self._evaluations: dict[Call, _CallSeries] = {}
         self._others: dict[tuple[str, ...], Any] = {}
         self._last: dict[str, float] = {}
         self._custom.reset()
 
     def preregister(self, calls: Iterable[Call], time: float) -> None:
-        """Make both outcomes of calls known at 0.
-
-        Args:
-            calls: The calls.
-            time: Since when, in Unix seconds.
-        """
+        """Expose both outcomes of calls at 0, from a Unix time on."""
         for call in calls:
             self._series(call, "generation", time)
 
     def record(self, event: Event) -> None:
-        """Feed an event to its instruments."""
+        """Record an event."""
         self._record[type(event)](event)
 
     @property
     def last_call(self) -> float | None:
-        """Unix time of the newest call of a model; None before the first."""
+        """Unix time of the newest model call; None before the first."""
         return max(self._last.values(), default=None)
 
     def _observe_last(self, _options: CallbackOptions) -> Iterable[Observation]:
-        return [
-            Observation(time, {cat.MODEL.key: model}) for model, time in self._last.copy().items()
-        ]
+        last = self._last.copy()
+        return [Observation(time, {cat.MODEL.key: model}) for model, time in last.items()]
 
-    def _generation(self, event: Generation) -> None:  # noqa: C901 - one event, field by field
+    def _generation(self, event: Generation) -> None:  # noqa: C901, PLR0912 - field by field
         time, span, call = event.time, event.span, event.call
         if event.turns is not None:
-            self._other(cat.CONVERSATION_LENGTH, time).record(event.turns, time, span)
+            self._cell(cat.CONVERSATION_LENGTH, time).record(event.turns, time, span)
+        error_type = event.error_type
         if event.is_conversation:
-            self._conversation(event)
+            if event.duration is not None:
+                labels = [(cat.OUTCOME, "success" if event.success else "failure")]
+                if error_type is not None:
+                    labels.append((cat.ERROR_TYPE, error_type))
+                cell = self._cell(cat.CONVERSATION_DURATION, time, *labels)
+                cell.record(event.duration, time, span)
             return
-        series = self._generations.get(call)
-        if series is None:
-            series = self._generations_of(call, time)
-        (series.success if event.success else series.failure).add(1)  # type: ignore[union-attr]
+        series = self._generations.get(call) or self._series(call, "generation", time)
+        (series.success if event.success else series.failure).add(1)
         if event.duration is not None:
-            cell = series.durations.get(event.error_type)
+            cell = series.durations.get(error_type)
             if cell is None:
-                cell = series.duration(event.error_type, time)
+                cell = series.new_cell(cat.INFERENCE_DURATION, time, cat.ERROR_TYPE, error_type)
+                series.durations[error_type] = cell
             cell.record(event.duration, time, span)
         if event.total_tokens is not None:
             if event.input_tokens is not None:
-                size = series.input_size or series.size(cat.INPUT_TOKENS_PER_CALL, time)
-                size.record(event.input_tokens, time, span)
+                if series.input_size is None:
+                    series.input_size = series.new_cell(cat.INPUT_TOKENS_PER_CALL, time)
+                series.input_size.record(event.input_tokens, time, span)
             if event.output_tokens is not None:
-                size = series.output_size or series.size(cat.OUTPUT_TOKENS_PER_CALL, time)
-                size.record(event.output_tokens, time, span)
+                if series.output_size is None:
+                    series.output_size = series.new_cell(cat.OUTPUT_TOKENS_PER_CALL, time)
+                series.output_size.record(event.output_tokens, time, span)
             self._tokens(series, event)
         reason = event.finish_reason
         if reason is not None:
-            ended = series.finish_reasons.get(reason)
-            (series.finish_reason(reason, time) if ended is None else ended).add(1)
-        for error_type, count in (event.retries or _NONE).items():
-            series.retry(error_type, time).add(count)
+            cell = series.finish_reasons.get(reason)
+            if cell is None:
+                cell = series.new_cell(cat.FINISH_REASONS, time, cat.FINISH_REASON, reason)
+                series.finish_reasons[reason] = cell
+            cell.add(1)
+        for cause, count in (event.retries or _NONE).items():
+            series.cell(cat.RETRIES, time, cat.ERROR_TYPE, cause).add(count)
         model = call.model
         if time > self._last.get(model, 0.0):
             self._last[model] = time
-
-    def _conversation(self, event: Generation) -> None:
-        if event.duration is not None:
-            labels = [(cat.OUTCOME, "success" if event.success else "failure")]
-            if event.error_type is not None:
-                labels.append((cat.ERROR_TYPE, event.error_type))
-            cell = self._other(cat.CONVERSATION_DURATION, event.time, *labels)
-            cell.record(event.duration, event.time, event.span)
 
     def _tokens(self, series: _CallSeries, event: Generation | Evaluation) -> None:
         if event.input_tokens:
@@ -287,13 +244,13 @@ class MetricsRecorder:
             (event.reasoning_tokens, cat.REASONING_TOKENS),
         ):
             if count:
-                self._add(series.part(row, time), count, row)
+                self._add(series.cell(row, time, cat.MODALITY, series.modality), count, row)
         cost = event.cost
         if cost is not None:
             if math.isnan(cost):
-                series.once(cat.UNPRICED, time).add(1)
+                series.cell(cat.UNPRICED, time).add(1)
             else:
-                self._add(series.once(cat.COST, time), cost, cat.COST)
+                self._add(series.cell(cat.COST, time), cost, cat.COST)
 
     def _add(self, cell: BoundSum, amount: float, row: Instrument) -> None:
         if not cell.add(amount):
@@ -303,23 +260,23 @@ class MetricsRecorder:
         time, span = event.time, event.span
         evaluator = (cat.EVALUATOR, event.evaluator)
         outcome = "success" if event.success else "failure"
-        self._other(cat.EVALUATIONS, time, evaluator, (cat.OUTCOME, outcome)).add(1)
+        self._cell(cat.EVALUATIONS, time, evaluator, (cat.OUTCOME, outcome)).add(1)
         if event.duration is not None:
             labels = [evaluator]
             if event.error_type is not None:
                 labels.append((cat.ERROR_TYPE, event.error_type))
-            cell = self._other(cat.EVALUATION_DURATION, time, *labels)
+            cell = self._cell(cat.EVALUATION_DURATION, time, *labels)
             cell.record(event.duration, time, span)
         for score in event.scores:
             name = (cat.SCORE_NAME, score.name)
-            self._other(cat.SCORES_TOTAL, time, name, evaluator).add(1)
-            accumulated = self._other(cat.SCORE_ACCUMULATED, time, name, evaluator)
+            self._cell(cat.SCORES_TOTAL, time, name, evaluator).add(1)
+            accumulated = self._cell(cat.SCORE_ACCUMULATED, time, name, evaluator)
             self._add(accumulated, score.value, cat.SCORE_ACCUMULATED)
             low, high = self._scales.get(score.name, (0.0, 1.0))
-            # The SDK's histograms drop negative values with a warning each time.
+            # The SDK would log a warning for each negative value.
             if low <= score.value <= high:
                 share = (score.value - low) / (high - low)
-                self._other(cat.SCORE, time, name, evaluator).record(share, time, span)
+                self._cell(cat.SCORE, time, name, evaluator).record(share, time, span)
         if event.total_tokens is not None:
             self._tokens(self._series(event.call, "evaluation", time), event)
 
@@ -327,26 +284,21 @@ class MetricsRecorder:
         labels = [(cat.VERDICT, "accepted" if event.accepted else "rejected")]
         if event.reason is not None:
             labels.append((cat.SAMPLE_REASON, event.reason))
-        self._other(cat.SAMPLES, event.time, *labels).add(1)
+        self._cell(cat.SAMPLES, event.time, *labels).add(1)
 
     def _log(self, event: Log) -> None:
-        self._other(cat.LOGS, event.time, (cat.LEVEL, event.level)).add(1)
-
-    def _generations_of(self, call: Call, time: float) -> _CallSeries:
-        series = self._series(call, "generation", time)
-        if len(self._generations) < self._limit:
-            self._generations[call] = series
-        return series
+        self._cell(cat.LOGS, event.time, (cat.LEVEL, event.level)).add(1)
 
     def _series(self, call: Call, phase: str, time: float) -> _CallSeries:
-        series = self._calls.get((call, phase))
+        known = self._generations if phase == "generation" else self._evaluations
+        series = known.get(call)
         if series is None:
             series = _CallSeries(call, phase, self._instruments, time)
-            if len(self._calls) < self._limit:
-                self._calls[(call, phase)] = series
+            if len(known) < self._limit:
+                known[call] = series
         return series
 
-    def _other(self, row: Instrument, time: float, *labels: tuple[cat.Label, str]) -> Any:
+    def _cell(self, row: Instrument, time: float, *labels: tuple[cat.Label, str]) -> Any:
         key = (row.name, *(value for _, value in labels))
         cell = self._others.get(key)
         if cell is None:
@@ -355,15 +307,3 @@ class MetricsRecorder:
             if len(self._others) < self._limit:
                 self._others[key] = cell
         return cell
-
-    def _sum(self, meter: Meter, row: Instrument) -> Cells:
-        make = meter.create_counter
-        if row.kind is Kind.UP_DOWN_COUNTER:
-            make = meter.create_up_down_counter  # type: ignore[assignment]
-        return cells_of(make(row.name, row.unit, row.help), self._limit)
-
-    def _histogram(self, meter: Meter, row: Instrument) -> Cells:
-        made = meter.create_histogram(
-            row.name, row.unit, row.help, explicit_bucket_boundaries_advisory=row.bounds
-        )
-        return cells_of(made, self._limit)

@@ -1,1 +1,1 @@
-"""From the callers' threads to the recorders: the inbox, the drain, and the workers beside them."""
+"""The pipeline of events: the inbox, the drain, and the workers."""

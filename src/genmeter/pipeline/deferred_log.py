@@ -1,8 +1,8 @@
-"""Log lines that wait until logging them can do no harm.
+"""Log lines that are logged later, when logging cannot block the job.
 
-A logging handler may take its time, hold a lock that another thread waits for, or call the
-monitor. So nothing is logged under a lock of ours, nor on the pipeline's thread, for which the main
-thread waits whenever it reads.
+A logging handler may be slow, wait for a lock of another thread, or call the monitor. So nothing is
+logged under a lock of genmeter, nor on the pipeline's thread, which the main thread waits for when
+it reads.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _Line(NamedTuple):
 
 
 class DeferredLog:
-    """The log lines of a process that wait, in their order."""
+    """The pending log lines of a process, in order."""
 
     def __init__(self) -> None:
         self._waiting: deque[_Line] = deque()
@@ -41,34 +41,34 @@ class DeferredLog:
     def add(
         self, level: int, message: str, *arguments: object, error: BaseException | None = None
     ) -> None:
-        """Keep a line until it is logged; only appends, so it may be called anywhere.
+        """Add a line; it only appends, so it may be called anywhere.
 
         Args:
-            level: As ``logging`` numbers it.
-            message: What happened, with ``%s`` for each of the arguments.
-            *arguments: What the message names.
-            error: Its traceback is logged too.
+            level: A level of ``logging``.
+            message: The message, with ``%s`` for each argument.
+            *arguments: The arguments of the message.
+            error: An exception whose traceback is logged too.
         """
         self._waiting.append(_Line(level, message, arguments, error))
 
     def flush(self) -> None:
-        """Log what waits, in the caller's thread, which must hold no lock of ours; never raises."""
+        """Log all lines on the caller's thread, which must hold no lock of genmeter; never raises."""
         me = threading.get_ident()
-        if me in self._flushing:  # a logging handler brought us here; the loop below goes on
+        if me in self._flushing:  # called by a logging handler; the loop below goes on
             return
         self._flushing.add(me)
         try:
             while self._waiting:
-                with catch_all():  # another thread was faster; a broken handler
+                with catch_all():  # taken by another thread; a broken handler
                     line = self._waiting.popleft()
                     _logger.log(line.level, line.message, *line.arguments, exc_info=line.error)
         finally:
             self._flushing.discard(me)
 
     def flush_in_background(self) -> None:
-        """Log what waits on a worker's thread, which ends afterwards.
+        """Log all lines on a worker's thread, which ends afterwards.
 
-        Where no thread can be started, the lines wait for :meth:`flush` or :meth:`finish`.
+        If no thread can be started, they stay until :meth:`flush` or :meth:`finish`.
         """
         if self._waiting and not self._worker.is_running:
             self._worker = self._new_worker()
@@ -76,14 +76,10 @@ class DeferredLog:
             self._worker.close()
 
     def finish(self, timeout: float) -> None:
-        """Log what is left; never raises.
+        """Log the remaining lines, waiting ``timeout`` seconds at most; never raises.
 
-        A logging handler that blocks must not hold up a shutdown, so this is done on a worker's
-        thread too. Where no thread can be started, as at the end of the interpreter, the caller's
-        logs.
-
-        Args:
-            timeout: Seconds to wait at most.
+        A worker's thread does this, since a logging handler that blocks must not delay a shutdown;
+        or the caller, if no thread can be started, as at the end of the interpreter.
         """
         if threading.get_ident() in self._flushing:
             return
@@ -93,7 +89,7 @@ class DeferredLog:
             self.flush()
 
     def clear(self) -> None:
-        """Forget what waits, in a forked child."""
+        """Drop the parent's lines, in a forked child."""
         self._waiting.clear()
         self._flushing.clear()
         self._worker = self._new_worker()

@@ -1,23 +1,24 @@
-"""From the caller's thread to the recorders: the inbox, and the one drain.
+"""The pipeline: callers append events to an inbox, and one owner drains it.
 
-A caller appends a tuple of plain data to the inbox and goes on. The pipeline's thread alone owns
-all state behind it: it drains the inbox in the order of the appends, and every read is a request to
-it, which is cancelled when its time is over. No caller's thread ever holds a lock of ours, so a
-signal handler, a fork or an exception in the middle of a call finds nothing half done.
+A caller appends a tuple of plain data to the inbox and returns. Only the pipeline's thread uses the
+state behind it: it drains the inbox in the order of the appends. Reads are requests to that thread,
+which are cancelled when they time out. Callers' threads hold no lock, so a signal handler, a fork or
+an exception in the middle of a call leaves nothing half done.
 
-Where a monitor drains inline, and where no thread can be started, the callers' threads drain under
-one lock, which the thread holds too while it works.
+If a monitor drains inline, or no thread can be started, the callers' threads drain under a lock,
+which the pipeline's thread also holds while it works.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import sys
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from genmeter.clock import seconds_left
 from genmeter.events.model import Raw, Reason
@@ -26,7 +27,7 @@ from genmeter.events.values import safe_text
 from genmeter.pipeline.deferred_log import DeferredLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from genmeter.events.model import CallDefaults, Event
     from genmeter.pipeline.self_metrics import SelfMetrics
@@ -38,13 +39,13 @@ __all__ = ["DrainLock", "Pipeline", "Recorder", "Recording", "Request"]
 _T = TypeVar("_T")
 
 
-# Neither the lock nor a request is built on threading.Event or Condition: these have a lock inside,
-# and a signal handler that came while its own thread held that one would wait for ever.
+# Neither the lock nor a request uses threading.Event or Condition: these have an inner lock, and a
+# signal handler that interrupts its holder would wait for it forever.
 class DrainLock:
-    """A lock that knows whether its holder is in the middle of something.
+    """A lock that knows whether its holder is inside of a :meth:`call`.
 
-    It is re-entrant only because such a lock knows its owner from the moment on that it is taken,
-    and a signal handler may come at that very moment.
+    It is an RLock only because that knows its owner from the moment it is acquired, when a signal
+    handler may already run.
     """
 
     def __init__(self) -> None:
@@ -59,43 +60,39 @@ class DrainLock:
 
     @property
     def is_inside(self) -> bool:
-        """Whether this thread is in the middle of a :meth:`call`."""
+        """Whether this thread is inside of a :meth:`call`."""
         return self._is_busy and self.is_mine
 
     def call(self, function: Callable[[], _T], timeout: float | None) -> _T:
         """Call ``function`` under the lock.
 
         Args:
-            function: What to call.
-            timeout: Seconds to wait for the lock; None means until it is free.
+            function: The function.
+            timeout: Seconds to wait for the lock; None means without a limit.
 
         Raises:
             TimeoutError: The lock was not free in time.
         """
         if timeout is None:
-            with self._lock:  # no exception of a signal handler can come between lock and release
-                return self._busily(function)
+            with self._lock:  # released even if a signal handler raises right after the acquisition
+                return self._call(function)
         try:
             if not self.acquire(timeout):
                 raise TimeoutError(f"the drain's lock was not free within {timeout} s")
-            return self._busily(function)
+            return self._call(function)
         finally:
             self.release()
 
     def acquire(self, timeout: float) -> bool:
-        """Acquire the lock until :meth:`release`; returns whether it was free in time.
-
-        Args:
-            timeout: Seconds to wait.
-        """
+        """Acquire the lock; returns whether it was free within ``timeout`` seconds."""
         return self._lock.acquire(timeout=min(max(0.0, timeout), threading.TIMEOUT_MAX))
 
     def release(self) -> None:
-        """Release the lock, where this thread holds it."""
+        """Release the lock if this thread holds it."""
         if self.is_mine:
             self._lock.release()
 
-    def _busily(self, function: Callable[[], _T]) -> _T:
+    def _call(self, function: Callable[[], _T]) -> _T:
         self._is_busy = True
         try:
             return function()
@@ -104,18 +101,18 @@ class DrainLock:
 
 
 class _CancelledError(Exception):
-    """The asker of a request does not wait any more."""
+    """The request was cancelled."""
 
 
 class Request:
-    """A function that the owner is asked to call; it is called once or never.
+    """A function for the owner to call, at most once.
 
     Args:
         function: The function.
 
     Attributes:
-        result: What it returned.
-        error: What it raised.
+        result: Its result.
+        error: The exception that it raised.
     """
 
     __slots__ = ("_answered", "_claims", "_function", "error", "result")
@@ -124,16 +121,16 @@ class Request:
         self._function = function
         self.result: Any = None
         self.error: BaseException | None = None
-        # Whoever takes it out, to call the function or to cancel, was first.
+        # The first to pop it may call the function or cancel the request.
         self._claims = [None]
         self._answered = threading.Lock()
         self._answered.acquire()
 
     def answer(self, call: Callable[[Callable[[], Any]], Any]) -> None:
-        """Have ``call`` call the function, and wake the asker; never raises.
+        """Have ``call`` call the function, and wake the waiting thread; never raises.
 
-        It may be cancelled until the very moment that ``call`` calls it: the owner may have to wait
-        for a lock, or to drain, before it comes to that.
+        The request can be cancelled until ``call`` calls the function, for example while the owner
+        waits for the lock or drains.
         """
         if not self._claims:
             return
@@ -141,13 +138,13 @@ class Request:
             self.result = call(self._claim)
         except _CancelledError:
             pass
-        except BaseException as error:  # raised again in the thread that asked
+        except BaseException as error:  # raised again in the requesting thread
             self.error = error
         finally:
             self._answered.release()
 
     def cancel(self) -> bool:
-        """Keep the function from being called; returns False where its call has begun."""
+        """Prevent the call; returns False if it has begun."""
         try:
             self._claims.pop()
         except IndexError:
@@ -160,27 +157,23 @@ class Request:
         return self._function()
 
     def wait(self, timeout: float) -> bool:
-        """Wait for the answer; returns whether it came.
-
-        Args:
-            timeout: Seconds to wait at most.
-        """
+        """Wait for the answer, ``timeout`` seconds at most; returns whether it came."""
         return self._answered.acquire(timeout=timeout)
 
 
 WAKE = 256
-"""Waiting events at which the pipeline's thread is woken before its second is over."""
+"""Pending events at which the pipeline's thread is woken before its second is over."""
 HIGH_WATER = 4_096
-"""Waiting events from which on a producer lets go of the interpreter, for the drain's sake."""
+"""Pending events from which on producers yield to the drain."""
 CAPACITY = 131_072
-"""Waiting events at which further ones are dropped and counted."""
+"""Pending events at which further ones are dropped and counted."""
 SLICE = 64
-"""Events that are drained before the interpreter's other threads get a turn."""
+"""Events drained before other threads get a turn."""
 _INTERVAL = 1.0
 _YIELD = 0.0005
 _POLL = 0.25
-_MOST_LINES = 1_000
-_LONGEST_DRAIN = 2.0  # seconds; a collection that outlasts its time-out is a failed scrape
+_MAX_WARNINGS = 1_000
+_MAX_DRAIN = 2.0  # seconds; so that the scrape itself does not time out
 
 
 class Recorder(Protocol):
@@ -190,56 +183,43 @@ class Recorder(Protocol):
         """Keep a clean event."""
 
 
-class RecordingState(Protocol):
-    """What is known of one monitor.
-
-    Attributes:
-        defaults: The labels of calls that do not say.
-        has_events: Set with the first event.
-    """
-
+class _RecordingState(Protocol):
     defaults: CallDefaults
     has_events: bool
 
 
 class Recording(Protocol):
-    """What the events of one monitor are recorded in.
-
-    Attributes:
-        recorders: Each gets every event, in this order.
-        is_started: Whether :meth:`start` has done its work.
-    """
+    """The part of a ``Session`` that the drain uses."""
 
     recorders: tuple[Recorder, ...]
     is_started: bool
 
     @property
-    def state(self) -> RecordingState:
-        """What is known of the monitor."""
+    def state(self) -> _RecordingState:
+        """The default labels, and whether any event was recorded."""
 
     def start(self) -> None:
-        """Start what waits for the first event of the monitor."""
+        """Start the session's periodic work; called with each event until ``is_started``."""
 
 
 class Pipeline:
     """The inbox of a process and the drain of its events.
 
     Args:
-        limits: How many values each label may take, by the name of the limit.
-        self_metrics: Where rejected values are counted.
-        on_start: Called by the owner before the first drain, and again after
-            :meth:`request_restart` and in a forked child that records anything: the place to bind
-            sockets and start pushes. It must not log.
-        on_turn: Called by the pipeline's thread at each turn, once a second at least, and by callers'
+        limits: Maximum number of values of each label, by the name of the limit.
+        self_metrics: Counts rejected values.
+        on_start: Called by the owner before the first drain, after :meth:`request_restart`, and in
+            a forked child that records anything: binds sockets and starts pushes. Must not log.
+        on_turn: Called by the pipeline's thread at each turn, at least once a second, and by
             threads that drain inline; must not wait.
 
     Attributes:
-        inbox: The events that wait for the drain.
-        lock: Held by whoever drains.
-        deferred_log: The lines that wait to be logged.
-        backlog: How many events the newest read had to wait for.
+        inbox: The pending events.
+        lock: Held while draining.
+        deferred_log: The pending log lines.
+        backlog: Number of events that were pending at the newest read.
         is_running: Whether the thread was started.
-        epoch: How often this process came out of a fork.
+        epoch: Number of forks that led to this process.
     """
 
     def __init__(
@@ -270,7 +250,7 @@ class Pipeline:
         self._reset_thread_state()
 
     def __repr__(self) -> str:
-        return f"<Pipeline with {len(self.inbox)} waiting events>"
+        return f"<Pipeline with {len(self.inbox)} pending events>"
 
     def _reset_thread_state(self) -> None:
         self.is_running = False
@@ -278,53 +258,50 @@ class Pipeline:
         self._is_stopped = False
         self.lock = DrainLock()
         self._thread: threading.Thread | None = None
-        # Released to wake the thread: a release never waits, so a signal handler may do it.
+        # Released to wake the thread: a release never waits, so a signal handler may wake it.
         self._wake = threading.Lock()
         self._wake.acquire()
-        self._is_rung = False
-        # Starts that were asked for, and the last of them that was made.
-        self._starts = 1
-        self._started = 0
+        self._is_woken = False
+        # The number of the last requested start, and of the last completed one.
+        self._start_requested = 1
+        self._start_done = 0
 
     # --- the caller's path ---------------------------------------------------------------------
 
     def after_append(self, *, inline: bool) -> None:
-        """Look after the inbox after an append.
+        """Start or wake the thread, drain inline, or limit the inbox, as needed after an append.
 
-        A monitor calls this where the pipeline does not run yet, where it drains inline, and
-        where :data:`WAKE` or more events wait. Never raises, never waits for a lock.
+        A monitor calls this if the pipeline is not running, if it drains inline, or if :data:`WAKE`
+        or more events are pending. Never raises or waits for a lock.
         """
         if inline:
-            self._drain_in_passing(sys.maxsize)
+            self._drain_if_free(sys.maxsize)
             self._on_turn()
             self.deferred_log.flush()
             return
         self._wants_thread = True
         if not self.is_running:
             self.start()
-        waiting = len(self.inbox)
-        if waiting >= WAKE:
+        pending = len(self.inbox)
+        if pending >= WAKE:
             self.wake()
-        if waiting < HIGH_WATER:
+        if pending < HIGH_WATER:
             return
-        if waiting > CAPACITY:
+        if pending > CAPACITY:
             self._drop_newest()
-        elif not self.is_running and self._drain_in_passing(SLICE):
+        elif not self.is_running and self._drain_if_free(SLICE):
             return
-        # The thread drains: let go of the interpreter for a moment.
+        # Yield to the thread that drains.
         time.sleep(_YIELD)
 
     def post(self, function: Callable[[], object]) -> None:
-        """Have a function called by the owner, in its turn among the events.
-
-        Never raises, never waits for a lock.
-        """
+        """Have the owner call a function, in order with the events; never raises or waits."""
         self.inbox.append((Raw.CALL, function))
         if len(self.inbox) >= WAKE or not self.is_running:
             self.after_append(inline=False)
 
     def reject(self, reason: Reason, name: str, value: object) -> None:
-        """Count a value that is dropped; the first of its kind is logged."""
+        """Count a dropped value, and log the first of its kind."""
         self.self_metrics.count_rejected(reason)
         if self._is_new(reason, name):
             self.deferred_log.add(
@@ -353,11 +330,11 @@ class Pipeline:
             self.inbox.pop()
         except IndexError:
             return
-        self.reject(Reason.INBOX_FULL, "event", f"the newest of {CAPACITY} that wait")
+        self.reject(Reason.INBOX_FULL, "event", f"the newest of {CAPACITY} pending")
 
     def _is_new(self, reason: Reason, name: str) -> bool:
         key = (reason, name)
-        if key in self._warned or len(self._warned) >= _MOST_LINES:
+        if key in self._warned or len(self._warned) >= _MAX_WARNINGS:
             return False
         self._warned.add(key)
         return True
@@ -365,17 +342,14 @@ class Pipeline:
     # --- reading -------------------------------------------------------------------------------
 
     def run(self, function: Callable[[], _T], timeout: float | None = None) -> _T:
-        """Drain the events that wait now, then have the owner call ``function``.
+        """Drain the pending events, then have the owner call ``function``; return its result.
 
         Args:
-            function: Reads or changes state; it must not wait for anything.
-            timeout: Seconds to wait; None means until it is done.
-
-        Returns:
-            What ``function`` returns.
+            function: Reads or changes state; must not wait.
+            timeout: Seconds to wait; None means without a limit.
 
         Raises:
-            TimeoutError: The owner did not come to it in time; ``function`` is not called later.
+            TimeoutError: The owner was busy for too long; ``function`` is not called later.
         """
         if self.lock.is_inside:
             return function()
@@ -383,35 +357,31 @@ class Pipeline:
             self.start()
         if self._may_hold_lock():
             return self.lock.call(lambda: self._read(function), timeout)
-        return self._ask(function, timeout)
+        return self._request(function, timeout)
 
     def drain_for_collection(self) -> None:
-        """Drain the events that wait now, within a budget; for a collection that is about to read."""
+        """Drain the pending events before a collection, for a limited time."""
         with contextlib.suppress(TimeoutError):
-            self.run(lambda: None, timeout=_LONGEST_DRAIN)
-
-    def reserve(self, limit: str, values: Iterable[str]) -> None:
-        """Keep a place for values of a label; to be called through :meth:`run`."""
-        self.normaliser.tables[limit].reserve(values)
+            self.run(lambda: None, timeout=_MAX_DRAIN)
 
     def _may_hold_lock(self) -> bool:
-        # Not Thread.is_alive(), which an exception of a signal handler can make lie for ever.
+        # Not Thread.is_alive(), which an exception of a signal handler can make wrong forever.
         return not self.is_running or self.lock.is_mine or sys.is_finalizing()
 
-    def _ask(self, function: Callable[[], _T], timeout: float | None) -> _T:
+    def _request(self, function: Callable[[], _T], timeout: float | None) -> _T:
         request = Request(function)
         deadline = None if timeout is None else time.monotonic() + timeout
         self._requests.append(request)
         self.wake()
         try:
-            while not request.wait(_poll(deadline)):
+            while not request.wait(min(_POLL, _left(deadline))):
                 if deadline is not None and time.monotonic() >= deadline:
                     if request.cancel():
                         raise TimeoutError(f"the pipeline did not answer within {timeout} s")
                     deadline = None  # it is being called, which takes a moment only
                 if self._may_hold_lock():  # its thread is gone
                     if request.cancel():
-                        return self.run(function, _left(deadline))
+                        return self.run(function, None if deadline is None else _left(deadline))
                     if sys.is_finalizing():
                         raise TimeoutError("the interpreter ends, and its threads are frozen")
                 self.wake()
@@ -419,8 +389,7 @@ class Pipeline:
             request.cancel()
         if request.error is not None:
             raise request.error
-        result: _T = request.result
-        return result
+        return cast("_T", request.result)
 
     # --- draining ------------------------------------------------------------------------------
 
@@ -429,8 +398,8 @@ class Pipeline:
         self._drain(self.backlog)
         return function()
 
-    def _drain_in_passing(self, limit: int) -> bool:
-        """Drain without waiting for the lock; returns whether it was free."""
+    def _drain_if_free(self, limit: int) -> bool:
+        """Drain unless the lock is held; returns whether it was free."""
         if self.lock.is_inside:
             return False
         try:
@@ -440,7 +409,7 @@ class Pipeline:
         return True
 
     def _drain(self, limit: int) -> None:
-        if limit and self._started != self._starts:
+        if limit and self._start_done != self._start_requested:
             self._begin()
         take = self.inbox.popleft
         clean = self._clean
@@ -467,7 +436,7 @@ class Pipeline:
                     continue
                 self.self_metrics.recorded += 1
         except IndexError:
-            pass  # a producer took back an event that this drain had counted on
+            pass  # a producer dropped an event that this drain had counted
 
     def _report_defect(self, what: str, error: Exception) -> None:
         self.self_metrics.count_rejected(Reason.INTERNAL)
@@ -482,7 +451,7 @@ class Pipeline:
     # --- the thread ----------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the pipeline's thread, if it does not run yet; of two that start, one stays."""
+        """Start the pipeline's thread unless it runs; of two started at once, one ends."""
         if self.is_running or self._is_stopped:
             return
         before = self._thread
@@ -492,8 +461,8 @@ class Pipeline:
             thread.start()
             self.is_running = True
         except RuntimeError as error:
-            # No thread to be had (the interpreter ends, or the system's limit): every read and
-            # every full inbox still drains, in the caller's thread.
+            # The interpreter ends, or the system's limit is reached: reads and full inboxes
+            # still drain, on the caller's thread.
             self._thread = before
             if self._is_new(Reason.INTERNAL, "thread"):
                 self.deferred_log.add(
@@ -503,33 +472,32 @@ class Pipeline:
                 )
 
     def stop(self, timeout: float) -> None:
-        """End the thread, once it has drained; later events are drained by reads.
+        """Stop the thread after a last drain, waiting ``timeout`` seconds at most.
 
-        Args:
-            timeout: Seconds to wait for it at most.
+        Later events are drained by reads.
         """
         self._is_stopped = True
         thread = self._thread
-        self._is_rung = False
+        self._is_woken = False
         self.wake()
         if thread is not None and thread is not threading.current_thread():
             with contextlib.suppress(RuntimeError):  # it was not started
                 thread.join(min(timeout, threading.TIMEOUT_MAX))
 
     def request_restart(self) -> None:
-        """Have ``on_start`` called once more, before the next event is drained."""
-        self._starts += 1
+        """Have ``on_start`` called again before the next event is drained."""
+        self._start_requested += 1
 
     def wake(self) -> None:
         """Wake the thread; never waits."""
-        if self._is_rung:
+        if self._is_woken:
             return
-        self._is_rung = True
+        self._is_woken = True
         with contextlib.suppress(RuntimeError):  # it is awake already
             self._wake.release()
 
     def _begin(self) -> None:
-        asked = self._starts
+        number = self._start_requested
         try:
             self._on_start()
         except Exception as error:
@@ -538,20 +506,20 @@ class Pipeline:
                 "telemetry could not be started; the job goes on without it",
                 error=error,
             )
-        self._started = asked
+        self._start_done = number
 
     def _loop(self) -> None:
         me = threading.current_thread()
         wake = self._wake
         try:
-            # In a forked child of gevent's the parent's greenlets live on, and end here.
+            # With gevent, the parent's greenlets go on in a forked child; they end here.
             while self._thread is me:
-                self.is_running = True  # also where an exception cut start() short
+                self.is_running = True  # also if an exception interrupted start()
                 self._turn()
                 if self._is_stopped:
                     return
                 wake.acquire(timeout=_INTERVAL)
-                self._is_rung = False
+                self._is_woken = False
         finally:
             if self._thread in (me, None):
                 self.is_running = False
@@ -571,31 +539,15 @@ class Pipeline:
 
     def _serve(self) -> None:
         while self._requests:
-            with contextlib.suppress(IndexError):  # the thread that this one replaces was faster
-                self._requests.popleft().answer(self._answer)
-
-    def _answer(self, function: Callable[[], _T]) -> _T:
-        return self.lock.call(lambda: self._read(function), None)
+            with contextlib.suppress(IndexError):  # taken by the thread that this one replaces
+                self._requests.popleft().answer(
+                    lambda function: self.lock.call(lambda: self._read(function), None)
+                )
 
     # --- fork ----------------------------------------------------------------------------------
 
-    def acquire_for_fork(self, timeout: float) -> bool:
-        """Hold the lock until :meth:`release_after_fork`, so that the owner is in no foreign code.
-
-        Args:
-            timeout: Seconds to wait; the fork then goes ahead without it.
-
-        Returns:
-            Whether the lock is held.
-        """
-        return self.lock.acquire(timeout)
-
-    def release_after_fork(self) -> None:
-        """Release the lock, in the parent, where this thread holds it."""
-        self.lock.release()
-
     def reset_after_fork(self) -> None:
-        """Begin anew in a forked child: nothing waits, no thread runs, nobody holds a lock."""
+        """Reset in a forked child: nothing is pending, no thread runs, no lock is held."""
         self.inbox.clear()
         self._requests.clear()
         self.deferred_log.clear()
@@ -603,10 +555,5 @@ class Pipeline:
         self._reset_thread_state()
 
 
-def _left(deadline: float | None) -> float | None:
-    return None if deadline is None else seconds_left(deadline)
-
-
-def _poll(deadline: float | None) -> float:
-    left = _left(deadline)
-    return _POLL if left is None else min(_POLL, left)
+def _left(deadline: float | None) -> float:
+    return math.inf if deadline is None else seconds_left(deadline)

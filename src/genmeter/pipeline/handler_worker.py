@@ -1,4 +1,4 @@
-"""The workers of handlers: one each, whose losses are counted and logged."""
+"""Workers of handlers: one each, which counts and logs lost items."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from genmeter.events.values import safe_text
-from genmeter.pipeline.worker import BATCH, CAPACITY, Loss, Worker
+from genmeter.pipeline.worker import Loss, Worker
 from genmeter.schema import metrics as cat
 
 if TYPE_CHECKING:
@@ -29,39 +29,34 @@ _TEXTS = {
 
 
 class HandlerWorker(Worker[_T]):
-    """The worker of one handler or subscriber; the first loss of each kind is logged.
+    """The worker of one handler; the first loss of each kind is logged.
 
     Args:
-        deliver: Takes a batch.
+        deliver: As for :class:`Worker`; so are the remaining arguments.
         label: The handler's name in the metric of losses.
-        shown: Its name in log lines.
-        self_metrics: Where losses are counted.
-        deferred_log: Where they are logged.
-        items: What it takes, in the plural, for the log lines.
-        capacity: Items that may be queued.
-        batch: Most items of a batch.
-        is_ours: Whether the handler is one of this package's, whose errors need no traceback.
-        on_end: Called after the last item.
+        shown: The handler's name in log lines.
+        self_metrics: Counts losses.
+        deferred_log: Logs losses.
+        items: The kind of items in log lines, a plural.
+        is_ours: Whether the handler is part of this package, so that its errors need no traceback.
 
     Attributes:
         label: As passed.
         is_ours: As passed.
-        end_by: When its end must be over, as ``time.monotonic()`` counts; None until then.
+        end_by: Deadline of its end, on the clock of ``time.monotonic()``; None until it is set.
     """
 
     def __init__(
         self,
-        deliver: Callable[[Sequence[_T]], object],
+        deliver: Callable[[Sequence[_T]], object] = lambda _: None,
         *,
         label: str,
         shown: str,
         self_metrics: SelfMetrics,
         deferred_log: DeferredLog,
         items: str = "events",
-        capacity: int = CAPACITY,
-        batch: int = BATCH,
         is_ours: bool = False,
-        on_end: Callable[[], object] = lambda: None,
+        **options: Any,
     ) -> None:
         self.label = label
         self.is_ours = is_ours
@@ -71,22 +66,15 @@ class HandlerWorker(Worker[_T]):
         self._self_metrics = self_metrics
         self._deferred_log = deferred_log
         self._logged: set[Loss] = set()
-        super().__init__(
-            deliver,
-            name=f"genmeter-{label}",
-            on_loss=self.lose,
-            on_end=on_end,
-            capacity=capacity,
-            batch=batch,
-        )
+        super().__init__(deliver, name=f"genmeter-{label}", on_loss=self.lose, **options)
 
     def lose(self, loss: Loss, count: int, error: BaseException | None = None) -> None:
-        """Count items that it did not take; log the first loss of a kind."""
+        """Count lost items, and log the first loss of each kind."""
         self._self_metrics.count_handler_error(self.label, loss.value, count)
         if loss in self._logged:
             return
         self._logged.add(loss)
-        what: tuple[object, ...] = {
+        arguments: tuple[object, ...] = {
             Loss.RAISED: (safe_text(error, 1_000) or type(error).__name__,),
             Loss.QUEUE_FULL: (self._capacity, self._items),
             Loss.UNFINISHED: (count, self._items),
@@ -95,22 +83,18 @@ class HandlerWorker(Worker[_T]):
             logging.WARNING,
             _TEXTS[loss],
             self._shown,
-            *what,
+            *arguments,
             _METRIC,
             error=None if self.is_ours else error,
         )
 
     def reset(self) -> None:
-        """Start anew, in a forked child; takes no lock."""
+        """Reset in a forked child; takes no lock."""
         self.end_by = None
         super().reset()
 
     def finish(self, deadline: float) -> None:
-        """Close, and wait for the end; items left at the deadline are lost.
-
-        Args:
-            deadline: As ``time.monotonic()`` counts.
-        """
+        """Close, and wait for the end; items still queued at the deadline are lost."""
         self.close()
         left = self.join(deadline)
         if left:
@@ -123,53 +107,53 @@ _W = TypeVar("_W", bound=HandlerWorker[Any])
 class HandlerWorkers(Generic[_W]):
     """The workers of a list of handlers, which the job may change at any time.
 
-    Handlers are told apart by identity: equal ones are still several, and one need not be hashable.
-    Only one thread at a time may call :meth:`sync`.
+    Handlers are compared by identity: equal ones are distinct, and one need not be hashable. Only
+    one thread at a time may call :meth:`sync`.
 
     Args:
-        make: Makes the worker of a handler.
+        new_worker: Creates the worker of a handler.
 
     Attributes:
-        present: The workers of the handlers in the list, as :meth:`sync` last found it.
+        present: The workers of the handlers in the list at the last :meth:`sync`.
     """
 
-    def __init__(self, make: Callable[[Any], _W]) -> None:
-        self._make = make
+    def __init__(self, new_worker: Callable[[Any], _W]) -> None:
+        self._new_worker = new_worker
         self._by_id: dict[int, _W] = {}
         self._ids: list[int] = []
         self.present: list[_W] = []
-        self._gone: set[int] = set()
+        self._removed: set[int] = set()
         self._is_closing = False
         self._has_ended = False
 
     def all(self) -> list[_W]:
-        """Return the workers of handlers in the list, and of removed ones that are still busy."""
+        """Return the workers of the listed handlers, and of removed ones that are still busy."""
         return list(self._by_id.values())
 
     def sync(self, handlers: Sequence[Any]) -> list[_W]:
-        """Return the workers of these handlers, in their order.
+        """Return the workers of these handlers, in order.
 
-        A handler that was removed keeps its worker until its queue is empty.
+        A removed handler keeps its worker until its queue is empty.
         """
         ids = [id(handler) for handler in handlers]
         if ids != self._ids:
             self.present = [self._worker(handler) for handler in handlers]
             self._ids = ids
-            self._gone = set(self._by_id) - set(ids)
-        if self._gone and not self._is_closing:
-            for key in list(self._gone):
+            self._removed = set(self._by_id) - set(ids)
+        if self._removed and not self._is_closing:
+            for key in list(self._removed):
                 worker = self._by_id[key]
                 if worker.is_idle:
                     worker.close()
                     del self._by_id[key]
-                    self._gone.remove(key)
+                    self._removed.remove(key)
         return self.present
 
     def start(self, handlers: Sequence[Any]) -> None:
-        """Start the threads of handlers that are not this package's, before there is an item.
+        """Start the threads of handlers outside this package before they have items.
 
-        From Python 3.12 on no thread can be started while the interpreter ends, so that a handler
-        that blocks would be called by, and hold up, the main thread.
+        Since Python 3.12 no thread can be started while the interpreter ends; then the main thread
+        would call the handlers, and one that blocks would delay the exit.
         """
         for handler in handlers:
             worker = self._worker(handler)
@@ -177,17 +161,13 @@ class HandlerWorkers(Generic[_W]):
                 worker.start()
 
     def close(self) -> None:
-        """Have every thread end once its queue is empty; does not wait for that."""
+        """Have every thread end once its queue is empty, without waiting."""
         self._is_closing = True
         for worker in self.all():
             worker.close()
 
     def finish(self, deadline: float) -> None:
-        """Close, and wait for the ends; items left at the deadline, and later ones, are lost.
-
-        Args:
-            deadline: As ``time.monotonic()`` counts.
-        """
+        """Close and wait; items still queued at the deadline, and later ones, are lost."""
         self._has_ended = True
         workers = self.all()
         for worker in workers:
@@ -197,7 +177,7 @@ class HandlerWorkers(Generic[_W]):
             worker.finish(deadline)
 
     def reset(self) -> None:
-        """Start anew in a forked child: the parent delivers what was queued."""
+        """Reset in a forked child: the parent delivers the queued items."""
         self._is_closing = self._has_ended = False
         for worker in self.all():
             worker.reset()
@@ -205,8 +185,8 @@ class HandlerWorkers(Generic[_W]):
     def _worker(self, handler: Any) -> _W:
         worker = self._by_id.get(id(handler))
         if worker is None:
-            worker = self._by_id.setdefault(id(handler), self._make(handler))
-            # Asked for last, so that either this or finish() itself sees the other.
+            worker = self._by_id.setdefault(id(handler), self._new_worker(handler))
+            # Checked after the insertion, so that either this or finish() closes it.
             if self._is_closing:
                 worker.close()
             if self._has_ended:

@@ -1,8 +1,8 @@
-"""One worker: a bounded queue, and the daemon thread that serves it.
+"""A worker: a bounded queue, and the daemon thread that serves it.
 
-Each handler, exporter and periodic callback has one, and so have deferred log lines and the
-callbacks of other libraries. Code that blocks, raises or is slow does so on the worker's thread. The
-producer neither waits nor takes a lock.
+Each handler, exporter and periodic callback has a worker, and so have deferred log lines and other
+libraries' callbacks: code that blocks, raises or is slow runs on the worker's thread. Producers
+neither wait nor take a lock.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _T = TypeVar("_T")
 CAPACITY = 100_000
 """Items that may be queued; further ones are dropped and counted."""
 BATCH = 512
-"""Most items of one batch."""
+"""Maximum number of items of a batch."""
 _INTERVAL = 1.0
 _POLL = 0.002
-_RETRY = 1.0  # seconds between attempts to start a thread where the system gives none
+_RETRY = 1.0  # seconds until the next attempt after a thread could not be started
 
 
 class Loss(StrEnum):
@@ -44,18 +44,14 @@ class Loss(StrEnum):
 
 
 class OnLoss(Protocol):
-    """Called with items that are lost, on the worker's thread or on its producer's; must not wait."""
+    """Called when items are lost, on the worker's or the producer's thread; must not wait."""
 
     def __call__(self, loss: Loss, count: int, error: BaseException | None = None) -> None:
-        """Count ``count`` items as lost."""
+        """Handle the loss of ``count`` items."""
 
 
 def _ignore_loss(loss: Loss, count: int, error: BaseException | None = None) -> None:
     """Ignore items that are lost."""
-
-
-def _ignore_items(items: Sequence[object]) -> None:
-    """Ignore the items of a worker that only ticks."""
 
 
 class _WorkerThread(threading.Thread):
@@ -63,44 +59,44 @@ class _WorkerThread(threading.Thread):
 
 
 def is_worker_thread() -> bool:
-    """Return whether this is a worker's thread, which must not wait for a worker."""
+    """Return whether the current thread is a worker's, which must not wait for a worker."""
     return type(threading.current_thread()) is _WorkerThread
 
 
 def catch_all() -> contextlib.suppress:
-    """Return a context that suppresses all that the job's own code may raise.
+    """Return a context that suppresses exceptions of the job's own code.
 
-    On a caller's thread only exceptions: anything else may come from a signal handler there.
+    On a worker's thread it suppresses any BaseException, which elsewhere may come from a signal
+    handler.
     """
     return contextlib.suppress(BaseException if is_worker_thread() else Exception)
 
 
 class Worker(Generic[_T]):
-    """Hands queued items to a function, in order, in batches, on a daemon thread of its own.
+    """Passes queued items to a function, in order and in batches, on its own daemon thread.
 
-    The thread starts with the first item, or with :meth:`start`. Where none can be started, as at
-    the end of the interpreter, the thread that waits for the worker delivers. In a forked child a
-    worker starts anew: its queue is empty, no thread runs, no lock is held.
+    The thread starts with the first item, or with :meth:`start`. If none can be started, as at the
+    end of the interpreter, the thread that waits for the worker delivers. A forked child resets all
+    its workers: their queues are empty, no thread runs, no lock is held.
 
     Args:
-        deliver: Takes a batch. It may raise anything, which costs that batch.
+        deliver: Takes a batch. If it raises, that batch is lost.
         name: The thread's name.
-        on_loss: Called with the number of items that were dropped, and of batches, ticks and ends
-            that raised (the error is given then).
-        on_end: Called after the last item of a closed worker, on the thread that delivered it;
-            also without any item where the worker ticks.
+        on_loss: Called with the number of dropped items, and with the error of a batch, tick or end
+            that raised.
+        on_end: Called after the last item of a closed worker, on the thread that delivered it; also
+            without items if the worker ticks.
         on_reset: Called by :meth:`reset` in a forked child; must take no lock.
-        tick: Called every ``interval`` seconds on the same thread, for periodic work, and when
-            :meth:`tick_in` asks for it.
-        interval: Seconds from one tick's end to the next one's begin; None for no ticks but those
-            that :meth:`tick_in` asks for.
-        capacity: Items that may be queued.
-        batch: Most items of one batch.
+        tick: Called on the same thread every ``interval`` seconds, and when :meth:`tick_in` has
+            scheduled it.
+        interval: Seconds from the end of a tick to the next one; None means only scheduled ticks.
+        capacity: Maximum number of queued items.
+        batch: Maximum number of items of a batch.
     """
 
     def __init__(
         self,
-        deliver: Callable[[Sequence[_T]], object] = _ignore_items,
+        deliver: Callable[[Sequence[_T]], object] = lambda _: None,
         *,
         name: str,
         on_loss: OnLoss = _ignore_loss,
@@ -119,26 +115,26 @@ class Worker(Generic[_T]):
         self._interval = interval
         self._capacity = capacity
         self._batch = batch
-        self._begin()
         self._on_reset = on_reset
+        self._initialise()
         _workers.add(self)
 
     def __repr__(self) -> str:
         return f"<Worker {self._name!r} with {len(self._queue)} queued items>"
 
     def reset(self) -> None:
-        """Start anew, in a forked child; takes no lock."""
-        self._begin()
+        """Reset in a forked child; takes no lock."""
+        self._initialise()
         self._on_reset()
 
-    def _begin(self) -> None:
+    def _initialise(self) -> None:
         self._queue: deque[_T] = deque()
-        # Each has one writer at a time: the producer, and whoever delivers.
+        # Each has one writer at a time: the producer, and the delivering thread.
         self._accepted = 0
         self._done = 0
         self._delivering = threading.Lock()
         self._shared = _Shared()
-        self._due = math.inf  # when to tick next, as time.monotonic() counts
+        self._due = math.inf  # time of the next tick, on the clock of time.monotonic()
         self._retry_at = 0.0
         self._is_closing = False
         self._has_ended = False
@@ -149,7 +145,7 @@ class Worker(Generic[_T]):
     def put(self, item: _T) -> bool:
         """Queue an item; never raises or waits. Returns whether it was queued.
 
-        Only one thread at a time may call this where anybody calls :meth:`wait_until_delivered`.
+        If :meth:`wait_until_delivered` is used, only one thread at a time may call this.
         """
         if self._has_ended:
             self._on_loss(Loss.UNFINISHED, 1)
@@ -165,9 +161,9 @@ class Worker(Generic[_T]):
         return True
 
     def close(self) -> None:
-        """Have the thread end once the queue is empty; does not wait for that.
+        """Have the thread end once the queue is empty, without waiting.
 
-        Items that are put after it are delivered by the thread while it runs, else by :meth:`join`.
+        Later items are delivered by the thread while it runs, else by :meth:`join`.
         """
         self._is_closing = True
         if self._shared.is_running:
@@ -182,7 +178,7 @@ class Worker(Generic[_T]):
 
     @property
     def is_full(self) -> bool:
-        """Whether there is no room for another item."""
+        """Whether the queue is full."""
         return len(self._queue) >= self._capacity
 
     @property
@@ -201,10 +197,7 @@ class Worker(Generic[_T]):
         return self._is_closing
 
     def start(self) -> bool:
-        """Start the thread, unless it runs; returns whether it runs now.
-
-        The first :meth:`put` does so at the latest.
-        """
+        """Start the thread unless it runs, as :meth:`put` does; returns whether it runs now."""
         if not self._is_closing:
             self._launch()
         return self._shared.is_running
@@ -215,7 +208,7 @@ class Worker(Generic[_T]):
             return
         if self._interval is not None:
             self.tick_in(self._interval)
-        # The thread of a worker that is collected ends at once, not after its rest.
+        # The thread of a collected worker is woken, so that it ends at once.
         found = weakref.ref(self, lambda _: shared.wake())
         thread = _WorkerThread(target=_serve, args=(found, shared), name=self._name, daemon=True)
         before, shared.thread = shared.thread, thread
@@ -226,7 +219,7 @@ class Worker(Generic[_T]):
             shared.thread = before
             shared.is_running = False
             self._retry_at = time.monotonic() + _RETRY
-        except BaseException:  # of a signal handler; a thread that runs all the same says so itself
+        except BaseException:  # of a signal handler; if the thread runs, it sets this itself
             shared.is_running = False
             raise
 
@@ -235,21 +228,19 @@ class Worker(Generic[_T]):
         self._shared.wake()
 
     def tick_in(self, seconds: float) -> None:
-        """Have the next tick come in so many seconds at the latest.
+        """Schedule the next tick in so many seconds at the latest.
 
-        Only whoever delivers or ticks may call this.
+        Only ``deliver`` and ``tick`` may call this.
         """
         self._due = min(self._due, time.monotonic() + seconds)
 
     # --- waiting -------------------------------------------------------------------------------
 
     def wait_until_delivered(self, deadline: float) -> bool:
-        """Wait for all items that were put before the call.
-
-        On a worker's thread it does not wait.
+        """Wait until all items put so far are delivered.
 
         Args:
-            deadline: As ``time.monotonic()`` counts.
+            deadline: On the clock of ``time.monotonic()``.
 
         Returns:
             Whether they were delivered in time; True at once on a worker's thread.
@@ -265,23 +256,21 @@ class Worker(Generic[_T]):
         return self._done >= wanted
 
     def join(self, deadline: float) -> int:
-        """Wait for a closed worker's end; items that are left at the deadline are dropped.
+        """Wait for a closed worker's end; items still queued at the deadline are dropped.
 
-        No item is handed over after it returns; a batch that was handed over before may still be
-        under way.
-
-        On the worker's own thread it does not wait, and that thread goes on to the end.
+        After it returns no delivery starts, but one that started before may still run. On the
+        worker's own thread it returns at once, and that thread goes on to the end.
 
         Args:
-            deadline: As ``time.monotonic()`` counts.
+            deadline: On the clock of ``time.monotonic()``.
 
         Returns:
-            How many items were not delivered.
+            Number of items that were not delivered.
         """
         if self._has_ended or self._shared.thread is threading.current_thread():
             return 0
         if self._queue:
-            # A thread that rested is gone where the garbage collector came by the worker.
+            # An idle thread ends when the worker is garbage, even if a finalizer revives it.
             self._launch()
         while self._shared.is_running and time.monotonic() < deadline:
             _pause(deadline)
@@ -297,14 +286,10 @@ class Worker(Generic[_T]):
     # --- the thread ----------------------------------------------------------------------------
 
     def _turn(self, shared: _Shared) -> float | None:
-        """Deliver what waits and tick where that is due; the thread calls this.
-
-        Returns:
-            Seconds to rest until the next turn; None where there is none.
-        """
-        # Looked at before the queue: an item may be put just before the worker is closed.
+        """Deliver all items and tick if due; return the seconds to the next turn, None at the end."""
+        # Read before the queue: an item may be put just before the worker is closed.
         is_closing = self._is_closing
-        # In a forked child of gevent's the parent's greenlets live on, and end here.
+        # With gevent, the parent's greenlets go on in a forked child; they end here.
         while self._queue and self._shared is shared:
             self._deliver_next(None)
         if self._shared is not shared:
@@ -327,10 +312,10 @@ class Worker(Generic[_T]):
             shared.kept = self
 
     def _deliver_next(self, deadline: float | None) -> None:
-        patience = -1 if deadline is None else seconds_left(deadline)
-        # Its own, since the worker may begin anew meanwhile, in a forked child of gevent's.
+        timeout = -1 if deadline is None else seconds_left(deadline)
+        # Local, since with gevent a forked child may reset the worker meanwhile.
         shared, delivering = self._shared, self._delivering
-        if not delivering.acquire(timeout=min(patience, threading.TIMEOUT_MAX)):
+        if not delivering.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
             return
         batch: list[_T] = []
         try:
@@ -344,9 +329,9 @@ class Worker(Generic[_T]):
 
     def _take(self) -> list[_T]:
         batch: list[_T] = []
-        with contextlib.suppress(IndexError):  # nothing waits, or join() dropped it
+        with contextlib.suppress(IndexError):  # empty, or join() dropped the items
             for _ in range(self._batch):
-                batch.append(self._queue.popleft())  # noqa: PERF401 - keeps what it took
+                batch.append(self._queue.popleft())  # noqa: PERF401 - keeps the items
         return [] if self._has_ended else batch
 
     def _end(self) -> None:
@@ -358,18 +343,18 @@ class Worker(Generic[_T]):
             function()
         except BaseException as error:
             self._on_loss(Loss.RAISED, count, error)
-            # Of the user's own keys, where the thread that waits had to deliver.
+            # The user's Ctrl-C, when the waiting thread had to deliver.
             if type(error) is KeyboardInterrupt and not is_worker_thread():
                 raise
 
 
 class _Shared:
-    """What a worker shares with its thread, which refers to nothing else while it rests.
+    """State that a worker shares with its thread; an idle thread refers to nothing else.
 
-    So an idle thread keeps neither its worker alive nor what the worker serves.
+    So an idle thread keeps neither its worker nor the objects of the worker alive.
 
     Attributes:
-        kept: The worker while it has items or an end to come, whoever else lets go of it.
+        kept: The worker, kept alive while it has items to deliver or its end to run.
     """
 
     __slots__ = ("is_awake", "is_running", "kept", "signal", "thread")
@@ -378,7 +363,7 @@ class _Shared:
         self.kept: Worker[Any] | None = None
         self.thread: _WorkerThread | None = None
         self.is_running = False
-        # Released to wake the thread: a release never waits, so a signal handler may do it.
+        # Released to wake the thread: a release never waits, so a signal handler may wake it.
         self.signal = threading.Lock()
         self.signal.acquire()
         self.is_awake = False
@@ -396,7 +381,7 @@ def _serve(found: weakref.ref[Worker[Any]], shared: _Shared) -> None:
     me = threading.current_thread()
     try:
         while shared.thread is me:
-            shared.is_running = True  # also where an exception cut the start short
+            shared.is_running = True  # also if an exception interrupted the start
             worker = found() if shared.kept is None else shared.kept
             rest = None if worker is None else worker._turn(shared)  # noqa: SLF001 - its own thread
             if worker is None or rest is None:

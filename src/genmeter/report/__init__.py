@@ -1,1 +1,1 @@
-"""The report: what a job used, from its journal, an export or its endpoint."""
+"""The usage of a job, from its journal, an export or its endpoint."""

@@ -1,4 +1,4 @@
-"""Rows of metrics, as journals and exports have them, summed into a usage table."""
+"""Sums the metric rows of journals and exports into a usage table."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 __all__ = ["OPENING", "PHASES", "MetricRows", "is_afterimage_name"]
 
 PHASES = frozenset({GENERATION, EVALUATION, CONVERSATION})
-"""What each row of an event of ours has as its phase."""
+"""The phases of genmeter's rows; each row of an event has one."""
 _TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
 _COUNTED = frozenset({"call_duration", "call_outcome", "evaluation_outcome", *_TOKENS})
-"""Usage that counts in rows of ours; their other rows repeat it."""
+"""The usage that is summed from genmeter's rows; their other rows repeat it."""
 OPENING = frozenset(metric.name for metric in METRICS if metric.field == "duration")
-"""The first row of an event of AfterImage's."""
+"""The first row of each event in AfterImage's journals."""
 _MODEL = "model_name"
-_NOT_A_MODEL = ("", "None")  # what a `model_name=None` leaves in the name of a metric
-_MAX_OPEN = 256  # moments whose rows may still come
+_NOT_A_MODEL = ("", "None")  # `model_name=None` in the name of a metric
+_MAX_OPEN = 256  # timestamps with incomplete events
 _UNNAMED = ""
 
 
 def is_afterimage_name(name: str) -> bool:
-    """Return whether a metric of AfterImage's of this name may be part of an event."""
+    """Return whether AfterImage writes metrics of this name for its events."""
     metric, _ = metric_of(name)
     return metric is not None and metric.usage is not None
 
@@ -40,11 +40,11 @@ def _is_amount(value: Any) -> bool:
 
 
 class MetricRows:
-    """Sums rows. Each of ours names its model and phase; those of AfterImage's are joined first.
+    """Sums rows: genmeter's one by one, AfterImage's after joining those of an event.
 
     Args:
-        table: What to add to.
-        cutoff: Unix time; older rows do not count.
+        table: The table to add to.
+        cutoff: Unix time; older rows are ignored.
     """
 
     def __init__(self, table: UsageTable, cutoff: float = -math.inf) -> None:
@@ -54,7 +54,7 @@ class MetricRows:
         self._usage: dict[tuple[Any, ...], UsageRow] = {}
 
     def matters(self, name: str, row: Mapping[str, Any]) -> bool:
-        """Return whether a row may count, before its time is read.
+        """Return whether a row may be summed, before its time is parsed.
 
         Args:
             name: The metric's name.
@@ -69,18 +69,18 @@ class MetricRows:
     def add(
         self, name: str, value: Any, row: Mapping[str, Any], when: float, is_afterimage: bool
     ) -> bool:
-        """Count a row that matters.
+        """Add a row that matters.
 
         Args:
             name: The metric's name.
-            value: Its value, as it was read.
+            value: Its value.
             row: Its metadata.
             when: Unix time in seconds.
-            is_afterimage: AfterImage's monitor wrote it. A row of ours without a phase is an
-                observation of ``record_metric``, which counts as no call whatever its name.
+            is_afterimage: Whether AfterImage wrote it. A row of genmeter without a phase comes
+                from ``record_metric`` and is not a call, whatever its name.
 
         Returns:
-            False if it cannot be used.
+            False if it is invalid.
         """
         if when < self._cutoff:
             return True
@@ -93,7 +93,7 @@ class MetricRows:
             return False
         try:
             self._add(metric, value, row, when)
-        except TypeError:  # a model, step or provider that is no text
+        except TypeError:  # a model, step or provider is not a text
             return False
         return True
 
@@ -110,7 +110,7 @@ class MetricRows:
             self._usage_of(row).durations.append(value)
 
     def finish(self) -> None:
-        """Count the events that still wait for further rows; call it after the last one."""
+        """Add the events that are still incomplete; call it after the last row."""
         self._afterimage.finish()
 
     def _add_outcome(self, row: Mapping[str, Any], *, is_failure: bool) -> None:
@@ -146,21 +146,21 @@ def _part(row: Mapping[str, Any], name: str) -> int:
 
 
 class _AfterImageEvents:
-    """Joins rows by their time, which all rows of an event share, and counts the events.
+    """Joins rows by their timestamp, which all rows of an event share, and adds the events.
 
-    A row has neither the step nor, but for tokens, the model. A call without a model (as all
-    that failed) counts for the only model of the source, and for ``unknown`` where it has several.
+    Rows have no step, and only token rows have a model. Calls without a model, such as all failed
+    ones, belong to the only model of the source, or to ``unknown`` if it has several.
 
-    Of the rows of one time, one of :data:`OPENING` has to come first.
+    Among the rows of one timestamp, a row of :data:`OPENING` comes first.
     """
 
     def __init__(self, table: UsageTable) -> None:
         self._table = table
-        # By time, oldest first; rows of several threads may lie between those of one event.
+        # By timestamp, oldest first; events of several threads may be interleaved.
         self._open: dict[float, list[dict[str, Any]]] = {}
 
     def add(self, name: str, value: Any, row: Mapping[str, Any], when: float) -> bool:
-        """Take a row; return whether its value can be used."""
+        """Add a row; return whether its value is valid."""
         metric, label = metric_of(name)
         part = None if metric is None else metric.usage
         if part is None:
@@ -168,10 +168,10 @@ class _AfterImageEvents:
         events = self._open.get(when, [])
         event = next((each for each in reversed(events) if part not in each), None)
         if name in OPENING or (event is None and row.get(_MODEL) is not None):
-            # Two opening rows of one time are two events, whatever else the first one has.
+            # A second opening row of a timestamp begins a second event.
             event = self._begin(when)
         if event is None:
-            return True  # an observation of `record_metric` under the name of a call's metric
+            return True  # from `record_metric`, with the name of a call's metric
         is_usable = _is_amount(value)
         event[part] = value if is_usable else None
         model = label if part == "model" else row.get(_MODEL)
@@ -182,7 +182,7 @@ class _AfterImageEvents:
         return is_usable
 
     def finish(self) -> None:
-        """Count the events that are still open, and name the models of those without."""
+        """Add the open events, and assign the calls without a model."""
         for events in self._open.values():
             for event in events:
                 self._count(event)
@@ -234,7 +234,7 @@ def _add_call(usage: UsageRow, event: Mapping[str, Any]) -> None:
 def _add_tokens(
     usage: UsageRow, prompt: float | None, completion: float | None, total: float | None
 ) -> None:
-    if total is None:  # AfterImage leaves it out where the provider did
+    if total is None:  # AfterImage omits it if the provider does
         total = int(prompt or 0) + int(completion or 0)
     usage.prompt_tokens += int(prompt or 0)
     usage.completion_tokens += int(completion or 0)

@@ -1,4 +1,4 @@
-"""The scrape endpoint of a running job."""
+"""Reads the scrape endpoint of a running job."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from genmeter.schema import metrics as cat
 from genmeter.schema.prom_names import label_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
+    from prometheus_client import Metric
     from prometheus_client.samples import Sample
 
-__all__ = ["read_endpoint"]
+__all__ = ["read_endpoint", "sum_families"]
 
 _TIMEOUT_SECONDS = 10.0
 _MAX_BYTES = 2**28
 _NO_PROVIDER = "_OTHER"
-_LOGIN = re.compile(r"//.*@")  # of a password with a slash in it, too
+_LOGIN = re.compile(r"//.*@")  # also of a password that contains a slash
 _FAILURE = "failure"
 _CONVERSATIONS = f"{cat.CONVERSATION_DURATION.prometheus}_count"
 _BUCKET, _SUM = (f"{cat.INFERENCE_DURATION.prometheus}_{part}" for part in ("bucket", "sum"))
@@ -42,22 +43,22 @@ _TOKENS = {
     cat.CACHE_WRITE_TOKENS.prometheus: "cache_write_tokens",
     cat.REASONING_TOKENS.prometheus: "reasoning_tokens",
 }
-"""The field of a row, by the counter that has it."""
+"""The field of a row, by the name of its counter."""
 _ROW_METRICS = {*_TOKENS, cat.GENERATIONS.prometheus, cat.COST.prometheus, _BUCKET, _SUM}
 
 
 def read_endpoint(url: str) -> UsageTable:
-    """Scrape an endpoint and sum its page.
+    """Scrape an endpoint.
 
     Args:
         url: ``http://user:password@host:port/metrics``; scheme, login and path are optional.
 
     Raises:
-        ConfigError: It does not answer, or not with a job's metrics.
+        ConfigError: It does not respond with the metrics of a job.
     """
     parts, shown = _address(url)
     try:
-        return _sum_page(_fetch(parts))
+        return sum_families(text_string_to_metric_families(_fetch(parts)))
     except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError) as error:
         raise ConfigError(f"source={shown!r} {_explain(error)}") from error
 
@@ -66,19 +67,19 @@ def _explain(error: Exception) -> str:
     if isinstance(error, ConfigError):
         return str(error)
     if isinstance(error, urllib.error.HTTPError):
-        remedy = "is it the endpoint of a job?"
+        remedy = "check that it is the endpoint of a job"
         if error.code == http.client.UNAUTHORIZED:
-            remedy = "give its user and password, as in http://user:password@host:9464"
-        return f"answers {error.code} {error.reason}; {remedy}"
+            remedy = "add its login, as in http://user:password@host:9464"
+        return f"responds with {error.code} {error.reason}; {remedy}"
     if isinstance(error, OSError | http.client.HTTPException):
         reason = getattr(error, "reason", error)
-        remedy = "does the job still run, and is it its address?"
+        remedy = "check that the job is running and that this is its address"
         if isinstance(reason, ssl.SSLCertVerificationError):
-            remedy = "name the PEM file of a certificate to trust in the variable SSL_CERT_FILE"
-        elif isinstance(reason, ConnectionResetError):  # what TLS does to plain HTTP
-            remedy = "does it take https://?"
-        return f"does not answer: {reason}; {remedy}"
-    return f"is not Prometheus text ({error}); give the endpoint of a job"
+            remedy = "set SSL_CERT_FILE to the PEM file of the certificate to trust"
+        elif isinstance(reason, ConnectionResetError):  # a TLS server closes on plain HTTP
+            remedy = "try https://"
+        return f"does not respond: {reason}; {remedy}"
+    return f"is not Prometheus text ({error}); use the endpoint of a job"
 
 
 def _address(url: str) -> tuple[SplitResult, str]:
@@ -88,7 +89,7 @@ def _address(url: str) -> tuple[SplitResult, str]:
     try:
         parts = urlsplit(full)
         is_usable = bool(parts.hostname) and parts.port != 0 and " " not in parts.netloc
-        is_usable = is_usable and "@" not in parts.path  # of a password with a bare slash
+        is_usable = is_usable and "@" not in parts.path  # a password with an unescaped slash
     except ValueError:  # such as a port past 65535
         is_usable = False
     if not is_usable:
@@ -104,50 +105,49 @@ def _fetch(parts: SplitResult) -> str:
     request = urllib.request.Request(target._replace(netloc=host).geturl())  # noqa: S310 - http or https
     if parts.username is not None:
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-        # Unredirected, so that nobody else is sent the password.
+        # Not sent to the target of a redirect.
         request.add_unredirected_header(
             "Authorization", f"Basic {base64.b64encode(login).decode()}"
         )
-    # Without the proxies of the environment, which do not know this machine's loopback interface.
+    # Proxies of the environment cannot reach the loopback interface.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
         page: bytes = response.read(_MAX_BYTES + 1)
     if len(page) > _MAX_BYTES:
-        raise ConfigError("answers with more than 256 MiB; is it the endpoint of a job?")
+        raise ConfigError("responds with more than 256 MiB; check that it is the endpoint of a job")
     return page.decode("utf-8", "replace")
 
 
-def _sum_page(page: str) -> UsageTable:
-    """Sum a page of Prometheus text.
+def sum_families(families: Iterable[Metric]) -> UsageTable:
+    """Sum a scrape.
 
     Args:
-        page: What the endpoint of a job answers.
+        families: The metrics of a job.
 
     Raises:
-        ConfigError: It has no metrics of genmeter.
-        ValueError: It is no Prometheus text.
+        ConfigError: None of them is genmeter's.
     """
     table = UsageTable("endpoint")
     is_ours = False
     has_overflow = False
-    for family in text_string_to_metric_families(page):
+    for family in families:
         is_ours = is_ours or family.name == cat.BUILD_INFO.prometheus
         for sample in family.samples:
             if _add(table, sample) and sample.labels.get(_OVERFLOW) and sample.value:
                 has_overflow = True
     if not is_ours:
-        raise ConfigError("answers without any metric of genmeter; give the endpoint of a job")
+        raise ConfigError("responds without metrics of genmeter; use the endpoint of a job")
     table.rows = {key: row for key, row in table.rows.items() if not row.is_empty()}
     if has_overflow:
         table.notes.append(
-            "Incomplete: the job has more label sets than its limit, and those past it are not in "
-            "the report; raise limits.combinations."
+            "Incomplete: the job has exceeded its limit of label combinations, and the report lacks "
+            "the excess; raise limits.combinations."
         )
     return table
 
 
 def _add(table: UsageTable, sample: Sample) -> bool:
-    """Add a series; return whether its metric is one that counts."""
+    """Add a series; return whether the report uses its metric."""
     name, labels = sample.name, sample.labels
     is_failure = labels.get(cat.OUTCOME.prometheus) == _FAILURE
     if name in (_CONVERSATIONS, cat.EVALUATIONS.prometheus):
@@ -158,7 +158,7 @@ def _add(table: UsageTable, sample: Sample) -> bool:
         if sample.value and labels.get(cat.PHASE.prometheus):
             table.unpriced.add(_key(labels).model)
     elif name in _ROW_METRICS:
-        # Another instrumentation has no phase.
+        # Metrics of other instrumentations have no phase.
         if labels.get(cat.PHASE.prometheus):
             _add_to_row(table.row(_key(labels)), sample, is_failure=is_failure)
     else:

@@ -1,4 +1,4 @@
-"""A usage table as text, as JSON and as CSV."""
+"""Formats a usage table as text, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["FIELDS", "printable", "to_csv", "to_json", "to_table", "unpriced_note"]
 
 FIELDS = {
-    "calls": "calls of a model, also failed ones; no evaluations",
+    "calls": "calls, failed ones included, without evaluations",
     "failures": "calls that failed",
     "success_share": "0 to 1",
-    "prompt_tokens": "input, cached tokens among them",
-    "completion_tokens": "output, reasoning among it",
-    "total_tokens": "as the provider totals them",
+    "prompt_tokens": "input, cached tokens included",
+    "completion_tokens": "output, reasoning included",
+    "total_tokens": "as reported by the provider",
     "cache_read_tokens": "part of the prompt tokens",
     "cache_write_tokens": "part of the prompt tokens",
     "reasoning_tokens": "part of the completion tokens",
@@ -33,14 +33,14 @@ FIELDS = {
     "duration_p50_seconds": "of calls",
     "duration_p95_seconds": "of calls",
 }
-"""The fields of a row after its keys, and what they are; empty is unknown, never 0."""
+"""The fields of a row after its keys, with their help; empty means unknown."""
 
 
 # --- for programs ------------------------------------------------------------------------------
 
 
 def to_json(table: UsageTable, by: Sequence[str]) -> str:
-    """Return the whole table as JSON.
+    """Return a table as JSON.
 
     Args:
         table: The table.
@@ -67,7 +67,7 @@ def to_json(table: UsageTable, by: Sequence[str]) -> str:
 
 
 def to_csv(table: UsageTable, by: Sequence[str]) -> str:
-    """Return the rows as CSV, without a total.
+    """Return the rows of a table as CSV, without a total.
 
     Args:
         table: The table.
@@ -107,12 +107,11 @@ def _iso(when: float | None) -> str | None:
 
 # --- for readers -------------------------------------------------------------------------------
 
-_UNLIMITED = 10_000  # columns; no table is wider
-_LEAST_NAME = 8  # columns that a name keeps, however narrow the terminal is
-_FAIR_NAME = 14  # and that it gets before the numbers move to a further table
-_GOOD_NAME = 20  # and that it gets where a single table has everything
+_UNLIMITED = 10_000  # columns
+# Columns of a name: at least, before numbers move to another table, and in a single table.
+_MIN_NAME, _SPLIT_NAME, _SINGLE_NAME = 8, 14, 20
 _GAP = 2
-# A line of spaces or dashes for each part of a table, as rich wants it.
+# A line of spaces or dashes for each part of a table, in rich's format.
 _RULED = "    \n    \n -- \n    \n    \n -- \n    \n    \n"
 _CENT = 0.01  # USD; smaller costs get more digits
 _NONE = "-"
@@ -145,7 +144,7 @@ class _Column(NamedTuple):
     total: str
 
     def width(self) -> int:
-        """Return the columns of a terminal that it takes where nothing is folded."""
+        """Return its width if nothing is folded."""
         from rich.cells import cell_len
 
         return max(map(cell_len, [self.title, *self.cells, self.total]))
@@ -154,16 +153,16 @@ class _Column(NamedTuple):
 def to_table(
     table: UsageTable, by: Sequence[str], width: int | None = None, *, is_terminal: bool = False
 ) -> str:
-    """Return the table as text.
+    """Return a table as text.
 
-    It is one table if that fits; else some of outcomes and durations, and some of tokens and cost.
-    Long names are folded, numbers are never cut.
+    If it does not fit the width, it is split into tables of outcomes and tables of tokens. Long
+    names are folded, numbers are never cut.
 
     Args:
         table: The table.
         by: The keys to group by.
         width: Columns of the terminal; None means no limit.
-        is_terminal: Emphasise headings by escape codes, if the terminal's variables allow it.
+        is_terminal: Emphasise headings by escape codes.
     """
     from rich.console import Console
 
@@ -183,7 +182,7 @@ def to_table(
         notes = "\n".join(map(printable, _notes(table)))
         blocks = [_headline(table), *_tables(table, by, width), *([notes] if notes else [])]
     for number, block in enumerate(blocks):
-        console.width = width if isinstance(block, str) else max(width, _least_width(block))
+        console.width = width if isinstance(block, str) else max(width, _min_width(block))
         if number:
             console.line()
         console.print(block)
@@ -202,7 +201,7 @@ def _tables(table: UsageTable, by: Sequence[str], width: int) -> list[Table]:
     )
     kept = _USAGE.keys() - _OPTIONAL | ({"USD"} if table.unpriced else set())
     usage = [each for each in usage if each.title in kept or each.total not in {"0", _NONE}]
-    if _fits(names, [*outcomes, *usage], width, _GOOD_NAME):
+    if _fits(names, [*outcomes, *usage], width, _SINGLE_NAME):
         return [_draw(names, [*outcomes, *usage], range(len(rows)))]
     called = [at for at, row in enumerate(rows) if row.calls]
     spent = [at for at, row in enumerate(rows) if row.total_tokens]
@@ -213,7 +212,7 @@ def _tables(table: UsageTable, by: Sequence[str], width: int) -> list[Table]:
 
 
 def _name_columns(by: Sequence[str], groups: Iterable[tuple[str | None, ...]]) -> list[_Column]:
-    """Make a column of each key that has any value, of the first key at least."""
+    """Return a column for each key with any value, at least for the first key."""
     columns = dict(zip(by, zip(*groups, strict=True), strict=True))
     used = [key for key, values in columns.items() if any(values)] or [*by[:1]]
     return [
@@ -231,10 +230,10 @@ def _fits(
 
 
 def _split(names: Sequence[_Column], numbers: Sequence[_Column], width: int) -> list[list[_Column]]:
-    """Spread columns over as few tables as fit."""
+    """Split columns into as few tables as fit."""
     parts: list[list[_Column]] = [[]]
     for column in numbers:
-        if parts[-1] and not _fits(names, [*parts[-1], column], width, _FAIR_NAME):
+        if parts[-1] and not _fits(names, [*parts[-1], column], width, _SPLIT_NAME):
             parts.append([])
         parts[-1].append(column)
     return parts
@@ -246,14 +245,14 @@ def _draw(names: Sequence[_Column], numbers: Sequence[_Column], rows: Iterable[i
 
     grid = Table(
         box=Box(_RULED, ascii=True),
-        padding=(0, _GAP - 1, 0, 0),  # the box has the other one
+        padding=(0, _GAP - 1, 0, 0),  # the box adds one
         pad_edge=False,
         show_edge=False,
         show_footer=True,
     )
     for name in names:
-        least = min(_LEAST_NAME, name.width())
-        grid.add_column(name.title, name.total, overflow="fold", min_width=least)
+        min_width = min(_MIN_NAME, name.width())
+        grid.add_column(name.title, name.total, overflow="fold", min_width=min_width)
     for column in numbers:
         width = column.width()
         grid.add_column(column.title, column.total, justify="right", no_wrap=True, min_width=width)
@@ -262,14 +261,14 @@ def _draw(names: Sequence[_Column], numbers: Sequence[_Column], rows: Iterable[i
     return grid
 
 
-def _least_width(grid: Table) -> int:
+def _min_width(grid: Table) -> int:
     return sum(column.min_width or 0 for column in grid.columns) + _GAP * (len(grid.columns) - 1)
 
 
 def _nothing(table: UsageTable) -> str:
     if table.window is not None:
-        return "Nothing to report: no call in the window."
-    return f"Nothing to report: the {table.source} has no call."
+        return "Nothing to report: no calls in the window."
+    return f"Nothing to report: the {table.source} has no calls."
 
 
 def _headline(table: UsageTable) -> str:
@@ -287,23 +286,19 @@ def _notes(table: UsageTable) -> list[str]:
         notes.append(f"Conversations: {_outcomes(table.conversations)}.")
     if table.evaluations.count:
         notes.append(
-            f"Evaluations: {_outcomes(table.evaluations)}; not among the calls, but their tokens "
-            "are in the table."
+            f"Evaluations: {_outcomes(table.evaluations)}; not counted as calls, but their tokens "
+            "and cost are included."
         )
     if table.unpriced:
         notes.append(unpriced_note(table))
     if table.is_estimated and table.rows:
-        notes.append("p50 and p95 are estimated from the buckets of a histogram.")
+        notes.append("p50 and p95 are estimated from a histogram.")
     return [*notes, *table.notes]
 
 
 def unpriced_note(table: UsageTable) -> str:
-    """Return the sentence that names the models without a price.
-
-    Args:
-        table: The table.
-    """
-    return f"Without a price, so not in the cost: {', '.join(sorted(table.unpriced))}."
+    """Return the note on models without a price."""
+    return f"Models without a price, not in the cost: {', '.join(sorted(table.unpriced))}."
 
 
 def _outcomes(outcomes: Outcomes) -> str:
@@ -311,18 +306,14 @@ def _outcomes(outcomes: Outcomes) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text on one line, without what a terminal would obey.
-
-    Args:
-        text: A name or a sentence with one.
-    """
+    """Replace the control characters of a text."""
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _percent(share: float | None) -> str:
     if share is None:
         return _NONE
-    # Rounded down, so that 100 % means all of them.
+    # Rounded down: 100 % means all calls.
     return f"{math.floor(round(share * 1_000, 6)) / 10:.1f} %"
 
 

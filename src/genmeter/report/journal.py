@@ -1,4 +1,4 @@
-"""Journals, ours and those that AfterImage's monitor wrote, read line by line."""
+"""Reads journals of genmeter and AfterImage line by line."""
 
 from __future__ import annotations
 
@@ -25,19 +25,16 @@ _NAME = "metrics.jsonl"
 _ROTATED = re.compile(r"metrics\.(\d{1,9})\.jsonl")
 _PROGRESS_LINES = 4_096  # between two calls of the progress
 _EARLIEST = 0.0  # Unix time
-_LATEST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # the last that every time zone can show
+_LATEST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # the latest that exists in every time zone
 _UNUSABLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 _decode = json.JSONDecoder().raw_decode
 
 
 def journal_files(folder: Path) -> list[Path]:
-    """List the files of a folder's journal, those that were rotated away first, oldest first.
+    """List the files of a folder's journal, rotated ones included, oldest first.
 
     Args:
         folder: An existing folder.
-
-    Returns:
-        Paths; none where the folder has no journal.
     """
     rotated = {
         int(found[1]): path for path in folder.iterdir() if (found := _ROTATED.fullmatch(path.name))
@@ -55,11 +52,11 @@ def read_journal(
 
     Args:
         paths: Its files, oldest first.
-        window: How long before the newest event to begin; None reads all.
-        progress: Called with the bytes read and those in all, now and then.
+        window: Time before the newest event to include; None includes all.
+        progress: Called now and then with the bytes read and the bytes in total.
 
     Raises:
-        ConfigError: A file cannot be read, or none of the lines is a journal's.
+        ConfigError: A file cannot be read, or has no line of a journal.
     """
     table = UsageTable("journal", window)
     with ExitStack() as stack:
@@ -76,10 +73,10 @@ def read_journal(
 
 
 def _open(paths: Sequence[Path], stack: ExitStack) -> list[TextIO]:
-    # The newest first: a file that is rotated meanwhile is found twice rather than missed.
+    # Newest first: a file that is rotated meanwhile is opened twice rather than missed.
     files: dict[tuple[int, int], TextIO] = {}
     for path in reversed(paths):
-        # An editor may have put a byte order mark at the beginning.
+        # An editor may have added a byte order mark.
         text = path.open(encoding="utf-8-sig", errors="replace", newline="\n")
         status = os.fstat(stack.enter_context(text).fileno())
         files.setdefault((status.st_dev, status.st_ino), text)
@@ -105,29 +102,24 @@ def _sum(
     rows.finish()
     if table.skipped and not is_journal:
         raise ConfigError(
-            f"source={str(files[-1].name)!r} is no journal: none of its {table.skipped:,} lines is "
-            "a metric; give a metrics.jsonl, an export or the address of an endpoint"
+            f"source={str(files[-1].name)!r} is not a journal: none of its lines "
+            "is a metric; use a metrics.jsonl, an export or the address of an endpoint"
         )
     if table.skipped:
-        is_one = table.skipped == 1
-        table.notes.append(
-            f"{table.skipped:,} {'line' if is_one else 'lines'} could not be used and "
-            f"{'is' if is_one else 'are'} not in the report; the first is {first_skipped}."
-        )
+        table.note_skipped("line", f"; the first is {first_skipped}")
 
 
 _Line = tuple[str, Any, dict[str, Any], float, bool]
-"""Name, value, metadata, Unix time, and whether AfterImage's monitor wrote it."""
+"""Name, value, metadata, Unix time, and whether AfterImage wrote it."""
 
 
 def _lines(
     file: TextIO, matters: Callable[[str, dict[str, Any]], bool]
 ) -> Iterator[tuple[int, _Line | tuple[()] | None]]:
-    """Parse the lines of a file, but for blank ones.
+    """Parse the lines of a file, except blank ones.
 
     Yields:
-        The number of the line and what it holds: nothing where it does not count, None where it
-        cannot be used.
+        Number and content of each line: empty if it does not matter, None if it is invalid.
     """
     stamp, when, is_afterimage = "", 0.0, False
     for number, text in enumerate(file, 1):
@@ -153,13 +145,13 @@ def _time(stamp: str) -> tuple[float, bool]:
     time = datetime.fromisoformat(stamp)
     when = time.timestamp()
     if not _EARLIEST < when < _LATEST:
-        raise ValueError("a time that no event has")
-    # AfterImage writes local time without its offset; ours has one.
+        raise ValueError("out of range")
+    # AfterImage writes local time without an offset.
     return when, time.tzinfo is None
 
 
 def _newest(files: Sequence[TextIO]) -> float:
-    """Find the time of the newest event, which is in the last file that has any."""
+    """Return the time of the newest event, which is in the last file with events."""
     matters = MetricRows(UsageTable("journal")).matters
     for file in reversed(files):
         newest = -math.inf

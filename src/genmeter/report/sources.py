@@ -1,4 +1,4 @@
-"""Reads a source, whichever it is: a journal, an export or an endpoint."""
+"""Reads a source: a journal, an export or an endpoint."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def read_source(
     window: timedelta | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> UsageTable:
-    """Sum a source of any kind.
+    """Read a source.
 
     Args:
         source: The path of a journal, its folder or an export, or the address of an endpoint.
-        window: How long before the newest event to begin; None takes all.
-        progress: Called with the bytes read and those in all, while a journal is read.
+        window: Time before the newest event to include; None includes all.
+        progress: Called with the bytes read and the bytes in total of a journal.
 
     Raises:
-        ConfigError: The source cannot be used, or has no window.
+        ConfigError: The source is invalid, or an endpoint with a window.
         ExportError: An export cannot be read.
         MissingExtraError: The export's format needs a package that is not installed.
     """
@@ -54,8 +54,8 @@ def read_source(
     if _HAS_SCHEME.match(source) or (_ADDRESS.fullmatch(source) and not os.path.lexists(path)):
         if window is not None:
             raise ConfigError(
-                "--window does not go with an endpoint, which has totals since the job began; omit "
-                "it, or give the job's journal"
+                "--window must be omitted for an endpoint, which only has totals since the job "
+                "began; or use the job's journal"
             )
         return read_endpoint(source)
     try:
@@ -73,28 +73,21 @@ def read_source(
 
 
 def _journal_at(path: Path) -> list[Path] | None:
-    """List the files of a journal; None for an export.
-
-    Raises:
-        ConfigError: It is neither.
-        OSError: It cannot be read.
-    """
+    """Return the files of a journal; None for an export."""
     if path.is_dir():
         return _files_of(path)
     if path.is_file():
         with path.open("rb") as file:
             beginning = file.read(64)
         if beginning.startswith(_COMPRESSED):
-            raise ConfigError(
-                f"source={str(path)!r} is compressed; unpack it and give the file in it"
-            )
+            raise ConfigError(f"source={str(path)!r} is compressed; unpack it first")
         is_journal = path.suffix == _JOURNAL_SUFFIX or _JOURNAL_LINE.match(beginning)
         return [path] if is_journal else None
-    if path.suffix.lower() == ".csv":  # an export in CSV, whose reader's error says what to do
+    if path.suffix.lower() == ".csv":  # the export reader's error has the remedy
         return None
     raise ConfigError(
-        f"source={str(path)!r} is no file; give a journal (metrics.jsonl or its folder), an "
-        "export, or the address of an endpoint such as http://127.0.0.1:9464/metrics"
+        f"source must be a journal (metrics.jsonl or its folder), an export, or the address of an "
+        f"endpoint such as http://127.0.0.1:9464/metrics, got {str(path)!r}"
     )
 
 
@@ -103,11 +96,12 @@ def _files_of(folder: Path) -> list[Path]:
     if files:
         return files
     below = sorted(folder.glob("*/metrics.jsonl"))
-    hint = f"give one of its {len(below)} folders that have one" if below else "give another folder"
-    raise ConfigError(
-        f"source={str(folder)!r} is a folder without a metrics.jsonl; {hint}"
-        + (f", such as {str(below[-1].parent)!r}" if below else ", or the path of an export")
+    remedy = (
+        f"use one of its {len(below)} folders with one, such as {str(below[-1].parent)!r}"
+        if below
+        else "use another folder, or the path of an export"
     )
+    raise ConfigError(f"source={str(folder)!r} has no metrics.jsonl; {remedy}")
 
 
 # --- exports -----------------------------------------------------------------------------------
@@ -121,10 +115,10 @@ _KEYS = (
 
 
 def _sum_frame(frame: pd.DataFrame, window: timedelta | None) -> UsageTable:
-    """Sum an export: the columns ``metric_name``, ``timestamp`` (UTC), ``value``, ``metadata_*``."""
+    """Sum a frame of ``metric_name``, ``timestamp`` (UTC), ``value`` and ``metadata_*``."""
     table = UsageTable("export", window)
     if (since := frame.attrs.get("kept_since")) is not None:
-        table.notes.append(f"Incomplete: the history of the job kept no event before {since}.")
+        table.notes.append(f"Incomplete: the job kept no events before {since}.")
     frame, is_afterimage = _events(frame)
     if frame.empty:
         return table
@@ -136,21 +130,18 @@ def _sum_frame(frame: pd.DataFrame, window: timedelta | None) -> UsageTable:
             table.skipped += 1
     rows.finish()
     if table.skipped:
-        table.notes.append(
-            f"{table.skipped:,} {'value' if table.skipped == 1 else 'values'} could not be used "
-            "and count for nothing."
-        )
+        table.note_skipped("value")
     return table
 
 
 def _events(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
-    """Return the rows of events, and whether AfterImage's monitor wrote them."""
+    """Return the rows of events, and whether AfterImage wrote them."""
     frame = frame[frame["timestamp"].notna()]
-    # Ours have a phase on every row of an event.
+    # Each row of an event of genmeter has a phase.
     if _PHASE in frame and (is_ours := frame[_PHASE].isin(PHASES)).any():
         return frame[is_ours], False
     events = frame[frame["metric_name"].map(is_afterimage_name).astype(bool)]
-    # The rows of an event are found by their time, from its first one on.
+    # Rows are joined by timestamp; the opening row must come first.
     order = events.assign(is_later=~events["metric_name"].isin(list(OPENING)))
     return order.sort_values(["timestamp", "is_later"], kind="stable"), True
 
@@ -163,6 +154,6 @@ def _metadata(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _plain(column: pd.Series[Any]) -> list[Any]:
-    """Return a column's values, None where there are none."""
+    """Return a column's values, None for missing ones."""
     values: list[Any] = column.astype(object).where(column.notna(), None).tolist()
     return values

@@ -1,4 +1,4 @@
-"""What a job used: sums by model, step, provider and phase."""
+"""The usage of a job, by model, step, provider and phase."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ UNKNOWN_MODEL = "unknown"
 
 
 class GroupKey(NamedTuple):
-    """What calls are summed by; None is what the source does not say."""
+    """The labels of a row; None is unknown."""
 
     model: str
     step: str | None
@@ -40,27 +40,27 @@ class GroupKey(NamedTuple):
 
 
 GROUP_KEYS = GroupKey._fields
-"""What a table can be grouped by."""
+"""The keys that a table can be grouped by."""
 
 
 @dataclass(slots=True)
 class UsageRow:
-    """The calls, tokens and durations of one group.
+    """The usage of one group.
 
     Attributes:
-        calls: Calls of a model, failed ones included; 0 for evaluations.
-        failures: Those that failed.
+        calls: Calls, failed ones included; 0 for evaluations.
+        failures: Failed calls.
         prompt_tokens: Input tokens.
         completion_tokens: Output tokens.
-        total_tokens: The sum of the calls' totals.
-        cache_read_tokens: The part of the input that was read from a cache.
-        cache_write_tokens: The part of the input that was written to a cache.
-        reasoning_tokens: The part of the output that was reasoning.
-        token_calls: Calls and evaluations with tokens; 0 where unknown.
-        cost: USD; None where unknown.
-        durations: Of each call in seconds; empty for an endpoint.
-        buckets: An endpoint's histogram: how many calls took at most so many seconds.
-        duration_sum: An endpoint's sum of all durations in seconds.
+        total_tokens: Tokens in total, as reported by the provider.
+        cache_read_tokens: Input tokens read from a cache.
+        cache_write_tokens: Input tokens written to a cache.
+        reasoning_tokens: Output tokens of reasoning.
+        token_calls: Calls and evaluations with tokens; 0 if unknown.
+        cost: USD; None if unknown.
+        durations: Seconds of each call; empty for an endpoint.
+        buckets: Cumulative histogram of the seconds; for an endpoint only.
+        duration_sum: Sum of the seconds; for an endpoint only.
     """
 
     calls: int = 0
@@ -79,7 +79,7 @@ class UsageRow:
 
     @classmethod
     def sum(cls, rows: Iterable[UsageRow]) -> UsageRow:
-        """Return a row of all calls of some rows."""
+        """Return the sum of some rows."""
         rows, total = list(rows), cls()
         for row in rows:
             for name in _COUNTS:
@@ -108,8 +108,8 @@ class UsageRow:
     def quantile(self, share: float) -> float | None:
         """Return a quantile of the durations in seconds; None without any.
 
-        It is linear between neighbours; of a histogram it is estimated as ``histogram_quantile``
-        of Prometheus does.
+        It is interpolated linearly; a histogram's is estimated like Prometheus's
+        ``histogram_quantile``.
         """
         import numpy as np
 
@@ -121,7 +121,7 @@ class UsageRow:
         lower, below = 0.0, 0
         for bound, count in sorted(self.buckets.items()):
             if math.isinf(bound):
-                break  # the last finite bound is all that is known of what lies above it
+                break  # beyond the last finite bound nothing is known
             if count >= rank:
                 return lower + (bound - lower) * (rank - below) / (count - below)
             lower, below = bound, count
@@ -133,7 +133,7 @@ _COUNTS = [name for name, kind in UsageRow.__annotations__.items() if kind == "i
 
 @dataclass(slots=True)
 class Outcomes:
-    """How many there were, and how many of them failed."""
+    """How many there were, and how many failed."""
 
     count: int = 0
     failures: int = 0
@@ -146,19 +146,19 @@ class Outcomes:
 
 @dataclass
 class UsageTable:
-    """What a source says of a job.
+    """The usage of a job.
 
     Attributes:
         source: ``journal``, ``export`` or ``endpoint``.
-        window: How long before the newest event the table begins; None means all.
+        window: Time before the newest event that is included; None includes all.
         rows: The sums by key.
-        conversations: They span calls, so they are not among them.
-        evaluations: Their tokens are in the rows, and they are not among the calls.
-        since: Unix time of the first event; None where unknown.
-        until: Unix time of the last one.
+        conversations: Conversations, which consist of calls.
+        evaluations: Evaluations; their tokens are in the rows, but they are not calls.
+        since: Unix time of the first event; None if unknown.
+        until: Unix time of the last event.
         unpriced: Models with tokens and without a price; empty without prices.
-        skipped: Lines or values that could not be used.
-        notes: What a reader must know, as sentences.
+        skipped: Number of invalid lines or values.
+        notes: Sentences about the completeness of the table.
     """
 
     source: str
@@ -183,8 +183,13 @@ class UsageTable:
             self.rows[key] = UsageRow()
         return self.rows[key]
 
+    def note_skipped(self, unit: str, details: str = "") -> None:
+        """Add a note on invalid lines or values."""
+        plural = "" if self.skipped == 1 else "s"
+        self.notes.append(f"Skipped {self.skipped:,} invalid {unit}{plural}{details}.")
+
     def include_time(self, when: float) -> None:
-        """Widen the time that the table covers."""
+        """Extend the time that the table covers."""
         self.since = min(when, math.inf if self.since is None else self.since)
         self.until = max(when, -math.inf if self.until is None else self.until)
 
@@ -193,10 +198,10 @@ class UsageTable:
         return not (self.rows or self.conversations.count or self.evaluations.count)
 
     def apply_prices(self, prices: PriceTable) -> None:
-        """Replace the costs that the source has.
+        """Replace the costs.
 
         Args:
-            prices: What tokens cost. The mean call decides between prices by a call's size.
+            prices: The prices. If they depend on the size of a call, the mean call decides.
         """
         self.unpriced.clear()
         for key, row in self.rows.items():
@@ -214,7 +219,7 @@ class UsageTable:
         """Sum the rows by some of :data:`GROUP_KEYS`.
 
         Returns:
-            Rows by their values of the keys, sorted, None last.
+            Rows by the values of the keys, sorted, None last.
         """
         groups: dict[tuple[str | None, ...], list[UsageRow]] = {}
         for key, row in self.rows.items():

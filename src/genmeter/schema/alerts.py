@@ -1,10 +1,10 @@
 """The table of alerts: one row for each, for Prometheus's rules and for evaluation in process.
 
-A row has a condition of :mod:`genmeter.schema.conditions`; ``genmeter render rules`` writes it as a
-Prometheus rule and :mod:`genmeter.alerting` evaluates it on a monitor's history. The first seven are
-AfterImage's, with its thresholds and without a minimum of samples. The windows and factors of the
-error budget's burn are those of Google's Site Reliability Workbook, chapter 5 ("Alerting on SLOs"),
-table 5-8, with a fourth pair, of a day, between its second and its third.
+``genmeter render rules`` writes a row's condition (:mod:`genmeter.schema.conditions`) as a Prometheus
+rule, and :mod:`genmeter.alerting` evaluates it on a monitor's history. The first seven are
+AfterImage's, with its thresholds and no minimum of samples. The windows and factors of the error
+budget's burn are those of Google's Site Reliability Workbook, chapter 5 ("Alerting on SLOs"),
+table 5-8, plus a pair with a window of one day.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ Severity = Literal["critical", "warning", "info"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertRule:
-    """When an alert fires, whom it is for, and what it says.
+    """One alert.
 
     Args:
-        id: Its name in process, as ``Alert.name``; the old monitor's where that had it.
-        name: Its name in Prometheus and Alertmanager, as the label ``alertname``.
-        severity: The label ``severity``; in process ``critical`` is the level ``error``, and what
-            is less is ``warning``, as in the old monitor.
+        id: ``Alert.name`` in the process; AfterImage's name if it has the alert.
+        name: The label ``alertname`` in Prometheus and Alertmanager.
+        severity: The label ``severity``. In the process ``critical`` is the level ``error``, all
+            others are ``warning``, as in AfterImage.
         condition: When it is active.
-        for_: Seconds for which the condition must be met before the alert fires.
-        by: The labels that make a group, beside the job.
-        labels: Labels of its own, which distinguish rows of one name.
+        for_: Seconds for which the condition must be active before the alert fires.
+        by: The labels that it is grouped by, besides the job.
+        labels: Extra labels, which distinguish rows of the same name.
         argument: The argument of ``GenerationMonitor`` that sets the threshold.
-        advice: Where to look, in one sentence.
+        advice: What to look at, in one sentence.
     """
 
     id: str
@@ -71,26 +71,22 @@ class AlertRule:
 
     @property
     def level(self) -> Literal["warning", "error"]:
-        """The level that handlers in process see."""
+        """The level for handlers in the process."""
         return "error" if self.severity == "critical" else "warning"
 
     def promql(self, selector: Selector = ALL_SERIES) -> str:
-        """Write when it is active, in PromQL.
-
-        Args:
-            selector: Which series.
-        """
+        """Return its condition in PromQL, on the selected series."""
         return self.condition.promql(self.by, selector)
 
     def annotations(
         self, runbook_url: str, labels: Mapping[str, str], value: float
     ) -> dict[str, str]:
-        """Write its annotations for a value.
+        """Return its annotations for a value.
 
         Args:
             runbook_url: Address of the runbook, without an anchor.
-            labels: The alert's, by Prometheus's names: the job's and its group's.
-            value: What was compared with the threshold.
+            labels: The alert's labels, by Prometheus's names: the job and its group.
+            value: The value that was compared with the threshold.
         """
         groups = [
             f", {label.short} {labels[label.prometheus]}"
@@ -101,23 +97,19 @@ class AlertRule:
         return self._annotations(labels.get(JOB, "") + "".join(groups), text, runbook_url)
 
     def templates(self, runbook_url: str) -> dict[str, str]:
-        """Write its annotations as templates that Prometheus fills in.
-
-        Args:
-            runbook_url: Address of the runbook, without an anchor.
-        """
+        """Return its annotations as templates for Prometheus."""
         groups = [
             f"{{{{ with $labels.{label.prometheus} }}}}, {label.short} {{{{ . }}}}{{{{ end }}}}"
             for label in self.by
         ]
-        whose = f"{{{{ $labels.{JOB} }}}}" + "".join(groups)
-        # Braces of an address are no template.
+        target = f"{{{{ $labels.{JOB} }}}}" + "".join(groups)
+        # Braces in an address are not a template.
         url = runbook_url.replace("{{", '{{ "{{" }}')
-        return self._annotations(whose, value_template(self.condition), url)
+        return self._annotations(target, value_template(self.condition), url)
 
-    def _annotations(self, whose: str, value: str, runbook_url: str) -> dict[str, str]:
+    def _annotations(self, target: str, value: str, runbook_url: str) -> dict[str, str]:
         return {
-            "summary": f"{whose}: {self.condition.summary(value)}",
+            "summary": f"{target}: {self.condition.summary(value)}",
             "description": f"{self.condition.finding(value, self.for_)} {self.advice}",
             "runbook_url": f"{runbook_url}#{self.name.lower()}",
         }
@@ -209,7 +201,7 @@ ALERT_RULES: tuple[AlertRule, ...] = (
         id="generation_stalled",
         name="GenerationStalled",
         condition=Stale(windows=(15 * MINUTE,)),
-        advice="Look at the calls under way and at the job's own log.",
+        advice="Look at the active calls and the job's log.",
     ),
     AlertRule(
         id="rate_limited",
@@ -219,7 +211,7 @@ ALERT_RULES: tuple[AlertRule, ...] = (
             subject="share of retries for rate limits",
         ),
         by=(cat.MODEL,),
-        advice="Look at the retries by model, and at how many calls are under way.",
+        advice="Look at the retries by model and the number of active calls.",
     ),
     AlertRule(
         id="samples_rejected",
@@ -227,7 +219,7 @@ ALERT_RULES: tuple[AlertRule, ...] = (
         condition=Above(
             ind.REJECTED_SHARE, 0.5, (30 * MINUTE,), 20, subject="share of rejected samples"
         ),
-        advice="Look at the samples by the reason of their rejection.",
+        advice="Look at the rejected samples by reason.",
     ),
     AlertRule(
         id="generation_truncated",
@@ -236,14 +228,14 @@ ALERT_RULES: tuple[AlertRule, ...] = (
             ind.TRUNCATED_SHARE, 0.1, (15 * MINUTE,), 10, subject="share of truncated completions"
         ),
         by=(cat.MODEL,),
-        advice="Look at the finish reasons by model, and at the limit of the completions' length.",
+        advice="Look at the finish reasons by model and the limit of the completion length.",
     ),
     AlertRule(
         id="evaluation_score_drop",
         name="EvaluationScoreDrop",
         condition=Drop(ind.MEAN_SCORE, 0.1, (HOUR, DAY), 20, subject="drop of the mean score"),
         by=(cat.SCORE_NAME, cat.EVALUATOR),
-        advice="Look at the scores over time, and at what changed in the last hour.",
+        advice="Look at the scores over time and at changes in the last hour.",
     ),
     AlertRule(
         id="evaluation_failures",
@@ -264,7 +256,7 @@ ALERT_RULES: tuple[AlertRule, ...] = (
         name="ModelUnpriced",
         condition=Above(ind.UNPRICED_CALLS, windows=(HOUR,)),
         by=(cat.MODEL,),
-        advice="Add the model to the price table: what it costs is missing from every total.",
+        advice="Add the model to the price table: its cost is missing from every total.",
     ),
     AlertRule(
         id="target_down",
@@ -272,7 +264,7 @@ ALERT_RULES: tuple[AlertRule, ...] = (
         condition=TargetDown(windows=(HOUR,)),
         for_=5 * MINUTE,
         labels=(("target", "down"),),
-        advice="Check whether the job runs, and whether its endpoint can be reached.",
+        advice="Check whether the job is running and its endpoint can be reached.",
     ),
     AlertRule(
         id="target_absent",
@@ -280,7 +272,7 @@ ALERT_RULES: tuple[AlertRule, ...] = (
         condition=TargetAbsent(),
         for_=5 * MINUTE,
         labels=(("target", "absent"),),
-        advice="Check whether the job was started, and whether service discovery finds it.",
+        advice="Check whether the job was started and service discovery finds it.",
     ),
     AlertRule(
         id="monitor_rejects_events",
@@ -308,6 +300,6 @@ ALERT_RULES: tuple[AlertRule, ...] = (
         name="MonitorExportFailing",
         condition=Above(ind.FAILED_EXPORTS, windows=(10 * MINUTE,)),
         by=(cat.EXPORTER,),
-        advice="Check whether the collector that the job pushes to can be reached.",
+        advice="Check whether the job's collector can be reached.",
     ),
 )

@@ -1,8 +1,7 @@
 """The conditions of alerts: each in PromQL, on a process's own data, and in words.
 
-A condition is an expression: a comparison of an indicator's query with a threshold, or something of
-its own. Whoever renders, evaluates or describes an alert asks its condition, so a new kind of
-condition is one class here.
+Rendering, evaluating and describing an alert all use its condition, so a new kind of condition is
+one class here.
 """
 
 from __future__ import annotations
@@ -49,11 +48,11 @@ Base = Literal["error_budget", "cost_budget", "token_budget"]
 MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
 _WORDS = (("day", DAY), ("hour", HOUR), ("minute", MINUTE))
 _SHARE = "%"
-# As Go's printf has them, which Prometheus's templates use, and Python's %; then the unit's word.
+# Formats for Go's printf, which Prometheus's templates use, and Python's %; then the unit.
 _FORMATS = {"s": "%.1f s", "{token}": "%.0f tokens", "{turn}": "%.2f turns", "{USD}": "%.2f USD"}
-_COUNT = "%.0f"  # the subject says what is counted
+_COUNT = "%.0f"  # the subject names what is counted
 _NUMBER = "%.3f"
-_MOST_DIGITS = 1e15
+_MAX_INTEGER = 1e15
 _OWN_METRICS = "(gen_ai_client|genmeter)_.+"
 
 
@@ -62,14 +61,14 @@ class Condition(ABC):
     """When an alert is active.
 
     Args:
-        indicator: What is compared with the threshold; None where the condition has none.
-        threshold: In the indicator's unit, or how many times ``base``; equal is not past it.
+        indicator: The indicator to compare with the threshold; None for conditions without one.
+        threshold: In the indicator's unit, or a multiple of ``base``; an equal value is not active.
         windows: Seconds.
-        min_samples: What a ratio's denominator must add up to over the first window.
-        base: What the threshold is a multiple of: the error budget that an objective leaves, or a
-            budget for 24 hours, without which there is no such alert.
-        subject: What the value is, to begin a message with; the indicator's title by default.
-        jobs: The jobs that must have a target; only of conditions that need them.
+        min_samples: The minimum of a ratio's denominator over the first window.
+        base: The unit of the threshold: the error budget that an objective leaves, or a budget for
+            24 hours; without a budget there is no alert.
+        subject: Names the value at the start of a message; the indicator's title by default.
+        jobs: The jobs that must have a target, for conditions that need them.
     """
 
     indicator: Indicator | None = None
@@ -81,9 +80,9 @@ class Condition(ABC):
     jobs: tuple[str, ...] = ()
 
     is_local: ClassVar[bool] = True
-    """Whether a process can evaluate it on its own data; else Prometheus alone can."""
+    """Whether a process can evaluate it on its own data; else only Prometheus can."""
     is_lower_bound: ClassVar[bool] = False
-    """Whether values under the limit are the bad ones."""
+    """Whether values below the limit are bad."""
     headline: ClassVar[str] = ""
     sentence: ClassVar[str] = ""
     description: ClassVar[str] = ""
@@ -91,66 +90,46 @@ class Condition(ABC):
 
     @property
     def limit(self) -> float:
-        """What the value is compared with."""
+        """The value to compare with."""
         return self.threshold
 
     @property
     def value_format(self) -> str:
-        """How the value is written: ``%`` for a share in percent, or a printf format and a unit."""
+        """How to format the value: ``%`` for a share in percent, or a printf format and a unit."""
         return _COUNT
 
     @property
     def is_recorded(self) -> bool:
-        """Whether its PromQL is made of recorded series."""
+        """Whether its PromQL uses recorded series."""
         return False
 
     def configured(self, bases: Mapping[Base, float | None], jobs: tuple[str, ...]) -> Self | None:
-        """Return the condition for the settings of a job; None where they leave no such alert.
-
-        Args:
-            bases: What thresholds are multiples of.
-            jobs: The jobs that must have a target.
-        """
+        """Return the condition for a job's settings; None if they disable it."""
         return self
 
     def records(self, by: Sequence[Label], selector: Selector) -> list[Record]:
-        """Return the recording rules that the PromQL needs, each after those that it needs.
-
-        Args:
-            by: The labels that make a group, beside the job.
-            selector: Which series.
-        """
+        """Return the recording rules of its PromQL, each after its dependencies."""
         return []
 
     @abstractmethod
     def promql(self, by: Sequence[Label], selector: Selector) -> str:
-        """Write it in PromQL, for an alert that is active while there is a result.
-
-        Args:
-            by: The labels that make a group, beside the job.
-            selector: Which series.
-        """
+        """Return it in PromQL, grouped by the job and ``by``; it is active while it has a result."""
 
     def active(self, data: LocalData, by: Sequence[Label]) -> dict[Group, Observed]:
-        """Return the groups for which it is met now, by the process's own data.
-
-        Args:
-            data: What the process knows.
-            by: The labels that make a group.
-        """
+        """Return the groups for which it is active now, by the process's own data."""
         return {}
 
     def describe(self, for_: float) -> str:
-        """Describe it in a few words, for a table; ``for_`` as of the alert."""
+        """Describe it in a few words, for a table; ``for_`` is the alert's."""
         limit, wait = duration(self.limit), duration(for_)
         return self.description.format(limit=limit, wait=wait)
 
     def summary(self, value: str) -> str:
-        """Name a value, written as a text or a template for it, in a few words."""
+        """Return a headline for a value, which is a text or a template."""
         return self.headline.format(value=value)
 
     def finding(self, value: str, for_: float) -> str:
-        """Say in one sentence what was found; ``value`` and ``for_`` as above."""
+        """Describe a value in one sentence; it is a text or a template."""
         since = f" for {_spell(for_)}" if for_ else ""
         window, limit = _span(self.windows[0]), _spell(self.limit)
         return self.sentence.format(value=value, since=since, window=window, limit=limit)
@@ -168,29 +147,29 @@ class _Comparison(Condition):
 
     @property
     def value_format(self) -> str:
-        """Percent for shares; of a sum the subject says what is counted."""
+        """Percent for shares; the subject of a sum names what is counted."""
         if isinstance(self.indicator.query, Ratio):
             return _FORMATS.get(self.indicator.unit, _SHARE)
         return _FORMATS["{USD}"] if self.indicator.unit == "{USD}" else _COUNT
 
     @property
     def is_recorded(self) -> bool:
-        """Over several windows, or over more than six hours."""
+        """Whether it has several windows, or one of more than six hours."""
         return len(self.windows) > 1 or max(self.windows) > LONG_WINDOW
 
     def configured(self, bases: Mapping[Base, float | None], jobs: tuple[str, ...]) -> Self | None:
-        """Return it with a threshold in the indicator's unit; None without a budget for it."""
+        """Return it with a threshold in the indicator's unit; None without its budget."""
         if self.base is None:
             return self
         base = bases[self.base]
         if base is None:
             return None
-        # As they are written, not as binary fractions have them: 14.4 * 0.01 is not quite 0.144.
+        # Decimal, since 14.4 * 0.01 is not quite 0.144 in binary.
         threshold = float(Decimal(repr(self.threshold)) * Decimal(repr(float(base))))
         return replace(self, threshold=threshold, base=None)
 
     def _queries(self) -> list[tuple[Query, float]]:
-        """List the query of each window; the minimum of samples is of the first."""
+        """Return the query of each window; ``min_samples`` holds for the first."""
         query, (first, *others) = self.indicator.query, self.windows
         return [(query.at_least(self.min_samples), first), *((query, each) for each in others)]
 
@@ -202,7 +181,7 @@ class _Comparison(Condition):
         ]
 
     def promql(self, by: Sequence[Label], selector: Selector) -> str:
-        """Compare the query itself, or its recorded series over each window."""
+        """Compare the query, or its recorded series over each window."""
         (query, first), *_ = queries = self._queries()
         if not self.is_recorded:
             expr = query.promql(names_of(by), duration(first), selector)
@@ -237,8 +216,8 @@ class _Comparison(Condition):
     def describe(self, for_: float) -> str:
         """Name the subject, the threshold and the windows."""
         windows = " and ".join(duration(window) for window in self.windows)
-        least = f", of at least {self.min_samples}" if self.min_samples > 1 else ""
-        return f"{self._subject} {self.word} {self._multiple()} over {windows}{least}"
+        samples = f", of at least {self.min_samples}" if self.min_samples > 1 else ""
+        return f"{self._subject} {self.word} {self._multiple()} over {windows}{samples}"
 
     def _multiple(self) -> str:
         of_base = "" if self.base is None else f" times the {self.base.replace('_', ' ')}"
@@ -279,11 +258,11 @@ class Below(_Comparison):
 
 @dataclass(frozen=True)
 class Drop(_Comparison):
-    """Over the first window the indicator is lower than over the second, by more than the threshold."""
+    """The indicator is lower over the first window than over the second, by the threshold."""
 
     @property
     def value_format(self) -> str:
-        """A drop of a share is a plain number."""
+        """A plain number for the drop of a share."""
         return _FORMATS.get(self.indicator.unit, _NUMBER)
 
     def _compared(self, names: list[str]) -> list[str]:
@@ -291,7 +270,7 @@ class Drop(_Comparison):
         return [f"{before} - {recent} > {_number(self.threshold)}"]
 
     def active(self, data: LocalData, by: Sequence[Label]) -> dict[Group, Observed]:
-        """Return the groups that have a value over both windows, and a lower one over the first."""
+        """Return the groups with values over both windows, and a lower one over the first."""
         (query, recent), (whole, before) = self._queries()
         now = query.values(data, by, recent)
         earlier = whole.values(data, by, before) if now else {}
@@ -321,7 +300,7 @@ class LabelOverflow(Above):
     """Label values past their limit, or label sets past an instrument's."""
 
     def promql(self, by: Sequence[Label], selector: Selector) -> str:
-        """Count the series of the SDK's own overflow too, which have no label but one."""
+        """Count the series of the SDK's own overflow too; they have only one label."""
         series = _series("", selector, f'__name__=~"{_OWN_METRICS}"', 'otel_metric_overflow="true"')
         return f"{Above.promql(self, by, selector)}\nor\ncount by ({JOB}) ({series}) > 0"
 
@@ -332,14 +311,14 @@ class Stale(Condition):
 
     headline: ClassVar[str] = "no call has ended for {value}"
     sentence: ClassVar[str] = (
-        "Time since the last call ended: {value}, more than {limit}; the job is up and has not said "
-        "that it is finished."
+        "Time since the last call ended: {value}, more than {limit}; the job is up and has not "
+        "reported that it is finished."
     )
     description: ClassVar[str] = "no call has ended for {limit}, and the job is not finished"
 
     @property
     def limit(self) -> float:
-        """The seconds after which it is met."""
+        """The seconds after which it is active."""
         return self.windows[0]
 
     @property
@@ -348,10 +327,10 @@ class Stale(Condition):
         return _FORMATS["s"]
 
     def promql(self, by: Sequence[Label], selector: Selector) -> str:
-        """Compare the newest end of a call with now, of processes that have not finished.
+        """Compare the last end of a call with now, over processes that have not finished.
 
-        A finished process counts neither as the last to have ended a call, while another hangs, nor
-        as one that is idle, while another has only begun.
+        So a finished process neither hides another one that hangs, nor counts as idle while another
+        one starts.
         """
         last = _series(cat.LAST_GENERATION.prometheus, selector)
         finished = _series(cat.JOB_FINISHED.prometheus, selector)
@@ -364,20 +343,20 @@ class Stale(Condition):
         )
 
     def active(self, data: LocalData, by: Sequence[Label]) -> dict[Group, Observed]:
-        """Return the job where its newest call is too old."""
+        """Return the job if its last call is too old."""
         age = data.since_last_call
         return {} if age is None or age <= self.limit else {(): single(age)}
 
 
 @dataclass(frozen=True)
 class TargetDown(Condition):
-    """All targets of a job that was there within the first window, and is not finished, are down."""
+    """All targets of an unfinished job that was up within the first window are down."""
 
     is_local: ClassVar[bool] = False
     headline: ClassVar[str] = "all targets are down"
     sentence: ClassVar[str] = (
         "All targets of the job have been down{since}; one was up within the last {window}, and the "
-        "job did not say that it was finished."
+        "job did not report that it was finished."
     )
     description: ClassVar[str] = "all targets have been down for {wait}"
 
@@ -403,27 +382,27 @@ class TargetAbsent(Condition):
     description: ClassVar[str] = "a named job has had no target for {wait}"
 
     def configured(self, bases: Mapping[Base, float | None], jobs: tuple[str, ...]) -> Self | None:
-        """Return it for the jobs; None without any."""
+        """Return it for the jobs; None without jobs."""
         return replace(self, jobs=jobs) if jobs else None
 
     def promql(self, by: Sequence[Label], selector: Selector) -> str:
-        """Ask for each job whether it is absent."""
+        """Return a query of the absence of each job."""
         absent = [f"absent({_series('up', selector, f'{JOB}={quoted(job)}')})" for job in self.jobs]
         if not selector.common:
             return "\nor\n".join(absent)
-        # What the selector matches would else become labels of the alert.
+        # Otherwise the selector's matchers would become labels of the alert.
         return "\nor\n".join(f"group by ({JOB}) ({each})" for each in absent)
 
 
 def value_text(condition: Condition, value: float) -> str:
-    """Write a value of a condition for a person."""
+    """Format a value of a condition."""
     written = condition.value_format
     # Go's humanizePercentage has four digits too.
     return f"{value * 100:.4g}%" if written == _SHARE else written % value
 
 
 def value_template(condition: Condition) -> str:
-    """Write the same as a template that Prometheus fills in."""
+    """Return the template by which Prometheus formats the value the same way."""
     if condition.value_format == _SHARE:
         return "{{ $value | humanizePercentage }}"
     number, space, unit = condition.value_format.partition(" ")
@@ -436,8 +415,8 @@ def _series(metric: str, selector: Selector, *matched: str) -> str:
 
 
 def _number(value: float) -> str:
-    # Digit for digit what the process compares with.
-    return f"{value:.0f}" if value.is_integer() and abs(value) < _MOST_DIGITS else repr(value)
+    # All digits, so that Prometheus compares with the same number as the process.
+    return f"{value:.0f}" if value.is_integer() and abs(value) < _MAX_INTEGER else repr(value)
 
 
 def _capital(text: str) -> str:
@@ -445,7 +424,7 @@ def _capital(text: str) -> str:
 
 
 def _span(seconds: float) -> str:
-    """Write a duration for a person, to stand after "the last": ``5 minutes``, ``24 hours``."""
+    """Format a duration to follow "the last": ``5 minutes``, ``hour``."""
     for unit, size in _WORDS:
         count = seconds / size
         if count.is_integer() and (count > 1 or (count == 1 and unit != "day")):
@@ -454,6 +433,6 @@ def _span(seconds: float) -> str:
 
 
 def _spell(seconds: float) -> str:
-    """Write a duration for a person, with its number: ``5 minutes``, ``1 hour``."""
+    """Format a duration with its number: ``5 minutes``, ``1 hour``."""
     span = _span(seconds)
     return span if span[0].isdigit() else f"1 {span}"

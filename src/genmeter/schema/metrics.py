@@ -1,7 +1,7 @@
 """The table of all metrics: labels and instruments, as rows.
 
-Instruments, their Prometheus names and the reference pages come from these rows; a metric is added
-by adding a row. Names, kinds, units and bucket bounds under ``gen_ai.`` are those of the
+Instruments, their Prometheus names and the reference come from these rows. To add a metric, add a
+row. Names, kinds, units and bucket bounds under ``gen_ai.`` are those of the
 OpenTelemetry GenAI semantic conventions (repository open-telemetry/semantic-conventions-genai,
 docs/gen-ai/client-inference.md and gen-ai-token-metrics.md, commit 024a4f944a12, status
 Development). Metrics that they do not define are named ``genmeter.*``.
@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from genmeter.schema.prom_names import label_name, prometheus_name
 
-__all__ = ["INSTRUMENTS", "LABELS", "Instrument", "Kind", "Label"]
+__all__ = ["INSTRUMENTS", "Instrument", "Kind", "Label"]
 
 
 class Kind(StrEnum):
@@ -68,7 +68,7 @@ class Instrument:
         kind: The kind of instrument.
         unit: UCUM unit; an annotation in braces adds nothing to the Prometheus name.
         help: One sentence for readers of the scrape.
-        labels: The attribute keys that its series can have.
+        labels: The attribute keys of its series.
         bounds: Upper bounds of a histogram's buckets, in ``unit``; floats, so that every
             renderer writes the same ``le``.
         stands_for: Names of AfterImage's metrics that it replaces.
@@ -113,14 +113,7 @@ OVERFLOWED = Label("genmeter.label", "the label whose limit was reached")
 EXPORTER = Label("genmeter.exporter", "the exporter that failed")
 VERSION = Label("version", "release of genmeter")
 OTEL_SDK = Label("otel_sdk", "release of the OpenTelemetry SDK")
-
 ALERT = Label("genmeter.alert", "name of the alert, as in Prometheus")
-
-LABELS: tuple[Label, ...] = (
-    *(OPERATION, PROVIDER, MODEL, STEP, PHASE, OUTCOME, ERROR_TYPE, MODALITY, FINISH_REASON),
-    *(VERDICT, SAMPLE_REASON, EVALUATOR, SCORE_NAME, METRIC, LEVEL, RESULT, REJECT_REASON),
-    *(HANDLER, HANDLER_REASON, OVERFLOWED, EXPORTER, VERSION, OTEL_SDK, ALERT),
-)
 
 CALL: tuple[Label, ...] = (OPERATION, PROVIDER, MODEL, STEP, PHASE)
 """The labels of a call; all queries here select ``genmeter_phase!=""``."""
@@ -133,302 +126,133 @@ CONVERSATION_SECONDS = (1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0,
 TURNS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0)
 SCORES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
-INFERENCE_DURATION = Instrument(
-    "gen_ai.client.inference.duration",
-    Kind.HISTOGRAM,
-    "s",
-    "Duration of model calls.",
-    (*CALL, ERROR_TYPE),
-    SECONDS,
-    ("generation_time", "model_usage:*"),
-)
-INPUT_TOKENS = Instrument(
-    "gen_ai.client.inference.usage.input_tokens",
-    Kind.COUNTER,
-    "{token}",
-    "Prompt tokens, including cached ones.",
-    (*CALL, MODALITY),
-    stands_for=("prompt_token_count",),
-)
-OUTPUT_TOKENS = Instrument(
-    "gen_ai.client.inference.usage.output_tokens",
-    Kind.COUNTER,
-    "{token}",
-    "Completion tokens, including reasoning.",
-    (*CALL, MODALITY),
-    stands_for=("completion_token_count",),
-)
-CACHE_READ_TOKENS = Instrument(
-    "gen_ai.client.inference.usage.cache_read.input_tokens",
-    Kind.COUNTER,
-    "{token}",
-    "Prompt tokens read from the provider's cache; part of the input tokens.",
-    (*CALL, MODALITY),
-)
-CACHE_WRITE_TOKENS = Instrument(
-    "gen_ai.client.inference.usage.cache_write.input_tokens",
-    Kind.COUNTER,
-    "{token}",
-    "Prompt tokens written to the provider's cache; part of the input tokens.",
-    (*CALL, MODALITY),
-)
-REASONING_TOKENS = Instrument(
-    "gen_ai.client.inference.usage.reasoning.output_tokens",
-    Kind.COUNTER,
-    "{token}",
-    "Reasoning tokens; part of the output tokens.",
-    (*CALL, MODALITY),
-)
-INPUT_TOKENS_PER_CALL = Instrument(
-    "gen_ai.client.inference.operation.input_tokens",
-    Kind.HISTOGRAM,
-    "{token}",
-    "Prompt tokens per call.",
-    CALL,
-    TOKENS,
-    ("prompt_token_count",),
-)
-OUTPUT_TOKENS_PER_CALL = Instrument(
-    "gen_ai.client.inference.operation.output_tokens",
-    Kind.HISTOGRAM,
-    "{token}",
-    "Completion tokens per call.",
-    CALL,
-    TOKENS,
-    ("completion_token_count",),
-)
-GENERATIONS = Instrument(
-    "genmeter.generations",
-    Kind.COUNTER,
-    "{generation}",
-    "Model calls by outcome.",
-    (*CALL, OUTCOME),
-    stands_for=("success_rate", "error_rate"),
-)
-RETRIES = Instrument(
-    "genmeter.retries",
-    Kind.COUNTER,
-    "{retry}",
-    "Retries by the error that caused them; rate limits are `rate_limited`.",
-    (*CALL, ERROR_TYPE),
-)
-SAMPLES = Instrument(
-    "genmeter.samples",
-    Kind.COUNTER,
-    "{sample}",
-    "Data set samples that the job produced, accepted or rejected.",
-    (VERDICT, SAMPLE_REASON),
-)
-SAMPLES_EXPECTED = Instrument(
-    "genmeter.job.samples.expected",
-    Kind.OBSERVABLE_GAUGE,
-    "{sample}",
-    "Data set samples that the job is expected to produce; absent if unknown.",
-)
-JOB_FINISHED = Instrument(
-    "genmeter.job.finished",
-    Kind.OBSERVABLE_GAUGE,
-    "{state}",
-    "1 after all monitors that recorded events have shut down, else 0.",
-)
-TOTAL_TOKENS = Instrument(
-    "genmeter.tokens",
-    Kind.COUNTER,
-    "{token}",
-    "Total tokens as reported by the provider; may exceed input plus output.",
-    CALL,
-    stands_for=("total_token_count",),
-)
-FINISH_REASONS = Instrument(
-    "genmeter.finish_reasons",
-    Kind.COUNTER,
-    "{generation}",
-    "Model calls by finish reason.",
-    (*CALL, FINISH_REASON),
-    stands_for=("finish_reason:*",),
-)
-COST = Instrument(
-    "genmeter.cost.usd",
-    Kind.COUNTER,
-    "{USD}",
-    "Cost in USD by the configured prices; calls without a price are not included.",
-    CALL,
-)
-UNPRICED = Instrument(
-    "genmeter.unpriced_generations",
-    Kind.COUNTER,
-    "{generation}",
-    "Calls with tokens whose model has no price; absent if no prices are configured.",
-    CALL,
-)
-ACTIVE = Instrument(
-    "genmeter.generations.active",
-    Kind.OBSERVABLE_UP_DOWN_COUNTER,
-    "{generation}",
-    "Active calls made through the generation handle.",
-    CALL,
-)
-LAST_GENERATION = Instrument(
-    "genmeter.last_generation.timestamp",
-    Kind.OBSERVABLE_GAUGE,
-    "s",
-    "Unix time of the last finished call.",
-    (MODEL,),
-)
-CONVERSATION_DURATION = Instrument(
-    "genmeter.conversation.duration",
-    Kind.HISTOGRAM,
-    "s",
-    "Duration of conversations; their calls are counted separately.",
-    (OUTCOME, ERROR_TYPE),
-    CONVERSATION_SECONDS,
-)
-CONVERSATION_LENGTH = Instrument(
-    "genmeter.conversation.length",
-    Kind.HISTOGRAM,
-    "{turn}",
-    "Turns per conversation.",
-    (),
-    TURNS,
-    ("conversation_length",),
-)
-EVALUATIONS = Instrument(
-    "genmeter.evaluations",
-    Kind.COUNTER,
-    "{evaluation}",
-    "Evaluations by outcome.",
-    (EVALUATOR, OUTCOME),
-    stands_for=("evaluation_error_rate",),
-)
-EVALUATION_DURATION = Instrument(
-    "genmeter.evaluation.duration",
-    Kind.HISTOGRAM,
-    "s",
-    "Duration of evaluations.",
-    (EVALUATOR, ERROR_TYPE),
-    SECONDS,
-    ("evaluation_time",),
-)
-SCORE = Instrument(
-    "genmeter.evaluation.score",
-    Kind.HISTOGRAM,
-    "{score}",
-    "Scores normalized to 0..1; scores outside their scale are not included.",
-    (SCORE_NAME, EVALUATOR),
-    SCORES,
-    ("evaluation_score_*",),
-)
-SCORE_ACCUMULATED = Instrument(
-    "genmeter.evaluation.score.accumulated",
-    Kind.UP_DOWN_COUNTER,
-    "{score}",
-    "Sum of the recorded scores; divided by their number it is the mean.",
-    (SCORE_NAME, EVALUATOR),
-)
-SCORES_TOTAL = Instrument(
-    "genmeter.evaluation.scores",
-    Kind.COUNTER,
-    "{score}",
-    "Number of recorded scores, including those outside their scale.",
-    (SCORE_NAME, EVALUATOR),
-)
-CUSTOM_SAMPLES = Instrument(
-    "genmeter.custom.samples",
-    Kind.COUNTER,
-    "{sample}",
-    "Number of values passed to `record_metric`.",
-    (METRIC,),
-)
-CUSTOM_ACCUMULATED = Instrument(
-    "genmeter.custom.accumulated",
-    Kind.UP_DOWN_COUNTER,
-    "{value}",
-    "Sum of the values passed to `record_metric`.",
-    (METRIC,),
-)
-CUSTOM_VALUE = Instrument(
-    "genmeter.custom.value",
-    Kind.OBSERVABLE_GAUGE,
-    "{value}",
-    "Last value passed to `record_metric`.",
-    (METRIC,),
-)
-LOGS = Instrument(
-    "genmeter.logs",
-    Kind.COUNTER,
-    "{record}",
-    "Messages logged through the monitor.",
-    (LEVEL,),
-)
+# fmt: off
+# The inbox comes first: its callback drains, and the SDK runs callbacks in the order of
+# registration before it reads the synchronous instruments.
 MONITOR_INBOX = Instrument(
-    "genmeter.monitor.inbox",
-    Kind.OBSERVABLE_GAUGE,
-    "{event}",
-    "Events pending when this collection began.",
-)
+    "genmeter.monitor.inbox", Kind.OBSERVABLE_GAUGE, "{event}",
+    "Events pending when this collection began.")
 MONITOR_EVENTS = Instrument(
-    "genmeter.monitor.events",
-    Kind.OBSERVABLE_COUNTER,
-    "{event}",
-    "Recorded events, and rejected values by reason.",
-    (RESULT, REJECT_REASON),
-)
+    "genmeter.monitor.events", Kind.OBSERVABLE_COUNTER, "{event}",
+    "Recorded events, and rejected values by reason.", (RESULT, REJECT_REASON))
 HISTORY_SIZE = Instrument(
-    "genmeter.monitor.history.size",
-    Kind.OBSERVABLE_GAUGE,
-    "{event}",
-    "Events in the local history.",
-)
+    "genmeter.monitor.history.size", Kind.OBSERVABLE_GAUGE, "{event}",
+    "Events in the local history.")
 HISTORY_CAPACITY = Instrument(
-    "genmeter.monitor.history.capacity",
-    Kind.OBSERVABLE_GAUGE,
-    "{event}",
-    "Capacity of the local history in events.",
-)
+    "genmeter.monitor.history.capacity", Kind.OBSERVABLE_GAUGE, "{event}",
+    "Capacity of the local history in events.")
 HANDLER_ERRORS = Instrument(
-    "genmeter.monitor.handler_errors",
-    Kind.OBSERVABLE_COUNTER,
-    "{error}",
+    "genmeter.monitor.handler_errors", Kind.OBSERVABLE_COUNTER, "{error}",
     "Events that a handler did not handle, and failed callbacks, by reason.",
-    (HANDLER, HANDLER_REASON),
-)
+    (HANDLER, HANDLER_REASON))
 LABEL_OVERFLOW = Instrument(
-    "genmeter.monitor.label_overflow",
-    Kind.OBSERVABLE_COUNTER,
-    "{value}",
-    "Label values recorded as `other` because the label's limit was reached.",
-    (OVERFLOWED,),
-)
+    "genmeter.monitor.label_overflow", Kind.OBSERVABLE_COUNTER, "{value}",
+    "Label values recorded as `other` because the label's limit was reached.", (OVERFLOWED,))
 EXPORT_FAILURES = Instrument(
-    "genmeter.monitor.export_failures",
-    Kind.OBSERVABLE_COUNTER,
-    "{export}",
-    "Failed pushes.",
-    (EXPORTER,),
-)
+    "genmeter.monitor.export_failures", Kind.OBSERVABLE_COUNTER, "{export}", "Failed pushes.",
+    (EXPORTER,))
+SAMPLES_EXPECTED = Instrument(
+    "genmeter.job.samples.expected", Kind.OBSERVABLE_GAUGE, "{sample}",
+    "Data set samples that the job is expected to produce; absent if unknown.")
+JOB_FINISHED = Instrument(
+    "genmeter.job.finished", Kind.OBSERVABLE_GAUGE, "{state}",
+    "1 after all monitors that recorded events have shut down, else 0.")
 ALERTS_FIRING = Instrument(
-    "genmeter.alerts.firing",
-    Kind.OBSERVABLE_GAUGE,
-    "{alert}",
-    "Firing alerts as evaluated in the process; 0 for alerts that do not fire.",
-    (ALERT,),
-)
+    "genmeter.alerts.firing", Kind.OBSERVABLE_GAUGE, "{alert}",
+    "Firing alerts as evaluated in the process; 0 for alerts that do not fire.", (ALERT,))
 BUILD_INFO = Instrument(
-    "genmeter.build.info",
-    Kind.OBSERVABLE_GAUGE,
-    "{build}",
-    "Always 1; the labels have the versions in use.",
-    (VERSION, OTEL_SDK),
-)
+    "genmeter.build.info", Kind.OBSERVABLE_GAUGE, "{build}",
+    "Always 1; the labels have the versions in use.", (VERSION, OTEL_SDK))
+INFERENCE_DURATION = Instrument(
+    "gen_ai.client.inference.duration", Kind.HISTOGRAM, "s", "Duration of model calls.",
+    (*CALL, ERROR_TYPE), SECONDS, ("generation_time", "model_usage:*"))
+INPUT_TOKENS = Instrument(
+    "gen_ai.client.inference.usage.input_tokens", Kind.COUNTER, "{token}",
+    "Prompt tokens, including cached ones.", (*CALL, MODALITY), stands_for=("prompt_token_count",))
+OUTPUT_TOKENS = Instrument(
+    "gen_ai.client.inference.usage.output_tokens", Kind.COUNTER, "{token}",
+    "Completion tokens, including reasoning.", (*CALL, MODALITY),
+    stands_for=("completion_token_count",))
+CACHE_READ_TOKENS = Instrument(
+    "gen_ai.client.inference.usage.cache_read.input_tokens", Kind.COUNTER, "{token}",
+    "Prompt tokens read from the provider's cache; part of the input tokens.", (*CALL, MODALITY))
+CACHE_WRITE_TOKENS = Instrument(
+    "gen_ai.client.inference.usage.cache_write.input_tokens", Kind.COUNTER, "{token}",
+    "Prompt tokens written to the provider's cache; part of the input tokens.", (*CALL, MODALITY))
+REASONING_TOKENS = Instrument(
+    "gen_ai.client.inference.usage.reasoning.output_tokens", Kind.COUNTER, "{token}",
+    "Reasoning tokens; part of the output tokens.", (*CALL, MODALITY))
+INPUT_TOKENS_PER_CALL = Instrument(
+    "gen_ai.client.inference.operation.input_tokens", Kind.HISTOGRAM, "{token}",
+    "Prompt tokens per call.", CALL, TOKENS, ("prompt_token_count",))
+OUTPUT_TOKENS_PER_CALL = Instrument(
+    "gen_ai.client.inference.operation.output_tokens", Kind.HISTOGRAM, "{token}",
+    "Completion tokens per call.", CALL, TOKENS, ("completion_token_count",))
+GENERATIONS = Instrument(
+    "genmeter.generations", Kind.COUNTER, "{generation}", "Model calls by outcome.",
+    (*CALL, OUTCOME), stands_for=("success_rate", "error_rate"))
+RETRIES = Instrument(
+    "genmeter.retries", Kind.COUNTER, "{retry}",
+    "Retries by the error that caused them; rate limits are `rate_limited`.", (*CALL, ERROR_TYPE))
+SAMPLES = Instrument(
+    "genmeter.samples", Kind.COUNTER, "{sample}",
+    "Data set samples that the job produced, accepted or rejected.", (VERDICT, SAMPLE_REASON))
+TOTAL_TOKENS = Instrument(
+    "genmeter.tokens", Kind.COUNTER, "{token}",
+    "Total tokens as reported by the provider; may exceed input plus output.", CALL,
+    stands_for=("total_token_count",))
+FINISH_REASONS = Instrument(
+    "genmeter.finish_reasons", Kind.COUNTER, "{generation}", "Model calls by finish reason.",
+    (*CALL, FINISH_REASON), stands_for=("finish_reason:*",))
+COST = Instrument(
+    "genmeter.cost.usd", Kind.COUNTER, "{USD}",
+    "Cost in USD by the configured prices; calls without a price are not included.", CALL)
+UNPRICED = Instrument(
+    "genmeter.unpriced_generations", Kind.COUNTER, "{generation}",
+    "Calls with tokens whose model has no price; absent if no prices are configured.", CALL)
+ACTIVE = Instrument(
+    "genmeter.generations.active", Kind.OBSERVABLE_UP_DOWN_COUNTER, "{generation}",
+    "Active calls made through the generation handle.", CALL)
+LAST_GENERATION = Instrument(
+    "genmeter.last_generation.timestamp", Kind.OBSERVABLE_GAUGE, "s",
+    "Unix time of the last finished call.", (MODEL,))
+CONVERSATION_DURATION = Instrument(
+    "genmeter.conversation.duration", Kind.HISTOGRAM, "s",
+    "Duration of conversations; their calls are counted separately.", (OUTCOME, ERROR_TYPE),
+    CONVERSATION_SECONDS)
+CONVERSATION_LENGTH = Instrument(
+    "genmeter.conversation.length", Kind.HISTOGRAM, "{turn}", "Turns per conversation.", (), TURNS,
+    ("conversation_length",))
+EVALUATIONS = Instrument(
+    "genmeter.evaluations", Kind.COUNTER, "{evaluation}", "Evaluations by outcome.",
+    (EVALUATOR, OUTCOME), stands_for=("evaluation_error_rate",))
+EVALUATION_DURATION = Instrument(
+    "genmeter.evaluation.duration", Kind.HISTOGRAM, "s", "Duration of evaluations.",
+    (EVALUATOR, ERROR_TYPE), SECONDS, ("evaluation_time",))
+SCORE = Instrument(
+    "genmeter.evaluation.score", Kind.HISTOGRAM, "{score}",
+    "Scores normalized to 0..1; scores outside their scale are not included.",
+    (SCORE_NAME, EVALUATOR), SCORES, ("evaluation_score_*",))
+SCORE_ACCUMULATED = Instrument(
+    "genmeter.evaluation.score.accumulated", Kind.UP_DOWN_COUNTER, "{score}",
+    "Sum of the recorded scores; divided by their number it is the mean.", (SCORE_NAME, EVALUATOR))
+SCORES_TOTAL = Instrument(
+    "genmeter.evaluation.scores", Kind.COUNTER, "{score}",
+    "Number of recorded scores, including those outside their scale.", (SCORE_NAME, EVALUATOR))
+CUSTOM_SAMPLES = Instrument(
+    "genmeter.custom.samples", Kind.COUNTER, "{sample}",
+    "Number of values passed to `record_metric`.", (METRIC,))
+CUSTOM_ACCUMULATED = Instrument(
+    "genmeter.custom.accumulated", Kind.UP_DOWN_COUNTER, "{value}",
+    "Sum of the values passed to `record_metric`.", (METRIC,))
+CUSTOM_VALUE = Instrument(
+    "genmeter.custom.value", Kind.OBSERVABLE_GAUGE, "{value}",
+    "Last value passed to `record_metric`.", (METRIC,))
+LOGS = Instrument(
+    "genmeter.logs", Kind.COUNTER, "{record}", "Messages logged through the monitor.", (LEVEL,))
+# fmt: on
 
-INSTRUMENTS: tuple[Instrument, ...] = (
-    # The inbox comes first: its callback drains, and the SDK runs callbacks in the order of
-    # registration before it reads the synchronous instruments.
-    *(MONITOR_INBOX, MONITOR_EVENTS, HISTORY_SIZE, HISTORY_CAPACITY, HANDLER_ERRORS),
-    *(LABEL_OVERFLOW, EXPORT_FAILURES, SAMPLES_EXPECTED, JOB_FINISHED, ALERTS_FIRING, BUILD_INFO),
-    *(INFERENCE_DURATION, INPUT_TOKENS, OUTPUT_TOKENS, CACHE_READ_TOKENS, CACHE_WRITE_TOKENS),
-    *(REASONING_TOKENS, INPUT_TOKENS_PER_CALL, OUTPUT_TOKENS_PER_CALL, GENERATIONS, RETRIES),
-    *(SAMPLES, TOTAL_TOKENS, FINISH_REASONS, COST, UNPRICED, ACTIVE, LAST_GENERATION),
-    *(CONVERSATION_DURATION, CONVERSATION_LENGTH, EVALUATIONS, EVALUATION_DURATION, SCORE),
-    *(SCORE_ACCUMULATED, SCORES_TOTAL, CUSTOM_SAMPLES, CUSTOM_ACCUMULATED, CUSTOM_VALUE, LOGS),
+INSTRUMENTS: tuple[Instrument, ...] = tuple(
+    each for each in tuple(globals().values()) if isinstance(each, Instrument)
 )
+"""All of them, in the order of their registration."""

@@ -1,9 +1,8 @@
-"""From OpenTelemetry's names to Prometheus's; pure functions of strings.
+"""OpenTelemetry's names as Prometheus's names.
 
 The rules are those of OpenTelemetry's "Prometheus and OpenMetrics compatibility" specification:
-characters that Prometheus does not know become underscores, runs of underscores become one, the
-unit is spelled out and appended, counters end in ``_total``. A colon is replaced too, although
-Prometheus takes it, because it is kept for the names of recording rules.
+invalid characters become underscores, runs of underscores become one, the unit is spelled out and
+appended, counters end in ``_total``. Colons, which recording rules use, are replaced too.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ __all__ = [
 _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9]+")
 _ANNOTATION = re.compile(r"\{[^}]*\}")
 
-# UCUM's codes, which OpenTelemetry uses, and the words that Prometheus has for them.
+# UCUM codes, as used by OpenTelemetry, and Prometheus's words for them.
 _UNITS = {
     "d": "days",
     "h": "hours",
@@ -63,9 +62,6 @@ _PER = {
     "By": "byte",
 }
 
-# What promtool's linter accepts at the end of a histogram's or a counter's series only.
-_HISTOGRAM_SUFFIXES = ("_bucket", "_count", "_sum")
-
 
 def prometheus_name(name: str, unit: str, kind: str) -> str:
     """Return the name of a metric's series.
@@ -83,29 +79,23 @@ def prometheus_name(name: str, unit: str, kind: str) -> str:
 
 
 def family_name(name: str, unit: str, kind: str) -> str:
-    """Return the name of a metric's family: as `prometheus_name`, without ``_total``.
-
-    Args:
-        name: The instrument's name.
-        unit: The instrument's unit in UCUM; may be empty.
-        kind: ``counter``, ``updown``, ``gauge`` or ``histogram``.
-    """
+    """Return the name of a metric's family: `prometheus_name` without ``_total``."""
     family = _NOT_IN_NAMES.sub("_", name).rstrip("_")
     if kind == "counter":
         family = family.removesuffix("_total")
     suffix = unit_suffix(unit, kind)
     if suffix and family != suffix and not family.endswith(f"_{suffix}"):
         family = f"{family}_{suffix}"
-    # Empty, or a digit first: neither starts a name in Prometheus.
+    # An empty name, or one that starts with a digit, is invalid in Prometheus.
     return family if family and not family[0].isdigit() else f"_{family}"
 
 
 def unit_suffix(unit: str, kind: str) -> str:
-    """Return the word that a unit adds to a metric's name, empty where it adds none.
+    """Return the suffix of a unit in a metric's name; may be empty.
 
     Args:
-        unit: The unit in UCUM; what stands in braces is an annotation and adds nothing.
-        kind: The instrument's kind: a ``gauge`` without dimension is a ``ratio``.
+        unit: The unit in UCUM; annotations in braces add nothing.
+        kind: The instrument's kind: a dimensionless ``gauge`` is a ``ratio``.
     """
     if unit == "1" and kind == "gauge":
         return "ratio"
@@ -117,15 +107,9 @@ def unit_suffix(unit: str, kind: str) -> str:
 
 
 def family_unit(family: str, unit: str, kind: str) -> str:
-    """Return the unit that a family is exposed with, empty for none.
+    """Return the unit to expose with a family (as named by `family_name`); may be empty.
 
-    OpenMetrics takes a unit only of a family whose name ends with an underscore and the unit; a
-    name that is the unit alone does not.
-
-    Args:
-        family: The family's name, as `family_name` returns it.
-        unit: The unit in UCUM; may be empty.
-        kind: The instrument's kind.
+    OpenMetrics allows a unit only if the family's name ends with an underscore and the unit.
     """
     suffix = unit_suffix(unit, kind)
     return suffix if suffix and family.endswith(f"_{suffix}") else ""
@@ -137,26 +121,18 @@ def _word(code: str, words: dict[str, str]) -> str:
 
 
 def label_name(key: str) -> str:
-    """Return the label that an attribute key becomes.
-
-    Args:
-        key: The attribute key, such as ``gen_ai.request.model``.
-    """
+    """Return the label of an attribute key such as ``gen_ai.request.model``."""
     label = _NOT_IN_NAMES.sub("_", key)
     return label if label and not label[0].isdigit() else f"_{label}"
 
 
 def reserved_suffix(series: str, kind: str) -> str | None:
-    """Return the end of a series name that Prometheus keeps for another kind of metric, if any.
+    """Return the suffix of a series name that is reserved for another kind of metric, if any.
 
-    ``promtool check metrics`` objects to such a name, and it may clash with a histogram's or a
+    ``promtool check metrics`` rejects such a name, and it may clash with a histogram's or a
     counter's own series.
-
-    Args:
-        series: A name as `prometheus_name` gives it.
-        kind: ``counter``, ``updown``, ``gauge`` or ``histogram``.
     """
-    reserved = [] if kind == "histogram" else list(_HISTOGRAM_SUFFIXES)
+    reserved = [] if kind == "histogram" else ["_bucket", "_count", "_sum"]
     if kind != "counter":
         reserved.append("_total")
     return next((suffix for suffix in reserved if series.endswith(suffix)), None)

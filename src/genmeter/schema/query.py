@@ -1,8 +1,7 @@
-"""Queries: what is summed over a window, in PromQL and over a monitor's own history alike.
+"""Queries: sums, values and ratios over a window, in PromQL and over a monitor's own history.
 
-A query is the one place that knows both the series of an instrument, with its matchers, and the rows
-that a history keeps of the same events. So Prometheus's rules and the evaluation in process cannot
-drift apart.
+A query knows both the series of an instrument and the rows that a history keeps of the same events,
+so Prometheus's rules and the evaluation in the process cannot drift apart.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ __all__ = [
 ]
 
 JOB = "job"
-"""The label by which every query of ours keeps jobs apart."""
+"""The label that every query groups by."""
 
 RowCondition = Literal[
     "inference",
@@ -59,29 +58,27 @@ RowCondition = Literal[
     "on_scale",
     "rejected",
 ]
-"""What can be required of a row of a history; see :mod:`genmeter.history.windows`."""
+"""A condition on a row of a history; see :mod:`genmeter.history.windows`."""
 
 TRUNCATED = ("length", "max_tokens")
-"""The finish reasons of a completion that was cut off."""
+"""The finish reasons of a truncated completion."""
 
 Function = Literal["increase", "rate"]
 Group = tuple[str | None, ...]
-"""The values of the labels that a result is grouped by; None where a label is absent."""
+"""The values of the labels that a result is grouped by; None for an absent label."""
 
 LONG_WINDOW = 6 * 3_600.0
-"""Seconds; ratios over longer windows are added up from recorded sums.
+"""Seconds; ratios over longer windows use recorded sums, which are cheaper to evaluate.
 
-So no evaluation reads days of samples of every series. The steps lie end to end. What is counted
-between the last scrape of one step and the first of the next is in neither, and ``increase``
-estimates it: that cancels out in a ratio. A sum that is compared by itself, a budget's, is taken
-over the raw series.
+``increase`` estimates the counts between the last scrape of one step and the first of the next; the
+error cancels out in a ratio. A sum that is compared by itself (a budget) uses the raw series.
 """
-_STEP = 300.0  # seconds of the recorded sums that long ones are added up from
+_STEP = 300.0  # seconds of a recorded sum
 _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 
 
 def duration(seconds: float) -> str:
-    """Write seconds as Prometheus does, in the largest unit that divides them: ``5m``, ``90s``."""
+    """Format seconds as Prometheus does, in the largest unit that divides them: ``5m``, ``90s``."""
     milliseconds = round(seconds * 1_000)
     if not milliseconds:
         return "0s"
@@ -92,61 +89,61 @@ def duration(seconds: float) -> str:
 
 
 def quoted(text: str) -> str:
-    """Write a text as a PromQL string."""
+    """Return a text as a PromQL string."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
 class Record(NamedTuple):
-    """A recording rule: the series that it writes, as level:metric:operation, and its PromQL."""
+    """A recording rule: its series, named level:metric:operation, and its PromQL."""
 
     name: str
     expr: str
 
 
 class Observed(NamedTuple):
-    """What a process observed over a window.
+    """A value that a process computed over a window.
 
     Attributes:
-        value: What is compared to a threshold.
-        mean: Of the rows; ``value`` where that is no mean.
-        rows: How many rows; 1 where ``value`` is no mean.
-        least: The least of the rows' values.
-        most: The most.
+        value: The value to compare with a threshold.
+        mean: The mean of the rows, or ``value`` if that is not a mean.
+        rows: The number of rows, or 1 if ``value`` is not a mean.
+        min: The lowest value of a row.
+        max: The highest value of a row.
     """
 
     value: float
     mean: float
     rows: int
-    least: float
-    most: float
+    min: float
+    max: float
 
 
 class LocalData(Protocol):
-    """What a process knows itself, over windows that end now."""
+    """The data of one process, over windows that end now."""
 
     @property
     def since_last_call(self) -> float | None:
-        """Seconds since the newest call ended; None where no further call is expected."""
+        """Seconds since the last call ended; None if no further call is expected."""
 
     def rows(
         self, query: HistoryQuery, by: Sequence[Label], window: float
     ) -> Mapping[Group, tuple[int, float, float, float]]:
-        """Sum rows by group: their number, and the sum, the least and the most of their values."""
+        """Return by group the number of rows, and the sum, minimum and maximum of their values."""
 
     def increases(self, instrument: Instrument, window: float) -> Mapping[str, int]:
-        """Return by how much one of the monitor's own counters has grown, by its label."""
+        """Return the increase of one of the monitor's own counters, by its label."""
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryQuery:
-    """Rows of a history, and what is summed over them.
+    """A sum over rows of a history.
 
     Args:
-        ring: Which of the history's rings.
-        having: The conditions of each row.
-        column: The column that is summed; None counts the rows.
-        by_minute: The column of the history's sums by the minute that has the same over all rows,
-            for windows that reach further back than the ring does.
+        ring: The ring of the history.
+        having: The conditions on each row.
+        column: The column to sum; None counts the rows.
+        by_minute: The same sum over all rows in the history's sums by minute, for windows longer
+            than the ring.
     """
 
     ring: Literal["calls", "scores", "samples"]
@@ -157,11 +154,11 @@ class HistoryQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selector:
-    """Which series a query reads.
+    """Selects the series that a query reads.
 
     Args:
-        common: Matchers for all of them, as PromQL has them within braces, without these.
-        by_label: Matchers such as ``=~"$model"`` for instruments that have the label.
+        common: PromQL matchers for all series, without braces.
+        by_label: Matchers such as ``=~"$model"`` for instruments with the label.
     """
 
     common: str = ""
@@ -188,7 +185,7 @@ class Query(ABC):
     @property
     @abstractmethod
     def parts(self) -> tuple[CounterQuery, ...]:
-        """The queries of single series that it is made of: of a ratio numerator and denominator."""
+        """Its queries of single instruments; of a ratio numerator and denominator."""
 
     def at_least(self, min_samples: int) -> Self:
         """Return it with a minimum for the denominator of a ratio, which is then recorded too."""
@@ -198,51 +195,38 @@ class Query(ABC):
     def promql(
         self, by: Sequence[str], window: str, selector: Selector, function: Function = "increase"
     ) -> str:
-        """Write it in PromQL.
+        """Return it in PromQL.
 
         Args:
             by: Prometheus's names of the labels to keep.
             window: A duration such as ``5m``, or a variable of a dashboard.
-            selector: Which series.
+            selector: The series to read.
             function: ``rate`` for a sum per second; a ratio is the same with both.
         """
 
     @abstractmethod
     def values(self, data: LocalData, by: Sequence[Label], window: float) -> dict[Group, Observed]:
-        """Compute it in process, by group.
-
-        Args:
-            data: What the process knows.
-            by: The labels that make a group.
-            window: Seconds.
-        """
+        """Compute it from the process's own data, by group; ``window`` in seconds."""
 
     @abstractmethod
     def record_name(self, by: Sequence[Label], window: float) -> str:
-        """Name its recorded series, by group, over a window in seconds."""
+        """Return the name of its recorded series; ``window`` in seconds."""
 
     @abstractmethod
     def records(self, by: Sequence[Label], window: float, selector: Selector) -> Iterator[Record]:
-        """Yield its recording rules over a window, each after those that it needs.
-
-        Args:
-            by: The labels that make a group, beside the job.
-            window: Seconds.
-            selector: Which series.
-        """
+        """Yield its recording rules, each after its dependencies; ``window`` in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class CounterQuery(Query):
-    """Something that adds up: increments of a counter, or the sum or count of a histogram.
+    """The increase of a counter, or of the sum, count or buckets of a histogram.
 
     Args:
-        instrument: Whose series.
-        part: Of a histogram: its sum, its count, or its buckets, which keep ``le`` where that is
-            among the labels that a query keeps.
-        where: Matchers, by label; of an instrument with a phase, ``genmeter_phase`` is matched in
-            any case, since its name may be another instrumentation's too.
-        rows: The same in a history; None where histories do not keep it.
+        instrument: The counter or histogram.
+        part: The part of a histogram.
+        where: Matchers by label. An instrument with a phase always gets a matcher on
+            ``genmeter_phase``, since other instrumentations may use its name too.
+        rows: The same in a history; None if histories do not keep it.
     """
 
     instrument: Instrument
@@ -252,11 +236,11 @@ class CounterQuery(Query):
 
     @property
     def parts(self) -> tuple[CounterQuery, ...]:
-        """Itself."""
+        """Return itself."""
         return (self,)
 
     def series(self, selector: Selector) -> str:
-        """Write the series as a PromQL selector."""
+        """Return the series as a PromQL selector."""
         matched = [f"{label.prometheus}{matcher}" for label, matcher in self.where]
         is_shared = PHASE in self.instrument.labels
         if is_shared and not any(label is PHASE for label, _ in self.where):
@@ -268,11 +252,11 @@ class CounterQuery(Query):
     def promql(
         self, by: Sequence[str], window: str, selector: Selector, function: Function = "increase"
     ) -> str:
-        """Sum what the series grew by."""
+        """Sum the increases of the series."""
         return f"{_aggregated('sum', by)} ({function}({self.series(selector)}[{window}]))"
 
     def values(self, data: LocalData, by: Sequence[Label], window: float) -> dict[Group, Observed]:
-        """Sum the rows, or what a counter of the monitor itself grew by."""
+        """Sum the rows; of the monitor's own counters return the increases."""
         if self.rows is None:
             grown = data.increases(self.instrument, window)
             return {(label,): single(count) for label, count in grown.items()}
@@ -280,31 +264,27 @@ class CounterQuery(Query):
         return {group: single(self.total_of(*each)) for group, each in sums.items()}
 
     def total_of(self, rows: int, total: float, *_: float) -> float:
-        """Return what rows add up to: their number, or the sum of their values."""
+        """Return the number of rows, or the sum of their values."""
         return float(rows) if self.rows is None or self.rows.column is None else total
 
     def record_name(self, by: Sequence[Label], window: float) -> str:
-        """Name the sum."""
+        """Return the name of the recorded sum."""
         return f"{_level(by)}:{self.metric_name()}{self.part}:increase{duration(window)}"
 
     def records(self, by: Sequence[Label], window: float, selector: Selector) -> Iterator[Record]:
-        """Yield the sum."""
+        """Yield the recorded sum."""
         expr = self.promql(names_of(by), duration(window), selector)
         yield Record(self.record_name(by, window), expr)
 
     def metric_name(self) -> str:
-        """Return the metric's part of a recorded series' name."""
+        """Return the metric part of a recorded series' name."""
         words = [word for _, matcher in self.where for word in re.findall(r"\w+", matcher)]
         return "_".join([self.instrument.prometheus.removesuffix("_total"), *words])
 
 
 @dataclass(frozen=True, slots=True)
 class GaugeQuery(CounterQuery):
-    """Something that has a value: the last of each series within a window.
-
-    Args:
-        aggregation: How the series of a group are combined.
-    """
+    """The last value of each series within a window, summed or the highest by group."""
 
     aggregation: Literal["sum", "max"] = "sum"
 
@@ -322,8 +302,8 @@ class Ratio(Query):
 
     Args:
         of: The numerator.
-        per: The denominator; without any of it there is no value, so nothing is divided by 0.
-        min_samples: What the denominator must add up to; above 1 it needs ``increase``.
+        per: The denominator; if it is 0, there is no value.
+        min_samples: The minimum of the denominator; above 1 it needs ``increase``.
     """
 
     of: CounterQuery
@@ -342,13 +322,13 @@ class Ratio(Query):
     def promql(
         self, by: Sequence[str], window: str, selector: Selector, function: Function = "increase"
     ) -> str:
-        """Divide; without any of the denominator there is no value."""
+        """Divide, with a guard against a denominator of 0."""
         of, per = (each.promql(by, window, selector, function) for each in self.parts)
         guard = f">= {self.min_samples}" if self.min_samples > 1 else "> 0"
         return f"{of}\n/\n({per} {guard})"
 
     def values(self, data: LocalData, by: Sequence[Label], window: float) -> dict[Group, Observed]:
-        """Divide, with the number of rows, the least and the most of their values."""
+        """Divide; the result has the number, minimum and maximum of the rows too."""
         of, per = self.of.rows, self.per.rows
         if of is None or per is None:
             return {}
@@ -368,18 +348,18 @@ class Ratio(Query):
         total = 0.0 if found is None else self.of.total_of(*found)
         value, count = total / amount, round(amount)
         if self.of.rows is None or self.of.rows.column is None:
-            # A share: each row is in it, 1, or is not, 0.
+            # A share: the value of each row is 1 or 0.
             return Observed(value, value, count, float(total == amount), float(total > 0))
-        least, most = (0.0, 0.0) if found is None else found[2:]
-        return Observed(value, value, count, least, most)
+        low, high = (0.0, 0.0) if found is None else found[2:]
+        return Observed(value, value, count, low, high)
 
     def record_name(self, by: Sequence[Label], window: float) -> str:
-        """Name the ratio."""
+        """Return the name of the recorded ratio."""
         operation = "mean" if self.of.part else "ratio"
         return f"{_level(by)}:{self.of.metric_name()}:{operation}_rate{duration(window)}"
 
     def records(self, by: Sequence[Label], window: float, selector: Selector) -> Iterator[Record]:
-        """Yield the ratio, over a long window after the sums that it is made of."""
+        """Yield the ratio, for a long window after the sums that it divides."""
         if window > LONG_WINDOW:
             for part in self.parts:
                 (step,) = part.records(by, _STEP, selector)
@@ -396,12 +376,12 @@ class Ratio(Query):
 
 
 def names_of(by: Sequence[Label]) -> list[str]:
-    """Return Prometheus's names of the labels that a rule keeps, the job's first."""
+    """Return Prometheus's names of the job and of the labels of a group."""
     return [JOB, *(label.prometheus for label in by)]
 
 
 def single(value: float) -> Observed:
-    """Return a value that is no mean."""
+    """Return a value that is not a mean."""
     return Observed(value, value, 1, value, value)
 
 

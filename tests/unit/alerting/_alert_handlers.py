@@ -23,7 +23,7 @@ FAILED = ["low_success_rate", "high_error_rate"]
 
 
 class Clock:
-    """The time that calls are told at."""
+    """A clock for the monitor, set by the test."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1_000_000.0
@@ -31,47 +31,47 @@ class Clock:
 
 
 class Inbox(list[str]):
-    """A handler that keeps the names of what it was sent, and of what is resolved."""
+    """A handler that keeps the names of firing and resolved alerts."""
 
     def __init__(self) -> None:
         self.resolved: list[str] = []
 
     def take(self, alert: Alert) -> None:
-        """Keep the alert's name."""
+        """Store the alert's name."""
         (self if alert.status == "firing" else self.resolved).append(alert.name)
 
 
 class Blocked:
-    """A handler that blocks until it is released, then keeps the alert's name."""
+    """A handler that blocks until it is released, then stores the alert's name."""
 
     def __init__(self) -> None:
         self.begun, self.gate = threading.Event(), threading.Event()
         self.taken: list[str] = []
 
     def __call__(self, alert: Alert) -> None:
-        """Block, then keep the alert's name."""
+        """Block, then store the alert's name."""
         self.begun.set()
         self.gate.wait(PATIENCE)
         self.taken.append(alert.name)
 
 
 def broken(alert: Alert) -> None:
-    """Fail, as a handler may."""
+    """Raise an exception."""
     raise ValueError(alert.name)
 
 
 async def awaited(alert: Alert) -> None:
-    """Wait for somebody to await it."""
+    """Return a coroutine."""
     raise AssertionError
 
 
 def threads(name: str) -> list[threading.Thread]:
-    """List the threads of a name."""
+    """Return the threads with a name."""
     return [each for each in threading.enumerate() if each.name == name]
 
 
 def handler_threads() -> list[threading.Thread]:
-    """List the threads of handlers: of workers, but for those that outlive a monitor."""
+    """Return the threads of handlers: workers that do not outlive a monitor."""
     others = ("genmeter-alerts", "genmeter-callbacks", "genmeter-log", "genmeter-reaper")
     return [
         each
@@ -82,13 +82,13 @@ def handler_threads() -> list[threading.Thread]:
     ]
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """List what was logged."""
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the logged messages."""
     return [record.getMessage() for record in caplog.records if record.name == "genmeter"]
 
 
 class Keeper(Inbox, AlertReceiver):
-    """A handler that is told of each evaluation and flushed."""
+    """An AlertReceiver that stores its calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,15 +99,15 @@ class Keeper(Inbox, AlertReceiver):
         self.gate.set()
 
     def __call__(self, alert: Alert) -> None:
-        """Keep the alert's name."""
+        """Store the alert's name."""
         self.take(alert)
 
     def refresh(self, alerts: Sequence[Alert], interval: float) -> None:
-        """Keep what fires, once the gate is open."""
+        """Store the firing alerts, after the gate is open."""
         self.gate.wait(PATIENCE)
         self.refreshed.append(([alert.name for alert in alerts], interval))
 
     def flush(self, timeout: float) -> bool:
-        """Keep how much time there is."""
+        """Store the timeout."""
         self.flushed.append(timeout)
         return self.is_done

@@ -1,4 +1,4 @@
-"""A server on loopback that keeps what is posted to it, and answers as it is told to."""
+"""A server on loopback that stores posts, with configurable responses."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 __all__ = ["PATIENCE", "Post", "PostServer", "eventually"]
 
 PATIENCE = 60.0
-"""Seconds after which something hangs."""
+"""Seconds after which a test fails."""
 
 
-def eventually(holds: Callable[[], Any]) -> bool:
-    """Wait until something holds; tell whether it did in the end."""
+def eventually(condition: Callable[[], Any]) -> bool:
+    """Wait until a condition is true; return whether it became true."""
     deadline = time.monotonic() + PATIENCE
-    while not (held := bool(holds())) and time.monotonic() < deadline:
+    while not (met := bool(condition())) and time.monotonic() < deadline:
         time.sleep(0.002)
-    return held
+    return met
 
 
 class Post(NamedTuple):
@@ -39,16 +39,16 @@ class PostServer:
     """Answers posts on a free port of loopback.
 
     Args:
-        *statuses: What the first posts are answered with; all others with 200.
+        *statuses: The statuses of the first responses; all others have 200.
         tls: The server's context; None for plain HTTP.
 
     Attributes:
-        posts: What is answered, with whatever status.
-        begun: Set once a post has come.
-        gate: A post is answered once this is set, as it is from the start.
-        headers: Sent with every answer.
-        is_endless: Whether the body of an answer has no end.
-        is_slow: Whether the body comes byte by byte, for ten seconds.
+        posts: The posts that were answered, with any status.
+        begun: Set when a post has arrived.
+        gate: Responses wait for it; it is set at the start.
+        headers: Sent with every response.
+        is_endless: Whether the body of a response is endless.
+        is_slow: Whether the body is sent byte by byte, for ten seconds.
     """
 
     def __init__(self, *statuses: int, tls: ssl.SSLContext | None = None) -> None:
@@ -69,12 +69,12 @@ class PostServer:
                 status = outer._statuses.pop(0) if outer._statuses else 200
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 outer.posts.append(Post(self.path, headers, json.loads(body)))
-                with suppress(OSError):  # whoever posted is gone
+                with suppress(OSError):  # the client is gone
                     self.send_response(status)
                     for name, value in outer.headers.items():
                         self.send_header(name, value)
                     self.end_headers()
-                    self.wfile.write(b'"as it was told"')
+                    self.wfile.write(b'"the body"')
                     while outer.is_endless:
                         self.wfile.write(b"x" * 65_536)
                     for _ in range(200 if outer.is_slow else 0):
@@ -109,7 +109,7 @@ class PostServer:
 
     @property
     def alerts(self) -> list[dict[str, Any]]:
-        """All alerts of all posts, in their order."""
+        """All alerts of all posts, in order."""
         return [alert for post in self.posts for alert in post.alerts]
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of alerts on their way to handlers."""
+"""Fixtures for tests of the delivery of alerts to handlers."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def inbox() -> Inbox:
-    """Return what keeps the names of alerts."""
+    """Return a handler that stores the names of alerts."""
     return Inbox()
 
 
 @pytest.fixture
 def make(monitor: IsolatedMonitor) -> Iterator[Callable[..., Alerting]]:
-    """Return what makes the alerting of the monitor, without a periodic evaluation."""
+    """Return a factory of the monitor's alerting, without a periodic evaluation."""
     made: list[Alerting] = []
 
     def make(*handlers: Any, interval: float = 0, **keywords: Any) -> Alerting:
@@ -65,5 +65,5 @@ def make(monitor: IsolatedMonitor) -> Iterator[Callable[..., Alerting]]:
 
 @pytest.fixture
 def keeper() -> Keeper:
-    """Return a handler with both methods."""
+    """Return an AlertReceiver."""
     return Keeper()

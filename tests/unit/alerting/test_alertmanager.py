@@ -1,4 +1,4 @@
-"""Alerts that go from the process straight to an Alertmanager."""
+"""Alerts sent from the process directly to Alertmanagers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 import trustme
 from _posts import PATIENCE, PostServer, eventually
 from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
-from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool
 
 import genmeter.clock
 from genmeter import Alert, AlertmanagerHandler, ConfigError, ExportError, MonitorConfig
@@ -37,7 +37,7 @@ SECRET = "p:ss wörd"
 
 
 def alert(status: Any = "firing", *, minute: int = 0, **labels: str) -> Alert:
-    """Make an alert that fires since noon."""
+    """Return an alert that has been firing since noon."""
     return Alert(
         name="high_error_rate",
         message="too many failures",
@@ -52,12 +52,12 @@ def alert(status: Any = "firing", *, minute: int = 0, **labels: str) -> Alert:
 
 
 def states(server: PostServer) -> list[tuple[str, str]]:
-    """Give the name and the end of each alert that a server was sent."""
+    """Return name and end of each alert that a server received."""
     return [(each["labels"]["alertname"], each["endsAt"]) for each in server.alerts]
 
 
 def closed_port() -> int:
-    """Find a port at which nobody listens."""
+    """Return a port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -65,7 +65,7 @@ def closed_port() -> int:
 
 
 def threads() -> set[str]:
-    """Name the threads that post alerts."""
+    """Return the names of the threads that post alerts."""
     return {
         each.name for each in threading.enumerate() if each.name.startswith("genmeter-alertmanager")
     }
@@ -73,14 +73,14 @@ def threads() -> set[str]:
 
 @pytest.fixture
 def server() -> Iterator[PostServer]:
-    """Give a server that takes everything."""
+    """Return a server that accepts every post."""
     with PostServer() as made:
         yield made
 
 
 @pytest.fixture(autouse=True)
 def at_noon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Have it be noon, try again at once, and find no thread left over."""
+    """Set the clock to noon, retry at once, and check that no thread is left."""
     monkeypatch.setattr(genmeter.clock, "now", NOON.timestamp)
     monkeypatch.setattr(alertmanager, "_FIRST_DELAY", 0.01)
     monkeypatch.setattr(alertmanager, "_MAX_DELAY", 0.02)
@@ -91,7 +91,7 @@ def at_noon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @contextmanager
 def no_more_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Have no thread start, as at the end of the interpreter from Python 3.12 on."""
+    """Prevent threads from starting, as at the exit of Python 3.12 and later."""
     start = threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:
@@ -104,11 +104,11 @@ def no_more_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-# --- what is posted --------------------------------------------------------------------------------
+# --- posts --------------------------------------------------------------------------------
 
 
-def test_post_has_the_shape_of_api_v2(server: PostServer) -> None:
-    """The post has the alert's labels and annotations, since when it fires, and when it ends."""
+def test_posts_have_the_format_of_api_v2(server: PostServer) -> None:
+    """The post has the alert's labels, annotations, start and end."""
     handler = AlertmanagerHandler(
         server.url, labels={"cluster": "a"}, generator_url="https://example.org/d/overview"
     )
@@ -129,8 +129,8 @@ def test_post_has_the_shape_of_api_v2(server: PostServer) -> None:
     ]
 
 
-def test_alert_made_by_hand_needs_no_labels(server: PostServer) -> None:
-    """An alert with the old five fields goes by its name, with its message as the summary."""
+def test_alert_without_labels_is_posted(server: PostServer) -> None:
+    """An alert with AfterImage's five fields has its name as label and its message as summary."""
     handler = AlertmanagerHandler([server.url])
     handler(Alert("mine", "look", "warning", NOON.replace(tzinfo=None), {}))
     assert handler.flush(PATIENCE)
@@ -141,7 +141,7 @@ def test_alert_made_by_hand_needs_no_labels(server: PostServer) -> None:
 
 
 def test_labels_of_the_alert_win(server: PostServer) -> None:
-    """Where an alert has a label of that name itself, its value is kept."""
+    """If an alert has a label of the same name, its value is kept."""
     handler = AlertmanagerHandler([server.url], labels={"team": "a", "site": "b"})
     handler(alert(team="c"))
     assert handler.flush(PATIENCE)
@@ -161,7 +161,7 @@ def test_refresh_outlives_four_evaluations(server: PostServer) -> None:
 
 
 def test_resolved_alert_has_its_end(server: PostServer) -> None:
-    """Resolved means an end that has come, and none before the start."""
+    """The end of a resolved alert is in the past, and not before its start."""
     handler = AlertmanagerHandler([server.url])
     for minute in (3, -1):
         handler(alert("resolved", minute=minute))
@@ -171,15 +171,15 @@ def test_resolved_alert_has_its_end(server: PostServer) -> None:
 
 
 def test_refresh_without_alerts_posts_nothing(server: PostServer) -> None:
-    """Nothing fires, so there is nothing to say."""
+    """Without firing alerts there is no post."""
     handler = AlertmanagerHandler([server.url])
     handler.refresh([], 60)
     assert handler.flush(PATIENCE)
     assert server.posts == []
 
 
-def test_many_alerts_go_in_several_posts(server: PostServer) -> None:
-    """150 alerts are too long a body for some proxies, and arrive in three posts."""
+def test_many_alerts_are_posted_in_batches(server: PostServer) -> None:
+    """150 alerts arrive in three posts, since some proxies limit the body."""
     handler = AlertmanagerHandler([server.url])
     handler.refresh([alert(model=str(number)) for number in range(150)], 60)
     assert handler.flush(PATIENCE)
@@ -188,7 +188,7 @@ def test_many_alerts_go_in_several_posts(server: PostServer) -> None:
 
 
 def test_prefix_of_an_address_is_kept(server: PostServer) -> None:
-    """An Alertmanager behind a prefix is found, with and without a slash at its end."""
+    """A path prefix works with and without a trailing slash."""
     handler = AlertmanagerHandler([f"{server.url}/a%20b/alertmanager/", f"{server.url}/c"])
     handler(alert())
     assert handler.flush(PATIENCE)
@@ -203,7 +203,7 @@ def test_prefix_of_an_address_is_kept(server: PostServer) -> None:
 
 @pytest.mark.parametrize("way", ["arguments", "file", "address"])
 def test_basic_authentication(server: PostServer, tmp_path: Path, way: str) -> None:
-    """The user and the password may come from arguments, a file or the address."""
+    """User and password can come from arguments, a file or the address."""
     (tmp_path / "password").write_text(f"{SECRET}\n", encoding="utf-8")
     handler = {
         "arguments": lambda: AlertmanagerHandler([server.url], username="u", password=SECRET),
@@ -218,8 +218,8 @@ def test_basic_authentication(server: PostServer, tmp_path: Path, way: str) -> N
     assert server.posts[0].headers["authorization"] == f"Basic {expected}"
 
 
-def test_rotated_token_is_read_anew(server: PostServer, tmp_path: Path) -> None:
-    """A token in a file may be replaced while the job runs, and be missing for a moment."""
+def test_rotated_token_is_read_again(server: PostServer, tmp_path: Path) -> None:
+    """A token file can be replaced, and be missing for a moment, while the job runs."""
     file = tmp_path / "token"
     file.write_text("first\n", encoding="utf-8")
     handler = AlertmanagerHandler([server.url], bearer_token_file=file)
@@ -238,12 +238,12 @@ def test_rotated_token_is_read_anew(server: PostServer, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
-    """Give an authority that signs certificates."""
+    """Return a certificate authority."""
     return trustme.CA()
 
 
 def server_context(authority: trustme.CA) -> ssl.SSLContext:
-    """Give a server's context, whose certificate the authority has signed."""
+    """Return a server's context with a certificate signed by the authority."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     authority.configure_trust(context)
@@ -253,7 +253,7 @@ def server_context(authority: trustme.CA) -> ssl.SSLContext:
 def test_tls_with_an_authority_and_a_client_certificate(
     authority: trustme.CA, tmp_path: Path
 ) -> None:
-    """``ca_file`` says whom to trust, ``cert_file`` and ``key_file`` who posts."""
+    """``ca_file`` is trusted, and ``cert_file`` and ``key_file`` authenticate the client."""
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     client = authority.issue_cert("client")
     client.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
@@ -275,10 +275,10 @@ def test_tls_with_an_authority_and_a_client_certificate(
         assert len(server.posts) == 1
 
 
-def test_untrusted_certificate_is_refused_unless_verify_is_off(
+def test_untrusted_certificate_is_rejected_unless_verify_is_off(
     authority: trustme.CA, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A certificate that nobody vouches for is refused, except with ``verify=False``."""
+    """A self-signed certificate is accepted with ``verify=False`` only."""
     with PostServer(tls=server_context(authority)) as server:
         handler = AlertmanagerHandler([server.url])
         handler(alert())
@@ -292,7 +292,7 @@ def test_untrusted_certificate_is_refused_unless_verify_is_off(
 
 
 def test_redirect_is_not_followed(server: PostServer, caplog: pytest.LogCaptureFixture) -> None:
-    """Credentials go nowhere but to the address that was given; the log names the other one."""
+    """Credentials are sent to the given address only; the log has the target of the redirect."""
     with PostServer(307) as gate:
         gate.headers["Location"] = f"{server.url}/api/v2/alerts"
         handler = AlertmanagerHandler([gate.url], username="u", password=SECRET)
@@ -303,10 +303,10 @@ def test_redirect_is_not_followed(server: PostServer, caplog: pytest.LogCaptureF
     assert "redirects are not followed" in caplog.text
 
 
-def test_environment_of_other_traffic_is_ignored(
+def test_proxy_variables_and_netrc_are_ignored(
     server: PostServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither a proxy nor a netrc for the job's other traffic has a say in the posts."""
+    """Settings of the job's other traffic do not affect posts."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{closed_port()}")
     (tmp_path / "netrc").write_text("default login someone password else\n")
@@ -321,7 +321,7 @@ def test_environment_of_other_traffic_is_ignored(
 def test_only_the_given_authority_is_trusted(
     authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """REQUESTS_CA_BUNDLE and the like add no authority to ``ca_file``."""
+    """REQUESTS_CA_BUNDLE etc. add no authority to ``ca_file``."""
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
@@ -333,10 +333,10 @@ def test_only_the_given_authority_is_trusted(
         assert server.posts == []
 
 
-def test_certificate_of_another_name_is_refused(
+def test_certificate_of_another_name_is_rejected(
     authority: trustme.CA, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A trusted authority is not enough: the certificate must be the server's."""
+    """A trusted authority is not enough: the certificate must name the server."""
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("other.example").configure_cert(context)
@@ -351,7 +351,7 @@ def test_certificate_of_another_name_is_refused(
 def test_replaced_certificates_are_read_after_a_failure(
     authority: trustme.CA, tmp_path: Path
 ) -> None:
-    """A job that runs for months outlives the authority that it was started with."""
+    """Certificates can be rotated while the job runs."""
     file = tmp_path / "ca.pem"
     trustme.CA().cert_pem.write_to_path(file)
     with PostServer(tls=server_context(authority)) as server:
@@ -361,16 +361,16 @@ def test_replaced_certificates_are_read_after_a_failure(
         assert eventually(lambda: server.posts)
 
 
-def test_posts_make_no_spans(server: PostServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Instrumentations of HTTP clients find themselves suppressed, on the posting thread alone."""
+def test_posts_create_no_spans(server: PostServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instrumentations of HTTP clients are suppressed, on the posting thread only."""
     seen: list[bool] = []
-    send = HTTPAdapter.send
+    urlopen = HTTPConnectionPool.urlopen
 
-    def note(self: HTTPAdapter, *args: Any, **options: Any) -> Any:
+    def note(self: HTTPConnectionPool, *args: Any, **options: Any) -> Any:
         seen.append(is_http_instrumentation_enabled())
-        return send(self, *args, **options)
+        return urlopen(self, *args, **options)
 
-    monkeypatch.setattr(HTTPAdapter, "send", note)
+    monkeypatch.setattr(HTTPConnectionPool, "urlopen", note)
     handler = AlertmanagerHandler([server.url])
     handler(alert())
     assert handler.flush(PATIENCE)
@@ -379,8 +379,10 @@ def test_posts_make_no_spans(server: PostServer, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("status", [302, 400])
-def test_little_of_a_long_answer_is_read(status: int, caplog: pytest.LogCaptureFixture) -> None:
-    """An answer without an end costs neither memory nor time."""
+def test_response_bodies_are_read_up_to_a_limit(
+    status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An endless response costs neither memory nor time."""
     with PostServer(status) as server:
         server.headers["Location"] = "http://127.0.0.1:1/"
         server.is_endless = True
@@ -391,8 +393,8 @@ def test_little_of_a_long_answer_is_read(status: int, caplog: pytest.LogCaptureF
     assert len(caplog.text) < 2_000
 
 
-def test_slow_answer_ends_at_the_timeout() -> None:
-    """An error's body that comes byte by byte takes no longer than a post may."""
+def test_slow_response_ends_at_the_timeout() -> None:
+    """Reading an error's body byte by byte ends at the timeout of the post."""
     with PostServer(400) as server:
         server.is_slow = True
         handler = AlertmanagerHandler([server.url], timeout=0.2)
@@ -408,7 +410,7 @@ def test_slow_answer_ends_at_the_timeout() -> None:
 
 @pytest.mark.parametrize("status", [500, 503, 429, 408])
 def test_transient_statuses_are_retried(status: int, caplog: pytest.LogCaptureFixture) -> None:
-    """Three failures are one warning, then the alert arrives and the log says so."""
+    """Three failures log one warning, then the alert arrives and the recovery is logged."""
     caplog.set_level(logging.INFO, "genmeter")
     with PostServer(status, status, status) as server:
         handler = AlertmanagerHandler([server.url])
@@ -418,12 +420,12 @@ def test_transient_statuses_are_retried(status: int, caplog: pytest.LogCaptureFi
         with pytest.raises(ExportError, match=f"it answered {status}"):
             handler.flush(PATIENCE)
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
-    assert f'it answered {status} "as it was told"' in caplog.text
+    assert f'it answered {status} "the body"' in caplog.text
 
 
 @pytest.mark.parametrize("status", [400, 401, 404])
-def test_refused_post_is_not_retried(status: int, caplog: pytest.LogCaptureFixture) -> None:
-    """A refusal is told once and raised for the monitor to count; the next refresh is sent."""
+def test_rejected_post_is_not_retried(status: int, caplog: pytest.LogCaptureFixture) -> None:
+    """A rejection is logged once and raised for the monitor to count; the next refresh is sent."""
     with PostServer(status, status) as server:
         handler = AlertmanagerHandler([server.url])
         for _ in range(2):
@@ -438,7 +440,7 @@ def test_refused_post_is_not_retried(status: int, caplog: pytest.LogCaptureFixtu
 
 
 def test_failure_is_raised_by_the_next_call_once(caplog: pytest.LogCaptureFixture) -> None:
-    """The call that raises has its own alert sent all the same, and the call after it is quiet."""
+    """The call that raises still sends its alert, and the call after it does not raise."""
     with PostServer(400) as server:
         handler = AlertmanagerHandler([server.url])
         handler(alert())
@@ -451,7 +453,7 @@ def test_failure_is_raised_by_the_next_call_once(caplog: pytest.LogCaptureFixtur
 
 
 def test_only_the_latest_state_is_sent_after_an_outage() -> None:
-    """Of an alert that fires, is refreshed and is resolved meanwhile, only its end arrives."""
+    """If an alert fires, is refreshed and resolved during an outage, only its end arrives."""
     with PostServer(503) as server:
         server.gate.clear()
         handler = AlertmanagerHandler([server.url])
@@ -469,7 +471,7 @@ def test_only_the_latest_state_is_sent_after_an_outage() -> None:
 
 
 def test_expired_state_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An alert that would have ended by now is left out after an outage, its end never is."""
+    """A firing alert that has expired is dropped after an outage; a resolved one is sent."""
     now = [NOON.timestamp()]
     monkeypatch.setattr(genmeter.clock, "now", lambda: now[0])
     with PostServer(503) as server:
@@ -486,8 +488,8 @@ def test_expired_state_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
         assert later == [LABELS | {"gen_ai_request_model": "over"}]
 
 
-def test_down_alertmanager_delays_no_other(server: PostServer) -> None:
-    """Each peer has a thread of its own, and the caller waits for none of them."""
+def test_unreachable_alertmanager_does_not_delay_others(server: PostServer) -> None:
+    """Each peer has its own thread, and the caller waits for none."""
     with PostServer() as hanging:
         hanging.gate.clear()
         dead = f"http://127.0.0.1:{closed_port()}"
@@ -500,7 +502,7 @@ def test_down_alertmanager_delays_no_other(server: PostServer) -> None:
 
 
 def test_timeout_is_retried() -> None:
-    """A post that takes longer than ``timeout`` is a failure that may pass."""
+    """A post that exceeds ``timeout`` is retried."""
     with PostServer() as server:
         server.gate.clear()
         handler = AlertmanagerHandler([server.url], timeout=0.05)
@@ -514,7 +516,7 @@ def test_timeout_is_retried() -> None:
 
 
 def test_retry_delays_grow_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses double from 1 s to 30 s, each between a half and the whole of that."""
+    """Delays double from 1 s to 30 s, each reduced at random by up to a half."""
     monkeypatch.undo()
     monkeypatch.setattr(time, "monotonic", lambda: 0.0)
     for share, expected in ((0.0, [0.5, 1, 2, 4, 8, 15, 15]), (1.0, [1, 2, 4, 8, 16, 30, 30])):
@@ -533,15 +535,15 @@ def test_retry_delays_grow_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_flush_that_timed_out_pauses_the_queue() -> None:
-    """After a flush that came to no end, the alerts stay until the handler is called again."""
+    """After a flush that timed out, alerts stay queued until the next call."""
     with PostServer(*[503] * 1_000) as server:
         handler = AlertmanagerHandler([server.url])
         handler(alert("resolved", minute=1))
         assert eventually(lambda: server.posts)
         assert not handler.flush(0.05)
         count = len(server.posts)
-        time.sleep(0.1)  # ten times the longest pause between tries
-        assert len(server.posts) <= count + 1  # one may have been under way
+        time.sleep(0.1)  # ten times the longest delay between retries
+        assert len(server.posts) <= count + 1  # one may have been in progress
         server._statuses.clear()
         with pytest.raises(ExportError, match="timed out with 1 alerts pending"):
             handler.refresh([], 60)
@@ -549,8 +551,8 @@ def test_flush_that_timed_out_pauses_the_queue() -> None:
         assert server.posts[-1].alerts[0]["endsAt"] == "2026-03-01T12:01:00+00:00"
 
 
-def test_flush_that_timed_out_ends_the_post_under_way() -> None:
-    """A peer that hangs does not keep the thread in a post after the flush."""
+def test_flush_that_timed_out_interrupts_the_post() -> None:
+    """A hanging peer does not block the thread after the flush."""
     with PostServer() as server:
         server.gate.clear()
         handler = AlertmanagerHandler([server.url], timeout=PATIENCE)
@@ -566,7 +568,7 @@ def test_flush_that_timed_out_ends_the_post_under_way() -> None:
 def test_without_threads_the_caller_sends(
     server: PostServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the interpreter ends a flush posts by itself, and a dead peer leaves time for others."""
+    """While the interpreter exits, a flush posts on its own thread, and leaves time for all peers."""
     with no_more_threads(monkeypatch):
         dead = f"http://127.0.0.1:{closed_port()}"
         handler = AlertmanagerHandler([dead, server.url])
@@ -577,7 +579,7 @@ def test_without_threads_the_caller_sends(
 
 
 def test_threads_end_with_a_collected_handler() -> None:
-    """What waits is tried once more, then the threads end, also with a peer that is down."""
+    """The queue is tried once more, then the threads end, also if a peer is down."""
     with PostServer(503, 503, 503) as server:
         handler = AlertmanagerHandler([server.url, f"http://127.0.0.1:{closed_port()}"])
         handler(alert())
@@ -588,7 +590,7 @@ def test_threads_end_with_a_collected_handler() -> None:
 
 
 def test_forked_child_starts_with_an_empty_queue(server: PostServer) -> None:
-    """What waits in the parent is the parent's; a child's own alert goes out by a thread of its own."""
+    """Queued alerts stay with the parent; the child's alert is sent by its own thread."""
     with PostServer() as hanging:
         hanging.gate.clear()
         handler = AlertmanagerHandler([hanging.url])
@@ -612,8 +614,8 @@ def test_forked_child_starts_with_an_empty_queue(server: PostServer) -> None:
         assert eventually(lambda: len(hanging.posts) == 1)
 
 
-def test_forked_child_leaves_the_parents_post_alone() -> None:
-    """A flush in the child that comes to no end cuts off no connection that the parent uses."""
+def test_forked_child_does_not_interrupt_the_parents_post() -> None:
+    """A flush that times out in the child does not close the parent's connection."""
     with PostServer() as server:
         server.gate.clear()
         handler = AlertmanagerHandler([server.url])
@@ -637,7 +639,7 @@ def test_forked_child_leaves_the_parents_post_alone() -> None:
 def test_logging_handler_that_raises_does_not_stop_the_retries(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whatever it raises on the client's thread, the alert is sent once the server is well."""
+    """After an exception of a logging handler the alert is still retried."""
 
     def leave(*_: object) -> None:
         raise SystemExit
@@ -661,12 +663,12 @@ monitor = GenerationMonitor(
 for _ in range(50):
     monitor.track_generation(1.0, False, error="boom")
 monitor.check_alerts()
-print("told")
+print("done")
 """
 
 
 def test_hanging_alertmanager_does_not_delay_the_exit() -> None:
-    """The process ends without the answer that a post of its own waits for."""
+    """The process exits without waiting for the response to a post."""
     with PostServer() as server:
         server.gate.clear()
         ended = subprocess.run(
@@ -677,7 +679,7 @@ def test_hanging_alertmanager_does_not_delay_the_exit() -> None:
             check=False,
         )
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout == "told\n"
+    assert ended.stdout == "done\n"
     assert server.begun.is_set()
     assert "alerts pending" in ended.stderr
 
@@ -686,7 +688,7 @@ def test_hanging_alertmanager_does_not_delay_the_exit() -> None:
 
 
 def test_monitor_counts_failed_posts(caplog: pytest.LogCaptureFixture) -> None:
-    """A refusal shows in ``genmeter_monitor_handler_errors_total`` under the handler's name."""
+    """A rejection is counted in ``genmeter_monitor_handler_errors_total`` by handler."""
     with (
         PostServer(400) as server,
         isolated_monitor(
@@ -700,11 +702,11 @@ def test_monitor_counts_failed_posts(caplog: pytest.LogCaptureFixture) -> None:
             "genmeter_monitor_handler_errors_total", genmeter_handler="AlertmanagerHandler"
         )
     assert "it answered 400" in caplog.text
-    caplog.clear()  # a traceback that is kept keeps the handler
+    caplog.clear()  # a stored traceback keeps the handler alive
 
 
-def test_environment_names_alertmanagers(server: PostServer) -> None:
-    """``GENMETER_ALERTMANAGER_URL`` is all that it takes, and its password is never shown."""
+def test_alertmanagers_can_be_set_by_the_environment(server: PostServer) -> None:
+    """``GENMETER_ALERTMANAGER_URL`` is enough, and its password is not shown."""
     urls = f"http://u:{'secret'}@{server.host}, {server.url}/second"
     config = MonitorConfig.from_env({"GENMETER_ALERTMANAGER_URL": urls})
     assert "secret" not in repr(config)
@@ -716,7 +718,7 @@ def test_environment_names_alertmanagers(server: PostServer) -> None:
         assert "GenerationErrorRateHigh" in names
 
 
-# --- what the constructor refuses ------------------------------------------------------------------
+# --- invalid arguments ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -739,7 +741,7 @@ def test_environment_names_alertmanagers(server: PostServer) -> None:
     ],
 )
 def test_invalid_address_is_an_error(url: Any, hint: str) -> None:
-    """The message names the argument, what it is, and what to give."""
+    """The message has the argument, the requirement and the value."""
     with pytest.raises(ConfigError, match=hint):
         AlertmanagerHandler(url)
 
@@ -773,19 +775,19 @@ def test_invalid_address_is_an_error(url: Any, hint: str) -> None:
     ],
 )
 def test_invalid_argument_is_an_error(arguments: Any, hint: str) -> None:
-    """The message names the argument, what it is, and what to give."""
+    """The message has the argument, the requirement and the value."""
     with pytest.raises(ConfigError, match=hint):
         AlertmanagerHandler(["https://host"], **arguments)
 
 
-def test_two_ways_to_log_in_are_an_error() -> None:
-    """Of two ways to log in nobody could say which one holds."""
-    with pytest.raises(ConfigError, match="must name no user"):
+def test_two_kinds_of_credentials_are_an_error() -> None:
+    """A user in the address and a token cannot be combined."""
+    with pytest.raises(ConfigError, match="must not name a user"):
         AlertmanagerHandler(["http://u:w@host"], bearer_token="t")
 
 
 def test_invalid_address_of_the_environment_names_its_variable() -> None:
-    """Who sets a variable reads its name."""
+    """The error has the name of the variable."""
     config = MonitorConfig(alertmanager_urls=("host:9093",))
     with (
         pytest.raises(
@@ -797,8 +799,8 @@ def test_invalid_address_of_the_environment_names_its_variable() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://u:s3cret@host/x y", "http://u:s3cret/@host:x"])
-def test_no_secret_is_shown(url: str) -> None:
-    """Neither an error nor a repr has a password or a token in it."""
+def test_secrets_are_not_shown(url: str) -> None:
+    """Errors and reprs have no passwords or tokens."""
     with pytest.raises(ConfigError) as raised:
         AlertmanagerHandler([url])
     assert "s3cret" not in str(raised.value)

@@ -1,4 +1,4 @@
-"""The conditions of the alerts, evaluated on what a monitor recorded."""
+"""The conditions of the alerts, evaluated on a monitor's history."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
 PRICES = PriceTable({"m": Price(1.0, 1.0)})
 BUDGETS = AlertSettings(cost_budget=10.0, token_budget=1_000_000)
 
-Record = Any  # a function that has a monitor record something
+Record = Any  # a function that records to a job
 
 
 class Job:
-    """A monitor on a clock of the test's own, and what holds of it."""
+    """A monitor with a fake clock, and its active conditions."""
 
     def __init__(self, monitor: IsolatedMonitor) -> None:
         self.monitor = monitor
         self.now = 1_000_000.0
 
     def evaluate(self) -> list[Finding]:
-        """Return all that is met."""
+        """Return all findings."""
         self.monitor.flush()
         alerting, session = self.monitor._alerting, self.monitor._session.state
         last_call = None if session.is_closed else session.last_call
         return alerting._evaluator.evaluate(session.history, self.now, last_call=last_call)
 
-    def holds(self) -> list[str]:
-        """The ids of the rules that hold."""
+    def active(self) -> list[str]:
+        """Return the ids of the active rules."""
         return [each.rule.id for each in self.evaluate()]
 
     def groups(self, rule: str) -> list[tuple[str | None, ...]]:
-        """The groups for which a rule holds."""
+        """Return the groups for which a rule is active."""
         return [each.group for each in self.evaluate() if each.rule.id == rule]
 
     def one(self, rule: str) -> Finding:
-        """The only group for which a rule holds."""
+        """Return the only finding of a rule."""
         (found,) = [each for each in self.evaluate() if each.rule.id == rule]
         return found
 
@@ -70,7 +70,7 @@ class Job:
 
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Job]]:
-    """Return what makes a job; its settings are an ``AlertSettings``, the rest the config's."""
+    """Return a factory of jobs, by ``AlertSettings`` and arguments of the config."""
     made: list[Any] = []
 
     def make(settings: AlertSettings = BUDGETS, **config: Any) -> Job:
@@ -114,7 +114,7 @@ def samples(rejected: int) -> Record:
 
 
 def limited(retries: int) -> Record:
-    """Record ten calls, the first so many of them made again after a rate limit."""
+    """Record ten calls, the first of which were retried after a rate limit."""
 
     def record(job: Job) -> None:
         for number in range(10):
@@ -125,7 +125,7 @@ def limited(retries: int) -> Record:
 
 
 def truncated(cut: int) -> Record:
-    """Record ten completions, so many of them cut off, in either word for it."""
+    """Record ten completions, some of them truncated, with both finish reasons."""
 
     def record(job: Job) -> None:
         for number in range(10):
@@ -135,8 +135,8 @@ def truncated(cut: int) -> Record:
     return record
 
 
-def fell(by: float) -> Record:
-    """Record scores that fall from 0.9: the mean of both hours is in the middle."""
+def dropped(by: float) -> Record:
+    """Record scores that drop from 0.9; the mean of both hours is in the middle."""
 
     def record(job: Job) -> None:
         job.scores(20, 0.9)
@@ -147,7 +147,7 @@ def fell(by: float) -> Record:
 
 
 def spent(dollars: float) -> Record:
-    """Record a call that cost so much."""
+    """Record a call with a cost."""
     return lambda job: job.calls(1, model_name="m", prompt_token_count=round(dollars * 1e6))
 
 
@@ -197,7 +197,7 @@ PAST: dict[str, tuple[Record, Record, tuple[str | None, ...], float]] = {
     "rate_limited": (limited(2), limited(1), ("m",), 0.2),
     "samples_rejected": (samples(11), samples(10), (), 0.55),
     "generation_truncated": (truncated(2), truncated(1), ("m",), 0.2),
-    "evaluation_score_drop": (fell(0.11), fell(0.09), ("coherence", "judge"), 0.11),
+    "evaluation_score_drop": (dropped(0.11), dropped(0.09), ("coherence", "judge"), 0.11),
     "evaluation_failures": (evaluations(3), evaluations(2), ("judge",), 0.3),
     "cost_budget_burn:warning": (spent(8.01), spent(8.0), (), 8.01),
     "cost_budget_burn:critical": (spent(10.01), spent(10.0), (), 10.01),
@@ -210,7 +210,7 @@ PAST: dict[str, tuple[Record, Record, tuple[str | None, ...], float]] = {
         1,
     ),
 }
-"""By a rule: what passes its threshold, what only just does not, for which group, and the value."""
+"""By rule: events past the threshold, events at the threshold, group and value."""
 
 HEALTH = {rule.id for rule in ALERT_RULES if rule.id.startswith("monitor_")}
 
@@ -219,14 +219,14 @@ HEALTH = {rule.id for rule in ALERT_RULES if rule.id.startswith("monitor_")}
 
 
 def test_every_local_rule_has_a_case() -> None:
-    """A new row needs its case."""
+    """Every new row needs a case."""
     local = {rule.id for rule in BUDGETS.rules() if rule.condition.is_local}
     assert local == PAST.keys() | HEALTH
 
 
 @pytest.mark.parametrize("rule", PAST)
-def test_a_condition_holds_past_its_threshold(make: Callable[..., Job], rule: str) -> None:
-    """It holds for the group that passed it, with the value that did."""
+def test_conditions_are_active_past_their_threshold(make: Callable[..., Job], rule: str) -> None:
+    """The finding has the group that passed the threshold, and its value."""
     record, _, group, value = PAST[rule]
     job = make()
     record(job)
@@ -234,36 +234,36 @@ def test_a_condition_holds_past_its_threshold(make: Callable[..., Job], rule: st
     assert found.group == group
     assert found.value == pytest.approx(value)
     assert found.rows >= 1
-    tolerance = 1e-9 * found.most
-    assert found.least - tolerance <= found.mean <= found.most + tolerance
+    tolerance = 1e-9 * found.max
+    assert found.min - tolerance <= found.mean <= found.max + tolerance
 
 
 @pytest.mark.parametrize("rule", PAST)
-def test_a_condition_does_not_hold_at_its_threshold(make: Callable[..., Job], rule: str) -> None:
-    """What equals the threshold, or is just within it, is still good."""
+def test_conditions_are_inactive_at_their_threshold(make: Callable[..., Job], rule: str) -> None:
+    """A value that equals the threshold, or is just within it, is good."""
     job = make()
     PAST[rule][1](job)
-    assert rule not in job.holds()
+    assert rule not in job.active()
 
 
 @pytest.mark.parametrize("rule", PAST)
-def test_a_condition_is_over_with_its_window(make: Callable[..., Job], rule: str) -> None:
-    """Once nothing of it is in the window there is no data, and so nothing holds; a stall ends with a call."""
+def test_conditions_end_with_their_window(make: Callable[..., Job], rule: str) -> None:
+    """Without data in the window no condition is active; a stall ends with a call."""
     job = make()
     PAST[rule][0](job)
     job.now += 4 * DAY
     if rule == "generation_stalled":
-        assert job.holds() == [rule]
+        assert job.active() == [rule]
         job.calls(1)
-    assert rule not in job.holds()
+    assert rule not in job.active()
 
 
-def test_nothing_holds_without_data(make: Callable[..., Job]) -> None:
-    """Defect 6: before the first call there is no success rate that is low, and nothing stalls."""
+def test_no_condition_is_active_without_data(make: Callable[..., Job]) -> None:
+    """Before the first call the success rate is not low, and the job is not stalled."""
     job = make()
-    assert job.holds() == []
+    assert job.active() == []
     job.now += DAY
-    assert job.holds() == []
+    assert job.active() == []
 
 
 @pytest.mark.parametrize(
@@ -272,28 +272,28 @@ def test_nothing_holds_without_data(make: Callable[..., Job]) -> None:
         ("high_error_rate", AlertOverride(min_samples=11), model(failed=10)),
         ("high_generation_time", AlertOverride(min_samples=11), model(seconds=90)),
         ("samples_rejected", AlertOverride(min_samples=21), samples(20)),
-        ("evaluation_score_drop", AlertOverride(min_samples=21), fell(0.4)),
+        ("evaluation_score_drop", AlertOverride(min_samples=21), dropped(0.4)),
         ("error_budget_burn:1h", AlertOverride(min_samples=11), model(failed=10)),
     ],
 )
-def test_a_minimum_of_samples_is_needed(
+def test_conditions_need_their_minimum_of_samples(
     make: Callable[..., Job], rule: str, override: AlertOverride, record: Record
 ) -> None:
-    """With one less than that nothing holds, however bad it is; with that many it does."""
+    """Below the minimum no condition is active, at the minimum it is."""
     job = make(AlertSettings(alerts={rule: override}))
     record(job)
-    assert rule not in job.holds()
+    assert rule not in job.active()
     fewer = AlertOverride(min_samples=(override.min_samples or 0) - 1)
     job = make(AlertSettings(alerts={rule: fewer}))
     record(job)
-    assert rule in job.holds()
+    assert rule in job.active()
 
 
 # --- groups and windows ----------------------------------------------------------------------------
 
 
 def test_groups_are_evaluated_separately(make: Callable[..., Job]) -> None:
-    """One slow model among good ones is found, and its numbers are its own."""
+    """One slow model among good ones is found, with its own numbers."""
     job = make()
     job.calls(30, model_name="quick", seconds=0.1)
     job.calls(2, model_name="slow", seconds=40.0)
@@ -302,16 +302,16 @@ def test_groups_are_evaluated_separately(make: Callable[..., Job]) -> None:
     assert found[1:] == (("slow",), 42.0, 42.0, 3, 40.0, 46.0)
 
 
-def test_groups_come_in_the_order_of_their_names(make: Callable[..., Job]) -> None:
-    """What is sent at once is sent in an order that does not depend on the history's."""
+def test_findings_are_sorted_by_group(make: Callable[..., Job]) -> None:
+    """The order does not depend on the history's."""
     job = make()
     for name in ("b", "c", "a"):
         job.calls(1, model_name=name, seconds=40.0)
     assert job.groups("high_generation_time") == [("a",), ("b",), ("c",)]
 
 
-def test_two_labels_make_a_group(make: Callable[..., Job]) -> None:
-    """Scores are compared by name and evaluator: one that is lower elsewhere is no fall."""
+def test_scores_are_grouped_by_name_and_evaluator(make: Callable[..., Job]) -> None:
+    """A lower score of another evaluator is not a drop."""
     job = make()
     job.scores(20, 0.9, "a")
     job.scores(20, 0.3, "b")
@@ -321,8 +321,8 @@ def test_two_labels_make_a_group(make: Callable[..., Job]) -> None:
     assert job.groups("evaluation_score_drop") == [("coherence", "a")]
 
 
-def test_scores_are_compared_on_their_scale(make: Callable[..., Job]) -> None:
-    """A fall is a share of the scale, and what is off it does not count."""
+def test_score_drops_are_relative_to_the_scale(make: Callable[..., Job]) -> None:
+    """Scores outside their scale are ignored."""
     job = make(score_scales={"coherence": (0.0, 10.0)})
     job.scores(20, 9.0)
     job.scores(20, 11.0)
@@ -334,83 +334,83 @@ def test_scores_are_compared_on_their_scale(make: Callable[..., Job]) -> None:
     assert job.one("evaluation_score_drop").value == pytest.approx(fall)
 
 
-def test_each_window_must_pass(make: Callable[..., Job]) -> None:
-    """An error budget burns only while it does so now: the long window alone is not enough."""
+def test_burns_need_both_windows(make: Callable[..., Job]) -> None:
+    """The long window alone does not activate the burn of an error budget."""
     job = make()
     job.calls(20, failed=20)
     job.now += 10 * MINUTE
-    assert "error_budget_burn:1h" not in job.holds()  # nothing in the short one
+    assert "error_budget_burn:1h" not in job.active()  # no calls in the short window
     job.calls(5)
-    assert "error_budget_burn:1h" not in job.holds()  # good calls in the short one
+    assert "error_budget_burn:1h" not in job.active()  # good calls in the short window
     job.calls(5, failed=5)
-    assert "error_budget_burn:1h" in job.holds()
+    assert "error_budget_burn:1h" in job.active()
 
 
-def test_only_calls_of_models_count(make: Callable[..., Job]) -> None:
-    """A failed conversation, which spans calls of their own, and the job's own samples do not."""
+def test_only_model_calls_count(make: Callable[..., Job]) -> None:
+    """Conversations and custom samples are ignored."""
     job = make()
     job.calls(4)
     for _ in range(4):
         job.monitor.track_generation(1.0, False, metadata={"operation": "conversation_generation"})
         job.monitor.record_metric("error_rate", 1.0)
-    assert job.holds() == []
+    assert job.active() == []
 
 
-def test_tokens_of_failed_calls_count_for_the_good_ones(make: Callable[..., Job]) -> None:
-    """The total is what a call that was of use took; without one there is no such number."""
+def test_tokens_of_failed_calls_count_for_successful_ones(make: Callable[..., Job]) -> None:
+    """Without a successful call there is no number of tokens per successful call."""
     job = make()
     job.calls(2, failed=2, model_name="m", total_token_count=5_000)
-    assert "high_token_usage:total" not in job.holds()
+    assert "high_token_usage:total" not in job.active()
     job.calls(1, model_name="m", total_token_count=5_000)
     assert job.one("high_token_usage:total").value == 15_000
 
 
-def test_a_job_that_is_finished_does_not_stall(make: Callable[..., Job]) -> None:
-    """After the shutdown nobody expects a call."""
+def test_finished_jobs_do_not_stall(make: Callable[..., Job]) -> None:
+    """After the shutdown no call is expected."""
     job = make()
     silence(DAY)(job)
-    assert job.holds() == ["generation_stalled"]
+    assert job.active() == ["generation_stalled"]
     job.monitor.shutdown()
-    assert job.holds() == []
+    assert job.active() == []
 
 
-def test_a_monitor_that_is_done_does_not_stall_while_another_works(
+def test_idle_monitors_do_not_stall_while_another_is_active(
     make: Callable[..., Job],
 ) -> None:
-    """A job asks with one monitor after the other; it stalls when none of them is answered."""
+    """A job stalls only if the calls of all its monitors do."""
     job = make()
     silence(901)(job)
     instruments: Any = job.monitor._session.state.metrics
-    assert job.holds() == ["generation_stalled"]
+    assert job.active() == ["generation_stalled"]
     instruments._last["another monitor's"] = job.now - 60.0
-    assert job.holds() == []
+    assert job.active() == []
     job.now += 900.0
-    assert job.holds() == ["generation_stalled"]
+    assert job.active() == ["generation_stalled"]
 
 
-def test_a_conversation_is_no_sign_of_life(make: Callable[..., Job]) -> None:
-    """Only calls of models show that the job goes on, as in Prometheus."""
+def test_conversations_do_not_end_a_stall(make: Callable[..., Job]) -> None:
+    """Only model calls are progress, as in Prometheus."""
     job = make()
     silence(901)(job)
     turns(1)(job)
-    assert job.holds() == ["generation_stalled"]
+    assert job.active() == ["generation_stalled"]
 
 
 # --- a history that is too small -------------------------------------------------------------------
 
 
-def test_a_small_history_gives_no_false_share(make: Callable[..., Job]) -> None:
-    """Where not all of the window is kept, both sides of a share are of the same calls."""
+def test_shares_are_consistent_in_a_small_history(make: Callable[..., Job]) -> None:
+    """If the window is longer than the history, both sides of a share use the same calls."""
     job = make(history=HistoryConfig(capacity=50))
     job.calls(5_000, model_name="m", retries=["rate_limited"], finish_reason="stop")
-    assert job.holds() == ["rate_limited"]
+    assert job.active() == ["rate_limited"]
     job.calls(2_000, failed=2_000)
     assert job.one("low_success_rate").value == pytest.approx(5 / 7)
     assert job.one("high_error_rate").value == pytest.approx(2 / 7)
 
 
-def test_budgets_outlast_a_small_history(make: Callable[..., Job]) -> None:
-    """What was spent, and the error budget, are summed by the minute where the rows are gone."""
+def test_budgets_are_complete_in_a_small_history(make: Callable[..., Job]) -> None:
+    """Spending and error budget use sums by minute for rows that were dropped."""
     job = make(history=HistoryConfig(capacity=50))
     job.calls(1_000, failed=500, model_name="m", total_token_count=1_001, prompt_token_count=9_000)
     job.now += HOUR / 2
@@ -420,14 +420,14 @@ def test_budgets_outlast_a_small_history(make: Callable[..., Job]) -> None:
     assert by_rule["error_budget_burn:1h"].value == 0.5
     assert by_rule["error_budget_burn:1h"].rows == 1_200
     assert by_rule["cost_budget_burn:warning"].value == pytest.approx(9.0)
-    assert all(each.least <= each.mean <= each.most for each in by_rule.values())
+    assert all(each.min <= each.mean <= each.max for each in by_rule.values())
 
 
 # --- the monitor itself ----------------------------------------------------------------------------
 
 
 def causes(job: Job) -> None:
-    """Make each of the monitor's own counters count."""
+    """Increment each of the monitor's own counters."""
     job.monitor.record_metric("x", float("nan"))
     for name in ("a", "b", "c"):
         job.calls(1, model_name=name)
@@ -446,22 +446,22 @@ FOUND = {
 
 
 def test_the_monitors_own_counters_are_evaluated(make: Callable[..., Job]) -> None:
-    """Anything within ten minutes holds, by its label, and then it is over."""
+    """An increase within ten minutes is active, by its label, and then ends."""
     job = make(limits=LabelLimits(models=2))
-    assert job.holds() == []
+    assert job.active() == []
     causes(job)
     found = {each.rule.id: (each.group, each.value) for each in job.evaluate()}
     assert found.items() >= FOUND.items()
     job.now += 9 * MINUTE
-    assert job.holds() == [*FOUND]
+    assert job.active() == [*FOUND]
     job.now += MINUTE
-    assert not HEALTH & set(job.holds())
+    assert not HEALTH & set(job.active())
     causes(job)
     assert job.one("monitor_handler_failing").value == 3
 
 
-def test_what_was_counted_before_the_monitor_is_not_its_own(make: Callable[..., Job]) -> None:
-    """A later monitor of the process does not report what an earlier one reported."""
+def test_counts_before_the_monitor_are_ignored(make: Callable[..., Job]) -> None:
+    """A later monitor of the process does not report the errors of an earlier one."""
     job = make(limits=LabelLimits(models=2))
     causes(job)
     late = Evaluator(BUDGETS.rules(), job.monitor._pipeline.self_metrics, job.now)
@@ -470,20 +470,20 @@ def test_what_was_counted_before_the_monitor_is_not_its_own(make: Callable[..., 
     assert not HEALTH & {each.rule.id for each in found}
 
 
-def test_a_child_evaluates_only_itself(make: Callable[..., Job]) -> None:
-    """After a fork the counts begin at 0, and what comes then is an increase."""
+def test_forked_child_evaluates_only_its_own_counts(make: Callable[..., Job]) -> None:
+    """After a fork the counts start at 0, and later counts are an increase."""
     job = make(limits=LabelLimits(models=2))
     causes(job)
-    assert set(job.holds()) >= HEALTH
+    assert set(job.active()) >= HEALTH
     job.monitor._pipeline.self_metrics.reset()
     job.monitor._alerting._evaluator.begin(job.now)
-    assert not HEALTH & set(job.holds())
+    assert not HEALTH & set(job.active())
     job.monitor._pipeline.self_metrics.count_export_failure("otlp")
     assert job.one("monitor_export_failing").value == 1
 
 
-def test_counts_are_remembered_in_little_space(make: Callable[..., Job]) -> None:
-    """However often it is evaluated, only so much is kept, and only as long as it is needed."""
+def test_stored_counts_are_bounded(make: Callable[..., Job]) -> None:
+    """Frequent evaluations do not store more counts, and old ones are dropped."""
     self_metrics = make().monitor._pipeline.self_metrics
     deltas = CounterDeltas(self_metrics, [600.0], 0.0)
     for second in range(10_000):
@@ -494,14 +494,14 @@ def test_counts_are_remembered_in_little_space(make: Callable[..., Job]) -> None
     assert grown == pytest.approx(600, abs=12)
 
 
-def test_a_clock_that_is_set_back_brings_no_alert_for_ever(make: Callable[..., Job]) -> None:
-    """What was counted before the clock was set back is forgotten ten minutes later too."""
+def test_alerts_end_after_the_clock_was_set_back(make: Callable[..., Job]) -> None:
+    """Counts from before the change are dropped after ten minutes too."""
     job = make()
     job.now += HOUR
     job.monitor._pipeline.self_metrics.count_export_failure("otlp")
-    assert job.holds() == ["monitor_export_failing"]
+    assert job.active() == ["monitor_export_failing"]
     job.now -= HOUR
     job.monitor._pipeline.self_metrics.count_export_failure("otlp")
-    assert job.holds() == ["monitor_export_failing"]
+    assert job.active() == ["monitor_export_failing"]
     job.now += 11 * MINUTE
-    assert job.holds() == []
+    assert job.active() == []

@@ -1,4 +1,4 @@
-"""When a monitor's alerts are evaluated: on request, periodically, and at the end."""
+"""Evaluation of a monitor's alerts: on request, periodically, and at the end."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from _alert_handlers import (
     Inbox,
     broken,
     handler_threads,
+    logged,
     threads,
-    told,
 )
 
 import genmeter.clock
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 def test_check_returns_after_the_handlers_were_called(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], inbox: Inbox
 ) -> None:
-    """What was told just before is judged, and every handler knows by the end of the check."""
+    """A check includes the latest events, and returns after all handlers were called."""
     other = Inbox()
     alerting = make(inbox.take, other.take)
     monitor.track_generation(1.0, False)
@@ -53,7 +53,7 @@ def test_check_returns_after_the_handlers_were_called(
 
 
 def test_no_alert_before_the_first_event(make: Callable[..., Alerting], inbox: Inbox) -> None:
-    """Defect 6: before the first call there is no success rate that is low."""
+    """Before the first call the success rate is not low."""
     make(inbox.take).check(PATIENCE)
     assert inbox == []
 
@@ -61,7 +61,7 @@ def test_no_alert_before_the_first_event(make: Callable[..., Alerting], inbox: I
 def test_alert_is_sent_once_and_resolved_after_its_window(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], inbox: Inbox, clock: Clock
 ) -> None:
-    """Defect 7: an alert that stays true is sent once; five minutes after the last failure it is over."""
+    """A firing alert is sent once, and resolved five minutes after the last failure."""
     alerting = make(inbox.take)
     monitor.track_generation(1.0, False)
     for _ in range(6):
@@ -76,10 +76,10 @@ def test_alert_is_sent_once_and_resolved_after_its_window(
     assert inbox == FAILED * 2
 
 
-def test_an_alert_is_repeated_after_the_interval(
+def test_firing_alerts_are_repeated_after_the_interval(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], inbox: Inbox, clock: Clock
 ) -> None:
-    """With a repeat interval an alert that stays true is sent again once that is over."""
+    """With a repeat interval a firing alert is sent again after it."""
     alerting = make(inbox.take, repeat=100)
     monitor.track_generation(1.0, False)
     for pause in (60, 60, 60):
@@ -91,7 +91,7 @@ def test_an_alert_is_repeated_after_the_interval(
 def test_every_kind_of_value_can_raise_its_alert(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], inbox: Inbox
 ) -> None:
-    """Durations, tokens and turns that a job tells lead to the alerts on them."""
+    """Recorded durations, tokens and turns trigger their alerts."""
     alerting = make(inbox.take)
     monitor.track_generation(31.0, True, prompt_token_count=4097, completion_token_count=4097)
     monitor.track_generation(1e3, True, conversation_length=3)
@@ -100,10 +100,10 @@ def test_every_kind_of_value_can_raise_its_alert(
     assert inbox == ["high_generation_time", *tokens, "long_conversations"]
 
 
-def test_the_thresholds_are_the_arguments(
+def test_threshold_arguments_are_used(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], inbox: Inbox
 ) -> None:
-    """A threshold given by the old argument holds, and the others keep their defaults."""
+    """A threshold argument is used, and all others keep their defaults."""
     thresholds = {"alert_min_success_rate": 0, "alert_max_error_rate": None}
     alerting = make(inbox.take, settings=AlertSettings().with_thresholds(thresholds))
     monitor.track_generation(1.0, False)
@@ -118,7 +118,7 @@ def test_the_thresholds_are_the_arguments(
 def test_rules_are_evaluated_periodically(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], inbox: Inbox, how: str
 ) -> None:
-    """Every interval, fractions of a second too, the rules are judged for handlers however they came."""
+    """The rules are evaluated at every interval, however handlers were added."""
     alerting = make(*[inbox.take] * (how == "given"), interval=OFTEN)
     if how == "set":
         alerting.handlers = [inbox.take]
@@ -129,7 +129,7 @@ def test_rules_are_evaluated_periodically(
 
 
 def test_periodic_evaluation_starts_with_the_first_event() -> None:
-    """Without handlers the evaluation begins with the first event; one thread serves several."""
+    """Without handlers the first event starts the evaluation; one thread serves several monitors."""
     config = MonitorConfig(endpoint=EndpointConfig(enabled=False))
     with fresh_runtime():
         monitors = [
@@ -153,7 +153,7 @@ def test_periodic_evaluation_starts_with_the_first_event() -> None:
 def test_handlers_start_the_evaluation_before_the_first_event(
     make: Callable[..., Alerting],
 ) -> None:
-    """What the process counts of itself can fire for a monitor that recorded nothing."""
+    """Counters of the process can fire for a monitor without events."""
     alerting = make(interval=PATIENCE)
     alerting.handlers = [broken]
     alerting.start()
@@ -164,7 +164,7 @@ def test_handlers_start_the_evaluation_before_the_first_event(
 def test_no_interval_means_no_periodic_evaluation(
     make: Callable[..., Alerting], interval: float
 ) -> None:
-    """An interval of 0 or less leaves only the checks that are asked for."""
+    """With an interval of 0 or less only checks evaluate."""
     make(broken, interval=interval)
     assert not threads("genmeter-alerts")
 
@@ -175,20 +175,20 @@ def test_failing_evaluation_is_counted_and_repeated(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A defect in an evaluation is logged once and ends neither the thread nor the job."""
+    """An internal error is logged once and ends neither the thread nor the job."""
     caplog.set_level(logging.CRITICAL, logger="genmeter")
     monkeypatch.setattr(monitor._session.history, "window", lambda rows, by, since: 1 // 0)
     make(broken, interval=OFTEN)
     assert eventually(lambda: monitor._pipeline.self_metrics.rejected.get("internal", 0) >= 3)
 
 
-def test_system_exit_costs_one_evaluation_only(
+def test_system_exit_ends_only_one_evaluation(
     monitor: IsolatedMonitor,
     make: Callable[..., Alerting],
     inbox: Inbox,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A SystemExit is counted like any other failure, and the evaluations go on for every monitor."""
+    """A SystemExit is counted like other errors, and evaluations continue for all monitors."""
     failing, well = make(broken, interval=OFTEN), make(inbox.take, interval=OFTEN)
 
     def leave(*_: object, **__: object) -> None:
@@ -201,14 +201,14 @@ def test_system_exit_costs_one_evaluation_only(
     assert well.handlers == [inbox.take]
 
 
-def test_checks_work_where_no_thread_can_be_started(
+def test_checks_work_without_threads(
     monitor: IsolatedMonitor,
     make: Callable[..., Alerting],
     inbox: Inbox,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """At the system's limit of threads alerts come by checks, which call the handlers themselves."""
+    """At the system's limit of threads checks call the handlers themselves."""
 
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -221,10 +221,10 @@ def test_checks_work_where_no_thread_can_be_started(
         monitor.track_generation(1.0, False)
         alerting.check(PATIENCE)
         assert inbox == FAILED
-        (line,) = told(caplog)
-        assert line.startswith("no thread could be started for the periodic evaluation of alerts")
+        (line,) = logged(caplog)
+        assert line.startswith("cannot start a thread for the periodic evaluation of alerts")
         assert not threads("genmeter-alerts")
-    # The events that come then try again.
+    # Later events try again.
     assert eventually(
         lambda: monitor.track_generation(1.0, False) or threads("genmeter-alerts")  # type: ignore[func-returns-value]
     )
@@ -239,13 +239,13 @@ def _provider(monitor: IsolatedMonitor) -> Any:
 
 
 def firing(monitor: IsolatedMonitor) -> dict[str, float]:
-    """Give the gauge of a scrape, by alert."""
+    """Return the gauge of a scrape, by alert."""
     series = monitor.series(ALERTS_FIRING.prometheus)
     return {each.labels["genmeter_alert"]: each.value for each in series}
 
 
 def test_scrape_shows_firing_alerts(monitor: IsolatedMonitor) -> None:
-    """Without a handler too, a scrape has what the last evaluation found; most alerts are at 0."""
+    """A scrape has the result of the last evaluation, also without handlers."""
     monitor.track_generation(1.0, False)
     monitor.check_alerts()
     found = firing(monitor)
@@ -258,15 +258,15 @@ def test_scrape_shows_firing_alerts(monitor: IsolatedMonitor) -> None:
     assert found.keys() == {rule.name for rule in evaluated}
 
 
-def test_a_scrape_sees_the_periodic_evaluation_without_a_handler() -> None:
-    """The gauge must be right where nobody asks for the alerts in the process."""
+def test_scrape_shows_the_periodic_evaluation_without_a_handler() -> None:
+    """The gauge is correct if no code of the process uses alerts."""
     with isolated_monitor(metrics_interval=OFTEN) as made:
         made.track_generation(1.0, False)
         assert eventually(lambda: firing(made).get("GenerationErrorRateHigh") == 1)
 
 
-def test_a_scrape_evaluates_nothing(clock: Clock, inbox: Inbox) -> None:
-    """A read has no side effect: neither is an alert found by it, nor a handler called."""
+def test_scrape_evaluates_no_alerts(clock: Clock, inbox: Inbox) -> None:
+    """A read has no side effect: it finds no alert and calls no handler."""
     with isolated_monitor(alert_handlers=[inbox.take], metrics_interval=60) as made:
         made.track_generation(1.0, False)
         assert not any(firing(made).values())
@@ -275,7 +275,7 @@ def test_a_scrape_evaluates_nothing(clock: Clock, inbox: Inbox) -> None:
         made.check_alerts()
         assert inbox == FAILED
         before = firing(made)
-        clock.now += 300  # resolved, as the next evaluation will find
+        clock.now += 300  # the next evaluation resolves it
         assert firing(made) == before
         assert inbox.resolved == []
         made.check_alerts()
@@ -283,8 +283,8 @@ def test_a_scrape_evaluates_nothing(clock: Clock, inbox: Inbox) -> None:
         assert not any(firing(made).values())
 
 
-def test_a_scrape_waits_for_no_evaluation(monitor: IsolatedMonitor) -> None:
-    """What fires is answered while another thread owns the drain."""
+def test_scrape_does_not_wait_for_an_evaluation(monitor: IsolatedMonitor) -> None:
+    """The gauge is read while another thread owns the drain."""
     monitor.track_generation(1.0, False)
     monitor.check_alerts()
     begun, gate = threading.Event(), threading.Event()
@@ -302,7 +302,7 @@ def test_a_scrape_waits_for_no_evaluation(monitor: IsolatedMonitor) -> None:
     assert found == 2
 
 
-def test_groups_that_fire_are_counted(monitor: IsolatedMonitor) -> None:
+def test_gauge_counts_firing_groups(monitor: IsolatedMonitor) -> None:
     """Two slow models are two alerts of one name."""
     for model in ("m", "n"):
         monitor.track_generation(60.0, True, model_name=model)
@@ -312,7 +312,7 @@ def test_groups_that_fire_are_counted(monitor: IsolatedMonitor) -> None:
 
 @pytest.mark.parametrize("interval", [0, None])
 def test_without_an_interval_the_gauge_shows_checks_only(interval: float | None) -> None:
-    """A monitor that judges nothing by itself tells nothing, and then what a check found."""
+    """Without a periodic evaluation the gauge has no samples before a check."""
     with isolated_monitor(metrics_interval=interval) as made:
         made.track_generation(1.0, False)
         assert firing(made) == {}
@@ -320,8 +320,8 @@ def test_without_an_interval_the_gauge_shows_checks_only(interval: float | None)
         assert firing(made)["GenerationErrorRateHigh"] == 1
 
 
-def test_monitors_of_a_process_add_up_until_they_are_shut_down() -> None:
-    """The process tells of all that its open monitors find."""
+def test_gauge_sums_all_open_monitors() -> None:
+    """Monitors that are shut down are not included."""
     name = "GenerationErrorRateHigh"
     with isolated_monitor() as made:
         other = GenerationMonitor(config=MonitorConfig(meter_provider=_provider(made)))
@@ -333,10 +333,10 @@ def test_monitors_of_a_process_add_up_until_they_are_shut_down() -> None:
         assert firing(made)[name] == 1
 
 
-def test_a_pending_alert_neither_fires_nor_is_sent(
+def test_pending_alerts_neither_fire_nor_are_sent(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], inbox: Inbox, clock: Clock
 ) -> None:
-    """Until its condition has held for as long as it must, nobody hears of it."""
+    """They wait until their condition has been active long enough."""
     rate = AlertOverride(for_=120.0)
     settings = AlertSettings(alerts={"high_error_rate": rate, "low_success_rate": rate})
     alerting = make(inbox.take, settings=settings)
@@ -348,10 +348,10 @@ def test_a_pending_alert_neither_fires_nor_is_sent(
         clock.now += 60
 
 
-def test_alert_has_the_label_of_its_job(
+def test_alerts_have_the_label_of_their_job(
     monitor: IsolatedMonitor, make: Callable[..., Alerting]
 ) -> None:
-    """The label is the job that the monitor's provider names."""
+    """The label is the job of the monitor's provider."""
     seen: list[str] = []
     monitor._session.state.job = "nightly"
     alerting = make(lambda alert: seen.append(alert.labels["job"]))
@@ -361,7 +361,7 @@ def test_alert_has_the_label_of_its_job(
 
 
 def test_monitor_returns_its_alert_settings() -> None:
-    """They are the config's, and the old arguments win over them."""
+    """They are the config's, and threshold arguments win over them."""
     config = MonitorConfig(alerts=AlertSettings(objective=0.9))
     with isolated_monitor(config, alert_max_error_rate=0.5) as made:
         assert made.alert_settings == AlertSettings(
@@ -373,44 +373,44 @@ def test_monitor_returns_its_alert_settings() -> None:
 
 
 def test_short_job_is_evaluated_at_its_end(inbox: Inbox) -> None:
-    """The end judges once more: a short job that failed must not end in silence."""
+    """The shutdown evaluates once more, so that failures of a short job are sent."""
     with isolated_monitor(alert_handlers=[inbox.take]) as made:
         made.track_generation(1.0, False)
         assert inbox == []
     assert inbox == FAILED
 
 
-def test_the_last_scrape_sees_what_fires_at_the_end() -> None:
-    """While the endpoint lingers, the gauge tells of what went wrong after the last evaluation."""
+def test_last_scrape_shows_alerts_of_the_last_evaluation() -> None:
+    """While the endpoint lingers, the gauge includes alerts found at the end."""
     with isolated_monitor() as monitor:
         assert not any(firing(monitor).values())
         monitor.track_generation(1.0, False)
-        monitor._session.finish_close = lambda deadline: True  # the last scrape comes before it
+        monitor._session.finish_close = lambda deadline: True  # the last scrape is before it
         monitor.shutdown()
         assert firing(monitor)["GenerationErrorRateHigh"] == 1
         monitor._alerting.stop(PATIENCE)
 
 
-def test_handlers_have_their_threads_before_the_end(inbox: Inbox) -> None:
-    """An interpreter that ends gives none, and its last thread must not be a handler's to block."""
+def test_handlers_threads_start_before_the_end(inbox: Inbox) -> None:
+    """An interpreter that exits cannot start threads."""
     with isolated_monitor(alert_handlers=[inbox.take]):
         assert handler_threads()
 
 
 @pytest.mark.parametrize("interval", [None, 0])
-def test_without_an_interval_the_end_evaluates_nothing(
+def test_shutdown_without_an_interval_does_not_evaluate(
     interval: float | None, inbox: Inbox
 ) -> None:
-    """Who asks for no evaluation but that of a check gets none at the end either."""
+    """Without a periodic evaluation the shutdown does not evaluate either."""
     with isolated_monitor(alert_handlers=[inbox.take], metrics_interval=interval) as made:
         made.track_generation(1.0, False)
     assert inbox == []
 
 
-def test_a_last_evaluation_that_fails_does_not_hold_up_the_end(
+def test_failing_last_evaluation_does_not_stop_the_shutdown(
     inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A defect of ours in it is counted, and the monitor is closed all the same."""
+    """The error is counted, and the monitor is closed."""
     with isolated_monitor(alert_handlers=[inbox.take]) as made:
         monkeypatch.setattr(made._alerting._evaluator, "evaluate", lambda *_, **__: 1 / 0)
         made.shutdown()
@@ -421,7 +421,7 @@ def test_a_last_evaluation_that_fails_does_not_hold_up_the_end(
 def test_stop_waits_for_queued_alerts(
     monitor: IsolatedMonitor, make: Callable[..., Alerting]
 ) -> None:
-    """By the end of ``stop`` the handlers have got every alert, and no thread of ours is left."""
+    """After ``stop`` the handlers have handled all alerts, and no thread is left."""
     blocked = Blocked()
     alerting = make(blocked, interval=OFTEN)
     monitor.track_generation(1.0, False)
@@ -436,10 +436,10 @@ def test_stop_waits_for_queued_alerts(
     assert not handler_threads()
 
 
-def test_the_end_does_not_wait_for_a_handler_that_blocks(
+def test_stop_does_not_wait_for_a_blocked_handler(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What it has not taken when the time is over is counted and told."""
+    """Alerts that are not handled in time are counted and logged."""
     blocked = Blocked()
     alerting = make(blocked)
     monitor.track_generation(1.0, False)
@@ -449,14 +449,14 @@ def test_the_end_does_not_wait_for_a_handler_that_blocks(
     blocked.gate.set()
     assert sum(monitor._pipeline.self_metrics.handler_errors.values()) == 2
     monitor._pipeline.deferred_log.flush()
-    (line,) = told(caplog)
+    (line,) = logged(caplog)
     assert line.startswith("the alert handler Blocked had 2 alerts pending")
 
 
-def test_no_handler_is_called_after_the_end(
+def test_handlers_are_not_called_after_the_timeout(
     monitor: IsolatedMonitor, make: Callable[..., Alerting]
 ) -> None:
-    """Neither what waited nor what is found later is delivered once the time is over; all counts."""
+    """Queued and later alerts are dropped and counted."""
     blocked = Blocked()
     alerting = make(blocked, repeat=0)
     monitor.track_generation(1.0, False)
@@ -464,7 +464,7 @@ def test_no_handler_is_called_after_the_end(
     assert blocked.begun.wait(PATIENCE)
     worker = alerting._workers._by_id[id(blocked)]
     alerting.stop(0.05)
-    # As an evaluation under way at that moment does, for handlers old and new.
+    # As a concurrent evaluation does, for known and new handlers.
     late = Inbox()
     alert = alerting._states.firing(genmeter.clock.now(), "j")[0]
     for each in alerting._workers.sync([blocked, late.take]):
@@ -479,10 +479,10 @@ def test_no_handler_is_called_after_the_end(
     assert errors == {("Blocked", "unfinished"): 3, ("Inbox.take", "unfinished"): 1}
 
 
-def test_a_late_request_of_the_end_finds_nothing(
+def test_late_evaluation_after_stop_sends_nothing(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], inbox: Inbox
 ) -> None:
-    """An evaluation that the drain comes to only after the end sends nothing."""
+    """An evaluation that the drain runs only after the end sends nothing."""
     alerting = make(inbox.take, interval=PATIENCE)
     monitor.track_generation(1.0, False)
     held: list[Any] = []
@@ -497,10 +497,10 @@ def test_a_late_request_of_the_end_finds_nothing(
     assert not monitor._pipeline.self_metrics.handler_errors
 
 
-def test_a_check_after_the_end_is_answered(
+def test_check_after_shutdown_evaluates_and_sends(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], inbox: Inbox
 ) -> None:
-    """Reads go on after the end, and so does a check; it leaves no thread behind."""
+    """A check still works after the shutdown, and leaves no thread."""
     alerting = make(inbox.take, interval=OFTEN)
     alerting.stop(PATIENCE)
     monitor.track_generation(1.0, False)
@@ -510,7 +510,7 @@ def test_a_check_after_the_end_is_answered(
 
 
 def test_threads_end_with_a_collected_monitor(monitor: IsolatedMonitor, inbox: Inbox) -> None:
-    """Threads keep nothing alive: when nobody has the alerting any more, they end."""
+    """Threads do not keep the alerting alive, and end with it."""
     alerting = Alerting(
         monitor._pipeline,
         monitor._session.state,
@@ -530,7 +530,7 @@ def test_threads_end_with_a_collected_monitor(monitor: IsolatedMonitor, inbox: I
 def test_forked_child_starts_without_alerts(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], inbox: Inbox
 ) -> None:
-    """After a fork nothing has fired or was counted yet."""
+    """After a fork no alert fires and nothing is counted."""
     self_metrics = monitor._pipeline.self_metrics
     self_metrics.export_failures["otlp"] += 5
     alerting = make(inbox.take, interval=PATIENCE)
@@ -538,7 +538,7 @@ def test_forked_child_starts_without_alerts(
     alerting.check(PATIENCE)
     assert inbox == FAILED
     self_metrics.reset()
-    monitor._pipeline.epoch += 1  # as a fork leaves it
+    monitor._pipeline.epoch += 1  # as after a fork
     assert not any(alerting.firing().values())
     alerting.start()
     self_metrics.count_export_failure("otlp")
@@ -548,8 +548,8 @@ def test_forked_child_starts_without_alerts(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform has no fork")
-def test_a_child_evaluates_periodically() -> None:
-    """The thread that all monitors share is the parent's, so the child starts one of its own."""
+def test_forked_child_evaluates_periodically() -> None:
+    """The shared thread belongs to the parent, so the child starts its own."""
     with isolated_monitor(metrics_interval=OFTEN) as made:
         made.track_generation(1.0, True)
         assert eventually(lambda: firing(made))

@@ -1,4 +1,4 @@
-"""A monitor's alerts on their way to the job's handlers."""
+"""Delivery of a monitor's alerts to the job's handlers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from _alert_handlers import (
     awaited,
     broken,
     handler_threads,
-    told,
+    logged,
 )
 
 from _waiting import PATIENCE, eventually
@@ -37,29 +37,29 @@ if TYPE_CHECKING:
 # --- handlers ---------------------------------------------------------------------------------
 
 
-def test_error_of_a_handler_is_counted_and_costs_no_other(
+def test_handler_errors_are_counted_and_affect_no_other_handler(
     monitor: IsolatedMonitor,
     make: Callable[..., Alerting],
     inbox: Inbox,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Its failures are counted one by one and logged once, and the others get every alert."""
+    """Each error is counted, the first is logged, and other handlers get every alert."""
     alerting = make(broken, inbox.take)
     monitor.track_generation(1.0, False)
     alerting.check(PATIENCE)
     assert inbox == FAILED
     assert monitor._pipeline.self_metrics.handler_errors == {("broken", "raised"): 2}
-    (line,) = told(caplog)
+    (line,) = logged(caplog)
     assert line.startswith(
         "the alert handler broken failed: low_success_rate; further failures are"
     )
     assert caplog.records[0].exc_info
 
 
-def test_blocked_handler_delays_no_other(
+def test_blocked_handler_does_not_delay_others(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], inbox: Inbox
 ) -> None:
-    """A check gives up on it within its time; the others have got theirs, and it gets its own later."""
+    """A check ends at its timeout; the blocked handler gets its alerts later."""
     blocked = Blocked()
     alerting = make(blocked, inbox.take)
     monitor.track_generation(1.0, False)
@@ -70,10 +70,10 @@ def test_blocked_handler_delays_no_other(
     assert eventually(lambda: blocked.taken == FAILED)
 
 
-def test_coroutine_function_is_a_failure(
+def test_coroutine_handler_is_an_error(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A handler that nobody awaits is told as a failure, with the remedy."""
+    """A coroutine handler, which nobody awaits, is logged with the remedy."""
     alerting = make(awaited)
     monitor.track_generation(1.0, False)
     alerting.check(PATIENCE)
@@ -84,7 +84,7 @@ def test_coroutine_function_is_a_failure(
 def test_handler_listed_twice_gets_alerts_twice(
     monitor: IsolatedMonitor, make: Callable[..., Alerting]
 ) -> None:
-    """The list is taken as it is, as it always was."""
+    """The list is used as it is, as in AfterImage."""
     seen: list[str] = []
 
     def take(alert: Alert) -> None:
@@ -95,8 +95,10 @@ def test_handler_listed_twice_gets_alerts_twice(
     assert sorted(seen) == sorted(FAILED * 2)
 
 
-def test_a_handler_needs_no_name(monitor: IsolatedMonitor, make: Callable[..., Alerting]) -> None:
-    """A handler that cannot even be asked for its name is counted by its class."""
+def test_unnamed_handler_is_counted_by_its_class(
+    monitor: IsolatedMonitor, make: Callable[..., Alerting]
+) -> None:
+    """A handler whose name cannot be read is counted by its class."""
 
     class Nameless:
         def __getattr__(self, name: str) -> Any:
@@ -110,13 +112,13 @@ def test_a_handler_needs_no_name(monitor: IsolatedMonitor, make: Callable[..., A
     assert monitor._pipeline.self_metrics.handler_errors == {(Nameless.__qualname__, "raised"): 2}
 
 
-def test_alerts_for_a_blocked_handler_do_not_pile_up(
+def test_queue_of_a_blocked_handler_is_bounded(
     monitor: IsolatedMonitor,
     make: Callable[..., Alerting],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What a handler's queue has no room for is dropped, counted, and told once."""
+    """Alerts that a full queue drops are counted, and logged once."""
     monkeypatch.setattr("genmeter.alerting.notify._CAPACITY", 1)
     blocked = Blocked()
     alerting = make(blocked, repeat=0)
@@ -126,15 +128,15 @@ def test_alerts_for_a_blocked_handler_do_not_pile_up(
     for _ in range(2):
         alerting.check(0)
     blocked.gate.set()
-    (line,) = told(caplog)
+    (line,) = logged(caplog)
     assert line.startswith("the alert handler Blocked is too slow: 1 alerts are queued")
     assert monitor._pipeline.self_metrics.handler_errors["Blocked", "queue_full"] >= 4
 
 
-def test_each_alert_that_a_full_queue_drops_is_counted(
+def test_every_alert_dropped_by_a_full_queue_is_counted(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every alert is taken or counted, and an evaluation or a check by itself counts as no loss."""
+    """Every alert is handled or counted; evaluations and checks are not counted as losses."""
     monkeypatch.setattr("genmeter.alerting.notify._CAPACITY", 1)
 
     class Slow(Blocked, AlertReceiver):
@@ -167,11 +169,11 @@ def test_each_alert_that_a_full_queue_drops_is_counted(
     assert [reason for _, reason in errors] == ["queue_full"]
 
 
-class Homely(Inbox):
-    """A handler with methods of its own that have the names of an AlertReceiver's."""
+class SameNamed(Inbox):
+    """A handler with unrelated methods named like those of AlertReceiver."""
 
     def __call__(self, alert: Alert) -> None:
-        """Keep the alert's name."""
+        """Store the alert's name."""
         self.take(alert)
 
     def flush(self) -> None:
@@ -183,11 +185,11 @@ class Homely(Inbox):
         raise OSError
 
 
-def test_own_methods_of_a_handler_are_not_called(
+def test_same_named_methods_of_other_handlers_are_not_called(
     monitor: IsolatedMonitor, make: Callable[..., Alerting]
 ) -> None:
-    """Only a handler that derives from AlertReceiver is refreshed and flushed."""
-    homely = Homely()
+    """Only subclasses of AlertReceiver are refreshed and flushed."""
+    homely = SameNamed()
     alerting = make(homely)
     monitor.track_generation(1.0, False)
     alerting.check(PATIENCE)
@@ -196,8 +198,10 @@ def test_own_methods_of_a_handler_are_not_called(
     assert not monitor._pipeline.self_metrics.handler_errors
 
 
-def test_mock_is_no_alert_receiver(monitor: IsolatedMonitor, make: Callable[..., Alerting]) -> None:
-    """A mock that answers to every name gets alerts and nothing else."""
+def test_mock_is_not_an_alert_receiver(
+    monitor: IsolatedMonitor, make: Callable[..., Alerting]
+) -> None:
+    """A mock that has every attribute gets alerts only."""
     handler = Mock(spec=Keeper)
     alerting = make(handler)
     monitor.track_generation(1.0, False)
@@ -208,7 +212,7 @@ def test_mock_is_no_alert_receiver(monitor: IsolatedMonitor, make: Callable[...,
 
 
 def test_each_handler_gets_a_copy(monitor: IsolatedMonitor, make: Callable[..., Alerting]) -> None:
-    """Handlers run beside each other, so none sees what another does to an alert's data."""
+    """Changes of a handler to an alert do not reach other handlers."""
     seen: list[dict[str, Any]] = []
 
     def take(alert: Alert) -> None:
@@ -227,10 +231,10 @@ def test_each_handler_gets_a_copy(monitor: IsolatedMonitor, make: Callable[..., 
     assert {"count", "gen_ai_request_model", "alertname", "summary"} <= seen[0].keys()
 
 
-def test_handlers_may_be_replaced_and_added(
+def test_handlers_can_be_replaced_and_added(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], inbox: Inbox
 ) -> None:
-    """An alert goes to those that are handlers when it is found, however they came to be."""
+    """An alert is sent to the handlers at the time of the evaluation."""
     added, replaced = Inbox(), Inbox()
     alerting = make(replaced.take)
     alerting.handlers = [inbox.take]
@@ -244,7 +248,7 @@ def test_handlers_may_be_replaced_and_added(
 def test_replaced_handler_gets_its_queued_alerts(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], inbox: Inbox
 ) -> None:
-    """What was found while it was a handler still reaches it; its thread ends at a later evaluation."""
+    """A removed handler gets the alerts queued for it; its thread ends at a later evaluation."""
     blocked = Blocked()
     alerting = make(blocked)
     monitor.track_generation(1.0, False)
@@ -252,7 +256,7 @@ def test_replaced_handler_gets_its_queued_alerts(
     assert blocked.begun.wait(PATIENCE)
     alerting.handlers = [inbox.take]
     alerting.check(PATIENCE)
-    assert blocked.taken == []  # nor does a check wait for it
+    assert blocked.taken == []  # a check does not wait for it
     blocked.gate.set()
     assert eventually(lambda: blocked.taken == FAILED)
     assert eventually(lambda: alerting.check(PATIENCE) or not handler_threads())  # type: ignore[func-returns-value]
@@ -262,7 +266,7 @@ def test_replaced_handler_gets_its_queued_alerts(
 def test_first_handler_gets_alerts_that_fired_without_any(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], inbox: Inbox
 ) -> None:
-    """An alert counts as sent only where there was somebody to send it to."""
+    """An alert counts as sent only if there was a handler."""
     alerting = make(inbox.take)
     monitor.track_generation(1.0, False)
     alerting.check(PATIENCE)
@@ -274,26 +278,26 @@ def test_first_handler_gets_alerts_that_fired_without_any(
 
 
 @pytest.mark.parametrize("handlers", [None, 5], ids=repr)
-def test_value_that_is_no_list_holds_no_handlers(
+def test_invalid_handler_list_is_ignored_and_logged_once(
     monitor: IsolatedMonitor,
     make: Callable[..., Alerting],
     caplog: pytest.LogCaptureFixture,
     handlers: Any,
 ) -> None:
-    """Whatever a job puts in the place of the list, a check does not raise; nonsense is told once."""
+    """A check does not raise for any value in place of the list."""
     alerting = make(broken)
     alerting.handlers = handlers
     monitor.track_generation(1.0, False)
     for _ in range(2):
         alerting.check(PATIENCE)
-    expected = ["alert_handlers must be a list, got 5; none is called"]
-    assert told(caplog) == (expected if handlers else [])
+    assert len(logged(caplog)) == bool(handlers)
+    assert all("alert_handlers must be a list, got 5" in line for line in logged(caplog))
 
 
-def test_a_handler_may_check_alerts_itself(
+def test_handlers_can_check_alerts(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], inbox: Inbox
 ) -> None:
-    """A check on a handler's thread does not wait for that handler, so it does not hang."""
+    """A check on a handler's thread does not wait for that handler."""
     made: list[Alerting] = []
 
     def handle(alert: Alert) -> None:
@@ -307,10 +311,10 @@ def test_a_handler_may_check_alerts_itself(
 
 
 class Awaited:
-    """An object that waits for somebody to await it."""
+    """A callable that returns a coroutine."""
 
     async def __call__(self, alert: Alert) -> None:
-        """Wait."""
+        """Return a coroutine."""
         raise AssertionError
 
 
@@ -323,7 +327,7 @@ class Awaited:
     ],
 )
 def test_invalid_handler_is_an_error(handler: Any, problem: str) -> None:
-    """A list with something in it that cannot take an alert is refused, by its place."""
+    """The error has the index of the invalid handler."""
     with pytest.raises(ConfigError, match=rf"alert_handlers\[1\] must be .*, {problem}"):
         check_alert_handlers([broken, handler])
     check_alert_handlers([broken, Blocked()])
@@ -332,10 +336,10 @@ def test_invalid_handler_is_an_error(handler: Any, problem: str) -> None:
 # --- alert receivers -------------------------------------------------
 
 
-def test_each_evaluation_refreshes_what_fires(
+def test_each_evaluation_refreshes_all_firing_alerts(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], keeper: Keeper
 ) -> None:
-    """A handler that asks for it gets all that fires, sent before or not, and nothing too."""
+    """A receiver gets all firing alerts, sent before or not, or an empty list."""
     alerting = make(keeper)
     alerting.check(PATIENCE)
     monitor.track_generation(1.0, False)
@@ -348,7 +352,7 @@ def test_each_evaluation_refreshes_what_fires(
 def test_refresh_gets_the_interval(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], keeper: Keeper
 ) -> None:
-    """With a periodic evaluation the interval is told, so that an alert can end by itself."""
+    """The interval of a periodic evaluation is passed, so that alerts can expire."""
     make(keeper, interval=OFTEN)
     monitor.track_generation(1.0, False)
     assert eventually(lambda: (FAILED, OFTEN) in keeper.refreshed)
@@ -357,7 +361,7 @@ def test_refresh_gets_the_interval(
 def test_slow_handler_gets_the_newest_refresh_only(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], keeper: Keeper
 ) -> None:
-    """What fires does not pile up before it: of many evaluations it gets the last."""
+    """Refreshes do not queue up: a slow handler gets the last one."""
     alerting = make(keeper)
     keeper.gate.clear()
     alerting.check(0)
@@ -375,7 +379,7 @@ def test_slow_handler_gets_the_newest_refresh_only(
 def test_refresh_dropped_by_a_full_queue_is_repeated(
     make: Callable[..., Alerting], keeper: Keeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A handler whose queue was full is refreshed again once it has caught up."""
+    """A handler whose queue was full is refreshed again later."""
     monkeypatch.setattr("genmeter.alerting.notify._CAPACITY", 1)
     alerting = make(keeper)
     keeper.gate.clear()
@@ -389,10 +393,10 @@ def test_refresh_dropped_by_a_full_queue_is_repeated(
     assert len(keeper.refreshed) == before + 1
 
 
-def test_a_check_and_the_end_flush_what_a_handler_has_taken(
+def test_check_and_shutdown_flush_receivers(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], keeper: Keeper
 ) -> None:
-    """Both give it what is left of their time, after all that was there to send."""
+    """Both pass the remaining time, after all alerts were sent."""
     alerting = make(keeper)
     monitor.track_generation(1.0, False)
     alerting.check(PATIENCE)
@@ -408,22 +412,22 @@ def test_failed_flush_at_the_end_is_counted(
     keeper: Keeper,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A flush that is not done in time is as good as a handler that did not take it."""
+    """A flush that does not finish in time is counted as unfinished."""
     alerting = make(keeper)
     keeper.is_done = False
     alerting.check(PATIENCE)
-    assert not monitor._pipeline.self_metrics.handler_errors  # a later one may do it
+    assert not monitor._pipeline.self_metrics.handler_errors  # a later flush may deliver it
     alerting.stop(PATIENCE)
     assert monitor._pipeline.self_metrics.handler_errors == {("Keeper", "unfinished"): 1}
     monitor._pipeline.deferred_log.flush()
-    (line,) = told(caplog)
+    (line,) = logged(caplog)
     assert line.startswith("the alert handler Keeper had 1 alerts pending")
 
 
-def test_failing_refresh_costs_no_other_handler(
+def test_failing_refresh_affects_no_other_handler(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], keeper: Keeper, inbox: Inbox
 ) -> None:
-    """It is counted as a failure of its handler, and costs the others neither alerts nor time."""
+    """It is counted as an error of its handler, and delays no other."""
 
     class Failing(Inbox, AlertReceiver):
         def __call__(self, alert: Alert) -> None:
@@ -449,10 +453,10 @@ def test_failing_refresh_costs_no_other_handler(
     keeper.gate.set()
 
 
-def test_the_end_resolves_nothing(
+def test_stop_resolves_no_alert(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], keeper: Keeper
 ) -> None:
-    """That a job ends does not mean that its trouble is over: no alert is resolved by it."""
+    """The end of a job does not resolve its alerts."""
     alerting = make(keeper, interval=OFTEN)
     monitor.track_generation(1.0, False)
     assert eventually(lambda: keeper == FAILED)
@@ -461,13 +465,13 @@ def test_the_end_resolves_nothing(
     assert keeper.refreshed[-1][0] == FAILED
 
 
-def test_a_shutdown_resolves_nothing(clock: Clock, keeper: Keeper) -> None:
-    """Also not what is no longer true of a job that has ended, by whoever looks meanwhile."""
+def test_shutdown_resolves_no_alert(clock: Clock, keeper: Keeper) -> None:
+    """Alerts whose condition ended with the job are not resolved either."""
     with isolated_monitor(alert_handlers=[keeper], metrics_interval=0.01) as made:
         made.track_generation(1.0, True)
         clock.now += 1_000
         assert eventually(lambda: keeper == ["generation_stalled"])
-        made._session.finish_close = lambda deadline: True  # the last scrape comes before it
+        made._session.finish_close = lambda deadline: True  # the last scrape is before it
         made.shutdown()
         clock.now += 1
         made._alerting._tick()
@@ -480,7 +484,7 @@ def test_a_shutdown_resolves_nothing(clock: Clock, keeper: Keeper) -> None:
 def test_forked_child_refreshes_its_receivers(
     monitor: IsolatedMonitor, make: Callable[..., Alerting], keeper: Keeper
 ) -> None:
-    """A refresh that was queued at the fork is the parent's; the child's evaluations queue theirs."""
+    """A refresh queued at the fork belongs to the parent; the child queues its own."""
     alerting = make(keeper)
     keeper.gate.clear()
     for _ in range(2):

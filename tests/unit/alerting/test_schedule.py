@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 
 def threads() -> list[threading.Thread]:
-    """List the schedule's threads."""
+    """Return the schedule's threads."""
     return [each for each in threading.enumerate() if each.name == "a-schedule"]
 
 
 @pytest.fixture
 def schedule() -> Iterator[Schedule]:
-    """Return an empty schedule, which has no thread after the test."""
+    """Return an empty schedule, and check that its thread ends."""
     made = Schedule("a-schedule")
     yield made
     assert eventually(lambda: not threads())
 
 
 def test_each_function_has_its_own_interval_on_one_thread(schedule: Schedule) -> None:
-    """A short interval that comes later is not held up by a long one, nor the other way round."""
+    """Functions with short and long intervals do not delay each other."""
     seldom, often = list[str](), list[str]()
     assert schedule.add(1, lambda: seldom.append(threading.current_thread().name), PATIENCE * 60)
     assert schedule.add(2, lambda: often.append(threading.current_thread().name), 0.001)
@@ -40,8 +40,8 @@ def test_each_function_has_its_own_interval_on_one_thread(schedule: Schedule) ->
         schedule.discard(key)
 
 
-def test_the_thread_ends_with_the_last_function_and_starts_again(schedule: Schedule) -> None:
-    """A process without monitors has no thread of ours, however long their intervals were."""
+def test_thread_ends_with_the_last_function_and_restarts(schedule: Schedule) -> None:
+    """A process without monitors has no such thread."""
     calls: list[int] = []
     for round_ in range(3):
         schedule.add(1, lambda: None, PATIENCE * 60)
@@ -53,7 +53,7 @@ def test_the_thread_ends_with_the_last_function_and_starts_again(schedule: Sched
         assert eventually(lambda: not threads())
 
 
-def test_a_key_that_is_there_keeps_its_function(schedule: Schedule) -> None:
+def test_existing_key_keeps_its_function(schedule: Schedule) -> None:
     """Two threads that start the same evaluation at once start it once."""
     calls: list[int] = []
     schedule.add(1, lambda: calls.append(1), 0.001)
@@ -65,10 +65,10 @@ def test_a_key_that_is_there_keeps_its_function(schedule: Schedule) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit])
-def test_a_function_that_raises_costs_no_other(
+def test_function_that_raises_affects_no_other(
     schedule: Schedule, error: type[BaseException]
 ) -> None:
-    """Whatever it raises, it and the others are called again."""
+    """After any exception all functions are called again."""
     failed, calls = list[int](), list[int]()
 
     def fail() -> None:
@@ -82,10 +82,10 @@ def test_a_function_that_raises_costs_no_other(
         schedule.discard(key)
 
 
-def test_a_function_is_called_once_a_thread_can_be_started(
+def test_add_retries_to_start_the_thread(
     schedule: Schedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the system gave no thread, the next call of ``add`` tries again."""
+    """If no thread could be started, the next call of ``add`` tries again."""
     calls: list[int] = []
 
     def refuse(_: threading.Thread) -> None:
@@ -100,8 +100,8 @@ def test_a_function_is_called_once_a_thread_can_be_started(
     schedule.discard(1)
 
 
-def test_many_threads_that_add_and_discard_leave_nothing(schedule: Schedule) -> None:
-    """An addition at the moment of the thread's end is not lost."""
+def test_concurrent_add_and_discard_leave_no_entries(schedule: Schedule) -> None:
+    """An addition while the thread ends is not lost."""
     called = [threading.Event() for _ in range(200)]
 
     def use(number: int) -> None:
@@ -122,8 +122,8 @@ def test_many_threads_that_add_and_discard_leave_nothing(schedule: Schedule) -> 
     assert len(schedule) == 0
 
 
-def test_a_child_begins_with_an_empty_schedule(schedule: Schedule) -> None:
-    """The parent's functions and its thread are not the child's."""
+def test_forked_child_starts_with_an_empty_schedule(schedule: Schedule) -> None:
+    """The functions and the thread of the parent are not the child's."""
     schedule.add(1, lambda: None, PATIENCE)
     parents = threads()
     schedule.discard(1)

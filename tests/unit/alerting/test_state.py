@@ -1,4 +1,4 @@
-"""Alerts: which are pending, which fire, which are sent, and what they say."""
+"""States of alerts, and the alerts that are sent."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ each_rule = pytest.mark.parametrize(
 )
 
 
-def held(rule: AlertRule, *group: str | None, value: float = 50.0) -> Finding:
-    """Find that a rule's condition holds for a group."""
+def finding_of(rule: AlertRule, *group: str | None, value: float = 50.0) -> Finding:
+    """Return a finding of a rule for a group."""
     return Finding(rule, group, value, value, 2, 1.0, 99.0)
 
 
@@ -41,7 +41,7 @@ class States(AlertStates):
     def sent(
         self, after: float, *found: Finding, has_receivers: bool = True
     ) -> list[tuple[str, str]]:
-        """The same by name and status."""
+        """Update the states and return name and status of the alerts to send."""
         return [
             (alert.name, alert.status)
             for alert in self.at(after, *found, has_receivers=has_receivers)
@@ -49,57 +49,57 @@ class States(AlertStates):
 
 
 def states(repeat: float | None = None) -> States:
-    """Return the states of the settings here."""
+    """Return the states of the test's settings."""
     return States(SETTINGS, repeat)
 
 
 def pending(rule: AlertRule, seconds: float) -> AlertRule:
-    """Return a rule whose condition must be met for so long."""
+    """Return a rule that waits for some seconds."""
     return dataclasses.replace(rule, for_=seconds)
 
 
 FIRING, RESOLVED = (SLOW.id, "firing"), (SLOW.id, "resolved")
 
 
-# --- what is sent ----------------------------------------------------------------------------------
+# --- sending ----------------------------------------------------------------------------------
 
 
-def test_an_alert_that_stays_true_is_sent_once() -> None:
-    """Defect 7: an alert is sent when it starts to fire, and not at every later evaluation."""
-    made, slow = states(), held(SLOW, "m")
+def test_firing_alert_is_sent_once() -> None:
+    """An alert is sent when it starts to fire, not at every later evaluation."""
+    made, slow = states(), finding_of(SLOW, "m")
     assert [made.sent(60 * turn, slow) for turn in range(100)] == [[FIRING], *[[]] * 99]
 
 
-def test_an_alert_that_is_over_is_sent_as_resolved_once() -> None:
-    """What holds no longer, or has no data any more, is resolved; if it comes back it is sent again."""
-    made, slow = states(), held(SLOW, "m")
+def test_resolved_alert_is_sent_once() -> None:
+    """An alert without a condition or data is resolved; if it fires again it is sent again."""
+    made, slow = states(), finding_of(SLOW, "m")
     assert made.sent(0, slow) == [FIRING]
     assert made.sent(1) == [RESOLVED]
     assert made.sent(2) == []
     assert made.sent(3, slow) == [FIRING]
 
 
-def test_an_alert_fires_once_its_condition_has_held() -> None:
-    """Until its time is over it is pending, and it begins anew where the condition did not hold."""
-    made, slow = states(), held(pending(SLOW, 120.0), "m")
+def test_alert_fires_after_its_condition_was_active_long_enough() -> None:
+    """Before that it is pending; an inactive condition restarts the wait."""
+    made, slow = states(), finding_of(pending(SLOW, 120.0), "m")
     assert made.sent(0, slow) == made.sent(119, slow) == []
-    assert made.sent(119.5) == []  # a pending alert that is over is not sent
+    assert made.sent(119.5) == []  # a pending alert that ends is not sent
     assert made.sent(120, slow) == made.sent(239, slow) == []
     (alert,) = made.at(240, slow)
     assert alert.starts_at is not None
     assert alert.starts_at.timestamp() == START + 240
 
 
-def test_an_alert_that_stays_true_is_repeated_where_asked() -> None:
-    """With a repeat interval it is sent again once that is over, counted from the last sending."""
-    made, slow = states(repeat=100.0), held(SLOW, "m")
+def test_firing_alert_is_repeated_after_the_interval() -> None:
+    """The interval starts with the last time that the alert was sent."""
+    made, slow = states(repeat=100.0), finding_of(SLOW, "m")
     sent = {after: bool(made.at(after, slow)) for after in (0, 99, 110, 209, 210)}
     assert sent == {0: True, 99: False, 110: True, 209: False, 210: True}
 
 
-def test_a_clock_that_is_set_back_holds_no_alert_up() -> None:
-    """What is pending, or to be repeated, then waits from the new time on, not until the old one."""
-    late = held(pending(SLOW, 120.0), "m")
+def test_clock_that_is_set_back_delays_no_alert() -> None:
+    """Waits and repeats start at the new time."""
+    late = finding_of(pending(SLOW, 120.0), "m")
     made = states(repeat=100.0)
     assert made.sent(7_200, late) == made.sent(0, late) == []
     assert made.sent(120, late) == [FIRING]
@@ -107,28 +107,28 @@ def test_a_clock_that_is_set_back_holds_no_alert_up() -> None:
     assert made.sent(-7_100, late) == [FIRING]
 
 
-@pytest.mark.parametrize("after", [[held(SLOW, "m")], []], ids=["repeated", "resolved"])
-def test_no_alert_starts_after_it_was_found(after: list[Finding]) -> None:
-    """An Alertmanager refuses what ends before it starts, so a start moves with a clock set back."""
+@pytest.mark.parametrize("after", [[finding_of(SLOW, "m")], []], ids=["repeated", "resolved"])
+def test_start_moves_with_a_clock_that_is_set_back(after: list[Finding]) -> None:
+    """Alertmanager rejects alerts that end before they start."""
     made = states(repeat=1.0)
-    assert made.sent(7_200, held(SLOW, "m")) == [FIRING]
+    assert made.sent(7_200, finding_of(SLOW, "m")) == [FIRING]
     (alert,) = [*made.at(0, *after), *made.at(10, *after)]
     assert alert.starts_at is not None
     assert alert.starts_at <= alert.timestamp
 
 
-def test_a_repeated_alert_has_the_time_of_its_start() -> None:
-    """Its time stamp is of now, its start stays, and so does a resolved one's."""
-    made, slow = states(repeat=10.0), held(SLOW, "m")
+def test_repeated_alert_keeps_its_start() -> None:
+    """Its timestamp changes, its start does not; nor does that of a resolved alert."""
+    made, slow = states(repeat=10.0), finding_of(SLOW, "m")
     times = [made.at(after, *found)[0] for after, found in ((0, [slow]), (20, [slow]), (30, []))]
     assert [alert.timestamp.timestamp() - START for alert in times] == [0, 20, 30]
     assert {alert.starts_at.timestamp() - START for alert in times if alert.starts_at} == {0}
 
 
 def test_alerts_are_sent_by_group() -> None:
-    """That one group or rule fires neither silences, repeats nor resolves another."""
+    """A firing group or rule neither mutes, repeats nor resolves another."""
     made = states()
-    first, second, other = held(SLOW, "m"), held(SLOW, "n"), held(ERRORS)
+    first, second, other = finding_of(SLOW, "m"), finding_of(SLOW, "n"), finding_of(ERRORS)
     assert made.sent(0, first) == [FIRING]
     (alert,) = made.at(1, first, second)
     assert alert.data["group"] == {"gen_ai_request_model": "n"}
@@ -137,9 +137,9 @@ def test_alerts_are_sent_by_group() -> None:
     assert (alert.status, alert.data["group"]) == ("resolved", {"gen_ai_request_model": "m"})
 
 
-def test_an_alert_without_receivers_is_sent_to_later_ones() -> None:
-    """An alert counts as sent only where there was somebody, and only then is it resolved."""
-    made, slow = states(), held(SLOW, "m")
+def test_alert_without_receivers_is_sent_later() -> None:
+    """An alert counts as sent, and is resolved, only if there was a receiver."""
+    made, slow = states(), finding_of(SLOW, "m")
     assert made.sent(0, slow, has_receivers=False) == []
     assert made.sent(1, slow) == [FIRING]
     assert made.sent(2, slow, has_receivers=False) == []
@@ -149,32 +149,38 @@ def test_an_alert_without_receivers_is_sent_to_later_ones() -> None:
 
 
 def test_forgotten_alerts_are_sent_again() -> None:
-    """States that were forgotten resolve nothing, and what fires is sent once more."""
-    made, slow = states(), held(SLOW, "m")
+    """After a reset nothing is resolved, and firing alerts are sent again."""
+    made, slow = states(), finding_of(SLOW, "m")
     made.at(0, slow)
     made.forget()
     assert made.sent(1) == []
     assert made.sent(2, slow) == [FIRING]
 
 
-# --- what fires ------------------------------------------------------------------------------------
+# --- firing ------------------------------------------------------------------------------------
 
 
-def test_what_fires_is_counted_by_name() -> None:
-    """A name counts its groups and rows that fire, not those that are pending; the others are 0."""
+def test_firing_alerts_are_counted_by_name() -> None:
+    """Firing groups and rows of a name are counted; pending ones are not."""
     made = states()
     burns = [RULES["cost_budget_burn:warning"], RULES["cost_budget_burn:critical"]]
     rules = [SLOW, ERRORS, *burns]
     assert set(made.counts(rules).values()) == {0}
-    made.at(0, held(SLOW, "m"), held(SLOW, "n"), held(pending(ERRORS, 1)), *map(held, burns))
+    made.at(
+        0,
+        finding_of(SLOW, "m"),
+        finding_of(SLOW, "n"),
+        finding_of(pending(ERRORS, 1)),
+        *map(finding_of, burns),
+    )
     assert made.counts(rules) == {SLOW.name: 2, ERRORS.name: 0, "CostBudgetBurn": 2}
 
 
-def test_all_that_fires_can_be_asked_for_with_its_newest_values() -> None:
-    """Whoever refreshes alerts gets all that fire, as they are now, and none that is pending."""
+def test_firing_returns_all_firing_alerts_with_their_newest_values() -> None:
+    """Pending alerts are not included."""
     made = states()
-    made.at(0, held(SLOW, "m"), held(pending(ERRORS, 60)))
-    made.at(30, held(SLOW, "m", value=70.0), held(pending(ERRORS, 60)))
+    made.at(0, finding_of(SLOW, "m"), finding_of(pending(ERRORS, 60)))
+    made.at(30, finding_of(SLOW, "m", value=70.0), finding_of(pending(ERRORS, 60)))
     (alert,) = made.firing(START + 30, "j")
     assert alert.data["value"] == 70.0
     assert alert.starts_at is not None
@@ -182,11 +188,11 @@ def test_all_that_fires_can_be_asked_for_with_its_newest_values() -> None:
     assert alert.timestamp.timestamp() == START + 30
 
 
-# --- what an alert says ----------------------------------------------------------------------------
+# --- contents ----------------------------------------------------------------------------
 
 
-def test_an_alert_is_made_as_the_old_one_was() -> None:
-    """``Alert`` takes name, message, level, timestamp and data, in this order; the rest is optional."""
+def test_alert_accepts_afterimages_five_arguments() -> None:
+    """``Alert`` takes name, message, level, timestamp and data; all others are optional."""
     fields = [each.name for each in dataclasses.fields(Alert)]
     assert fields[:5] == ["name", "message", "level", "timestamp", "data"]
     when = datetime.now().astimezone()
@@ -201,10 +207,10 @@ def test_an_alert_is_made_as_the_old_one_was() -> None:
 
 
 @each_rule
-def test_an_alert_has_the_labels_of_the_rule_in_prometheus(rule: AlertRule) -> None:
-    """Routes and silences fit both: name, severity, job, the group's labels and the row's own."""
+def test_alert_has_the_labels_of_its_prometheus_rule(rule: AlertRule) -> None:
+    """Routes and silences fit both: name, severity, job, group and extra labels."""
     group: Group = tuple(f"value {number}" for number, _ in enumerate(rule.by))
-    (alert,) = States(SETTINGS).at(0, held(dataclasses.replace(rule, for_=0), *group))
+    (alert,) = States(SETTINGS).at(0, finding_of(dataclasses.replace(rule, for_=0), *group))
     assert alert.name == rule.id
     assert alert.labels == {
         "alertname": rule.name,
@@ -216,21 +222,21 @@ def test_an_alert_has_the_labels_of_the_rule_in_prometheus(rule: AlertRule) -> N
     assert alert.annotations == rule.annotations(SETTINGS.runbook_url, alert.labels, 50.0)
 
 
-def test_no_two_rows_give_alerts_of_the_same_labels() -> None:
-    """Alertmanager distinguishes alerts by their labels alone."""
+def test_rows_have_alerts_with_distinct_labels() -> None:
+    """Alertmanager distinguishes alerts by their labels only."""
     labels = [(row.name, row.severity, row.labels) for row in ALERT_RULES]
     assert len(set(labels)) == len(labels)
 
 
-def test_a_label_that_is_absent_is_left_out() -> None:
+def test_absent_labels_are_omitted() -> None:
     """A group whose label is absent has no empty label, as in Prometheus."""
-    (alert,) = states().at(0, held(RULES["evaluation_failures"], None))
+    (alert,) = states().at(0, finding_of(RULES["evaluation_failures"], None))
     assert "genmeter_evaluator" not in alert.labels
     assert alert.data["group"] == {}
 
 
-def test_the_data_has_what_was_compared() -> None:
-    """The old four numbers and the threshold, and beside them the value and the group."""
+def test_data_has_value_threshold_and_group() -> None:
+    """AfterImage's four numbers and the threshold, plus value and group."""
     (alert,) = states().at(0, Finding(SLOW, ("m",), 31.0, 31.0, 2, 30.0, 32.0))
     assert alert.data == {
         "mean": 31.0,
@@ -243,9 +249,9 @@ def test_the_data_has_what_was_compared() -> None:
     }
 
 
-def test_the_limit_of_a_stalled_job_is_in_the_data() -> None:
-    """The value is seconds, and so is what it is compared with."""
-    (alert,) = states().at(0, held(RULES["generation_stalled"], value=901.0))
+def test_data_of_a_stall_is_in_seconds() -> None:
+    """Value and threshold are in seconds."""
+    (alert,) = states().at(0, finding_of(RULES["generation_stalled"], value=901.0))
     assert (alert.data["value"], alert.data["threshold"]) == (901.0, 900.0)
 
 
@@ -276,8 +282,10 @@ def test_the_limit_of_a_stalled_job_is_in_the_data() -> None:
     ],
     ids=["a group", "the job", "a sum"],
 )
-def test_a_message_as_a_person_reads_it(finding: Finding, message: str) -> None:
-    """A whole message: the value, the window, the threshold, where to look, of what; then its end."""
+def test_message_has_value_window_threshold_advice_and_samples(
+    finding: Finding, message: str
+) -> None:
+    """Complete messages, firing and resolved."""
     made = states()
     (alert,) = made.at(0, finding)
     assert alert.message == message
@@ -286,10 +294,10 @@ def test_a_message_as_a_person_reads_it(finding: Finding, message: str) -> None:
 
 
 @each_rule
-def test_a_resolved_alert_can_be_passed_over(rule: AlertRule) -> None:
-    """Its level is info, its message says so first, and its labels are those that fired."""
+def test_resolved_alert_is_recognizable(rule: AlertRule) -> None:
+    """Level and message differ, and the labels are those of the firing alert."""
     made = States(SETTINGS)
-    found = held(dataclasses.replace(rule, for_=0), *["x"] * len(rule.by))
+    found = finding_of(dataclasses.replace(rule, for_=0), *["x"] * len(rule.by))
     (fired,), (over,) = made.at(0, found), made.at(1)
     assert (fired.status, fired.level) == (
         "firing",
@@ -304,17 +312,17 @@ def test_a_resolved_alert_can_be_passed_over(rule: AlertRule) -> None:
     )
 
 
-def test_the_severity_that_is_set_makes_the_level() -> None:
-    """A severity of the settings is in the label and in the level."""
+def test_severity_setting_changes_label_and_level() -> None:
+    """An overridden severity is in the label and the level."""
     settings = AlertSettings(alerts={"high_error_rate": AlertOverride(severity="info")})
     (rule,) = [each for each in settings.rules() if each.id == "high_error_rate"]
-    (alert,) = States(settings).at(0, held(rule))
+    (alert,) = States(settings).at(0, finding_of(rule))
     assert (alert.level, alert.labels["severity"]) == ("warning", "info")
 
 
-def test_an_alert_knows_its_time_zone() -> None:
-    """The time stamps are in local time with its offset."""
-    (alert,) = states().at(0, held(ERRORS))
+def test_timestamps_have_a_utc_offset() -> None:
+    """Timestamps are in local time with its offset."""
+    (alert,) = states().at(0, finding_of(ERRORS))
     times: list[Any] = [alert.timestamp, alert.starts_at]
     assert {each.timestamp() for each in times} == {START}
     assert all(each.utcoffset() is not None for each in times)

@@ -1,4 +1,4 @@
-"""`genmeter render`: options, where the text goes, and what `--check` says."""
+"""`genmeter render`: options, output and `--check`."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ DEFAULT = render_rules(AlertSettings())
 
 
 def rendered(capfdbinary: pytest.CaptureFixture[bytes], *options: str) -> str:
-    """Give what `genmeter render rules` prints."""
+    """Return the output of `genmeter render rules`."""
     assert main(["render", "rules", *options]) == 0
     return capfdbinary.readouterr().out.decode()
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *options: str) -> str:
-    """Give the error of `genmeter render rules`."""
+    """Return the error of `genmeter render rules`."""
     assert main(["render", "rules", *options]) == 2
     told = capsys.readouterr()
     assert told.out == ""
@@ -37,20 +37,20 @@ def refusal(capsys: pytest.CaptureFixture[str], *options: str) -> str:
 
 
 def test_the_default_rules_are_printed(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    """Without an option the default rules are printed, as the bytes that `--out` would write."""
+    """The output equals what `--out` would write."""
     assert rendered(capfdbinary) == DEFAULT
 
 
-def test_output_is_utf8_whatever_the_locale(
+def test_output_is_utf8_in_every_locale(
     capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that output is redirected to is UTF-8, whatever the locale is."""
+    """Redirected output is UTF-8 in every locale."""
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     assert "täglich" in rendered(capfdbinary, "--job", "täglich")
 
 
 def test_options_are_the_settings(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    """Each option sets what the argument of AlertSettings of its name sets."""
+    """Each option sets the argument of AlertSettings with its name."""
     options = "--objective=0.9 --cost-budget=5 --token-budget=7 --job=a --job=b --runbook-url=/r.md"
     expected = AlertSettings(
         objective=0.9,
@@ -72,10 +72,10 @@ def test_the_format_can_be_a_kubernetes_resource(
     assert yaml.safe_load(found)["kind"] == "PrometheusRule"
 
 
-def test_options_win_over_the_file(
+def test_options_override_the_file(
     tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    """What is given on the command line takes the place of the file's, and leaves the rest of it."""
+    """Other settings of the file remain."""
     path = tmp_path / "alerts.toml"
     path.write_text(
         "objective = 0.9\ncost_budget = 5\n"
@@ -101,7 +101,7 @@ def test_options_win_over_the_file(
 def test_a_threshold_by_name_sets_every_alert_of_the_name(
     capfdbinary: pytest.CaptureFixture[bytes],
 ) -> None:
-    """A threshold by the alert's name is that of every row of the name."""
+    """Several alerts may have one name."""
     found = rendered(capfdbinary, "--threshold", "GenerationErrorBudgetBurn=2")
     assert found.count("ratio_rate3d > 0.02") == found.count("ratio_rate1h > 0.02") == 1
 
@@ -112,13 +112,13 @@ def test_a_threshold_by_name_sets_every_alert_of_the_name(
         (["--objective", "1"], "objective must be a share above 0 and below 1, got 1.0"),
         (["--cost-budget", "0"], "cost_budget must be a finite number above 0"),
         (["--token-budget", "nan"], "token_budget must be a finite number above 0"),
-        (["--selector", "a"], "selector is 'a'; give matchers"),
+        (["--selector", "a"], "selector must be comma-separated matchers"),
         (["--job", ""], "jobs[0] must be a text that is not empty, got ''"),
         (["--threshold", "slow=3"], "--threshold must name one of low_"),
         (["--threshold", "target_down=3"], "got 'target_down'"),
         (["--runbook-url", ""], "runbook_url must be a text that is not empty"),
         (["--settings", "/nowhere.toml"], "the alerts' file '/nowhere.toml' cannot be read"),
-        (["--check"], "--check must have a file: give --check FILE or --out FILE"),
+        (["--check"], "--check must have a file: use --check FILE or --out FILE"),
         (["--check", "/"], "--check: '/' cannot be read"),
         (["--out", "/"], "--out must be a regular file, got '/'"),
         (["--out", "/proc/none/rules.yml"], "--out '/proc/none/rules.yml' cannot be written"),
@@ -136,7 +136,7 @@ def test_invalid_options_are_errors(
 @pytest.mark.parametrize(
     "text", ["high_error_rate", "high_error_rate=", "high_error_rate=much", "high_error_rate=nan"]
 )
-def test_an_invalid_threshold_is_answered_with_an_example(
+def test_an_invalid_threshold_is_an_error_with_an_example(
     text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`--threshold` without a number is a usage error with an example."""
@@ -157,7 +157,7 @@ def test_the_help_lists_every_alert(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_missing_kind_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
-    """`genmeter render` alone is a usage error that names the kinds' place."""
+    """`genmeter render` alone names the missing argument."""
     with pytest.raises(SystemExit, match="2"):
         main(["render"])
     assert "KIND" in capsys.readouterr().err
@@ -169,7 +169,7 @@ def test_a_missing_kind_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> 
 def test_a_failed_write_keeps_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    """The old file stays whole where the writing fails, and nothing is left beside it."""
+    """No temporary file is left."""
     path = tmp_path / "made" / "rules.yml"
     assert rendered(capfdbinary, "--out", str(path)) == ""
     assert path.read_bytes() == DEFAULT.encode()
@@ -184,7 +184,7 @@ def _fail(*_paths: object) -> None:
 
 
 def test_a_link_is_followed(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    """What a link points to is written."""
+    """The target of the link is written."""
     path, link = tmp_path / "rules.yml", tmp_path / "link.yml"
     link.symlink_to(path)
     rendered(capfdbinary, "--out", str(link))
@@ -199,7 +199,7 @@ def test_a_link_is_followed(tmp_path: Path, capfdbinary: pytest.CaptureFixture[b
 def test_check_passes_a_fresh_file(
     options: list[str], tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    """`--check` says nothing of a file that is what would be rendered, and leaves it alone."""
+    """`--check` prints nothing and changes nothing."""
     path = tmp_path / "rules.yml"
     path.write_text(DEFAULT)
     before = path.stat()
@@ -212,7 +212,7 @@ def test_check_passes_a_fresh_file(
 def test_check_shows_a_stale_file_as_a_diff(
     tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    """`--check` prints a unified diff from the file to what would be rendered, and exits 1."""
+    """`--check` prints a unified diff and exits with 1."""
     path = tmp_path / "rules.yml"
     path.write_text(DEFAULT)
     assert main(["render", "rules", "--threshold=high_error_rate=0.3", "--check", str(path)]) == 1
@@ -238,7 +238,7 @@ def test_check_shows_a_stale_file_as_a_diff(
 def test_check_finds_any_difference(
     text: str | None, shown: str | None, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    """A missing file, an end without a newline and other ends of lines are differences too."""
+    """A missing file, a missing final newline and other line endings are differences."""
     path = tmp_path / "rules.yml"
     if text is not None:
         path.write_bytes(text.encode())
@@ -251,7 +251,7 @@ def test_check_finds_any_difference(
 def test_check_finds_the_stale_files_of_a_folder(
     tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    """`--check DIR` shows the stale and missing files of the folder, and those only."""
+    """`--check DIR` shows only stale and missing files."""
     out = str(tmp_path)
     assert main(["render", "dashboards", "--out", out]) == 0
     paths = sorted(capfdbinary.readouterr().out.decode().split())
@@ -268,7 +268,7 @@ def test_check_finds_the_stale_files_of_a_folder(
 def test_check_of_a_binary_file_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`--check` of what is no UTF-8 names the file."""
+    """The error names the file that is not UTF-8."""
     path = tmp_path / "rules.yml"
     path.write_bytes(b"\xff")
     assert f"--check: '{path}' cannot be read" in refusal(capsys, "--check", str(path))

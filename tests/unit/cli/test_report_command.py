@@ -1,4 +1,4 @@
-"""`genmeter report`: its arguments, its prices and what it writes."""
+"""`genmeter report`: arguments, prices and output."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Capsys = pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def _no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the tests run has no say."""
+    """No variable of the environment affects the output."""
     monkeypatch.delenv("COLUMNS", raising=False)
 
 
@@ -40,7 +40,7 @@ def source(tmp_path: Path) -> Path:
 def test_prices_give_every_row_and_the_total_a_cost(
     source: Path, tmp_path: Path, capsys: Capsys
 ) -> None:
-    """USD a million tokens, looked up as everywhere, also by the name after the slash."""
+    """A model is also found by its name after the slash."""
     prices = tmp_path / "prices.toml"
     prices.write_text('"atlas-large" = [100, 1000]\nsprint-mini = { input = 10, output = 20 }\n')
     found = as_json(capsys, source, "--prices", prices)
@@ -50,14 +50,14 @@ def test_prices_give_every_row_and_the_total_a_cost(
 
 
 def test_a_model_without_a_price_has_no_cost(source: Path, tmp_path: Path, capsys: Capsys) -> None:
-    """Its cost is unknown rather than 0, in every format, and it is told."""
+    """Its cost is unknown, and a note says so."""
     prices = tmp_path / "prices.json"
     prices.write_text('{"atlas-large": [100, 1000]}')
     found = as_json(capsys, source, "--prices", prices)
     assert [row["cost_usd"] for row in found["rows"]] == [pytest.approx(0.04), None]
     assert found["total"]["cost_usd"] == pytest.approx(0.04)
     assert found["unpriced_models"] == ["org/sprint-mini"]
-    told = "Without a price, so not in the cost: org/sprint-mini."
+    told = "Models without a price, not in the cost: org/sprint-mini."
     _, out, err = report(capsys, source, "--prices", prices, "--format", "csv")
     assert [row["cost_usd"] for row in csv.DictReader(io.StringIO(out))] == ["0.04", ""]
     assert err == f"genmeter report: {told}\n"
@@ -67,21 +67,21 @@ def test_a_model_without_a_price_has_no_cost(source: Path, tmp_path: Path, capsy
     assert err == ""
 
 
-def test_prices_of_no_model_give_no_cost(source: Path, tmp_path: Path, capsys: Capsys) -> None:
-    """Where nothing has a price the total is unknown too."""
+def test_prices_of_other_models_give_no_cost(source: Path, tmp_path: Path, capsys: Capsys) -> None:
+    """The total is unknown too."""
     prices = tmp_path / "prices.json"
     prices.write_text('{"another": [1, 1]}')
     assert as_json(capsys, source, "--prices", prices)["total"]["cost_usd"] is None
 
 
-def test_genai_prices_can_be_asked_for(tmp_path: Path, capsys: Capsys) -> None:
-    """The package's list is used by its name."""
+def test_genai_prices_can_be_used(tmp_path: Path, capsys: Capsys) -> None:
+    """`--prices genai-prices` uses the list of the package."""
     path = write(tmp_path / "metrics.jsonl", rows_of(0, "gpt-4o"))
     assert as_json(capsys, path, "--prices", "genai-prices")["total"]["cost_usd"] > 0
 
 
 def test_a_missing_price_file_is_an_error(source: Path, capsys: Capsys) -> None:
-    """A file that is not there is told by its name."""
+    """The error names the file."""
     code, out, err = report(capsys, source, "--prices", "absent.json")
     assert (code, out) == (2, "")
     assert err.startswith("genmeter report: error: prices file 'absent.json' cannot be read")
@@ -93,9 +93,9 @@ def test_a_missing_price_file_is_an_error(source: Path, capsys: Capsys) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "remedy"),
     [
-        ("--by", "model,colour", "must be some of model, step, provider, phase"),
-        ("--by", "model,model", "each once"),
-        ("--by", "", "must be some of"),
+        ("--by", "model,colour", "must be comma-separated keys of model, step, provider, phase"),
+        ("--by", "model,model", "each at most once"),
+        ("--by", "", "must be comma-separated keys"),
         ("--window", "1 hour", "such as 30s, 15m, 1h or 7d"),
         ("--window", "0s", "such as"),
         ("--window", "-1h", "such as"),
@@ -106,7 +106,7 @@ def test_a_missing_price_file_is_an_error(source: Path, capsys: Capsys) -> None:
 def test_an_invalid_argument_is_an_error_with_a_remedy(
     source: Path, capsys: Capsys, option: str, value: str, remedy: str
 ) -> None:
-    """The error names the argument, its value and what to give."""
+    """The error names the argument, the value and the requirement."""
     with pytest.raises(SystemExit) as end:
         cli.main(["report", str(source), f"{option}={value}"])
     assert end.value.code == 2
@@ -124,7 +124,7 @@ def test_a_missing_source_is_an_error(tmp_path: Path, capsys: Capsys, name: str)
 
 
 def test_an_empty_source_is_an_error(capsys: Capsys) -> None:
-    """A variable that a shell does not know is not the current folder."""
+    """An unset shell variable does not mean the working directory."""
     code, out, err = report(capsys, "")
     assert (code, out) == (2, "")
     assert "source must be " in err
@@ -132,7 +132,7 @@ def test_an_empty_source_is_an_error(capsys: Capsys) -> None:
 
 
 def test_help_documents_every_field(capsys: Capsys) -> None:
-    """Who asks for help learns what the columns mean, in 80 columns."""
+    """Help explains every column, in 80 columns."""
     with pytest.raises(SystemExit):
         cli.main(["report", "--help"])
     out = capsys.readouterr().out
@@ -144,7 +144,7 @@ def test_help_documents_every_field(capsys: Capsys) -> None:
 
 
 def test_csv_and_json_have_the_same_raw_numbers(source: Path, capsys: Capsys) -> None:
-    """The same fields under the same names, unrounded and without separators."""
+    """Fields are equal, unrounded and without separators."""
     found = as_json(capsys, source)["rows"]
     _, out, err = report(capsys, source, "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(out)))
@@ -155,7 +155,7 @@ def test_csv_and_json_have_the_same_raw_numbers(source: Path, capsys: Capsys) ->
 
 
 def test_a_pipe_gets_a_single_table(source: Path, capsys: Capsys) -> None:
-    """In a pipe it is as wide as it has to be, with separators, units and a total."""
+    """A pipe has no width limit."""
     _, out, _ = report(capsys, source, "--by", "model")
     begin, end = BEGIN.astimezone(), BEGIN.replace(hour=13).astimezone()
     until = f"{end:%H:%M:%S %z}" if begin.date() == end.date() else f"{end:%Y-%m-%d %H:%M:%S %z}"
@@ -174,7 +174,7 @@ def test_a_pipe_gets_a_single_table(source: Path, capsys: Capsys) -> None:
 def test_the_table_fits_the_terminal(
     source: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a terminal, or where COLUMNS says so, the table keeps to it."""
+    """The width of the terminal and COLUMNS are limits."""
     monkeypatch.setenv("COLUMNS", "80")
     _, out, _ = report(capsys, source)
     assert max(map(len, out.splitlines())) <= 80
@@ -194,7 +194,7 @@ def test_the_table_fits_the_terminal(
 def test_pipes_and_dumb_terminals_get_no_escape_codes(
     source: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch, variable: tuple[str, str]
 ) -> None:
-    """A pipe and a dumb terminal get plain text, also where colours are asked for everywhere."""
+    """Output is plain text, even if FORCE_COLOR is set."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv(*variable)
@@ -205,7 +205,7 @@ def test_pipes_and_dumb_terminals_get_no_escape_codes(
 def test_characters_that_the_encoding_lacks_are_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the encoding of the output does not know is replaced."""
+    """A name must not fail the report."""
     path = write(tmp_path / "metrics.jsonl", rows_of(0, "modèle"))
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stream)
@@ -220,7 +220,7 @@ def test_characters_that_the_encoding_lacks_are_replaced(
 def test_the_output_file_equals_the_printed_report(
     source: Path, tmp_path: Path, capsys: Capsys, form: str
 ) -> None:
-    """And nothing else is left in its folder."""
+    """No other file is left in the folder."""
     (tmp_path / "out").mkdir()
     target = tmp_path / "out" / "report"
     target.write_text("old")
@@ -231,7 +231,7 @@ def test_the_output_file_equals_the_printed_report(
 
 
 def test_an_unwritable_output_is_an_error(source: Path, tmp_path: Path, capsys: Capsys) -> None:
-    """What is no regular file, or no folder above it, is told by the path and left as it is."""
+    """The error names the path, which is unchanged."""
     link = tmp_path / "null"
     link.symlink_to("/dev/null")
     for target in (tmp_path, link, Path()):
@@ -246,7 +246,7 @@ def test_an_unwritable_output_is_an_error(source: Path, tmp_path: Path, capsys: 
 
 
 def test_a_linked_output_is_followed(source: Path, tmp_path: Path, capsys: Capsys) -> None:
-    """What it points to is written, and the folder of that is made."""
+    """The target of the link is written, and its folder created."""
     link = tmp_path / "link.csv"
     link.symlink_to(tmp_path / "new" / "report.csv")
     assert report(capsys, source, "--output", link, "--format", "csv")[0] == 0
@@ -257,7 +257,7 @@ def test_a_linked_output_is_followed(source: Path, tmp_path: Path, capsys: Capsy
 def test_an_unreadable_journal_is_an_error(
     source: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the system says is passed on."""
+    """The error has the reason of the operating system."""
 
     def refuse(*_: Any) -> None:
         raise PermissionError(13, "Permission denied")
@@ -280,7 +280,7 @@ class _Terminal(io.StringIO):
 def test_a_large_journal_shows_its_progress_on_a_terminal(
     source: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys, seen: str
 ) -> None:
-    """On standard error, by bytes; nothing is drawn over what somebody reads or keeps."""
+    """Progress is shown on standard error only."""
     monkeypatch.setenv("TERM", "dumb" if seen == "dumb" else "xterm")
     monkeypatch.setattr(command, "_LARGE", 2**30 if seen == "small" else 1)
     monkeypatch.setattr(journal, "_PROGRESS_LINES", 1)

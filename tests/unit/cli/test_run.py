@@ -1,4 +1,4 @@
-"""`genmeter run`: the script is as under Python, and the metrics and the report are beside it."""
+"""`genmeter run`: the script behaves as under Python, with metrics and a report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import pytest
 from genmeter import GenerationMonitor, cli, patch
 from genmeter.cli import bootstrap
 from genmeter.cli.bootstrap import sitecustomize
-from genmeter.exporters.http import bind
+from genmeter.exporters._http import bind
 from genmeter.testing import fresh_runtime
 from otlp_receiver import HttpReceiver
 
@@ -42,13 +42,13 @@ RECORD = (
 AFTERIMAGE = "class GenerationMonitor:\n    def __init__(self): pass\n"
 
 
-class Executed(Exception):  # noqa: N818 - it is no error
+class Executed(Exception):  # noqa: N818 - not an error
     """The process has become another program."""
 
 
 @pytest.fixture(autouse=True)
 def _own_process_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Nothing is set from outside, and what a run changes is put back."""
+    """No variable is set, and changes are undone."""
     clean = {
         name: value
         for name, value in os.environ.items()
@@ -64,7 +64,7 @@ def _own_process_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
 
 @pytest.fixture
 def executed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The command line that the process becomes, instead of becoming it."""
+    """The command line passed to `execv`, which is not called."""
     found: list[str] = []
 
     def execv(path: str, arguments: list[str]) -> None:
@@ -77,7 +77,7 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def at_exit(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Keeps what is to be called at the end of the process; a call does it now, last in first."""
+    """Collects exit hooks; calling it runs them, last in first."""
     hooks: list[Callable[[], Any]] = []
 
     def register(hook: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -95,7 +95,7 @@ def at_exit(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes a file below the current folder."""
+    """Writes a file in the working directory."""
 
     def write(text: str, name: str = "job.py") -> Path:
         path = tmp_path / name
@@ -107,7 +107,7 @@ def write(tmp_path: Path) -> Write:
 
 
 def process(*command: Any, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, with nothing set from outside but what is given."""
+    """Run a program to its end with additional variables."""
     return subprocess.run(
         [str(part) for part in command],
         input=stdin,
@@ -125,13 +125,13 @@ def run(*arguments: Any, **environ: str) -> subprocess.CompletedProcess[str]:
 
 
 def become(executed: list[str], *arguments: str) -> list[str]:
-    """Call the command up to where the script's Python would begin; returns its command line."""
+    """Run the command up to `execv`; return its command line."""
     with pytest.raises(Executed):
         cli.main(["run", *arguments])
     return executed
 
 
-# --- the script is as under Python -------------------------------------------------------------
+# --- the script behaves as under Python -------------------------------------------------------------
 
 LIKE_PYTHON = {
     "what it sees": (
@@ -168,8 +168,8 @@ LIKE_PYTHON = {
 
 
 @pytest.mark.parametrize("case", LIKE_PYTHON)
-def test_a_script_does_what_it_does_under_python(write: Write, case: str) -> None:
-    """Output, exit code and tracebacks are those of `python script.py`, to the letter."""
+def test_a_script_behaves_as_under_python(write: Write, case: str) -> None:
+    """Output, exit code and tracebacks equal those of `python script.py`."""
     write(LIKE_PYTHON[case])
     arguments = ("job.py", "--port", "x", "--", "-m", "--p", "--quiet")
     plain = process(sys.executable, *arguments, stdin="a line\n")
@@ -178,9 +178,9 @@ def test_a_script_does_what_it_does_under_python(write: Write, case: str) -> Non
     assert found.stderr == plain.stderr
 
 
-def test_an_interrupted_script_ends_by_the_signal(write: Write) -> None:
-    """A shell sees that Ctrl-C ended the script, and the report is there all the same."""
-    # Short sleeps: a signal that comes just before one is only seen after it.
+def test_an_interrupted_script_dies_of_the_signal(write: Write) -> None:
+    """A shell sees that Ctrl-C ended the script, and the report is printed."""
+    # Short sleeps: a signal just before a sleep is only handled after it.
     write(
         f"{RECORD}print('ready', flush=True)\n"
         "import time\nfor _ in range(600):\n    time.sleep(0.1)\n"
@@ -207,8 +207,8 @@ def test_an_interrupted_script_ends_by_the_signal(write: Write) -> None:
 
 
 @pytest.mark.parametrize("case", ["what a module sees", "an exception", "exit code"])
-def test_a_module_does_what_it_does_under_python(write: Write, case: str) -> None:
-    """`-m` is `python -m`: its arguments, its folder, its package and its tracebacks."""
+def test_a_module_behaves_as_under_python(write: Write, case: str) -> None:
+    """`-m` equals `python -m` in arguments, folder, package and tracebacks."""
     write(LIKE_PYTHON[case], "p/job.py")
     arguments = ("-m", "p.job", "--port", "x", "--quiet", "-m", "y")
     plain = process(sys.executable, *arguments)
@@ -217,8 +217,8 @@ def test_a_module_does_what_it_does_under_python(write: Write, case: str) -> Non
     assert found.stderr == plain.stderr
 
 
-def test_options_of_the_interpreter_hold_for_the_script(write: Write) -> None:
-    """What `genmeter` was started with, such as -P, -O and -W, the script's Python gets too."""
+def test_interpreter_options_are_passed_on(write: Write) -> None:
+    """The script's Python gets the -P, -O and -W of genmeter's."""
     write(LIKE_PYTHON["its path and its flags"])
     flags = ("-P", "-O", "-B", "-s", "-W", "error", "-X", "utf8")
     plain = process(sys.executable, *flags, "job.py")
@@ -226,10 +226,10 @@ def test_options_of_the_interpreter_hold_for_the_script(write: Write) -> None:
     assert found.stdout == plain.stdout
 
 
-def test_a_path_that_is_set_stays_behind_the_bootstrap(
+def test_the_bootstrap_is_first_on_pythonpath(
     executed: list[str], write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PYTHONPATH keeps its entries in their order, and a run in a run adds nothing."""
+    """Other entries keep their order, and a nested run adds nothing."""
     write("")
     for before, after in (
         (None, [FOLDER]),
@@ -246,7 +246,7 @@ def test_a_path_that_is_set_stays_behind_the_bootstrap(
 
 @pytest.mark.parametrize("ending", ["", "raise ValueError('theirs')\n"])
 def test_the_users_own_sitecustomize_runs_too(write: Write, ending: str) -> None:
-    """The one that Python would have found without us does what it does, errors included."""
+    """The hidden `sitecustomize` works as without genmeter, errors included."""
     write(f"import os\nos.environ['SEEN'] = 'yes'\n{ending}", "lib/sitecustomize.py")
     write(
         "import os, sys\nprint(os.environ['SEEN'])\n"
@@ -260,7 +260,7 @@ def test_the_users_own_sitecustomize_runs_too(write: Write, ending: str) -> None
     assert found.stderr.count("ValueError: theirs") == (2 if ending else 0)  # genmeter's own, too
 
 
-# --- what cannot be run ------------------------------------------------------------------------
+# --- errors ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_the_users_own_sitecustomize_runs_too(write: Write, ending: str) -> None
         ((), "there is nothing to run"),
         (("--",), "there is nothing to run"),
         (("-m",), "there is nothing to run"),
-        (("no.py",), "the script must be a file, got 'no.py'"),
+        (("no.py",), "the script must be an existing file, got 'no.py'"),
         (("--port", "x", "job.py"), "--port must be a whole number from 0 to 65535, got 'x'"),
         (("--linger", "-1", "job.py"), "--linger must be seconds"),
         (
@@ -277,18 +277,18 @@ def test_the_users_own_sitecustomize_runs_too(write: Write, ending: str) -> None
             "--linger must be seconds from 0 to 9223372036, got 'soon'",
         ),
         (("--prices", "no.json", "job.py"), "error: --prices: "),
-        (("--host", " ", "job.py"), "--host must not be empty"),
-        (("--no-endpoint", "--port", "1", "job.py"), "--no-endpoint does not go with --port"),
+        (("--host", " ", "job.py"), "--host must be a text that is not empty"),
+        (("--no-endpoint", "--port", "1", "job.py"), "--no-endpoint contradicts --port"),
     ],
 )
-def test_what_cannot_be_run_is_named(
+def test_an_invalid_command_line_is_an_error(
     write: Write,
     capsys: pytest.CaptureFixture[str],
     executed: list[str],
     arguments: tuple[str, ...],
     message: str,
 ) -> None:
-    """The message has the argument and the remedy, the exit code is 2, and nothing is run."""
+    """The message names the argument and the remedy, and nothing is run."""
     write("print('it ran')")
     assert cli.main(["run", *arguments]) == 2
     assert message in capsys.readouterr().err
@@ -296,16 +296,16 @@ def test_what_cannot_be_run_is_named(
 
 
 @pytest.mark.parametrize("flag", ["-E", "-I"])
-def test_a_python_that_ignores_its_environment_is_named(write: Write, flag: str) -> None:
-    """The script's Python would ignore the bootstrap, and the job would not be watched."""
+def test_a_python_that_ignores_its_environment_is_an_error(write: Write, flag: str) -> None:
+    """The script's Python would ignore the bootstrap."""
     write("print('it ran')")
     found = process(GENMETER[0], flag, *GENMETER[1:], *QUIET, "job.py")
     assert (found.returncode, found.stdout) == (2, "")
     assert "-E" in found.stderr
 
 
-def test_a_taken_port_is_named_with_its_remedy(write: Write) -> None:
-    """The script does not run unwatched where the endpoint was to be there."""
+def test_a_port_in_use_is_an_error_with_the_remedy(write: Write) -> None:
+    """The script does not run without its endpoint."""
     write("print('it ran')")
     with bind("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
@@ -319,7 +319,7 @@ def test_a_taken_port_is_named_with_its_remedy(write: Write) -> None:
 def test_a_bootstrap_that_fails_does_not_stop_the_script(
     write: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A fault of genmeter's is a warning; the job is what matters."""
+    """A fault in genmeter is a warning, and the job runs."""
     write("import genmeter.patch\ndel genmeter.patch.install\n", "lib/sitecustomize.py")
     write("print('it ran')")
     found = run("--no-endpoint", "job.py", PYTHONPATH=str(Path("lib").absolute()))
@@ -327,11 +327,11 @@ def test_a_bootstrap_that_fails_does_not_stop_the_script(
     assert "AfterImage's monitor is not replaced: AttributeError" in found.stderr
 
 
-# --- what is beside the script -----------------------------------------------------------------
+# --- endpoint and report -----------------------------------------------------------------------
 
 
 def test_the_endpoint_is_up_before_the_script_and_outlives_its_monitors(write: Write) -> None:
-    """Counters go on over monitors that come and go, and the address is shown first."""
+    """Counters continue across monitors, and the address is printed first."""
     write(
         "import atexit, sys, urllib.request\n"
         "def page():\n"
@@ -360,7 +360,7 @@ def test_the_endpoint_is_up_before_the_script_and_outlives_its_monitors(write: W
 
 
 def test_the_report_is_on_standard_error_with_the_cost(write: Write) -> None:
-    """Models, calls, tokens and, where prices are known, USD; standard output is the script's."""
+    """It has calls, tokens and USD by model; standard output belongs to the script."""
     write('{"atlas": {"input": 10, "output": 100}}', "prices.json")
     write(f"import os\nos.chdir('/')\n{RECORD}print('mine')\n")
     found = run("--no-endpoint", "--prices", "prices.json", "job.py")
@@ -371,8 +371,8 @@ def test_the_report_is_on_standard_error_with_the_cost(write: Write) -> None:
     assert "metrics: " not in found.stderr
 
 
-def test_the_report_has_what_is_recorded_at_the_very_end(write: Write) -> None:
-    """Events of the script's own hooks at exit and of late threads are in the report."""
+def test_the_report_includes_calls_recorded_at_exit(write: Write) -> None:
+    """Events of the script's exit hooks and late threads are counted."""
     write(
         "import atexit, threading, time\n"
         "from genmeter import GenerationMonitor\n"
@@ -391,40 +391,40 @@ def test_the_report_has_what_is_recorded_at_the_very_end(write: Write) -> None:
 
 
 def test_the_report_follows_an_exception(write: Write) -> None:
-    """A job that broke off still says what it used, after its traceback."""
+    """A failed job has a report, after its traceback."""
     write(f"{RECORD}1 / 0\n")
     found = process(*GENMETER, "run", "--no-endpoint", "job.py")
     assert found.returncode == 1
     assert found.stderr.index("ZeroDivisionError") < found.stderr.index("1,234")
 
 
-def test_a_job_without_tokens_is_reported_as_such(
+def test_the_report_of_a_job_without_tokens_says_so(
     capsys: pytest.CaptureFixture[str], at_exit: Callable[[], None]
 ) -> None:
-    """An empty table would not say whether anything was watched."""
+    """An empty table could also mean that nothing was monitored."""
     os.environ["OTEL_METRICS_EXPORTER"] = "none"
     bootstrap.start()
     at_exit()
     assert "No token usage recorded." in capsys.readouterr().err
 
 
-def test_quiet_shows_the_address_only(write: Write) -> None:
-    """The address stays, since nothing else shows it."""
+def test_quiet_prints_only_the_address(write: Write) -> None:
+    """Nothing else prints the address."""
     write(RECORD)
     found = run("--quiet", "--port", "0", "job.py")
     assert re.fullmatch(r"metrics: http://\S+\n", found.stderr)
 
 
 def test_a_forked_child_does_not_report(write: Write) -> None:
-    """The report is the main process's, once."""
+    """The main process reports once."""
     write(f"import os\n{RECORD}pid = os.fork()\nif pid:\n    os.waitpid(pid, 0)\n")
     found = process(*GENMETER, "run", "--no-endpoint", "job.py")
     assert found.returncode == 0
-    assert found.stderr.count("1,234") == 2  # the model's row, and the sum
+    assert found.stderr.count("1,234") == 2  # the row and the total
 
 
 def test_lingering_waits_for_one_more_scrape(write: Write) -> None:
-    """The last numbers are scraped after the script's end, and then the process ends at once."""
+    """The process ends after a scrape with the final values."""
     write(RECORD)
     deadline = time.monotonic() + 40
     with subprocess.Popen(
@@ -440,7 +440,7 @@ def test_lingering_waits_for_one_more_scrape(write: Write) -> None:
         assert any("waiting up to 50 s for one more scrape" in line for line in lines)
         page = ""
         while job.poll() is None and time.monotonic() < deadline:
-            # A scrape that comes just before it waits is not the one that it waits for.
+            # A scrape just before the wait does not end it.
             with suppress(OSError, HTTPException), urlopen(address) as answer:  # noqa: S310 - the run's own
                 page = answer.read().decode()
         assert job.poll() == 0
@@ -452,13 +452,13 @@ def test_ctrl_c_ends_the_lingering(
     at_exit: Callable[[], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whoever does not want to wait for a scrape leaves without a traceback."""
+    """A user can stop waiting, without a traceback."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
     os.environ |= {"OTEL_EXPORTER_PROMETHEUS_PORT": "0", "GENMETER_ENDPOINT_LINGER": "50"}
-    monkeypatch.setattr("genmeter.exporters.http.ScrapeServer.wait_for_scrape", interrupt)
+    monkeypatch.setattr("genmeter.exporters._http.ScrapeServer.wait_for_scrape", interrupt)
     bootstrap.start()
     at_exit()
     assert "not waiting any longer" in capsys.readouterr().err
@@ -467,7 +467,7 @@ def test_ctrl_c_ends_the_lingering(
 def test_options_reach_the_monitors_of_the_job(
     write: Write, tmp_path: Path, executed: list[str]
 ) -> None:
-    """Each option is a standard variable, with paths that a change of folder does not break."""
+    """Each option sets a variable; paths are absolute."""
     write("{}", "prices.json")
     write("")
     options = ("--port", "0", "--host", "localhost", "--linger", "0.5", "--log-dir", "logs")
@@ -496,10 +496,10 @@ def test_options_reach_the_monitors_of_the_job(
         ("--quiet", "console", "console"),
     ],
 )
-def test_options_choose_the_endpoint_and_leave_the_other_exporters(
+def test_options_keep_the_other_exporters(
     write: Write, executed: list[str], option: str, before: str | None, after: str
 ) -> None:
-    """`--no-endpoint` takes the scrape endpoint away, `--port` and `--host` bring it."""
+    """`--no-endpoint` removes the scrape endpoint, `--port` and `--host` add it."""
     write("")
     if before is not None:
         os.environ["OTEL_METRICS_EXPORTER"] = before
@@ -507,8 +507,8 @@ def test_options_choose_the_endpoint_and_leave_the_other_exporters(
     assert os.environ["OTEL_METRICS_EXPORTER"] == after
 
 
-def test_expected_samples_count_once(write: Write) -> None:
-    """The run's own monitor does not add to what the environment says of the job."""
+def test_expected_samples_are_counted_once(write: Write) -> None:
+    """The monitor of the run does not add to the job's."""
     write(
         "import urllib.request\n"
         "from genmeter import GenerationMonitor\n"
@@ -523,12 +523,12 @@ def test_expected_samples_count_once(write: Write) -> None:
     assert float(expected) == 40
 
 
-def test_the_applications_provider_is_left_to_the_application(
+def test_the_provider_of_the_application_is_not_used_early(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
     at_exit: Callable[[], None],
 ) -> None:
-    """Where the script sets the global provider up, no monitor asks for it before that."""
+    """The script may set the global provider up before any monitor uses it."""
     os.environ |= {"GENMETER_METER_PROVIDER": "global", bootstrap.QUIET: "1"}
     bootstrap.start()
     at_exit()
@@ -538,17 +538,17 @@ def test_the_applications_provider_is_left_to_the_application(
 
 # --- AfterImage's monitor, in the main process and in its children ------------------------------
 
-WHOSE = (
+PRINT_MRO = (
     "from afterimage.monitoring import GenerationMonitor\n"
     "print([each.__module__ for each in GenerationMonitor.__mro__], flush=True)\n"
 )
 
 
 def test_afterimages_monitor_is_replaced(write: Write) -> None:
-    """A script that names only AfterImage's class gets genmeter's."""
+    """A script that imports AfterImage's class gets genmeter's."""
     write("", "afterimage/__init__.py")
     write(AFTERIMAGE, "afterimage/monitoring.py")
-    write(WHOSE)
+    write(PRINT_MRO)
     assert GenerationMonitor.__module__ in process(*GENMETER, *QUIET, "job.py").stdout
 
 
@@ -603,7 +603,7 @@ def family(write: Write) -> Callable[[str], None]:
 
 @pytest.mark.parametrize("kind", CHILDREN)
 def test_a_spawned_child_pushes_its_counts(family: Callable[[str], None], kind: str) -> None:
-    """Its monitor is genmeter's; it pushes under an id of its own and leaves the port alone."""
+    """It pushes with its own instance id, and does not listen on the port."""
     family(kind)
     with bind("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
@@ -620,18 +620,18 @@ def test_a_spawned_child_pushes_its_counts(family: Callable[[str], None], kind: 
         assert receiver.total("genmeter.tokens", gen_ai_request_model="child") == 7
         assert receiver.total("genmeter.tokens", gen_ai_request_model="atlas") == 1234
     assert found.stderr.count("metrics: ") == 1
-    assert "child" not in found.stderr  # the report is the main process's
+    assert "child" not in found.stderr  # only the main process reports
     assert found.stderr.count("model ") == 1
 
 
 @pytest.mark.parametrize("kind", ["multiprocessing's spawn", "a subprocess"])
-def test_a_spawned_child_that_cannot_push_says_so_once(
+def test_a_spawned_child_without_an_exporter_warns_once(
     family: Callable[[str], None], kind: str
 ) -> None:
-    """The counts of a child that nobody can read are worth one line, with the remedy."""
+    """Its metrics would be lost; the warning has the remedy."""
     family(kind)
     found = run("--port", "0", "job.py", PYTHONPATH=str(Path.cwd()))
-    assert "not served" not in found.stderr  # any free port will do, and the child has its own
+    assert "not served" not in found.stderr  # the child takes another free port
     assert found.stdout.startswith("http://")
     with bind("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
@@ -647,7 +647,7 @@ def test_a_child_patches_afterimage_when_it_imports_it(
     capsys: pytest.CaptureFixture[str],
     is_broken: bool,
 ) -> None:
-    """Not before, and a patch that fails leaves the child's import alone."""
+    """Not before; and a failing patch does not fail the import."""
     write("", "afterimage/__init__.py")
     write(AFTERIMAGE, "afterimage/monitoring.py")
     monkeypatch.syspath_prepend(str(Path.cwd()))
@@ -665,8 +665,8 @@ def test_a_child_patches_afterimage_when_it_imports_it(
     assert ("is not replaced: AttributeError" in capsys.readouterr().err) is is_broken
 
 
-def test_a_child_that_has_no_use_for_genmeter_loads_nothing_of_it(write: Write) -> None:
-    """Any Python program that a job starts begins as fast as ever."""
+def test_a_child_without_afterimage_imports_nothing_of_genmeter(write: Write) -> None:
+    """Python programs that a job starts are not slowed down."""
     write(
         "import subprocess, sys\n"
         "code = 'import sys; print({name.partition(chr(46))[0] for name in sys.modules})'\n"
@@ -678,8 +678,8 @@ def test_a_child_that_has_no_use_for_genmeter_loads_nothing_of_it(write: Write) 
         assert f"'{name}'" not in found.stdout
 
 
-def test_help_says_what_a_child_process_gets(capsys: pytest.CaptureFixture[str]) -> None:
-    """Who reads the help learns both ways to call it, and the limit of it."""
+def test_help_explains_child_processes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Help has both forms of the command, and its limits."""
     with pytest.raises(SystemExit) as end:
         cli.main(["run", "--help"])
     assert end.value.code == 0

@@ -1,4 +1,4 @@
-"""The alerts' settings: what they make of the table, and what they refuse."""
+"""The alerts' settings: the resulting rules, and rejected values."""
 
 from __future__ import annotations
 
@@ -44,28 +44,28 @@ enabled = false
 
 
 def row(settings: AlertSettings, id_: str) -> AlertRule:
-    """Give a rule by its id."""
+    """Return a rule by its id."""
     (found,) = [rule for rule in settings.rules() if rule.id == id_]
     return found
 
 
 def ids(settings: AlertSettings) -> set[str]:
-    """List the rules' ids."""
+    """Return the rules' ids."""
     return {rule.id for rule in settings.rules()}
 
 
 def written(folder: Path, text: str) -> Path:
-    """Write a settings' file."""
+    """Write a settings file and return its path."""
     path = folder / "alerts.toml"
     path.write_text(text, encoding="utf-8")
     return path
 
 
-# --- what the rules are --------------------------------------------------------------------------
+# --- the rules --------------------------------------------------------------------------
 
 
-def test_by_default_the_rules_are_the_table() -> None:
-    """Everything without a budget or a list of jobs is there, in order, as the table has it."""
+def test_default_rules_are_the_table() -> None:
+    """All rows without budgets and jobs, in order and unchanged."""
     without = {
         rule.id for rule in ALERT_RULES if rule.condition.base in ("cost_budget", "token_budget")
     }
@@ -78,16 +78,16 @@ def test_by_default_the_rules_are_the_table() -> None:
 
 
 @pytest.mark.parametrize("name", ["cost_budget", "token_budget"])
-def test_a_budget_brings_its_own_alerts_only(name: str) -> None:
-    """Each budget has its two rows, in its own unit."""
+def test_each_budget_adds_its_alerts(name: str) -> None:
+    """Each budget has two rows, in its own unit."""
     settings = AlertSettings(**{name: 50.0})  # type: ignore[arg-type]
     assert ids(settings) - ids(AlertSettings()) == {f"{name}_burn:warning", f"{name}_burn:critical"}
     assert row(settings, f"{name}_burn:warning").condition.threshold == 40.0
     assert row(settings, f"{name}_burn:critical").condition.threshold == 50.0
 
 
-def test_jobs_that_must_be_there_bring_an_alert() -> None:
-    """Without a name nobody can tell that a job is missing."""
+def test_required_jobs_add_an_alert() -> None:
+    """Without jobs there is no alert on absent targets."""
     assert "target_absent" not in ids(AlertSettings())
     settings = AlertSettings(jobs=["one", "two"])  # type: ignore[arg-type]
     assert "target_absent" in ids(settings)
@@ -104,17 +104,15 @@ def test_jobs_that_must_be_there_bring_an_alert() -> None:
         (0.5, [7.2, 3.0, 1.5, 0.5]),
     ],
 )
-def test_the_error_budget_is_what_the_objective_leaves(
-    objective: float, thresholds: list[float]
-) -> None:
-    """Thresholds are the decimal fractions that a person would write, to the last digit."""
+def test_error_budget_is_exact(objective: float, thresholds: list[float]) -> None:
+    """Thresholds are exact decimal fractions."""
     burns = [r for r in AlertSettings(objective=objective).rules() if "error_budget" in r.id]
     assert [rule.condition.threshold for rule in burns] == thresholds
     assert all(rule.condition.base is None for rule in burns)
 
 
-def test_large_thresholds_lose_no_digit() -> None:
-    """What a user sets is what is compared."""
+def test_large_thresholds_keep_all_digits() -> None:
+    """The threshold equals the setting."""
     threshold = 1_234_567_890_123.5
     override = {"high_token_usage:total": AlertOverride(threshold=threshold)}
     assert (
@@ -125,8 +123,8 @@ def test_large_thresholds_lose_no_digit() -> None:
     assert row(budget, "token_budget_burn:critical").condition.threshold == 123_456_789_012_345.0
 
 
-def test_a_product_that_no_number_can_hold_is_refused() -> None:
-    """It would be an alert that never fires."""
+def test_infinite_thresholds_are_rejected() -> None:
+    """Such an alert would never fire."""
     override = AlertOverride(threshold=1e300)
     with pytest.raises(
         ConfigError, match=r"cost_budget_burn:warning must .*got 1e\+300 times 1e\+300"
@@ -134,8 +132,8 @@ def test_a_product_that_no_number_can_hold_is_refused() -> None:
         AlertSettings(cost_budget=1e300, alerts={"cost_budget_burn:warning": override})
 
 
-def test_an_override_changes_what_it_names_and_nothing_else() -> None:
-    """Each field on its own, of one alert."""
+def test_overrides_change_only_their_fields() -> None:
+    """Each field of one alert can be set on its own."""
     before = AlertSettings()
     plain = row(before, "samples_rejected")
 
@@ -156,15 +154,15 @@ def test_an_override_changes_what_it_names_and_nothing_else() -> None:
         assert all(type(rule.condition.threshold) is type(rule.for_) is float for rule in rules)
 
 
-def test_a_threshold_of_nothing_is_a_threshold() -> None:
-    """0 is not the same as not given, for a threshold and for the time it is pending."""
+def test_zero_overrides_are_used() -> None:
+    """0 differs from None, for a threshold and for the wait."""
     override = AlertOverride(threshold=0, for_=0)
     found = row(AlertSettings(alerts={"error_budget_burn:1h": override}), "error_budget_burn:1h")
     assert (found.condition.threshold, found.for_) == (0.0, 0.0)
 
 
-def test_a_name_means_every_row_of_it_and_an_id_wins() -> None:
-    """Four rows share the name of the burn; one of them is set on its own too."""
+def test_overrides_by_name_apply_to_all_rows_and_ids_win() -> None:
+    """Four rows share the name of the burn; one of them is also set by id."""
     settings = AlertSettings(
         alerts={
             "error_budget_burn:6h": AlertOverride(for_=600.0),
@@ -184,22 +182,22 @@ def test_a_name_means_every_row_of_it_and_an_id_wins() -> None:
         ("GenerationErrorBudgetBurn", {f"error_budget_burn:{w}" for w in ("1h", "6h", "1d", "3d")}),
     ],
 )
-def test_what_is_disabled_is_not_there(key: str, gone: set[str]) -> None:
-    """By its id, or all rows of a name."""
+def test_disabled_alerts_are_dropped(key: str, gone: set[str]) -> None:
+    """By id, or all rows of a name."""
     settings = AlertSettings(alerts={key: AlertOverride(enabled=False)})
     assert ids(AlertSettings()) - ids(settings) == gone
 
 
-def test_settings_keep_their_own_copy() -> None:
-    """A dict that the caller changes later changes no rule."""
+def test_settings_copy_their_overrides() -> None:
+    """Later changes of the caller's dict have no effect."""
     alerts = {"rate_limited": AlertOverride(threshold=0.5)}
     settings = AlertSettings(alerts=alerts)
     alerts.clear()
     assert row(settings, "rate_limited").condition.threshold == 0.5
 
 
-def test_arguments_of_the_monitor_win_over_what_is_set() -> None:
-    """A given one replaces the threshold and leaves the rest; None leaves everything."""
+def test_threshold_arguments_win_over_settings() -> None:
+    """An argument replaces the threshold only; None changes nothing."""
     settings = AlertSettings(
         objective=0.9,
         alerts={
@@ -224,21 +222,21 @@ def test_arguments_of_the_monitor_win_over_what_is_set() -> None:
 
 
 @pytest.mark.parametrize("value", HOSTILE)
-def test_an_argument_that_is_no_threshold_is_named(value: Any) -> None:
-    """The message has the argument's own name."""
+def test_invalid_threshold_argument_is_named(value: Any) -> None:
+    """The message has the argument's name."""
     with pytest.raises(ConfigError) as caught:
         AlertSettings().with_thresholds({"alert_max_error_rate": value})
     assert str(caught.value).startswith("alert_max_error_rate must be a finite number, got ")
     assert repr(value) in str(caught.value)
 
 
-# --- what is refused -----------------------------------------------------------------------------
+# --- rejected values -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", HOSTILE)
 @pytest.mark.parametrize("name", ["objective", "cost_budget", "token_budget"])
-def test_numbers_must_be_finite_numbers(name: str, value: Any) -> None:
-    """Whatever it is, the message says what it must be and what it was."""
+def test_numbers_must_be_finite(name: str, value: Any) -> None:
+    """The message has the requirement and the value."""
     with pytest.raises(ConfigError) as caught:
         AlertSettings(**{name: value})
     assert str(caught.value).startswith(f"{name} must be a ")
@@ -246,16 +244,16 @@ def test_numbers_must_be_finite_numbers(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [0, 1, -0.5, 99, 1.0, 1 - 1e-17])
-def test_an_objective_leaves_a_budget(value: float) -> None:
-    """All or none of the calls is no objective; percent are not meant."""
+def test_objective_must_be_between_0_and_1(value: float) -> None:
+    """Both bounds and percentages are rejected."""
     with pytest.raises(ConfigError, match="objective must be a share above 0 and below 1"):
         AlertSettings(objective=value)
 
 
 @pytest.mark.parametrize("name", ["cost_budget", "token_budget"])
 @pytest.mark.parametrize("value", [0, -1.0])
-def test_a_budget_is_more_than_nothing(name: str, value: float) -> None:
-    """None stands for no budget."""
+def test_budgets_must_be_above_0(name: str, value: float) -> None:
+    """None means no budget."""
     with pytest.raises(ConfigError, match=f"{name} must be a finite number above 0"):
         AlertSettings(**{name: value})  # type: ignore[arg-type]
 
@@ -276,16 +274,16 @@ def test_a_budget_is_more_than_nothing(name: str, value: float) -> None:
         ({"alerts": {"rate_limited": 0.5}}, "alerts['rate_limited'] must be AlertOverride("),
     ],
 )
-def test_settings_of_a_wrong_type_are_refused(arguments: dict[str, Any], message: str) -> None:
-    """The message has argument, value and remedy."""
+def test_settings_of_a_wrong_type_are_rejected(arguments: dict[str, Any], message: str) -> None:
+    """The message has argument, requirement and value."""
     with pytest.raises(ConfigError) as caught:
         AlertSettings(**arguments)
     assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize("value", HOSTILE)
-def test_the_numbers_of_an_override_must_be_finite_numbers(value: Any) -> None:
-    """Threshold, each window, and the time that an alert is pending."""
+def test_numbers_of_overrides_must_be_finite(value: Any) -> None:
+    """Threshold, windows and wait are checked."""
     arguments: dict[str, Any] = {"threshold": value, "windows": (value,), "for_": value}
     for name, argument in arguments.items():
         with pytest.raises(ConfigError) as caught:
@@ -313,10 +311,8 @@ def test_the_numbers_of_an_override_must_be_finite_numbers(value: Any) -> None:
         ({"enabled": None}, "enabled must be true or false, got None"),
     ],
 )
-def test_an_override_that_cannot_be_used_is_refused(
-    arguments: dict[str, Any], message: str
-) -> None:
-    """The message has argument, value and remedy."""
+def test_invalid_overrides_are_rejected(arguments: dict[str, Any], message: str) -> None:
+    """The message has argument, requirement and value."""
     with pytest.raises(ConfigError) as caught:
         AlertOverride(**arguments)
     assert str(caught.value).startswith(message)
@@ -330,8 +326,8 @@ def test_an_override_that_cannot_be_used_is_refused(
         ("evaluation_score_drop", (1.0, 2.0, 3.0)),
     ],
 )
-def test_an_alert_keeps_its_number_of_windows(key: str, windows: tuple[float, ...]) -> None:
-    """Settings are refused where they are made, not where they are used."""
+def test_number_of_windows_is_fixed(key: str, windows: tuple[float, ...]) -> None:
+    """The error is raised when the settings are created."""
     with pytest.raises(ConfigError) as caught:
         AlertSettings(alerts={key: AlertOverride(windows=windows)})
     assert "must be as many and in the same order" in str(caught.value)
@@ -341,8 +337,8 @@ def test_an_alert_keeps_its_number_of_windows(key: str, windows: tuple[float, ..
 # --- files ---------------------------------------------------------------------------------------
 
 
-def test_a_file_gives_what_its_arguments_give(tmp_path: Path) -> None:
-    """Every key has its argument; durations are written as Prometheus writes them."""
+def test_file_equals_settings_in_code(tmp_path: Path) -> None:
+    """Every argument has a key; durations are in Prometheus's format."""
     assert AlertSettings.from_file(written(tmp_path, FILE)) == AlertSettings(
         objective=0.999,
         cost_budget=50,
@@ -360,8 +356,8 @@ def test_a_file_gives_what_its_arguments_give(tmp_path: Path) -> None:
     )
 
 
-def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
-    """Nothing needs to be set."""
+def test_empty_file_is_the_defaults(tmp_path: Path) -> None:
+    """All keys are optional."""
     assert AlertSettings.from_file(str(written(tmp_path, ""))) == AlertSettings()
 
 
@@ -442,10 +438,8 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_an_error_in_a_file_names_file_key_value_and_remedy(
-    text: str, message: str, tmp_path: Path
-) -> None:
-    """Whoever wrote the file finds the place."""
+def test_errors_in_a_file_name_file_key_and_value(text: str, message: str, tmp_path: Path) -> None:
+    """The message has the place of the error."""
     path = written(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
         AlertSettings.from_file(path)
@@ -455,24 +449,24 @@ def test_an_error_in_a_file_names_file_key_value_and_remedy(
 @pytest.mark.parametrize(
     "content", [b"objective = ", b"\xff\xfe", b"a = 1\na = 2", b"threshold: 5"], ids=repr
 )
-def test_what_is_no_toml_is_refused(content: bytes, tmp_path: Path) -> None:
-    """The message names the file and what is wrong with it."""
+def test_invalid_toml_is_rejected(content: bytes, tmp_path: Path) -> None:
+    """The message has the file and the problem."""
     path = tmp_path / "alerts.toml"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"cannot be read: .*; give the path of a TOML file") as e:
+    with pytest.raises(ConfigError, match=r"cannot be read: .*; correct the file") as e:
         AlertSettings.from_file(path)
     assert str(path) in str(e.value)
 
 
 @pytest.mark.parametrize("path", ["none.toml", ".", "nul\0.toml", ""])
-def test_a_file_that_is_not_there_is_refused(path: str) -> None:
-    """A missing file, a folder, and what no path can be."""
-    with pytest.raises(ConfigError, match=r"cannot be read: .*; give the path of a TOML file"):
+def test_missing_file_is_rejected(path: str) -> None:
+    """A missing file, a folder and invalid paths."""
+    with pytest.raises(ConfigError, match=r"cannot be read: .*; correct the file"):
         AlertSettings.from_file(path)
 
 
-def test_settings_come_in_several_shapes(tmp_path: Path) -> None:
-    """None is the defaults, settings are themselves, anything that is a path is its file."""
+def test_coerce_accepts_none_settings_and_paths(tmp_path: Path) -> None:
+    """None is the defaults, and a path is its file."""
     path = written(tmp_path, "objective = 0.5")
     settings = AlertSettings(objective=0.5)
     assert AlertSettings.coerce(None) == AlertSettings()
@@ -495,7 +489,7 @@ def test_settings_come_in_several_shapes(tmp_path: Path) -> None:
         *(("1w", 604_800.0), ("1d12h", 129_600.0), ("1w1d1h1m1s1ms", 694_861.001)),
     ],
 )
-def test_durations_are_read_as_prometheus_writes_them(text: str, value: float) -> None:
+def test_durations_are_parsed(text: str, value: float) -> None:
     """Whole numbers with units, the largest first."""
     assert seconds(text) == pytest.approx(value)
 
@@ -507,44 +501,44 @@ def test_durations_are_read_as_prometheus_writes_them(text: str, value: float) -
         *("30m1h", "5m5m", "5y", "\u0665m", "9" * 400 + "m", None, 5, 5.0, b"5m", ["5m"]),
     ],
 )
-def test_what_is_no_duration_is_refused(text: object) -> None:
-    """Neither other units, nor a wrong order, nor a number alone; nor digits without end."""
+def test_invalid_durations_are_rejected(text: object) -> None:
+    """Other units, a wrong order, a plain number and too many digits."""
     with pytest.raises(ConfigError) as caught:
         seconds(text)
     assert str(caught.value).startswith(f"invalid duration {text!r}; use e.g. 5m")
 
 
 @given(st.integers(0, 366 * 86_400_000))
-def test_a_duration_that_is_written_is_read_back(milliseconds: int) -> None:
-    """What the rules say in Prometheus is what the settings took."""
+def test_durations_round_trip(milliseconds: int) -> None:
+    """Rendered durations parse to the same number."""
     assert seconds(duration(milliseconds / 1_000)) == pytest.approx(milliseconds / 1_000)
 
 
 @pytest.mark.parametrize(
     ("key", "override", "message"),
     [
-        ("CostBudgetBurn", AlertOverride(severity="warning"), "nothing tells them apart"),
+        ("CostBudgetBurn", AlertOverride(severity="warning"), "must differ"),
         (
             "GenerationErrorBudgetBurn",
             AlertOverride(windows=(9.0, 3.0)),
-            "nothing tells them apart",
+            "must differ",
         ),
         ("error_budget_burn:1h", AlertOverride(windows=(300.0, 3600.0)), "in the same order as"),
         ("evaluation_score_drop", AlertOverride(windows=(86400.0, 3600.0)), "in the same order as"),
-        ("model_unpriced", AlertOverride(min_samples=3), "must be unset .*that alert has none"),
-        ("generation_stalled", AlertOverride(threshold=3.0), "that alert has none"),
+        ("model_unpriced", AlertOverride(min_samples=3), "must be unset .*the alert has none"),
+        ("generation_stalled", AlertOverride(threshold=3.0), "the alert has none"),
     ],
 )
-def test_what_means_nothing_for_an_alert_is_refused(
+def test_overrides_that_do_not_fit_an_alert_are_rejected(
     key: str, override: AlertOverride, message: str
 ) -> None:
-    """Alerts that nothing tells apart, windows in a wrong order and idle settings are errors."""
+    """Equal alerts, windows in a wrong order and unused settings are errors."""
     with pytest.raises(ConfigError, match=message):
         AlertSettings(cost_budget=1.0, alerts={key: override})
 
 
-def test_the_label_of_a_window_follows_the_window() -> None:
-    """An alert says of which window it is, whatever was set."""
+def test_window_label_follows_the_window() -> None:
+    """The label names the window that is set."""
     settings = AlertSettings(
         alerts={"error_budget_burn:1h": AlertOverride(windows=(7_200.0, 600.0))}
     )

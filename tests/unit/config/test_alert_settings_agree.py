@@ -1,4 +1,4 @@
-"""Thresholds: the old arguments, a TOML file and options give the same rules and alerts."""
+"""Threshold arguments, a TOML file and options result in the same rules and alerts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ THRESHOLDS = {
     "high_token_usage:total": ("alert_max_total_token_mean", 4_550.0),
     "long_conversations": ("alert_max_conversation_length_mean", 7.0),
 }
-"""Argument and threshold by the alert; for :func:`job` each turns round what the table's does."""
+"""Argument and threshold by alert; for :func:`job` each reverses the default's result."""
 EXPECTED = {"high_generation_time", "high_token_usage:prompt", "high_token_usage:total"}
 BY_DEFAULT = THRESHOLDS.keys() - EXPECTED
 
@@ -39,7 +39,7 @@ IN_CODE = AlertSettings(
 
 
 def toml_file(folder: Path) -> Path:
-    """Write the thresholds as a settings' file."""
+    """Write the thresholds to a settings file."""
     path = folder / "alerts.toml"
     tables = [f'[alerts."{id_}"]\nthreshold = {value}' for id_, (_, value) in THRESHOLDS.items()]
     path.write_text("\n".join(tables))
@@ -47,7 +47,7 @@ def toml_file(folder: Path) -> Path:
 
 
 def rendered(capsys: pytest.CaptureFixture[str], *options: str) -> str:
-    """Give what the command prints."""
+    """Return the output of the command."""
     assert cli.main(["render", "rules", *options]) == 0
     return capsys.readouterr().out
 
@@ -65,8 +65,8 @@ def job(monitor: GenerationMonitor) -> None:
         monitor.track_generation(5.0, True, conversation_length=6)
 
 
-def told(config: MonitorConfig, **keywords: Any) -> list[tuple[object, ...]]:
-    """Run the job under a monitor of these settings, and give all that its alerts say."""
+def alerts_of(config: MonitorConfig, **keywords: Any) -> list[tuple[object, ...]]:
+    """Run the job with a monitor of these settings, and return its alerts."""
     heard: list[Alert] = []
     with isolated_monitor(
         config, alert_handlers=[heard.append], metrics_interval=0, **keywords
@@ -79,17 +79,17 @@ def told(config: MonitorConfig, **keywords: Any) -> list[tuple[object, ...]]:
     ]
 
 
-def test_every_old_argument_is_in_the_table() -> None:
-    """The thresholds here are those of all arguments that the alerts have."""
+def test_all_threshold_arguments_are_tested() -> None:
+    """The thresholds here are those of all arguments."""
     assert {row.id: row.argument for row in ALERT_RULES if row.argument} == {
         id_: argument for id_, (argument, _) in THRESHOLDS.items()
     }
 
 
-def test_arguments_file_and_options_give_the_same_rules(
+def test_arguments_file_and_options_result_in_the_same_rules(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The rules' file is the same whichever way the thresholds came, and not the default one."""
+    """The rule files are equal, and differ from the default."""
     with isolated_monitor(**KEYWORDS) as monitor:
         text = render_rules(monitor.alert_settings)
     options = [f"--threshold={id_}={value}" for id_, (_, value) in THRESHOLDS.items()]
@@ -99,26 +99,26 @@ def test_arguments_file_and_options_give_the_same_rules(
     assert text != render_rules(AlertSettings())
 
 
-def test_arguments_and_file_give_the_same_alerts(
+def test_arguments_and_file_result_in_the_same_alerts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What handlers hear is the same whichever way the thresholds came."""
+    """Handlers get equal alerts."""
     path = toml_file(tmp_path)
-    by_arguments = told(MonitorConfig(), **KEYWORDS)
+    by_arguments = alerts_of(MonitorConfig(), **KEYWORDS)
     assert {alert[0] for alert in by_arguments} & THRESHOLDS.keys() == EXPECTED
-    assert told(MonitorConfig(alerts=path)) == by_arguments
-    assert told(MonitorConfig(alerts=IN_CODE)) == by_arguments
+    assert alerts_of(MonitorConfig(alerts=path)) == by_arguments
+    assert alerts_of(MonitorConfig(alerts=IN_CODE)) == by_arguments
     monkeypatch.setenv("GENMETER_ALERTS", str(path))
-    assert told(MonitorConfig.from_env()) == by_arguments
+    assert alerts_of(MonitorConfig.from_env()) == by_arguments
 
 
-def test_the_thresholds_here_turn_round_what_the_table_finds() -> None:
-    """Without them the same job raises the other alerts, so no threshold can go unread."""
-    assert {alert[0] for alert in told(MonitorConfig())} & THRESHOLDS.keys() == BY_DEFAULT
+def test_thresholds_here_reverse_all_alerts() -> None:
+    """With default thresholds the job raises all other alerts, so every threshold is used."""
+    assert {alert[0] for alert in alerts_of(MonitorConfig())} & THRESHOLDS.keys() == BY_DEFAULT
 
 
-def test_an_argument_wins_over_the_file(tmp_path: Path) -> None:
-    """A threshold that is given in code is the one that holds, beside the file's others."""
+def test_threshold_argument_wins_over_the_file(tmp_path: Path) -> None:
+    """Other thresholds of the file are still used."""
     config = MonitorConfig(alerts=toml_file(tmp_path))
     with isolated_monitor(config, alert_max_error_rate=0.05) as monitor:
         thresholds = {rule.id: rule.condition.threshold for rule in monitor.alert_settings.rules()}
@@ -126,10 +126,10 @@ def test_an_argument_wins_over_the_file(tmp_path: Path) -> None:
     assert thresholds["low_success_rate"] == 0.45
 
 
-def test_file_and_options_give_the_same_objective_budgets_and_jobs(
+def test_file_and_options_set_the_same_objective_budgets_and_jobs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All that the rules alone need can be set either way."""
+    """Settings of the rules can be set both ways."""
     path = tmp_path / "alerts.toml"
     path.write_text(
         "objective = 0.995\ncost_budget = 12.5\ntoken_budget = 1_000_000\n"

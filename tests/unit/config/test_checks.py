@@ -1,4 +1,4 @@
-"""The checks of arguments: what they accept, what they return, and what their errors say."""
+"""The checks of arguments: accepted values, conversions and errors."""
 
 from __future__ import annotations
 
@@ -48,10 +48,8 @@ class Model(StrEnum):
         (tuple_of(checks.LABEL, "names"), [Model.SMALL], ("small",)),
     ],
 )
-def test_a_usable_value_is_returned_in_its_one_shape(
-    check: Check, value: Any, expected: Any
-) -> None:
-    """Lists become tuples, Enums texts, NumPy's whole numbers Python's; None where it may be."""
+def test_valid_values_are_converted(check: Check, value: Any, expected: Any) -> None:
+    """Lists become tuples, Enums texts, NumPy integers Python's; None if optional."""
     assert check("x", value) == expected
 
 
@@ -77,13 +75,11 @@ def test_a_usable_value_is_returned_in_its_one_shape(
         *((checks.HANDLERS, value, "a list of handlers, or None") for value in ("a", 5)),
         (checks.WINDOW, 5, "a datetime.timedelta, or None"),
         (optional(count(1)), 0, "a whole number of at least 1, or None"),
-        *((tuple_of(checks.NAME, "names", least=1), v, "names") for v in ("a", (), 5, {"a"})),
+        *((tuple_of(checks.NAME, "names", min_=1), v, "names") for v in ("a", (), 5, {"a"})),
     ],
 )
-def test_an_error_has_the_argument_the_requirement_and_the_value(
-    check: Check, value: Any, what: str
-) -> None:
-    """Every check says the same three things in the same order."""
+def test_errors_have_argument_requirement_and_value(check: Check, value: Any, what: str) -> None:
+    """All checks use the same form."""
     with pytest.raises(ConfigError) as caught:
         check("Some.argument", value)
     message = str(caught.value)
@@ -92,14 +88,14 @@ def test_an_error_has_the_argument_the_requirement_and_the_value(
     assert message.endswith(f", got {value!r}")
 
 
-def test_an_error_of_an_item_has_its_index() -> None:
-    """The item is named, not the whole list."""
+def test_errors_of_items_have_their_index() -> None:
+    """The error is on the item, not on the list."""
     with pytest.raises(ConfigError, match=r"^jobs\[1\] must be a text .*, got 5$"):
         tuple_of(checks.NAME, "names")("jobs", ["a", 5])
 
 
-def test_an_error_hides_a_secret() -> None:
-    """Neither a bad secret nor one without its partner is shown."""
+def test_errors_hide_secrets() -> None:
+    """Neither an invalid secret nor one without its partner is shown."""
     with pytest.raises(ConfigError) as caught:
         checks.SECRET("password", b"hush")
     assert "hush" not in str(caught.value)
@@ -120,15 +116,13 @@ def test_an_error_hides_a_secret() -> None:
         (checks.NAME, "a", "a"),
     ],
 )
-def test_the_text_of_a_variable_is_read_as_the_check_needs_it(
-    check: Check, text: str, expected: Any
-) -> None:
-    """The same declaration serves code and environment."""
+def test_checks_parse_the_text_of_variables(check: Check, text: str, expected: Any) -> None:
+    """One declaration is for code and environment."""
     assert check("X", check.read(text)) == expected
 
 
 @pytest.mark.parametrize("check", [count(), checks.FINITE, checks.BOOLEAN, checks.PORT])
-def test_text_that_cannot_be_read_is_shown_as_it_was_written(check: Check) -> None:
-    """Whoever set the variable finds their own text in the error."""
+def test_invalid_text_of_a_variable_is_shown_unchanged(check: Check) -> None:
+    """The error has the text of the variable."""
     with pytest.raises(ConfigError, match=r"^X must be .*, got 'many'$"):
         check("X", check.read("many"))

@@ -1,4 +1,4 @@
-"""The configuration: what is refused at once, and what the environment says."""
+"""The configuration: rejected values and environment variables."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Model(StrEnum):
 
 
 def custom(**fields: Any) -> CustomMetric:
-    """Make a custom metric with a usable name, unless the fields have one."""
+    """Return a custom metric, by default with a valid name."""
     return CustomMetric(**{"name": "app.size", **fields})
 
 
@@ -108,10 +108,10 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("part", "fields", "name"), WRONG)
-def test_an_unusable_value_is_named_with_its_requirement(
+def test_invalid_values_are_named_with_their_requirement(
     part: Any, fields: dict[str, Any], name: str
 ) -> None:
-    """The message names the argument, what it must be, and its value (but no password)."""
+    """The message has argument, requirement and value (but no password)."""
     with pytest.raises(ConfigError) as caught:
         part(**fields)
     message = str(caught.value)
@@ -136,22 +136,22 @@ def test_an_unusable_value_is_named_with_its_requirement(
     ],
     ids=["same", "case", "underscore", "total", "suffix"],
 )
-def test_custom_metrics_that_would_share_series_are_refused(rows: tuple[CustomMetric, ...]) -> None:
-    """Two instruments under one name, in OpenTelemetry or in Prometheus, are an error at once."""
+def test_custom_metrics_with_shared_series_are_rejected(rows: tuple[CustomMetric, ...]) -> None:
+    """Names must be distinct, in OpenTelemetry and in Prometheus."""
     with pytest.raises(ConfigError, match=r"custom_metrics must be distinct.*rename one"):
         MonitorConfig(custom_metrics=rows)
 
 
-def test_everything_has_a_default_that_can_be_used() -> None:
-    """No part needs an argument, and all are frozen."""
+def test_all_configurations_have_defaults_and_are_frozen() -> None:
+    """No argument is required."""
     config = MonitorConfig()
     assert config == MonitorConfig.from_env({})
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.drain = "inline"  # type: ignore[misc]
 
 
-def test_what_may_be_given_in_several_shapes_is_brought_to_one() -> None:
-    """Lists become tuples, Enums their values, numbers floats, and nothing stays the caller's."""
+def test_values_are_converted_and_copied() -> None:
+    """Lists become tuples, Enums their values, numbers floats."""
     scales = {Model.SMALL: [0, 5]}
     config = MonitorConfig(
         models=["a", Model.SMALL],  # type: ignore[arg-type]
@@ -182,21 +182,21 @@ def test_what_may_be_given_in_several_shapes_is_brought_to_one() -> None:
         (EndpointConfig(port=0), True),
     ],
 )
-def test_an_endpoint_is_asked_for_in_code_by_its_switch_host_or_port(
+def test_endpoint_is_explicit_with_a_switch_host_or_port(
     endpoint: EndpointConfig, asked: bool
 ) -> None:
-    """Only then is an address that is taken the caller's error."""
-    assert endpoint.asked_for_in_code is asked
+    """Only then is an address in use an error."""
+    assert endpoint.is_explicit is asked
 
 
-def test_a_password_is_not_shown() -> None:
-    """Printing a configuration gives no secret away."""
+def test_passwords_are_not_shown() -> None:
+    """The repr of a configuration has no secret."""
     config = MonitorConfig(endpoint=EndpointConfig(username="me", password="hush"))
     assert "hush" not in repr(config)
     assert "hush" not in str(config)
 
 
-# Each variable, a text, and what it makes of which field.
+# Each variable with a text, its field and the value.
 VARIABLES: dict[str, tuple[str, str, Any]] = {
     "GENMETER_DEFAULT_MODEL": (" gpt ", "default_model", "gpt"),
     "GENMETER_MODELS": ("a, b,,c", "models", ("a", "b", "c")),
@@ -237,8 +237,8 @@ NEEDS = {
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
-def test_each_variable_sets_its_field(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable of the process is read into the field that it is declared for."""
+def test_every_variable_sets_its_field(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable of the process sets the field that declares it."""
     for name in {variable, NEEDS.get(variable, variable)}:
         monkeypatch.setenv(name, VARIABLES[name][0])
     value: Any = MonitorConfig.from_env()
@@ -250,7 +250,7 @@ def test_each_variable_sets_its_field(variable: str, monkeypatch: pytest.MonkeyP
 
 
 def test_every_variable_is_tested_and_described() -> None:
-    """The variables here are those that are declared, each with a help, none twice."""
+    """The variables here are all that are declared, each with help."""
     rows = describe_environment()
     names = [name for name, _, _ in rows]
     assert sorted(names) == sorted([*VARIABLES, "GENMETER_PRICES", "GENMETER_ALERTS"])
@@ -261,8 +261,8 @@ def test_every_variable_is_tested_and_described() -> None:
     assert defaults["GENMETER_METER_PROVIDER"] == "builtin"
 
 
-def test_prices_come_from_a_file_or_the_list_by_name(tmp_path: Path) -> None:
-    """The variable of the prices names a file, or the list that an extra brings."""
+def test_prices_can_be_a_file_or_the_price_list(tmp_path: Path) -> None:
+    """The variable has a path, or the name of the list."""
     file = tmp_path / "prices.json"
     file.write_text(json.dumps({"m": {"input": 1, "output": 2}}))
     config = MonitorConfig.from_env({"GENMETER_PRICES": str(file)})
@@ -274,8 +274,8 @@ def test_prices_come_from_a_file_or_the_list_by_name(tmp_path: Path) -> None:
         MonitorConfig.from_env({"GENMETER_PRICES": str(tmp_path / "none.json")})
 
 
-def test_the_alerts_come_from_a_file(tmp_path: Path) -> None:
-    """The variable of the alerts names a TOML file; what is wrong with it names file and variable."""
+def test_alerts_can_be_a_file(tmp_path: Path) -> None:
+    """The variable has the path of a TOML file; errors name file and variable."""
     file = tmp_path / "alerts.toml"
     file.write_text("objective = 0.9")
     assert MonitorConfig.from_env({"GENMETER_ALERTS": str(file)}).alerts.objective == 0.9
@@ -292,8 +292,8 @@ def test_the_alerts_come_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("alerts", [5, {"objective": 0.9}, b"alerts.toml", True])
-def test_alerts_of_another_type_are_refused(alerts: Any) -> None:
-    """What is neither settings nor a path is named, with what to give."""
+def test_alerts_of_another_type_are_rejected(alerts: Any) -> None:
+    """The error names the accepted types."""
     with pytest.raises(ConfigError) as caught:
         MonitorConfig(alerts=alerts)
     assert str(caught.value).startswith("MonitorConfig.alerts: alerts must be AlertSettings(")
@@ -301,8 +301,8 @@ def test_alerts_of_another_type_are_refused(alerts: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "   "])
-def test_an_empty_variable_counts_as_unset(text: str) -> None:
-    """A variable that is set to nothing changes nothing."""
+def test_empty_variables_count_as_unset(text: str) -> None:
+    """An empty variable changes nothing."""
     assert MonitorConfig.from_env(dict.fromkeys(VARIABLES, text)) == MonitorConfig()
 
 
@@ -322,8 +322,8 @@ def test_an_empty_variable_counts_as_unset(text: str) -> None:
         ("GENMETER_MODELS", "a,\udcff"),
     ],
 )
-def test_a_variable_that_cannot_be_used_is_named(variable: str, text: str) -> None:
-    """The message has the variable, what it must be and its value."""
+def test_invalid_variables_are_named(variable: str, text: str) -> None:
+    """The message has variable, requirement and value."""
     with pytest.raises(ConfigError) as caught:
         MonitorConfig.from_env({variable: text})
     message = str(caught.value)
@@ -332,14 +332,14 @@ def test_a_variable_that_cannot_be_used_is_named(variable: str, text: str) -> No
     assert repr(text.rpartition(",")[2])[1:-1] in message
 
 
-def test_a_variable_without_its_partner_is_named() -> None:
-    """Where two settings belong together the message names the variable too."""
+def test_variables_without_their_partner_are_named() -> None:
+    """The error on two settings has the name of the variable."""
     with pytest.raises(ConfigError, match=r"must be set together .*GENMETER_ENDPOINT_KEYFILE"):
         MonitorConfig.from_env({"GENMETER_ENDPOINT_KEYFILE": "key.pem"})
 
 
-def test_what_is_given_in_code_wins_over_the_environment() -> None:
-    """An override is taken whole, and its variables are not even read."""
+def test_code_wins_over_the_environment() -> None:
+    """The variables of an overridden field are not read."""
     environ = {"GENMETER_DEFAULT_MODEL": "env", "GENMETER_HISTORY_CAPACITY": "bad"}
     config = MonitorConfig.from_env(
         environ, default_model="code", history=HistoryConfig(capacity=5)
@@ -348,8 +348,8 @@ def test_what_is_given_in_code_wins_over_the_environment() -> None:
     assert config.history.capacity == 5
 
 
-def test_an_error_in_code_does_not_blame_a_variable() -> None:
-    """A value given in code is named as an argument, also where its variable is set."""
+def test_errors_in_code_name_the_argument() -> None:
+    """This holds if the variable is set too."""
     with pytest.raises(ConfigError) as caught:
         MonitorConfig.from_env({"GENMETER_DRAIN": "inline"}, drain="later")
     assert "GENMETER" not in str(caught.value)
@@ -372,8 +372,8 @@ def test_an_error_in_code_does_not_blame_a_variable() -> None:
         ({"config": {"drain": "inline"}}, "config"),
     ],
 )
-def test_the_constructor_refuses_what_it_cannot_use(arguments: dict[str, Any], name: str) -> None:
-    """Building raises early, and names the argument, what it must be, and its value."""
+def test_constructor_rejects_invalid_arguments(arguments: dict[str, Any], name: str) -> None:
+    """The error has argument, requirement and value."""
     with pytest.raises(ConfigError) as caught:
         GenerationMonitor(**arguments)
     message = str(caught.value)
@@ -382,10 +382,10 @@ def test_the_constructor_refuses_what_it_cannot_use(arguments: dict[str, Any], n
     assert repr(arguments[name]) in message
 
 
-def test_a_monitor_reads_the_environment_where_it_is_given_no_config(
+def test_monitor_without_a_config_reads_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Without a configuration in code the variables hold."""
+    """The variables are used if there is no configuration in code."""
     monkeypatch.setenv("GENMETER_HISTORY_CAPACITY", "bad")
     with pytest.raises(ConfigError, match="GENMETER_HISTORY_CAPACITY"):
         GenerationMonitor()
@@ -393,8 +393,8 @@ def test_a_monitor_reads_the_environment_where_it_is_given_no_config(
         assert monitor.value("genmeter_monitor_history_capacity") == 300_000
 
 
-def test_a_misspelt_variable_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
-    """A variable with our prefix that nobody reads is a warning with the nearest name."""
+def test_unknown_variables_log_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """The warning suggests the nearest name."""
     MonitorConfig.from_env({"GENMETER_MAX_MODELZ": "3", "GENMETER_QQ": "1", "OTHER_X": "1"})
     assert [record.getMessage() for record in caplog.records] == [
         "ignoring GENMETER_MAX_MODELZ: genmeter has no such variable; did you mean GENMETER_MAX_MODELS?",

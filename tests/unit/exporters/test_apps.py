@@ -1,4 +1,4 @@
-"""The endpoint mounted in a server of the caller's."""
+"""The endpoint as a WSGI or ASGI app."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ MAKERS = [make_wsgi_app, make_asgi_app]
 
 
 def render(openmetrics: bool, names: Collection[str] = ()) -> bytes:
-    """Return a page that says its format, and the names that were asked for."""
+    """Return the name of the format and the selected names."""
     return (b"openmetrics" if openmetrics else b"text") + ",".join(sorted(names)).encode()
 
 
 def wsgi(app: Any, path: str = "/metrics", method: str = "GET", **environ: str) -> Any:
-    """Call a WSGI app under the standard's own checker; return status, headers and body."""
+    """Call a WSGI app under the standard library's validator; return status, headers and body."""
     answer: list[Any] = []
     environment: dict[str, Any] = {"REQUEST_METHOD": method, "PATH_INFO": path, **environ}
     environment = {"QUERY_STRING": "", "SCRIPT_NAME": "", **environment}
@@ -42,20 +42,20 @@ def wsgi(app: Any, path: str = "/metrics", method: str = "GET", **environ: str) 
 
 @pytest.mark.parametrize("path", ["/metrics", "/metrics/", "/"])
 def test_the_wsgi_app_serves_the_page(path: str) -> None:
-    """The page is found at its path, and at the root of a mounted app."""
+    """The page is at its path, and at the root of a mounted app."""
     status, headers, body = wsgi(make_wsgi_app(render), path)
     assert (status, body) == ("200 OK", b"text")
     assert headers["Content-Length"] == "4"
 
 
-def test_the_wsgi_app_negotiates() -> None:
+def test_the_wsgi_app_negotiates_the_format() -> None:
     """The request's headers reach the negotiation."""
     app = make_wsgi_app(render)
     assert wsgi(app, HTTP_ACCEPT="application/openmetrics-text")[2] == b"openmetrics"
 
 
-def test_the_wsgi_app_serves_what_the_server_does() -> None:
-    """Health, unknown paths, other methods and HEAD are answered as everywhere."""
+def test_the_wsgi_app_responds_like_the_server() -> None:
+    """Health, unknown paths, other methods and HEAD work the same."""
     app = make_wsgi_app(render)
     assert wsgi(app, "/-/healthy")[2] == b"ok\n"
     assert wsgi(app, "/other")[0] == "404 Not Found"
@@ -65,30 +65,30 @@ def test_the_wsgi_app_serves_what_the_server_does() -> None:
     assert "Content-Length" not in headers
 
 
-def test_the_wsgi_app_asks_for_a_password() -> None:
-    """Basic auth works in a WSGI server."""
+def test_the_wsgi_app_supports_basic_auth() -> None:
+    """A request without credentials is rejected."""
     app = make_wsgi_app(render, username="u", password="p")
     assert wsgi(app)[0] == "401 Unauthorized"
     assert wsgi(app, HTTP_AUTHORIZATION="Basic dTpw")[0] == "200 OK"
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_half_a_password_is_an_error(make: Any) -> None:
-    """A user name alone is refused when the app is made."""
+def test_a_user_name_without_a_password_is_an_error(make: Any) -> None:
+    """The function that returns the app raises."""
     with pytest.raises(ConfigError, match="without password"):
         make(render, username="u")
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/metrics/", "/"])
 def test_the_asgi_app_serves_the_page(path: str) -> None:
-    """The page is found at its path, and at the root of a mounted app."""
+    """The page is at its path, and at the root of a mounted app."""
     response = TestClient(make_asgi_app(render)).get(path)
     assert (response.status_code, response.content) == (200, b"text")
     assert response.headers["Content-Length"] == "4"
 
 
-def test_the_asgi_app_serves_what_the_server_does() -> None:
-    """Negotiation, health, unknown paths, other methods and HEAD are as everywhere."""
+def test_the_asgi_app_responds_like_the_server() -> None:
+    """Negotiation, health, unknown paths, other methods and HEAD work the same."""
     client = TestClient(make_asgi_app(render))
     accept = {"Accept": "application/openmetrics-text"}
     assert client.get("/metrics", headers=accept).content == b"openmetrics"
@@ -98,8 +98,8 @@ def test_the_asgi_app_serves_what_the_server_does() -> None:
     assert "Content-Length" not in client.head("/metrics").headers
 
 
-def test_the_asgi_app_asks_for_a_password() -> None:
-    """Basic auth works in an ASGI server."""
+def test_the_asgi_app_supports_basic_auth() -> None:
+    """A request without credentials is rejected."""
     client = TestClient(make_asgi_app(render, username="u", password="p"))
     assert client.get("/metrics").status_code == 401
     assert client.get("/metrics", auth=("u", "p")).status_code == 200
@@ -115,7 +115,7 @@ def test_the_asgi_app_asks_for_a_password() -> None:
     ],
 )
 def test_the_asgi_app_works_under_a_prefix(prefix: str, path: str) -> None:
-    """An app that Starlette mounts finds its own paths."""
+    """An app that Starlette mounts finds its paths."""
     client = TestClient(Starlette(routes=[Mount(prefix, make_asgi_app(render))]))
     assert client.get(path).content == b"text"
     assert client.get(f"{prefix}/-/healthy").content == b"ok\n"
@@ -131,13 +131,13 @@ def test_the_asgi_app_works_under_a_prefix(prefix: str, path: str) -> None:
         ("/api", "/apimetrics", 404),
     ],
 )
-async def test_a_prefix_that_a_proxy_took_away(root: str, path: str, status: int) -> None:
-    """A root path is taken off only where the path has it."""
+async def test_a_root_path_is_removed_only_if_present(root: str, path: str, status: int) -> None:
+    """A proxy may have removed the prefix."""
     assert (await asgi(make_asgi_app(render), path, root))[0]["status"] == status
 
 
 async def asgi(app: Any, path: str, root: str = "", headers: Any = ()) -> list[Any]:
-    """Call an ASGI app; return what it sent."""
+    """Call an ASGI app; return the messages that it sent."""
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -152,7 +152,7 @@ async def asgi(app: Any, path: str, root: str = "", headers: Any = ()) -> list[A
 
 
 async def test_the_asgi_app_does_not_block_the_event_loop() -> None:
-    """While a page is written, on a thread, the event loop goes on."""
+    """The event loop runs while a thread writes the page."""
     began, go = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
     threads = []
@@ -170,14 +170,14 @@ async def test_the_asgi_app_does_not_block_the_event_loop() -> None:
     assert threads != [threading.current_thread()]
 
 
-def test_the_asgi_app_has_a_lifespan() -> None:
-    """A server that starts and stops its apps finds an answer, not an error."""
+def test_the_asgi_app_supports_lifespan() -> None:
+    """A server can start and stop the app."""
     with TestClient(make_asgi_app(render)) as client:
         assert client.get("/metrics").status_code == 200
 
 
 async def test_the_asgi_app_closes_websockets() -> None:
-    """A websocket is closed rather than left open."""
+    """A websocket does not stay open."""
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -190,15 +190,15 @@ async def test_the_asgi_app_closes_websockets() -> None:
     assert sent == [{"type": "websocket.close", "code": 1000}]
 
 
-async def test_header_lines_of_one_name_are_one_list() -> None:
-    """An ASGI server hands on each line by itself."""
+async def test_repeated_headers_are_combined() -> None:
+    """An ASGI server passes each line on its own."""
     lines = [(b"accept", b"application/openmetrics-text"), (b"Accept", b"text/plain;q=0.5")]
     for headers in (lines, lines[::-1]):
         sent = await asgi(make_asgi_app(render), "/metrics", headers=headers)
         assert sent[1]["body"] == b"openmetrics"
 
 
-def test_samples_are_picked_by_name() -> None:
+def test_samples_are_selected_by_name() -> None:
     """The names of the query reach the page in both kinds of app."""
     query = "name[]=b&name%5B%5D=a"
     assert wsgi(make_wsgi_app(render), QUERY_STRING=query)[2] == b"texta,b"
@@ -207,8 +207,8 @@ def test_samples_are_picked_by_name() -> None:
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/internal/metrics"])
-def test_the_asgi_app_is_the_endpoint_of_a_route(path: str) -> None:
-    """As a route's endpoint the page is served without a redirect, HEAD and OPTIONS too."""
+def test_the_asgi_app_works_as_a_route_endpoint(path: str) -> None:
+    """The page is served without a redirect, also for HEAD and OPTIONS."""
     app = Starlette(routes=[Route(path, make_asgi_app(render))])
     client = TestClient(app, follow_redirects=False)
     assert client.get(path).content == b"text"
@@ -216,8 +216,8 @@ def test_the_asgi_app_is_the_endpoint_of_a_route(path: str) -> None:
     assert "GET" in client.options(path).headers["Allow"]
 
 
-def test_the_asgi_app_needs_no_asyncio() -> None:
-    """Under trio the page is written on a thread, and other tasks run meanwhile."""
+def test_the_asgi_app_runs_under_trio() -> None:
+    """A thread writes the page while other tasks run."""
     began, go = trio.Event(), threading.Event()
     threads = []
 
@@ -243,8 +243,8 @@ def test_the_asgi_app_needs_no_asyncio() -> None:
     assert threads != [threading.current_thread()]
 
 
-def test_the_asgi_app_runs_under_asyncio_beside_trio() -> None:
-    """With trio as the guest of an event loop, each finds its own threads."""
+def test_the_asgi_app_runs_with_trio_as_a_guest_of_asyncio() -> None:
+    """Each library uses its own threads."""
     app = make_asgi_app(render)
     bodies: list[bytes] = []
 
@@ -267,7 +267,7 @@ def test_the_asgi_app_runs_under_asyncio_beside_trio() -> None:
 
 
 def test_the_asgi_app_runs_on_any_loop() -> None:
-    """Under a library that is neither asyncio nor trio the page is written all the same."""
+    """Without asyncio and trio the page is written on the same thread."""
     running = asgi(make_asgi_app(render), "/metrics")
     with pytest.raises(StopIteration) as ended:
         running.send(None)

@@ -22,7 +22,7 @@ HANG = 60
 
 @pytest.fixture(autouse=True)
 def runtime() -> Iterator[None]:
-    """Share nothing with the monitors of other tests."""
+    """Isolate the monitors of each test."""
     with fresh_runtime():
         yield
 
@@ -30,7 +30,7 @@ def runtime() -> Iterator[None]:
 def scraped(
     monitor: AbstractContextManager[GenerationMonitor], context: ssl.SSLContext | None = None
 ) -> str:
-    """Count a call, and return the OpenMetrics page of the monitor's endpoint."""
+    """Record a call, and return the OpenMetrics page of the monitor's endpoint."""
     with monitor as used:
         used.track_generation(0.1, True, model_name="m")
         request = urllib.request.Request(  # noqa: S310, our own URL
@@ -41,7 +41,7 @@ def scraped(
 
 
 def monitor_with(endpoint: EndpointConfig) -> GenerationMonitor:
-    """Make a monitor whose endpoint has these settings."""
+    """Return a monitor with these endpoint settings."""
     return GenerationMonitor(metrics_interval=None, config=MonitorConfig(endpoint=endpoint))
 
 
@@ -55,13 +55,13 @@ def monitor_with(endpoint: EndpointConfig) -> GenerationMonitor:
         ("false", None, True),
     ],
 )
-def test_created_series_are_a_choice(
+def test_created_series_are_configurable(
     variable: str | None,
     setting: bool | None,
     expected: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The setting in code wins over prometheus_client's variable; by default they are exposed."""
+    """Code wins over prometheus_client's variable; the default is on."""
     if variable is not None:
         monkeypatch.setenv("PROMETHEUS_DISABLE_CREATED_SERIES", variable)
     page = scraped(monitor_with(EndpointConfig(port=0, created_series=setting)))
@@ -69,8 +69,8 @@ def test_created_series_are_a_choice(
     assert ("genmeter_generations_created{" in page) is expected
 
 
-def test_a_client_certificate_is_a_choice(tmp_path: Path) -> None:
-    """With client_ca_file a monitor's page is for clients with a certificate alone."""
+def test_a_client_certificate_may_be_required(tmp_path: Path) -> None:
+    """With client_ca_file only clients with a certificate get the page."""
     authority = trustme.CA()
     issued = authority.issue_cert("127.0.0.1")
     issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")

@@ -26,8 +26,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from _waiting import eventually
 from genmeter.errors import ConfigError, EndpointError
-from genmeter.exporters import http as listener
-from genmeter.exporters.http import ScrapeServer
+from genmeter.exporters import _http as listener
+from genmeter.exporters._http import ScrapeServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ HANG = 60
 
 
 def render(openmetrics: bool) -> bytes:
-    """Return a page that says its format."""
+    """Return the name of the format."""
     return b"openmetrics" if openmetrics else b"text"
 
 
@@ -57,7 +57,7 @@ def fetch(
     authority: trustme.CA | None = None,
     client: trustme.LeafCert | None = None,
 ) -> bytes:
-    """Scrape the URL that the endpoint gives, with a client's certificate or without."""
+    """Scrape the endpoint's URL, optionally with a client certificate."""
     context = trusting(authority) if authority is not None else None
     if context is not None and client is not None:
         client.configure_cert(context)
@@ -73,8 +73,8 @@ def ask(server: ScrapeServer, method: str = "GET", path: str = "/metrics", **kwa
         return response.status, response.headers, response.read()
 
 
-def test_the_page_is_served() -> None:
-    """A scrape gets the page in the format that it prefers."""
+def test_the_page_has_the_preferred_format() -> None:
+    """Content negotiation works over a socket."""
     with serving() as server:
         assert server.url == f"http://127.0.0.1:{server.port}/metrics"
         assert fetch(server) == b"text"
@@ -82,8 +82,8 @@ def test_the_page_is_served() -> None:
         assert ask(server, headers=accept)[2] == b"openmetrics"
 
 
-def test_the_other_answers() -> None:
-    """Health is served, unknown paths and methods are refused, HEAD has no body."""
+def test_other_paths_and_methods() -> None:
+    """Health is served, unknown paths and methods are rejected, and HEAD has no body."""
     with serving() as server:
         assert ask(server, path="/-/healthy")[2] == b"ok\n"
         assert ask(server, path="/other")[0] == 404
@@ -99,7 +99,7 @@ def test_the_other_answers() -> None:
 
 
 def test_a_large_page_is_compressed() -> None:
-    """A page for who takes gzip arrives whole."""
+    """A client that accepts gzip receives the whole page."""
     page = b"0123456789" * 100_000
     with serving(lambda _: page) as server:
         _, headers, body = ask(server, headers={"Accept-Encoding": "gzip"})
@@ -108,8 +108,8 @@ def test_a_large_page_is_compressed() -> None:
         assert ask(server)[2] == page
 
 
-def test_a_failed_collection_is_unavailable() -> None:
-    """A page that cannot be collected is a 503."""
+def test_a_failed_collection_returns_503() -> None:
+    """A page that cannot be collected is unavailable."""
 
     def fail(openmetrics: bool) -> bytes:
         raise TimeoutError
@@ -118,8 +118,8 @@ def test_a_failed_collection_is_unavailable() -> None:
         assert ask(server)[0] == 503
 
 
-def test_a_password_is_asked_for() -> None:
-    """With a user name and a password the page needs both, the health path neither."""
+def test_the_page_requires_configured_credentials() -> None:
+    """The page needs user name and password; the health path does not."""
     with serving(username="u", password="p") as server:
         assert ask(server)[0] == 401
         assert ask(server, path="/-/healthy")[0] == 200
@@ -127,7 +127,7 @@ def test_a_password_is_asked_for() -> None:
 
 
 def test_requests_are_not_logged(capfd: pytest.CaptureFixture[str]) -> None:
-    """Scrapes, bad ones too, write nothing to the job's output."""
+    """Neither scrapes nor malformed requests write to the job's output."""
     with serving() as server:
         ask(server)
         ask(server, path="/x")
@@ -138,7 +138,7 @@ def test_requests_are_not_logged(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def connect(server: ScrapeServer) -> socket.socket:
-    """Open a connection and say nothing."""
+    """Open a connection without sending anything."""
     return socket.create_connection(("127.0.0.1", server.port), timeout=HANG)
 
 
@@ -150,8 +150,8 @@ def read_all(client: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-def test_an_idle_client_holds_up_nobody() -> None:
-    """While clients say nothing or half a request, scrapes are answered."""
+def test_idle_clients_do_not_block_scrapes() -> None:
+    """Clients that send nothing, or half a request, do not block others."""
     with serving() as server:
         idle = [connect(server) for _ in range(5)]
         idle[0].sendall(b"GET /metr")
@@ -160,14 +160,14 @@ def test_an_idle_client_holds_up_nobody() -> None:
             client.close()
 
 
-def test_an_idle_client_is_closed_in_time() -> None:
-    """A client that says nothing is cut off when its time is over."""
+def test_an_idle_client_times_out() -> None:
+    """A client that sends nothing is closed after the request time-out."""
     with serving(request_timeout=0.05) as server, closing(connect(server)) as client:
         assert client.recv(1) == b""
 
 
-def test_what_is_beyond_the_limit_is_closed() -> None:
-    """While all connections are being answered a further one is closed; a place freed is used."""
+def test_connections_beyond_the_limit_are_closed() -> None:
+    """While all connections are busy a new one is closed; later ones are served again."""
     go = threading.Event()
 
     def slow(openmetrics: bool) -> bytes:
@@ -178,31 +178,33 @@ def test_what_is_beyond_the_limit_is_closed() -> None:
         threads = [threading.Thread(target=ask, args=(server,)) for _ in range(2)]
         for thread in threads:
             thread.start()
-        assert eventually(lambda: [each.has_request for each in open_of(server)] == [True, True])
+        assert eventually(
+            lambda: [each.has_request for each in open_connections(server)] == [True, True]
+        )
         with closing(connect(server)) as surplus:
             assert surplus.recv(1) == b""
         go.set()
         for thread in threads:
             thread.join(HANG)
-        assert eventually(lambda: not open_of(server))
+        assert eventually(lambda: not open_connections(server))
         assert ask(server)[2] == b"page"
 
 
-def open_of(server: ScrapeServer) -> list[listener.Connection]:
-    """Return the connections that are open."""
-    return list(server._listener._open.values())
+def open_connections(server: ScrapeServer) -> list[listener.Connection]:
+    """Return the open connections."""
+    return list(server._listener._open)
 
 
-def test_the_oldest_idle_connection_makes_room() -> None:
-    """However many clients have connected and say nothing, a scrape is answered."""
+def test_the_oldest_idle_connection_is_closed_for_a_new_one() -> None:
+    """A scrape is answered however many clients connect and send nothing."""
     with serving(max_connections=3, request_timeout=HANG) as server:
         idle = []
         for _ in range(5):
             idle.append(connect(server))
-            assert eventually(lambda: len(open_of(server)) == min(len(idle), 3))
+            assert eventually(lambda: len(open_connections(server)) == min(len(idle), 3))
         assert [client.recv(1) for client in idle[:2]] == [b"", b""]
         assert ask(server)[0] == 200
-        # The scrape took the place of the third alone.
+        # The scrape took only the third place.
         assert idle[2].recv(1) == b""
         idle[4].sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
         assert b"200" in read_all(idle[4])
@@ -210,10 +212,10 @@ def test_the_oldest_idle_connection_makes_room() -> None:
             client.close()
 
 
-def test_a_handshake_that_is_not_done_makes_room(
+def test_unfinished_handshakes_do_not_block_scrapes(
     authority: trustme.CA, certificate: dict[str, str]
 ) -> None:
-    """Clients that never shake hands do not keep a TLS scrape out either."""
+    """A connection in the TLS handshake is idle too."""
     with serving(**certificate, max_connections=2, request_timeout=HANG) as server:
         idle = [connect(server) for _ in range(6)]
         assert fetch(server, authority) == b"text"
@@ -222,10 +224,10 @@ def test_a_handshake_that_is_not_done_makes_room(
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_a_client_that_dribbles_is_cut_off(
+def test_a_slow_sender_times_out(
     tls: bool, authority: trustme.CA, certificate: dict[str, str]
 ) -> None:
-    """A request that comes byte by byte has no longer than one that does not come."""
+    """A request that arrives byte by byte has the same deadline."""
     with serving(**(certificate if tls else {}), request_timeout=0.5) as server:
         client = connect(server)
         if tls:
@@ -243,10 +245,10 @@ def test_a_client_that_dribbles_is_cut_off(
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_a_client_that_reads_too_slowly_is_cut_off(
+def test_a_slow_reader_times_out(
     tls: bool, authority: trustme.CA, certificate: dict[str, str]
 ) -> None:
-    """An answer that is taken in byte by byte ends in time too."""
+    """A response that is read byte by byte has a deadline too."""
     page = b"x" * 50_000_000
     given = certificate if tls else {}
     with serving(lambda _: page, **given, request_timeout=0.5) as server:
@@ -255,24 +257,24 @@ def test_a_client_that_reads_too_slowly_is_cut_off(
             client = trusting(authority).wrap_socket(client, server_hostname="127.0.0.1")
         with closing(client):
             client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
-            assert eventually(lambda: any(each.has_request for each in open_of(server)))
+            assert eventually(lambda: any(each.has_request for each in open_connections(server)))
 
             received = 0
 
             def is_over() -> bool:
                 nonlocal received
                 received += len(client.recv(1000))
-                return not open_of(server)
+                return not open_connections(server)
 
             with suppress(ConnectionError, ssl.SSLError):
                 assert eventually(is_over)
                 received += len(read_all(client))
             assert received < len(page)
-            assert eventually(lambda: not open_of(server))
+            assert eventually(lambda: not open_connections(server))
 
 
-def test_header_lines_of_one_name_are_one_list() -> None:
-    """What a client prefers may stand in several lines."""
+def test_repeated_headers_are_combined() -> None:
+    """An Accept header may have several lines."""
     lines = [b"Accept: application/openmetrics-text", b"Accept: text/plain;q=0.5"]
     with serving() as server:
         for given in (lines, lines[::-1]):
@@ -281,8 +283,8 @@ def test_header_lines_of_one_name_are_one_list() -> None:
                 assert read_all(client).endswith(b"\r\n\r\nopenmetrics")
 
 
-def test_the_target_of_a_proxy_is_the_path_alone() -> None:
-    """A target in absolute form is answered, with what its query asks for."""
+def test_a_target_in_absolute_form_is_served() -> None:
+    """The path and the query count, not the host that a proxy sends."""
     asked: list[Any] = []
 
     def page(openmetrics: bool, names: Any = ()) -> bytes:
@@ -297,8 +299,8 @@ def test_the_target_of_a_proxy_is_the_path_alone() -> None:
     assert asked == [set(), {"a", "b"}, {"c"}]
 
 
-def test_overdue_connections_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that sends a byte now and then does not keep its place for ever."""
+def test_overdue_connections_are_closed_for_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that sends a byte now and then does not keep its place forever."""
     with (
         serving(max_connections=1, request_timeout=HANG) as server,
         closing(connect(server)) as slow,
@@ -311,22 +313,22 @@ def test_overdue_connections_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refuse(thread: threading.Thread) -> None:
-    """Start no thread, as an interpreter that ends."""
+    """Fail like a thread at the interpreter's exit."""
     raise RuntimeError("can't create new thread at interpreter shutdown")
 
 
-def test_without_a_thread_a_scrape_is_served_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python 3.12 starts none at the exit, where a lingering job is scraped."""
+def test_scrapes_are_served_without_new_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.12 starts no thread at the exit, when a lingering job is scraped."""
     with serving() as server:
         monkeypatch.setattr(threading.Thread, "start", refuse)
         for _ in range(2):
             assert ask(server)[2] == b"text"
 
 
-def test_a_slow_client_without_a_thread_does_not_hold_up_the_close(
+def test_close_cuts_off_an_idle_client_without_a_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A job that ends does not wait for whoever has connected and says nothing."""
+    """A job that ends does not wait for a client that sends nothing."""
     monkeypatch.setattr(listener, "_GRACE", 0.01)
     with serving(request_timeout=10 * HANG) as server:
         monkeypatch.setattr(threading.Thread, "start", refuse)
@@ -355,21 +357,21 @@ class FailingSocket:
 
 
 @pytest.mark.parametrize("number", ["EMFILE", "ECONNABORTED"])
-def test_an_accept_that_fails_does_not_end_the_endpoint(
+def test_the_endpoint_survives_a_failed_accept(
     number: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A client that left, or a process out of descriptors, costs at most that connection."""
+    """A client that left, or a lack of descriptors, costs at most that connection."""
     error = OSError(getattr(errno, number), "no")
     real = listener.bind
     monkeypatch.setattr(
-        "genmeter.exporters.http.bind", lambda *given: FailingSocket(real(*given), error)
+        "genmeter.exporters._http.bind", lambda *given: FailingSocket(real(*given), error)
     )
     with serving() as server:
         assert ask(server)[0] == 200
 
 
-def test_a_client_that_leaves_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
-    """A connection that breaks is a debug line, and nothing on the job's output."""
+def test_a_broken_connection_is_logged_as_debug(caplog: pytest.LogCaptureFixture) -> None:
+    """A client that leaves early causes no warning."""
     with caplog.at_level(logging.DEBUG, "genmeter"), serving() as server:
         with closing(connect(server)) as client:
             client.sendall(b"GET /metrics HTTP/1.1\r\nContent-Length: 99\r\n\r\nhalf")
@@ -403,7 +405,7 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
 
 
 def test_the_page_is_served_over_tls(authority: trustme.CA, certificate: dict[str, str]) -> None:
-    """With a certificate the endpoint speaks TLS, also where key and chain are one file."""
+    """Key and certificate chain may be in one file."""
     with serving(**certificate) as server:
         assert server.url.startswith("https://127.0.0.1:")
         assert fetch(server, authority) == b"text"
@@ -412,10 +414,10 @@ def test_the_page_is_served_over_tls(authority: trustme.CA, certificate: dict[st
         assert fetch(server, authority) == b"text"
 
 
-def test_an_idle_client_does_not_stop_tls_scrapes(
+def test_idle_clients_do_not_block_tls_scrapes(
     authority: trustme.CA, certificate: dict[str, str]
 ) -> None:
-    """A client that never shakes hands holds up nobody."""
+    """A client that never starts the handshake does not block others."""
     with serving(**certificate) as server:
         idle = [connect(server) for _ in range(3)]
         assert fetch(server, authority) == b"text"
@@ -423,17 +425,17 @@ def test_an_idle_client_does_not_stop_tls_scrapes(
             client.close()
 
 
-def test_a_handshake_that_never_ends_is_cut_off(certificate: dict[str, str]) -> None:
-    """The time-out holds in the handshake too."""
+def test_a_handshake_times_out(certificate: dict[str, str]) -> None:
+    """The request time-out includes the TLS handshake."""
     with serving(**certificate, request_timeout=0.05) as server, closing(connect(server)) as client:
         assert client.recv(1) == b""
         assert eventually(lambda: not server._listener._open)
 
 
-def test_plain_http_at_a_tls_endpoint_gets_no_page(
+def test_plain_http_is_rejected_by_a_tls_endpoint(
     authority: trustme.CA, certificate: dict[str, str]
 ) -> None:
-    """A request in the clear is not answered, and does no harm."""
+    """A request without TLS gets no page and does not harm the endpoint."""
     with serving(**certificate) as server:
         with closing(connect(server)) as client:
             client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
@@ -446,30 +448,30 @@ def test_plain_http_at_a_tls_endpoint_gets_no_page(
 
 @pytest.fixture
 def client_authority(tmp_path: Path) -> trustme.CA:
-    """Return an authority for clients' certificates, in a file."""
+    """Return an authority for client certificates, whose own is in a file."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "clients.pem")
     return authority
 
 
-def test_a_client_needs_a_certificate_where_it_is_asked_for(
+def test_a_client_certificate_is_required_with_client_ca_file(
     authority: trustme.CA,
     certificate: dict[str, str],
     client_authority: trustme.CA,
     tmp_path: Path,
 ) -> None:
-    """With client_ca_file only a client with a certificate of that authority gets an answer."""
+    """Only a client with a certificate of that authority is served."""
     clients = str(tmp_path / "clients.pem")
     with serving(**certificate, client_ca_file=clients) as server:
         for stranger in (None, authority.issue_cert("stranger")):
-            # An alert of TLS, or a reset where the client has sent its request already.
+            # A TLS alert, or a reset if the client has already sent its request.
             with pytest.raises(OSError, match=r"alert|reset|closed|pipe|EOF"):
                 fetch(server, authority, stranger)
         assert fetch(server, authority, client_authority.issue_cert("prometheus")) == b"text"
 
 
-def test_old_tls_is_refused(certificate: dict[str, str]) -> None:
-    """Nothing older than TLS 1.2 is spoken."""
+def test_tls_older_than_1_2_is_rejected(certificate: dict[str, str]) -> None:
+    """The minimum version is TLS 1.2."""
     server = ScrapeServer(render, **certificate)
     assert server._tls.minimum_version is ssl.TLSVersion.TLSv1_2
 
@@ -487,11 +489,9 @@ def encrypted_key(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_an_encrypted_key_is_an_error_not_a_prompt(
-    certificate: dict[str, str], tmp_path: Path
-) -> None:
-    """A key with a passphrase is refused, rather than asked about on the terminal."""
-    with pytest.raises(ConfigError, match="not encrypted"):
+def test_an_encrypted_key_is_an_error(certificate: dict[str, str], tmp_path: Path) -> None:
+    """OpenSSL must not prompt for a passphrase on the terminal."""
+    with pytest.raises(ConfigError, match="unencrypted"):
         ScrapeServer(render, certfile=certificate["certfile"], keyfile=encrypted_key(tmp_path))
 
 
@@ -510,17 +510,17 @@ def test_an_encrypted_key_is_an_error_not_a_prompt(
         ({"username": "u"}, "username must be set together with password"),
     ],
 )
-def test_impossible_arguments_are_errors(arguments: dict[str, Any], message: str) -> None:
-    """What cannot be served is refused when the endpoint is made."""
+def test_invalid_arguments_are_errors(arguments: dict[str, Any], message: str) -> None:
+    """The constructor names the argument and its value."""
     with pytest.raises(ConfigError, match=message):
         ScrapeServer(render, **arguments)
 
 
 @pytest.mark.parametrize("content", [None, "", "no certificate"])
-def test_an_authority_that_cannot_be_read_is_an_error(
+def test_an_unreadable_authority_file_is_an_error(
     content: str | None, certificate: dict[str, str], tmp_path: Path
 ) -> None:
-    """A file without a certificate of an authority is refused when the endpoint is made."""
+    """The constructor rejects a file without a certificate."""
     path = tmp_path / "authorities.pem"
     if content is not None:
         path.write_text(content)
@@ -531,7 +531,7 @@ def test_an_authority_that_cannot_be_read_is_an_error(
 
 
 def test_a_taken_port_is_an_error_with_a_remedy() -> None:
-    """A port that another program has is named, with what to do, and nothing is left open."""
+    """The error names the port and the remedy, and no socket stays open."""
     with serving() as first:
         second = ScrapeServer(render, port=first.port)
         with pytest.raises(EndpointError, match=rf"port {first.port}: .* in use; .*0 takes a free"):
@@ -542,27 +542,27 @@ def test_a_taken_port_is_an_error_with_a_remedy() -> None:
 
 
 def test_an_endpoint_without_a_thread_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An interpreter that ends starts none; the port is free again at once."""
+    """At the interpreter's exit no thread starts; the port is free again at once."""
     bound = listener.bind("127.0.0.1", 0)
     with monkeypatch.context() as patch:
-        patch.setattr("genmeter.exporters.http.bind", lambda *args: bound)
+        patch.setattr("genmeter.exporters._http.bind", lambda *args: bound)
         patch.setattr(threading.Thread, "start", refuse)
-        with pytest.raises(EndpointError, match="cannot have a thread: can't create"):
+        with pytest.raises(EndpointError, match="cannot start a thread: can't create"):
             ScrapeServer(render, port=0).start()
     assert bound.fileno() == -1
 
 
 @pytest.mark.parametrize("host", ["x" * 64, "203.0.113.1"])
-def test_an_address_that_is_not_here_is_an_error(host: str) -> None:
-    """A host that is not this machine's is named, with what to do."""
+def test_a_foreign_address_is_an_error(host: str) -> None:
+    """The error names the host and an address that works."""
     with pytest.raises(EndpointError, match=rf"host '{host}'.*127\.0\.0\.1"):
         ScrapeServer(render, host=host, port=0).start()
 
 
-def test_a_name_of_several_addresses_takes_the_first_that_is_here(
+def test_a_name_binds_to_its_first_local_address(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where a name has an address that this machine lacks, the next one is listened on."""
+    """An address that this machine lacks is skipped."""
     address = (socket.AF_INET, socket.SOCK_STREAM, 0, "")
     found = [(*address, ("203.0.113.1", 0)), (*address, ("127.0.0.1", 0))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: found)
@@ -571,7 +571,7 @@ def test_a_name_of_several_addresses_takes_the_first_that_is_here(
 
 
 def test_a_name_without_addresses_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that stands for nothing is an error like any other."""
+    """It is an EndpointError like any other."""
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: [])
     with pytest.raises(EndpointError, match="the name has no address"):
         listener.bind("somewhere", 0)
@@ -586,19 +586,19 @@ def test_a_name_without_addresses_is_an_error(monkeypatch: pytest.MonkeyPatch) -
         ("localhost", "http://localhost:9464/metrics"),
     ],
 )
-def test_the_url_can_be_opened(host: str, url: str) -> None:
-    """The URL is one that a client on this machine can use."""
+def test_the_url_works_on_this_machine(host: str, url: str) -> None:
+    """Addresses for all interfaces are replaced by loopback."""
     assert ScrapeServer(render, host=host).url == url
 
 
-def test_names_are_listened_on() -> None:
-    """A host may be a name."""
+def test_a_host_may_be_a_name() -> None:
+    """The name is resolved."""
     with serving(host="localhost") as server:
         assert fetch(server) == b"text"
 
 
-def test_an_open_endpoint_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
-    """Beyond loopback with neither TLS nor a password there is a warning, else none."""
+def test_an_unprotected_public_endpoint_warns(caplog: pytest.LogCaptureFixture) -> None:
+    """Only an endpoint beyond loopback, without TLS and password, warns."""
     with serving(), serving(host="0.0.0.0", username="u", password="p"):
         assert caplog.records == []
     with serving(host="0.0.0.0") as server:
@@ -608,8 +608,8 @@ def test_an_open_endpoint_is_warned_about(caplog: pytest.LogCaptureFixture) -> N
     assert "0.0.0.0" in record.getMessage()
 
 
-def test_closing_frees_the_port_and_may_come_twice() -> None:
-    """After a close the port is free for another, and a second close does nothing."""
+def test_close_frees_the_port_and_is_idempotent() -> None:
+    """Another endpoint can use the port after a close."""
     with serving() as first:
         port = first.port
     first.close()
@@ -621,7 +621,7 @@ def test_closing_frees_the_port_and_may_come_twice() -> None:
 
 
 def test_an_endpoint_can_be_started_again() -> None:
-    """What was closed can be started anew."""
+    """A closed endpoint can start again."""
     with serving() as server:
         server.close()
         server.start()
@@ -629,17 +629,17 @@ def test_an_endpoint_can_be_started_again() -> None:
 
 
 def waiting(server: ScrapeServer, timeout: float = HANG) -> tuple[threading.Thread, list[bool]]:
-    """Wait for a scrape on a thread; return it and what it will have found."""
+    """Wait for a scrape on a thread; return the thread and a list for the result."""
     found: list[bool] = []
-    before = server._scrapes._asked
+    before = server._scrapes._waiters
     thread = threading.Thread(target=lambda: found.append(server.wait_for_scrape(timeout)))
     thread.start()
-    assert eventually(lambda: server._scrapes._asked > before)
+    assert eventually(lambda: server._scrapes._waiters > before)
     return thread, found
 
 
-def test_lingering_ends_with_a_whole_scrape() -> None:
-    """The wait ends with the first scrape that began after it."""
+def test_lingering_ends_after_a_whole_scrape() -> None:
+    """Only a scrape of the page ends the wait."""
     with serving() as server:
         thread, found = waiting(server)
         ask(server, "HEAD")
@@ -652,20 +652,20 @@ def test_lingering_ends_with_a_whole_scrape() -> None:
         assert found == [True]
 
 
-def test_a_page_of_some_names_is_no_whole_scrape() -> None:
-    """A client that asks for some samples does not end the wait of a job for its last scrape."""
+def test_a_filtered_page_does_not_end_lingering() -> None:
+    """A client that selects samples does not get the whole page."""
     with serving(lambda openmetrics, names=(): b"page") as server:
         thread, found = waiting(server)
         assert ask(server, path="/metrics?name[]=a")[0] == 200
-        assert eventually(lambda: not open_of(server))
+        assert eventually(lambda: not open_connections(server))
         assert thread.is_alive()
         assert ask(server, path="/")[0] == 200
         thread.join(HANG)
         assert found == [True]
 
 
-def test_a_scrape_that_began_before_does_not_count() -> None:
-    """A page that was being written when the wait began may miss the end of the job."""
+def test_an_earlier_scrape_does_not_end_lingering() -> None:
+    """A page that was being written before the wait may miss the end of the job."""
     began, go = threading.Event(), threading.Event()
 
     def slow(openmetrics: bool) -> bytes:
@@ -687,8 +687,8 @@ def test_a_scrape_that_began_before_does_not_count() -> None:
         assert found == [True]
 
 
-def test_a_failed_scrape_does_not_count() -> None:
-    """A page that could not be collected, or was refused, is not a scrape."""
+def test_a_failed_scrape_does_not_end_lingering() -> None:
+    """A rejected request is not a scrape."""
     with serving(username="u", password="p") as server:
         thread, found = waiting(server)
         assert ask(server)[0] == 401
@@ -698,18 +698,18 @@ def test_a_failed_scrape_does_not_count() -> None:
         assert found == [False]
 
 
-def test_lingering_has_an_end() -> None:
-    """Without a scrape the wait ends in time, and at once where nothing is served."""
+def test_lingering_times_out() -> None:
+    """The wait returns at once if the endpoint does not serve."""
     with serving() as server:
         assert server.wait_for_scrape(0.01) is False
     assert server.wait_for_scrape(HANG) is False
 
 
-def test_a_forked_child_lets_go_of_the_sockets() -> None:
-    """A child closes what it inherited, and the parent's clients are not held up by it."""
+def test_a_forked_child_closes_inherited_sockets() -> None:
+    """The parent's port is free after its close, whatever the child does."""
     program = """
 import os, socket, sys, threading, urllib.request
-from genmeter.exporters.http import ScrapeServer
+from genmeter.exporters._http import ScrapeServer
 
 server = ScrapeServer(lambda openmetrics: b"page", port=0)
 server.start()
@@ -755,15 +755,15 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 def test_every_inherited_descriptor_is_closed() -> None:
-    """The listening socket, open connections and what wakes the thread are all let go of."""
+    """Listening socket, open connections and the wake-up pair are closed."""
     server = ScrapeServer(render, port=0)
     server.start()
     inner = server._listener
-    # Stand-ins for what a child finds: no thread, and a connection that the parent serves.
+    # As in a child: no thread, and a connection that the parent serves.
     inner._awaken.send(b"\0")
     inner._thread.join(HANG)
     ours, theirs = socket.socketpair()
-    inner._open[0] = listener.Connection(ours)
+    inner._open[listener.Connection(ours)] = None
     descriptors = [one.fileno() for one in (inner._bound, inner._wake, inner._awaken, ours)]
     server.close_inherited()
     for descriptor in descriptors:
@@ -774,11 +774,11 @@ def test_every_inherited_descriptor_is_closed() -> None:
     assert server.wait_for_scrape(HANG) is False
 
 
-def test_a_process_ends_while_it_serves() -> None:
-    """An endpoint that nobody closed does not keep its process."""
+def test_a_serving_endpoint_does_not_keep_its_process_alive() -> None:
+    """A process without a close still ends."""
     program = """
 import socket
-from genmeter.exporters.http import ScrapeServer
+from genmeter.exporters._http import ScrapeServer
 
 server = ScrapeServer(lambda openmetrics: b"", port=0)
 server.start()

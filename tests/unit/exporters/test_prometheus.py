@@ -1,4 +1,4 @@
-"""The bridge: what of the SDK's metrics a page holds."""
+"""The bridge: the metrics of a page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from genmeter.errors import ConfigError
-from genmeter.exporters.families import label_pairs
+from genmeter.exporters._families import label_pairs
 from genmeter.exporters.prometheus import PrometheusBridge
 from sdk_page import PrometheusReader
 
@@ -32,7 +32,7 @@ Bridge = tuple[PrometheusReader, MeterProvider]
 
 @pytest.fixture
 def make() -> Iterable[Callable[..., Bridge]]:
-    """Return what makes a reader in a provider of its own, shut down at the end."""
+    """Return a factory of readers, whose providers are shut down at the end."""
     providers: list[MeterProvider] = []
 
     def build(*, views: Any = (), resource: Resource | None = None, **arguments: Any) -> Bridge:
@@ -59,12 +59,12 @@ def bridge(make: Callable[..., Bridge]) -> Bridge:
 
 @pytest.fixture
 def meter(bridge: Bridge) -> Meter:
-    """Return genmeter's own meter."""
+    """Return genmeter's meter."""
     return bridge[1].get_meter("genmeter")
 
 
 def samples(reader: PrometheusReader) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """Return every sample of an OpenMetrics page but start times; none may stand there twice."""
+    """Return each sample of an OpenMetrics page except start times; none may repeat."""
     found: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
     for family in text_string_to_metric_families(reader.render(True).decode()):
         for sample in family.samples:
@@ -81,7 +81,7 @@ def series(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
 
 
 def test_each_kind_of_instrument_has_its_type(bridge: Bridge, meter: Meter) -> None:
-    """Counters are counters, sums that can fall are gauges, histograms are histograms."""
+    """Counters stay counters, sums that can drop are gauges, histograms stay histograms."""
     meter.create_counter("calls").add(1)
     meter.create_up_down_counter("active").add(-2)
     meter.create_gauge("temperature").set(3.5)
@@ -95,8 +95,8 @@ def test_each_kind_of_instrument_has_its_type(bridge: Bridge, meter: Meter) -> N
     }
 
 
-def test_two_scopes_with_one_name_keep_their_own_labels(bridge: Bridge) -> None:
-    """Points of two scopes under one name stand in one family, each under its own keys."""
+def test_scopes_with_one_metric_name_keep_their_labels(bridge: Bridge) -> None:
+    """Their points share a family, each with its own keys."""
     reader, provider = bridge
     provider.get_meter("genmeter").create_counter("gen_ai.tokens").add(
         1, {"model": "m", "step": "s"}
@@ -122,7 +122,7 @@ def test_two_scopes_with_one_name_keep_their_own_labels(bridge: Bridge) -> None:
 def test_a_conflict_of_types_keeps_the_first(
     bridge: Bridge, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where two scopes give one name two types the first stays, with one warning."""
+    """The second type is dropped with one warning."""
     reader, provider = bridge
     provider.get_meter("genmeter").create_up_down_counter("load").add(1)
     provider.get_meter("other").create_histogram("load").record(2)
@@ -135,20 +135,20 @@ def test_a_conflict_of_types_keeps_the_first(
 
 
 @pytest.mark.parametrize("suffix", ["_count", "_sum", "_bucket", "_created"])
-def test_a_name_within_a_histogram_is_left_out(
+def test_a_gauge_named_like_a_histogram_series_is_dropped(
     bridge: Bridge, meter: Meter, suffix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A gauge whose name is a series of a histogram does not break the page."""
+    """The page stays valid."""
     meter.create_histogram("wait").record(1)
     meter.create_gauge(f"wait{suffix}").set(1)
     assert series("wait_count") in samples(bridge[0])
-    assert "left out" in caplog.text
+    assert "dropped" in caplog.text
 
 
-def test_an_exponential_histogram_is_left_out_with_one_warning(
+def test_an_exponential_histogram_is_dropped_with_one_warning(
     make: Callable[..., Bridge], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An exponential histogram costs the page only itself."""
+    """The rest of the page stays."""
     view = View(instrument_name="wide", aggregation=ExponentialBucketHistogramAggregation())
     reader, provider = make(views=[view])
     meter = provider.get_meter("genmeter")
@@ -160,7 +160,7 @@ def test_an_exponential_histogram_is_left_out_with_one_warning(
 
 
 def test_force_flush_adds_no_samples(bridge: Bridge, meter: Meter) -> None:
-    """A flush changes nothing: samples are not repeated, and nothing is kept."""
+    """A flush neither repeats nor keeps samples."""
     meter.create_counter("calls").add(1)
     for _ in range(3):
         assert bridge[0].force_flush()
@@ -169,8 +169,8 @@ def test_force_flush_adds_no_samples(bridge: Bridge, meter: Meter) -> None:
     assert samples(bridge[0]) == {series("calls_total"): 1}
 
 
-def test_shutdown_may_come_twice(bridge: Bridge, meter: Meter) -> None:
-    """A reader can be shut down again, and its pages are empty from then on."""
+def test_shutdown_is_idempotent(bridge: Bridge, meter: Meter) -> None:
+    """Later pages are empty."""
     meter.create_counter("calls").add(1)
     bridge[0].shutdown()
     bridge[0].shutdown(timeout_millis=1)
@@ -180,12 +180,12 @@ def test_shutdown_may_come_twice(bridge: Bridge, meter: Meter) -> None:
 
 
 def test_a_reader_without_metrics_has_an_empty_page(bridge: Bridge) -> None:
-    """A page without metrics is a valid page."""
+    """The empty page is valid."""
     assert bridge[0].render(True) == b"# EOF\n"
 
 
 def test_lone_surrogates_are_replaced(make: Callable[..., Bridge]) -> None:
-    """Text that UTF-8 cannot carry breaks neither page, wherever it stands."""
+    """Text that is not UTF-8 breaks neither format."""
     reader, provider = make(target_info=True, resource=Resource({"host": "h\ud800"}))
     meter = provider.get_meter("sc\udfffope")
     meter.create_counter("calls", description="help \ud800").add(1, {"k": "a\ud912b", "é": "ü"})
@@ -199,14 +199,14 @@ def test_lone_surrogates_are_replaced(make: Callable[..., Bridge]) -> None:
     assert 'k="a\ufffdb"' in generate_latest(registry).decode()
 
 
-def test_keys_that_collide_are_joined(bridge: Bridge, meter: Meter) -> None:
-    """Keys that become the same label are joined in the order of the keys."""
+def test_values_of_colliding_keys_are_joined(bridge: Bridge, meter: Meter) -> None:
+    """They are in the order of the keys."""
     meter.create_counter("calls").add(1, {"a_b": "3", "a.b": "2", "a-b": "1"})
     assert samples(bridge[0]) == {series("calls_total", a_b="1;2;3"): 1}
 
 
 def test_values_that_are_not_strings_are_json(bridge: Bridge, meter: Meter) -> None:
-    """Numbers, booleans and lists become JSON, and equal ones of other types stay apart."""
+    """Equal values of different types stay apart."""
     counter = meter.create_counter("calls")
     counter.add(1, {"v": True})
     counter.add(2, {"v": ("a", "b")})
@@ -219,35 +219,35 @@ def test_values_that_are_not_strings_are_json(bridge: Bridge, meter: Meter) -> N
 
 
 class Hostile:
-    """A value that cannot even be shown."""
+    """A value whose repr raises."""
 
     def __str__(self) -> str:
         raise RuntimeError("no")
 
 
-def test_values_that_cannot_be_spelled_name_their_type() -> None:
-    """A value that is neither text nor JSON does not cost the page."""
+def test_unprintable_values_show_their_type() -> None:
+    """They do not cost the page."""
     assert label_pairs([("k", Hostile()), ("l", {(1, 2): 3}), ("m", None)]) == (
         ("k", "<Hostile>"),
         ("l", "<dict>"),
     )
 
 
-def test_keys_of_other_types_are_joined_too() -> None:
-    """Keys that are the same as text do not make their values be compared."""
+def test_keys_of_other_types_may_collide() -> None:
+    """Their values are not compared."""
     assert label_pairs([("1", "a"), (1, {"b": 1})]) == (("_1", 'a;{"b":1}'),)  # type: ignore[list-item]
 
 
-def test_empty_values_are_no_labels(bridge: Bridge, meter: Meter) -> None:
-    """A label is absent or non-empty."""
+def test_empty_values_are_dropped(bridge: Bridge, meter: Meter) -> None:
+    """Prometheus treats an empty label as absent."""
     meter.create_counter("calls").add(1, {"k": "", "l": "x"})
     assert samples(bridge[0]) == {series("calls_total", l="x"): 1}
 
 
-def test_a_series_is_never_written_twice(
+def test_duplicate_series_are_dropped(
     bridge: Bridge, meter: Meter, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Points that come to have the same labels give one sample and one warning."""
+    """Points with the same labels cause one sample and one warning."""
     counter = meter.create_counter("calls")
     counter.add(1, {"k": "1"})
     counter.add(2, {"k": 1})
@@ -258,15 +258,15 @@ def test_a_series_is_never_written_twice(
     assert caplog.text.count("two points") == 1
 
 
-def test_two_instruments_that_become_one_name_are_one_family(bridge: Bridge, meter: Meter) -> None:
-    """Instruments whose names differ only before translation share a family."""
+def test_instruments_with_one_translated_name_share_a_family(bridge: Bridge, meter: Meter) -> None:
+    """Their names may differ before the translation."""
     meter.create_counter("a.b").add(1, {"k": "1"})
     meter.create_counter("a-b").add(2, {"k": "2"})
     assert samples(bridge[0]) == {series("a_b_total", k="1"): 1, series("a_b_total", k="2"): 2}
 
 
-def test_two_views_of_one_name_are_one_family(make: Callable[..., Bridge]) -> None:
-    """Two streams of one instrument under one name do not repeat a series."""
+def test_views_with_one_name_share_a_family(make: Callable[..., Bridge]) -> None:
+    """They do not repeat a series."""
     views = [View(instrument_name="calls", description=text) for text in ("one", "two")]
     reader, provider = make(views=views)
     provider.get_meter("genmeter").create_counter("calls").add(1, {"k": "v"})
@@ -275,7 +275,7 @@ def test_two_views_of_one_name_are_one_family(make: Callable[..., Bridge]) -> No
 
 
 def test_an_attribute_named_le_does_not_break_buckets(bridge: Bridge, meter: Meter) -> None:
-    """The label of a bucket's bound stays the histogram's own."""
+    """It is renamed, since the bound has that label."""
     histogram = meter.create_histogram("wait", explicit_bucket_boundaries_advisory=[1])
     histogram.record(0.5, {"le": "x"})
     assert samples(bridge[0]) == {
@@ -286,10 +286,10 @@ def test_an_attribute_named_le_does_not_break_buckets(bridge: Bridge, meter: Met
     }
 
 
-def test_counters_that_cannot_be_are_left_out(
+def test_negative_counters_are_dropped(
     bridge: Bridge, meter: Meter, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A negative counter costs the page only its own sample, and is warned about once."""
+    """The rest of the page stays, and one warning is logged."""
 
     def observe(options: CallbackOptions) -> list[Observation]:
         return [Observation(-1, {"k": "bad"}), Observation(1, {"k": "good"})]
@@ -300,8 +300,8 @@ def test_counters_that_cannot_be_are_left_out(
     assert caplog.text.count("'calls'") == 1
 
 
-def test_target_info_holds_the_resource(make: Callable[..., Bridge]) -> None:
-    """The resource's attributes are labels of target_info, in both formats."""
+def test_target_info_has_the_resource_attributes(make: Callable[..., Bridge]) -> None:
+    """Both formats have it."""
     reader, provider = make(target_info=True, resource=Resource({"service.name": "job"}))
     provider.get_meter("genmeter").create_counter("calls").add(1)
     for _ in range(2):
@@ -312,34 +312,34 @@ def test_target_info_holds_the_resource(make: Callable[..., Bridge]) -> None:
 
 
 def test_a_resource_without_attributes_has_no_target_info(make: Callable[..., Bridge]) -> None:
-    """An empty resource exposes nothing."""
+    """An empty resource is not exposed."""
     reader, provider = make(target_info=True)
     provider.get_meter("genmeter").create_counter("calls").add(1)
     assert "target" not in reader.render(True).decode()
 
 
-def test_help_comes_from_the_first_scope_that_has_it(bridge: Bridge) -> None:
-    """A family that two scopes feed has one help text."""
+def test_help_comes_from_the_first_scope_with_one(bridge: Bridge) -> None:
+    """Two scopes may feed one family."""
     reader, provider = bridge
     provider.get_meter("genmeter").create_counter("calls").add(1)
     provider.get_meter("other").create_counter("calls", description="How many").add(1)
     assert "# HELP calls How many\n" in reader.render(True).decode()
 
 
-def test_the_cardinality_limit_is_the_readers(make: Callable[..., Bridge]) -> None:
-    """Label sets past the limit are counted together, where the SDK can be told (1.45.2)."""
+def test_the_reader_limits_label_sets(make: Callable[..., Bridge]) -> None:
+    """Further label sets are counted together if the SDK supports limits (1.45.2)."""
     reader, provider = make(cardinality_limit=3)
     counter = provider.get_meter("genmeter").create_counter("calls")
     for index in range(10):
         counter.add(1, {"k": str(index)})
     found = samples(reader)
-    can_be_told = "cardinality_limits" in inspect.signature(MetricReader.__init__).parameters
+    has_limits = "cardinality_limits" in inspect.signature(MetricReader.__init__).parameters
     overflow = found.get(series("calls_total", otel_metric_overflow="true"))
-    assert (overflow, len(found)) == ((7, 4) if can_be_told else (None, 10))
+    assert (overflow, len(found)) == ((7, 4) if has_limits else (None, 10))
 
 
-def test_an_sdk_without_limits_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An SDK whose readers take no limit is not given one."""
+def test_an_sdk_without_limits_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its reader gets no limit."""
 
     def old(self: MetricReader, preferred_temporality: Any = None) -> None:
         self._collect = None
@@ -348,14 +348,14 @@ def test_an_sdk_without_limits_is_served(monkeypatch: pytest.MonkeyPatch) -> Non
     assert PrometheusReader(cardinality_limit=5).force_flush()
 
 
-def test_an_impossible_timeout_is_an_error() -> None:
-    """A time-out that cannot be is refused with its name and value."""
+def test_an_invalid_timeout_is_an_error() -> None:
+    """The error has the argument and the value."""
     with pytest.raises(ConfigError, match="timeout must be seconds above 0, got 0"):
         PrometheusBridge(lambda _: None, timeout=0)
 
 
-def test_a_collection_that_fails_raises(bridge: Bridge, meter: Meter) -> None:
-    """A collection that fails is no page at all, and the next one is whole again."""
+def test_a_failed_collection_raises(bridge: Bridge, meter: Meter) -> None:
+    """The next page is complete again."""
     meter.create_counter("calls").add(1)
     bridge[0]._collect, original = fails(bridge[0]._collect), bridge[0]._collect
     with pytest.raises(TimeoutError):
@@ -366,7 +366,7 @@ def test_a_collection_that_fails_raises(bridge: Bridge, meter: Meter) -> None:
 
 
 def fails(collect: Any) -> Any:
-    """Return a collection that ends as the SDK's does when a callback takes too long."""
+    """Return a collection that raises like the SDK's when a callback takes too long."""
 
     def call(*args: Any, **kwargs: Any) -> None:
         raise TimeoutError("Timed out while executing callback")
@@ -374,15 +374,15 @@ def fails(collect: Any) -> Any:
     return call
 
 
-def test_a_scrape_does_not_wait_for_ever(make: Callable[..., Bridge]) -> None:
-    """A scrape beside a collection that hangs is an error in time."""
+def test_a_scrape_beside_a_hanging_collection_times_out(make: Callable[..., Bridge]) -> None:
+    """It raises in time."""
     reader, _ = make(timeout=0.01)
     with reader.collection_lock, pytest.raises(TimeoutError, match="hangs"):
         reader.render(True)
 
 
-def test_scrapes_at_the_same_time_are_each_whole(bridge: Bridge, meter: Meter) -> None:
-    """Scrapes from many threads each see every series."""
+def test_concurrent_scrapes_are_complete(bridge: Bridge, meter: Meter) -> None:
+    """Scrapes of many threads each have every series."""
     counter = meter.create_counter("calls")
     for index in range(50):
         counter.add(1, {"k": str(index)})
@@ -400,8 +400,8 @@ def test_scrapes_at_the_same_time_are_each_whole(bridge: Bridge, meter: Meter) -
     assert {page.count(b"\ncalls_total{") for page in pages} == {50}
 
 
-def test_the_label_cache_holds_only_what_lives(bridge: Bridge, meter: Meter) -> None:
-    """Labels are made once, and the cache never grows past the SDK's own points."""
+def test_the_label_cache_keeps_only_live_points(bridge: Bridge, meter: Meter) -> None:
+    """It never grows past the SDK's points."""
     counter = meter.create_counter("calls")
     for index in range(5):
         counter.add(1, {"k": str(index)})
@@ -417,13 +417,13 @@ def test_the_label_cache_holds_only_what_lives(bridge: Bridge, meter: Meter) -> 
 
 
 def known_labels(reader: PrometheusReader) -> dict[int, Any]:
-    """Return the labels that the last page of one instrument left for the next one."""
+    """Return the cached labels of the last page of one instrument."""
     (cache,) = reader.bridge._translator._caches.values()
     return dict(cache.known)
 
 
 def test_registering_does_not_collect(bridge: Bridge, meter: Meter) -> None:
-    """A registry that asks collectors for their names does not start a collection."""
+    """A registry may ask a collector for its names."""
     collected = []
     meter.create_observable_gauge("load", [lambda options: collected.append(1) or []])
     registry = CollectorRegistry(auto_describe=True)
@@ -433,18 +433,18 @@ def test_registering_does_not_collect(bridge: Bridge, meter: Meter) -> None:
     assert collected == [1]
 
 
-def test_nothing_is_logged_for_a_healthy_page(
+def test_a_valid_page_logs_nothing(
     bridge: Bridge, meter: Meter, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An ordinary page comes without a warning."""
+    """There is no warning."""
     with caplog.at_level(logging.DEBUG, "genmeter"):
         meter.create_counter("calls").add(1, {"k": "v"})
         bridge[0].render(True)
     assert caplog.records == []
 
 
-def test_a_bridge_needs_no_reader(bridge: Bridge, meter: Meter) -> None:
-    """Whatever returns collections can be a page; it is asked with the seconds that it may take."""
+def test_a_bridge_accepts_any_collect_function(bridge: Bridge, meter: Meter) -> None:
+    """It is called with the seconds that it may take."""
     meter.create_counter("calls").add(1)
     data = bridge[0].collect_data(5)
     asked: list[float] = []
@@ -460,8 +460,8 @@ def test_a_bridge_needs_no_reader(bridge: Bridge, meter: Meter) -> None:
     assert PrometheusBridge(lambda _: None).render(True) == b"# EOF\n"
 
 
-def test_pages_are_collected_at_the_same_time(bridge: Bridge, meter: Meter) -> None:
-    """A page whose collection hangs holds up no other."""
+def test_pages_are_collected_concurrently(bridge: Bridge, meter: Meter) -> None:
+    """A hanging collection does not block other pages."""
     meter.create_counter("calls").add(1, {"k": "v"})
     data = bridge[0].collect_data(5)
     first, go = threading.Event(), threading.Event()
@@ -483,8 +483,8 @@ def test_pages_are_collected_at_the_same_time(bridge: Bridge, meter: Meter) -> N
     assert pages == [page]
 
 
-def test_a_child_is_not_held_up_by_what_the_parent_did(bridge: Bridge, meter: Meter) -> None:
-    """In a forked child, a collection that was under way in the parent leaves no lock behind."""
+def test_a_child_does_not_inherit_a_held_lock(bridge: Bridge, meter: Meter) -> None:
+    """The parent may fork during a collection."""
     meter.create_counter("calls").add(1)
     bridge[0].render(False)
     bridge[0].collection_lock.acquire()
@@ -493,8 +493,8 @@ def test_a_child_is_not_held_up_by_what_the_parent_did(bridge: Bridge, meter: Me
     assert samples(bridge[0]) == {series("calls_total"): 1}
 
 
-def test_a_new_start_time_is_a_new_created(bridge: Bridge, meter: Meter) -> None:
-    """A series that begins anew, with the same attributes, says so."""
+def test_a_restarted_series_has_a_new_created(bridge: Bridge, meter: Meter) -> None:
+    """The attributes may be the same object."""
     meter.create_counter("calls").add(1, {"k": "v"})
     data = bridge[0].collect_data(5)
     (point,) = data.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points
@@ -514,10 +514,10 @@ def test_a_new_start_time_is_a_new_created(bridge: Bridge, meter: Meter) -> None
         ("wait.seconds", "s", "gauge"),
     ],
 )
-def test_a_unit_is_written_only_after_an_underscore(
+def test_a_name_equal_to_its_unit_has_no_unit_line(
     bridge: Bridge, meter: Meter, name: str, unit: str, kind: str
 ) -> None:
-    """A family that is named like its unit has none, which costs no OpenMetrics scrape."""
+    """OpenMetrics would reject the page."""
     instrument = getattr(meter, f"create_{kind}")(name, unit)
     getattr(instrument, {"gauge": "set", "histogram": "record"}.get(kind, "add"))(1)
     page = bridge[0].render(True).decode()
@@ -539,17 +539,17 @@ def test_a_unit_is_written_only_after_an_underscore(
         ),
     ],
 )
-def test_labels_that_are_renamed_stay_apart(
+def test_renamed_labels_stay_unique(
     bridge: Bridge, meter: Meter, attributes: dict[str, str], labels: dict[str, str]
 ) -> None:
-    """A label that makes room for a bucket's bound takes a name that no other label has."""
+    """The new name of `le` is one that no other label has."""
     meter.create_histogram("wait", explicit_bucket_boundaries_advisory=[1]).record(2, attributes)
     assert samples(bridge[0])[series("wait_sum", **labels)] == 2
     assert series("wait_bucket", le="+Inf", **labels) in samples(bridge[0])
 
 
-def test_scope_attributes_do_not_change_the_scopes_own_labels(bridge: Bridge) -> None:
-    """An attribute that becomes the name, version or schema URL of a scope is dropped."""
+def test_scope_attributes_do_not_override_scope_labels(bridge: Bridge) -> None:
+    """Name, version and schema URL of the scope win."""
     attributes = {"name": "x", "version": "x", "schema.url": "x", "schema_url": "x", "team": "t"}
     named = bridge[1].get_meter("lib", "1", "https://schema", attributes)
     named.create_counter("calls").add(1)
@@ -579,22 +579,20 @@ def test_scope_attributes_do_not_change_the_scopes_own_labels(bridge: Bridge) ->
         (b"", None),
     ],
 )
-def test_values_are_spelled_as_valid_json_or_base64(value: Any, text: str | None) -> None:
-    """Bytes are Base64, and an array never holds a number that JSON does not know."""
+def test_values_are_valid_json_or_base64(value: Any, text: str | None) -> None:
+    """Bytes are Base64, and an array has no number that JSON lacks."""
     assert dict(label_pairs([("k", value)])).get("k") == text
 
 
-def test_a_value_that_holds_itself_names_its_type() -> None:
-    """A list without an end does not cost the page."""
+def test_a_recursive_value_shows_its_type() -> None:
+    """It does not cost the page."""
     value: list[Any] = []
     value.append(value)
     assert label_pairs([("k", value)]) == (("k", "<list>"),)
 
 
-def test_conflicts_of_help_are_warned_about_once(
-    bridge: Bridge, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Instruments of one name with different help texts have the first one, and one warning."""
+def test_help_conflicts_warn_once(bridge: Bridge, caplog: pytest.LogCaptureFixture) -> None:
+    """The first help text is used."""
     for scope, text in (("a", "the first"), ("b", ""), ("c", "another"), ("d", "a third")):
         bridge[1].get_meter(scope).create_counter("calls", "", text).add(1)
     for openmetrics in (True, False):
@@ -606,10 +604,8 @@ def test_conflicts_of_help_are_warned_about_once(
     assert "'the first' is used, 'another' is ignored" in record.getMessage()
 
 
-def test_conflicts_of_units_are_warned_about_once(
-    bridge: Bridge, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Instruments that become one name with different units have the first one's."""
+def test_unit_conflicts_warn_once(bridge: Bridge, caplog: pytest.LogCaptureFixture) -> None:
+    """The first unit is used."""
     bridge[1].get_meter("a").create_gauge("x", "By/s").set(1)
     bridge[1].get_meter("b").create_gauge("x.bytes", "{a}/s").set(2)
     bridge[1].get_meter("c").create_gauge("x.bytes.per.second").set(3)
@@ -622,10 +618,10 @@ def test_conflicts_of_units_are_warned_about_once(
     assert "unit" in record.getMessage()
 
 
-def test_a_percent_sign_in_a_warning_is_text(
+def test_a_percent_sign_in_a_warning_is_kept(
     bridge: Bridge, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What an instrument's help says is never taken for a template of the log."""
+    """A help text is never a log template."""
     for scope, text in (("a", "100 %s"), ("b", "%d")):
         bridge[1].get_meter(scope).create_counter("calls", "", text).add(1)
     bridge[0].render(False)

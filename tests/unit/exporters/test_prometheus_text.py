@@ -1,4 +1,4 @@
-"""The text formats: what we write means what prometheus_client would write."""
+"""The text formats: pages that mean the same as those of prometheus_client."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from genmeter.exporters.families import exemplar_of
-from genmeter.exporters.prometheus_text import number_text
+from genmeter.exporters._families import exemplar_of
+from genmeter.exporters._prometheus_text import number_text
 from sdk_page import PrometheusReader
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ BOUNDS = [0.1, 1.0, 4.0]
 
 
 class Replaying(PrometheusReader):
-    """A reader that hears the same collection again and again, exemplars and all."""
+    """A reader that repeats its first collection, including exemplars."""
 
     kept: MetricsData | None = None
 
@@ -54,7 +54,7 @@ def build(views: Any = (), **arguments: Any) -> tuple[Replaying, MeterProvider]:
 
 
 def parsed(families: Any) -> list[tuple[Any, ...]]:
-    """Return what a page says, in an order that can be compared; NaN equals itself."""
+    """Return the content of a page in a fixed order; NaN equals itself."""
     return sorted(
         (family.name, family.type, family.unit, family.documentation, *sample_texts(family))
         for family in families
@@ -62,7 +62,7 @@ def parsed(families: Any) -> list[tuple[Any, ...]]:
 
 
 def sample_texts(family: Metric) -> list[str]:
-    """Return each sample as text, which compares NaN too."""
+    """Return each sample as text, so that NaN equals itself."""
     return sorted(
         repr((s.name, sorted(s.labels.items()), float(s.value), exemplar_text(s.exemplar)))
         for s in family.samples
@@ -70,14 +70,14 @@ def sample_texts(family: Metric) -> list[str]:
 
 
 def exemplar_text(exemplar: Any) -> str:
-    """Return an exemplar as text, in which 2 and 2.0 are the same value."""
+    """Return an exemplar as text; 2 and 2.0 are the same value."""
     if exemplar is None:
         return ""
     return repr((exemplar.labels, float(exemplar.value), exemplar.timestamp))
 
 
 def points_of(reader: Replaying) -> list[Any]:
-    """Return the points that the reader hears at every collection, to be changed at will."""
+    """Return the points of every collection, for tests to change."""
     reader.collect()
     assert reader.kept is not None
     (scope_metrics,) = reader.kept.resource_metrics[0].scope_metrics
@@ -85,7 +85,7 @@ def points_of(reader: Replaying) -> list[Any]:
 
 
 def check_same(reader: PrometheusReader, *, text: bool = True) -> None:
-    """Assert that our pages, OpenMetrics and text, say what prometheus_client's say."""
+    """Assert that both pages mean the same as prometheus_client's."""
     registry = CollectorRegistry()
     registry.register(reader.collector)
     ours, theirs = reader.render(True).decode(), generate_openmetrics(registry).decode()
@@ -96,7 +96,7 @@ def check_same(reader: PrometheusReader, *, text: bool = True) -> None:
 
 
 def fill(provider: MeterProvider) -> None:
-    """Record in every kind of instrument, in two scopes, with awkward text."""
+    """Record in every kind of instrument, in two scopes, with unusual text."""
     for scope in ("genmeter", "other"):
         meter = provider.get_meter(scope, "1")
         attributes = {"k": 'quote " back \\ line \n 100 %s', "é.ö": "ü", "n": 5}
@@ -113,8 +113,8 @@ def fill(provider: MeterProvider) -> None:
         histogram.record(3)
 
 
-def test_the_pages_say_what_prometheus_client_says() -> None:
-    """Text and OpenMetrics mean the same as prometheus_client's rendering of the collector."""
+def test_the_pages_equal_prometheus_clients() -> None:
+    """Both formats mean the same as prometheus_client's rendering of the collector."""
     reader, provider = build()
     fill(provider)
     check_same(reader)
@@ -140,21 +140,21 @@ def test_the_pages_say_what_prometheus_client_says() -> None:
         max_size=12,
     )
 )
-def test_any_metrics_give_pages_that_parse(recorded: list[Any]) -> None:
-    """Whatever is recorded under whatever names, both pages parse and mean the same."""
+def test_pages_of_any_metrics_parse(recorded: list[Any]) -> None:
+    """Both pages parse and mean the same for any names and values."""
     reader, provider = build()
-    # Without it a collection of an SDK before 1.45 can be empty, and there is nothing to hear again.
+    # Without it a collection of an SDK before 1.45 can be empty, with nothing to repeat.
     provider.get_meter("x").create_counter("always").add(1)
     for kind, name, unit, attributes, value in recorded:
         instrument = getattr(provider.get_meter("x"), f"create_{kind}")(name, unit)
-        tell = {"gauge": "set", "histogram": "record"}.get(kind, "add")
-        getattr(instrument, tell)(value, attributes)
+        method = {"gauge": "set", "histogram": "record"}.get(kind, "add")
+        getattr(instrument, method)(value, attributes)
     check_same(reader)
     provider.shutdown()
 
 
-def test_bounds_are_spelled_as_floats() -> None:
-    """A bound that was declared as an integer is the same series as everywhere else."""
+def test_bounds_are_written_as_floats() -> None:
+    """An integer bound names the same series as in other clients."""
     reader, provider = build()
     histogram = provider.get_meter("genmeter").create_histogram(
         "tokens", explicit_bucket_boundaries_advisory=[1, 4, 67108864]
@@ -168,7 +168,7 @@ def test_bounds_are_spelled_as_floats() -> None:
 
 
 def test_an_explicit_infinity_is_the_last_bucket() -> None:
-    """Bounds that end with infinity, which older SDKs take, do not repeat the last bucket."""
+    """Bounds that end with infinity, from older SDKs, do not repeat the last bucket."""
     reader, provider = build()
     histogram = provider.get_meter("genmeter").create_histogram(
         "wait", explicit_bucket_boundaries_advisory=[1.0, 2.0]
@@ -184,8 +184,8 @@ def test_an_explicit_infinity_is_the_last_bucket() -> None:
 
 
 @pytest.mark.parametrize("bounds", [[], [-1.0, 0.0, 1.0]])
-def test_unusual_bounds_give_pages_that_parse(bounds: list[float]) -> None:
-    """No bounds and negative bounds each give a valid histogram."""
+def test_pages_with_unusual_bounds_parse(bounds: list[float]) -> None:
+    """A histogram may have no bounds, or negative ones."""
     view = View(
         instrument_name="wait", aggregation=ExplicitBucketHistogramAggregation(boundaries=bounds)
     )
@@ -200,8 +200,8 @@ def test_unusual_bounds_give_pages_that_parse(bounds: list[float]) -> None:
     provider.shutdown()
 
 
-def test_two_histograms_of_other_bounds_share_a_family() -> None:
-    """Each stream of a family keeps its own bounds."""
+def test_histograms_with_different_bounds_share_a_family() -> None:
+    """Each stream keeps its bounds."""
     reader, provider = build()
     for scope, bounds in (("genmeter", [1.0]), ("other", [2.0, 3.0])):
         provider.get_meter(scope).create_histogram(
@@ -215,7 +215,7 @@ def test_two_histograms_of_other_bounds_share_a_family() -> None:
 
 
 def test_start_times_are_created_series() -> None:
-    """Counters and histograms say when they began, in both formats; gauges do not."""
+    """Counters and histograms have them in both formats, gauges do not."""
     reader, provider = build()
     fill(provider)
     openmetrics = reader.render(True).decode()
@@ -228,7 +228,7 @@ def test_start_times_are_created_series() -> None:
 
 
 def test_a_series_without_a_start_time_has_no_created() -> None:
-    """Where the SDK knows no start time none is written."""
+    """The SDK may not know the start time."""
     reader, provider = build()
     meter = provider.get_meter("genmeter")
     meter.create_counter("calls").add(1)
@@ -241,8 +241,8 @@ def test_a_series_without_a_start_time_has_no_created() -> None:
     provider.shutdown()
 
 
-def test_numbers_that_are_not_finite_are_written() -> None:
-    """Infinite and undefined values are spelled as Prometheus spells them."""
+def test_infinity_and_nan_are_written() -> None:
+    """They are written as Prometheus does."""
     reader, provider = build()
     values = {"a": math.inf, "b": -math.inf, "c": math.nan, "d": 10**400}
     provider.get_meter("genmeter").create_observable_gauge(
@@ -258,7 +258,7 @@ def test_numbers_that_are_not_finite_are_written() -> None:
 
 
 def test_a_sum_that_overflows_is_infinite() -> None:
-    """Two additions near the largest number do not cost the page."""
+    """The page stays valid."""
     reader, provider = build()
     counter = provider.get_meter("genmeter").create_counter("calls")
     counter.add(1e308)
@@ -268,8 +268,8 @@ def test_a_sum_that_overflows_is_infinite() -> None:
     provider.shutdown()
 
 
-def test_a_counter_of_nan_is_left_out() -> None:
-    """A counter that is not a number, which a strict parser would refuse, has no sample."""
+def test_a_counter_of_nan_is_dropped() -> None:
+    """A strict parser would reject it."""
     reader, provider = build()
     provider.get_meter("genmeter").create_counter("calls").add(1)
     object.__setattr__(points_of(reader)[0], "value", math.nan)
@@ -280,7 +280,7 @@ def test_a_counter_of_nan_is_left_out() -> None:
 
 @pytest.mark.parametrize("total", [math.nan, -1.0, None])
 def test_a_histogram_without_a_sum_keeps_its_buckets(total: float | None) -> None:
-    """OpenMetrics loses a sum that a strict parser refuses, and its count; text keeps them."""
+    """OpenMetrics drops an invalid sum with its count; text keeps them."""
     reader, provider = build()
     provider.get_meter("genmeter").create_histogram("wait").record(1)
     object.__setattr__(points_of(reader)[0], "sum", total)
@@ -309,8 +309,8 @@ def test_a_histogram_without_a_sum_keeps_its_buckets(total: float | None) -> Non
         (math.nan, "NaN"),
     ],
 )
-def test_values_are_spelled_for_prometheus(value: float, text: str) -> None:
-    """Every kind of number has a text that Prometheus reads."""
+def test_numbers_are_readable_by_prometheus(value: float, text: str) -> None:
+    """Every kind of number has a valid text."""
     assert float(number_text(value)) == pytest.approx(float(text), nan_ok=True)
     assert ("n" in number_text(value).lower()) == ("n" in text.lower())
 
@@ -325,8 +325,8 @@ def exemplars_of(reader: PrometheusReader) -> dict[tuple[str, str | None], Any]:
     }
 
 
-def test_exemplars_stand_on_the_bucket_that_holds_them() -> None:
-    """A sampled span is named on the bucket of its value and on the counter that it raised."""
+def test_exemplars_are_on_the_bucket_of_their_value() -> None:
+    """A sampled span is on its bucket and its counter."""
     reader, provider = build()
     meter = provider.get_meter("genmeter")
     histogram = meter.create_histogram("wait", explicit_bucket_boundaries_advisory=BOUNDS)
@@ -355,7 +355,7 @@ def test_exemplars_stand_on_the_bucket_that_holds_them() -> None:
 
 
 def test_exemplar_labels_fit_openmetrics() -> None:
-    """Filtered attributes go along as far as 128 characters, and the span always."""
+    """They have at most 128 characters, and the span always fits."""
     reader, provider = build([View(instrument_name="calls", attribute_keys={"model"})])
     counter = provider.get_meter("genmeter").create_counter("calls")
     tracers = TracerProvider(shutdown_on_exit=False)
@@ -369,7 +369,7 @@ def test_exemplar_labels_fit_openmetrics() -> None:
 
 
 def test_exemplars_may_have_no_labels() -> None:
-    """A measurement outside a span has an exemplar without labels; one of no number has none."""
+    """An observation outside a span has none."""
     reader, provider = build(exemplar_filter=AlwaysOnExemplarFilter())
     meter = provider.get_meter("genmeter")
     meter.create_counter("calls").add(1)
@@ -387,8 +387,8 @@ def test_exemplars_may_have_no_labels() -> None:
     provider.shutdown()
 
 
-def test_an_exemplar_with_labels_wins_over_a_younger_one_without() -> None:
-    """An exemplar that leads to a trace is worth more than the latest one."""
+def test_an_exemplar_with_labels_wins_over_a_newer_one_without() -> None:
+    """A link to a trace matters more than recency."""
     attributes = {"span_id": 7, "trace_id": 7, "filtered_attributes": {}}
     old = SimpleNamespace(value=1, time_unix_nano=10**9, **attributes)
     young = SimpleNamespace(value=2, time_unix_nano=2 * 10**9, filtered_attributes={})
@@ -399,8 +399,8 @@ def test_an_exemplar_with_labels_wins_over_a_younger_one_without() -> None:
 
 
 @pytest.mark.parametrize("openmetrics", [True, False])
-def test_samples_are_picked_by_name(openmetrics: bool) -> None:
-    """A page of some names has their samples under their metadata, and nothing else."""
+def test_samples_are_selected_by_name(openmetrics: bool) -> None:
+    """A filtered page has only these samples and their metadata."""
     reader, provider = build()
     fill(provider)
     parse = parse_openmetrics if openmetrics else parse_text
@@ -417,8 +417,8 @@ def test_samples_are_picked_by_name(openmetrics: bool) -> None:
     provider.shutdown()
 
 
-def test_a_labels_value_is_no_line_of_its_own() -> None:
-    """What other programs take for the end of a line does not cut a picked sample in two."""
+def test_line_separators_in_labels_do_not_split_samples() -> None:
+    """Only a line feed ends a line."""
     reader, provider = build()
     value = "a\u2028calls_total 5\x85# HELP x\x0bb\r"
     provider.get_meter("genmeter").create_counter("calls").add(1, {"k": value})
@@ -427,8 +427,8 @@ def test_a_labels_value_is_no_line_of_its_own() -> None:
     provider.shutdown()
 
 
-def test_no_page_of_names_that_nothing_has() -> None:
-    """Names without samples give an empty, valid page."""
+def test_unknown_names_return_an_empty_page() -> None:
+    """The page is valid."""
     reader, provider = build()
     fill(provider)
     assert reader.render(True, ["x"]) == b"# EOF\n"
@@ -436,8 +436,8 @@ def test_no_page_of_names_that_nothing_has() -> None:
     provider.shutdown()
 
 
-def test_start_times_can_be_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without created series neither format nor the collector has any, by argument or variable."""
+def test_created_series_can_be_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The argument or the variable applies to both formats and the collector."""
     for value in ("true", "1", "T"):
         monkeypatch.setenv("PROMETHEUS_DISABLE_CREATED_SERIES", value)
         reader, provider = build()

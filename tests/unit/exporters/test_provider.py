@@ -1,4 +1,4 @@
-"""The exporters: whose provider they read, what it says of its process, and their start and end."""
+"""The meter provider, the resource, and the start and end of the exporters."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
+import opentelemetry.sdk.metrics as sdk
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality
@@ -14,7 +15,7 @@ from opentelemetry.sdk.resources import Resource
 
 from _waiting import eventually
 from genmeter import EndpointConfig, LabelLimits, MonitorConfig
-from genmeter.exporters.provider import Exporters
+from genmeter.exporters.provider import Exporters, cardinality_arguments
 from genmeter.metrics.meter import BuiltinMeterProvider
 from genmeter.pipeline.drain import Pipeline
 from genmeter.pipeline.self_metrics import SelfMetrics
@@ -28,7 +29,7 @@ Make = Any
 
 @pytest.fixture
 def lines() -> list[tuple[int, str]]:
-    """Return what the exporters log: level and text."""
+    """Return the log of the exporters: level and text."""
     return []
 
 
@@ -36,7 +37,7 @@ def lines() -> list[tuple[int, str]]:
 def make(
     monkeypatch: pytest.MonkeyPatch, lines: list[tuple[int, str]]
 ) -> Iterator[Callable[..., Exporters]]:
-    """Return what makes exporters that serve nothing, with variables, closed at the end."""
+    """Return a factory of exporters, which are closed at the end."""
     made: list[Exporters] = []
     limits = {
         name: getattr(LabelLimits(), name)
@@ -62,11 +63,11 @@ def make(
         each.finish(0)
 
 
-# --- whose provider ------------------------------------------------------------------------------
+# --- the provider --------------------------------------------------------------------------------
 
 
 def test_the_builtin_provider_is_the_default(make: Make) -> None:
-    """Without a wish that only the SDK can serve, the cells are ours."""
+    """It is used unless a setting requires the SDK's."""
     assert isinstance(make().provider, BuiltinMeterProvider)
 
 
@@ -82,8 +83,8 @@ def test_the_builtin_provider_is_the_default(make: Make) -> None:
         ("OTEL_METRICS_EXEMPLAR_FILTER", "always_on"),
     ],
 )
-def test_the_sdk_serves_what_ours_does_not(make: Make, variable: str, value: str) -> None:
-    """Delta, exponential histograms and exemplars of every measurement come from the SDK."""
+def test_settings_may_require_the_sdk_provider(make: Make, variable: str, value: str) -> None:
+    """Delta sums, exponential histograms and exemplars of all observations need the SDK."""
     exporters = make(
         OTEL_METRICS_EXPORTER="prometheus,otlp",
         OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
@@ -92,8 +93,8 @@ def test_the_sdk_serves_what_ours_does_not(make: Make, variable: str, value: str
     assert isinstance(exporters.provider, SdkMeterProvider)
 
 
-def test_each_exporter_has_the_temporality_that_it_prefers(make: Make) -> None:
-    """Where a push wants increments, the page still has totals."""
+def test_each_exporter_has_its_preferred_temporality(make: Make) -> None:
+    """The page has totals even if a push has deltas."""
     exporters = make(
         OTEL_METRICS_EXPORTER="prometheus,otlp",
         OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
@@ -111,31 +112,33 @@ def test_each_exporter_has_the_temporality_that_it_prefers(make: Make) -> None:
     assert 'c_total{otel_scope_name="m"} 6' in page
 
 
-def test_the_filter_always_off_keeps_no_exemplars(make: Make) -> None:
-    """``always_off`` is served by ours, without exemplars."""
+def test_the_filter_always_off_disables_exemplars(make: Make) -> None:
+    """The built-in provider supports ``always_off``."""
     provider = make(OTEL_METRICS_EXEMPLAR_FILTER="always_off").provider
     assert isinstance(provider, BuiltinMeterProvider)
     assert not provider._shared.exemplars
 
 
 def test_without_prometheus_there_is_no_page(make: Make) -> None:
-    """A job that only pushes has neither bridge nor endpoint."""
+    """A job that only pushes has neither a bridge nor an endpoint."""
     exporters = make(OTEL_METRICS_EXPORTER="none")
     assert exporters.bridge is None
     assert exporters.server is None
     assert exporters.url is None
 
 
-# --- the process ---------------------------------------------------------------------------------
+# --- the resource and forks ----------------------------------------------------------------------
 
 
-def test_a_process_has_one_id(make: Make) -> None:
-    """Providers that follow each other in one process push the same series."""
+def test_a_process_has_one_instance_id(make: Make) -> None:
+    """Consecutive providers of one process push the same series."""
     assert make().resource.attributes[ID] == make().resource.attributes[ID]
 
 
-def test_an_sdk_that_gives_no_id_is_helped(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One process pushes one series and two push series of their own with an older SDK too."""
+def test_an_sdk_without_an_instance_id_gets_one(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes push different series with an older SDK too."""
     monkeypatch.setattr(Resource, "create", lambda: Resource({"service.name": "s"}))
     first, second = make().resource.attributes, make().resource.attributes
     assert first["service.name"] == "s"
@@ -144,17 +147,10 @@ def test_an_sdk_that_gives_no_id_is_helped(make: Make, monkeypatch: pytest.Monke
     assert make().resource.attributes[ID] != first[ID]
 
 
-def test_an_id_of_the_environment_is_kept(make: Make) -> None:
-    """Who names the instance in ``OTEL_RESOURCE_ATTRIBUTES`` knows why."""
-    exporters = make(OTEL_RESOURCE_ATTRIBUTES=f"{ID}=mine,service.name=s")
-    assert exporters.resource.attributes[ID] == "mine"
-    assert exporters.job == "s"
-
-
-def test_a_child_keeps_all_but_what_is_the_processs_own(
+def test_a_child_keeps_the_resource_except_its_ids(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A forked child has the parent's resource, with an id and a process id of its own."""
+    """The instance id and the process id change."""
     attributes = {"service.name": "s", ID: "the parent's", "process.pid": 1}
     monkeypatch.setattr(Resource, "create", lambda: Resource(attributes))
     exporters = make()
@@ -167,8 +163,8 @@ def test_a_child_keeps_all_but_what_is_the_processs_own(
     assert exporters.provider.resource is exporters.resource
 
 
-def test_a_child_counts_from_0(make: Make) -> None:
-    """The provider stays, so that instruments made on it work, and starts at 0."""
+def test_a_child_starts_at_0(make: Make) -> None:
+    """The provider stays, so that its instruments still work."""
     exporters = make()
     provider = exporters.provider
     counter = provider.get_meter("m").create_counter("c")
@@ -181,8 +177,8 @@ def test_a_child_counts_from_0(make: Make) -> None:
     assert 'c_total{otel_scope_name="m"} 2' in exporters.bridge.render(openmetrics=False).decode()
 
 
-def test_a_child_has_a_new_provider_of_the_sdks(make: Make) -> None:
-    """The SDK's cannot start at 0, and its locks may be held: the child makes another."""
+def test_a_child_replaces_an_sdk_provider(make: Make) -> None:
+    """The SDK's cannot be reset, and its locks may be held."""
     exporters = make(OTEL_METRICS_EXEMPLAR_FILTER="always_on")
     before = exporters.provider
     exporters.after_fork_in_child()
@@ -196,8 +192,8 @@ def test_a_child_has_a_new_provider_of_the_sdks(make: Make) -> None:
 # --- the start and the end -----------------------------------------------------------------------
 
 
-def test_a_provider_that_ended_does_not_start_again(make: Make) -> None:
-    """A start that was under way when the provider ended leaves no endpoint behind."""
+def test_finished_exporters_do_not_start_again(make: Make) -> None:
+    """A concurrent start leaves no endpoint behind."""
     exporters = make(endpoint=EndpointConfig(port=0))
     exporters.finish(1)
     exporters.start()
@@ -207,15 +203,15 @@ def test_a_provider_that_ended_does_not_start_again(make: Make) -> None:
 
 
 def test_a_child_leaves_a_fixed_port_to_the_main_process(make: Make) -> None:
-    """Only where any free port will do a child serves an endpoint too."""
+    """A child serves an endpoint only on any free port."""
     assert make(is_main=False, endpoint=EndpointConfig()).server is None
     assert make(is_main=False, endpoint=EndpointConfig(port=0)).server is not None
 
 
-def test_a_port_that_is_taken_is_tried_again_and_logged_once(
+def test_a_taken_port_is_retried_and_logged_once(
     make: Make, lines: list[tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once the port is free the page is served, whoever had it before."""
+    """The page is served once the port is free."""
     monkeypatch.setattr("genmeter.exporters.provider._RETRY", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -234,8 +230,8 @@ def test_a_port_that_is_taken_is_tried_again_and_logged_once(
     ]
 
 
-def test_the_end_stops_to_try_a_port(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is bound for a job that is over."""
+def test_finish_stops_retrying_a_port(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is bound for a finished job."""
     monkeypatch.setattr("genmeter.exporters.provider._RETRY", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -244,3 +240,41 @@ def test_the_end_stops_to_try_a_port(make: Make, monkeypatch: pytest.MonkeyPatch
         exporters.finish(0)
     assert eventually(lambda: exporters._binder is not None and not exporters._binder.is_running)
     assert exporters.url is None
+
+
+# --- the cardinality limit -----------------------------------------------------------------------
+
+KINDS = {
+    "Counter",
+    "Histogram",
+    "ObservableCounter",
+    "ObservableGauge",
+    "ObservableUpDownCounter",
+    "UpDownCounter",
+}
+
+
+class Capped:
+    """A reader of an SDK with cardinality limits."""
+
+    def __init__(self, cardinality_limits: Any = None) -> None: ...
+
+
+class Uncapped:
+    """A reader of an older SDK."""
+
+    def __init__(self) -> None: ...
+
+
+def test_every_kind_of_instrument_is_limited() -> None:
+    """The limits have each class that the SDK exports."""
+    (limits,) = cardinality_arguments(Capped, 7).values()
+
+    assert set(limits.values()) == {7}
+    assert set(limits) == {getattr(sdk, name) for name in sdk.__all__ if name in KINDS}
+    assert len(limits) == len(KINDS)
+
+
+def test_older_readers_get_no_limits() -> None:
+    """The constructor of an older SDK has no such argument."""
+    assert cardinality_arguments(Uncapped, 7) == {}

@@ -1,4 +1,4 @@
-"""What pushes: failures, hangs, interruptions and ends of every kind."""
+"""Pushes: failures, hangs, interruptions and shutdown."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from opentelemetry.sdk.metrics.export import (
 )
 
 from _waiting import eventually
-from genmeter.exporters import push as push_module
+from genmeter.exporters import _push as push_module
+from genmeter.exporters._push import Push, _Latch
 from genmeter.exporters.provider import CollectingReader
-from genmeter.exporters.push import Push, _Latch
 
 GUARD = 60
 FAILURE = MetricExportResult.FAILURE
@@ -29,7 +29,7 @@ SUCCESS = MetricExportResult.SUCCESS
 
 
 class Exporter(MetricExporter):
-    """An exporter that does a step for each export, and succeeds when none is left."""
+    """An exporter that does a step for each export, and succeeds after the last one."""
 
     def __init__(self, *steps: Any) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Exporter(MetricExporter):
         self.is_shut = threading.Event()
 
     def export(self, metrics_data: Any, timeout_millis: float = 0, **kwargs: Any) -> Any:
-        """Take the next step: an exception, a result, or a function that returns one."""
+        """Do the next step: raise an exception, or return a result or a function's."""
         self.threads.add(threading.get_ident())
         self.exports.append(metrics_data)
         self.timeouts.append(timeout_millis)
@@ -55,24 +55,24 @@ class Exporter(MetricExporter):
         return True
 
     def shutdown(self, timeout_millis: float = 0, **kwargs: Any) -> None:
-        """Keep the time that is given."""
+        """Store the time-out."""
         self.shutdowns.append(timeout_millis)
         self.is_shut.set()
 
     def back_off(self) -> MetricExportResult:
-        """Wait for the next try, as the OTLP exporters do, until the exporter is shut down."""
+        """Wait for a retry until the shutdown, as the OTLP exporters do."""
         self.is_shut.wait(GUARD)
         return FAILURE
 
 
 class Data(int):
-    """What is exported: a number, which stands for metrics without any."""
+    """The exported data: a number that looks like metrics without points."""
 
     resource_metrics = ()
 
 
 class Rig:
-    """A push of whole numbers, in order, to exporters that are used one after the other."""
+    """A push of consecutive numbers to exporters that are used in turn."""
 
     def __init__(
         self, *exporters: MetricExporter, interval: float = 3600, timeout: float = GUARD
@@ -102,7 +102,7 @@ class Rig:
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return what genmeter warned about."""
+    """Return genmeter's warnings."""
     return [
         record.getMessage()
         for record in caplog.records
@@ -111,15 +111,15 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def refuse(*args: Any, **kwargs: Any) -> Any:
-    """Start no thread."""
+    """Fail to start a thread."""
     raise RuntimeError("can't start new thread")
 
 
 # --- at the interval ---------------------------------------------------------------------------
 
 
-def test_no_thread_starts_before_the_push_does() -> None:
-    """A push that is made, and its exporter, wait for the start."""
+def test_a_push_starts_no_thread_before_start() -> None:
+    """The exporter is not created either."""
     before = set(threading.enumerate())
     rig = Rig(Exporter())
 
@@ -127,8 +127,8 @@ def test_no_thread_starts_before_the_push_does() -> None:
     assert rig.made == []
 
 
-def test_it_pushes_at_the_interval_off_the_callers_thread() -> None:
-    """A started push exports again and again, and a second start adds nothing."""
+def test_a_started_push_exports_on_its_own_thread() -> None:
+    """It exports at the interval, and a second start does nothing."""
     exporter = Exporter()
     rig = Rig(exporter, interval=0.005)
     rig.push.start()
@@ -144,15 +144,15 @@ def test_it_pushes_at_the_interval_off_the_callers_thread() -> None:
     assert not thread.is_alive()
 
 
-def test_an_export_gets_the_time_that_is_left() -> None:
-    """The exporter is told of the push's own limit, in milliseconds."""
+def test_an_export_gets_the_remaining_time() -> None:
+    """The exporter gets the push's time-out in milliseconds."""
     exporter = Exporter()
     assert Rig(exporter, timeout=2).push.finish(GUARD)
     assert 0 < exporter.timeouts[0] <= 2000
 
 
-def test_nothing_to_export_is_no_failure() -> None:
-    """Where a collection gives nothing, nothing is exported and all is well."""
+def test_an_empty_collection_is_not_a_failure() -> None:
+    """Nothing is exported or counted."""
     exporter = Exporter()
     rig = Rig(exporter)
     rig.push._collect = lambda _: None
@@ -162,8 +162,8 @@ def test_nothing_to_export_is_no_failure() -> None:
     assert rig.failures == []
 
 
-def test_an_export_makes_no_spans() -> None:
-    """Instrumented HTTP clients are asked to leave the export alone, and only that."""
+def test_an_export_creates_no_spans() -> None:
+    """Instrumented HTTP clients are suppressed during the export only."""
     seen: list[Any] = []
 
     def look() -> MetricExportResult:
@@ -176,10 +176,10 @@ def test_an_export_makes_no_spans() -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), KeyboardInterrupt()])
-def test_whatever_an_exporter_raises_costs_one_push(
+def test_a_raising_exporter_loses_one_push(
     caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
-    """Failures end no thread; each is counted, one is logged until a push succeeds again."""
+    """Each failure is counted, and the first is logged until a push succeeds."""
     caplog.set_level(logging.INFO, logger="genmeter")
     exporter = Exporter(error, FAILURE, FAILURE, SUCCESS, FAILURE)
     rig = Rig(exporter, interval=0.005)
@@ -195,8 +195,8 @@ def test_whatever_an_exporter_raises_costs_one_push(
     assert sum("pushes metrics again" in record.getMessage() for record in caplog.records) == 2
 
 
-def test_a_collection_that_fails_costs_one_push(caplog: pytest.LogCaptureFixture) -> None:
-    """A collection that raises is counted, and the exporter is not called."""
+def test_a_failed_collection_loses_one_push(caplog: pytest.LogCaptureFixture) -> None:
+    """It is counted, and the exporter is not called."""
     exporter = Exporter()
     rig = Rig(exporter)
 
@@ -211,8 +211,8 @@ def test_a_collection_that_fails_costs_one_push(caplog: pytest.LogCaptureFixture
     assert "the collection failed: TimeoutError('late')" in warnings_of(caplog)[0]
 
 
-def test_an_exporter_that_cannot_be_made_costs_one_push() -> None:
-    """A factory that raises is tried again by the next push."""
+def test_a_failing_factory_loses_one_push() -> None:
+    """The next push calls it again."""
     rig = Rig(interval=0.005)
     rig.push.start()
     assert eventually(lambda: rig.failures)
@@ -223,8 +223,8 @@ def test_an_exporter_that_cannot_be_made_costs_one_push() -> None:
     assert rig.push.finish(GUARD)
 
 
-def test_an_export_that_hangs_costs_one_push() -> None:
-    """At the limit a push is given up: a new exporter goes on, the old one is shut down aside."""
+def test_a_hanging_export_loses_one_push() -> None:
+    """The next push uses a new exporter; the old one is shut down on another thread."""
     go_on = threading.Event()
     hanging, fresh = Exporter(lambda: go_on.wait(GUARD) and SUCCESS), Exporter()
     rig = Rig(hanging, fresh, interval=0.005, timeout=0.05)
@@ -240,8 +240,8 @@ def test_an_export_that_hangs_costs_one_push() -> None:
     go_on.set()
 
 
-def test_exports_that_all_hang_keep_few_threads(caplog: pytest.LogCaptureFixture) -> None:
-    """Exporters that hang for ever, in their shutdown too, cost a bounded number of threads."""
+def test_hanging_exports_keep_a_bounded_number_of_threads(caplog: pytest.LogCaptureFixture) -> None:
+    """The exporters' shutdown may hang too."""
     go_on = threading.Event()
 
     class Stuck(Exporter):
@@ -254,15 +254,15 @@ def test_exports_that_all_hang_keep_few_threads(caplog: pytest.LogCaptureFixture
     assert eventually(lambda: len(rig.failures) >= 20)
 
     made = len(rig.made)
-    assert made <= push_module._MOST_ASIDE
+    assert made <= push_module._MAX_DETACHED
     assert len(warnings_of(caplog)) == 1
     go_on.set()  # they end, and pushes go on
     assert eventually(lambda: any(exporter.exports for exporter in exporters[made:]))
     rig.push.finish(GUARD)
 
 
-def test_a_listener_that_raises_ends_nothing() -> None:
-    """The function that is called for failures may itself fail."""
+def test_a_raising_failure_callback_does_not_stop_pushes() -> None:
+    """The next pushes go on."""
     exporter = Exporter(FAILURE, FAILURE)
     rig = Rig(exporter, interval=0.005)
     rig.push._on_failure = {}.__getitem__
@@ -272,8 +272,8 @@ def test_a_listener_that_raises_ends_nothing() -> None:
     assert rig.push.finish(GUARD)
 
 
-def test_a_logging_handler_that_raises_ends_nothing() -> None:
-    """The job's own handler fails on our thread; pushes go on and are still counted."""
+def test_a_raising_logging_handler_does_not_stop_pushes() -> None:
+    """Failures are still counted."""
 
     class Broken(logging.Handler):
         def handle(self, record: logging.LogRecord) -> bool:
@@ -293,7 +293,7 @@ def test_a_logging_handler_that_raises_ends_nothing() -> None:
 
 
 def test_no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """An exporter's error is logged without header values and without the user part of a URL."""
+    """An error is logged without header values and without the user part of a URL."""
     error = ValueError("no route to https://me:hidden@host/v1 with Bearer s3cr3t")
     push = Push(
         lambda: Exporter(error),
@@ -313,8 +313,8 @@ def test_no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 # --- the end -----------------------------------------------------------------------------------
 
 
-def test_finish_pushes_what_came_last_and_shuts_the_exporter_down_once() -> None:
-    """The end exports once more; finishing again, or starting, adds nothing."""
+def test_finish_pushes_and_shuts_the_exporter_down_once() -> None:
+    """A further finish or start does nothing."""
     exporter = Exporter()
     rig = Rig(exporter)
     rig.push.start()
@@ -328,8 +328,8 @@ def test_finish_pushes_what_came_last_and_shuts_the_exporter_down_once() -> None
     assert 0 < exporter.shutdowns[0] <= GUARD * 1000
 
 
-def test_finish_pushes_where_nothing_was_started() -> None:
-    """A push that never started still exports at its end, off the calling thread."""
+def test_finish_pushes_without_a_start() -> None:
+    """It exports off the calling thread."""
     exporter = Exporter()
 
     assert Rig(exporter).push.finish(GUARD)
@@ -339,8 +339,8 @@ def test_finish_pushes_where_nothing_was_started() -> None:
     assert threading.get_ident() not in exporter.threads
 
 
-def test_finish_pushes_inline_where_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the process can have no more threads, the calling thread exports."""
+def test_finish_pushes_inline_without_new_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The calling thread exports if no thread can start."""
     exporter = Exporter()
     rig = Rig(exporter)
     monkeypatch.setattr(threading.Thread, "start", refuse)
@@ -353,10 +353,10 @@ def test_finish_pushes_inline_where_no_thread_can_be_had(monkeypatch: pytest.Mon
     assert len(exporter.shutdowns) == 1
 
 
-def test_finish_uses_the_thread_that_runs_where_no_other_can_be_had(
+def test_finish_uses_the_running_thread_without_new_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """At the exit of a Python that starts no threads there, the push's own thread exports."""
+    """The push's thread exports at an exit where Python starts no threads."""
     exporter = Exporter()
     rig = Rig(exporter)
     rig.push.start()
@@ -368,8 +368,8 @@ def test_finish_uses_the_thread_that_runs_where_no_other_can_be_had(
     assert exporter.threads == {thread.ident}
 
 
-def test_pushes_go_on_inline_where_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process at its limit of threads still pushes, from the thread that it has."""
+def test_pushes_run_inline_without_new_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process at its limit of threads still pushes."""
     exporter = Exporter()
     rig = Rig(exporter, interval=0.005)
     rig.push.start()
@@ -379,8 +379,8 @@ def test_pushes_go_on_inline_where_no_thread_can_be_had(monkeypatch: pytest.Monk
     assert rig.push.finish(GUARD)
 
 
-def test_only_one_thread_makes_the_last_push() -> None:
-    """Threads that finish at the same time wait for one and the same push."""
+def test_concurrent_finishes_share_the_last_push() -> None:
+    """Several threads wait for the same push."""
     go_on = threading.Event()
     exporter = Exporter(lambda: go_on.wait(GUARD) and SUCCESS)
     rig = Rig(exporter)
@@ -400,8 +400,8 @@ def test_only_one_thread_makes_the_last_push() -> None:
     assert exporter.exports == [1]
 
 
-def test_a_push_under_way_is_awaited_and_followed_by_the_last() -> None:
-    """Finishing during an export starts no second one beside it, and pushes what came since."""
+def test_finish_waits_for_the_push_under_way() -> None:
+    """The last push follows it, with later data."""
     go_on = threading.Event()
     exporter = Exporter(lambda: go_on.wait(GUARD) and SUCCESS)
     rig = Rig(exporter, interval=0.005)
@@ -421,8 +421,8 @@ def test_a_push_under_way_is_awaited_and_followed_by_the_last() -> None:
     assert rig.failures == []
 
 
-def test_a_push_that_waits_for_its_next_try_is_interrupted() -> None:
-    """The end does not wait for an exporter's back-off: it pushes at once with a new exporter."""
+def test_finish_interrupts_a_push_that_waits_for_a_retry() -> None:
+    """It pushes at once with a new exporter."""
     waiting, fresh = Exporter(), Exporter()
     waiting.steps.append(waiting.back_off)
     rig = Rig(waiting, fresh, interval=0.005)
@@ -436,8 +436,8 @@ def test_a_push_that_waits_for_its_next_try_is_interrupted() -> None:
     assert rig.failures == ["rig"]
 
 
-def test_deltas_that_were_interrupted_are_sent_again() -> None:
-    """The last push sends the deltas of the one that it interrupts, then those that came since."""
+def test_interrupted_deltas_are_sent_again() -> None:
+    """The last push sends them before the later ones."""
     reader = CollectingReader(preferred_temporality={Counter: AggregationTemporality.DELTA})
     provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
     counter = provider.get_meter("genmeter").create_counter("tokens")
@@ -461,10 +461,10 @@ def test_deltas_that_were_interrupted_are_sent_again() -> None:
     assert sums == [3, 4]
 
 
-def test_a_last_push_that_hangs_is_given_up_and_its_exporter_shut_down(
+def test_a_hanging_last_push_is_abandoned(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """At the limit the exporter is shut down from elsewhere, and finishing again adds nothing."""
+    """At the limit its exporter is shut down on another thread; a further finish does nothing."""
     go_on = threading.Event()
     exporter = Exporter(lambda: go_on.wait(GUARD) and FAILURE)
     rig = Rig(exporter)
@@ -480,8 +480,8 @@ def test_a_last_push_that_hangs_is_given_up_and_its_exporter_shut_down(
     assert "did not end within 0.05 s" in warnings_of(caplog)[0]
 
 
-def test_giving_up_needs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the interpreter's exit, where no thread can start, a hanging export is left to it."""
+def test_finish_gives_up_without_new_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hanging export is abandoned at the interpreter's exit."""
     go_on = threading.Event()
     exporter = Exporter(lambda: go_on.wait(GUARD) and FAILURE)
     rig = Rig(exporter, interval=0.005)
@@ -494,8 +494,8 @@ def test_giving_up_needs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     go_on.set()
 
 
-def test_a_short_finish_does_not_cut_a_longer_one_off() -> None:
-    """The last push goes on as long as anybody waits for it."""
+def test_a_short_finish_does_not_shorten_a_longer_one() -> None:
+    """The last push has the time of the longest call."""
     go_on = threading.Event()
     exporter = Exporter(lambda: go_on.wait(GUARD) and SUCCESS)
     rig = Rig(exporter)
@@ -511,8 +511,8 @@ def test_a_short_finish_does_not_cut_a_longer_one_off() -> None:
     assert results == [True]
 
 
-def test_a_shutdown_that_hangs_spoils_no_success(caplog: pytest.LogCaptureFixture) -> None:
-    """Where the last export succeeded, an exporter that hangs in its shutdown is no loss."""
+def test_a_hanging_shutdown_does_not_change_the_result(caplog: pytest.LogCaptureFixture) -> None:
+    """The last export succeeded, so no loss is logged."""
     go_on = threading.Event()
 
     class Slow(Exporter):
@@ -533,8 +533,8 @@ def test_a_shutdown_that_hangs_spoils_no_success(caplog: pytest.LogCaptureFixtur
 
 
 @pytest.mark.parametrize("error", [OSError("no"), SystemExit(1)])
-def test_an_exporter_whose_shutdown_raises_hurts_nobody(error: BaseException) -> None:
-    """An exporter that cannot be shut down has pushed all the same."""
+def test_an_exporter_shutdown_may_raise(error: BaseException) -> None:
+    """The export before it counts."""
 
     class Stubborn(Exporter):
         def shutdown(self, timeout_millis: float = 0, **kwargs: Any) -> None:
@@ -554,28 +554,28 @@ def test_an_exporter_whose_shutdown_raises_hurts_nobody(error: BaseException) ->
 
 @pytest.fixture
 def on_signal() -> Any:
-    """Set a handler of SIGUSR1 for the time of a test."""
+    """Return a function that sets a handler of SIGUSR1 for one test."""
     before = signal.getsignal(signal.SIGUSR1)
     yield lambda handler: signal.signal(signal.SIGUSR1, handler)
     signal.signal(signal.SIGUSR1, before)
 
 
 def interrupt_main_thread() -> None:
-    """Send the signal to the thread that waits, wherever the system would deliver it."""
+    """Send the signal to the main thread."""
     ident = threading.main_thread().ident
     assert ident is not None
     signal.pthread_kill(ident, signal.SIGUSR1)
 
 
 def interrupt_main_thread_until(is_handled: threading.Event) -> MetricExportResult:
-    """Send signals: one that comes just before the wait begins is handled after it only."""
+    """Send signals, since one just before the wait is handled only after it."""
     while not is_handled.wait(0.01):
         interrupt_main_thread()
     return SUCCESS
 
 
 def test_finish_may_be_called_from_a_signal_handler_during_finish(on_signal: Any) -> None:
-    """A handler that comes while its own thread waits in finish can finish too."""
+    """The handler may interrupt a finish on its own thread."""
     results: list[bool] = []
     entered = threading.Event()
 
@@ -593,12 +593,12 @@ def test_finish_may_be_called_from_a_signal_handler_during_finish(on_signal: Any
 
 
 def leave(*_: Any) -> None:
-    """End the process, as handlers of SIGTERM do."""
+    """Exit like a handler of SIGTERM."""
     raise SystemExit(0)
 
 
-def test_a_signal_handler_that_leaves_finish_loses_nothing(on_signal: Any) -> None:
-    """The last push goes on after SystemExit in finish, and a later finish waits for it."""
+def test_an_exit_from_finish_loses_nothing(on_signal: Any) -> None:
+    """The last push goes on after SystemExit, and a later finish waits for it."""
     left, go_on = threading.Event(), threading.Event()
 
     def leave_once(*_: Any) -> None:
@@ -623,10 +623,10 @@ def test_a_signal_handler_that_leaves_finish_loses_nothing(on_signal: Any) -> No
     assert exporter.exports == [1]
 
 
-def test_a_signal_handler_that_leaves_an_inline_push_has_it_made_again(
+def test_an_interrupted_inline_push_is_repeated(
     monkeypatch: pytest.MonkeyPatch, on_signal: Any
 ) -> None:
-    """Where the calling thread had to push and is interrupted, a later finish pushes anew."""
+    """A later finish pushes again if the calling thread was interrupted."""
 
     def interrupt() -> MetricExportResult:
         interrupt_main_thread()
@@ -644,10 +644,10 @@ def test_a_signal_handler_that_leaves_an_inline_push_has_it_made_again(
     assert exporter.exports == [1, 2]
 
 
-def test_finish_in_a_handler_that_interrupts_an_inline_push_does_not_wait_for_it(
+def test_finish_in_a_handler_does_not_wait_for_the_push_below_it(
     monkeypatch: pytest.MonkeyPatch, on_signal: Any
 ) -> None:
-    """The push cannot go on before the handler returns, so finish returns there at once."""
+    """The push cannot go on before the handler returns."""
     results: list[bool] = []
 
     def interrupt() -> MetricExportResult:
@@ -669,7 +669,7 @@ def test_finish_in_a_handler_that_interrupts_an_inline_push_does_not_wait_for_it
 
 
 def test_a_forked_child_pushes_with_a_new_exporter() -> None:
-    """The child leaves the parent's exporter alone, and pushes what it collects itself."""
+    """The child does not touch the parent's exporter and pushes its own data."""
     inherited, fresh = Exporter(), Exporter()
     rig = Rig(inherited, fresh, interval=0.005)
     rig.push.start()
@@ -683,8 +683,8 @@ def test_a_forked_child_pushes_with_a_new_exporter() -> None:
     assert any(inherited is each for each in push_module._inherited)
 
 
-def test_what_a_push_under_way_had_collected_is_not_sent_after_a_fork() -> None:
-    """Where threads are greenlets and live on in the child, they do not send the parent's data."""
+def test_collected_data_is_not_sent_after_a_fork() -> None:
+    """Greenlets that go on in the child do not send the parent's data."""
     go_on, collecting = threading.Event(), threading.Event()
     exporter = Exporter()
     rig = Rig(exporter, Exporter(), interval=0.005)
@@ -706,7 +706,7 @@ def test_what_a_push_under_way_had_collected_is_not_sent_after_a_fork() -> None:
     assert exporter.exports == []
 
 
-def test_a_latch_lets_all_who_wait_go() -> None:
+def test_a_latch_releases_all_waiters() -> None:
     """One set ends every wait, before and after it."""
     latch = _Latch()
     held: list[bool] = []

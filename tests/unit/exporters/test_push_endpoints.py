@@ -1,4 +1,4 @@
-"""Pushes to endpoints that are dead, ill or well again, and from processes that end."""
+"""Pushes to dead and recovering endpoints, and from processes that end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import trustme
 from opentelemetry.sdk.metrics import MeterProvider
 
-from genmeter.exporters.making import make_pushes
+from genmeter.exporters._factory import make_pushes
 from genmeter.exporters.provider import CollectingReader
 from genmeter.exporters.settings import ExportSettings
 from otlp_receiver import BlackHole, ClosedPort, GrpcReceiver, HttpReceiver
@@ -28,7 +28,7 @@ GUARD = 60
 
 
 class Rig:
-    """An OTLP push, with a counter that it pushes and the failures that it reports."""
+    """An OTLP push, with a counter and the failures that it reports."""
 
     def __init__(self, environ: dict[str, str]) -> None:
         self.failures: list[str] = []
@@ -45,7 +45,7 @@ class Rig:
 
 @pytest.fixture
 def otlp(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Rig]:
-    """Make rigs that push OTLP to an endpoint, whose exporter waits 10 minutes for an answer."""
+    """Return a factory of rigs whose exporter waits 10 minutes for a response."""
     for name in list(os.environ):
         if name.startswith("OTEL_"):
             monkeypatch.delenv(name)
@@ -66,7 +66,7 @@ def otlp(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Rig]:
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return what genmeter warned about."""
+    """Return genmeter's warnings."""
     return [
         record.getMessage()
         for record in caplog.records
@@ -76,10 +76,10 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 @pytest.mark.parametrize("kind", [ClosedPort, BlackHole])
-def test_a_dead_endpoint_costs_the_limit_at_most(
+def test_finish_keeps_its_limit_with_a_dead_endpoint(
     otlp: Callable[..., Rig], kind: Any, protocol: str
 ) -> None:
-    """Neither a refused connection nor one that is never answered holds up the end."""
+    """The connection may be refused or never answered."""
     with kind() as endpoint:
         rig = otlp(endpoint.endpoint, protocol)
         rig.push.start()
@@ -92,10 +92,10 @@ def test_a_dead_endpoint_costs_the_limit_at_most(
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_a_push_goes_on_when_the_receiver_is_well_again(
+def test_pushes_recover_with_the_receiver(
     otlp: Callable[..., Rig], caplog: pytest.LogCaptureFixture, protocol: str
 ) -> None:
-    """Refused pushes are counted and logged once; the first that is taken makes up for them."""
+    """Failures are counted and logged once; the next success makes up for them."""
     caplog.set_level(logging.INFO, logger="genmeter")
     kind, refusal = (HttpReceiver, 404)
     if protocol == "grpc":
@@ -117,10 +117,10 @@ def test_a_push_goes_on_when_the_receiver_is_well_again(
         assert len(warnings_of(caplog)) == 1
 
 
-def test_a_receiver_that_does_not_know_the_path_fails_the_push(
+def test_a_404_fails_the_push(
     otlp: Callable[..., Rig],
 ) -> None:
-    """An answer of 404 is a failure, at the end too."""
+    """The last push reports it too."""
     with HttpReceiver() as receiver:
         rig = otlp(f"{receiver.endpoint}/elsewhere", "http/protobuf")
         rig.push.start()
@@ -139,10 +139,10 @@ def test_a_receiver_that_does_not_know_the_path_fails_the_push(
     ],
 )
 @pytest.mark.parametrize("temporality", ["cumulative", "delta"])
-def test_the_end_does_not_wait_for_the_next_try(
+def test_finish_does_not_wait_for_a_retry(
     otlp: Callable[..., Rig], kind: Any, protocol: str, refusal: Any, temporality: str
 ) -> None:
-    """A receiver that is well again gets everything at once, whatever the exporter waits for."""
+    """A recovered receiver gets everything at once."""
     with kind() as receiver:
         receiver.failing = refusal
         rig = otlp(
@@ -162,7 +162,7 @@ def test_the_end_does_not_wait_for_the_next_try(
 
 
 class TlsGrpcReceiver(GrpcReceiver):
-    """A receiver that asks its clients for a certificate."""
+    """A receiver that requires a client certificate."""
 
     def __init__(self, authority: trustme.CA) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class TlsGrpcReceiver(GrpcReceiver):
 
 
 class TlsHttpReceiver(HttpReceiver):
-    """A receiver that asks its clients for a certificate."""
+    """A receiver that requires a client certificate."""
 
     def __init__(self, authority: trustme.CA) -> None:
         super().__init__()
@@ -192,14 +192,14 @@ class TlsHttpReceiver(HttpReceiver):
 @pytest.mark.parametrize(
     ("kind", "protocol"), [(TlsGrpcReceiver, "grpc"), (TlsHttpReceiver, "http/protobuf")]
 )
-def test_a_connection_has_the_certificates_of_the_environment(
+def test_tls_uses_the_certificates_of_the_environment(
     otlp: Callable[..., Rig],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     kind: Any,
     protocol: str,
 ) -> None:
-    """The receiver is trusted by its authority, and trusts the client by its certificate."""
+    """Receiver and client authenticate each other."""
     trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "other.pem"))
     authority = trustme.CA()
@@ -223,7 +223,7 @@ def test_a_connection_has_the_certificates_of_the_environment(
 EXIT = """
 import atexit, os, signal, sys, threading, time
 from opentelemetry.sdk.metrics import MeterProvider
-from genmeter.exporters.making import make_pushes
+from genmeter.exporters._factory import make_pushes
 from genmeter.exporters.settings import ExportSettings
 from genmeter.exporters.provider import CollectingReader
 reader = CollectingReader()
@@ -247,7 +247,7 @@ atexit.register(lambda: print(push.finish(limit), flush=True))
 
 
 def leave(endpoint: str, protocol: str, how: str, limit: float) -> str:
-    """Run a process that ends in one of several ways, and return what its finish said."""
+    """Run a process that ends in one of several ways, and return the result of its finish."""
     environ = {
         **os.environ,
         "OTEL_METRICS_EXPORTER": "otlp",
@@ -273,8 +273,8 @@ def leave(endpoint: str, protocol: str, how: str, limit: float) -> str:
 @pytest.mark.parametrize(
     ("kind", "protocol"), [(GrpcReceiver, "grpc"), (HttpReceiver, "http/protobuf")]
 )
-def test_the_end_of_the_process_loses_nothing(kind: Any, protocol: str, how: str) -> None:
-    """Finishing at the interpreter's exit or in a SIGTERM handler exports what is left."""
+def test_finish_at_the_end_of_the_process_loses_nothing(kind: Any, protocol: str, how: str) -> None:
+    """It exports at the interpreter's exit and in a SIGTERM handler."""
     with kind() as receiver:
         assert leave(receiver.endpoint, protocol, how, GUARD) == "True"
         assert receiver.points("tokens") == [({}, 42)]
@@ -282,7 +282,7 @@ def test_the_end_of_the_process_loses_nothing(kind: Any, protocol: str, how: str
 
 @pytest.mark.parametrize("how", ["started", "handler"])
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_a_dead_endpoint_does_not_hold_up_the_end_of_the_process(protocol: str, how: str) -> None:
-    """A process whose endpoint never answers still ends, at the limit that finish was given."""
+def test_a_dead_endpoint_does_not_delay_the_exit(protocol: str, how: str) -> None:
+    """The process ends at the limit of finish."""
     with BlackHole() as endpoint:
         assert leave(endpoint.endpoint, protocol, how, 0.3) == "False"

@@ -1,4 +1,4 @@
-"""What the endpoint answers, whichever server carries it."""
+"""The responses of the endpoint, on every server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from genmeter.errors import ConfigError
-from genmeter.exporters.apps import (
+from genmeter.exporters._routes import (
     BasicAuth,
     Routes,
     basic_auth,
@@ -39,7 +39,7 @@ PREFERS_TEXT = "text/plain;version=0.0.4;q=0.6,application/openmetrics-text;vers
 
 
 def render(openmetrics: bool) -> bytes:
-    """Return a page that says its format."""
+    """Return the name of the format."""
     return b"openmetrics" if openmetrics else b"text"
 
 
@@ -48,8 +48,8 @@ def basic(username: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
 
 
-def ask(method: str = "GET", target: str = "/metrics", auth: Any = None, **headers: str) -> Any:
-    """Ask for a target; underscores in the names of headers stand for hyphens."""
+def respond(method: str = "GET", target: str = "/metrics", auth: Any = None, **headers: str) -> Any:
+    """Return the response; underscores in names of headers stand for hyphens."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     path, query = split_target(target)
     return Routes(render, auth).respond(method, path, named, query)
@@ -76,7 +76,7 @@ def ask(method: str = "GET", target: str = "/metrics", auth: Any = None, **heade
     ],
 )
 def test_the_format_is_negotiated(accept: str, expected: bool) -> None:
-    """OpenMetrics is written for who prefers it, text for everybody else."""
+    """Clients that prefer OpenMetrics get it, others get text."""
     assert choose_format(accept).openmetrics is expected
 
 
@@ -91,31 +91,31 @@ def test_the_format_is_negotiated(accept: str, expected: bool) -> None:
         (f"*/*, {OM}", f"{OM} 1.0.0"),
         ("application/*", f"{OM} 1.0.0"),
         ("text/*", "text/plain 0.0.4"),
-        # The most specific range has the say, a weight of 0 too.
+        # The most specific range decides, also with a weight of 0.
         (f"{OM};q=0, */*", "text/plain 0.0.4"),
         ("text/plain;q=0, */*", f"{OM} 1.0.0"),
         (f"{OM};q=0.9, {OM};version=1.0.0;q=0.1, text/plain;q=0.5", f"{OM} 0.0.1"),
-        # Versions are told apart.
+        # Versions differ.
         (f"text/plain;version=1.0.0;q=0.9, {OM};q=0.1", "text/plain 1.0.0"),
         ("text/plain;version=1.0.0;q=0.4, text/plain;version=0.0.4;q=0.3", "text/plain 1.0.0"),
         ("text/plain;version=0.0.4, text/plain;version=1.0.0;q=0.3", "text/plain 0.0.4"),
         (f"{OM};version=0.0.1,text/plain;version=0.0.4;q=0.5,*/*;q=0.1", f"{OM} 0.0.1"),
         (f'{OM};version="1.0.0"', f"{OM} 1.0.0"),
         (f"{OM};version=2.0.0, text/plain;version=0.0.4;q=0.1", "text/plain 0.0.4"),
-        # Weights that are out of range count as the nearest, those that are no numbers as nothing.
+        # Weights out of range are clamped; invalid ones are ignored.
         (f"{OM};q=5, text/plain;q=0.9", f"{OM} 1.0.0"),
         (f"{OM};q=-1, text/plain;q=0.1", "text/plain 0.0.4"),
         (f"{OM};q=nan, text/plain;q=0.1", "text/plain 0.0.4"),
         (f"{OM};q=inf, text/plain;q=0.1", "text/plain 0.0.4"),
         (f"{OM};q=, text/plain;q=0.1", "text/plain 0.0.4"),
         (f"{OM} ; Q=0.9 , text/plain;q=.8", f"{OM} 1.0.0"),
-        # Nothing that is acceptable is answered all the same.
+        # Without an acceptable format the default is sent.
         ("image/png", "text/plain 0.0.4"),
         ("*/*;q=0", "text/plain 0.0.4"),
     ],
 )
-def test_the_weights_are_compared_over_all_types(accept: str, expected: str) -> None:
-    """The format is the one with the highest weight of the range that names it most closely."""
+def test_the_format_with_the_highest_weight_wins(accept: str, expected: str) -> None:
+    """Each format has the weight of its most specific range."""
     chosen = choose_format(accept)
     assert f"{chosen.media_type} {chosen.version}" == expected
     assert chosen.openmetrics is (chosen.media_type == OM)
@@ -135,14 +135,14 @@ def test_the_weights_are_compared_over_all_types(accept: str, expected: str) -> 
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_the_content_type_names_the_escaping(method: str, accept: str, content_type: str) -> None:
-    """From 1.0.0 on a format says how names are escaped, whatever the client would take."""
-    assert dict(ask(method, accept=accept).headers)["Content-Type"] == content_type
+    """From 1.0.0 on the header names the escaping, whatever the client accepts."""
+    assert dict(respond(method, accept=accept).headers)["Content-Type"] == content_type
 
 
 @pytest.mark.parametrize("accept", [PROMETHEUS_2_42, PROMETHEUS_3_5])
 def test_prometheus_gets_openmetrics(accept: str) -> None:
-    """The headers of Prometheus's releases lead to OpenMetrics 1.0, named so."""
-    response = ask(accept=accept)
+    """The headers of Prometheus releases select OpenMetrics 1.0."""
+    response = respond(accept=accept)
     assert response.body == b"openmetrics"
     assert dict(response.headers)["Content-Type"] == (
         "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores"
@@ -150,8 +150,8 @@ def test_prometheus_gets_openmetrics(accept: str) -> None:
 
 
 def test_a_browser_gets_text() -> None:
-    """Without a preference the page is Prometheus text."""
-    response = ask(target="/metrics?x=1")
+    """The default is Prometheus text."""
+    response = respond(target="/metrics?x=1")
     assert (response.status, response.body) == (200, b"text")
     assert dict(response.headers)["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
 
@@ -177,17 +177,17 @@ def test_a_browser_gets_text() -> None:
     ],
 )
 def test_compression_is_negotiated(header: str, expected: bool) -> None:
-    """A page is compressed for who takes gzip."""
+    """Clients that prefer gzip get it."""
     assert wants_gzip(header) is expected
 
 
 def test_large_pages_are_compressed() -> None:
-    """A page that is worth it is sent as gzip, and says so."""
+    """Small pages are not compressed."""
     page = b"x" * 5000
     response = Routes(lambda _: page).respond("GET", "/metrics", {"accept-encoding": "gzip"})
     assert dict(response.headers)["Content-Encoding"] == "gzip"
     assert gzip.decompress(response.body) == page
-    assert "Content-Encoding" not in dict(ask(accept_encoding="gzip").headers)
+    assert "Content-Encoding" not in dict(respond(accept_encoding="gzip").headers)
 
 
 @pytest.mark.parametrize(
@@ -204,8 +204,8 @@ def test_large_pages_are_compressed() -> None:
     ],
 )
 def test_other_paths_are_not_found(path: str) -> None:
-    """What is not served is a 404 that says where the metrics are."""
-    response = ask(target=path)
+    """The body of a 404 says where the metrics are."""
+    response = respond(target=path)
     assert response.status == 404
     assert b"/metrics" in response.body
 
@@ -224,9 +224,9 @@ def test_other_paths_are_not_found(path: str) -> None:
         "/metrics#x",
     ],
 )
-def test_the_page_has_several_addresses(target: str) -> None:
-    """The root, a slash at the end, and the whole address that a proxy sends are the page too."""
-    response = ask(target=target)
+def test_the_page_has_several_paths(target: str) -> None:
+    """The root, a trailing slash and an absolute address are the page too."""
+    response = respond(target=target)
     assert (response.status, response.body, response.is_scrape) == (200, b"text", True)
 
 
@@ -238,8 +238,8 @@ def test_the_page_has_several_addresses(target: str) -> None:
         ("name[]=a&name[]=a", {"a"}),
     ],
 )
-def test_samples_are_picked_by_name(query: str, names: set[str]) -> None:
-    """The names of a query reach the page, and such an answer is no whole scrape."""
+def test_samples_are_selected_by_name(query: str, names: set[str]) -> None:
+    """The names of a query reach the page, which is then not a whole scrape."""
     asked: list[Any] = []
 
     def page(openmetrics: bool, names: Collection[str] = ()) -> bytes:
@@ -252,28 +252,28 @@ def test_samples_are_picked_by_name(query: str, names: set[str]) -> None:
 
 
 @pytest.mark.parametrize("query", ["", "name[]=", "name=a", "%ff%=&&", "x"])
-def test_a_query_without_names_is_the_whole_page(query: str) -> None:
-    """Whatever else a query says is ignored."""
+def test_other_query_parameters_are_ignored(query: str) -> None:
+    """A query without names returns the whole page."""
     assert Routes(render).respond("GET", "/metrics", {}, query).is_scrape
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/", "/-/healthy", "*"])
-def test_options_names_the_methods(path: str) -> None:
-    """OPTIONS says what is allowed, without a password and without a collection."""
-    response = ask("OPTIONS", path, auth=BasicAuth("u", "p"))
+def test_options_lists_the_methods(path: str) -> None:
+    """OPTIONS needs no password and no collection."""
+    response = respond("OPTIONS", path, auth=BasicAuth("u", "p"))
     assert (response.status, response.body) == (200, b"")
     assert ("Allow", "GET, HEAD, OPTIONS") in response.headers
-    assert ask("OPTIONS", "/other").status == 404
+    assert respond("OPTIONS", "/other").status == 404
 
 
-def test_headers_of_one_name_are_one_list() -> None:
-    """Several lines of a header count as one, in the order in which they came."""
+def test_repeated_headers_are_combined() -> None:
+    """They keep their order."""
     pairs = [("Accept", "a"), ("X", "1"), ("accept", "b;q=0.5"), ("ACCEPT", "c")]
     assert combine(pairs) == {"accept": "a, b;q=0.5, c", "x": "1"}
 
 
-def test_two_passwords_are_none() -> None:
-    """A request that gives several credentials is not let in by one of them."""
+def test_several_credentials_are_rejected() -> None:
+    """One valid Authorization header of two is not enough."""
     both = combine([("Authorization", basic("u", "p")), ("Authorization", basic("u", "x"))])
     assert Routes(render, BasicAuth("u", "p")).respond("GET", "/metrics", both).status == 401
 
@@ -281,14 +281,14 @@ def test_two_passwords_are_none() -> None:
 @pytest.mark.parametrize("path", ["/metrics", "/-/healthy"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "TRACE", "PROPFIND"])
 def test_other_methods_are_not_allowed(method: str, path: str) -> None:
-    """A method that is not served is a 405 that names those that are."""
-    response = ask(method, path)
+    """A 405 lists the allowed methods."""
+    response = respond(method, path)
     assert response.status == 405
     assert ("Allow", "GET, HEAD, OPTIONS") in response.headers
 
 
-def test_a_probe_with_head_collects_nothing() -> None:
-    """HEAD answers without a body and without a collection."""
+def test_head_does_not_collect() -> None:
+    """HEAD has no body and causes no collection."""
 
     def fail(openmetrics: bool) -> bytes:
         raise AssertionError("collected")
@@ -299,10 +299,10 @@ def test_a_probe_with_head_collects_nothing() -> None:
 
 
 def test_health_needs_no_password() -> None:
-    """The health path answers whoever asks, also where the page needs a password."""
+    """The health path is open even if the page needs a password."""
     auth = BasicAuth("u", "p")
-    assert ask(target="/-/healthy", auth=auth)[::2] == (200, b"ok\n")
-    assert ask("HEAD", "/-/healthy", auth=auth)[::2] == (200, b"")
+    assert respond(target="/-/healthy", auth=auth)[::2] == (200, b"ok\n")
+    assert respond("HEAD", "/-/healthy", auth=auth)[::2] == (200, b"")
 
 
 @pytest.mark.parametrize(
@@ -319,28 +319,31 @@ def test_health_needs_no_password() -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_who_may_not_read_is_asked_for_a_password(method: str, header: str) -> None:
-    """A wrong or missing password is a 401 with a challenge."""
-    response = ask(method, auth=BasicAuth("u", "pä:ss"), authorization=header)
+def test_wrong_credentials_return_401(method: str, header: str) -> None:
+    """A wrong or missing password gets a challenge."""
+    response = respond(method, auth=BasicAuth("u", "pä:ss"), authorization=header)
     assert response.status == 401
     assert dict(response.headers)["WWW-Authenticate"].startswith("Basic ")
     assert b"text" not in response.body
 
 
-def test_who_may_read_gets_the_page() -> None:
-    """The right user name and password open the page, colons and umlauts in them too."""
+def test_valid_credentials_return_the_page() -> None:
+    """A password may contain colons and umlauts."""
     auth = BasicAuth("u", "pä:ss")
-    assert ask(auth=auth, authorization=basic("u", "pä:ss")).body == b"text"
-    assert ask(auth=auth, authorization=basic("u", "pä:ss").replace("Basic", "basic")).status == 200
+    assert respond(auth=auth, authorization=basic("u", "pä:ss")).body == b"text"
+    assert (
+        respond(auth=auth, authorization=basic("u", "pä:ss").replace("Basic", "basic")).status
+        == 200
+    )
 
 
-def test_a_password_is_not_shown() -> None:
-    """The password stands in no representation."""
+def test_the_password_is_not_in_the_repr() -> None:
+    """A log of the object does not show it."""
     assert "secret" not in repr(BasicAuth("u", "secret"))
 
 
-def test_user_and_password_are_both_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wrong user name does not spare the comparison of the password."""
+def test_user_name_and_password_are_both_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong user name does not skip the comparison of the password."""
     compared = []
     real = hmac.compare_digest
     monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append(a) or real(a, b))
@@ -358,16 +361,16 @@ def test_user_and_password_are_both_compared(monkeypatch: pytest.MonkeyPatch) ->
         ("u", "", "password must be a text that is not empty"),
     ],
 )
-def test_impossible_credentials_are_an_error(
+def test_invalid_credentials_are_an_error(
     username: str | None, password: str | None, message: str
 ) -> None:
-    """Credentials that basic auth cannot carry are refused by name."""
+    """The error names the argument that basic auth cannot send."""
     with pytest.raises(ConfigError, match=message):
         basic_auth(username, password)
 
 
-def test_a_collection_that_fails_is_unavailable(caplog: pytest.LogCaptureFixture) -> None:
-    """A failed collection is a 503 without a part of a page, and is logged."""
+def test_a_failed_collection_returns_503(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, and the body has no part of a page."""
 
     def fail(openmetrics: bool) -> bytes:
         raise TimeoutError("secret detail")
@@ -378,8 +381,8 @@ def test_a_collection_that_fails_is_unavailable(caplog: pytest.LogCaptureFixture
     assert "secret detail" in caplog.text
 
 
-def test_a_503_gives_our_own_reason() -> None:
-    """What genmeter itself says of a failure is in the body, as one line."""
+def test_a_503_contains_genmeters_own_reason() -> None:
+    """The message of a genmeter error is in the body, on one line."""
 
     def fail(openmetrics: bool) -> bytes:
         raise ConfigError("there is no page:\n every monitor is shut down \ud800")
@@ -395,7 +398,7 @@ def test_a_503_gives_our_own_reason() -> None:
 def test_failures_are_logged_once_until_a_scrape_succeeds(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A scrape that fails again and again is one line, and the next failure after a page another."""
+    """Repeated failures log one line; the next failure after a success logs again."""
     works = threading.Event()
 
     def page(openmetrics: bool, names: Collection[str] = ()) -> bytes:
@@ -406,7 +409,7 @@ def test_failures_are_logged_once_until_a_scrape_succeeds(
     routes = Routes(page)
     for expected in (1, 2):
         statuses = [routes.respond("GET", "/metrics", {}).status for _ in range(3)]
-        # Neither says that scrapes work again.
+        # Neither counts as a successful scrape.
         routes.respond("GET", "/-/healthy", {})
         routes.respond("HEAD", "/metrics", {})
         statuses.append(routes.respond("GET", "/metrics", {}).status)

@@ -1,4 +1,4 @@
-"""What the scrapes of genmeter's own provider see: one cut, true births, all exemplars, a late port."""
+"""Scrapes of the built-in provider: consistency, start times, exemplars and late ports."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
 
 @pytest.fixture(autouse=True)
 def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[runtime.Runtime]:
-    """Return a runtime as a new process has it; its endpoint listens on a free port."""
+    """Return a new runtime whose endpoint listens on a free port."""
     monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_PORT", str(free_port()))
     with fresh_runtime() as fresh:
         yield fresh
 
 
 def free_port() -> int:
-    """Find a port that is free now."""
+    """Return a port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -58,7 +58,7 @@ def record(monitor: GenerationMonitor, model: str = "m", *, success: bool = True
 
 
 def scrape(url: str | None, accept: str = "text/plain") -> str:
-    """Scrape the endpoint."""
+    """Return the page of the endpoint."""
     assert url is not None
     request = urllib.request.Request(url, headers={"Accept": accept})  # noqa: S310, a loopback URL
     with urllib.request.urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310
@@ -75,11 +75,11 @@ def sum_of(page: str, name: str) -> float:
     )
 
 
-# --- one cut -------------------------------------------------------------------------------------
+# --- consistency ---------------------------------------------------------------------------------
 
 
-def test_every_page_is_one_cut_through_the_events(process: runtime.Runtime) -> None:
-    """While 8 threads record, no page of 300 has an event in one metric and not in another."""
+def test_every_page_is_consistent(process: runtime.Runtime) -> None:
+    """While 8 threads record, no page of 300 has an event in only some metrics."""
     monitor = GenerationMonitor(metrics_interval=None, config=ANY_PORT)
     is_over = threading.Event()
 
@@ -120,11 +120,11 @@ def test_every_page_is_one_cut_through_the_events(process: runtime.Runtime) -> N
     monitor.shutdown()
 
 
-# --- births --------------------------------------------------------------------------------------
+# --- start times ---------------------------------------------------------------------------------
 
 
 def created(page: str, **labels: str) -> dict[str, float]:
-    """Return the births of the series that have these labels, by their names."""
+    """Return the start times of the series with these labels, by name."""
     return {
         sample.name.removesuffix("_created"): sample.value
         for family in parse_openmetrics(page)
@@ -133,8 +133,8 @@ def created(page: str, **labels: str) -> dict[str, float]:
     }
 
 
-def test_a_series_is_born_a_second_before_its_first_event(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`_created` comes from the event and not from the collection, in every metric of a call."""
+def test_a_series_starts_a_second_before_its_first_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`_created` comes from the event, not the collection, in every metric of a call."""
     monitor = GenerationMonitor(metrics_interval=None, config=ANY_PORT)
     record(monitor, "early")
     monitor.flush()
@@ -148,26 +148,26 @@ def test_a_series_is_born_a_second_before_its_first_event(monkeypatch: pytest.Mo
     monkeypatch.setattr(genmeter.clock, "now", lambda: event_time + 60)
     record(monitor, "late")
     monitor.flush()
-    births = created(scrape(monitor.endpoint_url, OPENMETRICS), gen_ai_request_model="late")
+    starts = created(scrape(monitor.endpoint_url, OPENMETRICS), gen_ai_request_model="late")
     assert {
         "genmeter_generations",
         "genmeter_tokens",
         "genmeter_retries",
         "gen_ai_client_inference_duration_seconds",
-    } <= births.keys()
-    assert list(births.values()) == pytest.approx([event_time - 1] * len(births), abs=1e-3)
+    } <= starts.keys()
+    assert list(starts.values()) == pytest.approx([event_time - 1] * len(starts), abs=1e-3)
     monitor.shutdown()
 
 
-def test_the_monitors_own_counters_are_born_with_the_session() -> None:
-    """They count from the start, so their birth is no later than the first event."""
+def test_self_metrics_start_with_the_session() -> None:
+    """Their start is not later than the first event."""
     before = time.time()
     monitor = GenerationMonitor(metrics_interval=None, config=ANY_PORT)
     made = time.time()
     record(monitor)
     monitor.flush()
-    births = created(scrape(monitor.endpoint_url, OPENMETRICS))
-    assert before - 1.001 <= births["genmeter_monitor_events"] <= made
+    starts = created(scrape(monitor.endpoint_url, OPENMETRICS))
+    assert before - 1.001 <= starts["genmeter_monitor_events"] <= made
     assert scrape(monitor.endpoint_url, OPENMETRICS).count("genmeter_monitor_events_created") == 1
     monitor.shutdown()
 
@@ -176,7 +176,7 @@ def test_the_monitors_own_counters_are_born_with_the_session() -> None:
 
 
 def test_exemplars_stay_for_a_second_reader(process: runtime.Runtime) -> None:
-    """Neither a text scrape, nor another scraper, nor a push takes the exemplars away."""
+    """Neither a scrape nor a push removes the exemplars."""
     monitor = GenerationMonitor(metrics_interval=None, config=ANY_PORT)
     with trace.use_span(TracerProvider().get_tracer("t").start_span("s")) as span:
         record(monitor)
@@ -191,10 +191,10 @@ def test_exemplars_stay_for_a_second_reader(process: runtime.Runtime) -> None:
     monitor.shutdown()
 
 
-def test_a_foreign_callback_that_hangs_costs_its_own_instrument_only(
+def test_a_hanging_callback_loses_only_its_instrument(
     process: runtime.Runtime,
 ) -> None:
-    """The endpoint answers with everything else, and with that instrument once it returns."""
+    """The page has everything else, and the instrument once the callback returns."""
     gate = threading.Event()
 
     def hang(_: CallbackOptions) -> Iterable[Observation]:
@@ -225,10 +225,10 @@ def test_a_foreign_callback_that_hangs_costs_its_own_instrument_only(
 # --- the port ------------------------------------------------------------------------------------
 
 
-def test_a_port_that_was_taken_is_served_once_it_is_free(
+def test_a_taken_port_is_served_once_it_is_free(
     process: runtime.Runtime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is tried again by itself, also without further events, and logged once."""
+    """It is retried without further events, and logged once."""
     caplog.set_level(logging.INFO, logger="genmeter")
     monkeypatch.setattr(provider_module, "_RETRY", 0.01)
     attempts = 0
@@ -261,10 +261,10 @@ def test_a_port_that_was_taken_is_served_once_it_is_free(
     assert f"port {port}" in levels[0][1]
 
 
-def test_a_monitor_made_while_the_last_one_shuts_down_gets_its_port(
+def test_a_new_monitor_takes_the_port_of_a_lingering_one(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It serves once the lingering endpoint is closed, and a scrape sees its own counts."""
+    """It serves its own counts once the lingering endpoint closes."""
     monkeypatch.setattr(provider_module, "_RETRY", 0.01)
     config = MonitorConfig(endpoint=EndpointConfig(linger=PATIENCE))
     first = GenerationMonitor(metrics_interval=None, config=config)
@@ -292,10 +292,10 @@ def test_a_monitor_made_while_the_last_one_shuts_down_gets_its_port(
     assert "tries again" in warnings[0]
 
 
-def test_a_job_that_ends_before_its_port_is_free_tries_no_more(
+def test_shutdown_stops_retrying_a_port(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """After the shutdown nothing binds the port, and the thread that tried it ends."""
+    """Nothing binds the port afterwards, and the retry thread ends."""
     monkeypatch.setattr(provider_module, "_RETRY", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -312,7 +312,7 @@ def test_a_job_that_ends_before_its_port_is_free_tries_no_more(
 
 
 def scrape_or_nothing(url: str | None) -> str:
-    """Scrape; return an empty text where nothing answers at this moment."""
+    """Scrape; return an empty text if nothing responds."""
     try:
         return scrape(url)
     except OSError:

@@ -1,24 +1,18 @@
-"""What the standard environment variables say, and what of it is ignored."""
+"""Reading the standard environment variables."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from opentelemetry.sdk.resources import Resource
 
-from genmeter.exporters import settings as settings_module
-from genmeter.exporters.settings import ExportSettings, redact, resource_from_env
+from genmeter.exporters.settings import ExportSettings, redact
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from genmeter.exporters.settings import OtlpSettings
-
-ID = "service.instance.id"
 
 
 def read(**environ: str) -> ExportSettings:
@@ -27,7 +21,7 @@ def read(**environ: str) -> ExportSettings:
 
 
 def otlp(protocol: str = "grpc", **suffixes: str) -> OtlpSettings:
-    """Read the settings of the OTLP exporter, from the ends of its variables' names."""
+    """Read the settings of the OTLP exporter from variables without their prefix."""
     found = ExportSettings.from_env(environment(protocol, **suffixes))
     assert found.warnings == ()
     return found.otlp["otlp"]
@@ -43,7 +37,7 @@ def environment(protocol: str = "grpc", **suffixes: str) -> dict[str, str]:
     }
 
 
-# --- which exporters ---------------------------------------------------------------------------
+# --- exporters ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -60,15 +54,15 @@ def environment(protocol: str = "grpc", **suffixes: str) -> dict[str, str]:
         ("otlp_proto_http", ("otlp_proto_http",)),
     ],
 )
-def test_the_variable_lists_the_exporters(text: str | None, names: tuple[str, ...]) -> None:
-    """OTEL_METRICS_EXPORTER is a list, prometheus by default, and none empties it."""
+def test_the_exporters_variable_is_a_list(text: str | None, names: tuple[str, ...]) -> None:
+    """OTEL_METRICS_EXPORTER defaults to prometheus, and none empties it."""
     found = ExportSettings.from_env({} if text is None else {"OTEL_METRICS_EXPORTER": text})
     assert found.exporters == names
     assert found.warnings == ()
 
 
 def test_an_unknown_exporter_is_dropped() -> None:
-    """The warning names it and the known ones; the others of the list go on."""
+    """The warning names it and the known ones; the other exporters stay."""
     found = read(OTEL_METRICS_EXPORTER="otpl,console")
 
     assert found.exporters == ("console",)
@@ -77,24 +71,24 @@ def test_an_unknown_exporter_is_dropped() -> None:
         assert part in warning
 
 
-def test_prometheus_stays_where_no_exporter_is_known() -> None:
-    """A list of unknown names is as good as none, and the default holds."""
+def test_prometheus_is_the_default_without_a_known_exporter() -> None:
+    """A list of unknown names counts as unset."""
     found = read(OTEL_METRICS_EXPORTER="otpl")
 
     assert found.exporters == ("prometheus",)
     assert "using prometheus" in found.warnings[-1]
 
 
-def test_none_beside_others_is_ignored() -> None:
-    """None and an exporter contradict each other: the exporter stays."""
+def test_none_is_ignored_in_a_list_with_exporters() -> None:
+    """The exporter stays."""
     found = read(OTEL_METRICS_EXPORTER="none,console")
 
     assert found.exporters == ("console",)
     assert "'none' in OTEL_METRICS_EXPORTER" in found.warnings[0]
 
 
-def test_an_endpoint_that_code_asks_for_is_added() -> None:
-    """The scrape endpoint of the constructor comes beside the exporters of the variable."""
+def test_an_endpoint_enabled_in_code_is_added() -> None:
+    """The scrape endpoint joins the exporters of the variable."""
     environ = {"OTEL_METRICS_EXPORTER": "console", "OTEL_EXPORTER_PROMETHEUS_PORT": "bad"}
     found = ExportSettings.from_env(environ, with_prometheus=True, host="0.0.0.0", port=1)
 
@@ -107,18 +101,18 @@ class Unread(dict[str, str]):
     """Variables that must not be read."""
 
     def get(self, key: str, default: object = None) -> str:  # type: ignore[override]
-        """Return what is set, and fail for the rest."""
+        """Return the value, and fail for a variable that is not set."""
         return self[key]
 
 
-def test_a_disabled_sdk_reads_nothing_else() -> None:
-    """OTEL_SDK_DISABLED=true is all that is looked at, even if code asks for an endpoint."""
+def test_a_disabled_sdk_reads_no_other_variable() -> None:
+    """OTEL_SDK_DISABLED=true wins, even over an endpoint that is enabled in code."""
     found = ExportSettings.from_env(Unread(OTEL_SDK_DISABLED=" True "), with_prometheus=True)
     assert found.exporters == ()
 
 
 def test_variables_of_other_exporters_are_not_read() -> None:
-    """A list with none of them reads no exporter's variable."""
+    """Without an exporter, no exporter's variable is read."""
     found = ExportSettings.from_env(Unread(OTEL_SDK_DISABLED="", OTEL_METRICS_EXPORTER="none"))
     assert found == ExportSettings()
 
@@ -133,10 +127,8 @@ def test_variables_of_other_exporters_are_not_read() -> None:
         ("prometheus", "OTEL_EXPORTER_OTLP_HEADERS"),
     ],
 )
-def test_a_bad_value_of_an_exporter_that_is_not_in_use_is_no_news(
-    exporter: str, variable: str
-) -> None:
-    """Nobody is warned about what has no effect."""
+def test_invalid_values_of_unused_exporters_do_not_warn(exporter: str, variable: str) -> None:
+    """A variable without effect is not read."""
     assert read(OTEL_METRICS_EXPORTER=exporter, **{variable: "rubbish"}).warnings == ()
 
 
@@ -155,17 +147,15 @@ def test_a_bad_value_of_an_exporter_that_is_not_in_use_is_no_news(
         ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", " Delta ", "temporality", "delta"),
     ],
 )
-def test_a_value_is_read_without_its_padding(
-    variable: str, text: str, attribute: str, value: object
-) -> None:
-    """Blanks around a value mean nothing."""
+def test_padding_is_stripped(variable: str, text: str, attribute: str, value: object) -> None:
+    """Blanks around a value are ignored."""
     found = read(OTEL_METRICS_EXPORTER="prometheus,otlp", **{variable: text})
     assert getattr(found, attribute) == value
     assert found.warnings == ()
 
 
 def variables() -> list[str]:
-    """Name every variable that is read for all exporters together."""
+    """Return every variable of all exporters."""
     names = [
         "OTEL_SDK_DISABLED",
         "OTEL_EXPORTER_PROMETHEUS_HOST",
@@ -184,8 +174,8 @@ def variables() -> list[str]:
 
 
 @pytest.mark.parametrize("text", ["", "  "])
-def test_an_empty_variable_is_the_same_as_one_that_is_not_set(text: str) -> None:
-    """No variable changes anything by being empty."""
+def test_an_empty_variable_counts_as_unset(text: str) -> None:
+    """An empty variable changes nothing and does not warn."""
     exporters = "prometheus,otlp,console"
     empty = read(OTEL_METRICS_EXPORTER=exporters, **dict.fromkeys(variables(), text))
     assert empty == read(OTEL_METRICS_EXPORTER=exporters)
@@ -218,15 +208,15 @@ def test_an_empty_variable_is_the_same_as_one_that_is_not_set(text: str) -> None
         ),
     ],
 )
-def test_a_bad_value_warns_and_the_default_holds(
+def test_an_invalid_value_warns_and_the_default_is_used(
     variable: str, texts: tuple[str, ...], used: str
 ) -> None:
-    """The warning names the variable and what is used; the settings are as if it were not set."""
+    """The warning names the variable and the value that is used instead."""
     exporters = "prometheus,otlp"
     for text in texts:
         found = read(OTEL_METRICS_EXPORTER=exporters, **{variable: text})
         (warning,) = found.warnings
-        assert warning.startswith(f"ignoring {variable}: must be ")
+        assert f"{variable}: must be " in warning
         assert used in warning.partition("; using ")[2]
         assert len(warning) < 300
         default = read(OTEL_METRICS_EXPORTER=exporters)
@@ -235,15 +225,15 @@ def test_a_bad_value_warns_and_the_default_holds(
         assert not found.needs_sdk
 
 
-def test_a_bad_value_for_metrics_falls_back_to_the_general_one() -> None:
-    """What is used instead of a signal's own variable is the variable of all signals."""
+def test_an_invalid_metrics_variable_falls_back_to_the_general_one() -> None:
+    """The warning shows the general variable's value."""
     found = ExportSettings.from_env(environment(TIMEOUT="2000", METRICS_TIMEOUT="x"))
     assert found.otlp["otlp"].timeout == 2
     assert found.warnings[0].endswith("using 2000")
 
 
-def test_the_variables_for_metrics_win() -> None:
-    """A signal's own variable goes before the one for every signal."""
+def test_metrics_variables_win_over_general_ones() -> None:
+    """OTEL_EXPORTER_OTLP_METRICS_* wins over OTEL_EXPORTER_OTLP_*."""
     found = otlp(
         "grpc",
         METRICS_PROTOCOL="HTTP/protobuf",
@@ -274,8 +264,8 @@ def test_the_variables_for_metrics_win() -> None:
         ),
     ],
 )
-def test_what_only_the_sdk_has_needs_the_sdk(changes: dict[str, str], needs: bool) -> None:
-    """Delta sums, exponential histograms and exemplars of everything are the SDK's."""
+def test_features_of_the_sdk_need_its_provider(changes: dict[str, str], needs: bool) -> None:
+    """Only the SDK has delta sums, exponential histograms and exemplars of all observations."""
     assert read(OTEL_METRICS_EXPORTER="prometheus,otlp", **changes).needs_sdk is needs
 
 
@@ -305,25 +295,25 @@ def test_what_only_the_sdk_has_needs_the_sdk(changes: dict[str, str], needs: boo
         ("grpc", {"ENDPOINT": "dns:///h:4317"}, "dns:///h:4317", False),
     ],
 )
-def test_the_scheme_decides_over_tls(
+def test_the_scheme_decides_about_tls(
     protocol: str, suffixes: dict[str, str], endpoint: str, insecure: bool
 ) -> None:
-    """With http there is no TLS, with https there is; INSECURE counts for targets without either."""
+    """Https means TLS and http does not; INSECURE applies to targets without a scheme only."""
     found = otlp(protocol, **suffixes)
     assert (found.endpoint, found.insecure) == (endpoint, insecure)
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_credentials_of_a_url_become_a_header(protocol: str) -> None:
-    """The libraries, which log URLs, see one without user and password."""
+def test_credentials_in_a_url_become_a_header(protocol: str) -> None:
+    """The libraries log URLs, so theirs has no user and password."""
     found = otlp(protocol, ENDPOINT="http://me:s3cr%40t@h:1")
     assert "s3cr" not in found.endpoint
     assert found.headers == (("authorization", "Basic bWU6czNjckB0"),)
     assert "bWU6" not in repr(found)
 
 
-def test_a_header_goes_before_the_credentials_of_a_url() -> None:
-    """Who sets the header means it."""
+def test_a_header_wins_over_credentials_in_a_url() -> None:
+    """An explicit authorization header is kept."""
     found = otlp(ENDPOINT="http://me:pw@h:1", HEADERS="Authorization=Bearer%20x")
     assert found.headers == (("authorization", "Bearer x"),)
 
@@ -341,8 +331,8 @@ def test_a_header_goes_before_the_credentials_of_a_url() -> None:
         ("a=", (("a", ""),)),
     ],
 )
-def test_headers_are_pairs(protocol: str, text: str, headers: tuple[tuple[str, str], ...]) -> None:
-    """Names are in lower case, and values decoded."""
+def test_headers_are_parsed(protocol: str, text: str, headers: tuple[tuple[str, str], ...]) -> None:
+    """Names are lowered and values decoded."""
     assert otlp(protocol, HEADERS=text).headers == headers
 
 
@@ -360,8 +350,8 @@ def test_headers_are_pairs(protocol: str, text: str, headers: tuple[tuple[str, s
         "a=s3cr3té",
     ],
 )
-def test_a_bad_header_is_dropped_and_not_shown(protocol: str, text: str) -> None:
-    """The warning tells its place only; the good ones stay."""
+def test_an_invalid_header_is_dropped_without_showing_it(protocol: str, text: str) -> None:
+    """The warning has its position only; the valid headers stay."""
     found = ExportSettings.from_env(environment(protocol, HEADERS=f"b=1,{text},c=2"))
     (warning,) = found.warnings
     assert "header 2 in OTEL_EXPORTER_OTLP_HEADERS" in warning
@@ -370,14 +360,14 @@ def test_a_bad_header_is_dropped_and_not_shown(protocol: str, text: str) -> None
 
 
 def test_secrets_are_redacted() -> None:
-    """The user part of any URL and every known secret go; the rest stays."""
+    """The user part of any URL and every known secret are replaced; the rest stays."""
     text = "http://me:pw@h/x?y@z and grpc://t0ken@h, ab abc http://h/a@b"
     assert redact(text, ("abc", "", "ab")) == (
         "http://***@h/x?y@z and grpc://***@h, *** *** http://h/a@b"
     )
 
 
-def test_a_bad_endpoint_is_shown_without_its_password() -> None:
+def test_an_invalid_endpoint_is_shown_without_its_password() -> None:
     """A warning about a URL has no credentials."""
     found = ExportSettings.from_env(environment("http/protobuf", ENDPOINT="ftp://me:s3cr3t@h"))
     assert "ftp://***@h" in found.warnings[0]
@@ -389,10 +379,10 @@ def test_a_bad_endpoint_is_shown_without_its_password() -> None:
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 @pytest.mark.parametrize("kind", ["CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE"])
-def test_an_exporter_whose_certificate_cannot_be_read_is_not_used(
+def test_an_exporter_with_an_unreadable_certificate_is_not_used(
     tmp_path: Path, protocol: str, kind: str
 ) -> None:
-    """It must not push with other trust than was asked for; the other exporters go on."""
+    """It must not push with another trust store; the other exporters stay."""
     environ = environment(protocol, ENDPOINT="https://h", **{kind: str(tmp_path / "no.pem")})
     environ["OTEL_METRICS_EXPORTER"] = "otlp,console"
     found = ExportSettings.from_env(environ)
@@ -403,8 +393,8 @@ def test_an_exporter_whose_certificate_cannot_be_read_is_not_used(
         assert part in warning
 
 
-def test_a_clients_key_needs_its_certificate(tmp_path: Path) -> None:
-    """Half a pair is no identity."""
+def test_a_client_key_needs_its_certificate(tmp_path: Path) -> None:
+    """The exporter is not used, and the warning names the missing variables."""
     (tmp_path / "key.pem").write_text("key")
     environ = environment(ENDPOINT="https://h", CLIENT_KEY=str(tmp_path / "key.pem"))
     found = ExportSettings.from_env(environ)
@@ -412,14 +402,14 @@ def test_a_clients_key_needs_its_certificate(tmp_path: Path) -> None:
     assert "set OTEL_EXPORTER_OTLP_METRICS_CLIENT_CERTIFICATE or" in found.warnings[0]
 
 
-def test_certificates_are_not_read_without_tls(tmp_path: Path) -> None:
-    """An endpoint of http has no use for them."""
+def test_certificates_are_ignored_without_tls(tmp_path: Path) -> None:
+    """An http endpoint does not need them."""
     found = otlp(ENDPOINT="http://h", CERTIFICATE=str(tmp_path / "no.pem"))
     assert found.certificate is None
 
 
-def test_the_files_of_a_connection_are_kept(tmp_path: Path) -> None:
-    """Each has its place, and a signal's own goes before the general one."""
+def test_the_files_of_a_tls_connection_are_kept(tmp_path: Path) -> None:
+    """A metrics variable wins over the general one."""
     for name in ("ca", "key", "cert"):
         (tmp_path / name).write_text(name)
     found = otlp(
@@ -432,63 +422,6 @@ def test_the_files_of_a_connection_are_kept(tmp_path: Path) -> None:
     assert found.certificate == str(tmp_path / "ca")
     assert found.client_key == str(tmp_path / "key")
     assert found.client_certificate == str(tmp_path / "cert")
-
-
-# --- the resource ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def pod(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set an instance's id in the environment."""
-    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", f"{ID}=pod-1,service.name=s")
-
-
-@pytest.mark.usefixtures("pod")
-def test_the_main_process_keeps_the_id_of_the_environment() -> None:
-    """Who names the instance knows why."""
-    assert resource_from_env().attributes[ID] == "pod-1"
-
-
-@pytest.mark.usefixtures("pod")
-@pytest.mark.parametrize("how", ["multiprocessing", "fork"])
-def test_a_child_has_a_suffix_of_its_own(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    """Children share the variable, and must not push the same series."""
-    if how == "multiprocessing":
-        monkeypatch.setattr(multiprocessing, "parent_process", object)
-    ids = []
-    for pid in (11, 12, 12):
-        monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
-        ids.append(str(resource_from_env().attributes[ID]))
-    assert all(each.startswith("pod-1-") for each in ids)
-    assert ids[0] != ids[1]
-    assert ids[1] == ids[2]
-
-
-@pytest.mark.usefixtures("pod")
-def test_a_forked_child_has_the_parents_attributes_and_an_id_of_its_own() -> None:
-    """What it inherits stays, but for what is of one process."""
-    parent = Resource({"service.name": "s", ID: "pod-1-parent", "process.pid": 1})
-    child = resource_from_env(parent).attributes
-    assert child["service.name"] == "s"
-    assert str(child[ID]).startswith("pod-1-")
-    assert child[ID] != "pod-1-parent"
-    assert child["process.pid"] == os.getpid()
-
-
-def test_detectors_that_fail_end_nothing(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The attributes of the environment stay, and a warning says what is missing."""
-
-    def fail() -> Resource:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(settings_module.Resource, "create", fail)
-    monkeypatch.setenv("OTEL_SERVICE_NAME", "s")
-    found = resource_from_env().attributes
-    assert found["service.name"] == "s"
-    assert ID in found
-    assert "resource detectors failed" in caplog.text
 
 
 def test_installed_exporters_are_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Providers, spans and reads that the meter's tests share."""
+"""Helpers for tests of the meter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-from genmeter.metrics import BuiltinMeterProvider, LockedOwner
+from genmeter.metrics.meter import BuiltinMeterProvider
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RESOURCE",
+    "LockedOwner",
     "ThreadOwner",
     "Warnings",
     "context_of",
@@ -33,18 +34,43 @@ RESOURCE = Resource({"service.name": "test"})
 
 
 class Warnings:
-    """What was warned about."""
+    """Records the warnings of a provider."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
     def warn(self, message: str, *arguments: object) -> None:
-        """Keep a warning as it would be logged."""
+        """Record a warning as it would be logged."""
         self.lines.append(message % arguments)
 
 
+class LockedOwner:
+    """An owner without a thread: any thread that holds its lock."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def post(self, function: Callable[[], object]) -> None:
+        """Call a function under the lock."""
+        with self._lock:
+            function()
+
+    def run(self, function: Callable[[], Any], timeout: float | None) -> Any:
+        """Call a function under the lock."""
+        if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
+            raise TimeoutError("the owner is busy")
+        try:
+            return function()
+        finally:
+            self._lock.release()
+
+    def reset_after_fork(self) -> None:
+        """Replace the lock, which a thread of the parent may hold."""
+        self._lock = threading.RLock()
+
+
 class ThreadOwner:
-    """An owner that is one thread, as the pipeline's is."""
+    """An owner with a thread, like the pipeline."""
 
     def __init__(self) -> None:
         self._tasks: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
@@ -77,7 +103,7 @@ class ThreadOwner:
 
 
 def provider(**settings: Any) -> BuiltinMeterProvider:
-    """Make a provider that warns nobody."""
+    """Create a provider that logs no warnings."""
     settings.setdefault("warn", Warnings().warn)
     return BuiltinMeterProvider(
         settings.pop("owner", None) or LockedOwner(), resource=RESOURCE, **settings
@@ -85,13 +111,13 @@ def provider(**settings: Any) -> BuiltinMeterProvider:
 
 
 def span(number: int, *, sampled: bool = True) -> SpanContext:
-    """Make a span's context."""
+    """Create a span's context."""
     flags = TraceFlags(TraceFlags.SAMPLED if sampled else TraceFlags.DEFAULT)
     return SpanContext(number, number, is_remote=False, trace_flags=flags)
 
 
 def context_of(context: SpanContext) -> Context:
-    """Make a context in which a span is current."""
+    """Create a context in which a span is current."""
     return trace.set_span_in_context(NonRecordingSpan(context))
 
 
@@ -106,7 +132,7 @@ def metrics(data: MetricsData) -> dict[str, Metric]:
 
 
 def points(data: MetricsData, name: str) -> dict[tuple[Any, ...], Any]:
-    """Return a metric's points by the values of their attributes."""
+    """Return the points of a metric by the values of their attributes."""
     found = metrics(data).get(name)
     return (
         {tuple(each.attributes.values()): each for each in found.data.data_points} if found else {}

@@ -1,4 +1,4 @@
-"""Cells of instruments of any meter: the built-in one's own, and stand-ins for another's."""
+"""Cells of instruments of the built-in meter, and adapters for those of another."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Instrument:
-    """An instrument of another provider, which writes down what it is called with."""
+    """An instrument of another provider that records its calls."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[float, dict[str, Any], Context | None]] = []
@@ -31,14 +31,14 @@ class Instrument:
         attributes: Mapping[str, Any] | None = None,
         context: Context | None = None,
     ) -> None:
-        """Write it down."""
+        """Record the call."""
         self.calls.append((amount, dict(attributes or {}), context))
 
     record = add
 
     @property
     def amounts(self) -> list[float]:
-        """The amounts alone."""
+        """The recorded amounts."""
         return [amount for amount, *_ in self.calls]
 
 
@@ -48,12 +48,12 @@ def instrument() -> Instrument:
     return Instrument()
 
 
-# --- whose cells --------------------------------------------------------------------------------
+# --- cells --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["create_counter", "create_up_down_counter", "create_histogram"])
-def test_an_instrument_of_the_built_in_meter_is_its_own_cells(name: str) -> None:
-    """Nothing stands between the recorder and the sum."""
+def test_builtin_instrument_needs_no_adapter(name: str) -> None:
+    """The recorder changes its sums directly."""
     made = provider()
     own = getattr(made.get_meter("test"), name)("n")
     cells = cells_of(own, 3)
@@ -64,8 +64,8 @@ def test_an_instrument_of_the_built_in_meter_is_its_own_cells(name: str) -> None
     assert list(points(made.collect(), "n")) == [("a",)]
 
 
-def test_a_foreign_cell_writes_at_once_to_its_label_set(instrument: Instrument) -> None:
-    """Each amount reaches the other provider with the labels of its cell, and no span of ours."""
+def test_foreign_cell_records_at_once_with_its_labels(instrument: Instrument) -> None:
+    """Each amount reaches the other provider with the labels of its cell, and without a span."""
     cells = cells_of(instrument, 3)
     one, other = cells.cell({"m": "a"}, 5.0), cells.cell({"m": "b"}, 5.0)
     for amount in (1, 2):
@@ -78,8 +78,8 @@ def test_a_foreign_cell_writes_at_once_to_its_label_set(instrument: Instrument) 
     ]
 
 
-def test_adding_nothing_makes_a_series_known_at_0(instrument: Instrument) -> None:
-    """An addition of 0 is passed on, so that rates see the first increase."""
+def test_adding_0_exposes_a_series_at_0(instrument: Instrument) -> None:
+    """An addition of 0 is passed on, so that rates include the first increase."""
     assert cells_of(instrument, 3).cell({"m": "a"}, 5.0).add(0)
     assert instrument.amounts == [0]
 
@@ -87,8 +87,8 @@ def test_adding_nothing_makes_a_series_known_at_0(instrument: Instrument) -> Non
 # --- sums stay in range -------------------------------------------------------------------------
 
 
-def test_a_foreign_sum_stays_within_64_bits(instrument: Instrument) -> None:
-    """An integer sum past 2**63 - 1, over all label sets, is refused; the next one is not."""
+def test_foreign_sum_stays_within_64_bits(instrument: Instrument) -> None:
+    """An integer sum past 2**63 - 1, over all label sets, is rejected; the next amount is not."""
     cells = cells_of(instrument, 10)
     assert cells.cell({"m": "a"}, 5.0).add(2**62)
     assert not cells.cell({"m": "b"}, 5.0).add(2**62)
@@ -98,8 +98,8 @@ def test_a_foreign_sum_stays_within_64_bits(instrument: Instrument) -> None:
 
 @pytest.mark.parametrize("method", ["add", "record"])
 @pytest.mark.parametrize("amount", [1e308, float("inf"), float("nan")])
-def test_a_foreign_sum_stays_finite(instrument: Instrument, amount: float, method: str) -> None:
-    """What would make a float sum infinite, or no number, is refused."""
+def test_foreign_sum_stays_finite(instrument: Instrument, amount: float, method: str) -> None:
+    """An amount that would make a float sum infinite or NaN is rejected."""
     cell = cells_of(instrument, 3).cell({}, 5.0)
 
     def put(value: float) -> bool:
@@ -109,8 +109,8 @@ def test_a_foreign_sum_stays_finite(instrument: Instrument, amount: float, metho
     assert instrument.amounts == [1e307, 2.0]
 
 
-def test_an_amount_that_is_taken_away_counts_towards_the_bound(instrument: Instrument) -> None:
-    """Sums that go up and down cannot leave the range on either side."""
+def test_negative_amounts_count_towards_the_bound(instrument: Instrument) -> None:
+    """An up-down sum stays in range on both sides."""
     cell = cells_of(instrument, 3).cell({}, 5.0)
     assert cell.add(-(2**62))
     assert not cell.add(2**62)
@@ -120,8 +120,8 @@ def test_an_amount_that_is_taken_away_counts_towards_the_bound(instrument: Instr
 # --- label sets are bounded ---------------------------------------------------------------------
 
 
-def test_foreign_label_sets_past_the_limit_share_one(instrument: Instrument) -> None:
-    """Without a cap of ours an SDK before 1.45.2 keeps every label set for ever."""
+def test_foreign_label_sets_past_the_limit_overflow(instrument: Instrument) -> None:
+    """Without this limit an SDK before 1.45.2 would keep every label set forever."""
     cells = cells_of(instrument, 3)
     for number in range(10):
         cells.cell({"m": str(number)}, 5.0).add(1)
@@ -138,8 +138,8 @@ def test_foreign_label_sets_past_the_limit_share_one(instrument: Instrument) -> 
     }
 
 
-def test_a_foreign_histogram_has_a_limit_too(instrument: Instrument) -> None:
-    """Each instrument has its own count, and a known set stays known."""
+def test_each_foreign_instrument_has_its_own_limit(instrument: Instrument) -> None:
+    """A known label set keeps its cell after the limit is reached."""
     cells, others = cells_of(instrument, 1), cells_of(Instrument(), 1)
     first = cells.cell({"m": "x"}, 5.0)
     assert cells.cell({"m": "x"}, 5.0) is first
@@ -151,8 +151,8 @@ def test_a_foreign_histogram_has_a_limit_too(instrument: Instrument) -> None:
 # --- spans --------------------------------------------------------------------------------------
 
 
-def test_the_context_of_a_span_holds_that_span_alone() -> None:
-    """Without a span it is one that the SDK does not replace by the current one."""
+def test_context_contains_only_the_span() -> None:
+    """Without a span it is a context that the SDK does not replace by the current one."""
     made = span(5)
     assert get_current_span(context_of(made)).get_span_context() is made
     assert len(context_of(made)) == 1
@@ -162,14 +162,14 @@ def test_the_context_of_a_span_holds_that_span_alone() -> None:
 
 @pytest.fixture
 def reader() -> Iterator[InMemoryMetricReader]:
-    """Return a reader of the SDK's."""
+    """Return a reader of the SDK."""
     made = InMemoryMetricReader()
     yield made
     made.shutdown()
 
 
-def test_an_exemplar_of_the_sdks_names_the_span_of_the_event(reader: InMemoryMetricReader) -> None:
-    """Neither the span of the thread that drains nor none at all."""
+def test_sdk_exemplar_names_the_span_of_the_event(reader: InMemoryMetricReader) -> None:
+    """It is not the span of the draining thread."""
     sdk = MeterProvider([reader], shutdown_on_exit=False)
     histogram = sdk.get_meter("test").create_histogram("n")
     cell = cells_of(histogram, 3).cell({"m": "a"}, 5.0)

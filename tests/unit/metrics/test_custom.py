@@ -1,4 +1,4 @@
-"""Custom metrics: what `record_metric` feeds."""
+"""Custom metrics: values of `record_metric`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def record(monitor: IsolatedMonitor, name: str, *values: float, **labels: Any) -
         monitor.record_metric(name, value, {key.replace("__", "."): v for key, v in labels.items()})
 
 
-def test_any_other_name_feeds_the_three_custom_metrics() -> None:
-    """How many values there were, their sum and the last one, by name."""
+def test_unregistered_names_share_three_metrics() -> None:
+    """Number, sum and last value are exposed by name."""
     with isolated_monitor() as monitor:
         record(monitor, "model_creation_time", 2.0, 5.0, -1.0)
         record(monitor, "other", 7)
@@ -44,8 +44,8 @@ def test_any_other_name_feeds_the_three_custom_metrics() -> None:
 @pytest.mark.parametrize(
     "name", ["error_rate", "generation_time", "success_rate", "total_token_count", "model_usage:m"]
 )
-def test_an_old_name_is_never_a_second_generation(name: str) -> None:
-    """Recording under a name that calls feed adds a sample to it, and no call or token."""
+def test_afterimage_names_count_no_generation(name: str) -> None:
+    """A value under the name of a call metric adds no call and no tokens."""
     with isolated_monitor() as monitor:
         monitor.record_metric(name, 1.0)
         assert monitor.get_metrics(name)["count"] == 1
@@ -54,8 +54,8 @@ def test_an_old_name_is_never_a_second_generation(name: str) -> None:
         assert monitor.get_total_token_usage().total_tokens == 0
 
 
-def test_a_registered_metric_without_help_has_a_text_all_the_same() -> None:
-    """`promtool check metrics` finds nothing to object to."""
+def test_registered_metric_has_a_default_help_text() -> None:
+    """`promtool check metrics` has no objection."""
     with isolated_monitor(MonitorConfig(custom_metrics=ROWS)) as monitor:
         for row in ROWS:
             record(monitor, row.name, 1)
@@ -65,8 +65,8 @@ def test_a_registered_metric_without_help_has_a_text_all_the_same() -> None:
     assert any(line.endswith("How hot it is.") for line in helps)
 
 
-def test_a_registered_metric_feeds_its_own_instrument_only() -> None:
-    """Each kind does what its name says, with the labels that were declared."""
+def test_registered_metric_uses_only_its_own_instrument() -> None:
+    """Each kind behaves as its name says, with the declared labels."""
     with isolated_monitor(MonitorConfig(custom_metrics=ROWS)) as monitor:
         record(monitor, "app.documents", 2, 3, source="web", ignored="x")
         record(monitor, "app.documents", 10)
@@ -92,8 +92,8 @@ def test_a_registered_metric_feeds_its_own_instrument_only() -> None:
 
 
 @pytest.mark.parametrize("name", ["app.documents", "app.size"])
-def test_a_negative_value_of_what_cannot_fall_is_left_out_and_counted(name: str) -> None:
-    """Counters and histograms take none; the history keeps what was told."""
+def test_negative_values_of_counters_and_histograms_are_rejected(name: str) -> None:
+    """They are counted as rejected; the history keeps the values."""
     with isolated_monitor(MonitorConfig(custom_metrics=ROWS)) as monitor:
         record(monitor, name, -1, 5)
         rejected = {"genmeter_result": "rejected", "genmeter_reason": "negative"}
@@ -103,7 +103,7 @@ def test_a_negative_value_of_what_cannot_fall_is_left_out_and_counted(name: str)
 
 
 def test_names_and_labels_are_bounded() -> None:
-    """Past the limit both become `other`; a registered name has its place whatever came first."""
+    """Past the limit both become `other`; a registered name is always kept."""
     config = MonitorConfig(custom_metrics=ROWS, limits=LabelLimits(custom_metrics=6))
     with isolated_monitor(config) as monitor:
         for number in range(20):
@@ -116,8 +116,8 @@ def test_names_and_labels_are_bounded() -> None:
         assert monitor.value("app_documents_total", source="other") == 14
 
 
-def test_label_sets_without_end_do_not_fill_the_memory() -> None:
-    """Combinations past the cap are summed in the overflow series; nothing is lost."""
+def test_label_sets_past_the_limit_overflow() -> None:
+    """Combinations past the limit are summed in the overflow series."""
     row = CustomMetric(name="app.n", kind="counter", labels=("a", "b"))
     limits = LabelLimits(custom_metrics=50, combinations=10)
     with isolated_monitor(MonitorConfig(custom_metrics=(row,), limits=limits)) as monitor:
@@ -128,8 +128,8 @@ def test_label_sets_without_end_do_not_fill_the_memory() -> None:
         assert len(monitor.series("app_n_total")) <= 11
 
 
-def test_a_long_name_is_found_as_it_was_given() -> None:
-    """A name past a label's length is cut in its label, not in what the caller may ask."""
+def test_long_name_is_found_by_its_full_text() -> None:
+    """A long name is shortened in its label, but not for reads."""
     with isolated_monitor() as monitor:
         monitor.record_metric("x" * 300, 2.0)
         assert monitor.get_metrics("x" * 300)["mean"] == 2.0

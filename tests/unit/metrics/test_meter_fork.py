@@ -1,4 +1,4 @@
-"""A forked child begins anew, whatever the parent's threads were doing."""
+"""A provider in a forked child."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from _meters import metrics, points, provider, span
+from _meters import LockedOwner, metrics, points, provider, span
 from opentelemetry.metrics import Observation
 from opentelemetry.sdk.resources import Resource
 
 from _waiting import PATIENCE
-from genmeter.metrics import LockedOwner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,8 +41,8 @@ def in_child(function: Callable[[], Any]) -> Any:
     return json.loads(text)
 
 
-def test_a_child_counts_from_zero_with_the_parents_instruments() -> None:
-    """Its instruments and callbacks are usable, its resource and births its own."""
+def test_child_counts_from_0_with_the_parents_instruments() -> None:
+    """Callbacks work, and resource and start times are the child's."""
     owner = LockedOwner()
     made = provider(owner=owner)
     meter = made.get_meter("other")
@@ -74,8 +73,8 @@ def test_a_child_counts_from_zero_with_the_parents_instruments() -> None:
     assert points(after, "sizes")[()].count == 1
 
 
-def test_a_child_waits_for_nothing_that_the_parents_threads_held() -> None:
-    """The fork comes while a thread holds the owner's lock and a callback hangs in a collection."""
+def test_child_does_not_wait_for_the_parents_threads() -> None:
+    """The fork happens while a thread holds the owner's lock and a callback hangs."""
     owner = LockedOwner()
     made = provider(owner=owner)
     go, is_held, is_called = threading.Event(), threading.Event(), threading.Event()
@@ -119,8 +118,8 @@ def test_a_child_waits_for_nothing_that_the_parents_threads_held() -> None:
             thread.join()
 
 
-def test_a_reset_forgets_every_cell_and_exemplar() -> None:
-    """A cell that was taken before is no longer collected."""
+def test_reset_forgets_every_cell_and_exemplar() -> None:
+    """A cell from before the reset is not collected any more."""
     made = provider()
     histogram: Any = made.get_meter("genmeter").create_histogram("sizes")
     old = histogram.cell({}, 1.0)

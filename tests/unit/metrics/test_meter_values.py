@@ -1,4 +1,4 @@
-"""Numbers and attributes of any caller: every exporter takes what comes out."""
+"""Conversion of numbers and attributes to values that every exporter accepts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 
-from genmeter.metrics.cells import MAX_FLOAT, MAX_INT
-from genmeter.metrics.values import clean_attributes, key_of, read_number
+from genmeter.metrics._cells import MAX_FLOAT, MAX_INT
+from genmeter.metrics._values import clean_attributes, key_of, read_number
 from unit._hostile import VALUES, LyingDict, LyingInt, Raising, StrKey, Word
 
 from _meters import metrics, provider  # isort: skip
@@ -41,16 +41,16 @@ from _meters import metrics, provider  # isort: skip
         (None, None),
     ],
 )
-def test_numbers_of_any_kind_become_plain_ones(value: Any, expected: float | None) -> None:
-    """What is no finite number in range is None."""
+def test_numbers_become_plain_ints_and_floats(value: Any, expected: float | None) -> None:
+    """Values that are not finite numbers in range become None."""
     found = read_number(value)
     assert found == expected
     assert type(found) is type(expected)
 
 
 @pytest.mark.parametrize("what", VALUES)
-def test_a_number_is_plain_and_in_range_or_nothing(what: str) -> None:
-    """Whatever is passed."""
+def test_any_value_becomes_a_plain_number_or_none(what: str) -> None:
+    """The number is always in range."""
     found = read_number(VALUES[what])
     assert (
         found is None
@@ -60,8 +60,8 @@ def test_a_number_is_plain_and_in_range_or_nothing(what: str) -> None:
 
 
 @pytest.mark.parametrize("what", VALUES)
-def test_every_exporter_takes_whatever_is_an_attribute(what: str) -> None:
-    """As a value, as a key, nested and as the whole mapping: recording and encoding succeed."""
+def test_any_attribute_can_be_exported(what: str) -> None:
+    """Invalid values are attribute values, keys, nested values and whole mappings."""
     value = VALUES[what]
     made = provider()
     counter = made.get_meter("other").create_counter("events")
@@ -79,15 +79,15 @@ def test_every_exporter_takes_whatever_is_an_attribute(what: str) -> None:
 
 
 def test_plain_attributes_are_copied() -> None:
-    """A caller may change its dict afterwards."""
+    """The caller may change its dict afterwards."""
     given = {"a": "b"}
     found = clean_attributes(given, pytest.fail)
     given["a"] = "c"
     assert found == {"a": "b"}
 
 
-def test_attributes_are_cleaned_as_the_sdk_does() -> None:
-    """Sequences become tuples, other types their text; what has no text of its own is None."""
+def test_attributes_are_converted_as_in_the_sdk() -> None:
+    """Sequences become tuples, other types their text, or None without a text."""
     warned: list[str] = []
     found = clean_attributes(
         {"list": [1, "a", (None, True)], "map": {"x": [1]}, "num": Decimal(3), "object": object(),
@@ -106,7 +106,7 @@ def test_attributes_are_cleaned_as_the_sdk_does() -> None:
     assert warned == ["invalid"]
 
 
-def test_what_is_no_readable_mapping_is_no_attributes() -> None:
+def test_unreadable_mappings_are_dropped() -> None:
     """The measurement itself is kept."""
     values: list[Any] = [LyingDict(a="b"), Raising(), ["a"], 7]
     for value in values:
@@ -115,13 +115,13 @@ def test_what_is_no_readable_mapping_is_no_attributes() -> None:
         assert warned == ["invalid"]
 
 
-def test_one_bad_attribute_costs_no_other() -> None:
-    """It is dropped alone."""
+def test_invalid_attribute_is_dropped_alone() -> None:
+    """The other attributes are kept."""
     assert clean_attributes({"bad": Raising(), "good": "yes"}, lambda: None) == {"good": "yes"}
 
 
-def test_a_circular_mapping_ends() -> None:
-    """However often it contains itself."""
+def test_circular_mapping_is_cut_off() -> None:
+    """Depth and size are limited."""
     circular: dict[str, Any] = {}
     circular.update({f"k{number}": circular for number in range(100)})
     warned: list[str] = []
@@ -129,15 +129,15 @@ def test_a_circular_mapping_ends() -> None:
     assert warned == ["invalid"]
 
 
-def test_keys_become_plain_text() -> None:
-    """A key that cannot be compared can be after that."""
+def test_keys_become_plain_strings() -> None:
+    """An unhashable key becomes usable."""
     (key,) = clean_attributes({StrKey("a"): 1}, pytest.fail)
     assert type(key) is str
     assert key == "a"
 
 
 def test_label_sets_differ_by_type_and_not_by_order() -> None:
-    """1, 1.0 and True are three; not a number is one."""
+    """1, 1.0 and True are distinct; NaN equals NaN."""
     assert key_of({"a": "1", "b": "2"}) == key_of({"b": "2", "a": "1"})
     assert key_of({"a": 1, "b": "2"}) == key_of({"b": "2", "a": 1})
     assert (

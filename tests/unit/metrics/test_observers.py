@@ -1,4 +1,4 @@
-"""What telemetry reads of the process at a collection."""
+"""The observable instruments of genmeter itself."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig
 from genmeter.testing import fresh_runtime
 
 
-def test_the_inbox_is_what_waited_when_the_collection_began() -> None:
-    """A page has every event that came before it, and says how many it had to wait for."""
+def test_inbox_is_the_backlog_at_the_start_of_the_collection() -> None:
+    """A page contains all earlier events, and the number that had to be drained."""
     config = MonitorConfig(endpoint=EndpointConfig(enabled=False))
     with fresh_runtime() as runtime, GenerationMonitor(config=config) as monitor:
         pages: list[str] = []

@@ -1,4 +1,4 @@
-"""From events to series: which instruments an event feeds, and under which labels."""
+"""The recorder: instruments and labels of each event."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def monitor() -> Iterator[IsolatedMonitor]:
 
 
 def counts(monitor: IsolatedMonitor, name: str, label: str) -> dict[str, float]:
-    """Give a series' values by one of its labels."""
+    """Return the values of a series by one of its labels."""
     return {each.labels.get(label, ""): each.value for each in monitor.series(name)}
 
 
-def test_a_call_is_exposed_with_its_labels(monitor: IsolatedMonitor) -> None:
-    """Outcome, tokens and their parts, finish reason and retries of one whole call."""
+def test_call_is_exposed_with_its_labels(monitor: IsolatedMonitor) -> None:
+    """Outcome, tokens, finish reason and retries of a complete call are exposed."""
     monitor.track_generation(
         0.5,
         True,
@@ -82,7 +82,7 @@ def test_a_call_is_exposed_with_its_labels(monitor: IsolatedMonitor) -> None:
     )
 
 
-def test_the_type_of_an_error_is_a_label_of_the_duration_of_failures_only(
+def test_only_durations_of_failures_have_an_error_type(
     monitor: IsolatedMonitor,
 ) -> None:
     """`error_type` is absent on success, and the class of the error on failure."""
@@ -93,8 +93,8 @@ def test_the_type_of_an_error_is_a_label_of_the_duration_of_failures_only(
     assert counts(monitor, name, "error_type") == {"": 1, "TimeoutError": 2}
 
 
-def test_a_value_at_a_bound_is_in_its_bucket(monitor: IsolatedMonitor) -> None:
-    """Buckets hold what is at most their bound: exactly 30 s is not above 30 s."""
+def test_value_equal_to_a_bound_is_in_its_bucket(monitor: IsolatedMonitor) -> None:
+    """Upper bounds are inclusive: 30 s is not above 30 s."""
     for duration in (29.9, 30.0, 30.1):
         monitor.track_generation(duration, True, model_name="m")
     buckets = counts(monitor, "gen_ai_client_inference_duration_seconds_bucket", "le")
@@ -102,14 +102,14 @@ def test_a_value_at_a_bound_is_in_its_bucket(monitor: IsolatedMonitor) -> None:
 
 
 def test_tokens_of_a_failed_call_count(monitor: IsolatedMonitor) -> None:
-    """What was used before a call failed was used."""
+    """Tokens used before the failure are counted."""
     monitor.track_generation(1.0, False, model_name="m", prompt_token_count=50)
     assert monitor.value(f"{USAGE}_input_tokens_total") == 50
     assert monitor.value("genmeter_generations_total", genmeter_outcome="failure") == 1
 
 
-def test_tokens_that_are_unknown_are_0_from_the_first_call_on(monitor: IsolatedMonitor) -> None:
-    """A model's token series begin at 0, so that a rate sees the first increase."""
+def test_unknown_tokens_are_0_from_the_first_call(monitor: IsolatedMonitor) -> None:
+    """A model's token series start at 0, so that a rate includes the first increase."""
     monitor.track_generation(1.0, False, model_name="m")
     for name in (f"{USAGE}_input_tokens_total", f"{USAGE}_output_tokens_total"):
         assert [each.value for each in monitor.series(name)] == [0]
@@ -127,8 +127,8 @@ def test_outcomes_of_configured_models_are_0_before_any_call() -> None:
     assert found == {(m, o): 0 for m in "abc" for o in ("success", "failure")}
 
 
-def test_a_conversation_is_not_an_inference(monitor: IsolatedMonitor) -> None:
-    """It has a duration and a length of its own, and adds no generation, token or call."""
+def test_conversation_is_not_an_inference(monitor: IsolatedMonitor) -> None:
+    """It has its own duration and length, and adds no generation and no tokens."""
     monitor.track_generation(90.0, True, conversation_length=3)
     monitor.track_generation(5.0, False, conversation_length=1, error=ValueError())
     assert_exposition(
@@ -144,8 +144,8 @@ def test_a_conversation_is_not_an_inference(monitor: IsolatedMonitor) -> None:
         assert not monitor.series(name)
 
 
-def test_an_evaluation_feeds_outcome_duration_scores_and_tokens(monitor: IsolatedMonitor) -> None:
-    """The tokens of the judge are those of its model, in a phase of their own."""
+def test_evaluation_records_outcome_duration_scores_and_tokens(monitor: IsolatedMonitor) -> None:
+    """Its tokens belong to the evaluating model, in their own phase."""
     monitor.track_evaluation(
         2.0, True, "judge", {"s": 0.5, "t": {"score": 1, "feedback": "x"}}, model_name="m",
         prompt_token_count=7, completion_token_count=1,
@@ -167,8 +167,8 @@ def test_an_evaluation_feeds_outcome_duration_scores_and_tokens(monitor: Isolate
     assert not monitor.series("genmeter_generations_total")
 
 
-def test_scores_off_their_scale_count_in_the_mean_but_not_in_the_buckets() -> None:
-    """A scale is brought to 0..1; what is off it, or negative, is summed and counted as it is."""
+def test_scores_off_their_scale_are_only_in_the_mean() -> None:
+    """Scores on their scale are mapped to 0..1; others are summed and counted unchanged."""
     with isolated_monitor(
         MonitorConfig(score_scales={"stars": (1, 5), "sign": (-1, 1)})
     ) as monitor:
@@ -185,8 +185,8 @@ def test_scores_off_their_scale_count_in_the_mean_but_not_in_the_buckets() -> No
         assert counts(monitor, "genmeter_evaluation_score_count", name) == {"stars": 2, "sign": 1}
 
 
-def test_cost_is_counted_by_the_price_and_what_has_none_apart() -> None:
-    """A model without a price is never counted as 0, its calls with tokens are counted."""
+def test_cost_and_unpriced_calls_are_counted() -> None:
+    """A model without a price has no cost of 0; its calls with tokens are counted."""
     prices = PriceTable({"m": Price(input=1, output=10, cached_input=0.5)})
     with isolated_monitor(MonitorConfig(prices=prices)) as monitor:
         monitor.track_generation(
@@ -204,16 +204,16 @@ def test_cost_is_counted_by_the_price_and_what_has_none_apart() -> None:
 
 
 def test_without_prices_nothing_is_priced_or_unpriced(monitor: IsolatedMonitor) -> None:
-    """Neither metric exists where no price table was given."""
+    """Neither metric exists without a price table."""
     monitor.track_generation(1.0, True, model_name="m", prompt_token_count=5)
     assert not monitor.series("genmeter_cost_usd_total")
     assert not monitor.series("genmeter_unpriced_generations_total")
 
 
-def test_the_last_generation_is_the_newest_of_its_model(
+def test_last_generation_is_the_newest_of_its_model(
     monitor: IsolatedMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A call that was appended late does not turn the time back."""
+    """A call that is appended late does not move it back."""
     import genmeter.clock
 
     for time in (100.0, 300.0, 200.0):
@@ -223,7 +223,7 @@ def test_the_last_generation_is_the_newest_of_its_model(
 
 
 def test_samples_are_counted_by_verdict_and_reason(monitor: IsolatedMonitor) -> None:
-    """Accepted ones have no reason, rejected ones may."""
+    """Only rejected samples have a reason."""
     monitor.record_sample(True)
     monitor.record_sample(True, "not used")
     monitor.record_sample(False, "duplicate")
@@ -239,7 +239,7 @@ def test_samples_are_counted_by_verdict_and_reason(monitor: IsolatedMonitor) -> 
 
 
 def test_log_records_are_counted_by_level(monitor: IsolatedMonitor) -> None:
-    """Each of the three calls has its level."""
+    """Each log method has its level."""
     monitor.log_info("a", x=1)
     monitor.log_warning("b")
     monitor.log_error("c", error=ValueError())
@@ -251,8 +251,8 @@ def test_log_records_are_counted_by_level(monitor: IsolatedMonitor) -> None:
     }
 
 
-def test_past_the_cap_on_combinations_counts_go_to_the_overflow_series() -> None:
-    """Label sets are bounded as a whole; what comes after is counted, under its own series."""
+def test_combinations_past_the_limit_overflow() -> None:
+    """Later label sets are counted in the overflow series."""
     config = MonitorConfig(limits=LabelLimits(combinations=10, models=100))
     with isolated_monitor(config) as monitor:
         for number in range(60):
@@ -269,7 +269,7 @@ def test_past_the_cap_on_combinations_counts_go_to_the_overflow_series() -> None
 
 
 def traces(sampler: object) -> str:
-    """Track a call within a span; give the exemplars of the page."""
+    """Record a call within a span, and return the exemplars of the page."""
     tracer = TracerProvider(sampler=sampler, shutdown_on_exit=False).get_tracer("t")  # type: ignore[arg-type]
     with isolated_monitor() as monitor:
         with tracer.start_as_current_span("call"):
@@ -280,16 +280,16 @@ def traces(sampler: object) -> str:
             return monitor.page(openmetrics=True)
 
 
-def test_an_exemplar_names_the_span_of_the_call_and_no_other() -> None:
-    """Only a sampled span of the caller makes an exemplar, whoever drains or scrapes."""
+def test_exemplar_names_the_span_of_the_call() -> None:
+    """Only a sampled span of the caller becomes an exemplar, not one of the draining thread."""
     page = traces(ALWAYS_ON)
     found = {line.split('trace_id="')[1][:32] for line in page.splitlines() if "trace_id" in line}
     assert len(found) == 1
     assert "trace_id" not in traces(ALWAYS_OFF)
 
 
-def test_the_state_of_the_job_and_the_monitor_is_exposed() -> None:
-    """Expected samples, the end, the history and the build can be read."""
+def test_state_of_job_and_monitor_is_exposed() -> None:
+    """Expected samples, the end of the job, the history and the build are on the page."""
     config = MonitorConfig(expected_samples=12, endpoint=EndpointConfig(enabled=False))
     with isolated_monitor(config) as monitor:
         assert monitor.value("genmeter_job_finished") == 0
@@ -309,7 +309,7 @@ def test_the_state_of_the_job_and_the_monitor_is_exposed() -> None:
         assert monitor.value("genmeter_job_finished") == 1
 
 
-def test_a_job_that_does_not_say_how_many_samples_it_makes_exposes_none(
+def test_expected_samples_are_absent_by_default(
     monitor: IsolatedMonitor,
 ) -> None:
     """The gauge is absent rather than 0."""
@@ -320,7 +320,7 @@ def test_a_job_that_does_not_say_how_many_samples_it_makes_exposes_none(
 
 
 class Bench:
-    """A recorder on a meter of the built-in provider or of the SDK's, and what it rejected."""
+    """A recorder on a meter of the built-in provider or of the SDK's, and its rejected values."""
 
     def __init__(self, kind: str, **limits: int) -> None:
         self.rejected: list[tuple[Reason, str, object]] = []
@@ -358,7 +358,7 @@ class Bench:
 
 @pytest.fixture(params=["builtin", "sdk"])
 def make(request: pytest.FixtureRequest) -> Iterator[Callable[..., Bench]]:
-    """Return a function that makes a bench."""
+    """Return a function that creates a bench."""
     made: list[Bench] = []
 
     def new(**limits: int) -> Bench:
@@ -370,8 +370,8 @@ def make(request: pytest.FixtureRequest) -> Iterator[Callable[..., Bench]]:
         bench.close()
 
 
-def test_an_event_is_in_the_instruments_once_it_was_recorded(make: Callable[..., Bench]) -> None:
-    """There is no batch to be flushed: every page is of one moment."""
+def test_event_is_in_the_instruments_at_once(make: Callable[..., Bench]) -> None:
+    """There is no batch to flush: every page shows one moment."""
     bench = make()
     bench.recorder.record(Sample(5.0, True, None))
     assert bench.values("genmeter.samples") == {("accepted",): 1}
@@ -384,7 +384,7 @@ def test_an_event_is_in_the_instruments_once_it_was_recorded(make: Callable[...,
 
 
 def test_preregistered_calls_have_both_outcomes_at_0(make: Callable[..., Bench]) -> None:
-    """A rate of failures is there before the first failure."""
+    """Rates of failures exist before the first failure."""
     bench = make()
     bench.recorder.preregister([Call("chat", "p", "m", None, "unknown")], 5.0)
     found = bench.values("genmeter.generations")
@@ -392,8 +392,8 @@ def test_preregistered_calls_have_both_outcomes_at_0(make: Callable[..., Bench])
     assert set(found.values()) == {0}
 
 
-def test_a_sum_that_would_leave_its_range_is_rejected_by_name(make: Callable[..., Bench]) -> None:
-    """One amount past the range costs itself, and neither the sum nor the next amount."""
+def test_sum_out_of_range_is_rejected_by_name(make: Callable[..., Bench]) -> None:
+    """One amount out of range changes neither the sum nor the next amount."""
     bench = make()
     for value in (1e307, 1e308, 1.0):
         bench.recorder.record(Metric(5.0, "x", value, {}))
@@ -402,8 +402,8 @@ def test_a_sum_that_would_leave_its_range_is_rejected_by_name(make: Callable[...
     assert bench.rejected == [(Reason.OVERFLOW, "genmeter.custom.accumulated", 1e308)]
 
 
-def test_series_that_are_remembered_are_bounded(make: Callable[..., Bench]) -> None:
-    """Past the limit on label sets nothing is lost, and nothing is kept for each new one."""
+def test_cached_series_are_bounded(make: Callable[..., Bench]) -> None:
+    """Past the limit no event is lost, and nothing is cached for new label sets."""
     bench = make(combinations=10)
     for number in range(50):
         bench.recorder.record(generation(model=f"m{number}", finish_reason=f"r{number}"))
@@ -411,12 +411,12 @@ def test_series_that_are_remembered_are_bounded(make: Callable[..., Bench]) -> N
     assert sum(bench.values("genmeter.generations").values()) == 50
     assert sum(bench.values("genmeter.evaluations").values()) == 50
     recorder = bench.recorder
-    kept = (recorder._calls, recorder._generations, recorder._others)
+    kept = (recorder._generations, recorder._evaluations, recorder._others)
     assert all(len(each) <= 10 for each in kept)
 
 
-def test_the_last_call_is_the_newest(make: Callable[..., Bench]) -> None:
-    """Conversations and evaluations are no calls of a model."""
+def test_last_call_is_the_newest(make: Callable[..., Bench]) -> None:
+    """Conversations and evaluations are not calls of a model."""
     bench = make()
     assert bench.recorder.last_call is None
     bench.recorder.record(conversation(100))
@@ -427,8 +427,8 @@ def test_the_last_call_is_the_newest(make: Callable[..., Bench]) -> None:
     assert bench.recorder.last_call == generation(50).time
 
 
-def test_a_reset_recorder_begins_anew() -> None:
-    """In a forked child no cell of the parent's is written to, and no last call is the parent's."""
+def test_reset_recorder_starts_at_0() -> None:
+    """A forked child writes to none of the parent's cells and has no last call."""
     bench = Bench("builtin")
     bench.recorder.record(generation(model="parent"))
     bench.recorder.record(Metric(5.0, "x", 2.0, {}))

@@ -1,4 +1,4 @@
-"""Log lines that wait until logging them can do no harm."""
+"""Log lines that are logged later."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def hear() -> Iterator[Callable[[Callable[[str], None]], None]]:
         logger.removeHandler(handler)
 
 
-def test_a_logging_handler_that_blocks_does_not_hold_up_the_end(
+def test_blocking_logging_handler_does_not_delay_the_end(
     hear: Callable[[Callable[[str], None]], None],
 ) -> None:
     """The wait ends with its time; what is left is logged when the handler goes on."""
@@ -62,10 +62,10 @@ def test_a_logging_handler_that_blocks_does_not_hold_up_the_end(
     assert eventually(lambda: heard == ["one", "two"])
 
 
-def test_without_a_thread_the_end_is_logged_by_the_caller(
+def test_caller_logs_the_rest_if_no_thread_can_be_started(
     hear: Callable[[Callable[[str], None]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An interpreter that ends has none to give."""
+    """None can be started while the interpreter ends."""
     heard, deferred_log = list[str](), DeferredLog()
     hear(heard.append)
 
@@ -78,7 +78,7 @@ def test_without_a_thread_the_end_is_logged_by_the_caller(
     assert heard == ["last"]
 
 
-def test_a_logging_handler_that_ends_the_job_is_not_waited_for(
+def test_logging_handler_that_ends_the_job_is_not_waited_for(
     hear: Callable[[Callable[[str], None]], None],
 ) -> None:
     """It is the one who logs, so it would wait for itself."""
@@ -97,7 +97,7 @@ def test_a_logging_handler_that_ends_the_job_is_not_waited_for(
 
 
 def test_adding_a_line_starts_no_thread() -> None:
-    """It is called in signal handlers and by whoever owns the drain."""
+    """Signal handlers and the drain call it."""
     before, deferred_log = threading.active_count(), DeferredLog()
     for _ in range(100):
         deferred_log.add(logging.WARNING, "a line")
@@ -107,7 +107,7 @@ def test_adding_a_line_starts_no_thread() -> None:
     assert len(deferred_log) == 0
 
 
-def test_lines_in_the_background_keep_no_thread(
+def test_background_thread_ends_after_its_lines(
     hear: Callable[[Callable[[str], None]], None],
 ) -> None:
     """The thread logs all lines in their order and ends; the next lines get a new one."""
@@ -122,7 +122,7 @@ def test_lines_in_the_background_keep_no_thread(
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
-def test_a_logging_handler_that_raises_costs_its_line(
+def test_failing_logging_handler_loses_only_its_line(
     hear: Callable[[Callable[[str], None]], None], error: type[BaseException]
 ) -> None:
     """Whatever it raises on the worker's thread, the lines after it are logged."""
@@ -139,7 +139,7 @@ def test_a_logging_handler_that_raises_costs_its_line(
     assert eventually(lambda: heard == ["one", "two"])
 
 
-def test_a_signal_handlers_exit_passes_through_a_flush(
+def test_exit_of_a_signal_handler_passes_through_a_flush(
     hear: Callable[[Callable[[str], None]], None],
 ) -> None:
     """On a caller's thread a SystemExit may be the job's own end, which must not be swallowed."""

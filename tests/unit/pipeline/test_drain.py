@@ -1,4 +1,4 @@
-"""The drain: when it runs, what it holds, and what it survives."""
+"""The pipeline: the inbox, the drain, reads, the thread and forks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def in_thread(function: Callable[[], Any]) -> Any:
-    """Call something on another thread; give what it gives, raise what it raises."""
+    """Call a function on another thread; return its result or raise its error."""
     found: dict[str, Any] = {}
 
     def call() -> None:
@@ -43,7 +43,7 @@ def in_thread(function: Callable[[], Any]) -> Any:
 
 
 class Bench:
-    """A pipeline with one session, and what a monitor does with them."""
+    """A pipeline with one session, used as a monitor does."""
 
     def __init__(self, on_start: Callable[[], None] = lambda: None) -> None:
         limits = {
@@ -56,31 +56,31 @@ class Bench:
         dispatcher = HandlerDispatcher(self.self_metrics, self.pipeline.deferred_log)
         state = SessionState(CallDefaults("m", None, "chat"), History(100_000))
         self.session = Session(state, dispatcher)
-        state.is_closed = True  # nobody closes it at its end
+        state.is_closed = True  # so that it is not closed at its end
 
     def append(self, count: int = 1, duration: Any = 0.1) -> None:
-        """Append events without looking after the inbox."""
+        """Append events without calling ``after_append``."""
         for _ in range(count):
             self.pipeline.inbox.append(
                 (Raw.GENERATION, self.session, time.time(), duration, True, {}, None, None, None)
             )
 
-    def tell(self, count: int = 1, *, inline: bool = False, duration: Any = 0.1) -> None:
-        """Append events, looking after the inbox after each."""
+    def record(self, count: int = 1, *, inline: bool = False, duration: Any = 0.1) -> None:
+        """Append events, calling ``after_append`` after each."""
         for _ in range(count):
             self.append(duration=duration)
             self.pipeline.after_append(inline=inline)
 
     def read(self, timeout: float | None = None) -> int:
-        """Read how many events the history has."""
+        """Return how many events the history has."""
         return self.pipeline.run(lambda: self.session.history.size, timeout)
 
     def spy(self, on_event: Callable[[Any], Any]) -> None:
-        """Have a function called with each event, after the history has it."""
+        """Have a function called with each event after the history has it."""
         self.session.recorders = (self.session.history, Spy(on_event))
 
     def run_thread(self) -> None:
-        """Have the pipeline's thread run, and idle."""
+        """Start the pipeline's thread."""
         self.pipeline.start()
         assert self.pipeline.is_running
 
@@ -91,13 +91,13 @@ class Bench:
 
     @property
     def rejected(self) -> dict[str, int]:
-        """What was dropped, by reason."""
+        """Dropped values by reason."""
         return self.self_metrics.rejected
 
     def close(self) -> None:
         """End the pipeline's threads."""
         thread, self.pipeline._thread = self.pipeline._thread, None
-        self.pipeline._is_rung = False
+        self.pipeline._is_woken = False
         self.pipeline.wake()
         if isinstance(thread, threading.Thread) and thread.ident is not None:
             thread.join(PATIENCE)
@@ -106,7 +106,7 @@ class Bench:
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
-    """Give a bench whose thread does not run yet."""
+    """Return a bench whose thread does not run yet."""
     made = Bench()
     yield made
     made.close()
@@ -128,12 +128,12 @@ def _interrupt(thread: threading.Thread) -> None:
 
 @pytest.fixture
 def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no thread be started."""
+    """Prevent the start of threads."""
     monkeypatch.setattr(threading.Thread, "start", _refuse)
 
 
 class Holder:
-    """Another thread that holds the drain's lock in a block."""
+    """Holds the drain's lock on another thread in a block."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
@@ -160,16 +160,16 @@ class Holder:
 # --- what drains ---------------------------------------------------------------------------------
 
 
-def test_an_event_is_drained_though_nobody_reads(bench: Bench) -> None:
-    """One event reaches the history by the pipeline's own thread."""
-    bench.tell()
+def test_event_is_drained_without_a_read(bench: Bench) -> None:
+    """The pipeline's thread moves it to the history."""
+    bench.record()
     assert eventually(lambda: bench.recorded == 1)
 
 
 def test_idle_thread_drains_below_the_wake_threshold(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Events below the wake mark are drained at the next turn of the thread."""
+    """The next turn of the thread drains them."""
     monkeypatch.setattr(module, "_INTERVAL", 0.02)
     bench.run_thread()
     for told in range(1, 4):
@@ -178,16 +178,16 @@ def test_idle_thread_drains_below_the_wake_threshold(
 
 
 @pytest.mark.usefixtures("lazy")
-def test_a_burst_wakes_the_thread(bench: Bench) -> None:
-    """The event that makes :data:`WAKE` has the thread drain them all, whatever its interval."""
+def test_burst_wakes_the_thread(bench: Bench) -> None:
+    """At :data:`WAKE` events the thread drains all, before its interval is over."""
     bench.run_thread()
     bench.append(WAKE - 1)
-    bench.tell()
+    bench.record()
     assert eventually(lambda: bench.recorded == WAKE)
 
 
-def test_the_thread_drains_in_slices(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long inbox is drained a slice at a time, and the lock is free in between."""
+def test_thread_drains_in_slices(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock is free between the slices."""
     limits: list[int] = []
     drain = bench.pipeline._drain
     monkeypatch.setattr(
@@ -199,26 +199,26 @@ def test_the_thread_drains_in_slices(bench: Bench, monkeypatch: pytest.MonkeyPat
     assert limits == [SLICE] * 10
 
 
-def test_an_inline_event_is_drained_in_its_own_call(bench: Bench) -> None:
+def test_inline_event_is_drained_in_its_own_call(bench: Bench) -> None:
     """With ``drain="inline"`` the caller drains, and no thread is started."""
-    bench.tell(3, inline=True)
+    bench.record(3, inline=True)
     assert bench.recorded == 3
     assert not bench.pipeline.is_running
 
 
-def test_a_collection_drains_what_waits(bench: Bench) -> None:
-    """What was told before a collection is recorded when it reads."""
+def test_collection_drains_pending_events(bench: Bench) -> None:
+    """Events recorded before a collection are in it."""
     bench.append(5)
     bench.pipeline.drain_for_collection()
     assert bench.recorded == 5
 
 
 @pytest.mark.parametrize("is_running", [False, True])
-def test_a_collection_gives_up_on_an_owner_that_is_busy(
+def test_collection_gives_up_on_a_busy_owner(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, is_running: bool
 ) -> None:
-    """A collection that cannot drain within its budget goes on without."""
-    monkeypatch.setattr(module, "_LONGEST_DRAIN", 0.01)
+    """It continues without the pending events."""
+    monkeypatch.setattr(module, "_MAX_DRAIN", 0.01)
     if is_running:
         bench.run_thread()
     bench.append()
@@ -231,12 +231,12 @@ def test_a_collection_gives_up_on_an_owner_that_is_busy(
 
 
 @pytest.mark.usefixtures("no_threads")
-def test_over_high_water_a_producer_drains(bench: Bench) -> None:
-    """Without any other thread the producer keeps its own inbox at the mark, and loses nothing."""
+def test_producer_drains_above_high_water_without_a_thread(bench: Bench) -> None:
+    """Its inbox stays at the mark, and no event is lost."""
     total = HIGH_WATER + 10 * SLICE
     longest = 0
     for _ in range(total):
-        bench.tell()
+        bench.record()
         longest = max(longest, len(bench.pipeline.inbox))
     assert longest < HIGH_WATER
     assert bench.read() == total
@@ -245,43 +245,43 @@ def test_over_high_water_a_producer_drains(bench: Bench) -> None:
 
 @pytest.mark.usefixtures("lazy")
 @pytest.mark.parametrize("caller", [lambda function: function(), in_thread])
-def test_no_producer_drains_while_the_pipelines_thread_lives(
+def test_producer_does_not_drain_while_the_thread_runs(
     bench: Bench, caller: Callable[[Any], Any]
 ) -> None:
-    """Over high water a producer of any thread lets the pipeline's thread do it."""
+    """Above high water it leaves that to the pipeline's thread."""
     drained_by: set[int] = set()
     bench.spy(lambda event: drained_by.add(threading.get_ident()))
     bench.run_thread()
-    caller(lambda: bench.tell(2 * HIGH_WATER))
+    caller(lambda: bench.record(2 * HIGH_WATER))
     assert bench.read() == 2 * HIGH_WATER
     thread = bench.pipeline._thread
     assert thread is not None
     assert drained_by == {thread.ident}
 
 
-def test_a_producer_never_waits_for_the_lock(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over high water a call lets go of the interpreter for a moment where another one drains."""
+def test_producer_does_not_wait_for_the_lock(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above high water it only yields if another thread drains."""
     naps: list[float] = []
     with Holder(bench.pipeline):
         bench.append(HIGH_WATER)
         monkeypatch.setattr(module.time, "sleep", naps.append)
-        in_thread(bench.tell)
+        in_thread(bench.record)
         monkeypatch.undo()
     assert naps == [module._YIELD]
     assert bench.read() == HIGH_WATER + 1
 
 
-def test_past_the_cap_events_are_dropped_and_counted(
+def test_events_past_the_capacity_are_dropped_and_counted(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """While nothing can be drained the inbox stays at its cap, and each dropped event is counted."""
+    """If nothing can be drained, the inbox stays at its capacity."""
     monkeypatch.setattr(module, "CAPACITY", 1_000)
     monkeypatch.setattr(module, "HIGH_WATER", 500)
     monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
     with Holder(bench.pipeline):
         longest = 0
         for _ in range(1_500):
-            bench.tell()
+            bench.record()
             longest = max(longest, len(bench.pipeline.inbox))
         assert longest == 1_000
         assert bench.rejected == {"inbox_full": 500}
@@ -292,19 +292,19 @@ def test_past_the_cap_events_are_dropped_and_counted(
     assert sum("inbox full" in record.getMessage() for record in caplog.records) == 1
 
 
-def test_the_cap_is_far_above_the_mark() -> None:
-    """A drain that is late by a moment costs no event."""
+def test_capacity_is_far_above_high_water() -> None:
+    """A drain that is slightly late loses no event."""
     assert WAKE < HIGH_WATER < CAPACITY / 8
 
 
-def test_taking_back_from_an_empty_inbox_counts_nothing(bench: Bench) -> None:
-    """A producer that finds the inbox drained meanwhile has nothing to drop."""
+def test_dropping_from_an_empty_inbox_counts_nothing(bench: Bench) -> None:
+    """A drain may have emptied the inbox meanwhile."""
     bench.pipeline._drop_newest()
     assert bench.rejected == {}
 
 
-def test_an_event_that_was_taken_back_ends_the_drain_quietly(bench: Bench) -> None:
-    """A drain that finds fewer events than it had counted is no defect."""
+def test_dropped_event_ends_the_drain_without_an_error(bench: Bench) -> None:
+    """The drain then finds fewer events than it had counted."""
     bench.spy(lambda event: bench.pipeline.inbox.clear())
     bench.append(3)
     assert bench.read() == 1
@@ -323,26 +323,26 @@ class Spy:
 
 @pytest.mark.parametrize("is_running", [False, True])
 @pytest.mark.parametrize("caller", [lambda function: function(), in_thread])
-def test_every_thread_reads_what_it_wrote(
+def test_every_thread_reads_its_own_writes(
     bench: Bench, is_running: bool, caller: Callable[[Any], Any]
 ) -> None:
-    """What a thread told before a read is in what it reads."""
+    """A read contains the events that its thread recorded before."""
     if is_running:
         bench.run_thread()
 
-    def tell_and_read() -> list[int]:
+    def record_and_read() -> list[int]:
         counts = []
         for _ in range(50):
             bench.append()
             counts.append(bench.read())
         return counts
 
-    assert caller(tell_and_read) == list(range(1, 51))
+    assert caller(record_and_read) == list(range(1, 51))
 
 
 @pytest.mark.parametrize("caller", [lambda function: function(), in_thread])
-def test_every_thread_asks_the_pipelines_thread(bench: Bench, caller: Callable[[Any], Any]) -> None:
-    """The owner reads for whoever asks; before it runs, each caller reads by itself."""
+def test_reads_run_on_the_pipelines_thread(bench: Bench, caller: Callable[[Any], Any]) -> None:
+    """Before it runs, each caller reads on its own thread."""
     asked = lambda: (threading.get_ident(), bench.pipeline.run(threading.get_ident))  # noqa: E731
     caller_ident, reader = caller(asked)
     assert caller_ident == reader
@@ -352,10 +352,10 @@ def test_every_thread_asks_the_pipelines_thread(bench: Bench, caller: Callable[[
 
 @pytest.mark.parametrize("is_running", [False, True])
 @pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit, KeyboardInterrupt, TimeoutError])
-def test_what_a_read_raises_reaches_who_asked(
+def test_error_of_a_read_reaches_its_caller(
     bench: Bench, is_running: bool, error: type[BaseException]
 ) -> None:
-    """An error of the function comes out of ``run``, and the pipeline goes on."""
+    """The pipeline continues."""
     if is_running:
         bench.run_thread()
 
@@ -368,16 +368,16 @@ def test_what_a_read_raises_reaches_who_asked(
     assert bench.read() == 1
 
 
-def test_a_read_in_a_read_is_answered_at_once(bench: Bench) -> None:
-    """A function that reads again does not wait for its own lock."""
+def test_nested_read_returns_at_once(bench: Bench) -> None:
+    """It does not wait for its own lock."""
     bench.append()
     assert bench.pipeline.run(bench.read) == 1
     bench.run_thread()
     assert bench.pipeline.run(bench.read) == 1
 
 
-def test_a_read_gives_up_after_its_time(bench: Bench) -> None:
-    """With a time-out a read of any thread raises where the owner is not free in time."""
+def test_read_times_out(bench: Bench) -> None:
+    """A read on any thread raises TimeoutError if the owner is busy for too long."""
     with Holder(bench.pipeline), pytest.raises(TimeoutError, match=r"was not free within 0\.01 s"):
         bench.read(timeout=0.01)
     bench.run_thread()
@@ -389,17 +389,17 @@ def test_a_read_gives_up_after_its_time(bench: Bench) -> None:
     assert bench.read(timeout=PATIENCE) == 1
 
 
-def test_an_endless_time_out_is_no_error(bench: Bench) -> None:
-    """A time-out beyond what a lock takes means: until it is free."""
+def test_infinite_timeout_is_valid(bench: Bench) -> None:
+    """A timeout longer than a lock supports means without a limit."""
     bench.append()
     assert bench.read(timeout=1e12) == 1
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_read_outlives_the_thread_that_should_answer(
+def test_read_succeeds_after_the_thread_has_died(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the pipeline's thread is gone while it is asked, the main thread reads by itself."""
+    """The main thread then reads by itself."""
     bench.run_thread()
     turn, thread = bench.pipeline._turn, bench.pipeline._thread
 
@@ -414,66 +414,66 @@ def test_a_read_outlives_the_thread_that_should_answer(
     assert isinstance(thread, threading.Thread)
     thread.join(PATIENCE)  # what it ended with is reported before this test's end, not in another's
     monkeypatch.setattr(bench.pipeline, "_turn", turn)
-    bench.tell()
+    bench.record()
     assert bench.pipeline.is_running
     assert bench.pipeline.run(lambda: threading.current_thread().name) == "genmeter"
 
 
-def test_at_the_very_end_of_the_interpreter_a_read_asks_nobody(
+def test_read_at_the_end_of_the_interpreter_uses_no_thread(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where daemon threads are frozen already, the main thread reads by itself."""
+    """Daemon threads are frozen then, so the main thread reads by itself."""
     bench.run_thread()
     bench.append()
     monkeypatch.setattr(module.sys, "is_finalizing", lambda: True)
     assert bench.pipeline.run(lambda: threading.current_thread().name) == "MainThread"
 
 
-def test_an_interrupt_of_the_first_call_leaves_the_drain_to_the_thread(
+def test_interrupted_start_is_repeated_by_a_read(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where an exception cut the start of the thread short, a read makes up for it."""
+    """An exception may interrupt the start of the thread."""
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", _interrupt)
         with pytest.raises(KeyboardInterrupt):
-            bench.tell()
+            bench.record()
     assert bench.pipeline.run(lambda: threading.current_thread().name) == "genmeter"
     assert bench.recorded == 1
 
 
-def test_a_long_answer_is_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The main thread goes on asking while the pipeline's thread is busy."""
+def test_read_waits_for_a_slow_answer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The main thread polls while the pipeline's thread is busy."""
     monkeypatch.setattr(module, "_POLL", 0.001)
     bench.run_thread()
     assert bench.pipeline.run(lambda: time.sleep(0.05) or "done", timeout=PATIENCE) == "done"
 
 
-def test_a_signal_handler_that_comes_as_the_lock_is_taken_reads_its_writes(bench: Bench) -> None:
-    """Code that runs in the thread that just took the lock neither waits for it nor misses a write."""
+def test_signal_handler_reads_right_after_the_lock_is_acquired(bench: Bench) -> None:
+    """It neither waits for its own thread's lock nor misses a write."""
     assert bench.pipeline.lock.acquire(0)
     try:
         bench.append()
         assert bench.read() == 1
-        bench.tell(inline=True)
+        bench.record(inline=True)
         assert bench.recorded == 2
     finally:
         bench.pipeline.lock.release()
 
 
-def test_a_signal_handler_in_the_middle_of_a_drain_only_appends(bench: Bench) -> None:
-    """What is told while the same thread drains waits for the next drain, and none is nested."""
+def test_signal_handler_during_a_drain_only_appends(bench: Bench) -> None:
+    """Its events wait for the next drain; drains are not nested."""
     depth = 0
 
-    def tell_once(event: Any) -> None:
+    def record_once(event: Any) -> None:
         nonlocal depth
         depth += 1
         assert depth == 1
         if bench.recorded == 0:
-            bench.tell(inline=True)
+            bench.record(inline=True)
         depth -= 1
 
-    bench.spy(tell_once)
-    bench.tell(inline=True)
+    bench.spy(record_once)
+    bench.record(inline=True)
     assert bench.recorded == 1
     assert bench.read() == 2
 
@@ -482,7 +482,7 @@ def test_a_signal_handler_in_the_middle_of_a_drain_only_appends(bench: Bench) ->
 
 
 class Busy:
-    """Keeps the pipeline's thread busy in a block: with a lock, a request, an event or a function."""
+    """Keeps the pipeline's thread busy in a block, in one of four ways."""
 
     def __init__(self, bench: Bench, how: str) -> None:
         self._bench = bench
@@ -504,7 +504,7 @@ class Busy:
             self._asker.start()
         elif self._how == "event":
             self._bench.spy(self._wait)
-            self._bench.tell()
+            self._bench.record()
             self._bench.pipeline.wake()
         else:
             self._bench.pipeline.post(self._wait)
@@ -524,8 +524,8 @@ BUSY = ["lock", "request", "event", "function"]
 
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("how", BUSY)
-def test_a_request_whose_time_is_over_is_never_executed(bench: Bench, how: str, count: int) -> None:
-    """Whatever keeps the owner busy, nothing is read or changed for who gave up waiting."""
+def test_timed_out_request_is_never_executed(bench: Bench, how: str, count: int) -> None:
+    """It reads and changes nothing, in each way of keeping the owner busy."""
     bench.run_thread()
     calls: list[int] = []
 
@@ -545,8 +545,8 @@ def test_a_request_whose_time_is_over_is_never_executed(bench: Bench, how: str, 
     assert not bench.pipeline._requests
 
 
-def test_a_request_that_waits_for_the_lock_can_still_be_cancelled(bench: Bench) -> None:
-    """The owner that took a request and waits for a fork's lock does not call it after its time."""
+def test_request_waiting_for_the_lock_can_be_cancelled(bench: Bench) -> None:
+    """The owner may wait for a fork's lock after it has taken a request."""
     bench.run_thread()
     calls: list[int] = []
 
@@ -564,7 +564,7 @@ def test_a_request_that_waits_for_the_lock_can_still_be_cancelled(bench: Bench) 
 
 
 def test_a_request_is_executed_exactly_once_or_times_out(bench: Bench) -> None:
-    """Where the time-out and the answer race, the function was called where no error says it was not."""
+    """Timeout and answer race, and the result always agrees with the calls."""
     bench.run_thread()
     calls: dict[tuple[int, int], int] = {}
     outcomes: dict[tuple[int, int], str] = {}
@@ -592,10 +592,10 @@ def test_a_request_is_executed_exactly_once_or_times_out(bench: Bench) -> None:
     assert calls == {key: 1 for key, outcome in outcomes.items() if outcome == "answered"}
 
 
-def test_a_request_under_way_at_its_time_out_returns_its_result(
+def test_request_that_has_begun_returns_its_result(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once the function was begun its caller learns what it did."""
+    """The timeout does not apply once the function was called."""
     bench.run_thread()
     begun = threading.Event()
     wake = bench.pipeline.wake
@@ -613,10 +613,10 @@ def test_a_request_under_way_at_its_time_out_returns_its_result(
     assert bench.pipeline.run(work, timeout=0.0) == "done"
 
 
-def test_a_request_that_a_frozen_thread_had_begun_is_given_up(
+def test_request_begun_by_a_frozen_thread_times_out(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the very end of the interpreter nobody waits for a thread that does not run any more."""
+    """At the end of the interpreter threads no longer run."""
     monkeypatch.setattr(module, "_POLL", 0.01)
     bench.run_thread()
     gate, begun = threading.Event(), threading.Event()
@@ -634,8 +634,8 @@ def test_a_request_that_a_frozen_thread_had_begun_is_given_up(
         gate.set()
 
 
-def test_an_interrupt_of_a_read_cancels_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a signal handler raises while its thread waits for an answer leaves nothing behind."""
+def test_interrupted_read_is_cancelled(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler may raise while its thread waits for an answer."""
     bench.run_thread()
     calls: list[int] = []
     wake = bench.pipeline.wake
@@ -657,8 +657,8 @@ def test_an_interrupt_of_a_read_cancels_it(bench: Bench, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("is_running", [False, True])
-def test_a_posted_function_has_its_turn_among_the_events(bench: Bench, is_running: bool) -> None:
-    """It sees what was appended before it, and nothing that was appended later."""
+def test_posted_function_runs_in_order_with_the_events(bench: Bench, is_running: bool) -> None:
+    """It sees earlier events, but not later ones."""
     seen: list[int] = []
     if is_running:
         bench.run_thread()
@@ -672,16 +672,16 @@ def test_a_posted_function_has_its_turn_among_the_events(bench: Bench, is_runnin
     assert bench.recorded == 22
 
 
-def test_a_post_is_served_though_nobody_reads(bench: Bench) -> None:
-    """The first post starts the thread, and it needs no event."""
+def test_post_runs_without_a_read(bench: Bench) -> None:
+    """The first post starts the thread, without any event."""
     called = threading.Event()
     bench.pipeline.post(called.set)
     assert called.wait(PATIENCE)
 
 
 @pytest.mark.usefixtures("no_threads")
-def test_a_post_without_a_thread_waits_for_a_read(bench: Bench) -> None:
-    """Where no thread is to be had a posted function is called by the next read."""
+def test_post_without_a_thread_runs_at_the_next_read(bench: Bench) -> None:
+    """No thread can be started."""
     seen: list[str] = []
     bench.pipeline.post(lambda: seen.append(threading.current_thread().name))
     assert seen == []
@@ -689,10 +689,8 @@ def test_a_post_without_a_thread_waits_for_a_read(bench: Bench) -> None:
     assert seen == ["MainThread"]
 
 
-def test_a_posted_function_that_raises_costs_nothing_else(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It is counted and logged once; the events around it are recorded."""
+def test_failing_post_loses_no_event(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """It is counted and logged once."""
     bench.run_thread()
     for _ in range(2):
         bench.append()
@@ -708,11 +706,11 @@ def test_a_posted_function_that_raises_costs_nothing_else(
 # --- the thread ----------------------------------------------------------------------------------
 
 
-def test_without_a_thread_everything_still_counts(
+def test_reads_drain_if_no_thread_can_be_started(
     bench: Bench, no_threads: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where no thread can be started, reads drain, and one warning says so."""
-    bench.tell(5)
+    """One warning is logged."""
+    bench.record(5)
     assert not bench.pipeline.is_running
     assert bench.read() == 5
     bench.pipeline.deferred_log.flush()
@@ -720,20 +718,20 @@ def test_without_a_thread_everything_still_counts(
     assert "thread cannot be started (can't start new thread)" in record.getMessage()
 
 
-def test_a_thread_is_started_as_soon_as_there_is_one_to_have(
+def test_failed_start_is_repeated_at_the_next_event(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A start that failed is made up for at the next event."""
+    """The thread starts as soon as the system allows it."""
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", _refuse)
-        bench.tell()
-    bench.tell()
+        bench.record()
+    bench.record()
     assert bench.pipeline.is_running
     assert eventually(lambda: bench.recorded == 2)
 
 
-def test_of_two_threads_one_stays(bench: Bench) -> None:
-    """Two starts at one time leave one thread, which answers."""
+def test_two_simultaneous_starts_leave_one_thread(bench: Bench) -> None:
+    """That thread answers."""
     bench.run_thread()
     first = bench.pipeline._thread
     bench.pipeline.is_running = False
@@ -748,16 +746,16 @@ def test_of_two_threads_one_stays(bench: Bench) -> None:
     assert bench.read(timeout=PATIENCE) == 1
 
 
-def test_starting_a_thread_that_runs_does_nothing(bench: Bench) -> None:
-    """A second start keeps the thread."""
+def test_second_start_does_nothing(bench: Bench) -> None:
+    """The thread stays the same."""
     bench.run_thread()
     thread = bench.pipeline._thread
     bench.pipeline.start()
     assert bench.pipeline._thread is thread
 
 
-def test_a_failed_start_keeps_the_thread_that_was(bench: Bench, no_threads: None) -> None:
-    """A start that fails beside one that succeeds leaves the one that did."""
+def test_failed_start_keeps_the_running_thread(bench: Bench, no_threads: None) -> None:
+    """One of two simultaneous starts may fail."""
     other = threading.Thread()
     bench.pipeline._thread = other
     bench.pipeline.start()
@@ -765,29 +763,29 @@ def test_a_failed_start_keeps_the_thread_that_was(bench: Bench, no_threads: None
 
 
 def test_telemetry_starts_before_the_first_event_is_recorded() -> None:
-    """``on_start`` is called once, under the lock, when the first event is drained and not before."""
+    """``on_start`` is called once, under the lock, when the first event is drained."""
     calls: list[tuple[bool, int]] = []
     bench = Bench(lambda: calls.append((bench.pipeline.lock.is_mine, bench.recorded)))
     bench.read()
     assert calls == []
-    bench.tell(3, inline=True)
+    bench.record(3, inline=True)
     assert calls == [(True, 0)]
 
 
-def test_telemetry_starts_again_when_asked() -> None:
-    """After ``request_restart`` it is called once more, before the next event."""
+def test_requested_restart_precedes_the_next_event() -> None:
+    """``on_start`` is called once more."""
     calls: list[int] = []
     bench = Bench(lambda: calls.append(bench.recorded))
-    bench.tell(inline=True)
+    bench.record(inline=True)
     bench.pipeline.request_restart()
     bench.read()
     assert calls == [0]
-    bench.tell(2, inline=True)
+    bench.record(2, inline=True)
     assert calls == [0, 1]
 
 
-def test_a_start_that_is_asked_for_meanwhile_is_not_lost() -> None:
-    """Asked for while ``on_start`` runs, another start is made before the next event."""
+def test_restart_requested_during_a_start_is_not_lost() -> None:
+    """It happens before the next event."""
     calls: list[int] = []
 
     def start() -> None:
@@ -796,16 +794,16 @@ def test_a_start_that_is_asked_for_meanwhile_is_not_lost() -> None:
             bench.pipeline.request_restart()
 
     bench = Bench(start)
-    bench.tell(3, inline=True)
+    bench.record(3, inline=True)
     assert calls == [0, 1]
 
 
-def test_telemetry_that_cannot_start_does_not_stop_the_job(
+def test_failing_start_does_not_stop_the_job(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """An error of ``on_start`` is logged, and events are recorded all the same."""
+    """The error is logged, and events are recorded."""
     bench = Bench(lambda: 1 // 0)  # type: ignore[arg-type, return-value]
-    bench.tell(3, inline=True)
+    bench.record(3, inline=True)
     assert bench.recorded == 3
     (record,) = caplog.records
     assert "telemetry could not be started" in record.getMessage()
@@ -815,10 +813,10 @@ def test_telemetry_that_cannot_start_does_not_stop_the_job(
 # --- defects -------------------------------------------------------------------------------------
 
 
-def test_a_defect_of_a_recorder_is_counted_and_ends_nothing(
+def test_failing_recorder_loses_only_its_event(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A recorder that raises costs its own event only; the log has the traceback once."""
+    """The traceback is logged once."""
 
     def fail_twice(event: Any) -> None:
         if event.duration == 13:
@@ -842,18 +840,18 @@ def test_a_defect_of_a_recorder_is_counted_and_ends_nothing(
     assert record.exc_info
 
 
-def test_an_event_without_a_shape_is_counted(bench: Bench) -> None:
-    """A raw event that cannot be taken apart is left out like any other defect."""
+def test_malformed_event_is_counted(bench: Bench) -> None:
+    """It is dropped like after any other internal error."""
     bench.pipeline.inbox.append((Raw.GENERATION, bench.session))
     bench.append()
     assert bench.read() == 1
     assert bench.rejected == {"internal": 1}
 
 
-def test_a_defect_of_the_thread_itself_does_not_end_it(
+def test_error_in_a_turn_does_not_end_the_thread(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever a turn of the thread raises is counted, and the next turn comes."""
+    """It is counted, and the next turn follows."""
     serve = bench.pipeline._serve
     turns = iter([RuntimeError("a defect")])
 
@@ -864,7 +862,7 @@ def test_a_defect_of_the_thread_itself_does_not_end_it(
 
     monkeypatch.setattr(module, "_INTERVAL", 0.01)
     monkeypatch.setattr(bench.pipeline, "_serve", fail_once)
-    bench.tell()
+    bench.record()
     assert eventually(lambda: bench.recorded == 1)
     assert bench.rejected == {"internal": 1}
 
@@ -873,7 +871,7 @@ def test_a_defect_of_the_thread_itself_does_not_end_it(
 
 
 class Listening(logging.Handler):
-    """A logging handler that calls a function with each record, and does so under its own lock."""
+    """A logging handler that calls a function with each record, under its own lock."""
 
     def __init__(self, on_record: Callable[[logging.LogRecord], Any]) -> None:
         super().__init__()
@@ -886,7 +884,7 @@ class Listening(logging.Handler):
 
 @pytest.fixture
 def listen() -> Iterator[Callable[[Callable[[logging.LogRecord], Any]], Listening]]:
-    """Give a function that adds a logging handler of one's own to the logger, for one test."""
+    """Return a function that adds a logging handler for one test."""
     logger = logging.getLogger("genmeter")
     added: list[Listening] = []
 
@@ -904,18 +902,18 @@ def listen() -> Iterator[Callable[[Callable[[logging.LogRecord], Any]], Listenin
 def test_nothing_is_logged_under_the_lock_or_on_the_pipelines_thread(
     bench: Bench, listen: Any
 ) -> None:
-    """A notice is logged where nobody waits for the thread that logs it."""
+    """Lines are logged where no thread waits for the logging thread."""
     seen: list[tuple[bool, str]] = []
     listen(
         lambda record: seen.append((bench.pipeline.lock.is_mine, threading.current_thread().name))
     )
-    bench.tell(duration="nonsense")
+    bench.record(duration="nonsense")
     assert eventually(lambda: seen)
     assert seen == [(False, "genmeter-log")]
 
 
-def test_a_read_inside_a_logging_handler_does_not_hang(bench: Bench, listen: Any) -> None:
-    """The main thread may read while it holds a handler's lock that a notice waits for."""
+def test_read_inside_a_logging_handler_does_not_hang(bench: Bench, listen: Any) -> None:
+    """The main thread may hold a handler's lock that a log line waits for."""
     handler = listen(lambda record: None)
     bench.run_thread()
     handler.acquire()
@@ -932,11 +930,11 @@ def test_a_read_inside_a_logging_handler_does_not_hang(bench: Bench, listen: Any
 
 
 @pytest.mark.parametrize("inline", [False, True])
-def test_a_logging_handler_may_tell_and_read(bench: Bench, listen: Any, inline: bool) -> None:
-    """A handler that tells what causes a notice itself, and reads, ends and loses nothing."""
+def test_logging_handler_may_record_and_read(bench: Bench, listen: Any, inline: bool) -> None:
+    """It may even cause new log lines; nothing is lost, and it ends."""
     read: list[int] = []
 
-    def tell_and_read(record: logging.LogRecord) -> None:
+    def record_and_read(record: logging.LogRecord) -> None:
         bench.append()
         bench.pipeline.inbox.append(
             (Raw.METRIC, bench.session, time.time(), "name", "nonsense", None)
@@ -944,27 +942,27 @@ def test_a_logging_handler_may_tell_and_read(bench: Bench, listen: Any, inline: 
         bench.pipeline.after_append(inline=inline)
         read.append(bench.read(timeout=PATIENCE))
 
-    listen(tell_and_read)
-    bench.tell(inline=inline, duration="nonsense")
+    listen(record_and_read)
+    bench.record(inline=inline, duration="nonsense")
     assert eventually(lambda: len(read) == 2)
     assert read[0] >= 2
     assert set(bench.rejected) == {"not_a_number"}
 
 
 @pytest.mark.parametrize("inline", [False, True])
-def test_a_broken_logging_handler_harms_nobody(bench: Bench, listen: Any, inline: bool) -> None:
-    """A handler that raises neither reaches the caller nor ends a thread."""
+def test_failing_logging_handler_has_no_effect(bench: Bench, listen: Any, inline: bool) -> None:
+    """Its error neither reaches the caller nor ends a thread."""
     listen(lambda record: 1 // 0)
-    bench.tell(inline=inline, duration="nonsense")
-    bench.tell(inline=inline)
+    bench.record(inline=inline, duration="nonsense")
+    bench.record(inline=inline)
     assert eventually(lambda: not bench.pipeline.deferred_log and bench.recorded == 2)
 
 
 def test_only_the_first_of_a_kind_is_logged(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each reason and name is told once, and past a number of them no further one."""
-    monkeypatch.setattr(module, "_MOST_LINES", 3)
+    """Each reason and name is logged once, up to a maximum number."""
+    monkeypatch.setattr(module, "_MAX_WARNINGS", 3)
     for number in range(10):
         for _ in range(2):
             bench.pipeline.inbox.append(
@@ -979,29 +977,29 @@ def test_only_the_first_of_a_kind_is_logged(
 # --- fork ----------------------------------------------------------------------------------------
 
 
-def test_nothing_drains_while_the_lock_is_kept_for_a_fork(bench: Bench) -> None:
-    """Between ``acquire_for_fork`` and ``release_after_fork`` other threads wait, and afterwards nothing is lost."""
+def test_nothing_drains_while_a_fork_holds_the_lock(bench: Bench) -> None:
+    """Other threads wait for it, and no event is lost."""
     bench.run_thread()
-    assert bench.pipeline.acquire_for_fork(PATIENCE)
+    assert bench.pipeline.lock.acquire(PATIENCE)
     bench.append()
     with pytest.raises(TimeoutError):
         in_thread(lambda: bench.read(timeout=0.01))
-    bench.pipeline.release_after_fork()
+    bench.pipeline.lock.release()
     assert bench.read(timeout=PATIENCE) == 1
 
 
-def test_a_fork_goes_ahead_without_a_lock_that_is_not_free(bench: Bench) -> None:
-    """The wait ends after its time, and the lock is then left to its holder."""
+def test_fork_does_not_wait_forever_for_the_lock(bench: Bench) -> None:
+    """The lock stays with its holder."""
     with Holder(bench.pipeline):
-        assert not bench.pipeline.acquire_for_fork(0.01)
-        bench.pipeline.release_after_fork()
+        assert not bench.pipeline.lock.acquire(0.01)
+        bench.pipeline.lock.release()
         with pytest.raises(TimeoutError):
             bench.read(timeout=0.01)
     assert bench.read() == 0
 
 
-def test_a_child_begins_with_nothing(bench: Bench) -> None:
-    """After a fork the child's inbox is empty, nobody holds its lock, and it starts anew."""
+def test_child_starts_empty(bench: Bench) -> None:
+    """Its inbox is empty, its lock is free, and telemetry starts again."""
     bench.append(5)
     bench.pipeline.deferred_log.add(logging.WARNING, "the parent's")
     with Holder(bench.pipeline):
@@ -1009,6 +1007,6 @@ def test_a_child_begins_with_nothing(bench: Bench) -> None:
         assert bench.read(timeout=PATIENCE) == 0
     assert bench.pipeline.epoch == 1
     assert not bench.pipeline.deferred_log
-    assert repr(bench.pipeline) == "<Pipeline with 0 waiting events>"
-    bench.tell()
+    assert repr(bench.pipeline) == "<Pipeline with 0 pending events>"
+    bench.record()
     assert bench.read(timeout=PATIENCE) == 1

@@ -1,4 +1,4 @@
-"""What the monitor counts of itself."""
+"""Counts of genmeter's own work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def switching_at_every_opcode(frame: FrameType, _event: str, _argument: object) -> Any:
-    """Let another thread run between any two instructions: a lost update needs no luck."""
+    """Let another thread run between any two instructions, so that a race shows."""
     if frame.f_code.co_name.startswith("count_"):
         frame.f_trace_opcodes = True
         time.sleep(0)
@@ -39,10 +39,10 @@ def switching_at_every_opcode(frame: FrameType, _event: str, _argument: object) 
     ],
     ids=["rejected", "handler_errors"],
 )
-def test_threads_that_count_at_once_lose_no_update(
+def test_concurrent_counts_lose_no_update(
     count: Callable[[SelfMetrics], None], total: Callable[[SelfMetrics], int]
 ) -> None:
-    """Callers' threads take no lock, and still every count arrives."""
+    """Callers' threads take no lock."""
     self_metrics, barrier = SelfMetrics(), threading.Barrier(4)
 
     def work() -> None:
@@ -61,7 +61,7 @@ def test_threads_that_count_at_once_lose_no_update(
 
 
 def test_rejected_values_are_counted_by_reason() -> None:
-    """Each reason has a count of its own, over all threads."""
+    """The counts of all threads are added."""
     self_metrics = SelfMetrics()
     self_metrics.count_rejected(Reason.NEGATIVE)
     thread = threading.Thread(target=self_metrics.count_rejected, args=[Reason.NEGATIVE])
@@ -72,7 +72,7 @@ def test_rejected_values_are_counted_by_reason() -> None:
 
 
 def test_reset_sets_every_count_to_0() -> None:
-    """A forked child starts from nothing."""
+    """A forked child counts from 0."""
     self_metrics = SelfMetrics()
     self_metrics.recorded = 5
     self_metrics.count_overflow("models")

@@ -1,4 +1,4 @@
-"""A worker: its queue, its thread, its ticks and its end."""
+"""The worker: its queue, its thread, its ticks and its end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Taker:
-    """Takes batches; it blocks while its gate is shut and raises what it is told to."""
+    """Takes batches; blocks while its gate is shut, and raises its error if it has one."""
 
     def __init__(self) -> None:
         self.batches: list[list[Any]] = []
@@ -32,7 +32,7 @@ class Taker:
 
     @property
     def items(self) -> list[Any]:
-        """All that was taken, in order."""
+        """All items taken so far, in order."""
         return [item for batch in self.batches for item in batch]
 
     def take(self, batch: Sequence[Any]) -> None:
@@ -44,7 +44,7 @@ class Taker:
             raise self.error
 
     def lose(self, loss: Loss, count: int, error: BaseException | None = None) -> None:
-        """Note a loss."""
+        """Record a loss."""
         self.losses.append((loss, count, error))
 
     def end(self) -> None:
@@ -52,13 +52,13 @@ class Taker:
         self.ended += 1
 
     def worker(self, **options: Any) -> Worker[Any]:
-        """Make a worker of this taker's."""
+        """Create a worker for this taker."""
         return Worker(self.take, name="a-worker", on_loss=self.lose, on_end=self.end, **options)
 
 
 @pytest.fixture
 def taker() -> Iterator[Taker]:
-    """Give a taker, whose gate is open after the test."""
+    """Return a taker whose gate opens after the test."""
     made = Taker()
     yield made
     made.gate.set()
@@ -66,7 +66,7 @@ def taker() -> Iterator[Taker]:
 
 @pytest.fixture
 def no_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Let no worker start a thread; gives what allows it again."""
+    """Prevent workers from starting threads; return a function that allows it again."""
 
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -76,7 +76,7 @@ def no_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 def test_items_arrive_in_order_on_the_workers_own_thread(taker: Taker) -> None:
-    """What is put arrives once, in order, in batches of at most the size that was asked for."""
+    """Batches have at most the requested size."""
     worker = taker.worker(batch=7)
     assert worker._shared.thread is None
     for number in range(1_000):
@@ -90,7 +90,7 @@ def test_items_arrive_in_order_on_the_workers_own_thread(taker: Taker) -> None:
 
 
 def test_full_queue_drops_and_counts_items(taker: Taker) -> None:
-    """While the taker blocks, a put neither waits nor raises; past the capacity it is a loss."""
+    """While the taker blocks, a put neither waits nor raises."""
     taker.gate.clear()
     worker = taker.worker(capacity=10, batch=1)
     worker.put(-1)
@@ -106,8 +106,8 @@ def test_full_queue_drops_and_counts_items(taker: Taker) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError(), SystemExit(1), KeyboardInterrupt()])
-def test_delivery_goes_on_after_an_error(taker: Taker, error: BaseException) -> None:
-    """Whatever it raises costs its own batch, is told, and ends nothing."""
+def test_delivery_continues_after_an_error(taker: Taker, error: BaseException) -> None:
+    """An error loses its own batch and is reported."""
     taker.error = error
     worker = taker.worker(batch=2)
     for number in range(6):
@@ -119,7 +119,7 @@ def test_delivery_goes_on_after_an_error(taker: Taker, error: BaseException) -> 
 
 
 def test_waiting_ends_at_the_deadline(taker: Taker) -> None:
-    """A taker that blocks holds up nobody for longer than that."""
+    """A blocking taker delays no thread for longer."""
     taker.gate.clear()
     worker = taker.worker()
     worker.put(1)
@@ -129,7 +129,7 @@ def test_waiting_ends_at_the_deadline(taker: Taker) -> None:
 
 
 def test_worker_thread_never_waits_for_a_worker() -> None:
-    """Two takers that each wait for both workers, and end their own, do not hold each other up."""
+    """Two takers that wait for both workers and end their own do not deadlock."""
     found: list[bool] = []
     lost: list[Loss] = []
     workers: list[Worker[int]] = []
@@ -151,7 +151,7 @@ def test_worker_thread_never_waits_for_a_worker() -> None:
 
 
 def test_closed_worker_ends_after_its_queue(taker: Taker) -> None:
-    """Nothing that was put before is lost, the taker is told of the end, and the thread is gone."""
+    """Earlier items are delivered, ``on_end`` is called, and the thread ends."""
     taker.gate.clear()
     worker = taker.worker(batch=1)
     for number in range(50):
@@ -166,7 +166,7 @@ def test_closed_worker_ends_after_its_queue(taker: Taker) -> None:
 
 
 def test_join_drops_items_left_at_the_deadline(taker: Taker) -> None:
-    """``join`` tells how many items, the one under way too; none of the others arrives later."""
+    """``join`` returns their number, including the current batch; none arrives later."""
     taker.gate.clear()
     worker = taker.worker(batch=1)
     for number in range(5):
@@ -182,7 +182,7 @@ def test_join_drops_items_left_at_the_deadline(taker: Taker) -> None:
 
 
 def test_join_delivers_items_put_after_the_thread_ended(taker: Taker) -> None:
-    """Between ``close`` and ``join`` a last collection may drain some more."""
+    """Between ``close`` and ``join`` a last collection may drain more."""
     worker = taker.worker()
     worker.put(1)
     worker.close()
@@ -194,7 +194,7 @@ def test_join_delivers_items_put_after_the_thread_ended(taker: Taker) -> None:
 
 
 def test_unused_worker_has_no_thread(taker: Taker) -> None:
-    """Nothing happens at its end."""
+    """Its end does nothing."""
     worker = taker.worker()
     worker.close()
     assert worker.join(time.monotonic()) == 0
@@ -202,7 +202,7 @@ def test_unused_worker_has_no_thread(taker: Taker) -> None:
 
 
 def test_error_at_the_end_is_counted(taker: Taker) -> None:
-    """A file that cannot be closed may have lost what it was given."""
+    """A file that cannot be closed may have lost data."""
     error = OSError("no space")
 
     def fail() -> None:
@@ -215,10 +215,10 @@ def test_error_at_the_end_is_counted(taker: Taker) -> None:
     assert taker.losses == [(Loss.RAISED, 1, error)]
 
 
-def test_waiting_thread_delivers_where_none_can_be_started(
+def test_waiting_thread_delivers_if_none_can_be_started(
     taker: Taker, no_threads: Callable[[], None]
 ) -> None:
-    """At the end of the interpreter no thread can be started, and nothing is lost all the same."""
+    """No item is lost at the end of the interpreter."""
     assert no_threads
     worker = taker.worker(batch=2)
     for number in range(5):
@@ -237,7 +237,7 @@ def test_waiting_thread_delivers_where_none_can_be_started(
 def test_start_of_a_thread_is_retried(
     taker: Taker, no_threads: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the system had none for a while, the worker gets one as soon as there are some."""
+    """The worker gets a thread as soon as the system has one."""
     worker = taker.worker()
     worker.put(1)
     worker.put(2)
@@ -248,10 +248,10 @@ def test_start_of_a_thread_is_retried(
     assert taker.threads == {"a-worker"}
 
 
-def test_an_interrupt_passes_where_the_main_thread_delivers(
+def test_interrupt_passes_if_the_main_thread_delivers(
     taker: Taker, no_threads: Callable[[], None]
 ) -> None:
-    """The user's own Ctrl-C ends the wait; its batch counts as lost, the rest waits on."""
+    """Ctrl-C ends the wait; its batch is lost, the rest stays queued."""
     assert no_threads
     taker.error = KeyboardInterrupt()
     worker = taker.worker(batch=1)
@@ -268,7 +268,7 @@ def test_an_interrupt_passes_where_the_main_thread_delivers(
 def test_two_delivering_threads_keep_the_order(
     taker: Taker, no_threads: Callable[[], None]
 ) -> None:
-    """Where several threads wait for a worker without a thread, only one at a time delivers."""
+    """Only one waiting thread at a time delivers."""
     assert no_threads
     taker.gate.clear()
     worker = taker.worker(batch=1)
@@ -288,8 +288,8 @@ def test_two_delivering_threads_keep_the_order(
     assert taker.items == list(range(20))
 
 
-def test_reset_worker_starts_anew(taker: Taker, no_threads: Callable[[], None]) -> None:
-    """What waited in the parent is not delivered in a forked child, and the worker works there."""
+def test_reset_worker_starts_empty(taker: Taker, no_threads: Callable[[], None]) -> None:
+    """A forked child does not deliver the parent's items, and its worker works."""
     worker = taker.worker()
     worker.put("old")
     worker.close()
@@ -305,8 +305,8 @@ def test_reset_worker_starts_anew(taker: Taker, no_threads: Callable[[], None]) 
 # --- ticks -----------------------------------------------------------------------------------------
 
 
-def test_a_tick_comes_every_interval_until_the_end(taker: Taker) -> None:
-    """Periodic work goes on beside the items, and none of it comes after the end."""
+def test_worker_ticks_every_interval_until_the_end(taker: Taker) -> None:
+    """Items are delivered in between, and no tick follows the end."""
     ticks: list[str] = []
     worker = taker.worker(
         tick=lambda: ticks.append(threading.current_thread().name), interval=0.001
@@ -324,8 +324,8 @@ def test_a_tick_comes_every_interval_until_the_end(taker: Taker) -> None:
     assert len(ticks) == count
 
 
-def test_a_tick_comes_when_a_delivery_asks_for_it(taker: Taker) -> None:
-    """The earliest time that was asked for holds, and each request is answered once."""
+def test_delivery_can_schedule_a_tick(taker: Taker) -> None:
+    """The earliest requested time counts, and each request causes one tick."""
     ticks: list[int] = []
 
     def take(batch: Sequence[float]) -> None:
@@ -347,7 +347,7 @@ def test_a_tick_comes_when_a_delivery_asks_for_it(taker: Taker) -> None:
 
 
 def test_nothing_is_delivered_after_join(taker: Taker) -> None:
-    """An item that slips into the queue at that very moment is dropped by the thread."""
+    """The thread drops an item that is queued at that moment."""
     taker.gate.clear()
     worker = taker.worker(batch=1)
     worker.put(0)
@@ -362,7 +362,7 @@ def test_nothing_is_delivered_after_join(taker: Taker) -> None:
 
 
 def test_waiting_ends_with_the_worker(taker: Taker, no_threads: Callable[[], None]) -> None:
-    """A flush after the end returns at once and says that not all was delivered."""
+    """A flush after the end returns at once and reports undelivered items."""
     assert no_threads
     worker = taker.worker()
     worker.put(1)
@@ -374,8 +374,8 @@ def test_waiting_ends_with_the_worker(taker: Taker, no_threads: Callable[[], Non
     assert time.monotonic() - begin < PATIENCE / 2
 
 
-def test_a_worker_is_idle_only_after_its_batch(taker: Taker) -> None:
-    """A batch under way counts, whoever put it."""
+def test_worker_is_idle_only_after_its_batch(taker: Taker) -> None:
+    """A batch in delivery counts as busy."""
     taker.gate.clear()
     worker = taker.worker()
     assert worker.is_idle
@@ -387,10 +387,8 @@ def test_a_worker_is_idle_only_after_its_batch(taker: Taker) -> None:
     assert eventually(lambda: worker.is_idle)
 
 
-def test_a_start_that_an_interrupt_cut_short_is_made_again(
-    taker: Taker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A signal handler that raises inside the start leaves no worker that only seems to run."""
+def test_interrupted_start_is_repeated(taker: Taker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler may raise inside of the start."""
     start = module._WorkerThread.start
 
     def interrupt(_: threading.Thread) -> None:
@@ -407,7 +405,7 @@ def test_a_start_that_an_interrupt_cut_short_is_made_again(
 
 
 def test_reset_calls_on_reset(taker: Taker) -> None:
-    """State beside the queue begins anew with it, in a forked child."""
+    """Other state is reset with the queue in a forked child."""
     resets: list[bool] = []
     worker = taker.worker(on_reset=lambda: resets.append(worker.is_idle))
     assert not resets
@@ -415,11 +413,11 @@ def test_reset_calls_on_reset(taker: Taker) -> None:
     assert resets == [True]
 
 
-# --- workers that nobody holds -------------------------------------------------------------------
+# --- unreferenced workers ------------------------------------------------------------------------
 
 
 class Served:
-    """Something that a worker serves, and that refers to its worker, as a session does."""
+    """An object that a worker serves and that refers to its worker, as a session does."""
 
     def __init__(self, **options: Any) -> None:
         self.items: list[Any] = []
@@ -437,10 +435,10 @@ class Served:
 
 
 @pytest.mark.parametrize("interval", [None, 3_600.0])
-def test_an_idle_worker_that_nobody_holds_is_collected_and_its_thread_ends(
+def test_unreferenced_idle_worker_is_collected(
     interval: float | None,
 ) -> None:
-    """Neither it nor what it serves is kept by its thread, however long that rests."""
+    """Its thread ends, and keeps neither the worker nor its objects."""
     served = Served(interval=interval)
     served.worker.put(1)
     assert served.worker.wait_until_delivered(soon())
@@ -453,8 +451,8 @@ def test_an_idle_worker_that_nobody_holds_is_collected_and_its_thread_ends(
     assert not thread.is_alive()
 
 
-def test_a_worker_that_delivers_is_kept_until_it_has_delivered() -> None:
-    """What waits behind a batch under way is delivered, though nobody holds the worker."""
+def test_unreferenced_worker_delivers_its_queue() -> None:
+    """Items behind the current batch are delivered too."""
     served = Served(batch=1)
     items, gate, queue = served.items, served.gate, served.worker._queue
     gate.clear()
@@ -467,8 +465,8 @@ def test_a_worker_that_delivers_is_kept_until_it_has_delivered() -> None:
     assert eventually(lambda: items == list(range(10)))
 
 
-def test_an_item_or_an_end_is_not_lost_with_who_held_the_worker(taker: Taker) -> None:
-    """A handler that is dropped the moment after it was closed still closes its file."""
+def test_unreferenced_worker_keeps_its_last_item_and_end(taker: Taker) -> None:
+    """A handler dropped right after its close still closes its file."""
     for number in range(200):
         worker = taker.worker()
         worker.put(number)
@@ -481,8 +479,8 @@ def test_an_item_or_an_end_is_not_lost_with_who_held_the_worker(taker: Taker) ->
     assert eventually(lambda: taker.ended == 100)
 
 
-def test_a_worker_that_comes_back_to_life_delivers_what_waits() -> None:
-    """A finalizer may bring a worker back whose thread has ended; joining it loses nothing."""
+def test_worker_revived_by_a_finalizer_delivers_its_queue() -> None:
+    """Its thread has ended by then; ``join`` loses nothing."""
     kept: list[Served] = []
 
     class Reviving(Served):
@@ -509,8 +507,8 @@ def test_a_worker_that_comes_back_to_life_delivers_what_waits() -> None:
 # --- the end, ticks and forks -------------------------------------------------------------------
 
 
-def test_items_that_are_put_just_before_the_close_are_delivered(taker: Taker) -> None:
-    """Whatever the thread is doing then, it looks at the queue once more before it ends."""
+def test_items_put_just_before_the_close_are_delivered(taker: Taker) -> None:
+    """The thread checks the queue once more before it ends."""
     workers = []
     for number in range(300):
         worker = taker.worker()
@@ -525,8 +523,8 @@ def test_items_that_are_put_just_before_the_close_are_delivered(taker: Taker) ->
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(1), KeyboardInterrupt()])
-def test_a_tick_that_raises_is_called_again(taker: Taker, error: BaseException) -> None:
-    """Whatever it raises is reported each time, and items are delivered in between."""
+def test_failing_tick_is_called_again(taker: Taker, error: BaseException) -> None:
+    """Each error is reported, and items are delivered in between."""
     ticks: list[int] = []
 
     def tick() -> None:
@@ -546,10 +544,10 @@ def test_a_tick_that_raises_is_called_again(taker: Taker, error: BaseException) 
     assert taker.ended == 1
 
 
-def test_a_worker_that_ticks_ends_with_its_end_though_it_had_no_item(
+def test_ticking_worker_without_items_calls_its_end(
     taker: Taker, no_threads: Callable[[], None]
 ) -> None:
-    """A periodic reporter reports a last time, also where it never got a thread."""
+    """A periodic reporter reports a last time, even without a thread."""
     assert no_threads
     worker = taker.worker(interval=3_600.0)
     assert not worker.start()
@@ -558,8 +556,8 @@ def test_a_worker_that_ticks_ends_with_its_end_though_it_had_no_item(
     assert taker.ended == 1
 
 
-def test_a_closed_worker_is_not_started(taker: Taker) -> None:
-    """A start that comes late, as after a shutdown, starts nothing."""
+def test_closed_worker_is_not_started(taker: Taker) -> None:
+    """A start after a shutdown has no effect."""
     worker = taker.worker()
     worker.close()
     assert worker.is_closing
@@ -567,7 +565,7 @@ def test_a_closed_worker_is_not_started(taker: Taker) -> None:
     assert worker._shared.thread is None
 
 
-def test_a_long_rest_is_cut_short_by_an_item(taker: Taker) -> None:
+def test_item_wakes_a_resting_thread(taker: Taker) -> None:
     """A worker that ticks once an hour delivers at once."""
     worker = taker.worker(interval=3_600.0)
     worker.start()
@@ -576,8 +574,8 @@ def test_a_long_rest_is_cut_short_by_an_item(taker: Taker) -> None:
     assert taker.items == [1]
 
 
-def test_the_thread_of_a_worker_that_was_reset_ends_and_delivers_nothing(taker: Taker) -> None:
-    """Where a fork keeps the parent's greenlets alive, the parent's items are not delivered twice."""
+def test_thread_of_a_reset_worker_delivers_nothing(taker: Taker) -> None:
+    """With gevent the parent's greenlets go on in a child; its items are not delivered twice."""
     taker.gate.clear()
     worker = taker.worker(batch=1)
     worker.put("under way")
@@ -598,8 +596,8 @@ def test_the_thread_of_a_worker_that_was_reset_ends_and_delivers_nothing(taker: 
     assert not taker.losses
 
 
-def test_a_reset_worker_ticks_once_it_is_started_again(taker: Taker) -> None:
-    """A child's timer starts with the child's first event, and counts from there."""
+def test_reset_worker_ticks_after_its_next_start(taker: Taker) -> None:
+    """A child's timer starts with its first event."""
     ticked = threading.Event()
     worker = taker.worker(tick=ticked.set, interval=0.01)
     worker.start()
@@ -613,8 +611,8 @@ def test_a_reset_worker_ticks_once_it_is_started_again(taker: Taker) -> None:
     assert worker.join(soon()) == 0
 
 
-def test_a_worker_without_a_place_for_losses_ignores_them() -> None:
-    """Its items and its losses may both be nobody's business."""
+def test_losses_are_ignored_by_default() -> None:
+    """A worker needs neither `deliver` nor `on_loss`."""
     worker: Worker[int] = Worker(name="a-worker", capacity=1)
     assert worker.put(1)
     assert worker.wait_until_delivered(soon())

@@ -1,4 +1,4 @@
-"""Prints all that is rendered, as JSON by name, where every metric and label has another name."""
+"""Print all rendered files as JSON by name, with every metric and label renamed."""
 
 from __future__ import annotations
 

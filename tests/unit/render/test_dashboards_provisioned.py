@@ -1,4 +1,4 @@
-"""What brings the servers up: files that are mounted are there, and agree with each other."""
+"""The provisioning of the servers: mounted files exist and agree with each other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
 
 def mounts(service: str) -> dict[str, Path]:
-    """Return what of deploy/ a service sees, by the path that it has there."""
+    """Return the files of deploy/ that a service mounts, by their path in the service."""
     found = {}
     for volume in SERVICES[service]["volumes"]:
         source, inside, *_ = volume.split(":")
@@ -32,15 +32,15 @@ def read(*parts: str) -> Any:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_what_is_mounted_is_there_and_images_are_pinned(service: str) -> None:
-    """Each path exists, and no image follows a tag that moves."""
+def test_mounted_files_exist_and_images_are_pinned(service: str) -> None:
+    """Each path exists, and no image has a moving tag."""
     assert mounts(service)
     assert all(path.exists() for path in mounts(service).values())
     assert re.fullmatch(r"[\w/-]+:v?\d+\.\d+\.\d+", SERVICES[service]["image"])
 
 
 @pytest.mark.parametrize("service", ["prometheus", "alertmanager", "collector"])
-def test_a_service_reads_its_configuration_where_it_is_mounted(service: str) -> None:
+def test_services_read_their_mounted_configuration(service: str) -> None:
     """The path on the command line is one of the mounted files."""
     (config,) = (
         word.partition("=")[2]
@@ -55,8 +55,8 @@ def test_a_service_reads_its_configuration_where_it_is_mounted(service: str) -> 
     assert any(path.is_file() for path in within)
 
 
-def test_grafana_finds_the_dashboards_where_they_are_mounted() -> None:
-    """The provider's path, and the home page, are in the mounted folder."""
+def test_grafana_reads_the_mounted_dashboards() -> None:
+    """The provider's path and the home page are in the mounted folder."""
     (provider,) = read("grafana", "provisioning", "dashboards", "genmeter.yaml")["providers"]
     folder = mounts("grafana")[provider["options"]["path"]]
     assert folder == DEPLOY / "grafana" / "dashboards"
@@ -65,16 +65,16 @@ def test_grafana_finds_the_dashboards_where_they_are_mounted() -> None:
     assert (folder / home.name).is_file()
 
 
-def test_the_data_source_has_the_scrape_interval() -> None:
-    """Grafana makes its windows of the interval at which Prometheus scrapes."""
+def test_data_source_has_the_scrape_interval() -> None:
+    """Grafana computes its windows from Prometheus's scrape interval."""
     (source,) = read("grafana", "provisioning", "datasources", "genmeter.yaml")["datasources"]
     interval = read("prometheus", "prometheus.yml")["global"]["scrape_interval"]
     assert source["jsonData"]["timeInterval"] == interval
     assert source["jsonData"]["exemplarTraceIdDestinations"][0]["name"] == "trace_id"
 
 
-def test_all_listen_on_loopback_and_agree_on_the_ports() -> None:
-    """Whoever asks another server asks where that one listens."""
+def test_services_listen_on_loopback_and_agree_on_ports() -> None:
+    """Each server connects to the address that another one listens on."""
     prometheus = "127.0.0.1:9090"
     assert f"--web.listen-address={prometheus}" in SERVICES["prometheus"]["command"]
     (source,) = read("grafana", "provisioning", "datasources", "genmeter.yaml")["datasources"]

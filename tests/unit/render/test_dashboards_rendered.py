@@ -1,4 +1,4 @@
-"""The dashboards: that they are up to date, whole, and say what the tables say."""
+"""The dashboards are up to date, complete, and match the tables."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ FILES = {name: json.loads(text) for name, text in render_dashboards(AlertSetting
 
 
 def panels(files: dict[str, Any] = FILES) -> Iterator[dict[str, Any]]:
-    """Return all panels but the rows' heads."""
+    """Return all panels except row titles."""
     for file in files.values():
         yield from (panel for panel in file["panels"] if panel["type"] != "row")
 
 
 def lines(panel: dict[str, Any]) -> list[float]:
-    """Return where the thresholds of a panel are."""
+    """Return the thresholds of a panel."""
     steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
     return [step["value"] for step in steps if step["value"] is not None]
 
 
 def panel_of(settings: AlertSettings, title: str) -> dict[str, Any]:
-    """Return the panel over time of this title, as the settings have it."""
+    """Return the timeseries panel of a title, for the settings."""
     files = {name: json.loads(text) for name, text in render_dashboards(settings).items()}
     (found,) = (
         panel
@@ -53,16 +53,14 @@ def panel_of(settings: AlertSettings, title: str) -> dict[str, Any]:
 # --- files ------------------------------------------------------------------------------------------
 
 
-def test_the_committed_files_are_what_is_rendered(capsys: pytest.CaptureFixture[str]) -> None:
-    """The JSON in deploy/ is up to date with the tables, and there is none beside it."""
+def test_committed_dashboards_are_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
+    """The JSON in deploy/ matches the tables, without extra files."""
     assert main(["render", "dashboards", "--out", str(FOLDER), "--check"]) == 0, capsys.readouterr()
     assert {path.name for path in FOLDER.glob("*.json")} == set(FILES)
 
 
-def test_the_command_writes_what_it_then_finds_to_be_fresh(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """`--out` makes the folder and names its files; `--check` then finds nothing to say."""
+def test_check_accepts_the_files_of_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--out` creates the folder and prints its files; `--check` then prints nothing."""
     out = str(tmp_path / "new" / "folder")
     assert main(["render", "dashboards", "--out", out]) == 0
     assert len(capsys.readouterr().out.splitlines()) == len(FILES)
@@ -70,10 +68,10 @@ def test_the_command_writes_what_it_then_finds_to_be_fresh(
     assert capsys.readouterr().out == ""
 
 
-def test_a_file_that_differs_or_is_missing_is_shown(
+def test_check_shows_changed_and_missing_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`--check` shows the difference, exits 1 and writes nothing."""
+    """`--check` prints the difference, exits with 1 and writes nothing."""
     main(["render", "dashboards", "--out", str(tmp_path)])
     capsys.readouterr()
     changed, missing = tmp_path / "genmeter-overview.json", tmp_path / "genmeter-health.json"
@@ -87,10 +85,8 @@ def test_a_file_that_differs_or_is_missing_is_shown(
     assert not missing.exists()
 
 
-def test_a_folder_that_cannot_be_written_is_an_error(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """What stands in the folder's place is named, with the remedy."""
+def test_unwritable_folder_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The message has the path and the remedy."""
     blocked = tmp_path / "file"
     blocked.write_text("")
     assert main(["render", "dashboards", "--out", str(blocked)]) == 2
@@ -100,7 +96,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(
 
 
 def without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the package be missing."""
+    """Make the package unavailable."""
     for name in list(sys.modules):
         if name.startswith("grafana_foundation_sdk"):
             monkeypatch.delitem(sys.modules, name)
@@ -109,16 +105,16 @@ def without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_rendering_without_the_extra_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings of one's own need the package, and the message is the command that brings it."""
+    """Custom settings need the package, and the error has the pip command."""
     without_the_extra(monkeypatch)
     with pytest.raises(MissingExtraError, match=r"genmeter\[grafana\]"):
         render_dashboards(AlertSettings(selector='cluster="a"'))
 
 
-def test_the_defaults_need_no_extra_where_the_wheel_has_them(
+def test_defaults_of_the_wheel_need_no_extra(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The files that come with genmeter are given as they are."""
+    """The bundled files are returned unchanged."""
     folder = tmp_path / "deploy" / "grafana" / "dashboards"
     folder.mkdir(parents=True)
     for name in FILES:
@@ -132,7 +128,7 @@ def test_the_defaults_need_no_extra_where_the_wheel_has_them(
 
 
 def test_every_indicator_is_on_a_panel() -> None:
-    """Every indicator is shown."""
+    """No indicator is unused."""
     shown = {
         ref.indicator.id
         for dashboard in DASHBOARDS
@@ -144,7 +140,7 @@ def test_every_indicator_is_on_a_panel() -> None:
 
 
 def test_every_alert_of_an_indicator_is_on_a_panel() -> None:
-    """An alert's threshold is drawn somewhere, but for the burn rates that take days."""
+    """Each threshold is drawn, except for the burn rates over days."""
     drawn = {alert for each in DASHBOARDS for panel in each.panels for alert in panel.alerts}
     known = {rule.id for rule in ALERT_RULES}
     assert drawn <= known
@@ -156,8 +152,8 @@ def test_every_alert_of_an_indicator_is_on_a_panel() -> None:
     }
 
 
-def test_a_panel_that_draws_an_alert_shows_its_indicator() -> None:
-    """A line never stands in a panel of something else."""
+def test_panels_draw_only_alerts_of_their_indicators() -> None:
+    """A threshold is never drawn on another indicator."""
     rules = {rule.id: rule for rule in ALERT_RULES}
     for dashboard in DASHBOARDS:
         for panel in dashboard.panels:
@@ -166,25 +162,20 @@ def test_a_panel_that_draws_an_alert_shows_its_indicator() -> None:
                 assert rules[alert].condition.indicator in {None, *shown}, panel.heading
 
 
-def test_the_old_plots_have_their_panels() -> None:
-    """Each of the seven plots of AfterImage is a panel, which the guide names."""
-    places = {
-        panel.note: (dashboard.title.rpartition(" / ")[2], panel.heading)
-        for dashboard in DASHBOARDS
-        for panel in dashboard.panels
-        if panel.note
-    }
-    assert set(places) == {plot.name for plot in PLOTS[:7]}
+def test_the_migration_guide_names_panels_for_afterimages_plots() -> None:
+    """Each of AfterImage's seven plots has a panel, which exists."""
     guide = (ROOT / "docs" / "migrating.md").read_text()
-    for plot, (dashboard, panel) in places.items():
-        assert f"| `{plot}.png` | {dashboard} | {panel} |" in guide
+    rows = re.findall(r"^\| `(\w+)\.png` \| (.+?) \| (.+?) \|$", guide, re.MULTILINE)
+    assert {plot for plot, _, _ in rows} == {plot.name for plot in PLOTS[:7]}
+    known = {(each.title, panel.heading) for each in DASHBOARDS for panel in each.panels}
+    assert {(f"genmeter / {dashboard}", panel) for _, dashboard, panel in rows} <= known
 
 
 # --- settings ---------------------------------------------------------------------------------------
 
 
-def test_thresholds_are_drawn_where_the_alerts_fire() -> None:
-    """The lines come from the settings: thresholds, an objective, a budget, an alert turned off."""
+def test_drawn_thresholds_follow_the_settings() -> None:
+    """Lines use thresholds, objective, budgets and disabled alerts of the settings."""
     title = "Success and error rate"
     assert lines(panel_of(AlertSettings(), title)) == [0.2, 0.8]
     own = AlertSettings(
@@ -206,8 +197,8 @@ def test_thresholds_are_drawn_where_the_alerts_fire() -> None:
     assert lines(panel_of(own, "Time since the last call")) == [900.0]
 
 
-def test_a_selector_is_in_every_query() -> None:
-    """Panels, variables and annotations all look at the series that were asked for."""
+def test_selector_is_in_every_query() -> None:
+    """Panels, variables and annotations use the selector."""
     mine = 'cluster="a"'
     rendered = render_dashboards(AlertSettings(selector=mine))
     for file in map(json.loads, rendered.values()):
@@ -223,10 +214,10 @@ def test_a_selector_is_in_every_query() -> None:
 
 
 @pytest.mark.parametrize("option", ["--settings", "--thresholds"])
-def test_the_options_of_the_command_are_the_settings(
+def test_options_of_the_command_equal_settings(
     option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A settings' file and `--selector` give what the same settings give in code."""
+    """A settings file and `--selector` result in the same files as settings in code."""
     settings = tmp_path / "settings.toml"
     settings.write_text("objective = 0.9\n")
     arguments = [option, str(settings), "--selector", 'a="b"', "--out", str(tmp_path)]
@@ -240,8 +231,8 @@ def test_the_options_of_the_command_are_the_settings(
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_dashboard_keeps_the_conventions(name: str) -> None:
-    """Uid, refresh, variables and links are the same kind in all of them."""
+def test_dashboards_have_the_same_conventions(name: str) -> None:
+    """Uid, refresh, variables and links are alike in all dashboards."""
     file = FILES[name]
     assert f"{file['uid']}.json" == name
     assert (file["refresh"], file["editable"], file["tags"]) == ("30s", False, ["genmeter"])
@@ -253,13 +244,13 @@ def test_a_dashboard_keeps_the_conventions(name: str) -> None:
         assert each["multi"]
         assert each["includeAll"]
         assert each["allValue"] == (".*" if each["name"] == "step" else ".+")
-        assert each["refresh"] == 2  # when the range of time changes
+        assert each["refresh"] == 2  # when the time range changes
     (link,) = file["links"]
     assert (link["type"], link["keepTime"], link["includeVars"]) == ("dashboards", True, True)
 
 
-def test_every_panel_says_what_it_is() -> None:
-    """A title, a description, a unit and a word for nothing stand in every panel."""
+def test_every_panel_has_texts_and_a_unit() -> None:
+    """Title, description, unit and a text for missing values are set."""
     for panel in panels():
         defaults = panel["fieldConfig"]["defaults"]
         assert panel["title"]
@@ -269,16 +260,16 @@ def test_every_panel_says_what_it_is() -> None:
         assert panel["datasource"]["uid"] == "${datasource}"
 
 
-def test_titles_tell_panels_of_a_row_apart() -> None:
-    """No two panels of a row have one title."""
+def test_panel_titles_of_a_row_are_unique() -> None:
+    """No two panels of a row have the same title."""
     for dashboard in DASHBOARDS:
         for row in dashboard.rows:
             titles = [panel.heading for panel in row.panels]
             assert len(titles) == len(set(titles)), titles
 
 
-def test_what_failed_is_red_and_what_succeeded_green() -> None:
-    """Outcomes have their colour whatever place they have among the series."""
+def test_failures_are_red_and_successes_green() -> None:
+    """Outcomes have their colour, independent of the order of the series."""
     colours = {
         (override["matcher"]["options"], property_["value"]["fixedColor"])
         for panel in panels()
@@ -291,8 +282,8 @@ def test_what_failed_is_red_and_what_succeeded_green() -> None:
     assert found["Succeeded"] == found["success"] == found["accepted"] == "green"
 
 
-def test_a_name_in_a_table_leads_to_the_overview_of_it_alone() -> None:
-    """The link keeps the time and the other variables, and chooses what was clicked."""
+def test_table_links_filter_the_overview() -> None:
+    """The link keeps the time and the other variables, and selects the name."""
     (models,) = (
         panel
         for panel in panels({"": FILES["genmeter-overview.json"]})
@@ -309,8 +300,8 @@ def test_a_name_in_a_table_leads_to_the_overview_of_it_alone() -> None:
     )
 
 
-def test_durations_lead_to_traces() -> None:
-    """Panels of durations show exemplars and link to the variable's data source."""
+def test_duration_panels_link_to_traces() -> None:
+    """They show exemplars and link to the data source of traces."""
     linked = [panel for panel in panels() if panel.get("links")]
     assert len(linked) == 6
     for panel in linked:
@@ -320,8 +311,8 @@ def test_durations_lead_to_traces() -> None:
         assert any(target.get("exemplar") for target in panel["targets"])
 
 
-def test_links_and_annotations_are_in_sight() -> None:
-    """The links between dashboards stand above the panels, not in the closed menu of controls."""
+def test_links_and_annotations_are_visible() -> None:
+    """Links are above the panels, not in the closed menu."""
     for board in FILES.values():
         placed = [*board["links"], *board["annotations"]["list"]]
         placed += [link for panel in board["panels"] for link in panel.get("links") or ()]
@@ -329,8 +320,8 @@ def test_links_and_annotations_are_in_sight() -> None:
         assert not [each for each in placed if "placement" in each]
 
 
-def test_a_share_of_faults_is_nought_before_the_first_fault() -> None:
-    """Where a counter is born with the first fault, its share is 0, and empty without events."""
+def test_fault_shares_are_0_before_the_first_fault() -> None:
+    """The share is 0 although its counter has no series yet, and empty without events."""
     queries = {panel["title"]: panel["targets"][0]["expr"] for panel in panels()}
     for title, whole in (
         ("Failed evaluations", "genmeter_evaluations_total"),

@@ -1,4 +1,4 @@
-"""The reference and the runbook, and that no page or rendered file has a stale name."""
+"""The reference and the runbook; no page or rendered file has a stale name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 BUDGETED = AlertSettings(cost_budget=1.0, token_budget=1.0, jobs=("nightly",))
 OURS = re.compile(r"(?<![\w./-])(?:genmeter|gen_ai)_\w+")
 PREFIX = "gen_ai_client"
-"""Of series past an instrument's cap, whose names one rule matches by their beginning."""
+"""Prefixes by which one rule matches series past an instrument's cap."""
 SUFFIXES = re.compile(r"_(sum|count|bucket|created)$")
 RUNBOOK = ROOT / "docs" / "runbook.md"
 NAMES = sorted({rule.name for rule in ALERT_RULES})
@@ -34,7 +34,7 @@ NAMES = sorted({rule.name for rule in ALERT_RULES})
 
 
 def known() -> set[str]:
-    """List the names of metrics, labels and recorded series, as words."""
+    """Return the names of metrics, labels and recorded series, as words."""
     names = {row.prometheus for row in cat.INSTRUMENTS}
     names |= {row.prometheus.removesuffix("_total") for row in cat.INSTRUMENTS}
     labels = {label.prometheus for row in cat.INSTRUMENTS for label in row.labels}
@@ -43,21 +43,21 @@ def known() -> set[str]:
 
 
 def written() -> list[Path]:
-    """List the pages and files that people write."""
+    """Return the handwritten pages and files."""
     found = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md")]
     for pattern in ("docs/*.md", "deploy/**/*.yml", "deploy/**/*.yaml", "deploy/**/*.toml"):
         found += sorted(ROOT.glob(pattern))
     return found
 
 
-def test_the_committed_reference_is_what_is_rendered(capsys: pytest.CaptureFixture[str]) -> None:
-    """The page in docs/ is up to date with the tables."""
+def test_committed_reference_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
+    """The page in docs/ matches the tables."""
     page = str(ROOT / "docs" / "metrics.md")
     assert main(["render", "reference", "--check", page]) == 0, capsys.readouterr().out
 
 
-def test_the_reference_has_every_metric_indicator_alert_and_panel() -> None:
-    """Nothing that the tables have is missing from the page."""
+def test_reference_is_complete() -> None:
+    """The page has every metric, indicator, alert and panel."""
     text = render_reference()
     for row in cat.INSTRUMENTS:
         assert f"### `{row.prometheus}`\n\n{row.help}" in text
@@ -72,7 +72,7 @@ def test_the_reference_has_every_metric_indicator_alert_and_panel() -> None:
 
 
 def test_renaming_every_row_leaves_no_stale_name() -> None:
-    """Rules, dashboards, runbook and reference have their names from the catalogue alone."""
+    """Rules, dashboards, runbook and reference take all names from the catalogue."""
     script = Path(__file__).with_name("_renamed.py")
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
     texts = json.loads(done.stdout)
@@ -90,8 +90,8 @@ def test_renaming_every_row_leaves_no_stale_name() -> None:
 
 
 @pytest.mark.parametrize("path", written(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_page_names_no_metric_that_there_is_not(path: Path) -> None:
-    """What people write by hand names metrics, labels and recorded series as they are."""
+def test_pages_name_only_existing_metrics(path: Path) -> None:
+    """Metrics, labels and recorded series on handwritten pages exist."""
     names = known()
     found = {
         word
@@ -105,24 +105,24 @@ def test_a_page_names_no_metric_that_there_is_not(path: Path) -> None:
 
 
 def sections(text: str) -> dict[str, str]:
-    """Split a runbook by its alerts."""
+    """Return the sections of a runbook by alert."""
     parts = re.split(r"^## (\w+)$", text, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def test_the_committed_runbook_is_what_is_rendered(capsys: pytest.CaptureFixture[str]) -> None:
-    """The page in docs/ is up to date with the tables and the template."""
+def test_committed_runbook_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
+    """The page in docs/ matches the tables and the template."""
     assert main(["render", "runbook", "--check", str(RUNBOOK)]) == 0, capsys.readouterr().out
 
 
-def test_each_alert_has_its_section_and_no_other_has_one() -> None:
-    """A rule's link finds its anchor, which is the alert's name in lower case."""
+def test_runbook_sections_match_the_alerts() -> None:
+    """A rule's link has the anchor of its section, the lower-case name."""
     assert sorted(sections(render_runbook(AlertSettings()))) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_section_says_what_to_do(name: str) -> None:
-    """Each says what the alert means, where to look, what to do, its query and how to silence it."""
+def test_runbook_sections_are_complete(name: str) -> None:
+    """Each has meaning, investigation, action, query and silence."""
     section = sections(render_runbook(AlertSettings()))[name]
     for part in ("**Means.**", "**Look.**", "**Do.**", "```promql\n", f"alertname={name} "):
         assert part in section
@@ -131,7 +131,7 @@ def test_a_section_says_what_to_do(name: str) -> None:
             assert f"| {rule.severity} | `{rule.id}` |" in section
 
 
-def test_the_settings_are_shown() -> None:
+def test_runbook_uses_the_settings() -> None:
     """A runbook for other settings has their thresholds in its queries."""
     alerts = {"high_error_rate": AlertOverride(threshold=0.125, severity="info")}
     section = sections(render_runbook(AlertSettings(alerts=alerts)))["GenerationErrorRateHigh"]
@@ -139,15 +139,15 @@ def test_the_settings_are_shown() -> None:
     assert "| info | `high_error_rate` |" in section
 
 
-def test_a_disabled_alert_has_no_section() -> None:
-    """Who turned an alert off reads nothing of it."""
+def test_disabled_alert_has_no_section() -> None:
+    """The runbook omits disabled alerts."""
     alerts = {"RateLimited": AlertOverride(enabled=False)}
     found = sections(render_runbook(AlertSettings(alerts=alerts)))
     assert sorted(found) == [name for name in NAMES if name != "RateLimited"]
 
 
-def test_a_renamed_metric_leaves_no_stale_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The prose takes names from the catalogue as the queries do."""
+def test_runbook_uses_renamed_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prose and queries take names from the catalogue."""
     old = cat.INFERENCE_DURATION.prometheus
     monkeypatch.setattr(
         cat, "INFERENCE_DURATION", replace(cat.INFERENCE_DURATION, name="other.time")

@@ -1,4 +1,4 @@
-"""The promtool tests in deploy/: no alert lacks one of each kind."""
+"""The promtool tests in deploy/: every alert has a test of each kind."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from genmeter.schema.alerts import ALERT_RULES
 FOLDER = Path(__file__).parents[3] / "deploy" / "prometheus" / "tests"
 KINDS = {
     "fires": True,
-    "just does not fire": False,
+    "does not fire at the limit": False,
     "does not fire without data": False,
-    "sees through a restart": None,
+    "handles a restart": None,
 }
-"""How a test's name goes on after its alert's, and whether the alert is to fire."""
+"""The prefix of a test's name after its alert's name, and whether the alert must fire."""
 NAMES = sorted({rule.name for rule in ALERT_RULES})
 BURNS = [rule for rule in ALERT_RULES if rule.name == "GenerationErrorBudgetBurn"]
 
@@ -31,7 +31,7 @@ def cases() -> list[dict[str, Any]]:
 
 
 def of(name: str, kind: str) -> list[dict[str, Any]]:
-    """Return the tests of an alert whose names go on so."""
+    """Return the tests of an alert by the prefix of their names."""
     return [case for case in cases() if case["name"].startswith(f"{name} {kind}")]
 
 
@@ -43,7 +43,7 @@ def fired(case: dict[str, Any]) -> list[dict[str, str]]:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_alert_has_a_test_of_each_kind(name: str, kind: str) -> None:
-    """One fires it, one just does not, one has no data and one goes over a restart."""
+    """One fires, one is at the limit, one has no data and one includes a restart."""
     found = of(name, kind)
     assert found, f"no test in {FOLDER} is named '{name} {kind} ...'"
     for case in found:
@@ -55,8 +55,8 @@ def test_each_alert_has_a_test_of_each_kind(name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("rule", ALERT_RULES, ids=lambda rule: rule.id)
-def test_each_row_fires_somewhere(rule: Any) -> None:
-    """Rows that share an alert's name are distinguished by their labels, and each is seen to fire."""
+def test_each_row_fires_in_a_test(rule: Any) -> None:
+    """Rows of the same name are distinguished by their labels."""
     labels = {"severity": rule.severity, **dict(rule.labels)}
     by = {label.prometheus for label in rule.by}
     assert any(
@@ -69,7 +69,7 @@ def test_each_row_fires_somewhere(rule: Any) -> None:
 
 @pytest.mark.parametrize("rule", BURNS, ids=lambda rule: rule.id)
 def test_each_pair_of_windows_needs_both(rule: Any) -> None:
-    """For each pair of windows there is a test in which only one of them is bad, and either is."""
+    """For each pair there are two tests in which only one window is above the threshold."""
     (long,) = [label for name, label in rule.labels if name == "window"]
     start = f"{rule.name} over {long[:-1]} {long[-1]} and "
     alone = [case for case in cases() if case["name"].startswith(start)]
@@ -85,15 +85,15 @@ def test_each_pair_of_windows_needs_both(rule: Any) -> None:
     )
 
 
-def test_names_are_sentences_of_their_own() -> None:
-    """No two tests have one name, and each begins with its alert's."""
+def test_case_names_are_unique_and_start_with_the_alert() -> None:
+    """Each name is a sentence about its alert."""
     names = [case["name"] for case in cases()]
     assert len(names) == len(set(names))
     assert all(name.split()[0] in NAMES and len(name.split()) > 3 for name in names)
 
 
-def test_expected_alerts_are_whole() -> None:
-    """Each alert that is expected has its labels and its three annotations."""
+def test_expected_alerts_are_complete() -> None:
+    """Each expected alert has its labels and three annotations."""
     for case in cases():
         for each in case["alert_rule_test"]:
             for alert in each["exp_alerts"]:

@@ -1,4 +1,4 @@
-"""Prometheus's rules: which there are, what they ask, and how settings change them."""
+"""Prometheus's rules: files, queries and the effect of settings."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def rules_of(text: str) -> list[dict[str, Any]]:
 
 
 def alerts_of(settings: AlertSettings) -> dict[tuple[str, ...], dict[str, Any]]:
-    """Return the alerts that are rendered, by name and labels."""
+    """Return the rendered alerts by name and labels."""
     return {
         (rule["alert"], *rule["labels"].values()): rule
         for rule in rules_of(render_rules(settings))
@@ -63,13 +63,13 @@ def row(id_: str, settings: AlertSettings = FULL) -> AlertRule:
         ),
     ],
 )
-def test_a_committed_file_is_fresh(name: str, form: Any, settings: AlertSettings) -> None:
-    """What is in deploy/ is what is rendered today: `genmeter render rules --out` mends it."""
+def test_committed_rules_are_up_to_date(name: str, form: Any, settings: AlertSettings) -> None:
+    """`genmeter render rules --out` updates the file in deploy/."""
     assert (DEPLOY / name).read_text(encoding="utf-8") == render_rules(settings, form)
 
 
-def test_rendering_is_byte_stable() -> None:
-    """Another process, with other hashes of strings, writes the same bytes."""
+def test_rendering_is_reproducible() -> None:
+    """Another process, with other string hashes, writes the same bytes."""
     code = (
         "import sys; from genmeter.config.alerts import AlertSettings;"
         "from genmeter.render.rules import render_rules;"
@@ -88,8 +88,8 @@ def test_rendering_is_byte_stable() -> None:
     assert written == {render_rules(AlertSettings(cost_budget=1.0)).encode()}
 
 
-def test_the_kubernetes_resource_has_the_same_groups() -> None:
-    """A PrometheusRule's spec is the rule file, and its name is one that Kubernetes takes."""
+def test_kubernetes_resource_has_the_same_groups() -> None:
+    """The spec of a PrometheusRule is the rule file, and its name is valid."""
     resource = yaml.safe_load(render_rules(FULL, "kubernetes"))
     assert (resource["apiVersion"], resource["kind"]) == (
         "monitoring.coreos.com/v1",
@@ -99,16 +99,16 @@ def test_the_kubernetes_resource_has_the_same_groups() -> None:
     assert resource["spec"] == yaml.safe_load(render_rules(FULL))
 
 
-def test_queries_are_blocks_that_people_can_read() -> None:
-    """A query of several lines keeps them in the file, and no line of it is longer than a screen."""
+def test_long_queries_are_readable_blocks() -> None:
+    """A query of several lines keeps them, and no line is too long."""
     text = render_rules(FULL)
     assert "\\n" not in text
     assert "    expr: |-\n" in text
     assert max(len(line) for rule in rules_of(text) for line in rule["expr"].splitlines()) < 150
 
 
-def test_without_pyyaml_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The extra that brings PyYAML is named where it is missing."""
+def test_missing_pyyaml_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the extra to install."""
     monkeypatch.setitem(sys.modules, "yaml", None)
     with pytest.raises(MissingExtraError, match=r"genmeter\[render\]"):
         render_rules(AlertSettings())
@@ -117,8 +117,8 @@ def test_without_pyyaml_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> N
 # --- the alerts ------------------------------------------------------------------------------------
 
 
-def test_every_rule_is_an_alert_with_all_that_people_need() -> None:
-    """Each row becomes one alert: severity, labels, wait, summary, description, runbook."""
+def test_every_rule_is_a_complete_alert() -> None:
+    """Each alert has severity, labels, wait, summary, description and runbook."""
     rendered = alerts_of(FULL)
     assert len(rendered) == len(ALERT_RULES)
     for rule in FULL.rules():
@@ -131,8 +131,8 @@ def test_every_rule_is_an_alert_with_all_that_people_need() -> None:
         assert alert["annotations"]["runbook_url"] == f"docs/runbook.md#{rule.name.lower()}"
 
 
-def test_no_two_rules_write_the_same_series() -> None:
-    """Records have names of their own, and alerts of one name differ in a label."""
+def test_rules_write_distinct_series() -> None:
+    """Records have distinct names, and alerts of one name differ in a label."""
     found = [
         (rule.get("record"), rule.get("alert"), *sorted(rule.get("labels", {}).items()))
         for rule in rules_of(render_rules(FULL))
@@ -140,8 +140,8 @@ def test_no_two_rules_write_the_same_series() -> None:
     assert len(found) == len(set(found))
 
 
-def test_a_record_comes_before_what_needs_it_and_in_its_group() -> None:
-    """Rules of a group are evaluated in their order, so no alert compares what was recorded before."""
+def test_records_precede_the_rules_that_use_them() -> None:
+    """Rules of a group are evaluated in order, so alerts use fresh records."""
     needed = re.compile(r"job\w*:\w+:\w+")
     for group in yaml.safe_load(render_rules(FULL))["groups"]:
         recorded: set[str] = set()
@@ -152,7 +152,7 @@ def test_a_record_comes_before_what_needs_it_and_in_its_group() -> None:
 
 
 def test_every_record_is_used() -> None:
-    """Nothing is recorded that no alert needs."""
+    """No record is unused."""
     for settings in (AlertSettings(), FULL):
         found = rules_of(render_rules(settings))
         for record in (rule["record"] for rule in found if "record" in rule):
@@ -161,22 +161,22 @@ def test_every_record_is_used() -> None:
 
 
 def test_records_are_named_by_level_metric_and_operation() -> None:
-    """Names have Prometheus's convention, and each level is what the sum is by."""
+    """Names follow Prometheus's convention, and each level is the grouping of the sum."""
     names = [rule["record"] for rule in rules_of(render_rules(FULL)) if "record" in rule]
     shape = r"(job|job_name_evaluator):genmeter_\w+:(increase|ratio_rate|mean_rate)\d+[smhd]"
     assert names
     assert all(re.fullmatch(shape, name) for name in names)
 
 
-def test_no_division_is_by_zero() -> None:
-    """Whatever is divided by has a condition that it is more than nothing."""
+def test_denominators_are_guarded() -> None:
+    """Every denominator must be above 0."""
     for rule in rules_of(render_rules(FULL)):
         divisors = rule["expr"].split("\n/\n")[1:]
         assert all(re.match(r"\(.+ (> 0|>= \d+)\)(\n|$)", divisor) for divisor in divisors), rule
 
 
 def test_long_ratios_never_read_days_of_samples() -> None:
-    """Ranges over scraped series end at six hours, but for the one sum of each budget."""
+    """Ranges over scraped series end at six hours, except for the sum of each budget."""
     for rule in rules_of(render_rules(FULL)):
         is_budget = rule.get("record", "").endswith((":increase1d",)) and "sum by" in rule["expr"]
         for series, window in re.findall(r"([\w:]+)(?:\{[^}]*\})?\[(\w+)", rule["expr"]):
@@ -184,8 +184,8 @@ def test_long_ratios_never_read_days_of_samples() -> None:
             assert ":" in series or is_short or is_budget, rule
 
 
-def test_an_alert_over_one_short_window_needs_no_record() -> None:
-    """Its expression can be pasted into a query as it is."""
+def test_alerts_over_one_short_window_need_no_record() -> None:
+    """Their expressions can be pasted into a query."""
     assert row("high_error_rate").promql() == (
         'sum by (job) (increase(genmeter_generations_total{genmeter_phase!="",'
         'genmeter_outcome="failure"}[5m]))\n'
@@ -195,8 +195,8 @@ def test_an_alert_over_one_short_window_needs_no_record() -> None:
     )
 
 
-def test_a_burn_is_two_windows_and_a_minimum() -> None:
-    """The expression says it in three lines."""
+def test_burns_compare_two_windows_and_a_minimum() -> None:
+    """The expression has three lines."""
     assert row("error_budget_burn:6h").promql() == (
         "job:genmeter_generations_failure:ratio_rate6h > 0.06\n"
         "and\n"
@@ -206,16 +206,16 @@ def test_a_burn_is_two_windows_and_a_minimum() -> None:
     )
 
 
-def test_a_minimum_of_one_is_no_condition_of_its_own() -> None:
-    """A ratio that is recorded has a denominator already."""
+def test_minimum_of_one_adds_no_comparison() -> None:
+    """A recorded ratio already has a denominator above 0."""
     settings = AlertSettings(alerts={"error_budget_burn:6h": AlertOverride(min_samples=1)})
     assert "increase6h" not in row("error_budget_burn:6h", settings).promql()
     names = {rule.get("record") for rule in rules_of(render_rules(settings))}
     assert "job:genmeter_generations:increase6h" not in names
 
 
-def test_short_windows_make_the_long_sums_unnecessary() -> None:
-    """Windows of minutes, as a test sets them, are recorded straight from the series."""
+def test_short_windows_need_no_long_sums() -> None:
+    """Windows of minutes are recorded from the scraped series."""
     burns = {
         f"error_budget_burn:{each}": (long, 5.0)
         for each, long in {"1h": 60.0, "6h": 61.0, "1d": 62.0, "3d": 63.0}.items()
@@ -228,8 +228,8 @@ def test_short_windows_make_the_long_sums_unnecessary() -> None:
     assert "job:genmeter_generations_failure:ratio_rate5s" in render_rules(settings)
 
 
-def test_a_long_window_of_an_alert_that_has_one_is_added_up_too() -> None:
-    """A budget's day, and an error rate that somebody sets to a day, read recorded sums."""
+def test_single_long_windows_use_recorded_sums() -> None:
+    """Budgets over a day, and an error rate over a day, use recorded sums."""
     settings = AlertSettings(
         cost_budget=100.0, alerts={"high_error_rate": AlertOverride(windows=(86_400.0,))}
     )
@@ -242,15 +242,15 @@ def test_a_long_window_of_an_alert_that_has_one_is_added_up_too() -> None:
 
 
 @pytest.mark.parametrize("threshold", [0.1, 1e-9, 123456789.123456789, 3e20, -0.5, 7])
-def test_a_threshold_is_rendered_to_its_last_digit(threshold: float) -> None:
-    """Prometheus compares with the very number that the process compares with."""
+def test_thresholds_are_rendered_with_all_digits(threshold: float) -> None:
+    """Prometheus and the process compare with the same number."""
     settings = AlertSettings(alerts={"high_error_rate": AlertOverride(threshold=threshold)})
     written = row("high_error_rate", settings).promql().rpartition("> ")[2]
     assert float(written) == threshold
 
 
-def test_overflow_has_its_second_sign() -> None:
-    """Label sets past an instrument's cap are reported with labels past theirs, of genmeter's alone."""
+def test_label_overflow_includes_the_sdks_overflow() -> None:
+    """Label sets past an instrument's cap are counted too, for genmeter's metrics only."""
     overflow = row("monitor_label_overflow").promql().rpartition("\nor\n")[2]
     pattern = re.search(r'__name__=~"([^"]+)"', overflow)
     assert pattern
@@ -261,14 +261,14 @@ def test_overflow_has_its_second_sign() -> None:
 # --- the settings ----------------------------------------------------------------------------------
 
 
-def test_without_a_budget_or_a_job_there_is_no_such_alert() -> None:
-    """The default rules have no budget's alert and no record for one."""
+def test_alerts_on_budgets_and_jobs_need_settings() -> None:
+    """The default rules have neither their alerts nor records for them."""
     text = render_rules(AlertSettings())
     assert not re.search(r"Budget(?!Burn\b)|CostBudget|TokenBudget|cost_usd|absent", text)
 
 
-def test_what_is_disabled_is_left_out() -> None:
-    """An alert that is off is in no group, and a group without rules is not there."""
+def test_disabled_alerts_are_omitted() -> None:
+    """A disabled alert is in no group, and empty groups are omitted."""
     off = {rule.name: AlertOverride(enabled=False) for rule in ALERT_RULES}
     assert yaml.safe_load(render_rules(AlertSettings(alerts=off))) == {"groups": []}
     settings = AlertSettings(alerts={"RateLimited": AlertOverride(enabled=False)})
@@ -286,8 +286,8 @@ def test_what_is_disabled_is_left_out() -> None:
         r'env=~"prod\\.eu",zone=~`b\.c`,name__name__="\x61"',
     ],
 )
-def test_a_selector_is_in_every_query_of_a_scraped_series(selector: str) -> None:
-    """Nothing of another cluster is compared; what is recorded has been selected already."""
+def test_selector_is_in_every_query_of_a_scraped_series(selector: str) -> None:
+    """Recorded series are already selected."""
     plain_settings = AlertSettings(cost_budget=1.0, jobs=("nightly",))
     settings = replace(plain_settings, selector=selector)
     rendered = zip(
@@ -295,7 +295,7 @@ def test_a_selector_is_in_every_query_of_a_scraped_series(selector: str) -> None
     )
     for rule, plain in rendered:
         selected = rule["expr"].replace(f",{selector}", "").replace(f"{{{selector}}}", "")
-        # Only `absent` has a sum around it, which keeps the selector's labels off the alert.
+        # Only `absent` is inside a sum, which drops the selector's labels.
         assert (
             selected.replace('group by (job) (absent(up{job="nightly"}))', ABSENT)
             == (plain["expr"])
@@ -326,24 +326,24 @@ def test_a_selector_is_in_every_query_of_a_scraped_series(selector: str) -> None
     ],
 )
 def test_an_invalid_selector_is_rejected(selector: str) -> None:
-    """What would break a query, or make it another, is an error that shows how to write one."""
-    with pytest.raises(ConfigError, match=r"selector is .*give matchers"):
+    """A selector that would break or change a query is an error."""
+    with pytest.raises(ConfigError, match=r"selector must be comma-separated matchers"):
         render_rules(AlertSettings(selector=selector))
 
 
 @pytest.mark.parametrize(
     "job", ['with "quotes"', "back\\slash", "new\nline", "{{ job }}", "täglich"]
 )
-def test_a_job_of_any_name_is_quoted(job: str) -> None:
-    """A job's name is text in the query, whatever is in it, and the file stays YAML."""
+def test_job_names_are_quoted(job: str) -> None:
+    """Any job name is valid text in the query and the YAML."""
     settings = AlertSettings(jobs=("nightly", job))
     alert = alerts_of(settings)["MonitorTargetDown", "warning", "absent"]
     escaped = job.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     assert alert["expr"] == f'absent(up{{job="nightly"}})\nor\nabsent(up{{job="{escaped}"}})'
 
 
-def test_an_absent_job_keeps_its_labels_under_a_selector() -> None:
-    """What the selector matches does not become a label of the alert."""
+def test_absent_job_has_only_its_own_labels_with_a_selector() -> None:
+    """The selector's matchers do not become labels of the alert."""
     settings = AlertSettings(jobs=("nightly",), selector='cluster="a"')
     assert row("target_absent", settings).promql(Selector(common=settings.selector)) == (
         'group by (job) (absent(up{job="nightly",cluster="a"}))'
@@ -351,17 +351,17 @@ def test_an_absent_job_keeps_its_labels_under_a_selector() -> None:
 
 
 @pytest.mark.parametrize("field", ["selector", "runbook_url", "jobs"])
-def test_text_that_is_no_unicode_is_refused(field: str) -> None:
-    """A lone surrogate, which no file can hold, is named with its argument."""
+def test_lone_surrogates_are_rejected(field: str) -> None:
+    """The error has the argument of the text."""
     value: Any = ("a\udc80",) if field == "jobs" else "a\udc80"
-    with pytest.raises(ConfigError, match=f"{field} is "):
+    with pytest.raises(ConfigError, match=f"{field} must be valid Unicode"):
         render_rules(AlertSettings(**{field: value}))
 
 
-def test_keywords_a_file_and_options_give_the_same_rules(
+def test_keywords_file_and_options_render_the_same_rules(
     tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    """A threshold is the same wherever it was set."""
+    """A threshold has the same effect wherever it is set."""
     path = tmp_path / "alerts.toml"
     path.write_text("[alerts.high_error_rate]\nthreshold = 0.05\n")
     by_keyword = AlertSettings().with_thresholds({"alert_max_error_rate": 0.05})

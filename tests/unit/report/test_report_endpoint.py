@@ -15,7 +15,7 @@ import trustme
 from _report import as_json, record_a_job, report
 from genmeter.config.monitor import MonitorConfig
 from genmeter.config.prices import PriceTable
-from genmeter.exporters.http import ScrapeServer
+from genmeter.exporters._http import ScrapeServer
 from genmeter.report import endpoint
 from genmeter.report.usage_table import UsageRow
 from genmeter.schema import metrics as cat
@@ -30,7 +30,7 @@ Capsys = pytest.CaptureFixture[str]
 
 @contextmanager
 def serving(monitor: IsolatedMonitor, **arguments: Any) -> Iterator[ScrapeServer]:
-    """Serve a monitor's page as its endpoint does."""
+    """Serve a monitor like its endpoint."""
     server = ScrapeServer(
         lambda openmetrics: monitor.page(openmetrics=openmetrics).encode(), port=0, **arguments
     )
@@ -43,7 +43,7 @@ def serving(monitor: IsolatedMonitor, **arguments: Any) -> Iterator[ScrapeServer
 
 @contextmanager
 def answering(body: bytes, status: int = 200, **headers: str) -> Iterator[tuple[str, list[Any]]]:
-    """Answer every request in the same way; give the address and the headers that came."""
+    """Serve one response; yield the address and the headers of the requests."""
     asked: list[Any] = []
 
     class _Handler(BaseHTTPRequestHandler):
@@ -56,7 +56,7 @@ def answering(body: bytes, status: int = 200, **headers: str) -> Iterator[tuple[
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with HTTPServer(("127.0.0.1", 0), _Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -69,7 +69,7 @@ def answering(body: bytes, status: int = 200, **headers: str) -> Iterator[tuple[
 
 
 def test_the_report_equals_the_totals_of_the_running_job(capsys: Capsys) -> None:
-    """Calls, tokens and outcomes are those of the scrape, by model and step."""
+    """Calls, tokens and outcomes by model and step equal the scrape."""
     with isolated_monitor() as monitor, serving(monitor) as server:
         record_a_job(monitor)
         usage = monitor.get_total_token_usage()
@@ -99,14 +99,14 @@ def test_the_report_equals_the_totals_of_the_running_job(capsys: Capsys) -> None
     "address", ["127.0.0.1:{}", "localhost:{}/", "http://127.0.0.1:{}/metrics/"]
 )
 def test_scheme_and_path_are_optional(capsys: Capsys, address: str) -> None:
-    """An address as the job prints it, or as short as host and port, will do."""
+    """Host and port are enough."""
     with isolated_monitor() as monitor, serving(monitor) as server:
         monitor.track_generation(1.0, True, model_name="atlas-large")
         assert as_json(capsys, address.format(server.port))["total"]["calls"] == 1
 
 
 def test_an_unknown_provider_is_none(capsys: Capsys) -> None:
-    """The label that stands for no provider is not shown as one."""
+    """The label value for an unknown provider is not shown."""
     with isolated_monitor() as monitor, serving(monitor) as server:
         monitor.track_generation(1.0, True, model_name="a")
         monitor.track_generation(1.0, True, model_name="a", provider="openai")
@@ -115,7 +115,7 @@ def test_an_unknown_provider_is_none(capsys: Capsys) -> None:
 
 
 def test_the_cost_is_that_of_the_job_without_prices(capsys: Capsys) -> None:
-    """What the job has priced is told as it is, with the models that it could not price."""
+    """The job's own costs are reported, with the models that it could not price."""
     config = MonitorConfig(prices=PriceTable({"atlas-large": (2.0, 10.0)}))
     with isolated_monitor(config) as monitor, serving(monitor) as server:
         for model in ("atlas-large", "sprint-mini"):
@@ -126,19 +126,19 @@ def test_the_cost_is_that_of_the_job_without_prices(capsys: Capsys) -> None:
     assert found["total"]["cost_usd"] == 2.0
     assert found["unpriced_models"] == ["sprint-mini"]
     assert code == 0
-    assert "Without a price, so not in the cost: sprint-mini." in out
+    assert "Models without a price, not in the cost: sprint-mini." in out
     assert "p50 and p95 are estimated" in out
 
 
 def test_a_window_is_refused(capsys: Capsys) -> None:
-    """An endpoint has no history, and the error says what has."""
+    """An endpoint has no history, and the error names the journal."""
     code, out, err = report(capsys, "127.0.0.1:9464", "--window", "1h")
     assert (code, out) == (2, "")
-    assert "--window does not go with an endpoint" in err
+    assert "--window must be omitted for an endpoint" in err
 
 
 def test_a_login_is_sent_and_never_shown(capsys: Capsys) -> None:
-    """Who gives user and password in the address gets the report, and no trace of them."""
+    """User and password of the address are used, and never printed."""
     login = {"username": "reader", "password": "p:@/ß"}
     with isolated_monitor() as monitor, serving(monitor, **login) as server:
         monitor.track_generation(1.0, True, model_name="a")
@@ -147,8 +147,8 @@ def test_a_login_is_sent_and_never_shown(capsys: Capsys) -> None:
         for wrong in ("reader:secret", "reader"):
             code, out, err = report(capsys, address.format(wrong))
             assert (code, out) == (2, "")
-            assert "answers 401" in err
-            assert "give its user and password" in err
+            assert "responds with 401" in err
+            assert "add its login" in err
             assert "secret" not in err
 
 
@@ -167,28 +167,28 @@ def test_a_redirect_does_not_get_the_login(capsys: Capsys) -> None:
 def test_proxies_of_the_environment_are_ignored(
     capsys: Capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A proxy knows nothing of this machine's loopback interface."""
+    """A proxy cannot reach the loopback interface."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)
     with isolated_monitor() as monitor, serving(monitor) as server:
         assert as_json(capsys, server.url)["rows"] == []
 
 
-def test_an_endpoint_that_does_not_answer_is_an_error(capsys: Capsys) -> None:
-    """A job that has ended is told as such."""
+def test_an_endpoint_that_does_not_respond_is_an_error(capsys: Capsys) -> None:
+    """The error suggests that the job has ended."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody else answers there
         code, out, err = report(capsys, f"http://user:secret@127.0.0.1:{taken.getsockname()[1]}")
     assert (code, out) == (2, "")
-    assert "does not answer: " in err
-    assert "does the job still run" in err
+    assert "does not respond: " in err
+    assert "check that the job is running" in err
     assert "secret" not in err
 
 
 def test_an_endpoint_with_tls_is_read_or_its_error_explains(
     capsys: Capsys, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Who leaves out the scheme or the certificate learns which of them."""
+    """The error names the missing scheme or certificate."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "authority.pem")
     issued = tmp_path / "issued.pem"
@@ -197,39 +197,39 @@ def test_an_endpoint_with_tls_is_read_or_its_error_explains(
         monitor.track_generation(1.0, True, model_name="a")
         code, _, err = report(capsys, f"127.0.0.1:{server.port}")
         assert code == 2
-        assert "does it take https://?" in err
+        assert "try https://" in err
         code, _, err = report(capsys, server.url)
         assert code == 2
-        assert "in the variable SSL_CERT_FILE" in err
+        assert "set SSL_CERT_FILE" in err
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
         assert as_json(capsys, server.url)["total"]["calls"] == 1
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         (b"<html>Hello</html>", "is not Prometheus text"),
-        (b"up 1\n", "without any metric of genmeter"),
-        (b"", "without any metric of genmeter"),
+        (b"up 1\n", "without metrics of genmeter"),
+        (b"", "without metrics of genmeter"),
         (b'a{le="1"', "is not Prometheus text"),
     ],
 )
-def test_a_page_of_another_server_is_an_error(capsys: Capsys, body: bytes, told: str) -> None:
-    """Another server than a job's is told by its address."""
+def test_a_page_of_another_server_is_an_error(capsys: Capsys, body: bytes, message: str) -> None:
+    """The error names the address."""
     with answering(body) as (address, _):
         code, out, err = report(capsys, address)
     assert (code, out) == (2, "")
-    assert told in err
+    assert message in err
     assert address in err
 
 
-def test_a_page_of_any_length_is_not_read(capsys: Capsys, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stream that never ends fills no memory."""
+def test_an_endless_page_is_an_error(capsys: Capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not fill the memory."""
     monkeypatch.setattr(endpoint, "_MAX_BYTES", 10)
     with answering(b"x" * 11) as (address, _):
         code, out, err = report(capsys, address)
     assert (code, out) == (2, "")
-    assert "answers with more than" in err
+    assert "responds with more than" in err
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_a_page_of_any_length_is_not_read(capsys: Capsys, monkeypatch: pytest.Mo
     ],
 )
 def test_an_invalid_address_is_an_error(capsys: Capsys, address: str) -> None:
-    """What is no address is answered with an example of one."""
+    """The error has an example."""
     code, out, err = report(capsys, address)
     assert (code, out) == (2, "")
     assert "http://127.0.0.1:9464/metrics" in err
@@ -251,15 +251,15 @@ def test_an_invalid_address_is_an_error(capsys: Capsys, address: str) -> None:
 
 
 def test_a_job_without_a_call_is_an_empty_report(capsys: Capsys) -> None:
-    """A model that is known from the configuration and was not called yet is no row."""
+    """A configured model without calls has no row."""
     config = MonitorConfig(models=("atlas-large",))
     with isolated_monitor(config) as monitor, serving(monitor) as server:
         code, out, _ = report(capsys, server.url)
-    assert (code, out) == (0, "Nothing to report: the endpoint has no call.\n")
+    assert (code, out) == (0, "Nothing to report: the endpoint has no calls.\n")
 
 
 def test_metrics_of_other_instrumentations_do_not_count(capsys: Capsys) -> None:
-    """Another one may use the conventions' names on the same page."""
+    """They may use the same names of the semantic conventions."""
     with isolated_monitor() as monitor:
         monitor.track_generation(1.0, True, model_name="a", prompt_token_count=10)
         page = monitor.page()
@@ -269,7 +269,7 @@ def test_metrics_of_other_instrumentations_do_not_count(capsys: Capsys) -> None:
 
 
 def test_a_label_overflow_is_reported(capsys: Capsys) -> None:
-    """A report that cannot be whole says so."""
+    """The report says that it is incomplete."""
     with isolated_monitor() as monitor:
         monitor.track_generation(1.0, True, model_name="a", prompt_token_count=10)
         page = monitor.page()
@@ -279,7 +279,7 @@ def test_a_label_overflow_is_reported(capsys: Capsys) -> None:
 
 
 def test_quantiles_are_those_of_prometheus() -> None:
-    """Linear within a bucket, from 0 in the first, and the last bound for what is above it."""
+    """They are linear within a bucket, and at most the last finite bound."""
     row = UsageRow()
     assert row.quantile(0.5) is None
     assert row.mean() is None

@@ -23,7 +23,7 @@ def _large(count: int, name: str = "a-provider/a-model-of-a-long-name-2026-01") 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
 def test_a_table_fits_the_terminal(width: int) -> None:
-    """Names are folded and columns move to a further table, numbers are whole."""
+    """Names are folded and columns move to another table; numbers are whole."""
     text = to_table(_large(1_234_567), ("model", "step"), width)
     assert max(map(len, text.splitlines())) <= width
     words = text.split()
@@ -33,7 +33,7 @@ def test_a_table_fits_the_terminal(width: int) -> None:
 
 
 def test_a_table_never_cuts_a_number() -> None:
-    """On a terminal that is too narrow for anything a line is longer than it."""
+    """A line may be longer than a very narrow terminal."""
     text = to_table(_large(10**15), ("model",), 20)
     assert "3,000,000,000,000,000,000" in text
     lines = [line.split() for line in text.partition("\n\n")[2].splitlines()]
@@ -77,7 +77,7 @@ def test_small_costs_and_durations_keep_their_digits() -> None:
 
 
 def test_a_job_of_conversations_only_has_no_table() -> None:
-    """What is no call is still reported, in words."""
+    """Conversations are reported in a sentence."""
     table = UsageTable("journal", since=0.0, until=1.0)
     table.conversations.add(is_failure=True)
     headline, words = to_table(table, ("model",)).split("\n\n")
@@ -86,7 +86,7 @@ def test_a_job_of_conversations_only_has_no_table() -> None:
 
 
 def test_a_row_without_calls_has_no_share_and_no_durations() -> None:
-    """Unknown is a dash, in the row of an evaluation and in the total."""
+    """Unknown values are dashes."""
     table = UsageTable("endpoint")
     table.row(GroupKey("judge", None, None, EVALUATION)).total_tokens = 7
     lines = to_table(table, ("model",)).splitlines()

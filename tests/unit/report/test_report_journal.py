@@ -1,4 +1,4 @@
-"""The report of journals, ours and AfterImage's."""
+"""The report of journals of genmeter and AfterImage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Capsys = pytest.CaptureFixture[str]
 
 
 def test_the_report_equals_the_totals_of_the_job(tmp_path: Path, capsys: Capsys) -> None:
-    """Tokens, calls and outcomes of a journal are those that the job's own report tells."""
+    """Tokens, calls and outcomes equal the job's own report."""
     with isolated_monitor(log_dir=tmp_path) as monitor:
         record_a_job(monitor)
         usage = monitor.get_total_token_usage()
@@ -61,7 +61,7 @@ def test_by_chooses_the_keys_of_the_rows(tmp_path: Path, capsys: Capsys) -> None
 
 
 def test_durations_are_exact(tmp_path: Path, capsys: Capsys) -> None:
-    """Mean, p50 and p95 of a journal are those of the durations, linear between neighbours."""
+    """Mean, p50 and p95 are computed from all durations."""
     rows = []
     for number in range(11):
         each = rows_of(number)
@@ -73,8 +73,8 @@ def test_durations_are_exact(tmp_path: Path, capsys: Capsys) -> None:
     assert total["duration_p95_seconds"] == pytest.approx(9.5)
 
 
-def test_a_folder_gives_its_rotated_files_too(tmp_path: Path, capsys: Capsys) -> None:
-    """Of a folder the whole journal is read, and of a file that file."""
+def test_a_folder_includes_its_rotated_files(tmp_path: Path, capsys: Capsys) -> None:
+    """A folder stands for the whole journal, a file for itself."""
     for second, name in enumerate(("metrics.2.jsonl", "metrics.1.jsonl", "metrics.jsonl")):
         write(tmp_path / name, rows_of(second))
     write(tmp_path / "metrics.old.jsonl", rows_of(9))
@@ -96,7 +96,7 @@ def test_a_file_rotated_meanwhile_counts_once(tmp_path: Path, capsys: Capsys) ->
 
 
 def test_invalid_lines_are_counted_and_reported(tmp_path: Path, capsys: Capsys) -> None:
-    """A broken line costs itself, and the report says how many there are and where they begin."""
+    """Other lines are summed, and a note has the number and the first of the invalid lines."""
     path = write(tmp_path / "metrics.jsonl", [*rows_of(0), *rows_of(1)])
     lines = path.read_text().splitlines(keepends=True)
     broken = [
@@ -112,20 +112,19 @@ def test_invalid_lines_are_counted_and_reported(tmp_path: Path, capsys: Capsys) 
         lines[4].replace("2026-03-01", "yesterday"),
         "[" * 100_000 + "\n",
     ]
-    end = '{"metric": "generation_time", "value": 0.'  # what a kill leaves of the last line
+    end = '{"metric": "generation_time", "value": 0.'  # an incomplete last line after a kill
     path.write_text("".join([*lines[:7], "\n", *broken, *lines[7:], end]))
     code, out, err = report(capsys, path, "--format", "csv")
     assert code == 0
     assert out.splitlines()[1].startswith("atlas-large,answer_generation,2,0,1.0,200,20,220,")
-    assert err == (
-        f"genmeter report: {len(broken) + 1} lines could not be used and are not in the report; "
-        "the first is line 9 of metrics.jsonl.\n"
-    )
+    assert f"{len(broken) + 1} invalid lines; the first is line 9 of metrics.jsonl" in err
     assert as_json(capsys, path)["skipped"] == len(broken) + 1
 
 
-def test_observations_under_the_names_of_calls_are_no_calls(tmp_path: Path, capsys: Capsys) -> None:
-    """What `record_metric` was given counts as no call, whatever its name or metadata."""
+def test_custom_metrics_with_names_of_call_metrics_are_not_calls(
+    tmp_path: Path, capsys: Capsys
+) -> None:
+    """Neither name nor metadata of `record_metric` matter."""
     given = [
         {"metric": "success_rate", "value": 0.0, "timestamp": "2026-03-01T12:00:00+00:00"},
         {**rows_of(0)[1], "phase": "warm-up"},
@@ -143,7 +142,7 @@ def test_observations_under_the_names_of_calls_are_no_calls(tmp_path: Path, caps
 def test_a_window_counts_back_from_the_newest_event(
     tmp_path: Path, capsys: Capsys, window: str, calls: int
 ) -> None:
-    """A journal that is read long after its job still has a last hour."""
+    """The current time does not matter."""
     seconds = (-7200, -3600, -60, 0)
     path = write(tmp_path / "metrics.jsonl", [row for each in seconds for row in rows_of(each)])
     found = as_json(capsys, path, "--window", window)
@@ -151,8 +150,8 @@ def test_a_window_counts_back_from_the_newest_event(
     assert found["until"] == "2026-03-01T12:00:00+00:00"
 
 
-def test_the_newest_event_is_found_before_observations(tmp_path: Path, capsys: Capsys) -> None:
-    """The end of a journal may hold none but custom metrics, and so may its newest file."""
+def test_the_newest_event_is_found_before_custom_metrics(tmp_path: Path, capsys: Capsys) -> None:
+    """The newest lines and the newest file may have only custom metrics."""
     later = {"metric": "room", "value": 1, "timestamp": "2026-03-02T12:00:00+00:00"}
     rows = [*rows_of(-100), *rows_of(0), *[later] * 50]
     write(tmp_path / "metrics.1.jsonl", rows)
@@ -165,7 +164,7 @@ def test_the_newest_event_is_found_before_observations(tmp_path: Path, capsys: C
 
 
 def test_a_journal_of_afterimage_is_read(capsys: Capsys) -> None:
-    """Its rows are joined to calls, conversations and evaluations; a total left out is the parts."""
+    """Rows are joined to calls, conversations and evaluations; missing totals are summed."""
     found = as_json(capsys, AFTERIMAGE / "metrics.jsonl", "--by", "model,phase")
     shown = [
         (row["model"], row["phase"], row["calls"], row["failures"], row["total_tokens"])
@@ -183,15 +182,15 @@ def test_a_journal_of_afterimage_is_read(capsys: Capsys) -> None:
     assert found["skipped"] == 0
 
 
-def test_calls_without_a_model_count_for_the_only_model(tmp_path: Path, capsys: Capsys) -> None:
-    """A failed call, for which AfterImage tells no model, shows up at the model that it asked."""
+def test_calls_without_a_model_belong_to_the_only_model(tmp_path: Path, capsys: Capsys) -> None:
+    """AfterImage records no model for failed calls."""
     rows = [*old_rows(0, None, success_rate=0.0), *old_rows(1, "atlas-large")]
     (row,) = as_json(capsys, write(tmp_path / "metrics.jsonl", rows))["rows"]
     assert (row["model"], row["calls"], row["failures"]) == ("atlas-large", 2, 1)
 
 
 def test_a_model_named_none_is_unknown(tmp_path: Path, capsys: Capsys) -> None:
-    """`model_name=None` becomes `unknown`, and not a model of that name."""
+    """`model_name=None` becomes `unknown`."""
     rows = old_rows(0, "None", prompt_token_count=5)
     rows[-1]["model_name"] = None
     (row,) = as_json(capsys, write(tmp_path / "metrics.jsonl", rows))["rows"]
@@ -199,7 +198,7 @@ def test_a_model_named_none_is_unknown(tmp_path: Path, capsys: Capsys) -> None:
 
 
 def test_rows_of_several_threads_may_mix(tmp_path: Path, capsys: Capsys) -> None:
-    """Rows are joined by their time, whatever stands between them."""
+    """Rows are joined by timestamp."""
     calls = [
         old_rows(second / 7, f"model-{second % 5}", prompt_token_count=second)
         for second in range(600)
@@ -211,8 +210,8 @@ def test_rows_of_several_threads_may_mix(tmp_path: Path, capsys: Capsys) -> None
     ]
 
 
-def test_two_calls_of_one_moment_are_two(tmp_path: Path, capsys: Capsys) -> None:
-    """A coarse clock joins no calls."""
+def test_two_calls_of_one_timestamp_are_two(tmp_path: Path, capsys: Capsys) -> None:
+    """A coarse clock does not join calls."""
     rows = [*old_rows(0, "a", prompt_token_count=1), *old_rows(0, "b", prompt_token_count=2)]
     found = as_json(capsys, write(tmp_path / "metrics.jsonl", rows))
     assert [(row["model"], row["calls"], row["prompt_tokens"]) for row in found["rows"]] == [
@@ -221,8 +220,8 @@ def test_two_calls_of_one_moment_are_two(tmp_path: Path, capsys: Capsys) -> None
     ]
 
 
-def test_observations_of_afterimage_are_no_calls(tmp_path: Path, capsys: Capsys) -> None:
-    """AfterImage records an `error_rate` of its own; that and the like count as no call."""
+def test_custom_metrics_of_afterimage_are_not_calls(tmp_path: Path, capsys: Capsys) -> None:
+    """Neither is AfterImage's own `error_rate`."""
     rows = [
         *old_rows(0, "a"),
         *old_rows(1, None, error_rate=1.0)[2:],
@@ -232,8 +231,8 @@ def test_observations_of_afterimage_are_no_calls(tmp_path: Path, capsys: Capsys)
     assert as_json(capsys, write(tmp_path / "metrics.jsonl", rows))["total"]["calls"] == 1
 
 
-def test_a_journal_may_go_from_afterimage_to_genmeter(tmp_path: Path, capsys: Capsys) -> None:
-    """A job that changed its monitor keeps one journal."""
+def test_a_journal_may_switch_from_afterimage_to_genmeter(tmp_path: Path, capsys: Capsys) -> None:
+    """A job may change its monitor and keep its journal."""
     rows = [*old_rows(-60, "atlas-large", total_token_count=7), *rows_of(0)]
     path = write(tmp_path / "metrics.jsonl", rows)
     found = as_json(capsys, path, "--by", "model")
@@ -244,7 +243,7 @@ def test_a_journal_may_go_from_afterimage_to_genmeter(tmp_path: Path, capsys: Ca
 
 
 def test_an_invalid_value_of_afterimage_keeps_its_call(tmp_path: Path, capsys: Capsys) -> None:
-    """A NaN duration or a text for tokens leaves the call and its other values counted."""
+    """The call and its valid values are counted."""
     rows = old_rows(0, "a", prompt_token_count="12", completion_token_count=3)
     rows[0]["value"] = float("nan")
     found = as_json(capsys, write(tmp_path / "metrics.jsonl", rows))
@@ -257,32 +256,32 @@ def test_an_invalid_value_of_afterimage_keeps_its_call(tmp_path: Path, capsys: C
 
 
 def test_an_empty_journal_is_an_empty_report(tmp_path: Path, capsys: Capsys) -> None:
-    """Nothing to report is said, and is no error."""
+    """It is not an error."""
     path = write(tmp_path / "metrics.jsonl", [])
-    assert report(capsys, path) == (0, "Nothing to report: the journal has no call.\n", "")
+    assert report(capsys, path) == (0, "Nothing to report: the journal has no calls.\n", "")
     code, out, err = report(capsys, path, "--format", "csv")
     assert (code, out.count("\n")) == (0, 1)
-    assert err == "genmeter report: Nothing to report: the source has no call that counts.\n"
+    assert err == "genmeter report: Nothing to report: the source has no calls.\n"
     assert as_json(capsys, path)["rows"] == []
     write(path, rows_of(0)[2:4])
     assert report(capsys, path, "--window", "1h")[1].startswith("Nothing to report")
 
 
 def test_a_file_without_metrics_is_an_error(tmp_path: Path, capsys: Capsys) -> None:
-    """A file without any line of a journal is told by its name, with what to give."""
+    """The error has the file and the remedy."""
     path = tmp_path / "notes.jsonl"
     path.write_text('{"question": "Why?"}\n')
     code, out, err = report(capsys, path)
     assert (code, out) == (2, "")
     assert str(path) in err
-    assert "give a metrics.jsonl" in err
+    assert "use a metrics.jsonl" in err
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "saved.txt"])
 def test_a_byte_order_mark_and_carriage_returns_are_accepted(
     tmp_path: Path, capsys: Capsys, name: str
 ) -> None:
-    """A journal that an editor has saved anew counts as before."""
+    """An editor may have saved the journal."""
     path = write(tmp_path / name, rows_of(0))
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     found = as_json(capsys, path)
@@ -297,19 +296,19 @@ def test_a_byte_order_mark_and_carriage_returns_are_accepted(
 def test_lines_with_an_impossible_time_are_skipped(
     tmp_path: Path, capsys: Capsys, stamp: str
 ) -> None:
-    """What no time zone can show is told as a line that cannot be used, with and without window."""
+    """Times outside of all time zones are invalid, with and without a window."""
     odd = [{**row, "timestamp": stamp} for row in rows_of(0)[:1]]
     path = write(tmp_path / "metrics.jsonl", rows_of(0) + odd)
     for window in ((), ("--window", "1h")):
         code, out, _ = report(capsys, path, *window)
         assert code == 0
-        assert "1 line could not be used" in out
+        assert "Skipped 1 invalid line;" in out
         assert as_json(capsys, path, *window)["total"]["calls"] == 1
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl.gz", "metrics.jsonl", "metrics.json"])
 def test_a_compressed_journal_is_an_error(tmp_path: Path, capsys: Capsys, name: str) -> None:
-    """Who packed a journal learns that this is what is wrong with it."""
+    """The error says that the file is compressed."""
     path = tmp_path / name
     path.write_bytes(gzip.compress(b'{"metric": "success_rate"}\n'))
     code, out, err = report(capsys, path)
@@ -318,10 +317,10 @@ def test_a_compressed_journal_is_an_error(tmp_path: Path, capsys: Capsys, name: 
 
 
 def test_a_folder_without_a_journal_is_an_error(tmp_path: Path, capsys: Capsys) -> None:
-    """AfterImage makes a folder for each run, and the error names the newest of them."""
+    """AfterImage creates a folder for each run; the error names the newest."""
     code, _, err = report(capsys, tmp_path)
     assert code == 2
-    assert "without a metrics.jsonl; give another folder" in err
+    assert "has no metrics.jsonl; use another folder" in err
     write(tmp_path / "2026-01-01" / "metrics.jsonl", rows_of(0))
     write(tmp_path / "2026-01-02" / "metrics.jsonl", rows_of(0))
     code, _, err = report(capsys, tmp_path)
@@ -332,7 +331,7 @@ def test_a_folder_without_a_journal_is_an_error(tmp_path: Path, capsys: Capsys) 
 def test_progress_reaches_the_size_of_all_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It counts the bytes of every file, in steps that never go back."""
+    """It counts the bytes of all files and never decreases."""
     monkeypatch.setattr(journal, "_PROGRESS_LINES", 10)
     paths = [
         write(tmp_path / name, [row for n in range(50) for row in rows_of(n)])

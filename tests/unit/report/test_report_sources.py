@@ -1,4 +1,4 @@
-"""The report of exports, ours and AfterImage's."""
+"""The report of exports of genmeter and AfterImage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from _report import AFTERIMAGE, BEGIN, as_json, record_a_job, report
 from genmeter.config.monitor import HistoryConfig, MonitorConfig
-from genmeter.exporters.http import ScrapeServer
+from genmeter.exporters._http import ScrapeServer
 from genmeter.testing import isolated_monitor
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ FORMATS = {"json": "job.json", "parquet": "job.parquet"}
 
 
 def test_journal_export_and_endpoint_agree(tmp_path: Path, capsys: Capsys) -> None:
-    """Whichever way a job is looked at, its calls, tokens and cost are the same in every row."""
+    """Calls, tokens and cost of every row are equal."""
     prices = tmp_path / "prices.json"
     prices.write_text('{"atlas-large": [2.5, 10.0], "sprint-mini": [0.1, 0.4, 0.05]}')
     with isolated_monitor(log_dir=tmp_path / "journal") as monitor:
@@ -69,7 +69,7 @@ def _sums(rows: list[dict[str, Any]], has_quantiles: bool) -> list[dict[str, Any
 
 
 def test_an_export_of_afterimage_equals_its_journal(capsys: Capsys) -> None:
-    """Both tell the same of one job, whatever the order of the metrics is."""
+    """The order of the metrics does not matter."""
     journal = as_json(capsys, AFTERIMAGE / "metrics.jsonl")
     export = as_json(capsys, AFTERIMAGE / "export.json")
     assert export["rows"] == journal["rows"]
@@ -80,7 +80,7 @@ def test_an_export_of_afterimage_equals_its_journal(capsys: Capsys) -> None:
 def test_a_window_counts_back_from_the_newest_event_of_an_export(
     tmp_path: Path, capsys: Capsys
 ) -> None:
-    """Samples and what lies before the window do not count."""
+    """Samples and earlier events are ignored."""
     rows = {
         "generation_time": [1.0, 2.0, 3.0],
         "success_rate": [1.0, 0.0, 1.0],
@@ -108,25 +108,25 @@ def test_a_window_counts_back_from_the_newest_event_of_an_export(
 
 
 def test_an_export_without_events_is_an_empty_report(tmp_path: Path, capsys: Capsys) -> None:
-    """A job that told nothing, or samples only, exports nothing that counts."""
+    """A job may have recorded nothing, or only samples."""
     with isolated_monitor() as monitor:
         monitor.export_metrics(tmp_path / "none.json")
         monitor.record_metric("success_rate", 1.0)
         monitor.export_metrics(tmp_path / "samples.parquet", "parquet")
     for name in ("none.json", "samples.parquet"):
         code, out, _ = report(capsys, tmp_path / name)
-        assert (code, out) == (0, "Nothing to report: the export has no call.\n")
+        assert (code, out) == (0, "Nothing to report: the export has no calls.\n")
 
 
 def test_an_incomplete_export_is_reported(tmp_path: Path, capsys: Capsys) -> None:
-    """Where the history kept less than all, the report tells since when it is complete."""
+    """A note says since when the history is complete."""
     config = dataclasses.replace(MonitorConfig(), history=HistoryConfig(capacity=10))
     with isolated_monitor(config) as monitor:
         for _ in range(20):
             monitor.track_generation(1.0, True, model_name="a")
         monitor.export_metrics(tmp_path / "job.parquet", "parquet")
     _, out, _ = report(capsys, tmp_path / "job.parquet")
-    assert "Incomplete: the history of the job kept no event before " in out
+    assert "Incomplete: the job kept no events before " in out
 
 
 def test_invalid_values_of_an_export_are_reported(tmp_path: Path, capsys: Capsys) -> None:
@@ -140,11 +140,11 @@ def test_invalid_values_of_an_export_are_reported(tmp_path: Path, capsys: Capsys
     path.write_text(json.dumps(content))
     found = as_json(capsys, path)
     assert (found["total"]["calls"], found["skipped"]) == (1, 2)
-    assert found["notes"] == ["2 values could not be used and count for nothing."]
+    assert found["notes"] == ["Skipped 2 invalid values."]
 
 
-def test_a_file_that_is_no_export_is_an_error(tmp_path: Path, capsys: Capsys) -> None:
-    """A JSON file of something else is told by its name."""
+def test_a_file_that_is_not_an_export_is_an_error(tmp_path: Path, capsys: Capsys) -> None:
+    """The error names the file."""
     path = tmp_path / "other.json"
     path.write_text('["a", "b"]')
     code, out, err = report(capsys, path)
@@ -156,7 +156,7 @@ def test_a_file_that_is_no_export_is_an_error(tmp_path: Path, capsys: Capsys) ->
 def test_csv_and_excel_are_an_error_with_a_remedy(
     format_: str, name: str, tmp_path: Path, capsys: Capsys
 ) -> None:
-    """The error names the file and the formats that a report reads."""
+    """The error names the file and the supported formats."""
     with isolated_monitor() as monitor:
         monitor.record_metric("queue", 1.0)
         monitor.export_metrics(tmp_path / name, format_)

@@ -1,4 +1,4 @@
-"""The table of alerts: its names, thresholds and windows, and what each row needs."""
+"""The table of alerts: names, thresholds, windows and consistent rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genmeter.schema.query import Ratio
 MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
 RULES = {rule.id: rule for rule in ALERT_RULES}
 
-# Id, alert, condition, threshold, windows, min_samples, severity; the burns and budgets are below.
+# Id, alert, condition, threshold, windows, min_samples, severity; burns and budgets are below.
 TABLE = """
 low_success_rate            GenerationSuccessRateLow Below   0.8  5m      1  warning
 high_generation_time        GenerationSlow           Above    30  5m      1  warning
@@ -49,8 +49,8 @@ def windows(text: str) -> tuple[float, ...]:
 
 
 @pytest.mark.parametrize("line", TABLE.strip().splitlines(), ids=lambda line: line.split()[0])
-def test_each_row_is_as_documented(line: str) -> None:
-    """Name, condition, threshold, windows, minimum of samples and severity of every alert."""
+def test_rows_have_their_documented_values(line: str) -> None:
+    """Name, condition, threshold, windows, min_samples and severity of every alert are stable."""
     id_, name, kind, threshold, spans, min_samples, severity = line.split()
     rule = RULES[id_]
     assert (rule.name, type(rule.condition).__name__, rule.severity) == (name, kind, severity)
@@ -58,8 +58,8 @@ def test_each_row_is_as_documented(line: str) -> None:
     assert (rule.condition.min_samples, rule.condition.base) == (int(min_samples), None)
 
 
-def test_the_error_budget_burns_over_pairs_of_windows() -> None:
-    """Factors and windows are the Site Reliability Workbook's, and a pair of a day."""
+def test_error_budget_burns_have_pairs_of_windows() -> None:
+    """Factors and windows are those of the Site Reliability Workbook, plus a pair of a day."""
     burns = [rule for rule in ALERT_RULES if rule.name == "GenerationErrorBudgetBurn"]
     assert [
         (rule.condition.threshold, rule.condition.windows, rule.severity) for rule in burns
@@ -76,7 +76,7 @@ def test_the_error_budget_burns_over_pairs_of_windows() -> None:
 
 
 @pytest.mark.parametrize("base", ["cost_budget", "token_budget"])
-def test_a_budget_warns_at_four_fifths_and_is_critical_when_spent(base: str) -> None:
+def test_budgets_warn_at_80_percent_and_are_critical_at_100(base: str) -> None:
     """Both rows are over the last 24 hours."""
     rows = [rule for rule in ALERT_RULES if rule.condition.base == base]
     assert [(rule.condition.threshold, rule.severity, rule.condition.windows) for rule in rows] == [
@@ -85,7 +85,7 @@ def test_a_budget_warns_at_four_fifths_and_is_critical_when_spent(base: str) -> 
     ]
 
 
-def test_no_other_row_is_in_the_table() -> None:
+def test_the_table_has_no_other_row() -> None:
     """Every alert is in one of the lists above."""
     listed = {line.split()[0] for line in TABLE.strip().splitlines()}
     burns = {f"error_budget_burn:{label}" for label in ("1h", "6h", "1d", "3d")}
@@ -98,8 +98,8 @@ def test_no_other_row_is_in_the_table() -> None:
     assert len(RULES) == len(ALERT_RULES)
 
 
-def test_the_first_seven_are_the_old_monitors_in_its_order() -> None:
-    """Who reads the list of alerts by position finds what was there before."""
+def test_the_first_seven_rows_are_those_of_afterimage() -> None:
+    """Code that reads the list of alerts by position still works."""
     assert [rule.id for rule in ALERT_RULES[:7]] == [
         *("low_success_rate", "high_generation_time", "high_error_rate"),
         *(f"high_token_usage:{kind}" for kind in ("prompt", "completion", "total")),
@@ -107,8 +107,8 @@ def test_the_first_seven_are_the_old_monitors_in_its_order() -> None:
     ]
 
 
-def test_every_threshold_of_the_constructor_sets_one_row() -> None:
-    """An argument that begins with `alert_` and is a threshold belongs to exactly one alert."""
+def test_every_threshold_argument_belongs_to_one_row() -> None:
+    """Each ``alert_*`` threshold of the constructor sets exactly one alert."""
     arguments = [
         name
         for name in inspect.signature(GenerationMonitor).parameters
@@ -117,15 +117,15 @@ def test_every_threshold_of_the_constructor_sets_one_row() -> None:
     assert sorted(rule.argument for rule in ALERT_RULES if rule.argument) == sorted(arguments)
 
 
-def test_rows_of_one_name_are_distinguished_by_their_labels() -> None:
-    """Alertmanager takes alerts of the same labels for the same alert."""
+def test_rows_of_the_same_name_differ_in_labels() -> None:
+    """Alertmanager treats alerts with equal labels as one alert."""
     labels = [(rule.name, rule.severity, rule.labels) for rule in ALERT_RULES]
     assert len(set(labels)) == len(labels)
 
 
 @pytest.mark.parametrize("rule", ALERT_RULES, ids=lambda rule: rule.id)
-def test_each_row_can_be_evaluated(rule: AlertRule) -> None:
-    """Its indicator has the row's labels, and its condition as many windows as it needs."""
+def test_rows_can_be_evaluated(rule: AlertRule) -> None:
+    """The indicator has the row's labels, and the condition enough windows."""
     condition = rule.condition
     if condition.indicator is not None:
         assert condition.indicator in INDICATORS
@@ -136,7 +136,7 @@ def test_each_row_can_be_evaluated(rule: AlertRule) -> None:
     assert all(window > 0 for window in condition.windows)
 
 
-def test_what_prometheus_alone_knows_is_of_its_targets() -> None:
+def test_only_alerts_on_targets_need_prometheus() -> None:
     """A process evaluates every other alert itself."""
     assert {rule.name for rule in ALERT_RULES if not rule.condition.is_local} == {
         "MonitorTargetDown"
@@ -144,8 +144,8 @@ def test_what_prometheus_alone_knows_is_of_its_targets() -> None:
 
 
 @pytest.mark.parametrize("rule", ALERT_RULES, ids=lambda rule: rule.id)
-def test_each_row_has_its_words(rule: AlertRule) -> None:
-    """A name for Alertmanager, a subject to begin a message with, and one sentence of advice."""
+def test_rows_have_valid_names_and_texts(rule: AlertRule) -> None:
+    """Name, id, subject and advice have their form."""
     assert re.fullmatch(r"[A-Z][A-Za-z]+", rule.name)
     assert re.fullmatch(r"[a-z_]+(:[a-z0-9]+)?", rule.id)
     assert rule.condition.subject[:1] == rule.condition.subject[:1].lower()
@@ -154,7 +154,7 @@ def test_each_row_has_its_words(rule: AlertRule) -> None:
     assert rule.advice.endswith(".")
 
 
-def test_only_what_is_critical_is_an_error_in_process() -> None:
-    """Handlers of the old monitor know two levels."""
+def test_critical_alerts_have_the_level_error() -> None:
+    """AfterImage has two levels; all other severities are warnings."""
     for rule in ALERT_RULES:
         assert rule.level == ("error" if rule.severity == "critical" else "warning")

@@ -1,4 +1,4 @@
-"""Conditions in words: templates for Prometheus, and the same words for a value."""
+"""Conditions in words: templates for Prometheus, and equal texts in the process."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ RULES = {rule.id: rule for rule in SETTINGS.rules()}
 rules = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 
 
-def by_hand(template: str, labels: dict[str, str], value: float) -> str:
-    """Fill in a template as Prometheus does, as far as ours go."""
+def fill(template: str, labels: dict[str, str], value: float) -> str:
+    """Fill in a template as Prometheus does, for the functions that we use."""
 
     def group(match: re.Match[str]) -> str:
         found = labels.get(match[1])
@@ -35,19 +35,19 @@ def by_hand(template: str, labels: dict[str, str], value: float) -> str:
 
 @rules
 @pytest.mark.parametrize("value", [0.0, 0.2564, 1234567.0])
-def test_the_process_says_what_the_templates_say(rule: AlertRule, value: float) -> None:
-    """Each annotation of each alert is the template with the labels and the value filled in."""
+def test_process_and_prometheus_write_equal_annotations(rule: AlertRule, value: float) -> None:
+    """Each annotation equals the template with labels and value filled in."""
     labels = {"job": "nightly"} | {label.prometheus: f"a {label.key}" for label in rule.by}
     written = rule.templates("docs/runbook.md")
     assert set(written) == {"summary", "description", "runbook_url"}
     for found in (labels, {"job": "nightly"}):
-        expected = {name: by_hand(text, found, value) for name, text in written.items()}
+        expected = {name: fill(text, found, value) for name, text in written.items()}
         assert rule.annotations("docs/runbook.md", found, value) == expected
         assert not any("{{" in text for text in expected.values())
 
 
-def test_what_an_alert_says_as_a_person_reads_it() -> None:
-    """A whole set: whose it is, the value, over what, the threshold, and where to look."""
+def test_annotations_name_job_value_window_threshold_and_advice() -> None:
+    """One complete set of annotations."""
     labels = {"job": "nightly", "gen_ai_request_model": "gpt-4o"}
     assert RULES["high_generation_time"].annotations("docs/runbook.md", labels, 42.25) == {
         "summary": "nightly, model gpt-4o: mean generation time 42.2 s",
@@ -57,8 +57,8 @@ def test_what_an_alert_says_as_a_person_reads_it() -> None:
     }
 
 
-def test_a_burn_mentions_both_windows() -> None:
-    """An alert over two windows gives the first one's value, and says that the second holds too."""
+def test_a_burn_names_both_windows() -> None:
+    """An alert over two windows has the value of the first, and names the second."""
     text = RULES["error_budget_burn:1d"].annotations("docs/runbook.md", {"job": "j"}, 0.05)[
         "description"
     ]
@@ -68,8 +68,8 @@ def test_a_burn_mentions_both_windows() -> None:
     )
 
 
-def test_counts_have_no_unit() -> None:
-    """What an alert counts is in its subject, so one of them reads no worse than many."""
+def test_counts_are_written_without_a_unit() -> None:
+    """The subject names what is counted, so that 1 reads well too."""
     found = RULES["monitor_handler_failing"].annotations(
         "docs/runbook.md", {"job": "j", "genmeter_handler": "Sheet"}, 1.0
     )
@@ -77,8 +77,8 @@ def test_counts_have_no_unit() -> None:
     assert found["description"].startswith("Handler errors: 1 in the last 10 minutes. ")
 
 
-def test_windows_and_waits_are_in_words() -> None:
-    """Durations read as people say them, whatever they are set to."""
+def test_durations_are_spelled_out() -> None:
+    """Windows and waits of any length are in words."""
     override = AlertOverride(windows=(90.0,))
     settings = AlertSettings(alerts={"high_error_rate": override, "generation_stalled": override})
     found = {rule.id: rule for rule in settings.rules()}
@@ -93,15 +93,15 @@ def test_windows_and_waits_are_in_words() -> None:
 @pytest.mark.parametrize(
     ("window", "words"), [(3_600.0, "than 1 hour;"), (1.0, "than 1 second;"), (0.5, "than 0.5 s")]
 )
-def test_one_of_a_unit_reads_as_one(window: float, words: str) -> None:
-    """A window of one hour is not `the hour that are`."""
+def test_durations_of_one_unit_are_singular(window: float, words: str) -> None:
+    """A window of one hour reads "1 hour"."""
     settings = AlertSettings(alerts={"generation_stalled": AlertOverride(windows=(window,))})
     (rule,) = [rule for rule in settings.rules() if rule.id == "generation_stalled"]
     assert words in rule.templates(settings.runbook_url)["description"]
 
 
-def test_no_wait_is_not_told() -> None:
-    """An alert on targets that fires at once says nothing of how long it has been so."""
+def test_alerts_without_a_wait_mention_none() -> None:
+    """An alert on targets that fires at once does not name a duration."""
     alerts = {"MonitorTargetDown": AlertOverride(for_=0.0)}
     settings = AlertSettings(alerts=alerts, jobs=("nightly",))
     down, absent = (
@@ -115,11 +115,11 @@ def test_no_wait_is_not_told() -> None:
     assert absent.startswith("Prometheus has had no target of the job. ")
 
 
-def test_an_address_is_no_template() -> None:
-    """Braces in the runbook's address reach the annotation as they are."""
+def test_braces_in_an_address_are_escaped() -> None:
+    """Braces in the runbook's address reach the annotation unchanged."""
     settings = AlertSettings(runbook_url="https://wiki/{{page}}")
     rule = settings.rules()[0]
     address = "https://wiki/{{page}}#generationsuccessratelow"
     assert rule.annotations(settings.runbook_url, {"job": "j"}, 0.0)["runbook_url"] == address
-    assert by_hand(rule.templates(settings.runbook_url)["runbook_url"], {}, 0.0) == address
+    assert fill(rule.templates(settings.runbook_url)["runbook_url"], {}, 0.0) == address
     assert rule.templates(settings.runbook_url)["runbook_url"] != address

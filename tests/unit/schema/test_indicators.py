@@ -1,4 +1,4 @@
-"""The table of indicators: what each says, and that its query can be answered."""
+"""The table of indicators: texts, units and valid queries."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ each_indicator = pytest.mark.parametrize("indicator", INDICATORS, ids=lambda eac
 
 
 @each_indicator
-def test_every_indicator_has_words_and_a_query(indicator: Indicator) -> None:
-    """A title, a sentence, a unit that can be named, and series of the catalogue."""
+def test_every_indicator_has_texts_a_unit_and_known_instruments(indicator: Indicator) -> None:
+    """The description is a sentence, and instruments are the catalogue's or Prometheus's."""
     assert indicator.title[0].isupper()
     assert indicator.description.endswith(".")
     assert indicator.unit in UNITS or indicator.unit.startswith("{")
@@ -25,20 +25,20 @@ def test_every_indicator_has_words_and_a_query(indicator: Indicator) -> None:
     assert (indicator.unit == "1") <= isinstance(indicator.query, Ratio)
 
 
-def test_each_indicator_has_an_id_of_its_own() -> None:
+def test_ids_are_unique() -> None:
     """A link of the reference leads to one indicator."""
     assert len({indicator.id for indicator in INDICATORS}) == len(INDICATORS)
 
 
 @each_indicator
-def test_queries_match_labels_that_their_instruments_have(indicator: Indicator) -> None:
-    """A matcher on a label that no series has would select nothing, or everything."""
+def test_queries_match_labels_of_their_instruments(indicator: Indicator) -> None:
+    """A matcher on an unknown label would select nothing, or everything."""
     for part in indicator.query.parts:
         assert {label for label, _ in part.where} <= set(part.instrument.labels)
         assert (part.part != "") == (part.instrument.kind is cat.Kind.HISTOGRAM)
 
 
 @each_indicator
-def test_both_sides_of_a_ratio_are_kept_or_neither_is(indicator: Indicator) -> None:
-    """What a history can answer it can answer wholly."""
+def test_histories_keep_both_sides_of_a_ratio_or_neither(indicator: Indicator) -> None:
+    """A history can compute a ratio completely or not at all."""
     assert len({part.rows is None for part in indicator.query.parts}) == 1

@@ -1,4 +1,4 @@
-"""The plot series: what each says, and that the history can answer it."""
+"""The table of plot series fits the history's frames and the plots."""
 
 from __future__ import annotations
 
@@ -16,14 +16,9 @@ from genmeter.schema.plot_series import (
 from genmeter.testing import isolated_monitor
 
 
-def test_ids_are_unique() -> None:
-    """A series can be named by its id."""
-    assert len({series.id for series in PLOT_SERIES}) == len(PLOT_SERIES)
-
-
-@pytest.mark.parametrize("series", PLOT_SERIES, ids=lambda series: series.id)
-def test_every_series_has_its_columns_in_the_frames(series: PlotSeries) -> None:
-    """What a series is computed from is there, in a frame of at least one of its kinds."""
+@pytest.mark.parametrize("series", PLOT_SERIES, ids=lambda series: series.title)
+def test_every_series_has_columns_in_a_frame(series: PlotSeries) -> None:
+    """A frame of at least one of its kinds has the columns that a series is computed from."""
     with isolated_monitor() as monitor:
         monitor.track_generation(1.0, True, model_name="atlas", prompt_token_count=1)
         monitor.track_generation(1.0, True, conversation_length=2)
@@ -35,21 +30,20 @@ def test_every_series_has_its_columns_in_the_frames(series: PlotSeries) -> None:
     assert columns.issuperset(series.less)
 
 
-@pytest.mark.parametrize("series", PLOT_SERIES, ids=lambda series: series.id)
-def test_every_series_is_in_words(series: PlotSeries) -> None:
-    """A title, a sentence and a unit that plots can name stand with every series."""
+@pytest.mark.parametrize("series", PLOT_SERIES, ids=lambda series: series.title)
+def test_every_series_has_a_title_and_a_known_unit(series: PlotSeries) -> None:
+    """Plots can label every series and its axis."""
     assert series.title[0].isupper()
-    assert series.description.endswith(".")
     assert series.unit in UNITS
 
 
-def test_every_plotted_series_is_in_the_list() -> None:
-    """The list of series is whole, and no plot has one of its own."""
-    assert {series for plot in PLOTS for series in plot.signals} <= set(PLOT_SERIES)
+def test_plots_use_series_of_the_table_only() -> None:
+    """No plot defines a series outside the table."""
+    assert {series for plot in PLOTS for series in plot.series} <= set(PLOT_SERIES)
 
 
-def test_a_series_knows_the_old_metrics_that_it_stands_for() -> None:
-    """A series stands for its old name, a pattern for every name that begins so."""
+def test_series_match_the_names_of_afterimage_metrics() -> None:
+    """A series matches the name that it replaces; a pattern matches every name with its prefix."""
     assert GENERATION_TIME.stands_for("generation_time")
     assert not GENERATION_TIME.stands_for("generation_time_of_mine")
     assert EVALUATION_SCORE.stands_for("evaluation_score_coherence")

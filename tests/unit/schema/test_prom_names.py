@@ -1,4 +1,4 @@
-"""The names that Prometheus knows our metrics by."""
+"""Names of metrics and labels in Prometheus."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ KINDS = ("counter", "updown", "gauge", "histogram")
         ("genmeter.build.info", "", "gauge", "genmeter_build_info"),
     ],
 )
-def test_the_catalogues_names(name: str, unit: str, kind: str, expected: str) -> None:
-    """The metrics of the catalogue have the names that its page gives."""
+def test_catalogue_names_are_stable(name: str, unit: str, kind: str, expected: str) -> None:
+    """Metrics of the catalogue have their documented names."""
     assert prometheus_name(name, unit, kind) == expected
 
 
@@ -74,7 +74,7 @@ def test_the_catalogues_names(name: str, unit: str, kind: str, expected: str) ->
     ],
 )
 def test_units_are_spelled_out(unit: str, kind: str, expected: str) -> None:
-    """Units become words, annotations in braces nothing."""
+    """Units become words; annotations in braces are dropped."""
     assert unit_suffix(unit, kind) == expected
 
 
@@ -94,12 +94,12 @@ def test_units_are_spelled_out(unit: str, kind: str, expected: str) -> None:
         ("", "", "gauge", "_"),
     ],
 )
-def test_names_are_made_valid(name: str, unit: str, kind: str, expected: str) -> None:
-    """Nothing that a name ends with already is appended again, and what is invalid goes."""
+def test_names_become_valid(name: str, unit: str, kind: str, expected: str) -> None:
+    """Existing suffixes are not repeated, and invalid characters are replaced."""
     assert prometheus_name(name, unit, kind) == expected
 
 
-def test_a_family_has_no_total() -> None:
+def test_families_have_no_total_suffix() -> None:
     """A counter's family is its series without the suffix."""
     assert family_name("tokens", "{token}", "counter") == "tokens"
 
@@ -114,10 +114,10 @@ def test_a_family_has_no_total() -> None:
         ("_bytes", "By", "gauge", "bytes"),
     ],
 )
-def test_a_family_has_a_unit_only_behind_its_own_name(
+def test_families_named_like_their_unit_have_no_unit(
     name: str, unit: str, kind: str, expected: str
 ) -> None:
-    """A family that is named like its unit is exposed without one, as OpenMetrics demands."""
+    """OpenMetrics requires a name before the unit."""
     assert family_unit(family_name(name, unit, kind), unit, kind) == expected
 
 
@@ -133,8 +133,8 @@ def test_a_family_has_a_unit_only_behind_its_own_name(
         ("größe", "gr_e"),
     ],
 )
-def test_labels_are_made_valid(key: str, expected: str) -> None:
-    """An attribute key becomes a label that Prometheus takes and does not keep for itself."""
+def test_labels_become_valid(key: str, expected: str) -> None:
+    """An attribute key becomes a label that is valid and not reserved."""
     assert label_name(key) == expected
 
 
@@ -150,28 +150,28 @@ def test_labels_are_made_valid(key: str, expected: str) -> None:
         ("queue_size", "gauge", None),
     ],
 )
-def test_reserved_endings_are_told(series: str, kind: str, expected: str | None) -> None:
-    """The endings that belong to another kind of metric are found."""
+def test_reserved_suffixes_are_found(series: str, kind: str, expected: str | None) -> None:
+    """Suffixes of other kinds of metrics are returned."""
     assert reserved_suffix(series, kind) == expected
 
 
 @given(st.text(), st.text(), st.sampled_from(KINDS))
 def test_any_name_becomes_a_valid_one(name: str, unit: str, kind: str) -> None:
-    """Whatever an instrument is called, its series has a name that Prometheus takes."""
+    """Every instrument name results in a valid series name."""
     assert re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", prometheus_name(name, unit, kind))
 
 
 @given(st.text())
 def test_any_key_becomes_a_valid_label(key: str) -> None:
-    """Whatever an attribute is called, its label is one that Prometheus takes."""
+    """Every attribute key results in a valid label."""
     label = label_name(key)
     assert re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", label)
     assert not label.startswith("__")
 
 
 @given(st.text(), st.text(), st.sampled_from(KINDS))
-def test_any_unit_stands_behind_an_underscore(name: str, unit: str, kind: str) -> None:
-    """Whatever an instrument is called, its family ends with an underscore and its unit, if any."""
+def test_any_family_ends_with_its_unit(name: str, unit: str, kind: str) -> None:
+    """Every family ends with an underscore and its unit, if it has one."""
     family = family_name(name, unit, kind)
     word = family_unit(family, unit, kind)
     assert not word or family.endswith(f"_{word}")

@@ -1,4 +1,4 @@
-"""Queries as PromQL: what is selected, over what, by what, and never divided by 0."""
+"""Queries as PromQL: selectors, windows, grouping and guards against a division by 0."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ALL = Selector()
     ],
 )
 def test_durations_are_in_the_largest_unit_that_divides_them(seconds: float, text: str) -> None:
-    """Seconds come out as one whole number and a unit that Prometheus knows."""
+    """A duration is one whole number and a unit of Prometheus."""
     assert duration(seconds) == text
 
 
@@ -36,13 +36,13 @@ def test_durations_are_in_the_largest_unit_that_divides_them(seconds: float, tex
         ("größe {x}", '"größe {x}"'),
     ],
 )
-def test_texts_are_quoted_as_promql_reads_them(text: str, written: str) -> None:
-    """Quotes, backslashes and ends of lines are escaped, nothing else is."""
+def test_texts_are_quoted_for_promql(text: str, written: str) -> None:
+    """Only quotes, backslashes and newlines are escaped."""
     assert quoted(text) == written
 
 
-def test_a_series_of_calls_is_told_from_other_instrumentations() -> None:
-    """The phase, which only genmeter sets, is matched on every instrument that has it."""
+def test_series_of_calls_match_the_phase() -> None:
+    """Only genmeter sets the phase, so the matcher excludes other instrumentations."""
     assert (
         CounterQuery(instrument=cat.TOTAL_TOKENS).series(ALL)
         == 'genmeter_tokens_total{genmeter_phase!=""}'
@@ -52,7 +52,7 @@ def test_a_series_of_calls_is_told_from_other_instrumentations() -> None:
     assert generation.series(ALL) == 'genmeter_tokens_total{genmeter_phase="generation"}'
 
 
-def test_a_part_of_a_histogram_is_a_series_of_its_own() -> None:
+def test_parts_of_a_histogram_are_separate_series() -> None:
     """Sum, count and buckets have their suffixes after the unit."""
     names = [
         CounterQuery(instrument=cat.CONVERSATION_LENGTH, part=part).series(ALL)
@@ -61,8 +61,8 @@ def test_a_part_of_a_histogram_is_a_series_of_its_own() -> None:
     assert names == [f"genmeter_conversation_length_{part}" for part in ("sum", "count", "bucket")]
 
 
-def test_matchers_come_in_a_fixed_order() -> None:
-    """Phase, the query's own, the common ones, then those of labels that the instrument has."""
+def test_matchers_have_a_fixed_order() -> None:
+    """The order is: phase, the query's, the common ones, those by label."""
     selector = Selector(
         common='cluster="a",job=~"x|y"',
         by_label={cat.MODEL: '=~"$model"', cat.EVALUATOR: '="judge"', cat.STEP: '="s"'},
@@ -78,8 +78,8 @@ def test_matchers_come_in_a_fixed_order() -> None:
     )
 
 
-def test_a_counter_is_summed_over_a_window_by_labels() -> None:
-    """An increase unless a rate is asked for, by the labels that are to be kept, or by none."""
+def test_a_counter_query_sums_an_increase_or_a_rate() -> None:
+    """The increase is the default; the sum is by the given labels, or by none."""
     query = CounterQuery(instrument=cat.LOGS)
     assert query.promql([], "5m", ALL) == "sum (increase(genmeter_logs_total[5m]))"
     assert query.promql(["job", "genmeter_level"], "$__range", ALL, function="rate") == (
@@ -87,8 +87,8 @@ def test_a_counter_is_summed_over_a_window_by_labels() -> None:
     )
 
 
-def test_a_gauge_is_its_last_value() -> None:
-    """What stands at a value is never summed over time, whatever function is asked for."""
+def test_a_gauge_query_takes_the_last_value() -> None:
+    """A gauge is never summed over time, for any function."""
     gauge = GaugeQuery(instrument=cat.HISTORY_SIZE, aggregation="max")
     for function in ("increase", "rate"):
         assert gauge.promql(["job"], "5m", ALL, function=function) == (
@@ -101,8 +101,8 @@ def test_a_gauge_is_its_last_value() -> None:
     )
 
 
-def test_an_indicator_of_a_sum_is_its_query() -> None:
-    """An indicator without a denominator is what its query adds up to."""
+def test_a_sum_is_rendered_without_a_denominator() -> None:
+    """The query of an indicator that is not a ratio is a plain sum."""
     assert ind.COST.query.promql(["job"], "1d", ALL) == (
         'sum by (job) (increase(genmeter_cost_usd_total{genmeter_phase!=""}[1d]))'
     )
@@ -112,8 +112,8 @@ def test_an_indicator_of_a_sum_is_its_query() -> None:
 
 
 @pytest.mark.parametrize(("min_samples", "guard"), [(1, "> 0"), (2, ">= 2"), (20, ">= 20")])
-def test_a_ratio_has_no_value_below_its_minimum_of_samples(min_samples: int, guard: str) -> None:
-    """What nothing divides is no value at all; a minimum keeps the denominator's groups out."""
+def test_a_ratio_guards_its_denominator_by_min_samples(min_samples: int, guard: str) -> None:
+    """Groups below the minimum have no value; nothing is divided by 0."""
     query = ind.EVALUATION_FAILURE_SHARE.query.at_least(min_samples)
     assert query.promql(["job"], "15m", ALL) == (
         'sum by (job) (increase(genmeter_evaluations_total{genmeter_outcome="failure"}[15m]))\n'

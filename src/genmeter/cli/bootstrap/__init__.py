@@ -1,6 +1,6 @@
-"""What ``genmeter run`` adds to the job's main process, before the script's first line and at its end.
+"""What ``genmeter run`` does in the main process of the job, before the script and after it.
 
-The folder stands first on ``PYTHONPATH``, for the sake of its ``sitecustomize.py`` alone.
+The folder is first on ``PYTHONPATH`` because of its ``sitecustomize.py``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import dataclasses
 import os
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from genmeter import patch, runtime
 from genmeter.config.monitor import MonitorConfig
@@ -18,53 +17,46 @@ from genmeter.errors import EndpointError, GenmeterError
 from genmeter.exporters.settings import PROMETHEUS, ExportSettings
 from genmeter.monitor import GenerationMonitor, process_token_usage
 
-if TYPE_CHECKING:
-    from genmeter.config.prices import PriceTable
-
 __all__ = ["QUIET", "say", "start"]
 
 QUIET = "_GENMETER_RUN_QUIET"
-"""The variable that stands for ``--quiet``."""
+"""The variable of ``--quiet``."""
 _USAGE_ERROR = 2
 
 
 def start() -> None:
-    """Open the endpoint, patch AfterImage's monitor, and arrange for the report at the exit.
+    """Open the endpoint, patch AfterImage's monitor, and register the report at exit.
 
-    A setting or a port that cannot be used ends the process with the exit code 2.
+    An invalid setting or a port in use ends the process with exit code 2.
     """
     try:
-        config = MonitorConfig.from_env(expected_samples=None)  # the job's monitors count these
+        # The job's own monitors set the expected samples.
+        config = MonitorConfig.from_env(expected_samples=None)
         monitor = _open(config)
     except GenmeterError as error:
         say(f"genmeter run: error: {error}")
-        os._exit(
-            _USAGE_ERROR
-        )  # an exception would be a warning of Python's, and the script would run
+        # After an exception Python would run the script all the same.
+        os._exit(_USAGE_ERROR)
     patch.install()
-    # Before the monitor's own hook, and after those of the script, which may record until then.
+    # Runs before the monitor's hook, and after those of the script, which may still record.
     atexit.register(_finish, os.getpid(), monitor, config)
     if monitor is not None and monitor.endpoint_url is not None:
         say(f"metrics: {monitor.endpoint_url}")
 
 
 def say(text: str) -> None:
-    """Write a line to standard error, which the script may have closed.
-
-    Args:
-        text: The line.
-    """
+    """Write a line to standard error, unless the script has closed it."""
     with suppress(Exception):
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
 
 
 def _open(config: MonitorConfig) -> GenerationMonitor | None:
-    """Make the monitor that spans the run; none where the application's provider is asked for."""
+    """Create a monitor for the whole run; None if the application has its own provider."""
     if config.meter_provider != "builtin":
         return None
     if PROMETHEUS in ExportSettings.from_env(os.environ).exporters:
-        # Asked for in code, so that a taken port is an error rather than a warning.
+        # Enabled in code, so that a port in use is an error rather than a warning.
         endpoint = dataclasses.replace(config.endpoint, enabled=True)
         config = dataclasses.replace(config, endpoint=endpoint)
     try:
@@ -73,16 +65,20 @@ def _open(config: MonitorConfig) -> GenerationMonitor | None:
         )
     except EndpointError as error:
         raise EndpointError(
-            f"{error}\n--port and --host name another place: genmeter run --port 0 script.py"
+            f"{error}\nchoose another port with --port, such as: genmeter run --port 0 script.py"
         ) from error
 
 
 def _finish(pid: int, _monitor: GenerationMonitor | None, config: MonitorConfig) -> None:
-    """Report and close; the monitor is kept open until then by being an argument."""
-    if os.getpid() != pid:  # a forked child ends like a process of its own
+    """Print the report and shut down. The argument keeps the monitor alive until then."""
+    if os.getpid() != pid:  # a forked child does not report
         return
     if QUIET not in os.environ:
-        say(_report(config.prices))
+        report = process_token_usage()
+        text = f"{report}" if report.by_model else "No token usage recorded."
+        if report.by_model and config.prices is not None:
+            text += f"\n\n{report.cost(config.prices)}"
+        say(f"\n{text}")
     linger, job = config.endpoint.linger, runtime.current()
     if linger and job.url() is not None:
         say(f"waiting up to {linger:g} s for one more scrape; Ctrl-C ends it")
@@ -90,11 +86,3 @@ def _finish(pid: int, _monitor: GenerationMonitor | None, config: MonitorConfig)
         job.exit()
     except KeyboardInterrupt:
         say("not waiting any longer")
-
-
-def _report(prices: PriceTable | None) -> str:
-    report = process_token_usage()
-    if not report.by_model:
-        return "\nNo token usage recorded."
-    cost = "" if prices is None else f"\n\n{report.cost(prices)}"
-    return f"\n{report}{cost}"

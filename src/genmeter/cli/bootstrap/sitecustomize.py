@@ -1,7 +1,7 @@
-"""Python imports this at its start in every process of a job under ``genmeter run``.
+"""Python imports this module when it starts, in every process of a job under ``genmeter run``.
 
-Any Python that a job starts finds it on ``PYTHONPATH``, also one without genmeter. So it imports the
-standard library only until there is something to do, and whatever fails here is a warning.
+It also starts in Pythons without genmeter, so it imports only the standard library until it is
+needed, and a failure is only a warning.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 from typing import Any
 
-_FOLDER = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - pathlib takes a while
+_FOLDER = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - pathlib is slow to import
 
 
 class _PatchOnImport:
-    """Patches AfterImage's monitor as soon as the process is about to import AfterImage."""
+    """Patches AfterImage's monitor when the process imports AfterImage."""
 
     def find_spec(self, name: str, *_: Any) -> None:
-        """Leave every module to the finders behind this one."""
+        """Find nothing."""
         if name == "afterimage" and self in sys.meta_path:
             sys.meta_path.remove(self)
             try:
@@ -40,7 +40,7 @@ def _start() -> None:
 
         start()
     except KeyboardInterrupt:
-        # Python calls it a fatal error of its own start.
+        # Python would report a fatal error at startup.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
     except Exception as error:
@@ -48,7 +48,7 @@ def _start() -> None:
 
 
 def _run_shadowed() -> None:
-    """Run the ``sitecustomize`` that Python would have found without this one."""
+    """Run the ``sitecustomize`` that this one hides."""
     spec = PathFinder.find_spec("sitecustomize", sys.path)
     if spec is not None and spec.loader is not None:
         module = sys.modules["sitecustomize"] = module_from_spec(spec)

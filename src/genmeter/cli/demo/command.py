@@ -1,11 +1,10 @@
-"""The subcommand: its arguments, and what it does with them."""
+"""``genmeter demo``: its arguments, and how it runs."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import logging
-import math
 import os
 import signal
 import threading
@@ -13,6 +12,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from genmeter.cli._arguments import checked
 from genmeter.cli.demo.simulate import (
     CUSTOM_METRICS,
     MODELS,
@@ -20,9 +20,9 @@ from genmeter.cli.demo.simulate import (
     SCORE_SCALES,
     Job,
     Plan,
-    play,
 )
-from genmeter.cli.demo.view import choose_view, final_report, headline, say
+from genmeter.cli.demo.view import headline, say, show_progress, summary
+from genmeter.config.checks import PORT, count, number
 from genmeter.config.monitor import MonitorConfig
 from genmeter.errors import EndpointError
 from genmeter.exporters.settings import EXPORTERS, PROMETHEUS, ExportSettings
@@ -30,21 +30,20 @@ from genmeter.handlers.logging import LOGGER_NAME
 from genmeter.monitor import GenerationMonitor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 __all__ = ["HELP", "add_arguments", "run"]
 
-HELP = "watch a made-up generation job: a live view, a scrape endpoint and a token report"
+HELP = "simulate a generation job, with a live view, a scrape endpoint and a token report"
 _EPILOG = """\
-The metrics are served at http://127.0.0.1:9464/metrics unless the arguments or the variables
-OTEL_* and GENMETER_* say otherwise. The live view needs a terminal and the extra "demo"
-(pip install "genmeter[demo]"); without either there is a plain line every ten seconds.
+Metrics are served at http://127.0.0.1:9464/metrics unless an option or an OTEL_* or GENMETER_*
+variable says otherwise. Without a terminal a line is printed every 10 seconds instead of the live
+view. Ctrl-C or SIGTERM ends the job early; the report is still printed.
 
-The exit code is 0 also where Ctrl-C or SIGTERM ends the job early, which still prints the report;
-2 where an argument cannot be used or the port is taken.
+Exit code: 0; 2 if an argument is invalid or the port is in use.
 """
-_MAX_RATE = 2_000.0
-_MAX_PORT = 65_535
+_NAMES = [model.name for model in MODELS]
+_TICK = 0.1  # seconds
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -59,25 +58,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--duration",
-        type=_number("seconds, more than 0 and at most 1e7", most=1e7),
+        type=checked(number(1e-3, 1e7, what="seconds")),
         default=60.0,
         metavar="SECONDS",
-        help="how long the job lasts (default: %(default)g)",
+        help="duration of the job (default: %(default)g)",
     )
     add(
         "--rate",
-        type=_number(f"calls a second, more than 0 and at most {_MAX_RATE:,.0f}", most=_MAX_RATE),
+        type=checked(number(1e-3, 2_000, what="calls per second")),
         default=20.0,
         metavar="CALLS",
-        help="calls of models a second, on average (default: %(default)g)",
+        help="calls of models per second, on average (default: %(default)g)",
     )
-    add("--seed", type=_whole, default=1, help="the same seed gives the same job (default: 1)")
-    add("--port", type=_port, help="port of the endpoint, 0 for any free one (default: 9464)")
+    add("--seed", type=checked(count()), default=1, help="equal seeds give equal jobs (default: 1)")
+    add("--port", type=checked(PORT), help="port of the endpoint, 0 for any free (default: 9464)")
     add(
         "--linger",
-        type=_number("seconds, 0 to 1e7", most=1e7, or_zero=True),
+        type=checked(number(0, 1e7, what="seconds")),
         metavar="SECONDS",
-        help="at the end, wait so long for one more scrape (default: 0)",
+        help="at the end, wait this long for one more scrape (default: 0)",
     )
     add(
         "--fail",
@@ -85,139 +84,99 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="MODEL=SHARE",
-        help=f"fail this share (0 to 1) of a model's calls; models: {_names()}",
+        help=f"let a share (0 to 1) of a model's calls fail; models: {', '.join(_NAMES)}",
     )
-    add("--quiet", action="store_true", help="show nothing but the address and the report")
+    add("--quiet", action="store_true", help="print only the address and the report")
+
+
+def _failing(text: str) -> tuple[str, float]:
+    name, _, share = text.partition("=")
+    if name not in _NAMES:
+        raise argparse.ArgumentTypeError(
+            f"must be MODEL=SHARE with a model of {', '.join(_NAMES)}, got {text!r}"
+        )
+    return name, checked(number(0, 1, what="MODEL=SHARE with a share"))(share)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo.
 
     Args:
-        args: As `add_arguments` declares them.
+        args: The parsed arguments.
 
     Returns:
         The exit code.
 
     Raises:
-        ConfigError: An environment variable that cannot be used.
-        EndpointError: The endpoint cannot listen on its port.
+        ConfigError: An environment variable is invalid.
+        EndpointError: The port cannot be bound.
     """
     plan = Plan(duration=args.duration, rate=args.rate, seed=args.seed, failing=dict(args.fail))
-    # What the made-up job logs would go to the screen, where nothing else takes it.
+    # Without a handler, logging would write the job's messages to the terminal.
     logging.getLogger(LOGGER_NAME).addHandler(logging.NullHandler())
+    config = _config(plan, args.port, args.linger)
     try:
-        monitor = GenerationMonitor(config=_config(plan, args.port, args.linger))
+        monitor = GenerationMonitor(config=config)
     except EndpointError as error:
         raise EndpointError(
             f"{error}\nchoose a port with --port, such as: genmeter demo --port 0"
         ) from error
-    with _stopping_on_signals() as stop:
+    with _stop_event() as stop:
         job = Job(plan, monitor)
         say(headline(job))
-        with choose_view(job, is_quiet=args.quiet) as show:
-            elapsed = play(job, show=show, wait=stop.wait, clock=time.monotonic)
-        say(final_report(job, elapsed))
-    _shut_down(monitor, args.linger)
+        with show_progress(job, is_quiet=args.quiet) as show:
+            began = time.monotonic()
+            while job.now < plan.duration and not stop.wait(_TICK):
+                job.advance(min(time.monotonic() - began, plan.duration))
+                show()
+            job.finish()
+        say(summary(job))
+    if config.endpoint.linger and monitor.endpoint_url is not None:
+        say(f"waiting up to {config.endpoint.linger:g} s for one more scrape; Ctrl-C ends it")
+    try:
+        monitor.shutdown()
+    except KeyboardInterrupt:
+        say("not waiting any longer")
     return 0
 
 
 def _config(plan: Plan, port: int | None, linger: float | None) -> MonitorConfig:
     config = MonitorConfig.from_env(
-        models=tuple(model.name for model in MODELS),
+        models=tuple(_NAMES),
         expected_samples=plan.expected_samples,
         prices=PRICES,
         score_scales=SCORE_SCALES,
         custom_metrics=CUSTOM_METRICS,
-        meter_provider="builtin",  # whatever the environment says: there is no application
+        meter_provider="builtin",  # the environment cannot know that there is no application
     )
-    given = {"port": port, "linger": linger}
-    endpoint: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    options = {"port": port, "linger": linger}
+    endpoint: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     exporters = ExportSettings.from_env(os.environ).exporters
-    # Asked for in code, so that a taken port is an error rather than a warning.
+    # Enabled in code, so that a port in use is an error rather than a warning.
     endpoint["enabled"] = port is not None or PROMETHEUS in exporters
     if PROMETHEUS not in exporters:
-        # The view reads the page, also where nothing serves it.
+        # The view reads the metrics even if they are not served.
         os.environ[EXPORTERS] = ",".join([*exporters, PROMETHEUS])
     return dataclasses.replace(config, endpoint=dataclasses.replace(config.endpoint, **endpoint))
 
 
 @contextmanager
-def _stopping_on_signals() -> Iterator[threading.Event]:
-    """Yield the event that the first Ctrl-C or SIGTERM sets; a second ends the process as usual."""
+def _stop_event() -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C or SIGTERM sets; a second has its usual effect."""
     stop = threading.Event()
-    is_main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.getsignal(number) for number in _SIGNALS} if is_main else {}
+    previous = {signum: signal.getsignal(signum) for signum in _SIGNALS}
 
-    def set_back() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def restore() -> None:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
 
-    def halt(*_: object) -> None:
+    def handle(*_: object) -> None:
         stop.set()
-        set_back()
+        restore()
 
-    for number in before:
-        signal.signal(number, halt)
+    for signum in _SIGNALS:
+        signal.signal(signum, handle)
     try:
         yield stop
     finally:
-        set_back()
-
-
-def _shut_down(monitor: GenerationMonitor, linger: float | None) -> None:
-    if linger and monitor.endpoint_url is not None:
-        say(f"waiting up to {linger:g} s for one more scrape; Ctrl-C ends it")
-    try:
-        monitor.shutdown()
-    except KeyboardInterrupt:
-        say("not waiting any longer")
-
-
-# --- what the arguments may be -----------------------------------------------------------------
-
-
-def _number(expected: str, *, most: float, or_zero: bool = False) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not (0.0 < value <= most or (or_zero and value == 0.0)):
-            raise argparse.ArgumentTypeError(f"must be {expected}, got {text!r}")
-        return value
-
-    return parse
-
-
-def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from error
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= _MAX_PORT):
-        raise argparse.ArgumentTypeError(
-            f"must be a port from 1 to {_MAX_PORT}, or 0 for any free one, got {text!r}"
-        )
-    return int(text)
-
-
-def _failing(text: str) -> tuple[str, float]:
-    name, _, share = text.partition("=")
-    try:
-        value = float(share) if name in {model.name for model in MODELS} else math.nan
-    except ValueError:
-        value = math.nan
-    if not 0.0 <= value <= 1.0:
-        raise argparse.ArgumentTypeError(
-            f"must be MODEL=SHARE, with a share from 0 to 1, such as {MODELS[0].name}=0.5, and one "
-            f"of the models {_names()}, got {text!r}"
-        )
-    return name, value
-
-
-def _names() -> str:
-    return ", ".join(model.name for model in MODELS)
+        restore()

@@ -1,4 +1,4 @@
-"""The five dashboards for Grafana, as files."""
+"""The Grafana dashboards, as files."""
 
 from __future__ import annotations
 
@@ -20,25 +20,22 @@ if TYPE_CHECKING:
 __all__ = ["DASHBOARDS", "render_dashboards"]
 
 DASHBOARDS: tuple[Dashboard, ...] = (OVERVIEW, TOKENS, EVALUATION, CONVERSATIONS, HEALTH)
-"""All of them, in the order in which they answer questions."""
+"""All of them."""
 
 
 def render_dashboards(settings: AlertSettings) -> dict[str, str]:
-    """Write the dashboards as Grafana's JSON, the same text for the same settings.
+    """Return the dashboards as Grafana's JSON, by file name.
 
     Args:
         settings: The alerts whose thresholds are drawn, and the matchers of every query.
 
-    Returns:
-        Text by the name of its file.
-
     Raises:
-        MissingExtraError: grafana-foundation-sdk is not installed, and these are not the settings
-            of the files that genmeter's wheel has, or genmeter was not installed from one.
+        MissingExtraError: grafana-foundation-sdk is not installed, which all but the default
+            settings need (and these too if genmeter was not installed from a wheel).
     """
     try:
         with warnings.catch_warnings():
-            # Its import recommends version 2 of the format, which older Grafanas do not ref.
+            # Its import recommends version 2 of the format, which older Grafanas cannot read.
             warnings.simplefilter("ignore", DeprecationWarning)
             from genmeter.render.grafana.json import to_json
     except ModuleNotFoundError as error:
@@ -54,7 +51,7 @@ def render_dashboards(settings: AlertSettings) -> dict[str, str]:
 
 
 def _shipped() -> dict[str, str]:
-    """Read the files that the wheel has, which are those of the default settings."""
+    """Return the wheel's files of the default settings; empty if there are none."""
     folder = resources.files("genmeter") / "deploy" / "grafana" / "dashboards"
     names = [f"{each.name}.json" for each in DASHBOARDS]
     if not all((folder / name).is_file() for name in names):

@@ -1,8 +1,4 @@
-"""From the tables of panels to Grafana's JSON.
-
-The only importer of grafana-foundation-sdk. Its models are used, whose enumerations and fields a
-type checker knows; they check nothing when they are built.
-"""
+"""Renders the tables of panels as Grafana's JSON, with the typed models of grafana-foundation-sdk."""
 
 from __future__ import annotations
 
@@ -39,7 +35,7 @@ from genmeter.schema.query import JOB, Selector
 
 if TYPE_CHECKING:
     from genmeter.config.alerts import AlertSettings
-    from genmeter.render.grafana.model import Dashboard, Panel, Query
+    from genmeter.render.grafana.model import Dashboard, Panel
     from genmeter.schema.alerts import AlertRule
     from genmeter.schema.metrics import Label
 
@@ -57,10 +53,10 @@ _ALL_OR_NONE = ".*"
 
 
 def to_json(dashboard: Dashboard, settings: AlertSettings) -> str:
-    """Write a dashboard as Grafana reads it, the same text for the same settings.
+    """Return a dashboard as JSON.
 
     Args:
-        dashboard: What it is.
+        dashboard: The dashboard.
         settings: The alerts whose thresholds are drawn, and the matchers of every query.
     """
     has_traces = any(panel.links_to_traces for panel in dashboard.panels)
@@ -86,7 +82,7 @@ def to_json(dashboard: Dashboard, settings: AlertSettings) -> str:
 
 
 def _drop_placement(part: Any) -> Any:
-    """Leave out where links and annotations are: the SDK puts all of them into a closed menu."""
+    """Drop the placement of links and annotations: the SDK puts all of them into a closed menu."""
     if isinstance(part, dict):
         return {key: _drop_placement(value) for key, value in part.items() if key != "placement"}
     return [_drop_placement(each) for each in part] if isinstance(part, list) else part
@@ -97,15 +93,14 @@ def _panels(dashboard: Dashboard, settings: AlertSettings) -> list[models.Panel 
     found: list[models.Panel | models.RowPanel] = []
     line = 0
     for number, row in enumerate(dashboard.rows, start=1):
-        first = number * _IDS_PER_ROW
+        id_ = number * _IDS_PER_ROW
         place = models.GridPos(x=0, y=line, w=_WIDTH, h=1)
-        found.append(models.RowPanel(title=row.title, id_val=first, grid_pos=place, panels=[]))
+        found.append(models.RowPanel(title=row.title, id_val=id_, grid_pos=place, panels=[]))
         line += 1
-        for index, (panel, (x, y)) in enumerate(
-            zip(row.panels, row.places(), strict=True), start=1
-        ):
+        for panel, (x, y) in zip(row.panels, row.places(), strict=True):
+            id_ += 1
             place = models.GridPos(x=x, y=line + y, w=panel.width, h=panel.height)
-            found.append(_to_panel(panel, first + index, place, settings, selector))
+            found.append(_to_panel(panel, id_, place, settings, selector))
         line += row.height
     return found
 
@@ -115,7 +110,7 @@ def _variables(common: str, *, has_traces: bool) -> list[models.VariableModel]:
         return ",".join([f'{name}=~"${name}"' for name in names] + ([common] if common else []))
 
     info = cat.BUILD_INFO.prometheus
-    # Of models that only fail there are no tokens, of those that only evaluate no generations.
+    # Models that only fail have no tokens; models that only evaluate have no generations.
     names = f"{cat.GENERATIONS.prometheus}|{cat.TOTAL_TOKENS.prometheus}"
     of_job = f'__name__=~"{names}",{chosen(JOB, INSTANCE)}'
     by_model = f'{of_job},{cat.MODEL.prometheus}=~"$model"'
@@ -124,7 +119,7 @@ def _variables(common: str, *, has_traces: bool) -> list[models.VariableModel]:
         _values(JOB, "Job", f"{info}{{{common}}}", JOB),
         _values(INSTANCE, "Instance", f"{info}{{{chosen(JOB)}}}", INSTANCE),
         _values("model", "Model", f"{{{of_job}}}", cat.MODEL),
-        # A call has no step where its caller gave none: all steps are these calls too.
+        # Calls may have no step; "All" must include them.
         _values("step", "Step", f"{{{by_model}}}", cat.STEP, _ALL_OR_NONE),
     ]
     return found + ([_data_source(_TRACES, "Traces", "tempo")] if has_traces else [])
@@ -172,35 +167,26 @@ def _annotations(settings: AlertSettings) -> list[models.AnnotationQuery]:
     names = "|".join(dict.fromkeys(rule.name for rule in settings.rules()))
     (counter,) = ind.EVENTS.query.parts
     events = counter.series(Selector(common=selector_of(settings.selector).common))
+    firing = f'ALERTS{{alertstate="firing",alertname=~"{names}",{matchers}}}'
+    alert = f"{{{{severity}}}}, {{{{{JOB}}}}} {{{{{cat.MODEL.prometheus}}}}}"
+    restarts = f"sum by ({JOB}, {INSTANCE}) (resets({events}[5m])) > 0"
+    process = f"{{{{{JOB}}}}} {{{{{INSTANCE}}}}}"
     return [
-        _annotation(
-            "Alerts",
-            "red",
-            f'ALERTS{{alertstate="firing",alertname=~"{names}",{matchers}}}',
-            "{{alertname}}",
-            f"{{{{severity}}}}, {{{{{JOB}}}}} {{{{{cat.MODEL.prometheus}}}}}",
-        ),
-        _annotation(
-            "Restarts",
-            "light-blue",
-            f"sum by ({JOB}, {INSTANCE}) (resets({events}[5m])) > 0",
-            "Restart",
-            f"{{{{{JOB}}}}} {{{{{INSTANCE}}}}}",
-        ),
+        models.AnnotationQuery(
+            name=name,
+            datasource=_DATA_SOURCE,
+            enable=True,
+            icon_color=colour,
+            expr=expr,
+            title_format=title,
+            text_format=text,
+            step="60s",
+        )
+        for name, colour, expr, title, text in (
+            ("Alerts", "red", firing, "{{alertname}}", alert),
+            ("Restarts", "light-blue", restarts, "Restart", process),
+        )
     ]
-
-
-def _annotation(name: str, colour: str, expr: str, title: str, text: str) -> models.AnnotationQuery:
-    return models.AnnotationQuery(
-        name=name,
-        datasource=_DATA_SOURCE,
-        enable=True,
-        icon_color=colour,
-        expr=expr,
-        title_format=title,
-        text_format=text,
-        step="60s",
-    )
 
 
 def _link() -> models.DashboardLink:
@@ -218,7 +204,7 @@ def _link() -> models.DashboardLink:
 
 _DATA_SOURCE = common.DataSourceRef(type_val="prometheus", uid="${datasource}")
 _TRACES = "traces"
-"""The variable of the data source that has the traces."""
+"""The variable of the data source of traces."""
 _EXPLORE = "/explore?schemaVersion=1&panes="
 _TRACE_QUERY = (
     '{{"genmeter":{{"datasource":"${{{traces}}}","queries":[{{"refId":"A","datasource":'
@@ -226,21 +212,16 @@ _TRACE_QUERY = (
     '"{{ span.{model} =~ \\"${{model:pipe}}\\" }}"}}],'
     '"range":{{"from":"${{__from}}","to":"${{__to}}"}}}}}}'
 )
+_FORMATS: dict[str, prometheus.PromQueryFormat] = {
+    "table": prometheus.PromQueryFormat.TABLE,
+    "heatmap": prometheus.PromQueryFormat.HEATMAP,
+}
 _VARIABLES = (f"${{{_TRACES}}}", "${model:pipe}", "${__from}", "${__to}")
 
 
 def _to_panel(
     panel: Panel, id_: int, place: models.GridPos, settings: AlertSettings, selector: Selector
 ) -> models.Panel:
-    """Make a panel.
-
-    Args:
-        panel: What it is.
-        id_: Its id in the dashboard.
-        place: Where it is.
-        settings: The alerts whose thresholds are drawn.
-        selector: Which series its queries ref.
-    """
     return models.Panel(
         type_val=panel.kind,
         id_val=id_,
@@ -258,41 +239,28 @@ def _to_panel(
 
 
 def _targets(panel: Panel, settings: AlertSettings, selector: Selector) -> list[Any]:
-    # As it is written, not as it is computed: 1 - 0.99 is not quite 0.01.
+    # Rounded, since 1 - 0.99 is not quite 0.01 in binary.
     budget = float(f"{1 - settings.objective:.12g}")
     return [
         prometheus.Dataquery(
             datasource=_DATA_SOURCE,
             expr=query.promql(selector, budget),
             ref_id=chr(ord("A") + number),
-            **_form(panel, query),
+            format_val=_FORMATS.get(panel.kind, prometheus.PromQueryFormat.TIME_SERIES),
+            instant=panel.is_now,
+            range_val=not panel.is_now,
+            legend_format=query.legend if panel.kind != "table" else None,
+            exemplar=True if query.has_exemplars else None,
         )
         for number, query in enumerate(panel.queries)
     ]
-
-
-def _form(panel: Panel, query: Query) -> dict[str, Any]:
-    formats = {
-        "table": prometheus.PromQueryFormat.TABLE,
-        "heatmap": prometheus.PromQueryFormat.HEATMAP,
-    }
-    form: dict[str, Any] = {
-        "format_val": formats.get(panel.kind, prometheus.PromQueryFormat.TIME_SERIES),
-        "instant": panel.is_now,
-        "range_val": not panel.is_now,
-    }
-    if panel.kind != "table":
-        form["legend_format"] = query.legend
-    if query.has_exemplars:
-        form["exemplar"] = True
-    return form
 
 
 def _options(panel: Panel) -> object:
     match panel.kind:
         case "stat":
             return stat.Options(
-                # A line behind a tile of this size runs through its figure.
+                # A graph would overlap the number in a tile of this size.
                 graph_mode=common.BigValueGraphMode.NONE,
                 color_mode=common.BigValueColorMode.VALUE,
                 justify_mode=common.BigValueJustifyMode.AUTO,
@@ -373,9 +341,10 @@ def _heat(panel: Panel) -> heatmap.Options:
 
 
 def _joined(panel: Panel) -> list[models.DataTransformerConfig]:
-    """Join the answers of a table's queries into one table, with words at its head."""
+    """Join the results of a table's queries into one table, with readable headers."""
     by = label_names(panel.queries[0].by)
-    values = ["Value"] if len(panel.queries) == 1 else _value_names(panel)
+    numbers = range(len(panel.queries))
+    values = [f"Value #{chr(ord('A') + each)}" for each in numbers] if numbers[1:] else ["Value"]
     names = dict(zip(values, (query.legend for query in panel.queries), strict=True))
     heads = {name: HEADS[name] for name in by}
     order = {name: number for number, name in enumerate([*by, *values])}
@@ -390,10 +359,6 @@ def _joined(panel: Panel) -> list[models.DataTransformerConfig]:
             },
         ),
     ]
-
-
-def _value_names(panel: Panel) -> list[str]:
-    return [f"Value #{chr(ord('A') + number)}" for number in range(len(panel.queries))]
 
 
 def _traces_link() -> models.DashboardLink:
@@ -413,7 +378,7 @@ def _traces_link() -> models.DashboardLink:
 # --- the values of a panel -----------------------------------------------------------------------
 
 _NO_VALUE = "No traffic"
-# In a table that has rows: a call without a step, a model without a price.
+# In a table with rows: calls without a step, models without a price.
 _NO_NAME = "none"
 _NO_NUMBER = "-"
 _SEVERITIES = {"critical": BAD, "warning": UNSURE, "info": "blue"}
@@ -423,7 +388,7 @@ _MEANINGS = {
     OUTCOME.prometheus: {"success": GOOD, "failure": BAD, "accepted": GOOD, "rejected": BAD},
     LEVEL.prometheus: {"error": BAD, "warning": UNSURE, "info": _PLAIN},
 }
-"""The colours of values that mean good or bad, by their label."""
+"""The colours of good and bad values, by label."""
 _LINKED = {MODEL.prometheus: "model", STEP.prometheus: "step", JOB: "job"}
 _KEPT = ("datasource", "job", "instance", "model", "step")
 
@@ -451,7 +416,7 @@ def _colour(panel: Panel, rules: list[AlertRule]) -> models.FieldColor:
     if panel.is_fault:
         return models.FieldColor(mode=modes.SHADES, fixed_color=BAD)
     if panel.kind in ("timeseries", "heatmap", "bargauge"):
-        # In order: the palette by name gives several of five models colours that look the same.
+        # By order: the palette by name would give similar colours to several models.
         return models.FieldColor(mode=modes.PALETTE_CLASSIC)
     if rules or panel.in_budgets or panel.kind == "table":
         return models.FieldColor(mode=modes.THRESHOLDS)
@@ -459,7 +424,7 @@ def _colour(panel: Panel, rules: list[AlertRule]) -> models.FieldColor:
 
 
 def _nothing() -> models.SpecialValueMap:
-    """Show what has no value in a colour that means nothing, rather than in the first step's."""
+    """Show missing values in a neutral colour, not in the first step's."""
     return models.SpecialValueMap(
         options=models.DashboardSpecialValueMapOptions(
             match=models.SpecialValueMatch.NULL_AND_NAN,
@@ -495,7 +460,7 @@ def _drawn_at(panel: Panel, rule: AlertRule, settings: AlertSettings) -> float:
     value = rule.condition.limit
     if panel.in_budgets:
         value /= 1 - settings.objective
-    # As it is written, not as it is computed.
+    # Rounded, since the division is not exact in binary.
     return float(f"{-value if panel.is_change else value:.12g}")
 
 
@@ -531,7 +496,7 @@ def _drawing(panel: Panel, lines: list[float]) -> timeseries.FieldConfig:
         line_interpolation=common.LineInterpolation.LINEAR,
         fill_opacity=fills[panel.style],
         gradient_mode=common.GraphGradientMode.NONE,
-        # A point that stands alone would not be seen as a line.
+        # A single point is not visible as a line.
         show_points=common.VisibilityMode.AUTO,
         point_size=3,
         span_nulls=False,
@@ -539,7 +504,7 @@ def _drawing(panel: Panel, lines: list[float]) -> timeseries.FieldConfig:
             mode=common.StackingMode.NORMAL if is_stack else common.StackingMode.NONE, group="A"
         ),
         axis_placement=common.AxisPlacement.AUTO,
-        # So that the nearest line is in sight.
+        # So that the nearest threshold is visible.
         axis_soft_min=min((at for at in lines if at < 0), default=None),
         axis_soft_max=min((abs(at) for at in lines), default=None),
         scale_distribution=(
@@ -573,35 +538,27 @@ def _columns(panel: Panel) -> list[models.DashboardFieldConfigSourceOverrides]:
     for label in label_names(panel.queries[0].by):
         properties: dict[str, Any] = {"noValue": _NO_NAME}
         if label in _LINKED:
-            link = {"title": f"This {_LINKED[label]} alone", "url": _overview(_LINKED[label])}
+            link = {"title": f"Show this {_LINKED[label]} only", "url": _overview(_LINKED[label])}
             properties["links"] = [link]
         found.append(_override(HEADS[label], properties))
     for query in panel.queries:
-        properties = {"noValue": _NO_NUMBER}
-        if query.unit is not None:
-            properties["unit"] = query.unit
-        if query.decimals is not None:
-            properties["decimals"] = query.decimals
+        properties = {"noValue": _NO_NUMBER, "unit": query.unit, "decimals": query.decimals}
         found.append(_override(query.legend, properties))
     return found
 
 
 def _overview(variable: str) -> str:
-    kept = [
-        "${__value.raw:percentencode}" if name == variable else f"${{{name}:queryparam}}"
-        for name in _KEPT
-    ]
-    chosen = [
-        f"var-{name}={text}" if name == variable else text
-        for name, text in zip(_KEPT, kept, strict=True)
-    ]
-    return "/d/genmeter-overview?${__url_time_range}&" + "&".join(chosen)
+    chosen = f"var-{variable}=${{__value.raw:percentencode}}"
+    choices = [chosen if name == variable else f"${{{name}:queryparam}}" for name in _KEPT]
+    return "/d/genmeter-overview?${__url_time_range}&" + "&".join(choices)
 
 
 def _override(name: str, properties: dict[str, Any]) -> models.DashboardFieldConfigSourceOverrides:
     return models.DashboardFieldConfigSourceOverrides(
         matcher=models.MatcherConfig(id_val="byName", options=name),
         properties=[
-            models.DynamicConfigValue(id_val=key, value=value) for key, value in properties.items()
+            models.DynamicConfigValue(id_val=key, value=value)
+            for key, value in properties.items()
+            if value is not None
         ],
     )

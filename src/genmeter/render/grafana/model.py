@@ -1,8 +1,6 @@
-"""What a dashboard is made of, before anything is drawn: rows of panels over indicators.
+"""The model of a dashboard: rows of panels over indicators, and helpers to create panels.
 
-These are rows of a table, as the indicators are, without anything of Grafana's; the reference reads
-them too, and :mod:`genmeter.render.grafana.json` makes Grafana's JSON out of them. Below them are the
-panels that several dashboards have.
+:mod:`genmeter.render.grafana.json` renders it as Grafana's JSON; the reference reads it too.
 """
 
 from __future__ import annotations
@@ -37,6 +35,7 @@ __all__ = [
     "heat_map",
     "label_names",
     "legend_of",
+    "lines",
     "over_time",
     "quantile",
     "quantiles",
@@ -60,11 +59,11 @@ _GRID = 24
 
 @dataclass(frozen=True, slots=True)
 class SeriesRef:
-    """A indicator as a query reads it.
+    """A reference to an indicator in a query.
 
     Args:
-        indicator: What is ref.
-        window: Over which time; a duration or a variable of Grafana's.
+        indicator: The indicator.
+        window: The window: a duration or a variable of Grafana's.
         function: ``rate`` for a sum per second.
     """
 
@@ -78,16 +77,16 @@ class Query:
     """One query of a panel.
 
     Args:
-        series: What it is made of.
-        formula: How, in PromQL; ``{0}`` is the first of them, ``{budget}`` the error budget.
+        series: The indicators that it uses.
+        formula: PromQL; ``{0}`` is the first indicator, ``{budget}`` the error budget.
         by: The labels that distinguish its series.
-        keep: Labels that the formula uses up, such as a bucket's bound.
-        legend: What its series are called; labels stand in double braces. In a table, the head
-            of its column.
-        colour: Of its series; None takes the next one of the palette.
-        unit: Grafana's; None is the panel's.
-        decimals: Digits behind the point; None leaves it to Grafana.
-        has_exemplars: Whether the traces of single calls are shown with it.
+        keep: Labels that the formula consumes, such as a bucket's bound.
+        legend: The legend of its series, with labels in double braces; the header of its column in
+            a table.
+        colour: The colour of its series; None takes the next one of the palette.
+        unit: Grafana's unit; None takes the panel's.
+        decimals: Decimal places; None leaves it to Grafana.
+        has_exemplars: Whether to show exemplars.
     """
 
     series: tuple[SeriesRef, ...]
@@ -101,10 +100,10 @@ class Query:
     has_exemplars: bool = False
 
     def promql(self, selector: Selector, budget: float) -> str:
-        """Write it for Prometheus.
+        """Return it in PromQL.
 
         Args:
-            selector: Which series.
+            selector: The series to read.
             budget: The share of calls that may fail, ``{budget}`` in a formula.
         """
         labels = [*self.keep, *label_names(self.by)]
@@ -124,25 +123,24 @@ class Panel:
 
     Args:
         kind: Grafana's panel type.
-        queries: What it shows.
-        title: Its heading; empty takes the first indicator's title.
-        description: What it says; empty takes the first indicator's description.
+        queries: The queries.
+        title: Its title; the first indicator's by default.
+        description: Its description; the first indicator's by default.
         unit: Grafana's unit of its values.
-        width: Of the 24 columns.
-        height: In rows of the grid.
-        alerts: Ids of the alerts whose indicator it shows; their thresholds are drawn.
+        width: Columns, of 24.
+        height: Rows of the grid.
+        alerts: Ids of the alerts on its indicator; their thresholds are drawn.
         in_budgets: Whether it shows multiples of the error budget.
-        is_fault: Whether its series are faults: they are drawn in shades of red.
-        is_change: Whether it shows by how much a value has risen, where the alert is of a fall.
+        is_fault: Whether its series are faults, which are drawn in shades of red.
+        is_change: Whether it shows a rise where its alert is on a drop.
         style: How series over time are drawn.
         axis_min: Lower end of the axis, or of a gauge.
         axis_max: Upper end of the axis, or of a gauge.
-        decimals: Digits behind the point; None leaves it to Grafana.
+        decimals: Decimal places; None leaves it to Grafana.
         is_now: Whether it shows one value for the range, rather than the last one of a line.
         min_interval: The shortest step between two points; ``$__rate_interval`` is longer.
-        is_logarithmic: Whether the axis is.
-        links_to_traces: Whether a link leads to the traces of the calls that it shows.
-        note: The old plot that it takes the place of.
+        is_logarithmic: Whether the axis is logarithmic.
+        links_to_traces: Whether it has a link to the traces of its calls.
     """
 
     kind: Kind
@@ -164,33 +162,27 @@ class Panel:
     min_interval: str = "1m"
     is_logarithmic: bool = False
     links_to_traces: bool = False
-    note: str = ""
 
     @property
     def heading(self) -> str:
-        """What stands above it."""
+        """Its title."""
         return self.title or self.queries[0].series[0].indicator.title
 
     @property
     def text(self) -> str:
-        """What it says of itself."""
+        """Its description."""
         return self.description or self.queries[0].series[0].indicator.description
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row: a question, and the panels that answer it.
-
-    Args:
-        title: The question.
-        panels: From left to right; what does not fit goes below.
-    """
+    """A row of panels, from left to right; panels that do not fit go below."""
 
     title: str
     panels: tuple[Panel, ...]
 
     def places(self) -> list[tuple[int, int]]:
-        """Return the columns and lines where the panels begin, without the row's own line."""
+        """Return column and line of each panel, without the line of the title."""
         found, x, y, height = [], 0, 0, 0
         for panel in self.panels:
             if x + panel.width > _GRID:
@@ -201,7 +193,7 @@ class Row:
 
     @property
     def height(self) -> int:
-        """How many lines its panels take."""
+        """The number of lines of its panels."""
         return max(
             y + panel.height for (_, y), panel in zip(self.places(), self.panels, strict=True)
         )
@@ -212,11 +204,11 @@ class Dashboard:
     """One dashboard.
 
     Args:
-        name: Its file's name without the ending, and its uid.
-        title: Its heading.
-        description: What it answers.
-        rows: From "is it well" to "why not".
-        span: The range of time that it opens with.
+        name: Its file's name without the suffix, and its uid.
+        title: Its title.
+        description: Its description.
+        rows: Its rows.
+        span: The start of its default time range.
     """
 
     name: str
@@ -237,11 +229,7 @@ def label_names(labels: Sequence[Label | str]) -> list[str]:
 
 
 def selector_of(common: str) -> Selector:
-    """Return the selector of every panel: what the variables of the dashboard choose.
-
-    Args:
-        common: Matchers that every query gets beside, as PromQL has them within braces.
-    """
+    """Return the selector of every panel: the dashboard's variables and common matchers."""
     chosen = f'{JOB}=~"${JOB}",{INSTANCE}=~"${INSTANCE}"'
     return Selector(
         common=f"{chosen},{common}" if common else chosen,
@@ -252,14 +240,7 @@ def selector_of(common: str) -> Selector:
 def query(
     indicator: Indicator, window: str = INTERVAL, *, function: Function = "increase", **style: Any
 ) -> Query:
-    """Return the query of one indicator.
-
-    Args:
-        indicator: Which one.
-        window: Over which time; a duration or a variable of Grafana's.
-        function: ``rate`` for a sum per second.
-        style: As in `Query`.
-    """
+    """Return the query of one indicator, with arguments of `SeriesRef` and `Query`."""
     return Query(series=(SeriesRef(indicator, window, function),), **style)
 
 
@@ -270,23 +251,10 @@ def quantile(
     *,
     window: str = INTERVAL,
     legend: str = "",
-    colour: str | None = None,
-    unit: str | None = None,
-    has_exemplars: bool = False,
+    **style: Any,
 ) -> Query:
-    """Return the query of a quantile.
-
-    Args:
-        of: A indicator of a histogram's buckets.
-        share: Which one, such as 0.95.
-        by: The labels that distinguish its series.
-        window: Over which time.
-        legend: As in `Query`.
-        colour: As in `Query`.
-        unit: As in `Query`.
-        has_exemplars: As in `Query`.
-    """
-    # Without events the quantile is NaN, which no comparison lets through.
+    """Return the query of a quantile such as 0.95 of a histogram's buckets."""
+    # Without events the quantile is NaN, which the comparison drops.
     function: Function = "rate" if window == INTERVAL else "increase"
     return Query(
         series=(SeriesRef(of, window, function),),
@@ -294,16 +262,14 @@ def quantile(
         by=by,
         keep=(LE,),
         legend=legend or f"p{share * 100:g}",
-        colour=colour,
-        unit=unit,
-        has_exemplars=has_exemplars,
+        **style,
     )
 
 
-# --- panels that several dashboards have ---------------------------------------------------------
+# --- panels --------------------------------------------------------------------------------------
 
 GOOD, BAD, UNSURE = "green", "red", "orange"
-_PACES = {"second": "{0}", "minute": "60 * {0}", "hour": "3600 * {0}"}
+_RATES = {"second": "{0}", "minute": "60 * {0}", "hour": "3600 * {0}"}
 _QUANTILES = ((0.5, "light-blue"), (0.95, "blue"), (0.99, "dark-purple"))
 
 HEADS = {
@@ -326,20 +292,24 @@ HEADS = {
     cat.VERSION.prometheus: "Release",
     cat.OTEL_SDK.prometheus: "OpenTelemetry SDK",
 }
-"""What the column of a label is called in a table."""
+"""The header of a label's column in a table."""
 
 
 def legend_of(*labels: Label | str) -> str:
-    """Write a legend of labels' values alone."""
-    names = (label if isinstance(label, str) else label.prometheus for label in labels)
-    return " ".join(f"{{{{{name}}}}}" for name in names)
+    """Return a legend of the values of labels."""
+    return " ".join(f"{{{{{name}}}}}" for name in label_names(labels))
 
 
 def total(indicator: Indicator, *by: Label | str, legend: str, **style: Any) -> Query:
-    """Return the query of what a sum comes to over the range, where it comes to anything."""
+    """Return the query of a sum over the range, without zeros."""
     return Query(
         series=(SeriesRef(indicator, RANGE),), formula="{0} > 0", by=by, legend=legend, **style
     )
+
+
+def lines(*queries: Query, **style: Any) -> Panel:
+    """Return a panel of queries over time."""
+    return Panel(kind="timeseries", queries=queries, **style)
 
 
 def tile(query: Query, **style: Any) -> Panel:
@@ -348,29 +318,29 @@ def tile(query: Query, **style: Any) -> Panel:
 
 
 def over_time(indicator: Indicator, *by: Label | str, **style: Any) -> Panel:
-    """Return a panel of a indicator over time, a series for each value of the labels."""
+    """Return a panel of an indicator over time, by labels."""
     query = Query(
         series=(SeriesRef(indicator),), by=by, legend=legend_of(*by) if by else indicator.title
     )
-    return Panel(kind="timeseries", queries=(query,), **style)
+    return lines(query, **style)
 
 
 def rate_panel(
     indicator: Indicator, *by: Label | str, per: Literal["second", "minute", "hour"], **style: Any
 ) -> Panel:
-    """Return a panel of what a sum grows by in a span of time, stacked by the labels' values."""
+    """Return a panel of the rate of a sum, stacked by labels."""
     query = Query(
         series=(SeriesRef(indicator, function="rate"),),
-        formula=_PACES[per],
+        formula=_RATES[per],
         by=by,
         legend=legend_of(*by) if by else indicator.title,
     )
     style = {"title": f"{indicator.title} per {per}", "style": "stack", **style}
-    return Panel(kind="timeseries", queries=(query,), **style)
+    return lines(query, **style)
 
 
 def share_or_zero(indicator: Indicator, *by: Label | str, legend: str = "") -> Query:
-    """Return the query of a share whose counter is born with the first of its kind: 0 before."""
+    """Return the query of a share that is 0 until the series of its counter starts."""
     whole = replace(indicator, query=indicator.query.parts[-1])
     return Query(
         series=(SeriesRef(indicator), SeriesRef(whole)),
@@ -388,14 +358,14 @@ def ratio_panel(
     Args:
         indicator: The share.
         by: The labels that distinguish its series.
-        starts_at_zero: Whether its counter is there from the first event on, as 0.
-        style: As in `Panel`.
+        starts_at_zero: Whether the series of its counter starts at 0 with the first event.
+        style: Arguments of `Panel`.
     """
     style = {"unit": "percentunit", **style}
     if starts_at_zero:
         return over_time(indicator, *by, **style)
     title = {"title": indicator.title, **style}
-    return Panel(kind="timeseries", queries=(share_or_zero(indicator, *by),), **title)
+    return lines(share_or_zero(indicator, *by), **title)
 
 
 def heat_map(indicator: Indicator, **style: Any) -> Panel:
@@ -411,9 +381,9 @@ def heat_map(indicator: Indicator, **style: Any) -> Panel:
 
 def quantiles(indicator: Indicator, *, has_exemplars: bool = True, **style: Any) -> Panel:
     """Return a panel of the median, the 95th and the 99th percentile over time."""
-    queries = tuple(
-        # The exemplars of one query are those of all: they are the buckets'.
+    queries = [
+        # The exemplars belong to the buckets, so one query shows those of all.
         quantile(indicator, share, colour=colour, has_exemplars=has_exemplars and share == 0.99)  # noqa: PLR2004
         for share, colour in _QUANTILES
-    )
-    return Panel(kind="timeseries", queries=queries, **{"width": 12, **style})
+    ]
+    return lines(*queries, **{"width": 12, **style})

@@ -1,4 +1,4 @@
-"""Conversations: whether they end well, how long they are, and why they fail."""
+"""The Conversations dashboard: success, length and failures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from genmeter.schema.metrics import ERROR_TYPE, OUTCOME
 __all__ = ["CONVERSATIONS"]
 
 _IS_IT_WELL = Row(
-    "Is it well?",
+    "Is the job healthy?",
     (
         tile(query(ind.CONVERSATIONS, RANGE, legend="Conversations"), width=6, is_now=True),
         tile(
@@ -34,7 +34,7 @@ _IS_IT_WELL = Row(
         tile(
             query(ind.CONVERSATION_LENGTH, legend="Turns"),
             title="Turns per conversation",
-            description="Mean number of turns of a conversation.",
+            description="Mean number of turns per conversation.",
             width=6,
             decimals=1,
             alerts=("long_conversations",),
@@ -42,7 +42,7 @@ _IS_IT_WELL = Row(
         tile(
             quantile(ind.CONVERSATION_DURATIONS, 0.95),
             title="Slowest 5 %",
-            description="The time that 95 % of the conversations do not exceed.",
+            description="95th percentile of the duration of conversations.",
             unit="s",
             width=6,
         ),
@@ -58,7 +58,7 @@ _HOW_LONG = Row(
         over_time(
             ind.CONVERSATION_LENGTH,
             title="Mean length over time",
-            description="Mean number of turns of a conversation.",
+            description="Mean number of turns per conversation.",
             width=12,
             decimals=1,
             alerts=("long_conversations",),
@@ -79,8 +79,6 @@ _HOW_LONG = Row(
 CONVERSATIONS = Dashboard(
     name="genmeter-conversations",
     title="genmeter / Conversations",
-    description=(
-        "Whether conversations end well, and how long they are; split by job and instance alone."
-    ),
+    description=("Success and length of conversations; split by job and instance only."),
     rows=(_IS_IT_WELL, _HOW_LONG),
 )

@@ -1,4 +1,4 @@
-"""Evaluation: how good the samples are, what it takes to know, and whether it fails."""
+"""The Evaluation dashboard: scores, effort and failures."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from genmeter.render.grafana.model import (
     SeriesRef,
     heat_map,
     legend_of,
+    lines,
     over_time,
     quantile,
     quantiles,
@@ -29,7 +30,7 @@ __all__ = ["EVALUATION"]
 _SCORE = (SCORE_NAME, EVALUATOR)
 
 _IS_IT_WELL = Row(
-    "Is it well?",
+    "Is the job healthy?",
     (
         Panel(
             kind="bargauge",
@@ -52,7 +53,7 @@ _IS_IT_WELL = Row(
         tile(
             quantile(ind.EVALUATION_DURATIONS, 0.95),
             title="Slowest 5 %",
-            description="The time that 95 % of the evaluations do not exceed.",
+            description="95th percentile of the duration of evaluations.",
             unit="s",
             height=5,
         ),
@@ -83,23 +84,18 @@ _HOW_GOOD = Row(
             width=12,
             axis_max=1,
             decimals=2,
-            note="evaluation_scores",
         ),
         heat_map(ind.SCORES, title="Distribution of the scores", unit="none"),
-        Panel(
-            kind="timeseries",
-            queries=(
-                Query(
-                    series=(SeriesRef(ind.MEAN_SCORE, "1h"), SeriesRef(ind.MEAN_SCORE, "1d")),
-                    formula="{0} - {1}",
-                    by=_SCORE,
-                    legend=legend_of(*_SCORE),
-                ),
+        lines(
+            Query(
+                series=(SeriesRef(ind.MEAN_SCORE, "1h"), SeriesRef(ind.MEAN_SCORE, "1d")),
+                formula="{0} - {1}",
+                by=_SCORE,
+                legend=legend_of(*_SCORE),
             ),
             title="Mean of an hour against that of 24 hours",
             description=(
-                "By how much the mean score of an hour is above that of 24 hours; below 0 it has "
-                "fallen."
+                "Mean score of an hour minus that of 24 hours; a value below 0 is a drop."
             ),
             unit="none",
             width=12,
@@ -112,14 +108,14 @@ _HOW_GOOD = Row(
             kind="table",
             queries=(
                 query(ind.MEAN_SCORE, RANGE, by=_SCORE, legend="Mean, 0 to 1", decimals=2),
-                query(ind.RAW_SCORE, RANGE, by=_SCORE, legend="Mean as given", decimals=2),
+                query(ind.RAW_SCORE, RANGE, by=_SCORE, legend="Mean, own scale", decimals=2),
                 quantile(ind.SCORES, 0.1, _SCORE, window=RANGE, legend="Lowest 10 %"),
                 total(ind.SCORES_GIVEN, *_SCORE, legend="Scores", unit="locale", decimals=0),
             ),
             title="Scores by evaluator",
             description=(
-                "Means over the time that is shown; the mean as given is on the score's own "
-                "scale, since the job began."
+                "Means over the time range; the mean on the score's own scale is since the start of "
+                "the job."
             ),
             width=12,
             is_now=True,
@@ -128,7 +124,7 @@ _HOW_GOOD = Row(
 )
 
 _WHY = Row(
-    "Why does it fail, and what holds it up?",
+    "Why does it fail, and what slows it down?",
     (
         rate_panel(ind.EVALUATIONS, OUTCOME, per="minute", style="bars"),
         ratio_panel(
@@ -139,13 +135,7 @@ _WHY = Row(
             alerts=("evaluation_failures",),
         ),
         rate_panel(ind.EVALUATION_FAILURES, ERROR_TYPE, per="minute", style="bars"),
-        heat_map(
-            ind.EVALUATION_DURATIONS,
-            unit="s",
-            has_exemplars=True,
-            links_to_traces=True,
-            note="evaluation_time",
-        ),
+        heat_map(ind.EVALUATION_DURATIONS, unit="s", has_exemplars=True, links_to_traces=True),
         quantiles(
             ind.EVALUATION_DURATIONS,
             title="Evaluation time: median, slowest 5 % and 1 %",
@@ -154,13 +144,10 @@ _WHY = Row(
             axis_min=None,
             links_to_traces=True,
         ),
-        Panel(
-            kind="timeseries",
-            queries=(
-                quantile(ind.EVALUATION_DURATIONS, 0.95, (EVALUATOR,), legend=legend_of(EVALUATOR)),
-            ),
+        lines(
+            quantile(ind.EVALUATION_DURATIONS, 0.95, (EVALUATOR,), legend=legend_of(EVALUATOR)),
             title="Slowest 5 % by evaluator",
-            description="The time that 95 % of an evaluator's evaluations do not exceed.",
+            description="95th percentile of the duration of an evaluator's evaluations.",
             unit="s",
         ),
         rate_panel(ind.EVALUATION_TOKENS, MODEL, per="second"),
@@ -172,8 +159,8 @@ EVALUATION = Dashboard(
     name="genmeter-evaluation",
     title="genmeter / Evaluation",
     description=(
-        "How good the samples are, and what it takes to know; only tokens and cost are split "
-        "by model and step."
+        "Quality of the samples, and the effort of evaluations; only tokens and cost are split by "
+        "model and step."
     ),
     rows=(_IS_IT_WELL, _HOW_GOOD, _WHY),
 )

@@ -1,4 +1,4 @@
-"""Monitor health: whether what the other dashboards show is whole."""
+"""The Monitor health dashboard: whether the data of the other dashboards is complete."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from genmeter.render.grafana.model import (
     Row,
     SeriesRef,
     legend_of,
+    lines,
     over_time,
     query,
     rate_panel,
@@ -43,7 +44,7 @@ def _total(indicator: Indicator, alert: str) -> Panel:
     return tile(
         Query(
             series=(SeriesRef(indicator, RANGE), SeriesRef(ind.EVENTS, RANGE)),
-            # The series are born with the first of its kind; a monitor without one has none of it.
+            # The series starts with the first fault; a monitor without faults has no series.
             formula="{0} or 0 * {1}",
             legend=indicator.title,
         ),
@@ -54,13 +55,13 @@ def _total(indicator: Indicator, alert: str) -> Panel:
     )
 
 
-_IS_IT_WHOLE = Row(
-    "Is what is shown whole?",
+_IS_IT_COMPLETE = Row(
+    "Is the data complete?",
     (
         tile(query(ind.EVENTS, RANGE, legend="Events recorded"), width=4, is_now=True),
         tile(
             query(ind.PROCESSES, legend="Processes"),
-            description="Processes that genmeter watches.",
+            description="Processes monitored by genmeter.",
             width=4,
         ),
         _total(ind.REJECTED_EVENTS, "monitor_rejects_events"),
@@ -75,7 +76,7 @@ def _faults(indicator: Indicator, *by: Label) -> Panel:
     return rate_panel(indicator, *by, per="minute", width=12, height=6, style="bars", is_fault=True)
 
 
-_LEFT_OUT = Row(
+_REJECTED = Row(
     "What was rejected?",
     (
         _faults(ind.REJECTED_EVENTS, REJECT_REASON),
@@ -87,19 +88,16 @@ _LEFT_OUT = Row(
 
 
 def _of_targets(indicator: Indicator, **style: str) -> Panel:
-    return Panel(
-        kind="timeseries",
-        queries=(
-            Query(
-                series=(SeriesRef(indicator), SeriesRef(ind.PROCESSES, RANGE)),
-                # Prometheus has these of every target, whoever watches it.
-                formula=f"{{0}} and on ({', '.join(_PROCESS)}) {{1}}",
-                by=_PROCESS,
-                legend=legend_of(*_PROCESS),
-            ),
+    return lines(
+        Query(
+            series=(SeriesRef(indicator), SeriesRef(ind.PROCESSES, RANGE)),
+            # Prometheus has these series of all targets, not only of ours.
+            formula=f"{{0}} and on ({', '.join(_PROCESS)}) {{1}}",
+            by=_PROCESS,
+            legend=legend_of(*_PROCESS),
         ),
         title=indicator.title,
-        **style,  # type: ignore[arg-type]
+        **style,
     )
 
 
@@ -116,7 +114,7 @@ _KEEPS_UP = Row(
 )
 
 _WHAT_RUNS = Row(
-    "What runs?",
+    "What is running?",
     (
         Panel(
             kind="table",
@@ -141,6 +139,6 @@ _WHAT_RUNS = Row(
 HEALTH = Dashboard(
     name="genmeter-health",
     title="genmeter / Monitor health",
-    description="Whether the monitors keep up, and what they rejected.",
-    rows=(_IS_IT_WHOLE, _LEFT_OUT, _KEEPS_UP, _WHAT_RUNS),
+    description="Whether the monitors keep up, and which values they rejected.",
+    rows=(_IS_IT_COMPLETE, _REJECTED, _KEEPS_UP, _WHAT_RUNS),
 )

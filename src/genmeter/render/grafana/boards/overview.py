@@ -1,4 +1,4 @@
-"""The Overview: is the job well, how fast is it, why does it fail, and what comes of it."""
+"""The Overview dashboard: health, speed, failures and results of generation jobs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from genmeter.render.grafana.model import (
     SeriesRef,
     heat_map,
     legend_of,
+    lines,
     over_time,
     quantile,
     quantiles,
@@ -39,7 +40,7 @@ from genmeter.schema.query import JOB
 __all__ = ["OVERVIEW"]
 
 _IS_IT_WELL = Row(
-    "Is it well?",
+    "Is the job healthy?",
     (
         Panel(
             kind="gauge",
@@ -49,14 +50,14 @@ _IS_IT_WELL = Row(
                         SeriesRef(ind.SAMPLES_MADE, RANGE),
                         SeriesRef(ind.SAMPLES_EXPECTED, RANGE),
                     ),
-                    # Of jobs that did not say how many samples they are to make, none count.
+                    # Only jobs with a known number of expected samples count.
                     formula="sum({0} and {1}) / (sum({1}) > 0)",
                     keep=(JOB,),
                     legend="Progress",
                 ),
             ),
             title="Progress",
-            description="Samples made, rejected ones included, of those that the job is to make.",
+            description="Samples produced, including rejected ones, of the expected number.",
             unit="percentunit",
             width=3,
             height=4,
@@ -77,8 +78,8 @@ _IS_IT_WELL = Row(
             ),
             title="Time left",
             description=(
-                "How long the samples that are still to be made take, at the rate of the last five "
-                "minutes; of several jobs the longest."
+                "Time to produce the remaining samples at the rate of the last five minutes; the "
+                "longest of several jobs."
             ),
             unit="s",
             is_now=True,
@@ -94,45 +95,40 @@ _IS_IT_WELL = Row(
         tile(
             query(ind.CALLS, function="rate", legend="Calls per second"),
             title="Calls per second",
-            description="Calls of a model that end in a second, failed ones included.",
+            description="Finished calls of a model per second, including failed ones.",
             unit="reqps",
         ),
         tile(
             quantile(ind.CALL_DURATIONS, 0.95),
             title="Slowest 5 %",
-            description="The time that 95 % of the calls do not exceed.",
+            description="95th percentile of the duration of calls.",
             unit="s",
         ),
         tile(
             query(ind.COST, function="rate", formula="3600 * {0}", legend="Cost per hour"),
             title="Cost per hour",
-            description=f"What an hour costs at the present rate. {ind.COST.description}",
+            description=f"Cost of an hour at the current rate. {ind.COST.description}",
             unit="currencyUSD",
         ),
         tile(
             query(ind.COST_PER_SAMPLE, RANGE, legend="Cost per accepted sample"),
             title="Cost per sample",
             description=(
-                f"{ind.COST_PER_SAMPLE.description} Of models or steps that are chosen, what they "
-                "cost."
+                f"{ind.COST_PER_SAMPLE.description} Includes only the selected models and steps."
             ),
             unit="currencyUSD",
             is_now=True,
         ),
-        tile(query(ind.ACTIVE_CALLS, legend="Under way")),
-        Panel(
-            kind="timeseries",
-            queries=(
-                query(ind.SUCCESS_SHARE, legend="Succeeded", colour=GOOD),
-                query(ind.FAILURE_SHARE, legend="Failed", colour=BAD),
-            ),
+        tile(query(ind.ACTIVE_CALLS, legend="Active calls")),
+        lines(
+            query(ind.SUCCESS_SHARE, legend="Succeeded", colour=GOOD),
+            query(ind.FAILURE_SHARE, legend="Failed", colour=BAD),
             title="Success and error rate",
-            description="Shares of the calls of a model that succeeded and that failed.",
+            description="Shares of the calls of a model that succeeded and failed.",
             unit="percentunit",
             width=12,
             axis_max=1,
             alerts=("low_success_rate", "high_error_rate"),
-            note="success_error_rate",
         ),
         rate_panel(
             ind.CALLS,
@@ -148,13 +144,7 @@ _IS_IT_WELL = Row(
 _HOW_FAST = Row(
     "How fast is it?",
     (
-        heat_map(
-            ind.CALL_DURATIONS,
-            unit="s",
-            has_exemplars=True,
-            links_to_traces=True,
-            note="generation_time",
-        ),
+        heat_map(ind.CALL_DURATIONS, unit="s", has_exemplars=True, links_to_traces=True),
         quantiles(
             ind.CALL_DURATIONS,
             title="Generation time: median, slowest 5 % and 1 %",
@@ -163,11 +153,10 @@ _HOW_FAST = Row(
             axis_min=None,
             links_to_traces=True,
         ),
-        Panel(
-            kind="timeseries",
-            queries=(quantile(ind.CALL_DURATIONS, 0.95, (MODEL,), legend=legend_of(MODEL)),),
+        lines(
+            quantile(ind.CALL_DURATIONS, 0.95, (MODEL,), legend=legend_of(MODEL)),
             title="Slowest 5 % by model",
-            description="The time that 95 % of a model's calls do not exceed.",
+            description="95th percentile of the duration of a model's calls.",
             unit="s",
         ),
         over_time(
@@ -177,13 +166,10 @@ _HOW_FAST = Row(
             unit="s",
             alerts=("high_generation_time",),
         ),
-        Panel(
-            kind="timeseries",
-            queries=(
-                query(ind.LAST_CALL, formula="time() - {0}", by=(JOB,), legend=legend_of(JOB)),
-            ),
+        lines(
+            query(ind.LAST_CALL, formula="time() - {0}", by=(JOB,), legend=legend_of(JOB)),
             title="Time since the last call",
-            description="How long ago the last call of the job ended.",
+            description="Time since the last call of the job ended.",
             unit="s",
             alerts=("generation_stalled",),
         ),
@@ -193,11 +179,8 @@ _HOW_FAST = Row(
 _WHY_FAIL = Row(
     "Why does it fail?",
     (
-        Panel(
-            kind="timeseries",
-            queries=(
-                query(ind.ALERTS_FIRING, formula="{0} > 0", by=(ALERT,), legend=legend_of(ALERT)),
-            ),
+        lines(
+            query(ind.ALERTS_FIRING, formula="{0} > 0", by=(ALERT,), legend=legend_of(ALERT)),
             width=24,
             height=6,
             style="bars",
@@ -233,8 +216,8 @@ _WHY_FAIL = Row(
             ),
             title="Error budget left",
             description=(
-                "What is left of the failures that the objective allows, over the time that is "
-                "shown; below 0 more than that failed."
+                "Share of the failures allowed by the objective that is left, over the time range; "
+                "below 0 the objective is missed."
             ),
             unit="percentunit",
             width=6,
@@ -243,14 +226,11 @@ _WHY_FAIL = Row(
             is_now=True,
             in_budgets=True,
         ),
-        Panel(
-            kind="timeseries",
-            queries=(
-                query(ind.FAILURE_SHARE, "1h", formula="{0} / {budget}", legend="over 1 hour"),
-                query(ind.FAILURE_SHARE, "6h", formula="{0} / {budget}", legend="over 6 hours"),
-            ),
+        lines(
+            query(ind.FAILURE_SHARE, "1h", formula="{0} / {budget}", legend="over 1 hour"),
+            query(ind.FAILURE_SHARE, "6h", formula="{0} / {budget}", legend="over 6 hours"),
             title="Burn rate of the error budget",
-            description="How many times faster than the objective allows calls fail.",
+            description="Failures as a multiple of the rate that the objective allows.",
             unit="none",
             width=18,
             alerts=("error_budget_burn:1h", "error_budget_burn:6h"),
@@ -259,8 +239,8 @@ _WHY_FAIL = Row(
     ),
 )
 
-_WHAT_COMES = Row(
-    "What comes of it?",
+_RESULTS = Row(
+    "What does it produce?",
     (
         rate_panel(ind.SAMPLES, VERDICT, per="minute", style="bars"),
         ratio_panel(
@@ -271,9 +251,8 @@ _WHAT_COMES = Row(
         ),
         rate_panel(ind.REJECTIONS, SAMPLE_REASON, per="minute", style="bars"),
         rate_panel(ind.LOG_RECORDS, LEVEL, per="minute", width=12, style="bars"),
-        Panel(
-            kind="timeseries",
-            queries=(query(ind.CUSTOM_VALUES, by=(METRIC,), legend=legend_of(METRIC)),),
+        lines(
+            query(ind.CUSTOM_VALUES, by=(METRIC,), legend=legend_of(METRIC)),
             width=12,
             axis_min=None,
         ),
@@ -282,7 +261,6 @@ _WHAT_COMES = Row(
 
 
 def _columns(*by: str) -> tuple[Query, ...]:
-    """Return the columns of a table of calls."""
     return (
         total(ind.CALLS, *by, legend="Calls", unit="locale", decimals=0),
         query(ind.SUCCESS_SHARE, RANGE, by=by, legend="Succeeded", unit="percentunit", decimals=1),
@@ -300,8 +278,8 @@ def _table(title: str, by: str, height: int) -> Panel:
         queries=_columns(by),
         title=title,
         description=(
-            "Calls, times, tokens and cost over the time that is shown; a click on a name "
-            "shows that one alone. Tokens and cost include evaluations."
+            "Calls, durations, tokens and cost over the time range; a click on a name filters by it. "
+            "Tokens and cost include evaluations."
         ),
         width=24,
         height=height,
@@ -321,6 +299,6 @@ _WHICH_ONE = Row(
 OVERVIEW = Dashboard(
     name="genmeter-overview",
     title="genmeter / Overview",
-    description="Whether generation jobs are well, how fast they are, and why calls fail.",
-    rows=(_IS_IT_WELL, _HOW_FAST, _WHY_FAIL, _WHAT_COMES, _WHICH_ONE),
+    description="Health and speed of generation jobs, and why calls fail.",
+    rows=(_IS_IT_WELL, _HOW_FAST, _WHY_FAIL, _RESULTS, _WHICH_ONE),
 )

@@ -1,4 +1,4 @@
-"""Tokens and cost: where they go, how long calls are, and what is left of the budget."""
+"""The Tokens and cost dashboard: usage by model and step, call lengths and budgets."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from genmeter.render.grafana.model import (
     SeriesRef,
     heat_map,
     legend_of,
+    lines,
     over_time,
     query,
     rate_panel,
@@ -39,7 +40,7 @@ _HOW_MUCH = Row(
         tile(
             query(ind.COST, function="rate", formula=_HOURLY, legend="per hour"),
             title="Cost per hour",
-            description=f"What an hour costs at the present rate. {ind.COST.description}",
+            description=f"Cost of an hour at the current rate. {ind.COST.description}",
             unit="currencyUSD",
             width=4,
         ),
@@ -74,22 +75,19 @@ _PROMPT, _COMPLETION, _TOTAL = (
 _WHERE_TO = Row(
     "Where does it go?",
     (
-        Panel(
-            kind="timeseries",
-            queries=(
-                Query(series=(_PROMPT,), legend="Prompt", colour="blue"),
-                Query(series=(_COMPLETION,), legend="Completion", colour="purple"),
-                Query(
-                    series=(_TOTAL, _PROMPT, _COMPLETION),
-                    formula="clamp_min({0} - {1} - {2}, 0)",
-                    legend="In the total only",
-                    colour="text",
-                ),
+        lines(
+            Query(series=(_PROMPT,), legend="Prompt", colour="blue"),
+            Query(series=(_COMPLETION,), legend="Completion", colour="purple"),
+            Query(
+                series=(_TOTAL, _PROMPT, _COMPLETION),
+                formula="clamp_min({0} - {1} - {2}, 0)",
+                legend="In the total only",
+                colour="text",
             ),
             title="Tokens per second",
             description=(
-                "Tokens of prompts and completions; what the provider totals and gives to "
-                "neither is in the total only."
+                "Tokens of prompts and completions; tokens that the provider assigns to neither are "
+                "in the total only."
             ),
             width=12,
             style="stack",
@@ -116,25 +114,16 @@ _WHERE_TO = Row(
 _PER_CALL = Row(
     "How long are the calls?",
     (
-        over_time(
-            ind.CALL_TOKENS, MODEL, alerts=("high_token_usage:total",), note="total_token_count"
-        ),
-        over_time(
-            ind.PROMPT_LENGTH, MODEL, alerts=("high_token_usage:prompt",), note="prompt_token_count"
-        ),
-        over_time(
-            ind.COMPLETION_LENGTH,
-            MODEL,
-            alerts=("high_token_usage:completion",),
-            note="completion_token_count",
-        ),
+        over_time(ind.CALL_TOKENS, MODEL, alerts=("high_token_usage:total",)),
+        over_time(ind.PROMPT_LENGTH, MODEL, alerts=("high_token_usage:prompt",)),
+        over_time(ind.COMPLETION_LENGTH, MODEL, alerts=("high_token_usage:completion",)),
         heat_map(ind.PROMPT_LENGTHS),
         heat_map(ind.COMPLETION_LENGTHS),
     ),
 )
 
 _CACHE = Row(
-    "What is saved, and what is thought?",
+    "How much is cached, and how much is reasoning?",
     (
         ratio_panel(ind.CACHE_HIT_SHARE, MODEL, title="Cache hits by model", width=12, axis_max=1),
         ratio_panel(ind.REASONING_SHARE, MODEL, title="Reasoning by model", width=12, axis_max=1),
@@ -152,13 +141,12 @@ _CACHE = Row(
 
 
 def _spent(title: str, ref: SeriesRef, unit: str, *alerts: str) -> Panel:
-    return Panel(
-        kind="timeseries",
-        queries=(Query(series=(ref,), by=("job",), legend=legend_of("job")),),
+    return lines(
+        Query(series=(ref,), by=("job",), legend=legend_of("job")),
         title=title,
         description=(
-            f"{ref.indicator.description} The lines are the shares of a budget at which the alert "
-            "fires; there are none without a budget."
+            f"{ref.indicator.description} The lines are the shares of the budget at which the alerts "
+            "fire; without a budget there are none."
         ),
         unit=unit,
         width=12,
@@ -217,8 +205,8 @@ _WHO = Row(
             queries=_columns(by),
             title=title,
             description=(
-                "Tokens and cost over the time that is shown, evaluations included; a click on a "
-                "name shows that one alone."
+                "Tokens and cost over the time range, including evaluations; a click on a name "
+                "filters by it."
             ),
             width=24,
             height=8,
@@ -231,6 +219,6 @@ _WHO = Row(
 TOKENS = Dashboard(
     name="genmeter-tokens",
     title="genmeter / Tokens and cost",
-    description="Where tokens and money go, by model and step, and what is left of a budget.",
+    description="Tokens and cost by model and step, and what is left of a budget.",
     rows=(_HOW_MUCH, _WHERE_TO, _PER_CALL, _CACHE, _BUDGET, _WHO),
 )

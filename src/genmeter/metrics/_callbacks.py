@@ -1,7 +1,7 @@
 """Callbacks of observable instruments, and the thread that runs those of other libraries.
 
-A callback of another library may hang, raise or take locks. So it runs on a thread of its own, for
-which a collection waits a bounded time.
+A callback of another library may hang, raise or take locks. It therefore runs on a worker thread,
+and a collection waits for it only a bounded time.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from opentelemetry.metrics import CallbackOptions
 
 from genmeter.clock import seconds_left
 from genmeter.events.values import UNREADABLE, safe_text
-from genmeter.metrics.values import clean_attributes, key_of, read_number
+from genmeter.metrics._values import clean_attributes, key_of, read_number
 from genmeter.pipeline.worker import Worker, is_worker_thread
 
 if TYPE_CHECKING:
@@ -27,28 +27,21 @@ if TYPE_CHECKING:
 
     from opentelemetry.util.types import AttributeValue
 
-__all__ = ["CallbackRunner", "Observations", "Observer", "Seen"]
+__all__ = ["CallbackRunner", "Observations", "Observer"]
 
-# Only what has no end has more.
-_MAX_OBSERVATIONS = 100_000
-_LONGEST = 86_400.0
+_MAX_OBSERVATIONS = 100_000  # only an endless generator has more
+_MAX_TIMEOUT = 86_400.0
 
 
-class Seen(NamedTuple):
-    """One observation, made safe.
+class SafeObservation(NamedTuple):
+    """One observation, converted to values that every exporter accepts."""
 
-    Attributes:
-        key: What tells its label set from others.
-        attributes: Its label set.
-        value: What was observed.
-    """
-
-    key: Hashable
+    key: Hashable  # identity of the label set
     attributes: dict[str, AttributeValue]
     value: int | float
 
 
-Observations = list[Seen]
+Observations = list[SafeObservation]
 
 
 class Observer:
@@ -56,14 +49,14 @@ class Observer:
 
     Args:
         name: The instrument's name.
-        callbacks: What the creator of the instrument passed.
-        warn: Called with a key, a message and its arguments; the same key warns only once.
+        callbacks: The argument of the instrument's creator; should be a sequence of callables.
+        warn: Called with a key, a message and its arguments; logs once for each key.
     """
 
     def __init__(self, name: str, callbacks: Any, warn: Callable[..., None]) -> None:
         self.name = name
         self._warn = warn
-        self._callbacks = [_callable(each) for each in self._listed(callbacks)]
+        self._callbacks = [_as_function(each) for each in self._as_list(callbacks)]
 
     def __len__(self) -> int:
         return len(self._callbacks)
@@ -72,24 +65,24 @@ class Observer:
         """Call the callbacks.
 
         Args:
-            timeout: Seconds, for the callbacks to respect.
+            timeout: Seconds that the callbacks should take at most.
 
         Returns:
-            What they observed, without values that are no finite numbers; None where one raised.
+            Their observations, without values that are not finite numbers; None if one raised.
         """
         options = CallbackOptions(timeout_millis=timeout * 1_000)
         found: Observations = []
         try:
             for callback in self._callbacks:
                 for each in islice(callback(options), _MAX_OBSERVATIONS):
-                    self._keep(found, each)
+                    self._append(found, each)
         except BaseException as error:
             if not isinstance(error, UNREADABLE) and not is_worker_thread():
                 raise
             self._warn(
                 (self, "raised"),
-                "a callback of the instrument %r failed (%s: %s); a collection drops the "
-                "instrument where that happens; logged once",
+                "a callback of the instrument %r failed (%s: %s); the instrument is missing from "
+                "that collection; logged once",
                 self.name,
                 type(error).__name__,
                 safe_text(error),
@@ -97,7 +90,7 @@ class Observer:
             return None
         return found
 
-    def _listed(self, callbacks: Any) -> list[Any]:
+    def _as_list(self, callbacks: Any) -> list[Any]:
         if callbacks is None:
             return []
         if callable(callbacks) or issubclass(type(callbacks), Generator):
@@ -114,7 +107,7 @@ class Observer:
             )
             return []
 
-    def _keep(self, found: Observations, observation: Any) -> None:
+    def _append(self, found: Observations, observation: Any) -> None:
         value = read_number(observation.value)
         if value is None:
             self._warn(
@@ -125,7 +118,7 @@ class Observer:
             )
             return
         attributes = clean_attributes(observation.attributes, self._on_invalid)
-        found.append(Seen(key_of(attributes), attributes, value))
+        found.append(SafeObservation(key_of(attributes), attributes, value))
 
     def _on_invalid(self) -> None:
         self._warn(
@@ -136,11 +129,10 @@ class Observer:
         )
 
 
-def _callable(callback: Any) -> Callable[[CallbackOptions], Iterable[Any]]:
-    """Return a generator object as a callback; whatever it runs, it runs in a collection."""
+def _as_function(callback: Any) -> Callable[[CallbackOptions], Iterable[Any]]:
+    """Wrap a generator object in a function, which starts it at the first collection."""
     if not issubclass(type(callback), Generator):  # an object may lie about its class
-        function: Callable[[CallbackOptions], Iterable[Any]] = callback
-        return function
+        return cast("Callable[[CallbackOptions], Iterable[Any]]", callback)
     is_started = False
 
     def send(options: CallbackOptions) -> Iterable[Any]:
@@ -149,16 +141,15 @@ def _callable(callback: Any) -> Callable[[CallbackOptions], Iterable[Any]]:
             if not is_started:
                 is_started = True
                 next(callback)
-            observed: Iterable[Any] = callback.send(options)
+            return cast("Iterable[Any]", callback.send(options))
         except StopIteration:
             return ()
-        return observed
 
     return send
 
 
 class _Call(NamedTuple):
-    """An observer to run: by the worker, unless the call is cancelled before."""
+    """An observer for the worker to run, unless the call is cancelled before."""
 
     observer: Observer
     deadline: float
@@ -172,10 +163,10 @@ def _run(calls: Sequence[_Call]) -> None:
 
 
 class CallbackRunner:
-    """Runs observers on a daemon thread, and goes on without those that hang.
+    """Runs observers on a daemon thread, and skips those that hang.
 
     Args:
-        warn: Called with a key, a message and its arguments; the same key warns only once.
+        warn: Called with a key, a message and its arguments; logs once for each key.
     """
 
     def __init__(self, warn: Callable[..., None]) -> None:
@@ -183,57 +174,57 @@ class CallbackRunner:
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
-        """Forget, in a forked child, the parent's threads."""
-        self._turn = threading.Lock()
+        """Reset in a forked child, where the parent's threads do not exist."""
+        self._collecting = threading.Lock()
         self._worker = _new_worker()
         self._hanging: list[_Call] = []
 
     def start(self) -> None:
-        """Start the thread early: at the interpreter's end none can be started."""
+        """Start the thread early: none can be started while the interpreter ends."""
         self._worker.start()
 
     def close(self) -> None:
-        """Let the thread end."""
+        """Stop the thread."""
         self._worker.close()
 
     def observe(
         self, observers: Sequence[Observer], timeout: float
     ) -> dict[Observer, Observations]:
-        """Run the observers that do not hang already, and wait for them.
+        """Run the observers in order, except those that still hang, and wait for them.
 
-        An observer that takes half of the time that is left is abandoned: it costs no more, and
-        it runs again once it has returned. Collections take turns.
+        An observer that takes half of the remaining time counts as hanging: later collections skip
+        it until it returns. Collections of several threads run one after another.
 
         Args:
-            observers: Whose callbacks to call, in this order.
+            observers: The observers.
             timeout: Seconds to wait at most.
 
         Returns:
-            What each has observed that neither raised nor hung.
+            The observations of each observer that neither raised nor hung.
         """
-        timeout = min(max(0.0, timeout), _LONGEST)
+        timeout = min(max(0.0, timeout), _MAX_TIMEOUT)
         deadline = time.monotonic() + timeout
         found: dict[Observer, Observations] = {}
-        turn = self._turn
-        if not turn.acquire(timeout=timeout):
+        collecting = self._collecting  # reset_after_fork() may replace it meanwhile
+        if not collecting.acquire(timeout=timeout):
             return found
         try:
             self._hanging = [call for call in self._hanging if not call.future.done()]
             hanging = {call.observer for call in self._hanging}
-            left = [each for each in observers if each not in hanging]
-            while left and time.monotonic() < deadline:
-                if not self._worker.start():  # the interpreter ends and starts no thread
+            pending = [each for each in observers if each not in hanging]
+            while pending and time.monotonic() < deadline:
+                if not self._worker.start():  # the interpreter ends
                     self._warn("no thread", "callbacks are not called: no thread can be started")
                     break
-                left = self._round(left, deadline, found)
+                pending = self._run_until_one_hangs(pending, deadline, found)
         finally:
-            turn.release()
+            collecting.release()
         return found
 
-    def _round(
+    def _run_until_one_hangs(
         self, observers: list[Observer], deadline: float, found: dict[Observer, Observations]
     ) -> list[Observer]:
-        """Run observers until all have returned or one hangs; return those to go on with."""
+        """Run observers until all have returned or one hangs; return those not yet called."""
         calls = [_Call(observer, deadline, Future()) for observer in observers]
         try:
             for call in calls:
@@ -241,32 +232,28 @@ class CallbackRunner:
             with contextlib.suppress(TimeoutError):
                 for call in calls:
                     call.future.result(seconds_left(deadline) / 2)
-        finally:  # also where a signal handler raised
-            # The last one first, so that the worker begins none meanwhile that waits behind others.
-            left = [call.observer for call in reversed(calls) if call.future.cancel()]
+        finally:  # also after an exception of a signal handler
+            # In reverse, so that the worker does not begin one of the next calls meanwhile.
+            pending = [call.observer for call in reversed(calls) if call.future.cancel()]
             hanging = [call for call in calls if call.future.running()]
-            if left or hanging:
+            if pending or hanging:
                 self._worker.close()
                 self._worker = _new_worker()
+            self._hanging += hanging
             for call in hanging:
-                self._abandon(call)
+                self._warn(
+                    (call.observer, "hung"),
+                    "a callback of the instrument %r did not return in time; the instrument is "
+                    "missing from collections until it returns; logged once",
+                    call.observer.name,
+                )
         for call in calls:
             if call.future.done() and not call.future.cancelled():
                 observed = call.future.result()
                 if observed is not None:
                     found[call.observer] = observed
-        return left[::-1]
-
-    def _abandon(self, call: _Call) -> None:
-        self._hanging.append(call)
-        self._warn(
-            (call.observer, "hung"),
-            "a callback of the instrument %r did not return in time; collections drop the "
-            "instrument until it returns; logged once",
-            call.observer.name,
-        )
+        return pending[::-1]
 
 
 def _new_worker() -> Worker[_Call]:
-    # One call a batch: a call that is taken from the queue can still be cancelled until it runs.
-    return Worker(_run, name="genmeter-callbacks", capacity=sys.maxsize, batch=1)
+    return Worker(_run, name="genmeter-callbacks", capacity=sys.maxsize)

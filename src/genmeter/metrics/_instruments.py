@@ -1,13 +1,13 @@
 """The instruments of the built-in meter, each with the cells of its label sets.
 
-A measurement comes in by one of two ways. Other libraries call the API on any thread: the call
-copies what it was passed and posts the change to the owner. The recorder, which runs on the owner,
-takes a label set's cell once and changes it directly.
+Other libraries call the API on any thread: the call copies its arguments and posts the change to
+the owner. The recorder, which runs on the owner, looks up the cell of a label set once and changes
+it directly.
 """
 
 from __future__ import annotations
 
-import threading
+import math
 import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
@@ -34,16 +34,16 @@ from opentelemetry.sdk.metrics.export import Histogram as HistogramData
 from opentelemetry.trace import get_current_span
 
 from genmeter.events.values import UNREADABLE
-from genmeter.metrics.callbacks import Observer
-from genmeter.metrics.cells import (
-    BIRTH_MARGIN_NS,
+from genmeter.metrics._callbacks import Observer
+from genmeter.metrics._cells import (
+    START_MARGIN_NS,
     Cell,
     GaugeCell,
     HistogramCell,
     SumCell,
-    birth_ns,
+    start_ns,
 )
-from genmeter.metrics.values import clean_attributes, key_of, read_number
+from genmeter.metrics._values import clean_attributes, key_of, read_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
     from opentelemetry.util.types import Attributes, AttributeValue
 
-    from genmeter.metrics.callbacks import Observations
+    from genmeter.metrics._callbacks import Observations
 
     Change = Callable[["Any", int | float, float, SpanContext | None], bool]
 
@@ -67,7 +67,6 @@ __all__ = [
     "CellObservableUpDownCounter",
     "CellUpDownCounter",
     "Instrument",
-    "LockedOwner",
     "ObservedInstrument",
     "Owner",
     "Shared",
@@ -79,89 +78,45 @@ DEFAULT_BOUNDS: Final = (
     0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1_000.0, 2_500.0, 5_000.0,
     7_500.0, 10_000.0,
 )  # fmt: skip
-"""A histogram's bounds where its creator advises none, from OpenTelemetry's specification."""
+"""The default bounds of a histogram, from OpenTelemetry's specification."""
 
 _OVERFLOW: Final[Mapping[str, AttributeValue]] = {"otel.metric.overflow": True}
 _OVERFLOW_KEY: Final = key_of(_OVERFLOW)
 _MAX_WARNINGS = 1_000
+_REASONS: Final = {
+    "amount": "must be a finite number in range, not negative for counters and histograms",
+    "measurement": "could not be read",
+    "sum": "would leave the range of the exporters",
+}
 _CUMULATIVE: Final = AggregationTemporality.CUMULATIVE
 
 
 class Owner(Protocol):
-    """Who alone may touch the state of a meter: a thread, or whoever holds a lock."""
+    """The one thread, or the holder of a lock, that may use the state of a meter."""
 
     def post(self, function: Callable[[], object]) -> None:
-        """Have a function called later by the owner, in the order of the posts.
-
-        It never waits and never raises.
-
-        Args:
-            function: What to call.
-        """
+        """Have the owner call a function later, in the order of the posts; never waits or raises."""
 
     def run(self, function: Callable[[], _T], timeout: float | None) -> _T:
-        """Call a function under the ownership, after all that was posted before.
-
-        It is called directly where the caller is the owner.
+        """Call a function as the owner, after all functions posted before.
 
         Args:
-            function: What to call.
-            timeout: Seconds to wait for the ownership; None means without a limit.
+            function: The function; it is called directly if the caller is the owner.
+            timeout: Seconds to wait for the owner; None means without a limit.
 
         Raises:
-            TimeoutError: The ownership was not to be had in time; the function is not called.
+            TimeoutError: The owner was busy for too long; the function is not called later.
         """
-
-
-class LockedOwner:
-    """An owner without a thread: whoever holds its lock.
-
-    A post waits for the lock, which is held for one change or one collection.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-
-    def post(self, function: Callable[[], object]) -> None:
-        """Call a function at once, under the lock; what it raises is dropped.
-
-        Args:
-            function: What to call.
-        """
-        with self._lock, suppress(Exception):
-            function()
-
-    def run(self, function: Callable[[], _T], timeout: float | None) -> _T:
-        """Call a function under the lock.
-
-        Args:
-            function: What to call.
-            timeout: Seconds to wait for the lock; None means without a limit.
-
-        Raises:
-            TimeoutError: The lock was not free in time.
-        """
-        seconds = -1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX)
-        if not self._lock.acquire(timeout=seconds):
-            raise TimeoutError(f"the meter's lock was not free within {timeout} s")
-        try:
-            return function()
-        finally:
-            self._lock.release()
-
-    def reset_after_fork(self) -> None:
-        """Make the lock anew in a forked child; in the parent another thread may have held it."""
-        self._lock = threading.RLock()
 
 
 class Shared:
-    """What the instruments of one provider share.
+    """State that the instruments of one provider share.
 
     Args:
-        owner: Who alone touches the cells.
-        cardinality_limit: How many label sets one instrument may have.
+        owner: The only one who may use the cells.
+        cardinality_limit: Maximum number of label sets of one instrument.
         exemplars: Whether sampled spans are kept as exemplars.
-        warn: Called as ``Logger.warning`` is; it must neither wait nor raise.
+        warn: Called like ``Logger.warning``; must not wait.
     """
 
     def __init__(
@@ -176,14 +131,13 @@ class Shared:
         self.cardinality_limit = cardinality_limit
         self.exemplars = exemplars
         self.is_open = True
-        self.start = 0
         self._warn = warn
         self._warned: set[Hashable] = set()
-        self.be_born()
+        self.reset_start()
 
-    def be_born(self) -> None:
-        """Let what is observed from the first collection on start now."""
-        self.start = max(0, time.time_ns() - BIRTH_MARGIN_NS)
+    def reset_start(self) -> None:
+        """Set the start of series that the first collection observes to now."""
+        self.start = max(0, time.time_ns() - START_MARGIN_NS)
 
     def warn_once(self, key: Hashable, message: str, *arguments: object) -> None:
         """Log a warning unless one with the same key was logged; never raises."""
@@ -193,79 +147,83 @@ class Shared:
                 self._warn(message, *arguments)
 
     def sampled_span(self, context: Context | None) -> SpanContext | None:
-        """Return the sampled span of a context, None where there is none.
+        """Return the sampled span of a context, if any.
 
-        Args:
-            context: None or an empty one stands for the current context, as in the SDK.
+        None or an empty context stands for the current one, as in the SDK.
         """
         if not self.exemplars:
             return None
         try:
             span = get_current_span(context or None).get_span_context()
             return span if span.trace_flags.sampled and span.is_valid else None
-        except UNREADABLE:  # no context, or the span of a broken tracer: the amount still counts
+        except UNREADABLE:  # not a context, or a broken span: the amount still counts
             return None
 
 
 class Instrument(ABC):
-    """What every instrument of the built-in meter has.
+    """Base of the built-in meter's instruments.
 
     Attributes:
-        name: Its name in lower case, as it is exported.
+        name: Its exported name, in lower case.
         unit: Its unit; may be empty.
-        description: What it measures; may be empty.
+        description: Its help text; may be empty.
     """
 
-    def __init__(self, shared: Shared, name: str, unit: str, description: str) -> None:
+    _is_monotonic = False
+
+    def __init__(self, shared: Shared, name: str, unit: str = "", description: str = "") -> None:
         self.name = name
         self.unit = unit
         self.description = description
         self._shared = shared
+        self.clear()
 
     @abstractmethod
     def clear(self) -> None:
         """Forget every label set."""
 
-    def _metric(self, data: Sum | Gauge | HistogramData) -> Metric:
-        return Metric(name=self.name, description=self.description, unit=self.unit, data=data)
+    def _warn_of_overflow(self) -> None:
+        self._shared.warn_once(
+            (self, "overflow"),
+            "the instrument %r has reached its limit of %d label sets; new ones are recorded as "
+            "'otel.metric.overflow'",
+            self.name,
+            self._shared.cardinality_limit,
+        )
+
+    def _metric(self, points: list[Any]) -> Metric | None:
+        if not points:
+            return None
+        return Metric(self.name, self.description, self.unit, self._data(points))
+
+    def _data(self, points: list[Any]) -> Sum | Gauge | HistogramData:
+        return Sum(points, _CUMULATIVE, self._is_monotonic)
 
 
 class CellInstrument(Instrument, Generic[Cell]):
-    """A synchronous instrument and the cells of its label sets.
-
-    Attributes:
-        takes_negative: True: what the API must drop, a cell of a histogram takes.
-    """
-
-    takes_negative = True
-
-    def __init__(self, shared: Shared, name: str, unit: str = "", description: str = "") -> None:
-        super().__init__(shared, name, unit, description)
-        self._cells: dict[Hashable, Cell] = {}
+    """A synchronous instrument and the cells of its label sets."""
 
     def cell(self, attributes: Mapping[str, AttributeValue], time: float) -> Cell:
-        """Return the cell of a label set, always the same one; only the owner calls it.
-
-        After :meth:`BuiltinMeterProvider.reset_after_fork` it is another one.
+        """Return the cell of a label set, the same one until :meth:`clear`; for the owner only.
 
         Args:
-            attributes: The label set, whose values are plain; it is copied.
-            time: The time of the event, in Unix seconds, from which a new cell dates its birth.
+            attributes: The label set, with plain values; it is copied.
+            time: The time of the event, in Unix seconds; a new series starts a margin earlier.
 
         Returns:
-            The cell; that of the overflow where the label set is new and past the limit.
+            The cell; that of the overflow if the label set is new and the limit is reached.
         """
         key = key_of(attributes)
         cell = self._cells.get(key)
-        return self._new_cell(key, dict(attributes), birth_ns(time)) if cell is None else cell
+        return self._new_cell(key, dict(attributes), start_ns(time)) if cell is None else cell
 
     def metric(self, time: int, latest: int) -> Metric | None:
-        """Return the current state, None without any point; only the owner calls it.
+        """Return the current state, None without any point; for the owner only.
 
         Args:
             time: The time of the collection, in Unix nanoseconds.
-            latest: When its series must have started, in Unix nanoseconds; those that are younger
-                are dated back, for good.
+            latest: The latest start of a series, in Unix nanoseconds; later starts are moved here
+                permanently.
         """
         exemplars = self._shared.exemplars
         points = []
@@ -275,11 +233,11 @@ class CellInstrument(Instrument, Generic[Cell]):
             point = cell.point(time, exemplars=exemplars)
             if point is not None:
                 points.append(point)
-        return self._metric(self._data(points)) if points else None
+        return self._metric(points)
 
     def clear(self) -> None:
         """Forget every cell."""
-        self._cells = {}
+        self._cells: dict[Hashable, Cell] = {}
 
     def _new_cell(
         self, key: Hashable, attributes: Mapping[str, AttributeValue], start: int
@@ -289,18 +247,9 @@ class CellInstrument(Instrument, Generic[Cell]):
             cell = self._cells.get(key)
             if cell is not None:
                 return cell
-            self._shared.warn_once(
-                (self, "overflow"),
-                "the instrument %r has reached its limit of %d label sets; new ones are recorded "
-                "as 'otel.metric.overflow'",
-                self.name,
-                self._shared.cardinality_limit,
-            )
-        made = self._cells[key] = self._make_cell(attributes, start)
-        return made
-
-    @abstractmethod
-    def _data(self, points: list[Any]) -> Sum | Gauge | HistogramData: ...
+            self._warn_of_overflow()
+        new = self._cells[key] = self._make_cell(attributes, start)
+        return new
 
     @abstractmethod
     def _make_cell(self, attributes: Mapping[str, AttributeValue], start: int) -> Cell: ...
@@ -312,16 +261,16 @@ class CellInstrument(Instrument, Generic[Cell]):
         attributes: Attributes,
         context: Context | None,
         *,
-        least: float | None = None,
+        min_: float = -math.inf,
     ) -> None:
-        """Post a change of a label set's cell to the owner; never raises."""
+        """Post a change of a cell to the owner; never raises."""
         shared = self._shared
         if not shared.is_open:
             return
         now = time.time_ns()
         try:
             value = read_number(amount)
-            if value is None or (least is not None and value < least):
+            if value is None or value < min_:
                 self._drop("amount")
                 return
             clean = clean_attributes(attributes, self._on_invalid)
@@ -341,22 +290,17 @@ class CellInstrument(Instrument, Generic[Cell]):
         key = key_of(attributes)
         cell = self._cells.get(key)
         if cell is None:
-            cell = self._new_cell(key, attributes, max(0, now - BIRTH_MARGIN_NS))
+            cell = self._new_cell(key, attributes, max(0, now - START_MARGIN_NS))
         if not change(cell, value, now / 1e9, span):
             self._drop("sum")
 
     def _drop(self, what: str) -> None:
-        reasons = {
-            "amount": "must be a finite number in range, not negative for counters and histograms",
-            "measurement": "could not be read",
-            "sum": "would leave the range of the exporters",
-        }
         self._shared.warn_once(
             (self, what),
             "dropped a measurement of the instrument %r: its %s %s; logged once",
             self.name,
             what,
-            reasons[what],
+            _REASONS[what],
         )
 
     def _on_invalid(self) -> None:
@@ -369,10 +313,18 @@ class CellInstrument(Instrument, Generic[Cell]):
 
 
 class _SumInstrument(CellInstrument[SumCell]):
-    _is_monotonic = False
+    def add(
+        self, amount: float, attributes: Attributes = None, context: Context | None = None
+    ) -> None:
+        """Add to the sum of a label set; never raises or waits.
 
-    def _data(self, points: list[Any]) -> Sum:
-        return Sum(points, _CUMULATIVE, self._is_monotonic)
+        Args:
+            amount: The amount; a counter drops negative ones.
+            attributes: The label set.
+            context: The context of the sampled span; the current one by default.
+        """
+        min_ = 0 if self._is_monotonic else -math.inf
+        self._post(SumCell.add, amount, attributes, context, min_=min_)
 
     def _make_cell(self, attributes: Mapping[str, AttributeValue], start: int) -> SumCell:
         return SumCell(attributes, start)
@@ -383,40 +335,16 @@ class CellCounter(_SumInstrument, Counter):
 
     _is_monotonic = True
 
-    def add(
-        self, amount: float, attributes: Attributes = None, context: Context | None = None
-    ) -> None:
-        """Add to a label set's sum; negative amounts are dropped; never raises or waits.
-
-        Args:
-            amount: What to add.
-            attributes: The label set.
-            context: Where the sampled span is looked for; the current context by default.
-        """
-        self._post(SumCell.add, amount, attributes, context, least=0)
-
 
 class CellUpDownCounter(_SumInstrument, UpDownCounter):
-    """A counter that can fall."""
-
-    def add(
-        self, amount: float, attributes: Attributes = None, context: Context | None = None
-    ) -> None:
-        """Add to a label set's sum; never raises or waits.
-
-        Args:
-            amount: What to add.
-            attributes: The label set.
-            context: Where the sampled span is looked for; the current context by default.
-        """
-        self._post(SumCell.add, amount, attributes, context)
+    """A counter that can decrease."""
 
 
 class CellHistogram(CellInstrument[HistogramCell], Histogram):
     """A histogram with explicit buckets.
 
     Attributes:
-        bounds: The upper bounds of its buckets but for the last one.
+        bounds: The upper bounds of all buckets except the last.
     """
 
     def __init__(
@@ -433,14 +361,14 @@ class CellHistogram(CellInstrument[HistogramCell], Histogram):
     def record(
         self, amount: float, attributes: Attributes = None, context: Context | None = None
     ) -> None:
-        """Record a value; negative ones are dropped; never raises or waits.
+        """Record a value; never raises or waits.
 
         Args:
-            amount: What was measured.
+            amount: The value; negative ones are dropped.
             attributes: The label set.
-            context: Where the sampled span is looked for; the current context by default.
+            context: The context of the sampled span; the current one by default.
         """
-        self._post(HistogramCell.record, amount, attributes, context, least=0)
+        self._post(HistogramCell.record, amount, attributes, context, min_=0)
 
     def _data(self, points: list[Any]) -> HistogramData:
         return HistogramData(points, _CUMULATIVE)
@@ -450,17 +378,17 @@ class CellHistogram(CellInstrument[HistogramCell], Histogram):
 
 
 class CellGauge(CellInstrument[GaugeCell], _Gauge):
-    """A gauge that is set."""
+    """A synchronous gauge."""
 
     def set(
         self, amount: float, attributes: Attributes = None, context: Context | None = None
     ) -> None:
-        """Set a label set's value; never raises or waits.
+        """Set the value of a label set; never raises or waits.
 
         Args:
-            amount: The new value.
+            amount: The value.
             attributes: The label set.
-            context: Where the sampled span is looked for; the current context by default.
+            context: The context of the sampled span; the current one by default.
         """
         self._post(GaugeCell.set, amount, attributes, context)
 
@@ -482,13 +410,12 @@ class ObservedInstrument(Instrument):
         self,
         shared: Shared,
         name: str,
-        callbacks: Any = None,
         unit: str = "",
         description: str = "",
+        callbacks: Any = None,
     ) -> None:
         super().__init__(shared, name, unit, description)
         self.observer = Observer(name, callbacks, shared.warn_once)
-        self.clear()
 
     def clear(self) -> None:
         """Forget every label set."""
@@ -497,63 +424,44 @@ class ObservedInstrument(Instrument):
         self._absent_at: int | None = None
 
     def metric(self, time: int, latest: int, observations: Observations) -> Metric | None:
-        """Return the last observation of each label set; only the owner calls it.
+        """Return the last observation of each label set; for the owner only.
 
         Args:
             time: The time of the collection, in Unix nanoseconds.
-            latest: As :meth:`CellInstrument.metric` takes it.
-            observations: What the callbacks observed.
+            latest: The latest start of a series, in Unix nanoseconds.
+            observations: The observations of the callbacks.
         """
         values = self._values(observations)
         starts: Any = self._starts_of(values, latest)
-        points = [
-            NumberDataPoint(
-                attributes=self._known[key],
-                start_time_unix_nano=starts[key],
-                time_unix_nano=time,
-                value=value,
-                exemplars=[],
-            )
-            for key, value in values.items()
-        ]
-        return self._metric(self._data(points)) if points else None
+        return self._metric(
+            [
+                NumberDataPoint(self._known[key], starts[key], time, value, exemplars=[])
+                for key, value in values.items()
+            ]
+        )
 
     def _values(self, observations: Observations) -> dict[Hashable, int | float]:
-        """Return values by label set, whose attributes are the objects of the collection before."""
+        """Return values by label set; a known one keeps its attributes object."""
         limit = self._shared.cardinality_limit
         known: dict[Hashable, Mapping[str, AttributeValue]] = {}
         values: dict[Hashable, int | float] = {}
         for key, attributes, value in observations:
-            if key not in values and len(values) >= limit:
-                self._overflow(known, values, value)
+            if key in values or len(values) < limit:
+                values[key] = value
+                known[key] = self._known.get(key, attributes)
                 continue
-            values[key] = value
-            known[key] = self._known.get(key, attributes)
+            overflow = _OVERFLOW_KEY
+            known[overflow] = known.get(overflow) or self._known.get(overflow) or dict(_OVERFLOW)
+            values[overflow] = self._merged(values.get(overflow), value)
+            self._warn_of_overflow()
         self._known = known
         return values
 
-    def _overflow(
-        self,
-        known: dict[Hashable, Mapping[str, AttributeValue]],
-        values: dict[Hashable, int | float],
-        value: float,
-    ) -> None:
-        key = _OVERFLOW_KEY
-        known[key] = known.get(key) or self._known.get(key) or dict(_OVERFLOW)
-        values[key] = self._merged(values.get(key), value)
-        self._shared.warn_once(
-            (self, "overflow"),
-            "the instrument %r observes more than %d label sets; the others are reported as "
-            "'otel.metric.overflow'",
-            self.name,
-            self._shared.cardinality_limit,
-        )
-
     def _starts_of(self, keys: Iterable[Hashable], latest: int) -> Mapping[Hashable, int | None]:
-        """Return since when each label set has counted: since the last collection without it.
+        """Return the start of each label set: the last collection without it.
 
-        One that is gone for a while and comes back goes on, so starts are kept; where there are
-        too many of them, the provider's is not wrong either.
+        Starts are kept, since a label set that is missing for a while continues its series. Past
+        the limit the provider's start is used, which is early but not wrong.
         """
         first = self._shared.start
         youngest = first if self._absent_at is None else max(first, min(self._absent_at, latest))
@@ -569,30 +477,23 @@ class ObservedInstrument(Instrument):
         return found
 
     def _merged(self, before: float | None, value: float) -> float:
-        """Return the overflow's value with one more label set in it."""
+        """Return the value of the overflow with one more label set added."""
         total = read_number(value if before is None else before + value)
         return value if total is None else total
 
-    @abstractmethod
-    def _data(self, points: list[NumberDataPoint]) -> Sum | Gauge: ...
-
 
 class CellObservableCounter(ObservedInstrument, ObservableCounter):
-    """A counter that is observed."""
+    """An observable counter."""
 
-    def _data(self, points: list[NumberDataPoint]) -> Sum:
-        return Sum(points, _CUMULATIVE, is_monotonic=True)
+    _is_monotonic = True
 
 
 class CellObservableUpDownCounter(ObservedInstrument, ObservableUpDownCounter):
-    """A counter that is observed and can fall."""
-
-    def _data(self, points: list[NumberDataPoint]) -> Sum:
-        return Sum(points, _CUMULATIVE, is_monotonic=False)
+    """An observable counter that can decrease."""
 
 
 class CellObservableGauge(ObservedInstrument, ObservableGauge):
-    """A gauge that is observed."""
+    """An observable gauge."""
 
     def _starts_of(
         self,
@@ -604,5 +505,5 @@ class CellObservableGauge(ObservedInstrument, ObservableGauge):
     def _merged(self, before: float | None, value: float) -> float:  # noqa: ARG002 - the last wins
         return value
 
-    def _data(self, points: list[NumberDataPoint]) -> Gauge:
+    def _data(self, points: list[Any]) -> Gauge:
         return Gauge(points)

@@ -1,7 +1,7 @@
-"""When a series begins: never after a sample of it, and not long before the first one.
+"""Start times of series: never after a sample, and not long before the first one.
 
-Prometheus puts a zero at the birth that `_created` tells. One that is later than a sample looks like
-a reset; one that is an hour older than the first sample is ignored.
+Prometheus adds a zero at the time of `_created`. A start later than a sample looks like a reset; one
+that is an hour older than the first sample is ignored.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from _meters import points, provider
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from genmeter import CustomMetric, MonitorConfig, clock
-from genmeter.metrics.cells import BIRTH_MARGIN_NS
+from genmeter.metrics._cells import START_MARGIN_NS
 from genmeter.testing import isolated_monitor
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ HOUR = 3_600 * SECOND
 
 
 class Clock:
-    """A clock that only the test moves, in Unix nanoseconds."""
+    """A clock that only the test advances, in Unix nanoseconds."""
 
     def __init__(self) -> None:
         self.now = 1_700_000_000 * SECOND
@@ -37,15 +37,15 @@ class Clock:
 
 @pytest.fixture
 def moved(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock that providers read."""
+    """Replace the clock of providers."""
     made = Clock()
     monkeypatch.setattr(time, "time_ns", lambda: made.now)
     return made
 
 
 @pytest.mark.parametrize("kind", ["create_counter", "create_up_down_counter", "create_histogram"])
-def test_a_birth_during_a_slow_collection_is_before_the_collection(kind: str, moved: Clock) -> None:
-    """What is recorded while another library's callback takes seconds is dated back, for good."""
+def test_series_starts_before_a_slow_collection_that_contains_it(kind: str, moved: Clock) -> None:
+    """A start during another library's slow callback is moved back permanently."""
     made = provider()
     meter = made.get_meter("other")
     instrument = getattr(meter, kind)("late")
@@ -60,17 +60,17 @@ def test_a_birth_during_a_slow_collection_is_before_the_collection(kind: str, mo
     asked = moved.now
     for _ in range(2):
         point = points(made.collect(), "late")[()]
-        assert point.start_time_unix_nano == asked - BIRTH_MARGIN_NS
+        assert point.start_time_unix_nano == asked - START_MARGIN_NS
 
 
-def test_an_observed_series_is_born_after_the_last_collection_without_it(moved: Clock) -> None:
-    """It starts with the provider where the first collection has it, and keeps its start."""
+def test_observed_series_starts_at_the_last_collection_without_it(moved: Clock) -> None:
+    """In the first collection it starts with the provider; later it keeps its start."""
     seen = {"first": 1}
 
     def observe(_options: CallbackOptions) -> Iterable[Observation]:
         return [Observation(value, {"label": label}) for label, value in seen.items()]
 
-    born = moved.now - BIRTH_MARGIN_NS
+    start = moved.now - START_MARGIN_NS
     made = provider()
     made.get_meter("genmeter").create_observable_counter("seen", [observe])
     starts = []
@@ -79,16 +79,16 @@ def test_an_observed_series_is_born_after_the_last_collection_without_it(moved: 
         seen = dict.fromkeys(labels, 1)
         found = points(made.collect(), "seen")
         starts.append([point.start_time_unix_nano for point in found.values()])
-    assert starts == [[born], [born, born + HOUR], [born], [born, born + HOUR]]
+    assert starts == [[start], [start, start + HOUR], [start], [start, start + HOUR]]
 
 
-def test_an_observed_series_is_not_born_after_an_older_collection(moved: Clock) -> None:
-    """A collection that began early and ends late has it from before its own beginning."""
+def test_observed_series_starts_before_an_overlapping_collection(moved: Clock) -> None:
+    """A collection that began early and ends late sees a start before its own beginning."""
     seen: list[Observation] = []
     made = provider()
     (instrument,) = [made.get_meter("genmeter").create_observable_counter("seen", [lambda _: seen])]
     moved.now += HOUR
-    early = moved.now - BIRTH_MARGIN_NS
+    early = moved.now - START_MARGIN_NS
     moved.now += 60 * SECOND
     made.collect()
     seen.append(Observation(1))
@@ -98,26 +98,26 @@ def test_an_observed_series_is_not_born_after_an_older_collection(moved: Clock) 
     assert points(made.collect(), "seen")[()].start_time_unix_nano == early
 
 
-def test_starts_that_are_too_many_to_keep_are_the_providers(moved: Clock) -> None:
-    """Label sets that come and go cost no memory; a start that is too early resets nothing."""
+def test_series_past_the_limit_start_with_the_provider(moved: Clock) -> None:
+    """Changing label sets use no memory; a start that is too early resets nothing."""
     labels = iter(range(100))
     made = provider(cardinality_limit=2)
     made.get_meter("genmeter").create_observable_counter(
         "seen", [lambda _: [Observation(1, {"label": next(labels)})]]
     )
-    born = moved.now - BIRTH_MARGIN_NS
+    start = moved.now - START_MARGIN_NS
     starts = []
     for _ in range(4):
         moved.now += HOUR
         (point,) = points(made.collect(), "seen").values()
         starts.append(point.start_time_unix_nano)
-    assert starts == [born, born + HOUR, born, born]
+    assert starts == [start, start + HOUR, start, start]
 
 
-def test_histograms_of_tokens_are_born_with_the_first_tokens(
+def test_token_histograms_start_with_the_first_tokens(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Not with the first call of the model, which may be hours older."""
+    """They do not start with the model's first call, which may be hours older."""
     early = time.time() - 10_000
     late = early + 7_200
     with isolated_monitor() as monitor:
@@ -133,8 +133,8 @@ def test_histograms_of_tokens_are_born_with_the_first_tokens(
 
 
 @pytest.mark.parametrize("days", [-1, 1])
-def test_a_timestamp_of_the_callers_is_no_birth(days: int) -> None:
-    """A metric that is recorded under another time counts from now on."""
+def test_event_timestamp_does_not_move_the_start(days: int) -> None:
+    """A metric recorded with another timestamp starts now."""
     config = MonitorConfig(
         custom_metrics=[
             CustomMetric(name="rows", kind="counter"),
@@ -147,12 +147,12 @@ def test_a_timestamp_of_the_callers_is_no_birth(days: int) -> None:
         for name in ("rows", "size", "other"):
             monitor.record_metric(name, 1.0, {"timestamp": when})
         for family in ("rows", "size", "genmeter_custom_samples"):
-            (birth,) = created(monitor, family)
-            assert before - 2 <= birth <= time.time() - 1, family
+            (start,) = created(monitor, family)
+            assert before - 2 <= start <= time.time() - 1, family
 
 
 def created(monitor: IsolatedMonitor, family: str) -> list[float]:
-    """Return the births of a family's series, as OpenMetrics has them."""
+    """Return the start times of a family's series, from OpenMetrics."""
     page = monitor.page(openmetrics=True)
     return [
         float(text)

@@ -1,4 +1,4 @@
-"""Custom metrics: those that ``record_metric`` is given, and instruments of the caller's own."""
+"""Custom metrics: values of ``record_metric``, registered as instruments or not."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from opentelemetry.metrics import Observation
 from genmeter import clock
 from genmeter.events.model import Reason
 from genmeter.events.values import LabelTable
+from genmeter.metrics._instruments import CellInstrument
 from genmeter.metrics.binding import OVERFLOW, cells_of
 from genmeter.schema import metrics as cat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from opentelemetry.metrics import CallbackOptions, Meter
 
@@ -25,12 +26,12 @@ __all__ = ["CustomInstruments"]
 
 
 class CustomInstruments:
-    """Feeds the instruments of custom metrics; the pipeline's owner alone uses it.
+    """Records custom metrics; only the owner of the pipeline uses it.
 
     Args:
-        config: The registered instruments, and the limits.
+        config: The registered metrics, and the limits.
         instruments: The cells of every instrument, by name; :meth:`create` adds to it.
-        on_reject: Called with the reason, a name and the value that was dropped.
+        on_reject: Called with the reason, a name and a dropped value.
     """
 
     def __init__(
@@ -41,34 +42,34 @@ class CustomInstruments:
     ) -> None:
         self._instruments = instruments
         self._on_reject = on_reject
-        self._limit = config.limits.custom_metrics
         self._combinations = config.limits.combinations
         self._rows = {row.name: row for row in config.custom_metrics}
         self._gauges: dict[str, _Gauge] = {}
         self._labels = {
-            (row.name, key): LabelTable(key, self._limit, _ignore)
+            # An overflow is not reported: the caller chose these labels.
+            (row.name, key): LabelTable(key, config.limits.custom_metrics, lambda _: None)
             for row in config.custom_metrics
             for key in row.labels
         }
         self.reset()
 
     def reset(self) -> None:
-        """Forget every cell, in a forked child, whose provider starts at 0."""
+        """Forget every cell, in a forked child."""
         self._samples: dict[str, tuple[BoundSum, BoundSum]] = {}
         self._last: dict[str, float] = {}
         for gauge in self._gauges.values():
             gauge.values.clear()
 
     def record(self, event: Metric) -> None:
-        """Feed a value to its instrument."""
+        """Record a value."""
         row = self._rows.get(event.name)
         if row is not None:
-            self._feed(row, event)
+            self._record_registered(row, event)
             return
         cells = self._samples.get(event.name)
         if cells is None:
             attributes = {cat.METRIC.key: event.name}
-            # Not the event's time, which may be a caller's: the series begins to count now.
+            # Not the event's time, which the caller may have set: the series starts now.
             now = clock.now()
             cells = (
                 self._instruments[cat.CUSTOM_SAMPLES.name].cell(attributes, now),
@@ -82,38 +83,41 @@ class CustomInstruments:
         self._last[event.name] = event.value
 
     def create(self, meter: Meter) -> None:
-        """Make the registered instruments."""
+        """Create the instruments of the registered metrics."""
         for row in self._rows.values():
             # promtool objects to a metric without a help text.
-            text = row.help or f"Values that `record_metric` was given for {row.name}."
-            arguments = (row.name, row.unit, text)
-            made: Any
-            if row.kind == "histogram":
-                made = meter.create_histogram(
-                    *arguments, explicit_bucket_boundaries_advisory=row.bounds
-                )
-            elif row.kind == "gauge":
+            text = row.help or f"Values of `record_metric` for {row.name}."
+            instrument: Any
+            if row.kind == "gauge":
                 gauge = self._gauges[row.name] = _Gauge(self._combinations)
                 meter.create_observable_gauge(row.name, [gauge.observe], row.unit, text)
                 continue
+            if row.kind == "histogram":
+                instrument = meter.create_histogram(
+                    row.name, row.unit, text, explicit_bucket_boundaries_advisory=row.bounds
+                )
             elif row.kind == "counter":
-                made = meter.create_counter(*arguments)
+                instrument = meter.create_counter(row.name, row.unit, text)
             else:
-                made = meter.create_up_down_counter(*arguments)
-            self._instruments[row.name] = cells_of(made, self._combinations)
+                instrument = meter.create_up_down_counter(row.name, row.unit, text)
+            self._instruments[row.name] = cells_of(instrument, self._combinations)
 
     def observe_values(self, _options: CallbackOptions) -> Iterable[Observation]:
-        """Give the last value of each metric that is not registered."""
+        """Return the last value of each metric that is not registered."""
         return [
             Observation(value, {cat.METRIC.key: name}) for name, value in self._last.copy().items()
         ]
 
-    def _feed(self, row: CustomMetric, event: Metric) -> None:
+    def _record_registered(self, row: CustomMetric, event: Metric) -> None:
         if event.value < 0 and not self._takes_negative(row):
-            # The SDK drops it with a warning each time; ours is counted and logged once.
+            # The SDK would log a warning each time; this is logged once and counted.
             self._on_reject(Reason.NEGATIVE, row.name, event.value)
             return
-        attributes = self._attributes(row, event.metadata)
+        attributes = {}
+        for key in row.labels:
+            label = self._labels[row.name, key].clean(event.metadata.get(key))
+            if label is not None:
+                attributes[key] = label
         if row.kind == "gauge":
             self._gauges[row.name].set(event.value, attributes)
             return
@@ -126,22 +130,10 @@ class CustomInstruments:
             self._on_reject(Reason.OVERFLOW, row.name, event.value)
 
     def _takes_negative(self, row: CustomMetric) -> bool:
-        if row.kind == "histogram":
+        if row.kind == "histogram":  # the SDK's drop negative values
             has_negative_bounds = bool(row.bounds) and row.bounds[0] < 0
-            return has_negative_bounds and self._instruments[row.name].takes_negative
+            return has_negative_bounds and isinstance(self._instruments[row.name], CellInstrument)
         return row.kind != "counter"
-
-    def _attributes(self, row: CustomMetric, metadata: Mapping[str, Any]) -> dict[str, str]:
-        attributes = {}
-        for key in row.labels:
-            value = self._labels[row.name, key].clean(metadata.get(key))
-            if value is not None:
-                attributes[key] = value
-        return attributes
-
-
-def _ignore(name: str) -> None:
-    """Let a registered metric's own label overflow: its limit is the caller's business."""
 
 
 class _Gauge:

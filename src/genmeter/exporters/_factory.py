@@ -1,4 +1,4 @@
-"""Making the exporters that the environment names, and what pushes to them."""
+"""Create the exporters that the environment names, and a push for each."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from opentelemetry.sdk.metrics.view import (
     ExponentialBucketHistogramAggregation,
 )
 
-from genmeter.exporters.push import Push
-from genmeter.exporters.settings import ENTRY_POINTS, EXPORTERS, is_header, redact
+from genmeter.exporters._push import Push
+from genmeter.exporters.settings import ENTRY_POINTS, EXPORTERS, GRPC, HTTP, is_header, redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     import requests
     from opentelemetry.sdk.metrics.export import MetricsData
@@ -58,15 +58,10 @@ def make_pushes(
     on_failure: Callable[[str], None],
     log: Callable[..., None] = _logger.log,
 ) -> list[Push]:
-    """Make what pushes; nothing is started yet.
+    """Return a push for each exporter that pushes, without starting it.
 
-    An exporter that cannot be made is skipped with a warning.
-
-    Args:
-        settings: Which exporters, and how often they push.
-        collect_for: Called with each exporter's name; returns what collects for it.
-        on_failure: Called with an exporter's name at each push that fails.
-        log: Called as ``Logger.log`` is.
+    An exporter that cannot be created is skipped with a warning. ``collect_for`` returns the
+    function that collects for the exporter of a name; ``log`` is called like ``Logger.log``.
     """
     pushes: list[Push] = []
     for name in settings.pushed:
@@ -78,10 +73,10 @@ def make_pushes(
         except (Exception, SystemExit) as error:
             log(
                 logging.WARNING,
-                "%s names %r, which cannot be made: %s; the job goes on without it; correct the "
+                "cannot create the exporter %r of %s: %s; the job goes on without it; correct the "
                 "variables that it reads, or remove it",
-                EXPORTERS,
                 name,
+                EXPORTERS,
                 redact(f"{type(error).__name__}: {error}", secrets),
             )
             continue
@@ -101,24 +96,12 @@ def make_pushes(
 
 
 def make_exporter(name: str, settings: ExportSettings) -> MetricExporter:
-    """Make an exporter.
-
-    Args:
-        name: One of those in ``settings.pushed``.
-        settings: What the environment says.
-
-    Raises:
-        TypeError: An entry point gives something else.
-        Exception: Whatever an exporter raises that cannot be made.
-    """
+    """Return a new exporter, one of those in ``settings.pushed``; its constructor may raise."""
     if name in settings.otlp:
         otlp = settings.otlp[name]
+        create = _over_grpc if otlp.protocol == GRPC else _over_http
         with _usable_environment():
-            return (
-                _over_grpc(otlp, settings)
-                if otlp.protocol == "grpc"
-                else _over_http(otlp, settings)
-            )
+            return create(otlp, preferences(name, settings))
     if name == "console":
         return ConsoleMetricExporter(out=sys.stdout)
     (*_, found) = entry_points(group=ENTRY_POINTS, name=name)
@@ -129,20 +112,12 @@ def make_exporter(name: str, settings: ExportSettings) -> MetricExporter:
 
 
 def preferences(name: str, settings: ExportSettings) -> dict[str, Any]:
-    """Return the temporality and the aggregation that an exporter prefers.
+    """Return the arguments of an exporter, or its reader, for temporality and aggregation.
 
-    Args:
-        name: The exporter's name.
-        settings: What the environment says.
-
-    Returns:
-        The arguments for an SDK reader; none for an exporter that the variables are not for, which
-        gets cumulative data.
+    The variables are about OTLP only; other exporters get cumulative data.
     """
-    return _preferred(settings) if name in settings.otlp else {}
-
-
-def _preferred(settings: ExportSettings) -> dict[str, Any]:
+    if name not in settings.otlp:
+        return {}
     delta, cumulative = AggregationTemporality.DELTA, AggregationTemporality.CUMULATIVE
     observed = delta if settings.temporality == "delta" else cumulative
     recorded = cumulative if settings.temporality == "cumulative" else delta
@@ -165,9 +140,9 @@ def _preferred(settings: ExportSettings) -> dict[str, Any]:
 
 
 class _Headers(tuple[tuple[str, str], ...]):
-    """Headers that count as given even if there are none.
+    """Headers that are true even if empty, since the gRPC exporter replaces false ones.
 
-    The exporter over gRPC reads the environment where its argument is false.
+    It would read them from the environment.
     """
 
     __slots__ = ()
@@ -176,8 +151,8 @@ class _Headers(tuple[tuple[str, str], ...]):
         return True
 
 
-def _over_grpc(otlp: OtlpSettings, settings: ExportSettings) -> MetricExporter:
-    # Imported here because gRPC alone takes longer to import than the rest of the package.
+def _over_grpc(otlp: OtlpSettings, preferred: dict[str, Any]) -> MetricExporter:
+    # gRPC alone takes longer to import than the rest of the package.
     import grpc
     from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 
@@ -200,16 +175,21 @@ def _over_grpc(otlp: OtlpSettings, settings: ExportSettings) -> MetricExporter:
         headers=_Headers(otlp.headers),
         timeout=otlp.timeout,
         compression=compressions[otlp.compression],
-        **_preferred(settings),
+        **preferred,
     )
 
 
-def _over_http(otlp: OtlpSettings, settings: ExportSettings) -> MetricExporter:
-    import netrc  # noqa: F401 - requests imports it in the first export, while this may be forked
+def _over_http(otlp: OtlpSettings, preferred: dict[str, Any]) -> MetricExporter:
+    import netrc  # noqa: F401 - requests imports it in the first export, during which we may fork
 
     from opentelemetry.exporter.otlp.proto.http import Compression
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 
+    # A credential provider creates the session itself.
+    has_provider = any(
+        os.environ.get(f"OTEL_PYTHON_EXPORTER_OTLP_HTTP_{middle}CREDENTIAL_PROVIDER")
+        for middle in ("", "METRICS_")
+    )
     return OTLPMetricExporter(
         endpoint=otlp.endpoint,
         certificate_file=otlp.certificate,
@@ -218,8 +198,8 @@ def _over_http(otlp: OtlpSettings, settings: ExportSettings) -> MetricExporter:
         headers=dict(otlp.headers),
         timeout=otlp.timeout,
         compression=Compression(otlp.compression),
-        session=None if _has_credential_provider(os.environ) else _session(),
-        **_preferred(settings),
+        session=None if has_provider else _session(),
+        **preferred,
     )
 
 
@@ -227,42 +207,35 @@ def _bytes_of(path: str | None) -> bytes | None:
     return None if path is None else Path(path).read_bytes()
 
 
-def _has_credential_provider(environ: Mapping[str, str]) -> bool:
-    # The provider makes the session itself then.
-    return any(
-        environ.get(f"OTEL_PYTHON_EXPORTER_OTLP_HTTP_{middle}CREDENTIAL_PROVIDER")
-        for middle in ("", "METRICS_")
-    )
-
-
 def _session() -> requests.Session:
     import requests
 
     class Session(requests.Session):
-        """Sends no header that could not be sent: an error would show its value.
+        """Drops invalid headers, whose values an error would show, and does nothing in a fork.
 
-        The exporter adds the headers of the environment to those that it is given, unchecked. Nor
-        does a session send anything from a process that was forked from its own, where greenlets of
-        the parent may live on: its connections are the parent's.
+        The exporter adds unchecked headers of the environment to its argument. In a forked child,
+        where greenlets of the parent may still run, the connections are the parent's.
         """
 
         pid = os.getpid()
 
         def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
             if os.getpid() != self.pid:
-                raise requests.exceptions.RequestException("the exporter is another process's")
-            found: list[Any] = [self.headers, request.headers]
-            for headers in found:
+                raise requests.exceptions.RequestException(
+                    "the exporter belongs to another process"
+                )
+            both: list[Any] = [self.headers, request.headers]
+            for headers in both:
                 for name, value in list(headers.items()):
                     text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
-                    if not is_header("http/protobuf", name.lower(), text):
+                    if not is_header(HTTP, name.lower(), text):
                         del headers[name]
             return super().prepare_request(request)
 
         def merge_environment_settings(
             self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any
         ) -> Any:
-            # REQUESTS_CA_BUNDLE would win over the certificate that was set for this exporter.
+            # REQUESTS_CA_BUNDLE would win over the certificate of this exporter.
             if verify is None and self.verify is not True:
                 verify = self.verify
             return super().merge_environment_settings(url, proxies, stream, verify, cert)
@@ -278,29 +251,28 @@ _RETRYABLE = "OTEL_PYTHON_EXPORTER_OTLP_GRPC_RETRYABLE_ERROR_CODES"
 
 
 def _is_usable(variable: str, text: str) -> bool:
-    if not text.strip():
-        return False
+    stripped = text.strip()
     if variable == OTEL_EXPORTER_OTLP_METRICS_TIMEOUT:
-        return text.strip().isascii() and text.strip().isdigit()
+        return stripped.isascii() and stripped.isdigit()
     if variable == OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE:
-        return text.strip().lower() in _TEMPORALITIES
+        return stripped.lower() in _TEMPORALITIES
     if variable == OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION:
         return text in _AGGREGATIONS
     if variable == _RETRYABLE:
         import grpc
 
         names = [name.strip().upper() for name in text.split(",") if name.strip()]
-        return all(name in grpc.StatusCode.__members__ for name in names)
-    return True
+        return bool(stripped) and all(name in grpc.StatusCode.__members__ for name in names)
+    return bool(stripped)
 
 
 @contextlib.contextmanager
 def _usable_environment() -> Iterator[None]:
-    """Hide, while an exporter is made, the variables that count as unset.
+    """Hide empty and invalid variables while an exporter is created, and keep its parser quiet.
 
-    The exporters read some of them whatever arguments they are given, and an empty or bad one ends
-    the constructor. Whoever else reads them meanwhile finds unset what counts as unset. Nor does
-    the parser of headers log here: it would show a bad one's value.
+    The exporters read some variables whatever their arguments, and an empty or invalid one ends the
+    constructor. Valid ones stay, since other threads may read them. The parser of headers would log
+    the value of an invalid one.
     """
     prefixes = ("OTEL_EXPORTER_OTLP_", "OTEL_PYTHON_EXPORTER_OTLP_")
     hidden = {
@@ -309,7 +281,11 @@ def _usable_environment() -> Iterator[None]:
         if variable.startswith(prefixes) and not _is_usable(variable, text)
     }
     parser = logging.getLogger("opentelemetry.util.re")
-    is_other_thread = _OtherThreads()
+    me = threading.get_ident()
+
+    def is_other_thread(_record: logging.LogRecord) -> bool:
+        return threading.get_ident() != me
+
     parser.addFilter(is_other_thread)
     try:
         for variable in hidden:
@@ -318,14 +294,3 @@ def _usable_environment() -> Iterator[None]:
     finally:
         os.environ.update(hidden)
         parser.removeFilter(is_other_thread)
-
-
-class _OtherThreads(logging.Filter):
-    """Drops what this thread logs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._thread = threading.get_ident()
-
-    def filter(self, _record: logging.LogRecord) -> bool:
-        return threading.get_ident() != self._thread

@@ -1,10 +1,10 @@
 """The state of one time series: a sum, a histogram or a last value.
 
-A cell belongs to the owner of the meter's state: it has no lock, and only the owner may use it. A
-collection copies what it reads, so a point never changes after it was returned.
+A cell has no lock: only the owner of the meter's state may use it. A collection copies what it
+reads, so a point never changes after it is returned.
 
-Times that a caller passes are Unix seconds, as the recorders have them; a cell's ``start`` is Unix
-nanoseconds, as OpenTelemetry has it.
+Times are Unix seconds, as in events; a cell's ``start`` and the time of a collection are Unix
+nanoseconds, as in OpenTelemetry.
 """
 
 from __future__ import annotations
@@ -25,49 +25,43 @@ if TYPE_CHECKING:
     Sample = tuple[float, float, SpanContext]  # value, Unix seconds, the span
 
 __all__ = [
-    "BIRTH_MARGIN_NS",
     "MAX_FLOAT",
     "MAX_INT",
+    "START_MARGIN_NS",
     "Cell",
     "GaugeCell",
     "HistogramCell",
     "SumCell",
-    "birth_ns",
+    "start_ns",
 ]
 
-BIRTH_MARGIN_NS = 1_000_000_000
+START_MARGIN_NS = 1_000_000_000
 """How much earlier than its first event a series starts, in nanoseconds.
 
-Prometheus dates a sample when it begins to ask. An event that arrives before the answer is written
-would be later than its own sample, and the ingestion of created timestamps would see a reset. What
-makes the answer late, such as another library's callback that takes seconds, does not matter: a
-collection dates back what is younger than this, as seen from its own beginning.
+Prometheus dates a sample at the start of the scrape. A series that started later, before the
+response was written, would look like a reset to the ingestion of created timestamps. The margin
+need not cover slow collections: a collection moves the start of younger series to this long before
+its own beginning.
 """
 
 MAX_INT = 2**63 - 1
-"""The largest integer that OTLP's fixed 64 bits hold; one sum past it fails every later export."""
+"""The largest integer that fits OTLP's 64 bits; a larger sum fails every later export."""
 
 MAX_FLOAT = 1e308
 """The largest float of a sum; an infinite sum fails every later scrape."""
 
 
-def birth_ns(time: float) -> int:
-    """Return the start of a series, in Unix nanoseconds.
-
-    Args:
-        time: The time of its first event, in Unix seconds.
-    """
-    return max(0, int(time * 1e9) - BIRTH_MARGIN_NS)
+def start_ns(time: float) -> int:
+    """Return the start of a series, in Unix nanoseconds, from the time of its first event."""
+    return max(0, int(time * 1e9) - START_MARGIN_NS)
 
 
 class SumCell:
     """The sum of one label set of a counter or an up-down counter.
 
-    The recorder may also add to ``value`` directly where the sum cannot leave its range.
-
     Args:
-        attributes: The label set; points refer to this very object.
-        start: When the series was born, in Unix nanoseconds.
+        attributes: The label set; points refer to the same object.
+        start: Start of the series, in Unix nanoseconds.
     """
 
     __slots__ = ("attributes", "exemplar", "start", "value")
@@ -79,24 +73,24 @@ class SumCell:
         self.exemplar: Sample | None = None
 
     def add(self, amount: float, time: float = 0.0, span: SpanContext | None = None) -> bool:
-        """Add to the sum.
+        """Add to the sum, unless it would leave the range of the exporters.
 
         Args:
-            amount: What to add.
-            time: When, in Unix seconds; needed with a span only.
-            span: The sampled span that it was measured in, which becomes the exemplar.
+            amount: The amount.
+            time: Time of the exemplar.
+            span: The sampled span of the measurement, which becomes the exemplar.
 
         Returns:
-            Whether it was added; a sum that would leave the range of the exporters stays as it is.
+            Whether the amount was added.
         """
         try:
             value = self.value + amount
-        except OverflowError:  # an integer that no float holds
+        except OverflowError:  # an integer too large for a float
             return False
         if type(value) is int:
             if not -MAX_INT <= value <= MAX_INT:
                 return False
-        elif not -MAX_FLOAT <= value <= MAX_FLOAT:  # nor not a number
+        elif not -MAX_FLOAT <= value <= MAX_FLOAT:  # false for NaN too
             return False
         self.value = value
         if span is not None:
@@ -104,12 +98,7 @@ class SumCell:
         return True
 
     def point(self, time: int, *, exemplars: bool) -> NumberDataPoint:
-        """Return the current state.
-
-        Args:
-            time: The time of the collection, in Unix nanoseconds.
-            exemplars: Whether the exemplar is included.
-        """
+        """Return the current state, at the time of a collection."""
         return NumberDataPoint(
             attributes=self.attributes,
             start_time_unix_nano=self.start,
@@ -123,9 +112,9 @@ class HistogramCell:
     """The buckets of one label set of a histogram.
 
     Args:
-        attributes: The label set; points refer to this very object.
-        start: When the series was born, in Unix nanoseconds.
-        bounds: The upper bounds of the buckets but for the last one, strictly increasing.
+        attributes: The label set; points refer to the same object.
+        start: Start of the series, in Unix nanoseconds.
+        bounds: The upper bounds of all buckets except the last, strictly increasing.
     """
 
     __slots__ = ("attributes", "bounds", "counts", "exemplars", "max", "min", "start", "sum")
@@ -143,21 +132,21 @@ class HistogramCell:
         self.exemplars: dict[int, Sample] | None = None
 
     def record(self, value: float, time: float, span: SpanContext | None) -> bool:
-        """Record a value.
+        """Record a value, unless the sum would become infinite.
 
         Args:
-            value: What was measured.
-            time: When, in Unix seconds.
-            span: The sampled span that it was measured in, which becomes its bucket's exemplar.
+            value: The value.
+            time: Time of the exemplar.
+            span: The sampled span of the measurement, which becomes the exemplar of its bucket.
 
         Returns:
-            Whether it was recorded; a value that would make the sum infinite is not.
+            Whether the value was recorded.
         """
         try:
             total = self.sum + value
-        except OverflowError:  # an integer that no float holds
+        except OverflowError:  # an integer too large for a float
             return False
-        if not -MAX_FLOAT <= total <= MAX_FLOAT:  # nor not a number
+        if not -MAX_FLOAT <= total <= MAX_FLOAT:  # false for NaN too
             return False
         index = bisect_left(self.bounds, value)
         self.sum = total
@@ -173,15 +162,7 @@ class HistogramCell:
         return True
 
     def point(self, time: int, *, exemplars: bool) -> HistogramDataPoint | None:
-        """Return the current state.
-
-        Args:
-            time: The time of the collection, in Unix nanoseconds.
-            exemplars: Whether the exemplars are included.
-
-        Returns:
-            The point; None before the first record, when there is neither minimum nor maximum.
-        """
+        """Return the current state; None before the first value, without minimum and maximum."""
         count = sum(self.counts)
         if not count:
             return None
@@ -204,8 +185,8 @@ class GaugeCell:
     """The last value of one label set of a gauge.
 
     Args:
-        attributes: The label set; points refer to this very object.
-        start: When the series was born, in Unix nanoseconds.
+        attributes: The label set; points refer to the same object.
+        start: Start of the series, in Unix nanoseconds; points have none.
     """
 
     __slots__ = ("attributes", "exemplar", "start", "value")
@@ -217,15 +198,15 @@ class GaugeCell:
         self.exemplar: Sample | None = None
 
     def set(self, value: float, time: float = 0.0, span: SpanContext | None = None) -> bool:
-        """Set the value.
+        """Set the value, unless it is outside the range of the exporters.
 
         Args:
-            value: The new value.
-            time: When, in Unix seconds; needed with a span only.
-            span: The sampled span that it was measured in, which becomes the exemplar.
+            value: The value.
+            time: Time of the exemplar.
+            span: The sampled span of the measurement, which becomes the exemplar.
 
         Returns:
-            Whether it was set; a value outside the range of the exporters is not.
+            Whether the value was set.
         """
         limit = MAX_INT if type(value) is int else MAX_FLOAT
         if not -limit <= value <= limit:
@@ -236,20 +217,12 @@ class GaugeCell:
         return True
 
     def point(self, time: int, *, exemplars: bool) -> NumberDataPoint | None:
-        """Return the current state.
-
-        Args:
-            time: The time of the collection, in Unix nanoseconds.
-            exemplars: Whether the exemplar is included.
-
-        Returns:
-            The point, without a start like every gauge's; None before the first value.
-        """
+        """Return the current state; None before the first value."""
         if self.value is None:
             return None
         return NumberDataPoint(
             attributes=self.attributes,
-            start_time_unix_nano=None,  # type: ignore[arg-type] # as the SDK's gauges have it
+            start_time_unix_nano=None,  # type: ignore[arg-type] # as in the SDK's gauges
             time_unix_nano=time,
             value=self.value,
             exemplars=[_exemplar(self.exemplar)] if exemplars and self.exemplar else [],

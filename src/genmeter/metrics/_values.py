@@ -1,6 +1,6 @@
-"""Numbers and attributes of any caller, made safe for every exporter.
+"""Convert numbers and attributes of any caller to values that every exporter accepts.
 
-They are read in the caller's thread: reading them may run the caller's code.
+This happens on the caller's thread, since reading them may run the caller's code.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from genmeter.events.values import UNREADABLE, clean_text, safe_text, to_number
-from genmeter.metrics.cells import MAX_FLOAT, MAX_INT
+from genmeter.metrics._cells import MAX_FLOAT, MAX_INT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -21,24 +21,16 @@ if TYPE_CHECKING:
 __all__ = ["clean_attributes", "key_of", "read_number"]
 
 _SCALARS = (bool, int, float, bytes, type(None))
-# What one label set may hold, nested values included; only a mapping without end has more.
+# Of one label set, nested values included; only an endless mapping has more.
 _MAX_VALUES = 1_024
 _MAX_DEPTH = 8
 
 
-class _Dropped(Exception):  # noqa: N818 - no error: the value is left out
-    """A value that cannot be an attribute."""
-
-
 def read_number(value: Any) -> int | float | None:
-    """Read a measured value.
-
-    Args:
-        value: Anything that :func:`genmeter.events.values.to_number` takes.
+    """Convert a measured value to an int or float that every exporter accepts.
 
     Returns:
-        An int or a float that every exporter takes; None where it is not a finite number or is
-        out of range.
+        The number; None if the value is not a finite number in range.
     """
     kind = type(value)
     if kind is not int and kind is not float:
@@ -53,19 +45,19 @@ def read_number(value: Any) -> int | float | None:
 def clean_attributes(
     attributes: Any, on_invalid: Callable[[], object]
 ) -> dict[str, AttributeValue]:
-    """Copy attributes so that nothing in the copy is the caller's.
+    """Copy attributes, nested values included.
 
-    Sequences become tuples, mappings dicts. A value of another type becomes its text where its
-    class defines one, otherwise None; keys that are empty or cannot be read are dropped.
+    Sequences become tuples, mappings dicts. A value of another type becomes its text if its class
+    defines one, otherwise None. Keys that are empty or cannot be read are dropped.
 
     Args:
-        attributes: A mapping, None, or whatever a caller passed instead.
-        on_invalid: Called where anything was converted to text or dropped.
+        attributes: A mapping or None; anything else is invalid.
+        on_invalid: Called if anything was converted to text or dropped.
     """
     if attributes is None:
         return {}
     if type(attributes) is dict:
-        # In one step, whatever other threads do to it.
+        # One atomic step: other threads may change it.
         copied: dict[str, AttributeValue] = attributes.copy()
         for key, value in copied.items():
             if type(key) is not str or type(value) is not str:
@@ -78,7 +70,7 @@ def clean_attributes(
     cleaner = _Cleaner()
     try:
         if not isinstance(attributes, Mapping):
-            raise _Dropped
+            raise TypeError
         return cleaner.mapping(attributes, 0)
     except UNREADABLE:
         cleaner.is_valid = False
@@ -89,34 +81,34 @@ def clean_attributes(
 
 
 class _Cleaner:
-    """One label set's cleaning, bounded in depth and size."""
+    """Cleans one label set, bounded in depth and size."""
 
     def __init__(self) -> None:
         self.is_valid = True
-        self._left = _MAX_VALUES
+        self._values_left = _MAX_VALUES
 
     def mapping(self, attributes: Mapping[Any, Any], depth: int) -> dict[str, AttributeValue]:
         found: dict[str, AttributeValue] = {}
-        for key, value in islice(attributes.items(), self._left):
+        for key, value in islice(attributes.items(), self._values_left):
             try:
                 text = clean_text(key) if isinstance(key, str) else self._text(key)
                 if not text:
-                    raise _Dropped
+                    raise ValueError
                 found[text] = self.value(value, depth + 1)
             except UNREADABLE:
                 self.is_valid = False
         return found
 
     def value(self, value: Any, depth: int) -> AttributeValue:
-        self._left -= 1
-        if self._left < 0 or depth > _MAX_DEPTH:
-            raise _Dropped
+        self._values_left -= 1
+        if self._values_left < 0 or depth > _MAX_DEPTH:
+            raise ValueError
         if isinstance(value, str):
             return clean_text(value)
         if isinstance(value, _SCALARS):
             return self._scalar(value)
         if isinstance(value, Sequence):
-            return tuple(self.value(each, depth + 1) for each in islice(value, self._left))
+            return tuple(self.value(each, depth + 1) for each in islice(value, self._values_left))
         if isinstance(value, Mapping):
             return self.mapping(value, depth)
         return self._text(value)
@@ -132,23 +124,19 @@ class _Cleaner:
         return plain if -MAX_INT <= plain <= MAX_INT else self._text(plain)
 
     def _text(self, value: Any) -> str | None:
-        """Read a value of another type as text, as the SDK does."""
+        """Convert a value of another type to text, as the SDK does."""
         self.is_valid = False
         kind: Any = type(value)
         if kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__:
-            return None  # nothing but its address
+            return None  # its text would only be its address
         text = safe_text(value)
         if text is None:
-            raise _Dropped
+            raise ValueError
         return text
 
 
 def key_of(attributes: Mapping[str, AttributeValue]) -> Hashable:
-    """Return what tells label sets apart: order does not matter, the type of a value does.
-
-    Args:
-        attributes: Clean attributes.
-    """
+    """Return the identity of a clean label set: types of values matter, their order does not."""
     for value in attributes.values():
         if type(value) is not str:
             return _tagged(attributes)
@@ -161,5 +149,5 @@ def _tagged(value: Any) -> Hashable:
     if isinstance(value, Mapping):
         return ("mapping", *((key, _tagged(value[key])) for key in sorted(value)))
     if isinstance(value, float) and math.isnan(value):
-        return ("float", "nan")  # which is not equal to itself
+        return ("float", "nan")  # NaN is not equal to itself
     return (type(value).__name__, value)

@@ -1,7 +1,7 @@
 """The two text formats: Prometheus 0.0.4 and OpenMetrics 1.0.
 
-The text is written straight from the SDK's points; prometheus_client's own objects and its
-rendering of them are several times slower. What the two write means the same.
+The text is written directly from the SDK's points, which is several times faster than
+prometheus_client's objects and rendering, and means the same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client.utils import floatToGoString
 
-from genmeter.exporters.families import (
+from genmeter.exporters._families import (
     Labels,
     bucket_exemplars,
     exemplar_of,
@@ -24,21 +24,21 @@ from genmeter.exporters.families import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from genmeter.exporters.families import ExemplarText, Family
+    from genmeter.exporters._families import ExemplarText, Family
 
 __all__ = ["go_text", "number_text", "to_float", "write"]
 
-# Integers up to here keep every digit in Prometheus's 64-bit floats' text and are never infinite.
+# Integers up to here are written with every digit.
 _PLAIN_INTEGER = 2**63
 
 _SAMPLE_NAME = re.compile(r"[^{ ]+")
 
-# Stands for the labels in a histogram's template; neither names nor bounds can have it.
+# The place of the labels in a histogram's template; no name or bound contains it.
 _LABELS = "\0"
 
 
 def to_float(value: Any) -> float:
-    """Return a value as a float, one that is too large as infinity."""
+    """Return a value as a float; infinity if it is too large."""
     try:
         return float(value)
     except OverflowError:
@@ -46,12 +46,12 @@ def to_float(value: Any) -> float:
 
 
 def go_text(value: float) -> str:
-    """Spell a float as Go does, which makes a bucket's bound the same in every client."""
+    """Return a float's text as Go writes it, so that bounds are the same in every client."""
     return str(floatToGoString(value))  # type: ignore[no-untyped-call]
 
 
 def number_text(value: Any) -> str:
-    """Spell a sample's value."""
+    """Return the text of a sample's value."""
     kind = type(value)
     if kind is int and -_PLAIN_INTEGER <= value <= _PLAIN_INTEGER:
         return str(value)
@@ -61,16 +61,7 @@ def number_text(value: Any) -> str:
 
 
 def write(families: Iterable[Family], *, openmetrics: bool, names: Collection[str] = ()) -> bytes:
-    """Write a page.
-
-    Args:
-        families: What to write, in this order.
-        openmetrics: OpenMetrics 1.0, with units and exemplars, rather than Prometheus 0.0.4.
-        names: The names of the samples to write; empty for all.
-
-    Returns:
-        The page in UTF-8.
-    """
+    """Return a page in UTF-8; ``openmetrics`` and ``names`` are as for `PrometheusBridge.render`."""
     parts: list[str] = []
     for family in families:
         if openmetrics:
@@ -89,7 +80,7 @@ def _select(text: str, names: frozenset[str]) -> str:
     kept: list[str] = []
     metadata: list[str] = []
     described = ""
-    # Not splitlines(): a label's value may hold what it takes for the end of a line.
+    # Not splitlines(): a label's value may contain other line separators.
     for line in text.split("\n"):
         if line.startswith("# "):
             name = line.split(" ", 3)[2]
@@ -118,11 +109,11 @@ def _write_text(parts: list[str], family: Family) -> None:
         "info": (f"{name}_info", "gauge"),
     }.get(family.kind, (name, family.kind))
     parts.append(f"# HELP {series} {text}\n# TYPE {series} {kind}\n")
-    # This format has no place for start times within a family, so they are a gauge of their own.
+    # A family of this format has no start times, so they are a separate gauge.
     created: list[str] = []
     _write_samples(parts, created, family, openmetrics=False)
     if created:
-        # A help text that fits only some of the series is not repeated for their start times.
+        # A help text that fits only some of the series is not repeated.
         help_line = "" if family.help_differs else f"# HELP {name}_created {text}\n"
         parts.append(f"{help_line}# TYPE {name}_created gauge\n")
         parts += created
@@ -145,7 +136,7 @@ def _write_samples(
 def _write_counters(
     parts: list[str], created: list[str], family: Family, *, openmetrics: bool
 ) -> None:
-    total, birth = f"{family.name}_total", f"{family.name}_created"
+    total, start = f"{family.name}_total", f"{family.name}_created"
     for labels, point in family.points():
         braced = _braced(labels)
         exemplar = ""
@@ -153,7 +144,7 @@ def _write_counters(
             exemplar = _exemplar_text(exemplar_of(point.exemplars))
         parts.append(f"{total}{braced} {number_text(point.value)}{exemplar}\n")
         if labels.created:
-            created.append(f"{birth}{braced} {labels.created}\n")
+            created.append(f"{start}{braced} {labels.created}\n")
 
 
 def _write_histograms(
@@ -190,7 +181,7 @@ def _write_histograms(
 
 
 def _template(name: str, bounds: Sequence[float]) -> str:
-    """Return the lines of a histogram's buckets, to be filled with the labels, then the counts."""
+    """Return the lines of a histogram's buckets, to fill with the labels, then with the counts."""
     return "".join(
         f'{name}_bucket{{{_LABELS}le="{go_text(bound)}"}} %s\n' for bound in (*bounds, math.inf)
     )

@@ -1,4 +1,4 @@
-"""The exporters that the settings ask for, and what they push to real receivers."""
+"""Creating the exporters of the settings, and pushing to real receivers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 
-from genmeter.exporters.making import make_exporter, make_pushes, preferences
+from genmeter.exporters._factory import make_exporter, make_pushes, preferences
 from genmeter.exporters.provider import CollectingReader
 from genmeter.exporters.settings import ExportSettings
 from otlp_receiver import BlackHole, ClosedPort, GrpcReceiver, Histogram, HttpReceiver, Receiver
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.metrics.export import MetricExporter, MetricsData
 
-    from genmeter.exporters.push import Push
+    from genmeter.exporters._push import Push
 
 GUARD = 60
 PROTOCOLS = [(GrpcReceiver, "grpc"), (HttpReceiver, "http/protobuf")]
@@ -31,14 +31,14 @@ PROTOCOLS = [(GrpcReceiver, "grpc"), (HttpReceiver, "http/protobuf")]
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remove what the machine's own environment says."""
+    """Remove the variables of this machine."""
     for name in list(os.environ):
         if name.startswith("OTEL_"):
             monkeypatch.delenv(name)
 
 
-class Made:
-    """The pushes that an environment asks for, on one meter provider."""
+class Pushes:
+    """The pushes of an environment, on one meter provider."""
 
     def __init__(self, names: str, **environ: str) -> None:
         self.settings = ExportSettings.from_env({"OTEL_METRICS_EXPORTER": names, **environ})
@@ -80,13 +80,13 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path, entry: str) -> None:
 
 
 def test_an_installed_exporter_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An exporter that a distribution registers is made."""
+    """An exporter that a distribution registers is created."""
     install(monkeypatch, tmp_path, "carrier = some_exporters:Sent")
 
-    made = Made("carrier")
+    rig = Pushes("carrier")
 
-    assert [push.name for push in made.pushes] == ["carrier"]
-    assert type(made.exporters[0]).__name__ == "Sent"
+    assert [push.name for push in rig.pushes] == ["carrier"]
+    assert type(rig.exporters[0]).__name__ == "Sent"
 
 
 @pytest.mark.parametrize(
@@ -98,26 +98,26 @@ def test_an_installed_exporter_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path
         ("carrier = some_exporters:absent", "absent"),
     ],
 )
-def test_an_installed_exporter_that_cannot_be_made_is_skipped(
+def test_an_exporter_that_cannot_be_created_is_skipped(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
     entry: str,
     reason: str,
 ) -> None:
-    """A warning names it and says why, and the others of the list push."""
+    """The warning has its name and the reason; the other exporters push."""
     install(monkeypatch, tmp_path, entry)
 
-    assert [push.name for push in Made("carrier,console").pushes] == ["console"]
+    assert [push.name for push in Pushes("carrier,console").pushes] == ["console"]
 
     (record,) = caplog.records
-    assert record.getMessage().startswith("OTEL_METRICS_EXPORTER names 'carrier', which cannot be")
+    assert "'carrier' of OTEL_METRICS_EXPORTER" in record.getMessage()
     assert reason in record.getMessage()
 
 
-def test_prometheus_is_not_pushed() -> None:
-    """The exporter that is scraped makes no push."""
-    assert Made("prometheus").pushes == []
+def test_prometheus_has_no_push() -> None:
+    """It is scraped."""
+    assert Pushes("prometheus").pushes == []
 
 
 # --- OTLP --------------------------------------------------------------------------------------
@@ -125,10 +125,10 @@ def test_prometheus_is_not_pushed() -> None:
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 @pytest.mark.parametrize("text", ["", " ", "rubbish"])
-def test_no_variable_of_an_exporter_ends_its_making(
+def test_invalid_variables_do_not_break_the_constructor(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, protocol: str, text: str
 ) -> None:
-    """What the exporters read themselves, whatever they are given, is as harmless as the rest."""
+    """The exporters read some variables whatever their arguments."""
     suffixes = ("TIMEOUT", "COMPRESSION", "HEADERS", "INSECURE", "PROTOCOL", "ENDPOINT")
     names = [
         "OTEL_PYTHON_EXPORTER_OTLP_GRPC_RETRYABLE_ERROR_CODES",
@@ -156,33 +156,33 @@ def test_no_variable_of_an_exporter_ends_its_making(
 
 
 @pytest.mark.parametrize("name", ["otlp_proto_grpc", "otlp_proto_http"])
-def test_the_names_of_opentelemetrys_own_exporters_set_the_protocol(name: str) -> None:
-    """They get the same settings as otlp, from the same variables."""
-    made = Made(name, OTEL_EXPORTER_OTLP_COMPRESSION="rubbish")
-    (exporter,) = made.exporters
+def test_opentelemetry_exporter_names_set_the_protocol(name: str) -> None:
+    """They use the same variables as otlp."""
+    rig = Pushes(name, OTEL_EXPORTER_OTLP_COMPRESSION="rubbish")
+    (exporter,) = rig.exporters
     exporter.shutdown()
     assert name.rpartition("_")[2] in type(exporter).__module__
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "deflate"])
 @pytest.mark.parametrize(("kind", "protocol"), PROTOCOLS)
-def test_what_is_pushed_decodes_exactly(
+def test_pushed_metrics_decode_exactly(
     kind: type[Receiver], protocol: str, compression: str
 ) -> None:
-    """Counters, gauges and histograms reach a receiver with their labels, values and types."""
+    """A receiver gets the labels, values and types of all kinds of instruments."""
     with kind() as receiver:
-        made = Made(
+        rig = Pushes(
             "otlp",
             OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
             OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
             OTEL_EXPORTER_OTLP_COMPRESSION=compression,
         )
-        made.meter.create_counter("tokens").add(2**53 + 1, {"model": "a"})
-        made.meter.create_counter("tokens").add(5, {"model": "b"})
-        made.meter.create_gauge("ratio").set(0.25)
-        made.meter.create_histogram("duration").record(1.5, {"model": "a"})
-        made.meter.create_histogram("duration").record(2.5, {"model": "a"})
-        (push,) = made.pushes
+        rig.meter.create_counter("tokens").add(2**53 + 1, {"model": "a"})
+        rig.meter.create_counter("tokens").add(5, {"model": "b"})
+        rig.meter.create_gauge("ratio").set(0.25)
+        rig.meter.create_histogram("duration").record(1.5, {"model": "a"})
+        rig.meter.create_histogram("duration").record(2.5, {"model": "a"})
+        (push,) = rig.pushes
         push.start()
 
         assert push.finish(GUARD)
@@ -196,17 +196,17 @@ def test_what_is_pushed_decodes_exactly(
 
 @pytest.mark.parametrize(("kind", "protocol"), PROTOCOLS)
 def test_delta_temporality_loses_nothing(kind: type[Receiver], protocol: str) -> None:
-    """Deltas of many short intervals and of the end add up to what was counted."""
+    """The deltas of many short intervals and of the end add up to the total."""
     with kind() as receiver:
-        made = Made(
+        rig = Pushes(
             "otlp",
             OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
             OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
             OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=" delta ",
             OTEL_METRIC_EXPORT_INTERVAL="5",
         )
-        (push,) = made.pushes
-        counter = made.meter.create_counter("tokens")
+        (push,) = rig.pushes
+        counter = rig.meter.create_counter("tokens")
         push.start()
         for wanted in range(1, 4):
             for _ in range(1000):
@@ -223,16 +223,16 @@ def test_delta_temporality_loses_nothing(kind: type[Receiver], protocol: str) ->
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_the_preferences_are_the_settings(protocol: str) -> None:
-    """Base2 histograms, and deltas of what is recorded only, reach the exporter in any spelling."""
-    made = Made(
+def test_preferences_follow_the_settings(protocol: str) -> None:
+    """The variables' values may be in any case."""
+    rig = Pushes(
         "otlp",
         OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
         OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE="LOWMEMORY",
         OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION=" Base2_Exponential_Bucket_Histogram",
     )
-    made.exporters[0].shutdown()
-    preferred = preferences("otlp", made.settings)
+    rig.exporters[0].shutdown()
+    preferred = preferences("otlp", rig.settings)
     temporality, aggregation = preferred.values()
     assert {kind.__name__: each.name for kind, each in temporality.items()} == {
         "Counter": "DELTA",
@@ -248,18 +248,18 @@ def test_the_preferences_are_the_settings(protocol: str) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_a_time_out_in_milliseconds_ends_a_push(protocol: str) -> None:
-    """An endpoint that takes the connection and never answers costs the exporter's time-out."""
+def test_the_timeout_is_in_milliseconds(protocol: str) -> None:
+    """An endpoint that never responds costs the exporter's time-out."""
     with BlackHole() as endpoint:
-        made = Made(
+        rig = Pushes(
             "otlp",
             OTEL_EXPORTER_OTLP_ENDPOINT=endpoint.endpoint,
             OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
             OTEL_EXPORTER_OTLP_TIMEOUT="200",
         )
-        made.meter.create_counter("tokens").add(1)
-        assert not made.pushes[0].finish(GUARD)
-    assert made.failures == ["otlp"]
+        rig.meter.create_counter("tokens").add(1)
+        assert not rig.pushes[0].finish(GUARD)
+    assert rig.failures == ["otlp"]
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
@@ -275,43 +275,43 @@ def test_a_time_out_in_milliseconds_ends_a_push(protocol: str) -> None:
     ],
 )
 @pytest.mark.parametrize("suffix", ["HEADERS", "METRICS_HEADERS"])
-def test_no_header_is_logged(
+def test_header_values_are_never_logged(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     protocol: str,
     headers: str,
     suffix: str,
 ) -> None:
-    """Neither we nor the libraries write a header's value, good or bad, to a log."""
+    """Neither genmeter nor the libraries log one, valid or not."""
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{suffix}", headers)
     with ClosedPort() as endpoint:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.endpoint)
-        made = Made("otlp", **{**os.environ, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol})
-        made.meter.create_counter("tokens").add(1)
-        made.pushes[0].finish(0.3)
+        rig = Pushes("otlp", **{**os.environ, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol})
+        rig.meter.create_counter("tokens").add(1)
+        rig.pushes[0].finish(0.3)
     assert "cannot push metrics" in caplog.text or "did not end" in caplog.text
-    assert "s3cr3t" not in caplog.text + str(made.settings.warnings)
+    assert "s3cr3t" not in caplog.text + str(rig.settings.warnings)
 
 
 @pytest.mark.parametrize(("kind", "protocol"), PROTOCOLS)
-def test_a_bad_header_costs_that_header(
+def test_an_invalid_header_does_not_break_the_export(
     monkeypatch: pytest.MonkeyPatch, kind: type[Receiver], protocol: str
 ) -> None:
-    """The metrics arrive all the same."""
+    """The metrics arrive without it."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "a=x%0Ay,b c,d=1")
     with kind() as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
-        made = Made("otlp", **{**os.environ, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol})
-        made.meter.create_counter("tokens").add(1)
-        assert made.pushes[0].finish(GUARD)
+        rig = Pushes("otlp", **{**os.environ, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol})
+        rig.meter.create_counter("tokens").add(1)
+        assert rig.pushes[0].finish(GUARD)
         assert receiver.points("tokens") == [({}, 1)]
 
 
 IMPORTS = """
 import os, sys
 from opentelemetry.sdk.metrics import MeterProvider
-from genmeter.exporters.making import make_exporter
+from genmeter.exporters._factory import make_exporter
 from genmeter.exporters.settings import ExportSettings
 from genmeter.exporters.provider import CollectingReader
 reader = CollectingReader()
@@ -330,8 +330,8 @@ os._exit(0)
 
 @pytest.mark.parametrize(("kind", "protocol"), PROTOCOLS)
 @pytest.mark.parametrize("is_well", [True, False])
-def test_an_export_imports_nothing(kind: type[Receiver], protocol: str, is_well: bool) -> None:
-    """A child that is forked during one would wait for ever for an import that it inherits."""
+def test_an_export_imports_no_modules(kind: type[Receiver], protocol: str, is_well: bool) -> None:
+    """A child forked during an import would wait for it forever."""
     with kind() as receiver, ClosedPort() as closed:
         environ = {
             **os.environ,
@@ -351,19 +351,19 @@ def test_an_export_imports_nothing(kind: type[Receiver], protocol: str, is_well:
     assert ended.stdout.strip() == "[]"
 
 
-def test_a_session_sends_nothing_from_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A greenlet that a fork takes into the child neither sends nor reads the parent's bytes."""
+def test_a_session_sends_nothing_in_a_forked_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A greenlet in the child neither sends nor reads the parent's bytes."""
     with HttpReceiver() as receiver:
-        made = Made(
+        rig = Pushes(
             "otlp",
             OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
             OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
         )
-        made.meter.create_counter("tokens").add(1)
-        data = made.readers[0].collect_data(GUARD)
+        rig.meter.create_counter("tokens").add(1)
+        data = rig.readers[0].collect_data(GUARD)
         assert data is not None
         monkeypatch.setattr(os, "getpid", lambda: 1)
-        exporter: Any = made.exporters[0]
+        exporter: Any = rig.exporters[0]
         try:
             sent = exporter.export(data).name
         except Exception as error:  # older exporters raise it
@@ -375,31 +375,31 @@ def test_a_session_sends_nothing_from_another_process(monkeypatch: pytest.Monkey
 # --- others ------------------------------------------------------------------------------------
 
 
-def test_the_console_gets_what_is_pushed(capsys: pytest.CaptureFixture[str]) -> None:
-    """The console exporter writes JSON to the standard output."""
-    made = Made("console")
-    made.meter.create_counter("tokens").add(3)
-    made.pushes[0].start()
+def test_the_console_exporter_writes_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """It writes to the standard output."""
+    rig = Pushes("console")
+    rig.meter.create_counter("tokens").add(3)
+    rig.pushes[0].start()
 
-    assert made.pushes[0].finish(GUARD)
+    assert rig.pushes[0].finish(GUARD)
 
     (resource,) = json.loads(capsys.readouterr().out)["resource_metrics"]
     (metric,) = resource["scope_metrics"][0]["metrics"]
     assert (metric["name"], metric["data"]["data_points"][0]["value"]) == ("tokens", 3)
 
 
-def test_a_list_pushes_to_each(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each exporter of a list has a push of its own, in the list's order, and gets everything."""
+def test_each_listed_exporter_gets_all_metrics(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each has a separate push, in the order of the list."""
     with HttpReceiver() as receiver:
-        made = Made(
+        rig = Pushes(
             "prometheus,otlp,console",
             OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
             OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
         )
-        made.meter.create_counter("tokens").add(3)
+        rig.meter.create_counter("tokens").add(3)
 
-        assert [push.name for push in made.pushes] == ["otlp", "console"]
-        assert [push.finish(GUARD) for push in made.pushes] == [True, True]
+        assert [push.name for push in rig.pushes] == ["otlp", "console"]
+        assert [push.finish(GUARD) for push in rig.pushes] == [True, True]
 
         assert receiver.points("tokens") == [({}, 3)]
         assert "tokens" in capsys.readouterr().out

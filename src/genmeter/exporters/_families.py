@@ -1,8 +1,8 @@
-"""From the SDK's points to Prometheus's metric families.
+"""Translate OpenTelemetry metrics to Prometheus metric families.
 
-A family is one name, one kind, one help text and the streams of points under it, from whatever
-scope they come. What Prometheus could not take in (two kinds under one name, the same series
-twice, a counter below zero) is settled here, so that the writers only write.
+A family is one name, one kind, one help text and the streams of points under it, from all scopes.
+Conflicts that Prometheus rejects (two kinds under one name, the same series twice, a counter below
+zero) are resolved here, so that the writers only write.
 """
 
 from __future__ import annotations
@@ -31,19 +31,18 @@ if TYPE_CHECKING:
 __all__ = [
     "ExemplarText",
     "Family",
-    "LabelCache",
     "Labels",
     "Pairs",
     "Translator",
     "bucket_exemplars",
-    "clean",
     "exemplar_of",
     "finite_bounds",
-    "label_pairs",
     "openmetrics_has_sum",
 ]
 
 Pairs = tuple[tuple[str, str], ...]
+
+_logger = logging.getLogger("genmeter")
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
@@ -58,26 +57,20 @@ def clean(text: str) -> str:
 
 
 def _value_text(value: object) -> str:
-    """Spell an attribute's value: a string as it is, bytes in Base64, anything else as JSON."""
-    if not isinstance(value, str):
-        try:
-            value = _spelled(value)
-        except Exception:
-            # Whatever another instrumentation put there, it does not cost the page.
-            value = f"<{type(value).__name__}>"
-    return clean(value)
-
-
-def _spelled(value: object) -> str:
-    # A number alone may be NaN or Infinity; JSON, and so an array, has no such numbers.
-    value = _jsonable(value) if not isinstance(value, float) else value
-    if isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    """Return an attribute's value as text: bytes in Base64, anything else but a string as JSON."""
+    try:
+        # A number alone may be NaN or Infinity; JSON, and so an array, has no such numbers.
+        text = value if isinstance(value, float) else _jsonable(value)
+        if not isinstance(text, str):
+            text = json.dumps(text, ensure_ascii=False, separators=(",", ":"), default=str)
+    except Exception:
+        # A strange value of another instrumentation must not cost the page.
+        text = f"<{type(value).__name__}>"
+    return clean(text)
 
 
 def _jsonable(value: object) -> object:
-    """Replace what JSON cannot carry as OpenTelemetry's JSON of attribute values does."""
+    """Replace values that JSON does not have, as OpenTelemetry's JSON of attributes does."""
     if isinstance(value, bytes | bytearray | memoryview):
         return base64.b64encode(value).decode()
     if isinstance(value, float):
@@ -92,10 +85,10 @@ def _jsonable(value: object) -> object:
 
 
 def label_pairs(attributes: Iterable[tuple[str, object]]) -> Pairs:
-    """Turn attributes into labels, sorted by name.
+    """Return attributes as labels, sorted by name.
 
-    Keys that become the same label are joined with ``;`` in the order of the keys. An empty value
-    is no label at all, which is what Prometheus makes of it.
+    The values of keys that become the same label are joined with ``;`` in the order of the keys.
+    Empty values are dropped, since Prometheus does not distinguish them from a missing label.
     """
     values: dict[str, str] = {}
     for key, value in sorted(attributes, key=lambda pair: str(pair[0])):
@@ -106,20 +99,16 @@ def label_pairs(attributes: Iterable[tuple[str, object]]) -> Pairs:
 
 
 class Labels:
-    """The labels of one stream of points, and their text, made once and never changed.
+    """The labels of one stream of points and their text; immutable.
 
-    Attributes:
-        attributes: What the labels come from.
-        started: The start time of the stream in Unix nanoseconds; None where it is not exposed.
-        pairs: Names and values, sorted by name.
-        inner: The text between the braces, empty without labels.
-        created: The text of the start time in Unix seconds, empty where there is none.
+    ``inner`` is the text between the braces. ``started`` is the start time in Unix nanoseconds, or
+    None if it is not exposed, and ``created`` its text in Unix seconds, empty without one.
     """
 
     __slots__ = ("attributes", "created", "inner", "pairs", "started")
 
     def __init__(self, attributes: object, pairs: Pairs, started: int | None = None) -> None:
-        # Held so that its id, which the cache knows it by, is not given to another object.
+        # Kept alive so that no other object gets its id, which is the key in the cache.
         self.attributes = attributes
         self.started = started
         self.pairs = pairs
@@ -130,15 +119,10 @@ class Labels:
 class LabelCache:
     """The `Labels` of the points of one instrument, by the identity of their attributes.
 
-    Identity, not equality: ``1``, ``1.0`` and ``True`` are equal and are not the same label. A
-    provider returns the same attributes object at every collection. A page has a cache of its own,
-    which begins with the labels that the page before used: no more is kept than was exposed last,
-    and pages that are written at the same time share nothing that either of them changes.
-
-    Args:
-        scope_attributes: The attributes of the instrument's scope, under the names of its labels.
-        kind: The kind of the family that the labels are for.
-        before: The cache of the page before, if there is one.
+    Identity, not equality: ``1``, ``1.0`` and ``True`` are equal but differ as labels. A provider
+    returns the same attributes object at every collection. Each page fills a new cache from that of
+    the page before: only labels of the last page are kept, and concurrent pages share nothing that
+    either of them changes.
     """
 
     def __init__(
@@ -150,7 +134,6 @@ class LabelCache:
         self.known: dict[int, Labels] = {}
 
     def labels(self, attributes: Mapping[str, Any] | None, started: int | None) -> Labels:
-        """Return the labels of a point with these attributes and this start time."""
         key = id(attributes)
         found = self._before.get(key)
         if found is None or found.attributes is not attributes or found.started != started:
@@ -160,19 +143,15 @@ class LabelCache:
 
     def _pairs(self, attributes: Mapping[str, Any]) -> Pairs:
         pairs = label_pairs([*self._scope_attributes, *attributes.items()])
-        return _renamed(pairs, "le") if self._kind == "histogram" else pairs
-
-
-def _renamed(pairs: Pairs, reserved: str) -> Pairs:
-    """Rename a label that is in the way of the format's own, as Prometheus does at a scrape."""
-    labels = dict(pairs)
-    if reserved not in labels:
-        return pairs
-    name = f"exported_{reserved}"
-    while name in labels:
-        name = f"exported_{name}"
-    labels[name] = labels.pop(reserved)
-    return tuple(sorted(labels.items()))
+        labels = dict(pairs)
+        if self._kind != "histogram" or "le" not in labels:
+            return pairs
+        # Renamed as Prometheus does at a scrape: `le` is the format's own label.
+        name = "exported_le"
+        while name in labels:
+            name = f"exported_{name}"
+        labels[name] = labels.pop("le")
+        return tuple(sorted(labels.items()))
 
 
 class ExemplarText(NamedTuple):
@@ -184,15 +163,12 @@ class ExemplarText(NamedTuple):
 
 
 def exemplar_of(exemplars: Iterable[Any]) -> ExemplarText | None:
-    """Return the youngest of a point's exemplars; one with labels rather than one without."""
-    youngest: ExemplarText | None = None
-    for exemplar in sorted(exemplars, key=lambda item: item.time_unix_nano, reverse=True):
-        labels = _exemplar_labels(exemplar)
-        if labels or youngest is None:
-            youngest = ExemplarText(labels, exemplar.value, exemplar.time_unix_nano / 1e9)
-        if labels:
-            break
-    return youngest
+    """Return the newest of a point's exemplars, preferring those with labels."""
+    labeled = [(_exemplar_labels(each), each) for each in exemplars]
+    if not labeled:
+        return None
+    labels, newest = max(labeled, key=lambda pair: (bool(pair[0]), pair[1].time_unix_nano))
+    return ExemplarText(labels, newest.value, newest.time_unix_nano / 1e9)
 
 
 def _exemplar_labels(exemplar: Any) -> Pairs:
@@ -213,12 +189,12 @@ def _exemplar_labels(exemplar: Any) -> Pairs:
 
 
 def finite_bounds(bounds: Sequence[float]) -> Sequence[float]:
-    """Return a histogram's bounds without an explicit infinity, which is the last bucket's own."""
+    """Return a histogram's bounds without an explicit infinity, which every histogram implies."""
     return bounds[:-1] if bounds and bounds[-1] == math.inf else bounds
 
 
 def bucket_exemplars(point: Any) -> dict[int, ExemplarText]:
-    """Return a histogram point's exemplars by the index of the bucket that holds their value."""
+    """Return a histogram point's exemplars by the index of their bucket."""
     buckets: dict[int, list[Any]] = {}
     bounds = finite_bounds(point.explicit_bounds)
     for exemplar in point.exemplars:
@@ -228,8 +204,6 @@ def bucket_exemplars(point: Any) -> dict[int, ExemplarText]:
     return {index: exemplar for index, exemplar in found.items() if exemplar is not None}
 
 
-_logger = logging.getLogger("genmeter")
-
 _SAMPLE_SUFFIXES = {
     "counter": ("", "_total", "_created"),
     "gauge": ("",),
@@ -237,41 +211,27 @@ _SAMPLE_SUFFIXES = {
     "info": ("", "_info"),
 }
 
-# The labels of a scope's own name, version and schema URL, which no attribute of it may change.
+# The labels of a scope's name, version and schema URL, which its attributes must not override.
 _SCOPE_LABELS = ("otel_scope_name", "otel_scope_version", "otel_scope_schema_url")
 
 
 @dataclass(slots=True)
 class Family:
-    """One metric family of a page.
+    """One metric family of a page."""
 
-    Attributes:
-        name: Without the suffixes of its samples.
-        kind: ``counter``, ``gauge``, ``histogram`` or ``info``.
-        unit: The unit's word, which the name ends with after an underscore; may be empty.
-        help: What the metric is.
-        created: Whether the start times of its streams are exposed.
-        help_differs: Whether an instrument under this name has another help text.
-        streams: Points, and the cache of their labels, one pair a scope.
-        info: The labels of an ``info``, which has no points.
-    """
-
-    name: str
-    kind: str
-    unit: str
+    name: str  # without the suffixes of its samples
+    kind: str  # counter, gauge, histogram or info
+    unit: str  # with which the name ends after an underscore; may be empty
     help: str
     warner: _Warner
-    created: bool = True
-    help_differs: bool = False
+    created: bool = True  # whether the start times of its streams are exposed
+    help_differs: bool = False  # between the instruments under this name
+    # Points and the cache of their labels, a pair for each instrument.
     streams: list[tuple[LabelCache, Sequence[Any]]] = field(default_factory=list)
-    info: Pairs = ()
-
-    def sample_names(self) -> set[str]:
-        """Return the names that its samples may have."""
-        return {self.name + end for end in _SAMPLE_SUFFIXES[self.kind]}
+    info: Pairs = ()  # the labels of an info, which has no points
 
     def points(self) -> Iterator[tuple[Labels, Any]]:
-        """Yield each point that can be written, with its labels; no two have the same."""
+        """Yield each valid point with its labels, which are unique."""
         seen: set[str] = set()
         counter = self.kind == "counter"
         created = self.created and self.kind in ("counter", "histogram")
@@ -284,7 +244,7 @@ class Family:
                     self.warner.warn(
                         ("duplicate", self.name),
                         f"the metric {self.name!r} has two points with the labels "
-                        f"{{{labels.inner}}}; only the first is exposed, rename one instrument "
+                        f"{{{labels.inner}}}; only the first is exposed; rename one instrument "
                         "or attribute",
                     )
                     continue
@@ -292,15 +252,15 @@ class Family:
                 if counter and not point.value >= 0:
                     self.warner.warn(
                         ("counter", self.name),
-                        f"the counter {self.name!r} has the value {point.value!r}; counters that "
-                        "are negative or not a number are left out",
+                        f"dropped the counter {self.name!r} with the value {point.value!r}: must "
+                        "be at least 0",
                     )
                     continue
                 seen.add(labels.inner)
                 yield labels, point
 
     def describe(self, description: str, unit: str) -> None:
-        """Take the help and the unit of one more instrument; warn where they are others."""
+        """Add the help and the unit of one more instrument; warn if they differ."""
         self.help_differs |= bool(self.help and description and description != self.help)
         for what, ours, theirs in (("help", self.help, description), ("unit", self.unit, unit)):
             if not ours:
@@ -315,10 +275,10 @@ class Family:
 
 
 def openmetrics_has_sum(point: Any) -> bool:
-    """Return whether OpenMetrics allows a histogram its sum and count.
+    """Return whether OpenMetrics allows a histogram to have a sum and a count.
 
-    It has neither where a bucket's bound is negative, since the sum may then fall, and takes no sum
-    that is negative or not a number.
+    It allows neither with a negative bound, since the sum may then drop, nor with a sum that is
+    negative or not a number.
     """
     bounds = point.explicit_bounds
     return (not bounds or bounds[0] >= 0) and point.sum is not None and point.sum >= 0
@@ -328,24 +288,20 @@ class _Warner:
     """Logs each warning once."""
 
     def __init__(self) -> None:
-        self._given: dict[Hashable, object] = {}
+        self._warned: dict[Hashable, object] = {}
 
     def warn(self, key: Hashable, message: str) -> None:
-        # One step, so that of two pages that are written at the same time only one warns.
+        # Atomic, so that only one of two concurrent pages warns.
         mine = object()
-        if self._given.setdefault(key, mine) is mine:
+        if self._warned.setdefault(key, mine) is mine:
             _logger.warning("%s", message)
 
 
 class Translator:
-    """Turns collections into families; remembers names, labels and the warnings it gave.
+    """Translates collections to families; remembers labels and the warnings that it logged.
 
-    It is safe for threads and has no lock: what it remembers is replaced as a whole.
-
-    Args:
-        own_scope: The instrumentation scope whose points get no ``otel_scope_*`` labels.
-        target_info: Whether the resource's attributes are exposed as ``target_info``.
-        created: Whether the start times of counters and histograms are exposed.
+    It is thread-safe without a lock, because its caches are replaced as a whole. The arguments are
+    those of `PrometheusBridge`.
     """
 
     def __init__(self, *, own_scope: str, target_info: bool, created: bool) -> None:
@@ -357,13 +313,7 @@ class Translator:
         self._resource: tuple[Resource | None, Pairs] = (None, ())
 
     def families(self, data: MetricsData | None, names: Collection[str] = ()) -> list[Family]:
-        """Return the families of one collection, those of the same name made one.
-
-        Args:
-            data: The collection; None for one without metrics.
-            names: Sample names; only families that may have one of them are returned. Empty for
-                all.
-        """
+        """Return the families of a collection; if names are given, only those with such samples."""
         page = _Page(self._warner, self._created)
         caches: dict[Hashable, LabelCache] = {}
         for resource_metrics in data.resource_metrics if data is not None else ():
@@ -373,13 +323,9 @@ class Translator:
                 for metric in scope_metrics.metrics:
                     self._add(page, caches, scope_metrics.scope, metric)
         if names:
-            # Such a page does not use all labels, so the next whole one needs those of the last.
-            wanted = frozenset(names)
-            return [
-                family
-                for family in page.families.values()
-                if not wanted.isdisjoint(family.sample_names())
-            ]
+            # Such a page does not use all labels, so the caches of the last whole one stay.
+            wanted = {page.owners.get(name) for name in names}
+            return [family for family in page.families.values() if family.name in wanted]
         self._caches = caches
         return list(page.families.values())
 
@@ -404,9 +350,9 @@ class Translator:
         if kind is None:
             self._warner.warn(
                 ("unknown", metric.name),
-                f"the metric {metric.name!r} is a {type(metric.data).__name__}, which the "
-                "Prometheus text formats cannot carry; it is left out, give its instrument a view "
-                "with an ExplicitBucketHistogramAggregation",
+                f"dropped the metric {metric.name!r}: the Prometheus text formats have no "
+                f"{type(metric.data).__name__}; add a view with an "
+                "ExplicitBucketHistogramAggregation for its instrument",
             )
             return
         unit = metric.unit or ""
@@ -420,7 +366,7 @@ class Translator:
         if family is None:
             return
         key = (scope, metric.name, unit, kind)
-        # Two views can give one instrument's points the same name twice, each with its own cache.
+        # Two views of one instrument may share a name; each gets its own cache.
         before = None if key in caches else self._caches.get(key)
         cache = LabelCache(self._scope_attributes(scope), family.kind, before)
         caches.setdefault(key, cache)
@@ -448,37 +394,31 @@ def _kind(data: object) -> str | None:
 
 
 class _Page:
-    """The families of one page, in the order in which they came, none in another's way."""
+    """The families of one page, in order of arrival, without two that share a sample name."""
 
     def __init__(self, warner: _Warner, created: bool) -> None:
         self.families: dict[str, Family] = {}
-        self._names: dict[str, str] = {}
+        # The family of each sample name.
+        self.owners: dict[str, str] = {}
         self._warner = warner
         self._created = created
 
     def family(self, name: str, kind: str, unit: str, description: str) -> Family | None:
-        """Return the family to add points to, None where another has its name."""
+        """Return the family to add points to; None if another family has its name."""
         family = self.families.get(name)
         if family is not None and family.kind == kind:
             family.describe(clean(description), unit)
             return family
-        taken = next(
-            (
-                self._names[name + end]
-                for end in _SAMPLE_SUFFIXES[kind]
-                if name + end in self._names
-            ),
-            None,
-        )
+        samples = [name + end for end in _SAMPLE_SUFFIXES[kind]]
+        taken = next((self.owners[each] for each in samples if each in self.owners), None)
         if taken is not None:
             self._warner.warn(
                 ("clash", name, kind),
-                f"the {kind} {name!r} cannot be exposed beside the {self.families[taken].kind} "
-                f"{taken!r}, because series of theirs have the same name; it is left out, rename "
-                "one of the two instruments",
+                f"dropped the {kind} {name!r}: it has series of the same name as the "
+                f"{self.families[taken].kind} {taken!r}; rename one of the two instruments",
             )
             return None
         family = Family(name, kind, unit, clean(description), self._warner, self._created)
         self.families[name] = family
-        self._names.update((name + end, name) for end in _SAMPLE_SUFFIXES[kind])
+        self.owners.update(dict.fromkeys(samples, name))
         return family

@@ -1,4 +1,4 @@
-"""Callbacks of other libraries: one that hangs or raises costs only its instrument."""
+"""Callbacks: one that hangs or raises drops only its own instrument."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from _meters import ThreadOwner, Warnings, metrics, points, provider
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from _waiting import PATIENCE, eventually
-from genmeter.metrics.callbacks import Observer
+from genmeter.metrics._callbacks import Observer
 from unit._hostile import VALUES
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
-    from genmeter.metrics import BuiltinMeterProvider
+    from genmeter.metrics.meter import BuiltinMeterProvider
 
 
 def one(_: CallbackOptions) -> list[Observation]:
@@ -29,7 +29,7 @@ def one(_: CallbackOptions) -> list[Observation]:
 
 
 class Hanging:
-    """A callback that waits until it is let go."""
+    """A callback that waits until it is released."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -44,14 +44,14 @@ class Hanging:
 
 @pytest.fixture
 def hanging() -> Iterator[Hanging]:
-    """Give a callback that hangs until the test's end at most."""
+    """Return a callback that hangs until the test's end at most."""
     made = Hanging()
     yield made
     made.go.set()
 
 
-def test_a_callback_that_hangs_costs_only_its_instrument(hanging: Hanging) -> None:
-    """Those before and after it are collected, in the same collection."""
+def test_hanging_callback_drops_only_its_instrument(hanging: Hanging) -> None:
+    """Other instruments are in the same collection."""
     warnings = Warnings()
     made = provider(warn=warnings.warn)
     meter = made.get_meter("other")
@@ -63,8 +63,8 @@ def test_a_callback_that_hangs_costs_only_its_instrument(hanging: Hanging) -> No
     assert [line for line in warnings.lines if "'hangs'" in line and "did not return" in line]
 
 
-def test_two_callbacks_that_hang_cost_no_third() -> None:
-    """Each takes half of the time that is left."""
+def test_two_hanging_callbacks_do_not_drop_a_third() -> None:
+    """Each takes half of the remaining time."""
     first, second = Hanging(), Hanging()
     made = provider()
     meter = made.get_meter("other")
@@ -77,8 +77,8 @@ def test_two_callbacks_that_hang_cost_no_third() -> None:
         second.go.set()
 
 
-def test_a_hanging_callback_is_not_called_again_until_it_returns(hanging: Hanging) -> None:
-    """Later collections do not wait for it; once it has returned it is called like before."""
+def test_hanging_callback_is_not_called_again_until_it_returns(hanging: Hanging) -> None:
+    """Later collections do not wait for it."""
     warnings = Warnings()
     made = provider(warn=warnings.warn)
     made.get_meter("other").create_observable_gauge("hangs", [hanging])
@@ -94,8 +94,8 @@ def test_a_hanging_callback_is_not_called_again_until_it_returns(hanging: Hangin
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError(), KeyboardInterrupt()])
-def test_a_callback_that_raises_costs_only_its_instrument(error: BaseException) -> None:
-    """Even what it observed before is dropped, and one warning says so."""
+def test_failing_callback_drops_only_its_instrument(error: BaseException) -> None:
+    """Its earlier observations are dropped too, and one warning is logged."""
     warnings = Warnings()
     made = provider(warn=warnings.warn)
     meter = made.get_meter("other")
@@ -113,8 +113,8 @@ def test_a_callback_that_raises_costs_only_its_instrument(error: BaseException) 
     assert type(error).__name__ in warnings.lines[0]
 
 
-def test_callbacks_of_others_run_off_the_owner_and_own_ones_on_it() -> None:
-    """A foreign callback may wait for the owner; an own one reads the state within the cut."""
+def test_only_own_callbacks_run_on_the_owner() -> None:
+    """Another library's callback may wait for the owner."""
     owner = ThreadOwner()
     made = provider(owner=owner)
     threads: dict[str, threading.Thread] = {}
@@ -137,8 +137,8 @@ def test_callbacks_of_others_run_off_the_owner_and_own_ones_on_it() -> None:
     owner.close()
 
 
-def test_a_generator_object_is_a_callback() -> None:
-    """It receives the options and yields what it observes; after its end it observes nothing."""
+def test_generator_object_is_a_callback() -> None:
+    """It receives the options and yields observations; after its end it observes nothing."""
 
     def generator() -> Generator[Iterable[Observation], CallbackOptions, None]:
         options = yield []
@@ -156,8 +156,8 @@ def test_a_generator_object_is_a_callback() -> None:
     assert values == [[1, 1], [2, 2], []]
 
 
-def test_a_generator_does_not_run_before_the_first_collection() -> None:
-    """Creating an instrument runs no code of the caller's."""
+def test_generator_starts_at_the_first_collection() -> None:
+    """Creating an instrument does not run the caller's code."""
 
     def generator() -> Generator[Iterable[Observation], CallbackOptions, None]:
         pytest.fail("it ran")
@@ -166,8 +166,8 @@ def test_a_generator_does_not_run_before_the_first_collection() -> None:
     provider().get_meter("other").create_observable_gauge("late", [generator()])
 
 
-def test_an_endless_generator_ends() -> None:
-    """It costs neither memory without end nor other instruments."""
+def test_endless_generator_is_cut_off() -> None:
+    """It uses limited memory and drops no other instrument."""
     made = provider(cardinality_limit=10)
     meter = made.get_meter("other")
     meter.create_observable_gauge("endless", [lambda _: (Observation(n) for n in count())])
@@ -177,10 +177,10 @@ def test_an_endless_generator_ends() -> None:
 
 @pytest.mark.parametrize("what", VALUES)
 @pytest.mark.parametrize("scope", ["genmeter", "other"])
-def test_whatever_a_callback_is_or_observes_costs_at_most_its_instrument(
+def test_invalid_callbacks_and_observations_drop_at_most_their_instrument(
     scope: str, what: str
 ) -> None:
-    """As the callbacks, as one of them, as its result, as its value or its attributes."""
+    """Invalid values are callbacks, results, observations, amounts and attributes."""
     value: Any = VALUES[what]
     made = provider()
     meter = made.get_meter(scope)
@@ -196,15 +196,15 @@ def test_whatever_a_callback_is_or_observes_costs_at_most_its_instrument(
     assert found["attributes"].data.data_points[0].value == 1
 
 
-def test_callbacks_need_no_list() -> None:
-    """A single one is taken as what it is."""
+def test_single_callback_needs_no_list() -> None:
+    """A callable is accepted in place of a sequence."""
     made = provider()
     made.get_meter("other").create_observable_gauge("single", one)  # type: ignore[arg-type]
     assert points(made.collect(), "single")[()].value == 1
 
 
-def test_the_last_observation_of_a_label_set_wins() -> None:
-    """For every kind of instrument."""
+def test_last_observation_of_a_label_set_wins() -> None:
+    """This holds for every kind of instrument."""
     made = provider()
     meter = made.get_meter("other")
     twice = [lambda _: [Observation(5), Observation(6, {"a": "b"})], lambda _: [Observation(4)]]
@@ -216,8 +216,8 @@ def test_the_last_observation_of_a_label_set_wins() -> None:
         assert {key: each.value for key, each in points(data, name).items()} == {(): 4, ("b",): 6}
 
 
-def test_a_label_set_that_is_not_observed_makes_room() -> None:
-    """The limit is one of each collection, and attributes keep their identity while observed."""
+def test_unobserved_label_set_makes_room_for_others() -> None:
+    """The limit applies to each collection; attributes keep their identity while observed."""
     made = provider(cardinality_limit=2)
     now: list[str] = ["a", "b"]
     made.get_meter("other").create_observable_counter(
@@ -230,8 +230,8 @@ def test_a_label_set_that_is_not_observed_makes_room() -> None:
     assert after["b",].attributes is before["b",].attributes
 
 
-def test_observed_label_sets_past_the_limit_become_one() -> None:
-    """A counter's add up, a gauge's last one is kept, and one warning names the instrument."""
+def test_observed_label_sets_past_the_limit_overflow() -> None:
+    """A counter's values are added, a gauge's last one is kept, and one warning is logged."""
     warnings = Warnings()
     made = provider(cardinality_limit=2, warn=warnings.warn)
     many = [lambda _: [Observation(10 + n, {"k": f"k{n}"}) for n in range(5)]]
@@ -249,10 +249,10 @@ def test_observed_label_sets_past_the_limit_become_one() -> None:
     assert len(warnings.lines) == 2
 
 
-def test_an_observer_without_a_thread_is_dropped_with_a_warning(
+def test_callbacks_are_skipped_if_no_thread_can_be_started(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """At the interpreter's end no thread can be started; the other instruments are collected."""
+    """At the interpreter's end the other instruments are still collected."""
 
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -266,8 +266,8 @@ def test_an_observer_without_a_thread_is_dropped_with_a_warning(
     assert len(warnings.lines) == 1
 
 
-def test_collections_of_several_threads_take_turns() -> None:
-    """A callback is never running twice at once, and every reader gets its instrument."""
+def test_concurrent_collections_run_one_after_another() -> None:
+    """A callback never runs twice at once, and every reader gets its instrument."""
     running, most = 0, 0
 
     def counted(_: CallbackOptions) -> list[Observation]:
@@ -294,8 +294,8 @@ def test_collections_of_several_threads_take_turns() -> None:
 
 
 @pytest.mark.parametrize("is_shut_down", [True, False])
-def test_a_provider_that_is_gone_leaves_no_thread(is_shut_down: bool) -> None:
-    """The thread of its callbacks ends with it, also where nobody shut it down."""
+def test_callback_thread_ends_with_its_provider(is_shut_down: bool) -> None:
+    """This holds without a shutdown too."""
     before = set(threading.enumerate())
     made: BuiltinMeterProvider | None = provider()
     assert made is not None
@@ -314,10 +314,10 @@ def test_a_provider_that_is_gone_leaves_no_thread(is_shut_down: bool) -> None:
     assert eventually(lambda: not thread.is_alive())
 
 
-def test_an_interrupted_collection_does_not_call_a_hanging_callback_again(
+def test_hanging_callback_is_skipped_after_an_interrupted_collection(
     hanging: Hanging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A signal handler may raise while the collection waits; later ones go on without it."""
+    """A signal handler may raise while a collection waits."""
 
     def interrupt(*_: Any) -> None:
         assert eventually(lambda: hanging.calls)
@@ -335,7 +335,7 @@ def test_an_interrupted_collection_does_not_call_a_hanging_callback_again(
     assert hanging.calls == 1
 
 
-def test_an_observer_counts_its_callbacks() -> None:
-    """One without any needs no thread."""
+def test_length_of_an_observer_is_its_number_of_callbacks() -> None:
+    """An observer without callbacks needs no thread."""
     assert not Observer("none", None, lambda *_: None)
     assert len(Observer("two", [one, one], lambda *_: None)) == 2

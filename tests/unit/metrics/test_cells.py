@@ -1,4 +1,4 @@
-"""The cells: sums that stay in range, births, exemplars, points that never change."""
+"""Cells: ranges, starts, exemplars and immutable points."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Any
 import pytest
 from _meters import span
 
-from genmeter.metrics.cells import (
-    BIRTH_MARGIN_NS,
+from genmeter.metrics._cells import (
     MAX_INT,
+    START_MARGIN_NS,
     GaugeCell,
     HistogramCell,
     SumCell,
-    birth_ns,
+    start_ns,
 )
 
 BOUNDS = (1.0, 2.0, 4.0)
 
 
-def test_a_series_is_born_a_second_before_its_first_event() -> None:
-    """A sample that is dated when the scrape began is never older than its series."""
-    assert birth_ns(1_000.5) == 1_000_500_000_000 - BIRTH_MARGIN_NS == 999_500_000_000
+def test_series_starts_a_second_before_its_first_event() -> None:
+    """A sample dated at the start of the scrape is never older than its series."""
+    assert start_ns(1_000.5) == 1_000_500_000_000 - START_MARGIN_NS == 999_500_000_000
 
 
-def test_no_series_is_born_before_the_epoch() -> None:
-    """OTLP's times have no sign."""
-    assert birth_ns(0.25) == 0
+def test_start_is_not_before_the_epoch() -> None:
+    """OTLP's times are unsigned."""
+    assert start_ns(0.25) == 0
 
 
-def test_a_sum_adds_up_and_keeps_its_type() -> None:
+def test_sum_keeps_the_type_of_its_amounts() -> None:
     """Integers stay integers until a float is added."""
     cell = SumCell({}, 1)
     assert cell.add(2)
@@ -54,9 +54,7 @@ def test_a_sum_adds_up_and_keeps_its_type() -> None:
         (0, math.nan),
     ],
 )
-def test_a_sum_that_would_leave_the_exporters_range_stays_as_it_is(
-    before: float, amount: float
-) -> None:
+def test_sum_rejects_amounts_that_leave_the_range(before: float, amount: float) -> None:
     """One sum past 64 bits fails every later push, one infinite sum every later scrape."""
     cell = SumCell({}, 1)
     cell.value = before
@@ -66,15 +64,15 @@ def test_a_sum_that_would_leave_the_exporters_range_stays_as_it_is(
     assert cell.exemplar is None
 
 
-def test_a_sum_reaches_the_very_end_of_its_range() -> None:
+def test_sum_reaches_the_end_of_its_range() -> None:
     """The largest integer of OTLP is a valid sum."""
     cell = SumCell({}, 1)
     assert cell.add(MAX_INT)
     assert cell.value == MAX_INT
 
 
-def test_a_value_belongs_to_the_bucket_whose_bound_it_equals() -> None:
-    """Bounds are inclusive upper ones, as in Prometheus."""
+def test_value_equal_to_a_bound_is_in_its_bucket() -> None:
+    """Upper bounds are inclusive, as in Prometheus."""
     cell = HistogramCell({"a": "b"}, 7, BOUNDS)
     for value in (0, 1, 1.5, 2, 4, 4.5):
         assert cell.record(value, 1.0, None)
@@ -87,8 +85,8 @@ def test_a_value_belongs_to_the_bucket_whose_bound_it_equals() -> None:
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan, 1e308, 10**400])
-def test_a_record_that_would_make_the_sum_infinite_is_refused(value: float) -> None:
-    """Neither sum nor buckets nor exemplars see it."""
+def test_histogram_rejects_values_that_make_the_sum_infinite(value: float) -> None:
+    """Sum, buckets and exemplars do not change."""
     cell = HistogramCell({}, 1, BOUNDS)
     cell.record(1e307, 1.0, None)
     assert not cell.record(value, 1.0, span(1))
@@ -97,13 +95,13 @@ def test_a_record_that_would_make_the_sum_infinite_is_refused(value: float) -> N
     assert (point.sum, point.count, point.max, point.exemplars) == (1e307, 1, 1e307, [])
 
 
-def test_a_histogram_without_a_record_has_no_point() -> None:
-    """There is no minimum to report yet."""
+def test_histogram_without_values_has_no_point() -> None:
+    """It has no minimum yet."""
     assert HistogramCell({}, 1, BOUNDS).point(2, exemplars=True) is None
 
 
-def test_a_point_does_not_change_after_it_was_returned() -> None:
-    """What a reader holds is a copy."""
+def test_returned_point_does_not_change() -> None:
+    """A reader gets a copy."""
     cell = HistogramCell({}, 1, BOUNDS)
     cell.record(1, 1.0, span(1))
     before = cell.point(2, exemplars=True)
@@ -112,8 +110,8 @@ def test_a_point_does_not_change_after_it_was_returned() -> None:
     assert repr(before) == copied
 
 
-def test_a_histogram_keeps_the_last_sampled_exemplar_of_each_bucket() -> None:
-    """They come in the order of the buckets, and every reader sees them."""
+def test_histogram_keeps_the_last_exemplar_of_each_bucket() -> None:
+    """They are in the order of the buckets, and every reader sees them."""
     cell = HistogramCell({}, 1, BOUNDS)
     for value, number in ((9, 1), (0.5, 2), (0.25, 3)):
         cell.record(value, float(number), span(number))
@@ -123,7 +121,7 @@ def test_a_histogram_keeps_the_last_sampled_exemplar_of_each_bucket() -> None:
 
 
 def test_sums_and_gauges_keep_the_last_sampled_exemplar() -> None:
-    """A later change outside of any span leaves it."""
+    """A later change outside of any span keeps it."""
     total, gauge = SumCell({}, 1), GaugeCell({}, 1)
     for number in (1, 2):
         assert total.add(number, float(number), span(number))
@@ -135,15 +133,15 @@ def test_sums_and_gauges_keep_the_last_sampled_exemplar() -> None:
 
 
 def test_exemplars_can_be_turned_off() -> None:
-    """A point then has none."""
+    """The point has none."""
     total = SumCell({}, 1)
     total.add(1, 1.0, span(1))
     assert total.point(2, exemplars=False).exemplars == []
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan, 2**63, -(2**63) - 1])
-def test_a_gauge_refuses_what_no_exporter_takes(value: float) -> None:
-    """The value before stays."""
+def test_gauge_rejects_values_out_of_range(value: float) -> None:
+    """It keeps the previous value."""
     gauge = GaugeCell({}, 1)
     assert gauge.point(2, exemplars=True) is None
     assert gauge.set(3)

@@ -1,29 +1,26 @@
-"""A real AfterImage job, watched: dialogues with a judge, then structured rows, on a token budget.
+"""A real AfterImage job with genmeter: dialogues with a judge, then rows, with a token budget.
 
     pip install genmeter afterimage==0.18.1
     python examples/afterimage_job.py --dialogs 10 --rows 10 --budget 60000
 
-The models are a stub on loopback that the job starts itself, so it needs no key and no network.
-AfterImage is used as its manual says, with nothing changed but `monitor=`: each generator gets a
-`genmeter.GenerationMonitor` in place of AfterImage's own class of that name. While the job runs,
-`curl http://127.0.0.1:9464/metrics` shows it. At the end the tokens that the monitors counted are
-compared, model by model, with what the server handed out.
+The models are a stub on loopback that the job starts, so it needs no key and no network. Each
+generator gets a `genmeter.GenerationMonitor` with `monitor=`; all else is standard AfterImage. While
+the job runs, `curl http://127.0.0.1:9464/metrics` shows its metrics. At the end the monitors' tokens
+by model are compared with the server's.
 
-What is worth knowing about AfterImage 0.18.1:
+Notes on AfterImage 0.18.1:
 
-- Its stop rules run only after a dialogue or a row is complete, so a budget is overrun by at most
-  one of these for each worker. `BudgetStoppingCallback` asks `get_total_token_usage()`.
-- A stop cancels the calls that other workers have under way. The stub sees that their clients hung
-  up and hands out nothing, but a cancel can come just after an answer. With one worker, the default
-  here, no call is under way, and the two counts are equal to the token.
-- It leaves the OpenAI client's retries as they are: two more attempts after a 429 or a 5xx, which
-  no monitor sees. The stub tells the client not to retry (`x-should-retry: false`), so here each
-  failed request is a failed call.
-- Its judges try a failed call up to three times and report none of the failures, and its
-  embeddings report nothing at all. So `--fail-share` is for the two models that generate, and
-  the tokens of the embedding model are left out of the comparison.
-- A failed call carries no model name. The monitor takes the one last seen for the
-  same step.
+- Its stop rules run only after a dialogue or a row is complete, so a budget is exceeded by at most
+  one of these per worker. `BudgetStoppingCallback` calls `get_total_token_usage()`.
+- A stop cancels the calls of other workers. The stub detects closed connections and counts no tokens
+  for them, but a cancel may come just after a response. With one worker, the default here, there are
+  no such calls, and both counts are equal to the token.
+- It uses the OpenAI client's retries: two more attempts after a 429 or a 5xx, which no monitor sees.
+  The stub disables them (`x-should-retry: false`), so each failed request is a failed call.
+- Its judges retry a failed call up to three times and report no failures, and its embeddings report
+  nothing. So `--fail-share` applies to the two generating models, and the tokens of the embedding
+  model are not compared.
+- A failed call has no model name. The monitor uses the last one of the same step.
 """
 
 from __future__ import annotations
@@ -40,7 +37,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
-# A proxy in the environment would otherwise be asked for 127.0.0.1 too, and a plot for a display.
+# No proxy for 127.0.0.1, and no display for plots.
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -74,7 +71,7 @@ DOCUMENTS = [
 
 
 class Ticket(BaseModel):
-    """A support ticket: what the structured part of the job generates."""
+    """A support ticket, the schema of the structured rows."""
 
     subject: str
     category: Literal["delivery", "payment", "refund", "other"]
@@ -84,7 +81,7 @@ class Ticket(BaseModel):
 
 
 def instructions(stub: OpenAIStub, model: str) -> ContextualInstructionGeneratorCallback:
-    """Return AfterImage's callback that writes questions about a document, two a round."""
+    """Return AfterImage's callback that writes two questions per round about a document."""
     return ContextualInstructionGeneratorCallback(
         api_key=KEY,
         documents=DOCUMENTS,
@@ -98,7 +95,7 @@ def instructions(stub: OpenAIStub, model: str) -> ContextualInstructionGenerator
 async def dialogs(
     stub: OpenAIStub, monitor: GenerationMonitor, options: argparse.Namespace, path: Path
 ) -> None:
-    """Generate dialogues of one or two turns, judged, until there are enough or the budget ends."""
+    """Generate judged dialogues of one or two turns, until the number or the budget is reached."""
     generator = ConversationGenerator(
         respondent_prompt="You are a patient support agent of an online shop. Answer briefly.",
         correspondent_prompt="You are a customer of an online shop. Ask one question at a time.",
@@ -128,7 +125,7 @@ async def dialogs(
 async def rows(
     stub: OpenAIStub, monitor: GenerationMonitor, options: argparse.Namespace, path: Path
 ) -> None:
-    """Generate structured rows with what the dialogues left of the budget."""
+    """Generate structured rows with the rest of the budget."""
     left = None
     if options.budget is not None:
         left = options.budget - process_token_usage().total_tokens
@@ -154,7 +151,7 @@ async def rows(
 
 
 def by_model(report: TokenUsageReport) -> dict[str, dict[str, int]]:
-    """Return a report's rows under the names that the server's totals have."""
+    """Return a report in the format of the server's totals."""
     return {
         row.model_name: {
             "prompt_tokens": row.prompt_tokens,
@@ -165,8 +162,8 @@ def by_model(report: TokenUsageReport) -> dict[str, dict[str, int]]:
     }
 
 
-def handed_out(totals: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
-    """Return the server's tokens by model, for the models whose calls AfterImage reports."""
+def served_tokens(totals: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    """Return the server's tokens of the models whose calls AfterImage reports."""
     names = ("prompt_tokens", "completion_tokens", "total_tokens")
     return {
         model: {name: counts[name] for name in names}
@@ -176,25 +173,25 @@ def handed_out(totals: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
 
 
 def lines(path: Path) -> int:
-    """Return how many rows a JSON Lines file has; none where it was never written."""
+    """Return the number of lines of a file, 0 if it does not exist."""
     return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
 
 
 def run(options: argparse.Namespace, folder: Path) -> bool:
-    """Run the job, print what it cost, and return whether the server counted the same."""
+    """Run the job, print its tokens, and return whether the server has equal counts."""
     random.seed(options.seed)
     started = time.monotonic()
     fail_share = {CHAT_MODEL: options.fail_share, ROW_MODEL: options.fail_share}
     config = MonitorConfig(
         endpoint=EndpointConfig(
-            # Asked for in code, it is bound before the first call, and its address can be printed.
+            # Enabled in code, it is bound at once, and its address can be printed.
             enabled=not options.no_endpoint,
             port=options.port,
             linger=options.linger,
         )
     )
     with ExitStack() as stack:
-        # The monitors leave last: their endpoint lingers after the server is gone.
+        # The monitors are closed last: their endpoint lingers.
         talk = stack.enter_context(GenerationMonitor(folder / "dialogs", config=config))
         table = stack.enter_context(GenerationMonitor(folder / "rows", config=config))
         if talk.endpoint_url:
@@ -204,7 +201,7 @@ def run(options: argparse.Namespace, folder: Path) -> bool:
             asyncio.run(rows(stub, table, options, folder / "rows.jsonl"))
             totals = stub.totals
         report = process_token_usage()
-        counted, served = by_model(report), handed_out(totals)
+        counted, served = by_model(report), served_tokens(totals)
         result: dict[str, Any] = {
             "endpoint": talk.endpoint_url,
             "dialogs": lines(folder / "dialogs.jsonl"),
@@ -218,58 +215,64 @@ def run(options: argparse.Namespace, folder: Path) -> bool:
         print_summary(report, result)
         if options.json:
             print(json.dumps(result))
-        # Whoever reads the pipe must see the result before the endpoint lingers.
+        # The reader of a pipe needs the result before the endpoint lingers.
         sys.stdout.flush()
     return counted == served
 
 
 def print_summary(report: TokenUsageReport, result: dict[str, Any]) -> None:
-    """Print the token report and the line that compares it with the server's count."""
+    """Print the token report, and compare it with the server's counts."""
     print(report)
     spent = ", stopped by its budget" if result["budget_spent"] else ""
     print(f"{result['dialogs']} dialogs and {result['rows']} rows in {result['seconds']} s{spent}")
-    served = sum(row["total_tokens"] for row in handed_out(result["server"]).values())
+    served = sum(row["total_tokens"] for row in served_tokens(result["server"]).values())
     verdict = "equal for every model" if result["equal"] else "NOT equal"
     print(f"the monitors counted {report.total_tokens} tokens, the server {served}: {verdict}")
 
 
 def fail_share(text: str) -> float:
-    """Parse a share; at 1 AfterImage would never end, since only a success can stop it."""
+    """Parse a share; with 1 AfterImage would never end."""
     share = float(text)
     if not 0 <= share <= 0.9:
-        raise argparse.ArgumentTypeError(f"{text}: give a share from 0 to 0.9")
+        raise argparse.ArgumentTypeError(f"must be a share from 0 to 0.9, got {text}")
     return share
 
 
 def count(text: str) -> int:
-    """Parse a number of things, at least one."""
+    """Parse a number of at least 1."""
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: give at least 1")
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
     return number
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description="A real AfterImage job, watched.")
+    parser = argparse.ArgumentParser(description="A real AfterImage job with genmeter.")
     add = parser.add_argument
-    add("--budget", type=count, metavar="TOKENS", help="stop when this many tokens are used up")
+    add("--budget", type=count, metavar="TOKENS", help="stop after this many tokens")
     add("--dialogs", type=count, default=10, metavar="N")
     add("--rows", type=count, default=10, metavar="N")
     add("--fail-share", type=fail_share, default=0.0, metavar="X", help="0 to 0.9")
-    add("--latency", type=float, default=0.01, metavar="SECONDS", help="of each answer")
+    add("--latency", type=float, default=0.01, metavar="SECONDS", help="latency of each response")
     add("--concurrency", type=count, default=1, metavar="N", help="workers of AfterImage")
     add("--seed", type=int, default=0)
-    add("--port", type=int, help="of the metrics endpoint; 0 takes a free one")
-    add("--no-endpoint", action="store_true", help="serve no metrics")
-    add("--linger", type=float, default=0.0, metavar="SECONDS", help="wait for a last scrape")
-    add("--out", type=Path, metavar="FOLDER", help="keep what was generated (default: do not)")
+    add("--port", type=int, help="port of the metrics endpoint, 0 for any free")
+    add("--no-endpoint", action="store_true", help="do not serve metrics")
+    add(
+        "--linger",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="at the end, wait this long for a scrape",
+    )
+    add("--out", type=Path, metavar="FOLDER", help="keep the generated files")
     add("--json", action="store_true", help="print the result as a JSON line at the end")
     return parser.parse_args(argv)
 
 
 def main() -> int:
-    """Run the job; 0 where the monitors and the server counted the same tokens, else 1."""
+    """Run the job; return 0 if the monitors and the server have equal tokens, else 1."""
     options = arguments()
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)

@@ -1,15 +1,15 @@
-"""A script for AfterImage as its users write it: dialogues with a judge, then structured rows.
+"""A typical script for AfterImage: dialogues with a judge, then structured rows.
 
-Nothing in it knows of genmeter, and no generator is given a monitor. It runs three ways:
+It does not import genmeter or pass a monitor. It can run in three ways:
 
     python examples/afterimage_script.py
     genmeter run examples/afterimage_script.py
     opentelemetry-instrument python examples/afterimage_script.py
 
-The first leaves the tokens to AfterImage's own monitor. The second serves the metrics while the
-job runs and ends with a token report; the third sends them by OTLP. What the script itself prints
-is the same each time: how much it made, and as a line of JSON the tokens that the model server (a
-stub on loopback, which needs no key and no network) handed out.
+The first uses AfterImage's monitor. The second serves the metrics while the job runs and ends with a
+token report; the third pushes them by OTLP. The output of the script is always the same: the number
+of dialogues and rows, and a line of JSON with the tokens of the model server (a stub on loopback
+without key and network).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import random
 import tempfile
 from pathlib import Path
 
-# A proxy in the environment would otherwise be asked for 127.0.0.1 too, and a plot for a display.
+# No proxy for 127.0.0.1, and no display for plots.
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -40,7 +40,7 @@ DOCUMENTS = [
 
 
 class Ticket(BaseModel):
-    """A support ticket: what the structured part of the job generates."""
+    """A support ticket, the schema of the structured rows."""
 
     subject: str
     priority: int = Field(ge=1, le=5)
@@ -94,7 +94,7 @@ async def tabulate(base_url: str, path: Path) -> None:
 
 
 def main() -> None:
-    """Run the job against the stub, and print what it made and what the server handed out."""
+    """Run the job with the stub, and print its results and the server's tokens."""
     random.seed(0)
     with tempfile.TemporaryDirectory() as folder, OpenAIStub(latency=0.0) as stub:
         dialogs, rows = Path(folder, "dialogs.jsonl"), Path(folder, "rows.jsonl")

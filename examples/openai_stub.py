@@ -1,14 +1,14 @@
-"""A small server on loopback that speaks enough of the OpenAI API for a real generation job.
+"""A small server on loopback with the part of the OpenAI API that a generation job needs.
 
 It answers `POST /v1/chat/completions` (plain and with `response_format`), `POST /v1/embeddings`
-and `GET /v1/models` from a seed, fails the share of a model's requests that it is told to, and
-keeps exact counts of what it handed out, in code (`stub.totals`) and at `GET /totals`:
+and `GET /v1/models` from a seed, fails a share of a model's requests, and counts the requests and
+tokens of each model exactly, in code (`stub.totals`) and at `GET /totals`:
 
     with OpenAIStub(seed=7, fail_share={"chat-large": 0.05}) as stub:
         client = openai.OpenAI(base_url=stub.base_url, api_key="unused")
 
-The same requests in the same order get the same answers. A failed request hands out nothing, so it
-adds to `requests` and `failures` only.
+Equal sequences of requests get equal responses. A failed request has no tokens, so it adds only to
+`requests` and `failures`.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ COUNTS = (
     "completion_tokens",
     "total_tokens",
 )
-"""What is counted for every model; `cached_tokens` are a part of `prompt_tokens`."""
+"""The counts of each model; `cached_tokens` are a part of `prompt_tokens`."""
 
 FAILURE_BLOCK = 20
-"""Requests over which a model's share of failures comes out exactly."""
+"""Number of requests over which the share of failures is exact."""
 
 
 class Failure(NamedTuple):
-    """An error in the shape that the OpenAI clients understand."""
+    """An error in OpenAI's format."""
 
     status: int
     kind: str
@@ -64,18 +64,18 @@ class OpenAIStub:
     """The server; a context manager that listens from `__enter__` to `__exit__`.
 
     Args:
-        port: The loopback port; 0 takes a free one.
-        seed: What every answer and every failure is drawn from.
-        fail_share: Share of a model's requests that fail, 0 to 1, by model name. It comes out
-            exactly over each 20 requests, except that a model's first request is always answered:
-            until a name was seen once, nobody downstream can tell which model failed.
-        latency: Seconds that an answer takes.
-        retryable: Whether clients may retry a failed request. By default the answer tells them not
-            to (`x-should-retry: false`), so that a request that fails is a call that fails. The
-            OpenAI client would otherwise try twice more, and nobody above it would see that.
+        port: The port on loopback, 0 for any free.
+        seed: Seed of responses and failures.
+        fail_share: Share of failing requests, 0 to 1, by model. It is exact over each 20 requests,
+            except that the first request of a model succeeds: monitors cannot assign a failure to a
+            model that they have not seen.
+        latency: Seconds per response.
+        retryable: Whether clients may retry a failed request. By default `x-should-retry: false`
+            disables retries, so that a failed request is a failed call. Otherwise the OpenAI client
+            retries twice, unseen by monitors.
 
     Raises:
-        ValueError: If a share is not within 0 and 1, or the latency is negative.
+        ValueError: A share is not from 0 to 1, or the latency is negative.
     """
 
     def __init__(
@@ -89,9 +89,9 @@ class OpenAIStub:
     ) -> None:
         for model, share in (fail_share or {}).items():
             if not 0 <= share <= 1:
-                raise ValueError(f"fail_share of {model!r} is {share}: give a share from 0 to 1")
+                raise ValueError(f"fail_share of {model!r} must be from 0 to 1, got {share}")
         if latency < 0:
-            raise ValueError(f"latency is {latency}: give seconds, 0 or more")
+            raise ValueError(f"latency must be seconds of at least 0, got {latency}")
         self.retryable = retryable
         self.latency = latency
         self._seed = seed
@@ -102,7 +102,7 @@ class OpenAIStub:
         self._port = port
 
     def __enter__(self) -> Self:
-        """Bind the port and start to answer."""
+        """Bind the port and start the server."""
         self._server = _Server(("127.0.0.1", self._port), self)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()
@@ -114,22 +114,22 @@ class OpenAIStub:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop, once the requests under way are answered."""
+        """Stop after the requests in progress."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
 
     @property
     def base_url(self) -> str:
-        """What an OpenAI client takes as its `base_url`, while the server listens."""
+        """The `base_url` for an OpenAI client, while the server runs."""
         return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
 
     @property
     def totals(self) -> dict[str, dict[str, int]]:
-        """A copy of the counts by model: for each, every name of `COUNTS`.
+        """A copy of the counts by model, with all names of `COUNTS`.
 
-        `requests` holds failed and abandoned ones too. `abandoned` are those whose client had hung
-        up before its answer was sent; they hand out no tokens.
+        `requests` includes failed and abandoned ones. `abandoned` are requests whose client closed
+        the connection before the response; they have no tokens.
         """
         with self._lock:
             return {
@@ -138,12 +138,12 @@ class OpenAIStub:
             }
 
     def models(self) -> dict[str, Any]:
-        """Return the body of `GET /v1/models`: the models that were asked for so far."""
+        """Return the body of `GET /v1/models`: the requested models so far."""
         rows = [{"id": model, "object": "model", "owned_by": "stub"} for model in self.totals]
         return {"object": "list", "data": rows}
 
     def admit(self, model: str) -> Failure | None:
-        """Count a request of the model, and return the failure if it is one that fails."""
+        """Count a request of a model; return its failure, if it is to fail."""
         with self._lock:
             counts = self._counts[model]
             index = counts["requests"]
@@ -152,8 +152,8 @@ class OpenAIStub:
             counts["failures"] += failure is not None
             return failure
 
-    def hand_out(self, model: str, answer: Answer, sign: int = 1) -> None:
-        """Count an answer's tokens, or with `sign` -1 take them back: nobody received it."""
+    def count_tokens(self, model: str, answer: Answer, sign: int = 1) -> None:
+        """Add the tokens of a response, or with `sign` -1 subtract those of one not received."""
         with self._lock:
             counts = self._counts[model]
             counts["prompt_tokens"] += sign * answer.prompt_tokens
@@ -162,15 +162,15 @@ class OpenAIStub:
             counts["total_tokens"] += sign * (answer.prompt_tokens + answer.completion_tokens)
 
     def abandon(self, model: str) -> None:
-        """Count a request whose client did not wait for the answer."""
+        """Count a request whose client closed the connection."""
         with self._lock:
             self._counts[model]["abandoned"] += 1
 
     def _planned_failure(self, model: str, index: int) -> Failure | None:
         block, place = divmod(index, FAILURE_BLOCK)
         share = self._fail_share.get(model, 0.0) * FAILURE_BLOCK
-        # The fraction that a block cannot hold is carried into the next one; the tiny term keeps
-        # 0.05 * 20 at one failure whatever its last binary digit is.
+        # Fractions are carried into the next block; the tiny term makes 0.05 * 20 one failure despite
+        # rounding errors.
         due = math.floor((block + 1) * share + 1e-9) - math.floor(block * share + 1e-9)
         rng = Random(f"{self._seed}:{model}:{block}")
         places = rng.sample(range(FAILURE_BLOCK), FAILURE_BLOCK)
@@ -180,7 +180,7 @@ class OpenAIStub:
 
 
 class _Server(http.server.ThreadingHTTPServer):
-    """One thread a request; all are joined when the server closes."""
+    """One thread per request; all are joined when the server closes."""
 
     daemon_threads = False
     request_queue_size = 128
@@ -190,13 +190,13 @@ class _Server(http.server.ThreadingHTTPServer):
         self.stub = stub
 
     def server_bind(self) -> None:
-        """Bind, without the name look-up that the parent class does."""
+        """Bind, without the parent's name look-up."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = "localhost", int(self.server_address[1])
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    """HTTP around `OpenAIStub`."""
+    """The HTTP handler of `OpenAIStub`."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -233,7 +233,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         except UnsupportedSchemaError as error:
             self._refuse(400, f"response_format: {error}")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            self._refuse(400, f"not a request that the stub understands: {error!r}")
+            self._refuse(400, f"invalid request: {error!r}")
         else:
             self._answer(model, answer)
 
@@ -248,12 +248,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif self._hung_up():
             stub.abandon(model)
         else:
-            # Counted before it is sent: whoever has the answer finds it in the totals.
-            stub.hand_out(model, answer)
+            # Counted before it is sent, so that the totals include received responses.
+            stub.count_tokens(model, answer)
             try:
                 self._send(200, answer.body)
             except OSError:
-                stub.hand_out(model, answer, sign=-1)
+                stub.count_tokens(model, answer, sign=-1)
                 stub.abandon(model)
 
     def _hung_up(self) -> bool:
@@ -271,9 +271,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _send(
         self, status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
     ) -> None:
-        """Send a JSON answer and end the connection.
+        """Send a JSON response and close the connection.
 
-        Clients that are never closed would keep one open, and a thread of ours, for each call.
+        Otherwise clients that are never closed would keep a connection and a thread per call.
         """
         payload = json.dumps(body).encode()
         self.send_response(status)
@@ -286,7 +286,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(payload)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the parent's name
-        """Say nothing: a job's terminal belongs to the job."""
+        """Log nothing to the job's terminal."""
 
 
 def _share(text: str) -> tuple[str, float]:

@@ -1,8 +1,8 @@
-"""Fill a JSON schema with plausible values, the way a model with structured outputs would.
+"""Fill a JSON schema with plausible values, like a model with structured outputs.
 
-It knows the part of JSON Schema that the OpenAI client sends for Pydantic models: objects, arrays,
+It supports the part of JSON Schema that the OpenAI client sends for Pydantic models: objects, arrays,
 the scalar types and their bounds, `enum`, `const`, `anyOf`/`oneOf`/`allOf`, `$ref` into `$defs`,
-and the formats that Pydantic emits. A schema beyond that is an error, never a wrong document.
+and the formats of Pydantic. Other schemas are an error.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from random import Random
 
 MAX_DEPTH = 8
-"""How deep a schema that refers to itself is followed before the smallest value is taken."""
+"""Depth of a recursive schema from which on the smallest values are used."""
 
 VOCABULARY = (
     "the order arrives a parcel from customer service with account help for invoice refund policy "
@@ -38,24 +38,24 @@ FORMATS: Mapping[str, Callable[[Random], str]] = {
 
 
 class UnsupportedSchemaError(ValueError):
-    """The schema asks for something that the filler cannot promise to get right."""
+    """The schema is not supported."""
 
 
 def sentence(rng: Random, words: int) -> str:
-    """Return a sentence of `words` words, at least one, drawn from a small vocabulary."""
+    """Return a sentence of `words` words, at least one."""
     return " ".join(rng.choice(WORDS) for _ in range(max(1, words))).capitalize() + "."
 
 
 def fill(schema: Mapping[str, Any], rng: Random) -> Any:
-    """Return a value that the schema accepts, the same one for the same state of `rng`.
+    """Return a value that the schema accepts.
 
     Args:
         schema: A JSON schema; references are looked up in its own `$defs` or `definitions`.
-        rng: Where every choice comes from.
+        rng: The random numbers.
 
     Raises:
-        UnsupportedSchemaError: Where the schema has a `pattern`, an unknown `format` or type, or a
-            reference that leads nowhere.
+        UnsupportedSchemaError: The schema has a `pattern`, an unknown `format` or type, or an invalid
+            reference.
     """
     return _Filler(schema, rng).value(schema, 0)
 
@@ -66,7 +66,7 @@ def _moment(rng: Random) -> dt.datetime:
 
 
 class _Filler:
-    """One walk over one document's schema."""
+    """Fills one document."""
 
     def __init__(self, root: Mapping[str, Any], rng: Random) -> None:
         self._root = root
@@ -98,7 +98,7 @@ class _Filler:
         return makers[kind](schema, depth)
 
     def _resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Follow references and merge `allOf`, so that the rest sees one plain schema."""
+        """Resolve references and merge `allOf`."""
         while "$ref" in schema:
             name = str(schema["$ref"])
             node: Any = self._root
@@ -106,7 +106,7 @@ class _Filler:
                 if part:
                     node = node.get(part) if isinstance(node, Mapping) else None
             if not isinstance(node, Mapping):
-                raise UnsupportedSchemaError(f"the reference {name!r} leads nowhere")
+                raise UnsupportedSchemaError(f"invalid reference {name!r}")
             schema = {**node, **{key: part for key, part in schema.items() if key != "$ref"}}
         if "allOf" not in schema:
             return schema
@@ -120,7 +120,7 @@ class _Filler:
         return merged
 
     def _branch(self, branches: list[Mapping[str, Any]], depth: int) -> Mapping[str, Any]:
-        """Choose a branch of a union; past the depth limit one that goes no deeper, if any."""
+        """Choose a branch of a union; beyond the depth limit a scalar one, if any."""
         if depth >= MAX_DEPTH:
             for branch in branches:
                 if self._resolved(branch).get("type") not in ("object", "array", None):
@@ -132,11 +132,11 @@ class _Filler:
         return {name: self.value(part, depth + 1) for name, part in properties.items()}
 
     def _array(self, schema: Mapping[str, Any], depth: int) -> list[Any]:
-        least = int(schema.get("minItems", 0))
-        # An empty list is rarely an answer, so one item is the least that is drawn.
-        most = int(schema.get("maxItems", max(3, least)))
-        drawn = self._rng.randint(min(max(1, least), most), most)
-        count = least if depth >= MAX_DEPTH else drawn
+        low = int(schema.get("minItems", 0))
+        # An empty list is unrealistic, so there is at least one item if possible.
+        high = int(schema.get("maxItems", max(3, low)))
+        number = self._rng.randint(min(max(1, low), high), high)
+        count = low if depth >= MAX_DEPTH else number
         fixed = list(schema.get("prefixItems", ()))
         items = [self.value(part, depth + 1) for part in fixed]
         if "items" in schema and schema["items"] is not False:
@@ -157,21 +157,21 @@ class _Filler:
         return text[: int(schema["maxLength"])] if "maxLength" in schema else text
 
     def _integer(self, schema: Mapping[str, Any], _depth: int) -> int:
-        least = schema.get("minimum", schema.get("exclusiveMinimum", -1) + 1)
-        most = schema.get("maximum", schema.get("exclusiveMaximum", least + 101) - 1)
-        # Where only the upper bound is given, and below 0, the range ends there.
-        least, most = int(min(least, most)), int(most)
+        low = schema.get("minimum", schema.get("exclusiveMinimum", -1) + 1)
+        high = schema.get("maximum", schema.get("exclusiveMaximum", low + 101) - 1)
+        # There may be only an upper bound, below 0.
+        low, high = int(min(low, high)), int(high)
         step = int(schema.get("multipleOf", 1))
-        return self._rng.randint(-(-least // step), most // step) * step
+        return self._rng.randint(-(-low // step), high // step) * step
 
     def _number(self, schema: Mapping[str, Any], _depth: int) -> float:
-        least = schema.get("minimum", schema.get("exclusiveMinimum"))
-        most = schema.get("maximum", schema.get("exclusiveMaximum"))
-        if least is None and most is None:
-            # Without bounds a number is nearly always a score, and a judge is rarely that harsh.
-            least, most = 0.5, 1.0
-        least = most - 1.0 if least is None else float(least)
-        most = least + 1.0 if most is None else float(most)
-        drawn = least + (most - least) * self._rng.uniform(0.01, 0.99)
-        short = round(drawn, 4)
-        return short if least < short < most else drawn
+        low = schema.get("minimum", schema.get("exclusiveMinimum"))
+        high = schema.get("maximum", schema.get("exclusiveMaximum"))
+        if low is None and high is None:
+            # A number without bounds is usually a score.
+            low, high = 0.5, 1.0
+        low = high - 1.0 if low is None else float(low)
+        high = low + 1.0 if high is None else float(high)
+        number = low + (high - low) * self._rng.uniform(0.01, 0.99)
+        short = round(number, 4)
+        return short if low < short < high else number

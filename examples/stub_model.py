@@ -1,6 +1,6 @@
-"""The model behind the stub: answers, their token counts and embeddings, all drawn from a seed.
+"""The model of the stub: responses, token counts and embeddings from a seed.
 
-Tokens are counted at four characters each.
+A token is four characters.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 CACHE_STEP = 16
-"""Cached tokens come in whole blocks of this many."""
+"""Size of the cached blocks, in tokens."""
 
 DIMENSIONS = 48
 """Length of an embedding."""
 
 
 class Answer(NamedTuple):
-    """A body to send, and the tokens that it hands out."""
+    """The body of a response, and its tokens."""
 
     body: dict[str, Any]
     prompt_tokens: int = 0
@@ -36,10 +36,10 @@ class Answer(NamedTuple):
 
 
 class StubModel:
-    """Answers requests; the same ones in the same order get the same answers.
+    """Answers requests; equal sequences of requests get equal responses.
 
     Args:
-        seed: What every answer is drawn from.
+        seed: The seed.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -51,8 +51,8 @@ class StubModel:
         """Answer a chat request.
 
         Raises:
-            UnsupportedSchemaError: If `response_format` has a schema that cannot be filled.
-            ValueError: If the request asks for a stream, which the stub does not have.
+            UnsupportedSchemaError: `response_format` has an unsupported schema.
+            ValueError: The request is for a stream.
         """
         if request.get("stream"):
             raise ValueError("the stub does not stream")
@@ -90,7 +90,7 @@ class StubModel:
         return Answer(body, prompt, cached, completion)
 
     def embeddings(self, request: Mapping[str, Any]) -> Answer:
-        """Answer an embeddings request: one vector an input, near for texts that share words."""
+        """Answer an embeddings request; vectors of texts with common words are similar."""
         texts = [request["input"]] if isinstance(request["input"], str) else request["input"]
         prompt = sum(tokens(text) for text in texts)
         data = [
@@ -102,10 +102,10 @@ class StubModel:
         return Answer(body, prompt)
 
     def _rng(self, model: str, messages: object) -> tuple[Random, int]:
-        """Return the source of one answer, and how often the same was asked before.
+        """Return the random numbers of a response, and the number of equal requests before.
 
-        A request that is repeated gets another answer, as from a model with a temperature: a job
-        that tries again until a judge is content would never end otherwise.
+        A repeated request gets another response, like from a model with a temperature. Otherwise a
+        job that retries until a judge accepts would never end.
         """
         digest = hashlib.sha256(json.dumps(messages, sort_keys=True).encode()).hexdigest()
         with self._lock:
@@ -116,7 +116,7 @@ class StubModel:
     def _cached(
         self, model: str, messages: Sequence[Mapping[str, Any]], texts: Sequence[str]
     ) -> int:
-        """Return how many prompt tokens come from the cache: a system prompt seen before."""
+        """Return the cached prompt tokens: those of a repeated system prompt."""
         if not messages or messages[0].get("role") != "system":
             return 0
         _, before = self._rng(model, messages[0])
@@ -124,12 +124,12 @@ class StubModel:
 
 
 def tokens(text: str) -> int:
-    """Return the number of tokens that the stub counts for a text: four characters each."""
+    """Return the number of tokens of a text."""
     return math.ceil(len(text) / 4)
 
 
 def embedding(text: str) -> list[float]:
-    """Return the unit vector of a text: hashed words over a shared base, so never far apart."""
+    """Return the unit vector of a text: hashed words, and a common base for similarity."""
     vector = [0.5] * DIMENSIONS
     for word in text.lower().split():
         vector[int.from_bytes(hashlib.sha256(word.encode()).digest()[:4]) % DIMENSIONS] += 1

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs the real servers that tests/stack talks to: Prometheus, promtool, Alertmanager and amtool
-# from Debian, and an OpenTelemetry Collector built into .servers/, with the linters of rules and
-# dashboards, pint and dashboard-linter. What is there already is kept.
+# Installs the servers of tests/stack: Prometheus, promtool, Alertmanager and amtool from Debian, and
+# an OpenTelemetry Collector built into .servers/, with the linters of rules and dashboards, pint and
+# dashboard-linter. Installed ones are kept.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -34,13 +34,13 @@ as_root() {
   fi
 }
 
-# version_of PROGRAM: the version that `PROGRAM --version` prints first, or nothing.
+# version_of PROGRAM: the first version in the output of `PROGRAM --version`, or nothing.
 version_of() {
   command -v "$1" >/dev/null || return 0
   "$1" --version 2>&1 | sed -n '1s/.*version \([0-9][0-9.]*\).*/\1/p'
 }
 
-# at_least HAVE LEAST
+# at_least VERSION MINIMUM
 at_least() {
   [ -n "$1" ] && [ "$(printf '%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]
 }
@@ -52,7 +52,7 @@ servers_are_there() {
     at_least "$(version_of amtool)" "$ALERTMANAGER_LEAST"
 }
 
-# The URI that this machine itself installs Debian from: of the first entry for the release it runs.
+# The Debian mirror of this machine: that of the first entry for its release.
 debian_uri() {
   local codename
   codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
@@ -80,7 +80,7 @@ debian_uri() {
     awk -v codename="$codename" '$2 == codename { print $1; exit }'
 }
 
-# Debian starts a daemon as it installs it, unless this file forbids it.
+# Debian starts daemons on installation, unless this file forbids it.
 forbid_daemons() {
   [ ! -e "$POLICY" ] || [ -e "$POLICY_SAVED" ] || as_root mv "$POLICY" "$POLICY_SAVED"
   trap put_apt_back EXIT
@@ -103,7 +103,7 @@ install_from_debian() {
   [ -n "$uri" ] || die "no Debian entry for this release in /etc/apt: the sources name no archive"
 
   forbid_daemons
-  # The newer release is seen by these packages alone, and only while this script runs.
+  # The newer release applies to these packages only, and only while this script runs.
   as_root tee "$APT_SOURCE" >/dev/null <<END
 Types: deb
 URIs: $uri
@@ -148,12 +148,12 @@ build_collector() {
   cksum <"$MANIFEST" >"$COLLECTOR_STAMP"
 }
 
-# The package that a linter's module names as its tool.
+# The package of the tool in a linter's module.
 linter_package() {
   sed -n 's/^tool //p' "$LINTERS/$1/go.mod"
 }
 
-# The version that a linter's module asks for.
+# The version in a linter's module.
 linter_version() {
   sed -n 's/^require [^ (]* \([^ ]*\).*/\1/p' "$LINTERS/$1/go.mod"
 }

@@ -5,8 +5,8 @@ been imported before, its public names are replaced by genmeter's, also in modul
 them from there. Code that still has AfterImage's class, in a closure or a default, gets a monitor
 of genmeter when it calls the class. :func:`uninstall` restores everything.
 
-The replacement is a subclass of AfterImage's class, and its constructor accepts whatever that of
-AfterImage accepts: arguments that genmeter rejects are dropped with a warning.
+The replacement is a subclass of AfterImage's class, and its constructor accepts all arguments of
+AfterImage's: those that genmeter rejects are dropped with a warning.
 
 Not replaced: existing monitors, subclasses defined before the patch (a warning names them), and
 new interpreters. Only ``genmeter run`` and ``opentelemetry-instrument`` reach the children that a
@@ -47,7 +47,7 @@ _logger = logging.getLogger("genmeter")
 _PACKAGE = "afterimage"
 _MODULE = "afterimage.monitoring"
 _CLASS = "GenerationMonitor"
-_OTHERS: tuple[type, ...] = (
+_OTHER_CLASSES: tuple[type, ...] = (
     Alert,
     FileLogHandler,
     FileMetricHandler,
@@ -62,22 +62,14 @@ _ARGUMENTS = frozenset(inspect.signature(GenerationMonitor).parameters) - {"conf
 class _Swap(NamedTuple):
     """A class of AfterImage, and its replacement."""
 
-    theirs: type
-    ours: type
-
-
-class _Binding(NamedTuple):
-    """A replaced name of a module."""
-
-    namespace: dict[str, Any]
-    name: str
-    swap: _Swap
+    original: type
+    replacement: type
 
 
 _lock = threading.RLock()  # never held during an import
 _installs: list[MonitorConfig | None] = []  # the first one applies
 _swaps: list[_Swap] = []
-_bindings: list[_Binding] = []
+_bindings: list[tuple[dict[str, Any], str, _Swap]] = []  # namespace, name, swap
 _stand_ins: dict[type, type] = {}
 _warned: set[str] = set()
 
@@ -122,14 +114,14 @@ def uninstall() -> None:
         if _installs:
             return
         for namespace, name, swap in _bindings:
-            if namespace.get(name) is swap.ours:
-                namespace[name] = swap.theirs
-        everything = {id(swap.ours): swap for swap in _swaps}
-        monitor = {id(swap.ours): swap for swap in _swaps if swap.theirs in _stand_ins}
+            if namespace.get(name) is swap.replacement:
+                namespace[name] = swap.original
+        everything = {id(swap.replacement): swap for swap in _swaps}
+        monitor = {id(swap.replacement): swap for swap in _swaps if swap.original in _stand_ins}
         for module, namespace in _namespaces():
             is_afterimage = module.partition(".")[0] == _PACKAGE
             for name, swap in _bound_to(namespace, everything if is_afterimage else monitor):
-                namespace[name] = swap.theirs
+                namespace[name] = swap.original
         _bindings.clear()
         _swaps.clear()
         _warned.clear()
@@ -147,27 +139,27 @@ def _patch(module: ModuleType) -> None:
 
 def _replace(module: ModuleType) -> None:
     namespace = vars(module)
-    old = namespace.get(_CLASS)
-    if not isinstance(old, type):
+    original = namespace.get(_CLASS)
+    if not isinstance(original, type):
         _warn(
             f"{_MODULE} has no class {_CLASS}, nothing was replaced; genmeter supports AfterImage "
             "from 0.18.0 on"
         )
         return
-    if issubclass(old, GenerationMonitor):
+    if issubclass(original, GenerationMonitor):
         return
-    _swaps.append(_Swap(old, _stand_in(old)))
-    for ours in _OTHERS:
-        theirs = namespace.get(ours.__name__)
+    _swaps.append(_Swap(original, _stand_in(original)))
+    for replacement in _OTHER_CLASSES:
+        other = namespace.get(replacement.__name__)
         # Only classes of AfterImage: an alias of a common type must not be replaced everywhere.
-        if isinstance(theirs, type) and theirs.__module__.partition(".")[0] == _PACKAGE:
-            _swaps.append(_Swap(theirs, ours))
-    ours_by_theirs = {id(swap.theirs): swap for swap in _swaps}
+        if isinstance(other, type) and other.__module__.partition(".")[0] == _PACKAGE:
+            _swaps.append(_Swap(other, replacement))
+    replacements = {id(swap.original): swap for swap in _swaps}
     for _, found in _namespaces():
-        for name, swap in _bound_to(found, ours_by_theirs):
-            found[name] = swap.ours
-            _bindings.append(_Binding(found, name, swap))
-    early = sorted(f"{each.__module__}.{each.__qualname__}" for each in _early_subclasses(old))
+        for name, swap in _bound_to(found, replacements):
+            found[name] = swap.replacement
+            _bindings.append((found, name, swap))
+    early = sorted(f"{each.__module__}.{each.__qualname__}" for each in _early_subclasses(original))
     if early:
         _warn(
             f"subclasses of AfterImage's monitor are not replaced: {', '.join(early)}; install the "
@@ -191,66 +183,66 @@ def _bound_to(namespace: dict[str, Any], swaps: dict[int, _Swap]) -> list[tuple[
     return [(name, swap) for name, swap in found if swap is not None]
 
 
-def _early_subclasses(old: type) -> Iterator[type]:
-    subclasses: list[type] = type.__subclasses__(old)
+def _early_subclasses(original: type) -> Iterator[type]:
+    subclasses: list[type] = type.__subclasses__(original)
     for each in subclasses:
         if not issubclass(each, GenerationMonitor):
             yield each
             yield from _early_subclasses(each)
 
 
-def _stand_in(old: Any) -> type:
+def _stand_in(original: Any) -> type:
     """Return the class that replaces AfterImage's, always the same one."""
-    if old in _stand_ins:
-        return _stand_ins[old]
-    signature = inspect.signature(old.__init__)
+    if original in _stand_ins:
+        return _stand_ins[original]
+    signature = inspect.signature(original.__init__)
 
-    class StandIn(GenerationMonitor, old):  # type: ignore[misc]
+    class StandIn(GenerationMonitor, original):  # type: ignore[misc]
         """Genmeter's monitor, as a subclass of AfterImage's."""
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Any:
             if cls is StandIn and not _installs:
-                return old(*args, **kwargs)
+                return original(*args, **kwargs)
             return object.__new__(cls)
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             # Raises the same TypeErrors as AfterImage.
-            given = signature.bind(self, *args, **kwargs).arguments
-            given.pop(next(iter(signature.parameters)))
-            _construct(self, given)
+            passed = signature.bind(self, *args, **kwargs).arguments
+            passed.pop(next(iter(signature.parameters)))
+            _construct(self, passed)
             # All replacing monitors have the same settings.
             self._session.state.shares_expected = True
 
-    for made in (StandIn.__new__, StandIn.__init__):
-        functools.update_wrapper(made, old.__init__)  # inspect.signature() follows it
-    for name in set(dir(old)) - set(dir(GenerationMonitor)):
+    for method in (StandIn.__new__, StandIn.__init__):
+        functools.update_wrapper(method, original.__init__)  # inspect.signature() follows it
+    for name in set(dir(original)) - set(dir(GenerationMonitor)):
         if not name.startswith("__"):
             setattr(StandIn, name, _Absent(name))
     # Pickle uses these: a process without the patch loads AfterImage's class.
     for name in ("__module__", "__name__", "__qualname__"):
-        setattr(StandIn, name, getattr(old, name))
-    _redirect(old, StandIn)
-    _stand_ins[old] = StandIn
+        setattr(StandIn, name, getattr(original, name))
+    _redirect(original, StandIn)
+    _stand_ins[original] = StandIn
     return StandIn
 
 
-def _redirect(old: Any, stand_in: type) -> None:
+def _redirect(original: Any, stand_in: type) -> None:
     """Let a call of AfterImage's class create a replacing monitor.
 
     This is permanent: CPython cannot remove a ``__new__`` without breaking the class
     (``object.__new__`` then rejects the constructor's arguments).
     """
-    original = old.__new__
+    original_new = original.__new__
 
-    @functools.wraps(old.__init__)
+    @functools.wraps(original.__init__)
     def redirect(cls: type, *args: Any, **kwargs: Any) -> Any:
-        if cls is old and _installs:
+        if cls is original and _installs:
             return object.__new__(stand_in)
-        if original is object.__new__:
+        if original_new is object.__new__:
             return object.__new__(cls)
-        return original(cls, *args, **kwargs)
+        return original_new(cls, *args, **kwargs)
 
-    old.__new__ = staticmethod(redirect)
+    original.__new__ = staticmethod(redirect)
 
 
 class _Absent:
@@ -263,10 +255,10 @@ class _Absent:
         raise AttributeError(f"genmeter's GenerationMonitor has no attribute {self._name!r}")
 
 
-def _construct(monitor: GenerationMonitor, given: dict[str, Any]) -> None:
+def _construct(monitor: GenerationMonitor, passed: dict[str, Any]) -> None:
     """Call the constructor without the arguments it rejects, since AfterImage would not raise."""
-    arguments = {name: value for name, value in given.items() if name in _ARGUMENTS}
-    if dropped := sorted(given.keys() - arguments.keys()):
+    arguments = {name: value for name, value in passed.items() if name in _ARGUMENTS}
+    if dropped := sorted(passed.keys() - arguments.keys()):
         _warn(f"ignoring arguments unknown to genmeter's monitor: {', '.join(dropped)}")
     config = next(iter(_installs), None)
     no_export = MonitorConfig(meter_provider=NoOpMeterProvider())

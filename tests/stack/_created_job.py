@@ -1,9 +1,9 @@
-"""A job in a process of its own, whose counters are born one after another while it is scraped.
+"""A job whose series start one after another while it is scraped.
 
-It takes a command a line and answers each with a line: ``batch`` records one batch of everything,
-with labels that no batch before had; ``start`` lets four threads record such batches all the time;
-``stop`` stops them; ``end`` shuts the monitor down, which lingers for one more scrape. Answers are
-the totals so far, as JSON; the first line is the address of the endpoint.
+It reads one command per line: ``batch`` records a batch of everything, with new labels; ``start``
+starts four threads that record such batches; ``stop`` stops them; ``end`` shuts the monitor down,
+which lingers for one more scrape. It first prints the address of the endpoint, then for each command
+the totals as a line of JSON.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 LINGER = 30.0
 THREADS = 4
 PAUSE = 0.1  # seconds between two batches of a thread
-LIMIT = 150  # batches whose labels do not overflow
+LIMIT = 150  # batches without label overflow
 CALLS = 3
 
 
 class Refusing:
-    """A handler that takes nothing."""
+    """A handler that always fails."""
 
     def handle_metric(self, metric_name: str, value: float, metadata: Mapping[str, Any]) -> None:
-        """Refuse."""
+        """Raise."""
         raise OSError("the disk is full")
 
 
 class Job:
-    """What records the batches, and counts them by itself."""
+    """Records batches, and counts them."""
 
     def __init__(self, monitor: GenerationMonitor) -> None:
         self._monitor = monitor
@@ -88,7 +88,7 @@ class Job:
         self._ended.append(index)
 
     def start(self) -> None:
-        """Let the threads record."""
+        """Start the threads."""
         self._threads = [threading.Thread(target=self._repeat) for _ in range(THREADS)]
         for thread in self._threads:
             thread.start()
@@ -100,7 +100,7 @@ class Job:
             thread.join()
 
     def totals(self) -> dict[str, float]:
-        """Return some of the totals by the name of the counter, by the plainest means."""
+        """Return the expected totals by counter."""
         batches = len(self._ended)
         return {
             "genmeter_generations_total": (CALLS + 1) * batches,
@@ -123,7 +123,7 @@ class Job:
 
 
 def main() -> None:
-    """Obey the commands of standard input."""
+    """Run the commands of standard input."""
     config = MonitorConfig(
         endpoint=EndpointConfig(port=0, linger=LINGER),
         prices=PriceTable({f"model-{index}": (1.0, 2.0) for index in range(0, LIMIT, 2)}),
@@ -137,7 +137,7 @@ def main() -> None:
     )
     monitor = GenerationMonitor(metric_handlers=[Refusing()], metrics_interval=None, config=config)
     job = Job(monitor)
-    print(monitor.endpoint_url, flush=True)  # noqa: T201 - its answer
+    print(monitor.endpoint_url, flush=True)  # noqa: T201 - the response
     actions = {
         "batch": job.batch,
         "start": job.start,

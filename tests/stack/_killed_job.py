@@ -1,6 +1,6 @@
-"""A job that makes one call and waits: it is there to be killed.
+"""A job that records one call and waits to be killed.
 
-Its argument is the port to listen on, 0 for any; it prints where it can be scraped.
+Its argument is the port, 0 for any; it prints the address of its endpoint.
 """
 
 from __future__ import annotations

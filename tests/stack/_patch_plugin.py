@@ -1,7 +1,6 @@
-"""A pytest plugin that puts genmeter's monitor in the place of AfterImage's for a whole run.
+"""A pytest plugin that replaces AfterImage's monitor by genmeter's for a whole run.
 
-Its last line says how many monitors of genmeter's the tests made, so that a run in which nothing
-was replaced does not pass for one in which all was.
+Its last line has the number of genmeter's monitors, which proves that they were used.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from genmeter import GenerationMonitor, patch
 if TYPE_CHECKING:
     import pytest
 
-made = 0
+created = 0
 
 
 def pytest_configure() -> None:
@@ -23,8 +22,8 @@ def pytest_configure() -> None:
 
     @functools.wraps(original)
     def counted(self: GenerationMonitor, *args: Any, **kwargs: Any) -> None:
-        global made  # noqa: PLW0603 - told at the end
-        made += 1
+        global created  # noqa: PLW0603 - printed at the end
+        created += 1
         original(self, *args, **kwargs)
 
     GenerationMonitor.__init__ = counted  # type: ignore[method-assign]
@@ -32,10 +31,10 @@ def pytest_configure() -> None:
 
 
 def pytest_unconfigure() -> None:
-    """Put them back."""
+    """Restore them."""
     patch.uninstall()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many monitors of genmeter's were made."""
-    terminalreporter.write_line(f"monitors of genmeter's: {made}")
+    """Print the number of genmeter's monitors."""
+    terminalreporter.write_line(f"monitors of genmeter: {created}")

@@ -1,7 +1,7 @@
-"""A real, untouched AfterImage job with genmeter's monitor in place of AfterImage's own.
+"""A real AfterImage job with genmeter's monitor in place of AfterImage's.
 
-The job runs in a process of its own, against its own model server on loopback, and lingers until
-its last numbers were scraped. What the monitors say is compared with what the server handed out.
+The job runs in its own process, with its own model server on loopback, and lingers until its final
+values are scraped. The monitors' tokens are compared with the server's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 GENERATING = ("chat-large", "rows-small")
 JUDGE = "judge-mini"
 
-# Runs a script as `python SCRIPT` does, and ends the process at its first step off loopback.
+# Runs a script like `python SCRIPT`, and ends the process if it leaves loopback.
 LOOPBACK_ONLY = """
 import os, runpy, sys
 
@@ -52,11 +52,11 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @dataclass
 class Job:
-    """A job under way; a context manager that never leaves its process behind.
+    """A running job; the context manager ends its process.
 
     Attributes:
-        process: what runs it; its messages go to the file `errors`.
-        errors: where its standard error goes.
+        process: its process.
+        errors: the file of its standard error.
     """
 
     process: subprocess.Popen[str]
@@ -74,12 +74,12 @@ class Job:
         return self._line("metrics: ").removeprefix("metrics: ")
 
     def result(self) -> dict[str, Any]:
-        """Return the JSON result, once the job is done; the endpoint may linger after it."""
+        """Return the JSON result at the end of the job; the endpoint may linger."""
         found: dict[str, Any] = json.loads(self._line("{"))
         return found
 
     def finish(self) -> None:
-        """Wait for the process, which says by its exit code whether all tokens were counted."""
+        """Wait for the process; its exit code says whether all tokens were counted."""
         assert self.process.wait(timeout=90) == 0, self.messages()
 
     def messages(self) -> str:
@@ -95,7 +95,7 @@ class Job:
 
 
 def start(tmp_path: Path, *arguments: str) -> Job:
-    """Start the example, in an empty folder and with nothing of genmeter's set from outside."""
+    """Start the example in an empty folder, without variables of genmeter."""
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -118,12 +118,12 @@ def start(tmp_path: Path, *arguments: str) -> Job:
 
 @pytest.fixture(scope="module")
 def run_names() -> Iterator[str]:
-    """Names that tell this module's jobs apart in the shared Prometheus."""
+    """Unique names for the jobs in the shared Prometheus."""
     return (f"afterimage-{number}" for number in range(100))
 
 
 def tokens_served(result: dict[str, Any]) -> dict[str, dict[str, int]]:
-    """Return input and output tokens by model, as the server counted them."""
+    """Return the server's input and output tokens by model."""
     return {
         model: {
             "input": result["server"][model]["prompt_tokens"],
@@ -134,7 +134,7 @@ def tokens_served(result: dict[str, Any]) -> dict[str, dict[str, int]]:
 
 
 def outcomes_served(result: dict[str, Any]) -> dict[str, dict[str, int]]:
-    """Return successes and failures by generating model, as the server counted them."""
+    """Return the server's successes and failures by generating model."""
     counts = {model: result["server"][model] for model in GENERATING}
     return {
         model: {
@@ -146,19 +146,19 @@ def outcomes_served(result: dict[str, Any]) -> dict[str, dict[str, int]]:
 
 
 def assert_share(result: dict[str, Any], share: float) -> None:
-    """Hold that the server failed about its share of each generating model's requests."""
+    """Assert that the server failed about its share of each generating model's requests."""
     for model in GENERATING:
         counts = result["server"][model]
         assert counts["failures"] > 0, counts
-        # The stub's shares are exact over 20 requests, so a part of 20 may be off.
+        # The shares are exact only over 20 requests.
         assert abs(counts["failures"] - share * counts["requests"]) <= 5, counts
 
 
 @pytest.mark.parametrize(("protocol", "share"), [("text", 0.05), ("openmetrics", 0.5)])
-def test_an_untouched_job_shows_tokens_and_failures_under_the_right_model(
+def test_tokens_and_failures_have_the_right_model(
     prometheus: Prometheus, run_names: Iterator[str], tmp_path: Path, protocol: str, share: float
 ) -> None:
-    """What Prometheus has of the job, by model, equals the server's counts to the token and call."""
+    """Prometheus's counts by model equal the server's, to the token and call."""
     run = next(run_names)
     # 24 rows are 36 calls, so that even a share of 0.05 fails one of them.
     amounts = ("--dialogs", "8", "--rows", "24", "--fail-share", str(share))
@@ -206,8 +206,8 @@ def test_an_untouched_job_shows_tokens_and_failures_under_the_right_model(
     prometheus.remove_target(result["endpoint"].split("/")[2])
 
 
-def test_a_budget_stops_the_job_at_the_next_dialogue(tmp_path: Path) -> None:
-    """AfterImage's stop rule reads the monitor's totals at once, and no row is begun after it."""
+def test_a_budget_stops_the_job_after_a_dialogue(tmp_path: Path) -> None:
+    """AfterImage's stop rule reads the monitor's current totals."""
     budget = 6000
     with start(tmp_path, "--no-endpoint", "--dialogs", "500", "--budget", str(budget)) as job:
         result = job.result()

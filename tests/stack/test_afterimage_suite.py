@@ -36,8 +36,8 @@ class Run:
 
     Attributes:
         passed: the tests that passed.
-        others: the tests that did not, by what became of them.
-        output: what pytest said.
+        others: the outcomes of the other tests.
+        output: pytest's output.
     """
 
     passed: set[str]
@@ -55,16 +55,16 @@ def sources() -> Path:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         command += ["--no-binary", ":all:", "--dest", str(BUILD), requirement]
         subprocess.run(command, check=True, timeout=300)
-        beside = BUILD / f".{RELEASE}.{os.getpid()}"
+        staging = BUILD / f".{RELEASE}.{os.getpid()}"
         with tarfile.open(BUILD / f"{RELEASE}.tar.gz") as archive:
-            archive.extractall(beside, filter="data")
-        (beside / RELEASE).rename(folder)
-        beside.rmdir()
+            archive.extractall(staging, filter="data")
+        (staging / RELEASE).rename(folder)
+        staging.rmdir()
     return folder
 
 
 def run(sources: Path, folder: Path, *options: str) -> Run:
-    """Run the suite on a copy of its own, since its tests write beside it."""
+    """Run the suite on a copy, since its tests write files."""
     for part in PARTS:
         copy = shutil.copytree if (sources / part).is_dir() else shutil.copy
         copy(sources / part, folder / part)
@@ -96,9 +96,9 @@ def run(sources: Path, folder: Path, *options: str) -> Run:
 
 
 @pytest.fixture(scope="module")
-def as_it_is(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The suite on AfterImage's own classes."""
-    return run(sources, tmp_path_factory.mktemp("as-it-is"))
+def unpatched(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The suite with AfterImage's classes."""
+    return run(sources, tmp_path_factory.mktemp("unpatched"))
 
 
 @pytest.fixture(scope="module")
@@ -107,22 +107,22 @@ def patched(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run(sources, tmp_path_factory.mktemp("patched"), "-p", "_patch_plugin")
 
 
-def test_the_suite_passes_as_well_with_our_monitor(as_it_is: Run, patched: Run) -> None:
-    """What passes on AfterImage's classes passes on ours, but for a count of private threads."""
-    lost = as_it_is.passed - patched.passed
+def test_the_suite_passes_with_genmeters_monitor(unpatched: Run, patched: Run) -> None:
+    """Tests that pass with AfterImage's classes pass, except one of private threads."""
+    lost = unpatched.passed - patched.passed
     assert lost == {NOT_CARRIED_OVER}, {name: patched.others.get(name) for name in sorted(lost)}
 
 
-def test_the_suite_was_run(as_it_is: Run) -> None:
-    """Nearly all of the suite runs here; what does not needs a vendor's key."""
-    assert len(as_it_is.passed) > 250
-    failed = {name for name, outcome in as_it_is.others.items() if "skipped" not in outcome}
+def test_most_of_the_suite_runs(unpatched: Run) -> None:
+    """Other tests need an API key."""
+    assert len(unpatched.passed) > 250
+    failed = {name for name, outcome in unpatched.others.items() if "skipped" not in outcome}
     assert {name.rpartition(".")[0] for name in failed} <= {"tests.test_stopping_logic"}
 
 
-def test_the_suite_made_our_monitors(as_it_is: Run, patched: Run) -> None:
-    """The second run was on our monitor, and the first was not."""
-    found = re.search(r"^monitors of genmeter's: (\d+)$", patched.output, re.MULTILINE)
+def test_the_suite_uses_genmeters_monitors(unpatched: Run, patched: Run) -> None:
+    """Only the second run uses genmeter."""
+    found = re.search(r"^monitors of genmeter: (\d+)$", patched.output, re.MULTILINE)
     assert found, patched.output
     assert int(found[1]) >= 10
-    assert "genmeter" not in as_it_is.output
+    assert "genmeter" not in unpatched.output

@@ -1,4 +1,4 @@
-"""The hour of made-up data that the dashboards' pictures are drawn from."""
+"""The simulated data of the dashboards' pictures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TOOL = ROOT / "tools" / "dashboards" / "backfill.py"
 END = 1_769_860_800.0
 LABELS = {"job": "genmeter", "instance": "127.0.0.1:9464"}
-# Nothing is pushed or past a limit in the made-up job.
+# The simulated job neither pushes nor exceeds a limit.
 NEVER = {
     "genmeter_monitor_export_failures_total",
     "genmeter_monitor_label_overflow_total",
@@ -27,7 +27,7 @@ NEVER = {
 
 
 def recorded(scenario: str, seconds: float = 600.0) -> list[str]:
-    """Play a scenario at speed and give the file's lines."""
+    """Simulate a scenario; return the lines of the file."""
     spec = importlib.util.spec_from_file_location("backfill", TOOL)
     assert spec is not None
     assert spec.loader is not None
@@ -40,12 +40,12 @@ def recorded(scenario: str, seconds: float = 600.0) -> list[str]:
 
 
 def at(line: str) -> float:
-    """Give a sample's time."""
+    """Return the time of a sample."""
     return float(line.rpartition(" ")[2])
 
 
 def value(lines: list[str], name: str, *labels: str) -> float:
-    """Sum the last samples of a name whose labels hold all the given texts."""
+    """Sum the last samples of a name whose labels contain all texts."""
     return sum(
         float(line.split(" ")[-2])
         for line in lines
@@ -54,35 +54,35 @@ def value(lines: list[str], name: str, *labels: str) -> float:
 
 
 def test_every_instrument_has_samples() -> None:
-    """A failing job's file has each row of the catalogue but what cannot come about in it."""
+    """A failing job has samples of each instrument, except those in NEVER."""
     lines = recorded("failing")[:-1]
     suffixes = {"histogram": "_count"}
     wanted = {row.prometheus + suffixes.get(row.kind, "") for row in INSTRUMENTS} - NEVER
     assert wanted - {line.partition("{")[0] for line in lines} == set()
 
 
-def test_a_model_fails_from_half_way_on() -> None:
-    """The failing scenario is the normal one until its middle, then one model's calls fail."""
+def test_a_model_fails_in_the_second_half() -> None:
+    """Until then the failing scenario equals the normal one."""
     failed = ("genmeter_generations_total", 'genmeter_outcome="failure"', "atlas-large")
     normal, failing = recorded("normal")[:-1], recorded("failing")[:-1]
     before = [
         {line for line in lines if at(line) < END - 300.0 and line.startswith(failed[0])}
         for lines in (normal, failing)
     ]
-    # Only the zero that a later series begins with may lie before.
+    # Only the initial zero of a later series may be before.
     assert all(line.split(" ")[-2] == "0" for line in before[0] ^ before[1])
     assert value(failing, *failed) > 5 * value(normal, *failed) > 0
 
 
 def test_an_idle_monitor_has_no_generations() -> None:
-    """In the empty scenario the target answers, and there is nothing of a job."""
+    """In the empty scenario the target is up, without calls."""
     lines = recorded("empty")[:-1]
     assert value(lines, "up") == 1
     assert not [line for line in lines if line.startswith("genmeter_generations_total")]
 
 
-def test_each_series_begins_at_zero_and_goes_on_in_order() -> None:
-    """A counter that is born late begins at zero a scrape before, and times never go back."""
+def test_each_series_starts_at_zero_and_is_in_order() -> None:
+    """A late counter is zero one scrape before, and times never decrease."""
     times: dict[str, float] = {}
     firsts: dict[str, str] = {}
     for line in recorded("normal")[:-1]:
@@ -96,12 +96,12 @@ def test_each_series_begins_at_zero_and_goes_on_in_order() -> None:
 
 
 @pytest.mark.parametrize("scenario", ["normal", "empty"])
-def test_prometheus_tools_take_the_file(scenario: str, tmp_path: Path, promtool: str) -> None:
-    """The command makes blocks that `promtool tsdb` reads back, with the labels asked for."""
+def test_promtool_reads_the_blocks(scenario: str, tmp_path: Path, promtool: str) -> None:
+    """The command creates blocks for `promtool tsdb`, with the labels of the options."""
     command = [sys.executable, TOOL, tmp_path / "data", "--scenario", scenario]
     options = ["--end", str(END), "--seconds", "300", "--job", "tried"]
     subprocess.run([*command, *options], check=True, timeout=300)
-    # A Prometheus would have made it.
+    # Prometheus would have created it.
     (tmp_path / "data" / "wal").mkdir()
     dump = [promtool, "tsdb", "dump", "--match={__name__='up'}", tmp_path / "data"]
     done = subprocess.run(dump, check=True, capture_output=True, text=True, timeout=60)

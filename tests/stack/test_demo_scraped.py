@@ -1,4 +1,4 @@
-"""The demo, in a process of its own, scraped by a real Prometheus while it runs and at its end."""
+"""The demo, scraped by Prometheus while it runs and at its end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from _prometheus import Prometheus
 
 GENMETER = (sys.executable, "-c", "import sys; from genmeter.cli import main; sys.exit(main())")
-# Tokens in the report's table, by the metric that counts them.
+# Columns of the report, by their counters.
 COLUMNS = {
     "gen_ai_client_inference_usage_input_tokens_total": "prompt",
     "gen_ai_client_inference_usage_output_tokens_total": "completion",
@@ -27,15 +27,15 @@ COLUMNS = {
 
 
 class Demo:
-    """A demo under way, on any free port and with nothing set from outside.
+    """A running demo, on any free port and without variables.
 
     Args:
-        folder: Where its standard error goes.
-        arguments: What the command line has beside the port.
+        folder: The folder of its standard error.
+        arguments: Further arguments.
 
     Attributes:
-        process: What runs it.
-        url: Where it says that its metrics are.
+        process: Its process.
+        url: The address of its metrics.
     """
 
     def __init__(self, folder: Path, *arguments: str) -> None:
@@ -58,7 +58,7 @@ class Demo:
         self.url = self.read_to("metrics: ").removeprefix("metrics: ")
 
     def read_to(self, start: str) -> str:
-        """Reads what the demo says, up to a line that starts so."""
+        """Read the output up to a line with this start."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self._lines.append(line.rstrip("\n"))
@@ -67,7 +67,7 @@ class Demo:
         pytest.fail(f"no line starts with {start!r}: {self._lines}, {self._errors.read_text()}")
 
     def report(self) -> dict[str, dict[str, int]]:
-        """Reads the report at the end: tokens by column and model, `total` among the models."""
+        """Read the final report: tokens by column and model, including `total`."""
         self.read_to("waiting")
         begin = next(n for n, line in enumerate(self._lines) if line.startswith("model "))
         titles = re.split(r" {2,}", self._lines[begin])[1:]
@@ -79,14 +79,14 @@ class Demo:
         }
 
     def finish(self) -> None:
-        """Waits for the end, which a scrape brings."""
+        """Wait for the end, after a scrape."""
         assert self.process.wait(60) == 0
         assert self._errors.read_text() == ""
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
-    """Starts demos, and ends what is left of them."""
+    """Starts demos, and kills them at the end."""
     demos: list[Demo] = []
 
     def start(*arguments: str) -> Demo:
@@ -100,10 +100,10 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
 
 
 @pytest.mark.parametrize("protocol", ["text", "openmetrics"])
-def test_prometheus_agrees_with_the_demos_report_to_the_token(
+def test_prometheus_equals_the_report_of_the_demo(
     prometheus: Prometheus, start: Callable[..., Demo], protocol: str
 ) -> None:
-    """Input, output and total tokens by model, as scraped, equal those of the report."""
+    """Scraped input, output and total tokens by model equal the report."""
     run = f"demo-{protocol}"
     demo = start("--duration", "12", "--rate", "200", "--seed", "1", "--linger", "60")
     instance = prometheus.add_target(demo.url, protocol, run=run)
@@ -132,10 +132,8 @@ def test_prometheus_agrees_with_the_demos_report_to_the_token(
     assert total > 1_000_000
 
 
-def test_promtool_finds_nothing_on_the_demos_page(
-    promtool: str, start: Callable[..., Demo]
-) -> None:
-    """Names, types, units and help of everything that the demo exposes are as they should be."""
+def test_promtool_accepts_the_page_of_the_demo(promtool: str, start: Callable[..., Demo]) -> None:
+    """Names, types, units and help are correct."""
     demo = start("--duration", "8", "--rate", "300", "--linger", "60")
 
     def page() -> str:
@@ -157,14 +155,14 @@ def test_promtool_finds_nothing_on_the_demos_page(
     )
     assert (checked.returncode, checked.stdout) == (0, "")
     demo.read_to("waiting")
-    # The wait begins just after it was announced, and a scrape that was earlier does not end it.
+    # The wait begins just after its message; an earlier scrape does not end it.
     gone, _ = poll(lambda: is_gone(demo.url), bool, 30)
     assert gone
     demo.finish()
 
 
 def is_gone(url: str) -> bool:
-    """Scrapes once more; says whether nobody answers any longer."""
+    """Scrape; return whether the endpoint is closed."""
     try:
         request("GET", url)
     except OSError:

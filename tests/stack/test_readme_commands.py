@@ -1,4 +1,4 @@
-"""The README's commands, run as a reader runs them."""
+"""The commands of the README."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(command: Sequence[str], cwd: Path = ROOT, timeout: float = 300) -> str:
-    """Run a command; give what it printed."""
+    """Run a command; return its output."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
     done = subprocess.run(
         command,
@@ -35,7 +35,7 @@ def run(command: Sequence[str], cwd: Path = ROOT, timeout: float = 300) -> str:
 
 @pytest.mark.timeout(400)
 def test_make_demo_ends_with_the_token_report() -> None:
-    """`make demo` sets itself up, names the address to scrape, and ends with the tokens."""
+    """`make demo` installs genmeter, prints the address, and ends with the report."""
     printed = run(["make", "demo", "ARGS=--duration 3 --port 0"])
     assert "http://127.0.0.1:" in printed
     assert "prompt" in printed
@@ -43,15 +43,15 @@ def test_make_demo_ends_with_the_token_report() -> None:
 
 
 @pytest.mark.timeout(400)
-def test_make_example_counts_what_the_server_handed_out() -> None:
-    """`make example` runs a whole AfterImage job, and its monitors agree with the model server."""
+def test_make_example_counts_the_tokens_of_the_server() -> None:
+    """The monitors of an AfterImage job equal the model server."""
     printed = run(["make", "example", "ARGS=--dialogs 2 --rows 2 --port 0"])
     assert "total" in printed
 
 
 @pytest.mark.timeout(400)
-def test_pip_install_gives_the_command_and_the_import(tmp_path: Path) -> None:
-    """`pip install .` into an empty environment is enough to monitor a job."""
+def test_pip_install_provides_the_command_and_the_import(tmp_path: Path) -> None:
+    """A job can be monitored after `pip install .` into an empty environment."""
     venv.create(tmp_path / "env", with_pip=True)
     python = tmp_path / "env/bin/python"
     run([str(python), "-m", "pip", "install", "--quiet", "-c", "constraints.txt", "."])

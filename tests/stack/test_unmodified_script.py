@@ -1,7 +1,7 @@
-"""A script that knows of AfterImage only, run plainly, by `genmeter run` and by OpenTelemetry.
+"""A script that imports only AfterImage, run by Python, `genmeter run` and OpenTelemetry.
 
-The script starts its own model server on loopback and prints what that server handed out, so each
-way of running it is held against the server's count, to the token.
+The script starts a model server on loopback and prints the tokens of its responses, which are
+compared with the monitor's.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class Run:
 
     @property
     def served(self) -> dict[str, tuple[int, int, int]]:
-        """Input, output and total tokens by model, as the server counted them."""
+        """The server's input, output and total tokens by model."""
         counts: dict[str, dict[str, int]] = json.loads(self.printed.splitlines()[-1])
         names = ("prompt_tokens", "completion_tokens", "total_tokens")
         return {model: tuple(counts[model][name] for name in names) for model in MODELS}  # type: ignore[misc]
 
 
 def run(tmp_path: Path, *command: str | Path, **environ: str) -> Run:
-    """Run a command in an empty folder, with nothing of OpenTelemetry's set but what is given."""
+    """Run a command in an empty folder, with only the given OpenTelemetry variables."""
     done = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
@@ -68,16 +68,14 @@ def run(tmp_path: Path, *command: str | Path, **environ: str) -> Run:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The script as Python runs it."""
+    """The script, run by Python."""
     found = run(tmp_path_factory.mktemp("plain"), sys.executable, SCRIPT)
     assert found.code == 0, found.errors[-4000:]
     return found
 
 
-def test_a_run_changes_nothing_of_the_script_and_reports_every_token(
-    plain: Run, tmp_path: Path
-) -> None:
-    """`genmeter run` leaves output and exit code alone, and its report equals the server's count."""
+def test_genmeter_run_reports_every_token(plain: Run, tmp_path: Path) -> None:
+    """Output and exit code are unchanged, and the report equals the server's counts."""
     found = run(tmp_path, BIN / "genmeter", "run", "--port", "0", SCRIPT)
     assert (found.code, found.printed) == (plain.code, plain.printed)
     assert re.search(r"^metrics: http://127\.0\.0\.1:\d+/metrics$", found.errors, re.MULTILINE)
@@ -93,10 +91,10 @@ def test_a_run_changes_nothing_of_the_script_and_reports_every_token(
     assert total == tuple(map(sum, zip(*found.served.values(), strict=True)))
 
 
-def test_opentelemetry_instrument_sends_every_token_before_the_process_ends(
+def test_opentelemetry_instrument_pushes_every_token_before_the_exit(
     plain: Run, tmp_path: Path
 ) -> None:
-    """The application's provider, flushed by its own hook at exit, has the whole job by then."""
+    """The last push of the application's provider has the whole job."""
     with HttpReceiver() as receiver:
         found = run(
             tmp_path,
@@ -108,7 +106,7 @@ def test_opentelemetry_instrument_sends_every_token_before_the_process_ends(
             OTEL_LOGS_EXPORTER="none",
             OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
             OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
-            # No push but the last one.
+            # Only the last push.
             OTEL_METRIC_EXPORT_INTERVAL="3600000",
         )
     assert (found.code, found.printed) == (plain.code, plain.printed)

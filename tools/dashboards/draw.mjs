@@ -6,7 +6,7 @@ import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { bundle, chromium, draw } from './renderer/browser.mjs';
 import { place, visible } from './renderer/grid.mjs';
-import { Prometheus, askPanel, intervals, rangeOf } from './renderer/queries.mjs';
+import { Prometheus, queryPanel, intervals, rangeOf } from './renderer/queries.mjs';
 import { interpolate, resolve } from './renderer/variables.mjs';
 
 const HELP = `usage: node draw.mjs [options] DASHBOARD.json ...
@@ -17,23 +17,23 @@ Draw each dashboard from a live Prometheus, as NAME.png.
   --from TIME            now-1h, 2026-01-31T12:00:00Z or milliseconds (default: the dashboard's)
   --to TIME              as above
   --now TIME             what "now" stands for, an ISO time or seconds (default: now)
-  --var NAME=VALUE       a variable's value; again for more of them; All for all
-  --scrape-interval TIME the data source's, the least step (default: 15s)
+  --var NAME=VALUE       a value of a variable, repeatable; All for all values
+  --scrape-interval TIME minimum step, as in the data source (default: 15s)
   --time-zone ZONE       such as Europe/Berlin (default: utc)
   --theme dark|light     (default: dark)
-  --width PIXELS         the page's (default: 1600)
-  --scale FACTOR         pixels of the picture for one of the page's (default: 1)
-  --suffix TEXT          put after each picture's name, before .png
-  --out FOLDER           where the pictures go (default: .)
+  --width PIXELS         width of the page (default: 1600)
+  --scale FACTOR         scale of the picture (default: 1)
+  --suffix TEXT          suffix of each file name, before .png
+  --out FOLDER           folder for the pictures (default: .)
 
-Exit code 0; 1 where a query was refused or a panel could not be drawn, 2 for arguments that cannot
-be used. The pictures are written all the same.
+Exit code: 0; 1 if a query failed or a panel could not be drawn, 2 if an argument is invalid. In case
+of 1 the pictures are written too.
 `;
 const MARGIN = 16;
 const PADDING = 16;
-const MOST_ABOVE = 400;
+const MAX_HEADER = 400;
 
-function settings() {
+function parseOptions() {
   const text = (fallback) => ({ type: 'string', default: fallback });
   const { values, positionals } = parseArgs({
     allowPositionals: true,
@@ -60,18 +60,18 @@ function settings() {
     throw new Error('no dashboard given: node draw.mjs DASHBOARD.json ...');
   }
   if (!['dark', 'light'].includes(values.theme)) {
-    throw new Error(`--theme ${values.theme}: give dark or light`);
+    throw new Error(`--theme must be dark or light, got ${values.theme}`);
   }
   for (const name of ['scale', 'width']) {
     if (!(Number(values[name]) > 0)) {
-      throw new Error(`--${name} ${values[name]}: give a number above 0`);
+      throw new Error(`--${name} must be a number above 0, got ${values[name]}`);
     }
   }
   const given = new Map();
   for (const pair of values.var) {
     const [, name, value] = /^(\w+)=(.*)$/s.exec(pair) ?? [];
     if (name === undefined) {
-      throw new Error(`--var ${pair}: give NAME=VALUE`);
+      throw new Error(`--var must be NAME=VALUE, got ${pair}`);
     }
     given.set(name, [...(given.get(name) ?? []), value]);
   }
@@ -85,41 +85,43 @@ function settings() {
   };
 }
 
-/** Give a time in milliseconds since 1970. */
+/** Parse a time to milliseconds since 1970. */
 function momentOf(text) {
   const moment = /^\d+$/.test(text) ? Number(text) * 1000 : Date.parse(text);
   if (Number.isNaN(moment)) {
-    throw new Error(`--now ${text}: give a time such as 2026-01-31T12:00:00Z, or Unix seconds`);
+    throw new Error(
+      `--now must be a time such as 2026-01-31T12:00:00Z, or Unix seconds, got ${text}`
+    );
   }
   return moment;
 }
 
-/** Ask all that a dashboard asks, and give what page/main.jsx draws. */
-async function dataOf(dashboard, asked) {
-  const prometheus = new Prometheus(asked.prometheus);
+/** Run the queries of a dashboard; return the data for page/main.jsx. */
+async function dataOf(dashboard, options) {
+  const prometheus = new Prometheus(options.prometheus);
   const range = rangeOf(
-    asked.from ?? dashboard.time?.from ?? 'now-1h',
-    asked.to ?? dashboard.time?.to ?? 'now',
-    asked.now
+    options.from ?? dashboard.time?.from ?? 'now-1h',
+    options.to ?? dashboard.time?.to ?? 'now',
+    options.now
   );
-  const scope = await resolve(dashboard, asked.given, prometheus);
+  const scope = await resolve(dashboard, options.given, prometheus);
   const words = (text, panel, width) =>
     text &&
     interpolate(
       text,
-      new Map([...scope, ...intervals({}, panel, range, width, asked['scrape-interval']).scope]),
+      new Map([...scope, ...intervals({}, panel, range, width, options['scrape-interval']).scope]),
       'text'
     );
-  const answers = {};
+  const responses = {};
   const panels = [];
   for (const panel of visible(dashboard.panels ?? [])) {
-    const width = place(panel.gridPos, asked.width - 2 * MARGIN).width - PADDING;
-    answers[panel.id] = await askPanel(panel, {
+    const width = place(panel.gridPos, options.width - 2 * MARGIN).width - PADDING;
+    responses[panel.id] = await queryPanel(panel, {
       prometheus,
       scope,
       range,
       width,
-      scrapeInterval: asked['scrape-interval'],
+      scrapeInterval: options['scrape-interval'],
     });
     panels.push({
       ...panel,
@@ -133,58 +135,60 @@ async function dataOf(dashboard, asked) {
   const { title, links } = dashboard;
   return {
     dashboard: { title, links },
-    answers,
+    responses,
     panels,
     range,
     variables,
-    theme: asked.theme,
-    timeZone: asked['time-zone'],
-    width: asked.width,
+    theme: options.theme,
+    timeZone: options['time-zone'],
+    width: options.width,
   };
 }
 
-/** Give the most that the page can be high: the panels, and what stands above them. */
+/** Return the maximum height of the page. */
 function heightOf(panels, width) {
   const ends = panels
     .map(({ gridPos }) => place(gridPos, width))
     .map(({ top, height }) => top + height);
-  return Math.max(0, ...ends) + MOST_ABOVE;
+  return Math.max(0, ...ends) + MAX_HEADER;
 }
 
 async function main() {
-  let asked;
+  let options;
   try {
-    asked = settings();
-    chromium();
+    options = parseOptions();
+    if (options !== undefined) {
+      chromium();
+    }
   } catch (error) {
     console.error(error.message);
     return 2;
   }
-  if (asked === undefined) {
+  if (options === undefined) {
     console.log(HELP);
     return 0;
   }
-  mkdirSync(asked.out, { recursive: true });
+  mkdirSync(options.out, { recursive: true });
   const page = await bundle();
   let hasFailed = false;
-  for (const file of asked.files) {
+  for (const file of options.files) {
     let data;
     try {
-      data = await dataOf(JSON.parse(readFileSync(file, 'utf8')), asked);
+      data = await dataOf(JSON.parse(readFileSync(file, 'utf8')), options);
     } catch (error) {
       console.error(`${file}: ${error.message}`);
       return 2;
     }
-    const picture = path.join(asked.out, `${path.basename(file, '.json')}${asked.suffix}.png`);
+    const picture = path.join(options.out, `${path.basename(file, '.json')}${options.suffix}.png`);
     const complaints = await draw(page, data, {
-      width: asked.width,
-      height: heightOf(data.panels, asked.width),
-      scale: asked.scale,
+      width: options.width,
+      height: heightOf(data.panels, options.width),
+      scale: options.scale,
       file: picture,
     });
     for (const panel of data.panels) {
-      for (const { refId, error, expression } of data.answers[panel.id].filter(
-        (answer) => answer.error
+      for (const { refId, error, expression } of data.responses[panel.id].filter(
+        (response) => response.error
       )) {
         complaints.push(
           `panel ${panel.id} "${panel.title}", query ${refId}: ${error}\n    ${expression}`

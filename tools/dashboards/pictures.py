@@ -1,4 +1,4 @@
-"""Draws the dashboards for docs/images: an hour of the demo's job, well and with a failing model.
+"""Draw the dashboards for docs/images: an hour of the demo's job, normal and with a failing model.
 
     make pictures
 
@@ -24,14 +24,14 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 IMAGES = ROOT / "docs" / "images"
 BOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
-# Of these also how they look when something is wrong.
+# Also drawn with the failing model.
 FAILING = ("genmeter-overview", "genmeter-health")
-END = 1_767_225_480  # 2025-12-31T23:58Z: the last label of the axis, a full hour's, is not cut
+END = 1_767_225_480  # 2025-12-31T23:58Z: the last label of the axis is not cut
 PATIENCE = 60.0
 
 
 def main() -> int:
-    """Make the data, serve them, and draw; gives the exit code."""
+    """Create the data, serve them, and draw; return the exit code."""
     with tempfile.TemporaryDirectory() as folder:
         for scenario in ("normal", "failing"):
             data = Path(folder, scenario)
@@ -85,7 +85,7 @@ def wait_until_ready(url: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - an address of our own
+            with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - a local address
                 return
         except OSError:
             if time.monotonic() > deadline:

@@ -1,9 +1,9 @@
 #!/usr/bin/env node
-// Hold dashboards' JSON to Grafana's own types with the TypeScript compiler.
+// Check dashboards' JSON against Grafana's types with the TypeScript compiler.
 //
 //     node typecheck.mjs DASHBOARD.json ...
 //
-// Exit code 0 where all hold, 1 where one does not, 2 where a file cannot be read.
+// Exit code: 0 if all are correct, 1 if one is not, 2 if a file cannot be read.
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -23,7 +23,7 @@ const OPTIONS = {
   types: [],
 };
 
-// Panels whose name in a dashboard is not that of their folder in @grafana/schema.
+// Panels whose type differs from their folder in @grafana/schema.
 const FOLDERS = {
   annolist: 'annotationslist',
   dashlist: 'dashboardlist',
@@ -31,7 +31,7 @@ const FOLDERS = {
   'status-history': 'statushistory',
 };
 
-/** Give the module that declares a panel type's options, undefined where there is none. */
+/** Return the module that declares the options of a panel type, or undefined. */
 function panelModule(type) {
   const folder = FOLDERS[type] ?? type.toLowerCase();
   const { exports } = JSON.parse(readFileSync(path.join(SCHEMA, 'package.json'), 'utf8'));
@@ -46,9 +46,9 @@ function panelModule(type) {
   };
 }
 
-/** Give every unit that Grafana knows by its id, as a union, with the patterns of those it reads. */
+/** Return all units of Grafana as a union of ids and patterns. */
 function units() {
-  // Grafana asks the browser for its language when it lists the formats of dates.
+  // Grafana reads the browser's language when it lists date formats.
   globalThis.navigator ??= { language: 'en', languages: ['en'] };
   const { getValueFormats } = require('@grafana/data');
   const ids = getValueFormats().flatMap((category) => category.submenu.map((unit) => unit.value));
@@ -59,7 +59,7 @@ function units() {
   ].join(' | ');
 }
 
-/** Write one dashboard's TypeScript; `parts` says which lines are which panel's. */
+/** Write the TypeScript of a dashboard; `parts` maps lines to panels. */
 function source(dashboard) {
   const lines = [];
   const parts = [];
@@ -100,12 +100,12 @@ function source(dashboard) {
     }
   };
   (dashboard.panels ?? []).forEach(visit);
-  // The imports come last, so that the lines noted above hold.
+  // Imports come last, so that the line numbers above remain correct.
   lines.push(...imports.values(), "import type * as types from './types/dashboard';");
   return { text: lines.join('\n'), parts, unknown };
 }
 
-/** Read files as the compiler does, those that were just written here first. */
+/** Read files like the compiler, but the written ones from memory. */
 function hostOf(written) {
   const host = ts.createCompilerHost(OPTIONS);
   const { fileExists, getSourceFile, readFile } = host;
@@ -118,7 +118,7 @@ function hostOf(written) {
   return host;
 }
 
-/** Give the property that a line of the written JSON belongs to, such as `options.legend.calcs`. */
+/** Return the property of a line of the JSON, such as `options.legend.calcs`. */
 function propertyAt(lines, first, line) {
   const names = [];
   let depth = Infinity;
@@ -134,7 +134,7 @@ function propertyAt(lines, first, line) {
   return names.join('.');
 }
 
-/** Give the compiler's deepest reasons, without the shapes of whole panels. */
+/** Return the compiler's innermost messages, without the types of whole panels. */
 function explain({ messageText }) {
   const lines = ts.flattenDiagnosticMessageText(messageText, '\n').split('\n');
   return lines

@@ -16,11 +16,7 @@ __all__ = ["checked"]
 
 
 def checked(check: Check) -> Callable[[str], Any]:
-    """Return a type for `argparse` that reads and checks a value.
-
-    Args:
-        check: The requirement.
-    """
+    """Return a type for `argparse` that reads and checks a value."""
 
     def parse(text: str) -> Any:
         try:

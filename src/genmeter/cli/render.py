@@ -67,11 +67,7 @@ class _Kind(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the kinds and their arguments.
-
-    Args:
-        parser: The subcommand's parser.
-    """
+    """Declare the kinds and their arguments."""
     parsers = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
     for name, kind in _KINDS.items():
         add = parsers.add_parser(
@@ -98,13 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Render a kind of file.
-
-    Args:
-        args: The parsed arguments.
-
-    Returns:
-        The exit code: 1 if a checked file differs.
+    """Render a kind of file; return 1 if a checked file differs.
 
     Raises:
         ConfigError: An argument or the settings file is invalid, or a checked file unreadable.
@@ -114,16 +104,16 @@ def run(args: argparse.Namespace) -> int:
     kind = _KINDS[args.kind]
     rendered = kind.render(args)
     texts = {"": rendered} if isinstance(rendered, str) else rendered
-    where = args.check or args.out
-    if where is None:
+    target = args.check or args.out
+    if target is None:
         if args.check is not None:
             raise ConfigError("--check must have a file: use --check FILE or --out FILE")
         _print(texts[""])
         return 0
-    files = {Path(where) / name: text for name, text in texts.items()}
+    files = {Path(target) / name: text for name, text in texts.items()}
     if args.check is not None:
         return _check(files)
-    write_files(files, "--out", where)
+    write_files(files, "--out", target)
     if kind.folder is not None:
         _print("".join(f"{path}\n" for path in files))
     return 0
@@ -165,10 +155,10 @@ def _settings(args: argparse.Namespace) -> AlertSettings:
     """Read the settings file, and apply the options of the kind."""
     settings = AlertSettings.coerce(args.settings)
     names = ("objective", "cost_budget", "token_budget", "selector", "jobs", "runbook_url")
-    given = {name: value for name in names if (value := getattr(args, name, None)) is not None}
-    if "jobs" in given:
-        given["jobs"] = tuple(given["jobs"])
-    settings = replace(settings, **given)
+    changes = {name: value for name in names if (value := getattr(args, name, None)) is not None}
+    if "jobs" in changes:
+        changes["jobs"] = tuple(changes["jobs"])
+    settings = replace(settings, **changes)
     alerts = dict(settings.alerts)
     for alert, threshold in getattr(args, "threshold", ()):
         # By id, which overrides the names in the file.

@@ -53,11 +53,7 @@ _LARGE = 8 * 2**20  # bytes; smaller files need no progress bar
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments.
-
-    Args:
-        parser: The subcommand's parser.
-    """
+    """Declare the arguments."""
     fields = "\n".join(f"  {name:<22} {text}" for name, text in FIELDS.items())
     parser.epilog = f"{_EPILOG}{fields}"
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -88,12 +84,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the report.
 
-    Args:
-        args: The parsed arguments.
-
-    Returns:
-        The exit code.
-
     Raises:
         ConfigError: The source or the prices are invalid.
         ExportError: An export cannot be read, or the output cannot be written.
@@ -120,25 +110,19 @@ def run(args: argparse.Namespace) -> int:
 
 def _read(source: str, window: timedelta | None) -> UsageTable:
     """Read a source; a large one with a progress bar if standard error is a terminal."""
-    from rich import progress
     from rich.console import Console
+    from rich.progress import Progress
 
     console = Console(stderr=True)
-    with progress.Progress(
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.DownloadColumn(),
-        progress.TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_interactive,
-    ) as bar:
+    with Progress(console=console, transient=True, disable=not console.is_interactive) as bar:
         task = bar.add_task("reading", visible=False)
-
-        def show(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, visible=total >= _LARGE)
-
-        return read_source(source, window, show)
+        return read_source(
+            source,
+            window,
+            lambda done, total: bar.update(
+                task, completed=done, total=total, visible=total >= _LARGE
+            ),
+        )
 
 
 def _render(table: UsageTable, args: argparse.Namespace) -> str:

@@ -68,11 +68,7 @@ _OPTIONS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments.
-
-    Args:
-        parser: The subcommand's parser.
-    """
+    """Declare the arguments."""
     parser.usage, parser.description, parser.epilog = _USAGE, _DESCRIPTION, _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     # Abbreviations would match the script's arguments too.
@@ -96,9 +92,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Replace this process by the Python that runs the script.
-
-    Args:
-        args: The parsed arguments.
 
     Raises:
         ConfigError: An argument or an environment variable is invalid.

@@ -54,12 +54,7 @@ class MetricRows:
         self._usage: dict[tuple[Any, ...], UsageRow] = {}
 
     def matters(self, name: str, row: Mapping[str, Any]) -> bool:
-        """Return whether a row may be summed, before its time is parsed.
-
-        Args:
-            name: The metric's name.
-            row: Its metadata.
-        """
+        """Return whether a row may be summed, by its name and metadata."""
         phase = row.get("phase")
         if phase is None:
             return is_afterimage_name(name)
@@ -69,25 +64,13 @@ class MetricRows:
     def add(
         self, name: str, value: Any, row: Mapping[str, Any], when: float, is_afterimage: bool
     ) -> bool:
-        """Add a row that matters.
-
-        Args:
-            name: The metric's name.
-            value: Its value.
-            row: Its metadata.
-            when: Unix time in seconds.
-            is_afterimage: Whether AfterImage wrote it. A row of genmeter without a phase comes
-                from ``record_metric`` and is not a call, whatever its name.
-
-        Returns:
-            False if it is invalid.
-        """
+        """Add a row that matters; return whether it is valid."""
         if when < self._cutoff:
             return True
         if is_afterimage:
             return self._afterimage.add(name, value, row, when)
         metric, _ = metric_of(name)
-        if row.get("phase") is None or metric is None:
+        if row.get("phase") is None or metric is None:  # from `record_metric`, whatever its name
             return True
         if not _is_amount(value):
             return False

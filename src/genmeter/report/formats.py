@@ -40,12 +40,7 @@ FIELDS = {
 
 
 def to_json(table: UsageTable, by: Sequence[str]) -> str:
-    """Return a table as JSON.
-
-    Args:
-        table: The table.
-        by: The keys to group by.
-    """
+    """Return a table as JSON, with rows grouped by some keys."""
     return json.dumps(
         {
             "source": table.source,
@@ -67,12 +62,7 @@ def to_json(table: UsageTable, by: Sequence[str]) -> str:
 
 
 def to_csv(table: UsageTable, by: Sequence[str]) -> str:
-    """Return the rows of a table as CSV, without a total.
-
-    Args:
-        table: The table.
-        by: The keys to group by.
-    """
+    """Return a table as CSV, with rows grouped by some keys and without a total."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [*by, *FIELDS], lineterminator="\n")
     writer.writeheader()

@@ -31,11 +31,7 @@ _decode = json.JSONDecoder().raw_decode
 
 
 def journal_files(folder: Path) -> list[Path]:
-    """List the files of a folder's journal, rotated ones included, oldest first.
-
-    Args:
-        folder: An existing folder.
-    """
+    """List the files of a folder's journal, rotated ones included, oldest first."""
     rotated = {
         int(found[1]): path for path in folder.iterdir() if (found := _ROTATED.fullmatch(path.name))
     }

@@ -198,11 +198,7 @@ class UsageTable:
         return not (self.rows or self.conversations.count or self.evaluations.count)
 
     def apply_prices(self, prices: PriceTable) -> None:
-        """Replace the costs.
-
-        Args:
-            prices: The prices. If they depend on the size of a call, the mean call decides.
-        """
+        """Replace the costs. If prices depend on the size of a call, the mean call decides."""
         self.unpriced.clear()
         for key, row in self.rows.items():
             row.cost = prices.cost(

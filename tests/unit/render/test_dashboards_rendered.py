@@ -92,7 +92,7 @@ def test_unwritable_folder_is_an_error(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["render", "dashboards", "--out", str(blocked)]) == 2
     error = capsys.readouterr().err
     assert f"--out {str(blocked)!r} cannot be written" in error
-    assert "give another path" in error
+    assert "choose another path" in error
 
 
 def without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-// The page's frame: the title, the variables, the time range, and the panels in their places.
+// The dashboard: title, variables, time range and panels.
 
 import { rangeUtil } from '@grafana/data';
 import { Icon, PanelChrome } from '@grafana/ui';
@@ -21,7 +21,7 @@ const PANELS = {
   text: TextPanel,
   timeseries: TimeSeriesPanel,
 };
-// These show "no value" themselves.
+// These show a missing value themselves.
 const SHOWS_NOTHING_ITSELF = new Set(['bargauge', 'gauge', 'stat', 'text']);
 const MARGIN = 16;
 

@@ -1,25 +1,25 @@
-// Prometheus's answers as Grafana's data frames, as its Prometheus data source makes them.
+// Converts Prometheus's responses to data frames, like Grafana's Prometheus data source.
 
 import { FieldType } from '@grafana/data';
 
 /**
- * Give a panel's frames.
+ * Return a panel's frames.
  *
- * @param {object[]} answers What renderer/queries.mjs's `askPanel` gave.
+ * @param {object[]} responses The result of `queryPanel` in renderer/queries.mjs.
  */
-export function toFrames(answers) {
-  const tables = answers.filter(({ format }) => format === 'table');
-  return answers.flatMap((answer) => {
-    if (answer.format === 'table') {
-      return answer.result.length > 0 ? [tableFrame(answer, tables.length)] : [];
+export function toFrames(responses) {
+  const tables = responses.filter(({ format }) => format === 'table');
+  return responses.flatMap((response) => {
+    if (response.format === 'table') {
+      return response.result.length > 0 ? [tableFrame(response, tables.length)] : [];
     }
-    return answer.format === 'heatmap'
-      ? bucketFrames(answer)
-      : answer.result.map((series) => seriesFrame(series, answer));
+    return response.format === 'heatmap'
+      ? bucketFrames(response)
+      : response.result.map((series) => seriesFrame(series, response));
   });
 }
 
-/** Prometheus writes numbers as strings, `+Inf` and `NaN` among them. */
+/** Parse a number of Prometheus, such as `+Inf`. */
 const numberOf = (text) =>
   text === '+Inf' ? Infinity : text === '-Inf' ? -Infinity : Number(text);
 const pointsOf = ({ value, values }) => values ?? [value];
@@ -32,7 +32,7 @@ function seriesFrame(series, { refId, step, legendFormat, isInstant, expression 
     {
       name: 'Time',
       type: FieldType.time,
-      // The graph breaks its line where points are further apart than this.
+      // The line is interrupted between points further apart.
       config: isInstant ? {} : { interval: step * 1000 },
       values: points.map(([seconds]) => seconds * 1000),
     },
@@ -95,7 +95,7 @@ function tableFrame({ refId, result }, tables) {
   ]);
 }
 
-/** Cumulative buckets as one frame, with a field for each bucket's own count. */
+/** Convert cumulative buckets to a frame with a field for the count of each bucket. */
 function bucketFrames({ refId, result }) {
   const sorted = result
     .map((series) => ({ ...series, le: numberOf(series.metric.le) }))

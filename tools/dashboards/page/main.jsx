@@ -1,9 +1,9 @@
-// The page: one dashboard, drawn once from `window.data`, which renderer/browser.mjs puts there.
+// The page: one dashboard, drawn once from `window.data`, which renderer/browser.mjs sets.
 //
-// `window.data` holds the `dashboard`, the `answers` by panel id, the `range` in
-// milliseconds and as it was given (`raw`), the
-// `variables` as `{name, label, text}`, the `texts` (titles and the like, variables put in), the
-// `theme`, the `timeZone` and the `width`. `window.isDrawn` becomes true when all stands.
+// `window.data` has the `dashboard`, the `responses` by panel id, the `range` in milliseconds and in
+// its original form (`raw`), the `variables` as `{name, label, text}`, the `texts` (titles etc. with
+// variables replaced), the `theme`, the `timeZone` and the `width`. `window.isDrawn` becomes true at
+// the end.
 
 import 'uplot/dist/uPlot.min.css';
 import { createTheme, dateTime } from '@grafana/data';
@@ -14,7 +14,7 @@ import { Dashboard } from './dashboard.jsx';
 import { toFrames } from './frames.js';
 import { completed, known, prepared } from './settings.js';
 
-const { dashboard, answers, range, panels, theme: mode, timeZone, width } = window.data;
+const { dashboard, responses, range, panels, theme: mode, timeZone, width } = window.data;
 
 const QUIET_MS = 1500;
 
@@ -27,14 +27,14 @@ async function panelsOf(theme) {
       continue;
     }
     const panel = completed(raw);
-    const given = answers[panel.id] ?? [];
+    const given = responses[panel.id] ?? [];
     const frames = await prepared(panel, toFrames(given), { theme, timeZone, replaceVariables });
     drawn.push({ panel, frames, errors: given.filter(({ error }) => error) });
   }
   return drawn;
 }
 
-/** Wait until the page has not changed for a while: panels measure themselves, then draw again. */
+/** Wait until the page is stable: panels measure themselves, then draw again. */
 async function quiet() {
   let changed = performance.now();
   const observer = new MutationObserver(() => {

@@ -1,5 +1,5 @@
-// What Grafana itself does between a panel's JSON and its drawing: defaults, overrides and
-// transformations. The work is @grafana/data's; what it leaves to the application is here.
+// Applies defaults, overrides and transformations to a panel, like the Grafana application, with
+// the functions of @grafana/data.
 
 import {
   FieldConfigOptionsRegistry,
@@ -85,11 +85,11 @@ const FIELDS = {
 
 export const known = (type) => type in OPTIONS;
 
-/** Give the panel with all that it leaves to Grafana filled in. */
+/** Return the panel with Grafana's defaults. */
 export function completed(panel) {
   const { defaults = {}, overrides = [] } = panel.fieldConfig ?? {};
   const filled = defaultsDeep({}, withLists(defaults), FIELDS[panel.type]);
-  // Lists are taken whole: a third threshold is not made up from the defaults.
+  // Lists are not merged with the defaults.
   for (const name of ['mappings', 'links']) {
     filled[name] = defaults[name] ?? [];
   }
@@ -103,7 +103,7 @@ export function completed(panel) {
   };
 }
 
-/** JSON has no way to write the first threshold, minus infinity, but null. */
+/** In JSON the first threshold, minus infinity, is null. */
 const lowest = (thresholds) => ({
   ...thresholds,
   steps: thresholds.steps.map((step) => ({ ...step, value: step.value ?? -Infinity })),
@@ -158,7 +158,7 @@ function registryOf({ fieldConfig: { defaults, overrides } }) {
 }
 
 standardTransformersRegistry.setInit(() =>
-  // One is there twice, under its older name as well.
+  // One has an older name too.
   [...new Set(Object.values(standardTransformers))].map((transformation) => ({
     id: transformation.id,
     name: transformation.name,
@@ -167,9 +167,9 @@ standardTransformersRegistry.setInit(() =>
 );
 
 /**
- * Transform a panel's frames and give every field its unit, colours, names and links.
+ * Transform a panel's frames and set the unit, colours, names and links of every field.
  *
- * @param {object} panel As `completed` gives it.
+ * @param {object} panel As returned by `completed`.
  * @param {object[]} frames
  * @param {(text: string) => string} replaceVariables
  */

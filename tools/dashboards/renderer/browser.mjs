@@ -1,4 +1,4 @@
-// The page, bundled, and the browser that opens it and takes its picture.
+// Bundles the page, opens it in a browser and takes a screenshot.
 
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
@@ -7,10 +7,10 @@ import { build } from 'esbuild';
 import { launch } from 'puppeteer-core';
 
 const HERE = path.dirname(import.meta.dirname);
-// Nothing listens there: each request is answered from the disk, and no other leaves the browser.
+// No server listens there: requests are served from the disk, others are blocked.
 const ORIGIN = 'http://dashboards.invalid';
 const ICONS = path.join(HERE, 'node_modules/@grafana/ui/dist/public/');
-// The fonts that Grafana's style asks for, by the beginning of their names there.
+// The fonts of Grafana's style, by the beginning of their names.
 const FONTS = {
   '/public/fonts/inter/Inter-Regular': 'inter/files/inter-latin-400-normal.woff2',
   '/public/fonts/inter/Inter-Italic': 'inter/files/inter-latin-400-italic.woff2',
@@ -25,7 +25,7 @@ const TYPES = {
   '.woff2': 'font/woff2',
 };
 
-/** Give the browser's path; throws with the remedy where there is none. */
+/** Return the browser's path; throws an error with the remedy if there is none. */
 export function chromium() {
   const found = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser'].find(
     (name) => name && existsSync(name)
@@ -38,7 +38,7 @@ export function chromium() {
   return found;
 }
 
-/** Bundle the page. Gives its script and its style sheet, as text. */
+/** Bundle the page; return its script and style sheet as text. */
 export async function bundle() {
   const { outputFiles } = await build({
     absWorkingDir: HERE,
@@ -59,16 +59,16 @@ export async function bundle() {
 /**
  * Draw one dashboard.
  *
- * @param {object} page What `bundle` gave.
- * @param {object} data What the page draws: see page/main.jsx.
- * @param {{width: number, height: number, scale: number, file: string}} picture Where to; the page's
- *   width and the most that it can be high, in pixels.
- * @returns {Promise<string[]>} What the page complained of.
+ * @param {object} page The result of `bundle`.
+ * @param {object} data The data of the page, see page/main.jsx.
+ * @param {{width: number, height: number, scale: number, file: string}} picture The file, and the
+ *   width and maximum height of the page in pixels.
+ * @returns {Promise<string[]>} Errors of the page.
  */
 export async function draw({ script, style }, data, { width, height, scale, file }) {
   const browser = await launch({
     executablePath: chromium(),
-    // Chromium's sandbox does not start for root, as in most containers.
+    // Chromium's sandbox does not work for root, as in most containers.
     args: [
       '--disable-gpu',
       '--force-color-profile=srgb',
@@ -80,7 +80,7 @@ export async function draw({ script, style }, data, { width, height, scale, file
     const complaints = [];
     page.on('pageerror', (error) => complaints.push(error.message));
     page.on('console', (message) => message.type() === 'error' && complaints.push(message.text()));
-    // The window is as high as the page, since a table draws only the rows that are in view.
+    // The window is as high as the page, since tables draw only visible rows.
     await page.setViewport({ width, height, deviceScaleFactor: scale });
     await page.setRequestInterception(true);
     const pages = {

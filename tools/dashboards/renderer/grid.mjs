@@ -1,10 +1,10 @@
-// Grafana's grid: 24 columns, rows of 30 pixels, 8 pixels between.
+// Grafana's grid: 24 columns, rows of 30 pixels, gaps of 8 pixels.
 
 const COLUMNS = 24;
 const ROW = 30;
 const GAP = 8;
 
-/** Panels as they are seen: those of an open row beside the others, a closed row's not at all. */
+/** Return the visible panels: those of open rows too, but not those of closed rows. */
 export function visible(panels) {
   return panels.flatMap((panel) =>
     panel.type === 'row' && !panel.collapsed ? [panel, ...(panel.panels ?? [])] : [panel]
@@ -12,10 +12,10 @@ export function visible(panels) {
 }
 
 /**
- * Give a panel's place in pixels.
+ * Return the position of a panel in pixels.
  *
  * @param {{x: number, y: number, w: number, h: number}} grid
- * @param {number} width The whole grid's, in pixels.
+ * @param {number} width The width of the grid in pixels.
  */
 export function place({ x, y, w, h }, width) {
   const column = (width - GAP * (COLUMNS - 1)) / COLUMNS;

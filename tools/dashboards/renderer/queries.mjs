@@ -1,9 +1,9 @@
-// Queries of a dashboard's panels against a live Prometheus, over the intervals Grafana would use.
+// Runs the queries of panels against Prometheus, with the intervals of Grafana.
 
 import { createRequire } from 'node:module';
 import { interpolate } from './variables.mjs';
 
-// Grafana's package asks for the browser's language as it loads.
+// Grafana's package reads the browser's language when it loads.
 globalThis.navigator ??= { language: 'en', languages: ['en'] };
 const { dateMath, dateTime, rangeUtil } = createRequire(import.meta.url)('@grafana/data');
 
@@ -16,8 +16,8 @@ export class Prometheus {
     this.url = url.replace(/\/+$/, '');
   }
 
-  /** Ask an endpoint below /api/v1; throws with Prometheus's own words where it refuses. */
-  async ask(endpoint, parameters) {
+  /** Request an endpoint below /api/v1; throws Prometheus's error message. */
+  async request(endpoint, parameters) {
     const form = new URLSearchParams();
     for (const [name, value] of Object.entries(parameters)) {
       form.set(name, String(value));
@@ -27,14 +27,14 @@ export class Prometheus {
       response = await fetch(`${this.url}/api/v1/${endpoint}?${form}`);
     } catch (error) {
       throw new Error(
-        `no answer from Prometheus at ${this.url}: ${error.cause?.message ?? error.message}`
+        `no response from Prometheus at ${this.url}: ${error.cause?.message ?? error.message}`
       );
     }
-    const answer = await response.json().catch(() => ({ error: `status ${response.status}` }));
-    if (answer.status !== 'success') {
-      throw new Error(answer.error);
+    const body = await response.json().catch(() => ({ error: `status ${response.status}` }));
+    if (body.status !== 'success') {
+      throw new Error(body.error);
     }
-    return answer.data;
+    return body.data;
   }
 
   /**
@@ -45,26 +45,28 @@ export class Prometheus {
   async labelValues(query) {
     const found = LABEL_VALUES.exec(query.trim());
     if (found === null) {
-      throw new Error(`${query}: only label_values(metric, label) is drawn as a variable's query`);
+      throw new Error(`the query of a variable must be label_values(metric, label), got ${query}`);
     }
-    return this.ask(`label/${found[2]}/values`, found[1] ? { 'match[]': found[1].trim() } : {});
+    return this.request(`label/${found[2]}/values`, found[1] ? { 'match[]': found[1].trim() } : {});
   }
 }
 
 /**
- * Give a time range.
+ * Return a time range.
  *
- * @param {string} from As Grafana writes it: `now-1h`, an ISO time, or milliseconds since 1970.
+ * @param {string} from As in Grafana: `now-1h`, an ISO time, or milliseconds since 1970.
  * @param {string} to As above.
- * @param {number} now What `now` stands for, in milliseconds since 1970.
- * @returns {{from: number, to: number, raw: object}} Milliseconds since 1970, and what was given.
+ * @param {number} now The value of `now`, in milliseconds since 1970.
+ * @returns {{from: number, to: number, raw: object}} Milliseconds since 1970, and the arguments.
  */
 export function rangeOf(from, to, now) {
   const late = Date.now() - now;
   const at = (text, isEnd) => {
     const time = /^\d+$/.test(text) ? dateTime(Number(text)) : dateMath.parse(text, isEnd);
     if (!time?.isValid()) {
-      throw new Error(`${text}: give a time such as now-1h, 2026-01-31T12:00:00Z or milliseconds`);
+      throw new Error(
+        `a time must be such as now-1h, 2026-01-31T12:00:00Z or milliseconds, got ${text}`
+      );
     }
     return text.startsWith('now')
       ? Math.round((time.valueOf() - late) / 1000) * 1000
@@ -78,13 +80,13 @@ export function rangeOf(from, to, now) {
 }
 
 /**
- * Give Grafana's own variables for one query of one panel.
+ * Return Grafana's built-in variables for a query.
  *
  * @param {object} query
  * @param {object} panel
  * @param {{from: number, to: number}} range
- * @param {number} width The panel's, in pixels: a point a pixel.
- * @param {string} scrapeInterval The data source's, such as `15s`.
+ * @param {number} width The width of the panel in pixels; there is one point per pixel.
+ * @param {string} scrapeInterval That of the data source, such as `15s`.
  * @returns {{step: number, scope: Map}} The step in seconds, and the variables.
  */
 export function intervals(query, panel, range, width, scrapeInterval) {
@@ -116,13 +118,13 @@ const duration = (milliseconds) =>
   milliseconds % 1000 ? `${milliseconds}ms` : `${milliseconds / 1000}s`;
 
 /**
- * Ask all that a panel asks.
+ * Run the queries of a panel.
  *
- * @returns {Promise<object[]>} An answer a query: `refId`, `format`, `legendFormat`, `isInstant`,
- *   `step`, and the `result` as Prometheus gives it, or the `error`.
+ * @returns {Promise<object[]>} A response per query: `refId`, `format`, `legendFormat`, `isInstant`,
+ *   `step`, and Prometheus's `result` or the `error`.
  */
-export async function askPanel(panel, { prometheus, scope, range, width, scrapeInterval }) {
-  const answers = [];
+export async function queryPanel(panel, { prometheus, scope, range, width, scrapeInterval }) {
+  const responses = [];
   for (const query of panel.targets ?? []) {
     if (query.hide) {
       continue;
@@ -137,7 +139,7 @@ export async function askPanel(panel, { prometheus, scope, range, width, scrapeI
       legendFormat: interpolate(query.legendFormat ?? '', all, 'text'),
       step,
     };
-    // A query may be both: Grafana then asks twice.
+    // A query may be both: Grafana then runs it twice.
     const kinds = [
       query.range || !query.instant ? 'range' : '',
       query.instant ? 'instant' : '',
@@ -147,19 +149,19 @@ export async function askPanel(panel, { prometheus, scope, range, width, scrapeI
       try {
         const aligned = (milliseconds) => Math.floor(milliseconds / 1000 / step) * step;
         const { result, resultType } = isInstant
-          ? await prometheus.ask('query', { query: expression, time: range.to / 1000 })
-          : await prometheus.ask('query_range', {
+          ? await prometheus.request('query', { query: expression, time: range.to / 1000 })
+          : await prometheus.request('query_range', {
               query: expression,
               start: aligned(range.from),
               end: aligned(range.to),
               step,
             });
         const series = resultType === 'scalar' ? [{ metric: {}, value: result }] : result;
-        answers.push({ ...about, isInstant, result: series });
+        responses.push({ ...about, isInstant, result: series });
       } catch (error) {
-        answers.push({ ...about, isInstant, result: [], error: error.message });
+        responses.push({ ...about, isInstant, result: [], error: error.message });
       }
     }
   }
-  return answers;
+  return responses;
 }

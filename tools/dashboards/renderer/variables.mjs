@@ -1,9 +1,9 @@
-// Dashboard variables, expanded as Grafana expands them for a Prometheus data source.
+// Expands dashboard variables like Grafana for a Prometheus data source.
 
 const ALL = '$__all';
 const REFERENCE = /\$(\w+)|\$\{(\w+)(?:\.([^:}]+))?(?::([^}]+))?\}|\[\[(\w+)(?::(\w+))?\]\]/g;
 
-// What Grafana's Prometheus data source does to a value that stands inside a quoted regex.
+// Escapes a value inside a quoted regex, like Grafana's Prometheus data source.
 const escapedForPromql = (value) =>
   value
     .replace(/\\/g, '\\\\\\\\')
@@ -23,14 +23,14 @@ const FORMATS = {
 };
 
 /**
- * Put values in the place of variables.
+ * Replace variables by their values.
  *
  * @param {string} text A query, or a title.
  * @param {Map<string, {values: string[], isAll?: boolean, allValue?: string, isMulti?: boolean,
- *   isPlain?: boolean}>} scope By name. `isPlain`: Grafana's own, such as `$__range`, and a data
- *   source, never escaped.
- * @param {'promql' | 'text'} kind How a variable is put in that names no format itself.
- * @returns {string} The text; variables that the scope does not have stay as they are.
+ *   isPlain?: boolean}>} scope By name. `isPlain`: a built-in variable, such as `$__range`, or a data
+ *   source, which is never escaped.
+ * @param {'promql' | 'text'} kind The format of variables without one.
+ * @returns {string} The text; unknown variables are unchanged.
  */
 export function interpolate(text, scope, kind = 'promql') {
   return text.replace(REFERENCE, (whole, bare, braced, _path, format, square, squareFormat) => {
@@ -60,7 +60,7 @@ export function interpolate(text, scope, kind = 'promql') {
     if (variable.isPlain) {
       return variable.values[0] ?? '';
     }
-    // A variable with one value at most stands between quotes as a plain string.
+    // A single-value variable is a plain string between quotes.
     return variable.isMulti
       ? alternatives(variable.values.map(escapedForPromql))
       : (variable.values[0] ?? '').replace(/\\/g, '\\\\').replace(/"/g, '\\"');
@@ -68,13 +68,12 @@ export function interpolate(text, scope, kind = 'promql') {
 }
 
 /**
- * Give every variable of a dashboard its value, in their order, since a later one may name an
- * earlier one.
+ * Return the values of all variables of a dashboard, in their order, since one may use earlier ones.
  *
  * @param {object} dashboard
- * @param {Map<string, string[]>} given Values by variable; the single value `All` stands for all.
+ * @param {Map<string, string[]>} given Values by variable; the single value `All` means all.
  * @param {{labelValues: (query: string) => Promise<string[]>}} prometheus
- * @returns {Promise<Map>} As `interpolate` takes it, each with its `label` and `hide` too.
+ * @returns {Promise<Map>} As in `interpolate`, with `label` and `hide` of each.
  */
 export async function resolve(dashboard, given, prometheus) {
   const scope = new Map();

@@ -1,4 +1,4 @@
-// Intervals and ranges are those that Grafana would choose.
+// Intervals and ranges equal Grafana's.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

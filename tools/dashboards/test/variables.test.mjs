@@ -1,4 +1,4 @@
-// Variables are expanded as Grafana's Prometheus data source expands them.
+// Variables are expanded like by Grafana's Prometheus data source.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

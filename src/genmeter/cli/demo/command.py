@@ -48,11 +48,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments.
-
-    Args:
-        parser: The subcommand's parser.
-    """
+    """Declare the arguments."""
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
@@ -100,12 +96,6 @@ def _failing(text: str) -> tuple[str, float]:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo.
-
-    Args:
-        args: The parsed arguments.
-
-    Returns:
-        The exit code.
 
     Raises:
         ConfigError: An environment variable is invalid.

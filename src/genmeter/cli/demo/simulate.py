@@ -1,4 +1,4 @@
-"""A simulated generation job: fictional models, and which calls are made when, by a seed."""
+"""A simulated generation job with fictional models; equal seeds give equal jobs."""
 
 from __future__ import annotations
 
@@ -155,11 +155,7 @@ class Job:
         self._conversations = [self._conversation() for _ in range(max(2, round(0.3 * plan.rate)))]
 
     def advance(self, until: float) -> None:
-        """Record everything up to a time.
-
-        Args:
-            until: Seconds since the job began.
-        """
+        """Record everything up to a time, in seconds since the job began."""
         while True:
             next_end = self._open[0][0] if self._open else math.inf
             at = min(self._next_call, self._next_incident, next_end)

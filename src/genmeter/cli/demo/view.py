@@ -33,11 +33,7 @@ _DUMB = ("dumb", "unknown")  # terminals without cursor movement
 
 
 def say(text: str) -> None:
-    """Write a line to standard output and flush it, for the reader of a pipe.
-
-    Args:
-        text: The line.
-    """
+    """Write a line to standard output and flush it, for the reader of a pipe."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
@@ -106,15 +102,7 @@ def summary(job: Job) -> str:
 
 @contextmanager
 def show_progress(job: Job, *, is_quiet: bool) -> Iterator[Callable[[], object]]:
-    """Show a job while it runs.
-
-    Args:
-        job: The job.
-        is_quiet: Show nothing.
-
-    Yields:
-        A function to call after each step of the job.
-    """
+    """Show a job while it runs; yields a function to call after each of its steps."""
     if is_quiet:
         yield lambda: None
     elif not sys.stdout.isatty() or os.environ.get("TERM") in _DUMB:
@@ -153,12 +141,7 @@ def _plain_lines(job: Job) -> Callable[[], object]:
 
 
 def render(job: Job, width: int) -> RenderableType:
-    """Return the live view of a job.
-
-    Args:
-        job: The job.
-        width: Columns of the terminal.
-    """
+    """Return the live view of a job, for the width of the terminal."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table

@@ -1,6 +1,6 @@
 import { getFieldDisplayValues } from '@grafana/data';
 
-/** A gauge, drawn by code of this folder: @grafana/ui keeps its own to itself. */
+/** A gauge, drawn here since @grafana/ui does not export its own. */
 export function GaugePanel({ panel, frames, width, height, theme, timeZone }) {
   const { options, fieldConfig } = panel;
   const values = getFieldDisplayValues({

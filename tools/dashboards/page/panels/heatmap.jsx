@@ -4,13 +4,13 @@ import * as chromatic from 'd3-scale-chromatic';
 import { useMemo } from 'react';
 
 const LEGEND_HEIGHT = 36;
-// Schemes that run from dark to light, which Grafana turns round in a light theme only.
+// Schemes from dark to light, which Grafana reverses in the light theme only.
 const DARK_FIRST = /^(Turbo|Cividis|Viridis|Magma|Inferno|Plasma|Warm|Cool|Cubehelix)/;
 const TURNED_ALWAYS = /^(BrBG|PiYG|PRGn|PuOr|RdBu|RdGy|RdYlBu|RdYlGn|Spectral|Rainbow|Sinebow)$/;
 
 /**
- * A heat map of buckets over time. @grafana/ui has none: the axes are its own, the cells are drawn
- * by code of this folder, and the picture says so.
+ * A heat map of buckets over time. @grafana/ui has only the axes; the cells are drawn here, and the
+ * picture says so.
  */
 export function HeatmapPanel({ panel, frames, width, height, theme, timeRange, timeZone }) {
   const { options, fieldConfig } = panel;
@@ -85,7 +85,7 @@ function drawCells(plot, { times, rows, most, least, colors }) {
       if (!(value > least)) {
         return;
       }
-      // A bucket's count is that of the step that ends at its time.
+      // The count of a bucket belongs to the step that ends at its time.
       const left = Math.max(plot.bbox.left, plot.valToPos(times[at] - step, 'x', true));
       const right = plot.valToPos(times[at], 'x', true);
       ctx.fillStyle =
@@ -113,7 +113,7 @@ function boundOf(name, unit) {
   return Number.isFinite(bound) ? formattedValueToString(getValueFormat(unit)(bound)) : name;
 }
 
-/** Leave out labels until each has 18 pixels. */
+/** Drop labels until each has 18 pixels. */
 function thinned(count, height) {
   const every = Math.max(1, Math.ceil(count / Math.max(1, Math.floor(height / 18))));
   return Array.from({ length: Math.floor(count / every) }, (_, at) => (at + 1) * every);

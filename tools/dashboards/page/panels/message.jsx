@@ -1,4 +1,4 @@
-/** What a panel says in place of data, as Grafana's own panels do. */
+/** The message of a panel without data, as in Grafana. */
 export function Message({ text, width, height, theme, isError = false }) {
   return (
     <div

@@ -1,6 +1,6 @@
 import { renderTextPanelMarkdown } from '@grafana/data';
 
-/** Grafana's text panel: its own Markdown, cleaned as it cleans it. */
+/** Grafana's text panel, with sanitized Markdown. */
 export function TextPanel({ panel, height }) {
   const { content, mode } = panel.options;
   const html = mode === 'markdown' ? renderTextPanelMarkdown(content) : content;

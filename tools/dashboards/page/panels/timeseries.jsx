@@ -1,7 +1,7 @@
 import { FieldType } from '@grafana/data';
 import { TimeSeries } from '@grafana/ui';
 
-/** Grafana's time series panel, but for tooltips, annotations and exemplars. */
+/** Grafana's time series panel, without tooltips, annotations and exemplars. */
 export function TimeSeriesPanel({ panel, frames, width, height, timeRange, timeZone }) {
   const drawable = frames.map((frame) => ({
     ...frame,

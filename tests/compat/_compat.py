@@ -1,9 +1,9 @@
-"""The two monitors that the same tests run on, AfterImage's and ours, and what those tests share.
+"""Shared helpers for tests that run on AfterImage's monitor and on ours.
 
-A test takes the fixture `subject` and so runs twice: on AfterImage 0.18.1's class (marked
-`example`, since only `make example` installs it) and on ours. Where the two differ on purpose, the
-test says so with `subject.differs` or `subject.breaks`, which hold the old behaviour too: a
-release of AfterImage that mends a defect is noticed here.
+A test with the fixture `subject` runs twice: on the class of AfterImage 0.18.1 (marked `example`,
+since only `make example` installs it) and on ours. For an intended difference the test uses
+`subject.differs` or `subject.breaks`. Both check AfterImage's behaviour too, so a release of
+AfterImage that fixes a defect fails here.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import pytest
 from _waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
     from types import ModuleType
 
-__all__ = ["Alerts", "Logs", "Metrics", "Subject", "journal"]
+__all__ = ["Alerts", "FailingMetrics", "Logs", "Metrics", "Subject", "journal"]
 
 T = TypeVar("T")
 
@@ -36,87 +36,85 @@ class Subject:
 
     Attributes:
         name: `afterimage` or `genmeter`.
-        module: where its public names are.
-        folder: where its monitors may write.
-        made: its monitors, for the end of the test.
+        module: its module of public names.
+        folder: a folder for its monitors' files.
+        monitors: its monitors, shut down after the test.
     """
 
     name: str
     module: ModuleType
     folder: Path
-    made: list[Any] = field(default_factory=list)
+    monitors: list[Any] = field(default_factory=list)
 
     @property
-    def is_old(self) -> bool:
-        """Whether this is AfterImage's."""
+    def is_afterimage(self) -> bool:
+        """Whether this is AfterImage's package."""
         return self.name == "afterimage"
 
     @property
     def log_dir(self) -> Path:
-        """The folder that `monitor` gives to its monitors."""
+        """The `log_dir` of monitors created by `monitor`."""
         return self.folder / "log"
 
-    def differs(self, *, old: T, new: T, why: str, defect: int | None = None) -> T:
-        """Give what to expect of this subject where the two differ on purpose.
+    def differs(self, *, afterimage: T, ours: T, why: str) -> T:
+        """Return the expected value for this subject where the two differ on purpose.
 
         Args:
-            old: what AfterImage's class does.
-            new: what ours does.
-            why: the reason, in the words of docs/compatibility.md.
-            defect: its number there, where the old behaviour is a defect.
+            afterimage: the expected value for AfterImage's class.
+            ours: the expected value for ours.
+            why: the reason, as in docs/compatibility.md.
         """
         assert why
-        assert old != new
-        assert defect is None or 1 <= defect <= 13
-        return old if self.is_old else new
+        assert afterimage != ours
+        return afterimage if self.is_afterimage else ours
 
     def breaks(
         self, error: type[BaseException] = AssertionError, *, match: str
     ) -> AbstractContextManager[object]:
-        """Hold that a promise which ours keeps is broken by AfterImage's class.
+        """Expect the block to fail on AfterImage's class and to pass on ours.
 
         Args:
-            error: what the promise fails with there.
-            match: a part of its message, so that no other failure passes for it.
+            error: the exception on AfterImage's class.
+            match: a pattern for its message, so that no other failure passes.
         """
-        return pytest.raises(error, match=match) if self.is_old else contextlib.nullcontext()
+        return pytest.raises(error, match=match) if self.is_afterimage else contextlib.nullcontext()
 
     def monitor(self, **arguments: Any) -> Any:
-        """Make a monitor that writes into `log_dir` and evaluates alerts only when asked."""
-        return self.make(**{"log_dir": self.log_dir, "metrics_interval": 0, **arguments})
+        """Create a monitor that writes to `log_dir` and evaluates alerts only in `check_alerts`."""
+        return self.create(**{"log_dir": self.log_dir, "metrics_interval": 0, **arguments})
 
-    def make(self, *args: Any, **kwargs: Any) -> Any:
-        """Make a monitor with just these arguments."""
+    def create(self, *args: Any, **kwargs: Any) -> Any:
+        """Create a monitor with only these arguments."""
         monitor = self.module.GenerationMonitor(*args, **kwargs)
-        self.made.append(monitor)
+        self.monitors.append(monitor)
         return monitor
 
     def settle(self, monitor: Any) -> None:
-        """Wait until all that the monitor was told has reached its history, files and handlers."""
-        if not self.is_old:
+        """Wait until all recorded events are in the monitor's history, files and handlers."""
+        if not self.is_afterimage:
             monitor.flush(PATIENCE)
             return
-        # In this order: a metric handler that fails leaves a log line.
-        for waiting in (monitor.metric_queue, monitor.log_queue):
-            assert eventually(lambda waiting=waiting: _is_idle(waiting))
+        # In this order: a failing metric handler writes a log line.
+        for pending in (monitor.metric_queue, monitor.log_queue):
+            assert eventually(lambda pending=pending: _is_idle(pending))
 
-    def end(self) -> None:
-        """Shut down every monitor that was made."""
-        for monitor in self.made:
-            if self.is_old:
+    def shutdown(self) -> None:
+        """Shut down all monitors."""
+        for monitor in self.monitors:
+            if self.is_afterimage:
                 _wake(monitor)
             monitor.shutdown()
 
 
 def journal(subject: Subject, metric: str | None = None) -> list[dict[str, Any]]:
-    """Read `metrics.jsonl`; of one metric, where it is named."""
+    """Return the rows of `metrics.jsonl`, of all metrics or of one."""
     text = (subject.log_dir / "metrics.jsonl").read_text(encoding="utf-8")
     rows = [json.loads(line) for line in text.splitlines()]
     return [row for row in rows if metric in (None, row["metric"])]
 
 
 class Metrics:
-    """A metric handler that keeps what it is given."""
+    """A metric handler that keeps all metrics."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, float, dict[str, Any]]] = []
@@ -126,56 +124,64 @@ class Metrics:
         self.rows.append((metric_name, value, metadata))
 
     def names(self) -> list[str]:
-        """The names, in the order of their arrival."""
+        """Return the names in order of arrival."""
         return [name for name, _, _ in self.rows]
 
     def one(self, name: str) -> tuple[float, dict[str, Any]]:
-        """Value and metadata of a metric that came once."""
+        """Return value and metadata of the only metric of this name."""
         ((value, metadata),) = [(value, data) for found, value, data in self.rows if found == name]
         return value, metadata
 
 
+class FailingMetrics:
+    """A metric handler that raises."""
+
+    def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
+        """Raise."""
+        raise RuntimeError("boom")
+
+
 class Logs:
-    """A log handler that keeps what it is given."""
+    """A log handler that keeps all records."""
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
 
     def handle_log(self, message: dict[str, Any]) -> None:
-        """Keep a message."""
+        """Keep a record."""
         self.messages.append(message)
 
     def one(self, message: str) -> dict[str, Any]:
-        """The record with this message, which came once."""
+        """Return the only record with this message."""
         (found,) = [each for each in self.messages if each["message"] == message]
         return found
 
 
 class Alerts:
-    """An alert handler that keeps what it is given."""
+    """An alert handler that keeps all alerts."""
 
     def __init__(self) -> None:
         self.alerts: list[Any] = []
-        self.came = threading.Event()
+        self.received = threading.Event()
 
     def __call__(self, alert: Any) -> None:
         """Keep an alert."""
         self.alerts.append(alert)
-        self.came.set()
+        self.received.set()
 
     def names(self) -> list[str]:
-        """The names, in the order of their arrival."""
+        """Return the names in order of arrival."""
         return [alert.name for alert in self.alerts]
 
 
-def _is_idle(waiting: queue.Queue[Any]) -> bool:
-    # The worker waits for something new only when all before it is done.
-    with waiting.mutex:
-        return not waiting.queue and bool(waiting.not_empty._waiters)  # type: ignore[attr-defined]
+def _is_idle(pending: queue.Queue[Any]) -> bool:
+    # The worker waits for the next item only after it has processed all others.
+    with pending.mutex:
+        return not pending.queue and bool(pending.not_empty._waiters)  # type: ignore[attr-defined]
 
 
-class _Nothing:
-    """An item that the old class's worker takes for none at all, and so looks whether it ends."""
+class _EmptyItem:
+    """An item that looks like an empty queue, so AfterImage's worker checks for a shutdown."""
 
     def keys(self) -> Iterator[str]:
         raise queue.Empty
@@ -185,13 +191,12 @@ class _Nothing:
 
 
 def _wake(monitor: Any) -> None:
-    """Let the old class's threads end now; each would notice at the end of a second only."""
+    """End the threads of AfterImage's class now; they poll for a shutdown once a second."""
     monitor._shutdown.set()
     _close_files(monitor.log_handlers)
     monitor.log_handlers = []
-    nothing: Mapping[str, Any] | dict[str, Any] = {}
-    monitor.metric_queue.put(_Nothing())
-    monitor.log_queue.put(nothing)
+    monitor.metric_queue.put(_EmptyItem())
+    monitor.log_queue.put({})
 
 
 def _close_files(handlers: list[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Fixtures of the tests that run on AfterImage's class and on ours."""
+"""Fixtures for tests that run on AfterImage's class and on ours."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODULES = {"afterimage": "afterimage.monitoring", "genmeter": "genmeter"}
 def subject(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Subject]:
-    """AfterImage's package and ours, one after the other, in an empty folder."""
+    """Run the test on AfterImage's package and on ours, in an empty folder."""
     for name in [each for each in os.environ if each.startswith(("OTEL_", "GENMETER_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
@@ -33,8 +33,8 @@ def subject(
         name = request.param
         found = Subject(name, importlib.import_module(MODULES[name]), tmp_path)
         yield found
-        found.end()
-    if found.is_old and (pyplot := sys.modules.get("matplotlib.pyplot")):
-        # It sets a style for the whole process, and leaves every figure open.
+        found.shutdown()
+    if found.is_afterimage and (pyplot := sys.modules.get("matplotlib.pyplot")):
+        # AfterImage sets a style for the whole process and leaves all figures open.
         pyplot.close("all")
         pyplot.rcdefaults()

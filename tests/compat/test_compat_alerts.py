@@ -15,18 +15,18 @@ from _waiting import eventually
 if TYPE_CHECKING:
     from _compat import Subject
 
-FOUR = 4  # calls that a rule looks at here
+CALLS = 4  # recorded by each test
 
 
 class Rule(NamedTuple):
-    """An alert, its threshold, and keywords of calls that pass it and that just do not."""
+    """An alert with keywords of calls above its threshold and equal to it."""
 
     name: str
     level: str
     argument: str
     default: float
-    passes: dict[str, Any]
-    holds: dict[str, Any]
+    above: dict[str, Any]
+    equal: dict[str, Any]
     mean: float
 
 
@@ -79,63 +79,63 @@ RULES = [
 ]
 
 
-def tell(monitor: Any, calls: dict[str, Any]) -> None:
-    """Tell four good calls with these keywords."""
-    for _ in range(FOUR):
+def record(monitor: Any, calls: dict[str, Any]) -> None:
+    """Record four successful calls with these keywords."""
+    for _ in range(CALLS):
         monitor.track_generation(**{"duration": 1.0, "success": True, **calls})
 
 
 def check(subject: Subject, monitor: Any) -> None:
-    """Have the rules evaluated, over all that was told, and wait for what is sent."""
+    """Evaluate the rules over all recorded calls, and wait until the alerts are sent."""
     subject.settle(monitor)
     monitor.check_alerts()
     subject.settle(monitor)
 
 
-def assert_four(subject: Subject, alert: Any, mean: float) -> None:
-    """Hold that an alert tells of four calls with this mean."""
+def assert_alert(subject: Subject, alert: Any, mean: float) -> None:
+    """Assert that an alert summarises four calls with this mean."""
     assert isinstance(alert, subject.module.Alert)
     assert alert.data["mean"] == pytest.approx(mean)
-    assert alert.data["count"] == FOUR
+    assert alert.data["count"] == CALLS
     assert alert.data["min"] <= alert.data["mean"] <= alert.data["max"]
     assert isinstance(alert.timestamp, datetime)
     assert (alert.timestamp.tzinfo is not None) == subject.differs(
-        old=False, new=True, why="a time stamp carries its offset"
+        afterimage=False, ours=True, why="a timestamp has its offset"
     )
     assert isinstance(alert.message, str)
     assert alert.message
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
-def test_a_mean_past_its_default_sends_the_alert(subject: Subject, rule: Rule) -> None:
-    """The alert has its old name and level, and the window's summary as its data."""
+def test_a_mean_above_the_threshold_sends_the_alert(subject: Subject, rule: Rule) -> None:
+    """The alert has AfterImage's name and level, and the window's summary as its data."""
     alerts = Alerts()
     monitor = subject.monitor(alert_handlers=[alerts])
-    tell(monitor, rule.passes)
+    record(monitor, rule.above)
     check(subject, monitor)
     assert alerts.names() == [rule.name]
     assert alerts.alerts[0].level == rule.level
-    assert_four(subject, alerts.alerts[0], rule.mean)
+    assert_alert(subject, alerts.alerts[0], rule.mean)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
-def test_a_mean_at_its_default_sends_nothing(subject: Subject, rule: Rule) -> None:
-    """A mean that equals the threshold has not passed it."""
+def test_a_mean_equal_to_the_threshold_sends_nothing(subject: Subject, rule: Rule) -> None:
+    """A mean equal to the threshold is not above it."""
     alerts = Alerts()
     monitor = subject.monitor(alert_handlers=[alerts])
-    tell(monitor, rule.holds)
+    record(monitor, rule.equal)
     check(subject, monitor)
     assert alerts.names() == []
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_a_threshold_can_be_set(subject: Subject, rule: Rule) -> None:
-    """The argument moves the threshold, and 0 is a threshold, not the default."""
+    """The argument sets the threshold, and 0 is a threshold, not the default."""
     quiet, loud = Alerts(), Alerts()
     high = subject.monitor(alert_handlers=[quiet], **{rule.argument: rule.default * 2})
     zero = subject.monitor(alert_handlers=[loud], **{rule.argument: 0})
     for monitor in (high, zero):
-        tell(monitor, rule.passes)
+        record(monitor, rule.above)
         check(subject, monitor)
     assert quiet.names() == []
     assert rule.name in loud.names()
@@ -145,21 +145,21 @@ def test_a_threshold_can_be_set(subject: Subject, rule: Rule) -> None:
     ("failures", "names"), [(0, []), (1, ["low_success_rate", "high_error_rate"])]
 )
 def test_failures_send_two_alerts(subject: Subject, failures: int, names: list[str]) -> None:
-    """A quarter of failed calls is too low a success rate and too high an error rate."""
+    """With a quarter of the calls failed both rates are beyond their thresholds."""
     alerts = Alerts()
     monitor = subject.monitor(alert_handlers=[alerts])
-    for number in range(FOUR):
-        is_bad = number < failures
-        monitor.track_generation(1.0, not is_bad, error="late" if is_bad else None)
+    for number in range(CALLS):
+        failed = number < failures
+        monitor.track_generation(1.0, not failed, error="late" if failed else None)
     check(subject, monitor)
     assert alerts.names() == names
     for alert, mean, level in zip(alerts.alerts, (0.75, 0.25), ("warning", "error"), strict=False):
-        assert_four(subject, alert, mean)
+        assert_alert(subject, alert, mean)
         assert alert.level == level
 
 
-def test_the_two_shares_have_thresholds(subject: Subject) -> None:
-    """Both shares can be made as lax, or as strict, as the caller wants."""
+def test_rate_thresholds_can_be_set(subject: Subject) -> None:
+    """The thresholds of both rates can be lower or higher than the defaults."""
     lax, strict = Alerts(), Alerts()
     first = subject.monitor(
         alert_handlers=[lax], alert_min_success_rate=0.5, alert_max_error_rate=0.5
@@ -175,8 +175,8 @@ def test_the_two_shares_have_thresholds(subject: Subject) -> None:
     assert strict.names() == ["low_success_rate", "high_error_rate"]
 
 
-def test_one_failed_call_is_enough(subject: Subject) -> None:
-    """There is no least number of calls, as in AfterImage."""
+def test_one_failed_call_sends_the_alert(subject: Subject) -> None:
+    """There is no minimum number of calls, as in AfterImage."""
     alerts = Alerts()
     monitor = subject.monitor(alert_handlers=[alerts])
     monitor.track_generation(1.0, False)
@@ -184,111 +184,113 @@ def test_one_failed_call_is_enough(subject: Subject) -> None:
     assert "low_success_rate" in alerts.names()
 
 
-def test_handlers_may_be_replaced(subject: Subject) -> None:
-    """A list that is put in place after construction is the one that is used."""
+def test_alert_handlers_may_be_replaced(subject: Subject) -> None:
+    """A list assigned after construction is used."""
     before, after = Alerts(), Alerts()
     monitor = subject.monitor(alert_handlers=[before])
     monitor.alert_handlers = [after]
-    tell(monitor, {"duration": 31.0})
+    record(monitor, {"duration": 31.0})
     check(subject, monitor)
     assert before.names() == []
     assert after.names() == ["high_generation_time"]
 
 
 def test_every_handler_gets_each_alert(subject: Subject, caplog: pytest.LogCaptureFixture) -> None:
-    """A handler that raises keeps the alert from no other, and the failure is told."""
+    """A handler that raises does not affect the others, and the failure is reported."""
 
     def fails(alert: Any) -> None:
         raise RuntimeError("boom")
 
     alerts = Alerts()
     monitor = subject.monitor(alert_handlers=[fails, alerts])
-    tell(monitor, {"duration": 31.0})
-    warns = pytest.warns(UserWarning, match="boom") if subject.is_old else nullcontext()
+    record(monitor, {"duration": 31.0})
+    warns = pytest.warns(UserWarning, match="boom") if subject.is_afterimage else nullcontext()
     with warns, caplog.at_level(logging.WARNING):
         check(subject, monitor)
-        assert eventually(alerts.came.is_set)
-        if not subject.is_old:  # log lines of ours come a moment later, from another thread
+        assert eventually(alerts.received.is_set)
+        if not subject.is_afterimage:  # log lines of ours come a moment later, from another thread
             assert eventually(lambda: any("boom" in each.getMessage() for each in caplog.records))
     assert alerts.names() == ["high_generation_time"]
-    told_by_log = any("boom" in record.getMessage() for record in caplog.records)
-    assert told_by_log == subject.differs(
-        old=False, new=True, why="the standard logging reports it, not a warning"
+    logged = any("boom" in record.getMessage() for record in caplog.records)
+    assert logged == subject.differs(
+        afterimage=False, ours=True, why="the standard logging reports it, not a warning"
     )
 
 
 def test_rules_are_evaluated_at_every_interval(subject: Subject) -> None:
-    """With an interval the alerts come on their own."""
+    """With an interval alerts are sent without `check_alerts()`."""
     alerts = Alerts()
     monitor = subject.monitor(alert_handlers=[alerts], metrics_interval=1)
-    tell(monitor, {"duration": 31.0})
-    assert alerts.came.wait(30)
+    record(monitor, {"duration": 31.0})
+    assert alerts.received.wait(30)
     assert alerts.names()[0] == "high_generation_time"
 
 
 def test_an_alert_message_has_value_and_threshold(subject: Subject) -> None:
-    """The message holds the mean; ours also the threshold and where to look."""
+    """The message has the mean, and in ours the threshold."""
     alerts = Alerts()
     monitor = subject.monitor(alert_handlers=[alerts])
-    tell(monitor, {"duration": 31.0})
+    record(monitor, {"duration": 31.0})
     check(subject, monitor)
     message = alerts.alerts[0].message
     assert "generation time" in message
     assert "31" in message
     assert ("30" in message) == subject.differs(
-        old=False, new=True, why="a message states the value and the threshold"
+        afterimage=False, ours=True, why="a message states the value and the threshold"
     )
 
 
 def test_a_failed_conversation_is_not_a_failed_call(subject: Subject) -> None:
-    """The rates are of calls of models; a conversation spans calls that are told on their own."""
+    """The rates count model calls; a conversation spans calls that are recorded separately."""
     alerts = Alerts()
     monitor = subject.monitor(alert_handlers=[alerts])
-    for number in range(FOUR):
+    for number in range(CALLS):
         monitor.track_generation(1.0, number > 0, metadata={"operation": "conversation_generation"})
     check(subject, monitor)
     assert alerts.names() == subject.differs(
-        old=["low_success_rate"], new=[], why="a conversation is counted by its calls"
+        afterimage=["low_success_rate"], ours=[], why="a conversation is counted by its calls"
     )
 
 
 def test_recorded_metrics_do_not_count_as_calls(subject: Subject) -> None:
-    """A value that `record_metric` adds to an old name is in its window, and fires no alert of ours."""
+    """A value recorded under AfterImage's metric name is in its window, but fires no alert of ours."""
     alerts = Alerts()
     monitor = subject.monitor(alert_handlers=[alerts])
-    tell(monitor, {})
+    record(monitor, {})
     monitor.record_metric("error_rate", 1.0)
     check(subject, monitor)
     assert monitor.get_metrics("error_rate")["mean"] > 0
     assert alerts.names() == subject.differs(
-        old=["high_error_rate"], new=[], why="alerts look at calls, as Prometheus's do"
+        afterimage=["high_error_rate"], ours=[], why="alerts look at calls, as Prometheus's do"
     )
 
 
-def test_a_slow_model_is_found_among_quick_ones(subject: Subject) -> None:
-    """Durations and tokens are judged by model: the mean of all models hides a slow one."""
+def test_durations_are_evaluated_per_model(subject: Subject) -> None:
+    """Durations and tokens are evaluated per model: the mean of all models hides a slow one."""
     alerts = Alerts()
     monitor = subject.monitor(alert_handlers=[alerts])
-    tell(monitor, {"duration": 1.0, "model_name": "quick"})
+    record(monitor, {"duration": 1.0, "model_name": "quick"})
     monitor.track_generation(31.0, True, model_name="slow")
     check(subject, monitor)
     groups = [alert.data.get("group") for alert in alerts.alerts]
     assert groups == subject.differs(
-        old=[], new=[{"gen_ai_request_model": "slow"}], why="one model must not hide another"
+        afterimage=[],
+        ours=[{"gen_ai_request_model": "slow"}],
+        why="one model must not hide another",
     )
 
 
 def test_a_resolved_alert_is_sent_once_more(subject: Subject) -> None:
-    """Ours sends an alert that is over once more, with a level that handlers of old pass over."""
+    """Ours sends a resolved alert once more, at a level that existing handlers ignore."""
     alerts = Alerts()
     monitor = subject.monitor(alert_handlers=[alerts], alert_max_error_rate=1.0)
     monitor.track_generation(1.0, False)
     check(subject, monitor)
-    tell(monitor, {})
+    record(monitor, {})
     check(subject, monitor)
     levels = [(alert.name, alert.level) for alert in alerts.alerts]
     assert levels == subject.differs(
-        old=[("low_success_rate", "warning")],
-        new=[("low_success_rate", "warning"), ("low_success_rate", "info")],
+        afterimage=[("low_success_rate", "warning")],
+        ours=[("low_success_rate", "warning"), ("low_success_rate", "info")],
         why="a handler learns that the alert is over",
     )

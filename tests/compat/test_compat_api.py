@@ -1,4 +1,4 @@
-"""The shape of the API: signatures, attributes and types, of AfterImage's class and of ours."""
+"""Signatures, attributes and types of AfterImage's class and of ours."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ POSITIONAL, KEYWORD, REST = (
     Parameter.KEYWORD_ONLY,
     Parameter.VAR_KEYWORD,
 )
-NEEDED = Parameter.empty
+REQUIRED = Parameter.empty
 FIVE_MINUTES = timedelta(minutes=5)
 
 SIGNATURES: dict[str, list[tuple[str, Any, Any]]] = {
     "__init__": [
-        ("self", POSITIONAL, NEEDED),
+        ("self", POSITIONAL, REQUIRED),
         ("log_dir", POSITIONAL, None),
         ("metric_handlers", POSITIONAL, None),
         ("log_handlers", POSITIONAL, None),
@@ -44,69 +44,69 @@ SIGNATURES: dict[str, list[tuple[str, Any, Any]]] = {
         ("token_usage_callback_interval_seconds", KEYWORD, 60.0),
     ],
     "track_generation": [
-        ("self", POSITIONAL, NEEDED),
-        ("duration", POSITIONAL, NEEDED),
-        ("success", POSITIONAL, NEEDED),
-        ("kwargs", REST, NEEDED),
+        ("self", POSITIONAL, REQUIRED),
+        ("duration", POSITIONAL, REQUIRED),
+        ("success", POSITIONAL, REQUIRED),
+        ("kwargs", REST, REQUIRED),
     ],
     "track_evaluation": [
-        ("self", POSITIONAL, NEEDED),
-        ("duration", POSITIONAL, NEEDED),
-        ("success", POSITIONAL, NEEDED),
-        ("evaluator_type", POSITIONAL, NEEDED),
-        ("scores", POSITIONAL, NEEDED),
-        ("kwargs", REST, NEEDED),
+        ("self", POSITIONAL, REQUIRED),
+        ("duration", POSITIONAL, REQUIRED),
+        ("success", POSITIONAL, REQUIRED),
+        ("evaluator_type", POSITIONAL, REQUIRED),
+        ("scores", POSITIONAL, REQUIRED),
+        ("kwargs", REST, REQUIRED),
     ],
     "record_metric": [
-        ("self", POSITIONAL, NEEDED),
-        ("metric_name", POSITIONAL, NEEDED),
-        ("value", POSITIONAL, NEEDED),
+        ("self", POSITIONAL, REQUIRED),
+        ("metric_name", POSITIONAL, REQUIRED),
+        ("value", POSITIONAL, REQUIRED),
         ("metadata", POSITIONAL, None),
     ],
     "log_info": [
-        ("self", POSITIONAL, NEEDED),
-        ("message", POSITIONAL, NEEDED),
-        ("data", REST, NEEDED),
+        ("self", POSITIONAL, REQUIRED),
+        ("message", POSITIONAL, REQUIRED),
+        ("data", REST, REQUIRED),
     ],
     "log_warning": [
-        ("self", POSITIONAL, NEEDED),
-        ("message", POSITIONAL, NEEDED),
-        ("data", REST, NEEDED),
+        ("self", POSITIONAL, REQUIRED),
+        ("message", POSITIONAL, REQUIRED),
+        ("data", REST, REQUIRED),
     ],
     "log_error": [
-        ("self", POSITIONAL, NEEDED),
-        ("message", POSITIONAL, NEEDED),
+        ("self", POSITIONAL, REQUIRED),
+        ("message", POSITIONAL, REQUIRED),
         ("error", POSITIONAL, None),
-        ("data", REST, NEEDED),
+        ("data", REST, REQUIRED),
     ],
     "get_metrics": [
-        ("self", POSITIONAL, NEEDED),
-        ("metric_name", POSITIONAL, NEEDED),
+        ("self", POSITIONAL, REQUIRED),
+        ("metric_name", POSITIONAL, REQUIRED),
         ("window", POSITIONAL, FIVE_MINUTES),
     ],
-    "get_total_token_usage": [("self", POSITIONAL, NEEDED), ("window", POSITIONAL, None)],
-    "check_alerts": [("self", POSITIONAL, NEEDED)],
-    "save_metrics": [("self", POSITIONAL, NEEDED)],
+    "get_total_token_usage": [("self", POSITIONAL, REQUIRED), ("window", POSITIONAL, None)],
+    "check_alerts": [("self", POSITIONAL, REQUIRED)],
+    "save_metrics": [("self", POSITIONAL, REQUIRED)],
     "export_metrics": [
-        ("self", POSITIONAL, NEEDED),
-        ("output_path", POSITIONAL, NEEDED),
+        ("self", POSITIONAL, REQUIRED),
+        ("output_path", POSITIONAL, REQUIRED),
         ("format", POSITIONAL, "json"),
         ("window", POSITIONAL, None),
     ],
     "visualize_metrics": [
-        ("self", POSITIONAL, NEEDED),
+        ("self", POSITIONAL, REQUIRED),
         ("save_dir", POSITIONAL, None),
         ("figsize", POSITIONAL, (12, 6)),
         ("return_figures", POSITIONAL, False),
     ],
     "plot_metric": [
-        ("self", POSITIONAL, NEEDED),
-        ("metric_name", POSITIONAL, NEEDED),
+        ("self", POSITIONAL, REQUIRED),
+        ("metric_name", POSITIONAL, REQUIRED),
         ("window", POSITIONAL, timedelta(hours=1)),
         ("rolling_window", POSITIONAL, 10),
         ("figsize", POSITIONAL, (12, 8)),
     ],
-    "shutdown": [("self", POSITIONAL, NEEDED)],
+    "shutdown": [("self", POSITIONAL, REQUIRED)],
 }
 
 
@@ -114,20 +114,20 @@ SIGNATURES: dict[str, list[tuple[str, Any, Any]]] = {
 def test_signature_has_the_same_names_order_kinds_and_defaults(
     subject: Subject, method: str
 ) -> None:
-    """A call that AfterImage's method takes, ours takes, and with the same defaults."""
+    """Ours accepts every call that AfterImage's method accepts, with the same defaults."""
     signature = inspect.signature(getattr(subject.module.GenerationMonitor, method))
     found = [(each.name, each.kind, each.default) for each in signature.parameters.values()]
     wanted = SIGNATURES[method]
     further = [each for each in found if each not in wanted]
     assert [each for each in found if each in wanted] == wanted
-    if subject.is_old:
+    if subject.is_afterimage:
         assert further == []
-    # What is new can neither be needed nor take a place that an old argument had.
-    assert all(kind is KEYWORD and default is not NEEDED for _, kind, default in further)
+    # New arguments are optional and keyword-only, so they cannot change the meaning of a call.
+    assert all(kind is KEYWORD and default is not REQUIRED for _, kind, default in further)
 
 
 def test_every_public_method_of_afterimages_class_is_in_the_table(subject: Subject) -> None:
-    """No public method of AfterImage's class is without a signature above, and ours has each."""
+    """Every public method of AfterImage's class has a signature above, and ours has it too."""
     public = {
         name
         for name, member in inspect.getmembers(subject.module.GenerationMonitor, callable)
@@ -135,14 +135,14 @@ def test_every_public_method_of_afterimages_class_is_in_the_table(subject: Subje
     }
     methods = set(SIGNATURES) - {"__init__"}
     assert methods <= public
-    if subject.is_old:
+    if subject.is_afterimage:
         assert public == methods
 
 
-def test_arguments_are_taken_by_position(subject: Subject, tmp_path: Path) -> None:
-    """Six positional arguments land in the attributes of their names."""
+def test_arguments_may_be_positional(subject: Subject, tmp_path: Path) -> None:
+    """Six positional arguments set the attributes of the same names."""
     metrics, logs, alerts = [Metrics()], [Logs()], [print]
-    monitor = subject.make(str(tmp_path / "here"), metrics, logs, alerts, 0, 7)
+    monitor = subject.create(str(tmp_path / "here"), metrics, logs, alerts, 0, 7)
     assert monitor.log_dir == tmp_path / "here"
     assert isinstance(monitor.log_dir, Path)
     assert monitor.metric_handlers == metrics
@@ -152,75 +152,75 @@ def test_arguments_are_taken_by_position(subject: Subject, tmp_path: Path) -> No
 
 
 def test_defaults_equal_afterimages(subject: Subject) -> None:
-    """Without arguments there are 60 seconds between checks, 5 for the end, and no alert handler."""
-    monitor = subject.make()
+    """The defaults are 60 seconds between evaluations, 5 for the shutdown, and no alert handler."""
+    monitor = subject.create()
     assert (monitor.metrics_interval, monitor.shutdown_timeout) == (60, 5)
     assert monitor.alert_handlers == []
     assert isinstance(monitor.metric_handlers, list)
     assert isinstance(monitor.log_handlers, list)
 
 
-def test_without_a_log_dir_the_folder_is_named_by_the_time(subject: Subject) -> None:
-    """The default folder lies in `.afterimage-monitoring`, under the second it was made in."""
-    folder = subject.make().log_dir
+def test_the_default_folder_is_named_by_the_time(subject: Subject) -> None:
+    """The default folder is in `.afterimage-monitoring`, named by the second of its creation."""
+    folder = subject.create().log_dir
     assert folder.parent == Path(".afterimage-monitoring")
     assert re.match(r"\d{4}-\d\d-\d\d-\d\d-\d\d-\d\d", folder.name)
 
 
-def test_two_monitors_without_a_log_dir(subject: Subject) -> None:
-    """Ours never share a folder; AfterImage's do, where both are made in one second."""
-    names = {subject.make().log_dir.name for _ in range(5)}
+def test_default_folders_are_unique(subject: Subject) -> None:
+    """Two of ours never share a folder; two of AfterImage's do if created in one second."""
+    names = {subject.create().log_dir.name for _ in range(5)}
     assert (len(names) == 5) == subject.differs(
-        old=False, new=True, why="the folder is unique by process and monitor"
+        afterimage=False, ours=True, why="the folder is unique by process and monitor"
     )
 
 
-def test_a_folder_is_made(subject: Subject) -> None:
-    """Without a `log_dir` ours makes no folder until a file is asked for; the old one does."""
-    monitor = subject.make()
+def test_the_default_folder_is_created_when_needed(subject: Subject) -> None:
+    """Without a `log_dir` ours creates a folder only for a requested file; AfterImage's always."""
+    monitor = subject.create()
     monitor.track_generation(1.0, True)
     subject.settle(monitor)
     assert monitor.log_dir.exists() == subject.differs(
-        old=True, new=False, why="no file without a request"
+        afterimage=True, ours=False, why="no file without a request"
     )
     assert monitor.save_metrics().parent == monitor.log_dir
     assert monitor.log_dir.is_dir()
 
 
-def test_a_given_log_dir_is_made_at_once(subject: Subject, tmp_path: Path) -> None:
-    """A job may write files of its own into the folder that it named, parents and all."""
-    monitor = subject.make(tmp_path / "a" / "b")
+def test_a_log_dir_is_created_at_once(subject: Subject, tmp_path: Path) -> None:
+    """The folder and its parents exist after construction, so the job can write to it too."""
+    monitor = subject.create(tmp_path / "a" / "b")
     assert monitor.log_dir.is_dir()
 
 
 def test_an_interval_of_none_evaluates_nothing(subject: Subject) -> None:
-    """`metrics_interval=None` means that alerts are evaluated only when asked, as 0 does."""
-    monitor = subject.make(metrics_interval=None)
+    """`metrics_interval=None`, like 0, disables periodic evaluation of alerts."""
+    monitor = subject.create(metrics_interval=None)
     monitor.track_generation(1.0, True)
     subject.settle(monitor)
     assert monitor.metrics_interval is None
 
 
 @pytest.mark.parametrize("argument", ["metric_handlers", "log_handlers"])
-def test_an_empty_handler_list(subject: Subject, argument: str) -> None:
-    """An empty list means no handler; in the old class it means the default one."""
+def test_an_empty_handler_list_means_no_handler(subject: Subject, argument: str) -> None:
+    """An empty list means no handler; in AfterImage's class it means the default one."""
     monitor = subject.monitor(**{argument: []})
     assert len(getattr(monitor, argument)) == subject.differs(
-        old=1, new=0, why="an empty list is an empty list"
+        afterimage=1, ours=0, why="an empty list is an empty list"
     )
 
 
-def test_without_handlers_a_log_dir_gets_the_file_handlers(subject: Subject) -> None:
-    """Where a `log_dir` is given and no handlers, the two file handlers are in the lists."""
+def test_a_log_dir_without_handlers_adds_the_file_handlers(subject: Subject) -> None:
+    """With a `log_dir` and no handlers the two file handlers are in the lists."""
     monitor = subject.monitor()
     (metrics,), (logs,) = monitor.metric_handlers, monitor.log_handlers
     assert isinstance(metrics, subject.module.FileMetricHandler)
     assert isinstance(logs, subject.module.FileLogHandler)
 
 
-def test_an_alert_is_made_of_five_values(subject: Subject) -> None:
+def test_an_alert_takes_five_values(subject: Subject) -> None:
     """`Alert` takes name, message, level, time and data, by position, and may be changed."""
-    now = datetime.now()  # noqa: DTZ005 - what AfterImage's class has
+    now = datetime.now()  # noqa: DTZ005 - AfterImage's class has naive times
     alert = subject.module.Alert("low", "too low", "warning", now, {"mean": 0.1})
     assert [each.name for each in dataclasses.fields(alert)][:5] == [
         "name",
@@ -235,8 +235,8 @@ def test_an_alert_is_made_of_five_values(subject: Subject) -> None:
     assert alert == subject.module.Alert("low", "too low", "error", now, {"mean": 0.1})
 
 
-def test_the_usage_of_a_model_is_frozen(subject: Subject) -> None:
-    """`ModelTokenUsage` takes four values, equals another of the same, hashes, and is frozen."""
+def test_model_token_usage_is_frozen(subject: Subject) -> None:
+    """`ModelTokenUsage` takes four values, compares and hashes by them, and is frozen."""
     usage = subject.module.ModelTokenUsage("m", 1, 2, 3)
     assert (usage.model_name, usage.prompt_tokens) == ("m", 1)
     assert (usage.completion_tokens, usage.total_tokens) == (2, 3)
@@ -245,8 +245,8 @@ def test_the_usage_of_a_model_is_frozen(subject: Subject) -> None:
         usage.prompt_tokens = 2
 
 
-def test_a_report_has_totals_of_0_by_default(subject: Subject) -> None:
-    """`TokenUsageReport` needs the list only, and takes the totals by position."""
+def test_a_report_has_zero_totals_by_default(subject: Subject) -> None:
+    """`TokenUsageReport` requires only the list, and takes the totals by position."""
     report = subject.module.TokenUsageReport([])
     assert report.by_model == []
     assert report.total_prompt_tokens == report.total_completion_tokens == report.total_tokens == 0
@@ -256,11 +256,11 @@ def test_a_report_has_totals_of_0_by_default(subject: Subject) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["MetricHandler", "LogHandler"])
-def test_a_protocol_can_be_a_base(subject: Subject, protocol: str) -> None:
-    """A handler may derive from the protocol and leave its methods as they are."""
+def test_a_protocol_can_be_a_base_class(subject: Subject, protocol: str) -> None:
+    """A handler may derive from the protocol and inherit its methods."""
 
     class Mine(getattr(subject.module, protocol)):  # type: ignore[misc]
-        """Nothing of its own."""
+        """A handler without methods."""
 
     handler = Mine()
     if protocol == "MetricHandler":
@@ -270,7 +270,7 @@ def test_a_protocol_can_be_a_base(subject: Subject, protocol: str) -> None:
 
 
 def test_recording_methods_return_none(subject: Subject) -> None:
-    """No method that tells gives anything back."""
+    """Methods that record, evaluate or shut down return None."""
     monitor = subject.monitor()
     assert monitor.track_generation(1.0, True) is None
     assert monitor.track_evaluation(1.0, True, "judge", {}) is None
@@ -282,8 +282,8 @@ def test_recording_methods_return_none(subject: Subject) -> None:
     assert monitor.shutdown() is None
 
 
-def test_shutdown_can_be_called_twice_and_reads_go_on(subject: Subject) -> None:
-    """After `shutdown()` what was told can still be read, and a second call does nothing."""
+def test_shutdown_can_be_repeated_and_reads_keep_working(subject: Subject) -> None:
+    """After `shutdown()` recorded events can still be read, and a second call does nothing."""
     monitor = subject.monitor()
     monitor.track_generation(1.0, True, model_name="m", total_token_count=3)
     subject.settle(monitor)

@@ -1,4 +1,4 @@
-"""What metric and log handlers are given, by AfterImage's class and by ours."""
+"""Arguments that AfterImage's class and ours pass to metric and log handlers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from _compat import Logs, Metrics
+from _compat import FailingMetrics, Logs, Metrics
 
 from _waiting import eventually
 
@@ -26,8 +26,8 @@ ORDER = [
 ]
 
 
-def tell(monitor: Any) -> None:
-    """Tell a call with every keyword that becomes a metric."""
+def record(monitor: Any) -> None:
+    """Record a call with every keyword that is recorded as a metric."""
     monitor.track_generation(
         1.5,
         True,
@@ -42,46 +42,46 @@ def tell(monitor: Any) -> None:
 
 
 def test_a_call_reaches_the_metric_handler_in_afterimages_order(subject: Subject) -> None:
-    """The handler gets every metric of a call, in AfterImage's order, with its value."""
+    """The handler gets every metric of a call with its value, in AfterImage's order."""
     metrics = Metrics()
     monitor = subject.monitor(metric_handlers=[metrics])
-    tell(monitor)
+    record(monitor)
     subject.settle(monitor)
     assert metrics.names() == ORDER
     assert [value for _, value, _ in metrics.rows] == [1.5, 1.0, 0.0, 1.0, 1.0, 10, 5, 15, 2]
 
 
 def test_token_metrics_name_their_model(subject: Subject) -> None:
-    """The metadata of a token metric has `model_name`; ours says it on every metric of a call."""
+    """The metadata of token metrics have `model_name`, in ours those of every metric of a call."""
     metrics = Metrics()
     monitor = subject.monitor(metric_handlers=[metrics])
-    tell(monitor)
+    record(monitor)
     subject.settle(monitor)
     for name in ("prompt_token_count", "completion_token_count", "total_token_count"):
         assert metrics.one(name)[1]["model_name"] == "atlas"
     assert ("model_name" in metrics.one("generation_time")[1]) == subject.differs(
-        old=False, new=True, why="a journal can be summed by model row by row"
+        afterimage=False, ours=True, why="a journal can be summed by model row by row"
     )
 
 
-def test_all_metrics_of_a_call_have_one_time_stamp(subject: Subject) -> None:
-    """The time stamp is ISO 8601 and local; the old one has no offset."""
+def test_all_metrics_of_a_call_share_a_timestamp(subject: Subject) -> None:
+    """The timestamp is ISO 8601 and local; AfterImage's has no offset."""
     metrics = Metrics()
     monitor = subject.monitor(metric_handlers=[metrics])
     before = datetime.now().astimezone()
-    tell(monitor)
+    record(monitor)
     subject.settle(monitor)
     (stamp,) = {metadata["timestamp"] for _, _, metadata in metrics.rows}
     assert isinstance(stamp, str)
     time = datetime.fromisoformat(stamp)
     assert (time.tzinfo is not None) == subject.differs(
-        old=False, new=True, why="a time stamp carries its offset"
+        afterimage=False, ours=True, why="a timestamp has its offset"
     )
     assert before - timedelta(seconds=1) <= time.astimezone() <= datetime.now().astimezone()
 
 
 def test_an_evaluation_reaches_the_metric_handler(subject: Subject) -> None:
-    """Scores carry the evaluator and their feedback, the duration the outcome."""
+    """Scores have the evaluator and their feedback, the duration has the outcome."""
     metrics = Metrics()
     monitor = subject.monitor(metric_handlers=[metrics])
     monitor.track_evaluation(
@@ -111,8 +111,8 @@ def test_an_evaluation_reaches_the_metric_handler(subject: Subject) -> None:
     assert metrics.one("total_token_count")[1]["model_name"] == "judge-mini"
 
 
-def test_a_metric_that_the_caller_defines_keeps_its_metadata(subject: Subject) -> None:
-    """`record_metric` hands on its metadata and adds the time."""
+def test_record_metric_passes_its_metadata_to_the_handler(subject: Subject) -> None:
+    """The handler gets the metadata of `record_metric` and the time."""
     metrics = Metrics()
     monitor = subject.monitor(metric_handlers=[metrics])
     monitor.record_metric("model_creation_time", 2.5, {"model": "atlas", "shards": 4})
@@ -124,23 +124,23 @@ def test_a_metric_that_the_caller_defines_keeps_its_metadata(subject: Subject) -
     assert datetime.fromisoformat(stamp)
 
 
-def test_a_time_that_the_caller_gives_reaches_the_handler(subject: Subject) -> None:
-    """A `timestamp` in the metadata is the one that the handler gets."""
+def test_a_callers_timestamp_reaches_the_handler(subject: Subject) -> None:
+    """The handler gets a `timestamp` in the metadata unchanged."""
     metrics = Metrics()
     monitor = subject.monitor(metric_handlers=[metrics])
-    then = datetime.now() - timedelta(minutes=10)  # noqa: DTZ005 - naive is what the old class takes
+    then = datetime.now() - timedelta(minutes=10)  # noqa: DTZ005 - AfterImage's class takes naive times
     monitor.record_metric("m", 1.0, {"timestamp": then})
     subject.settle(monitor)
     stamp = datetime.fromisoformat(metrics.one("m")[1]["timestamp"])
     assert abs(stamp.astimezone() - then.astimezone()) < timedelta(milliseconds=1)
 
 
-def test_a_metric_handler_is_called_by_the_names_of_its_protocol(subject: Subject) -> None:
-    """A handler whose arguments bear the protocol's names in another order gets them right."""
+def test_metric_handlers_are_called_with_keyword_arguments(subject: Subject) -> None:
+    """A handler may declare the protocol's arguments in another order."""
     got = []
 
     class Swapped:
-        """Takes its arguments in an order of its own."""
+        """A handler with keyword-only arguments."""
 
         def handle_metric(
             self, *, value: float, metadata: dict[str, Any], metric_name: str
@@ -156,21 +156,21 @@ def test_a_metric_handler_is_called_by_the_names_of_its_protocol(subject: Subjec
 
 @pytest.mark.parametrize("level", ["info", "warning", "error"])
 def test_a_message_reaches_the_log_handler(subject: Subject, level: str) -> None:
-    """The record has `level`, `message` and the caller's data, side by side."""
+    """The record has `level`, `message` and the caller's data as keys."""
     logs = Logs()
     monitor = subject.monitor(log_handlers=[logs])
-    getattr(monitor, f"log_{level}")("the model was made", model="atlas", tries=3)
+    getattr(monitor, f"log_{level}")("model created", model="atlas", tries=3)
     subject.settle(monitor)
-    assert logs.one("the model was made") == {
-        "message": "the model was made",
+    assert logs.one("model created") == {
+        "message": "model created",
         "level": level,
         "model": "atlas",
         "tries": 3,
     }
 
 
-def test_an_exception_becomes_its_text_and_its_class(subject: Subject) -> None:
-    """`log_error` turns an exception into `error` and `error_type`, by position or by name."""
+def test_an_exception_is_logged_as_text_and_class(subject: Subject) -> None:
+    """`log_error` logs an exception as `error` and `error_type`, by position or by name."""
     logs = Logs()
     monitor = subject.monitor(log_handlers=[logs])
     monitor.log_error("first", TimeoutError("too slow"), step="answer")
@@ -184,8 +184,8 @@ def test_an_exception_becomes_its_text_and_its_class(subject: Subject) -> None:
     assert third == {"message": "third", "level": "error"}
 
 
-def test_each_call_leaves_a_record(subject: Subject) -> None:
-    """The log handler gets the keywords of a call as they were told, with outcome and duration."""
+def test_each_call_is_logged(subject: Subject) -> None:
+    """The log handler gets the keywords of a call unchanged, with outcome and duration."""
     logs = Logs()
     monitor = subject.monitor(log_handlers=[logs])
     monitor.track_generation(
@@ -207,7 +207,7 @@ def test_each_call_leaves_a_record(subject: Subject) -> None:
     }
 
 
-def test_each_evaluation_leaves_a_record(subject: Subject) -> None:
+def test_each_evaluation_is_logged(subject: Subject) -> None:
     """The log handler gets an evaluation's scores with their feedback."""
     logs = Logs()
     monitor = subject.monitor(log_handlers=[logs])
@@ -228,10 +228,10 @@ def test_each_evaluation_leaves_a_record(subject: Subject) -> None:
 
 
 def test_an_object_reaches_the_handlers_as_its_text_at_the_call(subject: Subject) -> None:
-    """A value of the caller's own class is text for ours from the call on; theirs is the object."""
+    """Ours passes an object of another class as its text at the call; AfterImage's the object."""
 
-    class Own:
-        """Something that no file could hold."""
+    class Changing:
+        """An object whose text changes."""
 
         def __init__(self) -> None:
             self.text = "as it was"
@@ -239,24 +239,24 @@ def test_an_object_reaches_the_handlers_as_its_text_at_the_call(subject: Subject
         def __str__(self) -> str:
             return self.text
 
-    own = Own()
+    changing = Changing()
     logs, metrics = Logs(), Metrics()
     monitor = subject.monitor(log_handlers=[logs], metric_handlers=[metrics])
-    monitor.log_info("here", own=own)
-    monitor.record_metric("m", 1.0, {"own": own})
-    own.text = "changed"
+    monitor.log_info("here", changing=changing)
+    monitor.record_metric("m", 1.0, {"changing": changing})
+    changing.text = "changed"
     subject.settle(monitor)
     expected = subject.differs(
-        old=own,
-        new="as it was",
+        afterimage=changing,
+        ours="as it was",
         why="an object's text is read during the call, so that the object may change afterwards",
     )
-    assert logs.one("here")["own"] == expected
-    assert metrics.one("m")[1]["own"] == expected
+    assert logs.one("here")["changing"] == expected
+    assert metrics.one("m")[1]["changing"] == expected
 
 
 def test_data_reaches_the_handlers_as_it_was_at_the_call(subject: Subject) -> None:
-    """A list in a call's data is what it was at the call; theirs has what was added later."""
+    """Ours passes a list as it was at the call; AfterImage's has items that were added later."""
     logs, metrics = Logs(), Metrics()
     monitor = subject.monitor(log_handlers=[logs], metric_handlers=[metrics])
     steps = ["a"]
@@ -265,8 +265,8 @@ def test_data_reaches_the_handlers_as_it_was_at_the_call(subject: Subject) -> No
     steps.append("b")
     subject.settle(monitor)
     expected = subject.differs(
-        old=["a", "b"],
-        new=["a"],
+        afterimage=["a", "b"],
+        ours=["a"],
         why="the data of a call is copied during the call, so that it may change afterwards",
     )
     assert logs.one("here")["steps"] == expected
@@ -274,7 +274,7 @@ def test_data_reaches_the_handlers_as_it_was_at_the_call(subject: Subject) -> No
 
 
 def test_handlers_may_be_replaced(subject: Subject) -> None:
-    """Lists that are put in place after construction are the ones that are used."""
+    """Lists assigned after construction are used."""
     metrics, logs = Metrics(), Logs()
     monitor = subject.monitor(metric_handlers=[Metrics()], log_handlers=[Logs()])
     monitor.metric_handlers = [metrics]
@@ -287,7 +287,7 @@ def test_handlers_may_be_replaced(subject: Subject) -> None:
 
 
 def test_a_handler_may_be_added(subject: Subject) -> None:
-    """A handler that is appended to the list is called from then on."""
+    """A handler appended to the list gets later metrics."""
     first, second = Metrics(), Metrics()
     monitor = subject.monitor(metric_handlers=[first])
     monitor.record_metric("a", 1.0)
@@ -299,18 +299,10 @@ def test_a_handler_may_be_added(subject: Subject) -> None:
     assert second.names() == ["b"]
 
 
-def test_a_handler_that_raises_keeps_the_metric_from_no_other(subject: Subject) -> None:
-    """The handlers after one that raises get every metric, and so does the history."""
-
-    class Fails:
-        """Cannot take anything."""
-
-        def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
-            """Fail."""
-            raise RuntimeError("boom")
-
+def test_a_failing_handler_does_not_affect_other_handlers(subject: Subject) -> None:
+    """Handlers after one that raises get every metric, and so does the history."""
     metrics = Metrics()
-    monitor = subject.monitor(metric_handlers=[Fails(), metrics])
+    monitor = subject.monitor(metric_handlers=[FailingMetrics(), metrics])
     monitor.record_metric("a", 1.0)
     monitor.record_metric("b", 2.0)
     subject.settle(monitor)

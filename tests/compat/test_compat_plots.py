@@ -1,4 +1,4 @@
-"""The plots of AfterImage's class and of ours: which there are, where they go, what is refused."""
+"""Plots of AfterImage's class and of ours: names, files and errors."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ PLOTS = {
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def tell(subject: Subject) -> Any:
-    """Make a monitor, and tell it something of everything that is plotted."""
+def record(subject: Subject) -> Any:
+    """Return a monitor with data for every plot."""
     monitor = subject.monitor()
     for number in range(1, 4):
         monitor.track_generation(
@@ -47,10 +47,10 @@ def tell(subject: Subject) -> Any:
 
 
 def test_the_seven_plots_are_returned_and_written(subject: Subject, tmp_path: Path) -> None:
-    """With `return_figures` there are the old seven, each as a figure and as a PNG file."""
-    figures = tell(subject).visualize_metrics(tmp_path / "plots", return_figures=True)
+    """With `return_figures` each of AfterImage's seven plots is a figure and a PNG file."""
+    figures = record(subject).visualize_metrics(tmp_path / "plots", return_figures=True)
     assert set(figures) >= PLOTS
-    if subject.is_old:
+    if subject.is_afterimage:
         assert set(figures) == PLOTS
     assert all(isinstance(figure, Figure) for figure in figures.values())
     for name in PLOTS:
@@ -58,23 +58,23 @@ def test_the_seven_plots_are_returned_and_written(subject: Subject, tmp_path: Pa
         assert figures[name].get_axes()
 
 
-def test_without_return_figures_there_are_files_only(subject: Subject) -> None:
-    """The files go to `plots` in the log folder, and nothing is returned."""
-    assert tell(subject).visualize_metrics() is None
+def test_figures_are_returned_only_on_request(subject: Subject) -> None:
+    """By default the files are in `plots` of the log folder, and nothing is returned."""
+    assert record(subject).visualize_metrics() is None
     names = {path.stem for path in (subject.log_dir / "plots").glob("*.png")}
     assert names >= PLOTS
 
 
-def test_the_folder_may_be_text_and_the_size_be_given(subject: Subject, tmp_path: Path) -> None:
-    """`save_dir` and `figsize` are taken by position, `figsize` in inches."""
-    figures = tell(subject).visualize_metrics(str(tmp_path / "a" / "b"), (6, 3), True)
+def test_folder_and_figure_size_may_be_positional(subject: Subject, tmp_path: Path) -> None:
+    """`save_dir` and `figsize` (inches) may be positional, and `save_dir` may be text."""
+    figures = record(subject).visualize_metrics(str(tmp_path / "a" / "b"), (6, 3), True)
     assert (tmp_path / "a" / "b" / "generation_time.png").is_file()
     for name in PLOTS:
         assert tuple(figures[name].get_size_inches()) == (6, 3)
 
 
 def test_only_recorded_metrics_are_plotted(subject: Subject, tmp_path: Path) -> None:
-    """A plot of which there is no sample is not there."""
+    """A plot without data is omitted."""
     monitor = subject.monitor()
     monitor.track_evaluation(0.1, True, "judge", {"coherence": 0.5})
     subject.settle(monitor)
@@ -85,41 +85,45 @@ def test_only_recorded_metrics_are_plotted(subject: Subject, tmp_path: Path) -> 
 def test_without_events_there_is_a_warning_and_no_plot(
     subject: Subject, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An empty dict, and one line that says why: a warning of the old class, a log line of ours."""
+    """The result is an empty dict; AfterImage's class warns, ours logs the reason."""
     monitor = subject.monitor()
-    warns = pytest.warns(UserWarning, match="No metrics data") if subject.is_old else nullcontext()
+    warns = (
+        pytest.warns(UserWarning, match="No metrics data")
+        if subject.is_afterimage
+        else nullcontext()
+    )
     with warns, caplog.at_level(logging.WARNING):
         assert monitor.visualize_metrics() == {}
-    told_by_log = any("nothing to plot" in record.getMessage() for record in caplog.records)
-    assert told_by_log == subject.differs(
-        old=False, new=True, why="the standard logging reports it, not a warning"
+    logged = any("nothing to plot" in record.getMessage() for record in caplog.records)
+    assert logged == subject.differs(
+        afterimage=False, ours=True, why="the standard logging reports it, not a warning"
     )
 
 
-def test_matplotlib_stays_as_it_was(subject: Subject, tmp_path: Path) -> None:
-    """Ours leaves the style and pyplot's figures alone; the old class changes both."""
+def test_plots_do_not_change_matplotlibs_state(subject: Subject, tmp_path: Path) -> None:
+    """Ours does not change the style and pyplot's figures; AfterImage's class changes both."""
     from matplotlib import pyplot as plt
 
-    monitor = tell(subject)
+    monitor = record(subject)
     style, opened = dict(mpl.rcParams), plt.get_fignums()
     monitor.visualize_metrics(tmp_path / "plots")
-    is_as_it_was = (dict(mpl.rcParams), plt.get_fignums()) == (style, opened)
-    assert is_as_it_was == subject.differs(
-        old=False, new=True, why="style and figures belong to the user"
+    unchanged = (dict(mpl.rcParams), plt.get_fignums()) == (style, opened)
+    assert unchanged == subject.differs(
+        afterimage=False, ours=True, why="style and figures belong to the user"
     )
 
 
-def test_a_folder_that_cannot_be_made(subject: Subject, tmp_path: Path) -> None:
-    """Ours never raises, since AfterImage calls it at the end of a job; the old class does."""
+def test_a_folder_that_cannot_be_created_does_not_raise(subject: Subject, tmp_path: Path) -> None:
+    """Ours does not raise, since AfterImage calls it at the end of a job; AfterImage's does."""
     (tmp_path / "file").write_text("", encoding="utf-8")
-    monitor = tell(subject)
+    monitor = record(subject)
     with subject.breaks(OSError, match="file"):
         monitor.visualize_metrics(tmp_path / "file" / "plots")
 
 
 def test_one_metric_can_be_plotted(subject: Subject) -> None:
-    """`plot_metric` gives a figure of the samples and of their rolling mean."""
-    figure = tell(subject).plot_metric("generation_time", timedelta(hours=1), 2, (5, 4))
+    """`plot_metric` returns a figure of the samples with their rolling mean."""
+    figure = record(subject).plot_metric("generation_time", timedelta(hours=1), 2, (5, 4))
     assert isinstance(figure, Figure)
     assert tuple(figure.get_size_inches()) == (5, 4)
     (axes,) = figure.get_axes()
@@ -129,15 +133,15 @@ def test_one_metric_can_be_plotted(subject: Subject) -> None:
 
 
 def test_an_unknown_metric_is_an_error(subject: Subject) -> None:
-    """A name that was never recorded is a `ValueError` that names it."""
+    """A metric that was never recorded is a `ValueError` with its name."""
     with pytest.raises(ValueError, match="no_such_metric"):
-        tell(subject).plot_metric("no_such_metric")
+        record(subject).plot_metric("no_such_metric")
 
 
 def test_an_empty_window_is_an_error(subject: Subject) -> None:
-    """A metric of which nothing lies in the window is a `ValueError` that names it."""
+    """A metric without samples in the window is a `ValueError` with its name."""
     monitor = subject.monitor()
-    then = datetime.now() - timedelta(hours=2)  # noqa: DTZ005 - naive is what the old class takes
+    then = datetime.now() - timedelta(hours=2)  # noqa: DTZ005 - AfterImage's class takes naive times
     monitor.record_metric("m", 1.0, {"timestamp": then})
     subject.settle(monitor)
     with pytest.raises(ValueError, match="m"):

@@ -1,4 +1,4 @@
-"""What reading gives: windows and token reports, of AfterImage's class and of ours."""
+"""Windows and token reports of AfterImage's class and of ours."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOKENS = ("prompt_token_count", "completion_token_count", "total_token_count")
 
 
 def call(model: str | None, prompt: int, completion: int, **keywords: Any) -> dict[str, Any]:
-    """The keywords of a call of a model."""
+    """Return the keywords of a model call."""
     return {
         **({} if model is None else {"model_name": model}),
         "prompt_token_count": prompt,
@@ -26,7 +26,7 @@ def call(model: str | None, prompt: int, completion: int, **keywords: Any) -> di
 
 
 def rows(report: Any) -> list[tuple[str, int, int, int]]:
-    """A report's rows as tuples."""
+    """Return a report's rows as tuples."""
     return [
         (row.model_name, row.prompt_tokens, row.completion_tokens, row.total_tokens)
         for row in report.by_model
@@ -34,7 +34,7 @@ def rows(report: Any) -> list[tuple[str, int, int, int]]:
 
 
 def test_get_metrics_summarises_a_window(subject: Subject) -> None:
-    """`get_metrics` gives mean, least, greatest and number, as plain numbers."""
+    """`get_metrics` returns mean, minimum, maximum and count as plain numbers."""
     monitor = subject.monitor()
     for duration in (1.0, 2.0, 6.0):
         monitor.track_generation(duration, True)
@@ -49,8 +49,8 @@ def test_get_metrics_summarises_a_window(subject: Subject) -> None:
     }
 
 
-def test_nothing_in_the_window_is_an_empty_dict(subject: Subject) -> None:
-    """A name that was recorded, but not lately, gives `{}`."""
+def test_get_metrics_of_an_empty_window_is_an_empty_dict(subject: Subject) -> None:
+    """A metric that was recorded before the window returns `{}`."""
     monitor = subject.monitor()
     monitor.track_generation(1.0, True)
     subject.settle(monitor)
@@ -59,7 +59,7 @@ def test_nothing_in_the_window_is_an_empty_dict(subject: Subject) -> None:
 
 
 def test_a_report_sums_by_model_sorted_by_name(subject: Subject) -> None:
-    """Tokens of calls and of evaluations are summed under the model that each names."""
+    """Tokens of calls and evaluations are summed by their model."""
     monitor = subject.monitor()
     monitor.track_generation(1.0, True, **call("zeta", 10, 1))
     monitor.track_generation(1.0, True, **call("atlas", 20, 2))
@@ -78,14 +78,14 @@ def test_a_report_sums_by_model_sorted_by_name(subject: Subject) -> None:
     assert all(isinstance(row, subject.module.ModelTokenUsage) for row in report.by_model)
 
 
-def test_an_empty_report(subject: Subject) -> None:
-    """Before the first call there is no row, and every total is 0."""
+def test_a_report_without_calls_is_empty(subject: Subject) -> None:
+    """Before the first call a report has no rows, and every total is 0."""
     report = subject.monitor().get_total_token_usage()
     assert report == subject.module.TokenUsageReport(by_model=[])
 
 
-def test_a_call_without_tokens_makes_no_row(subject: Subject) -> None:
-    """A report names only models that told tokens."""
+def test_a_call_without_tokens_has_no_row(subject: Subject) -> None:
+    """A report has only models with tokens."""
     monitor = subject.monitor()
     monitor.track_generation(1.0, True, model_name="silent")
     subject.settle(monitor)
@@ -93,7 +93,7 @@ def test_a_call_without_tokens_makes_no_row(subject: Subject) -> None:
 
 
 def test_the_providers_total_is_kept(subject: Subject) -> None:
-    """A total above its two parts, as with reasoning that is not itemised, is not corrected."""
+    """A total above the sum of its parts, as with hidden reasoning tokens, is not corrected."""
     monitor = subject.monitor()
     monitor.track_generation(1.0, True, **call("atlas", 10, 5, total_token_count=40))
     subject.settle(monitor)
@@ -101,17 +101,17 @@ def test_the_providers_total_is_kept(subject: Subject) -> None:
 
 
 def test_tokens_without_any_model_are_unknown(subject: Subject) -> None:
-    """Where no call ever named a model the tokens are under `unknown`."""
+    """If no call names a model the tokens count for `unknown`."""
     monitor = subject.monitor()
     monitor.track_generation(1.0, True, **call(None, 10, 5))
     subject.settle(monitor)
     assert rows(monitor.get_total_token_usage()) == [("unknown", 10, 5, 15)]
 
 
-def test_tokens_without_a_model_beside_calls_that_name_one(subject: Subject) -> None:
-    """They raise the bill of no model that was named, unless ours was told a default model."""
+def test_tokens_without_a_model_count_for_no_named_model(subject: Subject) -> None:
+    """Tokens without a model count for `unknown`, or in ours for the configured default model."""
     arguments: list[dict[str, Any]] = [{}]
-    if not subject.is_old:
+    if not subject.is_afterimage:
         arguments.append({"config": subject.module.MonitorConfig(default_model="atlas")})
     reports = []
     for each in arguments:
@@ -120,30 +120,30 @@ def test_tokens_without_a_model_beside_calls_that_name_one(subject: Subject) -> 
         monitor.track_generation(1.0, True, **call(None, 10, 5))
         subject.settle(monitor)
         reports.append(rows(monitor.get_total_token_usage()))
-    apart = [("atlas", 10, 5, 15), ("unknown", 10, 5, 15)]
+    separate = [("atlas", 10, 5, 15), ("unknown", 10, 5, 15)]
     assert reports == subject.differs(
-        old=[apart],
-        new=[apart, [("atlas", 20, 10, 30)]],
+        afterimage=[separate],
+        ours=[separate, [("atlas", 20, 10, 30)]],
         why="AfterImage names no model in a failed call, but the call belongs to one",
     )
 
 
-def test_a_report_over_a_window(subject: Subject) -> None:
-    """With a window only its calls are summed; None means all, and so does 0 in the old report."""
+def test_a_report_can_be_limited_to_a_window(subject: Subject) -> None:
+    """A window limits the calls; None means all, and so does 0 in AfterImage's class."""
     monitor = subject.monitor()
     monitor.track_generation(1.0, True, **call("atlas", 10, 5))
     subject.settle(monitor)
     assert monitor.get_total_token_usage(timedelta(minutes=5)).total_tokens == 15
     assert monitor.get_total_token_usage(window=timedelta(microseconds=1)).total_tokens == 0
     assert monitor.get_total_token_usage(timedelta(0)).total_tokens == subject.differs(
-        old=15, new=0, why="a window of zero length contains nothing"
+        afterimage=15, ours=0, why="a window of zero length contains nothing"
     )
     assert monitor.get_total_token_usage(None).total_tokens == 15
 
 
 @pytest.mark.parametrize("metric", TOKENS)
-def test_token_metrics_recorded_by_hand(subject: Subject, metric: str) -> None:
-    """A sample of a token metric counts in its window; the old report has it too, ours does not."""
+def test_recorded_token_metrics_do_not_change_the_report(subject: Subject, metric: str) -> None:
+    """A recorded token metric is in its window, but not in our report; in AfterImage's it is."""
     monitor = subject.monitor()
     monitor.record_metric(metric, 7, {"model_name": "atlas"})
     subject.settle(monitor)
@@ -152,19 +152,19 @@ def test_token_metrics_recorded_by_hand(subject: Subject, metric: str) -> None:
     report = monitor.get_total_token_usage()
     total = report.total_tokens if field == "tokens" else getattr(report, f"total_{field}")
     assert total == subject.differs(
-        old=7, new=0, why="a report sums calls and evaluations, each once"
+        afterimage=7, ours=0, why="a report sums calls and evaluations, each once"
     )
 
 
 def test_threads_may_record_at_once(subject: Subject) -> None:
-    """Nothing is lost where several threads tell the same monitor."""
-    monitor = subject.monitor(metric_handlers=[_Deaf()])
+    """No call is lost when several threads record to one monitor."""
+    monitor = subject.monitor(metric_handlers=[_NoOp()])
 
-    def tell() -> None:
+    def record() -> None:
         for _ in range(200):
             monitor.track_generation(1.0, True, **call("atlas", 2, 1))
 
-    threads = [threading.Thread(target=tell) for _ in range(4)]
+    threads = [threading.Thread(target=record) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -174,8 +174,8 @@ def test_threads_may_record_at_once(subject: Subject) -> None:
     assert monitor.get_total_token_usage().total_tokens == 2400
 
 
-def test_the_callback_gets_a_report_again_and_again(subject: Subject) -> None:
-    """`token_usage_callback` is called with the running totals, on a thread of the monitor's."""
+def test_the_token_usage_callback_is_called_repeatedly(subject: Subject) -> None:
+    """`token_usage_callback` gets the current totals at every interval, on another thread."""
     reports: list[Any] = []
     twice = threading.Event()
     callers = set()
@@ -193,11 +193,11 @@ def test_the_callback_gets_a_report_again_and_again(subject: Subject) -> None:
     assert threading.main_thread() not in callers
 
 
-def test_a_report_asked_long_after(subject: Subject) -> None:
-    """Calls that are older than any window stay in the totals."""
+def test_totals_include_calls_older_than_any_window(subject: Subject) -> None:
+    """Totals are since the start, whatever window a read uses."""
     monitor = subject.monitor()
     monitor.track_generation(1.0, True, **call("atlas", 10, 5))
-    then = datetime.now() - timedelta(days=2)  # noqa: DTZ005 - naive is what the old class takes
+    then = datetime.now() - timedelta(days=2)  # noqa: DTZ005 - AfterImage's class takes naive times
     monitor.record_metric("m", 1.0, {"timestamp": then})
     subject.settle(monitor)
     assert monitor.get_metrics("m", timedelta(days=1)) == {}
@@ -205,8 +205,8 @@ def test_a_report_asked_long_after(subject: Subject) -> None:
     assert monitor.get_total_token_usage().total_tokens == 15
 
 
-class _Deaf:
-    """A metric handler that does nothing, so that the old class does not write a file."""
+class _NoOp:
+    """A metric handler that does nothing, so that AfterImage's class writes no file."""
 
     def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
         """Do nothing."""

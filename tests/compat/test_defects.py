@@ -1,8 +1,8 @@
-"""The thirteen defects of AfterImage's class: each is a promise that ours keeps and it breaks.
+"""The thirteen defects of AfterImage's class: promises that it breaks and ours keeps.
 
-Each test states the promise once and runs it on both. `subject.breaks` holds that AfterImage's
-class fails it, and with which words, so that a release that mends a defect is noticed. The numbers
-are those of docs/compatibility.md.
+Each test states a promise and runs on both classes. `subject.breaks` checks that AfterImage's class
+fails and how, so a release that fixes a defect fails here. The numbers are those of
+docs/compatibility.md.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
-from _compat import Alerts, Logs, Metrics, journal
+from _compat import Alerts, FailingMetrics, Logs, Metrics, journal
 
 from _waiting import eventually
 from genmeter import HistoryConfig, MonitorConfig
@@ -34,7 +34,7 @@ SUFFIXES = {"csv": ".csv", "excel": ".xlsx", "parquet": ".parquet"}
 
 
 def test_defect_01_a_burst_before_shutdown_is_kept(subject: Subject) -> None:
-    """All that was told before `shutdown()` is in the totals and in the journal."""
+    """All calls recorded before `shutdown()` are in the totals and in the journal."""
     monitor = subject.monitor()
     for _ in range(BURST):
         monitor.track_generation(1.0, True, model_name="m", total_token_count=1)
@@ -46,7 +46,7 @@ def test_defect_01_a_burst_before_shutdown_is_kept(subject: Subject) -> None:
 
 
 def test_defect_02_a_read_sees_every_call_before_it(subject: Subject) -> None:
-    """A report, and a window, asked right after a call have it."""
+    """A report and a window read right after a call include it."""
     monitor = subject.monitor()
     with subject.breaks(match="a call was missed"):
         for number in range(1, 501):
@@ -57,10 +57,12 @@ def test_defect_02_a_read_sees_every_call_before_it(subject: Subject) -> None:
 
 
 def test_defect_03_memory_is_bounded(subject: Subject) -> None:
-    """Past its capacity the history holds no more rows, however much is told."""
-    # AfterImage's class has no capacity: nothing it is told is ever let go.
-    new = {"config": MonitorConfig(history=HistoryConfig(capacity=CAPACITY))}
-    monitor = subject.monitor(metric_handlers=[Metrics()], **({} if subject.is_old else new))
+    """The history never has more rows than its capacity."""
+    # AfterImage's class has no capacity and never drops a row.
+    config = {"config": MonitorConfig(history=HistoryConfig(capacity=CAPACITY))}
+    monitor = subject.monitor(
+        metric_handlers=[Metrics()], **({} if subject.is_afterimage else config)
+    )
     kept = []
     for _ in range(3):
         for _ in range(CAPACITY):
@@ -73,20 +75,20 @@ def test_defect_03_memory_is_bounded(subject: Subject) -> None:
 
 
 def test_defect_04_the_journal_is_opened_once(subject: Subject, opened: list[str]) -> None:
-    """Two hundred calls cost one opening of `metrics.jsonl`, not one for each metric."""
+    """`metrics.jsonl` is opened once for two hundred calls, not once per metric."""
     monitor = subject.monitor()
     for _ in range(200):
         monitor.track_generation(1.0, True, model_name="m")
     subject.settle(monitor)
     assert len(journal(subject, "generation_time")) == 200
     openings = [path for path in opened if path.endswith("metrics.jsonl")]
-    # The last is that of the line above.
+    # The last one is by the assertion above.
     with subject.breaks(match="openings"):
         assert len(openings) - 1 == 1, "openings"
 
 
-def test_defect_05_the_error_rate_counts_good_calls(subject: Subject) -> None:
-    """One failure among four is an error rate of a quarter, of calls and of evaluations."""
+def test_defect_05_the_error_rate_counts_successful_calls(subject: Subject) -> None:
+    """With one failure in four the error rates of calls and evaluations are a quarter."""
     monitor = subject.monitor()
     for number in range(4):
         failure = {"error": "late"} if number == 0 else {}
@@ -100,8 +102,8 @@ def test_defect_05_the_error_rate_counts_good_calls(subject: Subject) -> None:
         assert mean == 0.25, "share of failed evaluations"
 
 
-def test_defect_06_without_data_no_alert_fires(subject: Subject) -> None:
-    """A monitor that was told nothing has nothing to report."""
+def test_defect_06_no_alert_fires_without_data(subject: Subject) -> None:
+    """No alert fires on a monitor without events."""
     alerts = Alerts()
     monitor = subject.monitor(alert_handlers=[alerts])
     monitor.check_alerts()
@@ -111,47 +113,47 @@ def test_defect_06_without_data_no_alert_fires(subject: Subject) -> None:
 
 
 def test_defect_07_an_alert_is_sent_once_until_it_is_resolved(subject: Subject) -> None:
-    """An alert that stays true is news once, and again when it comes back after it was resolved."""
+    """An alert is sent once while it fires, and again when it fires after it was resolved."""
     alerts = Alerts()
     monitor = subject.monitor(alert_handlers=[alerts])
 
-    def after(good: int, bad: int) -> int:
-        for number in range(good + bad):
-            monitor.track_generation(1.0, number < good, error=None)
+    def sent_after(successes: int, failures: int) -> int:
+        for number in range(successes + failures):
+            monitor.track_generation(1.0, number < successes, error=None)
         for _ in range(3):
             subject.settle(monitor)
             monitor.check_alerts()
         subject.settle(monitor)
-        # Ours tells of its end too, as `info`.
+        # Ours also sends the resolved alert, at the level `info`.
         sent = [alert.name for alert in alerts.alerts if alert.level != "info"]
         return sent.count("low_success_rate")
 
     with subject.breaks(match="first time"):
-        assert after(good=0, bad=1) == 1, "sent the first time"
+        assert sent_after(successes=0, failures=1) == 1, "sent the first time"
     with subject.breaks(match="resolved"):
-        assert after(good=9, bad=0) == 1, "sent though it was resolved"
+        assert sent_after(successes=9, failures=0) == 1, "sent though it was resolved"
     with subject.breaks(match="came back"):
-        assert after(good=0, bad=10) == 2, "sent when it came back"
+        assert sent_after(successes=0, failures=10) == 2, "sent when it came back"
 
 
 @pytest.mark.parametrize("name", ["model_usage:org/model", "a" * 40, "a:b"])
 @pytest.mark.parametrize("format_", ["csv", "excel", "parquet"])
-def test_defect_08_exports_take_every_name_and_all_metadata(
+def test_defect_08_exports_accept_every_name_and_keep_metadata(
     subject: Subject, tmp_path: Path, name: str, format_: str
 ) -> None:
-    """A metric is exported whatever it is called, and its metadata with it."""
+    """Any metric name can be exported, with the metadata."""
     monitor = subject.monitor()
     monitor.record_metric(name, 0.25, {"region": "north"})
     subject.settle(monitor)
     out = tmp_path / "out"
-    cannot_be_written = {
+    failures = {
         ("csv", "model_usage:org/model"): (OSError, "non-existent directory"),
-        # The classes and words are those of XlsxWriter and of openpyxl, whichever pandas takes.
+        # The messages of XlsxWriter and openpyxl; pandas uses either.
         ("excel", "model_usage:org/model"): (Exception, "Invalid .*character"),
         ("excel", "a" * 40): (Exception, "31 char"),
         ("excel", "a:b"): (Exception, "Invalid .*character"),
     }
-    error, match = cannot_be_written.get((format_, name), (AssertionError, "metadata column"))
+    error, match = failures.get((format_, name), (AssertionError, "metadata column"))
     with subject.breaks(error, match=match):
         monitor.export_metrics(out.with_suffix(SUFFIXES[format_]), format=format_)
         (frame,) = (each for each in exported(out, format_) if 0.25 in set(each["value"]))
@@ -162,17 +164,9 @@ def test_defect_08_exports_take_every_name_and_all_metadata(
 def test_defect_09_log_lines_have_their_own_level(
     subject: Subject, records: list[tuple[str, str]]
 ) -> None:
-    """A message goes out at the level it was told with, and a failure inside is never `info`."""
-
-    class Fails:
-        """Cannot take anything."""
-
-        def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
-            """Fail."""
-            raise RuntimeError("boom")
-
+    """A message is logged at its own level, and an internal failure never as `info`."""
     logs = Logs()
-    monitor = subject.monitor(metric_handlers=[Fails()])
+    monitor = subject.monitor(metric_handlers=[FailingMetrics()])
     monitor.log_handlers.append(logs)
     monitor.log_info("all is well")
     monitor.log_warning("the quota is low")
@@ -190,19 +184,19 @@ def test_defect_09_log_lines_have_their_own_level(
             "it broke": {"ERROR"},
         }, "levels"
 
-    def of_the_failure() -> set[str]:
+    def failure_levels() -> set[str]:
         lines = [(each["level"].upper(), json.dumps(each, default=str)) for each in logs.messages]
         return {level for level, line in [*lines, *records] if "boom" in line}
 
-    found = eventually(of_the_failure)
+    found = eventually(failure_levels)
     with subject.breaks(match="level of a failure"):
         assert found <= {"WARNING", "ERROR"}, "level of a failure"
 
 
-def test_defect_10_a_score_named_by_an_enum_has_its_value(subject: Subject) -> None:
-    """The metric of a score whose key is an Enum bears the Enum's value."""
+def test_defect_10_a_score_named_by_an_enum_uses_its_value(subject: Subject) -> None:
+    """The metric of a score whose key is an Enum is named by the Enum's value."""
 
-    class Criterion(str, Enum):  # noqa: UP042 - what AfterImage's own criteria are
+    class Criterion(str, Enum):  # noqa: UP042 - like AfterImage's criteria
         COHERENCE = "coherence"
 
     class Plain(Enum):
@@ -222,17 +216,9 @@ def test_defect_10_a_score_named_by_an_enum_has_its_value(subject: Subject) -> N
 def test_defect_11_a_failing_handler_is_logged_once(
     subject: Subject, records: list[tuple[str, str]]
 ) -> None:
-    """A handler that raises for each of two hundred metrics leaves one line, not two hundred."""
-
-    class Fails:
-        """Cannot take anything."""
-
-        def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
-            """Fail."""
-            raise RuntimeError("boom")
-
+    """A handler that raises for two hundred metrics is logged in one line."""
     logs = Logs()
-    monitor = subject.monitor(metric_handlers=[Fails()], log_handlers=[logs])
+    monitor = subject.monitor(metric_handlers=[FailingMetrics()], log_handlers=[logs])
     for _ in range(200):
         monitor.record_metric("m", 1.0)
     subject.settle(monitor)
@@ -246,33 +232,35 @@ def test_defect_11_a_failing_handler_is_logged_once(
         assert len(lines()) == 1, "lines"
 
 
-def test_defect_11_a_handler_that_blocks_stops_no_other(subject: Subject) -> None:
-    """While one handler is stuck the others, and the history, get every metric."""
-    stuck, release, told = threading.Event(), threading.Event(), threading.Event()
+def test_defect_11_a_blocked_handler_does_not_stop_others(subject: Subject) -> None:
+    """While one handler blocks, the others and the history get every metric."""
+    blocked, release, received = threading.Event(), threading.Event(), threading.Event()
 
     class Blocks:
-        """Takes as long as the test wants."""
+        """Blocks until released."""
 
         def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
             """Wait."""
-            stuck.set()
+            blocked.set()
             release.wait(60)
 
-    class Tells:
-        """Says when something came."""
+    class Receives:
+        """Sets an event for the first metric."""
 
         def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
-            """Say so."""
-            told.set()
+            """Set the event."""
+            received.set()
 
-    monitor = subject.monitor(metric_handlers=[Blocks(), Tells()])
+    monitor = subject.monitor(metric_handlers=[Blocks(), Receives()])
     try:
         monitor.record_metric("a", 1.0)
         monitor.record_metric("b", 2.0)
-        assert stuck.wait(30)
-        # Nothing but the end of this wait can show that the old class's handler gets nothing.
+        assert blocked.wait(30)
+        # Only a timeout can show that the handler of AfterImage's class gets nothing.
         with subject.breaks(match="the other handler"):
-            assert told.wait(0.3 if subject.is_old else 30), "the other handler got nothing"
+            assert received.wait(0.3 if subject.is_afterimage else 30), (
+                "the other handler got nothing"
+            )
         with subject.breaks(match="the history"):
             assert monitor.get_metrics("b")["count"] == 1, "the history got nothing"
     finally:
@@ -280,7 +268,7 @@ def test_defect_11_a_handler_that_blocks_stops_no_other(subject: Subject) -> Non
 
 
 def test_defect_12_a_value_that_is_not_a_number_is_dropped(subject: Subject) -> None:
-    """NaN and text spoil no mean, and no read raises because of them."""
+    """NaN and text do not change a mean or make a read raise."""
     monitor = subject.monitor()
     for value in (1.0, math.nan, 3.0):
         monitor.record_metric("with_nan", value)
@@ -301,7 +289,7 @@ def test_defect_12_a_value_that_is_not_a_number_is_dropped(subject: Subject) -> 
 
 
 def test_defect_13_a_missing_total_is_the_sum_of_its_parts(subject: Subject) -> None:
-    """With both parts given the total is in the report, whether it was left out or None."""
+    """A total that is missing or None is the sum of prompt and completion tokens."""
     monitor = subject.monitor()
     parts = {"prompt_token_count": 10, "completion_token_count": 5}
     monitor.track_generation(1.0, True, model_name="m", total_token_count=None, **parts)
@@ -315,14 +303,14 @@ def test_defect_13_a_missing_total_is_the_sum_of_its_parts(subject: Subject) -> 
 
 
 def rows_kept(subject: Subject, monitor: Any) -> int:
-    """The rows that a monitor's history holds now."""
-    if subject.is_old:
+    """Return the number of rows in a monitor's history."""
+    if subject.is_afterimage:
         return sum(len(rows) for rows in monitor._metrics.values())
     return int(monitor._session.history.size)
 
 
 def exported(out: Path, format_: str) -> list[pd.DataFrame]:
-    """Read back every table of an export."""
+    """Return the tables of an export."""
     if format_ == "csv":
         paths = sorted(out.parent.glob(f"{out.name}*.csv"))
         return [frame for path in paths if "value" in (frame := pd.read_csv(path)).columns]
@@ -340,12 +328,12 @@ def _on_audit(event: str, arguments: tuple[Any, ...]) -> None:
         _opened.append(arguments[0])
 
 
-sys.addaudithook(_on_audit)  # it cannot be taken off again
+sys.addaudithook(_on_audit)  # cannot be removed
 
 
 @pytest.fixture
 def opened() -> Iterator[list[str]]:
-    """The paths of the files that are opened, by any means, while the test runs."""
+    """Collect the paths of all files opened during the test."""
     global _opened  # noqa: PLW0603 - the hook outlives the test
     _opened = found = []
     yield found
@@ -354,13 +342,12 @@ def opened() -> Iterator[list[str]]:
 
 @pytest.fixture
 def records() -> Iterator[list[tuple[str, str]]]:
-    """Level and text of every record that the standard logging makes while the test runs."""
+    """Collect level and text of every standard log record during the test."""
     found: list[tuple[str, str]] = []
     make = logging.getLogRecordFactory()
 
     def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = make(*args, **kwargs)
-        # What a logger of its own level refuses is never made into a record.
         found.append((record.levelname, record.getMessage()))
         return record
 

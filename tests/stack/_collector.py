@@ -1,4 +1,4 @@
-"""A real OpenTelemetry Collector that takes OTLP and shows what it got as a Prometheus page."""
+"""A real OpenTelemetry Collector that receives OTLP and exposes it as a Prometheus page."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ WAIT_TIMEOUT = 30.0
 class Collector(Server):
     """An OpenTelemetry Collector on loopback: OTLP in over gRPC and HTTP, a Prometheus page out.
 
-    A test names its service after itself, so that others' series do not mix with its own:
+    Each test uses its own service name to separate its series:
 
-        environment = collector.environment("grpc", service="test-of-mine")
+        environment = collector.environment("grpc", service="my-test")
         subprocess.run([...], env={**os.environ, **environment})
-        collector.wait_for("genmeter_tokens_total", lambda total: total == 300, job="test-of-mine")
+        collector.wait_for("genmeter_tokens_total", lambda total: total == 300, job="my-test")
 
-    The page keeps the series of a process that ended. Its `job` is the service's name and its
-    `instance` the service's instance id.
+    The page keeps the series of an ended process. The label `job` is the service's name and
+    `instance` is its instance id.
 
     Attributes:
         grpc_endpoint: for `OTEL_EXPORTER_OTLP_ENDPOINT` with gRPC.
         http_endpoint: the same for HTTP (exporters append `/v1/metrics`).
-        metrics_url: the Prometheus page, which a `Prometheus` can scrape.
+        metrics_url: the Prometheus page, to scrape by a `Prometheus`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -41,7 +41,7 @@ class Collector(Server):
         self.metrics_url = ""
 
     def command(self) -> list[str | Path]:
-        """Chooses the ports, writes the configuration, and gives the command line."""
+        """Choose the ports, write the configuration, and return the command line."""
         grpc, http, page = (f"{LOOPBACK}:{free_port()}" for _ in range(3))
         self.grpc_endpoint = f"http://{grpc}"
         self.http_endpoint = f"http://{http}"
@@ -63,12 +63,12 @@ class Collector(Server):
             },
         }
         path = self.folder / "collector.yaml"
-        # JSON is YAML too.
+        # JSON is valid YAML.
         path.write_text(json.dumps(config))
         return [program("otelcol-genmeter"), "--config", path]
 
     def is_ready(self) -> bool:
-        """Says whether both receivers and the page answer."""
+        """Return whether both receivers and the page accept connections."""
         try:
             for endpoint in (self.grpc_endpoint, self.http_endpoint):
                 host, port = endpoint.removeprefix("http://").split(":")
@@ -78,14 +78,11 @@ class Collector(Server):
             return False
 
     def environment(self, protocol: str, service: str) -> dict[str, str]:
-        """Gives the environment variables with which a process exports its metrics here.
+        """Return the environment variables of a process that exports to this Collector.
 
         Args:
             protocol: `grpc` or `http/protobuf`.
-            service: the service's name, the series' `job`.
-
-        Returns:
-            Variables to add to the process's own.
+            service: the service's name, the label `job` of its series.
         """
         endpoint = self.grpc_endpoint if protocol == "grpc" else self.http_endpoint
         return {
@@ -96,14 +93,11 @@ class Collector(Server):
         }
 
     def total(self, name: str, **labels: str) -> float:
-        """Sums the samples of one name, over all label sets that have these labels.
+        """Return the sum of the samples with this name and these labels, 0 if there are none.
 
         Args:
             name: the sample's Prometheus name, such as `genmeter_tokens_total`.
-            labels: what a sample must have to count.
-
-        Returns:
-            The sum; 0 where there is no such sample.
+            labels: labels that a sample must have.
         """
         _, page = request("GET", self.metrics_url)
         return sum(
@@ -120,16 +114,9 @@ class Collector(Server):
         timeout: float = WAIT_TIMEOUT,
         **labels: str,
     ) -> float:
-        """Sums as `total` does until the sum is as it should be.
+        """Read `total` until the predicate accepts it, and return it.
 
-        Args:
-            name: as in `total`.
-            predicate: judges the sum.
-            timeout: how long to wait, in seconds.
-            labels: as in `total`.
-
-        Returns:
-            The sum that the predicate accepted. A timeout fails the test with the last sum.
+        A timeout (seconds) fails the test with the last sum.
         """
         accepted, total = poll(lambda: self.total(name, **labels), predicate, timeout)
         assert accepted, (

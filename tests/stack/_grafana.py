@@ -1,6 +1,6 @@
-"""What Grafana does with a dashboard before it asks Prometheus: variables and time ranges.
+"""Grafana's expansion of variables and time ranges in a dashboard's queries.
 
-After Grafana 13: packages/grafana-prometheus, `interpolateQueryExpr`, `prometheusSpecialRegexEscape`
+Like Grafana 13: packages/grafana-prometheus, `interpolateQueryExpr`, `prometheusSpecialRegexEscape`
 and `getRateIntervalScopedVariable`.
 """
 
@@ -20,29 +20,29 @@ _LABEL_VALUES = re.compile(r"label_values\((?:(?P<series>.+),\s*)?(?P<label>\w+)
 
 @dataclass(frozen=True)
 class View:
-    """A look at a dashboard.
+    """Time range and selected variables of a dashboard.
 
     Args:
-        start: Unix time at which the range begins.
-        end: Unix time at which it ends.
+        start: Unix time of the range's start.
+        end: Unix time of its end.
         step: Seconds between two points.
-        scrape_interval: Seconds, as the data source's settings have them.
-        chosen: By a variable's name, the values that are chosen; all where it is not there.
+        scrape_interval: Seconds, from the data source's settings.
+        selected: The selected values by variable name; all values if a name is missing.
     """
 
     start: float
     end: float
     step: float = 1.0
     scrape_interval: float = 0.2
-    chosen: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    selected: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def expand(self, expr: str, dashboard: Mapping[str, Any], interval: str | None = None) -> str:
-        """Puts the values of variables into an expression.
+        """Replace the variables of an expression by their values.
 
         Args:
             expr: the expression.
-            dashboard: whose variables it uses.
-            interval: the panel's least interval.
+            dashboard: the dashboard with the variables.
+            interval: the panel's minimum interval.
         """
         values = self._built_in(interval)
         for variable in dashboard["templating"]["list"]:
@@ -51,14 +51,14 @@ class View:
 
         def value(found: re.Match[str]) -> str:
             name = found[1] or found[2]
-            assert name in values, f"no variable {name} for {expr}"
+            assert name in values, f"unknown variable {name} in {expr}"
             return values[name]
 
         return _VARIABLE.sub(value, expr)
 
     def _built_in(self, interval: str | None) -> dict[str, str]:
-        least = {None: 0.0, "1m": 60.0, "5m": 300.0}[interval]
-        step = max(self.step, least)
+        min_step = {None: 0.0, "1m": 60.0, "5m": 300.0}[interval]
+        step = max(self.step, min_step)
         span = round(self.end - self.start)
         rate = max(step + self.scrape_interval, 4 * self.scrape_interval)
         return {
@@ -69,41 +69,39 @@ class View:
         }
 
     def _matcher(self, variable: Mapping[str, Any]) -> str:
-        chosen = self.chosen.get(variable["name"])
-        if chosen is None:
+        selected = self.selected.get(variable["name"])
+        if selected is None:
             return str(variable["allValue"])
-        escaped = [_escaped(value) for value in chosen]
+        escaped = [_escape(value) for value in selected]
         return escaped[0] if len(escaped) == 1 else f"({'|'.join(escaped)})"
 
 
-def _escaped(value: str) -> str:
+def _escape(value: str) -> str:
     return _SPECIAL.sub(r"\\\\\g<0>", value.replace("\\", "\\\\\\\\"))
 
 
 def label_values(query: str) -> tuple[str | None, str]:
-    """Gives the series and the label that a variable's query asks for."""
+    """Return the series and the label of a variable's query."""
     found = _LABEL_VALUES.fullmatch(query)
     assert found is not None, query
     return found["series"], found["label"]
 
 
 def panels(dashboard: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Gives the panels that have queries."""
+    """Return the panels with queries."""
     return (panel for panel in dashboard["panels"] if panel["type"] != "row")
 
 
 def legend_labels(legend: str) -> list[str]:
-    """Gives the labels that a legend names."""
+    """Return the labels in a legend."""
     return re.findall(r"\{\{\s*(\w+)\s*\}\}", legend)
 
 
-def faults_of_grid(dashboard: Mapping[str, Any]) -> list[str]:
-    """Says which panels overlap, leave the grid or share an id."""
+def grid_errors(dashboard: Mapping[str, Any]) -> list[str]:
+    """Return a message for each panel that overlaps another, leaves the grid or shares an id."""
     found, taken = [], dict[tuple[int, int], dict[str, Any]]()
     ids = [panel["id"] for panel in dashboard["panels"]]
-    found += [
-        f"the id {id_} is there twice" for id_ in sorted({i for i in ids if ids.count(i) > 1})
-    ]
+    found += [f"duplicate id {id_}" for id_ in sorted({i for i in ids if ids.count(i) > 1})]
     for panel in dashboard["panels"]:
         at, title = panel["gridPos"], panel["title"]
         if at["x"] < 0 or at["w"] < 1 or at["h"] < 1 or at["x"] + at["w"] > 24:

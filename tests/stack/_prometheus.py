@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes what a test tells it to."""
+"""A real Prometheus with targets added by tests."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-# The scrape job of each exposition format. A job asks for its format alone, so a target that does
-# not serve it fails to be scraped.
+# The scrape job of each exposition format. A job accepts only its format: a scrape of a target
+# without it fails.
 PROTOCOLS = {"text": "PrometheusText0.0.4", "openmetrics": "OpenMetricsText1.0.0"}
 WAIT_TIMEOUT = 30.0
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One series of an instant query's answer.
+    """A series in the result of an instant query.
 
     Attributes:
-        labels: all its labels, `__name__` among them where the expression kept it.
+        labels: all labels, with `__name__` if the expression keeps it.
         value: its value.
     """
 
@@ -33,22 +33,22 @@ class Sample:
 
 
 class Prometheus(Server):
-    """A Prometheus on loopback, scraping five times a second.
+    """A Prometheus on loopback that scrapes five times a second.
 
-    A target is added while it runs, in one of the two text formats, and is told apart by the
-    labels that the test gives it (`run` below), or by `instance`:
+    A target is added while it runs, for one of the two text formats, and selected by labels of the
+    test (`run` below) or by `instance`:
 
         prometheus.add_target(monitor.endpoint_url, "openmetrics", run="demo")
         query = 'sum by (gen_ai_request_model) (genmeter_tokens_total{run="demo"})'
         samples = prometheus.wait_for(query, lambda found: len(found) == 2)
         assert {s.labels["gen_ai_request_model"]: s.value for s in samples} == expected
 
-    A new target is noticed within five seconds: the job under test must live longer than that, or
-    its endpoint linger. A target that went away is stale within a second and then gives an instant
-    query nothing: ask for `last_over_time(...[5m])`.
+    A new target is scraped within five seconds: the job must run longer than that, or its endpoint
+    linger. A series is stale one second after its target is gone, and then missing from instant
+    queries: use `last_over_time(...[5m])`.
 
     Attributes:
-        url: where the server is, such as `http://127.0.0.1:41234`.
+        url: the server's address, such as `http://127.0.0.1:41234`.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class Prometheus(Server):
         rules: Sequence[Path] = (),
         alertmanagers: Sequence[str] = (),
     ) -> None:
-        """Takes the settings.
+        """Create the server, not started yet.
 
         Args:
             folder: an empty folder for the configuration, the data and the log.
-            features: what `--enable-feature` turns on.
-            rules: rule files, judged five times a second where a group says no interval.
-            alertmanagers: addresses of those to tell, such as `http://127.0.0.1:9093/prefix`.
+            features: the values of `--enable-feature`.
+            rules: rule files; groups without an interval are evaluated five times a second.
+            alertmanagers: addresses of Alertmanagers, such as `http://127.0.0.1:9093/prefix`.
         """
         super().__init__("prometheus", folder)
         self.url = ""
@@ -76,7 +76,7 @@ class Prometheus(Server):
         self._jobs: list[dict[str, Any]] = []
 
     def command(self) -> list[str | Path]:
-        """Chooses a port, writes the configuration, and gives the command line."""
+        """Choose a port, write the configuration, and return the command line."""
         port = free_port()
         self.url = f"http://{LOOPBACK}:{port}"
         self._write_config()
@@ -91,9 +91,9 @@ class Prometheus(Server):
         ]
 
     def is_ready(self) -> bool:
-        """Says whether queries are answered and the Alertmanagers known.
+        """Return whether queries are answered and the Alertmanagers are discovered.
 
-        Prometheus finds these within five seconds; what fires earlier it tells a minute later.
+        Discovery takes up to five seconds; an alert that fires before it is sent a minute later.
         """
         try:
             if request("GET", f"{self.url}/-/ready")[0] != 200:
@@ -105,12 +105,12 @@ class Prometheus(Server):
             return False
 
     def add_target(self, url: str, protocol: str = "openmetrics", **labels: str) -> str:
-        """Has an endpoint scraped; it may take five seconds until the server takes notice.
+        """Add a target; its first scrape may be five seconds later.
 
         Args:
             url: the page's address, such as `http://127.0.0.1:9464/metrics`.
-            protocol: `openmetrics` or `text`, which is also the series' `job`.
-            labels: put on every series of the target.
+            protocol: `openmetrics` or `text`, also the label `job` of the series.
+            labels: further labels of every series of the target.
 
         Returns:
             The series' `instance` label, `HOST:PORT`.
@@ -122,30 +122,30 @@ class Prometheus(Server):
         return parts.netloc
 
     def remove_target(self, instance: str) -> None:
-        """Stops scraping what `add_target` named so; it may take five seconds too."""
+        """Remove the target with this `instance`; it may take five seconds too."""
         for protocol, targets in self._targets.items():
             targets[:] = [target for target in targets if instance not in target["targets"]]
             self._write_targets(protocol)
 
     def add_job(self, job: Mapping[str, Any]) -> None:
-        """Adds a scrape job of the test's own, such as one with TLS or basic auth.
+        """Add a scrape job, such as one with TLS or basic auth.
 
         Args:
-            job: an item of `scrape_configs`, as the configuration's YAML has it.
+            job: an item of `scrape_configs` in the configuration.
         """
         self._jobs.append(dict(job))
         self._write_config()
         status, body = request("POST", f"{self.url}/-/reload")
-        assert status == 200, f"Prometheus refused the job {job['job_name']!r}: {body}"
+        assert status == 200, f"Prometheus rejected the job {job['job_name']!r}: {body}"
 
     def query(self, promql: str) -> list[Sample]:
-        """Evaluates an expression now.
+        """Evaluate an expression now.
 
         Args:
-            promql: an expression that gives an instant vector or a scalar.
+            promql: an expression of an instant vector or a scalar.
 
         Returns:
-            The series, in the server's order; a scalar is one sample without labels.
+            The series in the server's order; a scalar is one sample without labels.
         """
         data = self._api("query", query=promql)
         if data["resultType"] == "scalar":
@@ -153,9 +153,9 @@ class Prometheus(Server):
         return [Sample(item["metric"], float(item["value"][1])) for item in data["result"]]
 
     def value(self, promql: str) -> float:
-        """Evaluates an expression that gives one series, and returns that one's value."""
+        """Evaluate an expression of one series and return its value."""
         samples = self.query(promql)
-        assert len(samples) == 1, f"{promql} gave {len(samples)} series: {samples}"
+        assert len(samples) == 1, f"{promql} must be one series, got {len(samples)}: {samples}"
         return samples[0].value
 
     def wait_for(
@@ -164,48 +164,48 @@ class Prometheus(Server):
         predicate: Callable[[list[Sample]], bool] = bool,
         timeout: float = WAIT_TIMEOUT,
     ) -> list[Sample]:
-        """Evaluates an expression until its answer is as it should be.
+        """Evaluate an expression until the predicate accepts its result.
 
         Args:
             promql: as in `query`.
-            predicate: judges the samples; the default waits until there are any.
-            timeout: how long to wait, in seconds.
+            predicate: by default, waits until there are any samples.
+            timeout: seconds to wait at most.
 
         Returns:
-            The samples that the predicate accepted. A timeout fails the test, with the last
-            answer and each target's last scrape error.
+            The accepted samples. A timeout fails the test with the last result and the last scrape
+            error of each target.
         """
         accepted, samples = poll(lambda: self.query(promql), predicate, timeout)
         assert accepted, (
-            f"{promql} was not as expected within {timeout} s\nlast answer: {samples}\n"
+            f"{promql} was not as expected within {timeout} s\nlast result: {samples}\n"
             f"targets: {[(t['scrapeUrl'], t['health'], t['lastError']) for t in self.targets()]}"
         )
         return samples
 
     def exemplars(self, promql: str) -> list[dict[str, Any]]:
-        """Returns the last hour's exemplars of a selector's series, as the HTTP API gives them."""
-        # The API wants a range: one that surely holds the whole test.
+        """Return the last hour's exemplars of a selector's series, as in the HTTP API."""
+        # The API requires a range; this one covers the whole test.
         now = self.value("time()")
         found = self._api("query_exemplars", query=promql, start=now - 3600, end=now + 60)
         return [exemplar for series in found for exemplar in series["exemplars"]]
 
     def metadata(self, family: str) -> list[dict[str, Any]]:
-        """Returns the type, help and unit that were scraped for a metric family."""
+        """Return the scraped type, help and unit of a metric family."""
         found: list[dict[str, Any]] = self._api("metadata", metric=family).get(family, [])
         return found
 
     def targets(self) -> list[dict[str, Any]]:
-        """Returns the active targets with their `health` and `lastError`."""
+        """Return the active targets with their `health` and `lastError`."""
         found: list[dict[str, Any]] = self._api("targets", state="active")["activeTargets"]
         return found
 
     def alerts(self) -> list[dict[str, Any]]:
-        """Returns the rules' alerts that are pending or fire, as the HTTP API gives them."""
+        """Return the pending and firing alerts, as in the HTTP API."""
         found: list[dict[str, Any]] = self._api("alerts")["alerts"]
         return found
 
     def rules(self) -> list[dict[str, Any]]:
-        """Returns all rules with their `health` and `lastError`, as the HTTP API gives them."""
+        """Return all rules with their `health` and `lastError`, as in the HTTP API."""
         return [rule for group in self._api("rules")["groups"] for rule in group["rules"]]
 
     def _api(self, path: str, **parameters: object) -> Any:
@@ -243,11 +243,11 @@ class Prometheus(Server):
                     for parts in addresses
                 ]
             }
-        # JSON is YAML too.
+        # JSON is valid YAML.
         (self.folder / "prometheus.yml").write_text(json.dumps(config))
 
     def _write_targets(self, protocol: str) -> None:
-        # Put in place whole, so that the server never reads half a file.
-        whole = self.folder / f"{protocol}.new"
-        whole.write_text(json.dumps(self._targets[protocol]))
-        whole.replace(self.folder / f"{protocol}.json")
+        # Replaced atomically, so that the server never reads a partial file.
+        new = self.folder / f"{protocol}.new"
+        new.write_text(json.dumps(self._targets[protocol]))
+        new.replace(self.folder / f"{protocol}.json")

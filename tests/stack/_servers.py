@@ -1,6 +1,6 @@
-"""Finds, starts and stops the real servers that tests/stack runs, all on loopback.
+"""Find, start and stop the real servers of tests/stack, all on loopback.
 
-What tests use of it comes as fixtures, in conftest.py.
+Tests use the servers as fixtures from conftest.py.
 """
 
 from __future__ import annotations
@@ -34,15 +34,9 @@ T = TypeVar("T")
 
 
 def program(name: str) -> str:
-    """Finds a server's program on the PATH or in .servers/bin.
+    """Return the path of a program on the PATH or in .servers/bin.
 
-    A program that is missing fails the test with the remedy; it never skips it.
-
-    Args:
-        name: the program's file name.
-
-    Returns:
-        Its path.
+    A missing program fails the test with the remedy; it never skips it.
     """
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(ROOT / ".servers" / "bin")])
     found = shutil.which(name, path=path)
@@ -52,7 +46,7 @@ def program(name: str) -> str:
 
 
 def run(*argv: str | Path) -> subprocess.CompletedProcess[str]:
-    """Runs a program to its end, within a minute, with its output (both streams) as text."""
+    """Run a program for at most a minute; stdout has both streams as text."""
     return subprocess.run(
         [str(word) for word in argv],
         stdout=subprocess.PIPE,
@@ -64,7 +58,7 @@ def run(*argv: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def free_port() -> int:
-    """Returns a TCP port that was free on loopback a moment ago."""
+    """Return a free TCP port on loopback."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
@@ -78,13 +72,10 @@ def request(
     headers: Mapping[str, str] | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> tuple[int, str]:
-    """Sends one HTTP request, over TLS where there is a context for it.
-
-    Returns:
-        The status and the body.
+    """Send an HTTP request, over TLS if there is a context, and return status and body.
 
     Raises:
-        OSError: nobody answered within ten seconds.
+        OSError: There was no response within ten seconds.
     """
     parts = urlsplit(url)
     connection = (
@@ -102,31 +93,28 @@ def request(
 
 
 def poll(read: Callable[[], T], accept: Callable[[T], bool], timeout: float) -> tuple[bool, T]:
-    """Reads again and again until a reading is accepted or the time is up.
+    """Read a value repeatedly until it is accepted or the time is up; at least once.
 
     Args:
-        read: gives a reading.
-        accept: judges it.
-        timeout: how long to go on, in seconds; one reading is always taken.
+        read: Returns the current value.
+        accept: Returns whether to stop.
+        timeout: Seconds to wait at most.
 
     Returns:
-        Whether the last reading was accepted, and that reading.
+        Whether the last value was accepted, and that value.
     """
     deadline = time.monotonic() + timeout
     while True:
-        reading = read()
-        if accept(reading):
-            return True, reading
+        value = read()
+        if accept(value):
+            return True, value
         if time.monotonic() >= deadline:
-            return False, reading
+            return False, value
         time.sleep(POLL_INTERVAL)
 
 
 class Server(ABC):
-    """A server's process, with a folder of its own.
-
-    A subclass gives the command, and says when the server is ready. `with` starts and stops it.
-    """
+    """A server process with a folder for its files; `with` starts and stops it."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.folder = folder
@@ -136,20 +124,20 @@ class Server(ABC):
 
     @abstractmethod
     def command(self) -> Sequence[str | Path]:
-        """Chooses free ports, writes the configuration, and gives the command line."""
+        """Choose free ports, write the configuration, and return the command line."""
 
     @abstractmethod
     def is_ready(self) -> bool:
-        """Says whether the server answers."""
+        """Return whether the server accepts requests."""
 
     def start(self) -> None:
-        """Starts the server and waits until it is ready.
+        """Start the server and wait until it is ready.
 
-        Another process may take a port between its choice and its use, so a server that ends at
-        once is started again on other ports.
+        Another process may take a chosen port first, so a server that exits at once is started
+        again on other ports.
 
         Raises:
-            RuntimeError: it ended at once every time, or never got ready; the log's end is in it.
+            RuntimeError: The server exited or did not become ready; the message has its log.
         """
         for _ in range(START_TRIES):
             with self._log.open("wb") as log:
@@ -167,7 +155,7 @@ class Server(ABC):
         raise RuntimeError(f"{self._name} did not start: {self.log_tail()}")
 
     def stop(self) -> None:
-        """Ends the server; killed where it does not end by itself."""
+        """Terminate the server, and kill it if it does not exit in time."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -179,7 +167,7 @@ class Server(ABC):
             process.wait()
 
     def log_tail(self) -> str:
-        """Returns the last 2,000 characters of the server's log."""
+        """Return the last 2,000 characters of the server's log."""
         return self._log.read_text(errors="replace")[-2000:]
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""A receiver that keeps what Alertmanager tells it."""
+"""A webhook receiver that keeps Alertmanager's notifications."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ WAIT_TIMEOUT = 30.0
 
 
 @dataclass(frozen=True)
-class Told:
-    """One alert of a notification.
+class ReceivedAlert:
+    """An alert of a notification.
 
     Attributes:
-        receiver: the name of the receiver that was told.
+        receiver: the name of the receiver.
         status: `firing` or `resolved`.
-        labels: all its labels, `alertname` among them.
-        annotations: its summary, description, runbook's address.
+        labels: all labels, including `alertname`.
+        annotations: summary, description and address of the runbook.
     """
 
     receiver: str
@@ -35,35 +35,34 @@ class Told:
 
 @dataclass(frozen=True)
 class Notification:
-    """One message of Alertmanager's: the alerts of a group.
+    """A notification of Alertmanager: the alerts of a group.
 
     Attributes:
-        receiver: the name of the receiver, from the address that was posted to.
+        receiver: the name of the receiver, from the address.
         status: `firing` while any alert of the group fires, else `resolved`.
-        group_labels: what the group's alerts were grouped by.
+        group_labels: the labels that the alerts are grouped by.
         alerts: the group's alerts.
     """
 
     receiver: str
     status: str
     group_labels: Mapping[str, str]
-    alerts: Sequence[Told]
+    alerts: Sequence[ReceivedAlert]
 
     @classmethod
     def of(cls, receiver: str, body: Mapping[str, Any]) -> Self:
-        """Reads what Alertmanager posts, version 4 of its format."""
+        """Read a notification in version 4 of Alertmanager's format."""
         alerts = [
-            Told(receiver, alert["status"], alert["labels"], alert["annotations"])
+            ReceivedAlert(receiver, alert["status"], alert["labels"], alert["annotations"])
             for alert in body["alerts"]
         ]
         return cls(receiver, body["status"], body["groupLabels"], alerts)
 
 
 class Webhook:
-    """An HTTP server on loopback that keeps the notifications it is posted.
+    """An HTTP server on loopback that keeps the notifications posted to it.
 
-    Any number of receivers share it: each has an address of its own. A test tells its alerts apart
-    by their labels:
+    All receivers share it, each with its own address. Tests select their alerts by labels:
 
         alertmanager.post([{"labels": {"alertname": "GenerationSlow", "job": "slow"}}])
         assert webhook.wait_for_alert("firing", job="slow").receiver == "chat"
@@ -78,20 +77,20 @@ class Webhook:
         )
 
     def url_of(self, receiver: str) -> str:
-        """Returns the address to post a receiver's notifications to."""
+        """Return the address for a receiver's notifications."""
         return f"http://{LOOPBACK}:{self._server.server_port}/{receiver}"
 
     def notifications(self) -> list[Notification]:
-        """Returns all notifications so far, in the order in which they came."""
+        """Return all notifications so far, in order of arrival."""
         with self._lock:
             return list(self._kept)
 
-    def told(self, status: str | None = None, /, **labels: str) -> list[Told]:
-        """Returns the alerts so far that have these labels, once for each time they were told.
+    def alerts(self, status: str | None = None, /, **labels: str) -> list[ReceivedAlert]:
+        """Return the received alerts with these labels, once per notification.
 
         Args:
-            status: only those told as `firing` or `resolved`.
-            labels: each must be equal.
+            status: `firing` or `resolved`, or None for both.
+            labels: labels that an alert must have.
         """
         return [
             alert
@@ -103,29 +102,23 @@ class Webhook:
     def wait_for(
         self, predicate: Callable[[list[Notification]], bool], timeout: float = WAIT_TIMEOUT
     ) -> list[Notification]:
-        """Waits until the notifications are as they should be.
+        """Wait until the predicate accepts all notifications so far, and return them.
 
-        Args:
-            predicate: judges all notifications so far.
-            timeout: how long to wait, in seconds.
-
-        Returns:
-            The notifications that were accepted. A timeout fails the test, with all that came.
+        A timeout (seconds) fails the test with the notifications.
         """
-        accepted, kept = poll(self.notifications, predicate, timeout)
-        assert accepted, f"not told as expected within {timeout} s; what came: {kept}"
-        return kept
+        accepted, found = poll(self.notifications, predicate, timeout)
+        assert accepted, f"not notified as expected within {timeout} s; received: {found}"
+        return found
 
-    def wait_for_alert(self, status: str, /, timeout: float = WAIT_TIMEOUT, **labels: str) -> Told:
-        """Waits until an alert was told, and returns the first such telling.
+    def wait_for_alert(
+        self, status: str, /, timeout: float = WAIT_TIMEOUT, **labels: str
+    ) -> ReceivedAlert:
+        """Wait until an alert with this status and these labels is received, and return it.
 
-        Args:
-            status: `firing` or `resolved`.
-            timeout: how long to wait, in seconds. Running out of it fails the test.
-            labels: each must be equal.
+        A timeout (seconds) fails the test.
         """
-        self.wait_for(lambda _: bool(self.told(status, **labels)), timeout)
-        return self.told(status, **labels)[0]
+        self.wait_for(lambda _: bool(self.alerts(status, **labels)), timeout)
+        return self.alerts(status, **labels)[0]
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -144,10 +137,10 @@ class Webhook:
         keep = self._keep
 
         class Handler(http.server.BaseHTTPRequestHandler):
-            """Takes one notification a request."""
+            """Receives a notification per request."""
 
             def do_POST(self) -> None:
-                """Keeps the body under the receiver that the path names."""
+                """Keep the notification; the path is the receiver's name."""
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 keep(Notification.of(self.path.removeprefix("/"), body))
                 self.send_response(200)
@@ -155,6 +148,6 @@ class Webhook:
                 self.end_headers()
 
             def log_message(self, *args: object) -> None:
-                """Says nothing: the test's output is not the server's log."""
+                """Keep the server's log out of the test's output."""
 
         return Handler

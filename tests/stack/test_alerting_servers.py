@@ -43,7 +43,7 @@ def test_alertmanager_delivers_firing_and_resolved_alerts(
     """An alert posted to Alertmanager reaches the receiver, and so does its end."""
     alertmanager.post([alert("Probe", "posted")])
     assert webhook.wait_for_alert("firing", job="posted").receiver == "chat"
-    assert webhook.told("resolved", job="posted") == []
+    assert webhook.alerts("resolved", job="posted") == []
     alertmanager.post([alert("Probe", "posted", endsAt=datetime.now(UTC).isoformat())])
     assert webhook.wait_for_alert("resolved", job="posted").labels["alertname"] == "Probe"
     assert alertmanager.wait_for(lambda found: not found, job="posted") == []
@@ -77,7 +77,7 @@ def test_inhibited_alerts_are_not_sent(alertmanager: Alertmanager, webhook: Webh
         alertname="GenerationSuccessRateLow",
     )
     assert len(held["status"]["inhibitedBy"]) == 1
-    assert webhook.told(job="inhibited", alertname="GenerationSuccessRateLow") == []
+    assert webhook.alerts(job="inhibited", alertname="GenerationSuccessRateLow") == []
 
 
 def test_silenced_alerts_are_not_sent(alertmanager: Alertmanager, webhook: Webhook) -> None:
@@ -87,12 +87,12 @@ def test_silenced_alerts_are_not_sent(alertmanager: Alertmanager, webhook: Webho
     webhook.wait_for_alert("firing", job="silenced", alertname="Other")
     (held,) = alertmanager.alerts(job="silenced", alertname="Probe")
     assert held["status"]["silencedBy"] == [silence]
-    assert webhook.told(job="silenced", alertname="Probe") == []
+    assert webhook.alerts(job="silenced", alertname="Probe") == []
 
 
 def test_failed_wait_lists_the_received_alerts(webhook: Webhook) -> None:
     """A wait that times out fails the test."""
-    with pytest.raises(AssertionError, match="not told as expected within 0 s"):
+    with pytest.raises(AssertionError, match="not notified as expected within 0 s"):
         webhook.wait_for_alert("firing", timeout=0, job="nobody's")
 
 

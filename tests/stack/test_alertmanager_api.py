@@ -90,7 +90,7 @@ def test_alert_fires_is_extended_and_resolved(
         assert refreshed, ends
         (last,) = alertmanager.alerts(alertname=NAME, job="api-resolved")
         assert last["startsAt"] == first["startsAt"]
-        assert not webhook.told("resolved", alertname=NAME, job="api-resolved")
+        assert not webhook.alerts("resolved", alertname=NAME, job="api-resolved")
         for _ in range(100):
             monitor.track_generation(0.1, True)
         webhook.wait_for_alert("resolved", alertname=NAME, job="api-resolved")

@@ -159,8 +159,8 @@ def test_alerts_of_prometheus_and_of_the_process_are_equal(stage: Stage, alert_i
     assert arrived, f"the handler received {states} of {labels}"
     assert states[:2] == ["firing", "resolved"]
     if not is_sent:
-        assert not stage.by_prometheus.webhook.told(**labels)
-        assert not stage.by_process.webhook.told(**labels)
+        assert not stage.by_prometheus.webhook.alerts(**labels)
+        assert not stage.by_process.webhook.alerts(**labels)
 
 
 @pytest.mark.parametrize("alert_id", SENT)
@@ -192,7 +192,7 @@ def test_inhibited_alerts_are_not_sent(stage: Stage, cause: str, inhibited: str)
     for way in (stage.by_prometheus, stage.by_process):
         assert way.witness.was_inhibited(target)
         way.webhook.wait_for_alert("resolved", PATIENCE, **source)
-        assert not way.webhook.told(**target)
+        assert not way.webhook.alerts(**target)
 
 
 def test_absent_job_is_reported(stage: Stage) -> None:
@@ -217,7 +217,7 @@ def test_killed_job_is_reported_as_down_but_not_as_stalled(stage: Stage) -> None
     stalled = labels_of(ROWS["generation_stalled"], "killed")
     way.alertmanager.post([{"labels": stalled}])
     assert way.witness.was_inhibited(stalled)
-    assert not way.webhook.told(**stalled)
+    assert not way.webhook.alerts(**stalled)
     with killed_job(urlsplit(url).port or 0):
         way.webhook.wait_for_alert("resolved", PATIENCE, **labels)
 

@@ -1,11 +1,11 @@
-"""A Prometheus that puts a zero where a counter was created counts every event of a job.
+"""A Prometheus that stores a zero at each created timestamp counts every event of a job.
 
-It needs ``--enable-feature=created-timestamp-zero-ingestion``, and the `_created` samples that only
-OpenMetrics carries.
+It needs ``--enable-feature=created-timestamp-zero-ingestion`` and the `_created` samples of
+OpenMetrics.
 
-``increase()`` extrapolates to both ends of its range. Here it does not, so it must be the total to
-the last event: the range ends at the very time of the last sample (``@``), and where the first
-sample is a zero, Prometheus does not extrapolate before it, since a counter never was below 0.
+``increase()`` usually extrapolates to both ends of its range. Here it must be exactly the total:
+the range ends at the time of the last sample (``@``), and Prometheus does not extrapolate before a
+sample of zero, since a counter is never negative.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from _prometheus import Prometheus
 
 JOB = Path(__file__).with_name("_created_job.py")
-STORM = 8.0  # seconds that the threads record, while Prometheus scrapes every second
+STORM = 8.0  # seconds of recording by threads, with a scrape every second
 PATIENCE = 60.0
 ENDS = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
-# Metrics of the monitor itself, which are observed; their series are born late too.
+# Observable counters of the monitor itself; their series start late too.
 OBSERVED = (
     "genmeter_monitor_events_total",
     "genmeter_monitor_handler_errors_total",
@@ -41,48 +41,48 @@ OBSERVED = (
 
 
 class Job:
-    """The job under way, in a process of its own."""
+    """A running job in another process."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
-        self.url = self._answer()
+        self.url = self._read_line()
 
-    def ask(self, command: str) -> dict[str, float]:
-        """Give a command; returns the totals after it, by the name of the counter."""
+    def run(self, command: str) -> dict[str, float]:
+        """Send a command and return the totals after it by counter name."""
         self.send(command)
-        totals: dict[str, float] = json.loads(self._answer())
+        totals: dict[str, float] = json.loads(self._read_line())
         return totals
 
     def send(self, command: str) -> None:
-        """Give a command, and wait for nothing."""
+        """Send a command without waiting for a response."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{command}\n")
         self._process.stdin.flush()
 
     def finish(self) -> None:
-        """Wait until it has ended, well."""
+        """Wait until the job exits with code 0."""
         self._process.communicate(timeout=PATIENCE)
         assert self._process.returncode == 0
 
     def page(self) -> str:
-        """Return its page now."""
+        """Return the current page."""
         status, body = request("GET", self.url, headers=OPENMETRICS)
         assert status == 200, body
         return body
 
-    def _answer(self) -> str:
+    def _read_line(self) -> str:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        assert line, "the job ended early"
+        assert line, "the job exited early"
         return line.strip()
 
 
 class Stored(NamedTuple):
-    """What Prometheus has of a job.
+    """A job's samples in Prometheus.
 
     Attributes:
-        end: The time of the last scrape, as PromQL writes it.
-        last: The last value of each series, by name and then by labels.
+        end: The time of the last scrape in PromQL's format.
+        last: The last value of each series by name, then by labels.
     """
 
     end: str
@@ -95,7 +95,7 @@ class Stored(NamedTuple):
 
 @contextmanager
 def running_job() -> Iterator[Job]:
-    """Run a job; it is killed where the test has not ended it."""
+    """Run a job, and kill it at the end of the test."""
     process = subprocess.Popen(
         [sys.executable, JOB], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -107,7 +107,7 @@ def running_job() -> Iterator[Job]:
 
 
 def scrape(prometheus: Prometheus, job: Job, name: str, interval: str = "1s") -> None:
-    """Have Prometheus scrape a job, in the format that the two of them agree on."""
+    """Add a scrape job for a job, with the negotiated format."""
     target = job.url.removeprefix("http://").removesuffix("/metrics")
     prometheus.add_job(
         {
@@ -120,14 +120,14 @@ def scrape(prometheus: Prometheus, job: Job, name: str, interval: str = "1s") ->
 
 
 def wait_for_scrapes(prometheus: Prometheus, name: str, count: int) -> None:
-    """Wait until so many scrapes of a job are stored."""
+    """Wait until `count` scrapes of a job are stored."""
     query = f'sum_over_time(up{{run="{name}"}}[1h])'
     prometheus.wait_for(query, lambda up: [s.value >= count for s in up] == [True], PATIENCE)
 
 
 def stored(prometheus: Prometheus, name: str) -> Stored:
-    """Read the last sample of each series that the last scrape of a job had."""
-    # A range vector: every sample as it is stored, at its own time.
+    """Return the samples of a job's last scrape."""
+    # A range vector has all stored samples with their own timestamps.
     found = prometheus._api("query", query=f'{{run="{name}"}}[1h]')["result"]
     end = max(
         series["values"][-1][0]
@@ -145,18 +145,18 @@ def stored(prometheus: Prometheus, name: str) -> Stored:
 
 
 def counters(page: str) -> set[str]:
-    """Return the names of all samples of a page that only ever rise."""
+    """Return the names of a page's monotonic samples."""
     types = re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE)
     return {family + end for family, kind in types for end in ENDS.get(kind, ())}
 
 
 def check_all(prometheus: Prometheus, name: str, names: set[str]) -> Stored:
-    """Assert that no counter of a job was reset, and that each has increased by its total."""
+    """Assert that no counter of a job was reset, and that each increased by its total."""
     seen = stored(prometheus, name)
     for counter in sorted(names):
         series = f'{counter}{{run="{name}"}}[1h] @ {seen.end}'
         expected = seen.last[counter]
-        assert expected, f"no series of {counter} were stored"
+        assert expected, f"no series of {counter} stored"
         resets = {
             frozenset(s.labels.items()): s.value for s in prometheus.query(f"resets({series})")
         }
@@ -168,18 +168,18 @@ def check_all(prometheus: Prometheus, name: str, names: set[str]) -> Stored:
 
 
 def check_totals(seen: Stored, totals: dict[str, float]) -> None:
-    """Assert that Prometheus has what the job itself has counted."""
+    """Assert that Prometheus has the job's own totals."""
     assert {counter: seen.total(counter) for counter in totals} == totals
 
 
-def test_two_scrapes_of_a_job_count_all_of_it(prometheus_from_zero: Prometheus) -> None:
-    """A job that lives for two scrapes is counted in whole, also what is born between the two."""
+def test_two_scrapes_count_every_event_of_a_job(prometheus_from_zero: Prometheus) -> None:
+    """Two scrapes count all events of a short job, also of series that start between them."""
     name = "two-scrapes"
     with running_job() as job:
-        job.ask("batch")
+        job.run("batch")
         scrape(prometheus_from_zero, job, name, "3s")
         wait_for_scrapes(prometheus_from_zero, name, 1)
-        totals = job.ask("batch")
+        totals = job.run("batch")
         names = counters(job.page()) | set(OBSERVED[:2])
         job.send("end")
         job.finish()
@@ -188,17 +188,17 @@ def test_two_scrapes_of_a_job_count_all_of_it(prometheus_from_zero: Prometheus) 
     assert prometheus_from_zero.value(f'sum_over_time(up{{run="{name}"}}[1h] @ {seen.end})') == 2
 
 
-def test_series_that_are_born_during_scrapes_are_counted_from_0(
+def test_series_that_start_during_scrapes_count_from_zero(
     prometheus_from_zero: Prometheus,
 ) -> None:
-    """While threads record new models, steps and errors all the time, no birth is lost or reset."""
+    """No event is lost and no counter reset while threads keep starting new series."""
     name = "storm"
     with running_job() as job:
-        job.ask("batch")
+        job.run("batch")
         scrape(prometheus_from_zero, job, name)
-        job.ask("start")
+        job.run("start")
         wait_for_scrapes(prometheus_from_zero, name, int(STORM))
-        totals = job.ask("stop")
+        totals = job.run("stop")
         names = counters(job.page())
         last = f'{{__name__="genmeter_generations_total",run="{name}"}}'
         prometheus_from_zero.wait_for(
@@ -211,16 +211,16 @@ def test_series_that_are_born_during_scrapes_are_counted_from_0(
         assert names.issuperset(OBSERVED)
 
 
-def test_without_the_feature_what_was_counted_before_the_first_scrape_is_lost(
+def test_events_before_the_first_scrape_are_lost_without_the_feature(
     prometheus: Prometheus,
 ) -> None:
-    """A Prometheus without the feature never sees a series of one scrape increase."""
+    """Without the feature a series with one scrape has no increase."""
     name = "from-first-sight"
     with running_job() as job:
-        job.ask("batch")
+        job.run("batch")
         scrape(prometheus, job, name, "3s")
         wait_for_scrapes(prometheus, name, 1)
-        job.ask("batch")
+        job.run("batch")
         job.send("end")
         job.finish()
     seen = stored(prometheus, name)

@@ -1,4 +1,4 @@
-"""The shipped dashboards, held to Grafana's own types by the TypeScript compiler."""
+"""The TypeScript compiler checks the shipped dashboards against Grafana's types."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TIMEOUT = 300.0
 
 
 def typecheck(*files: Path) -> subprocess.CompletedProcess[str]:
-    """Run the tool; what it lacks fails the test with the remedy."""
+    """Run the tool; a missing dependency fails the test with the remedy."""
     node = shutil.which("node")
     if node is None:
         pytest.fail("node is not installed: install Node.js 20 or newer")
@@ -37,7 +37,7 @@ def typecheck(*files: Path) -> subprocess.CompletedProcess[str]:
 
 
 def panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Give all panels but the rows, those inside of rows too."""
+    """Return all panels except rows, including those inside rows."""
     for panel in dashboard["panels"]:
         if panel["type"] == "row":
             yield from panel.get("panels", [])
@@ -46,7 +46,7 @@ def panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def set_to(value: object, *keys: str | int) -> Any:
-    """Give what writes a value into a panel, below its keys."""
+    """Return a function that sets a value in a panel and returns its key."""
 
     def change(panel: dict[str, Any]) -> str:
         place: Any = panel
@@ -78,16 +78,16 @@ MISTAKES = (
 )
 
 
-def test_the_shipped_dashboards_hold_to_grafanas_types() -> None:
-    """Every panel's options, fields, overrides and queries are of the types Grafana declares."""
+def test_the_shipped_dashboards_have_valid_types() -> None:
+    """Every panel's options, fields, overrides and queries have Grafana's types."""
     assert SHIPPED
     done = typecheck(*SHIPPED)
     assert done.returncode == 0, done.stdout
 
 
-def test_each_mistake_is_found_and_its_panel_named(tmp_path: Path) -> None:
-    """A misspelt option, unit, override, query or panel type fails, and the message says where."""
-    named = []
+def test_each_mistake_is_reported_with_its_panel(tmp_path: Path) -> None:
+    """A misspelt option, unit, override, query or panel type fails, with its place in the message."""
+    expected = []
     files = []
     for number, (kind, change) in enumerate(MISTAKES):
         dashboard, panel = next(
@@ -100,19 +100,19 @@ def test_each_mistake_is_found_and_its_panel_named(tmp_path: Path) -> None:
         wrong = change(panel)
         path.write_text(json.dumps(dashboard))
         files.append(path)
-        named.append(
+        expected.append(
             (path, f'"{dashboard["title"]}", panel {panel["id"]} "{panel["title"]}"', wrong)
         )
     done = typecheck(*files)
     assert done.returncode == 1, done.stdout
-    complaints = [text for text in done.stdout.split(str(tmp_path)) if text.startswith("/")]
-    for path, place, wrong in named:
-        own = [text for text in complaints if text.startswith(f"/{path.name}: ")]
-        assert any(place in text and wrong in text for text in own), (path.name, place, wrong, own)
+    output = [text for text in done.stdout.split(str(tmp_path)) if text.startswith("/")]
+    for path, place, wrong in expected:
+        found = [text for text in output if text.startswith(f"/{path.name}: ")]
+        assert any(place in text and wrong in text for text in found), (path.name, place, found)
 
 
-def test_what_is_no_dashboard_is_told_from_a_mistake(tmp_path: Path) -> None:
-    """A file that cannot be read as JSON ends with exit code 2 and its name."""
+def test_an_unreadable_file_is_exit_code_2(tmp_path: Path) -> None:
+    """A file that is not JSON ends with exit code 2 and its name."""
     path = tmp_path / "cut.json"
     path.write_text('{"panels": [')
     done = typecheck(path)

@@ -1,4 +1,4 @@
-"""The real servers are there, new enough, and the fixtures see what they are told."""
+"""The real servers are installed and new enough, and their fixtures work."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ TEXT = """\
 probe_total{model="a"} 3
 probe_total{model="b"} 4
 """
-# Not long ago: Prometheus takes no samples that are older than what it holds.
-# As of the import, which may be many minutes before the test that looks for it.
+# Recent, since Prometheus rejects samples older than its data; relative to the import, which may be
+# many minutes before the test.
 CREATED = time.time() - 60
 OPENMETRICS = f"""\
 # HELP probe Probes.
@@ -49,7 +49,7 @@ probe_created{{model="b"}} {CREATED:.3f}
 
 
 class Page(http.server.BaseHTTPRequestHandler):
-    """Serves the same two series in the format that the scraper asked for."""
+    """Serves the same two series in the requested format."""
 
     pages: ClassVar = {
         "application/openmetrics-text": (
@@ -60,21 +60,21 @@ class Page(http.server.BaseHTTPRequestHandler):
     }
 
     def do_GET(self) -> None:
-        """Answers with the first format that the Accept header names."""
-        asked = self.headers["Accept"].split(";")[0].split(",")[0].strip()
-        content_type, page = self.pages[asked]
+        """Respond in the first format of the Accept header."""
+        accepted = self.headers["Accept"].split(";")[0].split(",")[0].strip()
+        content_type, page = self.pages[accepted]
         self.send_response(200)
         self.send_header("Content-Type", content_type)
         self.end_headers()
         self.wfile.write(page.encode())
 
     def log_message(self, *args: object) -> None:
-        """Says nothing: the test's output is not the server's log."""
+        """Keep the server's log out of the test's output."""
 
 
 @pytest.fixture
 def page_url() -> Iterator[str]:
-    """The address of a page that a scraper can read in both formats."""
+    """Return the address of a page that serves both formats."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
@@ -84,7 +84,7 @@ def page_url() -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "least"),
+    ("name", "min_version"),
     [
         ("prometheus", (3, 5)),
         ("promtool", (3, 5)),
@@ -92,19 +92,19 @@ def page_url() -> Iterator[str]:
         ("amtool", (0, 33)),
     ],
 )
-def test_servers_are_new_enough(name: str, least: tuple[int, int]) -> None:
-    """Each program is of the release that we promise to work with, or newer."""
+def test_servers_are_new_enough(name: str, min_version: tuple[int, int]) -> None:
+    """Each program is the oldest supported release or newer."""
     printed = run(program(name), "--version").stdout
     found = re.search(r"version (\d+)\.(\d+)", printed)
     assert found, printed
-    assert (int(found[1]), int(found[2])) >= least
+    assert (int(found[1]), int(found[2])) >= min_version
 
 
 @pytest.mark.parametrize("protocol", ["text", "openmetrics"])
-def test_a_target_is_scraped_in_the_format_asked_for(
+def test_a_target_is_scraped_in_the_requested_format(
     prometheus: Prometheus, page_url: str, protocol: str
 ) -> None:
-    """A target added at run time is scraped exactly, in the one format that was asked for."""
+    """A target added at run time is scraped in its format only."""
     instance = prometheus.add_target(page_url, protocol, run=f"format-{protocol}")
     query = f'sum by (model, job, instance) (probe_total{{run="format-{protocol}"}})'
     samples = prometheus.wait_for(query)
@@ -117,7 +117,7 @@ def test_a_target_is_scraped_in_the_format_asked_for(
 
 
 def test_a_removed_target_goes_stale(prometheus: Prometheus, page_url: str) -> None:
-    """A target that was removed gives an instant query nothing, while its past can be asked for."""
+    """A removed target is missing from instant queries, but its past samples are not."""
     instance = prometheus.add_target(page_url, run="removed")
     prometheus.wait_for('probe_total{run="removed"}')
     prometheus.remove_target(instance)
@@ -125,32 +125,32 @@ def test_a_removed_target_goes_stale(prometheus: Prometheus, page_url: str) -> N
     assert prometheus.value('sum(last_over_time(probe_total{run="removed"}[5m]))') == 7
 
 
-def test_a_job_of_its_own_is_scraped(prometheus: Prometheus, page_url: str) -> None:
-    """A test can add a scrape job with settings of its own to the running server."""
+def test_an_added_scrape_job_is_scraped(prometheus: Prometheus, page_url: str) -> None:
+    """A test can add a scrape job with any settings to the running server."""
     address = page_url.removeprefix("http://").removesuffix("/metrics")
     prometheus.add_job(
-        {"job_name": "of-its-own", "static_configs": [{"targets": [address]}], "sample_limit": 10}
+        {"job_name": "added", "static_configs": [{"targets": [address]}], "sample_limit": 10}
     )
-    assert prometheus.wait_for('up{job="of-its-own"}', lambda up: [s.value for s in up] == [1])
+    assert prometheus.wait_for('up{job="added"}', lambda up: [s.value for s in up] == [1])
 
 
-def test_a_wrong_answer_says_what_it_was(prometheus: Prometheus) -> None:
-    """A wait that ends in vain names the expression and the last answer."""
+def test_a_timeout_reports_the_last_result(prometheus: Prometheus) -> None:
+    """A wait that times out fails with the expression and the last result."""
     with pytest.raises(AssertionError, match=r"(?s)vector\(2\) was not as expected.*value=2\.0"):
         prometheus.wait_for("vector(2)", lambda samples: samples[0].value == 3, timeout=0)
 
 
-def test_prometheus_sees_a_counter_from_its_birth(
+def test_zero_ingestion_counts_from_the_created_timestamp(
     prometheus: Prometheus, prometheus_from_zero: Prometheus, page_url: str
 ) -> None:
-    """With zero ingestion, a counter starts at zero when it was created; without, when first seen."""
-    least = {}
+    """With zero ingestion a counter starts at zero; without, at its first scraped value."""
+    minimum = {}
     for name, server in (("seen", prometheus), ("created", prometheus_from_zero)):
-        instance = server.add_target(page_url, "openmetrics", run="birth")
-        server.wait_for('probe_total{run="birth"}')
+        instance = server.add_target(page_url, "openmetrics", run="created")
+        server.wait_for('probe_total{run="created"}')
         server.remove_target(instance)
-        least[name] = server.value('sum(min_over_time(probe_total{run="birth"}[1h]))')
-    assert least == {"seen": 7, "created": 0}
+        minimum[name] = server.value('sum(min_over_time(probe_total{run="created"}[1h]))')
+    assert minimum == {"seen": 7, "created": 0}
 
 
 @pytest.mark.parametrize(
@@ -160,10 +160,10 @@ def test_prometheus_sees_a_counter_from_its_birth(
         ("http/protobuf", lambda c: HttpExporter(endpoint=f"{c.http_endpoint}/v1/metrics")),
     ],
 )
-def test_the_collector_takes_otlp(
+def test_the_collector_receives_otlp(
     collector: Collector, protocol: str, make_exporter: Callable[[Collector], MetricExporter]
 ) -> None:
-    """What is exported over OTLP, gRPC or HTTP, stands on the Collector's page."""
+    """Metrics exported by OTLP over gRPC or HTTP are on the Collector's page."""
     service = f"servers-{protocol}"
     provider = MeterProvider(
         [PeriodicExportingMetricReader(make_exporter(collector))],
@@ -175,20 +175,20 @@ def test_the_collector_takes_otlp(
 
 
 def test_a_missing_server_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that is not installed fails the test with the remedy, and never skips it."""
+    """A server that is not installed fails the test with the remedy instead of skipping it."""
     monkeypatch.setitem(os.environ, "PATH", "")
     with pytest.raises(pytest.fail.Exception, match="run `make servers`"):
         program("prometheus")
 
 
-def test_promtool_tells_good_from_bad(promtool: str, tmp_path: Path) -> None:
-    """Promtool refuses a configuration that Prometheus would refuse."""
+def test_promtool_rejects_an_invalid_configuration(promtool: str, tmp_path: Path) -> None:
+    """Promtool fails on a configuration that Prometheus rejects."""
     config = tmp_path / "prometheus.yml"
     config.write_text("scrape_configs: [{job_name: a, scrape_interval: never}]")
     assert run(promtool, "check", "config", config).returncode != 0
 
 
 def test_the_example_configuration_is_valid(promtool: str) -> None:
-    """The scrape configuration that we hand to users passes promtool's check."""
+    """The shipped scrape configuration passes promtool's check."""
     checked = run(promtool, "check", "config", ROOT / "deploy" / "prometheus" / "prometheus.yml")
     assert checked.returncode == 0, checked.stdout

@@ -1,4 +1,4 @@
-"""The types that users of the public API rely on; mypy checks this file, nothing runs it."""
+"""Types of the public API; this file is checked by mypy and never run."""
 
 from __future__ import annotations
 
@@ -72,18 +72,18 @@ with monitor.generation(model="m") as call:
 
 @monitor.generation()
 def plain(prompt: str) -> int:
-    """Stand for a call of a model."""
+    """Replace a model call."""
     return len(prompt)
 
 
 @monitor.generation()
 async def asynchronous(prompt: str) -> int:
-    """Stand for an asynchronous call of a model."""
+    """Replace an asynchronous model call."""
     return len(prompt)
 
 
 def frame() -> pd.DataFrame:
-    """Give the report's frame."""
+    """Return the report's frame."""
     return report.to_frame()
 
 
@@ -92,17 +92,17 @@ as_coroutine: Callable[[str], Awaitable[int]] = asynchronous
 
 
 class Handler:
-    """A handler of the job's own, which need not know of genmeter."""
+    """A handler of the job; it does not derive from a class of genmeter."""
 
     def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
-        """Take a value."""
+        """Handle a metric."""
 
     def handle_log(self, message: dict[str, Any]) -> None:
-        """Take a record."""
+        """Handle a record."""
 
 
-def heard(alert: Alert) -> None:
-    """Take an alert."""
+def on_alert(alert: Alert) -> None:
+    """Handle an alert."""
     assert_type(alert.data, dict[str, Any])
     assert_type(alert.status, Literal["firing", "resolved"])
     assert_type(alert.labels, dict[str, str])
@@ -114,26 +114,26 @@ as_log_handler: LogHandler = Handler()
 handled = GenerationMonitor(
     metric_handlers=[FileMetricHandler("logs"), Handler()],
     log_handlers=[FileLogHandler(Path("logs"), max_bytes=1_000_000, keep=3), Handler()],
-    alert_handlers=[heard],
+    alert_handlers=[on_alert],
     metrics_interval=None,
     config=MonitorConfig(log_dir="logs", journal=JournalConfig(keep=2), evaluation_events=True),
 )
 assert_type(handled.metric_handlers, list[MetricHandler])
 assert_type(handled.log_handlers, list[LogHandler])
-handled.alert_handlers = [heard]
+handled.alert_handlers = [on_alert]
 
 
 class Board(AlertReceiver):
-    """A handler that hears of each evaluation."""
+    """A handler with the state of each evaluation."""
 
     def __call__(self, alert: Alert) -> None:
-        """Take an alert."""
+        """Handle an alert."""
 
     def refresh(self, alerts: Sequence[Alert], interval: float) -> None:
-        """Take all that fire."""
+        """Handle the firing alerts."""
 
     def flush(self, timeout: float) -> bool:
-        """Have nothing left to deliver."""
+        """Return whether all alerts are delivered."""
         return timeout >= 0
 
 
@@ -151,7 +151,7 @@ assert_type(read_export("run.json"), pd.DataFrame)
 
 
 def figures() -> tuple[dict[str, Figure] | None, Figure]:
-    """Give the plots."""
+    """Return the plots."""
     return handled.visualize_metrics(return_figures=True), handled.plot_metric("error_rate")
 
 

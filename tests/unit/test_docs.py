@@ -1,4 +1,4 @@
-"""The pages in docs/ are true: their tests exist, their blocks run, their links lead somewhere."""
+"""The pages in docs/ are correct: named tests exist, code blocks run, links resolve."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("**/*.md"))
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
 COMPATIBILITY = TEXTS["docs/compatibility.md"]
+COMPAT_TESTS = sorted((ROOT / "tests/compat").glob("test_*.py"))
+NAMED_TESTS = set(re.findall(r"`(test_\w+)`", COMPATIBILITY))
 BLOCK = re.compile(r"^```(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# A block that needs AfterImage, which only `make example` installs.
+# The language of blocks that need AfterImage, which only `make example` installs.
 NEEDS_AFTERIMAGE = "python-afterimage"
 CLEAN = {
     **{
@@ -28,8 +30,8 @@ CLEAN = {
     "MPLBACKEND": "agg",
 }
 
-# The public API of AfterImage 0.18.1; tests/compat holds that the old class has no more methods.
-OLD_API = {
+# The public API of AfterImage 0.18.1; tests/compat checks that its class has no other methods.
+AFTERIMAGE_API = {
     "Constructor": [
         *("log_dir", "metric_handlers", "log_handlers", "alert_handlers", "metrics_interval"),
         *("shutdown_timeout", "alert_min_success_rate", "alert_max_generation_time_seconds"),
@@ -70,7 +72,7 @@ OLD_API = {
 
 
 def blocks(language: str) -> list[object]:
-    """Every block of a language, named by its page and its number there."""
+    """Return the blocks of a language, with page and number as test ids."""
     return [
         pytest.param(code, id=f"{name}-{number}")
         for name, text in TEXTS.items()
@@ -80,7 +82,7 @@ def blocks(language: str) -> list[object]:
 
 
 def run(code: str, folder: Path) -> None:
-    """Run a script as its reader would, in an empty folder."""
+    """Run a script in an empty folder, and fail on an error or a warning."""
     script = folder / "job.py"
     script.write_text(code, encoding="utf-8")
     done = subprocess.run(
@@ -98,20 +100,20 @@ def run(code: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("code", blocks("python"))
 def test_each_python_block_of_the_docs_runs(code: str, tmp_path: Path) -> None:
-    """A block of any page can be pasted into a file and run."""
+    """Each block can be pasted into a file and run."""
     run(code, tmp_path)
 
 
 @pytest.mark.example
 @pytest.mark.parametrize("code", blocks(NEEDS_AFTERIMAGE))
 def test_each_block_with_afterimage_runs(code: str, tmp_path: Path) -> None:
-    """A block that names AfterImage can be pasted into a file and run where that is installed."""
+    """Each block with AfterImage can be pasted into a file and run, if AfterImage is installed."""
     run(code, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", *TEXTS])
-def test_relative_links_lead_somewhere(name: str) -> None:
-    """Every relative link of a page is a file of the project, and its anchor a heading there."""
+def test_relative_links_resolve(name: str) -> None:
+    """Every relative link is a file of the project, and its anchor a heading in it."""
     page = ROOT / name
     broken = []
     for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text(encoding="utf-8")):
@@ -122,38 +124,29 @@ def test_relative_links_lead_somewhere(name: str) -> None:
     assert broken == []
 
 
-def test_every_test_that_the_page_names_exists() -> None:
-    """A test in docs/compatibility.md is in tests/compat, or is AfterImage's own suite's."""
-    places = [
-        *(ROOT / "tests/compat").glob("test_*.py"),
-        ROOT / "tests/stack/test_afterimage_suite.py",
-    ]
-    defined = {name for place in places for name in functions(place)}
-    named = set(re.findall(r"`(test_\w+)`", COMPATIBILITY))
-    assert len(named) > 50
-    assert named - defined == set()
+def test_every_named_compatibility_test_exists() -> None:
+    """Tests named in docs/compatibility.md are in tests/compat or run AfterImage's suite."""
+    defined = names_of_tests(*COMPAT_TESTS, ROOT / "tests/stack/test_afterimage_suite.py")
+    assert len(NAMED_TESTS) > 50
+    assert NAMED_TESTS - defined == set()
 
 
-def test_every_test_of_the_contract_is_on_the_page() -> None:
-    """No test in tests/compat is without a row that says what it holds."""
-    defined = {
-        name for place in (ROOT / "tests/compat").glob("test_*.py") for name in functions(place)
-    }
-    named = set(re.findall(r"`(test_\w+)`", COMPATIBILITY))
-    assert defined - named == set()
+def test_every_compatibility_test_is_documented() -> None:
+    """Every test in tests/compat is named in docs/compatibility.md."""
+    assert names_of_tests(*COMPAT_TESTS) - NAMED_TESTS == set()
 
 
-@pytest.mark.parametrize("section", OLD_API)
-def test_every_member_of_the_old_api_has_its_row(section: str) -> None:
-    """Each table has the members of the old API, each once, with a test that exists."""
+@pytest.mark.parametrize("section", AFTERIMAGE_API)
+def test_every_member_of_afterimages_api_has_a_row(section: str) -> None:
+    """Each table has every member of AfterImage's API once, with a test."""
     rows = table(section)
     found = [row[0].strip("`") for row in rows]
-    assert [name for name in found if name != "any other"] == OLD_API[section]
+    assert [name for name in found if name != "any other"] == AFTERIMAGE_API[section]
     assert all(re.search(r"`test_\w+`", row[-1]) for row in rows)
 
 
-def test_the_defects_are_numbered_and_each_has_its_test() -> None:
-    """The thirteen rows name the tests of their numbers."""
+def test_every_defect_has_its_tests() -> None:
+    """Each of the thirteen rows names tests with its number."""
     rows = table("The thirteen defects")
     assert [int(row[0]) for row in rows] == list(range(1, 14))
     for row in rows:
@@ -162,12 +155,12 @@ def test_the_defects_are_numbered_and_each_has_its_test() -> None:
         assert all(name.startswith(f"test_defect_{int(row[0]):02}_") for name in names)
 
 
-def test_every_reason_of_a_difference_is_on_the_page() -> None:
-    """What a test gives as the reason why the two differ is what the page says."""
+def test_every_reason_for_a_difference_is_documented() -> None:
+    """The reasons in the tests are those in docs/compatibility.md."""
     reasons = {
         keyword.value.value
-        for place in (ROOT / "tests/compat").glob("test_*.py")
-        for node in ast.walk(ast.parse(place.read_text(encoding="utf-8")))
+        for path in COMPAT_TESTS
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call)
         for keyword in node.keywords
         if keyword.arg == "why" and isinstance(keyword.value, ast.Constant)
@@ -177,7 +170,7 @@ def test_every_reason_of_a_difference_is_on_the_page() -> None:
 
 
 def table(section: str) -> list[list[str]]:
-    """The rows of the table under a heading of docs/compatibility.md, without its head."""
+    """Return the rows of the table below a heading of docs/compatibility.md."""
     (text,) = re.findall(
         rf"^## {section}\n(.*?)(?=^## |\Z)", COMPATIBILITY, re.MULTILINE | re.DOTALL
     )
@@ -185,17 +178,16 @@ def table(section: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
-def functions(path: Path) -> set[str]:
-    """The names of the tests in a file."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+def names_of_tests(*paths: Path) -> set[str]:
+    """Return the names of the tests in files."""
     return {
-        node.name
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name[:5] == "test_"
+        name
+        for path in paths
+        for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
     }
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings, in GitHub's form."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,4 +1,4 @@
-"""Every block of the README is run, or checked where running it is somebody else's test."""
+"""The README's code blocks run, and its tables are current."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CLEAN = {
 
 
 def run(code: str, tmp_path: Path, **environ: str) -> str:
-    """Run a script as its reader would, in an empty folder; give what it printed."""
+    """Run a script in an empty folder and return its output."""
     script = tmp_path / "job.py"
     script.write_text(code, encoding="utf-8")
     done = subprocess.run(
@@ -52,27 +52,27 @@ def run(code: str, tmp_path: Path, **environ: str) -> str:
 
 @pytest.mark.parametrize("code", PYTHON, ids=lambda code: code.splitlines()[0][:40])
 def test_each_python_block_runs(code: str, tmp_path: Path) -> None:
-    """A block can be pasted into a file and run, and leaves files only where it says so."""
+    """Each block can be pasted into a file and run, and writes only the files that it names."""
     run(code, tmp_path)
-    asked_for = {"runs"} if '"runs' in code else set()
-    assert {each.name for each in tmp_path.iterdir()} == {"job.py", *asked_for}
+    expected = {"runs"} if '"runs' in code else set()
+    assert {each.name for each in tmp_path.iterdir()} == {"job.py", *expected}
 
 
 def test_the_first_block_prints_the_tokens(tmp_path: Path) -> None:
-    """The first thing that a reader runs shows the tokens of its one call."""
+    """The first block prints the tokens of its call."""
     assert re.search(r"atlas-large +1 +812 +164 +976", run(PYTHON[0], tmp_path))
 
 
 def test_the_budget_block_stops_at_the_budget(tmp_path: Path) -> None:
-    """The loop ends with the call that reached the budget, and the cost is that of its tokens."""
+    """The loop ends after the call that reaches the budget, and the cost is right."""
     printed = run(PYTHON[2], tmp_path)
     # 10 calls of 10,200 tokens are the first to reach 100,000.
     assert "102,000" in printed
-    assert re.search(r"0\.345", printed)  # 90,000 x 2.5 + 12,000 x 10 USD a million
+    assert re.search(r"0\.345", printed)  # 90,000 x 2.5 + 12,000 x 10 USD per million
 
 
-def test_every_shell_block_is_known() -> None:
-    """A new shell block must get its test: here, in tests/stack or in the CI's own commands."""
+def test_every_shell_block_has_a_test() -> None:
+    """A new shell block needs a test here, in tests/stack or in .ci/run."""
     run_elsewhere = {
         "make demo\n": "tests/stack/test_readme_commands.py",
         "make test\n": ".ci/run",
@@ -89,8 +89,8 @@ def test_every_shell_block_is_known() -> None:
     assert all((ROOT / place).is_file() for place in run_elsewhere.values())
 
 
-def test_the_commands_in_console_blocks_can_be_given() -> None:
-    """Each command that the README shows with its output has arguments that exist."""
+def test_the_commands_in_console_blocks_are_valid() -> None:
+    """Each `genmeter` command in a console block has valid arguments."""
     shown = [text for language, text in BLOCKS if language == "console"]
     commands = re.findall(r"^\$ genmeter (.*)$", "".join(shown), re.MULTILINE)
     assert commands
@@ -99,7 +99,7 @@ def test_the_commands_in_console_blocks_can_be_given() -> None:
 
 
 def test_the_otlp_block_pushes(tmp_path: Path) -> None:
-    """The exports of the OTLP block make a job push its tokens under its service's name."""
+    """A job with the variables of the OTLP block pushes its tokens."""
     (block,) = [text for text in SHELL if "OTEL_METRICS_EXPORTER=otlp" in text]
     (tmp_path / "job.py").write_text(PYTHON[0], encoding="utf-8")
     with HttpReceiver() as receiver:
@@ -112,7 +112,7 @@ def test_the_otlp_block_pushes(tmp_path: Path) -> None:
 
 
 def test_the_yaml_block_is_in_the_shipped_file() -> None:
-    """The scrape job of the README is what deploy/prometheus/prometheus.yml starts from."""
+    """The README's scrape job is in deploy/prometheus/prometheus.yml."""
     (block,) = [text for language, text in BLOCKS if language == "yaml"]
     (job,) = yaml.safe_load(block)["scrape_configs"]
     shipped = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
@@ -120,8 +120,8 @@ def test_the_yaml_block_is_in_the_shipped_file() -> None:
     assert same["static_configs"][0]["targets"] == job["static_configs"][0]["targets"]
 
 
-def test_the_table_of_variables_is_fresh() -> None:
-    """The README's table is what the configuration declares."""
+def test_the_table_of_variables_is_current() -> None:
+    """The README lists all variables that the configuration declares."""
     rows = [
         f"| `{name}` | {f'`{default}`' if default else ''} | {text} |"
         for name, default, text in describe_environment()
@@ -130,8 +130,8 @@ def test_the_table_of_variables_is_fresh() -> None:
     assert f"<!-- environment -->\n{table}\n<!-- /environment -->" in README
 
 
-def test_the_table_of_metrics_is_fresh() -> None:
-    """The README's table has every instrument of the catalogue, by its name in Prometheus."""
+def test_the_table_of_metrics_is_current() -> None:
+    """The README lists all instruments by their Prometheus names."""
     table = "\n".join(
         ["| metric | kind | labels | |", "|---|---|---|---|", *sorted(map(metric_row, INSTRUMENTS))]
     )
@@ -139,16 +139,9 @@ def test_the_table_of_metrics_is_fresh() -> None:
 
 
 def metric_row(row: Instrument) -> str:
-    """Give a row of the README's table, with the labels of a call as one word."""
+    """Return an instrument's row, with the labels of a call as *call*."""
     is_call = set(CALL) <= set(row.labels)
     others = [each for each in row.labels if not (is_call and each in CALL)]
     labels = ["*call*"] * is_call + [f"`{each.prometheus}`" for each in others]
     kind = "gauge" if row.kind.exposed_as == "updown" else row.kind.exposed_as
     return f"| `{row.prometheus}` | {kind} | {', '.join(labels)} | {row.help} |"
-
-
-def test_links_lead_somewhere() -> None:
-    """Every relative link of the README is a file of the project."""
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []

@@ -1,4 +1,4 @@
-"""What telling makes: metric names, their values and samples, on AfterImage's class and on ours."""
+"""Names and values of recorded metrics in AfterImage's class and in ours."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 ONE = {"mean": 1.0, "min": 1.0, "max": 1.0, "count": 1}
 NEVER = {"mean": 0.0, "min": 0.0, "max": 0.0, "count": 0}
-OLD_NAMES = [
+METRICS = [
     "generation_time",
     "success_rate",
     "error_rate",
@@ -30,12 +30,12 @@ OLD_NAMES = [
 
 
 def one(value: float) -> dict[str, float]:
-    """What `get_metrics` gives for one sample."""
+    """Return the result of `get_metrics` for one sample."""
     return {"mean": value, "min": value, "max": value, "count": 1}
 
 
 def test_a_call_records_afterimages_metrics(subject: Subject) -> None:
-    """Each known keyword of a call becomes the metric of its name, with its value."""
+    """Each known keyword of a call is recorded as the metric of its name."""
     monitor = subject.monitor()
     monitor.track_generation(
         1.5,
@@ -61,7 +61,7 @@ def test_a_call_records_afterimages_metrics(subject: Subject) -> None:
 
 
 def test_an_evaluation_records_afterimages_metrics(subject: Subject) -> None:
-    """Scores, bare or with feedback, duration, outcome and tokens become the metrics of old."""
+    """Scores, duration, outcome and tokens are recorded under AfterImage's metric names."""
     monitor = subject.monitor()
     monitor.track_evaluation(
         0.5,
@@ -87,16 +87,16 @@ def test_an_evaluation_records_afterimages_metrics(subject: Subject) -> None:
 
 
 def test_scores_may_be_empty(subject: Subject) -> None:
-    """An evaluation without scores is told by its duration."""
+    """An evaluation without scores records its duration."""
     monitor = subject.monitor()
     monitor.track_evaluation(0.5, True, "judge", {})
     subject.settle(monitor)
     assert monitor.get_metrics("evaluation_time") == one(0.5)
 
 
-@pytest.mark.parametrize("name", OLD_NAMES)
-def test_before_the_first_call_every_metric_is_zeros(subject: Subject, name: str) -> None:
-    """A name that was never recorded gives zeros and a count of 0."""
+@pytest.mark.parametrize("name", METRICS)
+def test_metrics_are_zero_before_the_first_call(subject: Subject, name: str) -> None:
+    """A metric that was never recorded has a count of 0 and zeros."""
     assert subject.monitor().get_metrics(name) == NEVER
 
 
@@ -104,7 +104,7 @@ def test_before_the_first_call_every_metric_is_zeros(subject: Subject, name: str
     "metric", ["prompt_token_count", "completion_token_count", "total_token_count"]
 )
 def test_a_count_of_none_records_nothing(subject: Subject, metric: str) -> None:
-    """Providers that tell no usage give None, which counts as nothing."""
+    """A provider that reports no usage returns None, which is not recorded."""
     monitor = subject.monitor()
     monitor.track_generation(1.0, True, **{metric: None})
     subject.settle(monitor)
@@ -114,19 +114,19 @@ def test_a_count_of_none_records_nothing(subject: Subject, metric: str) -> None:
 @pytest.mark.parametrize(
     ("keyword", "kind"), [("model_name", "model_usage"), ("finish_reason",) * 2]
 )
-def test_a_name_of_none(subject: Subject, keyword: str, kind: str) -> None:
-    """None is not a name; the old class counts it under the name `None`."""
+def test_none_is_not_a_name(subject: Subject, keyword: str, kind: str) -> None:
+    """None is not recorded; AfterImage's class records it under the name `None`."""
     monitor = subject.monitor()
     monitor.track_generation(1.0, True, **{keyword: None})
     subject.settle(monitor)
     assert monitor.get_metrics(f"{kind}:None")["count"] == subject.differs(
-        old=1, new=0, why="None is not a name"
+        afterimage=1, ours=0, why="None is not a name"
     )
 
 
 @pytest.mark.parametrize("error", ["too slow", TimeoutError("too slow")])
 def test_an_error_may_be_a_text_or_an_exception(subject: Subject, error: object) -> None:
-    """Both count as a failed call."""
+    """Both are recorded as a failed call."""
     monitor = subject.monitor()
     monitor.track_generation(1.0, False, error=error)
     monitor.track_evaluation(1.0, False, "judge", {}, error=error)
@@ -138,26 +138,26 @@ def test_an_error_may_be_a_text_or_an_exception(subject: Subject, error: object)
 
 @pytest.mark.parametrize("error", [None, ""])
 def test_a_falsy_error_is_none(subject: Subject, error: object) -> None:
-    """A call that says `error=None` or an empty text is a good one."""
+    """A call with `error=None` or an empty text is a success."""
     monitor = subject.monitor()
     monitor.track_generation(1.0, True, error=error)
     subject.settle(monitor)
     assert monitor.get_metrics("error_rate") == one(0.0)
 
 
-def test_a_success_with_an_error_beside_it(subject: Subject) -> None:
-    """Ours takes `success` for the outcome, whatever `error` says; the old one counts both."""
+def test_a_successful_call_with_an_error_is_a_success(subject: Subject) -> None:
+    """In ours `success` alone is the outcome; AfterImage's class counts a success and an error."""
     monitor = subject.monitor()
-    monitor.track_generation(1.0, True, error="a warning of the provider's")
+    monitor.track_generation(1.0, True, error="a warning of the provider")
     subject.settle(monitor)
     assert monitor.get_metrics("success_rate") == ONE
     assert monitor.get_metrics("error_rate")["mean"] == subject.differs(
-        old=1.0, new=0.0, defect=5, why="a failure is a call that did not succeed"
+        afterimage=1.0, ours=0.0, why="a failure is a call that did not succeed"
     )
 
 
-def test_turns_metadata_and_further_keywords_make_no_metric(subject: Subject) -> None:
-    """What is for the log does not become a metric of its own."""
+def test_other_keywords_are_not_recorded_as_metrics(subject: Subject) -> None:
+    """Keywords for the log are not recorded as metrics."""
     monitor = subject.monitor()
     monitor.track_generation(
         1.0, True, model_name="atlas", turns=4, metadata={"operation": "answer"}, seed=7
@@ -167,30 +167,30 @@ def test_turns_metadata_and_further_keywords_make_no_metric(subject: Subject) ->
         assert monitor.get_metrics(name) == NEVER
 
 
-def test_the_length_of_a_conversation_from_turns(subject: Subject) -> None:
-    """Where a call names neither model nor tokens, `turns` is its length; the old one ignores it."""
+def test_turns_are_the_length_of_a_conversation(subject: Subject) -> None:
+    """If a call has neither model nor tokens, `turns` is its length; AfterImage's ignores it."""
     monitor = subject.monitor()
     monitor.track_generation(9.0, True, turns=4)
     subject.settle(monitor)
     assert monitor.get_metrics("conversation_length") == subject.differs(
-        old=NEVER, new=one(4), why="an agent's trace reports its length as turns only"
+        afterimage=NEVER, ours=one(4), why="an agent's trace reports its length as turns only"
     )
 
 
-def test_a_finish_reason_in_capitals(subject: Subject) -> None:
-    """Asked for as it was told it is found, and ours finds it in any case."""
+def test_finish_reasons_are_found_in_any_case(subject: Subject) -> None:
+    """A finish reason is found as recorded, in ours in any case."""
     monitor = subject.monitor()
     monitor.track_generation(1.0, True, finish_reason="STOP")
     monitor.track_generation(1.0, True, finish_reason="STOP")
     subject.settle(monitor)
     assert monitor.get_metrics("finish_reason:STOP")["count"] == 2
     assert monitor.get_metrics("finish_reason:stop")["count"] == subject.differs(
-        old=0, new=2, why="providers differ in case only"
+        afterimage=0, ours=2, why="providers differ in case only"
     )
 
 
-def test_a_finish_reason_that_is_an_enum(subject: Subject) -> None:
-    """An Enum stands for its value; the old class has its class in the name."""
+def test_an_enum_finish_reason_is_recorded_by_its_value(subject: Subject) -> None:
+    """An Enum is recorded by its value; AfterImage's class records the name of the Enum."""
 
     class Finish(Enum):
         STOP = "STOP"
@@ -199,16 +199,15 @@ def test_a_finish_reason_that_is_an_enum(subject: Subject) -> None:
     monitor.track_generation(1.0, True, finish_reason=Finish.STOP)
     subject.settle(monitor)
     name = subject.differs(
-        old="finish_reason:Finish.STOP",
-        new="finish_reason:stop",
-        defect=10,
+        afterimage="finish_reason:Finish.STOP",
+        ours="finish_reason:stop",
         why="an Enum is recorded by its value",
     )
     assert monitor.get_metrics(name) == ONE
 
 
-def test_a_metric_that_the_caller_defines(subject: Subject) -> None:
-    """`record_metric` keeps any name, and sums up its values."""
+def test_record_metric_accepts_any_name(subject: Subject) -> None:
+    """`record_metric` accepts any name, and its values are summarised."""
     monitor = subject.monitor()
     for value in (2.0, 4.0, 9):
         monitor.record_metric("model_creation_time", value, {"model": "atlas"})
@@ -224,7 +223,7 @@ def test_a_metric_that_the_caller_defines(subject: Subject) -> None:
 
 
 def test_values_may_be_added_to_afterimages_metrics(subject: Subject) -> None:
-    """A job that records `error_rate` itself, as AfterImage's structured one does, is counted."""
+    """A job may record `error_rate` itself, as AfterImage's structured generator does."""
     monitor = subject.monitor()
     monitor.track_generation(1.0, True, error=None)
     monitor.record_metric("error_rate", 1.0)
@@ -232,18 +231,18 @@ def test_values_may_be_added_to_afterimages_metrics(subject: Subject) -> None:
     assert monitor.get_metrics("error_rate") == {"mean": 0.5, "min": 0.0, "max": 1.0, "count": 2}
 
 
-def test_a_metric_may_bring_its_time(subject: Subject) -> None:
+def test_record_metric_accepts_a_timestamp(subject: Subject) -> None:
     """A `timestamp` in the metadata replaces the time of the call."""
     monitor = subject.monitor()
-    then = datetime.now() - timedelta(minutes=10)  # noqa: DTZ005 - naive is what the old class takes
+    then = datetime.now() - timedelta(minutes=10)  # noqa: DTZ005 - AfterImage's class takes naive times
     monitor.record_metric("m", 1.0, {"timestamp": then})
     subject.settle(monitor)
     assert monitor.get_metrics("m") == {}
     assert monitor.get_metrics("m", timedelta(minutes=11)) == ONE
 
 
-def test_a_time_with_its_zone(subject: Subject) -> None:
-    """Ours takes a time stamp with a zone; a read of the old class raises on it from then on."""
+def test_a_timestamp_may_have_a_time_zone(subject: Subject) -> None:
+    """Ours accepts a timestamp with a time zone; AfterImage's class raises at every later read."""
     monitor = subject.monitor()
     monitor.record_metric("m", 1.0, {"timestamp": datetime.now(UTC)})
     subject.settle(monitor)
@@ -252,7 +251,7 @@ def test_a_time_with_its_zone(subject: Subject) -> None:
 
 
 def test_changes_after_the_call_are_not_recorded(subject: Subject) -> None:
-    """What was told stays as it was told, where the caller goes on using its dict."""
+    """The caller may change its dict after the call."""
     monitor = subject.monitor()
     metadata: dict[str, Any] = {"model": "atlas"}
     monitor.record_metric("m", 1.0, metadata)

@@ -42,7 +42,7 @@ GENERATION = 128
 EVALUATION = 256
 ANY_TOKENS = HAS_INPUT | HAS_OUTPUT | HAS_TOTAL
 INFERENCE = GENERATION | CONVERSATION
-"""Mask to tell calls from conversations: for a call, ``flags & INFERENCE == GENERATION``."""
+"""Mask that distinguishes calls from conversations: for a call, ``flags & INFERENCE == GENERATION``."""
 
 
 class StringTable(dict[str | None, int]):

@@ -151,8 +151,8 @@ class Job:
         self._open: list[tuple[float, int, GenerationHandle]] = []
         self._numbers = itertools.count(1)
         self._samples = 0
-        # Few at a time, so that the first samples are ready within seconds.
-        self._conversations = [self._conversation() for _ in range(max(2, round(0.3 * plan.rate)))]
+        # Few workers, so that the first samples are ready within seconds.
+        self._workers = [self._worker() for _ in range(max(2, round(0.3 * plan.rate)))]
 
     def advance(self, until: float) -> None:
         """Record everything up to a time, in seconds since the job began."""
@@ -168,19 +168,13 @@ class Job:
                 self._toggle_incident()
             else:
                 self._next_call += self._gap()
-                self._call()
+                next(self._random.choice(self._workers))
         self.now = until
 
     def finish(self) -> None:
         """End the calls in progress."""
         while self._open:
             self._end_call()
-
-    def _call(self) -> None:
-        index = self._random.randrange(len(self._conversations))
-        if not next(self._conversations[index], False):
-            self._conversations[index] = self._conversation()
-            next(self._conversations[index])
 
     def _toggle_incident(self) -> None:
         """Overload a model, or end its overload."""
@@ -193,8 +187,13 @@ class Job:
         self._next_incident = self.now + self._random.uniform(4, 9)
         self.monitor.log_warning(f"{model.name} is overloaded")
 
-    def _conversation(self) -> Iterator[bool]:
-        """Produce one sample; yields True after each call."""
+    def _worker(self) -> Iterator[None]:
+        """Produce samples; yields after each call."""
+        while True:
+            yield from self._conversation()
+
+    def _conversation(self) -> Iterator[None]:
+        """Produce one sample; yields after each call."""
         turns = self._random.choices([*_TURNS], [*_TURNS.values()])[0]
         answerer = self._pick(_ANSWERERS)
         context, cacheable = round(self._spread(500, 0.5)), 0
@@ -206,7 +205,7 @@ class Job:
                 seconds, call = self._generation(model, step, context, cacheable)
                 spent += seconds
                 if "error" in call:
-                    yield True
+                    yield
                     seconds, call = self._generation(model, step, context, cacheable)
                     spent += seconds
                 if error := call.get("error"):
@@ -216,20 +215,20 @@ class Job:
                     message = f"gave up a conversation in turn {turn}"
                     self.monitor.log_error(message, error, model=model.name)
                     self._sample("generation_failed")
-                    yield True
+                    yield
                     return
                 context += call["completion_token_count"]
                 cacheable = context
                 is_filtered = is_filtered or call["finish_reason"] == "content_filter"
-                yield True
+                yield
         self.monitor.track_generation(spent, True, conversation_length=turns, **keywords)
         self._embed(context)
-        yield True
+        yield
         scores = self._judge(context)
-        yield True
+        yield
         scores += self._ground(context)
         self._sample("filtered" if is_filtered else self._rejection(context, scores))
-        yield True
+        yield
 
     def _generation(
         self, model: Model, step: str, context: int, cacheable: int

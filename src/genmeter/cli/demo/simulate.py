@@ -7,7 +7,7 @@ import itertools
 import math
 import random
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from genmeter.config.monitor import CustomMetric
 from genmeter.config.prices import Price, PriceTable
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CUSTOM_METRICS", "JUDGE", "MODELS", "PRICES", "SCORE_SCALES", "Job", "Plan"]
 
+_T = TypeVar("_T")
 _CALLS_PER_SAMPLE = 10.5  # on average, evaluations included
 _WAVES = ((23.0, 0.15), (190.0, 0.12), (1500.0, 0.3))  # period in seconds, amplitude
 _TURNS = {2: 0.2, 3: 0.3, 4: 0.25, 5: 0.15, 6: 0.1}
@@ -194,7 +195,7 @@ class Job:
 
     def _conversation(self) -> Iterator[None]:
         """Produce one sample; yields after each call."""
-        turns = self._random.choices([*_TURNS], [*_TURNS.values()])[0]
+        turns = self._pick(_TURNS)
         answerer = self._pick(_ANSWERERS)
         context, cacheable = round(self._spread(500, 0.5)), 0
         spent, is_filtered = 0.0, False
@@ -226,7 +227,7 @@ class Job:
         yield
         scores = self._judge(context)
         yield
-        scores += self._ground(context)
+        scores += self._check_grounding(context)
         self._sample("filtered" if is_filtered else self._rejection(context, scores))
         yield
 
@@ -249,7 +250,7 @@ class Job:
             reasoning = round(self._spread(model.reasoning, 0.6))
             output = reasoning + max(1, round(self._spread(model.output, 0.5)))
             prompt = context + round(self._spread(180, 0.3))
-            finish = self._random.choices([*_FINISH], [*_FINISH.values()])[0]
+            finish = self._pick(_FINISH)
             retries = self._retries(model)
             call |= {
                 "prompt_token_count": prompt,
@@ -293,7 +294,7 @@ class Job:
         is_success = self._evaluation(JUDGE, "llm_judge", scores, tokens)
         return [coherence, (stars - 1) / 4] if is_success else []
 
-    def _ground(self, context: int) -> list[float]:
+    def _check_grounding(self, context: int) -> list[float]:
         """Record an evaluation by embeddings; return its score, none if it failed."""
         score = self._score(0.78)
         tokens = {"prompt_token_count": context, "completion_token_count": 0}
@@ -354,7 +355,7 @@ class Job:
         """Return the seconds until the next call."""
         return self._random.expovariate(self.plan.rate * (1 + self._wave()))
 
-    def _pick(self, weights: Mapping[Model, float]) -> Model:
+    def _pick(self, weights: Mapping[_T, float]) -> _T:
         return self._random.choices([*weights], [*weights.values()])[0]
 
     def _spread(self, median: float, sigma: float) -> float:

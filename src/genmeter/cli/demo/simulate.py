@@ -7,7 +7,7 @@ import itertools
 import math
 import random
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from genmeter.config.monitor import CustomMetric
 from genmeter.config.prices import Price, PriceTable
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CUSTOM_METRICS", "JUDGE", "MODELS", "PRICES", "SCORE_SCALES", "Job", "Plan"]
 
+_T = TypeVar("_T")
 _CALLS_PER_SAMPLE = 10.5  # on average, evaluations included
 _WAVES = ((23.0, 0.15), (190.0, 0.12), (1500.0, 0.3))  # period in seconds, amplitude
 _TURNS = {2: 0.2, 3: 0.3, 4: 0.25, 5: 0.15, 6: 0.1}
@@ -151,8 +152,8 @@ class Job:
         self._open: list[tuple[float, int, GenerationHandle]] = []
         self._numbers = itertools.count(1)
         self._samples = 0
-        # Few at a time, so that the first samples are ready within seconds.
-        self._conversations = [self._conversation() for _ in range(max(2, round(0.3 * plan.rate)))]
+        # Few workers, so that the first samples are ready within seconds.
+        self._workers = [self._worker() for _ in range(max(2, round(0.3 * plan.rate)))]
 
     def advance(self, until: float) -> None:
         """Record everything up to a time, in seconds since the job began."""
@@ -168,19 +169,13 @@ class Job:
                 self._toggle_incident()
             else:
                 self._next_call += self._gap()
-                self._call()
+                next(self._random.choice(self._workers))
         self.now = until
 
     def finish(self) -> None:
         """End the calls in progress."""
         while self._open:
             self._end_call()
-
-    def _call(self) -> None:
-        index = self._random.randrange(len(self._conversations))
-        if not next(self._conversations[index], False):
-            self._conversations[index] = self._conversation()
-            next(self._conversations[index])
 
     def _toggle_incident(self) -> None:
         """Overload a model, or end its overload."""
@@ -193,9 +188,14 @@ class Job:
         self._next_incident = self.now + self._random.uniform(4, 9)
         self.monitor.log_warning(f"{model.name} is overloaded")
 
-    def _conversation(self) -> Iterator[bool]:
-        """Produce one sample; yields True after each call."""
-        turns = self._random.choices([*_TURNS], [*_TURNS.values()])[0]
+    def _worker(self) -> Iterator[None]:
+        """Produce samples; yields after each call."""
+        while True:
+            yield from self._conversation()
+
+    def _conversation(self) -> Iterator[None]:
+        """Produce one sample; yields after each call."""
+        turns = self._pick(_TURNS)
         answerer = self._pick(_ANSWERERS)
         context, cacheable = round(self._spread(500, 0.5)), 0
         spent, is_filtered = 0.0, False
@@ -206,7 +206,7 @@ class Job:
                 seconds, call = self._generation(model, step, context, cacheable)
                 spent += seconds
                 if "error" in call:
-                    yield True
+                    yield
                     seconds, call = self._generation(model, step, context, cacheable)
                     spent += seconds
                 if error := call.get("error"):
@@ -216,20 +216,20 @@ class Job:
                     message = f"gave up a conversation in turn {turn}"
                     self.monitor.log_error(message, error, model=model.name)
                     self._sample("generation_failed")
-                    yield True
+                    yield
                     return
                 context += call["completion_token_count"]
                 cacheable = context
                 is_filtered = is_filtered or call["finish_reason"] == "content_filter"
-                yield True
+                yield
         self.monitor.track_generation(spent, True, conversation_length=turns, **keywords)
         self._embed(context)
-        yield True
+        yield
         scores = self._judge(context)
-        yield True
-        scores += self._ground(context)
+        yield
+        scores += self._check_grounding(context)
         self._sample("filtered" if is_filtered else self._rejection(context, scores))
-        yield True
+        yield
 
     def _generation(
         self, model: Model, step: str, context: int, cacheable: int
@@ -250,7 +250,7 @@ class Job:
             reasoning = round(self._spread(model.reasoning, 0.6))
             output = reasoning + max(1, round(self._spread(model.output, 0.5)))
             prompt = context + round(self._spread(180, 0.3))
-            finish = self._random.choices([*_FINISH], [*_FINISH.values()])[0]
+            finish = self._pick(_FINISH)
             retries = self._retries(model)
             call |= {
                 "prompt_token_count": prompt,
@@ -294,7 +294,7 @@ class Job:
         is_success = self._evaluation(JUDGE, "llm_judge", scores, tokens)
         return [coherence, (stars - 1) / 4] if is_success else []
 
-    def _ground(self, context: int) -> list[float]:
+    def _check_grounding(self, context: int) -> list[float]:
         """Record an evaluation by embeddings; return its score, none if it failed."""
         score = self._score(0.78)
         tokens = {"prompt_token_count": context, "completion_token_count": 0}
@@ -355,7 +355,7 @@ class Job:
         """Return the seconds until the next call."""
         return self._random.expovariate(self.plan.rate * (1 + self._wave()))
 
-    def _pick(self, weights: Mapping[Model, float]) -> Model:
+    def _pick(self, weights: Mapping[_T, float]) -> _T:
         return self._random.choices([*weights], [*weights.values()])[0]
 
     def _spread(self, median: float, sigma: float) -> float:

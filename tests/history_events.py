@@ -1,4 +1,4 @@
-"""Events and histories made by hand, and the samples that a frame or a file of them must hold."""
+"""Hand-made events and histories, and the expected samples of their frames and files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ START = 1_700_000_000.0
 
 
 def generation(at: float = 0, **changes: Any) -> Generation:
-    """Make a call of a model, ``at`` seconds after the start."""
+    """Return a call of a model, ``at`` seconds after the start."""
     call = Call(
         changes.pop("operation", "chat"),
         changes.pop("provider", "openai"),
@@ -54,14 +54,14 @@ def generation(at: float = 0, **changes: Any) -> Generation:
 
 
 def conversation(at: float = 0, **changes: Any) -> Generation:
-    """Make a conversation."""
+    """Return a conversation."""
     own = {"is_conversation": True, "model_given": False, "turns": 3, "finish_reason": None}
     tokens = dict.fromkeys(("input_tokens", "output_tokens", "total_tokens"))
     return generation(at, **{**own, **tokens, **changes})
 
 
 def evaluation(at: float = 0, **changes: Any) -> Evaluation:
-    """Make an evaluation with two scores."""
+    """Return an evaluation with two scores."""
     call = Call("chat", "_OTHER", changes.pop("model", "judge"), changes.pop("step", None), "text")
     values = {
         "duration": 0.25,
@@ -83,7 +83,7 @@ def evaluation(at: float = 0, **changes: Any) -> Evaluation:
 
 
 def metric(at: float = 0, name: str = "queue", value: float = 1.0, **metadata: Any) -> Metric:
-    """Make a value of ``record_metric``."""
+    """Return a value of ``record_metric``."""
     return Metric(START + at, name, value, metadata)
 
 
@@ -96,7 +96,7 @@ def snapshot_of(events: Iterable[Event], capacity: int = 10_000, **options: Any)
 
 
 def expected_rows(events: Iterable[Event]) -> list[tuple[str, float, float, dict[str, Any]]]:
-    """Give the samples of events as ``metric_rows`` does: name, time, value, plain metadata."""
+    """Return the samples of events like ``metric_rows``: name, time, value, plain metadata."""
     rows = [
         (sample.name, event.time, float(sample.value), to_jsonable(sample.metadata))
         for event in events
@@ -106,7 +106,7 @@ def expected_rows(events: Iterable[Event]) -> list[tuple[str, float, float, dict
 
 
 def rows_of(frame: pd.DataFrame) -> list[tuple[str, float, float, dict[str, Any]]]:
-    """Give the rows of a frame of samples in the same form, its JSON texts as they stand."""
+    """Return the rows of a frame of samples in the same form, with JSON texts unparsed."""
     keys = [str(name) for name in frame if str(name).startswith("metadata_")]
     # Whole microseconds, which a float64 of Unix seconds tells apart.
     times = frame["timestamp"].astype("int64").to_numpy() // 1_000 / 1e6
@@ -123,7 +123,7 @@ def rows_of(frame: pd.DataFrame) -> list[tuple[str, float, float, dict[str, Any]
 
 
 def json_rows(text: str) -> list[tuple[str, str, float, dict[str, Any]]]:
-    """Give the rows of a JSON export: name, time stamp, value, metadata."""
+    """Return the rows of a JSON export: name, timestamp, value, metadata."""
     return [
         (name, row.pop("timestamp"), row.pop("value"), row)
         for name, rows in json.loads(text).items()

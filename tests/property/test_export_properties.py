@@ -1,4 +1,4 @@
-"""Whatever a history was told, its frames and files hold the samples of the same events."""
+"""Frames and files of a history have the samples of its events, whatever they are."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ data = st.dictionaries(keys, values, max_size=3)
 
 @st.composite
 def tokens(draw: st.DrawFn) -> dict[str, Any]:
-    """Draw what a call used."""
+    """Draw the tokens of a call."""
     prompt, completion = draw(counts), draw(counts)
     some = draw(counts)
     known = [count for count in (prompt, completion, some) if count is not None]
@@ -69,7 +69,7 @@ def tokens(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def events(draw: st.DrawFn) -> list[Event]:
-    """Draw what a job told, a second apart."""
+    """Draw the events of a job, a second apart."""
     made: list[Event] = []
     for at in range(draw(st.integers(0, 12))):
         success = draw(st.booleans())
@@ -106,7 +106,7 @@ def events(draw: st.DrawFn) -> list[Event]:
 
 
 def same(told: Any, cell: Any) -> bool:
-    """Tell whether a cell holds a value: itself, its number or its JSON text."""
+    """Return whether a cell equals a value, its number or its JSON text."""
     if type(told) is type(cell) and told == cell:
         return True
     if type(told) is int and type(cell) is float:
@@ -116,14 +116,14 @@ def same(told: Any, cell: Any) -> bool:
 
 
 def found_in(row: dict[str, Any], key: str, told: Any) -> bool:
-    """Tell whether a row of a frame has a value, at its key or, if its type is odd, behind it."""
+    """Return whether a row of a frame has a value under its key or, for an odd type, its marked key."""
     return any(name.rstrip("_") == key.rstrip("_") and same(told, row[name]) for name in row)
 
 
 @settings(max_examples=60, deadline=None)
 @given(events())
-def test_the_frame_of_samples_equals_the_old_metrics_of_the_events(made: list[Event]) -> None:
-    """Made from the arrays at once, the frame has each row that ``metric_rows`` gives, in order."""
+def test_samples_frame_equals_the_rows_of_the_events(made: list[Event]) -> None:
+    """The frame, built from arrays, has each row of ``metric_rows``, in order."""
     expected = expected_rows(made)
     found = rows_of(to_frame(snapshot_of(made), "samples"))
     assert [row[:3] for row in found] == [row[:3] for row in expected]
@@ -136,8 +136,8 @@ def test_the_frame_of_samples_equals_the_old_metrics_of_the_events(made: list[Ev
 
 @settings(max_examples=40, deadline=None)
 @given(events())
-def test_a_json_export_equals_the_old_metrics_of_the_events(made: list[Event]) -> None:
-    """The file has the values and the metadata as they are, nested ones too."""
+def test_json_export_equals_the_rows_of_the_events(made: list[Event]) -> None:
+    """The file has all values and metadata, nested ones too."""
     with tempfile.TemporaryDirectory() as folder:
         (path,) = export(snapshot_of(made), Path(folder) / "metrics.json")
         found = json_rows(path.read_text(encoding="utf-8"))
@@ -151,7 +151,7 @@ def test_a_json_export_equals_the_old_metrics_of_the_events(made: list[Event]) -
 @settings(max_examples=15, deadline=None)
 @given(events())
 def test_json_and_parquet_are_read_back_as_the_frame(made: list[Event]) -> None:
-    """With its rows, columns and dtypes."""
+    """Rows, columns and dtypes are equal."""
     snapshot = snapshot_of(made)
     for format_ in ("json", "parquet"):
         with tempfile.TemporaryDirectory() as folder:
@@ -162,7 +162,7 @@ def test_json_and_parquet_are_read_back_as_the_frame(made: list[Event]) -> None:
 @settings(max_examples=15, deadline=None)
 @given(events())
 def test_csv_and_excel_have_the_times_and_values_of_the_frame(made: list[Event]) -> None:
-    """Pandas reads a table for each metric, Excel's to its own precision."""
+    """Pandas reads a table for each metric, Excel's with Excel's precision."""
     snapshot = snapshot_of(made)
     for format_ in ("csv", "excel"):
         with tempfile.TemporaryDirectory() as folder:
@@ -171,8 +171,8 @@ def test_csv_and_excel_have_the_times_and_values_of_the_frame(made: list[Event])
 
 
 @given(st.lists(st.one_of(scalars, values), max_size=8))
-def test_a_keys_dtype_follows_from_its_values_alone(told: list[Any]) -> None:
-    """One type gives its nullable dtype, numbers share one, all else is JSON text."""
+def test_metadata_dtype_depends_only_on_the_values(told: list[Any]) -> None:
+    """One type has its nullable dtype, numbers share one, everything else is JSON text."""
     made = [metric(at, "queue", 0.0, key=value) for at, value in enumerate(told)]
     frame = to_frame(snapshot_of(made), "metrics")
     kinds = {type(value) for value in told if value is not None}
@@ -193,8 +193,8 @@ def _plain(cell: Any) -> Any:
     return cell if isinstance(cell, str) else cell.item() if hasattr(cell, "item") else cell
 
 
-def test_the_expectation_itself_tells_values_apart() -> None:
-    """The helper that compares cells is no rubber stamp."""
+def test_helper_distinguishes_values() -> None:
+    """The helper that compares cells does not accept everything."""
     assert same({"a": [1]}, '{"a":[1]}')
     assert same(1, 1.0)
     assert not same(1, 2.0)

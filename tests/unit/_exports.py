@@ -1,4 +1,4 @@
-"""Where the tests of exports write to, and what they find there."""
+"""Paths and contents for the tests of exports."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def tables(path: Path) -> dict[str, pd.DataFrame]:
-    """Read a CSV or Excel export with pandas alone: a table for each metric."""
+    """Read a CSV or Excel export with pandas: a table for each metric."""
     missing = {"keep_default_na": False, "na_values": [""]}
     if path.suffix == ".xlsx":
         sheets = pd.read_excel(path, sheet_name=None, **missing)
@@ -48,7 +48,7 @@ def tables(path: Path) -> dict[str, pd.DataFrame]:
 
 
 def assert_read_back(snapshot: Snapshot, path: Path) -> None:
-    """Check that a JSON or Parquet export is read as the frame, row by row and type by type."""
+    """Check that a JSON or Parquet export is read back as the frame, with its rows and types."""
     pd.testing.assert_frame_equal(read_export(path), to_frame(snapshot, "samples"))
 
 

@@ -1,4 +1,4 @@
-"""What a caller should never hand in and sometimes does, by name."""
+"""Values that a caller should never pass but may, by name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Plain(Enum):
 
 
 class Odd(Enum):
-    """An Enum whose value is no text and no number."""
+    """An Enum whose value is neither a text nor a number."""
 
     MEMBER = (1, 2)
 
@@ -50,7 +50,7 @@ def _fail(*_: Any, **__: Any) -> NoReturn:
 
 
 class Raising:
-    """An object that raises whatever it is asked."""
+    """An object whose attributes and methods raise."""
 
     __str__ = __repr__ = __float__ = __int__ = __index__ = __bool__ = __len__ = _fail
     __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _fail
@@ -67,7 +67,7 @@ class Raising:
 
 
 class RaisingError(Exception):
-    """An exception whose text, code and status cannot be had."""
+    """An exception whose text, code and status raise."""
 
     __str__ = __repr__ = _fail  # type: ignore[assignment]
 
@@ -83,7 +83,7 @@ class RaisingError(Exception):
 
 
 class LyingStr(str):
-    """A text whose methods give anything but a text."""
+    """A text whose methods return other types."""
 
     __slots__ = ()
 
@@ -98,7 +98,7 @@ class LyingStr(str):
 
 
 class StrKey(str):
-    """A text that can be a key of a dict, and cannot be compared."""
+    """A text that can be a key of a dict, but raises when compared."""
 
     __slots__ = ()
     __hash__ = str.__hash__
@@ -108,7 +108,7 @@ class StrKey(str):
 
 
 class LyingInt(int):
-    """A number that is another one, depending on how it is asked."""
+    """A number whose methods return different numbers."""
 
     def __int__(self) -> int:
         raise RuntimeError("int")
@@ -117,22 +117,22 @@ class LyingInt(int):
 
 
 class LyingList(list[Any]):
-    """A list that cannot be read."""
+    """A list whose methods raise."""
 
     __iter__ = __getitem__ = __len__ = _fail  # type: ignore[assignment]
 
 
 class LyingDict(dict[str, Any]):
-    """A dict that cannot be read."""
+    """A dict whose methods raise."""
 
     keys = items = get = copy = __iter__ = __getitem__ = _fail  # type: ignore[assignment]
 
 
 class LyingTime(datetime):
-    """A time that is none."""
+    """A datetime whose timestamp is a text."""
 
     def timestamp(self) -> float:
-        """Give a text."""
+        """Return a text."""
         return "now"  # type: ignore[return-value]
 
 

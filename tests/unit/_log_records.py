@@ -1,4 +1,4 @@
-"""OpenTelemetry logs and spans for tests, whatever the SDK's release calls its classes."""
+"""OpenTelemetry logs and spans for tests, with any supported release of the SDK."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _HANG = 30.0
 
 
 class Exported:
-    """A provider of loggers, and what it exported."""
+    """A provider of loggers with its exported records."""
 
     def __init__(self) -> None:
         self._exporter = _EXPORTER()
@@ -34,7 +34,7 @@ class Exported:
 
     @property
     def batch(self) -> Any:
-        """What an exporter gets."""
+        """The exported batch."""
         return self._exporter.get_finished_logs()
 
     @property
@@ -44,13 +44,13 @@ class Exported:
 
     @property
     def scopes(self) -> set[str]:
-        """The names of the loggers that the records come from."""
+        """The names of the records' loggers."""
         return {each.instrumentation_scope.name for each in self.batch}
 
 
 @contextmanager
 def set_up_logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Exported]:
-    """Make a provider the global one for the block."""
+    """Set a global provider for the block."""
     exported = Exported()
     with monkeypatch.context() as patch:
         patch.setattr(_internal, "_LOGGER_PROVIDER", exported.provider)
@@ -59,18 +59,18 @@ def set_up_logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Exported]:
 
 
 def spanned() -> SpanContext:
-    """Return the ids of a span that was current and is over."""
+    """Return the ids of a span that was current and has ended."""
     with TracerProvider(shutdown_on_exit=False).get_tracer("test").start_as_current_span("span"):
         return current_span()
 
 
 def current_span() -> SpanContext:
-    """Give the ids of the span that is current."""
+    """Return the ids of the current span."""
     return get_current_span().get_span_context()
 
 
 def elsewhere(call: Callable[[], object]) -> None:
-    """Call something on another thread, in which another span is current."""
+    """Call a function on another thread with another current span."""
     failures: list[BaseException] = []
 
     def run() -> None:

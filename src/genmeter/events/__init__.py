@@ -1,1 +1,1 @@
-"""Events: their shapes, how they are captured from callers, and how they are made clean."""
+"""Events: their types, their capture from callers, and their sanitization."""

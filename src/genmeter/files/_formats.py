@@ -16,7 +16,7 @@ import numpy as np
 from genmeter.errors import ExportError, MissingExtraError
 from genmeter.history.frames import samples_frame
 from genmeter.history.metadata import json_text
-from genmeter.history.ring import SUCCESS
+from genmeter.history.ring import Flag
 from genmeter.history.samples import PHASES, row_labels, sample_table, token_parts
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ class _SampleTexts:
             found: dict[str, Any] = {"success": bool(success)}
             return found | {"error_type": names[error]} if error else found
 
-        texts = _texts_of([(calls.flags & SUCCESS) != 0, calls.error_type], outcome)
+        texts = _texts_of([(calls.flags & Flag.SUCCESS) != 0, calls.error_type], outcome)
         texts = np.append(texts, "")
         for position, serial in enumerate(
             calls.serial.tolist() if self._snapshot.call_data else ()

@@ -1,1 +1,1 @@
-"""Where events go besides metrics and history: handlers, journal, logging, OpenTelemetry logs."""
+"""Outputs of events besides metrics and history: handlers, journal, logging, OpenTelemetry logs."""

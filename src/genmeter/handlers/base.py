@@ -129,21 +129,8 @@ class FileMetricHandler(_FileHandler):
 class FileLogHandler(_FileHandler):
     """Appends to ``afterimage.log``: on each line the local time and a record as JSON.
 
-    The first line creates the folder and the file.
-
-    Args:
-        log_dir: The folder.
-        max_bytes: Size at which the file is rotated to ``afterimage.1.log``, that one to
-            ``afterimage.2.log`` and so on; None means no limit. Lines that are written together
-            stay in one file.
-        keep: Number of rotated files to keep.
-
-    Attributes:
-        log_dir: The folder.
-        log_file: The file.
-
-    Raises:
-        ConfigError: An argument is invalid.
+    The arguments, attributes and errors are those of :class:`FileMetricHandler`; rotated files are
+    ``afterimage.1.log``, ``afterimage.2.log`` and so on.
     """
 
     _NAME = "afterimage.log"

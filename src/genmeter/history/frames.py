@@ -15,16 +15,7 @@ from genmeter.history.metadata import (
     parse_objects,
     typed_array,
 )
-from genmeter.history.ring import (
-    CONVERSATION,
-    EVALUATION,
-    GENERATION,
-    HAS_INPUT,
-    HAS_OUTPUT,
-    HAS_TOTAL,
-    HAS_TURNS,
-    SUCCESS,
-)
+from genmeter.history.ring import Flag
 from genmeter.history.samples import (
     PHASES,
     free_records,
@@ -115,7 +106,7 @@ def samples_frame(snapshot: Snapshot, table: SampleTable) -> pd.DataFrame:
     phase[orphan] = PHASES.index("evaluation")
     evaluator[orphan] = values.evaluator[rows.own[orphan]]
     error = np.append(snapshot.calls.error_type, 0)[rows.call]
-    success = np.append((snapshot.calls.flags & SUCCESS) != 0, np.False_)[rows.call]
+    success = np.append((snapshot.calls.flags & Flag.SUCCESS) != 0, np.False_)[rows.call]
     names = snapshot.names
     fixed: dict[str, ExtensionArray] = {
         "phase": _texts(PHASES, phase),
@@ -172,7 +163,7 @@ def _parts_of_tokens(snapshot: Snapshot, table: SampleTable) -> dict[str, Extens
 
 def _generations(snapshot: Snapshot) -> pd.DataFrame:
     calls = snapshot.calls
-    rows = _Rows(snapshot, (calls.flags & (GENERATION | CONVERSATION)) == GENERATION)
+    rows = _Rows(snapshot, (calls.flags & Flag.INFERENCE) == Flag.GENERATION)
     return rows.frame(
         {
             "model": rows.names(calls.model),
@@ -188,10 +179,10 @@ def _generations(snapshot: Snapshot) -> pd.DataFrame:
 
 def _conversations(snapshot: Snapshot) -> pd.DataFrame:
     calls = snapshot.calls
-    rows = _Rows(snapshot, (calls.flags & CONVERSATION) != 0)
+    rows = _Rows(snapshot, (calls.flags & Flag.CONVERSATION) != 0)
     return rows.frame(
         {
-            "turns": rows.counts(calls.turns, HAS_TURNS),
+            "turns": rows.counts(calls.turns, Flag.HAS_TURNS),
             "step": rows.names(calls.step),
             "error_type": rows.names(calls.error_type),
         }
@@ -200,7 +191,7 @@ def _conversations(snapshot: Snapshot) -> pd.DataFrame:
 
 def _evaluations(snapshot: Snapshot) -> pd.DataFrame:
     calls, values = snapshot.calls, snapshot.values  # noqa: PD011 (not a frame)
-    rows = _Rows(snapshot, (calls.flags & EVALUATION) != 0)
+    rows = _Rows(snapshot, (calls.flags & Flag.EVALUATION) != 0)
     serials = calls.serial[rows.at]
     position = np.searchsorted(serials, values.event)
     kept = np.append(serials, -2)[position] == values.event  # -1: a value without an evaluation
@@ -262,7 +253,7 @@ class _Rows:
             {
                 "time": utc_index(microseconds(calls.time[self.at])),
                 "duration_seconds": calls.duration[self.at],
-                "success": (self._flags & SUCCESS) != 0,
+                "success": (self._flags & Flag.SUCCESS) != 0,
                 **columns,
                 **_free(self._snapshot.call_data, calls.serial[self.at]),
             }
@@ -283,12 +274,12 @@ class _Rows:
     def tokens(self) -> dict[str, ExtensionArray]:
         calls = self._snapshot.calls
         return {
-            "input_tokens": self.counts(calls.input, HAS_INPUT),
-            "output_tokens": self.counts(calls.output, HAS_OUTPUT),
-            "total_tokens": self.counts(calls.total, HAS_TOTAL),
-            "cache_read_tokens": self.counts(calls.cache_read, HAS_INPUT, is_part=True),
-            "cache_write_tokens": self.counts(calls.cache_write, HAS_INPUT, is_part=True),
-            "reasoning_tokens": self.counts(calls.reasoning, HAS_OUTPUT, is_part=True),
+            "input_tokens": self.counts(calls.input, Flag.HAS_INPUT),
+            "output_tokens": self.counts(calls.output, Flag.HAS_OUTPUT),
+            "total_tokens": self.counts(calls.total, Flag.HAS_TOTAL),
+            "cache_read_tokens": self.counts(calls.cache_read, Flag.HAS_INPUT, is_part=True),
+            "cache_write_tokens": self.counts(calls.cache_write, Flag.HAS_INPUT, is_part=True),
+            "reasoning_tokens": self.counts(calls.reasoning, Flag.HAS_OUTPUT, is_part=True),
         }
 
 

@@ -13,36 +13,23 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = [
-    "ANY_TOKENS",
-    "CONVERSATION",
-    "EVALUATION",
-    "GENERATION",
-    "HAS_INPUT",
-    "HAS_OUTPUT",
-    "HAS_TOTAL",
-    "HAS_TURNS",
-    "INFERENCE",
-    "MODEL_GIVEN",
-    "SUCCESS",
-    "MetadataStore",
-    "Ring",
-    "StringTable",
-    "kept_since",
-]
+__all__ = ["Flag", "MetadataStore", "Ring", "StringTable", "kept_since"]
 
-SUCCESS = 1
-CONVERSATION = 2
-MODEL_GIVEN = 4
-HAS_INPUT = 8
-HAS_OUTPUT = 16
-HAS_TOTAL = 32
-HAS_TURNS = 64
-GENERATION = 128
-EVALUATION = 256
-ANY_TOKENS = HAS_INPUT | HAS_OUTPUT | HAS_TOTAL
-INFERENCE = GENERATION | CONVERSATION
-"""Mask that distinguishes calls from conversations: for a call, ``flags & INFERENCE == GENERATION``."""
+
+class Flag:
+    """Bits of the column ``flags``; for a call ``flags & INFERENCE == GENERATION``."""
+
+    SUCCESS = 1
+    CONVERSATION = 2
+    MODEL_GIVEN = 4
+    HAS_INPUT = 8
+    HAS_OUTPUT = 16
+    HAS_TOTAL = 32
+    HAS_TURNS = 64
+    GENERATION = 128
+    EVALUATION = 256
+    ANY_TOKENS = HAS_INPUT | HAS_OUTPUT | HAS_TOTAL
+    INFERENCE = GENERATION | CONVERSATION
 
 
 class StringTable(dict[str | None, int]):

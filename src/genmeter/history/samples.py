@@ -12,18 +12,7 @@ import numpy as np
 
 from genmeter.events.values import label_text
 from genmeter.history.metadata import parse_objects
-from genmeter.history.ring import (
-    CONVERSATION,
-    EVALUATION,
-    GENERATION,
-    HAS_INPUT,
-    HAS_OUTPUT,
-    HAS_TOTAL,
-    HAS_TURNS,
-    MODEL_GIVEN,
-    SUCCESS,
-    kept_since,
-)
+from genmeter.history.ring import Flag, kept_since
 from genmeter.schema import afterimage as table
 from genmeter.schema.afterimage import NO_PROVIDER
 
@@ -62,13 +51,13 @@ PHASES = ("", table.GENERATION, table.CONVERSATION, table.EVALUATION)
 
 # --- the table, applied to the columns of calls ----------------------------------------------------
 
-_KIND_FLAGS = {table.GENERATION: GENERATION, table.EVALUATION: EVALUATION}
+_KIND_FLAGS = {table.GENERATION: Flag.GENERATION, table.EVALUATION: Flag.EVALUATION}
 _KNOWN_FLAGS = {
-    "input_tokens": HAS_INPUT,
-    "output_tokens": HAS_OUTPUT,
-    "total_tokens": HAS_TOTAL,
-    "turns": HAS_TURNS,
-    "model": MODEL_GIVEN,
+    "input_tokens": Flag.HAS_INPUT,
+    "output_tokens": Flag.HAS_OUTPUT,
+    "total_tokens": Flag.HAS_TOTAL,
+    "turns": Flag.HAS_TURNS,
+    "model": Flag.MODEL_GIVEN,
 }
 
 
@@ -99,7 +88,7 @@ def _values_of(metric: MetricSpec, columns: Columns) -> npt.NDArray[Any]:
     flags = columns("flags")
     if metric.value == "label":
         return np.ones(len(flags))
-    is_success: Mask = (flags & SUCCESS) != 0
+    is_success: Mask = (flags & Flag.SUCCESS) != 0
     return (is_success if metric.value == "success" else ~is_success).astype(np.float64)
 
 
@@ -287,9 +276,11 @@ def row_labels(snapshot: Snapshot) -> RowLabels:
     """Return the labels of each call."""
     calls = snapshot.calls
     flags = calls.flags
-    is_evaluation = (flags & EVALUATION) != 0
-    phase = np.where(is_evaluation, 3, np.where((flags & CONVERSATION) != 0, 2, 1))
-    has_model = np.where(is_evaluation, (flags & HAS_TOTAL) != 0, (flags & CONVERSATION) == 0)
+    is_evaluation = (flags & Flag.EVALUATION) != 0
+    phase = np.where(is_evaluation, 3, np.where((flags & Flag.CONVERSATION) != 0, 2, 1))
+    has_model = np.where(
+        is_evaluation, (flags & Flag.HAS_TOTAL) != 0, (flags & Flag.CONVERSATION) == 0
+    )
     unknown = [number for number, name in enumerate(snapshot.names) if name == NO_PROVIDER]
     columns = (
         phase,

@@ -13,23 +13,7 @@ from genmeter.config.monitor import METADATA_BYTES
 from genmeter.events.afterimage import metric_data, score_data
 from genmeter.events.jsonable import jsonable_text
 from genmeter.events.model import RATE_LIMITED, Evaluation, Generation, Metric, Sample
-from genmeter.history.ring import (
-    ANY_TOKENS,
-    CONVERSATION,
-    EVALUATION,
-    GENERATION,
-    HAS_INPUT,
-    HAS_OUTPUT,
-    HAS_TOTAL,
-    HAS_TURNS,
-    INFERENCE,
-    MODEL_GIVEN,
-    SUCCESS,
-    MetadataStore,
-    Ring,
-    StringTable,
-    kept_since,
-)
+from genmeter.history.ring import Flag, MetadataStore, Ring, StringTable, kept_since
 from genmeter.history.samples import MetricReader
 from genmeter.history.snapshot import CallRows, Snapshot, ValueRows
 from genmeter.history.token_report import ModelTokenUsage, report_of
@@ -210,16 +194,16 @@ class History:
         return self._metrics.samples(name, since)
 
     def _generation(self, event: Generation) -> None:
-        flags = GENERATION
+        flags = Flag.GENERATION
         if event.success:
-            flags |= SUCCESS
+            flags |= Flag.SUCCESS
         if event.model_given:
-            flags |= MODEL_GIVEN
+            flags |= Flag.MODEL_GIVEN
             self._metrics.labels["model"].add(event.call.model)
         if event.is_conversation:
-            flags |= CONVERSATION
+            flags |= Flag.CONVERSATION
         if event.turns is not None:
-            flags |= HAS_TURNS
+            flags |= Flag.HAS_TURNS
         if event.finish_reason is not None:
             self._metrics.labels["finish_reason"].add(event.finish_reason)
         limited = 0
@@ -232,7 +216,7 @@ class History:
         self._keep_data(self._calls, event.extra)
 
     def _evaluation(self, event: Evaluation) -> None:
-        flags = EVALUATION | (SUCCESS if event.success else 0)
+        flags = Flag.EVALUATION | (Flag.SUCCESS if event.success else 0)
         self._append(event, flags, None, event.evaluator, 0, 0)
         self._keep_data(self._calls, event.extra)
         serial = self._calls.appended - 1
@@ -269,11 +253,11 @@ class History:
         rate_limited: int,
     ) -> None:
         if event.input_tokens is not None:
-            flags |= HAS_INPUT
+            flags |= Flag.HAS_INPUT
         if event.output_tokens is not None:
-            flags |= HAS_OUTPUT
+            flags |= Flag.HAS_OUTPUT
         if event.total_tokens is not None:
-            flags |= HAS_TOTAL
+            flags |= Flag.HAS_TOTAL
         self._metrics.flags |= flags
         call = event.call
         tokens = (
@@ -284,10 +268,10 @@ class History:
             event.cache_write_tokens,
             event.reasoning_tokens,
         )
-        is_call = (flags & INFERENCE) == GENERATION
-        if flags & ANY_TOKENS:
+        is_call = (flags & Flag.INFERENCE) == Flag.GENERATION
+        if flags & Flag.ANY_TOKENS:
             self._reported.add(call.model)
-        if is_call or flags & ANY_TOKENS:
+        if is_call or flags & Flag.ANY_TOKENS:
             sums = self._tokens.get(call.model)
             if sums is None:
                 sums = self._tokens[call.model] = [0] * 7

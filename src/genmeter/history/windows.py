@@ -10,17 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from genmeter.history.ring import (
-    ANY_TOKENS,
-    EVALUATION,
-    GENERATION,
-    HAS_INPUT,
-    HAS_OUTPUT,
-    HAS_TOTAL,
-    HAS_TURNS,
-    INFERENCE,
-    SUCCESS,
-)
+from genmeter.history.ring import Flag
 from genmeter.history.token_report import ModelTokenUsage
 from genmeter.schema import metrics as cat
 from genmeter.schema.afterimage import SCORE_PREFIX
@@ -48,12 +38,12 @@ _COLUMN_OF: Mapping[Label, str] = {
     cat.SCORE_NAME: "name",
 }
 _NEEDS_ALL: Mapping[RowCondition, int] = {
-    "success": SUCCESS,
-    "evaluation": EVALUATION,
-    "input_known": HAS_INPUT,
-    "output_known": HAS_OUTPUT,
-    "total_known": HAS_TOTAL,
-    "turns_known": HAS_TURNS | GENERATION,
+    "success": Flag.SUCCESS,
+    "evaluation": Flag.EVALUATION,
+    "input_known": Flag.HAS_INPUT,
+    "output_known": Flag.HAS_OUTPUT,
+    "total_known": Flag.HAS_TOTAL,
+    "turns_known": Flag.HAS_TURNS | Flag.GENERATION,
 }
 
 
@@ -123,7 +113,7 @@ class WindowRows:
 
     def tokens(self) -> list[ModelTokenUsage]:
         """Sum the tokens of each model that reported any; ``calls`` includes failed calls."""
-        has_tokens = (self._column("flags") & ANY_TOKENS) != 0
+        has_tokens = (self._column("flags") & Flag.ANY_TOKENS) != 0
         chosen = self._recent & (has_tokens | self._matches("inference"))
         kept, starts = self._grouped(chosen, ["model"])
         if not len(kept):
@@ -188,9 +178,9 @@ class WindowRows:
         else:
             flags = self._column("flags")
             if condition == "inference":
-                found = (flags & INFERENCE) == GENERATION
+                found = (flags & Flag.INFERENCE) == Flag.GENERATION
             elif condition == "failure":
-                found = (flags & SUCCESS) == 0
+                found = (flags & Flag.SUCCESS) == 0
             else:
                 need = _NEEDS_ALL[condition]
                 found = (flags & need) == need

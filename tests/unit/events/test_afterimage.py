@@ -12,12 +12,12 @@ from history_events import conversation, evaluation, generation, metric
 
 
 def rows(event: Any) -> list[tuple[str, float]]:
-    """Give the names and values of an event."""
+    """Return the names and values of an event."""
     return [(row.name, row.value) for row in metric_rows(event)]
 
 
 def extra_of(event: Any) -> dict[str, Any]:
-    """Return what the first row says beyond its labels and the outcome."""
+    """Return the first row's metadata beyond its labels and the outcome."""
     first, second, *_ = metric_rows(event)
     return {
         key: value
@@ -26,8 +26,8 @@ def extra_of(event: Any) -> dict[str, Any]:
     }
 
 
-def test_a_call_gives_the_old_metrics_in_their_order() -> None:
-    """Names and order are AfterImage's; an error rate is there without an error, too."""
+def test_call_has_afterimages_metrics_in_order() -> None:
+    """There is an error rate without an error, too."""
     assert rows(generation()) == [
         ("generation_time", 1.5),
         ("success_rate", 1.0),
@@ -40,7 +40,7 @@ def test_a_call_gives_the_old_metrics_in_their_order() -> None:
     ]
 
 
-def test_every_row_has_the_labels_and_the_first_one_the_rest() -> None:
+def test_labels_are_on_every_row_and_the_rest_on_the_first() -> None:
     """A journal can be summed by model and step row by row."""
     first, *others = metric_rows(
         generation(
@@ -58,8 +58,8 @@ def test_every_row_has_the_labels_and_the_first_one_the_rest() -> None:
     assert [row.metadata for row in others] == [labels] * len(others)
 
 
-def test_what_is_not_known_is_absent() -> None:
-    """A call without duration, names and tokens has no rows and no keys of them."""
+def test_unknown_values_have_no_rows() -> None:
+    """A call without duration, names and tokens has neither rows nor keys for them."""
     nothing = dict.fromkeys(("duration", "finish_reason", "input_tokens", "output_tokens"))
     bare = generation(**nothing, total_tokens=None, model_given=False, step=None, provider="_OTHER")
     assert [row.name for row in metric_rows(bare)] == ["success_rate", "error_rate"]
@@ -70,8 +70,8 @@ def test_what_is_not_known_is_absent() -> None:
     }
 
 
-def test_parts_of_tokens_stand_with_the_tokens_that_they_are_part_of() -> None:
-    """Cached and reasoning tokens are there if there are any."""
+def test_parts_of_tokens_are_on_the_row_of_their_total() -> None:
+    """Cached and reasoning tokens of 0 are absent."""
     by_name = {
         row.name: row.metadata
         for row in metric_rows(generation(cache_read_tokens=60, reasoning_tokens=5))
@@ -81,16 +81,16 @@ def test_parts_of_tokens_stand_with_the_tokens_that_they_are_part_of() -> None:
     assert by_name["completion_token_count"]["reasoning_token_count"] == 5
 
 
-def test_a_conversation_is_no_call_of_a_model() -> None:
-    """Its phase says so, it names no model, and its length is a metric."""
+def test_conversation_is_not_a_call_of_a_model() -> None:
+    """It has its own phase, no model, and its length as a metric."""
     found = metric_rows(conversation())
     assert ("conversation_length", 3) in rows(conversation())
     assert {row.metadata["phase"] for row in found} == {"conversation"}
     assert not any("model_name" in row.metadata for row in found)
 
 
-def test_an_evaluation_gives_its_time_scores_and_error_rate() -> None:
-    """A score carries its feedback; without tokens no model is named."""
+def test_evaluation_has_time_scores_and_error_rate() -> None:
+    """A score has its feedback; without tokens there is no model."""
     found = metric_rows(evaluation())
     assert [row.name for row in found] == [
         "evaluation_time",
@@ -108,34 +108,34 @@ def test_an_evaluation_gives_its_time_scores_and_error_rate() -> None:
     assert with_tokens[-1].metadata["model_name"] == "judge"
 
 
-def test_a_custom_value_keeps_its_metadata_but_its_time() -> None:
-    """The time stamp is the event's; only names that would hide a field get a mark."""
+def test_custom_value_keeps_its_metadata() -> None:
+    """The timestamp is the event's, and names that would hide a field get a ``_``."""
     (row,) = metric_rows(metric(name="queue", timestamp="x", value_=1, phase="mine"))
     assert (row.name, row.value) == ("queue", 1.0)
     assert row.metadata == {"value_": 1, "phase": "mine"}
 
 
 @pytest.mark.parametrize("key", sorted(RESERVED - {"provider", "step", "error_type", "model_name"}))
-def test_a_key_that_has_a_meaning_is_marked(key: str) -> None:
-    """What a caller calls like a field of a row does not replace it."""
+def test_reserved_key_gets_an_underscore(key: str) -> None:
+    """A caller's key never replaces a field of a row."""
     data = extra_of(generation(raw_kwargs={"metadata": {key: "mine"}}))
     assert data == {f"{key}_": "mine"}
 
 
-def test_of_two_with_one_name_both_are_kept() -> None:
-    """Metadata has the name; a keyword or an error of the same name gets a mark."""
+def test_duplicate_keys_are_both_kept() -> None:
+    """Metadata keeps the name; a keyword or an error of the same name gets a ``_``."""
     told = {"a": 1, "error": "late", "metadata": {"a": 2, "operation": "s", "error": 7}}
     assert extra_of(generation(raw_kwargs=told)) == {"a": 2, "a_": 1, "error": 7, "error_": "late"}
 
 
 @pytest.mark.parametrize("error", [None, False, ""])
-def test_an_error_that_is_none_is_no_data(error: Any) -> None:
-    """AfterImage's callers pass error=None and the like for a call that went well."""
+def test_empty_error_is_ignored(error: Any) -> None:
+    """AfterImage's callers pass error=None and the like for successful calls."""
     assert extra_of(generation(raw_kwargs={"error": error})) == {}
 
 
 def test_retries_are_counted_by_cause() -> None:
-    """Retries have no row of their own, so the first row has them."""
+    """Retries have no row, so the first row has them."""
     assert extra_of(generation(retries={"rate_limited": 2})) == {"retries": {"rate_limited": 2}}
 
 
@@ -147,13 +147,13 @@ def test_retries_are_counted_by_cause() -> None:
     ],
     ids=lambda event: type(event).__name__,
 )
-def test_other_events_have_no_old_metric(event: Any) -> None:
-    """What AfterImage had no metric of gives no row."""
+def test_other_events_have_no_rows(event: Any) -> None:
+    """AfterImage has no metrics of them."""
     assert metric_rows(event) == []
 
 
-def test_every_keyword_with_a_place_of_its_own_is_known() -> None:
-    """None of what track_generation documents comes out as free data."""
+def test_documented_keywords_are_not_extra() -> None:
+    """No keyword that track_generation documents is extra data."""
     names = (
         *("prompt_token_count", "completion_token_count", "total_token_count", "model_name"),
         *("cache_read_token_count", "cache_write_token_count", "reasoning_token_count"),
@@ -164,8 +164,8 @@ def test_every_keyword_with_a_place_of_its_own_is_known() -> None:
     assert extra_of(event) == {}
 
 
-def test_a_reserved_key_takes_no_other_keys_place() -> None:
-    """Where a caller has both spellings, both are kept."""
+def test_renamed_key_does_not_replace_another() -> None:
+    """If a caller has both spellings, both are kept."""
     told = {"metadata": {"phase": 1, "phase_": 2}, "phase": 3}
     assert extra_of(generation(raw_kwargs=told)) == {"phase__": 1, "phase_": 2, "phase___": 3}
     (row,) = metric_rows(Metric(0.0, "queue", 1.0, {"value": 1, "value_": 2}))

@@ -1,4 +1,4 @@
-"""Plain data of whatever a caller hands in, made in the call."""
+"""Plain data from any arguments of a caller, captured in the call."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ LABELS = (
 
 
 class Same:
-    """Every object of this class is another key with the same text."""
+    """Objects of this class are distinct keys with the same text."""
 
     def __str__(self) -> str:
         return "same"
 
 
 class Unhashable(type):
-    """A metaclass that defines equality alone, so that its classes have no hash."""
+    """A metaclass that defines only equality, so that its classes have no hash."""
 
     def __eq__(cls, other: object) -> bool:
         return cls is other
@@ -97,7 +97,7 @@ class OfHostile(metaclass=Hostile):
 
 
 def is_plain(value: Any) -> bool:
-    """Return whether a value is of true built-in types, all the way down."""
+    """Return whether a value has only true built-in types, at any depth."""
     kind = type(value)
     if kind is dict:
         return all(type(key) is str and is_plain(item) for key, item in value.items())
@@ -107,14 +107,14 @@ def is_plain(value: Any) -> bool:
 
 
 def is_plain_or_unusable(value: Any) -> bool:
-    """Return whether a value is plain, or says in plain data why it cannot be used."""
+    """Return whether a value is plain, or an ``Unusable`` of plain data."""
     if type(value) is Unusable:
         return type(value.reason) is Reason and type(value.text) is str
     return is_plain(value)
 
 
 def made(value: Any) -> Any:
-    """Make the object that no parameter can be, since it raises whatever it is asked."""
+    """Create the object, which cannot be a parameter because it raises."""
     return Raising() if value is Raising else value
 
 
@@ -152,7 +152,7 @@ class Model(Enum):
 
 
 @pytest.mark.parametrize("case", VALUES)
-def test_whatever_is_handed_in_becomes_plain_data(case: str) -> None:
+def test_any_value_becomes_plain_data(case: str) -> None:
     """Every function returns true built-in types, and none raises."""
     value = VALUES[case]
     assert is_plain(capture_mapping(value))
@@ -173,7 +173,7 @@ def test_whatever_is_handed_in_becomes_plain_data(case: str) -> None:
 
 @pytest.mark.parametrize("name", [*NUMBERS, *LABELS, "error", "retries", "anything", "scores"])
 def test_every_keyword_becomes_plain_data(name: str) -> None:
-    """Numbers, labels, errors, retries and data of the caller's own, alone and in lists."""
+    """Numbers, labels, errors, retries and other data, alone and in lists."""
     for case, value in VALUES.items():
         keywords = {name: value, "second": [value]}
         error_class = capture_keywords(keywords)
@@ -182,8 +182,8 @@ def test_every_keyword_becomes_plain_data(name: str) -> None:
         assert type(error_class) in (str, type(None)), case
 
 
-def test_plain_keywords_pass_as_they_are() -> None:
-    """Nothing is copied or converted that is plain already."""
+def test_plain_keywords_are_unchanged() -> None:
+    """Plain data is neither copied nor converted."""
     keywords = {
         "model_name": "m",
         "prompt_token_count": 5,
@@ -217,8 +217,8 @@ def test_plain_keywords_pass_as_they_are() -> None:
         ("12", "12"),
     ],
 )
-def test_a_number_of_any_class_is_an_int_or_a_float(value: Any, number: Any) -> None:
-    """It is converted without a loss; a truth value stays one, which no count takes."""
+def test_number_of_any_class_becomes_int_or_float(value: Any, number: Any) -> None:
+    """It is converted without loss; a boolean stays one, which no count accepts."""
     plain = capture_number(value)
     assert plain == number
     assert type(plain) is type(number)
@@ -236,8 +236,8 @@ def test_a_number_of_any_class_is_an_int_or_a_float(value: Any, number: Any) -> 
         (Fraction(10**400), Reason.OUT_OF_RANGE),
     ],
 )
-def test_a_value_that_is_no_number_says_why(value: Any, reason: Reason) -> None:
-    """The reason and a text are kept, and not the object."""
+def test_invalid_number_has_a_reason(value: Any, reason: Reason) -> None:
+    """The reason and a text are kept, but not the object."""
     unusable = capture_number(made(value))
     assert type(unusable) is Unusable
     assert unusable.reason is reason
@@ -249,15 +249,15 @@ def test_a_value_that_is_no_number_says_why(value: Any, reason: Reason) -> None:
     ("value", "truth"),
     [(True, True), (0, 0), (None, None), ("", ""), ([], False), ([0], True), (np.True_, True)],
 )
-def test_a_truth_value_is_asked_in_the_call(value: Any, truth: Any) -> None:
-    """Atoms pass; anything else answers for itself."""
+def test_truth_value_is_read_in_the_call(value: Any, truth: Any) -> None:
+    """Atoms are unchanged; other objects are converted."""
     assert capture_bool(value) is truth or capture_bool(value) == truth
     assert type(capture_bool(value)) is type(truth)
 
 
 @pytest.mark.parametrize("value", [np.array([1, 2]), pd.NA, Raising], ids=["array", "na", "own"])
-def test_a_value_without_a_truth_says_so(value: Any) -> None:
-    """The drain takes it for no success and counts it."""
+def test_value_without_a_truth_value_has_a_reason(value: Any) -> None:
+    """The drain counts it, and the call as a failure."""
     assert capture_bool(made(value)).reason is Reason.NOT_A_BOOLEAN
 
 
@@ -265,19 +265,19 @@ def test_a_value_without_a_truth_says_so(value: Any) -> None:
     ("value", "label"),
     [("m", "m"), (None, None), (Name("m"), "m"), (Model.SMALL, "small"), (5, "5"), (Raising, None)],
 )
-def test_a_label_of_any_class_is_text(value: Any, label: str | None) -> None:
-    """An Enum stands for its value; what cannot be read is no label."""
+def test_label_of_any_class_becomes_text(value: Any, label: str | None) -> None:
+    """An Enum becomes its value; an unreadable object is not a label."""
     plain = capture_label(made(value))
     assert plain == label
     assert type(plain) is type(label)
 
 
-def test_a_label_of_another_class_is_bounded() -> None:
-    """Of an object's endless text no more is kept than a label can need."""
+def test_label_of_any_class_is_bounded() -> None:
+    """An endless text is cut to the length of a label."""
     assert len(capture_label(Name("x" * 1_000_000)) or "") == 512
 
 
-def test_a_class_has_a_name_whatever_its_metaclass_says() -> None:
+def test_class_name_ignores_the_metaclass() -> None:
     """The name comes from ``type`` itself."""
 
     class Nameless(type):
@@ -311,8 +311,8 @@ def test_a_class_has_a_name_whatever_its_metaclass_says() -> None:
     ],
     ids=str,
 )
-def test_a_mapping_becomes_a_flat_dict_under_texts(data: Any, plain: dict[str, Any]) -> None:
-    """Keys of odd classes become text, and two that become one text are both kept."""
+def test_mapping_becomes_a_dict_with_text_keys(data: Any, plain: dict[str, Any]) -> None:
+    """Keys of odd classes become text, and two with equal text are both kept."""
     found = capture_mapping(data)
     assert found == plain
     assert list(found) == list(plain)
@@ -321,28 +321,28 @@ def test_a_mapping_becomes_a_flat_dict_under_texts(data: Any, plain: dict[str, A
 
 
 @pytest.mark.parametrize("value", [5, "text", None, [("a", 1)], Raising, {1, 2}], ids=str)
-def test_what_is_no_mapping_is_shown_for_the_drain_to_reject(value: Any) -> None:
-    """Nothing of the object is kept but a text, and pairs are no mapping."""
+def test_invalid_mapping_becomes_text(value: Any) -> None:
+    """The drain rejects it; a list of pairs is not a mapping."""
     value = made(value)
     for function in (capture_mapping, copy_mapping, capture_scores):
         assert type(function(value)) in ATOMS
 
 
-def test_keys_of_one_text_are_all_kept() -> None:
-    """However many there are, each gets a name of its own at once."""
+def test_keys_with_equal_text_are_all_kept() -> None:
+    """Any number of them get distinct names without a long search."""
     found = capture_mapping({Same(): number for number in range(20_000)})
     assert sorted(found.values()) == list(range(20_000))
 
 
-def test_keys_that_cannot_be_compared_are_kept() -> None:
-    """A text of a class that raises where it is compared is a key like any other."""
+def test_keys_that_raise_when_compared_are_kept() -> None:
+    """A text of such a class is a key like any other."""
     assert capture_mapping({StrKey("a"): 1, StrKey("b"): 2}) == {"a": 1, "b": 2}
     assert lookup({StrKey("timestamp"): 1}, "timestamp") is None
     assert lookup({"a": 1}, "b", 0) == 0
 
 
-def test_a_dict_that_changes_while_it_is_copied_is_copied_whole() -> None:
-    """Another thread that adds and removes keys makes no call fail."""
+def test_dict_is_copied_while_another_thread_changes_it() -> None:
+    """No call fails when another thread adds and removes keys."""
     shared: dict[Any, Any] = {f"key{number}": number for number in range(200)}
     stop, failures = threading.Event(), list[BaseException]()
 
@@ -385,13 +385,13 @@ def test_a_dict_that_changes_while_it_is_copied_is_copied_whole() -> None:
     ],
     ids=str,
 )
-def test_scores_are_numbers_or_rows_of_score_and_feedback(scores: Any, plain: Any) -> None:
-    """Only what the drain reads is kept of a row."""
+def test_scores_are_numbers_or_dicts_of_score_and_feedback(scores: Any, plain: Any) -> None:
+    """Other keys of a dict are dropped."""
     assert capture_scores(scores) == plain
 
 
-def test_a_score_that_is_no_number_says_why() -> None:
-    """It costs no other score of the evaluation."""
+def test_invalid_score_has_a_reason() -> None:
+    """The evaluation keeps its other scores."""
     found = capture_scores({"bad": [1], "good": 1, "row": {"score": "high"}})
     assert found["bad"].reason is Reason.NOT_A_NUMBER
     assert (found["good"], found["row"]["score"]) == (1, "high")
@@ -406,15 +406,15 @@ def test_a_score_that_is_no_number_says_why() -> None:
     ],
     ids=str,
 )
-def test_a_time_that_nothing_can_show_is_rejected(stamp: Any) -> None:
-    """Only a datetime of a year that every output has is a time."""
+def test_invalid_time_is_rejected(stamp: Any) -> None:
+    """Only a datetime in the range of every output is a time."""
     with pytest.raises(Rejected) as caught:
         capture_time(stamp)
     assert caught.value.reason is Reason.NOT_A_TIME
 
 
-def test_a_datetime_is_unix_time() -> None:
-    """In seconds, whatever its class."""
+def test_datetime_becomes_unix_time() -> None:
+    """It is in seconds, whatever the datetime's class."""
     when = datetime(2026, 1, 1, tzinfo=UTC)
     assert capture_time(when) == capture_time(pd.Timestamp(when)) == when.timestamp()
 
@@ -448,15 +448,15 @@ class RateLimitError(Exception):
     ],
     ids=["int", "numpy", "none", "timeouts", "limits", "odd", "named"],
 )
-def test_retries_are_a_number_or_the_names_of_their_causes(retries: Any, plain: Any) -> None:
-    """An exception is its class, and one of a rate limit has the one name for these."""
+def test_retries_are_a_number_or_names_of_causes(retries: Any, plain: Any) -> None:
+    """An exception becomes its class, and every rate limit has the same name."""
     keywords = {"retries": retries}
     capture_keywords(keywords)
     assert keywords["retries"] == plain
 
 
 def test_causes_of_retries_are_bounded() -> None:
-    """Of a list without measure the first causes are kept."""
+    """The first causes of an endless list are kept."""
     keywords: dict[str, Any] = {"retries": ["x"] * (2 * MAX_RETRIES)}
     capture_keywords(keywords)
     assert len(keywords["retries"]) == MAX_RETRIES
@@ -486,8 +486,8 @@ class LockedError(Exception):
             self.lock.release()
 
 
-def test_the_text_of_an_error_takes_no_lock_in_the_drain(monitor: GenerationMonitor) -> None:
-    """A caller that holds the lock of its own objects while it reads does not wait for ever."""
+def test_text_of_an_error_is_read_in_the_call(monitor: GenerationMonitor) -> None:
+    """A caller that holds a lock of the error while it reads does not deadlock."""
     error = LockedError()
     monitor.track_generation(1.0, False, model_name="m", error=error, retries=[error], own=error)
     monitor.track_evaluation(1.0, False, "e", {"s": {"feedback": error}}, error=error)
@@ -537,10 +537,8 @@ RECORDS: dict[str, Callable[[Any, BaseException], object]] = {
 
 
 @pytest.mark.parametrize("how", RECORDS)
-def test_an_event_that_waits_keeps_no_traceback_and_no_local(
-    monitor: GenerationMonitor, how: str
-) -> None:
-    """What a failed call had in its frames goes when the caller lets go of it, not at the drain."""
+def test_queued_event_keeps_no_traceback_or_local(monitor: GenerationMonitor, how: str) -> None:
+    """Frames of a failed call are freed when the caller drops them, not at the drain."""
     error, local = raised()
     gone = weakref.ref(error)
     with held(monitor._pipeline):
@@ -553,8 +551,8 @@ def test_an_event_that_waits_keeps_no_traceback_and_no_local(
 
 
 @pytest.mark.parametrize("how", RECORDS)
-def test_only_plain_data_passes_the_inbox(monitor: GenerationMonitor, how: str) -> None:
-    """Beside the session and a span's ids an event is of built-in types."""
+def test_only_plain_data_enters_the_inbox(monitor: GenerationMonitor, how: str) -> None:
+    """Except for the session and a span's ids an event has built-in types."""
     error, _ = raised()
     with held(monitor._pipeline):
         RECORDS[how](monitor, error)
@@ -571,8 +569,8 @@ def _is_event_data(value: Any) -> bool:
     return is_plain_or_unusable(value)
 
 
-def test_data_that_changes_after_the_call_are_recorded_as_they_were(tmp_path: Path) -> None:
-    """Metadata, keywords, scores and data of logs, in the history, the journal and the log."""
+def test_data_is_recorded_as_it_was_at_the_call(tmp_path: Path) -> None:
+    """Metadata, keywords, scores and log data, in the history, the journal and the log."""
     config = MonitorConfig(endpoint=EndpointConfig(enabled=False), meter_provider="global")
     words, scores = ["before"], {"s": {"score": 1, "feedback": "before"}}
     metadata: dict[str, Any] = {"operation": "before", "words": words, "deep": {"words": words}}
@@ -631,25 +629,25 @@ def test_data_that_changes_after_the_call_are_recorded_as_they_were(tmp_path: Pa
         (lambda m: m.record_sample(pd.NA), Reason.NOT_A_BOOLEAN),
     ],
 )
-def test_a_value_is_rejected_for_the_same_reason_as_where_it_is_read(
+def test_rejection_has_the_same_reason_in_call_and_drain(
     record: Callable[[IsolatedMonitor], object], reason: Reason
 ) -> None:
-    """Whether the call or the drain finds it out, one reason is counted once."""
+    """One reason is counted once."""
     with isolated_monitor() as monitor:
         record(monitor)
         assert monitor._pipeline.self_metrics.rejected == {reason.value: 1}
 
 
-def test_metadata_that_pretend_to_have_any_key_have_no_time() -> None:
-    """A mock's answers to ``get`` are no time stamp, and cost no value."""
+def test_mock_as_metadata_has_no_time() -> None:
+    """A mock's result of ``get`` is not a timestamp, and the value is kept."""
     with isolated_monitor() as monitor:
         monitor.record_metric("x", 1.0, VALUES["mock"])
         assert monitor.get_metrics("x")["count"] == 1
         assert not monitor._pipeline.self_metrics.rejected
 
 
-def test_metadata_of_record_metric_name_the_time() -> None:
-    """A datetime takes the place of the call's own time, and is kept as text in the metadata."""
+def test_metadata_of_record_metric_sets_the_time() -> None:
+    """A datetime replaces the call's time, and is kept as text in the metadata."""
     when = datetime(2026, 1, 1, tzinfo=UTC)
     with isolated_monitor() as monitor:
         seen: list[Any] = []
@@ -665,10 +663,10 @@ def test_metadata_of_record_metric_name_the_time() -> None:
 
 
 @pytest.mark.parametrize("kind", [OfUnhashable, OfHostile], ids=["unhashable", "hostile"])
-def test_a_value_of_a_class_without_a_hash_costs_itself_only(
+def test_value_of_a_class_without_a_hash_loses_no_event(
     monitor: GenerationMonitor, kind: type
 ) -> None:
-    """The metaclass of a value's class cannot make an event get lost, whatever it defines."""
+    """Whatever the metaclass defines."""
     odd = kind()
     for name in (*NUMBERS, *LABELS, "error", "retries", "metadata", "other"):
         monitor.track_generation(1.0, True, **{name: odd})
@@ -690,10 +688,10 @@ def test_a_value_of_a_class_without_a_hash_costs_itself_only(
     assert len(monitor.to_frame("evaluations")) == len((*NUMBERS, *LABELS)) + 4 + 2
 
 
-def test_a_nested_dict_that_changes_in_the_call_costs_no_event(
+def test_nested_dict_may_change_during_the_call(
     monitor: GenerationMonitor,
 ) -> None:
-    """Another thread may add and remove keys of data at any depth."""
+    """Another thread may add and remove keys at any depth."""
     changing = {f"key {number}": number for number in range(200)}
     is_over = threading.Event()
 
@@ -720,8 +718,8 @@ def test_a_nested_dict_that_changes_in_the_call_costs_no_event(
     assert monitor.get_total_token_usage().total_tokens == 1_000
 
 
-def test_an_object_that_asks_a_cancelled_future_is_unreadable(monitor: GenerationMonitor) -> None:
-    """Its error is no cancellation of the job's task, so it neither leaves nor costs the event."""
+def test_object_that_reads_a_cancelled_future_is_unreadable(monitor: GenerationMonitor) -> None:
+    """Its error does not cancel the job's task, and the event is kept."""
 
     class Lazy:
         """An answer whose future was cancelled."""
@@ -751,8 +749,8 @@ class Endless:
         return key
 
 
-def test_a_mapping_without_an_end_is_cut() -> None:
-    """The caller gets its thread back, and the first keys are recorded."""
+def test_endless_mapping_is_cut() -> None:
+    """The call returns, and the first keys are recorded."""
     data = capture_mapping(Endless())
     assert list(data.items())[:2] == [("0", 0), ("1", 1)]
     assert len(data) < 100_000

@@ -46,8 +46,8 @@ class Word(StrEnum):
 
 
 @given(JSON)
-def test_plain_json_stays_as_it_is(value: Any) -> None:
-    """What JSON knows comes out equal and of the same type."""
+def test_plain_json_is_unchanged(value: Any) -> None:
+    """Values of JSON types are equal and have the same type."""
     assert json.dumps(to_jsonable(value)) == json.dumps(value)
 
 
@@ -73,8 +73,8 @@ def test_plain_json_stays_as_it_is(value: Any) -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_json_does_not_know_becomes_what_it_does(value: Any, expected: Any) -> None:
-    """Values, numbers, times and text stand for what JSON has no type of."""
+def test_other_types_become_json_types(value: Any, expected: Any) -> None:
+    """Values, numbers, times and text replace types that JSON lacks."""
     plain = to_jsonable(value)
     assert plain == expected
     assert type(plain) is type(expected)
@@ -82,7 +82,7 @@ def test_what_json_does_not_know_becomes_what_it_does(value: Any, expected: Any)
 
 @pytest.mark.parametrize("name", VALUES)
 def test_hostile_values_become_strict_json(name: str) -> None:
-    """Nothing that a caller hands in raises, and all of it can be written and read."""
+    """No value raises, and all of them can be written and read."""
     value = VALUES[name]
     text = jsonable_text({"value": value, "nested": [{"deep": value}]})
     assert json.loads(text, parse_constant=pytest.fail).keys() == {"value", "nested"}
@@ -90,7 +90,7 @@ def test_hostile_values_become_strict_json(name: str) -> None:
 
 
 def test_size_is_bounded() -> None:
-    """Depth, number and length of what is kept have an end."""
+    """Depth, number of values and length of texts have limits."""
     loop: list[Any] = []
     loop.append(loop)
     assert to_jsonable(loop) == [[[[[["<list>"]]]]]]

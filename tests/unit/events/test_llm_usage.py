@@ -1,4 +1,4 @@
-"""Usage: token counts, finish reasons and model names out of what vendors' clients return."""
+"""Token counts, finish reasons and model names from the responses of vendors' clients."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ USAGES = [
 
 
 def as_object(value: Any) -> Any:
-    """Give a dict as the object with these attributes, all the way down."""
+    """Convert a dict to an object with these attributes, at any depth."""
     if isinstance(value, dict):
         return SimpleNamespace(**{key: as_object(item) for key, item in value.items()})
     return value
@@ -95,29 +95,29 @@ class RaisingMapping(Mapping[str, Any]):
 
 @pytest.mark.parametrize("shape", [dict, as_object])
 @pytest.mark.parametrize(("usage", "counts"), USAGES)
-def test_a_usage_object_is_read(usage: dict[str, Any], counts: TokenCounts, shape: Any) -> None:
-    """Every vendor's counts come out in one meaning, from attributes and from keys."""
+def test_usage_object_is_read(usage: dict[str, Any], counts: TokenCounts, shape: Any) -> None:
+    """Every vendor's counts get the same meaning, from attributes and from keys."""
     assert read_usage(shape(usage)) == counts
 
 
 @pytest.mark.parametrize("holder", ["usage", "usage_metadata", "usageMetadata"])
 @pytest.mark.parametrize(("usage", "counts"), USAGES)
-def test_a_response_that_holds_a_usage_object_is_read(
+def test_response_with_a_usage_object_is_read(
     usage: dict[str, Any], counts: TokenCounts, holder: str
 ) -> None:
-    """A whole response can be handed over, as an object or as its JSON."""
+    """The response is an object or its JSON."""
     assert read_usage({holder: usage, "id": 7}) == counts
     assert read_usage(SimpleNamespace(**{holder: as_object(usage)}, text="x")) == counts
 
 
-def test_a_response_with_an_empty_usage_and_counts_of_its_own_is_read() -> None:
-    """A holder without any count does not hide the counts beside it."""
+def test_empty_usage_does_not_hide_other_counts() -> None:
+    """Counts outside the usage object are read."""
     assert read_usage({"usage": {}, **AFTERIMAGE}) == TokenCounts(100, 40, 140)
     assert read_usage({"usage": None, **AFTERIMAGE}) == TokenCounts(100, 40, 140)
 
 
-def test_afterimages_response_is_read_whole() -> None:
-    """The class that AfterImage's providers return gives counts, reason and model."""
+def test_afterimages_response_is_read() -> None:
+    """It has counts, reason and model."""
 
     @dataclass
     class CommonLLMResponse:
@@ -135,8 +135,8 @@ def test_afterimages_response_is_read_whole() -> None:
     assert read_model(response) == "m"
 
 
-def test_anthropics_input_counts_its_cached_tokens() -> None:
-    """Without cached tokens nothing is added, and one kind alone is enough to add."""
+def test_anthropics_input_includes_cached_tokens() -> None:
+    """One kind of cached tokens is enough to add."""
     bare = {"input_tokens": 35, "output_tokens": 4, "cache_read_input_tokens": None}
     assert read_usage(bare) == TokenCounts(35, 4)
     only_written = {"input_tokens": 35, "cache_creation_input_tokens": 5}
@@ -144,34 +144,34 @@ def test_anthropics_input_counts_its_cached_tokens() -> None:
 
 
 def test_openais_cached_tokens_are_not_added_again() -> None:
-    """A proxy that reports both vendors' names has counted cached tokens in the input already."""
+    """A proxy that reports both vendors' names has included cached tokens already."""
     both = {**OPENAI_RESPONSES, "cache_read_input_tokens": 60}
     assert read_usage(both) == TokenCounts(100, 40, 140, 60, 5, 30)
 
 
 def test_deepseeks_cached_tokens_are_found() -> None:
-    """DeepSeek has them beside the other counts."""
+    """DeepSeek has them outside the details."""
     usage = {"prompt_tokens": 10, "completion_tokens": 2, "prompt_cache_hit_tokens": 8}
     assert read_usage(usage) == TokenCounts(10, 2, cache_read=8)
 
 
-def test_an_embedding_has_no_output() -> None:
-    """What a vendor does not say stays None."""
+def test_embedding_has_no_output() -> None:
+    """A count that the vendor does not report is None."""
     assert read_usage({"prompt_tokens": 8, "total_tokens": 8}) == TokenCounts(8, None, 8)
 
 
 def test_thoughts_without_an_answer_are_output() -> None:
-    """Google leaves the candidates out where thinking used up the limit."""
+    """Google omits the candidates if thinking used up the limit."""
     usage = {"prompt_token_count": 8, "thoughts_token_count": 100}
     assert read_usage(usage) == TokenCounts(8, 100, reasoning=100)
 
 
-def test_a_count_of_zero_is_a_count() -> None:
-    """Zero tokens are known, not absent."""
+def test_count_of_zero_is_known() -> None:
+    """Zero tokens are not absent."""
     assert read_usage({"prompt_tokens": 0, "completion_tokens": 0}) == TokenCounts(0, 0)
 
 
-def test_whole_numbers_of_numpy_count_as_python_integers() -> None:
+def test_numpy_integers_become_python_integers() -> None:
     """A sum of counts cannot overflow."""
     counts = read_usage(
         {"prompt_token_count": np.int8(100), "tool_use_prompt_token_count": np.int8(100)}
@@ -183,13 +183,13 @@ def test_whole_numbers_of_numpy_count_as_python_integers() -> None:
 @pytest.mark.parametrize(
     "value", [True, 1.0, "7", None, [], float("nan"), Mock(), MagicMock(spec=int)]
 )
-def test_what_is_no_whole_number_is_absent(value: Any) -> None:
+def test_invalid_counts_are_absent(value: Any) -> None:
     """Booleans, text and mocks are not token counts."""
     assert read_usage({"prompt_tokens": value, "completion_tokens": 2}) == TokenCounts(None, 2)
 
 
-def test_an_integer_that_cannot_be_converted_is_absent() -> None:
-    """A hostile number type costs its own count only."""
+def test_integer_that_raises_is_absent() -> None:
+    """Other counts are still read."""
 
     class Hostile(int):
         def __int__(self) -> int:
@@ -219,8 +219,8 @@ NOTHING: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("name", NOTHING)
-def test_nothing_is_read_from_what_holds_nothing(name: str) -> None:
-    """Whatever is handed in, reading it gives None and never raises."""
+def test_other_objects_have_no_usage(name: str) -> None:
+    """Reading any object returns None and never raises."""
     obj = NOTHING[name]()
     assert read_usage(obj) is None
     assert read_finish_reason(obj) is None
@@ -228,13 +228,13 @@ def test_nothing_is_read_from_what_holds_nothing(name: str) -> None:
 
 
 class FinishReason(enum.StrEnum):
-    """As Google's package has it."""
+    """As in Google's package."""
 
     MAX_TOKENS = "MAX_TOKENS"
 
 
 class NumberedReason(enum.IntEnum):
-    """As the older Vertex package has it."""
+    """As in the older Vertex package."""
 
     SAFETY = 3
 
@@ -261,12 +261,12 @@ class NumberedReason(enum.IntEnum):
         ({"object": "batch", "status": "completed"}, None),
     ],
 )
-def test_a_finish_reason_is_read(response: dict[str, Any], reason: str | None, shape: Any) -> None:
-    """Each vendor's place for it is known, and an enum gives its text."""
+def test_finish_reason_is_read(response: dict[str, Any], reason: str | None, shape: Any) -> None:
+    """Each vendor's place is known, and an enum becomes its text."""
     assert read_finish_reason(shape(response)) == reason
 
 
-def test_an_enum_that_cannot_be_read_is_absent() -> None:
+def test_unreadable_enum_is_absent() -> None:
     """Even an enum can raise."""
 
     class Broken(enum.Enum):
@@ -281,11 +281,11 @@ def test_an_enum_that_cannot_be_read_is_absent() -> None:
 
 @pytest.mark.parametrize("shape", [dict, as_object])
 @pytest.mark.parametrize("name", ["model", "model_version", "modelVersion", "model_name"])
-def test_a_model_is_read(name: str, shape: Any) -> None:
+def test_model_is_read(name: str, shape: Any) -> None:
     """Each vendor's name for it is known."""
     assert read_model(shape({name: "gpt-x", "id": "7"})) == "gpt-x"
 
 
-def test_a_model_of_another_type_does_not_hide_the_name() -> None:
-    """Where ``model`` is no text, the next place counts."""
+def test_invalid_model_does_not_hide_the_name() -> None:
+    """If ``model`` is not a text, the next place is read."""
     assert read_model(SimpleNamespace(model=object(), model_name="m")) == "m"

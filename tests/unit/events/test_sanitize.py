@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 
 class Metrics(StrEnum):
-    """Score names as AfterImage has them."""
+    """Score names as in AfterImage."""
 
     COHERENCE = "coherence"
 
 
 class Clean:
-    """A normaliser, what a monitor's call makes of its arguments before, and what was dropped."""
+    """A normaliser with the capture before it, and the dropped values."""
 
     def __init__(self, defaults: CallDefaults | None = None, **limits: int) -> None:
         self.rejected: Counter[tuple[Reason, str]] = Counter()
@@ -68,8 +68,8 @@ class Clean:
         return keywords, None if metadata is None else capture_mapping(metadata), error_class, None
 
 
-def test_a_whole_call_keeps_every_field() -> None:
-    """What is valid passes as it is."""
+def test_valid_call_keeps_every_field() -> None:
+    """Valid values are unchanged."""
     event = Clean().generation(
         2.5,
         False,
@@ -97,8 +97,8 @@ def test_a_whole_call_keeps_every_field() -> None:
     assert not event.is_conversation
 
 
-def test_a_call_that_says_nothing_has_the_defaults() -> None:
-    """Labels fall back to the monitor's defaults, numbers to nothing."""
+def test_empty_call_has_the_defaults() -> None:
+    """Labels are the monitor's defaults, numbers are None."""
     event = Clean(CallDefaults("d", "p", "chat")).generation()
     assert event.call == ("chat", "p", "d", None, "unknown")
     assert not event.model_given
@@ -118,8 +118,8 @@ def test_a_call_that_says_nothing_has_the_defaults() -> None:
         ({}, None),
     ],
 )
-def test_a_missing_total_is_the_sum_of_its_parts(given: dict[str, Any], total: int | None) -> None:
-    """A total that the caller leaves out is added up, one that is given stands."""
+def test_missing_total_is_the_sum_of_its_parts(given: dict[str, Any], total: int | None) -> None:
+    """A total that the caller passes is kept."""
     assert Clean().generation(**given).total_tokens == total
     assert Clean().evaluation(**given).total_tokens == total
 
@@ -137,10 +137,10 @@ def test_a_missing_total_is_the_sum_of_its_parts(given: dict[str, Any], total: i
         ({"turns": 2, "model_name": "m"}, False, None),
     ],
 )
-def test_a_conversation_has_a_length_or_its_step_and_neither_model_nor_tokens(
+def test_conversation_has_a_length_but_no_model_or_tokens(
     keywords: dict[str, Any], is_conversation: bool, turns: int | None
 ) -> None:
-    """What spans calls that were tracked already is told apart from a call of a model."""
+    """It spans calls that are recorded separately."""
     event = Clean().generation(**keywords)
     assert (event.is_conversation, event.turns) == (is_conversation, turns)
 
@@ -156,7 +156,7 @@ def test_a_conversation_has_a_length_or_its_step_and_neither_model_nor_tokens(
         ({"error_type": "  "}, "_OTHER"),
     ],
 )
-def test_the_type_of_an_error_is_a_class_and_never_its_text(
+def test_error_type_is_never_the_text_of_an_error(
     keywords: dict[str, Any], error_type: str
 ) -> None:
     """`error_type` comes first, then the metadata's, then the exception's class."""
@@ -164,8 +164,8 @@ def test_the_type_of_an_error_is_a_class_and_never_its_text(
     assert Clean().evaluation(success=False, **keywords).error_type == error_type
 
 
-def test_a_success_has_no_type_of_error() -> None:
-    """An error beside a success is not one."""
+def test_success_has_no_error_type() -> None:
+    """An error of a successful call is ignored."""
     assert Clean().generation(1.0, True, error=ValueError(), error_type="x").error_type is None
 
 
@@ -198,22 +198,20 @@ class CodedError(Exception):
         (True, None),
     ],
 )
-def test_retries_are_counted_by_what_caused_them(
-    retries: Any, kinds: dict[str, int] | None
-) -> None:
-    """A number counts under the call's own error, a list by each cause, within a bound."""
+def test_retries_are_counted_by_cause(retries: Any, kinds: dict[str, int] | None) -> None:
+    """A number counts under the call's error, a list by each cause, up to a limit."""
     assert Clean().generation(retries=retries).retries == kinds
 
 
-def test_a_rate_limit_keeps_its_name_past_the_limit_of_error_types() -> None:
-    """The alert on rate limits works however many kinds of errors there were before."""
+def test_rate_limit_never_becomes_other() -> None:
+    """The alert on rate limits works with any number of error types."""
     clean = Clean(error_types=1)
     found = clean.generation(retries=["OSError", "KeyError", LimitedError()]).retries
     assert found == {"OSError": 1, "other": 1, "rate_limited": 1}
 
 
-def test_a_number_of_retries_is_counted_under_the_error_of_the_call() -> None:
-    """Where only their number is known, the call's own error is the best word for them."""
+def test_number_of_retries_counts_under_the_error_of_the_call() -> None:
+    """It is the best known cause."""
     assert Clean().generation(1.0, False, retries=3, error=OSError()).retries == {"OSError": 3}
 
 
@@ -228,8 +226,8 @@ def test_a_number_of_retries_is_counted_under_the_error_of_the_call() -> None:
         (float("nan"), Reason.NOT_FINITE),
     ],
 )
-def test_a_count_that_cannot_be_is_left_out_alone(value: Any, reason: Reason) -> None:
-    """One bad count costs neither the event nor the counts beside it."""
+def test_invalid_count_is_dropped_alone(value: Any, reason: Reason) -> None:
+    """The event and its other counts are kept."""
     clean = Clean()
     event = clean.generation(prompt_token_count=value, completion_token_count=7)
     assert (event.input_tokens, event.output_tokens, event.total_tokens) == (None, 7, 7)
@@ -246,7 +244,7 @@ def test_a_count_that_cannot_be_is_left_out_alone(value: Any, reason: Reason) ->
         (float("inf"), Reason.NOT_FINITE),
     ],
 )
-def test_a_duration_that_cannot_be_is_left_out_alone(value: Any, reason: Reason) -> None:
+def test_invalid_duration_is_dropped_alone(value: Any, reason: Reason) -> None:
     """The call is counted without it."""
     clean = Clean()
     assert clean.generation(value, prompt_token_count=1).input_tokens == 1
@@ -255,37 +253,37 @@ def test_a_duration_that_cannot_be_is_left_out_alone(value: Any, reason: Reason)
 
 
 @pytest.mark.parametrize(("value", "truth"), [(1, True), (0, False), ("", False), (None, False)])
-def test_success_is_what_is_true(value: Any, truth: bool) -> None:
-    """Anything that Python takes for true or false is one of the two."""
+def test_success_is_a_truth_value(value: Any, truth: bool) -> None:
+    """Any object with a truth value is converted."""
     assert Clean().generation(1.0, value).success is truth
 
 
 @pytest.mark.parametrize("value", [pd.NA, np.array([1, 2])], ids=["na", "array"])
-def test_what_is_neither_true_nor_false_is_no_success(value: Any) -> None:
-    """An outcome that cannot be known is a failure, and counted as left out."""
+def test_success_without_a_truth_value_is_a_failure(value: Any) -> None:
+    """It is counted as rejected."""
     clean = Clean()
     assert clean.generation(1.0, value).success is False
     assert clean.rejected == {(Reason.NOT_A_BOOLEAN, "success"): 1}
 
 
-def test_a_step_is_the_keyword_or_the_operation_of_the_metadata() -> None:
-    """`step=` comes before `metadata["operation"]`, which AfterImage gives."""
+def test_step_is_the_keyword_or_the_operation_in_metadata() -> None:
+    """`step=` comes before AfterImage's `metadata["operation"]`."""
     clean = Clean()
     assert clean.generation(metadata={"operation": "ask"}).call.step == "ask"
     assert clean.generation(step="own", metadata={"operation": "ask"}).call.step == "own"
     assert clean.generation(metadata={}).call.step is None
 
 
-def test_a_label_past_its_limit_is_other_and_a_lower_case_is_no_longer_than_a_label() -> None:
-    """Every label is bounded in number and length."""
+def test_labels_are_bounded() -> None:
+    """Every label is bounded in number and length, also in lower case."""
     clean = Clean(models=1)
     assert [clean.generation(model_name=n).call.model for n in "ab"] == ["a", "other"]
     assert clean.overflows == {"models": 1}
     assert len(clean.generation(finish_reason="\u0130" * 128).finish_reason or "") == 128
 
 
-def test_the_names_of_scores_are_values_of_their_enum() -> None:
-    """An Enum's value names the score; rows of score and feedback are read; bad ones left out."""
+def test_score_names_may_be_enums() -> None:
+    """Dicts of score and feedback are read; invalid ones are dropped."""
     clean = Clean()
     scores = {
         Metrics.COHERENCE: 0.5,
@@ -306,21 +304,21 @@ def test_the_names_of_scores_are_values_of_their_enum() -> None:
 
 
 @pytest.mark.parametrize("scores", [{}, None])
-def test_an_evaluation_may_have_no_scores(scores: Any) -> None:
-    """Neither an empty table nor none is an error."""
+def test_evaluation_may_have_no_scores(scores: Any) -> None:
+    """Neither an empty dict nor None is an error."""
     clean = Clean()
     assert clean.evaluation(scores).scores == ()
     assert not clean.rejected
 
 
-def test_an_evaluator_without_a_name_is_unknown() -> None:
+def test_evaluator_without_a_name_is_unknown() -> None:
     """The label is never empty."""
     assert Clean().evaluation(evaluator="").evaluator == "unknown"
     assert Clean().evaluation(evaluator=None).evaluator == "unknown"
 
 
-def test_an_evaluation_does_not_say_which_model_generates() -> None:
-    """The judge's model is not the one that a failed call of the same step is blamed on."""
+def test_model_of_an_evaluation_is_not_remembered() -> None:
+    """A failed call of the same step is not booked on the judge's model."""
     clean = Clean()
     clean.generation(model_name="writer", step="s")
     clean.evaluation(model_name="judge", step="s")
@@ -353,7 +351,7 @@ def test_an_evaluation_does_not_say_which_model_generates() -> None:
 def test_only_a_failed_call_without_tokens_infers_its_model(
     success: Any, keywords: dict[str, Any], model: str, step: str | None
 ) -> None:
-    """An error shows up at the model that was asked; no tokens are booked on a guess."""
+    """An error appears at its model, but tokens are never booked on a guess."""
     clean = Clean()
     clean.generation(model_name="seen", step="ask")
     event = clean.generation(1.0, success, step=step, **keywords)
@@ -363,8 +361,8 @@ def test_only_a_failed_call_without_tokens_infers_its_model(
 
 @pytest.mark.parametrize("success", [True, False])
 @pytest.mark.parametrize("keywords", [{}, {"prompt_token_count": 5}])
-def test_an_evaluation_never_infers_its_model(success: bool, keywords: dict[str, Any]) -> None:
-    """A judge is seldom the model that writes, so what it costs is nobody's known model's."""
+def test_model_of_an_evaluation_is_not_inferred(success: bool, keywords: dict[str, Any]) -> None:
+    """A judge is seldom the model that generates."""
     clean = Clean()
     clean.generation(model_name="writer", step="s")
     assert clean.evaluation(success=success, step="s", **keywords).call.model == "unknown"
@@ -372,10 +370,10 @@ def test_an_evaluation_never_infers_its_model(success: bool, keywords: dict[str,
 
 @pytest.mark.parametrize("success", [True, False])
 @pytest.mark.parametrize("keywords", [{}, {"prompt_token_count": 5}, {"total_token_count": 0}])
-def test_a_default_model_has_every_call_that_names_none(
+def test_default_model_applies_to_every_call_without_one(
     success: bool, keywords: dict[str, Any]
 ) -> None:
-    """What the configuration says is no guess."""
+    """The configuration is not a guess."""
     clean = Clean(CallDefaults("default", None, "chat"))
     clean.generation(model_name="seen", step="s")
     assert clean.generation(1.0, success, step="s", **keywords).call.model == "default"
@@ -383,8 +381,8 @@ def test_a_default_model_has_every_call_that_names_none(
     assert not clean.generation(1.0, success, **keywords).model_given
 
 
-def test_a_failed_call_of_a_step_of_several_models_is_the_last_ones() -> None:
-    """Where the step is new and several models were seen, nobody is blamed."""
+def test_failed_call_of_a_step_gets_its_last_model() -> None:
+    """With a new step and several models, none is blamed."""
     clean = Clean()
     for model, step in (("small", "ask"), ("large", "ask"), ("small", "judge"), ("large", "ask")):
         clean.generation(model_name=model, step=step)
@@ -396,8 +394,8 @@ def test_a_failed_call_of_a_step_of_several_models_is_the_last_ones() -> None:
     assert clean.generation(success=False, step="ask").call.model == "small"
 
 
-def test_a_call_whose_model_was_inferred_does_not_teach_another() -> None:
-    """A guess is no observation."""
+def test_inferred_model_is_not_remembered() -> None:
+    """A guess is not an observation."""
     clean = Clean()
     clean.generation(model_name="a", step="x")
     assert clean.generation(success=False, step="new").call.model == "a"
@@ -405,8 +403,8 @@ def test_a_call_whose_model_was_inferred_does_not_teach_another() -> None:
     assert clean.generation(success=False, step="new").call.model == "unknown"
 
 
-def test_labels_of_any_length_do_not_fill_the_memory() -> None:
-    """Label sets are remembered for calls whose labels are labels, and up to a number of them."""
+def test_cache_of_label_sets_is_bounded() -> None:
+    """Calls with long labels are not cached."""
     clean = Clean()
     clean.generation(model_name="m" * 10_000, step="s")
     clean.generation(model_name="m", step="s" * 10_000)
@@ -418,16 +416,16 @@ def test_labels_of_any_length_do_not_fill_the_memory() -> None:
     assert len(clean.defaults.resolved) == 1
 
 
-def test_a_label_past_its_limit_is_counted_each_time() -> None:
-    """A call whose label became `other` is not answered from what is remembered."""
+def test_each_overflow_of_a_label_is_counted() -> None:
+    """A call with the label `other` is not cached."""
     clean = Clean(models=1)
     for name in ("a", "b", "b", "a", "b"):
         clean.generation(model_name=name, step="s")
     assert clean.overflows == {"models": 3}
 
 
-def test_a_metric_keeps_the_time_of_its_event() -> None:
-    """Which time that is was found out in the call; see ``capture.capture_time``."""
+def test_metric_keeps_the_time_of_its_event() -> None:
+    """The call determines the time; see ``capture.capture_time``."""
     event = Clean().normaliser.metric(7.0, ("m", 1, {"timestamp": "text", "x": 1}))
     assert event == Metric(7.0, "m", 1.0, {"timestamp": "text", "x": 1})
 
@@ -436,37 +434,37 @@ def test_a_metric_keeps_the_time_of_its_event() -> None:
     ("name", "value", "reason"),
     [("", 1, Reason.NO_NAME), (None, 1, Reason.NO_NAME), ("m", "x", Reason.NOT_A_NUMBER)],
 )
-def test_a_metric_needs_a_name_and_a_number(name: Any, value: Any, reason: Reason) -> None:
-    """Without one of them there is nothing to keep."""
+def test_metric_without_name_or_number_is_dropped(name: Any, value: Any, reason: Reason) -> None:
+    """Nothing else is worth keeping."""
     clean = Clean()
     assert clean.normaliser.metric(5.0, (name, value, None)) is None
     assert [kept for kept, _ in clean.rejected] == [reason]
 
 
-def test_a_sample_that_is_kept_has_no_reason() -> None:
-    """Why a sample was rejected is only said of rejected ones."""
+def test_accepted_sample_has_no_reason() -> None:
+    """Only rejected samples have one."""
     clean = Clean()
     assert clean.normaliser.sample(5.0, (True, "why")) == (5.0, True, None)
     assert clean.normaliser.sample(5.0, (False, "why")) == (5.0, False, "why")
 
 
-def test_a_log_passes_as_it_is() -> None:
-    """Its message is a text and its data are plain since the call."""
+def test_log_is_unchanged() -> None:
+    """Its message and data are plain since the call."""
     data = {"key": [1]}
     event = Clean().normaliser.log(5.0, ("info", "text", data, None))
     assert event == Log(5.0, "info", "text", data, None)
 
 
-def test_metadata_are_among_the_keywords_of_the_event() -> None:
-    """Handlers of logs get a call's keywords as they were given."""
+def test_event_keywords_include_metadata() -> None:
+    """Handlers of logs get a call's keywords unchanged."""
     clean = Clean()
     assert clean.generation(metadata={"a": 1}, own=2).raw_kwargs == {"own": 2, "metadata": {"a": 1}}
     assert clean.evaluation(metadata={"a": 1}).raw_kwargs == {"metadata": {"a": 1}}
     assert clean.generation(own=2).raw_kwargs == {"own": 2}
 
 
-def test_a_call_under_way_has_the_labels_of_the_call_that_it_will_be() -> None:
-    """Calls under way are counted under the same labels; they teach nothing and count nothing."""
+def test_running_call_has_the_labels_of_the_finished_call() -> None:
+    """Its labels are neither remembered nor counted."""
     clean = Clean(models=1)
     keywords = {"model_name": "m", "step": "s", "provider": None, "operation": None}
     assert clean.normaliser.call(keywords, clean.defaults) == Call(
@@ -485,16 +483,16 @@ def test_a_call_under_way_has_the_labels_of_the_call_that_it_will_be() -> None:
     assert clean.overflows == {"models": 1}
 
 
-def test_no_limit_takes_the_old_names_from_record_metric() -> None:
-    """A stop rule on `error_rate` sees its samples, however many names the job makes up."""
+def test_afterimages_names_never_become_other() -> None:
+    """A stop rule on `error_rate` sees its samples, however many names the job uses."""
     clean = Clean(custom_metrics=1)
     names = ["own", "more", "error_rate", "model_creation_time"]
     events = [clean.normaliser.metric(1.0, (name, 1.0, None)) for name in names]
     assert [event and event.name for event in events] == ["own", "other", *names[2:]]
 
 
-def test_an_error_has_the_name_of_its_class_whatever_its_metaclass_says() -> None:
-    """A class that hides its name costs no event."""
+def test_error_type_ignores_the_metaclass() -> None:
+    """A class that hides its name loses no event."""
 
     class Nameless(type):
         @property
@@ -512,8 +510,8 @@ def test_an_error_has_the_name_of_its_class_whatever_its_metaclass_says() -> Non
     assert event.retries == {"HiddenError": 2}
 
 
-def test_what_a_call_cost_is_in_its_event() -> None:
-    """Each call is priced once, with its cached tokens; no price is NaN, no tokens no cost."""
+def test_event_has_the_cost_of_its_call() -> None:
+    """Cached tokens are priced too; without a price it is NaN, without tokens None."""
     asked: list[tuple[Any, ...]] = []
 
     def price(*tokens: Any) -> float | None:
@@ -530,8 +528,8 @@ def test_what_a_call_cost_is_in_its_event() -> None:
     assert Clean().generation(model_name="m", **counts).cost is None
 
 
-def test_what_has_no_field_of_its_own_is_extra() -> None:
-    """Unknown keywords, metadata, the error's text and the retries are kept by the event."""
+def test_keywords_without_a_field_are_extra() -> None:
+    """Unknown keywords, metadata, the error's text and the retries are kept."""
     event = Clean().generation(
         success=False, seed=7, metadata={"id": "a", "operation": "s"}, error="late", retries=[None]
     )

@@ -1,4 +1,4 @@
-"""Usage: the same, with the classes of the vendors' own packages, which AfterImage brings."""
+"""Usage of the classes in the vendors' packages, which AfterImage installs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.example
 
 
 def test_a_chat_completion_of_openai() -> None:
-    """The class of the real client gives counts, reason and model."""
+    """The class of the real client has counts, reason and model."""
     from openai.types.chat import ChatCompletion
 
     response = ChatCompletion.model_validate(
@@ -42,7 +42,7 @@ def test_a_chat_completion_of_openai() -> None:
 
 
 def test_a_response_of_openai() -> None:
-    """An incomplete response of the Responses API says why."""
+    """An incomplete response of the Responses API has its reason."""
     from openai.types.responses import Response
 
     response = Response.model_construct(
@@ -65,7 +65,7 @@ def test_a_response_of_openai() -> None:
 
 
 def test_a_response_of_google() -> None:
-    """Thoughts are output, prompts of tools are input, and the enum gives its text."""
+    """Thoughts are output, prompts of tools are input, and the enum becomes its text."""
     from google.genai.types import GenerateContentResponse
 
     response = GenerateContentResponse.model_validate(
@@ -88,7 +88,7 @@ def test_a_response_of_google() -> None:
 
 
 def test_a_response_of_afterimage() -> None:
-    """The class that AfterImage's providers return is read whole."""
+    """The class that AfterImage's providers return is read completely."""
     from afterimage.providers.llm_providers import CommonLLMResponse
 
     response = CommonLLMResponse("text", 3, 2, 5, "stop", "m", None)

@@ -1,4 +1,4 @@
-"""Numbers, texts and labels of any object: what is read, and what is refused for which reason."""
+"""Numbers, texts and labels of any object, and the reasons of rejections."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class Share(Enum):
     ],
     ids=repr,
 )
-def test_what_converts_without_loss_is_a_number(value: Any, number: float) -> None:
-    """Numbers of any library become plain ints and floats, whole ones exactly."""
+def test_numbers_of_any_library_are_converted(value: Any, number: float) -> None:
+    """They become plain ints and floats, integers exactly."""
     found = to_number(value)
     assert found == number
     assert type(found) in (int, float)
@@ -85,28 +85,28 @@ def test_what_converts_without_loss_is_a_number(value: Any, number: float) -> No
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_is_no_number_is_refused_for_its_reason(value: Any, reason: Reason) -> None:
-    """Text, containers and what is too large are refused, each for a reason of its own."""
+def test_invalid_number_is_rejected_with_a_reason(value: Any, reason: Reason) -> None:
+    """Text, containers and too large values have different reasons."""
     with pytest.raises(Rejected) as caught:
         to_number(value)
     assert caught.value.reason is reason
 
 
-def test_an_object_that_raises_is_unreadable() -> None:
-    """An object that raises when it is asked for its number is refused as unreadable."""
+def test_raising_object_is_unreadable() -> None:
+    """It is rejected with its own reason."""
     with pytest.raises(Rejected) as caught:
         to_number(VALUES["raising"])
     assert caught.value.reason is Reason.UNREADABLE
 
 
-def test_a_derived_class_cannot_hide_its_number() -> None:
-    """The base class reads it, whatever methods are overridden."""
+def test_number_of_a_derived_class_is_read_by_its_base() -> None:
+    """Overridden methods are not called."""
     assert to_number(VALUES["lying number"]) == 5
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_any_value_is_a_plain_number_or_refused(name: str) -> None:
-    """Nothing but a plain int or float, or the one exception, ever comes out."""
+def test_any_value_is_converted_or_rejected(name: str) -> None:
+    """The result is a plain int or float, or the one exception."""
     with contextlib.suppress(Rejected):
         assert type(to_number(VALUES[name])) in (int, float)
 
@@ -132,14 +132,14 @@ def test_number_out_of_range_is_rejected(number: float, min_: float, reason: Rea
 
 
 @pytest.mark.parametrize("number", [0, -0.0, 10, 9.5, -10])
-def test_a_number_within_its_range_passes_unchanged(number: float) -> None:
-    """The ends of the range belong to it."""
+def test_number_in_range_is_unchanged(number: float) -> None:
+    """The range includes its ends."""
     assert checked(number, 10, min_=-10) == number
 
 
 @pytest.mark.parametrize("reason", [Reason.NOT_A_NUMBER, Reason.OUT_OF_RANGE, Reason.UNREADABLE])
-def test_a_value_that_the_call_could_not_use_keeps_its_reason(reason: Reason) -> None:
-    """What was found out on the caller's thread is what the drain counts."""
+def test_unusable_value_keeps_its_reason(reason: Reason) -> None:
+    """The drain counts the reason found on the caller's thread."""
     unusable = Unusable(reason, "how it looked")
     with pytest.raises(Rejected) as caught:
         to_number(unusable)
@@ -163,7 +163,7 @@ class Shade(StrEnum):
 
 
 def table(limit: int = 3) -> tuple[LabelTable, list[str]]:
-    """Make a table and the list of what overflowed."""
+    """Create a table and the list of overflows."""
     overflows: list[str] = []
     return LabelTable("models", limit, overflows.append), overflows
 
@@ -180,35 +180,35 @@ def table(limit: int = 3) -> tuple[LabelTable, list[str]]:
         (None, "None"),
     ],
 )
-def test_safe_text_reads_anything_as_text(value: Any, text: str) -> None:
-    """An Enum is its value, lone surrogates become question marks, all else is its text."""
+def test_safe_text_converts_any_value(value: Any, text: str) -> None:
+    """An Enum becomes its value, lone surrogates become question marks."""
     assert safe_text(value) == text
     assert type(safe_text(value)) is str
 
 
-def test_a_subclass_of_str_that_overrides_everything_is_read_as_a_true_str() -> None:
-    """Whatever a class of the caller's does, what goes on is a str."""
+def test_subclass_of_str_becomes_a_true_str() -> None:
+    """Overridden methods are not called."""
     text = safe_text(VALUES["lying text"])
     assert text == "lie"
     assert type(text) is str
 
 
 @pytest.mark.parametrize("name", ["raising", "5,000 digits", "exception that raises"])
-def test_what_has_no_text_has_no_label(name: str) -> None:
-    """A value whose text cannot be had is None, as a text and as a label."""
+def test_unreadable_value_has_no_label(name: str) -> None:
+    """The text and the label are None."""
     assert safe_text(VALUES[name]) is None
     assert label_text(VALUES[name]) is None
     assert table()[0].clean(VALUES[name]) is None
 
 
-def test_safe_text_keeps_no_more_than_its_limit() -> None:
-    """A text of megabytes is cut before anything else looks at it."""
+def test_safe_text_is_cut() -> None:
+    """A text of megabytes is cut first."""
     assert safe_text("x" * 10_000_000, 10) == "x" * 10
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_every_text_that_is_read_can_be_encoded(name: str) -> None:
-    """Whatever the value, what is read of it is a short, true str that UTF-8 takes."""
+def test_safe_text_can_be_encoded(name: str) -> None:
+    """The result is a short, true str for UTF-8, whatever the value."""
     text = safe_text(VALUES[name], 100)
     assert text is None or (type(text) is str and len(text) <= 100 and text.encode() is not None)
 
@@ -225,23 +225,21 @@ def test_every_text_that_is_read_can_be_encoded(name: str) -> None:
     ],
     ids=repr,
 )
-def test_a_label_is_trimmed_cut_and_free_of_control_characters(
-    value: Any, text: str | None
-) -> None:
-    """A label is None or 1 to 128 characters, no control character and no space at its ends."""
+def test_label_is_stripped_cut_and_without_control_characters(value: Any, text: str | None) -> None:
+    """A label is None or has 1 to 128 characters."""
     assert label_text(value) == text
 
 
-def test_a_value_past_the_limit_becomes_other_and_is_counted_each_time() -> None:
-    """The first values are kept for good, each further one is `other`, known ones still pass."""
+def test_value_beyond_the_limit_becomes_other() -> None:
+    """Each one is counted, and known values are unchanged."""
     labels, overflows = table(limit=2)
     assert [labels.clean(name) for name in "abcab"] == ["a", "b", OTHER, "a", "b"]
     assert labels.clean("c") == OTHER
     assert overflows == ["models", "models"]
 
 
-def test_other_itself_takes_no_place() -> None:
-    """A caller's own `other` is the same label, and neither a new value nor an overflow."""
+def test_other_does_not_count_against_the_limit() -> None:
+    """A caller's own `other` is neither a new value nor an overflow."""
     labels, overflows = table(limit=1)
     assert labels.clean(OTHER) == OTHER
     assert labels.clean("a") == "a"
@@ -249,7 +247,7 @@ def test_other_itself_takes_no_place() -> None:
     assert not overflows
 
 
-def test_spellings_of_one_label_share_its_place() -> None:
+def test_spellings_of_one_label_count_once() -> None:
     """A name with spaces around it, or as an Enum, is the same value."""
     labels, overflows = table(limit=1)
     assert {labels.clean(each) for each in ("red", " red ", Color.RED, "red\n")} == {"red"}
@@ -257,16 +255,16 @@ def test_spellings_of_one_label_share_its_place() -> None:
 
 
 @pytest.mark.parametrize("value", [None, "", "  "], ids=repr)
-def test_what_is_empty_has_no_label(value: Any) -> None:
-    """A label is absent or non-empty, never empty."""
+def test_empty_value_has_no_label(value: Any) -> None:
+    """A label is absent or non-empty."""
     labels, overflows = table(limit=1)
     assert labels.clean(value) is None
     assert labels.clean("a") == "a"
     assert not overflows
 
 
-def test_a_reserved_value_has_a_place_whatever_the_limit() -> None:
-    """Names known from the configuration are never `other`, though others took every place."""
+def test_reserved_value_is_known_regardless_of_the_limit() -> None:
+    """Configured names never become `other`."""
     labels, overflows = table(limit=1)
     labels.clean("a")
     labels.reserve(["b", "c"])
@@ -274,8 +272,8 @@ def test_a_reserved_value_has_a_place_whatever_the_limit() -> None:
     assert overflows == ["models"]
 
 
-def test_names_without_end_do_not_fill_the_memory() -> None:
-    """Neither new names nor new spellings of a known one make the table grow past a bound."""
+def test_table_is_bounded() -> None:
+    """Neither new names nor new spellings make it grow beyond its limit."""
     labels, _ = table(limit=2)
     labels.clean("a")
     for number in range(1_000):
@@ -286,7 +284,7 @@ def test_names_without_end_do_not_fill_the_memory() -> None:
     assert labels.clean("a" + " " * 77) == "a"
 
 
-def test_a_message_shows_the_beginning_of_a_value() -> None:
-    """A long text is cut, and an object without a text is still mentioned."""
+def test_message_has_the_start_of_a_value() -> None:
+    """A long text is cut, and an unreadable object is mentioned."""
     assert shown("x" * 1_000) == "x" * 200
     assert shown(VALUES["raising"]) == "an object that cannot be shown"

@@ -1,7 +1,7 @@
 """genmeter: the instrument panel for jobs that generate text with LLMs.
 
 ``from genmeter import GenerationMonitor`` counts calls, tokens, cost, errors and evaluations as
-OpenTelemetry metrics, serves them to Prometheus, and tells the job's own code its token totals.
+OpenTelemetry metrics, serves them to Prometheus, and gives the job's own code its token totals.
 """
 
 from genmeter._version import __version__

@@ -1,6 +1,6 @@
 """What genmeter raises, and when.
 
-Telling never raises: ``track_*``, ``record_metric`` and ``log_*`` count what they cannot keep.
+Recording never raises: ``track_*``, ``record_metric`` and ``log_*`` count what they cannot keep.
 Building, rendering and exporting do, with one of::
 
     GenmeterError

@@ -471,7 +471,7 @@ class Runtime:
         return exporters
 
     def _start(self) -> None:
-        """Start what waits for the first event; called by the pipeline's owner."""
+        """Start the exporters at the first event; called by the pipeline's owner."""
         if self._must_rebuild:
             self._rebuild()
         if self._exporters is not None:

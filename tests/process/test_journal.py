@@ -238,7 +238,7 @@ output(tokens=monitor.get_total_token_usage().total_tokens)
     assert ended.output == [{"tokens": 6_000}]
     assert ended.errors.count("cannot be written") == 2
     assert ended.errors.count("\n") == 2
-    assert ended.errors.count("give a folder as log_dir") == 2
+    assert ended.errors.count("set log_dir to a folder") == 2
 
 
 @pytest.mark.parametrize("end", ["monitor.shutdown()", "sys.exit(0)"])

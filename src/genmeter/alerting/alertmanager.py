@@ -57,7 +57,7 @@ _RESERVED_LABELS = ("alertname", "severity", "job")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _SECRETS = ("password", "bearer_token")
 
-Key = frozenset[tuple[str, str]]
+Labels = frozenset[tuple[str, str]]
 """The labels of an alert, which identify it."""
 
 
@@ -208,7 +208,7 @@ class AlertmanagerHandler(AlertReceiver):
         if problems:
             raise ExportError(f"alerts did not reach the Alertmanager at {'; '.join(problems)}")
 
-    def _state(self, alert: Alert) -> tuple[Key, State]:
+    def _state(self, alert: Alert) -> tuple[Labels, State]:
         labels = {**self._labels, "alertname": alert.name, **alert.labels}
         starts = alert.starts_at or alert.timestamp
         if alert.status == "resolved":
@@ -302,7 +302,7 @@ class AlertmanagerClient:
     def _begin(self) -> None:
         """Reset; in a forked child the queue and the connection are the parent's."""
         self._lock = threading.RLock()  # a signal handler may need it again
-        self._unsent: dict[Key, State] = {}
+        self._unsent: dict[Labels, State] = {}
         self._connection: Any = None
         self._is_paused = False
         self._failures = 0
@@ -315,7 +315,7 @@ class AlertmanagerClient:
         """Whether the worker has a thread."""
         return self._worker.is_running
 
-    def enqueue(self, states: Mapping[Key, State]) -> None:
+    def enqueue(self, states: Mapping[Labels, State]) -> None:
         """Queue states, each in place of an earlier one of the same alert; does not wait.
 
         It resumes posting after a :meth:`flush` that timed out.
@@ -393,7 +393,7 @@ class AlertmanagerClient:
                     if self._unsent.get(key) is state:  # not replaced meanwhile
                         del self._unsent[key]
 
-    def _next_batch(self) -> dict[Key, State]:
+    def _next_batch(self) -> dict[Labels, State]:
         now = clock.now()
         with self._lock:
             for key, state in tuple(self._unsent.items()):
@@ -429,7 +429,7 @@ class AlertmanagerClient:
         if problem is not None:
             self._unraised = problem
 
-    def _post(self, batch: Mapping[Key, State], deadline: float) -> tuple[str | None, bool]:
+    def _post(self, batch: Mapping[Labels, State], deadline: float) -> tuple[str | None, bool]:
         """Post a batch; return the problem (None if it was accepted) and whether to retry.
 
         The pool of urllib3 uses no proxy, netrc or environment variable.

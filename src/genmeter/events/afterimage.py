@@ -1,12 +1,12 @@
 """The rows of an event under AfterImage's metric names.
 
-Handlers, the journal and exports get these rows. The metadata of each row has the labels of its
-event, so that a journal can be summed by model and step without a look at its neighbours.
+Handlers, the journal and exports get these rows. Each row's metadata has the labels of its event, so
+that a journal can be summed by model and step row by row.
 """
 
 from __future__ import annotations
 
-from operator import attrgetter
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from genmeter.events.model import Evaluation, Event, Generation, Metric
@@ -23,9 +23,7 @@ from genmeter.schema.afterimage import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    _Parts = tuple[tuple[str, str], ...]
+    from collections.abc import Mapping
 
 __all__ = [
     "RESERVED",
@@ -41,9 +39,9 @@ __all__ = [
 ]
 
 RESERVED = OWN_KEYS | METADATA.keys()
-"""Keys of a row's metadata that have a meaning of their own; the caller's get a ``_`` instead."""
+"""Reserved keys of a row's metadata; a caller's key of the same name gets a ``_``."""
 
-# Keywords that an event has a field for.
+# Keywords with a field in the event.
 _KNOWN_KEYWORDS = frozenset(
     {
         *("prompt_token_count", "completion_token_count", "total_token_count"),
@@ -55,28 +53,10 @@ _KNOWN_KEYWORDS = frozenset(
 _KNOWN_METADATA = frozenset({"operation", "error_type"})
 
 
-# The table, compiled: for each kind of event its rows, as name, step and parts, and a function that
-# reads all their fields. The worker of each handler runs through them for every event.
-_AMOUNT, _SUCCESS, _FAILURE, _LABEL, _SCORE = range(5)
-_STEPS = ("amount", "success", "failure", "label", "score")
-
-
-def _compiled(
-    kind: str,
-) -> tuple[list[tuple[str, int, _Parts]], Callable[[Any], tuple[Any, ...]]]:
-    rows = [each for each in METRICS if kind in each.kinds]
-    fields = ["named_model" if each.field == "model" else each.field for each in rows]
-    return [(row.name, _STEPS.index(row.value), row.parts) for row in rows], attrgetter(*fields)
-
-
-_GENERATION, _EVALUATION = _compiled(GENERATION), _compiled(EVALUATION)
-_all_parts = attrgetter(*(field for metric in METRICS for _, field in metric.parts))
-
-
 class MetricRow(NamedTuple):
-    """One row; the time stamp of its ``metadata`` is still to be added, from the event.
+    """One row; its ``metadata`` does not have the event's ``timestamp`` yet.
 
-    Rows of one event share one dict of metadata if it is the same; no two events do.
+    Rows of one event with equal metadata share one dict; rows of different events never do.
     """
 
     name: str
@@ -85,7 +65,7 @@ class MetricRow(NamedTuple):
 
 
 RowValue = tuple[str, float, "dict[str, Any] | None"]
-"""Name and value of a row, and the metadata that no other row of its event has."""
+"""Name and value of a row, and its metadata beyond that of its event."""
 
 
 def metric_rows(event: Event) -> list[MetricRow]:
@@ -108,40 +88,84 @@ def metric_rows(event: Event) -> list[MetricRow]:
 def values_of(event: Generation | Evaluation) -> list[RowValue]:
     """Return the values of a call or an evaluation, in AfterImage's order; at least one.
 
-    The metadata of a row is :func:`shared_data`, then its own, then :func:`first_data` on the first
-    row; no key is in two of them.
+    The metadata of a row is :func:`shared_data`, then the row's own, then, for the first row,
+    :func:`first_data`. Their keys are disjoint.
     """
-    rows, read = _GENERATION if type(event) is Generation else _EVALUATION
-    has_parts = any(_all_parts(event))
+    if type(event) is Generation:
+        model = event.call.model if event.model_given else None
+        steps = _generation_steps(event.success, model, event.finish_reason)
+    else:
+        steps = _EVALUATION_STEPS[event.success]
+    fields: tuple[Any, ...] = event
     values: list[RowValue] = []
-    for (name, step, parts), value in zip(rows, read(event), strict=True):
+    for rows, name, field, parts in steps:
+        if rows:
+            values += rows
+        value = fields[field]
         if value is None:
             continue
-        if step == _AMOUNT:
-            values.append((name, value, _own(event, parts) if has_parts and parts else None))
-        elif step == _LABEL:
-            values.append((name + value, 1.0, None))
-        elif step == _SCORE:
-            values += [(name + each.name, each.value, score_data(each.feedback)) for each in value]
-        else:
-            values.append((name, 1.0 if value is (step == _SUCCESS) else 0.0, None))
+        if parts is None:
+            for score in value:
+                values.append((name + score.name, score.value, score_data(score.feedback)))
+            continue
+        own = None
+        if parts:
+            for key, part in parts:
+                if fields[part]:
+                    own = own or {}
+                    own[key] = fields[part]
+        values.append((name, value, own))
     return values
 
 
-def _own(event: Generation | Evaluation, parts: _Parts) -> dict[str, Any] | None:
-    own = {key: count for key, field in parts if (count := getattr(event, field))}
-    return own or None
+# values_of() runs for each event, so it follows steps that are compiled from the table once: the rows
+# that depend on the outcome and labels alone, then the name and field of an amount or of scores, and
+# the parts of the amount (None for scores). The last metric of both kinds is an amount.
+_Step = tuple[list[RowValue], str, int, tuple[tuple[str, int], ...] | None]
+
+
+def _compile(kind: str, fields: tuple[str, ...], known: dict[str, Any]) -> list[_Step]:
+    steps: list[_Step] = []
+    rows: list[RowValue] = []
+    for metric in METRICS:
+        name = metric.name
+        if kind not in metric.kinds:
+            continue
+        if metric.value == "amount":
+            parts = tuple((key, fields.index(field)) for key, field in metric.parts)
+            steps.append((rows, name, fields.index(metric.field), parts))
+            rows = []
+        elif metric.value == "score":
+            steps.append((rows, name, fields.index(metric.field), None))
+            rows = []
+        elif metric.value != "label":
+            rows.append((name, float(known["success"] == (metric.value == "success")), None))
+        elif known[metric.field] is not None:
+            rows.append((name + known[metric.field], 1.0, None))
+    return steps
+
+
+@lru_cache(maxsize=4_096)
+def _generation_steps(success: bool, model: str | None, finish_reason: str | None) -> list[_Step]:
+    known = {"success": success, "model": model, "finish_reason": finish_reason}
+    return _compile(GENERATION, Generation._fields, known)
+
+
+_EVALUATION_STEPS = [
+    _compile(EVALUATION, Evaluation._fields, {"success": success}) for success in (False, True)
+]
 
 
 def shared_data(event: Generation | Evaluation) -> dict[str, Any]:
-    """Return the metadata that all rows of an event have."""
+    """Return the metadata of all rows of an event."""
     call = event.call
     if isinstance(event, Generation):
         has_model = not event.is_conversation
-        data: dict[str, Any] = {"phase": GENERATION if has_model else CONVERSATION}
+        phase = GENERATION if has_model else CONVERSATION
     else:
         has_model = event.total_tokens is not None
-        data = {"phase": EVALUATION}
+        phase = EVALUATION
+    data: dict[str, Any] = {"phase": phase}
     if has_model:
         data["model_name"] = call.model
     if call.step is not None:
@@ -154,7 +178,7 @@ def shared_data(event: Generation | Evaluation) -> dict[str, Any]:
 
 
 def first_data(event: Generation | Evaluation) -> dict[str, Any]:
-    """Return the metadata that only the first row of an event has."""
+    """Return the metadata of an event's first row only."""
     data: dict[str, Any] = {"success": event.success}
     if event.error_type is not None:
         data["error_type"] = event.error_type
@@ -163,16 +187,15 @@ def first_data(event: Generation | Evaluation) -> dict[str, Any]:
 
 
 def extra_data(keywords: Mapping[str, Any], retries: dict[str, int] | None) -> dict[str, Any]:
-    """Return the keywords of a call or an evaluation that have no field of their own in its event.
+    """Return the keywords of a call or an evaluation that have no field in its event.
 
     Args:
-        keywords: All keywords, as plain data; ``metadata`` is one of them.
+        keywords: All keywords, as plain data, including ``metadata``.
         retries: The retries by cause.
 
     Returns:
-        The entries of ``metadata``, further keywords, the text of ``error`` and, if there are any,
-        the ``retries``, in this order; a key that is one of :data:`RESERVED`, or that is there
-        already, gets a ``_``.
+        The entries of ``metadata``, then further keywords, the text of ``error`` and the
+        ``retries``, if there are any. A duplicate key, or one in :data:`RESERVED`, gets a ``_``.
     """
     metadata, error = keywords.get("metadata"), keywords.get("error")
     data: dict[str, Any] = {}
@@ -189,7 +212,7 @@ def extra_data(keywords: Mapping[str, Any], retries: dict[str, int] | None) -> d
 
 
 def metric_data(event: Metric) -> dict[str, Any]:
-    """Return the metadata of a ``record_metric``, but for its time stamp."""
+    """Return the metadata of a ``record_metric``, without its timestamp."""
     data: dict[str, Any] = {}
     for key, value in event.metadata.items():
         if type(key) is str and key == "timestamp":
@@ -226,5 +249,5 @@ def _key(key: Any) -> str:
 
 
 def score_data(feedback: str | None) -> dict[str, Any] | None:
-    """Return the metadata that a score has of its own."""
+    """Return the metadata of a score's row beyond that of its event."""
     return None if feedback is None else {"feedback": feedback}

@@ -1,8 +1,8 @@
-"""Makes plain data of a caller's arguments, on the caller's own thread.
+"""Converts a caller's arguments to plain data, on the caller's thread.
 
-Only plain data passes the inbox: str, int, float, bool, None, and dicts and lists of these. An
-object that the drain reads later could have changed by then, could keep a traceback with all its
-local variables alive, or could take a lock that its caller holds while it waits for a read.
+Only plain data enters the inbox: str, int, float, bool, None, and dicts and lists of these. Any other
+object could change before the drain reads it, keep a traceback with all its local variables alive,
+or take a lock that its caller holds while it waits for the drain.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from genmeter.events.values import (
     shown,
     to_number,
 )
+from genmeter.schema.afterimage import PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -46,35 +47,31 @@ __all__ = [
 ]
 
 ATOMS = frozenset({str, int, float, bool, type(None)})
-"""The types whose values pass as they are."""
+"""The types whose values are passed on unchanged."""
 MAX_RETRIES = 10_000
-"""Causes of retries that are kept of one call."""
+"""Limit of the retries counted for one call."""
 _MAX_KEY = 256
-_MAX_KEYS = 10_000  # of a mapping that is no dict
+_MAX_KEYS = 10_000  # of a mapping other than a dict
 _MAX_LABEL_TEXT = 4 * MAX_LABEL
 _TOO_MANY_REQUESTS = 429
 _NUMBERS = frozenset(
     {
-        *("prompt_token_count", "completion_token_count", "total_token_count"),
-        *("cache_read_token_count", "cache_write_token_count", "reasoning_token_count"),
+        *("prompt_token_count", "completion_token_count", "total_token_count", *PARTS),
         *("conversation_length", "turns"),
     }
 )
 _LABELS = frozenset(
-    {
-        *("model_name", "finish_reason", "error_type", "provider", "operation", "step"),
-        "modality",
-    }
+    ("model_name", "finish_reason", "error_type", "provider", "operation", "step", "modality")
 )
 
 
 def are_atoms(values: Iterable[Any]) -> bool:
-    """Return whether all values pass as they are."""
+    """Return whether all values have one of the types :data:`ATOMS`."""
     try:
         for value in values:
             if type(value) not in ATOMS:
                 return False
-    except UNREADABLE:  # a class whose metaclass has no __hash__, or one that raises
+    except UNREADABLE:  # a class whose metaclass has no __hash__, or a raising one
         return False
     return True
 
@@ -84,13 +81,13 @@ def _is_atom(value: Any) -> bool:
 
 
 def capture_keywords(keywords: dict[str, Any]) -> str | None:
-    """Make the keywords of a call plain, in place.
+    """Convert the keywords of a call to plain data, in place.
 
     Args:
-        keywords: The caller's, without ``metadata``; nobody else has the dict.
+        keywords: The caller's keywords except ``metadata``, in a dict that is not shared.
 
     Returns:
-        The class of the exception that ``error`` was; None where it was none.
+        The class name of ``error`` if it is an exception.
     """
     error_class = None
     for name, value in keywords.items():
@@ -112,12 +109,11 @@ def capture_keywords(keywords: dict[str, Any]) -> str | None:
 
 
 def capture_mapping(value: Any) -> Any:
-    """Copy a dict, or another mapping, as a flat one of plain values under texts.
+    """Copy a mapping as a dict of plain values with text keys.
 
-    Returns:
-        The dict; a text or the like for anything else, which the drain rejects.
+    Anything but a mapping becomes a text or another atom, which the drain rejects.
     """
-    # Nearly always a dict of a few plain values: one loop, on the caller's time.
+    # Nearly always a dict of a few plain values; one loop saves the caller's time.
     own = value.copy() if type(value) is dict else copy_mapping(value)
     if type(own) is not dict:
         return own
@@ -131,11 +127,7 @@ def capture_mapping(value: Any) -> Any:
 
 
 def copy_mapping(value: Any) -> Any:
-    """Copy a mapping as a dict, whose keys and values are the caller's own.
-
-    Returns:
-        The dict; a text or the like for anything else.
-    """
+    """Copy a mapping as a dict with the caller's keys and values; anything else becomes an atom."""
     if type(value) is dict:
         return value.copy()
     if _is_atom(value):
@@ -147,7 +139,7 @@ def copy_mapping(value: Any) -> Any:
 
 
 def capture_number(value: Any) -> Any:
-    """Read a number of any class as an int or float; anything else becomes an ``Unusable``."""
+    """Convert a number of any class to an int or float; anything else becomes an ``Unusable``."""
     if _is_atom(value):
         return value
     try:
@@ -159,7 +151,7 @@ def capture_number(value: Any) -> Any:
 
 
 def capture_bool(value: Any) -> Any:
-    """Return the truth of a value; one without becomes an ``Unusable``."""
+    """Return the truth value of an object; one without it becomes an ``Unusable``."""
     if _is_atom(value):
         return value
     try:
@@ -169,12 +161,12 @@ def capture_bool(value: Any) -> Any:
 
 
 def capture_label(value: Any) -> str | None:
-    """Read a label of any class as text; None where it cannot be read."""
+    """Convert a label of any class to text; None if it is unreadable."""
     return value if type(value) is str or value is None else safe_text(value, _MAX_LABEL_TEXT)
 
 
 def capture_scores(scores: Any) -> Any:
-    """Copy scores: numbers, or dicts with ``score`` and ``feedback``, by name."""
+    """Copy scores by name: numbers, or dicts with ``score`` and ``feedback``."""
     own = copy_mapping(scores)
     if type(own) is not dict:
         return own
@@ -182,28 +174,28 @@ def capture_scores(scores: Any) -> Any:
 
 
 def capture_time(value: Any) -> float:
-    """Read a datetime as Unix time in seconds.
+    """Convert a datetime to Unix time in seconds.
 
     Raises:
-        Rejected: It is none, or of a year that nothing else can show.
+        Rejected: It is not a datetime, or out of range.
     """
     try:
         if isinstance(value, datetime):
-            # pandas' NaT is a datetime, and its time stamp is not a number.
-            return float(checked(to_number(value.timestamp()), MAX_TIME, least=-MAX_TIME))
+            # pandas' NaT is a datetime, and its timestamp is not a number.
+            return float(checked(to_number(value.timestamp()), MAX_TIME, min_=-MAX_TIME))
     except UNREADABLE:
-        pass  # a year that the platform's clock does not have, or a class of the caller's
+        pass  # a year out of the platform's range, or the caller's own class
     raise Rejected(Reason.NOT_A_TIME)
 
 
 def class_name(kind: type) -> str:
-    """Return a class's name, as ``type`` has it: a metaclass may have another that raises."""
+    """Return a class's name by ``type``'s own property: a metaclass's may raise."""
     name: str = type.__dict__["__name__"].__get__(kind)
     return name
 
 
 def _dict_of(mapping: Any) -> dict[Any, Any]:
-    # By its keys, which may have no end.
+    # Its keys may be endless.
     return {key: mapping[key] for key in islice(mapping.keys(), _MAX_KEYS)}
 
 
@@ -229,13 +221,13 @@ def _capture_retries(value: Any) -> Any:
     kind = type(value)
     if not issubclass(kind, list | tuple):
         return capture_number(value)
-    # A slice by the base's own method: a subclass may have overridden everything.
-    own = list if issubclass(kind, list) else tuple
-    return [_retry_cause(error) for error in own.__getitem__(value, slice(0, MAX_RETRIES))]
+    # By the base's own method, because a subclass may override everything.
+    base = list if issubclass(kind, list) else tuple
+    return [_retry_cause(error) for error in base.__getitem__(value, slice(0, MAX_RETRIES))]
 
 
 def _retry_cause(error: Any) -> str | None:
-    """Return the name of the cause of a retry: an exception, its class or its name."""
+    """Return the label of a retry's cause: an exception, its class or its name."""
     kind = type(error)
     if issubclass(kind, BaseException):
         name: Any = class_name(kind)
@@ -264,14 +256,14 @@ def _capture_items(own: dict[Any, Any]) -> dict[str, Any]:
         name = key if type(key) is str else safe_text(key, _MAX_KEY) or "_"
         if name in plain:
             name += "_"
-            if name in plain:  # a search for a free one would take longer with each
+            if name in plain:  # the search for a free name must not get slower with each key
                 name += str(len(plain))
         plain[name] = item if _is_atom(item) else to_jsonable(item)
     return plain
 
 
 def lookup(mapping: Mapping[str, Any], key: str, default: Any = None) -> Any:
-    """Look a key up in a caller's dict, whose keys may be of a class that cannot be compared."""
+    """Look up a key in a caller's dict, whose keys may raise when they are compared."""
     try:
         return mapping.get(key, default)
     except UNREADABLE:

@@ -1,14 +1,14 @@
-"""Reads token counts, finish reasons and model names from what vendors' clients return.
+"""Reads token counts, finish reasons and model names from the responses of vendors' clients.
 
 Objects are distinguished by the names of their attributes or keys, so no vendor's package is
-imported. Understood are, as objects and as the dicts of their JSON:
+imported. Supported formats, as objects and as dicts of their JSON:
 
-* OpenAI's chat completions, which many others speak, and its responses;
+* OpenAI's chat completions, which many others use, and its responses;
 * Anthropic's messages;
 * Google's ``generate_content``;
 * AfterImage's ``CommonLLMResponse``.
 
-Nothing here raises: an unreadable value counts as absent.
+The functions never raise: an unreadable value counts as absent.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _HOLDERS = ("usage", "usage_metadata", "usageMetadata")
 
 
 class TokenCounts(NamedTuple):
-    """Token counts of one call; None where the object does not say.
+    """Token counts of one call; None if unknown.
 
     The counts follow the OpenTelemetry GenAI conventions: ``input`` includes the tokens that
-    were read from and written to a cache, ``output`` the reasoning tokens. They are whole
-    numbers as the vendor gave them, not checked any further.
+    were read from and written to a cache, ``output`` the reasoning tokens. They are integers as
+    the vendor reported them, without further checks.
 
     Attributes:
         input: Input (prompt) tokens.
         output: Output (completion) tokens.
-        total: The vendor's own total, which may exceed the two.
-        cache_read: The part of the input that was read from a cache.
-        cache_write: The part of the input that was written to a cache.
-        reasoning: The part of the output that was reasoning.
+        total: The vendor's own total, which may exceed their sum.
+        cache_read: Input tokens read from a cache.
+        cache_write: Input tokens written to a cache.
+        reasoning: Output tokens of reasoning.
     """
 
     input: int | None = None
@@ -55,11 +55,8 @@ _NOTHING = TokenCounts()
 def read_usage(obj: Any) -> TokenCounts | None:
     """Read token counts from a usage object, or from a response that contains one.
 
-    Args:
-        obj: Anything; objects of the vendors named in the module's text are understood.
-
     Returns:
-        The counts, or None where none was found.
+        The counts; None if the object has none.
     """
     for name in _HOLDERS:
         holder = _get(obj, name)
@@ -69,14 +66,13 @@ def read_usage(obj: Any) -> TokenCounts | None:
 
 
 def read_finish_reason(obj: Any) -> str | None:
-    """Read why a call ended from a response object, in the vendor's own spelling.
+    """Read the finish reason from a response object, in the vendor's spelling.
 
-    Args:
-        obj: Anything; the first choice or candidate counts where there are several. For a response
-            of OpenAI's Responses API it is the reason that it is incomplete, else its status.
+    If there are several choices or candidates, the first one counts. For OpenAI's Responses API the
+    reason is that of an incomplete response, else the response's status.
 
     Returns:
-        The reason, or None where none was found.
+        The reason; None if the object has none.
     """
     places = (
         (obj, "finish_reason"),
@@ -94,14 +90,7 @@ def read_finish_reason(obj: Any) -> str | None:
 
 
 def read_model(obj: Any) -> str | None:
-    """Read the name of the model that answered from a response object.
-
-    Args:
-        obj: Anything.
-
-    Returns:
-        The name, or None where none was found.
-    """
+    """Read the model's name from a response object; None if it has none."""
     for name in ("model", "model_version", "modelVersion", "model_name"):
         if model := _text(_get(obj, name)):
             return model
@@ -123,7 +112,7 @@ def _read_openai_chat(usage: Any) -> TokenCounts | None:
     details = _get(usage, "prompt_tokens_details")
     cache_read = _count(details, "cached_tokens")
     if cache_read is None:
-        # DeepSeek speaks the same, but has its cached tokens beside the others.
+        # DeepSeek uses the same format, with the cached tokens outside the details.
         cache_read = _count(usage, "prompt_cache_hit_tokens")
     return TokenCounts(
         inputs,
@@ -138,10 +127,10 @@ def _read_openai_chat(usage: Any) -> TokenCounts | None:
 def _read_input_output(usage: Any) -> TokenCounts | None:
     """Read the names that OpenAI's Responses and Anthropic's Messages share.
 
-    Anthropic's ``input_tokens`` leaves cached tokens out, where the OpenTelemetry conventions say
-    that ``gen_ai.usage.input_tokens`` should include ``gen_ai.usage.cache_read.input_tokens`` and
+    Anthropic's ``input_tokens`` excludes cached tokens. By the OpenTelemetry conventions
+    ``gen_ai.usage.input_tokens`` should include ``gen_ai.usage.cache_read.input_tokens`` and
     ``gen_ai.usage.cache_creation.input_tokens`` (the attribute registry of
-    open-telemetry/semantic-conventions-genai). So they are added; only Anthropic names them so.
+    open-telemetry/semantic-conventions-genai), so they are added; only Anthropic uses these names.
     """
     inputs, outputs = _count(usage, "input_tokens"), _count(usage, "output_tokens")
     if inputs is None and outputs is None:
@@ -159,10 +148,10 @@ def _read_input_output(usage: Any) -> TokenCounts | None:
 
 
 def _read_token_count(usage: Any) -> TokenCounts:
-    """Read Google's names, in Python's spelling and in JSON's, and AfterImage's.
+    """Read Google's names, in snake case and in camel case, and AfterImage's.
 
-    Google's ``candidates_token_count`` leaves the thoughts out, and its ``prompt_token_count`` the
-    prompts of tools, so they are added. Its cached tokens are a part of the prompt already.
+    Google's ``candidates_token_count`` excludes the thoughts, and ``prompt_token_count`` the prompts
+    of tools, so they are added. Its prompt includes the cached tokens.
     """
 
     def count(name: str) -> int | None:
@@ -173,12 +162,12 @@ def _read_token_count(usage: Any) -> TokenCounts:
         return found
 
     thoughts = count("thoughts_token_count")
-    completion = count("completion_token_count")
+    output = count("completion_token_count")
+    if output is None:
+        output = _sum(count("candidates_token_count"), thoughts)
     return TokenCounts(
         input=_sum(count("prompt_token_count"), count("tool_use_prompt_token_count")),
-        output=_sum(count("candidates_token_count"), thoughts)
-        if completion is None
-        else completion,
+        output=output,
         total=count("total_token_count"),
         cache_read=count("cached_content_token_count"),
         reasoning=thoughts,
@@ -186,7 +175,7 @@ def _read_token_count(usage: Any) -> TokenCounts:
 
 
 def _get(obj: Any, name: str) -> Any:
-    """The attribute or key of that name, or None, also where reading it raises."""
+    """Return an attribute or a key's value; None if it does not exist or reading it raises."""
     try:
         if type(obj) is dict or isinstance(obj, Mapping):
             return obj.get(name)
@@ -203,7 +192,7 @@ def _first(items: Any) -> Any:
 
 
 def _count(obj: Any, name: str) -> int | None:
-    # By type(): a mock with a spec says through isinstance() that it is an int.
+    # By type(): a mock with a spec passes isinstance().
     value: Any = _get(obj, name)
     if type(value) is int:
         return value

@@ -1,9 +1,9 @@
 """The events of a monitor: raw on the caller's path, clean after the drain.
 
-On the caller's path an event is a plain tuple ``(kind, session, time, ...)`` of plain data, see
-:class:`Raw` and ``capture``. In the drain ``sanitize`` turns it into one of the named tuples below,
-in which every number is finite and in range, and every label is non-empty, at most 128 characters long,
-free of lone surrogates and within its limit.
+On the caller's path an event is a tuple ``(kind, session, time, ...)`` of plain data, see
+:class:`Raw` and ``capture``. The drain converts it with ``sanitize`` to one of the named tuples
+below. In these, every number is finite and in range, and every label is non-empty, at most 128
+characters long, valid Unicode and within the limit of its values.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RATE_LIMITED = "rate_limited"
 
 
 class Raw(StrEnum):
-    """The first element of an event on its way to the drain, and what follows session and time."""
+    """The first element of a raw event; the comments list the elements after session and time."""
 
     GENERATION = "generation"  # duration, success, keywords, metadata, class of the error, span
     EVALUATION = "evaluation"  # the same, with evaluator type and scores after success
@@ -70,7 +70,7 @@ _NO_DATA: dict[str, Any] = {}
 
 
 class Call(NamedTuple):
-    """Whose call it was: the labels that its instruments share."""
+    """The labels of a call, which all its instruments share."""
 
     operation: str
     provider: str
@@ -82,11 +82,11 @@ class Call(NamedTuple):
 class Generation(NamedTuple):
     """A call of a model, or a conversation that spans such calls.
 
-    Tokens are counts, ``duration`` is in seconds, ``time`` is Unix time in seconds; None is what
-    the caller did not pass or what was rejected. ``raw_kwargs`` are the caller's keywords, as plain
-    data; ``span`` is the sampled span that was current at the call; ``extra`` is what the keywords
-    hold beyond the other fields, see :func:`genmeter.events.afterimage.extra_data`. ``cost`` is in
-    USD: NaN if the model has no price, None without prices or without tokens.
+    Tokens are counts, ``duration`` is in seconds, ``time`` is Unix time in seconds; a value is None
+    if it was rejected or not passed. ``raw_kwargs`` are the caller's keywords as plain data;
+    ``extra`` are those without a field here, see :func:`genmeter.events.afterimage.extra_data`.
+    ``span`` is the sampled span that was current at the call. ``cost`` is in USD: NaN if the model
+    has no price, None without prices or tokens.
     """
 
     time: float
@@ -110,11 +110,6 @@ class Generation(NamedTuple):
     extra: dict[str, Any] = _NO_DATA
     cost: float | None = None
 
-    @property
-    def named_model(self) -> str | None:
-        """The model, where the call named it."""
-        return self.call.model if self.model_given else None
-
 
 class Score(NamedTuple):
     """One score of an evaluation, on its own scale."""
@@ -125,7 +120,7 @@ class Score(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """An evaluation; ``call`` labels its tokens, the other fields are those of a generation."""
+    """An evaluation; ``call`` labels its tokens, and other fields are as in :class:`Generation`."""
 
     time: float
     call: Call
@@ -156,7 +151,7 @@ class Metric(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """A sample that the job made."""
+    """A sample that the job generated."""
 
     time: float
     accepted: bool
@@ -164,7 +159,7 @@ class Sample(NamedTuple):
 
 
 class Log(NamedTuple):
-    """A log record of the job; ``data`` is plain."""
+    """A log record of the job; ``data`` is plain data."""
 
     time: float
     level: str
@@ -177,23 +172,22 @@ Event = Generation | Evaluation | Metric | Sample | Log
 
 
 class CallDefaults:
-    """The labels that one monitor fills in where a call has none.
+    """The labels that one monitor uses for calls without labels.
 
-    The model of a call that names none is the configured one. A failed call without tokens is
-    booked on the model last seen for the same step, else on the only model seen, since AfterImage
-    names no model for a failed call and its errors must still show up at the model that caused
-    them. Any other call without a model is booked on ``unknown``: its tokens must not raise the
-    bill of a model that it may not have asked.
+    A call without a model gets the configured one. Without that, a failed call without tokens gets
+    the model last seen for the same step, or else the only model seen: AfterImage passes no model
+    for failed calls, and their errors must appear at the model that caused them. Any other call gets
+    ``unknown``, because its tokens must not raise the bill of a model it may not have used.
 
     Args:
         model: The configured model.
         provider: The configured provider.
         operation: The configured operation.
-        price: Returns the USD for a model's input, output and cached input tokens, None if it has
-            no price; None if no prices are configured.
+        price: Returns the USD for a model's input, output and cached input tokens, None for a model
+            without a price. None if no prices are configured.
 
     Attributes:
-        resolved: Calls by their raw labels; a cache of the normaliser's.
+        resolved: Calls by raw labels; the normaliser's cache.
     """
 
     __slots__ = ("_by_step", "_models", "model", "operation", "price", "provider", "resolved")
@@ -214,17 +208,12 @@ class CallDefaults:
         self._models: set[str] = set()
 
     def observe_model(self, step: str | None, model: str) -> None:
-        """Remember the model that a call of ``step`` named."""
+        """Remember the model of a call of ``step``."""
         self._by_step[step] = model
         self._models.add(model)
 
     def model_for(self, step: str | None, *, infer: bool) -> str:
-        """Name the model of a call of ``step`` that named none.
-
-        Args:
-            step: The step of the pipeline.
-            infer: Whether it is a failed call without tokens.
-        """
+        """Return the model for a call of ``step`` without one; ``infer`` if it failed without tokens."""
         if self.model is not None:
             return self.model
         if infer:

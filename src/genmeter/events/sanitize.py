@@ -1,7 +1,7 @@
-"""The one normaliser: here and nowhere else raw events become clean ones.
+"""The normaliser, which converts raw events to clean ones.
 
-An invalid value is dropped from its event, counted by ``Reason`` and logged once; the rest of the
-event is kept, so that one bad value never costs a total.
+An invalid value is dropped from its event, counted by ``Reason`` and logged once. The rest of the
+event is kept, so that a bad value does not lose the others.
 """
 
 from __future__ import annotations
@@ -46,17 +46,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Normaliser"]
 
-_OTHER_ERROR = "_OTHER"  # the conventions' own value of error.type where no class is known
-_RESOLVED = 4_096  # label sets of a monitor's calls that are remembered
+_OTHER_ERROR = "_OTHER"  # the value of error.type for an unknown class, by the conventions
+_MAX_RESOLVED = 4_096  # cached label sets of a monitor's calls
 _NO_METADATA: Mapping[str, Any] = {}
-_OLD_NAMES = frozenset({metric.name for metric in METRICS} - {*PREFIXES} | {"model_creation_time"})
+_AFTERIMAGE_NAMES = frozenset(
+    {metric.name for metric in METRICS} - {*PREFIXES} | {"model_creation_time"}
+)
 
 
 class Normaliser:
-    """Turns raw events into clean ones. Not thread-safe: the drain's lock guards it.
+    """Converts raw events to clean ones. Not thread-safe: the drain's lock guards it.
 
     Args:
-        limits: How many values each label may take, by the name of the limit.
+        limits: Maximum number of values of each label, by the name of the limit.
         on_reject: Called with the reason, the argument's name and the dropped value.
         on_overflow: Called with the name of the limit whose label became ``other``.
     """
@@ -71,7 +73,7 @@ class Normaliser:
         self._reject = on_reject
         self._on_overflow = on_overflow
         self._is_peeking = False
-        tables = {name: LabelTable(name, most, self._overflow) for name, most in limits.items()}
+        tables = {name: LabelTable(name, limit, self._overflow) for name, limit in limits.items()}
         self.tables = tables
         self._models = tables["models"].clean
         self._steps = tables["steps"].clean
@@ -88,7 +90,7 @@ class Normaliser:
     def generation(
         self, time: float, payload: tuple[Any, ...], defaults: CallDefaults
     ) -> Generation:
-        """Clean a ``track_generation``; ``payload`` is what ``Raw.GENERATION`` says."""
+        """Clean a ``track_generation``; see ``Raw.GENERATION`` for ``payload``."""
         duration, success, keywords, metadata, error_class, span = payload
         get = keywords.get
         if metadata is not None:
@@ -124,7 +126,7 @@ class Normaliser:
             read,
             write,
             reasoning,
-            # Some letters have a longer lower case.
+            # The lower case of some letters is longer.
             finish if finish is None else finish.lower()[:MAX_LABEL],
             None if ok else self._error_type(error_class, keywords, metadata),
             is_conversation,
@@ -139,7 +141,7 @@ class Normaliser:
     def evaluation(
         self, time: float, payload: tuple[Any, ...], defaults: CallDefaults
     ) -> Evaluation:
-        """Clean a ``track_evaluation``; ``payload`` is what ``Raw.EVALUATION`` says."""
+        """Clean a ``track_evaluation``; see ``Raw.EVALUATION`` for ``payload``."""
         duration, success, evaluator, scores, keywords, metadata, error_class, span = payload
         if metadata is not None:
             keywords["metadata"] = metadata
@@ -171,9 +173,9 @@ class Normaliser:
     def metric(self, time: float, payload: tuple[Any, Any, Any]) -> Metric | None:
         """Clean a ``record_metric``; ``payload`` is name, value, metadata."""
         name, value, metadata = payload
-        # The old names have a meaning to their readers, so no limit makes them `other`.
-        is_old = type(name) is str and name in _OLD_NAMES
-        clean = name if is_old else self._metrics(name)
+        # Readers know AfterImage's names, so they never become "other".
+        is_known = type(name) is str and name in _AFTERIMAGE_NAMES
+        clean = name if is_known else self._metrics(name)
         if clean is None:
             self._reject(Reason.NO_NAME, "metric_name", name)
             return None
@@ -194,11 +196,11 @@ class Normaliser:
         return Log(time, level, message, data, span)
 
     def call(self, keywords: Mapping[str, Any], defaults: CallDefaults) -> Call:
-        """Resolve the labels of a call that is under way; counts nothing, however often called.
+        """Return the labels of a running call, without counting overflows.
 
         Args:
             keywords: ``model_name``, ``step``, ``provider`` and ``operation``, as plain data.
-            defaults: Those of its monitor.
+            defaults: The defaults of its monitor.
         """
         self._is_peeking = True
         try:
@@ -219,7 +221,7 @@ class Normaliser:
         infer: bool,
         remember: bool = True,
     ) -> tuple[Call, bool]:
-        """Resolve the labels of a call; returns too whether it named its model."""
+        """Return the labels of a call, and whether it has a model of its own."""
         get = keywords.get
         raw_model, step = get("model_name"), get("step")
         if step is None:
@@ -246,16 +248,16 @@ class Normaliser:
             step,
             self._modalities(key[4]) or "unknown",
         )
-        # One that overflowed is resolved each time, since each time counts; one whose text is
-        # longer than a label would have the cache hold all of that text.
+        # Calls with a label "other" are not cached, because each counts as an overflow, nor those
+        # with long texts, which would fill the memory.
         if has_model and OTHER not in call and not any(map(_is_long, key)):
-            if len(defaults.resolved) >= _RESOLVED:
+            if len(defaults.resolved) >= _MAX_RESOLVED:
                 defaults.resolved.clear()
             defaults.resolved[key] = call
         return call, has_model
 
     def _totals(self, get: Callable[[str], Any]) -> tuple[int | None, int | None, int | None]:
-        """Clean prompt, completion and total; a total that is missing is the two together."""
+        """Clean prompt, completion and total tokens; a missing total is the sum of the others."""
         prompt = get("prompt_token_count")
         if type(prompt) is not int or not 0 <= prompt <= MAX_COUNT:
             prompt = self._count(prompt, "prompt_token_count")
@@ -270,7 +272,7 @@ class Normaliser:
         return prompt, completion, total
 
     def _parts(self, keywords: Mapping[str, Any]) -> tuple[int, int, int]:
-        """Clean the tokens read from and written to a cache, and of reasoning; 0 where absent."""
+        """Clean the tokens read from and written to a cache, and of reasoning; 0 if absent."""
         if keywords.keys().isdisjoint(PARTS):
             return 0, 0, 0
         read, write, reasoning = (self._count(keywords.get(name), name) or 0 for name in PARTS)
@@ -285,7 +287,7 @@ class Normaliser:
 
     def _boolean(self, value: Any, name: str) -> bool:
         if type(value) is Unusable:
-            # A value without a truth is not a success; the tokens still count.
+            # A value without a truth value is not a success; the tokens still count.
             self._reject(value.reason, name, value)
             return False
         return bool(value)
@@ -299,24 +301,22 @@ class Normaliser:
         return None if number is None else int(number)
 
     def _duration(self, value: Any) -> float | None:
-        if type(value) is float and 0.0 <= value <= MAX_SECONDS:
-            return value
         number = self._amount(value, "duration", MAX_SECONDS)
         return None if number is None else float(number)
 
-    def _amount(self, value: Any, name: str, most: float) -> float | None:
-        if is_boolean(value):  # a score may be one, an amount not
+    def _amount(self, value: Any, name: str, max_: float) -> float | None:
+        if is_boolean(value):  # valid as a score only
             self._reject(Reason.NOT_A_NUMBER, name, value)
             return None
-        return self._number(value, name, 0, most)
+        return self._number(value, name, 0, max_)
 
     def _value(self, value: Any, name: str) -> float | None:
         number = self._number(value, name, -MAX_VALUE, MAX_VALUE)
         return None if number is None else float(number)
 
-    def _number(self, value: Any, name: str, least: float, most: float) -> float | None:
+    def _number(self, value: Any, name: str, min_: float, max_: float) -> float | None:
         try:
-            return checked(to_number(value), most, least=least)
+            return checked(to_number(value), max_, min_=min_)
         except Rejected as rejected:
             self._reject(rejected.reason, name, value)
             return None
@@ -339,7 +339,7 @@ class Normaliser:
         counts: dict[str, int] = {}
         if type(value) is list:
             for cause in value:
-                # It has an alert of its own, which no limit on labels may silence.
+                # Never "other", because rate limits have their own alert.
                 is_limited = cause == RATE_LIMITED
                 kind = RATE_LIMITED if is_limited else self._errors(cause) or _OTHER_ERROR
                 counts[kind] = counts.get(kind, 0) + 1

@@ -1,4 +1,4 @@
-"""Numbers and texts of any object of a caller, and tables that bound the values of a label."""
+"""Converts callers' objects to numbers and texts, and bounds the number of values of a label."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ __all__ = [
 ]
 
 MAX_COUNT = 2**40
-"""Most tokens or turns of one call: sums over a full history then fit 64 bits."""
+"""Largest count of tokens or turns of a call, so that sums over a full history fit in 64 bits."""
 MAX_SECONDS = 1e9
-"""Longest duration, 31 years: what is longer is a time stamp passed by mistake."""
+"""Longest duration, 31 years: a longer one is a timestamp passed by mistake."""
 MAX_TIME = 9_223_372_036.0
-"""Latest Unix time, in the year 2262; pandas counts nanoseconds with 64 bits."""
+"""Latest Unix time, in the year 2262; pandas counts nanoseconds in 64 bits."""
 MAX_VALUE = 1e300
-"""Largest custom value or score: sums over a full history stay finite."""
+"""Largest custom value or score, so that sums over a full history stay finite."""
 
 UNREADABLE = (Exception, SystemExit, GeneratorExit, CancelledError)
-"""What a caller's own object may raise when it is read; only a true interrupt passes.
+"""Exceptions that reading a caller's object may raise; only a true interrupt is not caught.
 
-A task is cancelled where it awaits, and nothing is awaited here: the error is the object's own, such
-as a property's that asks a cancelled future.
+A task is only cancelled where it awaits, and nothing is awaited here, so a ``CancelledError`` is the
+object's own, for example from a property that reads a cancelled future.
 """
 OTHER = "other"
 """The value of a label once its limit is reached."""
@@ -59,8 +59,8 @@ _CACHED_PER_VALUE = 8
 _CONTROLS = dict.fromkeys([*range(32), 127], " ")
 
 
-class Rejected(Exception):  # noqa: N818 - control flow between the two modules, not an error
-    """A value cannot be used; ``reason`` says why."""
+class Rejected(Exception):  # noqa: N818 - control flow, not an error
+    """A value is invalid for the given reason."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
@@ -68,7 +68,7 @@ class Rejected(Exception):  # noqa: N818 - control flow between the two modules,
 
 
 class Unusable(NamedTuple):
-    """What the caller's thread keeps of a value that is not what it must be; ``text`` shows it."""
+    """An invalid value, as the caller's thread records it; ``text`` shows the value."""
 
     reason: Reason
     text: str
@@ -78,23 +78,20 @@ class Unusable(NamedTuple):
 
 
 def is_boolean(value: Any) -> bool:
-    """Return whether a value is a boolean, Python's or NumPy's, and so no amount of anything."""
-    # Neither isinstance() nor a comparison, which ask the value's class, and that may raise.
+    """Return whether a value is a boolean of Python's or NumPy's."""
+    # isinstance() and comparisons run code of the value's class, which may raise.
     kind = type(value)
     return kind is bool or kind is np.bool_
 
 
 def to_number(value: Any) -> float:
-    """Read a value as a number.
+    """Convert a value to a true int or float.
 
-    Takes what converts without a loss of meaning: int, float, bool, Decimal, Fraction, NumPy
-    scalars, and an Enum of these. Text is not a number, even where it could be read as one.
-
-    Returns:
-        A true int or float, whatever a class derived from these overrides.
+    Accepts int, float, bool, Decimal, Fraction, NumPy scalars, and an Enum of these. Text is
+    not a number, even if it could be parsed.
 
     Raises:
-        Rejected: It is none.
+        Rejected: The value is not a number, or is unreadable or out of range.
     """
     if type(value) is Unusable:
         raise Rejected(value.reason)
@@ -116,17 +113,17 @@ def to_number(value: Any) -> float:
         raise Rejected(Reason.UNREADABLE) from None
 
 
-def checked(number: float, most: float, *, least: float) -> float:
-    """Pass a finite number between ``least`` and ``most``.
+def checked(number: float, max_: float, *, min_: float) -> float:
+    """Return a number that is finite and between ``min_`` and ``max_``.
 
     Raises:
         Rejected: It is not.
     """
     if isinstance(number, float) and not math.isfinite(number):
         raise Rejected(Reason.NOT_FINITE)
-    if number < least:
-        raise Rejected(Reason.NEGATIVE if least == 0 else Reason.OUT_OF_RANGE)
-    if number > most:
+    if number < min_:
+        raise Rejected(Reason.NEGATIVE if min_ == 0 else Reason.OUT_OF_RANGE)
+    if number > max_:
         raise Rejected(Reason.OUT_OF_RANGE)
     return number
 
@@ -136,26 +133,21 @@ def _index_or_float(value: Any) -> float:
         try:
             return operator.index(value)
         except TypeError:
-            pass  # NumPy's arrays have the method and refuse to use it
+            pass  # NumPy's arrays have the method, but it raises
     if getattr(value, "ndim", 0):
         raise Rejected(Reason.NOT_A_NUMBER)
     return float(value)
 
 
 def safe_text(value: Any, limit: int = 8_192) -> str | None:
-    """Read a value as text that every encoder takes.
+    """Convert a value to text that UTF-8 can encode, of at most ``limit`` characters.
 
-    Args:
-        value: Anything; an Enum stands for its value.
-        limit: Most characters that are kept.
-
-    Returns:
-        The text, lone surrogates replaced by ``?``; None where the value cannot be read.
+    An Enum becomes its value. Returns None if the value is unreadable.
     """
     try:
         if isinstance(value, Enum):
             value = value.value
-        # str.__getitem__ gives a true str even of a subclass that overrides everything else.
+        # str.__getitem__ returns a true str, whatever a subclass overrides.
         text = str.__getitem__(str(value), slice(0, limit))
     except UNREADABLE:
         return None
@@ -163,39 +155,35 @@ def safe_text(value: Any, limit: int = 8_192) -> str | None:
 
 
 def shown(value: Any) -> str:
-    """Return the beginning of a value's text, for a message."""
+    """Return the start of a value's text, for a message."""
     return safe_text(value, _MAX_SHOWN) or "an object that cannot be shown"
 
 
 def clean_text(value: str) -> str:
-    """Return a plain str that UTF-8 can carry; lone surrogates become ``?``."""
+    """Return a true str that UTF-8 can encode; lone surrogates become ``?``."""
     text = str.__str__(value)
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def label_text(value: Any) -> str | None:
-    """Read a value as text that is fit to be a label.
+    """Convert a value to text for a label.
 
-    Args:
-        value: Anything; an Enum stands for its value.
-
-    Returns:
-        At most :data:`MAX_LABEL` characters, control characters made spaces and none of them at
-        the ends; None where nothing is left or the value cannot be read.
+    Control characters become spaces; the text is stripped and cut to :data:`MAX_LABEL` characters.
+    Returns None if it is then empty, or the value is unreadable.
     """
     text = safe_text(value, 4 * MAX_LABEL)
     return None if text is None else text.translate(_CONTROLS).strip()[:MAX_LABEL].rstrip() or None
 
 
 class LabelTable:
-    """The values that one label has taken, up to a limit; further ones become ``other``.
+    """The distinct values of one label, up to a limit; further values become ``other``.
 
     Not thread-safe: the drain's lock guards it.
 
     Args:
         name: The name of the limit.
-        limit: How many values may differ.
-        on_overflow: Called with ``name`` each time that a value becomes ``other``.
+        limit: Maximum number of distinct values.
+        on_overflow: Called with ``name`` each time a value becomes ``other``.
     """
 
     __slots__ = ("_cache", "_known", "_limit", "_name", "_on_overflow")
@@ -208,7 +196,7 @@ class LabelTable:
         self._cache: dict[str, str] = {}
 
     def clean(self, raw: Any) -> str | None:
-        """Return the label value for ``raw``; None where it is empty or cannot be read."""
+        """Return the label value for ``raw``; None if it is empty or unreadable."""
         if raw is None:
             return None
         if type(raw) is str:
@@ -218,7 +206,7 @@ class LabelTable:
         return self._clean_slowly(raw)
 
     def reserve(self, values: Iterable[str]) -> None:
-        """Reserve values that are known beforehand, whatever the limit."""
+        """Add values in advance, regardless of the limit."""
         self._known.update(values)
 
     def _clean_slowly(self, raw: Any) -> str | None:
@@ -230,7 +218,7 @@ class LabelTable:
                 self._on_overflow(self._name)
                 return OTHER
             self._known.add(text)
-        # Only known values are kept, so that names without end cannot fill the cache.
+        # Only known values are cached, so that endless new names cannot fill it.
         if type(raw) is str and len(raw) <= MAX_LABEL:
             if len(self._cache) >= self._limit * _CACHED_PER_VALUE:
                 self._cache.clear()

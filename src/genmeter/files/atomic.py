@@ -1,6 +1,6 @@
-"""Files that are written to temporary names first and renamed together.
+"""Writes files under temporary names, then renames them together.
 
-A reader never sees half a file, and after a failed write the old file is unchanged.
+A reader never sees an incomplete file, and a failed write leaves the old file unchanged.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _logger = logging.getLogger("genmeter")
 
 
 class AtomicFiles:
-    """A set of files that a ``with`` block writes; they are renamed if it ends without an error."""
+    """A set of files written in a ``with`` block and renamed if it ends without an error."""
 
-    # Held while renaming, so that two sets written to one place do not mix.
+    # Held while renaming, so that two sets written to the same place do not mix.
     _renaming = threading.RLock()
 
     def __init__(self) -> None:
@@ -32,10 +32,10 @@ class AtomicFiles:
         self._stale: list[Path] = []
 
     def stage(self, target: Path) -> Path:
-        """Return the temporary path, in the same folder, to write ``target`` at.
+        """Return the temporary path for ``target``, in the same folder, which is created if missing.
 
         Raises:
-            OSError: The folder does not exist and cannot be created.
+            OSError: The folder cannot be created.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".genmeter-{os.getpid()}-{secrets.token_hex(4)}.tmp")
@@ -43,7 +43,7 @@ class AtomicFiles:
         return temporary
 
     def remove(self, *stale: Path) -> None:
-        """Remove files that the new ones supersede, after these have been renamed."""
+        """Remove superseded files after the new ones have been renamed."""
         self._stale += stale
 
     def __enter__(self) -> Self:
@@ -81,7 +81,7 @@ class AtomicFiles:
 
     @classmethod
     def after_fork_in_child(cls) -> None:
-        """Replace the lock, which another thread of the parent may have held."""
+        """Replace the lock, because another thread of the parent may have held it."""
         cls._renaming = threading.RLock()
 
 

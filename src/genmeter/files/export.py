@@ -1,4 +1,4 @@
-"""The samples of a history, written to files."""
+"""Exports a history's samples to files."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genmeter.errors import ConfigError, ExportError
+from genmeter.files._formats import FORMATS
 from genmeter.files.atomic import AtomicFiles
-from genmeter.files.formats import FORMATS
 from genmeter.history.frames import iso_time
 
 if TYPE_CHECKING:
-    from genmeter.files.formats import Manifest
+    from genmeter.files._formats import Manifest
     from genmeter.history.snapshot import Snapshot
 
 __all__ = ["export"]
@@ -30,26 +30,26 @@ def export(
 ) -> list[Path]:
     """Write all samples of a snapshot.
 
-    - ``json``: one object, by metric a list of ``{"timestamp": ..., "value": ..., **metadata}``.
+    - ``json``: one object; by metric, a list of ``{"timestamp": ..., "value": ..., **metadata}``.
     - ``csv``: a file for each metric, ``STEM_METRIC.csv`` in the folder of ``output_path``, and
-      ``STEM_manifest.json``, which says which file has which metric.
+      ``STEM_manifest.json`` with the metric of each file.
     - ``excel``: a workbook with a sheet for each metric and the sheet ``manifest``.
     - ``parquet``: one table of all metrics, with the manifest in its schema's metadata.
 
-    The files appear only when all of them are complete; after a failed export the old ones are
-    unchanged. A missing folder is created.
+    The files appear when all are complete; a failed export leaves existing files unchanged. A
+    missing folder is created.
 
     Args:
         snapshot: The rows of the history.
-        output_path: The file; for ``csv`` its folder and the stem of its files' names.
+        output_path: The file; for ``csv`` the folder and the stem of the files' names.
         format: One of the above.
         window: The window of the snapshot, for the manifest; None for the whole history.
 
     Returns:
-        The files.
+        The written files.
 
     Raises:
-        ExportError: The format does not exist, or a file cannot be written.
+        ExportError: The format is unknown, or a file cannot be written.
         ConfigError: ``output_path`` or ``window`` is invalid.
         MissingExtraError: ``excel`` or ``parquet`` needs a package that is not installed.
     """
@@ -65,12 +65,12 @@ def export(
             written = write(snapshot, path, manifest, files)
     except OSError as error:
         raise ExportError(
-            f"output_path {str(output_path)!r} cannot be written ({error.strerror or error}); give "
-            "a path in a folder that this process may write to and that has room"
+            f"output_path {str(output_path)!r} cannot be written ({error.strerror or error}); use "
+            "a folder that is writable and has free space"
         ) from error
     if "kept_since" in manifest:
         _logger.warning(
-            "%s has all rows only since %s, because older ones were overwritten; raise "
+            "%s is complete only since %s, because older rows were overwritten; raise "
             "history.capacity (GENMETER_HISTORY_CAPACITY) to export more",
             path,
             manifest["kept_since"],
@@ -98,7 +98,7 @@ def _checked(output_path: Any) -> Path:
     if path.is_dir() or text.endswith(("/", os.sep)):
         raise ConfigError(f"output_path must be a file, got the folder {text!r}")
     if path.exists() and not path.is_file():
-        raise ConfigError(f"output_path must be a regular file, got {text!r}; give another path")
+        raise ConfigError(f"output_path must be a regular file, got {text!r}")
     return path
 
 

@@ -1,8 +1,8 @@
-"""The plots of ``visualize_metrics`` and ``plot_metric``: AfterImage's seven, and some by model.
+"""The plots of ``visualize_metrics`` and ``plot_metric``: AfterImage's seven, and others by model.
 
-They are drawn with matplotlib (the extra ``plots``) without pyplot: the caller's backend, style and
-open figures stay as they are, and a figure that is not kept leaves no memory behind. They are for
-reports; Prometheus and Grafana show a job that runs.
+They are drawn with matplotlib (the extra ``plots``) but without pyplot, so that the caller's
+backend, style and open figures do not change, and an unused figure is freed. They are for reports;
+a running job is shown by Prometheus and Grafana.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas.core.window.rolling import Rolling
 
-    from genmeter.files.plot_style import Picture
+    from genmeter.files._plot_style import Picture
     from genmeter.history.samples import Samples
     from genmeter.history.snapshot import Snapshot
 
@@ -39,22 +39,22 @@ __all__ = ["PLOTS", "UNITS", "Plot", "draw_all", "draw_metric", "save"]
 
 UNITS = {"s": "seconds", "1": "share", "{score}": "score"}
 UNITS |= {"{token}": "tokens", "{call}": "calls", "{turn}": "turns"}
-"""What a unit is called on an axis."""
+"""Names of units on an axis."""
 
 _DPI = 120
-_MAX_GROUPS = 8  # a plot shows the largest ones, and the rest as one more
+_MAX_GROUPS = 8  # the largest ones; the rest is one more group
 _DAY, _MAX_SLICES = 86_400, 60
 _SLICES = (
     *(1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800),
     *(3600, 7200, 10_800, 21_600, 43_200, _DAY),
 )
 _NOUNS = ("recorded value", "call", "conversation", "evaluation")  # by the number of the phase
-# Zones and axes fail where years end; a time stamp beyond these is no time of a job.
+# Zones and axes fail at the last years; a timestamp beyond these is not the time of a call.
 _EARLIEST, _LATEST = np.datetime64("1900", "us"), np.datetime64("2200", "us")
-_MIN_SECONDS = 1e-3  # what a logarithmic axis shows of 0
-_DECADES_FOR_LOG = (1.5, 15.0)  # more is nothing that took place
+_MIN_SECONDS = 1e-3  # the place of 0 on a logarithmic axis
+_DECADES_FOR_LOG = (1.5, 15.0)  # more are not real durations
 _WINDOWS: tuple[int, ...] = tuple(step * 10**power for power in range(1, 7) for step in (1, 2, 5))
-_BAND_FROM = 100  # samples; of fewer, each is shown
+_MIN_BAND_SAMPLES = 100  # with fewer samples, each is shown
 _BOX = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
 
 
@@ -62,18 +62,18 @@ _BOX = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
 
 
 def draw_all(snapshot: Snapshot, figsize: tuple[float, float]) -> dict[str, Figure]:
-    """Draw every plot that there is data for.
+    """Draw every plot that has data.
 
     The first seven are AfterImage's, over every ``track_generation``, conversations included, and
-    the samples of ``record_metric`` under the same names; the others show calls of models only. A
-    plot by model needs two models; it shows the eight largest, and the rest as one.
+    the samples of ``record_metric`` with the same names. The others show only calls of models. A
+    plot by model needs two models; it shows the eight largest, and the rest as one group.
 
     Args:
-        snapshot: What the history keeps.
+        snapshot: The history's rows.
         figsize: Width and height in inches.
 
     Returns:
-        Figures by the names in :data:`PLOTS`.
+        The figures by the names in :data:`PLOTS`.
 
     Raises:
         ConfigError: ``figsize`` is not a size.
@@ -97,9 +97,9 @@ def draw_metric(
     """Draw one metric over time: every sample, and their rolling mean.
 
     Args:
-        name: The metric's name in AfterImage, or the one that ``record_metric`` got.
-        samples: Its samples, at least one, in any order.
-        rolling_window: Samples that a mean spans.
+        name: AfterImage's name of the metric, or a name of ``record_metric``.
+        samples: One or more samples of it, in any order.
+        rolling_window: Number of samples in a rolling mean.
         figsize: Width and height in inches.
 
     Raises:
@@ -109,7 +109,7 @@ def draw_metric(
     import pandas as pd
 
     picture = _new_picture(figsize)
-    from genmeter.files.plot_style import printable
+    from genmeter.files._plot_style import printable
 
     (axes,) = picture.panels()
     time = _bounded(np.round(samples.time * 1e6).astype(np.int64).astype("M8[us]"))
@@ -143,8 +143,8 @@ def save(figures: Mapping[str, Figure], folder: Path) -> None:
     """Write figures as PNG files, all or none.
 
     Args:
-        figures: By the file's name, without its suffix.
-        folder: Where to; made where it is missing.
+        figures: The figures by file name, without suffix.
+        folder: The folder; created if missing.
 
     Raises:
         OSError: A file cannot be written.
@@ -152,7 +152,7 @@ def save(figures: Mapping[str, Figure], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with AtomicFiles() as files:
         for name, figure in figures.items():
-            # The caller's style may ask for a tight box or a transparent background.
+            # The caller's style may have a tight box or a transparent background.
             figure.savefig(
                 files.stage(folder / f"{name}.png"),
                 format="png",
@@ -166,10 +166,10 @@ def save(figures: Mapping[str, Figure], folder: Path) -> None:
 
 def _new_picture(figsize: Any) -> Picture:
     try:
-        import matplotlib.figure  # noqa: F401 - alone, so that no other failure looks like its lack
+        import matplotlib.figure  # noqa: F401 - by itself, so that other errors are not hidden
     except ImportError:
         raise MissingExtraError("matplotlib", extra="plots", purpose="Drawing a plot") from None
-    from genmeter.files.plot_style import Picture
+    from genmeter.files._plot_style import Picture
 
     try:
         width, height = map(float, figsize[:2])
@@ -189,9 +189,9 @@ class _Groups(NamedTuple):
     """Rows by group.
 
     Attributes:
-        rows: Columns ``time`` (UTC), ``group`` (number of the label), and one for each series.
-        labels: The groups' names, the largest first, the pooled rest (``12 others``) last.
-        note: How many of what, for a reader.
+        rows: Columns ``time`` (UTC), ``group`` (index of the label), and one for each series.
+        labels: The groups' names, the largest first, the rest (``12 others``) last.
+        note: The number of rows, for the heading.
     """
 
     rows: pd.DataFrame
@@ -200,12 +200,12 @@ class _Groups(NamedTuple):
 
 
 class _History:
-    """What plots show of a snapshot."""
+    """The data of a snapshot for plots."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         import pandas as pd
 
-        # Metadata is not plotted, and parsing it takes most of a frame's time.
+        # Metadata is not plotted, and parsing it is most of a frame's cost.
         self._snapshot = snapshot._replace(call_data={}, value_data={})
         table = sample_table(self._snapshot)
         time = _bounded(table.rows.time.astype("M8[us]"))
@@ -214,12 +214,11 @@ class _History:
         self._samples = {name: rows.iloc[part] for name, part in table.slices()}
 
     def samples(self, series: ps.PlotSeries) -> dict[str, pd.DataFrame]:
-        """Return the samples of the old metrics that a series stands for, oldest first.
+        """Return the samples of the AfterImage metrics in a series, oldest first.
 
         Returns:
-            Frames by name, or by what follows the name's stem where the series stands for many;
-            the index is UTC time, the columns are ``value`` and ``phase``, a number of
-            :data:`_NOUNS`.
+            Frames by name, or by the rest of the name after the series's stem; the index is UTC
+            time, the columns are ``value`` and ``phase``, an index into :data:`_NOUNS`.
         """
         stem = series.recorded_as if series.recorded_as and series.column.endswith("*") else ""
         return {
@@ -230,14 +229,13 @@ class _History:
 
     @cached_property
     def calls(self) -> pd.DataFrame:
-        """The frame of the models' calls, which plots by group show."""
+        """The frame of calls, for plots by group."""
         return to_frame(self._snapshot, "generations")
 
     def groups(self, plot: Plot) -> _Groups | None:
-        """Return the calls by group, None where there are too few groups.
+        """Return the calls by group; None if there are too few groups.
 
-        Calls of which no series is known are left out. Where series are summed, so are calls that
-        add nothing, and with them groups of nothing else.
+        Calls without a known series are dropped, and for sums also calls that add nothing.
         """
         import pandas as pd
 
@@ -246,19 +244,19 @@ class _History:
         is_summed = plot.series[0].aggregation == "sum"
         known = (rows.fillna(0) != 0 if is_summed else rows.notna()).any(axis=1)
         weight = rows.sum(axis=1) if is_summed else known.astype(float)
-        # OpenTelemetry calls an error without a type "_OTHER".
+        # "_OTHER" is OpenTelemetry's name for an unknown error.
         name = calls[plot.by].astype(object).where(calls[plot.by].notna(), "unknown")
         name = name.where(name != "_OTHER", "unknown")[known]
         sizes = weight[known].groupby(name).sum().sort_index()
         sizes = sizes.sort_values(ascending=False, kind="stable")
         if len(sizes) < plot.min_groups:
             return None
-        # Pooling a single group would save no room.
-        most = _MAX_GROUPS if len(sizes) > _MAX_GROUPS + 1 else len(sizes)
-        labels = [str(label) for label in sizes.index[:most]]
-        if most < len(sizes):
-            labels.append(f"{len(sizes) - most} others")
-        group = pd.Series(np.minimum(np.arange(len(sizes)), most), index=sizes.index)
+        # Merging a single group would not save space.
+        shown = _MAX_GROUPS if len(sizes) > _MAX_GROUPS + 1 else len(sizes)
+        labels = [str(label) for label in sizes.index[:shown]]
+        if shown < len(sizes):
+            labels.append(f"{len(sizes) - shown} others")
+        group = pd.Series(np.minimum(np.arange(len(sizes)), shown), index=sizes.index)
         time = calls["time"].dt.tz_convert(None)
         rows = rows[known].assign(time=_bounded(time[known].to_numpy()), group=name.map(group))
         part = "" if known.all() else f"{len(rows):,} of "
@@ -270,7 +268,7 @@ def _values(calls: pd.DataFrame, series: ps.PlotSeries) -> Floats:
     if series.is_complement:
         value = 1 - value
     if series.less:
-        # A total may be recorded that is smaller than its parts.
+        # A recorded total may be smaller than its parts.
         parts = calls[list(series.less)].fillna(0).sum(axis=1).to_numpy(np.float64)
         value = np.maximum(value - parts, 0)
     return value
@@ -282,12 +280,12 @@ def _bounded(times: Times) -> Times:
 
 
 def _window(samples: int) -> int:
-    """Choose how many samples a rolling mean spans: 10, or a fiftieth as a round number."""
+    """Return the number of samples in a rolling mean: 10, or a fiftieth as a round number."""
     return next((window for window in _WINDOWS if window >= samples / 50), _WINDOWS[-1])
 
 
 def _rolling(value: pd.Series[float]) -> Rolling[pd.Series[float]]:
-    """Roll over samples; of many the first windows are left out, which would be noise."""
+    """Return rolling windows; for many samples without the first ones, which are noise."""
     window = _window(len(value))
     return value.rolling(window, min_periods=max(1, min(window, len(value) // 10)))
 
@@ -297,7 +295,7 @@ def _mean(value: pd.Series[float]) -> pd.Series[float]:
 
 
 def _spans_decades(value: pd.Series[float]) -> bool:
-    """Return whether values need a logarithmic axis to be told apart."""
+    """Return whether values need a logarithmic axis."""
     low, high = value.min(), value.max()
     if low < 0 or high <= 0:
         return False
@@ -306,7 +304,7 @@ def _spans_decades(value: pd.Series[float]) -> bool:
 
 
 def _limits(low: float, high: float) -> tuple[float, float]:
-    """Leave some room around values, also where they are all the same."""
+    """Return limits with some room around values, even if they are all equal."""
     room = 0.05 * (high - low) or 0.1 * abs(high) or 1.0
     return low - room, high + room
 
@@ -320,9 +318,9 @@ def _limits_from_zero(low: float, high: float) -> tuple[float, float]:
 
 
 def _draw_rates(picture: Picture, plot: Plot, data: _History) -> None:
-    """Draw a rolling mean of each share, on axes of equal length.
+    """Draw a rolling mean of each share, on separate axes of equal length.
 
-    On common axes a success rate near 100 % and an error rate near 0 would be two flat lines.
+    On shared axes a success rate near 100 % and an error rate near 0 would be two flat lines.
     """
     rates = [
         (series.title, rows, _mean(rows["value"]), colour)
@@ -346,12 +344,12 @@ def _draw_rates(picture: Picture, plot: Plot, data: _History) -> None:
 
 
 def _draw_rolling(picture: Picture, plot: Plot, data: _History) -> None:
-    """Draw a rolling mean, and the middle 80 % around it; of few samples each one."""
+    """Draw a rolling mean with the middle 80 % around it, or with each of few samples."""
     for rows in data.samples(plot.series[0]).values():
         (axes,) = picture.panels()
         value, rolling, mean = rows["value"], _rolling(rows["value"]), _mean(rows["value"])
         words = f"rolling mean of {_window(len(rows)):,}"
-        if len(rows) < _BAND_FROM:
+        if len(rows) < _MIN_BAND_SAMPLES:
             picture.dots(axes, value)
             top, words = value, f"each call, and the {words}"
         else:
@@ -391,18 +389,18 @@ def _draw_distribution(picture: Picture, plot: Plot, data: _History) -> None:
 
 
 def _draw_scores(picture: Picture, plot: Plot, data: _History) -> None:
-    """Draw a rolling mean for each of many names."""
+    """Draw a rolling mean for each score."""
     found = data.samples(plot.series[0])
     by_count = sorted(found, key=lambda name: (-len(found[name]), name))
     chosen = {name: found[name]["value"] for name in sorted(by_count[:_MAX_GROUPS])}
     means = {name: _mean(value) for name, value in chosen.items()}
-    # Scores from 1 to 5 would press those from 0 to 1 to the floor of a common axis.
+    # Scores from 1 to 5 would flatten those from 0 to 1 on a shared axis.
     shares = [name for name, value in chosen.items() if value.between(0, 1).all()]
     scales = [names for names in (shares, [*chosen.keys() - shares]) if names]
     if not scales:
         return
     for axes, names in zip(picture.panels(len(scales)), scales, strict=True):
-        # In the order in which the lines end, so that the eye need not cross over.
+        # In the order of the lines' ends.
         names.sort(key=lambda name: (-means[name].iloc[-1], name))
         lines = [picture.line(axes, means[name], [*chosen].index(name)) for name in names]
         ends = [end for name in names for end in (means[name].min(), means[name].max())]
@@ -453,7 +451,7 @@ def _draw_sums(picture: Picture, plot: Plot, groups: _Groups) -> None:
 
 
 def _draw_shares(picture: Picture, plot: Plot, groups: _Groups) -> None:
-    """Draw a bar for each group, the series stacked to 100 %; the last is written beside it."""
+    """Draw a bar for each group, the series stacked to 100 %, labelled with the last series."""
     (axes,) = picture.panels()
     sums = groups.rows.drop(columns="time").groupby("group").sum()
     totals, last = sums.sum(axis=1), plot.series[-1].title
@@ -471,7 +469,7 @@ def _draw_shares(picture: Picture, plot: Plot, groups: _Groups) -> None:
 
 
 def _draw_slices(picture: Picture, plot: Plot, groups: _Groups) -> None:
-    """Draw the groups' sums as a stack for each slice of time."""
+    """Draw the groups' sums as a stack for each time slice."""
     (axes,) = picture.panels()
     rows = groups.rows.rename(columns={plot.series[0].title: "value"})
     seconds = rows["time"].to_numpy().astype("M8[s]").astype(np.int64)
@@ -490,7 +488,7 @@ def _draw_slices(picture: Picture, plot: Plot, groups: _Groups) -> None:
     picture.head(plot.heading, f"{picture.count(rows['value'].sum())} {plot.unit}; {groups.note}")
 
 
-# --- the words ----------------------------------------------------------------------------------
+# --- texts --------------------------------------------------------------------------------------
 
 
 def _number_of(number: int, noun: str) -> str:
@@ -498,14 +496,14 @@ def _number_of(number: int, noun: str) -> str:
 
 
 def _counted(rows: pd.DataFrame) -> str:
-    """Say how many of what: ``12 calls and 1 conversation``."""
+    """Return the numbers of rows by phase: ``12 calls and 1 conversation``."""
     counts = np.bincount(rows["phase"], minlength=len(_NOUNS))
     order = (*range(1, len(_NOUNS)), 0)
     return " and ".join(_number_of(counts[n], _NOUNS[n]) for n in order if counts[n])
 
 
 def _percent(share: float) -> str:
-    """Format a share; less than all of it is never ``100%``, nor more than nothing ``0%``."""
+    """Format a share; only 0 is ``0%``, and only 1 is ``100%``."""
     if share in (0, 1):
         return f"{share:.0%}"
     text = f"{share:.1%}"
@@ -513,7 +511,7 @@ def _percent(share: float) -> str:
 
 
 def _duration(seconds: int) -> str:
-    """Name a length of time, as it stands after "per"."""
+    """Return the name of a duration, to follow "per"."""
     units = ((_DAY, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
     length, name = next(unit for unit in units if seconds % unit[0] == 0)
     return name if seconds == length else f"{seconds // length} {name}s"
@@ -526,13 +524,13 @@ class Plot(NamedTuple):
     """One plot.
 
     Args:
-        name: Its key, and its file's name.
-        series: What it shows.
-        draw: Its form: of the history's samples, or of its calls by group.
-        colours: Names of the series' colours, where the form takes them.
+        name: Its key, and the name of its file.
+        series: The series that it shows.
+        draw: Draws the history's samples, or its calls by group.
+        colours: Names of the series' colours, if ``draw`` uses them.
         title: Its heading; None means the first series's title.
-        by: The column of the calls that its groups come from; None where it has none.
-        min_groups: Groups that it needs, so that a plot does not repeat another.
+        by: The column of calls to group by, if any.
+        min_groups: The fewest groups to draw; one group would repeat another plot.
     """
 
     name: str
@@ -545,12 +543,12 @@ class Plot(NamedTuple):
 
     @property
     def heading(self) -> str:
-        """What stands above it."""
+        """Its heading."""
         return self.title or self.series[0].title
 
     @property
     def unit(self) -> str:
-        """What its numbers are counted in."""
+        """The name of its unit."""
         return UNITS[self.series[0].unit]
 
 

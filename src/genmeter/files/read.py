@@ -1,4 +1,4 @@
-"""Exports in JSON and Parquet, read back as a frame."""
+"""Reads exports in JSON and Parquet as a frame."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genmeter.errors import ConfigError, ExportError, MissingExtraError
-from genmeter.files.formats import MANIFEST_KEY, gaps_in, gaps_path
+from genmeter.files._formats import MANIFEST_KEY, gaps_in, gaps_path
 from genmeter.history.frames import SAMPLE_METADATA, utc_index
 from genmeter.history.metadata import add_to_fixed, empty_column, metadata_columns
 
@@ -25,8 +25,8 @@ __all__ = ["read_export"]
 _SPREADSHEETS = (".csv", ".xlsx")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_NOT_A_TIME = np.iinfo(np.int64).min  # which NumPy takes for NaT
-_FURTHEST = (2**63 - 1) // 1_000  # microseconds from 1970 that a frame's nanoseconds reach
+_NOT_A_TIME = np.iinfo(np.int64).min  # NumPy's NaT
+_MAX_TIME = (2**63 - 1) // 1_000  # microseconds since 1970 that fit into 64 bits of nanoseconds
 _OWN = frozenset({"timestamp", "value"})
 
 
@@ -35,20 +35,20 @@ def read_export(path: str | os.PathLike[str]) -> pd.DataFrame:
 
     The frame equals ``to_frame("samples")`` of the same history: see
     :func:`genmeter.history.frames.to_frame` for its columns, dtypes and order. AfterImage's
-    timestamps have no zone and are taken as local time. A value that is no number becomes NaN, and
-    a timestamp that is invalid or out of a frame's range NaT.
+    timestamps have no zone and are read as local time. A value that is not a number becomes NaN;
+    a timestamp that is invalid or out of range becomes NaT.
 
     Args:
         path: The file.
 
     Returns:
         ``metric_name`` (string), ``timestamp`` (datetime64[ns, UTC]), ``value`` (float64) and the
-        columns ``metadata_KEY``; ``attrs`` holds ``kept_since`` and ``data_cut`` if the history had
-        gaps.
+        columns ``metadata_KEY``; ``attrs`` contain ``kept_since`` and ``data_cut`` if the history
+        had gaps.
 
     Raises:
         ConfigError: The file does not exist.
-        ExportError: The file cannot be read, is not an export, or is one in CSV or Excel.
+        ExportError: The file is unreadable, not an export, or an export in CSV or Excel.
         MissingExtraError: Parquet needs pyarrow, which is not installed.
     """
     try:
@@ -61,18 +61,17 @@ def read_export(path: str | os.PathLike[str]) -> pd.DataFrame:
         raise
     except OSError as error:
         raise ExportError(
-            f"path {str(path)!r} cannot be read ({error.strerror or error}); give a file that this "
-            "process may read"
+            f"path {str(path)!r} cannot be read ({error.strerror or error}); make it readable"
         ) from error
-    except Exception as error:  # a damaged file makes its reader raise anything
+    except Exception as error:  # readers raise anything for a damaged file
         raise ExportError(
-            f"path {str(path)!r} is damaged or not an export ({error}); give a file that "
+            f"path {str(path)!r} is damaged or not an export ({error}); use a file that "
             "export_metrics() wrote as JSON or Parquet"
         ) from error
 
 
 def _read(path: Path) -> pd.DataFrame:
-    # Before it is opened: a CSV export has no file of the name that was exported to.
+    # Before opening it: a CSV export has no file at its output_path.
     if path.suffix.lower() in _SPREADSHEETS:
         raise _spreadsheet_error(path)
     if not path.exists():
@@ -114,15 +113,18 @@ def _read_json(path: Path) -> pd.DataFrame:
     with path.open(encoding="utf-8") as file:
         found = json.load(file)
     if not isinstance(found, dict):
-        raise ValueError("it has no JSON object")  # noqa: TRY004 (of the file, not of a type)
+        raise ValueError("it has no JSON object")  # noqa: TRY004 (about the file, not a type)
     if isinstance(found.get(MANIFEST_KEY), dict):  # the manifest of an export in CSV
         raise _spreadsheet_error(path)
     names: list[str] = []
     samples: list[dict[str, Any]] = []
-    for name in sorted(found):
-        _check(name, found[name])
-        names += [name] * len(found[name])
-        samples += found[name]
+    for name, rows in sorted(found.items()):
+        if not isinstance(rows, list) or not all(
+            isinstance(row, dict) and row.keys() >= _OWN for row in rows
+        ):
+            raise ValueError(f"{name!r} is not a list of samples with a timestamp and a value")
+        names += [name] * len(rows)
+        samples += rows
     times = [_time(sample["timestamp"]) for sample in samples]
     frame = pd.DataFrame(
         {
@@ -138,13 +140,6 @@ def _read_json(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _check(name: str, samples: Any) -> None:
-    if not isinstance(samples, list) or not all(
-        isinstance(sample, dict) and sample.keys() >= _OWN for sample in samples
-    ):
-        raise ValueError(f"{name!r} is not a list of samples with a timestamp and a value")
-
-
 def _metadata(samples: list[dict[str, Any]]) -> dict[str, Any]:
     fixed = {key: empty_column(dtype, len(samples)) for key, dtype in SAMPLE_METADATA.items()}
     records = [
@@ -156,18 +151,18 @@ def _metadata(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _without_nan(value: Any) -> Any:
-    # Python writes NaN, which is not JSON, for a missing value.
+    # Python's json writes a missing value as NaN.
     return None if type(value) is float and math.isnan(value) else value
 
 
 def _time(text: Any) -> int:
     try:
         time = datetime.fromisoformat(text)
-        # A time without a zone is a local one, as AfterImage writes it.
+        # AfterImage writes local times, without a zone.
         since = (time.astimezone(UTC) - _EPOCH) // _MICROSECOND
     except (TypeError, ValueError, OverflowError):
         return int(_NOT_A_TIME)
-    return since if abs(since) <= _FURTHEST else int(_NOT_A_TIME)
+    return since if abs(since) <= _MAX_TIME else int(_NOT_A_TIME)
 
 
 def _number(value: Any) -> float:

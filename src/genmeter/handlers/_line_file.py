@@ -1,4 +1,4 @@
-"""A file that whole lines are appended to, by several threads and processes at once."""
+"""Appends whole lines to a file that several threads and processes share."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ __all__ = ["LineFile"]
 
 _logger = logging.getLogger("genmeter")
 
-_LOOKS = 5
-_BETWEEN_LOOKS = 0.01  # seconds
+_END_CHECKS = 5
+_CHECK_INTERVAL = 0.01  # seconds
 
 _REMEDIES = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space",
     errno.EFBIG: "set max_bytes below the limit of a file's size",
-    errno.ENOTDIR: "give a folder as log_dir",
-    errno.EEXIST: "give a folder as log_dir",
+    errno.ENOTDIR: "set log_dir to a folder",
+    errno.EEXIST: "set log_dir to a folder",
     errno.EISDIR: "remove the folder of that name",
 }
-_OTHER_REMEDY = "make it writable, or give another log_dir"
+_OTHER_REMEDY = "make it writable or set another log_dir"
 
 
 class LineFile:
-    """Appends lines to a file that it opens at the first of them, and once.
+    """Appends lines to a file, which the first line opens.
 
-    Each :meth:`append` is one write at the file's end, so that lines of several threads and
-    processes never mix, and a process that is killed leaves at most its last line unfinished. Who
-    opens the file next ends that line; where it was another process's that just wrote, an empty line
-    may stay, which readers skip. Where the file was removed meanwhile, a new one begins.
+    Each :meth:`append` is one write at the file's end, so lines of several threads and processes
+    never mix, and a killed process leaves at most its last line unfinished. The next writer that
+    opens the file ends that line. If another process is just writing it, that may leave an empty
+    line, which readers skip. If the file was removed, a new one is created.
 
     Args:
-        path: The file; its folder is made where it is missing.
-        max_bytes: Size from which on the file is put aside, as ``NAME.1.SUFFIX``; None means that
-            it grows. A file that one append alone fills is larger.
-        keep: How many files that were put aside are kept, the last of them as ``NAME.1.SUFFIX``.
+        path: The file; a missing folder is created.
+        max_bytes: Size at which the file is rotated to ``NAME.1.SUFFIX``; None means no limit. A
+            single append may exceed it.
+        keep: Number of rotated files to keep; ``NAME.1.SUFFIX`` is the newest.
     """
 
     def __init__(self, path: Path, *, max_bytes: int | None, keep: int) -> None:
@@ -53,22 +53,19 @@ class LineFile:
         self.path = path
         self._max_bytes = max_bytes
         self._keep = keep
-        # By process: a fork may come while another thread holds the parent's.
+        # By process, because another thread may hold the parent's lock at a fork.
         self._locks: dict[int, threading.RLock] = {}
         self._fd: int | None = None
         self._pid = 0
-        # Whether the file ends in the middle of a line, which the next append must not go on with.
+        # Whether the file ends with an unfinished line, which the next append has to end.
         self._is_torn = False
         self._has_warned = False
 
     def append(self, data: bytes) -> None:
-        """Write lines; all of them, or none where that is possible.
-
-        Args:
-            data: Whole lines, each with its end.
+        """Write whole lines: all of them or, if possible, none.
 
         Raises:
-            OSError: They could not be written; a later call tries again from the start.
+            OSError: The lines cannot be written; a later call tries to open the file again.
         """
         pid = os.getpid()
         with self._locks.setdefault(pid, threading.RLock()):
@@ -77,9 +74,9 @@ class LineFile:
                     self._close()  # the parent's
                     self._pid = pid
                 if self._fd is not None and not os.fstat(self._fd).st_nlink:
-                    self._close()  # the file was removed: a line would go nowhere
+                    self._close()  # the file was removed
                 fd = self._open() if self._fd is None else self._fd
-                if self._max_bytes is not None and _is_over(fd, len(data), self._max_bytes):
+                if self._max_bytes is not None and _exceeds(fd, len(data), self._max_bytes):
                     fd = self._rotate(fd)
                 self._write(fd, data)
             except OSError as error:
@@ -91,19 +88,19 @@ class LineFile:
                 ) from error
 
     def close(self) -> None:
-        """Close the file; the next line opens it again."""
+        """Close the file; the next line reopens it."""
         with self._locks.setdefault(os.getpid(), threading.RLock()):
             self._close()
 
     def _open(self) -> int:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # Readable too, to see whether who wrote there before was killed in the middle of a line.
+        # Readable too, to check whether the last line is unfinished.
         self._fd = fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         self._is_torn = _is_torn(fd)
         return fd
 
     def _close(self) -> None:
-        # Forgotten first: a child that a fork makes now must not close another file's number.
+        # Cleared first, so that a child forked here cannot close a reused descriptor.
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
@@ -123,8 +120,8 @@ class LineFile:
         self._is_torn = False
 
     def _rotate(self, fd: int) -> int:
-        """Put the file aside and open a new one, unless another process just does or did so."""
-        import fcntl  # which Windows does not have
+        """Rename the file and open a new one, unless another process rotates or has rotated it."""
+        import fcntl  # not on Windows
 
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -134,45 +131,42 @@ class LineFile:
             pass  # a file system without locks
         try:
             if _is_same_file(self.path, fd):
-                self._put_aside()
+                for number in range(self._keep - 1, 0, -1):
+                    with contextlib.suppress(FileNotFoundError):
+                        self._rotated(number).replace(self._rotated(number + 1))
+                self.path.replace(self._rotated(1))
         except OSError as error:
             with contextlib.suppress(OSError):
                 fcntl.flock(fd, fcntl.LOCK_UN)
             if not self._has_warned:
                 self._has_warned = True
-                _logger.warning("%s cannot be put aside and goes on growing: %s", self.path, error)
+                _logger.warning("cannot rotate %s, so it keeps growing: %s", self.path, error)
             return fd
-        self._close()  # and with it the lock
+        self._close()  # releases the lock too
         return self._open()
 
-    def _put_aside(self) -> None:
-        for number in range(self._keep - 1, 0, -1):
-            with contextlib.suppress(FileNotFoundError):
-                self._aside(number).replace(self._aside(number + 1))
-        self.path.replace(self._aside(1))
-
-    def _aside(self, number: int) -> Path:
+    def _rotated(self, number: int) -> Path:
         return self.path.with_name(f"{self.path.stem}.{number}{self.path.suffix}")
 
 
 def _is_torn(fd: int) -> bool:
-    """Tell whether a file ends in the middle of a line.
+    """Return whether a file ends with an unfinished line.
 
-    While another process writes, its line seems unfinished for a moment, hence several looks.
+    Checks repeatedly, because another process may be writing that line.
     """
-    for _ in range(_LOOKS):
+    for _ in range(_END_CHECKS):
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or not status.st_size:
             return False
         if os.pread(fd, 1, status.st_size - 1) == b"\n":
             return False
-        time.sleep(_BETWEEN_LOOKS)
+        time.sleep(_CHECK_INTERVAL)
     return True
 
 
-def _is_over(fd: int, more: int, most: int) -> bool:
+def _exceeds(fd: int, new_bytes: int, max_bytes: int) -> bool:
     size = os.fstat(fd).st_size
-    return size > 0 and size + more > most
+    return size > 0 and size + new_bytes > max_bytes
 
 
 def _is_same_file(path: Path, fd: int) -> bool:
@@ -183,7 +177,7 @@ def _is_same_file(path: Path, fd: int) -> bool:
 
 
 def _cut(fd: int, count: int) -> bool:
-    """Take back the last bytes that were written; tells whether that was possible."""
+    """Remove the last bytes that were written; return whether that was possible."""
     try:
         end = os.lseek(fd, 0, os.SEEK_CUR)
         if os.fstat(fd).st_size != end:  # another process has written since

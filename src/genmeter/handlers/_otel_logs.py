@@ -1,7 +1,7 @@
-"""The application's OpenTelemetry logs, where it set them up.
+"""Emits records to the application's OpenTelemetry logs, if it has set them up.
 
-The API for logs changed its shape twice within the supported releases: before 1.35 a record takes
-the ids of its span, from then on a context, and from 1.38 on a logger takes the record's fields.
+The logs API changed twice within the supported releases: before 1.35 a record takes the ids of its
+span, since 1.35 a context, and since 1.38 a logger takes the record's fields.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
-import json
 import logging
 import time
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from opentelemetry.context import attach, detach
 from opentelemetry.trace import get_current_span
 
 from genmeter._version import __version__
+from genmeter.events.jsonable import jsonable_text
 from genmeter.events.values import UNREADABLE
 from genmeter.metrics.binding import context_of
 
@@ -43,10 +43,9 @@ _RECORD_TAKES_CONTEXT = "context" in inspect.signature(LogRecord).parameters
 
 @contextmanager
 def attached(span: SpanContext | None) -> Iterator[None]:
-    """Make a span current; None makes none current.
+    """Make a span current; None means no span.
 
-    A thread that was started within a span may have that span for its own, so None is not the same
-    as leaving things as they are.
+    None is needed because a thread that was started within a span may have inherited it.
     """
     token = attach(context_of(span))
     try:
@@ -56,16 +55,16 @@ def attached(span: SpanContext | None) -> Iterator[None]:
 
 
 class OtelLogs:
-    """Writes to the provider of loggers that the application made the global one; never raises."""
+    """Writes to the application's global ``LoggerProvider``; never raises."""
 
     def __init__(self) -> None:
         self._has_failed = False
 
     def logger(self) -> Logger | None:
-        """Return the logger to emit to; None where the application did not set up logs."""
+        """Return the logger to emit to; None if the application has not set up logs."""
         try:
             provider = get_logger_provider()
-            # What the API itself brings, the proxy and the no-op, writes nowhere.
+            # The API's own providers, the proxy and the no-op, discard records.
             if type(provider).__module__.startswith(_API):
                 return None
             return provider.get_logger(_SCOPE, __version__)
@@ -88,15 +87,15 @@ class OtelLogs:
         """Emit a record; never raises.
 
         Args:
-            logger: As :meth:`logger` gave it.
-            timestamp: When it happened, Unix time in seconds.
-            severity: How grave it is.
-            severity_text: The same as text.
+            logger: The result of :meth:`logger`.
+            timestamp: Unix time in seconds.
+            severity: The severity's number.
+            severity_text: The severity's name.
             body: The message.
-            attributes: Plain JSON values; those that are None are left out.
-            span: The ids of the span that it belongs to; None is no span.
-            event_name: The name of the event that it is; the attribute ``event.name`` where a
-                record has no such field.
+            attributes: Plain JSON values; None is dropped.
+            span: The span that the record belongs to.
+            event_name: The event's name; becomes the attribute ``event.name`` in releases whose
+                records lack the field.
         """
         try:
             fields: dict[str, Any] = {
@@ -116,7 +115,7 @@ class OtelLogs:
         if self._has_failed:
             return
         self._has_failed = True
-        # By its class only: the text of an exporter's error may quote the headers that it sends.
+        # Only its class, since the text of an exporter's error may contain secret headers.
         with contextlib.suppress(*UNREADABLE):
             _logger.warning(
                 "the application's OpenTelemetry logs rejected a record (%s); check the processors "
@@ -129,14 +128,18 @@ def _emit(logger: Logger, fields: dict[str, Any], context: Context, event_name: 
     if _EMIT_TAKES_FIELDS:
         logger.emit(**fields, context=context, event_name=event_name)
         return
-    # The SDK's own class, since exporters of these releases read the resource from the record.
+    # The SDK's class, because exporters of these releases read the resource from the record.
     record: Any = importlib.import_module("opentelemetry.sdk._logs").LogRecord
     fields["resource"] = getattr(logger, "resource", None)
     if _RECORD_TAKES_CONTEXT:
         logger.emit(record(**fields, context=context, event_name=event_name))
         return
     span = get_current_span(context).get_span_context()
-    attributes = {key: _flat(each) for key, each in fields["attributes"].items()}
+    # Attributes of these releases cannot be a list or a dict.
+    attributes = {
+        key: jsonable_text(each) if isinstance(each, list | dict) else each
+        for key, each in fields["attributes"].items()
+    }
     if event_name is not None:
         attributes[_EVENT_NAME] = event_name
     fields.update(
@@ -146,10 +149,3 @@ def _emit(logger: Logger, fields: dict[str, Any], context: Context, event_name: 
         trace_flags=span.trace_flags,
     )
     logger.emit(record(**fields))
-
-
-def _flat(value: Any) -> Any:
-    """Give a list or a dict as JSON text: an attribute of these releases cannot be one."""
-    if isinstance(value, list | dict):
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    return value

@@ -1,8 +1,8 @@
 """Handlers of metrics and logs: their protocols, and the two that write files.
 
-Each handler runs on its own worker thread and is called in the order of the events. One that
-blocks, raises or is slow harms neither the job nor the others. The events that it lost are counted
-in ``genmeter_monitor_handler_errors_total``, and logged once.
+Each handler runs on its own worker thread and is called in the order of the events. A handler that
+blocks, raises or is slow affects neither the job nor other handlers. The events that it loses are
+counted in ``genmeter_monitor_handler_errors_total``, and the first loss is logged.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from genmeter.config.checks import PATH, count, optional
 from genmeter.errors import ConfigError
-from genmeter.events.jsonable import to_jsonable
 from genmeter.events.values import UNREADABLE, shown
 from genmeter.handlers._line_file import LineFile
-from genmeter.handlers._line_text import log_time, object_text, value_text
+from genmeter.handlers._lines import log_line, metric_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 __all__ = [
     "FileLogHandler",
@@ -39,10 +38,10 @@ class MetricHandler(Protocol):
         """Handle one value.
 
         Args:
-            metric_name: Its name, such as ``generation_time``.
-            value: Its value.
-            metadata: Its labels, and what the job recorded with it; ``timestamp`` is the local time
-                in ISO 8601, with its offset from UTC.
+            metric_name: The metric's name, e.g. ``generation_time``.
+            value: The value.
+            metadata: Its labels and the job's metadata; ``timestamp`` is the local time in ISO
+                8601, with the offset from UTC.
         """
 
 
@@ -54,13 +53,12 @@ class LogHandler(Protocol):
         """Handle one record.
 
         Args:
-            message: ``level`` (``info``, ``warning`` or ``error``), ``message``, and what the job
-                recorded with it.
+            message: ``level`` (``info``, ``warning`` or ``error``), ``message`` and the job's data.
         """
 
 
 class _FileHandler:
-    """Appends to a file in a folder; see :class:`FileMetricHandler` for the arguments."""
+    """Appends lines to a file in a folder."""
 
     _NAME: str
 
@@ -75,34 +73,31 @@ class _FileHandler:
         return f"{type(self).__name__}({str(self.log_dir)!r})"
 
     def append_lines(self, lines: bytes) -> None:
-        """Append lines that are encoded already, all at once; the system has them on return.
-
-        Args:
-            lines: Whole lines, each with its end.
+        """Append whole, encoded lines in one write.
 
         Raises:
-            OSError: They cannot be written; the file has the whole lines that it had.
+            OSError: The lines cannot be written; the file is unchanged.
         """
         if lines:
             self._lines.append(lines)
 
     def close(self) -> None:
-        """Close the file; the next line opens it again."""
+        """Close the file; the next line reopens it."""
         self._lines.close()
 
 
 class FileMetricHandler(_FileHandler):
-    """Appends to ``metrics.jsonl``, one JSON object a line: the journal.
+    """Appends to the journal ``metrics.jsonl``, one JSON object a line.
 
-    Each has ``metric``, ``value`` and the metadata. The folder is made and the file opened at the
-    first line. NaN and infinity, which JSON does not have, are written as text.
+    Each object has ``metric``, ``value`` and the metadata. The first line creates the folder and the
+    file. NaN and infinity, which JSON lacks, are written as text.
 
     Args:
         log_dir: The folder.
-        max_bytes: Size from which on the file is put aside as ``metrics.1.jsonl``, an older one as
-            ``metrics.2.jsonl`` and so on; None means that it grows. Lines that are written together
-            stay together.
-        keep: How many files that were put aside are kept.
+        max_bytes: Size at which the file is rotated to ``metrics.1.jsonl``, that one to
+            ``metrics.2.jsonl`` and so on; None means no limit. Lines that are written together
+            stay in one file.
+        keep: Number of rotated files to keep.
 
     Attributes:
         log_dir: The folder.
@@ -115,33 +110,33 @@ class FileMetricHandler(_FileHandler):
     _NAME = "metrics.jsonl"
 
     def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
-        """Write one line; the system has it on return.
+        """Write one line.
 
         Raises:
-            OSError: It cannot be written; the file has the whole lines that it had.
+            OSError: The line cannot be written; the file is unchanged.
         """
         self.handle_metrics([(metric_name, value, metadata)])
 
     def handle_metrics(self, batch: Sequence[tuple[str, float, dict[str, Any]]]) -> None:
-        """Write a line for each name, value and metadata, all at once.
+        """Write a line for each name, value and metadata, in one write.
 
         Raises:
-            OSError: They cannot be written; the file has the whole lines that it had.
+            OSError: The lines cannot be written; the file is unchanged.
         """
-        self.append_lines("".join(_metric_lines(batch)).encode())
+        self.append_lines("".join(metric_lines(batch)).encode())
 
 
 class FileLogHandler(_FileHandler):
-    """Appends to ``afterimage.log``, the local time and the record as JSON on each line.
+    """Appends to ``afterimage.log``: on each line the local time and a record as JSON.
 
-    The folder is made and the file opened at the first line.
+    The first line creates the folder and the file.
 
     Args:
         log_dir: The folder.
-        max_bytes: Size from which on the file is put aside as ``afterimage.1.log``, an older one as
-            ``afterimage.2.log`` and so on; None means that it grows. Lines that are written
-            together stay together.
-        keep: How many files that were put aside are kept.
+        max_bytes: Size at which the file is rotated to ``afterimage.1.log``, that one to
+            ``afterimage.2.log`` and so on; None means no limit. Lines that are written together
+            stay in one file.
+        keep: Number of rotated files to keep.
 
     Attributes:
         log_dir: The folder.
@@ -154,33 +149,33 @@ class FileLogHandler(_FileHandler):
     _NAME = "afterimage.log"
 
     def handle_log(self, message: dict[str, Any]) -> None:
-        """Write one line, of now; the system has it on return.
+        """Write one line with the current time.
 
         Raises:
-            OSError: It cannot be written; the file has the whole lines that it had.
+            OSError: The line cannot be written; the file is unchanged.
         """
         self.handle_logs([(time.time(), message)])
 
     def handle_logs(self, batch: Sequence[tuple[float, dict[str, Any]]]) -> None:
-        """Write a line for each Unix time and record, all at once.
+        """Write a line for each Unix time and record, in one write.
 
         Raises:
-            OSError: They cannot be written; the file has the whole lines that it had.
+            OSError: The lines cannot be written; the file is unchanged.
         """
-        lines = [f"{log_time(when)} - {object_text(record)}\n" for when, record in batch]
-        self.append_lines("".join(lines).encode())
+        self.append_lines("".join(log_line(when, record) for when, record in batch).encode())
 
 
 def check_handlers(name: str, handlers: Sequence[Any], method: str) -> None:
     """Check that each handler has the method that will be called.
 
     Args:
-        name: The argument that the handlers were passed as.
+        name: The argument's name, for the error.
         handlers: The handlers.
         method: ``handle_metric`` or ``handle_log``.
 
     Raises:
-        ConfigError: A handler has no such method, or a coroutine function, which nobody would await.
+        ConfigError: A handler lacks the method, or it is a coroutine function, which would never be
+            awaited.
     """
     for number, handler in enumerate(handlers):
         try:
@@ -198,19 +193,3 @@ def check_handlers(name: str, handlers: Sequence[Any], method: str) -> None:
 
 
 _EXAMPLES = {"handle_metric": FileMetricHandler, "handle_log": FileLogHandler}
-
-
-def _metric_lines(batch: Iterable[tuple[str, float, dict[str, Any]]]) -> Iterable[str]:
-    """Return the lines of a journal; metadata that neighbours share is encoded once."""
-    shared: dict[str, Any] = {}
-    tail = ""
-    for name, value, metadata in batch:
-        if metadata is not shared:
-            plain = to_jsonable(dict(metadata))
-            if "metric" in plain or "value" in plain:  # as AfterImage has it, these win
-                row = {"metric": to_jsonable(name), "value": to_jsonable(value), **plain}
-                yield object_text(row) + "\n"
-                continue
-            shared = metadata
-            tail = (f", {object_text(plain)[1:]}" if plain else "}") + "\n"
-        yield f'{{"metric": {value_text(name)}, "value": {value_text(value)}{tail}'

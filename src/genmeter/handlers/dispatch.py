@@ -1,4 +1,4 @@
-"""From the drain to the handlers and subscribers of a monitor, each on a worker of its own."""
+"""Passes events from the drain to a monitor's handlers and subscribers, each on its own worker."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from genmeter.events.afterimage import metric_rows
+from genmeter.events.capture import class_name
 from genmeter.events.model import Evaluation, Generation, Log, Metric
 from genmeter.events.values import UNREADABLE, label_text, safe_text
-from genmeter.handlers._event_lines import JournalLines, log_lines, log_record
-from genmeter.handlers._line_text import iso_time
+from genmeter.handlers._lines import JournalLines, iso_time, log_lines, log_record
 from genmeter.handlers.base import FileLogHandler, FileMetricHandler
 from genmeter.pipeline.handler_worker import HandlerWorker, HandlerWorkers
 from genmeter.pipeline.worker import BATCH, CAPACITY
@@ -35,17 +35,17 @@ __all__ = [
 
 
 class HandlerKind(NamedTuple):
-    """What a list of handlers is for.
+    """A kind of handlers: of metrics, or of logs.
 
     Attributes:
-        one: The method that takes one row.
-        many: The method, where a handler has it, that takes a list of rows. They are not the
-            handler's to change: those of one event share what is the same.
+        one: The handler's method for one row.
+        many: The handler's optional method for a list of rows. It must not change them, since rows
+            of one event share metadata.
         events: The types of events that have rows.
         rows: Returns the rows of an event.
         call: Calls the method for one row.
-        file_handler: The class of ours that writes the rows to a file.
-        lines: Returns a function that encodes events for that file, with a cache of its own.
+        file_handler: genmeter's class that writes rows to a file.
+        lines: Returns a function that encodes events for that file, with its own cache.
     """
 
     one: str
@@ -57,17 +57,18 @@ class HandlerKind(NamedTuple):
     lines: Callable[[], Callable[[Sequence[Event]], bytes]]
 
     def takes_many(self, handler: Any) -> bool:
-        """Return whether a handler has the method for many rows, by its class: a mock has any.
+        """Return whether a handler's class has the method for many rows.
 
-        Where a derived class has a method of its own for one row only, that one counts.
+        The class decides, since a mock has any method. A derived class that overrides only the
+        method for one row does not count.
         """
         return self._definer(handler) is not None
 
     def many_to(self, handler: Any) -> Callable[[Sequence[Event]], None]:
-        """Return the function that hands over events all at once.
+        """Return a function that passes all events to a handler in one call.
 
-        A file handler of ours gets their lines, unless a derived class has a method of its own for
-        rows, or the object itself has.
+        genmeter's file handlers get encoded lines, unless a subclass or the object overrides a
+        method for rows.
         """
         if self._definer(handler) is self.file_handler and self.many not in vars(handler):
             encode = self.lines()
@@ -79,7 +80,7 @@ class HandlerKind(NamedTuple):
         return deliver
 
     def each_to(self, handler: Any) -> Callable[[Sequence[Event]], None]:
-        """Return the function that hands over row by row, and raises the first error at the end."""
+        """Return a function that calls a handler for each row, then raises the first error."""
 
         def deliver(events: Sequence[Event]) -> None:
             failure: BaseException | None = None
@@ -95,7 +96,7 @@ class HandlerKind(NamedTuple):
         return deliver
 
     def _definer(self, handler: Any) -> type | None:
-        """Return the class that ``many`` is from; None without one, or where ``one`` overrides it."""
+        """Return the class that defines ``many``; None if there is none or ``one`` overrides it."""
         try:
             if self.one in getattr(handler, "__dict__", ()):
                 return None
@@ -112,7 +113,7 @@ class HandlerKind(NamedTuple):
 def _check_done(result: object) -> None:
     if iscoroutine(result):
         result.close()
-        raise TypeError("the method must be a plain one, got a coroutine, which nobody would await")
+        raise TypeError("the method must not return a coroutine, because nothing awaits it")
 
 
 def _metric_rows(event: Generation | Evaluation | Metric) -> list[tuple[Any, ...]]:
@@ -148,7 +149,7 @@ LOGS = HandlerKind(
     lambda: log_lines,
 )
 
-_OUR_OWN = (FileMetricHandler, FileLogHandler)
+_FILE_HANDLERS = (FileMetricHandler, FileLogHandler)
 _delivering = threading.local()
 
 
@@ -158,34 +159,34 @@ def is_handing_out_logs() -> bool:
 
 
 class Subscriber(Protocol):
-    """Takes events as they are, on a worker of its own.
+    """Receives clean events on its own worker.
 
     Attributes:
         name: Its name in metrics and log lines.
-        wants: The types of the events that it takes.
+        wants: The types of events that it receives.
     """
 
     name: str
     wants: tuple[type, ...]
 
     def take(self, events: Sequence[Event]) -> None:
-        """Take some events, in their order."""
+        """Handle events, which are in order."""
 
 
 class HandlerDispatcher:
-    """Queues one monitor's events for its handlers and subscribers; neither waits nor raises.
+    """Queues one monitor's events for its handlers and subscribers; never waits or raises.
 
-    The pipeline's owner alone calls :meth:`record` and :meth:`start`.
+    Only the pipeline's owner calls :meth:`record` and :meth:`start`.
 
     Args:
-        self_metrics: Where events that a handler did not take are counted.
-        deferred_log: Where the first loss of each handler and reason is logged.
-        subscribers: What takes events beside the handlers.
+        self_metrics: Counts the events that handlers lose.
+        deferred_log: Logs the first loss of each handler and reason.
+        subscribers: The receivers of events besides the handlers.
 
     Attributes:
         metric_handlers: The handlers of metrics; the job may change or replace the list at any
             time.
-        log_handlers: The handlers of log records; likewise.
+        log_handlers: The same for handlers of log records.
     """
 
     def __init__(
@@ -205,7 +206,7 @@ class HandlerDispatcher:
         self._subscribers = [(each.wants, _subscriber_worker(each, losses)) for each in subscribers]
 
     def record(self, event: Event) -> None:
-        """Queue the event for everyone who takes its type."""
+        """Queue an event for all handlers and subscribers of its type."""
         kind = type(event)
         if kind in METRICS.events:
             for worker in self._metrics.sync(self._listed(METRICS, self.metric_handlers)):
@@ -218,43 +219,43 @@ class HandlerDispatcher:
                 worker.put(event)
 
     def start(self) -> None:
-        """Start the threads of the job's own handlers, before there is an event."""
+        """Start the threads of the job's handlers before the first event."""
         self._metrics.start(self._listed(METRICS, self.metric_handlers))
         self._logs.start(self._listed(LOGS, self.log_handlers))
 
     def flush(self, deadline: float) -> list[str]:
-        """Wait until everyone has taken all that was queued before.
+        """Wait until all events queued so far are delivered.
 
         Args:
-            deadline: As ``time.monotonic()`` counts.
+            deadline: On the clock of ``time.monotonic()``.
 
         Returns:
-            The names of those that did not finish in time.
+            The names of the workers that did not finish in time.
         """
         return [each.label for each in self._workers() if not each.wait_until_delivered(deadline)]
 
     def begin_close(self) -> None:
-        """Have everyone end after what is queued; :meth:`finish_close` waits for it."""
+        """Let all workers end after the queued events, without waiting."""
         self._metrics.close()
         self._logs.close()
         for _, worker in self._subscribers:
             worker.close()
 
     def finish_close(self, deadline: float) -> None:
-        """Wait until everyone has ended; what is left at the deadline is counted and logged.
+        """Wait until all workers have ended; events left at the deadline are counted and logged.
 
         Args:
-            deadline: As ``time.monotonic()`` counts.
+            deadline: On the clock of ``time.monotonic()``.
         """
-        # Our own first: where no thread can be started they are called here, and a handler that
-        # blocks must not take their time.
+        # genmeter's handlers first: if no thread can start they run here, and a handler that
+        # blocks must not use up their time.
         for worker in sorted(self._workers(), key=lambda each: not each.is_ours):
             worker.finish(deadline)
         self._metrics.finish(deadline)
         self._logs.finish(deadline)
 
     def reset(self) -> None:
-        """Start anew in a forked child, with the same handlers."""
+        """Reset in a forked child, with the same handlers."""
         self._metrics.reset()
         self._logs.reset()
         for _, worker in self._subscribers:
@@ -264,10 +265,10 @@ class HandlerDispatcher:
         return [*self._metrics.all(), *self._logs.all(), *(each for _, each in self._subscribers)]
 
     def _listed(self, kind: HandlerKind, handlers: Any) -> list[Any]:
-        """Return the handlers, whatever the job has put in the place of the list."""
+        """Return the handlers; the job may have replaced the list with anything."""
         if type(handlers) is list:
             return [*handlers]
-        # By the type, and by its own method: a derived class may have one that raises.
+        # By the base's own method, since a derived class may override it.
         for base in (list, tuple):
             if issubclass(type(handlers), base):
                 return list(base.__iter__(handlers))
@@ -286,16 +287,15 @@ def _handler_worker(
     kind: HandlerKind, losses: dict[str, Any], handler: Any
 ) -> HandlerWorker[Event]:
     takes_many = kind.takes_many(handler)
-    is_ours = issubclass(type(handler), _OUR_OWN)
+    is_ours = issubclass(type(handler), _FILE_HANDLERS)
     deliver = kind.many_to(handler) if takes_many else kind.each_to(handler)
-    # type's own, since a metaclass may have another that raises.
-    name = label_text(type.__dict__["__name__"].__get__(type(handler))) or "unknown"
+    name = label_text(class_name(type(handler))) or "unknown"
     return HandlerWorker(
         _marked(deliver) if Log in kind.events else deliver,
         label=name,
         shown=f"{name}.{kind.one}",
         capacity=CAPACITY,
-        # One event at a time, so that one that the handler raises at costs no other.
+        # One event at a time, so that an event that makes the handler raise loses no others.
         batch=BATCH if takes_many else 1,
         is_ours=is_ours,
         on_end=handler.close if is_ours else lambda: None,

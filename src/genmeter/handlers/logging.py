@@ -1,13 +1,12 @@
-"""What the job logs through a monitor, in the standard ``logging`` module and OpenTelemetry logs.
+"""Forwards the job's log messages to the ``logging`` module and to OpenTelemetry logs.
 
 A message of ``log_info``, ``log_warning`` or ``log_error`` becomes a record of the logger
-``genmeter.job``, with the time at which it was told and its data as attributes. It is handled
-within the trace context in which it was told, so that handlers and filters that read the current
-span find the right ids.
+``genmeter.job``, with the time of the call and the data as attributes. It is handled in the trace
+context of the call, so that handlers and filters read the right span.
 
-Where the application made an OpenTelemetry ``LoggerProvider`` the global one and has no handler of
-OpenTelemetry's on that logger or above it, the message goes to the provider directly, whatever the
-levels of ``logging`` are. It never goes both ways.
+If the application has set a global OpenTelemetry ``LoggerProvider``, and neither that logger nor its
+ancestors have a handler of OpenTelemetry's, the message also goes to the provider, regardless of
+``logging`` levels. OpenTelemetry never gets it twice.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ if TYPE_CHECKING:
 __all__ = ["LOGGER_NAME", "JobLog"]
 
 LOGGER_NAME = "genmeter.job"
-"""The logger whose level, handlers and filters govern what the job logs."""
+"""The logger whose level, handlers and filters apply to the job's messages."""
 
 _LEVELS = {
     "info": (logging.INFO, SeverityNumber.INFO, "INFO"),
     "warning": (logging.WARNING, SeverityNumber.WARN, "WARN"),
     "error": (logging.ERROR, SeverityNumber.ERROR, "ERROR"),
 }
-# As Logger.findCaller() names what it cannot find.
+# The names that Logger.findCaller() uses for an unknown caller.
 _NO_FILE = "(unknown file)"
 _NO_FUNCTION = "(unknown function)"
 _RESERVED = frozenset(dir(logging.makeLogRecord({}))) | {"", "asctime", "message", "taskName"}
@@ -48,7 +47,7 @@ _OTEL_HANDLERS = ("opentelemetry.sdk._logs", "opentelemetry.instrumentation.logg
 
 
 class JobLog:
-    """Hands the job's log messages to ``logging`` and to OpenTelemetry; never raises."""
+    """Forwards the job's log messages to ``logging`` and OpenTelemetry; never raises."""
 
     name = "job_log"
     wants: tuple[type, ...] = (Log,)
@@ -58,17 +57,13 @@ class JobLog:
         self._otel = OtelLogs()
 
     def take(self, events: Sequence[Event]) -> None:
-        """Log the messages among some events.
-
-        Args:
-            events: Clean events in their order; any but ``Log`` are passed over.
-        """
+        """Log the messages among the events; other events are ignored."""
         direct = None if _has_otel_handler(self._logger) else self._otel.logger()
         for event in events:
             if isinstance(event, Log):
                 try:
                     self._take(event, direct)
-                except UNREADABLE:  # such as a Logger class of the application's
+                except UNREADABLE:  # e.g. from the application's own Logger class
                     _print_error(None)
 
     def _take(self, event: Log, direct: OtelLogger | None) -> None:
@@ -107,7 +102,7 @@ class JobLog:
 
 
 def _attributes(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Clean the data of a message; a name that every record has itself gets a ``_`` at its end."""
+    """Return a message's data as attributes; a name that every record has gets a ``_``."""
     plain: dict[str, Any] = to_jsonable(data)
     clashing = _RESERVED & plain.keys()
     if not clashing:
@@ -122,12 +117,12 @@ def _attributes(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _has_otel_handler(logger: logging.Logger) -> bool:
-    """Return whether a record of a logger comes to a handler that hands it on to OpenTelemetry.
+    """Return whether a logger's records reach a handler of OpenTelemetry's.
 
-    By name, so that nothing is imported for it; a handler behind another one, such as a queue's,
-    is not seen.
+    Compares names, so that nothing has to be imported. A handler behind another one, e.g. a queue's,
+    is not found.
     """
-    with contextlib.suppress(*UNREADABLE):  # a handler or a logger of the application's own class
+    with contextlib.suppress(*UNREADABLE):  # from the application's own classes
         node: logging.Logger | None = logger
         while node is not None:
             for handler in node.handlers:
@@ -142,6 +137,6 @@ def _is_otel_handler(kind: type) -> bool:
 
 
 def _print_error(record: logging.LogRecord | None) -> None:
-    """Print the exception that a handler let out, as ``logging`` does where it catches one."""
+    """Print the current exception in the way that ``logging`` does."""
     with contextlib.suppress(*UNREADABLE):
         logging.Handler().handleError(record or logging.makeLogRecord({"name": LOGGER_NAME}))

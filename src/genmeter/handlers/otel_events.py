@@ -1,25 +1,24 @@
-"""Results of evaluations as the event ``gen_ai.evaluation.result``.
+"""Emits results of evaluations as the event ``gen_ai.evaluation.result``.
 
-The event is that of OpenTelemetry's semantic conventions for generative AI, in development
+The event is defined by OpenTelemetry's semantic conventions for generative AI, in development
 (https://github.com/open-telemetry/semantic-conventions-genai, docs/gen-ai/gen-ai-events.md). It
-goes to the ``LoggerProvider`` that the application made the global one, one event for each score:
+is emitted to the application's global ``LoggerProvider``, once for each score:
 
 =================================  ==========================================================
 attribute                          value
 =================================  ==========================================================
 ``gen_ai.evaluation.name``         name of the score
 ``gen_ai.evaluation.score.value``  the score
-``gen_ai.evaluation.explanation``  its feedback, where given
+``gen_ai.evaluation.explanation``  its feedback, if any
 ``gen_ai.response.id``             ``response_id`` of ``track_evaluation`` or of its metadata
-``error.type``                     class of the error, where the evaluation failed
+``error.type``                     class of the error, if the evaluation failed
 ``genmeter.evaluator``             type of the evaluator
-``genmeter.step``                  step of the pipeline, where known
+``genmeter.step``                  step of the pipeline, if known
 =================================  ==========================================================
 
-An evaluation that failed without a score is one event, whose required name is the evaluator's
-type; one that succeeded without a score has no result to tell. The conventions want the event
-within the span of the operation that was evaluated: it gets the span that was current when the
-evaluation was told.
+A failed evaluation without a score is one event, with the evaluator's type as its required name; a
+successful one without a score has no result. By the conventions the event belongs to the span of
+the operation that was evaluated: it gets the span that was current at ``track_evaluation``.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ __all__ = ["EVENT_NAME", "EvaluationEvents"]
 _logger = logging.getLogger("genmeter")
 
 EVENT_NAME = "gen_ai.evaluation.result"
-"""The event's name, as the conventions have it."""
+"""The event's name in the conventions."""
 
 _VALUE = "gen_ai.evaluation.score.value"
 _EXPLANATION = "gen_ai.evaluation.explanation"
@@ -56,7 +55,7 @@ _MAX_ID = 256
 class EvaluationEvents:
     """Emits an event for each score of an evaluation; never raises.
 
-    A feedback can hold what a model wrote, so this is for those who ask for it.
+    Off by default, because feedback can contain a model's output.
     """
 
     name = "evaluation_events"
@@ -67,11 +66,7 @@ class EvaluationEvents:
         self._has_warned = False
 
     def take(self, events: Sequence[Event]) -> None:
-        """Emit the results of the evaluations among some events.
-
-        Args:
-            events: Clean events in their order; any but ``Evaluation`` are passed over.
-        """
+        """Emit the results of the evaluations among the events; other events are ignored."""
         logger = self._otel.logger()
         if logger is None:
             self._warn()
@@ -95,14 +90,13 @@ class EvaluationEvents:
         self._has_warned = True
         with contextlib.suppress(*UNREADABLE):
             _logger.warning(
-                "evaluation_events is on, and no OpenTelemetry LoggerProvider is set up to take "
-                "them; set one with opentelemetry._logs.set_logger_provider() or turn "
-                "evaluation_events off"
+                "evaluation_events is on, but no OpenTelemetry LoggerProvider is set; set one with "
+                "opentelemetry._logs.set_logger_provider() or turn evaluation_events off"
             )
 
 
 def _results(event: Evaluation) -> Iterator[dict[str, Any]]:
-    """Return the attributes of each result; a value of None is dropped."""
+    """Yield the attributes of each result; None values are dropped later."""
     common = {
         ERROR_TYPE.key: event.error_type,
         _RESPONSE_ID: _response_id(event),
@@ -126,6 +120,6 @@ def _response_id(event: Evaluation) -> str | None:
         if given is None:
             metadata = event.raw_kwargs.get("metadata")
             given = metadata.get("response_id") if type(metadata) is dict else None
-    except UNREADABLE:  # a key that cannot be compared
+    except UNREADABLE:  # a key that raises when compared
         return None
     return None if given is None else safe_text(given, _MAX_ID) or None

@@ -37,7 +37,7 @@ from genmeter.history.samples import (
 from genmeter.schema.afterimage import METADATA, SCORE_PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     import numpy.typing as npt
     import pandas as pd
@@ -51,17 +51,17 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "SAMPLE_METADATA", "iso_time", "samples_frame", "to_frame", "utc_index"]
 
 SAMPLE_METADATA = METADATA
-"""The metadata that every frame of samples has columns for, with their dtypes."""
+"""The metadata columns of every frame of samples, with their dtypes."""
 
 
 def to_frame(snapshot: Snapshot, kind: str) -> pd.DataFrame:
-    """Make a frame of what a history keeps, oldest row first.
+    """Return a history's rows as a frame, oldest row first.
 
-    Every kind but ``samples`` begins with ``time`` (datetime64[ns, UTC]) and ends with a column
-    ``metadata_KEY`` for each key that callers recorded beyond the columns here: the entries of
+    Every kind except ``samples`` begins with ``time`` (datetime64[ns, UTC]) and ends with a column
+    ``metadata_KEY`` for each key that callers recorded beyond the columns below: the entries of
     ``metadata``, unknown keywords, ``error`` and ``retries``. Their dtype is ``boolean``, ``Int64``,
-    ``Float64`` or ``string`` if a key has values of one such type only; otherwise it is
-    ``string`` and each cell is JSON text. Past 250 keys the rarer ones share the column
+    ``Float64`` or ``string`` if all values of a key have one such type; otherwise it is ``string``
+    and each cell is JSON text. Beyond 250 keys, the rarer ones share the column
     ``metadata_other_keys`` as JSON objects. Durations are seconds (float64, NaN if unknown),
     counts are Int64 and names ``string`` (<NA> if unknown or absent).
 
@@ -70,27 +70,27 @@ def to_frame(snapshot: Snapshot, kind: str) -> pd.DataFrame:
       ``cache_read_tokens``, ``cache_write_tokens``, ``reasoning_tokens``, ``finish_reason``,
       ``error_type``. A row is a call of a model.
     - ``conversations``: ``time``, ``duration_seconds``, ``success`` (bool), ``turns``, ``step``,
-      ``error_type``. A row is a conversation, which spans calls that have rows of their own.
+      ``error_type``. A row is a conversation; its calls have their own rows.
     - ``evaluations``: ``time``, ``duration_seconds``, ``success`` (bool), ``evaluator``, ``model``
       (if tokens are known), ``step``, ``provider``, the six counts of tokens, ``error_type``,
       then ``score_NAME`` (float64) and ``feedback_NAME`` for each score.
     - ``metrics``: ``time``, ``name``, ``value`` (float64). A row is a value of ``record_metric``.
     - ``samples``: ``metric_name``, ``timestamp`` (datetime64[ns, UTC]), ``value`` (float64), then
-      ``metadata_KEY``: always those of :data:`SAMPLE_METADATA`, then the callers' own. It is what
-      exports hold: a row for each sample of each old metric name, by name and then by age.
-      ``success``, ``error_type`` and the callers' own stand on the first row of an event.
+      ``metadata_KEY``: always the keys of :data:`SAMPLE_METADATA`, then the callers'. These are the
+      rows of an export: one for each sample of each of AfterImage's metrics, sorted by metric and
+      age. ``success``, ``error_type`` and the callers' keys are set on an event's first row only.
 
     Args:
-        snapshot: What the history keeps.
+        snapshot: The history's rows.
         kind: One of the above.
 
     Returns:
-        The frame; its ``attrs`` hold ``kept_since`` (ISO 8601), from when on all rows are kept, if
-        older ones were overwritten, and ``data_cut``, the number of rows that lost their metadata
-        for lack of room, if there are any.
+        The frame. If older rows were overwritten, its ``attrs`` contain ``kept_since`` (ISO 8601),
+        the time since which all rows are kept; if rows lost their metadata for lack of room,
+        ``data_cut``, their number.
 
     Raises:
-        ConfigError: There is no such kind.
+        ConfigError: ``kind`` is unknown.
     """
     frame = KINDS[one_of(*KINDS)("kind", kind)](snapshot)
     if snapshot.kept_since is not None:
@@ -101,15 +101,15 @@ def to_frame(snapshot: Snapshot, kind: str) -> pd.DataFrame:
 
 
 def samples_frame(snapshot: Snapshot, table: SampleTable) -> pd.DataFrame:
-    """Make the frame of kind ``samples`` from a table of the same snapshot."""
+    """Return the frame of kind ``samples`` from a table of the same snapshot."""
     import pandas as pd
 
     rows = table.rows
     length = len(rows.time)
-    # A score outlives its evaluation if only the ring of the latter is full.
-    of_nothing = np.flatnonzero((rows.own >= 0) & (rows.call < 0))
-    values = snapshot.values  # noqa: PD011 (no frame)
-    orphan = of_nothing[values.event[rows.own[of_nothing]] >= 0]
+    # A score outlives its evaluation if only the evaluations' ring is full.
+    without_call = np.flatnonzero((rows.own >= 0) & (rows.call < 0))
+    values = snapshot.values  # noqa: PD011 (not a frame)
+    orphan = without_call[values.event[rows.own[without_call]] >= 0]
     labels = row_labels(snapshot)
     phase, evaluator = labels.phase[rows.call], labels.evaluator[rows.call]
     phase[orphan] = PHASES.index("evaluation")
@@ -129,7 +129,7 @@ def samples_frame(snapshot: Snapshot, table: SampleTable) -> pd.DataFrame:
         "error_type": _texts(names, np.where(rows.is_first, error, 0)),
     }
     of_calls, of_values = free_records(snapshot, table)
-    # A score can be the first row of its evaluation, and then has data of both.
+    # A score that is the first row of its evaluation has the metadata of both.
     recorded = dict(of_calls)
     for row, data in add_to_fixed(fixed, of_values):
         recorded[row] = {**recorded.get(row, {}), **data}
@@ -146,7 +146,7 @@ def samples_frame(snapshot: Snapshot, table: SampleTable) -> pd.DataFrame:
 
 
 def utc_index(times: npt.NDArray[np.int64]) -> pd.DatetimeIndex:
-    """Turn microseconds since 1970 into times of dtype datetime64[ns, UTC]."""
+    """Convert microseconds since 1970 to times of dtype datetime64[ns, UTC]."""
     import pandas as pd
 
     return pd.DatetimeIndex(times.astype("M8[us]").astype("M8[ns]"), tz="UTC")
@@ -199,24 +199,23 @@ def _conversations(snapshot: Snapshot) -> pd.DataFrame:
 
 
 def _evaluations(snapshot: Snapshot) -> pd.DataFrame:
-    calls, values = snapshot.calls, snapshot.values  # noqa: PD011 (no frame)
+    calls, values = snapshot.calls, snapshot.values  # noqa: PD011 (not a frame)
     rows = _Rows(snapshot, (calls.flags & EVALUATION) != 0)
     serials = calls.serial[rows.at]
     position = np.searchsorted(serials, values.event)
-    kept = np.append(serials, -2)[position] == values.event  # -1 is a value without an evaluation
+    kept = np.append(serials, -2)[position] == values.event  # -1: a value without an evaluation
     scores: dict[str, Any] = {}
     feedback: dict[str, Any] = {}
-    for number, name in sorted(
-        ((number, snapshot.names[number]) for number in np.unique(values.name[kept])),
-        key=lambda pair: pair[1],
-    ):
+    for number in sorted(np.unique(values.name[kept]), key=snapshot.names.__getitem__):
+        name = snapshot.names[number].removeprefix(SCORE_PREFIX)
         chosen = np.flatnonzero(kept & (values.name == number))
         score = np.full(len(serials), np.nan)
         score[position[chosen]] = values.value[chosen]
+        data = [snapshot.value_data.get(serial, "{}") for serial in values.serial[chosen].tolist()]
         texts = np.full(len(serials), None, object)
-        texts[position[chosen]] = _feedback(snapshot, values.serial[chosen].tolist())
-        scores[f"score_{name.removeprefix(SCORE_PREFIX)}"] = score
-        feedback[f"feedback_{name.removeprefix(SCORE_PREFIX)}"] = _text_column(texts)
+        texts[position[chosen]] = [each.get("feedback") for each in parse_objects(data)]
+        scores[f"score_{name}"] = score
+        feedback[f"feedback_{name}"] = typed_array(list(texts), "string")
     return rows.frame(
         {
             "evaluator": rows.names(calls.evaluator),
@@ -231,33 +230,23 @@ def _evaluations(snapshot: Snapshot) -> pd.DataFrame:
     )
 
 
-def _feedback(snapshot: Snapshot, serials: list[int]) -> list[str | None]:
-    texts = [snapshot.value_data.get(serial, "{}") for serial in serials]
-    return [data.get("feedback") for data in parse_objects(texts)]
-
-
 def _metrics(snapshot: Snapshot) -> pd.DataFrame:
     import pandas as pd
 
-    values = snapshot.values  # noqa: PD011 (no frame)
+    values = snapshot.values  # noqa: PD011 (not a frame)
     at = np.flatnonzero(values.event < 0)
-    data = _free(snapshot.value_data, values.serial[at])
     return pd.DataFrame(
         {
             "time": utc_index(microseconds(values.time[at])),
             "name": _texts(snapshot.names, values.name[at]),
             "value": values.value[at],
-            **data,
+            **_free(snapshot.value_data, values.serial[at]),
         }
     )
 
 
-def _samples(snapshot: Snapshot) -> pd.DataFrame:
-    return samples_frame(snapshot, sample_table(snapshot))
-
-
 class _Rows:
-    """The calls that a wide frame has rows of."""
+    """The calls in a wide frame, and its columns."""
 
     def __init__(self, snapshot: Snapshot, chosen: Mask) -> None:
         self._snapshot = snapshot
@@ -310,13 +299,9 @@ def _free(texts: dict[int, str], serials: npt.NDArray[np.int64]) -> dict[str, Ex
 
 
 def _texts(names: tuple[str, ...], codes: npt.NDArray[Any]) -> ExtensionArray:
-    """Return names by their indexes; 0 is the absent one."""
+    """Return names by index; index 0 is <NA>."""
     positions = np.where(codes == 0, -1, codes.astype(np.intp))
-    return _text_column(names).take(positions, allow_fill=True)
-
-
-def _text_column(texts: Iterable[str | None]) -> ExtensionArray:
-    return typed_array(list(texts), "string")
+    return typed_array(list(names), "string").take(positions, allow_fill=True)
 
 
 KINDS: dict[str, Callable[[Snapshot], pd.DataFrame]] = {
@@ -324,6 +309,6 @@ KINDS: dict[str, Callable[[Snapshot], pd.DataFrame]] = {
     "conversations": _conversations,
     "evaluations": _evaluations,
     "metrics": _metrics,
-    "samples": _samples,
+    "samples": lambda snapshot: samples_frame(snapshot, sample_table(snapshot)),
 }
-"""How each kind of frame is made."""
+"""The function that creates each kind of frame."""

@@ -1,8 +1,8 @@
 """The metadata that callers recorded, as typed columns of a frame.
 
-One rule for frames and files, by the values that a key has over all rows: booleans become
-``boolean``, integers ``Int64``, numbers ``Float64``, text ``string``; whatever is mixed or nested
-becomes ``string`` with the JSON text of each value.
+Frames and files share one rule. A key whose values are all booleans gets a ``boolean`` column,
+integers ``Int64``, numbers ``Float64``, text ``string``. Mixed or nested values become a ``string``
+column with the JSON text of each value.
 """
 
 from __future__ import annotations
@@ -29,19 +29,20 @@ __all__ = [
 ]
 
 MAX_KEYS = 250
-"""Most keys that get a column of their own, the most frequent ones."""
+"""Number of keys with their own column, the most frequent ones."""
 MAX_KEY = 256
-"""Longest key, in characters, that gets a column of its own."""
+"""Longest key, in characters, with its own column."""
 OTHER_KEYS = "other_keys"
-"""The column of all further keys: for each row the JSON text of an object."""
-_EXACT = 2**53  # up to here a float64 holds every integer
+"""The column of all other keys: the JSON text of an object for each row."""
+_MAX_EXACT_INT = 2**53  # a float64 represents every integer up to here
 _INT64 = 2**63
 _PARSED_AT_ONCE = 1_000  # the parser holds the interpreter's lock
+_DTYPE_TYPES: dict[str, type] = {"boolean": bool, "Int64": int, "string": str}
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 def parse_objects(texts: list[str]) -> list[dict[str, Any]]:
-    """Parse JSON objects, a text each."""
+    """Parse JSON objects, one a text."""
     parsed: list[dict[str, Any]] = []
     for start in range(0, len(texts), _PARSED_AT_ONCE):
         parsed += json.loads(f"[{','.join(texts[start : start + _PARSED_AT_ONCE])}]")
@@ -54,24 +55,16 @@ def json_text(value: Any) -> str:
 
 
 def empty_column(dtype: str, length: int) -> ExtensionArray:
-    """Make a column of missing values.
-
-    Args:
-        dtype: ``boolean``, ``Int64``, ``Float64`` or ``string``.
-        length: How many.
-    """
+    """Return a column of missing values."""
     return typed_array([None], dtype).take(np.full(length, -1), allow_fill=True)
 
 
 def metadata_columns(records: Records, length: int) -> dict[str, ExtensionArray]:
-    """Make a column of each key.
+    """Return a column for each key, sorted; ``other_keys`` last if there are further keys.
 
     Args:
-        records: Rows' positions, each once, and what they have.
-        length: Rows of the frame.
-
-    Returns:
-        By key, sorted; ``other_keys`` last, if there are more than :data:`MAX_KEYS`.
+        records: Row positions, each once, with their metadata.
+        length: Number of rows in the frame.
     """
     rows: dict[str, list[int]] = {}
     values: dict[str, list[Any]] = {}
@@ -86,55 +79,49 @@ def metadata_columns(records: Records, length: int) -> dict[str, ExtensionArray]
     columns = {key: _column(rows[key], values[key], length) for key in sorted(named)}
     others = sorted(rows.keys() - columns.keys())
     if others:
-        left: dict[int, dict[str, Any]] = {}
+        rest: dict[int, dict[str, Any]] = {}
         for key in others:
             for row, value in zip(rows[key], values[key], strict=True):
-                left.setdefault(row, {})[key] = value
-        texts = [json_text(data) for data in left.values()]
-        columns[OTHER_KEYS] = _fill("string", list(left), texts, length)
+                rest.setdefault(row, {})[key] = value
+        texts = [json_text(data) for data in rest.values()]
+        columns[OTHER_KEYS] = _fill("string", list(rest), texts, length)
     return columns
 
 
 def add_to_fixed(fixed: dict[str, ExtensionArray], records: Records) -> Records:
-    """Move the values under a fixed column's key into that column, if their type fits.
+    """Move the values of a fixed column's key into that column, if their type fits.
 
     Args:
         fixed: The columns by key; changed in place.
-        records: Rows' positions, and what they have.
+        records: Row positions with their metadata.
 
     Returns:
-        The records without what went into the columns; a value that did not fit has a ``_`` at the
-        end of its key, so that it cannot change the column's type.
+        The records without the moved values. The key of a value that did not fit gets a ``_``, so
+        that it cannot change the column's type.
     """
     rows: dict[str, list[int]] = {key: [] for key in fixed}
     values: dict[str, list[Any]] = {key: [] for key in fixed}
-    kinds = {key: _KINDS[str(column.dtype)] for key, column in fixed.items()}
-    left = []
+    types = {key: _DTYPE_TYPES[str(column.dtype)] for key, column in fixed.items()}
+    rest = []
     for row, data in records:
         free = {}
         for key, value in data.items():
-            if key not in kinds:
+            if key not in types:
                 free[key] = value
-            elif type(value) is kinds[key] and (type(value) is not int or _is_int64(value)):
+            elif type(value) is types[key] and (type(value) is not int or _is_int64(value)):
                 rows[key].append(row)
                 values[key].append(value)
             elif value is not None:
-                free[_free_key(key, data)] = value
+                free_key = key
+                while free_key in data:
+                    free_key += "_"
+                free[free_key] = value
         if free:
-            left.append((row, free))
+            rest.append((row, free))
     for key, column in fixed.items():
         if rows[key]:
             column[np.array(rows[key])] = values[key]
-    return left
-
-
-_KINDS: dict[str, type] = {"boolean": bool, "Int64": int, "string": str}
-
-
-def _free_key(key: str, data: dict[str, Any]) -> str:
-    while key in data:
-        key += "_"
-    return key
+    return rest
 
 
 def _is_int64(value: int) -> bool:
@@ -142,16 +129,16 @@ def _is_int64(value: int) -> bool:
 
 
 def _column(rows: list[int], values: list[Any], length: int) -> ExtensionArray:
-    kinds = set(map(type, values)) - {type(None)}
-    if kinds == {bool}:
+    types = set(map(type, values)) - {type(None)}
+    if types == {bool}:
         return _fill("boolean", rows, values, length)
-    if kinds == {int} and all(v is None or _is_int64(v) for v in values):
+    if types == {int} and all(v is None or _is_int64(v) for v in values):
         return _fill("Int64", rows, values, length)
-    if kinds in ({float}, {int, float}) and all(
-        type(v) is not int or -_EXACT <= v <= _EXACT for v in values
+    if types in ({float}, {int, float}) and all(
+        type(v) is not int or abs(v) <= _MAX_EXACT_INT for v in values
     ):
         return _fill("Float64", rows, values, length)
-    if kinds and kinds != {str}:
+    if types and types != {str}:
         values = [None if value is None else json_text(value) for value in values]
     return _fill("string", rows, values, length)
 
@@ -163,9 +150,9 @@ def _fill(dtype: str, rows: list[int], values: list[Any], length: int) -> Extens
 
 
 def typed_array(values: list[Any], dtype: str) -> ExtensionArray:
-    """Make a column of values; None is a missing one."""
+    """Return a column of values; None is a missing value."""
     import pandas as pd
 
-    any_dtype: Any = dtype  # the stubs know each name by itself
+    any_dtype: Any = dtype  # the stubs have an overload for each name
     array: ExtensionArray = pd.array(values, dtype=any_dtype)
     return array

@@ -1,4 +1,4 @@
-"""A bounded ring of rows, kept as one array a column."""
+"""A bounded ring of rows, stored as one array a column."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ GENERATION = 128
 EVALUATION = 256
 ANY_TOKENS = HAS_INPUT | HAS_OUTPUT | HAS_TOTAL
 INFERENCE = GENERATION | CONVERSATION
-"""A call has the first of these flags and not the second."""
+"""Mask that distinguishes calls from conversations: for a call, ``flags & INFERENCE == GENERATION``."""
 
 
 class StringTable(dict[str | None, int]):
-    """Numbers of names, assigned at the first lookup; 0 is the absent name."""
+    """Numbers of names, assigned at the first lookup; 0 stands for an absent name."""
 
     __slots__ = ("names",)
 
@@ -60,15 +60,16 @@ class StringTable(dict[str | None, int]):
         return number
 
 
-# What CPython 3.11 takes for an entry beside its text: a tuple, a number and the text's header.
+_BUFFERED_ROWS = 1_024
+# Memory of an entry beside its text in CPython 3.11: a tuple, a number and the text's header.
 _ENTRY_BYTES = 160
 
 
 class MetadataStore:
-    """Texts that belong to rows of rings; the oldest make room for the newest.
+    """Texts of rows in rings; the oldest are dropped to make room for new ones.
 
     Args:
-        max_bytes: Most bytes that are kept, entries' own size included.
+        max_bytes: Limit of memory in bytes, overhead included.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -78,7 +79,7 @@ class MetadataStore:
         self._written: dict[Ring, npt.NDArray[np.int64]] = {}
 
     def put(self, ring: Ring, text: str) -> None:
-        """Keep the text of the row that was appended last."""
+        """Store the text of the row that was appended last."""
         serial = ring.appended - 1
         written = self._written.get(ring)
         if written is None:
@@ -93,7 +94,7 @@ class MetadataStore:
             self._drop()
 
     def texts(self, ring: Ring) -> dict[int, str]:
-        """Return the texts of the rows that the ring still keeps, by the rows' serial numbers."""
+        """Return the texts of the rows that the ring still keeps, by serial number."""
         return {
             entry[1]: entry[2].decode()
             for entry in self._entries
@@ -105,12 +106,12 @@ class MetadataStore:
 
         Args:
             ring: The rows' ring.
-            serials: Their serial numbers, all of them kept by the ring.
+            serials: Serial numbers of rows that the ring still keeps.
         """
         if ring not in self._written:
             return 0
         written = serials[self._written[ring][serials % ring.capacity] == serials + 1]
-        # The oldest go first, so all from the first that is kept on are.
+        # The oldest are dropped first, so every text from the first kept one on is kept.
         first = next((serial for its, serial, _ in self._entries if its is ring), ring.appended)
         return int((written < first).sum())
 
@@ -127,19 +128,16 @@ def _size(entry: tuple[Ring, int, bytes]) -> int:
     return _ENTRY_BYTES + len(entry[2])
 
 
-_STAGED_ROWS = 1_024
-
-
 class Ring:
-    """The last ``capacity`` rows, oldest overwritten first.
+    """The last ``capacity`` rows; the oldest are overwritten first.
 
-    Rows are packed one after another into a small stage and moved into the columns together,
-    which costs a fraction of a store into every column for every row. The columns' memory is
-    reserved at once and used as rows come.
+    Rows are packed into a small buffer and moved into the columns together, which is much cheaper
+    than a store into every column for every row. The columns' memory is reserved at once and
+    used as rows arrive.
 
     Args:
         columns: Pairs of a column's name and its ``struct`` code, which is also NumPy's.
-        capacity: Most rows that are kept.
+        capacity: Maximum number of rows.
     """
 
     def __init__(self, columns: tuple[tuple[str, str], ...], capacity: int) -> None:
@@ -147,8 +145,8 @@ class Ring:
         self._pack = struct.Struct("=" + codes).pack
         self._dtype = np.dtype([(name, "=" + code) for name, code in columns])
         self._columns = {name: np.empty(capacity, self._dtype[name]) for name, _ in columns}
-        self._stage = bytearray()
-        self._stage_limit = _STAGED_ROWS * self._dtype.itemsize
+        self._buffer = bytearray()
+        self._buffer_bytes = _BUFFERED_ROWS * self._dtype.itemsize
         self.capacity = capacity
         self.appended = 0
 
@@ -157,39 +155,38 @@ class Ring:
 
     @property
     def size(self) -> int:
-        """Rows that are kept."""
+        """Number of rows that are kept."""
         return min(self.appended, self.capacity)
 
     @property
     def first_serial(self) -> int:
-        """Serial number of the oldest row that is kept; the first row ever has 0."""
+        """Serial number of the oldest row that is kept; the first appended row has 0."""
         return max(0, self.appended - self.capacity)
 
     def append(self, *row: Any) -> None:
-        """Add a row; its values stand in the order of the columns and fit their codes."""
-        self._stage += self._pack(*row)
+        """Add a row; its values match the columns in order and type."""
+        self._buffer += self._pack(*row)
         self.appended += 1
-        if len(self._stage) >= self._stage_limit:
-            self._settle()
+        if len(self._buffer) >= self._buffer_bytes:
+            self._flush()
 
     def columns(self, *names: str) -> list[npt.NDArray[Any]]:
-        """Return columns of the rows that are kept, in the order of storage.
+        """Return columns of the rows that are kept, in storage order.
 
-        Returns:
-            An array of ``size`` elements a name; views, valid until the next ``append``.
+        The arrays have ``size`` elements and are views, valid until the next ``append``.
         """
-        self._settle()
+        self._flush()
         return [self._columns[name][: self.size] for name in names]
 
     def rows(self, names: Sequence[str], since: float | None) -> list[npt.NDArray[Any]]:
-        """Copy columns of the rows that are kept, from the oldest to the newest.
+        """Copy columns of the rows that are kept, oldest first.
 
         Args:
             names: The columns.
-            since: The least ``time`` of the rows, Unix time in seconds; None means all.
+            since: The smallest ``time`` to return, Unix time in seconds; None means all rows.
 
         Returns:
-            The rows' serial numbers, then each of the columns.
+            The serial numbers, then each column.
         """
         order = self.in_order()
         serial = np.arange(self.appended - self.size, self.appended, dtype=np.int64)
@@ -200,37 +197,35 @@ class Ring:
         return [serial, *(column[order] for column in self.columns(*names))]
 
     def in_order(self) -> npt.NDArray[np.intp]:
-        """Return the positions of the kept rows from the oldest to the newest."""
+        """Return the positions of the kept rows, oldest first."""
         start = self.appended % self.capacity if self.appended > self.capacity else 0
         return np.roll(np.arange(self.size), -start)
 
-    def _settle(self) -> None:
-        if not self._stage:
+    def _flush(self) -> None:
+        if not self._buffer:
             return
-        rows = np.frombuffer(bytes(self._stage), self._dtype)
-        self._stage.clear()
+        rows = np.frombuffer(bytes(self._buffer), self._dtype)
+        self._buffer.clear()
         end = self.appended % self.capacity
         kept = rows[-self.capacity :]
-        # The rows fill up to `end`; what does not fit before it stands at the ring's end.
+        # The rows fill up to `end`; those that do not fit before it go to the end of the columns.
         tail = min(end, len(kept))
         head = len(kept) - tail
         for name, column in self._columns.items():
             values = kept[name]
             column[end - tail : end] = values[head:]
-            if head:
-                stop = self.capacity
-                column[stop - head : stop] = values[:head]
+            column[self.capacity - head :] = values[:head]
 
 
 def kept_since(ring: Ring, since: float | None) -> float | None:
-    """Return from when on a ring keeps all rows, if that is later than a window's start.
+    """Return the time since which a ring keeps all rows, if it is later than a window's start.
 
     Args:
-        ring: One with a column ``time``, Unix times in seconds.
+        ring: A ring with a column ``time``.
         since: The window's start, Unix time in seconds; None means the start of the history.
 
     Returns:
-        Unix time in seconds; None if no row of the window is gone.
+        Unix time in seconds; None if no row of the window was overwritten.
     """
     if ring.appended <= ring.capacity:
         return None

@@ -1,6 +1,6 @@
-"""AfterImage's metrics, made of a history's columns: of one metric, or of all that a snapshot holds.
+"""AfterImage's metrics, computed from a history's columns: one metric, or all in a snapshot.
 
-The same rows as ``events.afterimage.metric_rows`` makes of the same events, one by one.
+The rows equal those that ``events.afterimage.metric_rows`` returns for the same events.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ __all__ = [
 PHASES = ("", table.GENERATION, table.CONVERSATION, table.EVALUATION)
 """What ``RowLabels.phase`` stands for."""
 
-# --- what the table means for the columns of calls -------------------------------------------------
+# --- the table, applied to the columns of calls ----------------------------------------------------
 
 _KIND_FLAGS = {table.GENERATION: GENERATION, table.EVALUATION: EVALUATION}
 _KNOWN_FLAGS = {
@@ -73,7 +73,6 @@ _KNOWN_FLAGS = {
 
 
 def _flags_of(metric: MetricSpec) -> int:
-    """Return the flags that all rows with a metric have."""
     of_kind = _KIND_FLAGS[metric.kinds[0]] if len(metric.kinds) == 1 else 0
     return of_kind | _KNOWN_FLAGS.get(metric.field, 0)
 
@@ -83,7 +82,7 @@ def _column_of(field: str) -> str:
 
 
 def _has(metric: MetricSpec, columns: Columns) -> Mask:
-    """Say which rows have a metric."""
+    """Return a mask of the rows that have a metric."""
     need = _flags_of(metric)
     found: Mask = (columns("flags") & need) == need
     if metric.field == "duration":
@@ -94,7 +93,7 @@ def _has(metric: MetricSpec, columns: Columns) -> Mask:
 
 
 def _values_of(metric: MetricSpec, columns: Columns) -> npt.NDArray[Any]:
-    """Return the value that each row has if it has the metric."""
+    """Return the metric's value for each row, valid where the row has the metric."""
     if metric.value == "amount":
         return columns(_column_of(metric.field))
     flags = columns("flags")
@@ -105,7 +104,7 @@ def _values_of(metric: MetricSpec, columns: Columns) -> npt.NDArray[Any]:
 
 
 def token_parts(calls: CallRows) -> Iterator[tuple[str, str, npt.NDArray[np.int64]]]:
-    """Return the metadata that itemises tokens: its key, the metric that has it, and the counts."""
+    """Yield the metadata that itemises tokens: its key, its metric and the counts."""
     for metric in table.METRICS:
         for key, field in metric.parts:
             yield key, metric.name, getattr(calls, _column_of(field))
@@ -115,12 +114,12 @@ def token_parts(calls: CallRows) -> Iterator[tuple[str, str, npt.NDArray[np.int6
 
 
 class Samples(NamedTuple):
-    """Samples of one metric, in no certain order.
+    """Samples of one metric, in no particular order.
 
     Attributes:
         time: Unix times in seconds.
-        value: The values, as many.
-        kept_since: From when on (Unix time) they are kept, if that is later than asked.
+        value: The values, one for each time.
+        kept_since: Unix time of the oldest kept row, if it is later than the requested start.
     """
 
     time: npt.NDArray[np.float64]
@@ -129,18 +128,18 @@ class Samples(NamedTuple):
 
 
 class MetricReader:
-    """Reads the rings by metric, and knows which metrics were ever recorded.
+    """Reads the rings by metric, and remembers which metrics were ever recorded.
 
-    The history that fills the rings fills the attributes too, since the rings forget.
+    The history updates the attributes as it appends rows, because rings drop old rows.
 
     Args:
         calls: The ring of calls and evaluations.
         others: The ring of scores and custom values.
-        numbers: What the numbers in their label columns stand for.
+        numbers: The table that the numbers in their label columns index.
 
     Attributes:
-        flags: All flags that any row of ``calls`` has had.
-        labels: The labels that calls had, by the column that holds them.
+        flags: All flags that any row of ``calls`` ever had.
+        labels: The labels that calls had, by column.
         values: The names in ``others``.
     """
 
@@ -156,9 +155,8 @@ class MetricReader:
         """Return the samples of a metric.
 
         Args:
-            name: Such as ``generation_time``, ``model_usage:MODEL`` or a name that was passed to
-                ``record_metric``.
-            since: Unix time in seconds; None means all that are kept.
+            name: E.g. ``generation_time``, ``model_usage:MODEL`` or a name of ``record_metric``.
+            since: Unix time in seconds; None means all rows.
 
         Returns:
             The samples; None if the metric was never recorded.
@@ -175,15 +173,13 @@ class MetricReader:
             time, value, names = self._others.columns("time", "value", "name")
             chosen = (names == self._names[name]) & _is_recent(time, since)
             parts.append((self._others, time[chosen], value[chosen]))
-        # Counts stay integers if nothing else was recorded under their name.
+        # Counts stay integers unless other values were recorded under the same name.
         filled = [part for part in parts if len(part[1])] or parts[:1]
         _, time, value = filled[0]
-        for _, more_time, more_value in filled[1:]:  # no copy of the one part that most have
+        for _, more_time, more_value in filled[1:]:  # no copy of the only part that most have
             time, value = np.concatenate([time, more_time]), np.concatenate([value, more_value])
-        starts = [kept_since(ring, since) for ring, _, _ in parts]
-        return Samples(
-            time, value, max((each for each in starts if each is not None), default=None)
-        )
+        starts = (kept_since(ring, since) for ring, _, _ in parts)
+        return Samples(time, value, max(filter(None, starts), default=None))
 
     def _is_recorded(self, name: str) -> bool:
         metric, label = _metric_of(name)
@@ -210,14 +206,14 @@ def _is_recent(time: npt.NDArray[np.float64], since: float | None) -> Mask:
 
 
 def _metric_of(name: str) -> tuple[MetricSpec | None, str]:
-    """Return the metric of a name, if calls have it, and the label in it as their column has it."""
+    """Return the metric of calls with this name, and the label in it as its column has it."""
     metric, label = table.metric_of(name)
     is_reason = metric is not None and metric.field == "finish_reason"
     return metric, label.lower() if is_reason else label
 
 
 def _canonical_name(name: str) -> str:
-    """Return a metric's name with its label as it is kept: cut to its length, without controls."""
+    """Return a metric's name with its label as it is stored: cut to its length, without controls."""
     prefix = next((each for each in table.PREFIXES if name.startswith(each)), "")
     return prefix + (label_text(name.removeprefix(prefix)) or "")
 
@@ -230,24 +226,22 @@ class SampleRows(NamedTuple):
 
     Attributes:
         time: Microseconds since 1970, UTC.
-        value: The values.
-        exact: Those of them that are counts, exactly; else 0.
+        value: The values; a float64 holds every count exactly.
         is_count: Whether the value is a count.
         call: Position of the row's call in the snapshot; -1 if it has none.
         own: Position of the row in the snapshot's values; -1 if it came from a call.
-        is_first: Whether it is the first row of its event, which has the metadata of the event.
+        is_first: Whether it is the first row of its event, which carries the event's metadata.
     """
 
     time: npt.NDArray[np.int64]
     value: npt.NDArray[np.float64]
-    exact: npt.NDArray[np.int64]
     is_count: Mask
     call: Positions
     own: Positions
     is_first: Mask
 
     def at(self, rows: slice | Positions) -> SampleRows:
-        """Return some of the samples."""
+        """Return the samples at these positions."""
         columns: list[Any] = [column[rows] for column in self]
         return SampleRows(*columns)
 
@@ -257,7 +251,7 @@ class SampleTable(NamedTuple):
 
     Attributes:
         names: The metrics, sorted.
-        starts: Where each metric's rows begin, and at the end the number of rows.
+        starts: Position of each metric's first row, then the number of rows.
         rows: The samples.
     """
 
@@ -266,15 +260,15 @@ class SampleTable(NamedTuple):
     rows: SampleRows
 
     def slices(self) -> Iterator[tuple[str, slice]]:
-        """Return each metric and its rows."""
+        """Yield each metric and the slice of its rows."""
         for number, name in enumerate(self.names):
             yield name, slice(int(self.starts[number]), int(self.starts[number + 1]))
 
 
 class RowLabels(NamedTuple):
-    """The labels of each call's rows: indexes into ``Snapshot.names``, the phase into :data:`PHASES`.
+    """The labels of each call: indexes into ``Snapshot.names``; the phase indexes :data:`PHASES`.
 
-    0 stands for an absent label. Position -1, one past the calls, has no labels.
+    0 is an absent label. The last element, at position -1, has no labels.
     """
 
     phase: Codes
@@ -285,12 +279,12 @@ class RowLabels(NamedTuple):
 
 
 def microseconds(times: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Turn Unix times in seconds into microseconds, which a float64 of today still tells apart."""
+    """Convert Unix times in seconds to microseconds, the finest unit that a float64 resolves."""
     return np.round(times * 1e6).astype(np.int64)
 
 
 def row_labels(snapshot: Snapshot) -> RowLabels:
-    """Return the labels of each call's rows."""
+    """Return the labels of each call."""
     calls = snapshot.calls
     flags = calls.flags
     is_evaluation = (flags & EVALUATION) != 0
@@ -308,18 +302,18 @@ def row_labels(snapshot: Snapshot) -> RowLabels:
 
 
 def sample_table(snapshot: Snapshot) -> SampleTable:
-    """Make the table of a snapshot: by metric, sorted by name, and then in the order of recording."""
+    """Create the table of a snapshot, sorted by metric name, then in recording order."""
     score_call = _call_of_scores(snapshot)
-    # The calls whose first row is still to come; the last one is no call.
+    # The calls whose first row is still missing; the last element is not a call.
     is_next = np.append(np.ones(len(snapshot.calls.flags), np.bool_), np.False_)
     of_calls, of_values = [], []
     for metric in table.METRICS:
         if metric.value == "score":
-            made = of_values = list(_from_values(snapshot, score_call, is_next))
+            new = of_values = list(_from_values(snapshot, score_call, is_next))
         else:
-            made = list(_from_calls(snapshot, metric, is_next))
-            of_calls += made
-        for _, rows in made:
+            new = list(_from_calls(snapshot, metric, is_next))
+            of_calls += new
+        for _, rows in new:
             is_next[rows.call] = False
     found: dict[str, list[SampleRows]] = {}
     for name, rows in of_calls + of_values:
@@ -335,8 +329,8 @@ def free_records(snapshot: Snapshot, table: SampleTable) -> tuple[Records, Recor
     """Parse the metadata that callers recorded with the table's rows.
 
     Returns:
-        Rows' positions and their data: those of calls and evaluations, which stand on their first
-        rows, and those of scores and custom values.
+        Pairs of a row's position and its data: first those of calls and evaluations, at their
+        first rows, then those of scores and custom values.
     """
     rows = table.rows
     first = np.flatnonzero(rows.is_first)
@@ -354,7 +348,7 @@ def records_of(
     Args:
         texts: The metadata as JSON, by the rows' serial numbers.
         serials: The rows' serial numbers.
-        positions: The positions to return the rows under.
+        positions: The position to return for each row.
     """
     found = [
         (row, texts[serial])
@@ -373,12 +367,11 @@ def _in_order(parts: list[SampleRows]) -> SampleRows:
     if len(parts) == 1:
         return parts[0]
     rows = _joined(parts)
-    order = np.argsort(rows.time, kind="stable")
-    return rows.at(order)
+    return rows.at(np.argsort(rows.time, kind="stable"))
 
 
 def _call_of_scores(snapshot: Snapshot) -> Positions:
-    """Return the position of each value's evaluation; -1 if it has none or that is gone."""
+    """Return the position of each value's evaluation; -1 without one, or if it was overwritten."""
     serials, events = snapshot.calls.serial, snapshot.values.event
     found = np.searchsorted(serials, events)
     if not len(serials):
@@ -393,12 +386,10 @@ def _from_calls(
     columns = partial(getattr, snapshot.calls)
     call = np.flatnonzero(_has(metric, columns))
     value = _values_of(metric, columns)[call]
-    is_count = np.full(len(call), value.dtype.kind == "i")
     rows = SampleRows(
         microseconds(snapshot.calls.time[call]),
         value.astype(np.float64),
-        np.where(is_count, value, 0).astype(np.int64),
-        is_count,
+        np.full(len(call), value.dtype.kind == "i"),
         call,
         np.full(len(call), -1),
         is_next[call],
@@ -421,26 +412,11 @@ def _from_values(
     is_first &= is_next[score_call]
     for number in np.unique(values.name):
         own = np.flatnonzero(values.name == number)
-        yield (
-            snapshot.names[number],
-            SampleRows(
-                times[own],
-                values.value[own],
-                np.zeros(len(own), np.int64),
-                np.zeros(len(own), np.bool_),
-                score_call[own],
-                own,
-                is_first[own],
-            ),
+        is_count = np.zeros(len(own), np.bool_)
+        rows = SampleRows(
+            times[own], values.value[own], is_count, score_call[own], own, is_first[own]
         )
+        yield snapshot.names[number], rows
 
 
-_NO_ROWS = SampleRows(
-    np.empty(0, np.int64),
-    np.empty(0, np.float64),
-    np.empty(0, np.int64),
-    np.empty(0, np.bool_),
-    np.empty(0, np.intp),
-    np.empty(0, np.intp),
-    np.empty(0, np.bool_),
-)
+_NO_ROWS = SampleRows(*(np.empty(0, code) for code in ("i8", "f8", "?", "p", "p", "?")))

@@ -1,4 +1,4 @@
-"""A copy of a history's rows, for readers that take longer than the drain can wait."""
+"""A copy of a history's rows, for slow readers that must not block the drain."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ __all__ = ["CallRows", "Snapshot", "ValueRows"]
 
 
 class CallRows(NamedTuple):
-    """Calls, conversations and evaluations; arrays of one length, in the order of recording.
+    """Calls, conversations and evaluations in recording order, as arrays of equal length.
 
-    ``time`` is Unix time in seconds, ``duration`` seconds, NaN if unknown; tokens and turns are
-    counts, whose flags say whether they are known; names are indexes into ``Snapshot.names``, 0 if
-    absent.
+    ``time`` is Unix time in seconds; ``duration`` is seconds, NaN if unknown. ``flags`` has a bit
+    for each count that is known. Names are indexes into ``Snapshot.names``, 0 if absent.
     """
 
     serial: npt.NDArray[np.int64]
@@ -40,7 +39,7 @@ class CallRows(NamedTuple):
 
 
 class ValueRows(NamedTuple):
-    """Scores and custom values; ``event`` is the serial of a score's evaluation, else -1."""
+    """Scores and custom values; ``event`` is the serial number of a score's evaluation, or -1."""
 
     serial: npt.NDArray[np.int64]
     event: npt.NDArray[np.int64]
@@ -56,11 +55,11 @@ class Snapshot(NamedTuple):
     Attributes:
         calls: See :class:`CallRows`.
         values: See :class:`ValueRows`.
-        names: What the names' indexes stand for.
-        call_data: JSON text of a call's metadata, by serial.
-        value_data: The same of a custom value's metadata and of a score's feedback.
-        kept_since: Unix time from which on all rows are kept, if earlier ones were overwritten.
-        data_cut: How many of these rows lost their metadata for lack of room.
+        names: The names that the columns index.
+        call_data: JSON text of calls' metadata, by serial number.
+        value_data: The same for the metadata of custom values and the feedback of scores.
+        kept_since: Unix time since which all rows are kept, if earlier ones were overwritten.
+        data_cut: Number of these rows that lost their metadata for lack of room.
     """
 
     calls: CallRows

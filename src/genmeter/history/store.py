@@ -1,7 +1,7 @@
-"""The local history of one monitor: bounded rings for windows, exact totals for ever.
+"""The local history of one monitor: bounded rings for windows, and exact totals since the start.
 
 Calls and evaluations share one ring (both cost tokens), scores and custom values another, samples
-a third. Names are interned; labels are bounded, so the names are too.
+a third. Names are interned; labels are bounded, so names are too.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _CALL_COLUMNS = (
     *(("error_type", "H"), ("finish_reason", "H"), ("evaluator", "H"), ("flags", "H")),
     ("rate_limited", "H"),
 )
-_COST_COLUMN = ("cost", "d")  # 8 bytes a call, only with prices
+_COST_COLUMN = ("cost", "d")  # only with prices, since it takes 8 bytes a call
 _VALUE_COLUMNS = (
     *(("event", "q"), ("time", "d"), ("value", "d")),
     *(("name", "H"), ("evaluator", "H")),
@@ -65,13 +65,12 @@ _NAN = float("nan")
 
 
 class History:
-    """The events of one monitor, for reports and windows; the pipeline's owner alone uses it.
+    """The events of one monitor, for reports and windows; only the pipeline's owner may use it.
 
     Args:
-        capacity: Calls and evaluations that are kept, as many scores and custom values, and as
-            many samples.
-        metadata_bytes: Most bytes of metadata and feedback that are kept with them.
-        has_prices: Whether calls have a cost, which is then kept with each.
+        capacity: Capacity of each ring: calls and evaluations, scores and custom values, samples.
+        metadata_bytes: Limit of the metadata and feedback kept with them, in bytes.
+        has_prices: Whether to keep the cost of each call.
         scales: Lowest and highest value of each score that is not on 0..1.
     """
 
@@ -105,17 +104,17 @@ class History:
 
     @property
     def size(self) -> int:
-        """Rows that are kept, in all rings."""
+        """Number of rows kept in all rings."""
         return self._calls.size + self._values.size + self._samples.size
 
     @property
     def capacity(self) -> int:
-        """Rows that can be kept, in all rings."""
+        """Maximum number of rows in all rings."""
         return self._calls.capacity + self._values.capacity + self._samples.capacity
 
     @property
     def ring_capacity(self) -> int:
-        """Rows that each ring can keep."""
+        """Maximum number of rows in each ring."""
         return self._calls.capacity
 
     @property
@@ -130,7 +129,7 @@ class History:
         return self._last_call
 
     def emptied(self) -> History:
-        """Make a history like this one that holds nothing."""
+        """Return an empty history with the same settings."""
         return History(
             self._calls.capacity,
             self._metadata.max_bytes,
@@ -144,15 +143,15 @@ class History:
         """Sum rows since a time, by group.
 
         Args:
-            rows: Which rows, and what of them.
-            by: The labels whose values make a group.
-            since: Unix time in seconds. If the ring has forgotten rows since then, the sums by
-                the minute answer if they can (the minute that it lies in then counts whole), else
-                the rows that are kept.
+            rows: The rows and the column to sum.
+            by: The labels to group by.
+            since: Unix time in seconds. If the ring has overwritten rows since then, the result
+                comes from the sums by minute if possible (the minute that contains the time then
+                counts in full), else from the rows that are kept.
 
         Returns:
-            Sums by the values of ``by``, of groups that have any rows. Sums by the minute have a
-            number of rows only if the query counts rows, and no least and no most value (NaN).
+            Sums of the groups that have rows, by their values of ``by``. Sums by minute have a
+            number of rows only if the query counts rows, and NaN as minimum and maximum.
         """
         ring = {"calls": self._calls, "scores": self._values, "samples": self._samples}[rows.ring]
         if rows.by_minute and not by and kept_since(ring, since) is not None:
@@ -167,11 +166,7 @@ class History:
         )
 
     def snapshot(self, since: float | None = None) -> Snapshot:
-        """Copy what is kept.
-
-        Args:
-            since: Unix time in seconds; None means all that is kept.
-        """
+        """Copy the rows since a time (Unix time in seconds), or all rows."""
         calls = CallRows(*self._calls.rows(CallRows._fields[1:], since))
         values = ValueRows(*self._values.rows(ValueRows._fields[1:], since))
         starts = [kept_since(ring, since) for ring in (self._calls, self._values)]
@@ -187,16 +182,16 @@ class History:
         )
 
     def record(self, event: Event) -> None:
-        """Keep an event, if it is of a kind that the history keeps."""
-        keep = self._record.get(type(event))
-        if keep is not None:
-            keep(event)
+        """Record an event; log records are ignored."""
+        record = self._record.get(type(event))
+        if record is not None:
+            record(event)
 
     def token_usage(self, since: float | None = None) -> TokenUsageReport:
         """Sum the tokens by model.
 
         Args:
-            since: Unix time in seconds; None means since the start, which is exact for ever.
+            since: Unix time in seconds; None means since the start, for which totals are exact.
         """
         if since is None:
             return report_of(
@@ -208,9 +203,9 @@ class History:
         """Return the samples of a metric; None if it was never recorded.
 
         Args:
-            name: AfterImage's name, such as ``generation_time`` or ``model_usage:MODEL``, or one
-                that was passed to ``record_metric``.
-            since: Unix time in seconds; None means all that are kept.
+            name: AfterImage's name, e.g. ``generation_time`` or ``model_usage:MODEL``, or a name
+                of ``record_metric``.
+            since: Unix time in seconds; None means all rows.
         """
         return self._metrics.samples(name, since)
 

@@ -1,4 +1,4 @@
-"""Token reports: the tokens of a monitor's calls by model, as objects, a table, a frame and a cost."""
+"""Token reports: token usage by model, as objects, a table, a frame and a cost."""
 
 from __future__ import annotations
 
@@ -21,28 +21,26 @@ if TYPE_CHECKING:
 __all__ = ["CostReport", "ModelTokenUsage", "Retired", "TokenUsageReport", "report_of", "summarise"]
 
 
+_INT64_MAX = 2**63 - 1
+_NAME_WIDTH = 60
+
+
 class Retired:
-    """Totals of histories that are not kept any more."""
+    """Totals of the histories of monitors that are gone."""
 
     def __init__(self) -> None:
         self._report = TokenUsageReport(by_model=[])
         self._until = 0.0
 
     def add(self, report: TokenUsageReport, last: float | None) -> None:
-        """Take over the totals of a history since its start.
-
-        Args:
-            report: The totals.
-            last: Unix time in seconds of the newest event in them.
-        """
+        """Add the totals of a history, whose newest event has the Unix time ``last``."""
         self._report = TokenUsageReport.merge([self._report, report])
         self._until = max(self._until, last or 0.0)
 
     def since(self, since: float | None) -> TokenUsageReport:
-        """Return the totals; incomplete if they may hold tokens from before the window.
+        """Return the totals, or an empty report for a window that starts at a Unix time.
 
-        Args:
-            since: Unix time in seconds; None means since the start of the process.
+        The latter is incomplete if some of the totals may belong to the window.
         """
         if since is None:
             return self._report
@@ -50,7 +48,7 @@ class Retired:
 
 
 def summarise(values: npt.NDArray[Any]) -> dict[str, float]:
-    """Return ``mean``, ``min``, ``max`` and ``count`` of some values; empty if there are none."""
+    """Return ``mean``, ``min``, ``max`` and ``count`` of values; an empty dict without values."""
     if not len(values):
         return {}
     return {
@@ -61,26 +59,21 @@ def summarise(values: npt.NDArray[Any]) -> dict[str, float]:
     }
 
 
-_INT64_MAX = 2**63 - 1
-_NAME_WIDTH = 60
-
-
 @dataclass(frozen=True)
 class ModelTokenUsage:
-    """What the calls to one model used, in tokens.
+    """Token usage of the calls to one model.
 
-    Equality and hash look at the first four fields only, so that a value made of these four (which
-    is all that AfterImage's class has) equals one of ours.
+    Equality and hash use only the first four fields, which are those of AfterImage's class.
 
     Attributes:
         model_name: The model's name.
-        prompt_tokens: Input tokens, cached ones among them.
-        completion_tokens: Output tokens, reasoning among them.
-        total_tokens: The sum of the totals of the calls.
-        cache_read_tokens: The part of the input that was read from a cache.
-        cache_write_tokens: The part of the input that was written to a cache.
-        reasoning_tokens: The part of the output that was reasoning.
-        calls: Calls to the model, failed ones among them.
+        prompt_tokens: Input tokens, including cached ones.
+        completion_tokens: Output tokens, including reasoning.
+        total_tokens: The sum of the calls' totals.
+        cache_read_tokens: Input tokens read from a cache.
+        cache_write_tokens: Input tokens written to a cache.
+        reasoning_tokens: Output tokens of reasoning.
+        calls: Calls to the model, including failed ones.
     """
 
     model_name: str
@@ -98,11 +91,11 @@ _COUNTS = tuple(f.name for f in fields(ModelTokenUsage))[1:]
 
 @dataclass(frozen=True)
 class CostReport:
-    """What tokens cost, in USD.
+    """The cost of tokens in USD.
 
     Attributes:
         by_model: USD for each model that has a price, sorted by name.
-        total: Their sum; unpriced models add nothing to it.
+        total: Their sum, without unpriced models.
         unpriced: The models without a price, sorted.
     """
 
@@ -122,18 +115,18 @@ class CostReport:
 
 @dataclass
 class TokenUsageReport:
-    """Tokens by model and in all, over a window or since the start.
+    """Token usage by model and in total, over a window or since the start.
 
-    Totals are exact Python integers. Equality leaves `complete` and `covers_since` out, so that a
-    report made of AfterImage's four fields equals one of ours.
+    Totals are exact Python integers. Equality uses only the first four fields, which are those of
+    AfterImage's class.
 
     Attributes:
         by_model: One entry for each model, sorted by name.
         total_prompt_tokens: Input tokens of all models.
         total_completion_tokens: Output tokens of all models.
-        total_tokens: The total of all models.
+        total_tokens: Total tokens of all models.
         complete: Whether every event of the window was still kept.
-        covers_since: Where it is not complete, the time (aware, UTC) from when on events are kept.
+        covers_since: If incomplete, the time (aware, UTC) since which all events are kept.
     """
 
     by_model: list[ModelTokenUsage]
@@ -145,13 +138,13 @@ class TokenUsageReport:
 
     @classmethod
     def merge(cls, reports: Iterable[TokenUsageReport]) -> TokenUsageReport:
-        """Sum reports, of several monitors for example, into one.
+        """Sum reports, for example of several monitors, into one.
 
-        The sum is complete if all of them are; else it covers the time from the latest
-        `covers_since` on, since when all of them are complete.
+        The sum is complete if all reports are. Otherwise it covers the time since the latest
+        `covers_since`.
 
         Args:
-            reports: Any number of reports; none gives an empty report.
+            reports: Any number of reports.
         """
         reports = list(reports)
         sums: dict[str, list[int]] = {}
@@ -173,13 +166,13 @@ class TokenUsageReport:
         )
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the report as a frame: one row a model, in the report's order.
+        """Return the report as a frame with one row a model, in the report's order.
 
         Returns:
-            A frame with the columns ``model_name`` (object, of `str`), then ``prompt_tokens``,
+            A frame with the columns ``model_name`` (object, of `str`), ``prompt_tokens``,
             ``completion_tokens``, ``total_tokens``, ``cache_read_tokens``,
-            ``cache_write_tokens``, ``reasoning_tokens`` and ``calls``: int64, or object (of Python
-            integers, exact) if a value of the column does not fit into 64 bits.
+            ``cache_write_tokens``, ``reasoning_tokens`` and ``calls``. Counts are int64, or Python
+            integers (object) if a value of the column does not fit into 64 bits.
         """
         import pandas as pd
 
@@ -192,22 +185,22 @@ class TokenUsageReport:
         return pd.DataFrame(columns)
 
     def cost(self, prices: PricesLike) -> CostReport:
-        """Say what the tokens cost.
+        """Return the cost of the tokens.
 
-        Where a price depends on the size of a call, the size of a model's mean call decides; the
-        counter ``genmeter.cost.usd`` prices each call by itself.
+        If a price depends on the size of a call, the mean size of the model's calls is used; the
+        counter ``genmeter.cost.usd`` prices each call separately.
 
         Args:
-            prices: A `PriceTable` or what makes one: a mapping from model to price, the path of a
-                JSON or TOML file, or ``"genai-prices"``.
+            prices: A `PriceTable`, a mapping from model to price, the path of a JSON or TOML file,
+                or ``"genai-prices"``.
 
         Raises:
-            ConfigError: The prices cannot be used.
-            MissingExtraError: ``"genai-prices"`` was asked for and is not installed.
+            ConfigError: The prices are invalid.
+            MissingExtraError: ``"genai-prices"`` is not installed.
         """
         table = PriceTable.coerce(prices)
         if table is None:
-            raise ConfigError("prices=None: a cost needs prices; give a PriceTable or a mapping")
+            raise ConfigError("prices must be a PriceTable or a mapping, got None")
         by_model: dict[str, float] = {}
         unpriced: set[str] = set()
         for usage in self.by_model:
@@ -230,13 +223,10 @@ class TokenUsageReport:
 
     def __str__(self) -> str:
         columns = {
-            "calls": [usage.calls for usage in self.by_model],
-            "prompt": [usage.prompt_tokens for usage in self.by_model],
-            "completion": [usage.completion_tokens for usage in self.by_model],
-            "total": [usage.total_tokens for usage in self.by_model],
-            "cache read": [usage.cache_read_tokens for usage in self.by_model],
-            "cache write": [usage.cache_write_tokens for usage in self.by_model],
-            "reasoning": [usage.reasoning_tokens for usage in self.by_model],
+            name.removesuffix("_tokens").replace("_", " "): [
+                getattr(usage, name) for usage in self.by_model
+            ]
+            for name in ("calls", *_COUNTS[:-1])
         }
         totals = {title: sum(values) for title, values in columns.items()}
         totals |= {
@@ -250,25 +240,24 @@ class TokenUsageReport:
             counts = (f"{columns[title][index]:,}" for title in titles)
             rows.append((_shown(usage.model_name), *counts))
         rows.append(("total", *(f"{totals[title]:,}" for title in titles)))
-        return "\n".join([_table(rows), *self._words_on_completeness()])
-
-    def _words_on_completeness(self) -> list[str]:
+        text = _table(rows)
         if self.complete:
-            return []
-        if self.covers_since is None:
-            return ["Incomplete: not every event of the window is kept; raise history.capacity."]
-        since = self.covers_since.isoformat(sep=" ", timespec="seconds")
-        return [f"Incomplete: only events since {since} are kept; raise history.capacity."]
+            return text
+        kept = "not every event of the window is kept"
+        if self.covers_since is not None:
+            since = self.covers_since.isoformat(sep=" ", timespec="seconds")
+            kept = f"only events since {since} are kept"
+        return f"{text}\nIncomplete: {kept}; raise history.capacity."
 
 
 def _shown(name: str) -> str:
-    # A name is whatever a caller gave: a line feed or a lone surrogate would break the table.
+    # A line feed or a lone surrogate in a caller's name would break the table.
     shown = "".join(char if char.isprintable() else "?" for char in name)
     return shown if len(shown) <= _NAME_WIDTH else f"{shown[: _NAME_WIDTH - 3]}..."
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Align rows, names to the left and numbers to the right, with rules around the body."""
+    """Align names to the left and numbers to the right, with rules around the body."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
@@ -280,11 +269,11 @@ def _table(rows: Sequence[tuple[str, ...]]) -> str:
 def report_of(
     usages: Iterable[ModelTokenUsage], kept_since: float | None = None
 ) -> TokenUsageReport:
-    """Make a report.
+    """Create a report.
 
     Args:
-        usages: One for each model.
-        kept_since: From when on (Unix time) events are kept, if that is later than asked.
+        usages: The usage of each model.
+        kept_since: Unix time since which events are kept, if later than the requested start.
     """
     by_model = sorted(usages, key=lambda usage: usage.model_name)
     return TokenUsageReport(

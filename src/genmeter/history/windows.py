@@ -1,7 +1,7 @@
-"""Sums over windows: exact over the rows that the rings keep, and by whole minutes beyond them.
+"""Sums over windows: exact over the rows that the rings keep, by whole minutes beyond them.
 
-A window that the rings still hold is answered by :class:`WindowRows`, exact to the event. Sums over
-all calls go on as :class:`Minutes` when the ring has forgotten the calls.
+:class:`WindowRows` sums a window that the rings still cover, exact to the event. For longer windows
+:class:`Minutes` has sums over all calls.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     Mask = npt.NDArray[np.bool_]
     Positions = npt.NDArray[np.intp]
 
-__all__ = ["MINUTE_COLUMNS", "MOST_MINUTES", "TOKENS", "GroupSum", "Minutes", "WindowRows"]
+__all__ = ["MAX_MINUTES", "MINUTE_COLUMNS", "TOKENS", "GroupSum", "Minutes", "WindowRows"]
 
 TOKENS = ("input", "output", "total", "cache_read", "cache_write", "reasoning")
-"""The columns of counts of tokens, in the order of :class:`ModelTokenUsage`."""
+"""The columns of token counts, in the order of :class:`ModelTokenUsage`."""
 _COLUMN_OF: Mapping[Label, str] = {
     cat.MODEL: "model",
     cat.EVALUATOR: "evaluator",
@@ -58,12 +58,12 @@ _NEEDS_ALL: Mapping[RowCondition, int] = {
 
 
 class GroupSum(NamedTuple):
-    """A group of rows: how many, and the sum, the least and the most of their values."""
+    """A group of rows: their number, and the sum, minimum and maximum of their values."""
 
     rows: int
     sum: float
-    least: float
-    most: float
+    min: float
+    max: float
 
 
 class WindowRows:
@@ -71,10 +71,10 @@ class WindowRows:
 
     Args:
         ring: The ring.
-        names: What the numbers in its label columns stand for.
+        names: The table that the numbers in its label columns index.
         since: Unix time in seconds.
-        scales: Lowest and highest value of the scores that are not on 0..1, by name.
-        has_prices: Whether the ring has a column ``cost``, NaN for a call without a price.
+        scales: Lowest and highest value of each score that is not on 0..1.
+        has_prices: Whether the ring has a column ``cost`` (NaN for a call without a price).
     """
 
     def __init__(
@@ -98,12 +98,12 @@ class WindowRows:
         """Sum rows by group.
 
         Args:
-            rows: Which, and what of them.
-            by: The labels whose values make a group; a value is None if the label is absent.
+            rows: The rows and the column to sum.
+            by: The labels to group by; the value of an absent label is None.
         """
         chosen = self._recent
         for condition in rows.having:
-            chosen = chosen & self._holds(condition)
+            chosen = chosen & self._matches(condition)
         columns = [_COLUMN_OF[label] for label in by]
         kept, starts = self._grouped(chosen, columns)
         if not len(kept):
@@ -122,12 +122,9 @@ class WindowRows:
         return {key: GroupSum(*group) for key, group in zip(keys, groups, strict=True)}
 
     def tokens(self) -> list[ModelTokenUsage]:
-        """Sum the tokens of each model that reported any; exact, as long as a sum fits 64 bits.
-
-        Every call to such a model counts as a call of it, also one that failed.
-        """
+        """Sum the tokens of each model that reported any; ``calls`` includes failed calls."""
         has_tokens = (self._column("flags") & ANY_TOKENS) != 0
-        chosen = self._recent & (has_tokens | self._holds("inference"))
+        chosen = self._recent & (has_tokens | self._matches("inference"))
         kept, starts = self._grouped(chosen, ["model"])
         if not len(kept):
             return []
@@ -149,21 +146,16 @@ class WindowRows:
         return sums
 
     def _grouped(self, chosen: Mask, columns: Sequence[str]) -> tuple[Positions, Positions]:
-        """Sort the chosen rows by columns of labels.
-
-        Returns:
-            The rows' positions, group by group, and where among them each group begins.
-        """
+        """Return the chosen rows' positions, sorted by group, and the start of each group."""
         kept = np.flatnonzero(chosen)
-        labels = [self._column(name)[kept] for name in columns]
-        # The last column first: a stable sort of 16-bit numbers takes no time.
-        for index in reversed(range(len(labels))):
-            order = np.argsort(labels[index], kind="stable")
-            kept, labels = kept[order], [each[order] for each in labels]
+        # The last column first; a stable sort of 16-bit numbers is cheap.
+        for name in reversed(columns):
+            kept = kept[np.argsort(self._column(name)[kept], kind="stable")]
         begins = np.zeros(len(kept), np.bool_)
         begins[:1] = True
-        for each in labels:
-            begins[1:] |= each[1:] != each[:-1]
+        for name in columns:
+            numbers = self._column(name)[kept]
+            begins[1:] |= numbers[1:] != numbers[:-1]
         return kept, np.flatnonzero(begins)
 
     def _labels(self, label: Label, numbers: npt.NDArray[Any]) -> list[str | None]:
@@ -175,18 +167,22 @@ class WindowRows:
     def _column(self, name: str) -> npt.NDArray[Any]:
         return self._ring.columns(name)[0]
 
-    def _holds(self, condition: RowCondition) -> Mask:
+    def _matches(self, condition: RowCondition) -> Mask:
         found: Mask
         if condition == "rejected":
             found = self._column("accepted") == 0
         elif condition == "on_scale":
-            found = self._on_scale()
+            value = self._column("value")
+            low, high = self._bounds(self._column("name"))
+            found = (self._column("event") >= 0) & (value >= low) & (value <= high)
         elif condition in ("finish_known", "truncated"):
             reason = self._column("finish_reason")
             cut = [self._names[each] for each in TRUNCATED if each in self._names]
             found = reason != 0 if condition == "finish_known" else np.isin(reason, cut)
         elif condition in ("priced", "unpriced"):
-            found = self._priced(is_known=condition == "priced")
+            found = np.zeros_like(self._recent)
+            if self._has_prices:
+                found = np.isnan(self._column("cost")) == (condition == "unpriced")
         elif condition == "duration_known":
             found = ~np.isnan(self._column("duration"))
         else:
@@ -200,26 +196,13 @@ class WindowRows:
                 found = (flags & need) == need
         return found
 
-    def _priced(self, *, is_known: bool) -> Mask:
-        if not self._has_prices:
-            return np.zeros_like(self._recent)
-        found: Mask = np.isnan(self._column("cost")) != is_known
-        return found
-
-    def _on_scale(self) -> Mask:
-        event, value = self._column("event"), self._column("value")
-        low, high = self._bounds(self._column("name"))
-        found: Mask = (event >= 0) & (value >= low) & (value <= high)
-        return found
-
     def _bounds(self, names: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], ...]:
         """Return the lowest and the highest value on each row's scale."""
         low, high = np.zeros(len(names)), np.ones(len(names))
-        for score, (least, most) in self._scales.items():
+        for score, bounds in self._scales.items():
             number = self._names.get(SCORE_PREFIX + score)
             if number is not None:
-                is_it = names == number
-                low[is_it], high[is_it] = least, most
+                low[names == number], high[names == number] = bounds
         return low, high
 
     def _values(self, column: str | None, kept: Positions) -> npt.NDArray[np.float64]:
@@ -233,27 +216,23 @@ class WindowRows:
 
 
 _MINUTE = 60.0
-MOST_MINUTES = 3 * 24 * 60 + 1
-"""Minutes that are kept, of those with any event.
-
-As many as a window of three days, the longest of an alert, can touch.
-"""
-
+MAX_MINUTES = 3 * 24 * 60 + 1
+"""Number of minutes with events that are kept: an alert's longest window is three days."""
 
 MINUTE_COLUMNS = ("calls", "successes", "failures", "tokens", "cost")
-"""What is summed by the minute; ``cost`` is in USD."""
+"""The amounts that are summed by minute; ``cost`` is in USD."""
 
 
 class Minutes:
-    """Sums of the last minutes with any event, however many calls they had.
+    """Sums over the last minutes that had events, whatever the number of calls.
 
-    Each time counts for its own minute, whatever came before it: a clock that is set back or forward
-    neither loses nor moves anything. As in the rings, the events of a clock that ran ahead lie
-    within every window until the clock is there again.
+    An event counts for the minute of its own time, so a clock that is set back or forward neither
+    loses nor moves events. As in the rings, events of a clock that ran ahead are inside every window
+    until the clock reaches them.
     """
 
     def __init__(self) -> None:
-        # By the Unix time that they begin at, in the order of their first call.
+        # By the Unix time at which each minute starts, in the order of their first event.
         self._minutes: dict[float, list[float]] = {}
         self._start = self._end = float("-inf")
         self._current: list[float] = []
@@ -261,16 +240,7 @@ class Minutes:
     def add(
         self, time: float, calls: int, successes: int, failures: int, tokens: int, cost: float
     ) -> None:
-        """Add an event; see :data:`MINUTE_COLUMNS` for its amounts.
-
-        Args:
-            time: Unix time in seconds.
-            calls: 1, or 0 for an evaluation.
-            successes: 1 for a call that succeeded.
-            failures: 1 for a call that failed.
-            tokens: Its tokens.
-            cost: USD.
-        """
+        """Add the amounts of an event, see :data:`MINUTE_COLUMNS`; ``time`` is Unix time."""
         if not self._start <= time < self._end:
             self._turn_to(time)
         current = self._current
@@ -281,12 +251,7 @@ class Minutes:
         current[4] += cost
 
     def total(self, column: str, since: float) -> float:
-        """Sum the minutes that ended after a time; the one that it lies in counts whole.
-
-        Args:
-            column: One of :data:`MINUTE_COLUMNS`.
-            since: Unix time in seconds.
-        """
+        """Sum one of :data:`MINUTE_COLUMNS` over the minutes that ended after a Unix time."""
         index = MINUTE_COLUMNS.index(column)
         return sum(sums[index] for start, sums in self._minutes.items() if start + _MINUTE > since)
 
@@ -294,5 +259,5 @@ class Minutes:
         self._start = time // _MINUTE * _MINUTE
         self._end = self._start + _MINUTE
         self._current = self._minutes.setdefault(self._start, [0] * len(MINUTE_COLUMNS))
-        if len(self._minutes) > MOST_MINUTES:
+        if len(self._minutes) > MAX_MINUTES:
             del self._minutes[next(iter(self._minutes))]

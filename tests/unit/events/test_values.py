@@ -112,7 +112,7 @@ def test_any_value_is_a_plain_number_or_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "least", "reason"),
+    ("number", "min_", "reason"),
     [
         (float("nan"), 0, Reason.NOT_FINITE),
         (float("inf"), 0, Reason.NOT_FINITE),
@@ -124,17 +124,17 @@ def test_any_value_is_a_plain_number_or_refused(name: str) -> None:
         (10**400, 0, Reason.OUT_OF_RANGE),
     ],
 )
-def test_a_number_out_of_its_range_is_refused(number: float, least: float, reason: Reason) -> None:
-    """What is not finite, below the least or above the most is refused for that reason."""
+def test_number_out_of_range_is_rejected(number: float, min_: float, reason: Reason) -> None:
+    """A number that is not finite, too small or too large is rejected for that reason."""
     with pytest.raises(Rejected) as caught:
-        checked(number, 10, least=least)
+        checked(number, 10, min_=min_)
     assert caught.value.reason is reason
 
 
 @pytest.mark.parametrize("number", [0, -0.0, 10, 9.5, -10])
 def test_a_number_within_its_range_passes_unchanged(number: float) -> None:
     """The ends of the range belong to it."""
-    assert checked(number, 10, least=-10) == number
+    assert checked(number, 10, min_=-10) == number
 
 
 @pytest.mark.parametrize("reason", [Reason.NOT_A_NUMBER, Reason.OUT_OF_RANGE, Reason.UNREADABLE])

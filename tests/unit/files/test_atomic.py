@@ -35,8 +35,8 @@ def test_files_appear_when_the_block_ends(tmp_path: Path) -> None:
     assert target.read_text() == "a"
 
 
-def test_an_error_in_the_block_changes_nothing(tmp_path: Path) -> None:
-    """The old file is unchanged, nothing is removed and no temporary file is left."""
+def test_error_in_the_block_changes_nothing(tmp_path: Path) -> None:
+    """The old file is unchanged, nothing is removed and no temporary file remains."""
     (tmp_path / "a").write_text("old")
 
     def fail() -> None:
@@ -51,8 +51,8 @@ def test_an_error_in_the_block_changes_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_text() == "old"
 
 
-def test_a_failed_rename_leaves_no_temporary_file(tmp_path: Path) -> None:
-    """What cannot be renamed is deleted."""
+def test_failed_rename_leaves_no_temporary_file(tmp_path: Path) -> None:
+    """A file that cannot be renamed is deleted."""
     (tmp_path / "taken" / "inside").mkdir(parents=True)
     with pytest.raises(OSError, match="directory"), AtomicFiles() as files:
         write(files, tmp_path, "taken")
@@ -60,7 +60,7 @@ def test_a_failed_rename_leaves_no_temporary_file(tmp_path: Path) -> None:
 
 
 def test_superseded_files_are_removed(tmp_path: Path) -> None:
-    """A file that is already gone is no error."""
+    """A file that does not exist any more is not an error."""
     (tmp_path / "old").write_text("old")
     with AtomicFiles() as files:
         files.remove(tmp_path / "old", tmp_path / "gone")
@@ -68,10 +68,8 @@ def test_superseded_files_are_removed(tmp_path: Path) -> None:
     assert names(tmp_path) == {"new"}
 
 
-def test_a_superseded_file_that_cannot_be_removed_is_logged(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The new file is there, and one line names the old one."""
+def test_failed_removal_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The new file is written, and the warning names the old one."""
     (tmp_path / "old").mkdir()
     with AtomicFiles() as files:
         files.remove(tmp_path / "old")
@@ -80,10 +78,10 @@ def test_a_superseded_file_that_cannot_be_removed_is_logged(
     assert f"cannot remove {tmp_path / 'old'}" in caplog.text
 
 
-def test_two_sets_are_renamed_one_after_the_other(
+def test_sets_are_renamed_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The files of one set appear together, whatever another thread writes there."""
+    """The files of one set appear together, whatever another thread writes."""
     renamed: list[int] = []
     rename = Path.replace
 
@@ -106,7 +104,7 @@ def test_two_sets_are_renamed_one_after_the_other(
     assert len(list(itertools.groupby(renamed))) == 2
 
 
-def test_a_child_forked_during_a_rename_can_write(
+def test_child_forked_during_a_rename_can_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It does not wait for a lock that only its parent can release."""

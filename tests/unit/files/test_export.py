@@ -1,4 +1,4 @@
-"""The call that exports: its arguments, its errors and what it leaves behind."""
+"""The export call: its arguments, errors and files."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import pytest
 from _exports import contents, place
 
 from genmeter.errors import ConfigError, ExportError, MissingExtraError
+from genmeter.files._formats import FORMATS
 from genmeter.files.export import export
-from genmeter.files.formats import FORMATS
 from genmeter.files.read import read_export
 from genmeter.history.frames import to_frame
 from history_events import generation, metric, snapshot_of
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_an_empty_history_is_exported(format_: str, tmp_path: Path) -> None:
+def test_empty_history_is_exported(format_: str, tmp_path: Path) -> None:
     """A job without events has complete files."""
     written = export(snapshot_of([]), place(tmp_path, format_), format_)
     assert {each.name for each in written} == contents(tmp_path).keys()
@@ -45,16 +45,16 @@ def test_gaps_are_logged(format_: str, tmp_path: Path, caplog: pytest.LogCapture
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_a_failure_midway_leaves_the_old_files_and_no_others(
+def test_failed_export_leaves_the_old_files(
     format_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the disk is full in the middle of a write, nothing has changed."""
+    """A full disk in the middle of a write changes nothing."""
     export(snapshot_of([generation(0)]), place(tmp_path, format_), format_)
     before = contents(tmp_path)
     opened = Path.open
 
     class Full:
-        """A file on a disk that takes a little and then no more."""
+        """A file on a disk that gets full after a few bytes."""
 
         def __init__(self, file: Any) -> None:
             self.file, self.left = file, 200
@@ -80,16 +80,16 @@ def test_a_failure_midway_leaves_the_old_files_and_no_others(
 
     monkeypatch.setattr(Path, "open", open_full)
     events = [generation(at, raw_kwargs={"id": "b" * at}) for at in range(30)]
-    with pytest.raises(ExportError, match=r"output_path '.*No space left.*room"):
+    with pytest.raises(ExportError, match=r"output_path '.*No space left.*free space"):
         export(snapshot_of(events), place(tmp_path, format_), format_)
     assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_a_failed_rename_leaves_no_temporary_file(
+def test_failed_rename_is_an_export_error(
     format_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error is ours, whatever the system's is."""
+    """No temporary file remains."""
 
     def refuse(self: Path, target: Path) -> Path:
         raise PermissionError(13, "Permission denied")
@@ -100,22 +100,22 @@ def test_a_failed_rename_leaves_no_temporary_file(
     assert contents(tmp_path) == {}
 
 
-def test_a_parent_that_is_a_file_is_an_error_with_its_path(tmp_path: Path) -> None:
-    """The message names the argument and says what to do."""
+def test_file_as_parent_is_rejected(tmp_path: Path) -> None:
+    """The message names the argument and the remedy."""
     (tmp_path / "taken").write_text("mine")
-    with pytest.raises(ExportError, match=r"output_path '.*taken/run\.json'.*give a path"):
+    with pytest.raises(ExportError, match=r"output_path '.*taken/run\.json'.*writable"):
         export(snapshot_of([]), tmp_path / "taken" / "run.json")
     assert (tmp_path / "taken").read_text() == "mine"
 
 
-def test_the_folder_is_made(tmp_path: Path) -> None:
-    """A path in a folder that does not exist yet is fine."""
+def test_missing_folder_is_created(tmp_path: Path) -> None:
+    """A path in a folder that does not exist is valid."""
     export(snapshot_of([]), tmp_path / "a" / "b" / "run.json")
     assert (tmp_path / "a" / "b" / "run.json").is_file()
 
 
-def test_a_link_stays_a_link(tmp_path: Path) -> None:
-    """What a link points to is written, in its own folder."""
+def test_target_of_a_link_is_replaced(tmp_path: Path) -> None:
+    """The link itself is unchanged."""
     (tmp_path / "there").mkdir()
     (tmp_path / "run.json").symlink_to(tmp_path / "there" / "run.json")
     export(snapshot_of([]), tmp_path / "run.json")
@@ -123,7 +123,7 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "there" / "run.json").is_file()
 
 
-def test_a_path_as_text_is_relative_to_where_the_job_runs(
+def test_relative_path_is_in_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bare name is a file in the current folder."""
@@ -132,14 +132,14 @@ def test_a_path_as_text_is_relative_to_where_the_job_runs(
 
 
 @pytest.mark.parametrize("path", ["", "  ", None, 3, b"run.json", "a\0b", "folder/", "\ud800"])
-def test_an_invalid_path_is_an_error(path: Any) -> None:
-    """The message has the argument, what it must be and its value."""
+def test_invalid_path_is_rejected(path: Any) -> None:
+    """The message has the argument, the rule and the value."""
     with pytest.raises(ConfigError, match=r"output_path must be .* got"):
         export(snapshot_of([]), path)
 
 
-def test_a_folder_and_a_device_are_not_replaced(tmp_path: Path) -> None:
-    """Both are errors."""
+def test_folder_and_device_are_rejected(tmp_path: Path) -> None:
+    """Neither is replaced."""
     with pytest.raises(ConfigError, match="must be a file, got the folder"):
         export(snapshot_of([]), tmp_path)
     os.mkfifo(tmp_path / "pipe")
@@ -148,14 +148,14 @@ def test_a_folder_and_a_device_are_not_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format_", ["xml", "JSON", "", None, ["json"]])
-def test_an_unknown_format_is_an_error_that_names_the_formats(format_: Any, tmp_path: Path) -> None:
-    """The error is a ``ValueError``, as in AfterImage, and nothing is written."""
+def test_unknown_format_is_rejected(format_: Any, tmp_path: Path) -> None:
+    """The ``ValueError``, as in AfterImage, names the formats; nothing is written."""
     with pytest.raises(ValueError, match=r"format must be one of json, csv, excel, parquet, got"):
         export(snapshot_of([]), tmp_path / "run.json", format_)
     assert contents(tmp_path) == {}
 
 
-def test_a_window_that_is_no_timedelta_is_an_error(tmp_path: Path) -> None:
+def test_invalid_window_is_rejected(tmp_path: Path) -> None:
     """The message names the argument."""
     with pytest.raises(ConfigError, match=r"window must be a datetime.timedelta or None, got 60"):
         export(snapshot_of([]), tmp_path / "run.json", "json", 60)  # type: ignore[arg-type]
@@ -165,7 +165,7 @@ def test_a_window_that_is_no_timedelta_is_an_error(tmp_path: Path) -> None:
     ("format_", "package", "extra"),
     [("excel", "xlsxwriter", "excel"), ("parquet", "pyarrow", "parquet")],
 )
-def test_a_missing_package_is_an_error_with_the_pip_command(
+def test_missing_package_is_an_error_with_the_pip_command(
     format_: str, package: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is written, not even the folder."""

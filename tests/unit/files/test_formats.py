@@ -1,4 +1,4 @@
-"""What an export has in each format."""
+"""The content of an export in each format."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from pandas.io.formats.excel import ExcelFormatter
 from xlsxwriter.exceptions import FileSizeError
 
 from genmeter.errors import ExportError
-from genmeter.files import formats
+from genmeter.events.values import MAX_COUNT
+from genmeter.files import _formats as formats
+from genmeter.files._formats import FORMATS, safe_names
 from genmeter.files.export import export
-from genmeter.files.formats import FORMATS, safe_names
 from genmeter.files.read import read_export
 from genmeter.history.frames import to_frame
 from genmeter.history.snapshot import CallRows
@@ -86,7 +87,7 @@ KEYS = [
 
 
 def hostile_events() -> list[Event]:
-    """Make events whose names, texts and keys are hard to write down."""
+    """Return events with names, texts and keys that are hard to write."""
     names = [
         event
         for at, name in enumerate(HOSTILE)
@@ -100,23 +101,23 @@ def hostile_events() -> list[Event]:
 
 @pytest.mark.parametrize("format_", EXACT)
 def test_hostile_names_texts_and_keys_are_read_back(format_: str, tmp_path: Path) -> None:
-    """Whatever a model, a metric, a text or a key is called, it is read as it was."""
+    """Names of models and metrics, texts and keys are read back unchanged."""
     snapshot = snapshot_of(hostile_events())
     export(snapshot, place(tmp_path, format_), format_)
     assert_read_back(snapshot, place(tmp_path, format_))
 
 
 @pytest.mark.parametrize("format_", SPREADSHEETS)
-def test_hostile_names_texts_and_keys_cost_no_row(format_: str, tmp_path: Path) -> None:
-    """Pandas finds each metric with all its rows, whatever stands in them."""
+def test_hostile_names_texts_and_keys_lose_no_row(format_: str, tmp_path: Path) -> None:
+    """Pandas finds all rows of each metric."""
     snapshot = snapshot_of(hostile_events())
     export(snapshot, place(tmp_path, format_), format_)
     assert_tables_hold(to_frame(snapshot, "samples"), place(tmp_path, format_))
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_what_a_caller_should_never_pass_is_exported(format_: str, tmp_path: Path) -> None:
-    """No object, however odd, keeps a monitor from exporting."""
+def test_hostile_values_are_exported(format_: str, tmp_path: Path) -> None:
+    """No object of a caller prevents an export."""
     path = place(tmp_path, format_)
     with isolated_monitor() as monitor:
         for name, value in VALUES.items():
@@ -131,8 +132,8 @@ def test_what_a_caller_should_never_pass_is_exported(format_: str, tmp_path: Pat
         pd.testing.assert_frame_equal(read_export(path), samples)
 
 
-def test_a_hundred_thousand_calls_are_read_back(tmp_path: Path) -> None:
-    """The default history, when full, is one table of all its samples."""
+def test_hundred_thousand_calls_are_read_back(tmp_path: Path) -> None:
+    """A full default history is one table of all its samples."""
     few = snapshot_of(
         [generation(at / 7, duration=at / 3, model=f"m{at % 5}") for at in range(999)]
     )
@@ -144,8 +145,8 @@ def test_a_hundred_thousand_calls_are_read_back(tmp_path: Path) -> None:
     assert_read_back(snapshot, place(tmp_path, "parquet"))
 
 
-def test_json_has_a_score_that_outlived_its_evaluation(tmp_path: Path) -> None:
-    """Its labels are those that the frame has."""
+def test_json_has_scores_without_their_evaluation(tmp_path: Path) -> None:
+    """Their labels are those of the frame."""
     events = [evaluation(0), *(generation(at) for at in range(1, 4))]
     snapshot = snapshot_of(events, capacity=3)
     export(snapshot, tmp_path / "run.json")
@@ -156,8 +157,8 @@ def test_json_has_a_score_that_outlived_its_evaluation(tmp_path: Path) -> None:
     assert "evaluation_time" not in found
 
 
-def test_json_is_what_afterimage_wrote_with_zones_and_all_metadata(tmp_path: Path) -> None:
-    """By metric a list of flat dicts, integers as integers, times with their offset."""
+def test_json_has_afterimages_layout(tmp_path: Path) -> None:
+    """By metric a list of flat dicts, with integers and with times that have an offset."""
     events = [
         generation(0.5, raw_kwargs={"id": "a", "tags": ["x"]}),
         evaluation(1),
@@ -185,21 +186,21 @@ def test_json_is_what_afterimage_wrote_with_zones_and_all_metadata(tmp_path: Pat
     assert [each.name for each in tmp_path.iterdir()] == ["metrics.json"]
 
 
-def test_counts_in_json_are_exact(tmp_path: Path) -> None:
-    """An integer that no float holds is written whole, beside a float of the same metric."""
+def test_counts_in_json_are_integers(tmp_path: Path) -> None:
+    """Even the largest count is written exactly, beside a float of the same metric."""
     snapshot = snapshot_of(
-        [generation(0, total_tokens=2**60 + 1), metric(1, "total_token_count", 0.5)]
+        [generation(0, total_tokens=MAX_COUNT), metric(1, "total_token_count", 0.5)]
     )
     (path,) = export(snapshot, tmp_path / "metrics.json")
     rows = json.loads(path.read_text(encoding="utf-8"))["total_token_count"]
-    assert [row["value"] for row in rows] == [2**60 + 1, 0.5]
+    assert [row["value"] for row in rows] == [MAX_COUNT, 0.5]
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 2, 3])
 def test_json_written_in_pieces_is_one_document(
     rows_at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a metric's rows end within a piece makes no difference."""
+    """The end of a metric's rows within a piece makes no difference."""
     monkeypatch.setattr(formats, "_JSON_ROWS", rows_at_once)
     snapshot = snapshot_of([generation(at) for at in range(3)])
     export(snapshot, tmp_path / "metrics.json")
@@ -207,7 +208,7 @@ def test_json_written_in_pieces_is_one_document(
 
 
 def test_json_has_a_manifest_only_if_the_history_has_gaps(tmp_path: Path) -> None:
-    """The gaps of the previous export are not those of the next."""
+    """An export without gaps removes the previous manifest."""
     path = tmp_path / "run.json"
     export(snapshot_of([generation(at) for at in range(5)], capacity=3), path)
     assert sorted(contents(tmp_path)) == ["run.json", "run.json.manifest"]
@@ -217,7 +218,7 @@ def test_json_has_a_manifest_only_if_the_history_has_gaps(tmp_path: Path) -> Non
 
 
 def test_pandas_reads_parquet_as_the_frame(tmp_path: Path) -> None:
-    """Parquet needs no recipe: pandas gives columns and dtypes as they were."""
+    """Columns and dtypes are those of the frame."""
     snapshot = snapshot_of(
         [generation(0, raw_kwargs={"id": 1}), evaluation(1), metric(2, ratio=0.5)]
     )
@@ -230,8 +231,8 @@ def test_pandas_reads_parquet_as_the_frame(tmp_path: Path) -> None:
     assert datetime.fromisoformat(manifest["exported_at"]).tzinfo is not None
 
 
-def test_csv_is_a_file_for_each_metric_with_its_own_columns(tmp_path: Path) -> None:
-    """Each file has the columns that its metric has values in, counts as integers."""
+def test_csv_has_a_file_for_each_metric(tmp_path: Path) -> None:
+    """Each file has the columns with values, counts as integers."""
     snapshot = snapshot_of([generation(model="org/model", cache_read_tokens=7, step=None)])
     written = export(snapshot, tmp_path / "run.csv", "csv")
     assert {each.name for each in written} == {each.name for each in tmp_path.iterdir()}
@@ -254,15 +255,15 @@ def test_csv_is_a_file_for_each_metric_with_its_own_columns(tmp_path: Path) -> N
     ] == "run_model_usage_org_model.csv"
 
 
-def test_csv_has_times_of_one_form(tmp_path: Path) -> None:
+def test_csv_times_have_one_format(tmp_path: Path) -> None:
     """Whole seconds have a fraction too, so that pandas parses the column."""
     export(snapshot_of([metric(0), metric(0.25)]), tmp_path / "run.csv", "csv")
     times = tables(tmp_path / "run.csv")["queue"]["timestamp"]
     assert times.tolist() == [pd.Timestamp(START + at, unit="s", tz="UTC") for at in (0, 0.25)]
 
 
-def test_csv_has_texts_as_they_are_but_for_line_ends_and_nul(tmp_path: Path) -> None:
-    """Readers would end the row or the text at these; the manifest names the columns."""
+def test_csv_replaces_line_ends_and_nul(tmp_path: Path) -> None:
+    """Readers would end the row or the text there; the manifest names the columns."""
     export(snapshot_of([metric(**TEXTS)]), tmp_path / "run.csv", "csv")
     (row,) = tables(tmp_path / "run.csv")["queue"].to_dict("records")
     lines = "one\ntwo\nthree\nfour"
@@ -274,8 +275,8 @@ def test_csv_has_texts_as_they_are_but_for_line_ends_and_nul(tmp_path: Path) -> 
     assert manifest["changed"] == [f"metadata_{key}" for key in sorted(changed)]
 
 
-def test_a_csv_export_removes_files_of_the_one_before_and_no_others(tmp_path: Path) -> None:
-    """A file that only the previous manifest names is removed, any other is not."""
+def test_csv_removes_only_files_of_the_previous_export(tmp_path: Path) -> None:
+    """A file is removed only if the previous manifest names it."""
     path = tmp_path / "run.csv"
     export(snapshot_of([metric(name="old"), metric(name="kept")]), path, "csv")
     (tmp_path / "run_notes.csv").write_text("mine")
@@ -294,8 +295,8 @@ def test_a_csv_export_removes_files_of_the_one_before_and_no_others(tmp_path: Pa
         json.dumps({"genmeter": {"format": "csv", "parts": [{"name": "run_/../mine.csv"}]}}),
     ],
 )
-def test_a_manifest_that_is_not_ours_removes_nothing(manifest: str, tmp_path: Path) -> None:
-    """A file of somebody else's is not removed because a file says so."""
+def test_foreign_manifest_removes_nothing(manifest: str, tmp_path: Path) -> None:
+    """No other file is removed because of it."""
     (tmp_path / "mine.csv").write_text("mine")
     (tmp_path / "run_").mkdir()
     (tmp_path / "run_manifest.json").write_text(manifest)
@@ -303,8 +304,8 @@ def test_a_manifest_that_is_not_ours_removes_nothing(manifest: str, tmp_path: Pa
     assert (tmp_path / "mine.csv").read_text() == "mine"
 
 
-def test_a_csv_name_that_is_not_utf_8_is_kept(tmp_path: Path) -> None:
-    """The manifest names such files too, so that a later export can remove them."""
+def test_csv_name_outside_utf_8_is_in_the_manifest(tmp_path: Path) -> None:
+    """A later export can remove the file."""
     path = tmp_path / os.fsdecode(b"run\xff.csv")
     export(snapshot_of([metric(name="old")]), path, "csv")
     export(snapshot_of([metric(name="new")]), path, "csv")
@@ -312,15 +313,15 @@ def test_a_csv_name_that_is_not_utf_8_is_kept(tmp_path: Path) -> None:
     assert names == {b"run\xff_new.csv", b"run\xff_manifest.json"}
 
 
-def test_a_stem_that_leaves_no_room_is_an_error(tmp_path: Path) -> None:
-    """The names of CSV files would be too long for the folder."""
+def test_too_long_stem_is_rejected(tmp_path: Path) -> None:
+    """The names of CSV files would be too long for the file system."""
     with pytest.raises(ExportError, match="must have a shorter file name"):
         export(snapshot_of([metric()]), tmp_path / f"{'s' * 250}.csv", "csv")
     assert contents(tmp_path) == {}
 
 
 def test_excel_has_a_sheet_for_each_metric_and_a_manifest(tmp_path: Path) -> None:
-    """Sheets hold dates, numbers and text as what they are; no text becomes a formula."""
+    """Dates, numbers and text keep their types; no text becomes a formula."""
     snapshot = snapshot_of([generation(0.25, raw_kwargs=TEXTS), metric(1, "History", 2.5)])
     export(snapshot, tmp_path / "run.xlsx", "excel")
     book = openpyxl.load_workbook(tmp_path / "run.xlsx")
@@ -350,8 +351,8 @@ def test_excel_has_a_sheet_for_each_metric_and_a_manifest(tmp_path: Path) -> Non
         )
 
 
-def test_excel_has_a_manifest_of_the_gaps(tmp_path: Path) -> None:
-    """Someone who opens the workbook sees since when it has all rows."""
+def test_excel_manifest_has_the_gaps(tmp_path: Path) -> None:
+    """The workbook shows since when it has all rows."""
     export(snapshot_of([metric(at) for at in range(5)], capacity=3), tmp_path / "run.xlsx", "excel")
     facts = pd.read_excel(tmp_path / "run.xlsx", sheet_name="manifest")
     kept = dict(zip(facts["key"], facts["value"], strict=True))["kept_since"]
@@ -359,7 +360,7 @@ def test_excel_has_a_manifest_of_the_gaps(tmp_path: Path) -> None:
 
 
 def test_excel_has_large_integers_as_text(tmp_path: Path) -> None:
-    """Excel would round them; smaller ones stay numbers."""
+    """Excel would round them; smaller ones are numbers."""
     snapshot = snapshot_of([metric(big=2**62 + 1, small=-(2**53)), metric(1, big=-(2**63))])
     export(snapshot, tmp_path / "run.xlsx", "excel")
     sheet = openpyxl.load_workbook(tmp_path / "run.xlsx")["queue"]
@@ -368,8 +369,8 @@ def test_excel_has_large_integers_as_text(tmp_path: Path) -> None:
     assert found["metadata_small"] == [-(2**53), None]
 
 
-def test_excel_has_columns_as_wide_as_their_texts(tmp_path: Path) -> None:
-    """Up to a limit, and the titles stay in sight."""
+def test_excel_columns_fit_their_texts(tmp_path: Path) -> None:
+    """The width has a limit, and the header row is frozen."""
     told = {"note": "x" * 500, "short": 1}
     export(
         snapshot_of([generation(model="m" * 40, raw_kwargs=told)]), tmp_path / "run.xlsx", "excel"
@@ -384,10 +385,10 @@ def test_excel_has_columns_as_wide_as_their_texts(tmp_path: Path) -> None:
     assert 60 < widths["metadata_note"] < 70
 
 
-def test_a_metric_of_more_rows_than_a_sheet_holds_is_an_error(
+def test_too_many_rows_for_a_sheet_are_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error names the file and the remedy, and leaves nothing."""
+    """The error names the file and the remedy; nothing is written."""
     monkeypatch.setattr(ExcelFormatter, "max_rows", 4)
     with pytest.raises(ExportError, match=r"run\.xlsx' .*too large.*shorter window, or Parquet"):
         export(snapshot_of([metric(at) for at in range(7)]), tmp_path / "run.xlsx", "excel")
@@ -408,17 +409,17 @@ def test_excel_cuts_a_text_longer_than_a_cell(tmp_path: Path) -> None:
     assert "metadata_long" in dict(zip(facts["key"], facts["value"], strict=True))["changed"]
 
 
-def test_excel_takes_paths_of_its_own_kind_only(tmp_path: Path) -> None:
-    """A workbook under another suffix would not open."""
+def test_excel_requires_xlsx(tmp_path: Path) -> None:
+    """Excel does not open a workbook with another suffix."""
     with pytest.raises(ExportError, match=r"must end in \.xlsx .*run\.xls'"):
         export(snapshot_of([]), tmp_path / "run.xls", "excel")
     assert contents(tmp_path) == {}
 
 
-def test_a_workbook_that_cannot_be_made_is_an_error(
+def test_error_of_the_excel_writer_is_an_export_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error has xlsxwriter's reason, and leaves nothing."""
+    """The error has xlsxwriter's reason; nothing is written."""
 
     def refuse(self: xlsxwriter.Workbook) -> None:
         raise FileSizeError("too large")
@@ -440,8 +441,8 @@ NAMES = st.lists(
 
 
 @given(NAMES)
-def test_safe_names_are_short_printable_and_not_alike(metrics: list[str]) -> None:
-    """None has an unsafe character or is longer than allowed, and no two differ in case only."""
+def test_safe_names_are_short_printable_and_distinct(metrics: list[str]) -> None:
+    """Names have no unsafe characters, and do not differ in case only."""
     found = safe_names(metrics, frozenset("/:"), 62, "utf-16-le", ["history"])
     assert found.keys() == set(metrics)
     assert len({name.casefold() for name in [*found.values(), "history"]}) == len(metrics) + 1
@@ -451,8 +452,8 @@ def test_safe_names_are_short_printable_and_not_alike(metrics: list[str]) -> Non
         assert not {"/", ":"} & set(name)
 
 
-def test_a_safe_name_is_kept_whatever_precedes_it() -> None:
-    """Another that would be alike to it has a digest, the same one in any order."""
+def test_safe_name_is_unchanged_in_any_order() -> None:
+    """Another name that would equal it has the same digest in any order."""
     found = safe_names(["a/b", "a:b", "a_b", "é"], frozenset("/:"), 20)
     assert found["a_b"] == "a_b"
     assert found["é"] == "é"

@@ -1,4 +1,4 @@
-"""Lines, axes, numbers and names as plots show them."""
+"""Lines, axes, numbers and names in plots."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genmeter.files.plot_style import Picture, printable, printable_all
+from genmeter.files._plot_style import Picture, printable, printable_all
 
 
 def series(values: Any) -> pd.Series[float]:
-    """Return values, one a second."""
+    """Return a series with one value a second."""
     start = np.datetime64("2026-03-09T08:30", "us")
     seconds = np.arange(len(values)).astype("m8[s]")
     return pd.Series(np.asarray(values, float), index=start + seconds)
 
 
 @given(st.integers(1, 20_000), st.integers(0, 2**32 - 1))
-def test_a_long_line_keeps_its_ends_and_peaks(length: int, seed: int) -> None:
-    """A line has a thousand points at most, in order, and loses no extreme."""
+def test_long_line_keeps_its_ends_and_peaks(length: int, seed: int) -> None:
+    """A line has at most a thousand points, in order, with all extremes."""
     values = np.random.default_rng(seed).normal(size=length)
     picture = Picture((6, 3))
     line: Any = picture.line(picture.panels()[0], series(values), "main")
@@ -33,8 +33,8 @@ def test_a_long_line_keeps_its_ends_and_peaks(length: int, seed: int) -> None:
     assert (np.diff(line.get_xdata()) > 0).all()
 
 
-def test_a_short_line_is_drawn_whole() -> None:
-    """Up to a thousand points none is left out."""
+def test_short_line_is_not_thinned() -> None:
+    """Up to a thousand points are all drawn."""
     values = np.random.default_rng(1).normal(size=1_000)
     picture = Picture((6, 3))
     line: Any = picture.line(picture.panels()[0], series(values), 3)
@@ -55,7 +55,7 @@ def test_a_short_line_is_drawn_whole() -> None:
         (2e15, "2000T"),
     ],
 )
-def test_counts_take_few_characters(value: float, text: str) -> None:
+def test_counts_are_short(value: float, text: str) -> None:
     """Small counts are exact, large ones have three digits and a unit."""
     assert Picture.count(value) == text
 
@@ -64,7 +64,7 @@ def test_counts_take_few_characters(value: float, text: str) -> None:
     ("value", "text"),
     [(0, "0 s"), (0.0351, "35.1 ms"), (0.9999, "1 s"), (1.25, "1.25 s"), (4_001, "4000 s")],
 )
-def test_durations_have_three_digits_and_the_unit_that_fits(value: float, text: str) -> None:
+def test_durations_have_three_digits_and_a_unit(value: float, text: str) -> None:
     """Below a second they are milliseconds."""
     assert Picture.seconds(value) == text
 
@@ -80,7 +80,7 @@ def test_durations_have_three_digits_and_the_unit_that_fits(value: float, text: 
     ],
 )
 def test_ticks_are_short_numbers(form: Any, low: float, high: float, texts: list[str]) -> None:
-    """Ticks have no needless digits, and no remains of adding floats."""
+    """Ticks have no needless digits and no floating-point errors."""
     picture = Picture((6, 3))
     (axes,) = picture.panels()
     axes.set_ylim(low, high)
@@ -92,8 +92,8 @@ def test_ticks_are_short_numbers(form: Any, low: float, high: float, texts: list
     assert inside[: len(texts)] == texts
 
 
-def test_a_logarithmic_axis_has_plain_numbers() -> None:
-    """Decades are written out, not as powers of ten."""
+def test_logarithmic_axis_has_plain_numbers() -> None:
+    """Decades are not powers of ten."""
     picture = Picture((6, 3))
     (axes,) = picture.panels()
     picture.log_axis(axes, "x", "seconds", 0.01, 2_000)
@@ -102,7 +102,7 @@ def test_a_logarithmic_axis_has_plain_numbers() -> None:
 
 
 def test_ticks_of_seconds_have_their_minute() -> None:
-    """A tick says the whole time of the day where a plot spans seconds."""
+    """A tick has the full time of day if a plot spans seconds."""
     picture = Picture((6, 3))
     (axes,) = picture.panels()
     times = series(range(7)).index.to_numpy()
@@ -112,8 +112,8 @@ def test_ticks_of_seconds_have_their_minute() -> None:
     assert any(label.count(":") == 2 for label in labels)
 
 
-def test_texts_beside_bars_and_the_legend_do_not_overlap() -> None:
-    """The legend of bars stands below the axes, since their texts stand on the right."""
+def test_texts_of_bars_do_not_overlap_the_legend() -> None:
+    """The legend of bars is below the axes, since their texts are on the right."""
     picture = Picture((5, 3))
     (axes,) = picture.panels()
     table = pd.DataFrame({"Succeeded": [0.9, 1.0], "Failed": [0.1, 0.0]})
@@ -128,16 +128,16 @@ def test_texts_beside_bars_and_the_legend_do_not_overlap() -> None:
     assert all(each.x1 <= figure.bbox.x1 for each in texts)
 
 
-def test_a_long_name_keeps_both_ends() -> None:
-    """Names of models differ at their ends, so the middle goes."""
+def test_long_name_keeps_both_ends() -> None:
+    """Names of models differ at their ends, so the middle is cut."""
     name = printable("organisation/" + "x" * 200 + "-instruct-v2")
     assert len(name) == 32
     assert name.startswith("organisation/")
     assert name.endswith("-instruct-v2")
 
 
-def test_a_name_is_one_line_of_what_a_font_has() -> None:
-    """A line feed becomes a space, and what no font has, or turns text around, its number."""
+def test_unprintable_characters_are_replaced() -> None:
+    """A line feed becomes a space; a character without a glyph, or of text direction, its number."""
     assert printable("a\nb") == "a b"
     assert printable("x\ud800y\x00") == "x\\ud800y\\u0"
     assert printable("gpt\u202e4") == "gpt\\u202e4"
@@ -145,6 +145,6 @@ def test_a_name_is_one_line_of_what_a_font_has() -> None:
     assert printable("") == "(empty)"
 
 
-def test_names_that_look_the_same_are_numbered() -> None:
-    """Two names stay two."""
+def test_equal_looking_names_are_numbered() -> None:
+    """Two names stay distinct."""
     assert printable_all(["a\nb", "a b", "c"]) == ["a b (1)", "a b (2)", "c"]

@@ -56,7 +56,7 @@ def figures_of(monitor: IsolatedMonitor, size: tuple[float, float] = (12, 6)) ->
 
 
 def texts(axes: Axes) -> list[str]:
-    """Return what is written in axes, legend and ticks aside."""
+    """Return the texts in axes, without legend and ticks."""
     return [text.get_text() for text in axes.texts]
 
 
@@ -78,7 +78,7 @@ def widths(axes: Axes) -> list[list[float]]:
 
 @pytest.fixture
 def monitor() -> Iterator[IsolatedMonitor]:
-    """Return a monitor with data of one model for every plot that is not by model."""
+    """Return a monitor with one model and data for every plot that is not by model."""
     with isolated_monitor() as monitor:
         for number in range(30):
             monitor.track_generation(
@@ -92,8 +92,8 @@ def monitor() -> Iterator[IsolatedMonitor]:
         yield monitor
 
 
-def test_the_seven_plots_are_written_and_returned(monitor: IsolatedMonitor, tmp_path: Path) -> None:
-    """Each of the old monitor's seven plots is a PNG file and a figure of its name."""
+def test_seven_plots_are_written_and_returned(monitor: IsolatedMonitor, tmp_path: Path) -> None:
+    """Each of AfterImage's seven plots is a PNG file and a figure of its name."""
     figures = monitor.visualize_metrics(tmp_path / "plots", return_figures=True)
     assert figures is not None
     assert set(figures) >= SEVEN
@@ -103,7 +103,7 @@ def test_the_seven_plots_are_written_and_returned(monitor: IsolatedMonitor, tmp_
 
 
 def test_rates_are_rolling_means(monitor: IsolatedMonitor) -> None:
-    """Success and error rate are means of ten, in colours of their own, with the mean of all."""
+    """Success and error rate are means of ten, in their own colours, with the overall mean."""
     success, error = figures_of(monitor)["success_error_rate"].axes
     outcomes = np.array([number % 5 != 0 for number in range(30)], dtype=float)
     windows = [outcomes[max(0, end - 10) : end] for end in range(3, 31)]
@@ -117,7 +117,7 @@ def test_rates_are_rolling_means(monitor: IsolatedMonitor) -> None:
 
 
 def test_tokens_of_few_calls_are_shown_one_by_one(monitor: IsolatedMonitor) -> None:
-    """Up to a hundred samples each is a dot beside their mean; zero is on the axis."""
+    """Up to a hundred samples are dots beside their mean; the axis includes zero."""
     (axes,) = figures_of(monitor)["prompt_token_count"].axes
     dots = np.asarray(axes.collections[0].get_offsets())
     assert dots[:, 1].tolist() == list(range(100, 130))
@@ -127,7 +127,7 @@ def test_tokens_of_few_calls_are_shown_one_by_one(monitor: IsolatedMonitor) -> N
 
 
 def test_tokens_of_many_calls_have_a_band(monitor: IsolatedMonitor) -> None:
-    """Of many calls the mean is shown with where the middle 80 % lie."""
+    """The mean of many calls is shown with the band of the middle 80 %."""
     for number in range(1_000):
         monitor.track_generation(1.0, True, model_name="atlas", completion_token_count=number % 100)
     (axes,) = figures_of(monitor)["completion_token_count"].axes
@@ -137,8 +137,8 @@ def test_tokens_of_many_calls_have_a_band(monitor: IsolatedMonitor) -> None:
     assert "rolling mean of 50, and the middle 80% around it; 1,030 calls" in texts(axes)[0]
 
 
-def test_a_histogram_holds_every_duration(monitor: IsolatedMonitor) -> None:
-    """The bars add up to the calls, and the quantiles are written beside their lines."""
+def test_histogram_has_every_duration(monitor: IsolatedMonitor) -> None:
+    """The bars add up to the calls, and the quantiles are beside their lines."""
     (axes,) = figures_of(monitor)["generation_time"].axes
     assert sum(bar.get_height() for bar in axes.patches) == 30
     assert texts(axes)[:2] == ["median 2.45 s", "95th percentile 3.75 s"]
@@ -149,7 +149,7 @@ def test_a_histogram_holds_every_duration(monitor: IsolatedMonitor) -> None:
     "values",
     [[2.0] * 5, [0.0, 0.0], [1e-300], [-1.0, 1e3], [1.0, 1e300], [-1e300, 1e300], [0.001, 900.0]],
 )
-def test_a_histogram_has_a_bar_for_every_value(values: list[float]) -> None:
+def test_histogram_has_a_bar_for_odd_values(values: list[float]) -> None:
     """Equal, negative and absurd durations are neither lost nor an error."""
     with isolated_monitor() as monitor:
         for value in values:
@@ -160,8 +160,8 @@ def test_a_histogram_has_a_bar_for_every_value(values: list[float]) -> None:
 
 
 @pytest.mark.parametrize(("calls", "window"), [(1, 10), (500, 10), (501, 20), (1_001, 50)])
-def test_a_rolling_mean_spans_ten_samples_or_a_fiftieth(calls: int, window: int) -> None:
-    """Few samples are averaged as by AfterImage; many in windows that can be seen."""
+def test_rolling_mean_spans_ten_samples_or_a_fiftieth(calls: int, window: int) -> None:
+    """Few samples are averaged as in AfterImage, many in visible windows."""
     with isolated_monitor() as monitor:
         for _ in range(calls):
             monitor.track_generation(1.0, True)
@@ -170,7 +170,7 @@ def test_a_rolling_mean_spans_ten_samples_or_a_fiftieth(calls: int, window: int)
 
 
 def test_durations_over_decades_are_on_a_logarithmic_axis() -> None:
-    """Milliseconds and minutes can both be read; none is lost, 0 is shown as a millisecond."""
+    """Milliseconds and minutes are both legible; 0 is shown as a millisecond."""
     with isolated_monitor() as monitor:
         for duration in (0.0, 0.002, 0.5, 3.0, 80.0, float("nan")):
             monitor.track_generation(duration, True, model_name="atlas")
@@ -181,8 +181,8 @@ def test_durations_over_decades_are_on_a_logarithmic_axis() -> None:
     assert texts(axes)[-1] == "5 calls"
 
 
-def test_scores_of_other_scales_have_axes_of_their_own() -> None:
-    """Stars from 1 to 5 do not press scores from 0 to 1 to the floor."""
+def test_scores_of_other_scales_have_their_own_axes() -> None:
+    """Scores from 1 to 5 do not flatten scores from 0 to 1."""
     with isolated_monitor() as monitor:
         for number in range(20):
             scores = {"_coherence": 0.8, "stars": 1 + number % 5, "grounding": 0.9}
@@ -203,8 +203,8 @@ def test_rarer_scores_are_counted_in_the_note() -> None:
     assert "4 rarer names are not shown" in texts(axes)[0]
 
 
-def test_the_old_plots_keep_the_old_reach() -> None:
-    """They hold conversations, evaluations' tokens and samples of ``record_metric``."""
+def test_afterimages_plots_have_all_their_samples() -> None:
+    """They have conversations, evaluations' tokens and samples of ``record_metric``."""
     with isolated_monitor() as monitor:
         monitor.track_generation(1.0, True, model_name="atlas", prompt_token_count=5)
         monitor.track_generation(9.0, False, conversation_length=2)
@@ -246,7 +246,7 @@ def fleet() -> Iterator[IsolatedMonitor]:
 
 
 def test_tokens_by_model_are_the_totals_of_the_calls(fleet: IsolatedMonitor) -> None:
-    """A bar is a model's prompt, completion and what only the provider's total has."""
+    """A bar has a model's prompt, completion and the rest of the provider's total."""
     figures = figures_of(fleet)
     assert set(figures) >= BY_MODEL
     (axes,) = figures["tokens_by_model"].axes
@@ -257,7 +257,7 @@ def test_tokens_by_model_are_the_totals_of_the_calls(fleet: IsolatedMonitor) -> 
 
 
 def test_outcomes_by_model_are_shares_with_counts(fleet: IsolatedMonitor) -> None:
-    """Conversations and evaluations are no calls of a model."""
+    """Conversations and evaluations are not calls of a model."""
     (axes,) = figures_of(fleet)["outcomes_by_model"].axes
     assert names(axes) == ["small", "large"]
     assert widths(axes) == [pytest.approx([4 / 6, 1 / 2]), pytest.approx([2 / 6, 1 / 2])]
@@ -272,7 +272,7 @@ def test_times_by_model_are_quantiles_of_the_calls(fleet: IsolatedMonitor) -> No
 
 
 def test_errors_are_counted_by_type(fleet: IsolatedMonitor) -> None:
-    """A failed call without a type is an unknown one."""
+    """A failed call without a type is unknown."""
     (axes,) = figures_of(fleet)["errors_by_type"].axes
     assert names(axes) == ["unknown", "TimeoutError"]
     assert widths(axes) == [[2, 1]]
@@ -280,7 +280,7 @@ def test_errors_are_counted_by_type(fleet: IsolatedMonitor) -> None:
 
 
 def test_tokens_over_time_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each slice of time has the tokens of its calls, stacked by model."""
+    """Each time slice has the tokens of its calls, stacked by model."""
     now = START
     monkeypatch.setattr(clock, "now", lambda: now)
     with isolated_monitor() as monitor:
@@ -295,8 +295,8 @@ def test_tokens_over_time_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert legend(axes) == ["large", "small"]
 
 
-def test_a_share_that_is_not_all_is_never_written_as_all() -> None:
-    """One failed call among thousands is not rounded away."""
+def test_share_below_all_is_not_rounded_to_all() -> None:
+    """One failed call among thousands is visible."""
     with isolated_monitor() as monitor:
         for number in range(6_000):
             monitor.track_generation(1.0, number != 0, model_name=f"m{number % 2}")
@@ -311,7 +311,7 @@ def test_a_share_that_is_not_all_is_never_written_as_all() -> None:
     [([True] * 60, 0.1), ([True, True, False] * 20, 0.5), ([True] * 30 + [False] * 30, 1.0)],
 )
 def test_shares_have_axes_of_equal_round_length(outcomes: list[bool], length: float) -> None:
-    """A rate that hardly moves is not blown up to fill the axis."""
+    """A nearly constant rate is not magnified to fill the axis."""
     with isolated_monitor() as monitor:
         for outcome in outcomes:
             monitor.track_generation(1.0, outcome)
@@ -320,8 +320,8 @@ def test_shares_have_axes_of_equal_round_length(outcomes: list[bool], length: fl
     assert np.ptp(error.get_ylim()) == pytest.approx(1.06 * length)
 
 
-def test_many_models_are_pooled() -> None:
-    """The eight largest have bars of their own, and the others are one bar at the end."""
+def test_smaller_models_are_merged() -> None:
+    """The eight largest have their own bars, and the others share the last one."""
     with isolated_monitor() as monitor:
         for number in range(12):
             for _ in range(1 + number):
@@ -331,13 +331,13 @@ def test_many_models_are_pooled() -> None:
     assert texts(axes)[8] == "none of 10 failed"
 
 
-def test_a_lone_model_has_no_plots_by_model(monitor: IsolatedMonitor) -> None:
-    """They would only repeat the others."""
+def test_single_model_has_no_plots_by_model(monitor: IsolatedMonitor) -> None:
+    """They would repeat the others."""
     assert set(figures_of(monitor)) == SEVEN | {"errors_by_type"}
 
 
-def test_hostile_names_are_drawn_as_they_are(tmp_path: Path) -> None:
-    """No name is taken for a formula, hidden, or drawn in glyphs that no font has."""
+def test_hostile_names_are_drawn_literally(tmp_path: Path) -> None:
+    """No name is a formula, hidden, or drawn in missing glyphs."""
     hostile = ["$x_1$ costs $5", "_private", "通义千问", "a\nb", "<&>", "x" * 300, "\U0001f680"]
     with isolated_monitor() as monitor:
         for name in hostile:
@@ -363,7 +363,7 @@ def test_hostile_names_are_drawn_as_they_are(tmp_path: Path) -> None:
     ],
 )
 def test_odd_data_is_drawn(calls: list[tuple[Any, ...]], tmp_path: Path) -> None:
-    """Few, equal, absent and extreme values give pictures, without a warning."""
+    """Few, equal, absent and extreme values are drawn without a warning."""
     with isolated_monitor() as monitor:
         for number, (duration, success, tokens) in enumerate(calls):
             monitor.track_generation(
@@ -375,8 +375,8 @@ def test_odd_data_is_drawn(calls: list[tuple[Any, ...]], tmp_path: Path) -> None
     assert len(list(tmp_path.iterdir())) == len(figures)
 
 
-def test_the_time_axis_is_local_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Times are in the local zone, and the axis names its offset, over a change of it."""
+def test_time_axis_is_local_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The axis names its offset from UTC, also over a change of it."""
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
     try:
@@ -401,7 +401,7 @@ def test_the_time_axis_is_local_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_extremes_are_drawn(
     values: tuple[float, ...], moment: datetime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No value and no time that a history can hold fails a picture, in any zone."""
+    """No value and no time in a history makes a plot fail, in any zone."""
     monkeypatch.setenv("TZ", "Pacific/Kiritimati" if moment == datetime.max else "America/New_York")  # noqa: DTZ901
     time.tzset()
     first = moment.replace(tzinfo=UTC).timestamp()
@@ -417,8 +417,8 @@ def test_extremes_are_drawn(
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_months_are_cut_into_days(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long a history reaches, there are sixty slices at most."""
+def test_long_histories_have_few_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A history of any length has at most sixty slices."""
     now = START
     monkeypatch.setattr(clock, "now", lambda: now)
     with isolated_monitor() as monitor:
@@ -430,8 +430,8 @@ def test_months_are_cut_into_days(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(bar.get_height() for bars in axes.containers for bar in bars) == 2_000
 
 
-def test_a_hundred_thousand_calls_are_thinned(tmp_path: Path) -> None:
-    """Pictures of a full history have lines of a thousand points, and files of modest size."""
+def test_plots_of_a_full_history_are_small(tmp_path: Path) -> None:
+    """Lines have a thousand points, and files a modest size."""
     chance = np.random.default_rng(1)
     samples = Samples(START + np.arange(100_000.0), chance.lognormal(size=100_000), None)
     figure = plots.draw_metric("generation_time", samples, rolling_window=10, figsize=(12, 6))
@@ -440,7 +440,7 @@ def test_a_hundred_thousand_calls_are_thinned(tmp_path: Path) -> None:
     assert (tmp_path / "generation_time.png").stat().st_size < 1_500_000
 
 
-def test_the_default_folder_is_in_the_log_dir(tmp_path: Path) -> None:
+def test_default_folder_is_in_the_log_dir(tmp_path: Path) -> None:
     """Without a folder the files go to ``plots`` in the log_dir, and nothing is returned."""
     with isolated_monitor(log_dir=tmp_path / "logs") as monitor:
         monitor.track_generation(1.0, True)
@@ -452,18 +452,18 @@ def test_the_default_folder_is_in_the_log_dir(tmp_path: Path) -> None:
         }
 
 
-def test_nothing_to_plot_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """With no data there is a warning, an empty dict and no folder."""
+def test_missing_data_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The result is an empty dict, and no folder is created."""
     with isolated_monitor() as monitor:
         assert monitor.visualize_metrics(tmp_path / "plots") == {}
     assert "nothing to plot" in caplog.text
     assert not (tmp_path / "plots").exists()
 
 
-def test_a_folder_that_is_a_file_is_a_warning(
+def test_file_as_folder_is_a_warning(
     monitor: IsolatedMonitor, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """AfterImage plots at the end of each job, so that a bad folder must not raise there."""
+    """AfterImage plots at the end of each job, so that an invalid folder must not raise."""
     (tmp_path / "taken").write_text("mine")
     with caplog.at_level(logging.WARNING):
         assert monitor.visualize_metrics(tmp_path / "taken", return_figures=True) == {}
@@ -471,10 +471,10 @@ def test_a_folder_that_is_a_file_is_a_warning(
     assert (tmp_path / "taken").read_text() == "mine"
 
 
-def test_a_failed_write_leaves_the_old_file(
+def test_failed_write_leaves_the_old_file(
     monitor: IsolatedMonitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file is replaced whole or not at all."""
+    """A file is replaced completely or not at all."""
     old = tmp_path / "generation_time.png"
     old.write_bytes(b"old")
 
@@ -487,8 +487,8 @@ def test_a_failed_write_leaves_the_old_file(
     assert old.read_bytes() == b"old"
 
 
-def test_matplotlib_state_is_left_alone(monitor: IsolatedMonitor, tmp_path: Path) -> None:
-    """The caller's backend, style and open figures stay as they were."""
+def test_matplotlib_state_does_not_change(monitor: IsolatedMonitor, tmp_path: Path) -> None:
+    """The caller's backend, style and open figures are unchanged."""
     before = mpl.get_backend(), dict(mpl.rcParams), plt.get_fignums()
     monitor.visualize_metrics(tmp_path)
     monitor.plot_metric("generation_time")
@@ -513,10 +513,10 @@ HOSTILE = {
     [style.library["dark_background"], style.library["seaborn-v0_8-talk"], HOSTILE],
     ids=["dark", "large", "hostile"],
 )
-def test_the_callers_style_does_not_show(
+def test_callers_style_has_no_effect(
     fleet: IsolatedMonitor, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    """Files are the same to the byte, whatever style, LaTeX or sketches the caller set."""
+    """Files are equal to the byte, whatever style, LaTeX or sketch setting is active."""
     plots.save(figures_of(fleet, (6, 3)), tmp_path / "plain")
     with mpl.rc_context(settings):
         plots.save(figures_of(fleet, (6, 3)), tmp_path / "styled")
@@ -542,8 +542,8 @@ def test_figures_that_are_not_returned_are_freed(
     assert [each() for each in drawn] == [None] * len(drawn)
 
 
-def test_a_returned_figure_needs_no_window(monitor: IsolatedMonitor, tmp_path: Path) -> None:
-    """It can be saved in any format, and a notebook shows it as it is."""
+def test_returned_figure_needs_no_backend(monitor: IsolatedMonitor, tmp_path: Path) -> None:
+    """It can be saved in any format, and notebooks display it."""
     figure = monitor.plot_metric("generation_time")
     figure.savefig(tmp_path / "one.svg")
     assert (tmp_path / "one.svg").read_text().startswith("<?xml")
@@ -551,7 +551,7 @@ def test_a_returned_figure_needs_no_window(monitor: IsolatedMonitor, tmp_path: P
 
 
 def test_one_metric_shows_samples_and_mean(monitor: IsolatedMonitor) -> None:
-    """``plot_metric`` draws every sample and the rolling mean of the window that it is given."""
+    """``plot_metric`` draws every sample and the rolling mean of its window."""
     (axes,) = monitor.plot_metric("generation_time", rolling_window=5, figsize=(4, 3)).axes
     assert len(axes.collections[0].get_offsets()) == 30
     assert axes.lines[0].get_ydata()[-1] == pytest.approx((3.9 + 3.8 + 3.7 + 3.6 + 3.5) / 5)
@@ -559,8 +559,8 @@ def test_one_metric_shows_samples_and_mean(monitor: IsolatedMonitor) -> None:
     assert legend(axes) == ["samples", "mean of 5"]
 
 
-def test_a_metric_that_cannot_be_plotted_is_named(monitor: IsolatedMonitor) -> None:
-    """An unknown metric, an empty window and a bad window each say what to do."""
+def test_metric_without_samples_is_rejected(monitor: IsolatedMonitor) -> None:
+    """An unknown metric, an empty window and an invalid window each have a remedy."""
     with pytest.raises(ExportError, match="'nope' was never recorded"):
         monitor.plot_metric("nope")
     with pytest.raises(ExportError, match="not recorded within -1 day"):
@@ -573,16 +573,14 @@ def test_a_metric_that_cannot_be_plotted_is_named(monitor: IsolatedMonitor) -> N
 
 
 @pytest.mark.parametrize("window", [-1, 2.5, "10", None, True])
-def test_a_rolling_window_that_is_no_count_is_an_error(
-    window: Any, monitor: IsolatedMonitor
-) -> None:
+def test_invalid_rolling_window_is_rejected(window: Any, monitor: IsolatedMonitor) -> None:
     """The message names the argument, its value and the remedy."""
     with pytest.raises(ConfigError, match=rf"rolling_window must be .*got {window!r}"):
         monitor.plot_metric("generation_time", rolling_window=window)
 
 
 @pytest.mark.parametrize("size", [(0, 0), (-1, 5), (math.nan, 3), (math.inf, 3), None, "x", (5,)])
-def test_an_invalid_size_is_an_error(
+def test_invalid_size_is_rejected(
     size: Any, monitor: IsolatedMonitor, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """``plot_metric`` raises, and ``visualize_metrics`` warns."""
@@ -592,7 +590,7 @@ def test_an_invalid_size_is_an_error(
     assert "figsize must be width and height in inches" in caplog.text
 
 
-def test_a_metric_is_found_under_the_name_that_it_was_given(monitor: IsolatedMonitor) -> None:
+def test_metric_is_found_by_its_recorded_name(monitor: IsolatedMonitor) -> None:
     """``plot_metric`` reads a name as ``record_metric`` and ``get_metrics`` do."""
 
     class Name(Enum):
@@ -610,7 +608,7 @@ def test_without_matplotlib_the_pip_command_is_named(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Without the extra, plots are a warning with the pip command, and one plot is an error."""
+    """Without the extra, plots log a warning with the pip command, and one plot raises."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert monitor.visualize_metrics(tmp_path) == {}
     assert 'pip install "genmeter[plots]"' in caplog.text
@@ -619,7 +617,7 @@ def test_without_matplotlib_the_pip_command_is_named(
 
 
 def test_drawing_without_matplotlib_names_the_extra() -> None:
-    """Where matplotlib was never installed, the error is the remedy."""
+    """The error has the remedy."""
     code = """
 import sys
 sys.modules["matplotlib"] = None
@@ -640,12 +638,12 @@ with isolated_monitor() as monitor:
 
 
 def test_importing_genmeter_does_not_import_matplotlib() -> None:
-    """The package starts without what only plots need."""
+    """The package starts without the dependencies of plots."""
     code = "import sys, genmeter; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_importing_genmeter_leaves_pandas_alone() -> None:
-    """A job that draws nothing does not wait for pandas, half of a second, at its start."""
+def test_importing_genmeter_does_not_import_pandas() -> None:
+    """A job without frames does not wait half a second for pandas."""
     code = "import sys, genmeter; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

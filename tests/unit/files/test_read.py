@@ -1,4 +1,4 @@
-"""Exports read back, ours and AfterImage's; anything else is an error with its path."""
+"""Reading exports of genmeter and AfterImage; other files are errors with their path."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ OLD = {
 
 @pytest.fixture
 def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A machine in Berlin, where summer and winter differ."""
+    """Set the zone to Berlin, with its daylight saving time."""
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
     yield
@@ -55,8 +55,8 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("berlin")
-def test_an_export_of_afterimage_is_read_as_ours(tmp_path: Path) -> None:
-    """Local times become UTC by the zone's own rules, numbers stay and the rest is NaN."""
+def test_export_of_afterimage_is_read(tmp_path: Path) -> None:
+    """Local times become UTC by the zone's rules; what is not a number becomes NaN."""
     path = tmp_path / "metrics_20240701_120000.json"
     path.write_text(json.dumps(OLD))
     frame = read_export(path)
@@ -84,8 +84,8 @@ def test_an_export_of_afterimage_is_read_as_ours(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["run.csv", "run_queue.csv", "run_manifest.json", "run.xlsx", "renamed", "missing.csv"]
 )
-def test_csv_and_excel_are_an_error_with_a_remedy(name: str, tmp_path: Path) -> None:
-    """The message names the file and says what reads it."""
+def test_csv_and_excel_are_rejected(name: str, tmp_path: Path) -> None:
+    """The message names the file and how to read it."""
     export(snapshot_of([metric()]), tmp_path / "run.csv", "csv")
     export(snapshot_of([metric()]), tmp_path / "run.xlsx", "excel")
     shutil.copy(tmp_path / "run.xlsx", tmp_path / "renamed")
@@ -93,8 +93,8 @@ def test_csv_and_excel_are_an_error_with_a_remedy(name: str, tmp_path: Path) -> 
         read_export(tmp_path / name)
 
 
-def test_the_content_decides_the_format_and_not_the_name(tmp_path: Path) -> None:
-    """A file that was renamed is read all the same."""
+def test_format_is_detected_by_content(tmp_path: Path) -> None:
+    """A renamed file is read too."""
     snapshot = snapshot_of([generation()])
     for format_, suffix in (("parquet", "parquet"), ("json", "json")):
         export(snapshot, tmp_path / f"run.{suffix}", format_)
@@ -104,20 +104,20 @@ def test_the_content_decides_the_format_and_not_the_name(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("path", ["missing.json", "missing"])
-def test_a_missing_file_is_an_error_with_its_path(path: str, tmp_path: Path) -> None:
+def test_missing_file_is_an_error(path: str, tmp_path: Path) -> None:
     """The message names the path."""
     with pytest.raises(ConfigError, match=rf"path must be an existing file, got '.*{path}'"):
         read_export(tmp_path / path)
 
 
 @pytest.mark.parametrize("path", [None, 3, b"run.json"])
-def test_what_is_no_path_is_an_error(path: Any) -> None:
+def test_invalid_path_is_rejected(path: Any) -> None:
     """The message names the argument and its value."""
     with pytest.raises(ConfigError, match=r"path must be the path of an export, got"):
         read_export(path)
 
 
-def test_a_table_of_another_program_is_an_error(tmp_path: Path) -> None:
+def test_foreign_parquet_file_is_rejected(tmp_path: Path) -> None:
     """A Parquet file without a manifest is not an export."""
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "run.parquet")
     with pytest.raises(ExportError, match=r"path '.*run\.parquet' is damaged or not an export"):
@@ -131,15 +131,15 @@ def test_a_table_of_another_program_is_an_error(tmp_path: Path) -> None:
         *(b"PAR1", b"\xff\xfe", b'{"genmeter": 3}'),
     ],
 )
-def test_a_file_that_is_not_an_export_is_an_error(content: bytes, tmp_path: Path) -> None:
-    """Whatever is in a file, the error is ours and names it."""
+def test_file_that_is_not_an_export_is_rejected(content: bytes, tmp_path: Path) -> None:
+    """Whatever is in the file, the ExportError names it."""
     path = tmp_path / "run.json"
     path.write_bytes(content)
-    with pytest.raises(ExportError, match=r"path '.*run\.json' is damaged .*; give a file"):
+    with pytest.raises(ExportError, match=r"path '.*run\.json' is damaged .*; use a file"):
         read_export(path)
 
 
-def test_damaged_bytes_are_an_error_of_ours(tmp_path: Path) -> None:
+def test_damaged_parquet_file_is_an_export_error(tmp_path: Path) -> None:
     """Whatever the reader of Parquet raises."""
     path = tmp_path / "run.parquet"
     export(snapshot_of([generation(at) for at in range(50)]), path, "parquet")
@@ -150,8 +150,8 @@ def test_damaged_bytes_are_an_error_of_ours(tmp_path: Path) -> None:
             read_export(path)
 
 
-def test_a_file_of_nothing_but_brackets_is_an_error(tmp_path: Path) -> None:
-    """Nesting that the parser cannot follow is damage like any other."""
+def test_too_deep_nesting_is_an_error(tmp_path: Path) -> None:
+    """Nesting beyond the parser's limit counts as damage."""
     path = tmp_path / "run.json"
     path.write_text("[" * 200_000)
     with pytest.raises(ExportError, match="damaged or not an export"):
@@ -159,8 +159,8 @@ def test_a_file_of_nothing_but_brackets_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("year", ["0001", "1600", "2400", "9999"])
-def test_a_time_that_no_frame_can_hold_is_missing(year: str, tmp_path: Path) -> None:
-    """It is not taken for a time of another century."""
+def test_time_out_of_range_is_missing(year: str, tmp_path: Path) -> None:
+    """It is not wrapped to another century."""
     path = tmp_path / "run.json"
     path.write_text(
         json.dumps({"queue": [{"timestamp": f"{year}-06-01T00:00:00+00:00", "value": 1}]})
@@ -168,16 +168,16 @@ def test_a_time_that_no_frame_can_hold_is_missing(year: str, tmp_path: Path) -> 
     assert read_export(path)["timestamp"].isna().all()
 
 
-def test_a_folder_is_an_error(tmp_path: Path) -> None:
+def test_folder_is_rejected(tmp_path: Path) -> None:
     """A directory cannot be read as a file."""
     with pytest.raises(ExportError, match="cannot be read"):
         read_export(tmp_path)
 
 
-def test_a_missing_package_is_an_error_with_the_pip_command(
+def test_missing_package_is_an_error_with_the_pip_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reading says which package it lacks."""
+    """The message names the package."""
     path = tmp_path / "run.parquet"
     export(snapshot_of([metric()]), path, "parquet")
     imported = builtins.__import__

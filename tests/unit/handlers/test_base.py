@@ -33,7 +33,7 @@ LOG_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) - (\{.*\})")
 
 
 def strict(line: str) -> Any:
-    """Read a line as JSON, which has neither NaN nor infinity."""
+    """Parse a line as strict JSON."""
 
     def refuse(name: str) -> None:
         raise AssertionError(name)
@@ -46,8 +46,8 @@ def read(path: Path) -> list[Any]:
     return [strict(line) for line in path.read_text().split("\n")[:-1]]
 
 
-def test_a_journal_has_an_object_for_each_metric(tmp_path: Path) -> None:
-    """Name, value and metadata stand in one object, in that order, as AfterImage wrote them."""
+def test_journal_has_an_object_for_each_metric(tmp_path: Path) -> None:
+    """The object has name, value and metadata in AfterImage's order."""
     handler = FileMetricHandler(tmp_path / "logs")
     handler.handle_metric("generation_time", 1.5, {"phase": "generation", "timestamp": "now"})
     assert handler.log_file == tmp_path / "logs" / "metrics.jsonl"
@@ -57,8 +57,8 @@ def test_a_journal_has_an_object_for_each_metric(tmp_path: Path) -> None:
     assert repr(handler) == f"FileMetricHandler({str(tmp_path / 'logs')!r})"
 
 
-def test_a_batch_is_written_as_single_calls_are(tmp_path: Path) -> None:
-    """Whatever the rows of a batch share, each line is what a call of its own writes."""
+def test_batch_equals_single_calls(tmp_path: Path) -> None:
+    """Shared metadata does not change the lines."""
     shared = {"phase": "generation", "step": "a"}
     batch: list[tuple[Any, Any, dict[str, Any]]] = [
         ("generation_time", 0.25, {**shared, "success": True}),
@@ -86,16 +86,16 @@ def test_a_batch_is_written_as_single_calls_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_value_that_json_does_not_have_is_text(tmp_path: Path, value: float) -> None:
-    """NaN and infinity never reach the file as such, which no strict reader would take."""
+def test_nan_and_infinity_are_text(tmp_path: Path, value: float) -> None:
+    """Strict readers can parse the file."""
     handler = FileMetricHandler(tmp_path)
     handler.handle_metric("custom", value, {"also": value})
     (found,) = read(handler.log_file)
     assert found == {"metric": "custom", "value": str(value), "also": str(value)}
 
 
-def test_whatever_metadata_holds_is_one_line_of_json(tmp_path: Path) -> None:
-    """No value of a caller's breaks a line or its neighbours."""
+def test_any_metadata_is_one_line_of_json(tmp_path: Path) -> None:
+    """No value of a caller breaks a line."""
     metrics, logs = FileMetricHandler(tmp_path), FileLogHandler(tmp_path)
     for value in VALUES.values():
         metrics.handle_metric("custom", 1.0, {"value_of": value, "a\nkey": [value]})
@@ -109,15 +109,15 @@ def test_whatever_metadata_holds_is_one_line_of_json(tmp_path: Path) -> None:
 
 
 def test_metadata_must_be_a_dict(tmp_path: Path) -> None:
-    """A direct call with anything else is an error, and leaves nothing in the file."""
+    """A direct call with anything else raises and writes nothing."""
     handler = FileMetricHandler(tmp_path)
     with pytest.raises(TypeError):
         handler.handle_metric("custom", 1.0, None)  # type: ignore[arg-type]
     assert not handler.log_file.exists()
 
 
-def test_a_log_has_the_time_and_the_record(tmp_path: Path) -> None:
-    """Each line begins with the local time of its record, to the millisecond, or of now."""
+def test_log_line_has_time_and_record(tmp_path: Path) -> None:
+    """Each line starts with the record's local time, or the current one, in milliseconds."""
     handler = FileLogHandler(tmp_path)
     assert handler.log_file == tmp_path / "afterimage.log"
     when = datetime(2026, 1, 31, 12, 0, 0, 123_400).timestamp()  # noqa: DTZ001 - local time
@@ -135,8 +135,8 @@ def test_a_log_has_the_time_and_the_record(tmp_path: Path) -> None:
     assert strict(found[2]) == {"level": "info", "message": "now"}
 
 
-def test_direct_calls_of_threads_are_all_there_on_return(tmp_path: Path) -> None:
-    """A line that a call wrote can be read when it returns, whoever else writes."""
+def test_direct_calls_are_written_on_return(tmp_path: Path) -> None:
+    """A line can be read when the call returns, whatever other threads write."""
     handler = FileMetricHandler(tmp_path)
     missing: list[str] = []
 
@@ -155,8 +155,8 @@ def test_direct_calls_of_threads_are_all_there_on_return(tmp_path: Path) -> None
     assert len(read(handler.log_file)) == 200
 
 
-def test_a_journal_can_be_closed_and_put_aside(tmp_path: Path) -> None:
-    """``max_bytes`` and ``keep`` bound what both handlers leave on the disk."""
+def test_files_are_closed_and_rotated(tmp_path: Path) -> None:
+    """``max_bytes`` and ``keep`` bound the disk space of both handlers."""
     metrics = FileMetricHandler(str(tmp_path), max_bytes=100, keep=2)
     logs = FileLogHandler(tmp_path, max_bytes=100, keep=1)
     for number in range(20):
@@ -186,16 +186,16 @@ def test_a_journal_can_be_closed_and_put_aside(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("kind", [FileMetricHandler, FileLogHandler])
-def test_an_argument_that_cannot_be_used_is_told_at_once(
+def test_invalid_argument_is_rejected(
     kind: Callable[..., object], arguments: dict[str, Any], message: str
 ) -> None:
-    """The error names the argument, the value and what to give."""
+    """The error names the argument, the value and the remedy."""
     with pytest.raises(ConfigError, match=message):
         kind(**arguments)
 
 
-def test_what_has_the_method_is_a_handler(tmp_path: Path) -> None:
-    """The protocols can be asked, and need not be derived from."""
+def test_protocols_match_by_method(tmp_path: Path) -> None:
+    """A handler need not derive from the protocol."""
 
     class Mine:
         def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
@@ -218,7 +218,7 @@ def test_what_has_the_method_is_a_handler(tmp_path: Path) -> None:
 
 
 class Awaited:
-    """A handler that nobody would await."""
+    """A handler with a coroutine."""
 
     async def handle_metric(self, metric_name: str, value: float, metadata: Any) -> None:
         """Take nothing."""
@@ -240,8 +240,8 @@ class Awaited:
         (AsyncMock, "whose handle_metric is a coroutine"),
     ],
 )
-def test_what_is_no_handler_is_told_at_once(make: Callable[[], object], message: str) -> None:
-    """The error names the argument, the place in it, the value and what to give."""
+def test_object_without_the_method_is_rejected(make: Callable[[], object], message: str) -> None:
+    """The error names the argument, the position, the value and the remedy."""
     with pytest.raises(ConfigError) as caught:
         check_handlers("metric_handlers", [Mock(), make()], "handle_metric")
     assert message in str(caught.value)

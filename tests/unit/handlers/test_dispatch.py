@@ -38,7 +38,7 @@ WHEN = 1_700_000_000.25
 
 
 def generation(number: int = 0, **told: Any) -> Generation:
-    """Make a call of AfterImage's shape, which took so many seconds."""
+    """Return a call as AfterImage records it, of this duration."""
     return Generation(
         time=WHEN,
         call=Call("chat", "_OTHER", "m", "s", "unknown"),
@@ -63,7 +63,7 @@ def generation(number: int = 0, **told: Any) -> Generation:
 
 
 def evaluation(**told: Any) -> Evaluation:
-    """Make an evaluation."""
+    """Return an evaluation."""
     return Evaluation(
         time=WHEN,
         call=Call("chat", "_OTHER", "m", None, "unknown"),
@@ -85,7 +85,7 @@ def evaluation(**told: Any) -> Evaluation:
 
 
 class Handler:
-    """Takes metrics and logs; it blocks while its gate is shut and raises what it is told to."""
+    """Receives metrics and logs; blocks while its gate is closed, and can raise."""
 
     def __init__(self) -> None:
         self.metrics: list[tuple[str, float, dict[str, Any]]] = []
@@ -112,7 +112,7 @@ class Handler:
 
 
 class Rig:
-    """A dispatcher, and what it counts and logs."""
+    """A dispatcher with its counters and log."""
 
     def __init__(self, **options: Any) -> None:
         self.self_metrics = SelfMetrics()
@@ -141,7 +141,7 @@ class Rig:
 
 @pytest.fixture
 def rig() -> Iterator[Rig]:
-    """Give a dispatcher, which is closed after the test."""
+    """Return a dispatcher, closed after the test."""
     made = Rig()
     yield made
     made.end(time.monotonic())
@@ -149,7 +149,7 @@ def rig() -> Iterator[Rig]:
 
 @pytest.fixture
 def handler() -> Iterator[Handler]:
-    """Give a handler, whose gate is open after the test."""
+    """Return a handler, whose gate is opened after the test."""
     made = Handler()
     yield made
     made.gate.set()
@@ -160,12 +160,12 @@ _earlier: list[threading.Thread] = []
 
 @pytest.fixture(autouse=True)
 def _note_threads() -> None:
-    """Note the threads of other tests, such as those of callbacks that hang for good."""
+    """Remember the threads of other tests, e.g. of callbacks that never return."""
     _earlier[:] = threading.enumerate()
 
 
 def worker_threads() -> list[threading.Thread]:
-    """Return the threads of workers that this test started and that run."""
+    """Return the running worker threads of this test."""
     return [
         each
         for each in threading.enumerate()
@@ -177,7 +177,7 @@ def worker_threads() -> list[threading.Thread]:
 
 
 def test_metric_handler_gets_afterimage_metrics_with_their_time(rig: Rig, handler: Handler) -> None:
-    """Each has its metadata to itself, and the local time with its offset from UTC."""
+    """Each metric has its own metadata, with the local time and its offset from UTC."""
     rig.dispatcher.metric_handlers = [handler]
     rig.record(generation(1, metadata={"operation": "s", "seed": 7}), Sample(WHEN, True, None))
     rig.settle()
@@ -207,7 +207,7 @@ def test_metric_handler_gets_afterimage_metrics_with_their_time(rig: Rig, handle
 def test_time_outside_the_calendar_is_clamped(
     rig: Rig, handler: Handler, when: float, stamp: str
 ) -> None:
-    """A caller's time before the year 1 or after 9999 costs no event."""
+    """A time before the year 1 or after 9999 loses no event."""
     rig.dispatcher.metric_handlers = [handler]
     rig.record(Metric(when, "custom", 1.5, {"timestamp": "given", "key": 1}))
     rig.settle()
@@ -218,7 +218,7 @@ def test_time_outside_the_calendar_is_clamped(
 
 
 def test_log_handler_gets_records_of_logs_calls_and_evaluations(rig: Rig, handler: Handler) -> None:
-    """The level is the one that was asked for, and a call's keywords come as they were given."""
+    """The level and a call's keywords are passed unchanged."""
     rig.dispatcher.log_handlers = [handler]
     error = ValueError("raw")
     rig.record(
@@ -253,7 +253,7 @@ def test_log_handler_gets_records_of_logs_calls_and_evaluations(rig: Rig, handle
 
 
 def test_mock_is_called_by_keywords(rig: Rig) -> None:
-    """By keywords, and never by a method for batches that only a mock would have."""
+    """A method for batches that only a mock has is never called."""
     metrics, logs = MagicMock(), Mock()
     rig.dispatcher.metric_handlers, rig.dispatcher.log_handlers = [metrics], [logs]
     rig.record(Metric(WHEN, "custom", 1.0, {"key": 1}), Log(WHEN, "info", "m", {}, None))
@@ -267,7 +267,7 @@ def test_mock_is_called_by_keywords(rig: Rig) -> None:
 
 
 def test_order_is_kept_and_nothing_is_lost(rig: Rig, handler: Handler) -> None:
-    """A handler gets every event, in the order that they were told."""
+    """A handler gets every event in order."""
     rig.dispatcher.metric_handlers = [handler]
     rig.record(*map(generation, range(3_000)))
     rig.end()
@@ -275,10 +275,8 @@ def test_order_is_kept_and_nothing_is_lost(rig: Rig, handler: Handler) -> None:
     assert not rig.self_metrics.handler_errors
 
 
-def test_method_for_batches_is_used_unless_a_derived_class_has_its_own(
-    rig: Rig, tmp_path: Path
-) -> None:
-    """A class that derives from ours to look at each metric is asked for each."""
+def test_batch_method_is_used_unless_single_one_is_overridden(rig: Rig, tmp_path: Path) -> None:
+    """A subclass that overrides the method for one metric gets each metric."""
     batches: list[int] = []
     seen: list[str] = []
 
@@ -303,10 +301,10 @@ def test_method_for_batches_is_used_unless_a_derived_class_has_its_own(
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 8
 
 
-def test_file_handler_of_ours_gets_encoded_lines(
+def test_file_handler_gets_encoded_lines(
     rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No row is made for a file, and a derived class with nothing of its own changes nothing."""
+    """No rows are created for a file, also for a subclass without overrides."""
 
     def fail(self: Any, batch: Any) -> None:
         raise AssertionError("asked for rows")
@@ -327,7 +325,7 @@ def test_file_handler_of_ours_gets_encoded_lines(
 
 
 def test_every_way_to_override_a_method_is_respected(rig: Rig, tmp_path: Path) -> None:
-    """A method of a derived class, of a mixin or of the object itself gets all that is its own."""
+    """Overrides in a subclass, a mixin or the object itself are called."""
     seen: list[str] = []
 
     class Mixin:
@@ -362,7 +360,7 @@ def test_every_way_to_override_a_method_is_respected(rig: Rig, tmp_path: Path) -
 
 
 def test_list_of_handlers_may_change_between_events(rig: Rig) -> None:
-    """A job may change the list, replace it, empty it, and put a handler back."""
+    """A job may change, replace or clear the list, and add a handler again."""
     first, second = Handler(), Handler()
     rig.dispatcher.metric_handlers.append(first)
     rig.record(generation(1))
@@ -380,7 +378,7 @@ def test_list_of_handlers_may_change_between_events(rig: Rig) -> None:
 
 
 def test_removed_handler_gets_its_queued_events(rig: Rig, handler: Handler) -> None:
-    """Its thread ends once its queue is empty, not before; ours closes its file then."""
+    """Its thread ends only when its queue is empty."""
     handler.gate.clear()
     rig.dispatcher.metric_handlers = [handler]
     rig.record(generation(1), generation(2))
@@ -396,7 +394,7 @@ def test_removed_handler_gets_its_queued_events(rig: Rig, handler: Handler) -> N
 
 
 def test_file_of_a_removed_handler_is_closed(rig: Rig, tmp_path: Path) -> None:
-    """A job that gives each phase a journal of its own does not run out of files and threads."""
+    """A job with a new journal for each phase does not run out of files and threads."""
     made = [FileMetricHandler(tmp_path / str(number)) for number in range(5)]
     twice = Handler()
     for handler in made:
@@ -410,8 +408,8 @@ def test_file_of_a_removed_handler_is_closed(rig: Rig, tmp_path: Path) -> None:
     assert [worker.label for worker in rig.dispatcher._workers()] == ["Handler"]
 
 
-def test_our_own_handlers_are_closed_at_the_end(rig: Rig, tmp_path: Path) -> None:
-    """No file stays open behind a monitor that is shut down."""
+def test_file_handlers_are_closed_at_the_end(rig: Rig, tmp_path: Path) -> None:
+    """No file stays open after a shutdown."""
     metrics, logs = FileMetricHandler(tmp_path), FileLogHandler(tmp_path)
     rig.dispatcher.metric_handlers, rig.dispatcher.log_handlers = [metrics], [logs]
     rig.record(generation())
@@ -425,7 +423,7 @@ def test_our_own_handlers_are_closed_at_the_end(rig: Rig, tmp_path: Path) -> Non
 
 
 def test_one_object_may_be_several_handlers(rig: Rig) -> None:
-    """In both lists it gets metrics and logs; twice in one it gets all twice, as before."""
+    """In both lists it gets metrics and logs; twice in one list, everything twice."""
     both = Handler()
     rig.dispatcher.metric_handlers, rig.dispatcher.log_handlers = [both, both], [both]
     rig.record(Metric(WHEN, "custom", 1.0, {}), Log(WHEN, "info", "m", {}, None))
@@ -434,8 +432,8 @@ def test_one_object_may_be_several_handlers(rig: Rig) -> None:
     assert len(both.logs) == 1
 
 
-def test_handlers_are_told_apart_by_identity(rig: Rig) -> None:
-    """Equal ones are two, and neither a hash nor a comparison is asked for."""
+def test_handlers_are_distinguished_by_identity(rig: Rig) -> None:
+    """Equal handlers are two, and need neither a hash nor a comparison."""
 
     class Equal(Handler):
         __hash__ = None  # type: ignore[assignment]
@@ -460,8 +458,8 @@ def test_handlers_are_told_apart_by_identity(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("make", [type(None), int, str, Raising, dict])
-def test_value_that_is_no_list_holds_no_handlers(make: type, handler: Handler) -> None:
-    """Whatever the job puts in the list's place harms nobody, and is told once."""
+def test_invalid_list_of_handlers_is_ignored(make: type, handler: Handler) -> None:
+    """It is logged once."""
     rig = Rig()
     given: Any = make()
     rig.dispatcher.metric_handlers, rig.dispatcher.log_handlers = given, [handler]
@@ -472,8 +470,8 @@ def test_value_that_is_no_list_holds_no_handlers(make: type, handler: Handler) -
     rig.end()
 
 
-def test_tuple_and_a_list_that_lies_hold_handlers_too(rig: Rig, handler: Handler) -> None:
-    """They are read by what they are."""
+def test_tuple_and_list_subclass_are_valid_lists(rig: Rig, handler: Handler) -> None:
+    """Overridden methods of a subclass are not called."""
 
     class Lying(list[Any]):
         def __iter__(self) -> Any:
@@ -493,7 +491,7 @@ def test_tuple_and_a_list_that_lies_hold_handlers_too(rig: Rig, handler: Handler
 def test_errors_of_a_handler_are_counted_and_logged_once(
     rig: Rig, handler: Handler, error: BaseException
 ) -> None:
-    """It gets every metric of every event all the same, and so does the other."""
+    """The handler still gets every metric, and so do others."""
     other = Handler()
     handler.error = error
     rig.dispatcher.metric_handlers = [handler, other]
@@ -512,7 +510,7 @@ def test_errors_of_a_handler_are_counted_and_logged_once(
 
 
 def test_handler_without_the_method_is_a_failure(rig: Rig) -> None:
-    """What a job puts into the list at run time is found out at the first event."""
+    """A handler added at run time fails at the first event."""
 
     class Hidden:
         @property
@@ -531,7 +529,7 @@ def test_handler_without_the_method_is_a_failure(rig: Rig) -> None:
 
 
 def test_coroutine_is_a_failure(rig: Rig) -> None:
-    """Nobody would await it, so it must not pass for a handler that took the event."""
+    """It would never be awaited, so the event counts as lost."""
 
     class Later:
         async def handle_log(self, message: dict[str, Any]) -> None:
@@ -541,11 +539,11 @@ def test_coroutine_is_a_failure(rig: Rig) -> None:
     rig.record(generation(1))
     rig.settle()
     assert rig.self_metrics.handler_errors == {("Later", "raised"): 1}
-    assert "which nobody would await" in rig.logged[0]
+    assert "coroutine" in rig.logged[0]
 
 
 def test_blocked_handler_delays_neither_others_nor_the_end(rig: Rig, handler: Handler) -> None:
-    """The others get everything; the end names who was busy, and counts what it did not get."""
+    """Others get everything; the end names the blocked one and counts its losses."""
     handler.gate.clear()
     other = Handler()
     rig.dispatcher.metric_handlers = [handler, other]
@@ -567,10 +565,10 @@ def test_blocked_handler_delays_neither_others_nor_the_end(rig: Rig, handler: Ha
     assert handler.durations == [0]
 
 
-def test_threads_of_own_handlers_start_before_an_event(
+def test_threads_of_handlers_start_before_the_first_event(
     rig: Rig, handler: Handler, tmp_path: Path
 ) -> None:
-    """An interpreter that ends starts none, and one that blocks would hold up the main thread."""
+    """An interpreter that shuts down cannot start threads."""
     rig.dispatcher.metric_handlers = [handler, FileMetricHandler(tmp_path)]
     rig.dispatcher.log_handlers = [handler, FileLogHandler(tmp_path)]
     rig.dispatcher.start()
@@ -581,7 +579,7 @@ def test_threads_of_own_handlers_start_before_an_event(
 def test_full_queue_is_counted_and_logged_once(
     rig: Rig, handler: Handler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stalled handler costs a bounded number of events in memory, and the drain never waits."""
+    """A stalled handler keeps a bounded number of events, and the drain never waits."""
     monkeypatch.setattr(module, "CAPACITY", 5)
     handler.gate.clear()
     rig.dispatcher.metric_handlers = [handler]
@@ -597,7 +595,7 @@ def test_full_queue_is_counted_and_logged_once(
 
 
 def test_full_disk_is_one_warning_without_a_traceback(rig: Rig, tmp_path: Path) -> None:
-    """It names the file and what to do; every event that is not in the file is counted."""
+    """It names the file and the remedy; every lost event is counted."""
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     rig.dispatcher.metric_handlers = [FileMetricHandler(tmp_path)]
     for number in range(5):
@@ -612,7 +610,7 @@ def test_full_disk_is_one_warning_without_a_traceback(rig: Rig, tmp_path: Path) 
 
 
 def test_events_after_the_end_are_counted(rig: Rig, handler: Handler) -> None:
-    """What a last collection drains between the halves still arrives, what comes later is counted."""
+    """Events drained by a last collection still arrive; later ones are counted."""
     rig.dispatcher.metric_handlers = [handler]
     rig.record(generation(1))
     rig.settle()
@@ -645,8 +643,8 @@ class _Subscriber:
             raise self.error
 
 
-def test_subscriber_gets_the_events_that_it_wants() -> None:
-    """In order and nothing else; what it raises is counted under its name."""
+def test_subscriber_gets_its_types_of_events() -> None:
+    """Events are in order; errors are counted under the subscriber's name."""
     subscriber = _Subscriber()
     rig = Rig(subscribers=[subscriber])
     log, metric = Log(WHEN, "info", "m", {}, None), Metric(WHEN, "custom", 1.0, {})
@@ -661,7 +659,7 @@ def test_subscriber_gets_the_events_that_it_wants() -> None:
 
 
 def test_only_deliveries_of_logs_are_marked(rig: Rig) -> None:
-    """What they log meanwhile would come back to them; what a metric handler logs would not."""
+    """Log messages of a log handler would return to it; those of a metric handler would not."""
     seen: list[tuple[str, bool]] = []
 
     class Asks:
@@ -679,8 +677,8 @@ def test_only_deliveries_of_logs_are_marked(rig: Rig) -> None:
     assert not module.is_handing_out_logs()
 
 
-def test_dispatcher_starts_anew_in_a_forked_child(rig: Rig, handler: Handler) -> None:
-    """A forked child delivers what it is told itself, also where the parent's was just closing."""
+def test_dispatcher_works_in_a_forked_child(rig: Rig, handler: Handler) -> None:
+    """Also if the parent's dispatcher was being closed."""
     rig.dispatcher.metric_handlers = [handler]
     rig.record(generation(1))
     rig.end()

@@ -17,12 +17,12 @@ from genmeter.handlers._line_file import LineFile
 
 
 def line_file(path: Path, max_bytes: int | None = None, keep: int = 5) -> LineFile:
-    """Make one."""
+    """Create a line file."""
     return LineFile(path, max_bytes=max_bytes, keep=keep)
 
 
 def fail_after(monkeypatch: pytest.MonkeyPatch, count: int, error: int = errno.ENOSPC) -> None:
-    """Let writes of this many bytes in all succeed, and those after them fail."""
+    """Let writes fail after this many bytes."""
     left = [count]
     write = os.write
 
@@ -36,8 +36,8 @@ def fail_after(monkeypatch: pytest.MonkeyPatch, count: int, error: int = errno.E
     monkeypatch.setattr(os, "write", limited)
 
 
-def test_nothing_is_made_before_the_first_line(tmp_path: Path) -> None:
-    """The folder and the file come with it; the file is opened once and its lines are there."""
+def test_first_line_creates_folder_and_file(tmp_path: Path) -> None:
+    """The file is opened once."""
     path = tmp_path / "a" / "b" / "lines"
     lines = line_file(path)
     assert not (tmp_path / "a").exists()
@@ -50,8 +50,8 @@ def test_nothing_is_made_before_the_first_line(tmp_path: Path) -> None:
     assert path.with_name("moved").stat().st_ino == inode
 
 
-def test_a_closed_file_is_opened_again(tmp_path: Path) -> None:
-    """``close`` may come at any time and again, and loses nothing."""
+def test_closed_file_is_reopened(tmp_path: Path) -> None:
+    """``close`` may be called at any time, repeatedly, without loss."""
     lines = line_file(tmp_path / "lines")
     lines.close()
     lines.append(b"one\n")
@@ -62,10 +62,10 @@ def test_a_closed_file_is_opened_again(tmp_path: Path) -> None:
     lines.close()
 
 
-def test_a_change_of_folder_does_not_move_the_file(
+def test_relative_path_is_resolved_at_construction(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A relative path counts from where the job was when it named it."""
+    """A later change of the working directory does not move the file."""
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     lines = line_file(Path("lines"))
@@ -75,7 +75,7 @@ def test_a_change_of_folder_does_not_move_the_file(
 
 
 def test_lines_of_several_writers_stay_whole(tmp_path: Path) -> None:
-    """Threads and files of their own on the same path never mix their lines."""
+    """Threads and several files on one path never mix their lines."""
     files = [line_file(tmp_path / "lines") for _ in range(2)]
 
     def write(number: int) -> None:
@@ -91,8 +91,8 @@ def test_lines_of_several_writers_stay_whole(tmp_path: Path) -> None:
     assert sorted(found) == sorted([str(number) * 100 for number in range(6)] * 200)
 
 
-def test_a_line_that_was_not_finished_spoils_no_other(tmp_path: Path) -> None:
-    """After a process was killed in the middle of a line, the next one begins on its own."""
+def test_unfinished_line_is_ended(tmp_path: Path) -> None:
+    """After a process was killed within a line, the next line starts on its own."""
     path = tmp_path / "lines"
     path.write_bytes(b"whole\nhal")
     lines = line_file(path)
@@ -101,10 +101,8 @@ def test_a_line_that_was_not_finished_spoils_no_other(tmp_path: Path) -> None:
     assert path.read_bytes() == b"whole\nhal\none\ntwo\n"
 
 
-def test_a_write_that_fails_in_the_middle_is_taken_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where the disk gets full the file keeps its whole lines, and goes on once there is space."""
+def test_partial_write_is_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a full disk the file has whole lines only, and accepts new ones."""
     lines = line_file(tmp_path / "lines")
     lines.append(b"one\n")
     with monkeypatch.context() as patch:
@@ -119,8 +117,8 @@ def test_a_write_that_fails_in_the_middle_is_taken_back(
     assert lines.path.read_bytes() == b"one\nfour\n"
 
 
-def test_a_write_that_is_cut_short_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write that takes only some of the bytes is no error."""
+def test_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write of only some bytes is not an error."""
     write = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:2]))
     lines = line_file(tmp_path / "lines")
@@ -128,10 +126,10 @@ def test_a_write_that_is_cut_short_goes_on(tmp_path: Path, monkeypatch: pytest.M
     assert lines.path.read_bytes() == b"a line\n"
 
 
-def test_what_cannot_be_taken_back_spoils_no_other_line(
+def test_partial_write_before_another_writer_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where another process wrote behind the part that got through, the next line is on its own."""
+    """If another process wrote after the partial line, the next line starts on its own."""
     lines = line_file(tmp_path / "lines")
     write = os.write
 
@@ -155,8 +153,10 @@ def test_what_cannot_be_taken_back_spoils_no_other_line(
     assert lines.path.read_bytes().splitlines() == [b"my behind", b"", b"mine again"]
 
 
-def test_a_file_that_cannot_be_cut_is_torn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system refuses to take back, the half line ends and the next begins anew."""
+def test_partial_write_that_cannot_be_undone_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the file cannot be truncated, the partial line is ended first."""
 
     def refuse(*_: Any) -> None:
         raise OSError(errno.EIO, "broken")
@@ -171,28 +171,28 @@ def test_a_file_that_cannot_be_cut_is_torn(tmp_path: Path, monkeypatch: pytest.M
     assert lines.path.read_bytes() == b"my \nagain\n"
 
 
-def test_the_error_says_what_to_do_where_the_folder_is_a_file(tmp_path: Path) -> None:
-    """A ``log_dir`` that is a file, or lies below one, is told as such at every attempt."""
+def test_error_for_a_file_as_folder_has_a_remedy(tmp_path: Path) -> None:
+    """A ``log_dir`` that is a file, or below one, is reported at every attempt."""
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "lines", tmp_path / "file" / "below" / "lines"):
         lines = line_file(path)
         for _ in range(2):
-            with pytest.raises(OSError, match=r"cannot be written: .*give a folder as log_dir"):
+            with pytest.raises(OSError, match=r"cannot be written: .*set log_dir to a folder"):
                 lines.append(b"one\n")
     (tmp_path / "file").unlink()
     lines.append(b"two\n")
     assert lines.path.read_bytes() == b"two\n"
 
 
-def test_a_device_that_is_full_is_told(tmp_path: Path) -> None:
-    """What is no plain file is neither read nor cut."""
+def test_full_device_is_reported(tmp_path: Path) -> None:
+    """A special file is neither read nor truncated."""
     (tmp_path / "lines").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left on device; free some space"):
         line_file(tmp_path / "lines").append(b"one\n")
 
 
-def test_a_file_past_its_size_is_put_aside(tmp_path: Path) -> None:
-    """``lines.log`` becomes ``lines.1.log`` and so on; the oldest goes, no other line is lost."""
+def test_file_is_rotated_at_its_size(tmp_path: Path) -> None:
+    """``lines.log`` becomes ``lines.1.log`` and so on; only the oldest file is lost."""
     lines = line_file(tmp_path / "lines.log", max_bytes=10, keep=3)
     for number in range(100, 111):
         lines.append(b"%d\n" % number)
@@ -206,7 +206,7 @@ def test_a_file_past_its_size_is_put_aside(tmp_path: Path) -> None:
 
 
 def test_lines_of_one_append_stay_together(tmp_path: Path) -> None:
-    """One that is larger than the limit has a file to itself."""
+    """An append larger than the limit gets its own file."""
     lines = line_file(tmp_path / "lines", max_bytes=4, keep=9)
     for data in (b"long line\nand more\n", b"a\n", b"b\n", b"c\n"):
         lines.append(data)
@@ -215,8 +215,8 @@ def test_lines_of_one_append_stay_together(tmp_path: Path) -> None:
     assert (tmp_path / "lines").read_bytes() == b"c\n"
 
 
-def test_two_that_put_aside_the_same_file_lose_nothing(tmp_path: Path) -> None:
-    """Who finds that another process was faster goes on with the new file."""
+def test_concurrent_rotation_loses_nothing(tmp_path: Path) -> None:
+    """A process that finds the file rotated continues with the new one."""
     first, second = (line_file(tmp_path / "lines", max_bytes=100, keep=500) for _ in range(2))
     for number in range(1_000):
         (first, second)[number % 3 == 0].append(b"line %04d\n" % number)
@@ -225,8 +225,8 @@ def test_two_that_put_aside_the_same_file_lose_nothing(tmp_path: Path) -> None:
     assert all(path.stat().st_size <= 100 for path in tmp_path.iterdir())
 
 
-def test_while_another_puts_aside_the_file_grows_on(tmp_path: Path) -> None:
-    """Nobody waits for the other's lock."""
+def test_rotation_does_not_wait_for_a_lock(tmp_path: Path) -> None:
+    """While another process rotates, the file keeps growing."""
     lines = line_file(tmp_path / "lines", max_bytes=5)
     lines.append(b"one\n")
     with (tmp_path / "lines").open("rb") as other:
@@ -237,10 +237,8 @@ def test_while_another_puts_aside_the_file_grows_on(tmp_path: Path) -> None:
     assert (tmp_path / "lines").read_bytes() == b"three\n"
 
 
-def test_a_file_system_without_locks_will_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The file is put aside all the same."""
+def test_rotation_works_without_file_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is rotated even if the file system has no locks."""
 
     def refuse(*_: Any) -> None:
         raise OSError(errno.ENOLCK, "no locks")
@@ -253,10 +251,10 @@ def test_a_file_system_without_locks_will_do(
     assert (tmp_path / "lines").read_bytes() == b"two\n"
 
 
-def test_a_file_that_cannot_be_put_aside_grows_on(
+def test_file_that_cannot_be_rotated_keeps_growing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No line is lost to it, and one warning says so."""
+    """No line is lost, and one warning is logged."""
     (tmp_path / "lines.1" / "in the way").mkdir(parents=True)
     lines = line_file(tmp_path / "lines", max_bytes=5, keep=1)
     with caplog.at_level(logging.WARNING, "genmeter"):
@@ -264,11 +262,11 @@ def test_a_file_that_cannot_be_put_aside_grows_on(
             lines.append(b"line\n")
     assert (tmp_path / "lines").read_bytes() == b"line\n" * 3
     (record,) = caplog.records
-    assert "cannot be put aside and goes on growing" in record.getMessage()
+    assert "keeps growing" in record.getMessage()
 
 
-def test_a_file_that_was_removed_is_made_again(tmp_path: Path) -> None:
-    """With its folder; lines do not go on to where nobody finds them."""
+def test_removed_file_is_recreated(tmp_path: Path) -> None:
+    """The folder is recreated too."""
     lines = line_file(tmp_path / "folder" / "lines")
     lines.append(b"one\n")
     shutil.rmtree(tmp_path / "folder")
@@ -277,8 +275,8 @@ def test_a_file_that_was_removed_is_made_again(tmp_path: Path) -> None:
     assert lines.path.read_bytes() == b"two\nthree\n"
 
 
-def test_a_file_that_was_moved_is_made_again_when_it_is_full(tmp_path: Path) -> None:
-    """There is nothing to put aside then."""
+def test_moved_file_is_recreated_at_its_size(tmp_path: Path) -> None:
+    """Nothing is rotated then."""
     lines = line_file(tmp_path / "lines", max_bytes=5)
     lines.append(b"one\n")
     lines.path.rename(tmp_path / "moved")
@@ -287,10 +285,10 @@ def test_a_file_that_was_moved_is_made_again_when_it_is_full(tmp_path: Path) -> 
     assert lines.path.read_bytes() == b"two\n"
 
 
-def test_a_line_that_another_process_just_writes_is_no_unfinished_one(
+def test_line_being_written_is_not_unfinished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who opens the file meanwhile sees it whole a moment later, and leaves no empty line."""
+    """Opening the file while another process writes leaves no empty line."""
     path = tmp_path / "lines"
     path.write_bytes(b"hal")
 

@@ -1,4 +1,4 @@
-"""What the job logs, in ``logging`` and in OpenTelemetry logs."""
+"""The job's log messages in ``logging`` and in OpenTelemetry logs."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def log(
     data: dict[str, Any] | None = None,
     span: SpanContext | None = None,
 ) -> Log:
-    """Make a message of the job."""
+    """Return a message of the job."""
     return Log(TOLD, level, message, {} if data is None else data, span)
 
 
 class Kept(logging.Handler):
-    """Keeps records, and the span in which each of them was handled."""
+    """Keeps records, and the span in which each was handled."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Kept(logging.Handler):
 
 @pytest.fixture
 def logger() -> Iterator[logging.Logger]:
-    """Give the job's logger, alone and open for every level."""
+    """Return the job's logger without other handlers, enabled for every level."""
     logger = logging.getLogger(LOGGER_NAME)
     before = logger.level, logger.handlers[:], logger.propagate, logger.disabled
     logger.handlers, logger.propagate = [], False
@@ -70,7 +70,7 @@ def logger() -> Iterator[logging.Logger]:
 
 @pytest.fixture
 def kept(logger: logging.Logger) -> Kept:
-    """Give a handler of the job's logger that keeps what it gets."""
+    """Return a handler of the job's logger that keeps its records."""
     handler = Kept()
     logger.addHandler(handler)
     return handler
@@ -91,14 +91,14 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> Iterator[Exported]:
         ("error", logging.ERROR),
     ],
 )
-def test_a_message_keeps_its_level(kept: Kept, level: str, number: int) -> None:
-    """A message arrives at the level at which it was told."""
+def test_message_keeps_its_level(kept: Kept, level: str, number: int) -> None:
+    """A message is logged at its own level."""
     JobLog().take([log(level=level)])
     assert [record.levelno for record in kept.records] == [number]
 
 
-def test_a_record_has_the_time_at_which_it_was_told(kept: Kept) -> None:
-    """However late it is delivered, a record's times are those of the call."""
+def test_record_has_the_time_of_the_call(kept: Kept) -> None:
+    """However late it is delivered, its times are those of the call."""
     JobLog().take([log()])
     (record,) = kept.records
     assert (record.created, record.msecs) == (TOLD, 250.0)
@@ -107,8 +107,8 @@ def test_a_record_has_the_time_at_which_it_was_told(kept: Kept) -> None:
     assert record.relativeCreated == pytest.approx((TOLD - start) * 1000, abs=1)
 
 
-def test_a_record_names_no_place_in_the_code(kept: Kept) -> None:
-    """A record does not claim that the job's message came from a line of genmeter."""
+def test_record_has_no_source_location(kept: Kept) -> None:
+    """A record does not claim to come from a line of genmeter."""
     JobLog().take([log()])
     (record,) = kept.records
     assert (record.name, record.pathname, record.lineno, record.funcName) == (
@@ -120,7 +120,7 @@ def test_a_record_names_no_place_in_the_code(kept: Kept) -> None:
 
 
 def test_data_become_attributes_of_the_record(kept: Kept) -> None:
-    """A formatter finds the data under the names that the caller gave."""
+    """A formatter finds the data under the caller's names."""
     JobLog().take(
         [log(data={"batch": 3, "error": "no", "error_type": "E", "parts": [1, {"a": 2}]})]
     )
@@ -129,8 +129,8 @@ def test_data_become_attributes_of_the_record(kept: Kept) -> None:
     assert text == "told 3 E [1, {'a': 2}]"
 
 
-def test_a_percent_sign_is_only_a_percent_sign(kept: Kept) -> None:
-    """A message is no template."""
+def test_percent_sign_is_not_a_placeholder(kept: Kept) -> None:
+    """A message is not a format string."""
     JobLog().take([log("100% of %s done")])
     assert kept.records[0].getMessage() == "100% of %s done"
 
@@ -138,16 +138,16 @@ def test_a_percent_sign_is_only_a_percent_sign(kept: Kept) -> None:
 @pytest.mark.parametrize(
     "name", ["name", "msg", "args", "message", "asctime", "taskName", "getMessage", "__dict__", ""]
 )
-def test_a_name_of_the_records_own_gets_an_underscore(kept: Kept, name: str) -> None:
-    """Data never take the place of what a record has itself."""
+def test_reserved_name_gets_an_underscore(kept: Kept, name: str) -> None:
+    """Data never overwrite a record's attributes."""
     JobLog().take([log(data={name: "mine"})])
     (record,) = kept.records
     assert (record.name, record.getMessage()) == ("genmeter.job", "told")
     assert record.__dict__[f"{name}_"] == "mine"
 
 
-def test_two_names_never_become_one(kept: Kept) -> None:
-    """A name that is made another never takes the place of further data."""
+def test_renamed_data_stay_distinct(kept: Kept) -> None:
+    """A renamed key never overwrites other data."""
     JobLog().take([log(data={"name": 1, "name_": 2, "name__": 3, "msg_": 4, "msg": 5})])
     found = vars(kept.records[0])
     assert [found[key] for key in ("name___", "name_", "name__", "msg_", "msg__")] == [
@@ -161,7 +161,7 @@ def test_two_names_never_become_one(kept: Kept) -> None:
 
 @pytest.mark.parametrize("case", VALUES)
 def test_hostile_data_arrive_as_plain_data(kept: Kept, exported: Exported, case: str) -> None:
-    """Whatever a caller gives, a record arrives that a JSON formatter and OTLP can write."""
+    """Any value becomes data that a JSON formatter and OTLP can write."""
     value = VALUES[case]
     JobLog().take([log(data={"given": value, "args": value, StrKey("odd"): value}), log("next")])
     assert [record.getMessage() for record in kept.records] == ["told", "next"]
@@ -171,7 +171,7 @@ def test_hostile_data_arrive_as_plain_data(kept: Kept, exported: Exported, case:
     assert encode_logs(exported.batch).SerializeToString()
 
 
-def test_a_logger_that_is_off_gets_nothing(kept: Kept, logger: logging.Logger) -> None:
+def test_disabled_logger_gets_nothing(kept: Kept, logger: logging.Logger) -> None:
     """A message below the logger's level, or of a disabled logger, is not handled."""
     subscriber = JobLog()
     logger.setLevel(logging.WARNING)
@@ -181,8 +181,8 @@ def test_a_logger_that_is_off_gets_nothing(kept: Kept, logger: logging.Logger) -
     assert [record.msg for record in kept.records] == ["above"]
 
 
-def test_filters_of_the_logger_hold(kept: Kept, logger: logging.Logger) -> None:
-    """A filter of the application's decides on the job's records as on any other."""
+def test_logger_filters_apply(kept: Kept, logger: logging.Logger) -> None:
+    """The application's filters apply to the job's records."""
     logger.addFilter(lambda record: record.msg != "not this")
     try:
         JobLog().take([log("not this"), log("this")])
@@ -191,22 +191,22 @@ def test_filters_of_the_logger_hold(kept: Kept, logger: logging.Logger) -> None:
     assert [record.msg for record in kept.records] == ["this"]
 
 
-def test_other_events_are_passed_over(kept: Kept) -> None:
-    """Only messages are logged, and the subscriber asks for no other event."""
+def test_other_events_are_ignored(kept: Kept) -> None:
+    """Only messages are logged, and the subscriber wants no other events."""
     JobLog().take([Sample(TOLD, True, None), log()])
     assert len(kept.records) == 1
     assert JobLog.wants == (Log,)
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit])
-def test_a_handler_that_raises_is_printed_and_harms_nothing(
+def test_error_of_a_handler_is_printed(
     logger: logging.Logger,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     exported: Exported,
     error: type[BaseException],
 ) -> None:
-    """An exception that a handler lets out is shown as logging shows it, and the rest goes on."""
+    """The error is printed as logging prints it, and delivery continues."""
 
     class Broken(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -222,10 +222,10 @@ def test_a_handler_that_raises_is_printed_and_harms_nothing(
     assert [record.body for record in exported.records] == ["one", "two", "three"]
 
 
-def test_a_handler_that_raises_without_an_error_stream_harms_nothing(
+def test_error_of_a_handler_without_stderr_is_ignored(
     logger: logging.Logger, kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the error cannot even be printed the next message is logged all the same."""
+    """The next message is still logged."""
 
     class Closed:
         def write(self, text: str) -> None:
@@ -241,20 +241,20 @@ def test_a_handler_that_raises_without_an_error_stream_harms_nothing(
 
 
 def test_handlers_see_the_span_of_the_call(kept: Kept) -> None:
-    """On the delivering thread, whose own span is another, the caller's span is current."""
+    """The caller's span is current on the delivering thread, which has another one."""
     span = spanned()
     elsewhere(lambda: JobLog().take([log(span=span), log()]))
     assert [each.trace_id for each in kept.spans] == [span.trace_id, 0]
     assert [each.span_id for each in kept.spans] == [span.span_id, 0]
 
 
-def test_without_opentelemetry_logs_only_logging_gets_it(kept: Kept) -> None:
-    """Where the application set up no OpenTelemetry logs a message goes to logging, in silence."""
+def test_message_goes_to_logging_alone_without_opentelemetry_logs(kept: Kept) -> None:
+    """Nothing is logged about the missing provider."""
     JobLog().take([log()])
     assert [record.msg for record in kept.records] == ["told"]
 
 
-def test_opentelemetry_logs_get_it_with_the_ids_of_the_call(kept: Kept, exported: Exported) -> None:
+def test_opentelemetry_record_has_the_trace_of_the_call(kept: Kept, exported: Exported) -> None:
     """A provider gets the message with its time, severity, data and trace, from any thread."""
     span = spanned()
     data = {"batch": 3, "nothing": None, "name": "n"}
@@ -275,8 +275,8 @@ def test_opentelemetry_logs_get_it_with_the_ids_of_the_call(kept: Kept, exported
     assert exported.batch[0].log_record.body == kept.records[0].msg
 
 
-def test_severities_are_those_of_the_levels(kept: Kept, exported: Exported) -> None:
-    """Each level has the severity that OpenTelemetry's own handler would give it."""
+def test_severity_matches_the_level(kept: Kept, exported: Exported) -> None:
+    """Each level has the severity of OpenTelemetry's own handler."""
     JobLog().take([log(level=level) for level in ("info", "warning", "error")])
     assert [(each.severity_number, each.severity_text) for each in exported.records] == [
         (SeverityNumber.INFO, "INFO"),
@@ -285,10 +285,10 @@ def test_severities_are_those_of_the_levels(kept: Kept, exported: Exported) -> N
     ]
 
 
-def test_levels_of_logging_do_not_bind_opentelemetry_logs(
+def test_logging_levels_do_not_apply_to_opentelemetry_logs(
     logger: logging.Logger, kept: Kept, exported: Exported
 ) -> None:
-    """What goes to the provider directly is not held back by the default level of logging."""
+    """The default level of logging does not drop a record for the provider."""
     logger.setLevel(logging.WARNING)
     JobLog().take([log()])
     assert kept.records == []
@@ -297,10 +297,10 @@ def test_levels_of_logging_do_not_bind_opentelemetry_logs(
 
 @pytest.mark.filterwarnings("ignore:.*LoggingHandler:DeprecationWarning")
 @pytest.mark.parametrize("place", [LOGGER_NAME, "genmeter", ""])
-def test_a_handler_of_opentelemetrys_makes_no_duplicates(
+def test_opentelemetry_handler_causes_no_duplicates(
     logger: logging.Logger, exported: Exported, place: str
 ) -> None:
-    """With OpenTelemetry's handler on the logger or above it a message is exported once."""
+    """With OpenTelemetry's handler on the logger or above it, a message is exported once."""
     logger.propagate = True
     handler = sdk_logs.LoggingHandler(logger_provider=exported.provider)
     logging.getLogger(place).addHandler(handler)
@@ -317,8 +317,10 @@ def test_a_handler_of_opentelemetrys_makes_no_duplicates(
 
 
 @pytest.mark.filterwarnings("ignore:.*LoggingHandler:DeprecationWarning")
-def test_a_handler_out_of_reach_does_not_count(logger: logging.Logger, exported: Exported) -> None:
-    """A handler that the job's records never come to does not keep them from the provider."""
+def test_unreachable_opentelemetry_handler_is_ignored(
+    logger: logging.Logger, exported: Exported
+) -> None:
+    """A handler that the job's records never reach does not keep them from the provider."""
     handler = sdk_logs.LoggingHandler(logger_provider=exported.provider)
     logging.getLogger().addHandler(handler)
     try:
@@ -329,10 +331,10 @@ def test_a_handler_out_of_reach_does_not_count(logger: logging.Logger, exported:
     assert len(exported.records) == 1
 
 
-def test_the_instrumentations_handler_is_known_by_its_name(
+def test_instrumentation_handler_is_recognised_by_name(
     logger: logging.Logger, exported: Exported
 ) -> None:
-    """The handler of the instrumentation, and one derived from it, counts as OpenTelemetry's."""
+    """The instrumentation's handler and its subclasses count as OpenTelemetry's."""
     module = "opentelemetry.instrumentation.logging.handler"
     base: Any = type("LoggingHandler", (logging.NullHandler,), {"__module__": module})
     logger.addHandler(type("Own", (base,), {})())
@@ -341,17 +343,17 @@ def test_the_instrumentations_handler_is_known_by_its_name(
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """Give what genmeter itself logged, which is not what the job did."""
+    """Return genmeter's own log messages."""
     return [record for record in caplog.records if record.name == "genmeter"]
 
 
-def test_a_provider_that_raises_is_reported_once(
+def test_raising_provider_is_reported_once(
     kept: Kept,
     exported: Exported,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Logs that take nothing cost one warning, and logging gets every message."""
+    """One warning is logged, and logging gets every message."""
 
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("no")
@@ -368,13 +370,13 @@ def test_a_provider_that_raises_is_reported_once(
     )
 
 
-def test_a_processor_that_raises_is_reported_once(
+def test_raising_processor_is_reported_once(
     kept: Kept,
     exported: Exported,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A processor of the application's that fails costs one warning and no other message."""
+    """One warning is logged, and no other message is lost."""
     given = exported.provider.get_logger("genmeter")
 
     def fail(*_: Any, **__: Any) -> None:
@@ -387,10 +389,10 @@ def test_a_processor_that_raises_is_reported_once(
 
 
 @pytest.mark.parametrize("takes_context", [False, True])
-def test_releases_before_1_38_get_a_record_of_the_sdks(
+def test_releases_before_1_38_get_an_sdk_record(
     monkeypatch: pytest.MonkeyPatch, takes_context: bool
 ) -> None:
-    """Where a logger takes records only, it gets the SDK's own, in the shape of its release."""
+    """The record has the shape of its release."""
     monkeypatch.setattr(otel_logs, "_EMIT_TAKES_FIELDS", False)
     monkeypatch.setattr(otel_logs, "_RECORD_TAKES_CONTEXT", takes_context)
     monkeypatch.setattr(sdk_logs, "LogRecord", lambda **fields: fields, raising=False)
@@ -417,10 +419,10 @@ def test_releases_before_1_38_get_a_record_of_the_sdks(
     assert len(record) == 6 + len(wanted)
 
 
-def test_a_header_in_the_text_of_an_error_is_not_logged(
+def test_header_in_an_error_is_not_logged(
     exported: Exported, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where an exporter's error quotes the headers that it sends, no log line repeats them."""
+    """The text of an exporter's error, which may quote headers, is not logged."""
 
     def fail(*_: Any, **__: Any) -> None:
         raise ValueError("Invalid header value b'Bearer hunter2'")
@@ -432,8 +434,8 @@ def test_a_header_in_the_text_of_an_error_is_not_logged(
     assert "hunter2" not in logging.Formatter().format(record)
 
 
-def test_span_ids_alone_make_the_span_current(kept: Kept, exported: Exported) -> None:
-    """An event that keeps the ids of its span only is logged within that span, from any thread."""
+def test_span_is_current_from_its_ids(kept: Kept, exported: Exported) -> None:
+    """An event with only a span's ids is logged within that span, from any thread."""
     span = spanned()
 
     def emit() -> None:
@@ -458,8 +460,8 @@ def test_span_ids_alone_make_the_span_current(kept: Kept, exported: Exported) ->
     assert ids[1][:2] == (0, 0)
 
 
-def test_a_context_of_ids_holds_nothing_else() -> None:
-    """A span's ids become a context with that span alone; no ids, and invalid ones, are no span."""
+def test_context_from_ids_contains_only_the_span() -> None:
+    """Missing and invalid ids are no span."""
     span = spanned()
     made = context_of(span)
     assert get_current_span(made).get_span_context() is span
@@ -470,14 +472,14 @@ def test_a_context_of_ids_holds_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no"), SystemExit(3)])
-def test_a_provider_or_a_logger_that_fails_in_any_way_harms_nothing(
+def test_any_error_of_a_provider_or_logger_is_caught(
     logger: logging.Logger,
     exported: Exported,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     error: BaseException,
 ) -> None:
-    """Whatever a class of the application's raises, the next message is delivered."""
+    """Whatever the application's class raises, the next message is delivered."""
 
     def fail(*_: Any, **__: Any) -> Any:
         raise error
@@ -495,10 +497,10 @@ def test_a_provider_or_a_logger_that_fails_in_any_way_harms_nothing(
     assert exported.records[-1].body == "kept"
 
 
-def test_a_time_that_no_record_can_have_costs_that_record_only(
+def test_invalid_time_loses_only_its_record(
     exported: Exported, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A record that cannot be made is one warning, and the others are emitted."""
+    """One warning is logged, and other records are emitted."""
     JobLog().take([log("lost")._replace(time=float("inf")), log("kept")])
     assert [record.body for record in exported.records] == ["kept"]
     assert len(warnings_of(caplog)) == 1

@@ -1,4 +1,4 @@
-"""The results of evaluations as events of the conventions."""
+"""Results of evaluations as OpenTelemetry events."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def evaluation(
     told: dict[str, Any] | None = None,
     span: SpanContext | None = None,
 ) -> Evaluation:
-    """Make an evaluation by ``judge``, which failed where it has a class of error."""
+    """Return an evaluation by ``judge``; with a class of error it failed."""
     return Evaluation(
         time=TOLD,
         call=Call("chat", "_OTHER", "model", step, "unknown"),
@@ -56,15 +56,15 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> Iterator[Exported]:
 
 
 def attributes(exported: Exported) -> list[dict[str, Any]]:
-    """Give the attributes of each record, without the name of the event."""
+    """Return the attributes of each record, without the event's name."""
     found = [dict(record.attributes) for record in exported.records]
     for each in found:
         each.pop("event.name", None)
     return found
 
 
-def test_each_score_is_an_event_of_the_conventions(exported: Exported) -> None:
-    """A score's event has the name, the value and the explanation that the conventions ask for."""
+def test_each_score_is_an_event(exported: Exported) -> None:
+    """The event has the conventions' name, value and explanation."""
     EvaluationEvents().take(
         [evaluation(Score("coherence", 0.5, "clear"), Score("safety", 1.0), step="judging")]
     )
@@ -85,8 +85,8 @@ def test_each_score_is_an_event_of_the_conventions(exported: Exported) -> None:
     ]
 
 
-def test_an_event_says_its_name_where_the_release_has_it(exported: Exported) -> None:
-    """The event's name is a field where records have it, and an attribute where they do not."""
+def test_event_has_its_name(exported: Exported) -> None:
+    """The name is a field of the record, or an attribute in releases without the field."""
     EvaluationEvents().take([evaluation(Score("coherence", 0.5))])
     (record,) = exported.records
     has_field = hasattr(LogRecord(), "event_name")
@@ -101,8 +101,8 @@ def test_an_event_says_its_name_where_the_release_has_it(exported: Exported) -> 
     assert exported.scopes == {"genmeter"}
 
 
-def test_an_event_belongs_to_the_span_of_the_call(exported: Exported) -> None:
-    """Delivered on a thread with another span, an event has the ids of the evaluation's own."""
+def test_event_belongs_to_the_span_of_the_call(exported: Exported) -> None:
+    """It has the ids of the evaluation's span, also on a thread with another span."""
     span = spanned()
     events = [evaluation(Score("a", 1.0), span=span), evaluation(Score("b", 1.0))]
     elsewhere(lambda: EvaluationEvents().take(events))
@@ -112,16 +112,16 @@ def test_an_event_belongs_to_the_span_of_the_call(exported: Exported) -> None:
     ]
 
 
-def test_a_failure_names_its_class_in_every_event(exported: Exported) -> None:
-    """An evaluation that failed after it gave scores says so with each of them."""
+def test_failure_has_its_class_in_every_event(exported: Exported) -> None:
+    """Every score of a failed evaluation has the error's class."""
     EvaluationEvents().take(
         [evaluation(Score("a", 1.0), Score("b", 2.0), error_type="TimeoutError")]
     )
     assert [each["error.type"] for each in attributes(exported)] == ["TimeoutError"] * 2
 
 
-def test_a_failure_without_scores_is_one_event(exported: Exported) -> None:
-    """An evaluation that failed without a score is told by its evaluator's name, with no value."""
+def test_failure_without_scores_is_one_event(exported: Exported) -> None:
+    """Its name is the evaluator's, and it has no value."""
     EvaluationEvents().take([evaluation(error_type="TimeoutError")])
     assert attributes(exported) == [
         {
@@ -132,22 +132,22 @@ def test_a_failure_without_scores_is_one_event(exported: Exported) -> None:
     ]
 
 
-def test_a_success_without_scores_is_no_event(exported: Exported) -> None:
-    """An evaluation that gave no score has no result to tell."""
+def test_success_without_scores_is_not_an_event(exported: Exported) -> None:
+    """An evaluation without a score has no result."""
     EvaluationEvents().take([evaluation()])
     assert exported.records == []
 
 
 @pytest.mark.parametrize("told", [{"response_id": "r-1"}, {"metadata": {"response_id": "r-1"}}])
-def test_the_response_that_was_evaluated_is_named(exported: Exported, told: dict[str, Any]) -> None:
-    """A response's id, as a keyword or in the metadata, ties the event to the call."""
+def test_event_has_the_response_id(exported: Exported, told: dict[str, Any]) -> None:
+    """The id, as a keyword or in the metadata, links the event to the call."""
     EvaluationEvents().take([evaluation(Score("a", 1.0), told=told)])
     assert attributes(exported)[0]["gen_ai.response.id"] == "r-1"
 
 
 @pytest.mark.parametrize("case", VALUES)
-def test_hostile_keywords_cost_no_event(exported: Exported, case: str) -> None:
-    """Whatever stands where a response's id is looked for, the events go out and OTLP takes them."""
+def test_hostile_keywords_lose_no_event(exported: Exported, case: str) -> None:
+    """With any value as the response's id, the events are valid for OTLP."""
     value = VALUES[case]
     EvaluationEvents().take(
         [
@@ -160,17 +160,17 @@ def test_hostile_keywords_cost_no_event(exported: Exported, case: str) -> None:
     assert encode_logs(exported.batch).SerializeToString()
 
 
-def test_other_events_are_passed_over(exported: Exported) -> None:
-    """Only evaluations have results, and the subscriber asks for no other event."""
+def test_other_events_are_ignored(exported: Exported) -> None:
+    """Only evaluations have results, and the subscriber wants no other events."""
     EvaluationEvents().take([Log(TOLD, "info", "told", {}, None)])
     assert exported.records == []
     assert EvaluationEvents.wants == (Evaluation,)
 
 
-def test_without_a_provider_one_warning_says_what_is_missing(
+def test_missing_provider_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Events that can go nowhere cost one warning, which names the remedy."""
+    """The warning names the remedy."""
     subscriber = EvaluationEvents()
     subscriber.take([evaluation(Score("a", 1.0))])
     subscriber.take([evaluation(Score("a", 1.0))])

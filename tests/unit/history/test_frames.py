@@ -73,7 +73,7 @@ DTYPES = {
 
 
 def dtypes(frame: pd.DataFrame) -> dict[str, str]:
-    """Give the dtypes of a frame by column, as text."""
+    """Return the dtypes of a frame by column, as text."""
     return {str(name): str(dtype) for name, dtype in frame.dtypes.items()}
 
 
@@ -84,8 +84,8 @@ def first(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_empty_history_has_the_columns_and_dtypes_of_a_full_one(kind: str) -> None:
-    """Code that reads a frame does not break if a job recorded nothing yet."""
+def test_empty_history_has_all_columns_and_dtypes(kind: str) -> None:
+    """Code that reads a frame works before a job has recorded anything."""
     empty = to_frame(snapshot_of([]), kind)
     assert len(empty) == 0
     assert dtypes(empty) == DTYPES[kind]
@@ -93,7 +93,7 @@ def test_an_empty_history_has_the_columns_and_dtypes_of_a_full_one(kind: str) ->
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_has_its_columns_in_order(kind: str) -> None:
-    """The columns that the documentation lists stand first, in its order."""
+    """The documented columns come first, in their order."""
     events = [generation(0), conversation(1), evaluation(2), metric(3)]
     frame = to_frame(snapshot_of(events), kind)
     fixed = DTYPES[kind]
@@ -101,7 +101,7 @@ def test_each_kind_has_its_columns_in_order(kind: str) -> None:
     assert {name: found for name, found in dtypes(frame).items() if name in fixed} == fixed
 
 
-def test_the_page_lists_the_columns_that_there_are() -> None:
+def test_documentation_lists_the_columns() -> None:
     """docs/exports.md has each kind's columns, in order and with their dtypes."""
     page = (Path(__file__).parents[3] / "docs/exports.md").read_text(encoding="utf-8")
     (table,) = re.findall(r"<!-- frames -->(.*?)<!-- /frames -->", page, re.DOTALL)
@@ -113,8 +113,8 @@ def test_the_page_lists_the_columns_that_there_are() -> None:
     assert [list(each) for each in listed.values()] == [list(each) for each in DTYPES.values()]
 
 
-def test_a_generation_has_all_its_keywords() -> None:
-    """A call's row holds its labels, counts, outcome and free data."""
+def test_generation_has_all_its_keywords() -> None:
+    """A call's row has its labels, counts, outcome and metadata."""
     call = generation(
         at=0.25,
         success=False,
@@ -146,8 +146,8 @@ def test_a_generation_has_all_its_keywords() -> None:
     }
 
 
-def test_what_is_unknown_is_missing_and_not_zero() -> None:
-    """A mean over a column is not drawn down by calls without numbers."""
+def test_unknown_counts_are_missing() -> None:
+    """A column's mean does not include calls without numbers."""
     none = dict.fromkeys(("input_tokens", "output_tokens", "total_tokens"))
     call = generation(provider="_OTHER", step=None, finish_reason=None, duration=None, **none)
     assert first(to_frame(snapshot_of([call]), "generations")) == {
@@ -158,22 +158,22 @@ def test_what_is_unknown_is_missing_and_not_zero() -> None:
     }
 
 
-def test_counts_are_exact_past_what_a_float_holds() -> None:
-    """The counts of a wide frame are integers, whatever their size."""
+def test_large_counts_are_exact() -> None:
+    """The counts of a wide frame are integers of any size."""
     frame = to_frame(snapshot_of([generation(total_tokens=2**53 + 1)]), "generations")
     assert frame["total_tokens"].iloc[0] == 2**53 + 1
 
 
-def test_conversations_and_calls_have_frames_of_their_own() -> None:
-    """A conversation is no generation, and its turns are counted."""
+def test_conversations_and_calls_have_separate_frames() -> None:
+    """A conversation is not a generation, and its turns are counted."""
     snapshot = snapshot_of([generation(0), conversation(1, turns=4), conversation(2, turns=None)])
     assert len(to_frame(snapshot, "generations")) == 1
     frame = to_frame(snapshot, "conversations")
     assert frame["turns"].tolist() == [4, pd.NA]
 
 
-def test_an_evaluation_has_a_column_for_each_score_and_its_feedback() -> None:
-    """Scores stand beside each other, NaN where an evaluation has none of that name."""
+def test_evaluations_have_a_column_for_each_score() -> None:
+    """A score is NaN if the evaluation has none of that name; feedback has its own column."""
     scores = (Score("grounding", 0.1, "sparse"), Score("tone", -2.0))
     frame = to_frame(
         snapshot_of(
@@ -191,15 +191,15 @@ def test_an_evaluation_has_a_column_for_each_score_and_its_feedback() -> None:
     assert str(frame["feedback_tone"].dtype) == "string"
 
 
-def test_an_evaluation_has_a_model_only_with_tokens() -> None:
-    """A model that was only guessed is not shown as the judge."""
+def test_evaluation_has_a_model_only_with_tokens() -> None:
+    """A guessed model is not shown as the judge."""
     known = evaluation(1, input_tokens=5, output_tokens=1, total_tokens=6)
     frame = to_frame(snapshot_of([evaluation(0), known]), "evaluations")
     assert frame["model"].tolist() == [pd.NA, "judge"]
 
 
 def test_custom_values_have_a_frame_without_scores() -> None:
-    """The values of ``record_metric`` stand with their metadata, scores elsewhere."""
+    """It has the values of ``record_metric`` with their metadata."""
     frame = to_frame(
         snapshot_of([evaluation(0), metric(1, "queue", 3.5, host="a", step=2)]), "metrics"
     )
@@ -227,15 +227,17 @@ def test_custom_values_have_a_frame_without_scores() -> None:
         ([2**63], "string", [str(2**63)]),
     ],
 )
-def test_a_keys_dtype_is_that_of_its_values(told: list[Any], dtype: str, cells: list[Any]) -> None:
-    """One type gives a column of it; mixed and nested values are JSON text."""
+def test_metadata_dtype_is_that_of_the_values(
+    told: list[Any], dtype: str, cells: list[Any]
+) -> None:
+    """Values of one type have a column of it; mixed and nested values are JSON text."""
     frame = to_frame(snapshot_of([metric(at, key=v) for at, v in enumerate(told)]), "metrics")
     assert str(frame["metadata_key"].dtype) == dtype
     assert frame["metadata_key"].tolist() == cells
 
 
-def test_keys_without_end_share_a_column() -> None:
-    """A job that makes a key of every id does not make a column of every id."""
+def test_endless_keys_share_a_column() -> None:
+    """A job with a key for every id does not get a column for every id."""
     events = [
         metric(at, **{f"id{at}": at, "host": "a", "other_keys": 1}) for at in range(MAX_KEYS + 9)
     ]
@@ -247,8 +249,8 @@ def test_keys_without_end_share_a_column() -> None:
     assert frame["metadata_other_keys"].str.contains('"id').sum() == 10
 
 
-def test_samples_stand_by_metric_and_then_by_age() -> None:
-    """Each metric's rows are together, whichever ring they came from, oldest first."""
+def test_samples_are_sorted_by_metric_and_age() -> None:
+    """Each metric's rows are together, from whichever ring, oldest first."""
     events = [generation(0, success=False), metric(1, "error_rate", 0.25), generation(2)]
     frame = to_frame(snapshot_of(events), "samples")
     assert frame["metric_name"].is_monotonic_increasing
@@ -258,7 +260,7 @@ def test_samples_stand_by_metric_and_then_by_age() -> None:
 
 
 def test_metadata_of_an_event_is_on_its_first_row() -> None:
-    """The outcome and the free data of an event are not counted several times."""
+    """The outcome and metadata of an event are not repeated."""
     events = [
         generation(0, raw_kwargs={"id": "a"}),
         generation(1, duration=None, raw_kwargs={"id": "b"}),
@@ -272,7 +274,7 @@ def test_metadata_of_an_event_is_on_its_first_row() -> None:
     assert frame["metadata_id"].notna().sum() == 2
 
 
-def test_a_score_that_is_a_first_row_keeps_its_feedback() -> None:
+def test_score_as_first_row_keeps_its_feedback() -> None:
     """An evaluation of unknown duration has its outcome on its first score."""
     frame = to_frame(snapshot_of([evaluation(duration=None, raw_kwargs={"id": "a"})]), "samples")
     assert rows_of(frame)[1][3] == {
@@ -284,7 +286,7 @@ def test_a_score_that_is_a_first_row_keeps_its_feedback() -> None:
     }
 
 
-def test_a_value_of_another_type_does_not_change_a_standard_column() -> None:
+def test_odd_value_does_not_change_a_standard_column() -> None:
     """One odd ``record_metric`` cannot turn every step into JSON text."""
     events = [generation(0), metric(1, "queue", 1.0, step=5, success="yes", phase="warm-up")]
     frame = to_frame(snapshot_of(events), "samples")
@@ -296,8 +298,8 @@ def test_a_value_of_another_type_does_not_change_a_standard_column() -> None:
     assert "answer_generation" in frame["metadata_step"].tolist()
 
 
-def test_a_score_outlives_its_evaluation() -> None:
-    """Where calls overwrote an evaluation, its scores keep their labels."""
+def test_scores_outlive_their_evaluation() -> None:
+    """If calls overwrote an evaluation, its scores keep their labels."""
     events = [evaluation(0), *(generation(at) for at in range(1, 4))]
     snapshot = snapshot_of(events, capacity=3)
     rows = rows_of(to_frame(snapshot, "samples"))
@@ -311,8 +313,8 @@ def test_a_score_outlives_its_evaluation() -> None:
     assert len(to_frame(snapshot, "evaluations")) == 0
 
 
-def test_a_partial_frame_says_so() -> None:
-    """The attributes say from when on rows are kept, and how many lost their metadata."""
+def test_partial_frame_has_attributes() -> None:
+    """They are the time since which rows are kept, and the number of rows without metadata."""
     whole = to_frame(snapshot_of([generation(0)]), "generations")
     assert whole.attrs == {}
     events = [generation(at, raw_kwargs={"note": "x" * 400}) for at in range(5)]
@@ -322,7 +324,7 @@ def test_a_partial_frame_says_so() -> None:
 
 
 @pytest.mark.parametrize("kind", ["generation", "", None, 3, ["samples"]])
-def test_an_unknown_kind_is_an_error_that_names_the_kinds(kind: Any) -> None:
-    """The message has the argument, its value and what it may be."""
+def test_unknown_kind_is_rejected(kind: Any) -> None:
+    """The message has the argument, its value and the valid kinds."""
     with pytest.raises(ConfigError, match=r"kind must .*generations, conversations, evaluations"):
         to_frame(snapshot_of([]), kind)

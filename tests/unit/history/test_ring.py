@@ -1,4 +1,4 @@
-"""The ring: the last rows, in columns, in a memory that never grows."""
+"""The ring: the last rows, in columns of constant memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLUMNS = (("time", "d"), ("count", "q"), ("name", "H"))
 
 
 def filled(capacity: int, rows: int) -> Ring:
-    """Make a ring and append numbered rows."""
+    """Create a ring and append numbered rows."""
     ring = Ring(COLUMNS, capacity)
     for number in range(rows):
         ring.append(number / 2, number, number % 7)
@@ -21,15 +21,15 @@ def filled(capacity: int, rows: int) -> Ring:
 
 
 def in_order(ring: Ring, name: str) -> list[Any]:
-    """Give a column from the oldest row to the newest."""
+    """Return a column, oldest row first."""
     (column,) = ring.columns(name)
     return list(column[ring.in_order()])
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 3, 1_000, 1_024, 1_500, 5_000])
 @pytest.mark.parametrize("rows", [0, 1, 2, 3, 1_023, 1_024, 1_025, 2_048, 3_333, 10_000])
-def test_a_ring_keeps_exactly_its_last_rows(capacity: int, rows: int) -> None:
-    """Whatever the capacity and the number of rows, the newest are kept, in their order."""
+def test_ring_keeps_its_last_rows(capacity: int, rows: int) -> None:
+    """For any capacity and number of rows the newest are kept in order."""
     ring = filled(capacity, rows)
     kept = list(range(max(0, rows - capacity), rows))
     assert ring.size == len(kept)
@@ -48,7 +48,7 @@ def test_reading_between_appends_changes_nothing() -> None:
 
 
 def test_values_keep_their_precision() -> None:
-    """64-bit counts and times come back as they were given."""
+    """64-bit counts and times are returned unchanged."""
     ring = Ring(COLUMNS, 2)
     ring.append(1_700_000_000.123456, 2**63 - 1, 65_535)
     time, count, name = ring.columns("time", "count", "name")
@@ -57,7 +57,7 @@ def test_values_keep_their_precision() -> None:
 
 
 def test_repr_shows_size_and_capacity() -> None:
-    """Its text names rows and capacity."""
+    """The text has the number of rows and the capacity."""
     ring = filled(4, 9)
     assert repr(ring) == "<Ring of 4 rows, at most 4>"
 
@@ -66,24 +66,24 @@ def test_repr_shows_size_and_capacity() -> None:
 
 
 def one_column(capacity: int = 4) -> Ring:
-    """Make a ring of one column."""
+    """Create a ring with one column."""
     return Ring((("n", "q"),), capacity)
 
 
 def put(table: MetadataStore, into: Ring, *texts: str) -> None:
-    """Append a row for each text and keep the text."""
+    """Append a row for each text and store the text."""
     for text in texts:
         into.append(0)
         table.put(into, text)
 
 
 def cut(table: MetadataStore, rows: Ring) -> int:
-    """Count the kept rows whose text is gone."""
+    """Count the kept rows whose text was dropped."""
     return table.cut(rows, np.arange(rows.first_serial, rows.appended))
 
 
-def test_texts_are_found_by_their_rows() -> None:
-    """Each text is returned under its row's serial; rows without one are absent."""
+def test_texts_are_found_by_serial() -> None:
+    """A row without a text is absent."""
     table, rows = MetadataStore(10_000), one_column()
     put(table, rows, "a")
     rows.append(0)
@@ -92,7 +92,7 @@ def test_texts_are_found_by_their_rows() -> None:
     assert cut(table, rows) == 0
 
 
-def test_two_rings_do_not_share_texts() -> None:
+def test_rings_do_not_share_texts() -> None:
     """A serial belongs to its ring."""
     table, one, other = MetadataStore(10_000), one_column(), one_column()
     put(table, one, "one")
@@ -100,16 +100,16 @@ def test_two_rings_do_not_share_texts() -> None:
     assert (table.texts(one), table.texts(other)) == ({0: "one"}, {0: "other"})
 
 
-def test_a_row_that_is_overwritten_takes_its_text_along() -> None:
-    """What the ring lost is not counted as cut."""
+def test_text_of_an_overwritten_row_is_dropped() -> None:
+    """It does not count as cut."""
     table, rows = MetadataStore(10_000), one_column(2)
     put(table, rows, *"abcd")
     assert table.texts(rows) == {2: "c", 3: "d"}
     assert cut(table, rows) == 0
 
 
-def test_the_oldest_make_room_and_are_counted() -> None:
-    """No more bytes are kept than allowed."""
+def test_oldest_texts_are_dropped_and_counted() -> None:
+    """The store never exceeds its limit."""
     table, rows = MetadataStore(1_000), one_column(100)
     put(table, rows, *("x" * 240 for _ in range(10)))
     assert list(table.texts(rows)) == [8, 9]
@@ -117,15 +117,15 @@ def test_the_oldest_make_room_and_are_counted() -> None:
 
 
 def test_without_room_nothing_is_kept() -> None:
-    """A cap of 0 turns the table off, and says so."""
+    """With a limit of 0 every text counts as cut."""
     table, rows = MetadataStore(0), one_column()
     put(table, rows, "a", "b")
     assert table.texts(rows) == {}
     assert cut(table, rows) == 2
 
 
-def test_only_rows_that_are_kept_are_counted() -> None:
-    """A row that was cut and then overwritten is no loss beside the row itself."""
+def test_only_kept_rows_count_as_cut() -> None:
+    """A row that was cut and then overwritten does not count."""
     table, rows = MetadataStore(1_000), one_column(4)
     put(table, rows, *("x" * 240 for _ in range(50)))
     assert cut(table, rows) == 2

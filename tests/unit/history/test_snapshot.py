@@ -1,4 +1,4 @@
-"""The copy of what a history keeps."""
+"""Copies of a history's rows."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from genmeter.history.store import History
 from history_events import START, evaluation, generation, metric, snapshot_of
 
 
-def test_rows_are_in_the_order_of_recording() -> None:
-    """Serials count on over the ring's end, and names are indexes into the names."""
+def test_rows_are_in_recording_order() -> None:
+    """Serials continue past the ring's end, and names are indexes into the names."""
     found = snapshot_of([generation(n, model=f"m{n}") for n in range(5)], capacity=3)
     assert found.calls.serial.tolist() == [2, 3, 4]
     assert [found.names[n] for n in found.calls.model] == ["m2", "m3", "m4"]
     assert found.kept_since == START + 2
 
 
-def test_a_window_leaves_out_what_is_older() -> None:
-    """Only rows since then are given, their serials as they were."""
+def test_window_excludes_older_rows() -> None:
+    """The serials of the other rows do not change."""
     history = History(10)
     for at in range(4):
         history.record(generation(at))
@@ -27,8 +27,8 @@ def test_a_window_leaves_out_what_is_older() -> None:
     assert found.kept_since is None
 
 
-def test_a_score_names_its_evaluation_and_a_custom_value_none() -> None:
-    """The serial of the evaluation's row joins them."""
+def test_score_has_the_serial_of_its_evaluation() -> None:
+    """A custom value has none."""
     found = snapshot_of([generation(), evaluation(), metric()])
     assert found.values.event.tolist() == [1, 1, -1]
     assert [found.names[n] for n in found.values.name] == [
@@ -38,7 +38,7 @@ def test_a_score_names_its_evaluation_and_a_custom_value_none() -> None:
     ]
 
 
-def test_metadata_is_found_by_its_rows_serial() -> None:
+def test_metadata_is_found_by_serial() -> None:
     """Metadata, feedback and custom metadata are JSON text by serial."""
     found = snapshot_of(
         [
@@ -58,7 +58,7 @@ def test_metadata_is_found_by_its_rows_serial() -> None:
     }
 
 
-def test_a_snapshot_is_a_copy() -> None:
+def test_snapshot_is_a_copy() -> None:
     """Later events do not change it."""
     history = History(2)
     history.record(generation(0, duration=1.0))
@@ -68,14 +68,14 @@ def test_a_snapshot_is_a_copy() -> None:
     assert found.calls.duration.tolist() == [1.0]
 
 
-def test_data_without_room_is_counted() -> None:
-    """A history that may keep no free data says of how many rows it was cut."""
+def test_dropped_metadata_is_counted() -> None:
+    """The snapshot has the number of rows without their metadata."""
     found = snapshot_of([generation(raw_kwargs={"seed": 1})], metadata_bytes=0)
     assert (found.call_data, found.data_cut) == ({}, 1)
 
 
-def test_data_that_was_cut_before_the_window_is_not_counted() -> None:
-    """A window whose rows have all their data is whole."""
+def test_metadata_dropped_before_the_window_is_not_counted() -> None:
+    """A window whose rows have all their metadata is complete."""
     history = History(100, metadata_bytes=1_000)
     for at in range(10):
         history.record(generation(at, raw_kwargs={"note": "x" * 200}))

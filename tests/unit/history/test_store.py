@@ -1,4 +1,4 @@
-"""The history of one monitor: windows over what is kept, totals for ever."""
+"""The history of one monitor: windows over kept rows, and totals since the start."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PLAIN: dict[str, Any] = {
 
 
 def generation(time: float, model: str = "m", **fields: Any) -> Generation:
-    """Make a call; the fields that are not given are plain."""
+    """Return a call with default fields."""
     own = {
         "model_given": True,
         "finish_reason": None,
@@ -43,19 +43,19 @@ def generation(time: float, model: str = "m", **fields: Any) -> Generation:
 
 
 def tokens(time: float, count: int, model: str = "m", **fields: Any) -> Generation:
-    """Make a call with `count` input, `2 * count` output and `3 * count` tokens in all."""
+    """Return a call with `count` input, `2 * count` output and `3 * count` total tokens."""
     return generation(
         time, model, input_tokens=count, output_tokens=2 * count, total_tokens=3 * count, **fields
     )
 
 
 def evaluation(time: float, *scores: Score, **fields: Any) -> Evaluation:
-    """Make an evaluation; the fields that are not given are plain."""
+    """Return an evaluation with default fields."""
     return Evaluation(time=time, **{**PLAIN, "evaluator": "judge", "scores": scores, **fields})
 
 
 def history(*events: Any, capacity: int = 100) -> History:
-    """Make a history of these events."""
+    """Return a history with these events."""
     made = History(capacity)
     for event in events:
         made.record(event)
@@ -72,28 +72,28 @@ def usage(made: History, since: float | None = None) -> dict[str, tuple[int, ...
 
 
 def covered(made: History, since: float) -> float | None:
-    """Return from when on a window is whole; None if all of it is."""
+    """Return the time since which a window is complete; None if all of it is."""
     report = made.token_usage(since)
     assert report.complete == (report.covers_since is None)
     return None if report.covers_since is None else report.covers_since.timestamp()
 
 
 def values(made: History, name: str, since: float | None = None) -> list[float] | None:
-    """Give the values of a metric, sorted; None where it was never recorded."""
+    """Return the sorted values of a metric; None if it was never recorded."""
     found = made.samples(name, since)
     return None if found is None else sorted(found.value.tolist())
 
 
 def test_totals_since_the_start_outlive_the_ring() -> None:
-    """However many calls were overwritten, the sum of all is exact."""
+    """The totals include all overwritten calls."""
     made = history(*(tokens(float(n), 2**40 - n, "a") for n in range(50)), capacity=3)
     total = sum(2**40 - n for n in range(50))
     assert usage(made) == {"a": (total, 2 * total, 3 * total, 0, 0, 0, 50)}
     assert made.token_usage().complete
 
 
-def test_a_window_sums_what_lies_in_it_by_model() -> None:
-    """Calls from its start on count, earlier ones and those without tokens do not."""
+def test_window_sums_its_calls_by_model() -> None:
+    """Earlier calls and calls without tokens do not count."""
     made = history(
         tokens(1.0, 1, "a"),
         tokens(2.0, 10, "a"),
@@ -107,8 +107,8 @@ def test_a_window_sums_what_lies_in_it_by_model() -> None:
     assert usage(made, 9.0) == {}
 
 
-def test_an_empty_history_has_no_tokens() -> None:
-    """Without events nothing is summed, and nothing is missing."""
+def test_empty_history_has_no_tokens() -> None:
+    """The empty report is complete."""
     for since in (None, 0.0):
         assert history().token_usage(since) == TokenUsageReport([])
         assert history().token_usage(since).complete
@@ -116,8 +116,8 @@ def test_an_empty_history_has_no_tokens() -> None:
 
 
 @pytest.mark.parametrize("count", [2**31, 2**40])
-def test_a_window_of_large_counts_is_exact(count: int) -> None:
-    """Sums past what a float holds exactly are exact."""
+def test_window_of_large_counts_is_exact(count: int) -> None:
+    """Sums are exact beyond the precision of a float."""
     events = [tokens(1.0, count - n, "ab"[n % 2]) for n in range(9_000)]
     made = history(*events, capacity=10_000)
     for model, first in (("a", 0), ("b", 1)):
@@ -125,8 +125,8 @@ def test_a_window_of_large_counts_is_exact(count: int) -> None:
         assert usage(made, 0.0)[model] == (total, 2 * total, 3 * total, 0, 0, 0, 4_500)
 
 
-def test_a_window_counts_the_failed_calls_of_models_that_reported_tokens() -> None:
-    """As the totals since the start do; a report of 0 tokens is one, too."""
+def test_window_counts_failed_calls_of_models_with_tokens() -> None:
+    """The totals since the start do too; a report of 0 tokens counts."""
     made = history(
         generation(1.0, "a", success=False),
         tokens(2.0, 0, "a"),
@@ -136,8 +136,8 @@ def test_a_window_counts_the_failed_calls_of_models_that_reported_tokens() -> No
     assert usage(made, 0.0) == usage(made) == {"a": (0, 0, 0, 0, 0, 0, 2)}
 
 
-def test_a_window_past_what_is_kept_says_from_when_on_it_is_whole() -> None:
-    """The first kept call's time is returned if earlier ones of the window are gone."""
+def test_window_longer_than_the_ring_is_incomplete() -> None:
+    """The report has the time of the first kept call."""
     made = history(*(tokens(float(n), 1) for n in range(10)), capacity=4)
     assert covered(made, 2.0) == 6.0
     assert covered(made, 6.0) is None
@@ -147,8 +147,8 @@ def test_a_window_past_what_is_kept_says_from_when_on_it_is_whole() -> None:
     assert samples.kept_since == 6.0
 
 
-def test_samples_are_whole_where_only_others_are_gone() -> None:
-    """Many values of the caller's own do not make a window of calls incomplete, nor calls theirs."""
+def test_completeness_is_by_ring() -> None:
+    """Overwritten custom values do not make a window of calls incomplete, nor vice versa."""
     values = [Metric(float(n), "own", 1.0, {}) for n in range(10)]
     made = history(tokens(1.0, 5), *values, capacity=4)
     samples, own = made.samples("generation_time"), made.samples("own")
@@ -157,21 +157,21 @@ def test_samples_are_whole_where_only_others_are_gone() -> None:
     assert (samples.kept_since, own.kept_since) == (None, 6.0)
 
 
-def test_a_ring_that_is_just_full_has_lost_nothing() -> None:
-    """At capacity, but not past it, every window is whole."""
+def test_full_ring_is_complete() -> None:
+    """At its capacity no row is overwritten yet."""
     made = history(*(tokens(float(n), 1) for n in range(4)), capacity=4)
     assert covered(made, 0.0) is None
     assert made.size == 4
 
 
-def test_evaluations_cost_tokens_too() -> None:
-    """The tokens of an evaluation are in the same totals."""
+def test_tokens_of_evaluations_count() -> None:
+    """They are in the same totals."""
     made = history(evaluation(1.0, input_tokens=5, total_tokens=5))
     assert usage(made) == usage(made, 0.0) == {"m": (5, 0, 5, 0, 0, 0, 1)}
 
 
-def test_a_name_of_the_callers_own_with_a_colon_holds_nothing_else() -> None:
-    """What stands after the colon is no finish reason, unless the name says so."""
+def test_custom_name_with_a_colon_has_only_its_own_values() -> None:
+    """The text after the colon is not a finish reason."""
     made = history(
         tokens(1.0, 10, "a", finish_reason="stop"),
         Metric(2.0, "latency:stop", 7.0, {}),
@@ -183,8 +183,8 @@ def test_a_name_of_the_callers_own_with_a_colon_holds_nothing_else() -> None:
         assert samples.value.tolist() == [value]
 
 
-def test_the_old_names_give_the_old_values() -> None:
-    """Each name that callers query has the samples that it always had, conversations included."""
+def test_afterimages_names_have_afterimages_values() -> None:
+    """Each name has the same samples as in AfterImage, conversations included."""
     made = history(
         tokens(1.0, 10, "a", duration=2.0, finish_reason="stop"),
         generation(2.0, "b", duration=None, success=False),
@@ -212,21 +212,21 @@ def test_the_old_names_give_the_old_values() -> None:
     assert {name: values(made, name) for name in expected} == expected
 
 
-def test_a_name_that_was_never_recorded_has_no_samples() -> None:
-    """Neither unknown names nor known ones without an event."""
+def test_unrecorded_name_has_no_samples() -> None:
+    """Neither has an unknown name, nor a known one without an event."""
     made = history(generation(1.0))
     for name in ("unknown", "prompt_token_count", "evaluation_time", "model_usage:x", "", ":"):
         assert made.samples(name) is None
 
 
-def test_a_known_name_with_nothing_in_the_window_is_empty() -> None:
-    """It was recorded once, which is not the same as never."""
+def test_known_name_without_samples_in_the_window_is_empty() -> None:
+    """It differs from a name that was never recorded."""
     assert values(history(generation(1.0)), "generation_time", since=5.0) == []
     assert values(history(Metric(1.0, "own", 1.0, {})), "own", since=5.0) == []
 
 
-def test_values_recorded_under_an_old_name_stand_beside_the_calls_own() -> None:
-    """`record_metric("error_rate", ...)` adds samples to the metric, and no call."""
+def test_custom_values_add_to_afterimages_metrics() -> None:
+    """`record_metric("error_rate", ...)` adds samples to the metric, but no call."""
     made = history(
         generation(1.0),
         Metric(2.0, "error_rate", 1.0, {}),
@@ -239,7 +239,7 @@ def test_values_recorded_under_an_old_name_stand_beside_the_calls_own() -> None:
     assert values(made, "success_rate") == [1.0]
 
 
-def test_samples_carry_their_times() -> None:
+def test_samples_have_their_times() -> None:
     """Each value has the time of its event."""
     samples = history(generation(1.0, duration=5.0), generation(2.0, duration=6.0)).samples(
         "generation_time"
@@ -251,8 +251,8 @@ def test_samples_carry_their_times() -> None:
     ]
 
 
-def test_names_are_found_however_long_they_were_given() -> None:
-    """A name is cut to a label's length when it is kept, and found again by its whole length."""
+def test_long_names_are_found() -> None:
+    """A name is cut when it is stored, and found by its full length."""
     long = "x" * 300
     made = history(
         generation(1.0, "x" * 128, finish_reason="x" * 128),
@@ -265,7 +265,7 @@ def test_names_are_found_however_long_they_were_given() -> None:
 
 
 def test_each_ring_has_its_own_capacity() -> None:
-    """Calls, scores and custom values, and samples do not push one another out."""
+    """Calls, scores and custom values, and samples do not overwrite one another."""
     made = history(
         *(Metric(float(n), "own", n, {}) for n in range(10)),
         *(Sample(float(n), True, None) for n in range(7)),
@@ -277,8 +277,8 @@ def test_each_ring_has_its_own_capacity() -> None:
     assert (made.size, made.capacity, made.ring_capacity) == (9, 12, 4)
 
 
-def test_the_newest_call_of_all_is_known() -> None:
-    """Neither a conversation nor an evaluation is a call, and a clock set back changes nothing."""
+def test_last_call_is_the_newest_call() -> None:
+    """Conversations and evaluations are not calls, and a clock set back changes nothing."""
     made = history(generation(5.0), generation(3.0), capacity=1)
     assert made.last_call == 5.0
     for event in (generation(9.0, is_conversation=True), evaluation(9.0)):
@@ -290,8 +290,8 @@ def test_the_newest_call_of_all_is_known() -> None:
 
 
 @pytest.mark.parametrize(("has_prices", "size"), [(False, 90), (True, 98)])
-def test_a_call_takes_as_many_bytes_as_the_documentation_says(has_prices: bool, size: int) -> None:
-    """Only who gave prices pays for the cost of each call."""
+def test_bytes_of_a_call_match_the_documentation(has_prices: bool, size: int) -> None:
+    """The cost of calls takes memory only with prices."""
     made = History(10_000, has_prices=has_prices)
     columns = made._calls._columns.values()
     assert sum(column.itemsize for column in columns) == size
@@ -299,8 +299,8 @@ def test_a_call_takes_as_many_bytes_as_the_documentation_says(has_prices: bool, 
     assert str(size) in help_
 
 
-def test_an_empty_copy_keeps_costs_and_scales_as_the_first() -> None:
-    """A child keeps the costs of its calls as the parent did, and its scores on the same scales."""
+def test_emptied_history_keeps_its_settings() -> None:
+    """It records costs and scales scores as the first one does."""
     made = History(10, has_prices=True, scales={"s": (0.0, 4.0)}).emptied()
     made.record(tokens(1.0, 1_000_000, cost=5.0))
     made.record(evaluation(1.0, Score("s", 3.0)))
@@ -309,14 +309,14 @@ def test_an_empty_copy_keeps_costs_and_scales_as_the_first() -> None:
     assert (cost.sum, share.sum) == (5.0, 0.75)
 
 
-def test_what_is_no_call_and_no_value_is_not_kept() -> None:
+def test_log_records_are_ignored() -> None:
     """A log record changes nothing."""
     made = history(Log(1.0, "info", "text", {}, None))
     assert made.size == 0
 
 
-def test_the_newest_time_and_an_empty_copy() -> None:
-    """The time of the newest call is known; a child begins with the same capacity and no row."""
+def test_last_time_and_emptied_history() -> None:
+    """An emptied history has the same capacity, but no rows."""
     made = history(generation(3.0), generation(1.0), capacity=7)
     assert made.last_time == 3.0
     assert (made.emptied().size, made.emptied().capacity) == (0, 21)

@@ -29,7 +29,7 @@ COUNTS = [
 
 
 def report_of(*usages: ModelTokenUsage, **fields: Any) -> TokenUsageReport:
-    """Return a report whose totals fit its entries."""
+    """Return a report whose totals match its entries."""
     return TokenUsageReport(
         list(usages),
         sum(usage.prompt_tokens for usage in usages),
@@ -39,8 +39,8 @@ def report_of(*usages: ModelTokenUsage, **fields: Any) -> TokenUsageReport:
     )
 
 
-def test_reports_are_made_and_compared_as_afterimages() -> None:
-    """Its four fields are enough, by position or name, and decide what is equal."""
+def test_reports_are_created_and_compared_like_afterimages() -> None:
+    """The four fields suffice, by position or name, and decide equality."""
     report = TokenUsageReport(by_model=[ModelTokenUsage("m", 1, 2, 3)], total_prompt_tokens=1)
     assert report.total_completion_tokens == 0
     assert report.total_tokens == 0
@@ -52,7 +52,7 @@ def test_reports_are_made_and_compared_as_afterimages() -> None:
     assert report != TokenUsageReport([ModelTokenUsage("m", 1, 2, 4)], 1)
 
 
-def test_a_report_can_be_changed_and_its_entries_cannot() -> None:
+def test_report_is_mutable_and_its_entries_are_not() -> None:
     """As in AfterImage's classes."""
     report = TokenUsageReport([SMALL])
     report.total_tokens = 7
@@ -61,13 +61,13 @@ def test_a_report_can_be_changed_and_its_entries_cannot() -> None:
         SMALL.prompt_tokens = 7  # type: ignore[misc]
 
 
-def test_an_empty_report_is_true() -> None:
-    """Code that says ``report or default`` keeps the report."""
+def test_empty_report_is_true() -> None:
+    """``report or default`` is the report."""
     assert bool(TokenUsageReport([])) is True
 
 
 def test_reports_are_summed_by_model() -> None:
-    """Every count of every model is added, and the models are sorted."""
+    """Every count of every model is added, and models are sorted."""
     merged = TokenUsageReport.merge([report_of(SMALL), report_of(BIG, SMALL)])
     assert merged == report_of(BIG, ModelTokenUsage("small", 20, 10, 32))
     assert merged.by_model[0].calls == 7
@@ -78,12 +78,12 @@ def test_reports_are_summed_by_model() -> None:
 
 
 def test_no_reports_sum_to_an_empty_one() -> None:
-    """A process without monitors used nothing."""
+    """A process without monitors has an empty report."""
     assert TokenUsageReport.merge(iter(())) == TokenUsageReport([], 0, 0, 0)
 
 
-def test_a_sum_is_complete_from_when_all_its_parts_are() -> None:
-    """The latest time from which a part is complete is the sum's."""
+def test_sum_covers_the_time_covered_by_all_parts() -> None:
+    """It covers the time since the latest of theirs."""
     whole = report_of(BIG)
     parts = [report_of(complete=False, covers_since=since) for since in (NOON, ONE, None)]
     merged = TokenUsageReport.merge([whole, *parts])
@@ -94,7 +94,7 @@ def test_a_sum_is_complete_from_when_all_its_parts_are() -> None:
     assert unknown.covers_since is None
 
 
-def test_a_frame_has_a_row_for_each_model() -> None:
+def test_frame_has_a_row_for_each_model() -> None:
     """Names are objects, counts are int64, in the order of the fields."""
     frame = report_of(BIG, SMALL).to_frame()
     assert list(frame.columns) == ["model_name", *COUNTS]
@@ -104,8 +104,8 @@ def test_a_frame_has_a_row_for_each_model() -> None:
     assert [frame[name].tolist()[1] for name in COUNTS] == [10, 5, 16, 4, 3, 2, 1]
 
 
-def test_an_empty_frame_has_the_same_columns_and_types() -> None:
-    """Code that adds up a frame needs no case for an empty one."""
+def test_empty_frame_has_the_same_columns_and_types() -> None:
+    """Code that sums a frame needs no special case."""
     frame = TokenUsageReport([]).to_frame()
     assert len(frame) == 0
     assert (frame.dtypes == report_of(BIG).to_frame().dtypes).all()
@@ -114,50 +114,50 @@ def test_an_empty_frame_has_the_same_columns_and_types() -> None:
 @pytest.mark.parametrize(
     ("value", "dtype"), [(2**63 - 1, "int64"), (2**63, "object"), (2**70, "object")]
 )
-def test_a_count_past_64_bits_stays_exact(value: int, dtype: str) -> None:
-    """Only the column that needs it holds Python integers."""
+def test_count_beyond_64_bits_is_exact(value: int, dtype: str) -> None:
+    """Only the column that needs it has Python integers."""
     frame = report_of(ModelTokenUsage("m", value, 0, value), SMALL).to_frame()
     assert frame["prompt_tokens"].tolist()[0] == value
     assert str(frame["prompt_tokens"].dtype) == dtype
     assert str(frame["completion_tokens"].dtype) == "int64"
 
 
-def test_a_cost_adds_up_what_has_a_price() -> None:
-    """Cached tokens cost their own price, and a model without a price is named."""
+def test_cost_sums_priced_models() -> None:
+    """Cached tokens have their own price, and unpriced models are listed."""
     report = report_of(BIG, ModelTokenUsage("free", 9, 9, 18), SMALL)
     costs = report.cost({"small": (1_000_000, 2_000_000, 500_000), "free": (0, 0)})
     assert costs == CostReport({"free": 0.0, "small": 6 + 10 + 2.0}, 18.0, ("big",))
     assert list(costs.by_model) == ["free", "small"]
 
 
-def test_entries_of_one_model_are_added_up_in_a_cost() -> None:
-    """A report that a caller put together may name a model twice."""
+def test_cost_sums_entries_of_one_model() -> None:
+    """A caller's report may list a model twice."""
     costs = report_of(SMALL, SMALL).cost(PriceTable({"small": (1_000_000, 0)}))
     assert costs.by_model == {"small": 20.0}
 
 
-def test_a_cost_of_nothing_is_zero() -> None:
-    """An empty report costs 0.0, a float."""
+def test_cost_of_an_empty_report_is_zero() -> None:
+    """It is the float 0.0."""
     costs = TokenUsageReport([]).cost({})
     assert costs == CostReport({}, 0.0, ())
     assert isinstance(costs.total, float)
 
 
-def test_a_price_by_the_size_of_a_call_looks_at_the_mean_call() -> None:
-    """Many small calls are not priced as one that passes a threshold."""
+def test_price_by_size_uses_the_mean_call() -> None:
+    """Many small calls are not priced as one large call."""
     calls = [ModelTokenUsage("gemini-2.5-pro", 1_000_000, 0, 1_000_000, calls=n) for n in (100, 1)]
     many, one = (report_of(usage).cost("genai-prices").total for usage in calls)
     assert many < one
 
 
-def test_a_cost_needs_prices() -> None:
-    """None is an error that says what to give."""
-    with pytest.raises(ConfigError, match="prices=None: a cost needs prices; give a PriceTable"):
+def test_cost_without_prices_is_rejected() -> None:
+    """The error has a remedy."""
+    with pytest.raises(ConfigError, match=r"prices must be a PriceTable.*, got None"):
         TokenUsageReport([]).cost(None)
 
 
-def test_a_report_reads_as_a_table() -> None:
-    """Numbers line up with thousands separators, and a column that is all zeros is left out."""
+def test_report_prints_as_a_table() -> None:
+    """Numbers are aligned with thousands separators; a column of zeros is omitted."""
     assert str(report_of(BIG, ModelTokenUsage("m", 1, 2, 3))) == (
         "model  calls     prompt  completion      total\n"
         "----------------------------------------------\n"
@@ -168,15 +168,15 @@ def test_a_report_reads_as_a_table() -> None:
     )
 
 
-def test_the_parts_of_the_counts_are_shown_where_there_are_any() -> None:
-    """Cached and reasoning tokens have columns of their own."""
+def test_cached_and_reasoning_tokens_are_shown_if_any() -> None:
+    """They have their own columns."""
     header, _, row, *_ = str(report_of(SMALL)).splitlines()
     assert header.split("  ")[-3:] == ["cache read", "cache write", "reasoning"]
     assert row.split() == ["small", "1", "10", "5", "16", "4", "3", "2"]
 
 
-def test_an_empty_report_reads_as_its_totals() -> None:
-    """Nothing used is said in numbers."""
+def test_empty_report_prints_its_totals() -> None:
+    """The totals are 0."""
     header, rule, total = str(TokenUsageReport([])).splitlines()
     assert header.split() == ["model", "prompt", "completion", "total"]
     assert set(rule) == {"-"}
@@ -190,14 +190,14 @@ def test_an_empty_report_reads_as_its_totals() -> None:
         (None, "Incomplete: not every event of the window is kept; "),
     ],
 )
-def test_an_incomplete_report_says_so(since: datetime | None, words: str) -> None:
-    """The last line says from when on events are kept, and the remedy."""
+def test_incomplete_report_prints_a_note(since: datetime | None, words: str) -> None:
+    """The last line has the time since which events are kept, and the remedy."""
     text = str(report_of(BIG, complete=False, covers_since=since))
     assert text.splitlines()[-1] == f"{words}raise history.capacity."
 
 
-def test_a_hostile_name_does_not_break_the_table() -> None:
-    """Line feeds, terminal codes and lone surrogates are shown as question marks, long names cut."""
+def test_hostile_name_does_not_break_the_table() -> None:
+    """Line feeds, terminal codes and lone surrogates become question marks; long names are cut."""
     text = str(
         report_of(ModelTokenUsage("a\n\x1b[31m\ud800", 1, 1, 2), ModelTokenUsage("x" * 99, 1, 1, 2))
     )
@@ -208,8 +208,8 @@ def test_a_hostile_name_does_not_break_the_table() -> None:
     assert text.encode()
 
 
-def test_a_cost_report_reads_as_a_table() -> None:
-    """USD by model and in all, and what has no price."""
+def test_cost_report_prints_as_a_table() -> None:
+    """It has USD by model and in total, and the unpriced models."""
     assert str(CostReport({"big": 1234.5, "m": 0.00002}, 1234.50002, ("x", "y"))) == (
         "model           USD\n"
         "-------------------\n"
@@ -222,13 +222,13 @@ def test_a_cost_report_reads_as_a_table() -> None:
     assert "Without" not in str(CostReport({}, 0.0))
 
 
-def test_values_are_summed_up_as_plain_numbers() -> None:
-    """A summary holds Python's numbers, whatever the column's type, and so can be written as JSON."""
+def test_summary_has_python_numbers() -> None:
+    """It can be written as JSON, whatever the column's type."""
     summary = summarise(np.array([1, 2, 6], dtype=np.int64))
     assert summary == {"mean": 3.0, "min": 1, "max": 6, "count": 3}
     assert {type(each) for each in summary.values()} == {int, float}
 
 
-def test_no_values_have_no_summary() -> None:
-    """Where there is nothing to sum up the summary is empty, not zeros."""
+def test_summary_of_no_values_is_empty() -> None:
+    """It does not have zeros."""
     assert summarise(np.array([])) == {}

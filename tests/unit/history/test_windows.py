@@ -1,4 +1,4 @@
-"""Windows over a history's rows: by group, from the ring or by the minute."""
+"""Windows over a history's rows: by group, from the ring or by minute."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from genmeter.events.model import Sample, Score
 from genmeter.history.store import History
-from genmeter.history.windows import MINUTE_COLUMNS, MOST_MINUTES, GroupSum, Minutes
+from genmeter.history.windows import MAX_MINUTES, MINUTE_COLUMNS, GroupSum, Minutes
 from genmeter.schema import metrics as cat
 from genmeter.schema.alerts import ALERT_RULES
 from genmeter.schema.indicators import INDICATORS
@@ -30,7 +30,7 @@ DURATION = HistoryQuery("calls", ("inference", "duration_known"), "duration")
 
 
 def history(events: Iterable[Event], capacity: int = 1_000, **options: Any) -> History:
-    """Make a history of these events."""
+    """Return a history with these events."""
     made = History(capacity, **options)
     for event in events:
         made.record(event)
@@ -42,8 +42,8 @@ def counts(made: History, rows: HistoryQuery, *by: Any, since: float = 0.0) -> d
     return {key: each.rows for key, each in made.window(rows, by, START + since).items()}
 
 
-def test_a_group_has_count_sum_least_and_most() -> None:
-    """Each group's four numbers are of its own rows."""
+def test_group_has_count_sum_min_and_max() -> None:
+    """Each group's numbers are those of its rows."""
     made = history(
         generation(model=model, duration=duration)
         for model, duration in (("a", 4.0), ("b", 1.0), ("a", 2.0), ("a", 9.0))
@@ -55,20 +55,20 @@ def test_a_group_has_count_sum_least_and_most() -> None:
     assert made.window(DURATION, (), 0.0) == {(): GroupSum(4, 16.0, 1.0, 9.0)}
 
 
-def test_a_window_begins_with_its_first_moment() -> None:
-    """A row at the start of the window is in it, an earlier one is not."""
+def test_window_includes_its_start() -> None:
+    """A row at the start is in it, an earlier one is not."""
     made = history(generation(at) for at in (0, 10, 20))
     assert counts(made, CALLS, since=10) == {(): 2}
     assert counts(made, CALLS, since=20.5) == {}
 
 
-def test_no_rows_make_no_group() -> None:
-    """A group without rows is not there, and nor is the only group of none."""
+def test_groups_without_rows_are_absent() -> None:
+    """So is the only group without labels."""
     assert history([]).window(CALLS, (), 0.0) == {}
     assert history([evaluation()]).window(CALLS, (cat.MODEL,), 0.0) == {}
 
 
-def test_a_label_that_is_absent_is_none() -> None:
+def test_absent_label_is_none() -> None:
     """Calls have no evaluator, so theirs is None."""
     assert counts(history([generation()]), CALLS, cat.EVALUATOR) == {(None,): 1}
 
@@ -90,8 +90,8 @@ def test_scores_are_grouped_by_name_and_evaluator() -> None:
     }
 
 
-def test_scores_are_brought_to_their_scale_and_others_left_out() -> None:
-    """The ends of a scale belong to it; what is off it, and what is no score, does not count."""
+def test_scores_are_scaled_to_shares() -> None:
+    """A scale includes its ends; values off the scale and custom values do not count."""
     values = (1.0, 10.0, 0.99, 10.01, -1.0, 5.5)
     made = history(
         [
@@ -105,14 +105,14 @@ def test_scores_are_brought_to_their_scale_and_others_left_out() -> None:
 
 
 def test_samples_are_counted_by_verdict() -> None:
-    """Rejected ones alone, or all."""
+    """Only rejected ones, or all."""
     made = history(Sample(START, accepted, None) for accepted in (True, False, False))
     assert counts(made, HistoryQuery("samples", ("rejected",))) == {(): 2}
     assert counts(made, HistoryQuery("samples")) == {(): 3}
 
 
-def test_conversations_are_no_calls() -> None:
-    """Their turns count, and neither their outcome nor their duration."""
+def test_conversations_do_not_count_as_calls() -> None:
+    """Their turns count, but not their outcome or duration."""
     made = history([conversation(success=False), generation(turns=2), evaluation()])
     assert counts(made, CALLS) == {(): 1}
     assert counts(made, HistoryQuery("calls", ("inference", "failure"))) == {}
@@ -122,7 +122,7 @@ def test_conversations_are_no_calls() -> None:
 
 
 def test_calls_are_unpriced_only_with_a_price_list() -> None:
-    """Only with prices are calls unpriced; what cost nothing has a price."""
+    """Without prices no call is unpriced; a free call has a price."""
     events = [generation(cost=140e-6), generation(cost=math.nan), evaluation(cost=0.0)]
     unpriced = HistoryQuery("calls", ("total_known", "unpriced"))
     priced = HistoryQuery("calls", ("priced",), "cost")
@@ -136,7 +136,7 @@ def test_calls_are_unpriced_only_with_a_price_list() -> None:
 
 
 def test_retries_for_rate_limits_are_summed() -> None:
-    """Those after other errors are not, and conversations have none."""
+    """Retries after other errors do not count, and conversations have none."""
     made = history(
         [
             generation(retries={"rate_limited": 2, "Timeout": 5}),
@@ -150,7 +150,7 @@ def test_retries_for_rate_limits_are_summed() -> None:
 
 
 def test_truncation_is_two_finish_reasons() -> None:
-    """`length` and `max_tokens` count, on calls whose reason is known."""
+    """`length` and `max_tokens` count, for calls with a known reason."""
     reasons = ["length", "max_tokens", "stop", None, "length_of_rope"]
     made = history(generation(finish_reason=reason) for reason in reasons)
     assert counts(made, HistoryQuery("calls", ("inference", "truncated"))) == {(): 2}
@@ -172,28 +172,28 @@ def test_every_alert_can_be_summed_by_its_labels(rule: Any) -> None:
 
 
 def by_minute() -> dict[str, HistoryQuery]:
-    """Return the queries that have sums by the minute."""
+    """Return the queries that have sums by minute."""
     parts = [part for each in INDICATORS for part in each.query.parts]
     rows = [part.rows for part in parts if part.rows is not None]
     return {each.by_minute: each for each in rows if each.by_minute is not None}
 
 
-def test_the_ring_answers_as_far_as_it_reaches() -> None:
-    """Within what is kept a window is exact to the moment; the minutes would count it whole."""
+def test_kept_window_is_exact() -> None:
+    """A window of kept rows is exact, not rounded to minutes."""
     made = history((generation(at) for at in range(20)), capacity=10)
     assert counts(made, by_minute()["calls"], since=10) == {(): 10}
     assert counts(made, by_minute()["calls"], since=15) == {(): 5}
 
 
-def test_a_full_ring_that_lost_nothing_still_answers() -> None:
-    """At its capacity, but not past it, the rows are all there are."""
+def test_full_ring_is_exact() -> None:
+    """At its capacity no row is overwritten yet."""
     made = history((generation(at) for at in range(10)), capacity=10)
     found = made.window(by_minute()["calls"], (), 0.0)
     assert found == {(): GroupSum(10, 10.0, 1.0, 1.0)}
 
 
-def test_minutes_answer_past_the_ring() -> None:
-    """Where rows are gone the sums are whole, with no least and no most; counts count as rows."""
+def test_minutes_cover_overwritten_rows() -> None:
+    """Sums by minute have no minimum and maximum."""
     events = [
         generation(60.0 * number, success=number % 4 > 0, total_tokens=7, cost=140e-6)
         for number in range(20)
@@ -214,37 +214,37 @@ def test_minutes_answer_past_the_ring() -> None:
         "tokens": 149.0,
         "cost": pytest.approx(20 * 140e-6),
     }
-    assert all(math.isnan(each.least) and math.isnan(each.most) for each in found.values())
+    assert all(math.isnan(each.min) and math.isnan(each.max) for each in found.values())
 
 
-def test_minutes_count_the_first_one_whole() -> None:
-    """A window that begins within a minute has all of that minute."""
+def test_first_minute_counts_in_full() -> None:
+    """A window that begins within a minute includes all of that minute."""
     first = START // 60 * 60 - START
     made = history((generation(first + at) for at in (0, 30, 59, 60, 90)), capacity=1)
     assert counts(made, by_minute()["calls"], since=first + 45) == {(): 5}
     assert counts(made, by_minute()["calls"], since=first + 60) == {(): 2}
 
 
-def test_minutes_of_nothing_make_no_group() -> None:
-    """As with rows, what did not happen is not there."""
+def test_groups_without_minutes_are_absent() -> None:
+    """As with rows, there is no group without events."""
     made = history((generation(at) for at in range(5)), capacity=1)
     assert made.window(by_minute()["failures"], (), 0.0) == {}
 
 
-def test_groups_are_of_the_rows_that_are_kept() -> None:
-    """There are no minutes by label: what the ring has forgotten is missing there."""
+def test_groups_have_only_kept_rows() -> None:
+    """There are no minutes by label, so overwritten rows are missing."""
     made = history((generation(at) for at in range(20)), capacity=5)
     assert counts(made, by_minute()["calls"], cat.MODEL) == {("atlas",): 5}
 
 
-def test_what_has_no_minutes_is_of_the_rows_that_are_kept() -> None:
-    """A sum without one by the minute is that of the ring."""
+def test_sums_without_minutes_have_only_kept_rows() -> None:
+    """A query without sums by minute is answered by the ring."""
     made = history((generation(at) for at in range(20)), capacity=5)
     assert counts(made, CALLS) == {(): 5}
 
 
 def test_both_sides_of_a_share_have_minutes_or_the_numerator_has_none() -> None:
-    """A share of what only the ring has is never of a denominator that has no rows of its own."""
+    """A share of kept rows never has a denominator of minutes."""
     for indicator in INDICATORS:
         rows = [part.rows for part in indicator.query.parts if part.rows is not None]
         if rows and rows[0].by_minute is not None:
@@ -260,10 +260,10 @@ calls = st.tuples(
 
 
 @given(st.lists(calls, max_size=60), st.integers(1, 40), st.integers(0, 600))
-def test_any_rows_give_the_plain_sums(
+def test_sums_of_any_rows_are_right(
     told: list[tuple[int, str, str, float | None]], capacity: int, since: int
 ) -> None:
-    """Whatever the order, the capacity and the window, each group is summed as by hand."""
+    """For any order, capacity and window each group equals a sum by hand."""
     made = history(
         (
             generation(at, model=model, duration=duration, finish_reason=reason or None)
@@ -287,7 +287,7 @@ MINUTE = 60.0
 
 
 def minutes(*times: float) -> Minutes:
-    """Make sums of a failed call of 2 tokens and 0.5 USD at each time."""
+    """Return sums of a failed call with 2 tokens and 0.5 USD at each time."""
     made = Minutes()
     for time in times:
         made.add(time, 1, 0, 1, 2, 0.5)
@@ -299,12 +299,12 @@ def totals(made: Minutes, since: float) -> list[float]:
     return [made.total(column, since) for column in MINUTE_COLUMNS]
 
 
-def test_nothing_adds_up_to_nothing() -> None:
+def test_sums_without_calls_are_zero() -> None:
     """Before the first call every sum is 0."""
     assert totals(Minutes(), 0.0) == [0, 0, 0, 0, 0.0]
 
 
-def test_each_sum_is_of_its_own_argument() -> None:
+def test_each_column_is_summed_separately() -> None:
     """Calls, outcomes, tokens and cost do not mix."""
     made = Minutes()
     made.add(1.0, 1, 1, 0, 10, 0.25)
@@ -316,53 +316,53 @@ def test_each_sum_is_of_its_own_argument() -> None:
 @pytest.mark.parametrize(
     ("since", "calls"), [(0.0, 4), (59.0, 4), (60.0, 3), (61.0, 3), (119.999, 3), (120.0, 1)]
 )
-def test_the_minute_that_a_window_begins_in_counts_whole(since: float, calls: int) -> None:
+def test_minute_of_the_window_start_counts_in_full(since: float, calls: int) -> None:
     """A call before the window, but in its first minute, is in the sum."""
     assert minutes(59.0, 60.0, 119.0, 120.0).total("calls", since) == calls
 
 
-def test_counts_are_exact_however_large() -> None:
-    """Tokens are summed as whole numbers, past what a float holds."""
+def test_large_sums_are_exact() -> None:
+    """Tokens are summed as integers."""
     made = Minutes()
     for second in range(3):
         made.add(40.0 * second, 1, 1, 0, 2**53 + 1, 0.0)
     assert made.total("tokens", 0.0) == 3 * 2**53 + 3
 
 
-def test_a_clock_that_is_set_back_moves_nothing() -> None:
-    """Later calls count for their own time, also if that had calls before."""
+def test_clock_set_back_moves_nothing() -> None:
+    """Calls count for their own time, even if that minute had calls before."""
     made = minutes(1_000.0, 5_000.0, 1_010.0)
     assert made.total("calls", 4_900.0) == 1
     assert made.total("calls", 900.0) == 3
 
 
-def test_a_clock_that_is_set_forward_and_back_loses_nothing() -> None:
-    """A year ahead by mistake does not cost the days before."""
+def test_clock_set_forward_and_back_loses_nothing() -> None:
+    """A year ahead by mistake does not lose the days before."""
     made = minutes(1_000.0, 1_000.0 + 366 * 86_400.0, 1_100.0)
     assert made.total("calls", 900.0) == 3
 
 
-def test_three_days_are_kept_and_no_more() -> None:
-    """A window of three days is whole, and earlier minutes make room."""
-    made = minutes(*(MINUTE * number for number in range(MOST_MINUTES + 10)))
-    now = MINUTE * (MOST_MINUTES + 10)
-    assert made.total("calls", now - 3 * 86_400.0) == MOST_MINUTES - 1
-    assert made.total("calls", 0.0) == MOST_MINUTES
+def test_three_days_are_kept() -> None:
+    """A window of three days is complete; earlier minutes are dropped."""
+    made = minutes(*(MINUTE * number for number in range(MAX_MINUTES + 10)))
+    now = MINUTE * (MAX_MINUTES + 10)
+    assert made.total("calls", now - 3 * 86_400.0) == MAX_MINUTES - 1
+    assert made.total("calls", 0.0) == MAX_MINUTES
 
 
-def test_quiet_days_take_no_room() -> None:
+def test_minutes_without_calls_are_not_kept() -> None:
     """Only minutes with calls count against the limit."""
-    made = minutes(*(3_600.0 * number for number in range(MOST_MINUTES)))
-    assert made.total("calls", 0.0) == MOST_MINUTES
+    made = minutes(*(3_600.0 * number for number in range(MAX_MINUTES)))
+    assert made.total("calls", 0.0) == MAX_MINUTES
 
 
-def test_the_minutes_of_a_long_job_take_little_memory() -> None:
-    """However long a job runs, and however its clock is set, the memory has a bound."""
+def test_memory_of_minutes_is_bounded() -> None:
+    """Whatever the job's length, and however its clock is set."""
     tracemalloc.start()
     try:
         made = Minutes()
-        for number in range(5 * MOST_MINUTES):
-            made.add(MINUTE * (number % (3 * MOST_MINUTES)), 1, 1, 0, 10**9, 0.5)
+        for number in range(5 * MAX_MINUTES):
+            made.add(MINUTE * (number % (3 * MAX_MINUTES)), 1, 1, 0, 10**9, 0.5)
             made.add(MINUTE * number, 1, 1, 0, 10**9, 0.5)
         taken, _ = tracemalloc.get_traced_memory()
     finally:
@@ -374,10 +374,10 @@ def test_the_minutes_of_a_long_job_take_little_memory() -> None:
     st.lists(st.tuples(st.floats(0, 20_000), st.booleans(), st.integers(0, 2**60)), max_size=60),
     st.floats(-100, 20_100),
 )
-def test_any_order_of_times_gives_the_plain_sums(
+def test_sums_are_right_for_any_order_of_times(
     events: list[tuple[float, bool, int]], since: float
 ) -> None:
-    """Jumps back and forth in time change nothing: each call counts for the minute it lies in."""
+    """Each call counts for its own minute."""
     made = Minutes()
     for time, failed, tokens in events:
         made.add(time, 1, not failed, failed, tokens, 0.25)

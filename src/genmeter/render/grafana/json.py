@@ -94,13 +94,13 @@ def _panels(dashboard: Dashboard, settings: AlertSettings) -> list[models.Panel 
     line = 0
     for number, row in enumerate(dashboard.rows, start=1):
         id_ = number * _IDS_PER_ROW
-        place = models.GridPos(x=0, y=line, w=_WIDTH, h=1)
-        found.append(models.RowPanel(title=row.title, id_val=id_, grid_pos=place, panels=[]))
+        position = models.GridPos(x=0, y=line, w=_WIDTH, h=1)
+        found.append(models.RowPanel(title=row.title, id_val=id_, grid_pos=position, panels=[]))
         line += 1
         for panel, (x, y) in zip(row.panels, row.places(), strict=True):
             id_ += 1
-            place = models.GridPos(x=x, y=line + y, w=panel.width, h=panel.height)
-            found.append(_to_panel(panel, id_, place, settings, selector))
+            position = models.GridPos(x=x, y=line + y, w=panel.width, h=panel.height)
+            found.append(_to_panel(panel, id_, position, settings, selector))
         line += row.height
     return found
 
@@ -220,7 +220,7 @@ _VARIABLES = (f"${{{_TRACES}}}", "${model:pipe}", "${__from}", "${__to}")
 
 
 def _to_panel(
-    panel: Panel, id_: int, place: models.GridPos, settings: AlertSettings, selector: Selector
+    panel: Panel, id_: int, position: models.GridPos, settings: AlertSettings, selector: Selector
 ) -> models.Panel:
     return models.Panel(
         type_val=panel.kind,
@@ -228,7 +228,7 @@ def _to_panel(
         title=panel.heading,
         description=panel.text,
         datasource=_DATA_SOURCE,
-        grid_pos=place,
+        grid_pos=position,
         interval=panel.min_interval,
         targets=_targets(panel, settings, selector),
         links=[_traces_link()] if panel.links_to_traces else None,

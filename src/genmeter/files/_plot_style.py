@@ -1,8 +1,8 @@
-"""How plots look: the figure, its colours and fonts, what is drawn on it, its axes and its texts.
+"""The style of plots: figures, colours, fonts, shapes, axes and texts.
 
-A figure looks the same whatever the caller's rcParams are, and never changes them: ``rc_context``
-would change them for every thread, and ends before a returned figure is drawn. So every property
-that matplotlib would read from them is set on the figure.
+A figure neither depends on the caller's rcParams nor changes them: ``rc_context`` would change them
+for every thread, and would end before a returned figure is drawn. So every property that matplotlib
+would read from them is set on the figure.
 """
 
 from __future__ import annotations
@@ -39,28 +39,28 @@ if TYPE_CHECKING:
 __all__ = ["Picture", "printable", "printable_all"]
 
 _INK, _MUTED, _GRID = "#222222", "#5f6368", "#e4e4e4"
-# Okabe and Ito's palette, which readers with a colour vision deficiency can tell apart:
+# Okabe and Ito's palette, safe for readers with a colour vision deficiency:
 # https://jfly.uni-koeln.de/color/ (2008).
 _COLOURS = {"main": "#0072B2", "second": "#56B4E9", "pale": "#b3d4e8", "neutral": "#b8b8b8"}
 _COLOURS |= {"good": "#009E73", "bad": "#D55E00"}
-"""Colours that mean the same in every plot."""
-# Paul Tol's "muted", which shares no colour with success and failure:
+"""Colours with the same meaning in every plot."""
+# Paul Tol's "muted", without the colours of success and failure:
 # https://sronpersonalpages.nl/~pault/ (2021).
 _PALETTE = (
     *("#332288", "#44AA99", "#CC6677", "#88CCEE"),
     *("#999933", "#882255", "#DDCC77", "#AA4499"),
 )
-"""Colours of things that have no colour of their own, such as models."""
-_FULL_WIDTH, _MIN_SCALE = 12.0, 0.6  # inches at which text has its full size, and its least scale
+"""Colours of groups, such as models."""
+_FULL_WIDTH, _MIN_SCALE = 12.0, 0.6  # width in inches for text of full size, and its smallest scale
 _SIZE, _HEADING_SIZE = 10.5, 14.0  # points
-_PAD_DAYS = 30 / 86_400  # what is shown before and after a single moment
-_MAX_STRETCHES = 500  # of a line, two points each; a screen shows no more
+_PAD_DAYS = 30 / 86_400  # the space around a single moment
+_MAX_STRETCHES = 500  # of a line, two points each; more are not visible
 _FEW, _MANY = 30, 1_000  # points up to which a line has markers, and from which dots are paler
-_RIGHT = 0.75  # of the width; beyond, a text stands left of its line
+_RIGHT = 0.75  # part of the width beyond which a text is left of its line
 _MAX_NAME = 32  # characters
 _EXACT_BELOW = 100_000
-_SANS = "DejaVu Sans"  # comes with matplotlib
-# Fonts that systems have for the scripts that it lacks; only installed ones are used.
+_SANS = "DejaVu Sans"  # part of matplotlib
+# Common fonts for the scripts that it lacks; only installed ones are used.
 _FALLBACKS = (
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "PingFang SC"),
     *("Hiragino Sans", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "WenQuanYi Zen Hei"),
@@ -72,7 +72,7 @@ _AS_TEXT: dict[str, Any] = {"usetex": False, "useMathText": False}
 
 
 class _Figure(Figure):
-    """A figure that notebooks show though it has no window and no backend."""
+    """A figure that notebooks display, although it has no backend."""
 
     def _repr_png_(self) -> bytes:
         target = io.BytesIO()
@@ -81,7 +81,7 @@ class _Figure(Figure):
 
 
 class _CountFormatter(ticker.EngFormatter):
-    """Formats ``1.2k``, ``3M``, ``4B``: of tokens nobody says "G"."""
+    """Formats ``1.2k``, ``3M``, ``4B``; "G" is unusual for tokens."""
 
     ENG_PREFIXES = {0: "", 3: "k", 6: "M", 9: "B", 12: "T"}  # noqa: RUF012 - as in matplotlib
 
@@ -93,7 +93,7 @@ class _SecondsFormatter(ticker.EngFormatter):
 
 
 def _number(value: float, _position: float = 0) -> str:
-    # Ticks are sums of steps; rounding takes away what floats add to them.
+    # Ticks are sums of steps; rounding removes their floating-point errors.
     return f"{round(float(value), 9) + 0.0:,.12g}"
 
 
@@ -102,13 +102,13 @@ def _share(value: float, _position: float = 0) -> str:
 
 
 class Picture:
-    """One figure, and the ways to draw on it; the index of every series is UTC time.
+    """One figure and its drawing methods; the index of every series is UTC time.
 
     Args:
         size: Width and height in inches.
 
     Attributes:
-        figure: The figure; without axes until :meth:`panels` makes them.
+        figure: The figure; :meth:`panels` adds its axes.
     """
 
     def __init__(self, size: tuple[float, float]) -> None:
@@ -120,7 +120,7 @@ class Picture:
             subplotpars=SubplotParams(0.1, 0.1, 0.9, 0.9, 0.2, 0.2),
             layout=ConstrainedLayoutEngine(h_pad=0.04, w_pad=0.04, hspace=0.02, wspace=0.02),
         )
-        # Text that fits a small figure would be lost on a large one.
+        # Text grows with the figure.
         self._scale = max(_MIN_SCALE, min(1.0, size[0] / _FULL_WIDTH))
         self._muted: dict[str, Any] = {"color": _MUTED, "fontsize": _SIZE * self._scale}
         self._beside: dict[str, Any] = {"color": _INK, "fontsize": 0.95 * _SIZE * self._scale}
@@ -147,10 +147,10 @@ class Picture:
             _grid(axes.yaxis, axes.xaxis)
         return panels
 
-    # --- what is drawn -------------------------------------------------------------------------
+    # --- shapes --------------------------------------------------------------------------------
 
     def line(self, axes: Axes, series: pd.Series[float], colour: str | int) -> Line2D:
-        """Draw a line in a named colour, or in one of the palette; thinned where it is long."""
+        """Draw a line in a colour, by name or index in the palette; a long one is thinned."""
         colour = _COLOURS[colour] if isinstance(colour, str) else _PALETTE[colour]
         chosen = series.iloc[_extremes(series.to_numpy())]
         marker: dict[str, Any] = {"marker": "o" if len(series) <= _FEW else "", "markersize": 5}
@@ -177,13 +177,12 @@ class Picture:
         axes.set(xlim=(edges[0], edges[-1]), ylim=(0, 1.16 * float(np.max(counts))))
 
     def mark(self, axes: Axes, x: float, text: str, line: int) -> None:
-        """Draw a vertical line and write beside it, in the given line of text from the top."""
+        """Draw a vertical line with a text beside it, in this line of text from the top."""
         axes.axvline(x, color=_INK, linewidth=1.0, linestyle=(0, (4, 3)), marker="")
         is_right = (axes.transScale + axes.transLimits).transform((x, 0))[0] > _RIGHT
-        place: dict[str, Any] = {"ha": "left", "xytext": (5, 0)}
-        if is_right:
-            place = {"ha": "right", "xytext": (-5, 0)}
-        place |= {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
+        place: dict[str, Any] = {"ha": "right" if is_right else "left"}
+        place |= {"xytext": (-5 if is_right else 5, 0), "textcoords": "offset points"}
+        place |= {"xycoords": axes.get_xaxis_transform()}
         axes.annotate(text, (x, 0.99 - 0.06 * line), va="top", **place, **self._beside)
 
     def bars(
@@ -204,7 +203,7 @@ class Picture:
             self.legend(None, list(drawn.values()), list(drawn))
 
     def boxes(self, axes: Axes, quantiles: Floats, texts: Sequence[str]) -> None:
-        """Draw rows of five rising quantiles: line, box and median, with a text at the end."""
+        """Draw rows of five quantiles as line, box and median, with a text at the end."""
         rows, size = np.arange(len(quantiles)), _thickness(len(quantiles))
         low, left, middle, right, high = quantiles.T
         edge = _COLOURS["main"]
@@ -217,7 +216,7 @@ class Picture:
     def stacks(
         self, axes: Axes, times: Sequence[Any], weights: Sequence[Any], edges: Times
     ) -> list[Any]:
-        """Draw a stack of weights for each slice of time, and return the bars of each sequence."""
+        """Draw a stack of weights for each time slice, and return the bars of each sequence."""
         colours = [*_PALETTE, _COLOURS["neutral"]][: len(times)]
         look: dict[str, Any] = {"edgecolor": "white", "linewidth": 0.3, "rwidth": 1.0}
         days, slices = [_days(each) for each in times], _days(edges).tolist()
@@ -227,7 +226,7 @@ class Picture:
     # --- texts ---------------------------------------------------------------------------------
 
     def head(self, title: str, note: str) -> None:
-        """Write what is shown, and under it how and of how many."""
+        """Write the title and a note below it."""
         axes = self.figure.axes[0]
         self._heading = axes.set_title(title, loc="left", pad=24 * self._scale, y=1.0)
         self._heading.set(color=_INK, fontsize=_HEADING_SIZE * self._scale)
@@ -235,12 +234,12 @@ class Picture:
         axes.annotate(note, (0, 1), (0, 8 * self._scale), va="bottom", **place, **self._muted)
 
     def legend(self, axes: Axes | None, handles: Sequence[Any], names: Sequence[str]) -> None:
-        """Name what is drawn: right of the axes, or without axes below all of them."""
+        """Add a legend: right of the axes or, without axes, below all of them."""
         look: dict[str, Any] = {"frameon": False, "markerscale": 1.0, "numpoints": 1}
         look |= {"labelcolor": _INK, "fontsize": _SIZE * self._scale, "labelspacing": 0.5}
         look |= {"handlelength": 1.4, "handleheight": 0.9, "handletextpad": 0.6}
         look |= {"borderpad": 0.2, "borderaxespad": 0.4, "columnspacing": 1.6}
-        # A label that begins with an underscore would be left out, so the names come after.
+        # Labels that begin with an underscore are dropped, so the names are set afterwards.
         labels = [str(number) for number in range(len(handles))]
         if axes is None:
             look |= {"loc": "outside lower right", "ncols": len(names)}
@@ -256,20 +255,20 @@ class Picture:
 
     @staticmethod
     def count(value: float) -> str:
-        """Format a count: a small one exactly, a large one in three digits and a unit."""
+        """Format a count: a small one exactly, a large one with three digits and a unit."""
         if value < _EXACT_BELOW:
             return f"{value:,.0f}"
         return _CountFormatter(sep="", **_AS_TEXT)(float(f"{value:.3g}"))
 
     @staticmethod
     def seconds(value: float) -> str:
-        """Format a duration in three digits."""
+        """Format a duration with three digits."""
         return _SecondsFormatter("s", **_AS_TEXT)(float(f"{value:.3g}"))
 
     # --- axes ----------------------------------------------------------------------------------
 
     def time_axis(self, times: Times) -> None:
-        """Give all panels one x axis of local time, written below the last."""
+        """Set the same x axis of local time on all panels, with labels below the last."""
         zone, days = tzlocal(), _days(times)
         first, last = float(days.min()), float(days.max())
         pad = max(_PAD_DAYS if first == last else 0.0, 0.01 * (last - first))
@@ -278,7 +277,7 @@ class Picture:
             axes.set_xlim(first - pad, last + pad)
             locator = dates.AutoDateLocator(tz=zone, minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
             formatter = dates.ConciseDateFormatter(locator, tz=zone, usetex=False)  # type: ignore[no-untyped-call]
-            # By default seconds stand without their minute.
+            # By default seconds lack their minute.
             formatter.formats[5] = formatter.zero_formats[5] = "%H:%M:%S.%f"
             formatter.offset_formats[5] = "%Y-%b-%d"
             axes.xaxis.set_major_locator(locator)
@@ -293,10 +292,10 @@ class Picture:
     def number_axis(
         self, axis: Axis, name: str, form: Literal["number", "count", "share"] = "number"
     ) -> None:
-        """Make an axis one of numbers: as they are, whole and with a unit, or in percent."""
+        """Set an axis of plain numbers, of counts with a unit, or of percentages."""
         self._label(axis, name)
-        steps = [1, 2, 5, 10]
-        axis.set_major_locator(ticker.MaxNLocator(6, steps=steps, integer=form == "count"))
+        integer = form == "count"
+        axis.set_major_locator(ticker.MaxNLocator(6, steps=[1, 2, 5, 10], integer=integer))
         if form == "count":
             axis.set_major_formatter(_CountFormatter(sep="", **_AS_TEXT))
         else:
@@ -305,7 +304,7 @@ class Picture:
     def log_axis(
         self, axes: Axes, which: Literal["x", "y"], name: str, low: float, high: float
     ) -> None:
-        """Make an axis one of decades, between limits above 0."""
+        """Set a logarithmic axis between limits above 0."""
         axis = axes.xaxis if which == "x" else axes.yaxis
         axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
         self._label(axis, f"{name}, logarithmic")
@@ -315,7 +314,7 @@ class Picture:
         axis.set_major_formatter(_number)
 
     def name_axis(self, axes: Axes, names: Sequence[str]) -> None:
-        """Make the y axis one of names, the first on top."""
+        """Set names on the y axis, the first on top."""
         axes.set_yticks(range(len(names)), printable_all(names))
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0, labelcolor=_INK)
@@ -328,14 +327,18 @@ class Picture:
     # --- the end -------------------------------------------------------------------------------
 
     def finish(self) -> Figure:
-        """Set on every part what it would otherwise read from rcParams, and return the figure."""
+        """Set the properties that parts would read from rcParams, and return the figure."""
         for artist in self.figure.findobj():
             artist.set(path_effects=[], sketch_params=None, snap=None)
             if isinstance(artist, Text):
-                # Names are no formulas, whatever dollars and underscores they have.
+                # Names with dollars and underscores are not formulas.
                 artist.set(usetex=False, parse_math=False, antialiased=True)
                 weight = "bold" if artist is self._heading else "normal"
-                artist.set_fontproperties(_font(artist.get_fontsize(), weight))
+                plain: dict[str, Any] = {"style": "normal", "variant": "normal"}
+                plain |= {"stretch": "normal", "size": artist.get_fontsize()}
+                artist.set_fontproperties(
+                    FontProperties(family=list(_families()), weight=weight, **plain)
+                )
             elif isinstance(artist, Line2D):
                 artist.set(antialiased=True, solid_capstyle="projecting", dash_capstyle="butt")
             elif isinstance(artist, Patch | Collection):
@@ -348,11 +351,6 @@ class Picture:
         return self.figure
 
 
-def _font(size: float | str, weight: str) -> FontProperties:
-    plain: dict[str, Any] = {"style": "normal", "variant": "normal", "stretch": "normal"}
-    return FontProperties(family=list(_families()), size=size, weight=weight, **plain)
-
-
 def _grid(visible: Axis, hidden: Axis) -> None:
     hidden.grid(visible=False, which="both")
     visible.grid(visible=False, which="minor")
@@ -360,17 +358,17 @@ def _grid(visible: Axis, hidden: Axis) -> None:
 
 
 def _thickness(bars: int) -> float:
-    """Choose how much of its row a bar fills: less where there are few, which would be huge."""
+    """Return a bar's part of its row; few bars are thinner, because they would be huge."""
     return min(0.6, 0.15 + 0.09 * bars)
 
 
 def _days(times: Any) -> Floats:
-    """Convert times to the numbers that matplotlib's date axes have for them."""
+    """Convert times to the numbers of matplotlib's date axes."""
     return np.asarray(dates.date2num(np.asarray(times)), dtype=np.float64)  # type: ignore[no-untyped-call]
 
 
 def _extremes(values: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
-    """Choose the ends of a line, and the lowest and the highest of each of 500 stretches."""
+    """Return the indexes of a line's ends, and of the extremes of each of 500 stretches."""
     width = math.ceil(len(values) / _MAX_STRETCHES)
     stretches = np.pad(values, (0, -len(values) % width), mode="edge").reshape(-1, width)
     starts = width * np.arange(len(stretches))
@@ -379,10 +377,10 @@ def _extremes(values: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
 
 
 def printable(name: str) -> str:
-    """Return a name as it can be drawn: on one line, short, in characters that a font has.
+    """Return a name on one short line, in characters that the fonts have.
 
-    A long name loses its middle, since names of models differ at their ends. A character that no
-    font has is written as its number, so that two names stay two.
+    A long name loses its middle, since names of models differ at their ends. A character without a
+    glyph becomes its number, so that names stay distinct.
     """
     text = "".join(map(_drawable, name)) or "(empty)"
     head = _MAX_NAME // 2
@@ -390,7 +388,7 @@ def printable(name: str) -> str:
 
 
 def printable_all(names: Sequence[str]) -> list[str]:
-    """Return names as :func:`printable` does, numbered where two would look the same."""
+    """Return names as :func:`printable` does, numbered if they would look the same."""
     texts = [printable(name) for name in names]
     return [
         f"{text} ({texts[:place].count(text) + 1})" if texts.count(text) > 1 else text
@@ -406,7 +404,7 @@ def _drawable(char: str) -> str:
 
 @cache
 def _families() -> tuple[str, ...]:
-    """Name the fonts to draw with, in the order in which a character is looked for."""
+    """Return the fonts to draw with, in the order of preference."""
     installed = {font.name for font in font_manager.fontManager.ttflist}
     return (_SANS, *(name for name in _FALLBACKS if name in installed))
 

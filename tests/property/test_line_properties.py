@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genmeter.events.jsonable import to_jsonable
-from genmeter.handlers._line_text import iso_time, object_text
+from genmeter.handlers._lines import iso_time, object_text
 
 TEXTS = st.text(st.characters() | st.sampled_from('\ud800\udfff\u2028"'), max_size=8)
 VALUES = st.recursive(
@@ -25,8 +25,8 @@ VALUES = st.recursive(
 
 
 @given(st.dictionaries(TEXTS, VALUES))
-def test_the_text_of_an_object_is_that_of_its_plain_value(mapping: dict[str, Any]) -> None:
-    """To the byte; and it is one line, in ASCII, that a strict reader takes."""
+def test_fast_path_equals_slow_path(mapping: dict[str, Any]) -> None:
+    """The text is equal to the byte, and one line of strict ASCII JSON."""
     text = object_text(mapping)
     assert text == json.dumps(to_jsonable(mapping), allow_nan=False)
     assert text.isascii()
@@ -34,7 +34,7 @@ def test_the_text_of_an_object_is_that_of_its_plain_value(mapping: dict[str, Any
 
 
 @given(st.floats(0, 4e9))
-def test_a_local_time_is_the_calendars(when: float) -> None:
-    """Rounded to the microsecond as ``datetime`` does, whatever was formatted before."""
+def test_local_time_equals_datetimes(when: float) -> None:
+    """It is rounded to the microsecond like ``datetime``, whatever was formatted before."""
     wanted = datetime.fromtimestamp(when, UTC).astimezone().isoformat(timespec="microseconds")
     assert iso_time(when) == wanted

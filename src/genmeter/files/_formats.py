@@ -1,4 +1,4 @@
-"""The formats of an export: JSON, CSV, Excel and Parquet, and the manifest that describes it."""
+"""The formats of an export (JSON, CSV, Excel and Parquet), and the manifest that describes it."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ __all__ = [
 MANIFEST_KEY = "genmeter"
 """The key of a manifest in a JSON file and in the metadata of a Parquet schema."""
 _MANIFEST_SHEET = "manifest"
-_JSON_ROWS = 10_000  # formatted at a time
-_MAX_FILE_BYTES = 255  # of a file's name in UTF-8: ext4, APFS; NTFS allows more
-_MIN_NAME_BYTES = 16  # of a metric's name in a file's: a digest and a little more
-_MAX_SHEET_BYTES = 62  # of a sheet's name in UTF-16: Excel allows 31 units
-_MAX_CELL_BYTES = 2 * 32_767  # of a cell's text in UTF-16, which is how Excel counts
-_MAX_EXACT = 2**53  # the largest integer that Excel, like a float64, holds exactly
-_MEASURED_ROWS = 100  # by which the width of a column in Excel is chosen
-_MIN_WIDTH, _MAX_WIDTH = 23, 60  # of such a column, in characters; a timestamp has 23
+_JSON_ROWS = 10_000  # rows formatted at a time
+_MAX_FILE_BYTES = 255  # a file's name in UTF-8: ext4, APFS; NTFS allows more
+_MIN_NAME_BYTES = 16  # a metric's name in a file's name: a digest and a little more
+_MAX_SHEET_BYTES = 62  # a sheet's name in UTF-16: Excel allows 31 units
+_MAX_CELL_BYTES = 2 * 32_767  # a cell's text in UTF-16, Excel's unit
+_MAX_EXACT = 2**53  # the largest integer that Excel, like a float64, represents exactly
+_MEASURED_ROWS = 100  # rows that determine the width of a column in Excel
+_MIN_WIDTH, _MAX_WIDTH = 23, 60  # width of a column in characters; a timestamp has 23
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 _UNSAFE_IN_FILES = frozenset('<>:"/\\|?*')
 # https://support.microsoft.com/office/3f63c3f2-7aa9-4a9f-8e3e-1f0f6dbdf9c6
@@ -57,7 +57,7 @@ _RESERVED_SHEETS = ("history", _MANIFEST_SHEET)
 
 
 class Part(TypedDict):
-    """One file or sheet: its name, the metric in it, and its number of rows without the header."""
+    """A file or sheet: its name, its metric, and its number of rows without the header."""
 
     name: str
     metric: str
@@ -71,13 +71,13 @@ class Manifest(TypedDict):
         version: Version of this layout.
         format: One of :data:`FORMATS`.
         exported_at: ISO 8601.
-        timezone: Of the timestamps: ``UTC``.
-        window_seconds: How far the export looks back; None for the whole history.
-        kept_since: ISO 8601 time since which no row is missing, if older ones were overwritten.
-        data_cut: Rows that lost their metadata to the history's limit, if any.
-        rows: Rows of all metrics.
-        changed: Columns with a text that was changed because the format cannot hold it, if any.
-        parts: The files of CSV, or the sheets of Excel.
+        timezone: The zone of timestamps, ``UTC``.
+        window_seconds: The length of the exported window; None for the whole history.
+        kept_since: ISO 8601 time since which all rows are kept, if older ones were overwritten.
+        data_cut: Number of rows without metadata because of the history's limit, if any.
+        rows: Number of rows of all metrics.
+        changed: Columns with texts that were changed for the format, if any.
+        parts: The files of CSV or the sheets of Excel.
     """
 
     version: int
@@ -93,13 +93,13 @@ class Manifest(TypedDict):
 
 
 def gaps_in(manifest: Manifest) -> dict[str, Any]:
-    """Return ``kept_since`` and ``data_cut`` where the manifest has them."""
+    """Return ``kept_since`` and ``data_cut`` if the manifest has them."""
     return {key: manifest[key] for key in ("kept_since", "data_cut") if key in manifest}
 
 
 def gaps_path(path: Path) -> Path:
     """Return the path of the manifest of an incomplete JSON export."""
-    # Not *.json, so that a search for the newest export finds exports only.
+    # Not *.json, so that a search for *.json finds only exports.
     return path.with_name(f"{path.name}.manifest")
 
 
@@ -113,7 +113,7 @@ def _manifest_text(manifest: Manifest) -> str:
 def _write_json(
     snapshot: Snapshot, path: Path, manifest: Manifest, files: AtomicFiles
 ) -> list[Path]:
-    """Write one object with a sample a line, and a manifest only if the history has gaps."""
+    """Write one object with one sample a line; a manifest only if the history has gaps."""
     texts = _SampleTexts(snapshot)
     with files.stage(path).open("x", encoding="utf-8", newline="\n") as file:
         file.write("{")
@@ -134,7 +134,7 @@ def _write_json(
 
 
 class _SampleTexts:
-    """The samples of a snapshot as JSON objects; text that many of them share is made once."""
+    """The samples of a snapshot as JSON objects; their shared texts are created once."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.table = sample_table(snapshot)
@@ -143,20 +143,19 @@ class _SampleTexts:
         self._outcomes = self._outcome_texts()
 
     def rows(self, metric: str, at: slice) -> list[str]:
-        """Return rows of a metric, a text each."""
+        """Return the texts of a metric's rows."""
         rows = self.table.rows.at(at)
         times = np.datetime_as_string(rows.time.astype("M8[us]")).tolist()
         values: list[int | float] = rows.value.tolist()
         for row in np.flatnonzero(rows.is_count).tolist():
-            values[row] = int(rows.exact[row])
+            values[row] = int(values[row])
         labels = self._labels[rows.call].tolist()
         outcomes = np.where(rows.is_first, self._outcomes[rows.call], "").tolist()
         own = self._own_texts(metric, rows)
+        columns = zip(times, values, labels, own, outcomes, strict=True)
         return [
             f'{{"timestamp":"{time}+00:00","value":{value!r}{label}{mine}{outcome}}}'
-            for time, value, label, mine, outcome in zip(
-                times, values, labels, own, outcomes, strict=True
-            )
+            for time, value, label, mine, outcome in columns
         ]
 
     def _label_texts(self) -> npt.NDArray[np.object_]:
@@ -170,7 +169,7 @@ class _SampleTexts:
         return _texts_of(row_labels(self._snapshot), labels)
 
     def _outcome_texts(self) -> npt.NDArray[np.object_]:
-        """Return the outcome and free metadata of each call, which its first row has."""
+        """Return the outcome and the caller's metadata of each call, for its first row."""
         calls, names = self._snapshot.calls, self._snapshot.names
 
         def outcome(success: int, error: int) -> dict[str, Any]:
@@ -186,7 +185,7 @@ class _SampleTexts:
         return texts
 
     def _own_texts(self, metric: str, rows: SampleRows) -> list[str]:
-        """Return the metadata that rows do not share with other rows of their event."""
+        """Return the metadata that rows do not share with others of their event."""
         snapshot = self._snapshot
         texts = [""] * len(rows.time)
         for key, itemised, counts in token_parts(snapshot.calls):
@@ -194,7 +193,7 @@ class _SampleTexts:
                 found = np.append(counts, 0)[rows.call]
                 for row in np.flatnonzero(found > 0).tolist():
                     texts[row] += f',"{key}":{found[row]}'
-        values = snapshot.values  # noqa: PD011 (no frame)
+        values = snapshot.values  # noqa: PD011 (not a frame)
         for row in np.flatnonzero(rows.own >= 0).tolist():
             own = rows.own[row]
             if rows.call[row] < 0 and values.event[own] >= 0:  # its evaluation is no longer kept
@@ -209,14 +208,14 @@ class _SampleTexts:
 def _texts_of(
     columns: Iterable[npt.NDArray[Any]], labels: Callable[..., dict[str, Any]]
 ) -> npt.NDArray[np.object_]:
-    """Return the labels of each row of some columns as members of a JSON object."""
+    """Return the labels of each row of the columns as members of a JSON object."""
     kinds, kind_of = np.unique(np.column_stack([*columns]), axis=0, return_inverse=True)
     texts = [_members(json_text(labels(*kind))) for kind in kinds.tolist()]
     return np.array(texts, object)[kind_of.reshape(-1)]
 
 
 def _members(text: str) -> str:
-    """Turn the text of a JSON object into further members of another."""
+    """Return the members of a JSON object's text, to append to other members."""
     members = text.strip()[1:-1].strip()
     return f",{members}" if members else ""
 
@@ -237,13 +236,13 @@ def _write_parquet(
     manifest["rows"] = len(frame)
     table = pa.Table.from_pandas(frame, preserve_index=False)
     metadata = {**table.schema.metadata, MANIFEST_KEY.encode(): json.dumps(manifest).encode()}
-    # A file that we open, so that errors of the disk stay an OSError.
+    # The file is opened here, so that errors of the disk stay an OSError.
     with files.stage(path).open("xb") as file:
         pq.write_table(table.replace_schema_metadata(metadata), file)
     return [path]
 
 
-# CSV and Excel, which have a table for each metric
+# CSV and Excel: a table for each metric
 
 
 def _write_csv(
@@ -251,7 +250,7 @@ def _write_csv(
 ) -> list[Path]:
     """Write ``STEM_METRIC.csv`` for each metric and ``STEM_manifest.json``.
 
-    Files that only the manifest of the previous export names are removed.
+    Files that are only in the previous export's manifest are removed.
     """
     table = sample_table(snapshot)
     frame = _fitted(samples_frame(snapshot, table), manifest, _csv_text)
@@ -260,7 +259,7 @@ def _write_csv(
     if room < _MIN_NAME_BYTES:
         raise ExportError(
             f"output_path must have a shorter file name, got {str(path)!r}; CSV appends the "
-            "metrics' names to it"
+            "metrics' names"
         )
     names = safe_names(table.names, _UNSAFE_IN_FILES, room)
     parts = manifest["parts"] = []
@@ -268,7 +267,7 @@ def _write_csv(
         target = path.with_name(f"{prefix}{names[metric]}{suffix}")
         parts.append({"name": target.name, "metric": metric, "rows": len(rows)})
         times = rows["timestamp"].dt.tz_localize(None).to_numpy().astype("M8[us]")
-        # ISO 8601, always with microseconds; pandas omits a fraction of 0, and is much slower.
+        # ISO 8601 with microseconds; pandas omits a fraction of 0, and is much slower.
         texts = np.char.add(np.datetime_as_string(times), "+00:00")
         with files.stage(target).open("x", encoding="utf-8", newline="") as file:
             rows.assign(timestamp=texts).to_csv(file, index=False, lineterminator="\n")
@@ -283,9 +282,9 @@ def _superseded(manifest: Path, prefix: str, suffix: str, names: set[str]) -> li
     try:
         parts = json.loads(manifest.read_text(encoding="utf-8"))[MANIFEST_KEY]["parts"]
         old = {str(part["name"]) for part in parts}
-    except (OSError, ValueError, LookupError, TypeError):  # there is none, or it is not ours
+    except (OSError, ValueError, LookupError, TypeError):  # not a manifest of genmeter's
         return []
-    # Regardless of case, because names that differ only in it may be one file.
+    # Regardless of case, because names that differ only in case may be the same file.
     kept = {name.casefold() for name in names}
     return [
         manifest.with_name(name)
@@ -320,10 +319,10 @@ def _write_excel(
         table.names, _UNSAFE_IN_SHEETS, _MAX_SHEET_BYTES, "utf-16-le", _RESERVED_SHEETS
     )
     parts = manifest["parts"] = []
-    # In memory, because after an error the archive tries to write again when it is collected.
+    # In memory, because after an error the archive writes again when it is garbage-collected.
     archive = io.BytesIO()
     with tempfile.TemporaryDirectory(prefix="genmeter-") as folder:
-        # No text of a caller becomes a formula or a link.
+        # A caller's text must not become a formula or a link.
         options = {"strings_to_formulas": False, "strings_to_urls": False, "tmpdir": folder}
         try:
             with pd.ExcelWriter(
@@ -369,7 +368,7 @@ def _write_manifest_sheet(book: pd.ExcelWriter[Any], manifest: Manifest) -> None
 
 
 def _by_metric(frame: pd.DataFrame, table: SampleTable) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Return a table of each metric with the columns that it has values in."""
+    """Yield the table of each metric, without empty columns."""
     for metric, at in table.slices():
         rows = frame.iloc[at].drop(columns="metric_name").dropna(axis="columns", how="all")
         if table.rows.is_count[at].all():
@@ -378,11 +377,11 @@ def _by_metric(frame: pd.DataFrame, table: SampleTable) -> Iterator[tuple[str, p
 
 
 def _fitted(frame: pd.DataFrame, manifest: Manifest, fit: Callable[[str], str]) -> pd.DataFrame:
-    """Change the texts that the format cannot hold, and list their columns in the manifest."""
+    """Change texts to fit the format, and list their columns in the manifest."""
     manifest["rows"] = len(frame)
     changed: list[str] = []
     for name in map(str, frame.select_dtypes("string")):
-        # A column has few different texts, such as the models' names.
+        # A column has few distinct texts, e.g. names of models.
         if any(fit(text) != text for text in set(frame[name].dropna().tolist())):
             frame[name] = frame[name].map(fit, na_action="ignore")
             changed.append(fit(name))
@@ -392,13 +391,13 @@ def _fitted(frame: pd.DataFrame, manifest: Manifest, fit: Callable[[str], str]) 
 
 
 def _csv_text(text: str) -> str:
-    # Readers end a row at a carriage return, and a text at a NUL.
+    # Readers end a row at a carriage return, and a text at NUL.
     return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")
 
 
 def _cell_text(text: str) -> str:
     text = _csv_text(text)  # because Excel shows both as escapes
-    if text.startswith(("<r>", "{=")):  # markup and, before some version, a formula of xlsxwriter
+    if text.startswith(("<r>", "{=")):  # to xlsxwriter markup and, in old versions, a formula
         text = f" {text}"
     if len(text) <= _MAX_CELL_BYTES // 4:
         return text
@@ -415,21 +414,21 @@ def safe_names(
     encoding: str = "utf-8",
     reserved: Iterable[str] = (),
 ) -> dict[str, str]:
-    """Turn names of metrics into names of files or sheets, no two of them alike.
+    """Convert names of metrics to distinct names of files or sheets.
 
-    Names are alike if they differ only in case or in their Unicode form, as file systems and Excel
-    compare them. A name that is safe is kept; one that was shortened, or would be alike to
-    another, ends in a digest of the metric's name, so that it is the same in every export.
+    Names are compared like file systems and Excel do, without case and Unicode form. A safe name
+    is unchanged. A shortened one, or one that would equal another, ends with a digest of the
+    metric's name, so that it is the same in every export.
 
     Args:
         names: The metrics' names, each once.
-        unsafe: Characters that become ``_``, as do unprintable ones.
-        room: Most bytes of a name.
-        encoding: Of these bytes.
-        reserved: Names that none may be alike to.
+        unsafe: Characters that become ``_``; unprintable ones do too.
+        room: Maximum length of a name in bytes.
+        encoding: The encoding for that length.
+        reserved: Names that must not be used.
 
     Returns:
-        The safe names by the metrics' names.
+        The safe names by metric.
     """
 
     def clean(name: str) -> str:
@@ -463,4 +462,4 @@ FORMATS: dict[str, Callable[[Snapshot, Path, Manifest, AtomicFiles], list[Path]]
     "excel": _write_excel,
     "parquet": _write_parquet,
 }
-"""The writer of each format, which returns the files that it wrote."""
+"""The writer of each format; it returns the written files."""

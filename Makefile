@@ -1,4 +1,4 @@
-# Everything runs in .venv, which the first target that needs it makes. Stamps in .venv remember
+# Everything runs in .venv, created by the first target that needs it. Stamp files in .venv record
 # what is installed, so a second `make` installs nothing unless a dependency changed.
 
 .SUFFIXES:
@@ -6,9 +6,9 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-# The versions that CI runs with. `make demo CONSTRAINTS=` takes the newest that fit instead.
+# The versions for CI. `make demo CONSTRAINTS=` installs the newest allowed versions instead.
 CONSTRAINTS ?= constraints.txt
-# What is given on to the program that a target runs: make demo ARGS="--duration 30"
+# Arguments for the program of a target: make demo ARGS="--duration 30"
 ARGS ?=
 
 PYTHONS := python3.11 python3.12 python3.13 python3
@@ -30,7 +30,7 @@ help: ## List the targets
 demo: $(VENV)/.installed ## Run the demo: a live view and a scrapeable endpoint
 	@$(BIN)/genmeter demo $(ARGS)
 
-test: $(VENV)/.test ## Run every test that needs neither real servers nor AfterImage, with coverage
+test: $(VENV)/.test ## Run all tests without real servers and AfterImage, with coverage
 	@$(BIN)/python -m pytest -m "not stack and not example" --cov --cov-report=term $(ARGS)
 
 lint: $(VENV)/.test $(VENV)/.lint ## Check style, types and the layers
@@ -39,11 +39,11 @@ lint: $(VENV)/.test $(VENV)/.lint ## Check style, types and the layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-format: $(VENV)/.lint ## Format, and mend what ruff can mend
+format: $(VENV)/.lint ## Format, and fix what ruff can fix
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
-render: $(VENV)/.test ## Render what deploy/ and docs/ have from the tables
+render: $(VENV)/.test ## Render the files of deploy/ and docs/ from the tables
 	@$(BIN)/genmeter render rules --out deploy/prometheus/rules.yml
 	@$(BIN)/genmeter render rules --format kubernetes --out deploy/prometheus/rules-kubernetes.yml
 	@$(BIN)/genmeter render rules --settings deploy/prometheus/settings.toml \
@@ -64,21 +64,21 @@ stack: $(VENV)/.test $(VENV)/.example $(NODE_MODULES) ## Run the tests against r
 example: $(VENV)/.installed $(VENV)/.example ## Run a real AfterImage job that genmeter watches
 	@$(BIN)/python examples/afterimage_job.py $(ARGS)
 
-bench: $(VENV)/.test $(VENV)/.example ## Run every benchmark: tables of ratios, and the aims
+bench: $(VENV)/.test $(VENV)/.example ## Run the benchmarks, which print ratios and their targets
 	@$(BIN)/python benchmarks $(ARGS)
 
-constraints: ## Resolve everything anew into constraints.txt, in an environment thrown away after
+constraints: ## Resolve all dependencies into constraints.txt, in a temporary environment
 	@rm -rf build/constraints
 	@mkdir -p build
 	@$(MAKE) --no-print-directory VENV=build/constraints CONSTRAINTS= \
 		$(addprefix build/constraints/,.installed .test .lint .example)
 	@{ echo "# The exact versions that make and CI install, for Python 3.11 to 3.13."; \
-		echo "# Made by \`make constraints\` on Linux; do not edit by hand."; \
+		echo "# Written by \`make constraints\` on Linux; do not edit by hand."; \
 		build/constraints/bin/python -m pip freeze --exclude-editable; } >build/constraints.txt
 	@mv build/constraints.txt constraints.txt
 	@rm -rf build/constraints
 
-clean: ## Remove what make has made, but for the servers
+clean: ## Remove everything that make created, except the servers
 	@rm -rf $(VENV) build dist htmlcov .coverage .coverage.* coverage.xml .benchmarks \
 		.pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis $(BOARDS)/node_modules
 	@find src tests tools examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
@@ -86,15 +86,15 @@ clean: ## Remove what make has made, but for the servers
 $(VENV)/.pip:
 	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c '$(NEW_ENOUGH)' 2>/dev/null; then \
 		echo "genmeter needs Python 3.11 or newer; tried: $(or $(PYTHON),$(PYTHONS))" >&2; \
-		echo "Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; \
+		echo "Install one, or set its path: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; \
 		exit 1; fi
 	@if ! "$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null; then \
-		echo "$(PYTHON) cannot make a virtual environment: it lacks venv or ensurepip." >&2; \
+		echo "$(PYTHON) cannot create a virtual environment: it lacks venv or ensurepip." >&2; \
 		echo "On Debian and Ubuntu: apt-get install python3-venv" >&2; \
 		exit 1; fi
-	@echo "Making $(VENV)"
+	@echo "Creating $(VENV)"
 	@"$(PYTHON)" -m venv $(VENV)
-	@# Dependency groups need pip 25.1, and the pip that comes with Python 3.11 is older.
+	@# Dependency groups need pip 25.1; Python 3.11 comes with an older one.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	@touch $@
 
@@ -104,7 +104,7 @@ $(VENV)/.installed: $(VENV)/.pip $(INPUTS)
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.pip $(INPUTS)
-	@echo "Installing genmeter with what the tests need"
+	@echo "Installing genmeter and the test dependencies"
 	@$(PIP_INSTALL) --editable . --group test
 	@touch $@
 
@@ -115,7 +115,7 @@ $(VENV)/.lint: $(VENV)/.pip $(INPUTS)
 
 $(NODE_MODULES): $(BOARDS)/package-lock.json
 	@if ! node -e 'process.exit(+(process.versions.node.split(".")[0] < 20))' 2>/dev/null; then \
-		echo "the dashboards' tools need Node.js 20 or newer, with npm: install them" >&2; exit 1; fi
+		echo "The dashboards' tools need Node.js 20 or newer, with npm: install them." >&2; exit 1; fi
 	@echo "Installing Grafana's types and components"
 	@npm ci --prefix $(BOARDS) --no-audit --no-fund --loglevel=error
 	@touch $@

@@ -45,7 +45,7 @@ at_least() {
   [ -n "$1" ] && [ "$(printf '%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]
 }
 
-servers_are_there() {
+servers_installed() {
   at_least "$(version_of prometheus)" "$PROMETHEUS_LEAST" &&
     at_least "$(version_of promtool)" "$PROMETHEUS_LEAST" &&
     at_least "$(version_of prometheus-alertmanager)" "$ALERTMANAGER_LEAST" &&
@@ -127,7 +127,7 @@ END
   as_root "${apt[@]}" install -y --no-install-recommends "${PACKAGES[@]}"
   put_apt_back
   trap - EXIT
-  servers_are_there || die "Debian $SUITE gave Prometheus '$(version_of prometheus)' and" \
+  servers_installed || die "Debian $SUITE gave Prometheus '$(version_of prometheus)' and" \
     "Alertmanager '$(version_of prometheus-alertmanager)'; needed are" \
     "$PROMETHEUS_LEAST and $ALERTMANAGER_LEAST"
 }
@@ -162,7 +162,7 @@ linter_sum() {
   cat "$LINTERS/$1/go.mod" "$LINTERS/$1/go.sum" | cksum
 }
 
-linter_is_there() {
+linter_installed() {
   [ -x ".servers/bin/$1" ] && [ "$(linter_sum "$1")" = "$(cat ".servers/$1.stamp" 2>/dev/null)" ]
 }
 
@@ -173,19 +173,19 @@ build_linter() {
   linter_sum "$1" >".servers/$1.stamp"
 }
 
-if servers_are_there; then
-  echo "Prometheus and Alertmanager are there"
+if servers_installed; then
+  echo "Prometheus and Alertmanager are installed"
 else
   install_from_debian
 fi
 if [ -x "$COLLECTOR" ] && [ "$(cksum <"$MANIFEST")" = "$(cat "$COLLECTOR_STAMP" 2>/dev/null)" ]; then
-  echo "the OpenTelemetry Collector is there"
+  echo "the OpenTelemetry Collector is installed"
 else
   build_collector
 fi
 for linter in pint dashboard-linter; do
-  if linter_is_there "$linter"; then
-    echo "$linter is there"
+  if linter_installed "$linter"; then
+    echo "$linter is installed"
   else
     build_linter "$linter"
   fi

@@ -108,7 +108,7 @@ def expected_rows(events: Iterable[Event]) -> list[tuple[str, float, float, dict
 def rows_of(frame: pd.DataFrame) -> list[tuple[str, float, float, dict[str, Any]]]:
     """Return the rows of a frame of samples in the same form, with JSON texts unparsed."""
     keys = [str(name) for name in frame if str(name).startswith("metadata_")]
-    # Whole microseconds, which a float64 of Unix seconds tells apart.
+    # Whole microseconds, which a float64 of Unix seconds distinguishes.
     times = frame["timestamp"].astype("int64").to_numpy() // 1_000 / 1e6
     cells = {
         key: frame[key].astype(object).where(frame[key].notna(), None).tolist() for key in keys
@@ -117,8 +117,8 @@ def rows_of(frame: pd.DataFrame) -> list[tuple[str, float, float, dict[str, Any]
     for number, (name, time, value) in enumerate(
         zip(frame["metric_name"], times, frame["value"], strict=True)
     ):
-        told = {key.removeprefix("metadata_"): cells[key][number] for key in keys}
-        rows.append((name, time, value, {k: v for k, v in told.items() if v is not None}))
+        passed = {key.removeprefix("metadata_"): cells[key][number] for key in keys}
+        rows.append((name, time, value, {k: v for k, v in passed.items() if v is not None}))
     return rows
 
 

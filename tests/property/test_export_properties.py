@@ -97,27 +97,27 @@ def events(draw: st.DrawFn) -> list[Event]:
             made.append(evaluation(at, **common, **draw(tokens()), scores=scores))
         else:
             name = draw(names | st.sampled_from(["error_rate", "total_token_count"]))
-            told = {
+            passed = {
                 f"k{key}" if key in ("at", "name", "value") else key: draw(values)
                 for key in draw(st.lists(keys, max_size=3, unique=True))
             }
-            made.append(metric(at, name, draw(st.floats(-1e300, 1e300)))._replace(metadata=told))
+            made.append(metric(at, name, draw(st.floats(-1e300, 1e300)))._replace(metadata=passed))
     return made
 
 
-def same(told: Any, cell: Any) -> bool:
+def same(passed: Any, cell: Any) -> bool:
     """Return whether a cell equals a value, its number or its JSON text."""
-    if type(told) is type(cell) and told == cell:
+    if type(passed) is type(cell) and passed == cell:
         return True
-    if type(told) is int and type(cell) is float:
-        return bool(told == cell)
+    if type(passed) is int and type(cell) is float:
+        return bool(passed == cell)
     # JSON text has one form here, so that the texts can be compared.
-    return bool(cell == json_text(told))
+    return bool(cell == json_text(passed))
 
 
-def found_in(row: dict[str, Any], key: str, told: Any) -> bool:
+def found_in(row: dict[str, Any], key: str, passed: Any) -> bool:
     """Return whether a row of a frame has a value under its key or, for an odd type, its marked key."""
-    return any(name.rstrip("_") == key.rstrip("_") and same(told, row[name]) for name in row)
+    return any(name.rstrip("_") == key.rstrip("_") and same(passed, row[name]) for name in row)
 
 
 @settings(max_examples=60, deadline=None)
@@ -127,8 +127,8 @@ def test_samples_frame_equals_the_rows_of_the_events(made: list[Event]) -> None:
     expected = expected_rows(made)
     found = rows_of(to_frame(snapshot_of(made), "samples"))
     assert [row[:3] for row in found] == [row[:3] for row in expected]
-    for (_, _, _, cells), (_, _, _, told) in zip(found, expected, strict=True):
-        plain = {key: value for key, value in told.items() if value is not None}
+    for (_, _, _, cells), (_, _, _, passed) in zip(found, expected, strict=True):
+        plain = {key: value for key, value in passed.items() if value is not None}
         assert len(cells) == len(plain)
         for key, value in plain.items():
             assert found_in(cells, key, value), (key, value, cells)
@@ -142,8 +142,8 @@ def test_json_export_equals_the_rows_of_the_events(made: list[Event]) -> None:
         (path,) = export(snapshot_of(made), Path(folder) / "metrics.json")
         found = json_rows(path.read_text(encoding="utf-8"))
     expected = [
-        (name, datetime.fromtimestamp(time, UTC).isoformat(timespec="microseconds"), value, told)
-        for name, time, value, told in expected_rows(made)
+        (name, datetime.fromtimestamp(time, UTC).isoformat(timespec="microseconds"), value, passed)
+        for name, time, value, passed in expected_rows(made)
     ]
     assert found == expected
 
@@ -171,12 +171,12 @@ def test_csv_and_excel_have_the_times_and_values_of_the_frame(made: list[Event])
 
 
 @given(st.lists(st.one_of(scalars, values), max_size=8))
-def test_metadata_dtype_depends_only_on_the_values(told: list[Any]) -> None:
+def test_metadata_dtype_depends_only_on_the_values(passed: list[Any]) -> None:
     """One type has its nullable dtype, numbers share one, everything else is JSON text."""
-    made = [metric(at, "queue", 0.0, key=value) for at, value in enumerate(told)]
+    made = [metric(at, "queue", 0.0, key=value) for at, value in enumerate(passed)]
     frame = to_frame(snapshot_of(made), "metrics")
-    kinds = {type(value) for value in told if value is not None}
-    if not told:
+    kinds = {type(value) for value in passed if value is not None}
+    if not passed:
         assert "metadata_key" not in frame
         return
     dtype = str(frame["metadata_key"].dtype)
@@ -185,7 +185,7 @@ def test_metadata_dtype_depends_only_on_the_values(told: list[Any]) -> None:
         assert dtype == by_kind.get(kinds.pop(), "string")
     elif kinds != {int, float}:
         assert dtype == "string"
-    for value, cell in zip(told, frame["metadata_key"], strict=True):
+    for value, cell in zip(passed, frame["metadata_key"], strict=True):
         assert pd.isna(cell) if value is None else same(value, _plain(cell))
 
 

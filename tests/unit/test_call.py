@@ -155,9 +155,9 @@ def test_reused_handle_records_nothing_twice(monitor: IsolatedMonitor) -> None:
 
 def test_recorded_retries_do_not_change_with_the_handle() -> None:
     """The pending event has its own list."""
-    told: list[dict[str, Any]] = []
+    passed: list[dict[str, Any]] = []
     teller = SimpleNamespace(
-        track_generation=lambda *_, **keywords: told.append(keywords),
+        track_generation=lambda *_, **keywords: passed.append(keywords),
         _open_call=lambda handle: None,
         _close_call=lambda handle: None,
     )
@@ -165,7 +165,7 @@ def test_recorded_retries_do_not_change_with_the_handle() -> None:
     with handle:
         handle.retry("A")
     handle.retry("B")
-    assert told[0]["retries"] == ["A"]
+    assert passed[0]["retries"] == ["A"]
 
 
 def test_call_with_a_model_from_the_response_is_active_under_the_first(

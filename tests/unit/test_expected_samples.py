@@ -49,13 +49,13 @@ def test_the_environments_number_is_the_processs_however_many_monitors_it_has(
 
 
 def test_what_code_says_wins_over_the_environment(process: runtime.Runtime) -> None:
-    """A monitor that was told its samples stands for the job, beside others that were not."""
+    """The expected samples of one monitor are those of the job, beside monitors without a number."""
     quiet = EndpointConfig(enabled=False)
     plain = GenerationMonitor()
-    told = [
+    numbered = [
         GenerationMonitor(config=MonitorConfig(expected_samples=count, endpoint=quiet))
         for count in (30, 12)
     ]
     assert expected(process) == [42]
-    for monitor in (plain, *told):
+    for monitor in (plain, *numbered):
         monitor.shutdown()

@@ -672,20 +672,20 @@ def test_handlers_have_their_thread_from_the_start(name: str) -> None:
 
 def test_handlers_are_called_and_flush_waits_for_them(tmp_path: Path) -> None:
     """After flush() handlers and files have all earlier events."""
-    told: list[str] = []
+    passed: list[str] = []
 
     class Handler:
         def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
-            told.append(metric_name)
+            passed.append(metric_name)
 
         def handle_log(self, message: dict[str, Any]) -> None:
-            told.append(message["message"])
+            passed.append(message["message"])
 
     both: list[Any] = [Handler()]
     with isolated_monitor(metric_handlers=both, log_handlers=both) as monitor:
         monitor.track_generation(1.0, True)
         monitor.flush()
-        assert sorted(told) == [
+        assert sorted(passed) == [
             "Generation metrics",
             "error_rate",
             "generation_time",

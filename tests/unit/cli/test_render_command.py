@@ -28,9 +28,9 @@ def rendered(capfdbinary: pytest.CaptureFixture[bytes], *options: str) -> str:
 def refusal(capsys: pytest.CaptureFixture[str], *options: str) -> str:
     """Return the error of `genmeter render rules`."""
     assert main(["render", "rules", *options]) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    return told.err
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    return shown.err
 
 
 # --- options ---------------------------------------------------------------------------------------
@@ -128,9 +128,9 @@ def test_invalid_options_are_errors(
     options: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An error names the argument, the value and the remedy, and the exit code is 2."""
-    told = refusal(capsys, *options)
-    assert told.startswith("genmeter render: error: ")
-    assert message in told
+    shown = refusal(capsys, *options)
+    assert shown.startswith("genmeter render: error: ")
+    assert message in shown
 
 
 @pytest.mark.parametrize(
@@ -142,18 +142,18 @@ def test_an_invalid_threshold_is_an_error_with_an_example(
     """`--threshold` without a number is a usage error with an example."""
     with pytest.raises(SystemExit, match="2"):
         main(["render", "rules", "--threshold", text])
-    told = capsys.readouterr().err
-    assert f"must be ALERT=NUMBER, such as high_error_rate=0.1, got {text!r}" in told
+    shown = capsys.readouterr().err
+    assert f"must be ALERT=NUMBER, such as high_error_rate=0.1, got {text!r}" in shown
 
 
 def test_the_help_lists_every_alert(capsys: pytest.CaptureFixture[str]) -> None:
     """Ids and names for `--threshold` are in the help."""
     with pytest.raises(SystemExit, match="0"):
         main(["render", "rules", "--help"])
-    told = capsys.readouterr().out
+    shown = capsys.readouterr().out
     for rule in ALERT_RULES:
-        assert f"  {rule.id} " in told
-        assert rule.name in told
+        assert f"  {rule.id} " in shown
+        assert rule.name in shown
 
 
 def test_a_missing_kind_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

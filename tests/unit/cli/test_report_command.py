@@ -57,13 +57,13 @@ def test_a_model_without_a_price_has_no_cost(source: Path, tmp_path: Path, capsy
     assert [row["cost_usd"] for row in found["rows"]] == [pytest.approx(0.04), None]
     assert found["total"]["cost_usd"] == pytest.approx(0.04)
     assert found["unpriced_models"] == ["org/sprint-mini"]
-    told = "Models without a price, not in the cost: org/sprint-mini."
+    note = "Models without a price, not in the cost: org/sprint-mini."
     _, out, err = report(capsys, source, "--prices", prices, "--format", "csv")
     assert [row["cost_usd"] for row in csv.DictReader(io.StringIO(out))] == ["0.04", ""]
-    assert err == f"genmeter report: {told}\n"
+    assert err == f"genmeter report: {note}\n"
     _, out, err = report(capsys, source, "--prices", prices)
     assert out.splitlines()[5].split()[-1] == "-"
-    assert out.splitlines()[-1] == told
+    assert out.splitlines()[-1] == note
     assert err == ""
 
 

@@ -124,8 +124,13 @@ def test_reserved_key_gets_an_underscore(key: str) -> None:
 
 def test_duplicate_keys_are_both_kept() -> None:
     """Metadata keeps the name; a keyword or an error of the same name gets a ``_``."""
-    told = {"a": 1, "error": "late", "metadata": {"a": 2, "operation": "s", "error": 7}}
-    assert extra_of(generation(raw_kwargs=told)) == {"a": 2, "a_": 1, "error": 7, "error_": "late"}
+    passed = {"a": 1, "error": "late", "metadata": {"a": 2, "operation": "s", "error": 7}}
+    assert extra_of(generation(raw_kwargs=passed)) == {
+        "a": 2,
+        "a_": 1,
+        "error": 7,
+        "error_": "late",
+    }
 
 
 @pytest.mark.parametrize("error", [None, False, ""])
@@ -166,7 +171,7 @@ def test_documented_keywords_are_not_extra() -> None:
 
 def test_renamed_key_does_not_replace_another() -> None:
     """If a caller has both spellings, both are kept."""
-    told = {"metadata": {"phase": 1, "phase_": 2}, "phase": 3}
-    assert extra_of(generation(raw_kwargs=told)) == {"phase__": 1, "phase_": 2, "phase___": 3}
+    passed = {"metadata": {"phase": 1, "phase_": 2}, "phase": 3}
+    assert extra_of(generation(raw_kwargs=passed)) == {"phase__": 1, "phase_": 2, "phase___": 3}
     (row,) = metric_rows(Metric(0.0, "queue", 1.0, {"value": 1, "value_": 2}))
     assert row.metadata == {"value__": 1, "value_": 2}

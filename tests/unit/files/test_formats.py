@@ -93,8 +93,8 @@ def hostile_events() -> list[Event]:
         for at, name in enumerate(HOSTILE)
         for event in (generation(at, model=name, step=name), metric(at, name, at / 3))
     ]
-    told = {"nested": {"a": [1, {"b": None}]}, "big": 2**62 + 1, "small": 1e-300, "flag": True}
-    texts = [generation(100, raw_kwargs={**TEXTS, **told}), metric(101, **TEXTS), evaluation(102)]
+    passed = {"nested": {"a": [1, {"b": None}]}, "big": 2**62 + 1, "small": 1e-300, "flag": True}
+    texts = [generation(100, raw_kwargs={**TEXTS, **passed}), metric(101, **TEXTS), evaluation(102)]
     keys = [metric(200 + at, **{key: at}) for at, key in enumerate(KEYS)]
     return [*names, *texts, *keys]
 
@@ -121,9 +121,9 @@ def test_hostile_values_are_exported(format_: str, tmp_path: Path) -> None:
     path = place(tmp_path, format_)
     with isolated_monitor() as monitor:
         for name, value in VALUES.items():
-            told = {"value": value, name: value, "nested": [value]}
-            monitor.track_generation(1.0, True, model_name="atlas", metadata=told, odd=value)
-            monitor.record_metric("queue", 1.0, told)
+            passed = {"value": value, name: value, "nested": [value]}
+            monitor.track_generation(1.0, True, model_name="atlas", metadata=passed, odd=value)
+            monitor.record_metric("queue", 1.0, passed)
         monitor.export_metrics(path, format_)
         samples = monitor.to_frame("samples")
     if format_ in SPREADSHEETS:
@@ -371,9 +371,9 @@ def test_excel_has_large_integers_as_text(tmp_path: Path) -> None:
 
 def test_excel_columns_fit_their_texts(tmp_path: Path) -> None:
     """The width has a limit, and the header row is frozen."""
-    told = {"note": "x" * 500, "short": 1}
+    passed = {"note": "x" * 500, "short": 1}
     export(
-        snapshot_of([generation(model="m" * 40, raw_kwargs=told)]), tmp_path / "run.xlsx", "excel"
+        snapshot_of([generation(model="m" * 40, raw_kwargs=passed)]), tmp_path / "run.xlsx", "excel"
     )
     sheet = openpyxl.load_workbook(tmp_path / "run.xlsx")["generation_time"]
     (header,) = sheet.iter_rows(max_row=1)

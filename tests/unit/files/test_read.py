@@ -70,8 +70,8 @@ def test_export_of_afterimage_is_read(tmp_path: Path) -> None:
     assert frame["value"].tolist()[4:] == [1.5, 2.0]
     times = [None if pd.isna(each) else each.isoformat() for each in frame["timestamp"]]
     assert times[3:] == [None, "2024-07-01T10:00:00.250000+00:00", "2024-01-01T11:00:00+00:00"]
-    told = [row[3] for row in rows_of(frame.fillna({"timestamp": pd.Timestamp(0, tz="UTC")}))]
-    assert told == [
+    passed = [row[3] for row in rows_of(frame.fillna({"timestamp": pd.Timestamp(0, tz="UTC")}))]
+    assert passed == [
         {},
         {"evaluator_type": "Judge"},
         {"step_": 3},

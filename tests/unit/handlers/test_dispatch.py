@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 WHEN = 1_700_000_000.25
 
 
-def generation(number: int = 0, **told: Any) -> Generation:
+def generation(number: int = 0, **passed: Any) -> Generation:
     """Return a call as AfterImage records it, of this duration."""
     return Generation(
         time=WHEN,
@@ -56,13 +56,13 @@ def generation(number: int = 0, **told: Any) -> Generation:
         is_conversation=False,
         turns=None,
         retries=None,
-        raw_kwargs=told,
-        extra=extra_data(told, None),
+        raw_kwargs=passed,
+        extra=extra_data(passed, None),
         span=None,
     )
 
 
-def evaluation(**told: Any) -> Evaluation:
+def evaluation(**passed: Any) -> Evaluation:
     """Return an evaluation."""
     return Evaluation(
         time=WHEN,
@@ -78,8 +78,8 @@ def evaluation(**told: Any) -> Evaluation:
         cache_read_tokens=0,
         cache_write_tokens=0,
         reasoning_tokens=0,
-        raw_kwargs=told,
-        extra=extra_data(told, None),
+        raw_kwargs=passed,
+        extra=extra_data(passed, None),
         span=None,
     )
 

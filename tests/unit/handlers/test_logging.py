@@ -31,7 +31,7 @@ TOLD = 1_700_000_000.25
 
 
 def log(
-    message: str = "told",
+    message: str = "done",
     level: str = "info",
     data: dict[str, Any] | None = None,
     span: SpanContext | None = None,
@@ -126,7 +126,7 @@ def test_data_become_attributes_of_the_record(kept: Kept) -> None:
     )
     (record,) = kept.records
     text = logging.Formatter("%(message)s %(batch)d %(error_type)s %(parts)s").format(record)
-    assert text == "told 3 E [1, {'a': 2}]"
+    assert text == "done 3 E [1, {'a': 2}]"
 
 
 def test_percent_sign_is_not_a_placeholder(kept: Kept) -> None:
@@ -142,7 +142,7 @@ def test_reserved_name_gets_an_underscore(kept: Kept, name: str) -> None:
     """Data never overwrite a record's attributes."""
     JobLog().take([log(data={name: "mine"})])
     (record,) = kept.records
-    assert (record.name, record.getMessage()) == ("genmeter.job", "told")
+    assert (record.name, record.getMessage()) == ("genmeter.job", "done")
     assert record.__dict__[f"{name}_"] == "mine"
 
 
@@ -164,10 +164,10 @@ def test_hostile_data_arrive_as_plain_data(kept: Kept, exported: Exported, case:
     """Any value becomes data that a JSON formatter and OTLP can write."""
     value = VALUES[case]
     JobLog().take([log(data={"given": value, "args": value, StrKey("odd"): value}), log("next")])
-    assert [record.getMessage() for record in kept.records] == ["told", "next"]
+    assert [record.getMessage() for record in kept.records] == ["done", "next"]
     (first, _) = kept.records
     assert json.dumps({key: vars(first)[key] for key in ("given", "args_", "odd")})
-    assert [record.body for record in exported.records] == ["told", "next"]
+    assert [record.body for record in exported.records] == ["done", "next"]
     assert encode_logs(exported.batch).SerializeToString()
 
 
@@ -251,7 +251,7 @@ def test_handlers_see_the_span_of_the_call(kept: Kept) -> None:
 def test_message_goes_to_logging_alone_without_opentelemetry_logs(kept: Kept) -> None:
     """Nothing is logged about the missing provider."""
     JobLog().take([log()])
-    assert [record.msg for record in kept.records] == ["told"]
+    assert [record.msg for record in kept.records] == ["done"]
 
 
 def test_opentelemetry_record_has_the_trace_of_the_call(kept: Kept, exported: Exported) -> None:
@@ -292,7 +292,7 @@ def test_logging_levels_do_not_apply_to_opentelemetry_logs(
     logger.setLevel(logging.WARNING)
     JobLog().take([log()])
     assert kept.records == []
-    assert [record.body for record in exported.records] == ["told"]
+    assert [record.body for record in exported.records] == ["done"]
 
 
 @pytest.mark.filterwarnings("ignore:.*LoggingHandler:DeprecationWarning")

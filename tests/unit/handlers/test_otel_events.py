@@ -25,7 +25,7 @@ def evaluation(
     *scores: Score,
     error_type: str | None = None,
     step: str | None = None,
-    told: dict[str, Any] | None = None,
+    passed: dict[str, Any] | None = None,
     span: SpanContext | None = None,
 ) -> Evaluation:
     """Return an evaluation by ``judge``; with a class of error it failed."""
@@ -43,7 +43,7 @@ def evaluation(
         cache_read_tokens=0,
         cache_write_tokens=0,
         reasoning_tokens=0,
-        raw_kwargs=told or {},
+        raw_kwargs=passed or {},
         span=span,
     )
 
@@ -138,10 +138,10 @@ def test_success_without_scores_is_not_an_event(exported: Exported) -> None:
     assert exported.records == []
 
 
-@pytest.mark.parametrize("told", [{"response_id": "r-1"}, {"metadata": {"response_id": "r-1"}}])
-def test_event_has_the_response_id(exported: Exported, told: dict[str, Any]) -> None:
+@pytest.mark.parametrize("passed", [{"response_id": "r-1"}, {"metadata": {"response_id": "r-1"}}])
+def test_event_has_the_response_id(exported: Exported, passed: dict[str, Any]) -> None:
     """The id, as a keyword or in the metadata, links the event to the call."""
-    EvaluationEvents().take([evaluation(Score("a", 1.0), told=told)])
+    EvaluationEvents().take([evaluation(Score("a", 1.0), passed=passed)])
     assert attributes(exported)[0]["gen_ai.response.id"] == "r-1"
 
 
@@ -151,9 +151,9 @@ def test_hostile_keywords_lose_no_event(exported: Exported, case: str) -> None:
     value = VALUES[case]
     EvaluationEvents().take(
         [
-            evaluation(Score("a", 1.0), told={"response_id": value}),
-            evaluation(Score("b", 1.0), told={"metadata": value}),
-            evaluation(Score("c", 1.0), told={StrKey("response_id"): value}),
+            evaluation(Score("a", 1.0), passed={"response_id": value}),
+            evaluation(Score("b", 1.0), passed={"metadata": value}),
+            evaluation(Score("c", 1.0), passed={StrKey("response_id"): value}),
         ]
     )
     assert [each["gen_ai.evaluation.name"] for each in attributes(exported)] == ["a", "b", "c"]
@@ -162,7 +162,7 @@ def test_hostile_keywords_lose_no_event(exported: Exported, case: str) -> None:
 
 def test_other_events_are_ignored(exported: Exported) -> None:
     """Only evaluations have results, and the subscriber wants no other events."""
-    EvaluationEvents().take([Log(TOLD, "info", "told", {}, None)])
+    EvaluationEvents().take([Log(TOLD, "info", "done", {}, None)])
     assert exported.records == []
     assert EvaluationEvents.wants == (Evaluation,)
 

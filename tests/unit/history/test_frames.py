@@ -213,7 +213,7 @@ def test_custom_values_have_a_frame_without_scores() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "dtype", "cells"),
+    ("passed", "dtype", "cells"),
     [
         ([True, None, False], "boolean", [True, pd.NA, False]),
         ([1, None, 2**63 - 1], "Int64", [1, pd.NA, 2**63 - 1]),
@@ -228,10 +228,10 @@ def test_custom_values_have_a_frame_without_scores() -> None:
     ],
 )
 def test_metadata_dtype_is_that_of_the_values(
-    told: list[Any], dtype: str, cells: list[Any]
+    passed: list[Any], dtype: str, cells: list[Any]
 ) -> None:
     """Values of one type have a column of it; mixed and nested values are JSON text."""
-    frame = to_frame(snapshot_of([metric(at, key=v) for at, v in enumerate(told)]), "metrics")
+    frame = to_frame(snapshot_of([metric(at, key=v) for at, v in enumerate(passed)]), "metrics")
     assert str(frame["metadata_key"].dtype) == dtype
     assert frame["metadata_key"].tolist() == cells
 
@@ -266,8 +266,8 @@ def test_metadata_of_an_event_is_on_its_first_row() -> None:
         generation(1, duration=None, raw_kwargs={"id": "b"}),
     ]
     frame = to_frame(snapshot_of(events), "samples")
-    told = frame[frame["metadata_success"].notna()]
-    assert told[["metric_name", "metadata_id"]].to_numpy().tolist() == [
+    passed = frame[frame["metadata_success"].notna()]
+    assert passed[["metric_name", "metadata_id"]].to_numpy().tolist() == [
         ["generation_time", "a"],
         ["success_rate", "b"],
     ]
@@ -304,12 +304,12 @@ def test_scores_outlive_their_evaluation() -> None:
     snapshot = snapshot_of(events, capacity=3)
     rows = rows_of(to_frame(snapshot, "samples"))
     scores = [row for row in rows if row[0].startswith("evaluation_")]
-    assert [(name, told.get("feedback")) for name, _, _, told in scores] == [
+    assert [(name, passed.get("feedback")) for name, _, _, passed in scores] == [
         ("evaluation_score_coherence", "clear"),
         ("evaluation_score_grounding", None),
     ]
-    assert all(told["phase"] == "evaluation" for *_, told in scores)
-    assert all(told["evaluator_type"] == "EmbeddingJudge" for *_, told in scores)
+    assert all(passed["phase"] == "evaluation" for *_, passed in scores)
+    assert all(passed["evaluator_type"] == "EmbeddingJudge" for *_, passed in scores)
     assert len(to_frame(snapshot, "evaluations")) == 0
 
 

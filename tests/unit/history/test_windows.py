@@ -98,7 +98,7 @@ def test_scores_are_scaled_to_shares() -> None:
             evaluation(scores=tuple(Score("grade", value) for value in values)),
             metric(name="evaluation_score_grade", value=2.0),
         ],
-        scales={"grade": (1.0, 10.0), "never told": (0.0, 5.0)},
+        scales={"grade": (1.0, 10.0), "never passed": (0.0, 5.0)},
     )
     rows = HistoryQuery("scores", ("on_scale",), "share")
     assert made.window(rows, (), 0.0) == {(): GroupSum(3, 1.5, 0.0, 1.0)}
@@ -261,18 +261,18 @@ calls = st.tuples(
 
 @given(st.lists(calls, max_size=60), st.integers(1, 40), st.integers(0, 600))
 def test_sums_of_any_rows_are_right(
-    told: list[tuple[int, str, str, float | None]], capacity: int, since: int
+    passed: list[tuple[int, str, str, float | None]], capacity: int, since: int
 ) -> None:
     """For any order, capacity and window each group equals a sum by hand."""
     made = history(
         (
             generation(at, model=model, duration=duration, finish_reason=reason or None)
-            for at, model, reason, duration in told
+            for at, model, reason, duration in passed
         ),
         capacity=capacity,
     )
     groups: dict[Any, list[float]] = defaultdict(list)
-    for at, model, _, duration in told[-capacity:]:
+    for at, model, _, duration in passed[-capacity:]:
         if at >= since and duration is not None:
             groups[model,].append(duration)
     assert made.window(DURATION, (cat.MODEL,), START + since) == {

@@ -172,9 +172,9 @@ def test_idle_thread_drains_below_the_wake_threshold(
     """The next turn of the thread drains them."""
     monkeypatch.setattr(module, "_INTERVAL", 0.02)
     bench.run_thread()
-    for told in range(1, 4):
+    for count in range(1, 4):
         bench.append()
-        assert eventually(lambda told=told: bench.recorded == told)
+        assert eventually(lambda count=count: bench.recorded == count)
 
 
 @pytest.mark.usefixtures("lazy")

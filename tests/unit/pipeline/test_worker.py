@@ -115,7 +115,7 @@ def test_delivery_continues_after_an_error(taker: Taker, error: BaseException) -
     assert worker.wait_until_delivered(soon())
     assert taker.items == list(range(6))
     assert sum(count for _, count, _ in taker.losses) == 6
-    assert {(loss, told) for loss, _, told in taker.losses} == {(Loss.RAISED, error)}
+    assert {(loss, cause) for loss, _, cause in taker.losses} == {(Loss.RAISED, error)}
 
 
 def test_waiting_ends_at_the_deadline(taker: Taker) -> None:

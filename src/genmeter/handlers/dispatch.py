@@ -224,10 +224,7 @@ class HandlerDispatcher:
         self._logs.start(self._listed(LOGS, self.log_handlers))
 
     def flush(self, deadline: float) -> list[str]:
-        """Wait until all events queued so far are delivered.
-
-        Args:
-            deadline: On the clock of ``time.monotonic()``.
+        """Wait until all events queued so far are delivered, or a time of ``time.monotonic()``.
 
         Returns:
             The names of the workers that did not finish in time.
@@ -235,17 +232,16 @@ class HandlerDispatcher:
         return [each.label for each in self._workers() if not each.wait_until_delivered(deadline)]
 
     def begin_close(self) -> None:
-        """Tell all workers to end after the queued events, without waiting."""
+        """Make all workers end after the queued events, without waiting for them."""
         self._metrics.close()
         self._logs.close()
         for _, worker in self._subscribers:
             worker.close()
 
     def finish_close(self, deadline: float) -> None:
-        """Wait until all workers have ended; events left at the deadline are counted and logged.
+        """Wait until all workers have ended, or a time of ``time.monotonic()``.
 
-        Args:
-            deadline: On the clock of ``time.monotonic()``.
+        Events left at the deadline are counted and logged.
         """
         # genmeter's handlers first: if no thread can start they run here, and a handler that
         # blocks must not use up their time.

@@ -45,7 +45,7 @@ def test_every_series_is_in_words(series: PlotSeries) -> None:
 
 def test_every_plotted_series_is_in_the_list() -> None:
     """The list of series is whole, and no plot has one of its own."""
-    assert {series for plot in PLOTS for series in plot.signals} <= set(PLOT_SERIES)
+    assert {series for plot in PLOTS for series in plot.series} <= set(PLOT_SERIES)
 
 
 def test_a_series_knows_the_old_metrics_that_it_stands_for() -> None:

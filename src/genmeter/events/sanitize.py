@@ -297,18 +297,12 @@ class Normaliser:
             return value
         if value is None:
             return None
-        number = self._amount(value, name, MAX_COUNT)
+        number = self._number(value, name, 0, MAX_COUNT)
         return None if number is None else int(number)
 
     def _duration(self, value: Any) -> float | None:
-        number = self._amount(value, "duration", MAX_SECONDS)
+        number = self._number(value, "duration", 0, MAX_SECONDS)
         return None if number is None else float(number)
-
-    def _amount(self, value: Any, name: str, max_: float) -> float | None:
-        if is_boolean(value):  # valid as a score only
-            self._reject(Reason.NOT_A_NUMBER, name, value)
-            return None
-        return self._number(value, name, 0, max_)
 
     def _value(self, value: Any, name: str) -> float | None:
         number = self._number(value, name, -MAX_VALUE, MAX_VALUE)
@@ -316,6 +310,8 @@ class Normaliser:
 
     def _number(self, value: Any, name: str, min_: float, max_: float) -> float | None:
         try:
+            if min_ == 0 and is_boolean(value):  # valid as a score only
+                raise Rejected(Reason.NOT_A_NUMBER)
             return checked(to_number(value), max_, min_=min_)
         except Rejected as rejected:
             self._reject(rejected.reason, name, value)

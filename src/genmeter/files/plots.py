@@ -131,11 +131,9 @@ def draw_metric(
         picture.number_axis(axes.yaxis, label, "share" if unit == "1" else "number")
     picture.time_axis(value.index.to_numpy())
     picture.legend(axes, [dots, line], ["samples", f"mean of {rolling_window}"])
-    has_title = series is not None and not series.column.endswith("*")
-    picture.head(
-        series.title if series and has_title else printable(name),
-        f"each sample, and the rolling mean of {rolling_window}; {_number_of(len(value), 'sample')}",
-    )
+    note = f"each sample, and the rolling mean of {rolling_window}"
+    title = printable(name) if series is None or series.column.endswith("*") else series.title
+    picture.head(title, f"{note}; {_number_of(len(value), 'sample')}")
     return picture.finish()
 
 

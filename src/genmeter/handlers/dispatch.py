@@ -235,7 +235,7 @@ class HandlerDispatcher:
         return [each.label for each in self._workers() if not each.wait_until_delivered(deadline)]
 
     def begin_close(self) -> None:
-        """Let all workers end after the queued events, without waiting."""
+        """Let each worker end after its queued events, without waiting."""
         self._metrics.close()
         self._logs.close()
         for _, worker in self._subscribers:

@@ -491,10 +491,11 @@ def _text(response: Any, deadline: float) -> str:
     if location := response.get_redirect_location():
         return f"to {location}, and redirects are not followed; use that address"
     read = bytearray()
-    for byte in response.stream(1):
-        read += byte
-        if len(read) >= _MAX_READ or time.monotonic() >= deadline:
-            break
+    with suppress(Exception):  # a broken body must not hide the status
+        for byte in response.stream(1, decode_content=False):
+            read += byte
+            if len(read) >= _MAX_READ or time.monotonic() >= deadline:
+                break
     return " ".join(read.decode(errors="replace").split())
 
 

@@ -36,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: After ``--help``, ``--version`` and invalid arguments.
     """
     parser, parsers = _parsers()
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["run"]:
+        argv = run.detach_module(argv)
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         # parse_args() would show the usage without the command's options.

@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from genmeter.cli import bootstrap
 from genmeter.config.checks import NAME, PORT
@@ -21,7 +22,10 @@ from genmeter.errors import ConfigError
 from genmeter.exporters.resource import MAIN_PID
 from genmeter.exporters.settings import EXPORTERS, PROMETHEUS, ExportSettings
 
-__all__ = ["HELP", "add_arguments", "run"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["HELP", "add_arguments", "detach_module", "run"]
 
 HELP = "run a script with genmeter's monitor in place of AfterImage's, and a token report"
 _USAGE = """\
@@ -88,6 +92,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run a module, like `python -m`",
     )
     add("script", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+
+
+def detach_module(arguments: Sequence[str]) -> list[str]:
+    """Split ``-mMODULE``, after which argparse would read the module's arguments as genmeter's."""
+    found = list(arguments)
+    is_value = False
+    for index, text in enumerate(found):
+        if is_value or index == 0:
+            is_value = False
+        elif text.startswith("-m") and len(text) > len("-m"):
+            found[index : index + 1] = ["-m", text.removeprefix("-m")]
+            break
+        elif text in ("-m", "--") or not text.startswith("-"):
+            break
+        else:
+            is_value = text in [_option(name) for name in _OPTIONS]
+    return found
 
 
 def run(args: argparse.Namespace) -> int:

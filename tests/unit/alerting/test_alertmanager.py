@@ -393,6 +393,18 @@ def test_response_bodies_are_read_up_to_a_limit(
     assert len(caplog.text) < 2_000
 
 
+@pytest.mark.parametrize("header", [("Content-Length", "99"), ("Content-Encoding", "gzip")])
+def test_broken_error_body_does_not_hide_the_status(header: tuple[str, str]) -> None:
+    """A rejection whose body ends early or cannot be decoded is still final, and is not retried."""
+    with PostServer(400) as server:
+        server.headers.update([header])
+        handler = AlertmanagerHandler([server.url], timeout=PATIENCE)
+        handler(alert())
+        with pytest.raises(ExportError, match="it answered 400"):
+            handler.flush(PATIENCE)
+        assert len(server.posts) == 1
+
+
 def test_slow_response_ends_at_the_timeout() -> None:
     """Reading an error's body byte by byte ends at the timeout of the post."""
     with PostServer(400) as server:

@@ -217,6 +217,13 @@ def test_a_module_behaves_as_under_python(write: Write, case: str) -> None:
     assert found.stderr == plain.stderr
 
 
+def test_attached_module_gets_all_arguments_after_it(executed: list[str], write: Write) -> None:
+    """`-mMODULE` equals `-m MODULE`: what follows is the module's, also genmeter's own options."""
+    write("", "p/job.py")
+    become(executed, "--port", "0", "-mp.job", "--quiet", "a")
+    assert executed[-4:] == ["-m", "p.job", "--quiet", "a"]
+
+
 def test_interpreter_options_are_passed_on(write: Write) -> None:
     """The script's Python gets the -P, -O and -W of genmeter's."""
     write(LIKE_PYTHON["its path and its flags"])

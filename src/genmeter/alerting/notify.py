@@ -19,7 +19,7 @@ from genmeter.alerting.state import AlertStates
 from genmeter.clock import seconds_left
 from genmeter.errors import ConfigError
 from genmeter.events.model import Reason
-from genmeter.events.values import FOREIGN_ERRORS, label_text, safe_text
+from genmeter.events.values import UNREADABLE, label_text, safe_text
 from genmeter.pipeline.handler_worker import HandlerWorker, HandlerWorkers
 from genmeter.pipeline.worker import Loss, is_worker_thread
 
@@ -444,6 +444,6 @@ def _is_awaited(handler: Any) -> bool:
 def _name_of(handler: Any) -> str:
     try:
         name = getattr(handler, "__qualname__", "")
-    except FOREIGN_ERRORS:
+    except UNREADABLE:
         name = ""
     return label_text(name) or type(handler).__qualname__

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 __all__ = [
-    "FOREIGN_ERRORS",
     "MAX_COUNT",
     "MAX_LABEL",
     "MAX_SECONDS",
@@ -45,15 +44,12 @@ MAX_TIME = 9_223_372_036.0
 MAX_VALUE = 1e300
 """Largest custom value or score, so that sums over a full history stay finite."""
 
-UNREADABLE = (Exception, GeneratorExit, CancelledError)
-"""Exceptions that reading a caller's object may raise.
+UNREADABLE = (Exception, SystemExit, GeneratorExit, CancelledError)
+"""Exceptions that reading a caller's object may raise; only a true interrupt is not caught.
 
-A ``SystemExit`` is not one of them: a signal handler that exits may interrupt the reading, and the
-process must end. A task is only cancelled where it awaits, and nothing is awaited here, so a
-``CancelledError`` is the object's own, for example from a property that reads a cancelled future.
+A task is only cancelled where it awaits, and nothing is awaited here, so a ``CancelledError`` is the
+object's own, for example from a property that reads a cancelled future.
 """
-FOREIGN_ERRORS = (SystemExit, *UNREADABLE)
-"""Exceptions of foreign code on a worker's thread, which even a ``SystemExit`` must not end."""
 OTHER = "other"
 """The value of a label once its limit is reached."""
 MAX_LABEL = 128

@@ -20,7 +20,7 @@ from opentelemetry.trace import get_current_span
 
 from genmeter._version import __version__
 from genmeter.events.jsonable import jsonable_text
-from genmeter.events.values import FOREIGN_ERRORS
+from genmeter.events.values import UNREADABLE
 from genmeter.metrics.binding import context_of
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class OtelLogs:
             if type(provider).__module__.startswith(_API):
                 return None
             return provider.get_logger(_SCOPE, __version__)
-        except FOREIGN_ERRORS as error:
+        except UNREADABLE as error:
             self._report(error)
             return None
 
@@ -108,7 +108,7 @@ class OtelLogs:
             }
             with attached(span):
                 _emit(logger, fields, context_of(span), event_name)
-        except FOREIGN_ERRORS as error:
+        except UNREADABLE as error:
             self._report(error)
 
     def _report(self, error: BaseException) -> None:
@@ -116,7 +116,7 @@ class OtelLogs:
             return
         self._has_failed = True
         # Only its class, since the text of an exporter's error may contain secret headers.
-        with contextlib.suppress(*FOREIGN_ERRORS):
+        with contextlib.suppress(*UNREADABLE):
             _logger.warning(
                 "the application's OpenTelemetry logs rejected a record (%s); check the processors "
                 "of its LoggerProvider; further failures are not logged",

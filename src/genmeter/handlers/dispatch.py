@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from genmeter.events.afterimage import metric_rows
 from genmeter.events.capture import class_name
 from genmeter.events.model import Evaluation, Generation, Log, Metric
-from genmeter.events.values import FOREIGN_ERRORS, label_text, safe_text
+from genmeter.events.values import UNREADABLE, label_text, safe_text
 from genmeter.handlers._lines import JournalLines, iso_time, log_lines, log_record
 from genmeter.handlers.base import FileLogHandler, FileMetricHandler
 from genmeter.pipeline.handler_worker import HandlerWorker, HandlerWorkers
@@ -105,7 +105,7 @@ class HandlerKind(NamedTuple):
                     return base
                 if self.one in vars(base):
                     return None
-        except FOREIGN_ERRORS:
+        except UNREADABLE:
             pass
         return None
 

@@ -19,7 +19,7 @@ from opentelemetry._logs import SeverityNumber
 
 from genmeter.events.jsonable import to_jsonable
 from genmeter.events.model import Log
-from genmeter.events.values import FOREIGN_ERRORS
+from genmeter.events.values import UNREADABLE
 from genmeter.handlers._otel_logs import OtelLogs, attached
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class JobLog:
             if isinstance(event, Log):
                 try:
                     self._take(event, direct)
-                except FOREIGN_ERRORS:  # e.g. from the application's own Logger class
+                except UNREADABLE:  # e.g. from the application's own Logger class
                     _print_error(None)
 
     def _take(self, event: Log, direct: OtelLogger | None) -> None:
@@ -97,7 +97,7 @@ class JobLog:
                 record.msecs = float(int((event.time - int(event.time)) * 1000))
                 record.__dict__.update(data)
                 self._logger.handle(record)
-            except FOREIGN_ERRORS:
+            except UNREADABLE:
                 _print_error(record)
 
 
@@ -122,7 +122,7 @@ def _has_otel_handler(logger: logging.Logger) -> bool:
     Compares names, so that nothing has to be imported. A handler behind another one, e.g. a queue's,
     is not found.
     """
-    with contextlib.suppress(*FOREIGN_ERRORS):  # from the application's own classes
+    with contextlib.suppress(*UNREADABLE):  # from the application's own classes
         node: logging.Logger | None = logger
         while node is not None:
             for handler in node.handlers:
@@ -138,5 +138,5 @@ def _is_otel_handler(kind: type) -> bool:
 
 def _print_error(record: logging.LogRecord | None) -> None:
     """Print the current exception in the way that ``logging`` does."""
-    with contextlib.suppress(*FOREIGN_ERRORS):
+    with contextlib.suppress(*UNREADABLE):
         logging.Handler().handleError(record or logging.makeLogRecord({"name": LOGGER_NAME}))

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry._logs import SeverityNumber
 
 from genmeter.events.model import Evaluation
-from genmeter.events.values import FOREIGN_ERRORS, safe_text
+from genmeter.events.values import UNREADABLE, safe_text
 from genmeter.handlers._otel_logs import OtelLogs
 from genmeter.schema.metrics import ERROR_TYPE, EVALUATOR, SCORE_NAME, STEP
 
@@ -88,7 +88,7 @@ class EvaluationEvents:
         if self._has_warned:
             return
         self._has_warned = True
-        with contextlib.suppress(*FOREIGN_ERRORS):
+        with contextlib.suppress(*UNREADABLE):
             _logger.warning(
                 "evaluation_events is on, but no OpenTelemetry LoggerProvider is set; set one with "
                 "opentelemetry._logs.set_logger_provider() or turn evaluation_events off"
@@ -120,6 +120,6 @@ def _response_id(event: Evaluation) -> str | None:
         if given is None:
             metadata = event.raw_kwargs.get("metadata")
             given = metadata.get("response_id") if type(metadata) is dict else None
-    except FOREIGN_ERRORS:  # a key that raises when compared
+    except UNREADABLE:  # a key that raises when compared
         return None
     return None if given is None else safe_text(given, _MAX_ID) or None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from opentelemetry.metrics import CallbackOptions
 
 from genmeter.clock import seconds_left
-from genmeter.events.values import FOREIGN_ERRORS, safe_text
+from genmeter.events.values import UNREADABLE, safe_text
 from genmeter.metrics._values import clean_attributes, key_of, read_number
 from genmeter.pipeline.worker import Worker, is_worker_thread
 
@@ -77,7 +77,7 @@ class Observer:
                 for each in islice(callback(options), _MAX_OBSERVATIONS):
                     self._append(found, each)
         except BaseException as error:
-            if not isinstance(error, FOREIGN_ERRORS) and not is_worker_thread():
+            if not isinstance(error, UNREADABLE) and not is_worker_thread():
                 raise
             self._warn(
                 (self, "raised"),
@@ -97,7 +97,7 @@ class Observer:
             return [callbacks]
         try:
             return list(islice(callbacks, _MAX_OBSERVATIONS))
-        except FOREIGN_ERRORS:
+        except UNREADABLE:
             self._warn(
                 (self, "callbacks"),
                 "callbacks of the instrument %r must be a sequence of callables, got %s; the "

@@ -7,7 +7,6 @@ import gc
 import itertools
 import json
 import math
-import signal
 import sys
 import threading
 import types
@@ -756,19 +755,3 @@ def test_endless_mapping_is_cut() -> None:
     assert len(data) < 100_000
     (score,) = capture_scores({"s": Endless()}).values()
     assert score == {"score": 0}
-
-
-def test_exit_of_a_signal_handler_ends_the_job(
-    monitor: GenerationMonitor, request: pytest.FixtureRequest
-) -> None:
-    """A SIGTERM that comes while an object is read is not swallowed as the object's own error."""
-
-    class Interrupted:
-        def __str__(self) -> str:
-            signal.raise_signal(signal.SIGTERM)
-            return "too late"
-
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
-    request.addfinalizer(lambda: signal.signal(signal.SIGTERM, before))
-    with pytest.raises(SystemExit):
-        monitor.track_generation(1.0, False, error=Interrupted())

@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from genmeter import LabelLimits
-from genmeter.exporters.prometheus import PrometheusBridge
+from genmeter.exporters.prometheus import FamilyCollector, PrometheusBridge
 from genmeter.exporters.provider import CollectingReader
 from genmeter.metrics.meter import BuiltinMeterProvider
 from genmeter.pipeline.drain import Pipeline
@@ -121,7 +121,7 @@ def _measure(count: int, closing: ExitStack) -> list[Row]:
     bridge = PrometheusBridge(builtin.collect)
     reader = CollectingReader()
     through_client, upstream, plain = (CollectorRegistry() for _ in range(3))
-    through_client.register(bridge.collector)
+    through_client.register(FamilyCollector(bridge.collect_families))
     sdk = [sdk_provider(reader), sdk_provider(PrometheusMetricReader(registry=upstream))]
     for provider in (builtin, *sdk):
         fill(provider, sets)

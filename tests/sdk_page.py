@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from genmeter.exporters.prometheus import PrometheusBridge
+from genmeter.exporters.prometheus import FamilyCollector, PrometheusBridge
 from genmeter.exporters.provider import CollectingReader
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from genmeter.exporters.prometheus import FamilyCollector
 
 __all__ = ["PrometheusReader"]
 
@@ -44,7 +43,7 @@ class PrometheusReader(CollectingReader):
     @property
     def collector(self) -> FamilyCollector:
         """The same metrics for a ``prometheus_client.CollectorRegistry``."""
-        return self.bridge.collector
+        return FamilyCollector(self.bridge.collect_families)
 
     def render(self, openmetrics: bool, names: Collection[str] = ()) -> bytes:
         """Collect, and write a page, as `PrometheusBridge.render` does."""

@@ -159,7 +159,15 @@ class GenerationMonitor:
         config = MonitorConfig.from_env() if config is None else config
         instance_of(MonitorConfig)("config", config)
         optional(FINITE)("metrics_interval", metrics_interval)
-        thresholds = {name: value for name, value in locals().items() if name.startswith("alert_m")}
+        thresholds = {
+            "alert_min_success_rate": alert_min_success_rate,
+            "alert_max_generation_time_seconds": alert_max_generation_time_seconds,
+            "alert_max_error_rate": alert_max_error_rate,
+            "alert_max_prompt_token_mean": alert_max_prompt_token_mean,
+            "alert_max_completion_token_mean": alert_max_completion_token_mean,
+            "alert_max_total_token_mean": alert_max_total_token_mean,
+            "alert_max_conversation_length_mean": alert_max_conversation_length_mean,
+        }
         for name, value in thresholds.items():
             optional(FINITE)(name, value)
         chosen = optional(PATH)("log_dir", log_dir or None) or config.log_dir

@@ -1,7 +1,7 @@
 """The bridge from OpenTelemetry metrics to Prometheus.
 
-`PrometheusBridge.render` collects and writes a page. `PrometheusBridge.collector` can be registered
-in a registry of prometheus_client, for a program that already exposes one.
+`PrometheusBridge.render` collects and writes a page. A `FamilyCollector` can be registered in a registry
+of prometheus_client, for a program that already exposes one.
 """
 
 from __future__ import annotations
@@ -54,9 +54,6 @@ class PrometheusBridge:
             series; None means unless ``PROMETHEUS_DISABLE_CREATED_SERIES`` is true.
         timeout: Seconds that a collection may take.
 
-    Attributes:
-        collector: The same metrics for a ``prometheus_client.CollectorRegistry``.
-
     Raises:
         ConfigError: ``timeout`` is not above 0.
     """
@@ -73,7 +70,6 @@ class PrometheusBridge:
         number(above=0, what="seconds")("timeout", timeout)
         if created is None:
             created = os.environ.get(_DISABLE_CREATED, "").strip().lower() not in ("true", "1", "t")
-        self.collector = FamilyCollector(self.collect_families)
         self._collect = collect
         self._timeout = timeout
         self._own_scope = own_scope

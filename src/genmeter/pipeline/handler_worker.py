@@ -23,7 +23,7 @@ _TEXTS = {
     Loss.RAISED: "%s failed: %s; further failures are only counted, in %s",
     Loss.QUEUE_FULL: "%s is too slow: %d %s are queued, and further ones are dropped until it has "
     "caught up; %s counts them",
-    Loss.UNFINISHED: "%s had %d %s pending when the time for shutdown was over; %s counts them; "
+    Loss.UNFINISHED: "%s had %d %s pending when shutdown timed out; %s counts them; "
     "raise shutdown_timeout, or make the handler faster",
 }
 

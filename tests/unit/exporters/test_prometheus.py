@@ -455,7 +455,7 @@ def test_a_bridge_accepts_any_collect_function(bridge: Bridge, meter: Meter) -> 
 
     own = PrometheusBridge(collect, target_info=False, timeout=3)
     assert own.render(False) == bridge[0].render(False)
-    assert [family.name for family in own.collector.collect()] == ["calls"]
+    assert [family.name for family in own.collect_families()] == ["calls"]
     assert asked == [3, 3]
     assert PrometheusBridge(lambda _: None).render(True) == b"# EOF\n"
 

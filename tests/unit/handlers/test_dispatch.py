@@ -554,7 +554,7 @@ def test_blocked_handler_delays_neither_others_nor_the_end(rig: Rig, handler: Ha
     assert rig.self_metrics.handler_errors == {("Handler", "unfinished"): 10}
     (line,) = rig.logged
     assert line == (
-        "Handler.handle_metric had 10 events pending when the time for shutdown was over; "
+        "Handler.handle_metric had 10 events pending when shutdown timed out; "
         "genmeter_monitor_handler_errors_total counts them; raise shutdown_timeout, or make the "
         "handler faster"
     )

@@ -65,7 +65,7 @@ def _open(config: MonitorConfig) -> GenerationMonitor | None:
         )
     except EndpointError as error:
         raise EndpointError(
-            f"{error}\nchoose another port with --port, such as: genmeter run --port 0 script.py"
+            f"{error}\n--host and --port set the address, such as: genmeter run --port 0 script.py"
         ) from error
 
 

@@ -73,6 +73,7 @@ if TYPE_CHECKING:
 
     from genmeter.alerting.state import Alert
     from genmeter.config.alerts import AlertSettings
+    from genmeter.events.answers import CallDetails
     from genmeter.exporters.apps import ASGIApplication
     from genmeter.handlers.base import LogHandler, MetricHandler
     from genmeter.handlers.dispatch import Subscriber
@@ -251,7 +252,14 @@ class GenerationMonitor:
                 ``conversation_length``, ``turns``, ``retries`` (a number, or a list with the cause
                 of each), ``provider``, ``operation``, ``step``, ``modality``, and ``metadata`` (a
                 dict; its ``operation`` is the step, its ``error_type`` the class of the error).
-                Other keywords are kept as data of the event.
+                For the price: ``response_model`` (that answered), ``service_tier`` (such as
+                ``flex``), ``batch`` (True for the price of batches), ``cost`` (USD that the
+                provider reported, which stands over the prices), and the counts
+                ``cache_write_1h_token_count``, ``input_audio_token_count``,
+                ``input_image_token_count``, ``output_audio_token_count``,
+                ``output_image_token_count``, ``cache_read_audio_token_count`` (parts of those above)
+                and ``search_count``. Other keywords are kept as data of the event; one that looks
+                like a misspelt name is counted, and logged once.
         """
         try:
             metadata = kwargs.pop("metadata", None)
@@ -276,6 +284,7 @@ class GenerationMonitor:
                     metadata,
                     error_class,
                     _sampled(context) if context else None,
+                    None,
                 )
             )
             if len(self._inbox) >= WAKE or self._inline or not self._pipeline.is_running:
@@ -751,6 +760,33 @@ class GenerationMonitor:
         self._append((kind, self._session, clock.now() if when is None else when, *payload))
         if len(self._inbox) >= WAKE or self._inline or not self._pipeline.is_running:
             self._pipeline.after_append(inline=self._inline)
+
+    def _record_call(
+        self, duration: float, success: bool, keywords: dict[str, Any], details: CallDetails | None
+    ) -> None:
+        """Record a call of a handle: :meth:`track_generation` with ``details``; never raises."""
+        try:
+            metadata = keywords.pop("metadata", None)
+            error_class = None
+            if not are_atoms(keywords.values()):
+                error_class = capture_keywords(keywords)
+            context = get_current()
+            self._record(
+                _GENERATION,
+                duration,
+                success,
+                keywords,
+                None if metadata is None else capture_mapping(metadata),
+                error_class,
+                _sampled(context) if context else None,
+                details,
+            )
+        except Exception as error:
+            self._pipeline.reject(Reason.INTERNAL, "generation", error)
+
+    def _misuse(self, key: str, message: str) -> None:
+        """Log a warning once for each key; never raises or waits."""
+        self._pipeline.notice(None, key, message)
 
     def _open_call(self, handle: GenerationHandle) -> None:
         state = self._session.state

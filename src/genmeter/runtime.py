@@ -208,14 +208,13 @@ class Runtime:
             history = History(
                 config.history.capacity,
                 config.history.metadata_bytes,
-                has_prices=shared.prices is not None,
                 scales=shared.score_scales,
             )
             defaults = CallDefaults(
                 config.default_model,
                 config.provider,
                 config.operation,
-                price=None if shared.prices is None else shared.prices.cost,
+                price=None if shared.prices is None else shared.prices.usd,
             )
             state = SessionState(defaults, history, expected_samples=config.expected_samples)
             telemetry = self._telemetry(config)

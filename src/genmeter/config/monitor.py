@@ -185,6 +185,7 @@ class LabelLimits(Declared):
     """
 
     models: int = _limit(100, "models", "GENMETER_MAX_MODELS")
+    response_models: int = _limit(100, "models that answered", "GENMETER_MAX_RESPONSE_MODELS")
     steps: int = _limit(50, "pipeline steps", "GENMETER_MAX_STEPS")
     error_types: int = _limit(50, "error types", "GENMETER_MAX_ERROR_TYPES")
     finish_reasons: int = _limit(50, "finish reasons", "GENMETER_MAX_FINISH_REASONS")

@@ -219,6 +219,32 @@ class PriceTable:
             return None
         return usd if math.isfinite(usd) else None
 
+    def usd(
+        self,
+        answer: Any,
+        *,
+        model: str | None = None,
+        provider: str | None = None,
+        time: float | None = None,
+    ) -> float | None:
+        """Return the USD of one answer."""
+        tokens = answer.tokens
+        return self.cost(
+            model or answer.model or "",
+            tokens.input or 0,
+            tokens.output or 0,
+            tokens.cache_read or 0,
+        )
+
+    def usd_of_sum(
+        self, tokens: Any, *, calls: int, model: str, provider: str | None = None
+    ) -> tuple[float | None, bool]:
+        """Return the USD of summed tokens, and whether it is exact."""
+        usd = self.cost(
+            model, tokens.input or 0, tokens.output or 0, tokens.cache_read or 0, calls=calls
+        )
+        return usd, True
+
     def models(self) -> tuple[str, ...]:
         """Return the names with a price, sorted."""
         return tuple(sorted(self._prices))

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from genmeter.events.model import Evaluation, Event, Generation, Metric
 from genmeter.events.values import UNREADABLE, safe_text
 from genmeter.schema.afterimage import (
+    BILLING,
+    BILLING_KEYWORDS,
     CONVERSATION,
     EVALUATION,
     GENERATION,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "KNOWN_KEYWORDS",
     "RESERVED",
     "MetricRow",
     "RowValue",
@@ -38,18 +41,19 @@ __all__ = [
     "values_of",
 ]
 
-RESERVED = OWN_KEYS | METADATA.keys()
+RESERVED = OWN_KEYS | METADATA.keys() | {BILLING}
 """Reserved keys of a row's metadata; a caller's key of the same name gets a ``_``."""
 
-# Keywords with a field in the event.
-_KNOWN_KEYWORDS = frozenset(
+KNOWN_KEYWORDS = frozenset(
     {
         *("prompt_token_count", "completion_token_count", "total_token_count"),
         *PARTS,
         *("model_name", "finish_reason", "error", "error_type", "conversation_length", "turns"),
         *("retries", "provider", "operation", "step", "modality", "metadata"),
+        *BILLING_KEYWORDS,
     }
 )
+"""The keywords of a call that are not the caller's own data."""
 _KNOWN_METADATA = frozenset({"operation", "error_type"})
 
 
@@ -93,15 +97,17 @@ def values_of(event: Generation | Evaluation) -> list[RowValue]:
     """
     if type(event) is Generation:
         model = event.call.model if event.model_given else None
-        steps = _generation_steps(event.success, model, event.finish_reason)
+        steps = _generation_steps(
+            event.success, event.cancelled, model, event.finish_reason, event.unread, event.unpriced
+        )
     else:
-        steps = _EVALUATION_STEPS[event.success]
+        steps = _evaluation_steps(event.success, event.unpriced)
     fields: tuple[Any, ...] = event
     values: list[RowValue] = []
     for rows, name, field, parts in steps:
         if rows:
             values += rows
-        value = fields[field]
+        value = None if field == _NO_FIELD else fields[field]
         if value is None:
             continue
         if parts is None:
@@ -120,11 +126,14 @@ def values_of(event: Generation | Evaluation) -> list[RowValue]:
 
 # values_of() runs for each event, so it follows steps that are compiled from the table once: the rows
 # that depend on the outcome and labels alone, then the name and field of an amount or of scores, and
-# the parts of the amount (None for scores). The last metric of both kinds is an amount.
+# the parts of the amount (None for scores). Both kinds end with a step that may have rows alone.
 _Step = tuple[list[RowValue], str, int, tuple[tuple[str, int], ...] | None]
+_NO_FIELD = -1
 
 
-def _compile(kind: str, fields: tuple[str, ...], known: dict[str, Any]) -> list[_Step]:
+def _compile(  # noqa: C901 - one branch for each kind of value
+    kind: str, fields: tuple[str, ...], known: dict[str, Any]
+) -> list[_Step]:
     steps: list[_Step] = []
     rows: list[RowValue] = []
     for metric in METRICS:
@@ -138,22 +147,43 @@ def _compile(kind: str, fields: tuple[str, ...], known: dict[str, Any]) -> list[
         elif metric.value == "score":
             steps.append((rows, name, fields.index(metric.field), None))
             rows = []
-        elif metric.value != "label":
+        elif metric.value == "flag":
+            if known[metric.field]:
+                rows.append((name, 1.0, None))
+        elif metric.value == "label":
+            if known[metric.field] is not None:
+                rows.append((name + known[metric.field], 1.0, None))
+        elif not known["cancelled"]:
             rows.append((name, float(known["success"] == (metric.value == "success")), None))
-        elif known[metric.field] is not None:
-            rows.append((name + known[metric.field], 1.0, None))
+    if rows:
+        steps.append((rows, "", _NO_FIELD, None))
     return steps
 
 
 @lru_cache(maxsize=4_096)
-def _generation_steps(success: bool, model: str | None, finish_reason: str | None) -> list[_Step]:
-    known = {"success": success, "model": model, "finish_reason": finish_reason}
+def _generation_steps(
+    success: bool,
+    cancelled: bool,
+    model: str | None,
+    finish_reason: str | None,
+    unread: str | None,
+    unpriced: bool,
+) -> list[_Step]:
+    known = {
+        "success": success,
+        "cancelled": cancelled,
+        "model": model,
+        "finish_reason": finish_reason,
+        "unread": unread,
+        "unpriced": unpriced,
+    }
     return _compile(GENERATION, Generation._fields, known)
 
 
-_EVALUATION_STEPS = [
-    _compile(EVALUATION, Evaluation._fields, {"success": success}) for success in (False, True)
-]
+@lru_cache
+def _evaluation_steps(success: bool, unpriced: bool) -> list[_Step]:
+    known = {"success": success, "cancelled": False, "unpriced": unpriced}
+    return _compile(EVALUATION, Evaluation._fields, known)
 
 
 def shared_data(event: Generation | Evaluation) -> dict[str, Any]:
@@ -172,6 +202,8 @@ def shared_data(event: Generation | Evaluation) -> dict[str, Any]:
         data["step"] = call.step
     if call.provider != NO_PROVIDER:
         data["provider"] = call.provider
+    if call.response_model is not None and has_model:
+        data["response_model"] = call.response_model
     if isinstance(event, Evaluation):
         data["evaluator_type"] = event.evaluator
     return data
@@ -186,28 +218,36 @@ def first_data(event: Generation | Evaluation) -> dict[str, Any]:
     return data
 
 
-def extra_data(keywords: Mapping[str, Any], retries: dict[str, int] | None) -> dict[str, Any]:
+def extra_data(
+    keywords: Mapping[str, Any],
+    retries: dict[str, int] | None,
+    billing: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return the keywords of a call or an evaluation that have no field in its event.
 
     Args:
         keywords: All keywords, as plain data, including ``metadata``.
         retries: The retries by cause.
+        billing: What its price depends on beside its tokens.
 
     Returns:
-        The entries of ``metadata``, then further keywords, the text of ``error`` and the
-        ``retries``, if there are any. A duplicate key, or one in :data:`RESERVED`, gets a ``_``.
+        The entries of ``metadata``, then further keywords, the text of ``error``, the ``retries``
+        and the ``billing``, if there are any. A duplicate key, or one in :data:`RESERVED`, gets a
+        ``_``.
     """
     metadata, error = keywords.get("metadata"), keywords.get("error")
     data: dict[str, Any] = {}
     if type(metadata) is dict:
         _take(data, metadata, _KNOWN_METADATA)
-    if not keywords.keys() <= _KNOWN_KEYWORDS:
-        _take(data, keywords, _KNOWN_KEYWORDS)
+    if not keywords.keys() <= KNOWN_KEYWORDS:
+        _take(data, keywords, KNOWN_KEYWORDS)
     text = None if error is None or error is False else safe_text(error)
     if text:
         data[_freed("error", data) if "error" in data else "error"] = text
     if retries is not None:
         data[_freed("retries", data) if "retries" in data else "retries"] = retries
+    if billing:
+        data[BILLING] = billing
     return data
 
 

@@ -25,7 +25,7 @@ from genmeter.events.values import (
     shown,
     to_number,
 )
-from genmeter.schema.afterimage import PARTS
+from genmeter.schema.afterimage import BILLING_PARTS, PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -57,11 +57,15 @@ _TOO_MANY_REQUESTS = 429
 _NUMBERS = frozenset(
     {
         *("prompt_token_count", "completion_token_count", "total_token_count", *PARTS),
-        *("conversation_length", "turns"),
+        *BILLING_PARTS,
+        *("conversation_length", "turns", "cost"),
     }
 )
 _LABELS = frozenset(
-    ("model_name", "finish_reason", "error_type", "provider", "operation", "step", "modality")
+    (
+        *("model_name", "finish_reason", "error_type", "provider", "operation", "step", "modality"),
+        *("response_model", "service_tier"),
+    )
 )
 
 

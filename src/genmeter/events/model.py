@@ -9,15 +9,20 @@ characters long, valid Unicode and within the limit of its values.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from genmeter import clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping, Sequence
 
     from opentelemetry.trace import SpanContext
 
+    from genmeter.events.answers import Answer
+
 __all__ = [
     "RATE_LIMITED",
+    "ByModality",
     "Call",
     "CallDefaults",
     "Evaluation",
@@ -25,6 +30,7 @@ __all__ = [
     "Generation",
     "Log",
     "Metric",
+    "Price",
     "Raw",
     "Reason",
     "Sample",
@@ -39,8 +45,9 @@ RATE_LIMITED = "rate_limited"
 class Raw(StrEnum):
     """The first element of a raw event; the comments list the elements after session and time."""
 
-    GENERATION = "generation"  # duration, success, keywords, metadata, class of the error, span
-    EVALUATION = "evaluation"  # the same, with evaluator type and scores after success
+    GENERATION = "generation"  # duration, success, keywords, metadata, class of the error, span,
+    # CallDetails
+    EVALUATION = "evaluation"  # duration, success, evaluator type, scores, then as above until span
     METRIC = "metric"  # name, value, metadata
     SAMPLE = "sample"  # accepted, reason
     LOG = "log"  # level, message, data, span
@@ -59,6 +66,7 @@ class Reason(StrEnum):
     NOT_A_TIME = "not_a_time"
     NO_NAME = "no_name"
     UNREADABLE = "unreadable"
+    MISNAMED = "misnamed"
     OVERFLOW = "overflow"
     INBOX_FULL = "inbox_full"
     AFTER_SHUTDOWN = "after_shutdown"
@@ -77,6 +85,15 @@ class Call(NamedTuple):
     model: str
     step: str | None
     modality: str
+    response_model: str | None = None
+
+
+class ByModality(NamedTuple):
+    """Tokens by modality, as far as a response says; each sums to at most the count as a whole."""
+
+    input: tuple[tuple[str, int], ...] = ()
+    output: tuple[tuple[str, int], ...] = ()
+    cache_read: tuple[tuple[str, int], ...] = ()
 
 
 class Generation(NamedTuple):
@@ -85,8 +102,10 @@ class Generation(NamedTuple):
     Tokens are counts, ``duration`` is in seconds, ``time`` is Unix time in seconds; a value is None
     if it was rejected or not passed. ``raw_kwargs`` are the caller's keywords as plain data;
     ``extra`` are those without a field here, see :func:`genmeter.events.afterimage.extra_data`.
-    ``span`` is the sampled span that was current at the call. ``cost`` is in USD: NaN if the model
-    has no price, None without prices or tokens.
+    ``span`` is the sampled span that was current at the call. ``cost`` is the USD
+    of what has a price, by the prices or as the provider reported it; ``unpriced`` whether some usage
+    has none. A cancelled call is no success, and no failure either. ``unread`` says why the usage of a
+    call is unknown. Chunks are those of a stream, and their times are seconds.
     """
 
     time: float
@@ -109,6 +128,13 @@ class Generation(NamedTuple):
     span: SpanContext | None
     extra: dict[str, Any] = _NO_DATA
     cost: float | None = None
+    cost_reported: bool = False
+    unpriced: bool = False
+    cancelled: bool = False
+    unread: str | None = None
+    by_modality: ByModality | None = None
+    first_chunk: float | None = None
+    chunk_gaps: Sequence[float] = ()
 
 
 class Score(NamedTuple):
@@ -139,6 +165,9 @@ class Evaluation(NamedTuple):
     span: SpanContext | None
     extra: dict[str, Any] = _NO_DATA
     cost: float | None = None
+    cost_reported: bool = False
+    unpriced: bool = False
+    by_modality: ByModality | None = None
 
 
 class Metric(NamedTuple):
@@ -171,6 +200,22 @@ class Log(NamedTuple):
 Event = Generation | Evaluation | Metric | Sample | Log
 
 
+class Price(Protocol):
+    """The USD of one answer."""
+
+    def __call__(
+        self, answer: Answer, *, model: str | None, provider: str | None, time: float | None
+    ) -> float | None:
+        """Return it, or None without a price; never raises.
+
+        Args:
+            answer: What was used, and the model that answered.
+            model: The model that was asked.
+            provider: Who serves it.
+            time: Unix time of the call's end.
+        """
+
+
 class CallDefaults:
     """The labels that one monitor uses for calls without labels.
 
@@ -183,23 +228,32 @@ class CallDefaults:
         model: The configured model.
         provider: The configured provider.
         operation: The configured operation.
-        price: Returns the USD for a model's input, output and cached input tokens, None for a model
-            without a price. None if no prices are configured.
+        price: Returns the USD of an answer; None if it has no price. None if no prices are
+            configured.
 
     Attributes:
         resolved: Calls by raw labels; the normaliser's cache.
+        created: Unix time of its creation.
+        suspicious: Number of calls in a row whose durations look like milliseconds.
+        last_time: Unix time of the last call.
     """
 
-    __slots__ = ("_by_step", "_models", "model", "operation", "price", "provider", "resolved")
+    __slots__ = (
+        *("_by_step", "_models", "model", "operation", "price", "provider", "resolved"),
+        *("created", "suspicious", "last_time"),
+    )
 
     def __init__(
         self,
         model: str | None,
         provider: str | None,
         operation: str,
-        price: Callable[[str, int, int, int], float | None] | None = None,
+        price: Price | None = None,
     ) -> None:
         self.price = price
+        self.created = clock.now()
+        self.suspicious = 0
+        self.last_time = 0.0
         self.model = model
         self.provider = provider
         self.operation = operation

@@ -6,13 +6,18 @@ event is kept, so that a bad value does not lose the others.
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+import itertools
+import operator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from genmeter.events.afterimage import extra_data
+from genmeter.events.afterimage import KNOWN_KEYWORDS, extra_data
+from genmeter.events.answers import Unread
+from genmeter.events.billing import answer_of, billing_of, priced_by, spent_on
 from genmeter.events.capture import MAX_RETRIES
+from genmeter.events.hints import SUSPICIOUS_SECONDS, Hints
 from genmeter.events.model import (
     RATE_LIMITED,
+    ByModality,
     Call,
     Evaluation,
     Generation,
@@ -35,13 +40,22 @@ from genmeter.events.values import (
     is_boolean,
     to_number,
 )
-from genmeter.schema.afterimage import METRICS, NO_PROVIDER, PARTS, PREFIXES
+from genmeter.schema.afterimage import (
+    BILLING_KEYWORDS,
+    BILLING_PARTS,
+    METRICS,
+    NO_PROVIDER,
+    PARTS,
+    PREFIXES,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from opentelemetry.trace import SpanContext
 
+    from genmeter.events.answers import Answer, CallDetails
+    from genmeter.events.hints import Notice
     from genmeter.events.model import CallDefaults
 
 __all__ = ["Normaliser"]
@@ -49,9 +63,31 @@ __all__ = ["Normaliser"]
 _OTHER_ERROR = "_OTHER"  # the value of error.type for an unknown class, by the conventions
 _MAX_RESOLVED = 4_096  # cached label sets of a monitor's calls
 _NO_METADATA: Mapping[str, Any] = {}
+_BILLING_KEYS = frozenset(BILLING_KEYWORDS) - {"response_model"}
+_NOT_REPORTED = Unread("not_reported", "")
+_STREAM_LEFT = Unread("stream_left", "cancelled")
+_REPORTED = {"cost_reported": True}
+_MODALITIES_OF = operator.attrgetter("input_by", "output_by", "cache_read_by")
 _AFTERIMAGE_NAMES = frozenset(
     {metric.name for metric in METRICS} - {*PREFIXES} | {"model_creation_time"}
 )
+
+
+_Tokens = tuple[int | None, int | None, int | None, int, int, int]
+"""Input, output, total, read from and written to a cache, reasoning."""
+
+
+class _Billed(NamedTuple):
+    """What a call cost in USD, its metadata ``billing``, and its tokens by modality."""
+
+    cost: float | None = None
+    data: dict[str, Any] | None = None
+    by_modality: ByModality | None = None
+    is_reported: bool = False
+    is_unpriced: bool = False
+
+
+_NOT_BILLED = _Billed()
 
 
 class Normaliser:
@@ -61,6 +97,7 @@ class Normaliser:
         limits: Maximum number of values of each label, by the name of the limit.
         on_reject: Called with the reason, the argument's name and the dropped value.
         on_overflow: Called with the name of the limit whose label became ``other``.
+        notice: Called with what is probably wrong.
     """
 
     def __init__(
@@ -69,7 +106,9 @@ class Normaliser:
         *,
         on_reject: Callable[[Reason, str, object], None],
         on_overflow: Callable[[str], None],
+        notice: Notice,
     ) -> None:
+        self._hints = Hints(notice)
         self._reject = on_reject
         self._on_overflow = on_overflow
         self._is_peeking = False
@@ -86,12 +125,13 @@ class Normaliser:
         self._scores = tables["scores"].clean
         self._metrics = tables["custom_metrics"].clean
         self._sample_reasons = tables["sample_reasons"].clean
+        self._response_models = tables["response_models"].clean
 
-    def generation(
+    def generation(  # noqa: C901 - field by field
         self, time: float, payload: tuple[Any, ...], defaults: CallDefaults
     ) -> Generation:
         """Clean a ``track_generation``; see ``Raw.GENERATION`` for ``payload``."""
-        duration, success, keywords, metadata, error_class, span = payload
+        duration, success, keywords, metadata, error_class, span, details = payload
         get = keywords.get
         if metadata is not None:
             keywords["metadata"] = metadata
@@ -99,6 +139,7 @@ class Normaliser:
         ok = success if success is True or success is False else self._boolean(success, "success")
         prompt, completion, total = self._totals(get)
         read, write, reasoning = self._parts(keywords)
+        is_cancelled = details is not None and details.is_cancelled
         call, has_model = self._call(keywords, metadata, defaults, infer=not ok and not total)
         turns = get("conversation_length")
         is_conversation = False
@@ -114,6 +155,16 @@ class Normaliser:
             retries = self._retries(retries, error_class, keywords, metadata)
         if type(duration) is not float or not 0.0 <= duration <= MAX_SECONDS:
             duration = self._duration(duration)
+        unread = None
+        if total is None and not is_conversation:
+            unread = self._unread(ok, is_cancelled, call, details)
+        tokens = (prompt, completion, total, read, write, reasoning)
+        billed = self._billed(tokens, keywords, details, defaults, call, time)
+        if duration is not None and duration >= SUSPICIOUS_SECONDS and not is_conversation:
+            if keywords.get("batch") is not True:
+                self._hints.check_unit(duration, time, defaults)
+        elif defaults.suspicious:
+            defaults.suspicious = 0
         return Generation(
             time,
             call,
@@ -128,14 +179,21 @@ class Normaliser:
             reasoning,
             # The lower case of some letters is longer.
             finish if finish is None else finish.lower()[:MAX_LABEL],
-            None if ok else self._error_type(error_class, keywords, metadata),
+            None if ok or is_cancelled else self._error_type(error_class, keywords, metadata),
             is_conversation,
             None if turns is None else self._count(turns, "conversation_length"),
             retries,
             keywords,
             span,
-            extra_data(keywords, retries),
-            _cost(defaults, call, prompt, completion, total, read),
+            extra_data(keywords, retries, billed.data),
+            billed.cost,
+            billed.is_reported,
+            billed.is_unpriced,
+            is_cancelled,
+            unread,
+            billed.by_modality,
+            None if details is None else details.first_chunk,
+            () if details is None else details.chunk_gaps,
         )
 
     def evaluation(
@@ -150,6 +208,8 @@ class Normaliser:
         prompt, completion, total = self._totals(keywords.get)
         read, write, reasoning = self._parts(keywords)
         call, _ = self._call(keywords, metadata, defaults, infer=False, remember=False)
+        tokens = (prompt, completion, total, read, write, reasoning)
+        billed = self._billed(tokens, keywords, None, defaults, call, time)
         return Evaluation(
             time,
             call,
@@ -166,8 +226,11 @@ class Normaliser:
             reasoning,
             keywords,
             span,
-            extra_data(keywords, None),
-            _cost(defaults, call, prompt, completion, total, read),
+            extra_data(keywords, None, billed.data),
+            billed.cost,
+            billed.is_reported,
+            billed.is_unpriced,
+            billed.by_modality,
         )
 
     def metric(self, time: float, payload: tuple[Any, Any, Any]) -> Metric | None:
@@ -228,7 +291,10 @@ class Normaliser:
             step = metadata.get("operation")
             if type(step) in (list, dict):
                 step = str(step)
-        key = (raw_model, step, get("provider"), get("operation"), get("modality"))
+        key = (
+            *(raw_model, step, get("provider"), get("operation"), get("modality")),
+            get("response_model"),
+        )
         call = defaults.resolved.get(key) if raw_model is not None else None
         if call is not None:
             if remember:
@@ -247,6 +313,7 @@ class Normaliser:
             model,
             step,
             self._modalities(key[4]) or "unknown",
+            self._response_models(key[5]),
         )
         # Calls with a label "other" are not cached, because each counts as an overflow, nor those
         # with long texts, which would fill the memory.
@@ -277,6 +344,74 @@ class Normaliser:
             return 0, 0, 0
         read, write, reasoning = (self._count(keywords.get(name), name) or 0 for name in PARTS)
         return read, write, reasoning
+
+    def _billed(
+        self,
+        tokens: _Tokens,
+        keywords: dict[str, Any],
+        details: CallDetails | None,
+        defaults: CallDefaults,
+        call: Call,
+        time: float,
+    ) -> _Billed:
+        """Return what a call cost, and what that depends on."""
+        if not keywords.keys() <= KNOWN_KEYWORDS:
+            self._hints.check_keywords(keywords.keys() - KNOWN_KEYWORDS)
+        is_plain = keywords.keys().isdisjoint(_BILLING_KEYS)
+        cost = None if is_plain else self._cost(keywords.get("cost"))
+        if details is not None and details.answers:
+            answers: Sequence[Answer] = details.answers
+        elif tokens[2] is None or (is_plain and defaults.price is None):
+            answers = ()
+        else:
+            answers = (self._answer(tokens, keywords, is_plain=is_plain),)
+        if not answers:
+            return _NOT_BILLED if cost is None else _Billed(cost, _REPORTED, is_reported=True)
+        is_reported, is_unpriced = cost is not None, False
+        if cost is None:
+            cost, is_reported, is_unpriced = _spent(answers, call, keywords, defaults, time)
+        return _Billed(
+            cost,
+            billing_of(answers, is_reported=is_reported),
+            _by_modality(answers, tokens),
+            is_reported=is_reported,
+            is_unpriced=is_unpriced,
+        )
+
+    def _answer(self, tokens: _Tokens, keywords: Mapping[str, Any], *, is_plain: bool) -> Answer:
+        """Return what was billed, from the keywords of a call."""
+        parts: dict[str, Any] = {}
+        if not is_plain:
+            parts = {
+                name: self._count(keywords[name], name)
+                for name in BILLING_PARTS
+                if name in keywords
+            }
+            tier = keywords.get("service_tier")
+            parts["service_tier"] = tier.strip().lower() if type(tier) is str else None
+            parts["batch"] = keywords.get("batch") is True
+        answered = keywords.get("response_model")
+        return answer_of(tokens, parts, model=answered if type(answered) is str else None)
+
+    def _cost(self, value: Any) -> float | None:
+        if value is None:
+            return None
+        number = self._number(value, "cost", 0, MAX_VALUE)
+        return None if number is None else float(number)
+
+    def _unread(
+        self, success: bool, is_cancelled: bool, call: Call, details: CallDetails | None
+    ) -> str | None:
+        """Return why the usage of a call is unknown; None if a failed call need not have any."""
+        if not success and not is_cancelled:
+            return None
+        unread = _NOT_REPORTED
+        if details is not None:
+            if is_cancelled and details.first_chunk is None:
+                return None
+            unread = details.unread or (_STREAM_LEFT if is_cancelled else _NOT_REPORTED)
+        self._hints.note_unread(unread, call)
+        return unread.reason
 
     def _mapping(self, value: Any) -> Mapping[str, Any]:
         if type(value) is dict:
@@ -362,18 +497,41 @@ class Normaliser:
                 yield Score(name, value, raw.get("feedback") if is_row else None)
 
 
-def _cost(
-    defaults: CallDefaults,
+def _spent(
+    answers: Sequence[Answer],
     call: Call,
-    prompt: int | None,
-    completion: int | None,
-    total: int | None,
-    cached: int,
-) -> float | None:
-    if defaults.price is None or total is None:
+    keywords: Mapping[str, Any],
+    defaults: CallDefaults,
+    time: float,
+) -> tuple[float | None, bool, bool]:
+    if defaults.price is None:
+        return spent_on(answers, None)
+    # As asked, since a label may be cut, or "other".
+    asked = keywords.get("model_name")
+    model = asked if type(asked) is str and asked else call.model
+    price = priced_by(defaults.price, model=model, provider=call.provider, time=time)
+    return spent_on(answers, price)
+
+
+def _by_modality(answers: Sequence[Answer], tokens: _Tokens) -> ByModality | None:
+    """Sum the tokens by modality; a count whose parts exceed it has none."""
+    known = [ByModality(*_MODALITIES_OF(answer.tokens)) for answer in answers]
+    if not any(map(any, known)):
         return None
-    cost = defaults.price(call.model, prompt or 0, completion or 0, cached)
-    return math.nan if cost is None else cost
+    return ByModality(
+        _summed((each.input for each in known), tokens[0] or 0),
+        _summed((each.output for each in known), tokens[1] or 0),
+        _summed((each.cache_read for each in known), tokens[3]),
+    )
+
+
+def _summed(
+    parts: Iterable[tuple[tuple[str, int], ...]], limit: int
+) -> tuple[tuple[str, int], ...]:
+    sums: dict[str, int] = {}
+    for modality, count in itertools.chain.from_iterable(parts):
+        sums[modality] = sums.get(modality, 0) + count
+    return tuple(sums.items()) if sum(sums.values()) <= limit else ()
 
 
 def _is_long(label: Any) -> bool:

@@ -160,7 +160,7 @@ class _SampleTexts:
 
     def _label_texts(self) -> npt.NDArray[np.object_]:
         names = self._snapshot.names
-        keys = ("evaluator_type", "model_name", "step", "provider")
+        keys = ("evaluator_type", "model_name", "step", "provider", "response_model")
 
         def labels(phase: int, *codes: int) -> dict[str, Any]:
             found = {"phase": PHASES[phase]} if phase else {}

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "SAMPLE_METADATA", "iso_time", "samples_frame", "to_frame", "utc_index"]
 
+_OUTCOMES = ("", "success", "failure", "cancelled")
 SAMPLE_METADATA = METADATA
 """The metadata columns of every frame of samples, with their dtypes."""
 
@@ -57,9 +58,11 @@ def to_frame(snapshot: Snapshot, kind: str) -> pd.DataFrame:
     counts are Int64 and names ``string`` (<NA> if unknown or absent).
 
     - ``generations``: ``time``, ``duration_seconds``, ``success`` (bool), ``model``, ``step``,
-      ``provider``, ``operation``, ``input_tokens``, ``output_tokens``, ``total_tokens``,
-      ``cache_read_tokens``, ``cache_write_tokens``, ``reasoning_tokens``, ``finish_reason``,
-      ``error_type``. A row is a call of a model.
+      ``provider``, ``operation``, ``response_model`` (that answered), ``outcome`` (``success``,
+      ``failure`` or ``cancelled``), ``input_tokens``, ``output_tokens``, ``total_tokens``,
+      ``cache_read_tokens``, ``cache_write_tokens``, ``reasoning_tokens``, ``cost_usd`` (float64,
+      NaN if unknown), ``finish_reason``, ``error_type``, ``usage_unread`` (why the usage is
+      unknown). A row is a call of a model.
     - ``conversations``: ``time``, ``duration_seconds``, ``success`` (bool), ``turns``, ``step``,
       ``error_type``. A row is a conversation; its calls have their own rows.
     - ``evaluations``: ``time``, ``duration_seconds``, ``success`` (bool), ``evaluator``, ``model``
@@ -113,6 +116,7 @@ def samples_frame(snapshot: Snapshot, table: SampleTable) -> pd.DataFrame:
         "model_name": _texts(names, labels.model[rows.call]),
         "step": _texts(names, labels.step[rows.call]),
         "provider": _texts(names, labels.provider[rows.call]),
+        "response_model": _texts(names, labels.response_model[rows.call]),
         "evaluator_type": _texts(names, evaluator),
         "feedback": empty_column("string", length),
         **_parts_of_tokens(snapshot, table),
@@ -170,9 +174,13 @@ def _generations(snapshot: Snapshot) -> pd.DataFrame:
             "step": rows.names(calls.step),
             "provider": rows.names(rows.labels.provider),
             "operation": rows.names(calls.operation),
+            "response_model": rows.names(calls.response_model),
+            "outcome": rows.outcomes(),
             **rows.tokens(),
+            "cost_usd": rows.values(calls.cost),
             "finish_reason": rows.names(calls.finish_reason),
             "error_type": rows.names(calls.error_type),
+            "usage_unread": rows.names(calls.unread),
         }
     )
 
@@ -261,6 +269,14 @@ class _Rows:
 
     def names(self, codes: Codes) -> ExtensionArray:
         return _texts(self._snapshot.names, codes[self.at])
+
+    def values(self, column: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return column[self.at]
+
+    def outcomes(self) -> ExtensionArray:
+        is_success = (self._flags & Flag.SUCCESS) != 0
+        is_cancelled = (self._flags & Flag.CANCELLED) != 0
+        return _texts(_OUTCOMES, np.where(is_success, 1, np.where(is_cancelled, 3, 2)))
 
     def counts(
         self, column: npt.NDArray[np.int64], flag: int, *, is_part: bool = False

@@ -58,6 +58,9 @@ _KNOWN_FLAGS = {
     "total_tokens": Flag.HAS_TOTAL,
     "turns": Flag.HAS_TURNS,
     "model": Flag.MODEL_GIVEN,
+    "cost": Flag.HAS_COST,
+    "cancelled": Flag.CANCELLED,
+    "unpriced": Flag.UNPRICED,
 }
 
 
@@ -78,6 +81,8 @@ def _has(metric: MetricSpec, columns: Columns) -> Mask:
         found &= ~np.isnan(columns("duration"))
     elif metric.value == "label":
         found &= columns(metric.field) != 0
+    elif metric.value in ("success", "failure"):
+        found &= (columns("flags") & Flag.CANCELLED) == 0
     return found
 
 
@@ -86,7 +91,7 @@ def _values_of(metric: MetricSpec, columns: Columns) -> npt.NDArray[Any]:
     if metric.value == "amount":
         return columns(_column_of(metric.field))
     flags = columns("flags")
-    if metric.value == "label":
+    if metric.value in ("label", "flag"):
         return np.ones(len(flags))
     is_success: Mask = (flags & Flag.SUCCESS) != 0
     return (is_success if metric.value == "success" else ~is_success).astype(np.float64)
@@ -137,7 +142,9 @@ class MetricReader:
         self._others = others
         self._names = numbers
         self.flags = 0
-        self.labels: dict[str, set[str]] = {"model": set(), "finish_reason": set()}
+        self.labels: dict[str, set[str]] = {
+            metric.field: set() for metric in table.METRICS if metric.value == "label"
+        }
         self.values: set[str] = set()
 
     def samples(self, name: str, since: float | None = None) -> Samples | None:
@@ -265,6 +272,7 @@ class RowLabels(NamedTuple):
     model: Codes
     step: Codes
     provider: Codes
+    response_model: Codes
 
 
 def microseconds(times: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -288,6 +296,7 @@ def row_labels(snapshot: Snapshot) -> RowLabels:
         np.where(has_model, calls.model, 0),
         calls.step,
         np.where(np.isin(calls.provider, unknown), 0, calls.provider),
+        np.where(has_model, calls.response_model, 0),
     )
     return RowLabels(*(np.append(column.astype(np.uint16), np.uint16(0)) for column in columns))
 

@@ -15,7 +15,7 @@ class CallRows(NamedTuple):
     """Calls, conversations and evaluations in recording order, as arrays of equal length.
 
     ``time`` is Unix time in seconds; ``duration`` is seconds, NaN if unknown. ``flags`` has a bit
-    for each count that is known. Names are indexes into ``Snapshot.names``, 0 if absent.
+    for each count that is known; ``cost`` is USD, NaN if unknown. Names are indexes into ``Snapshot.names``, 0 if absent.
     """
 
     serial: npt.NDArray[np.int64]
@@ -36,6 +36,9 @@ class CallRows(NamedTuple):
     finish_reason: npt.NDArray[np.uint16]
     evaluator: npt.NDArray[np.uint16]
     flags: npt.NDArray[np.uint16]
+    response_model: npt.NDArray[np.uint16]
+    unread: npt.NDArray[np.uint16]
+    cost: npt.NDArray[np.float64]
 
 
 class ValueRows(NamedTuple):

@@ -6,7 +6,7 @@ a third. Names are interned; labels are bounded, so names are too.
 
 from __future__ import annotations
 
-from math import isnan
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from genmeter.config.monitor import METADATA_BYTES
@@ -37,15 +37,15 @@ _CALL_COLUMNS = (
     *(("cache_read", "q"), ("cache_write", "q"), ("reasoning", "q")),
     *(("turns", "q"), ("model", "H"), ("step", "H"), ("provider", "H"), ("operation", "H")),
     *(("error_type", "H"), ("finish_reason", "H"), ("evaluator", "H"), ("flags", "H")),
-    ("rate_limited", "H"),
+    *(("rate_limited", "H"), ("response_model", "H"), ("unread", "H"), ("cost", "d")),
 )
-_COST_COLUMN = ("cost", "d")  # only with prices, since it takes 8 bytes a call
 _VALUE_COLUMNS = (
     *(("event", "q"), ("time", "d"), ("value", "d")),
     *(("name", "H"), ("evaluator", "H")),
 )
 _SAMPLE_COLUMNS = (("time", "d"), ("accepted", "B"))
 _NAN = float("nan")
+_SUMS = len(fields(ModelTokenUsage)) - 1  # all but the model
 
 
 class History:
@@ -54,7 +54,6 @@ class History:
     Args:
         capacity: Capacity of each ring: calls and evaluations, scores and custom values, samples.
         metadata_bytes: Limit of the metadata and feedback kept with them, in bytes.
-        has_prices: Whether to keep the cost of each call.
         scales: Lowest and highest value of each score that is not on 0..1.
     """
 
@@ -63,20 +62,17 @@ class History:
         capacity: int,
         metadata_bytes: int = METADATA_BYTES,
         *,
-        has_prices: bool = False,
         scales: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
-        columns = _CALL_COLUMNS if not has_prices else (*_CALL_COLUMNS, _COST_COLUMN)
-        self._calls = Ring(columns, capacity)
+        self._calls = Ring(_CALL_COLUMNS, capacity)
         self._values = Ring(_VALUE_COLUMNS, capacity)
         self._samples = Ring(_SAMPLE_COLUMNS, capacity)
         self._minutes = Minutes()
-        self._has_prices = has_prices
         self._scales = scales or {}
         self._last_call: float | None = None
         self._metadata = MetadataStore(metadata_bytes)
         self._names = StringTable()
-        self._tokens: dict[str, list[int]] = {}
+        self._usage: dict[str, list[Any]] = {}
         self._reported: set[str] = set()
         self._metrics = MetricReader(self._calls, self._values, self._names)
         self._record: dict[type[Event], Callable[[Any], None]] = {
@@ -117,7 +113,6 @@ class History:
         return History(
             self._calls.capacity,
             self._metadata.max_bytes,
-            has_prices=self._has_prices,
             scales=self._scales,
         )
 
@@ -145,9 +140,7 @@ class History:
         return self._since(ring, since).sums(rows, by)
 
     def _since(self, ring: Ring, since: float) -> WindowRows:
-        return WindowRows(
-            ring, self._names, since, scales=self._scales, has_prices=self._has_prices
-        )
+        return WindowRows(ring, self._names, since, scales=self._scales)
 
     def snapshot(self, since: float | None = None) -> Snapshot:
         """Copy the rows since a time (Unix time in seconds), or all rows."""
@@ -179,7 +172,7 @@ class History:
         """
         if since is None:
             return report_of(
-                [ModelTokenUsage(model, *self._tokens[model]) for model in self._reported]
+                [ModelTokenUsage(model, *self._usage[model]) for model in self._reported]
             )
         return report_of(self._since(self._calls, since).tokens(), kept_since(self._calls, since))
 
@@ -193,10 +186,12 @@ class History:
         """
         return self._metrics.samples(name, since)
 
-    def _generation(self, event: Generation) -> None:
+    def _generation(self, event: Generation) -> None:  # noqa: C901 - field by field
         flags = Flag.GENERATION
         if event.success:
             flags |= Flag.SUCCESS
+        elif event.cancelled:
+            flags |= Flag.CANCELLED
         if event.model_given:
             flags |= Flag.MODEL_GIVEN
             self._metrics.labels["model"].add(event.call.model)
@@ -212,12 +207,14 @@ class History:
                 limited = event.retries.get(RATE_LIMITED, 0)
             if self._last_call is None or event.time > self._last_call:
                 self._last_call = event.time
-        self._append(event, flags, event.finish_reason, None, event.turns or 0, limited)
+        if event.unread is not None:
+            self._metrics.labels["unread"].add(event.unread)
+        self._append(event, flags, event.turns or 0, limited, event.finish_reason, event.unread)
         self._keep_data(self._calls, event.extra)
 
     def _evaluation(self, event: Evaluation) -> None:
         flags = Flag.EVALUATION | (Flag.SUCCESS if event.success else 0)
-        self._append(event, flags, None, event.evaluator, 0, 0)
+        self._append(event, flags, 0, 0, evaluator=event.evaluator)
         self._keep_data(self._calls, event.extra)
         serial = self._calls.appended - 1
         for score in event.scores:
@@ -247,10 +244,11 @@ class History:
         self,
         event: Generation | Evaluation,
         flags: int,
-        finish_reason: str | None,
-        evaluator: str | None,
         turns: int,
         rate_limited: int,
+        finish_reason: str | None = None,
+        unread: str | None = None,
+        evaluator: str | None = None,
     ) -> None:
         if event.input_tokens is not None:
             flags |= Flag.HAS_INPUT
@@ -258,6 +256,10 @@ class History:
             flags |= Flag.HAS_OUTPUT
         if event.total_tokens is not None:
             flags |= Flag.HAS_TOTAL
+        if event.cost is not None:
+            flags |= Flag.HAS_COST
+        if event.unpriced:
+            flags |= Flag.UNPRICED
         self._metrics.flags |= flags
         call = event.call
         tokens = (
@@ -269,19 +271,23 @@ class History:
             event.reasoning_tokens,
         )
         is_call = (flags & Flag.INFERENCE) == Flag.GENERATION
-        if flags & Flag.ANY_TOKENS:
+        is_cancelled = (flags & Flag.CANCELLED) != 0
+        if flags & Flag.USAGE or unread is not None:
             self._reported.add(call.model)
-        if is_call or flags & Flag.ANY_TOKENS:
-            sums = self._tokens.get(call.model)
+        cost = event.cost or 0.0
+        if is_call or flags & Flag.USAGE:
+            sums = self._usage.get(call.model)
             if sums is None:
-                sums = self._tokens[call.model] = [0] * 7
+                sums = self._usage[call.model] = [0] * _SUMS
             for index, count in enumerate(tokens):
                 sums[index] += count
             sums[6] += 1
-        cost = _NAN if event.cost is None else event.cost
+            sums[7] += unread is not None
+            sums[8] += event.unpriced or (event.cost is None and flags & Flag.ANY_TOKENS != 0)
+            sums[9] += cost
         successes = is_call and event.success
-        spent = 0.0 if isnan(cost) else cost
-        self._minutes.add(event.time, is_call, successes, is_call - successes, tokens[2], spent)
+        failures = is_call and not (event.success or is_cancelled)
+        self._minutes.add(event.time, is_call, successes, failures, tokens[2], cost)
         numbers = self._names
         self._calls.append(
             event.time,
@@ -297,5 +303,7 @@ class History:
             numbers[evaluator],
             flags,
             rate_limited,
-            *((cost,) if self._has_prices else ()),
+            numbers[call.response_model],
+            numbers[unread],
+            _NAN if event.cost is None else event.cost,
         )

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from genmeter.config.prices import PriceTable
-from genmeter.errors import ConfigError
+from genmeter.events.answers import TokenCounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -74,6 +74,9 @@ class ModelTokenUsage:
         cache_write_tokens: Input tokens written to a cache.
         reasoning_tokens: Output tokens of reasoning.
         calls: Calls to the model, including failed ones.
+        calls_without_usage: Successful calls whose tokens are unknown, and missing in the sums.
+        unpriced_calls: Calls with usage that was not priced, in whole or in part.
+        cost_usd: USD of the calls that have a price, each priced when it ended.
     """
 
     model_name: str
@@ -84,9 +87,14 @@ class ModelTokenUsage:
     cache_write_tokens: int = field(default=0, compare=False)
     reasoning_tokens: int = field(default=0, compare=False)
     calls: int = field(default=0, compare=False)
+    calls_without_usage: int = field(default=0, compare=False)
+    unpriced_calls: int = field(default=0, compare=False)
+    cost_usd: float = field(default=0.0, compare=False)
 
 
-_COUNTS = tuple(f.name for f in fields(ModelTokenUsage))[1:]
+_SUMS = tuple(f.name for f in fields(ModelTokenUsage))[1:]
+_COUNTS = tuple(name for name in _SUMS if name != "cost_usd")
+_SHOWN = ("calls", *_SUMS[:6])
 
 
 @dataclass(frozen=True)
@@ -96,12 +104,16 @@ class CostReport:
     Attributes:
         by_model: USD for each model that has a price, sorted by name.
         total: Their sum, without unpriced models.
-        unpriced: The models without a price, sorted.
+        unpriced: The models with usage that has no price, sorted.
+        estimated: Models whose price depends on the size of each call, which sums do not say.
+        calls_without_usage: Calls whose usage is unknown; their cost is missing.
     """
 
     by_model: dict[str, float]
     total: float
     unpriced: tuple[str, ...] = ()
+    estimated: tuple[str, ...] = ()
+    calls_without_usage: int = 0
 
     def __str__(self) -> str:
         rows = [("model", "USD")]
@@ -110,6 +122,13 @@ class CostReport:
         text = _table(rows)
         if self.unpriced:
             text += f"\nWithout a price: {', '.join(map(_shown, self.unpriced))}."
+        if self.estimated:
+            text += (
+                "\nEstimated, since the price depends on the size of each call: "
+                f"{', '.join(map(_shown, self.estimated))}; set MonitorConfig.prices to price each."
+            )
+        if self.calls_without_usage:
+            text += f"\n{_without_usage(self.calls_without_usage)} Their cost is missing."
         return text
 
 
@@ -125,6 +144,8 @@ class TokenUsageReport:
         total_prompt_tokens: Input tokens of all models.
         total_completion_tokens: Output tokens of all models.
         total_tokens: Total tokens of all models.
+        calls_without_usage: Successful calls whose tokens are unknown, and missing in the sums.
+        cost_usd: USD of the calls that have a price, each priced when it ended.
         complete: Whether every event of the window was still kept.
         covers_since: If incomplete, the time (aware, UTC) since which all events are kept.
     """
@@ -135,6 +156,14 @@ class TokenUsageReport:
     total_tokens: int = 0
     complete: bool = field(default=True, compare=False)
     covers_since: datetime | None = field(default=None, compare=False)
+
+    @property
+    def calls_without_usage(self) -> int:  # noqa: D102 - see the class
+        return sum(usage.calls_without_usage for usage in self.by_model)
+
+    @property
+    def cost_usd(self) -> float:  # noqa: D102 - see the class
+        return math.fsum(usage.cost_usd for usage in self.by_model)
 
     @classmethod
     def merge(cls, reports: Iterable[TokenUsageReport]) -> TokenUsageReport:
@@ -147,11 +176,11 @@ class TokenUsageReport:
             reports: Any number of reports.
         """
         reports = list(reports)
-        sums: dict[str, list[int]] = {}
+        sums: dict[str, list[Any]] = {}
         for usage in (usage for report in reports for usage in report.by_model):
-            counts = sums.setdefault(usage.model_name, [0] * len(_COUNTS))
-            for index, name in enumerate(_COUNTS):
-                counts[index] += getattr(usage, name)
+            own = sums.setdefault(usage.model_name, [0] * len(_SUMS))
+            for index, name in enumerate(_SUMS):
+                own[index] += getattr(usage, name)
         partial = [report for report in reports if not report.complete]
         return cls(
             by_model=[ModelTokenUsage(model, *sums[model]) for model in sorted(sums)],
@@ -171,8 +200,9 @@ class TokenUsageReport:
         Returns:
             A frame with the columns ``model_name`` (object, of `str`), ``prompt_tokens``,
             ``completion_tokens``, ``total_tokens``, ``cache_read_tokens``,
-            ``cache_write_tokens``, ``reasoning_tokens`` and ``calls``. Counts are int64, or Python
-            integers (object) if a value of the column does not fit into 64 bits.
+            ``cache_write_tokens``, ``reasoning_tokens``, ``calls``, ``calls_without_usage``,
+            ``unpriced_calls`` and ``cost_usd`` (float64). Counts are int64, or Python integers
+            (object) if a value of the column does not fit into 64 bits.
         """
         import pandas as pd
 
@@ -182,17 +212,19 @@ class TokenUsageReport:
             values = [getattr(usage, name) for usage in self.by_model]
             fits = all(-_INT64_MAX <= value <= _INT64_MAX for value in values)
             columns[name] = pd.Series(values, dtype="int64" if fits else "object")
-        return pd.DataFrame(columns)
+        costs = [usage.cost_usd for usage in self.by_model]
+        return pd.DataFrame({**columns, "cost_usd": pd.Series(costs, dtype="float64")})
 
-    def cost(self, prices: PricesLike) -> CostReport:
-        """Return the cost of the tokens.
-
-        If a price depends on the size of a call, the mean size of the model's calls is used; the
-        counter ``genmeter.cost.usd`` prices each call separately.
+    def cost(self, prices: PricesLike = None) -> CostReport:
+        """Return the cost of the usage.
 
         Args:
-            prices: A `PriceTable`, a mapping from model to price, the path of a JSON or TOML file,
-                or ``"genai-prices"``.
+            prices: None for the costs as recorded: each call by the prices of the monitor that
+                recorded it, at its own time, or as its provider reported it. Otherwise a
+                `PriceTable`, a mapping from model to price, the path of a JSON or TOML file, or
+                ``"genai-prices"``: the sums of tokens at these prices. The report does not have
+                each call, so a model whose price depends on the size of a call is ``estimated``;
+                tiers, batches and reported costs of single calls are not in the sums either.
 
         Raises:
             ConfigError: The prices are invalid.
@@ -200,25 +232,49 @@ class TokenUsageReport:
         """
         table = PriceTable.coerce(prices)
         if table is None:
-            raise ConfigError("prices must be a PriceTable or a mapping, got None")
+            return self._recorded_cost()
+        by_model: dict[str, float] = {}
+        unpriced: set[str] = set()
+        estimated: set[str] = set()
+        for usage in self.by_model:
+            name = usage.model_name
+            tokens = TokenCounts(
+                usage.prompt_tokens,
+                usage.completion_tokens,
+                usage.total_tokens,
+                usage.cache_read_tokens,
+                usage.cache_write_tokens,
+                usage.reasoning_tokens,
+            )
+            usd, is_exact = table.usd_of_sum(tokens, calls=usage.calls, model=name)
+            if usd is None:
+                unpriced.add(name)
+                continue
+            by_model[name] = by_model.get(name, 0.0) + usd
+            if not is_exact:
+                estimated.add(name)
+        return self._cost_report(by_model, unpriced, estimated)
+
+    def _recorded_cost(self) -> CostReport:
         by_model: dict[str, float] = {}
         unpriced: set[str] = set()
         for usage in self.by_model:
-            usd = table.cost(
-                usage.model_name,
-                usage.prompt_tokens,
-                usage.completion_tokens,
-                usage.cache_read_tokens,
-                calls=usage.calls,
-            )
-            if usd is None:
-                unpriced.add(usage.model_name)
-            else:
-                by_model[usage.model_name] = by_model.get(usage.model_name, 0.0) + usd
+            name = usage.model_name
+            if usage.unpriced_calls:
+                unpriced.add(name)
+            if usage.cost_usd or not usage.unpriced_calls:
+                by_model[name] = by_model.get(name, 0.0) + usage.cost_usd
+        return self._cost_report(by_model, unpriced, set())
+
+    def _cost_report(
+        self, by_model: dict[str, float], unpriced: set[str], estimated: set[str]
+    ) -> CostReport:
         return CostReport(
             by_model=dict(sorted(by_model.items())),
             total=math.fsum(by_model.values()),
             unpriced=tuple(sorted(unpriced)),
+            estimated=tuple(sorted(estimated)),
+            calls_without_usage=self.calls_without_usage,
         )
 
     def __str__(self) -> str:
@@ -226,7 +282,7 @@ class TokenUsageReport:
             name.removesuffix("_tokens").replace("_", " "): [
                 getattr(usage, name) for usage in self.by_model
             ]
-            for name in ("calls", *_COUNTS[:-1])
+            for name in _SHOWN
         }
         totals = {title: sum(values) for title, values in columns.items()}
         totals |= {
@@ -241,6 +297,8 @@ class TokenUsageReport:
             rows.append((_shown(usage.model_name), *counts))
         rows.append(("total", *(f"{totals[title]:,}" for title in titles)))
         text = _table(rows)
+        if self.calls_without_usage:
+            text += f"\n{_without_usage(self.calls_without_usage)} Their tokens are missing above."
         if self.complete:
             return text
         kept = "not every event of the window is kept"
@@ -248,6 +306,10 @@ class TokenUsageReport:
             since = self.covers_since.isoformat(sep=" ", timespec="seconds")
             kept = f"only events since {since} are kept"
         return f"{text}\nIncomplete: {kept}; raise history.capacity."
+
+
+def _without_usage(calls: int) -> str:
+    return f"Calls without usage: {calls:,}."
 
 
 def _shown(name: str) -> str:

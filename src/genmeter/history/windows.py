@@ -40,6 +40,8 @@ _COLUMN_OF: Mapping[Label, str] = {
 _NEEDS_ALL: Mapping[RowCondition, int] = {
     "success": Flag.SUCCESS,
     "evaluation": Flag.EVALUATION,
+    "priced": Flag.HAS_COST,
+    "unpriced": Flag.UNPRICED,
     "input_known": Flag.HAS_INPUT,
     "output_known": Flag.HAS_OUTPUT,
     "total_known": Flag.HAS_TOTAL,
@@ -64,7 +66,6 @@ class WindowRows:
         names: The table that the numbers in its label columns index.
         since: Unix time in seconds.
         scales: Lowest and highest value of each score that is not on 0..1.
-        has_prices: Whether the ring has a column ``cost`` (NaN for a call without a price).
     """
 
     def __init__(
@@ -74,12 +75,10 @@ class WindowRows:
         since: float,
         *,
         scales: Mapping[str, tuple[float, float]],
-        has_prices: bool,
     ) -> None:
         self._ring = ring
         self._names = names
         self._scales = scales
-        self._has_prices = has_prices
         self._recent: Mask = self._column("time") >= since
 
     def sums(
@@ -113,18 +112,27 @@ class WindowRows:
 
     def tokens(self) -> list[ModelTokenUsage]:
         """Sum the tokens of each model that reported any; ``calls`` includes failed calls."""
-        has_tokens = (self._column("flags") & Flag.ANY_TOKENS) != 0
-        chosen = self._recent & (has_tokens | self._matches("inference"))
+        has_usage = (self._column("flags") & Flag.USAGE) != 0
+        is_unread = self._column("unread") != 0
+        chosen = self._recent & (has_usage | self._matches("inference"))
         kept, starts = self._grouped(chosen, ["model"])
         if not len(kept):
             return []
         counts = [self._token_sums(name, kept, starts) for name in TOKENS]
         calls = np.diff(starts, append=len(kept)).tolist()
+        flags = self._column("flags")
+        has_no_cost = ((flags & Flag.ANY_TOKENS) != 0) & ((flags & Flag.HAS_COST) == 0)
+        unread, unpriced = (
+            np.add.reduceat(found[kept].astype(np.int64), starts).tolist()
+            for found in (is_unread, has_no_cost | self._matches("unpriced"))
+        )
+        costs = np.add.reduceat(np.nan_to_num(self._column("cost")[kept]), starts).tolist()
         models = self._column("model")[kept[starts]].tolist()
-        reported = np.logical_or.reduceat(has_tokens[kept], starts).tolist()
+        reported = np.logical_or.reduceat((has_usage | is_unread)[kept], starts).tolist()
+        rows = zip(reported, models, *counts, calls, unread, unpriced, costs, strict=True)
         return [
             ModelTokenUsage(self._names.names[model], *sums)
-            for is_reported, model, *sums in zip(reported, models, *counts, calls, strict=True)
+            for is_reported, model, *sums in rows
             if is_reported
         ]
 
@@ -169,10 +177,8 @@ class WindowRows:
             reason = self._column("finish_reason")
             cut = [self._names[each] for each in TRUNCATED if each in self._names]
             found = reason != 0 if condition == "finish_known" else np.isin(reason, cut)
-        elif condition in ("priced", "unpriced"):
-            found = np.zeros_like(self._recent)
-            if self._has_prices:
-                found = np.isnan(self._column("cost")) == (condition == "unpriced")
+        elif condition == "unread":
+            found = self._column("unread") != 0
         elif condition == "duration_known":
             found = ~np.isnan(self._column("duration"))
         else:
@@ -180,7 +186,9 @@ class WindowRows:
             if condition == "inference":
                 found = (flags & Flag.INFERENCE) == Flag.GENERATION
             elif condition == "failure":
-                found = (flags & Flag.SUCCESS) == 0
+                found = (flags & (Flag.SUCCESS | Flag.CANCELLED)) == 0
+            elif condition == "ended":
+                found = (flags & Flag.CANCELLED) == 0
             else:
                 need = _NEEDS_ALL[condition]
                 found = (flags & need) == need
@@ -209,8 +217,8 @@ _MINUTE = 60.0
 MAX_MINUTES = 3 * 24 * 60 + 1
 """Number of minutes with events that are kept: an alert's longest window is three days."""
 
-MINUTE_COLUMNS = ("calls", "successes", "failures", "tokens", "cost")
-"""The amounts that are summed by minute; ``cost`` is in USD."""
+MINUTE_COLUMNS = ("calls", "successes", "failures", "tokens", "cost", "ended")
+"""The amounts that are summed by minute; ``cost`` is in USD, ``ended`` are not cancelled."""
 
 
 class Minutes:
@@ -239,6 +247,7 @@ class Minutes:
         current[2] += failures
         current[3] += tokens
         current[4] += cost
+        current[5] += successes + failures
 
     def total(self, column: str, since: float) -> float:
         """Sum one of :data:`MINUTE_COLUMNS` over the minutes that ended after a Unix time."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.metrics import Observation
@@ -46,6 +45,8 @@ def call_attributes(call: Call, phase: str) -> dict[str, str]:
     }
     if call.step is not None:
         attributes[cat.STEP.key] = call.step
+    if call.response_model is not None:
+        attributes[cat.RESPONSE_MODEL.key] = call.response_model
     return attributes
 
 
@@ -60,7 +61,7 @@ class _CallSeries:
     __slots__ = (
         *("_base", "_cells", "_instruments", "modality"),
         *("failure", "input", "input_size", "output", "output_size", "success", "total"),
-        *("durations", "finish_reasons"),
+        *("durations", "finish_reasons", "first_chunk", "output_chunk"),
     )
 
     def __init__(
@@ -75,8 +76,10 @@ class _CallSeries:
         self.finish_reasons: dict[str, BoundSum] = {}
         self.input_size: BoundHistogram | None = None
         self.output_size: BoundHistogram | None = None
-        self.input: BoundSum = self.new_cell(cat.INPUT_TOKENS, time, cat.MODALITY, call.modality)
-        self.output: BoundSum = self.new_cell(cat.OUTPUT_TOKENS, time, cat.MODALITY, call.modality)
+        self.first_chunk: BoundHistogram | None = None
+        self.output_chunk: BoundHistogram | None = None
+        self.input = self.cell(cat.INPUT_TOKENS, time, cat.MODALITY, call.modality)
+        self.output = self.cell(cat.OUTPUT_TOKENS, time, cat.MODALITY, call.modality)
         self.total: BoundSum = self.new_cell(cat.TOTAL_TOKENS, time)
         at_zero = [self.input, self.output, self.total]
         if phase == "generation":
@@ -200,7 +203,10 @@ class MetricsRecorder:
                 cell.record(event.duration, time, span)
             return
         series = self._generations.get(call) or self._series(call, "generation", time)
-        (series.success if event.success else series.failure).add(1)
+        if event.cancelled:
+            series.cell(cat.GENERATIONS, time, cat.OUTCOME, "cancelled").add(1)
+        else:
+            (series.success if event.success else series.failure).add(1)
         if event.duration is not None:
             cell = series.durations.get(error_type)
             if cell is None:
@@ -216,7 +222,11 @@ class MetricsRecorder:
                 if series.output_size is None:
                     series.output_size = series.new_cell(cat.OUTPUT_TOKENS_PER_CALL, time)
                 series.output_size.record(event.output_tokens, time, span)
-            self._tokens(series, event)
+        self._usage(series, event)
+        if event.unread is not None:
+            series.cell(cat.USAGE_UNREAD, time, cat.UNREAD_REASON, event.unread).add(1)
+        if event.first_chunk is not None:
+            self._chunks(series, event)
         reason = event.finish_reason
         if reason is not None:
             cell = series.finish_reasons.get(reason)
@@ -230,27 +240,64 @@ class MetricsRecorder:
         if time > self._last.get(model, 0.0):
             self._last[model] = time
 
-    def _tokens(self, series: _CallSeries, event: Generation | Evaluation) -> None:
-        if event.input_tokens:
-            self._add(series.input, event.input_tokens, cat.INPUT_TOKENS)
-        if event.output_tokens:
-            self._add(series.output, event.output_tokens, cat.OUTPUT_TOKENS)
+    def _chunks(self, series: _CallSeries, event: Generation) -> None:
+        time, span = event.time, event.span
+        if series.first_chunk is None:
+            series.first_chunk = series.new_cell(cat.FIRST_CHUNK, time)
+        if event.first_chunk is not None:
+            series.first_chunk.record(event.first_chunk, time, span)
+        if not len(event.chunk_gaps):
+            return
+        if series.output_chunk is None:
+            series.output_chunk = series.new_cell(cat.OUTPUT_CHUNK, time)
+        for seconds in event.chunk_gaps:
+            series.output_chunk.record(seconds, time, span)
+
+    def _usage(self, series: _CallSeries, event: Generation | Evaluation) -> None:
+        time = event.time
+        inputs, outputs, read = event.input_tokens, event.output_tokens, event.cache_read_tokens
+        if event.by_modality is not None:
+            inputs = self._parts(series, cat.INPUT_TOKENS, inputs, event.by_modality.input, time)
+            outputs = self._parts(
+                series, cat.OUTPUT_TOKENS, outputs, event.by_modality.output, time
+            )
+            read = self._parts(
+                series, cat.CACHE_READ_TOKENS, read, event.by_modality.cache_read, time
+            )
+        if inputs:
+            self._add(series.input, inputs, cat.INPUT_TOKENS)
+        if outputs:
+            self._add(series.output, outputs, cat.OUTPUT_TOKENS)
         if event.total_tokens:
             self._add(series.total, event.total_tokens, cat.TOTAL_TOKENS)
-        time = event.time
         for count, row in (
-            (event.cache_read_tokens, cat.CACHE_READ_TOKENS),
+            (read, cat.CACHE_READ_TOKENS),
             (event.cache_write_tokens, cat.CACHE_WRITE_TOKENS),
             (event.reasoning_tokens, cat.REASONING_TOKENS),
         ):
             if count:
                 self._add(series.cell(row, time, cat.MODALITY, series.modality), count, row)
-        cost = event.cost
-        if cost is not None:
-            if math.isnan(cost):
-                series.cell(cat.UNPRICED, time).add(1)
-            else:
-                self._add(series.cell(cat.COST, time), cost, cat.COST)
+        if event.unpriced:
+            series.cell(cat.UNPRICED, time).add(1)
+        if event.cost is not None:
+            source = "reported" if event.cost_reported else "prices"
+            self._add(series.cell(cat.COST, time, cat.COST_SOURCE, source), event.cost, cat.COST)
+
+    def _parts(
+        self,
+        series: _CallSeries,
+        row: Instrument,
+        count: int | None,
+        parts: tuple[tuple[str, int], ...],
+        time: float,
+    ) -> int:
+        """Count tokens whose modality is known; return how many are left."""
+        left = count or 0
+        for modality, part in parts:
+            if part:
+                self._add(series.cell(row, time, cat.MODALITY, modality), part, row)
+                left -= part
+        return left
 
     def _add(self, cell: BoundSum, amount: float, row: Instrument) -> None:
         if not cell.add(amount):
@@ -277,8 +324,8 @@ class MetricsRecorder:
             if low <= score.value <= high:
                 share = (score.value - low) / (high - low)
                 self._cell(cat.SCORE, time, name, evaluator).record(share, time, span)
-        if event.total_tokens is not None:
-            self._tokens(self._series(event.call, "evaluation", time), event)
+        if event.total_tokens is not None or event.cost is not None:
+            self._usage(self._series(event.call, "evaluation", time), event)
 
     def _sample(self, event: Sample) -> None:
         labels = [(cat.VERDICT, "accepted" if event.accepted else "rejected")]

@@ -237,7 +237,9 @@ class Pipeline:
         self.backlog = 0
         self._on_start = on_start
         self._on_turn = on_turn
-        self.normaliser = Normaliser(limits, on_reject=self.reject, on_overflow=self._overflow)
+        self.normaliser = Normaliser(
+            limits, on_reject=self.reject, on_overflow=self._overflow, notice=self.notice
+        )
         self._clean: dict[Raw, Callable[[float, Any, CallDefaults], Event | None]] = {
             Raw.GENERATION: self.normaliser.generation,
             Raw.EVALUATION: self.normaliser.evaluation,
@@ -312,6 +314,13 @@ class Pipeline:
                 safe_text(value, 200),
                 reason.value.replace("_", " "),
             )
+
+    def notice(self, reason: Reason | None, key: str, message: str, *arguments: object) -> None:
+        """Log a message once for each key, and count its reason; see ``events.hints.Notice``."""
+        if reason is not None:
+            self.self_metrics.count_rejected(reason)
+        if self._is_new(reason or Reason.MISNAMED, key):
+            self.deferred_log.add(logging.WARNING, message, *arguments)
 
     def _overflow(self, limit: str) -> None:
         self.self_metrics.count_overflow(limit)

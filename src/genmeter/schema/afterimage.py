@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "BILLING",
+    "BILLING_KEYWORDS",
+    "BILLING_PARTS",
     "CONVERSATION",
     "EVALUATION",
     "GENERATION",
@@ -43,6 +46,10 @@ Usage = Literal[
     "total_tokens",
     "turns",
     "model",
+    "cancelled",
+    "unread",
+    "unpriced",
+    "cost",
 ]
 """What a report learns from a row; of tokens, the field of its usage."""
 
@@ -55,8 +62,9 @@ class MetricSpec:
         name: Its name; if ``value`` is ``label`` or ``score``, the prefix before the label.
         kinds: The kinds of event that have it; a conversation is a ``generation``.
         value: How the value comes out of the field. ``amount``: the field, where it is known.
-            ``success`` and ``failure``: 1 for that outcome, else 0. ``label``: 1 where the label is
-            known. ``score``: the value of each score.
+            ``success`` and ``failure``: 1 for that outcome, else 0; none for a cancelled call.
+            ``flag``: 1 where the field is true. ``label``: 1 where the label is known. ``score``:
+            the value of each score.
         field: The event's field; a history's column has the same name without ``_tokens``.
         parts: Metadata of the row that itemises its value: the key and the event's field. A part
             of 0 is absent.
@@ -65,7 +73,7 @@ class MetricSpec:
 
     name: str
     kinds: tuple[str, ...]
-    value: Literal["amount", "success", "failure", "label", "score"]
+    value: Literal["amount", "success", "failure", "flag", "label", "score"]
     field: str
     parts: tuple[tuple[str, str], ...] = ()
     usage: Usage | None = None
@@ -105,8 +113,15 @@ METRICS = (
     ),
     MetricSpec("total_token_count", _BOTH, "amount", "total_tokens", usage="total_tokens"),
     MetricSpec("conversation_length", _CALL, "amount", "turns", usage="turns"),
+    MetricSpec("call_cancelled", _CALL, "flag", "cancelled", usage="cancelled"),
+    MetricSpec("usage_unread:", _CALL, "label", "unread", usage="unread"),
+    MetricSpec("cost_usd", _BOTH, "amount", "cost", usage="cost"),
+    MetricSpec("usage_unpriced", _BOTH, "flag", "unpriced", usage="unpriced"),
 )
-"""The metrics, in the order in which AfterImage's monitor makes those of one event."""
+"""The metrics, in the order in which AfterImage's monitor makes those of one event.
+
+The last four are genmeter's own.
+"""
 
 PARTS = tuple(key for metric in METRICS for key, _ in metric.parts)
 """The keywords and the metadata that itemise tokens."""
@@ -115,6 +130,20 @@ PREFIXES = tuple(metric.name for metric in METRICS if metric.value in ("label", 
 
 NO_PROVIDER = "_OTHER"
 """The provider of a call that names none; metadata leaves it out."""
+BILLING = "billing"
+"""The metadata of a call's first row that has what its price depends on beside its tokens."""
+BILLING_PARTS = (
+    "cache_write_1h_token_count",
+    "input_audio_token_count",
+    "input_image_token_count",
+    "output_audio_token_count",
+    "output_image_token_count",
+    "cache_read_audio_token_count",
+    "search_count",
+)
+"""The keywords with counts that have a price of their own."""
+BILLING_KEYWORDS = (*BILLING_PARTS, "response_model", "service_tier", "batch", "cost")
+"""The keywords that the price of a call depends on, beside its tokens, provider and model."""
 OWN_KEYS = frozenset({"metric", "metric_name", "value", "timestamp"})
 """The fields that each row has beside its metadata."""
 METADATA: Mapping[str, str] = {
@@ -122,6 +151,7 @@ METADATA: Mapping[str, str] = {
     "model_name": "string",
     "step": "string",
     "provider": "string",
+    "response_model": "string",
     "evaluator_type": "string",
     "feedback": "string",
     **dict.fromkeys(PARTS, "Int64"),

@@ -38,6 +38,7 @@ class Indicator:
     query: Query
 
 
+_ENDED = (cat.OUTCOME, '=~"success|failure"')  # a cancelled call is neither
 _GOOD, _BAD = (cat.OUTCOME, '="success"'), (cat.OUTCOME, '="failure"')
 _FAILED = (cat.ERROR_TYPE, '!=""')
 _IN_GENERATION, _IN_EVALUATION = (cat.PHASE, '="generation"'), (cat.PHASE, '="evaluation"')
@@ -55,6 +56,9 @@ def _rows(*having: RowCondition, column: str | None = None, by_minute: Any = Non
 
 
 _CALLS = CounterQuery(cat.GENERATIONS, rows=_rows("inference", by_minute="calls"))
+_ENDED_CALLS = CounterQuery(
+    cat.GENERATIONS, where=(_ENDED,), rows=_rows("inference", "ended", by_minute="ended")
+)
 _SUCCESSES = CounterQuery(
     cat.GENERATIONS, where=(_GOOD,), rows=_rows("inference", "success", by_minute="successes")
 )
@@ -76,11 +80,11 @@ def _mean(instrument: Instrument, rows: HistoryQuery) -> Ratio:
 
 CALLS = Indicator("calls", "Calls", "{call}", "Calls of a model, including failed ones.", _CALLS)
 SUCCESS_SHARE = Indicator(
-    "success_share", "Success rate", "1", "Share of the calls of a model that succeeded.",
-    Ratio(_SUCCESSES, _CALLS))
+    "success_share", "Success rate", "1", "Share of the calls of a model that succeeded, without cancelled ones.",
+    Ratio(_SUCCESSES, _ENDED_CALLS))
 FAILURE_SHARE = Indicator(
-    "failure_share", "Error rate", "1", "Share of the calls of a model that failed.",
-    Ratio(_FAILURES, _CALLS))
+    "failure_share", "Error rate", "1", "Share of the calls of a model that failed, without cancelled ones.",
+    Ratio(_FAILURES, _ENDED_CALLS))
 CALL_TIME = Indicator(
     "call_time", "Time per call", "s", "Duration of the calls of a model, including failed ones.",
     _mean(cat.INFERENCE_DURATION, _rows("inference", "duration_known", column="duration")))

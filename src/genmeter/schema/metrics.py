@@ -91,9 +91,20 @@ class Instrument:
 OPERATION = Label("gen_ai.operation.name", "kind of call; `chat` by default", "operations")
 PROVIDER = Label("gen_ai.provider.name", "who serves the model, `_OTHER` if unknown", "providers")
 MODEL = Label("gen_ai.request.model", "the model that was called", "models")
+RESPONSE_MODEL = Label(
+    "gen_ai.response.model", "the model that answered; absent if unknown", "response_models"
+)
 STEP = Label("genmeter.step", "step of the pipeline, such as `question_generation`", "steps")
 PHASE = Label("genmeter.phase", "`generation` or `evaluation`")
-OUTCOME = Label("genmeter.outcome", "`success` or `failure`")
+OUTCOME = Label("genmeter.outcome", "`success`, `failure`, or `cancelled` for a call")
+UNREAD_REASON = Label(
+    "genmeter.reason",
+    "why usage is unknown: `not_reported`, `no_usage`, `not_understood`, `keywords`, `stream` or "
+    "`stream_left`",
+)
+COST_SOURCE = Label(
+    "genmeter.cost.source", "`prices`, or `reported` for a cost that the provider reported"
+)
 ERROR_TYPE = Label("error.type", "class of the error; absent on success", "error_types")
 MODALITY = Label("gen_ai.token.modality", "`unknown` by default", "modalities")
 FINISH_REASON = Label(
@@ -115,12 +126,14 @@ VERSION = Label("version", "release of genmeter")
 OTEL_SDK = Label("otel_sdk", "release of the OpenTelemetry SDK")
 ALERT = Label("genmeter.alert", "name of the alert, as in Prometheus")
 
-CALL: tuple[Label, ...] = (OPERATION, PROVIDER, MODEL, STEP, PHASE)
+_ASKED: tuple[Label, ...] = (OPERATION, PROVIDER, MODEL, STEP, PHASE)
+CALL: tuple[Label, ...] = (*_ASKED, RESPONSE_MODEL)
 """The labels of a call; all queries here select ``genmeter_phase!=""``."""
 
 # The bounds of the conventions, plus 30 s (AfterImage's alert threshold, so that the share above it
 # is exact) and the doublings that a batch call with long reasoning needs.
 SECONDS: tuple[float, ...] = tuple(sorted([0.01 * 2.0**power for power in range(17)] + [30.0]))
+CHUNK_SECONDS: tuple[float, ...] = tuple(0.01 * 2.0**power for power in range(14))
 TOKENS: tuple[float, ...] = tuple(4.0**power for power in range(14))
 CONVERSATION_SECONDS = (1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0)
 TURNS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0)
@@ -166,6 +179,12 @@ BUILD_INFO = Instrument(
 INFERENCE_DURATION = Instrument(
     "gen_ai.client.inference.duration", Kind.HISTOGRAM, "s", "Duration of model calls.",
     (*CALL, ERROR_TYPE), SECONDS, ("generation_time", "model_usage:*"))
+FIRST_CHUNK = Instrument(
+    "gen_ai.client.inference.time_to_first_chunk", Kind.HISTOGRAM, "s",
+    "Time from the start of a streaming call to its first chunk.", CALL, CHUNK_SECONDS)
+OUTPUT_CHUNK = Instrument(
+    "gen_ai.client.inference.time_per_output_chunk", Kind.HISTOGRAM, "s",
+    "Time between the chunks of a stream, after its first one.", CALL, CHUNK_SECONDS)
 INPUT_TOKENS = Instrument(
     "gen_ai.client.inference.usage.input_tokens", Kind.COUNTER, "{token}",
     "Prompt tokens, including cached ones.", (*CALL, MODALITY), stands_for=("prompt_token_count",))
@@ -206,13 +225,18 @@ FINISH_REASONS = Instrument(
     (*CALL, FINISH_REASON), stands_for=("finish_reason:*",))
 COST = Instrument(
     "genmeter.cost.usd", Kind.COUNTER, "{USD}",
-    "Cost in USD by the configured prices; calls without a price are not included.", CALL)
+    "Cost in USD, as reported by the provider or else by the configured prices; calls without "
+    "either are not included.", (*CALL, COST_SOURCE))
 UNPRICED = Instrument(
     "genmeter.unpriced_generations", Kind.COUNTER, "{generation}",
     "Calls with tokens whose model has no price; absent if no prices are configured.", CALL)
+USAGE_UNREAD = Instrument(
+    "genmeter.usage.unread", Kind.COUNTER, "{generation}",
+    "Calls whose token usage is unknown, by reason; their tokens are missing in all sums.",
+    (*CALL, UNREAD_REASON))
 ACTIVE = Instrument(
     "genmeter.generations.active", Kind.OBSERVABLE_UP_DOWN_COUNTER, "{generation}",
-    "Active calls made through the generation handle.", CALL)
+    "Active calls made through the generation handle.", _ASKED)
 LAST_GENERATION = Instrument(
     "genmeter.last_generation.timestamp", Kind.OBSERVABLE_GAUGE, "s",
     "Unix time of the last finished call.", (MODEL,))

@@ -46,6 +46,8 @@ RowCondition = Literal[
     "evaluation",
     "success",
     "failure",
+    "ended",
+    "unread",
     "turns_known",
     "duration_known",
     "input_known",
@@ -60,8 +62,14 @@ RowCondition = Literal[
 ]
 """A condition on a row of a history; see :mod:`genmeter.history.windows`."""
 
-TRUNCATED = ("length", "max_tokens")
-"""The finish reasons of a truncated completion."""
+TRUNCATED = (
+    "length",
+    "max_tokens",
+    "max_output_tokens",
+    "model_length",
+    "model_context_window_exceeded",
+)
+"""The finish reasons of a truncated completion, in lower case, as the vendors spell them."""
 
 Function = Literal["increase", "rate"]
 Group = tuple[str | None, ...]
@@ -149,7 +157,7 @@ class HistoryQuery:
     ring: Literal["calls", "scores", "samples"]
     having: tuple[RowCondition, ...] = ()
     column: str | None = None
-    by_minute: Literal["calls", "successes", "failures", "tokens", "cost"] | None = None
+    by_minute: Literal["calls", "successes", "failures", "tokens", "cost", "ended"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,6 +41,7 @@ class Clean:
     def __init__(self, defaults: CallDefaults | None = None, **limits: int) -> None:
         self.rejected: Counter[tuple[Reason, str]] = Counter()
         self.overflows: Counter[str] = Counter()
+        self.notices: list[tuple[Reason | None, str]] = []
         self.defaults = defaults or CallDefaults(None, None, "chat")
         most = dataclasses.asdict(LabelLimits(**limits))
         del most["combinations"]
@@ -48,11 +49,12 @@ class Clean:
             most,
             on_reject=lambda reason, name, _: self.rejected.update([(reason, name)]),
             on_overflow=lambda limit: self.overflows.update([limit]),
+            notice=lambda reason, key, *_: self.notices.append((reason, key)),
         )
 
     def generation(self, duration: Any = 1.0, success: Any = True, **keywords: Any) -> Generation:
         """Clean a call."""
-        payload = (capture_number(duration), capture_bool(success), *self._plain(keywords))
+        payload = (capture_number(duration), capture_bool(success), *self._plain(keywords), None)
         return self.normaliser.generation(5.0, payload, self.defaults)
 
     def evaluation(self, scores: Any = None, evaluator: Any = "e", **keywords: Any) -> Evaluation:

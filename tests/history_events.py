@@ -29,6 +29,7 @@ def generation(at: float = 0, **changes: Any) -> Generation:
         changes.pop("model", "atlas"),
         changes.pop("step", "answer_generation"),
         "text",
+        changes.pop("response_model", None),
     )
     values = {
         "model_given": True,

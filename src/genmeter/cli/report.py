@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 
 from genmeter.cli._files import write_files
 from genmeter.config.prices import PriceTable
-from genmeter.report.formats import FIELDS, printable, to_csv, to_json, to_table, unpriced_note
+from genmeter.report.formats import (
+    FIELDS,
+    estimate_notes,
+    printable,
+    to_csv,
+    to_json,
+    to_table,
+    unpriced_note,
+)
 from genmeter.report.sources import read_source
 from genmeter.report.usage_table import GROUP_KEYS
 
@@ -38,8 +46,12 @@ cannot be used with an endpoint, which only has totals since the job began. The
 p50 and p95 of an endpoint are estimated from a histogram.
 
 Conversations and evaluations are not counted as calls, but the tokens and cost
-of evaluations are included. Costs need --prices; an endpoint has the costs by
-the job's prices, which --prices overrides.
+of evaluations are included. Costs are those that the job recorded, each call
+priced when it ended; --prices prices each call of a journal or an export again
+(costs that a provider reported stand), and the sums of an endpoint.
+
+A call without usage is one whose tokens are unknown: they are missing in the
+sums, and so is their cost.
 
 AfterImage records no steps, and no model for failed calls: they are reported
 for the only model of the source, or for "unknown" if it has several.
@@ -90,9 +102,7 @@ def run(args: argparse.Namespace) -> int:
         MissingExtraError: A package that the source or the prices need is not installed.
     """
     prices = PriceTable.coerce(args.prices)
-    table = _read(args.source, args.window)
-    if prices is not None:
-        table.apply_prices(prices)
+    table = _read(args.source, args.window, prices)
     if args.output is None:
         _print(f"{_render(table, args)}\n")
     else:
@@ -101,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
         notes = [*table.notes]
         if table.unpriced:
             notes.append(unpriced_note(table))
+        notes += estimate_notes(table)
         if table.is_empty():
             notes.insert(0, "Nothing to report: the source has no calls.")
         for note in notes:
@@ -108,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _read(source: str, window: timedelta | None) -> UsageTable:
+def _read(source: str, window: timedelta | None, prices: PriceTable | None) -> UsageTable:
     """Read a source; a large one with a progress bar if standard error is a terminal."""
     from rich.console import Console
     from rich.progress import Progress
@@ -122,6 +133,7 @@ def _read(source: str, window: timedelta | None) -> UsageTable:
             lambda done, total: bar.update(
                 task, completed=done, total=total, visible=total >= _LARGE
             ),
+            prices,
         )
 
 

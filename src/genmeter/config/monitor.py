@@ -144,8 +144,8 @@ class HistoryConfig(Declared):
     # fmt: off
     capacity: int = declare(
         100_000,
-        "max number of calls, of scores and custom values, and of samples (90 bytes per call, 98 "
-        "with prices)",
+        "max number of calls, of scores and custom values, and of samples (102 bytes per "
+        "call)",
         "GENMETER_HISTORY_CAPACITY", check=count(1, _MAX_CAPACITY))
     metadata_bytes: int = declare(
         METADATA_BYTES, "max bytes of their free metadata and feedback",

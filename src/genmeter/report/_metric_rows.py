@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from genmeter.report._pricing import PricedEvents, price_event
 from genmeter.report.usage_table import EVALUATION, GENERATION, UNKNOWN_MODEL, GroupKey, UsageRow
-from genmeter.schema.afterimage import CONVERSATION, METRICS, metric_of
+from genmeter.schema.afterimage import BILLING, CONVERSATION, METRICS, metric_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from genmeter.config.prices import PriceTable
     from genmeter.report.usage_table import UsageTable
     from genmeter.schema.afterimage import MetricSpec
 
@@ -19,7 +21,8 @@ __all__ = ["OPENING", "PHASES", "MetricRows", "is_afterimage_name"]
 PHASES = frozenset({GENERATION, EVALUATION, CONVERSATION})
 """The phases of genmeter's rows; each row of an event has one."""
 _TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
-_COUNTED = frozenset({"call_duration", "call_outcome", "evaluation_outcome", *_TOKENS})
+_OWN = ("cancelled", "unread", "unpriced", "cost")  # genmeter's own rows
+_COUNTED = frozenset({"call_duration", "call_outcome", "evaluation_outcome", *_TOKENS, *_OWN})
 """The usage that is summed from genmeter's rows; their other rows repeat it."""
 OPENING = frozenset(metric.name for metric in METRICS if metric.field == "duration")
 """The first row of each event in AfterImage's journals."""
@@ -45,13 +48,23 @@ class MetricRows:
     Args:
         table: The table to add to.
         cutoff: Unix time; older rows are ignored.
+        prices: Prices that replace the recorded costs, except those that a provider reported.
+        is_sorted: Whether the rows of an event follow each other, so that it can be priced soon.
     """
 
-    def __init__(self, table: UsageTable, cutoff: float = -math.inf) -> None:
+    def __init__(
+        self,
+        table: UsageTable,
+        cutoff: float = -math.inf,
+        prices: PriceTable | None = None,
+        *,
+        is_sorted: bool = True,
+    ) -> None:
         self._table = table
         self._cutoff = cutoff
-        self._afterimage = _AfterImageEvents(table)
-        self._usage: dict[tuple[Any, ...], UsageRow] = {}
+        self._afterimage = _AfterImageEvents(table, prices)
+        self._usage: dict[tuple[Any, ...], tuple[GroupKey, UsageRow]] = {}
+        self._priced = None if prices is None else PricedEvents(table, prices, is_sorted=is_sorted)
 
     def matters(self, name: str, row: Mapping[str, Any]) -> bool:
         """Return whether a row may be summed, by its name and metadata."""
@@ -59,7 +72,9 @@ class MetricRows:
         if phase is None:
             return is_afterimage_name(name)
         metric, _ = metric_of(name)
-        return metric is not None and metric.usage in _COUNTED and phase in PHASES
+        if metric is None or phase not in PHASES:
+            return False
+        return metric.usage in _COUNTED or row.get(BILLING) is not None
 
     def add(
         self, name: str, value: Any, row: Mapping[str, Any], when: float, is_afterimage: bool
@@ -84,42 +99,66 @@ class MetricRows:
         if metric.usage == "evaluation_outcome":
             self._table.evaluations.add(is_failure=bool(value))
             self._table.include_time(when)
-        elif metric.usage == "call_outcome":
-            self._add_outcome(row, is_failure=not value)
+        elif metric.usage in ("call_outcome", "cancelled"):
+            self._add_outcome(row, metric, value)
             self._table.include_time(when)
-        elif metric.usage != "call_duration":
+        elif metric.usage in _TOKENS:
             self._add_tokens(metric, int(value), row)
-        elif row["phase"] == GENERATION:
-            self._usage_of(row).durations.append(value)
+        elif metric.usage == "unread":
+            self._usage_of(row)[1].calls_without_usage += 1
+        elif metric.usage == "call_duration" and row["phase"] == GENERATION:
+            self._usage_of(row)[1].durations.append(value)
+        if self._priced is not None:
+            key, usage = self._usage_of(row)
+            self._priced.add(metric, value, row, when, key, usage)
+        elif metric.usage == "unpriced":
+            self._table.unpriced.add(self._usage_of(row)[0].model)
+        elif metric.usage == "cost":
+            usage = self._usage_of(row)[1]
+            usage.cost = (usage.cost or 0.0) + value
 
     def finish(self) -> None:
         """Add the events that are still incomplete; call it after the last row."""
+        if self._priced is not None:
+            self._priced.finish()
+        # A row of which only a label was asked for.
+        rows = self._table.rows
+        for key in [key for key, row in rows.items() if row.is_empty() and row.cost is None]:
+            del rows[key]
         self._afterimage.finish()
 
-    def _add_outcome(self, row: Mapping[str, Any], *, is_failure: bool) -> None:
+    def _add_outcome(self, row: Mapping[str, Any], metric: MetricSpec, value: float) -> None:
+        is_cancelled = metric.usage == "cancelled"
+        is_failure = not (is_cancelled or value)
         if row["phase"] == GENERATION:
-            usage = self._usage_of(row)
+            usage = self._usage_of(row)[1]
             usage.calls += 1
             usage.failures += is_failure
+            usage.cancelled += is_cancelled
         elif row["phase"] == CONVERSATION:
             self._table.conversations.add(is_failure=is_failure)
 
     def _add_tokens(self, metric: MetricSpec, count: int, row: Mapping[str, Any]) -> None:
-        usage = self._usage_of(row)
+        usage = self._usage_of(row)[1]
         parts = ((field, _part(row, key)) for key, field in metric.parts)
         for field, amount in ((str(metric.usage), count), *parts):
             setattr(usage, field, getattr(usage, field) + amount)
         usage.token_calls += metric.usage == "total_tokens"
 
-    def _usage_of(self, row: Mapping[str, Any]) -> UsageRow:
-        labels = (row.get(_MODEL), row.get("step"), row.get("provider"), row["phase"])
+    def _usage_of(self, row: Mapping[str, Any]) -> tuple[GroupKey, UsageRow]:
+        labels = (
+            *(row.get(_MODEL), row.get("step"), row.get("provider"), row["phase"]),
+            row.get("response_model"),
+        )
         usage = self._usage.get(labels)
         if usage is None:
             if not all(each is None or isinstance(each, str) for each in labels):
                 raise TypeError(f"labels must be texts, got {labels!r}")
-            model, step, provider, phase = labels
-            key = GroupKey(model or UNKNOWN_MODEL, step or None, provider or None, phase)
-            usage = self._usage[labels] = self._table.row(key)
+            model, step, provider, phase, answered = labels
+            key = GroupKey(
+                model or UNKNOWN_MODEL, step or None, provider or None, phase, answered or None
+            )
+            usage = self._usage[labels] = (key, self._table.row(key))
         return usage
 
 
@@ -137,8 +176,9 @@ class _AfterImageEvents:
     Among the rows of one timestamp, a row of :data:`OPENING` comes first.
     """
 
-    def __init__(self, table: UsageTable) -> None:
+    def __init__(self, table: UsageTable, prices: PriceTable | None) -> None:
         self._table = table
+        self._prices = prices
         # By timestamp, oldest first; events of several threads may be interleaved.
         self._open: dict[float, list[dict[str, Any]]] = {}
 
@@ -202,14 +242,18 @@ class _AfterImageEvents:
             if "turns" in event and not model and not has_tokens:
                 table.conversations.add(is_failure=not event["call_outcome"])
             else:
-                _add_call(table.row(key), event)
+                _add_call(table.row(key), event, has_tokens=has_tokens)
         if has_tokens:
-            _add_tokens(table.row(key), *(event.get(name) for name in _TOKENS))
+            row = table.row(key)
+            _add_tokens(row, *(event.get(name) for name in _TOKENS))
+            if self._prices is not None:
+                price_event(table, row, key, event, self._prices)
 
 
-def _add_call(usage: UsageRow, event: Mapping[str, Any]) -> None:
+def _add_call(usage: UsageRow, event: Mapping[str, Any], *, has_tokens: bool) -> None:
     usage.calls += 1
     usage.failures += not event["call_outcome"]
+    usage.calls_without_usage += bool(event["call_outcome"]) and not has_tokens
     if (duration := event.get("call_duration")) is not None:
         usage.durations.append(duration)
 

@@ -30,7 +30,7 @@ _TIMEOUT_SECONDS = 10.0
 _MAX_BYTES = 2**28
 _NO_PROVIDER = "_OTHER"
 _LOGIN = re.compile(r"//.*@")  # also of a password that contains a slash
-_FAILURE = "failure"
+_FAILURE, _CANCELLED = "failure", "cancelled"
 _CONVERSATIONS = f"{cat.CONVERSATION_DURATION.prometheus}_count"
 _BUCKET, _SUM = (f"{cat.INFERENCE_DURATION.prometheus}_{part}" for part in ("bucket", "sum"))
 _OVERFLOW = label_name("otel.metric.overflow")
@@ -44,7 +44,11 @@ _TOKENS = {
     cat.REASONING_TOKENS.prometheus: "reasoning_tokens",
 }
 """The field of a row, by the name of its counter."""
-_ROW_METRICS = {*_TOKENS, cat.GENERATIONS.prometheus, cat.COST.prometheus, _BUCKET, _SUM}
+_ROW_METRICS = {
+    *_TOKENS,
+    *(row.prometheus for row in (cat.GENERATIONS, cat.COST, cat.USAGE_UNREAD)),
+    *(_BUCKET, _SUM),
+}
 
 
 def read_endpoint(url: str) -> UsageTable:
@@ -173,6 +177,7 @@ def _key(labels: Mapping[str, str]) -> GroupKey:
         labels.get(cat.STEP.prometheus),
         None if provider == _NO_PROVIDER else provider,
         labels.get(cat.PHASE.prometheus, ""),
+        labels.get(cat.RESPONSE_MODEL.prometheus),
     )
 
 
@@ -183,6 +188,10 @@ def _add_to_row(row: UsageRow, sample: Sample, *, is_failure: bool) -> None:
     elif name == cat.GENERATIONS.prometheus:
         row.calls += int(value)
         row.failures += int(value) if is_failure else 0
+        if sample.labels.get(cat.OUTCOME.prometheus) == _CANCELLED:
+            row.cancelled += int(value)
+    elif name == cat.USAGE_UNREAD.prometheus:
+        row.calls_without_usage += int(value)
     elif name == cat.COST.prometheus:
         row.cost = (row.cost or 0.0) + value
     elif sample.labels[cat.PHASE.prometheus] == GENERATION:

@@ -16,22 +16,32 @@ if TYPE_CHECKING:
 
     from genmeter.report.usage_table import Outcomes, UsageRow, UsageTable
 
-__all__ = ["FIELDS", "printable", "to_csv", "to_json", "to_table", "unpriced_note"]
+__all__ = [
+    "FIELDS",
+    "estimate_notes",
+    "printable",
+    "to_csv",
+    "to_json",
+    "to_table",
+    "unpriced_note",
+]
 
 FIELDS = {
-    "calls": "calls, failed ones included, without evaluations",
+    "calls": "calls, failed and cancelled ones included, without evaluations",
     "failures": "calls that failed",
-    "success_share": "0 to 1",
+    "success_share": "0 to 1, without cancelled calls",
     "prompt_tokens": "input, cached tokens included",
     "completion_tokens": "output, reasoning included",
     "total_tokens": "as reported by the provider",
     "cache_read_tokens": "part of the prompt tokens",
     "cache_write_tokens": "part of the prompt tokens",
     "reasoning_tokens": "part of the completion tokens",
-    "cost_usd": "of the models that have a price",
+    "cost_usd": "of the calls that have a price",
     "duration_mean_seconds": "of calls",
     "duration_p50_seconds": "of calls",
     "duration_p95_seconds": "of calls",
+    "cancelled": "calls that were cancelled, no failures",
+    "calls_without_usage": "calls whose tokens are unknown, and missing",
 }
 """The fields of a row after its keys, with their help; empty means unknown."""
 
@@ -53,6 +63,7 @@ def to_json(table: UsageTable, by: Sequence[str]) -> str:
             "conversations": _counts(table.conversations),
             "evaluations": _counts(table.evaluations),
             "unpriced_models": sorted(table.unpriced),
+            "estimated_models": sorted(table.estimated),
             "skipped": table.skipped,
             "notes": table.notes,
         },
@@ -83,6 +94,7 @@ def _numbers(row: UsageRow) -> dict[str, int | float | None]:
         *(row.prompt_tokens, row.completion_tokens, row.total_tokens),
         *(row.cache_read_tokens, row.cache_write_tokens, row.reasoning_tokens),
         *(row.cost, row.mean(), row.quantile(0.5), row.quantile(0.95)),
+        *(row.cancelled, row.calls_without_usage),
     )
     return dict(zip(FIELDS, values, strict=True))
 
@@ -111,6 +123,7 @@ _Show = dict[str, "Callable[[UsageRow], str]"]
 _OUTCOMES: _Show = {
     "calls": lambda row: f"{row.calls:,}",
     "failed": lambda row: f"{row.failures:,}",
+    "cancelled": lambda row: f"{row.cancelled:,}",
     "success": lambda row: _percent(row.success_share()),
     "mean s": lambda row: _seconds(row.mean()),
     "p50 s": lambda row: _seconds(row.quantile(0.5)),
@@ -121,11 +134,12 @@ _USAGE: _Show = {
     "completion": lambda row: f"{row.completion_tokens:,}",
     "total": lambda row: f"{row.total_tokens:,}",
     "USD": lambda row: _usd(row.cost),
+    "no usage": lambda row: f"{row.calls_without_usage:,}",
     "cache read": lambda row: f"{row.cache_read_tokens:,}",
     "cache write": lambda row: f"{row.cache_write_tokens:,}",
     "reasoning": lambda row: f"{row.reasoning_tokens:,}",
 }
-_OPTIONAL = {"USD", "cache read", "cache write", "reasoning"}
+_OPTIONAL = {"USD", "cache read", "cache write", "reasoning", "no usage", "cancelled"}
 
 
 class _Column(NamedTuple):
@@ -191,10 +205,11 @@ def _tables(table: UsageTable, by: Sequence[str], width: int) -> list[Table]:
     )
     kept = _USAGE.keys() - _OPTIONAL | ({"USD"} if table.unpriced else set())
     usage = [each for each in usage if each.title in kept or each.total not in {"0", _NONE}]
+    outcomes = [each for each in outcomes if each.title != "cancelled" or each.total != "0"]
     if _fits(names, [*outcomes, *usage], width, _SINGLE_NAME):
         return [_draw(names, [*outcomes, *usage], range(len(rows)))]
     called = [at for at, row in enumerate(rows) if row.calls]
-    spent = [at for at, row in enumerate(rows) if row.total_tokens]
+    spent = [at for at, row in enumerate(rows) if row.total_tokens or row.calls_without_usage]
     return [
         *(_draw(names, part, called) for part in _split(names, outcomes, width)),
         *(_draw(names, part, spent) for part in _split(names, usage, width)),
@@ -281,6 +296,7 @@ def _notes(table: UsageTable) -> list[str]:
         )
     if table.unpriced:
         notes.append(unpriced_note(table))
+    notes += estimate_notes(table)
     if table.is_estimated and table.rows:
         notes.append("p50 and p95 are estimated from a histogram.")
     return [*notes, *table.notes]
@@ -289,6 +305,19 @@ def _notes(table: UsageTable) -> list[str]:
 def unpriced_note(table: UsageTable) -> str:
     """Return the note on models without a price."""
     return f"Models without a price, not in the cost: {', '.join(sorted(table.unpriced))}."
+
+
+def estimate_notes(table: UsageTable) -> list[str]:
+    """Return the notes on what is missing in the sums, or is not exact."""
+    notes = []
+    if without := table.total().calls_without_usage:
+        notes.append(
+            f"Calls without usage: {without:,}; their tokens and cost are unknown, and missing above."
+        )
+    if table.estimated:
+        models = ", ".join(sorted(table.estimated))
+        notes.append(f"Estimated costs, since prices depend on the size of each call: {models}.")
+    return notes
 
 
 def _outcomes(outcomes: Outcomes) -> str:

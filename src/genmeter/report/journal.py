@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import timedelta
 
+    from genmeter.config.prices import PriceTable
+
 __all__ = ["journal_files", "read_journal"]
 
 _NAME = "metrics.jsonl"
@@ -43,6 +45,7 @@ def read_journal(
     paths: Sequence[Path],
     window: timedelta | None = None,
     progress: Callable[[int, int], object] | None = None,
+    prices: PriceTable | None = None,
 ) -> UsageTable:
     """Sum a journal without keeping it in memory.
 
@@ -50,6 +53,7 @@ def read_journal(
         paths: Its files, oldest first.
         window: Time before the newest event to include; None includes all.
         progress: Called now and then with the bytes read and the bytes in total.
+        prices: Prices that replace the recorded costs.
 
     Raises:
         ConfigError: A file cannot be read, or has no line of a journal.
@@ -59,7 +63,7 @@ def read_journal(
         try:
             files = _open(paths, stack)
             cutoff = -math.inf if window is None else _newest(files) - window.total_seconds()
-            _sum(files, table, MetricRows(table, cutoff), progress)
+            _sum(files, table, MetricRows(table, cutoff, prices), progress)
         except OSError as error:
             raise ConfigError(
                 f"source={str(paths[-1])!r} cannot be read: {error.strerror or error}; check the "

@@ -14,13 +14,15 @@ from genmeter.report._metric_rows import OPENING, PHASES, MetricRows, is_afterim
 from genmeter.report.endpoint import read_endpoint
 from genmeter.report.journal import journal_files, read_journal
 from genmeter.report.usage_table import UsageTable
-from genmeter.schema.afterimage import PARTS
+from genmeter.schema.afterimage import BILLING, PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import timedelta
 
     import pandas as pd
+
+    from genmeter.config.prices import PriceTable
 
 __all__ = ["read_source"]
 
@@ -35,6 +37,7 @@ def read_source(
     source: str,
     window: timedelta | None = None,
     progress: Callable[[int, int], object] | None = None,
+    prices: PriceTable | None = None,
 ) -> UsageTable:
     """Read a source.
 
@@ -42,6 +45,8 @@ def read_source(
         source: The path of a journal, its folder or an export, or the address of an endpoint.
         window: Time before the newest event to include; None includes all.
         progress: Called with the bytes read and the bytes in total of a journal.
+        prices: Prices that replace the recorded costs. Each call of a journal or an export is
+            priced by itself, the sums of an endpoint as such.
 
     Raises:
         ConfigError: The source is invalid, or an endpoint with a window.
@@ -57,7 +62,10 @@ def read_source(
                 "--window must be omitted for an endpoint, which only has totals since the job "
                 "began; or use the job's journal"
             )
-        return read_endpoint(source)
+        table = read_endpoint(source)
+        if prices is not None:
+            table.price_sums(prices)
+        return table
     try:
         files = _journal_at(path)
     except OSError as error:
@@ -66,10 +74,10 @@ def read_source(
             "path"
         ) from error
     if files is not None:
-        return read_journal(files, window, progress)
+        return read_journal(files, window, progress, prices)
     from genmeter.files.read import read_export
 
-    return _sum_frame(read_export(path), window)
+    return _sum_frame(read_export(path), window, prices)
 
 
 def _journal_at(path: Path) -> list[Path] | None:
@@ -110,11 +118,14 @@ _METADATA = "metadata_"
 _PHASE = "metadata_phase"
 _KEYS = (
     *("phase", "model_name", "step", "provider", "success"),
+    *("response_model", BILLING),
     *PARTS,
 )
 
 
-def _sum_frame(frame: pd.DataFrame, window: timedelta | None) -> UsageTable:
+def _sum_frame(
+    frame: pd.DataFrame, window: timedelta | None, prices: PriceTable | None
+) -> UsageTable:
     """Sum a frame of ``metric_name``, ``timestamp`` (UTC), ``value`` and ``metadata_*``."""
     table = UsageTable("export", window)
     if (since := frame.attrs.get("kept_since")) is not None:
@@ -123,7 +134,8 @@ def _sum_frame(frame: pd.DataFrame, window: timedelta | None) -> UsageTable:
     if frame.empty:
         return table
     times = [stamp.timestamp() for stamp in frame["timestamp"]]
-    rows = MetricRows(table, -math.inf if window is None else max(times) - window.total_seconds())
+    cutoff = -math.inf if window is None else max(times) - window.total_seconds()
+    rows = MetricRows(table, cutoff, prices, is_sorted=False)
     names, values = frame["metric_name"].tolist(), _plain(frame["value"])
     for name, value, when, row in zip(names, values, times, _metadata(frame), strict=True):
         if rows.matters(name, row) and not rows.add(name, value, row, when, is_afterimage):

@@ -8,6 +8,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from genmeter.events.answers import TokenCounts
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import timedelta
@@ -37,6 +39,7 @@ class GroupKey(NamedTuple):
     step: str | None
     provider: str | None
     phase: str
+    response_model: str | None = None
 
 
 GROUP_KEYS = GroupKey._fields
@@ -48,8 +51,10 @@ class UsageRow:
     """The usage of one group.
 
     Attributes:
-        calls: Calls, failed ones included; 0 for evaluations.
+        calls: Calls, failed and cancelled ones included; 0 for evaluations.
         failures: Failed calls.
+        cancelled: Calls that were cancelled, which are no failures.
+        calls_without_usage: Calls whose tokens are unknown, and missing here.
         prompt_tokens: Input tokens.
         completion_tokens: Output tokens.
         total_tokens: Tokens in total, as reported by the provider.
@@ -65,6 +70,8 @@ class UsageRow:
 
     calls: int = 0
     failures: int = 0
+    cancelled: int = 0
+    calls_without_usage: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
@@ -96,8 +103,9 @@ class UsageRow:
         return not any(getattr(self, name) for name in _COUNTS)
 
     def success_share(self) -> float | None:
-        """Return the share of successful calls, 0 to 1; None without calls."""
-        return (self.calls - self.failures) / self.calls if self.calls else None
+        """Return the share of calls that succeeded, 0 to 1, without cancelled ones; or None."""
+        ended = self.calls - self.cancelled
+        return (ended - self.failures) / ended if ended else None
 
     def mean(self) -> float | None:
         """Return the mean duration in seconds; None without any."""
@@ -157,6 +165,7 @@ class UsageTable:
         since: Unix time of the first event; None if unknown.
         until: Unix time of the last event.
         unpriced: Models with tokens and without a price; empty without prices.
+        estimated: Models whose cost is not exact, since it depends on the size of each call.
         skipped: Number of invalid lines or values.
         notes: Sentences about the completeness of the table.
     """
@@ -169,6 +178,7 @@ class UsageTable:
     since: float | None = None
     until: float | None = None
     unpriced: set[str] = field(default_factory=set)
+    estimated: set[str] = field(default_factory=set)
     skipped: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -197,19 +207,31 @@ class UsageTable:
         """Return whether nothing was counted."""
         return not (self.rows or self.conversations.count or self.evaluations.count)
 
-    def apply_prices(self, prices: PriceTable) -> None:
-        """Replace the costs. If prices depend on the size of a call, the mean call decides."""
+    def price_sums(self, prices: PriceTable) -> None:
+        """Replace the costs by prices of the sums, for a source that does not have each call."""
         self.unpriced.clear()
         for key, row in self.rows.items():
-            row.cost = prices.cost(
-                key.model,
+            tokens = TokenCounts(
                 row.prompt_tokens,
                 row.completion_tokens,
+                row.total_tokens,
                 row.cache_read_tokens,
-                calls=row.token_calls,
+                row.cache_write_tokens,
+                row.reasoning_tokens,
             )
-            if row.cost is None and row.total_tokens:
+            row.cost, is_exact = prices.usd_of_sum(
+                tokens,
+                calls=row.token_calls or row.calls,
+                model=key.model,
+                provider=key.provider,
+                answered=key.response_model,
+            )
+            if not row.total_tokens:
+                row.cost = None
+            elif row.cost is None:
                 self.unpriced.add(key.model)
+            elif not is_exact:
+                self.estimated.add(key.model)
 
     def group(self, by: Sequence[str]) -> dict[tuple[str | None, ...], UsageRow]:
         """Sum the rows by some of :data:`GROUP_KEYS`.

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from genmeter.config.monitor import LabelLimits
+from genmeter.events.answers import Answer, CallDetails, TokenCounts, Unread
 from genmeter.events.capture import (
     capture_bool,
     capture_keywords,
@@ -22,7 +23,7 @@ from genmeter.events.capture import (
     capture_number,
     capture_scores,
 )
-from genmeter.events.model import Call, CallDefaults, Log, Metric, Reason, Score
+from genmeter.events.model import ByModality, Call, CallDefaults, Log, Metric, Reason, Score
 from genmeter.events.sanitize import Normaliser
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ class Clean:
 
     def generation(self, duration: Any = 1.0, success: Any = True, **keywords: Any) -> Generation:
         """Clean a call."""
-        payload = (capture_number(duration), capture_bool(success), *self._plain(keywords), None)
+        details = keywords.pop("details", None)
+        plain = self._plain(keywords)
+        payload = (capture_number(duration), capture_bool(success), *plain, details)
         return self.normaliser.generation(5.0, payload, self.defaults)
 
     def evaluation(self, scores: Any = None, evaluator: Any = "e", **keywords: Any) -> Evaluation:
@@ -90,7 +93,7 @@ def test_valid_call_keeps_every_field() -> None:
         modality="text",
         step="ask",
     )
-    assert event.call == ("embeddings", "openai", "m", "ask", "text")
+    assert event.call == ("embeddings", "openai", "m", "ask", "text", None)
     assert (event.time, event.duration, event.success, event.turns) == (5.0, 2.5, False, 3)
     assert (event.input_tokens, event.output_tokens, event.total_tokens) == (10, 5, 20)
     assert event[8:11] == (4, 1, 2)
@@ -102,7 +105,7 @@ def test_valid_call_keeps_every_field() -> None:
 def test_empty_call_has_the_defaults() -> None:
     """Labels are the monitor's defaults, numbers are None."""
     event = Clean(CallDefaults("d", "p", "chat")).generation()
-    assert event.call == ("chat", "p", "d", None, "unknown")
+    assert event.call == ("chat", "p", "d", None, "unknown", None)
     assert not event.model_given
     assert event.input_tokens is event.output_tokens is event.total_tokens is None
     assert Clean().generation().call.provider == "_OTHER"
@@ -513,21 +516,179 @@ def test_error_type_ignores_the_metaclass() -> None:
 
 
 def test_event_has_the_cost_of_its_call() -> None:
-    """Cached tokens are priced too; without a price it is NaN, without tokens None."""
+    """Each answer is priced by the asked name, the provider and the time; without tokens nothing is."""
     asked: list[tuple[Any, ...]] = []
 
-    def price(*tokens: Any) -> float | None:
-        asked.append(tokens)
-        return None if tokens[0] == "other" else 0.5
+    def price(
+        answer: Answer, *, model: str | None, provider: str | None, time: float | None
+    ) -> float | None:
+        asked.append((answer.tokens[:4], answer.model, model, provider, time))
+        return None if model == "other" else 0.5
+
+    clean = Clean(CallDefaults(None, "p", "chat", price))
+    counts = {"prompt_token_count": 10, "cache_read_token_count": 4, "completion_token_count": 2}
+    assert clean.generation(model_name="m", response_model="m-1", **counts).cost == 0.5
+    assert clean.evaluation(model_name="m", total_token_count=3).cost == 0.5
+    unpriced = clean.generation(model_name="other", **counts)
+    assert (unpriced.cost, unpriced.unpriced, unpriced.cost_reported) == (None, True, False)
+    free = clean.generation(model_name="m")
+    assert (free.cost, free.unpriced) == (None, False)
+    assert asked == [
+        ((10, 2, 12, 4), "m-1", "m", "p", 5.0),
+        ((None, None, 3, 0), None, "m", "p", 5.0),
+        ((10, 2, 12, 4), None, "other", "p", 5.0),
+    ]
+    assert Clean().generation(model_name="m", **counts).cost is None
+
+
+def test_each_answer_is_priced_by_itself() -> None:
+    """A reported cost stands, one without a price is left out and noted, and all are in the data."""
+
+    def price(
+        answer: Answer, *, model: str | None, provider: str | None, time: float | None
+    ) -> float | None:
+        return 1.0 if answer.model == "a" else None
+
+    answers = tuple(
+        Answer(TokenCounts(input=5), model, cost=cost)
+        for model, cost in (("a", None), ("b", 0.25), ("c", None))
+    )
+    event = Clean(CallDefaults(None, None, "chat", price)).generation(
+        details=CallDetails(answers), prompt_token_count=15
+    )
+    assert (event.cost, event.cost_reported, event.unpriced) == (1.25, True, True)
+    assert event.extra["billing"] == {
+        "answers": [
+            {"input": 5, "model": "a"},
+            {"input": 5, "model": "b", "cost": 0.25},
+            {"input": 5, "model": "c"},
+        ],
+        "cost_reported": True,
+    }
+
+
+def test_reported_cost_stands_over_the_prices() -> None:
+    """It needs no tokens; one that is no amount is dropped, and the prices hold."""
+
+    def price(
+        answer: Answer, *, model: str | None, provider: str | None, time: float | None
+    ) -> float | None:
+        return 1.0
 
     clean = Clean(CallDefaults(None, None, "chat", price))
-    counts = {"prompt_token_count": 10, "cache_read_token_count": 4, "completion_token_count": 2}
-    assert clean.generation(model_name="m", **counts).cost == 0.5
-    assert clean.evaluation(model_name="m", total_token_count=3).cost == 0.5
-    assert math.isnan(clean.generation(model_name="other", **counts).cost or 0.0)
-    assert clean.generation(model_name="m").cost is None
-    assert asked == [("m", 10, 2, 4), ("m", 0, 0, 0), ("other", 10, 2, 4)]
-    assert Clean().generation(model_name="m", **counts).cost is None
+    event = clean.generation(total_token_count=5, cost=Decimal("0.125"))
+    assert (event.cost, event.cost_reported) == (0.125, True)
+    assert clean.generation(cost=2).cost == 2.0
+    for wrong in (-1.0, math.nan, "free", True):
+        assert clean.generation(total_token_count=5, cost=wrong).cost == 1.0
+    assert clean.rejected.total() == 4
+
+
+def test_data_for_the_price_is_kept_with_the_event() -> None:
+    """Counts with their own price, the service tier and the batch, as far as they are given."""
+    event = Clean().generation(
+        prompt_token_count=100,
+        completion_token_count=10,
+        cache_write_token_count=50,
+        cache_write_1h_token_count=20,
+        input_audio_token_count=30,
+        service_tier=" Flex ",
+        batch=True,
+        seed=1,
+    )
+    assert event.extra == {
+        "seed": 1,
+        "billing": {
+            "cache_write_1h_token_count": 20,
+            "input_audio_token_count": 30,
+            "service_tier": "flex",
+            "batch": True,
+        },
+    }
+    assert event.by_modality == ByModality(input=(("audio", 30),))
+    assert Clean().generation(total_token_count=5, batch=False, service_tier=None).extra == {}
+
+
+def test_modalities_that_exceed_the_count_are_dropped() -> None:
+    """A sum by modality never exceeds the tokens."""
+    answer = Answer(TokenCounts(5, 5, input_by=(("audio", 6),), output_by=(("text", 5),)))
+    event = Clean().generation(
+        details=CallDetails((answer,)), prompt_token_count=5, completion_token_count=5
+    )
+    assert event.by_modality == ByModality(output=(("text", 5),))
+
+
+@pytest.mark.parametrize(
+    ("success", "details", "keywords", "unread"),
+    [
+        (True, None, {}, "not_reported"),
+        (True, CallDetails(), {}, "not_reported"),
+        (True, CallDetails(unread=Unread("no_usage", "X")), {}, "no_usage"),
+        (True, CallDetails(unread=Unread("no_usage", "X")), {"total_token_count": 0}, None),
+        (True, None, {"cost": 0.5}, "not_reported"),
+        (True, None, {"conversation_length": 3}, None),
+        (False, None, {}, None),
+        (False, CallDetails(unread=Unread("no_usage", "X")), {}, None),
+        (False, CallDetails(is_cancelled=True), {}, None),
+        (False, CallDetails(is_cancelled=True, first_chunk=0.5), {}, "stream_left"),
+    ],
+)
+def test_unknown_usage_is_not_zero(
+    success: bool, details: CallDetails | None, keywords: dict[str, Any], unread: str | None
+) -> None:
+    """A successful call without usage says why; a failed one need not have any."""
+    clean = Clean()
+    assert clean.generation(1.0, success, details=details, **keywords).unread == unread
+    assert bool(clean.notices) == (unread is not None)
+
+
+def test_cancelled_call_is_no_failure() -> None:
+    """It has no error type, and is no success."""
+    event = Clean().generation(1.0, False, details=CallDetails(is_cancelled=True))
+    assert (event.success, event.cancelled, event.error_type) == (False, True, None)
+
+
+@pytest.mark.parametrize(
+    "name", ["model", "prompt_tokens", "input_tokens", "Output_Tokens", "prompt_token_cout"]
+)
+def test_misnamed_keyword_is_noted_and_kept(name: str) -> None:
+    """It is the caller's data, as for AfterImage."""
+    clean = Clean()
+    assert clean.generation(**{name: 5}).extra[name] == 5
+    assert (Reason.MISNAMED, f"keyword {name}") in clean.notices
+
+
+def test_other_data_is_not_misnamed() -> None:
+    """Most keywords are the caller's own."""
+    clean = Clean()
+    clean.generation(
+        total_token_count=1, seed=1, temperature=0.5, prompt="x", attempt=2, tokenizer="t"
+    )
+    assert clean.notices == []
+
+
+def test_durations_in_milliseconds_are_noted() -> None:
+    """Calls that follow each other at once, and cannot have begun before the monitor."""
+    clean = Clean()
+    clean.defaults.created = 0.0
+    for _ in range(9):
+        clean.generation(850.0, total_token_count=1)
+    assert clean.notices == []
+    clean.generation(850.0, total_token_count=1)
+    assert clean.notices == [(None, "milliseconds")]
+
+
+@pytest.mark.parametrize("created", [0.0, -1e6])
+def test_a_few_long_calls_are_not_milliseconds(created: float) -> None:
+    """Nor are many at once that began after the monitor."""
+    clean = Clean()
+    clean.defaults.created = created
+    for number in range(100):
+        long = 300.0 if created < 0 or number % 5 else 1.0
+        clean.generation(long, total_token_count=1)
+    assert clean.notices == []
+    clean.generation(20_000.0, total_token_count=1)
+    assert clean.notices == [(None, "milliseconds")]
 
 
 def test_keywords_without_a_field_are_extra() -> None:

@@ -39,9 +39,13 @@ DTYPES = {
         "step": "string",
         "provider": "string",
         "operation": "string",
+        "response_model": "string",
+        "outcome": "string",
         **TOKENS,
+        "cost_usd": "float64",
         "finish_reason": "string",
         "error_type": "string",
+        "usage_unread": "string",
     },
     "conversations": {
         "time": TIME,
@@ -119,6 +123,8 @@ def test_generation_has_all_its_keywords() -> None:
         at=0.25,
         success=False,
         error_type="TimeoutError",
+        response_model="atlas-2",
+        cost=0.5,
         cache_read_tokens=7,
         retries={"rate_limited": 2},
         raw_kwargs={"metadata": {"operation": "x", "id": "a-1"}, "error": "too slow", "seed": 4},
@@ -127,10 +133,13 @@ def test_generation_has_all_its_keywords() -> None:
         "time": pd.Timestamp(START + 0.25, unit="s", tz="UTC"),
         "duration_seconds": 1.5,
         "success": False,
+        "outcome": "failure",
         "model": "atlas",
+        "response_model": "atlas-2",
         "step": "answer_generation",
         "provider": "openai",
         "operation": "chat",
+        "cost_usd": 0.5,
         "input_tokens": 100,
         "output_tokens": 20,
         "total_tokens": 120,
@@ -153,9 +162,19 @@ def test_unknown_counts_are_missing() -> None:
     assert first(to_frame(snapshot_of([call]), "generations")) == {
         "time": pd.Timestamp(START, unit="s", tz="UTC"),
         "success": True,
+        "outcome": "success",
         "model": "atlas",
         "operation": "chat",
     }
+
+
+def test_outcome_has_three_values() -> None:
+    """A cancelled call is no success, and a call without usage says why."""
+    events = [generation(), generation(success=False), generation(success=False, cancelled=True)]
+    frame = to_frame(snapshot_of([*events, generation(unread="no_usage")]), "generations")
+    assert frame["outcome"].tolist() == ["success", "failure", "cancelled", "success"]
+    assert frame["success"].tolist() == [True, False, False, True]
+    assert frame["usage_unread"].fillna("").tolist() == ["", "", "", "no_usage"]
 
 
 def test_large_counts_are_exact() -> None:

@@ -68,7 +68,7 @@ def usage(made: History, since: float | None = None) -> dict[str, tuple[int, ...
     assert [each.model_name for each in report.by_model] == sorted(
         each.model_name for each in report.by_model
     )
-    return {each.model_name: astuple(each)[1:] for each in report.by_model}
+    return {each.model_name: astuple(each)[1:8] for each in report.by_model}
 
 
 def covered(made: History, since: float) -> float | None:
@@ -134,6 +134,25 @@ def test_window_counts_failed_calls_of_models_with_tokens() -> None:
         generation(4.0, "a", is_conversation=True, turns=2),
     )
     assert usage(made, 0.0) == usage(made) == {"a": (0, 0, 0, 0, 0, 0, 2)}
+
+
+def test_calls_without_usage_and_costs_are_summed() -> None:
+    """Those of a window are those since the start, as far as it goes back."""
+    made = history(
+        tokens(1.0, 5, "a", cost=0.5),
+        tokens(2.0, 5, "a", cost=0.25, unpriced=True),
+        tokens(3.0, 5, "b"),
+        generation(4.0, "b", unread="no_usage"),
+        generation(5.0, "c", unread="stream"),
+        generation(6.0, "d", success=False),
+        generation(7.0, "e", success=False, cost=2.0, cost_reported=True),
+    )
+    expected = {"a": (0, 1, 0.75), "b": (1, 1, 0.0), "c": (1, 0, 0.0), "e": (0, 0, 2.0)}
+    for since in (None, 0.0):
+        report = made.token_usage(since)
+        assert {each.model_name: astuple(each)[8:] for each in report.by_model} == expected
+    assert made.token_usage(2.0).cost_usd == 2.25
+    assert made.token_usage(5.0).calls_without_usage == 1
 
 
 def test_window_longer_than_the_ring_is_incomplete() -> None:
@@ -289,19 +308,17 @@ def test_last_call_is_the_newest_call() -> None:
     assert made.emptied().last_call is None
 
 
-@pytest.mark.parametrize(("has_prices", "size"), [(False, 90), (True, 98)])
-def test_bytes_of_a_call_match_the_documentation(has_prices: bool, size: int) -> None:
-    """The cost of calls takes memory only with prices."""
-    made = History(10_000, has_prices=has_prices)
-    columns = made._calls._columns.values()
-    assert sum(column.itemsize for column in columns) == size
+def test_bytes_of_a_call_match_the_documentation() -> None:
+    """The help of the setting says what a call takes."""
+    columns = History(10_000)._calls._columns.values()
+    size = sum(column.itemsize for column in columns)
     (help_,) = (each.metadata["help"] for each in fields(HistoryConfig) if each.name == "capacity")
-    assert str(size) in help_
+    assert f"{size} bytes" in help_
 
 
 def test_emptied_history_keeps_its_settings() -> None:
     """It records costs and scales scores as the first one does."""
-    made = History(10, has_prices=True, scales={"s": (0.0, 4.0)}).emptied()
+    made = History(10, scales={"s": (0.0, 4.0)}).emptied()
     made.record(tokens(1.0, 1_000_000, cost=5.0))
     made.record(evaluation(1.0, Score("s", 3.0)))
     (cost,) = made.window(HistoryQuery("calls", ("priced",), "cost"), (), 0.0).values()

@@ -26,6 +26,7 @@ COUNTS = [
     "reasoning_tokens",
     "calls",
 ]
+MORE = ["calls_without_usage", "unpriced_calls", "cost_usd"]
 
 
 def report_of(*usages: ModelTokenUsage, **fields: Any) -> TokenUsageReport:
@@ -97,7 +98,8 @@ def test_sum_covers_the_time_covered_by_all_parts() -> None:
 def test_frame_has_a_row_for_each_model() -> None:
     """Names are objects, counts are int64, in the order of the fields."""
     frame = report_of(BIG, SMALL).to_frame()
-    assert list(frame.columns) == ["model_name", *COUNTS]
+    assert list(frame.columns) == ["model_name", *COUNTS, *MORE]
+    assert str(frame["cost_usd"].dtype) == "float64"
     assert frame["model_name"].tolist() == ["big", "small"]
     assert frame["model_name"].dtype == object
     assert {str(frame[name].dtype) for name in COUNTS} == {"int64"}
@@ -143,17 +145,38 @@ def test_cost_of_an_empty_report_is_zero() -> None:
     assert isinstance(costs.total, float)
 
 
-def test_price_by_size_uses_the_mean_call() -> None:
-    """Many small calls are not priced as one large call."""
-    calls = [ModelTokenUsage("gemini-2.5-pro", 1_000_000, 0, 1_000_000, calls=n) for n in (100, 1)]
-    many, one = (report_of(usage).cost("genai-prices").total for usage in calls)
-    assert many < one
+def test_price_by_size_is_estimated() -> None:
+    """Sums do not say how large each call was, and the report says so."""
+    usage = ModelTokenUsage("gemini-2.5-pro", 1_000_000, 0, 1_000_000, calls=10)
+    costs = report_of(usage).cost("genai-prices")
+    assert costs.estimated == ("gemini-2.5-pro",)
+    assert "Estimated, since the price depends on the size of each call: gemini-2.5-pro" in str(
+        costs
+    )
 
 
-def test_cost_without_prices_is_rejected() -> None:
-    """The error has a remedy."""
-    with pytest.raises(ConfigError, match=r"prices must be a PriceTable.*, got None"):
-        TokenUsageReport([]).cost(None)
+def test_recorded_costs_are_those_of_the_calls() -> None:
+    """Without prices the report has what was spent when the calls ended."""
+    report = report_of(
+        ModelTokenUsage("a", 9, 9, 18, calls=2, cost_usd=0.5),
+        ModelTokenUsage("b", 9, 9, 18, calls=2, unpriced_calls=1, cost_usd=0.25),
+        ModelTokenUsage("c", 9, 9, 18, calls=2, unpriced_calls=2),
+        ModelTokenUsage("d", 0, 0, 0, calls=3, calls_without_usage=3),
+    )
+    costs = report.cost()
+    assert costs == CostReport({"a": 0.5, "b": 0.25, "d": 0.0}, 0.75, ("b", "c"), (), 3)
+    assert report.cost_usd == 0.75
+    assert str(costs).endswith(
+        "Without a price: b, c.\nCalls without usage: 3. Their cost is missing."
+    )
+
+
+def test_calls_without_usage_are_named() -> None:
+    """The sums lack their tokens."""
+    report = report_of(ModelTokenUsage("d", 0, 0, 0, calls=3, calls_without_usage=2), SMALL)
+    assert report.calls_without_usage == 2
+    assert str(report).endswith("\nCalls without usage: 2. Their tokens are missing above.")
+    assert TokenUsageReport.merge([report, report]).calls_without_usage == 4
 
 
 def test_report_prints_as_a_table() -> None:

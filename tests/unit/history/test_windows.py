@@ -121,17 +121,22 @@ def test_conversations_do_not_count_as_calls() -> None:
     }
 
 
-def test_calls_are_unpriced_only_with_a_price_list() -> None:
-    """Without prices no call is unpriced; a free call has a price."""
-    events = [generation(cost=140e-6), generation(cost=math.nan), evaluation(cost=0.0)]
+def test_calls_without_a_price_are_unpriced() -> None:
+    """Without prices no call is unpriced; a free call has a price, and one in part both."""
+    events = [
+        generation(cost=140e-6),
+        generation(unpriced=True),
+        evaluation(cost=0.0),
+        generation(cost=0.0, unpriced=True),
+    ]
     unpriced = HistoryQuery("calls", ("total_known", "unpriced"))
     priced = HistoryQuery("calls", ("priced",), "cost")
-    made = history(events, has_prices=True)
-    assert counts(made, unpriced) == {(): 1}
+    made = history(events)
+    assert counts(made, unpriced) == {(): 2}
     assert made.window(priced, (), 0.0) == {
-        (): (2, pytest.approx(140e-6), 0.0, pytest.approx(140e-6))
+        (): (3, pytest.approx(140e-6), 0.0, pytest.approx(140e-6))
     }
-    without = history(events)
+    without = history([generation(), evaluation()])
     assert (without.window(unpriced, (), 0.0), without.window(priced, (), 0.0)) == ({}, {})
 
 
@@ -198,7 +203,7 @@ def test_minutes_cover_overwritten_rows() -> None:
         generation(60.0 * number, success=number % 4 > 0, total_tokens=7, cost=140e-6)
         for number in range(20)
     ]
-    made = history([*events, evaluation(1_200.0, total_tokens=9)], capacity=5, has_prices=True)
+    made = history([*events, evaluation(1_200.0, total_tokens=9)], capacity=5)
     found = {name: made.window(rows, (), 0.0)[()] for name, rows in by_minute().items()}
     assert {name: each.rows for name, each in found.items()} == {
         "calls": 20,
@@ -206,6 +211,7 @@ def test_minutes_cover_overwritten_rows() -> None:
         "failures": 5,
         "tokens": 0,
         "cost": 0,
+        "ended": 20,
     }
     assert {name: each.sum for name, each in found.items()} == {
         "calls": 20.0,
@@ -213,6 +219,7 @@ def test_minutes_cover_overwritten_rows() -> None:
         "failures": 5.0,
         "tokens": 149.0,
         "cost": pytest.approx(20 * 140e-6),
+        "ended": 20.0,
     }
     assert all(math.isnan(each.min) and math.isnan(each.max) for each in found.values())
 
@@ -301,7 +308,7 @@ def totals(made: Minutes, since: float) -> list[float]:
 
 def test_sums_without_calls_are_zero() -> None:
     """Before the first call every sum is 0."""
-    assert totals(Minutes(), 0.0) == [0, 0, 0, 0, 0.0]
+    assert totals(Minutes(), 0.0) == [0, 0, 0, 0, 0.0, 0]
 
 
 def test_each_column_is_summed_separately() -> None:
@@ -310,7 +317,7 @@ def test_each_column_is_summed_separately() -> None:
     made.add(1.0, 1, 1, 0, 10, 0.25)
     made.add(2.0, 1, 0, 1, 0, 0.0)
     made.add(3.0, 0, 0, 0, 5, 0.5)
-    assert totals(made, 0.0) == [2, 1, 1, 15, 0.75]
+    assert totals(made, 0.0) == [2, 1, 1, 15, 0.75, 2]
 
 
 @pytest.mark.parametrize(
@@ -388,4 +395,5 @@ def test_sums_are_right_for_any_order_of_times(
         sum(failed for _, failed, _ in counted),
         sum(tokens for _, _, tokens in counted),
         0.25 * len(counted),
+        len(counted),
     ]

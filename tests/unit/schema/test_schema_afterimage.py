@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 def test_names_are_those_that_the_instruments_stand_for() -> None:
     """No metric of AfterImage's is without an instrument, and none is named that it has not."""
-    names = {metric.name + "*" * (metric.name in PREFIXES) for metric in METRICS}
+    own = {"call_cancelled", "usage_unread:", "cost_usd", "usage_unpriced"}
+    names = {
+        metric.name + "*" * (metric.name in PREFIXES)
+        for metric in METRICS
+        if metric.name not in own
+    }
     assert names == {name for row in INSTRUMENTS for name in row.stands_for}
 
 

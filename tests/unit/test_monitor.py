@@ -690,6 +690,7 @@ def test_handlers_are_called_and_flush_waits_for_them(tmp_path: Path) -> None:
             "error_rate",
             "generation_time",
             "success_rate",
+            "usage_unread:not_reported",
         ]
     with isolated_monitor(log_dir=tmp_path) as monitor:
         monitor.record_metric("a", 1.0)
@@ -863,5 +864,5 @@ def test_blocking_callback_does_not_delay_handlers(
         monitor.shutdown()
         monitor._pipeline.deferred_log.finish(5)
         gate.set()
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 4
     assert "token_usage_callback did not return" in caplog.text

@@ -69,7 +69,15 @@ def test_rejected_value_is_counted_by_reason_and_logged_once(
 
 def test_every_reason_has_a_test() -> None:
     """Reasons are either parametrized or have a test below."""
-    assert {*TELL, "overflow", "inbox_full", "after_shutdown", "echo", "internal"} == set(Reason)
+    assert {
+        *TELL,
+        "overflow",
+        "inbox_full",
+        "after_shutdown",
+        "echo",
+        "internal",
+        "misnamed",
+    } == set(Reason)
 
 
 def test_sum_out_of_range_is_rejected(
@@ -86,6 +94,17 @@ def test_sum_out_of_range_is_rejected(
         assert monitor.value("genmeter_custom_accumulated") == 60
         assert monitor.get_metrics("m")["count"] == 1 + TWICE
         assert len(warnings(caplog)) == 1
+
+
+def test_misnamed_keyword_is_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """It stays data, since AfterImage takes any keyword; the log has the right name."""
+    with isolated_monitor() as monitor:
+        for _ in range(TWICE):
+            monitor.track_generation(1.0, True, model_name="m", total_token_count=1, input_tokens=5)
+        assert rejected(monitor, Reason.MISNAMED) == TWICE
+        (said,) = warnings(caplog, "input_tokens=")
+        assert "did you mean prompt_token_count=?" in said
+        assert monitor.to_frame()["metadata_input_tokens"].tolist() == [5, 5]
 
 
 def test_events_after_shutdown_are_rejected(caplog: pytest.LogCaptureFixture) -> None:
@@ -252,7 +271,7 @@ def test_first_value_past_a_limit_is_logged(caplog: pytest.LogCaptureFixture) ->
     config = MonitorConfig(limits=LabelLimits(models=2))
     with isolated_monitor(config) as monitor:
         for number in range(6):
-            monitor.track_generation(1.0, True, model_name=f"m{number}")
+            monitor.track_generation(1.0, False, model_name=f"m{number}")
     (said,) = [record.getMessage() for record in caplog.records]
     assert said.startswith("models limit reached; new values are recorded as 'other'")
     assert said.endswith("LabelLimits.models (GENMETER_MAX_MODELS) raises it")

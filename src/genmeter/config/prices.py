@@ -237,7 +237,13 @@ class PriceTable:
         )
 
     def usd_of_sum(
-        self, tokens: Any, *, calls: int, model: str, provider: str | None = None, answered: str | None = None
+        self,
+        tokens: Any,
+        *,
+        calls: int,
+        model: str,
+        provider: str | None = None,
+        answered: str | None = None,
     ) -> tuple[float | None, bool]:
         """Return the USD of summed tokens, and whether it is exact."""
         usd = self.cost(

@@ -6,6 +6,7 @@ a third. Names are interned; labels are bounded, so names are too.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,7 @@ class History:
         self._names = StringTable()
         self._usage: dict[str, list[Any]] = {}
         self._reported: set[str] = set()
+        self._without_usage: Counter[str] = Counter()
         self._metrics = MetricReader(self._calls, self._values, self._names)
         self._record: dict[type[Event], Callable[[Any], None]] = {
             Generation: self._generation,
@@ -172,9 +174,11 @@ class History:
         """
         if since is None:
             return report_of(
-                [ModelTokenUsage(model, *self._usage[model]) for model in self._reported]
+                [ModelTokenUsage(model, *self._usage[model]) for model in self._reported],
+                without_usage=self._without_usage,
             )
-        return report_of(self._since(self._calls, since).tokens(), kept_since(self._calls, since))
+        window = self._since(self._calls, since)
+        return report_of(window.tokens(), kept_since(self._calls, since), window.without_usage())
 
     def samples(self, name: str, since: float | None = None) -> Samples | None:
         """Return the samples of a metric; None if it was never recorded.
@@ -272,8 +276,10 @@ class History:
         )
         is_call = (flags & Flag.INFERENCE) == Flag.GENERATION
         is_cancelled = (flags & Flag.CANCELLED) != 0
-        if flags & Flag.USAGE or unread is not None:
+        if flags & Flag.USAGE:
             self._reported.add(call.model)
+        if unread is not None:
+            self._without_usage[call.model] += 1
         cost = event.cost or 0.0
         if is_call or flags & Flag.USAGE:
             sums = self._usage.get(call.model)
@@ -282,9 +288,8 @@ class History:
             for index, count in enumerate(tokens):
                 sums[index] += count
             sums[6] += 1
-            sums[7] += unread is not None
-            sums[8] += event.unpriced or (event.cost is None and flags & Flag.ANY_TOKENS != 0)
-            sums[9] += cost
+            sums[7] += event.unpriced or (event.cost is None and flags & Flag.ANY_TOKENS != 0)
+            sums[8] += cost
         successes = is_call and event.success
         failures = is_call and not (event.success or is_cancelled)
         self._minutes.add(event.time, is_call, successes, failures, tokens[2], cost)

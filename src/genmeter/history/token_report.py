@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from genmeter.config.prices import PriceTable
 from genmeter.events.answers import TokenCounts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy.typing as npt
     import pandas as pd
@@ -74,7 +75,6 @@ class ModelTokenUsage:
         cache_write_tokens: Input tokens written to a cache.
         reasoning_tokens: Output tokens of reasoning.
         calls: Calls to the model, including failed ones.
-        calls_without_usage: Successful calls whose tokens are unknown, and missing in the sums.
         unpriced_calls: Calls with usage that was not priced, in whole or in part.
         cost_usd: USD of the calls that have a price, each priced when it ended.
     """
@@ -87,7 +87,6 @@ class ModelTokenUsage:
     cache_write_tokens: int = field(default=0, compare=False)
     reasoning_tokens: int = field(default=0, compare=False)
     calls: int = field(default=0, compare=False)
-    calls_without_usage: int = field(default=0, compare=False)
     unpriced_calls: int = field(default=0, compare=False)
     cost_usd: float = field(default=0.0, compare=False)
 
@@ -128,7 +127,7 @@ class CostReport:
                 f"{', '.join(map(_shown, self.estimated))}; set MonitorConfig.prices to price each."
             )
         if self.calls_without_usage:
-            text += f"\n{_without_usage(self.calls_without_usage)} Their cost is missing."
+            text += f"\n{_without_usage(self.calls_without_usage)}"
         return text
 
 
@@ -144,10 +143,9 @@ class TokenUsageReport:
         total_prompt_tokens: Input tokens of all models.
         total_completion_tokens: Output tokens of all models.
         total_tokens: Total tokens of all models.
-        calls_without_usage: Successful calls whose tokens are unknown, and missing in the sums.
-        cost_usd: USD of the calls that have a price, each priced when it ended.
         complete: Whether every event of the window was still kept.
         covers_since: If incomplete, the time (aware, UTC) since which all events are kept.
+        without_usage: Calls by model whose tokens are unknown, and missing in the sums.
     """
 
     by_model: list[ModelTokenUsage]
@@ -156,13 +154,16 @@ class TokenUsageReport:
     total_tokens: int = 0
     complete: bool = field(default=True, compare=False)
     covers_since: datetime | None = field(default=None, compare=False)
+    without_usage: dict[str, int] = field(default_factory=dict, compare=False)
 
     @property
-    def calls_without_usage(self) -> int:  # noqa: D102 - see the class
-        return sum(usage.calls_without_usage for usage in self.by_model)
+    def calls_without_usage(self) -> int:
+        """Calls whose tokens are unknown, and missing in the sums."""
+        return sum(self.without_usage.values())
 
     @property
-    def cost_usd(self) -> float:  # noqa: D102 - see the class
+    def cost_usd(self) -> float:
+        """USD of the calls that have a price, each priced when it ended."""
         return math.fsum(usage.cost_usd for usage in self.by_model)
 
     @classmethod
@@ -181,6 +182,9 @@ class TokenUsageReport:
             own = sums.setdefault(usage.model_name, [0] * len(_SUMS))
             for index, name in enumerate(_SUMS):
                 own[index] += getattr(usage, name)
+        without: Counter[str] = Counter()
+        for report in reports:
+            without.update(report.without_usage)
         partial = [report for report in reports if not report.complete]
         return cls(
             by_model=[ModelTokenUsage(model, *sums[model]) for model in sorted(sums)],
@@ -192,6 +196,7 @@ class TokenUsageReport:
                 (report.covers_since for report in partial if report.covers_since is not None),
                 default=None,
             ),
+            without_usage=dict(without),
         )
 
     def to_frame(self) -> pd.DataFrame:
@@ -200,8 +205,8 @@ class TokenUsageReport:
         Returns:
             A frame with the columns ``model_name`` (object, of `str`), ``prompt_tokens``,
             ``completion_tokens``, ``total_tokens``, ``cache_read_tokens``,
-            ``cache_write_tokens``, ``reasoning_tokens``, ``calls``, ``calls_without_usage``,
-            ``unpriced_calls`` and ``cost_usd`` (float64). Counts are int64, or Python integers
+            ``cache_write_tokens``, ``reasoning_tokens``, ``calls``, ``unpriced_calls``
+            and ``cost_usd`` (float64). Counts are int64, or Python integers
             (object) if a value of the column does not fit into 64 bits.
         """
         import pandas as pd
@@ -298,7 +303,7 @@ class TokenUsageReport:
         rows.append(("total", *(f"{totals[title]:,}" for title in titles)))
         text = _table(rows)
         if self.calls_without_usage:
-            text += f"\n{_without_usage(self.calls_without_usage)} Their tokens are missing above."
+            text += f"\n{_without_usage(self.calls_without_usage, self.without_usage)}"
         if self.complete:
             return text
         kept = "not every event of the window is kept"
@@ -308,8 +313,12 @@ class TokenUsageReport:
         return f"{text}\nIncomplete: {kept}; raise history.capacity."
 
 
-def _without_usage(calls: int) -> str:
-    return f"Calls without usage: {calls:,}."
+def _without_usage(calls: int, by_model: Mapping[str, int] | None = None) -> str:
+    shown = ""
+    if by_model is not None:
+        counts = (f"{_shown(model)}: {count:,}" for model, count in sorted(by_model.items()))
+        shown = f" ({', '.join(counts)})"
+    return f"Calls without usage: {calls:,}{shown}; what they used and cost is missing above."
 
 
 def _shown(name: str) -> str:
@@ -329,13 +338,16 @@ def _table(rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def report_of(
-    usages: Iterable[ModelTokenUsage], kept_since: float | None = None
+    usages: Iterable[ModelTokenUsage],
+    kept_since: float | None = None,
+    without_usage: Mapping[str, int] | None = None,
 ) -> TokenUsageReport:
     """Create a report.
 
     Args:
         usages: The usage of each model.
         kept_since: Unix time since which events are kept, if later than the requested start.
+        without_usage: Calls by model whose tokens are unknown.
     """
     by_model = sorted(usages, key=lambda usage: usage.model_name)
     return TokenUsageReport(
@@ -345,4 +357,5 @@ def report_of(
         total_tokens=sum(usage.total_tokens for usage in by_model),
         complete=kept_since is None,
         covers_since=None if kept_since is None else datetime.fromtimestamp(kept_since, UTC),
+        without_usage=dict(without_usage or {}),
     )

@@ -113,7 +113,6 @@ class WindowRows:
     def tokens(self) -> list[ModelTokenUsage]:
         """Sum the tokens of each model that reported any; ``calls`` includes failed calls."""
         has_usage = (self._column("flags") & Flag.USAGE) != 0
-        is_unread = self._column("unread") != 0
         chosen = self._recent & (has_usage | self._matches("inference"))
         kept, starts = self._grouped(chosen, ["model"])
         if not len(kept):
@@ -122,19 +121,24 @@ class WindowRows:
         calls = np.diff(starts, append=len(kept)).tolist()
         flags = self._column("flags")
         has_no_cost = ((flags & Flag.ANY_TOKENS) != 0) & ((flags & Flag.HAS_COST) == 0)
-        unread, unpriced = (
-            np.add.reduceat(found[kept].astype(np.int64), starts).tolist()
-            for found in (is_unread, has_no_cost | self._matches("unpriced"))
-        )
+        is_unpriced = (has_no_cost | self._matches("unpriced"))[kept]
+        unpriced = np.add.reduceat(is_unpriced.astype(np.int64), starts).tolist()
         costs = np.add.reduceat(np.nan_to_num(self._column("cost")[kept]), starts).tolist()
         models = self._column("model")[kept[starts]].tolist()
-        reported = np.logical_or.reduceat((has_usage | is_unread)[kept], starts).tolist()
-        rows = zip(reported, models, *counts, calls, unread, unpriced, costs, strict=True)
+        reported = np.logical_or.reduceat(has_usage[kept], starts).tolist()
+        rows = zip(reported, models, *counts, calls, unpriced, costs, strict=True)
         return [
             ModelTokenUsage(self._names.names[model], *sums)
             for is_reported, model, *sums in rows
             if is_reported
         ]
+
+    def without_usage(self) -> dict[str, int]:
+        """Count the calls of each model whose usage is unknown."""
+        chosen = self._recent & self._matches("unread")
+        models, counts = np.unique(self._column("model")[chosen], return_counts=True)
+        names = self._names.names
+        return {names[m]: n for m, n in zip(models.tolist(), counts.tolist(), strict=True)}
 
     def _token_sums(self, name: str, kept: Positions, starts: Positions) -> list[int]:
         column = self._column(name)

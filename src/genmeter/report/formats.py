@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 FIELDS = {
-    "calls": "calls, failed and cancelled ones included, without evaluations",
+    "calls": "calls, also failed and cancelled ones; no evaluations",
     "failures": "calls that failed",
     "success_share": "0 to 1, without cancelled calls",
     "prompt_tokens": "input, cached tokens included",

@@ -147,10 +147,11 @@ def test_calls_without_usage_and_costs_are_summed() -> None:
         generation(6.0, "d", success=False),
         generation(7.0, "e", success=False, cost=2.0, cost_reported=True),
     )
-    expected = {"a": (0, 1, 0.75), "b": (1, 1, 0.0), "c": (1, 0, 0.0), "e": (0, 0, 2.0)}
+    expected = {"a": (1, 0.75), "b": (1, 0.0), "e": (0, 2.0)}
     for since in (None, 0.0):
         report = made.token_usage(since)
         assert {each.model_name: astuple(each)[8:] for each in report.by_model} == expected
+        assert report.without_usage == {"b": 1, "c": 1}
     assert made.token_usage(2.0).cost_usd == 2.25
     assert made.token_usage(5.0).calls_without_usage == 1
 

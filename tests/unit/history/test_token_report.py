@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from genmeter.config.prices import PriceTable
-from genmeter.errors import ConfigError
 from genmeter.history.token_report import CostReport, ModelTokenUsage, TokenUsageReport, summarise
 
 NOON = datetime(2025, 1, 1, 12, tzinfo=UTC)
@@ -26,7 +25,7 @@ COUNTS = [
     "reasoning_tokens",
     "calls",
 ]
-MORE = ["calls_without_usage", "unpriced_calls", "cost_usd"]
+MORE = ["unpriced_calls", "cost_usd"]
 
 
 def report_of(*usages: ModelTokenUsage, **fields: Any) -> TokenUsageReport:
@@ -161,22 +160,24 @@ def test_recorded_costs_are_those_of_the_calls() -> None:
         ModelTokenUsage("a", 9, 9, 18, calls=2, cost_usd=0.5),
         ModelTokenUsage("b", 9, 9, 18, calls=2, unpriced_calls=1, cost_usd=0.25),
         ModelTokenUsage("c", 9, 9, 18, calls=2, unpriced_calls=2),
-        ModelTokenUsage("d", 0, 0, 0, calls=3, calls_without_usage=3),
+        without_usage={"d": 3},
     )
     costs = report.cost()
-    assert costs == CostReport({"a": 0.5, "b": 0.25, "d": 0.0}, 0.75, ("b", "c"), (), 3)
+    assert costs == CostReport({"a": 0.5, "b": 0.25}, 0.75, ("b", "c"), (), 3)
     assert report.cost_usd == 0.75
     assert str(costs).endswith(
-        "Without a price: b, c.\nCalls without usage: 3. Their cost is missing."
+        "Without a price: b, c.\nCalls without usage: 3; what they used and cost is missing above."
     )
 
 
 def test_calls_without_usage_are_named() -> None:
     """The sums lack their tokens."""
-    report = report_of(ModelTokenUsage("d", 0, 0, 0, calls=3, calls_without_usage=2), SMALL)
-    assert report.calls_without_usage == 2
-    assert str(report).endswith("\nCalls without usage: 2. Their tokens are missing above.")
-    assert TokenUsageReport.merge([report, report]).calls_without_usage == 4
+    report = report_of(SMALL, without_usage={"d": 2, "small": 1_000})
+    assert report.calls_without_usage == 1_002
+    assert str(report).endswith(
+        "\nCalls without usage: 1,002 (d: 2, small: 1,000); what they used and cost is missing above."
+    )
+    assert TokenUsageReport.merge([report, report]).calls_without_usage == 2_004
 
 
 def test_report_prints_as_a_table() -> None:

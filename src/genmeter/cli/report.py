@@ -74,8 +74,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--prices",
+        action="append",
         metavar="FILE",
-        help="JSON or TOML file with USD per million tokens by model, or genai-prices",
+        help="JSON or TOML file with USD per million tokens by model, or genai-prices; if given "
+        "several times, the first with a price wins",
     )
     add("--format", choices=("table", "csv", "json"), default="table", help="default: table")
     add("--output", metavar="FILE", help="write to this file instead of standard output")
@@ -89,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         ExportError: An export cannot be read, or the output cannot be written.
         MissingExtraError: A package that the source or the prices need is not installed.
     """
-    prices = PriceTable.coerce(args.prices)
+    prices = PriceTable.coerce(_prices(args.prices))
     table = _read(args.source, args.window)
     if prices is not None:
         table.apply_prices(prices)
@@ -106,6 +108,11 @@ def run(args: argparse.Namespace) -> int:
         for note in notes:
             sys.stderr.write(f"genmeter report: {printable(note)}\n")
     return 0
+
+
+def _prices(given: list[str] | None) -> str | list[str] | None:
+    # The error on the only one has no index.
+    return given[0] if given and len(given) == 1 else given
 
 
 def _read(source: str, window: timedelta | None) -> UsageTable:

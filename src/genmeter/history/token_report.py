@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from genmeter.config.prices import PriceTable
 from genmeter.errors import ConfigError
+from genmeter.events.answers import TokenCounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -204,13 +205,12 @@ class TokenUsageReport:
         by_model: dict[str, float] = {}
         unpriced: set[str] = set()
         for usage in self.by_model:
-            usd = table.cost(
-                usage.model_name,
-                usage.prompt_tokens,
-                usage.completion_tokens,
-                usage.cache_read_tokens,
-                calls=usage.calls,
+            tokens = TokenCounts(
+                input=usage.prompt_tokens,
+                output=usage.completion_tokens,
+                cache_read=usage.cache_read_tokens,
             )
+            usd, _ = table.usd_of_sum(tokens, calls=usage.calls, model=usage.model_name)
             if usd is None:
                 unpriced.add(usage.model_name)
             else:

@@ -8,6 +8,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from genmeter.events.answers import TokenCounts
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import timedelta
@@ -201,13 +203,12 @@ class UsageTable:
         """Replace the costs. If prices depend on the size of a call, the mean call decides."""
         self.unpriced.clear()
         for key, row in self.rows.items():
-            row.cost = prices.cost(
-                key.model,
-                row.prompt_tokens,
-                row.completion_tokens,
-                row.cache_read_tokens,
-                calls=row.token_calls,
+            tokens = TokenCounts(
+                input=row.prompt_tokens,
+                output=row.completion_tokens,
+                cache_read=row.cache_read_tokens,
             )
+            row.cost, _ = prices.usd_of_sum(tokens, calls=row.token_calls, model=key.model)
             if row.cost is None and row.total_tokens:
                 self.unpriced.add(key.model)
 

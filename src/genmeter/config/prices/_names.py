@@ -99,16 +99,14 @@ class Place(NamedTuple):
         seller: The seller's id in the list; None if the name does not say.
         name: The seller's own name of the model.
         is_open: Whether the name says that its seller cannot be known.
+        is_opaque: Whether not even the seller knows the price by this name, as with an application's
+            inference profile at Amazon Bedrock.
     """
 
     seller: str | None
     name: str
     is_open: bool = False
-
-    @property
-    def is_opaque(self) -> bool:
-        """Whether not even the seller's label helps, as with an application's profile at AWS."""
-        return self.is_open and self.name.lower().startswith("arn:")
+    is_opaque: bool = False
 
 
 def seller_of(provider: str | None) -> str | None:
@@ -133,8 +131,7 @@ def place_of(name: str, sellers: Container[str]) -> Place:
     """
     lower = name.lower()
     if lower.startswith("arn:"):
-        # The others are opaque: an application's inference profile, a custom or imported model.
-        return Place("aws", name) if _ARN.fullmatch(name) else Place(None, name, is_open=True)
+        return Place("aws", name, is_opaque=not _bedrock_name(name))
     for start, seller in _FORMS:
         if lower.startswith(start):
             return Place(seller, name)
@@ -153,7 +150,9 @@ def _place_of_prefix(name: str, sellers: Container[str]) -> Place:
     if prefix in _OPEN_PREFIXES:
         return Place(None, name, is_open=True)
     seller = _PREFIXES.get(prefix, prefix if prefix in sellers else None)
-    return Place(None, name) if seller is None else Place(seller, rest)
+    if seller is None:
+        return Place(None, name)
+    return Place(seller, rest, is_opaque=seller == "aws" and not _bedrock_name(rest))
 
 
 def place_at(seller: str, name: str) -> Place:
@@ -201,7 +200,12 @@ def is_finer(asked: str, answered: str) -> bool:
 
 
 def _bedrock_name(name: str) -> str:
-    """Return the model's id or its profile's; empty if the price is not by tokens or opaque."""
+    """Return the model's id, or its profile's.
+
+    Returns:
+        Empty for throughput that is bought by the month, and for the ARNs of an application's
+        inference profile and of custom, imported and provisioned models.
+    """
     for prefix in ("bedrock/", "bedrock_converse/"):
         if name.lower().startswith(prefix):
             name = name[len(prefix) :]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ListedModel", "PriceList", "finite_time"]
 
-_MAX_LISTED = 1_024
+_MAX_KEPT = 1_024
 _MAX_NAME = 256
 _REFRESH_SECONDS = 60
 _THOUSAND = 1_000
@@ -90,7 +90,10 @@ class ListedModel:
             tier: The service tier, in lower case.
             is_batch: Whether the call is part of a batch.
         """
-        asked = (("service_tier", tier or ""), ("processing", "batch" if is_batch else ""))
+        asked = (
+            ("service_tier", tier or ""),
+            ("processing", "batch" if is_batch or tier == "batch" else ""),
+        )
         context = tuple(item for item in asked if item in self._contexts)
         minute = int(when // _REFRESH_SECONDS)
         known = self._steps.get(context)
@@ -172,9 +175,12 @@ class PriceList:
             return self._found[key]
         except KeyError:
             pass
-        if len(self._found) >= _MAX_LISTED or any(name and len(name) > _MAX_NAME for name in key):
+        if any(name and len(name) > _MAX_NAME for name in key):
             return None
-        found = self._found[key] = next(self._matches(asked, answered, provider), None)
+        found = next(self._matches(asked, answered, provider), None)
+        if len(self._found) >= _MAX_KEPT:
+            del self._found[next(iter(self._found))]  # the oldest; it is looked up again if used
+        self._found[key] = found
         return found
 
     def names_seller(self, name: str) -> bool:

@@ -130,8 +130,9 @@ class PriceTable:
         (those of LiteLLM), or by the form of the name (Bedrock's, Vertex AI's, Fireworks'). What a
         seller does not list is unpriced, even if another one lists it. docs/prices.md has the rules.
 
-        Prices by request size, service tier, batch, date and time of day are supported. Only the
-        first 1,024 names of at most 256 characters are looked up.
+        Prices by request size, service tier, batch, date and time of day are supported. A look-up
+        takes up to a millisecond; the last 1,024 names are kept. A name of more than 256 characters
+        is not looked up.
 
         Raises:
             MissingExtraError: The package is not installed.

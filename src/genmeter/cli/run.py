@@ -67,7 +67,7 @@ _OPTIONS = {
     "prices": (
         "PRICES",
         "GENMETER_PRICES",
-        "JSON or TOML file with USD per million tokens, or genai-prices, or several after commas",
+        "JSON or TOML file with USD per million tokens, or genai-prices; several are comma-separated",
     ),
 }
 

@@ -378,8 +378,8 @@ class MonitorConfig(Declared):
         None, "number of samples that the job is expected to produce", "GENMETER_EXPECTED_SAMPLES",
         check=optional(count(0, _MAX_SAMPLES)))
     prices: PriceTable | None = declare(
-        None, "USD per million tokens by model: a mapping, a JSON or TOML file, or genai-prices; of "
-        "several, separated by commas, the first with a price wins",
+        None, "USD per million tokens by model: a mapping, a JSON or TOML file, or "
+        "genai-prices; of several, comma-separated, the first with a price wins",
         "GENMETER_PRICES", check=Check("prices", convert=PriceTable.coerce, parse=split_prices))
     score_scales: Mapping[str, tuple[float, float]] = declare(
         dict, "lowest and highest value of each score whose scale is not 0..1", check=_SCORE_SCALES)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -214,6 +216,19 @@ def test_all_fields_can_be_written_in_json_and_toml(prices: Any) -> None:
     assert hash(PriceTable(prices)) == hash(table)
     assert pickle.loads(pickle.dumps(table)) == table  # noqa: S301 - our own bytes
     assert PriceTable({"m": {**FULL, "batch": 0.6}}) != table
+
+
+PAGE = (Path(__file__).parents[3] / "docs/prices.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text"), re.findall(r"^```(toml|json)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+)
+def test_examples_of_files_in_the_docs_are_valid(tmp_path: Path, suffix: str, text: str) -> None:
+    """Each block of docs/prices.md can be saved and used."""
+    path = tmp_path / f"prices.{suffix}"
+    path.write_text(text, encoding="utf-8")
+    assert "prod-eu-chat" in PriceTable.from_file(path).models()
 
 
 def test_shown_prices_have_only_what_is_given() -> None:

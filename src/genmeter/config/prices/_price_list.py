@@ -7,6 +7,7 @@ each other instead of raising; tests compare both for every model of the list.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -144,9 +145,9 @@ class PriceList:
         self._use(data_snapshot.get_snapshot())
 
     def _use(self, snapshot: Any) -> None:
-        self._snapshot = snapshot
         self._sellers = {provider.id: provider for provider in snapshot.providers}
         self._found: dict[tuple[str | None, ...], ListedModel | None] = {}
+        self._snapshot = snapshot
 
     def models(self) -> set[str]:
         """Return the ids of all models; the list accepts many more spellings."""
@@ -179,7 +180,8 @@ class PriceList:
             return None
         found = next(self._matches(asked, answered, provider), None)
         if len(self._found) >= _MAX_KEPT:
-            del self._found[next(iter(self._found))]  # the oldest; it is looked up again if used
+            with contextlib.suppress(KeyError, RuntimeError, StopIteration):  # another thread's
+                del self._found[next(iter(self._found))]  # the oldest is looked up again if used
         self._found[key] = found
         return found
 
@@ -208,12 +210,12 @@ class PriceList:
             if found is not None:
                 yield found
 
-    def _at(self, place: Place) -> ListedModel | None:
+    def _at(self, where: Place) -> ListedModel | None:
         """Return the model of a seller's name, in the spellings that the list may have."""
-        seller = self._sellers.get(place.seller or "")
-        if seller is None or place.seller is None:
+        seller = self._sellers.get(where.seller or "")
+        if seller is None or where.seller is None:
             return None
-        for spelling in spellings(place.seller, place.name, self._sellers):
+        for spelling in spellings(where.seller, where.name, self._sellers):
             if found := self._listed(seller, spelling):
                 return found
         return None

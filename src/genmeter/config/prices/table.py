@@ -237,10 +237,10 @@ class PriceTable:
     ) -> tuple[float | None, bool]:
         """Return the cost of the summed tokens of some calls, in USD; never raises.
 
-        If the price depends on the size of a call, the sum cannot tell it, unless it is too small
-        for the higher price or there is one call. Then the mean call decides, as an estimate: nine
-        calls of 10,000 tokens and one of 300,000 are too cheap by it. Calls in a service tier or a
-        batch have the standard price, at the present time.
+        If the price depends on the size of a call, a sum is exact only for one call, or below the
+        first limit. Otherwise the mean call decides, as an estimate: nine calls of 10,000 tokens
+        and one of 300,000 are too cheap by it. Calls in a service tier or a batch have the standard
+        price, and the list's prices are those of the present time.
 
         Args:
             tokens: The sum.

@@ -293,7 +293,7 @@ def test_sums_are_exact_unless_the_size_of_a_call_matters(
 ) -> None:
     """The mean call decides otherwise; an unknown number of calls has the base price."""
     table = PriceTable({"m": {**TIERED, "request": None}})
-    found = table.usd_of_sum(TokenCounts(inputs, 0), calls=calls, model="m")
+    found: Any = table.usd_of_sum(TokenCounts(inputs, 0), calls=calls, model="m")
     assert found == (pytest.approx(expected / 1e6), is_exact)
 
 

@@ -313,7 +313,7 @@ def test_prices_are_those_of_the_calls_end() -> None:
 
 
 @pytest.mark.parametrize("time", [None, float("nan"), float("inf"), 1e300, -1e300, "noon"])
-def test_times_without_a_date_are_now(monkeypatch: pytest.MonkeyPatch, time: Any) -> None:
+def test_times_without_a_date_are_now(time: Any) -> None:
     """A price is better than none."""
     assert LISTED.usd(Answer(K), model="gpt-4o", time=time) == at("openai", "gpt-4o")
 
@@ -334,7 +334,7 @@ def test_the_mean_call_decides_on_a_sum() -> None:
     assert one is not None
     sum_ = TokenCounts(1_000_000, 100)
     for calls in (0, 10):
-        found = LISTED.usd_of_sum(sum_, calls=calls, model="gemini-2.5-pro")
+        found: Any = LISTED.usd_of_sum(sum_, calls=calls, model="gemini-2.5-pro")
         assert found == (pytest.approx(10 * one), False)
     above, is_exact = LISTED.usd_of_sum(sum_, calls=1, model="gemini-2.5-pro")
     assert above is not None

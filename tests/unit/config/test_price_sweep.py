@@ -44,7 +44,7 @@ _rows: dict[str, Counter[str]] = {}
 def names(clause: Any) -> Iterator[str]:
     """Yield names that a clause of the list matches."""
     if isinstance(clause, types.ClauseOr | types.ClauseAnd):
-        for each in getattr(clause, "or_", None) or getattr(clause, "and_", ()):
+        for each in (*getattr(clause, "or_", ()), *getattr(clause, "and_", ())):
             yield from names(each)
     elif not isinstance(clause, types.ClauseRegex):
         yield next(iter(vars(clause).values()))

@@ -26,6 +26,7 @@ from genmeter import (
     ModelTokenUsage,
     MonitorConfig,
     Price,
+    PriceTable,
     TokenUsageReport,
     process_token_usage,
     read_export,
@@ -60,6 +61,8 @@ assert_type(report.by_model, list[ModelTokenUsage])
 assert_type(report.total_tokens, int)
 assert_type(report.complete, bool)
 assert_type(report.cost({"m": Price(1.0, 2.0)}), CostReport)
+assert_type(report.cost([{"m": {"input": 1, "output": 2, "batch": 0.5}, "a": "m"}]), CostReport)
+assert_type(PriceTable({"m": (1.0, 2.0), "alias": "m"}).cost("m", 1, 1), float | None)
 assert_type(process_token_usage(), TokenUsageReport)
 assert_type(monitor.endpoint_url, str | None)
 assert_type(monitor.alert_settings, AlertSettings)

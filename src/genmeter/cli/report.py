@@ -86,8 +86,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--prices",
+        action="append",
         metavar="FILE",
-        help="JSON or TOML file with USD per million tokens by model, or genai-prices",
+        help="JSON or TOML file with USD per million tokens by model, or genai-prices; if given "
+        "several times, the first with a price wins",
     )
     add("--format", choices=("table", "csv", "json"), default="table", help="default: table")
     add("--output", metavar="FILE", help="write to this file instead of standard output")
@@ -101,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         ExportError: An export cannot be read, or the output cannot be written.
         MissingExtraError: A package that the source or the prices need is not installed.
     """
-    prices = PriceTable.coerce(args.prices)
+    prices = PriceTable.coerce(_prices(args.prices))
     table = _read(args.source, args.window, prices)
     if args.output is None:
         _print(f"{_render(table, args)}\n")
@@ -117,6 +119,11 @@ def run(args: argparse.Namespace) -> int:
         for note in notes:
             sys.stderr.write(f"genmeter report: {printable(note)}\n")
     return 0
+
+
+def _prices(given: list[str] | None) -> str | list[str] | None:
+    # The error on the only one has no index.
+    return given[0] if given and len(given) == 1 else given
 
 
 def _read(source: str, window: timedelta | None, prices: PriceTable | None) -> UsageTable:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from genmeter.cli import bootstrap
 from genmeter.config.checks import NAME, PORT
 from genmeter.config.monitor import MonitorConfig
+from genmeter.config.prices import split_prices
 from genmeter.errors import ConfigError
 from genmeter.exporters.resource import MAIN_PID
 from genmeter.exporters.settings import EXPORTERS, PROMETHEUS, ExportSettings
@@ -66,7 +67,7 @@ _OPTIONS = {
     "prices": (
         "PRICES",
         "GENMETER_PRICES",
-        "JSON or TOML file with USD per million tokens, or genai-prices",
+        "JSON or TOML file with USD per million tokens, or genai-prices; several are comma-separated",
     ),
 }
 
@@ -157,8 +158,15 @@ def _checked(name: str, value: str) -> str:
     NAME(_option(name), value.strip())
     if name == "port":
         return str(PORT("--port", PORT.read(value)))
-    if name == "log_dir" or (name == "prices" and value != "genai-prices"):
-        return str(Path(value).absolute())  # the script may change the working directory
+    # The script may change the working directory.
+    if name == "log_dir":
+        return str(Path(value).absolute())
+    if name == "prices":
+        prices = split_prices(value)
+        parts = (prices,) if isinstance(prices, str) else prices
+        return ",".join(
+            part if part == "genai-prices" else str(Path(part).absolute()) for part in parts
+        )
     return value
 
 

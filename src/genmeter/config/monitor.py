@@ -36,7 +36,7 @@ from genmeter.config.checks import (
     optional,
     tuple_of,
 )
-from genmeter.config.prices import PriceTable
+from genmeter.config.prices import PriceTable, split_prices
 from genmeter.errors import ConfigError
 from genmeter.events.values import MAX_LABEL
 from genmeter.schema.metrics import INSTRUMENTS, Kind
@@ -379,8 +379,9 @@ class MonitorConfig(Declared):
         None, "number of samples that the job is expected to produce", "GENMETER_EXPECTED_SAMPLES",
         check=optional(count(0, _MAX_SAMPLES)))
     prices: PriceTable | None = declare(
-        None, "USD per million tokens by model: a mapping, a JSON or TOML file, or genai-prices",
-        "GENMETER_PRICES", check=Check("prices", convert=PriceTable.coerce))
+        None, "USD per million tokens by model: a mapping, a JSON or TOML file, or "
+        "genai-prices; of several, comma-separated, the first with a price wins",
+        "GENMETER_PRICES", check=Check("prices", convert=PriceTable.coerce, parse=split_prices))
     score_scales: Mapping[str, tuple[float, float]] = declare(
         dict, "lowest and highest value of each score whose scale is not 0..1", check=_SCORE_SCALES)
     custom_metrics: tuple[CustomMetric, ...] = declare(

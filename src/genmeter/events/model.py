@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from genmeter import clock
+from genmeter.schema.providers import well_known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -255,7 +256,7 @@ class CallDefaults:
         self.suspicious = 0
         self.last_time = 0.0
         self.model = model
-        self.provider = provider
+        self.provider = provider and well_known(provider)
         self.operation = operation
         self.resolved: dict[tuple[Any, ...], Call] = {}
         self._by_step: dict[str | None, str] = {}

@@ -48,6 +48,7 @@ from genmeter.schema.afterimage import (
     PARTS,
     PREFIXES,
 )
+from genmeter.schema.providers import well_known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -309,7 +310,7 @@ class Normaliser:
             defaults.observe_model(step, model)
         call = Call(
             self._operations(key[3]) or defaults.operation,
-            self._providers(key[2]) or defaults.provider or NO_PROVIDER,
+            self._provider(key[2]) or defaults.provider or NO_PROVIDER,
             model,
             step,
             self._modalities(key[4]) or "unknown",
@@ -322,6 +323,9 @@ class Normaliser:
                 defaults.resolved.clear()
             defaults.resolved[key] = call
         return call, has_model
+
+    def _provider(self, raw: Any) -> str | None:
+        return self._providers(well_known(raw) if type(raw) is str else raw)
 
     def _totals(self, get: Callable[[str], Any]) -> tuple[int | None, int | None, int | None]:
         """Clean prompt, completion and total tokens; a missing total is the sum of the others."""

@@ -274,25 +274,7 @@ class History:
             event.cache_write_tokens,
             event.reasoning_tokens,
         )
-        is_call = (flags & Flag.INFERENCE) == Flag.GENERATION
-        is_cancelled = (flags & Flag.CANCELLED) != 0
-        if flags & Flag.USAGE:
-            self._reported.add(call.model)
-        if unread is not None:
-            self._without_usage[call.model] += 1
-        cost = event.cost or 0.0
-        if is_call or flags & Flag.USAGE:
-            sums = self._usage.get(call.model)
-            if sums is None:
-                sums = self._usage[call.model] = [0] * _SUMS
-            for index, count in enumerate(tokens):
-                sums[index] += count
-            sums[6] += 1
-            sums[7] += event.unpriced or (event.cost is None and flags & Flag.ANY_TOKENS != 0)
-            sums[8] += cost
-        successes = is_call and event.success
-        failures = is_call and not (event.success or is_cancelled)
-        self._minutes.add(event.time, is_call, successes, failures, tokens[2], cost)
+        self._sum(event, flags, tokens, unread)
         numbers = self._names
         self._calls.append(
             event.time,
@@ -312,3 +294,32 @@ class History:
             numbers[unread],
             _NAN if event.cost is None else event.cost,
         )
+
+    def _sum(
+        self,
+        event: Generation | Evaluation,
+        flags: int,
+        tokens: tuple[int, ...],
+        unread: str | None,
+    ) -> None:
+        """Add an event to the totals since the start and to the sums by minute."""
+        call = event.call
+        is_call = (flags & Flag.INFERENCE) == Flag.GENERATION
+        is_cancelled = (flags & Flag.CANCELLED) != 0
+        if flags & Flag.USAGE:
+            self._reported.add(call.model)
+        if unread is not None:
+            self._without_usage[call.model] += 1
+        cost = event.cost or 0.0
+        if is_call or flags & Flag.USAGE:
+            sums = self._usage.get(call.model)
+            if sums is None:
+                sums = self._usage[call.model] = [0] * _SUMS
+            for index, count in enumerate(tokens):
+                sums[index] += count
+            sums[6] += 1
+            sums[7] += event.unpriced or (event.cost is None and flags & Flag.ANY_TOKENS != 0)
+            sums[8] += cost
+        successes = is_call and event.success
+        failures = is_call and not (event.success or is_cancelled)
+        self._minutes.add(event.time, is_call, successes, failures, tokens[2], cost)

@@ -80,6 +80,20 @@ def test_genai_prices_can_be_used(tmp_path: Path, capsys: Capsys) -> None:
     assert as_json(capsys, path, "--prices", "genai-prices")["total"]["cost_usd"] > 0
 
 
+def test_of_several_prices_the_first_with_a_price_wins(
+    tmp_path: Path, source: Path, capsys: Capsys
+) -> None:
+    """One's own table, and the list for the rest."""
+    (tmp_path / "own.json").write_text('{"atlas-large": [100, 1000]}')
+    (tmp_path / "all.json").write_text('{"atlas-large": [1, 1], "sprint-mini": [10, 20]}')
+    prices = ("--prices", tmp_path / "own.json", "--prices", tmp_path / "all.json")
+    found = as_json(capsys, source, *prices)
+    assert [row["cost_usd"] for row in found["rows"]] == pytest.approx([0.04, 0.0012])
+    code, _, err = report(capsys, source, *prices, "--prices", "absent.json")
+    assert code == 2
+    assert err.startswith("genmeter report: error: prices[2]: prices file 'absent.json'")
+
+
 def test_a_missing_price_file_is_an_error(source: Path, capsys: Capsys) -> None:
     """The error names the file."""
     code, out, err = report(capsys, source, "--prices", "absent.json")

@@ -492,6 +492,18 @@ def test_options_reach_the_monitors_of_the_job(
     }
 
 
+def test_each_of_several_prices_is_absolute(
+    write: Write, tmp_path: Path, executed: list[str]
+) -> None:
+    """But the name of the list."""
+    write("{}", "a.json")
+    write("{}", "b.json")
+    write("")
+    become(executed, "--quiet", "--prices", "a.json, b.json,genai-prices", "job.py")
+    prices = f"{tmp_path / 'a.json'},{tmp_path / 'b.json'},genai-prices"
+    assert os.environ["GENMETER_PRICES"] == prices
+
+
 @pytest.mark.parametrize(
     ("option", "before", "after"),
     [

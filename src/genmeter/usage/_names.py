@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from enum import IntEnum, auto
 from typing import Final
 
 __all__ = [
+    "ACTIONS",
     "COUNTS",
     "DETAILS",
     "FLAT",
@@ -13,29 +13,28 @@ __all__ = [
     "ITERATION_COUNTS",
     "KNOWN",
     "MODALITIES",
-    "NAMES",
     "Action",
     "Rank",
     "Slot",
 ]
 
 
-class Slot(IntEnum):
-    """A count of one answer."""
+class Slot:
+    """A count of one answer; plain integers, since an Enum's hash costs more than the reading."""
 
-    INPUT = 0
-    OUTPUT = 1
-    TOTAL = 2
-    CACHE_READ = 3
-    CACHE_WRITE = 4
-    CACHE_WRITE_5M = 5
-    CACHE_WRITE_1H = 6
-    REASONING = 7
-    TOOL_INPUT = 8
-    SEARCHES = 9
+    INPUT: Final = 0
+    OUTPUT: Final = 1
+    TOTAL: Final = 2
+    CACHE_READ: Final = 3
+    CACHE_WRITE: Final = 4
+    CACHE_WRITE_5M: Final = 5
+    CACHE_WRITE_1H: Final = 6
+    REASONING: Final = 7
+    TOOL_INPUT: Final = 8
+    SEARCHES: Final = 9
 
 
-class Rank(IntEnum):
+class Rank:
     """Whose name a count has: of two numbers above zero the one of lower rank is kept.
 
     The last three say, together with the rank of the other count, what the sums are: an input of
@@ -43,48 +42,48 @@ class Rank(IntEnum):
     reasoning of the same.
     """
 
-    DETAIL = 0
-    USUAL = 1
-    OTHER = 2
-    INPUT_ALONE = 3
-    CACHE_OUTSIDE = 4
-    THOUGHTS_OUTSIDE = 5
+    DETAIL: Final = 0
+    USUAL: Final = 1
+    OTHER: Final = 2
+    INPUT_ALONE: Final = 3
+    CACHE_OUTSIDE: Final = 4
+    THOUGHTS_OUTSIDE: Final = 5
 
 
-class Action(IntEnum):
+class Action:
     """What to do with the value of a name."""
 
-    USAGE = auto()  # an object with counts
-    INPUT_DETAILS = auto()  # parts of the input: an object, or a list by modality
-    OUTPUT_DETAILS = auto()
-    CACHE_DETAILS = auto()
-    WRITE_DETAILS = auto()  # an object with the cache writes by their time to live
-    ITERATIONS = auto()
-    SEARCHES = auto()
-    STATISTICS = auto()  # an object whose counts are lists
-    EMBEDDINGS = auto()
-    TOKEN_IDS = auto()  # a list as long as the prompt
-    GENERATED = auto()  # details of a text generation
-    MODALITY = auto()  # a count of one modality beside the usual counts
-    COST = auto()  # an amount that means something only beside counts
-    ANSWER_COST = auto()  # an amount that means the answer's wherever it is
-    MODEL = auto()
-    FINISH = auto()
-    CHOICES = auto()
-    TIER = auto()
-    TRAFFIC = auto()
-    OBJECT = auto()
-    TYPE = auto()
-    CONTAINER = auto()  # an object that may have a usage of its own
-    BATCHED = auto()  # a container whose answer is billed as part of a batch
-    LAST = auto()  # a container to read if nothing else has a usage
-    PARSED = auto()  # the bodies that a raw response has parsed
+    USAGE: Final = 0  # an object with counts
+    INPUT_DETAILS: Final = 1  # parts of the input: an object, or a list by modality
+    OUTPUT_DETAILS: Final = 2
+    CACHE_DETAILS: Final = 3
+    WRITE_DETAILS: Final = 4  # an object with the cache writes by their time to live
+    ITERATIONS: Final = 5
+    SEARCHES: Final = 6
+    STATISTICS: Final = 7  # an object whose counts are lists
+    EMBEDDINGS: Final = 8
+    TOKEN_IDS: Final = 9  # a list as long as the prompt
+    GENERATED: Final = 10  # details of a text generation
+    MODALITY: Final = 11  # a count of one modality beside the usual counts
+    COST: Final = 12  # an amount that means something only beside counts
+    ANSWER_COST: Final = 13  # an amount that means the answer's wherever it is
+    MODEL: Final = 14
+    FINISH: Final = 15
+    CHOICES: Final = 16
+    TIER: Final = 17
+    TRAFFIC: Final = 18
+    OBJECT: Final = 19
+    TYPE: Final = 20
+    CONTAINER: Final = 21  # an object that may have a usage of its own
+    BATCHED: Final = 22  # a container whose answer is billed as part of a batch
+    LAST: Final = 23  # a container to read if nothing else has a usage
+    PARSED: Final = 24  # the bodies that a raw response has parsed
 
 
 _IN, _OUT, _ALL = Slot.INPUT, Slot.OUTPUT, Slot.TOTAL
 _READ, _WRITE, _THOUGHT = Slot.CACHE_READ, Slot.CACHE_WRITE, Slot.REASONING
 
-COUNTS: Final[dict[str, tuple[Slot, Rank]]] = {
+COUNTS: Final[dict[str, tuple[int, int]]] = {
     # OpenAI's chat completions, and most others
     "prompt_tokens": (_IN, Rank.DETAIL),
     "completion_tokens": (_OUT, Rank.DETAIL),
@@ -142,7 +141,7 @@ COUNTS: Final[dict[str, tuple[Slot, Rank]]] = {
 }
 """Counts of a usage object, or of a response that has them itself."""
 
-GENERATED: Final[dict[str, tuple[Slot, Rank]]] = {
+GENERATED: Final[dict[str, tuple[int, int]]] = {
     "generated_tokens": (_OUT, Rank.OTHER),
     "input_length": (_IN, Rank.OTHER),
     "reasoning_tokens": (_THOUGHT, Rank.USUAL),
@@ -152,7 +151,7 @@ GENERATED: Final[dict[str, tuple[Slot, Rank]]] = {
 Only these: pydantic-ai also copies there what a vendor named otherwise.
 """
 
-DETAILS: Final[dict[str, tuple[Slot, Rank]]] = {
+DETAILS: Final[dict[str, tuple[int, int]]] = {
     "cached_tokens": (_READ, Rank.DETAIL),
     "cache_read": (_READ, Rank.DETAIL),  # LangChain, with the tier in front of it
     "flex_cache_read": (_READ, Rank.DETAIL),
@@ -195,7 +194,7 @@ FLAT: Final[dict[str, tuple[str, str]]] = {
 }
 """Direction and modality of counts beside the usual ones."""
 
-_ACTIONS: Final[dict[str, Action]] = {
+ACTIONS: Final[dict[str, int]] = {
     **dict.fromkeys(FLAT, Action.MODALITY),
     "usage": Action.USAGE,
     "usage_metadata": Action.USAGE,
@@ -284,12 +283,10 @@ _ACTIONS: Final[dict[str, Action]] = {
     "raw": Action.LAST,
 }
 
-NAMES: Final[dict[str, tuple[Slot, Rank] | Action]] = {**COUNTS, **_ACTIONS}
-"""What each name means at any object that is read."""
-
 KNOWN: Final[frozenset[str]] = frozenset(
     {
-        *NAMES,
+        *COUNTS,
+        *ACTIONS,
         *GENERATED,
         *DETAILS,
         *(name for name in MODALITIES if name.endswith("_tokens")),  # `text` may be slow to ask for

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import types
 from collections.abc import Mapping
-from enum import Enum, IntEnum, auto
+from enum import Enum
 from numbers import Integral, Real
 from typing import Any, Final
 
 from genmeter.events.values import UNREADABLE
 from genmeter.usage._names import KNOWN
 
-__all__ = ["count_of", "fields_of", "is_stream", "items_of", "money_of", "text_of"]
+__all__ = ["count_of", "fields_of", "is_plain_model", "is_stream", "items_of", "money_of", "text_of"]
 
 _MAX_FIELDS = 256
 """An object of more fields is asked for the known names alone, since it may hold anything."""
@@ -25,20 +25,20 @@ _MAX_BODY = 4 * 1024 * 1024
 _MAX_TYPES = 4_096
 
 
-class _Kind(IntEnum):
+class _Kind:
     """How the objects of a class are read."""
 
-    NOTHING = auto()  # has no fields: a text, a number, a list, a function
-    DICT = auto()
-    MODEL = auto()  # pydantic's
-    INSTANCE = auto()
-    MAPPING = auto()
-    MOCK = auto()
-    BODY = auto()  # a response of HTTP
-    ATTRIBUTES = auto()
+    NOTHING: Final = 0  # has no fields: a text, a number, a list, a function
+    DICT: Final = 1
+    MODEL: Final = 2  # pydantic's
+    INSTANCE: Final = 3
+    MAPPING: Final = 4
+    MOCK: Final = 5
+    BODY: Final = 6  # a response of HTTP
+    ATTRIBUTES: Final = 7
 
 
-_Plan = tuple[_Kind, tuple[str, ...]]
+_Plan = tuple[int, tuple[str, ...]]
 _NOTHING: Final[_Plan] = (_Kind.NOTHING, ())
 _plans: dict[type, _Plan] = {}
 _LEAVES: Final = (
@@ -63,11 +63,16 @@ def fields_of(obj: Any) -> dict[str, Any] | None:
     if kind is dict:
         return obj if len(obj) <= _MAX_FIELDS else _known_of_dict(obj)
     how, names = _plans.get(kind) or _plan_of(kind)
-    if how is _Kind.MODEL:
+    if how == _Kind.MODEL:
         return _model_fields(obj, names)
-    if how is _Kind.NOTHING:
+    if how == _Kind.NOTHING:
         return None
     return _READERS[how](obj, names)
+
+
+def is_plain_model(kind: type) -> bool:
+    """Return whether it is a class of pydantic whose objects have all known names in their dict."""
+    return (_plans.get(kind) or _plan_of(kind)) == (_Kind.MODEL, ())
 
 
 def items_of(value: Any) -> list[Any] | tuple[Any, ...]:
@@ -186,7 +191,7 @@ def _examine(kind: type) -> _Plan:
     names = {name for each in bases for name in each.__dict__}
     if "__pydantic_extra__" in names and "model_fields" in names:
         own = [each for each in bases if each.__module__.partition(".")[0] != "pydantic"]
-        return _Kind.MODEL, _known_names(own)
+        return _Kind.MODEL, tuple(each for each in _known_names(own) if each not in _PRIVATE)
     if issubclass(kind, Mapping):
         return _Kind.MAPPING, ()
     if kind.__name__ == "Response" and not names.isdisjoint({"iter_bytes", "iter_content"}):

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from genmeter.events.values import UNREADABLE
 from genmeter.usage._names import (
+    ACTIONS,
     COUNTS,
     DETAILS,
     FLAT,
     GENERATED,
     ITERATION_COUNTS,
     MODALITIES,
-    NAMES,
     Action,
     Rank,
     Slot,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Counts", "Found"]
 
-Counts = dict[Slot, tuple[int, Rank]]
+Counts = dict[int, tuple[int, int]]
 """Each count and whose name it had."""
 
 _MAX_DEPTH = 6
@@ -37,7 +37,7 @@ _WITH_STATUS: Final = frozenset({"response", "realtime.response", "interaction"}
 _TRAFFIC: Final = {"ON_DEMAND_FLEX": "flex", "ON_DEMAND_PRIORITY": "priority"}
 _BAD_STATUS: Final = 400
 _FREE: Final = frozenset({"metadata", "meta"})
-_HOLDERS: Final = frozenset(name for name, each in NAMES.items() if each is Action.USAGE)
+_HOLDERS: Final = frozenset(name for name, each in ACTIONS.items() if each == Action.USAGE)
 
 
 class Found:
@@ -104,7 +104,7 @@ class Found:
         if self._are_images and not self.output_by and Slot.OUTPUT in self.counts:
             self.output_by["image"] = self.counts[Slot.OUTPUT][0]
 
-    def put(self, slot: Slot, count: int, rank: Rank) -> None:
+    def put(self, slot: int, count: int, rank: int) -> None:
         """Keep a count, unless another name of this answer has a better one."""
         old = self.counts.get(slot)
         if old is None or (count and (not old[0] or rank < old[1])):
@@ -119,36 +119,40 @@ class Found:
         self._left -= 1
         counts = self.counts
         size = len(counts)
-        inner: list[tuple[Action, Any, str]] | None = None
-        parts: list[tuple[Action, Any, str]] | None = None
+        inner: list[tuple[int, Any, str]] | None = None
+        parts: list[tuple[int, Any, str]] | None = None
         amount: float | None = None
+        meaning_of = _MEANINGS.get
         for name, value in fields.items():
-            meaning = NAMES.get(name)
+            if value is None:
+                if name in _HOLDERS:
+                    self.is_known = True
+                continue
+            meaning = meaning_of(name)
             if meaning is None:
                 continue
-            if isinstance(meaning, tuple):
-                if with_counts and value is not None:
+            stage, slot, rank = meaning
+            if stage == _COUNT:
+                if with_counts:
                     # As put(), without the call.
                     count = value if type(value) is int and value >= 0 else count_of(value)
                     if count is not None:
-                        slot, rank = meaning
                         old = counts.get(slot)
                         if old is None or (count and (not old[0] or rank < old[1])):
                             counts[slot] = (count, rank)
-            elif value is None:
-                if meaning is Action.USAGE:
-                    self.is_known = True
-            elif (outer := _OUTER.get(meaning)) is not None:
-                outer(self, value, fields, name)
-            elif meaning is Action.COST:
-                amount = _amount_of(value, name)
-            elif meaning in _PARTS:
+            elif stage == _OUTER_STAGE:
+                _OUTER[slot](self, value, fields, name)
+            elif stage == _PART:
                 if with_counts:
-                    parts = [] if parts is None else parts
-                    parts.append((meaning, value, name))
+                    if parts is None:
+                        parts = []
+                    parts.append((slot, value, name))
+            elif stage == _AMOUNT:
+                amount = _amount_of(value, name)
             else:
-                inner = [] if inner is None else inner
-                inner.append((meaning, value, name))
+                if inner is None:
+                    inner = []
+                inner.append((slot, value, name))
         if parts is not None:
             for action, value, name in parts:
                 _PARTS[action](self, value, depth, name)
@@ -161,7 +165,7 @@ class Found:
 
     def _read_inner(
         self,
-        inner: list[tuple[Action, Any, str]],
+        inner: list[tuple[int, Any, str]],
         fields: dict[str, Any],
         depth: int,
         *,
@@ -174,9 +178,9 @@ class Found:
             if _has_failed(fields):
                 return
         for action, value, name in inner:
-            if action is Action.LAST:
+            if action == Action.LAST:
                 last.append(value)
-            elif action is Action.PARSED:
+            elif action == Action.PARSED:
                 last[:0] = list(dict.values(value)) if type(value) is dict else []
             elif name != "custom_id":
                 needed = with_counts and len(self.counts) == size
@@ -236,13 +240,17 @@ def _details(found: Found, value: Any, by: dict[str, int], *, with_counts: bool)
         if count is None:
             continue
         if with_counts and (meaning := DETAILS.get(name)) is not None:
-            number = count_of(count)
+            number = count if type(count) is int and count >= 0 else count_of(count)
             if number is not None:
-                found.put(meaning[0], number, meaning[1])
+                slot, rank = meaning
+                old = found.counts.get(slot)
+                if old is None or (number and (not old[0] or rank < old[1])):
+                    found.counts[slot] = (number, rank)
             elif name == "cache_creation":
                 _write_details(found, count, 0, name)
-        elif modality := MODALITIES.get(name):
-            found.add_modality(by, modality, count)
+        elif (modality := MODALITIES.get(name)) is not None:
+            if type(count) is not int or count:
+                found.add_modality(by, modality, count)
         elif name == "cached_tokens_details":
             _details(found, count, found.cache_by, with_counts=False)
         elif name == "cache_creation_token_details":
@@ -269,7 +277,7 @@ def _iterations(found: Found, value: Any, _: int, __: str) -> None:
 
     The counts beside them are those of the message alone.
     """
-    sums: dict[Slot, tuple[int, Rank]] = {}
+    sums: dict[int, tuple[int, int]] = {}
     is_more = False
     for item in items_of(value):
         fields = fields_of(item)
@@ -432,13 +440,13 @@ def _type(found: Found, value: Any, _: dict[str, Any], __: str) -> None:
             found.is_chunk = True
 
 
-def _is_batched(fields: dict[str, Any], inner: Iterable[tuple[Action, Any, str]]) -> bool:
+def _is_batched(fields: dict[str, Any], inner: Iterable[tuple[int, Any, str]]) -> bool:
     """Return whether an object is a line of a batch's output.
 
     OpenAI's, Mistral's and Anthropic's have a ``custom_id`` beside the response, Google's a ``key``.
     """
     for action, value, name in inner:
-        if action is Action.BATCHED and (name != "custom_id" or fields.get("result") is not None):
+        if action == Action.BATCHED and (name != "custom_id" or fields.get("result") is not None):
             return True
         if name == "response" and fields.get("custom_id") is not None:
             return True
@@ -479,7 +487,7 @@ def _first_of(value: Any) -> Any:
     return items[0] if items else value
 
 
-_OUTER: Final[dict[Action, Callable[[Found, Any, dict[str, Any], str], None]]] = {
+_OUTER: Final[dict[int, Callable[[Found, Any, dict[str, Any], str], None]]] = {
     Action.MODEL: _model,
     Action.FINISH: _finish,
     Action.CHOICES: _choices,
@@ -489,7 +497,7 @@ _OUTER: Final[dict[Action, Callable[[Found, Any, dict[str, Any], str], None]]] =
     Action.TYPE: _type,
     Action.ANSWER_COST: _answer_cost,
 }
-_PARTS: Final[dict[Action, Callable[[Found, Any, int, str], None]]] = {
+_PARTS: Final[dict[int, Callable[[Found, Any, int, str], None]]] = {
     Action.USAGE: _usage,
     Action.INPUT_DETAILS: _input_details,
     Action.OUTPUT_DETAILS: _output_details,
@@ -503,3 +511,21 @@ _PARTS: Final[dict[Action, Callable[[Found, Any, int, str], None]]] = {
     Action.GENERATED: _generated,
     Action.MODALITY: _modality,
 }
+
+_COUNT, _OUTER_STAGE, _PART, _AMOUNT, _INNER = range(5)
+
+
+def _meanings() -> dict[str, tuple[int, int, int]]:
+    found = {name: (_COUNT, slot, rank) for name, (slot, rank) in COUNTS.items()}
+    for name, action in ACTIONS.items():
+        if action in _OUTER:
+            stage = _OUTER_STAGE
+        elif action in _PARTS:
+            stage = _PART
+        else:
+            stage = _AMOUNT if action == Action.COST else _INNER
+        found[name] = (stage, action, 0)
+    return found
+
+
+_MEANINGS: Final = _meanings()

@@ -145,10 +145,12 @@ class Reading:
         if fresh:
             self.unread = None
             return True
-        if is_stream(obj) or _holds_stream(obj):
+        if found.is_known:
+            self._miss("no_usage", obj)
+        elif is_stream(obj) or _holds_stream(obj):
             self._miss("stream", obj)
         else:
-            self._miss("no_usage" if found.is_known else "not_understood", obj)
+            self._miss("not_understood", obj)
         return False
 
     def _miss(self, reason: str, obj: Any) -> None:
@@ -164,33 +166,34 @@ class Reading:
         if hour + short > write:
             write, write_rank = hour + short, hour_rank if hour_rank is not None else short_rank
         input_, input_rank = get(Slot.INPUT, _UNKNOWN)
-        if input_rank is Rank.INPUT_ALONE:
-            input_ += read if read_rank is Rank.CACHE_OUTSIDE else 0
-            input_ += write if write_rank is Rank.CACHE_OUTSIDE else 0
+        if input_rank == Rank.INPUT_ALONE:
+            input_ += read if read_rank == Rank.CACHE_OUTSIDE else 0
+            input_ += write if write_rank == Rank.CACHE_OUTSIDE else 0
         if Slot.TOOL_INPUT in self._counts:
             input_ += get(Slot.TOOL_INPUT, _UNKNOWN)[0]
-            input_rank = input_rank or Rank.USUAL
+            input_rank = Rank.USUAL if input_rank is None else input_rank
         total, total_rank = get(Slot.TOTAL, _UNKNOWN)
         reasoning, reasoning_rank = get(Slot.REASONING, _UNKNOWN)
         output, output_rank = get(Slot.OUTPUT, _UNKNOWN)
-        if reasoning_rank is Rank.THOUGHTS_OUTSIDE and output_rank in _THOUGHTS_ADDED:
+        if reasoning_rank == Rank.THOUGHTS_OUTSIDE and output_rank in _THOUGHTS_ADDED:
             output, output_rank = output + reasoning, reasoning_rank
         elif reasoning and input_rank is not None and input_ + output + reasoning == total:
             # Only where the vendor's total proves it: most count reasoning in the output.
             output, output_rank = output + reasoning, reasoning_rank
         searches, searches_rank = get(Slot.SEARCHES, _UNKNOWN)
+        # By position, in the order of TokenCounts: half the time.
         return TokenCounts(
-            input=None if input_rank is None else input_,
-            output=None if output_rank is None else output,
-            total=None if total_rank is None else total,
-            cache_read=None if read_rank is None else read,
-            cache_write=None if write_rank is None else write,
-            reasoning=None if reasoning_rank is None else reasoning,
-            cache_write_1h=None if hour_rank is None else hour,
-            input_by=_by_modality(self._input_by, input_),
-            output_by=_by_modality(self._output_by, output),
-            cache_read_by=_by_modality(self._cache_by, read),
-            searches=None if searches_rank is None else searches,
+            None if input_rank is None else input_,
+            None if output_rank is None else output,
+            None if total_rank is None else total,
+            None if read_rank is None else read,
+            None if write_rank is None else write,
+            None if reasoning_rank is None else reasoning,
+            None if hour_rank is None else hour,
+            _by_modality(self._input_by, input_) if self._input_by else (),
+            _by_modality(self._output_by, output) if self._output_by else (),
+            _by_modality(self._cache_by, read) if self._cache_by else (),
+            None if searches_rank is None else searches,
         )
 
 
@@ -329,7 +332,7 @@ def _differs(counts: Counts, fresh: Counts) -> bool:
 
 def _by_modality(by: dict[str, int], count: int) -> tuple[tuple[str, int], ...]:
     # Parts that exceed their whole are of an earlier object.
-    return tuple(by.items()) if by and sum(by.values()) <= count else ()
+    return tuple(by.items()) if sum(by.values()) <= count else ()
 
 
 def _holds_stream(obj: Any) -> bool:

@@ -1,1 +1,1 @@
-"""Reads tokens, models, finish reasons and costs from the responses of vendors' clients."""
+"""What a model's answer used, read from the objects of vendors' clients."""

@@ -1,0 +1,158 @@
+"""Reads the chunks of a stream, of which nearly all say nothing new."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from genmeter.events.values import UNREADABLE
+from genmeter.usage._names import ACTIONS, COUNTS, Action
+from genmeter.usage._objects import fields_of, is_plain_model
+
+if TYPE_CHECKING:
+    from genmeter.usage.reading import Reading
+
+__all__ = ["ChunkReader"]
+
+_VALUE, _CHOICES, _INNER, _TIER, _MODEL = range(5)
+_KINDS: Final[dict[int, int]] = {
+    Action.CHOICES: _CHOICES,
+    Action.CONTAINER: _INNER,
+    Action.GENERATED: _INNER,
+    Action.TIER: _TIER,
+    Action.TRAFFIC: _TIER,
+    Action.MODEL: _MODEL,
+}
+_MEANINGS: Final = {
+    **dict.fromkeys(COUNTS, _VALUE),
+    **{
+        name: _KINDS.get(action, _VALUE)
+        for name, action in ACTIONS.items()
+        if action not in {Action.OBJECT, Action.TYPE}
+    },
+}
+_MODEL_KNOWN: Final = {name: each for name, each in _MEANINGS.items() if each != _MODEL}
+_PLAIN: Final = frozenset({str, int, float, bool, bytes})
+_MAX_DEPTH = 3
+_MAX_TYPES = 128
+_SPEAKING: Final = frozenset(
+    {
+        *("response.created", "response.completed", "response.incomplete", "response.failed"),
+        *("response.done", "message_start", "message_delta", "message_stop", "message-end"),
+    }
+)
+"""Types of events that have a model, a finish reason or a usage: OpenAI's, Anthropic's, Cohere's."""
+_QUIET_STARTS: Final = (
+    *("response.", "content_block_", "content-", "content.", "tool-call-", "tool_calls."),
+    *("refusal.", "logprobs.", "citation-", "conversation.item.", "input_audio_buffer."),
+)
+_QUIET: Final = frozenset(
+    {*("ping", "text", "thinking", "signature", "citation", "input_json", "message-start")}
+)
+
+
+class ChunkReader:
+    """Reads chunks into a reading, and passes over those that have no news.
+
+    A chunk has none if all names that matter are absent or None in it, except those whose values
+    every chunk repeats: to see that takes a tenth of a whole reading.
+
+    Args:
+        reading: What the stream's answer is merged into.
+    """
+
+    __slots__ = ("_is_first", "_meanings", "_names", "_quiet", "_reading", "_tiers")
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._is_first = True
+        self._meanings = _MEANINGS
+        self._tiers: dict[str, Any] = {}
+        self._quiet: dict[str, bool] = {}
+        self._names: dict[type, tuple[tuple[str, int], ...]] = {}
+
+    def read(self, chunk: Any) -> None:
+        """Merge what a chunk says, as :meth:`Reading.read` does. Never raises."""
+        try:
+            if not self._is_first and not self._says_more(chunk, _MAX_DEPTH):
+                return
+        except UNREADABLE:
+            pass
+        self._is_first = False  # which is read whole, to know at least what it is
+        self._reading.read(chunk)
+        if self._meanings is _MEANINGS and self._reading.model is not None:
+            # Until then it matters: Azure's first chunk has an empty name.
+            self._meanings = _MODEL_KNOWN
+            self._names.clear()
+
+    def _says_more(self, obj: Any, depth: int) -> bool:
+        kind = type(obj)
+        names = self._names.get(kind)
+        if names is not None:
+            # The classes of most clients have the same fields in every object.
+            values = obj.__dict__
+            if "type" in values and self._is_quiet(values["type"]):
+                return False
+            for name, meaning in names:
+                value = values[name]
+                if value is not None and (
+                    meaning == _VALUE or self._matters(name, value, meaning, depth)
+                ):
+                    return True
+            fields = obj.__pydantic_extra__
+        else:
+            fields = obj if kind is dict else self._fields(obj, kind)
+            if fields is not None and "type" in fields and self._is_quiet(fields["type"]):
+                return False
+        if fields:
+            meaning_of = self._meanings.get
+            for name, value in fields.items():
+                if value is not None:
+                    meaning = meaning_of(name)
+                    if meaning is not None and (
+                        meaning == _VALUE or self._matters(name, value, meaning, depth)
+                    ):
+                        return True
+        # Of an object that cannot be read the reading says why.
+        return fields is None and names is None and depth == _MAX_DEPTH
+
+    def _fields(self, obj: Any, kind: type) -> dict[str, Any] | None:
+        fields = fields_of(obj)
+        meanings = self._meanings
+        if is_plain_model(kind) and len(self._names) < _MAX_TYPES:
+            self._names[kind] = tuple(
+                (name, meanings[name]) for name in obj.__dict__ if name in meanings
+            )
+        return fields
+
+    def _matters(self, name: str, value: Any, meaning: int, depth: int) -> bool:
+        if meaning == _CHOICES:
+            for item in value:
+                parts = item if type(item) is dict else item.__dict__
+                reason = parts.get("finish_reason", _MISSING)
+                if reason is _MISSING:
+                    parts = fields_of(item) or {}
+                    reason = parts.get("finish_reason", parts.get("finishReason"))
+                if reason is not None:
+                    return True
+            return name == "outputs"
+        if meaning == _MODEL:
+            return bool(value)
+        if meaning == _TIER:
+            if self._tiers.get(name) == value:
+                return False
+            self._tiers[name] = value
+            return True
+        return type(value) not in _PLAIN and (depth <= 0 or self._says_more(value, depth - 1))
+
+    def _is_quiet(self, kind: Any) -> bool:
+        if type(kind) is not str:
+            return False
+        is_quiet = self._quiet.get(kind)
+        if is_quiet is None:
+            is_quiet = kind not in _SPEAKING and (kind in _QUIET or kind.startswith(_QUIET_STARTS))
+            if len(self._quiet) < _MAX_TYPES:
+                self._quiet[kind] = is_quiet
+        return is_quiet
+
+
+_MISSING: Final = object()

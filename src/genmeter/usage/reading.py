@@ -1,0 +1,351 @@
+"""What was read so far of one billed answer, merged from responses, chunks and events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from genmeter.events.answers import Answer, TokenCounts, Unread
+from genmeter.events.values import UNREADABLE
+from genmeter.usage._names import Rank, Slot
+from genmeter.usage._objects import fields_of, is_stream, items_of
+from genmeter.usage._walk import Found
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from genmeter.usage._walk import Counts
+
+__all__ = ["Reading", "is_stream", "read_error"]
+
+_STANDARD: Final = frozenset(
+    {"default", "auto", "standard", "standard_only", "on_demand", "unspecified"}
+)
+"""Tiers that are billed at the usual price."""
+_MAX_CAUSES = 4
+_MAX_ATTEMPTS = 64
+_UNKNOWN: Final = (0, None)
+
+
+class Reading:
+    """What was read so far of one billed answer, in the vendors' own terms.
+
+    A later object overrides what it names and nothing else, since every count of a stream is
+    cumulative. Sums, such as an input with the caches that the vendor counts beside it, are made
+    last, in :meth:`answer`: a chunk may name only one of their parts.
+
+    Attributes:
+        unread: Why the last object had no usage; None once a usage was found, and at first.
+    """
+
+    __slots__ = (
+        "_cache_by",
+        "_cost",
+        "_counts",
+        "_input_by",
+        "_is_batch",
+        "_model",
+        "_output_by",
+        "_reasons",
+        "_tier",
+        "unread",
+    )
+
+    def __init__(self) -> None:
+        self.unread: Unread | None = None
+        self._counts: Counts = {}
+        self._input_by: dict[str, int] = {}
+        self._output_by: dict[str, int] = {}
+        self._cache_by: dict[str, int] = {}
+        self._model: str | None = None
+        self._reasons: dict[int, str] = {}
+        self._tier: str | None = None
+        self._is_batch = False
+        self._cost: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<Reading of {self._model or 'an unknown model'}, usage {self.has_usage}>"
+
+    @property
+    def has_usage(self) -> bool:
+        """Whether any count was read."""
+        return bool(self._counts)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing at all was read: no count, no model, no finish reason, no cost."""
+        return not (self._counts or self._model or self._reasons) and self._cost is None
+
+    @property
+    def model(self) -> str | None:
+        """The model that answered; None if unknown."""
+        return self._model
+
+    def read(self, obj: Any) -> bool:
+        """Merge what an object says.
+
+        Args:
+            obj: A response, a usage object, a chunk or an event of a stream, the JSON of these, a
+                raw response whose body is there, or a list of responses, which is summed (of
+                chunks: merged).
+
+        Returns:
+            Whether it had a usage. Never raises.
+        """
+        try:
+            found = Found()
+            found.read(obj)
+            if not found.is_known and (items := items_of(obj)):
+                found = _read_list(items)
+            return self._merge(found, obj)
+        except UNREADABLE:
+            self._miss("not_understood", obj)
+            return False
+
+    def answer(self) -> Answer:
+        """Return what is known so far; all counts are None if no usage was read."""
+        tier = self._tier
+        return Answer(
+            tokens=self._tokens() if self._counts else TokenCounts(),
+            model=self._model,
+            finish_reasons=tuple(self._reasons[index] for index in sorted(self._reasons)),
+            service_tier=None if tier in _STANDARD or tier == "batch" else tier,
+            is_batch=self._is_batch or tier == "batch",
+            cost=self._cost,
+        )
+
+    def adopt(self, other: Reading) -> None:
+        """Take over the model, the finish reasons and the tier of a reading, but not its usage."""
+        self._model = self._model or other._model
+        self._reasons = self._reasons or dict(other._reasons)
+        self._tier = self._tier or other._tier
+
+    def _merge(self, found: Found, obj: Any) -> bool:
+        counts = self._counts
+        fresh = found.counts
+        if fresh:
+            if Slot.TOTAL not in fresh and Slot.TOTAL in counts and _differs(counts, fresh):
+                del counts[Slot.TOTAL]  # it was the total of fewer tokens
+            counts.update(fresh)
+            self._input_by = found.input_by or self._input_by
+            self._output_by = found.output_by or self._output_by
+            self._cache_by = found.cache_by or self._cache_by
+        if found.model is not None:
+            self._model = found.model
+        if found.reasons:
+            if found.is_whole:
+                self._reasons = found.reasons
+            else:
+                self._reasons.update(found.reasons)
+        if found.tier is not None:
+            self._tier = found.tier
+        if found.is_batch:
+            self._is_batch = True
+        if found.cost is not None:
+            self._cost = found.cost
+        if fresh:
+            self.unread = None
+            return True
+        if found.is_known:
+            self._miss("no_usage", obj)
+        elif is_stream(obj) or _holds_stream(obj):
+            self._miss("stream", obj)
+        else:
+            self._miss("not_understood", obj)
+        return False
+
+    def _miss(self, reason: str, obj: Any) -> None:
+        if not self._counts:
+            self.unread = Unread(reason, _type_name(obj))
+
+    def _tokens(self) -> TokenCounts:
+        get = self._counts.get
+        read, read_rank = get(Slot.CACHE_READ, _UNKNOWN)
+        hour, hour_rank = get(Slot.CACHE_WRITE_1H, _UNKNOWN)
+        short, short_rank = get(Slot.CACHE_WRITE_5M, _UNKNOWN)
+        write, write_rank = get(Slot.CACHE_WRITE, _UNKNOWN)
+        if hour + short > write:
+            write, write_rank = hour + short, hour_rank if hour_rank is not None else short_rank
+        input_, input_rank = get(Slot.INPUT, _UNKNOWN)
+        if input_rank == Rank.INPUT_ALONE:
+            input_ += read if read_rank == Rank.CACHE_OUTSIDE else 0
+            input_ += write if write_rank == Rank.CACHE_OUTSIDE else 0
+        if Slot.TOOL_INPUT in self._counts:
+            input_ += get(Slot.TOOL_INPUT, _UNKNOWN)[0]
+            input_rank = Rank.USUAL if input_rank is None else input_rank
+        total, total_rank = get(Slot.TOTAL, _UNKNOWN)
+        reasoning, reasoning_rank = get(Slot.REASONING, _UNKNOWN)
+        output, output_rank = get(Slot.OUTPUT, _UNKNOWN)
+        if reasoning_rank == Rank.THOUGHTS_OUTSIDE and output_rank in _THOUGHTS_ADDED:
+            output, output_rank = output + reasoning, reasoning_rank
+        elif reasoning and input_rank is not None and input_ + output + reasoning == total:
+            # Only where the vendor's total proves it: most count reasoning in the output.
+            output, output_rank = output + reasoning, reasoning_rank
+        searches, searches_rank = get(Slot.SEARCHES, _UNKNOWN)
+        # By position, in the order of TokenCounts: half the time.
+        return TokenCounts(
+            None if input_rank is None else input_,
+            None if output_rank is None else output,
+            None if total_rank is None else total,
+            None if read_rank is None else read,
+            None if write_rank is None else write,
+            None if reasoning_rank is None else reasoning,
+            None if hour_rank is None else hour,
+            _by_modality(self._input_by, input_) if self._input_by else (),
+            _by_modality(self._output_by, output) if self._output_by else (),
+            _by_modality(self._cache_by, read) if self._cache_by else (),
+            None if searches_rank is None else searches,
+        )
+
+
+_THOUGHTS_ADDED: Final = frozenset({None, Rank.THOUGHTS_OUTSIDE})
+
+
+def read_error(error: BaseException) -> list[Reading]:
+    """Read what an exception says of answers that were billed.
+
+    Such as the ``completion`` of OpenAI's ``LengthFinishReasonError``, the ``total_usage`` of
+    instructor's ``InstructorRetryException`` (else its attempts, else its ``last_completion``), the
+    ``run_data`` of the Agents SDK, a response whose body was read, or any other attribute that has
+    a usage; also of the exceptions of a group, and of the cause.
+
+    Returns:
+        The readings that have a usage, each a billed answer of its own. Never raises.
+    """
+    try:
+        return _read_causes(error)
+    except UNREADABLE:
+        return []
+
+
+def _read_causes(error: BaseException) -> list[Reading]:
+    cause: BaseException | None = error
+    for _ in range(_MAX_CAUSES):
+        if cause is None:
+            break
+        if readings := _read_attributes(cause):
+            return readings
+        if isinstance(cause, BaseExceptionGroup):
+            members = items_of(cause.exceptions)[:_MAX_ATTEMPTS]
+            return [each for member in members for each in _read_attributes(member)]
+        cause = cause.__cause__
+    return []
+
+
+def _read_attributes(error: BaseException) -> list[Reading]:
+    fields = fields_of(error) or {}
+    last = Reading()
+    if (completion := fields.get("last_completion")) is not None:
+        last.read(completion)
+    summed = Reading()
+    if (usage := fields.get("total_usage")) is not None:
+        summed.read(usage)
+        # Instructor starts its sum at 0, and leaves it so for clients that it does not know.
+        if any(summed.answer().tokens[:2]):
+            summed.adopt(last)
+            return [summed]
+    attempts = [
+        Reading() for _ in items_of(fields.get("failed_attempts"))[:_MAX_ATTEMPTS]
+    ]
+    for attempt, item in zip(attempts, items_of(fields.get("failed_attempts")), strict=False):
+        attempt.read(item)
+    if billed := [each for each in attempts if each.has_usage]:
+        return billed
+    if last.has_usage:
+        return [last]
+    whole = Reading()
+    if whole.read(error):
+        return [whole]
+    for name, value in list(fields.items())[:_MAX_ATTEMPTS]:
+        if type(name) is str and not name.startswith("__") and not is_stream(value):
+            each = Reading()
+            if each.read(value):
+                return [each]
+    return []
+
+
+def _read_list(items: Iterable[Any]) -> Found:
+    """Sum the answers of a list, or merge its chunks."""
+    merged = Reading()
+    total = Found()
+    answers: list[Answer] = []
+    are_chunks = False
+    for item in items:
+        each = Found()
+        each.read(item)
+        if not each.is_known and not each.counts:
+            if answers or total.is_known:
+                continue
+            break  # a list of numbers, texts or anything else
+        total.is_known = True
+        are_chunks = are_chunks or each.is_chunk
+        merged._merge(each, None)  # noqa: SLF001 - one class
+        alone = Reading()
+        alone._merge(each, None)  # noqa: SLF001
+        answers.append(alone.answer())
+    if are_chunks:
+        answers = [merged.answer()]
+    for answer in answers:
+        _add(total, answer)
+    billed = [each for each in answers if each.tokens != TokenCounts()]
+    costs = [each.cost for each in billed if each.cost is not None]
+    total.cost = sum(costs) if costs and len(costs) == len(billed) else None
+    if any(each.tokens.total is None for each in billed):
+        total.counts.pop(Slot.TOTAL, None)
+    total.is_whole = True
+    return total
+
+
+def _add(total: Found, answer: Answer) -> None:
+    tokens = answer.tokens
+    for slot, count in (
+        (Slot.INPUT, tokens.input),
+        (Slot.OUTPUT, tokens.output),
+        (Slot.TOTAL, tokens.total),
+        (Slot.CACHE_READ, tokens.cache_read),
+        (Slot.CACHE_WRITE, tokens.cache_write),
+        (Slot.CACHE_WRITE_1H, tokens.cache_write_1h),
+        (Slot.REASONING, tokens.reasoning),
+        (Slot.SEARCHES, tokens.searches),
+    ):
+        if count is not None:
+            total.counts[slot] = (count + total.counts.get(slot, _UNKNOWN)[0], Rank.DETAIL)
+    for by, pairs in (
+        (total.input_by, tokens.input_by),
+        (total.output_by, tokens.output_by),
+        (total.cache_by, tokens.cache_read_by),
+    ):
+        for modality, count in pairs:
+            by[modality] = by.get(modality, 0) + count
+    for reason in answer.finish_reasons:
+        total.reasons[len(total.reasons)] = reason
+    total.model = total.model or answer.model
+    total.tier = total.tier or answer.service_tier
+    total.is_batch = total.is_batch or answer.is_batch
+
+
+def _differs(counts: Counts, fresh: Counts) -> bool:
+    return any(
+        slot in fresh and fresh[slot][0] != counts.get(slot, (None,))[0]
+        for slot in (Slot.INPUT, Slot.OUTPUT)
+    )
+
+
+def _by_modality(by: dict[str, int], count: int) -> tuple[tuple[str, int], ...]:
+    # Parts that exceed their whole are of an earlier object.
+    return tuple(by.items()) if sum(by.values()) <= count else ()
+
+
+def _holds_stream(obj: Any) -> bool:
+    """Return whether it is a response of Bedrock or such that has the stream as its value."""
+    fields = fields_of(obj)
+    return fields is not None and is_stream(fields.get("stream"))
+
+
+def _type_name(obj: Any) -> str:
+    kind = type(obj)
+    try:
+        module = kind.__module__
+        name = kind.__qualname__
+        return name if module == "builtins" else f"{module}.{name}"
+    except UNREADABLE:
+        return "an object"

@@ -19,7 +19,7 @@ from opentelemetry.trace import get_current_span
 from genmeter import clock, runtime
 from genmeter.alerting.alertmanager import alertmanager_handlers
 from genmeter.alerting.notify import Alerting, check_alert_handlers
-from genmeter.call import GenerationHandle
+from genmeter.call.handle import GenerationHandle
 from genmeter.config.checks import (
     CALLABLE,
     FINITE,
@@ -73,6 +73,7 @@ if TYPE_CHECKING:
 
     from genmeter.alerting.state import Alert
     from genmeter.config.alerts import AlertSettings
+    from genmeter.events.answers import CallDetails
     from genmeter.exporters.apps import ASGIApplication
     from genmeter.handlers.base import LogHandler, MetricHandler
     from genmeter.handlers.dispatch import Subscriber
@@ -203,6 +204,7 @@ class GenerationMonitor:
         self._has_warned_of_gap = False
         self.metrics_interval = metrics_interval
         self._is_shut = False
+        self._misused: set[str] = set()
         self._alerting = session.alerting = Alerting(
             pipeline,
             state,
@@ -395,22 +397,34 @@ class GenerationMonitor:
         *,
         provider: str | None = None,
         operation: str | None = None,
+        service_tier: str | None = None,
+        batch: bool = False,
         metadata: Mapping[str, Any] | None = None,
     ) -> GenerationHandle:
-        """Time and record a model call: ``with monitor.generation(model=..., step=...) as g``.
+        """Time and record a model call: ``with monitor.generation(model=..., step=...) as call``.
 
         Also usable with ``async with``, and as a decorator of a function that returns the model's
-        response.
+        response or a stream of it, or that is a generator of its chunks.
 
         Args:
             model: The model that is called.
             step: The step of the pipeline.
             provider: Who serves the model, such as ``openai``.
             operation: The kind of call, such as ``chat``.
+            service_tier: The tier it is billed by, such as ``flex`` or ``priority``; a response
+                that names its tier overrides it.
+            batch: Whether it is billed at batch prices.
             metadata: Data for exports.
         """
         return GenerationHandle(
-            self, model=model, step=step, provider=provider, operation=operation, metadata=metadata
+            self,
+            model=model,
+            step=step,
+            provider=provider,
+            operation=operation,
+            service_tier=service_tier,
+            batch=batch,
+            metadata=metadata,
         )
 
     # --- reading ---------------------------------------------------------------------------------
@@ -759,6 +773,22 @@ class GenerationMonitor:
 
     def _close_call(self, handle: GenerationHandle) -> None:
         self._session.state.open_calls.pop(weakref.ref(handle), None)
+
+    def _record_call(
+        self,
+        duration: float,
+        success: bool,
+        keywords: dict[str, Any],
+        details: CallDetails | None,  # noqa: ARG002
+    ) -> None:
+        self.track_generation(duration, success, **keywords)
+
+    def _misuse(self, key: str, message: str) -> None:
+        if key not in self._misused:
+            self._misused.add(key)
+            deferred_log = self._pipeline.deferred_log
+            deferred_log.add(logging.WARNING, "%s", message)
+            self._pipeline.post(deferred_log.flush_in_background)
 
     def _timestamp(self, metadata: Any) -> float | None:
         stamp = lookup(metadata, "timestamp") if type(metadata) is dict else None

@@ -1,0 +1,448 @@
+"""Proxies of vendors' streams: ``for chunk in call.stream(stream)``.
+
+A proxy passes each chunk on as it is, reads its usage and takes its time. It has the attributes of
+its stream and, for ``isinstance``, its class, so it can be passed on in its place.
+"""
+
+from __future__ import annotations
+
+import inspect
+from array import array
+from collections.abc import Mapping
+from time import perf_counter
+from types import AsyncGeneratorType, GeneratorType
+from typing import TYPE_CHECKING, Any, Self
+
+from genmeter.events.values import UNREADABLE
+from genmeter.usage.chunks import ChunkReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+    from types import TracebackType
+
+    from genmeter.usage.reading import Reading
+
+__all__ = ["MAX_GAPS", "CallStream", "Flow", "is_manager", "proxy_of"]
+
+MAX_GAPS = 16_384
+"""Chunks of a stream whose gaps are kept, 128 KiB; later chunks only count as its end."""
+
+# Helpers of the clients of OpenAI and Anthropic collect the answer so far under these names.
+_SNAPSHOTS = ("current_message_snapshot", "current_completion_snapshot")
+_FINISHED = ("stop_reason", "finish_reason")
+
+
+class Flow:
+    """The chunks of one stream: what they say, and when they came.
+
+    Attributes:
+        read: Reads a chunk.
+        first: Time of the first chunk, by ``perf_counter``; None before it.
+        last: Time of the last chunk so far.
+        gaps: Seconds between successive chunks, :data:`MAX_GAPS` at most.
+        is_ended: Whether the stream is exhausted, raised or was left.
+        is_left: Whether its consumer left it before its end.
+        error: What it raised.
+        on_end: Called once, when it ends.
+        on_late: Called once, when chunks were taken after its end.
+    """
+
+    __slots__ = (
+        *("_last_at_end", "_reading", "error", "first", "gaps", "is_ended", "is_left"),
+        *("last", "on_end", "on_late", "read"),
+    )
+
+    def __init__(self, reading: Reading, on_end: Callable[[Flow], object] | None = None) -> None:
+        self.read = ChunkReader(reading).read
+        self._reading = reading
+        self.first: float | None = None
+        self.last: float | None = None
+        self.gaps = array("d")
+        self.is_ended = self.is_left = False
+        self.error: BaseException | None = None
+        self.on_end = on_end
+        self.on_late: Callable[[], object] | None = None
+        self._last_at_end: float | None = None
+
+    def observe(self, chunk: Any) -> None:
+        """Time and read a chunk."""
+        now = perf_counter()
+        if self.last is None:
+            self.first = now
+        elif len(self.gaps) < MAX_GAPS:
+            self.gaps.append(now - self.last)
+        self.last = now
+        self.read(chunk)
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """End it: exhausted, or broken by ``error``; a second end changes nothing."""
+        if self.is_ended:
+            self._look_for_late_chunks()
+            return
+        self.error = error
+        self._end()
+
+    def leave(self, stream: Any = None) -> None:
+        """End it before the end of the stream; a second end changes nothing.
+
+        Args:
+            stream: The stream, which may know its answer although no chunk was taken here, such as
+                a helper that was read by its ``text_stream``.
+        """
+        if self.is_ended:
+            self._look_for_late_chunks()
+            return
+        self.is_left = not self._read_snapshot(stream)
+        self._end()
+
+    def _end(self) -> None:
+        self.is_ended = True
+        self._last_at_end = self.last
+        on_end, self.on_end = self.on_end, None
+        if on_end is not None:
+            on_end(self)
+
+    def _look_for_late_chunks(self) -> None:
+        if self.on_late is not None and self.last != self._last_at_end:
+            on_late, self.on_late = self.on_late, None
+            on_late()
+
+    def _read_snapshot(self, stream: Any) -> bool:
+        """Read the answer that a helper has collected; return whether it is complete."""
+        for name in _SNAPSHOTS:
+            try:
+                if not hasattr(type(stream), name):
+                    continue
+                snapshot = getattr(stream, name)
+                self._reading.read(snapshot)
+                ends = [snapshot, *(getattr(snapshot, "choices", None) or ())]
+                return any(getattr(each, key, None) for each in ends for key in _FINISHED)
+            except UNREADABLE:
+                continue
+        return False
+
+
+class CallStream:
+    """A stream in the place of a vendor's; see ``GenerationHandle.stream``.
+
+    Args:
+        stream: What the vendor's client returned.
+        flow: Where its chunks go.
+        is_part: Whether another proxy, of the manager that opened the stream, ends the flow.
+    """
+
+    __slots__ = ("__weakref__", "_flow", "_is_part", "_iterator", "_opened", "_stream")
+
+    def __init__(self, stream: Any, flow: Flow, *, is_part: bool = False) -> None:
+        put = object.__setattr__
+        put(self, "_stream", stream)
+        put(self, "_opened", stream)  # the stream that a manager opens
+        put(self, "_flow", flow)
+        put(self, "_is_part", is_part)
+        put(self, "_iterator", None)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the stream's attribute."""
+        return getattr(self._stream, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set the stream's attribute."""
+        setattr(self._stream, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        """Delete the stream's attribute."""
+        delattr(self._stream, name)
+
+    def __dir__(self) -> list[str]:
+        """Return the names of the stream's attributes, and its own."""
+        return sorted({*dir(type(self)), *dir(self._stream)})
+
+    def __repr__(self) -> str:
+        return f"<call.stream() of {self._stream!r}>"
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """The stream's class, for ``isinstance``, which asks ``type()`` too."""
+        return self._stream.__class__
+
+    def __del__(self) -> None:
+        """End the flow if the consumer drops the stream before its end."""
+        try:
+            if not self._is_part:
+                self._flow.leave(self._opened)
+        except UNREADABLE:  # at the end of the interpreter
+            pass
+
+    def close(self) -> Any:
+        """Close the stream; chunks that were not taken do not count.
+
+        Returns:
+            What the stream's own method returns, such as a coroutine to await.
+        """
+        self._flow.leave(self._opened)
+        close = getattr(self._stream, "close", None)
+        return None if close is None else close()
+
+    async def aclose(self) -> None:
+        """Close the stream; chunks that were not taken do not count."""
+        self._flow.leave(self._opened)
+        close = getattr(self._stream, "aclose", None) or getattr(self._stream, "close", None)
+        result = None if close is None else close()
+        if inspect.isawaitable(result):
+            await result
+
+    def _enter_as(self, entered: Any) -> Any:
+        """Return what a block gets: a proxy in the place of what the stream's own method returns."""
+        if entered is self._stream:
+            return self
+        kind = _kind_of(entered)
+        if kind is None or issubclass(kind, _Manager):
+            return entered
+        object.__setattr__(self, "_opened", entered)
+        return kind(entered, self._flow, is_part=True)
+
+
+class _SyncStream(CallStream):
+    """Of a stream for ``for``."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        # A generator is the fastest loop around a loop. It refers to this proxy, which therefore
+        # lives until the loop is left.
+        return self._chunks(iter(self._stream))
+
+    def _chunks(self, chunks: Iterator[Any]) -> Generator[Any, None, None]:
+        flow = self._flow
+        read, gaps, clock = flow.read, flow.gaps, perf_counter
+        append = gaps.append
+        try:
+            for chunk in chunks:
+                now = clock()
+                last = flow.last
+                if last is None:
+                    flow.first = now
+                elif len(gaps) < MAX_GAPS:
+                    append(now - last)
+                flow.last = now
+                read(chunk)
+                yield chunk
+        except GeneratorExit:
+            raise  # the loop is left, perhaps for another loop
+        except BaseException as error:
+            flow.finish(error)
+            raise
+        flow.finish()
+
+    def __next__(self) -> Any:
+        """Return the next chunk."""
+        iterator = self._iterator
+        if iterator is None:
+            own = hasattr(type(self._stream), "__next__")
+            iterator = self._stream if own else iter(self._stream)
+            object.__setattr__(self, "_iterator", iterator)
+        return self._take(next, iterator)
+
+    def _take(self, advance: Callable[..., Any], *arguments: Any) -> Any:
+        flow = self._flow
+        try:
+            chunk = advance(*arguments)
+        except StopIteration:
+            flow.finish()
+            raise
+        except BaseException as error:
+            flow.finish(error)
+            raise
+        flow.observe(chunk)
+        return chunk
+
+    def __enter__(self) -> Any:
+        """Enter the stream, if it can be."""
+        enter = getattr(type(self._stream), "__enter__", None)
+        return self if enter is None else self._enter_as(enter(self._stream))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> Any:
+        """Exit or close the stream."""
+        leave = getattr(type(self._stream), "__exit__", None)
+        try:
+            if leave is not None:
+                return leave(self._stream, kind, error, traceback)
+            self.close()
+        finally:
+            self._flow.leave(self._opened)
+
+
+class _AsyncStream(CallStream):
+    """Of a stream for ``async for``."""
+
+    __slots__ = ()
+
+    def __aiter__(self) -> Self:
+        object.__setattr__(self, "_iterator", aiter(self._stream).__anext__)
+        return self
+
+    async def __anext__(self) -> Any:
+        """Return the next chunk."""
+        flow = self._flow
+        advance = self._iterator
+        if advance is None:
+            own = hasattr(type(self._stream), "__anext__")
+            advance = (self._stream if own else aiter(self._stream)).__anext__
+            object.__setattr__(self, "_iterator", advance)
+        # As in observe(), without a call.
+        try:
+            chunk = await advance()
+        except StopAsyncIteration:
+            flow.finish()
+            raise
+        except BaseException as error:
+            flow.finish(error)
+            raise
+        now = perf_counter()
+        last = flow.last
+        if last is None:
+            flow.first = now
+        elif len(flow.gaps) < MAX_GAPS:
+            flow.gaps.append(now - last)
+        flow.last = now
+        flow.read(chunk)
+        return chunk
+
+    async def __aenter__(self) -> Any:
+        """Enter the stream, if it can be."""
+        enter = getattr(type(self._stream), "__aenter__", None)
+        return self if enter is None else self._enter_as(await enter(self._stream))
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> Any:
+        """Exit or close the stream."""
+        leave = getattr(type(self._stream), "__aexit__", None)
+        try:
+            if leave is not None:
+                return await leave(self._stream, kind, error, traceback)
+            await self.aclose()
+        finally:
+            self._flow.leave(self._opened)
+
+
+class _EitherStream(_SyncStream, _AsyncStream):
+    """Of a stream for both, such as LiteLLM's."""
+
+    __slots__ = ()
+
+
+class _Generator(_SyncStream):
+    """Of a generator, with what it is sent and what it returns."""
+
+    __slots__ = ()
+
+    def _chunks(self, _: Iterator[Any]) -> Generator[Any, Any, Any]:
+        send, throw, take = self._stream.send, self._stream.throw, self._take
+        advance, argument = send, None
+        while True:
+            try:
+                chunk = take(advance, argument)
+            except StopIteration as end:
+                return end.value
+            try:
+                argument = yield chunk
+                advance = send
+            except GeneratorExit:
+                raise  # the loop is left, perhaps for another loop
+            except BaseException as error:
+                advance, argument = throw, error
+
+    def send(self, value: Any) -> Any:
+        """Send a value into the generator, and return the next chunk."""
+        return self._take(self._stream.send, value)
+
+    def throw(self, *error: Any) -> Any:
+        """Raise an exception in the generator, and return the next chunk."""
+        return self._take(self._stream.throw, *error)
+
+
+class _AsyncGenerator(_AsyncStream):
+    """Of an asynchronous generator, with what it is sent."""
+
+    __slots__ = ()
+
+    async def asend(self, value: Any) -> Any:
+        """Send a value into the generator, and return the next chunk."""
+        return await self._take(self._stream.asend, value)
+
+    async def athrow(self, *error: Any) -> Any:
+        """Raise an exception in the generator, and return the next chunk."""
+        return await self._take(self._stream.athrow, *error)
+
+    async def _take(self, advance: Callable[..., Any], *arguments: Any) -> Any:
+        flow = self._flow
+        try:
+            chunk = await advance(*arguments)
+        except StopAsyncIteration:
+            flow.finish()
+            raise
+        except BaseException as error:
+            flow.finish(error)
+            raise
+        flow.observe(chunk)
+        return chunk
+
+
+class _Manager(_EitherStream):
+    """Of a context manager that opens a stream."""
+
+    __slots__ = ()
+
+
+def proxy_of(stream: Any, flow: Flow) -> CallStream | None:
+    """Return a proxy of a stream.
+
+    Args:
+        stream: An iterator, iterable or generator, asynchronous or not, a context manager that
+            opens one, or Bedrock's mapping that holds one as ``stream``.
+        flow: Where its chunks go.
+
+    Returns:
+        The proxy; None if ``stream`` is none of these.
+    """
+    try:
+        if issubclass(type(stream), Mapping):
+            stream = stream["stream"]
+        kind = _kind_of(stream)
+    except UNREADABLE:
+        return None
+    return None if kind is None else kind(stream, flow)
+
+
+def is_manager(obj: Any) -> bool:
+    """Return whether an object is a context manager that opens a stream, by its class's name."""
+    try:
+        return "Stream" in type(obj).__name__ and _kind_of(obj) is _Manager
+    except UNREADABLE:
+        return False
+
+
+def _kind_of(stream: Any) -> type[CallStream] | None:
+    """Return the class of proxies for a stream; None if it is none."""
+    kind = type(stream)
+    if kind is GeneratorType:
+        return _Generator
+    if kind is AsyncGeneratorType:
+        return _AsyncGenerator
+    is_sync = hasattr(kind, "__iter__") or hasattr(kind, "__next__")
+    is_async = hasattr(kind, "__aiter__") or hasattr(kind, "__anext__")
+    if is_sync and is_async:
+        return _EitherStream
+    if is_sync or is_async:
+        return _SyncStream if is_sync else _AsyncStream
+    is_manager = hasattr(kind, "__enter__") or hasattr(kind, "__aenter__")
+    return _Manager if is_manager else None

@@ -474,8 +474,6 @@ def test_call_open_over_a_fork_is_active_in_the_parent_only() -> None:
     """This holds even if the block ends in the child."""
     script = """
 import os, sys
-from _recorder import FakeRecorder
-
 from genmeter.testing import isolated_monitor
 
 def active(monitor):

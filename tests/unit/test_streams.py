@@ -64,7 +64,7 @@ def test_times_of_the_chunks_are_recorded(
 
 def test_gaps_are_bounded(recorder: FakeRecorder, monkeypatch: pytest.MonkeyPatch) -> None:
     """An endless stream needs no more memory; its length in seconds stays right."""
-    monkeypatch.setattr(streams, "MAX_GAPS", 10)
+    monkeypatch.setattr(streams, "MAX_TIMES", 11)
     with recorder.generation("m") as call:
         stream = call.stream(Stream(CHUNKS * 10))
         for _ in range(20):

@@ -45,7 +45,7 @@ async def test_times_of_async_chunks_are_recorded(
     """As those of plain ones, with `anext` too."""
     ticks = iter([0.5, 1.0, 1.75, 2.0, 2.5])
     monkeypatch.setattr(streams, "perf_counter", lambda: next(ticks))
-    monkeypatch.setattr(streams, "MAX_GAPS", 3)
+    monkeypatch.setattr(streams, "MAX_TIMES", 4)
     with recorder.generation("m") as call:
         monkeypatch.setattr(call, "_started", 0.125)
         stream = call.stream(AsyncStream(CHUNKS))
@@ -179,6 +179,12 @@ async def test_stream_for_both_loops_keeps_both(recorder: FakeRecorder) -> None:
             except StopIteration:
                 raise StopAsyncIteration from None
 
+    with recorder.generation("m") as call:
+        stream = call.stream(Both(CHUNKS))
+        assert next(stream) is CHUNKS[0]
+        assert await anext(stream) is CHUNKS[1]
+        assert next(stream) is CHUNKS[2]
+    assert recorder.last.counts == (10, 3, None)
     for is_async in (True, False):
         with recorder.generation("m") as call:
             stream = call.stream(Both(CHUNKS))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar, overl
 
 from genmeter.call.attempts import CallUsage
 from genmeter.call.decorator import decorated
-from genmeter.call.streams import MAX_GAPS, CallStream, Flow, proxy_of
+from genmeter.call.streams import MAX_TIMES, CallStream, Flow, proxy_of
 from genmeter.events.answers import CallDetails, Unread
 from genmeter.events.capture import capture_bool, capture_label, class_name
 from genmeter.events.values import UNREADABLE
@@ -487,16 +487,16 @@ class GenerationHandle:
 
 def _with_flows(details: CallDetails, flows: list[Flow], started: float) -> CallDetails:
     """Add the times of the streams: the first chunk of all, and the gaps within each stream."""
-    timed = [flow for flow in flows if flow.first is not None and flow.last is not None]
+    timed = [(flow, span) for flow in flows if (span := flow.seconds()) is not None]
     if not timed:
         return details
     gaps = array("d")
-    seconds = 0.0
-    for flow in timed:
-        gaps.extend(flow.gaps[: MAX_GAPS - len(gaps)])
-        seconds += (flow.last or 0.0) - (flow.first or 0.0)
+    for flow, _ in timed:
+        gaps.extend(flow.gaps()[: MAX_TIMES - len(gaps)])
     return details._replace(
-        first_chunk=(timed[0].first or 0.0) - started, chunk_gaps=gaps, stream_seconds=seconds
+        first_chunk=timed[0][1][0] - started,
+        chunk_gaps=gaps,
+        stream_seconds=sum(last - first for _, (first, last) in timed),
     )
 
 

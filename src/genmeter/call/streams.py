@@ -13,19 +13,21 @@ from time import perf_counter
 from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from genmeter.events.values import UNREADABLE
 from genmeter.usage.chunks import ChunkReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
     from types import TracebackType
 
     from genmeter.usage.reading import Reading
 
-__all__ = ["MAX_GAPS", "CallStream", "Flow", "is_manager", "proxy_of"]
+__all__ = ["MAX_TIMES", "CallStream", "Flow", "is_manager", "proxy_of"]
 
-MAX_GAPS = 16_384
-"""Chunks of a stream whose gaps are kept, 128 KiB; later chunks only count as its end."""
+MAX_TIMES = 16_384
+"""Chunks of a stream whose times are kept, 128 KiB; of later chunks only the last one's is."""
 
 # Helpers of the clients of OpenAI and Anthropic collect the answer so far under these names.
 _SNAPSHOTS = ("current_message_snapshot", "current_completion_snapshot")
@@ -37,9 +39,9 @@ class Flow:
 
     Attributes:
         read: Reads a chunk.
-        first: Time of the first chunk, by ``perf_counter``; None before it.
-        last: Time of the last chunk so far.
-        gaps: Seconds between successive chunks, :data:`MAX_GAPS` at most.
+        times: When the chunks came, by ``perf_counter``; :data:`MAX_TIMES` at most.
+        append: Appends a time.
+        last: When the last chunk came that is not in ``times``; None if all are.
         is_ended: Whether the stream is exhausted, raised or was left.
         is_left: Whether its consumer left it before its end.
         error: What it raised.
@@ -48,31 +50,39 @@ class Flow:
     """
 
     __slots__ = (
-        *("_last_at_end", "_reading", "error", "first", "gaps", "is_ended", "is_left"),
-        *("last", "on_end", "on_late", "read"),
+        *("_at_end", "_reading", "append", "error", "is_ended", "is_left", "last", "on_end"),
+        *("on_late", "read", "times"),
     )
 
     def __init__(self, reading: Reading, on_end: Callable[[Flow], object] | None = None) -> None:
         self.read = ChunkReader(reading).read
         self._reading = reading
-        self.first: float | None = None
+        self.times = array("d")
+        self.append = self.times.append
         self.last: float | None = None
-        self.gaps = array("d")
         self.is_ended = self.is_left = False
         self.error: BaseException | None = None
         self.on_end = on_end
         self.on_late: Callable[[], object] | None = None
-        self._last_at_end: float | None = None
+        self._at_end: tuple[int, float | None] = (0, None)
 
     def observe(self, chunk: Any) -> None:
-        """Time and read a chunk."""
-        now = perf_counter()
-        if self.last is None:
-            self.first = now
-        elif len(self.gaps) < MAX_GAPS:
-            self.gaps.append(now - self.last)
-        self.last = now
+        """Time and read a chunk. The loops below do the same without a call."""
+        if len(self.times) < MAX_TIMES:
+            self.append(perf_counter())
+        else:
+            self.last = perf_counter()
         self.read(chunk)
+
+    def seconds(self) -> tuple[float, float] | None:
+        """Return when the first and the last chunk came; None without one."""
+        times = self.times
+        return (times[0], self.last or times[-1]) if times else None
+
+    def gaps(self) -> array[float]:
+        """Return the seconds between chunks, as an array of its own."""
+        times = np.frombuffer(self.times[:])  # a copy, since a late chunk may still be added
+        return array("d", np.diff(times).tobytes())
 
     def finish(self, error: BaseException | None = None) -> None:
         """End it: exhausted, or broken by ``error``; a second end changes nothing."""
@@ -97,13 +107,13 @@ class Flow:
 
     def _end(self) -> None:
         self.is_ended = True
-        self._last_at_end = self.last
+        self._at_end = len(self.times), self.last
         on_end, self.on_end = self.on_end, None
         if on_end is not None:
             on_end(self)
 
     def _look_for_late_chunks(self) -> None:
-        if self.on_late is not None and self.last != self._last_at_end:
+        if self.on_late is not None and (len(self.times), self.last) != self._at_end:
             on_late, self.on_late = self.on_late, None
             on_late()
 
@@ -131,7 +141,10 @@ class CallStream:
         is_part: Whether another proxy, of the manager that opened the stream, ends the flow.
     """
 
-    __slots__ = ("__weakref__", "_flow", "_is_part", "_iterator", "_opened", "_stream")
+    __slots__ = (
+        *("__weakref__", "_async_iterator", "_flow", "_is_part", "_iterator", "_opened"),
+        "_stream",
+    )
 
     def __init__(self, stream: Any, flow: Flow, *, is_part: bool = False) -> None:
         put = object.__setattr__
@@ -140,6 +153,7 @@ class CallStream:
         put(self, "_flow", flow)
         put(self, "_is_part", is_part)
         put(self, "_iterator", None)
+        put(self, "_async_iterator", None)
 
     def __getattr__(self, name: str) -> Any:
         """Return the stream's attribute."""
@@ -214,17 +228,14 @@ class _SyncStream(CallStream):
 
     def _chunks(self, chunks: Iterator[Any]) -> Generator[Any, None, None]:
         flow = self._flow
-        read, gaps, clock = flow.read, flow.gaps, perf_counter
-        append = gaps.append
+        times, append, read = flow.times, flow.append, flow.read
+        clock, room = perf_counter, MAX_TIMES
         try:
             for chunk in chunks:
-                now = clock()
-                last = flow.last
-                if last is None:
-                    flow.first = now
-                elif len(gaps) < MAX_GAPS:
-                    append(now - last)
-                flow.last = now
+                if len(times) < room:
+                    append(clock())
+                else:
+                    flow.last = clock()
                 read(chunk)
                 yield chunk
         except GeneratorExit:
@@ -277,41 +288,68 @@ class _SyncStream(CallStream):
             self._flow.leave(self._opened)
 
 
+class _AsyncChunks:
+    """The loop over an asynchronous stream.
+
+    A class of its own, since Python looks attributes up more slowly in one with ``__getattr__``.
+
+    Args:
+        proxy: Kept alive until the loop is left; None if it keeps this.
+        chunks: The stream's iterator.
+        flow: Where its chunks go.
+    """
+
+    __slots__ = ("_advance", "_append", "_flow", "_proxy", "_read", "_times")
+
+    def __init__(self, proxy: _AsyncStream | None, chunks: Any, flow: Flow) -> None:
+        self._proxy = proxy
+        self._advance = chunks.__anext__
+        self._flow = flow
+        self._times, self._append, self._read = flow.times, flow.append, flow.read
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        """Return the next chunk."""
+        try:
+            chunk = await self._advance()
+        except StopAsyncIteration:
+            self._flow.finish()
+            raise
+        except BaseException as error:
+            self._flow.finish(error)
+            raise
+        if len(self._times) < MAX_TIMES:
+            self._append(perf_counter())
+        else:
+            self._flow.last = perf_counter()
+        self._read(chunk)
+        return chunk
+
+    async def aclose(self) -> None:
+        """Close the stream."""
+        if self._proxy is not None:
+            await self._proxy.aclose()
+
+
 class _AsyncStream(CallStream):
     """Of a stream for ``async for``."""
 
     __slots__ = ()
 
-    def __aiter__(self) -> Self:
-        object.__setattr__(self, "_iterator", aiter(self._stream).__anext__)
-        return self
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return _AsyncChunks(self, aiter(self._stream), self._flow)
 
-    async def __anext__(self) -> Any:
+    def __anext__(self) -> Awaitable[Any]:
         """Return the next chunk."""
-        flow = self._flow
-        advance = self._iterator
-        if advance is None:
+        chunks = self._async_iterator
+        if chunks is None:
             own = hasattr(type(self._stream), "__anext__")
-            advance = (self._stream if own else aiter(self._stream)).__anext__
-            object.__setattr__(self, "_iterator", advance)
-        # As in observe(), without a call.
-        try:
-            chunk = await advance()
-        except StopAsyncIteration:
-            flow.finish()
-            raise
-        except BaseException as error:
-            flow.finish(error)
-            raise
-        now = perf_counter()
-        last = flow.last
-        if last is None:
-            flow.first = now
-        elif len(flow.gaps) < MAX_GAPS:
-            flow.gaps.append(now - last)
-        flow.last = now
-        flow.read(chunk)
-        return chunk
+            chunks = _AsyncChunks(None, self._stream if own else aiter(self._stream), self._flow)
+            object.__setattr__(self, "_async_iterator", chunks)
+        following: Awaitable[Any] = chunks.__anext__()
+        return following
 
     async def __aenter__(self) -> Any:
         """Enter the stream, if it can be."""
@@ -346,20 +384,34 @@ class _Generator(_SyncStream):
     __slots__ = ()
 
     def _chunks(self, _: Iterator[Any]) -> Generator[Any, Any, Any]:
-        send, throw, take = self._stream.send, self._stream.throw, self._take
+        # As `yield from`, which reads no chunks.
+        flow = self._flow
+        times, append, read = flow.times, flow.append, flow.read
+        clock, room = perf_counter, MAX_TIMES
+        send, throw = self._stream.send, self._stream.throw
         advance, argument = send, None
         while True:
             try:
-                chunk = take(advance, argument)
+                chunk = advance(argument)
             except StopIteration as end:
+                flow.finish()
                 return end.value
+            except BaseException as error:
+                flow.finish(error)
+                raise
+            if len(times) < room:
+                append(clock())
+            else:
+                flow.last = clock()
+            read(chunk)
             try:
                 argument = yield chunk
-                advance = send
             except GeneratorExit:
                 raise  # the loop is left, perhaps for another loop
             except BaseException as error:
                 advance, argument = throw, error
+            else:
+                advance = send
 
     def send(self, value: Any) -> Any:
         """Send a value into the generator, and return the next chunk."""

@@ -105,18 +105,19 @@ class CallUsage:
         self._data: dict[str, Any] = {}
         self._unread: Unread | None = None
 
-    def read(self, response: Any) -> None:
-        """Read a response or a chunk into the current attempt."""
+    def read(self, response: Any) -> bool:
+        """Read a response or a chunk into the current attempt; return whether it has a usage."""
         current = self._current
         if current.reading is None:
             current.reading = Reading()
-        current.reading.read(response)
-        if current.counts:
+        is_read = current.reading.read(response)
+        if is_read and current.counts:
             # Counts that this response names are later than the keywords.
             named = Reading()
             named.read(response)
             for name in self._named(named, current.counts):
                 del current.counts[name]
+        return is_read
 
     def override(self, keywords: dict[str, Any]) -> None:
         """Set counts of the current attempt; unknown keywords are kept as data of the call.
@@ -188,6 +189,12 @@ class CallUsage:
             is_batch: Whether all are billed as part of a batch.
         """
         attempts = self._all()
+        keywords = self._data
+        if len(attempts) == 1 and (current := attempts[0]).reading is None:
+            # The keywords say it all.
+            unread = None if current.counts else self._why_unread(attempts)
+            keywords.update(current.counts)
+            return Summary(keywords, unread=unread)
         answers = [each.answer() for each in attempts]
         if service_tier is not None or is_batch:
             answers = [
@@ -197,34 +204,27 @@ class CallUsage:
                 )
                 for each in answers
             ]
-        keywords = self._data
-        tokens = answers[0].tokens
+        model, tokens, tier = answers[-1].model, answers[-1].tokens, answers[-1].service_tier
         if len(answers) > 1:
             tokens = _sum([each.tokens for each in answers])
-        for name, field in _FIELDS.items():
-            count = getattr(tokens, field)
-            if count is not None:
-                keywords[name] = count
+            for each in answers[-2::-1]:
+                model, tier = model or each.model, tier or each.service_tier
+        _put_counts(keywords, tokens)
+        is_known = tokens != _NO_TOKENS
         for attempt in attempts:
             # An invalid value is passed on, so that it is rejected and counted.
             for name, value in attempt.counts.items():
+                is_known = True
                 if _valid(value) is None:
                     keywords[name] = value
-        is_known = tokens != _NO_TOKENS or any(attempt.counts for attempt in attempts)
-        billed = [each for each in answers if each.tokens != _NO_TOKENS or each.cost is not None]
-        if len(attempts) == 1 and attempts[0].reading is None:
-            billed = []  # the keywords say it all
-        return Summary(
-            keywords,
-            tuple(billed),
-            _last(each.model for each in answers),
-            _finish_reason(answers),
-            _last(each.service_tier for each in answers),
-            None if is_known else self._why_unread(attempts),
+        billed = tuple(
+            [each for each in answers if each.cost is not None or each.tokens != _NO_TOKENS]
         )
+        unread = None if is_known else self._why_unread(attempts)
+        return Summary(keywords, billed, model, _finish_reason(answers), tier, unread)
 
     def _all(self) -> list[_Attempt]:
-        if self._attempts is None:
+        if not self._attempts:
             return [self._current]
         if self._current.is_blank:
             return self._attempts
@@ -245,6 +245,24 @@ class CallUsage:
     def _named(reading: Reading, counts: Iterable[str]) -> list[str]:
         tokens = reading.answer().tokens
         return [name for name in counts if getattr(tokens, _FIELDS[name]) is not None]
+
+
+def _put_counts(keywords: dict[str, Any], tokens: TokenCounts) -> None:
+    # A loop over the names takes three times as long.
+    if tokens.input is not None:
+        keywords["prompt_token_count"] = tokens.input
+    if tokens.output is not None:
+        keywords["completion_token_count"] = tokens.output
+    if tokens.total is not None:
+        keywords["total_token_count"] = tokens.total
+    if tokens.cache_read is not None:
+        keywords["cache_read_token_count"] = tokens.cache_read
+    if tokens.cache_write is not None:
+        keywords["cache_write_token_count"] = tokens.cache_write
+    if tokens.cache_write_1h is not None:
+        keywords["cache_write_1h_token_count"] = tokens.cache_write_1h
+    if tokens.reasoning is not None:
+        keywords["reasoning_token_count"] = tokens.reasoning
 
 
 def _valid(value: Any) -> int | None:
@@ -280,13 +298,6 @@ def _sum(tokens: list[TokenCounts]) -> TokenCounts:
 def _add(*counts: int | None) -> int | None:
     known = [count for count in counts if count is not None]
     return sum(known) if known else None
-
-
-def _last(values: Iterable[str | None]) -> str | None:
-    found = None
-    for value in values:
-        found = value or found
-    return found
 
 
 def _finish_reason(answers: Iterable[Answer]) -> str | None:

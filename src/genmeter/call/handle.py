@@ -165,12 +165,11 @@ class GenerationHandle:
         elif add:
             usage.begin_attempt()
         if response is not None:
-            if is_stream(response):
-                self._refuse_stream(response, usage)
-            else:
-                usage.read(response)
+            if usage.read(response):
                 if self._flows:
                     self._flows[-1].error = None  # a broken stream, and then an answer
+            elif is_stream(response):
+                self._refuse_stream(response, usage)
         if counts:
             usage.override(counts)
 
@@ -358,8 +357,9 @@ class GenerationHandle:
         if self._reason is None:
             self._reason = summary.finish_reason
         self._put_tier(keywords, summary.service_tier)
-        if any(answer.is_batch for answer in summary.answers):
-            keywords["batch"] = True
+        for answer in summary.answers:
+            if answer.is_batch:
+                keywords["batch"] = True
         unread = summary.unread if success else None
         if not summary.answers and unread is None:
             return keywords, None

@@ -151,6 +151,14 @@ def test_tier_and_batch_are_recorded_with_keywords_alone(recorder: FakeRecorder)
     assert recorder.last.keywords["batch"] is True
 
 
+def test_invalid_count_of_one_attempt_is_no_sum_of_the_others(recorder: FakeRecorder) -> None:
+    """A sum with a part missing would be too small."""
+    with recorder.generation("m") as call:
+        call.usage(chat(10, 5), add=True)
+        call.usage(chat(20, 6), add=True, prompt_token_count=-1)
+    assert recorder.last.counts == (-1, 11, None)
+
+
 @pytest.mark.parametrize("value", [0.25, -1, "1", None])
 def test_cost_is_passed_on(recorder: FakeRecorder, value: Any) -> None:
     """An invalid one is for the sanitizer to reject; None is none."""
@@ -258,6 +266,15 @@ def test_usage_of_an_exception_counts_once(recorder: FakeRecorder) -> None:
         call.usage(response)
         raise BilledError(response)
     assert recorder.last.counts == (10, 5, None)
+
+
+def test_exception_with_the_sum_of_all_attempts_replaces_the_last(recorder: FakeRecorder) -> None:
+    """One with less than what is known does not."""
+    for carried, expected in ((chat(30, 11), (30, 11, None)), (chat(9, 6), (10, 5, None))):
+        with pytest.raises(BilledError), recorder.generation("m") as call:  # noqa: PT012
+            call.usage(chat(10, 5))
+            raise BilledError(carried)
+        assert recorder.last.counts == expected
 
 
 def test_exception_without_usage_keeps_earlier_tokens(recorder: FakeRecorder) -> None:

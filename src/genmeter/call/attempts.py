@@ -154,10 +154,19 @@ class CallUsage:
             current.reading = Reading()
         return current.reading
 
-    def add(self, readings: Iterable[Reading]) -> None:
-        """Add what an exception carries, each reading as an attempt, unless usage is known."""
-        if self._current.has_usage:
-            return
+    def add(self, readings: list[Reading]) -> None:
+        """Add what an exception carries, each reading as an attempt.
+
+        If usage is known already, the exception's replaces it where it covers more, as the sum over
+        all retries does, and else is the same once more.
+        """
+        if any(each.has_usage for each in self._all()):
+            known = _sum([each.answer().tokens for each in self._all()])
+            carried = _sum([each.answer().tokens for each in readings])
+            if not _covers(carried, known):
+                return
+            self._attempts = None
+            self._current = _Attempt()
         for reading in readings:
             if self._current.has_usage:
                 self.begin_attempt()
@@ -293,6 +302,12 @@ def _sum(tokens: list[TokenCounts]) -> TokenCounts:
         cache_write_1h=_add(*(each.cache_write_1h for each in tokens)),
         reasoning=_add(*(each.reasoning for each in tokens)),
     )
+
+
+def _covers(tokens: TokenCounts, known: TokenCounts) -> bool:
+    """Return whether tokens are more than those known, in no part fewer."""
+    more = (tokens.input or 0) - (known.input or 0), (tokens.output or 0) - (known.output or 0)
+    return min(more) >= 0 and max(more) > 0
 
 
 def _add(*counts: int | None) -> int | None:

@@ -16,9 +16,6 @@ from genmeter.testing import IsolatedMonitor, isolated_monitor
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-openai = pytest.importorskip("openai")
-anthropic = pytest.importorskip("anthropic")
-
 CALLS = 200
 AT_ONCE = 50
 INPUT, OUTPUT, CACHED = 2.5, 10.0, 0.5  # USD per million tokens
@@ -44,13 +41,14 @@ def monitor() -> Iterator[IsolatedMonitor]:
 
 def request(vendor: str, loopback: Loopback) -> Callable[[Plan], Any]:
     """Return what starts a stream by a real client."""
+    client = pytest.importorskip(vendor)
     options = {"api_key": "k", "max_retries": 0, "timeout": 60.0}
     if vendor == "openai":
-        chat = openai.AsyncOpenAI(base_url=loopback.url + "/v1", **options).chat.completions
+        chat = client.AsyncOpenAI(base_url=loopback.url + "/v1", **options).chat.completions
         more = {"stream_options": {"include_usage": True}}
         create = chat.create
     else:
-        create = anthropic.AsyncAnthropic(base_url=loopback.url, **options).messages.create
+        create = client.AsyncAnthropic(base_url=loopback.url, **options).messages.create
         more = {"max_tokens": 100}
 
     def ask(plan: Plan) -> Any:
@@ -137,17 +135,18 @@ async def _run(monitor: IsolatedMonitor, vendor: str, way: Callable[..., Any]) -
 @pytest.mark.parametrize("vendor", VENDORS)
 def test_helpers_of_clients_are_read(monitor: IsolatedMonitor, vendor: str) -> None:
     """`messages.stream()` and `chat.completions.stream()` open a stream in a block of their own."""
+    package = pytest.importorskip(vendor)
 
     async def run() -> Books:
         async with serve() as loopback, monitor.generation(MODEL) as call:
             content = json.dumps(Plan(7, "whole")._asdict())
             asked = {"model": MODEL, "messages": [{"role": "user", "content": content}]}
             if vendor == "openai":
-                client = openai.AsyncOpenAI(base_url=loopback.url + "/v1", api_key="k")
+                client = package.AsyncOpenAI(base_url=loopback.url + "/v1", api_key="k")
                 asked["stream_options"] = {"include_usage": True}
                 manager = client.chat.completions.stream(**asked)
             else:
-                client = anthropic.AsyncAnthropic(base_url=loopback.url, api_key="k")
+                client = package.AsyncAnthropic(base_url=loopback.url, api_key="k")
                 manager = client.messages.stream(max_tokens=100, **asked)
             async with call.stream(manager) as stream:
                 async for event in stream:
@@ -164,6 +163,7 @@ def test_helpers_of_clients_are_read(monitor: IsolatedMonitor, vendor: str) -> N
 
 def test_helper_read_by_its_texts_is_read(monitor: IsolatedMonitor) -> None:
     """`text_stream` passes by the proxy; the helper has the message."""
+    anthropic = pytest.importorskip("anthropic")
 
     async def run() -> Books:
         async with serve() as loopback, monitor.generation(MODEL) as call:

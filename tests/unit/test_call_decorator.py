@@ -151,6 +151,16 @@ def test_returned_manager_of_a_stream_ends_the_call(recorder: FakeRecorder) -> N
     assert recorder.open == 0
 
 
+def test_returned_mapping_of_a_stream_has_a_proxy(recorder: FakeRecorder) -> None:
+    """As of Bedrock's converse_stream."""
+    ask = recorder.generation("m")(lambda: {"stream": Stream(CHUNKS), "ResponseMetadata": 1})
+    found = ask()
+    assert found["ResponseMetadata"] == 1
+    assert list(found["stream"]) == CHUNKS
+    assert recorder.last.outcome == "success"
+    assert recorder.last.counts == (10, 5, None)
+
+
 class Response:
     """A response that is a context manager, but no stream."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from types import SimpleNamespace
 from typing import Any
 
@@ -387,6 +387,43 @@ def test_blocks_of_one_handle_may_nest(recorder: FakeRecorder) -> None:
             inner.usage(chat(2, 2))
         outer.usage(chat(3, 3))
     assert [each.counts[0] for each in recorder.calls] == [2, 3]
+
+
+def test_generators_that_share_a_handle_are_kept_apart(recorder: FakeRecorder) -> None:
+    """They take turns in one thread, and the first may end first."""
+    handle = recorder.generation("m")
+
+    def ask(n: int) -> Any:
+        with handle as call:
+            call.usage(chat(n, 1))
+            yield
+            handle.usage(completion_token_count=n)  # the shared name means the block's own call
+            yield
+
+    generators = [ask(n) for n in range(1, 5)]
+    for generator in generators:
+        next(generator)
+    for number in (1, 0, 3, 2):
+        assert len(list(generators[number])) == 1
+    assert [each.counts[:2] for each in recorder.calls] == [(2, 2), (1, 1), (4, 4), (3, 3)]
+
+
+async def test_exit_stacks_that_share_a_handle_are_kept_apart(recorder: FakeRecorder) -> None:
+    """Each task's stack ends its own."""
+    handle = recorder.generation("m")
+
+    async def ask(n: int) -> None:
+        async with AsyncExitStack() as stack:
+            call = await stack.enter_async_context(handle)
+            await asyncio.sleep(0.001 * (5 - n))
+            call.usage(chat(n, n))
+            handle.usage(reasoning_token_count=n)
+
+    await asyncio.gather(*(ask(n) for n in range(1, 5)))
+    found = sorted(recorder.calls, key=lambda each: each.counts[0] or 0)
+    assert [each.counts[0] for each in found] == [1, 2, 3, 4]
+    assert [each.keywords["reasoning_token_count"] for each in found] == [1, 2, 3, 4]
+    assert recorder.open == 0
 
 
 def test_shared_block_that_ends_in_another_thread_is_recorded(recorder: FakeRecorder) -> None:

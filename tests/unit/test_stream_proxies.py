@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import ExitStack
 from types import GeneratorType
@@ -40,6 +41,15 @@ def test_proxy_has_the_attributes_and_class_of_its_stream(recorder: FakeRecorder
         assert inner.exits == [(None, None, None)]
         assert inner.is_closed
         assert isinstance(call.stream(each for each in CHUNKS), GeneratorType)
+
+
+def test_proxy_can_be_copied(recorder: FakeRecorder) -> None:
+    """As far as its stream can."""
+    with recorder.generation("m") as call:
+        stream = call.stream(Stream(CHUNKS))
+        assert isinstance(copy.copy(stream), Stream)
+        list(stream)
+    assert recorder.last.counts == (10, 5, None)
 
 
 def test_manager_is_entered_and_its_stream_is_read(recorder: FakeRecorder) -> None:

@@ -99,6 +99,8 @@ def _end_with(result: Any, call: Call) -> Any:
     """Read a result and end the call, or let it end with the stream that is returned."""
     if is_stream(result) or is_manager(result):
         return call._stream_to_end(result)  # noqa: SLF001 - one contract
+    if type(result) is dict and is_stream(result.get("stream")):  # Bedrock's
+        return {**result, "stream": call._stream_to_end(result["stream"])}  # noqa: SLF001
     call.usage(result)
     call.__exit__(None, None, None)
     return result

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import threading
 from array import array
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, Self, TypeVar, overload
 
 from genmeter.call.attempts import CallUsage
 from genmeter.call.decorator import decorated
@@ -19,7 +20,7 @@ from genmeter.usage.reading import is_stream, read_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
-    from types import TracebackType
+    from types import FrameType, TracebackType
 
 __all__ = ["CallRecorder", "GenerationHandle"]
 
@@ -86,7 +87,7 @@ class GenerationHandle:
     _error: Any = None
     _cost: Any = None
     _flows: list[Flow] | None = None
-    _children: dict[object, list[GenerationHandle]] | None = None
+    _children: list[_Child] | None = None
     _is_recorded = False
 
     def __init__(
@@ -451,7 +452,7 @@ class GenerationHandle:
         )
 
     def _enter_child(self) -> Any:
-        """Enter a handle of this task's own, since another one is in the block of this one."""
+        """Enter a handle of this block's own, since another block of this handle is open."""
         self._recorder._misuse(  # noqa: SLF001 - one contract
             "shared_handle",
             "one handle of monitor.generation() was entered by two tasks or blocks at once; each "
@@ -459,30 +460,52 @@ class GenerationHandle:
         )
         child = self._like_this(self._given_model)
         if self._children is None:
-            self._children = {}
-        self._children.setdefault(_task(), []).append(child)
+            self._children = []
+        self._children.append(_Child(child, *_block()))
         return child.__enter__()
 
     def _exit_child(self) -> GenerationHandle | None:
-        """Take the handle that this task has entered last; None if that is this one."""
+        """Take the handle whose block ends; None if it is the block of this one."""
         children = self._children
         if not children:
             return None
-        task = _task()
-        if task not in children and self._vacancy:
-            # Nobody is in the block of this one: the block was entered in another task.
-            task = next(iter(children), None)
-        stack = children.get(task)
-        if not stack:
+        frame, task = _block()
+        found = next((each for each in children[::-1] if each[1:] == (frame, task)), None)
+        if found is None and self._vacancy:
+            found = children[0]  # no other block can be meant: it was entered elsewhere
+        if found is None:
             return None
-        child = stack.pop()
-        if not stack:
-            children.pop(task, None)
-        return child
+        children.remove(found)
+        return found.handle
 
     def _entered_here(self) -> Self:
-        stack = (self._children or {}).get(_task())
-        return stack[-1] if stack else self  # type: ignore[return-value]
+        """Return the handle whose block the caller is in."""
+        frame, _ = _block()
+        children = (self._children or [])[::-1]
+        while frame is not None:
+            for child in children:
+                if child.frame is frame:
+                    return child.handle  # type: ignore[return-value]
+            frame = frame.f_back
+        task = _task()
+        for child in children:
+            if child.frame is None and child.task == task:
+                return child.handle  # type: ignore[return-value]
+        return self
+
+
+class _Child(NamedTuple):
+    """A handle for a block of a handle that had an open block.
+
+    Attributes:
+        handle: The handle.
+        frame: Where the block is; None if an ``ExitStack`` entered it.
+        task: In which thread and task an ``ExitStack`` entered it; else None.
+    """
+
+    handle: GenerationHandle
+    frame: FrameType | None
+    task: object
 
 
 def _with_flows(details: CallDetails, flows: list[Flow], started: float) -> CallDetails:
@@ -511,11 +534,23 @@ def _is_cancellation(error: Any) -> bool:
     if issubclass(kind, asyncio.CancelledError | GeneratorExit):
         return True
     # Trio's, and so AnyIO's on Trio, without an import of it.
+    try:
+        name = f"{kind.__module__}.{kind.__name__}"
+    except UNREADABLE:
+        return False
     return (
-        issubclass(kind, BaseException)
-        and kind.__module__.startswith("trio.")
-        and (kind.__name__ == "Cancelled")
+        issubclass(kind, BaseException) and name.startswith("trio.") and name.endswith(".Cancelled")
     )
+
+
+def _block() -> tuple[FrameType | None, object]:
+    """Identify the block that enters or exits: by its frame, or for an exit stack by the task."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - documented, and in each CPython
+    while frame is not None and frame.f_code.co_filename == __file__:
+        frame = frame.f_back
+    if frame is None or frame.f_code.co_filename == contextlib.__file__:
+        return None, _task()
+    return frame, None
 
 
 def _task() -> object:

@@ -171,6 +171,10 @@ class CallStream:
         """Return the names of the stream's attributes, and its own."""
         return sorted({*dir(type(self)), *dir(self._stream)})
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Copy the stream itself; a call has one proxy of it."""
+        return self._stream.__reduce_ex__(protocol)
+
     def __repr__(self) -> str:
         return f"<call.stream() of {self._stream!r}>"
 

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import trio
+import trio.lowlevel
 from _hostile import VALUES, Raising
 from _recorder import FakeRecorder
 
@@ -285,14 +287,7 @@ def test_exception_without_usage_keeps_earlier_tokens(recorder: FakeRecorder) ->
     assert recorder.last.counts == (7, None, None)
 
 
-class Cancelled(BaseException):
-    """A stand-in for Trio's."""
-
-
-Cancelled.__module__ = "trio._core._exceptions"
-
-
-@pytest.mark.parametrize("kind", [GeneratorExit, asyncio.CancelledError, Cancelled])
+@pytest.mark.parametrize("kind", [GeneratorExit, asyncio.CancelledError])
 def test_cancellation_is_no_failure(recorder: FakeRecorder, kind: type[BaseException]) -> None:
     """It propagates, and the tokens so far count."""
     with pytest.raises(kind), recorder.generation("m") as call:  # noqa: PT012
@@ -300,6 +295,31 @@ def test_cancellation_is_no_failure(recorder: FakeRecorder, kind: type[BaseExcep
         raise kind
     assert recorder.last.outcome == "cancelled"
     assert recorder.last.counts == (10, 5, None)
+
+
+def test_trios_cancellation_is_no_failure(recorder: FakeRecorder) -> None:
+    """Nor are tasks of Trio's mixed up that share a handle."""
+    handle = recorder.generation("m")
+
+    async def ask(n: int) -> None:
+        async with AsyncExitStack() as stack:
+            call = await stack.enter_async_context(handle)
+            call.usage(chat(n, n))
+            await trio.lowlevel.checkpoint()
+            handle.usage(reasoning_token_count=n)
+            await trio.sleep_forever()
+
+    async def run() -> None:
+        with trio.move_on_after(0.01):
+            async with trio.open_nursery() as nursery:
+                for n in range(1, 5):
+                    nursery.start_soon(ask, n)
+
+    trio.run(run)
+    assert [each.outcome for each in recorder.calls] == ["cancelled"] * 4
+    assert {each.counts[0]: each.keywords["reasoning_token_count"] for each in recorder.calls} == {
+        n: n for n in range(1, 5)
+    }
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])

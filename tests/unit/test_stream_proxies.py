@@ -115,6 +115,33 @@ def test_helper_read_by_its_texts_is_read_by_its_snapshot(recorder: FakeRecorder
     assert recorder.last.counts == (10, 1, None)
 
 
+@pytest.mark.parametrize("is_late", [False, True])
+def test_helper_whose_final_response_is_reported_is_complete(
+    recorder: FakeRecorder, is_late: bool
+) -> None:
+    """No chunk came by the proxy, and the response says it all."""
+    with recorder.generation("m") as call:
+        with call.stream(Manager(Stream(CHUNKS))) as stream:
+            response = list(stream._chunks)[-1]
+            if not is_late:
+                call.usage(response)
+        if is_late:
+            call.usage(response)
+    assert recorder.last.outcome == "success"
+    assert recorder.last.counts == (10, 5, None)
+
+
+def test_chunks_that_are_reported_too_count_once(recorder: FakeRecorder) -> None:
+    """And a stream that is left stays so."""
+    with recorder.generation("m") as call:
+        for chunk_ in call.stream(Stream(CHUNKS)):
+            call.usage(chunk_)
+            if chunk_ is CHUNKS[2]:
+                break
+    assert recorder.last.outcome == "cancelled"
+    assert recorder.last.counts == (10, 3, None)
+
+
 def test_generator_gets_what_is_sent_and_thrown(recorder: FakeRecorder) -> None:
     """It returns its value too, through `yield from`."""
     got: list[Any] = []

@@ -168,7 +168,7 @@ class GenerationHandle:
         if response is not None:
             if usage.read(response):
                 if self._flows:
-                    self._flows[-1].error = None  # a broken stream, and then an answer
+                    self._flows[-1].settle()
             elif is_stream(response):
                 self._refuse_stream(response, usage)
         if counts:

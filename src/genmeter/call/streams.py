@@ -44,14 +44,15 @@ class Flow:
         last: When the last chunk came that is not in ``times``; None if all are.
         is_ended: Whether the stream is exhausted, raised or was left.
         is_left: Whether its consumer left it before its end.
+        is_settled: Whether its answer was reported otherwise, so that leaving it means nothing.
         error: What it raised.
         on_end: Called once, when it ends.
         on_late: Called once, when chunks were taken after its end.
     """
 
     __slots__ = (
-        *("_at_end", "_reading", "append", "error", "is_ended", "is_left", "last", "on_end"),
-        *("on_late", "read", "times"),
+        *("_at_end", "_reading", "append", "error", "is_ended", "is_left", "is_settled"),
+        *("last", "on_end", "on_late", "read", "times"),
     )
 
     def __init__(self, reading: Reading, on_end: Callable[[Flow], object] | None = None) -> None:
@@ -60,11 +61,22 @@ class Flow:
         self.times = array("d")
         self.append = self.times.append
         self.last: float | None = None
-        self.is_ended = self.is_left = False
+        self.is_ended = self.is_left = self.is_settled = False
         self.error: BaseException | None = None
         self.on_end = on_end
         self.on_late: Callable[[], object] | None = None
         self._at_end: tuple[int, float | None] = (0, None)
+
+    def settle(self) -> None:
+        """Take note of an answer to its call that did not come by its chunks.
+
+        It follows a stream that broke, or is what a helper returns, such as
+        ``get_final_response()``, that reads the stream itself.
+        """
+        self.error = None
+        if not self.times:
+            self.is_settled = True
+            self.is_left = False
 
     def observe(self, chunk: Any) -> None:
         """Time and read a chunk. The loops below do the same without a call."""
@@ -102,7 +114,7 @@ class Flow:
         if self.is_ended:
             self._look_for_late_chunks()
             return
-        self.is_left = not self._read_snapshot(stream)
+        self.is_left = not (self._read_snapshot(stream) or self.is_settled)
         self._end()
 
     def _end(self) -> None:
@@ -141,53 +153,61 @@ class CallStream:
         is_part: Whether another proxy, of the manager that opened the stream, ends the flow.
     """
 
+    # Prefixed, as the stream may have such names too.
     __slots__ = (
-        *("__weakref__", "_async_iterator", "_flow", "_is_part", "_iterator", "_opened"),
-        "_stream",
+        *(
+            "__weakref__",
+            "_self_async_iterator",
+            "_self_flow",
+            "_self_is_part",
+            "_self_iterator",
+            "_self_opened",
+        ),
+        "_self_stream",
     )
 
     def __init__(self, stream: Any, flow: Flow, *, is_part: bool = False) -> None:
         put = object.__setattr__
-        put(self, "_stream", stream)
-        put(self, "_opened", stream)  # the stream that a manager opens
-        put(self, "_flow", flow)
-        put(self, "_is_part", is_part)
-        put(self, "_iterator", None)
-        put(self, "_async_iterator", None)
+        put(self, "_self_stream", stream)
+        put(self, "_self_opened", stream)  # the stream that a manager opens
+        put(self, "_self_flow", flow)
+        put(self, "_self_is_part", is_part)
+        put(self, "_self_iterator", None)
+        put(self, "_self_async_iterator", None)
 
     def __getattr__(self, name: str) -> Any:
         """Return the stream's attribute."""
-        return getattr(self._stream, name)
+        return getattr(self._self_stream, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set the stream's attribute."""
-        setattr(self._stream, name, value)
+        setattr(self._self_stream, name, value)
 
     def __delattr__(self, name: str) -> None:
         """Delete the stream's attribute."""
-        delattr(self._stream, name)
+        delattr(self._self_stream, name)
 
     def __dir__(self) -> list[str]:
         """Return the names of the stream's attributes, and its own."""
-        return sorted({*dir(type(self)), *dir(self._stream)})
+        return sorted({*dir(type(self)), *dir(self._self_stream)})
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Copy the stream itself; a call has one proxy of it."""
-        return self._stream.__reduce_ex__(protocol)
+        return self._self_stream.__reduce_ex__(protocol)
 
     def __repr__(self) -> str:
-        return f"<call.stream() of {self._stream!r}>"
+        return f"<call.stream() of {self._self_stream!r}>"
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
         """The stream's class, for ``isinstance``, which asks ``type()`` too."""
-        return self._stream.__class__
+        return self._self_stream.__class__
 
     def __del__(self) -> None:
         """End the flow if the consumer drops the stream before its end."""
         try:
-            if not self._is_part:
-                self._flow.leave(self._opened)
+            if not self._self_is_part:
+                self._self_flow.leave(self._self_opened)
         except UNREADABLE:  # at the end of the interpreter
             pass
 
@@ -197,27 +217,29 @@ class CallStream:
         Returns:
             What the stream's own method returns, such as a coroutine to await.
         """
-        self._flow.leave(self._opened)
-        close = getattr(self._stream, "close", None)
+        self._self_flow.leave(self._self_opened)
+        close = getattr(self._self_stream, "close", None)
         return None if close is None else close()
 
     async def aclose(self) -> None:
         """Close the stream; chunks that were not taken do not count."""
-        self._flow.leave(self._opened)
-        close = getattr(self._stream, "aclose", None) or getattr(self._stream, "close", None)
+        self._self_flow.leave(self._self_opened)
+        close = getattr(self._self_stream, "aclose", None) or getattr(
+            self._self_stream, "close", None
+        )
         result = None if close is None else close()
         if inspect.isawaitable(result):
             await result
 
-    def _enter_as(self, entered: Any) -> Any:
+    def _self_enter_as(self, entered: Any) -> Any:
         """Return what a block gets: a proxy in the place of what the stream's own method returns."""
-        if entered is self._stream:
+        if entered is self._self_stream:
             return self
         kind = _kind_of(entered)
         if kind is None or issubclass(kind, _Manager):
             return entered
-        object.__setattr__(self, "_opened", entered)
-        return kind(entered, self._flow, is_part=True)
+        object.__setattr__(self, "_self_opened", entered)
+        return kind(entered, self._self_flow, is_part=True)
 
 
 class _SyncStream(CallStream):
@@ -228,10 +250,10 @@ class _SyncStream(CallStream):
     def __iter__(self) -> Iterator[Any]:
         # A generator is the fastest loop around a loop. It refers to this proxy, which therefore
         # lives until the loop is left.
-        return self._chunks(iter(self._stream))
+        return self._self_chunks(iter(self._self_stream))
 
-    def _chunks(self, chunks: Iterator[Any]) -> Generator[Any, None, None]:
-        flow = self._flow
+    def _self_chunks(self, chunks: Iterator[Any]) -> Generator[Any, None, None]:
+        flow = self._self_flow
         times, append, read = flow.times, flow.append, flow.read
         clock, room = perf_counter, MAX_TIMES
         try:
@@ -251,15 +273,15 @@ class _SyncStream(CallStream):
 
     def __next__(self) -> Any:
         """Return the next chunk."""
-        iterator = self._iterator
+        iterator = self._self_iterator
         if iterator is None:
-            own = hasattr(type(self._stream), "__next__")
-            iterator = self._stream if own else iter(self._stream)
-            object.__setattr__(self, "_iterator", iterator)
-        return self._take(next, iterator)
+            own = hasattr(type(self._self_stream), "__next__")
+            iterator = self._self_stream if own else iter(self._self_stream)
+            object.__setattr__(self, "_self_iterator", iterator)
+        return self._self_take(next, iterator)
 
-    def _take(self, advance: Callable[..., Any], *arguments: Any) -> Any:
-        flow = self._flow
+    def _self_take(self, advance: Callable[..., Any], *arguments: Any) -> Any:
+        flow = self._self_flow
         try:
             chunk = advance(*arguments)
         except StopIteration:
@@ -273,8 +295,8 @@ class _SyncStream(CallStream):
 
     def __enter__(self) -> Any:
         """Enter the stream, if it can be."""
-        enter = getattr(type(self._stream), "__enter__", None)
-        return self if enter is None else self._enter_as(enter(self._stream))
+        enter = getattr(type(self._self_stream), "__enter__", None)
+        return self if enter is None else self._self_enter_as(enter(self._self_stream))
 
     def __exit__(
         self,
@@ -283,13 +305,13 @@ class _SyncStream(CallStream):
         traceback: TracebackType | None,
     ) -> Any:
         """Exit or close the stream."""
-        leave = getattr(type(self._stream), "__exit__", None)
+        leave = getattr(type(self._self_stream), "__exit__", None)
         try:
             if leave is not None:
-                return leave(self._stream, kind, error, traceback)
+                return leave(self._self_stream, kind, error, traceback)
             self.close()
         finally:
-            self._flow.leave(self._opened)
+            self._self_flow.leave(self._self_opened)
 
 
 class _AsyncChunks:
@@ -343,22 +365,24 @@ class _AsyncStream(CallStream):
     __slots__ = ()
 
     def __aiter__(self) -> AsyncIterator[Any]:
-        return _AsyncChunks(self, aiter(self._stream), self._flow)
+        return _AsyncChunks(self, aiter(self._self_stream), self._self_flow)
 
     def __anext__(self) -> Awaitable[Any]:
         """Return the next chunk."""
-        chunks = self._async_iterator
+        chunks = self._self_async_iterator
         if chunks is None:
-            own = hasattr(type(self._stream), "__anext__")
-            chunks = _AsyncChunks(None, self._stream if own else aiter(self._stream), self._flow)
-            object.__setattr__(self, "_async_iterator", chunks)
+            own = hasattr(type(self._self_stream), "__anext__")
+            chunks = _AsyncChunks(
+                None, self._self_stream if own else aiter(self._self_stream), self._self_flow
+            )
+            object.__setattr__(self, "_self_async_iterator", chunks)
         following: Awaitable[Any] = chunks.__anext__()
         return following
 
     async def __aenter__(self) -> Any:
         """Enter the stream, if it can be."""
-        enter = getattr(type(self._stream), "__aenter__", None)
-        return self if enter is None else self._enter_as(await enter(self._stream))
+        enter = getattr(type(self._self_stream), "__aenter__", None)
+        return self if enter is None else self._self_enter_as(await enter(self._self_stream))
 
     async def __aexit__(
         self,
@@ -367,13 +391,13 @@ class _AsyncStream(CallStream):
         traceback: TracebackType | None,
     ) -> Any:
         """Exit or close the stream."""
-        leave = getattr(type(self._stream), "__aexit__", None)
+        leave = getattr(type(self._self_stream), "__aexit__", None)
         try:
             if leave is not None:
-                return await leave(self._stream, kind, error, traceback)
+                return await leave(self._self_stream, kind, error, traceback)
             await self.aclose()
         finally:
-            self._flow.leave(self._opened)
+            self._self_flow.leave(self._self_opened)
 
 
 class _EitherStream(_SyncStream, _AsyncStream):
@@ -387,12 +411,12 @@ class _Generator(_SyncStream):
 
     __slots__ = ()
 
-    def _chunks(self, _: Iterator[Any]) -> Generator[Any, Any, Any]:
+    def _self_chunks(self, _: Iterator[Any]) -> Generator[Any, Any, Any]:
         # As `yield from`, which reads no chunks.
-        flow = self._flow
+        flow = self._self_flow
         times, append, read = flow.times, flow.append, flow.read
         clock, room = perf_counter, MAX_TIMES
-        send, throw = self._stream.send, self._stream.throw
+        send, throw = self._self_stream.send, self._self_stream.throw
         advance, argument = send, None
         while True:
             try:
@@ -419,11 +443,11 @@ class _Generator(_SyncStream):
 
     def send(self, value: Any) -> Any:
         """Send a value into the generator, and return the next chunk."""
-        return self._take(self._stream.send, value)
+        return self._self_take(self._self_stream.send, value)
 
     def throw(self, *error: Any) -> Any:
         """Raise an exception in the generator, and return the next chunk."""
-        return self._take(self._stream.throw, *error)
+        return self._self_take(self._self_stream.throw, *error)
 
 
 class _AsyncGenerator(_AsyncStream):
@@ -433,14 +457,14 @@ class _AsyncGenerator(_AsyncStream):
 
     async def asend(self, value: Any) -> Any:
         """Send a value into the generator, and return the next chunk."""
-        return await self._take(self._stream.asend, value)
+        return await self._self_take(self._self_stream.asend, value)
 
     async def athrow(self, *error: Any) -> Any:
         """Raise an exception in the generator, and return the next chunk."""
-        return await self._take(self._stream.athrow, *error)
+        return await self._self_take(self._self_stream.athrow, *error)
 
-    async def _take(self, advance: Callable[..., Any], *arguments: Any) -> Any:
-        flow = self._flow
+    async def _self_take(self, advance: Callable[..., Any], *arguments: Any) -> Any:
+        flow = self._self_flow
         try:
             chunk = await advance(*arguments)
         except StopAsyncIteration:

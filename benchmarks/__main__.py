@@ -19,9 +19,10 @@ import memory
 import pages
 import report
 import scrape
+import stream
 from _table import print_aims, print_table
 
-BENCHMARKS = (call, cpu, memory, report, scrape, pages, journal, export)
+BENCHMARKS = (call, stream, cpu, memory, report, scrape, pages, journal, export)
 PACKAGES = ("opentelemetry-sdk", "opentelemetry-exporter-prometheus", "prometheus-client")
 
 

@@ -8,7 +8,7 @@ from genmeter._version import __version__
 from genmeter.alerting.alertmanager import AlertmanagerHandler
 from genmeter.alerting.notify import AlertReceiver
 from genmeter.alerting.state import Alert
-from genmeter.call import GenerationHandle
+from genmeter.call.handle import GenerationHandle
 from genmeter.config.alerts import AlertOverride, AlertSettings
 from genmeter.config.monitor import (
     CustomMetric,

@@ -19,7 +19,7 @@ from opentelemetry.trace import get_current_span
 from genmeter import clock, runtime
 from genmeter.alerting.alertmanager import alertmanager_handlers
 from genmeter.alerting.notify import Alerting, check_alert_handlers
-from genmeter.call import GenerationHandle
+from genmeter.call.handle import GenerationHandle
 from genmeter.config.checks import (
     CALLABLE,
     FINITE,
@@ -404,22 +404,34 @@ class GenerationMonitor:
         *,
         provider: str | None = None,
         operation: str | None = None,
+        service_tier: str | None = None,
+        batch: bool = False,
         metadata: Mapping[str, Any] | None = None,
     ) -> GenerationHandle:
-        """Time and record a model call: ``with monitor.generation(model=..., step=...) as g``.
+        """Time and record a model call: ``with monitor.generation(model=..., step=...) as call``.
 
         Also usable with ``async with``, and as a decorator of a function that returns the model's
-        response.
+        response or a stream of it, or that is a generator of its chunks.
 
         Args:
             model: The model that is called.
             step: The step of the pipeline.
             provider: Who serves the model, such as ``openai``.
             operation: The kind of call, such as ``chat``.
+            service_tier: The tier it is billed by, such as ``flex`` or ``priority``; a response
+                that names its tier overrides it.
+            batch: Whether it is billed at batch prices.
             metadata: Data for exports.
         """
         return GenerationHandle(
-            self, model=model, step=step, provider=provider, operation=operation, metadata=metadata
+            self,
+            model=model,
+            step=step,
+            provider=provider,
+            operation=operation,
+            service_tier=service_tier,
+            batch=batch,
+            metadata=metadata,
         )
 
     # --- reading ---------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from genmeter.alerting.notify import Alerting
-    from genmeter.call import GenerationHandle
+    from genmeter.call.handle import GenerationHandle
     from genmeter.events.model import CallDefaults
     from genmeter.handlers.dispatch import HandlerDispatcher
     from genmeter.history.store import History

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Generator, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, assert_type
@@ -71,6 +72,21 @@ assert_type(monitor.generation(model="m", step="s"), GenerationHandle)
 with monitor.generation(model="m") as call:
     assert_type(call, GenerationHandle)
     call.usage({"prompt_tokens": 1}, completion_token_count=2)
+    call.usage({"prompt_tokens": 1}, add=True, cache_write_1h_token_count=2)
+    call.cost(0.01)
+    assert_type(call.model, str | None)
+    assert_type(call.finish_reason, str | None)
+    assert_type(call.stream(iter([b"chunk"])), Iterator[bytes])
+    call.model, call.finish_reason = "m", "stop"
+
+monitor.generation(model="m", service_tier="flex", batch=True)
+
+
+async def read(chunks: AsyncIterator[bytes]) -> None:
+    """Read an asynchronous stream."""
+    async with monitor.generation(model="m") as call:
+        async for chunk in call.stream(chunks):
+            assert_type(chunk, bytes)
 
 
 @monitor.generation()
@@ -85,6 +101,19 @@ async def asynchronous(prompt: str) -> int:
     return len(prompt)
 
 
+@monitor.generation()
+def generator(prompt: str) -> Generator[str, None, int]:
+    """Yield the chunks of a model call."""
+    yield prompt
+    return 1
+
+
+@monitor.generation()
+async def async_generator(prompt: str) -> AsyncIterator[str]:
+    """Yield the chunks of an asynchronous model call."""
+    yield prompt
+
+
 def frame() -> pd.DataFrame:
     """Return the report's frame."""
     return report.to_frame()
@@ -92,6 +121,8 @@ def frame() -> pd.DataFrame:
 
 as_function: Callable[[str], int] = plain
 as_coroutine: Callable[[str], Awaitable[int]] = asynchronous
+as_generator: Callable[[str], Generator[str, None, int]] = generator
+as_async_generator: Callable[[str], AsyncIterator[str]] = async_generator
 
 
 class Handler:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import gc
 import os
 import subprocess
@@ -13,13 +12,13 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _recorder import FakeRecorder
 
 from genmeter import ConfigError, LabelLimits, MonitorConfig
-from genmeter.call import GenerationHandle
 from genmeter.testing import IsolatedMonitor, isolated_monitor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
 RESPONSE = {
     "model": "answered",
@@ -53,7 +52,7 @@ def test_block_records_a_success_with_its_duration(
 ) -> None:
     """Labels are the arguments, the duration is measured."""
     ticks = iter([0.0, 10.0, 12.5])
-    monkeypatch.setattr("genmeter.call.time.perf_counter", lambda: next(ticks))
+    monkeypatch.setattr("genmeter.call.handle.perf_counter", lambda: next(ticks))
     with monitor.generation(
         model="m", step="ask", provider="openai", operation="embeddings", metadata={"k": 1}
     ) as handle:
@@ -80,11 +79,13 @@ def test_exception_is_recorded_and_raised(monitor: IsolatedMonitor) -> None:
     assert monitor.get_total_token_usage().total_prompt_tokens == 7
 
 
-def test_cancelled_call_is_a_failure(monitor: IsolatedMonitor) -> None:
-    """The cancellation has its own error type and is not suppressed."""
+def test_cancelled_call_is_no_failure() -> None:
+    """The cancellation is recorded as such and not suppressed; tokens so far count."""
+    recorder = FakeRecorder()
 
     async def work() -> None:
-        async with monitor.generation("m"):
+        async with recorder.generation("m") as call:
+            call.usage(RESPONSE)
             await asyncio.sleep(60)
 
     async def job() -> None:
@@ -95,9 +96,9 @@ def test_cancelled_call_is_a_failure(monitor: IsolatedMonitor) -> None:
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(job())
-    name = "gen_ai_client_inference_duration_seconds_count"
-    assert monitor.value(name, error_type="CancelledError") == 1
-    assert monitor.value("genmeter_generations_active") == 0
+    assert recorder.last.outcome == "cancelled"
+    assert recorder.last.counts == (10, 5, 18)
+    assert recorder.open == 0
 
 
 async def test_async_block_equals_a_plain_one(monitor: IsolatedMonitor) -> None:
@@ -155,17 +156,12 @@ def test_reused_handle_records_nothing_twice(monitor: IsolatedMonitor) -> None:
 
 def test_recorded_retries_do_not_change_with_the_handle() -> None:
     """The pending event has its own list."""
-    passed: list[dict[str, Any]] = []
-    teller = SimpleNamespace(
-        track_generation=lambda *_, **keywords: passed.append(keywords),
-        _open_call=lambda handle: None,
-        _close_call=lambda handle: None,
-    )
-    handle = GenerationHandle(teller, model="m")
+    recorder = FakeRecorder()
+    handle = recorder.generation("m")
     with handle:
         handle.retry("A")
     handle.retry("B")
-    assert passed[0]["retries"] == ["A"]
+    assert recorder.last.keywords["retries"] == ["A"]
 
 
 def test_call_with_a_model_from_the_response_is_active_under_the_first(
@@ -323,23 +319,6 @@ async def test_failing_decorated_coroutine_records_a_failure(monitor: IsolatedMo
     assert generations(monitor, genmeter_outcome="failure") == 1
 
 
-def stream() -> Iterator[int]:
-    """Yield a number."""
-    yield 1
-
-
-async def async_stream() -> AsyncIterator[int]:
-    """Yield a number."""
-    yield 1
-
-
-@pytest.mark.parametrize("function", [stream, async_stream, functools.partial(stream)])
-def test_generator_cannot_be_decorated(monitor: IsolatedMonitor, function: Any) -> None:
-    """Its end is unknown; the error names the remedy."""
-    with pytest.raises(ConfigError, match=r"stream.*use `with monitor.generation"):
-        monitor.generation("m")(function)
-
-
 def test_call_that_ends_after_shutdown_is_rejected(monitor: IsolatedMonitor) -> None:
     """It is counted once, since its start is not an event."""
     with monitor.generation("m"):
@@ -385,12 +364,12 @@ def test_methods_of_every_kind_can_be_decorated(monitor: IsolatedMonitor) -> Non
     class Client:
         @monitor.generation("m")
         def ask(self) -> object:
-            return [RESPONSE, self]
+            return {"usage": None, "owner": self}
 
         @classmethod
         @monitor.generation("m")
         def ask_class(cls) -> object:
-            return [RESPONSE, cls]
+            return {"usage": None, "owner": cls}
 
         @staticmethod
         @monitor.generation("m")
@@ -398,8 +377,8 @@ def test_methods_of_every_kind_can_be_decorated(monitor: IsolatedMonitor) -> Non
             return RESPONSE
 
     client = Client()
-    assert client.ask() == [RESPONSE, client]
-    assert client.ask_class() == [RESPONSE, Client]
+    assert client.ask() == {"usage": None, "owner": client}
+    assert client.ask_class() == {"usage": None, "owner": Client}
     assert client.ask_nobody() is RESPONSE
     assert generations(monitor, genmeter_outcome="success") == 3
     assert monitor.get_total_token_usage().total_tokens == 18
@@ -444,19 +423,20 @@ def test_no_call_is_active_after_shutdown(monitor: IsolatedMonitor) -> None:
     assert active(monitor) == {"m": 0}
 
 
-def test_handle_in_two_blocks_at_once_counts_as_one_call(
+def test_handle_in_two_blocks_at_once_counts_as_two_calls(
     monitor: IsolatedMonitor,
 ) -> None:
-    """The gauge stays between 0 and 1."""
+    """The gauge counts both, and none afterwards."""
     handle = monitor.generation("m")
     with handle:
         with handle:
-            assert active(monitor) == {"m": 1}
-        assert active(monitor)["m"] in (0, 1)
+            assert active(monitor) == {"m": 2}
+        assert active(monitor) == {"m": 1}
     assert active(monitor) == {"m": 0}
     with handle:
         assert active(monitor) == {"m": 1}
     assert active(monitor) == {"m": 0}
+    assert generations(monitor, genmeter_outcome="success") == 3
 
 
 def test_dropped_event_does_not_change_active_calls(

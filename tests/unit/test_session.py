@@ -12,7 +12,7 @@ import pytest
 
 from _waiting import eventually, soon
 from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig
-from genmeter.call import GenerationHandle
+from genmeter.call.handle import GenerationHandle
 from genmeter.events.model import CallDefaults, Metric, Sample
 from genmeter.handlers.dispatch import HandlerDispatcher
 from genmeter.history.store import History

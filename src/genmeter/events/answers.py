@@ -7,7 +7,10 @@ the drain.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["Answer", "CallDetails", "TokenCounts", "Unread"]
 
@@ -91,7 +94,7 @@ class CallDetails(NamedTuple):
         is_cancelled: Whether the consumer left early, or the task was cancelled.
         unread: Why no usage was read, if something was reported.
         first_chunk: Seconds until the first chunk of a stream; None without a stream.
-        chunk_gaps: Seconds between the chunks after the first one.
+        chunk_gaps: Seconds between the chunks after the first one; a tuple or an ``array``.
         stream_seconds: Seconds from the first to the last chunk; None without a stream.
     """
 
@@ -99,5 +102,5 @@ class CallDetails(NamedTuple):
     is_cancelled: bool = False
     unread: Unread | None = None
     first_chunk: float | None = None
-    chunk_gaps: tuple[float, ...] = ()
+    chunk_gaps: Sequence[float] = ()
     stream_seconds: float | None = None

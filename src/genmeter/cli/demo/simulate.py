@@ -15,7 +15,7 @@ from genmeter.config.prices import Price, PriceTable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from genmeter.call import GenerationHandle
+    from genmeter.call.handle import GenerationHandle
     from genmeter.monitor import GenerationMonitor
 
 __all__ = ["CUSTOM_METRICS", "JUDGE", "MODELS", "PRICES", "SCORE_SCALES", "Job", "Plan"]

@@ -1,0 +1,201 @@
+"""A server on loopback that streams as OpenAI and Anthropic do, and keeps its own books.
+
+The text of a request's only message is a :class:`Plan` as JSON. The server follows it and writes down
+what a client that follows it too has been sent by the time its stream ends or is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+__all__ = ["CHUNKS", "Books", "Loopback", "Plan", "serve"]
+
+CHUNKS = 8
+"""Chunks of text in a whole answer."""
+
+
+class Plan(NamedTuple):
+    """What is to happen to one request.
+
+    Attributes:
+        number: Of the request.
+        end: ``whole``, ``error`` (HTTP 500), ``broken`` (the connection ends) or ``left`` (by the
+            client).
+        chunks: Events that the client reads before it leaves, or before the connection ends.
+        is_continuous: Whether each chunk has the usage so far, as some servers of OpenAI's shape
+            send it.
+    """
+
+    number: int
+    end: str
+    chunks: int = 0
+    is_continuous: bool = False
+
+
+class Books(NamedTuple):
+    """What the server has billed for a request, as far as the client could see."""
+
+    input: int = 0
+    output: int = 0
+    chunks: int = 0
+
+
+class Loopback:
+    """The server.
+
+    Attributes:
+        url: Its address.
+        books: By the number of the request.
+        at_once: The most requests that it had open at once.
+    """
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.books: dict[int, Books] = {}
+        self.at_once = 0
+        self._open = 0
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request and close its connection."""
+        self._open += 1
+        self.at_once = max(self.at_once, self._open)
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            path = head.split(" ", 2)[1]
+            length = next(
+                int(line.partition(":")[2])
+                for line in head.split("\r\n")
+                if line.lower().startswith("content-length:")
+            )
+            request = json.loads(await reader.readexactly(length))
+            plan = Plan(**json.loads(request["messages"][0]["content"]))
+            await self._follow(plan, path, request, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # the client has left
+        finally:
+            self._open -= 1
+            writer.close()
+
+    async def _follow(
+        self, plan: Plan, path: str, request: dict[str, Any], writer: asyncio.StreamWriter
+    ) -> None:
+        if plan.end == "error":
+            self.books[plan.number] = Books()
+            body = b'{"error": {"message": "the server failed"}}'
+            writer.write(
+                b"HTTP/1.1 500 Internal Server Error\r\ncontent-type: application/json\r\n"
+                b"connection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+            )
+            await writer.drain()
+            return
+        writer.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n"
+            b"transfer-encoding: chunked\r\n\r\n"
+        )
+        events = _openai if path.endswith("/chat/completions") else _anthropic
+        for number, (event, usage) in enumerate(events(plan, request["model"]), 1):
+            if plan.end != "whole" and number > plan.chunks:
+                break
+            known = self.books.get(plan.number, Books())
+            self.books[plan.number] = Books(
+                *(known[:2] if usage is None else usage), known.chunks + 1
+            )
+            await self._send(writer, event)
+        if plan.end == "broken":
+            return
+        if plan.end == "left":
+            # What a client that leaves does not read.
+            for _ in range(50):
+                await self._send(writer, b": waiting\n\n")
+                await asyncio.sleep(0.01)
+            return
+        if events is _openai:
+            await self._send(writer, b"data: [DONE]\n\n")
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+
+    @staticmethod
+    async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
+        writer.write(b"%x\r\n%s\r\n" % (len(data), data))
+        await writer.drain()
+        await asyncio.sleep(0.001)
+
+
+def _tokens(plan: Plan) -> tuple[int, int]:
+    return 100 + plan.number, 3 * CHUNKS + plan.number % 7
+
+
+def _openai(plan: Plan, model: str) -> Iterator[tuple[bytes, tuple[int, int] | None]]:
+    inputs, outputs = _tokens(plan)
+    shape = {"id": f"c{plan.number}", "object": "chat.completion.chunk", "created": 1}
+    for n in range(1, CHUNKS + 2):
+        is_last = n == CHUNKS + 1
+        usage = (inputs, outputs if is_last else 3 * n) if is_last or plan.is_continuous else None
+        choice = {"index": 0, "delta": {"content": "word "}, "finish_reason": None}
+        if n == CHUNKS:
+            choice["finish_reason"] = "stop"
+        chunk = {
+            **shape,
+            "model": model,
+            "choices": [] if is_last else [choice],
+            "usage": usage
+            and {
+                "prompt_tokens": usage[0],
+                "completion_tokens": usage[1],
+                "total_tokens": sum(usage),
+            },
+        }
+        yield f"data: {json.dumps(chunk)}\n\n".encode(), usage
+
+
+def _anthropic(plan: Plan, model: str) -> Iterator[tuple[bytes, tuple[int, int] | None]]:
+    inputs, outputs = _tokens(plan)
+    cached = 40  # Anthropic's input excludes it
+    message = {
+        "id": "m",
+        "type": "message",
+        "role": "assistant",
+        "content": [],
+        "model": model,
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": {
+            "input_tokens": inputs - cached,
+            "cache_read_input_tokens": cached,
+            "cache_creation_input_tokens": 0,
+            "output_tokens": 1,
+        },
+    }
+    yield _event({"type": "message_start", "message": message}), (inputs, 1)
+    block = {"type": "text", "text": ""}
+    yield _event({"type": "content_block_start", "index": 0, "content_block": block}), None
+    delta = {"type": "text_delta", "text": "word "}
+    for _ in range(CHUNKS):
+        yield _event({"type": "content_block_delta", "index": 0, "delta": delta}), None
+    yield _event({"type": "content_block_stop", "index": 0}), None
+    end = {"stop_reason": "end_turn", "stop_sequence": None}
+    usage = {"output_tokens": outputs}
+    yield _event({"type": "message_delta", "delta": end, "usage": usage}), (inputs, outputs)
+    yield _event({"type": "message_stop"}), None
+
+
+def _event(data: dict[str, Any]) -> bytes:
+    return f"event: {data['type']}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+@asynccontextmanager
+async def serve() -> AsyncIterator[Loopback]:
+    """Serve on a free port of loopback."""
+    loopback = Loopback()
+    server = await asyncio.start_server(loopback.answer, "127.0.0.1", 0)
+    loopback.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield loopback
+    finally:
+        server.close()

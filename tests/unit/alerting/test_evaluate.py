@@ -135,6 +135,17 @@ def truncated(cut: int) -> Record:
     return record
 
 
+def unread(count: int) -> Record:
+    """Record ten calls, the first of which have no usage, and a failed one, which needs none."""
+
+    def record(job: Job) -> None:
+        job.calls(count, model_name="m")
+        job.calls(10 - count, model_name="m", total_token_count=5)
+        job.calls(1, failed=1, model_name="n")
+
+    return record
+
+
 def dropped(by: float) -> Record:
     """Record scores that drop from 0.9; the mean of both hours is in the middle."""
 
@@ -209,6 +220,7 @@ PAST: dict[str, tuple[Record, Record, tuple[str | None, ...], float]] = {
         ("n",),
         1,
     ),
+    "usage_unread": (unread(2), unread(1), ("m",), 0.2),
 }
 """By rule: events past the threshold, events at the threshold, group and value."""
 
@@ -274,6 +286,7 @@ def test_no_condition_is_active_without_data(make: Callable[..., Job]) -> None:
         ("samples_rejected", AlertOverride(min_samples=21), samples(20)),
         ("evaluation_score_drop", AlertOverride(min_samples=21), dropped(0.4)),
         ("error_budget_burn:1h", AlertOverride(min_samples=11), model(failed=10)),
+        ("usage_unread", AlertOverride(min_samples=11), model()),
     ],
 )
 def test_conditions_need_their_minimum_of_samples(
@@ -402,7 +415,8 @@ def test_conversations_do_not_end_a_stall(make: Callable[..., Job]) -> None:
 def test_shares_are_consistent_in_a_small_history(make: Callable[..., Job]) -> None:
     """If the window is longer than the history, both sides of a share use the same calls."""
     job = make(history=HistoryConfig(capacity=50))
-    job.calls(5_000, model_name="m", retries=["rate_limited"], finish_reason="stop")
+    keywords = {"retries": ["rate_limited"], "finish_reason": "stop", "total_token_count": 5}
+    job.calls(5_000, model_name="m", **keywords)
     assert job.active() == ["rate_limited"]
     job.calls(2_000, failed=2_000)
     assert job.one("low_success_rate").value == pytest.approx(5 / 7)

@@ -101,28 +101,16 @@ _WHERE_TO = Row(
             style="stack",
         ),
         rate_panel(ind.TOKENS, MODEL, per="second", title="Tokens per second by model", width=12),
-        rate_panel(
-            ind.COST,
-            MODEL,
-            per="hour",
-            title="Cost per hour by model",
-            unit="currencyUSD",
-            width=6,
-        ),
+        rate_panel(ind.COST, MODEL, per="hour", title="Cost per hour by model", unit="currencyUSD"),
         *(
             Panel(
                 kind="bargauge",
                 queries=(query(ind.COST, RANGE, by=(by,), legend=legend_of(by)),),
                 title=title,
                 unit="currencyUSD",
-                width=6,
                 is_now=True,
             )
-            for title, by in (
-                ("Cost by model", MODEL),
-                ("Cost by step", STEP),
-                ("Cost by source", COST_SOURCE),
-            )
+            for title, by in (("Cost by model", MODEL), ("Cost by step", STEP))
         ),
     ),
 )
@@ -160,23 +148,37 @@ _CACHE = Row(
     ),
 )
 
-_MISSING = Row(
-    "What is missing from the sums?",
+_COMPLETE = Row(
+    "Are the sums complete?",
     (
         ratio_panel(
             ind.UNREAD_SHARE,
             MODEL,
             starts_at_zero=False,
-            title="Share of calls without usage by model",
+            title="Share of calls without usage",
+            width=6,
             alerts=("usage_unread",),
         ),
-        rate_panel(ind.UNREAD_CALLS, UNREAD_REASON, per="minute", style="bars"),
+        rate_panel(ind.UNREAD_CALLS, UNREAD_REASON, per="minute", width=6, style="bars"),
         rate_panel(
             ind.UNPRICED_CALLS,
             MODEL,
             per="minute",
+            width=6,
             style="bars",
             alerts=("model_unpriced",),
+        ),
+        rate_panel(
+            ind.COST,
+            COST_SOURCE,
+            per="hour",
+            title="Cost per hour by source",
+            description=(
+                "Cost as reported by the provider, and by the job's prices for calls without a "
+                "reported one."
+            ),
+            unit="currencyUSD",
+            width=6,
         ),
     ),
 )
@@ -260,7 +262,7 @@ def _answering() -> Panel:
             "the response names no model. Tokens and cost include evaluations."
         ),
         width=24,
-        height=8,
+        height=9,
         is_now=True,
     )
 
@@ -291,5 +293,5 @@ TOKENS = Dashboard(
     name="genmeter-tokens",
     title="genmeter / Tokens and cost",
     description="Tokens and cost by model and step, and what is left of a budget.",
-    rows=(_HOW_MUCH, _WHERE_TO, _MISSING, _PER_CALL, _CACHE, _BUDGET, _WHO),
+    rows=(_HOW_MUCH, _WHERE_TO, _COMPLETE, _PER_CALL, _CACHE, _BUDGET, _WHO),
 )

@@ -11,6 +11,7 @@ from genmeter.alerting.evaluate import CounterDeltas, Evaluator, Finding
 from genmeter.config.alerts import AlertOverride, AlertSettings
 from genmeter.config.monitor import HistoryConfig, LabelLimits, MonitorConfig
 from genmeter.config.prices import Price, PriceTable
+from genmeter.events.answers import CallDetails
 from genmeter.events.model import Reason
 from genmeter.schema.alerts import ALERT_RULES
 from genmeter.schema.metrics import EXPORT_FAILURES
@@ -367,6 +368,30 @@ def test_only_model_calls_count(make: Callable[..., Job]) -> None:
         job.monitor.track_generation(1.0, False, metadata={"operation": "conversation_generation"})
         job.monitor.record_metric("error_rate", 1.0)
     assert job.active() == []
+
+
+def test_cancelled_calls_are_neither_successes_nor_failures(make: Callable[..., Job]) -> None:
+    """Streams that the job leaves early change neither rate, and no budget of errors."""
+    job = make()
+    job.calls(10, failed=3, model_name="m", total_token_count=5)
+    for _ in range(90):
+        details = CallDetails(is_cancelled=True, first_chunk=0.1)
+        job.monitor._record_call(1.0, False, {"model_name": "m", "total_token_count": 5}, details)
+    found = {each.rule.id: each for each in job.evaluate()}
+    assert found["high_error_rate"].value == pytest.approx(0.3)
+    assert found["low_success_rate"].value == pytest.approx(0.7)
+    assert found["error_budget_burn:1h"].rows == 10
+
+
+def test_one_call_without_usage_is_not_an_alert(make: Callable[..., Job]) -> None:
+    """A single odd call of ten or of a thousand is within the threshold; all of few are not enough."""
+    job = make()
+    job.calls(9, model_name="few")
+    job.calls(1, model_name="m")
+    job.calls(9, model_name="m", total_token_count=5)
+    assert job.groups("usage_unread") == []
+    job.calls(1, model_name="few")
+    assert job.groups("usage_unread") == [("few",)]
 
 
 def test_tokens_of_failed_calls_count_for_successful_ones(make: Callable[..., Job]) -> None:

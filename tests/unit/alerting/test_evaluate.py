@@ -383,6 +383,18 @@ def test_cancelled_calls_are_neither_successes_nor_failures(make: Callable[..., 
     assert found["error_budget_burn:1h"].rows == 10
 
 
+@pytest.mark.parametrize(
+    "reason",
+    ["length", "MAX_TOKENS", "max_output_tokens", "model_length", "model_context_window_exceeded"],
+)
+def test_every_vendors_word_for_truncated_counts(make: Callable[..., Job], reason: str) -> None:
+    """All five mean that the completion reached a limit, in any case."""
+    job = make()
+    job.calls(8, model_name="m", finish_reason="stop")
+    job.calls(2, model_name="m", finish_reason=reason)
+    assert job.one("generation_truncated").value == pytest.approx(0.2)
+
+
 def test_one_call_without_usage_is_not_an_alert(make: Callable[..., Job]) -> None:
     """A single odd call of ten or of a thousand is within the threshold; all of few are not enough."""
     job = make()

@@ -306,8 +306,8 @@ class GenerationMonitor:
             duration: Seconds that it took.
             success: Whether it succeeded.
             evaluator_type: The kind of evaluator.
-            scores: A number for each name (a str or an Enum member), or a dict with ``score`` and
-                ``feedback``; may be empty.
+            scores: A number for each name (a str or an Enum member), or a dict with ``score``, and
+                ``feedback`` and ``label`` (such as ``pass``; 128 characters) if any; may be empty.
             **kwargs: As in :meth:`track_generation`; tokens count as used by the evaluation.
         """
         try:

@@ -95,7 +95,10 @@ class ExitHook:
 
 
 # Read when a provider is created; all other settings belong to each monitor.
-_SHARED = ("prices", "score_scales", "custom_metrics", "limits", "endpoint")
+_SHARED = (
+    *("prices", "score_scales", "custom_metrics", "older_metric_names"),
+    *("limits", "endpoint"),
+)
 
 
 def differences(first: MonitorConfig, other: MonitorConfig) -> list[str]:

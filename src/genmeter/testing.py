@@ -26,6 +26,7 @@ from genmeter.exporters.prometheus import PrometheusBridge
 from genmeter.metrics.meter import BuiltinMeterProvider
 from genmeter.monitor import GenerationMonitor
 from genmeter.schema.metrics import INSTRUMENTS
+from genmeter.schema.older_metrics import OLDER_INSTRUMENTS
 from genmeter.schema.prom_names import prometheus_name
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class IsolatedMonitor(GenerationMonitor):
         self._bridge = bridge
         config = kwargs.get("config") or MonitorConfig()
         rows = [
-            *((row.prometheus, row.kind.exposed_as) for row in INSTRUMENTS),
+            *((row.prometheus, row.kind.exposed_as) for row in (*INSTRUMENTS, *OLDER_INSTRUMENTS)),
             *(
                 (prometheus_name(row.name, row.unit, row.kind), row.kind)
                 for row in config.custom_metrics

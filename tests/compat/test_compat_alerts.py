@@ -169,7 +169,8 @@ def test_rate_thresholds_can_be_set(subject: Subject) -> None:
     )
     for monitor in (first, second):
         for number in range(10):
-            monitor.track_generation(1.0, number > 0, error="late" if number == 0 else None)
+            error = "late" if number == 0 else None
+            monitor.track_generation(1.0, number > 0, error=error, total_token_count=20)
         check(subject, monitor)
     assert lax.names() == []
     assert strict.names() == ["low_success_rate", "high_error_rate"]

@@ -45,6 +45,7 @@ evaluation_failures = {{ window = "{WINDOW}s" }}
 CostBudgetBurn = {{ window = "{WINDOW}s" }}
 TokenBudgetBurn = {{ window = "{WINDOW}s" }}
 model_unpriced = {{ window = "{WINDOW}s" }}
+usage_unread = {{ window = "{WINDOW}s" }}
 target_down = {{ window = "5m", for = "1s" }}
 target_absent = {{ for = "8s" }}
 monitor_rejects_events = {{ window = "{WINDOW}s" }}
@@ -171,6 +172,9 @@ _CAUSES: Mapping[str, Cause] = {
         record=_calls(2, model_name="cedar", prompt_token_count=10),
         labels={"gen_ai_request_model": "cedar"},
         config=PRICED,
+    ),
+    "usage_unread": Cause(
+        record=_calls(20, model_name="cedar"), labels={"gen_ai_request_model": "cedar"}
     ),
     "monitor_rejects_events": Cause(record=_unreadable, labels={"genmeter_reason": "not_finite"}),
     "monitor_handler_failing": Cause(

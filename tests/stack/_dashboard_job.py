@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import sys
 import time
+from typing import Any
 
 from opentelemetry.sdk.trace import TracerProvider
 
 from genmeter import GenerationMonitor
 from genmeter.cli.demo.simulate import CUSTOM_METRICS, MODELS, PRICES, SCORE_SCALES, Job, Plan
 from genmeter.config.monitor import EndpointConfig, LabelLimits, MonitorConfig
+from genmeter.events.answers import CallDetails
 
 SPEED = 10.0
 TICK = 0.1
@@ -50,6 +52,7 @@ def main(port: int) -> None:
         record_faults(monitor, number)
         with tracer.start_as_current_span("call"):
             monitor.track_generation(0.8, True, model_name=MODELS[0].name)
+            record_stream(monitor, is_cancelled=number % 3 == 0)
             monitor.track_generation(9.0, True, conversation_length=3)
             monitor.track_evaluation(0.4, True, "llm_judge", {"coherence": 0.9})
         number += 1
@@ -70,6 +73,23 @@ def record_faults(monitor: GenerationMonitor, number: int) -> None:
         metadata={"operation": f"step {number}"},
     )
     monitor.track_generation(float("nan"), True, model_name=ODD_MODEL)
+
+
+def record_stream(monitor: GenerationMonitor, *, is_cancelled: bool) -> None:
+    """Record a stream of a model that answers under a dated name, left early or read to its end."""
+    name = MODELS[0].name
+    keywords: dict[str, Any] = {"model_name": name, "response_model": f"{name}-2026-05-01"}
+    if not is_cancelled:
+        keywords |= {
+            "prompt_token_count": 300,
+            "completion_token_count": 40,
+            "input_audio_token_count": 200,
+            "cost": 0.004,
+        }
+    details = CallDetails(
+        is_cancelled=is_cancelled, first_chunk=0.3, chunk_gaps=(0.02, 0.03), stream_seconds=0.05
+    )
+    monitor._record_call(0.35, not is_cancelled, keywords, details)
 
 
 if __name__ == "__main__":

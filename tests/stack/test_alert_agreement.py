@@ -52,6 +52,7 @@ SHORT = AlertSettings(
         "CostBudgetBurn": AlertOverride(windows=(600.0,)),
         "TokenBudgetBurn": AlertOverride(windows=(600.0,)),
         "model_unpriced": AlertOverride(windows=(600.0,)),
+        "usage_unread": AlertOverride(windows=(600.0,)),
     },
 )
 """Windows that fit into 25 minutes."""
@@ -110,6 +111,7 @@ BAD = Job(
     )
 )
 UNPRICED = Job(((Calls(model="cedar", count=30, gap=20), Calls(count=1, pause=700)),))
+UNREAD = Job(((Calls(model="birch", prompt=None, completion=None, count=60), Calls(pause=700)),))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def test_process_and_prometheus_agree_on_alerts_of_random_jobs(
 
     @settings(deadline=None, max_examples=examples, suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(jobs, min_size=1, max_size=together))
-    @example([GOOD, BAD, UNPRICED])
+    @example([GOOD, BAD, UNPRICED, UNREAD])
     def agree(batch: list[Job]) -> None:
         watched = [watch(job, alerts, course) for job in batch]
         with TemporaryDirectory() as folder:

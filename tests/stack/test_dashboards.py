@@ -42,6 +42,11 @@ RARE = (
     "genmeter_monitor_handler_errors_total",
     'genmeter_monitor_events_total{genmeter_result="rejected"}',
     "genmeter_unpriced_generations_total",
+    "genmeter_usage_unread_total",
+    'genmeter_generations_total{genmeter_outcome="cancelled"}',
+    'genmeter_cost_usd_total{genmeter_cost_source="reported"}',
+    "gen_ai_client_inference_time_to_first_chunk_seconds_count",
+    "gen_ai_client_inference_time_per_output_chunk_seconds_count",
     'genmeter_conversation_duration_seconds_count{error_type!=""}',
     'genmeter_evaluation_duration_seconds_count{error_type!=""}',
     'genmeter_logs_total{genmeter_level="error"}',
@@ -215,7 +220,7 @@ def test_durations_have_exemplars(scraper: Scraper, view: View) -> None:
     exemplar_queries = [
         (name, target) for name in DASHBOARDS for _, target in queries(name) if "exemplar" in target
     ]
-    assert len(exemplar_queries) == 6
+    assert len(exemplar_queries) == 8
     for name, target in exemplar_queries:
         query = view.expand(target["expr"], DASHBOARDS[name])
         times = {"start": view.start, "end": view.end}

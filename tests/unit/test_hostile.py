@@ -103,7 +103,8 @@ def record_evaluations(monitor: GenerationMonitor, value: Any) -> int:
     monitor.track_evaluation(value, True, "e", {}, **tokens)
     track_evaluation(monitor, value)
     monitor.track_evaluation(0.1, True, value, {}, **tokens)
-    tables: list[Any] = [value, {"s": value}, {"s": {"score": value, "feedback": value}}]
+    row = {"score": value, "feedback": value, "label": value}
+    tables: list[Any] = [value, {"s": value}, {"s": row}]
     try:
         tables.append({value: 1.0})
     except Exception:

@@ -151,12 +151,13 @@ def test_ignored_settings_of_later_monitors_are_logged(
         limits=LabelLimits(models=8, steps=9),
         prices={"m": {"input": 1, "output": 2}},
         score_scales={"s": (0, 5)},
+        older_metric_names=True,
         endpoint=EndpointConfig(enabled=False, linger=3, username="u", password="hidden"),
     )
     (warning,) = warnings_of(caplog)
     assert (
-        "ignoring prices, score_scales, limits.models=8, limits.steps=9, endpoint.username='u', "
-        "endpoint.password=another, endpoint.linger=3:"
+        "ignoring prices, score_scales, older_metric_names, limits.models=8, limits.steps=9, "
+        "endpoint.username='u', endpoint.password=another, endpoint.linger=3:"
     ) in warning
 
 

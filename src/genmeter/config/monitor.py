@@ -40,6 +40,7 @@ from genmeter.config.prices import PriceTable, split_prices
 from genmeter.errors import ConfigError
 from genmeter.events.values import MAX_LABEL
 from genmeter.schema.metrics import INSTRUMENTS, Kind
+from genmeter.schema.older_metrics import OLDER_INSTRUMENTS
 from genmeter.schema.prom_names import family_name, label_name, prometheus_name, reserved_suffix
 
 if TYPE_CHECKING:
@@ -321,6 +322,19 @@ def _check_distinct(rows: Sequence[CustomMetric]) -> None:
         owners |= dict.fromkeys(keys, row.name)
 
 
+def _check_not_older(rows: Sequence[CustomMetric]) -> None:
+    names = {row.name.lower() for row in OLDER_INSTRUMENTS}
+    series = set[str]().union(
+        *(_series(row.name, row.unit, row.kind.exposed_as) for row in OLDER_INSTRUMENTS)
+    )
+    for row in rows:
+        if row.name.lower() in names or row.series & series:
+            raise ConfigError(
+                f"MonitorConfig.custom_metrics must differ from the metrics of older_metric_names, "
+                f"got {row.name!r}; rename it, or turn older_metric_names off"
+            )
+
+
 def _score_scale(value: Any) -> tuple[float, float]:
     low, high = map(float, value)
     if not (low < high and math.isfinite(high - low)):
@@ -387,6 +401,10 @@ class MonitorConfig(Declared):
     custom_metrics: tuple[CustomMetric, ...] = declare(
         (), "custom instruments for record_metric",
         check=tuple_of(instance_of(CustomMetric), "a tuple of CustomMetric(...)"))
+    older_metric_names: bool = declare(
+        False,
+        "record calls as gen_ai.client.token.usage and gen_ai.client.operation.duration too",
+        "GENMETER_OLDER_METRIC_NAMES", check=BOOLEAN)
     meter_provider: MeterProvider | Literal["builtin", "global"] = declare(
         "builtin", "builtin, global (the application's), or a MeterProvider",
         "GENMETER_METER_PROVIDER", check=_METER_PROVIDER)
@@ -420,6 +438,8 @@ class MonitorConfig(Declared):
 
     def _check_together(self) -> None:
         _check_distinct(self.custom_metrics)
+        if self.older_metric_names:
+            _check_not_older(self.custom_metrics)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:

@@ -27,6 +27,8 @@ from genmeter.schema.afterimage import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from genmeter.events.model import Score
+
 __all__ = [
     "KNOWN_KEYWORDS",
     "RESERVED",
@@ -112,7 +114,7 @@ def values_of(event: Generation | Evaluation) -> list[RowValue]:
             continue
         if parts is None:
             for score in value:
-                values.append((name + score.name, score.value, score_data(score.feedback)))
+                values.append((name + score.name, score.value, score_data(score)))
             continue
         own = None
         if parts:
@@ -288,6 +290,9 @@ def _key(key: Any) -> str:
         return "_"
 
 
-def score_data(feedback: str | None) -> dict[str, Any] | None:
+def score_data(score: Score) -> dict[str, Any] | None:
     """Return the metadata of a score's row beyond that of its event."""
-    return None if feedback is None else {"feedback": feedback}
+    if score.label is None:
+        return None if score.feedback is None else {"feedback": score.feedback}
+    label = {"score_label": score.label}
+    return label if score.feedback is None else {"feedback": score.feedback, **label}

@@ -170,7 +170,7 @@ def capture_label(value: Any) -> str | None:
 
 
 def capture_scores(scores: Any) -> Any:
-    """Copy scores by name: numbers, or dicts with ``score`` and ``feedback``."""
+    """Copy scores by name: numbers, or dicts with ``score``, ``label`` and ``feedback``."""
     own = copy_mapping(scores)
     if type(own) is not dict:
         return own
@@ -214,10 +214,12 @@ def _capture_score(value: Any) -> Any:
             row = None
     if row is None:
         return capture_number(value)
-    feedback = lookup(row, "feedback")
+    feedback, label = lookup(row, "feedback"), lookup(row, "label")
     plain: dict[str, Any] = {"score": capture_number(lookup(row, "score", 0))}
     if feedback is not None:
         plain["feedback"] = safe_text(feedback)
+    if label is not None:
+        plain["label"] = capture_label(label)
     return plain
 
 

@@ -139,11 +139,12 @@ class Generation(NamedTuple):
 
 
 class Score(NamedTuple):
-    """One score of an evaluation, on its own scale."""
+    """One score of an evaluation, on its own scale; ``label`` interprets it, such as ``pass``."""
 
     name: str
     value: float
     feedback: str | None = None
+    label: str | None = None
 
 
 class Evaluation(NamedTuple):

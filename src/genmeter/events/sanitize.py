@@ -38,6 +38,7 @@ from genmeter.events.values import (
     Unusable,
     checked,
     is_boolean,
+    label_text,
     to_number,
 )
 from genmeter.schema.afterimage import (
@@ -497,8 +498,15 @@ class Normaliser:
                 continue
             is_row = type(raw) is dict
             value = self._value(raw["score"] if is_row else raw, f"scores[{name!r}]")
-            if value is not None:
-                yield Score(name, value, raw.get("feedback") if is_row else None)
+            if value is None:
+                continue
+            if not is_row:
+                yield Score(name, value)
+                continue
+            label = raw.get("label")
+            if label is not None:
+                label = label_text(label)
+            yield Score(name, value, raw.get("feedback"), label)
 
 
 def _spent(

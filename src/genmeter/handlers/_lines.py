@@ -23,7 +23,7 @@ from genmeter.events.model import Evaluation, Generation, Log, Metric
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from genmeter.events.model import Event
+    from genmeter.events.model import Event, Score
 
 __all__ = [
     "JournalLines",
@@ -128,13 +128,14 @@ def log_record(event: Log | Generation | Evaluation) -> dict[str, Any]:
     if isinstance(event, Evaluation):
         message = "Evaluation metrics"
         data["evaluator_type"] = event.evaluator
-        data["scores"] = {
-            score.name: score.value
-            if score.feedback is None
-            else {"score": score.value, "feedback": score.feedback}
-            for score in event.scores
-        }
+        data["scores"] = {score.name: _score(score) for score in event.scores}
     return {"level": "info", "message": message, "data": {**data, **event.raw_kwargs}}
+
+
+def _score(score: Score) -> float | dict[str, Any]:
+    texts = {"label": score.label, "feedback": score.feedback}
+    known = {name: text for name, text in texts.items() if text is not None}
+    return {"score": score.value, **known} if known else score.value
 
 
 def _end(event: Generation | Evaluation | Metric) -> str:

@@ -9,6 +9,7 @@ attribute                          value
 =================================  ==========================================================
 ``gen_ai.evaluation.name``         name of the score
 ``gen_ai.evaluation.score.value``  the score
+``gen_ai.evaluation.score.label``  its label, if any, such as ``pass``
 ``gen_ai.evaluation.explanation``  its feedback, if any
 ``gen_ai.response.id``             ``response_id`` of ``track_evaluation`` or of its metadata
 ``error.type``                     class of the error, if the evaluation failed
@@ -47,6 +48,7 @@ EVENT_NAME = "gen_ai.evaluation.result"
 """The event's name in the conventions."""
 
 _VALUE = "gen_ai.evaluation.score.value"
+_LABEL = "gen_ai.evaluation.score.label"
 _EXPLANATION = "gen_ai.evaluation.explanation"
 _RESPONSE_ID = "gen_ai.response.id"
 _MAX_ID = 256
@@ -107,6 +109,7 @@ def _results(event: Evaluation) -> Iterator[dict[str, Any]]:
         yield {
             SCORE_NAME.key: score.name,
             _VALUE: score.value,
+            _LABEL: score.label,
             _EXPLANATION: score.feedback,
             **common,
         }

@@ -119,6 +119,7 @@ def samples_frame(snapshot: Snapshot, table: SampleTable) -> pd.DataFrame:
         "response_model": _texts(names, labels.response_model[rows.call]),
         "evaluator_type": _texts(names, evaluator),
         "feedback": empty_column("string", length),
+        "score_label": empty_column("string", length),
         **_parts_of_tokens(snapshot, table),
         "success": pd.arrays.BooleanArray(success, ~rows.is_first),
         "error_type": _texts(names, np.where(rows.is_first, error, 0)),

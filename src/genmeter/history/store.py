@@ -224,7 +224,7 @@ class History:
         for score in event.scores:
             name = SCORE_PREFIX + score.name
             self._value(event.time, name, score.value, serial, event.evaluator)
-            self._keep_data(self._values, score_data(score.feedback) or {})
+            self._keep_data(self._values, score_data(score) or {})
 
     def _metric(self, event: Metric) -> None:
         self._value(event.time, event.name, event.value, -1, None)

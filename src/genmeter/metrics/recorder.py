@@ -8,6 +8,7 @@ from opentelemetry.metrics import Observation
 
 from genmeter.events.model import Call, Evaluation, Generation, Log, Metric, Reason, Sample
 from genmeter.metrics._custom import CustomInstruments
+from genmeter.metrics._older import OlderInstruments
 from genmeter.metrics.binding import cells_of
 from genmeter.schema import metrics as cat
 from genmeter.schema.metrics import Instrument, Kind
@@ -115,7 +116,7 @@ class MetricsRecorder:
     Args:
         meter: The meter. All instruments are created here, since creating an observable one during
             a collection deadlocks the SDK.
-        config: The score scales, custom metrics and limits.
+        config: The score scales, custom metrics, limits and ``older_metric_names``.
         observe: The callbacks of the catalogue's observable instruments, by name.
         on_reject: Called with the reason, a name and a dropped value.
     """
@@ -154,6 +155,7 @@ class MetricsRecorder:
                     row.name, row.unit, row.help, explicit_bucket_boundaries_advisory=row.bounds
                 )
                 self._instruments[row.name] = cells_of(histogram, self._limit)
+        self._older = OlderInstruments(meter, self._limit) if config.older_metric_names else None
         self._record: dict[type[Event], Callable[[Any], None]] = {
             Generation: self._generation,
             Evaluation: self._evaluation,
@@ -170,6 +172,8 @@ class MetricsRecorder:
         self._others: dict[tuple[str, ...], Any] = {}
         self._last: dict[str, float] = {}
         self._custom.reset()
+        if self._older is not None:
+            self._older.reset()
 
     def preregister(self, calls: Iterable[Call], time: float) -> None:
         """Expose both outcomes of calls at 0, from a Unix time on."""
@@ -236,6 +240,8 @@ class MetricsRecorder:
             cell.add(1)
         for cause, count in (event.retries or _NONE).items():
             series.cell(cat.RETRIES, time, cat.ERROR_TYPE, cause).add(count)
+        if self._older is not None:
+            self._older.record(event)
         model = call.model
         if time > self._last.get(model, 0.0):
             self._last[model] = time
@@ -326,6 +332,8 @@ class MetricsRecorder:
                 self._cell(cat.SCORE, time, name, evaluator).record(share, time, span)
         if event.total_tokens is not None or event.cost is not None:
             self._usage(self._series(event.call, "evaluation", time), event)
+        if self._older is not None:
+            self._older.record(event)
 
     def _sample(self, event: Sample) -> None:
         labels = [(cat.VERDICT, "accepted" if event.accepted else "rejected")]

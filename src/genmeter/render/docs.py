@@ -17,6 +17,7 @@ from genmeter.schema import metrics as cat
 from genmeter.schema.alerts import ALERT_RULES
 from genmeter.schema.indicators import INDICATORS
 from genmeter.schema.metrics import INSTRUMENTS, Kind
+from genmeter.schema.older_metrics import OLDER_INSTRUMENTS
 from genmeter.schema.prom_names import label_name
 from genmeter.schema.query import ALL_SERIES, JOB, Selector, duration
 
@@ -46,6 +47,11 @@ recorded as `other`.
 _INDICATORS_HEAD = (
     "The numbers that alerts compare with thresholds and dashboards show, by job over five minutes."
 )
+_OLDER_HEAD = """\
+Dashboards of other tools may look for these names of older semantic conventions.
+`MonitorConfig(older_metric_names=True)`, or `GENMETER_OLDER_METRIC_NAMES`, records calls under them too, at
+the cost of their series. No dashboard or alert here uses them.
+"""
 _ALERTS_HEAD = """\
 [runbook.md](runbook.md) explains each alert; [alerts.md](alerts.md) describes their settings.
 """
@@ -57,6 +63,9 @@ def render_reference() -> str:
         _HEAD.format(phase=cat.PHASE.prometheus),
         "## Metrics",
         *(_metric(row) for row in INSTRUMENTS),
+        "## Older names",
+        _OLDER_HEAD,
+        _older(),
         "## Labels",
         _labels(),
         "## Indicators",
@@ -70,10 +79,9 @@ def render_reference() -> str:
 
 
 def _metric(row: Instrument) -> str:
-    labels = ", ".join(f"`{label.prometheus}`" for label in row.labels) or "none"
     kind = row.kind.exposed_as.replace("updown", "up-down counter")
     facts = [("OpenTelemetry", f"`{row.name}`, {kind}"), ("unit", f"`{row.unit}`")]
-    facts.append(("labels", labels))
+    facts.append(("labels", _label_names(row)))
     if row.bounds:
         facts.append(("buckets", " ".join(f"{bound:.12g}" for bound in row.bounds)))
     if row.stands_for:
@@ -90,6 +98,10 @@ def _metric(row: Instrument) -> str:
         ("panels", "; ".join(shown)),
     ]
     return _section(row.prometheus, row.help, facts, _example(row))
+
+
+def _label_names(row: Instrument) -> str:
+    return ", ".join(f"`{label.prometheus}`" for label in row.labels) or "none"
 
 
 def _section(title: str, text: str, facts: Sequence[tuple[str, str]], query: str) -> str:
@@ -128,9 +140,17 @@ def _example(row: Instrument) -> str:
     return f"{aggregation} by ({by}) ({series}{matchers})"
 
 
+def _older() -> str:
+    rows = [
+        f"| `{row.prometheus}` | `{row.name}`, {row.kind.exposed_as} | {_label_names(row)} | {row.help} |"
+        for row in OLDER_INSTRUMENTS
+    ]
+    return "\n".join(["| Prometheus | OpenTelemetry | labels | |", "|---|---|---|---|", *rows])
+
+
 def _labels() -> str:
     known: dict[str, list[str]] = {}
-    for row in INSTRUMENTS:
+    for row in (*INSTRUMENTS, *OLDER_INSTRUMENTS):
         for label in row.labels:
             words = known.setdefault(label.key, [])
             if label.help not in words:

@@ -154,6 +154,7 @@ METADATA: Mapping[str, str] = {
     "response_model": "string",
     "evaluator_type": "string",
     "feedback": "string",
+    "score_label": "string",
     **dict.fromkeys(PARTS, "Int64"),
     "success": "boolean",
     "error_type": "string",

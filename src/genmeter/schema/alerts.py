@@ -259,6 +259,15 @@ ALERT_RULES: tuple[AlertRule, ...] = (
         advice="Add the model to the price table: its cost is missing from every total.",
     ),
     AlertRule(
+        id="usage_unread",
+        name="UsageUnread",
+        condition=Above(
+            ind.UNREAD_SHARE, 0.1, (HOUR,), 10, subject="share of calls without known usage"
+        ),
+        by=(cat.MODEL,),
+        advice="Look at the calls without usage by reason: their tokens and cost are in no total.",
+    ),
+    AlertRule(
         id="target_down",
         name="MonitorTargetDown",
         condition=TargetDown(windows=(HOUR,)),

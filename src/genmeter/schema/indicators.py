@@ -78,15 +78,19 @@ def _mean(instrument: Instrument, rows: HistoryQuery) -> Ratio:
 # fmt: off
 # --- compared by alerts ------------------------------------------------------------------------
 
-CALLS = Indicator("calls", "Calls", "{call}", "Calls of a model, including failed ones.", _CALLS)
+CALLS = Indicator(
+    "calls", "Calls", "{call}", "Calls of a model, including failed and cancelled ones.", _CALLS)
 SUCCESS_SHARE = Indicator(
-    "success_share", "Success rate", "1", "Share of the calls of a model that succeeded, without cancelled ones.",
+    "success_share", "Success rate", "1",
+    "Share of the calls of a model that succeeded; cancelled calls are not included.",
     Ratio(_SUCCESSES, _ENDED_CALLS))
 FAILURE_SHARE = Indicator(
-    "failure_share", "Error rate", "1", "Share of the calls of a model that failed, without cancelled ones.",
+    "failure_share", "Error rate", "1",
+    "Share of the calls of a model that failed; cancelled calls are not included.",
     Ratio(_FAILURES, _ENDED_CALLS))
 CALL_TIME = Indicator(
-    "call_time", "Time per call", "s", "Duration of the calls of a model, including failed ones.",
+    "call_time", "Time per call", "s",
+    "Duration of the calls of a model, including failed and cancelled ones.",
     _mean(cat.INFERENCE_DURATION, _rows("inference", "duration_known", column="duration")))
 PROMPT_LENGTH = Indicator(
     "prompt_length", "Prompt tokens per call", "{token}",
@@ -135,7 +139,8 @@ EVALUATION_FAILURE_SHARE = Indicator(
         CounterQuery(cat.EVALUATIONS, rows=_rows("evaluation"))))
 COST = Indicator(
     "cost", "Cost", "{USD}",
-    "Cost by the job's price table; calls without a price are not included.",
+    "Cost as reported by the provider, or else by the job's prices; calls without either are not "
+    "included.",
     CounterQuery(cat.COST, rows=_rows("priced", column="cost", by_minute="cost")))
 TOKENS = Indicator(
     "tokens", "Tokens", "{token}",
@@ -143,8 +148,12 @@ TOKENS = Indicator(
     CounterQuery(cat.TOTAL_TOKENS, rows=_rows("total_known", column="total", by_minute="tokens")))
 UNPRICED_CALLS = Indicator(
     "unpriced_calls", "Calls without a price", "{call}",
-    "Calls with tokens whose model is not in the price table.",
+    "Calls with tokens whose model has no price; their cost is missing in all sums.",
     CounterQuery(cat.UNPRICED, rows=_rows("total_known", "unpriced")))
+UNREAD_SHARE = Indicator(
+    "unread_share", "Calls without usage", "1",
+    "Share of the calls of a model whose token usage is unknown; failed calls need none.",
+    Ratio(CounterQuery(cat.USAGE_UNREAD, rows=_rows("inference", "unread")), _CALLS))
 REJECTED_EVENTS = Indicator(
     "rejected_events", "Rejected values", "{event}",
     "Values and events that the monitor rejected, by reason.",
@@ -161,8 +170,28 @@ FAILED_EXPORTS = Indicator(
     CounterQuery(cat.EXPORT_FAILURES))
 CALL_DURATIONS = Indicator(
     "call_durations", "Generation time", "s",
-    "Duration of the calls of a model, including failed ones.",
+    "Duration of the calls of a model, including failed and cancelled ones.",
     CounterQuery(cat.INFERENCE_DURATION, "_bucket"))
+
+# --- streams and speed -------------------------------------------------------------------------
+
+FIRST_CHUNKS = Indicator(
+    "first_chunks", "Time to first chunk", "s",
+    "Time from the start of a streaming call to its first chunk; other calls have none.",
+    CounterQuery(cat.FIRST_CHUNK, "_bucket"))
+OUTPUT_CHUNKS = Indicator(
+    "output_chunks", "Time per output chunk", "s",
+    "Time between two chunks of a stream, after its first one; a chunk can have several tokens.",
+    CounterQuery(cat.OUTPUT_CHUNK, "_bucket"))
+OUTPUT_SPEED = Indicator(
+    "output_speed", "Completion tokens per second of a call", "{token}/s",
+    "Completion tokens, including reasoning, divided by the duration of all calls of a model, which "
+    "includes the time to the first token; failed calls and calls without usage lower it.",
+    Ratio(
+        CounterQuery(cat.OUTPUT_TOKENS, where=(_IN_GENERATION,)),
+        CounterQuery(cat.INFERENCE_DURATION, "_sum", where=(_IN_GENERATION,))))
+
+# --- failures ----------------------------------------------------------------------------------
 
 CALL_FAILURES = Indicator(
     "call_failures", "Failed calls", "{call}",
@@ -207,6 +236,10 @@ PROMPT_TOKENS = Indicator(
 COMPLETION_TOKENS = Indicator(
     "completion_tokens", "Completion", "{token}",
     "Completion tokens, including reasoning and those of evaluations.", _COMPLETION_TOKENS)
+UNREAD_CALLS = Indicator(
+    "unread_calls", "Calls without usage", "{call}",
+    "Calls whose token usage is unknown, by reason; their tokens and cost are missing in all sums.",
+    CounterQuery(cat.USAGE_UNREAD))
 CACHE_HIT_SHARE = Indicator(
     "cache_hit_share", "Cache hits", "1",
     "Share of the prompt tokens read from the provider's cache.",
@@ -229,13 +262,13 @@ COMPLETION_LENGTHS = Indicator(
     CounterQuery(cat.OUTPUT_TOKENS_PER_CALL, "_bucket"))
 COST_PER_CALL = Indicator(
     "cost_per_call", "Cost per successful call", "{USD}",
-    "Cost by the job's price table, per successful call.",
+    "Cost of model calls, including failed and cancelled ones, per successful call.",
     Ratio(
         CounterQuery(cat.COST, where=(_IN_GENERATION,)),
         CounterQuery(cat.GENERATIONS, where=(_GOOD,))))
 COST_PER_SAMPLE = Indicator(
     "cost_per_sample", "Cost per accepted sample", "{USD}",
-    "Cost by the job's price table, including evaluations, per accepted sample.",
+    "Cost, including evaluations, per accepted sample.",
     Ratio(CounterQuery(cat.COST), CounterQuery(cat.SAMPLES, where=((cat.VERDICT, '="accepted"'),))))
 
 # --- evaluations -------------------------------------------------------------------------------
@@ -257,7 +290,7 @@ EVALUATION_TOKENS = Indicator(
     CounterQuery(cat.TOTAL_TOKENS, where=(_IN_EVALUATION,)))
 EVALUATION_COST = Indicator(
     "evaluation_cost", "Cost of evaluations", "{USD}",
-    "Cost of evaluations by the job's price table.",
+    "Cost of evaluations, as reported by the provider or else by the job's prices.",
     CounterQuery(cat.COST, where=(_IN_EVALUATION,)))
 SCORES = Indicator(
     "scores", "Scores", "{score}",

@@ -11,6 +11,7 @@ from genmeter.alerting.evaluate import CounterDeltas, Evaluator, Finding
 from genmeter.config.alerts import AlertOverride, AlertSettings
 from genmeter.config.monitor import HistoryConfig, LabelLimits, MonitorConfig
 from genmeter.config.prices import Price, PriceTable
+from genmeter.events.answers import CallDetails
 from genmeter.events.model import Reason
 from genmeter.schema.alerts import ALERT_RULES
 from genmeter.schema.metrics import EXPORT_FAILURES
@@ -135,6 +136,17 @@ def truncated(cut: int) -> Record:
     return record
 
 
+def unread(count: int) -> Record:
+    """Record ten calls, the first of which have no usage, and a failed one, which needs none."""
+
+    def record(job: Job) -> None:
+        job.calls(count, model_name="m")
+        job.calls(10 - count, model_name="m", total_token_count=5)
+        job.calls(1, failed=1, model_name="n")
+
+    return record
+
+
 def dropped(by: float) -> Record:
     """Record scores that drop from 0.9; the mean of both hours is in the middle."""
 
@@ -209,6 +221,7 @@ PAST: dict[str, tuple[Record, Record, tuple[str | None, ...], float]] = {
         ("n",),
         1,
     ),
+    "usage_unread": (unread(2), unread(1), ("m",), 0.2),
 }
 """By rule: events past the threshold, events at the threshold, group and value."""
 
@@ -274,6 +287,7 @@ def test_no_condition_is_active_without_data(make: Callable[..., Job]) -> None:
         ("samples_rejected", AlertOverride(min_samples=21), samples(20)),
         ("evaluation_score_drop", AlertOverride(min_samples=21), dropped(0.4)),
         ("error_budget_burn:1h", AlertOverride(min_samples=11), model(failed=10)),
+        ("usage_unread", AlertOverride(min_samples=11), model()),
     ],
 )
 def test_conditions_need_their_minimum_of_samples(
@@ -356,6 +370,42 @@ def test_only_model_calls_count(make: Callable[..., Job]) -> None:
     assert job.active() == []
 
 
+def test_cancelled_calls_are_neither_successes_nor_failures(make: Callable[..., Job]) -> None:
+    """Streams that the job leaves early change neither rate, and no budget of errors."""
+    job = make()
+    job.calls(10, failed=3, model_name="m", total_token_count=5)
+    for _ in range(90):
+        details = CallDetails(is_cancelled=True, first_chunk=0.1)
+        job.monitor._record_call(1.0, False, {"model_name": "m", "total_token_count": 5}, details)
+    found = {each.rule.id: each for each in job.evaluate()}
+    assert found["high_error_rate"].value == pytest.approx(0.3)
+    assert found["low_success_rate"].value == pytest.approx(0.7)
+    assert found["error_budget_burn:1h"].rows == 10
+
+
+@pytest.mark.parametrize(
+    "reason",
+    ["length", "MAX_TOKENS", "max_output_tokens", "model_length", "model_context_window_exceeded"],
+)
+def test_every_vendors_word_for_truncated_counts(make: Callable[..., Job], reason: str) -> None:
+    """All five mean that the completion reached a limit, in any case."""
+    job = make()
+    job.calls(8, model_name="m", finish_reason="stop")
+    job.calls(2, model_name="m", finish_reason=reason)
+    assert job.one("generation_truncated").value == pytest.approx(0.2)
+
+
+def test_one_call_without_usage_is_not_an_alert(make: Callable[..., Job]) -> None:
+    """A single odd call of ten or of a thousand is within the threshold; all of few are not enough."""
+    job = make()
+    job.calls(9, model_name="few")
+    job.calls(1, model_name="m")
+    job.calls(9, model_name="m", total_token_count=5)
+    assert job.groups("usage_unread") == []
+    job.calls(1, model_name="few")
+    assert job.groups("usage_unread") == [("few",)]
+
+
 def test_tokens_of_failed_calls_count_for_successful_ones(make: Callable[..., Job]) -> None:
     """Without a successful call there is no number of tokens per successful call."""
     job = make()
@@ -402,7 +452,8 @@ def test_conversations_do_not_end_a_stall(make: Callable[..., Job]) -> None:
 def test_shares_are_consistent_in_a_small_history(make: Callable[..., Job]) -> None:
     """If the window is longer than the history, both sides of a share use the same calls."""
     job = make(history=HistoryConfig(capacity=50))
-    job.calls(5_000, model_name="m", retries=["rate_limited"], finish_reason="stop")
+    keywords = {"retries": ["rate_limited"], "finish_reason": "stop", "total_token_count": 5}
+    job.calls(5_000, model_name="m", **keywords)
     assert job.active() == ["rate_limited"]
     job.calls(2_000, failed=2_000)
     assert job.one("low_success_rate").value == pytest.approx(5 / 7)

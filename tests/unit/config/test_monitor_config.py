@@ -203,6 +203,7 @@ VARIABLES: dict[str, tuple[str, str, Any]] = {
     "GENMETER_PROVIDER": ("openai", "provider", "openai"),
     "GENMETER_OPERATION": ("embeddings", "operation", "embeddings"),
     "GENMETER_EXPECTED_SAMPLES": ("500", "expected_samples", 500),
+    "GENMETER_OLDER_METRIC_NAMES": ("true", "older_metric_names", True),
     "GENMETER_METER_PROVIDER": ("global", "meter_provider", "global"),
     "GENMETER_DRAIN": ("inline", "drain", "inline"),
     "GENMETER_ENDPOINT_CERTFILE": ("c.pem", "endpoint.certfile", "c.pem"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from genmeter.events.afterimage import RESERVED, metric_rows
-from genmeter.events.model import Generation, Log, Metric, Sample
+from genmeter.events.model import Generation, Log, Metric, Sample, Score
 from history_events import conversation, evaluation, generation, metric
 
 
@@ -104,6 +104,8 @@ def test_evaluation_has_time_scores_and_error_rate() -> None:
         "feedback": "clear",
     }
     assert "feedback" not in found[2].metadata
+    labelled = metric_rows(evaluation(scores=(Score("a", 1.0, None, "pass"),)))
+    assert labelled[1].metadata["score_label"] == "pass"
     with_tokens = metric_rows(evaluation(input_tokens=4, total_tokens=4))
     assert with_tokens[-1].metadata["model_name"] == "judge"
 

@@ -160,7 +160,8 @@ def test_any_value_becomes_plain_data(case: str) -> None:
     truth = capture_bool(value)
     assert is_plain_or_unusable(truth)
     assert type(capture_label(value)) in (str, type(None))
-    for scores in (value, {"s": value}, {"s": {"score": value, "feedback": value}}):
+    scored = {"score": value, "feedback": value, "label": value}
+    for scores in (value, {"s": value}, {"s": scored}):
         plain = capture_scores(scores)
         if type(plain) is dict:
             for row in plain.values():
@@ -378,6 +379,8 @@ def test_dict_is_copied_while_another_thread_changes_it() -> None:
             {"a": {"score": 3, "feedback": "fine"}},
         ),
         ({"a": {"feedback": 5}}, {"a": {"score": 0, "feedback": "5"}}),
+        ({"a": {"score": 1, "label": Model.SMALL}}, {"a": {"score": 1, "label": "small"}}),
+        ({"a": {"score": 1, "label": None}}, {"a": {"score": 1}}),
         ({"a": Table(score=1)}, {"a": {"score": 1}}),
         (Table(a=1), {"a": 1}),
         ({}, {}),

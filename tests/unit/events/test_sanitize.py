@@ -308,6 +308,25 @@ def test_score_names_may_be_enums() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("label", "clean"),
+    [
+        ("pass", "pass"),
+        (" not\nrelevant ", "not relevant"),
+        ("x" * 500, "x" * 128),
+        ("", None),
+        (None, None),
+    ],
+    ids=repr,
+)
+def test_score_labels_are_short_texts(label: Any, clean: str | None) -> None:
+    """A label is stripped and cut as every label is; an empty one is unknown."""
+    checked = Clean()
+    (score,) = checked.evaluation({"s": {"score": 1, "label": label}}).scores
+    assert score == Score("s", 1.0, None, clean)
+    assert not checked.rejected
+
+
 @pytest.mark.parametrize("scores", [{}, None])
 def test_evaluation_may_have_no_scores(scores: Any) -> None:
     """Neither an empty dict nor None is an error."""

@@ -71,7 +71,7 @@ def evaluation(**passed: Any) -> Evaluation:
         success=False,
         evaluator="judge",
         error_type="ValueError",
-        scores=(Score("a", 0.5), Score("b", 0.25, "poor")),
+        scores=(Score("a", 0.5), Score("b", 0.25, "poor", "fail")),
         input_tokens=None,
         output_tokens=None,
         total_tokens=None,
@@ -245,7 +245,7 @@ def test_log_handler_gets_records_of_logs_calls_and_evaluations(rig: Rig, handle
             "duration": 0.5,
             "success": False,
             "evaluator_type": "judge",
-            "scores": {"a": 0.5, "b": {"score": 0.25, "feedback": "poor"}},
+            "scores": {"a": 0.5, "b": {"score": 0.25, "label": "fail", "feedback": "poor"}},
             "custom": 2,
         },
     }

@@ -66,12 +66,13 @@ def attributes(exported: Exported) -> list[dict[str, Any]]:
 def test_each_score_is_an_event(exported: Exported) -> None:
     """The event has the conventions' name, value and explanation."""
     EvaluationEvents().take(
-        [evaluation(Score("coherence", 0.5, "clear"), Score("safety", 1.0), step="judging")]
+        [evaluation(Score("coherence", 0.5, "clear", "pass"), Score("safety", 1.0), step="judging")]
     )
     assert attributes(exported) == [
         {
             "gen_ai.evaluation.name": "coherence",
             "gen_ai.evaluation.score.value": 0.5,
+            "gen_ai.evaluation.score.label": "pass",
             "gen_ai.evaluation.explanation": "clear",
             "genmeter.evaluator": "judge",
             "genmeter.step": "judging",

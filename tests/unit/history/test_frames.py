@@ -305,6 +305,15 @@ def test_score_as_first_row_keeps_its_feedback() -> None:
     }
 
 
+def test_score_labels_are_in_a_column_of_their_own() -> None:
+    """The rows of a score have its label; those of a score without one have none."""
+    scores = (Score("a", 1.0, "clear", "pass"), Score("b", 0.0))
+    frame = to_frame(snapshot_of([evaluation(scores=scores)]), "samples").set_index("metric_name")
+    assert frame["metadata_score_label"].dtype == "string"
+    assert frame.loc["evaluation_score_a", "metadata_score_label"] == "pass"
+    assert frame["metadata_score_label"].notna().sum() == 1
+
+
 def test_odd_value_does_not_change_a_standard_column() -> None:
     """One odd ``record_metric`` cannot turn every step into JSON text."""
     events = [generation(0), metric(1, "queue", 1.0, step=5, success="yes", phase="warm-up")]

@@ -19,6 +19,7 @@ from genmeter.render.rules import render_rules
 from genmeter.schema import metrics as cat
 from genmeter.schema.alerts import ALERT_RULES
 from genmeter.schema.indicators import INDICATORS
+from genmeter.schema.older_metrics import OLDER_INSTRUMENTS
 
 ROOT = Path(__file__).parents[3]
 BUDGETED = AlertSettings(cost_budget=1.0, token_budget=1.0, jobs=("nightly",))
@@ -35,9 +36,10 @@ NAMES = sorted({rule.name for rule in ALERT_RULES})
 
 def known() -> set[str]:
     """Return the names of metrics, labels and recorded series, as words."""
-    names = {row.prometheus for row in cat.INSTRUMENTS}
+    rows = (*cat.INSTRUMENTS, *OLDER_INSTRUMENTS)
+    names = {row.prometheus for row in rows}
     names |= {row.prometheus.removesuffix("_total") for row in cat.INSTRUMENTS}
-    labels = {label.prometheus for row in cat.INSTRUMENTS for label in row.labels}
+    labels = {label.prometheus for row in rows for label in row.labels}
     recorded = re.findall(r"record: (\S+)", render_rules(BUDGETED))
     return {PREFIX} | names | labels | {word for name in recorded for word in name.split(":")}
 

@@ -33,6 +33,7 @@ generation_truncated        GenerationTruncated      Above   0.1  15m    10  war
 evaluation_score_drop       EvaluationScoreDrop      Drop    0.1  1h,24h 20  warning
 evaluation_failures         EvaluationFailures       Above   0.2  15m     5  warning
 model_unpriced              ModelUnpriced            Above     0  1h      1  warning
+usage_unread                UsageUnread              Above   0.1  1h     10  warning
 target_down                 MonitorTargetDown        TargetDown 0 1h   1  warning
 target_absent               MonitorTargetDown        TargetAbsent 0 5m   1  warning
 monitor_rejects_events      MonitorRejectsEvents     Above     0  10m     1  warning

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
 from genmeter import CustomMetric, MonitorConfig
 from genmeter.config.monitor import LabelLimits
+from genmeter.events.answers import CallDetails
 from genmeter.schema import metrics as catalogue
 from genmeter.schema.metrics import INSTRUMENTS, Instrument, Kind
 from genmeter.schema.prom_names import reserved_suffix
@@ -71,6 +73,8 @@ def test_bounds_follow_the_conventions() -> None:
     ours = catalogue.INFERENCE_DURATION.bounds
     assert ours == pytest.approx(sorted([*published, 30.0, 163.84, 327.68, 655.36]))
     assert catalogue.EVALUATION_DURATION.bounds == ours
+    for row in (catalogue.FIRST_CHUNK, catalogue.OUTPUT_CHUNK):
+        assert row.bounds == pytest.approx(published)
     tokens = [1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216]
     for row in (catalogue.INPUT_TOKENS_PER_CALL, catalogue.OUTPUT_TOKENS_PER_CALL):
         assert list(row.bounds) == [*tokens, 67108864]
@@ -94,6 +98,8 @@ def test_bounds_follow_the_conventions() -> None:
 # Names and kinds that users rely on.
 NAMES = {
     "gen_ai_client_inference_duration_seconds": "histogram",
+    "gen_ai_client_inference_time_to_first_chunk_seconds": "histogram",
+    "gen_ai_client_inference_time_per_output_chunk_seconds": "histogram",
     "gen_ai_client_inference_usage_input_tokens_total": "counter",
     "gen_ai_client_inference_usage_output_tokens_total": "counter",
     "gen_ai_client_inference_usage_cache_read_input_tokens_total": "counter",
@@ -110,6 +116,7 @@ NAMES = {
     "genmeter_finish_reasons_total": "counter",
     "genmeter_cost_usd_total": "counter",
     "genmeter_unpriced_generations_total": "counter",
+    "genmeter_usage_unread_total": "counter",
     "genmeter_generations_active": "updown",
     "genmeter_last_generation_timestamp_seconds": "gauge",
     "genmeter_conversation_duration_seconds": "histogram",
@@ -145,9 +152,15 @@ def record_everything(monitor: IsolatedMonitor) -> None:
     full = {"prompt_token_count": 10, "completion_token_count": 5, "total_token_count": 20}
     parts = {"cache_read_token_count": 4, "cache_write_token_count": 2, "reasoning_token_count": 3}
     labels = {"step": "ask", "provider": "p", "finish_reason": "stop"}
-    monitor.track_generation(1.0, True, model_name="m", **full, **parts, **labels)
-    monitor.track_generation(1.0, False, model_name="m", retries=2, error=OSError(), **full)
-    monitor.track_generation(1.0, True, model_name="unpriced", **full)
+    called: dict[str, Any] = {"model_name": "m", "response_model": "m-2026-05-01"}
+    monitor.track_generation(1.0, True, **called, **full, **parts, **labels)
+    monitor.track_generation(1.0, False, **called, retries=2, error=OSError(), **full)
+    monitor.track_generation(
+        1.0, True, model_name="unpriced", response_model="unpriced-2026-05-01", **full
+    )
+    monitor.track_generation(1.0, True, **called)
+    stream = CallDetails(is_cancelled=True, first_chunk=0.2, chunk_gaps=(0.01, 0.02))
+    monitor._record_call(1.0, False, {**called, **full}, stream)
     monitor.track_generation(9.0, True, conversation_length=3)
     monitor.track_generation(9.0, False, conversation_length=1, error=OSError())
     with monitor.generation("m"):

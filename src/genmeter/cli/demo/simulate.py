@@ -74,6 +74,11 @@ class Model(NamedTuple):
         """The name of the provider."""
         return self.name.partition("-")[0]
 
+    @property
+    def answering(self) -> str | None:
+        """The name that its responses have: one provider's models have a date, others say none."""
+        return f"{self.name}-2026-05-01" if self.provider == "atlas" else None
+
 
 #               name           price                    first  speed output reasoning cached failing retried
 _LARGE = Model("atlas-large", Price(3.0, 15.0, 0.3), 0.9, 60, 420, 350, 0.8, 0.02, 0.05)
@@ -259,6 +264,7 @@ class Job:
                 "cache_read_token_count": self._cached(model, cacheable),
                 "finish_reason": finish,
                 "retries": retries,
+                "response_model": model.answering,
             }
             seconds = self._seconds(model, output) + 2.0 ** len(retries or ()) - 1
         self.monitor.track_generation(seconds, error is None, **call)

@@ -385,7 +385,13 @@ _SEVERITIES = {"critical": BAD, "warning": UNSURE, "info": "blue"}
 _PLAIN = "blue"
 _JUST_ABOVE_ZERO = 1e-9
 _MEANINGS = {
-    OUTCOME.prometheus: {"success": GOOD, "failure": BAD, "accepted": GOOD, "rejected": BAD},
+    OUTCOME.prometheus: {
+        "success": GOOD,
+        "failure": BAD,
+        "cancelled": UNSURE,
+        "accepted": GOOD,
+        "rejected": BAD,
+    },
     LEVEL.prometheus: {"error": BAD, "warning": UNSURE, "info": _PLAIN},
 }
 """The colours of good and bad values, by label."""

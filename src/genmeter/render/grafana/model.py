@@ -276,6 +276,7 @@ HEADS = {
     JOB: "Job",
     INSTANCE: "Instance",
     cat.MODEL.prometheus: "Model",
+    cat.RESPONSE_MODEL.prometheus: "Answered by",
     cat.STEP.prometheus: "Step",
     cat.EVALUATOR.prometheus: "Evaluator",
     cat.SCORE_NAME.prometheus: "Score",

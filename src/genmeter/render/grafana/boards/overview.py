@@ -31,6 +31,7 @@ from genmeter.schema.metrics import (
     LEVEL,
     METRIC,
     MODEL,
+    OUTCOME,
     SAMPLE_REASON,
     STEP,
     VERDICT,
@@ -95,7 +96,7 @@ _IS_IT_WELL = Row(
         tile(
             query(ind.CALLS, function="rate", legend="Calls per second"),
             title="Calls per second",
-            description="Finished calls of a model per second, including failed ones.",
+            description="Finished calls of a model per second, including failed and cancelled ones.",
             unit="reqps",
         ),
         tile(
@@ -124,7 +125,9 @@ _IS_IT_WELL = Row(
             query(ind.SUCCESS_SHARE, legend="Succeeded", colour=GOOD),
             query(ind.FAILURE_SHARE, legend="Failed", colour=BAD),
             title="Success and error rate",
-            description="Shares of the calls of a model that succeeded and failed.",
+            description=(
+                "Shares of the calls of a model that succeeded and failed, without cancelled ones."
+            ),
             unit="percentunit",
             width=12,
             axis_max=1,
@@ -158,20 +161,52 @@ _HOW_FAST = Row(
             title="Slowest 5 % by model",
             description="95th percentile of the duration of a model's calls.",
             unit="s",
+            width=6,
         ),
         over_time(
             ind.CALL_TIME,
             MODEL,
             title="Mean time by model",
             unit="s",
+            width=6,
             alerts=("high_generation_time",),
         ),
+        over_time(ind.OUTPUT_SPEED, MODEL, title="Completion tokens per second of a call", width=6),
         lines(
             query(ind.LAST_CALL, formula="time() - {0}", by=(JOB,), legend=legend_of(JOB)),
             title="Time since the last call",
             description="Time since the last call of the job ended.",
             unit="s",
+            width=6,
             alerts=("generation_stalled",),
+        ),
+    ),
+)
+
+_STREAMS = Row(
+    "How fast does it stream?",
+    (
+        quantiles(
+            ind.FIRST_CHUNKS,
+            title="Time to first chunk: median, slowest 5 % and 1 %",
+            unit="s",
+            is_logarithmic=True,
+            axis_min=None,
+            width=8,
+        ),
+        quantiles(
+            ind.OUTPUT_CHUNKS,
+            title="Time per output chunk: median, slowest 5 % and 1 %",
+            unit="s",
+            is_logarithmic=True,
+            axis_min=None,
+            width=8,
+        ),
+        lines(
+            quantile(ind.FIRST_CHUNKS, 0.95, (MODEL,), legend=legend_of(MODEL)),
+            title="Slowest 5 % of first chunks by model",
+            description="95th percentile of the time to the first chunk of a model's streams.",
+            unit="s",
         ),
     ),
 )
@@ -187,14 +222,26 @@ _WHY_FAIL = Row(
             decimals=0,
         ),
         rate_panel(ind.CALL_FAILURES, ERROR_TYPE, per="minute", style="bars"),
+        rate_panel(
+            ind.CALLS,
+            OUTCOME,
+            per="minute",
+            title="Calls per minute by outcome",
+            description=(
+                "Calls that succeeded, failed or were cancelled: the job left a stream early, or "
+                "cancelled the task."
+            ),
+            style="bars",
+        ),
         ratio_panel(ind.FAILURE_SHARE, MODEL, title="Error rate by model", axis_max=None),
-        rate_panel(ind.RETRIES, ERROR_TYPE, per="minute", style="bars"),
-        rate_panel(ind.FINISH_REASONS, FINISH_REASON, per="minute"),
+        rate_panel(ind.RETRIES, ERROR_TYPE, per="minute", width=12, style="bars"),
+        rate_panel(ind.FINISH_REASONS, FINISH_REASON, per="minute", width=12),
         ratio_panel(
             ind.TRUNCATED_SHARE,
             MODEL,
             starts_at_zero=False,
             title="Truncated completions by model",
+            width=12,
             alerts=("generation_truncated",),
         ),
         ratio_panel(
@@ -202,6 +249,7 @@ _WHY_FAIL = Row(
             MODEL,
             starts_at_zero=False,
             title="Rate-limited retries per call by model",
+            width=12,
             alerts=("rate_limited",),
         ),
         Panel(
@@ -300,5 +348,5 @@ OVERVIEW = Dashboard(
     name="genmeter-overview",
     title="genmeter / Overview",
     description="Health and speed of generation jobs, and why calls fail.",
-    rows=(_IS_IT_WELL, _HOW_FAST, _WHY_FAIL, _RESULTS, _WHICH_ONE),
+    rows=(_IS_IT_WELL, _HOW_FAST, _STREAMS, _WHY_FAIL, _RESULTS, _WHICH_ONE),
 )

@@ -22,7 +22,15 @@ from genmeter.render.grafana.model import (
     total,
 )
 from genmeter.schema import indicators as ind
-from genmeter.schema.metrics import MODEL, STEP, Label
+from genmeter.schema.metrics import (
+    COST_SOURCE,
+    MODALITY,
+    MODEL,
+    RESPONSE_MODEL,
+    STEP,
+    UNREAD_REASON,
+    Label,
+)
 
 if TYPE_CHECKING:
     from genmeter.schema.indicators import Indicator
@@ -94,19 +102,15 @@ _WHERE_TO = Row(
         ),
         rate_panel(ind.TOKENS, MODEL, per="second", title="Tokens per second by model", width=12),
         rate_panel(ind.COST, MODEL, per="hour", title="Cost per hour by model", unit="currencyUSD"),
-        Panel(
-            kind="bargauge",
-            queries=(query(ind.COST, RANGE, by=(MODEL,), legend=legend_of(MODEL)),),
-            title="Cost by model",
-            unit="currencyUSD",
-            is_now=True,
-        ),
-        Panel(
-            kind="bargauge",
-            queries=(query(ind.COST, RANGE, by=(STEP,), legend=legend_of(STEP)),),
-            title="Cost by step",
-            unit="currencyUSD",
-            is_now=True,
+        *(
+            Panel(
+                kind="bargauge",
+                queries=(query(ind.COST, RANGE, by=(by,), legend=legend_of(by)),),
+                title=title,
+                unit="currencyUSD",
+                is_now=True,
+            )
+            for title, by in (("Cost by model", MODEL), ("Cost by step", STEP))
         ),
     ),
 )
@@ -128,13 +132,53 @@ _CACHE = Row(
         ratio_panel(ind.CACHE_HIT_SHARE, MODEL, title="Cache hits by model", width=12, axis_max=1),
         ratio_panel(ind.REASONING_SHARE, MODEL, title="Reasoning by model", width=12, axis_max=1),
         rate_panel(ind.CACHE_WRITES, MODEL, per="minute", width=12, style="bars"),
+        lines(
+            *(
+                Query(series=(ref,), by=(MODALITY,), legend=f"{{{{{MODALITY.prometheus}}}}} {side}")
+                for ref, side in ((_PROMPT, "in"), (_COMPLETION, "out"))
+            ),
+            title="Tokens per second by modality",
+            description=(
+                "Tokens of prompts (in) and completions (out), as far as the response names the "
+                "modality; others are unknown."
+            ),
+            width=12,
+            style="stack",
+        ),
+    ),
+)
+
+_COMPLETE = Row(
+    "Are the sums complete?",
+    (
+        ratio_panel(
+            ind.UNREAD_SHARE,
+            MODEL,
+            starts_at_zero=False,
+            title="Share of calls without usage",
+            width=6,
+            alerts=("usage_unread",),
+        ),
+        rate_panel(ind.UNREAD_CALLS, UNREAD_REASON, per="minute", width=6, style="bars"),
         rate_panel(
             ind.UNPRICED_CALLS,
             MODEL,
             per="minute",
+            width=6,
             style="bars",
-            width=12,
             alerts=("model_unpriced",),
+        ),
+        rate_panel(
+            ind.COST,
+            COST_SOURCE,
+            per="hour",
+            title="Cost per hour by source",
+            description=(
+                "Cost as reported by the provider, and by the job's prices for calls without a "
+                "reported one."
+            ),
+            unit="currencyUSD",
+            width=6,
         ),
     ),
 )
@@ -175,6 +219,20 @@ _BUDGET = Row(
 )
 
 
+def _costs(*by: Label) -> tuple[Query, ...]:
+    return (
+        total(ind.COST, *by, legend="Cost", unit="currencyUSD", decimals=2),
+        Query(
+            series=(SeriesRef(ind.COST, RANGE), SeriesRef(ind.TOKENS, RANGE)),
+            formula="1e6 * {0} / ({1} > 0)",
+            by=by,
+            legend="Cost of a million tokens",
+            unit="currencyUSD",
+            decimals=2,
+        ),
+    )
+
+
 def _columns(by: Label) -> tuple[Query, ...]:
     def share(indicator: Indicator, legend: str) -> Query:
         return query(indicator, RANGE, by=(by,), legend=legend, unit="percentunit", decimals=1)
@@ -185,34 +243,49 @@ def _columns(by: Label) -> tuple[Query, ...]:
         total(ind.COMPLETION_TOKENS, by, legend="Completion"),
         share(ind.CACHE_HIT_SHARE, "Cache hits"),
         share(ind.REASONING_SHARE, "Reasoning"),
-        total(ind.COST, by, legend="Cost", unit="currencyUSD", decimals=2),
-        Query(
-            series=(SeriesRef(ind.COST, RANGE), SeriesRef(ind.TOKENS, RANGE)),
-            formula="1e6 * {0} / ({1} > 0)",
-            by=(by,),
-            legend="Cost of a million tokens",
-            unit="currencyUSD",
-            decimals=2,
+        *_costs(by),
+    )
+
+
+def _answering() -> Panel:
+    by = (MODEL, RESPONSE_MODEL)
+    return Panel(
+        kind="table",
+        queries=(
+            total(ind.CALLS, *by, legend="Calls", unit="locale", decimals=0),
+            total(ind.TOKENS, *by, legend="Tokens"),
+            *_costs(*by),
         ),
+        title="Answering models",
+        description=(
+            "The models that answered, by the model that was called, over the time range; none if "
+            "the response names no model. Tokens and cost include evaluations."
+        ),
+        width=24,
+        height=9,
+        is_now=True,
     )
 
 
 _WHO = Row(
     "Which one is it?",
-    tuple(
-        Panel(
-            kind="table",
-            queries=_columns(by),
-            title=title,
-            description=(
-                "Tokens and cost over the time range, including evaluations; a click on a name "
-                "filters by it."
-            ),
-            width=24,
-            height=8,
-            is_now=True,
-        )
-        for title, by in (("Models", MODEL), ("Steps", STEP))
+    (
+        *(
+            Panel(
+                kind="table",
+                queries=_columns(by),
+                title=title,
+                description=(
+                    "Tokens and cost over the time range, including evaluations; a click on a name "
+                    "filters by it."
+                ),
+                width=24,
+                height=8,
+                is_now=True,
+            )
+            for title, by in (("Models", MODEL), ("Steps", STEP))
+        ),
+        _answering(),
     ),
 )
 
@@ -220,5 +293,5 @@ TOKENS = Dashboard(
     name="genmeter-tokens",
     title="genmeter / Tokens and cost",
     description="Tokens and cost by model and step, and what is left of a budget.",
-    rows=(_HOW_MUCH, _WHERE_TO, _PER_CALL, _CACHE, _BUDGET, _WHO),
+    rows=(_HOW_MUCH, _WHERE_TO, _COMPLETE, _PER_CALL, _CACHE, _BUDGET, _WHO),
 )

@@ -126,11 +126,13 @@ def test_same_response_twice_is_one(recorder: FakeRecorder) -> None:
 
 
 def test_first_attempt_may_say_add(recorder: FakeRecorder) -> None:
-    """A loop passes it each time; there is no empty attempt before the first."""
+    """A loop passes it each time; an attempt that reports nothing is none."""
     with recorder.generation("m") as call:
         call.usage(add=True)
         call.usage(chat(10, 5), add=True)
+        call.usage(add=True)
     assert len(recorder.last.answers) == 1
+    assert recorder.last.counts == (10, 5, None)
 
 
 def test_tier_and_batch_fill_what_a_response_does_not_say(recorder: FakeRecorder) -> None:

@@ -123,8 +123,11 @@ def test_active_calls_skip_collected_handles() -> None:
         def _close_call(self, handle: GenerationHandle) -> None:
             made.open_calls.pop(weakref.ref(handle), None)
 
-        def track_generation(self, duration: float, success: bool, **kwargs: Any) -> None:
+        def _record_call(self, *_: Any) -> None:
             """Record nothing."""
+
+        def _misuse(self, key: str, message: str) -> None:
+            """Log nothing."""
 
     handles = [GenerationHandle(Owner(), model=f"m{number}") for number in range(3)]
     for handle in handles:

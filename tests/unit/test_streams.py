@@ -112,6 +112,15 @@ def test_broken_stream_is_a_failure_although_the_block_goes_on(recorder: FakeRec
     assert recorder.last.counts == (20, 10, None)
 
 
+def test_another_answer_after_a_stream_left_early_is_a_success(recorder: FakeRecorder) -> None:
+    """The call got what it wanted; a chunk that is reported once more is no other answer."""
+    for is_another, outcome in ((True, "success"), (False, "cancelled")):
+        with recorder.generation("m") as call:
+            leave_by_break(call.stream(iter(CHUNKS)))
+            call.usage(CHUNKS[1], add=is_another)
+        assert recorder.last.outcome == outcome
+
+
 def test_second_stream_is_another_billed_attempt(recorder: FakeRecorder) -> None:
     """What the broken one had used is billed too."""
     with recorder.generation("m") as call:

@@ -197,22 +197,28 @@ class CallUsage:
             service_tier: The tier for answers that do not name theirs.
             is_batch: Whether all are billed as part of a batch.
         """
+        current = self._current
+        if not self._attempts and not current.counts and current.reading is not None:
+            # Nearly always one response, whose answer says it all.
+            answer = _filled(current.reading.answer(), service_tier, is_batch=is_batch)
+            _put_counts(self._data, answer.tokens)
+            is_known = answer.tokens != _NO_TOKENS
+            return Summary(
+                self._data,
+                (answer,) if is_known or answer.cost is not None else (),
+                answer.model,
+                _finish_reason((answer,)),
+                answer.service_tier,
+                None if is_known else self._why_unread([current]),
+            )
         attempts = self._all()
         keywords = self._data
-        if len(attempts) == 1 and (current := attempts[0]).reading is None:
+        if len(attempts) == 1 and attempts[0].reading is None:
             # The keywords say it all.
-            unread = None if current.counts else self._why_unread(attempts)
-            keywords.update(current.counts)
-            return Summary(keywords, unread=unread)
-        answers = [each.answer() for each in attempts]
-        if service_tier is not None or is_batch:
-            answers = [
-                each._replace(
-                    service_tier=each.service_tier or service_tier,
-                    is_batch=each.is_batch or is_batch,
-                )
-                for each in answers
-            ]
+            counts = attempts[0].counts
+            keywords.update(counts)
+            return Summary(keywords, unread=None if counts else self._why_unread(attempts))
+        answers = [_filled(each.answer(), service_tier, is_batch=is_batch) for each in attempts]
         model, tokens, tier = answers[-1].model, answers[-1].tokens, answers[-1].service_tier
         if len(answers) > 1:
             tokens = _sum([each.tokens for each in answers])
@@ -254,6 +260,15 @@ class CallUsage:
     def _named(reading: Reading, counts: Iterable[str]) -> list[str]:
         tokens = reading.answer().tokens
         return [name for name in counts if getattr(tokens, _FIELDS[name]) is not None]
+
+
+def _filled(answer: Answer, service_tier: str | None, *, is_batch: bool) -> Answer:
+    """Return an answer with the tier and batch of its call, where it does not name its own."""
+    if service_tier is None and not is_batch:
+        return answer
+    return answer._replace(
+        service_tier=answer.service_tier or service_tier, is_batch=answer.is_batch or is_batch
+    )
 
 
 def _put_counts(keywords: dict[str, Any], tokens: TokenCounts) -> None:

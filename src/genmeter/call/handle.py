@@ -168,7 +168,7 @@ class GenerationHandle:
         if response is not None:
             if usage.read(response):
                 if self._flows:
-                    self._flows[-1].settle()
+                    self._flows[-1].settle(is_another=add)
             elif is_stream(response):
                 self._refuse_stream(response, usage)
         if counts:

@@ -67,14 +67,17 @@ class Flow:
         self.on_late: Callable[[], object] | None = None
         self._at_end: tuple[int, float | None] = (0, None)
 
-    def settle(self) -> None:
+    def settle(self, *, is_another: bool) -> None:
         """Take note of an answer to its call that did not come by its chunks.
 
         It follows a stream that broke, or is what a helper returns, such as
         ``get_final_response()``, that reads the stream itself.
+
+        Args:
+            is_another: Whether it is another attempt's, which follows this one.
         """
         self.error = None
-        if not self.times:
+        if is_another or not self.times:
             self.is_settled = True
             self.is_left = False
 

@@ -7,7 +7,6 @@ import gc
 import logging
 import pickle
 import threading
-import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,10 +29,11 @@ from genmeter import (
     UnpricedModelError,
     UsageUnreadError,
 )
+from genmeter.budget.account import Claim
 from genmeter.testing import fresh_runtime, isolated_monitor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from genmeter.budget.account import Account
 
@@ -77,6 +77,12 @@ def waiting(budget: Budget) -> int:
     """Return the number of reservations that wait."""
     found: int = budget._owned.read(lambda account: len(account._waiting))
     return found
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let other tasks run until a condition holds."""
+    while not condition():  # noqa: ASYNC110 - of another thread
+        await asyncio.sleep(0.001)
 
 
 # --- what counts -------------------------------------------------------------------------------
@@ -156,9 +162,14 @@ def test_failed_calls_evaluations_and_reported_costs_count(monitor: GenerationMo
 def test_cancelled_streams_count(monitor: GenerationMonitor) -> None:
     """A call that the consumer left is billed for what it used."""
     budget = monitor.budget(tokens=1_000)
-    with pytest.raises(asyncio.CancelledError), monitor.generation(model="atlas") as call:
-        call.usage(prompt_token_count=8)
-        raise asyncio.CancelledError
+
+    def leave() -> None:
+        with monitor.generation(model="atlas") as call:
+            call.usage(prompt_token_count=8)
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        leave()
     assert budget.spent.tokens == 8
 
 
@@ -299,12 +310,11 @@ def test_calls_after_the_shutdown_end_a_budget(either: GenerationMonitor) -> Non
     """They are not recorded, so a loop to the budget would never end."""
     budget = either.budget(tokens=100)
     either.shutdown()
-    calls = 0
+    for _ in range(10):
+        assert budget.has_room()
+        use(either)
     with pytest.raises(UsageUnreadError, match="the monitor is shut down; use one that is open"):
-        while budget.has_room() and calls < 100:
-            use(either)
-            calls += 1
-    assert calls == 10
+        budget.has_room()
 
 
 def test_a_collected_budget_is_dropped(monitor: GenerationMonitor) -> None:
@@ -319,18 +329,18 @@ def test_a_collected_budget_is_dropped(monitor: GenerationMonitor) -> None:
     assert kept.spent.tokens == 10
 
 
-def test_a_budget_keeps_its_monitor_not_alive() -> None:
-    """A budget in a registry does not keep the monitor's threads and files."""
-    with isolated_monitor() as outer, fresh_runtime():
-        made = GenerationMonitor(config=MonitorConfig(endpoint=EndpointConfig(enabled=False)))
-        budget = made.budget(tokens=100)
-        use(made)
-        found = weakref.ref(made)
-        del made
-        gc.collect()
-        assert found() is None
-        assert budget.spent.tokens == 10
-        assert outer.budget(tokens=1).has_room()
+def test_a_budget_does_not_keep_its_monitor_alive(threaded: GenerationMonitor) -> None:
+    """A monitor that is collected is closed; its budget can still be read."""
+    use(threaded)
+    made = GenerationMonitor(config=MonitorConfig(endpoint=EndpointConfig(enabled=False)))
+    budget = made.budget(tokens=100)
+    use(made)
+    made.flush()
+    state = made._session.state
+    del made
+    gc.collect()
+    assert eventually(lambda: state.is_closed)
+    assert budget.spent.tokens == 10
 
 
 # --- what cannot be kept -----------------------------------------------------------------------
@@ -586,9 +596,9 @@ def test_a_thread_waits_for_the_end_of_other_reservations(either: GenerationMoni
     threads = [threading.Thread(target=reserve, args=(number,)) for number in range(3)]
     for number, thread in enumerate(threads):
         thread.start()
-        assert eventually(lambda number=number: len(granted) + waiting(budget) == number + 1)
+        assert eventually(lambda: len(granted) + waiting(budget) == number + 1)  # noqa: B023
     for number, thread in enumerate(threads):
-        assert eventually(lambda number=number: granted == list(range(number + 1)))
+        assert eventually(lambda: granted == list(range(number + 1)))  # noqa: B023
         assert budget.reserved.tokens == 100
         ends[number].set()
         thread.join(PATIENCE)
@@ -724,8 +734,7 @@ async def test_a_cancelled_task_reserves_nothing(either: GenerationMonitor) -> N
             await asyncio.sleep(PATIENCE)
 
     tasks = [asyncio.create_task(work()) for _ in range(2)]
-    while not (budget.reserved.tokens == 60 and waiting(budget) == 1):
-        await asyncio.sleep(0.001)
+    await until(lambda: budget.reserved.tokens == 60 and waiting(budget) == 1)
     for task in reversed(tasks):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -741,8 +750,7 @@ def test_a_task_of_a_closed_loop_reserves_nothing(either: GenerationMonitor) -> 
     coroutine = budget.reserve(tokens=60, timeout=None).__aenter__()
     with budget.reserve(tokens=60):
         task = loop.create_task(coroutine)
-        while waiting(budget) == 0:
-            loop.run_until_complete(asyncio.sleep(0.001))
+        loop.run_until_complete(until(lambda: waiting(budget) == 1))
         loop.close()
     assert budget.reserved.tokens == 0
     with budget.reserve(tokens=100, timeout=PATIENCE):
@@ -828,7 +836,7 @@ def test_the_account_of_many_waiting_reservations_settles_few(
 
     def fill(account: Account) -> None:
         for _ in range(50):
-            account.request(genmeter.budget.budget.Claim(50, 0.0, lambda: None))
+            account.request(Claim(50, 0.0, lambda: None))
 
     with budget.reserve(tokens=60):
         budget._owned.read(fill)

@@ -725,6 +725,34 @@ async def test_a_task_times_out_and_is_refused_like_a_thread(either: GenerationM
     assert budget.reserved.tokens == 0
 
 
+async def test_a_busy_drain_does_not_block_the_loop(threaded: GenerationMonitor) -> None:
+    """Other tasks go on while a reservation waits for the pipeline's thread."""
+    budget = threaded.budget(tokens=100)
+    use(threaded, 1)
+    assert budget.spent.tokens == 1
+    go, begun = threading.Event(), threading.Event()
+
+    def block() -> None:
+        begun.set()
+        go.wait(PATIENCE)
+
+    threaded._pipeline.post(block)
+    threaded._pipeline.wake()
+    assert begun.wait(PATIENCE)
+
+    async def work() -> int | None:
+        async with budget.reserve(tokens=60, timeout=0):
+            use(threaded, 50)
+        return budget.left.tokens
+
+    task = asyncio.create_task(work())
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+    assert not task.done()
+    go.set()
+    assert await asyncio.wait_for(task, PATIENCE) == 49
+
+
 async def test_a_cancelled_task_reserves_nothing(either: GenerationMonitor) -> None:
     """Neither while it waits nor in its block."""
     budget = either.budget(tokens=100)

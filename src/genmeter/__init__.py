@@ -8,6 +8,7 @@ from genmeter._version import __version__
 from genmeter.alerting.alertmanager import AlertmanagerHandler
 from genmeter.alerting.notify import AlertReceiver
 from genmeter.alerting.state import Alert
+from genmeter.budget.budget import Budget, Reservation
 from genmeter.call.handle import GenerationHandle
 from genmeter.config.alerts import AlertOverride, AlertSettings
 from genmeter.config.monitor import (
@@ -20,11 +21,18 @@ from genmeter.config.monitor import (
 )
 from genmeter.config.prices import Price, PriceTable
 from genmeter.errors import (
+    BudgetAmount,
+    BudgetError,
+    BudgetExceededError,
+    BudgetLimit,
+    BudgetTimeoutError,
     ConfigError,
     EndpointError,
     ExportError,
     GenmeterError,
     MissingExtraError,
+    UnpricedModelError,
+    UsageUnreadError,
 )
 from genmeter.files.read import read_export
 from genmeter.handlers.base import FileLogHandler, FileMetricHandler, LogHandler, MetricHandler
@@ -37,6 +45,12 @@ __all__ = [
     "AlertReceiver",
     "AlertSettings",
     "AlertmanagerHandler",
+    "Budget",
+    "BudgetAmount",
+    "BudgetError",
+    "BudgetExceededError",
+    "BudgetLimit",
+    "BudgetTimeoutError",
     "ConfigError",
     "CostReport",
     "CustomMetric",
@@ -58,7 +72,10 @@ __all__ = [
     "MonitorConfig",
     "Price",
     "PriceTable",
+    "Reservation",
     "TokenUsageReport",
+    "UnpricedModelError",
+    "UsageUnreadError",
     "__version__",
     "process_token_usage",
     "read_export",

@@ -7,6 +7,11 @@ Building, rendering and exporting do, with one of::
     ├── ConfigError (ValueError)          an argument, variable or file that cannot be used
     │   └── EndpointError (OSError)       the scrape endpoint cannot listen where it was asked to
     ├── ExportError (ValueError)          a report or file that cannot be written
+    ├── BudgetError                       no further call may begin, because of a budget:
+    │   ├── BudgetExceededError           it is spent, or what is left is too little
+    │   │   └── BudgetTimeoutError (TimeoutError)   too much was reserved by others for too long
+    │   ├── UsageUnreadError              too many calls in a row without known usage
+    │   └── UnpricedModelError            its USD are not known, since a model has no price
     └── MissingExtraError (ImportError)   an optional package is absent; the message is the remedy
 
 Each message names the argument, the value and what to do.
@@ -14,7 +19,22 @@ Each message names the argument, the value and what to do.
 
 from __future__ import annotations
 
-__all__ = ["ConfigError", "EndpointError", "ExportError", "GenmeterError", "MissingExtraError"]
+from typing import NamedTuple
+
+__all__ = [
+    "BudgetAmount",
+    "BudgetError",
+    "BudgetExceededError",
+    "BudgetLimit",
+    "BudgetTimeoutError",
+    "ConfigError",
+    "EndpointError",
+    "ExportError",
+    "GenmeterError",
+    "MissingExtraError",
+    "UnpricedModelError",
+    "UsageUnreadError",
+]
 
 
 class GenmeterError(Exception):
@@ -49,3 +69,129 @@ class MissingExtraError(GenmeterError, ImportError):
         )
         self.package = package
         self.extra = extra
+
+
+# --- budgets -----------------------------------------------------------------------------------
+
+
+class BudgetAmount(NamedTuple):
+    """What was spent from a budget, or is reserved in it.
+
+    Attributes:
+        tokens: Total tokens.
+        usd: USD.
+    """
+
+    tokens: int
+    usd: float
+
+    def __str__(self) -> str:
+        return f"{self.tokens:,} tokens, {_usd_text(self.usd)} USD"
+
+
+class BudgetLimit(NamedTuple):
+    """The limits of a budget, or what is left of them; None for a limit that is not set.
+
+    Attributes:
+        tokens: Total tokens.
+        usd: USD.
+    """
+
+    tokens: int | None
+    usd: float | None
+
+    def __str__(self) -> str:
+        tokens = None if self.tokens is None else f"{self.tokens:,} tokens"
+        usd = None if self.usd is None else f"{_usd_text(self.usd)} USD"
+        return " and ".join(text for text in (tokens, usd) if text) or "no limit"
+
+
+class BudgetError(GenmeterError):
+    """No further call may begin, because of a budget.
+
+    Args:
+        message: Which budget, and why.
+        spent: What was spent from it.
+        reserved: What is reserved in it.
+        limit: Its limits.
+    """
+
+    def __init__(
+        self, message: str, spent: BudgetAmount, reserved: BudgetAmount, limit: BudgetLimit
+    ) -> None:
+        super().__init__(message)
+        self.args = (message, spent, reserved, limit)  # all of them, for pickle
+        self.spent = spent
+        self.reserved = reserved
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class BudgetExceededError(BudgetError):
+    """A budget is spent, or what is left is less than a reservation."""
+
+
+class BudgetTimeoutError(BudgetExceededError, TimeoutError):
+    """A reservation found no room in time, because of other reservations."""
+
+
+class UsageUnreadError(BudgetError):
+    """The usage of too many calls in a row is unknown, so a budget cannot be kept.
+
+    Args:
+        message: Which budget, and why.
+        spent: What was spent from it, without those calls.
+        reserved: What is reserved in it.
+        limit: Its limits.
+        calls: Number of calls in a row whose usage is unknown.
+        reason: Why the usage of the last one is unknown, such as ``no_usage``.
+        model: The model of the last one.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        spent: BudgetAmount,
+        reserved: BudgetAmount,
+        limit: BudgetLimit,
+        calls: int = 0,
+        reason: str = "",
+        model: str = "",
+    ) -> None:
+        super().__init__(message, spent, reserved, limit)
+        self.args += (calls, reason, model)
+        self.calls = calls
+        self.reason = reason
+        self.model = model
+
+
+class UnpricedModelError(BudgetError):
+    """A budget of USD cannot be kept, because usage has no price.
+
+    Args:
+        message: Which budget, and why.
+        spent: What was spent from it, without what has no price.
+        reserved: What is reserved in it.
+        limit: Its limits.
+        models: The models without a price.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        spent: BudgetAmount,
+        reserved: BudgetAmount,
+        limit: BudgetLimit,
+        models: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message, spent, reserved, limit)
+        self.args += (models,)
+        self.models = models
+
+
+def _usd_text(usd: float) -> str:
+    """Return USD with two to six decimals."""
+    whole, _, decimals = f"{usd:,.6f}".partition(".")
+    return f"{whole}.{decimals.rstrip('0'):0<2}"

@@ -19,6 +19,7 @@ from opentelemetry.trace import get_current_span
 from genmeter import clock, runtime
 from genmeter.alerting.alertmanager import alertmanager_handlers
 from genmeter.alerting.notify import Alerting, check_alert_handlers
+from genmeter.budget.budget import Budget
 from genmeter.call.handle import GenerationHandle
 from genmeter.config.checks import (
     CALLABLE,
@@ -434,6 +435,50 @@ class GenerationMonitor:
             metadata=metadata,
         )
 
+    # --- budgets ---------------------------------------------------------------------------------
+
+    def budget(
+        self,
+        tokens: int | None = None,
+        usd: float | None = None,
+        *,
+        step: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        max_unread: int | None = 10,
+        unpriced_usd_per_million: float | None = None,
+    ) -> Budget:
+        """Return a budget, which counts what this monitor records from now on.
+
+        ``while budget.has_room():`` ends with the call that reaches a limit; with
+        ``budget.reserve(...)`` no call of concurrent ones exceeds it. Keep the budget: one that is
+        garbage collected counts no more.
+
+        Args:
+            tokens: Limit of the total tokens of calls and evaluations.
+            usd: Limit of their cost, in USD: at least one limit is required.
+            step: Count only what has this step.
+            tags: Count only what has all these entries in its ``metadata``.
+            max_unread: Number of calls in a row whose usage is unknown after which the budget raises
+                ``UsageUnreadError``; at least 1. None counts such calls as 0, and the budget may
+                never end.
+            unpriced_usd_per_million: USD per million tokens to assume for usage without a price, for
+                which a limit of USD raises ``UnpricedModelError`` otherwise.
+
+        Raises:
+            ConfigError: An argument is invalid, or no limit is set.
+        """
+        budget = Budget(
+            self._pipeline,
+            tokens=tokens,
+            usd=usd,
+            step=step,
+            tags=tags,
+            max_unread=max_unread,
+            unpriced_usd_per_million=unpriced_usd_per_million,
+        )
+        self._pipeline.run(lambda: self._session.add_budget(budget))
+        return budget
+
     # --- reading ---------------------------------------------------------------------------------
 
     def get_metrics(
@@ -820,6 +865,9 @@ class GenerationMonitor:
 
     def _refuse(self, event: tuple[Any, ...]) -> None:
         self._pipeline.reject(Reason.AFTER_SHUTDOWN, "event", str(event[0]))
+        if event[0] is _GENERATION and len(self._session.budgets):
+            # Or a loop to a budget would never end.
+            self._inbox.append((Raw.CALL, self._session.budgets.refuse_event))
 
     def _snapshot(self, window: timedelta | None) -> Snapshot:
         since = start_of(window)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from genmeter.budget.budget import Budgets
 from genmeter.clock import seconds_left
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from genmeter.alerting.notify import Alerting
+    from genmeter.budget.budget import Budget
     from genmeter.call.handle import GenerationHandle
     from genmeter.events.model import CallDefaults
     from genmeter.handlers.dispatch import HandlerDispatcher
@@ -112,6 +114,7 @@ class Session:
         timeout: As passed; the monitor may change it.
         recorders: The recorders that get every event of the monitor.
         is_started: Whether :meth:`start` has done its work.
+        budgets: The monitor's budgets.
         alerting: The monitor's alerts.
         token_usage: The thread that calls the monitor's ``token_usage_callback``.
         on_rebuild: Called in a forked child at its first event: the place to start threads.
@@ -129,6 +132,7 @@ class Session:
         self.state = state
         self.dispatcher = dispatcher
         self.timeout = timeout
+        self.budgets = Budgets()
         self.recorders: tuple[Recorder, ...] = ()
         self.is_started = False
         self.alerting: Alerting | None = None
@@ -155,10 +159,14 @@ class Session:
 
     def connect(self) -> None:
         """Set the recorders from the state."""
-        metrics = self.state.metrics
-        self.recorders = tuple(
-            each for each in (self.state.history, metrics, self.dispatcher) if each is not None
-        )
+        budgets = self.budgets if len(self.budgets) else None
+        found = (self.state.history, budgets, self.state.metrics, self.dispatcher)
+        self.recorders = tuple(each for each in found if each is not None)
+
+    def add_budget(self, budget: Budget) -> None:
+        """Have a budget count the events from now on; called by the pipeline's owner."""
+        self.budgets.add(budget)
+        self.connect()
 
     def start(self) -> None:
         """Start the periodic evaluation of the alerts.

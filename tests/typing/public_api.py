@@ -15,6 +15,11 @@ from genmeter import (
     AlertOverride,
     AlertReceiver,
     AlertSettings,
+    Budget,
+    BudgetAmount,
+    BudgetError,
+    BudgetExceededError,
+    BudgetLimit,
     CostReport,
     EndpointConfig,
     FileLogHandler,
@@ -28,7 +33,10 @@ from genmeter import (
     MonitorConfig,
     Price,
     PriceTable,
+    Reservation,
     TokenUsageReport,
+    UnpricedModelError,
+    UsageUnreadError,
     process_token_usage,
     read_export,
 )
@@ -87,6 +95,33 @@ async def read(chunks: AsyncIterator[bytes]) -> None:
     async with monitor.generation(model="m") as call:
         async for chunk in call.stream(chunks):
             assert_type(chunk, bytes)
+
+budget = monitor.budget(tokens=100_000, usd=5.0, step="s", tags={"tenant": "a"}, max_unread=None)
+assert_type(budget, Budget)
+assert_type(budget.spent, BudgetAmount)
+assert_type(budget.reserved.usd, float)
+assert_type(budget.left, BudgetLimit)
+assert_type(budget.limit.tokens, int | None)
+assert_type(budget.has_room(), bool)
+with budget.reserve(tokens=4_096, usd=0.1, timeout=None) as reserved:
+    assert_type(reserved, Reservation)
+    assert_type(reserved.tokens, int)
+
+
+async def reserving() -> None:
+    """Reserve in a task."""
+    async with budget.reserve(4_096) as reservation:
+        assert_type(reservation, Reservation)
+
+
+def why(error: BudgetError) -> object:
+    """Return what an error says."""
+    if isinstance(error, UsageUnreadError):
+        return assert_type(error.reason, str)
+    if isinstance(error, UnpricedModelError):
+        return assert_type(error.models, tuple[str, ...])
+    assert_type(error.spent.tokens, int)
+    return BudgetExceededError(str(error), error.spent, error.reserved, error.limit)
 
 
 @monitor.generation()

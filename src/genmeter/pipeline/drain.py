@@ -336,8 +336,11 @@ class Pipeline:
 
     def _drop_newest(self) -> None:
         try:
-            self.inbox.pop()
+            newest = self.inbox.pop()
         except IndexError:
+            return
+        if newest[0] is Raw.CALL:  # may end a reservation, so that it cannot be dropped
+            self.inbox.append(newest)
             return
         self.reject(Reason.INBOX_FULL, "event", f"the newest of {CAPACITY} pending")
 

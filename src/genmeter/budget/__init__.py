@@ -1,0 +1,1 @@
+"""Budgets: limits of tokens and USD that a job checks before a call, and reserves from."""

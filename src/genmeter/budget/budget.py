@@ -1,0 +1,331 @@
+"""``Budget``: what a job checks before a call, and reserves from.
+
+A read and a reservation are requests to the pipeline's owner that see all events recorded before
+them. A forked child starts from zero: its budgets count what it records itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from genmeter.budget.account import MAX_USD, Account, Claim, Terms
+from genmeter.clock import seconds_left
+from genmeter.config.checks import LABEL, SECONDS, check_pair, count, number, optional
+from genmeter.errors import BudgetAmount, BudgetExceededError, BudgetLimit, ConfigError
+from genmeter.events.capture import capture_mapping
+from genmeter.events.model import Evaluation, Generation
+from genmeter.events.values import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from genmeter.events.model import Event
+    from genmeter.pipeline.drain import Pipeline
+
+__all__ = ["TIMEOUT", "Budget", "Budgets", "Reservation"]
+
+_T = TypeVar("_T")
+
+TIMEOUT = 600.0
+"""Seconds that a reservation waits for room: the default time-out of OpenAI's and Anthropic's clients."""
+_POLL = 1.0  # seconds until a waiting reservation looks itself, should the drain have no thread
+_TOKENS = optional(count())
+_USD = optional(number(0, MAX_USD, what="USD"))
+
+
+class _Owned:
+    """The account of a budget in this process, which only the pipeline's owner uses.
+
+    Args:
+        terms: The budget's terms.
+        pipeline: The pipeline of its monitor.
+    """
+
+    def __init__(self, terms: Terms, pipeline: Pipeline) -> None:
+        self.terms = terms
+        self._pipeline = pipeline
+        self._account = Account(terms, pipeline.epoch)
+
+    def account(self) -> Account:
+        """Return the account; called by the owner."""
+        if self._account.epoch != self._pipeline.epoch:  # in a forked child
+            self._account = Account(self.terms, self._pipeline.epoch)
+        return self._account
+
+    def read(self, function: Callable[[Account], _T]) -> _T:
+        """Have the owner call a function behind all events recorded so far; return its result."""
+        return self._pipeline.run(lambda: function(self.account()))
+
+    def post(self, function: Callable[[Account], object]) -> None:
+        """Have the owner call a function behind all events recorded so far, without waiting."""
+        if self._pipeline.is_running:
+            self._pipeline.post(lambda: function(self.account()))
+            self._pipeline.wake()
+        else:  # this thread drains
+            self.read(function)
+
+
+class Budget:
+    """A limit of what a job may use; made by ``monitor.budget()``, which has the arguments.
+
+    It counts the calls and evaluations that its monitor records from then on, also failed and
+    cancelled ones. Reads are exact: they see all that was recorded before, by any thread, and go on
+    after the shutdown. Threads, and tasks of any event loop, may share a budget.
+
+    Raises:
+        ConfigError: An argument is invalid.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        tokens: int | None,
+        usd: float | None,
+        step: str | None,
+        tags: Mapping[str, Any] | None,
+        max_unread: int | None,
+        unpriced_usd_per_million: float | None,
+    ) -> None:
+        limit = BudgetLimit(_TOKENS("tokens", tokens), _USD("usd", usd))
+        if limit.tokens is limit.usd is None:
+            raise ConfigError("a budget must have a limit, got neither tokens= nor usd=; set one")
+        unpriced = _USD("unpriced_usd_per_million", unpriced_usd_per_million)
+        check_pair("unpriced_usd_per_million", unpriced, "usd", limit.usd)
+        terms = Terms(
+            limit,
+            optional(LABEL)("step", step),
+            _plain_tags(tags),
+            optional(count(1))("max_unread", max_unread),
+            unpriced,
+        )
+        self._owned = _Owned(terms, pipeline)
+
+    def __repr__(self) -> str:
+        return f"<Budget of {self._owned.terms}>"
+
+    @property
+    def limit(self) -> BudgetLimit:
+        """The limits; None for one that is not set."""
+        return self._owned.terms.limit
+
+    @property
+    def spent(self) -> BudgetAmount:
+        """What was used so far; USD without calls that have no price, unless one is assumed."""
+        return self._owned.read(lambda account: account.spent)
+
+    @property
+    def reserved(self) -> BudgetAmount:
+        """What is reserved now."""
+        return self._owned.read(lambda account: account.reserved)
+
+    @property
+    def left(self) -> BudgetLimit:
+        """What is neither used nor reserved, never below 0; None for a limit that is not set."""
+        return self._owned.read(lambda account: account.left)
+
+    def has_room(self) -> bool:
+        """Return whether less than each limit is used and reserved.
+
+        Raises:
+            UsageUnreadError: The usage of ``max_unread`` calls in a row is unknown.
+            UnpricedModelError: The budget is in USD, and used tokens have no price.
+        """
+        problem = self._owned.read(Account.problem)
+        if problem is None or isinstance(problem, BudgetExceededError):
+            return problem is None
+        raise problem
+
+    def check(self) -> None:
+        """Raise an error unless the budget has room.
+
+        Raises:
+            BudgetExceededError: A limit is reached by what is used and reserved.
+            UsageUnreadError: As :meth:`has_room`.
+            UnpricedModelError: As :meth:`has_room`.
+        """
+        problem = self._owned.read(Account.problem)
+        if problem is not None:
+            raise problem
+
+    def reserve(
+        self,
+        tokens: int | None = None,
+        usd: float | None = None,
+        *,
+        timeout: float | None = TIMEOUT,
+    ) -> Reservation:
+        """Reserve an amount: ``with budget.reserve(tokens=4096):``, or ``async with``.
+
+        The amount counts against the limit until the block ends; then what was recorded in the block
+        counts instead. If each call runs in a block that reserves at least what it uses, the budget is
+        never exceeded. The block begins when there is room: it waits for the end of other
+        reservations, and ``async with`` does not block the event loop meanwhile. Of waiting
+        reservations that fit, the first to wait is granted first. A block inside of another one of the
+        same budget needs room for both.
+
+        Args:
+            tokens: Total tokens that the calls in the block use at most; required if the budget
+                limits tokens.
+            usd: USD that they cost at most; required if the budget limits USD.
+            timeout: Seconds to wait for room; None means without a limit, 0 not to wait.
+
+        Returns:
+            The reservation; it is made when the block begins.
+
+        Raises:
+            ConfigError: An argument is invalid.
+            BudgetExceededError: As the block begins: the amount and what is used exceed a limit, so
+                waiting is useless.
+            BudgetTimeoutError: As the block begins: others reserved too much for ``timeout`` seconds.
+            UsageUnreadError: As :meth:`has_room`.
+            UnpricedModelError: As :meth:`has_room`.
+        """
+        _TOKENS("tokens", tokens)
+        _USD("usd", usd)
+        limit = self._owned.terms.limit
+        for name, value, most in (("tokens", tokens, limit.tokens), ("usd", usd, limit.usd)):
+            if value is None and most is not None:
+                raise ConfigError(
+                    f"{name} must be set, since the budget limits it, got None; pass the most that "
+                    "the block can use"
+                )
+        optional(SECONDS)("timeout", timeout)
+        return Reservation(self._owned, tokens or 0, usd or 0.0, timeout)
+
+
+class Reservation:
+    """An amount that is reserved in a budget during a ``with`` or ``async with`` block.
+
+    Made by :meth:`Budget.reserve`, and usable more than once, also at the same time: each block
+    reserves the amount.
+
+    Attributes:
+        tokens: Reserved tokens.
+        usd: Reserved USD.
+        timeout: Seconds to wait for room; None means without a limit.
+    """
+
+    def __init__(self, owned: _Owned, tokens: int, usd: float, timeout: float | None) -> None:
+        self.tokens = tokens
+        self.usd = usd
+        self.timeout = timeout
+        self._owned = owned
+        self._claims: list[Claim] = []  # of the blocks that have begun; all are alike
+
+    def __repr__(self) -> str:
+        return f"<Reservation of {BudgetAmount(self.tokens, self.usd)}>"
+
+    def __enter__(self) -> Self:
+        """Wait until there is room, and reserve the amount."""
+        # A lock, since it can be released anywhere, also in a signal handler.
+        settled = threading.Lock()
+        settled.acquire()
+        claim = Claim(self.tokens, self.usd, settled.release)
+        deadline = self._deadline()
+        try:
+            self._owned.read(lambda account: account.request(claim))
+            while not settled.acquire(timeout=min(_POLL, seconds_left(deadline))):
+                self._owned.read(self._next_step(claim, deadline))
+            self._begin(claim)
+        except BaseException:
+            self._end(claim)
+            raise
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Free the amount, behind the events of the block."""
+        self._end(self._claims.pop())
+
+    async def __aenter__(self) -> Self:
+        """Wait until there is room, and reserve the amount; the event loop goes on meanwhile."""
+        loop = asyncio.get_running_loop()
+        settled = loop.create_future()
+        claim = Claim(self.tokens, self.usd, lambda: loop.call_soon_threadsafe(_resolve, settled))
+        deadline = self._deadline()
+        try:
+            self._owned.post(lambda account: account.request(claim))
+            pause = min(_POLL, seconds_left(deadline))
+            while not claim.is_settled:
+                await asyncio.wait((settled,), timeout=pause)
+                if not claim.is_settled:
+                    self._owned.post(self._next_step(claim, deadline))
+                    # Not less after the deadline: the answer comes when the drain gets there.
+                    pause = min(_POLL, seconds_left(deadline) or _POLL)
+            self._begin(claim)
+        except BaseException:  # cancelled, too
+            self._end(claim)
+            raise
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        """Free the amount, behind the events of the block; does not wait."""
+        self._end(self._claims.pop())
+
+    def _deadline(self) -> float:
+        return math.inf if self.timeout is None else time.monotonic() + self.timeout
+
+    def _next_step(self, claim: Claim, deadline: float) -> Callable[[Account], None]:
+        timeout = self.timeout
+        if timeout is not None and time.monotonic() >= deadline:
+            return lambda account: account.expire(claim, timeout)
+        return Account.look_again
+
+    def _begin(self, claim: Claim) -> None:
+        claim.raise_if_refused()
+        self._claims.append(claim)
+
+    def _end(self, claim: Claim) -> None:
+        with contextlib.suppress(ValueError):  # an interrupt may come after _begin()
+            self._claims.remove(claim)
+        self._owned.post(lambda account: account.release(claim))
+
+
+class Budgets:
+    """The budgets of a monitor, as a recorder of its events; it does not keep them alive."""
+
+    def __init__(self) -> None:
+        self._references: tuple[weakref.ref[_Owned], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self._references)
+
+    def add(self, budget: Budget) -> None:
+        """Add a budget, which counts the events after this one; called by the pipeline's owner."""
+        alive = [reference for reference in self._references if reference() is not None]
+        self._references = (*alive, weakref.ref(budget._owned))  # noqa: SLF001 - one contract
+
+    def record(self, event: Event) -> None:
+        """Count an event in each budget that it matches; called by the pipeline's owner."""
+        if isinstance(event, Generation | Evaluation):
+            for owned in self._alive():
+                if owned.terms.match(event):
+                    owned.account().add(event)
+
+    def refuse_event(self) -> None:
+        """Count a call after the monitor's shutdown, in each budget; called by the owner."""
+        for owned in self._alive():
+            owned.account().refuse_event()
+
+    def _alive(self) -> list[_Owned]:
+        return [found for each in self._references if (found := each()) is not None]
+
+
+def _plain_tags(tags: Any) -> Mapping[str, Any]:
+    plain = {} if tags is None else capture_mapping(tags)
+    if type(plain) is not dict:
+        raise ConfigError(
+            f"tags must be a mapping of entries of a call's metadata, or None, got {shown(tags)}"
+        )
+    return plain
+
+
+def _resolve(settled: asyncio.Future[None]) -> None:
+    if not settled.done():
+        settled.set_result(None)

@@ -19,9 +19,10 @@ import memory
 import pages
 import report
 import scrape
+import usage
 from _table import print_aims, print_table
 
-BENCHMARKS = (call, cpu, memory, report, scrape, pages, journal, export)
+BENCHMARKS = (call, usage, cpu, memory, report, scrape, pages, journal, export)
 PACKAGES = ("opentelemetry-sdk", "opentelemetry-exporter-prometheus", "prometheus-client")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar, overl
 
 from genmeter.errors import ConfigError
 from genmeter.events.capture import capture_label
-from genmeter.events.llm_usage import read_finish_reason, read_model, read_usage
+from genmeter.usage.reading import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -98,8 +98,11 @@ class GenerationHandle:
                 ``reasoning_token_count``, as in ``track_generation``.
         """
         if response is not None:
-            found = read_usage(response)
-            if found is not None:
+            reading = Reading()
+            reading.read(response)
+            answer = reading.answer()
+            found = answer.tokens
+            if reading.has_usage:
                 self._tokens.update(
                     prompt_token_count=found.input,
                     completion_token_count=found.output,
@@ -109,10 +112,10 @@ class GenerationHandle:
                     reasoning_token_count=found.reasoning,
                 )
             # `or` would call the truth method of a caller's object, which may raise.
-            if self.finish_reason is None:
-                self.finish_reason = read_finish_reason(response)
+            if self.finish_reason is None and answer.finish_reasons:
+                self.finish_reason = answer.finish_reasons[0]
             if self.model is None:
-                self.model = read_model(response)
+                self.model = answer.model
         self._tokens.update(counts)
 
     def retry(self, error: Any = None) -> None:

@@ -16,7 +16,15 @@ from typing import Any, Final
 from genmeter.events.values import UNREADABLE
 from genmeter.usage._names import KNOWN
 
-__all__ = ["count_of", "fields_of", "is_plain_model", "is_stream", "items_of", "money_of", "text_of"]
+__all__ = [
+    "count_of",
+    "fields_of",
+    "is_plain_model",
+    "is_stream",
+    "items_of",
+    "money_of",
+    "text_of",
+]
 
 _MAX_FIELDS = 256
 """An object of more fields is asked for the known names alone, since it may hold anything."""
@@ -47,7 +55,7 @@ _LEAVES: Final = (
     *(types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType),
     *(types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType, types.CodeType),
 )
-_PLAIN_ACCESS: Final = frozenset(
+_PLAIN_ACCESS: Final[frozenset[Any]] = frozenset(
     each.__getattribute__
     for each in (object, dict, tuple, BaseException, types.SimpleNamespace, types.GenericAlias)
 )
@@ -181,14 +189,17 @@ def _examine(kind: type) -> _Plan:
     if issubclass(kind, dict):
         return _Kind.DICT, ()
     if issubclass(kind, tuple):
-        named = tuple(KNOWN.intersection(getattr(kind, "_fields", ())))
+        named = tuple(each for each in getattr(kind, "_fields", ()) if each in KNOWN)
         return (_Kind.ATTRIBUTES, named) if named else _NOTHING
     if issubclass(kind, _LEAVES) or issubclass(kind, Enum):
         return _NOTHING
     if _is_mock(kind):
         return _Kind.MOCK, ()
     bases = [each for each in kind.__mro__ if each is not object]
-    names = {name for each in bases for name in each.__dict__}
+    return _examine_class(kind, bases, {name for each in bases for name in each.__dict__})
+
+
+def _examine_class(kind: type, bases: list[type], names: set[str]) -> _Plan:
     if "__pydantic_extra__" in names and "model_fields" in names:
         own = [each for each in bases if each.__module__.partition(".")[0] != "pydantic"]
         return _Kind.MODEL, tuple(each for each in _known_names(own) if each not in _PRIVATE)
@@ -196,9 +207,12 @@ def _examine(kind: type) -> _Plan:
         return _Kind.MAPPING, ()
     if kind.__name__ == "Response" and not names.isdisjoint({"iter_bytes", "iter_content"}):
         return _Kind.BODY, ()
-    if "DESCRIPTOR" in names:
-        described = getattr(kind, "DESCRIPTOR", None)
-        by_name = getattr(described, "fields_by_name", {})
+    return _examine_attributes(kind, bases, names)
+
+
+def _examine_attributes(kind: type, bases: list[type], names: set[str]) -> _Plan:
+    if "DESCRIPTOR" in names:  # protobuf's
+        by_name = getattr(getattr(kind, "DESCRIPTOR", None), "fields_by_name", {})
         return _Kind.ATTRIBUTES, tuple(each for each in KNOWN if each in by_name)
     if "__getattr__" in names or kind.__getattribute__ not in _PLAIN_ACCESS:
         return _Kind.ATTRIBUTES, tuple(KNOWN)
@@ -209,7 +223,8 @@ def _examine(kind: type) -> _Plan:
 
 def _known_names(classes: list[type]) -> tuple[str, ...]:
     """Return the known names that the classes define: properties, slots and plain values."""
-    return tuple({name for each in classes for name in each.__dict__ if name in KNOWN})
+    defined = {name for each in classes for name in each.__dict__}
+    return tuple(name for name in KNOWN if name in defined)
 
 
 def _is_mock(kind: type) -> bool:
@@ -263,15 +278,13 @@ def _instance_fields(obj: Any, names: tuple[str, ...]) -> dict[str, Any] | None:
     return values if not names else _with_class_values(obj, values, names)
 
 
-def _with_class_values(
-    obj: Any, values: dict[str, Any], names: tuple[str, ...]
-) -> dict[str, Any]:
+def _with_class_values(obj: Any, values: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     missing = [name for name in names if values.get(name) is None]
     return {**values, **_attributes(obj, tuple(missing))} if missing else values
 
 
 def _attributes(obj: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for name in names:
         try:
             value = getattr(obj, name, None)
@@ -311,7 +324,7 @@ def _called(method: types.MethodType, name: str) -> Any:
 
 def _mapping_fields(obj: Any, _: tuple[str, ...]) -> dict[str, Any] | None:
     # By name: a mapping may be endless.
-    found = {}
+    found: dict[str, Any] = {}
     for name in KNOWN:
         try:
             value = obj.get(name)

@@ -17,7 +17,6 @@ _VALUE, _CHOICES, _INNER, _TIER, _MODEL = range(5)
 _KINDS: Final[dict[int, int]] = {
     Action.CHOICES: _CHOICES,
     Action.CONTAINER: _INNER,
-    Action.GENERATED: _INNER,
     Action.TIER: _TIER,
     Action.TRAFFIC: _TIER,
     Action.MODEL: _MODEL,
@@ -107,9 +106,9 @@ class ChunkReader:
             meaning_of = self._meanings.get
             for name, value in fields.items():
                 if value is not None:
-                    meaning = meaning_of(name)
-                    if meaning is not None and (
-                        meaning == _VALUE or self._matters(name, value, meaning, depth)
+                    kind_of = meaning_of(name)
+                    if kind_of is not None and (
+                        kind_of == _VALUE or self._matters(name, value, kind_of, depth)
                     ):
                         return True
         # Of an object that cannot be read the reading says why.

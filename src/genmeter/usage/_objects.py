@@ -166,7 +166,7 @@ def is_stream(obj: Any) -> bool:
         if "__next__" in names or "__anext__" in names or "__aiter__" in names:
             return True
         is_named = any("Stream" in each.__name__ for each in kind.__mro__)
-        return "__iter__" in names and is_named and "model_fields" not in names
+        return "__iter__" in names and is_named and "__pydantic_extra__" not in names
     except UNREADABLE:
         return False
 
@@ -200,7 +200,7 @@ def _examine(kind: type) -> _Plan:
 
 
 def _examine_class(kind: type, bases: list[type], names: set[str]) -> _Plan:
-    if "__pydantic_extra__" in names and "model_fields" in names:
+    if "__pydantic_extra__" in names and "__pydantic_private__" in names:
         own = [each for each in bases if each.__module__.partition(".")[0] != "pydantic"]
         return _Kind.MODEL, tuple(each for each in _known_names(own) if each not in _PRIVATE)
     if issubclass(kind, Mapping):

@@ -428,7 +428,10 @@ def _choices(found: Found, value: Any, fields: dict[str, Any], name: str) -> Non
 
 
 def _tier(found: Found, value: Any, _: dict[str, Any], __: str) -> None:
-    if (tier := text_of(value)) is not None:
+    tier = text_of(value)
+    if tier is None and (fields := fields_of(value)):
+        tier = text_of(fields.get("type"))  # Bedrock's is an object
+    if tier is not None:
         found.tier = tier.lower()
 
 
@@ -456,7 +459,7 @@ def _object(found: Found, value: Any, fields: dict[str, Any], _: str) -> None:
 
 def _type(found: Found, value: Any, _: dict[str, Any], __: str) -> None:
     if type(value) is str:
-        if value.startswith("image_"):
+        if value.startswith(("image_generation.", "image_edit.")):
             found._are_images = True  # noqa: SLF001
         elif value.endswith(("Chunk", ".delta")) or value.startswith(("message_", "content_")):
             found.is_chunk = True

@@ -33,20 +33,15 @@ _MODEL_KNOWN: Final = {name: each for name, each in _MEANINGS.items() if each !=
 _PLAIN: Final = frozenset({str, int, float, bool, bytes})
 _MAX_DEPTH = 3
 _MAX_TYPES = 128
-_SPEAKING: Final = frozenset(
-    {
-        *("response.created", "response.completed", "response.incomplete", "response.failed"),
-        *("response.done", "message_start", "message_delta", "message_stop", "message-end"),
-    }
-)
-"""Types of events that have a model, a finish reason or a usage: OpenAI's, Anthropic's, Cohere's."""
 _QUIET_STARTS: Final = (
-    *("response.", "content_block_", "content-", "content.", "tool-call-", "tool_calls."),
-    *("refusal.", "logprobs.", "citation-", "conversation.item.", "input_audio_buffer."),
+    "content_block_",
+    "content-",
+    "tool-call-",
+    "tool-plan-",
+    "citation-",
+    "message-start",
 )
-_QUIET: Final = frozenset(
-    {*("ping", "text", "thinking", "signature", "citation", "input_json", "message-start")}
-)
+"""Types of events with text and no usage: Anthropic's and Cohere's."""
 
 
 class ChunkReader:
@@ -148,7 +143,9 @@ class ChunkReader:
             return False
         is_quiet = self._quiet.get(kind)
         if is_quiet is None:
-            is_quiet = kind not in _SPEAKING and (kind in _QUIET or kind.startswith(_QUIET_STARTS))
+            # OpenAI's, such as `response.output_text.delta`; `response.completed` has the usage.
+            is_part = kind.startswith("response.") and kind.count(".") > 1
+            is_quiet = is_part or kind.startswith(_QUIET_STARTS)
             if len(self._quiet) < _MAX_TYPES:
                 self._quiet[kind] = is_quiet
         return is_quiet

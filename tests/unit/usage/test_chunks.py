@@ -104,6 +104,14 @@ def test_tier_that_changes_is_read() -> None:
             (3, 2),
         ),
         (
+            {"type": "conversation.item.input_audio_transcription.delta", "delta": "a"},
+            {
+                "type": "conversation.item.input_audio_transcription.completed",
+                "usage": {"type": "tokens", "input_tokens": 3, "output_tokens": 2},
+            },
+            (3, 2),
+        ),
+        (
             {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "a"}},
             {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 2}},
             (None, 2),

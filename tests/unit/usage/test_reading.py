@@ -334,6 +334,7 @@ def test_usual_tier_is_none(tier: str) -> None:
 def test_tier_is_in_lower_case() -> None:
     """As the price list has it."""
     assert answer_of({**CHAT, "service_tier": "Priority"}).service_tier == "priority"
+    assert answer_of({**CHAT, "serviceTier": {"type": "flex"}}).service_tier == "flex"
 
 
 @pytest.mark.parametrize(
@@ -512,7 +513,7 @@ def test_object_that_holds_itself_ends() -> None:
     usage["iterations"] = usage["usage"] = [usage, usage, usage]
     usage["input_tokens_details"] = details = {"cached_tokens": 1}
     details["cached_tokens_details"] = details  # type: ignore[assignment]
-    assert tokens_of(usage) == TokenCounts(3, cache_read=1)
+    assert tokens_of(usage) == TokenCounts(3, cache_read=3)
     circular: dict[str, Any] = {"model": "m"}
     circular["response"] = circular["message"] = circular["body"] = circular
     assert answer_of(circular) == Answer(model="m")

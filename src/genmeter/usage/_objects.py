@@ -44,6 +44,7 @@ class _Kind:
     MOCK: Final = 5
     BODY: Final = 6  # a response of HTTP
     ATTRIBUTES: Final = 7
+    PRIVATE_MODEL: Final = 8  # with private attributes that matter: LiteLLM's
 
 
 _Plan = tuple[int, tuple[str, ...]]
@@ -80,7 +81,7 @@ def fields_of(obj: Any) -> dict[str, Any] | None:
 
 def is_plain_model(kind: type) -> bool:
     """Return whether it is a class of pydantic whose objects have all known names in their dict."""
-    return (_plans.get(kind) or _plan_of(kind)) == (_Kind.MODEL, ())
+    return (_plans.get(kind) or _plan_of(kind)) in _PLAIN_MODELS
 
 
 def items_of(value: Any) -> list[Any] | tuple[Any, ...]:
@@ -202,7 +203,9 @@ def _examine(kind: type) -> _Plan:
 def _examine_class(kind: type, bases: list[type], names: set[str]) -> _Plan:
     if "__pydantic_extra__" in names and "__pydantic_private__" in names:
         own = [each for each in bases if each.__module__.partition(".")[0] != "pydantic"]
-        return _Kind.MODEL, tuple(each for each in _known_names(own) if each not in _PRIVATE)
+        known = tuple(each for each in _known_names(own) if each not in _PRIVATE)
+        private = getattr(kind, "__private_attributes__", {})
+        return (_Kind.MODEL if _PRIVATE.isdisjoint(private) else _Kind.PRIVATE_MODEL), known
     if issubclass(kind, Mapping):
         return _Kind.MAPPING, ()
     if kind.__name__ == "Response" and not names.isdisjoint({"iter_bytes", "iter_content"}):
@@ -244,14 +247,23 @@ def _model_fields(obj: Any, names: tuple[str, ...]) -> dict[str, Any] | None:
         extra = obj.__pydantic_extra__
         if extra:
             values = {**values, **extra}
-        private = obj.__pydantic_private__
-        if private and (private.keys() & _PRIVATE):
-            values = {**values, **{name: private[name] for name in _PRIVATE if name in private}}
         return values if not names else _with_class_values(obj, values, names)
     except UNREADABLE:
         return None
 
 
+def _private_model_fields(obj: Any, names: tuple[str, ...]) -> dict[str, Any] | None:
+    values = _model_fields(obj, names)
+    try:
+        private = obj.__pydantic_private__
+    except UNREADABLE:
+        return values
+    if values is None or not private:
+        return values
+    return {**values, **{name: private[name] for name in _PRIVATE if name in private}}
+
+
+_PLAIN_MODELS: Final = ((_Kind.MODEL, ()), (_Kind.PRIVATE_MODEL, ()))
 _PRIVATE: Final = frozenset({"_hidden_params", "_raw_response"})
 
 
@@ -368,4 +380,5 @@ _READERS: Final = {
     _Kind.MOCK: _mock_fields,
     _Kind.BODY: _body_fields,
     _Kind.ATTRIBUTES: _attribute_fields,
+    _Kind.PRIVATE_MODEL: _private_model_fields,
 }

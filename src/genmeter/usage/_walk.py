@@ -104,6 +104,8 @@ class Found:
         elif "input_tokens_details" in fields:
             self._are_images = _only_images(fields)
         self._walk(fields, _MAX_DEPTH, with_counts=True)
+        if not self.is_known and not _HOLDERS.isdisjoint(fields):
+            self.is_known = True  # a usage that is null
         if self._are_images and not self.output_by and Slot.OUTPUT in self.counts:
             self.output_by["image"] = self.counts[Slot.OUTPUT][0]
 
@@ -134,8 +136,6 @@ class Found:
         try:
             for name, value in fields.items():
                 if value is None:
-                    if name in _HOLDERS:
-                        self.is_known = True
                     continue
                 meaning = meaning_of(name)
                 if meaning is None:

@@ -124,7 +124,8 @@ class ChunkReader:
                 parts = item if type(item) is dict else item.__dict__
                 reason = parts.get("finish_reason", _MISSING)
                 if reason is _MISSING:
-                    parts = fields_of(item) or {}
+                    # LiteLLM's choices have all values in their extra ones.
+                    parts = getattr(item, "__pydantic_extra__", None) or fields_of(item) or {}
                     reason = parts.get("finish_reason", parts.get("finishReason"))
                 if reason is not None:
                     return True

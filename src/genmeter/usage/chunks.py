@@ -29,6 +29,7 @@ _MEANINGS: Final = {
         if action not in {Action.OBJECT, Action.TYPE}
     },
 }
+_NAMES: Final = frozenset(_MEANINGS)
 _MODEL_KNOWN: Final = {name: each for name, each in _MEANINGS.items() if each != _MODEL}
 _PLAIN: Final = frozenset({str, int, float, bool, bytes})
 _MAX_DEPTH = 3
@@ -88,11 +89,13 @@ class ChunkReader:
                 return False
             for name, meaning in names:
                 value = values[name]
-                if value is not None and (
-                    meaning == _VALUE or self._matters(name, value, meaning, depth)
-                ):
+                if value is None or (meaning == _TIER and self._tiers.get(name) == value):
+                    continue
+                if meaning == _VALUE or self._matters(name, value, meaning, depth):
                     return True
             fields = obj.__pydantic_extra__
+            if not fields or _NAMES.isdisjoint(fields):
+                return False
         else:
             fields = obj if kind is dict else self._fields(obj, kind)
             if fields is not None and "type" in fields and self._is_quiet(fields["type"]):
@@ -127,7 +130,7 @@ class ChunkReader:
                     # LiteLLM's choices have all values in their extra ones.
                     parts = getattr(item, "__pydantic_extra__", None) or fields_of(item) or {}
                     reason = parts.get("finish_reason", parts.get("finishReason"))
-                if reason is not None:
+                if reason is not None and reason != "":
                     return True
             return name == "outputs"
         if meaning == _MODEL:

@@ -60,6 +60,8 @@ _PLAIN_ACCESS: Final[frozenset[Any]] = frozenset(
     each.__getattribute__
     for each in (object, dict, tuple, BaseException, types.SimpleNamespace, types.GenericAlias)
 )
+_REPEATED: Final = "Repeated"
+"""What the names of the list-likes of protobuf and proto-plus start with."""
 _RESULT_NAMES: Final = ("Result", "RunResultStreaming")
 
 
@@ -94,7 +96,7 @@ def items_of(value: Any) -> list[Any] | tuple[Any, ...]:
             return list.__getitem__(value, slice(0, _MAX_ITEMS))
         if issubclass(kind, tuple):
             return tuple.__getitem__(value, slice(0, _MAX_ITEMS))
-        if kind.__name__.startswith("Repeated"):  # protobuf's, and proto-plus's
+        if kind.__name__.startswith(_REPEATED):
             return [value[index] for index in range(min(len(value), _MAX_ITEMS))]
     except UNREADABLE:
         pass
@@ -192,7 +194,7 @@ def _examine(kind: type) -> _Plan:
     if issubclass(kind, tuple):
         named = tuple(each for each in getattr(kind, "_fields", ()) if each in KNOWN)
         return (_Kind.ATTRIBUTES, named) if named else _NOTHING
-    if issubclass(kind, _LEAVES) or issubclass(kind, Enum):
+    if issubclass(kind, (*_LEAVES, Enum)) or kind.__name__.startswith(_REPEATED):
         return _NOTHING
     if _is_mock(kind):
         return _Kind.MOCK, ()

@@ -244,7 +244,7 @@ def _details(  # noqa: C901 - as above
     found: Found, value: Any, by: dict[str, int], *, with_counts: bool
 ) -> None:
     fields = fields_of(value)
-    if fields is None:
+    if not fields:
         _modalities(found, value, by)
         return
     for name, count in fields.items():
@@ -277,7 +277,7 @@ def _modalities(found: Found, value: Any, by: dict[str, int]) -> None:
 
 def _write_details(found: Found, value: Any, _: int, __: str) -> None:
     fields = fields_of(value)
-    if fields is None:
+    if not fields:
         for item in items_of(value):
             if (parts := fields_of(item)) and (count := count_of(parts.get("inputTokens"))):
                 is_hour = text_of(parts.get("ttl")) == "1h"

@@ -31,6 +31,9 @@ _MEANINGS: Final = {
 }
 _NAMES: Final = frozenset(_MEANINGS)
 _MODEL_KNOWN: Final = {name: each for name, each in _MEANINGS.items() if each != _MODEL}
+_Names = tuple[tuple[tuple[str, int], ...] | None, int]
+"""The names of a class that matter, with what they mean, and how many fields it has in all."""
+_UNKNOWN: Final[_Names] = (None, 0)
 _PLAIN: Final = frozenset({str, int, float, bool, bytes})
 _MAX_DEPTH = 3
 _MAX_TYPES = 128
@@ -63,7 +66,7 @@ class ChunkReader:
         self._meanings = _MEANINGS
         self._tiers: dict[str, Any] = {}
         self._quiet: dict[str, bool] = {}
-        self._names: dict[type, tuple[tuple[str, int], ...]] = {}
+        self._names: dict[type, _Names] = {}
 
     def read(self, chunk: Any) -> None:
         """Merge what a chunk says, as :meth:`Reading.read` does. Never raises."""
@@ -79,12 +82,11 @@ class ChunkReader:
             self._meanings = _MODEL_KNOWN
             self._names.clear()
 
-    def _says_more(self, obj: Any, depth: int) -> bool:
+    def _says_more(self, obj: Any, depth: int) -> bool:  # noqa: C901 - a call is a tenth of its time
         kind = type(obj)
-        names = self._names.get(kind)
-        if names is not None:
+        names, size = self._names.get(kind, _UNKNOWN)
+        if names is not None and len(values := obj.__dict__) == size:
             # The classes of most clients have the same fields in every object.
-            values = obj.__dict__
             if "type" in values and self._is_quiet(values["type"]):
                 return False
             for name, meaning in names:
@@ -110,15 +112,15 @@ class ChunkReader:
                     ):
                         return True
         # Of an object that cannot be read the reading says why.
-        return fields is None and names is None and depth == _MAX_DEPTH
+        return fields is None and depth == _MAX_DEPTH
 
     def _fields(self, obj: Any, kind: type) -> dict[str, Any] | None:
         fields = fields_of(obj)
         meanings = self._meanings
         if is_plain_model(kind) and len(self._names) < _MAX_TYPES:
-            self._names[kind] = tuple(
-                (name, meanings[name]) for name in obj.__dict__ if name in meanings
-            )
+            values = obj.__dict__
+            names = tuple((name, meanings[name]) for name in values if name in meanings)
+            self._names[kind] = (names, len(values))
         return fields
 
     def _matters(self, name: str, value: Any, meaning: int, depth: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from _shapes import as_namespace
+from _shapes import as_extra, as_model, as_namespace
 
 from genmeter.events.answers import Answer, TokenCounts
 from genmeter.usage.chunks import ChunkReader
@@ -23,6 +23,9 @@ class CountingReading(Reading):
         """Count one more."""
         self.objects += 1
         return super().read(obj)
+
+
+FORMS = [lambda value: value, as_namespace, as_model, as_extra]
 
 
 def read(*chunks: Any) -> CountingReading:
@@ -52,7 +55,7 @@ USAGE = {"prompt_tokens": 14, "completion_tokens": 42, "total_tokens": 56}
 ANSWER = Answer(TokenCounts(14, 42, 56), "gpt-x", ("length",), "flex")
 
 
-@pytest.mark.parametrize("form", [lambda value: value, as_namespace])
+@pytest.mark.parametrize("form", FORMS)
 def test_chunks_without_news_are_not_read(form: Any) -> None:
     """The first one, the one with the reason and the one with the usage are."""
     chunks = [chunk()] * 50 + [chunk(None, "length")] + [chunk(choices=[], usage=USAGE)]
@@ -79,7 +82,7 @@ def test_tier_that_changes_is_read() -> None:
     assert read(*chunks).answer().service_tier == "priority"
 
 
-@pytest.mark.parametrize("form", [lambda value: value, as_namespace])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
     ("quiet", "last", "tokens"),
     [
@@ -164,6 +167,19 @@ def test_objects_of_changing_types_are_read() -> None:
     """A stream may mix them."""
     reading = read(chunk(), as_namespace(chunk(None, "length")), None, chunk(usage=USAGE))
     assert reading.answer() == ANSWER
+
+
+@pytest.mark.parametrize("name", ["x_groq", "usage"])
+def test_usage_in_an_extra_field_is_read(name: str) -> None:
+    """The class of a client may not know it."""
+    plain, last = as_model(chunk()), as_model(chunk())
+    for each in (plain, last):
+        del each.__dict__["usage"]
+        each.__pydantic_extra__ = {"obfuscation": "x"}
+    last.__pydantic_extra__ = {name: USAGE if name == "usage" else {"usage": USAGE}}
+    reading = read(*[plain] * 9, last, plain)
+    assert reading.answer().tokens == ANSWER.tokens
+    assert reading.objects == 3
 
 
 def test_types_without_end_are_not_kept() -> None:

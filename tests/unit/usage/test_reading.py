@@ -15,6 +15,7 @@ import pytest
 from _hostile import VALUES
 
 from genmeter.events.answers import Answer, TokenCounts
+from genmeter.usage import _objects
 from genmeter.usage.chunks import ChunkReader
 from genmeter.usage.reading import Reading, is_stream
 
@@ -460,6 +461,38 @@ def test_methods_of_other_classes_are_not_called() -> None:
     for each in (Client(), RunResult()):
         assert tokens_of(each) == TokenCounts()
     assert calls == []
+
+
+def test_method_of_a_result_that_raises_is_absent() -> None:
+    """The job's own call of it will show why."""
+
+    class AgentRunResult:
+        def usage(self) -> Any:
+            raise RuntimeError
+
+    assert tokens_of(AgentRunResult()) == TokenCounts()
+
+
+def test_subclasses_of_lists_are_read() -> None:
+    """By the methods of the list itself."""
+
+    class Answers(list[Any]):
+        def __iter__(self) -> Any:
+            raise RuntimeError
+
+    class Pair(tuple[Any, ...]):
+        __slots__ = ()
+
+    assert tokens_of(Answers([CHAT, CHAT])) == TokenCounts(20, 8, 28)
+    assert tokens_of(Pair([CHAT, CHAT])) == TokenCounts(20, 8, 28)
+
+
+def test_classes_without_end_are_not_kept() -> None:
+    """Memory is bounded."""
+    for number in range(5_000):
+        made = type(f"Answer{number}", (), {"prompt_tokens": number})()
+        assert tokens_of(made) == TokenCounts(number)
+    assert len(_objects._plans) <= 4_096
 
 
 def test_named_tuple_and_dataclass_are_read() -> None:

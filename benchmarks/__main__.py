@@ -20,9 +20,10 @@ import pages
 import report
 import scrape
 import stream
+import usage
 from _table import print_aims, print_table
 
-BENCHMARKS = (call, stream, cpu, memory, report, scrape, pages, journal, export)
+BENCHMARKS = (call, usage, stream, cpu, memory, report, scrape, pages, journal, export)
 PACKAGES = ("opentelemetry-sdk", "opentelemetry-exporter-prometheus", "prometheus-client")
 
 

@@ -230,9 +230,7 @@ def run() -> list[Row]:
 def aims(rows: list[Row]) -> list[Aim]:
     """Compare the figures with the aims."""
     return [
-        at_most(
-            f"{text}, {row.subject}: at most {aim * 1e6:g} µs", row.figure, aim, "s"
-        )
+        at_most(f"{text}, {row.subject}: at most {aim * 1e6:g} µs", row.figure, aim, "s")
         for row in rows
         for group, text, aim in (
             (RESPONSES, "a response", 15e-6),

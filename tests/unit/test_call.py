@@ -381,7 +381,7 @@ def test_methods_of_every_kind_can_be_decorated(monitor: IsolatedMonitor) -> Non
     assert client.ask_class() == {"usage": None, "owner": Client}
     assert client.ask_nobody() is RESPONSE
     assert generations(monitor, genmeter_outcome="success") == 3
-    assert monitor.get_total_token_usage().total_tokens == 18
+    assert monitor.get_total_token_usage().total_tokens == 3 * 18  # a list is summed
 
 
 # --- the gauge of active calls -----------------------------------------------------------------

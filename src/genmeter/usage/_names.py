@@ -268,6 +268,7 @@ ACTIONS: Final[dict[str, int]] = {
     "x_groq": Action.CONTAINER,
     "messageStop": Action.CONTAINER,
     "interaction": Action.CONTAINER,
+    "proto": Action.CONTAINER,  # xAI's own client
     "context_wrapper": Action.CONTAINER,
     "run_data": Action.CONTAINER,
     "response_metadata": Action.CONTAINER,
@@ -283,8 +284,8 @@ ACTIONS: Final[dict[str, int]] = {
     "raw": Action.LAST,
 }
 
-KNOWN: Final[frozenset[str]] = frozenset(
-    {
+KNOWN: Final[dict[str, None]] = dict.fromkeys(
+    (
         *COUNTS,
         *ACTIONS,
         *GENERATED,
@@ -293,6 +294,6 @@ KNOWN: Final[frozenset[str]] = frozenset(
         *("incomplete_details", "status_details", "status", "reason", "error", "status_code"),
         *("index", "token_ids", "delta", "token_count", "tokenCount", "tokens", "modality"),
         *("prefill", "web_search_requests", "inputTokens", "ttl", "created", "key"),
-    }
+    )
 )
-"""All names that are ever read, for objects that cannot be listed."""
+"""All names that are ever read, in order, for objects that cannot be listed."""

@@ -16,7 +16,15 @@ from typing import Any, Final
 from genmeter.events.values import UNREADABLE
 from genmeter.usage._names import KNOWN
 
-__all__ = ["count_of", "fields_of", "is_plain_model", "is_stream", "items_of", "money_of", "text_of"]
+__all__ = [
+    "count_of",
+    "fields_of",
+    "is_plain_model",
+    "is_stream",
+    "items_of",
+    "money_of",
+    "text_of",
+]
 
 _MAX_FIELDS = 256
 """An object of more fields is asked for the known names alone, since it may hold anything."""
@@ -36,6 +44,7 @@ class _Kind:
     MOCK: Final = 5
     BODY: Final = 6  # a response of HTTP
     ATTRIBUTES: Final = 7
+    PRIVATE_MODEL: Final = 8  # with private attributes that matter: LiteLLM's
 
 
 _Plan = tuple[int, tuple[str, ...]]
@@ -47,10 +56,12 @@ _LEAVES: Final = (
     *(types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType),
     *(types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType, types.CodeType),
 )
-_PLAIN_ACCESS: Final = frozenset(
+_PLAIN_ACCESS: Final[frozenset[Any]] = frozenset(
     each.__getattribute__
     for each in (object, dict, tuple, BaseException, types.SimpleNamespace, types.GenericAlias)
 )
+_REPEATED: Final = "Repeated"
+"""What the names of the list-likes of protobuf and proto-plus start with."""
 _RESULT_NAMES: Final = ("Result", "RunResultStreaming")
 
 
@@ -72,7 +83,7 @@ def fields_of(obj: Any) -> dict[str, Any] | None:
 
 def is_plain_model(kind: type) -> bool:
     """Return whether it is a class of pydantic whose objects have all known names in their dict."""
-    return (_plans.get(kind) or _plan_of(kind)) == (_Kind.MODEL, ())
+    return (_plans.get(kind) or _plan_of(kind)) in _PLAIN_MODELS
 
 
 def items_of(value: Any) -> list[Any] | tuple[Any, ...]:
@@ -85,7 +96,7 @@ def items_of(value: Any) -> list[Any] | tuple[Any, ...]:
             return list.__getitem__(value, slice(0, _MAX_ITEMS))
         if issubclass(kind, tuple):
             return tuple.__getitem__(value, slice(0, _MAX_ITEMS))
-        if kind.__name__.startswith("Repeated"):  # protobuf's, and proto-plus's
+        if kind.__name__.startswith(_REPEATED):
             return [value[index] for index in range(min(len(value), _MAX_ITEMS))]
     except UNREADABLE:
         pass
@@ -158,7 +169,7 @@ def is_stream(obj: Any) -> bool:
         if "__next__" in names or "__anext__" in names or "__aiter__" in names:
             return True
         is_named = any("Stream" in each.__name__ for each in kind.__mro__)
-        return "__iter__" in names and is_named and "model_fields" not in names
+        return "__iter__" in names and is_named and "__pydantic_extra__" not in names
     except UNREADABLE:
         return False
 
@@ -181,24 +192,32 @@ def _examine(kind: type) -> _Plan:
     if issubclass(kind, dict):
         return _Kind.DICT, ()
     if issubclass(kind, tuple):
-        named = tuple(KNOWN.intersection(getattr(kind, "_fields", ())))
+        named = tuple(each for each in getattr(kind, "_fields", ()) if each in KNOWN)
         return (_Kind.ATTRIBUTES, named) if named else _NOTHING
-    if issubclass(kind, _LEAVES) or issubclass(kind, Enum):
+    if issubclass(kind, (*_LEAVES, Enum)) or kind.__name__.startswith(_REPEATED):
         return _NOTHING
     if _is_mock(kind):
         return _Kind.MOCK, ()
     bases = [each for each in kind.__mro__ if each is not object]
-    names = {name for each in bases for name in each.__dict__}
-    if "__pydantic_extra__" in names and "model_fields" in names:
+    return _examine_class(kind, bases, {name for each in bases for name in each.__dict__})
+
+
+def _examine_class(kind: type, bases: list[type], names: set[str]) -> _Plan:
+    if "__pydantic_extra__" in names and "__pydantic_private__" in names:
         own = [each for each in bases if each.__module__.partition(".")[0] != "pydantic"]
-        return _Kind.MODEL, tuple(each for each in _known_names(own) if each not in _PRIVATE)
+        known = tuple(each for each in _known_names(own) if each not in _PRIVATE)
+        private = getattr(kind, "__private_attributes__", {})
+        return (_Kind.MODEL if _PRIVATE.isdisjoint(private) else _Kind.PRIVATE_MODEL), known
     if issubclass(kind, Mapping):
         return _Kind.MAPPING, ()
     if kind.__name__ == "Response" and not names.isdisjoint({"iter_bytes", "iter_content"}):
         return _Kind.BODY, ()
-    if "DESCRIPTOR" in names:
-        described = getattr(kind, "DESCRIPTOR", None)
-        by_name = getattr(described, "fields_by_name", {})
+    return _examine_attributes(kind, bases, names)
+
+
+def _examine_attributes(kind: type, bases: list[type], names: set[str]) -> _Plan:
+    if "DESCRIPTOR" in names:  # protobuf's
+        by_name = getattr(getattr(kind, "DESCRIPTOR", None), "fields_by_name", {})
         return _Kind.ATTRIBUTES, tuple(each for each in KNOWN if each in by_name)
     if "__getattr__" in names or kind.__getattribute__ not in _PLAIN_ACCESS:
         return _Kind.ATTRIBUTES, tuple(KNOWN)
@@ -209,7 +228,8 @@ def _examine(kind: type) -> _Plan:
 
 def _known_names(classes: list[type]) -> tuple[str, ...]:
     """Return the known names that the classes define: properties, slots and plain values."""
-    return tuple({name for each in classes for name in each.__dict__ if name in KNOWN})
+    defined = {name for each in classes for name in each.__dict__}
+    return tuple(name for name in KNOWN if name in defined)
 
 
 def _is_mock(kind: type) -> bool:
@@ -229,14 +249,23 @@ def _model_fields(obj: Any, names: tuple[str, ...]) -> dict[str, Any] | None:
         extra = obj.__pydantic_extra__
         if extra:
             values = {**values, **extra}
-        private = obj.__pydantic_private__
-        if private and (private.keys() & _PRIVATE):
-            values = {**values, **{name: private[name] for name in _PRIVATE if name in private}}
         return values if not names else _with_class_values(obj, values, names)
     except UNREADABLE:
         return None
 
 
+def _private_model_fields(obj: Any, names: tuple[str, ...]) -> dict[str, Any] | None:
+    values = _model_fields(obj, names)
+    try:
+        private = obj.__pydantic_private__
+    except UNREADABLE:
+        return values
+    if values is None or not private:
+        return values
+    return {**values, **{name: private[name] for name in _PRIVATE if name in private}}
+
+
+_PLAIN_MODELS: Final = ((_Kind.MODEL, ()), (_Kind.PRIVATE_MODEL, ()))
 _PRIVATE: Final = frozenset({"_hidden_params", "_raw_response"})
 
 
@@ -263,15 +292,13 @@ def _instance_fields(obj: Any, names: tuple[str, ...]) -> dict[str, Any] | None:
     return values if not names else _with_class_values(obj, values, names)
 
 
-def _with_class_values(
-    obj: Any, values: dict[str, Any], names: tuple[str, ...]
-) -> dict[str, Any]:
+def _with_class_values(obj: Any, values: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     missing = [name for name in names if values.get(name) is None]
     return {**values, **_attributes(obj, tuple(missing))} if missing else values
 
 
 def _attributes(obj: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for name in names:
         try:
             value = getattr(obj, name, None)
@@ -311,7 +338,7 @@ def _called(method: types.MethodType, name: str) -> Any:
 
 def _mapping_fields(obj: Any, _: tuple[str, ...]) -> dict[str, Any] | None:
     # By name: a mapping may be endless.
-    found = {}
+    found: dict[str, Any] = {}
     for name in KNOWN:
         try:
             value = obj.get(name)
@@ -355,4 +382,5 @@ _READERS: Final = {
     _Kind.MOCK: _mock_fields,
     _Kind.BODY: _body_fields,
     _Kind.ATTRIBUTES: _attribute_fields,
+    _Kind.PRIVATE_MODEL: _private_model_fields,
 }

@@ -35,7 +35,10 @@ _USD_PER_TICK = 1e-10
 _ENDED: Final = frozenset({"completed", "incomplete", "failed", "cancelled", "canceled", "expired"})
 _WITH_STATUS: Final = frozenset({"response", "realtime.response", "interaction"})
 _TRAFFIC: Final = {"ON_DEMAND_FLEX": "flex", "ON_DEMAND_PRIORITY": "priority"}
+_UNSET: Final = frozenset({"FINISH_REASON_UNSPECIFIED", "REASON_INVALID"})
+"""What protobuf's enums are before the answer ends: Google's and xAI's."""
 _BAD_STATUS: Final = 400
+_ANSWERS: Final = frozenset({"response", "result", "error"})
 _FREE: Final = frozenset({"metadata", "meta"})
 _HOLDERS: Final = frozenset(name for name, each in ACTIONS.items() if each == Action.USAGE)
 
@@ -101,6 +104,8 @@ class Found:
         elif "input_tokens_details" in fields:
             self._are_images = _only_images(fields)
         self._walk(fields, _MAX_DEPTH, with_counts=True)
+        if not self.is_known and not _HOLDERS.isdisjoint(fields):
+            self.is_known = True  # a usage that is null
         if self._are_images and not self.output_by and Slot.OUTPUT in self.counts:
             self.output_by["image"] = self.counts[Slot.OUTPUT][0]
 
@@ -110,58 +115,70 @@ class Found:
         if old is None or (count and (not old[0] or rank < old[1])):
             self.counts[slot] = (count, rank)
 
-    def _walk(self, fields: dict[str, Any], depth: int, *, with_counts: bool) -> None:
+    def _walk(  # noqa: C901, PLR0912 - one loop: a call for each name would double its time
+        self, fields: dict[str, Any], depth: int, *, with_counts: bool
+    ) -> None:
         """Read the values of one object: its own, then those of its usage, then of what it holds.
 
         The counts of what it holds are of the same answer, so they matter only if there are none
         further out; a model and finish reasons are read in any case.
         """
         self._left -= 1
+        if fields.get("billed_units") is not None:
+            # Cohere counts other tokens beside those that it bills.
+            fields = {"billed_units": fields["billed_units"]}
         counts = self.counts
         size = len(counts)
         inner: list[tuple[int, Any, str]] | None = None
         parts: list[tuple[int, Any, str]] | None = None
         amount: float | None = None
         meaning_of = _MEANINGS.get
-        for name, value in fields.items():
-            if value is None:
-                if name in _HOLDERS:
-                    self.is_known = True
-                continue
-            meaning = meaning_of(name)
-            if meaning is None:
-                continue
-            stage, slot, rank = meaning
-            if stage == _COUNT:
-                if with_counts:
-                    # As put(), without the call.
-                    count = value if type(value) is int and value >= 0 else count_of(value)
-                    if count is not None:
-                        old = counts.get(slot)
-                        if old is None or (count and (not old[0] or rank < old[1])):
-                            counts[slot] = (count, rank)
-            elif stage == _OUTER_STAGE:
-                _OUTER[slot](self, value, fields, name)
-            elif stage == _PART:
-                if with_counts:
-                    if parts is None:
-                        parts = []
-                    parts.append((slot, value, name))
-            elif stage == _AMOUNT:
-                amount = _amount_of(value, name)
-            else:
-                if inner is None:
-                    inner = []
-                inner.append((slot, value, name))
+        try:
+            for name, value in fields.items():
+                if value is None:
+                    continue
+                meaning = meaning_of(name)
+                if meaning is None:
+                    continue
+                stage, slot, rank = meaning
+                if stage == _COUNT:
+                    if with_counts:
+                        # As put(), without the call.
+                        count = value if type(value) is int and value >= 0 else count_of(value)
+                        if count is not None:
+                            old = counts.get(slot)
+                            if old is None or (count and (not old[0] or rank < old[1])):
+                                counts[slot] = (count, rank)
+                elif stage == _OUTER_STAGE:
+                    _OUTER[slot](self, value, fields, name)
+                elif stage == _PART:
+                    if with_counts:
+                        if parts is None:
+                            parts = []
+                        parts.append((slot, value, name))
+                elif stage == _AMOUNT:
+                    amount = _amount_of(value, name)
+                else:
+                    if inner is None:
+                        inner = []
+                    inner.append((slot, value, name))
+        except UNREADABLE:
+            pass  # a key that cannot be compared: what was read before it counts
         if parts is not None:
-            for action, value, name in parts:
-                _PARTS[action](self, value, depth, name)
+            self._read_parts(parts, depth)
         if amount is not None and self.cost is None and len(counts) > size:
             self.cost = amount
         if inner is not None and depth > 0:
             self._read_inner(inner, fields, depth, with_counts=with_counts and len(counts) == size)
         if len(counts) > size:
             self.is_known = True
+
+    def _read_parts(self, parts: list[tuple[int, Any, str]], depth: int) -> None:
+        for action, value, name in parts:
+            try:
+                _PARTS[action](self, value, depth, name)
+            except UNREADABLE:
+                continue  # the others are read
 
     def _read_inner(
         self,
@@ -208,9 +225,6 @@ class Found:
 def _usage(found: Found, value: Any, depth: int, _: str) -> None:
     found.is_known = True
     if depth > 0 and found._left > 0 and (fields := fields_of(value)):  # noqa: SLF001 - one concept
-        if fields.get("billed_units") is not None:
-            # Cohere counts `tokens` as well, but `billed_units` are billed.
-            fields = {"billed_units": fields["billed_units"]}
         found._walk(fields, depth - 1, with_counts=True)  # noqa: SLF001
 
 
@@ -226,15 +240,12 @@ def _cache_details(found: Found, value: Any, _: int, __: str) -> None:
     _details(found, value, found.cache_by, with_counts=False)
 
 
-def _details(found: Found, value: Any, by: dict[str, int], *, with_counts: bool) -> None:
+def _details(  # noqa: C901 - as above
+    found: Found, value: Any, by: dict[str, int], *, with_counts: bool
+) -> None:
     fields = fields_of(value)
-    if fields is None:
-        for item in items_of(value):
-            if parts := fields_of(item):
-                modality = text_of(parts.get("modality"))
-                count = parts.get("token_count", parts.get("tokenCount", parts.get("tokens")))
-                if modality is not None:
-                    found.add_modality(by, modality.lower(), count)
+    if not fields:
+        _modalities(found, value, by)
         return
     for name, count in fields.items():
         if count is None:
@@ -242,24 +253,31 @@ def _details(found: Found, value: Any, by: dict[str, int], *, with_counts: bool)
         if with_counts and (meaning := DETAILS.get(name)) is not None:
             number = count if type(count) is int and count >= 0 else count_of(count)
             if number is not None:
-                slot, rank = meaning
-                old = found.counts.get(slot)
-                if old is None or (number and (not old[0] or rank < old[1])):
-                    found.counts[slot] = (number, rank)
+                found.put(meaning[0], number, meaning[1])
             elif name == "cache_creation":
                 _write_details(found, count, 0, name)
         elif (modality := MODALITIES.get(name)) is not None:
             if type(count) is not int or count:
                 found.add_modality(by, modality, count)
-        elif name == "cached_tokens_details":
+        elif name == "cached_tokens_details" and by is not found.cache_by:
             _details(found, count, found.cache_by, with_counts=False)
         elif name == "cache_creation_token_details":
             _write_details(found, count, 0, name)
 
 
+def _modalities(found: Found, value: Any, by: dict[str, int]) -> None:
+    """Read Google's details: a list with a modality and a count in each item."""
+    for item in items_of(value):
+        if parts := fields_of(item):
+            modality = text_of(parts.get("modality"))
+            count = parts.get("token_count", parts.get("tokenCount", parts.get("tokens")))
+            if modality is not None:
+                found.add_modality(by, modality.lower(), count)
+
+
 def _write_details(found: Found, value: Any, _: int, __: str) -> None:
     fields = fields_of(value)
-    if fields is None:
+    if not fields:
         for item in items_of(value):
             if (parts := fields_of(item)) and (count := count_of(parts.get("inputTokens"))):
                 is_hour = text_of(parts.get("ttl")) == "1h"
@@ -277,6 +295,8 @@ def _iterations(found: Found, value: Any, _: int, __: str) -> None:
 
     The counts beside them are those of the message alone.
     """
+    if found._left <= 0:  # noqa: SLF001 - one concept
+        return
     sums: dict[int, tuple[int, int]] = {}
     is_more = False
     for item in items_of(value):
@@ -285,6 +305,7 @@ def _iterations(found: Found, value: Any, _: int, __: str) -> None:
             continue
         is_more = is_more or fields.get("type") != "message"
         each = Found()
+        each._left = 1  # noqa: SLF001 - an iteration holds no other objects
         each._walk(fields, 1, with_counts=True)  # noqa: SLF001
         for slot in ITERATION_COUNTS:
             if slot in each.counts:
@@ -380,20 +401,21 @@ def _finish(found: Found, value: Any, _: dict[str, Any], __: str) -> None:
     reason = text_of(value)
     if reason is None and (fields := fields_of(value)):
         reason = text_of(fields.get("type"))  # SGLang's is an object
-    if reason is not None:
+    if reason is not None and reason not in _UNSET:
         found.is_known = True
         found.reasons.setdefault(0, reason)
 
 
 def _choices(found: Found, value: Any, fields: dict[str, Any], name: str) -> None:
     generated = None
+    found.is_known = found.is_known or name != "outputs"
     for position, item in enumerate(items_of(value)):
         parts = fields_of(item)
         if not parts:
             continue
         found.is_known = True
         reason = text_of(parts.get("finish_reason", parts.get("finishReason")))
-        if reason is not None:
+        if reason is not None and reason not in _UNSET:
             index = count_of(parts.get("index"))
             found.reasons[position if index is None else index] = reason
         if name == "choices":
@@ -406,7 +428,10 @@ def _choices(found: Found, value: Any, fields: dict[str, Any], name: str) -> Non
 
 
 def _tier(found: Found, value: Any, _: dict[str, Any], __: str) -> None:
-    if (tier := text_of(value)) is not None:
+    tier = text_of(value)
+    if tier is None and (fields := fields_of(value)):
+        tier = text_of(fields.get("type"))  # Bedrock's is an object
+    if tier is not None:
         found.tier = tier.lower()
 
 
@@ -434,7 +459,7 @@ def _object(found: Found, value: Any, fields: dict[str, Any], _: str) -> None:
 
 def _type(found: Found, value: Any, _: dict[str, Any], __: str) -> None:
     if type(value) is str:
-        if value.startswith("image_"):
+        if value.startswith(("image_generation.", "image_edit.")):
             found._are_images = True  # noqa: SLF001
         elif value.endswith(("Chunk", ".delta")) or value.startswith(("message_", "content_")):
             found.is_chunk = True
@@ -446,13 +471,13 @@ def _is_batched(fields: dict[str, Any], inner: Iterable[tuple[int, Any, str]]) -
     OpenAI's, Mistral's and Anthropic's have a ``custom_id`` beside the response, Google's a ``key``.
     """
     for action, value, name in inner:
-        if action == Action.BATCHED and (name != "custom_id" or fields.get("result") is not None):
-            return True
-        if name == "response" and fields.get("custom_id") is not None:
+        if action == Action.BATCHED and (name != "custom_id" or not _ANSWERS.isdisjoint(fields)):
             return True
         if name == "response" and "key" in fields:
             response = fields_of(value)
-            return response is not None and ("usageMetadata" in response or "candidates" in response)
+            return response is not None and (
+                "usageMetadata" in response or "candidates" in response
+            )
     return False
 
 

@@ -17,7 +17,6 @@ _VALUE, _CHOICES, _INNER, _TIER, _MODEL = range(5)
 _KINDS: Final[dict[int, int]] = {
     Action.CHOICES: _CHOICES,
     Action.CONTAINER: _INNER,
-    Action.GENERATED: _INNER,
     Action.TIER: _TIER,
     Action.TRAFFIC: _TIER,
     Action.MODEL: _MODEL,
@@ -30,24 +29,23 @@ _MEANINGS: Final = {
         if action not in {Action.OBJECT, Action.TYPE}
     },
 }
+_NAMES: Final = frozenset(_MEANINGS)
 _MODEL_KNOWN: Final = {name: each for name, each in _MEANINGS.items() if each != _MODEL}
+_Names = tuple[tuple[tuple[str, int], ...] | None, int]
+"""The names of a class that matter, with what they mean, and how many fields it has in all."""
+_UNKNOWN: Final[_Names] = (None, 0)
 _PLAIN: Final = frozenset({str, int, float, bool, bytes})
 _MAX_DEPTH = 3
 _MAX_TYPES = 128
-_SPEAKING: Final = frozenset(
-    {
-        *("response.created", "response.completed", "response.incomplete", "response.failed"),
-        *("response.done", "message_start", "message_delta", "message_stop", "message-end"),
-    }
-)
-"""Types of events that have a model, a finish reason or a usage: OpenAI's, Anthropic's, Cohere's."""
 _QUIET_STARTS: Final = (
-    *("response.", "content_block_", "content-", "content.", "tool-call-", "tool_calls."),
-    *("refusal.", "logprobs.", "citation-", "conversation.item.", "input_audio_buffer."),
+    "content_block_",
+    "content-",
+    "tool-call-",
+    "tool-plan-",
+    "citation-",
+    "message-start",
 )
-_QUIET: Final = frozenset(
-    {*("ping", "text", "thinking", "signature", "citation", "input_json", "message-start")}
-)
+"""Types of events with text and no usage: Anthropic's and Cohere's."""
 
 
 class ChunkReader:
@@ -68,7 +66,7 @@ class ChunkReader:
         self._meanings = _MEANINGS
         self._tiers: dict[str, Any] = {}
         self._quiet: dict[str, bool] = {}
-        self._names: dict[type, tuple[tuple[str, int], ...]] = {}
+        self._names: dict[type, _Names] = {}
 
     def read(self, chunk: Any) -> None:
         """Merge what a chunk says, as :meth:`Reading.read` does. Never raises."""
@@ -84,21 +82,22 @@ class ChunkReader:
             self._meanings = _MODEL_KNOWN
             self._names.clear()
 
-    def _says_more(self, obj: Any, depth: int) -> bool:
+    def _says_more(self, obj: Any, depth: int) -> bool:  # noqa: C901 - a call is a tenth of its time
         kind = type(obj)
-        names = self._names.get(kind)
-        if names is not None:
+        names, size = self._names.get(kind, _UNKNOWN)
+        if names is not None and len(values := obj.__dict__) == size:
             # The classes of most clients have the same fields in every object.
-            values = obj.__dict__
             if "type" in values and self._is_quiet(values["type"]):
                 return False
             for name, meaning in names:
                 value = values[name]
-                if value is not None and (
-                    meaning == _VALUE or self._matters(name, value, meaning, depth)
-                ):
+                if value is None or (meaning == _TIER and self._tiers.get(name) == value):
+                    continue
+                if meaning == _VALUE or self._matters(name, value, meaning, depth):
                     return True
             fields = obj.__pydantic_extra__
+            if not fields or _NAMES.isdisjoint(fields):
+                return False
         else:
             fields = obj if kind is dict else self._fields(obj, kind)
             if fields is not None and "type" in fields and self._is_quiet(fields["type"]):
@@ -107,21 +106,21 @@ class ChunkReader:
             meaning_of = self._meanings.get
             for name, value in fields.items():
                 if value is not None:
-                    meaning = meaning_of(name)
-                    if meaning is not None and (
-                        meaning == _VALUE or self._matters(name, value, meaning, depth)
+                    kind_of = meaning_of(name)
+                    if kind_of is not None and (
+                        kind_of == _VALUE or self._matters(name, value, kind_of, depth)
                     ):
                         return True
         # Of an object that cannot be read the reading says why.
-        return fields is None and names is None and depth == _MAX_DEPTH
+        return fields is None and depth == _MAX_DEPTH
 
     def _fields(self, obj: Any, kind: type) -> dict[str, Any] | None:
         fields = fields_of(obj)
         meanings = self._meanings
         if is_plain_model(kind) and len(self._names) < _MAX_TYPES:
-            self._names[kind] = tuple(
-                (name, meanings[name]) for name in obj.__dict__ if name in meanings
-            )
+            values = obj.__dict__
+            names = tuple((name, meanings[name]) for name in values if name in meanings)
+            self._names[kind] = (names, len(values))
         return fields
 
     def _matters(self, name: str, value: Any, meaning: int, depth: int) -> bool:
@@ -130,9 +129,10 @@ class ChunkReader:
                 parts = item if type(item) is dict else item.__dict__
                 reason = parts.get("finish_reason", _MISSING)
                 if reason is _MISSING:
-                    parts = fields_of(item) or {}
+                    # LiteLLM's choices have all values in their extra ones.
+                    parts = getattr(item, "__pydantic_extra__", None) or fields_of(item) or {}
                     reason = parts.get("finish_reason", parts.get("finishReason"))
-                if reason is not None:
+                if reason is not None and reason != "":
                     return True
             return name == "outputs"
         if meaning == _MODEL:
@@ -149,7 +149,9 @@ class ChunkReader:
             return False
         is_quiet = self._quiet.get(kind)
         if is_quiet is None:
-            is_quiet = kind not in _SPEAKING and (kind in _QUIET or kind.startswith(_QUIET_STARTS))
+            # OpenAI's, such as `response.output_text.delta`; `response.completed` has the usage.
+            is_part = kind.startswith("response.") and kind.count(".") > 1
+            is_quiet = is_part or kind.startswith(_QUIET_STARTS)
             if len(self._quiet) < _MAX_TYPES:
                 self._quiet[kind] = is_quiet
         return is_quiet

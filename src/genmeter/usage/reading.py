@@ -23,6 +23,7 @@ _STANDARD: Final = frozenset(
 """Tiers that are billed at the usual price."""
 _MAX_CAUSES = 4
 _MAX_ATTEMPTS = 64
+_MAX_STRANGERS = 1_000
 _UNKNOWN: Final = (0, None)
 
 
@@ -129,6 +130,19 @@ class Reading:
             self._input_by = found.input_by or self._input_by
             self._output_by = found.output_by or self._output_by
             self._cache_by = found.cache_by or self._cache_by
+        self._merge_rest(found)
+        if fresh:
+            self.unread = None
+            return True
+        if found.is_known:
+            self._miss("no_usage", obj)
+        elif is_stream(obj) or _holds_stream(obj):
+            self._miss("stream", obj)
+        else:
+            self._miss("not_understood", obj)
+        return False
+
+    def _merge_rest(self, found: Found) -> None:
         if found.model is not None:
             self._model = found.model
         if found.reasons:
@@ -142,16 +156,6 @@ class Reading:
             self._is_batch = True
         if found.cost is not None:
             self._cost = found.cost
-        if fresh:
-            self.unread = None
-            return True
-        if found.is_known:
-            self._miss("no_usage", obj)
-        elif is_stream(obj) or _holds_stream(obj):
-            self._miss("stream", obj)
-        else:
-            self._miss("not_understood", obj)
-        return False
 
     def _miss(self, reason: str, obj: Any) -> None:
         if not self._counts:
@@ -233,25 +237,8 @@ def _read_causes(error: BaseException) -> list[Reading]:
 
 def _read_attributes(error: BaseException) -> list[Reading]:
     fields = fields_of(error) or {}
-    last = Reading()
-    if (completion := fields.get("last_completion")) is not None:
-        last.read(completion)
-    summed = Reading()
-    if (usage := fields.get("total_usage")) is not None:
-        summed.read(usage)
-        # Instructor starts its sum at 0, and leaves it so for clients that it does not know.
-        if any(summed.answer().tokens[:2]):
-            summed.adopt(last)
-            return [summed]
-    attempts = [
-        Reading() for _ in items_of(fields.get("failed_attempts"))[:_MAX_ATTEMPTS]
-    ]
-    for attempt, item in zip(attempts, items_of(fields.get("failed_attempts")), strict=False):
-        attempt.read(item)
-    if billed := [each for each in attempts if each.has_usage]:
+    if billed := _read_attempts(fields):
         return billed
-    if last.has_usage:
-        return [last]
     whole = Reading()
     if whole.read(error):
         return [whole]
@@ -263,19 +250,39 @@ def _read_attributes(error: BaseException) -> list[Reading]:
     return []
 
 
+def _read_attempts(fields: dict[str, Any]) -> list[Reading]:
+    """Read instructor's sum over all attempts, else each of them, else the last one."""
+    last = Reading()
+    last.read(fields.get("last_completion"))
+    summed = Reading()
+    summed.read(fields.get("total_usage"))
+    # The sum starts at 0 and stays so for clients that instructor cannot read.
+    if any(summed.answer().tokens[:2]):
+        summed.adopt(last)
+        return [summed]
+    attempts = []
+    for item in items_of(fields.get("failed_attempts"))[:_MAX_ATTEMPTS]:
+        attempt = Reading()
+        if attempt.read(item):
+            attempts.append(attempt)
+    return attempts or ([last] if last.has_usage else [])
+
+
 def _read_list(items: Iterable[Any]) -> Found:
     """Sum the answers of a list, or merge its chunks."""
     merged = Reading()
     total = Found()
     answers: list[Answer] = []
     are_chunks = False
+    strangers = 0
     for item in items:
         each = Found()
         each.read(item)
         if not each.is_known and not each.counts:
-            if answers or total.is_known:
-                continue
-            break  # a list of numbers, texts or anything else
+            strangers += 1
+            if strangers > _MAX_STRANGERS or fields_of(item) is None:
+                break  # a list of numbers, texts or anything else
+            continue
         total.is_known = True
         are_chunks = are_chunks or each.is_chunk
         merged._merge(each, None)  # noqa: SLF001 - one class
@@ -332,7 +339,7 @@ def _differs(counts: Counts, fresh: Counts) -> bool:
 
 def _by_modality(by: dict[str, int], count: int) -> tuple[tuple[str, int], ...]:
     # Parts that exceed their whole are of an earlier object.
-    return tuple(by.items()) if sum(by.values()) <= count else ()
+    return tuple(sorted(by.items())) if sum(by.values()) <= count else ()
 
 
 def _holds_stream(obj: Any) -> bool:

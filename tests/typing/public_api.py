@@ -96,6 +96,7 @@ async def read(chunks: AsyncIterator[bytes]) -> None:
         async for chunk in call.stream(chunks):
             assert_type(chunk, bytes)
 
+
 budget = monitor.budget(tokens=100_000, usd=5.0, step="s", tags={"tenant": "a"}, max_unread=None)
 assert_type(budget, Budget)
 assert_type(budget.spent, BudgetAmount)

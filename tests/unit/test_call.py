@@ -364,12 +364,12 @@ def test_methods_of_every_kind_can_be_decorated(monitor: IsolatedMonitor) -> Non
     class Client:
         @monitor.generation("m")
         def ask(self) -> object:
-            return {"usage": None, "owner": self}
+            return {**RESPONSE, "owner": self}
 
         @classmethod
         @monitor.generation("m")
         def ask_class(cls) -> object:
-            return {"usage": None, "owner": cls}
+            return {**RESPONSE, "owner": cls}
 
         @staticmethod
         @monitor.generation("m")
@@ -377,11 +377,11 @@ def test_methods_of_every_kind_can_be_decorated(monitor: IsolatedMonitor) -> Non
             return RESPONSE
 
     client = Client()
-    assert client.ask() == {"usage": None, "owner": client}
-    assert client.ask_class() == {"usage": None, "owner": Client}
+    assert client.ask() == {**RESPONSE, "owner": client}
+    assert client.ask_class() == {**RESPONSE, "owner": Client}
     assert client.ask_nobody() is RESPONSE
     assert generations(monitor, genmeter_outcome="success") == 3
-    assert monitor.get_total_token_usage().total_tokens == 3 * 18  # a list is summed
+    assert monitor.get_total_token_usage().total_tokens == 3 * 18
 
 
 # --- the gauge of active calls -----------------------------------------------------------------

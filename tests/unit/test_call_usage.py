@@ -147,6 +147,16 @@ def test_tier_and_batch_fill_what_a_response_does_not_say(recorder: FakeRecorder
     assert recorder.last.keywords["batch"] is True
 
 
+def test_usual_tier_of_a_response_stands_over_the_asked_one(recorder: FakeRecorder) -> None:
+    """A provider without room for flex answers at the usual price, and says so."""
+    with recorder.generation("m", service_tier="flex") as call:
+        call.usage({**chat(10, 5), "service_tier": "default"})
+    assert recorder.last.answers[0].service_tier is None
+    with recorder.generation("m", service_tier="flex") as call:
+        call.usage(chat(10, 5))
+    assert recorder.last.answers[0].service_tier == "flex"
+
+
 def test_tier_and_batch_are_recorded_with_keywords_alone(recorder: FakeRecorder) -> None:
     """A call that reports nothing has them too."""
     with recorder.generation("m", service_tier="flex", batch=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Any
 
 import pytest
 from _hostile import Raising
@@ -359,3 +359,19 @@ def test_proxies_leave_no_cycles(recorder: FakeRecorder) -> None:
             assert freed == [True, True]
     finally:
         gc.enable()
+
+
+def test_stream_left_after_its_answer_is_whole_is_a_success(recorder: FakeRecorder) -> None:
+    """Many loops end at the finish reason; nothing is missing if the usage is known by then."""
+    last: dict[str, Any] = {"choices": [{"index": 0, "finish_reason": "stop"}]}
+    last["usage"] = {"prompt_tokens": 5}
+    with recorder.generation("m") as call:
+        for _ in call.stream(iter([{"choices": [{"index": 0}]}, last, {"type": "end"}])):
+            if call.finish_reason:
+                break
+    assert recorder.last.outcome == "success"
+    del last["usage"]
+    with recorder.generation("m") as call:
+        for _ in call.stream(iter([last, {"type": "end"}])):
+            break
+    assert recorder.last.outcome == "cancelled"

@@ -37,7 +37,7 @@ def test_message_is_read() -> None:
     """Its input excludes both caches."""
     message = anthropic.types.Message.model_validate(MESSAGE)
     for form in forms_of(message):
-        assert answer_of(form) == Answer(TOKENS, "claude-x", ("end_turn",))
+        assert answer_of(form) == Answer(TOKENS, "claude-x", ("end_turn",), "default")
     assert answer_of(message.usage).tokens == TOKENS
 
 
@@ -67,7 +67,7 @@ def test_events_of_a_stream_are_read() -> None:
     )
     stop = types.RawMessageStopEvent.model_validate({"type": "message_stop"})
     answer = answer_of(start, *[delta] * 9, end, stop)
-    assert answer == Answer(TOKENS, "claude-x", ("max_tokens",))
+    assert answer == Answer(TOKENS, "claude-x", ("max_tokens",), "default")
 
 
 def test_line_of_a_batch_is_read() -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from genmeter.events.answers import Answer, TokenCounts, Unread
+from genmeter.events.answers import STANDARD_TIERS, Answer, TokenCounts, Unread
 from genmeter.events.values import MAX_COUNT, Rejected, checked, to_number
+from genmeter.usage.finish import is_truncated
 from genmeter.usage.reading import Reading
 
 if TYPE_CHECKING:
@@ -26,10 +27,6 @@ _FIELDS = {
     "cache_write_1h_token_count": "cache_write_1h",
     "reasoning_token_count": "reasoning",
 }
-# In vendors' spellings, in lower case. Anthropic stops for the context window too.
-_TRUNCATED = frozenset(
-    ("length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded")
-)
 # Arguments of track_generation that a handle passes itself.
 _RESERVED = frozenset(("self", "duration", "success"))
 _MAX_SHOWN_KEYWORDS = 8
@@ -263,11 +260,12 @@ class CallUsage:
 
 
 def _filled(answer: Answer, service_tier: str | None, *, is_batch: bool) -> Answer:
-    """Return an answer with the tier and batch of its call, where it does not name its own."""
-    if service_tier is None and not is_batch:
+    """Return an answer with the terms that it does not name; the standard tier needs no name."""
+    tier = answer.service_tier or service_tier
+    if tier is None and not is_batch:
         return answer
     return answer._replace(
-        service_tier=answer.service_tier or service_tier, is_batch=answer.is_batch or is_batch
+        service_tier=None if tier in STANDARD_TIERS else tier, is_batch=answer.is_batch or is_batch
     )
 
 
@@ -334,7 +332,7 @@ def _finish_reason(answers: Iterable[Answer]) -> str | None:
     found = None
     for answer in answers:
         for reason in answer.finish_reasons:
-            if reason.lower() in _TRUNCATED:
+            if is_truncated(reason):
                 return reason
         if answer.finish_reasons:
             found = answer.finish_reasons[0]

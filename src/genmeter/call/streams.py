@@ -43,7 +43,7 @@ class Flow:
         append: Appends a time.
         last: When the last chunk came that is not in ``times``; None if all are.
         is_ended: Whether the stream is exhausted, raised or was left.
-        is_left: Whether its consumer left it before its end.
+        is_left: Whether its consumer left it before the model had finished and its usage was known.
         is_settled: Whether its answer was reported otherwise, so that leaving it means nothing.
         error: What it raised.
         on_end: Called once, when it ends.
@@ -117,7 +117,7 @@ class Flow:
         if self.is_ended:
             self._look_for_late_chunks()
             return
-        self.is_left = not (self._read_snapshot(stream) or self.is_settled)
+        self.is_left = not (self.is_settled or self._is_complete() or self._read_snapshot(stream))
         self._end()
 
     def _end(self) -> None:
@@ -131,6 +131,10 @@ class Flow:
         if self.on_late is not None and (len(self.times), self.last) != self._at_end:
             on_late, self.on_late = self.on_late, None
             on_late()
+
+    def _is_complete(self) -> bool:
+        """Return whether the model has finished and its usage is known: nothing is missing."""
+        return self._reading.has_usage and bool(self._reading.answer().finish_reasons)
 
     def _read_snapshot(self, stream: Any) -> bool:
         """Read the answer that a helper has collected; return whether it is complete."""

@@ -12,10 +12,16 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Answer", "CallDetails", "TokenCounts", "Unread"]
+__all__ = ["STANDARD_TIERS", "Answer", "CallDetails", "TokenCounts", "Unread"]
 
 ByModality = tuple[tuple[str, int], ...]
 """Tokens by modality (``text``, ``audio``, ``image``, ``video``, ``document``), each once."""
+
+
+STANDARD_TIERS = frozenset(
+    {"default", "auto", "standard", "standard_only", "on_demand", "unspecified"}
+)
+"""Service tiers that are billed at the usual price, in lower case."""
 
 
 class TokenCounts(NamedTuple):
@@ -59,7 +65,8 @@ class Answer(NamedTuple):
         tokens: What it used.
         model: The model that answered; None if the response does not say.
         finish_reasons: Why the model stopped, of each choice, in the vendor's spelling.
-        service_tier: Such as ``flex`` or ``priority``, in lower case; None if unknown.
+        service_tier: Such as ``flex`` or ``priority``, in lower case; None if unknown. ``default``
+            changes no price, but says that no other tier was used.
         is_batch: Whether it is billed as part of a batch.
         cost: USD as the provider (or a proxy) reported it; None if it did not.
     """

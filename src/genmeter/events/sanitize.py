@@ -11,7 +11,7 @@ import operator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from genmeter.events.afterimage import KNOWN_KEYWORDS, extra_data
-from genmeter.events.answers import Unread
+from genmeter.events.answers import STANDARD_TIERS, Unread
 from genmeter.events.billing import answer_of, billing_of, priced_by, spent_on
 from genmeter.events.capture import MAX_RETRIES
 from genmeter.events.hints import SUSPICIOUS_SECONDS, Hints
@@ -393,7 +393,8 @@ class Normaliser:
                 if name in keywords
             }
             tier = keywords.get("service_tier")
-            parts["service_tier"] = tier.strip().lower() if type(tier) is str else None
+            tier = tier.strip().lower() if type(tier) is str else None
+            parts["service_tier"] = None if tier in STANDARD_TIERS else tier or None
             parts["batch"] = keywords.get("batch") is True
         answered = keywords.get("response_model")
         return answer_of(tokens, parts, model=answered if type(answered) is str else None)

@@ -68,8 +68,14 @@ TRUNCATED = (
     "max_output_tokens",
     "model_length",
     "model_context_window_exceeded",
+    "reason_max_len",
+    "reason_max_context",
 )
-"""The finish reasons of a truncated completion, in lower case, as the vendors spell them."""
+"""The finish reasons of a truncated completion, in lower case.
+
+In this order: OpenAI's chat and most others; Anthropic, Bedrock, and Google and Cohere in upper case;
+OpenAI's responses; Mistral; Anthropic and Bedrock; xAI's own client.
+"""
 
 Function = Literal["increase", "rate"]
 Group = tuple[str | None, ...]

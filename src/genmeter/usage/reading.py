@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from genmeter.events.answers import Answer, TokenCounts, Unread
+from genmeter.events.answers import STANDARD_TIERS, Answer, TokenCounts, Unread
 from genmeter.events.values import UNREADABLE
 from genmeter.usage._names import Rank, Slot
 from genmeter.usage._objects import fields_of, is_stream, items_of
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Reading", "is_stream", "read_error"]
 
-_STANDARD: Final = frozenset(
-    {"default", "auto", "standard", "standard_only", "on_demand", "unspecified"}
-)
-"""Tiers that are billed at the usual price."""
 _MAX_CAUSES = 4
 _MAX_ATTEMPTS = 64
 _MAX_STRANGERS = 1_000
@@ -104,12 +100,12 @@ class Reading:
 
     def answer(self) -> Answer:
         """Return what is known so far; all counts are None if no usage was read."""
-        tier = self._tier
+        tier = "default" if self._tier in STANDARD_TIERS else self._tier
         return Answer(
             tokens=self._tokens() if self._counts else TokenCounts(),
             model=self._model,
             finish_reasons=tuple(self._reasons[index] for index in sorted(self._reasons)),
-            service_tier=None if tier in _STANDARD or tier == "batch" else tier,
+            service_tier=None if tier == "batch" else tier,
             is_batch=self._is_batch or tier == "batch",
             cost=self._cost,
         )

@@ -465,6 +465,7 @@ SHAPES: dict[str, Shape] = {
         TokenCounts(520, 200, 720, 400, None, 200, input_by=(("video", 90),)),
         "gemini-x",
         ("STOP",),
+        {"service_tier": "default"},
     ),
     "google batch line": Shape(
         {"key": "7", "response": {"usageMetadata": {"promptTokenCount": 5, "totalTokenCount": 5}}},
@@ -645,6 +646,7 @@ SHAPES: dict[str, Shape] = {
         TokenCounts(80, 30, 110, 50, 6, 12),
         "gpt-x",
         ("length",),
+        {"service_tier": "default"},
     ),
     "pydantic-ai": Shape(
         {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from genmeter.usage.finish import TRUNCATED, is_truncated
+from genmeter.usage.finish import is_truncated
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,3 @@ def test_every_spelling_of_truncation_is_known(reason: str) -> None:
 def test_other_reasons_are_not_truncation(reason: str) -> None:
     """An answer that ended by itself is whole."""
     assert not is_truncated(reason)
-
-
-def test_spellings_are_in_lower_case() -> None:
-    """Otherwise none would ever match."""
-    assert {each.lower() for each in TRUNCATED} == TRUNCATED

@@ -327,9 +327,9 @@ def test_long_list_of_numbers_is_not_searched() -> None:
 
 
 @pytest.mark.parametrize("tier", ["default", "auto", "standard", "on_demand", "DEFAULT"])
-def test_usual_tier_is_none(tier: str) -> None:
-    """It changes no price."""
-    assert answer_of({**CHAT, "service_tier": tier}).service_tier is None
+def test_usual_tier_has_one_name(tier: str) -> None:
+    """It changes no price, but says that the asked tier was not used."""
+    assert answer_of({**CHAT, "service_tier": tier}).service_tier == "default"
 
 
 def test_tier_is_in_lower_case() -> None:

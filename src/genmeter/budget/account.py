@@ -269,23 +269,28 @@ class Account:
 
     def _settle(self) -> None:
         """Grant or refuse waiting claims, in the order in which they began to wait."""
-        # The bounds save most passes: an event seldom changes what a waiting claim is waiting for.
-        if not self._waiting or not (
-            self._fits(*self._smallest)
-            or self._exceeds(*self._largest)
-            or self._unknown() is not None
-        ):
+        if not self._may_settle():
             return
         for claim in list(self._waiting):
             refusal = self._refusal(claim)
-            is_due = refusal is not None or self._fits(claim.tokens, claim.units)
-            if is_due and claim in self._waiting:
-                self._answer(claim, refusal)
-        if self._waiting:
-            tokens = [each.tokens for each in self._waiting]
-            units = [each.units for each in self._waiting]
-            self._smallest = (min(tokens), min(units))
-            self._largest = (max(tokens), max(units))
+            if refusal is not None or self._fits(claim.tokens, claim.units):
+                if claim in self._waiting:
+                    self._answer(claim, refusal)
+                if not self._may_settle():
+                    return
+        # All that wait were looked at, so the bounds can be exact again.
+        tokens = [each.tokens for each in self._waiting] or [0]
+        units = [each.units for each in self._waiting] or [0]
+        self._smallest = (min(tokens), min(units))
+        self._largest = (max(tokens), max(units))
+
+    def _may_settle(self) -> bool:
+        """Return whether any waiting claim may be due; saves most passes over all of them."""
+        return bool(self._waiting) and (
+            self._fits(*self._smallest)
+            or self._exceeds(*self._largest)
+            or self._unknown() is not None
+        )
 
     def _wait(self, claim: Claim) -> None:
         tokens, units = claim.tokens, claim.units

@@ -62,7 +62,18 @@ class Bench:
         """Append events without calling ``after_append``."""
         for _ in range(count):
             self.pipeline.inbox.append(
-                (Raw.GENERATION, self.session, time.time(), duration, True, {}, None, None, None)
+                (
+                    Raw.GENERATION,
+                    self.session,
+                    time.time(),
+                    duration,
+                    False,
+                    {},
+                    None,
+                    None,
+                    None,
+                    None,
+                )
             )
 
     def record(self, count: int = 1, *, inline: bool = False, duration: Any = 0.1) -> None:

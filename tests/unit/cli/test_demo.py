@@ -38,6 +38,19 @@ CONFIG = MonitorConfig(
 )
 
 
+LATER = 100.0  # seconds after which no call is in progress
+
+
+@contextmanager
+def simulated_time(now: Callable[[], float]) -> Iterator[None]:
+    """Let handles and streams see a simulated time."""
+    with (
+        mock.patch.object(handle, "perf_counter", now),
+        mock.patch.object(streams, "perf_counter", now),
+    ):
+        yield
+
+
 def plan(**changes: Any) -> Plan:
     """A plan of a minute at 50 calls per second, with changes."""
     return Plan(**{"duration": 60.0, "rate": 50.0, "seed": 1, **changes})
@@ -65,8 +78,9 @@ def monitor() -> Iterator[GenerationMonitor]:
 def job(monitor: GenerationMonitor) -> Job:
     """A finished job."""
     created = Job(plan(), monitor)
-    created.advance(60.0)
-    created.finish()
+    with simulated_time(lambda: created.now):
+        created.advance(LATER)
+    assert created.is_done
     return created
 
 
@@ -80,20 +94,72 @@ def value(monitor: GenerationMonitor, name: str, **labels: str) -> float:
     )
 
 
+class Handle:
+    """A handle that only notes what is reported to it."""
+
+    def __init__(self, *labels: Any, **keywords: Any) -> None:
+        self.labels, self.keywords = labels, keywords
+        self.chunks: list[dict[str, Any]] = []
+        self.responses: list[dict[str, Any]] = []
+        self.retries: list[Any] = []
+        self.error: Any = None
+        self.is_cancelled = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.is_cancelled |= kind is GeneratorExit
+
+    def stream(self, stream: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Note the chunks that are taken, and whether the stream is left."""
+        self.is_cancelled = True
+        for chunk in stream:
+            self.chunks.append(chunk)
+            yield chunk
+        self.is_cancelled = False
+
+    def usage(self, response: dict[str, Any], *, add: bool = False) -> None:
+        """Note a response."""
+        assert add == bool(self.chunks)
+        self.responses.append(response)
+
+    def retry(self, error: Any) -> None:
+        """Note the error."""
+        self.retries.append(error)
+
+    def fail(self, error: Any) -> None:
+        """Note the error."""
+        self.error = error
+
+    @property
+    def billed(self) -> list[dict[str, Any]]:
+        """The usage objects of its chunks and responses."""
+        return [body["usage"] for body in [*self.chunks, *self.responses] if "usage" in body]
+
+
 class Recorder(mock.MagicMock):
     """A monitor that only notes what is recorded."""
+
+    def generation(self, *labels: Any, **keywords: Any) -> Handle:
+        """Return a handle, and note it."""
+        self.handles = [*self.__dict__.get("handles", []), Handle(*labels, **keywords)]
+        return self.handles[-1]
 
     def calls(self, method: str) -> list[tuple[tuple[Any, ...], Mapping[str, Any]]]:
         """The arguments of each call of a method."""
         return [(args, kwargs) for name, args, kwargs in self.mock_calls if name == method]
 
     def model_calls(self) -> list[tuple[str, bool]]:
-        """Model and success of each call but for the embeddings."""
+        """Model and success of each call that was not cancelled."""
         return [
-            (kwargs["model_name"], args[1])
-            for method in ("track_generation", "track_evaluation")
-            for args, kwargs in self.calls(method)
-            if "model_name" in kwargs
+            *((handle.labels[0], handle.error is None) for handle in self.handles if not handle.is_cancelled),
+            *(
+                (kwargs["model_name"], args[1])
+                for method in ("track_generation", "track_evaluation")
+                for args, kwargs in self.calls(method)
+                if "model_name" in kwargs
+            ),
         ]
 
     def samples(self) -> Counter[str | None]:
@@ -101,12 +167,12 @@ class Recorder(mock.MagicMock):
         return Counter(args[1] for args, _ in self.calls("record_sample"))
 
 
-def simulate(seconds: float = 60.0, **changes: Any) -> Recorder:
-    """Run a job that a recorder notes."""
+def simulate(**changes: Any) -> Recorder:
+    """Run a job that a recorder notes, to the end of its last call."""
     recorder = Recorder()
     job = Job(plan(**changes), recorder)
-    job.advance(seconds)
-    job.finish()
+    job.advance(job.plan.duration + LATER)
+    assert job.is_done
     return recorder
 
 

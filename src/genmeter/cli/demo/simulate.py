@@ -28,6 +28,7 @@ _CHUNK_TOKENS = 10
 _LEFT = 0.015  # share of the streams that the job leaves, as it has read enough
 _ASKED_AGAIN = 0.01  # share of the questions that are no valid JSON at first
 _NO_USAGE = 0.02  # share of one model's streams in which its server sends no usage
+_GRACE = 15.0  # seconds for the calls in progress at the end
 _TIMEOUT = 60.0
 _QUESTION = "question_generation"
 _MIN_SCORE = 0.45
@@ -130,6 +131,11 @@ class Plan:
     failing: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def end(self) -> float:
+        """When the calls are cancelled that did not end by themselves."""
+        return self.duration + min(self.duration, _GRACE)
+
+    @property
     def expected_samples(self) -> int:
         """Samples that the job will produce, rejected ones included."""
         return max(1, round(self.duration * self.rate / _CALLS_PER_SAMPLE))
@@ -208,7 +214,8 @@ class Job:
     Equal plans record the same, however often `advance` is called. Streams and embeddings last as
     long as they say. Failed calls and evaluations have realistic durations, but are recorded when
     they begin, and a conversation does not wait for its calls: a job of a minute has as many as
-    a minute of a job of hours. No call begins after the plan's duration.
+    a minute of a job of hours. No call begins after the plan's duration; those in
+    progress then have as long again to end, at most 15 s.
 
     Args:
         plan: The parameters.
@@ -253,7 +260,8 @@ class Job:
         return self.now >= self.plan.duration and not self._open
 
     def advance(self, until: float) -> None:
-        """Record everything up to a time, in seconds since the job began."""
+        """Record everything up to a time, in seconds since the job began, or to its end."""
+        until = min(until, self.plan.end)
         while (at := self.next_at) <= until:
             self.now = at
             if self._open and at == self._open[0][0]:
@@ -265,6 +273,8 @@ class Job:
                 self._next_call += self._gap()
                 next(self._random.choice(self._workers))
         self.now = until
+        if until == self.plan.end:
+            self.cancel()
 
     def cancel(self) -> None:
         """Cancel the calls in progress."""

@@ -172,8 +172,9 @@ def render(job: Job, width: int) -> RenderableType:
     now = min(job.now, duration)
     left = f"{timedelta(seconds=round(duration - now))} left"
     bar = ProgressBar(total=duration, completed=now)
-    state = f"{job.in_progress} calls in progress" if now == duration else left
-    progress.add_row(bar, f"{now / duration:4.0%}  {state}")
+    if now == duration:
+        left = f"{job.in_progress} calls in progress" if job.in_progress else "done"
+    progress.add_row(bar, f"{now / duration:4.0%}  {left}")
     evaluations = status.usage.evaluations
     recent = job.monitor.get_total_token_usage(_RATE_WINDOW)
     seconds = max(1.0, min(job.now, _RATE_WINDOW.total_seconds()))

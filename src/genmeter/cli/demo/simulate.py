@@ -87,8 +87,8 @@ class Model(NamedTuple):
 
 _FLEX = "flex"  # the service tier of this model's questions, at half the price
 _MINI_PRICE = Price(0.25, 2.0, 0.025, service_tiers=((_FLEX, 0.5),))
-#               name           price                    first  speed output reasoning cached failing retried
-_LARGE = Model("atlas-large", Price(3.0, 15.0, 0.3), 0.6, 240, 320, 240, 0.8, 0.02, 0.05)
+# name, price, first token, speed, output, reasoning, cached, failing, retried
+_LARGE = Model("atlas-large", Price(3.0, 15.0, 0.3, 3.75), 0.6, 240, 320, 240, 0.8, 0.02, 0.05)
 _MINI = Model("atlas-mini", _MINI_PRICE, 0.3, 300, 160, 0, 0.6, 0.01, 0.02)
 _CHAT = Model("harbor-chat", Price(0.6, 2.4), 0.5, 160, 260, 0, 0, 0.05, 0.08)
 JUDGE = Model("quill-judge", Price(1.1, 4.4, 0.275), 0.6, 95, 90, 0, 0.5, 0.03, 0.02)
@@ -190,13 +190,22 @@ class _Reply(NamedTuple):
 
     def _usage(self) -> dict[str, Any]:
         output = self.reasoning + self.tokens
+        has_writes = self.model.price.cache_write is not None
         return {
             "prompt_tokens": self.prompt,
             "completion_tokens": output,
             "total_tokens": self.prompt + output,
-            "prompt_tokens_details": {"cached_tokens": self.cached},
+            "prompt_tokens_details": {
+                "cached_tokens": self.cached,
+                "cache_write_tokens": has_writes * _blocks(self.prompt - self.cached),
+            },
             "completion_tokens_details": {"reasoning_tokens": self.reasoning},
         }
+
+
+def _blocks(tokens: int) -> int:
+    """Return how many of a prompt's tokens fill the blocks that providers cache."""
+    return tokens // 128 * 128
 
 
 class _Outcome(NamedTuple):
@@ -510,8 +519,7 @@ class Job:
         return round(self._random.betavariate(12 * mean, 12 * (1 - mean)), 3)
 
     def _cached(self, model: Model, tokens: int) -> int | None:
-        # Providers cache whole blocks of a prompt.
-        return tokens // 128 * 128 if self._random.random() < model.cached else None
+        return _blocks(tokens) if self._random.random() < model.cached else None
 
     def _strain(self, model: Model) -> float:
         return 6.0 if model is self._overloaded else 1.0 + self._wave(lag=10) / 2

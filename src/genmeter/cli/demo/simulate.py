@@ -223,8 +223,8 @@ class Job:
     Equal plans record the same, however often `advance` is called. Streams and embeddings last as
     long as they say. Failed calls and evaluations have realistic durations, but are recorded when
     they begin, and a conversation does not wait for its calls: a job of a minute has as many as
-    a minute of a job of hours. No call begins after the plan's duration; those in
-    progress then have as long again to end, at most 15 s.
+    a minute of a job of hours. No call begins after the plan's duration; those in progress then
+    have as long again to end, at most 15 s, and are cancelled.
 
     Args:
         plan: The parameters.

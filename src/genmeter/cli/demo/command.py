@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=checked(number(1e-3, 1e7, what="seconds")),
         default=60.0,
         metavar="SECONDS",
-        help="how long calls begin; those in progress may end (default: %(default)g)",
+        help="how long calls begin; the last ones end within 15 s more (default: %(default)g)",
     )
     add(
         "--rate",

@@ -11,10 +11,10 @@ import argparse
 import logging
 from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
 from unittest import mock
 
-from genmeter import call, clock
+from genmeter import clock
+from genmeter.call import handle, streams
 from genmeter.cli.demo.simulate import Job, Plan
 from genmeter.testing import isolated_monitor
 
@@ -42,10 +42,11 @@ def main() -> None:
 
         with (
             mock.patch.object(clock, "now", now),
-            mock.patch.object(call, "time", SimpleNamespace(perf_counter=now)),
+            mock.patch.object(handle, "perf_counter", now),
+            mock.patch.object(streams, "perf_counter", now),
         ):
             job.advance(seconds)
-            job.finish()
+            job.cancel()
         monitor.visualize_metrics(arguments.folder, figsize=tuple(arguments.size))
     for file in sorted(arguments.folder.glob("*.png")):
         print(file)

@@ -71,7 +71,10 @@ class Demo:
         self.read_to("waiting")
         begin = next(n for n, line in enumerate(self._lines) if line.startswith("model "))
         titles = re.split(r" {2,}", self._lines[begin])[1:]
-        end = next(n for n in range(begin, len(self._lines)) if not self._lines[n])
+        end = (
+            next(n for n in range(begin, len(self._lines)) if self._lines[n].startswith("total"))
+            + 1
+        )
         rows = [re.split(r" {2,}", line) for line in self._lines[begin:end] if line[0] != "-"]
         return {
             title: {row[0]: int(row[n].replace(",", "")) for row in rows[1:]}

@@ -24,11 +24,11 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from genmeter import call, clock
+from genmeter import clock
+from genmeter.call import handle, streams
 from genmeter.cli.demo.simulate import CUSTOM_METRICS, MODELS, PRICES, SCORE_SCALES, Job, Plan
 from genmeter.config.monitor import MonitorConfig
 from genmeter.testing import isolated_monitor
@@ -51,10 +51,11 @@ CREATED = re.compile(r"\w+_created[{ ]")
 
 @contextmanager
 def simulated_time(now: Callable[[], float]) -> Iterator[None]:
-    """Let the monitor see a simulated Unix time, also for the duration of its handles."""
+    """Let the monitor see a simulated Unix time, also for its handles and streams."""
     with (
         mock.patch.object(clock, "now", new=now),
-        mock.patch.object(call, "time", SimpleNamespace(perf_counter=now)),
+        mock.patch.object(handle, "perf_counter", now),
+        mock.patch.object(streams, "perf_counter", now),
     ):
         yield
 

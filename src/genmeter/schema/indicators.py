@@ -40,7 +40,7 @@ class Indicator:
 
 _ENDED = (cat.OUTCOME, '=~"success|failure"')  # a cancelled call is neither
 _GOOD, _BAD = (cat.OUTCOME, '="success"'), (cat.OUTCOME, '="failure"')
-_FAILED = (cat.ERROR_TYPE, '!=""')
+_FAILED, _NOT_FAILED = (cat.ERROR_TYPE, '!=""'), (cat.ERROR_TYPE, '=""')
 _IN_GENERATION, _IN_EVALUATION = (cat.PHASE, '="generation"'), (cat.PHASE, '="evaluation"')
 _UP = Instrument("up", Kind.GAUGE, "{target}", "Whether the target is up.")
 _SCRAPE = Instrument("scrape.duration", Kind.GAUGE, "s", "Duration of the scrape.")
@@ -185,11 +185,11 @@ OUTPUT_CHUNKS = Indicator(
     CounterQuery(cat.OUTPUT_CHUNK, "_bucket"))
 OUTPUT_SPEED = Indicator(
     "output_speed", "Completion tokens per second of a call", "{token}/s",
-    "Completion tokens, including reasoning, divided by the duration of all calls of a model, which "
-    "includes the time to the first token; failed calls and calls without usage lower it.",
+    "Completion tokens, including reasoning, divided by the duration of the calls of a model that did "
+    "not fail, which includes the time to the first token; calls without usage lower it.",
     Ratio(
         CounterQuery(cat.OUTPUT_TOKENS, where=(_IN_GENERATION,)),
-        CounterQuery(cat.INFERENCE_DURATION, "_sum", where=(_IN_GENERATION,))))
+        CounterQuery(cat.INFERENCE_DURATION, "_sum", where=(_IN_GENERATION, _NOT_FAILED))))
 
 # --- failures ----------------------------------------------------------------------------------
 

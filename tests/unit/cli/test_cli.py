@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-SHORT = ("demo", "--duration", "0.4", "--rate", "200", "--port", "0")
+SHORT = ("demo", "--duration", "0.5", "--rate", "200", "--port", "0")
 GENMETER = (sys.executable, "-c", "import sys; from genmeter.cli import main; sys.exit(main())")
 
 
@@ -209,7 +209,7 @@ def test_the_demo_prints_its_address_and_the_report(
     captured = capsys.readouterr()
     assert "seed 3" in captured.out
     url_in(captured.out)
-    assert "atlas-large" in captured.out
+    assert "atlas-mini" in captured.out
     assert "prompt  completion" in captured.out
     assert "USD" in captured.out
     assert "\x1b" not in captured.out
@@ -349,6 +349,6 @@ def test_a_terminal_shows_the_live_view() -> None:
     text = written.decode()
     assert "\x1b[?25l" in text
     assert "\x1b[?25h" in text
-    for word in ("metrics: http", "left", "accepted", "p95", "Tokens after 0 s:"):
+    for word in ("metrics: http", "left", "accepted", "p95", "Tokens after 1 s:"):
         assert word in text
     assert "Traceback" not in text

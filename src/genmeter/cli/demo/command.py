@@ -38,12 +38,13 @@ HELP = "simulate a generation job, with a live view, a scrape endpoint and a tok
 _EPILOG = """\
 Metrics are served at http://127.0.0.1:9464/metrics unless an option or an OTEL_* or GENMETER_*
 variable says otherwise. Without a terminal a line is printed every 10 seconds instead of the live
-view. Ctrl-C or SIGTERM ends the job early; the report is still printed.
+view. Ctrl-C or SIGTERM ends the job early and cancels its calls in progress; the report is still
+printed.
 
 Exit code: 0; 2 if an argument is invalid or the port is in use.
 """
 _NAMES = [model.name for model in MODELS]
-_TICK = 0.1  # seconds
+_TICK, _MIN_TICK = 0.1, 0.005  # seconds
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -57,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=checked(number(1e-3, 1e7, what="seconds")),
         default=60.0,
         metavar="SECONDS",
-        help="duration of the job (default: %(default)g)",
+        help="how long calls begin; the last ones end within 15 s more (default: %(default)g)",
     )
     add(
         "--rate",
@@ -94,6 +95,22 @@ def _failing(text: str) -> tuple[str, float]:
     return name, checked(number(0, 1, what="MODEL=SHARE with a share"))(share)
 
 
+@contextmanager
+def _without_expected_warnings() -> Iterator[None]:
+    """Do not log that the usage of a call is unknown: it is simulated, and the report says so."""
+    logger = logging.getLogger("genmeter")
+
+    def is_unexpected(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("the token usage of a call of ")
+
+    logger.addFilter(is_unexpected)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_unexpected)
+
+
+@_without_expected_warnings()
 def run(args: argparse.Namespace) -> int:
     """Run the demo.
 
@@ -116,10 +133,13 @@ def run(args: argparse.Namespace) -> int:
         say(headline(job))
         with show_progress(job, is_quiet=args.quiet) as show:
             began = time.monotonic()
-            while job.now < plan.duration and not stop.wait(_TICK):
-                job.advance(min(time.monotonic() - began, plan.duration))
+            # Up to the next chunk of a stream, so that the times between chunks are right.
+            while not job.is_done and not stop.wait(
+                min(max(_MIN_TICK, job.next_at - (time.monotonic() - began)), _TICK)
+            ):
+                job.advance(time.monotonic() - began)
                 show()
-            job.finish()
+            job.cancel()
         say(summary(job))
     if config.endpoint.linger and monitor.endpoint_url is not None:
         say(f"waiting up to {config.endpoint.linger:g} s for one more scrape; Ctrl-C ends it")

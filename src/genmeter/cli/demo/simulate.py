@@ -13,9 +13,8 @@ from genmeter.config.monitor import CustomMetric
 from genmeter.config.prices import Price, PriceTable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
 
-    from genmeter.call.handle import GenerationHandle
     from genmeter.monitor import GenerationMonitor
 
 __all__ = ["CUSTOM_METRICS", "JUDGE", "MODELS", "PRICES", "SCORE_SCALES", "Job", "Plan"]
@@ -25,7 +24,13 @@ _CALLS_PER_SAMPLE = 10.5  # on average, evaluations included
 _WAVES = ((23.0, 0.15), (190.0, 0.12), (1500.0, 0.3))  # period in seconds, amplitude
 _TURNS = {2: 0.2, 3: 0.3, 4: 0.25, 5: 0.15, 6: 0.1}
 _FINISH = {"stop": 0.953, "length": 0.042, "content_filter": 0.005}
+_CHUNK_TOKENS = 10
+_LEFT = 0.015  # share of the streams that the job leaves, as it has read enough
+_ASKED_AGAIN = 0.01  # share of the questions that are no valid JSON at first
+_NO_USAGE = 0.02  # share of one model's streams in which its server sends no usage
+_GRACE = 15.0  # seconds for the calls in progress at the end
 _TIMEOUT = 60.0
+_QUESTION = "question_generation"
 _MIN_SCORE = 0.45
 _DUPLICATES = 0.04  # share of the samples
 _MIN_TOKENS = 900
@@ -50,7 +55,7 @@ class Model(NamedTuple):
     Attributes:
         name: The model's name; it begins with the provider's.
         price: USD per million tokens.
-        first_token: Median seconds until the first token.
+        first_token: Median seconds until the first token, which may be one of reasoning.
         speed: Median output tokens per second.
         output: Median output tokens, without reasoning.
         reasoning: Median reasoning tokens.
@@ -80,10 +85,12 @@ class Model(NamedTuple):
         return f"{self.name}-2026-05-01" if self.provider == "atlas" else None
 
 
-#               name           price                    first  speed output reasoning cached failing retried
-_LARGE = Model("atlas-large", Price(3.0, 15.0, 0.3), 0.9, 60, 420, 350, 0.8, 0.02, 0.05)
-_MINI = Model("atlas-mini", Price(0.25, 2.0, 0.025), 0.35, 140, 160, 0, 0.6, 0.01, 0.02)
-_CHAT = Model("harbor-chat", Price(0.6, 2.4), 0.5, 85, 260, 0, 0, 0.05, 0.08)
+_FLEX = "flex"  # the service tier of this model's questions, at half the price
+_MINI_PRICE = Price(0.25, 2.0, 0.025, service_tiers=((_FLEX, 0.5),))
+# name, price, first token, speed, output, reasoning, cached, failing, retried
+_LARGE = Model("atlas-large", Price(3.0, 15.0, 0.3, 3.75), 0.6, 240, 320, 240, 0.8, 0.02, 0.05)
+_MINI = Model("atlas-mini", _MINI_PRICE, 0.3, 300, 160, 0, 0.6, 0.01, 0.02)
+_CHAT = Model("harbor-chat", Price(0.6, 2.4), 0.5, 160, 260, 0, 0, 0.05, 0.08)
 JUDGE = Model("quill-judge", Price(1.1, 4.4, 0.275), 0.6, 95, 90, 0, 0.5, 0.03, 0.02)
 _EMBEDDER = Model("compass-embed", Price(0.02, 0.0), 0.12, 0, 0, 0, 0, 0.004, 0.02)
 MODELS = (_LARGE, _MINI, _EMBEDDER, _CHAT, JUDGE)
@@ -124,16 +131,100 @@ class Plan:
     failing: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def end(self) -> float:
+        """When the calls are cancelled that did not end by themselves."""
+        return self.duration + min(self.duration, _GRACE)
+
+    @property
     def expected_samples(self) -> int:
         """Samples that the job will produce, rejected ones included."""
         return max(1, round(self.duration * self.rate / _CALLS_PER_SAMPLE))
 
 
+class _Reply(NamedTuple):
+    """What a model answers to a call, in the JSON of OpenAI's API, and how fast.
+
+    Attributes:
+        model: The model.
+        prompt: Input tokens.
+        cached: Those of them that were read from the provider's cache.
+        reasoning: Output tokens of reasoning.
+        tokens: The other output tokens.
+        finish: The finish reason.
+        tier: The service tier; None if the server names none.
+        first: Seconds until the first chunk, which the reasoning precedes.
+        gap: Seconds between two chunks.
+    """
+
+    model: Model
+    prompt: int
+    cached: int
+    reasoning: int
+    tokens: int
+    finish: str
+    tier: str | None
+    first: float
+    gap: float
+
+    @property
+    def chunks(self) -> int:
+        """The number of chunks with content."""
+        return math.ceil(self.tokens / _CHUNK_TOKENS)
+
+    def stream(self, *, has_usage: bool) -> Iterator[dict[str, Any]]:
+        """Yield the chunks, with the usage in a last one."""
+        for _ in range(self.chunks):
+            yield self._body({"delta": {"content": "..."}, "finish_reason": None})
+        yield self._body({"delta": {}, "finish_reason": self.finish})
+        if has_usage:
+            yield self._body(usage=self._usage())
+
+    def response(self) -> dict[str, Any]:
+        """Return the response to a call without a stream."""
+        message = {"message": {"content": "..."}, "finish_reason": self.finish}
+        return self._body(message, usage=self._usage())
+
+    def _body(self, *choices: dict[str, Any], **keys: Any) -> dict[str, Any]:
+        model = self.model.answering
+        return {"model": model, "service_tier": self.tier, "choices": choices, **keys}
+
+    def _usage(self) -> dict[str, Any]:
+        output = self.reasoning + self.tokens
+        has_writes = self.model.price.cache_write is not None
+        return {
+            "prompt_tokens": self.prompt,
+            "completion_tokens": output,
+            "total_tokens": self.prompt + output,
+            "prompt_tokens_details": {
+                "cached_tokens": self.cached,
+                "cache_write_tokens": has_writes * _blocks(self.prompt - self.cached),
+            },
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning},
+        }
+
+
+def _blocks(tokens: int) -> int:
+    """Return how many of a prompt's tokens fill the blocks that providers cache."""
+    return tokens // 128 * 128
+
+
+class _Outcome(NamedTuple):
+    """What becomes of a call: its seconds, tokens that can be read, finish reason and error."""
+
+    seconds: float
+    tokens: int = 0
+    finish: str = ""
+    error: Exception | None = None
+
+
 class Job:
     """A job that records what it does with a monitor.
 
-    Equal plans record the same, however often `advance` is called. Durations are realistic, but
-    a call is recorded when it begins: a job of a minute has as many calls as one of hours.
+    Equal plans record the same, however often `advance` is called. Streams and embeddings last as
+    long as they say. Failed calls and evaluations have realistic durations, but are recorded when
+    they begin, and a conversation does not wait for its calls: a job of a minute has as many as
+    a minute of a job of hours. No call begins after the plan's duration; those in progress then
+    have as long again to end, at most 15 s, and are cancelled.
 
     Args:
         plan: The parameters.
@@ -153,34 +244,61 @@ class Job:
         self._next_call = self._gap()
         self._next_incident = self._random.uniform(8, 30)
         self._overloaded: Model | None = None
-        # End, number and handle of each call in progress, as a heap.
-        self._open: list[tuple[float, int, GenerationHandle]] = []
+        # Next step, number and the rest of each call in progress, as a heap.
+        self._open: list[tuple[float, int, Generator[float, None, None]]] = []
         self._numbers = itertools.count(1)
         self._samples = 0
         # Few workers, so that the first samples are ready within seconds.
         self._workers = [self._worker() for _ in range(max(2, round(0.3 * plan.rate)))]
 
+    @property
+    def next_at(self) -> float:
+        """When the next event is due, in seconds since the job began."""
+        next_step = self._open[0][0] if self._open else math.inf
+        next_event = min(self._next_call, self._next_incident)
+        return min(next_step, next_event if next_event < self.plan.duration else math.inf)
+
+    @property
+    def in_progress(self) -> int:
+        """The number of calls in progress."""
+        return len(self._open)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the plan's duration is over, and no call is in progress."""
+        return self.now >= self.plan.duration and not self._open
+
     def advance(self, until: float) -> None:
-        """Record everything up to a time, in seconds since the job began."""
-        while True:
-            next_end = self._open[0][0] if self._open else math.inf
-            at = min(self._next_call, self._next_incident, next_end)
-            if at > until:
-                break
+        """Record everything up to a time, in seconds since the job began, or to its end."""
+        until = min(until, self.plan.end)
+        while (at := self.next_at) <= until:
             self.now = at
-            if at == next_end:
-                self._end_call()
+            if self._open and at == self._open[0][0]:
+                _, number, call = heapq.heappop(self._open)
+                self._continue(call, number)
             elif at == self._next_incident:
                 self._toggle_incident()
             else:
                 self._next_call += self._gap()
                 next(self._random.choice(self._workers))
         self.now = until
+        if until == self.plan.end:
+            self.cancel()
 
-    def finish(self) -> None:
-        """End the calls in progress."""
-        while self._open:
-            self._end_call()
+    def cancel(self) -> None:
+        """Cancel the calls in progress."""
+        for _, _, call in self._open:
+            call.close()
+        self._open.clear()
+
+    def _begin(self, call: Generator[float, None, None]) -> None:
+        """Begin a call that yields the seconds until each of its next steps."""
+        self._continue(call, next(self._numbers))
+
+    def _continue(self, call: Generator[float, None, None], number: int) -> None:
+        seconds = next(call, None)
+        if seconds is not None:
+            heapq.heappush(self._open, (self.now + seconds, number, call))
 
     def _toggle_incident(self) -> None:
         """Overload a model, or end its overload."""
@@ -207,14 +325,14 @@ class Job:
         keywords = {"metadata": {"operation": "conversation_generation"}}
         for turn in range(1, turns + 1):
             writer = self._pick(_WRITERS)
-            for step, model in (("question_generation", writer), ("answer_generation", answerer)):
-                seconds, call = self._generation(model, step, context, cacheable)
-                spent += seconds
-                if "error" in call:
+            for step, model in ((_QUESTION, writer), ("answer_generation", answerer)):
+                outcome = self._generation(model, step, context, cacheable)
+                spent += outcome.seconds
+                if outcome.error is not None:
                     yield
-                    seconds, call = self._generation(model, step, context, cacheable)
-                    spent += seconds
-                if error := call.get("error"):
+                    outcome = self._generation(model, step, context, cacheable)
+                    spent += outcome.seconds
+                if error := outcome.error:
                     self.monitor.track_generation(
                         spent, False, conversation_length=turn - 1, error=error, **keywords
                     )
@@ -223,9 +341,9 @@ class Job:
                     self._sample("generation_failed")
                     yield
                     return
-                context += call["completion_token_count"]
+                context += outcome.tokens
                 cacheable = context
-                is_filtered = is_filtered or call["finish_reason"] == "content_filter"
+                is_filtered = is_filtered or outcome.finish == "content_filter"
                 yield
         self.monitor.track_generation(spent, True, conversation_length=turns, **keywords)
         self._embed(context)
@@ -236,55 +354,84 @@ class Job:
         self._sample("filtered" if is_filtered else self._rejection(context, scores))
         yield
 
-    def _generation(
-        self, model: Model, step: str, context: int, cacheable: int
-    ) -> tuple[float, dict[str, Any]]:
-        """Record a call; return its seconds and keywords."""
-        call: dict[str, Any] = {
-            "model_name": model.name,
-            "provider": model.provider,
-            "metadata": {"operation": step},
-        }
+    def _generation(self, model: Model, step: str, context: int, cacheable: int) -> _Outcome:
+        """Begin a call, or record one that fails."""
         error = self._error(model)
         if error is not None:
             # A client backs off and retries before it reports a rate limit.
             is_retried = isinstance(error, RateLimitError)
-            call |= {"error": error, "retries": [error, error] if is_retried else None}
             seconds = self._seconds_to_fail(error)
-        else:
-            reasoning = round(self._spread(model.reasoning, 0.6))
-            output = reasoning + max(1, round(self._spread(model.output, 0.5)))
-            prompt = context + round(self._spread(180, 0.3))
-            finish = self._pick(_FINISH)
-            retries = self._retries(model)
-            call |= {
-                "prompt_token_count": prompt,
-                "completion_token_count": output,
-                "reasoning_token_count": reasoning or None,
-                "cache_read_token_count": self._cached(model, cacheable),
-                "finish_reason": finish,
-                "retries": retries,
-                "response_model": model.answering,
-            }
-            seconds = self._seconds(model, output) + 2.0 ** len(retries or ()) - 1
-        self.monitor.track_generation(seconds, error is None, **call)
-        return seconds, call
+            self.monitor.track_generation(
+                seconds,
+                False,
+                model_name=model.name,
+                provider=model.provider,
+                error=error,
+                retries=[error, error] if is_retried else None,
+                metadata={"operation": step},
+            )
+            return _Outcome(seconds, error=error)
+        reply = self._reply(model, step, context, cacheable)
+        retries = self._retries(model) or []
+        is_left = self._random.random() < _LEFT
+        taken = self._random.randint(1, reply.chunks) if is_left else reply.chunks
+        self._begin(self._streamed(step, reply, retries, taken if is_left else None))
+        return _Outcome(
+            2.0 ** len(retries) - 1 + reply.first + reply.gap * taken,
+            min(reply.tokens, _CHUNK_TOKENS * taken),
+            reply.finish,
+        )
+
+    def _reply(self, model: Model, step: str, context: int, cacheable: int) -> _Reply:
+        reasoning = round(self._spread(model.reasoning, 0.6))
+        return _Reply(
+            model,
+            prompt=context + round(self._spread(180, 0.3)),
+            cached=self._cached(model, cacheable) or 0,
+            reasoning=reasoning,
+            tokens=max(1, round(self._spread(model.output, 0.5))),
+            finish=self._pick(_FINISH),
+            tier=_FLEX if (model, step) == (_MINI, _QUESTION) else None,
+            first=self._seconds(model, reasoning),
+            gap=_CHUNK_TOKENS / self._spread(model.speed, 0.2) * self._slowness(model),
+        )
+
+    def _streamed(
+        self, step: str, reply: _Reply, retries: list[Exception], leave_after: int | None
+    ) -> Generator[float, None, None]:
+        """Make a call whose reply is a stream, which may be left after some chunks."""
+        model, chance = reply.model, self._random.random()
+        with self.monitor.generation(model.name, step, provider=model.provider) as call:
+            for number, error in enumerate(retries):
+                call.retry(error)
+                yield 2.0**number
+            yield reply.first
+            stream = reply.stream(has_usage=model is not _CHAT or chance >= _NO_USAGE)
+            for number, _ in enumerate(call.stream(stream), start=1):
+                if number == leave_after:
+                    return
+                yield self._spread(reply.gap, 0.3)
+            if step == _QUESTION and chance < _ASKED_AGAIN:
+                call.retry(ValueError("the question is no JSON"))
+                yield reply.first + reply.gap * reply.chunks
+                call.usage(reply.response(), add=True)
 
     def _embed(self, context: int) -> None:
-        """Begin a call that stays open for its duration."""
-        error = self._error(_EMBEDDER)
-        end = self.now + min(self._seconds(_EMBEDDER, 0), 5.0)
-        handle = self.monitor.generation(
-            _EMBEDDER.name, "deduplication", provider=_EMBEDDER.provider, operation="embeddings"
-        ).__enter__()
-        if error is None:
-            handle.usage(prompt_token_count=context, completion_token_count=0)
-        else:
-            handle.fail(error)
-        heapq.heappush(self._open, (end, next(self._numbers), handle))
+        """Begin a call for an embedding."""
+        error, seconds = self._error(_EMBEDDER), min(self._seconds(_EMBEDDER, 0), 5.0)
+        self._begin(self._embedded(context, error, seconds))
 
-    def _end_call(self) -> None:
-        heapq.heappop(self._open)[2].__exit__(None, None, None)
+    def _embedded(
+        self, context: int, error: Exception | None, seconds: float
+    ) -> Generator[float, None, None]:
+        with self.monitor.generation(
+            _EMBEDDER.name, "deduplication", provider=_EMBEDDER.provider, operation="embeddings"
+        ) as call:
+            yield seconds
+            if error is not None:
+                call.fail(error)
+            else:
+                call.usage({"usage": {"prompt_tokens": context, "total_tokens": context}})
 
     def _judge(self, context: int) -> list[float]:
         """Record an evaluation by a model; return its scores from 0 to 1, none if it failed."""
@@ -372,18 +519,19 @@ class Job:
         return round(self._random.betavariate(12 * mean, 12 * (1 - mean)), 3)
 
     def _cached(self, model: Model, tokens: int) -> int | None:
-        # Providers cache whole blocks of a prompt.
-        return tokens // 128 * 128 if self._random.random() < model.cached else None
+        return _blocks(tokens) if self._random.random() < model.cached else None
 
     def _strain(self, model: Model) -> float:
         return 6.0 if model is self._overloaded else 1.0 + self._wave(lag=10) / 2
 
     def _seconds(self, model: Model, output: int) -> float:
-        slowness = 2.0 if model is self._overloaded else 1.0 + self._wave(lag=10) / 3
         seconds = self._spread(model.first_token, 0.4)
         if model.speed:
             seconds += output / self._spread(model.speed, 0.2)
-        return seconds * slowness
+        return seconds * self._slowness(model)
+
+    def _slowness(self, model: Model) -> float:
+        return 2.0 if model is self._overloaded else 1.0 + self._wave(lag=10) / 3
 
     def _seconds_to_fail(self, error: Exception) -> float:
         if isinstance(error, TimeoutError):

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from genmeter.cli.demo.simulate import PRICES
 from genmeter.report.endpoint import sum_families
 from genmeter.schema import metrics as cat
 
@@ -64,10 +63,26 @@ class Status(NamedTuple):
         rejected = {reason: n for (verdict, reason), n in samples.items() if verdict == "rejected"}
         return cls(sum_families(families), samples["accepted", ""], Counter(rejected))
 
+    @property
+    def calls(self) -> str:
+        """The number of generations."""
+        return f"{self.usage.total().calls:,}"
+
+    @property
+    def failed(self) -> str:
+        """The share of the generations that failed."""
+        return f"{_failure_share(self.usage.total())} failed"
+
+    @property
+    def incomplete(self) -> str:
+        """The generations that were cancelled, and those whose usage is unknown."""
+        total = self.usage.total()
+        return f"{total.cancelled:,} cancelled, {total.calls_without_usage:,} without usage"
+
     def __str__(self) -> str:
-        calls, evaluations = self.usage.total(), self.usage.evaluations
+        evaluations = self.usage.evaluations
         return (
-            f"{calls.calls:,} generations, {_share(calls.failures, calls.calls)} failed; "
+            f"{self.calls} generations, {self.failed}, {self.incomplete}; "
             f"{evaluations.count:,} evaluations, "
             f"{_share(evaluations.failures, evaluations.count)} failed; "
             f"samples: {self.accepted:,} accepted, {self.rejected.total():,} rejected"
@@ -76,6 +91,10 @@ class Status(NamedTuple):
 
 def _share(part: int, whole: int) -> str:
     return f"{part / whole:.1%}" if whole else "-"
+
+
+def _failure_share(row: UsageRow) -> str:
+    return _share(row.failures, row.calls - row.cancelled)
 
 
 # --- plain lines -------------------------------------------------------------------------------
@@ -95,7 +114,7 @@ def summary(job: Job) -> str:
     report, status = job.monitor.get_total_token_usage(), Status.of(job.monitor)
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in status.rejected.most_common())
     return (
-        f"\nTokens after {job.now:,.0f} s:\n\n{report}\n\nCost:\n\n{report.cost(PRICES)}\n\n"
+        f"\nTokens after {job.now:,.0f} s:\n\n{report}\n\nCost:\n\n{report.cost()}\n\n"
         f"{status}{f' ({reasons})' if reasons else ''}"
     )
 
@@ -125,13 +144,13 @@ def _plain_lines(job: Job) -> Callable[[], object]:
 
     def show() -> None:
         nonlocal due
-        if job.now < due:
+        if not due <= job.now <= job.plan.duration:
             return
         due = job.now - job.now % _LINE_SECONDS + _LINE_SECONDS
         report = job.monitor.get_total_token_usage()
         say(
             f"{job.now:,.0f} s of {job.plan.duration:,.0f} s: {report.total_tokens:,} tokens, "
-            f"{report.cost(PRICES).total:,.4f} USD; {Status.of(job.monitor)}"
+            f"{report.cost().total:,.4f} USD; {Status.of(job.monitor)}"
         )
 
     return show
@@ -150,9 +169,12 @@ def render(job: Job, width: int) -> RenderableType:
     progress = Table.grid(padding=(0, 1), expand=True)
     progress.add_column(ratio=1)
     progress.add_column(no_wrap=True)
-    left = timedelta(seconds=round(duration - job.now))
-    bar = ProgressBar(total=duration, completed=job.now)
-    progress.add_row(bar, f"{job.now / duration:4.0%}  {left} left")
+    now = min(job.now, duration)
+    left = f"{timedelta(seconds=round(duration - now))} left"
+    bar = ProgressBar(total=duration, completed=now)
+    if now == duration:
+        left = f"{job.in_progress} calls in progress" if job.in_progress else "done"
+    progress.add_row(bar, f"{now / duration:4.0%}  {left}")
     evaluations = status.usage.evaluations
     recent = job.monitor.get_total_token_usage(_RATE_WINDOW)
     seconds = max(1.0, min(job.now, _RATE_WINDOW.total_seconds()))
@@ -161,6 +183,8 @@ def render(job: Job, width: int) -> RenderableType:
         progress,
         f"samples      [green]{status.accepted:,} accepted[/]  "
         f"[yellow]{status.rejected.total():,} rejected[/]  of ~{job.plan.expected_samples:,}",
+        f"generations  {status.calls}  {status.failed}",
+        f"             {status.incomplete}",
         f"evaluations  {evaluations.count:,}  "
         f"{_share(evaluations.failures, evaluations.count)} failed",
         f"rate         {sum(usage.calls for usage in recent.by_model) / seconds:,.1f} calls/s  "
@@ -186,8 +210,8 @@ def _by_model(usage: UsageTable, width: int) -> Table:
 
 
 def _failed(row: UsageRow) -> str:
-    share = _share(row.failures, row.calls)
-    return f"[red]{share}[/]" if row.failures > _HIGH_FAILURE_RATE * row.calls else share
+    is_high = row.failures > _HIGH_FAILURE_RATE * (row.calls - row.cancelled)
+    return f"[red]{_failure_share(row)}[/]" if is_high else _failure_share(row)
 
 
 def _usd(row: UsageRow) -> str:

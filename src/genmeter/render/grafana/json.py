@@ -282,6 +282,8 @@ def _options(panel: Panel) -> object:
                 orientation=common.VizOrientation.HORIZONTAL,
                 min_viz_height=16,
                 max_viz_height=32,
+                # By itself the text of a few bars gets so large that names are cut.
+                text=common.VizTextDisplayOptions(title_size=14, value_size=20),
                 legend=_legend(is_shown=False),
                 reduce_options=_last(),
             )

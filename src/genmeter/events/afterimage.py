@@ -224,6 +224,8 @@ def extra_data(
     keywords: Mapping[str, Any],
     retries: dict[str, int] | None,
     billing: dict[str, Any] | None = None,
+    *,
+    has_own: bool = True,
 ) -> dict[str, Any]:
     """Return the keywords of a call or an evaluation that have no field in its event.
 
@@ -231,6 +233,7 @@ def extra_data(
         keywords: All keywords, as plain data, including ``metadata``.
         retries: The retries by cause.
         billing: What its price depends on beside its tokens.
+        has_own: Whether any keyword may be the caller's own data.
 
     Returns:
         The entries of ``metadata``, then further keywords, the text of ``error``, the ``retries``
@@ -241,7 +244,7 @@ def extra_data(
     data: dict[str, Any] = {}
     if type(metadata) is dict:
         _take(data, metadata, _KNOWN_METADATA)
-    if not keywords.keys() <= KNOWN_KEYWORDS:
+    if has_own and not keywords.keys() <= KNOWN_KEYWORDS:
         _take(data, keywords, KNOWN_KEYWORDS)
     text = None if error is None or error is False else safe_text(error)
     if text:

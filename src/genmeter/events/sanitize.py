@@ -89,7 +89,16 @@ class _Billed(NamedTuple):
     is_unpriced: bool = False
 
 
+class _Names(NamedTuple):
+    """Whether a call's keywords have own data of the caller, parts of tokens, data for the price."""
+
+    own: bool
+    parts: bool
+    billing: bool
+
+
 _NOT_BILLED = _Billed()
+_NO_PARTS = (0, 0, 0)
 
 
 class Normaliser:
@@ -128,6 +137,7 @@ class Normaliser:
         self._metrics = tables["custom_metrics"].clean
         self._sample_reasons = tables["sample_reasons"].clean
         self._response_models = tables["response_models"].clean
+        self._names: dict[tuple[str, ...], _Names] = {}
 
     def generation(  # noqa: C901 - field by field
         self, time: float, payload: tuple[Any, ...], defaults: CallDefaults
@@ -140,7 +150,8 @@ class Normaliser:
         metadata = self._mapping(metadata)
         ok = success if success is True or success is False else self._boolean(success, "success")
         prompt, completion, total = self._totals(get)
-        read, write, reasoning = self._parts(keywords)
+        names = self._names.get(tuple(keywords)) or self._look_at_names(keywords)
+        read, write, reasoning = self._parts(get) if names.parts else _NO_PARTS
         is_cancelled = details is not None and details.is_cancelled
         call, has_model = self._call(keywords, metadata, defaults, infer=not ok and not total)
         turns = get("conversation_length")
@@ -161,7 +172,9 @@ class Normaliser:
         if total is None and not is_conversation:
             unread = self._unread(ok, is_cancelled, call, details)
         tokens = (prompt, completion, total, read, write, reasoning)
-        billed = self._billed(tokens, keywords, details, defaults, call, time)
+        billed = _NOT_BILLED
+        if details is not None or names.billing or defaults.price is not None:
+            billed = self._billed(tokens, keywords, details, defaults, call, time)
         if duration is not None and duration >= SUSPICIOUS_SECONDS and not is_conversation:
             if keywords.get("batch") is not True:
                 self._hints.check_unit(duration, time, defaults)
@@ -187,7 +200,7 @@ class Normaliser:
             retries,
             keywords,
             span,
-            extra_data(keywords, retries, billed.data),
+            extra_data(keywords, retries, billed.data, has_own=names.own),
             billed.cost,
             billed.is_reported,
             billed.is_unpriced,
@@ -208,7 +221,8 @@ class Normaliser:
         metadata = self._mapping(metadata)
         ok = self._boolean(success, "success")
         prompt, completion, total = self._totals(keywords.get)
-        read, write, reasoning = self._parts(keywords)
+        names = self._names.get(tuple(keywords)) or self._look_at_names(keywords)
+        read, write, reasoning = self._parts(keywords.get)
         call, _ = self._call(keywords, metadata, defaults, infer=False, remember=False)
         tokens = (prompt, completion, total, read, write, reasoning)
         billed = self._billed(tokens, keywords, None, defaults, call, time)
@@ -228,7 +242,7 @@ class Normaliser:
             reasoning,
             keywords,
             span,
-            extra_data(keywords, None, billed.data),
+            extra_data(keywords, None, billed.data, has_own=names.own),
             billed.cost,
             billed.is_reported,
             billed.is_unpriced,
@@ -293,10 +307,8 @@ class Normaliser:
             step = metadata.get("operation")
             if type(step) in (list, dict):
                 step = str(step)
-        key = (
-            *(raw_model, step, get("provider"), get("operation"), get("modality")),
-            get("response_model"),
-        )
+        provider, operation = get("provider"), get("operation")
+        key = (raw_model, step, provider, operation, get("modality"), get("response_model"))
         call = defaults.resolved.get(key) if raw_model is not None else None
         if call is not None:
             if remember:
@@ -343,12 +355,25 @@ class Normaliser:
                 total = (prompt or 0) + (completion or 0)
         return prompt, completion, total
 
-    def _parts(self, keywords: Mapping[str, Any]) -> tuple[int, int, int]:
+    def _parts(self, get: Callable[[str], Any]) -> tuple[int, int, int]:
         """Clean the tokens read from and written to a cache, and of reasoning; 0 if absent."""
-        if keywords.keys().isdisjoint(PARTS):
-            return 0, 0, 0
-        read, write, reasoning = (self._count(keywords.get(name), name) or 0 for name in PARTS)
+        read, write, reasoning = (self._count(get(name), name) or 0 for name in PARTS)
         return read, write, reasoning
+
+    def _look_at_names(self, keywords: Mapping[str, Any]) -> _Names:
+        """Return what the names of keywords mean; names without own data are remembered."""
+        own = keywords.keys() - KNOWN_KEYWORDS
+        if own:
+            self._hints.check_keywords(own)
+        names = _Names(
+            own=bool(own),
+            parts=not keywords.keys().isdisjoint(PARTS),
+            billing=not keywords.keys().isdisjoint(_BILLING_KEYS),
+        )
+        # A misspelt name is counted each time.
+        if not own and len(self._names) < _MAX_RESOLVED:
+            self._names[tuple(keywords)] = names
+        return names
 
     def _billed(
         self,
@@ -360,8 +385,6 @@ class Normaliser:
         time: float,
     ) -> _Billed:
         """Return what a call cost, and what that depends on."""
-        if not keywords.keys() <= KNOWN_KEYWORDS:
-            self._hints.check_keywords(keywords.keys() - KNOWN_KEYWORDS)
         is_plain = keywords.keys().isdisjoint(_BILLING_KEYS)
         cost = None if is_plain else self._cost(keywords.get("cost"))
         if details is not None and details.answers:

@@ -315,8 +315,13 @@ class History:
             sums = self._usage.get(call.model)
             if sums is None:
                 sums = self._usage[call.model] = [0] * _SUMS
-            for index, count in enumerate(tokens):
-                sums[index] += count
+            # One by one: a loop takes twice as long.
+            sums[0] += tokens[0]
+            sums[1] += tokens[1]
+            sums[2] += tokens[2]
+            sums[3] += tokens[3]
+            sums[4] += tokens[4]
+            sums[5] += tokens[5]
             sums[6] += 1
             sums[7] += event.unpriced or (event.cost is None and flags & Flag.ANY_TOKENS != 0)
             sums[8] += cost

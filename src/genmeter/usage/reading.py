@@ -21,6 +21,8 @@ _MAX_CAUSES = 4
 _MAX_ATTEMPTS = 64
 _MAX_STRANGERS = 1_000
 _UNKNOWN: Final = (0, None)
+_NO_TOKENS: Final = TokenCounts()
+_TIERS: Final = dict.fromkeys(STANDARD_TIERS, "default")
 
 
 class Reading:
@@ -100,14 +102,18 @@ class Reading:
 
     def answer(self) -> Answer:
         """Return what is known so far; all counts are None if no usage was read."""
-        tier = "default" if self._tier in STANDARD_TIERS else self._tier
+        tier = self._tier
+        reasons = self._reasons
+        # By position, as in _tokens().
         return Answer(
-            tokens=self._tokens() if self._counts else TokenCounts(),
-            model=self._model,
-            finish_reasons=tuple(self._reasons[index] for index in sorted(self._reasons)),
-            service_tier=None if tier == "batch" else tier,
-            is_batch=self._is_batch or tier == "batch",
-            cost=self._cost,
+            self._tokens() if self._counts else _NO_TOKENS,
+            self._model,
+            tuple(reasons.values())
+            if len(reasons) < 2  # noqa: PLR2004 - in order as it is
+            else tuple(reasons[index] for index in sorted(reasons)),
+            None if tier is None or tier == "batch" else _TIERS.get(tier, tier),
+            self._is_batch or tier == "batch",
+            self._cost,
         )
 
     def adopt(self, other: Reading) -> None:

@@ -324,6 +324,14 @@ class GenerationHandle:
         if flows is not None or is_cancelled:
             details = _with_flows(details or CallDetails(), flows or [], self._started)
             details = details._replace(is_cancelled=is_cancelled)
+        self._put_arguments(keywords, failure)
+        # Nothing may change a recorded object, nor be recorded twice.
+        self._usage = self._retries = self._error = self._cost = self._flows = None
+        self._is_recorded = True
+        self._recorder._record_call(duration, success, keywords, details)  # noqa: SLF001
+
+    def _put_arguments(self, keywords: dict[str, Any], failure: Any) -> None:
+        """Add what the call was begun with, and how it went, as far as it is known."""
         # One by one: a loop over the names takes three times as long.
         if failure is not None:
             keywords["error"] = failure
@@ -343,10 +351,6 @@ class GenerationHandle:
             keywords["operation"] = self._operation
         if self._cost is not None:
             keywords["cost"] = self._cost
-        # Nothing may change a recorded object, nor be recorded twice.
-        self._usage = self._retries = self._error = self._cost = self._flows = None
-        self._is_recorded = True
-        self._recorder._record_call(duration, success, keywords, details)  # noqa: SLF001
 
     def _summary(
         self, usage: CallUsage, *, success: bool

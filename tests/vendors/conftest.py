@@ -1,7 +1,8 @@
 """Fixtures for tests with the real clients of vendors, over loopback.
 
-Every test in this folder is marked `vendors`: `make test` deselects it and `make vendors` runs it. A
-client that is not installed is a failure, with `make vendors` as the remedy.
+Every test in this folder is marked `vendors`, unless it is marked `example` since it needs AfterImage:
+`make test` deselects it and `make vendors` runs it. A client that is not installed is a failure, with
+`make vendors` as the remedy.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of this folder."""
     for item in items:
         if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.vendors)
+            if item.get_closest_marker("example") is None:
+                item.add_marker(pytest.mark.vendors)
+            # The newest clients may warn of anything; it is shown in the summary.
+            item.add_marker(pytest.mark.filterwarnings("default"))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -126,7 +126,7 @@ class Flow:
         if error is not None and not self.times:
             self.error = error
         else:
-            self.is_left = not (is_complete or self.is_settled)
+            self.is_left = not (is_complete or self.is_settled or self._is_complete())
         self._end()
 
     def _end(self) -> None:
@@ -141,6 +141,10 @@ class Flow:
         if self.on_late is not None and (len(self.times), self.last) != self._at_end:
             on_late, self.on_late = self.on_late, None
             on_late()
+
+    def _is_complete(self) -> bool:
+        """Return whether the model has finished and its usage is known: nothing is missing."""
+        return self._reading.has_usage and bool(self._reading.answer().finish_reasons)
 
     def _read_source(self) -> bool:
         """Read what the source says of its whole answer; return whether that is complete."""

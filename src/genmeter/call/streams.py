@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from array import array
 from collections.abc import Mapping, Sequence
+from functools import partial
 from time import perf_counter
 from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, Self
@@ -20,7 +21,7 @@ from genmeter.usage.chunks import ChunkReader
 from genmeter.usage.reading import Reading
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
     from types import TracebackType
 
 __all__ = ["MAX_TIMES", "CallStream", "Flow", "flow_of", "is_manager", "proxy_of"]
@@ -46,7 +47,7 @@ class Flow:
         is_ended: Whether the stream is exhausted, raised or was left.
         is_left: Whether its consumer left it before its end.
         is_settled: Whether its answer was reported otherwise, so that leaving it means nothing.
-        is_opaque: Whether its source is no stream, so that no chunk comes by here.
+        is_opaque: Whether its source is no stream itself: what it says counts, not the chunks.
         source: The stream, or what its manager opened; None after the end.
         error: What it raised.
         on_end: Called once, when it ends.
@@ -268,10 +269,9 @@ class CallStream:
         kind = _kind_of(entered)
         flow = self._self_flow
         flow.source = entered
-        if kind is None or issubclass(kind, _Manager):
-            flow.is_opaque = True
+        flow.is_opaque = kind is None or issubclass(kind, _Manager)
+        if kind is None or kind is _Manager:
             return entered
-        flow.is_opaque = False
         return kind(entered, flow, is_part=True)
 
 
@@ -525,9 +525,32 @@ class _AsyncGenerator(_AsyncStream):
 
 
 class _Manager(_EitherStream):
-    """Of a context manager that opens a stream, or a result with methods that do."""
+    """Of a context manager that opens a stream."""
 
     __slots__ = ()
+
+
+class _Result(_Manager):
+    """Of an agent's result, whose methods open streams; its usage is that of all its answers."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the result's attribute; a method that opens a stream returns a proxy."""
+        value = getattr(self._self_stream, name)
+        if name in _STREAMING_METHODS and callable(value):
+            return partial(self._self_open, value)
+        return value
+
+    def _self_open(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        stream = method(*args, **kwargs)
+        kind = _kind_of(stream)
+        if kind is None or issubclass(kind, _Manager) or self._self_flow.is_ended:
+            return stream
+        is_part = self._self_is_part
+        # This may be dropped before the stream is read.
+        object.__setattr__(self, "_self_is_part", True)
+        return kind(stream, self._self_flow, is_part=is_part)
 
 
 def proxy_of(stream: Any, flow: Flow) -> CallStream | None:
@@ -550,7 +573,7 @@ def proxy_of(stream: Any, flow: Flow) -> CallStream | None:
     if kind is None:
         return None
     flow.source = stream
-    flow.is_opaque = kind is _Manager and _has_any(type(stream), _STREAMING_METHODS)
+    flow.is_opaque = kind is _Result
     return kind(stream, flow)
 
 
@@ -566,8 +589,10 @@ def is_manager(obj: Any) -> bool:
     """Return whether an object opens a stream: a context manager, or a result, by its class."""
     kind = type(obj)
     try:
-        opens = "Stream" in kind.__name__ or kind.__module__ == "contextlib"
-        return opens and _kind_of(obj) is _Manager
+        proxy = _kind_of(obj)
+        if proxy is _Manager:
+            return "Stream" in kind.__name__ or kind.__module__ == "contextlib"
+        return proxy is _Result
     except UNREADABLE:
         return False
 
@@ -585,9 +610,7 @@ def _kind_of(stream: Any) -> type[CallStream] | None:
         return _EitherStream
     if is_sync or is_async:
         return _SyncStream if is_sync else _AsyncStream
-    opens = _has_any(kind, ("__enter__", "__aenter__", *_STREAMING_METHODS))
-    return _Manager if opens else None
-
-
-def _has_any(kind: type, names: Iterable[str]) -> bool:
-    return any(hasattr(kind, name) for name in names)
+    if any(hasattr(kind, name) for name in _STREAMING_METHODS):
+        return _Result
+    is_manager = hasattr(kind, "__enter__") or hasattr(kind, "__aenter__")
+    return _Manager if is_manager else None

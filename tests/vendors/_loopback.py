@@ -31,8 +31,8 @@ class Plan(NamedTuple):
 
     Attributes:
         number: Of the request.
-        end: ``whole``, ``error`` (HTTP 500), ``broken`` (the connection ends) or ``left`` (by the
-            client).
+        end: ``whole``, ``error`` (HTTP 500), ``broken`` (the connection ends), ``left`` (by the
+            client) or ``useless`` (an answer that does not fit the tool).
         chunks: Events that the client reads before it leaves, or before the connection ends.
         is_continuous: Whether each chunk has the usage so far, as some servers of OpenAI's shape
             send it.
@@ -118,6 +118,12 @@ class Loopback:
             )
             await writer.drain()
             return
+        if not request.get("stream"):
+            inputs, outputs = _tokens(plan)
+            known = self.books.get(plan.number, Books())
+            self.books[plan.number] = Books(known.input + inputs, known.output + outputs)
+            await self._send_json(writer, _answer(plan, request))
+            return
         writer.write(
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n"
             b"transfer-encoding: chunked\r\n\r\n"
@@ -148,6 +154,15 @@ class Loopback:
         await writer.drain()
 
     @staticmethod
+    async def _send_json(writer: asyncio.StreamWriter, answer: dict[str, Any]) -> None:
+        body = json.dumps(answer).encode()
+        writer.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            b"content-length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        await writer.drain()
+
+    @staticmethod
     async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
         writer.write(b"%x\r\n%s\r\n" % (len(data), data))
         await writer.drain()
@@ -160,6 +175,32 @@ def _tokens(plan: Plan) -> tuple[int, int]:
 
 def _usd(inputs: int, outputs: int) -> float:
     return round(inputs * 3.1e-6 + outputs * 9.7e-6, 9)
+
+
+def _answer(plan: Plan, request: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer of OpenAI's shape that calls the request's tool."""
+    inputs, outputs = _tokens(plan)
+    called = {
+        "name": request["tools"][0]["function"]["name"],
+        "arguments": "{}" if plan.end == "useless" else '{"city": "Oslo"}',
+    }
+    message = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "t", "type": "function", "function": called}],
+    }
+    return {
+        "id": f"c{plan.number}",
+        "object": "chat.completion",
+        "created": 1,
+        "model": request["model"],
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": {
+            "prompt_tokens": inputs,
+            "completion_tokens": outputs,
+            "total_tokens": inputs + outputs,
+        },
+    }
 
 
 def _openai(plan: Plan, model: str) -> Iterator[tuple[bytes, tuple[int, int] | None]]:

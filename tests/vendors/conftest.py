@@ -7,21 +7,31 @@ Every test in this folder is marked `vendors`, unless it is marked `example` sin
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
-# Their imports would ask the network for a table of prices, and report themselves.
-os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-os.environ["OPENAI_AGENTS_DISABLE_TRACING"] = "1"
-os.environ["HF_HUB_OFFLINE"] = os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    from collections.abc import Generator, Iterator
 
 HERE = Path(__file__).parent
+# They would ask the network for a table of prices, and report themselves.
+OFFLINE = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "OPENAI_AGENTS_DISABLE_TRACING": "1",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _offline() -> Iterator[None]:
+    """Keep the clients from the network; tests import them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in OFFLINE.items():
+            patch.setenv(name, value)
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -35,6 +45,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings("default"))
 
 
+def pytest_ignore_collect(config: pytest.Config) -> bool | None:
+    """Do not even import these tests where none of them is to run."""
+    return True if "not vendors" in config.option.markexpr else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Make a skipped module a failure if all clients should be there."""
+    report = yield
+    if report.skipped and collector.config.option.markexpr == "vendors":
+        _fail(report)
+    return report
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
@@ -42,8 +68,11 @@ def pytest_runtest_makereport(
     """Make a skipped test of this folder a failure."""
     report = yield
     if report.skipped and not hasattr(report, "wasxfail") and item.path.is_relative_to(HERE):
-        report.outcome = "failed"
-        reason: Any = report.longrepr
-        shown = reason[2] if isinstance(reason, tuple) else reason
-        report.longrepr = f"{shown}; run `make vendors`, which installs the clients"
+        _fail(report)
     return report
+
+
+def _fail(report: Any) -> None:
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+    report.outcome = "failed"
+    report.longrepr = f"{reason}; run `make vendors`, which installs the clients"

@@ -19,10 +19,12 @@ PYTHON ?= $(shell for python in $(PYTHONS); do \
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	$(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 INPUTS := pyproject.toml $(CONSTRAINTS)
+# The clients of vendors need other versions than constraints.txt has.
+VENDORS := .venv-vendors
 BOARDS := tools/dashboards
 NODE_MODULES := $(BOARDS)/node_modules/.installed
 
-.PHONY: help demo test lint format render pictures servers stack example bench constraints clean
+.PHONY: help demo test lint format render pictures servers stack example vendors bench constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -30,8 +32,8 @@ help: ## List the targets
 demo: $(VENV)/.installed ## Run the demo: a live view and a scrapeable endpoint
 	@$(BIN)/genmeter demo $(ARGS)
 
-test: $(VENV)/.test ## Run all tests without real servers and AfterImage, with coverage
-	@$(BIN)/python -m pytest -m "not stack and not example" --cov --cov-report=term $(ARGS)
+test: $(VENV)/.test ## Run all tests without real servers, AfterImage and clients, with coverage
+	@$(BIN)/python -m pytest -m "not stack and not example and not vendors" --cov --cov-report=term $(ARGS)
 
 lint: $(VENV)/.test $(VENV)/.lint ## Check style, types and the layers
 	@$(BIN)/ruff check .
@@ -64,6 +66,10 @@ stack: $(VENV)/.test $(VENV)/.example $(NODE_MODULES) ## Run the tests against r
 example: $(VENV)/.installed $(VENV)/.example ## Run a real AfterImage job that genmeter watches
 	@$(BIN)/python examples/afterimage_job.py $(ARGS)
 
+vendors: ## Run the tests with the newest clients of vendors
+	@$(MAKE) --no-print-directory VENV=$(VENDORS) CONSTRAINTS= $(VENDORS)/.vendors
+	@$(VENDORS)/bin/python -m pytest -m vendors tests/vendors $(ARGS)
+
 bench: $(VENV)/.test $(VENV)/.example ## Run the benchmarks, which print ratios and their targets
 	@$(BIN)/python benchmarks $(ARGS)
 
@@ -79,7 +85,7 @@ constraints: ## Resolve all dependencies into constraints.txt, in a temporary en
 	@rm -rf build/constraints
 
 clean: ## Remove everything that make created, except the servers
-	@rm -rf $(VENV) build dist htmlcov .coverage .coverage.* coverage.xml .benchmarks \
+	@rm -rf $(VENV) $(VENDORS) build dist htmlcov .coverage .coverage.* coverage.xml .benchmarks \
 		.pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis $(BOARDS)/node_modules
 	@find src tests tools examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
@@ -123,4 +129,10 @@ $(NODE_MODULES): $(BOARDS)/package-lock.json
 $(VENV)/.example: $(VENV)/.pip $(INPUTS)
 	@echo "Installing AfterImage"
 	@$(PIP_INSTALL) --editable . --group example
+	@touch $@
+
+$(VENDORS)/.vendors: $(VENV)/.pip $(INPUTS)
+	@echo "Installing the clients of vendors"
+	@$(PIP_INSTALL) --upgrade --upgrade-strategy eager --editable . --group vendors
+	@$(PIP_INSTALL) --upgrade --no-deps instructor
 	@touch $@

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, Self, Ty
 
 from genmeter.call.attempts import CallUsage
 from genmeter.call.decorator import decorated
-from genmeter.call.streams import MAX_TIMES, CallStream, Flow, proxy_of
+from genmeter.call.streams import MAX_TIMES, CallStream, Flow, flow_of, proxy_of
 from genmeter.events.answers import CallDetails, Unread
 from genmeter.events.capture import capture_bool, capture_label, class_name
 from genmeter.events.values import UNREADABLE
@@ -199,6 +199,8 @@ class GenerationHandle:
                 "reads it, or decorate the function that returns it",
             )
             return stream
+        if (flow := flow_of(stream)) is not None and flow in (self._flows or ()):
+            return stream  # its own proxy
         proxy: Any = self._proxy(stream, None)
         return stream if proxy is None else proxy
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from time import perf_counter
 from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, Self
@@ -17,14 +18,13 @@ import numpy as np
 
 from genmeter.events.values import UNREADABLE
 from genmeter.usage.chunks import ChunkReader
+from genmeter.usage.reading import Reading
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
     from types import TracebackType
 
-    from genmeter.usage.reading import Reading
-
-__all__ = ["MAX_TIMES", "CallStream", "Flow", "is_manager", "proxy_of"]
+__all__ = ["MAX_TIMES", "CallStream", "Flow", "flow_of", "is_manager", "proxy_of"]
 
 MAX_TIMES = 16_384
 """Chunks of a stream whose times are kept, 128 KiB; of later chunks only the last one's is."""
@@ -32,6 +32,8 @@ MAX_TIMES = 16_384
 # Helpers of the clients of OpenAI and Anthropic collect the answer so far under these names.
 _SNAPSHOTS = ("current_message_snapshot", "current_completion_snapshot")
 _FINISHED = ("stop_reason", "finish_reason")
+# Results of agents have a stream of their own for each form of it, and the usage of all of them.
+_STREAMING_METHODS = ("stream_events", "stream_output", "stream_text")
 
 
 class Flow:
@@ -45,14 +47,16 @@ class Flow:
         is_ended: Whether the stream is exhausted, raised or was left.
         is_left: Whether its consumer left it before the model had finished and its usage was known.
         is_settled: Whether its answer was reported otherwise, so that leaving it means nothing.
+        is_opaque: Whether its source is no stream itself: what it says counts, not the chunks.
+        source: The stream, or what its manager opened; None after the end.
         error: What it raised.
         on_end: Called once, when it ends.
         on_late: Called once, when chunks were taken after its end.
     """
 
     __slots__ = (
-        *("_at_end", "_reading", "append", "error", "is_ended", "is_left", "is_settled"),
-        *("last", "on_end", "on_late", "read", "times"),
+        *("_at_end", "_reading", "append", "error", "is_ended", "is_left", "is_opaque"),
+        *("is_settled", "last", "on_end", "on_late", "read", "source", "times"),
     )
 
     def __init__(self, reading: Reading, on_end: Callable[[Flow], object] | None = None) -> None:
@@ -61,7 +65,8 @@ class Flow:
         self.times = array("d")
         self.append = self.times.append
         self.last: float | None = None
-        self.is_ended = self.is_left = self.is_settled = False
+        self.is_ended = self.is_left = self.is_opaque = self.is_settled = False
+        self.source: Any = None
         self.error: BaseException | None = None
         self.on_end = on_end
         self.on_late: Callable[[], object] | None = None
@@ -105,23 +110,32 @@ class Flow:
             self._look_for_late_chunks()
             return
         self.error = error
+        self._read_source()
         self._end()
 
-    def leave(self, stream: Any = None) -> None:
+    def leave(self, error: BaseException | None = None) -> None:
         """End it before the end of the stream; a second end changes nothing.
 
+        Its source may know the answer although no chunk was taken here, such as a helper that was
+        read by its ``text_stream``.
+
         Args:
-            stream: The stream, which may know its answer although no chunk was taken here, such as
-                a helper that was read by its ``text_stream``.
+            error: What the stream's own block raised. If no chunk was taken here, nothing else shows
+                that the stream has raised it.
         """
         if self.is_ended:
             self._look_for_late_chunks()
             return
-        self.is_left = not (self.is_settled or self._is_complete() or self._read_snapshot(stream))
+        is_complete = self._read_source()
+        if error is not None and not self.times:
+            self.error = error
+        else:
+            self.is_left = not (is_complete or self.is_settled or self._is_complete())
         self._end()
 
     def _end(self) -> None:
         self.is_ended = True
+        self.source = None
         self._at_end = len(self.times), self.last
         on_end, self.on_end = self.on_end, None
         if on_end is not None:
@@ -136,18 +150,33 @@ class Flow:
         """Return whether the model has finished and its usage is known: nothing is missing."""
         return self._reading.has_usage and bool(self._reading.answer().finish_reasons)
 
-    def _read_snapshot(self, stream: Any) -> bool:
-        """Read the answer that a helper has collected; return whether it is complete."""
+    def _read_source(self) -> bool:
+        """Read what the source says of its whole answer; return whether that is complete."""
+        source, reading = self.source, self._reading
+        kind = type(source)
+        if kind.__module__ == "builtins":
+            return False  # such as a generator, or a list of chunks
         for name in _SNAPSHOTS:
             try:
-                if not hasattr(type(stream), name):
+                if not hasattr(kind, name):
                     continue
-                snapshot = getattr(stream, name)
-                self._reading.read(snapshot)
+                snapshot = getattr(source, name)
+                reading.read(snapshot)
                 ends = [snapshot, *(getattr(snapshot, "choices", None) or ())]
                 return any(getattr(each, key, None) for each in ends for key in _FINISHED)
             except UNREADABLE:
                 continue
+        try:
+            if self.is_opaque:
+                reading.read(source)
+                # What does not say that it is not may well be.
+                return getattr(source, "is_complete", None) is not False
+            if not reading.has_usage and not issubclass(kind, Mapping | Sequence):
+                alone = Reading()
+                if alone.read(source):
+                    reading.read(source)
+        except UNREADABLE:
+            pass
         return False
 
 
@@ -168,7 +197,6 @@ class CallStream:
             "_self_flow",
             "_self_is_part",
             "_self_iterator",
-            "_self_opened",
         ),
         "_self_stream",
     )
@@ -176,7 +204,6 @@ class CallStream:
     def __init__(self, stream: Any, flow: Flow, *, is_part: bool = False) -> None:
         put = object.__setattr__
         put(self, "_self_stream", stream)
-        put(self, "_self_opened", stream)  # the stream that a manager opens
         put(self, "_self_flow", flow)
         put(self, "_self_is_part", is_part)
         put(self, "_self_iterator", None)
@@ -214,7 +241,7 @@ class CallStream:
         """End the flow if the consumer drops the stream before its end."""
         try:
             if not self._self_is_part:
-                self._self_flow.leave(self._self_opened)
+                self._self_flow.leave()
         except UNREADABLE:  # at the end of the interpreter
             pass
 
@@ -224,13 +251,13 @@ class CallStream:
         Returns:
             What the stream's own method returns, such as a coroutine to await.
         """
-        self._self_flow.leave(self._self_opened)
+        self._self_flow.leave()
         close = getattr(self._self_stream, "close", None)
         return None if close is None else close()
 
     async def aclose(self) -> None:
         """Close the stream; chunks that were not taken do not count."""
-        self._self_flow.leave(self._self_opened)
+        self._self_flow.leave()
         close = getattr(self._self_stream, "aclose", None) or getattr(
             self._self_stream, "close", None
         )
@@ -243,10 +270,12 @@ class CallStream:
         if entered is self._self_stream:
             return self
         kind = _kind_of(entered)
-        if kind is None or issubclass(kind, _Manager):
+        flow = self._self_flow
+        flow.source = entered
+        flow.is_opaque = kind is None or issubclass(kind, _Manager)
+        if kind is None or kind is _Manager:
             return entered
-        object.__setattr__(self, "_self_opened", entered)
-        return kind(entered, self._self_flow, is_part=True)
+        return kind(entered, flow, is_part=True)
 
 
 class _SyncStream(CallStream):
@@ -303,7 +332,14 @@ class _SyncStream(CallStream):
     def __enter__(self) -> Any:
         """Enter the stream, if it can be."""
         enter = getattr(type(self._self_stream), "__enter__", None)
-        return self if enter is None else self._self_enter_as(enter(self._self_stream))
+        if enter is None:
+            return self
+        try:
+            entered = enter(self._self_stream)
+        except BaseException as error:
+            self._self_flow.finish(error)
+            raise
+        return self._self_enter_as(entered)
 
     def __exit__(
         self,
@@ -318,7 +354,7 @@ class _SyncStream(CallStream):
                 return leave(self._self_stream, kind, error, traceback)
             self.close()
         finally:
-            self._self_flow.leave(self._self_opened)
+            self._self_flow.leave(error)
 
 
 class _AsyncChunks:
@@ -389,7 +425,14 @@ class _AsyncStream(CallStream):
     async def __aenter__(self) -> Any:
         """Enter the stream, if it can be."""
         enter = getattr(type(self._self_stream), "__aenter__", None)
-        return self if enter is None else self._self_enter_as(await enter(self._self_stream))
+        if enter is None:
+            return self
+        try:
+            entered = await enter(self._self_stream)
+        except BaseException as error:
+            self._self_flow.finish(error)
+            raise
+        return self._self_enter_as(entered)
 
     async def __aexit__(
         self,
@@ -404,7 +447,7 @@ class _AsyncStream(CallStream):
                 return await leave(self._self_stream, kind, error, traceback)
             await self.aclose()
         finally:
-            self._self_flow.leave(self._self_opened)
+            self._self_flow.leave(error)
 
 
 class _EitherStream(_SyncStream, _AsyncStream):
@@ -490,12 +533,35 @@ class _Manager(_EitherStream):
     __slots__ = ()
 
 
+class _Result(_Manager):
+    """Of an agent's result, whose methods open streams; its usage is that of all its answers."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the result's attribute; a method that opens a stream returns a proxy."""
+        value = getattr(self._self_stream, name)
+        if name in _STREAMING_METHODS and callable(value):
+            return partial(self._self_open, value)
+        return value
+
+    def _self_open(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        stream = method(*args, **kwargs)
+        kind = _kind_of(stream)
+        if kind is None or issubclass(kind, _Manager) or self._self_flow.is_ended:
+            return stream
+        is_part = self._self_is_part
+        # This may be dropped before the stream is read.
+        object.__setattr__(self, "_self_is_part", True)
+        return kind(stream, self._self_flow, is_part=is_part)
+
+
 def proxy_of(stream: Any, flow: Flow) -> CallStream | None:
     """Return a proxy of a stream.
 
     Args:
         stream: An iterator, iterable or generator, asynchronous or not, a context manager that
-            opens one, or Bedrock's mapping that holds one as ``stream``.
+            opens one, a result whose methods do, or Bedrock's mapping that holds one as ``stream``.
         flow: Where its chunks go.
 
     Returns:
@@ -507,13 +573,29 @@ def proxy_of(stream: Any, flow: Flow) -> CallStream | None:
         kind = _kind_of(stream)
     except UNREADABLE:
         return None
-    return None if kind is None else kind(stream, flow)
+    if kind is None:
+        return None
+    flow.source = stream
+    flow.is_opaque = kind is _Result
+    return kind(stream, flow)
+
+
+def flow_of(stream: Any) -> Flow | None:
+    """Return the flow of a proxy; None if it is none."""
+    if issubclass(type(stream), CallStream):
+        flow: Flow = stream._self_flow  # noqa: SLF001 - one module
+        return flow
+    return None
 
 
 def is_manager(obj: Any) -> bool:
-    """Return whether an object is a context manager that opens a stream, by its class's name."""
+    """Return whether an object opens a stream: a context manager, or a result, by its class."""
+    kind = type(obj)
     try:
-        return "Stream" in type(obj).__name__ and _kind_of(obj) is _Manager
+        proxy = _kind_of(obj)
+        if proxy is _Manager:
+            return "Stream" in kind.__name__ or kind.__module__ == "contextlib"
+        return proxy is _Result
     except UNREADABLE:
         return False
 
@@ -531,5 +613,7 @@ def _kind_of(stream: Any) -> type[CallStream] | None:
         return _EitherStream
     if is_sync or is_async:
         return _SyncStream if is_sync else _AsyncStream
+    if any(hasattr(kind, name) for name in _STREAMING_METHODS):
+        return _Result
     is_manager = hasattr(kind, "__enter__") or hasattr(kind, "__aenter__")
     return _Manager if is_manager else None

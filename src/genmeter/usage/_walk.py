@@ -214,7 +214,10 @@ class Found:
         fields = fields_of(value)
         # A user's own metadata may have any name.
         if fields and (name not in _FREE or not _HOLDERS.isdisjoint(fields)):
+            before = len(self.counts)
             self._walk(fields, depth - 1, with_counts=with_counts)
+            if name == "_hidden_params" and not (before or any(n for n, _ in self.counts.values())):
+                self.counts.clear()  # LiteLLM's place-holder for a usage that was not reported
 
     def add_modality(self, by: dict[str, int], modality: str, value: Any) -> None:
         """Add tokens of a modality; 0 is no news, as many clients fill it in."""

@@ -740,3 +740,15 @@ def test_stream_is_not_consumed() -> None:
     reading = Reading()
     assert not reading.read(chunks)
     assert list(chunks) == [CHAT, CHAT]
+
+
+def test_place_holder_of_litellm_is_no_usage() -> None:
+    """Its streams carry zeros beside the response if the provider reported nothing."""
+    zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    chunk = {"choices": [{"index": 0}], "model": "m", "_hidden_params": {"usage": zeros}}
+    reading = Reading()
+    assert not reading.read(chunk)
+    assert reading.unread is not None
+    estimated = {"prompt_tokens": 8, "completion_tokens": 0, "total_tokens": 8}
+    assert reading.read({**chunk, "_hidden_params": {"usage": estimated}})
+    assert reading.answer().tokens[:3] == (8, 0, 8)

@@ -296,13 +296,13 @@ def _provider(reader: PrometheusReader) -> Any:
 )
 def test_ring_never_grows_past_its_capacity(capacity: int, batches: list[int]) -> None:
     """It keeps exactly the last rows, whenever it is read."""
-    ring = Ring((("count", "q"),), capacity)
+    ring = Ring((("time", "q"),), capacity)
     rows: list[int] = []
     for batch in batches:
         for _ in range(batch):
             rows.append(len(rows))
             ring.append(rows[-1])
-        (column,) = ring.columns("count")
+        (column,) = ring.columns("time")
         assert len(column) == ring.size <= capacity
         assert list(column[ring.in_order()]) == rows[-capacity:]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -127,8 +128,14 @@ class Ring:
     used as rows arrive.
 
     Args:
-        columns: Pairs of a column's name and its ``struct`` code, which is also NumPy's.
+        columns: Pairs of a column's name and its ``struct`` code, which is also NumPy's; one is
+            ``time``.
         capacity: Maximum number of rows.
+
+    Attributes:
+        appended: Number of rows that were ever appended.
+        lost_until: Newest ``time`` of a row that was overwritten; -inf before the first one. Rows
+            need not be in the order of their times: a clock may be set back.
     """
 
     def __init__(self, columns: tuple[tuple[str, str], ...], capacity: int) -> None:
@@ -140,6 +147,7 @@ class Ring:
         self._buffer_bytes = _BUFFERED_ROWS * self._dtype.itemsize
         self.capacity = capacity
         self.appended = 0
+        self.lost_until = -math.inf
 
     def __repr__(self) -> str:
         return f"<Ring of {self.size} rows, at most {self.capacity}>"
@@ -199,6 +207,7 @@ class Ring:
         self._buffer.clear()
         end = self.appended % self.capacity
         kept = rows[-self.capacity :]
+        self._note_lost(rows[: -self.capacity], self.appended - len(rows))
         # The rows fill up to `end`; those that do not fit before it go to the end of the columns.
         tail = min(end, len(kept))
         head = len(kept) - tail
@@ -206,6 +215,20 @@ class Ring:
             values = kept[name]
             column[end - tail : end] = values[head:]
             column[self.capacity - head :] = values[:head]
+
+    def _note_lost(self, passed: npt.NDArray[Any], before: int) -> None:
+        """Note the times of rows that are about to be overwritten.
+
+        Args:
+            passed: New rows that are overwritten before they reach the columns.
+            before: Number of rows that were appended before the new ones.
+        """
+        serials = np.arange(
+            max(0, before - self.capacity), min(before, self.appended - self.capacity)
+        )
+        times = np.concatenate([self._columns["time"][serials % self.capacity], passed["time"]])
+        if len(times):
+            self.lost_until = max(self.lost_until, float(times.max()))
 
 
 def kept_since(ring: Ring, since: float | None) -> float | None:
@@ -218,8 +241,8 @@ def kept_since(ring: Ring, since: float | None) -> float | None:
     Returns:
         Unix time in seconds; None if no row of the window was overwritten.
     """
-    if ring.appended <= ring.capacity:
-        return None
     (time,) = ring.columns("time")
-    oldest = float(time[ring.first_serial % ring.capacity])
-    return None if since is not None and since >= oldest else oldest
+    if ring.lost_until == -math.inf or (since is not None and since > ring.lost_until):
+        return None
+    later = time[time > ring.lost_until]
+    return float(later.min()) if len(later) else math.nextafter(ring.lost_until, math.inf)

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from genmeter.history.ring import MetadataStore, Ring
+from genmeter.history.ring import MetadataStore, Ring, kept_since
 
 COLUMNS = (("time", "d"), ("count", "q"), ("name", "H"))
 
@@ -67,7 +69,7 @@ def test_repr_shows_size_and_capacity() -> None:
 
 def one_column(capacity: int = 4) -> Ring:
     """Create a ring with one column."""
-    return Ring((("n", "q"),), capacity)
+    return Ring((("time", "q"),), capacity)
 
 
 def put(table: MetadataStore, into: Ring, *texts: str) -> None:
@@ -132,3 +134,27 @@ def test_only_kept_rows_count_as_cut() -> None:
     assert table.cut(rows, np.array([47, 48, 49])) == 1
     rows.append(0)
     assert cut(table, rows) == 1
+
+
+@given(
+    times=st.lists(st.integers(0, 9), max_size=30),
+    capacity=st.integers(1, 8),
+    since=st.none() | st.integers(-1, 10),
+    reads=st.sets(st.integers(0, 29)),
+)
+def test_window_is_complete_only_if_no_row_of_it_was_overwritten(
+    times: list[int], capacity: int, since: int | None, reads: set[int]
+) -> None:
+    """Whatever the order of the times: a clock may be set back, and rows may have equal times."""
+    rows = Ring((("time", "d"),), capacity)
+    for number, time in enumerate(times):
+        rows.append(float(time))
+        if number in reads:  # moves the buffered rows
+            rows.columns("time")
+    lost, kept = times[: len(times) - capacity] if len(times) > capacity else [], times[-capacity:]
+    found = kept_since(rows, since)
+    is_complete = all(since is not None and time < since for time in lost)
+    assert (found is None) == is_complete
+    if found is not None:
+        assert all(time < found for time in lost)
+        assert not any(max(lost) < time < found for time in kept)

@@ -307,4 +307,6 @@ def _provider(readers: list[MetricReader]) -> MeterProvider:
 
 def _names(row: Instrument) -> list[str]:
     # prometheus_client has no optional labels.
-    return [label.key.replace(".", "_") for label in row.labels if label is not cat.ERROR_TYPE]
+    # As in these calls: a success whose response names no model.
+    absent = (cat.ERROR_TYPE, cat.RESPONSE_MODEL)
+    return [label.key.replace(".", "_") for label in row.labels if label not in absent]

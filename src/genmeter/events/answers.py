@@ -102,7 +102,6 @@ class CallDetails(NamedTuple):
         unread: Why no usage was read, if something was reported.
         first_chunk: Seconds until the first chunk of a stream; None without a stream.
         chunk_gaps: Seconds between the chunks after the first one; a tuple or an ``array``.
-        stream_seconds: Seconds from the first to the last chunk; None without a stream.
     """
 
     answers: tuple[Answer, ...] = ()
@@ -110,4 +109,3 @@ class CallDetails(NamedTuple):
     unread: Unread | None = None
     first_chunk: float | None = None
     chunk_gaps: Sequence[float] = ()
-    stream_seconds: float | None = None

@@ -80,12 +80,13 @@ class Answer(NamedTuple):
 
 
 class Unread(NamedTuple):
-    """Why the usage of a call is unknown although something was reported.
+    """Why the usage of a call is unknown.
 
     Attributes:
         reason: ``no_usage``: a known response without usage; ``not_understood``: an object of a
             type that is not known; ``stream``: a stream instead of its chunks; ``keywords``: only
-            keywords that do not exist.
+            keywords that do not exist. The drain adds ``not_reported``: nothing was passed; and
+            ``stream_left``: a stream was left before its usage came.
         shown: The type that was not understood, or the keywords; for a log line.
     """
 

@@ -186,6 +186,9 @@ class GenerationHandle:
         end (``break``, ``close()``, the end of the block) is recorded as cancelled. The tokens so far
         count in each case. A second stream, as after a broken one, is another billed attempt.
 
+        OpenAI, and servers of its kind, send the usage of a chat stream only if the request has
+        ``stream_options={"include_usage": True}``.
+
         Args:
             stream: What the client returned.
         """

@@ -1,7 +1,7 @@
 """What genmeter raises, and when.
 
 Recording never raises: ``track_*``, ``record_metric`` and ``log_*`` count what they cannot keep.
-Building, rendering and exporting do, with one of::
+Building, rendering, exporting and budgets do, with one of::
 
     GenmeterError
     ├── ConfigError (ValueError)          an argument, variable or file that cannot be used

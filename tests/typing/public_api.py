@@ -72,6 +72,23 @@ assert_type(report.complete, bool)
 assert_type(report.cost({"m": Price(1.0, 2.0)}), CostReport)
 assert_type(report.cost([{"m": {"input": 1, "output": 2, "batch": 0.5}, "a": "m"}]), CostReport)
 assert_type(PriceTable({"m": (1.0, 2.0), "alias": "m"}).cost("m", 1, 1), float | None)
+PRICES = {"m": {"input": 2.5, "output": 10.0}}
+assert_type(MonitorConfig(prices=PRICES).prices, PriceTable | None)
+assert_type(MonitorConfig(alerts="alerts.toml").alerts, AlertSettings)
+MonitorConfig(prices=[PRICES, {"alias": "m"}, "prices.toml", "genai-prices"])
+MonitorConfig(prices={"m": (1.0, 2.0), "n": {"input": 1, "output": 2, "batch": 0.5}, "alias": "m"})
+price = Price(
+    1,
+    2,
+    tiers=[{"above": 200_000, "input": 4, "output": 18}],
+    service_tiers={"flex": 0.5, "priority": {"input": 3.5, "output": 21}},
+    batch={"input": 0.5},
+)
+Price(1, 2, service_tiers={"flex": 0.5}, batch=0.5)
+assert_type(price.tiers[0].above, int)
+assert_type(price.service_tiers, tuple[tuple[str, float | tuple[tuple[str, float], ...]], ...])
+assert_type(price.batch, float | tuple[tuple[str, float], ...] | None)
+Price(1, 2, service_tiers={"flex": "half"})  # type: ignore[dict-item]
 assert_type(process_token_usage(), TokenUsageReport)
 assert_type(monitor.endpoint_url, str | None)
 assert_type(monitor.alert_settings, AlertSettings)

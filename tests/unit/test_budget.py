@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from genmeter.budget.account import Account
 
 PRICES = {"atlas": {"input": 1.0, "output": 2.0}}
-PRICED = MonitorConfig(prices=PRICES)  # type: ignore[arg-type] # converted by its check
+PRICED = MonitorConfig(prices=PRICES)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def threaded() -> Iterator[GenerationMonitor]:
     """Return a monitor whose events another thread drains."""
     config = MonitorConfig(
         endpoint=EndpointConfig(enabled=False),
-        prices=PRICES,  # type: ignore[arg-type] # converted by its check
+        prices=PRICES,
     )
     with fresh_runtime(), GenerationMonitor(config=config) as made:
         yield made

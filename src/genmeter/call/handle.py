@@ -186,6 +186,9 @@ class GenerationHandle:
         end (``break``, ``close()``, the end of the block) is recorded as cancelled. The tokens so far
         count in each case. A second stream, as after a broken one, is another billed attempt.
 
+        OpenAI, and servers of its kind, send the usage of a chat stream only if the request has
+        ``stream_options={"include_usage": True}``.
+
         Args:
             stream: What the client returned.
         """
@@ -522,17 +525,13 @@ class _Child(NamedTuple):
 
 def _with_flows(details: CallDetails, flows: list[Flow], started: float) -> CallDetails:
     """Add the times of the streams: the first chunk of all, and the gaps within each stream."""
-    timed = [(flow, span) for flow in flows if (span := flow.seconds()) is not None]
+    timed = [flow for flow in flows if flow.times]
     if not timed:
         return details
     gaps = array("d")
-    for flow, _ in timed:
+    for flow in timed:
         gaps.extend(flow.gaps()[: MAX_TIMES - len(gaps)])
-    return details._replace(
-        first_chunk=timed[0][1][0] - started,
-        chunk_gaps=gaps,
-        stream_seconds=sum(last - first for _, (first, last) in timed),
-    )
+    return details._replace(first_chunk=timed[0].times[0] - started, chunk_gaps=gaps)
 
 
 def _tier(tier: Any) -> str | None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_TIMES", "CallStream", "Flow", "flow_of", "is_manager", "proxy_of"]
 
 MAX_TIMES = 16_384
-"""Chunks of a stream whose times are kept, 128 KiB; of later chunks only the last one's is."""
+"""Chunks of a stream whose times are kept, 128 KiB."""
 
 # Helpers of the clients of OpenAI and Anthropic collect the answer so far under these names.
 _SNAPSHOTS = ("current_message_snapshot", "current_completion_snapshot")
@@ -43,7 +43,8 @@ class Flow:
         read: Reads a chunk.
         times: When the chunks came, by ``perf_counter``; :data:`MAX_TIMES` at most.
         append: Appends a time.
-        last: When the last chunk came that is not in ``times``; None if all are.
+        last: When the last chunk came that is not in ``times``; None if all are. It shows whether
+            chunks were taken after the end.
         is_ended: Whether the stream is exhausted, raised or was left.
         is_left: Whether its consumer left it before the model had finished and its usage was known.
         is_settled: Whether its answer was reported otherwise, so that leaving it means nothing.
@@ -93,11 +94,6 @@ class Flow:
         else:
             self.last = perf_counter()
         self.read(chunk)
-
-    def seconds(self) -> tuple[float, float] | None:
-        """Return when the first and the last chunk came; None without one."""
-        times = self.times
-        return (times[0], self.last or times[-1]) if times else None
 
     def gaps(self) -> array[float]:
         """Return the seconds between chunks, as an array of its own."""

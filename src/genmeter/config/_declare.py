@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, field, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 from genmeter.errors import ConfigError
 
@@ -16,6 +16,24 @@ if TYPE_CHECKING:
 __all__ = ["Declared", "build", "declare", "variables"]
 
 _T = TypeVar("_T", bound="Declared")
+
+if TYPE_CHECKING:
+    _Given_contra = TypeVar("_Given_contra", contravariant=True)
+    _Kept_co = TypeVar("_Kept_co", covariant=True)
+
+    class Accepts(Generic[_Given_contra, _Kept_co]):
+        """The annotation of a field that its check converts: what may be passed, what is kept.
+
+        For type checkers only, which take the argument's type from the ``__set__`` of a descriptor
+        and the attribute's from its ``__get__``.
+        """
+
+        @overload
+        def __get__(self, instance: None, owner: type, /) -> Self: ...
+        @overload
+        def __get__(self, instance: object, owner: type, /) -> _Kept_co: ...
+        def __get__(self, instance: object, owner: type, /) -> Any: ...
+        def __set__(self, instance: Any, value: _Given_contra, /) -> None: ...
 
 
 def declare(

@@ -46,6 +46,9 @@ from genmeter.schema.prom_names import family_name, label_name, prometheus_name,
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
 
+    from genmeter.config._declare import Accepts
+    from genmeter.config.prices import PricesLike
+
 __all__ = [
     "METADATA_BYTES",
     "CustomMetric",
@@ -392,7 +395,7 @@ class MonitorConfig(Declared):
     expected_samples: int | None = declare(
         None, "number of samples that the job is expected to produce", "GENMETER_EXPECTED_SAMPLES",
         check=optional(count(0, _MAX_SAMPLES)))
-    prices: PriceTable | None = declare(
+    prices: Accepts[PricesLike, PriceTable | None] = declare(
         None, "USD per million tokens by model: a mapping, a JSON or TOML file, or "
         "genai-prices; of several, comma-separated, the first with a price wins",
         "GENMETER_PRICES", check=Check("prices", convert=PriceTable.coerce, parse=split_prices))
@@ -420,7 +423,7 @@ class MonitorConfig(Declared):
     alert_repeat_seconds: float | None = declare(
         None, "seconds after which a firing alert is sent again; None for never",
         "GENMETER_ALERT_REPEAT_SECONDS", check=optional(number(above=0, what="seconds")))
-    alerts: AlertSettings = declare(
+    alerts: Accepts[AlertSettings | str | os.PathLike[str] | None, AlertSettings] = declare(
         None, "AlertSettings or a TOML file: thresholds, objective and budgets of the alerts",
         "GENMETER_ALERTS", check=Check("AlertSettings", convert=AlertSettings.coerce))
     alertmanager_urls: tuple[str, ...] = declare(

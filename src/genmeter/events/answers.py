@@ -80,12 +80,13 @@ class Answer(NamedTuple):
 
 
 class Unread(NamedTuple):
-    """Why the usage of a call is unknown although something was reported.
+    """Why the usage of a call is unknown.
 
     Attributes:
         reason: ``no_usage``: a known response without usage; ``not_understood``: an object of a
             type that is not known; ``stream``: a stream instead of its chunks; ``keywords``: only
-            keywords that do not exist.
+            keywords that do not exist. The drain adds ``not_reported``: nothing was passed; and
+            ``stream_left``: a stream was left before its usage came.
         shown: The type that was not understood, or the keywords; for a log line.
     """
 
@@ -102,7 +103,6 @@ class CallDetails(NamedTuple):
         unread: Why no usage was read, if something was reported.
         first_chunk: Seconds until the first chunk of a stream; None without a stream.
         chunk_gaps: Seconds between the chunks after the first one; a tuple or an ``array``.
-        stream_seconds: Seconds from the first to the last chunk; None without a stream.
     """
 
     answers: tuple[Answer, ...] = ()
@@ -110,4 +110,3 @@ class CallDetails(NamedTuple):
     unread: Unread | None = None
     first_chunk: float | None = None
     chunk_gaps: Sequence[float] = ()
-    stream_seconds: float | None = None

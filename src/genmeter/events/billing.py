@@ -23,7 +23,9 @@ __all__ = ["answer_of", "answers_of", "billing_of", "priced_by", "spent_on"]
 _BASIC = ("input", "output", "total", "cache_read", "cache_write", "reasoning")
 _NO_PARTS = TokenCounts()[6:]
 _NO_TERMS = Answer()[3:5]
-_AUDIO, _IMAGE = "audio", "image"
+# The counts by modality, with what their keywords begin with, and the modalities that have prices.
+_DIRECTIONS = (("input_by", "input"), ("output_by", "output"), ("cache_read_by", "cache_read"))
+_MODALITIES = ("audio", "image", "video")
 
 
 def answer_of(
@@ -41,16 +43,19 @@ def answer_of(
     """
     if not parts:
         return Answer(TokenCounts(*tokens), model)
-    write_1h, in_audio, in_image, out_audio, out_image, read_audio, searches = (
-        parts.get(name) or 0 for name in BILLING_PARTS
-    )
+    by: dict[str, Any] = {
+        field: tuple(
+            (modality, count)
+            for modality in _MODALITIES
+            if (count := parts.get(f"{start}_{modality}_token_count"))
+        )
+        for field, start in _DIRECTIONS
+    }
     counts = TokenCounts(
         *tokens,
-        cache_write_1h=write_1h or None,
-        input_by=_pairs(in_audio, in_image),
-        output_by=_pairs(out_audio, out_image),
-        cache_read_by=_pairs(read_audio, 0),
-        searches=searches or None,
+        cache_write_1h=parts.get("cache_write_1h_token_count") or None,
+        searches=parts.get("search_count") or None,
+        **by,
     )
     return Answer(
         counts,
@@ -146,26 +151,16 @@ def _has_usage(tokens: TokenCounts) -> bool:
     return not tokens[0] is tokens[1] is tokens[2] is None or bool(tokens.searches)
 
 
-def _pairs(audio: int, image: int) -> tuple[tuple[str, int], ...]:
-    pairs = ((_AUDIO, audio), (_IMAGE, image))
-    return tuple(pair for pair in pairs if pair[1])
-
-
 def _unusual(answer: Answer) -> dict[str, Any]:
     tokens = answer.tokens
-    inputs, outputs, reads = (
-        dict(pairs) for pairs in (tokens.input_by, tokens.output_by, tokens.cache_read_by)
-    )
-    counts = (
-        tokens.cache_write_1h,
-        *(inputs.get(_AUDIO), inputs.get(_IMAGE)),
-        *(outputs.get(_AUDIO), outputs.get(_IMAGE)),
-        reads.get(_AUDIO),
-        tokens.searches,
-    )
-    data: dict[str, Any] = {
-        name: count for name, count in zip(BILLING_PARTS, counts, strict=True) if count
+    counts = {
+        "cache_write_1h_token_count": tokens.cache_write_1h,
+        "search_count": tokens.searches,
     }
+    for field, start in _DIRECTIONS:
+        for modality, count in getattr(tokens, field):
+            counts[f"{start}_{modality}_token_count"] = count
+    data: dict[str, Any] = {name: count for name in BILLING_PARTS if (count := counts.get(name))}
     if answer.service_tier is not None:
         data["service_tier"] = answer.service_tier
     if answer.is_batch:

@@ -398,6 +398,9 @@ class Normaliser:
         is_reported, is_unpriced = cost is not None, False
         if cost is None:
             cost, is_reported, is_unpriced = _spent(answers, call, keywords, defaults, time)
+        else:
+            # It is that of all answers; their own would be summed when a report prices again.
+            answers = [answer._replace(cost=None) for answer in answers]
         return _Billed(
             cost,
             billing_of(answers, is_reported=is_reported),

@@ -318,7 +318,8 @@ def _without_usage(calls: int, by_model: Mapping[str, int] | None = None) -> str
     if by_model is not None:
         counts = (f"{_shown(model)}: {count:,}" for model, count in sorted(by_model.items()))
         shown = f" ({', '.join(counts)})"
-    return f"Calls without usage: {calls:,}{shown}; what they used and cost is missing above."
+    text = "their tokens and cost are unknown, and missing above."
+    return f"Calls without usage: {calls:,}{shown}; {text}"
 
 
 def _shown(name: str) -> str:

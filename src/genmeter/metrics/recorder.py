@@ -230,7 +230,7 @@ class MetricsRecorder:
         if event.unread is not None:
             series.cell(cat.USAGE_UNREAD, time, cat.UNREAD_REASON, event.unread).add(1)
         if event.first_chunk is not None:
-            self._chunks(series, event)
+            self._chunks(series, event, event.first_chunk)
         reason = event.finish_reason
         if reason is not None:
             cell = series.finish_reasons.get(reason)
@@ -246,12 +246,11 @@ class MetricsRecorder:
         if time > self._last.get(model, 0.0):
             self._last[model] = time
 
-    def _chunks(self, series: _CallSeries, event: Generation) -> None:
+    def _chunks(self, series: _CallSeries, event: Generation, first_chunk: float) -> None:
         time, span = event.time, event.span
         if series.first_chunk is None:
             series.first_chunk = series.new_cell(cat.FIRST_CHUNK, time)
-        if event.first_chunk is not None:
-            series.first_chunk.record(event.first_chunk, time, span)
+        series.first_chunk.record(first_chunk, time, span)
         if not len(event.chunk_gaps):
             return
         if series.output_chunk is None:

@@ -99,8 +99,8 @@ def price_event(
         prices: The prices.
     """
     billing = event.get(BILLING) or {}
-    reported = event.get("cost") if billing.get("cost_reported") else None
-    if reported is None or "answers" in billing:
+    cost = _reported(event.get("cost"), billing)
+    if cost is None:
         counts = [event.get(name) for name in _TOKENS]
         if all(count is None for count in counts):
             return
@@ -117,9 +117,18 @@ def price_event(
             table.unpriced.add(key.model)
         if cost is None:
             return
-    else:
-        cost = reported
     usage.cost = (usage.cost or 0.0) + cost
+
+
+def _reported(cost: float | None, billing: Mapping[str, Any]) -> float | None:
+    """Return a recorded cost if it was reported for the call as a whole, not for single answers."""
+    if not billing.get("cost_reported"):
+        return None
+    answers = billing.get("answers")
+    of_answers = isinstance(answers, list) and any(
+        isinstance(each, dict) and "cost" in each for each in answers
+    )
+    return None if of_answers else cost
 
 
 def _parsed(billing: Any) -> dict[str, Any]:

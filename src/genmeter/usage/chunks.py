@@ -106,9 +106,9 @@ class ChunkReader:
             meaning_of = self._meanings.get
             for name, value in fields.items():
                 if value is not None:
-                    kind_of = meaning_of(name)
-                    if kind_of is not None and (
-                        kind_of == _VALUE or self._matters(name, value, kind_of, depth)
+                    known = meaning_of(name)
+                    if known is not None and (
+                        known == _VALUE or self._matters(name, value, known, depth)
                     ):
                         return True
         # Of an object that cannot be read the reading says why.

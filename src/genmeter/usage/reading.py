@@ -70,11 +70,6 @@ class Reading:
         return bool(self._counts)
 
     @property
-    def is_empty(self) -> bool:
-        """Whether nothing at all was read: no count, no model, no finish reason, no cost."""
-        return not (self._counts or self._model or self._reasons) and self._cost is None
-
-    @property
     def model(self) -> str | None:
         """The model that answered; None if unknown."""
         return self._model

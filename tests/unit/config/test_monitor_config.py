@@ -158,7 +158,7 @@ def test_values_are_converted_and_copied() -> None:
         default_model=Model.SMALL,
         score_scales=scales,  # type: ignore[arg-type]
         custom_metrics=[custom(kind="histogram", bounds=[1, 2], labels=["k"])],  # type: ignore[arg-type]
-        prices={"a": (1, 2)},  # type: ignore[arg-type]
+        prices={"a": (1, 2)},
     )
     scales.clear()
     assert config.models == ("a", "small")
@@ -280,7 +280,7 @@ def test_alerts_can_be_a_file(tmp_path: Path) -> None:
     file = tmp_path / "alerts.toml"
     file.write_text("objective = 0.9")
     assert MonitorConfig.from_env({"GENMETER_ALERTS": str(file)}).alerts.objective == 0.9
-    assert MonitorConfig(alerts=file).alerts.objective == 0.9  # type: ignore[arg-type]
+    assert MonitorConfig(alerts=file).alerts.objective == 0.9
     assert MonitorConfig().alerts == AlertSettings()
     given = AlertSettings(cost_budget=5.0)
     assert MonitorConfig.from_env({"GENMETER_ALERTS": "none.toml"}, alerts=given).alerts is given

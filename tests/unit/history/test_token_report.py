@@ -166,7 +166,7 @@ def test_recorded_costs_are_those_of_the_calls() -> None:
     assert costs == CostReport({"a": 0.5, "b": 0.25}, 0.75, ("b", "c"), (), 3)
     assert report.cost_usd == 0.75
     assert str(costs).endswith(
-        "Without a price: b, c.\nCalls without usage: 3; what they used and cost is missing above."
+        "Without a price: b, c.\nCalls without usage: 3; their tokens and cost are unknown, and missing above."
     )
 
 
@@ -175,7 +175,7 @@ def test_calls_without_usage_are_named() -> None:
     report = report_of(SMALL, without_usage={"d": 2, "small": 1_000})
     assert report.calls_without_usage == 1_002
     assert str(report).endswith(
-        "\nCalls without usage: 1,002 (d: 2, small: 1,000); what they used and cost is missing above."
+        "\nCalls without usage: 1,002 (d: 2, small: 1,000); their tokens and cost are unknown, and missing above."
     )
     assert TokenUsageReport.merge([report, report]).calls_without_usage == 2_004
 

@@ -29,6 +29,7 @@ PRICES = PriceTable(
         },
         "batched": {"input": 2.0, "output": 2.0, "batch": 0.5},
         "spoken": {"input": 1.0, "output": 1.0, "input_audio": 100.0, "request": 0.25},
+        "seen": {"input": 1.0, "output": 1.0, "input_video": 50.0, "cached_image": 20.0},
     }
 )
 
@@ -61,7 +62,19 @@ def run_job(monitor: IsolatedMonitor) -> dict[str, float]:
     call(monitor, "batched", tokens(1_000, 1_000), batch=True)
     audio = {"prompt_tokens_details": {"audio_tokens": 60, "text_tokens": 40}}
     call(monitor, "spoken", tokens(100, 0, **audio))
+    seen = [("VIDEO", 60), ("IMAGE", 40)]
+    details = [{"modality": modality, "tokenCount": count} for modality, count in seen]
+    cached = {
+        "cachedContentTokenCount": 10,
+        "cacheTokensDetails": [{**details[1], "tokenCount": 10}],
+    }
+    google = {"promptTokenCount": 100, "promptTokensDetails": details, **cached}
+    call(monitor, "seen", {"usageMetadata": google})
     call(monitor, "billed", tokens(100, 0, cost=0.125))
+    with monitor.generation(model="billed", step="ask") as handle:
+        handle.usage(tokens(100, 0, cost=0.01), add=True)
+        handle.usage(tokens(100, 0), add=True)
+        handle.cost(0.5)  # of both
     monitor.track_evaluation(1.0, True, "judge", {}, model_name="plain", prompt_token_count=1_000)
     return {
         "plain": (600 + 400 * 0.5 + 100 * 2 + 1_000) / 1e6,
@@ -69,7 +82,8 @@ def run_job(monitor: IsolatedMonitor) -> dict[str, float]:
         "sized": (900 + 1_100 * 10 + 600 + 700) / 1e6,
         "batched": (1_000 * 2 + 1_000 * 2) * 0.5 / 1e6,
         "spoken": 0.25 + (60 * 100 + 40) / 1e6,
-        "billed": 0.125,
+        "seen": (60 * 50 + 30 + 10 * 20) / 1e6,
+        "billed": 0.125 + 0.5,
     }
 
 
@@ -89,7 +103,7 @@ def test_each_call_is_priced_by_itself(tmp_path: Path, prices_of_the_job: Any) -
             monitor.export_metrics(path, path.suffix[1:])
         recorded = monitor.get_total_token_usage().cost()
     assert costs_of(recorded.by_model) == pytest.approx(
-        expected if prices_of_the_job else {"billed": 0.125}, rel=1e-12
+        expected if prices_of_the_job else {"billed": 0.625}, rel=1e-12
     )
     for source in (tmp_path, *exports):
         again = read_source(str(source), prices=PRICES)

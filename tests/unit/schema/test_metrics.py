@@ -181,7 +181,7 @@ def record_everything(monitor: IsolatedMonitor) -> None:
 def job() -> dict[str, set[str]]:
     """Return the label names of each instrument after recording to all of them."""
     config = MonitorConfig(
-        prices={"m": (1, 2)},  # type: ignore[arg-type]
+        prices={"m": (1, 2)},
         expected_samples=10,
         limits=LabelLimits(finish_reasons=2),
     )

@@ -611,14 +611,13 @@ def test_usage_once_found_stays_found() -> None:
     assert reading.unread is None
 
 
-def test_new_reading_is_empty() -> None:
+def test_new_reading_has_an_empty_answer() -> None:
     """Until anything is read."""
     reading = Reading()
-    assert reading.is_empty
     assert reading.answer() == Answer()
     assert reading.unread is None
     reading.read({"model": "m"})
-    assert not reading.is_empty
+    assert reading.model == "m"
     assert "'m'" not in repr(reading)
     assert "m, usage False" in repr(reading)
 

@@ -9,17 +9,24 @@ import math
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from genmeter.config._declare import Declared, declare
 from genmeter.config.checks import Check, count, optional
 from genmeter.config.prices._rates import TOKEN_FIELDS, Rates, Steps
 from genmeter.errors import ConfigError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from genmeter.config._declare import Accepts
+
 __all__ = ["Price", "PriceLike", "PriceTier", "parse_price"]
 
 Change: TypeAlias = float | tuple[tuple[str, float], ...]
 """What a service tier or a batch changes: a factor on all tokens, or other prices."""
+ChangeLike: TypeAlias = Change | Mapping[str, float]
+"""What may be passed for it."""
 
 
 def _price_number(value: Any) -> float:
@@ -189,9 +196,14 @@ class Price(Declared):
     output_video: float | None = declare(None, check=optional(_PRICE))
     search: float | None = declare(None, check=optional(_FEE))
     request: float | None = declare(None, check=optional(_FEE))
-    tiers: tuple[PriceTier, ...] = declare((), check=_TIERS)
-    service_tiers: tuple[tuple[str, Change], ...] = declare((), check=_CHANGES)
-    batch: Change | None = declare(None, check=optional(_CHANGE))
+    tiers: Accepts[Sequence[PriceTier | Mapping[str, float]], tuple[PriceTier, ...]] = declare(
+        (), check=_TIERS
+    )
+    service_tiers: Accepts[
+        Mapping[str, ChangeLike] | tuple[tuple[str, ChangeLike], ...],
+        tuple[tuple[str, Change], ...],
+    ] = declare((), check=_CHANGES)
+    batch: Accepts[ChangeLike | None, Change | None] = declare(None, check=optional(_CHANGE))
 
     _PREFIX = ""
 

@@ -13,14 +13,10 @@ from pathlib import Path
 from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any, Self
 
-from opentelemetry.context import get_current
-from opentelemetry.trace import get_current_span
-
-from genmeter import clock, runtime
+from genmeter import runtime
 from genmeter.alerting.alertmanager import alertmanager_handlers
 from genmeter.alerting.notify import Alerting, check_alert_handlers
 from genmeter.budget.budget import Budget
-from genmeter.call.handle import GenerationHandle
 from genmeter.config.checks import (
     CALLABLE,
     FINITE,
@@ -35,32 +31,17 @@ from genmeter.config.checks import (
 )
 from genmeter.config.monitor import MonitorConfig
 from genmeter.errors import ExportError
-from genmeter.events.capture import (
-    are_atoms,
-    capture_bool,
-    capture_keywords,
-    capture_label,
-    capture_mapping,
-    capture_number,
-    capture_scores,
-    capture_time,
-    class_name,
-    copy_mapping,
-    lookup,
-)
-from genmeter.events.model import Raw, Reason
-from genmeter.events.values import Rejected, safe_text
+from genmeter.events.values import safe_text
 from genmeter.exporters.apps import make_asgi_app, make_wsgi_app
 from genmeter.exporters.prometheus import FamilyCollector
 from genmeter.files import export, plots
 from genmeter.handlers.base import FileLogHandler, FileMetricHandler, check_handlers
-from genmeter.handlers.dispatch import is_handing_out_logs
 from genmeter.handlers.logging import JobLog
 from genmeter.handlers.otel_events import EvaluationEvents
 from genmeter.history import frames
 from genmeter.history.token_report import summarise
-from genmeter.pipeline.drain import WAKE
 from genmeter.pipeline.handler_worker import HandlerWorker
+from genmeter.recording import Recording
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -68,13 +49,10 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from matplotlib.figure import Figure
-    from opentelemetry.context import Context
-    from opentelemetry.trace import SpanContext
     from prometheus_client.registry import Collector
 
     from genmeter.alerting.state import Alert
     from genmeter.config.alerts import AlertSettings
-    from genmeter.events.answers import CallDetails
     from genmeter.exporters.apps import ASGIApplication
     from genmeter.handlers.base import LogHandler, MetricHandler
     from genmeter.handlers.dispatch import Subscriber
@@ -84,12 +62,11 @@ if TYPE_CHECKING:
 __all__ = ["GenerationMonitor", "process_token_usage"]
 
 _logger = logging.getLogger("genmeter")
-_GENERATION = Raw.GENERATION
 _INTERVAL = number(1e-3, TIMEOUT_MAX, what="seconds")
 _folders = itertools.count(1)  # of the monitors of this process
 
 
-class GenerationMonitor:
+class GenerationMonitor(Recording):
     """Records what a generation job does, for Prometheus, OTLP and the job itself.
 
     A drop-in replacement for AfterImage's class of the same name: same methods, arguments and
@@ -196,11 +173,7 @@ class GenerationMonitor:
         pipeline = self._runtime.require_pipeline()
         if metric_handlers or log_handlers:
             pipeline.run(session.dispatcher.start)
-        self._pipeline = pipeline
-        self._session = session
-        self._inline = config.drain == "inline"
-        self._inbox = pipeline.inbox
-        self._append = pipeline.inbox.append
+        super().__init__(pipeline, session, inline=config.drain == "inline")
         self.log_dir = folder
         self._has_warned_of_gap = False
         self.metrics_interval = metrics_interval
@@ -233,206 +206,6 @@ class GenerationMonitor:
     def __repr__(self) -> str:
         state = "shut down" if self._is_shut else "open"
         return f"<GenerationMonitor, {state}, {self._session.history.size} rows kept>"
-
-    # --- recording -------------------------------------------------------------------------------
-
-    def track_generation(self, duration: float, success: bool, **kwargs: Any) -> None:
-        """Record a model call that ended, or a conversation made of such calls.
-
-        An event with neither model nor tokens, but with ``conversation_length``, ``turns`` or the
-        operation ``conversation_generation``, is a conversation.
-
-        Args:
-            duration: Seconds that it took.
-            success: Whether it succeeded; otherwise it counts as a failure.
-            **kwargs: Any of these, each may be None: ``prompt_token_count``,
-                ``completion_token_count``, ``total_token_count`` (by default the sum of the two),
-                ``cache_read_token_count`` and ``cache_write_token_count`` (parts of the prompt),
-                ``reasoning_token_count`` (part of the completion), ``model_name``,
-                ``finish_reason``, ``error`` (an exception or a text), ``error_type``,
-                ``conversation_length``, ``turns``, ``retries`` (a number, or a list with the cause
-                of each), ``provider``, ``operation``, ``step``, ``modality``, and ``metadata`` (a
-                dict; its ``operation`` is the step, its ``error_type`` the class of the error).
-                For the price: ``response_model`` (that answered), ``service_tier`` (such as
-                ``flex``), ``batch`` (True for the price of batches), ``cost`` (USD that the
-                provider reported, which stands over the prices), and the counts
-                ``cache_write_1h_token_count``, ``input_audio_token_count``,
-                ``output_audio_token_count``, ``cache_read_audio_token_count`` (parts of those above;
-                the same with ``image`` and ``video``) and ``search_count``. Other keywords are kept as data of the event; one that looks
-                like a misspelt name is counted, and logged once.
-        """
-        try:
-            metadata = kwargs.pop("metadata", None)
-            if metadata is not None:
-                metadata = capture_mapping(metadata)
-            error_class = None
-            if not are_atoms(kwargs.values()):
-                error_class = capture_keywords(kwargs)
-            if type(duration) is not float:
-                duration = capture_number(duration)
-            if type(success) is not bool:
-                success = capture_bool(success)
-            context = get_current()
-            self._append(
-                (
-                    _GENERATION,
-                    self._session,
-                    clock.now(),
-                    duration,
-                    success,
-                    kwargs,
-                    metadata,
-                    error_class,
-                    _sampled(context) if context else None,
-                    None,
-                )
-            )
-            if len(self._inbox) >= WAKE or self._inline or not self._pipeline.is_running:
-                self._pipeline.after_append(inline=self._inline)
-        except Exception as error:
-            self._pipeline.reject(Reason.INTERNAL, "track_generation", error)
-
-    def track_evaluation(
-        self,
-        duration: float,
-        success: bool,
-        evaluator_type: str,
-        scores: Mapping[str, Any],
-        **kwargs: Any,
-    ) -> None:
-        """Record an evaluation that ended.
-
-        Args:
-            duration: Seconds that it took.
-            success: Whether it succeeded.
-            evaluator_type: The kind of evaluator.
-            scores: A number for each name (a str or an Enum member), or a dict with ``score``, and
-                ``feedback`` and ``label`` (such as ``pass``; 128 characters) if any; may be empty.
-            **kwargs: As in :meth:`track_generation`; tokens count as used by the evaluation.
-        """
-        try:
-            metadata = kwargs.pop("metadata", None)
-            error_class = capture_keywords(kwargs)
-            context = get_current()
-            self._record(
-                Raw.EVALUATION,
-                capture_number(duration),
-                capture_bool(success),
-                capture_label(evaluator_type),
-                capture_scores(scores),
-                kwargs,
-                None if metadata is None else capture_mapping(metadata),
-                error_class,
-                _sampled(context) if context else None,
-            )
-        except Exception as error:
-            self._pipeline.reject(Reason.INTERNAL, "track_evaluation", error)
-
-    def record_metric(
-        self, metric_name: str, value: float, metadata: Mapping[str, Any] | None = None
-    ) -> None:
-        """Record a value of a metric that the job defines.
-
-        Args:
-            metric_name: Any name. One of ``MonitorConfig.custom_metrics`` is recorded by its own
-                instrument, any other by the three ``genmeter_custom_*`` metrics.
-            value: A number.
-            metadata: Data kept with the value; a ``timestamp`` (datetime) in it replaces the time
-                of this call.
-        """
-        try:
-            when = None
-            if metadata is not None:
-                copy = copy_mapping(metadata)  # before a datetime in it becomes text
-                when = self._timestamp(copy)
-                metadata = capture_mapping(copy)
-            self._record(
-                Raw.METRIC, capture_label(metric_name), capture_number(value), metadata, when=when
-            )
-        except Exception as error:
-            self._pipeline.reject(Reason.INTERNAL, "record_metric", error)
-
-    def record_sample(self, accepted: bool, reason: str | None = None) -> None:
-        """Record an item of the data set that the job produced.
-
-        Args:
-            accepted: Whether the job keeps it.
-            reason: Why it was rejected: a short word, since it becomes a label.
-        """
-        try:
-            self._record(Raw.SAMPLE, capture_bool(accepted), capture_label(reason))
-        except Exception as error:
-            self._pipeline.reject(Reason.INTERNAL, "record_sample", error)
-
-    def log_info(self, message: str, **data: Any) -> None:
-        """Log a message of level ``info``: to the log handlers and to ``logging``.
-
-        A message that a handler logs while it handles one would return to it without end, so it is
-        dropped and counted as ``echo``.
-
-        Args:
-            message: What happened.
-            **data: Further data.
-        """
-        self._log("info", message, data)
-
-    def log_warning(self, message: str, **data: Any) -> None:
-        """Log a message of level ``warning``.
-
-        Args:
-            message: What happened.
-            **data: Further data.
-        """
-        self._log("warning", message, data)
-
-    def log_error(self, message: str, error: BaseException | None = None, **data: Any) -> None:
-        """Log a message of level ``error``.
-
-        Args:
-            message: What happened.
-            error: The exception, if any; it is logged as ``error`` and ``error_type``.
-            **data: Further data.
-        """
-        if error is not None:
-            data = {"error": safe_text(error), "error_type": class_name(type(error)), **data}
-        self._log("error", message, data)
-
-    def generation(
-        self,
-        model: str | None = None,
-        step: str | None = None,
-        *,
-        provider: str | None = None,
-        operation: str | None = None,
-        service_tier: str | None = None,
-        batch: bool = False,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> GenerationHandle:
-        """Time and record a model call: ``with monitor.generation(model=..., step=...) as call``.
-
-        Also usable with ``async with``, and as a decorator of a function that returns the model's
-        response or a stream of it, or that is a generator of its chunks.
-
-        Args:
-            model: The model that is called.
-            step: The step of the pipeline.
-            provider: Who serves the model, such as ``openai``.
-            operation: The kind of call, such as ``chat``.
-            service_tier: The tier it is billed by, such as ``flex`` or ``priority``; a response
-                that names its tier overrides it.
-            batch: Whether it is billed at batch prices.
-            metadata: Data for exports.
-        """
-        return GenerationHandle(
-            self,
-            model=model,
-            step=step,
-            provider=provider,
-            operation=operation,
-            service_tier=service_tier,
-            batch=batch,
-            metadata=metadata,
-        )
 
     # --- budgets ---------------------------------------------------------------------------------
 
@@ -767,7 +540,7 @@ class GenerationMonitor:
         if self._is_shut:
             return
         self._is_shut = True
-        self._append = self._refuse
+        self._refuse_events()
         try:
             if not self._runtime.release(self._session, self.shutdown_timeout):
                 self._pipeline.deferred_log.add(
@@ -795,78 +568,6 @@ class GenerationMonitor:
     @shutdown_timeout.setter
     def shutdown_timeout(self, seconds: float) -> None:
         self._session.timeout = seconds
-
-    def _log(self, level: str, message: str, data: dict[str, Any]) -> None:
-        try:
-            if is_handing_out_logs():
-                self._pipeline.reject(Reason.ECHO, "log", message)
-                return
-            span = get_current_span().get_span_context()
-            self._record(
-                Raw.LOG,
-                level,
-                message if type(message) is str else safe_text(message) or "",
-                capture_mapping(data),
-                span if span.is_valid else None,
-            )
-        except Exception as error:
-            self._pipeline.reject(Reason.INTERNAL, "log", error)
-
-    def _record(self, kind: Raw, *payload: Any, when: float | None = None) -> None:
-        self._append((kind, self._session, clock.now() if when is None else when, *payload))
-        if len(self._inbox) >= WAKE or self._inline or not self._pipeline.is_running:
-            self._pipeline.after_append(inline=self._inline)
-
-    def _record_call(
-        self, duration: float, success: bool, keywords: dict[str, Any], details: CallDetails | None
-    ) -> None:
-        """Record a call of a handle: :meth:`track_generation` with ``details``; never raises."""
-        try:
-            metadata = keywords.pop("metadata", None)
-            error_class = None
-            if not are_atoms(keywords.values()):
-                error_class = capture_keywords(keywords)
-            context = get_current()
-            self._record(
-                _GENERATION,
-                duration,
-                success,
-                keywords,
-                None if metadata is None else capture_mapping(metadata),
-                error_class,
-                _sampled(context) if context else None,
-                details,
-            )
-        except Exception as error:
-            self._pipeline.reject(Reason.INTERNAL, "generation", error)
-
-    def _misuse(self, key: str, message: str) -> None:
-        """Log a warning once for each key; never raises or waits."""
-        self._pipeline.notice(None, key, message)
-
-    def _open_call(self, handle: GenerationHandle) -> None:
-        state = self._session.state
-        state.open_calls[weakref.ref(handle)] = None
-        state.begun_calls.append(handle.labels)
-
-    def _close_call(self, handle: GenerationHandle) -> None:
-        self._session.state.open_calls.pop(weakref.ref(handle), None)
-
-    def _timestamp(self, metadata: Any) -> float | None:
-        stamp = lookup(metadata, "timestamp") if type(metadata) is dict else None
-        if stamp is None:
-            return None
-        try:
-            return capture_time(stamp)
-        except Rejected as rejected:
-            self._pipeline.reject(rejected.reason, "timestamp", stamp)
-            return None
-
-    def _refuse(self, event: tuple[Any, ...]) -> None:
-        self._pipeline.reject(Reason.AFTER_SHUTDOWN, "event", str(event[0]))
-        if event[0] is _GENERATION and len(self._session.budgets):
-            # Or a loop to a budget would never end.
-            self._inbox.append((Raw.CALL, self._session.budgets.refuse_event))
 
     def _snapshot(self, window: timedelta | None) -> Snapshot:
         since = start_of(window)
@@ -913,10 +614,3 @@ def process_token_usage(window: timedelta | None = None) -> TokenUsageReport:
         ConfigError: ``window`` is not a timedelta.
     """
     return runtime.current().token_usage(start_of(window))
-
-
-def _sampled(context: Context) -> SpanContext | None:
-    # Keep only the ids, since a context is 6 KB, and only of a sampled span, since no other can
-    # become an exemplar.
-    span = get_current_span(context).get_span_context()
-    return span if span.trace_flags.sampled else None

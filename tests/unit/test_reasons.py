@@ -13,8 +13,8 @@ from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
 
 import genmeter.metrics._cells
-import genmeter.monitor
 import genmeter.pipeline.drain
+import genmeter.recording
 from _waiting import eventually
 from genmeter import GenerationMonitor, LabelLimits, MonitorConfig
 from genmeter.events.model import Reason
@@ -157,7 +157,7 @@ def test_event_past_the_capacity_is_rejected(
     """The inbox stays at its capacity while nothing drains it."""
     for name, most in (("WAKE", 1), ("HIGH_WATER", 2), ("CAPACITY", 8)):
         monkeypatch.setattr(genmeter.pipeline.drain, name, most)
-    monkeypatch.setattr(genmeter.monitor, "WAKE", 1)
+    monkeypatch.setattr(genmeter.recording, "WAKE", 1)
     provider = MeterProvider(shutdown_on_exit=False)
     with fresh_runtime() as runtime:
         monitor = GenerationMonitor(config=MonitorConfig(meter_provider=provider))

@@ -257,9 +257,8 @@ class GenerationMonitor:
                 ``flex``), ``batch`` (True for the price of batches), ``cost`` (USD that the
                 provider reported, which stands over the prices), and the counts
                 ``cache_write_1h_token_count``, ``input_audio_token_count``,
-                ``input_image_token_count``, ``output_audio_token_count``,
-                ``output_image_token_count``, ``cache_read_audio_token_count`` (parts of those above)
-                and ``search_count``. Other keywords are kept as data of the event; one that looks
+                ``output_audio_token_count``, ``cache_read_audio_token_count`` (parts of those above;
+                the same for ``image`` and ``video``) and ``search_count``. Other keywords are kept as data of the event; one that looks
                 like a misspelt name is counted, and logged once.
         """
         try:

@@ -220,6 +220,32 @@ def test_object_that_is_not_understood_is_named(recorder: FakeRecorder) -> None:
     assert recorder.last.more.unread is None
 
 
+UNREAD: dict[str, Any] = {
+    "no_usage": {"model": "answered", "choices": [{"finish_reason": "stop"}], "usage": None},
+    "not_understood": object(),
+    "stream": iter([chat(10, 5)]),
+}
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("reason", UNREAD)
+def test_attempt_without_usage_is_not_hidden_by_another(
+    recorder: FakeRecorder, reason: str, is_first: bool
+) -> None:
+    """The tokens of the other one count, and the call says that they are not all."""
+    answers = [UNREAD[reason], chat(10, 5)]
+    with recorder.generation("m") as call:
+        for answer in answers if is_first else reversed(answers):
+            call.usage(answer, add=True)
+    assert recorder.last.counts == (10, 5, None)
+    assert recorder.last.more.unread is not None
+    assert recorder.last.more.unread.reason == reason
+    with recorder.generation("m") as call:
+        call.usage(UNREAD[reason], prompt_token_count=1)
+        call.usage(chat(10, 5), add=True)
+    assert recorder.last.more.unread is None
+
+
 def test_stream_given_to_usage_is_left_alone(recorder: FakeRecorder) -> None:
     """The warning says what to write instead."""
     chunks = iter([chat(10, 5)])

@@ -42,7 +42,8 @@ class Summary(NamedTuple):
         model: The model that answered last; None if unknown.
         finish_reason: A truncated one, else the first of the last answer; None if unknown.
         service_tier: Of the last answer; None if unknown.
-        unread: Why no usage is known; None if it is, or if nothing was reported.
+        unread: Why no usage is known, or not that of an attempt; None if all is, or if nothing was
+            reported.
     """
 
     keywords: dict[str, Any]
@@ -76,6 +77,11 @@ class _Attempt:
     @property
     def is_blank(self) -> bool:
         return self.reading is None and not self.counts
+
+    @property
+    def unread(self) -> Unread | None:
+        """Why what it used is not known, or not all of it; None if nothing was reported."""
+        return None if self.counts or self.reading is None else self.reading.unread
 
     def answer(self) -> Answer:
         """Return what it used; keywords that are valid counts are part of it."""
@@ -206,7 +212,7 @@ class CallUsage:
                 answer.model,
                 _finish_reason((answer,)),
                 answer.service_tier,
-                None if is_known else self._why_unread([current]),
+                current.unread if is_known else self._why_unread([current]),
             )
         attempts = self._all()
         keywords = self._data
@@ -232,7 +238,10 @@ class CallUsage:
         billed = tuple(
             [each for each in answers if each.cost is not None or each.tokens != _NO_TOKENS]
         )
-        unread = None if is_known else self._why_unread(attempts)
+        if is_known:
+            unread = next((each.unread for each in attempts if each.unread is not None), None)
+        else:
+            unread = self._why_unread(attempts)
         return Summary(keywords, billed, model, _finish_reason(answers), tier, unread)
 
     def _all(self) -> list[_Attempt]:

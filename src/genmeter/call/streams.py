@@ -105,6 +105,8 @@ class Flow:
             self._look_for_late_chunks()
             return
         self.error = error
+        if error is not None:
+            self._reading.unread = None  # an attempt that failed need not have a usage
         self._end()
 
     def leave(self, stream: Any = None) -> None:

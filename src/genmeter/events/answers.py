@@ -99,7 +99,7 @@ class CallDetails(NamedTuple):
     Attributes:
         answers: What was billed, each attempt by itself; empty if nothing was read.
         is_cancelled: Whether the consumer left early, or the task was cancelled.
-        unread: Why no usage was read, if something was reported.
+        unread: Why no usage was read, or none of one of the attempts, if something was reported.
         first_chunk: Seconds until the first chunk of a stream; None without a stream.
         chunk_gaps: Seconds between the chunks after the first one; a tuple or an ``array``.
         stream_seconds: Seconds from the first to the last chunk; None without a stream.

@@ -11,6 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from genmeter.events.answers import Answer, TokenCounts
+from genmeter.events.values import MAX_COUNT
 from genmeter.schema.afterimage import BILLING_PARTS
 
 if TYPE_CHECKING:
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
 
     from genmeter.events.model import Price
 
-__all__ = ["answer_of", "answers_of", "billing_of", "priced_by", "spent_on"]
+__all__ = ["answer_of", "answers_of", "billing_of", "in_range", "priced_by", "spent_on"]
 
 _BASIC = ("input", "output", "total", "cache_read", "cache_write", "reasoning")
 _NO_PARTS = TokenCounts()[6:]
 _NO_TERMS = Answer()[3:5]
-_AUDIO, _IMAGE = "audio", "image"
+_MODALITIES = ("audio", "image", "video")
+"""Those with a price of their own, in the order of :data:`BILLING_PARTS`."""
 
 
 def answer_of(
@@ -41,15 +43,13 @@ def answer_of(
     """
     if not parts:
         return Answer(TokenCounts(*tokens), model)
-    write_1h, in_audio, in_image, out_audio, out_image, read_audio, searches = (
-        parts.get(name) or 0 for name in BILLING_PARTS
-    )
+    write_1h, *by_modality, searches = (parts.get(name) or 0 for name in BILLING_PARTS)
     counts = TokenCounts(
         *tokens,
         cache_write_1h=write_1h or None,
-        input_by=_pairs(in_audio, in_image),
-        output_by=_pairs(out_audio, out_image),
-        cache_read_by=_pairs(read_audio, 0),
+        input_by=_pairs(by_modality[:3]),
+        output_by=_pairs(by_modality[3:6]),
+        cache_read_by=_pairs(by_modality[6:]),
         searches=searches or None,
     )
     return Answer(
@@ -105,6 +105,15 @@ def answers_of(
     return found
 
 
+def in_range(answer: Answer) -> Answer:
+    """Return an answer without counts that no event can have: those are rejected there."""
+    basic = answer.tokens[:6]
+    if all(count is None or count <= MAX_COUNT for count in basic):
+        return answer
+    valid = (count if count is None or count <= MAX_COUNT else None for count in basic)
+    return answer._replace(tokens=TokenCounts(*valid, *answer.tokens[6:]))
+
+
 def spent_on(
     answers: Sequence[Answer], price: Callable[[Answer], float | None] | None
 ) -> tuple[float | None, bool, bool]:
@@ -127,7 +136,7 @@ def spent_on(
         elif price is None or not _has_usage(answer.tokens):
             continue
         else:
-            cost = price(answer)
+            cost = _cost_of(answer, price)
             if cost is None:
                 is_unpriced = True
                 continue
@@ -146,9 +155,31 @@ def _has_usage(tokens: TokenCounts) -> bool:
     return not tokens[0] is tokens[1] is tokens[2] is None or bool(tokens.searches)
 
 
-def _pairs(audio: int, image: int) -> tuple[tuple[str, int], ...]:
-    pairs = ((_AUDIO, audio), (_IMAGE, image))
-    return tuple(pair for pair in pairs if pair[1])
+def _cost_of(answer: Answer, price: Callable[[Answer], float | None]) -> float | None:
+    """Price an answer of which the input or the output may be unknown.
+
+    With one of both, the other is what the total has beside it. A total alone has a price only if
+    its parts do not matter: an output at the price of the input, or for nothing, as that of
+    embeddings.
+    """
+    tokens = answer.tokens
+    input_, output, total = tokens[:3]
+    if not total or (input_ is not None and output is not None):
+        return price(answer)
+
+    def at(input_: int, output: int) -> float | None:
+        return price(answer._replace(tokens=tokens._replace(input=input_, output=output)))
+
+    if input_ is not None:
+        return at(input_, max(0, total - input_))
+    if output is not None:
+        return at(max(0, total - output), output)
+    cost = at(total, 0)
+    return cost if at(0, total) in (cost, at(0, 0)) else None
+
+
+def _pairs(counts: Sequence[int]) -> tuple[tuple[str, int], ...]:
+    return tuple(pair for pair in zip(_MODALITIES, counts, strict=True) if pair[1])
 
 
 def _unusual(answer: Answer) -> dict[str, Any]:
@@ -158,9 +189,7 @@ def _unusual(answer: Answer) -> dict[str, Any]:
     )
     counts = (
         tokens.cache_write_1h,
-        *(inputs.get(_AUDIO), inputs.get(_IMAGE)),
-        *(outputs.get(_AUDIO), outputs.get(_IMAGE)),
-        reads.get(_AUDIO),
+        *(by.get(modality) for by in (inputs, outputs, reads) for modality in _MODALITIES),
         tokens.searches,
     )
     data: dict[str, Any] = {

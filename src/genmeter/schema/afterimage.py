@@ -134,11 +134,11 @@ BILLING = "billing"
 """The metadata of a call's first row that has what its price depends on beside its tokens."""
 BILLING_PARTS = (
     "cache_write_1h_token_count",
-    "input_audio_token_count",
-    "input_image_token_count",
-    "output_audio_token_count",
-    "output_image_token_count",
+    *("input_audio_token_count", "input_image_token_count", "input_video_token_count"),
+    *("output_audio_token_count", "output_image_token_count", "output_video_token_count"),
     "cache_read_audio_token_count",
+    "cache_read_image_token_count",
+    "cache_read_video_token_count",
     "search_count",
 )
 """The keywords with counts that have a price of their own."""

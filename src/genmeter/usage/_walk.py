@@ -57,6 +57,7 @@ class Found:
         is_batch: Whether it was answered in a batch.
         cost: USD as reported.
         is_known: Whether any name was known.
+        lacks_usage: Whether it is a list in which an answer has no usage.
     """
 
     __slots__ = (
@@ -70,6 +71,7 @@ class Found:
         "is_chunk",
         "is_known",
         "is_whole",
+        "lacks_usage",
         "model",
         "output_by",
         "reasons",
@@ -89,6 +91,7 @@ class Found:
         self.is_batch = False
         self.cost: float | None = None
         self.is_known = False
+        self.lacks_usage = False
         self._are_images = False
         self._left = _MAX_OBJECTS
 

@@ -31,7 +31,8 @@ class Reading:
     last, in :meth:`answer`: a chunk may name only one of their parts.
 
     Attributes:
-        unread: Why the last object had no usage; None once a usage was found, and at first.
+        unread: Why the last object had no usage, or one answer of a list; None once a usage was
+            found, and at first.
     """
 
     __slots__ = (
@@ -93,6 +94,7 @@ class Reading:
             found.read(obj)
             if not found.is_known and (items := items_of(obj)):
                 found = _read_list(items)
+                found.lacks_usage = found.lacks_usage or _is_longer(obj, len(items))
             return self._merge(found, obj)
         except UNREADABLE:
             self._miss("not_understood", obj)
@@ -128,7 +130,7 @@ class Reading:
             self._cache_by = found.cache_by or self._cache_by
         self._merge_rest(found)
         if fresh:
-            self.unread = None
+            self.unread = Unread("no_usage", _type_name(obj)) if found.lacks_usage else None
             return True
         if found.is_known:
             self._miss("no_usage", obj)
@@ -285,8 +287,11 @@ def _read_list(items: Iterable[Any]) -> Found:
         alone = Reading()
         alone._merge(each, None)  # noqa: SLF001
         answers.append(alone.answer())
+        if not alone.has_usage and (each.reasons or each.model is not None):
+            total.lacks_usage = True
     if are_chunks:
         answers = [merged.answer()]
+        total.lacks_usage = False
     for answer in answers:
         _add(total, answer)
     billed = [each for each in answers if each.tokens != TokenCounts()]
@@ -336,6 +341,13 @@ def _differs(counts: Counts, fresh: Counts) -> bool:
 def _by_modality(by: dict[str, int], count: int) -> tuple[tuple[str, int], ...]:
     # Parts that exceed their whole are of an earlier object.
     return tuple(sorted(by.items())) if sum(by.values()) <= count else ()
+
+
+def _is_longer(obj: Any, length: int) -> bool:
+    try:
+        return len(obj) > length
+    except UNREADABLE:
+        return False
 
 
 def _holds_stream(obj: Any) -> bool:

@@ -144,6 +144,12 @@ def test_cost_of_an_empty_report_is_zero() -> None:
     assert isinstance(costs.total, float)
 
 
+def test_total_alone_is_unpriced() -> None:
+    """It does not say what of it was output, so it is not free."""
+    costs = report_of(ModelTokenUsage("m", 0, 0, 900, calls=1)).cost({"m": (1, 2)})
+    assert costs == CostReport({}, 0.0, ("m",))
+
+
 def test_price_by_size_is_estimated() -> None:
     """Sums do not say how large each call was, and the report says so."""
     usage = ModelTokenUsage("gemini-2.5-pro", 1_000_000, 0, 1_000_000, calls=10)

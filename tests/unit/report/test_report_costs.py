@@ -29,6 +29,14 @@ PRICES = PriceTable(
         },
         "batched": {"input": 2.0, "output": 2.0, "batch": 0.5},
         "spoken": {"input": 1.0, "output": 1.0, "input_audio": 100.0, "request": 0.25},
+        "filmed": {
+            "input": 1.0,
+            "output": 2.0,
+            "input_video": 30.0,
+            "output_video": 70.0,
+            "cached_image": 0.5,
+            "cached_video": 7.0,
+        },
     }
 )
 
@@ -61,6 +69,15 @@ def run_job(monitor: IsolatedMonitor) -> dict[str, float]:
     call(monitor, "batched", tokens(1_000, 1_000), batch=True)
     audio = {"prompt_tokens_details": {"audio_tokens": 60, "text_tokens": 40}}
     call(monitor, "spoken", tokens(100, 0, **audio))
+    usage = {
+        "prompt_token_count": 100,
+        "candidates_token_count": 10,
+        "cached_content_token_count": 30,
+        "prompt_tokens_details": by_modality(video=60, image=40),
+        "cache_tokens_details": by_modality(video=20, image=10),
+        "candidates_tokens_details": by_modality(video=10),
+    }
+    call(monitor, "filmed", {"usage_metadata": usage})
     call(monitor, "billed", tokens(100, 0, cost=0.125))
     monitor.track_evaluation(1.0, True, "judge", {}, model_name="plain", prompt_token_count=1_000)
     return {
@@ -69,8 +86,14 @@ def run_job(monitor: IsolatedMonitor) -> dict[str, float]:
         "sized": (900 + 1_100 * 10 + 600 + 700) / 1e6,
         "batched": (1_000 * 2 + 1_000 * 2) * 0.5 / 1e6,
         "spoken": 0.25 + (60 * 100 + 40) / 1e6,
+        "filmed": (40 * 30 + 20 * 7 + 30 + 10 * 0.5 + 10 * 70) / 1e6,
         "billed": 0.125,
     }
+
+
+def by_modality(**counts: int) -> list[dict[str, Any]]:
+    """Return details of Google's shape."""
+    return [{"modality": name.upper(), "token_count": count} for name, count in counts.items()]
 
 
 def costs(table: UsageTable) -> dict[str, float]:

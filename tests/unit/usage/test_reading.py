@@ -289,6 +289,29 @@ def test_list_of_responses_is_summed() -> None:
     assert answer == Answer(TokenCounts(20, 8, 28), "gpt-x", ("stop", "stop"))
 
 
+def test_list_with_an_answer_without_usage_says_so() -> None:
+    """Its sum is known, and not all of it; what is no answer is not missing."""
+    silent = {"model": "m", "choices": [{"finish_reason": "stop"}], "usage": None}
+    reading = Reading()
+    assert reading.read([CHAT, silent])
+    assert reading.answer().tokens.input == CHAT["usage"]["prompt_tokens"]
+    assert reading.unread is not None
+    assert reading.unread.reason == "no_usage"
+    assert reading.read([CHAT, {"role": "user", "content": "Hello"}])
+    assert reading.unread is None
+
+
+def test_list_too_long_to_be_read_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sum is that of a part."""
+    monkeypatch.setattr(_objects, "_MAX_ITEMS", 3)
+    reading = Reading()
+    assert reading.read([CHAT] * 4)
+    assert reading.answer().tokens.input == 30
+    assert reading.unread is not None
+    assert reading.read([CHAT] * 3)
+    assert reading.unread is None
+
+
 def test_list_with_messages_of_the_user_is_summed() -> None:
     """Those have no usage."""
     question = {"content": "x", "role": "user"}

@@ -525,7 +525,7 @@ def _spent(
         return spent_on(answers, None)
     # As asked, since a label may be cut, or "other".
     asked = keywords.get("model_name")
-    model = asked if type(asked) is str and asked else call.model
+    model = (asked.strip() if type(asked) is str else None) or call.model
     price = priced_by(defaults.price, model=model, provider=call.provider, time=time)
     return spent_on(answers, price)
 

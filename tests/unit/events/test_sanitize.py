@@ -582,6 +582,13 @@ def test_total_without_its_parts_is_not_free(counts: dict[str, Any], cost: float
     assert (event.cost, event.unpriced) == (cost, cost is None)
 
 
+def test_spaces_around_a_model_do_not_hide_its_price() -> None:
+    """The label has none either, so that a report of the journal finds the same price."""
+    clean = Clean(CallDefaults(None, None, "chat", PriceTable({"m": (1e6, 1e6)}).usd))
+    event = clean.generation(model_name=" m\n", prompt_token_count=5)
+    assert (event.call.model, event.cost) == ("m", 5.0)
+
+
 def test_counts_out_of_range_have_no_price() -> None:
     """They are in no total, and so in no cost."""
     table = PriceTable({"m": (1e6, 1e6)})

@@ -289,6 +289,15 @@ def test_list_of_responses_is_summed() -> None:
     assert answer == Answer(TokenCounts(20, 8, 28), "gpt-x", ("stop", "stop"))
 
 
+def test_metrics_at_the_end_of_a_stream_of_bedrock_are_read() -> None:
+    """Whatever the model, and beside the usage of Anthropic's events."""
+    start = {"type": "message_start", "message": {"usage": {"input_tokens": 12}}}
+    metrics = {"inputTokenCount": 12, "outputTokenCount": 34, "cacheReadInputTokenCount": 90}
+    end = {"type": "message_stop", "amazon-bedrock-invocationMetrics": metrics}
+    for chunks in ((start, end), (end,)):
+        assert answer_of(*chunks).tokens == TokenCounts(102, 34, cache_read=90)
+
+
 def test_list_with_an_answer_without_usage_says_so() -> None:
     """Its sum is known, and not all of it; what is no answer is not missing."""
     silent = {"model": "m", "choices": [{"finish_reason": "stop"}], "usage": None}

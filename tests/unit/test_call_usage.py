@@ -220,6 +220,27 @@ def test_object_that_is_not_understood_is_named(recorder: FakeRecorder) -> None:
     assert recorder.last.more.unread is None
 
 
+def test_answers_of_a_list_are_billed_one_by_one(recorder: FakeRecorder) -> None:
+    """Each has its model, its size and its cost; keywords are of all of them."""
+    listed = [chat(10, 5), chat(20, 5, model="other", cost=0.5), {"role": "user"}]
+    with recorder.generation("m", service_tier="flex") as call:
+        call.usage(listed)
+    assert recorder.last.counts == (30, 10, None)
+    assert [
+        (each.tokens.input, each.model, each.cost, each.service_tier)
+        for each in recorder.last.answers
+    ] == [(10, "answered", None, "flex"), (20, "other", 0.5, "flex")]
+    with recorder.generation("m") as call:
+        call.usage(listed)
+        call.usage(chat(7, 5), add=True)
+    assert [each.tokens.input for each in recorder.last.answers] == [10, 20, 7]
+    for last in ({"response": chat(7, 5)}, {"prompt_token_count": 7}):
+        with recorder.generation("m") as call:
+            call.usage(listed)
+            call.usage(**last)
+        assert [each.tokens.input for each in recorder.last.answers] == [7]
+
+
 UNREAD: dict[str, Any] = {
     "no_usage": {"model": "answered", "choices": [{"finish_reason": "stop"}], "usage": None},
     "not_understood": object(),

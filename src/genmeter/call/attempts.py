@@ -93,6 +93,12 @@ class _Attempt:
         }
         return answer._replace(tokens=answer.tokens._replace(**valid))
 
+    def answers(self) -> tuple[Answer, ...]:
+        """Return what was billed: the answers of a list each by itself, unless keywords override it."""
+        if self.counts or self.reading is None:
+            return (self.answer(),)
+        return self.reading.answers()
+
 
 class CallUsage:
     """Collects what a call used.
@@ -201,7 +207,11 @@ class CallUsage:
             is_batch: Whether all are billed as part of a batch.
         """
         current = self._current
-        if not self._attempts and not current.counts and current.reading is not None:
+        if (
+            not (self._attempts or current.counts)
+            and current.reading is not None
+            and len(current.reading.answers()) == 1
+        ):
             # Nearly always one response, whose answer says it all.
             answer = _filled(current.reading.answer(), service_tier, is_batch=is_batch)
             _put_counts(self._data, answer.tokens)
@@ -236,7 +246,12 @@ class CallUsage:
                 if _valid(value) is None:
                     keywords[name] = value
         billed = tuple(
-            [each for each in answers if each.cost is not None or each.tokens != _NO_TOKENS]
+            [
+                _filled(each, service_tier, is_batch=is_batch)
+                for attempt in attempts
+                for each in attempt.answers()
+                if each.cost is not None or each.tokens != _NO_TOKENS
+            ]
         )
         if is_known:
             unread = next((each.unread for each in attempts if each.unread is not None), None)

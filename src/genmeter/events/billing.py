@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from genmeter.events.answers import Answer, TokenCounts
-from genmeter.events.values import MAX_COUNT
+from genmeter.events.values import MAX_COUNT, MAX_VALUE
 from genmeter.schema.afterimage import BILLING_PARTS
 
 if TYPE_CHECKING:
@@ -106,12 +106,15 @@ def answers_of(
 
 
 def in_range(answer: Answer) -> Answer:
-    """Return an answer without counts that no event can have: those are rejected there."""
-    basic = answer.tokens[:6]
-    if all(count is None or count <= MAX_COUNT for count in basic):
-        return answer
-    valid = (count if count is None or count <= MAX_COUNT else None for count in basic)
-    return answer._replace(tokens=TokenCounts(*valid, *answer.tokens[6:]))
+    """Return an answer without counts that no event can have, nor a cost: those are rejected."""
+    if answer.cost is not None and answer.cost > MAX_VALUE:
+        answer = answer._replace(cost=None)
+    wrong: dict[str, Any] = {
+        name: None
+        for name in _BASIC
+        if (count := getattr(answer.tokens, name)) is not None and count > MAX_COUNT
+    }
+    return answer._replace(tokens=answer.tokens._replace(**wrong)) if wrong else answer
 
 
 def spent_on(

@@ -22,6 +22,8 @@ from genmeter.usage._objects import count_of, fields_of, items_of, money_of, tex
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from genmeter.events.answers import Answer
+
 __all__ = ["Counts", "Found"]
 
 Counts = dict[int, tuple[int, int]]
@@ -58,11 +60,13 @@ class Found:
         cost: USD as reported.
         is_known: Whether any name was known.
         lacks_usage: Whether it is a list in which an answer has no usage.
+        answers: The answers of a list, each of which is billed by itself; empty if there are many.
     """
 
     __slots__ = (
         "_are_images",
         "_left",
+        "answers",
         "cache_by",
         "cost",
         "counts",
@@ -92,6 +96,7 @@ class Found:
         self.cost: float | None = None
         self.is_known = False
         self.lacks_usage = False
+        self.answers: tuple[Answer, ...] = ()
         self._are_images = False
         self._left = _MAX_OBJECTS
 

@@ -20,6 +20,8 @@ __all__ = ["Reading", "is_stream", "read_error"]
 _MAX_CAUSES = 4
 _MAX_ATTEMPTS = 64
 _MAX_STRANGERS = 1_000
+_MAX_ANSWERS = 256
+"""Answers of a list that are billed one by one; of more, those that are billed alike are summed."""
 _UNKNOWN: Final = (0, None)
 
 
@@ -36,6 +38,7 @@ class Reading:
     """
 
     __slots__ = (
+        "_answers",
         "_cache_by",
         "_cost",
         "_counts",
@@ -50,6 +53,7 @@ class Reading:
 
     def __init__(self) -> None:
         self.unread: Unread | None = None
+        self._answers: tuple[Answer, ...] = ()
         self._counts: Counts = {}
         self._input_by: dict[str, int] = {}
         self._output_by: dict[str, int] = {}
@@ -112,6 +116,10 @@ class Reading:
             cost=self._cost,
         )
 
+    def answers(self) -> tuple[Answer, ...]:
+        """Return each answer that is billed by itself: several if a list was read last."""
+        return self._answers or (self.answer(),)
+
     def adopt(self, other: Reading) -> None:
         """Take over the model, the finish reasons and the tier of a reading, but not its usage."""
         self._model = self._model or other._model
@@ -122,6 +130,7 @@ class Reading:
         counts = self._counts
         fresh = found.counts
         if fresh:
+            self._answers = found.answers
             if Slot.TOTAL not in fresh and Slot.TOTAL in counts and _differs(counts, fresh):
                 del counts[Slot.TOTAL]  # it was the total of fewer tokens
             counts.update(fresh)
@@ -183,6 +192,8 @@ class Reading:
             # Only where the vendor's total proves it: most count reasoning in the output.
             output, output_rank = output + reasoning, reasoning_rank
         searches, searches_rank = get(Slot.SEARCHES, _UNKNOWN)
+        if not total and input_ + output > 0:
+            total_rank = None  # a server that does not count it
         # By position, in the order of TokenCounts: half the time.
         return TokenCounts(
             None if input_rank is None else input_,
@@ -297,10 +308,31 @@ def _read_list(items: Iterable[Any]) -> Found:
     billed = [each for each in answers if each.tokens != TokenCounts()]
     costs = [each.cost for each in billed if each.cost is not None]
     total.cost = sum(costs) if costs and len(costs) == len(billed) else None
+    total.answers = _billed_alike(billed) if len(billed) > 1 else ()
     if any(each.tokens.total is None for each in billed):
         total.counts.pop(Slot.TOTAL, None)
     total.is_whole = True
     return total
+
+
+def _billed_alike(answers: list[Answer]) -> tuple[Answer, ...]:
+    """Return the answers, or of many the sums of those with the same price."""
+    if len(answers) <= _MAX_ANSWERS:
+        return tuple(answers)
+    groups: dict[tuple[Any, ...], list[Answer]] = {}
+    for answer in answers:
+        terms = answer.model, answer.service_tier, answer.is_batch, answer.cost is None
+        groups.setdefault(terms, []).append(answer)
+    summed = []
+    for group in groups.values():
+        total = Found()
+        for answer in group:
+            _add(total, answer)
+        merged = Reading()
+        merged._merge(total, None)  # noqa: SLF001 - one class
+        costs = [each.cost for each in group if each.cost is not None]
+        summed.append(merged.answer()._replace(cost=sum(costs) if costs else None))
+    return tuple(summed[:_MAX_ANSWERS])
 
 
 def _add(total: Found, answer: Answer) -> None:

@@ -310,6 +310,26 @@ def test_list_with_an_answer_without_usage_says_so() -> None:
     assert reading.unread is None
 
 
+def test_answers_of_a_long_list_are_billed_by_their_terms() -> None:
+    """So that an event stays small."""
+    other = {**CHAT, "model": "other", "usage": {**CHAT["usage"], "cost": 0.5}}
+    reading = Reading()
+    reading.read([CHAT, other] * 200)
+    assert [(each.model, each.tokens.input, each.cost) for each in reading.answers()] == [
+        ("gpt-x", 2_000, None),
+        ("other", 2_000, 100.0),
+    ]
+    assert reading.answer().tokens.input == 4_000
+
+
+def test_total_of_zero_beside_counts_is_unknown() -> None:
+    """Some servers fill it in; a budget would never end with it."""
+    usage = {"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 0}
+    assert answer_of({"usage": usage}).tokens == TokenCounts(10, 4)
+    zeros = dict.fromkeys(usage, 0)
+    assert answer_of({"usage": zeros}).tokens == TokenCounts(0, 0, 0)
+
+
 def test_list_too_long_to_be_read_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its sum is that of a part."""
     monkeypatch.setattr(_objects, "_MAX_ITEMS", 3)

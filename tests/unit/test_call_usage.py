@@ -220,6 +220,23 @@ def test_object_that_is_not_understood_is_named(recorder: FakeRecorder) -> None:
     assert recorder.last.more.unread is None
 
 
+def test_total_of_a_response_is_that_of_its_own_counts(recorder: FakeRecorder) -> None:
+    """A keyword may make it too low; a larger one is the vendor's."""
+    for total, expected in ((15, None), (600, 600)):
+        with recorder.generation("m") as call:
+            call.usage(chat(10, 5, total_tokens=total), completion_token_count=500)
+        assert recorder.last.counts == (10, 500, expected)
+
+
+def test_nothing_and_then_a_response_is_one_attempt(recorder: FakeRecorder) -> None:
+    """As with the usage of each chunk, of which only the last has one."""
+    with recorder.generation("m") as call:
+        for each in (None, None, chat(10, 5), None):
+            call.usage(each)
+    assert recorder.last.counts == (10, 5, None)
+    assert recorder.last.more.unread is None
+
+
 def test_answers_of_a_list_are_billed_one_by_one(recorder: FakeRecorder) -> None:
     """Each has its model, its size and its cost; keywords are of all of them."""
     listed = [chat(10, 5), chat(20, 5, model="other", cost=0.5), {"role": "user"}]
@@ -242,6 +259,7 @@ def test_answers_of_a_list_are_billed_one_by_one(recorder: FakeRecorder) -> None
 
 
 UNREAD: dict[str, Any] = {
+    "not_reported": None,
     "no_usage": {"model": "answered", "choices": [{"finish_reason": "stop"}], "usage": None},
     "not_understood": object(),
     "stream": iter([chat(10, 5)]),

@@ -31,6 +31,7 @@ _FIELDS = {
 _RESERVED = frozenset(("self", "duration", "success"))
 _MAX_SHOWN_KEYWORDS = 8
 _NO_TOKENS = TokenCounts()
+_NOT_REPORTED = Unread("not_reported", "")
 
 
 class Summary(NamedTuple):
@@ -91,7 +92,12 @@ class _Attempt:
         valid: dict[str, Any] = {
             _FIELDS[name]: _valid(value) for name, value in self.counts.items()
         }
-        return answer._replace(tokens=answer.tokens._replace(**valid))
+        tokens = answer.tokens._replace(**valid)
+        if "total" not in valid and (tokens.total or 0) < (tokens.input or 0) + (
+            tokens.output or 0
+        ):
+            tokens = tokens._replace(total=None)  # the response's, of fewer tokens
+        return answer._replace(tokens=tokens)
 
     def answers(self) -> tuple[Answer, ...]:
         """Return what was billed: the answers of a list each by itself, unless keywords override it."""
@@ -180,6 +186,14 @@ class CallUsage:
             if self._current.has_usage:
                 self.begin_attempt()
             self._current.reading = reading
+
+    def miss(self) -> None:
+        """Take note that the current attempt was reported, and nothing of it."""
+        current = self._current
+        if current.reading is None:
+            current.reading = Reading()
+        if not current.has_usage and current.reading.unread is None:
+            current.reading.unread = _NOT_REPORTED
 
     def mark_unread(self, unread: Unread) -> None:
         """Keep why an object could not be read; it matters only if no usage is known at the end."""

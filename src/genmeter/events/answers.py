@@ -83,7 +83,7 @@ class Unread(NamedTuple):
     """Why the usage of a call is unknown although something was reported.
 
     Attributes:
-        reason: ``no_usage``: a known response without usage; ``not_understood``: an object of a
+        reason: ``not_reported``: None instead of a response; ``no_usage``: a known response without usage; ``not_understood``: an object of a
             type that is not known; ``stream``: a stream instead of its chunks; ``keywords``: only
             keywords that do not exist.
         shown: The type that was not understood, or the keywords; for a log line.

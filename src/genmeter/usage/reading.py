@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from genmeter.events.answers import STANDARD_TIERS, Answer, TokenCounts, Unread
 from genmeter.events.values import UNREADABLE
 from genmeter.usage._names import Rank, Slot
-from genmeter.usage._objects import fields_of, is_stream, items_of
+from genmeter.usage._objects import fields_of, is_delta, is_stream, items_of
 from genmeter.usage._walk import Found
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ __all__ = ["Reading", "is_stream", "read_error"]
 _MAX_CAUSES = 4
 _MAX_ATTEMPTS = 64
 _MAX_STRANGERS = 1_000
+_MAX_TEXTS = 8
+"""Items without fields, such as the text in front of a response in a tuple."""
 _MAX_ANSWERS = 256
 """Answers of a list that are billed one by one; of more, those that are billed alike are summed."""
 _UNKNOWN: Final = (0, None)
@@ -82,13 +84,14 @@ class Reading:
         """The model that answered; None if unknown."""
         return self._model
 
-    def read(self, obj: Any) -> bool:
+    def read(self, obj: Any, *, adds: bool = False) -> bool:
         """Merge what an object says.
 
         Args:
             obj: A response, a usage object, a chunk or an event of a stream, the JSON of these, a
                 raw response whose body is there, or a list of responses, which is summed (of
                 chunks: merged).
+            adds: Whether its counts are added to those before; as of LangChain's chunks.
 
         Returns:
             Whether it had a usage. Never raises.
@@ -99,7 +102,9 @@ class Reading:
             if not found.is_known and (items := items_of(obj)):
                 found = _read_list(items)
                 found.lacks_usage = found.lacks_usage or _is_longer(obj, len(items))
-            return self._merge(found, obj)
+            elif found.prompts and (several := _read_list(found.prompts)).counts:
+                found = several
+            return self._merge(found, obj, adds=adds)
         except UNREADABLE:
             self._miss("not_understood", obj)
             return False
@@ -126,10 +131,12 @@ class Reading:
         self._reasons = self._reasons or dict(other._reasons)
         self._tier = self._tier or other._tier
 
-    def _merge(self, found: Found, obj: Any) -> bool:
+    def _merge(self, found: Found, obj: Any, *, adds: bool = False) -> bool:
         counts = self._counts
         fresh = found.counts
         if fresh:
+            if adds and counts:
+                self._add_to(found)
             self._answers = found.answers
             if Slot.TOTAL not in fresh and Slot.TOTAL in counts and _differs(counts, fresh):
                 del counts[Slot.TOTAL]  # it was the total of fewer tokens
@@ -148,6 +155,18 @@ class Reading:
         else:
             self._miss("not_understood", obj)
         return False
+
+    def _add_to(self, found: Found) -> None:
+        """Add what was read before to a chunk whose counts are those of its own."""
+        for slot, (count, rank) in found.counts.items():
+            found.counts[slot] = (count + self._counts.get(slot, _UNKNOWN)[0], rank)
+        for fresh, known in (
+            (found.input_by, self._input_by),
+            (found.output_by, self._output_by),
+            (found.cache_by, self._cache_by),
+        ):
+            for modality, count in known.items():
+                fresh[modality] = fresh.get(modality, 0) + count
 
     def _merge_rest(self, found: Found) -> None:
         if found.model is not None:
@@ -289,15 +308,15 @@ def _read_list(items: Iterable[Any]) -> Found:
         each.read(item)
         if not each.is_known and not each.counts:
             strangers += 1
-            if strangers > _MAX_STRANGERS or fields_of(item) is None:
+            if strangers > (_MAX_TEXTS if fields_of(item) is None else _MAX_STRANGERS):
                 break  # a list of numbers, texts or anything else
             continue
         total.is_known = True
         are_chunks = are_chunks or each.is_chunk
-        merged._merge(each, None)  # noqa: SLF001 - one class
         alone = Reading()
-        alone._merge(each, None)  # noqa: SLF001
+        alone._merge(each, None)  # noqa: SLF001 - one class
         answers.append(alone.answer())
+        merged._merge(each, None, adds=is_delta(item))  # noqa: SLF001
         if not alone.has_usage and (each.reasons or each.model is not None):
             total.lacks_usage = True
     if are_chunks:

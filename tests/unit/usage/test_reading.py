@@ -322,6 +322,12 @@ def test_answers_of_a_long_list_are_billed_by_their_terms() -> None:
     assert reading.answer().tokens.input == 4_000
 
 
+def test_response_beside_a_text_is_read() -> None:
+    """As a decorated function may return both."""
+    for answer in (("Blue.", CHAT), (CHAT, "Blue.", None)):
+        assert Reading().read(answer)
+
+
 def test_total_of_zero_beside_counts_is_unknown() -> None:
     """Some servers fill it in; a budget would never end with it."""
     usage = {"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 0}

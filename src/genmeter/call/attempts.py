@@ -224,7 +224,7 @@ class CallUsage:
         if (
             not (self._attempts or current.counts)
             and current.reading is not None
-            and len(current.reading.answers()) == 1
+            and not current.reading.is_list
         ):
             # Nearly always one response, whose answer says it all.
             answer = _filled(current.reading.answer(), service_tier, is_batch=is_batch)

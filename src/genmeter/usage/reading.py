@@ -75,6 +75,11 @@ class Reading:
         return bool(self._counts)
 
     @property
+    def is_list(self) -> bool:
+        """Whether a list was read last, of which several answers are billed."""
+        return bool(self._answers)
+
+    @property
     def is_empty(self) -> bool:
         """Whether nothing at all was read: no count, no model, no finish reason, no cost."""
         return not (self._counts or self._model or self._reasons) and self._cost is None

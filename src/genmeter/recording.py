@@ -81,8 +81,8 @@ class Recording:
                 provider reported, which stands over the prices), and the counts
                 ``cache_write_1h_token_count``, ``input_audio_token_count``,
                 ``output_audio_token_count``, ``cache_read_audio_token_count`` (parts of those above;
-                the same with ``image`` and ``video``) and ``search_count``. Other keywords are kept as data of the event; one that looks
-                like a misspelt name is counted, and logged once.
+                the same with ``image`` and ``video``) and ``search_count``. Other keywords are kept as
+                data of the event; one that looks like a misspelt name is counted, and logged once.
         """
         try:
             metadata = kwargs.pop("metadata", None)

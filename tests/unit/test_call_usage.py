@@ -220,6 +220,71 @@ def test_object_that_is_not_understood_is_named(recorder: FakeRecorder) -> None:
     assert recorder.last.more.unread is None
 
 
+def test_total_of_a_response_is_that_of_its_own_counts(recorder: FakeRecorder) -> None:
+    """A keyword may make it too low; a larger one is the vendor's."""
+    for total, expected in ((15, None), (600, 600)):
+        with recorder.generation("m") as call:
+            call.usage(chat(10, 5, total_tokens=total), completion_token_count=500)
+        assert recorder.last.counts == (10, 500, expected)
+
+
+def test_nothing_and_then_a_response_is_one_attempt(recorder: FakeRecorder) -> None:
+    """As with the usage of each chunk, of which only the last has one."""
+    with recorder.generation("m") as call:
+        for each in (None, None, chat(10, 5), None):
+            call.usage(each)
+    assert recorder.last.counts == (10, 5, None)
+    assert recorder.last.more.unread is None
+
+
+def test_answers_of_a_list_are_billed_one_by_one(recorder: FakeRecorder) -> None:
+    """Each has its model, its size and its cost; keywords are of all of them."""
+    listed = [chat(10, 5), chat(20, 5, model="other", cost=0.5), {"role": "user"}]
+    with recorder.generation("m", service_tier="flex") as call:
+        call.usage(listed)
+    assert recorder.last.counts == (30, 10, None)
+    assert [
+        (each.tokens.input, each.model, each.cost, each.service_tier)
+        for each in recorder.last.answers
+    ] == [(10, "answered", None, "flex"), (20, "other", 0.5, "flex")]
+    with recorder.generation("m") as call:
+        call.usage(listed)
+        call.usage(chat(7, 5), add=True)
+    assert [each.tokens.input for each in recorder.last.answers] == [10, 20, 7]
+    for last in ({"response": chat(7, 5)}, {"prompt_token_count": 7}):
+        with recorder.generation("m") as call:
+            call.usage(listed)
+            call.usage(**last)
+        assert [each.tokens.input for each in recorder.last.answers] == [7]
+
+
+UNREAD: dict[str, Any] = {
+    "not_reported": None,
+    "no_usage": {"model": "answered", "choices": [{"finish_reason": "stop"}], "usage": None},
+    "not_understood": object(),
+    "stream": iter([chat(10, 5)]),
+}
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("reason", UNREAD)
+def test_attempt_without_usage_is_not_hidden_by_another(
+    recorder: FakeRecorder, reason: str, is_first: bool
+) -> None:
+    """The tokens of the other one count, and the call says that they are not all."""
+    answers = [UNREAD[reason], chat(10, 5)]
+    with recorder.generation("m") as call:
+        for answer in answers if is_first else reversed(answers):
+            call.usage(answer, add=True)
+    assert recorder.last.counts == (10, 5, None)
+    assert recorder.last.more.unread is not None
+    assert recorder.last.more.unread.reason == reason
+    with recorder.generation("m") as call:
+        call.usage(UNREAD[reason], prompt_token_count=1)
+        call.usage(chat(10, 5), add=True)
+    assert recorder.last.more.unread is None
+
+
 def test_stream_given_to_usage_is_left_alone(recorder: FakeRecorder) -> None:
     """The warning says what to write instead."""
     chunks = iter([chat(10, 5)])

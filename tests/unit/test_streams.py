@@ -131,6 +131,27 @@ def test_second_stream_is_another_billed_attempt(recorder: FakeRecorder) -> None
     assert len(recorder.last.more.chunk_gaps) == 2 + 4
 
 
+def test_stream_without_usage_is_not_hidden_by_another(recorder: FakeRecorder) -> None:
+    """Unless it broke: an attempt that failed need not have a usage."""
+    silent = [{"choices": [{"delta": {"content": "Hello"}}]}] * 3
+
+    def silent_then_broken() -> Iterator[Any]:
+        yield from silent
+        raise ValueError("broken")
+
+    with recorder.generation("m") as call:
+        list(call.stream(silent))
+        list(call.stream(CHUNKS))
+    assert recorder.last.counts == (10, 5, None)
+    assert recorder.last.more.unread is not None
+    assert recorder.last.more.unread.reason == "no_usage"
+    with recorder.generation("m") as call:
+        with pytest.raises(ValueError, match="broken"):
+            list(call.stream(silent_then_broken()))
+        list(call.stream(CHUNKS))
+    assert (recorder.last.outcome, recorder.last.more.unread) == ("success", None)
+
+
 def test_streams_read_in_turns_are_kept_apart(recorder: FakeRecorder) -> None:
     """Each has its own running counts."""
     with recorder.generation("m") as call:

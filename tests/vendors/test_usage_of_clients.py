@@ -9,7 +9,8 @@ import pytest
 from _forms import answer_of, forms_of
 
 from genmeter.events.answers import Answer, TokenCounts
-from genmeter.usage.reading import read_error
+from genmeter.usage.chunks import ChunkReader
+from genmeter.usage.reading import Reading, read_error
 
 CHAT: dict[str, Any] = {
     "id": "c",
@@ -185,6 +186,32 @@ def test_langchain_is_read() -> None:
         chunk(""),
     ]
     assert answer_of(*chunks) == expected
+    two = outputs.LLMResult(generations=[[generation], [generation]])
+    assert answer_of(two).tokens == both.tokens
+
+
+def test_counts_of_langchains_chunks_are_added() -> None:
+    """As the sum of the chunks has them: Anthropic's input comes first, and the output last."""
+    messages = load("langchain_core.messages")
+    start: dict[str, Any] = {"input_tokens": 100, "output_tokens": 0, "total_tokens": 100}
+    start["input_token_details"] = {"cache_read": 60}
+    end = {"input_tokens": 0, "output_tokens": 40, "total_tokens": 40}
+    chunks = [
+        messages.AIMessageChunk("", usage_metadata=start),
+        messages.AIMessageChunk("a"),
+        messages.AIMessageChunk("", usage_metadata=end),
+    ]
+    for stream in (chunks, [(each, {"langgraph_step": 1}) for each in chunks]):
+        reading = Reading()
+        reader = ChunkReader(reading)
+        for each in stream:
+            reader.read(each)
+        assert reading.answer().tokens == TokenCounts(100, 40, 140, 60)
+    reading.read(chunks[0] + chunks[1] + chunks[2])  # the whole, not more of it
+    assert reading.answer().tokens == TokenCounts(100, 40, 140, 60)
+    listed = Reading()
+    listed.read(chunks)
+    assert listed.answer().tokens == TokenCounts(100, 40, 140, 60)
 
 
 def test_pydantic_ai_is_read() -> None:

@@ -31,6 +31,7 @@ _FIELDS = {
 _RESERVED = frozenset(("self", "duration", "success"))
 _MAX_SHOWN_KEYWORDS = 8
 _NO_TOKENS = TokenCounts()
+_NOT_REPORTED = Unread("not_reported", "")
 
 
 class Summary(NamedTuple):
@@ -42,7 +43,8 @@ class Summary(NamedTuple):
         model: The model that answered last; None if unknown.
         finish_reason: A truncated one, else the first of the last answer; None if unknown.
         service_tier: Of the last answer; None if unknown.
-        unread: Why no usage is known; None if it is, or if nothing was reported.
+        unread: Why no usage is known, or not that of an attempt; None if all is, or if nothing was
+            reported.
     """
 
     keywords: dict[str, Any]
@@ -77,6 +79,11 @@ class _Attempt:
     def is_blank(self) -> bool:
         return self.reading is None and not self.counts
 
+    @property
+    def unread(self) -> Unread | None:
+        """Why what it used is not known, or not all of it; None if nothing was reported."""
+        return None if self.counts or self.reading is None else self.reading.unread
+
     def answer(self) -> Answer:
         """Return what it used; keywords that are valid counts are part of it."""
         answer = Answer() if self.reading is None else self.reading.answer()
@@ -85,7 +92,18 @@ class _Attempt:
         valid: dict[str, Any] = {
             _FIELDS[name]: _valid(value) for name, value in self.counts.items()
         }
-        return answer._replace(tokens=answer.tokens._replace(**valid))
+        tokens = answer.tokens._replace(**valid)
+        if "total" not in valid and (tokens.total or 0) < (tokens.input or 0) + (
+            tokens.output or 0
+        ):
+            tokens = tokens._replace(total=None)  # the response's, of fewer tokens
+        return answer._replace(tokens=tokens)
+
+    def answers(self) -> tuple[Answer, ...]:
+        """Return what was billed: the answers of a list each by itself, unless keywords override it."""
+        if self.counts or self.reading is None:
+            return (self.answer(),)
+        return self.reading.answers()
 
 
 class CallUsage:
@@ -169,6 +187,14 @@ class CallUsage:
                 self.begin_attempt()
             self._current.reading = reading
 
+    def miss(self) -> None:
+        """Take note that the current attempt was reported, and nothing of it."""
+        current = self._current
+        if current.reading is None:
+            current.reading = Reading()
+        if not current.has_usage and current.reading.unread is None:
+            current.reading.unread = _NOT_REPORTED
+
     def mark_unread(self, unread: Unread) -> None:
         """Keep why an object could not be read; it matters only if no usage is known at the end."""
         self._unread = unread
@@ -195,7 +221,11 @@ class CallUsage:
             is_batch: Whether all are billed as part of a batch.
         """
         current = self._current
-        if not self._attempts and not current.counts and current.reading is not None:
+        if (
+            not (self._attempts or current.counts)
+            and current.reading is not None
+            and not current.reading.is_list
+        ):
             # Nearly always one response, whose answer says it all.
             answer = _filled(current.reading.answer(), service_tier, is_batch=is_batch)
             _put_counts(self._data, answer.tokens)
@@ -206,7 +236,7 @@ class CallUsage:
                 answer.model,
                 _finish_reason((answer,)),
                 answer.service_tier,
-                None if is_known else self._why_unread([current]),
+                current.unread if is_known else self._why_unread([current]),
             )
         attempts = self._all()
         keywords = self._data
@@ -230,9 +260,17 @@ class CallUsage:
                 if _valid(value) is None:
                     keywords[name] = value
         billed = tuple(
-            [each for each in answers if each.cost is not None or each.tokens != _NO_TOKENS]
+            [
+                _filled(each, service_tier, is_batch=is_batch)
+                for attempt in attempts
+                for each in attempt.answers()
+                if each.cost is not None or each.tokens != _NO_TOKENS
+            ]
         )
-        unread = None if is_known else self._why_unread(attempts)
+        if is_known:
+            unread = next((each.unread for each in attempts if each.unread is not None), None)
+        else:
+            unread = self._why_unread(attempts)
         return Summary(keywords, billed, model, _finish_reason(answers), tier, unread)
 
     def _all(self) -> list[_Attempt]:

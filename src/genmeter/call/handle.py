@@ -171,6 +171,8 @@ class GenerationHandle:
                     self._flows[-1].settle(is_another=add)
             elif is_stream(response):
                 self._refuse_stream(response, usage)
+        elif not counts:
+            usage.miss()
         if counts:
             usage.override(counts)
 

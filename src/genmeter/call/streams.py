@@ -107,6 +107,8 @@ class Flow:
             return
         self.error = error
         self._read_source()
+        if error is not None:
+            self._reading.unread = None  # an attempt that failed need not have a usage
         self._end()
 
     def leave(self, error: BaseException | None = None) -> None:

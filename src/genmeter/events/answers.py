@@ -83,7 +83,7 @@ class Unread(NamedTuple):
     """Why the usage of a call is unknown.
 
     Attributes:
-        reason: ``no_usage``: a known response without usage; ``not_understood``: an object of a
+        reason: ``not_reported``: None instead of a response; ``no_usage``: a known response without usage; ``not_understood``: an object of a
             type that is not known; ``stream``: a stream instead of its chunks; ``keywords``: only
             keywords that do not exist. The drain adds ``not_reported``: nothing was passed; and
             ``stream_left``: a stream was left before its usage came.
@@ -100,7 +100,7 @@ class CallDetails(NamedTuple):
     Attributes:
         answers: What was billed, each attempt by itself; empty if nothing was read.
         is_cancelled: Whether the consumer left early, or the task was cancelled.
-        unread: Why no usage was read, if something was reported.
+        unread: Why no usage was read, or none of one of the attempts, if something was reported.
         first_chunk: Seconds until the first chunk of a stream; None without a stream.
         chunk_gaps: Seconds between the chunks after the first one; a tuple or an ``array``.
     """

@@ -11,6 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from genmeter.events.answers import Answer, TokenCounts
+from genmeter.events.values import MAX_COUNT, MAX_VALUE
 from genmeter.schema.afterimage import BILLING_PARTS
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from genmeter.events.model import Price
 
-__all__ = ["answer_of", "answers_of", "billing_of", "priced_by", "spent_on"]
+__all__ = ["answer_of", "answers_of", "billing_of", "in_range", "priced_by", "spent_on"]
 
 _BASIC = ("input", "output", "total", "cache_read", "cache_write", "reasoning")
 _NO_PARTS = TokenCounts()[6:]
@@ -110,6 +111,18 @@ def answers_of(
     return found
 
 
+def in_range(answer: Answer) -> Answer:
+    """Return an answer without counts that no event can have, nor a cost: those are rejected."""
+    if answer.cost is not None and answer.cost > MAX_VALUE:
+        answer = answer._replace(cost=None)
+    wrong: dict[str, Any] = {
+        name: None
+        for name in _BASIC
+        if (count := getattr(answer.tokens, name)) is not None and count > MAX_COUNT
+    }
+    return answer._replace(tokens=answer.tokens._replace(**wrong)) if wrong else answer
+
+
 def spent_on(
     answers: Sequence[Answer], price: Callable[[Answer], float | None] | None
 ) -> tuple[float | None, bool, bool]:
@@ -132,7 +145,7 @@ def spent_on(
         elif price is None or not _has_usage(answer.tokens):
             continue
         else:
-            cost = price(answer)
+            cost = _cost_of(answer, price)
             if cost is None:
                 is_unpriced = True
                 continue
@@ -149,6 +162,29 @@ def priced_by(
 
 def _has_usage(tokens: TokenCounts) -> bool:
     return not tokens[0] is tokens[1] is tokens[2] is None or bool(tokens.searches)
+
+
+def _cost_of(answer: Answer, price: Callable[[Answer], float | None]) -> float | None:
+    """Price an answer of which the input or the output may be unknown.
+
+    With one of both, the other is what the total has beside it. A total alone has a price only if
+    its parts do not matter: an output at the price of the input, or for nothing, as that of
+    embeddings.
+    """
+    tokens = answer.tokens
+    input_, output, total = tokens[:3]
+    if not total or (input_ is not None and output is not None):
+        return price(answer)
+
+    def at(input_: int, output: int) -> float | None:
+        return price(answer._replace(tokens=tokens._replace(input=input_, output=output)))
+
+    if input_ is not None:
+        return at(input_, max(0, total - input_))
+    if output is not None:
+        return at(max(0, total - output), output)
+    cost = at(total, 0)
+    return cost if at(0, total) in (cost, at(0, 0)) else None
 
 
 def _unusual(answer: Answer) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from genmeter.events.afterimage import KNOWN_KEYWORDS, extra_data
 from genmeter.events.answers import STANDARD_TIERS, Unread
-from genmeter.events.billing import answer_of, billing_of, priced_by, spent_on
+from genmeter.events.billing import answer_of, billing_of, in_range, priced_by, spent_on
 from genmeter.events.capture import MAX_RETRIES
 from genmeter.events.hints import SUSPICIOUS_SECONDS, Hints
 from genmeter.events.model import (
@@ -169,7 +169,11 @@ class Normaliser:
         if type(duration) is not float or not 0.0 <= duration <= MAX_SECONDS:
             duration = self._duration(duration)
         unread = None
-        if total is None and not is_conversation:
+        # Of several attempts, one may be unknown.
+        is_missing = total is None or (
+            details is not None and details.unread is not None and bool(details.answers)
+        )
+        if is_missing and not is_conversation:
             unread = self._unread(ok, is_cancelled, call, details)
         tokens = (prompt, completion, total, read, write, reasoning)
         billed = _NOT_BILLED
@@ -388,7 +392,7 @@ class Normaliser:
         is_plain = keywords.keys().isdisjoint(_BILLING_KEYS)
         cost = None if is_plain else self._cost(keywords.get("cost"))
         if details is not None and details.answers:
-            answers: Sequence[Answer] = details.answers
+            answers: Sequence[Answer] = [in_range(answer) for answer in details.answers]
         elif tokens[2] is None or (is_plain and defaults.price is None):
             answers = ()
         else:
@@ -547,7 +551,7 @@ def _spent(
         return spent_on(answers, None)
     # As asked, since a label may be cut, or "other".
     asked = keywords.get("model_name")
-    model = asked if type(asked) is str and asked else call.model
+    model = (asked.strip() if type(asked) is str else None) or call.model
     price = priced_by(defaults.price, model=model, provider=call.provider, time=time)
     return spent_on(answers, price)
 

@@ -24,6 +24,7 @@ __all__ = ["CostReport", "ModelTokenUsage", "Retired", "TokenUsageReport", "repo
 
 _INT64_MAX = 2**63 - 1
 _NAME_WIDTH = 60
+_INCOMPLETE = "Incomplete: {}; raise history.capacity."
 
 
 class Retired:
@@ -106,6 +107,8 @@ class CostReport:
         unpriced: The models with usage that has no price, sorted.
         estimated: Models whose price depends on the size of each call, which sums do not say.
         calls_without_usage: Calls whose usage is unknown; their cost is missing.
+        complete: Whether every event of the window was still kept; otherwise the cost of some is
+            missing.
     """
 
     by_model: dict[str, float]
@@ -113,6 +116,7 @@ class CostReport:
     unpriced: tuple[str, ...] = ()
     estimated: tuple[str, ...] = ()
     calls_without_usage: int = 0
+    complete: bool = True
 
     def __str__(self) -> str:
         rows = [("model", "USD")]
@@ -128,6 +132,8 @@ class CostReport:
             )
         if self.calls_without_usage:
             text += f"\n{_without_usage(self.calls_without_usage)}"
+        if not self.complete:
+            text += f"\n{_INCOMPLETE.format('not every event of the window is kept')}"
         return text
 
 
@@ -280,6 +286,7 @@ class TokenUsageReport:
             unpriced=tuple(sorted(unpriced)),
             estimated=tuple(sorted(estimated)),
             calls_without_usage=self.calls_without_usage,
+            complete=self.complete,
         )
 
     def __str__(self) -> str:
@@ -310,7 +317,7 @@ class TokenUsageReport:
         if self.covers_since is not None:
             since = self.covers_since.isoformat(sep=" ", timespec="seconds")
             kept = f"only events since {since} are kept"
-        return f"{text}\nIncomplete: {kept}; raise history.capacity."
+        return f"{text}\n{_INCOMPLETE.format(kept)}"
 
 
 def _without_usage(calls: int, by_model: Mapping[str, int] | None = None) -> str:

@@ -209,6 +209,11 @@ class UsageTable:
 
     def price_sums(self, prices: PriceTable) -> None:
         """Replace the costs by prices of the sums, for a source that does not have each call."""
+        if any(row.cost for row in self.rows.values()):
+            self.notes.append(
+                "Costs by the sums of tokens: what providers reported, service tiers, batches and "
+                "modalities of single calls are not in them."
+            )
         self.unpriced.clear()
         for key, row in self.rows.items():
             tokens = TokenCounts(

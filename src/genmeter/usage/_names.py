@@ -131,6 +131,17 @@ COUNTS: Final[dict[str, tuple[int, int]]] = {
     "totalTokens": (_ALL, Rank.OTHER),
     "cacheReadInputTokens": (_READ, Rank.CACHE_OUTSIDE),
     "cacheWriteInputTokens": (_WRITE, Rank.CACHE_OUTSIDE),
+    # Bedrock's models of Amazon and Meta, and the metrics at the end of an invocation's stream
+    "generation_token_count": (_OUT, Rank.OTHER),
+    "inputTokenCount": (_IN, Rank.INPUT_ALONE),
+    "outputTokenCount": (_OUT, Rank.OTHER),
+    "cacheReadInputTokenCount": (_READ, Rank.CACHE_OUTSIDE),
+    "cacheWriteInputTokenCount": (_WRITE, Rank.CACHE_OUTSIDE),
+    # the AI SDK, whose counts reach Python as JSON
+    "promptTokens": (_IN, Rank.USUAL),
+    "completionTokens": (_OUT, Rank.USUAL),
+    "cachedInputTokens": (_READ, Rank.USUAL),
+    "reasoningTokens": (_THOUGHT, Rank.USUAL),
     # Ollama; the server of llama.cpp
     "prompt_eval_count": (_IN, Rank.OTHER),
     "eval_count": (_OUT, Rank.OTHER),
@@ -203,6 +214,7 @@ ACTIONS: Final[dict[str, int]] = {
     "total_usage": Action.USAGE,  # instructor
     "billed_units": Action.USAGE,  # Cohere
     "meta_info": Action.USAGE,  # SGLang offline
+    "amazon-bedrock-invocationMetrics": Action.USAGE,
     "prompt_tokens_details": Action.INPUT_DETAILS,
     "promptTokensDetails": Action.INPUT_DETAILS,
     "tool_use_prompt_tokens_details": Action.INPUT_DETAILS,
@@ -236,6 +248,7 @@ ACTIONS: Final[dict[str, int]] = {
     "cost_in_usd_ticks": Action.COST,
     "response_cost": Action.ANSWER_COST,  # LiteLLM
     "cost_usd": Action.ANSWER_COST,  # xAI's own client
+    "total_cost_usd": Action.ANSWER_COST,  # Claude's agent SDK
     "model": Action.MODEL,
     "model_version": Action.MODEL,
     "modelVersion": Action.MODEL,

@@ -19,6 +19,7 @@ from genmeter.usage._names import KNOWN
 __all__ = [
     "count_of",
     "fields_of",
+    "is_delta",
     "is_plain_model",
     "is_stream",
     "items_of",
@@ -26,6 +27,7 @@ __all__ = [
     "text_of",
 ]
 
+_LANGCHAIN_CHUNK = "AIMessageChunk"
 _MAX_FIELDS = 256
 """An object of more fields is asked for the known names alone, since it may hold anything."""
 _MAX_ITEMS = 100_000
@@ -84,6 +86,22 @@ def fields_of(obj: Any) -> dict[str, Any] | None:
 def is_plain_model(kind: type) -> bool:
     """Return whether it is a class of pydantic whose objects have all known names in their dict."""
     return (_plans.get(kind) or _plan_of(kind)) in _PLAIN_MODELS
+
+
+def is_delta(obj: Any) -> bool:
+    """Return whether it is a chunk whose counts are added to those before: LangChain's.
+
+    Its ``__add__`` sums them. Alone, or with its metadata beside it, as LangGraph's
+    ``stream_mode="messages"`` has it.
+    """
+    if type(obj) is tuple and obj:
+        obj = obj[0]
+    try:
+        if type(obj) is dict:
+            return bool(obj.get("type") == _LANGCHAIN_CHUNK)
+        return type(obj).__name__ == _LANGCHAIN_CHUNK
+    except UNREADABLE:
+        return False
 
 
 def items_of(value: Any) -> list[Any] | tuple[Any, ...]:

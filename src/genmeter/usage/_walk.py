@@ -22,6 +22,8 @@ from genmeter.usage._objects import count_of, fields_of, items_of, money_of, tex
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from genmeter.events.answers import Answer
+
 __all__ = ["Counts", "Found"]
 
 Counts = dict[int, tuple[int, int]]
@@ -57,11 +59,15 @@ class Found:
         is_batch: Whether it was answered in a batch.
         cost: USD as reported.
         is_known: Whether any name was known.
+        lacks_usage: Whether it is a list in which an answer has no usage.
+        prompts: The answers to several prompts, if the object has no sum of theirs.
+        answers: The answers of a list, each of which is billed by itself; empty if there are many.
     """
 
     __slots__ = (
         "_are_images",
         "_left",
+        "answers",
         "cache_by",
         "cost",
         "counts",
@@ -70,8 +76,10 @@ class Found:
         "is_chunk",
         "is_known",
         "is_whole",
+        "lacks_usage",
         "model",
         "output_by",
+        "prompts",
         "reasons",
         "tier",
     )
@@ -89,6 +97,9 @@ class Found:
         self.is_batch = False
         self.cost: float | None = None
         self.is_known = False
+        self.lacks_usage = False
+        self.answers: tuple[Answer, ...] = ()
+        self.prompts: list[Any] = []
         self._are_images = False
         self._left = _MAX_OBJECTS
 
@@ -209,8 +220,11 @@ class Found:
     def _read_one(self, value: Any, name: str, depth: int, *, with_counts: bool) -> None:
         if self._left <= 0:
             return
-        if name == "generations":
-            value = _first_of(_first_of(value))  # LangChain's: of each prompt a list
+        if name == "generations":  # LangChain's: of each prompt a list
+            prompts = items_of(value)
+            if len(prompts) > 1 and items_of(prompts[0]):
+                self.prompts = [_first_of(each) for each in prompts]
+            value = _first_of(_first_of(value))
         fields = fields_of(value)
         # A user's own metadata may have any name.
         if fields and (name not in _FREE or not _HOLDERS.isdisjoint(fields)):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from genmeter.events.values import UNREADABLE
 from genmeter.usage._names import ACTIONS, COUNTS, Action
-from genmeter.usage._objects import fields_of, is_plain_model
+from genmeter.usage._objects import fields_of, is_delta, is_plain_model
 
 if TYPE_CHECKING:
     from genmeter.usage.reading import Reading
@@ -76,7 +76,10 @@ class ChunkReader:
         except UNREADABLE:
             pass
         self._is_first = False  # which is read whole, to know at least what it is
-        self._reading.read(chunk)
+        if is_delta(chunk):
+            self._reading.read(chunk, adds=True)
+        else:
+            self._reading.read(chunk)
         if self._meanings is _MEANINGS and self._reading.model is not None:
             # Until then it matters: Azure's first chunk has an empty name.
             self._meanings = _MODEL_KNOWN

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from genmeter.events.answers import STANDARD_TIERS, Answer, TokenCounts, Unread
 from genmeter.events.values import UNREADABLE
 from genmeter.usage._names import Rank, Slot
-from genmeter.usage._objects import fields_of, is_stream, items_of
+from genmeter.usage._objects import fields_of, is_delta, is_stream, items_of
 from genmeter.usage._walk import Found
 
 if TYPE_CHECKING:
@@ -20,6 +20,10 @@ __all__ = ["Reading", "is_stream", "read_error"]
 _MAX_CAUSES = 4
 _MAX_ATTEMPTS = 64
 _MAX_STRANGERS = 1_000
+_MAX_TEXTS = 8
+"""Items without fields, such as the text in front of a response in a tuple."""
+_MAX_ANSWERS = 256
+"""Answers of a list that are billed one by one; of more, those that are billed alike are summed."""
 _UNKNOWN: Final = (0, None)
 _NO_TOKENS: Final = TokenCounts()
 _TIERS: Final = dict.fromkeys(STANDARD_TIERS, "default")
@@ -33,10 +37,12 @@ class Reading:
     last, in :meth:`answer`: a chunk may name only one of their parts.
 
     Attributes:
-        unread: Why the last object had no usage; None once a usage was found, and at first.
+        unread: Why the last object had no usage, or one answer of a list; None once a usage was
+            found, and at first.
     """
 
     __slots__ = (
+        "_answers",
         "_cache_by",
         "_cost",
         "_counts",
@@ -51,6 +57,7 @@ class Reading:
 
     def __init__(self) -> None:
         self.unread: Unread | None = None
+        self._answers: tuple[Answer, ...] = ()
         self._counts: Counts = {}
         self._input_by: dict[str, int] = {}
         self._output_by: dict[str, int] = {}
@@ -70,17 +77,23 @@ class Reading:
         return bool(self._counts)
 
     @property
+    def is_list(self) -> bool:
+        """Whether a list was read last, of which several answers are billed."""
+        return bool(self._answers)
+
+    @property
     def model(self) -> str | None:
         """The model that answered; None if unknown."""
         return self._model
 
-    def read(self, obj: Any) -> bool:
+    def read(self, obj: Any, *, adds: bool = False) -> bool:
         """Merge what an object says.
 
         Args:
             obj: A response, a usage object, a chunk or an event of a stream, the JSON of these, a
                 raw response whose body is there, or a list of responses, which is summed (of
                 chunks: merged).
+            adds: Whether its counts are added to those before; as of LangChain's chunks.
 
         Returns:
             Whether it had a usage. Never raises.
@@ -90,7 +103,10 @@ class Reading:
             found.read(obj)
             if not found.is_known and (items := items_of(obj)):
                 found = _read_list(items)
-            return self._merge(found, obj)
+                found.lacks_usage = found.lacks_usage or _is_longer(obj, len(items))
+            elif found.prompts and (several := _read_list(found.prompts)).counts:
+                found = several
+            return self._merge(found, obj, adds=adds)
         except UNREADABLE:
             self._miss("not_understood", obj)
             return False
@@ -111,16 +127,23 @@ class Reading:
             self._cost,
         )
 
+    def answers(self) -> tuple[Answer, ...]:
+        """Return each answer that is billed by itself: several if a list was read last."""
+        return self._answers or (self.answer(),)
+
     def adopt(self, other: Reading) -> None:
         """Take over the model, the finish reasons and the tier of a reading, but not its usage."""
         self._model = self._model or other._model
         self._reasons = self._reasons or dict(other._reasons)
         self._tier = self._tier or other._tier
 
-    def _merge(self, found: Found, obj: Any) -> bool:
+    def _merge(self, found: Found, obj: Any, *, adds: bool = False) -> bool:
         counts = self._counts
         fresh = found.counts
         if fresh:
+            if adds and counts:
+                self._add_to(found)
+            self._answers = found.answers
             if Slot.TOTAL not in fresh and Slot.TOTAL in counts and _differs(counts, fresh):
                 del counts[Slot.TOTAL]  # it was the total of fewer tokens
             counts.update(fresh)
@@ -129,7 +152,7 @@ class Reading:
             self._cache_by = found.cache_by or self._cache_by
         self._merge_rest(found)
         if fresh:
-            self.unread = None
+            self.unread = Unread("no_usage", _type_name(obj)) if found.lacks_usage else None
             return True
         if found.is_known:
             self._miss("no_usage", obj)
@@ -138,6 +161,18 @@ class Reading:
         else:
             self._miss("not_understood", obj)
         return False
+
+    def _add_to(self, found: Found) -> None:
+        """Add what was read before to a chunk whose counts are those of its own."""
+        for slot, (count, rank) in found.counts.items():
+            found.counts[slot] = (count + self._counts.get(slot, _UNKNOWN)[0], rank)
+        for fresh, known in (
+            (found.input_by, self._input_by),
+            (found.output_by, self._output_by),
+            (found.cache_by, self._cache_by),
+        ):
+            for modality, count in known.items():
+                fresh[modality] = fresh.get(modality, 0) + count
 
     def _merge_rest(self, found: Found) -> None:
         if found.model is not None:
@@ -182,6 +217,8 @@ class Reading:
             # Only where the vendor's total proves it: most count reasoning in the output.
             output, output_rank = output + reasoning, reasoning_rank
         searches, searches_rank = get(Slot.SEARCHES, _UNKNOWN)
+        if not total and input_ + output > 0:
+            total_rank = None  # a server that does not count it
         # By position, in the order of TokenCounts: half the time.
         return TokenCounts(
             None if input_rank is None else input_,
@@ -277,26 +314,50 @@ def _read_list(items: Iterable[Any]) -> Found:
         each.read(item)
         if not each.is_known and not each.counts:
             strangers += 1
-            if strangers > _MAX_STRANGERS or fields_of(item) is None:
+            if strangers > (_MAX_TEXTS if fields_of(item) is None else _MAX_STRANGERS):
                 break  # a list of numbers, texts or anything else
             continue
         total.is_known = True
         are_chunks = are_chunks or each.is_chunk
-        merged._merge(each, None)  # noqa: SLF001 - one class
         alone = Reading()
-        alone._merge(each, None)  # noqa: SLF001
+        alone._merge(each, None)  # noqa: SLF001 - one class
         answers.append(alone.answer())
+        merged._merge(each, None, adds=is_delta(item))  # noqa: SLF001
+        if not alone.has_usage and (each.reasons or each.model is not None):
+            total.lacks_usage = True
     if are_chunks:
         answers = [merged.answer()]
+        total.lacks_usage = False
     for answer in answers:
         _add(total, answer)
     billed = [each for each in answers if each.tokens != TokenCounts()]
     costs = [each.cost for each in billed if each.cost is not None]
     total.cost = sum(costs) if costs and len(costs) == len(billed) else None
+    total.answers = _billed_alike(billed) if len(billed) > 1 else ()
     if any(each.tokens.total is None for each in billed):
         total.counts.pop(Slot.TOTAL, None)
     total.is_whole = True
     return total
+
+
+def _billed_alike(answers: list[Answer]) -> tuple[Answer, ...]:
+    """Return the answers, or of many the sums of those with the same price."""
+    if len(answers) <= _MAX_ANSWERS:
+        return tuple(answers)
+    groups: dict[tuple[Any, ...], list[Answer]] = {}
+    for answer in answers:
+        terms = answer.model, answer.service_tier, answer.is_batch, answer.cost is None
+        groups.setdefault(terms, []).append(answer)
+    summed = []
+    for group in groups.values():
+        total = Found()
+        for answer in group:
+            _add(total, answer)
+        merged = Reading()
+        merged._merge(total, None)  # noqa: SLF001 - one class
+        costs = [each.cost for each in group if each.cost is not None]
+        summed.append(merged.answer()._replace(cost=sum(costs) if costs else None))
+    return tuple(summed[:_MAX_ANSWERS])
 
 
 def _add(total: Found, answer: Answer) -> None:
@@ -337,6 +398,13 @@ def _differs(counts: Counts, fresh: Counts) -> bool:
 def _by_modality(by: dict[str, int], count: int) -> tuple[tuple[str, int], ...]:
     # Parts that exceed their whole are of an earlier object.
     return tuple(sorted(by.items())) if sum(by.values()) <= count else ()
+
+
+def _is_longer(obj: Any, length: int) -> bool:
+    try:
+        return len(obj) > length
+    except UNREADABLE:
+        return False
 
 
 def _holds_stream(obj: Any) -> bool:

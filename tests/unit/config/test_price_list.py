@@ -134,6 +134,25 @@ def test_names_may_say_their_seller(model: str, seller: str, name: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("model", "seller", "name"),
+    [
+        ("openai:gpt-4o", "openai", "gpt-4o"),
+        ("openai-responses:gpt-5", "openai", "gpt-5"),
+        ("google-gla:gemini-2.5-flash", "google", "gemini-2.5-flash"),
+        ("google_vertexai:gemini-2.5-flash", "google", "gemini-2.5-flash"),
+        (f"bedrock:us.{SONNET}", "aws", f"us.{SONNET}"),
+        ("openrouter:openai/gpt-4o", "openrouter", "openai/gpt-4o"),
+        ("together:openai/gpt-oss-120b", "together", "openai/gpt-oss-120b"),
+        ("mistralai:mistral-large-latest", "mistral", "mistral-large-latest"),
+    ],
+)
+def test_a_seller_may_stand_before_a_colon(model: str, seller: str, name: str) -> None:
+    """As pydantic-ai and LangChain write it; with the label as well it is the same."""
+    assert usd(model) == at(seller, name)
+    assert usd(model, model.partition(":")[0]) == at(seller, name)
+
+
 def test_profiles_of_a_region_are_dearer_at_bedrock() -> None:
     """By 10 % for newer models of Claude (aws.amazon.com/bedrock/pricing)."""
     world, region = usd(f"global.{SONNET}", "aws.bedrock"), usd(f"eu.{SONNET}", "aws.bedrock")
@@ -165,6 +184,11 @@ def test_partners_of_hugging_face_are_named_at_the_end() -> None:
         ("litellm_proxy/gpt-4o", None),
         ("azure/my-deployment", None),
         ("my-deployment", "azure.ai.openai"),
+        ("perplexity:sonar", None),
+        (f"bedrock:{ARN}:application-inference-profile/a1b2c3", None),
+        ("deepseek-r1:8b", None),  # Ollama's
+        ("deepseek-v3:671b-q4_K_M", None),
+        ("mistral:latest", None),
         ("gpt-4o", "vllm"),
         ("gpt-4o", "anthropic"),
         ("llama-3.3-70b-versatile", "cerebras"),

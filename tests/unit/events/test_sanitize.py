@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from genmeter.config.monitor import LabelLimits
+from genmeter.config.prices import PriceTable
 from genmeter.events.answers import Answer, CallDetails, TokenCounts, Unread
 from genmeter.events.capture import (
     capture_bool,
@@ -547,17 +548,55 @@ def test_event_has_the_cost_of_its_call() -> None:
     clean = Clean(CallDefaults(None, "p", "chat", price))
     counts = {"prompt_token_count": 10, "cache_read_token_count": 4, "completion_token_count": 2}
     assert clean.generation(model_name="m", response_model="m-1", **counts).cost == 0.5
-    assert clean.evaluation(model_name="m", total_token_count=3).cost == 0.5
+    assert clean.evaluation(model_name="m", prompt_token_count=3).cost == 0.5
     unpriced = clean.generation(model_name="other", **counts)
     assert (unpriced.cost, unpriced.unpriced, unpriced.cost_reported) == (None, True, False)
     free = clean.generation(model_name="m")
     assert (free.cost, free.unpriced) == (None, False)
     assert asked == [
         ((10, 2, 12, 4), "m-1", "m", "p", 5.0),
-        ((None, None, 3, 0), None, "m", "p", 5.0),
+        ((3, 0, 3, 0), None, "m", "p", 5.0),
         ((10, 2, 12, 4), None, "other", "p", 5.0),
     ]
     assert Clean().generation(model_name="m", **counts).cost is None
+
+
+@pytest.mark.parametrize(
+    ("counts", "cost"),
+    [
+        ({"prompt_token_count": 300, "total_token_count": 400}, 300 + 100 * 5),
+        ({"completion_token_count": 100, "total_token_count": 400}, 300 + 100 * 5),
+        ({"prompt_token_count": 300, "total_token_count": 200}, 300),
+        ({"total_token_count": 400}, None),
+        ({"total_token_count": 0}, 0),
+        ({"total_token_count": 400, "model_name": "flat"}, 400 * 2),
+        ({"total_token_count": 400, "model_name": "embeds"}, 400 * 3),
+    ],
+)
+def test_total_without_its_parts_is_not_free(counts: dict[str, Any], cost: float | None) -> None:
+    """One part is what the total has beside the other; a total alone has a price if parts are alike."""
+    rates = {"m": (1.0, 5.0), "flat": (2.0, 2.0), "embeds": (3.0, 0.0)}
+    table = PriceTable({model: (each[0] * 1e6, each[1] * 1e6) for model, each in rates.items()})
+    clean = Clean(CallDefaults(None, None, "chat", table.usd))
+    event = clean.generation(**{"model_name": "m", **counts})
+    assert (event.cost, event.unpriced) == (cost, cost is None)
+
+
+def test_spaces_around_a_model_do_not_hide_its_price() -> None:
+    """The label has none either, so that a report of the journal finds the same price."""
+    clean = Clean(CallDefaults(None, None, "chat", PriceTable({"m": (1e6, 1e6)}).usd))
+    event = clean.generation(model_name=" m\n", prompt_token_count=5)
+    assert (event.call.model, event.cost) == ("m", 5.0)
+
+
+def test_counts_out_of_range_have_no_price() -> None:
+    """They are in no total, and so in no cost."""
+    table = PriceTable({"m": (1e6, 1e6)})
+    details = CallDetails((Answer(TokenCounts(2**70, 5, 2**70 + 5)),))
+    clean = Clean(CallDefaults(None, None, "chat", table.usd))
+    counts = {"prompt_token_count": 2**70, "completion_token_count": 5}
+    event = clean.generation(details=details, model_name="m", **counts)
+    assert (event.total_tokens, event.cost) == (5, 5.0)
 
 
 def test_each_answer_is_priced_by_itself() -> None:

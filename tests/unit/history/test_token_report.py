@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import FrozenInstanceError
 from datetime import UTC, datetime
 from typing import Any
@@ -142,6 +143,21 @@ def test_cost_of_an_empty_report_is_zero() -> None:
     costs = TokenUsageReport([]).cost({})
     assert costs == CostReport({}, 0.0, ())
     assert isinstance(costs.total, float)
+
+
+def test_total_alone_is_unpriced() -> None:
+    """It does not say what of it was output, so it is not free."""
+    costs = report_of(ModelTokenUsage("m", 0, 0, 900, calls=1)).cost({"m": (1, 2)})
+    assert costs == CostReport({}, 0.0, ("m",))
+
+
+@pytest.mark.parametrize("prices", [None, {"small": (1, 2)}])
+def test_cost_of_an_incomplete_report_says_so(prices: Any) -> None:
+    """The cost of what is not kept any more is missing."""
+    costs = dataclasses.replace(report_of(SMALL), complete=False).cost(prices)
+    assert not costs.complete
+    assert "Incomplete: not every event of the window is kept" in str(costs)
+    assert "Incomplete" not in str(report_of(SMALL).cost(prices))
 
 
 def test_price_by_size_is_estimated() -> None:

@@ -30,6 +30,14 @@ PRICES = PriceTable(
         "batched": {"input": 2.0, "output": 2.0, "batch": 0.5},
         "spoken": {"input": 1.0, "output": 1.0, "input_audio": 100.0, "request": 0.25},
         "seen": {"input": 1.0, "output": 1.0, "input_video": 50.0, "cached_image": 20.0},
+        "filmed": {
+            "input": 1.0,
+            "output": 2.0,
+            "input_video": 30.0,
+            "output_video": 70.0,
+            "cached_image": 0.5,
+            "cached_video": 7.0,
+        },
     }
 )
 
@@ -70,6 +78,15 @@ def run_job(monitor: IsolatedMonitor) -> dict[str, float]:
     }
     google = {"promptTokenCount": 100, "promptTokensDetails": details, **cached}
     call(monitor, "seen", {"usageMetadata": google})
+    usage = {
+        "prompt_token_count": 100,
+        "candidates_token_count": 10,
+        "cached_content_token_count": 30,
+        "prompt_tokens_details": by_modality(video=60, image=40),
+        "cache_tokens_details": by_modality(video=20, image=10),
+        "candidates_tokens_details": by_modality(video=10),
+    }
+    call(monitor, "filmed", {"usage_metadata": usage})
     call(monitor, "billed", tokens(100, 0, cost=0.125))
     with monitor.generation(model="billed", step="ask") as handle:
         handle.usage(tokens(100, 0, cost=0.01), add=True)
@@ -84,7 +101,13 @@ def run_job(monitor: IsolatedMonitor) -> dict[str, float]:
         "spoken": 0.25 + (60 * 100 + 40) / 1e6,
         "seen": (60 * 50 + 30 + 10 * 20) / 1e6,
         "billed": 0.125 + 0.5,
+        "filmed": (40 * 30 + 20 * 7 + 30 + 10 * 0.5 + 10 * 70) / 1e6,
     }
+
+
+def by_modality(**counts: int) -> list[dict[str, Any]]:
+    """Return details of Google's shape."""
+    return [{"modality": name.upper(), "token_count": count} for name, count in counts.items()]
 
 
 def costs(table: UsageTable) -> dict[str, float]:

@@ -130,6 +130,24 @@ def test_the_cost_is_that_of_the_job_without_prices(capsys: Capsys) -> None:
     assert "p50 and p95 are estimated" in out
 
 
+def test_sums_of_an_endpoint_lack_what_is_known_of_single_calls(
+    capsys: Capsys, tmp_path: Path
+) -> None:
+    """Such as a reported cost, which the report says."""
+    prices = tmp_path / "prices.json"
+    prices.write_text('{"atlas-large": [2, 10]}')
+    with isolated_monitor() as monitor, serving(monitor) as server:
+        tokens = {"model_name": "atlas-large", "prompt_token_count": 1_000_000}
+        monitor.track_generation(1.0, True, **tokens)
+        code, plain, _ = report(capsys, server.url, "--prices", str(prices))
+        monitor.track_generation(1.0, True, cost=9, **tokens)
+        _, out, _ = report(capsys, server.url, "--prices", str(prices))
+    assert code == 0
+    assert "Costs by the sums of tokens" not in plain
+    assert "Costs by the sums of tokens: what providers reported" in out
+    assert "4.0000" in out
+
+
 def test_a_window_is_refused(capsys: Capsys) -> None:
     """An endpoint has no history, and the error names the journal."""
     code, out, err = report(capsys, "127.0.0.1:9464", "--window", "1h")

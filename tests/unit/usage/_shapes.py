@@ -510,6 +510,55 @@ SHAPES: dict[str, Shape] = {
         },
         TokenCounts(13),
     ),
+    "llama at bedrock": Shape(
+        {
+            "generation": "Blue.",
+            "prompt_token_count": 12,
+            "generation_token_count": 34,
+            "stop_reason": "length",
+        },
+        TokenCounts(12, 34),
+        reasons=("length",),
+    ),
+    "nova at bedrock": Shape(
+        {
+            "stopReason": "end_turn",
+            "usage": {
+                "inputTokens": 12,
+                "outputTokens": 34,
+                "totalTokens": 146,
+                "cacheReadInputTokenCount": 90,
+                "cacheWriteInputTokenCount": 10,
+            },
+        },
+        TokenCounts(112, 34, 146, 90, 10),
+        reasons=("end_turn",),
+    ),
+    "claude's agent sdk": Shape(
+        {
+            "subtype": "success",
+            "total_cost_usd": 0.0625,
+            "usage": {"input_tokens": 12, "output_tokens": 34, "cache_read_input_tokens": 90},
+        },
+        TokenCounts(102, 34, cache_read=90),
+        rest={"cost": 0.0625},
+    ),
+    "ai sdk": Shape(
+        {
+            "usage": {
+                "inputTokens": 112,
+                "outputTokens": 34,
+                "totalTokens": 146,
+                "cachedInputTokens": 90,
+                "reasoningTokens": 21,
+            }
+        },
+        TokenCounts(112, 34, 146, 90, reasoning=21),
+    ),
+    "older ai sdk": Shape(
+        {"usage": {"promptTokens": 112, "completionTokens": 34, "totalTokens": 146}},
+        TokenCounts(112, 34, 146),
+    ),
     "bedrock": Shape(
         {
             "stopReason": "max_tokens",

@@ -19,10 +19,10 @@ class CountingReading(Reading):
         super().__init__()
         self.objects = 0
 
-    def read(self, obj: Any) -> bool:
+    def read(self, obj: Any, *, adds: bool = False) -> bool:
         """Count one more."""
         self.objects += 1
-        return super().read(obj)
+        return super().read(obj, adds=adds)
 
 
 FORMS = [lambda value: value, as_namespace, as_model, as_extra]

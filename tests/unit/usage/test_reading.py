@@ -289,6 +289,64 @@ def test_list_of_responses_is_summed() -> None:
     assert answer == Answer(TokenCounts(20, 8, 28), "gpt-x", ("stop", "stop"))
 
 
+def test_metrics_at_the_end_of_a_stream_of_bedrock_are_read() -> None:
+    """Whatever the model, and beside the usage of Anthropic's events."""
+    start = {"type": "message_start", "message": {"usage": {"input_tokens": 12}}}
+    metrics = {"inputTokenCount": 12, "outputTokenCount": 34, "cacheReadInputTokenCount": 90}
+    end = {"type": "message_stop", "amazon-bedrock-invocationMetrics": metrics}
+    for chunks in ((start, end), (end,)):
+        assert answer_of(*chunks).tokens == TokenCounts(102, 34, cache_read=90)
+
+
+def test_list_with_an_answer_without_usage_says_so() -> None:
+    """Its sum is known, and not all of it; what is no answer is not missing."""
+    silent = {"model": "m", "choices": [{"finish_reason": "stop"}], "usage": None}
+    reading = Reading()
+    assert reading.read([CHAT, silent])
+    assert reading.answer().tokens.input == CHAT["usage"]["prompt_tokens"]
+    assert reading.unread is not None
+    assert reading.unread.reason == "no_usage"
+    assert reading.read([CHAT, {"role": "user", "content": "Hello"}])
+    assert reading.unread is None
+
+
+def test_answers_of_a_long_list_are_billed_by_their_terms() -> None:
+    """So that an event stays small."""
+    other = {**CHAT, "model": "other", "usage": {**CHAT["usage"], "cost": 0.5}}
+    reading = Reading()
+    reading.read([CHAT, other] * 200)
+    assert [(each.model, each.tokens.input, each.cost) for each in reading.answers()] == [
+        ("gpt-x", 2_000, None),
+        ("other", 2_000, 100.0),
+    ]
+    assert reading.answer().tokens.input == 4_000
+
+
+def test_response_beside_a_text_is_read() -> None:
+    """As a decorated function may return both."""
+    for answer in (("Blue.", CHAT), (CHAT, "Blue.", None)):
+        assert Reading().read(answer)
+
+
+def test_total_of_zero_beside_counts_is_unknown() -> None:
+    """Some servers fill it in; a budget would never end with it."""
+    usage = {"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 0}
+    assert answer_of({"usage": usage}).tokens == TokenCounts(10, 4)
+    zeros = dict.fromkeys(usage, 0)
+    assert answer_of({"usage": zeros}).tokens == TokenCounts(0, 0, 0)
+
+
+def test_list_too_long_to_be_read_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sum is that of a part."""
+    monkeypatch.setattr(_objects, "_MAX_ITEMS", 3)
+    reading = Reading()
+    assert reading.read([CHAT] * 4)
+    assert reading.answer().tokens.input == 30
+    assert reading.unread is not None
+    assert reading.read([CHAT] * 3)
+    assert reading.unread is None
+
+
 def test_list_with_messages_of_the_user_is_summed() -> None:
     """Those have no usage."""
     question = {"content": "x", "role": "user"}

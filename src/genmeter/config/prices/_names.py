@@ -1,8 +1,9 @@
 """Which seller a model's name or a provider's label names, and how the price list spells it.
 
-The prefixes are those of LiteLLM's names (docs.litellm.ai/docs/providers), the other forms those of
-Amazon Bedrock's model ids, inference profiles and ARNs, of Vertex AI's publisher models, and of
-Fireworks' accounts. The sellers are ids of the ``genai-prices`` list.
+The prefixes are those of LiteLLM's names (docs.litellm.ai/docs/providers) and, before a colon, of
+pydantic-ai's and LangChain's, the other forms those of Amazon Bedrock's model ids, inference profiles
+and ARNs, of Vertex AI's publisher models, and of Fireworks' accounts. The sellers are ids of the
+``genai-prices`` list.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from genmeter.schema.providers import well_known
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
 
-__all__ = ["Place", "is_finer", "place_at", "place_of", "seller_of", "spellings"]
+__all__ = ["Place", "has_local_tag", "is_finer", "place_at", "place_of", "seller_of", "spellings"]
 
 _SELLERS = {
     "aws.bedrock": "aws",
@@ -89,6 +90,9 @@ _FORMS = (
     ("@cf/", "cloudflare"),
     ("ft:", "openai"),
 )
+_COLON = re.compile(r"([a-z0-9_-]+):(?=.)")
+"""A prefix as pydantic-ai and LangChain's ``init_chat_model`` have it: ``openai:gpt-4o``."""
+_LOCAL_TAG = re.compile(r".+:(?:latest|\d+(?:\.\d+)?[bm])(?:-.*)?")
 _PUBLISHED = re.compile(r"(?:projects/[^/]+/locations/[^/]+/)?publishers/[^/]+/models/(.+)")
 
 
@@ -135,6 +139,9 @@ def place_of(name: str, sellers: Container[str]) -> Place:
     for start, seller in _FORMS:
         if lower.startswith(start):
             return Place(seller, name)
+    found = _COLON.match(lower)
+    if found and (found[1] in _OPEN_PREFIXES or seller_of(found[1]) in sellers):
+        return _place_after(found[1], seller_of(found[1]), name[found.end() :])
     if "/" in name:
         return _place_of_prefix(name, sellers)
     return Place("aws" if _BEDROCK.match(lower) else None, name)
@@ -147,12 +154,16 @@ def _place_of_prefix(name: str, sellers: Container[str]) -> Place:
         partner, slash, model = rest.partition("/")
         if slash and f"huggingface_{partner.lower()}" in sellers:
             return Place(f"huggingface_{partner.lower()}", model)
+    seller = _PREFIXES.get(prefix, prefix if prefix in sellers else None)
+    if seller is None and prefix not in _OPEN_PREFIXES:
+        return Place(None, name)
+    return _place_after(prefix, seller, rest)
+
+
+def _place_after(prefix: str, seller: str | None, name: str) -> Place:
     if prefix in _OPEN_PREFIXES:
         return Place(None, name, is_open=True)
-    seller = _PREFIXES.get(prefix, prefix if prefix in sellers else None)
-    if seller is None:
-        return Place(None, name)
-    return Place(seller, rest, is_opaque=seller == "aws" and not _bedrock_name(rest))
+    return Place(seller, name, is_opaque=seller == "aws" and not _bedrock_name(name))
 
 
 def place_at(seller: str, name: str) -> Place:
@@ -167,6 +178,8 @@ def place_at(seller: str, name: str) -> Place:
 
 def spellings(seller: str, name: str, sellers: Container[str]) -> Iterator[str]:
     """Yield the names under which a seller's list may have a model, the most exact first."""
+    if (found := _COLON.match(name.lower())) and seller_of(found[1]) == seller:
+        name = name[found.end() :]
     if seller == "aws":
         name = _bedrock_name(name)
         if not name:
@@ -197,6 +210,11 @@ def is_finer(asked: str, answered: str) -> bool:
         return True
     profile = _BEDROCK_PROFILE.match(asked.rpartition("/")[2])
     return profile is not None and answered in asked
+
+
+def has_local_tag(name: str) -> bool:
+    """Return whether a name ends in a size or a version as Ollama's do: ``deepseek-r1:8b``."""
+    return _LOCAL_TAG.fullmatch(name.lower()) is not None
 
 
 def _bedrock_name(name: str) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from genmeter import clock
 from genmeter.config.prices._names import (
     Place,
+    has_local_tag,
     is_finer,
     place_at,
     place_of,
@@ -226,8 +227,8 @@ class PriceList:
             return None
         if place.seller is not None:
             return self._at(place)
-        if "/" in name:
-            # An organisation's name: its self-hosted model must not get a service's price.
+        if "/" in name or has_local_tag(name):
+            # An organisation's or Ollama's name: a self-hosted model must not get a service's price.
             return None
         lower = name.lower()
         for seller in self._snapshot.providers:

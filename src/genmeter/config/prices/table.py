@@ -258,6 +258,8 @@ class PriceTable:
             if found is None or steps is None:
                 return None, True
             inputs = tokens.input or 0
+            if tokens.total and not (inputs or tokens.output):
+                return None, True  # what of it was input is unknown
             is_exact = calls == 1 or len(steps) == 1 or inputs <= steps[1][0]
             rates = rates_at(steps, inputs / calls if calls > 0 else 0)
             is_exact = is_exact and (calls > 0 or rates.request is None)

@@ -243,6 +243,7 @@ def test_program_has_data_for_every_query() -> None:
                 finish_reason="length",
                 retries=[RateLimitError()],
             )
+        monitor.track_generation(2.0, True, model_name="b")  # without usage
         monitor.track_generation(9.0, True, conversation_length=3)
         monitor.track_evaluation(1.0, False, "judge", {"grade": 7})
         monitor.record_sample(False, "dull")

@@ -415,6 +415,21 @@ def test_the_report_of_a_job_without_tokens_says_so(
     assert "No token usage recorded." in capsys.readouterr().err
 
 
+def test_the_report_names_calls_without_usage(
+    capsys: pytest.CaptureFixture[str], at_exit: Callable[[], None]
+) -> None:
+    """A job of which no call says its usage has no tokens, but not no calls."""
+    os.environ["OTEL_METRICS_EXPORTER"] = "none"
+    bootstrap.start()
+    with GenerationMonitor() as monitor:
+        for _ in range(3):
+            monitor.track_generation(1.0, True, model_name="silent")
+    at_exit()
+    found = capsys.readouterr().err
+    assert "Calls without usage: 3 (silent: 3)" in found
+    assert "No token usage recorded." not in found
+
+
 def test_quiet_prints_only_the_address(write: Write) -> None:
     """Nothing else prints the address."""
     write(RECORD)

@@ -75,9 +75,10 @@ def _finish(pid: int, _monitor: GenerationMonitor | None, config: MonitorConfig)
         return
     if QUIET not in os.environ:
         report = process_token_usage()
-        text = f"{report}" if report.by_model else "No token usage recorded."
-        if report.by_model and config.prices is not None:
-            text += f"\n\n{report.cost(config.prices)}"
+        is_known = report.by_model or report.without_usage
+        text = f"{report}" if is_known else "No token usage recorded."
+        if report.by_model and (config.prices is not None or report.cost_usd):
+            text += f"\n\n{report.cost()}"
         say(f"\n{text}")
     linger, job = config.endpoint.linger, runtime.current()
     if linger and job.url() is not None:

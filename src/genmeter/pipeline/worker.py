@@ -134,7 +134,6 @@ class Worker(Generic[_T]):
         self._done = 0
         self._delivering = threading.Lock()
         self._shared = _Shared()
-        self._due = math.inf  # time of the next tick, on the clock of time.monotonic()
         self._retry_at = 0.0
         self._is_closing = False
         self._has_ended = False
@@ -232,7 +231,7 @@ class Worker(Generic[_T]):
 
         Only ``deliver`` and ``tick`` may call this.
         """
-        self._due = min(self._due, time.monotonic() + seconds)
+        self._shared.due = min(self._shared.due, time.monotonic() + seconds)
 
     # --- waiting -------------------------------------------------------------------------------
 
@@ -297,14 +296,14 @@ class Worker(Generic[_T]):
         if is_closing:
             self._end()
             return None
-        if time.monotonic() >= self._due:
-            self._due = math.inf
+        if time.monotonic() >= shared.due:
+            shared.due = math.inf
             self._guard(self._tick, 1)
             if self._interval is not None:
                 self.tick_in(self._interval)
-        if self._due == math.inf:
+        if shared.due == math.inf:
             return _INTERVAL
-        return min(max(0.0, self._due - time.monotonic()), threading.TIMEOUT_MAX)
+        return min(max(0.0, shared.due - time.monotonic()), threading.TIMEOUT_MAX)
 
     def _release(self, shared: _Shared) -> None:
         shared.kept = None
@@ -355,11 +354,14 @@ class _Shared:
 
     Attributes:
         kept: The worker, kept alive while it has items to deliver or its end to run.
+        due: Time of the next tick, on the clock of ``time.monotonic()``. Here, so that a thread of
+            before a reset cannot put off the tick of the next thread.
     """
 
-    __slots__ = ("is_awake", "is_running", "kept", "signal", "thread")
+    __slots__ = ("due", "is_awake", "is_running", "kept", "signal", "thread")
 
     def __init__(self) -> None:
+        self.due = math.inf
         self.kept: Worker[Any] | None = None
         self.thread: _WorkerThread | None = None
         self.is_running = False

@@ -247,7 +247,7 @@ class Pipeline:
             Raw.SAMPLE: lambda when, payload, _: self.normaliser.sample(when, payload),
             Raw.LOG: lambda when, payload, _: self.normaliser.log(when, payload),
         }
-        self._warned: set[tuple[Reason, str]] = set()
+        self._warned: set[tuple[Reason | None, str]] = set()
         self._requests: deque[Request] = deque()
         self._reset_thread_state()
 
@@ -319,7 +319,7 @@ class Pipeline:
         """Log a message once for each key, and count its reason; see ``events.hints.Notice``."""
         if reason is not None:
             self.self_metrics.count_rejected(reason)
-        if self._is_new(reason or Reason.MISNAMED, key):
+        if self._is_new(reason, key):
             self.deferred_log.add(logging.WARNING, message, *arguments)
 
     def _overflow(self, limit: str) -> None:
@@ -344,7 +344,7 @@ class Pipeline:
             return
         self.reject(Reason.INBOX_FULL, "event", f"the newest of {CAPACITY} pending")
 
-    def _is_new(self, reason: Reason, name: str) -> bool:
+    def _is_new(self, reason: Reason | None, name: str) -> bool:
         key = (reason, name)
         if key in self._warned or len(self._warned) >= _MAX_WARNINGS:
             return False

@@ -40,6 +40,8 @@ class GroupKey(NamedTuple):
     provider: str | None
     phase: str
     response_model: str | None = None
+    job: str | None = None
+    process: str | None = None
 
 
 GROUP_KEYS = GroupKey._fields

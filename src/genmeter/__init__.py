@@ -37,7 +37,7 @@ from genmeter.errors import (
 from genmeter.files.read import read_export
 from genmeter.handlers.base import FileLogHandler, FileMetricHandler, LogHandler, MetricHandler
 from genmeter.history.token_report import CostReport, ModelTokenUsage, TokenUsageReport
-from genmeter.monitor import GenerationMonitor, process_token_usage
+from genmeter.monitor import GenerationMonitor, job_token_usage, process_token_usage
 
 __all__ = [
     "Alert",
@@ -77,6 +77,7 @@ __all__ = [
     "UnpricedModelError",
     "UsageUnreadError",
     "__version__",
+    "job_token_usage",
     "process_token_usage",
     "read_export",
 ]

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from genmeter.history.snapshot import Snapshot
     from genmeter.history.token_report import TokenUsageReport
 
-__all__ = ["GenerationMonitor", "process_token_usage"]
+__all__ = ["GenerationMonitor", "job_token_usage", "process_token_usage"]
 
 _logger = logging.getLogger("genmeter")
 _INTERVAL = number(1e-3, TIMEOUT_MAX, what="seconds")
@@ -514,6 +514,8 @@ class GenerationMonitor(Recording):
     def flush(self, timeout: float | None = None) -> None:
         """Wait until the history, the metrics and the handlers have all events recorded so far.
 
+        In a job of several processes, the others see them too.
+
         Args:
             timeout: Seconds to wait at most; None means ``shutdown_timeout``.
 
@@ -526,9 +528,26 @@ class GenerationMonitor(Recording):
         seconds = self.shutdown_timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
         self._pipeline.run(lambda: None, seconds)
+        self._runtime.job.flush(deadline)
         late = self._session.dispatcher.flush(deadline)
         if late:
             raise TimeoutError(f"handlers still busy after {seconds} s: {', '.join(late)}")
+
+    def push(self, timeout: float | None = None) -> bool:
+        """Push the metrics of the job now, with all events recorded so far.
+
+        Args:
+            timeout: Seconds to wait at most; None means ``shutdown_timeout``.
+
+        Returns:
+            Whether every exporter pushed in time; the reason for a failure is logged.
+
+        Raises:
+            ConfigError: ``timeout`` is not a number of seconds, or no exporter pushes.
+        """
+        if timeout is not None:
+            SECONDS("timeout", timeout)
+        return self._runtime.push(self.shutdown_timeout if timeout is None else timeout)
 
     def shutdown(self) -> None:
         """Stop accepting events, drain the queue and flush the exporters.
@@ -614,3 +633,16 @@ def process_token_usage(window: timedelta | None = None) -> TokenUsageReport:
         ConfigError: ``window`` is not a timedelta.
     """
     return runtime.current().token_usage(start_of(window))
+
+
+def job_token_usage() -> TokenUsageReport:
+    """Sum the tokens by model over all processes of this job, those that have ended too.
+
+    What other processes have recorded in about the last second may be missing. Without other
+    processes it is the report of :func:`process_token_usage`.
+
+    Returns:
+        The report, since the start of the job; ``complete`` is False if the other processes cannot
+        be reached.
+    """
+    return runtime.current().job_token_usage()

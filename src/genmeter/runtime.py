@@ -32,6 +32,7 @@ from genmeter.exporters.resource import is_spawned, job_of
 from genmeter.handlers.dispatch import HandlerDispatcher
 from genmeter.history.store import History
 from genmeter.history.token_report import Retired, TokenUsageReport
+from genmeter.job.job import Job, JobError
 from genmeter.metrics.observers import Telemetry
 from genmeter.pipeline.drain import Pipeline
 from genmeter.pipeline.self_metrics import SelfMetrics
@@ -164,6 +165,7 @@ class Runtime:
     def __init__(self) -> None:
         self.self_metrics = SelfMetrics()
         self.pipeline: Pipeline | None = None
+        self.job = Job(usage=lambda: self.token_usage(None), log=self._log)
         # While holding it, never wait for the drain and never log.
         self._lock = threading.RLock()
         self._limits = LabelLimits()
@@ -333,6 +335,7 @@ class Runtime:
         # Last, so that a slow handler takes no time from a push or from another monitor.
         for session in sessions:
             session.finish_close(deadline)
+        self.job.leave(deadline)
         if self.pipeline is not None:
             self.pipeline.deferred_log.finish(_time_to_log(deadline))
 
@@ -386,6 +389,41 @@ class Runtime:
             return TokenUsageReport.merge([*reports, self._retired.since(since)])
 
         return pipeline.run(read)
+
+    def job_token_usage(self) -> TokenUsageReport:
+        """Sum the tokens over all processes of the job.
+
+        The report is that of this process and not complete if the others cannot be reached.
+        """
+        try:
+            self.job.look()
+            if self.job.failure is None:
+                return self.job.token_usage()
+            reason = self.job.failure
+        except JobError as error:
+            reason = str(error)
+        self._log(logging.WARNING, "the tokens of the job are those of this process: %s", reason)
+        return dataclasses.replace(self.token_usage(None), complete=False)
+
+    def push(self, timeout: float) -> bool:
+        """Push the metrics now; return whether all exporters did so in time.
+
+        Raises:
+            ConfigError: There is nothing to push with.
+        """
+        if self._must_rebuild and self.pipeline is not None:
+            self.pipeline.run(self._rebuild)
+        exporters = self._exporters
+        if exporters is None or not exporters.push_names:
+            raise ConfigError(
+                "push() needs an exporter that pushes; set OTEL_METRICS_EXPORTER=prometheus,otlp, "
+                "and push before the last monitor is shut down"
+            )
+        return exporters.push(timeout)
+
+    def _log(self, level: int, message: str, *arguments: object) -> None:
+        if self.pipeline is not None:
+            self.pipeline.deferred_log.add(level, message, *arguments)
 
     def require_pipeline(self) -> Pipeline:
         """Return the pipeline; a monitor must have been attached."""
@@ -465,6 +503,7 @@ class Runtime:
         exporters = Exporters(
             config,
             pipeline,
+            job=self.job,
             is_main=not (self._is_child or is_spawned()),
             on_export_failure=self.self_metrics.count_export_failure,
             log=pipeline.deferred_log.add,
@@ -482,7 +521,12 @@ class Runtime:
     # --- collected monitors --------------------------------------------------------------------
 
     def _tidy(self) -> None:
-        """Wake the reaper if a monitor was collected; called about once a second."""
+        """Look for other processes, and wake the reaper if a monitor was collected.
+
+        Called about once a second.
+        """
+        if self.job.may_have_others:
+            self.job.start(at_once=False)
         if self._unreachable and self._reaper.is_idle and self._next_unreachable() is not None:
             self._reaper.put(None)
 
@@ -519,6 +563,7 @@ class Runtime:
 
     def before_fork(self) -> None:
         """Make sure that no child inherits a held lock or a half-done import of our threads."""
+        self.job.before_fork()
         for exporters in (self._exporters, *self._closing):
             if exporters is not None:
                 exporters.before_fork()
@@ -528,6 +573,7 @@ class Runtime:
 
     def after_fork_in_parent(self) -> None:
         """Release what :meth:`before_fork` acquired on this thread."""
+        self.job.after_fork_in_parent()
         if self.pipeline in _fork.held:
             _fork.held.remove(self.pipeline)
             self.pipeline.lock.release()
@@ -536,6 +582,7 @@ class Runtime:
         """Reset to an empty inbox and history and no threads; takes no lock."""
         _fork.held.clear()
         self._lock = threading.RLock()
+        self.job.after_fork_in_child()
         self._is_child = True
         self._must_rebuild = True
         self._unreachable.clear()

@@ -392,6 +392,12 @@ class MonitorConfig(Declared):
         check=optional(LABEL))
     operation: str = declare(
         "chat", "default operation of a call", "GENMETER_OPERATION", check=LABEL)
+    job: str | None = declare(
+        None, "name of the job: processes with the same name are one job on this machine",
+        "GENMETER_JOB", check=optional(LABEL))
+    resume: bool = declare(
+        False, "go on with the totals of the earlier run of the named job", "GENMETER_RESUME",
+        check=BOOLEAN)
     expected_samples: int | None = declare(
         None, "number of samples that the job is expected to produce", "GENMETER_EXPECTED_SAMPLES",
         check=optional(count(0, _MAX_SAMPLES)))
@@ -440,6 +446,11 @@ class MonitorConfig(Declared):
     # fmt: on
 
     def _check_together(self) -> None:
+        if self.resume and self.job is None:
+            raise ConfigError(
+                "MonitorConfig.resume (GENMETER_RESUME) must be False without a job, got True; set "
+                "job (GENMETER_JOB) to the name of the job to go on with"
+            )
         _check_distinct(self.custom_metrics)
         if self.older_metric_names:
             _check_not_older(self.custom_metrics)

@@ -26,7 +26,7 @@ from genmeter.exporters.settings import redact
 from genmeter.pipeline.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from opentelemetry.sdk.metrics.export import MetricExporter
 
@@ -82,11 +82,13 @@ class Push:
         self._timeout = timeout
         self._on_failure = on_failure
         self._secrets = secrets
-        self._worker: Worker[None] = Worker(
+        self._is_started = False
+        self._worker: Worker[_Attempt] = Worker(
             name=f"genmeter-push-{name}",
             tick=self._push_at_interval,
             interval=interval,
             on_end=self._push_last,
+            deliver=self._push_asked,
         )
         self._begin(exporter)
 
@@ -108,8 +110,22 @@ class Push:
 
     def start(self) -> None:
         """Start to push; does nothing after the first call, or after `finish`."""
+        self._is_started = True
         if not self._is_finishing:
             self._worker.start()
+
+    def push(self, timeout: float) -> bool:
+        """Collect and export now; return whether that succeeded in time.
+
+        Args:
+            timeout: Seconds; a push that takes longer goes on.
+        """
+        if self._is_finishing:
+            return False
+        attempt = _Attempt(time.monotonic() + min(timeout, self._timeout), self._collect)
+        self._worker.put(attempt)
+        attempt.ended.wait(timeout)
+        return attempt.is_sent
 
     def before_fork(self, timeout: float) -> None:
         """Wait at most ``timeout`` seconds until the first push has imported what it needs.
@@ -128,6 +144,7 @@ class Push:
                 attempt.is_abandoned = True
         _inherited.extend([self._exporter, self._current, self._last])
         self._worker.reset()
+        self._is_started = False
         self._begin(None)
 
     def finish(self, timeout: float) -> bool:
@@ -161,6 +178,15 @@ class Push:
             self._abandon_last(timeout)
         return self._is_sent
 
+    def drop(self, timeout: float) -> None:
+        """Shut the exporter down without a last push.
+
+        Args:
+            timeout: Seconds for it.
+        """
+        self._is_abandoned = True
+        self.finish(timeout)
+
     def _run_last(self) -> None:
         """Start the last push, unless it is under way."""
         if self._claim.locked():
@@ -175,12 +201,20 @@ class Push:
     # --- on the threads of the push ------------------------------------------------------------
 
     def _push_at_interval(self) -> None:
+        if self._is_started:
+            self._push_one(_Attempt(time.monotonic() + self._timeout, self._collect))
+
+    def _push_asked(self, attempts: Sequence[_Attempt]) -> None:
+        for attempt in attempts:
+            self._push_one(attempt)
+            attempt.end()
+
+    def _push_one(self, attempt: _Attempt) -> None:
         if self._is_finishing:
             return
         if len(self._detached) >= _MAX_DETACHED:
             self._report(f"{len(self._detached)} threads hang in earlier exports")
             return
-        attempt = _Attempt(time.monotonic() + self._timeout, self._collect)
         self._current = attempt
         if self._is_finishing:  # since then: the last push waits for this one, or runs beside it
             attempt.end()

@@ -23,12 +23,14 @@ from opentelemetry.sdk.metrics import (
 from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader
 
+from genmeter.clock import seconds_left
 from genmeter.errors import EndpointError
 from genmeter.exporters._factory import make_pushes, preferences
 from genmeter.exporters._http import ScrapeServer
 from genmeter.exporters.prometheus import PrometheusBridge
-from genmeter.exporters.resource import MAIN_PID, job_name, resource_from_env
+from genmeter.exporters.resource import job_name, resource_from_env
 from genmeter.exporters.settings import PROMETHEUS, ExportSettings
+from genmeter.metrics.changes import Changes
 from genmeter.metrics.meter import BuiltinMeterProvider
 from genmeter.pipeline.worker import Worker
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricsData
 
     from genmeter.config.monitor import MonitorConfig
+    from genmeter.job.job import Job
     from genmeter.pipeline.drain import Pipeline
 
 __all__ = ["CollectingReader", "Exporters", "cardinality_arguments"]
@@ -149,8 +152,9 @@ class Exporters:
     Args:
         config: The endpoint and the limits.
         pipeline: The owner of the state that the provider reads.
-        is_main: Whether this is the job's main process. Only the main process serves the endpoint,
-            unless the port is any free one.
+        job: This process's part in its job. One process of a job serves the endpoint and pushes.
+        is_main: Whether this is the job's main process; if the provider is the SDK's, whose metrics
+            are not combined, only that one serves the endpoint, unless the port is any free one.
         on_export_failure: Called with the exporter's name at every failed push.
         log: Called like ``Logger.log``, for example with the endpoint's address.
 
@@ -170,6 +174,7 @@ class Exporters:
         config: MonitorConfig,
         pipeline: Pipeline,
         *,
+        job: Job,
         is_main: bool,
         on_export_failure: Callable[[str], None],
         log: Callable[..., None],
@@ -186,7 +191,10 @@ class Exporters:
         )
         for warning in settings.warnings:
             log(logging.WARNING, "%s", warning)
-        self.resource = resource_from_env()
+        self._job = job
+        self._is_shared = not settings.needs_sdk
+        self.resource = resource_from_env(instance=self._instance())
+        job.configure(config.job, self.resource, resume=config.resume)
         self._readers: dict[str, CollectingReader] = {}  # by exporter, if the provider is the SDK's
         self._pushes = make_pushes(
             settings, self._collect_for, on_failure=on_export_failure, log=log
@@ -200,17 +208,27 @@ class Exporters:
                 self._collect_for(PROMETHEUS), created=endpoint.created_series
             )
             if endpoint.enabled is not False:
-                if is_main or settings.port == 0:
+                if self._is_shared or is_main or settings.port == 0:
                     self.server = self._make_server()
-                elif MAIN_PID in os.environ and not self._pushes:
+                elif not self._pushes:
                     log(
                         logging.WARNING,
-                        "the metrics of this child process are not served: only the main process "
-                        "has an endpoint; set OTEL_METRICS_EXPORTER=prometheus,otlp to push them",
+                        "the metrics of this child process are not served: with the SDK's provider "
+                        "only the main process has an endpoint; set "
+                        "OTEL_METRICS_EXPORTER=prometheus,otlp to push them",
                     )
         self._linger = endpoint.linger
         self._binder: Worker[None] | None = None
         self._is_finished = False
+        self._attach()
+
+    def _instance(self) -> str | None:
+        """Return the ``service.instance.id`` of the job; None if this process has its own."""
+        return self._job.instance if self._is_shared and not self._job.is_cut_off else None
+
+    def _attach(self) -> None:
+        if isinstance(self.provider, BuiltinMeterProvider):
+            self._job.attach(Changes(self.provider), self.lead)
 
     @property
     def job(self) -> str:
@@ -251,6 +269,8 @@ class Exporters:
 
         def collect(timeout: float) -> MetricsData | None:
             if isinstance(self.provider, BuiltinMeterProvider):
+                if self._job.look():
+                    return self._job.collect(timeout)
                 return self.provider.collect(timeout)
             return self._readers[name].collect_data(timeout)
 
@@ -264,14 +284,27 @@ class Exporters:
         Raises:
             EndpointError: The address cannot be used.
         """
-        if self._config.endpoint.is_explicit and self.server is not None:
+        may_listen = not self._is_shared or self._job.lead_at_start()
+        if self._config.endpoint.is_explicit and self.server is not None and may_listen:
             self._bind(self.server)
 
     def start(self) -> None:
+        """Lead, unless this process belongs to a job that another one may lead; never raises."""
+        if self._is_shared and self._job.expects_others:
+            self._job.start(at_once=True)
+        else:
+            self._job.hint()
+            self.lead()
+
+    def lead(self) -> None:
         """Start the pushes, and bind the endpoint unless it is bound; never raises.
 
         A taken port is retried once a second until it is free.
         """
+        if self._is_finished:
+            return
+        if self._is_shared and self._job.is_cut_off:
+            self._be_alone()
         for push in self._pushes:
             push.start()
         if self.url is None and self._binder is None and not self._try_to_bind():
@@ -279,6 +312,22 @@ class Exporters:
                 name="genmeter-endpoint-retry", tick=self._retry_to_bind, interval=_RETRY
             )
             self._binder.start()
+
+    def _be_alone(self) -> None:
+        """Push as a process of its own, since the others cannot be reached."""
+        self.resource = resource_from_env(self.resource)
+        if isinstance(self.provider, BuiltinMeterProvider):
+            self.provider.resource = self.resource
+
+    def push(self, timeout: float) -> bool:
+        """Push now; return whether all exporters did so in time.
+
+        Args:
+            timeout: Seconds for all of them.
+        """
+        deadline = time.monotonic() + timeout
+        sent = [push.push(seconds_left(deadline)) for push in self._pushes]
+        return all(sent)
 
     def _bind(self, server: ScrapeServer) -> None:
         server.start()
@@ -333,18 +382,30 @@ class Exporters:
         Args:
             timeout: Seconds for all pushes, without the time to linger.
         """
+        deadline = time.monotonic() + timeout
+        is_joined = self._is_shared and self._job.look()
+        # The others go on: they are scraped instead, and one of them pushes.
+        is_last = not is_joined or self._job.take_over_at_end(deadline)
+        has_others = is_joined and self._job.has_other_processes()
         self._is_finished = True
-        share = timeout / max(1, len(self._pushes))
+        share = seconds_left(deadline) / max(1, len(self._pushes))
         for push in self._pushes:
-            push.finish(share)
+            if is_last:
+                push.finish(share)
+            else:
+                push.drop(share)
         if self._binder is not None:
             self._binder.close()
         linger, self._linger = self._linger, 0.0
+        if has_others:
+            linger = 0.0
         # The bridge stays, so that a scrape under way gets a whole page.
         if self.server is not None:
             if linger:
                 self.server.wait_for_scrape(linger)
             self.server.close()
+        if is_joined:
+            self._job.detach()
         if isinstance(self.provider, BuiltinMeterProvider):
             self.provider.shutdown()
 
@@ -362,14 +423,17 @@ class Exporters:
             self.server.close_inherited()
         self._binder = None
         self._is_finished = False
-        self.server = self._make_server() if self.server and self._settings.port == 0 else None
+        if self.server is not None:
+            is_served = self._is_shared or self._settings.port == 0
+            self.server = self._make_server() if is_served else None
         for push in self._pushes:
             push.after_fork_in_child()
         if self.bridge is not None:
             self.bridge.after_fork_in_child()
-        self.resource = resource_from_env(self.resource)
+        self.resource = resource_from_env(self.resource, self._instance())
         if isinstance(self.provider, BuiltinMeterProvider):
             self.provider.reset_after_fork(self.resource)
+        self._attach()
 
     def rebuild(self) -> bool:
         """Replace the provider in a forked child if it cannot be reset; return whether it was."""

@@ -12,7 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from opentelemetry.metrics import (
     Counter,
@@ -68,6 +68,7 @@ __all__ = [
     "CellUpDownCounter",
     "Instrument",
     "ObservedInstrument",
+    "ObservedSeries",
     "Owner",
     "Shared",
 ]
@@ -164,12 +165,13 @@ class Instrument(ABC):
     """Base of the built-in meter's instruments.
 
     Attributes:
+        kind: ``monotonic``, ``sum``, ``gauge`` or ``histogram``.
         name: Its exported name, in lower case.
         unit: Its unit; may be empty.
         description: Its help text; may be empty.
     """
 
-    _is_monotonic = False
+    kind: ClassVar[str] = "sum"
 
     def __init__(self, shared: Shared, name: str, unit: str = "", description: str = "") -> None:
         self.name = name
@@ -197,7 +199,7 @@ class Instrument(ABC):
         return Metric(self.name, self.description, self.unit, self._data(points))
 
     def _data(self, points: list[Any]) -> Sum | Gauge | HistogramData:
-        return Sum(points, _CUMULATIVE, self._is_monotonic)
+        return Sum(points, _CUMULATIVE, self.kind == "monotonic")
 
 
 class CellInstrument(Instrument, Generic[Cell]):
@@ -226,14 +228,21 @@ class CellInstrument(Instrument, Generic[Cell]):
                 permanently.
         """
         exemplars = self._shared.exemplars
-        points = []
-        for cell in self._cells.values():
+        points = [cell.point(time, exemplars=exemplars) for cell in self.cells(latest)]
+        return self._metric([point for point in points if point is not None])
+
+    def cells(self, latest: int) -> list[Cell]:
+        """Return the cells of all label sets; for the owner only.
+
+        Args:
+            latest: The latest start of a series, in Unix nanoseconds; later starts are moved here
+                permanently.
+        """
+        found = list(self._cells.values())
+        for cell in found:
             if cell.start > latest:  # noqa: PLR1730 - a call of min() for every series
                 cell.start = latest
-            point = cell.point(time, exemplars=exemplars)
-            if point is not None:
-                points.append(point)
-        return self._metric(points)
+        return found
 
     def clear(self) -> None:
         """Forget every cell."""
@@ -323,7 +332,7 @@ class _SumInstrument(CellInstrument[SumCell]):
             attributes: The label set.
             context: The context of the sampled span; the current one by default.
         """
-        min_ = 0 if self._is_monotonic else -math.inf
+        min_ = 0 if self.kind == "monotonic" else -math.inf
         self._post(SumCell.add, amount, attributes, context, min_=min_)
 
     def _make_cell(self, attributes: Mapping[str, AttributeValue], start: int) -> SumCell:
@@ -333,7 +342,7 @@ class _SumInstrument(CellInstrument[SumCell]):
 class CellCounter(_SumInstrument, Counter):
     """A counter."""
 
-    _is_monotonic = True
+    kind = "monotonic"
 
 
 class CellUpDownCounter(_SumInstrument, UpDownCounter):
@@ -346,6 +355,8 @@ class CellHistogram(CellInstrument[HistogramCell], Histogram):
     Attributes:
         bounds: The upper bounds of all buckets except the last.
     """
+
+    kind = "histogram"
 
     def __init__(
         self,
@@ -380,6 +391,8 @@ class CellHistogram(CellInstrument[HistogramCell], Histogram):
 class CellGauge(CellInstrument[GaugeCell], _Gauge):
     """A synchronous gauge."""
 
+    kind = "gauge"
+
     def set(
         self, amount: float, attributes: Attributes = None, context: Context | None = None
     ) -> None:
@@ -397,6 +410,14 @@ class CellGauge(CellInstrument[GaugeCell], _Gauge):
 
     def _make_cell(self, attributes: Mapping[str, AttributeValue], start: int) -> GaugeCell:
         return GaugeCell(attributes, start)
+
+
+class ObservedSeries(NamedTuple):
+    """One label set as observed; ``start`` is None for a gauge."""
+
+    attributes: Mapping[str, AttributeValue]
+    start: int | None
+    value: int | float
 
 
 class ObservedInstrument(Instrument):
@@ -431,14 +452,27 @@ class ObservedInstrument(Instrument):
             latest: The latest start of a series, in Unix nanoseconds.
             observations: The observations of the callbacks.
         """
-        values = self._values(observations)
-        starts: Any = self._starts_of(values, latest)
+        series: Any = self.series(latest, observations).values()
         return self._metric(
             [
-                NumberDataPoint(self._known[key], starts[key], time, value, exemplars=[])
-                for key, value in values.items()
+                NumberDataPoint(each.attributes, each.start, time, each.value, exemplars=[])
+                for each in series
             ]
         )
+
+    def series(self, latest: int, observations: Observations) -> dict[Hashable, ObservedSeries]:
+        """Return the last observation of each label set, by its identity; for the owner only.
+
+        Args:
+            latest: The latest start of a series, in Unix nanoseconds.
+            observations: The observations of the callbacks.
+        """
+        values = self._values(observations)
+        starts = self._starts_of(values, latest)
+        return {
+            key: ObservedSeries(self._known[key], starts[key], value)
+            for key, value in values.items()
+        }
 
     def _values(self, observations: Observations) -> dict[Hashable, int | float]:
         """Return values by label set; a known one keeps its attributes object."""
@@ -485,7 +519,7 @@ class ObservedInstrument(Instrument):
 class CellObservableCounter(ObservedInstrument, ObservableCounter):
     """An observable counter."""
 
-    _is_monotonic = True
+    kind = "monotonic"
 
 
 class CellObservableUpDownCounter(ObservedInstrument, ObservableUpDownCounter):
@@ -494,6 +528,8 @@ class CellObservableUpDownCounter(ObservedInstrument, ObservableUpDownCounter):
 
 class CellObservableGauge(ObservedInstrument, ObservableGauge):
     """An observable gauge."""
+
+    kind = "gauge"
 
     def _starts_of(
         self,

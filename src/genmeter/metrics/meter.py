@@ -26,7 +26,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from opentelemetry.metrics import (
     Counter,
@@ -71,7 +71,7 @@ from genmeter.metrics._instruments import (
 from genmeter.metrics._values import clean_attributes, key_of, read_number
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterator
 
     from opentelemetry.metrics import CallbackT
     from opentelemetry.sdk.metrics.export import Metric
@@ -81,9 +81,22 @@ if TYPE_CHECKING:
     from genmeter.metrics._callbacks import Observations, Observer
     from genmeter.metrics._instruments import Owner
 
+    class Visitor(Protocol):
+        """Is shown an instrument: the observations of an observable one, and the latest start."""
+
+        def __call__(
+            self,
+            scope: InstrumentationScope,
+            instrument: CellInstrument[Any] | ObservedInstrument,
+            observed: Observations | None,
+            latest: int,
+        ) -> None: ...
+
+
 __all__ = ["BuiltinMeterProvider"]
 
 _logger = logging.getLogger("genmeter")
+_T = TypeVar("_T")
 _I = TypeVar("_I", bound=Instrument)
 
 # OpenTelemetry's syntax of names and units.
@@ -348,6 +361,30 @@ class BuiltinMeterProvider(MeterProvider):
         Raises:
             TimeoutError: The owner was busy for too long.
         """
+        return self._as_owner(self._cut, timeout)
+
+    def visit(self, visitor: Visitor, timeout: float = 10.0) -> None:
+        """Show every instrument with its current state to a visitor, as one consistent cut.
+
+        Args:
+            visitor: Called by the owner for each instrument.
+            timeout: Seconds, as for `collect`.
+
+        Raises:
+            TimeoutError: The owner was busy for too long.
+        """
+
+        def visit(observed: dict[Observer, Observations], latest: int, left: float) -> None:
+            for meter in list(self._meters.values()):
+                for instrument, seen in self._states(meter, observed, left):
+                    visitor(meter.scope, instrument, seen, latest)
+
+        self._as_owner(visit, timeout)
+
+    def _as_owner(
+        self, read: Callable[[dict[Observer, Observations], int, float], _T], timeout: float
+    ) -> _T:
+        """Call the callbacks of other libraries, then have the owner read the state."""
         latest = time.time_ns() - START_MARGIN_NS
         deadline = time.monotonic() + timeout
         observed: dict[Observer, Observations] = {}
@@ -362,7 +399,7 @@ class BuiltinMeterProvider(MeterProvider):
             if observers:
                 observed = self._runner.observe(observers, timeout / 2)
         left = seconds_left(deadline)
-        return self._shared.owner.run(partial(self._cut, observed, latest, left), left)
+        return self._shared.owner.run(partial(read, observed, latest, left), left)
 
     def reset_after_fork(self, resource: Resource) -> None:
         """Reset to 0 in a forked child, with all instruments and callbacks; takes no lock.
@@ -405,22 +442,33 @@ class BuiltinMeterProvider(MeterProvider):
         self._shared.is_open = False
         self._runner.close()
 
+    def _states(
+        self, meter: BuiltinMeter, observed: dict[Observer, Observations], timeout: float
+    ) -> Iterator[tuple[CellInstrument[Any] | ObservedInstrument, Observations | None]]:
+        """Yield the instruments of a meter, with the observations of observable ones."""
+        is_own = meter.scope.name == self._own_scope
+        for instrument in meter.instruments:
+            if isinstance(instrument, CellInstrument):
+                yield instrument, None
+            elif isinstance(instrument, ObservedInstrument):
+                observer = instrument.observer
+                seen = observer.observe(timeout) if is_own else observed.get(observer)
+                if seen is not None:
+                    yield instrument, seen
+
     def _cut(
         self, observed: dict[Observer, Observations], latest: int, timeout: float
     ) -> MetricsData:
         now = time.time_ns()
         scopes: list[ScopeMetrics] = []
         for meter in list(self._meters.values()):
-            is_own = meter.scope.name == self._own_scope
             metrics: list[Metric] = []
-            for instrument in meter.instruments:
-                metric: Metric | None = None
-                if isinstance(instrument, CellInstrument):
+            for instrument, seen in self._states(meter, observed, timeout):
+                metric: Metric | None
+                if isinstance(instrument, ObservedInstrument):
+                    metric = instrument.metric(now, latest, seen or [])
+                else:
                     metric = instrument.metric(now, latest)
-                elif isinstance(instrument, ObservedInstrument):
-                    observer = instrument.observer
-                    seen = observer.observe(timeout) if is_own else observed.get(observer)
-                    metric = None if seen is None else instrument.metric(now, latest, seen)
                 if metric is not None:
                     metrics.append(metric)
             if metrics:

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from genmeter.schema.prom_names import label_name, prometheus_name
 
-__all__ = ["INSTRUMENTS", "Instrument", "Kind", "Label"]
+__all__ = ["INSTRUMENTS", "Across", "Instrument", "Kind", "Label"]
 
 
 class Kind(StrEnum):
@@ -32,6 +32,20 @@ class Kind(StrEnum):
     def exposed_as(self) -> str:
         """The kind in an exposition: ``counter``, ``updown``, ``histogram``, ``gauge``."""
         return self.value.removeprefix("observable_")
+
+
+class Across(StrEnum):
+    """How the values of the processes of one job become the value of the job.
+
+    ``SUM``, ``MAX`` and ``LAST`` (the one that changed last) include processes that have ended;
+    ``LIVING`` is the sum, and ``MIN`` the least, of those that run.
+    """
+
+    SUM = "sum"
+    LIVING = "living"
+    MAX = "max"
+    MIN = "min"
+    LAST = "last"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +86,7 @@ class Instrument:
         bounds: Upper bounds of a histogram's buckets, in ``unit``; floats, so that every
             renderer writes the same ``le``.
         stands_for: Names of AfterImage's metrics that it replaces.
+        across: How the processes of a job are combined.
     """
 
     name: str
@@ -81,6 +96,7 @@ class Instrument:
     labels: tuple[Label, ...] = ()
     bounds: tuple[float, ...] = ()
     stands_for: tuple[str, ...] = ()
+    across: Across = Across.SUM
 
     @property
     def prometheus(self) -> str:
@@ -124,6 +140,7 @@ OVERFLOWED = Label("genmeter.label", "the label whose limit was reached")
 EXPORTER = Label("genmeter.exporter", "the exporter that failed")
 VERSION = Label("version", "release of genmeter")
 OTEL_SDK = Label("otel_sdk", "release of the OpenTelemetry SDK")
+STATE = Label("genmeter.state", "`running`, `ended` or `died`")
 ALERT = Label("genmeter.alert", "name of the alert, as in Prometheus")
 
 _ASKED: tuple[Label, ...] = (OPERATION, PROVIDER, MODEL, STEP, PHASE)
@@ -144,16 +161,16 @@ SCORES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 # registration before it reads the synchronous instruments.
 MONITOR_INBOX = Instrument(
     "genmeter.monitor.inbox", Kind.OBSERVABLE_GAUGE, "{event}",
-    "Events pending when this collection began.")
+    "Events pending when this collection began.", across=Across.LIVING)
 MONITOR_EVENTS = Instrument(
     "genmeter.monitor.events", Kind.OBSERVABLE_COUNTER, "{event}",
     "Recorded events, and rejected values by reason.", (RESULT, REJECT_REASON))
 HISTORY_SIZE = Instrument(
     "genmeter.monitor.history.size", Kind.OBSERVABLE_GAUGE, "{event}",
-    "Events in the local history.")
+    "Events in the local history.", across=Across.LIVING)
 HISTORY_CAPACITY = Instrument(
     "genmeter.monitor.history.capacity", Kind.OBSERVABLE_GAUGE, "{event}",
-    "Capacity of the local history in events.")
+    "Capacity of the local history in events.", across=Across.LIVING)
 HANDLER_ERRORS = Instrument(
     "genmeter.monitor.handler_errors", Kind.OBSERVABLE_COUNTER, "{error}",
     "Events that a handler did not handle, and failed callbacks, by reason.",
@@ -166,16 +183,20 @@ EXPORT_FAILURES = Instrument(
     (EXPORTER,))
 SAMPLES_EXPECTED = Instrument(
     "genmeter.job.samples.expected", Kind.OBSERVABLE_GAUGE, "{sample}",
-    "Data set samples that the job is expected to produce; absent if unknown.")
+    "Data set samples that the job is expected to produce; absent if unknown.", across=Across.MAX)
 JOB_FINISHED = Instrument(
     "genmeter.job.finished", Kind.OBSERVABLE_GAUGE, "{state}",
-    "1 after all monitors that recorded events have shut down, else 0.")
+    "1 after all monitors that recorded events have shut down, else 0.", across=Across.MIN)
 ALERTS_FIRING = Instrument(
     "genmeter.alerts.firing", Kind.OBSERVABLE_GAUGE, "{alert}",
-    "Firing alerts as evaluated in the process; 0 for alerts that do not fire.", (ALERT,))
+    "Firing alerts as evaluated in the process; 0 for alerts that do not fire.", (ALERT,), across=Across.LIVING)
+JOB_PROCESSES = Instrument(
+    "genmeter.job.processes", Kind.OBSERVABLE_GAUGE, "{process}",
+    "Processes of the job by state; absent while it has one. What one that died had not published, "
+    "about a second of its work, is missing.", (STATE,), across=Across.MAX)
 BUILD_INFO = Instrument(
     "genmeter.build.info", Kind.OBSERVABLE_GAUGE, "{build}",
-    "Always 1; the labels have the versions in use.", (VERSION, OTEL_SDK))
+    "Always 1; the labels have the versions in use.", (VERSION, OTEL_SDK), across=Across.LAST)
 INFERENCE_DURATION = Instrument(
     "gen_ai.client.inference.duration", Kind.HISTOGRAM, "s", "Duration of model calls.",
     (*CALL, ERROR_TYPE), SECONDS, ("generation_time", "model_usage:*"))
@@ -236,10 +257,10 @@ USAGE_UNREAD = Instrument(
     (*CALL, UNREAD_REASON))
 ACTIVE = Instrument(
     "genmeter.generations.active", Kind.OBSERVABLE_UP_DOWN_COUNTER, "{generation}",
-    "Active calls made through the generation handle.", _ASKED)
+    "Active calls made through the generation handle.", _ASKED, across=Across.LIVING)
 LAST_GENERATION = Instrument(
     "genmeter.last_generation.timestamp", Kind.OBSERVABLE_GAUGE, "s",
-    "Unix time of the last finished call.", (MODEL,))
+    "Unix time of the last finished call.", (MODEL,), across=Across.MAX)
 CONVERSATION_DURATION = Instrument(
     "genmeter.conversation.duration", Kind.HISTOGRAM, "s",
     "Duration of conversations; their calls are counted separately.", (OUTCOME, ERROR_TYPE),
@@ -271,7 +292,7 @@ CUSTOM_ACCUMULATED = Instrument(
     "Sum of the values passed to `record_metric`.", (METRIC,))
 CUSTOM_VALUE = Instrument(
     "genmeter.custom.value", Kind.OBSERVABLE_GAUGE, "{value}",
-    "Last value passed to `record_metric`.", (METRIC,))
+    "Last value passed to `record_metric`.", (METRIC,), across=Across.LAST)
 LOGS = Instrument(
     "genmeter.logs", Kind.COUNTER, "{record}", "Messages logged through the monitor.", (LEVEL,))
 # fmt: on

@@ -1,0 +1,166 @@
+"""Where the processes of a job meet: a folder that belongs to the user.
+
+It is below the temporary directory, ``genmeter-UID/JOB``, of mode 0700. The file system must be a
+local one: SQLite's write-ahead log needs memory that the processes share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import re
+import stat
+import sys
+import tempfile
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from genmeter.job._servers import server_of_worker
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+__all__ = ["FAMILY", "Family", "FolderError", "family", "folder_of", "is_safe", "root"]
+
+FAMILY = "_GENMETER_FAMILY"
+"""The variable in which a process passes its family to the processes that it starts."""
+
+_RUN = "run"  # of `genmeter run`: every process below belongs to its job
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_MAX_NAME = 60
+
+
+class FolderError(Exception):
+    """The folder of jobs cannot be used; the text says why, and what to do."""
+
+
+class Family(NamedTuple):
+    """The processes that descend from one another.
+
+    Args:
+        key: The name of their folder.
+        instance: The ``service.instance.id`` of their metrics.
+        root: Process id of the first one; 0 if it does not use genmeter.
+    """
+
+    key: str
+    instance: str
+    root: int
+
+
+def root() -> Path:
+    """Return the folder of all jobs of this user; it is created if it is missing.
+
+    Raises:
+        FolderError: It is a symbolic link, belongs to another user, or cannot be created.
+    """
+    folder = Path(tempfile.gettempdir()) / f"genmeter-{os.getuid()}"
+    make_private(folder)
+    return folder
+
+
+def make_private(folder: Path) -> None:
+    """Create a folder that only this user can read, unless it exists as such.
+
+    Raises:
+        FolderError: It is something else, or cannot be created.
+    """
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise FolderError(
+            f"the folder {str(folder)!r} cannot be created: {error.strerror}; set TMPDIR to a "
+            "folder that can be written, on a local disk"
+        ) from error
+    if not is_safe(folder):
+        raise FolderError(
+            f"the folder {str(folder)!r} must belong to this user alone, mode 0700, and be no "
+            "symbolic link; remove it, or set TMPDIR to another folder"
+        )
+
+
+def is_safe(folder: Path) -> bool:
+    """Return whether a path is a folder that belongs to this user alone."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    is_private = not stat.S_IMODE(found.st_mode) & 0o077
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and is_private
+
+
+def folder_of(name: str) -> str:
+    """Return the name of a named job's folder; different names have different folders."""
+    text = _UNSAFE.sub("_", name)[:_MAX_NAME]
+    if text == name:
+        return f"job-{name}"
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return f"job-{text}-{digest}"
+
+
+class _Known:
+    """The family of this process, once it was asked for; a forked child has its parent's."""
+
+    family: Family | None = None
+
+
+def family() -> Family:
+    """Return the family of this process, and pass it to the processes that it will start.
+
+    Children that `multiprocessing` starts, by any method, have their parent's ``authkey``. Those
+    whose parent does not use genmeter, or was asked before it did, share the key alone.
+    """
+    if _Known.family is None:
+        _Known.family = _inherited() or _new(os.getpid())
+    return _Known.family
+
+
+def is_child() -> bool:
+    """Return whether this process belongs to the family of another one that started it."""
+    return family().root != os.getpid()
+
+
+def _inherited() -> Family | None:
+    mark = _mark()
+    key, _, rest = os.environ.get(FAMILY, "").partition(":")
+    instance, _, root_pid = rest.partition(":")
+    is_child_of = multiprocessing.parent_process() is not None
+    if root_pid.isdigit() and (key.startswith(f"{_RUN}-") or (is_child_of and mark in key)):
+        return Family(key, instance, int(root_pid))
+    if is_child_of and server_of_worker() is None:
+        return Family(f"family-{mark}-0", str(uuid.uuid4()), 0)
+    return None
+
+
+def _new(pid: int) -> Family:
+    key = f"family-{_mark()}-{uuid.uuid4().hex[:12]}-{pid}"
+    found = Family(key, str(uuid.uuid4()), pid)
+    publish(found)
+    return found
+
+
+def publish(found: Family) -> None:
+    """Pass a family to the processes that this one will start."""
+    os.environ[FAMILY] = f"{found.key}:{found.instance}:{found.root}"
+
+
+def mark_run(environ: MutableMapping[str, str], main: int) -> None:
+    """Have every process below the main process of `genmeter run` belong to its family."""
+    environ[FAMILY] = f"{_RUN}-{uuid.uuid4().hex[:16]}-{main}:{uuid.uuid4()}:{main}"
+
+
+def _mark() -> str:
+    authkey = bytes(multiprocessing.current_process().authkey)
+    return hashlib.sha256(b"genmeter" + authkey).hexdigest()[:16]
+
+
+def may_have_children() -> bool:
+    """Return whether `multiprocessing` may have started processes of this one."""
+    return any(
+        name in sys.modules
+        for name in ("multiprocessing.popen_spawn_posix", "multiprocessing.popen_forkserver")
+    )

@@ -1,0 +1,618 @@
+"""The store of a job: what each of its processes has counted so far, in an SQLite file.
+
+Values are absolute, so that writing them again is harmless, and a process that is killed leaves what
+it had written. WAL lets readers read while another process writes. ``synchronous=OFF`` loses nothing
+if a process crashes; if the machine does, the job is over anyway.
+
+SQLite's own state must not be carried over a fork: `Store.before_fork` closes the connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import threading
+import time
+from array import array
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+__all__ = [
+    "PAST",
+    "CellRow",
+    "Census",
+    "Contents",
+    "Definition",
+    "SeriesRow",
+    "State",
+    "Store",
+    "StoreError",
+    "Totals",
+    "pack",
+    "unpack",
+]
+
+PAST = 0
+"""The number of the process that stands for all that have ended."""
+
+VERSION = 1
+_TIMEOUT = 2.0  # seconds to wait for the writes of other processes
+_SCHEMA = """
+CREATE TABLE job (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE process (
+  id INTEGER PRIMARY KEY, pid INTEGER, byte INTEGER, began REAL, state TEXT);
+CREATE TABLE metric (id INTEGER PRIMARY KEY, definition TEXT UNIQUE);
+CREATE TABLE series (
+  id INTEGER PRIMARY KEY, metric INTEGER, labels TEXT, birth INTEGER, UNIQUE (metric, labels));
+CREATE TABLE cell (
+  process INTEGER, series INTEGER, value, buckets BLOB, changed REAL,
+  PRIMARY KEY (process, series)) WITHOUT ROWID;
+CREATE TABLE usage (
+  process INTEGER, model TEXT, tokens INTEGER, usd REAL, rest TEXT,
+  PRIMARY KEY (process, model)) WITHOUT ROWID;
+CREATE TABLE reservation (
+  id INTEGER PRIMARY KEY, process INTEGER, budget TEXT, tokens INTEGER, units INTEGER);
+INSERT INTO process VALUES (0, 0, 0, 0, 'past');
+"""
+
+
+class StoreError(Exception):
+    """The store cannot be read or written; the text says why."""
+
+
+class State:
+    """States of a process."""
+
+    RUNNING = "running"
+    ENDED = "ended"
+    DIED = "died"
+
+
+class Definition(NamedTuple):
+    """A metric of the store; equal ones of several processes are one.
+
+    Args:
+        scope: Name, version, schema and attributes (as text) of the instrumentation scope.
+        name: The metric's name.
+        unit: Its unit.
+        description: Its help.
+        kind: ``sum``, ``monotonic``, ``gauge`` or ``histogram``.
+        bounds: Upper bounds of the buckets.
+        across: How processes are combined; a value of `genmeter.schema.metrics.Across`.
+    """
+
+    scope: tuple[str, str | None, str | None, str]
+    name: str
+    unit: str
+    description: str
+    kind: str
+    bounds: tuple[float, ...]
+    across: str
+
+
+class SeriesRow(NamedTuple):
+    """A series of the store; ``labels`` is the text of a sorted tuple of pairs."""
+
+    id: int
+    metric: int
+    labels: str
+    birth: int
+
+
+class CellRow(NamedTuple):
+    """What one process has of a series.
+
+    Args:
+        series: The number of the series.
+        value: The number, or the sum of a histogram.
+        buckets: Of a histogram: its counts, and minimum and maximum, as `pack` writes them.
+        changed: Unix time of the last change.
+        is_running: Whether the process runs.
+    """
+
+    series: int
+    value: float
+    buckets: bytes | None
+    changed: float
+    is_running: bool
+
+
+class Totals(NamedTuple):
+    """The usage of one model in one process: tokens and USD, and all else as JSON."""
+
+    model: str
+    tokens: int
+    usd: float
+    rest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """How many processes run, and how many have ended or died."""
+
+    running: int
+    ended: int
+    died: int
+
+
+class Contents(NamedTuple):
+    """What `Store.read` returns; ``births`` changes when the birth of any series does."""
+
+    cells: list[CellRow]
+    series: list[SeriesRow]
+    metrics: dict[int, Definition]
+    census: Census
+    births: str
+
+
+def pack(counts: Sequence[int], low: float, high: float) -> bytes:
+    """Return the buckets of a histogram as bytes."""
+    return array("q", counts).tobytes() + array("d", (low, high)).tobytes()
+
+
+def unpack(buckets: bytes) -> tuple[array[int], float, float]:
+    """Return what `pack` has packed."""
+    counts, ends = array("q"), array("d")
+    counts.frombytes(buckets[:-16])
+    ends.frombytes(buckets[-16:])
+    return counts, ends[0], ends[1]
+
+
+class Store:
+    """The file of a job, as one process uses it.
+
+    Every method takes the lock of this process for a moment, and waits for the writes of others, at
+    most two seconds each.
+
+    Args:
+        path: The file; `create` makes it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+
+    # --- the connection ------------------------------------------------------------------------
+
+    def before_fork(self, timeout: float) -> bool:
+        """Close the connection and keep others from opening one; return whether that was possible."""
+        if not self._lock.acquire(timeout=timeout):
+            return False
+        self._close()
+        return True
+
+    def after_fork_in_parent(self) -> None:
+        """Allow connections again."""
+        self._lock.release()
+
+    def close(self) -> None:
+        """Close the connection; it opens again at the next use."""
+        if self._lock.acquire(timeout=_TIMEOUT):
+            try:
+                self._close()
+            finally:
+                self._lock.release()
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+    @contextlib.contextmanager
+    def _use(self) -> Iterator[sqlite3.Connection]:
+        if not self._lock.acquire(timeout=_TIMEOUT):
+            raise StoreError("the store of the job is busy in this process")
+        try:
+            try:
+                if self._connection is None:
+                    self._connection = self._open()
+                yield self._connection
+            except sqlite3.Error as error:
+                self._close()
+                raise StoreError(f"the store of the job at {str(self._path)!r}: {error}") from error
+        finally:
+            self._lock.release()
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{self._path.as_uri()}?mode=rw",
+            uri=True,
+            timeout=_TIMEOUT,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        connection.execute("PRAGMA synchronous=OFF")
+        return connection
+
+    @contextlib.contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        """Hold the lock of all writers, and commit at the end."""
+        with self._use() as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    db.execute("ROLLBACK")
+                raise
+            db.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _read(self) -> Iterator[sqlite3.Connection]:
+        """Read a state that no writer changes meanwhile."""
+        with self._use() as db:
+            db.execute("BEGIN")
+            try:
+                yield db
+            finally:
+                with contextlib.suppress(sqlite3.Error):
+                    db.execute("ROLLBACK")
+
+    # --- joining -------------------------------------------------------------------------------
+
+    def create(self, values: dict[str, str], *, keep: bool) -> None:
+        """Create the file, or start it anew; the caller holds the gate and no process is alive.
+
+        Args:
+            values: What the job's first process says of the job.
+            keep: Whether an earlier run's totals are kept; its own values then win.
+        """
+        if self._path.exists() and not (keep and self._has_version()):
+            self.remove()
+        if not self._path.exists():
+            self._path.touch(mode=0o600)
+            with self._use() as db:
+                db.execute("PRAGMA journal_mode=WAL")
+                db.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}COMMIT;")
+                db.execute(f"PRAGMA user_version={VERSION}")
+        with self._write() as db:
+            db.execute("DELETE FROM reservation")
+            db.executemany("INSERT OR IGNORE INTO job VALUES (?, ?)", values.items())
+
+    def remove(self) -> None:
+        """Delete the files."""
+        self.close()
+        for suffix in ("", "-wal", "-shm"):
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+
+    def _has_version(self) -> bool:
+        try:
+            with self._use() as db:
+                return bool(db.execute("PRAGMA user_version").fetchone()[0] == VERSION)
+        except StoreError:
+            return False
+
+    def add_process(self, pid: int, byte: int) -> int:
+        """Add a running process; return its number."""
+        with self._write() as db:
+            cursor = db.execute(
+                "INSERT INTO process (pid, byte, began, state) VALUES (?, ?, ?, ?)",
+                (pid, byte, time.time(), State.RUNNING),
+            )
+            return int(cursor.lastrowid or 0)
+
+    def value(self, key: str) -> str | None:
+        """Return a value of the job; None if it has none."""
+        with self._use() as db:
+            row = db.execute("SELECT value FROM job WHERE key=?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_value(self, key: str, value: str) -> None:
+        """Set a value of the job."""
+        with self._write() as db:
+            db.execute("INSERT OR REPLACE INTO job VALUES (?, ?)", (key, value))
+
+    def unset_value(self, key: str) -> None:
+        """Remove a value of the job."""
+        with self._write() as db:
+            db.execute("DELETE FROM job WHERE key=?", (key,))
+
+    # --- publishing ----------------------------------------------------------------------------
+
+    def number_series(
+        self, new: Sequence[tuple[Definition, str, int]], *, is_root: bool
+    ) -> list[int]:
+        """Return the numbers of series, given as metric, labels and birth; new ones are added.
+
+        A series keeps the birth of the process that published it first: a birth that changes would
+        look like a restart. Only the root of a family, which may have shown its series before there
+        was a store, moves births back to its own.
+        """
+        numbers: list[int] = []
+        with self._write() as db:
+            metrics: dict[Definition, int] = {}
+            for definition, labels, birth in new:
+                metric = metrics.get(definition)
+                if metric is None:
+                    metric = metrics[definition] = _number_of(
+                        db, "metric", ("definition",), (_text_of(definition),)
+                    )
+                found = db.execute(
+                    "SELECT id, birth FROM series WHERE metric=? AND labels=?", (metric, labels)
+                ).fetchone()
+                if found is None:
+                    cursor = db.execute(
+                        "INSERT INTO series (metric, labels, birth) VALUES (?, ?, ?)",
+                        (metric, labels, birth),
+                    )
+                    found = (cursor.lastrowid, birth)
+                elif is_root and birth < found[1]:
+                    db.execute("UPDATE series SET birth=? WHERE id=?", (birth, found[0]))
+                    db.execute(
+                        "INSERT INTO job VALUES ('births', 1) "
+                        "ON CONFLICT DO UPDATE SET value=value+1"
+                    )
+                numbers.append(int(found[0]))
+        return numbers
+
+    def publish(
+        self,
+        process: int,
+        cells: Iterable[tuple[int, float, bytes | None]],
+        usage: Iterable[Totals],
+        released: Sequence[int] = (),
+    ) -> None:
+        """Write what changed in a process, and free reservations of it, in one transaction."""
+        now = time.time()
+        with self._write() as db:
+            db.executemany(
+                "INSERT INTO cell VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                "value=excluded.value, buckets=excluded.buckets, changed=excluded.changed",
+                [(process, series, value, buckets, now) for series, value, buckets in cells],
+            )
+            _write_usage(db, process, usage)
+            db.executemany("DELETE FROM reservation WHERE id=?", [(each,) for each in released])
+
+    def forget_observed(self, process: int, series: Sequence[int]) -> None:
+        """Delete cells of a process, whose series it does not have any more."""
+        with self._write() as db:
+            db.executemany(
+                "DELETE FROM cell WHERE process=? AND series=?",
+                [(process, each) for each in series],
+            )
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def read(self, known_series: int, known_metrics: int, known_births: str) -> Contents:
+        """Return all cells, and the series and metrics with higher numbers than the known ones.
+
+        All series are returned if births have changed since those that the caller knows.
+        """
+        with self._read() as db:
+            row = db.execute("SELECT value FROM job WHERE key='births'").fetchone()
+            births = "" if row is None else str(row[0])
+            if births != known_births:
+                known_series = 0
+            cells = [
+                CellRow._make(row)
+                for row in db.execute(
+                    "SELECT series, value, buckets, changed, state='running' FROM cell "
+                    "JOIN process ON process.id=cell.process"
+                )
+            ]
+            series = [
+                SeriesRow._make(row)
+                for row in db.execute(
+                    "SELECT id, metric, labels, birth FROM series WHERE id>?", (known_series,)
+                )
+            ]
+            metrics = {
+                number: _definition_of(text)
+                for number, text in db.execute(
+                    "SELECT id, definition FROM metric WHERE id>?", (known_metrics,)
+                )
+            }
+            return Contents(cells, series, metrics, _census(db), births)
+
+    def census(self) -> Census:
+        """Return how many processes run, and how many have ended or died."""
+        with self._read() as db:
+            return _census(db)
+
+    def usage(self, without: int | None = None) -> list[Totals]:
+        """Return the usage of all processes, but that of one."""
+        with self._read() as db:
+            rows = db.execute(
+                "SELECT model, tokens, usd, rest FROM usage WHERE process IS NOT ?", (without,)
+            )
+            return [Totals._make(row) for row in rows]
+
+    # --- reservations --------------------------------------------------------------------------
+
+    def reserve(
+        self,
+        process: int,
+        budget: str,
+        tokens: int,
+        units: int,
+        usage: Iterable[Totals],
+        decide: Callable[[int, float, int, int], bool],
+    ) -> int | None:
+        """Reserve from a budget, in one transaction with all that decides about it.
+
+        Args:
+            process: This process.
+            budget: The key of the budget, which all processes have.
+            tokens: Tokens to reserve.
+            units: USD to reserve, in units of the caller's.
+            usage: What changed in the usage of this process, which is written first.
+            decide: Called with the tokens and the USD that all processes have used, and the tokens
+                and the units that are reserved; returns whether to reserve.
+
+        Returns:
+            The number of the reservation; None if ``decide`` returned False.
+        """
+        with self._write() as db:
+            _write_usage(db, process, usage)
+            used = db.execute("SELECT COALESCE(SUM(tokens), 0), TOTAL(usd) FROM usage").fetchone()
+            held = _reserved(db, budget)
+            if not decide(used[0], used[1], *held):
+                return None
+            cursor = db.execute(
+                "INSERT INTO reservation (process, budget, tokens, units) VALUES (?, ?, ?, ?)",
+                (process, budget, tokens, units),
+            )
+            return int(cursor.lastrowid or 0)
+
+    def amounts(self, budget: str, without: int) -> tuple[int, float, int, int]:
+        """Return tokens and USD that all processes but one have used, and what is reserved."""
+        with self._read() as db:
+            used = db.execute(
+                "SELECT COALESCE(SUM(tokens), 0), TOTAL(usd) FROM usage WHERE process IS NOT ?",
+                (without,),
+            ).fetchone()
+            return (*used, *_reserved(db, budget))
+
+    # --- the dead ------------------------------------------------------------------------------
+
+    def processes(self) -> list[tuple[int, int, str]]:
+        """Return number, byte and state of all processes that are not folded yet."""
+        with self._read() as db:
+            return db.execute("SELECT id, byte, state FROM process WHERE id>0").fetchall()
+
+    def settle(
+        self,
+        process: int,
+        combine: Callable[[Definition, CellRow, CellRow], tuple[float, bytes | None]],
+    ) -> None:
+        """Add the cells of a process to the past, since it begins new ones; see `fold`."""
+        with self._write() as db:
+            _fold_cells(db, process, combine)
+
+    def end(self, process: int) -> None:
+        """Note that a process ends in order; its reservations are freed."""
+        with self._write() as db:
+            db.execute("UPDATE process SET state=? WHERE id=?", (State.ENDED, process))
+            db.execute("DELETE FROM reservation WHERE process=?", (process,))
+
+    def fold(
+        self,
+        process: int,
+        combine: Callable[[Definition, CellRow, CellRow], tuple[float, bytes | None]],
+    ) -> None:
+        """Add a process that is gone to the past, so that the store does not grow with each.
+
+        Args:
+            process: The process.
+            combine: Returns value and buckets of two cells of a metric, the older one first; not
+                called for metrics of living processes.
+        """
+        with self._write() as db:
+            found = db.execute("SELECT state FROM process WHERE id=?", (process,)).fetchone()
+            if found is None:  # another leader did
+                return
+            key = State.ENDED if found[0] == State.ENDED else State.DIED
+            _fold_cells(db, process, combine)
+            _fold_usage(db, process)
+            db.execute("DELETE FROM reservation WHERE process=?", (process,))
+            db.execute("DELETE FROM process WHERE id=?", (process,))
+            db.execute(
+                "INSERT INTO job VALUES (?, 1) ON CONFLICT DO UPDATE SET value=value+1", (key,)
+            )
+
+    def file_size(self) -> int:
+        """Return the bytes of the file and its log."""
+        names = (self._path, self._path.with_name(f"{self._path.name}-wal"))
+        return sum(path.stat().st_size for path in names if path.exists())
+
+
+def _write_usage(db: sqlite3.Connection, process: int, usage: Iterable[Totals]) -> None:
+    db.executemany(
+        "INSERT OR REPLACE INTO usage VALUES (?, ?, ?, ?, ?)", [(process, *each) for each in usage]
+    )
+
+
+def _reserved(db: sqlite3.Connection, budget: str) -> tuple[int, int]:
+    tokens, units = db.execute(
+        "SELECT COALESCE(SUM(tokens), 0), COALESCE(SUM(units), 0) FROM reservation WHERE budget=?",
+        (budget,),
+    ).fetchone()
+    return tokens, units
+
+
+def _census(db: sqlite3.Connection) -> Census:
+    states = dict(db.execute("SELECT state, COUNT(*) FROM process WHERE id>0 GROUP BY state"))
+    past = dict(db.execute("SELECT key, value FROM job WHERE key IN ('ended', 'died')"))
+    return Census(
+        running=states.get(State.RUNNING, 0),
+        ended=states.get(State.ENDED, 0) + int(past.get(State.ENDED, 0)),
+        died=int(past.get(State.DIED, 0)),
+    )
+
+
+def _fold_cells(
+    db: sqlite3.Connection,
+    process: int,
+    combine: Callable[[Definition, CellRow, CellRow], tuple[float, bytes | None]],
+) -> None:
+    query = "SELECT series, value, buckets, changed, 0 FROM cell WHERE process=?"
+    past = {row[0]: CellRow._make(row) for row in db.execute(query, (PAST,))}
+    metrics: dict[int, Definition] = {}
+    for row in db.execute(query, (process,)).fetchall():
+        cell = CellRow._make(row)
+        (metric,) = db.execute("SELECT metric FROM series WHERE id=?", (cell.series,)).fetchone()
+        if metric not in metrics:
+            (text,) = db.execute("SELECT definition FROM metric WHERE id=?", (metric,)).fetchone()
+            metrics[metric] = _definition_of(text)
+        if metrics[metric].across in ("living", "min"):
+            continue
+        value, buckets = cell.value, cell.buckets
+        before = past.get(cell.series)
+        if before is not None:
+            value, buckets = combine(metrics[metric], before, cell)
+        changed = max(cell.changed, before.changed if before else 0.0)
+        db.execute(
+            "INSERT OR REPLACE INTO cell VALUES (?, ?, ?, ?, ?)",
+            (PAST, cell.series, value, buckets, changed),
+        )
+    db.execute("DELETE FROM cell WHERE process=?", (process,))
+
+
+def _fold_usage(db: sqlite3.Connection, process: int) -> None:
+    query = "SELECT model, tokens, usd, rest FROM usage WHERE process=?"
+    past = {row[0]: Totals._make(row) for row in db.execute(query, (PAST,))}
+    folded = []
+    for row in db.execute(query, (process,)).fetchall():
+        own = Totals._make(row)
+        before = past.get(own.model)
+        if before is not None:
+            rest = [
+                a + b for a, b in zip(json.loads(own.rest), json.loads(before.rest), strict=True)
+            ]
+            own = Totals(
+                own.model, own.tokens + before.tokens, own.usd + before.usd, json.dumps(rest)
+            )
+        folded.append(own)
+    _write_usage(db, PAST, folded)
+    db.execute("DELETE FROM usage WHERE process=?", (process,))
+
+
+def _number_of(
+    db: sqlite3.Connection, table: str, columns: tuple[str, ...], values: tuple[Any, ...]
+) -> int:
+    where = " AND ".join(f"{column}=?" for column in columns)
+    found = db.execute(f"SELECT id FROM {table} WHERE {where}", values).fetchone()  # noqa: S608
+    if found is not None:
+        return int(found[0])
+    marks = ", ".join("?" for _ in columns)
+    cursor = db.execute(
+        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})",  # noqa: S608
+        values,
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def _text_of(definition: Definition) -> str:
+    return json.dumps(definition)
+
+
+def _definition_of(text: str) -> Definition:
+    scope, name, unit, description, kind, bounds, across = json.loads(text)
+    return Definition(tuple(scope), name, unit, description, kind, tuple(bounds), across)

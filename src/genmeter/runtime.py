@@ -563,17 +563,16 @@ class Runtime:
 
     def before_fork(self) -> None:
         """Make sure that no child inherits a held lock or a half-done import of our threads."""
-        self.job.before_fork()
         for exporters in (self._exporters, *self._closing):
             if exporters is not None:
                 exporters.before_fork()
         pipeline = self.pipeline
         if pipeline is not None and len(self._external) and pipeline.lock.acquire(_FORK_TIMEOUT):
             _fork.held.append(pipeline)
+        self.job.before_fork()
 
     def after_fork_in_parent(self) -> None:
         """Release what :meth:`before_fork` acquired on this thread."""
-        self.job.after_fork_in_parent()
         if self.pipeline in _fork.held:
             _fork.held.remove(self.pipeline)
             self.pipeline.lock.release()

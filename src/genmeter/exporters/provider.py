@@ -284,8 +284,9 @@ class Exporters:
         Raises:
             EndpointError: The address cannot be used.
         """
-        may_listen = not self._is_shared or self._job.lead_at_start()
-        if self._config.endpoint.is_explicit and self.server is not None and may_listen:
+        if not self._config.endpoint.is_explicit or self.server is None:
+            return
+        if not self._is_shared or self._job.lead_at_start():
             self._bind(self.server)
 
     def start(self) -> None:

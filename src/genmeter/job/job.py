@@ -24,7 +24,10 @@ from opentelemetry.sdk.resources import PROCESS_PID, SERVICE_INSTANCE_ID, Resour
 from genmeter.clock import seconds_left
 from genmeter.history.token_report import ModelTokenUsage, TokenUsageReport
 from genmeter.job import _place
+from genmeter.job._members import Members
 from genmeter.job._servers import server_of_worker
+from genmeter.job.merged import Merger, combine, definition_of, labels_text
+from genmeter.job.store import State, Store, StoreError, Totals, pack
 from genmeter.pipeline.drain import Request
 from genmeter.pipeline.worker import Worker
 
@@ -34,16 +37,13 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.metrics.export import MetricsData
 
-    from genmeter.job._members import Members
-    from genmeter.job.merged import Merger
-    from genmeter.job.store import Census, Store, Totals
+    from genmeter.job.store import Census
     from genmeter.metrics.changes import Change, Changes
 
 __all__ = ["Job", "JobError", "mark_run"]
 
 _INTERVAL = 1.0  # seconds between two publications
 _GATE = 5.0  # seconds that joining and leaving may wait
-_FORK = 1.0  # seconds that a fork waits for a write under way
 _HOLD_OFF = 3.0  # seconds that a child leaves the lead to the process that started it
 _CHECK = 3_600.0  # seconds between two looks at the folder
 _RESUMABLE = 30 * 86_400.0  # seconds that the totals of a job that may be resumed are kept
@@ -94,9 +94,9 @@ class Job:
         self._sent_usage: dict[str, Totals] = {}
         self._released: list[int] = []
         self._can_lead = False
+        self._has_begun = False
         self._joined_at = 0.0
         self._checked_at = 0.0
-        self._held: Store | None = None
         self._failure: str | None = None
         self._is_failing = False
         self._is_leaving = False
@@ -204,10 +204,6 @@ class Job:
         )
 
     def _enter(self, deadline: float) -> None:
-        from genmeter.job import store as stores
-        from genmeter.job._members import Members
-        from genmeter.job.merged import Merger
-
         family = _place.family()
         key = family.key if self.name is None else _place.folder_of(self.name)
         top = _place.root()
@@ -223,7 +219,7 @@ class Job:
                     if not members.is_current:  # the last process has removed it meanwhile
                         members.close()
                         continue
-                    store = stores.Store(folder / _STORE)
+                    store = Store(folder / _STORE)
                     if members.is_empty() or not (folder / _STORE).exists():
                         store.create(
                             self._description(family.instance),
@@ -231,7 +227,7 @@ class Job:
                         )
                     number = store.add_process(os.getpid(), members.enter())
                 break
-            except stores.StoreError as error:
+            except StoreError as error:
                 members.close()
                 raise JobError(str(error)) from error
             except BaseException:
@@ -279,9 +275,6 @@ class Job:
             self._changes = None
 
     def _settle(self, store: Store) -> None:
-        from genmeter.job.merged import combine
-        from genmeter.job.store import StoreError
-
         try:
             store.settle(self._number, combine)
         except StoreError as error:
@@ -324,8 +317,6 @@ class Job:
 
     def _publish(self, timeout: float = 2.0) -> bool:
         """Write what changed; return whether that was possible."""
-        from genmeter.job.store import StoreError
-
         store = self._store
         if store is None or not self._publishing.acquire(timeout=timeout):
             return False
@@ -355,9 +346,6 @@ class Job:
         usage: list[Totals],
         released: Sequence[int],
     ) -> None:
-        from genmeter.job.merged import definition_of, labels_text
-        from genmeter.job.store import pack
-
         new = [each.series for each in changes if each.series.number is None]
         if new:
             is_root = self.name is None and not _place.is_child()
@@ -413,7 +401,8 @@ class Job:
         members = self._members
         if members is None:
             return
-        if self._can_lead and not members.leads and self._may_lead(members) and members.lead():
+        if self._can_lead and not self._has_begun and self._may_lead(members) and members.lead():
+            self._has_begun = True
             self._unset_closing()
             self._on_lead()
         if members.leads:
@@ -431,9 +420,6 @@ class Job:
         return not (is_early and _is_running(family.root) and not members.has_leader())
 
     def _fold_the_dead(self) -> None:
-        from genmeter.job.merged import combine
-        from genmeter.job.store import State, StoreError
-
         store, members = self._store, self._members
         if store is None or members is None:
             return
@@ -478,8 +464,6 @@ class Job:
         Raises:
             JobError: The store cannot be read.
         """
-        from genmeter.job.store import StoreError
-
         self.publish(timeout / 2)
         merger, resource = self._merger, self._resource
         if merger is None or resource is None:
@@ -495,8 +479,6 @@ class Job:
         Raises:
             JobError: The store cannot be read.
         """
-        from genmeter.job.store import StoreError
-
         store = self._store
         own = self._usage()
         if store is None:
@@ -509,8 +491,6 @@ class Job:
 
     def census(self) -> Census | None:
         """Return how many processes run, ended and died; None if there is no store to ask."""
-        from genmeter.job.store import StoreError
-
         store = self._store
         try:
             return None if store is None else store.census()
@@ -525,8 +505,6 @@ class Job:
         That is so if it leads, or if the leader is at its own end and may have missed what was just
         published.
         """
-        from genmeter.job.store import StoreError
-
         store, members = self._store, self._members
         self.publish(seconds_left(deadline))
         if store is None or members is None:
@@ -561,18 +539,15 @@ class Job:
         if self._members is not None and self._members.leads:
             self._unset_closing()
             self._members.stop_leading()
+        self._has_begun = False
 
     def _unset_closing(self) -> None:
-        from genmeter.job.store import StoreError
-
         if self._store is not None:
             with contextlib.suppress(StoreError):
                 self._store.unset_value(_CLOSING)
 
     def leave(self, deadline: float) -> None:
         """Publish a last time and leave; the last process removes the folder."""
-        from genmeter.job.store import StoreError
-
         self._is_leaving = True
         self._worker.close()
         store, members, folder = self._store, self._members, self._folder
@@ -600,28 +575,16 @@ class Job:
     # --- fork ----------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
-        """Close the store's connection: SQLite must not be carried over a fork."""
+        """Note that there may be other processes of the job from now on."""
         self._has_forked = True
-        store = self._store
-        if store is not None and store.before_fork(_FORK):
-            self._held = store
-
-    def after_fork_in_parent(self) -> None:
-        """Use the store again."""
-        held, self._held = self._held, None
-        if held is not None:
-            held.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
         """Begin as a process of its own, which has not joined; takes no lock."""
-        is_unsafe = self._store is not None and self._held is None
         members = self._members
         self._forget()
         self._has_forked = False
         if members is not None:
             members.close()
-        if is_unsafe:
-            self._failure = "it was forked while another thread used the job's store"
 
 
 def mark_run(environ: MutableMapping[str, str]) -> None:
@@ -641,8 +604,6 @@ def _is_running(pid: int) -> bool:
 
 def totals_of(report: TokenUsageReport) -> list[Totals]:
     """Return a report as rows of the store."""
-    from genmeter.job.store import Totals
-
     rows: list[Totals] = []
     models = {usage.model_name: usage for usage in report.by_model}
     for model in dict.fromkeys([*models, *report.without_usage]):
@@ -692,9 +653,6 @@ def report_of_totals(rows: Sequence[Totals]) -> TokenUsageReport:
 
 def _clean(top: Path, but: str) -> None:
     """Remove the folders of jobs that are over, and whose last process could not do it."""
-    from genmeter.job._members import Members
-    from genmeter.job.store import Store, StoreError
-
     for folder in list(top.iterdir()):
         if folder.name == but or not _place.is_safe(folder):
             continue

@@ -4,13 +4,16 @@ Values are absolute, so that writing them again is harmless, and a process that 
 it had written. WAL lets readers read while another process writes. ``synchronous=OFF`` loses nothing
 if a process crashes; if the machine does, the job is over anyway.
 
-SQLite's own state must not be carried over a fork: `Store.before_fork` closes the connection.
+SQLite's own state must not be carried over a fork: a child's locks would be those of its parent, and
+the file would be damaged. So all connections of a process are closed before a fork, and none is opened
+until it is over.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 import threading
 import time
@@ -41,7 +44,9 @@ PAST = 0
 """The number of the process that stands for all that have ended."""
 
 VERSION = 1
-_TIMEOUT = 2.0  # seconds to wait for the writes of other processes
+_TIMEOUT = 5.0  # seconds to wait for the writes of other processes
+_FORK_TIMEOUT = 2.0  # seconds that a fork waits for a use under way
+_PAUSE = 0.01
 _SCHEMA = """
 CREATE TABLE job (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE process (
@@ -163,11 +168,65 @@ def unpack(buckets: bytes) -> tuple[array[int], float, float]:
     return counts, ends[0], ends[1]
 
 
+class _Guard:
+    """The lock of all stores of this process, which a fork takes too."""
+
+    def __init__(self) -> None:
+        self.open: set[Store] = set()
+        self.is_damaged = False
+        self._lock = threading.Lock()
+        self._is_forking = False
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        if self.is_damaged:
+            raise StoreError(
+                "this process was forked while a thread of its parent used the store of the job"
+            )
+        lock = self._lock
+        if not lock.acquire(timeout=_TIMEOUT):
+            raise StoreError("the store of the job is busy in this process")
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def before_fork(self) -> None:
+        self._is_forking = self._lock.acquire(timeout=_FORK_TIMEOUT)
+        if self._is_forking:
+            for store in tuple(self.open):
+                store.close_now()
+
+    def after_fork_in_parent(self) -> None:
+        if self._is_forking:
+            self._is_forking = False
+            self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        self.is_damaged = self.is_damaged or not self._is_forking
+        self._is_forking = False
+        self._lock = threading.Lock()
+        # If damaged: closing these would hang or harm the parent's.
+        _kept.update(self.open)
+        self.open.clear()
+
+
+_kept: set[Store] = set()
+_guard = _Guard()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_guard.before_fork,
+        after_in_parent=_guard.after_fork_in_parent,
+        after_in_child=_guard.after_fork_in_child,
+    )
+
+
 class Store:
     """The file of a job, as one process uses it.
 
     Every method takes the lock of this process for a moment, and waits for the writes of others, at
-    most two seconds each.
+    most five seconds each.
 
     Args:
         path: The file; `create` makes it.
@@ -175,31 +234,18 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
 
     # --- the connection ------------------------------------------------------------------------
 
-    def before_fork(self, timeout: float) -> bool:
-        """Close the connection and keep others from opening one; return whether that was possible."""
-        if not self._lock.acquire(timeout=timeout):
-            return False
-        self._close()
-        return True
-
-    def after_fork_in_parent(self) -> None:
-        """Allow connections again."""
-        self._lock.release()
-
     def close(self) -> None:
         """Close the connection; it opens again at the next use."""
-        if self._lock.acquire(timeout=_TIMEOUT):
-            try:
-                self._close()
-            finally:
-                self._lock.release()
+        with contextlib.suppress(StoreError), _guard.hold():
+            self.close_now()
 
-    def _close(self) -> None:
+    def close_now(self) -> None:
+        """Close the connection; for the holder of the lock."""
+        _guard.open.discard(self)
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(sqlite3.Error):
@@ -207,18 +253,30 @@ class Store:
 
     @contextlib.contextmanager
     def _use(self) -> Iterator[sqlite3.Connection]:
-        if not self._lock.acquire(timeout=_TIMEOUT):
-            raise StoreError("the store of the job is busy in this process")
-        try:
+        with _guard.hold():
             try:
                 if self._connection is None:
-                    self._connection = self._open()
+                    self._connection = self._open_patiently()
+                    _guard.open.add(self)
                 yield self._connection
             except sqlite3.Error as error:
-                self._close()
+                self.close_now()
                 raise StoreError(f"the store of the job at {str(self._path)!r}: {error}") from error
-        finally:
-            self._lock.release()
+
+    def _open_patiently(self) -> sqlite3.Connection:
+        """Open a connection, also while another process opens or closes the last other one."""
+        deadline = time.monotonic() + _TIMEOUT
+        while True:
+            try:
+                return self._open()
+            except sqlite3.OperationalError as error:
+                is_locked = error.sqlite_errorcode & 0xFF in (
+                    sqlite3.SQLITE_BUSY,
+                    sqlite3.SQLITE_LOCKED,
+                )
+                if not is_locked or time.monotonic() >= deadline:
+                    raise
+                time.sleep(_PAUSE)
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -228,7 +286,12 @@ class Store:
             isolation_level=None,
             check_same_thread=False,
         )
-        connection.execute("PRAGMA synchronous=OFF")
+        try:
+            connection.execute("PRAGMA synchronous=OFF")
+            connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     @contextlib.contextmanager
@@ -283,11 +346,8 @@ class Store:
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
     def _has_version(self) -> bool:
-        try:
-            with self._use() as db:
-                return bool(db.execute("PRAGMA user_version").fetchone()[0] == VERSION)
-        except StoreError:
-            return False
+        with self._use() as db:
+            return bool(db.execute("PRAGMA user_version").fetchone()[0] == VERSION)
 
     def add_process(self, pid: int, byte: int) -> int:
         """Add a running process; return its number."""

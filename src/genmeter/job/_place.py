@@ -56,9 +56,14 @@ def root() -> Path:
     Raises:
         FolderError: It is a symbolic link, belongs to another user, or cannot be created.
     """
-    folder = Path(tempfile.gettempdir()) / f"genmeter-{os.getuid()}"
+    folder = top()
     make_private(folder)
     return folder
+
+
+def top() -> Path:
+    """Return the path of the folder of all jobs, which may not exist."""
+    return Path(tempfile.gettempdir()) / f"genmeter-{os.getuid()}"
 
 
 def make_private(folder: Path) -> None:

@@ -206,10 +206,10 @@ class Job:
     def _enter(self, deadline: float) -> None:
         family = _place.family()
         key = family.key if self.name is None else _place.folder_of(self.name)
+        if not self.expects_others and not (_place.top() / key / _LOCKS).exists():
+            return  # no child has recorded anything
         top = _place.root()
         folder = top / key
-        if not self.expects_others and not (folder / _LOCKS).exists():
-            return  # no child has recorded anything
         _clean(top, but=key)
         while True:
             _place.make_private(folder)

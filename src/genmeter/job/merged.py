@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import math
+import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
@@ -21,22 +22,24 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from genmeter.job.store import Definition, pack, unpack
+from genmeter.job._exact import add, parts_of, total
+from genmeter.job.store import Definition, State, pack, unpack
 from genmeter.schema.metrics import INSTRUMENTS, JOB_PROCESSES, STATE, Across
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from array import array
+    from collections.abc import Mapping
 
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.util.types import AttributeValue
 
-    from genmeter.job.store import CellRow, Census, SeriesRow, Store
+    from genmeter.job._exact import Exact
+    from genmeter.job.store import CellRow, Census, ProcessRow, Store
     from genmeter.metrics.changes import Origin
 
 __all__ = ["Merger", "combine", "definition_of", "labels_text"]
 
 _CUMULATIVE = AggregationTemporality.CUMULATIVE
-_MAX_INT = 2**63 - 1
 _RANK = {row.name: rank for rank, row in enumerate(INSTRUMENTS)}
 
 
@@ -74,29 +77,49 @@ def _labels_of(text: str) -> dict[str, AttributeValue]:
     return dict(ast.literal_eval(text))
 
 
-def combine(definition: Definition, older: CellRow, newer: CellRow) -> tuple[float, bytes | None]:
-    """Return the value and the buckets of two cells of a series."""
+def combine(definition: Definition, older: CellRow, newer: CellRow) -> tuple[Exact, bytes | None]:
+    """Return the value and the buckets of two cells of a series, added up for good."""
     if definition.across == Across.MAX:
         return max(older.value, newer.value), None
     if definition.across == Across.LAST:
         return (newer if newer.changed >= older.changed else older).value, None
+    value = add(older.value, newer.value)
     if older.buckets is None or newer.buckets is None:
-        return _in_range(older.value + newer.value), None
+        return value, None
     counts, low, high = unpack(older.buckets)
     more, least, most = unpack(newer.buckets)
     added = [a + b for a, b in zip(counts, more, strict=True)]
-    buckets = pack(added, min(low, least), max(high, most))
-    return _in_range(older.value + newer.value), buckets
+    return value, pack(added, min(low, least), max(high, most))
 
 
-def _in_range(value: float) -> float:
-    return value if -_MAX_INT <= value <= _MAX_INT else float(value)
+class _Part:
+    """What one process has of a series."""
+
+    __slots__ = ("changed", "counts", "high", "low", "values")
+
+    def __init__(self, cell: CellRow) -> None:
+        self.values = parts_of(cell.value)
+        self.changed = cell.changed
+        self.counts: array[int] | None = None
+        self.low = self.high = 0.0
+        if cell.buckets is not None:
+            self.counts, self.low, self.high = unpack(cell.buckets)
+
+
+class _Total(NamedTuple):
+    """The value of a series in the job, and its buckets, minimum and maximum."""
+
+    value: int | float
+    counts: tuple[int, ...] | None = None
+    low: float = 0.0
+    high: float = 0.0
 
 
 class Merger:
     """Reads the store and adds the processes up.
 
-    It keeps the label sets between two reads, as the same objects, whose text a page caches.
+    It keeps what it has read: only what changed since is read again. The label sets stay the same
+    objects, so that a page can cache their text.
 
     Args:
         store: The store.
@@ -104,11 +127,15 @@ class Merger:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._lock = threading.Lock()
         self._births = ""
         self._series: dict[int, tuple[int, dict[str, AttributeValue], int]] = {}
         self._metrics: dict[int, Definition] = {}
         self._scopes: dict[Any, InstrumentationScope] = {}
         self._states = {state: {STATE.key: state} for state in ("running", "ended", "died")}
+        self._processes: dict[int, ProcessRow] = {}
+        self._parts: dict[int, dict[int, _Part]] = {}  # by series and process
+        self._totals: dict[int, _Total | None] = {}  # by series
 
     def collect(self, resource: Resource) -> MetricsData:
         """Return the metrics of the job.
@@ -116,79 +143,119 @@ class Merger:
         Raises:
             StoreError: The store cannot be read.
         """
-        found = self._store.read(
-            max(self._series, default=0), max(self._metrics, default=0), self._births
-        )
-        if found.births != self._births:
-            self._births = found.births
-            self._series.clear()
-        self._add_known(found.series, found.metrics)
-        now = time.time_ns()
-        by_metric = self._points(_sums(found.cells, self._across()), now)
-        scopes: dict[InstrumentationScope, list[tuple[int, int, Metric]]] = {}
-        for number, points in by_metric.items():
-            definition = self._metrics[number]
-            scope = self._scope(definition)
-            rank = _RANK.get(definition.name, len(_RANK))
-            scopes.setdefault(scope, []).append((rank, number, _metric(definition, points)))
+        with self._lock:
+            census = self._update()
+            now = time.time_ns()
+            scopes: dict[InstrumentationScope, list[tuple[int, int, Metric]]] = {}
+            for number, points in self._points(now).items():
+                definition = self._metrics[number]
+                rank = _RANK.get(definition.name, len(_RANK))
+                found = scopes.setdefault(self._scope(definition), [])
+                found.append((rank, number, _metric(definition, points)))
         own = next((each for each in scopes if each.name == "genmeter"), None)
         if own is not None:
             rank = _RANK[JOB_PROCESSES.name]
-            scopes[own].append((rank, 0, self._processes(found.census, now)))
-        return MetricsData(
-            [
-                ResourceMetrics(
-                    resource,
-                    [
-                        ScopeMetrics(
-                            scope,
-                            [metric for *_, metric in sorted(metrics, key=lambda each: each[:2])],
-                            scope.schema_url or "",
-                        )
-                        for scope, metrics in scopes.items()
-                    ],
-                    resource.schema_url,
-                )
-            ]
-            if scopes
-            else []
+            scopes[own].append((rank, 0, self._census(census, now)))
+        found_scopes = [
+            ScopeMetrics(
+                scope,
+                [metric for *_, metric in sorted(metrics, key=lambda each: each[:2])],
+                scope.schema_url or "",
+            )
+            for scope, metrics in scopes.items()
+        ]
+        if not found_scopes:
+            return MetricsData([])
+        return MetricsData([ResourceMetrics(resource, found_scopes, resource.schema_url)])
+
+    def _update(self) -> Census:
+        """Read what has changed."""
+        found = self._store.read(
+            self._processes,
+            max(self._series, default=0),
+            max(self._metrics, default=0),
+            self._births,
         )
+        self._births = found.births
+        self._metrics.update(found.metrics)
+        for number, metric, labels, birth in found.series:
+            known = self._series.get(number)
+            attributes = _labels_of(labels) if known is None else known[1]
+            self._series[number] = (metric, attributes, birth)
+        before, self._processes = self._processes, {each.id: each for each in found.processes}
+        changed: set[int] = set()
+        for number, process in before.items():
+            now = self._processes.get(number)
+            if now is None or now.generation != process.generation:
+                changed |= self._forget(number)
+            elif now.state != process.state:
+                changed |= {each for each, parts in self._parts.items() if number in parts}
+        for number, cells in found.cells.items():
+            for cell in cells:
+                self._parts.setdefault(cell.series, {})[number] = _Part(cell)
+                changed.add(cell.series)
+        for series in changed:
+            self._totals[series] = self._total(series)
+        return found.census
 
-    def _add_known(self, series: Sequence[SeriesRow], metrics: Mapping[int, Definition]) -> None:
-        self._metrics.update(metrics)
-        for number, metric, labels, birth in series:
-            self._series[number] = (metric, _labels_of(labels), birth)
-
-    def _across(self) -> dict[int, str]:
+    def _forget(self, process: int) -> set[int]:
         return {
-            number: self._metrics[metric].across for number, (metric, *_) in self._series.items()
+            series for series, parts in self._parts.items() if parts.pop(process, None) is not None
         }
 
-    def _points(
-        self, sums: Mapping[int, tuple[float, Any]], now: int
-    ) -> dict[int, list[NumberDataPoint] | list[HistogramDataPoint]]:
+    def _total(self, series: int) -> _Total | None:
+        """Return the value of a series by its rule; None if it has none."""
+        metric, *_ = self._series[series]
+        rule = self._metrics[metric].across
+        parts = self._parts[series]
+        if rule in (Across.LIVING, Across.MIN):
+            parts = {
+                number: part
+                for number, part in parts.items()
+                if self._processes[number].state == State.RUNNING
+            }
+        if not parts:
+            return None
+        found = list(parts.values())
+        if rule == Across.LAST:
+            return _Total(max(found, key=lambda part: part.changed).values[0])
+        values = [value for part in found for value in part.values]
+        if rule in (Across.MIN, Across.MAX):
+            return _Total(min(values) if rule == Across.MIN else max(values))
+        counts = [part.counts for part in found if part.counts is not None]
+        if not counts:
+            return _Total(total(values))
+        return _Total(
+            total(values),
+            tuple(map(sum, zip(*counts, strict=True))) if len(counts) > 1 else tuple(counts[0]),
+            min(part.low for part in found),
+            max(part.high for part in found),
+        )
+
+    def _points(self, now: int) -> dict[int, list[NumberDataPoint] | list[HistogramDataPoint]]:
         found: dict[int, list[Any]] = {}
-        for number, (value, buckets) in sums.items():
-            metric, attributes, birth = self._series[number]
+        for number, (metric, attributes, birth) in self._series.items():
+            have = self._totals.get(number)
+            if have is None:
+                continue
             definition = self._metrics[metric]
             point: NumberDataPoint | HistogramDataPoint
-            if buckets is not None:
-                counts, low, high = buckets
+            if have.counts is not None:
                 point = HistogramDataPoint(
                     attributes=attributes,
                     start_time_unix_nano=birth,
                     time_unix_nano=now,
-                    count=sum(counts),
-                    sum=value,
-                    bucket_counts=tuple(counts),
+                    count=sum(have.counts),
+                    sum=have.value,
+                    bucket_counts=have.counts,
                     explicit_bounds=definition.bounds,
-                    min=low,
-                    max=high,
+                    min=have.low,
+                    max=have.high,
                     exemplars=[],
                 )
             else:
                 start: Any = None if definition.kind == "gauge" else birth
-                point = NumberDataPoint(attributes, start, now, value, exemplars=[])
+                point = NumberDataPoint(attributes, start, now, have.value, exemplars=[])
             found.setdefault(metric, []).append(point)
         return found
 
@@ -202,7 +269,7 @@ class Merger:
             )
         return scope
 
-    def _processes(self, census: Census, now: int) -> Metric:
+    def _census(self, census: Census, now: int) -> Metric:
         start: Any = None
         points = [
             NumberDataPoint(self._states[state], start, now, getattr(census, state), exemplars=[])
@@ -210,43 +277,6 @@ class Merger:
         ]
         row = JOB_PROCESSES
         return Metric(row.name, row.help, row.unit, Gauge(points))
-
-
-def _sums(
-    cells: Sequence[CellRow], across: Mapping[int, str]
-) -> dict[int, tuple[float, tuple[list[int], float, float] | None]]:
-    """Add the cells of each series up by its rule."""
-    values: dict[int, float] = {}
-    buckets: dict[int, tuple[list[int], float, float]] = {}
-    changed: dict[int, float] = {}
-    for series, value, packed, when, is_running in cells:
-        rule = across[series]
-        if packed is not None:
-            counts, low, high = unpack(packed)
-            before = buckets.get(series)
-            if before is None:
-                values[series] = value
-                buckets[series] = (counts.tolist(), low, high)
-                continue
-            values[series] = _in_range(values[series] + value)
-            added = [a + b for a, b in zip(before[0], counts, strict=True)]
-            buckets[series] = (added, min(before[1], low), max(before[2], high))
-            continue
-        if rule in (Across.LIVING, Across.MIN) and not is_running:
-            continue
-        if series not in values:
-            values[series] = value
-        elif rule == Across.MAX:
-            values[series] = max(values[series], value)
-        elif rule == Across.MIN:
-            values[series] = min(values[series], value)
-        elif rule == Across.LAST:
-            if when >= changed[series]:
-                values[series] = value
-        else:
-            values[series] = _in_range(values[series] + value)
-        changed[series] = max(when, changed.get(series, when))
-    return {series: (value, buckets.get(series)) for series, value in values.items()}
 
 
 def _metric(definition: Definition, points: Any) -> Metric:

@@ -22,8 +22,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from genmeter.job._exact import Exact
 
 __all__ = [
     "PAST",
@@ -31,6 +33,7 @@ __all__ = [
     "Census",
     "Contents",
     "Definition",
+    "ProcessRow",
     "SeriesRow",
     "State",
     "Store",
@@ -50,19 +53,20 @@ _PAUSE = 0.01
 _SCHEMA = """
 CREATE TABLE job (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE process (
-  id INTEGER PRIMARY KEY, pid INTEGER, byte INTEGER, began REAL, state TEXT);
+  id INTEGER PRIMARY KEY, pid INTEGER, byte INTEGER, began REAL, state TEXT,
+  generation INTEGER DEFAULT 0, version INTEGER DEFAULT 0);
 CREATE TABLE metric (id INTEGER PRIMARY KEY, definition TEXT UNIQUE);
 CREATE TABLE series (
   id INTEGER PRIMARY KEY, metric INTEGER, labels TEXT, birth INTEGER, UNIQUE (metric, labels));
 CREATE TABLE cell (
-  process INTEGER, series INTEGER, value, buckets BLOB, changed REAL,
+  process INTEGER, series INTEGER, value, buckets BLOB, changed REAL, version INTEGER,
   PRIMARY KEY (process, series)) WITHOUT ROWID;
 CREATE TABLE usage (
   process INTEGER, model TEXT, tokens INTEGER, usd REAL, rest TEXT,
   PRIMARY KEY (process, model)) WITHOUT ROWID;
 CREATE TABLE reservation (
   id INTEGER PRIMARY KEY, process INTEGER, budget TEXT, tokens INTEGER, units INTEGER);
-INSERT INTO process VALUES (0, 0, 0, 0, 'past');
+INSERT INTO process (id, pid, byte, began, state) VALUES (0, 0, 0, 0, 'past');
 """
 
 
@@ -114,17 +118,24 @@ class CellRow(NamedTuple):
 
     Args:
         series: The number of the series.
-        value: The number, or the sum of a histogram.
+        value: The number, or the sum of a histogram; of the past it may be a fraction, as text.
         buckets: Of a histogram: its counts, and minimum and maximum, as `pack` writes them.
         changed: Unix time of the last change.
-        is_running: Whether the process runs.
     """
 
     series: int
-    value: float
+    value: Exact
     buckets: bytes | None
     changed: float
-    is_running: bool
+
+
+class ProcessRow(NamedTuple):
+    """A process: its ``version`` grows with its changes, ``generation`` when cells are deleted."""
+
+    id: int
+    state: str
+    generation: int
+    version: int
 
 
 class Totals(NamedTuple):
@@ -146,9 +157,19 @@ class Census:
 
 
 class Contents(NamedTuple):
-    """What `Store.read` returns; ``births`` changes when the birth of any series does."""
+    """What `Store.read` returns.
 
-    cells: list[CellRow]
+    Args:
+        processes: All processes.
+        cells: The cells of each process that changed, since the version that the caller knows.
+        series: New series.
+        metrics: New metrics, by number.
+        census: How many processes there are.
+        births: Another text when the birth of any series has changed.
+    """
+
+    processes: list[ProcessRow]
+    cells: dict[int, list[CellRow]]
     series: list[SeriesRow]
     metrics: dict[int, Definition]
     census: Census
@@ -422,10 +443,13 @@ class Store:
         """Write what changed in a process, and free reservations of it, in one transaction."""
         now = time.time()
         with self._write() as db:
+            version = _next_version(db, process)
             db.executemany(
-                "INSERT INTO cell VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-                "value=excluded.value, buckets=excluded.buckets, changed=excluded.changed",
-                [(process, series, value, buckets, now) for series, value, buckets in cells],
+                "INSERT OR REPLACE INTO cell VALUES (?, ?, ?, ?, ?, ?)",
+                [
+                    (process, series, value, buckets, now, version)
+                    for series, value, buckets in cells
+                ],
             )
             _write_usage(db, process, usage)
             db.executemany("DELETE FROM reservation WHERE id=?", [(each,) for each in released])
@@ -433,6 +457,7 @@ class Store:
     def forget_observed(self, process: int, series: Sequence[int]) -> None:
         """Delete cells of a process, whose series it does not have any more."""
         with self._write() as db:
+            _next_generation(db, process)
             db.executemany(
                 "DELETE FROM cell WHERE process=? AND series=?",
                 [(process, each) for each in series],
@@ -440,23 +465,33 @@ class Store:
 
     # --- reading -------------------------------------------------------------------------------
 
-    def read(self, known_series: int, known_metrics: int, known_births: str) -> Contents:
-        """Return all cells, and the series and metrics with higher numbers than the known ones.
+    def read(
+        self,
+        seen: Mapping[int, ProcessRow],
+        known_series: int,
+        known_metrics: int,
+        known_births: str,
+    ) -> Contents:
+        """Return what has changed since an earlier read.
 
-        All series are returned if births have changed since those that the caller knows.
+        Args:
+            seen: The processes as of the earlier read, by number.
+            known_series: The highest number of a known series.
+            known_metrics: The highest number of a known metric.
+            known_births: The births as of the earlier read; if they changed, all series are returned.
         """
         with self._read() as db:
             row = db.execute("SELECT value FROM job WHERE key='births'").fetchone()
             births = "" if row is None else str(row[0])
             if births != known_births:
                 known_series = 0
-            cells = [
-                CellRow._make(row)
-                for row in db.execute(
-                    "SELECT series, value, buckets, changed, state='running' FROM cell "
-                    "JOIN process ON process.id=cell.process"
-                )
+            processes = [
+                ProcessRow._make(row)
+                for row in db.execute("SELECT id, state, generation, version FROM process")
             ]
+            cells = {
+                process.id: _cells_since(db, process, seen.get(process.id)) for process in processes
+            }
             series = [
                 SeriesRow._make(row)
                 for row in db.execute(
@@ -469,7 +504,7 @@ class Store:
                     "SELECT id, definition FROM metric WHERE id>?", (known_metrics,)
                 )
             }
-            return Contents(cells, series, metrics, _census(db), births)
+            return Contents(processes, cells, series, metrics, _census(db), births)
 
     def census(self) -> Census:
         """Return how many processes run, and how many have ended or died."""
@@ -540,7 +575,7 @@ class Store:
     def settle(
         self,
         process: int,
-        combine: Callable[[Definition, CellRow, CellRow], tuple[float, bytes | None]],
+        combine: Callable[[Definition, CellRow, CellRow], tuple[Exact, bytes | None]],
     ) -> None:
         """Add the cells of a process to the past, since it begins new ones; see `fold`."""
         with self._write() as db:
@@ -555,7 +590,7 @@ class Store:
     def fold(
         self,
         process: int,
-        combine: Callable[[Definition, CellRow, CellRow], tuple[float, bytes | None]],
+        combine: Callable[[Definition, CellRow, CellRow], tuple[Exact, bytes | None]],
     ) -> None:
         """Add a process that is gone to the past, so that the store does not grow with each.
 
@@ -607,12 +642,41 @@ def _census(db: sqlite3.Connection) -> Census:
     )
 
 
+def _cells_since(
+    db: sqlite3.Connection, process: ProcessRow, seen: ProcessRow | None
+) -> list[CellRow]:
+    """Return the cells of a process that changed; all of them if any were deleted."""
+    if seen is not None and seen.generation == process.generation:
+        if seen.version == process.version:
+            return []
+        since = seen.version
+    else:
+        since = -1
+    rows = db.execute(
+        "SELECT series, value, buckets, changed FROM cell WHERE process=? AND version>?",
+        (process.id, since),
+    )
+    return [CellRow._make(row) for row in rows]
+
+
+def _next_version(db: sqlite3.Connection, process: int) -> int:
+    db.execute("UPDATE process SET version=version+1 WHERE id=?", (process,))
+    row = db.execute("SELECT version FROM process WHERE id=?", (process,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _next_generation(db: sqlite3.Connection, process: int) -> None:
+    db.execute("UPDATE process SET generation=generation+1 WHERE id=?", (process,))
+
+
 def _fold_cells(
     db: sqlite3.Connection,
     process: int,
-    combine: Callable[[Definition, CellRow, CellRow], tuple[float, bytes | None]],
+    combine: Callable[[Definition, CellRow, CellRow], tuple[Exact, bytes | None]],
 ) -> None:
-    query = "SELECT series, value, buckets, changed, 0 FROM cell WHERE process=?"
+    query = "SELECT series, value, buckets, changed FROM cell WHERE process=?"
+    version = _next_version(db, PAST)
+    _next_generation(db, process)
     past = {row[0]: CellRow._make(row) for row in db.execute(query, (PAST,))}
     metrics: dict[int, Definition] = {}
     for row in db.execute(query, (process,)).fetchall():
@@ -623,14 +687,15 @@ def _fold_cells(
             metrics[metric] = _definition_of(text)
         if metrics[metric].across in ("living", "min"):
             continue
-        value, buckets = cell.value, cell.buckets
+        value: Exact = cell.value
+        buckets = cell.buckets
         before = past.get(cell.series)
         if before is not None:
             value, buckets = combine(metrics[metric], before, cell)
         changed = max(cell.changed, before.changed if before else 0.0)
         db.execute(
-            "INSERT OR REPLACE INTO cell VALUES (?, ?, ?, ?, ?)",
-            (PAST, cell.series, value, buckets, changed),
+            "INSERT OR REPLACE INTO cell VALUES (?, ?, ?, ?, ?, ?)",
+            (PAST, cell.series, value, buckets, changed, version),
         )
     db.execute("DELETE FROM cell WHERE process=?", (process,))
 

@@ -45,7 +45,7 @@ class HandlerKind(NamedTuple):
         rows: Returns the rows of an event.
         call: Calls the method for one row.
         file_handler: genmeter's class that writes rows to a file.
-        lines: Returns a function that encodes events for that file, with its own cache.
+        lines: Returns a function that encodes events for such a handler, with its own cache.
     """
 
     one: str
@@ -54,7 +54,7 @@ class HandlerKind(NamedTuple):
     rows: Callable[[Any], list[tuple[Any, ...]]]
     call: Callable[[Any, tuple[Any, ...]], object]
     file_handler: type[FileMetricHandler | FileLogHandler]
-    lines: Callable[[], Callable[[Sequence[Event]], bytes]]
+    lines: Callable[[Any], Callable[[Sequence[Event]], bytes]]
 
     def takes_many(self, handler: Any) -> bool:
         """Return whether a handler's class has the method for many rows.
@@ -71,7 +71,7 @@ class HandlerKind(NamedTuple):
         method for rows.
         """
         if self._definer(handler) is self.file_handler and self.many not in vars(handler):
-            encode = self.lines()
+            encode = self.lines(handler)
             return lambda events: handler.append_lines(encode(events))
 
         def deliver(events: Sequence[Event]) -> None:
@@ -137,7 +137,8 @@ METRICS = HandlerKind(
         metric_name=row[0], value=row[1], metadata={**row[2]}
     ),
     FileMetricHandler,
-    lambda: JournalLines().encode,
+    # Of a subclass that does not call the constructor, whose every line fails, not the worker.
+    lambda handler: JournalLines(getattr(handler, "_run", None)).encode,
 )
 LOGS = HandlerKind(
     "handle_log",
@@ -146,7 +147,7 @@ LOGS = HandlerKind(
     _log_rows,
     lambda handler, row: handler.handle_log(row[1]),
     FileLogHandler,
-    lambda: log_lines,
+    lambda _: log_lines,
 )
 
 _FILE_HANDLERS = (FileMetricHandler, FileLogHandler)

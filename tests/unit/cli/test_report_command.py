@@ -276,7 +276,7 @@ def test_an_unreadable_journal_is_an_error(
     def refuse(*_: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("genmeter.report.journal._open", refuse)
+    monkeypatch.setattr("genmeter.report.journal.Journal._paths", refuse)
     code, out, err = report(capsys, source)
     assert (code, out) == (2, "")
     assert "cannot be read: Permission denied" in err

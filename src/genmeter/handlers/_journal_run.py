@@ -1,7 +1,7 @@
 """Who wrote a journal's rows: an id for each process and journal, and a number for each event.
 
-Several processes may append to one journal, and rotation deletes old files. The id tells the rows of
-the processes apart; the numbers tell a report how many events are missing.
+Several processes may append to one journal, and rotation deletes old files. By the id a report groups
+the rows by process; by the numbers it knows how many events are missing.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def _this_process() -> _Process:
 class JournalRun:
     """The fields by which the rows of one handler name their writer.
 
-    Each row has ``run``, the id of a process and of one of its journals. The first row of a call or
-    an evaluation also has ``seq``, its number in the run from 1 on, the ``process`` id, the
+    Each row of a call or an evaluation has ``run``, the id of a process and of one of its journals.
+    The first row also has ``seq``, its number in the run from 1 on, the ``process`` id, the
     ``host`` and, if it is known, the ``job``. Handlers of one journal in a process share the run.
 
     Args:

@@ -79,9 +79,9 @@ class JournalLines:
             if isinstance(event, Generation | Evaluation):
                 self._add_lines(lines, event)
             elif isinstance(event, Metric):
-                data = _members(without_run_keys(metric_data(event)))
+                data = _members(metric_data(event))
                 head = self._heads.get(event.name) or self._new_head(event.name)
-                lines.append(f"{head}{event.value!r}{data}{self._run_text}{_end(event)}")
+                lines.append(f"{head}{event.value!r}{data}{_end(event)}")
         return "".join(lines).encode()
 
     def _add_lines(self, lines: list[str], event: Generation | Evaluation) -> None:
@@ -168,23 +168,30 @@ def metric_lines(
     rows: Iterable[tuple[str, float, dict[str, Any]]], run: JournalRun
 ) -> Iterator[str]:
     """Yield the journal's lines for names, values and metadata; shared metadata is encoded once."""
-    run_id, writer = run.refresh()
     shared: dict[str, Any] = {}
     tail = ""
     for name, value, metadata in rows:
         if metadata is not shared:
-            plain = without_run_keys(to_jsonable(dict(metadata)))
-            stamp = {"timestamp": plain.pop("timestamp")} if "timestamp" in plain else {}
-            if "phase" in plain and "success" in plain:  # the first row of an event
-                plain |= {"seq": run.next_number(), **writer}
-            plain |= {"run": run_id, **stamp}
+            plain = to_jsonable(dict(metadata))
+            if "phase" in plain:  # a row of a call or an evaluation
+                plain = _with_run(plain, run)
             if "metric" in plain or "value" in plain:  # these win, as in AfterImage
                 row = {"metric": to_jsonable(name), "value": to_jsonable(value), **plain}
                 yield object_text(row) + "\n"
                 continue
             shared = metadata
-            tail = f", {object_text(plain)[1:]}\n"
+            tail = (f", {object_text(plain)[1:]}" if plain else "}") + "\n"
         yield f'{{"metric": {value_text(name)}, "value": {value_text(value)}{tail}'
+
+
+def _with_run(plain: dict[str, Any], run: JournalRun) -> dict[str, Any]:
+    """Return the metadata of a row with the fields of its writer, before the time."""
+    run_id, writer = run.refresh()
+    row = without_run_keys(plain)
+    stamp = {"timestamp": row.pop("timestamp")} if "timestamp" in row else {}
+    if "success" in row:  # the first row
+        row |= {"seq": run.next_number(), **writer}
+    return {**row, "run": run_id, **stamp}
 
 
 def log_line(when: float, record: Mapping[str, Any]) -> str:

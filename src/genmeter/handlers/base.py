@@ -90,10 +90,10 @@ class _FileHandler:
 class FileMetricHandler(_FileHandler):
     """Appends to the journal ``metrics.jsonl``, one JSON object a line.
 
-    Each object has ``metric``, ``value``, the metadata, and ``run``, the id of this process's run of
-    the journal. The first row of a call or an evaluation also has its writer: the ``process`` id, the
-    ``host``, the ``job`` if it has a name, and ``seq``, the event's number in the run, by which a
-    report knows what is missing. The first line creates the folder and the file. NaN and infinity,
+    Each object has ``metric``, ``value`` and the metadata. The rows of calls and evaluations also have
+    ``run``, the id of this process's run of the journal, and the first one its writer: the ``process``
+    id, the ``host``, the ``job`` if it has a name, and ``seq``, the event's number in the run, by which
+    a report knows what is missing. The first line creates the folder and the file. NaN and infinity,
     which JSON lacks, are written as text.
 
     Args:

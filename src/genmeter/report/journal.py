@@ -93,7 +93,7 @@ class Journal:
         """Sum the journal without keeping it in memory.
 
         Args:
-            seen: The files that were read already, which are left out; this journal's are added.
+            seen: The files that were read already, which are skipped; this journal's are added.
             window: The window of the report.
             cutoff: Unix time where it begins; older events are ignored.
             progress: Called now and then with the bytes read and the bytes in total.

@@ -188,15 +188,15 @@ def _doubt(table: UsageTable, *, is_cost: bool = False) -> str:
     """Return what is wrong with a sum, to follow it; empty if nothing is known to be."""
     reasons = []
     if without := table.total().calls_without_usage:
-        reasons.append(f"{without:,} calls without usage")
+        reasons.append(f"calls without usage: {without:,}")
     if is_cost and table.unpriced:
-        reasons.append(f"{len(table.unpriced):,} models without a price")
+        reasons.append(f"models without a price: {len(table.unpriced):,}")
     is_higher = bool(reasons)
     if not table.is_complete:
         reasons.append("the numbers are incomplete")
     if reasons:
-        return f"; the real number {'is' if is_higher else 'may be'} higher: {', '.join(reasons)}"
-    return "; some of it is counted twice" if table.is_repeated else ""
+        return f"; the real number {'is' if is_higher else 'may be'} higher ({'; '.join(reasons)})"
+    return "; some of it may be counted twice" if table.is_repeated else ""
 
 
 def _prices(given: list[str] | None) -> str | list[str] | None:

@@ -291,7 +291,8 @@ def _given_twice(seen: Seen) -> list[str]:
 
 def _note_once(names: Sequence[str], total: UsageTable) -> None:
     if names:
-        total.notes.append(f"Given more than once, and counted once: {_listed(names)}.")
+        different = list(dict.fromkeys(names))
+        total.notes.append(f"Given more than once, and counted once: {_listed(different)}.")
 
 
 def _note_left_out(journals: Sequence[Journal], seen: Seen, total: UsageTable) -> None:
@@ -310,14 +311,15 @@ def _note_missing(total: UsageTable, cutoff: float) -> None:
     events = total.runs.count(cutoff)
     kind = "calls, conversations and evaluations"
     if events.missing and cutoff == -math.inf:
+        # "At least": of a process whose rows are all gone, nothing is known.
         total.note_partial(
-            f"Incomplete: {events.present:,} of {events.present + events.missing:,} {kind} are "
-            "here; the others were in rotated files that were deleted, or could not be written."
+            f"Incomplete: {events.present:,} of at least {events.present + events.missing:,} {kind} "
+            "are here; the others were in rotated files that were deleted, or could not be written."
         )
     elif events.missing:
         total.note_partial(
-            f"Incomplete: up to {events.missing:,} {kind} of the window are missing; they were in "
-            "rotated files that were deleted, or could not be written."
+            f"Incomplete: {kind} of the window are missing, up to {events.missing:,} of the processes "
+            "seen here; they were in rotated files that were deleted, or could not be written."
         )
     if events.repeated:
         total.note_repeated(
@@ -331,8 +333,8 @@ def _note_both(total: UsageTable, jobs: set[str | None]) -> None:
     of_journals = total.runs.jobs() or {None}
     if both := sorted(job for job in jobs & of_journals if job is not None):
         total.note_repeated(
-            f"Counted twice: the job {_listed(both)} is both at an endpoint and in a journal; what "
-            "both have is in the sums twice."
+            f"Perhaps counted twice: the job {_listed(both)} is both at an endpoint and in a journal; "
+            "calls that both have are in the sums twice."
         )
     elif jobs and None in jobs | of_journals:
         total.notes.append(

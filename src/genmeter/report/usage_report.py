@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from genmeter.config.checks import WINDOW, one_of
 from genmeter.config.prices import PriceTable
 from genmeter.errors import ConfigError
-from genmeter.report.usage_table import GROUP_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -185,6 +184,8 @@ def _time(when: float | None) -> datetime | None:
 
 
 def _keys(by: str | Iterable[str]) -> tuple[str, ...]:
+    from genmeter.report.usage_table import GROUP_KEYS
+
     try:
         given: tuple[Any, ...] = tuple(by.split(",") if isinstance(by, str) else by)
         keys = tuple(key.strip() for key in given)

@@ -39,7 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["run"]:
         argv = run.detach_module(argv)
-    args, unknown = parser.parse_known_args(argv)
+    if argv[:1] == ["report"]:  # options may stand between the sources
+        named = argparse.Namespace(command="report")
+        args, unknown = parsers["report"].parse_known_intermixed_args(argv[1:], named)
+    else:
+        args, unknown = parser.parse_known_args(argv)
     if unknown:
         # parse_args() would show the usage without the command's options.
         parsers[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")

@@ -42,15 +42,19 @@ def write_files(files: Mapping[Path, str], option: str, value: str) -> None:
         ) from error
 
 
-def write_output(text: str) -> None:
-    """Write a text to standard output.
+def write_output(text: str | bytes) -> None:
+    """Write to standard output.
 
     Raises:
         BrokenPipeError: Its reader is gone.
         ExportError: It cannot be written, for example because the disk is full.
     """
     try:
-        sys.stdout.write(text)
+        if isinstance(text, str):
+            sys.stdout.write(text)
+        else:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
         raise

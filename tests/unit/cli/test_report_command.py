@@ -308,6 +308,16 @@ def test_a_large_journal_shows_its_progress_on_a_terminal(
     assert not stream.getvalue().strip() or seen in {"large", "small"}
 
 
+def test_options_may_stand_between_sources(source: Path, tmp_path: Path, capsys: Capsys) -> None:
+    """Their order does not matter, and a source is required."""
+    other = write(tmp_path / "other.jsonl", rows_of(0))
+    found = as_json(capsys, "--by", "model", source, "--window", "2h", other)
+    assert found["total"]["calls"] == 4
+    with pytest.raises(SystemExit):
+        cli.main(["report", "--by", "model"])
+    assert "required: SOURCE" in capsys.readouterr().err
+
+
 # --- limits ------------------------------------------------------------------------------------
 
 
@@ -409,19 +419,29 @@ _MAIN = "import sys; from genmeter.cli import main; sys.exit(main())"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-@pytest.mark.parametrize("form", ["table", "csv", "json"])
-def test_an_output_that_is_full_is_an_error(source: Path, form: str) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [("report",), ("report", "--format", "csv"), ("report", "--format=json"), ("render", "rules")],
+)
+def test_an_output_that_is_full_is_an_error(source: Path, arguments: tuple[str, ...]) -> None:
     """One line names the reason, without a traceback at exit."""
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-c", _MAIN, "report", str(source), "--format", form],
+            [
+                sys.executable,
+                "-c",
+                _MAIN,
+                *arguments,
+                *([str(source)] * (arguments[0] == "report")),
+            ],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
             check=False,
         )
     assert done.returncode == 2
+    command = arguments[0]
     assert done.stderr == (
-        "genmeter report: error: standard output cannot be written: No space left on device; use "
+        f"genmeter {command}: error: standard output cannot be written: No space left on device; use "
         "another file\n"
     )

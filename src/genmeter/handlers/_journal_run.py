@@ -25,31 +25,25 @@ _ID_BYTES = 4
 
 
 class _Process:
-    """The journals that one process writes."""
+    """The journals that one process writes. Without a lock, which a fork could leave locked."""
 
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
+    def __init__(self) -> None:
         self._id = os.urandom(_ID_BYTES).hex()
+        self._journal_numbers = itertools.count(1)
         self._journals: dict[Path, tuple[str, Iterator[int]]] = {}
 
     def journal(self, path: Path) -> tuple[str, Iterator[int]]:
         """Return the id of this process's run of a journal, and the numbers of its events."""
         found = self._journals.get(path)
-        if found is None:
-            # setdefault(), because the handlers of one journal may be in two threads.
-            new = (f"{self._id}-{len(self._journals) + 1}", itertools.count(1))
+        if found is None:  # two threads may come here with handlers of one journal
+            new = (f"{self._id}-{next(self._journal_numbers)}", itertools.count(1))
             found = self._journals.setdefault(path, new)
         return found
 
 
-_process = _Process(0)
-
-
-def _this_process() -> _Process:
-    global _process  # noqa: PLW0603 - a forked child has an id of its own
-    if _process.pid != (pid := os.getpid()):
-        _process = _Process(pid)
-    return _process
+_processes: dict[int, _Process] = {}  # of one process, by its id
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_processes.clear)
 
 
 class JournalRun:
@@ -79,11 +73,12 @@ class JournalRun:
 
         Both change in a forked child; call it before each batch.
         """
-        process = _this_process()
-        if process.pid != self._pid:
-            self._pid = process.pid
+        pid = os.getpid()
+        if pid != self._pid:
+            process = _processes.get(pid) or _processes.setdefault(pid, _Process())
             self._id, self._numbers = process.journal(self._path)
-            self._writer = {**self._writer, "process": process.pid}
+            self._writer = {**self._writer, "process": pid}
+            self._pid = pid  # last, for other threads
         return self._id, self._writer
 
     def next_number(self) -> int:

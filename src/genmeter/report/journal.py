@@ -46,12 +46,26 @@ def journal_files(folder: Path) -> list[Path]:
 
 
 def folders_below(folder: Path) -> list[Path]:
-    """List the folders with a journal in a folder, at any depth, itself included."""
-    return sorted(
-        Path(parent)
-        for parent, _, names in os.walk(folder)
-        if any(name == _NAME or _ROTATED.fullmatch(name) for name in names)
-    )
+    """List the folders with a journal in a folder, at any depth, itself included.
+
+    Links to folders are followed, and each folder counts once.
+
+    Raises:
+        OSError: A folder cannot be read.
+    """
+    found, seen, left = [], set(), [folder]
+    while left:
+        parent = left.pop()
+        status = parent.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(parent) as entries:
+            names = sorted((entry.name, entry.is_dir()) for entry in entries)
+        if any(name == _NAME or _ROTATED.fullmatch(name) for name, is_dir in names if not is_dir):
+            found.append(parent)
+        left += [parent / name for name, is_dir in reversed(names) if is_dir]
+    return found
 
 
 class Journal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,6 +101,37 @@ def test_a_folder_has_the_journals_of_all_folders_below(tmp_path: Path, capsys: 
     write(tmp_path / "runs" / "a" / "metrics.1.jsonl", rows_of(9))
     write(tmp_path / "runs" / "a" / "other.jsonl", rows_of(9))
     assert as_json(capsys, tmp_path)["total"]["calls"] == 5
+
+
+def test_linked_folders_are_followed_once(tmp_path: Path, capsys: Capsys) -> None:
+    """A run may be elsewhere, another name may stand for the latest, and links may be circular."""
+    write(tmp_path / "elsewhere" / "metrics.jsonl", rows_of(0))
+    write(tmp_path / "runs" / "b" / "metrics.jsonl", rows_of(1))
+    (tmp_path / "runs" / "a").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "runs" / "latest").symlink_to(tmp_path / "runs" / "b")
+    (tmp_path / "runs" / "b" / "up").symlink_to(tmp_path / "runs")
+    (tmp_path / "runs" / "gone").symlink_to(tmp_path / "absent")
+    found = as_json(capsys, tmp_path / "runs")
+    assert (found["total"]["calls"], found["notes"]) == (2, [])
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(
+    tmp_path: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its journals are not left out in silence."""
+    write(tmp_path / "a" / "metrics.jsonl", rows_of(0))
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def refuse(folder: Path) -> Any:
+        if folder.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr("genmeter.report.journal.os.scandir", refuse)
+    code, out, err = report(capsys, tmp_path)
+    assert (code, out) == (2, "")
+    assert f"source={str(tmp_path)!r} cannot be read: Permission denied" in err
 
 
 @pytest.mark.parametrize("pattern", ["*/metrics.jsonl", "**/metrics.jsonl", "?", "[ab]/*"])

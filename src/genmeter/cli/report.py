@@ -39,7 +39,7 @@ SOURCE is one of
 
 Several sources are added up. A file or an endpoint that is given twice counts
 once. A job that is both at an endpoint and in a journal counts twice; the
-report says so if both name the job (OTEL_SERVICE_NAME or GENMETER_JOB).
+report says so if both name the same job (GENMETER_JOB, OTEL_SERVICE_NAME).
 
 --by process shows the processes of a journal as HOST:PID, and an endpoint by
 its address; --by job shows the names of jobs.

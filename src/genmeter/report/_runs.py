@@ -132,7 +132,7 @@ class Runs:
         of their life too.
         """
         shown = {
-            name: f"{run.host}:{run.pid}" if run.pid is not None else name.partition("-")[0]
+            name: f"{run.host or '?'}:{run.pid}" if run.pid is not None else name.partition("-")[0]
             for name, run in self._runs.items()
         }
         lives: dict[str, set[str]] = {}

@@ -129,7 +129,7 @@ class _Plan:
         if not source:
             raise ConfigError("source must be a journal, an export or an address, got ''")
         exists = _exists(source)
-        # A fleet, ``prometheus=URL``, is recognised here.
+        # A fleet, ``prometheus=URL``, is recognised here, and read beside the endpoints.
         if _HAS_SCHEME.match(source) or (_ADDRESS.fullmatch(source) and not exists):
             address = endpoint_address(source)
             if address in self._addresses:
@@ -329,14 +329,13 @@ def _note_missing(total: UsageTable, cutoff: float) -> None:
 
 
 def _note_both(total: UsageTable, jobs: set[str | None]) -> None:
-    """Add a note if one of the endpoints' jobs is, or may be, in a file too."""
-    of_journals = total.runs.jobs() or {None}
-    if both := sorted(job for job in jobs & of_journals if job is not None):
+    """Add a note that jobs are, or may be, both at one of the endpoints and in a file."""
+    if both := sorted(job for job in jobs & total.runs.jobs() if job is not None):
         total.note_repeated(
             f"Perhaps counted twice: the job {_listed(both)} is both at an endpoint and in a journal; "
             "calls that both have are in the sums twice."
         )
-    elif jobs and None in jobs | of_journals:
+    elif jobs:  # the names may come from different variables
         total.notes.append(
             "A job that is both at one of the endpoints and in one of the files counts twice."
         )

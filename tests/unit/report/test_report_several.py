@@ -237,21 +237,22 @@ def test_a_copied_journal_is_reported(tmp_path: Path, capsys: Capsys) -> None:
     ("job", "name", "start", "complete"),
     [
         ("nightly", "nightly", "Perhaps counted twice: the job nightly is both", False),
-        ("nightly", "other", None, True),
+        ("nightly", "other", "A job that is both at one of the endpoints", True),
         (None, "nightly", "A job that is both at one of the endpoints", True),
         ("nightly", "unknown_service:python", "A job that is both at one of the endpoints", True),
     ],
 )
 def test_a_job_at_an_endpoint_and_in_a_journal_is_reported(
-    tmp_path: Path, capsys: Capsys, job: str | None, name: str, start: str | None, complete: bool
+    tmp_path: Path, capsys: Capsys, job: str | None, name: str, start: str, complete: bool
 ) -> None:
-    """For certain only if the names of the jobs are known."""
+    """Two names may be of one job, since they come from different variables."""
     own = {} if job is None else {"job": job}
     path = write(tmp_path / "metrics.jsonl", run_rows("0123abcd-1", range(1, 4), **own))
     with serving(page_of(4, **{JOB: name})) as (address,):
         found = as_json(capsys, path, address)
     assert found["total"]["calls"] == 7
-    assert [note[: len(start or "")] for note in found["notes"]] == ([start] if start else [])
+    (note,) = found["notes"]
+    assert note.startswith(start)
     assert found["complete"] == complete
 
 

@@ -81,6 +81,11 @@ class JournalRun:
             self._pid = pid  # last, for other threads
         return self._id, self._writer
 
+    def skip_event(self) -> None:
+        """Number an event that is lost before it is encoded, so that a report knows of it."""
+        self.refresh()
+        self.next_number()
+
     def next_number(self) -> int:
         """Return the number of the next event."""
         return next(self._numbers)

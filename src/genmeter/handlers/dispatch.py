@@ -12,6 +12,7 @@ from genmeter.events.afterimage import metric_rows
 from genmeter.events.capture import class_name
 from genmeter.events.model import Evaluation, Generation, Log, Metric
 from genmeter.events.values import UNREADABLE, label_text, safe_text
+from genmeter.handlers._journal_run import JournalRun
 from genmeter.handlers._lines import JournalLines, iso_time, log_lines, log_record
 from genmeter.handlers.base import FileLogHandler, FileMetricHandler
 from genmeter.pipeline.handler_worker import HandlerWorker, HandlerWorkers
@@ -211,7 +212,8 @@ class HandlerDispatcher:
         kind = type(event)
         if kind in METRICS.events:
             for worker in self._metrics.sync(self._listed(METRICS, self.metric_handlers)):
-                worker.put(event)
+                if not worker.put(event) and kind is not Metric:
+                    worker.on_drop()
         if kind in LOGS.events:
             for worker in self._logs.sync(self._listed(LOGS, self.log_handlers)):
                 worker.put(event)
@@ -291,6 +293,7 @@ def _handler_worker(
     is_ours = issubclass(type(handler), _FILE_HANDLERS)
     deliver = kind.many_to(handler) if takes_many else kind.each_to(handler)
     name = label_text(class_name(type(handler))) or "unknown"
+    run = getattr(handler, "_run", None) if is_ours else None
     return HandlerWorker(
         _marked(deliver) if Log in kind.events else deliver,
         label=name,
@@ -300,6 +303,7 @@ def _handler_worker(
         batch=BATCH if takes_many else 1,
         is_ours=is_ours,
         on_end=handler.close if is_ours else lambda: None,
+        on_drop=run.skip_event if isinstance(run, JournalRun) else lambda: None,
         **losses,
     )
 

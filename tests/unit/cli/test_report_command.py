@@ -318,6 +318,18 @@ def test_options_may_stand_between_sources(source: Path, tmp_path: Path, capsys:
     assert "required: SOURCE" in capsys.readouterr().err
 
 
+def test_a_source_may_begin_with_a_dash(
+    tmp_path: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After two dashes, as for other programs."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "-odd.jsonl", rows_of(0))
+    assert as_json(capsys, "./-odd.jsonl")["total"]["calls"] == 1
+    code, out, _ = report(capsys, "--format", "csv", "--", "-odd.jsonl")
+    assert code == 0
+    assert out.count("atlas-large") == 1
+
+
 # --- limits ------------------------------------------------------------------------------------
 
 

@@ -38,6 +38,7 @@ from genmeter.files.read import read_export
 from genmeter.handlers.base import FileLogHandler, FileMetricHandler, LogHandler, MetricHandler
 from genmeter.history.token_report import CostReport, ModelTokenUsage, TokenUsageReport
 from genmeter.monitor import GenerationMonitor, job_token_usage, process_token_usage
+from genmeter.report.usage_report import UsageReport, read_usage
 
 __all__ = [
     "Alert",
@@ -75,9 +76,11 @@ __all__ = [
     "Reservation",
     "TokenUsageReport",
     "UnpricedModelError",
+    "UsageReport",
     "UsageUnreadError",
     "__version__",
     "job_token_usage",
     "process_token_usage",
     "read_export",
+    "read_usage",
 ]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from _jobs import PATIENCE, environment, job, run
+
+from genmeter import read_usage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -293,3 +296,53 @@ output(taken=handler.taken, tokens=monitor.get_total_token_usage().total_tokens)
     )
     assert ended.code == 0, ended.errors
     assert ended.output == [{"taken": 70, "tokens": 30}]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_shared_journal_is_reported_by_process(tmp_path: Path, method: str) -> None:
+    """Each process's calls are its own, through rotation; the report counts what it deleted."""
+    source = f"""
+import multiprocessing
+import os
+
+from genmeter import JournalConfig, MonitorConfig
+
+
+def work(folder, count, size):
+    config = MonitorConfig(journal=JournalConfig(max_bytes=size, keep=2))
+    monitor = GenerationMonitor(folder, config=config, shutdown_timeout=60)
+    for _ in range(count):
+        record(monitor, 10)
+        monitor.flush()
+    output(pid=os.getpid(), calls=10 * count)
+
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context({method!r})
+    for name, size in (("whole", 10**9), ("rotated", 30_000)):
+        folder = os.path.join({str(tmp_path)!r}, name)
+        work(folder, 5, size)
+        children = [context.Process(target=work, args=(folder, 10 + at, size)) for at in range(3)]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join()
+        assert [child.exitcode for child in children] == [0] * 3
+"""
+    ended = run(tmp_path, source)
+    assert ended.code == 0, ended.errors
+    whole, rotated = ended.output[:4], ended.output[4:]
+    usage = read_usage(tmp_path / "whole", by="process")
+    host = socket.gethostname()
+    assert {row["process"]: row["calls"] for row in usage.rows} == {
+        f"{host}:{each['pid']}": each["calls"] for each in whole
+    }
+    assert (usage.complete, usage.notes) == (True, [])
+    usage = read_usage(tmp_path / "rotated", by="process")
+    calls = usage.total["calls"]
+    assert 0 < calls < 380
+    by_process = {f"{host}:{each['pid']}": each["calls"] for each in rotated}
+    assert all(row["calls"] <= by_process[row["process"]] for row in usage.rows)
+    known = sum(by_process[row["process"]] for row in usage.rows)
+    assert not usage.complete
+    assert usage.notes[0].startswith(f"Incomplete: {calls} of at least {known} calls, ")

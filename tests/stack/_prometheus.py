@@ -138,16 +138,17 @@ class Prometheus(Server):
         status, body = request("POST", f"{self.url}/-/reload")
         assert status == 200, f"Prometheus rejected the job {job['job_name']!r}: {body}"
 
-    def query(self, promql: str) -> list[Sample]:
-        """Evaluate an expression now.
+    def query(self, promql: str, at: float | None = None) -> list[Sample]:
+        """Evaluate an expression.
 
         Args:
             promql: an expression of an instant vector or a scalar.
+            at: the Unix time of the evaluation; None is now.
 
         Returns:
             The series in the server's order; a scalar is one sample without labels.
         """
-        data = self._api("query", query=promql)
+        data = self._api("query", query=promql, **({} if at is None else {"time": at}))
         if data["resultType"] == "scalar":
             return [Sample({}, float(data["result"][1]))]
         return [Sample(item["metric"], float(item["value"][1])) for item in data["result"]]

@@ -36,9 +36,11 @@ from genmeter import (
     Reservation,
     TokenUsageReport,
     UnpricedModelError,
+    UsageReport,
     UsageUnreadError,
     process_token_usage,
     read_export,
+    read_usage,
 )
 from genmeter.testing import isolated_monitor
 
@@ -235,6 +237,15 @@ assert_type(handled.to_frame("generations", timedelta(hours=1)), pd.DataFrame)
 assert_type(handled.save_metrics(), Path)
 handled.export_metrics("run.csv", format="csv", window=timedelta(hours=1))
 assert_type(read_export("run.json"), pd.DataFrame)
+usage = read_usage(
+    "runs", Path("run.json"), window=timedelta(hours=1), prices={"m": (1.0, 2.0)}, by="model"
+)
+assert_type(usage, UsageReport)
+assert_type(read_usage("127.0.0.1:9464", by=["job"], on_error="note").complete, bool)
+assert_type(usage.to_frame(), pd.DataFrame)
+assert_type(usage.since, datetime | None)
+assert_type(usage.notes, list[str])
+assert_type(usage.to_json(), str)
 
 
 def figures() -> tuple[dict[str, Figure] | None, Figure]:

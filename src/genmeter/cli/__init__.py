@@ -39,7 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["run"]:
         argv = run.detach_module(argv)
-    args, unknown = parser.parse_known_args(argv)
+    # Options may stand between the sources; with "--" argparse cannot have both (before 3.13).
+    if argv[:1] == ["report"] and "--" not in argv:
+        named = argparse.Namespace(command="report")
+        args, unknown = parsers["report"].parse_known_intermixed_args(argv[1:], named)
+    else:
+        args, unknown = parser.parse_known_args(argv)
     if unknown:
         # parse_args() would show the usage without the command's options.
         parsers[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from genmeter.files.atomic import AtomicFiles
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["write_files"]
+__all__ = ["write_files", "write_output"]
 
 
 def write_files(files: Mapping[Path, str], option: str, value: str) -> None:
@@ -38,4 +39,28 @@ def write_files(files: Mapping[Path, str], option: str, value: str) -> None:
     except OSError as error:
         raise ExportError(
             f"{option} {value!r} cannot be written: {error.strerror or error}; choose another path"
+        ) from error
+
+
+def write_output(text: str | bytes) -> None:
+    """Write to standard output.
+
+    Raises:
+        BrokenPipeError: Its reader is gone.
+        ExportError: It cannot be written, for example because the disk is full.
+    """
+    try:
+        if isinstance(text, str):
+            sys.stdout.write(text)
+        else:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # What is in the buffer would fail again at exit, with a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise ExportError(
+            f"standard output cannot be written: {error.strerror or error}; use another file"
         ) from error

@@ -6,12 +6,11 @@ import argparse
 import contextlib
 import difflib
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from genmeter.cli._files import write_files
+from genmeter.cli._files import write_files, write_output
 from genmeter.config.alerts import AlertOverride, AlertSettings
 from genmeter.errors import ConfigError
 from genmeter.render.docs import render_reference, render_runbook
@@ -143,9 +142,7 @@ def _read(path: Path) -> str:
 
 def _print(text: str) -> None:
     # In UTF-8, so that redirected output equals the file of --out.
-    sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode("utf-8", "replace"))
-    sys.stdout.buffer.flush()
+    write_output(text.encode("utf-8", "replace"))
 
 
 # --- settings ----------------------------------------------------------------------------------

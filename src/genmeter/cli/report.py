@@ -1,4 +1,4 @@
-"""``genmeter report``: report the usage of a job from its journal, an export or its endpoint."""
+"""``genmeter report``: report the usage of jobs from their journals, exports and endpoints."""
 
 from __future__ import annotations
 
@@ -11,18 +11,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genmeter.cli._files import write_files
+from genmeter.cli._arguments import checked
+from genmeter.cli._files import write_files, write_output
+from genmeter.config.checks import count, number
 from genmeter.config.prices import PriceTable
-from genmeter.report.formats import (
-    FIELDS,
-    estimate_notes,
-    printable,
-    to_csv,
-    to_json,
-    to_table,
-    unpriced_note,
-)
-from genmeter.report.sources import read_source
+from genmeter.errors import ConfigError
+from genmeter.report.formats import FIELDS, all_notes, printable, to_csv, to_json, to_table
+from genmeter.report.sources import read_sources
 from genmeter.report.usage_table import GROUP_KEYS
 
 if TYPE_CHECKING:
@@ -30,18 +25,26 @@ if TYPE_CHECKING:
 
 __all__ = ["HELP", "add_arguments", "run"]
 
-HELP = "report the tokens, cost, outcomes and durations of a job by model and step"
+HELP = "report the tokens, cost, outcomes and durations of jobs by model and step"
 _EPILOG = """\
 SOURCE is one of
-  a journal     metrics.jsonl of genmeter or AfterImage, or its folder, which
-                includes rotated files
+  a journal     metrics.jsonl of genmeter or AfterImage, or a folder: all
+                journals in it at any depth, with their rotated files
   an export     a .json or .parquet file of export_metrics or save_metrics, or
                 a .json file of AfterImage; CSV and Excel are not supported
   an endpoint   of a running job: HOST:PORT or http://127.0.0.1:9464/metrics;
                 with a login http://user:password@host:9464, with TLS https://
                 (SSL_CERT_FILE is the certificate to trust)
+  a pattern     of paths, quoted: 'runs/*/metrics.jsonl', 'runs/**/*.json'
 
---window is counted back from the newest event in the source, not from now. It
+Several sources are added up. A file or an endpoint that is given twice counts
+once. A job that is both at an endpoint and in a journal counts twice; the
+report says so if both name the same job (GENMETER_JOB, OTEL_SERVICE_NAME).
+
+--by process shows the processes of a journal as HOST:PID, and an endpoint by
+its address; --by job shows the names of jobs.
+
+--window is counted back from the newest event in all sources, not from now. It
 cannot be used with an endpoint, which only has totals since the job began. The
 p50 and p95 of an endpoint are estimated from a histogram.
 
@@ -51,13 +54,23 @@ priced when it ended; --prices prices each call of a journal or an export again
 (costs that a provider reported stand), and the sums of an endpoint.
 
 A call without usage is one whose tokens are unknown: they are missing in the
-sums, and so is their cost.
+sums, and so is their cost. A note says what else is missing: rotated files
+that were deleted, invalid lines, a process that died. If it is an endpoint
+that did not answer, the report comes without it, and the exit code is 3.
 
 AfterImage records no steps, and no model for failed calls: they are reported
 for the only model of the source, or for "unknown" if it has several.
 
+Exit codes:
+  0   the report was written
+  2   an argument or a source is invalid, or no source could be read
+  3   the numbers of an endpoint that did not answer are missing
+  4   the sum is over --fail-over-tokens or --fail-over-cost
+
 Fields of csv and json after the keys of --by; empty or null means unknown:
 """
+_MISSING = 3
+_OVER = 4
 _WINDOW = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _MAX_WINDOW = timedelta(days=36_500)
@@ -70,7 +83,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"{_EPILOG}{fields}"
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("source", metavar="SOURCE", help="a journal, an export, or the address of an endpoint")
+    add(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="a journal, a folder, an export, the address of an endpoint, or a pattern",
+    )
     add(
         "--by",
         type=_keys,
@@ -91,6 +109,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="JSON or TOML file with USD per million tokens by model, or genai-prices; if given "
         "several times, the first with a price wins",
     )
+    add(
+        "--fail-over-tokens",
+        type=checked(count()),
+        metavar="N",
+        help=f"exit with {_OVER} if the sum of the tokens is over N",
+    )
+    add(
+        "--fail-over-cost",
+        type=checked(number(0)),
+        metavar="USD",
+        help=f"exit with {_OVER} if the sum of the costs is over this many USD",
+    )
     add("--format", choices=("table", "csv", "json"), default="table", help="default: table")
     add("--output", metavar="FILE", help="write to this file instead of standard output")
 
@@ -99,26 +129,74 @@ def run(args: argparse.Namespace) -> int:
     """Write the report.
 
     Raises:
-        ConfigError: The source or the prices are invalid.
+        ConfigError: A source or the prices are invalid, or there is no cost to check.
         ExportError: An export cannot be read, or the output cannot be written.
-        MissingExtraError: A package that the source or the prices need is not installed.
+        MissingExtraError: A package that a source or the prices need is not installed.
     """
     prices = PriceTable.coerce(_prices(args.prices))
-    table = _read(args.source, args.window, prices)
+    table = _read(args.sources, args.window, prices)
+    is_over, limits = _check_limits(table, args.fail_over_tokens, args.fail_over_cost)
     if args.output is None:
         _print(f"{_render(table, args)}\n")
     else:
         write_files({Path(args.output): f"{_render(table, args)}\n"}, "--output", args.output)
+    notes = []
     if args.format != "table" or args.output is not None:
-        notes = [*table.notes]
-        if table.unpriced:
-            notes.append(unpriced_note(table))
-        notes += estimate_notes(table)
         if table.is_empty():
-            notes.insert(0, "Nothing to report: the source has no calls.")
-        for note in notes:
-            sys.stderr.write(f"genmeter report: {printable(note)}\n")
-    return 0
+            notes.append("Nothing to report: the source has no calls.")
+        notes += all_notes(table)
+    for note in [*notes, *limits]:
+        sys.stderr.write(f"genmeter report: {printable(note)}\n")
+    if is_over:
+        return _OVER
+    return _MISSING if table.unread else 0
+
+
+def _check_limits(
+    table: UsageTable, max_tokens: int | None, max_cost: float | None
+) -> tuple[bool, list[str]]:
+    """Return whether the sum is over a limit, and what to say about the limits.
+
+    Raises:
+        ConfigError: The cost has a limit, and is unknown.
+    """
+    total = table.total()
+    if max_cost is not None and total.cost is None and total.total_tokens:
+        raise ConfigError(
+            f"--fail-over-cost {max_cost:g} cannot be checked, because no call has a cost; add "
+            "--prices FILE or --prices genai-prices"
+        )
+    tokens, cost = total.total_tokens, total.cost or 0.0
+    is_over, notes = False, []
+    if max_tokens is not None:
+        is_over = tokens > max_tokens
+        doubt = _doubt(table)
+        if is_over or doubt:
+            verb = "are over" if is_over else "are not over"
+            notes.append(f"{tokens:,} tokens {verb} --fail-over-tokens {max_tokens:,}{doubt}")
+    if max_cost is not None:
+        is_costly = cost > max_cost
+        doubt = _doubt(table, is_cost=True)
+        if is_costly or doubt:
+            verb = "are over" if is_costly else "are not over"
+            notes.append(f"{cost:,.6g} USD {verb} --fail-over-cost {max_cost:,.6g}{doubt}")
+        is_over = is_over or is_costly
+    return is_over, notes
+
+
+def _doubt(table: UsageTable, *, is_cost: bool = False) -> str:
+    """Return what is wrong with a sum, to follow it; empty if nothing is known to be."""
+    reasons = []
+    if without := table.total().calls_without_usage:
+        reasons.append(f"calls without usage: {without:,}")
+    if is_cost and table.unpriced:
+        reasons.append(f"models without a price: {len(table.unpriced):,}")
+    is_higher = bool(reasons)
+    if not table.is_complete:
+        reasons.append("the numbers are incomplete")
+    if reasons:
+        return f"; the real number {'is' if is_higher else 'may be'} higher ({'; '.join(reasons)})"
+    return "; some of it may be counted twice" if table.is_repeated else ""
 
 
 def _prices(given: list[str] | None) -> str | list[str] | None:
@@ -126,21 +204,21 @@ def _prices(given: list[str] | None) -> str | list[str] | None:
     return given[0] if given and len(given) == 1 else given
 
 
-def _read(source: str, window: timedelta | None, prices: PriceTable | None) -> UsageTable:
-    """Read a source; a large one with a progress bar if standard error is a terminal."""
+def _read(sources: list[str], window: timedelta | None, prices: PriceTable | None) -> UsageTable:
+    """Read the sources; large ones with a progress bar if standard error is a terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_interactive) as bar:
         task = bar.add_task("reading", visible=False)
-        return read_source(
-            source,
-            window,
-            lambda done, total: bar.update(
+        return read_sources(
+            sources,
+            window=window,
+            progress=lambda done, total: bar.update(
                 task, completed=done, total=total, visible=total >= _LARGE
             ),
-            prices,
+            prices=prices,
         )
 
 
@@ -161,8 +239,7 @@ def _render(table: UsageTable, args: argparse.Namespace) -> str:
 def _print(text: str) -> None:
     encoding = sys.stdout.encoding or "utf-8"
     # A name outside of the terminal's encoding must not fail the report.
-    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
-    sys.stdout.flush()
+    write_output(text.encode(encoding, "replace").decode(encoding))
 
 
 def _keys(text: str) -> tuple[str, ...]:

@@ -14,11 +14,13 @@ import time
 from datetime import UTC, datetime
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genmeter.events.afterimage import first_data, metric_data, shared_data, values_of
 from genmeter.events.jsonable import MAX_NODES, MAX_TEXT, to_jsonable
 from genmeter.events.model import Evaluation, Generation, Log, Metric
+from genmeter.handlers._journal_run import JournalRun, without_run_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -53,14 +55,25 @@ class JournalLines:
     """Encodes events as lines of ``metrics.jsonl``; for one thread at a time.
 
     The numbers of an event are finite, so their repr is JSON.
+
+    Args:
+        run: The fields of the writer; None for a file without a path.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, run: JournalRun | None = None) -> None:
+        self._run = JournalRun(Path()) if run is None else run
         self._heads: dict[str, str] = {}
         self._labels: dict[tuple[Any, ...], str] = {}
+        self._id = ""
+        self._run_text = ""  # of all rows
+        self._writer_text = ""  # of first rows
 
     def encode(self, events: Sequence[Event]) -> bytes:
         """Return the lines of calls, evaluations and metrics; other events have none."""
+        run, writer = self._run.refresh()
+        if run != self._id:
+            self._id = run
+            self._run_text, self._writer_text = _members({"run": run}), _members({**writer})
         lines: list[str] = []
         for event in events:
             if isinstance(event, Generation | Evaluation):
@@ -74,9 +87,10 @@ class JournalLines:
     def _add_lines(self, lines: list[str], event: Generation | Evaluation) -> None:
         heads = self._heads
         labels = self._labels_of(event)
-        end = _end(event)
+        end = self._run_text + _end(event)
         tail = labels + end
-        first = _members(first_data(event))
+        first = _members(without_run_keys(first_data(event)))
+        first += f', "seq": {self._run.next_number()}{self._writer_text}'
         for name, value, own in values_of(event):
             head = heads.get(name) or self._new_head(name)
             if first or own:
@@ -150,13 +164,17 @@ def _members(data: dict[str, Any]) -> str:
 # --- rows ------------------------------------------------------------------------------------------
 
 
-def metric_lines(rows: Iterable[tuple[str, float, dict[str, Any]]]) -> Iterator[str]:
+def metric_lines(
+    rows: Iterable[tuple[str, float, dict[str, Any]]], run: JournalRun
+) -> Iterator[str]:
     """Yield the journal's lines for names, values and metadata; shared metadata is encoded once."""
     shared: dict[str, Any] = {}
     tail = ""
     for name, value, metadata in rows:
         if metadata is not shared:
             plain = to_jsonable(dict(metadata))
+            if "phase" in plain:  # a row of a call or an evaluation
+                plain = _with_run(plain, run)
             if "metric" in plain or "value" in plain:  # these win, as in AfterImage
                 row = {"metric": to_jsonable(name), "value": to_jsonable(value), **plain}
                 yield object_text(row) + "\n"
@@ -164,6 +182,16 @@ def metric_lines(rows: Iterable[tuple[str, float, dict[str, Any]]]) -> Iterator[
             shared = metadata
             tail = (f", {object_text(plain)[1:]}" if plain else "}") + "\n"
         yield f'{{"metric": {value_text(name)}, "value": {value_text(value)}{tail}'
+
+
+def _with_run(plain: dict[str, Any], run: JournalRun) -> dict[str, Any]:
+    """Return the metadata of a row with the fields of its writer, before the time."""
+    run_id, writer = run.refresh()
+    row = without_run_keys(plain)
+    stamp = {"timestamp": row.pop("timestamp")} if "timestamp" in row else {}
+    if "success" in row:  # the first row
+        row |= {"seq": run.next_number(), **writer}
+    return {**row, "run": run_id, **stamp}
 
 
 def log_line(when: float, record: Mapping[str, Any]) -> str:

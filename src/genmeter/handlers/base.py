@@ -12,9 +12,10 @@ from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from genmeter.config.checks import PATH, count, optional
+from genmeter.config.checks import PATH, TEXT, count, optional
 from genmeter.errors import ConfigError
 from genmeter.events.values import UNREADABLE, shown
+from genmeter.handlers._journal_run import JournalRun
 from genmeter.handlers._line_file import LineFile
 from genmeter.handlers._lines import log_line, metric_lines
 
@@ -89,8 +90,11 @@ class _FileHandler:
 class FileMetricHandler(_FileHandler):
     """Appends to the journal ``metrics.jsonl``, one JSON object a line.
 
-    Each object has ``metric``, ``value`` and the metadata. The first line creates the folder and the
-    file. NaN and infinity, which JSON lacks, are written as text.
+    Each object has ``metric``, ``value`` and the metadata. The rows of calls and evaluations also have
+    ``run``, the id of this process's run of the journal, and the first one its writer: the ``process``
+    id, the ``host``, the ``job`` if it has a name, and ``seq``, the event's number in the run, by which
+    a report knows what is missing. The first line creates the folder and the file. NaN and infinity,
+    which JSON lacks, are written as text.
 
     Args:
         log_dir: The folder.
@@ -98,6 +102,7 @@ class FileMetricHandler(_FileHandler):
             ``metrics.2.jsonl`` and so on; None means no limit. Lines that are written together
             stay in one file.
         keep: Number of rotated files to keep.
+        job: The job's name in the rows; None means ``GENMETER_JOB``, else ``OTEL_SERVICE_NAME``.
 
     Attributes:
         log_dir: The folder.
@@ -108,6 +113,18 @@ class FileMetricHandler(_FileHandler):
     """
 
     _NAME = "metrics.jsonl"
+
+    def __init__(
+        self,
+        log_dir: str | Path,
+        *,
+        max_bytes: int | None = None,
+        keep: int = 5,
+        job: str | None = None,
+    ) -> None:
+        super().__init__(log_dir, max_bytes=max_bytes, keep=keep)
+        optional(TEXT)("job", job)
+        self._run = JournalRun(self._lines.path, job)
 
     def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:
         """Write one line.
@@ -123,7 +140,7 @@ class FileMetricHandler(_FileHandler):
         Raises:
             OSError: The lines cannot be written; the file is unchanged.
         """
-        self.append_lines("".join(metric_lines(batch)).encode())
+        self.append_lines("".join(metric_lines(batch, self._run)).encode())
 
 
 class FileLogHandler(_FileHandler):

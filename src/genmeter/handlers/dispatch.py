@@ -12,6 +12,7 @@ from genmeter.events.afterimage import metric_rows
 from genmeter.events.capture import class_name
 from genmeter.events.model import Evaluation, Generation, Log, Metric
 from genmeter.events.values import UNREADABLE, label_text, safe_text
+from genmeter.handlers._journal_run import JournalRun
 from genmeter.handlers._lines import JournalLines, iso_time, log_lines, log_record
 from genmeter.handlers.base import FileLogHandler, FileMetricHandler
 from genmeter.pipeline.handler_worker import HandlerWorker, HandlerWorkers
@@ -45,7 +46,7 @@ class HandlerKind(NamedTuple):
         rows: Returns the rows of an event.
         call: Calls the method for one row.
         file_handler: genmeter's class that writes rows to a file.
-        lines: Returns a function that encodes events for that file, with its own cache.
+        lines: Returns a function that encodes events for such a handler, with its own cache.
     """
 
     one: str
@@ -54,7 +55,7 @@ class HandlerKind(NamedTuple):
     rows: Callable[[Any], list[tuple[Any, ...]]]
     call: Callable[[Any, tuple[Any, ...]], object]
     file_handler: type[FileMetricHandler | FileLogHandler]
-    lines: Callable[[], Callable[[Sequence[Event]], bytes]]
+    lines: Callable[[Any], Callable[[Sequence[Event]], bytes]]
 
     def takes_many(self, handler: Any) -> bool:
         """Return whether a handler's class has the method for many rows.
@@ -71,7 +72,7 @@ class HandlerKind(NamedTuple):
         method for rows.
         """
         if self._definer(handler) is self.file_handler and self.many not in vars(handler):
-            encode = self.lines()
+            encode = self.lines(handler)
             return lambda events: handler.append_lines(encode(events))
 
         def deliver(events: Sequence[Event]) -> None:
@@ -137,7 +138,8 @@ METRICS = HandlerKind(
         metric_name=row[0], value=row[1], metadata={**row[2]}
     ),
     FileMetricHandler,
-    lambda: JournalLines().encode,
+    # Of a subclass that does not call the constructor, whose every line fails, not the worker.
+    lambda handler: JournalLines(getattr(handler, "_run", None)).encode,
 )
 LOGS = HandlerKind(
     "handle_log",
@@ -146,7 +148,7 @@ LOGS = HandlerKind(
     _log_rows,
     lambda handler, row: handler.handle_log(row[1]),
     FileLogHandler,
-    lambda: log_lines,
+    lambda _: log_lines,
 )
 
 _FILE_HANDLERS = (FileMetricHandler, FileLogHandler)
@@ -210,7 +212,8 @@ class HandlerDispatcher:
         kind = type(event)
         if kind in METRICS.events:
             for worker in self._metrics.sync(self._listed(METRICS, self.metric_handlers)):
-                worker.put(event)
+                if not worker.put(event) and kind is not Metric:
+                    worker.on_drop()
         if kind in LOGS.events:
             for worker in self._logs.sync(self._listed(LOGS, self.log_handlers)):
                 worker.put(event)
@@ -290,6 +293,7 @@ def _handler_worker(
     is_ours = issubclass(type(handler), _FILE_HANDLERS)
     deliver = kind.many_to(handler) if takes_many else kind.each_to(handler)
     name = label_text(class_name(type(handler))) or "unknown"
+    run = getattr(handler, "_run", None) if is_ours else None
     return HandlerWorker(
         _marked(deliver) if Log in kind.events else deliver,
         label=name,
@@ -299,6 +303,7 @@ def _handler_worker(
         batch=BATCH if takes_many else 1,
         is_ours=is_ours,
         on_end=handler.close if is_ours else lambda: None,
+        on_drop=run.skip_event if isinstance(run, JournalRun) else lambda: None,
         **losses,
     )
 

@@ -39,10 +39,12 @@ class HandlerWorker(Worker[_T]):
         deferred_log: Logs losses.
         items: The kind of items in log lines, a plural.
         is_ours: Whether the handler is part of this package, so that its errors need no traceback.
+        on_drop: For the producer, to call after an event that was not queued; must not wait or raise.
 
     Attributes:
         label: As passed.
         is_ours: As passed.
+        on_drop: As passed.
         end_by: Deadline of its end, on the clock of ``time.monotonic()``; None until it is set.
     """
 
@@ -56,10 +58,12 @@ class HandlerWorker(Worker[_T]):
         deferred_log: DeferredLog,
         items: str = "events",
         is_ours: bool = False,
+        on_drop: Callable[[], object] = lambda: None,
         **options: Any,
     ) -> None:
         self.label = label
         self.is_ours = is_ours
+        self.on_drop = on_drop
         self.end_by: float | None = None
         self._shown = shown
         self._items = items

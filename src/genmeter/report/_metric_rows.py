@@ -67,7 +67,10 @@ class MetricRows:
         self._priced = None if prices is None else PricedEvents(table, prices, is_sorted=is_sorted)
 
     def matters(self, name: str, row: Mapping[str, Any]) -> bool:
-        """Return whether a row may be summed, by its name and metadata."""
+        """Return whether a row may be summed or is an event's first, by its name and metadata."""
+        return "seq" in row or self._is_summed(name, row)
+
+    def _is_summed(self, name: str, row: Mapping[str, Any]) -> bool:
         phase = row.get("phase")
         if phase is None:
             return is_afterimage_name(name)
@@ -80,7 +83,9 @@ class MetricRows:
         self, name: str, value: Any, row: Mapping[str, Any], when: float, is_afterimage: bool
     ) -> bool:
         """Add a row that matters; return whether it is valid."""
-        if when < self._cutoff:
+        if "seq" in row:
+            self._table.runs.add_event(row, when)
+        if when < self._cutoff or not self._is_summed(name, row):
             return True
         if is_afterimage:
             return self._afterimage.add(name, value, row, when)
@@ -146,17 +151,25 @@ class MetricRows:
         usage.token_calls += metric.usage == "total_tokens"
 
     def _usage_of(self, row: Mapping[str, Any]) -> tuple[GroupKey, UsageRow]:
+        run = row.get("run")
+        run = run if self._table.runs.is_run(run) else None  # or metadata of an older journal
         labels = (
             *(row.get(_MODEL), row.get("step"), row.get("provider"), row["phase"]),
-            row.get("response_model"),
+            *(row.get("response_model"), run),
         )
         usage = self._usage.get(labels)
         if usage is None:
-            if not all(each is None or isinstance(each, str) for each in labels):
-                raise TypeError(f"labels must be texts, got {labels!r}")
-            model, step, provider, phase, answered = labels
+            *texts, _ = labels
+            if not all(each is None or isinstance(each, str) for each in texts):
+                raise TypeError(f"labels must be texts, got {texts!r}")
+            model, step, provider, phase, answered = texts
             key = GroupKey(
-                model or UNKNOWN_MODEL, step or None, provider or None, phase, answered or None
+                model or UNKNOWN_MODEL,
+                step or None,
+                provider or None,
+                phase,
+                answered or None,
+                process=run,
             )
             usage = self._usage[labels] = (key, self._table.row(key))
         return usage

@@ -8,7 +8,8 @@ import re
 import ssl
 import urllib.error
 import urllib.request
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
     from prometheus_client.samples import Sample
 
-__all__ = ["read_endpoint", "sum_families"]
+__all__ = ["Page", "endpoint_address", "read_endpoint", "sum_families"]
 
 _TIMEOUT_SECONDS = 10.0
 _MAX_BYTES = 2**28
@@ -44,6 +45,12 @@ _TOKENS = {
     cat.REASONING_TOKENS.prometheus: "reasoning_tokens",
 }
 """The field of a row, by the name of its counter."""
+_TARGET = "target_info"
+_NAMESPACE, _SERVICE, _INSTANCE = "service_namespace", "service_name", "service_instance_id"
+_NO_NAME = "unknown_service"  # OpenTelemetry's name for a service without one
+_PROCESSES = "genmeter_job_processes"
+_STATE = "genmeter_state"
+_DIED = "died"
 _ROW_METRICS = {
     *_TOKENS,
     *(row.prometheus for row in (cat.GENERATIONS, cat.COST, cat.USAGE_UNREAD)),
@@ -51,7 +58,33 @@ _ROW_METRICS = {
 }
 
 
-def read_endpoint(url: str) -> UsageTable:
+class Page(NamedTuple):
+    """The page of an endpoint.
+
+    Attributes:
+        usage: The sums of its job.
+        job: The job's name; None if it has none.
+        instance: The ``service.instance.id`` of its process; None if the page has none.
+    """
+
+    usage: UsageTable
+    job: str | None
+    instance: str | None
+
+
+def endpoint_address(url: str) -> str:
+    """Return an endpoint's address without its scheme, login and the path ``/metrics``.
+
+    Raises:
+        ConfigError: It is not an address.
+    """
+    parts, _ = _address(url)
+    path = parts.path.rstrip("/")
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{parts.netloc.rpartition('@')[2].lower()}{'' if path == '/metrics' else path}{query}"
+
+
+def read_endpoint(url: str) -> Page:
     """Scrape an endpoint.
 
     Args:
@@ -62,9 +95,41 @@ def read_endpoint(url: str) -> UsageTable:
     """
     parts, shown = _address(url)
     try:
-        return sum_families(text_string_to_metric_families(_fetch(parts)))
+        families = list(text_string_to_metric_families(_fetch(parts)))
+        usage = sum_families(families)
     except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError) as error:
         raise ConfigError(f"source={shown!r} {_explain(error)}") from error
+    target = next(
+        (each for family in families for each in family.samples if each.name == _TARGET), None
+    )
+    labels = {} if target is None else target.labels
+    job, address = _job_of(labels), endpoint_address(url)
+    usage.rows = {key._replace(job=job, process=address): row for key, row in usage.rows.items()}
+    _note_processes(usage, address, families)
+    return Page(usage, job, labels.get(_INSTANCE) or None)
+
+
+def _job_of(labels: Mapping[str, str]) -> str | None:
+    """Return the job of a page's resource, as Prometheus names it for OTLP; None without a name."""
+    name = labels.get(_SERVICE, "")
+    if not name or name == _NO_NAME or name.startswith(f"{_NO_NAME}:"):
+        return labels.get("job") or None
+    namespace = labels.get(_NAMESPACE)
+    return f"{namespace}/{name}" if namespace else name
+
+
+def _note_processes(usage: UsageTable, address: str, families: Iterable[Metric]) -> None:
+    """Add a note if processes of the job died."""
+    processes: Counter[str] = Counter()
+    for family in families:
+        for sample in family.samples:
+            if sample.name == _PROCESSES and sample.value > 0:
+                processes[sample.labels.get(_STATE, "")] += int(sample.value)
+    if died := processes[_DIED]:
+        usage.note_partial(
+            f"Incomplete: {died:,} of {processes.total():,} processes of the job at {address} died; "
+            "what they had not published, at most about a second each, is missing."
+        )
 
 
 def _explain(error: Exception) -> str:
@@ -115,8 +180,12 @@ def _fetch(parts: SplitResult) -> str:
         )
     # Proxies of the environment cannot reach the loopback interface.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
-        page: bytes = response.read(_MAX_BYTES + 1)
+    try:
+        with opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
+            page: bytes = response.read(_MAX_BYTES + 1)
+    except urllib.error.HTTPError as error:
+        error.close()  # it is kept, for its message
+        raise
     if len(page) > _MAX_BYTES:
         raise ConfigError("responds with more than 256 MiB; check that it is the endpoint of a job")
     return page.decode("utf-8", "replace")
@@ -143,7 +212,7 @@ def sum_families(families: Iterable[Metric]) -> UsageTable:
         raise ConfigError("responds without metrics of genmeter; use the endpoint of a job")
     table.rows = {key: row for key, row in table.rows.items() if not row.is_empty()}
     if has_overflow:
-        table.notes.append(
+        table.note_partial(
             "Incomplete: the job has exceeded its limit of label combinations, and the report lacks "
             "the excess; raise limits.combinations."
         )

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FIELDS",
-    "estimate_notes",
+    "all_notes",
+    "numbers",
     "printable",
+    "records",
     "to_csv",
     "to_json",
     "to_table",
-    "unpriced_note",
 ]
 
 FIELDS = {
@@ -54,12 +55,14 @@ def to_json(table: UsageTable, by: Sequence[str]) -> str:
     return json.dumps(
         {
             "source": table.source,
+            "complete": table.is_complete and not table.is_repeated,
+            "unread_sources": table.unread,
             "since": _iso(table.since),
             "until": _iso(table.until),
             "window_seconds": None if table.window is None else table.window.total_seconds(),
             "quantiles": "estimated" if table.is_estimated else "exact",
-            "rows": _records(table, by),
-            "total": _numbers(table.total()),
+            "rows": records(table, by),
+            "total": numbers(table.total()),
             "conversations": _counts(table.conversations),
             "evaluations": _counts(table.evaluations),
             "unpriced_models": sorted(table.unpriced),
@@ -77,18 +80,20 @@ def to_csv(table: UsageTable, by: Sequence[str]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, [*by, *FIELDS], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_records(table, by))
+    writer.writerows(records(table, by))
     return text.getvalue().removesuffix("\n")
 
 
-def _records(table: UsageTable, by: Sequence[str]) -> list[dict[str, Any]]:
+def records(table: UsageTable, by: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the groups of a table: the values of the keys, then :data:`FIELDS`."""
     return [
-        {**dict(zip(by, group, strict=True)), **_numbers(row)}
+        {**dict(zip(by, group, strict=True)), **numbers(row)}
         for group, row in table.group(by).items()
     ]
 
 
-def _numbers(row: UsageRow) -> dict[str, int | float | None]:
+def numbers(row: UsageRow) -> dict[str, int | float | None]:
+    """Return the numbers of a row, by :data:`FIELDS`; None is unknown."""
     values = (
         *(row.calls, row.failures, row.success_share()),
         *(row.prompt_tokens, row.completion_tokens, row.total_tokens),
@@ -273,16 +278,23 @@ def _min_width(grid: Table) -> int:
 def _nothing(table: UsageTable) -> str:
     if table.window is not None:
         return "Nothing to report: no calls in the window."
+    if table.source == "several":
+        return "Nothing to report: the sources have no calls."
     return f"Nothing to report: the {table.source} has no calls."
 
 
 def _headline(table: UsageTable) -> str:
     if table.since is None or table.until is None:
         return "Since the job began"
-    begin, end = (datetime.fromtimestamp(t).astimezone() for t in (table.since, table.until))
-    until = f"{end:%H:%M:%S %z}" if begin.date() == end.date() else f"{end:%Y-%m-%d %H:%M:%S %z}"
-    duration = timedelta(seconds=round(table.until - table.since))
-    return f"From {begin:%Y-%m-%d %H:%M:%S} to {until} ({duration})"
+    text = _times(table.since, table.until)
+    return f"{text}, endpoints since their jobs began" if table.is_estimated else text
+
+
+def _times(since: float, until: float) -> str:
+    begin, end = (datetime.fromtimestamp(t).astimezone() for t in (since, until))
+    shown = f"{end:%H:%M:%S %z}" if begin.date() == end.date() else f"{end:%Y-%m-%d %H:%M:%S %z}"
+    duration = timedelta(seconds=round(until - since))
+    return f"From {begin:%Y-%m-%d %H:%M:%S} to {shown} ({duration})"
 
 
 def _notes(table: UsageTable) -> list[str]:
@@ -294,22 +306,22 @@ def _notes(table: UsageTable) -> list[str]:
             f"Evaluations: {_outcomes(table.evaluations)}; not counted as calls, but their tokens "
             "and cost are included."
         )
-    if table.unpriced:
-        notes.append(unpriced_note(table))
-    notes += estimate_notes(table)
+    notes += _missing_notes(table)
     if table.is_estimated and table.rows:
         notes.append("p50 and p95 are estimated from a histogram.")
     return [*notes, *table.notes]
 
 
-def unpriced_note(table: UsageTable) -> str:
-    """Return the note on models without a price."""
-    return f"Models without a price, not in the cost: {', '.join(sorted(table.unpriced))}."
+def all_notes(table: UsageTable) -> list[str]:
+    """Return the notes on what is missing in the sums or is not exact."""
+    return [*table.notes, *_missing_notes(table)]
 
 
-def estimate_notes(table: UsageTable) -> list[str]:
-    """Return the notes on what is missing in the sums, or is not exact."""
+def _missing_notes(table: UsageTable) -> list[str]:
     notes = []
+    if table.unpriced:
+        models = ", ".join(sorted(table.unpriced))
+        notes.append(f"Models without a price, not in the cost: {models}.")
     if without := table.total().calls_without_usage:
         notes.append(
             f"Calls without usage: {without:,}; their tokens and cost are unknown, and missing above."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from genmeter.config.prices import PriceTable
 
-__all__ = ["journal_files", "read_journal"]
+__all__ = ["Journal", "Seen", "folders_below", "journal_files"]
 
 _NAME = "metrics.jsonl"
 _ROTATED = re.compile(r"metrics\.(\d{1,9})\.jsonl")
@@ -30,6 +31,9 @@ _EARLIEST = 0.0  # Unix time
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # the latest that exists in every time zone
 _UNUSABLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 _decode = json.JSONDecoder().raw_decode
+
+Seen = dict[tuple[int, int], list[str]]
+"""The files that were read, by device and number, with each path that they were given by."""
 
 
 def journal_files(folder: Path) -> list[Path]:
@@ -41,46 +45,131 @@ def journal_files(folder: Path) -> list[Path]:
     return [*files, *([current] if (current := folder / _NAME).exists() else [])]
 
 
-def read_journal(
-    paths: Sequence[Path],
-    window: timedelta | None = None,
-    progress: Callable[[int, int], object] | None = None,
-    prices: PriceTable | None = None,
-) -> UsageTable:
-    """Sum a journal without keeping it in memory.
+def folders_below(folder: Path) -> list[Path]:
+    """List the folders with a journal in a folder, at any depth, itself included.
 
-    Args:
-        paths: Its files, oldest first.
-        window: Time before the newest event to include; None includes all.
-        progress: Called now and then with the bytes read and the bytes in total.
-        prices: Prices that replace the recorded costs.
+    Links to folders are followed, and each folder counts once.
 
     Raises:
-        ConfigError: A file cannot be read, or has no line of a journal.
+        OSError: A folder cannot be read.
     """
-    table = UsageTable("journal", window)
-    with ExitStack() as stack:
+    found, seen, left = [], set(), [folder]
+    while left:
+        parent = left.pop()
+        status = parent.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(parent) as entries:
+            names = sorted((entry.name, entry.is_dir()) for entry in entries)
+        if any(name == _NAME or _ROTATED.fullmatch(name) for name, is_dir in names if not is_dir):
+            found.append(parent)
+        left += [parent / name for name, is_dir in reversed(names) if is_dir]
+    return found
+
+
+class Journal:
+    """A journal.
+
+    Args:
+        path: Its folder, which stands for all its files, or one file.
+
+    Attributes:
+        path: As passed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def newest(self) -> float:
+        """Return the Unix time of the newest event; minus infinity without any.
+
+        Raises:
+            ConfigError: A file cannot be read.
+        """
+        with ExitStack() as stack:
+            return _newest(self._open({}, stack))
+
+    def size(self) -> int:
+        """Return the bytes of its files, as far as they can be read."""
+        with contextlib.suppress(OSError):
+            return sum(path.stat().st_size for path in self._paths())
+        return 0
+
+    def read(
+        self,
+        seen: Seen,
+        window: timedelta | None = None,
+        cutoff: float = -math.inf,
+        progress: Callable[[int, int], object] | None = None,
+        prices: PriceTable | None = None,
+    ) -> UsageTable:
+        """Sum the journal without keeping it in memory.
+
+        Args:
+            seen: The files that were read already, which are skipped; this journal's are added.
+            window: The window of the report.
+            cutoff: Unix time where it begins; older events are ignored.
+            progress: Called now and then with the bytes read and the bytes in total.
+            prices: Prices that replace the recorded costs.
+
+        Raises:
+            ConfigError: A file cannot be read, or has no line of a journal.
+        """
+        table = UsageTable("journal", window)
+        with ExitStack() as stack:
+            files = self._open(seen, stack)
+            try:
+                _sum(files, table, MetricRows(table, cutoff, prices), progress)
+            except OSError as error:
+                raise _unreadable(self.path, error) from error
+        is_rotated = any(_ROTATED.fullmatch(Path(file.name).name) for file in files)
+        if is_rotated and any(key.process is None for key in table.rows):
+            table.note_partial(
+                f"Perhaps incomplete: {str(self.path)!r} was rotated by a version that does not number "
+                "events, so deleted files would go unnoticed."
+            )
+        return table
+
+    def left_out(self, seen: Seen) -> list[Path]:
+        """Return the files of the same journal, beside a single file, that were not read."""
+        name = self.path.name
+        if self.path.is_dir() or not (name == _NAME or _ROTATED.fullmatch(name)):
+            return []
+        others = []
+        with contextlib.suppress(OSError):
+            for path in journal_files(self.path.parent):
+                status = path.stat()
+                if (status.st_dev, status.st_ino) not in seen:
+                    others.append(path)
+        return others
+
+    def _paths(self) -> list[Path]:
+        return journal_files(self.path) if self.path.is_dir() else [self.path]
+
+    def _open(self, seen: Seen, stack: ExitStack) -> list[TextIO]:
         try:
-            files = _open(paths, stack)
-            cutoff = -math.inf if window is None else _newest(files) - window.total_seconds()
-            _sum(files, table, MetricRows(table, cutoff, prices), progress)
+            # Newest first: a file that is rotated meanwhile is opened twice rather than missed.
+            files: dict[tuple[int, int], TextIO] = {}
+            for path in reversed(self._paths()):
+                # An editor may have added a byte order mark.
+                text = path.open(encoding="utf-8-sig", errors="replace", newline="\n")
+                status = os.fstat(stack.enter_context(text).fileno())
+                file = (status.st_dev, status.st_ino)
+                if file in seen and file not in files:
+                    seen[file].append(str(path))
+                elif file not in files:
+                    seen[file] = [str(path)]
+                    files[file] = text
         except OSError as error:
-            raise ConfigError(
-                f"source={str(paths[-1])!r} cannot be read: {error.strerror or error}; check the "
-                "file and its path"
-            ) from error
-    return table
+            raise _unreadable(self.path, error) from error
+        return list(reversed(files.values()))
 
 
-def _open(paths: Sequence[Path], stack: ExitStack) -> list[TextIO]:
-    # Newest first: a file that is rotated meanwhile is opened twice rather than missed.
-    files: dict[tuple[int, int], TextIO] = {}
-    for path in reversed(paths):
-        # An editor may have added a byte order mark.
-        text = path.open(encoding="utf-8-sig", errors="replace", newline="\n")
-        status = os.fstat(stack.enter_context(text).fileno())
-        files.setdefault((status.st_dev, status.st_ino), text)
-    return list(reversed(files.values()))
+def _unreadable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"source={str(path)!r} cannot be read: {error.strerror or error}; check the file and its path"
+    )
 
 
 def _sum(
@@ -96,7 +185,7 @@ def _sum(
             is_journal = is_journal or line is not None
             if not (line is not None and (line == () or rows.add(*line))):
                 table.skipped += 1
-                first_skipped = first_skipped or f"line {number:,} of {Path(file.name).name}"
+                first_skipped = first_skipped or f"line {number:,} of {file.name}"
             if progress is not None and number % _PROGRESS_LINES == 0:
                 progress(sum(sizes[:at]) + file.buffer.tell(), sum(sizes))
     rows.finish()

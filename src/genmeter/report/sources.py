@@ -1,171 +1,346 @@
-"""Reads a source: a journal, an export or an endpoint."""
+"""Reads sources: journals, exports and endpoints, and adds them up."""
 
 from __future__ import annotations
 
+import glob
 import math
 import os
 import re
-from itertools import repeat
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 from genmeter.errors import ConfigError
-from genmeter.report._metric_rows import OPENING, PHASES, MetricRows, is_afterimage_name
-from genmeter.report.endpoint import read_endpoint
-from genmeter.report.journal import journal_files, read_journal
+from genmeter.report.endpoint import Page, endpoint_address, read_endpoint
+from genmeter.report.export import Export
+from genmeter.report.journal import Journal, Seen, folders_below, journal_files
 from genmeter.report.usage_table import UsageTable
-from genmeter.schema.afterimage import BILLING, PARTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Sequence
     from datetime import timedelta
-
-    import pandas as pd
 
     from genmeter.config.prices import PriceTable
 
-__all__ = ["read_source"]
+__all__ = ["OnError", "read_sources"]
+
+OnError = Literal["raise", "note"]
 
 _ADDRESS = re.compile(r"(?:[^/@]*@)?(?:\[[0-9a-fA-F:.]+\]|[\w.-]+):\d{1,5}(?:/\S*)?")
 _HAS_SCHEME = re.compile(r"https?://", re.IGNORECASE)
 _JOURNAL_LINE = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{\s*"metric"')
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 _JOURNAL_SUFFIX = ".jsonl"
+_MAX_SCRAPES = 16  # at once
+_MAX_NAMES = 3  # in a note
+_MAX_NOTES = 10  # of the sources themselves
 
 
-def read_source(
-    source: str,
+def read_sources(
+    sources: Sequence[str],
+    *,
     window: timedelta | None = None,
     progress: Callable[[int, int], object] | None = None,
     prices: PriceTable | None = None,
+    on_error: OnError = "note",
 ) -> UsageTable:
-    """Read a source.
+    """Read sources, and sum them up.
+
+    A file that several sources name counts once, and so does an endpoint.
 
     Args:
-        source: The path of a journal, its folder or an export, or the address of an endpoint.
-        window: Time before the newest event to include; None includes all.
-        progress: Called with the bytes read and the bytes in total of a journal.
+        sources: The paths of journals, of folders with journals at any depth and of exports, the
+            addresses of endpoints, and patterns of paths, as of ``glob`` with ``**``.
+        window: Time before the newest event of all sources to include; None includes all.
+        progress: Called with the bytes read and the bytes in total of the journals.
         prices: Prices that replace the recorded costs. Each call of a journal or an export is
             priced by itself, the sums of an endpoint as such.
+        on_error: What happens if an endpoint does not answer: ``raise``, or ``note``, which names
+            it in the notes and in ``unread``; if no source can be read, that is an error.
 
     Raises:
-        ConfigError: The source is invalid, or an endpoint with a window.
+        ConfigError: A source is invalid, or an endpoint with a window.
         ExportError: An export cannot be read.
         MissingExtraError: The export's format needs a package that is not installed.
     """
-    if not source:
-        raise ConfigError("source must be a journal, an export or an address, got ''")
-    path = Path(source)
-    if _HAS_SCHEME.match(source) or (_ADDRESS.fullmatch(source) and not os.path.lexists(path)):
-        if window is not None:
-            raise ConfigError(
-                "--window must be omitted for an endpoint, which only has totals since the job "
-                "began; or use the job's journal"
-            )
-        table = read_endpoint(source)
-        if prices is not None:
-            table.price_sums(prices)
-        return table
-    try:
-        files = _journal_at(path)
-    except OSError as error:
+    if not sources:
+        raise ConfigError("sources must be at least one journal, export or address, got none")
+    plan = _Plan()
+    for source in sources:
+        plan.add(source)
+    if window is not None and plan.endpoints:
         raise ConfigError(
-            f"source={source!r} cannot be read: {error.strerror or error}; check the file and its "
-            "path"
-        ) from error
-    if files is not None:
-        return read_journal(files, window, progress, prices)
-    from genmeter.files.read import read_export
+            f"window must be omitted for an endpoint such as {plan.endpoints[0]!r}, which only "
+            "has totals since the job began; or use the job's journal"
+        )
+    seen: Seen = {}
+    exports = plan.open_exports(seen)
+    cutoff = -math.inf
+    if window is not None:
+        newest = [each.newest() for each in exports]
+        newest += [each.newest() for each in plan.journals]
+        cutoff = max(newest, default=-math.inf) - window.total_seconds()
+    pages, failures = _read_endpoints(plan.endpoints)
+    if failures and (on_error == "raise" or not (pages or plan.journals or exports)):
+        raise failures[0][1]
+    pages, asked_twice = _different(pages)
+    if prices is not None:
+        for _, page in pages:
+            page.usage.price_sums(prices)
+    tables = [page.usage for _, page in pages]
+    tables += [each.read(window, cutoff, prices) for each in exports]
+    tables += _read_journals(plan.journals, seen, window, cutoff, progress, prices)
+    total = UsageTable.sum(tables, window)
+    _add_notes(total, tables)
+    for address, error in failures:
+        total.unread.append(address)
+        total.note_partial(f"Incomplete: {error}; the numbers of {address} are missing.")
+    _note_once([*plan.again, *asked_twice, *_given_twice(seen)], total)
+    _note_left_out(plan.journals, seen, total)
+    _note_missing(total, cutoff)
+    if plan.journals or exports:
+        _note_both(total, {page.job for _, page in pages})
+    total.name_processes()
+    return total
 
-    return _sum_frame(read_export(path), window, prices)
+
+# --- what a source is --------------------------------------------------------------------------
 
 
-def _journal_at(path: Path) -> list[Path] | None:
-    """Return the files of a journal; None for an export."""
-    if path.is_dir():
-        return _files_of(path)
+@dataclass
+class _Plan:
+    """The journals, exports and endpoints that the sources stand for.
+
+    Attributes:
+        endpoints: Addresses as given, each once.
+        journals: Journals.
+        again: Endpoints that were given again.
+    """
+
+    endpoints: list[str] = field(default_factory=list)
+    journals: list[Journal] = field(default_factory=list)
+    again: list[str] = field(default_factory=list)
+    _addresses: set[str] = field(default_factory=set)
+    _exports: list[Path] = field(default_factory=list)
+
+    def add(self, source: str) -> None:
+        """Add a source."""
+        if not source:
+            raise ConfigError("source must be a journal, an export or an address, got ''")
+        exists = _exists(source)
+        # A fleet, ``prometheus=URL``, is recognised here, and read beside the endpoints.
+        if _HAS_SCHEME.match(source) or (_ADDRESS.fullmatch(source) and not exists):
+            address = endpoint_address(source)
+            if address in self._addresses:
+                self.again.append(address)
+            else:
+                self._addresses.add(address)
+                self.endpoints.append(source)
+        elif glob.has_magic(source) and not exists:
+            # Sorted, so that the notes are the same each time.
+            found = sorted(glob.glob(source, recursive=True, include_hidden=True))  # noqa: PTH207 - a pattern may be absolute
+            if not found:
+                raise ConfigError(
+                    f"source={source!r} matches no file; check the pattern, which must be quoted in "
+                    "a shell, such as 'runs/*/metrics.jsonl'"
+                )
+            for path in found:
+                self._add_path(Path(path))
+        else:
+            self._add_path(Path(source))
+
+    def open_exports(self, seen: Seen) -> list[Export]:
+        """Read the exports, each once."""
+        exports = []
+        for path in self._exports:
+            # The reader's error has the remedy, if the file is absent.
+            status = path.stat() if path.exists() else None
+            if status is not None:
+                paths = seen.setdefault((status.st_dev, status.st_ino), [])
+                paths.append(str(path))
+                if len(paths) > 1:
+                    continue
+            exports.append(Export(path))
+        return exports
+
+    def _add_path(self, path: Path) -> None:
+        try:
+            if path.is_dir():
+                folders = folders_below(path)
+                if not folders:
+                    raise ConfigError(
+                        f"source={str(path)!r} has no metrics.jsonl, nor has a folder in it; use "
+                        "another folder, or the path of an export"
+                    )
+                for folder in folders:
+                    self._check_readable(folder)
+                self.journals += map(Journal, folders)
+                return
+            if _is_journal(path):
+                self.journals.append(Journal(path))
+            else:
+                self._exports.append(path)
+        except OSError as error:
+            raise ConfigError(
+                f"source={str(path)!r} cannot be read: {error.strerror or error}; check the file "
+                "and its path"
+            ) from error
+
+    @staticmethod
+    def _check_readable(folder: Path) -> None:
+        for path in journal_files(folder):
+            with path.open("rb"):
+                pass
+
+
+def _exists(source: str) -> bool:
+    try:
+        return os.path.lexists(source)
+    except ValueError:  # a null byte
+        return False
+
+
+def _is_journal(path: Path) -> bool:
+    """Return whether a file is a journal; if not, it may be an export."""
     if path.is_file():
         with path.open("rb") as file:
             beginning = file.read(64)
         if beginning.startswith(_COMPRESSED):
             raise ConfigError(f"source={str(path)!r} is compressed; unpack it first")
-        is_journal = path.suffix == _JOURNAL_SUFFIX or _JOURNAL_LINE.match(beginning)
-        return [path] if is_journal else None
+        return path.suffix == _JOURNAL_SUFFIX or _JOURNAL_LINE.match(beginning) is not None
     if path.suffix.lower() == ".csv":  # the export reader's error has the remedy
-        return None
+        return False
     raise ConfigError(
         f"source must be a journal (metrics.jsonl or its folder), an export, or the address of an "
         f"endpoint such as http://127.0.0.1:9464/metrics, got {str(path)!r}"
     )
 
 
-def _files_of(folder: Path) -> list[Path]:
-    files = journal_files(folder)
-    if files:
-        return files
-    below = sorted(folder.glob("*/metrics.jsonl"))
-    remedy = (
-        f"use one of its {len(below)} folders with one, such as {str(below[-1].parent)!r}"
-        if below
-        else "use another folder, or the path of an export"
-    )
-    raise ConfigError(f"source={str(folder)!r} has no metrics.jsonl; {remedy}")
+# --- reading -----------------------------------------------------------------------------------
 
 
-# --- exports -----------------------------------------------------------------------------------
+def _read_endpoints(
+    sources: Sequence[str],
+) -> tuple[list[tuple[str, Page]], list[tuple[str, ConfigError]]]:
+    """Return the pages by address, and the errors of those that did not answer."""
 
-_METADATA = "metadata_"
-_PHASE = "metadata_phase"
-_KEYS = (
-    *("phase", "model_name", "step", "provider", "success"),
-    *("response_model", BILLING),
-    *PARTS,
-)
+    def read(source: str) -> Page | ConfigError:
+        try:
+            return read_endpoint(source)
+        except ConfigError as error:
+            return error
 
-
-def _sum_frame(
-    frame: pd.DataFrame, window: timedelta | None, prices: PriceTable | None
-) -> UsageTable:
-    """Sum a frame of ``metric_name``, ``timestamp`` (UTC), ``value`` and ``metadata_*``."""
-    table = UsageTable("export", window)
-    if (since := frame.attrs.get("kept_since")) is not None:
-        table.notes.append(f"Incomplete: the job kept no events before {since}.")
-    frame, is_afterimage = _events(frame)
-    if frame.empty:
-        return table
-    times = [stamp.timestamp() for stamp in frame["timestamp"]]
-    cutoff = -math.inf if window is None else max(times) - window.total_seconds()
-    rows = MetricRows(table, cutoff, prices, is_sorted=False)
-    names, values = frame["metric_name"].tolist(), _plain(frame["value"])
-    for name, value, when, row in zip(names, values, times, _metadata(frame), strict=True):
-        if rows.matters(name, row) and not rows.add(name, value, row, when, is_afterimage):
-            table.skipped += 1
-    rows.finish()
-    if table.skipped:
-        table.note_skipped("value")
-    return table
+    pages, failures = [], []
+    with ThreadPoolExecutor(_MAX_SCRAPES) as pool:
+        for source, page in zip(sources, pool.map(read, sources), strict=True):
+            if isinstance(page, Page):
+                pages.append((endpoint_address(source), page))
+            else:
+                failures.append((endpoint_address(source), page))
+    return pages, failures
 
 
-def _events(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
-    """Return the rows of events, and whether AfterImage wrote them."""
-    frame = frame[frame["timestamp"].notna()]
-    # Each row of an event of genmeter has a phase.
-    if _PHASE in frame and (is_ours := frame[_PHASE].isin(PHASES)).any():
-        return frame[is_ours], False
-    events = frame[frame["metric_name"].map(is_afterimage_name).astype(bool)]
-    # Rows are joined by timestamp; the opening row must come first.
-    order = events.assign(is_later=~events["metric_name"].isin(list(OPENING)))
-    return order.sort_values(["timestamp", "is_later"], kind="stable"), True
+def _different(pages: list[tuple[str, Page]]) -> tuple[list[tuple[str, Page]], list[str]]:
+    """Return the pages of different jobs, and the other addresses of the same ones."""
+    kept: dict[tuple[str | None, str], tuple[str, Page]] = {}
+    again = []
+    for at, (address, page) in enumerate(pages):
+        if page.instance is None:
+            kept[None, str(at)] = (address, page)
+        elif (first := kept.setdefault((page.job, page.instance), (address, page)))[1] is not page:
+            again.append(f"{address} (the same job as {first[0]})")
+    return list(kept.values()), again
 
 
-def _metadata(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    keys = [key for key in _KEYS if f"{_METADATA}{key}" in frame]
-    columns = [_plain(frame[f"{_METADATA}{key}"]) for key in keys]
-    rows = zip(*columns, strict=True) if columns else repeat((), len(frame))
-    return (dict(zip(keys, values, strict=True)) for values in rows)
+def _read_journals(
+    journals: Sequence[Journal],
+    seen: Seen,
+    window: timedelta | None,
+    cutoff: float,
+    progress: Callable[[int, int], object] | None,
+    prices: PriceTable | None,
+) -> list[UsageTable]:
+    sizes = [journal.size() for journal in journals] if progress is not None else []
+    tables = []
+    for at, journal in enumerate(journals):
+        before = sum(sizes[:at])
+
+        def step(done: int, _: int, before: int = before) -> None:
+            if progress is not None:
+                progress(before + done, max(sum(sizes), before + done))
+
+        tables.append(journal.read(seen, window, cutoff, step, prices))
+    return tables
 
 
-def _plain(column: pd.Series[Any]) -> list[Any]:
-    """Return a column's values, None for missing ones."""
-    values: list[Any] = column.astype(object).where(column.notna(), None).tolist()
-    return values
+# --- notes -------------------------------------------------------------------------------------
+
+
+def _add_notes(total: UsageTable, tables: Sequence[UsageTable]) -> None:
+    """Copy the notes of the sources; the same note of several comes once."""
+    notes = list(dict.fromkeys(note for table in tables for note in table.notes))
+    total.notes += notes[:_MAX_NOTES]
+    if len(notes) > _MAX_NOTES:
+        total.notes.append(f"{len(notes) - _MAX_NOTES:,} more sources have such notes.")
+
+
+def _given_twice(seen: Seen) -> list[str]:
+    return [path for paths in seen.values() for path in paths[1:]]
+
+
+def _note_once(names: Sequence[str], total: UsageTable) -> None:
+    if names:
+        different = list(dict.fromkeys(names))
+        total.notes.append(f"Given more than once, and counted once: {_listed(different)}.")
+
+
+def _note_left_out(journals: Sequence[Journal], seen: Seen, total: UsageTable) -> None:
+    left_out = {
+        str(path): journal.path.parent for journal in journals for path in journal.left_out(seen)
+    }
+    if left_out:
+        folders = {str(folder): None for folder in left_out.values()}
+        total.note_partial(
+            f"Incomplete: other files of the same journal are not included: "
+            f"{_listed(list(left_out))}; use the folder ({_listed(list(folders))})."
+        )
+
+
+def _note_missing(total: UsageTable, cutoff: float) -> None:
+    events = total.runs.count(cutoff)
+    kind = "calls, conversations and evaluations"
+    if events.missing and cutoff == -math.inf:
+        # "At least": of a process whose rows are all gone, nothing is known.
+        total.note_partial(
+            f"Incomplete: {events.present:,} of at least {events.present + events.missing:,} {kind} "
+            "are here; the others were in rotated files that were deleted, or could not be written."
+        )
+    elif events.missing:
+        total.note_partial(
+            f"Incomplete: {kind} of the window are missing, up to {events.missing:,} of the processes "
+            "seen here; they were in rotated files that were deleted, or could not be written."
+        )
+    if events.repeated:
+        total.note_repeated(
+            f"Counted twice: {events.repeated:,} {kind} are in more than one of the files; use each "
+            "journal once."
+        )
+
+
+def _note_both(total: UsageTable, jobs: set[str | None]) -> None:
+    """Add a note that jobs are, or may be, both at one of the endpoints and in a file."""
+    if both := sorted(job for job in jobs & total.runs.jobs() if job is not None):
+        total.note_repeated(
+            f"Perhaps counted twice: the job {_listed(both)} is both at an endpoint and in a journal; "
+            "calls that both have are in the sums twice."
+        )
+    elif jobs:  # the names may come from different variables
+        total.notes.append(
+            "A job that is both at one of the endpoints and in one of the files counts twice."
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _MAX_NAMES
+    return f"{', '.join(names[:_MAX_NAMES])}{f' and {more:,} more' if more > 0 else ''}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from genmeter.events.answers import TokenCounts
+from genmeter.report._runs import Runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,7 +34,10 @@ UNKNOWN_MODEL = "unknown"
 
 
 class GroupKey(NamedTuple):
-    """The labels of a row; None is unknown."""
+    """The labels of a row; None is unknown.
+
+    While a journal is read, its ``process`` is the id of a run.
+    """
 
     model: str
     step: str | None
@@ -94,8 +98,8 @@ class UsageRow:
             for name in _COUNTS:
                 setattr(total, name, getattr(total, name) + getattr(row, name))
             total.durations.extend(row.durations)
-            total.buckets.update(row.buckets)
             total.duration_sum += row.duration_sum
+        total.buckets = _sum_histograms([row.buckets for row in rows if row.buckets])
         costs = [row.cost for row in rows if row.cost is not None]
         total.cost = math.fsum(costs) if costs else None
         return total
@@ -111,9 +115,8 @@ class UsageRow:
 
     def mean(self) -> float | None:
         """Return the mean duration in seconds; None without any."""
-        if count := self.buckets[math.inf]:
-            return self.duration_sum / count
-        return math.fsum(self.durations) / len(self.durations) if self.durations else None
+        count = self.buckets[math.inf] + len(self.durations)
+        return (self.duration_sum + math.fsum(self.durations)) / count if count else None
 
     def quantile(self, share: float) -> float | None:
         """Return a quantile of the durations in seconds; None without any.
@@ -123,13 +126,17 @@ class UsageRow:
         """
         import numpy as np
 
-        if self.durations:
-            return float(np.quantile(np.frombuffer(self.durations), share))
-        rank = share * self.buckets[math.inf]
-        if not rank:
-            return None
+        durations = np.frombuffer(self.durations) if self.durations else np.empty(0)
+        if not self.buckets[math.inf]:
+            return float(np.quantile(durations, share)) if durations.size else None
+        bounds = sorted(self.buckets)
+        added = np.searchsorted(np.sort(durations), bounds, side="right")
+        counts = [
+            self.buckets[bound] + int(more) for bound, more in zip(bounds, added, strict=True)
+        ]
+        rank = share * counts[-1]
         lower, below = 0.0, 0
-        for bound, count in sorted(self.buckets.items()):
+        for bound, count in zip(bounds, counts, strict=True):
             if math.isinf(bound):
                 break  # beyond the last finite bound nothing is known
             if count >= rank:
@@ -139,6 +146,24 @@ class UsageRow:
 
 
 _COUNTS = [name for name, kind in UsageRow.__annotations__.items() if kind == "int"]
+
+
+def _sum_histograms(histograms: Sequence[Counter[float]]) -> Counter[float]:
+    """Sum cumulative histograms, whose bounds may differ between jobs."""
+    total: Counter[float] = Counter()
+    if len({frozenset(each) for each in histograms}) <= 1:
+        for each in histograms:
+            total.update(each)
+        return total
+    for each in histograms:
+        below = 0
+        for bound, count in sorted(each.items()):
+            total[bound] += count - below
+            below = count
+    below = 0
+    for bound in sorted(total):
+        below = total[bound] = total[bound] + below
+    return total
 
 
 @dataclass(slots=True)
@@ -159,7 +184,7 @@ class UsageTable:
     """The usage of a job.
 
     Attributes:
-        source: ``journal``, ``export`` or ``endpoint``.
+        source: ``journal``, ``export`` or ``endpoint``; ``several`` for different ones.
         window: Time before the newest event that is included; None includes all.
         rows: The sums by key.
         conversations: Conversations, which consist of calls.
@@ -170,6 +195,10 @@ class UsageTable:
         estimated: Models whose cost is not exact, since it depends on the size of each call.
         skipped: Number of invalid lines or values.
         notes: Sentences about the completeness of the table.
+        is_complete: Whether nothing is known to be missing.
+        is_repeated: Whether something is known to be counted twice.
+        unread: The sources that could not be read.
+        runs: The writers of journals, by the process of the keys.
     """
 
     source: str
@@ -183,11 +212,66 @@ class UsageTable:
     estimated: set[str] = field(default_factory=set)
     skipped: int = 0
     notes: list[str] = field(default_factory=list)
+    is_complete: bool = True
+    is_repeated: bool = False
+    unread: list[str] = field(default_factory=list)
+    runs: Runs = field(default_factory=Runs)
+
+    @classmethod
+    def sum(cls, tables: Sequence[UsageTable], window: timedelta | None = None) -> UsageTable:
+        """Return the sum of some tables, without their notes."""
+        kinds = {table.source for table in tables}
+        total = cls(kinds.pop() if len(kinds) == 1 else "several", window)
+        rows: dict[GroupKey, list[UsageRow]] = {}
+        for table in tables:
+            for key, row in table.rows.items():
+                rows.setdefault(key, []).append(row)
+            for outcomes, added in (
+                (total.conversations, table.conversations),
+                (total.evaluations, table.evaluations),
+            ):
+                outcomes.count += added.count
+                outcomes.failures += added.failures
+            for when in (table.since, table.until):
+                if when is not None:
+                    total.include_time(when)
+            total.unpriced |= table.unpriced
+            total.estimated |= table.estimated
+            total.skipped += table.skipped
+            total.unread += table.unread
+            total.is_complete = total.is_complete and table.is_complete
+            total.is_repeated = total.is_repeated or table.is_repeated
+            total.runs.update(table.runs)
+        total.rows = {
+            key: each[0] if len(each) == 1 else UsageRow.sum(each) for key, each in rows.items()
+        }
+        return total
 
     @property
     def is_estimated(self) -> bool:
         """Whether quantiles are estimated from the buckets of histograms."""
-        return self.source == "endpoint"
+        return self.source == "endpoint" or any(row.buckets for row in self.rows.values())
+
+    def name_processes(self) -> None:
+        """Replace the runs in the keys by the job and the process that they belong to."""
+        names = self.runs.names()
+        rows: dict[GroupKey, list[UsageRow]] = {}
+        for key, row in self.rows.items():
+            job, process = names.get(key.process or "", (key.job, key.process))
+            rows.setdefault(key._replace(job=job, process=process), []).append(row)
+        self.rows = {
+            key: each[0] if len(each) == 1 else UsageRow.sum(each) for key, each in rows.items()
+        }
+
+    def note_partial(self, note: str) -> None:
+        """Add a note on numbers that are missing."""
+        self.is_complete = False
+        self.notes.append(note)
+
+    def note_repeated(self, note: str) -> None:
+        """Add a note on numbers that are counted twice."""
+        self.is_repeated = True
+        self.notes.append(note)
 
     def row(self, key: GroupKey) -> UsageRow:
         """Return the row of a key, a new one at its first use."""
@@ -198,7 +282,7 @@ class UsageTable:
     def note_skipped(self, unit: str, details: str = "") -> None:
         """Add a note on invalid lines or values."""
         plural = "" if self.skipped == 1 else "s"
-        self.notes.append(f"Skipped {self.skipped:,} invalid {unit}{plural}{details}.")
+        self.note_partial(f"Skipped {self.skipped:,} invalid {unit}{plural}{details}.")
 
     def include_time(self, when: float) -> None:
         """Extend the time that the table covers."""

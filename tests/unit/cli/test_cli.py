@@ -59,7 +59,7 @@ def test_the_version_option_prints_the_version(capsys: pytest.CaptureFixture[str
     ("arguments", "usage"),
     [
         (("run", "--quite", "job.py"), "[options] script.py"),
-        (("report", "logs", "more"), "[--window TIME]"),
+        (("report", "logs", "--more"), "[--window TIME]"),
         (("demo", "--fast"), "[--duration "),
     ],
 )

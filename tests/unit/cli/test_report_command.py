@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -276,7 +277,7 @@ def test_an_unreadable_journal_is_an_error(
     def refuse(*_: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("genmeter.report.journal._open", refuse)
+    monkeypatch.setattr("genmeter.report.journal.Journal._paths", refuse)
     code, out, err = report(capsys, source)
     assert (code, out) == (2, "")
     assert "cannot be read: Permission denied" in err
@@ -305,3 +306,154 @@ def test_a_large_journal_shows_its_progress_on_a_terminal(
     assert ("reading" in stream.getvalue()) == (seen == "large")
     assert ("100%" in stream.getvalue()) == (seen == "large")
     assert not stream.getvalue().strip() or seen in {"large", "small"}
+
+
+def test_options_may_stand_between_sources(source: Path, tmp_path: Path, capsys: Capsys) -> None:
+    """Their order does not matter, and a source is required."""
+    other = write(tmp_path / "other.jsonl", rows_of(0))
+    found = as_json(capsys, "--by", "model", source, "--window", "2h", other)
+    assert found["total"]["calls"] == 4
+    with pytest.raises(SystemExit):
+        cli.main(["report", "--by", "model"])
+    assert "required: SOURCE" in capsys.readouterr().err
+
+
+def test_a_source_may_begin_with_a_dash(
+    tmp_path: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After two dashes, as for other programs."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "-odd.jsonl", rows_of(0))
+    assert as_json(capsys, "./-odd.jsonl")["total"]["calls"] == 1
+    code, out, _ = report(capsys, "--format", "csv", "--", "-odd.jsonl")
+    assert code == 0
+    assert out.count("atlas-large") == 1
+
+
+# --- limits ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limits", "code", "lines"),
+    [
+        (("--fail-over-tokens", "330"), 0, []),
+        (
+            ("--fail-over-tokens", "329"),
+            4,
+            ["330 tokens are over --fail-over-tokens 329"],
+        ),
+        (("--fail-over-cost", "0.04"), 0, []),
+        (
+            ("--fail-over-cost", "0.039", "--fail-over-tokens", "0"),
+            4,
+            [
+                "330 tokens are over --fail-over-tokens 0",
+                "0.04 USD are over --fail-over-cost 0.039",
+            ],
+        ),
+    ],
+)
+def test_a_sum_over_a_limit_fails(
+    source: Path,
+    tmp_path: Path,
+    capsys: Capsys,
+    limits: tuple[str, ...],
+    code: int,
+    lines: list[str],
+) -> None:
+    """The report is written, and the exit code is that of the limit."""
+    prices = tmp_path / "prices.json"
+    prices.write_text('{"atlas-large": [100, 1000], "sprint-mini": [0, 0]}')
+    found, out, err = report(capsys, source, "--prices", prices, *limits)
+    assert found == code
+    assert out.startswith("From ")
+    assert err.splitlines() == [f"genmeter report: {line}" for line in lines]
+
+
+def test_a_limit_says_that_the_real_number_is_higher(
+    source: Path, tmp_path: Path, capsys: Capsys
+) -> None:
+    """If usage or prices are unknown or rows are invalid, whether or not the sum is over."""
+    unread = [{**rows_of(0)[0], "metric": "usage_unread:no usage"}]
+    path = write(tmp_path / "unread.jsonl", [*rows_of(0), *unread])
+    _, _, err = report(capsys, path, "--fail-over-tokens", "10")
+    assert err.endswith(
+        "--fail-over-tokens 10; the real number is higher (calls without usage: 1)\n"
+    )
+    code, _, err = report(capsys, path, "--fail-over-tokens", "1000")
+    assert code == 0
+    assert "110 tokens are not over --fail-over-tokens 1,000; the real number is higher" in err
+    prices = tmp_path / "prices.json"
+    prices.write_text('{"atlas-large": [100, 1000]}')
+    limits = ("--prices", prices, "--fail-over-tokens", "1000", "--fail-over-cost", "9")
+    _, _, err = report(capsys, source, *limits)
+    assert err == (
+        "genmeter report: 0.04 USD are not over --fail-over-cost 9; the real number is higher "
+        "(models without a price: 1)\n"
+    )
+    source.write_text(source.read_text() + '{"metric": "gener')
+    _, _, err = report(capsys, source, "--fail-over-tokens", "9")
+    assert "the real number may be higher (the numbers are incomplete)" in err
+    assert report(capsys, source, "--fail-over-tokens", "9", "--window", "1s")[0] == 4
+
+
+def test_a_limit_of_an_unknown_cost_is_an_error(
+    source: Path, tmp_path: Path, capsys: Capsys
+) -> None:
+    """A missing price is no cost of 0; without calls the cost is 0."""
+    code, out, err = report(capsys, source, "--fail-over-cost", "1")
+    assert (code, out) == (2, "")
+    assert "--fail-over-cost 1 cannot be checked, because no call has a cost; add --prices" in err
+    empty = write(tmp_path / "empty.jsonl", [])
+    assert report(capsys, empty, "--fail-over-cost", "0", "--fail-over-tokens", "0")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--fail-over-tokens", "-1"),
+        ("--fail-over-tokens", "many"),
+        ("--fail-over-cost", "-0.1"),
+        ("--fail-over-cost", "nan"),
+    ],
+)
+def test_an_invalid_limit_is_an_error(
+    source: Path, capsys: Capsys, option: str, value: str
+) -> None:
+    """A limit is a number of at least 0."""
+    with pytest.raises(SystemExit) as end:
+        cli.main(["report", str(source), f"{option}={value}"])
+    assert end.value.code == 2
+    assert f"argument {option}" in capsys.readouterr().err
+
+
+_MAIN = "import sys; from genmeter.cli import main; sys.exit(main())"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    "arguments",
+    [("report",), ("report", "--format", "csv"), ("report", "--format=json"), ("render", "rules")],
+)
+def test_an_output_that_is_full_is_an_error(source: Path, arguments: tuple[str, ...]) -> None:
+    """One line names the reason, without a traceback at exit."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                _MAIN,
+                *arguments,
+                *([str(source)] * (arguments[0] == "report")),
+            ],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    command = arguments[0]
+    assert done.stderr == (
+        f"genmeter {command}: error: standard output cannot be written: No space left on device; use "
+        "another file\n"
+    )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+RUN = re.compile(r"[0-9a-f]{8}-[1-9][0-9]*")
 LOG_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) - (\{.*\})")
 
 
@@ -42,17 +43,24 @@ def strict(line: str) -> Any:
 
 
 def read(path: Path) -> list[Any]:
-    """Read a journal."""
-    return [strict(line) for line in path.read_text().split("\n")[:-1]]
+    """Read a journal; only rows with a phase name their run, which is removed."""
+    rows = [strict(line) for line in path.read_text().split("\n")[:-1]]
+    for row in rows:
+        run = row.pop("run", "")
+        assert ("phase" in row) == bool(RUN.fullmatch(run))
+    return rows
 
 
 def test_journal_has_an_object_for_each_metric(tmp_path: Path) -> None:
-    """The object has name, value and metadata in AfterImage's order."""
+    """The object has name, value and metadata in AfterImage's order, the run before the time."""
     handler = FileMetricHandler(tmp_path / "logs")
     handler.handle_metric("generation_time", 1.5, {"phase": "generation", "timestamp": "now"})
     assert handler.log_file == tmp_path / "logs" / "metrics.jsonl"
+    (run,) = re.findall(r'"run": "([^"]*)"', handler.log_file.read_text())
+    assert RUN.fullmatch(run)
     assert handler.log_file.read_text() == (
-        '{"metric": "generation_time", "value": 1.5, "phase": "generation", "timestamp": "now"}\n'
+        '{"metric": "generation_time", "value": 1.5, "phase": "generation", '
+        f'"run": "{run}", "timestamp": "now"}}\n'
     )
     assert repr(handler) == f"FileMetricHandler({str(tmp_path / 'logs')!r})"
 
@@ -77,7 +85,14 @@ def test_batch_equals_single_calls(tmp_path: Path) -> None:
     together.handle_metrics([])
     for row in batch:
         alone.handle_metric(*row)
-    assert together.log_file.read_text() == alone.log_file.read_text()
+    # The process is the same, the journal another.
+    (run,), (other,) = (
+        set(re.findall(r'"run": "([^"]*)"', each.log_file.read_text()))
+        for each in (together, alone)
+    )
+    assert run[:8] == other[:8]
+    assert run != other
+    assert together.log_file.read_text() == alone.log_file.read_text().replace(other, run)
     found = read(together.log_file)
     assert found[3] == {"metric": "prompt_token_count", "value": 12, **shared}
     assert found[4] == {"metric": "custom", "value": str(2**70)}

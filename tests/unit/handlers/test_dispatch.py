@@ -13,6 +13,7 @@ import pytest
 from _hostile import Raising
 
 from _waiting import PATIENCE, eventually, soon
+from genmeter import read_usage
 from genmeter.events.afterimage import extra_data
 from genmeter.events.model import (
     Call,
@@ -592,6 +593,34 @@ def test_full_queue_is_counted_and_logged_once(
     handler.gate.set()
     rig.settle()
     assert handler.durations == list(range(6))
+
+
+def test_events_that_a_journal_dropped_leave_a_gap_in_its_numbers(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By it a report knows of calls that a full queue dropped; custom metrics do not count."""
+    monkeypatch.setattr(module, "CAPACITY", 5)
+    journal = FileMetricHandler(tmp_path)
+    gate = threading.Event()
+    append = journal._lines.append
+
+    def append_later(data: bytes) -> None:
+        assert gate.wait(PATIENCE)
+        append(data)
+
+    monkeypatch.setattr(journal._lines, "append", append_later)
+    rig.dispatcher.metric_handlers = [journal]
+    rig.record(generation(0))
+    assert eventually(lambda: not rig.dispatcher._workers()[0].waiting)
+    custom = Metric(1.0, "custom", 1.0, {})
+    rig.record(*map(generation, range(1, 9)), custom, custom)
+    gate.set()
+    rig.settle()
+    rig.record(generation(9))
+    rig.settle()
+    usage = read_usage(tmp_path, by="model")
+    assert usage.total["calls"] == 7
+    assert usage.notes[0].startswith("Incomplete: 7 of at least 10 calls, ")
 
 
 def test_full_disk_is_one_warning_without_a_traceback(rig: Rig, tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import re
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +17,7 @@ from _hostile import VALUES, StrKey
 from genmeter.events.jsonable import MAX_NODES, MAX_TEXT, to_jsonable
 from genmeter.events.model import Event, Log, Sample, Score
 from genmeter.handlers import _lines
+from genmeter.handlers._journal_run import JournalRun
 from genmeter.handlers._lines import (
     JournalLines,
     iso_time,
@@ -28,8 +32,8 @@ from history_events import START, conversation, evaluation, generation, metric
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+_journals = itertools.count()
 KWARGS = {
     "model_name": 't\u00fcr "x"',
     "metadata": {"operation": "s", "phase": "mine", "tags": ["a", {"b": 1}], "seed": 7},
@@ -71,12 +75,22 @@ def row_by_row(folder: Path, events: list[Event]) -> tuple[str, str]:
                 metrics.handle_metric(name, value, metadata)
         if type(event) in LOGS.events:
             logs.handle_logs(LOGS.rows(event))
-    return metrics.log_file.read_text(), logs.log_file.read_text()
+    return same_run(metrics.log_file.read_text()), logs.log_file.read_text()
+
+
+def same_run(journal: str) -> str:
+    """Replace the ids of the runs, which differ by file."""
+    return re.sub(r'"run": "[0-9a-f]{8}-[1-9][0-9]*"', '"run": "a-run"', journal)
+
+
+def new_lines() -> JournalLines:
+    """Return the lines of a journal of its own."""
+    return JournalLines(JournalRun(Path(f"journal-{next(_journals)}.jsonl")))
 
 
 def at_once(events: list[Event]) -> tuple[str, str]:
     """Encode the events as the dispatcher does."""
-    return JournalLines().encode(events).decode(), log_lines(events).decode()
+    return same_run(new_lines().encode(events).decode()), log_lines(events).decode()
 
 
 def test_lines_equal_those_of_single_rows(tmp_path: Path) -> None:
@@ -123,9 +137,9 @@ def test_caches_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             evaluation(number, model=f"model-{number % 11}", evaluator=f"judge-{number % 5}"),
         )
     ]
-    lines = JournalLines()
-    journal = lines.encode(events).decode() + lines.encode(events).decode()
-    assert journal == 2 * row_by_row(tmp_path, events)[0]
+    lines = new_lines()
+    journal = same_run(lines.encode(events).decode() + lines.encode(events).decode())
+    assert journal == row_by_row(tmp_path, [*events, *events])[0]
     assert len(lines._heads) <= 4
     assert len(lines._labels) <= 4
 

@@ -9,7 +9,7 @@ import pytest
 
 from genmeter import MonitorConfig, PriceTable
 from genmeter.report.formats import to_table
-from genmeter.report.sources import read_source
+from genmeter.report.sources import read_sources
 from genmeter.testing import isolated_monitor
 
 if TYPE_CHECKING:
@@ -129,10 +129,10 @@ def test_each_call_is_priced_by_itself(tmp_path: Path, prices_of_the_job: Any) -
         expected if prices_of_the_job else {"billed": 0.625}, rel=1e-12
     )
     for source in (tmp_path, *exports):
-        again = read_source(str(source), prices=PRICES)
+        again = read_sources([str(source)], prices=PRICES)
         assert costs(again) == pytest.approx(expected, rel=1e-12), source
         assert again.unpriced == set()
-        assert costs(read_source(str(source))) == pytest.approx(
+        assert costs(read_sources([str(source)])) == pytest.approx(
             costs_of(recorded.by_model), rel=1e-12
         )
 
@@ -153,7 +153,7 @@ def test_interleaved_calls_of_one_time_are_kept_apart(tmp_path: Path) -> None:
     # As two writers would leave them.
     ordered = [lines[0], lines[2], lines[1], lines[3]]
     (tmp_path / "metrics.jsonl").write_text("\n".join(ordered) + "\n")
-    table = read_source(str(tmp_path), prices=PRICES)
+    table = read_sources([str(tmp_path)], prices=PRICES)
     assert costs(table) == pytest.approx({"sized": (900 + 11_000) / 1e6})
 
 
@@ -190,8 +190,8 @@ def test_what_is_unknown_is_named_in_every_source(tmp_path: Path) -> None:
         monitor.flush()
         monitor.export_metrics(tmp_path / "calls.json")
         tables = [table_of(monitor)]
-    tables += [read_source(str(path)) for path in (tmp_path, tmp_path / "calls.json")]
-    tables.append(read_source(str(tmp_path), prices=PRICES))
+    tables += [read_sources([str(path)]) for path in (tmp_path, tmp_path / "calls.json")]
+    tables.append(read_sources([str(tmp_path)], prices=PRICES))
     for table in tables:
         total = table.total()
         assert (total.calls, total.failures, total.cancelled) == (5, 0, 1)
@@ -214,7 +214,7 @@ def test_billing_that_is_no_object_is_ignored(tmp_path: Path) -> None:
         rows.append({"metric": "total_token_count", "value": 5.0, **row, "timestamp": stamp})
         rows.append({"metric": "prompt_token_count", "value": 5.0, **row, "timestamp": stamp})
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    table = read_source(str(tmp_path), prices=PRICES)
+    table = read_sources([str(tmp_path)], prices=PRICES)
     # The one with answers has none that can be read.
     assert costs(table) == pytest.approx({"batched": 4 * 5 * 2 / 1e6})
     assert table.skipped == 0

@@ -140,7 +140,7 @@ def test_invalid_values_of_an_export_are_reported(tmp_path: Path, capsys: Capsys
     path.write_text(json.dumps(content))
     found = as_json(capsys, path)
     assert (found["total"]["calls"], found["skipped"]) == (1, 2)
-    assert found["notes"] == ["Skipped 2 invalid values."]
+    assert found["notes"] == [f"Skipped 2 invalid values of {path}."]
 
 
 def test_a_file_that_is_not_an_export_is_an_error(tmp_path: Path, capsys: Capsys) -> None:

@@ -8,7 +8,7 @@ import re
 import ssl
 import urllib.error
 import urllib.request
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -19,12 +19,14 @@ from genmeter.schema import metrics as cat
 from genmeter.schema.prom_names import label_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from prometheus_client import Metric
     from prometheus_client.samples import Sample
 
-__all__ = ["read_endpoint", "sum_families"]
+__all__ = ["fetch", "read_endpoint", "read_page", "split_address", "sum_families"]
+
+_T = TypeVar("_T")
 
 _TIMEOUT_SECONDS = 10.0
 _MAX_BYTES = 2**28
@@ -60,9 +62,23 @@ def read_endpoint(url: str) -> UsageTable:
     Raises:
         ConfigError: It does not respond with the metrics of a job.
     """
-    parts, shown = _address(url)
+    return read_page(url, sum_families)
+
+
+def read_page(url: str, read: Callable[[Iterable[Metric]], _T]) -> _T:
+    """Scrape an endpoint, and return what a function reads from its metrics.
+
+    Args:
+        url: As for `read_endpoint`.
+        read: Reads the metrics of the page.
+
+    Raises:
+        ConfigError: It does not respond with the metrics of a job.
+    """
+    parts, shown = split_address(url)
+    parts = parts._replace(path=parts.path.rstrip("/") or "/metrics", fragment="")
     try:
-        return sum_families(text_string_to_metric_families(_fetch(parts)))
+        return read(text_string_to_metric_families(fetch(parts)))
     except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError) as error:
         raise ConfigError(f"source={shown!r} {_explain(error)}") from error
 
@@ -86,8 +102,12 @@ def _explain(error: Exception) -> str:
     return f"is not Prometheus text ({error}); use the endpoint of a job"
 
 
-def _address(url: str) -> tuple[SplitResult, str]:
-    """Return the parts of an address, and the address without its password."""
+def split_address(url: str) -> tuple[SplitResult, str]:
+    """Return the parts of an address, and the address without its password.
+
+    Raises:
+        ConfigError: It is not an address.
+    """
     full = url if "://" in url else f"http://{url}"
     shown = _LOGIN.sub("//", full)
     try:
@@ -103,10 +123,15 @@ def _address(url: str) -> tuple[SplitResult, str]:
     return parts, shown
 
 
-def _fetch(parts: SplitResult) -> str:
-    target = parts._replace(path=parts.path.rstrip("/") or "/metrics", fragment="")
-    host = target.netloc.rpartition("@")[2]
-    request = urllib.request.Request(target._replace(netloc=host).geturl())  # noqa: S310 - http or https
+def fetch(parts: SplitResult) -> str:
+    """Return the text that an address responds with.
+
+    Raises:
+        ConfigError: It is too large.
+        OSError: There is no response, or its status is an error.
+    """
+    host = parts.netloc.rpartition("@")[2]
+    request = urllib.request.Request(parts._replace(netloc=host).geturl())  # noqa: S310 - http or https
     if parts.username is not None:
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
         # Not sent to the target of a redirect.

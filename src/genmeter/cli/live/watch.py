@@ -1,0 +1,252 @@
+"""Reads sources again and again, and keeps the last numbers of those that stop answering."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+import urllib.error
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from genmeter.cli.live.rates import RateMeter, Rates
+from genmeter.cli.live.status import Status
+from genmeter.clock import seconds_left
+from genmeter.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from genmeter.cli.live.sources import Reading, Source
+
+__all__ = ["ENDED", "PARTIAL", "RUNNING", "TOTAL", "Row", "Watcher", "same_jobs"]
+
+_OLD = 30.0  # seconds after which the age of numbers is shown
+_LATE_ROUNDS = 2  # intervals after which a source without an answer is late
+_MIN_LATE = 3.0  # seconds
+
+TOTAL = "total"
+WAITING, RUNNING, ENDED, GONE, PARTIAL = "waiting", "running", "ended", "gone", "partial"
+SILENT, BAD_ANSWER = "no answer", "bad answer"
+_LATE = "has not answered yet; the request is in progress"
+
+
+class Row(NamedTuple):
+    """A job in the view.
+
+    Attributes:
+        name: Its name.
+        state: One of ``waiting``, ``running``, ``ended``, ``no answer``, ``bad answer``,
+            ``gone`` (no longer in Prometheus) and ``partial`` (only of a total).
+        since: Seconds since the last answer, or since the begin without any; 0 while it answers.
+        age: Age of the numbers in seconds.
+        reason: Why there is no answer, and what to do, or what is odd in the answers; may be empty.
+        status: The last numbers; None before the first answer.
+        rates: The rates; unknown while there is no answer.
+        left: Seconds until the expected samples are produced; None if unknown.
+    """
+
+    name: str
+    state: str
+    since: float
+    age: float
+    reason: str
+    status: Status | None = None
+    rates: Rates = Rates()
+    left: float | None = None
+
+    @classmethod
+    def total(cls, rows: Sequence[Row]) -> Row:
+        """Return the sum of some jobs, of the last numbers of those that do not answer.
+
+        It is ``partial`` if numbers are missing or not of now.
+        """
+        known = [row.status for row in rows if row.status is not None]
+        state = RUNNING if any(row.state == RUNNING for row in rows) else ENDED
+        if not all(row.is_current for row in rows):
+            state = PARTIAL
+        left = [0.0 if row.state == ENDED else row.left for row in rows]
+        return cls(
+            TOTAL,
+            state,
+            max((row.since for row in rows), default=0.0),
+            max((row.age for row in rows if row.status is not None), default=0.0),
+            "",
+            Status.sum(known) if known else None,
+            Rates.sum(row.rates for row in rows),
+            None if None in left else max((each for each in left if each is not None), default=0.0),
+        )
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the numbers are those of now, or final."""
+        return self.state in (RUNNING, ENDED) and self.age < _OLD
+
+    def state_text(self) -> str:
+        """Return the state with its time, such as ``no answer for 12 s``."""
+        if self.state in (SILENT, BAD_ANSWER, GONE):
+            return f"{self.state} for {_duration(self.since)}"
+        if self.state == RUNNING and self.age >= _OLD:
+            return f"numbers {_duration(self.age)} old"
+        return self.state
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:  # noqa: PLR2004 - two digits
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.0f} h"  # noqa: PLR2004
+
+
+@dataclass
+class _Job:
+    """One job of a source."""
+
+    status: Status
+    age: float
+    answered: float
+    meter: RateMeter = field(default_factory=RateMeter)
+
+
+class _Watched:
+    """One source, read by one thread at a time."""
+
+    def __init__(self, source: Source, interval: float, clock: Callable[[], float]) -> None:
+        self._source = source
+        self._late = max(_MIN_LATE, _LATE_ROUNDS * interval)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._jobs: dict[str, _Job] = {}
+        self._began = self._answered = clock()
+        self._failure: tuple[str, str] | None = None  # state and reason
+        self._has_answered = False
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Start to read unless the last read is still in progress."""
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self.read, name="genmeter-top", daemon=True)
+            self._thread.start()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the read in progress; return whether it has ended."""
+        if self._thread is None:
+            return True
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def read(self) -> None:
+        """Read the source, and keep what it has."""
+        try:
+            readings = self._source.read()
+        except ConfigError as error:
+            self._fail(_state_of(error), str(error))
+        except Exception as error:  # the thread's end would not be seen
+            self._fail(BAD_ANSWER, f"cannot be read: {type(error).__name__}: {error}")
+        else:
+            self._keep(readings)
+
+    def _fail(self, state: str, reason: str) -> None:
+        with self._lock:
+            self._failure = state, reason
+
+    def _keep(self, readings: Sequence[Reading]) -> None:
+        now = self._clock()
+        with self._lock:
+            self._failure, self._answered, self._has_answered = None, now, True
+            for reading in readings:
+                job = self._jobs.get(reading.name)
+                if job is None:
+                    job = self._jobs[reading.name] = _Job(reading.status, reading.age, now)
+                job.status, job.age, job.answered = reading.status, reading.age, now
+                job.meter.add(reading.at, reading.status)
+
+    def rows(self) -> list[Row]:
+        """Return its jobs, or itself before it has answered."""
+        now = self._clock()
+        with self._lock:
+            failure = self._failure
+            if failure is None and now - self._answered > self._late:
+                failure = SILENT, _LATE
+            if not self._has_answered:
+                state, reason = failure or (WAITING, "")
+                return [Row(self._source.name, state, now - self._began, 0.0, reason)]
+            return [self._row(name, job, failure, now) for name, job in self._jobs.items()]
+
+    def _row(self, name: str, job: _Job, failure: tuple[str, str] | None, now: float) -> Row:
+        since = now - job.answered
+        state, reason = failure or (RUNNING, "")
+        if failure is None and job.answered < self._answered:
+            state, reason = GONE, "is no longer in Prometheus: it ended, or is not scraped"
+        if job.status.is_finished:  # its endpoint ends with it
+            state, reason = ENDED, ""
+        if state == RUNNING:
+            rates = job.meter.rates()
+            left = rates.seconds_left(job.status)
+            reason = _reset_note(job.meter.resets)
+            return Row(name, state, 0.0, job.age + since, reason, job.status, rates, left)
+        return Row(name, state, since, job.age + since, reason, job.status)
+
+
+def _reset_note(resets: int) -> str:
+    if not resets:
+        return ""
+    times = "once" if resets == 1 else f"{resets} times"
+    return (
+        f"began again {times} in the last minute: it restarted, or another process answers at its "
+        "address; its numbers are those of the last answer"
+    )
+
+
+def same_jobs(rows: Sequence[Row]) -> list[str]:
+    """Return sentences on jobs that the total has twice, as their metrics identify them."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        if row.status is not None and row.status.instance:
+            names.setdefault(row.status.instance, []).append(row.name)
+    return [
+        f"{' and '.join(same)} are the same job (service.instance.id {instance}), and the total has "
+        f"it {len(same)} times; name it once"
+        for instance, same in names.items()
+        if len(same) > 1
+    ]
+
+
+def _state_of(error: ConfigError) -> str:
+    cause = error.__cause__
+    is_status = isinstance(cause, urllib.error.HTTPError)
+    is_silent = isinstance(cause, OSError | http.client.HTTPException) and not is_status
+    return SILENT if is_silent else BAD_ANSWER
+
+
+class Watcher:
+    """Reads some sources, each on a thread of its own, so that none waits for another.
+
+    Args:
+        sources: The sources.
+        interval: Seconds between the reads of a source.
+        clock: A monotonic clock.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        interval: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._watched = [_Watched(source, interval, clock) for source in sources]
+
+    def begin_round(self) -> None:
+        """Start to read every source whose last read has ended."""
+        for watched in self._watched:
+            watched.begin()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until every read has ended, for some seconds at most; return whether they have."""
+        deadline = time.monotonic() + timeout
+        ended = [watched.join(seconds_left(deadline)) for watched in self._watched]
+        return all(ended)
+
+    def rows(self) -> list[Row]:
+        """Return the jobs as they are known now."""
+        return [row for watched in self._watched for row in watched.rows()]

@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
         raise ConfigError(f"each SOURCE must be given once, got {repeated[0]!r} twice")
-    watcher = Watcher(sources, args.interval)
+    watcher = Watcher(sources)
     with stop_event(is_forced_by_second=False) as stop:
         if args.count is None and can_move_cursor():
             _show(watcher, args.interval, stop)

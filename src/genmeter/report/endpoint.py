@@ -140,8 +140,12 @@ def fetch(parts: SplitResult) -> str:
         )
     # Proxies of the environment cannot reach the loopback interface.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
-        page: bytes = response.read(_MAX_BYTES + 1)
+    try:
+        with opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
+            page: bytes = response.read(_MAX_BYTES + 1)
+    except urllib.error.HTTPError as error:
+        error.close()  # its connection, which it would keep as long as it is referenced
+        raise
     if len(page) > _MAX_BYTES:
         raise ConfigError("responds with more than 256 MiB; check that it is the endpoint of a job")
     return page.decode("utf-8", "replace")

@@ -60,16 +60,27 @@ def screen(rows: Sequence[Row], width: int, height: int, note: str) -> Renderabl
         # The lines may take half of the screen, the rest is for the jobs.
         fitting = _rows_that_fit(len(rows), max(room - len(lines) - 1, room - height // 2))
         if fitting:
-            tables += ["", _by_job(rows, total, width, fitting), ""]
+            tables = ["", _by_job(rows, total, width, fitting), ""]
             room -= _FRAME + fitting + (fitting < len(rows)) + 1
-    lines = _cut(lines, room)
-    room -= len(lines)
+        else:
+            top.append(_remark(f"{len(rows):,} jobs do not fit"))
+            room -= 1
+    count = 0 if total.status is None else len(total.status.usage.group(("model",)))
+    lines = _cut(lines, max(1, room - (count > 0)))
     models: list[RenderableType] = []
-    if total.status is not None:
-        count = len(total.status.usage.group(("model",)))
-        if fitting := min(count, _rows_that_fit(count, room)):
+    if total.status is not None and count:
+        if fitting := _rows_that_fit(count, room - len(lines)):
             models = ["", by_model(total.status.usage, width, fitting)]
-    return Group(*top, *tables, *lines, *models)
+        else:
+            models = [_remark(f"{count:,} {'model does' if count == 1 else 'models do'} not fit")]
+    parts = [*top, *tables, *lines, *models]
+    return Group(*parts if tables else parts[:height])
+
+
+def _remark(text: str) -> Text:
+    from rich.text import Text
+
+    return Text(text, style=_DIM, no_wrap=True, overflow="ellipsis")
 
 
 _FRAME = 5  # lines of a table without its rows, and the empty one above
@@ -82,12 +93,11 @@ def _rows_that_fit(count: int, room: int) -> int:
 
 
 def _cut(lines: list[Text], limit: int) -> list[Text]:
-    from rich.text import Text
 
     if len(lines) <= limit:
         return lines
     more = len(lines) - limit + 1
-    return [*lines[: max(0, limit - 1)], Text(f"and {more:,} more lines", style=_DIM)]
+    return [*lines[: max(0, limit - 1)], _remark(f"and {more:,} more lines")]
 
 
 def _headline(total: Row, count: int, width: int, note: str) -> Text:
@@ -99,6 +109,7 @@ def _headline(total: Row, count: int, width: int, note: str) -> Text:
         state = "partial numbers"
     name = printable(total.name) if count == 1 else f"{count} jobs"
     text = Text(name, style="bold", no_wrap=True, overflow="ellipsis")
+    text.truncate(max(_MIN_NAME, width - len(_GAP) - len(state)), overflow="ellipsis")
     text.append(f"{_GAP}{state}", style=style)
     if (left := width - text.cell_len - len(note)) >= len(_GAP):
         text.append(f"{' ' * left}{note}", style=_DIM)
@@ -321,7 +332,7 @@ def _table(
         return width - 1 - sum(each + _SEPARATOR for each in widths.values())
 
     while room() < min(longest, _MIN_NAME) and len(widths) > 1:
-        del widths[max(widths, key=lambda key: key[1])]
+        del widths[max(reversed(widths), key=lambda key: key[1])]  # the last of those
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, show_footer=True)
     name_width = max(1, min(longest, room()))
     table.add_column(title, "total", no_wrap=True, overflow="ellipsis", width=name_width)

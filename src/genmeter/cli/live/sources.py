@@ -52,7 +52,7 @@ class Source(Protocol):
     name: str
 
     def read(self) -> list[Reading]:
-        """Read it now; called once an interval, on a thread of its own.
+        """Return its current jobs; called once an interval, on a thread of its own.
 
         Raises:
             ConfigError: It cannot be read; the message says why, and what to do. The cause is an
@@ -191,11 +191,6 @@ class Prometheus:
                 status = Status.of(_families(series))
                 status.usage.notes += notes
                 readings.append(Reading("/".join(target), at, max(0.0, now - at), status))
-        if not readings:
-            raise ConfigError(
-                "has no current series of genmeter; check that the job runs and that it is scraped "
-                "(the server's page /targets), or that it pushes"
-            )
         return sorted(readings, key=lambda reading: reading.name)
 
     def _query(self, query: str, **options: str) -> tuple[list[dict[str, Any]], list[str]]:

@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 __all__ = ["ENDED", "PARTIAL", "RUNNING", "TOTAL", "Row", "Watcher", "same_jobs"]
 
 _OLD = 30.0  # seconds after which the age of numbers is shown
-_LATE_ROUNDS = 2  # intervals after which a source without an answer is late
-_MIN_LATE = 3.0  # seconds
+_LATE_SECONDS = 3.0  # of a request in progress, after which the source does not answer
 
 TOTAL = "total"
 WAITING, RUNNING, ENDED, GONE, PARTIAL = "waiting", "running", "ended", "gone", "partial"
 SILENT, BAD_ANSWER = "no answer", "bad answer"
+_NO_JOBS = (
+    "has no current series of genmeter; check that the job runs, and that it pushes or is scraped "
+    "(the server's page /targets)"
+)
 _LATE = "has not answered yet; the request is in progress"
 
 
@@ -111,13 +114,13 @@ class _Job:
 class _Watched:
     """One source, read by one thread at a time."""
 
-    def __init__(self, source: Source, interval: float, clock: Callable[[], float]) -> None:
+    def __init__(self, source: Source, clock: Callable[[], float]) -> None:
         self._source = source
-        self._late = max(_MIN_LATE, _LATE_ROUNDS * interval)
         self._clock = clock
         self._lock = threading.Lock()
         self._jobs: dict[str, _Job] = {}
         self._began = self._answered = clock()
+        self._asked: float | None = None  # when the read in progress began
         self._failure: tuple[str, str] | None = None  # state and reason
         self._has_answered = False
         self._thread: threading.Thread | None = None
@@ -125,6 +128,7 @@ class _Watched:
     def begin(self) -> None:
         """Start to read unless the last read is still in progress."""
         if self._thread is None or not self._thread.is_alive():
+            self._asked = self._clock()
             self._thread = threading.Thread(target=self.read, name="genmeter-top", daemon=True)
             self._thread.start()
 
@@ -145,6 +149,7 @@ class _Watched:
             self._fail(BAD_ANSWER, f"cannot be read: {type(error).__name__}: {error}")
         else:
             self._keep(readings)
+        self._asked = None
 
     def _fail(self, state: str, reason: str) -> None:
         with self._lock:
@@ -166,10 +171,11 @@ class _Watched:
         now = self._clock()
         with self._lock:
             failure = self._failure
-            if failure is None and now - self._answered > self._late:
+            asked = self._asked
+            if failure is None and asked is not None and now - asked > _LATE_SECONDS:
                 failure = SILENT, _LATE
-            if not self._has_answered:
-                state, reason = failure or (WAITING, "")
+            if not self._jobs:
+                state, reason = failure or (WAITING, _NO_JOBS * self._has_answered)
                 return [Row(self._source.name, state, now - self._began, 0.0, reason)]
             return [self._row(name, job, failure, now) for name, job in self._jobs.items()]
 
@@ -205,11 +211,15 @@ def same_jobs(rows: Sequence[Row]) -> list[str]:
         if row.status is not None and row.status.instance:
             names.setdefault(row.status.instance, []).append(row.name)
     return [
-        f"{' and '.join(same)} are the same job (service.instance.id {instance}), and the total has "
+        f"{same[0]}{_others(same[1:])} are the same job (service.instance.id {instance}), and the total has "
         f"it {len(same)} times; name it once"
         for instance, same in names.items()
         if len(same) > 1
     ]
+
+
+def _others(names: Sequence[str]) -> str:
+    return f" and {names[0]}" if len(names) == 1 else f", {names[0]} and {len(names) - 1} more"
 
 
 def _state_of(error: ConfigError) -> str:
@@ -224,17 +234,13 @@ class Watcher:
 
     Args:
         sources: The sources.
-        interval: Seconds between the reads of a source.
         clock: A monotonic clock.
     """
 
     def __init__(
-        self,
-        sources: Sequence[Source],
-        interval: float,
-        clock: Callable[[], float] = time.monotonic,
+        self, sources: Sequence[Source], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._watched = [_Watched(source, interval, clock) for source in sources]
+        self._watched = [_Watched(source, clock) for source in sources]
 
     def begin_round(self) -> None:
         """Start to read every source whose last read has ended."""

@@ -54,7 +54,7 @@ argument is invalid.
 Fields of a line after its time; - means unknown or none:
 """
 _INTERVAL = 2.0
-_FRAME_SECONDS = 0.3
+_KEY_SECONDS = 0.3  # of waiting for a key
 _TIMEOUT = 15.0  # seconds to wait for answers before a line; a request's own timeout is shorter
 
 
@@ -105,18 +105,21 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(watcher: Watcher, interval: float, stop: threading.Event) -> None:
-    due = time.monotonic()
+    due, drawn = time.monotonic(), None
     with terminal() as shown:
+        end = "q" if shown.has_keys else "Ctrl-C"
         while not stop.is_set():
             if (now := time.monotonic()) >= due:
                 due = now + interval
                 watcher.begin_round()
-                watcher.wait(min(interval, _FRAME_SECONDS))  # most answer at once
-            size = shown.console.size
-            note = f"{datetime.now().astimezone():%H:%M:%S}, every {interval:g} s, q ends"
-            shown.show(screen(watcher.rows(), size.width, size.height, note))
+                watcher.wait(min(interval, _KEY_SECONDS))  # most answer at once
+            wall, size = datetime.now().astimezone(), shown.console.size
+            # Answers and seconds since then change the screen once a second.
+            if drawn != (drawn := (due, size, wall.replace(microsecond=0))):
+                note = f"{wall:%H:%M:%S}, every {interval:g} s, {end} ends"
+                shown.show(screen(watcher.rows(), size.width, size.height, note))
             left = max(0.0, due - time.monotonic())
-            if "q" in shown.wait_for_key(min(_FRAME_SECONDS, left)).lower():
+            if "q" in shown.wait_for_key(min(_KEY_SECONDS, left)).lower():
                 return
 
 
@@ -126,7 +129,7 @@ def _print(watcher: Watcher, interval: float, times: int | None, stop: threading
     while True:
         watcher.begin_round()
         late = time.monotonic() + (_TIMEOUT if times is not None else max(interval, 1.0))
-        while not watcher.wait(_FRAME_SECONDS) and time.monotonic() < late:
+        while not watcher.wait(_KEY_SECONDS) and time.monotonic() < late:
             if stop.is_set():
                 return 0
         rows = watcher.rows()

@@ -173,7 +173,7 @@ def overview(
         rates: Its rates.
         expected: The number of samples expected, as text; by default the job's own.
     """
-    total, evaluations = status.usage.total(), status.usage.evaluations
+    total, evaluations = status.total, status.usage.evaluations
     lines: list[tuple[str, list[_Part]]] = []
     if expected is None and status.expected is not None:
         expected = f"{status.expected:,.0f}"
@@ -383,7 +383,7 @@ def _of_status(cell: Callable[[Status], _Part]) -> Callable[[Row], _Part]:
 
 
 def _of_usage(cell: Callable[[UsageRow], _Part]) -> Callable[[Row], _Part]:
-    return _of_status(lambda status: cell(status.usage.total()))
+    return _of_status(lambda status: cell(status.total))
 
 
 def _state(row: Row) -> _Part:

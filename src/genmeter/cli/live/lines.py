@@ -75,7 +75,7 @@ def _line(row: Row, now: datetime) -> str:
 
 
 def _numbers(row: Row, status: Status) -> dict[str, str]:
-    total = status.usage.total()
+    total = status.total
     done = total.success_share()
     return {
         "age_s": f"{row.age:.1f}",

@@ -79,7 +79,7 @@ class RateMeter:
             at: When the totals were read, in seconds; equal times are one reading.
             status: The totals.
         """
-        total = status.usage.total()
+        total = status.total
         point = _Point(at, status.instance, (total.calls, total.total_tokens, status.samples))
         points = self._points
         if points:

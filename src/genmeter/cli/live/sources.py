@@ -195,9 +195,10 @@ class Prometheus:
 
     def _query(self, query: str, **options: str) -> tuple[list[dict[str, Any]], list[str]]:
         """Return the series of an instant query, and notes on what they lack."""
+        # VictoriaMetrics answers as of 30 s ago without nocache; Prometheus ignores it.
         parts = self._parts._replace(
             path=f"{self._parts.path.rstrip('/')}/api/v1/query",
-            query=urlencode({"query": query, **options}),
+            query=urlencode({"query": query, "nocache": "1", **options}),
             fragment="",
         )
         try:

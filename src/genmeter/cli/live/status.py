@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from genmeter.report.endpoint import sum_families
@@ -134,6 +135,11 @@ class Status:
         else:
             self.accepted += count
 
+    @cached_property
+    def total(self) -> UsageRow:
+        """The sum of the usage; computed once."""
+        return self.usage.total()
+
     @property
     def samples(self) -> int:
         """The samples produced, accepted or rejected."""
@@ -161,7 +167,7 @@ class Status:
         return [*notes, *self.usage.notes]
 
     def __str__(self) -> str:
-        total, evaluations = self.usage.total(), self.usage.evaluations
+        total, evaluations = self.total, self.usage.evaluations
         return (
             f"{total.calls:,} generations, {failure_share(total)} failed, "
             f"{total.cancelled:,} cancelled, {total.calls_without_usage:,} without usage; "

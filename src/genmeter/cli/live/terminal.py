@@ -78,6 +78,11 @@ class Terminal:
         self._show = show
         self._keys = keys
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether keys can be read."""
+        return self._keys is not None
+
     def show(self, renderable: object) -> None:
         """Draw a screen in place of the last one."""
         self._show(renderable)

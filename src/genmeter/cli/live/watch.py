@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ENDED", "PARTIAL", "RUNNING", "TOTAL", "Row", "Watcher", "same_jobs"]
 
-_OLD = 30.0  # seconds after which the age of numbers is shown
+_AGED = 10.0  # seconds after which the age of numbers is shown
+_OLD = 90.0  # seconds after which they are not those of now; Prometheus scrapes every 60 s at most
+_SLOW = 0.2  # seconds of a read after which the source has time off
 _LATE_SECONDS = 3.0  # of a request in progress, after which the source does not answer
 
 TOTAL = "total"
@@ -89,8 +91,8 @@ class Row(NamedTuple):
         """Return the state with its time, such as ``no answer for 12 s``."""
         if self.state in (SILENT, BAD_ANSWER, GONE):
             return f"{self.state} for {_duration(self.since)}"
-        if self.state == RUNNING and self.age >= _OLD:
-            return f"numbers {_duration(self.age)} old"
+        if self.state == RUNNING and self.age >= _AGED:
+            return f"{self.state}, {_duration(self.age)} ago"
         return self.state
 
 
@@ -121,12 +123,15 @@ class _Watched:
         self._jobs: dict[str, _Job] = {}
         self._began = self._answered = clock()
         self._asked: float | None = None  # when the read in progress began
+        self._rested = 0.0  # when the next read may begin
         self._failure: tuple[str, str] | None = None  # state and reason
         self._has_answered = False
         self._thread: threading.Thread | None = None
 
     def begin(self) -> None:
-        """Start to read unless the last read is still in progress."""
+        """Start to read, unless the last read is in progress or was slow."""
+        if self._clock() < self._rested:
+            return
         if self._thread is None or not self._thread.is_alive():
             self._asked = self._clock()
             self._thread = threading.Thread(target=self.read, name="genmeter-top", daemon=True)
@@ -149,6 +154,9 @@ class _Watched:
             self._fail(BAD_ANSWER, f"cannot be read: {type(error).__name__}: {error}")
         else:
             self._keep(readings)
+            if self._asked is not None and (took := self._clock() - self._asked) > _SLOW:
+                # A page of thousands of series: use a third of a processor at most.
+                self._rested = self._clock() + 2 * took
         self._asked = None
 
     def _fail(self, state: str, reason: str) -> None:

@@ -98,7 +98,7 @@ def test_jobs_and_models_that_do_not_fit_are_counted() -> None:
 
 def test_hidden_jobs_that_are_not_current_are_counted() -> None:
     """A silent job is not hidden silently."""
-    rows = [*many(30), row("silent:1", "no answer", since=3.0), row("old:1", age=60.0)]
+    rows = [*many(30), row("silent:1", "no answer", since=3.0), row("old:1", age=99.0)]
     assert "2 not current" in text_of(rows, 100, 24)
 
 
@@ -161,5 +161,5 @@ def test_names_of_others_cannot_write_to_the_terminal() -> None:
 
 def test_an_old_or_ended_job_says_so() -> None:
     """The state has its time."""
-    assert "numbers 45 s old" in text_of([row(age=45.0)])
+    assert "running, 45 s ago" in text_of([row(age=45.0)])
     assert "100%  ended" in text_of([row(state="ended", status=status(samples=100))])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -173,7 +174,24 @@ def test_time_without_a_request_is_no_silence() -> None:
     clock.now += 600.0
     (found,) = watcher.rows()
     assert (found.state, found.age) == ("running", 600.0)
-    assert found.state_text() == "numbers 10 min old"
+    assert found.state_text() == "running, 10 min ago"
+
+
+def test_a_slow_source_is_read_less_often() -> None:
+    """A page of thousands of series does not use a processor of its own."""
+    clock, asked = Clock(), []
+
+    class Slow(Scripted):
+        def read(self) -> list[Reading]:
+            asked.append(clock.now)
+            clock.now += 3.0
+            return super().read()
+
+    watcher = Watcher([Slow(clock, status(5))], clock)
+    rounds(watcher, clock, 8, seconds=1.0)
+    gaps = [later - earlier for earlier, later in pairwise(asked)]
+    assert gaps
+    assert min(gaps) >= 9.0
 
 
 def test_a_job_that_leaves_prometheus_is_gone_and_the_others_stay() -> None:
@@ -199,10 +217,13 @@ def test_a_server_without_jobs_says_what_to_check() -> None:
 def test_old_numbers_of_prometheus_say_their_age() -> None:
     """A scrape of a minute ago is not of now."""
     clock = Clock()
-    old = [Reading("a/1", 1.0, 45.0, status(10))]
+    for age, text, is_current in ((8.0, "running", True), (45.0, "running, 45 s ago", True)):
+        old = [Reading("a/1", 1.0, age, status(10))]
+        (found,) = rounds(Watcher([Scripted(clock, old)], clock), clock, 1)
+        assert (found.state_text(), found.is_current) == (text, is_current)
+    old = [Reading("a/1", 1.0, 95.0, status(10))]
     (found,) = rounds(Watcher([Scripted(clock, old)], clock), clock, 1)
-    assert found.state_text() == "numbers 45 s old"
-    assert not found.is_current
+    assert (found.state_text(), found.is_current) == ("running, 95 s ago", False)
 
 
 def test_counters_that_begin_again_are_noted() -> None:
@@ -224,7 +245,7 @@ def test_the_total_is_the_sum_with_the_longest_time_left() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"state": "no answer"}, {"state": "waiting", "status": None}, {"age": 60.0}]
+    "changes", [{"state": "no answer"}, {"state": "waiting", "status": None}, {"age": 99.0}]
 )
 def test_a_total_that_lacks_a_job_is_partial(changes: dict[str, Any]) -> None:
     """Its time left is unknown if a job's is."""

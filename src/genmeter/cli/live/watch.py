@@ -64,8 +64,10 @@ class Row(NamedTuple):
     def total(cls, rows: Sequence[Row]) -> Row:
         """Return the sum of some jobs, of the last numbers of those that do not answer.
 
-        It is ``partial`` if numbers are missing or not of now.
+        It is ``partial`` if numbers are missing or not of now. A job that is there twice, as
+        `same_jobs` says, is counted once.
         """
+        rows = _distinct(rows)
         known = [row.status for row in rows if row.status is not None]
         state = RUNNING if any(row.state == RUNNING for row in rows) else ENDED
         if not all(row.is_current for row in rows):
@@ -213,17 +215,28 @@ def _reset_note(resets: int) -> str:
 
 
 def same_jobs(rows: Sequence[Row]) -> list[str]:
-    """Return sentences on jobs that the total has twice, as their metrics identify them."""
+    """Return sentences on jobs that are there twice, as their metrics identify them."""
     names: dict[str, list[str]] = {}
     for row in rows:
         if row.status is not None and row.status.instance:
             names.setdefault(row.status.instance, []).append(row.name)
     return [
-        f"{same[0]}{_others(same[1:])} are the same job (service.instance.id {instance}), and the total has "
-        f"it {len(same)} times; name it once"
+        f"{same[0]}{_others(same[1:])} are the same job (service.instance.id {instance}), counted once "
+        "in the total"
         for instance, same in names.items()
         if len(same) > 1
     ]
+
+
+def _distinct(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows without all but the newest of each job."""
+    best: dict[str, Row] = {}
+    for at, row in enumerate(rows):
+        key = (row.status.instance if row.status is not None else "") or f"row {at}"
+        other = best.get(key)
+        if other is None or (row.is_current, -row.age) > (other.is_current, -other.age):
+            best[key] = row
+    return [*best.values()]
 
 
 def _others(names: Sequence[str]) -> str:

@@ -61,7 +61,12 @@ def test_one_job_fills_the_screen() -> None:
 @pytest.mark.parametrize("width", [60, 80, 140])
 def test_several_jobs_have_a_line_each_and_a_sum(width: int) -> None:
     """The sum is that of the jobs."""
-    rows = [row("a:1"), row("b:2", "no answer", since=12.0, reason=REFUSED), row("c:3", "ended")]
+    one, two, three = (status(instance=name) for name in ("one", "two", "three"))
+    rows = [
+        row("a:1", status=one),
+        row("b:2", "no answer", since=12.0, reason=REFUSED, status=two),
+        row("c:3", "ended", status=three),
+    ]
     text = text_of(rows, width, 40)
     lines = {line.split()[0]: line for line in text.splitlines() if line.split()}
     assert lines["3"].startswith("3 jobs  partial numbers")

@@ -65,7 +65,8 @@ def test_a_source_without_numbers_has_the_same_fields() -> None:
 
 def test_several_sources_have_a_total() -> None:
     """It is partial if a source does not answer."""
-    found = [fields(line) for line in lines([row("a"), row("b", "bad answer")], NOW)]
+    rows = [row("a"), row("b", "bad answer", status=status(instance="two"))]
+    found = [fields(line) for line in lines(rows, NOW)]
     assert [each["source"] for each in found] == ["a", "b", "total"]
     assert [each["state"] for each in found] == ["running", "bad-answer", "partial"]
     assert [each["calls"] for each in found] == ["100", "100", "200"]

@@ -236,7 +236,13 @@ def test_counters_that_begin_again_are_noted() -> None:
 
 def test_the_total_is_the_sum_with_the_longest_time_left() -> None:
     """Jobs run beside each other."""
-    total = Row.total([row(left=30.0), row("b", left=50.0), row("c", "ended")])
+    total = Row.total(
+        [
+            row("a", left=30.0),
+            row("b", left=50.0, status=status(instance="two")),
+            row("c", "ended", status=status(instance="three")),
+        ]
+    )
     assert (total.state, total.left) == ("running", 50.0)
     assert total.status is not None
     assert total.status.usage.total().calls == 300
@@ -249,14 +255,19 @@ def test_the_total_is_the_sum_with_the_longest_time_left() -> None:
 )
 def test_a_total_that_lacks_a_job_is_partial(changes: dict[str, Any]) -> None:
     """Its time left is unknown if a job's is."""
-    total = Row.total([row(), row("b", **changes)])
+    total = Row.total([row(), row("b", **{"status": status(instance="two"), **changes})])
     assert total.state == "partial"
     assert total.left == (30.0 if "age" in changes else None)
 
 
-def test_one_job_with_two_names_is_noted() -> None:
-    """The total has it twice."""
-    rows = [row("a"), row("b"), row("c", status=status(instance="two"))]
+def test_one_job_with_two_names_is_counted_once() -> None:
+    """Such as an endpoint and the Prometheus that scrapes it; the newest numbers count."""
+    two = status(instance="two")
+    rows = [row("a", "no answer"), row("b", status=status(130)), row("c", status=two)]
+    total = Row.total(rows)
+    assert total.state == "running"
+    assert total.status is not None
+    assert total.status.total.calls == 230
     (note,) = same_jobs(rows)
     assert note.startswith("a and b are the same job")
     (note,) = same_jobs([*rows, row("d")])

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from genmeter._version import __version__
-from genmeter.cli import render, report, run
+from genmeter.cli import render, report, run, top
 from genmeter.cli.demo import command as demo
 from genmeter.errors import GenmeterError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 
-_COMMANDS = {"demo": demo, "render": render, "report": report, "run": run}
+_COMMANDS = {"demo": demo, "render": render, "report": report, "run": run, "top": top}
 _USAGE_ERROR = 2  # argparse's own
 _BROKEN_PIPE = 128 + 13  # a shell's exit code for SIGPIPE
 

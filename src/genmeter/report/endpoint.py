@@ -9,7 +9,8 @@ import ssl
 import urllib.error
 import urllib.request
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -20,12 +21,22 @@ from genmeter.schema import metrics as cat
 from genmeter.schema.prom_names import label_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from prometheus_client import Metric
     from prometheus_client.samples import Sample
 
-__all__ = ["Page", "endpoint_address", "read_endpoint", "sum_families"]
+__all__ = [
+    "Page",
+    "endpoint_address",
+    "fetch",
+    "read_endpoint",
+    "read_page",
+    "split_address",
+    "sum_families",
+]
+
+_T = TypeVar("_T")
 
 _TIMEOUT_SECONDS = 10.0
 _MAX_BYTES = 2**28
@@ -48,8 +59,8 @@ _TOKENS = {
 _TARGET = "target_info"
 _NAMESPACE, _SERVICE, _INSTANCE = "service_namespace", "service_name", "service_instance_id"
 _NO_NAME = "unknown_service"  # OpenTelemetry's name for a service without one
-_PROCESSES = "genmeter_job_processes"
-_STATE = "genmeter_state"
+_PROCESSES = cat.JOB_PROCESSES.prometheus
+_STATE = cat.STATE.prometheus
 _DIED = "died"
 _ROW_METRICS = {
     *_TOKENS,
@@ -78,7 +89,7 @@ def endpoint_address(url: str) -> str:
     Raises:
         ConfigError: It is not an address.
     """
-    parts, _ = _address(url)
+    parts, _ = split_address(url)
     path = parts.path.rstrip("/")
     query = f"?{parts.query}" if parts.query else ""
     return f"{parts.netloc.rpartition('@')[2].lower()}{'' if path == '/metrics' else path}{query}"
@@ -93,17 +104,35 @@ def read_endpoint(url: str) -> Page:
     Raises:
         ConfigError: It does not respond with the metrics of a job.
     """
-    parts, shown = _address(url)
+    return read_page(url, partial(_page_of, address=endpoint_address(url)))
+
+
+def read_page(url: str, read: Callable[[Iterable[Metric]], _T]) -> _T:
+    """Scrape an endpoint, and return what a function reads from its metrics.
+
+    Args:
+        url: As for `read_endpoint`.
+        read: Reads the metrics of the page.
+
+    Raises:
+        ConfigError: It does not respond with the metrics of a job.
+    """
+    parts, shown = split_address(url)
+    parts = parts._replace(path=parts.path.rstrip("/") or "/metrics", fragment="")
     try:
-        families = list(text_string_to_metric_families(_fetch(parts)))
-        usage = sum_families(families)
+        return read(text_string_to_metric_families(fetch(parts)))
     except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError) as error:
         raise ConfigError(f"source={shown!r} {_explain(error)}") from error
+
+
+def _page_of(families: Iterable[Metric], address: str) -> Page:
+    families = list(families)
+    usage = sum_families(families)
     target = next(
         (each for family in families for each in family.samples if each.name == _TARGET), None
     )
     labels = {} if target is None else target.labels
-    job, address = _job_of(labels), endpoint_address(url)
+    job = _job_of(labels)
     usage.rows = {key._replace(job=job, process=address): row for key, row in usage.rows.items()}
     _note_processes(usage, address, families)
     return Page(usage, job, labels.get(_INSTANCE) or None)
@@ -151,8 +180,12 @@ def _explain(error: Exception) -> str:
     return f"is not Prometheus text ({error}); use the endpoint of a job"
 
 
-def _address(url: str) -> tuple[SplitResult, str]:
-    """Return the parts of an address, and the address without its password."""
+def split_address(url: str) -> tuple[SplitResult, str]:
+    """Return the parts of an address, and the address without its password.
+
+    Raises:
+        ConfigError: It is not an address.
+    """
     full = url if "://" in url else f"http://{url}"
     shown = _LOGIN.sub("//", full)
     try:
@@ -168,10 +201,15 @@ def _address(url: str) -> tuple[SplitResult, str]:
     return parts, shown
 
 
-def _fetch(parts: SplitResult) -> str:
-    target = parts._replace(path=parts.path.rstrip("/") or "/metrics", fragment="")
-    host = target.netloc.rpartition("@")[2]
-    request = urllib.request.Request(target._replace(netloc=host).geturl())  # noqa: S310 - http or https
+def fetch(parts: SplitResult) -> str:
+    """Return the text that an address responds with.
+
+    Raises:
+        ConfigError: It is too large.
+        OSError: There is no response, or its status is an error.
+    """
+    host = parts.netloc.rpartition("@")[2]
+    request = urllib.request.Request(parts._replace(netloc=host).geturl())  # noqa: S310 - http or https
     if parts.username is not None:
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
         # Not sent to the target of a redirect.
@@ -184,7 +222,7 @@ def _fetch(parts: SplitResult) -> str:
         with opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
             page: bytes = response.read(_MAX_BYTES + 1)
     except urllib.error.HTTPError as error:
-        error.close()  # it is kept, for its message
+        error.close()  # its connection, which it would keep as long as it is referenced
         raise
     if len(page) > _MAX_BYTES:
         raise ConfigError("responds with more than 256 MiB; check that it is the endpoint of a job")

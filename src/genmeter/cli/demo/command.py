@@ -6,8 +6,6 @@ import argparse
 import dataclasses
 import logging
 import os
-import signal
-import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -21,7 +19,8 @@ from genmeter.cli.demo.simulate import (
     Job,
     Plan,
 )
-from genmeter.cli.demo.view import headline, say, show_progress, summary
+from genmeter.cli.demo.view import headline, show_progress, summary
+from genmeter.cli.live.terminal import say, stop_event
 from genmeter.config.checks import PORT, count, number
 from genmeter.config.monitor import MonitorConfig
 from genmeter.errors import EndpointError
@@ -45,7 +44,6 @@ Exit code: 0; 2 if an argument is invalid or the port is in use.
 """
 _NAMES = [model.name for model in MODELS]
 _TICK, _MIN_TICK = 0.1, 0.005  # seconds
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -128,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
         raise EndpointError(
             f"{error}\nchoose a port with --port, such as: genmeter demo --port 0"
         ) from error
-    with _stop_event() as stop:
+    with stop_event() as stop:
         job = Job(plan, monitor)
         say(headline(job))
         with show_progress(job, is_quiet=args.quiet) as show:
@@ -168,25 +166,3 @@ def _config(plan: Plan, port: int | None, linger: float | None) -> MonitorConfig
         # The view reads the metrics even if they are not served.
         os.environ[EXPORTERS] = ",".join([*exporters, PROMETHEUS])
     return dataclasses.replace(config, endpoint=dataclasses.replace(config.endpoint, **endpoint))
-
-
-@contextmanager
-def _stop_event() -> Iterator[threading.Event]:
-    """Yield an event that the first Ctrl-C or SIGTERM sets; a second has its usual effect."""
-    stop = threading.Event()
-    previous = {signum: signal.getsignal(signum) for signum in _SIGNALS}
-
-    def restore() -> None:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
-
-    def handle(*_: object) -> None:
-        stop.set()
-        restore()
-
-    for signum in _SIGNALS:
-        signal.signal(signum, handle)
-    try:
-        yield stop
-    finally:
-        restore()

@@ -1,0 +1,1 @@
+"""The live view of jobs: what `genmeter top` and the demo share."""

@@ -1,0 +1,252 @@
+"""What the live view reads: endpoints, jobs by name, and Prometheus."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import time
+import urllib.error
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from urllib.parse import urlencode
+
+from prometheus_client import Metric
+
+from genmeter.cli.live.status import PROCESSES, Status
+from genmeter.errors import ConfigError
+from genmeter.report.endpoint import fetch, read_page, split_address
+from genmeter.schema import metrics as cat
+from genmeter.schema.metrics import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from genmeter.schema.metrics import Label
+
+__all__ = ["Endpoint", "Prometheus", "Reading", "Source", "source_of"]
+
+
+class Reading(NamedTuple):
+    """The state of a job as a source has it.
+
+    Attributes:
+        name: The job's name in the view, unique in its source.
+        at: When the numbers were exposed, in seconds on any clock that is always the same.
+        age: How old the numbers are, in seconds.
+        status: The numbers.
+    """
+
+    name: str
+    at: float
+    age: float
+    status: Status
+
+
+class Source(Protocol):
+    """A source of one or several jobs.
+
+    Attributes:
+        name: Its name in the view.
+    """
+
+    name: str
+
+    def read(self) -> list[Reading]:
+        """Return its current jobs; called once an interval, on a thread of its own.
+
+        Raises:
+            ConfigError: It cannot be read; the message says why, and what to do. The cause is an
+                OSError if it does not respond.
+        """
+
+
+_PROMETHEUS = "prometheus="
+_JOB_NAME = re.compile(r"[^\s/:@=]+")
+_FORMS = (
+    "HOST:PORT, an address such as http://127.0.0.1:9464/metrics, the name of a job, or "
+    "prometheus=http://HOST:9090"
+)
+
+
+def source_of(text: str) -> Source:
+    """Return the source that an argument names.
+
+    Raises:
+        ConfigError: It names none.
+    """
+    if text.startswith(_PROMETHEUS):
+        return Prometheus(text.removeprefix(_PROMETHEUS))
+    if "://" in text or ":" in text:
+        return Endpoint(text)
+    if _JOB_NAME.fullmatch(text) and not text.endswith((".jsonl", ".json", ".parquet")):
+        return _job_source(text)
+    raise ConfigError(
+        f"SOURCE must be {_FORMS}, got {text!r}; genmeter report reads journals and exports"
+    )
+
+
+def _job_source(name: str) -> Source:
+    """Return the source of a running job of this machine.
+
+    It is created once and read every interval, so it must find the process that leads the job at
+    each `read`.
+
+    Raises:
+        ConfigError: No job has this name.
+    """
+    raise ConfigError(
+        f"SOURCE {name!r} is not the name of a running job of this machine; use the address of its "
+        "endpoint, such as 127.0.0.1:9464"
+    )
+
+
+class Endpoint:
+    """The scrape endpoint of a job.
+
+    Args:
+        url: Its address; scheme, login and path are optional.
+
+    Raises:
+        ConfigError: It is not an address.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts, self._shown = split_address(url)
+        self._url = url
+        path = parts.path.rstrip("/")
+        host = parts.netloc.rpartition("@")[2]
+        scheme = "" if parts.scheme == "http" else f"{parts.scheme}://"
+        self.name = f"{scheme}{host}{'' if path == '/metrics' else path}"
+
+    def read(self) -> list[Reading]:
+        """Read its page."""
+        try:
+            status = read_page(self._url, Status.of)
+        except ConfigError as error:
+            # The view has the address in front of it.
+            message = str(error).removeprefix(f"source={self._shown!r} ")
+            raise ConfigError(message) from error.__cause__
+        return [Reading(self.name, time.monotonic(), 0.0, status)]
+
+
+# --- Prometheus --------------------------------------------------------------------------------
+
+_LOGIN = "add its login, as in prometheus=http://user:password@host:9090"
+_TARGET = ("job", "instance")
+_PARTS: dict[Kind, tuple[str, ...]] = {Kind.HISTOGRAM: ("_count", "_sum", "_bucket")}
+_READ = (
+    *(cat.GENERATIONS, cat.COST, cat.USAGE_UNREAD, cat.UNPRICED),
+    *(cat.INPUT_TOKENS, cat.OUTPUT_TOKENS, cat.TOTAL_TOKENS, cat.INFERENCE_DURATION),
+    *(cat.CONVERSATION_DURATION, cat.EVALUATIONS, cat.SAMPLES, cat.SAMPLES_EXPECTED),
+    *(cat.ACTIVE, cat.ALERTS_FIRING, cat.MONITOR_EVENTS, cat.JOB_FINISHED, cat.BUILD_INFO),
+)
+_NAMES = "|".join(
+    [
+        *(f"{row.prometheus}{part}" for row in _READ for part in _PARTS.get(row.kind, ("",))),
+        *(PROCESSES, "target_info"),
+    ]
+)
+# Steps, providers and versions are summed by the server; the view shows none of them.
+_LABELS: tuple[Label, ...] = (
+    *(cat.MODEL, cat.PHASE, cat.OUTCOME, cat.ERROR_TYPE, cat.ALERT, cat.RESULT),
+    *(cat.REJECT_REASON,),  # also that of samples
+)
+_BY = ", ".join(
+    [
+        *("__name__", *_TARGET, "le", cat.STATE.prometheus, "service_instance_id"),
+        *("otel_metric_overflow", *(label.prometheus for label in _LABELS)),
+    ]
+)
+_SUMS = f'sum by ({_BY}) ({{__name__=~"{_NAMES}"}})'
+_TIMES = f"max by ({', '.join(_TARGET)}) (timestamp({cat.BUILD_INFO.prometheus}))"
+_RESOURCE = "target_info"
+
+
+class Prometheus:
+    """A server with Prometheus's API, which has the series of any number of jobs.
+
+    A job is what has the same labels ``job`` and ``instance``. Those that ended, and those that the
+    server cannot scrape, are missing.
+
+    Args:
+        url: Its address; scheme, login and a path prefix are optional.
+
+    Raises:
+        ConfigError: It is not an address.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._parts, shown = split_address(url)
+        self.name = f"{_PROMETHEUS}{shown}"
+
+    def read(self) -> list[Reading]:
+        """Ask for the last value of each series."""
+        sums, notes = self._query(_SUMS)
+        now = max((float(each["value"][0]) for each in sums), default=0.0)
+        times, _ = self._query(_TIMES, time=repr(now))
+        exposed = {_target(each["metric"]): float(each["value"][1]) for each in times}
+        readings = []
+        for target, series in _by_target(sums).items():
+            if (at := exposed.get(target)) is not None:
+                status = Status.of(_families(series))
+                status.usage.notes += notes
+                readings.append(Reading("/".join(target), at, max(0.0, now - at), status))
+        return sorted(readings, key=lambda reading: reading.name)
+
+    def _query(self, query: str, **options: str) -> tuple[list[dict[str, Any]], list[str]]:
+        """Return the series of an instant query, and notes on what they lack."""
+        # VictoriaMetrics answers as of 30 s ago without nocache; Prometheus ignores it.
+        parts = self._parts._replace(
+            path=f"{self._parts.path.rstrip('/')}/api/v1/query",
+            query=urlencode({"query": query, "nocache": "1", **options}),
+            fragment="",
+        )
+        try:
+            response = json.loads(fetch(parts))
+            series: list[dict[str, Any]] = response["data"]["result"]
+            for each in series:
+                float(each["value"][0]), float(each["value"][1]), each["metric"].items()
+        except (OSError, http.client.HTTPException) as error:
+            raise ConfigError(_explain(error)) from error
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                "does not respond like Prometheus; use the address of Prometheus or VictoriaMetrics"
+            ) from error
+        notes = [f"Prometheus: {warning}" for warning in response.get("warnings") or ()]
+        if response.get("isPartial"):  # of a cluster of VictoriaMetrics
+            notes.append("Incomplete: a node of the VictoriaMetrics cluster did not answer.")
+        return series, notes
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        remedy = "check that it is the address of Prometheus"
+        if error.code == http.client.UNAUTHORIZED:
+            remedy = _LOGIN
+        return f"responds with {error.code} {error.reason}; {remedy}"
+    reason = getattr(error, "reason", error)
+    return f"does not respond: {reason}; check that Prometheus runs and that this is its address"
+
+
+def _target(labels: Mapping[str, str]) -> tuple[str, str]:
+    job, instance = (labels.get(name, "-") for name in _TARGET)
+    return job, instance
+
+
+def _by_target(sums: Iterable[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    targets: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for each in sums:
+        targets.setdefault(_target(each["metric"]), []).append(each)
+    return targets
+
+
+def _families(series: Iterable[dict[str, Any]]) -> Iterable[Metric]:
+    """Return series as the metrics of a page."""
+    for each in series:
+        labels = dict(each["metric"])
+        name = labels.pop("__name__")
+        for label in _TARGET:
+            labels.pop(label, None)
+        metric = Metric(name, "", "untyped")
+        metric.add_sample(name, labels, float(each["value"][1]))
+        yield metric

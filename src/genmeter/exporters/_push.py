@@ -36,6 +36,7 @@ __all__ = ["Push"]
 
 _logger = logging.getLogger("genmeter")
 _MIN_TIMEOUT = 0.001  # seconds; a collection with a time-out of 0 is late from the start
+_POLL = 0.005
 _MAX_GRACE = 1.0  # seconds that the last push waits for the one under way
 _GRACE_SHARE = 0.25  # and the share of its time
 _MAX_DETACHED = 6  # threads that hang in an exporter before pushes stop
@@ -110,6 +111,31 @@ class Push:
         """Start to push; does nothing after the first call, or after `finish`."""
         if not self._is_finishing:
             self._worker.start()
+
+    def push_soon(self) -> None:
+        """Push as soon as no other push is under way, on the thread; never waits."""
+        if not self._is_finishing:
+            self._worker.start()
+            self._worker.tick_now()
+
+    def push(self, deadline: float) -> bool:
+        """Push what is recorded by now, and wait for it; later pushes keep their interval.
+
+        Args:
+            deadline: On the clock of ``time.monotonic()``.
+
+        Returns:
+            Whether it succeeded in time.
+        """
+        called = time.monotonic()
+        while not self._is_finishing and time.monotonic() < deadline:
+            attempt = self._current
+            if attempt is None or attempt.begun < called:
+                self.push_soon()  # a push that had begun may lack the newest events
+            elif attempt.is_done:
+                return attempt.is_sent
+            time.sleep(_POLL)
+        return False
 
     def before_fork(self, timeout: float) -> None:
         """Wait at most ``timeout`` seconds until the first push has imported what it needs.
@@ -384,6 +410,7 @@ class _Attempt:
     collect: Collect
     data: MetricsData | None = None
     exporter: MetricExporter | None = None
+    begun: float = field(default_factory=time.monotonic)
     is_done: bool = False
     is_sent: bool = False
     is_abandoned: bool = False  # its result is ignored

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
     ASGIApplication = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-__all__ = ["make_asgi_app", "make_wsgi_app"]
+__all__ = ["make_asgi_app", "make_wsgi_app", "off_the_loop"]
 
 _T = TypeVar("_T")
 
@@ -100,7 +100,7 @@ class _ASGIApp:
         )
         path = _path_in_app(scope["path"], scope.get("root_path", ""))
         query = scope.get("query_string", b"").decode("latin-1")
-        response = await _off_the_loop(
+        response = await off_the_loop(
             functools.partial(self._routes.respond, scope["method"], path, headers, query)
         )
         await send(
@@ -116,7 +116,7 @@ class _ASGIApp:
         await send({"type": "http.response.body", "body": response.body})
 
 
-async def _off_the_loop(call: Callable[[], _T]) -> _T:
+async def off_the_loop(call: Callable[[], _T]) -> _T:
     """Call a function on a thread of asyncio or trio; without either, on this thread."""
     # Trio first: as a guest it runs inside an event loop of asyncio.
     trio = sys.modules.get("trio")

@@ -325,6 +325,28 @@ class Exporters:
 
     # --- the end -------------------------------------------------------------------------------
 
+    def push_soon(self) -> None:
+        """Have all exporters push what is recorded by now; never waits."""
+        for push in self._pushes:
+            push.push_soon()
+
+    def push(self, deadline: float) -> bool:
+        """Push what is recorded by now, and wait for the pushes.
+
+        Args:
+            deadline: On the clock of ``time.monotonic()``.
+
+        Returns:
+            Whether all of them succeeded in time; True without any.
+        """
+        self.push_soon()
+        results = [push.push(deadline) for push in self._pushes]  # wait for each, whatever failed
+        return all(results)
+
+    def skip_linger(self) -> None:
+        """Have :meth:`finish` not wait for a last scrape."""
+        self._linger = 0.0
+
     def finish(self, timeout: float) -> None:
         """Push once more, linger for a last scrape if configured, and close.
 

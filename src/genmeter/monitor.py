@@ -32,7 +32,7 @@ from genmeter.config.checks import (
 from genmeter.config.monitor import MonitorConfig
 from genmeter.errors import ExportError
 from genmeter.events.values import safe_text
-from genmeter.exporters.apps import make_asgi_app, make_wsgi_app
+from genmeter.exporters.apps import make_asgi_app, make_wsgi_app, settled_at_exit
 from genmeter.exporters.prometheus import FamilyCollector
 from genmeter.files import export, plots
 from genmeter.handlers.base import FileLogHandler, FileMetricHandler, check_handlers
@@ -45,6 +45,7 @@ from genmeter.recording import Recording
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from wsgiref.types import WSGIApplication
 
     import pandas as pd
@@ -490,6 +491,15 @@ class GenerationMonitor(Recording):
             ConfigError: Only one of them is given, or one is invalid.
         """
         return make_asgi_app(self._runtime.render, username=username, password=password)
+
+    def lifespan(self, _app: object = None) -> AbstractAsyncContextManager[None]:
+        """Return a lifespan for Starlette and FastAPI: at its end all is handled and pushed.
+
+        ``FastAPI(lifespan=monitor.lifespan)``, or ``async with monitor.lifespan(app):`` around the
+        ``yield`` of the app's own. It takes ``shutdown_timeout`` seconds at most, off the event loop,
+        never raises, and leaves the monitor open.
+        """
+        return settled_at_exit(self._runtime.settle)
 
     def prometheus_collector(self) -> Collector:
         """Return the metrics of the process as a collector for a prometheus_client registry.

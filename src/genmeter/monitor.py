@@ -40,6 +40,7 @@ from genmeter.handlers.logging import JobLog
 from genmeter.handlers.otel_events import EvaluationEvents
 from genmeter.history import frames
 from genmeter.history.token_report import summarise
+from genmeter.pickling import Origin
 from genmeter.pipeline.handler_worker import HandlerWorker
 from genmeter.recording import Recording
 
@@ -161,7 +162,19 @@ class GenerationMonitor(Recording):
         )
         alert_list = HANDLERS("alert_handlers", alert_handlers)
         check_alert_handlers(alert_list)
-        alert_list += alertmanager_handlers(config)
+        self._alertmanagers = alertmanager_handlers(config)
+        alert_list += self._alertmanagers
+        self._origin = Origin(
+            self,
+            {
+                **thresholds,
+                "log_dir": str(folder.absolute()) if chosen else None,
+                "metrics_interval": metrics_interval,
+                "token_usage_callback": token_usage_callback,
+                "token_usage_callback_interval_seconds": token_usage_callback_interval_seconds,
+                "config": config,
+            },
+        )
 
         self._runtime = runtime.current()
         subscribers: list[Subscriber] = [JobLog()]
@@ -203,6 +216,26 @@ class GenerationMonitor(Recording):
             )
             session.token_usage.start()
         session.on_rebuild = self._restart
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[Any, ...]]:
+        """Pickle a reference, with the settings for a process that has no such monitor yet."""
+        return self._origin.reduce(
+            shutdown_timeout=self.shutdown_timeout,
+            metric_handlers=self.metric_handlers,
+            log_handlers=self.log_handlers,
+            # The worker makes those of the configuration itself.
+            alert_handlers=[
+                each for each in self.alert_handlers if each not in self._alertmanagers
+            ],
+        )
+
+    def __copy__(self) -> Self:
+        """Return self."""
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        """Return self."""
+        return self
 
     def __repr__(self) -> str:
         state = "shut down" if self._is_shut else "open"

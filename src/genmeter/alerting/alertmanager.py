@@ -130,22 +130,25 @@ class AlertmanagerHandler(AlertReceiver):
             key_file=key_file,
             verify=verify,
         )
-        self._arguments: dict[str, Any] = {
-            "labels": labels,
-            "username": username,
-            "password": password,
-            "password_file": password_file,
-            "bearer_token": bearer_token,
-            "bearer_token_file": bearer_token_file,
-            "ca_file": ca_file,
-            "cert_file": cert_file,
-            "key_file": key_file,
-            "verify": verify,
-            "timeout": timeout,
-            "ends_after": ends_after,
-            "generator_url": generator_url,
-        }
-        self._urls = urls
+        cls = type(self)
+        # A closure, so that nothing shows the secrets.
+        self._remake: Callable[[], Callable[..., AlertmanagerHandler]] = lambda: functools.partial(
+            cls,
+            urls,
+            labels=labels,
+            username=username,
+            password=password,
+            password_file=password_file,
+            bearer_token=bearer_token,
+            bearer_token_file=bearer_token_file,
+            ca_file=ca_file,
+            cert_file=cert_file,
+            key_file=key_file,
+            verify=verify,
+            timeout=timeout,
+            ends_after=ends_after,
+            generator_url=generator_url,
+        )
         self._labels = _checked_labels(labels)
         self._ends_after = ends_after
         self._generator_url = generator_url
@@ -156,9 +159,9 @@ class AlertmanagerHandler(AlertReceiver):
         for client in self._clients:
             weakref.finalize(self, client.close).atexit = False
 
-    def __reduce__(self) -> tuple[Callable[..., AlertmanagerHandler], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., AlertmanagerHandler], tuple[()]]:
         """Pickle the arguments, secrets included: each process posts over threads of its own."""
-        return functools.partial(type(self), **self._arguments), (self._urls,)
+        return self._remake(), ()
 
     def __repr__(self) -> str:
         return f"<AlertmanagerHandler for {', '.join(each.shown for each in self._clients)}>"

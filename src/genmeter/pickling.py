@@ -135,7 +135,7 @@ def _make(cls: type[Any], arguments: dict[str, Any]) -> object:
 
 
 def _pickled(value: object) -> bytes | None:
-    """Pickle a handler by itself, so that one that cannot be leaves the others alone."""
+    """Pickle a handler by itself, so that one that fails does not affect the others."""
     # cloudpickle, which joblib and Ray load, knows lambdas and functions of a notebook.
     for module in (pickle, sys.modules.get("cloudpickle")):
         with contextlib.suppress(Exception):

@@ -104,6 +104,8 @@ class Termination:
             self._is_installed = True
 
     def _install_own(self) -> None:
+        if _kernel_handler():  # of C code, such as faulthandler's, of which signal knows nothing
+            return
         signal.signal(signal.SIGTERM, self._own)
         try:
             self._action = _Action()
@@ -273,6 +275,17 @@ class _Masks(threading.local):
         self.before: set[int | signal.Signals] | None = None
 
 
+def _kernel_handler() -> int | None:
+    """Return the address of the kernel's handler of SIGTERM; None for the default."""
+    import ctypes  # takes some ms; only a process with a monitor needs it
+
+    read = ctypes.pythonapi.PyOS_getsig
+    read.restype = ctypes.c_void_p
+    read.argtypes = (ctypes.c_int,)
+    found: int | None = read(signal.SIGTERM)
+    return found
+
+
 class _Action:
     """The kernel's disposition of SIGTERM, which any thread may read and set.
 
@@ -282,7 +295,7 @@ class _Action:
     """
 
     def __init__(self) -> None:
-        import ctypes  # takes some ms; only a process with a monitor needs it
+        import ctypes
 
         class SigAction(ctypes.Structure):
             # POSIX leaves the order open; this is glibc's, musl's and macOS's.
@@ -296,10 +309,7 @@ class _Action:
         self._new: Callable[[], Any] = SigAction
         self._refer: Callable[[Any], Any] = ctypes.byref
         self._call = ctypes.CDLL(None, use_errno=True).sigaction
-        python_handler = ctypes.pythonapi.PyOS_getsig
-        python_handler.restype = ctypes.c_void_p
-        python_handler.argtypes = (ctypes.c_int,)
-        self._python: int | None = python_handler(signal.SIGTERM)
+        self._python = _kernel_handler()
         # Kept as Python made it, but for one flag.
         self._always, self._once = self._read(), self._read()
         if self._always.handler != self._python or not self._python:

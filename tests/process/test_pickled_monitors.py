@@ -284,7 +284,7 @@ class _Kept:
         """Do nothing."""
 
 
-def test_handlers_that_cannot_be_pickled_are_left_out_once_said(
+def test_handlers_that_cannot_be_pickled_are_dropped_with_one_warning(
     caplog: pytest.LogCaptureFixture, elsewhere: Callable[[bytes], GenerationMonitor]
 ) -> None:
     """The others are kept; one warning names what the worker lacks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -113,6 +114,19 @@ def test_an_ignored_signal_is_left_alone(handler: Any, monkeypatch: pytest.Monke
     rig.install()
     monkeypatch.undo()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+
+
+def test_a_handler_of_c_code_is_left_alone() -> None:
+    """Faulthandler's, which the signal module takes for the default."""
+    faulthandler.register(signal.SIGTERM)
+    try:
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        rig = Rig()
+        rig.install()
+        rig.arm()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        faulthandler.unregister(signal.SIGTERM)
 
 
 def test_another_thread_leaves_it_to_a_later_monitor() -> None:

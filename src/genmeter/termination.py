@@ -71,7 +71,9 @@ class Termination:
         self._settle = settle
         self._limit = limit
         self.on_ending: list[Callable[[], object]] = []
+        self._is_wanted = False
         self._is_installed = False
+        self._call_of_main: object = None
         self._action: _Action | None = None
         self._previous: Callable[[int, FrameType | None], object] | None = None
         # The identity of bound methods: each access makes a new one.
@@ -87,11 +89,12 @@ class Termination:
     # --- the handler ---------------------------------------------------------------------------
 
     def install(self) -> None:
-        """Install the handler on the main thread, once; elsewhere a later call does it.
+        """Install the handler on the main thread, once; elsewhere :meth:`arm` has it done there.
 
         A handler of somebody else is wrapped. An ignored signal stays ignored, and a handler of C code
         is left alone. If the job replaces the handler later, that stands.
         """
+        self._is_wanted = True
         if self._is_installed or threading.current_thread() is not threading.main_thread():
             return
         current = signal.getsignal(signal.SIGTERM)
@@ -129,10 +132,30 @@ class Termination:
 
         Does nothing if somebody replaced the handler, in Python or in C.
         """
+        if self._is_wanted and not self._is_installed:
+            self._install_on_main_thread()
         action = self._action
         if action is not None and not self._was_armed and self._is_ours and action.is_default:
             self._was_armed = self._is_armed = True
             action.arm()
+
+    def _install_on_main_thread(self) -> None:
+        """Have the main thread install and arm the handler, as soon as it executes bytecode."""
+        if self._call_of_main is not None:
+            return
+
+        def install(_argument: object) -> int:
+            with contextlib.suppress(Exception):
+                self.install()
+                self.arm()
+            return 0
+
+        with contextlib.suppress(Exception):  # no interpreter but CPython has this
+            import ctypes
+
+            call = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(install)
+            self._call_of_main = call  # kept as long as it may be called
+            ctypes.pythonapi.Py_AddPendingCall(call, None)
 
     def poll(self) -> None:
         """Arm, and end the process if the handler should have run by now; for each drain's turn."""
@@ -253,6 +276,9 @@ class Termination:
         """Restore the default until the child has recorded something."""
         self._reset()
         action = self._action
+        if action is not None and not self._is_ours:
+            # A server that has loaded the app before the fork sets handlers of its own in each worker.
+            self._action, self._is_installed, self._call_of_main = None, False, None
         if action is not None and self._is_ours and action.is_python:
             action.disarm()
         self.after_fork_in_parent()

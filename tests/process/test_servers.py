@@ -197,6 +197,10 @@ KINDS = {
     "gunicorn-gthread": (FLASK, (*GUNICORN, "-w", "2", "-k", "gthread", "--threads", "2")),
     "gunicorn-uvicorn": (STARLETTE, (*GUNICORN, "-w", "2", "-k", "uvicorn_worker.UvicornWorker")),
     "gunicorn-preload": (FLASK, (*GUNICORN, "-w", "2", "--preload")),
+    "gunicorn-uvicorn-preload": (
+        STARLETTE,
+        (*GUNICORN, "-w", "2", "-k", "uvicorn_worker.UvicornWorker", "--preload"),
+    ),
 }
 
 
@@ -204,7 +208,7 @@ KINDS = {
 # to that, and are killed 30 seconds later.
 ENDS = [
     *((kind, signal.SIGTERM) for kind in KINDS),
-    *((kind, signal.SIGINT) for kind in KINDS if kind != "gunicorn-uvicorn"),
+    *((kind, signal.SIGINT) for kind in KINDS if "gunicorn-uvicorn" not in kind),
     *((kind, signal.SIGQUIT) for kind in ("gunicorn-sync", "gunicorn-gthread")),
 ]
 

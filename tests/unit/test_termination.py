@@ -129,14 +129,32 @@ def test_a_handler_of_c_code_is_left_alone() -> None:
         faulthandler.unregister(signal.SIGTERM)
 
 
-def test_another_thread_leaves_it_to_a_later_monitor() -> None:
-    """Python lets only the main thread set a handler."""
+def test_another_thread_has_the_main_thread_install_it() -> None:
+    """Python lets only the main thread set a handler; the drain asks it to, once it has an event."""
     rig = Rig()
     with ThreadPoolExecutor(1) as pool:
+        pool.submit(rig.arm).result()  # not wanted by any monitor
         pool.submit(rig.install).result()
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        pool.submit(rig.arm).result()
+        pool.submit(rig.arm).result()
+    assert eventually(lambda: callable(signal.getsignal(signal.SIGTERM)))
+    assert rig._action is not None
+    assert rig._action.is_python
+
+
+def test_a_child_of_a_server_installs_it_anew() -> None:
+    """A server that loaded the app before the fork replaced the handler, and each worker does again."""
+    rig = Rig()
     rig.install()
-    assert callable(signal.getsignal(signal.SIGTERM))
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    rig.after_fork_in_child()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(rig.arm).result()
+    assert eventually(lambda: signal.getsignal(signal.SIGTERM) is rig._own)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert rig.calls == ["end", "die"]
 
 
 def test_a_later_handler_stands() -> None:

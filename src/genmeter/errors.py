@@ -34,6 +34,7 @@ __all__ = [
     "MissingExtraError",
     "UnpricedModelError",
     "UsageUnreadError",
+    "unpicklable",
 ]
 
 
@@ -195,3 +196,15 @@ def _usd_text(usd: float) -> str:
     """Return USD with two to six decimals."""
     whole, _, decimals = f"{usd:,.6f}".partition(".")
     return f"{whole}.{decimals.rstrip('0'):0<2}"
+
+
+def unpicklable(what: str, remedy: str) -> TypeError:
+    """Return the error of an object that belongs to one process, for its ``__reduce__``.
+
+    It is a TypeError, as that of Python's own locks and files.
+
+    Args:
+        what: The object, such as ``a Budget``.
+        remedy: What to do instead.
+    """
+    return TypeError(f"cannot pickle {what}: it belongs to the process that made it; {remedy}")

@@ -32,7 +32,7 @@ from genmeter.config.checks import (
 from genmeter.config.monitor import MonitorConfig
 from genmeter.errors import ExportError
 from genmeter.events.values import safe_text
-from genmeter.exporters.apps import make_asgi_app, make_wsgi_app
+from genmeter.exporters.apps import make_asgi_app, make_wsgi_app, settled_at_exit
 from genmeter.exporters.prometheus import FamilyCollector
 from genmeter.files import export, plots
 from genmeter.handlers.base import FileLogHandler, FileMetricHandler, check_handlers
@@ -40,11 +40,13 @@ from genmeter.handlers.logging import JobLog
 from genmeter.handlers.otel_events import EvaluationEvents
 from genmeter.history import frames
 from genmeter.history.token_report import summarise
+from genmeter.pickling import Origin
 from genmeter.pipeline.handler_worker import HandlerWorker
 from genmeter.recording import Recording
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from wsgiref.types import WSGIApplication
 
     import pandas as pd
@@ -160,7 +162,19 @@ class GenerationMonitor(Recording):
         )
         alert_list = HANDLERS("alert_handlers", alert_handlers)
         check_alert_handlers(alert_list)
-        alert_list += alertmanager_handlers(config)
+        self._alertmanagers = alertmanager_handlers(config)
+        alert_list += self._alertmanagers
+        self._origin = Origin(
+            self,
+            {
+                **thresholds,
+                "log_dir": str(folder.absolute()) if chosen else None,
+                "metrics_interval": metrics_interval,
+                "token_usage_callback": token_usage_callback,
+                "token_usage_callback_interval_seconds": token_usage_callback_interval_seconds,
+                "config": config,
+            },
+        )
 
         self._runtime = runtime.current()
         subscribers: list[Subscriber] = [JobLog()]
@@ -202,6 +216,26 @@ class GenerationMonitor(Recording):
             )
             session.token_usage.start()
         session.on_rebuild = self._restart
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[Any, ...]]:
+        """Pickle a reference, with the settings for a process that has no such monitor yet."""
+        return self._origin.reduce(
+            shutdown_timeout=self.shutdown_timeout,
+            metric_handlers=self.metric_handlers,
+            log_handlers=self.log_handlers,
+            # The worker makes those of the configuration itself.
+            alert_handlers=[
+                each for each in self.alert_handlers if each not in self._alertmanagers
+            ],
+        )
+
+    def __copy__(self) -> Self:
+        """Return self."""
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        """Return self."""
+        return self
 
     def __repr__(self) -> str:
         state = "shut down" if self._is_shut else "open"
@@ -490,6 +524,15 @@ class GenerationMonitor(Recording):
             ConfigError: Only one of them is given, or one is invalid.
         """
         return make_asgi_app(self._runtime.render, username=username, password=password)
+
+    def lifespan(self, _app: object = None) -> AbstractAsyncContextManager[None]:
+        """Return a lifespan for Starlette and FastAPI: at its end all is handled and pushed.
+
+        ``FastAPI(lifespan=monitor.lifespan)``, or ``async with monitor.lifespan(app):`` around the
+        ``yield`` of the app's own. It takes ``shutdown_timeout`` seconds at most, off the event loop,
+        never raises, and leaves the monitor open.
+        """
+        return settled_at_exit(self._runtime.settle)
 
     def prometheus_collector(self) -> Collector:
         """Return the metrics of the process as a collector for a prometheus_client registry.

@@ -38,6 +38,7 @@ from genmeter.pipeline.drain import Pipeline
 from genmeter.pipeline.self_metrics import SelfMetrics
 from genmeter.pipeline.worker import Worker
 from genmeter.session import Session, SessionState
+from genmeter.termination import Termination
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -156,6 +157,7 @@ def _by_field(
 _MIN_LOG_SECONDS = 0.2
 _FORK_TIMEOUT = 5.0  # seconds that a fork waits for a drain inside the application's provider
 _EXIT_ATTEMPTS = 3
+_HASTENED_PAUSE = 0.5  # seconds between the pushes of a process that is about to end
 _MAX_CLOSED = 8  # closed monitors whose histories are kept, for the windows of token_usage()
 
 
@@ -183,6 +185,9 @@ class Runtime:
         self._unreachable: deque[Session] = deque()
         self._reaper: Worker[None] = Worker(self._reap, name="genmeter-reaper")
         self._retired = Retired()
+        self._release_deadline = 0.0
+        self._hastened_at = 0.0
+        self._hastened = -1  # events at that time
         self._is_child = False
         self._must_rebuild = False
         _runtimes.add(self)
@@ -235,6 +240,8 @@ class Runtime:
             self._states.append(state)
             self._sessions[id(state)] = weakref.ref(session)
         _exit_hook.set()
+        if config.handle_sigterm and config.drain == "thread":
+            _termination.install()
         pipeline.run(partial(self._on_attached, telemetry, config))
         pipeline.deferred_log.flush()
         return session
@@ -274,6 +281,7 @@ class Runtime:
                 logging.WARNING, "shutdown timed out with %d events pending", len(pipeline.inbox)
             )
         session.begin_close(deadline)
+        self._release_deadline = max(self._release_deadline, deadline)
         for exporters in self._close(session.state):
             self._finish(exporters, deadline)
 
@@ -301,13 +309,26 @@ class Runtime:
         with contextlib.suppress(ValueError):  # another thread already did
             self._closing.remove(exporters)
 
-    def exit(self) -> None:
+    @property
+    def timeout(self) -> float:
+        """The longest ``shutdown_timeout`` of the open monitors, in seconds."""
+        return max((session.timeout for session in self._open_sessions()), default=0.0)
+
+    def exit(self, *, lingers: bool = True) -> None:
         """Close everything within the longest ``shutdown_timeout``; called when the process exits.
 
         An exception that a signal handler raises meanwhile is raised again at the end.
+
+        Args:
+            lingers: Whether the endpoint lingers for a last scrape, if that is configured.
         """
-        timeout = max((session.timeout for session in self._open_sessions()), default=0.0)
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + self.timeout
+        if self._closing:  # interrupted by a signal, whose handler calls this
+            deadline = max(deadline, self._release_deadline)
+        if not lingers:
+            for exporters in (self._exporters, *self._closing):
+                if exporters is not None:
+                    exporters.skip_linger()
         raised: BaseException | None = None
         for _ in range(_EXIT_ATTEMPTS):
             try:
@@ -319,6 +340,38 @@ class Runtime:
                 raised = error
         if raised is not None:
             raise raised
+
+    def settle(self) -> None:
+        """Wait until all that was recorded so far is handled and pushed.
+
+        It takes no longer than the longest ``shutdown_timeout``, and the monitors stay open.
+
+        Raises:
+            TimeoutError: The drain was busy for too long.
+        """
+        pipeline, timeout = self.pipeline, self.timeout
+        if pipeline is None:
+            return
+        deadline = time.monotonic() + timeout
+        pipeline.run(lambda: None, timeout)
+        for session in self._open_sessions():
+            session.dispatcher.flush(deadline)
+        with contextlib.suppress(TimeoutError):
+            self.job.flush(deadline)
+        exporters = self._exporters
+        if exporters is not None and not self._must_rebuild:
+            exporters.push(deadline)
+
+    def hasten(self) -> None:
+        """Push soon if events were recorded since the last time; never waits."""
+        pipeline, exporters = self.pipeline, self._exporters
+        if pipeline is None or exporters is None or self._must_rebuild:
+            return
+        now, events = time.monotonic(), self.self_metrics.recorded + len(pipeline.inbox)
+        if events != self._hastened and now >= self._hastened_at + _HASTENED_PAUSE:
+            self._hastened, self._hastened_at = events, now
+            self.job.publish_soon()
+            exporters.push_soon()
 
     def close(self) -> None:
         """Stop the threads of a runtime after :meth:`exit`."""
@@ -419,7 +472,7 @@ class Runtime:
                 "push() needs an exporter that pushes; set OTEL_METRICS_EXPORTER=prometheus,otlp, "
                 "and push before the last monitor is shut down"
             )
-        return exporters.push(timeout)
+        return exporters.push(time.monotonic() + timeout)
 
     def _log(self, level: int, message: str, *arguments: object) -> None:
         if self.pipeline is not None:
@@ -513,6 +566,8 @@ class Runtime:
 
     def _start(self) -> None:
         """Start the exporters at the first event; called by the pipeline's owner."""
+        if self.pipeline is not None and self.pipeline.is_running:
+            _termination.arm()
         if self._must_rebuild:
             self._rebuild()
         if self._exporters is not None:
@@ -525,6 +580,8 @@ class Runtime:
 
         Called about once a second.
         """
+        if self.pipeline is not None and self.pipeline.is_running:
+            _termination.poll()
         if self.job.may_have_others:
             self.job.start(at_once=False)
         if self._unreachable and self._reaper.is_idle and self._next_unreachable() is not None:
@@ -639,6 +696,21 @@ def _exit_all() -> None:
         runtime.exit()
 
 
+def _end_all() -> None:
+    for runtime in list(_runtimes):
+        runtime.exit(lingers=False)
+
+
+def _settle_all() -> None:
+    for runtime in list(_runtimes):
+        runtime.settle()
+
+
+def _hasten_all() -> None:
+    for runtime in list(_runtimes):
+        runtime.hasten()
+
+
 class _Fork(threading.local):
     """The pipelines whose locks this thread holds while it forks."""
 
@@ -649,6 +721,12 @@ class _Fork(threading.local):
 _fork = _Fork()
 _runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
 _exit_hook = ExitHook(_exit_all)
+_termination = Termination(
+    end=_end_all,
+    settle=_settle_all,
+    limit=lambda: max((each.timeout for each in list(_runtimes)), default=0.0),
+)
+_termination.on_ending.append(_hasten_all)
 _current = Runtime()
 
 
@@ -673,6 +751,12 @@ def _each(method: Callable[[Runtime], None]) -> Callable[[], None]:
 
 
 if hasattr(os, "register_at_fork"):
+    # Registered first, so that it is the last before the fork and the first after it.
+    os.register_at_fork(
+        before=_termination.before_fork,
+        after_in_parent=_termination.after_fork_in_parent,
+        after_in_child=_termination.after_fork_in_child,
+    )
     os.register_at_fork(
         before=_each(Runtime.before_fork),
         after_in_parent=_each(Runtime.after_fork_in_parent),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, assert_type
@@ -94,6 +95,7 @@ Price(1, 2, service_tiers={"flex": "half"})  # type: ignore[dict-item]
 assert_type(process_token_usage(), TokenUsageReport)
 assert_type(monitor.endpoint_url, str | None)
 assert_type(monitor.alert_settings, AlertSettings)
+assert_type(monitor.lifespan(), AbstractAsyncContextManager[None])
 assert_type(monitor.generation(model="m", step="s"), GenerationHandle)
 
 with monitor.generation(model="m") as call:

@@ -954,3 +954,47 @@ def test_application_provider_keeps_its_totals_in_a_child(
     monitor.shutdown()
     (warning,) = warnings_of(caplog)
     assert "create a new provider in the child" in warning
+
+
+# --- settling and hastening ------------------------------------------------------------------------
+
+
+def test_settling_pushes_and_leaves_the_monitors_open(
+    process: runtime.Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything so far arrives, and so does what follows."""
+    with HttpReceiver() as receiver:
+        pushes_to(receiver, monkeypatch)
+        process.settle()  # without a monitor there is nothing to do
+        with monitor_of() as monitor:
+            for count in (1, 2):
+                record(monitor)
+                process.settle()
+                assert receiver.total("genmeter.generations") == count
+        assert receiver.total("genmeter.job.finished") == 1
+
+
+def test_hastening_pushes_what_is_new(
+    process: runtime.Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Soon, and not again before something else was recorded."""
+    monkeypatch.setattr(runtime, "_HASTENED_PAUSE", 0.0)
+    with HttpReceiver() as receiver:
+        pushes_to(receiver, monkeypatch)
+        process.hasten()
+        with monitor_of() as monitor:
+            for count in (1, 2):
+                record(monitor)
+                monitor.flush()
+                process.hasten()
+                process.hasten()
+                assert receiver.wait_for(lambda: receiver.total("genmeter.generations") == count)  # noqa: B023
+            assert len(receiver.requests) == 2
+
+
+def pushes_to(receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have monitors push to a receiver, at their end or when asked."""
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "otlp")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "3600000")

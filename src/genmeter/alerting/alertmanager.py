@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import json
 import logging
 import math
@@ -129,6 +130,25 @@ class AlertmanagerHandler(AlertReceiver):
             key_file=key_file,
             verify=verify,
         )
+        cls = type(self)
+        # A closure, so that nothing shows the secrets.
+        self._remake: Callable[[], Callable[..., AlertmanagerHandler]] = lambda: functools.partial(
+            cls,
+            urls,
+            labels=labels,
+            username=username,
+            password=password,
+            password_file=password_file,
+            bearer_token=bearer_token,
+            bearer_token_file=bearer_token_file,
+            ca_file=ca_file,
+            cert_file=cert_file,
+            key_file=key_file,
+            verify=verify,
+            timeout=timeout,
+            ends_after=ends_after,
+            generator_url=generator_url,
+        )
         self._labels = _checked_labels(labels)
         self._ends_after = ends_after
         self._generator_url = generator_url
@@ -138,6 +158,10 @@ class AlertmanagerHandler(AlertReceiver):
         ]
         for client in self._clients:
             weakref.finalize(self, client.close).atexit = False
+
+    def __reduce__(self) -> tuple[Callable[..., AlertmanagerHandler], tuple[()]]:
+        """Pickle the arguments, secrets included: each process posts over threads of its own."""
+        return self._remake(), ()
 
     def __repr__(self) -> str:
         return f"<AlertmanagerHandler for {', '.join(each.shown for each in self._clients)}>"

@@ -12,12 +12,12 @@ import math
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from genmeter.budget.account import MAX_USD, Account, Claim, Terms
 from genmeter.clock import seconds_left
 from genmeter.config.checks import LABEL, SECONDS, check_pair, count, number, optional
-from genmeter.errors import BudgetAmount, BudgetExceededError, BudgetLimit, ConfigError
+from genmeter.errors import BudgetAmount, BudgetExceededError, BudgetLimit, ConfigError, unpicklable
 from genmeter.events.capture import capture_mapping
 from genmeter.events.model import Evaluation, Generation
 from genmeter.events.values import shown
@@ -106,6 +106,16 @@ class Budget:
             unpriced,
         )
         self._owned = _Owned(terms, pipeline)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise unpicklable(
+            "a Budget", "pass the monitor, and call monitor.budget(...) in the other process"
+        )
 
     def __repr__(self) -> str:
         return f"<Budget of {self._owned.terms}>"
@@ -218,6 +228,17 @@ class Reservation:
         self.timeout = timeout
         self._owned = owned
         self._claims: list[Claim] = []  # of the blocks that have begun; all are alike
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise unpicklable(
+            "a Reservation",
+            "reserve in each process, from a budget that it makes with monitor.budget(...)",
+        )
 
     def __repr__(self) -> str:
         return f"<Reservation of {BudgetAmount(self.tokens, self.usd)}>"

@@ -8,11 +8,22 @@ import sys
 import threading
 from array import array
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, Self, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    NamedTuple,
+    NoReturn,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypeVar,
+    overload,
+)
 
 from genmeter.call.attempts import CallUsage
 from genmeter.call.decorator import decorated
 from genmeter.call.streams import MAX_TIMES, CallStream, Flow, flow_of, proxy_of
+from genmeter.errors import unpicklable
 from genmeter.events.answers import CallDetails, Unread
 from genmeter.events.capture import capture_bool, capture_label, class_name
 from genmeter.events.values import UNREADABLE
@@ -116,6 +127,17 @@ class GenerationHandle:
         # Taken by the one who enters; atomic, unlike a flag.
         self._vacancy = [True]
         self._started = perf_counter()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise unpicklable(
+            "the handle of a call",
+            "pass the monitor, and begin the call with monitor.generation(...) in the other process",
+        )
 
     def __repr__(self) -> str:
         return f"<GenerationHandle of {self.model or 'the default model'}, step {self._step}>"

@@ -420,6 +420,9 @@ class MonitorConfig(Declared):
     drain: Literal["thread", "inline"] = declare(
         "thread", "thread, or inline (in the caller's thread; for tests)", "GENMETER_DRAIN",
         check=one_of("thread", "inline"))
+    handle_sigterm: bool = declare(
+        True, "publish and push at SIGTERM, before it ends the process", "GENMETER_HANDLE_SIGTERM",
+        check=BOOLEAN)
     log_dir: str | os.PathLike[str] | None = declare(
         None, "default folder for the journal and the log", "GENMETER_LOG_DIR",
         check=optional(PATH))

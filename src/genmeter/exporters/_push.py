@@ -26,7 +26,7 @@ from genmeter.exporters.settings import redact
 from genmeter.pipeline.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from opentelemetry.sdk.metrics.export import MetricExporter
 
@@ -36,6 +36,7 @@ __all__ = ["Push"]
 
 _logger = logging.getLogger("genmeter")
 _MIN_TIMEOUT = 0.001  # seconds; a collection with a time-out of 0 is late from the start
+_POLL = 0.005
 _MAX_GRACE = 1.0  # seconds that the last push waits for the one under way
 _GRACE_SHARE = 0.25  # and the share of its time
 _MAX_DETACHED = 6  # threads that hang in an exporter before pushes stop
@@ -82,13 +83,13 @@ class Push:
         self._timeout = timeout
         self._on_failure = on_failure
         self._secrets = secrets
-        self._is_started = False
-        self._worker: Worker[_Attempt] = Worker(
+        self._is_started = False  # by `start`; only then it pushes at an interval
+        self._is_asked = False
+        self._worker: Worker[None] = Worker(
             name=f"genmeter-push-{name}",
             tick=self._push_at_interval,
             interval=interval,
             on_end=self._push_last,
-            deliver=self._push_asked,
         )
         self._begin(exporter)
 
@@ -114,18 +115,31 @@ class Push:
         if not self._is_finishing:
             self._worker.start()
 
-    def push(self, timeout: float) -> bool:
-        """Collect and export now; return whether that succeeded in time.
+    def push_soon(self) -> None:
+        """Push as soon as no other push is under way, on the thread; never waits."""
+        if not self._is_finishing:
+            self._is_asked = True
+            self._worker.start()
+            self._worker.tick_now()
+
+    def push(self, deadline: float) -> bool:
+        """Push what is recorded by now, and wait for it; later pushes keep their interval.
 
         Args:
-            timeout: Seconds; a push that takes longer goes on.
+            deadline: On the clock of ``time.monotonic()``.
+
+        Returns:
+            Whether it succeeded in time.
         """
-        if self._is_finishing:
-            return False
-        attempt = _Attempt(time.monotonic() + min(timeout, self._timeout), self._collect)
-        self._worker.put(attempt)
-        attempt.ended.wait(timeout)
-        return attempt.is_sent
+        called = time.monotonic()
+        while not self._is_finishing and time.monotonic() < deadline:
+            attempt = self._current
+            if attempt is None or attempt.begun < called:
+                self.push_soon()  # a push that had begun may lack the newest events
+            elif attempt.is_done:
+                return attempt.is_sent
+            time.sleep(_POLL)
+        return False
 
     def before_fork(self, timeout: float) -> None:
         """Wait at most ``timeout`` seconds until the first push has imported what it needs.
@@ -144,7 +158,7 @@ class Push:
                 attempt.is_abandoned = True
         _inherited.extend([self._exporter, self._current, self._last])
         self._worker.reset()
-        self._is_started = False
+        self._is_started = self._is_asked = False
         self._begin(None)
 
     def finish(self, timeout: float) -> bool:
@@ -201,20 +215,13 @@ class Push:
     # --- on the threads of the push ------------------------------------------------------------
 
     def _push_at_interval(self) -> None:
-        if self._is_started:
-            self._push_one(_Attempt(time.monotonic() + self._timeout, self._collect))
-
-    def _push_asked(self, attempts: Sequence[_Attempt]) -> None:
-        for attempt in attempts:
-            self._push_one(attempt)
-            attempt.end()
-
-    def _push_one(self, attempt: _Attempt) -> None:
-        if self._is_finishing:
+        is_due, self._is_asked = self._is_started or self._is_asked, False
+        if self._is_finishing or not is_due:
             return
         if len(self._detached) >= _MAX_DETACHED:
             self._report(f"{len(self._detached)} threads hang in earlier exports")
             return
+        attempt = _Attempt(time.monotonic() + self._timeout, self._collect)
         self._current = attempt
         if self._is_finishing:  # since then: the last push waits for this one, or runs beside it
             attempt.end()
@@ -418,6 +425,7 @@ class _Attempt:
     collect: Collect
     data: MetricsData | None = None
     exporter: MetricExporter | None = None
+    begun: float = field(default_factory=time.monotonic)
     is_done: bool = False
     is_sent: bool = False
     is_abandoned: bool = False  # its result is ignored

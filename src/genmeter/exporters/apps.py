@@ -6,6 +6,7 @@ Under any prefix of a mount or route, the page is at the prefix itself and at ``
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import sys
 from http import HTTPStatus
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from genmeter.exporters._routes import METRICS_PATH, Routes, basic_auth, combine
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     from genmeter.exporters._routes import Render
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
     ASGIApplication = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-__all__ = ["make_asgi_app", "make_wsgi_app"]
+__all__ = ["make_asgi_app", "make_wsgi_app", "off_the_loop", "settled_at_exit"]
 
 _T = TypeVar("_T")
 
@@ -100,7 +101,7 @@ class _ASGIApp:
         )
         path = _path_in_app(scope["path"], scope.get("root_path", ""))
         query = scope.get("query_string", b"").decode("latin-1")
-        response = await _off_the_loop(
+        response = await off_the_loop(
             functools.partial(self._routes.respond, scope["method"], path, headers, query)
         )
         await send(
@@ -116,7 +117,17 @@ class _ASGIApp:
         await send({"type": "http.response.body", "body": response.body})
 
 
-async def _off_the_loop(call: Callable[[], _T]) -> _T:
+@contextlib.asynccontextmanager
+async def settled_at_exit(settle: Callable[[], object]) -> AsyncIterator[None]:
+    """Call ``settle`` at the end of the context, on a thread; its exceptions are ignored."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(Exception):
+            await off_the_loop(settle)
+
+
+async def off_the_loop(call: Callable[[], _T]) -> _T:
     """Call a function on a thread of asyncio or trio; without either, on this thread."""
     # Trio first: as a guest it runs inside an event loop of asyncio.
     trio = sys.modules.get("trio")

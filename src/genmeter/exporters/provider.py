@@ -320,16 +320,6 @@ class Exporters:
         if isinstance(self.provider, BuiltinMeterProvider):
             self.provider.resource = self.resource
 
-    def push(self, timeout: float) -> bool:
-        """Push now; return whether all exporters did so in time.
-
-        Args:
-            timeout: Seconds for all of them.
-        """
-        deadline = time.monotonic() + timeout
-        sent = [push.push(seconds_left(deadline)) for push in self._pushes]
-        return all(sent)
-
     def _bind(self, server: ScrapeServer) -> None:
         server.start()
         self._log(logging.INFO, "metrics are served at %s", server.url)
@@ -374,6 +364,30 @@ class Exporters:
         )
 
     # --- the end -------------------------------------------------------------------------------
+
+    def push_soon(self) -> None:
+        """Have all exporters push what is recorded by now; never waits."""
+        for push in self._pushes:
+            push.push_soon()
+
+    def push(self, deadline: float) -> bool:
+        """Push what is recorded by now, and wait for the pushes.
+
+        Args:
+            deadline: On the clock of ``time.monotonic()``.
+
+        Returns:
+            Whether all of them succeeded in time; True without any.
+        """
+        # In turn with the other processes: an older state must not arrive after a newer one.
+        with self._job.turn(deadline):
+            self.push_soon()
+            results = [push.push(deadline) for push in self._pushes]  # whatever failed
+        return all(results)
+
+    def skip_linger(self) -> None:
+        """Have :meth:`finish` not wait for a last scrape."""
+        self._linger = 0.0
 
     def finish(self, timeout: float) -> None:
         """Push once more, linger for a last scrape if configured, and close.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import logging
 import os
 import stat
@@ -12,6 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 __all__ = ["LineFile"]
@@ -60,6 +62,11 @@ class LineFile:
         # Whether the file ends with an unfinished line, which the next append has to end.
         self._is_torn = False
         self._has_warned = False
+
+    def __reduce__(self) -> tuple[Callable[[], LineFile], tuple[()]]:
+        """Pickle the settings: each process opens the file itself."""
+        make = functools.partial(LineFile, self.path, max_bytes=self._max_bytes, keep=self._keep)
+        return make, ()
 
     def append(self, data: bytes) -> None:
         """Write whole lines: all of them or, if possible, none.

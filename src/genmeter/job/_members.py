@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Members"]
 
-_GATE, _LEAD, _FIRST = 0, 1, 16  # bytes
+_GATE, _LEAD, _TURN, _FIRST = 0, 1, 2, 16  # bytes
 _STEP = 2**23  # more than any process id; containers that share the folder may have equal ids
 _TRIES = 64
 _PAUSE = 0.005
@@ -79,6 +79,24 @@ class Members:
             yield
         finally:
             self._free(_GATE)
+
+    @contextlib.contextmanager
+    def turn(self, deadline: float) -> Iterator[None]:
+        """Hold the lock of those that push a last state; without it if it is not free in time.
+
+        Args:
+            deadline: On the clock of ``time.monotonic()``.
+        """
+        has_turn = False
+        while not has_turn and time.monotonic() < deadline:
+            has_turn = self._lock(fcntl.LOCK_EX, _TURN)
+            if not has_turn:
+                time.sleep(_PAUSE)
+        try:
+            yield
+        finally:
+            if has_turn:
+                self._free(_TURN)
 
     def enter(self) -> int:
         """Take a byte of this process, and return its number.

@@ -32,7 +32,7 @@ from genmeter.pipeline.drain import Request
 from genmeter.pipeline.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableMapping, Sequence
+    from collections.abc import Callable, Iterator, MutableMapping, Sequence
     from pathlib import Path
 
     from opentelemetry.sdk.metrics.export import MetricsData
@@ -279,6 +279,25 @@ class Job:
             store.settle(self._number, combine)
         except StoreError as error:
             self._report(error)
+
+    def publish_soon(self) -> None:
+        """Join if this process belongs to a job, and publish, on the job's thread; never waits."""
+        if self.may_have_others and self._worker.start():
+            self._worker.put(Request(self._turn))
+
+    @contextlib.contextmanager
+    def turn(self, deadline: float) -> Iterator[None]:
+        """Keep other processes of the job from entering the same block, until a deadline.
+
+        Args:
+            deadline: On the clock of ``time.monotonic()``; the block is entered then anyway.
+        """
+        members = self._members
+        if members is None:
+            yield
+            return
+        with members.turn(deadline):
+            yield
 
     def publish(self, timeout: float) -> bool:
         """Publish what changed, now; return whether the store has it. True if there is no store.

@@ -233,6 +233,14 @@ class Worker(Generic[_T]):
         """
         self._shared.due = min(self._shared.due, time.monotonic() + seconds)
 
+    def tick_now(self) -> None:
+        """Have the running thread tick as soon as it is free; never waits.
+
+        A tick that begins at the same moment may count as this one, so ask again if it must be newer.
+        """
+        self._shared.due = -math.inf
+        self.wake()
+
     # --- waiting -------------------------------------------------------------------------------
 
     def wait_until_delivered(self, deadline: float) -> bool:

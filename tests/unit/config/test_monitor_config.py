@@ -206,6 +206,7 @@ VARIABLES: dict[str, tuple[str, str, Any]] = {
     "GENMETER_OLDER_METRIC_NAMES": ("true", "older_metric_names", True),
     "GENMETER_METER_PROVIDER": ("global", "meter_provider", "global"),
     "GENMETER_DRAIN": ("inline", "drain", "inline"),
+    "GENMETER_HANDLE_SIGTERM": ("false", "handle_sigterm", False),
     "GENMETER_ENDPOINT_CERTFILE": ("c.pem", "endpoint.certfile", "c.pem"),
     "GENMETER_ENDPOINT_KEYFILE": ("k.pem", "endpoint.keyfile", "k.pem"),
     "GENMETER_ENDPOINT_CLIENT_CA_FILE": ("ca.pem", "endpoint.client_ca_file", "ca.pem"),

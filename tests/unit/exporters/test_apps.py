@@ -15,7 +15,7 @@ from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
 from genmeter.errors import ConfigError
-from genmeter.exporters.apps import make_asgi_app, make_wsgi_app
+from genmeter.exporters.apps import make_asgi_app, make_wsgi_app, settled_at_exit
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -272,3 +272,29 @@ def test_the_asgi_app_runs_on_any_loop() -> None:
     with pytest.raises(StopIteration) as ended:
         running.send(None)
     assert ended.value.value[1]["body"] == b"text"
+
+
+# --- the lifespan ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_a_lifespan_settles_at_its_end_off_the_loop(loop: str) -> None:
+    """Not before the app's own shutdown, and an exception of either does no harm to the other."""
+    calls: list[str] = []
+
+    def settle() -> None:
+        calls.append("loop" if threading.current_thread() is threading.main_thread() else "settled")
+        raise TimeoutError
+
+    async def live() -> None:
+        async with settled_at_exit(settle):
+            calls.append("served")
+        with pytest.raises(ValueError, match="theirs"):
+            async with settled_at_exit(settle):
+                raise ValueError("theirs")
+
+    if loop == "trio":
+        trio.run(live)
+    else:
+        asyncio.run(live())
+    assert calls == ["served", "settled", "settled"]

@@ -6,6 +6,7 @@ import logging
 import math
 import signal
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from opentelemetry.sdk.metrics.export import (
     MetricsData,
 )
 
-from _waiting import eventually
+from _waiting import eventually, soon
 from genmeter.exporters import _push as push_module
 from genmeter.exporters._push import Push, _Latch
 from genmeter.exporters.provider import CollectingReader
@@ -721,3 +722,49 @@ def test_a_latch_releases_all_waiters() -> None:
 
     assert held == [True] * 3
     assert latch.wait(0)
+
+
+# --- pushes on request -----------------------------------------------------------------------------
+
+
+def test_a_requested_push_is_waited_for() -> None:
+    """It collects after the request, whatever the interval, and says whether it arrived."""
+    exporter = Exporter(SUCCESS, FAILURE, SUCCESS)
+    rig = Rig(exporter)
+    found = [rig.push.push(soon()) for _ in range(3)]
+    assert found == [True, False, True]
+    assert exporter.exports == [1, 2, 3]
+    rig.push.finish(GUARD)
+
+
+def test_a_requested_push_follows_the_one_under_way() -> None:
+    """What the push under way has collected may lack the newest events."""
+    begun, go = threading.Event(), threading.Event()
+
+    def slow() -> MetricExportResult:
+        begun.set()
+        go.wait(GUARD)
+        return SUCCESS
+
+    exporter = Exporter(slow)
+    rig = Rig(exporter)
+    rig.push.push_soon()
+    assert begun.wait(GUARD)
+    waiting = threading.Thread(target=rig.push.push, args=(soon(),))
+    waiting.start()
+    go.set()
+    waiting.join(GUARD)
+    assert not waiting.is_alive()
+    assert exporter.exports == [1, 2]
+    rig.push.finish(GUARD)
+
+
+def test_a_requested_push_ends_at_its_deadline() -> None:
+    """An exporter that hangs costs the caller no more, and a finished push does nothing."""
+    go = threading.Event()
+    rig = Rig(Exporter(lambda: go.wait(GUARD)), Exporter())
+    assert not rig.push.push(time.monotonic() + 0.05)
+    go.set()
+    rig.push.finish(GUARD)
+    rig.push.push_soon()
+    assert not rig.push.push(soon())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from genmeter.errors import ConfigError
 from genmeter.report._metric_rows import OPENING, PHASES, MetricRows, is_afterimage_name
 from genmeter.report.endpoint import read_endpoint
+from genmeter.report.fleet import read_fleet
 from genmeter.report.journal import journal_files, read_journal
 from genmeter.report.usage_table import UsageTable
 from genmeter.schema.afterimage import BILLING, PARTS
@@ -31,6 +32,7 @@ _HAS_SCHEME = re.compile(r"https?://", re.IGNORECASE)
 _JOURNAL_LINE = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{\s*"metric"')
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 _JOURNAL_SUFFIX = ".jsonl"
+_PROMETHEUS = "prometheus="
 
 
 def read_source(
@@ -55,6 +57,11 @@ def read_source(
     """
     if not source:
         raise ConfigError("source must be a journal, an export or an address, got ''")
+    if source.startswith(_PROMETHEUS):
+        if window is None:
+            raise ConfigError("--window must be given for prometheus=, such as 24h")
+        url = source.removeprefix(_PROMETHEUS)
+        return read_fleet(url, window=window, progress=progress, prices=prices)
     path = Path(source)
     if _HAS_SCHEME.match(source) or (_ADDRESS.fullmatch(source) and not os.path.lexists(path)):
         if window is not None:

@@ -1,0 +1,304 @@
+"""What a fleet's report says about its completeness."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from statistics import median
+from typing import TYPE_CHECKING
+
+from genmeter.report._targets import unseen_ends
+from genmeter.schema import metrics as cat
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from genmeter.report._lives import SeriesLives
+    from genmeter.report._promapi import PrometheusApi, Series
+    from genmeter.report._targets import Target
+
+__all__ = ["Unknown", "missing_names", "notes_of"]
+
+_MOST_NAMED = 3
+_MOST_WARNINGS = 5
+_RECENT_INTERVALS = 3.5
+_RECENT_SECONDS = 300.0  # if the interval is unknown
+_AMOUNTS = {cat.GENERATIONS.prometheus: "calls", cat.TOTAL_TOKENS.prometheus: "tokens"}
+_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86_400.0
+
+
+@dataclass
+class Unknown:
+    """What the stored samples do not say.
+
+    Attributes:
+        before: Calls and tokens at the first sample of series that began before the window.
+        undated: Calls and tokens at the first sample of series of unknown birth.
+        has_past: Whether the server has samples from before the window.
+        lacks_buckets: Whether there are calls without a histogram of their durations.
+        has_overflow: Whether a job has exceeded its limit of label combinations.
+        unasked: Whether the server refused a question about the samples.
+        down: Targets that do not answer now, as ``up``.
+        died: Numbers of processes that died, by job.
+    """
+
+    before: Counter[str] = field(default_factory=Counter)
+    undated: Counter[str] = field(default_factory=Counter)
+    has_past: bool = True
+    lacks_buckets: bool = False
+    has_overflow: bool = False
+    unasked: bool = False
+    down: list[Series] = field(default_factory=list)
+    died: list[Series] = field(default_factory=list)
+
+    def add(self, name: str, lives: SeriesLives) -> None:
+        """Add what is unknown of a series."""
+        if unit := _AMOUNTS.get(name):
+            self.before[unit] += round(lives.before)
+            self.undated[unit] += round(lives.undated)
+
+
+def notes_of(
+    targets: Sequence[Target],
+    dropped: Mapping[int, Target],
+    unknown: Unknown,
+    window: tuple[float, float],
+    warnings: Iterable[str],
+) -> list[str]:
+    """Return the sentences of a report.
+
+    Args:
+        targets: The targets with samples in the window.
+        dropped: The targets that are not counted, by ``id()``, and those that stand for them.
+        unknown: What the samples do not say.
+        window: Unix times of its begin and its end.
+        warnings: What the server said about its answers.
+    """
+    counted = [target for target in targets if id(target) not in dropped]
+    intervals = [each for target in counted if (each := target.interval) is not None]
+    usual = median(intervals) if intervals else None
+    notes = [
+        *_beginning(counted, unknown, window[0]),
+        *_endings(counted, usual, window[1]),
+        *_gaps(counted),
+        *_same(targets, dropped, counted),
+        *_jobs(counted, unknown),
+    ]
+    shown = list(warnings)
+    notes += [f"The server warns: {each}" for each in shown[:_MOST_WARNINGS]]
+    if len(shown) > _MOST_WARNINGS:
+        notes.append(f"The server gave {len(shown) - _MOST_WARNINGS} more warnings.")
+    if unknown.unasked:
+        notes.append(
+            "The server refused a question about its samples for its size: notes on targets that are "
+            "down, died or counted twice may be missing."
+        )
+    return notes
+
+
+def _beginning(targets: Sequence[Target], unknown: Unknown, since: float) -> list[str]:
+    notes = []
+    if not targets:
+        notes.append("No samples in the window: no job was scraped, and none has pushed.")
+    elif not unknown.has_past:
+        first = min(target.first_at for target in targets)
+        notes.append(
+            f"The window begins {_time(since)}, and the first sample is of {_time(first)}: the server "
+            "has none from before. If it started later, or keeps samples for a shorter time, jobs that "
+            "ended before are missing."
+        )
+    if amount := _amount(unknown.before):
+        notes.append(
+            f"Not counted: up to {amount} of processes that began before the window and have no "
+            "sample from before it, so that their time is unknown."
+        )
+    if amount := _amount(unknown.undated):
+        notes.append(
+            f"Counted, but up to {amount} may be from before the window: these series have no start "
+            "times (`_created`), and no sample from before."
+        )
+    return notes
+
+
+def _endings(targets: Sequence[Target], usual: float | None, until: float) -> list[str]:
+    notes = []
+    unseen: list[Target] = []
+    ended: list[Target] = []
+    running: list[Target] = []
+    count = 0
+    for target in targets:
+        ends = len(unseen_ends(target))
+        interval = target.interval or usual
+        recent = _RECENT_SECONDS if interval is None else _RECENT_INTERVALS * interval
+        if not target.is_finished():
+            if until - target.last_at > recent:
+                ends += 1
+                ended.append(target)
+            else:
+                running.append(target)
+        if ends:
+            unseen.append(target)
+            count += ends
+    if count:
+        tail = max((target.interval or usual or 0.0 for target in unseen), default=0.0)
+        most = f"what it counted in up to {_duration(tail)}" if tail else "what it counted"
+        latest = max((target.last_at for target in ended), default=None)
+        when = "" if latest is None else f", the latest at {_time(latest)}"
+        notes.append(
+            f"{_count(count, 'process', 'processes')} ended without a last sample of the finished job "
+            f"({_names(unseen)}{when}): {most} after the last sample of each is missing."
+        )
+    if running:
+        oldest = max(until - target.last_at for target in running)
+        notes.append(
+            f"{_count(len(running), 'process', 'processes')} may still be running: what they counted "
+            f"after their last samples, up to {_duration(oldest)} before the end, is missing."
+        )
+    return notes
+
+
+def _gaps(targets: Sequence[Target]) -> list[str]:
+    gaps = [(gap.end - gap.begin, target, gap) for target in targets for gap in target.gaps()]
+    if not gaps:
+        return []
+    longest, target, gap = max(gaps, key=lambda each: each[0])
+    exact = "counts over a gap are exact, except those of a process that ended in it"
+    if not all(target.births for _, target, _ in gaps):
+        exact += "; without start times (`_created`) a restart in a gap may be missed"
+    where = f"{_names([each[1] for each in gaps])}, the longest of {_duration(longest)} from"
+    return [
+        f"{_count(len(gaps), 'gap')} in the samples of {where} {_time(gap.begin)} ({target.name}): "
+        f"{exact}."
+    ]
+
+
+def _same(
+    targets: Sequence[Target], dropped: Mapping[int, Target], counted: Sequence[Target]
+) -> list[str]:
+    notes = []
+    twice = [target for target in targets if id(target) in dropped]
+    if twice:
+        pairs = [f"{_labels(each, dropped[id(each)])}" for each in twice[:_MOST_NAMED]]
+        more = "" if len(twice) <= _MOST_NAMED else f" and {len(twice) - _MOST_NAMED} more"
+        notes.append(
+            f"{_count(len(twice), 'target')} show the same process as another one (scraped twice, or "
+            f"scraped and pushed) and are counted once: not counted {', '.join(pairs)}{more}."
+        )
+    by_name = Counter(target.name for target in counted if target.process)
+    unsure = {
+        target.name: target
+        for target in counted
+        if by_name[target.name] > 1 and not (target.births or target.ids)
+    }
+    if unsure:
+        notes.append(
+            f"Targets with equal job and instance, but other labels ({_names(unsure.values())}), may "
+            "be the same process, which is counted twice then; nothing in their samples says so."
+        )
+    if turns := [target for target in counted if target.alternates]:
+        notes.append(
+            f"Several processes answer in turn for {_names(turns)}: each is counted up to the last "
+            "time that it was seen. Give the job a name (GENMETER_JOB), so that each answers for all."
+        )
+    nameless = [target for target in counted if not (target.job and target.process)]
+    if nameless:
+        notes.append(
+            f"Series of {_count(len(nameless), 'target')} have no `job` or `instance`: if several "
+            "processes push into the same series, their counts are wrong; see docs/fleet.md."
+        )
+    return notes
+
+
+def _jobs(targets: Sequence[Target], unknown: Unknown) -> list[str]:
+    notes = []
+    known = {
+        (target.labels.get("job"), target.labels.get("instance")): target for target in targets
+    }
+    down = [
+        known[key]
+        for series in unknown.down
+        if (key := (series.labels.get("job"), series.labels.get("instance"))) in known
+        and not known[key].is_finished()
+    ]
+    if down:
+        notes.append(
+            f"Down at the end: {_names(down)}; what they count since their last sample is missing."
+        )
+    jobs = {target.labels.get("job") for target in targets}
+    died = [each for each in unknown.died if each.labels.get("job") in jobs]
+    if died:
+        count = round(sum(each.samples[-1][1] for each in died))
+        names = sorted({each.labels.get("job") or "?" for each in died})
+        notes.append(
+            f"{_count(count, 'process', 'processes')} of {', '.join(names[:_MOST_NAMED])} died: what "
+            "each counted in its last second or so is missing."
+        )
+    if unknown.has_overflow:
+        notes.append(
+            "Incomplete: a job has exceeded its limit of label combinations, and the report lacks the "
+            "excess; raise limits.combinations."
+        )
+    if unknown.lacks_buckets:
+        notes.append(
+            "No durations: the server has no classic histograms of them; set "
+            "`always_scrape_classic_histograms: true` if it converts them to native ones."
+        )
+    return notes
+
+
+def missing_names(api: PrometheusApi, until: float, seconds: float) -> str:
+    """Return the error for a server without metrics of genmeter, with the remedy."""
+    seen = api.query(
+        "count by (__name__) (last_over_time("
+        '{__name__=~"genmeter[._](tokens|generations|build[._]info).*"}'
+        f"[{round(seconds * 1000)}ms]))",
+        until,
+    )
+    names = sorted(series.labels.get("__name__", "") for series in seen)
+    shown = f"prometheus={api.shown!r}"
+    if names:
+        return (
+            f"{shown} stores other names than those of a scrape, such as {names[0]!r}; set "
+            "`translation_strategy: UnderscoreEscapingWithSuffixes` under `otlp:` of Prometheus, or "
+            "`-opentelemetry.usePrometheusNaming` of VictoriaMetrics"
+        )
+    return (
+        f"{shown} has no metrics of genmeter within {_duration(seconds)} before {_time(until)}; use a "
+        "longer window, and check that it scrapes the jobs or that they push to it"
+    )
+
+
+def _names(targets: Iterable[Target]) -> str:
+    names = sorted({target.name for target in targets})
+    more = "" if len(names) <= _MOST_NAMED else f" and {len(names) - _MOST_NAMED} more"
+    return f"{', '.join(names[:_MOST_NAMED])}{more}"
+
+
+def _labels(target: Target, other: Target) -> str:
+    """Return a target's name, with the label in which it differs from one of the same name."""
+    if target.name != other.name:
+        return f"{target.name} ({other.name})"
+    differing = sorted(
+        f"{name}={text}" for name, text in target.labels.items() if other.labels.get(name) != text
+    )
+    return f"{target.name} ({', '.join(differing) or 'with fewer labels'})"
+
+
+def _amount(amounts: Counter[str]) -> str:
+    return " and ".join(f"{count:,} {unit}" for unit, count in amounts.items() if count)
+
+
+def _count(count: int, one: str, several: str | None = None) -> str:
+    return f"{count:,} {one if count == 1 else several or f'{one}s'}"
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("d", _DAY), ("h", _HOUR), ("min", _MINUTE)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def _time(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -166,11 +166,9 @@ def _gaps(targets: Sequence[Target]) -> list[str]:
     exact = "counts over a gap are exact, except those of a process that ended in it"
     if not all(target.births for _, target, _ in gaps):
         exact += "; without start times (`_created`) a restart in a gap may be missed"
-    where = f"{_names([each[1] for each in gaps])}, the longest of {_duration(longest)} from"
-    return [
-        f"{_count(len(gaps), 'gap')} in the samples of {where} {_time(gap.begin)} ({target.name}): "
-        f"{exact}."
-    ]
+    where = f"{_names([each[1] for each in gaps])}, the longest of {_duration(longest)}"
+    since = f"{_time(gap.begin)} ({target.name})"
+    return [f"{_count(len(gaps), 'gap')} in the samples of {where} from {since}: {exact}."]
 
 
 def _same(
@@ -197,9 +195,15 @@ def _same(
             "be the same process, which is counted twice then; nothing in their samples says so."
         )
     if turns := [target for target in counted if target.alternates]:
+        is_exact = all(target.births for target in turns)
+        counted_as = (
+            "each is counted up to the last time that it was seen"
+            if is_exact
+            else "without start times (`_created`) their counts are wrong"
+        )
         notes.append(
-            f"Several processes answer in turn for {_names(turns)}: each is counted up to the last "
-            "time that it was seen. Give the job a name (GENMETER_JOB), so that each answers for all."
+            f"Several processes answer in turn for {_names(turns)}: {counted_as}. Give the job a name "
+            "(GENMETER_JOB), so that each answers for all."
         )
     nameless = [target for target in counted if not (target.job and target.process)]
     if nameless:

@@ -43,7 +43,8 @@ class Target:
         labels: As given.
         first_at: Unix time of the first sample.
         last_at: Unix time of the last sample.
-        restarts: Unix times of samples at which a counter without a birth had fallen; sorted.
+        restarts: Unix times of samples at which a counter without a birth had fallen, or another
+            process answered for the first time; sorted.
         ends: Of the lives of its series that ended, the times of the last sample and of the first of
             the next.
         births: Births of its series, each with what identifies the series within a process.
@@ -63,6 +64,8 @@ class Target:
         self._intervals: list[float] = []
         self._longest: list[Gap] = []
         self._scraped_at: float | None = None
+        # The first and the last time of each process.
+        self._seen_ids: dict[str, tuple[float, float]] = {}
         # Times at which "the job has finished" changed, with the value.
         self._finished: list[tuple[float, bool]] = []
         # Prometheus moves a pushed `service.instance.id` to this label.
@@ -98,6 +101,21 @@ class Target:
         index = bisect_left(self.restarts, at)
         if index == len(self.restarts) or self.restarts[index] != at:
             insort(self.restarts, at)
+
+    def add_id(self, process_id: str, times: Sequence[float]) -> None:
+        """Add samples with the id of the process; a new one is a restart."""
+        self.ids.add(process_id)
+        known = self._seen_ids.get(process_id)
+        if known is None:
+            if self._seen_ids:
+                self.add_restart(times[0])
+            first = times[0]
+        else:
+            first = known[0]
+        self._seen_ids[process_id] = (first, times[-1])
+        spans = sorted(self._seen_ids.values())
+        if any(later[0] <= earlier[1] for earlier, later in pairwise(spans)):
+            self.alternates = True
 
     def restarted_within(self, after: float, until: float) -> bool:
         """Return whether there was a fall later than one time and no later than another."""

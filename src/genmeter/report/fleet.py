@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import chain
@@ -17,7 +19,7 @@ from genmeter.report.usage_table import UsageTable
 from genmeter.schema import metrics as cat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from datetime import timedelta
 
     from genmeter.config.prices import PriceTable
@@ -143,7 +145,7 @@ class _Fleet:
                         f"({error}); raise the limits of the server's queries"
                     ) from error
                 continue
-            self._add_slice(list(chain(*found)))
+            self._add_slice(list(chain(*found)), at, upto)
             count = sum(len(series.samples) for series in chain(*found))
             width *= min(_MOST_GROWTH, max(1 / _MOST_GROWTH, _SAMPLES / max(1, count)))
             width = max(width, _SHORTEST_SLICE_SECONDS)
@@ -221,11 +223,21 @@ class _Fleet:
             if birth is not None:
                 _add_births(counter, {birth})
             counter.lives.seed(series.samples[-1][1], birth)
+        self._add_infos(
+            (
+                self._target(series.labels)
+                for series in counters
+                if _birth_key(series.labels) not in births
+            ),
+            lambda selector: self._about(
+                f"last_over_time({selector}[{_span(lookback)}])", self._since
+            ),
+        )
         self._unknown.has_past = bool(found) or bool(
             self._about(f"count(last_over_time(up[{_span(lookback)}]))", self._since)
         )
 
-    def _add_slice(self, found: Iterable[Series]) -> None:
+    def _add_slice(self, found: Iterable[Series], since: float, until: float) -> None:
         births, counters, scrapes = _sorted_out(found)
         for series in scrapes:
             self._target(series.labels).add_scrapes(series.samples)
@@ -236,8 +248,27 @@ class _Fleet:
             counter.target.include_time(samples[-1][0])
             if not of_series or len(of_series) < len(samples):
                 _find_restarts(counter, samples, dict(of_series or ()))
+        self._add_infos(
+            (
+                counter.target
+                for (counter, _), of_series in zip(known, born, strict=True)
+                if not of_series
+            ),
+            lambda selector: self._about(f"{selector}[{_span(until - since)}]", until),
+        )
         for (counter, samples), of_series in zip(known, born, strict=True):
             _add_samples(counter, samples, of_series or [])
+
+    def _add_infos(self, targets: Iterable[Target], ask: Callable[[str], list[Series]]) -> None:
+        """Add the ids of the processes of targets without births, which show their restarts."""
+        by_name = _by_name(targets)
+        if not by_name:
+            return
+        jobs = "|".join(sorted({re.escape(job or "") for job, _ in by_name}))
+        infos = ask(f"target_info{{job=~{json.dumps(jobs)}}}")
+        for info in sorted(infos, key=lambda each: each.samples[0]):
+            for target, each in _targets_of(info, by_name):
+                target.add_id(each, [at for at, _ in info.samples])
 
     def _counter(self, labels: dict[str, str]) -> _Counter:
         key = frozenset(labels.items())
@@ -275,20 +306,34 @@ class _Fleet:
         self._unknown.has_overflow = bool(
             self._about(f"last_over_time({_selector(CALL_SERIES, overflow)}[{window}]) > 0")
         )
-        by_process: dict[tuple[str | None, str | None], list[Target]] = defaultdict(list)
-        for target in self._targets.values():
-            by_process[target.labels.get("job"), target.labels.get("instance")].append(target)
         infos = self._about(
             f"last_over_time(target_info[{window}]) and on (job, instance) "
             f"last_over_time({cat.BUILD_INFO.prometheus}[{window}])"
         )
+        by_name = _by_name(self._targets.values())
         for info in infos:
-            labels = info.labels
-            for target in by_process.get((labels.get("job"), labels.get("instance")), ()):
-                if (each := labels.get("service_instance_id")) and target.labels.items() <= {
-                    **labels
-                }.items():
-                    target.ids.add(each)
+            for target, each in _targets_of(info, by_name):
+                target.ids.add(each)
+
+
+_ByName = dict[tuple[str | None, str | None], set[Target]]
+
+
+def _by_name(targets: Iterable[Target]) -> _ByName:
+    by_name: _ByName = defaultdict(set)
+    for target in targets:
+        by_name[target.labels.get("job"), target.labels.get("instance")].add(target)
+    return by_name
+
+
+def _targets_of(info: Series, by_name: _ByName) -> Iterator[tuple[Target, str]]:
+    """Return the targets that a `target_info` describes, each with the id of its process."""
+    labels = info.labels
+    # Prometheus moves a pushed one to `instance`.
+    if each := labels.get("service_instance_id"):
+        for target in by_name.get((labels.get("job"), labels.get("instance")), ()):
+            if target.labels.items() <= labels.items():
+                yield target, each
 
 
 def _sorted_out(

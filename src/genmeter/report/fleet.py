@@ -129,7 +129,7 @@ class _Fleet:
     def read(self, progress: Callable[[int, int], object] | None) -> None:
         """Read the window in slices, oldest first."""
         self._read_beginning()
-        at, width = self._since, _FIRST_SLICE_SECONDS
+        at, width, widest = self._since, _FIRST_SLICE_SECONDS, float("inf")
         total = round((self._until - self._since) * 1000)
         while at < self._until:
             upto = round(min(self._until, at + width), 3)
@@ -138,7 +138,7 @@ class _Fleet:
                     self._query(f"{each}[{_span(upto - at)}]", upto) for each in self._selectors
                 ]
             except TooManySamplesError as error:
-                width = min(width, upto - at) / 4
+                width = widest = (upto - at) / 2
                 if width < _SHORTEST_SLICE_SECONDS:
                     raise ConfigError(
                         f"prometheus={self._api.shown!r} cannot return one second of samples "
@@ -148,7 +148,7 @@ class _Fleet:
             self._add_slice(list(chain(*found)), at, upto)
             count = sum(len(series.samples) for series in chain(*found))
             width *= min(_MOST_GROWTH, max(1 / _MOST_GROWTH, _SAMPLES / max(1, count)))
-            width = max(width, _SHORTEST_SLICE_SECONDS)
+            width = min(max(width, _SHORTEST_SLICE_SECONDS), widest)
             at = upto
             if progress is not None:
                 progress(round((at - self._since) * 1000), total)

@@ -101,7 +101,8 @@ def store_of(processes: list[Life], times: list[float], births: str, most: int) 
     """Store the scrapes, with births as series of their own or as zero samples."""
     store = StoredSamples(most=most)
     for outcome in OUTCOMES:
-        samples, born = [], []
+        samples: list[tuple[float, float]] = []
+        born: list[tuple[float, float]] = []
         for life in processes:
             seen = [at for at in times if life.birth() <= at < life.end]
             if births == "zeros" and seen and not [s for s, _ in samples if s >= life.birth()]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -27,6 +28,8 @@ from genmeter.testing import isolated_monitor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from _collector import Collector
 
     from genmeter.report.usage_table import UsageTable
 
@@ -74,10 +77,17 @@ class Job:
 
 
 @contextmanager
-def running_job(port: int = 0, births: str = "created") -> Iterator[Job]:
+def running_job(
+    port: int = 0, births: str = "created", environment: dict[str, str] | None = None
+) -> Iterator[Job]:
     """Run a job, and kill it at the end of the test."""
-    command = [sys.executable, JOB, str(port), births]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, JOB, str(port), births],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(environment or {})},
+    )
     try:
         yield Job(process)
     finally:
@@ -192,6 +202,85 @@ def read_evaluations(store: Store) -> int:
         return read(store).evaluations.count
     except ConfigError:
         return 0
+
+
+# --- pushes ----------------------------------------------------------------------------------------
+
+
+def pushing(url: str, service: str) -> dict[str, str]:
+    """Return the variables of a job that pushes twice a second."""
+    return {
+        "OTEL_METRICS_EXPORTER": "otlp",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": url,
+        "OTEL_METRIC_EXPORT_INTERVAL": "500",
+        "OTEL_SERVICE_NAME": service,
+    }
+
+
+@contextmanager
+def push_store(way: str, folder: Path, collector: Collector) -> Iterator[tuple[Store, str]]:
+    """Run a server, and yield it with the address to push to."""
+    if way == "victoria":
+        with VictoriaMetrics(folder, ["-opentelemetry.usePrometheusNaming"]) as server:
+            yield server, f"{server.url}/opentelemetry/v1/metrics"
+        return
+    with Prometheus(folder) as server:
+        page = collector.metrics_url.removeprefix("http://").removesuffix("/metrics")
+        server.add_job(
+            {
+                "job_name": "collector",
+                "honor_labels": True,
+                "static_configs": [{"targets": [page]}],
+            }
+        )
+        yield server, f"{collector.http_endpoint}/v1/metrics"
+
+
+@pytest.mark.parametrize("way", ["victoria", "collector"])
+def test_pushes_of_two_processes_are_exact(way: str, tmp_path: Path, collector: Collector) -> None:
+    """One process after another, each with an id of its own."""
+    service = f"pushed-to-{way}"
+    totals = []
+    with push_store(way, tmp_path, collector) as (server, url):
+        for count in (20, 31):
+            with running_job(environment=pushing(url, service)) as job:
+                job.run(f"calls {count}")
+                job.run("rest")
+                job.finish()
+                totals.append(job.totals)
+        wanted = of_rows(*totals)
+
+        def seen() -> dict[str, int]:
+            try:
+                table = read(server)
+            except ConfigError:
+                return {}
+            row = table.group(["job"]).get((service,))
+            return {name: getattr(row, name) for name in wanted} if row else {}
+
+        assert eventually(lambda: seen() == wanted, PATIENCE), (seen(), wanted)
+        table = read(server)
+        processes = [process for job, process in table.group(["job", "process"]) if job == service]
+        assert len(processes) == 2
+        assert not [note for note in table.notes if "ended without" in note and service in note]
+
+
+def test_names_that_the_report_does_not_read_are_an_error(tmp_path: Path) -> None:
+    """VictoriaMetrics keeps OpenTelemetry's names by default; the error has the setting."""
+    with VictoriaMetrics(tmp_path) as server:
+        url = f"{server.url}/opentelemetry/v1/metrics"
+        with running_job(environment=pushing(url, "dots")) as job:
+            job.run("calls 20")
+            job.finish()
+        message = "-opentelemetry.usePrometheusNaming"
+
+        def error() -> str:
+            with pytest.raises(ConfigError) as caught:
+                read(server)
+            return str(caught.value)
+
+        assert eventually(lambda: message in error(), PATIENCE), error()
 
 
 # --- a job that ended an hour ago ------------------------------------------------------------------

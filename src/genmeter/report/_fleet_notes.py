@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import TYPE_CHECKING
 
-from genmeter.report._targets import unseen_ends
+from genmeter.report._targets import FleetTarget, unseen_ends
 from genmeter.schema import metrics as cat
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from genmeter.report._lives import SeriesLives
     from genmeter.report._promapi import PrometheusApi, Series
-    from genmeter.report._targets import Target
 
 __all__ = ["Unknown", "missing_names", "notes_of"]
 
@@ -39,7 +38,7 @@ class Unknown:
         lacks_buckets: Whether there are calls without a histogram of their durations.
         has_overflow: Whether a job has exceeded its limit of label combinations.
         unasked: Whether the server refused a question about the samples.
-        down: Targets that do not answer now, as ``up``.
+        down: Targets that do not answer at the end and had not finished, as ``up``.
         died: Numbers of processes that died, by job.
     """
 
@@ -60,8 +59,8 @@ class Unknown:
 
 
 def notes_of(
-    targets: Sequence[Target],
-    dropped: Mapping[int, Target],
+    targets: Sequence[FleetTarget],
+    dropped: Mapping[int, FleetTarget],
     unknown: Unknown,
     window: tuple[float, float],
     warnings: Iterable[str],
@@ -97,7 +96,7 @@ def notes_of(
     return notes
 
 
-def _beginning(targets: Sequence[Target], unknown: Unknown, since: float) -> list[str]:
+def _beginning(targets: Sequence[FleetTarget], unknown: Unknown, since: float) -> list[str]:
     notes = []
     if not targets:
         notes.append("No samples in the window: no job was scraped, and none has pushed.")
@@ -121,11 +120,11 @@ def _beginning(targets: Sequence[Target], unknown: Unknown, since: float) -> lis
     return notes
 
 
-def _endings(targets: Sequence[Target], usual: float | None, until: float) -> list[str]:
+def _endings(targets: Sequence[FleetTarget], usual: float | None, until: float) -> list[str]:
     notes = []
-    unseen: list[Target] = []
-    ended: list[Target] = []
-    running: list[Target] = []
+    unseen: list[FleetTarget] = []
+    ended: list[FleetTarget] = []
+    running: list[FleetTarget] = []
     count = 0
     for target in targets:
         ends = len(unseen_ends(target))
@@ -142,23 +141,23 @@ def _endings(targets: Sequence[Target], usual: float | None, until: float) -> li
             count += ends
     if count:
         tail = max((target.interval or usual or 0.0 for target in unseen), default=0.0)
-        most = f"what it counted in up to {_duration(tail)}" if tail else "what it counted"
+        most = f", up to {_duration(tail)} or the gap in which it ended," if tail else ""
         latest = max((target.last_at for target in ended), default=None)
         when = "" if latest is None else f", the latest at {_time(latest)}"
         notes.append(
             f"{_count(count, 'process', 'processes')} ended without a last sample of the finished job "
-            f"({_names(unseen)}{when}): {most} after the last sample of each is missing."
+            f"({_names(unseen)}{when}): what each counted after its last sample{most} is missing."
         )
     if running:
         oldest = max(until - target.last_at for target in running)
         notes.append(
-            f"{_count(len(running), 'process', 'processes')} may still be running: what they counted "
-            f"after their last samples, up to {_duration(oldest)} before the end, is missing."
+            f"{_count(len(running), 'process', 'processes')} may still be running: what is counted "
+            f"after the last sample, up to {_duration(oldest)} before the end, is missing."
         )
     return notes
 
 
-def _gaps(targets: Sequence[Target]) -> list[str]:
+def _gaps(targets: Sequence[FleetTarget]) -> list[str]:
     gaps = [(gap.end - gap.begin, target, gap) for target in targets for gap in target.gaps()]
     if not gaps:
         return []
@@ -172,7 +171,9 @@ def _gaps(targets: Sequence[Target]) -> list[str]:
 
 
 def _same(
-    targets: Sequence[Target], dropped: Mapping[int, Target], counted: Sequence[Target]
+    targets: Sequence[FleetTarget],
+    dropped: Mapping[int, FleetTarget],
+    counted: Sequence[FleetTarget],
 ) -> list[str]:
     notes = []
     twice = [target for target in targets if id(target) in dropped]
@@ -180,8 +181,9 @@ def _same(
         pairs = [f"{_labels(each, dropped[id(each)])}" for each in twice[:_MOST_NAMED]]
         more = "" if len(twice) <= _MOST_NAMED else f" and {len(twice) - _MOST_NAMED} more"
         notes.append(
-            f"{_count(len(twice), 'target')} show the same process as another one (scraped twice, or "
-            f"scraped and pushed) and are counted once: not counted {', '.join(pairs)}{more}."
+            f"Scraped twice, or scraped and pushed, and counted once: "
+            f"{_count(len(twice), 'target')} not counted, {', '.join(pairs)}{more}, whose processes "
+            "another target shows."
         )
     by_name = Counter(target.name for target in counted if target.process)
     unsure = {
@@ -214,22 +216,14 @@ def _same(
     return notes
 
 
-def _jobs(targets: Sequence[Target], unknown: Unknown) -> list[str]:
+def _jobs(targets: Sequence[FleetTarget], unknown: Unknown) -> list[str]:
     notes = []
-    known = {
-        (target.labels.get("job"), target.labels.get("instance")): target for target in targets
-    }
-    down = [
-        known[key]
-        for series in unknown.down
-        if (key := (series.labels.get("job"), series.labels.get("instance"))) in known
-        and not known[key].is_finished()
-    ]
+    jobs = {target.labels.get("job") for target in targets}
+    down = [FleetTarget(each.labels) for each in unknown.down if each.labels.get("job") in jobs]
     if down:
         notes.append(
             f"Down at the end: {_names(down)}; what they count since their last sample is missing."
         )
-    jobs = {target.labels.get("job") for target in targets}
     died = [each for each in unknown.died if each.labels.get("job") in jobs]
     if died:
         count = round(sum(each.samples[-1][1] for each in died))
@@ -273,13 +267,13 @@ def missing_names(api: PrometheusApi, until: float, seconds: float) -> str:
     )
 
 
-def _names(targets: Iterable[Target]) -> str:
+def _names(targets: Iterable[FleetTarget]) -> str:
     names = sorted({target.name for target in targets})
     more = "" if len(names) <= _MOST_NAMED else f" and {len(names) - _MOST_NAMED} more"
     return f"{', '.join(names[:_MOST_NAMED])}{more}"
 
 
-def _labels(target: Target, other: Target) -> str:
+def _labels(target: FleetTarget, other: FleetTarget) -> str:
     """Return a target's name, with the label in which it differs from one of the same name."""
     if target.name != other.name:
         return f"{target.name} ({other.name})"

@@ -102,7 +102,9 @@ class SeriesLives:
         if not self._lives:
             self._begin_first(value, birth, is_dated=is_dated)
         elif birth is None:
-            if is_restart or value < self._lives[self._birth].last:
+            # From a sample of 0, as some servers store at a birth, it makes no difference.
+            last = self._lives[self._birth].last
+            if value < last or (is_restart and last):
                 self._begin(at, value, None)
             else:
                 self._lives[self._birth].last = value

@@ -19,8 +19,6 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from genmeter.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import requests
 
 __all__ = ["ENVIRONMENT", "PrometheusApi", "Series", "TooManySamplesError"]
@@ -325,20 +323,20 @@ def _json(body: bytes) -> dict[str, Any] | None:
 def _series(data: dict[str, Any]) -> list[Series]:
     kind, result = data["resultType"], data["result"]
     if kind == "scalar":
-        return [Series({}, list(_finite([result])))]
+        return [Series({}, _finite([result]))]
     # A native histogram has `histograms` instead.
     found = (
         Series(
             item["metric"],
-            list(_finite(item.get("values") or ([item["value"]] if "value" in item else []))),
+            _finite(item.get("values") or ([item["value"]] if "value" in item else [])),
         )
         for item in result
     )
     return [series for series in found if series.samples]
 
 
-def _finite(pairs: list[list[Any]]) -> Iterator[tuple[float, float]]:
-    for at, text in pairs:
-        value = float(text)
-        if math.isfinite(value):
-            yield float(at), value
+def _finite(pairs: list[list[Any]]) -> list[tuple[float, float]]:
+    samples = [(at, float(text)) for at, text in pairs]
+    if all(math.isfinite(value) for _, value in samples):
+        return samples
+    return [(at, value) for at, value in samples if math.isfinite(value)]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
 
-__all__ = ["Gap", "Target", "duplicates", "unseen_ends"]
+__all__ = ["FleetTarget", "Gap", "duplicates", "unseen_ends"]
 
 _MAX_INTERVALS = 1000  # of a target, to find the usual one
 _GAP_INTERVALS = 3.5
@@ -33,7 +33,7 @@ class Gap(NamedTuple):
     end: float
 
 
-class Target:
+class FleetTarget:
     """What was scraped under one address, or pushed under one id: mostly one process at a time.
 
     Args:
@@ -166,7 +166,7 @@ class Target:
         return [gap for gap in self._longest if gap.end - gap.begin > limit]
 
 
-def unseen_ends(target: Target) -> list[Gap]:
+def unseen_ends(target: FleetTarget) -> list[Gap]:
     """Return the ends of processes of a target that another process follows.
 
     Returns:
@@ -185,7 +185,9 @@ def unseen_ends(target: Target) -> list[Gap]:
     return found
 
 
-def duplicates(targets: Iterable[Target], weights: Mapping[int, float]) -> dict[int, Target]:
+def duplicates(
+    targets: Iterable[FleetTarget], weights: Mapping[int, float]
+) -> dict[int, FleetTarget]:
     """Find the targets of processes that are counted by another target too.
 
     Two targets show the same process if they share a birth of a series or, if one of them has no
@@ -198,8 +200,8 @@ def duplicates(targets: Iterable[Target], weights: Mapping[int, float]) -> dict[
     Returns:
         The targets to drop, by their ``id()``, and the kept one of each.
     """
-    kept: dict[Hashable, list[Target]] = defaultdict(list)
-    dropped: dict[int, Target] = {}
+    kept: dict[Hashable, list[FleetTarget]] = defaultdict(list)
+    dropped: dict[int, FleetTarget] = {}
     for target in sorted(targets, key=lambda each: -weights.get(id(each), 0.0)):
         tokens: set[Hashable] = {*target.births, *(("id", each) for each in target.ids)}
         tokens.add(("id", target.process))
@@ -213,7 +215,7 @@ def duplicates(targets: Iterable[Target], weights: Mapping[int, float]) -> dict[
     return dropped
 
 
-def _is_same(one: Target, other: Target) -> bool:
+def _is_same(one: FleetTarget, other: FleetTarget) -> bool:
     if one.births and other.births:
         return not one.births.isdisjoint(other.births)
     # A pushed id may be any text, such as the name of a pod.

@@ -14,7 +14,7 @@ from genmeter.report._fleet_notes import Unknown, missing_names, notes_of
 from genmeter.report._lives import SeriesLives
 from genmeter.report._promapi import PrometheusApi, Series, TooManySamplesError
 from genmeter.report._series_rows import CALL_SERIES, JOB_SERIES, OVERFLOW, add_series
-from genmeter.report._targets import Target, duplicates
+from genmeter.report._targets import FleetTarget, duplicates
 from genmeter.report.usage_table import UsageTable
 from genmeter.schema import metrics as cat
 
@@ -52,7 +52,7 @@ _SAMPLES = 250_000
 _FIRST_SLICE_SECONDS = 600.0
 _SHORTEST_SLICE_SECONDS = 1.0
 _MOST_GROWTH = 8.0
-_LOOKBACK_SECONDS = 3600.0
+_LOOKBACK_SECONDS = 3600.0, 86_400.0
 
 
 def read_fleet(
@@ -106,7 +106,7 @@ def read_fleet(
 @dataclass(slots=True)
 class _Counter:
     labels: dict[str, str]
-    target: Target
+    target: FleetTarget
     lives: SeriesLives
 
 
@@ -118,7 +118,7 @@ class _Fleet:
         self._since = since
         self._until = until
         self._counters: dict[frozenset[tuple[str, str]], _Counter] = {}
-        self._targets: dict[frozenset[tuple[str, str]], Target] = {}
+        self._targets: dict[frozenset[tuple[str, str]], FleetTarget] = {}
         self._unknown = Unknown()
         has_phase = f'{cat.PHASE.prometheus}!=""'
         self._selectors = [
@@ -193,7 +193,8 @@ class _Fleet:
 
     def _read_beginning(self) -> None:
         """Read the last value of each counter before the window."""
-        lookback = max(self._until - self._since, _LOOKBACK_SECONDS)
+        least, most = _LOOKBACK_SECONDS
+        lookback = min(most, max(least, self._until - self._since))
         while True:
             try:
                 found = list(
@@ -259,7 +260,9 @@ class _Fleet:
         for (counter, samples), of_series in zip(known, born, strict=True):
             _add_samples(counter, samples, of_series or [])
 
-    def _add_infos(self, targets: Iterable[Target], ask: Callable[[str], list[Series]]) -> None:
+    def _add_infos(
+        self, targets: Iterable[FleetTarget], ask: Callable[[str], list[Series]]
+    ) -> None:
         """Add the ids of the processes of targets without births, which show their restarts."""
         by_name = _by_name(targets)
         if not by_name:
@@ -276,7 +279,7 @@ class _Fleet:
             self._counters[key] = _Counter(labels, self._target(labels), SeriesLives(self._since))
         return self._counters[key]
 
-    def _target(self, labels: dict[str, str]) -> Target:
+    def _target(self, labels: dict[str, str]) -> FleetTarget:
         own = {
             name: text
             for name, text in labels.items()
@@ -284,7 +287,7 @@ class _Fleet:
         }
         key = frozenset(own.items())
         if key not in self._targets:
-            self._targets[key] = Target(own)
+            self._targets[key] = FleetTarget(own)
         return self._targets[key]
 
     # --- about the samples ---------------------------------------------------------------------
@@ -298,7 +301,16 @@ class _Fleet:
 
     def _read_about(self) -> None:
         window = _span(self._until - self._since)
-        self._unknown.down = self._about("up == 0")
+        finished = {
+            (target.labels.get("job"), target.labels.get("instance"))
+            for target in self._targets.values()
+            if target.is_finished()
+        }
+        self._unknown.down = [
+            series
+            for series in self._about("up == 0")
+            if (series.labels.get("job"), series.labels.get("instance")) not in finished
+        ]
         self._unknown.died = self._about(
             f'max_over_time(genmeter_job_processes{{genmeter_state="died"}}[{window}]) > 0'
         )
@@ -316,17 +328,17 @@ class _Fleet:
                 target.ids.add(each)
 
 
-_ByName = dict[tuple[str | None, str | None], set[Target]]
+_ByName = dict[tuple[str | None, str | None], set[FleetTarget]]
 
 
-def _by_name(targets: Iterable[Target]) -> _ByName:
+def _by_name(targets: Iterable[FleetTarget]) -> _ByName:
     by_name: _ByName = defaultdict(set)
     for target in targets:
         by_name[target.labels.get("job"), target.labels.get("instance")].add(target)
     return by_name
 
 
-def _targets_of(info: Series, by_name: _ByName) -> Iterator[tuple[Target, str]]:
+def _targets_of(info: Series, by_name: _ByName) -> Iterator[tuple[FleetTarget, str]]:
     """Return the targets that a `target_info` describes, each with the id of its process."""
     labels = info.labels
     # Prometheus moves a pushed one to `instance`.

@@ -90,3 +90,10 @@ def test_a_known_restart_needs_no_fall() -> None:
     lives.add(1020, 9, is_restart=True)
     assert lives.increase() == 14
     assert lives.ends == [(1010, 1020)]
+
+
+def test_a_restart_from_a_zero_is_none() -> None:
+    """The zero that a server stores at a birth has begun the life already."""
+    lives = lives_of((1005, 0, None))
+    lives.add(1010, 9, is_restart=True)
+    assert (lives.increase(), lives.ends) == (9, [])

@@ -203,7 +203,7 @@ def test_ends_that_nobody_saw_are_said(store: StoredSamples) -> None:
     assert table.total().calls == 12
     assert note(table, ENDED).startswith("2 processes ended")
     assert "(writer/10.0.0.1:9464, the latest at 2026-01-31 11:01:00 UTC)" in note(table, ENDED)
-    assert "what it counted in up to 15 s after" in note(table, ENDED)
+    assert "what each counted after its last sample, up to 15 s or" in note(table, ENDED)
 
 
 def test_a_finished_job_lacks_nothing(store: StoredSamples) -> None:
@@ -225,12 +225,15 @@ def test_running_and_down_targets_are_said(store: StoredSamples) -> None:
         store.scrapes(at(237.8, 238.8, 239.8), instance=host)
     store.extra["up == 0"] = [
         ({"job": "writer", "instance": "10.0.0.2:9464"}, 0),
+        ({"job": "writer", "instance": "10.0.0.3:9464"}, 0),
         ({"job": "other", "instance": "10.0.0.9:80"}, 0),
     ]
     table = read()
     assert "2 processes may still be running" in note(table, "running")
     assert "up to 3 s before the end" in note(table, "running")
-    assert note(table, "Down at the end").startswith("Down at the end: writer/10.0.0.2:9464;")
+    assert note(table, "Down at the end").startswith(
+        "Down at the end: writer/10.0.0.2:9464, writer/10.0.0.3:9464;"
+    )
 
 
 def test_gaps_are_said(store: StoredSamples) -> None:
@@ -269,7 +272,7 @@ def test_a_process_of_two_targets_is_counted_once(store: StoredSamples, has_birt
             ]
     table = read()
     assert table.total().calls == 9
-    assert "not counted writer/10.0.0.1:9464 (replica=b)" in note(table, "counted once")
+    assert "1 target not counted, writer/10.0.0.1:9464 (replica=b)" in note(table, "counted once")
 
 
 def test_a_job_that_is_scraped_and_pushed_is_counted_once(store: StoredSamples) -> None:
@@ -281,7 +284,9 @@ def test_a_job_that_is_scraped_and_pushed_is_counted_once(store: StoredSamples) 
     store.extra["target_info"] = [(info, 1)]
     table = read()
     assert table.total().calls == 9
-    assert "not counted team/writer/id-1 (writer/10.0.0.1:9464)" in note(table, "counted once")
+    assert "1 target not counted, team/writer/id-1 (writer/10.0.0.1:9464)" in note(
+        table, "counted once"
+    )
 
 
 def test_targets_that_may_be_the_same_are_said(store: StoredSamples) -> None:

@@ -337,7 +337,8 @@ def as_text(series: dict[str, list[tuple[float, str]]]) -> str:
 
 def test_a_job_that_ended_an_hour_ago_in_prometheus(tmp_path: Path, promtool: str) -> None:
     """Blocks that were filled afterwards are read as scrapes are."""
-    series, calls = recorded(time.time() - HOUR - 300.0, "10.0.0.1:9464")
+    began = time.time() - HOUR - 300.0
+    series, calls = recorded(began, "10.0.0.1:9464")
     file = tmp_path / "samples.om"
     file.write_text(as_openmetrics(series))
     folder = tmp_path / "server"
@@ -345,17 +346,18 @@ def test_a_job_that_ended_an_hour_ago_in_prometheus(tmp_path: Path, promtool: st
     done = run(promtool, "tsdb", "create-blocks-from", "openmetrics", file, folder / "data")
     assert done.returncode == 0, done.stdout
     with Prometheus(folder) as server:
-        check_backfilled(server, calls)
+        check_backfilled(server, calls, began)
 
 
 def test_a_job_that_ended_an_hour_ago_in_victoria_metrics(victoria: VictoriaMetrics) -> None:
     """Imported samples are read as scrapes are."""
-    series, calls = recorded(time.time() - HOUR - 300.0, "10.0.0.1:9464")
+    began = time.time() - HOUR - 300.0
+    series, calls = recorded(began, "10.0.0.1:9464")
     victoria.add_samples(as_text(series))
-    check_backfilled(victoria, calls)
+    check_backfilled(victoria, calls, began)
 
 
-def check_backfilled(store: Store, calls: int) -> None:
+def check_backfilled(store: Store, calls: int, began: float) -> None:
     """Compare a day, and a window that begins within the job."""
 
     def seen() -> int:
@@ -372,6 +374,10 @@ def check_backfilled(store: Store, calls: int) -> None:
     assert row.prompt_tokens == 7 * calls
     assert row.cost == pytest.approx(7e-6 * calls)
     assert any("ended without a last sample" in note for note in table.notes)
+    # From after the fifth scrape of the first life, 10 of its 45 calls, to the fifth of the second.
+    window = timedelta(seconds=150)
+    inside = read_fleet(store.url, window=window, end=began + 14 * 15 + 1)
+    assert inside.group(["job"])["backfilled",].calls == 45 - 10 + 20
 
 
 # --- the ways to a server --------------------------------------------------------------------------

@@ -359,7 +359,9 @@ def _sorted_out(
     births = {}
     counters, scrapes = [], []
     for series in found:
-        name = series.labels[_NAME]
+        name = series.labels.get(_NAME)
+        if name is None:  # a server that drops names by mistake
+            continue
         if name == _FINISHED:
             scrapes.append(series)
         elif name.endswith("_created"):

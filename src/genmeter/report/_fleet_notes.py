@@ -22,6 +22,7 @@ __all__ = ["Unknown", "missing_names", "notes_of"]
 _MOST_NAMED = 3
 _MOST_WARNINGS = 5
 _RECENT_INTERVALS = 3.5
+_RECENT_LEAST_SECONDS = 10.0  # a server returns samples some seconds after they were scraped
 _RECENT_SECONDS = 300.0  # if the interval is unknown
 _AMOUNTS = {cat.GENERATIONS.prometheus: "calls", cat.TOTAL_TOKENS.prometheus: "tokens"}
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86_400.0
@@ -129,7 +130,9 @@ def _endings(targets: Sequence[FleetTarget], usual: float | None, until: float) 
     for target in targets:
         ends = len(unseen_ends(target))
         interval = target.interval or usual
-        recent = _RECENT_SECONDS if interval is None else _RECENT_INTERVALS * interval
+        recent = _RECENT_SECONDS
+        if interval is not None:
+            recent = max(_RECENT_LEAST_SECONDS, _RECENT_INTERVALS * interval)
         if not target.is_finished():
             if until - target.last_at > recent:
                 ends += 1

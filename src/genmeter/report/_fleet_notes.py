@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from genmeter.report._lives import SeriesLives
-    from genmeter.report._promapi import PrometheusApi, Series
+    from genmeter.report._promapi import Series
 
-__all__ = ["Unknown", "missing_names", "notes_of"]
+__all__ = ["Unknown", "missing_names", "name_query", "notes_of"]
 
 _MOST_NAMED = 3
 _MOST_WARNINGS = 5
@@ -248,16 +248,26 @@ def _jobs(targets: Sequence[FleetTarget], unknown: Unknown) -> list[str]:
     return notes
 
 
-def missing_names(api: PrometheusApi, until: float, seconds: float) -> str:
-    """Return the error for a server without metrics of genmeter, with the remedy."""
-    seen = api.query(
+def name_query(seconds: float) -> str:
+    """Return the expression that finds names of genmeter's metrics in any translation."""
+    return (
         "count by (__name__) (last_over_time("
         '{__name__=~"genmeter[._](tokens|generations|build[._]info).*"}'
-        f"[{round(seconds * 1000)}ms]))",
-        until,
+        f"[{round(seconds * 1000)}ms]))"
     )
-    names = sorted(series.labels.get("__name__", "") for series in seen)
-    shown = f"prometheus={api.shown!r}"
+
+
+def missing_names(shown: str, found: Iterable[Series], until: float, seconds: float) -> str:
+    """Return the error for a server without metrics of genmeter, with the remedy.
+
+    Args:
+        shown: The server's address.
+        found: The answer to `name_query`.
+        until: Unix time of the window's end.
+        seconds: The window's length.
+    """
+    names = sorted(series.labels.get("__name__", "") for series in found)
+    shown = f"prometheus={shown!r}"
     if names:
         return (
             f"{shown} stores other names than those of a scrape, such as {names[0]!r}; set "

@@ -34,6 +34,7 @@ _EXAMPLE = "http://127.0.0.1:9090"
 _LOGIN = re.compile(r"//.*@")  # also of a password that contains a slash
 _API = "/api/v1"
 _RETRIED = frozenset({429, 502, 503, 504})
+_REFUSALS = frozenset({400, 422, 503})  # of a query that is too large or takes too long
 _TRIES = 5
 _PAUSE_SECONDS = 0.5  # doubled with each try
 _MAX_PAUSE_SECONDS = 30.0
@@ -42,7 +43,8 @@ _CHUNK = 2**16
 _MAX_SHOWN = 300
 _LOOPBACK = ("localhost", "127.", "::1")
 _TOO_LARGE = re.compile(  # Prometheus: --query.max-samples; VictoriaMetrics: -search.max*
-    r"too many|cannot select more than|exceeds|maxSamples|maxUniqueTimeseries|maxExport",
+    r"too many|cannot select more than|exceeds|maxSamples|maxUniqueTimeseries|maxExport|time-?out|"
+    r"timed out",
     re.IGNORECASE,
 )
 
@@ -120,8 +122,19 @@ class PrometheusApi:
             ) from error
 
     def now(self) -> float:
-        """Return the server's Unix time."""
-        return self.query("time()")[0].samples[0][1]
+        """Return the server's Unix time.
+
+        Raises:
+            ConfigError: The server cannot be asked.
+        """
+        try:
+            return self.query("time()")[0].samples[0][1]
+        except TooManySamplesError as error:
+            raise self._error(
+                f"does not respond: {error}; check that it is healthy, and that this is its address"
+            ) from error
+        except IndexError as error:
+            raise self._error("has no time; use the address of a Prometheus") from error
 
     def _warn(self, warning: str) -> None:
         warning = warning[:_MAX_SHOWN]
@@ -139,6 +152,8 @@ class PrometheusApi:
             try:
                 status, headers, body = self._get(path, parameters)
             except OSError as error:  # also every error of requests
+                if _is_slow(error):
+                    raise TooManySamplesError("no answer in time") from error
                 if is_last or not _may_pass(error):
                     raise self._error(_unreachable(error)) from error
                 self._pause(pause)
@@ -148,10 +163,7 @@ class PrometheusApi:
                 return answer
             message = str((answer or {}).get("error") or "")[:_MAX_SHOWN]
             is_timeout = (answer or {}).get("errorType") == "timeout"
-            if is_timeout or (
-                status in (http.client.UNPROCESSABLE_ENTITY, http.client.BAD_REQUEST)
-                and _TOO_LARGE.search(message)
-            ):
+            if is_timeout or (status in _REFUSALS and _TOO_LARGE.search(message)):
                 raise TooManySamplesError(message)
             if status not in _RETRIED or is_last:
                 raise self._error(_refused(status, answer, message))
@@ -260,6 +272,14 @@ def _may_pass(error: OSError) -> bool:
         # Refused, or an unknown name: it does not change within seconds.
         return "Connection refused" not in str(error) and "resolve" not in str(error)
     return isinstance(error, requests.exceptions.Timeout | requests.exceptions.ChunkedEncodingError)
+
+
+def _is_slow(error: OSError) -> bool:
+    """Return whether a server accepted a request, and did not answer it in time."""
+    import requests
+
+    is_timeout = isinstance(error, requests.exceptions.Timeout) or "timed out" in str(error)
+    return is_timeout and not isinstance(error, requests.exceptions.ConnectTimeout)
 
 
 def _unreachable(error: OSError) -> str:

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from genmeter.errors import ConfigError
-from genmeter.report._fleet_notes import Unknown, missing_names, notes_of
+from genmeter.report._fleet_notes import Unknown, missing_names, name_query, notes_of
 from genmeter.report._lives import SeriesLives
 from genmeter.report._promapi import PrometheusApi, Series, TooManySamplesError
 from genmeter.report._series_rows import CALL_SERIES, JOB_SERIES, OVERFLOW, add_series
@@ -153,7 +153,9 @@ class _Fleet:
             if progress is not None:
                 progress(round((at - self._since) * 1000), total)
         if not self._counters and not self._targets:
-            raise ConfigError(missing_names(self._api, self._until, self._until - self._since))
+            seconds = self._until - self._since
+            names = self._about(name_query(seconds))
+            raise ConfigError(missing_names(self._api.shown, names, self._until, seconds))
         self._read_about()
 
     def add_to(self, table: UsageTable) -> None:

@@ -144,7 +144,7 @@ def wait_for(store: Store, process: str, wanted: dict[str, int]) -> UsageTable:
             found["error"] = error
             return False
         found["sums"] = sums(found["table"], process)
-        return found["sums"] == wanted
+        return bool(found["sums"] == wanted)
 
     assert eventually(is_there, PATIENCE), (found.get("sums"), wanted, found.get("error"))
     table: UsageTable = found["table"]

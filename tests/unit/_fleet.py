@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["CALL", "NOW", "Answer", "FakeServer", "StoredSamples", "serving_samples"]
 
 NOW = 1_769_860_800.0
-CALL = {
+CALL: dict[str, Any] = {
     "gen_ai_operation_name": "chat",
     "gen_ai_provider_name": "_OTHER",
     "gen_ai_request_model": "atlas",
@@ -70,7 +70,7 @@ class StoredSamples:
         samples: Sequence[tuple[float, float]],
         *,
         births: Sequence[tuple[float, float]] = (),
-        **labels: str,
+        **labels: Any,
     ) -> None:
         """Store a counter of a target, with its births if there are any."""
         own = {"job": "writer", "instance": "10.0.0.1:9464", **labels}

@@ -72,11 +72,6 @@ class SeriesLives:
         """The last value; None without a sample."""
         return self._lives[self._birth].last if self._lives else None
 
-    def falls_at(self, value: float) -> bool:
-        """Return whether a next sample of this value is below the last."""
-        last = self.last
-        return last is not None and value < last
-
     def add(
         self,
         at: float,

@@ -148,6 +148,34 @@ def test_a_server_that_refuses_every_slice_is_an_error(store: StoredSamples) -> 
         read()
 
 
+def test_a_server_that_refuses_the_values_before_is_an_error(store: StoredSamples) -> None:
+    """They are asked for with shorter and shorter ranges first."""
+    for step in range(50):
+        store.counter(CALLS, [(SINCE - 0.5, 1.0)], step=str(step), **CALL)
+    store.most = 10
+    with pytest.raises(ConfigError, match="cannot return the values before the window"):
+        read()
+    asked = [each for each in store.queries if each.startswith("last_over_time")]
+    assert len(asked) > 4
+
+
+def test_a_refused_question_is_said(store: StoredSamples) -> None:
+    """The sums are there nevertheless."""
+    now = samples([5])
+    store.counter(CALLS, now, births=born(SINCE + 1, now), **CALL)
+    store.most = 10
+    store.extra["up == 0"] = [({"job": "x", "instance": str(host)}, 0) for host in range(50)]
+    table = read()
+    assert table.total().calls == 5
+    assert note(table, "refused a question")
+
+
+def test_a_window_of_nothing_is_an_error() -> None:
+    """It names the argument and the value."""
+    with pytest.raises(ConfigError, match="window must be longer than 0, got 0:00:00"):
+        read_fleet("prometheus:9090", window=timedelta())
+
+
 def test_without_births_another_counters_fall_is_a_restart(store: StoredSamples) -> None:
     """A process loses all of its counters at once."""
     store.counter(CALLS, samples([5, 9]), **CALL, genmeter_outcome="success")

@@ -57,7 +57,7 @@ render: $(VENV)/.test ## Render the files of deploy/ and docs/ from the tables
 pictures: $(VENV)/.test $(NODE_MODULES) ## Draw the dashboards for docs/images, with Chromium
 	@$(BIN)/python tools/dashboards/pictures.py $(ARGS)
 
-servers: ## Install Prometheus, Alertmanager, a Collector and the linters for `make stack`
+servers: ## Install Prometheus, Alertmanager, a Collector, VictoriaMetrics and the linters for `make stack`
 	@tools/install-servers.sh
 
 stack: $(VENV)/.test $(VENV)/.example $(NODE_MODULES) ## Run the tests against real servers and AfterImage

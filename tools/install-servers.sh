@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the servers of tests/stack: Prometheus, promtool, Alertmanager and amtool from Debian, and
-# an OpenTelemetry Collector built into .servers/, with the linters of rules and dashboards, pint and
-# dashboard-linter. Installed ones are kept.
+# an OpenTelemetry Collector and VictoriaMetrics built into .servers/, with the linters of rules and
+# dashboards, pint and dashboard-linter. Installed ones are kept.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,6 +13,8 @@ readonly MANIFEST=tools/collector/builder.yaml
 readonly COLLECTOR=.servers/bin/otelcol-genmeter
 readonly COLLECTOR_STAMP=.servers/collector.stamp
 readonly LINTERS=tools/linters
+readonly VICTORIA=tools/victoriametrics
+readonly VICTORIA_STAMP=.servers/victoria-metrics.stamp
 
 readonly APT_SOURCE=/etc/apt/sources.list.d/genmeter-$SUITE.sources
 readonly APT_PIN=/etc/apt/preferences.d/genmeter-$SUITE
@@ -134,7 +136,7 @@ END
 
 need_go() {
   command -v go >/dev/null ||
-    die "no 'go' on the PATH: the Collector and the linters are built with Go 1.26 or newer; install it"
+    die "no 'go' on the PATH: the Collector, VictoriaMetrics and the linters are built with Go 1.26 or newer; install it"
 }
 
 build_collector() {
@@ -146,6 +148,22 @@ build_collector() {
   .servers/bin/builder --config "$MANIFEST"
   mv .servers/collector/otelcol-genmeter "$COLLECTOR"
   cksum <"$MANIFEST" >"$COLLECTOR_STAMP"
+}
+
+victoria_sum() {
+  cat "$VICTORIA/go.mod" "$VICTORIA/go.sum" | cksum
+}
+
+victoria_version() {
+  sed -n 's/^.*github.com\/VictoriaMetrics\/VictoriaMetrics \([^ ]*\).*/\1/p' "$VICTORIA/go.mod"
+}
+
+build_victoria() {
+  need_go
+  mkdir -p .servers/bin
+  CGO_ENABLED=0 GOBIN=$PWD/.servers/bin go -C "$VICTORIA" install \
+    "$(sed -n 's/^tool //p' "$VICTORIA/go.mod")"
+  victoria_sum >"$VICTORIA_STAMP"
 }
 
 # The package of the tool in a linter's module.
@@ -183,6 +201,11 @@ if [ -x "$COLLECTOR" ] && [ "$(cksum <"$MANIFEST")" = "$(cat "$COLLECTOR_STAMP" 
 else
   build_collector
 fi
+if [ -x .servers/bin/victoria-metrics ] && [ "$(victoria_sum)" = "$(cat "$VICTORIA_STAMP" 2>/dev/null)" ]; then
+  echo "VictoriaMetrics is installed"
+else
+  build_victoria
+fi
 for linter in pint dashboard-linter; do
   if linter_installed "$linter"; then
     echo "$linter is installed"
@@ -194,4 +217,5 @@ done
 echo "prometheus $(version_of prometheus), promtool $(version_of promtool)"
 echo "alertmanager $(version_of prometheus-alertmanager), amtool $(version_of amtool)"
 echo "collector $("$COLLECTOR" --version)"
+echo "victoria-metrics $(victoria_version)"
 echo "pint $(linter_version pint), dashboard-linter $(linter_version dashboard-linter)"

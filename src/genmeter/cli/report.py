@@ -35,6 +35,9 @@ SOURCE is one of
   an endpoint   of a running job: HOST:PORT or http://127.0.0.1:9464/metrics;
                 with a login http://user:password@host:9464, with TLS https://
                 (SSL_CERT_FILE is the certificate to trust)
+  a fleet       prometheus=http://HOST:9090, a Prometheus or a VictoriaMetrics:
+                the samples of --window, counted back from now; with a login
+                in the address, or GENMETER_PROMETHEUS_TOKEN (docs/fleet.md)
   a pattern     of paths, quoted: 'runs/*/metrics.jsonl', 'runs/**/*.json'
 
 Several sources are added up. A file or an endpoint that is given twice counts
@@ -44,7 +47,7 @@ report says so if both name the same job (GENMETER_JOB, OTEL_SERVICE_NAME).
 --by process shows the processes of a journal as HOST:PID, and an endpoint by
 its address; --by job shows the names of jobs.
 
---window is counted back from the newest event in all sources, not from now. It
+--window is counted back from the newest event in all other sources, not from now. It
 cannot be used with an endpoint, which only has totals since the job began. The
 p50 and p95 of an endpoint are estimated from a histogram.
 

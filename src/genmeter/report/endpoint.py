@@ -16,15 +16,14 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from prometheus_client.parser import text_string_to_metric_families
 
 from genmeter.errors import ConfigError
-from genmeter.report.usage_table import GENERATION, UNKNOWN_MODEL, GroupKey, UsageRow, UsageTable
+from genmeter.report._series_rows import OVERFLOW, add_series
+from genmeter.report.usage_table import UsageTable
 from genmeter.schema import metrics as cat
-from genmeter.schema.prom_names import label_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from prometheus_client import Metric
-    from prometheus_client.samples import Sample
 
 __all__ = [
     "Page",
@@ -40,33 +39,13 @@ _T = TypeVar("_T")
 
 _TIMEOUT_SECONDS = 10.0
 _MAX_BYTES = 2**28
-_NO_PROVIDER = "_OTHER"
 _LOGIN = re.compile(r"//.*@")  # also of a password that contains a slash
-_FAILURE, _CANCELLED = "failure", "cancelled"
-_CONVERSATIONS = f"{cat.CONVERSATION_DURATION.prometheus}_count"
-_BUCKET, _SUM = (f"{cat.INFERENCE_DURATION.prometheus}_{part}" for part in ("bucket", "sum"))
-_OVERFLOW = label_name("otel.metric.overflow")
-
-_TOKENS = {
-    cat.INPUT_TOKENS.prometheus: "prompt_tokens",
-    cat.OUTPUT_TOKENS.prometheus: "completion_tokens",
-    cat.TOTAL_TOKENS.prometheus: "total_tokens",
-    cat.CACHE_READ_TOKENS.prometheus: "cache_read_tokens",
-    cat.CACHE_WRITE_TOKENS.prometheus: "cache_write_tokens",
-    cat.REASONING_TOKENS.prometheus: "reasoning_tokens",
-}
-"""The field of a row, by the name of its counter."""
 _TARGET = "target_info"
 _NAMESPACE, _SERVICE, _INSTANCE = "service_namespace", "service_name", "service_instance_id"
 _NO_NAME = "unknown_service"  # OpenTelemetry's name for a service without one
 _PROCESSES = cat.JOB_PROCESSES.prometheus
 _STATE = cat.STATE.prometheus
 _DIED = "died"
-_ROW_METRICS = {
-    *_TOKENS,
-    *(row.prometheus for row in (cat.GENERATIONS, cat.COST, cat.USAGE_UNREAD)),
-    *(_BUCKET, _SUM),
-}
 
 
 class Page(NamedTuple):
@@ -244,7 +223,8 @@ def sum_families(families: Iterable[Metric]) -> UsageTable:
     for family in families:
         is_ours = is_ours or family.name == cat.BUILD_INFO.prometheus
         for sample in family.samples:
-            if _add(table, sample) and sample.labels.get(_OVERFLOW) and sample.value:
+            is_used = add_series(table, sample.name, sample.labels, sample.value)
+            if is_used and sample.labels.get(OVERFLOW) and sample.value:
                 has_overflow = True
     if not is_ours:
         raise ConfigError("responds without metrics of genmeter; use the endpoint of a job")
@@ -255,54 +235,3 @@ def sum_families(families: Iterable[Metric]) -> UsageTable:
             "the excess; raise limits.combinations."
         )
     return table
-
-
-def _add(table: UsageTable, sample: Sample) -> bool:
-    """Add a series; return whether the report uses its metric."""
-    name, labels = sample.name, sample.labels
-    is_failure = labels.get(cat.OUTCOME.prometheus) == _FAILURE
-    if name in (_CONVERSATIONS, cat.EVALUATIONS.prometheus):
-        outcomes = table.conversations if name == _CONVERSATIONS else table.evaluations
-        outcomes.count += int(sample.value)
-        outcomes.failures += int(sample.value) if is_failure else 0
-    elif name == cat.UNPRICED.prometheus:
-        if sample.value and labels.get(cat.PHASE.prometheus):
-            table.unpriced.add(_key(labels).model)
-    elif name in _ROW_METRICS:
-        # Metrics of other instrumentations have no phase.
-        if labels.get(cat.PHASE.prometheus):
-            _add_to_row(table.row(_key(labels)), sample, is_failure=is_failure)
-    else:
-        return False
-    return True
-
-
-def _key(labels: Mapping[str, str]) -> GroupKey:
-    provider = labels.get(cat.PROVIDER.prometheus)
-    return GroupKey(
-        labels.get(cat.MODEL.prometheus) or UNKNOWN_MODEL,
-        labels.get(cat.STEP.prometheus),
-        None if provider == _NO_PROVIDER else provider,
-        labels.get(cat.PHASE.prometheus, ""),
-        labels.get(cat.RESPONSE_MODEL.prometheus),
-    )
-
-
-def _add_to_row(row: UsageRow, sample: Sample, *, is_failure: bool) -> None:
-    name, value = sample.name, sample.value
-    if name in _TOKENS:
-        setattr(row, _TOKENS[name], getattr(row, _TOKENS[name]) + int(value))
-    elif name == cat.GENERATIONS.prometheus:
-        row.calls += int(value)
-        row.failures += int(value) if is_failure else 0
-        if sample.labels.get(cat.OUTCOME.prometheus) == _CANCELLED:
-            row.cancelled += int(value)
-    elif name == cat.USAGE_UNREAD.prometheus:
-        row.calls_without_usage += int(value)
-    elif name == cat.COST.prometheus:
-        row.cost = (row.cost or 0.0) + value
-    elif sample.labels[cat.PHASE.prometheus] == GENERATION:
-        if name == _SUM:
-            row.duration_sum += value
-        else:
-            row.buckets[float(sample.labels["le"])] += int(value)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from genmeter.errors import ConfigError
 from genmeter.report.endpoint import Page, endpoint_address, read_endpoint
 from genmeter.report.export import Export
+from genmeter.report.fleet import read_fleet
 from genmeter.report.journal import Journal, Seen, folders_below, journal_files
 from genmeter.report.usage_table import UsageTable
 
@@ -35,6 +36,7 @@ _JOURNAL_SUFFIX = ".jsonl"
 _MAX_SCRAPES = 16  # at once
 _MAX_NAMES = 3  # in a note
 _MAX_NOTES = 10  # of the sources themselves
+_PROMETHEUS = "prometheus="
 
 
 def read_sources(
@@ -69,11 +71,7 @@ def read_sources(
     plan = _Plan()
     for source in sources:
         plan.add(source)
-    if window is not None and plan.endpoints:
-        raise ConfigError(
-            f"window must be omitted for an endpoint such as {plan.endpoints[0]!r}, which only "
-            "has totals since the job began; or use the job's journal"
-        )
+    plan.check_window(window)
     seen: Seen = {}
     exports = plan.open_exports(seen)
     cutoff = -math.inf
@@ -89,6 +87,11 @@ def read_sources(
         for _, page in pages:
             page.usage.price_sums(prices)
     tables = [page.usage for _, page in pages]
+    tables += [
+        read_fleet(url, window=window, progress=progress, prices=prices)
+        for url in plan.fleets
+        if window is not None
+    ]
     tables += [each.read(window, cutoff, prices) for each in exports]
     tables += _read_journals(plan.journals, seen, window, cutoff, progress, prices)
     total = UsageTable.sum(tables, window)
@@ -115,11 +118,13 @@ class _Plan:
     Attributes:
         endpoints: Addresses as given, each once.
         journals: Journals.
+        fleets: Addresses of a Prometheus, each once.
         again: Endpoints that were given again.
     """
 
     endpoints: list[str] = field(default_factory=list)
     journals: list[Journal] = field(default_factory=list)
+    fleets: dict[str, None] = field(default_factory=dict)
     again: list[str] = field(default_factory=list)
     _addresses: set[str] = field(default_factory=set)
     _exports: list[Path] = field(default_factory=list)
@@ -129,8 +134,9 @@ class _Plan:
         if not source:
             raise ConfigError("source must be a journal, an export or an address, got ''")
         exists = _exists(source)
-        # A fleet, ``prometheus=URL``, is recognised here, and read beside the endpoints.
-        if _HAS_SCHEME.match(source) or (_ADDRESS.fullmatch(source) and not exists):
+        if source.startswith(_PROMETHEUS):
+            self.fleets.setdefault(source.removeprefix(_PROMETHEUS))
+        elif _HAS_SCHEME.match(source) or (_ADDRESS.fullmatch(source) and not exists):
             address = endpoint_address(source)
             if address in self._addresses:
                 self.again.append(address)
@@ -149,6 +155,18 @@ class _Plan:
                 self._add_path(Path(path))
         else:
             self._add_path(Path(source))
+
+    def check_window(self, window: timedelta | None) -> None:
+        """Raise ConfigError if the window does not suit the sources."""
+        if window is not None and self.endpoints:
+            raise ConfigError(
+                f"window must be omitted for an endpoint such as {self.endpoints[0]!r}, which only "
+                "has totals since the job began; or use the job's journal"
+            )
+        if window is None and self.fleets:
+            raise ConfigError(
+                "window must be given for prometheus=, such as --window 24h, got none"
+            )
 
     def open_exports(self, seen: Seen) -> list[Export]:
         """Read the exports, each once."""

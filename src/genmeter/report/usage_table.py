@@ -69,9 +69,9 @@ class UsageRow:
         reasoning_tokens: Output tokens of reasoning.
         token_calls: Calls and evaluations with tokens; 0 if unknown.
         cost: USD; None if unknown.
-        durations: Seconds of each call; empty for an endpoint.
-        buckets: Cumulative histogram of the seconds; for an endpoint only.
-        duration_sum: Sum of the seconds; for an endpoint only.
+        durations: Seconds of each call; empty for an endpoint and Prometheus.
+        buckets: Cumulative histogram of the seconds; for an endpoint and Prometheus only.
+        duration_sum: Sum of the seconds; for an endpoint and Prometheus only.
     """
 
     calls: int = 0
@@ -184,8 +184,9 @@ class UsageTable:
     """The usage of a job.
 
     Attributes:
-        source: ``journal``, ``export`` or ``endpoint``; ``several`` for different ones.
-        window: Time before the newest event that is included; None includes all.
+        source: ``journal``, ``export``, ``endpoint`` or ``prometheus``; ``several`` for different ones.
+        window: Time before the newest event, or before now for ``prometheus``, that is included; None
+            includes all.
         rows: The sums by key.
         conversations: Conversations, which consist of calls.
         evaluations: Evaluations; their tokens are in the rows, but they are not calls.

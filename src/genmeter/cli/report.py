@@ -47,9 +47,10 @@ report says so if both name the same job (GENMETER_JOB, OTEL_SERVICE_NAME).
 --by process shows the processes of a journal as HOST:PID, and an endpoint by
 its address; --by job shows the names of jobs.
 
---window is counted back from the newest event in all other sources, not from now. It
-cannot be used with an endpoint, which only has totals since the job began. The
-p50 and p95 of an endpoint are estimated from a histogram.
+--window is counted back from the newest event in all sources, not from now,
+except for a fleet, which needs it. It cannot be used with an endpoint, which
+only has totals since the job began. The p50 and p95 of an endpoint or a fleet
+are estimated from a histogram.
 
 Conversations and evaluations are not counted as calls, but the tokens and cost
 of evaluations are included. Costs are those that the job recorded, each call

@@ -28,7 +28,9 @@ SOURCE is one of
   an endpoint   of a job: HOST:PORT or http://127.0.0.1:9464/metrics; with a login
                 http://user:password@host:9464, with TLS https:// (SSL_CERT_FILE is
                 the certificate to trust)
-  a name        of a job on this machine
+  a job's name  as in GENMETER_JOB, of this user on this machine: all its processes,
+                through the store that they share; job=NAME if it has other
+                characters than letters, digits, . _ and -
   prometheus=   and the address of Prometheus or VictoriaMetrics: all jobs whose
                 series it has now, one for each of its targets
 

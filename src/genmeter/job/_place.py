@@ -164,7 +164,9 @@ def _mark() -> str:
 
 
 def may_have_children() -> bool:
-    """Return whether `multiprocessing` may have started processes of this one."""
+    """Return whether this process may have started others of its family."""
+    if "subprocess" in sys.modules and family().key.startswith(f"{_RUN}-"):
+        return True
     return any(
         name in sys.modules
         for name in ("multiprocessing.popen_spawn_posix", "multiprocessing.popen_forkserver")

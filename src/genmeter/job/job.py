@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from genmeter.job.store import Census
     from genmeter.metrics.changes import Change, Changes
 
-__all__ = ["Job", "JobError", "mark_run"]
+__all__ = ["LOCKS", "STORE", "Job", "JobError", "mark_run"]
 
 _INTERVAL = 1.0  # seconds between two publications
 _GATE = 5.0  # seconds that joining and leaving may wait
@@ -49,7 +49,8 @@ _CHECK = 3_600.0  # seconds between two looks at the folder
 _RESUMABLE = 30 * 86_400.0  # seconds that the totals of a job that may be resumed are kept
 _POLL = 0.02
 _MIN_TIMEOUT = 0.1
-_LOCKS, _STORE = "members.lock", "job.sqlite"
+LOCKS, STORE = "members.lock", "job.sqlite"
+"""The files of a job in its folder."""
 _CLOSING = "closing"
 
 
@@ -206,21 +207,21 @@ class Job:
     def _enter(self, deadline: float) -> None:
         family = _place.family()
         key = family.key if self.name is None else _place.folder_of(self.name)
-        if not self.expects_others and not (_place.top() / key / _LOCKS).exists():
+        if not self.expects_others and not (_place.top() / key / LOCKS).exists():
             return  # no child has recorded anything
         top = _place.root()
         folder = top / key
         _clean(top, but=key)
         while True:
             _place.make_private(folder)
-            members = Members(folder / _LOCKS)
+            members = Members(folder / LOCKS)
             try:
                 with members.gate(deadline):
                     if not members.is_current:  # the last process has removed it meanwhile
                         members.close()
                         continue
-                    store = Store(folder / _STORE)
-                    if members.is_empty() or not (folder / _STORE).exists():
+                    store = Store(folder / STORE)
+                    if members.is_empty() or not (folder / STORE).exists():
                         store.create(
                             self._description(family.instance),
                             keep=self.name is None or self._resume,
@@ -679,15 +680,15 @@ def _clean(top: Path, but: str) -> None:
             if folder.name.startswith("."):  # half removed
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
-            if not (folder / _LOCKS).exists():
+            if not (folder / LOCKS).exists():
                 _remove_if_old(folder)
                 continue
-            members = Members(folder / _LOCKS)
+            members = Members(folder / LOCKS)
             try:
                 with members.gate(time.monotonic()):
                     if not members.is_current or not members.is_empty():
                         continue
-                    if _is_kept(folder, Store(folder / _STORE)):
+                    if _is_kept(folder, Store(folder / STORE)):
                         continue
                     _remove(folder)
             finally:
@@ -699,13 +700,13 @@ def _is_kept(folder: Path, store: Store) -> bool:
     root = folder.name.rpartition("-")[2]
     if folder.name.startswith("family-") and root.isdigit() and _is_running(int(root)):
         return True
-    if not (folder / _STORE).exists():
+    if not (folder / STORE).exists():
         return False
     try:
         is_resumable = store.value("resume") is not None
     finally:
         store.close()
-    return is_resumable and time.time() - (folder / _STORE).stat().st_mtime < _RESUMABLE
+    return is_resumable and time.time() - (folder / STORE).stat().st_mtime < _RESUMABLE
 
 
 def _remove_if_old(folder: Path) -> None:

@@ -119,7 +119,7 @@ def test_the_reason_of_silence_is_written_once(capsys: Capsys) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nightly", "--once"), "'nightly' is not the name of a running job"),
+        (("nightly", "--once"), "'nightly' must be the name of a running job"),
         (("a:1", "http://a:1/metrics"), "each SOURCE must be given once, got 'a:1' twice"),
         (("logs/metrics.jsonl",), "genmeter report reads journals"),
     ],

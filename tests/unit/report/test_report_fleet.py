@@ -399,7 +399,8 @@ def test_the_command_needs_a_window(capsys: pytest.CaptureFixture[str]) -> None:
     """A server has no beginning."""
     code, _, err = report(capsys, "prometheus=127.0.0.1:1")
     assert code == 2
-    assert "--window must be given" in err
+    assert "window must be given" in err
+    assert "--window 24h" in err
 
 
 def test_the_command_reports_a_fleet_by_job(capsys: pytest.CaptureFixture[str]) -> None:

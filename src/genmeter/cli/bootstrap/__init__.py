@@ -15,7 +15,7 @@ from genmeter import patch, runtime
 from genmeter.config.monitor import MonitorConfig
 from genmeter.errors import EndpointError, GenmeterError
 from genmeter.exporters.settings import PROMETHEUS, ExportSettings
-from genmeter.monitor import GenerationMonitor, process_token_usage
+from genmeter.monitor import GenerationMonitor, job_token_usage
 
 __all__ = ["QUIET", "say", "start"]
 
@@ -74,7 +74,7 @@ def _finish(pid: int, _monitor: GenerationMonitor | None, config: MonitorConfig)
     if os.getpid() != pid:  # a forked child does not report
         return
     if QUIET not in os.environ:
-        report = process_token_usage()
+        report = job_token_usage()
         is_known = report.by_model or report.without_usage
         text = f"{report}" if is_known else "No token usage recorded."
         if report.by_model and (config.prices is not None or report.cost_usd):

@@ -14,6 +14,9 @@ from prometheus_client import Metric
 
 from genmeter.cli.live.status import PROCESSES, Status
 from genmeter.errors import ConfigError
+from genmeter.exporters.prometheus import PrometheusBridge
+from genmeter.job.job import JobError
+from genmeter.job.reader import JobReader
 from genmeter.report.endpoint import fetch, read_page, split_address
 from genmeter.schema import metrics as cat
 from genmeter.schema.metrics import Kind
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
     from genmeter.schema.metrics import Label
 
-__all__ = ["Endpoint", "Prometheus", "Reading", "Source", "source_of"]
+__all__ = ["Endpoint", "NamedJob", "Prometheus", "Reading", "Source", "source_of"]
 
 
 class Reading(NamedTuple):
@@ -61,9 +64,10 @@ class Source(Protocol):
 
 
 _PROMETHEUS = "prometheus="
+_JOB = "job="  # for names that look like another source
 _JOB_NAME = re.compile(r"[^\s/:@=]+")
 _FORMS = (
-    "HOST:PORT, an address such as http://127.0.0.1:9464/metrics, the name of a job, or "
+    "HOST:PORT, an address such as http://127.0.0.1:9464/metrics, the name of a job (GENMETER_JOB), or "
     "prometheus=http://HOST:9090"
 )
 
@@ -76,28 +80,44 @@ def source_of(text: str) -> Source:
     """
     if text.startswith(_PROMETHEUS):
         return Prometheus(text.removeprefix(_PROMETHEUS))
+    if text.startswith(_JOB) and len(text) > len(_JOB):
+        return NamedJob(text.removeprefix(_JOB))
     if "://" in text or ":" in text:
         return Endpoint(text)
     if _JOB_NAME.fullmatch(text) and not text.endswith((".jsonl", ".json", ".parquet")):
-        return _job_source(text)
+        return NamedJob(text)
     raise ConfigError(
         f"SOURCE must be {_FORMS}, got {text!r}; genmeter report reads journals and exports"
     )
 
 
-def _job_source(name: str) -> Source:
-    """Return the source of a running job of this machine.
+class NamedJob:
+    """The processes of a job of this user on this machine, through the store that they share.
 
-    It is created once and read every interval, so it must find the process that leads the job at
-    each `read`.
+    Args:
+        name: The job's name, as in ``GENMETER_JOB``.
 
     Raises:
-        ConfigError: No job has this name.
+        ConfigError: No running job has this name.
     """
-    raise ConfigError(
-        f"SOURCE {name!r} is not the name of a running job of this machine; use the address of its "
-        "endpoint, such as 127.0.0.1:9464"
-    )
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._reader = JobReader(name)
+        bridge = PrometheusBridge(lambda _timeout: self._reader.collect())
+        self._families = bridge.collect_families
+        self.read()
+
+    def read(self) -> list[Reading]:
+        """Read what its processes have published."""
+        try:
+            families = self._families()
+        except JobError as error:
+            raise ConfigError(
+                f"SOURCE {self.name!r} must be the name of a running job of this machine ({error}); "
+                "use its GENMETER_JOB, or the address of its endpoint, such as 127.0.0.1:9464"
+            ) from error
+        return [Reading(self.name, time.monotonic(), 0.0, Status.of(families))]
 
 
 class Endpoint:

@@ -122,7 +122,7 @@ def test_another_argument_is_an_error_that_names_it(text: str) -> None:
 
 def test_a_name_without_a_job_is_an_error() -> None:
     """The remedy is the job's address."""
-    with pytest.raises(ConfigError, match="'nightly' is not the name of a running job"):
+    with pytest.raises(ConfigError, match="'nightly' must be the name of a running job"):
         source_of("nightly")
 
 

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from _jobs import environment, job
+
 from _waiting import eventually
 
 if TYPE_CHECKING:
@@ -57,9 +58,9 @@ def test_a_job_is_watched_by_its_name(tmp_path: Path) -> None:
 
         def shows_both() -> bool:
             found = _top(asking, "job=night shift/1", "--once")
-            return found.returncode == 0 and "generations=13" in found.stdout
+            return found.returncode == 0 and " calls=13 " in found.stdout
 
-        eventually(shows_both)
+        assert eventually(shows_both)
     finally:
         for rank in ranks:
             rank.communicate(timeout=60)

@@ -17,7 +17,7 @@ import os
 import shutil
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.resources import PROCESS_PID, SERVICE_INSTANCE_ID, Resource
 
@@ -25,6 +25,8 @@ from genmeter.clock import seconds_left
 from genmeter.history.token_report import ModelTokenUsage, TokenUsageReport
 from genmeter.job import _place
 from genmeter.job._servers import server_of_worker
+from genmeter.job.amounts import JobError
+from genmeter.job.spending import Spending
 from genmeter.pipeline.drain import Request
 from genmeter.pipeline.worker import Worker
 
@@ -47,14 +49,11 @@ _FORK = 1.0  # seconds that a fork waits for a write under way
 _HOLD_OFF = 3.0  # seconds that a child leaves the lead to the process that started it
 _CHECK = 3_600.0  # seconds between two looks at the folder
 _RESUMABLE = 30 * 86_400.0  # seconds that the totals of a job that may be resumed are kept
+_ROOT_WAIT = 3.0  # seconds that a child waits for the process that started it to join
 _POLL = 0.02
 _MIN_TIMEOUT = 0.1
 _LOCKS, _STORE = "members.lock", "job.sqlite"
 _CLOSING = "closing"
-
-
-class JobError(Exception):
-    """The other processes of the job cannot be reached; the text says why."""
 
 
 class Job:
@@ -63,9 +62,12 @@ class Job:
     Args:
         usage: Returns the usage of this process so far; called on any thread but the owner's.
         log: Called like ``Logger.log``; must not wait.
+        run: Has the pipeline's owner call a function behind all events recorded so far, and returns
+            its result.
 
     Attributes:
         name: The job's name; None for the processes that descend from one another.
+        spending: What all processes have used and reserved, for budgets of the job.
     """
 
     def __init__(
@@ -73,7 +75,9 @@ class Job:
         *,
         usage: Callable[[], TokenUsageReport],
         log: Callable[..., None],
+        run: Callable[[Callable[[], Any]], Any] = lambda function: function(),
     ) -> None:
+        self.spending = Spending(self, usage=usage, run=run, rows=totals_of)
         self._usage = usage
         self._on_lead: Callable[[], object] = lambda: None
         self._log = log
@@ -91,8 +95,8 @@ class Job:
         self._number = 0
         self._folder: Path | None = None
         self._changes: Changes | None = None
-        self._sent_usage: dict[str, Totals] = {}
-        self._released: list[int] = []
+        self.spending.reset()
+        self._knows_root = False
         self._can_lead = False
         self._joined_at = 0.0
         self._checked_at = 0.0
@@ -212,7 +216,8 @@ class Job:
         key = family.key if self.name is None else _place.folder_of(self.name)
         top = _place.root()
         folder = top / key
-        if not self.expects_others and not (folder / _LOCKS).exists():
+        is_first = not (self.expects_others or self.spending.is_used)
+        if is_first and not (folder / _LOCKS).exists():
             return  # no child has recorded anything
         _clean(top, but=key)
         while True:
@@ -245,7 +250,20 @@ class Job:
             self._resource = Resource(json.loads(found))
         if self._changes is not None:
             self._changes.forget_accepted()
-        self._store = store
+        self._begin_to_use(store, members)
+
+    def _begin_to_use(self, store: Store, members: Members) -> None:
+        """Use the store from now on, with what this process has reserved so far."""
+        from genmeter.job.store import StoreError
+
+        def attach() -> None:
+            self._store = store
+
+        try:
+            self.spending.enter(store, self._number, attach)
+        except (StoreError, TimeoutError) as error:
+            members.close()
+            raise JobError(str(error)) from error
 
     def _description(self, instance: str) -> dict[str, str]:
         assert self._resource is not None  # noqa: S101 - configured before
@@ -330,17 +348,17 @@ class Job:
         if store is None or not self._publishing.acquire(timeout=timeout):
             return False
         try:
-            released, self._released = self._released, []
             try:
                 changes = self._changes.take(timeout) if self._changes is not None else []
-                usage = self._changed_usage()
-                if changes or usage or released:
-                    self._write(store, changes, usage, released)
+                self.spending.publish(
+                    lambda usage, released: self._write(store, changes, usage, released),
+                    must=bool(changes),
+                    timeout=timeout,
+                )
                 if self._changes is not None and (gone := self._changes.gone()):
                     numbers = [each.number for each in gone if each.number is not None]
                     store.forget_observed(self._number, numbers)
             except (StoreError, TimeoutError) as error:
-                self._released = [*released, *self._released]
                 self._report(error)
                 return False
             self._is_failing = False
@@ -378,14 +396,6 @@ class Job:
         store.publish(self._number, cells, usage, released)
         if self._changes is not None:
             self._changes.accept(changes)
-        self._sent_usage.update((each.model, each) for each in usage)
-
-    def _changed_usage(self) -> list[Totals]:
-        return [each for each in self.own_usage() if self._sent_usage.get(each.model) != each]
-
-    def own_usage(self) -> list[Totals]:
-        """Return the usage of this process so far, by model."""
-        return totals_of(self._usage())
 
     def _report(self, error: Exception) -> None:
         if not self._is_failing:
@@ -417,7 +427,7 @@ class Job:
             self._unset_closing()
             self._on_lead()
         if members.leads:
-            self._fold_the_dead()
+            self.fold_the_dead()
 
     def _may_lead(self, members: Members) -> bool:
         """Return whether it is this process's turn, should nobody lead.
@@ -430,20 +440,28 @@ class Job:
         is_early = time.monotonic() - self._joined_at < _HOLD_OFF
         return not (is_early and _is_running(family.root) and not members.has_leader())
 
-    def _fold_the_dead(self) -> None:
+    def fold_the_dead(self) -> bool:
+        """Add processes that are gone to the past, which frees what they had reserved.
+
+        Returns:
+            Whether there were any.
+        """
         from genmeter.job.merged import combine
         from genmeter.job.store import State, StoreError
 
         store, members = self._store, self._members
+        found = False
         if store is None or members is None:
-            return
+            return found
         try:
             for number, byte, state in store.processes():
                 if number == self._number or (state != State.ENDED and members.is_alive(byte)):
                     continue
                 store.fold(number, combine)
+                found = True
         except StoreError as error:
             self._report(error)
+        return found
 
     def _check_folder(self) -> None:
         """Join again if the folder was removed, as some systems do with old temporary files."""
@@ -465,7 +483,6 @@ class Job:
                 self._store.close()
             members.close()
             self._store = self._members = self._merger = None
-            self._sent_usage.clear()
         self.look()
 
     # --- reading -------------------------------------------------------------------------------
@@ -516,6 +533,62 @@ class Job:
             return None if store is None else store.census()
         except StoreError:
             return None
+
+    # --- budgets -------------------------------------------------------------------------------
+
+    @property
+    def store(self) -> Store | None:
+        """The store; None if this process has not joined."""
+        return self._store
+
+    @property
+    def number(self) -> int:
+        """The number of this process in the store."""
+        return self._number
+
+    def require_store(self) -> Store | None:
+        """Return the store, after joining if there may be others; None if this process is alone.
+
+        Raises:
+            JobError: The others cannot be reached.
+        """
+        if self._store is not None and self._knows_root:
+            return self._store
+        if not self.look() and self._is_leaving and self._number:
+            raise JobError("this process has left its job, since it ends")
+        if self._failure is not None:
+            raise JobError(self._failure)
+        if self._store is None and self.may_have_others:
+            raise JobError("the lock of the job was not free in time; try again")
+        if self._store is not None:
+            self._wait_for_root(self._store)
+        return self._store
+
+    def _wait_for_root(self, store: Store) -> None:
+        """Wait until the process that started this one has joined, with what it used before.
+
+        It looks for its children once a second, unless it has not recorded anything.
+        """
+        from genmeter.job.store import StoreError
+
+        root = _place.family().root
+        deadline = self._joined_at + _ROOT_WAIT
+        try:
+            while (
+                self.name is None
+                and root not in (0, os.getpid())
+                and _is_running(root)
+                and not store.has_process(root)
+                and time.monotonic() < deadline
+            ):
+                time.sleep(_POLL)
+        except StoreError as error:
+            raise JobError(str(error)) from error
+        self._knows_root = True
+
+    def post(self, function: Callable[[], object]) -> bool:
+        """Have the job's thread call a function; return whether there is a thread."""
+        return self._worker.start() and self._worker.put(Request(function))
 
     # --- the end -------------------------------------------------------------------------------
 
@@ -602,6 +675,8 @@ class Job:
     def before_fork(self) -> None:
         """Close the store's connection: SQLite must not be carried over a fork."""
         self._has_forked = True
+        if self.spending.is_used:  # a child sees what is used and reserved here
+            self.look(_FORK)
         store = self._store
         if store is not None and store.before_fork(_FORK):
             self._held = store
@@ -612,12 +687,17 @@ class Job:
         if held is not None:
             held.after_fork_in_parent()
 
-    def after_fork_in_child(self) -> None:
-        """Begin as a process of its own, which has not joined; takes no lock."""
+    def after_fork_in_child(self, *, parent_has_used: bool = True) -> None:
+        """Begin as a process of its own, which has not joined; takes no lock.
+
+        Args:
+            parent_has_used: Whether the parent has recorded anything.
+        """
         is_unsafe = self._store is not None and self._held is None
         members = self._members
         self._forget()
         self._has_forked = False
+        self._knows_root = not parent_has_used
         if members is not None:
             members.close()
         if is_unsafe:

@@ -16,7 +16,10 @@ import threading
 import time
 from array import array
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from genmeter.job.amounts import JobAmounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -41,6 +44,8 @@ PAST = 0
 """The number of the process that stands for all that have ended."""
 
 VERSION = 1
+_UNPRICED = 6  # the place of the calls without a price in the rest of `Totals`
+_MOST = 2**53  # tokens of a reservation, so that their sum fits into 64 bits
 _TIMEOUT = 2.0  # seconds to wait for the writes of other processes
 _SCHEMA = """
 CREATE TABLE job (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
@@ -56,7 +61,7 @@ CREATE TABLE usage (
   process INTEGER, model TEXT, tokens INTEGER, usd REAL, rest TEXT,
   PRIMARY KEY (process, model)) WITHOUT ROWID;
 CREATE TABLE reservation (
-  id INTEGER PRIMARY KEY, process INTEGER, budget TEXT, tokens INTEGER, units INTEGER);
+  id INTEGER PRIMARY KEY, process INTEGER, tokens INTEGER, usd REAL);
 INSERT INTO process VALUES (0, 0, 0, 0, 'past');
 """
 
@@ -368,7 +373,7 @@ class Store:
                 [(process, series, value, buckets, now) for series, value, buckets in cells],
             )
             _write_usage(db, process, usage)
-            db.executemany("DELETE FROM reservation WHERE id=?", [(each,) for each in released])
+            _free(db, released)
 
     def forget_observed(self, process: int, series: Sequence[int]) -> None:
         """Delete cells of a process, whose series it does not have any more."""
@@ -429,46 +434,45 @@ class Store:
     def reserve(
         self,
         process: int,
-        budget: str,
-        tokens: int,
-        units: int,
         usage: Iterable[Totals],
-        decide: Callable[[int, float, int, int], bool],
-    ) -> int | None:
-        """Reserve from a budget, in one transaction with all that decides about it.
+        released: Sequence[int],
+        decide: Callable[[JobAmounts], Sequence[tuple[int, int, float]]],
+        *,
+        unpriced: bool = False,
+    ) -> None:
+        """Add reservations in one transaction with all that decides about them.
 
         Args:
             process: This process.
-            budget: The key of the budget, which all processes have.
-            tokens: Tokens to reserve.
-            units: USD to reserve, in units of the caller's.
-            usage: What changed in the usage of this process, which is written first.
-            decide: Called with the tokens and the USD that all processes have used, and the tokens
-                and the units that are reserved; returns whether to reserve.
-
-        Returns:
-            The number of the reservation; None if ``decide`` returned False.
+            usage: What changed in its usage, which is written first.
+            released: Ids of reservations of it to free.
+            decide: Called with the amounts of the job after that; returns the reservations to add:
+                id, tokens and USD of each.
+            unpriced: Whether the amounts need the models without a price.
         """
         with self._write() as db:
             _write_usage(db, process, usage)
-            used = db.execute("SELECT COALESCE(SUM(tokens), 0), TOTAL(usd) FROM usage").fetchone()
-            held = _reserved(db, budget)
-            if not decide(used[0], used[1], *held):
-                return None
-            cursor = db.execute(
-                "INSERT INTO reservation (process, budget, tokens, units) VALUES (?, ?, ?, ?)",
-                (process, budget, tokens, units),
+            _free(db, released)
+            rows = decide(_amounts(db, None, unpriced=unpriced))
+            db.executemany(
+                "INSERT INTO reservation VALUES (?, ?, ?, ?)",
+                [(each, process, min(tokens, _MOST), usd) for each, tokens, usd in rows],
             )
-            return int(cursor.lastrowid or 0)
 
-    def amounts(self, budget: str, without: int) -> tuple[int, float, int, int]:
-        """Return tokens and USD that all processes but one have used, and what is reserved."""
+    def amounts(self, without: int, *, unpriced: bool = False) -> JobAmounts:
+        """Return what all processes but one have used and reserved.
+
+        Args:
+            without: The process that is not counted.
+            unpriced: Whether to return the models without a price.
+        """
         with self._read() as db:
-            used = db.execute(
-                "SELECT COALESCE(SUM(tokens), 0), TOTAL(usd) FROM usage WHERE process IS NOT ?",
-                (without,),
-            ).fetchone()
-            return (*used, *_reserved(db, budget))
+            return _amounts(db, without, unpriced=unpriced)
+
+    def has_process(self, pid: int) -> bool:
+        """Return whether a process with an id has joined and is not folded."""
+        with self._read() as db:
+            return db.execute("SELECT 1 FROM process WHERE pid=?", (pid,)).fetchone() is not None
 
     # --- the dead ------------------------------------------------------------------------------
 
@@ -529,12 +533,30 @@ def _write_usage(db: sqlite3.Connection, process: int, usage: Iterable[Totals]) 
     )
 
 
-def _reserved(db: sqlite3.Connection, budget: str) -> tuple[int, int]:
-    tokens, units = db.execute(
-        "SELECT COALESCE(SUM(tokens), 0), COALESCE(SUM(units), 0) FROM reservation WHERE budget=?",
-        (budget,),
+def _free(db: sqlite3.Connection, released: Iterable[int]) -> None:
+    db.executemany("DELETE FROM reservation WHERE id=?", [(each,) for each in released])
+
+
+def _amounts(db: sqlite3.Connection, without: int | None, *, unpriced: bool) -> JobAmounts:
+    tokens, usd = db.execute(
+        "SELECT COALESCE(SUM(tokens), 0), TOTAL(usd) FROM usage WHERE process IS NOT ?", (without,)
     ).fetchone()
-    return tokens, units
+    reserved = db.execute(
+        "SELECT COALESCE(SUM(tokens), 0), TOTAL(usd) FROM reservation WHERE process IS NOT ?",
+        (without,),
+    ).fetchone()
+    models: dict[str, None] = {}
+    if unpriced:
+        query = "SELECT model, rest FROM usage WHERE process IS NOT ?"
+        models.update(
+            (model, None) for model, rest in db.execute(query, (without,)) if _unpriced_calls(rest)
+        )
+    return JobAmounts(tokens, usd, reserved[0], reserved[1], tuple(models))
+
+
+@lru_cache(maxsize=4_096)
+def _unpriced_calls(rest: str) -> int:
+    return int(json.loads(rest)[_UNPRICED])
 
 
 def _census(db: sqlite3.Connection) -> Census:

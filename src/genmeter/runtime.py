@@ -32,7 +32,7 @@ from genmeter.exporters.provider import Exporters
 from genmeter.exporters.resource import is_spawned, job_of
 from genmeter.handlers.dispatch import HandlerDispatcher
 from genmeter.history.store import History
-from genmeter.history.token_report import Retired, TokenUsageReport
+from genmeter.history.token_report import Retired, TokenUsageReport, UsageTotals
 from genmeter.job.job import Job, JobError
 from genmeter.metrics.observers import Telemetry
 from genmeter.pipeline.drain import Pipeline
@@ -167,7 +167,12 @@ class Runtime:
     def __init__(self) -> None:
         self.self_metrics = SelfMetrics()
         self.pipeline: Pipeline | None = None
-        self.job = Job(usage=lambda: self.token_usage(None), log=self._log, run=self._run_in_order)
+        self.job = Job(
+            usage=lambda: self.token_usage(None),
+            totals=self._usage_totals,
+            log=self._log,
+            run=self._run_in_order,
+        )
         self._job_budgets = Budgets()
         # While holding it, never wait for the drain and never log.
         self._lock = threading.RLock()
@@ -406,6 +411,12 @@ class Runtime:
             return TokenUsageReport.merge([*reports, self._retired.since(since)])
 
         return pipeline.run(read)
+
+    def _usage_totals(self) -> UsageTotals:
+        """Sum the usage of this process so far; called by the pipeline's owner."""
+        return UsageTotals.sum(
+            [self._retired.totals(), *(state.history.totals() for state in self._states)]
+        )
 
     def _run_in_order(self, function: Callable[[], Any]) -> Any:
         """Have the pipeline's owner call a function behind all events recorded so far."""

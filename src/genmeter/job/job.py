@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.metrics.export import MetricsData
 
+    from genmeter.history.token_report import UsageTotals
     from genmeter.job._members import Members
     from genmeter.job.merged import Merger
     from genmeter.job.store import Census, Store, Totals
@@ -61,6 +62,7 @@ class Job:
 
     Args:
         usage: Returns the usage of this process so far; called on any thread but the owner's.
+        totals: Returns the sums of that; called by the pipeline's owner.
         log: Called like ``Logger.log``; must not wait.
         run: Has the pipeline's owner call a function behind all events recorded so far, and returns
             its result.
@@ -74,10 +76,11 @@ class Job:
         self,
         *,
         usage: Callable[[], TokenUsageReport],
+        totals: Callable[[], UsageTotals],
         log: Callable[..., None],
         run: Callable[[Callable[[], Any]], Any] = lambda function: function(),
     ) -> None:
-        self.spending = Spending(self, usage=usage, run=run, rows=totals_of)
+        self.spending = Spending(self, totals=totals, rows=lambda: totals_of(usage()), run=run)
         self._usage = usage
         self._on_lead: Callable[[], object] = lambda: None
         self._log = log

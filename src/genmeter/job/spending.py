@@ -18,7 +18,7 @@ from genmeter.pipeline.drain import DrainLock
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from genmeter.history.token_report import TokenUsageReport
+    from genmeter.history.token_report import UsageTotals
     from genmeter.job.store import Store, Totals
 
 __all__ = ["Claim", "Process", "Spending"]
@@ -30,6 +30,7 @@ _PAUSE = 0.02  # seconds between two attempts for what waits
 _SERIALS = (
     2**32
 )  # reservations of a process; their ids in the store are above its number times this
+_LINGER = 0.001  # seconds in which the next reservation of this process may write the release too
 _FIND_DEAD = 0.25  # seconds between two searches for dead processes
 
 
@@ -97,21 +98,28 @@ class _AgainError(Exception):
 
 
 class _Own(NamedTuple):
-    """What this process has: state of the drain."""
+    """What this process has: state of the drain.
 
-    report: TokenUsageReport
-    reserved_tokens: int
-    reserved_usd: float
+    Args:
+        totals: Its usage.
+        claims: Its reservations.
+        released: Ids of those that have ended since the last write.
+        rows: What changed in its usage by model since the last write; empty if it was not asked for.
+    """
+
+    totals: UsageTotals
+    claims: list[Claim]
     released: tuple[int, ...]
+    rows: list[Totals]
 
     def amounts(self) -> JobAmounts:
-        report = self.report
+        totals, claims = self.totals, self.claims
         return JobAmounts(
-            report.total_tokens,
-            report.cost_usd,
-            self.reserved_tokens,
-            self.reserved_usd,
-            tuple(each.model_name for each in report.by_model if each.unpriced_calls),
+            totals.tokens,
+            totals.usd,
+            sum(each.tokens for each in claims),
+            sum(each.usd for each in claims),
+            totals.unpriced,
         )
 
 
@@ -146,9 +154,10 @@ class Spending:
 
     Args:
         process: This process's part in the job.
-        usage: Returns the usage of this process so far.
+        totals: Returns the usage of this process so far; called by the pipeline's owner, as is the
+            next one.
+        rows: Returns the same by model, as the store has it.
         run: Has the pipeline's owner call a function behind all events recorded so far.
-        rows: Converts a report to rows of the store.
 
     Attributes:
         is_used: Whether this process has a budget of the job.
@@ -158,14 +167,14 @@ class Spending:
         self,
         process: Process,
         *,
-        usage: Callable[[], TokenUsageReport],
+        totals: Callable[[], UsageTotals],
+        rows: Callable[[], list[Totals]],
         run: Callable[[Callable[[], Any]], Any],
-        rows: Callable[[TokenUsageReport], list[Totals]],
     ) -> None:
         self._process = process
-        self._usage = usage
-        self._run = run
+        self._totals = totals
         self._rows = rows
+        self._run = run
         self.is_used = False
         self.reset()
 
@@ -175,6 +184,7 @@ class Spending:
         # takes it, since its holder waits for the owner.
         self._lock = DrainLock()
         self._written: dict[str, Totals] = {}
+        self._written_totals: UsageTotals | None = None
         # A dictionary's own operations are atomic, and a release runs beside the lock's holder: it
         # empties _waiting, _trying and _open in this order, while a grant fills them in this order.
         self._waiting: dict[Claim, None] = {}
@@ -206,11 +216,10 @@ class Spending:
         """
 
         def locked() -> None:
-            own = self._own()
-            rows = self._changed(own)
-            if must or rows or own.released:
-                write(rows, own.released)
-                self._note_written(rows, own.released)
+            own: _Own = self._run(self._to_write)
+            if must or own.rows or own.released:
+                write(own.rows, own.released)
+                self._note_written(own)
 
         self._lock.call(locked, timeout)
 
@@ -229,18 +238,18 @@ class Spending:
 
         def locked() -> None:
             self._written.clear()
+            self._written_totals = None
             self._released.clear()  # those of an earlier store
             if self.is_used:
-                own = self._own()
+                own: _Own = self._run(self._to_write)
                 ids = {claim: self._next_id(number) for claim in list(self._open)}
-                rows = self._changed(own)
                 store.reserve(
                     number,
-                    rows,
+                    own.rows,
                     (),
                     lambda _: [(ids[each], each.tokens, each.usd) for each in ids],
                 )
-                self._note_written(rows, ())
+                self._note_written(own)
                 self._run(lambda: self._rename(ids))
             attach()
 
@@ -253,12 +262,10 @@ class Spending:
             else:  # released meanwhile
                 self._released[number] = None
 
-    def _changed(self, own: _Own) -> list[Totals]:
-        return [each for each in self._rows(own.report) if self._written.get(each.model) != each]
-
-    def _note_written(self, rows: list[Totals], released: Sequence[int]) -> None:
-        self._written.update((each.model, each) for each in rows)
-        for each in released:
+    def _note_written(self, own: _Own) -> None:
+        self._written.update((each.model, each) for each in own.rows)
+        self._written_totals = own.totals
+        for each in own.released:
             self._released.pop(each, None)
 
     def _next_id(self, number: int) -> int:
@@ -279,7 +286,7 @@ class Spending:
         """
         store = self._process.require_store()
         # Reservations of this process: from here, so that a release counts at once.
-        own, found = self._run(lambda: (self._own_now(), look()))
+        own, found = self._run(lambda: (self._own(), look()))
         amounts = own.amounts()
         if store is None:
             return amounts, found
@@ -316,17 +323,13 @@ class Spending:
         )
 
     def _own(self) -> _Own:
-        own: _Own = self._run(self._own_now)
-        return own
+        return _Own(self._totals(), list(self._open), (), [])
 
-    def _own_now(self) -> _Own:
-        claims = list(self._open)
-        return _Own(
-            self._usage(),
-            sum(each.tokens for each in claims),
-            sum(each.usd for each in claims),
-            tuple(self._released),
-        )
+    def _to_write(self) -> _Own:
+        totals, rows = self._totals(), []
+        if totals != self._written_totals:  # every call changes them
+            rows = [each for each in self._rows() if self._written.get(each.model) != each]
+        return _Own(totals, list(self._open), tuple(self._released), rows)
 
     # --- reservations --------------------------------------------------------------------------
 
@@ -377,6 +380,8 @@ class Spending:
             self._is_posted = self._process.post(self._after_release)
 
     def _after_release(self) -> None:
+        if not self._waiting:
+            time.sleep(_LINGER)
         self._is_posted = False
         if self._released or self._waiting:
             self._settle_safely()
@@ -441,17 +446,16 @@ class Spending:
         return [claim for claim in found if self._waiting.pop(claim, _ABSENT) is None]
 
     def _settle_in(self, store: Store, own: _Own, attempt: _Attempt) -> None:
-        rows = self._changed(own)
-        if not (attempt.claims or rows or own.released):
+        if not (attempt.claims or own.rows or own.released):
             return
         store.reserve(
             self._process.number,
-            rows,
+            own.rows,
             own.released,
             attempt.decide,
             unpriced=any(each.limits_usd for each in attempt.claims),
         )
-        self._note_written(rows, own.released)
+        self._note_written(own)
 
     def _try_in_store(self, claim: Claim) -> int | None:
         return self._try(claim, self._process.number)
@@ -468,7 +472,7 @@ class Spending:
         claims = list(self._waiting)
         for claim in claims:
             claim.prepare()
-        return self._own_now(), claims
+        return self._own() if self._process.store is None else self._to_write(), claims
 
     def _fail(self, claims: Sequence[Claim], reason: str) -> None:
         for claim in claims:

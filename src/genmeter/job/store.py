@@ -45,6 +45,11 @@ PAST = 0
 
 VERSION = 1
 _UNPRICED = 6  # the place of the calls without a price in the rest of `Totals`
+_AMOUNTS = """
+SELECT * FROM
+  (SELECT COALESCE(SUM(tokens), 0), TOTAL(usd) FROM usage WHERE process IS NOT ?),
+  (SELECT COALESCE(SUM(tokens), 0), TOTAL(usd) FROM reservation WHERE process IS NOT ?)
+"""
 _MOST = 2**53  # tokens of a reservation, so that their sum fits into 64 bits
 _TIMEOUT = 2.0  # seconds to wait for the writes of other processes
 _SCHEMA = """
@@ -466,7 +471,8 @@ class Store:
             without: The process that is not counted.
             unpriced: Whether to return the models without a price.
         """
-        with self._read() as db:
+        # One statement reads one state without a transaction.
+        with self._read() if unpriced else self._use() as db:
             return _amounts(db, without, unpriced=unpriced)
 
     def has_process(self, pid: int) -> bool:
@@ -534,24 +540,19 @@ def _write_usage(db: sqlite3.Connection, process: int, usage: Iterable[Totals]) 
 
 
 def _free(db: sqlite3.Connection, released: Iterable[int]) -> None:
-    db.executemany("DELETE FROM reservation WHERE id=?", [(each,) for each in released])
+    for each in released:
+        db.execute("DELETE FROM reservation WHERE id=?", (each,))
 
 
 def _amounts(db: sqlite3.Connection, without: int | None, *, unpriced: bool) -> JobAmounts:
-    tokens, usd = db.execute(
-        "SELECT COALESCE(SUM(tokens), 0), TOTAL(usd) FROM usage WHERE process IS NOT ?", (without,)
-    ).fetchone()
-    reserved = db.execute(
-        "SELECT COALESCE(SUM(tokens), 0), TOTAL(usd) FROM reservation WHERE process IS NOT ?",
-        (without,),
-    ).fetchone()
+    tokens, usd, held, held_usd = db.execute(_AMOUNTS, (without, without)).fetchone()
     models: dict[str, None] = {}
     if unpriced:
         query = "SELECT model, rest FROM usage WHERE process IS NOT ?"
         models.update(
             (model, None) for model, rest in db.execute(query, (without,)) if _unpriced_calls(rest)
         )
-    return JobAmounts(tokens, usd, reserved[0], reserved[1], tuple(models))
+    return JobAmounts(tokens, usd, held, held_usd, tuple(models))
 
 
 @lru_cache(maxsize=4_096)

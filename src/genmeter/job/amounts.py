@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["JobAmounts", "JobError"]
+__all__ = ["JobAmounts", "JobError", "StoreError"]
 
 
 class JobError(Exception):
     """The other processes of the job cannot be reached; the text says why."""
+
+
+class StoreError(Exception):
+    """The store cannot be read or written; the text says why."""
 
 
 class JobAmounts(NamedTuple):

@@ -12,7 +12,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from genmeter.job.amounts import JobAmounts, JobError
+from genmeter.job.amounts import JobAmounts, JobError, StoreError
 from genmeter.pipeline.drain import DrainLock
 
 if TYPE_CHECKING:
@@ -308,8 +308,6 @@ class Spending:
         return self.read(lambda: None, prices=prices)[0]
 
     def _with_others(self, store: Store, own: JobAmounts, prices: bool) -> JobAmounts:
-        from genmeter.job.store import StoreError
-
         try:
             others = store.amounts(without=self._process.number, unpriced=prices)
         except StoreError as error:
@@ -393,8 +391,6 @@ class Spending:
             self._fail(list(self._waiting), str(error))
 
     def _try_to_settle(self, timeout: float) -> None:
-        from genmeter.job.store import StoreError
-
         self._tried_at = time.monotonic()
         for _ in range(3):
             try:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from genmeter.job.amounts import JobAmounts
+from genmeter.job.amounts import JobAmounts, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -55,7 +55,7 @@ _TIMEOUT = 2.0  # seconds to wait for the writes of other processes
 _SCHEMA = """
 CREATE TABLE job (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE process (
-  id INTEGER PRIMARY KEY, pid INTEGER, byte INTEGER, began REAL, state TEXT);
+  id INTEGER PRIMARY KEY AUTOINCREMENT, pid INTEGER, byte INTEGER, began REAL, state TEXT);
 CREATE TABLE metric (id INTEGER PRIMARY KEY, definition TEXT UNIQUE);
 CREATE TABLE series (
   id INTEGER PRIMARY KEY, metric INTEGER, labels TEXT, birth INTEGER, UNIQUE (metric, labels));
@@ -69,10 +69,6 @@ CREATE TABLE reservation (
   id INTEGER PRIMARY KEY, process INTEGER, tokens INTEGER, usd REAL);
 INSERT INTO process VALUES (0, 0, 0, 0, 'past');
 """
-
-
-class StoreError(Exception):
-    """The store cannot be read or written; the text says why."""
 
 
 class State:

@@ -157,6 +157,7 @@ def _by_field(
 
 _MIN_LOG_SECONDS = 0.2
 _FORK_TIMEOUT = 5.0  # seconds that a fork waits for a drain inside the application's provider
+_JOB_TIMEOUT = 10.0  # seconds that the job's budgets and a fork wait for the drain
 _EXIT_ATTEMPTS = 3
 _MAX_CLOSED = 8  # closed monitors whose histories are kept, for the windows of token_usage()
 
@@ -419,8 +420,12 @@ class Runtime:
         )
 
     def _run_in_order(self, function: Callable[[], Any]) -> Any:
-        """Have the pipeline's owner call a function behind all events recorded so far."""
-        return function() if self.pipeline is None else self.pipeline.run(function)
+        """Have the pipeline's owner call a function behind all events recorded so far.
+
+        Raises:
+            TimeoutError: The owner was busy for too long.
+        """
+        return function() if self.pipeline is None else self.pipeline.run(function, _JOB_TIMEOUT)
 
     def job_token_usage(self) -> TokenUsageReport:
         """Sum the tokens over all processes of the job.
@@ -515,6 +520,7 @@ class Runtime:
             )
             pipeline.request_restart()
             return self._builtin
+        self.job.configure(config.job, None, resume=config.resume)
         provider = otel_metrics.get_meter_provider() if isinstance(given, str) else given
         telemetry = Telemetry(config, pipeline, provider, job=job_of(provider))
         self._external[provider] = telemetry

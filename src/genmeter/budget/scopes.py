@@ -150,7 +150,7 @@ class JobScope(MonitorScope):
         """
         try:
             return function(self.amounts(*self._spending.read(self.account, prices=False)))
-        except JobError as error:
+        except (JobError, TimeoutError) as error:
             raise self.unavailable(str(error), Amounts(self.terms)) from error
 
     def problem(self) -> BudgetError | None:
@@ -164,7 +164,7 @@ class JobScope(MonitorScope):
                 again = self._spending.read_again(of_job, prices=prices)
                 if again is not None:
                     problem = self.amounts(again, account).problem()
-        except JobError as error:
+        except (JobError, TimeoutError) as error:
             return self.unavailable(str(error), Amounts(self.terms))
         return problem
 

@@ -116,8 +116,14 @@ class Job:
             interval=_INTERVAL,
         )
 
-    def configure(self, name: str | None, resource: Resource, *, resume: bool) -> None:
-        """Set the job's name, and what its first process says of it; later calls do nothing."""
+    def configure(self, name: str | None, resource: Resource | None, *, resume: bool) -> None:
+        """Set the job's name, and what its first process says of it; later calls do nothing.
+
+        Args:
+            name: The job's name; None for the processes that descend from one another.
+            resource: The resource of its metrics; None if they are the application's.
+            resume: Whether to go on with an earlier run of the named job.
+        """
         if self._resource is None:
             self.name, self._resource, self._resume = name, resource, resume
 
@@ -219,8 +225,8 @@ class Job:
         key = family.key if self.name is None else _place.folder_of(self.name)
         top = _place.root()
         folder = top / key
-        is_first = not (self.expects_others or self.spending.is_used)
-        if is_first and not (folder / _LOCKS).exists():
+        may_be_alone = not (self.expects_others or self.spending.is_used)
+        if may_be_alone and not (folder / _LOCKS).exists():
             return  # no child has recorded anything
         _clean(top, but=key)
         while True:
@@ -251,6 +257,8 @@ class Job:
         found = store.value("resource")
         if found is not None:
             self._resource = Resource(json.loads(found))
+        elif self._resource is not None:
+            store.set_value("resource", self._shared_resource(family.instance))
         if self._changes is not None:
             self._changes.forget_accepted()
         self._begin_to_use(store, members)
@@ -269,13 +277,16 @@ class Job:
             raise JobError(str(error)) from error
 
     def _description(self, instance: str) -> dict[str, str]:
-        assert self._resource is not None  # noqa: S101 - configured before
+        found = {} if self._resource is None else {"resource": self._shared_resource(instance)}
+        return {**found, "resume": "1"} if self._resume else found
+
+    def _shared_resource(self, instance: str) -> str:
+        assert self._resource is not None  # noqa: S101 - checked before
         attributes = dict(self._resource.attributes)
         attributes.pop(PROCESS_PID, None)
         if self.name is None:
             attributes[SERVICE_INSTANCE_ID] = instance
-        found = {"resource": json.dumps(attributes)}
-        return {**found, "resume": "1"} if self._resume else found
+        return json.dumps(attributes)
 
     # --- publishing ----------------------------------------------------------------------------
 
@@ -811,7 +822,9 @@ def _is_kept(folder: Path, store: Store) -> bool:
         is_resumable = store.value("resume") is not None
     finally:
         store.close()
-    return is_resumable and time.time() - (folder / _STORE).stat().st_mtime < _RESUMABLE
+    # The store's own time is that of the last move of its log into it.
+    newest = max(each.stat().st_mtime for each in folder.iterdir())
+    return is_resumable and time.time() - newest < _RESUMABLE
 
 
 def _remove_if_old(folder: Path) -> None:

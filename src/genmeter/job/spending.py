@@ -362,7 +362,10 @@ class Spending:
             self._fail((claim,), str(error))
 
     def release(self, claim: Claim) -> None:
-        """Free what a claim reserved, or end its waiting; called by the pipeline's owner."""
+        """Free what a claim reserved, or end its waiting.
+
+        The pipeline's owner calls this behind the events of the claim's block.
+        """
         self._waiting.pop(claim, None)
         tried = self._trying.pop(claim, None)
         opened = self._open.pop(claim, None)
@@ -480,7 +483,7 @@ class Spending:
         try:
             claim.finish()
         except RuntimeError:  # the event loop of its task is closed
-            self._run(lambda: self.release(claim))
+            self.release(claim)
 
 
 _ABSENT = object()

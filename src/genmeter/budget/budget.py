@@ -1,7 +1,7 @@
 """``Budget``: what a job checks before a call, and reserves from.
 
 A read and a reservation are requests to the pipeline's owner that see all events recorded before
-them. A forked child starts from zero: its budgets count what it records itself.
+them. In a forked child a budget of a monitor starts from zero, and one of the job goes on.
 """
 
 from __future__ import annotations
@@ -100,17 +100,17 @@ class Budget:
     @property
     def spent(self) -> BudgetAmount:
         """What was used so far; USD without calls that have no price, unless one is assumed."""
-        return self._owned.look(lambda amounts: amounts.spent)
+        return self._owned.view(lambda amounts: amounts.spent)
 
     @property
     def reserved(self) -> BudgetAmount:
         """What is reserved now."""
-        return self._owned.look(lambda amounts: amounts.reserved)
+        return self._owned.view(lambda amounts: amounts.reserved)
 
     @property
     def left(self) -> BudgetLimit:
         """What is neither used nor reserved, never below 0; None for a limit that is not set."""
-        return self._owned.look(lambda amounts: amounts.left)
+        return self._owned.view(lambda amounts: amounts.left)
 
     def has_room(self) -> bool:
         """Return whether less than each limit is used and reserved.

@@ -61,7 +61,7 @@ class MonitorScope:
         else:  # this thread drains
             MonitorScope.read(self, function)
 
-    def look(self, function: Callable[[Amounts], _T]) -> _T:
+    def view(self, function: Callable[[Amounts], _T]) -> _T:
         """Return what a function returns for the amounts of now."""
         return self.read(function)
 
@@ -142,7 +142,7 @@ class JobScope(MonitorScope):
         found.unread, found.last_unread = unread.unread, unread.last_unread
         return found
 
-    def look(self, function: Callable[[Amounts], _T]) -> _T:
+    def view(self, function: Callable[[Amounts], _T]) -> _T:
         """Return what a function returns for the amounts of now.
 
         Raises:

@@ -26,7 +26,7 @@ __all__ = ["Claim", "Process", "Spending"]
 _T = TypeVar("_T")
 
 _TIMEOUT = 5.0  # seconds to wait for other threads of this process that use the store
-_PAUSE = 0.02  # seconds between two attempts for what waits
+_PAUSE = 0.02  # seconds between two attempts for claims that wait
 _SERIALS = (
     2**32
 )  # reservations of a process; their ids in the store are above its number times this
@@ -274,11 +274,11 @@ class Spending:
 
     # --- reading -------------------------------------------------------------------------------
 
-    def read(self, look: Callable[[], _T], *, prices: bool) -> tuple[JobAmounts, _T]:
+    def read(self, also: Callable[[], _T], *, prices: bool) -> tuple[JobAmounts, _T]:
         """Return the amounts of the job, and what the pipeline's owner returns at the same moment.
 
         Args:
-            look: Called by the owner.
+            also: Called by the owner.
             prices: Whether models without a price matter.
 
         Raises:
@@ -286,7 +286,7 @@ class Spending:
         """
         store = self._process.require_store()
         # Reservations of this process: from here, so that a release counts at once.
-        own, found = self._run(lambda: (self._own(), look()))
+        own, found = self._run(lambda: (self._own(), also()))
         amounts = own.amounts()
         if store is None:
             return amounts, found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import math
+import operator
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,7 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from genmeter.job.store import Definition, pack, unpack
+from genmeter.job.store import Definition, State, pack, unpack
 from genmeter.schema.metrics import INSTRUMENTS, JOB_PROCESSES, STATE, Across
 
 if TYPE_CHECKING:
@@ -30,12 +32,13 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.util.types import AttributeValue
 
-    from genmeter.job.store import CellRow, Census, SeriesRow, Store
+    from genmeter.job.store import CellRow, Census, Contents, SeriesRow, Store
     from genmeter.metrics.changes import Origin
 
 __all__ = ["Merger", "combine", "definition_of", "labels_text"]
 
 _CUMULATIVE = AggregationTemporality.CUMULATIVE
+_Buckets = tuple[list[int], float, float]  # counts, minimum and maximum
 _MAX_INT = 2**63 - 1
 _RANK = {row.name: rank for rank, row in enumerate(INSTRUMENTS)}
 
@@ -96,7 +99,8 @@ def _in_range(value: float) -> float:
 class Merger:
     """Reads the store and adds the processes up.
 
-    It keeps the label sets between two reads, as the same objects, whose text a page caches.
+    It keeps the label sets between two reads, as the same objects, whose text a page caches, and the
+    sums: only what changed is read and added up again.
 
     Args:
         store: The store.
@@ -104,7 +108,12 @@ class Merger:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._lock = threading.Lock()  # pages and pushes have threads of their own
         self._births = ""
+        self._version = 0
+        self._running: dict[int, bool] = {}  # whether each runs
+        self._cells: dict[int, dict[int, CellRow]] = {}  # of each series, by process
+        self._sums: dict[int, tuple[float, _Buckets | None]] = {}
         self._series: dict[int, tuple[int, dict[str, AttributeValue], int]] = {}
         self._metrics: dict[int, Definition] = {}
         self._scopes: dict[Any, InstrumentationScope] = {}
@@ -116,15 +125,23 @@ class Merger:
         Raises:
             StoreError: The store cannot be read.
         """
+        with self._lock:
+            return self._collect(resource)
+
+    def _collect(self, resource: Resource) -> MetricsData:
         found = self._store.read(
-            max(self._series, default=0), max(self._metrics, default=0), self._births
+            max(self._series, default=0),
+            max(self._metrics, default=0),
+            self._births,
+            self._version,
         )
         if found.births != self._births:
             self._births = found.births
             self._series.clear()
         self._add_known(found.series, found.metrics)
+        self._update(found)
         now = time.time_ns()
-        by_metric = self._points(_sums(found.cells, self._across()), now)
+        by_metric = self._points(self._sums, now)
         scopes: dict[InstrumentationScope, list[tuple[int, int, Metric]]] = {}
         for number, points in by_metric.items():
             definition = self._metrics[number]
@@ -159,10 +176,34 @@ class Merger:
         for number, metric, labels, birth in series:
             self._series[number] = (metric, _labels_of(labels), birth)
 
-    def _across(self) -> dict[int, str]:
-        return {
-            number: self._metrics[metric].across for number, (metric, *_) in self._series.items()
-        }
+    def _update(self, found: Contents) -> None:
+        """Add the series up of which a cell or a process has changed."""
+        cells, changed = self._cells, set()
+        for cell in found.cells:
+            own = cells.setdefault(cell.series, {})
+            if cell.value is None:
+                own.pop(cell.process, None)
+            else:
+                own[cell.process] = cell
+            changed.add(cell.series)
+        states = {number: state == State.RUNNING for number, state in found.processes.items()}
+        before, self._running = self._running, states
+        others = {number for number, state in before.items() if states.get(number) != state}
+        if others:
+            gone = others - states.keys()
+            for series, own in cells.items():
+                if not others.isdisjoint(own):
+                    changed.add(series)
+                    for number in gone:
+                        own.pop(number, None)
+        for series in changed:
+            rule = self._metrics[self._series[series][0]].across
+            total = _sum(list(cells[series].values()), rule, states)
+            if total is None:
+                self._sums.pop(series, None)
+            else:
+                self._sums[series] = total
+        self._version = found.version
 
     def _points(
         self, sums: Mapping[int, tuple[float, Any]], now: int
@@ -212,41 +253,32 @@ class Merger:
         return Metric(row.name, row.help, row.unit, Gauge(points))
 
 
-def _sums(
-    cells: Sequence[CellRow], across: Mapping[int, str]
-) -> dict[int, tuple[float, tuple[list[int], float, float] | None]]:
-    """Add the cells of each series up by its rule."""
-    values: dict[int, float] = {}
-    buckets: dict[int, tuple[list[int], float, float]] = {}
-    changed: dict[int, float] = {}
-    for series, value, packed, when, is_running in cells:
-        rule = across[series]
-        if packed is not None:
-            counts, low, high = unpack(packed)
-            before = buckets.get(series)
-            if before is None:
-                values[series] = value
-                buckets[series] = (counts.tolist(), low, high)
-                continue
-            values[series] = _in_range(values[series] + value)
-            added = [a + b for a, b in zip(before[0], counts, strict=True)]
-            buckets[series] = (added, min(before[1], low), max(before[2], high))
-            continue
-        if rule in (Across.LIVING, Across.MIN) and not is_running:
-            continue
-        if series not in values:
-            values[series] = value
-        elif rule == Across.MAX:
-            values[series] = max(values[series], value)
-        elif rule == Across.MIN:
-            values[series] = min(values[series], value)
-        elif rule == Across.LAST:
-            if when >= changed[series]:
-                values[series] = value
-        else:
-            values[series] = _in_range(values[series] + value)
-        changed[series] = max(when, changed.get(series, when))
-    return {series: (value, buckets.get(series)) for series, value in values.items()}
+def _sum(
+    cells: Sequence[CellRow], rule: str, states: Mapping[int, bool]
+) -> tuple[float, _Buckets | None] | None:
+    """Add the cells of a series up; None if there are none."""
+    if rule in (Across.LIVING, Across.MIN):
+        cells = [each for each in cells if states.get(each.process)]
+    if not cells:
+        return None
+    if rule == Across.LAST:
+        return max(cells, key=lambda each: each.changed).value, None
+    values = [each.value for each in cells]
+    if rule in (Across.MAX, Across.MIN):
+        return (max if rule == Across.MAX else min)(values), None
+    # Whatever the order of the processes: a sum that falls would look like a restart.
+    is_whole = all(type(each) is int for each in values)
+    total = _in_range(sum(values) if is_whole else math.fsum(values))
+    packed = [each.buckets for each in cells if each.buckets is not None]
+    if not packed:
+        return total, None
+    counts, low, high = unpack(packed[0])
+    added = counts.tolist()
+    for each in packed[1:]:
+        counts, least, most = unpack(each)
+        added = list(map(operator.add, added, counts))
+        low, high = min(low, least), max(high, most)
+    return total, (added, low, high)
 
 
 def _metric(definition: Definition, points: Any) -> Metric:

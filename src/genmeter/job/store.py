@@ -60,7 +60,7 @@ CREATE TABLE metric (id INTEGER PRIMARY KEY, definition TEXT UNIQUE);
 CREATE TABLE series (
   id INTEGER PRIMARY KEY, metric INTEGER, labels TEXT, birth INTEGER, UNIQUE (metric, labels));
 CREATE TABLE cell (
-  process INTEGER, series INTEGER, value, buckets BLOB, changed REAL,
+  process INTEGER, series INTEGER, value, buckets BLOB, changed REAL, version INTEGER,
   PRIMARY KEY (process, series)) WITHOUT ROWID;
 CREATE TABLE usage (
   process INTEGER, model TEXT, tokens INTEGER, usd REAL, rest TEXT,
@@ -68,6 +68,7 @@ CREATE TABLE usage (
 CREATE TABLE reservation (
   id INTEGER PRIMARY KEY, process INTEGER, tokens INTEGER, usd REAL);
 INSERT INTO process VALUES (0, 0, 0, 0, 'past');
+INSERT INTO job VALUES ('version', 0);
 """
 
 
@@ -114,18 +115,18 @@ class CellRow(NamedTuple):
     """What one process has of a series.
 
     Args:
+        process: The number of the process.
         series: The number of the series.
-        value: The number, or the sum of a histogram.
+        value: The number, or the sum of a histogram; None for one that the process has no more.
         buckets: Of a histogram: its counts, and minimum and maximum, as `pack` writes them.
         changed: Unix time of the last change.
-        is_running: Whether the process runs.
     """
 
+    process: int
     series: int
     value: float
     buckets: bytes | None
     changed: float
-    is_running: bool
 
 
 class Totals(NamedTuple):
@@ -147,13 +148,25 @@ class Census:
 
 
 class Contents(NamedTuple):
-    """What `Store.read` returns; ``births`` changes when the birth of any series does."""
+    """What `Store.read` returns.
+
+    Args:
+        cells: The cells that have changed.
+        processes: The states of all processes; those of others are gone with their cells.
+        series: The new series.
+        metrics: The new metrics.
+        census: How many processes there are.
+        births: Changes when the birth of any series does.
+        version: The number of the last change.
+    """
 
     cells: list[CellRow]
+    processes: dict[int, str]
     series: list[SeriesRow]
     metrics: dict[int, Definition]
     census: Census
     births: str
+    version: int
 
 
 def pack(counts: Sequence[int], low: float, high: float) -> bytes:
@@ -368,26 +381,32 @@ class Store:
         """Write what changed in a process, and free reservations of it, in one transaction."""
         now = time.time()
         with self._write() as db:
+            version = _next_version(db)
             db.executemany(
-                "INSERT INTO cell VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-                "value=excluded.value, buckets=excluded.buckets, changed=excluded.changed",
-                [(process, series, value, buckets, now) for series, value, buckets in cells],
+                "INSERT OR REPLACE INTO cell VALUES (?, ?, ?, ?, ?, ?)",
+                [
+                    (process, series, value, buckets, now, version)
+                    for series, value, buckets in cells
+                ],
             )
             _write_usage(db, process, usage)
             _free(db, released)
 
     def forget_observed(self, process: int, series: Sequence[int]) -> None:
-        """Delete cells of a process, whose series it does not have any more."""
+        """Empty cells of a process, whose series it does not have any more."""
         with self._write() as db:
+            version = _next_version(db)
             db.executemany(
-                "DELETE FROM cell WHERE process=? AND series=?",
-                [(process, each) for each in series],
+                "UPDATE cell SET value=NULL, buckets=NULL, version=? WHERE process=? AND series=?",
+                [(version, process, each) for each in series],
             )
 
     # --- reading -------------------------------------------------------------------------------
 
-    def read(self, known_series: int, known_metrics: int, known_births: str) -> Contents:
-        """Return all cells, and the series and metrics with higher numbers than the known ones.
+    def read(
+        self, known_series: int, known_metrics: int, known_births: str, known_version: int = 0
+    ) -> Contents:
+        """Return the cells that changed since the known version, and new series and metrics.
 
         All series are returned if births have changed since those that the caller knows.
         """
@@ -396,13 +415,11 @@ class Store:
             births = "" if row is None else str(row[0])
             if births != known_births:
                 known_series = 0
-            cells = [
-                CellRow._make(row)
-                for row in db.execute(
-                    "SELECT series, value, buckets, changed, state='running' FROM cell "
-                    "JOIN process ON process.id=cell.process"
-                )
-            ]
+            (version,) = db.execute("SELECT value FROM job WHERE key='version'").fetchone()
+            # Without an index: a scan returns only what changed, and writes are cheaper.
+            query = "SELECT process, series, value, buckets, changed FROM cell WHERE version>?"
+            cells = [CellRow._make(row) for row in db.execute(query, (known_version,))]
+            processes = dict(db.execute("SELECT id, state FROM process"))
             series = [
                 SeriesRow._make(row)
                 for row in db.execute(
@@ -415,7 +432,8 @@ class Store:
                     "SELECT id, definition FROM metric WHERE id>?", (known_metrics,)
                 )
             }
-            return Contents(cells, series, metrics, _census(db), births)
+            census = _census(db)
+            return Contents(cells, processes, series, metrics, census, births, int(version))
 
     def census(self) -> Census:
         """Return how many processes run, and how many have ended or died."""
@@ -491,6 +509,11 @@ class Store:
         """Add the cells of a process to the past, since it begins new ones; see `fold`."""
         with self._write() as db:
             _fold_cells(db, process, combine)
+            version = _next_version(db)
+            db.execute(
+                "UPDATE cell SET value=NULL, buckets=NULL, version=? WHERE process=?",
+                (version, process),
+            )
 
     def end(self, process: int) -> None:
         """Note that a process ends in order; its reservations are freed."""
@@ -516,6 +539,7 @@ class Store:
                 return
             key = State.ENDED if found[0] == State.ENDED else State.DIED
             _fold_cells(db, process, combine)
+            db.execute("DELETE FROM cell WHERE process=?", (process,))
             _fold_usage(db, process)
             db.execute("DELETE FROM reservation WHERE process=?", (process,))
             db.execute("DELETE FROM process WHERE id=?", (process,))
@@ -527,6 +551,12 @@ class Store:
         """Return the bytes of the file and its log."""
         names = (self._path, self._path.with_name(f"{self._path.name}-wal"))
         return sum(path.stat().st_size for path in names if path.exists())
+
+
+def _next_version(db: sqlite3.Connection) -> int:
+    """Return the number of this change; those of later ones are higher."""
+    db.execute("UPDATE job SET value=value+1 WHERE key='version'")
+    return int(db.execute("SELECT value FROM job WHERE key='version'").fetchone()[0])
 
 
 def _write_usage(db: sqlite3.Connection, process: int, usage: Iterable[Totals]) -> None:
@@ -571,8 +601,12 @@ def _fold_cells(
     process: int,
     combine: Callable[[Definition, CellRow, CellRow], tuple[float, bytes | None]],
 ) -> None:
-    query = "SELECT series, value, buckets, changed, 0 FROM cell WHERE process=?"
-    past = {row[0]: CellRow._make(row) for row in db.execute(query, (PAST,))}
+    version = _next_version(db)
+    query = (
+        "SELECT process, series, value, buckets, changed FROM cell "
+        "WHERE process=? AND value IS NOT NULL"
+    )
+    past = {row[1]: CellRow._make(row) for row in db.execute(query, (PAST,))}
     metrics: dict[int, Definition] = {}
     for row in db.execute(query, (process,)).fetchall():
         cell = CellRow._make(row)
@@ -588,10 +622,9 @@ def _fold_cells(
             value, buckets = combine(metrics[metric], before, cell)
         changed = max(cell.changed, before.changed if before else 0.0)
         db.execute(
-            "INSERT OR REPLACE INTO cell VALUES (?, ?, ?, ?, ?)",
-            (PAST, cell.series, value, buckets, changed),
+            "INSERT OR REPLACE INTO cell VALUES (?, ?, ?, ?, ?, ?)",
+            (PAST, cell.series, value, buckets, changed, version),
         )
-    db.execute("DELETE FROM cell WHERE process=?", (process,))
 
 
 def _fold_usage(db: sqlite3.Connection, process: int) -> None:

@@ -209,7 +209,9 @@ class JobScope(MonitorScope):
         self.post(lambda _: self._spending.release(found))
 
     def _do_soon(self, function: Callable[[], object]) -> None:
-        if not self._job.post(function):  # the process ends, or has no job any more
+        if self._job.post(function):
+            self._spending.hurry()
+        else:  # the process ends, or has no job any more
             function()
 
 

@@ -9,6 +9,7 @@ count: for a moment too much, never too little.
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -30,7 +31,7 @@ _PAUSE = 0.02  # seconds between two attempts for claims that wait
 _SERIALS = (
     2**32
 )  # reservations of a process; their ids in the store are above its number times this
-_LINGER = 0.001  # seconds in which the next reservation of this process may write the release too
+_LINGER = 0.01  # seconds in which the next reservation of this process may write the release too
 _FIND_DEAD = 0.25  # seconds between two searches for dead processes
 
 
@@ -194,6 +195,9 @@ class Spending:
         self._serial = 0
         self._tried_at = self._found_at = 0.0
         self._is_posted = False
+        # Released to end the wait for a next reservation: a release never waits.
+        self._hurry = threading.Lock()
+        self._hurry.acquire()
 
     # --- publishing ----------------------------------------------------------------------------
 
@@ -380,9 +384,14 @@ class Spending:
             # Without a thread, those that wait see it, and publish() writes it.
             self._is_posted = self._process.post(self._after_release)
 
+    def hurry(self) -> None:
+        """Have the job's thread go on with its next function; never waits."""
+        with contextlib.suppress(RuntimeError):  # it does already
+            self._hurry.release()
+
     def _after_release(self) -> None:
         if not self._waiting:
-            time.sleep(_LINGER)
+            self._hurry.acquire(timeout=_LINGER)
         self._is_posted = False
         if self._released or self._waiting:
             self._settle_safely()

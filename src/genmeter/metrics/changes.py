@@ -42,7 +42,7 @@ class Origin(NamedTuple):
 class Buckets(NamedTuple):
     """The buckets of a histogram, with its minimum and maximum."""
 
-    counts: tuple[int, ...]
+    counts: list[int]
     low: float
     high: float
 
@@ -145,11 +145,11 @@ class Changes:
             sent = series.sent
             if isinstance(cell, HistogramCell):
                 if sent is not None and sent[0] == cell.sum and sent[1] is not None:
-                    if list(sent[1].counts) == cell.counts:
+                    if sent[1].counts == cell.counts:
                         continue
                 elif not any(cell.counts):
                     continue
-                buckets = Buckets(tuple(cell.counts), cell.min, cell.max)
+                buckets = Buckets(cell.counts.copy(), cell.min, cell.max)
                 seen.append(Change(series, cell.sum, buckets))
             elif cell.value is not None and (sent is None or sent[0] != cell.value):
                 seen.append(Change(series, cell.value, None))

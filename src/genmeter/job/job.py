@@ -51,6 +51,7 @@ _HOLD_OFF = 3.0  # seconds that a child leaves the lead to the process that star
 _CHECK = 3_600.0  # seconds between two looks at the folder
 _RESUMABLE = 30 * 86_400.0  # seconds that the totals of a job that may be resumed are kept
 _ROOT_WAIT = 3.0  # seconds that a child waits for the process that started it to join
+_PART = 500  # new series of a transaction
 _POLL = 0.02
 _MIN_TIMEOUT = 0.1
 _LOCKS, _STORE = "members.lock", "job.sqlite"
@@ -397,8 +398,11 @@ class Job:
                 (definition_of(each.origin), labels_text(each.attributes), each.start or 0)
                 for each in new
             ]
-            for series, number in zip(new, store.number_series(rows, is_root=is_root), strict=True):
-                series.number = number
+            # In parts, so that the other processes can write in between.
+            for start in range(0, len(new), _PART):
+                numbers = store.number_series(rows[start : start + _PART], is_root=is_root)
+                for series, number in zip(new[start : start + _PART], numbers, strict=True):
+                    series.number = number
         cells = [
             (
                 series.number or 0,

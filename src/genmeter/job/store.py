@@ -473,10 +473,11 @@ class Store:
             _write_usage(db, process, usage)
             _free(db, released)
             rows = decide(_amounts(db, None, unpriced=unpriced))
-            db.executemany(
-                "INSERT INTO reservation VALUES (?, ?, ?, ?)",
-                [(each, process, min(tokens, _MOST), usd) for each, tokens, usd in rows],
-            )
+            for each, tokens, usd in rows:
+                db.execute(
+                    "INSERT INTO reservation VALUES (?, ?, ?, ?)",
+                    (each, process, min(tokens, _MOST), usd),
+                )
 
     def amounts(self, without: int, *, unpriced: bool = False) -> JobAmounts:
         """Return what all processes but one have used and reserved.
@@ -560,9 +561,8 @@ def _next_version(db: sqlite3.Connection) -> int:
 
 
 def _write_usage(db: sqlite3.Connection, process: int, usage: Iterable[Totals]) -> None:
-    db.executemany(
-        "INSERT OR REPLACE INTO usage VALUES (?, ?, ?, ?, ?)", [(process, *each) for each in usage]
-    )
+    for each in usage:
+        db.execute("INSERT OR REPLACE INTO usage VALUES (?, ?, ?, ?, ?)", (process, *each))
 
 
 def _free(db: sqlite3.Connection, released: Iterable[int]) -> None:

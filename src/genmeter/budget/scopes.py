@@ -210,7 +210,7 @@ class JobScope(MonitorScope):
 
     def _do_soon(self, function: Callable[[], object]) -> None:
         if self._job.post(function):
-            self._spending.hurry()
+            self._spending.stop_lingering()
         else:  # the process ends, or has no job any more
             function()
 

@@ -196,8 +196,8 @@ class Spending:
         self._tried_at = self._found_at = 0.0
         self._is_posted = False
         # Released to end the wait for a next reservation: a release never waits.
-        self._hurry = threading.Lock()
-        self._hurry.acquire()
+        self._linger_end = threading.Lock()
+        self._linger_end.acquire()
 
     # --- publishing ----------------------------------------------------------------------------
 
@@ -384,14 +384,14 @@ class Spending:
             # Without a thread, those that wait see it, and publish() writes it.
             self._is_posted = self._process.post(self._after_release)
 
-    def hurry(self) -> None:
+    def stop_lingering(self) -> None:
         """Have the job's thread go on with its next function; never waits."""
         with contextlib.suppress(RuntimeError):  # it does already
-            self._hurry.release()
+            self._linger_end.release()
 
     def _after_release(self) -> None:
         if not self._waiting:
-            self._hurry.acquire(timeout=_LINGER)
+            self._linger_end.acquire(timeout=_LINGER)
         self._is_posted = False
         if self._released or self._waiting:
             self._settle_safely()

@@ -43,7 +43,7 @@ __all__ = [
 PAST = 0
 """The number of the process that stands for all that have ended."""
 
-VERSION = 1
+VERSION = 2  # of the schema; the file of another one is started anew
 _UNPRICED = 6  # the place of the calls without a price in the rest of `Totals`
 _AMOUNTS = """
 SELECT * FROM

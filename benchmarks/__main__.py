@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import call
 import cpu
 import export
+import job
 import journal
 import memory
 import pages
@@ -23,7 +24,7 @@ import stream
 import usage
 from _table import print_aims, print_table
 
-BENCHMARKS = (call, usage, stream, cpu, memory, report, scrape, pages, journal, export)
+BENCHMARKS = (call, usage, stream, cpu, memory, report, scrape, pages, job, journal, export)
 PACKAGES = ("opentelemetry-sdk", "opentelemetry-exporter-prometheus", "prometheus-client")
 
 

@@ -11,7 +11,8 @@ Building, rendering, exporting and budgets do, with one of::
     │   ├── BudgetExceededError           it is spent, or what is left is too little
     │   │   └── BudgetTimeoutError (TimeoutError)   too much was reserved by others for too long
     │   ├── UsageUnreadError              too many calls in a row without known usage
-    │   └── UnpricedModelError            its USD are not known, since a model has no price
+    │   ├── UnpricedModelError            its USD are not known, since a model has no price
+    │   └── BudgetUnavailableError        what the job's other processes use is not known
     └── MissingExtraError (ImportError)   an optional package is absent; the message is the remedy
 
 Each message names the argument, the value and what to do.
@@ -27,6 +28,7 @@ __all__ = [
     "BudgetExceededError",
     "BudgetLimit",
     "BudgetTimeoutError",
+    "BudgetUnavailableError",
     "ConfigError",
     "EndpointError",
     "ExportError",
@@ -136,6 +138,13 @@ class BudgetExceededError(BudgetError):
 
 class BudgetTimeoutError(BudgetExceededError, TimeoutError):
     """A reservation found no room in time, because of other reservations."""
+
+
+class BudgetUnavailableError(BudgetError):
+    """A budget of the job cannot be kept, because its other processes cannot be reached.
+
+    The message says why. The amounts are those that were known last; 0 if none were.
+    """
 
 
 class UsageUnreadError(BudgetError):

@@ -11,7 +11,7 @@ import weakref
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import TIMEOUT_MAX
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from genmeter import runtime
 from genmeter.alerting.alertmanager import alertmanager_handlers
@@ -248,12 +248,13 @@ class GenerationMonitor(Recording):
         tokens: int | None = None,
         usd: float | None = None,
         *,
+        scope: Literal["monitor", "job"] = "monitor",
         step: str | None = None,
         tags: Mapping[str, Any] | None = None,
         max_unread: int | None = 10,
         unpriced_usd_per_million: float | None = None,
     ) -> Budget:
-        """Return a budget, which counts what this monitor records from now on.
+        """Return a budget of what this monitor records from now on, or of the whole job.
 
         ``while budget.has_room():`` ends with the call that reaches a limit; with
         ``budget.reserve(...)`` no call of concurrent ones exceeds it. Keep the budget: one that is
@@ -262,19 +263,27 @@ class GenerationMonitor(Recording):
         Args:
             tokens: Limit of the total tokens of calls and evaluations.
             usd: Limit of their cost, in USD: at least one limit is required.
-            step: Count only what has this step.
-            tags: Count only what has all these entries in its ``metadata``.
+            scope: ``"monitor"``, or ``"job"``: count what all processes of the job have recorded since
+                it began, by any monitor, in earlier runs too if it is resumed. Each process makes the
+                budget anew, with the same limit. What others recorded in about the last second is not
+                seen yet, but what they reserve is.
+            step: Count only what has this step; not with ``scope="job"``.
+            tags: Count only what has all these entries in its ``metadata``; not with
+                ``scope="job"``.
             max_unread: Number of calls in a row whose usage is unknown after which the budget raises
                 ``UsageUnreadError``; at least 1. None counts such calls as 0, and the budget may
                 never end.
             unpriced_usd_per_million: USD per million tokens to assume for usage without a price, for
-                which a limit of USD raises ``UnpricedModelError`` otherwise.
+                which a limit of USD raises ``UnpricedModelError`` otherwise; not with
+                ``scope="job"``.
 
         Raises:
             ConfigError: An argument is invalid, or no limit is set.
         """
         budget = Budget(
             self._pipeline,
+            self._runtime.job,
+            scope=scope,
             tokens=tokens,
             usd=usd,
             step=step,
@@ -282,7 +291,7 @@ class GenerationMonitor(Recording):
             max_unread=max_unread,
             unpriced_usd_per_million=unpriced_usd_per_million,
         )
-        self._pipeline.run(lambda: self._session.add_budget(budget))
+        self._runtime.add_budget(budget, self._session)
         return budget
 
     # --- reading ---------------------------------------------------------------------------------

@@ -331,9 +331,10 @@ class Recording:
 
     def _refuse(self, event: tuple[Any, ...]) -> None:
         self._pipeline.reject(Reason.AFTER_SHUTDOWN, "event", str(event[0]))
-        if event[0] is _GENERATION and len(self._session.budgets):
+        session = self._session
+        if event[0] is _GENERATION and (len(session.budgets) or len(session.job_budgets)):
             # Or a loop to a budget would never end.
-            self._inbox.append((Raw.CALL, self._session.budgets.refuse_event))
+            self._inbox.append((Raw.CALL, session.refuse_event))
 
 
 def _sampled(context: Context) -> SpanContext | None:

@@ -19,10 +19,11 @@ import weakref
 from collections import deque
 from functools import partial
 from multiprocessing import util as mp_util
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics as otel_metrics
 
+from genmeter.budget.budget import Budgets
 from genmeter.clock import seconds_left
 from genmeter.config.monitor import EndpointConfig, LabelLimits
 from genmeter.errors import ConfigError
@@ -31,7 +32,7 @@ from genmeter.exporters.provider import Exporters
 from genmeter.exporters.resource import is_spawned, job_of
 from genmeter.handlers.dispatch import HandlerDispatcher
 from genmeter.history.store import History
-from genmeter.history.token_report import Retired, TokenUsageReport
+from genmeter.history.token_report import Retired, TokenUsageReport, UsageTotals
 from genmeter.job.job import Job, JobError
 from genmeter.metrics.observers import Telemetry
 from genmeter.pipeline.drain import Pipeline
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from prometheus_client import Metric
 
+    from genmeter.budget.budget import Budget
     from genmeter.config.monitor import MonitorConfig
     from genmeter.exporters.prometheus import PrometheusBridge
     from genmeter.handlers.dispatch import Subscriber
@@ -156,6 +158,7 @@ def _by_field(
 
 _MIN_LOG_SECONDS = 0.2
 _FORK_TIMEOUT = 5.0  # seconds that a fork waits for a drain inside the application's provider
+_JOB_TIMEOUT = 10.0  # seconds that the job's budgets and a fork wait for the drain
 _EXIT_ATTEMPTS = 3
 _HASTENED_PAUSE = 0.5  # seconds between the pushes of a process that is about to end
 _MAX_CLOSED = 8  # closed monitors whose histories are kept, for the windows of token_usage()
@@ -167,7 +170,13 @@ class Runtime:
     def __init__(self) -> None:
         self.self_metrics = SelfMetrics()
         self.pipeline: Pipeline | None = None
-        self.job = Job(usage=lambda: self.token_usage(None), log=self._log)
+        self.job = Job(
+            usage=lambda: self.token_usage(None),
+            totals=self._usage_totals,
+            log=self._log,
+            run=self._run_in_order,
+        )
+        self._job_budgets = Budgets()
         # While holding it, never wait for the drain and never log.
         self._lock = threading.RLock()
         self._limits = LabelLimits()
@@ -235,6 +244,7 @@ class Runtime:
                     self.self_metrics, pipeline.deferred_log, subscribers=subscribers
                 ),
                 timeout=timeout,
+                job_budgets=self._job_budgets,
                 on_unreachable=self._unreachable.append,
             )
             self._states.append(state)
@@ -397,6 +407,19 @@ class Runtime:
         alive = [session for session in found if session is not None]
         return [*alive, *(each for each in list(self._unreachable) if each not in alive)]
 
+    def add_budget(self, budget: Budget, session: Session) -> None:
+        """Have a budget count from now on; one of the job counts the events of all monitors."""
+
+        def add() -> None:
+            if not budget.is_of_job:
+                session.add_budget(budget)
+                return
+            self._job_budgets.add(budget)
+            for each in (session, *self._open_sessions()):
+                each.connect()
+
+        self.require_pipeline().run(add)
+
     # --- reading -------------------------------------------------------------------------------
 
     def url(self) -> str | None:
@@ -442,6 +465,20 @@ class Runtime:
             return TokenUsageReport.merge([*reports, self._retired.since(since)])
 
         return pipeline.run(read)
+
+    def _usage_totals(self) -> UsageTotals:
+        """Sum the usage of this process so far; called by the pipeline's owner."""
+        return UsageTotals.sum(
+            [self._retired.totals(), *(state.history.totals() for state in self._states)]
+        )
+
+    def _run_in_order(self, function: Callable[[], Any]) -> Any:
+        """Have the pipeline's owner call a function behind all events recorded so far.
+
+        Raises:
+            TimeoutError: The owner was busy for too long.
+        """
+        return function() if self.pipeline is None else self.pipeline.run(function, _JOB_TIMEOUT)
 
     def job_token_usage(self) -> TokenUsageReport:
         """Sum the tokens over all processes of the job.
@@ -536,6 +573,7 @@ class Runtime:
             )
             pipeline.request_restart()
             return self._builtin
+        self.job.configure(config.job, None, resume=config.resume)
         provider = otel_metrics.get_meter_provider() if isinstance(given, str) else given
         telemetry = Telemetry(config, pipeline, provider, job=job_of(provider))
         self._external[provider] = telemetry
@@ -638,7 +676,12 @@ class Runtime:
         """Reset to an empty inbox and history and no threads; takes no lock."""
         _fork.held.clear()
         self._lock = threading.RLock()
-        self.job.after_fork_in_child()
+        has_used = (
+            any(state.has_events for state in self._states)
+            or bool(self._retired.since(None).by_model)
+            or (self.pipeline is not None and len(self.pipeline.inbox) > 0)
+        )
+        self.job.after_fork_in_child(parent_has_used=has_used)
         self._is_child = True
         self._must_rebuild = True
         self._unreachable.clear()

@@ -105,6 +105,7 @@ class Session:
         state: The part that outlives the monitor.
         dispatcher: Queues events for the monitor's handlers.
         timeout: Seconds that closing it may take.
+        job_budgets: The budgets of the job, which count the events of all monitors.
         on_unreachable: Called by the garbage collector, on any thread and under any lock, with a
             session that is not closed and not referenced any more.
 
@@ -112,6 +113,7 @@ class Session:
         state: As passed.
         dispatcher: As passed.
         timeout: As passed; the monitor may change it.
+        job_budgets: As passed.
         recorders: The recorders that get every event of the monitor.
         is_started: Whether :meth:`start` has done its work.
         budgets: The monitor's budgets.
@@ -126,6 +128,7 @@ class Session:
         dispatcher: HandlerDispatcher,
         *,
         timeout: float = 5.0,
+        job_budgets: Budgets | None = None,
         on_unreachable: Callable[[Session], object] = _ignore,
     ) -> None:
         self._on_unreachable = on_unreachable
@@ -133,6 +136,7 @@ class Session:
         self.dispatcher = dispatcher
         self.timeout = timeout
         self.budgets = Budgets()
+        self.job_budgets = Budgets() if job_budgets is None else job_budgets
         self.recorders: tuple[Recorder, ...] = ()
         self.is_started = False
         self.alerting: Alerting | None = None
@@ -159,14 +163,19 @@ class Session:
 
     def connect(self) -> None:
         """Set the recorders from the state."""
-        budgets = self.budgets if len(self.budgets) else None
-        found = (self.state.history, budgets, self.state.metrics, self.dispatcher)
+        budgets = [each for each in (self.budgets, self.job_budgets) if len(each)]
+        found = (self.state.history, *budgets, self.state.metrics, self.dispatcher)
         self.recorders = tuple(each for each in found if each is not None)
 
     def add_budget(self, budget: Budget) -> None:
         """Have a budget count the events from now on; called by the pipeline's owner."""
         self.budgets.add(budget)
         self.connect()
+
+    def refuse_event(self) -> None:
+        """Count a call after the shutdown in each budget; called by the pipeline's owner."""
+        self.budgets.refuse_event()
+        self.job_budgets.refuse_event()
 
     def start(self) -> None:
         """Start the periodic evaluation of the alerts.

@@ -120,6 +120,7 @@ async def read(chunks: AsyncIterator[bytes]) -> None:
 
 budget = monitor.budget(tokens=100_000, usd=5.0, step="s", tags={"tenant": "a"}, max_unread=None)
 assert_type(budget, Budget)
+assert_type(monitor.budget(tokens=1, scope="job").is_of_job, bool)
 assert_type(budget.spent, BudgetAmount)
 assert_type(budget.reserved.usd, float)
 assert_type(budget.left, BudgetLimit)

@@ -870,7 +870,7 @@ def test_the_account_of_many_waiting_reservations_settles_few(
         budget._owned.read(fill)
         assert waiting(budget) == 50
         monkeypatch.setattr(
-            "genmeter.budget.account.Account._refusal", lambda _, claim: asked.append(claim)
+            "genmeter.budget.account.Account.refusal", lambda _, claim: asked.append(claim)
         )
         use(monitor, 1)
         assert asked == []

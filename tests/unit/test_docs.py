@@ -88,7 +88,7 @@ def run(code: str, folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", script.name],
         cwd=folder,
-        env=CLEAN,
+        env={**CLEAN, "TMPDIR": str(folder)},  # a resumed job stays in there
         capture_output=True,
         text=True,
         timeout=100,

@@ -1,7 +1,7 @@
 """``Budget``: what a job checks before a call, and reserves from.
 
 A read and a reservation are requests to the pipeline's owner that see all events recorded before
-them. A forked child starts from zero: its budgets count what it records itself.
+them. In a forked child a budget of a monitor starts from zero, and one of the job goes on.
 """
 
 from __future__ import annotations
@@ -12,63 +12,33 @@ import math
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-from genmeter.budget.account import MAX_USD, Account, Claim, Terms
+from genmeter.budget.amounts import MAX_USD, Terms
+from genmeter.budget.scopes import JobScope, MonitorScope
 from genmeter.clock import seconds_left
-from genmeter.config.checks import LABEL, SECONDS, check_pair, count, number, optional
+from genmeter.config.checks import LABEL, SECONDS, check_pair, count, number, one_of, optional
 from genmeter.errors import BudgetAmount, BudgetExceededError, BudgetLimit, ConfigError, unpicklable
 from genmeter.events.capture import capture_mapping
 from genmeter.events.model import Evaluation, Generation
 from genmeter.events.values import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
+    from genmeter.budget.amounts import Claim
     from genmeter.events.model import Event
+    from genmeter.job.job import Job
     from genmeter.pipeline.drain import Pipeline
 
 __all__ = ["TIMEOUT", "Budget", "Budgets", "Reservation"]
 
-_T = TypeVar("_T")
-
 TIMEOUT = 600.0
 """Seconds that a reservation waits for room: the default time-out of OpenAI's and Anthropic's clients."""
 _POLL = 1.0  # seconds until a waiting reservation looks itself, should the drain have no thread
+_SCOPE = one_of("monitor", "job")
 _TOKENS = optional(count())
 _USD = optional(number(0, MAX_USD, what="USD"))
-
-
-class _Owned:
-    """The account of a budget in this process, which only the pipeline's owner uses.
-
-    Args:
-        terms: The budget's terms.
-        pipeline: The pipeline of its monitor.
-    """
-
-    def __init__(self, terms: Terms, pipeline: Pipeline) -> None:
-        self.terms = terms
-        self._pipeline = pipeline
-        self._account = Account(terms, pipeline.epoch)
-
-    def account(self) -> Account:
-        """Return the account; called by the owner."""
-        if self._account.epoch != self._pipeline.epoch:  # in a forked child
-            self._account = Account(self.terms, self._pipeline.epoch)
-        return self._account
-
-    def read(self, function: Callable[[Account], _T]) -> _T:
-        """Have the owner call a function behind all events recorded so far; return its result."""
-        return self._pipeline.run(lambda: function(self.account()))
-
-    def post(self, function: Callable[[Account], object]) -> None:
-        """Have the owner call a function behind all events recorded so far, without waiting."""
-        if self._pipeline.is_running:
-            self._pipeline.post(lambda: function(self.account()))
-            self._pipeline.wake()
-        else:  # this thread drains
-            self.read(function)
 
 
 class Budget:
@@ -85,7 +55,9 @@ class Budget:
     def __init__(
         self,
         pipeline: Pipeline,
+        job: Job,
         *,
+        scope: str,
         tokens: int | None,
         usd: float | None,
         step: str | None,
@@ -104,8 +76,13 @@ class Budget:
             _plain_tags(tags),
             optional(count(1))("max_unread", max_unread),
             unpriced,
+            is_of_job=_SCOPE("scope", scope) == "job",
         )
-        self._owned = _Owned(terms, pipeline)
+        if terms.is_of_job:
+            _check_job_terms(terms)
+            self._owned: MonitorScope = JobScope(terms, pipeline, job)
+        else:
+            self._owned = MonitorScope(terms, pipeline)
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled.
@@ -126,19 +103,24 @@ class Budget:
         return self._owned.terms.limit
 
     @property
+    def is_of_job(self) -> bool:
+        """Whether it counts what all processes of the job record."""
+        return self._owned.terms.is_of_job
+
+    @property
     def spent(self) -> BudgetAmount:
         """What was used so far; USD without calls that have no price, unless one is assumed."""
-        return self._owned.read(lambda account: account.spent)
+        return self._owned.view(lambda amounts: amounts.spent)
 
     @property
     def reserved(self) -> BudgetAmount:
         """What is reserved now."""
-        return self._owned.read(lambda account: account.reserved)
+        return self._owned.view(lambda amounts: amounts.reserved)
 
     @property
     def left(self) -> BudgetLimit:
         """What is neither used nor reserved, never below 0; None for a limit that is not set."""
-        return self._owned.read(lambda account: account.left)
+        return self._owned.view(lambda amounts: amounts.left)
 
     def has_room(self) -> bool:
         """Return whether less than each limit is used and reserved.
@@ -147,7 +129,7 @@ class Budget:
             UsageUnreadError: The usage of ``max_unread`` calls in a row is unknown.
             UnpricedModelError: The budget is in USD, and used tokens have no price.
         """
-        problem = self._owned.read(Account.problem)
+        problem = self._owned.problem()
         if problem is None or isinstance(problem, BudgetExceededError):
             return problem is None
         raise problem
@@ -160,7 +142,7 @@ class Budget:
             UsageUnreadError: As :meth:`has_room`.
             UnpricedModelError: As :meth:`has_room`.
         """
-        problem = self._owned.read(Account.problem)
+        problem = self._owned.problem()
         if problem is not None:
             raise problem
 
@@ -222,7 +204,7 @@ class Reservation:
         timeout: Seconds to wait for room; None means without a limit.
     """
 
-    def __init__(self, owned: _Owned, tokens: int, usd: float, timeout: float | None) -> None:
+    def __init__(self, owned: MonitorScope, tokens: int, usd: float, timeout: float | None) -> None:
         self.tokens = tokens
         self.usd = usd
         self.timeout = timeout
@@ -248,12 +230,12 @@ class Reservation:
         # A lock, since it can be released anywhere, also in a signal handler.
         settled = threading.Lock()
         settled.acquire()
-        claim = Claim(self.tokens, self.usd, settled.release)
+        claim = self._owned.claim(self.tokens, self.usd, settled.release)
         deadline = self._deadline()
         try:
-            self._owned.read(lambda account: account.request(claim))
-            while not settled.acquire(timeout=min(_POLL, seconds_left(deadline))):
-                self._owned.read(self._next_step(claim, deadline))
+            self._owned.request(claim)
+            while not settled.acquire(timeout=min(self._pause, seconds_left(deadline))):
+                self._owned.continue_(claim, self._expired(deadline))
             self._begin(claim)
         except BaseException:
             self._end(claim)
@@ -268,17 +250,19 @@ class Reservation:
         """Wait until there is room, and reserve the amount; the event loop goes on meanwhile."""
         loop = asyncio.get_running_loop()
         settled = loop.create_future()
-        claim = Claim(self.tokens, self.usd, lambda: loop.call_soon_threadsafe(_resolve, settled))
+        claim = self._owned.claim(
+            self.tokens, self.usd, lambda: loop.call_soon_threadsafe(_resolve, settled)
+        )
         deadline = self._deadline()
         try:
-            self._owned.post(lambda account: account.request(claim))
-            pause = min(_POLL, seconds_left(deadline))
+            self._owned.request_soon(claim)
+            pause = min(self._pause, seconds_left(deadline))
             while not claim.is_settled:
                 await asyncio.wait((settled,), timeout=pause)
                 if not claim.is_settled:
-                    self._owned.post(self._next_step(claim, deadline))
+                    self._owned.continue_soon(claim, self._expired(deadline))
                     # Not less after the deadline: the answer comes when the drain gets there.
-                    pause = min(_POLL, seconds_left(deadline) or _POLL)
+                    pause = min(self._pause, seconds_left(deadline) or self._pause)
             self._begin(claim)
         except BaseException:  # cancelled, too
             self._end(claim)
@@ -292,11 +276,12 @@ class Reservation:
     def _deadline(self) -> float:
         return math.inf if self.timeout is None else time.monotonic() + self.timeout
 
-    def _next_step(self, claim: Claim, deadline: float) -> Callable[[Account], None]:
-        timeout = self.timeout
-        if timeout is not None and time.monotonic() >= deadline:
-            return lambda account: account.expire(claim, timeout)
-        return Account.look_again
+    @property
+    def _pause(self) -> float:
+        return self._owned.poll or _POLL
+
+    def _expired(self, deadline: float) -> float | None:
+        return self.timeout if time.monotonic() >= deadline else None
 
     def _begin(self, claim: Claim) -> None:
         claim.raise_if_refused()
@@ -305,14 +290,14 @@ class Reservation:
     def _end(self, claim: Claim) -> None:
         with contextlib.suppress(ValueError):  # an interrupt may come after _begin()
             self._claims.remove(claim)
-        self._owned.post(lambda account: account.release(claim))
+        self._owned.release(claim)
 
 
 class Budgets:
     """The budgets of a monitor, as a recorder of its events; it does not keep them alive."""
 
     def __init__(self) -> None:
-        self._references: tuple[weakref.ref[_Owned], ...] = ()
+        self._references: tuple[weakref.ref[MonitorScope], ...] = ()
 
     def __len__(self) -> int:
         return len(self._references)
@@ -334,8 +319,23 @@ class Budgets:
         for owned in self._alive():
             owned.account().refuse_event()
 
-    def _alive(self) -> list[_Owned]:
+    def _alive(self) -> list[MonitorScope]:
         return [found for each in self._references if (found := each()) is not None]
+
+
+def _check_job_terms(terms: Terms) -> None:
+    """Check that a budget of the job has no argument that only its own process can keep."""
+    remedies = {
+        "step": "limit the whole job, or the step in each process with scope='monitor'",
+        "tags": "limit the whole job, or the tags in each process with scope='monitor'",
+        "unpriced_usd_per_million": "set MonitorConfig(prices=...) with a price for these models",
+    }
+    values = (terms.step, terms.tags or None, terms.unpriced)
+    for (name, remedy), value in zip(remedies.items(), values, strict=True):
+        if value is not None:
+            raise ConfigError(
+                f"{name} must be None in a budget with scope='job', got {shown(value)}; {remedy}"
+            )
 
 
 def _plain_tags(tags: Any) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from genmeter.config.prices import PriceTable
 from genmeter.events.answers import TokenCounts
@@ -19,12 +19,43 @@ if TYPE_CHECKING:
 
     from genmeter.config.prices import PricesLike
 
-__all__ = ["CostReport", "ModelTokenUsage", "Retired", "TokenUsageReport", "report_of", "summarise"]
+__all__ = [
+    "CostReport",
+    "ModelTokenUsage",
+    "Retired",
+    "TokenUsageReport",
+    "UsageTotals",
+    "report_of",
+    "summarise",
+]
 
 
 _INT64_MAX = 2**63 - 1
 _NAME_WIDTH = 60
 _INCOMPLETE = "Incomplete: {}; raise history.capacity."
+
+
+class UsageTotals(NamedTuple):
+    """The usage of all models.
+
+    Args:
+        tokens: Total tokens.
+        usd: USD of the calls that have a price.
+        calls: Calls with usage, and calls without.
+        unpriced: Models with usage that has no price.
+    """
+
+    tokens: int
+    usd: float
+    calls: int
+    unpriced: tuple[str, ...]
+
+    @classmethod
+    def sum(cls, totals: Iterable[UsageTotals]) -> UsageTotals:
+        """Return the sum."""
+        tokens, usd, calls, unpriced = zip(*totals, strict=True)
+        models = dict.fromkeys(model for each in unpriced for model in each)
+        return cls(sum(tokens), math.fsum(usd), sum(calls), tuple(models))
 
 
 class Retired:
@@ -38,6 +69,16 @@ class Retired:
         """Add the totals of a history, whose newest event has the Unix time ``last``."""
         self._report = TokenUsageReport.merge([self._report, report])
         self._until = max(self._until, last or 0.0)
+
+    def totals(self) -> UsageTotals:
+        """Return the usage of all models."""
+        report = self._report
+        return UsageTotals(
+            report.total_tokens,
+            report.cost_usd,
+            sum(usage.calls for usage in report.by_model) + report.calls_without_usage,
+            tuple(usage.model_name for usage in report.by_model if usage.unpriced_calls),
+        )
 
     def since(self, since: float | None) -> TokenUsageReport:
         """Return the totals, or an empty report for a window that starts at a Unix time.

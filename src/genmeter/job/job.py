@@ -17,7 +17,7 @@ import os
 import shutil
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.resources import PROCESS_PID, SERVICE_INSTANCE_ID, Resource
 
@@ -26,8 +26,10 @@ from genmeter.history.token_report import ModelTokenUsage, TokenUsageReport
 from genmeter.job import _place
 from genmeter.job._members import Members
 from genmeter.job._servers import server_of_worker
+from genmeter.job.amounts import JobError, StoreError
 from genmeter.job.merged import Merger, combine, definition_of, labels_text
-from genmeter.job.store import State, Store, StoreError, Totals, pack
+from genmeter.job.spending import Spending
+from genmeter.job.store import State, Store, Totals, pack
 from genmeter.pipeline.drain import Request
 from genmeter.pipeline.worker import Worker
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.metrics.export import MetricsData
 
+    from genmeter.history.token_report import UsageTotals
     from genmeter.job.store import Census
     from genmeter.metrics.changes import Change, Changes
 
@@ -47,6 +50,9 @@ _GATE = 5.0  # seconds that joining and leaving may wait
 _HOLD_OFF = 3.0  # seconds that a child leaves the lead to the process that started it
 _CHECK = 3_600.0  # seconds between two looks at the folder
 _RESUMABLE = 30 * 86_400.0  # seconds that the totals of a job that may be resumed are kept
+_ROOT_WAIT = 3.0  # seconds that a child waits for the process that started it to join
+_PART = 500  # new series of a transaction
+_FORK = 1.0  # seconds that a fork waits to join
 _POLL = 0.02
 _MIN_TIMEOUT = 0.1
 LOCKS, STORE = "members.lock", "job.sqlite"
@@ -54,27 +60,30 @@ LOCKS, STORE = "members.lock", "job.sqlite"
 _CLOSING = "closing"
 
 
-class JobError(Exception):
-    """The other processes of the job cannot be reached; the text says why."""
-
-
 class Job:
     """This process's part in its job.
 
     Args:
         usage: Returns the usage of this process so far; called on any thread but the owner's.
+        totals: Returns the sums of that; called by the pipeline's owner.
         log: Called like ``Logger.log``; must not wait.
+        run: Has the pipeline's owner call a function behind all events recorded so far, and returns
+            its result.
 
     Attributes:
         name: The job's name; None for the processes that descend from one another.
+        spending: What all processes have used and reserved, for budgets of the job.
     """
 
     def __init__(
         self,
         *,
         usage: Callable[[], TokenUsageReport],
+        totals: Callable[[], UsageTotals],
         log: Callable[..., None],
+        run: Callable[[Callable[[], Any]], Any] = lambda function: function(),
     ) -> None:
+        self.spending = Spending(self, totals=totals, rows=lambda: totals_of(usage()), run=run)
         self._usage = usage
         self._on_lead: Callable[[], object] = lambda: None
         self._log = log
@@ -92,8 +101,8 @@ class Job:
         self._number = 0
         self._folder: Path | None = None
         self._changes: Changes | None = None
-        self._sent_usage: dict[str, Totals] = {}
-        self._released: list[int] = []
+        self.spending.reset()
+        self._knows_root = False
         self._can_lead = False
         self._has_begun = False
         self._joined_at = 0.0
@@ -110,8 +119,14 @@ class Job:
             interval=_INTERVAL,
         )
 
-    def configure(self, name: str | None, resource: Resource, *, resume: bool) -> None:
-        """Set the job's name, and what its first process says of it; later calls do nothing."""
+    def configure(self, name: str | None, resource: Resource | None, *, resume: bool) -> None:
+        """Set the job's name, and what its first process says of it; later calls do nothing.
+
+        Args:
+            name: The job's name; None for the processes that descend from one another.
+            resource: The resource of its metrics; None if they are the application's.
+            resume: Whether to go on with an earlier run of the named job.
+        """
         if self._resource is None:
             self.name, self._resource, self._resume = name, resource, resume
 
@@ -207,7 +222,8 @@ class Job:
     def _enter(self, deadline: float) -> None:
         family = _place.family()
         key = family.key if self.name is None else _place.folder_of(self.name)
-        if not self.expects_others and not (_place.top() / key / LOCKS).exists():
+        may_be_alone = not (self.expects_others or self.spending.is_used)
+        if may_be_alone and not (_place.top() / key / LOCKS).exists():
             return  # no child has recorded anything
         top = _place.root()
         folder = top / key
@@ -240,18 +256,35 @@ class Job:
         found = store.value("resource")
         if found is not None:
             self._resource = Resource(json.loads(found))
+        elif self._resource is not None:
+            store.set_value("resource", self._shared_resource(family.instance))
         if self._changes is not None:
             self._changes.forget_accepted()
-        self._store = store
+        self._begin_to_use(store, members)
+
+    def _begin_to_use(self, store: Store, members: Members) -> None:
+        """Use the store from now on, with what this process has reserved so far."""
+
+        def attach() -> None:
+            self._store = store
+
+        try:
+            self.spending.enter(store, self._number, attach)
+        except (StoreError, TimeoutError) as error:
+            members.close()
+            raise JobError(str(error)) from error
 
     def _description(self, instance: str) -> dict[str, str]:
-        assert self._resource is not None  # noqa: S101 - configured before
+        found = {} if self._resource is None else {"resource": self._shared_resource(instance)}
+        return {**found, "resume": "1"} if self._resume else found
+
+    def _shared_resource(self, instance: str) -> str:
+        assert self._resource is not None  # noqa: S101 - checked before
         attributes = dict(self._resource.attributes)
         attributes.pop(PROCESS_PID, None)
         if self.name is None:
             attributes[SERVICE_INSTANCE_ID] = instance
-        found = {"resource": json.dumps(attributes)}
-        return {**found, "resume": "1"} if self._resume else found
+        return json.dumps(attributes)
 
     # --- publishing ----------------------------------------------------------------------------
 
@@ -341,17 +374,17 @@ class Job:
         if store is None or not self._publishing.acquire(timeout=timeout):
             return False
         try:
-            released, self._released = self._released, []
             try:
                 changes = self._changes.take(timeout) if self._changes is not None else []
-                usage = self._changed_usage()
-                if changes or usage or released:
-                    self._write(store, changes, usage, released)
+                self.spending.publish(
+                    lambda usage, released: self._write(store, changes, usage, released),
+                    must=bool(changes),
+                    timeout=timeout,
+                )
                 if self._changes is not None and (gone := self._changes.gone()):
                     numbers = [each.number for each in gone if each.number is not None]
                     store.forget_observed(self._number, numbers)
             except (StoreError, TimeoutError) as error:
-                self._released = [*released, *self._released]
                 self._report(error)
                 return False
             self._is_failing = False
@@ -373,8 +406,11 @@ class Job:
                 (definition_of(each.origin), labels_text(each.attributes), each.start or 0)
                 for each in new
             ]
-            for series, number in zip(new, store.number_series(rows, is_root=is_root), strict=True):
-                series.number = number
+            # In parts, so that the other processes can write in between.
+            for start in range(0, len(new), _PART):
+                numbers = store.number_series(rows[start : start + _PART], is_root=is_root)
+                for series, number in zip(new[start : start + _PART], numbers, strict=True):
+                    series.number = number
         cells = [
             (
                 series.number or 0,
@@ -386,14 +422,6 @@ class Job:
         store.publish(self._number, cells, usage, released)
         if self._changes is not None:
             self._changes.accept(changes)
-        self._sent_usage.update((each.model, each) for each in usage)
-
-    def _changed_usage(self) -> list[Totals]:
-        return [each for each in self.own_usage() if self._sent_usage.get(each.model) != each]
-
-    def own_usage(self) -> list[Totals]:
-        """Return the usage of this process so far, by model."""
-        return totals_of(self._usage())
 
     def _report(self, error: Exception) -> None:
         if not self._is_failing:
@@ -426,7 +454,7 @@ class Job:
             self._unset_closing()
             self._on_lead()
         if members.leads:
-            self._fold_the_dead()
+            self.fold_the_dead()
 
     def _may_lead(self, members: Members) -> bool:
         """Return whether it is this process's turn, should nobody lead.
@@ -439,17 +467,25 @@ class Job:
         is_early = time.monotonic() - self._joined_at < _HOLD_OFF
         return not (is_early and _is_running(family.root) and not members.has_leader())
 
-    def _fold_the_dead(self) -> None:
+    def fold_the_dead(self) -> bool:
+        """Add processes that are gone to the past, which frees what they had reserved.
+
+        Returns:
+            Whether there were any.
+        """
         store, members = self._store, self._members
+        found = False
         if store is None or members is None:
-            return
+            return found
         try:
             for number, byte, state in store.processes():
                 if number == self._number or (state != State.ENDED and members.is_alive(byte)):
                     continue
                 store.fold(number, combine)
+                found = True
         except StoreError as error:
             self._report(error)
+        return found
 
     def _check_folder(self) -> None:
         """Join again if the folder was removed, as some systems do with old temporary files."""
@@ -471,7 +507,6 @@ class Job:
                 self._store.close()
             members.close()
             self._store = self._members = self._merger = None
-            self._sent_usage.clear()
         self.look()
 
     # --- reading -------------------------------------------------------------------------------
@@ -516,6 +551,60 @@ class Job:
             return None if store is None else store.census()
         except StoreError:
             return None
+
+    # --- budgets -------------------------------------------------------------------------------
+
+    @property
+    def store(self) -> Store | None:
+        """The store; None if this process has not joined."""
+        return self._store
+
+    @property
+    def number(self) -> int:
+        """The number of this process in the store."""
+        return self._number
+
+    def require_store(self) -> Store | None:
+        """Return the store, after joining if there may be others; None if this process is alone.
+
+        Raises:
+            JobError: The others cannot be reached.
+        """
+        if self._store is not None and self._knows_root:
+            return self._store
+        if not self.look() and self._is_leaving and self._number:
+            raise JobError("this process has left its job, since it ends")
+        if self._failure is not None:
+            raise JobError(self._failure)
+        if self._store is None and self.may_have_others:
+            raise JobError("the lock of the job was not free in time; try again")
+        if self._store is not None:
+            self._wait_for_root(self._store)
+        return self._store
+
+    def _wait_for_root(self, store: Store) -> None:
+        """Wait until the process that started this one has joined, with what it used before.
+
+        It looks for its children once a second, unless it has not recorded anything.
+        """
+        root = _place.family().root
+        deadline = self._joined_at + _ROOT_WAIT
+        try:
+            while (
+                self.name is None
+                and root not in (0, os.getpid())
+                and _is_running(root)
+                and not store.has_process(root)
+                and time.monotonic() < deadline
+            ):
+                time.sleep(_POLL)
+        except StoreError as error:
+            raise JobError(str(error)) from error
+        self._knows_root = True
+
+    def post(self, function: Callable[[], object]) -> bool:
+        """Have the job's thread call a function; return whether there is a thread."""
+        return self._worker.start() and self._worker.put(Request(function))
 
     # --- the end -------------------------------------------------------------------------------
 
@@ -597,12 +686,19 @@ class Job:
     def before_fork(self) -> None:
         """Note that there may be other processes of the job from now on."""
         self._has_forked = True
+        if self.spending.is_used:  # a child sees what is used and reserved here
+            self.look(_FORK)
 
-    def after_fork_in_child(self) -> None:
-        """Begin as a process of its own, which has not joined; takes no lock."""
+    def after_fork_in_child(self, *, parent_has_used: bool = True) -> None:
+        """Begin as a process of its own, which has not joined; takes no lock.
+
+        Args:
+            parent_has_used: Whether the parent has recorded anything.
+        """
         members = self._members
         self._forget()
         self._has_forked = False
+        self._knows_root = not parent_has_used
         if members is not None:
             members.close()
 
@@ -706,7 +802,9 @@ def _is_kept(folder: Path, store: Store) -> bool:
         is_resumable = store.value("resume") is not None
     finally:
         store.close()
-    return is_resumable and time.time() - (folder / STORE).stat().st_mtime < _RESUMABLE
+    # The store's own time is that of the last move of its log into it.
+    newest = max(each.stat().st_mtime for each in folder.iterdir())
+    return is_resumable and time.time() - newest < _RESUMABLE
 
 
 def _remove_if_old(folder: Path) -> None:

@@ -19,7 +19,10 @@ import threading
 import time
 from array import array
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from genmeter.job.amounts import JobAmounts, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -46,14 +49,21 @@ __all__ = [
 PAST = 0
 """The number of the process that stands for all that have ended."""
 
-VERSION = 1
+VERSION = 1  # of the schema; the file of another one is started anew
+_UNPRICED = 6  # the place of the calls without a price in the rest of `Totals`
+_AMOUNTS = """
+SELECT * FROM
+  (SELECT COALESCE(SUM(tokens), 0), TOTAL(usd) FROM usage WHERE process IS NOT ?),
+  (SELECT COALESCE(SUM(tokens), 0), TOTAL(usd) FROM reservation WHERE process IS NOT ?)
+"""
+_MOST = 2**53  # tokens of a reservation, so that their sum fits into 64 bits
 _TIMEOUT = 5.0  # seconds to wait for the writes of other processes
 _FORK_TIMEOUT = 2.0  # seconds that a fork waits for a use under way
 _PAUSE = 0.01
 _SCHEMA = """
 CREATE TABLE job (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE process (
-  id INTEGER PRIMARY KEY, pid INTEGER, byte INTEGER, began REAL, state TEXT,
+  id INTEGER PRIMARY KEY AUTOINCREMENT, pid INTEGER, byte INTEGER, began REAL, state TEXT,
   generation INTEGER DEFAULT 0, version INTEGER DEFAULT 0);
 CREATE TABLE metric (id INTEGER PRIMARY KEY, definition TEXT UNIQUE);
 CREATE TABLE series (
@@ -65,13 +75,9 @@ CREATE TABLE usage (
   process INTEGER, model TEXT, tokens INTEGER, usd REAL, rest TEXT,
   PRIMARY KEY (process, model)) WITHOUT ROWID;
 CREATE TABLE reservation (
-  id INTEGER PRIMARY KEY, process INTEGER, budget TEXT, tokens INTEGER, units INTEGER);
+  id INTEGER PRIMARY KEY, process INTEGER, tokens INTEGER, usd REAL);
 INSERT INTO process (id, pid, byte, began, state) VALUES (0, 0, 0, 0, 'past');
 """
-
-
-class StoreError(Exception):
-    """The store cannot be read or written; the text says why."""
 
 
 class State:
@@ -117,12 +123,14 @@ class CellRow(NamedTuple):
     """What one process has of a series.
 
     Args:
+        process: The number of the process.
         series: The number of the series.
         value: The number, or the sum of a histogram; of the past it may be a fraction, as text.
         buckets: Of a histogram: its counts, and minimum and maximum, as `pack` writes them.
         changed: Unix time of the last change.
     """
 
+    process: int
     series: int
     value: Exact
     buckets: bytes | None
@@ -452,7 +460,7 @@ class Store:
                 ],
             )
             _write_usage(db, process, usage)
-            db.executemany("DELETE FROM reservation WHERE id=?", [(each,) for each in released])
+            _free(db, released)
 
     def forget_observed(self, process: int, series: Sequence[int]) -> None:
         """Delete cells of a process, whose series it does not have any more."""
@@ -524,46 +532,47 @@ class Store:
     def reserve(
         self,
         process: int,
-        budget: str,
-        tokens: int,
-        units: int,
         usage: Iterable[Totals],
-        decide: Callable[[int, float, int, int], bool],
-    ) -> int | None:
-        """Reserve from a budget, in one transaction with all that decides about it.
+        released: Sequence[int],
+        decide: Callable[[JobAmounts], Sequence[tuple[int, int, float]]],
+        *,
+        unpriced: bool = False,
+    ) -> None:
+        """Add reservations in one transaction with all that decides about them.
 
         Args:
             process: This process.
-            budget: The key of the budget, which all processes have.
-            tokens: Tokens to reserve.
-            units: USD to reserve, in units of the caller's.
-            usage: What changed in the usage of this process, which is written first.
-            decide: Called with the tokens and the USD that all processes have used, and the tokens
-                and the units that are reserved; returns whether to reserve.
-
-        Returns:
-            The number of the reservation; None if ``decide`` returned False.
+            usage: What changed in its usage, which is written first.
+            released: Ids of reservations of it to free.
+            decide: Called with the amounts of the job after that; returns the reservations to add:
+                id, tokens and USD of each.
+            unpriced: Whether the amounts need the models without a price.
         """
         with self._write() as db:
             _write_usage(db, process, usage)
-            used = db.execute("SELECT COALESCE(SUM(tokens), 0), TOTAL(usd) FROM usage").fetchone()
-            held = _reserved(db, budget)
-            if not decide(used[0], used[1], *held):
-                return None
-            cursor = db.execute(
-                "INSERT INTO reservation (process, budget, tokens, units) VALUES (?, ?, ?, ?)",
-                (process, budget, tokens, units),
-            )
-            return int(cursor.lastrowid or 0)
+            _free(db, released)
+            rows = decide(_amounts(db, None, unpriced=unpriced))
+            for each, tokens, usd in rows:
+                db.execute(
+                    "INSERT INTO reservation VALUES (?, ?, ?, ?)",
+                    (each, process, min(tokens, _MOST), usd),
+                )
 
-    def amounts(self, budget: str, without: int) -> tuple[int, float, int, int]:
-        """Return tokens and USD that all processes but one have used, and what is reserved."""
+    def amounts(self, without: int, *, unpriced: bool = False) -> JobAmounts:
+        """Return what all processes but one have used and reserved.
+
+        Args:
+            without: The process that is not counted.
+            unpriced: Whether to return the models without a price.
+        """
+        # One statement reads one state without a transaction.
+        with self._read() if unpriced else self._use() as db:
+            return _amounts(db, without, unpriced=unpriced)
+
+    def has_process(self, pid: int) -> bool:
+        """Return whether a process with an id has joined and is not folded."""
         with self._read() as db:
-            used = db.execute(
-                "SELECT COALESCE(SUM(tokens), 0), TOTAL(usd) FROM usage WHERE process IS NOT ?",
-                (without,),
-            ).fetchone()
-            return (*used, *_reserved(db, budget))
+            return db.execute("SELECT 1 FROM process WHERE pid=?", (pid,)).fetchone() is not None
 
     # --- the dead ------------------------------------------------------------------------------
 
@@ -619,17 +628,29 @@ class Store:
 
 
 def _write_usage(db: sqlite3.Connection, process: int, usage: Iterable[Totals]) -> None:
-    db.executemany(
-        "INSERT OR REPLACE INTO usage VALUES (?, ?, ?, ?, ?)", [(process, *each) for each in usage]
-    )
+    for each in usage:
+        db.execute("INSERT OR REPLACE INTO usage VALUES (?, ?, ?, ?, ?)", (process, *each))
 
 
-def _reserved(db: sqlite3.Connection, budget: str) -> tuple[int, int]:
-    tokens, units = db.execute(
-        "SELECT COALESCE(SUM(tokens), 0), COALESCE(SUM(units), 0) FROM reservation WHERE budget=?",
-        (budget,),
-    ).fetchone()
-    return tokens, units
+def _free(db: sqlite3.Connection, released: Iterable[int]) -> None:
+    for each in released:
+        db.execute("DELETE FROM reservation WHERE id=?", (each,))
+
+
+def _amounts(db: sqlite3.Connection, without: int | None, *, unpriced: bool) -> JobAmounts:
+    tokens, usd, held, held_usd = db.execute(_AMOUNTS, (without, without)).fetchone()
+    models: dict[str, None] = {}
+    if unpriced:
+        query = "SELECT model, rest FROM usage WHERE process IS NOT ?"
+        models.update(
+            (model, None) for model, rest in db.execute(query, (without,)) if _unpriced_calls(rest)
+        )
+    return JobAmounts(tokens, usd, held, held_usd, tuple(models))
+
+
+@lru_cache(maxsize=4_096)
+def _unpriced_calls(rest: str) -> int:
+    return int(json.loads(rest)[_UNPRICED])
 
 
 def _census(db: sqlite3.Connection) -> Census:

@@ -123,14 +123,12 @@ class CellRow(NamedTuple):
     """What one process has of a series.
 
     Args:
-        process: The number of the process.
         series: The number of the series.
         value: The number, or the sum of a histogram; of the past it may be a fraction, as text.
         buckets: Of a histogram: its counts, and minimum and maximum, as `pack` writes them.
         changed: Unix time of the last change.
     """
 
-    process: int
     series: int
     value: Exact
     buckets: bytes | None

@@ -19,7 +19,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from opentelemetry.sdk.resources import PROCESS_PID, SERVICE_INSTANCE_ID, Resource
+from opentelemetry.sdk.resources import PROCESS_PID, Resource
 
 from genmeter.clock import seconds_left
 from genmeter.history.token_report import ModelTokenUsage, TokenUsageReport
@@ -222,7 +222,7 @@ class Job:
                     store = Store(folder / _STORE)
                     if members.is_empty() or not (folder / _STORE).exists():
                         store.create(
-                            self._description(family.instance),
+                            self._description(),
                             keep=self.name is None or self._resume,
                         )
                     number = store.add_process(os.getpid(), members.enter())
@@ -243,12 +243,10 @@ class Job:
             self._changes.forget_accepted()
         self._store = store
 
-    def _description(self, instance: str) -> dict[str, str]:
+    def _description(self) -> dict[str, str]:
         assert self._resource is not None  # noqa: S101 - configured before
         attributes = dict(self._resource.attributes)
         attributes.pop(PROCESS_PID, None)
-        if self.name is None:
-            attributes[SERVICE_INSTANCE_ID] = instance
         found = {"resource": json.dumps(attributes)}
         return {**found, "resume": "1"} if self._resume else found
 

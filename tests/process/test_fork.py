@@ -89,7 +89,7 @@ output(
     recorded=sum(recorded),
     tokens=monitor.get_total_token_usage().total_tokens,
     exposed=exposed,
-    targets=page.count("\ntarget_info"),
+    targets=page.count("target_info{"),
 )
 """,
         patience=500.0,

@@ -111,6 +111,8 @@ class _Known:
     """The family of this process, once it was asked for; a forked child has its parent's."""
 
     family: Family | None = None
+    is_forked = False  # before its parent was asked
+    has_instance = False
 
 
 def family() -> Family:
@@ -124,6 +126,21 @@ def family() -> Family:
     return _Known.family
 
 
+def after_fork_in_child() -> None:
+    """Note that this process was forked, maybe before its parent was asked for its family."""
+    _Known.is_forked = _Known.family is None
+
+
+def adopt_instance(instance: str) -> str:
+    """Return the instance id of this family, the given one if this process is the first."""
+    found = family()
+    if found.root == os.getpid() and not _Known.has_instance:
+        _Known.has_instance = True
+        found = _Known.family = found._replace(instance=instance.replace("\0", ""))
+        publish(found)
+    return found.instance
+
+
 def is_child() -> bool:
     """Return whether this process belongs to the family of another one that started it."""
     return family().root != os.getpid()
@@ -132,11 +149,11 @@ def is_child() -> bool:
 def _inherited() -> Family | None:
     mark = _mark()
     key, _, rest = os.environ.get(FAMILY, "").partition(":")
-    instance, _, root_pid = rest.partition(":")
+    instance, _, root_pid = rest.rpartition(":")  # host:port is a usual one
     is_child_of = multiprocessing.parent_process() is not None
     if root_pid.isdigit() and (key.startswith(f"{_RUN}-") or (is_child_of and mark in key)):
         return Family(key, instance, int(root_pid))
-    if is_child_of and server_of_worker() is None:
+    if (is_child_of or _Known.is_forked) and server_of_worker() is None:
         return Family(f"family-{mark}-0", str(uuid.uuid4()), 0)
     return None
 

@@ -19,7 +19,12 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from opentelemetry.sdk.resources import PROCESS_PID, Resource
+from opentelemetry.sdk.resources import (
+    PROCESS_PID,
+    SERVICE_INSTANCE_ID,
+    OTELResourceDetector,
+    Resource,
+)
 
 from genmeter.clock import seconds_left
 from genmeter.history.token_report import ModelTokenUsage, TokenUsageReport
@@ -159,10 +164,32 @@ class Job:
         """Why this process counts alone although it belongs to a job; None if it does not."""
         return self._failure
 
-    @property
-    def instance(self) -> str:
-        """The ``service.instance.id`` of processes that descend from one another."""
-        return _place.family().instance
+    @staticmethod
+    def own_resource(name: str | None, resource_from_env: Callable[..., Resource]) -> Resource:
+        """Return this process's resource, whose instance id all of the family share.
+
+        It is that of the family's first process. If that one does not use genmeter, it is that of
+        the environment, if there is one.
+
+        Args:
+            name: The job's name.
+            resource_from_env: Called with ``is_shared``, whether other processes of the same
+                environment count apart; or with ``instance``, the id to use.
+        """
+        family = _place.family()
+        if family.root == os.getpid():
+            is_apart = name is None and server_of_worker() is not None
+            found = resource_from_env(is_shared=is_apart)
+            own = str(found.attributes[SERVICE_INSTANCE_ID])
+            instance = _place.adopt_instance(own)
+            if instance == own:
+                return found
+        elif family.root == 0:
+            set_by_user = OTELResourceDetector().detect().attributes.get(SERVICE_INSTANCE_ID)
+            instance = str(set_by_user or family.instance)
+        else:
+            instance = family.instance
+        return resource_from_env(instance=instance)
 
     @property
     def leads(self) -> bool:
@@ -579,6 +606,7 @@ class Job:
     def after_fork_in_child(self) -> None:
         """Begin as a process of its own, which has not joined; takes no lock."""
         members = self._members
+        _place.after_fork_in_child()
         self._forget()
         self._has_forked = False
         if members is not None:

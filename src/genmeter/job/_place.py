@@ -29,6 +29,7 @@ FAMILY = "_GENMETER_FAMILY"
 
 _RUN = "run"  # of `genmeter run`: every process below belongs to its job
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_PLAIN = re.compile(r"[a-z0-9._-]*")  # no capitals: some file systems take them for small letters
 _MAX_NAME = 60
 
 
@@ -100,11 +101,11 @@ def is_safe(folder: Path) -> bool:
 
 def folder_of(name: str) -> str:
     """Return the name of a named job's folder; different names have different folders."""
-    text = _UNSAFE.sub("_", name)[:_MAX_NAME]
-    if text == name:
+    if len(name) <= _MAX_NAME and _PLAIN.fullmatch(name):
         return f"job-{name}"
+    text = _UNSAFE.sub("_", name)[:_MAX_NAME]
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-    return f"job-{text}-{digest}"
+    return f"job~{text}-{digest}"  # no plain name begins so
 
 
 class _Known:

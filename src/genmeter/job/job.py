@@ -248,10 +248,16 @@ class Job:
                         continue
                     store = Store(folder / _STORE)
                     if members.is_empty() or not (folder / _STORE).exists():
-                        store.create(
+                        lost = store.create(
                             self._description(),
                             keep=self.name is None or self._resume,
                         )
+                        if lost is not None:
+                            self._log(
+                                logging.WARNING,
+                                "what the job has counted so far is lost, and it begins at 0: %s",
+                                lost,
+                            )
                     number = store.add_process(os.getpid(), members.enter())
                 break
             except StoreError as error:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sqlite3
 import threading
@@ -47,6 +48,7 @@ VERSION = 1
 _TIMEOUT = 5.0  # seconds to wait for the writes of other processes
 _FORK_TIMEOUT = 2.0  # seconds that a fork waits for a use under way
 _PAUSE = 0.01
+_MAX_INT = 2**63 - 1
 _SCHEMA = """
 CREATE TABLE job (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE process (
@@ -64,6 +66,7 @@ CREATE TABLE reservation (
   id INTEGER PRIMARY KEY, process INTEGER, budget TEXT, tokens INTEGER, units INTEGER);
 INSERT INTO process VALUES (0, 0, 0, 0, 'past');
 """
+_TABLES = {"job", "process", "metric", "series", "cell", "usage", "reservation"}
 
 
 class StoreError(Exception):
@@ -259,7 +262,7 @@ class Store:
                     self._connection = self._open_patiently()
                     _guard.open.add(self)
                 yield self._connection
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OverflowError, UnicodeError) as error:
                 self.close_now()
                 raise StoreError(f"the store of the job at {str(self._path)!r}: {error}") from error
 
@@ -320,15 +323,25 @@ class Store:
 
     # --- joining -------------------------------------------------------------------------------
 
-    def create(self, values: dict[str, str], *, keep: bool) -> None:
+    def create(self, values: dict[str, str], *, keep: bool) -> str | None:
         """Create the file, or start it anew; the caller holds the gate and no process is alive.
 
         Args:
             values: What the job's first process says of the job.
             keep: Whether an earlier run's totals are kept; its own values then win.
+
+        Returns:
+            Why totals that should be kept are lost; None if they are not. The file that cannot be
+            used is then renamed, with the suffix ``.unreadable``.
         """
-        if self._path.exists() and not (keep and self._has_version()):
-            self.remove()
+        lost = None
+        if self._path.exists():
+            lost = self._fault() if keep else None
+            if lost is not None:
+                self.close()
+                self._path.replace(self._path.with_name(f"{self._path.name}.unreadable"))
+            if lost is not None or not keep:
+                self.remove()
         if not self._path.exists():
             self._path.touch(mode=0o600)
             with self._use() as db:
@@ -338,6 +351,7 @@ class Store:
         with self._write() as db:
             db.execute("DELETE FROM reservation")
             db.executemany("INSERT OR IGNORE INTO job VALUES (?, ?)", values.items())
+        return lost
 
     def remove(self) -> None:
         """Delete the files."""
@@ -345,9 +359,20 @@ class Store:
         for suffix in ("", "-wal", "-shm"):
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
-    def _has_version(self) -> bool:
-        with self._use() as db:
-            return bool(db.execute("PRAGMA user_version").fetchone()[0] == VERSION)
+    def _fault(self) -> str | None:
+        """Return why the file cannot be used; None if it can."""
+        try:
+            with self._use() as db:
+                version = db.execute("PRAGMA user_version").fetchone()[0]
+                if version != VERSION:
+                    return f"{str(self._path)!r} has version {version}, not {VERSION}"
+                found = {row[0] for row in db.execute("SELECT name FROM sqlite_master")}
+                checked = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        except StoreError as error:
+            return str(error)
+        if checked != "ok" or not found >= _TABLES:
+            return f"{str(self._path)!r} is damaged"
+        return None
 
     def add_process(self, pid: int, byte: int) -> int:
         """Add a running process; return its number."""
@@ -425,7 +450,10 @@ class Store:
             db.executemany(
                 "INSERT INTO cell VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
                 "value=excluded.value, buckets=excluded.buckets, changed=excluded.changed",
-                [(process, series, value, buckets, now) for series, value, buckets in cells],
+                [
+                    (process, series, _bindable(value), buckets, now)
+                    for series, value, buckets in cells
+                ],
             )
             _write_usage(db, process, usage)
             db.executemany("DELETE FROM reservation WHERE id=?", [(each,) for each in released])
@@ -451,7 +479,7 @@ class Store:
             if births != known_births:
                 known_series = 0
             cells = [
-                CellRow._make(row)
+                _cell(row)
                 for row in db.execute(
                     "SELECT series, value, buckets, changed, state='running' FROM cell "
                     "JOIN process ON process.id=cell.process"
@@ -482,7 +510,7 @@ class Store:
             rows = db.execute(
                 "SELECT model, tokens, usd, rest FROM usage WHERE process IS NOT ?", (without,)
             )
-            return [Totals._make(row) for row in rows]
+            return [_totals(row) for row in rows]
 
     # --- reservations --------------------------------------------------------------------------
 
@@ -511,13 +539,13 @@ class Store:
         """
         with self._write() as db:
             _write_usage(db, process, usage)
-            used = db.execute("SELECT COALESCE(SUM(tokens), 0), TOTAL(usd) FROM usage").fetchone()
+            used = db.execute("SELECT TOTAL(tokens), TOTAL(usd) FROM usage").fetchone()
             held = _reserved(db, budget)
-            if not decide(used[0], used[1], *held):
+            if not decide(int(used[0]), used[1], *held):
                 return None
             cursor = db.execute(
                 "INSERT INTO reservation (process, budget, tokens, units) VALUES (?, ?, ?, ?)",
-                (process, budget, tokens, units),
+                (process, budget, _bindable(tokens), _bindable(units)),
             )
             return int(cursor.lastrowid or 0)
 
@@ -525,10 +553,9 @@ class Store:
         """Return tokens and USD that all processes but one have used, and what is reserved."""
         with self._read() as db:
             used = db.execute(
-                "SELECT COALESCE(SUM(tokens), 0), TOTAL(usd) FROM usage WHERE process IS NOT ?",
-                (without,),
+                "SELECT TOTAL(tokens), TOTAL(usd) FROM usage WHERE process IS NOT ?", (without,)
             ).fetchone()
-            return (*used, *_reserved(db, budget))
+            return (int(used[0]), used[1], *_reserved(db, budget))
 
     # --- the dead ------------------------------------------------------------------------------
 
@@ -585,16 +612,45 @@ class Store:
 
 def _write_usage(db: sqlite3.Connection, process: int, usage: Iterable[Totals]) -> None:
     db.executemany(
-        "INSERT OR REPLACE INTO usage VALUES (?, ?, ?, ?, ?)", [(process, *each) for each in usage]
+        "INSERT OR REPLACE INTO usage VALUES (?, ?, ?, ?, ?)",
+        [
+            (process, _encoded(model), _bindable(tokens), usd, rest)
+            for model, tokens, usd, rest in usage
+        ],
     )
 
 
+def _bindable(value: float) -> float:
+    """Return a number that SQLite can have: of integers those of 64 bits."""
+    return value if -_MAX_INT <= value <= _MAX_INT or not isinstance(value, int) else float(value)
+
+
+def _encoded(text: str) -> str | bytes:
+    """Return a text, or its bytes if it has surrogates, which SQLite cannot have in a text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+    return text
+
+
+def _cell(row: tuple[Any, ...]) -> CellRow:
+    found = CellRow._make(row)
+    # SQLite has no NaN.
+    return found if found.value is not None else found._replace(value=math.nan)
+
+
+def _totals(row: tuple[Any, ...]) -> Totals:
+    model, tokens, usd, rest = row
+    if isinstance(model, bytes):
+        model = model.decode("utf-8", "surrogatepass")
+    return Totals(model, int(tokens), usd, rest)
+
+
 def _reserved(db: sqlite3.Connection, budget: str) -> tuple[int, int]:
-    tokens, units = db.execute(
-        "SELECT COALESCE(SUM(tokens), 0), COALESCE(SUM(units), 0) FROM reservation WHERE budget=?",
-        (budget,),
-    ).fetchone()
-    return tokens, units
+    # Added here: SQLite's sum fails beyond 64 bits, and its total is not exact beyond 53.
+    rows = db.execute("SELECT tokens, units FROM reservation WHERE budget=?", (budget,)).fetchall()
+    return sum(int(tokens) for tokens, _ in rows), sum(int(units) for _, units in rows)
 
 
 def _census(db: sqlite3.Connection) -> Census:
@@ -613,10 +669,10 @@ def _fold_cells(
     combine: Callable[[Definition, CellRow, CellRow], tuple[float, bytes | None]],
 ) -> None:
     query = "SELECT series, value, buckets, changed, 0 FROM cell WHERE process=?"
-    past = {row[0]: CellRow._make(row) for row in db.execute(query, (PAST,))}
+    past = {row[0]: _cell(row) for row in db.execute(query, (PAST,))}
     metrics: dict[int, Definition] = {}
     for row in db.execute(query, (process,)).fetchall():
-        cell = CellRow._make(row)
+        cell = _cell(row)
         (metric,) = db.execute("SELECT metric FROM series WHERE id=?", (cell.series,)).fetchone()
         if metric not in metrics:
             (text,) = db.execute("SELECT definition FROM metric WHERE id=?", (metric,)).fetchone()
@@ -630,28 +686,25 @@ def _fold_cells(
         changed = max(cell.changed, before.changed if before else 0.0)
         db.execute(
             "INSERT OR REPLACE INTO cell VALUES (?, ?, ?, ?, ?)",
-            (PAST, cell.series, value, buckets, changed),
+            (PAST, cell.series, _bindable(value), buckets, changed),
         )
     db.execute("DELETE FROM cell WHERE process=?", (process,))
 
 
 def _fold_usage(db: sqlite3.Connection, process: int) -> None:
     query = "SELECT model, tokens, usd, rest FROM usage WHERE process=?"
-    past = {row[0]: Totals._make(row) for row in db.execute(query, (PAST,))}
+    past = {each.model: each for each in map(_totals, db.execute(query, (PAST,)))}
     folded = []
-    for row in db.execute(query, (process,)).fetchall():
-        own = Totals._make(row)
+    for own in map(_totals, db.execute(query, (process,)).fetchall()):
         before = past.get(own.model)
-        if before is not None:
-            rest = [
-                a + b for a, b in zip(json.loads(own.rest), json.loads(before.rest), strict=True)
-            ]
-            own = Totals(
-                own.model, own.tokens + before.tokens, own.usd + before.usd, json.dumps(rest)
-            )
-        folded.append(own)
+        folded.append(own if before is None else _added(own, before))
     _write_usage(db, PAST, folded)
     db.execute("DELETE FROM usage WHERE process=?", (process,))
+
+
+def _added(one: Totals, other: Totals) -> Totals:
+    rest = [a + b for a, b in zip(json.loads(one.rest), json.loads(other.rest), strict=True)]
+    return Totals(one.model, one.tokens + other.tokens, one.usd + other.usd, json.dumps(rest))
 
 
 def _number_of(

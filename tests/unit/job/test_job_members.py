@@ -120,7 +120,7 @@ def test_equal_process_ids_have_different_bytes(
 def test_no_free_byte_is_an_error(members: Members, monkeypatch: pytest.MonkeyPatch) -> None:
     """It ends in time."""
     monkeypatch.setattr(members, "_lock", lambda *_: False)
-    with pytest.raises(OSError, match="no lock of .* is free"):
+    with pytest.raises(OSError, match=r"no lock of .* is free"):
         members.enter()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import time
+from array import array
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.metrics.export import (
@@ -21,7 +22,7 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from genmeter.job.store import Definition, pack, unpack
+from genmeter.job.store import Combined, Definition, pack, unpack
 from genmeter.schema.metrics import INSTRUMENTS, JOB_PROCESSES, STATE, Across
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ def _literal(value: Any) -> Any:
         return tuple(map(_literal, value))
     if isinstance(value, dict):
         return {_literal(key): _literal(each) for key, each in value.items()}
+    if isinstance(value, str):
+        return str.__str__(value)
     kind = next((each for each in (int, bytes) if isinstance(value, each)), str)
     return kind(value)
 
@@ -77,19 +80,56 @@ def _labels_of(text: str) -> dict[str, AttributeValue]:
     return dict(ast.literal_eval(text))
 
 
-def combine(definition: Definition, older: CellRow, newer: CellRow) -> tuple[float, bytes | None]:
-    """Return the value and the buckets of two cells of a series."""
+def combine(definition: Definition, older: CellRow, newer: CellRow) -> Combined:
+    """Return two cells of a series as one."""
     if definition.across == Across.MAX:
-        return max(older.value, newer.value), None
+        return Combined(max(older.value, newer.value))
     if definition.across == Across.LAST:
-        return (newer if newer.changed >= older.changed else older).value, None
-    if older.buckets is None or newer.buckets is None:
-        return _in_range(older.value + newer.value), None
-    counts, low, high = unpack(older.buckets)
-    more, least, most = unpack(newer.buckets)
-    added = [a + b for a, b in zip(counts, more, strict=True)]
-    buckets = pack(added, min(low, least), max(high, most))
-    return _in_range(older.value + newer.value), buckets
+        return Combined((newer if newer.changed >= older.changed else older).value)
+    terms = [*_terms(older.value, older.parts), *_terms(newer.value, newer.parts)]
+    buckets = None
+    if older.buckets is not None and newer.buckets is not None:
+        counts, low, high = unpack(older.buckets)
+        more, least, most = unpack(newer.buckets)
+        added = [a + b for a, b in zip(counts, more, strict=True)]
+        buckets = pack(added, min(low, least), max(high, most))
+    parts = _exact_parts(terms)
+    return Combined(_sum(terms), buckets, array("d", parts).tobytes() if len(parts) > 1 else None)
+
+
+def _terms(value: float, parts: bytes | None) -> Sequence[float]:
+    """Return numbers whose exact sum is that of a cell."""
+    return (value,) if parts is None else array("d", parts)
+
+
+def _sum(terms: Sequence[float]) -> float:
+    """Return the exact sum, rounded once.
+
+    A sum that is rounded at each step depends on the order: when a process ends, it may be less
+    than before by the last bit, and a counter that falls by that counts once more.
+    """
+    if all(isinstance(term, int) for term in terms):
+        return _in_range(sum(terms))
+    try:
+        return math.fsum(terms)
+    except (OverflowError, ValueError):  # infinities
+        return sum(map(float, terms))
+
+
+def _exact_parts(terms: Sequence[float]) -> list[float]:
+    """Return few floats that have the same exact sum (Shewchuk's grow-expansion)."""
+    parts: list[float] = []
+    if all(isinstance(term, int) for term in terms) or not math.isfinite(sum(map(float, terms))):
+        return parts
+    for term in map(float, terms):
+        rest, kept = term, []
+        for part in parts:
+            more, less = (rest, part) if abs(rest) >= abs(part) else (part, rest)
+            rest = more + less
+            if error := less - (rest - more):
+                kept.append(error)
+        parts = [*kept, rest]
+    return parts
 
 
 def _in_range(value: float) -> float:
@@ -215,27 +255,32 @@ class Merger:
         return Metric(row.name, row.help, row.unit, Gauge(points))
 
 
+def _added(
+    before: tuple[list[int], float, float] | None, packed: bytes
+) -> tuple[list[int], float, float]:
+    """Add the buckets of a histogram to those before."""
+    counts, low, high = unpack(packed)
+    if before is None:
+        return counts.tolist(), low, high
+    added = [a + b for a, b in zip(before[0], counts, strict=True)]
+    return added, min(before[1], low), max(before[2], high)
+
+
 def _sums(
     cells: Sequence[CellRow], across: Mapping[int, str]
 ) -> dict[int, tuple[float, tuple[list[int], float, float] | None]]:
     """Add the cells of each series up by its rule."""
     values: dict[int, float] = {}
+    terms: dict[int, list[float]] = {}
     buckets: dict[int, tuple[list[int], float, float]] = {}
     changed: dict[int, float] = {}
-    for series, value, packed, when, is_running in cells:
+    for series, value, packed, when, is_running, parts in cells:
         rule = across[series]
+        if rule == Across.SUM:
+            terms.setdefault(series, []).extend(_terms(value, parts))
         if packed is not None:
-            counts, low, high = unpack(packed)
-            before = buckets.get(series)
-            if before is None:
-                values[series] = value
-                buckets[series] = (counts.tolist(), low, high)
-                continue
-            values[series] = _in_range(values[series] + value)
-            added = [a + b for a, b in zip(before[0], counts, strict=True)]
-            buckets[series] = (added, min(before[1], low), max(before[2], high))
-            continue
-        if rule in (Across.LIVING, Across.MIN) and not is_running:
+            buckets[series] = _added(buckets.get(series), packed)
+        if rule == Across.SUM or (rule in (Across.LIVING, Across.MIN) and not is_running):
             continue
         if series not in values:
             values[series] = value
@@ -249,6 +294,7 @@ def _sums(
         else:
             values[series] = _in_range(values[series] + value)
         changed[series] = max(when, changed.get(series, when))
+    values.update((series, _sum(found)) for series, found in terms.items())
     return {series: (value, buckets.get(series)) for series, value in values.items()}
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "PAST",
     "CellRow",
     "Census",
+    "Combined",
     "Contents",
     "Definition",
     "SeriesRow",
@@ -57,7 +58,7 @@ CREATE TABLE metric (id INTEGER PRIMARY KEY, definition TEXT UNIQUE);
 CREATE TABLE series (
   id INTEGER PRIMARY KEY, metric INTEGER, labels TEXT, birth INTEGER, UNIQUE (metric, labels));
 CREATE TABLE cell (
-  process INTEGER, series INTEGER, value, buckets BLOB, changed REAL,
+  process INTEGER, series INTEGER, value, buckets BLOB, changed REAL, parts BLOB,
   PRIMARY KEY (process, series)) WITHOUT ROWID;
 CREATE TABLE usage (
   process INTEGER, model TEXT, tokens INTEGER, usd REAL, rest TEXT,
@@ -121,6 +122,7 @@ class CellRow(NamedTuple):
         buckets: Of a histogram: its counts, and minimum and maximum, as `pack` writes them.
         changed: Unix time of the last change.
         is_running: Whether the process runs.
+        parts: Of ended processes: floats whose exact sum the value is, if it is rounded.
     """
 
     series: int
@@ -128,6 +130,15 @@ class CellRow(NamedTuple):
     buckets: bytes | None
     changed: float
     is_running: bool
+    parts: bytes | None = None
+
+
+class Combined(NamedTuple):
+    """Two cells of a series as one; see `CellRow`."""
+
+    value: float
+    buckets: bytes | None = None
+    parts: bytes | None = None
 
 
 class Totals(NamedTuple):
@@ -448,7 +459,7 @@ class Store:
         now = time.time()
         with self._write() as db:
             db.executemany(
-                "INSERT INTO cell VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                "INSERT INTO cell VALUES (?, ?, ?, ?, ?, NULL) ON CONFLICT DO UPDATE SET "
                 "value=excluded.value, buckets=excluded.buckets, changed=excluded.changed",
                 [
                     (process, series, _bindable(value), buckets, now)
@@ -481,7 +492,7 @@ class Store:
             cells = [
                 _cell(row)
                 for row in db.execute(
-                    "SELECT series, value, buckets, changed, state='running' FROM cell "
+                    "SELECT series, value, buckets, changed, state='running', parts FROM cell "
                     "JOIN process ON process.id=cell.process"
                 )
             ]
@@ -567,7 +578,7 @@ class Store:
     def settle(
         self,
         process: int,
-        combine: Callable[[Definition, CellRow, CellRow], tuple[float, bytes | None]],
+        combine: Callable[[Definition, CellRow, CellRow], Combined],
     ) -> None:
         """Add the cells of a process to the past, since it begins new ones; see `fold`."""
         with self._write() as db:
@@ -582,13 +593,13 @@ class Store:
     def fold(
         self,
         process: int,
-        combine: Callable[[Definition, CellRow, CellRow], tuple[float, bytes | None]],
+        combine: Callable[[Definition, CellRow, CellRow], Combined],
     ) -> None:
         """Add a process that is gone to the past, so that the store does not grow with each.
 
         Args:
             process: The process.
-            combine: Returns value and buckets of two cells of a metric, the older one first; not
+            combine: Returns two cells of a metric as one, the older one first; not
                 called for metrics of living processes.
         """
         with self._write() as db:
@@ -666,9 +677,9 @@ def _census(db: sqlite3.Connection) -> Census:
 def _fold_cells(
     db: sqlite3.Connection,
     process: int,
-    combine: Callable[[Definition, CellRow, CellRow], tuple[float, bytes | None]],
+    combine: Callable[[Definition, CellRow, CellRow], Combined],
 ) -> None:
-    query = "SELECT series, value, buckets, changed, 0 FROM cell WHERE process=?"
+    query = "SELECT series, value, buckets, changed, 0, parts FROM cell WHERE process=?"
     past = {row[0]: _cell(row) for row in db.execute(query, (PAST,))}
     metrics: dict[int, Definition] = {}
     for row in db.execute(query, (process,)).fetchall():
@@ -679,14 +690,14 @@ def _fold_cells(
             metrics[metric] = _definition_of(text)
         if metrics[metric].across in ("living", "min"):
             continue
-        value, buckets = cell.value, cell.buckets
+        found = Combined(cell.value, cell.buckets, cell.parts)
         before = past.get(cell.series)
         if before is not None:
-            value, buckets = combine(metrics[metric], before, cell)
+            found = combine(metrics[metric], before, cell)
         changed = max(cell.changed, before.changed if before else 0.0)
         db.execute(
-            "INSERT OR REPLACE INTO cell VALUES (?, ?, ?, ?, ?)",
-            (PAST, cell.series, _bindable(value), buckets, changed),
+            "INSERT OR REPLACE INTO cell VALUES (?, ?, ?, ?, ?, ?)",
+            (PAST, cell.series, _bindable(found.value), found.buckets, changed, found.parts),
         )
     db.execute("DELETE FROM cell WHERE process=?", (process,))
 

@@ -498,4 +498,4 @@ def test_a_write_waits_for_another_process(store: Store, path: Path) -> None:
 def test_states_are_those_of_the_metric() -> None:
     """Each is a label of the page."""
     assert {State.RUNNING, State.ENDED, State.DIED} == set(Census.__dataclass_fields__)
-    assert CellRow._fields == ("series", "value", "buckets", "changed", "is_running")
+    assert CellRow._fields == ("series", "value", "buckets", "changed", "is_running", "parts")

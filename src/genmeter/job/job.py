@@ -548,6 +548,7 @@ class Job:
                     return False
                 time.sleep(_POLL)
             store.set_value(_CLOSING, "1")
+            self._fold_the_dead()  # so that the last page and push have no state of them
         except StoreError as error:
             self._report(error)
         return True
@@ -561,9 +562,21 @@ class Job:
         return self._members is not None and self._members.lead()
 
     def has_other_processes(self) -> bool:
-        """Return whether other processes of the job run."""
-        census = self.census()
-        return census is not None and census.running > 1
+        """Return whether other processes of the job run; of those that died, some may not be known.
+
+        So their locks are asked, not only the store.
+        """
+        store, members = self._store, self._members
+        if store is None or members is None:
+            return False
+        try:
+            found = store.processes()
+        except StoreError:
+            return False
+        return any(
+            number != self._number and state == State.RUNNING and members.is_alive(byte)
+            for number, byte, state in found
+        )
 
     def stop_leading(self) -> None:
         """Let the next process lead."""

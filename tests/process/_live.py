@@ -73,7 +73,11 @@ class Live:
     """
 
     def __init__(
-        self, folder: Path, name: str, env: dict[str, str], start: str = "monitor = GenerationMonitor()"
+        self,
+        folder: Path,
+        name: str,
+        env: dict[str, str],
+        start: str = "monitor = GenerationMonitor()",
     ) -> None:
         program = folder / "live.py"
         if not program.exists():

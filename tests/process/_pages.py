@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import socket
 import threading
 import time
 import urllib.error
@@ -12,8 +13,6 @@ from collections import Counter
 from typing import Self
 
 __all__ = ["PER_CALL", "SECONDS", "Page", "Scraper", "free_port", "sums"]
-
-import socket
 
 SECONDS = 0.1
 """Duration of a call of ``record()``."""
@@ -52,9 +51,9 @@ class Page:
         self.status: int | None = None
         self.samples: dict[str, float] = {}
         self.doubles: list[str] = []
-        request = urllib.request.Request(url, headers=_ACCEPT)
+        request = urllib.request.Request(url, headers=_ACCEPT)  # noqa: S310, loopback
         try:
-            with urllib.request.urlopen(request, timeout=timeout) as answer:
+            with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310
                 self.status, self.text = answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             self.status, self.text = error.code, error.read().decode(errors="replace")

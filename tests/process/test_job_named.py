@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
-from contextlib import ExitStack
-from pathlib import Path
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING
 
 import pytest
 from _jobs import environment
@@ -13,6 +14,9 @@ from _live import Live
 from _pages import Page, Scraper, free_port, sums
 
 from _waiting import eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FEW_SECONDS = 10.0  # for what takes one or two on a machine that is not busy
 MAY_REFUSE = frozenset({200, None})  # while nobody listens between two leaders
@@ -54,7 +58,9 @@ def test_the_next_process_answers_when_the_first_ends(tmp_path: Path, jobs: Path
         total += 40
         assert eventually(lambda: Page(url).sums() == sums(total))
         for live in lives[1:]:
-            assert eventually(lambda live=live: live.do("job_token_usage().total_tokens") == 3 * total)
+            assert eventually(
+                lambda live=live: live.do("job_token_usage().total_tokens") == 3 * total
+            )
             assert live.do("job_token_usage().complete") is True
         page = Page(url)
         assert page.is_whole
@@ -97,8 +103,9 @@ def test_what_killed_processes_had_published_stays(tmp_path: Path, jobs: Path) -
         for number, live in enumerate(living, 4):
             label = f"m{number}"
             assert eventually(
-                lambda live=live, label=label: Page(url).sums(gen_ai_request_model=label)
-                == sums(live.counted)
+                lambda live=live, label=label: (
+                    Page(url).sums(gen_ai_request_model=label) == sums(live.counted)
+                )
             )
             total += live.counted
         page = Page(url)
@@ -275,10 +282,7 @@ def test_a_process_may_join_late_and_leave_early(tmp_path: Path, jobs: Path) -> 
         assert Page(url).sums() == sums(41)
         assert stays.do("job_token_usage().total_tokens") == 3 * 41
         (folder,) = folders(jobs)
-        import sqlite3
-
-        with sqlite3.connect(folder / "job.sqlite") as db:
+        with closing(sqlite3.connect(folder / "job.sqlite")) as db:
             assert db.execute("SELECT COUNT(*) FROM process").fetchone() == (2,)
-        db.close()
         assert stays.end() == 0
     assert folders(jobs) == []

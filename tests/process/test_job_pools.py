@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
-from typing import TYPE_CHECKING, Any
+import subprocess
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 from _jobs import environment, job, sums_by_process
@@ -69,13 +72,18 @@ def url() -> str:
     return f"http://127.0.0.1:{free_port()}/metrics"
 
 
+def port_of(url: str) -> str:
+    """Return the port of a URL."""
+    return str(urlsplit(url).port)
+
+
 def both(receiver: HttpReceiver, url: str, folder: Path) -> dict[str, str]:
     """Return the environment of a job that is scraped and pushes."""
     (folder / "workers.py").write_text(MODULE)
     return environment(
         receiver,
         OTEL_METRICS_EXPORTER="prometheus,otlp",
-        OTEL_EXPORTER_PROMETHEUS_PORT=url.rsplit(":", 1)[1].split("/")[0],
+        OTEL_EXPORTER_PROMETHEUS_PORT=port_of(url),
         OTEL_METRIC_EXPORT_INTERVAL="500",
         PYTHONPATH=os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]),
     )
@@ -283,21 +291,20 @@ def test_a_job_lingers_until_it_was_scraped_whole(
     tmp_path: Path, receiver: HttpReceiver, url: str
 ) -> None:
     """The one scrape after its work has the workers' calls too."""
-    import json
-    import subprocess
-
-    env = {**both(receiver, url, tmp_path), "GENMETER_ENDPOINT_LINGER": "60"}
+    env = {**both(receiver, url, tmp_path), "GENMETER_ENDPOINT_LINGER": "100"}
     with subprocess.Popen(job(tmp_path, LINGER), env=env, stdout=subprocess.PIPE) as process:
-        found: list[Any] = []
+        found: list[Page] = []
 
-        def finished() -> bool:
+        def ended() -> bool:
             page = Page(url)
-            found.append(page)
-            return page.status == 200 and page.total("genmeter_job_finished") == 1
+            if page.status == 200:
+                found.append(page)
+            return process.poll() is not None
 
-        assert eventually(finished)
+        assert eventually(ended)
         assert found[-1].sums() == sums(131)
         assert found[-1].is_whole
+        assert found[-1].total("genmeter_job_finished") == 1
         assert process.stdout is not None
         assert json.loads(process.stdout.readline()) == {"done": True}
         assert process.wait(60) == 0

@@ -55,6 +55,7 @@ class Receiver:
         endpoint: The URL for ``OTEL_EXPORTER_OTLP_ENDPOINT``.
         failing: The HTTP status or `grpc.StatusCode` to reject requests with; None to accept.
         refused: The number of rejected requests.
+        headers: Headers of the rejections over HTTP.
     """
 
     endpoint: str
@@ -62,6 +63,7 @@ class Receiver:
     def __init__(self) -> None:
         self.failing: Any = None
         self.refused = 0
+        self.headers: dict[str, str] = {}
         self._requests: list[ExportMetricsServiceRequest] = []
         self._changed = threading.Condition()
 
@@ -244,6 +246,8 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
             else:
                 receiver.refuse()
             self.send_response(status)
+            for name, value in receiver.headers.items() if status != 200 else ():
+                self.send_header(name, value)
             self.send_header("Content-Type", "application/x-protobuf")
             self.send_header("Content-Length", "0")
             self.end_headers()

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
     from otlp_receiver import Receiver
 
-__all__ = ["PATIENCE", "Ended", "environment", "job", "run", "sums_by_process"]
+__all__ = ["PATIENCE", "PREAMBLE", "Ended", "environment", "job", "run", "sums_by_process"]
 
 PATIENCE = 100.0
 """Seconds after which a job counts as hung."""
 
-_PREAMBLE = '''
+PREAMBLE = '''
 from __future__ import annotations
 
 import json
@@ -107,7 +107,7 @@ def job(folder: Path, source: str) -> list[str]:
             and ``wait_for``.
     """
     program = folder / "job.py"
-    program.write_text(_PREAMBLE + source)
+    program.write_text(PREAMBLE + source)
     return [sys.executable, str(program)]
 
 

@@ -426,8 +426,11 @@ def test_disabled_sdk_exports_nothing(
         assert receiver.requests == []
 
 
-def test_child_process_binds_no_fixed_port(process: runtime.Runtime) -> None:
-    """In a child nothing listens, even if the code sets the port."""
+def test_child_process_with_the_sdks_provider_binds_no_fixed_port(
+    process: runtime.Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing listens, even if the code sets the port: its metrics are not combined."""
+    monkeypatch.setenv("OTEL_METRICS_EXEMPLAR_FILTER", "always_on")
     process._is_child = True
     monitor = record(monitor_of(endpoint=EndpointConfig(port=free_port())))
     monitor.flush()

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.sdk.metrics import ExemplarFilter
     from opentelemetry.sdk.metrics.export import MetricsData
+    from opentelemetry.sdk.resources import Resource
 
     from genmeter.config.monitor import MonitorConfig
     from genmeter.job.job import Job
@@ -193,7 +194,7 @@ class Exporters:
             log(logging.WARNING, "%s", warning)
         self._job = job
         self._is_shared = not settings.needs_sdk
-        self.resource = resource_from_env(instance=self._instance())
+        self.resource = self._own_resource()
         job.configure(config.job, self.resource, resume=config.resume)
         self._readers: dict[str, CollectingReader] = {}  # by exporter, if the provider is the SDK's
         self._pushes = make_pushes(
@@ -222,9 +223,12 @@ class Exporters:
         self._is_finished = False
         self._attach()
 
-    def _instance(self) -> str | None:
-        """Return the ``service.instance.id`` of the job; None if this process has its own."""
-        return self._job.instance if self._is_shared and not self._job.is_cut_off else None
+    def _own_resource(self, parent: Resource | None = None) -> Resource:
+        """Return the resource of this process, with the instance id that its job has."""
+        if not self._is_shared or self._job.is_cut_off:
+            return resource_from_env(parent)
+        make = functools.partial(resource_from_env, parent)
+        return self._job.own_resource(self._config.job, make)
 
     def _attach(self) -> None:
         if isinstance(self.provider, BuiltinMeterProvider):
@@ -445,7 +449,7 @@ class Exporters:
             push.after_fork_in_child()
         if self.bridge is not None:
             self.bridge.after_fork_in_child()
-        self.resource = resource_from_env(self.resource, self._instance())
+        self.resource = self._own_resource(self.resource)
         if isinstance(self.provider, BuiltinMeterProvider):
             self.provider.reset_after_fork(self.resource)
         self._attach()

@@ -32,7 +32,9 @@ _DEFAULT_JOB = "genmeter"  # as the shipped prometheus.yml names it
 _NO_NAME = "unknown_service"  # OpenTelemetry's name for a service without one
 
 
-def resource_from_env(parent: Resource | None = None, instance: str | None = None) -> Resource:
+def resource_from_env(
+    parent: Resource | None = None, instance: str | None = None, *, is_shared: bool = False
+) -> Resource:
     """Return this process's resource, which always has a ``service.instance.id``.
 
     The main process keeps the id that the environment sets. A child that was spawned or forked
@@ -42,12 +44,12 @@ def resource_from_env(parent: Resource | None = None, instance: str | None = Non
     Args:
         parent: In a forked child, the parent's resource.
         instance: The id of all processes of the job, if one of them pushes for all.
+        is_shared: Whether other processes have the same environment, and push too.
     """
     resource = _detected() if parent is None else parent
     if instance is not None:
-        shared_id = OTELResourceDetector().detect().attributes.get(SERVICE_INSTANCE_ID)
-        return resource.merge(Resource({SERVICE_INSTANCE_ID: shared_id or instance}))
-    is_child = parent is not None or os.getpid() != _PID or is_spawned()
+        return resource.merge(Resource({SERVICE_INSTANCE_ID: instance}))
+    is_child = is_shared or parent is not None or os.getpid() != _PID or is_spawned()
     # A forked child has the parent's resource, whose id may be the parent's own.
     source = resource if parent is None else OTELResourceDetector().detect()
     shared = source.attributes.get(SERVICE_INSTANCE_ID)

@@ -24,7 +24,9 @@ _MAX_PARTS = 64
 
 
 def add(first: Exact, second: Exact) -> Exact:
-    """Return the sum of two finite numbers without any rounding."""
+    """Return the sum of two numbers, without any rounding if both are finite."""
+    if any(isinstance(each, float) and not math.isfinite(each) for each in (first, second)):
+        return float(parts_of(first)[0]) + float(parts_of(second)[0])
     exact = Fraction(first) + Fraction(second)
     if exact.denominator == 1 and isinstance(first, int) and isinstance(second, int):
         return exact.numerator if abs(exact.numerator) <= _MAX_INT else str(exact)
@@ -51,4 +53,7 @@ def total(values: Iterable[int | float]) -> int | float:
     if all(type(value) is int for value in values):
         found = sum(values)
         return found if -_MAX_INT <= found <= _MAX_INT else float(found)
-    return math.fsum(values)
+    try:
+        return math.fsum(values)
+    except (OverflowError, ValueError):  # beyond all floats, or infinities
+        return sum(map(float, values))

@@ -57,7 +57,7 @@ class Members:
         """Whether the path still is this file."""
         try:
             found, mine = self._path.stat(), os.fstat(self._fd)
-        except OSError:
+        except (OSError, ValueError):
             return False
         return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
 
@@ -165,10 +165,10 @@ class Members:
     def _lock(self, kind: int, byte: int, length: int = 1) -> bool:
         try:
             fcntl.lockf(self._fd, kind | fcntl.LOCK_NB, length, byte)
-        except OSError:
+        except (OSError, ValueError):  # ValueError: closed meanwhile
             return False
         return True
 
     def _free(self, byte: int, length: int = 1) -> None:
-        with contextlib.suppress(OSError):  # closed meanwhile
+        with contextlib.suppress(OSError, ValueError):  # closed meanwhile
             fcntl.lockf(self._fd, fcntl.LOCK_UN, length, byte)

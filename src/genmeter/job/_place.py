@@ -29,6 +29,7 @@ FAMILY = "_GENMETER_FAMILY"
 
 _RUN = "run"  # of `genmeter run`: every process below belongs to its job
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_PLAIN = re.compile(r"[a-z0-9._-]*")  # no capitals: some file systems take them for small letters
 _MAX_NAME = 60
 
 
@@ -100,17 +101,19 @@ def is_safe(folder: Path) -> bool:
 
 def folder_of(name: str) -> str:
     """Return the name of a named job's folder; different names have different folders."""
-    text = _UNSAFE.sub("_", name)[:_MAX_NAME]
-    if text == name:
+    if len(name) <= _MAX_NAME and _PLAIN.fullmatch(name):
         return f"job-{name}"
+    text = _UNSAFE.sub("_", name)[:_MAX_NAME]
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-    return f"job-{text}-{digest}"
+    return f"job~{text}-{digest}"  # no plain name begins so
 
 
 class _Known:
     """The family of this process, once it was asked for; a forked child has its parent's."""
 
     family: Family | None = None
+    is_forked = False  # before its parent was asked
+    has_instance = False
 
 
 def family() -> Family:
@@ -124,6 +127,21 @@ def family() -> Family:
     return _Known.family
 
 
+def after_fork_in_child() -> None:
+    """Note that this process was forked, maybe before its parent was asked for its family."""
+    _Known.is_forked = _Known.family is None
+
+
+def adopt_instance(instance: str) -> str:
+    """Return the instance id of this family, the given one if this process is the first."""
+    found = family()
+    if found.root == os.getpid() and not _Known.has_instance:
+        _Known.has_instance = True
+        found = _Known.family = found._replace(instance=instance.replace("\0", ""))
+        publish(found)
+    return found.instance
+
+
 def is_child() -> bool:
     """Return whether this process belongs to the family of another one that started it."""
     return family().root != os.getpid()
@@ -132,11 +150,11 @@ def is_child() -> bool:
 def _inherited() -> Family | None:
     mark = _mark()
     key, _, rest = os.environ.get(FAMILY, "").partition(":")
-    instance, _, root_pid = rest.partition(":")
+    instance, _, root_pid = rest.rpartition(":")  # host:port is a usual one
     is_child_of = multiprocessing.parent_process() is not None
     if root_pid.isdigit() and (key.startswith(f"{_RUN}-") or (is_child_of and mark in key)):
         return Family(key, instance, int(root_pid))
-    if is_child_of and server_of_worker() is None:
+    if (is_child_of or _Known.is_forked) and server_of_worker() is None:
         return Family(f"family-{mark}-0", str(uuid.uuid4()), 0)
     return None
 

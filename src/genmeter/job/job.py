@@ -19,7 +19,12 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.sdk.resources import PROCESS_PID, SERVICE_INSTANCE_ID, Resource
+from opentelemetry.sdk.resources import (
+    PROCESS_PID,
+    SERVICE_INSTANCE_ID,
+    OTELResourceDetector,
+    Resource,
+)
 
 from genmeter.clock import seconds_left
 from genmeter.history.token_report import ModelTokenUsage, TokenUsageReport
@@ -175,10 +180,32 @@ class Job:
         """Why this process counts alone although it belongs to a job; None if it does not."""
         return self._failure
 
-    @property
-    def instance(self) -> str:
-        """The ``service.instance.id`` of processes that descend from one another."""
-        return _place.family().instance
+    @staticmethod
+    def own_resource(name: str | None, resource_from_env: Callable[..., Resource]) -> Resource:
+        """Return this process's resource, whose instance id all of the family share.
+
+        It is that of the family's first process. If that one does not use genmeter, it is that of
+        the environment, if there is one.
+
+        Args:
+            name: The job's name.
+            resource_from_env: Called with ``is_shared``, whether other processes of the same
+                environment count apart; or with ``instance``, the id to use.
+        """
+        family = _place.family()
+        if family.root == os.getpid():
+            is_apart = name is None and server_of_worker() is not None
+            found = resource_from_env(is_shared=is_apart)
+            own = str(found.attributes[SERVICE_INSTANCE_ID])
+            instance = _place.adopt_instance(own)
+            if instance == own:
+                return found
+        elif family.root == 0:
+            set_by_user = OTELResourceDetector().detect().attributes.get(SERVICE_INSTANCE_ID)
+            instance = str(set_by_user or family.instance)
+        else:
+            instance = family.instance
+        return resource_from_env(instance=instance)
 
     @property
     def leads(self) -> bool:
@@ -228,28 +255,10 @@ class Job:
         top = _place.root()
         folder = top / key
         _clean(top, but=key)
-        while True:
+        _place.make_private(folder)
+        while (entered := self._enter_folder(folder, deadline)) is None:
             _place.make_private(folder)
-            members = Members(folder / LOCKS)
-            try:
-                with members.gate(deadline):
-                    if not members.is_current:  # the last process has removed it meanwhile
-                        members.close()
-                        continue
-                    store = Store(folder / STORE)
-                    if members.is_empty() or not (folder / STORE).exists():
-                        store.create(
-                            self._description(family.instance),
-                            keep=self.name is None or self._resume,
-                        )
-                    number = store.add_process(os.getpid(), members.enter())
-                break
-            except StoreError as error:
-                members.close()
-                raise JobError(str(error)) from error
-            except BaseException:
-                members.close()
-                raise
+        members, store, number = entered
         self._folder, self._members, self._number = folder, members, number
         self._merger = Merger(store)
         self._joined_at = self._checked_at = time.monotonic()
@@ -257,10 +266,38 @@ class Job:
         if found is not None:
             self._resource = Resource(json.loads(found))
         elif self._resource is not None:
-            store.set_value("resource", self._shared_resource(family.instance))
+            store.set_value("resource", self._shared_resource())
         if self._changes is not None:
             self._changes.forget_accepted()
         self._begin_to_use(store, members)
+
+    def _enter_folder(self, folder: Path, deadline: float) -> tuple[Members, Store, int] | None:
+        """Become one of the processes of a folder; None if the last one has just removed it."""
+        members = Members(folder / LOCKS)
+        try:
+            with members.gate(deadline):
+                if not members.is_current:
+                    members.close()
+                    return None
+                store = Store(folder / STORE)
+                if members.is_empty() or not (folder / STORE).exists():
+                    self._create(store)
+                return members, store, store.add_process(os.getpid(), members.enter())
+        except StoreError as error:
+            members.close()
+            raise JobError(str(error)) from error
+        except BaseException:
+            members.close()
+            raise
+
+    def _create(self, store: Store) -> None:
+        lost = store.create(self._description(), keep=self.name is None or self._resume)
+        if lost is not None:
+            self._log(
+                logging.WARNING,
+                "what the job has counted so far is lost, and it begins at 0: %s",
+                lost,
+            )
 
     def _begin_to_use(self, store: Store, members: Members) -> None:
         """Use the store from now on, with what this process has reserved so far."""
@@ -274,16 +311,14 @@ class Job:
             members.close()
             raise JobError(str(error)) from error
 
-    def _description(self, instance: str) -> dict[str, str]:
-        found = {} if self._resource is None else {"resource": self._shared_resource(instance)}
+    def _description(self) -> dict[str, str]:
+        found = {} if self._resource is None else {"resource": self._shared_resource()}
         return {**found, "resume": "1"} if self._resume else found
 
-    def _shared_resource(self, instance: str) -> str:
+    def _shared_resource(self) -> str:
         assert self._resource is not None  # noqa: S101 - checked before
         attributes = dict(self._resource.attributes)
         attributes.pop(PROCESS_PID, None)
-        if self.name is None:
-            attributes[SERVICE_INSTANCE_ID] = instance
         return json.dumps(attributes)
 
     # --- publishing ----------------------------------------------------------------------------
@@ -626,6 +661,7 @@ class Job:
                     return False
                 time.sleep(_POLL)
             store.set_value(_CLOSING, "1")
+            self.fold_the_dead()  # so that the last page and push have no state of them
         except StoreError as error:
             self._report(error)
         return True
@@ -639,9 +675,21 @@ class Job:
         return self._members is not None and self._members.lead()
 
     def has_other_processes(self) -> bool:
-        """Return whether other processes of the job run."""
-        census = self.census()
-        return census is not None and census.running > 1
+        """Return whether other processes of the job run; of those that died, some may not be known.
+
+        So their locks are asked, not only the store.
+        """
+        store, members = self._store, self._members
+        if store is None or members is None:
+            return False
+        try:
+            found = store.processes()
+        except StoreError:
+            return False
+        return any(
+            number != self._number and state == State.RUNNING and members.is_alive(byte)
+            for number, byte, state in found
+        )
 
     def stop_leading(self) -> None:
         """Let the next process lead."""
@@ -696,6 +744,7 @@ class Job:
             parent_has_used: Whether the parent has recorded anything.
         """
         members = self._members
+        _place.after_fork_in_child()
         self._forget()
         self._has_forked = False
         self._knows_root = not parent_has_used

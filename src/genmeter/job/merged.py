@@ -63,14 +63,19 @@ def labels_text(attributes: Mapping[str, AttributeValue]) -> str:
 
 
 def _literal(value: Any) -> Any:
-    """Return a value whose ``repr`` can be read again."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, tuple):
+    """Return a value whose ``repr`` can be read again; that of a subclass may be anything."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else repr(float(value))
+    if isinstance(value, tuple | list):
         return tuple(map(_literal, value))
     if isinstance(value, dict):
-        return {key: _literal(each) for key, each in value.items()}
-    return value
+        return {_literal(key): _literal(each) for key, each in value.items()}
+    if isinstance(value, str):
+        return str.__str__(value)
+    kind = next((each for each in (int, bytes) if isinstance(value, each)), str)
+    return kind(value)
 
 
 def _labels_of(text: str) -> dict[str, AttributeValue]:

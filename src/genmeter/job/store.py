@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sqlite3
 import threading
@@ -53,13 +54,14 @@ VERSION = 1  # of the schema; the file of another one is started anew
 _UNPRICED = 6  # the place of the calls without a price in the rest of `Totals`
 _AMOUNTS = """
 SELECT * FROM
-  (SELECT COALESCE(SUM(tokens), 0), TOTAL(usd) FROM usage WHERE process IS NOT ?),
-  (SELECT COALESCE(SUM(tokens), 0), TOTAL(usd) FROM reservation WHERE process IS NOT ?)
+  (SELECT TOTAL(tokens), TOTAL(usd) FROM usage WHERE process IS NOT ?),
+  (SELECT TOTAL(tokens), TOTAL(usd) FROM reservation WHERE process IS NOT ?)
 """
 _MOST = 2**53  # tokens of a reservation, so that their sum fits into 64 bits
 _TIMEOUT = 5.0  # seconds to wait for the writes of other processes
 _FORK_TIMEOUT = 2.0  # seconds that a fork waits for a use under way
 _PAUSE = 0.01
+_MAX_INT = 2**63 - 1
 _SCHEMA = """
 CREATE TABLE job (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE process (
@@ -78,6 +80,7 @@ CREATE TABLE reservation (
   id INTEGER PRIMARY KEY, process INTEGER, tokens INTEGER, usd REAL);
 INSERT INTO process (id, pid, byte, began, state) VALUES (0, 0, 0, 0, 'past');
 """
+_TABLES = {"job", "process", "metric", "series", "cell", "usage", "reservation"}
 
 
 class State:
@@ -286,7 +289,7 @@ class Store:
                     self._connection = self._open_patiently()
                     _guard.open.add(self)
                 yield self._connection
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OverflowError, UnicodeError) as error:
                 self.close_now()
                 raise StoreError(f"the store of the job at {str(self._path)!r}: {error}") from error
 
@@ -347,15 +350,25 @@ class Store:
 
     # --- joining -------------------------------------------------------------------------------
 
-    def create(self, values: dict[str, str], *, keep: bool) -> None:
+    def create(self, values: dict[str, str], *, keep: bool) -> str | None:
         """Create the file, or start it anew; the caller holds the gate and no process is alive.
 
         Args:
             values: What the job's first process says of the job.
             keep: Whether an earlier run's totals are kept; its own values then win.
+
+        Returns:
+            Why totals that should be kept are lost; None if they are not. The file that cannot be
+            used is then renamed, with the suffix ``.unreadable``.
         """
-        if self._path.exists() and not (keep and self._has_version()):
-            self.remove()
+        lost = None
+        if self._path.exists():
+            lost = self._fault() if keep else None
+            if lost is not None:
+                self.close()
+                self._path.replace(self._path.with_name(f"{self._path.name}.unreadable"))
+            if lost is not None or not keep:
+                self.remove()
         if not self._path.exists():
             self._path.touch(mode=0o600)
             with self._use() as db:
@@ -365,6 +378,7 @@ class Store:
         with self._write() as db:
             db.execute("DELETE FROM reservation")
             db.executemany("INSERT OR IGNORE INTO job VALUES (?, ?)", values.items())
+        return lost
 
     def remove(self) -> None:
         """Delete the files."""
@@ -372,9 +386,20 @@ class Store:
         for suffix in ("", "-wal", "-shm"):
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
-    def _has_version(self) -> bool:
-        with self._use() as db:
-            return bool(db.execute("PRAGMA user_version").fetchone()[0] == VERSION)
+    def _fault(self) -> str | None:
+        """Return why the file cannot be used; None if it can."""
+        try:
+            with self._use() as db:
+                version = db.execute("PRAGMA user_version").fetchone()[0]
+                if version != VERSION:
+                    return f"{str(self._path)!r} has version {version}, not {VERSION}"
+                found = {row[0] for row in db.execute("SELECT name FROM sqlite_master")}
+                checked = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        except StoreError as error:
+            return str(error)
+        if checked != "ok" or not found >= _TABLES:
+            return f"{str(self._path)!r} is damaged"
+        return None
 
     def add_process(self, pid: int, byte: int) -> int:
         """Add a running process; return its number."""
@@ -453,7 +478,7 @@ class Store:
             db.executemany(
                 "INSERT OR REPLACE INTO cell VALUES (?, ?, ?, ?, ?, ?)",
                 [
-                    (process, series, value, buckets, now, version)
+                    (process, series, _bindable(value), buckets, now, version)
                     for series, value, buckets in cells
                 ],
             )
@@ -523,7 +548,7 @@ class Store:
             rows = db.execute(
                 "SELECT model, tokens, usd, rest FROM usage WHERE process IS NOT ?", (without,)
             )
-            return [Totals._make(row) for row in rows]
+            return [_totals(row) for row in rows]
 
     # --- reservations --------------------------------------------------------------------------
 
@@ -603,7 +628,7 @@ class Store:
 
         Args:
             process: The process.
-            combine: Returns value and buckets of two cells of a metric, the older one first; not
+            combine: Returns two cells of a metric as one, the older one first; not
                 called for metrics of living processes.
         """
         with self._write() as db:
@@ -626,8 +651,32 @@ class Store:
 
 
 def _write_usage(db: sqlite3.Connection, process: int, usage: Iterable[Totals]) -> None:
-    for each in usage:
-        db.execute("INSERT OR REPLACE INTO usage VALUES (?, ?, ?, ?, ?)", (process, *each))
+    for model, tokens, usd, rest in usage:
+        row = (process, _encoded(model), _bindable(tokens), usd, rest)
+        db.execute("INSERT OR REPLACE INTO usage VALUES (?, ?, ?, ?, ?)", row)
+
+
+def _bindable(value: float) -> float:
+    """Return a number that SQLite can have: of integers those of 64 bits."""
+    return value if -_MAX_INT <= value <= _MAX_INT or not isinstance(value, int) else float(value)
+
+
+def _encoded(text: str) -> str | bytes:
+    """Return a text, or its bytes if it has surrogates, which SQLite cannot have in a text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+    return text
+
+
+def _decoded(text: str | bytes) -> str:
+    return text.decode("utf-8", "surrogatepass") if isinstance(text, bytes) else text
+
+
+def _totals(row: tuple[Any, ...]) -> Totals:
+    model, tokens, usd, rest = row
+    return Totals(_decoded(model), int(tokens), usd, rest)
 
 
 def _free(db: sqlite3.Connection, released: Iterable[int]) -> None:
@@ -640,10 +689,10 @@ def _amounts(db: sqlite3.Connection, without: int | None, *, unpriced: bool) -> 
     models: dict[str, None] = {}
     if unpriced:
         query = "SELECT model, rest FROM usage WHERE process IS NOT ?"
-        models.update(
-            (model, None) for model, rest in db.execute(query, (without,)) if _unpriced_calls(rest)
-        )
-    return JobAmounts(tokens, usd, held, held_usd, tuple(models))
+        for model, rest in db.execute(query, (without,)):
+            if _unpriced_calls(rest):
+                models[_decoded(model)] = None
+    return JobAmounts(int(tokens), usd, int(held), held_usd, tuple(models))
 
 
 @lru_cache(maxsize=4_096)
@@ -675,7 +724,13 @@ def _cells_since(
         "SELECT series, value, buckets, changed FROM cell WHERE process=? AND version>?",
         (process.id, since),
     )
-    return [CellRow._make(row) for row in rows]
+    return [_cell(row) for row in rows]
+
+
+def _cell(row: tuple[Any, ...]) -> CellRow:
+    found = CellRow._make(row)
+    # SQLite has no NaN.
+    return found if found.value is not None else found._replace(value=math.nan)
 
 
 def _next_version(db: sqlite3.Connection, process: int) -> int:
@@ -696,10 +751,10 @@ def _fold_cells(
     query = "SELECT series, value, buckets, changed FROM cell WHERE process=?"
     version = _next_version(db, PAST)
     _next_generation(db, process)
-    past = {row[0]: CellRow._make(row) for row in db.execute(query, (PAST,))}
+    past = {row[0]: _cell(row) for row in db.execute(query, (PAST,))}
     metrics: dict[int, Definition] = {}
     for row in db.execute(query, (process,)).fetchall():
-        cell = CellRow._make(row)
+        cell = _cell(row)
         (metric,) = db.execute("SELECT metric FROM series WHERE id=?", (cell.series,)).fetchone()
         if metric not in metrics:
             (text,) = db.execute("SELECT definition FROM metric WHERE id=?", (metric,)).fetchone()
@@ -721,21 +776,18 @@ def _fold_cells(
 
 def _fold_usage(db: sqlite3.Connection, process: int) -> None:
     query = "SELECT model, tokens, usd, rest FROM usage WHERE process=?"
-    past = {row[0]: Totals._make(row) for row in db.execute(query, (PAST,))}
+    past = {each.model: each for each in map(_totals, db.execute(query, (PAST,)))}
     folded = []
-    for row in db.execute(query, (process,)).fetchall():
-        own = Totals._make(row)
+    for own in map(_totals, db.execute(query, (process,)).fetchall()):
         before = past.get(own.model)
-        if before is not None:
-            rest = [
-                a + b for a, b in zip(json.loads(own.rest), json.loads(before.rest), strict=True)
-            ]
-            own = Totals(
-                own.model, own.tokens + before.tokens, own.usd + before.usd, json.dumps(rest)
-            )
-        folded.append(own)
+        folded.append(own if before is None else _added(own, before))
     _write_usage(db, PAST, folded)
     db.execute("DELETE FROM usage WHERE process=?", (process,))
+
+
+def _added(one: Totals, other: Totals) -> Totals:
+    rest = [a + b for a, b in zip(json.loads(one.rest), json.loads(other.rest), strict=True)]
+    return Totals(one.model, one.tokens + other.tokens, one.usd + other.usd, json.dumps(rest))
 
 
 def _number_of(

@@ -202,6 +202,8 @@ VARIABLES: dict[str, tuple[str, str, Any]] = {
     "GENMETER_MODELS": ("a, b,,c", "models", ("a", "b", "c")),
     "GENMETER_PROVIDER": ("openai", "provider", "openai"),
     "GENMETER_OPERATION": ("embeddings", "operation", "embeddings"),
+    "GENMETER_JOB": (" nightly ", "job", "nightly"),
+    "GENMETER_RESUME": ("true", "resume", True),
     "GENMETER_EXPECTED_SAMPLES": ("500", "expected_samples", 500),
     "GENMETER_OLDER_METRIC_NAMES": ("true", "older_metric_names", True),
     "GENMETER_METER_PROVIDER": ("global", "meter_provider", "global"),
@@ -235,6 +237,7 @@ NEEDS = {
     "GENMETER_ENDPOINT_CLIENT_CA_FILE": "GENMETER_ENDPOINT_CERTFILE",
     "GENMETER_ENDPOINT_USERNAME": "GENMETER_ENDPOINT_PASSWORD",
     "GENMETER_ENDPOINT_PASSWORD": "GENMETER_ENDPOINT_USERNAME",
+    "GENMETER_RESUME": "GENMETER_JOB",
 }
 
 

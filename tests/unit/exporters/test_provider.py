@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import socket
@@ -16,6 +17,9 @@ from opentelemetry.sdk.resources import Resource
 from _waiting import eventually
 from genmeter import EndpointConfig, LabelLimits, MonitorConfig
 from genmeter.exporters.provider import Exporters, cardinality_arguments
+from genmeter.history.token_report import TokenUsageReport
+from genmeter.job import _place
+from genmeter.job.job import Job
 from genmeter.metrics.meter import BuiltinMeterProvider
 from genmeter.pipeline.drain import Pipeline
 from genmeter.pipeline.self_metrics import SelfMetrics
@@ -33,12 +37,22 @@ def lines() -> list[tuple[int, str]]:
     return []
 
 
+def write(lines: list[tuple[int, str]], level: int, text: str, *rest: object) -> None:
+    """Add a line to the log."""
+    lines.append((level, text % rest))
+
+
 @pytest.fixture
 def make(
     monkeypatch: pytest.MonkeyPatch, lines: list[tuple[int, str]]
 ) -> Iterator[Callable[..., Exporters]]:
     """Return a factory of exporters, which are closed at the end."""
     made: list[Exporters] = []
+    monkeypatch.setattr(_place, "_Known", type("_Known", (_place._Known,), {}))
+    monkeypatch.setattr(_place._Known, "family", None)
+    monkeypatch.setattr(_place._Known, "has_instance", False)
+    monkeypatch.setattr(_place._Known, "is_forked", False)
+    monkeypatch.delenv(_place.FAMILY, raising=False)
     limits = {
         name: getattr(LabelLimits(), name)
         for name in LabelLimits.__dataclass_fields__
@@ -48,12 +62,14 @@ def make(
     def build(*, is_main: bool = True, endpoint: Any = None, **variables: str) -> Exporters:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
+        log = functools.partial(write, lines)
         exporters = Exporters(
             MonitorConfig(endpoint=endpoint or EndpointConfig(enabled=False)),
             Pipeline(limits, self_metrics=SelfMetrics()),
+            job=Job(usage=lambda: TokenUsageReport(by_model=[]), log=log),
             is_main=is_main,
             on_export_failure=lambda name: None,
-            log=lambda level, text, *rest: lines.append((level, text % rest)),
+            log=log,
         )
         made.append(exporters)
         return exporters
@@ -138,29 +154,53 @@ def test_a_process_has_one_instance_id(make: Make) -> None:
 def test_an_sdk_without_an_instance_id_gets_one(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two processes push different series with an older SDK too."""
+    """Two processes that are no job push different series with an older SDK too."""
     monkeypatch.setattr(Resource, "create", lambda: Resource({"service.name": "s"}))
     first, second = make().resource.attributes, make().resource.attributes
     assert first["service.name"] == "s"
     assert first[ID] == second[ID]
-    monkeypatch.setattr(os, "getpid", lambda: 1)
+    in_another_process(monkeypatch)
+    assert make().resource.attributes[ID] == first[ID]  # as one that was forked
+    monkeypatch.setattr(_place._Known, "family", None)
+    monkeypatch.setattr(_place._Known, "has_instance", False)
+    monkeypatch.delenv(_place.FAMILY)
     assert make().resource.attributes[ID] != first[ID]
 
 
-def test_a_child_keeps_the_resource_except_its_ids(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The instance id and the process id change."""
-    attributes = {"service.name": "s", ID: "the parent's", "process.pid": 1}
+def in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go on as a process that was forked."""
+    pid = os.getpid() + 1
+    monkeypatch.setattr(os, "getpid", lambda: pid)
+
+
+def test_a_child_keeps_the_jobs_resource(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The instance id is that of the job, which a detector may have named."""
+    attributes = {"service.name": "s", ID: "host:8000"}
     monkeypatch.setattr(Resource, "create", lambda: Resource(attributes))
     exporters = make()
+    assert exporters.resource.attributes[ID] == "host:8000"
+    in_another_process(monkeypatch)
+    exporters.after_fork_in_child()
+    assert exporters.resource.attributes == attributes
+    assert exporters.provider.resource is exporters.resource
+    # A process that is spawned has it from the environment.
+    assert os.environ[_place.FAMILY].split(":", 1)[1].startswith("host:8000:")
+
+
+def test_a_child_with_the_sdks_provider_keeps_the_resource_except_its_ids(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The instance id and the process id change, since its metrics are not combined."""
+    attributes = {"service.name": "s", ID: "the parent's", "process.pid": 1}
+    monkeypatch.setattr(Resource, "create", lambda: Resource(attributes))
+    exporters = make(OTEL_METRICS_EXEMPLAR_FILTER="always_on")
     parents = exporters.resource.attributes[ID]
+    in_another_process(monkeypatch)
     exporters.after_fork_in_child()
     child = exporters.resource.attributes
     assert child["service.name"] == "s"
     assert child[ID] != parents
     assert child["process.pid"] == os.getpid()
-    assert exporters.provider.resource is exporters.resource
 
 
 def test_a_child_starts_at_0(make: Make) -> None:
@@ -203,9 +243,15 @@ def test_finished_exporters_do_not_start_again(make: Make) -> None:
 
 
 def test_a_child_leaves_a_fixed_port_to_the_main_process(make: Make) -> None:
-    """A child serves an endpoint only on any free port."""
-    assert make(is_main=False, endpoint=EndpointConfig()).server is None
-    assert make(is_main=False, endpoint=EndpointConfig(port=0)).server is not None
+    """With the SDK's provider it serves an endpoint only on any free port."""
+    sdk = {"OTEL_METRICS_EXEMPLAR_FILTER": "always_on"}
+    assert make(is_main=False, endpoint=EndpointConfig(), **sdk).server is None
+    assert make(is_main=False, endpoint=EndpointConfig(port=0), **sdk).server is not None
+
+
+def test_any_process_of_a_job_may_serve_a_fixed_port(make: Make) -> None:
+    """One of them leads, which need not be the main process."""
+    assert make(is_main=False, endpoint=EndpointConfig()).server is not None
 
 
 def test_a_taken_port_is_retried_and_logged_once(

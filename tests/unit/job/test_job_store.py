@@ -14,7 +14,6 @@ import pytest
 from _other import Other
 
 from genmeter.job import store as store_module
-from genmeter.job.amounts import JobAmounts
 from genmeter.job.merged import combine
 from genmeter.job.store import (
     PAST,
@@ -33,6 +32,8 @@ from genmeter.schema.metrics import Across
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from genmeter.job.amounts import JobAmounts
 
 SCOPE = ("genmeter", "1.0", None, "[]")
 

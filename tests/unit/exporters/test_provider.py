@@ -17,7 +17,7 @@ from opentelemetry.sdk.resources import Resource
 from _waiting import eventually
 from genmeter import EndpointConfig, LabelLimits, MonitorConfig
 from genmeter.exporters.provider import Exporters, cardinality_arguments
-from genmeter.history.token_report import TokenUsageReport
+from genmeter.history.token_report import TokenUsageReport, UsageTotals
 from genmeter.job import _place
 from genmeter.job.job import Job
 from genmeter.metrics.meter import BuiltinMeterProvider
@@ -66,7 +66,11 @@ def make(
         exporters = Exporters(
             MonitorConfig(endpoint=endpoint or EndpointConfig(enabled=False)),
             Pipeline(limits, self_metrics=SelfMetrics()),
-            job=Job(usage=lambda: TokenUsageReport(by_model=[]), log=log),
+            job=Job(
+                usage=lambda: TokenUsageReport(by_model=[]),
+                totals=lambda: UsageTotals(0, 0.0, 0, ()),
+                log=log,
+            ),
             is_main=is_main,
             on_export_failure=lambda name: None,
             log=log,

@@ -295,7 +295,7 @@ class Exporters:
 
     def start(self) -> None:
         """Lead, unless this process belongs to a job that another one may lead; never raises."""
-        if self._is_shared and self._job.expects_others:
+        if self._is_shared and self._job.may_have_others:
             self._job.start(at_once=True)
         else:
             self._job.hint()

@@ -475,8 +475,10 @@ class Job:
         if self._is_leaving:
             return
         if not self.look():
+            if not self.expects_others and not self._has_begun:  # alone, or cut off
+                self._has_begun = True
+                self._on_lead()
             if self._failure is not None:
-                self._on_lead()  # of itself alone
                 self._worker.close()
             return
         self._check_folder()
@@ -484,7 +486,7 @@ class Job:
         members = self._members
         if members is None:
             return
-        if self._can_lead and not self._has_begun and self._may_lead(members) and members.lead():
+        if self._can_lead and self._may_lead(members) and members.lead() and not self._has_begun:
             self._has_begun = True
             self._unset_closing()
             self._on_lead()

@@ -258,6 +258,8 @@ class Job:
                                 "what the job has counted so far is lost, and it begins at 0: %s",
                                 lost,
                             )
+                    else:
+                        store.check_version()
                     number = store.add_process(os.getpid(), members.enter())
                 break
             except StoreError as error:

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -191,7 +192,8 @@ def test_the_others_are_counted(part: Callable[..., Part], top: Path) -> None:
 def test_the_next_leads_when_the_leader_is_gone(part: Callable[..., Part], top: Path) -> None:
     """A turn later, once."""
     one = part()
-    one.job.look()
+    one.add(1)
+    one.job.flush(soon())
     with other_process(top, "job-j") as other:
         assert other("m.lead()") is True
         one.job._turn()
@@ -208,9 +210,7 @@ def test_a_child_leaves_the_lead_to_its_parent_for_a_while(
     part: Callable[..., Part], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The parent has shown the numbers before; a parent that is gone is not waited for."""
-    monkeypatch.setattr(
-        _place._Known, "family", _place.Family("family-x-1", "i", os.getppid())
-    )
+    monkeypatch.setattr(_place._Known, "family", _place.Family("family-x-1", "i", os.getppid()))
     child = part(None)
     child.job._turn()
     assert child.job.is_joined
@@ -228,7 +228,8 @@ def test_a_child_leaves_the_lead_to_its_parent_for_a_while(
 def test_the_process_that_leads_pushes_at_its_end(part: Callable[..., Part], top: Path) -> None:
     """Others leave it to the leader, unless that one is at its own end."""
     one = part()
-    one.job.look()
+    one.add(1)
+    one.job.flush(soon())
     with other_process(top, "job-j") as other:
         assert other("m.lead()") is True
         assert not one.job.take_over_at_end(soon())
@@ -289,21 +290,21 @@ def test_an_unsafe_folder_cuts_the_process_off_once(part: Callable[..., Part], t
     assert not one.job.publish(1.0)
 
 
-def test_a_damaged_store_of_others_cuts_a_process_off(
+def test_a_store_of_another_version_cuts_a_process_off(
     part: Callable[..., Part], top: Path
 ) -> None:
-    """It does not destroy what they have."""
+    """It does not destroy what the others have, whose version it is."""
     one = part()
     one.job.look()
-    with other_process(top, "job-j"):
+    with other_process(top, "job-j") as other:
         one.job.leave(soon())
-        path = top / "job-j" / "job.sqlite"
-        path.write_bytes(b"no database " * 1_000)
+        other("[s._use().__enter__().execute('PRAGMA user_version=999')] and None")
         two = part()
         assert not two.job.look()
         assert two.job.is_cut_off
-        assert path.read_bytes() == b"no database " * 1_000
         assert len(two.lines) == 1
+        assert "another version" in two.lines[0]
+        assert other("s.census().running") == 1
 
 
 def test_a_damaged_store_of_an_earlier_run_is_lost_with_a_word(
@@ -370,13 +371,20 @@ def test_a_folder_that_is_removed_is_joined_again(part: Callable[..., Part], top
 
 def test_the_next_job_removes_the_folders_of_the_dead(part: Callable[..., Part], top: Path) -> None:
     """Not those of the living, nor those that may be resumed, nor what is not a job's."""
-    for name, resume in (("killed", False), ("kept", True), ("alive", False)):
-        first = part(name, resume=resume)
-        first.add(1)
-        first.job.flush(soon())
-        with other_process(top, f"job-{name}"):  # so that the folder outlives the next line
-            if name != "alive":
-                first.job.leave(soon())
+    with ExitStack() as stack:
+        others = []
+        for name, resume in (("killed", False), ("kept", True), ("alive", False)):
+            first = part(name, resume=resume)
+            first.add(1)
+            first.job.flush(soon())
+            others.append(stack.enter_context(other_process(top, f"job-{name}")))
+            first.job.leave(soon())
+        for other in others[:2]:
+            other.kill()
+        _check_cleaning(part, top)
+
+
+def _check_cleaning(part: Callable[..., Part], top: Path) -> None:
     half = top / ".job-x-1-2"
     half.mkdir(mode=0o700)
     new = top / "job-new"  # of a process that has not its lock yet
@@ -440,8 +448,16 @@ def test_a_report_is_its_rows() -> None:
     report = TokenUsageReport(
         by_model=[
             ModelTokenUsage(
-                "a", 10, 5, 17, cache_read_tokens=4, cache_write_tokens=2, reasoning_tokens=3,
-                calls=6, unpriced_calls=1, cost_usd=0.25,
+                "a",
+                10,
+                5,
+                17,
+                cache_read_tokens=4,
+                cache_write_tokens=2,
+                reasoning_tokens=3,
+                calls=6,
+                unpriced_calls=1,
+                cost_usd=0.25,
             ),
             ModelTokenUsage("b", 1, 0, 1, calls=1),
         ],

@@ -79,9 +79,10 @@ class Storm:
         self.begin(slot)
 
     def stop(self) -> None:
-        """Have all stop to record."""
+        """Have all stop to record, and publish what they have."""
         for live in self.living.values():
-            live.do("stop.set(); time.sleep(0.1)")
+            live.do("stop.set(); time.sleep(0.2)")
+            live.do("monitor.flush()")
         for slot, live in self.living.items():
             self.recorded[slot % MODELS] += live.counted
 

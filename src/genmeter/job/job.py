@@ -731,6 +731,8 @@ def _is_kept(folder: Path, store: Store) -> bool:
         return False
     try:
         is_resumable = store.value("resume") is not None
+    except StoreError:  # damaged: nobody can go on with it
+        is_resumable = False
     finally:
         store.close()
     return is_resumable and time.time() - (folder / _STORE).stat().st_mtime < _RESUMABLE

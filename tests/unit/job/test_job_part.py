@@ -401,6 +401,18 @@ def _check_cleaning(part: Callable[..., Part], top: Path) -> None:
     }
 
 
+def test_a_damaged_folder_of_a_dead_job_is_removed(part: Callable[..., Part], top: Path) -> None:
+    """Nobody can go on with it."""
+    for name in ("damaged", "empty"):
+        first = part(name, resume=True)
+        first.job.look()
+        first.job.leave(soon())
+        path = top / f"job-{name}" / "job.sqlite"
+        path.write_bytes(b"no database " * 1_000 if name == "damaged" else b"")
+    part("j").job.look()
+    assert [each.name for each in top.iterdir()] == ["job-j"]
+
+
 def test_the_totals_of_an_old_run_are_not_kept_forever(
     part: Callable[..., Part], top: Path
 ) -> None:

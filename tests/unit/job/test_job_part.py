@@ -20,7 +20,7 @@ from genmeter.history.token_report import ModelTokenUsage, TokenUsageReport
 from genmeter.job import _place
 from genmeter.job import job as job_module
 from genmeter.job.job import Job, report_of_totals, totals_of
-from genmeter.job.store import Store
+from genmeter.job.store import Store, StoreError
 from genmeter.metrics.changes import Changes
 from genmeter.metrics.meter import BuiltinMeterProvider
 from unit.metrics._meters import LockedOwner
@@ -260,8 +260,7 @@ def test_the_first_process_says_what_the_jobs_resource_is(part: Callable[..., Pa
     """Without its process id, which is not that of the job."""
     one = part()
     one.job.look()
-    (resource,) = one.job.collect(5.0).resource_metrics or [None]
-    assert resource is None  # nothing was recorded
+    assert one.job.collect(5.0).resource_metrics == []  # nothing was recorded
     one.add(1)
     (resource,) = one.job.collect(5.0).resource_metrics
     assert dict(resource.resource.attributes) == {"service.name": "s", "service.instance.id": "i"}
@@ -338,7 +337,7 @@ def test_a_store_that_cannot_be_written_is_reported_once(
     for failures in (1, 2):
 
         def fail(*_: object) -> None:
-            raise job_module.StoreError("the disk is full")
+            raise StoreError("the disk is full")
 
         monkeypatch.setattr(store, "publish", fail)
         one.add(1)

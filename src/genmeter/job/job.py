@@ -622,6 +622,7 @@ class Job:
 
     def before_fork(self) -> None:
         """Note that there may be other processes of the job from now on."""
+        _place.before_fork()
         self._has_forked = True
 
     def after_fork_in_child(self) -> None:

@@ -327,6 +327,33 @@ def test_workers_of_a_named_job_are_in_it(
     assert folders(jobs) == []
 
 
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_pool_that_is_older_than_the_first_monitor_is_in_the_job(
+    tmp_path: Path, jobs: Path, receiver: HttpReceiver, url: str, method: str
+) -> None:
+    """Its parent makes a monitor after it has started the workers."""
+    with Live(tmp_path, "main", both(receiver, url, tmp_path), "import workers") as live:
+        live.do(WORK)
+        live.do(f"pool = executor({method!r}, 2)")
+        live.do("list(pool.map(workers.work, [0] * 20))")
+        live.do("monitor = GenerationMonitor()")
+        with Scraper(url) as scraper:
+            live.do("record(monitor, 5)")
+            live.do("list(pool.map(workers.work, [10] * 10))")
+            live.do("record(monitor, 1)")
+            assert eventually(lambda: Page(url).sums() == sums(106))
+            assert Page(url).is_whole
+        scraper.check(106, frozenset({200, None}))
+        assert live.do("job_token_usage().total_tokens") == 3 * 106
+        live.do("pool.shutdown()")
+        assert live.end() == 0
+        assert live.errors == ""
+    assert list(sums_by_process(receiver, GENERATIONS).values()) == [106]
+    never_more(receiver, 106)
+    assert folders(jobs) == []
+
+
 DAEMON = """
 monitor = GenerationMonitor()
 record(monitor, 5)

@@ -34,11 +34,16 @@ RESOURCE = Resource({"service.name": "s", "service.instance.id": "i", "process.p
 
 @pytest.fixture(autouse=True)
 def top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the folder of all jobs, of a process that was not asked for its family."""
+    """Return the folder of all jobs, of a process that was not asked for its family.
+
+    Turns are taken by the tests, not by a thread.
+    """
+    monkeypatch.setattr(job_module, "_INTERVAL", 1e6)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(_place._Known, "family", None)
     monkeypatch.setattr(_place._Known, "is_forked", False)
+    monkeypatch.setattr(_place._Known, "has_forked", False)
     monkeypatch.setattr(_place._Known, "has_instance", False)
     monkeypatch.setenv(_place.FAMILY, "")
     return tmp_path / f"genmeter-{os.getuid()}"
@@ -141,6 +146,7 @@ def test_a_process_alone_does_no_file_io(part: Callable[..., Part], top: Path) -
 def test_a_process_that_has_forked_makes_no_folder(part: Callable[..., Part], top: Path) -> None:
     """Its first child that records does; until then there is nothing to share."""
     alone = part(None)
+    assert not alone.job.expects_others
     alone.job.before_fork()
     assert alone.job.may_have_others
     assert not alone.job.look()
@@ -441,8 +447,11 @@ def test_a_resumed_job_has_the_totals_of_the_run_before(part: Callable[..., Part
     assert fresh.job.token_usage().total_tokens == 1
 
 
-def test_a_thread_publishes_by_itself(part: Callable[..., Part], top: Path) -> None:
-    """About once a second, without being asked."""
+def test_a_thread_publishes_by_itself(
+    part: Callable[..., Part], top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each interval, without being asked."""
+    monkeypatch.setattr(job_module, "_INTERVAL", 0.02)
     one = part()
     one.add(5)
     one.job.start(at_once=True)

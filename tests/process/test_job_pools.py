@@ -272,6 +272,116 @@ def test_cells_of_a_notebook_go_on_in_one_job(
     assert folders(jobs) == []
 
 
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_parent_without_events_leaves_nothing_out(
+    tmp_path: Path, jobs: Path, receiver: HttpReceiver, url: str, method: str
+) -> None:
+    """It has a monitor, and only its workers record: for a moment, or for long."""
+    env = both(receiver, url, tmp_path)
+    with Live(tmp_path, "main", env) as live:
+        live.do(WORK)
+        live.do("import workers")
+        live.do(f"pool = executor({method!r}, 2)")
+        live.do("list(pool.map(workers.work, [10] * 10))")
+        live.do("pool.shutdown()")
+        live.do(f"pool = executor({method!r}, 2)")
+        live.do("list(pool.map(workers.work, [10] * 10))")
+        assert eventually(lambda: Page(url).sums() == sums(200))
+        assert Page(url).is_whole
+        assert eventually(lambda: receiver.total(GENERATIONS) == 200)
+        live.do("list(pool.map(workers.work, [10] * 10))")
+        live.do("pool.shutdown()")
+        assert live.do("job_token_usage().total_tokens") == 900
+        assert live.end() == 0
+    never_more(receiver, 300)
+    assert folders(jobs) == []
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("method", METHODS)
+def test_workers_of_a_named_job_are_in_it(
+    tmp_path: Path, jobs: Path, receiver: HttpReceiver, url: str, method: str
+) -> None:
+    """Beside an independent process of the same job."""
+    env = {**both(receiver, url, tmp_path), "GENMETER_JOB": "Named"}
+    with Live(tmp_path, "main", env) as live, Live(tmp_path, "other", env) as other:
+        live.do(WORK)
+        live.do("import workers")
+        other.do("record(monitor, 9)")
+        with_main = live.do("record(monitor, 1); monitor.flush()")
+        assert with_main is None
+        live.do(f"pool = executor({method!r}, 2)")
+        live.do("list(pool.map(workers.work, [10] * 10))")
+        assert eventually(lambda: Page(url).sums() == sums(110))
+        assert Page(url).is_whole
+        live.do("pool.shutdown()")
+        for each in (live, other):
+            assert each.do("job_token_usage().total_tokens") == 330
+        assert live.end() == 0
+        other.do("record(monitor, 1)")
+        assert eventually(lambda: Page(url).sums() == sums(111))
+        assert other.end() == 0
+    assert list(sums_by_process(receiver, GENERATIONS).values()) == [111]
+    never_more(receiver, 111)
+    assert folders(jobs) == []
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_pool_that_is_older_than_the_first_monitor_is_in_the_job(
+    tmp_path: Path, jobs: Path, receiver: HttpReceiver, url: str, method: str
+) -> None:
+    """Its parent makes a monitor after it has started the workers."""
+    with Live(tmp_path, "main", both(receiver, url, tmp_path), "import workers") as live:
+        live.do(WORK)
+        live.do(f"pool = executor({method!r}, 2)")
+        live.do("list(pool.map(workers.work, [0] * 20))")
+        live.do("monitor = GenerationMonitor()")
+        with Scraper(url) as scraper:
+            live.do("record(monitor, 5)")
+            live.do("list(pool.map(workers.work, [10] * 10))")
+            live.do("record(monitor, 1)")
+            assert eventually(lambda: Page(url).sums() == sums(106))
+            assert Page(url).is_whole
+        scraper.check(106, frozenset({200, None}))
+        assert live.do("job_token_usage().total_tokens") == 3 * 106
+        live.do("pool.shutdown()")
+        assert live.end() == 0
+        assert live.errors == ""
+    assert list(sums_by_process(receiver, GENERATIONS).values()) == [106]
+    never_more(receiver, 106)
+    assert folders(jobs) == []
+
+
+DAEMON = """
+monitor = GenerationMonitor()
+record(monitor, 5)
+monitor.flush()
+for _ in range(2):  # as a daemon does
+    if os.fork():
+        os._exit(0)
+    os.setsid() if _ == 0 else None
+record(monitor, 7)
+monitor.flush()
+time.sleep(1.5)
+record(monitor, 1)
+sys.exit(0)
+"""
+
+
+@pytest.mark.timeout(300)
+def test_a_daemon_goes_on_after_its_parents(
+    tmp_path: Path, jobs: Path, receiver: HttpReceiver, url: str
+) -> None:
+    """What a parent had not pushed before ``os._exit`` is lost, and nothing else."""
+    subprocess.run(job(tmp_path, DAEMON), env=both(receiver, url, tmp_path), check=True, timeout=60)
+    assert eventually(lambda: Page(url).sums() == sums(7))
+    assert eventually(lambda: receiver.total(GENERATIONS) >= 8)
+    assert eventually(lambda: folders(jobs) == [])
+    assert sum(sums_by_process(receiver, GENERATIONS).values()) in (8, 13)
+
+
 LINGER = """
 import multiprocessing
 import workers

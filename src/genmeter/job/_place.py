@@ -113,6 +113,7 @@ class _Known:
 
     family: Family | None = None
     is_forked = False  # before its parent was asked
+    has_forked = False  # before it was asked itself
     has_instance = False
 
 
@@ -130,6 +131,12 @@ def family() -> Family:
 def after_fork_in_child() -> None:
     """Note that this process was forked, maybe before its parent was asked for its family."""
     _Known.is_forked = _Known.family is None
+    _Known.has_forked = False
+
+
+def before_fork() -> None:
+    """Note that this process has children, maybe before it was asked for its family."""
+    _Known.has_forked = _Known.has_forked or _Known.family is None
 
 
 def adopt_instance(instance: str) -> str:
@@ -143,8 +150,12 @@ def adopt_instance(instance: str) -> str:
 
 
 def is_child() -> bool:
-    """Return whether this process belongs to the family of another one that started it."""
-    return family().root != os.getpid()
+    """Return whether others of this process's family may have begun a job before it.
+
+    That is so if one of them started it, and if it started them before it was asked.
+    """
+    found = family()
+    return found.root != os.getpid() or found.key == _shared_key()
 
 
 def _inherited() -> Family | None:
@@ -155,15 +166,29 @@ def _inherited() -> Family | None:
     if root_pid.isdigit() and (key.startswith(f"{_RUN}-") or (is_child_of and mark in key)):
         return Family(key, instance, int(root_pid))
     if (is_child_of or _Known.is_forked) and server_of_worker() is None:
-        return Family(f"family-{mark}-0", str(uuid.uuid4()), 0)
+        return Family(_shared_key(), str(uuid.uuid4()), 0)
     return None
 
 
 def _new(pid: int) -> Family:
     key = f"family-{_mark()}-{uuid.uuid4().hex[:12]}-{pid}"
+    if _Known.has_forked or _has_children():
+        key = _shared_key()
     found = Family(key, str(uuid.uuid4()), pid)
     publish(found)
     return found
+
+
+def _shared_key() -> str:
+    """Return the key of those that were started before their parent was asked."""
+    return f"family-{_mark()}-0"
+
+
+def _has_children() -> bool:
+    """Return whether `multiprocessing` has started children that run."""
+    # Not active_children(), which would wait for those that have ended in the application's place.
+    children = getattr(multiprocessing.process, "_children", ())
+    return any(getattr(each, "_parent_pid", None) == os.getpid() for each in tuple(children))
 
 
 def publish(found: Family) -> None:

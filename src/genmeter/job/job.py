@@ -282,6 +282,8 @@ class Job:
                 store = Store(folder / STORE)
                 if members.is_empty() or not (folder / STORE).exists():
                     self._create(store)
+                else:
+                    store.check_version()
                 return members, store, store.add_process(os.getpid(), members.enter())
         except StoreError as error:
             members.close()
@@ -735,6 +737,7 @@ class Job:
 
     def before_fork(self) -> None:
         """Note that there may be other processes of the job from now on."""
+        _place.before_fork()
         self._has_forked = True
         if self.spending.is_used:  # a child sees what is used and reserved here
             self.look(_FORK)
@@ -851,6 +854,8 @@ def _is_kept(folder: Path, store: Store) -> bool:
         return False
     try:
         is_resumable = store.value("resume") is not None
+    except StoreError:  # damaged: nobody can go on with it
+        is_resumable = False
     finally:
         store.close()
     # The store's own time is that of the last move of its log into it.

@@ -386,13 +386,20 @@ class Store:
         for suffix in ("", "-wal", "-shm"):
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
+    def check_version(self) -> None:
+        """Raise `StoreError` if the store is not of this version of genmeter."""
+        with self._use() as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version != VERSION:
+            raise StoreError(_other_version(self._path, version))
+
     def _fault(self) -> str | None:
         """Return why the file cannot be used; None if it can."""
         try:
             with self._use() as db:
                 version = db.execute("PRAGMA user_version").fetchone()[0]
                 if version != VERSION:
-                    return f"{str(self._path)!r} has version {version}, not {VERSION}"
+                    return _other_version(self._path, version)
                 found = {row[0] for row in db.execute("SELECT name FROM sqlite_master")}
                 checked = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         except StoreError as error:
@@ -648,6 +655,13 @@ class Store:
         """Return the bytes of the file and its log."""
         names = (self._path, self._path.with_name(f"{self._path.name}-wal"))
         return sum(path.stat().st_size for path in names if path.exists())
+
+
+def _other_version(path: Path, version: int) -> str:
+    return (
+        f"the store of the job at {str(path)!r} is of another version of genmeter ({version}, not "
+        f"{VERSION}); give all processes of a job the same version"
+    )
 
 
 def _write_usage(db: sqlite3.Connection, process: int, usage: Iterable[Totals]) -> None:

@@ -52,6 +52,7 @@ def make(
     monkeypatch.setattr(_place._Known, "family", None)
     monkeypatch.setattr(_place._Known, "has_instance", False)
     monkeypatch.setattr(_place._Known, "is_forked", False)
+    monkeypatch.setattr(_place._Known, "has_forked", False)
     monkeypatch.delenv(_place.FAMILY, raising=False)
     limits = {
         name: getattr(LabelLimits(), name)

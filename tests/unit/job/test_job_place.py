@@ -25,6 +25,7 @@ def new_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(_place._Known, "family", None)
     monkeypatch.setattr(_place._Known, "is_forked", False)
+    monkeypatch.setattr(_place._Known, "has_forked", False)
     monkeypatch.setattr(_place._Known, "has_instance", False)
     monkeypatch.setenv(_place.FAMILY, "")
 

@@ -8,6 +8,7 @@ import os
 import sqlite3
 import stat
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -232,7 +233,7 @@ def test_the_last_value_is_the_one_that_changed_last(
     series = number(store, definition(across="last"))
     one, other = store.add_process(1, 17), store.add_process(2, 18)
     for process, value, now in ((one, 3, 100.0), (other, 4, 90.0)):
-        monkeypatch.setattr(store_module.time, "time", lambda now=now: now)
+        monkeypatch.setattr(time, "time", lambda now=now: now)
         store.publish(process, [(series, value, None)], [])
     for process in (one, other):
         store.fold(process, combine)

@@ -428,12 +428,12 @@ with budget.reserve(tokens=60):
     use(monitor, 50)
     left = budget.left.tokens
 monitor.flush(30)
-output(inside=left, left=budget.left.tokens, sqlite="sqlite3" in sys.modules)
+output(inside=left, left=budget.left.tokens)
 """,
         env(tmp_path),
     )
     assert ended.code == 0, ended.errors
-    assert ended.output == [{"inside": 0, "left": 50, "sqlite": False}]
+    assert ended.output == [{"inside": 0, "left": 50}]
     assert [path.name for path in tmp_path.iterdir()] == ["job.py"]
 
 

@@ -118,7 +118,9 @@ def test_what_killed_processes_had_published_stays(tmp_path: Path, jobs: Path) -
         assert (page.processes("running"), page.processes("died")) == (4, 4)
         assert page.sums() == sums(total)
         for live in living:
-            assert live.do("job_token_usage().total_tokens") == 3 * total
+            # Its tokens are read a moment after the page's, which matters if it is killed then.
+            tokens = live.do("job_token_usage().total_tokens")
+            assert 3 * total <= tokens <= 3 * (total + len(at_death))
         scraper.__exit__()
         scraper.check(total, MAY_REFUSE)
         assert [live.end() for live in living] == [0] * 4

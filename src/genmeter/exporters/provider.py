@@ -298,7 +298,6 @@ class Exporters:
         if self._is_shared and self._job.may_have_others:
             self._job.start(at_once=True)
         else:
-            self._job.hint()
             self.lead()
 
     def lead(self) -> None:
@@ -310,6 +309,8 @@ class Exporters:
             return
         if self._is_shared and self._job.is_cut_off:
             self._be_alone()
+        if not self._job.is_joined:
+            self._job.hint()
         for push in self._pushes:
             push.start()
         if self.url is None and self._binder is None and not self._try_to_bind():

@@ -110,6 +110,7 @@ class Job:
         self._knows_root = False
         self._can_lead = False
         self._has_begun = False
+        self._has_hinted = False
         self._joined_at = 0.0
         self._checked_at = 0.0
         self._failure: str | None = None
@@ -158,8 +159,9 @@ class Job:
 
     def hint(self) -> None:
         """Say how the workers of a web server become one job, if this is one of several."""
-        worker = server_of_worker()
+        worker = None if self._has_hinted else server_of_worker()
         if worker is not None and worker.workers != 1:
+            self._has_hinted = True
             self._log(
                 logging.WARNING,
                 "this worker of %s counts apart from its other workers: its page and its totals "

@@ -101,7 +101,7 @@ output(
     assert found["tokens"] == 3 * found["recorded"]
     assert found["exposed"]["m"] == found["recorded"]
     assert found["exposed"]["flushed"] == 500
-    assert found["exposed"]["cut"] in range(0, 501, 5)
+    assert 0 <= found["exposed"]["cut"] <= 500  # whatever was published before the end
     assert found["targets"] == 1
 
 

@@ -30,6 +30,13 @@ FAMILY = "_GENMETER_FAMILY"
 FOLDER = "_GENMETER_FOLDER"
 """The variable in which it passes its process id, and the temporary folder of the family."""
 
+# Modules that start children, but for those that fork. Those of loky have their parent's authkey.
+_STARTERS = (
+    "multiprocessing.popen_spawn_posix",
+    "multiprocessing.popen_forkserver",
+    "joblib.externals.loky.backend.popen_loky_posix",
+    "loky.backend.popen_loky_posix",
+)
 _RUN = "run"  # of `genmeter run`: every process below belongs to its job
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _PLAIN = re.compile(r"[a-z0-9._-]*")  # no capitals: some file systems take them for small letters
@@ -243,7 +250,4 @@ def may_have_children() -> bool:
     """Return whether this process may have started others of its family."""
     if "subprocess" in sys.modules and family().key.startswith(f"{_RUN}-"):
         return True
-    return any(
-        name in sys.modules
-        for name in ("multiprocessing.popen_spawn_posix", "multiprocessing.popen_forkserver")
-    )
+    return any(name in sys.modules for name in _STARTERS)

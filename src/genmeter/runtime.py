@@ -253,6 +253,7 @@ class Runtime:
         if config.handle_sigterm and config.drain == "thread":
             _termination.install()
         pipeline.run(partial(self._on_attached, telemetry, config))
+        self.job.start_with_children()
         pipeline.deferred_log.flush()
         return session
 

@@ -49,6 +49,7 @@ def monitor(
     # Whatever other tests have imported and started in this process.
     monkeypatch.setattr(_place, "may_have_children", lambda: False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(_place._Known, "temporary", "")
     name: str = request.param
     config = MonitorConfig(
         job="test" if name.startswith("joined") else None,
@@ -66,6 +67,7 @@ def joined(
 ) -> Iterator[tuple[GenerationMonitor, Other]]:
     """Return a monitor of a process that has joined, and another process of the job."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(_place._Known, "temporary", "")
     config = MonitorConfig(job="test", prices=PRICES, endpoint=QUIET)
     with fresh_runtime(), GenerationMonitor(config=config) as made:
         yield made, Other(made)

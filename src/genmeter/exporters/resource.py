@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import multiprocessing
 import os
 import uuid
 from typing import TYPE_CHECKING
@@ -17,6 +16,8 @@ from opentelemetry.sdk.resources import (
     OTELResourceDetector,
     Resource,
 )
+
+from genmeter.job._place import is_started
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -68,7 +69,7 @@ def resource_from_env(
 def is_spawned() -> bool:
     """Return whether another process of the job started this one, as far as that is known."""
     main = os.environ.get(MAIN_PID, "")
-    return multiprocessing.parent_process() is not None or main not in ("", str(os.getpid()))
+    return is_started() or main not in ("", str(os.getpid()))
 
 
 def job_of(provider: MeterProvider) -> str:

@@ -6,6 +6,7 @@ local one: SQLite's write-ahead log needs memory that the processes share.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import multiprocessing
 import os
@@ -26,7 +27,16 @@ __all__ = ["FAMILY", "Family", "FolderError", "family", "folder_of", "is_safe", 
 
 FAMILY = "_GENMETER_FAMILY"
 """The variable in which a process passes its family to the processes that it starts."""
+FOLDER = "_GENMETER_FOLDER"
+"""The variable in which it passes its process id, and the temporary folder of the family."""
 
+# Modules that start children, but for those that fork. Those of loky have their parent's authkey.
+_STARTERS = (
+    "multiprocessing.popen_spawn_posix",
+    "multiprocessing.popen_forkserver",
+    "joblib.externals.loky.backend.popen_loky_posix",
+    "loky.backend.popen_loky_posix",
+)
 _RUN = "run"  # of `genmeter run`: every process below belongs to its job
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _PLAIN = re.compile(r"[a-z0-9._-]*")  # no capitals: some file systems take them for small letters
@@ -64,7 +74,7 @@ def root() -> Path:
 
 def top() -> Path:
     """Return the path of the folder of all jobs, which may not exist."""
-    return Path(tempfile.gettempdir()) / f"genmeter-{os.getuid()}"
+    return Path(_Known.temporary or tempfile.gettempdir()) / f"genmeter-{os.getuid()}"
 
 
 def make_private(folder: Path) -> None:
@@ -112,8 +122,10 @@ class _Known:
     """The family of this process, once it was asked for; a forked child has its parent's."""
 
     family: Family | None = None
+    temporary = ""  # folder of the family, once it is known
     is_forked = False  # before its parent was asked
-    has_forked = False  # before it was asked itself
+    has_forked = False  # before this process was asked
+    has_earlier_children = False
     has_instance = False
 
 
@@ -124,19 +136,23 @@ def family() -> Family:
     whose parent does not use genmeter, or was asked before it did, share the key alone.
     """
     if _Known.family is None:
-        _Known.family = _inherited() or _new(os.getpid())
+        _Known.family = _inherited() or _of_children() or _new(os.getpid())
+        publish(_Known.family)
     return _Known.family
+
+
+def before_fork() -> None:
+    """Note that this process forks, maybe before it was asked for its family."""
+    if _Known.family is None:
+        _Known.has_forked = True
 
 
 def after_fork_in_child() -> None:
     """Note that this process was forked, maybe before its parent was asked for its family."""
     _Known.is_forked = _Known.family is None
-    _Known.has_forked = False
-
-
-def before_fork() -> None:
-    """Note that this process has children, maybe before it was asked for its family."""
-    _Known.has_forked = _Known.has_forked or _Known.family is None
+    _Known.has_forked = _Known.has_earlier_children = False
+    if _Known.family is not None:
+        publish(_Known.family)
 
 
 def adopt_instance(instance: str) -> str:
@@ -150,55 +166,79 @@ def adopt_instance(instance: str) -> str:
 
 
 def is_child() -> bool:
-    """Return whether others of this process's family may have begun a job before it.
-
-    That is so if one of them started it, and if it started them before it was asked.
-    """
-    found = family()
-    return found.root != os.getpid() or found.key == _shared_key()
+    """Return whether this process belongs to the family of another one that started it."""
+    return family().root != os.getpid()
 
 
 def _inherited() -> Family | None:
     mark = _mark()
     key, _, rest = os.environ.get(FAMILY, "").partition(":")
     instance, _, root_pid = rest.rpartition(":")  # host:port is a usual one
-    is_child_of = multiprocessing.parent_process() is not None
-    if root_pid.isdigit() and (key.startswith(f"{_RUN}-") or (is_child_of and mark in key)):
+    starter, _, temporary = os.environ.get(FOLDER, "").partition(":")
+    is_of_family = key.startswith(f"{_RUN}-") or (
+        # The server of `forkserver` has another authkey, and its children have its family.
+        is_started() and (mark in key or starter == str(os.getppid()))
+    )
+    if root_pid.isdigit() and is_of_family:
+        _Known.temporary = temporary
         return Family(key, instance, int(root_pid))
-    if (is_child_of or _Known.is_forked) and server_of_worker() is None:
-        return Family(_shared_key(), str(uuid.uuid4()), 0)
+    if (is_started() or _Known.is_forked) and server_of_worker() is None:
+        return _without_root()
     return None
 
 
+def is_started() -> bool:
+    """Return whether `multiprocessing` has started this process, also while it imports the main module.
+
+    A spawned child imports it before it knows its parent.
+    """
+    own = multiprocessing.current_process()
+    return multiprocessing.parent_process() is not None or getattr(own, "_inheriting", False)
+
+
+def _without_root() -> Family:
+    return Family(f"family-{_mark()}-0", str(uuid.uuid4()), 0)
+
+
+def _of_children() -> Family | None:
+    """Return the family that children of this process have begun, or may begin; None without any."""
+    if server_of_worker() is not None:
+        return None
+    # Not multiprocessing.active_children(), which would wait for those that have ended.
+    children = list(getattr(multiprocessing.process, "_children", ()))
+    own = os.getpid()
+    if not _Known.has_forked and all(getattr(each, "_parent_pid", 0) != own for each in children):
+        return None
+    _Known.has_earlier_children = True
+    return _without_root()
+
+
+def has_earlier_children() -> bool:
+    """Return whether this process has had children before it was asked for its family.
+
+    They do not know of it, so their job would end with them, unless it takes part.
+    """
+    return family().root == 0 and _Known.has_earlier_children
+
+
 def _new(pid: int) -> Family:
-    key = f"family-{_mark()}-{uuid.uuid4().hex[:12]}-{pid}"
-    if _Known.has_forked or _has_children():
-        key = _shared_key()
-    found = Family(key, str(uuid.uuid4()), pid)
-    publish(found)
-    return found
-
-
-def _shared_key() -> str:
-    """Return the key of those that were started before their parent was asked."""
-    return f"family-{_mark()}-0"
-
-
-def _has_children() -> bool:
-    """Return whether `multiprocessing` has started children that run."""
-    # Not active_children(), which would wait for those that have ended in the application's place.
-    children = getattr(multiprocessing.process, "_children", ())
-    return any(getattr(each, "_parent_pid", None) == os.getpid() for each in tuple(children))
+    return Family(f"family-{_mark()}-{uuid.uuid4().hex[:12]}-{pid}", str(uuid.uuid4()), pid)
 
 
 def publish(found: Family) -> None:
     """Pass a family to the processes that this one will start."""
     os.environ[FAMILY] = f"{found.key}:{found.instance}:{found.root}"
+    # The job may set another temporary folder at any time, here or in a child.
+    with contextlib.suppress(OSError):
+        _Known.temporary = _Known.temporary or tempfile.gettempdir()
+        os.environ[FOLDER] = f"{os.getpid()}:{_Known.temporary}"
 
 
 def mark_run(environ: MutableMapping[str, str], main: int) -> None:
     """Have every process below the main process of `genmeter run` belong to its family."""
     environ[FAMILY] = f"{_RUN}-{uuid.uuid4().hex[:16]}-{main}:{uuid.uuid4()}:{main}"
+    with contextlib.suppress(OSError):
+        environ[FOLDER] = f"{main}:{tempfile.gettempdir()}"
 
 
 def _mark() -> str:
@@ -210,7 +250,4 @@ def may_have_children() -> bool:
     """Return whether this process may have started others of its family."""
     if "subprocess" in sys.modules and family().key.startswith(f"{_RUN}-"):
         return True
-    return any(
-        name in sys.modules
-        for name in ("multiprocessing.popen_spawn_posix", "multiprocessing.popen_forkserver")
-    )
+    return any(name in sys.modules for name in _STARTERS)

@@ -223,6 +223,11 @@ class Job:
         if self._failure is None and self._worker.start() and at_once:
             self._worker.put(Request(self._turn))
 
+    def start_with_children(self) -> None:
+        """Take part from now on if this process has had children before, which may have events."""
+        if self.name is None and _place.has_earlier_children():
+            self.start(at_once=True)
+
     def look(self, timeout: float = _GATE) -> bool:
         """Join if there are other processes; return whether this one has joined."""
         if self._store is None and self.may_have_others and not self._is_leaving:
@@ -676,7 +681,8 @@ class Job:
         """Return whether this process may listen at once: nobody else of its job leads."""
         if not self.expects_others:
             return True
-        if self.name is None or not self.look():
+        is_first = self.name is not None or _place.has_earlier_children()
+        if not is_first or not self.look():
             return self._failure is not None
         return self._members is not None and self._members.lead()
 
@@ -741,6 +747,7 @@ class Job:
         """Note that there may be other processes of the job from now on."""
         _place.before_fork()
         self._has_forked = True
+        _place.before_fork()
         if self.spending.is_used:  # a child sees what is used and reserved here
             self.look(_FORK)
 

@@ -27,7 +27,10 @@ def new_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_place._Known, "is_forked", False)
     monkeypatch.setattr(_place._Known, "has_forked", False)
     monkeypatch.setattr(_place._Known, "has_instance", False)
+    monkeypatch.setattr(_place._Known, "has_forked", False)
+    monkeypatch.setattr(_place._Known, "temporary", "")
     monkeypatch.setenv(_place.FAMILY, "")
+    monkeypatch.setenv(_place.FOLDER, "")
 
 
 # --- the folder ----------------------------------------------------------------------------------

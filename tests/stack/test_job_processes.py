@@ -123,7 +123,7 @@ def test_workers_of_gunicorn_are_one_target(
         "OTEL_METRICS_EXPORTER": "prometheus,otlp",
         "OTEL_METRIC_EXPORT_INTERVAL": "500",
     }
-    arguments = "--max-requests 150 --max-requests-jitter 50"
+    arguments = "--max-requests 100 --max-requests-jitter 40"
     with Gunicorn(folder, arguments, **variables) as server:
         assert eventually(lambda: answers(server.url), PATIENCE), server.log
         work(server.url, 8)
@@ -147,9 +147,10 @@ def test_workers_of_gunicorn_are_one_target(
         for run, store in scraped.items():
             wait_for_calls(store, recorded(folder), run=run)
 
+        victim = int(request("GET", f"{server.url}/work")[1])
         # What it recorded is published, so that the sums after its end are exact.
-        _, victim = request("GET", server.url)
-        os.kill(int(victim), signal.SIGKILL)
+        wait_for_calls(prometheus, recorded(folder), run="shop")
+        os.kill(victim, signal.SIGKILL)
         prometheus.wait_for(
             'genmeter_job_processes{run="shop",genmeter_state="died"} == 1', timeout=PATIENCE
         )

@@ -752,6 +752,7 @@ def _settle_all() -> None:
 
 def _hasten_all() -> None:
     for runtime in list(_runtimes):
+        runtime.job.note_ending()
         runtime.hasten()
 
 

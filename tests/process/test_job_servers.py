@@ -226,6 +226,32 @@ def test_a_killed_worker_leaves_its_calls(tmp_path: Path, receiver: HttpReceiver
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_workers_that_are_replaced_go_on(
+    tmp_path: Path, jobs: Path, receiver: HttpReceiver, workers: str
+) -> None:
+    """Also when none of them has recorded yet; the job is over when the server ends."""
+    command = [*GUNICORN, "-w", workers, "--max-requests", "25"]
+    with Served(tmp_path, command, receiver, GENMETER_JOB="web") as served:
+        with Scraper(served.mounted) as scraper:
+            answered = served.work(240)
+            assert len(answered) > 4
+            calls = 240 - answered[None]
+            assert eventually(lambda: Page(served.mounted).sums() == sums(calls)), served.log
+            served.process.send_signal(signal.SIGHUP)  # replaces all of them
+            before = set(answered)
+            assert eventually(lambda: served.get("/ready") not in {*before, None})
+            more = served.work(80)
+            calls += 80 - more[None]
+            assert eventually(lambda: Page(served.mounted).sums() == sums(calls)), served.log
+        scraper.check(calls, frozenset({200, None}))
+        served.end()
+        assert receiver.total(GENERATIONS) == calls
+        assert len(sums_by_process(receiver, GENERATIONS)) == 1
+    assert list(jobs.glob("genmeter-*/*")) == []
+
+
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "command",
     [[*UVICORN, "--workers", "3"], [*GUNICORN, "-w", "3"]],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from _servers import LOOPBACK, Server, free_port, poll, program, request
 from prometheus_client.parser import text_string_to_metric_families
@@ -39,10 +40,23 @@ class Collector(Server):
         self.grpc_endpoint = ""
         self.http_endpoint = ""
         self.metrics_url = ""
+        self._addresses: tuple[str, str, str] | None = None
+
+    def start_again(self) -> None:
+        """Start it on the ports that it had before it was stopped."""
+        addresses = (self.grpc_endpoint, self.http_endpoint, self.metrics_url)
+        grpc, http, page = (urlsplit(address).netloc for address in addresses)
+        self._addresses = grpc, http, page
+        self.start()
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to it, such as SIGSTOP, after which it accepts connections and is silent."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def command(self) -> list[str | Path]:
         """Choose the ports, write the configuration, and return the command line."""
-        grpc, http, page = (f"{LOOPBACK}:{free_port()}" for _ in range(3))
+        grpc, http, page = self._addresses or (f"{LOOPBACK}:{free_port()}" for _ in range(3))
         self.grpc_endpoint = f"http://{grpc}"
         self.http_endpoint = f"http://{http}"
         self.metrics_url = f"http://{page}/metrics"

@@ -47,6 +47,7 @@ def main(port: int) -> None:
     tracer = TracerProvider().get_tracer("job")
     job = Job(Plan(duration=1e6, rate=30.0, seed=1), monitor)
     number, began = 0, time.monotonic()
+    work_in_child(monitor)
     while True:
         job.advance((time.monotonic() - began) * SPEED)
         record_faults(monitor, number)
@@ -57,6 +58,16 @@ def main(port: int) -> None:
             monitor.track_evaluation(0.4, True, "llm_judge", {"coherence": 0.9})
         number += 1
         time.sleep(TICK)
+
+
+def work_in_child(monitor: GenerationMonitor) -> None:
+    """Record in another process of the job too, which ends with this one."""
+    if os.fork() == 0:
+        parent = os.getppid()
+        while os.getppid() == parent:
+            monitor.track_generation(0.8, True, model_name=MODELS[0].name)
+            time.sleep(TICK)
+        os._exit(0)
 
 
 def record_faults(monitor: GenerationMonitor, number: int) -> None:

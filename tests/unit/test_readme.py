@@ -80,6 +80,7 @@ def test_every_shell_block_has_a_test() -> None:
         "make example\n": "tests/stack/test_readme_commands.py",
         "pip install .\n": "tests/stack/test_readme_commands.py",
         "genmeter run job.py --its --own --arguments\n": "tests/unit/cli/test_run.py",
+        "GENMETER_JOB=shop gunicorn app:app --workers 4\n": "tests/stack/test_job_processes.py",
         'pip install "genmeter[instrument]"\nopentelemetry-instrument python job.py\n': (
             "tests/stack/test_unmodified_script.py"
         ),

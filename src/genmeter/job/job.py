@@ -31,6 +31,7 @@ from genmeter.history.token_report import ModelTokenUsage, TokenUsageReport
 from genmeter.job import _place
 from genmeter.job._members import Members
 from genmeter.job._servers import server_of_worker
+from genmeter.job._starters import goes_on, note_end, note_starter
 from genmeter.job.amounts import JobError, StoreError
 from genmeter.job.merged import Merger, combine, definition_of, labels_text
 from genmeter.job.spending import Spending
@@ -58,6 +59,7 @@ _RESUMABLE = 30 * 86_400.0  # seconds that the totals of a job that may be resum
 _ROOT_WAIT = 3.0  # seconds that a child waits for the process that started it to join
 _PART = 500  # new series of a transaction
 _FORK = 1.0  # seconds that a fork waits to join
+_SERVER_END = 2.0  # seconds that the last worker waits for the others of a server that ends
 _POLL = 0.02
 _MIN_TIMEOUT = 0.1
 LOCKS, STORE = "members.lock", "job.sqlite"
@@ -115,7 +117,7 @@ class Job:
         self._checked_at = 0.0
         self._failure: str | None = None
         self._is_failing = False
-        self._is_leaving = False
+        self._is_leaving = self._is_ending = self._serves = False
         self._joining = threading.Lock()
         self._publishing = threading.Lock()
         self._worker: Worker[Request] = Worker(
@@ -291,6 +293,9 @@ class Job:
                     self._create(store)
                 else:
                     store.check_version()
+                if self.name is not None:
+                    self._serves = server_of_worker() is not None
+                    note_starter(store)
                 return members, store, store.add_process(os.getpid(), members.enter())
         except StoreError as error:
             members.close()
@@ -300,13 +305,22 @@ class Job:
             raise
 
     def _create(self, store: Store) -> None:
-        lost = store.create(self._description(), keep=self.name is None or self._resume)
+        lost = store.create(self._description(), keep=self._is_kept(store))
         if lost is not None:
             self._log(
                 logging.WARNING,
                 "what the job has counted so far is lost, and it begins at 0: %s",
                 lost,
             )
+
+    def _is_kept(self, store: Store) -> bool:
+        """Return whether to go on with what processes that are gone have counted."""
+        if self.name is None or self._resume:
+            return True
+        try:
+            return store.exists and goes_on(store)
+        except StoreError:
+            return True  # what is lost is reported
 
     def _begin_to_use(self, store: Store, members: Members) -> None:
         """Use the store from now on, with what this process has reserved so far."""
@@ -727,17 +741,50 @@ class Job:
         self._store = self._merger = None
         with contextlib.suppress(StoreError):
             store.end(self._number)
-        with contextlib.suppress(TimeoutError, OSError), members.gate(deadline):
-            members.leave()
-            if members.is_empty() and self._is_over():
-                store.close()
-                _remove(folder)
+        with contextlib.suppress(TimeoutError, OSError):
+            with members.gate(deadline):
+                members.leave()
+                if self.name is not None:
+                    with contextlib.suppress(StoreError):
+                        note_end(store)
+                is_removed = self._remove_if_over(store, members, folder)
+            # The other workers of a server that ends may not have recorded, and so not have joined.
+            patience = min(deadline, time.monotonic() + _SERVER_END)
+            while is_removed is False and self._serves and self._is_ending:
+                if time.monotonic() >= patience:
+                    break
+                time.sleep(_POLL)
+                with members.gate(deadline):
+                    is_removed = not members.is_current or self._remove_if_over(
+                        store, members, folder
+                    )
         store.close()
         members.close()
 
-    def _is_over(self) -> bool:
+    def _remove_if_over(self, store: Store, members: Members, folder: Path) -> bool | None:
+        """Remove the folder of a job that is over; the caller holds the gate.
+
+        Returns:
+            Whether it was removed; None if the job has other processes.
+        """
+        if not members.is_empty():
+            return None
+        if not self._is_over(store):
+            return False
+        store.close()
+        _remove(folder)
+        return True
+
+    def note_ending(self) -> None:
+        """Note that SIGTERM has come, which a server sends to its workers at its own end."""
+        self._is_ending = True
+
+    def _is_over(self, store: Store) -> bool:
         if self._resume:
             return False
+        if self.name is not None:
+            with contextlib.suppress(StoreError):
+                return not goes_on(store, is_asked_to_end=self._serves and self._is_ending)
         root = _place.family().root
         return self.name is not None or root in (0, os.getpid()) or not _is_running(root)
 
@@ -747,7 +794,6 @@ class Job:
         """Note that there may be other processes of the job from now on."""
         _place.before_fork()
         self._has_forked = True
-        _place.before_fork()
         if self.spending.is_used:  # a child sees what is used and reserved here
             self.look(_FORK)
 
@@ -862,6 +908,8 @@ def _is_kept(folder: Path, store: Store) -> bool:
     if not (folder / STORE).exists():
         return False
     try:
+        if goes_on(store):
+            return True
         is_resumable = store.value("resume") is not None
     except StoreError:  # damaged: nobody can go on with it
         is_resumable = False

@@ -417,6 +417,11 @@ class Store:
             )
             return int(cursor.lastrowid or 0)
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is a file."""
+        return self._path.exists()
+
     def value(self, key: str) -> str | None:
         """Return a value of the job; None if it has none."""
         with self._use() as db:

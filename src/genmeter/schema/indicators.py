@@ -359,6 +359,11 @@ HISTORY_FILL = Indicator(
 PROCESSES = Indicator(
     "processes", "Processes", "{process}", "Processes monitored by genmeter, by release.",
     GaugeQuery(cat.BUILD_INFO))
+PROCESS_STATES = Indicator(
+    "process_states", "Processes of the job", "{process}",
+    "Processes of a job that has several: those that run, that ended, and that died, of which about a "
+    "second of work may be missing.",
+    GaugeQuery(cat.JOB_PROCESSES, aggregation="max"))
 TARGETS_UP = Indicator(
     "targets_up", "Targets up", "{target}",
     "1 if Prometheus can scrape the process, else 0.", GaugeQuery(_UP))

@@ -27,6 +27,7 @@ from genmeter.schema.metrics import (
     OTEL_SDK,
     OVERFLOWED,
     REJECT_REASON,
+    STATE,
     VERSION,
 )
 from genmeter.schema.query import JOB
@@ -116,6 +117,7 @@ _KEEPS_UP = Row(
 _WHAT_RUNS = Row(
     "What is running?",
     (
+        over_time(ind.PROCESS_STATES, JOB, STATE, width=24, height=6),
         Panel(
             kind="table",
             queries=(

@@ -75,7 +75,6 @@ def test_every_shell_block_has_a_test() -> None:
     """A new shell block needs a test here, in tests/stack or in .ci/run."""
     run_elsewhere = {
         "make demo\n": "tests/stack/test_readme_commands.py",
-        "GENMETER_JOB=shop gunicorn app:app --workers 4\n": "tests/process/test_servers.py",
         "make test\n": ".ci/run",
         "make example\n": "tests/stack/test_readme_commands.py",
         "pip install .\n": "tests/stack/test_readme_commands.py",

@@ -42,6 +42,8 @@ def top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(_place._Known, "family", None)
+    monkeypatch.setattr(_place._Known, "temporary", "")
+    monkeypatch.setattr(_place._Known, "has_earlier_children", False)
     monkeypatch.setattr(_place._Known, "is_forked", False)
     monkeypatch.setattr(_place._Known, "has_forked", False)
     monkeypatch.setattr(_place._Known, "has_instance", False)

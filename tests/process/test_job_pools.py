@@ -163,6 +163,29 @@ def test_workers_of_one_task_each_leave_nothing_behind(
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_named_job_goes_on_between_two_workers_of_its_pool(
+    tmp_path: Path, receiver: HttpReceiver, method: str
+) -> None:
+    """Although no process of it that has recorded runs then; another pool's job begins anew."""
+    (tmp_path / "workers.py").write_text(MODULE)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    env = environment(receiver, GENMETER_JOB="night", PYTHONPATH=path)
+    for run in range(2):
+        with Live(tmp_path, f"main-{run}", env, "import time") as live:
+            live.do(WORK)
+            live.do("import workers")
+            live.do(f"pool = executor({method!r}, 1, max_tasks_per_child=1)")
+            for _ in range(4):
+                live.do("pool.submit(workers.work, 7).result()")
+                live.do("time.sleep(0.1)")
+            live.do("pool.shutdown()")
+            assert live.end() == 0
+        assert list(sums_by_process(receiver, GENERATIONS).values()) == [28] * (run + 1)
+    never_more(receiver, 56)
+
+
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_parent_that_does_not_use_genmeter_has_a_job_of_its_workers(
     tmp_path: Path, jobs: Path, receiver: HttpReceiver, url: str, method: str

@@ -1,6 +1,7 @@
 """A job that fills every panel: the demo's, ten times as fast, with faults.
 
-It takes a port as its argument and runs until it is killed.
+Its arguments are a port, and "several" or "one": whether it has two processes, whose page has no
+exemplars. It runs until it is killed.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Broken:
         raise RuntimeError(metric_name)
 
 
-def main(port: int) -> None:
+def main(port: int, *, is_several: bool) -> None:
     """Run the job."""
     config = MonitorConfig(
         models=tuple(model.name for model in MODELS),
@@ -47,7 +48,8 @@ def main(port: int) -> None:
     tracer = TracerProvider().get_tracer("job")
     job = Job(Plan(duration=1e6, rate=30.0, seed=1), monitor)
     number, began = 0, time.monotonic()
-    work_in_child(monitor)
+    if is_several:
+        work_in_child(monitor)
     while True:
         job.advance((time.monotonic() - began) * SPEED)
         record_faults(monitor, number)
@@ -108,4 +110,4 @@ if __name__ == "__main__":
         "OTEL_EXPORTER_OTLP_TIMEOUT": "200",
         "OTEL_METRIC_EXPORT_INTERVAL": "500",
     }
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), is_several=sys.argv[2] == "several")

@@ -89,8 +89,9 @@ def view(scraper: Scraper, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     scraper.add_target(f"http://{LOOPBACK}:{port}/metrics", "openmetrics")
     with log.open("wb") as output:
 
-        def begin() -> subprocess.Popen[bytes]:
-            return subprocess.Popen([sys.executable, JOB, str(port)], stdout=output, stderr=output)
+        def begin(processes: str) -> subprocess.Popen[bytes]:
+            command = [sys.executable, JOB, str(port), processes]
+            return subprocess.Popen(command, stdout=output, stderr=output)
 
         def wait_for(*conditions: str) -> None:
             def missing() -> list[str]:
@@ -99,12 +100,12 @@ def view(scraper: Scraper, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             ready, found = poll(missing, lambda left: not left, SETTLED)
             assert ready, (found, log.read_text()[-2000:])
 
-        process = begin()
+        process = begin("several")
         try:
-            wait_for(f"sum(increase({RARE[0]}[1m]))")
+            wait_for(f"sum(increase({RARE[0]}[1m]))", "genmeter_job_processes")
             process.kill()
             process.wait()
-            process = begin()
+            process = begin("one")
             wait_for(
                 "sum(resets(genmeter_monitor_events_total[5m]))",
                 *(f"sum(increase({series}[10s]))" for series in RARE),

@@ -307,7 +307,7 @@ def test_a_collector_that_is_down_for_half_a_minute_costs_nothing(
         else:
             own_collector.start_again()
         assert during[control] > 100
-        assert all(during[loop] > 0.5 * during[control] for loop in loops), during
+        assert min(during[loop] for loop in loops) > 0.5 * during[control], list(during.values())
 
         for loop in loops:
             loop.do("stop")

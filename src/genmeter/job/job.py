@@ -927,7 +927,7 @@ def _remove_if_old(folder: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder; its new name tells that the removal has begun."""
+    """Remove a folder; its new name shows that the removal has begun."""
     gone = folder.with_name(f".{folder.name}-{os.getpid()}-{time.monotonic_ns()}")
     folder.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)

@@ -181,3 +181,38 @@ if __name__ == "__main__":
     )
     ended = run(tmp_path, source)
     assert ended.output == [{"found": [9, True]}, {"found": [6, False]}]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_budget_outlasts_the_children_that_have_used_it(
+    tmp_path: Path, jobs: Path, method: str
+) -> None:
+    """The parent uses no monitor, and starts its children one after the other."""
+    source = (
+        RECORD
+        + f"""
+def spend(queue):
+    monitor = GenerationMonitor()
+    budget = monitor.budget(tokens=30, scope="job")
+    calls = 0
+    while budget.has_room() and calls < 6:
+        record(monitor)
+        calls += 1
+    monitor.flush()
+    queue.put([calls, *total()])
+
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context({method!r})
+    queue = context.SimpleQueue()
+    for _ in range(3):
+        child = context.Process(target=spend, args=(queue,))
+        child.start()
+        found = queue.get()
+        child.join()
+        output(found=found)
+"""
+    )
+    ended = run(tmp_path, source)
+    assert [each["found"] for each in ended.output] == [[6, 18, True], [4, 30, True], [0, 30, True]]
+    assert [list(each.iterdir()) for each in jobs.glob("genmeter-*")] == [[]]

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from genmeter.job.store import Census
     from genmeter.metrics.changes import Change, Changes
 
-__all__ = ["LOCKS", "STORE", "Job", "JobError", "mark_run"]
+__all__ = ["LOCKS", "STORE", "Job", "JobError", "mark_run", "remove_at_exit"]
 
 _INTERVAL = 1.0  # seconds between two publications
 _GATE = 5.0  # seconds that joining and leaving may wait
@@ -65,6 +65,7 @@ _MIN_TIMEOUT = 0.1
 LOCKS, STORE = "members.lock", "job.sqlite"
 """The files of a job in its folder."""
 _CLOSING = "closing"
+_ELDEST = "eldest"
 
 
 class Job:
@@ -356,6 +357,8 @@ class Job:
 
     def _description(self) -> dict[str, str]:
         found = {} if self._resource is None else {"resource": self._shared_resource()}
+        if self.name is None:
+            found[_ELDEST] = str(_place.eldest())
         return {**found, "resume": "1"} if self._resume else found
 
     def _shared_resource(self) -> str:
@@ -789,8 +792,8 @@ class Job:
     def _is_over(self) -> bool:
         if self._resume:
             return False
-        root = _place.family().root
-        return self.name is not None or root in (0, os.getpid()) or not _is_running(root)
+        eldest = _place.eldest()
+        return self.name is not None or eldest in (0, os.getpid()) or not _is_running(eldest)
 
     # --- fork ----------------------------------------------------------------------------------
 
@@ -913,6 +916,9 @@ def _is_kept(folder: Path, store: Store) -> bool:
     if not (folder / STORE).exists():
         return False
     try:
+        eldest = int(store.value(_ELDEST) or 0)
+        if eldest and _is_running(eldest):
+            return True
         is_resumable = store.value("resume") is not None
     finally:
         store.close()
@@ -925,6 +931,25 @@ def _remove_if_old(folder: Path) -> None:
     # A process that joins has created it, and not yet its lock.
     if time.time() - folder.stat().st_mtime > _GATE * 2:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_at_exit() -> None:
+    """Remove the folder of this process's family if its last process has ended.
+
+    The first process may have none of its own in there, or may have left before its children.
+    """
+    with contextlib.suppress(Exception):  # the folder stays for the next job
+        for key in _place.folders_of_family():
+            folder = _place.top() / key
+            if not (folder / LOCKS).exists():
+                continue
+            members = Members(folder / LOCKS)
+            try:
+                with members.gate(time.monotonic() + 1.0):
+                    if members.is_current and members.is_empty():
+                        _remove(folder)
+            finally:
+                members.close()
 
 
 def _remove(folder: Path) -> None:

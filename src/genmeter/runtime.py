@@ -33,7 +33,8 @@ from genmeter.exporters.resource import is_spawned, job_of
 from genmeter.handlers.dispatch import HandlerDispatcher
 from genmeter.history.store import History
 from genmeter.history.token_report import Retired, TokenUsageReport, UsageTotals
-from genmeter.job.job import Job, JobError
+from genmeter.job._place import is_started
+from genmeter.job.job import Job, JobError, remove_at_exit
 from genmeter.metrics.observers import Telemetry
 from genmeter.pipeline.drain import Pipeline
 from genmeter.pipeline.self_metrics import SelfMetrics
@@ -766,6 +767,9 @@ class _Fork(threading.local):
 _fork = _Fork()
 _runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
 _exit_hook = ExitHook(_exit_all)
+if not is_started():
+    # After multiprocessing has joined its children. A forked child does not run it.
+    mp_util.Finalize(None, remove_at_exit, exitpriority=-1_000)
 _termination = Termination(
     end=_end_all,
     settle=_settle_all,

@@ -28,6 +28,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from genmeter.deferral import deferral
 from genmeter.exporters.apps import off_the_loop
 
 if TYPE_CHECKING:
@@ -171,8 +172,9 @@ class Termination:
         time.sleep(_HANDLER_TIME)
         self._handle(signal.SIGTERM, None)
 
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        if not self._claim():
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        # Should the block take long, `poll` has another thread call this.
+        if deferral.put_off(lambda: self._handle(number, None)) or not self._claim():
             return
         if os.getpid() == _INIT:
             # The job survives SIGTERM until the SIGKILL of its container, and may end in time.
@@ -274,6 +276,7 @@ class Termination:
 
     def after_fork_in_child(self) -> None:
         """Restore the default until the child has recorded something."""
+        deferral.reset()
         self._reset()
         action = self._action
         if action is not None and not self._is_ours:

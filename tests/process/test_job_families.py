@@ -116,3 +116,103 @@ if __name__ == "__main__":
     )
     ended = run(tmp_path, source)
     assert ended.output == [{"found": [6, True]}]
+
+
+def test_the_usage_of_the_job_is_known_after_its_end(tmp_path: Path) -> None:
+    """A function of atexit that runs late has all processes, too."""
+    source = (
+        RECORD
+        + """
+import atexit
+
+
+def late():
+    output(found=total())
+
+
+if __name__ == "__main__":
+    atexit.register(late)
+    monitor = GenerationMonitor()
+    record(monitor)
+    child = os.fork()
+    if child:
+        wait_for(child)
+    else:
+        work(0)
+        os._exit(0)
+"""
+    )
+    assert run(tmp_path, source).output == [{"found": [6, True]}]
+
+
+def test_the_usage_after_the_end_is_not_complete_if_others_go_on(tmp_path: Path) -> None:
+    """This process does not know it any more."""
+    source = (
+        RECORD
+        + """
+import atexit
+
+
+def late():
+    output(found=total())
+    os.write(second, b".")
+
+
+if __name__ == "__main__":
+    first, second = os.pipe()
+    ready, go = os.pipe()
+    monitor = GenerationMonitor()
+    record(monitor)
+    child = os.fork()
+    if child:
+        os.read(ready, 1)
+        record(monitor)
+        output(found=total())
+        atexit.unregister(late)
+        atexit._run_exitfuncs()
+        late()
+        assert wait_for(child) == 0
+    else:
+        work(0)
+        os.write(go, b".")
+        os.read(first, 1)
+        os._exit(0)
+"""
+    )
+    ended = run(tmp_path, source)
+    assert ended.output == [{"found": [9, True]}, {"found": [6, False]}]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_budget_outlasts_the_children_that_have_used_it(
+    tmp_path: Path, jobs: Path, method: str
+) -> None:
+    """The parent uses no monitor, and starts its children one after the other."""
+    source = (
+        RECORD
+        + f"""
+def spend(queue):
+    monitor = GenerationMonitor()
+    budget = monitor.budget(tokens=30, scope="job")
+    calls = 0
+    while budget.has_room() and calls < 6:
+        record(monitor)
+        calls += 1
+    monitor.flush()
+    queue.put([calls, *total()])
+
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context({method!r})
+    queue = context.SimpleQueue()
+    for _ in range(3):
+        child = context.Process(target=spend, args=(queue,))
+        child.start()
+        found = queue.get()
+        child.join()
+        output(found=found)
+"""
+    )
+    ended = run(tmp_path, source)
+    assert [each["found"] for each in ended.output] == [[6, 18, True], [4, 30, True], [0, 30, True]]
+    assert [list(each.iterdir()) for each in jobs.glob("genmeter-*")] == [[]]

@@ -144,6 +144,7 @@ _EXEMPLAR_FILTERS: dict[str, Callable[[], ExemplarFilter]] = {
     "always_off": AlwaysOffExemplarFilter,
 }
 _MAX_FORK_WAIT = 1.0  # seconds that a fork waits for the first pushes
+_MAX_JOIN = 5.0  # seconds that the end waits to join the other processes
 _RETRY = 1.0  # seconds between attempts to bind a taken port
 
 
@@ -403,7 +404,9 @@ class Exporters:
             timeout: Seconds for all pushes, without the time to linger.
         """
         deadline = time.monotonic() + timeout
-        is_joined = self._is_shared and self._job.look()
+        is_joined = self._is_shared and self._job.look(min(timeout, _MAX_JOIN))
+        if self._is_shared and self._job.give_up_if_late():
+            self._be_alone()
         # The others go on: they are scraped instead, and one of them pushes.
         is_last = not is_joined or self._job.take_over_at_end(deadline)
         has_others = is_joined and self._job.has_other_processes()

@@ -30,7 +30,10 @@ def add(first: Exact, second: Exact) -> Exact:
     exact = Fraction(first) + Fraction(second)
     if exact.denominator == 1 and isinstance(first, int) and isinstance(second, int):
         return exact.numerator if abs(exact.numerator) <= _MAX_INT else str(exact)
-    rounded = float(exact)
+    try:
+        rounded = float(exact)
+    except OverflowError:  # beyond all floats
+        return math.inf if exact > 0 else -math.inf
     return rounded if Fraction(rounded) == exact else str(exact)
 
 

@@ -124,6 +124,7 @@ class _Known:
     family: Family | None = None
     temporary = ""  # folder of the family, once it is known
     is_forked = False  # before its parent was asked
+    forked_by = 0
     has_forked = False  # before this process was asked
     has_earlier_children = False
     has_instance = False
@@ -150,6 +151,7 @@ def before_fork() -> None:
 def after_fork_in_child() -> None:
     """Note that this process was forked, maybe before its parent was asked for its family."""
     _Known.is_forked = _Known.family is None
+    _Known.forked_by = os.getppid()
     _Known.has_forked = _Known.has_earlier_children = False
     if _Known.family is not None:
         publish(_Known.family)
@@ -211,6 +213,27 @@ def _of_children() -> Family | None:
         return None
     _Known.has_earlier_children = True
     return _without_root()
+
+
+def eldest() -> int:
+    """Return the id of the process with which the family ends; 0 if that is not known.
+
+    It need not use genmeter: it may start further children that belong to the same job.
+    """
+    found = family()
+    if found.root or _Known.has_earlier_children:
+        return found.root or os.getpid()
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid is not None:
+        return int(parent.pid)
+    return os.getppid() if is_started() else _Known.forked_by
+
+
+def folders_of_family() -> list[str]:
+    """Return the names of the folders of families that end with this process."""
+    own = _Known.family
+    is_first = own is not None and own.root == os.getpid()
+    return [_without_root().key, *([own.key] if own is not None and is_first else [])]
 
 
 def has_earlier_children() -> bool:

@@ -12,7 +12,13 @@ class JobError(Exception):
 
 
 class StoreError(Exception):
-    """The store cannot be read or written; the text says why."""
+    """The store cannot be read or written; the text says why.
+
+    Attributes:
+        is_busy: Whether others use it, so that it may be free later.
+    """
+
+    is_busy = False
 
 
 class JobAmounts(NamedTuple):

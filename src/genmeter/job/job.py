@@ -27,6 +27,7 @@ from opentelemetry.sdk.resources import (
 )
 
 from genmeter.clock import seconds_left
+from genmeter.deferral import deferral
 from genmeter.history.token_report import ModelTokenUsage, TokenUsageReport
 from genmeter.job import _place
 from genmeter.job._members import Members
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from genmeter.job.store import Census
     from genmeter.metrics.changes import Change, Changes
 
-__all__ = ["LOCKS", "STORE", "Job", "JobError", "mark_run"]
+__all__ = ["LOCKS", "STORE", "Job", "JobError", "mark_run", "remove_at_exit"]
 
 _INTERVAL = 1.0  # seconds between two publications
 _GATE = 5.0  # seconds that joining and leaving may wait
@@ -57,6 +58,7 @@ _HOLD_OFF = 3.0  # seconds that a child leaves the lead to the process that star
 _CHECK = 3_600.0  # seconds between two looks at the folder
 _RESUMABLE = 30 * 86_400.0  # seconds that the totals of a job that may be resumed are kept
 _ROOT_WAIT = 3.0  # seconds that a child waits for the process that started it to join
+_LATE = 2.0  # seconds after which a process that could not join says so
 _PART = 500  # new series of a transaction
 _FORK = 1.0  # seconds that a fork waits to join
 _SERVER_END = 2.0  # seconds that the last worker waits for the others of a server that ends
@@ -65,6 +67,7 @@ _MIN_TIMEOUT = 0.1
 LOCKS, STORE = "members.lock", "job.sqlite"
 """The files of a job in its folder."""
 _CLOSING = "closing"
+_ELDEST = "eldest"
 
 
 class Job:
@@ -116,6 +119,11 @@ class Job:
         self._joined_at = 0.0
         self._checked_at = 0.0
         self._failure: str | None = None
+        self._late: str | None = None  # why this process has not joined yet
+        self._asked_at = 0.0
+        self._yields_until = 0.0
+        self._has_published = False
+        self._at_end: list[Totals] | None = None  # what the others have used, all being over
         self._is_failing = False
         self._is_leaving = self._is_ending = self._serves = False
         self._joining = threading.Lock()
@@ -233,19 +241,45 @@ class Job:
     def look(self, timeout: float = _GATE) -> bool:
         """Join if there are other processes; return whether this one has joined."""
         if self._store is None and self.may_have_others and not self._is_leaving:
-            self._join(time.monotonic() + timeout)
+            self._asked_at = time.monotonic()
+            self._join(self._asked_at + timeout)
         return self._store is not None
 
     def _join(self, deadline: float) -> None:
+        with deferral:
+            self._join_in_turn(deadline)
+
+    def _join_in_turn(self, deadline: float) -> None:
         if not self._joining.acquire(timeout=seconds_left(deadline)):
             return
         try:
             if self._store is None:
                 self._enter(deadline)
-        except (_place.FolderError, OSError, JobError, TimeoutError) as error:
+            self._late = None
+        except TimeoutError as error:
+            self._put_off(error)
+        except (_place.FolderError, OSError, JobError, StoreError) as error:
             self._fail(error)
         finally:
             self._joining.release()
+
+    def _put_off(self, error: Exception) -> None:
+        """Try again at the next turn: another process is stopped, or slow."""
+        if self._late is None and time.monotonic() - self._asked_at >= _LATE:
+            self._log(
+                logging.WARNING,
+                "this process has not joined its job, which misses its numbers until it has: %s; "
+                "is another process of the job stopped?",
+                error,
+            )
+        self._late = str(error)
+
+    def give_up_if_late(self) -> bool:
+        """Count apart for good if this process could not join in time; return whether that is so."""
+        if self._late is not None and self._store is None and self._failure is None:
+            self._fail(JobError(self._late))
+            return True
+        return False
 
     def _fail(self, error: Exception) -> None:
         self._failure = str(error)
@@ -268,14 +302,19 @@ class Job:
         while (entered := self._enter_folder(folder, deadline)) is None:
             _place.make_private(folder)
         members, store, number = entered
+        try:
+            found = store.value("resource")
+            if found is None and self._resource is not None:
+                store.set_value("resource", self._shared_resource())
+        except StoreError as error:
+            members.close()
+            raise (TimeoutError if error.is_busy else JobError)(str(error)) from error
+        if found is not None:
+            self._resource = Resource(json.loads(found))
         self._folder, self._members, self._number = folder, members, number
         self._merger = Merger(store)
         self._joined_at = self._checked_at = time.monotonic()
-        found = store.value("resource")
-        if found is not None:
-            self._resource = Resource(json.loads(found))
-        elif self._resource is not None:
-            store.set_value("resource", self._shared_resource())
+        self._has_published = False
         if self._changes is not None:
             self._changes.forget_accepted()
         self._begin_to_use(store, members)
@@ -299,7 +338,7 @@ class Job:
                 return members, store, store.add_process(os.getpid(), members.enter())
         except StoreError as error:
             members.close()
-            raise JobError(str(error)) from error
+            raise (TimeoutError if error.is_busy else JobError)(str(error)) from error
         except BaseException:
             members.close()
             raise
@@ -336,6 +375,8 @@ class Job:
 
     def _description(self) -> dict[str, str]:
         found = {} if self._resource is None else {"resource": self._shared_resource()}
+        if self.name is None:
+            found[_ELDEST] = str(_place.eldest())
         return {**found, "resume": "1"} if self._resume else found
 
     def _shared_resource(self) -> str:
@@ -446,6 +487,7 @@ class Job:
                 self._report(error)
                 return False
             self._is_failing = False
+            self._has_published = True
             return True
         finally:
             self._publishing.release()
@@ -521,6 +563,8 @@ class Job:
 
         The process that started the others has shown the job's numbers before, so it goes first.
         """
+        if time.monotonic() < self._yields_until:
+            return False
         family = _place.family()
         if self.name is not None or family.root in (0, os.getpid()):
             return True
@@ -539,7 +583,8 @@ class Job:
             return found
         try:
             for number, byte, state in store.processes():
-                if number == self._number or (state != State.ENDED and members.is_alive(byte)):
+                is_running = state == State.RUNNING and members.is_alive(byte)
+                if number == self._number or is_running:
                     continue
                 store.fold(number, combine)
                 found = True
@@ -562,11 +607,14 @@ class Job:
             "the folder of the job %s was removed; what ended processes had counted is lost",
             self._folder,
         )
+        # Whoever led goes on leading: it listens already.
+        self._yields_until = 0.0 if members.leads else now + _HOLD_OFF
         with self._publishing:
             if self._store is not None:
                 self._store.close()
             members.close()
             self._store = self._members = self._merger = None
+        self._has_begun = False
         self.look()
 
     # --- reading -------------------------------------------------------------------------------
@@ -580,6 +628,8 @@ class Job:
             JobError: The store cannot be read.
         """
         self.publish(timeout / 2)
+        if not self._has_published:  # this process may have shown more before it joined
+            raise JobError("the store of the job does not have the numbers of this process yet")
         merger, resource = self._merger, self._resource
         if merger is None or resource is None:
             raise JobError(f"the folder of the job {self._folder} was removed")
@@ -597,7 +647,13 @@ class Job:
         store = self._store
         own = self._usage()
         if store is None:
-            return own
+            if self._late is not None:
+                raise JobError(self._late)
+            if not self._is_leaving or not self._number:
+                return own
+            if self._at_end is None:
+                raise JobError("this process has left its job, whose other processes go on")
+            return TokenUsageReport.merge([own, report_of_totals(self._at_end)])
         try:
             others = store.usage(without=self._number)
         except StoreError as error:
@@ -735,9 +791,13 @@ class Job:
         self._worker.close()
         store, members, folder = self._store, self._members, self._folder
         if store is None or members is None or folder is None:
+            self.give_up_if_late()
             return
         self._publish(seconds_left(deadline))
         self.stop_leading()
+        if not self.has_other_processes():
+            with contextlib.suppress(StoreError):
+                self._at_end = store.usage(without=self._number)
         self._store = self._merger = None
         with contextlib.suppress(StoreError):
             store.end(self._number)
@@ -785,8 +845,8 @@ class Job:
         if self.name is not None:
             with contextlib.suppress(StoreError):
                 return not goes_on(store, is_asked_to_end=self._serves and self._is_ending)
-        root = _place.family().root
-        return self.name is not None or root in (0, os.getpid()) or not _is_running(root)
+        eldest = _place.eldest()
+        return self.name is not None or eldest in (0, os.getpid()) or not _is_running(eldest)
 
     # --- fork ----------------------------------------------------------------------------------
 
@@ -903,12 +963,14 @@ def _clean(top: Path, but: str) -> None:
 def _is_kept(folder: Path, store: Store) -> bool:
     """Return whether a job without processes may go on."""
     root = folder.name.rpartition("-")[2]
-    if folder.name.startswith("family-") and root.isdigit() and _is_running(int(root)):
+    is_of_family = folder.name.startswith(("family-", "run-")) and root.isdigit()
+    if is_of_family and int(root) and _is_running(int(root)):
         return True
     if not (folder / STORE).exists():
         return False
     try:
-        if goes_on(store):
+        eldest = int(store.value(_ELDEST) or 0)
+        if goes_on(store) or (eldest and _is_running(eldest)):
             return True
         is_resumable = store.value("resume") is not None
     except StoreError:  # damaged: nobody can go on with it
@@ -924,6 +986,25 @@ def _remove_if_old(folder: Path) -> None:
     # A process that joins has created it, and not yet its lock.
     if time.time() - folder.stat().st_mtime > _GATE * 2:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_at_exit() -> None:
+    """Remove the folder of this process's family if its last process has ended.
+
+    The first process may have none of its own in there, or may have left before its children.
+    """
+    with contextlib.suppress(Exception):  # the folder stays for the next job
+        for key in _place.folders_of_family():
+            folder = _place.top() / key
+            if not (folder / LOCKS).exists():
+                continue
+            members = Members(folder / LOCKS)
+            try:
+                with members.gate(time.monotonic() + 1.0):
+                    if members.is_current and members.is_empty():
+                        _remove(folder)
+            finally:
+                members.close()
 
 
 def _remove(folder: Path) -> None:

@@ -22,6 +22,7 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
+from genmeter.deferral import deferral
 from genmeter.job._exact import add, parts_of, total
 from genmeter.job.store import Definition, State, pack, unpack
 from genmeter.schema.metrics import INSTRUMENTS, JOB_PROCESSES, STATE, Across
@@ -148,7 +149,7 @@ class Merger:
         Raises:
             StoreError: The store cannot be read.
         """
-        with self._lock:
+        with deferral, self._lock:
             census = self._update()
             now = time.time_ns()
             scopes: dict[InstrumentationScope, list[tuple[int, int, Metric]]] = {}

@@ -13,6 +13,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+from genmeter.deferral import deferral
 from genmeter.job.amounts import JobAmounts, JobError, StoreError
 from genmeter.pipeline.drain import DrainLock
 
@@ -199,6 +200,10 @@ class Spending:
         self._linger_end = threading.Lock()
         self._linger_end.acquire()
 
+    def _locked(self, function: Callable[[], _T], timeout: float) -> _T:
+        with deferral:
+            return self._lock.call(function, timeout)
+
     # --- publishing ----------------------------------------------------------------------------
 
     def publish(
@@ -225,7 +230,7 @@ class Spending:
                 write(own.rows, own.released)
                 self._note_written(own)
 
-        self._lock.call(locked, timeout)
+        self._locked(locked, timeout)
 
     def enter(self, store: Store, number: int, attach: Callable[[], None]) -> None:
         """Write what this process has, as it joins.
@@ -257,7 +262,7 @@ class Spending:
                 self._run(lambda: self._rename(ids))
             attach()
 
-        self._lock.call(locked, _TIMEOUT)
+        self._locked(locked, _TIMEOUT)
 
     def _rename(self, ids: dict[Claim, int]) -> None:
         for claim, number in ids.items():
@@ -361,7 +366,7 @@ class Spending:
                 self._wake(claim)
 
         try:
-            self._lock.call(locked, _TIMEOUT)
+            self._locked(locked, _TIMEOUT)
         except TimeoutError as error:
             self._fail((claim,), str(error))
 
@@ -407,7 +412,7 @@ class Spending:
         for _ in range(3):
             try:
                 store = self._process.require_store()
-                settled = self._lock.call(lambda: self._settle(store), timeout)  # noqa: B023
+                settled = self._locked(lambda: self._settle(store), timeout)  # noqa: B023
             except _AgainError:
                 continue
             except (JobError, StoreError) as error:

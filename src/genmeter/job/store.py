@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from genmeter.deferral import deferral
 from genmeter.job.amounts import JobAmounts, StoreError
 
 if TYPE_CHECKING:
@@ -214,12 +215,13 @@ class _Guard:
                 "this process was forked while a thread of its parent used the store of the job"
             )
         lock = self._lock
-        if not lock.acquire(timeout=_TIMEOUT):
-            raise StoreError("the store of the job is busy in this process")
-        try:
-            yield
-        finally:
-            lock.release()
+        with deferral:
+            if not lock.acquire(timeout=_TIMEOUT):
+                raise StoreError("the store of the job is busy in this process")
+            try:
+                yield
+            finally:
+                lock.release()
 
     def before_fork(self) -> None:
         self._is_forking = self._lock.acquire(timeout=_FORK_TIMEOUT)
@@ -291,7 +293,9 @@ class Store:
                 yield self._connection
             except (sqlite3.Error, OverflowError, UnicodeError) as error:
                 self.close_now()
-                raise StoreError(f"the store of the job at {str(self._path)!r}: {error}") from error
+                found = StoreError(f"the store of the job at {str(self._path)!r}: {error}")
+                found.is_busy = isinstance(error, sqlite3.OperationalError) and _is_locked(error)
+                raise found from error
 
     def _open_patiently(self) -> sqlite3.Connection:
         """Open a connection, also while another process opens or closes the last other one."""
@@ -300,11 +304,7 @@ class Store:
             try:
                 return self._open()
             except sqlite3.OperationalError as error:
-                is_locked = error.sqlite_errorcode & 0xFF in (
-                    sqlite3.SQLITE_BUSY,
-                    sqlite3.SQLITE_LOCKED,
-                )
-                if not is_locked or time.monotonic() >= deadline:
+                if not _is_locked(error) or time.monotonic() >= deadline:
                     raise
                 time.sleep(_PAUSE)
 
@@ -409,8 +409,18 @@ class Store:
         return None
 
     def add_process(self, pid: int, byte: int) -> int:
-        """Add a running process; return its number."""
+        """Add a running process; return its number.
+
+        Args:
+            pid: Its process id.
+            byte: Its byte of the lock file. Another running process with it is dead, and had the
+                same id, as the first processes of containers have.
+        """
         with self._write() as db:
+            db.execute(
+                "UPDATE process SET state=? WHERE byte=? AND state=?",
+                (State.DIED, byte, State.RUNNING),
+            )
             cursor = db.execute(
                 "INSERT INTO process (pid, byte, began, state) VALUES (?, ?, ?, ?)",
                 (pid, byte, time.time(), State.RUNNING),
@@ -669,6 +679,11 @@ def _other_version(path: Path, version: int) -> str:
     )
 
 
+def _is_locked(error: sqlite3.OperationalError) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
 def _write_usage(db: sqlite3.Connection, process: int, usage: Iterable[Totals]) -> None:
     for model, tokens, usd, rest in usage:
         row = (process, _encoded(model), _bindable(tokens), usd, rest)
@@ -725,7 +740,7 @@ def _census(db: sqlite3.Connection) -> Census:
     return Census(
         running=states.get(State.RUNNING, 0),
         ended=states.get(State.ENDED, 0) + int(past.get(State.ENDED, 0)),
-        died=int(past.get(State.DIED, 0)),
+        died=states.get(State.DIED, 0) + int(past.get(State.DIED, 0)),
     )
 
 

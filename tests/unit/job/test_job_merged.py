@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+BYTES = itertools.count(17)
 RESOURCE = Resource({"service.name": "s", "service.instance.id": "i"})
 
 
@@ -40,7 +42,7 @@ class Process:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.number = store.add_process(1, 17)
+        self.number = store.add_process(1, next(BYTES))
         self.provider = BuiltinMeterProvider(
             _meters.LockedOwner(), resource=RESOURCE, cardinality_limit=100
         )
@@ -149,7 +151,7 @@ def test_unusual_labels_can_be_read_again(store: Store, value: Any, expected: An
     """Also those whose text is no literal of Python."""
     definition = Definition(("app", None, None, "[]"), "c", "", "", "monotonic", (), "sum")
     (number,) = store.number_series([(definition, labels_text({"a": value}), 5)], is_root=False)
-    store.publish(store.add_process(1, 17), [(number, 1, None)], [])
+    store.publish(store.add_process(1, next(BYTES)), [(number, 1, None)], [])
     (point,) = metrics_of(Merger(store).collect(RESOURCE))["c"].data.data_points
     assert point.attributes == {"a": expected}
 
@@ -279,7 +281,7 @@ def test_the_rule_of_a_metric_applies(
     origin = Origin(scope, "g", "", "", "gauge", (), across)
     (number,) = store.number_series([(definition_of(origin), "[]", 0)], is_root=False)
     for value in (2, 8, 4):
-        process = store.add_process(1, 17)
+        process = store.add_process(1, next(BYTES))
         store.publish(process, [(number, value, None)], [])
         if value == 2:
             store.end(process)
@@ -320,7 +322,7 @@ def test_a_sum_does_not_depend_on_the_order(store: Store, kind: str) -> None:
     (number,) = store.number_series([(definition, "[]", 5)], is_root=False)
     values = [0.1, 1e16, 0.2, 1.0, 1e-9, 3.3, 0.7, 1e16, 5]
     buckets = pack([1], 0.0, 1.0) if kind == "histogram" else None
-    processes = [store.add_process(1, 17) for _ in values]
+    processes = [store.add_process(1, next(BYTES)) for _ in values]
     for process, value in zip(processes, values, strict=True):
         store.publish(process, [(number, value, buckets)], [])
     merger = Merger(store)
@@ -463,7 +465,7 @@ def test_a_value_may_be_no_number(store: Store, value: float, across: Across) ->
     origin = Origin(InstrumentationScope("app"), "g", "", "", "gauge", (), across)
     (number,) = store.number_series([(definition_of(origin), "[]", 0)], is_root=False)
     for _ in range(2):
-        store.publish(store.add_process(1, 17), [(number, value, None)], [])
+        store.publish(store.add_process(1, next(BYTES)), [(number, value, None)], [])
     assert repr(values_of(Merger(store).collect(RESOURCE), "g")) == f"{{'[]': {value!r}}}"
 
 

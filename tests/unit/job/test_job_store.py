@@ -498,3 +498,18 @@ def test_a_write_waits_for_another_process(store: Store, path: Path) -> None:
 def test_states_are_those_of_the_metric() -> None:
     """Each is a label of the page."""
     assert {State.RUNNING, State.ENDED, State.DIED} == set(Census.__dataclass_fields__)
+
+
+def test_a_byte_that_is_taken_again_is_that_of_a_dead_process(store: Store) -> None:
+    """The first processes of all containers have the same id; what was reserved is freed."""
+    first = store.add_process(1, 17)
+    store.reserve(first, [], [], lambda _: [(first, 5, 0.0)])
+    second = store.add_process(1, 17)
+    assert {number: state for number, _, state in store.processes()} == {
+        first: "died",
+        second: "running",
+    }
+    assert store.census() == Census(running=1, ended=0, died=1)
+    store.fold(first, combine)
+    assert store.census() == Census(running=1, ended=0, died=1)
+    assert store.amounts(second).reserved_tokens == 0

@@ -1,0 +1,98 @@
+"""Signals and stops in the middle of a use of the job's store."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from _jobs import PATIENCE, environment, job
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+READS = {
+    "usage": "job_token_usage()",
+    "page": "prometheus_text()",
+    "budget": "budget.has_room()",
+    "reservation": "reserve()",
+}
+WORKER = """
+import wsgiref.util
+from genmeter import job_token_usage
+monitor = GenerationMonitor()
+budget = monitor.budget(tokens=10**12, scope="job")
+
+
+def prometheus_text():
+    asked = {{}}
+    wsgiref.util.setup_testing_defaults(asked)
+    return b"".join(monitor.wsgi_app()(asked, lambda *_: None))
+
+
+def reserve():
+    with budget.reserve(tokens=1):
+        pass
+
+
+noted = open(sys.argv[1], "w")
+count = 0
+output(ready=True)
+while True:
+    record(monitor)
+    count += 1
+    noted.seek(0)
+    noted.write(str(count))
+    noted.flush()
+    for _ in range(5):
+        {read}
+"""
+
+
+@pytest.mark.parametrize("read", READS)
+def test_sigterm_in_the_middle_of_a_read_loses_nothing(tmp_path: Path, read: str) -> None:
+    """The work of the exit needs the locks that the interrupted main thread may hold."""
+    env = environment(GENMETER_JOB="interrupted", OTEL_METRICS_EXPORTER="prometheus")
+    env["OTEL_EXPORTER_PROMETHEUS_PORT"] = "0"
+    asks = """
+from genmeter import job_token_usage
+monitor = GenerationMonitor()
+record(monitor)
+for line in sys.stdin:
+    output(tokens=job_token_usage().total_tokens)
+"""
+    (tmp_path / "asks").mkdir()
+    with subprocess.Popen(
+        job(tmp_path / "asks", asks),
+        env=env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as asked:
+        assert asked.stdin is not None
+        assert asked.stdout is not None
+        noted = 1
+        for number in range(6):
+            note = tmp_path / f"noted-{number}"
+            source = WORKER.format(read=READS[read])
+            with subprocess.Popen(
+                [*job(tmp_path, source), str(note)],
+                env=env,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            ) as worker:
+                assert worker.stdout is not None
+                assert worker.stdout.readline()
+                time.sleep(1.2 + 0.017 * number)
+                worker.terminate()
+                errors = worker.communicate(timeout=PATIENCE)[1]
+            assert worker.returncode == -signal.SIGTERM
+            assert b"cannot be published" not in errors
+            noted += int(note.read_text())
+        asked.stdin.write("\n")
+        asked.stdin.flush()
+        found = int(asked.stdout.readline().split(":")[1].strip("} \n"))
+        asked.stdin.close()
+    assert 3 * noted <= found <= 3 * (noted + 6)  # recorded and not noted yet

@@ -18,7 +18,7 @@ from _measure import seconds, side_by_side
 from _table import Aim, Row, at_most, figure_of, print_aims, print_table
 
 from genmeter import EndpointConfig, GenerationMonitor, LabelLimits, MonitorConfig
-from genmeter.job.job import totals_of
+from genmeter.job.usage_rows import totals_of
 from genmeter.testing import fresh_runtime
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Blocks of code in whose middle a signal handler must not do the work of an exit.
 
 A handler runs on the main thread, between any two of its bytecodes. If that thread holds a lock there,
-the work of the exit, which needs the lock on another thread, waits for it in vain.
+the work of the exit, which needs the lock on another thread, could never end.
 """
 
 from __future__ import annotations

@@ -33,8 +33,9 @@ from genmeter.exporters.resource import is_spawned, job_of
 from genmeter.handlers.dispatch import HandlerDispatcher
 from genmeter.history.store import History
 from genmeter.history.token_report import Retired, TokenUsageReport, UsageTotals
-from genmeter.job._place import is_started
-from genmeter.job.job import Job, JobError, remove_at_exit
+from genmeter.job.folders import remove_at_exit
+from genmeter.job.job import Job, JobError
+from genmeter.job.meeting import is_started
 from genmeter.metrics.observers import Telemetry
 from genmeter.pipeline.drain import Pipeline
 from genmeter.pipeline.self_metrics import SelfMetrics
@@ -488,7 +489,7 @@ class Runtime:
         The report is that of this process and not complete if the others cannot be reached.
         """
         try:
-            self.job.look()
+            self.job.join()
             if self.job.failure is None:
                 return self.job.token_usage()
             reason = self.job.failure

@@ -23,6 +23,7 @@ from genmeter import runtime
 from genmeter.config.monitor import MonitorConfig
 from genmeter.errors import ConfigError
 from genmeter.exporters.prometheus import PrometheusBridge
+from genmeter.job.meeting import fresh_family
 from genmeter.metrics.meter import BuiltinMeterProvider
 from genmeter.monitor import GenerationMonitor
 from genmeter.schema.metrics import INSTRUMENTS
@@ -118,14 +119,15 @@ def fresh_runtime() -> Iterator[runtime.Runtime]:
 
     Monitors created in the block share nothing with those created outside of it.
     """
-    fresh = runtime.Runtime()
-    previous = runtime.install(fresh)
-    try:
-        yield fresh
-    finally:
-        fresh.exit()
-        fresh.close()
-        runtime.install(previous)
+    with fresh_family():
+        fresh = runtime.Runtime()
+        previous = runtime.install(fresh)
+        try:
+            yield fresh
+        finally:
+            fresh.exit()
+            fresh.close()
+            runtime.install(previous)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from genmeter import (
     UnpricedModelError,
     UsageUnreadError,
 )
-from genmeter.job import _place
+from genmeter.job import meeting
 from genmeter.job.store import Store, StoreError, Totals
 from genmeter.testing import fresh_runtime, isolated_monitor
 
@@ -47,9 +47,9 @@ def monitor(
 ) -> Iterator[GenerationMonitor]:
     """Return a monitor of a process that is alone, or that has joined a job."""
     # Whatever other tests have imported and started in this process.
-    monkeypatch.setattr(_place, "may_have_children", lambda: False)
+    monkeypatch.setattr(meeting, "may_have_children", lambda: False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(_place._Known, "temporary", "")
+    monkeypatch.setattr(meeting._Known, "temporary", "")
     name: str = request.param
     config = MonitorConfig(
         job="test" if name.startswith("joined") else None,
@@ -67,7 +67,7 @@ def joined(
 ) -> Iterator[tuple[GenerationMonitor, Other]]:
     """Return a monitor of a process that has joined, and another process of the job."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(_place._Known, "temporary", "")
+    monkeypatch.setattr(meeting._Known, "temporary", "")
     config = MonitorConfig(job="test", prices=PRICES, endpoint=QUIET)
     with fresh_runtime(), GenerationMonitor(config=config) as made:
         yield made, Other(made)

@@ -22,7 +22,7 @@ from genmeter.config.prices import split_prices
 from genmeter.errors import ConfigError
 from genmeter.exporters.resource import MAIN_PID
 from genmeter.exporters.settings import EXPORTERS, PROMETHEUS, ExportSettings
-from genmeter.job.job import mark_run
+from genmeter.job import meeting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
     others = [path for path in paths.split(os.pathsep) if path != folder] if paths else []
     os.environ["PYTHONPATH"] = os.pathsep.join([folder, *others])
     os.environ[MAIN_PID] = str(os.getpid())  # execv keeps the process id
-    mark_run(os.environ)
+    meeting.mark_run(os.environ, os.getpid())
     os.environ.pop(bootstrap.QUIET, None)
     if args.quiet:
         os.environ[bootstrap.QUIET] = "1"

@@ -30,6 +30,7 @@ from genmeter.exporters._http import ScrapeServer
 from genmeter.exporters.prometheus import PrometheusBridge
 from genmeter.exporters.resource import job_name, resource_from_env
 from genmeter.exporters.settings import PROMETHEUS, ExportSettings
+from genmeter.job.resource import own_resource
 from genmeter.metrics.changes import Changes
 from genmeter.metrics.meter import BuiltinMeterProvider
 from genmeter.pipeline.worker import Worker
@@ -229,7 +230,7 @@ class Exporters:
         if not self._is_shared or self._job.is_cut_off:
             return resource_from_env(parent)
         make = functools.partial(resource_from_env, parent)
-        return self._job.own_resource(self._config.job, make)
+        return own_resource(self._config.job, make)
 
     def _attach(self) -> None:
         if isinstance(self.provider, BuiltinMeterProvider):
@@ -274,7 +275,7 @@ class Exporters:
 
         def collect(timeout: float) -> MetricsData | None:
             if isinstance(self.provider, BuiltinMeterProvider):
-                if self._job.look():
+                if self._job.join():
                     return self._job.collect(timeout)
                 return self.provider.collect(timeout)
             return self._readers[name].collect_data(timeout)
@@ -404,7 +405,7 @@ class Exporters:
             timeout: Seconds for all pushes, without the time to linger.
         """
         deadline = time.monotonic() + timeout
-        is_joined = self._is_shared and self._job.look(min(timeout, _MAX_JOIN))
+        is_joined = self._is_shared and self._job.join(min(timeout, _MAX_JOIN))
         if self._is_shared and self._job.give_up_if_late():
             self._be_alone()
         # The others go on: they are scraped instead, and one of them pushes.

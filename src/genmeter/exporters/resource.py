@@ -17,7 +17,7 @@ from opentelemetry.sdk.resources import (
     Resource,
 )
 
-from genmeter.job._place import is_started
+from genmeter.job.meeting import is_started
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from genmeter.job import _place
+from genmeter.job import meeting
 from genmeter.job._servers import server_of_worker
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _starter() -> int | None:
         with suppress(Exception):  # without a master its parent is a shell
             return int(uwsgi.masterpid()) or None
         return None
-    root = _place.family().root
+    root = meeting.family().root
     if root not in (0, os.getpid()):
         return root
     parent = multiprocessing.parent_process()

@@ -14,49 +14,44 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.sdk.resources import (
-    PROCESS_PID,
-    SERVICE_INSTANCE_ID,
-    OTELResourceDetector,
-    Resource,
-)
+from opentelemetry.sdk.resources import PROCESS_PID, Resource
 
 from genmeter.clock import seconds_left
 from genmeter.deferral import deferral
-from genmeter.history.token_report import ModelTokenUsage, TokenUsageReport
-from genmeter.job import _place
+from genmeter.history.token_report import TokenUsageReport
+from genmeter.job import meeting
 from genmeter.job._members import Members
 from genmeter.job._servers import server_of_worker
 from genmeter.job._starters import goes_on, note_end, note_starter
 from genmeter.job.amounts import JobError, StoreError
+from genmeter.job.folders import ELDEST, LOCKS, STORE, clean, is_running, remove
 from genmeter.job.merged import Merger, combine, definition_of, labels_text
 from genmeter.job.spending import Spending
-from genmeter.job.store import State, Store, Totals, pack
+from genmeter.job.store import State, Store, pack
+from genmeter.job.usage_rows import report_of_totals, totals_of
 from genmeter.pipeline.drain import Request
 from genmeter.pipeline.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, MutableMapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from opentelemetry.sdk.metrics.export import MetricsData
 
     from genmeter.history.token_report import UsageTotals
-    from genmeter.job.store import Census
+    from genmeter.job.store import Census, Totals
     from genmeter.metrics.changes import Change, Changes
 
-__all__ = ["LOCKS", "STORE", "Job", "JobError", "mark_run", "remove_at_exit"]
+__all__ = ["Job", "JobError"]
 
 _INTERVAL = 1.0  # seconds between two publications
 _GATE = 5.0  # seconds that joining and leaving may wait
 _HOLD_OFF = 3.0  # seconds that a child leaves the lead to the process that started it
 _CHECK = 3_600.0  # seconds between two looks at the folder
-_RESUMABLE = 30 * 86_400.0  # seconds that the totals of a job that may be resumed are kept
 _ROOT_WAIT = 3.0  # seconds that a child waits for the process that started it to join
 _LATE = 2.0  # seconds after which a process that could not join says so
 _PART = 500  # new series of a transaction
@@ -64,10 +59,7 @@ _FORK = 1.0  # seconds that a fork waits to join
 _SERVER_END = 2.0  # seconds that the last worker waits for the others of a server that ends
 _POLL = 0.02
 _MIN_TIMEOUT = 0.1
-LOCKS, STORE = "members.lock", "job.sqlite"
-"""The files of a job in its folder."""
 _CLOSING = "closing"
-_ELDEST = "eldest"
 
 
 class Job:
@@ -160,7 +152,7 @@ class Job:
 
     @property
     def _has_others_by_birth(self) -> bool:
-        return self.name is not None or _place.is_child()
+        return self.name is not None or meeting.is_child()
 
     @property
     def is_cut_off(self) -> bool:
@@ -185,39 +177,12 @@ class Job:
         """Whether there may be other processes of the job."""
         if self._failure is not None:
             return False
-        return self.expects_others or self._has_forked or _place.may_have_children()
+        return self.expects_others or self._has_forked or meeting.may_have_children()
 
     @property
     def failure(self) -> str | None:
         """Why this process counts alone although it belongs to a job; None if it does not."""
         return self._failure
-
-    @staticmethod
-    def own_resource(name: str | None, resource_from_env: Callable[..., Resource]) -> Resource:
-        """Return this process's resource, whose instance id all of the family share.
-
-        It is that of the family's first process. If that one does not use genmeter, it is that of
-        the environment, if there is one.
-
-        Args:
-            name: The job's name.
-            resource_from_env: Called with ``is_shared``, whether other processes of the same
-                environment count apart; or with ``instance``, the id to use.
-        """
-        family = _place.family()
-        if family.root == os.getpid():
-            is_apart = name is None and server_of_worker() is not None
-            found = resource_from_env(is_shared=is_apart)
-            own = str(found.attributes[SERVICE_INSTANCE_ID])
-            instance = _place.adopt_instance(own)
-            if instance == own:
-                return found
-        elif family.root == 0:
-            set_by_user = OTELResourceDetector().detect().attributes.get(SERVICE_INSTANCE_ID)
-            instance = str(set_by_user or family.instance)
-        else:
-            instance = family.instance
-        return resource_from_env(instance=instance)
 
     @property
     def leads(self) -> bool:
@@ -235,17 +200,17 @@ class Job:
 
     def start_with_children(self) -> None:
         """Take part from now on if this process has had children before, which may have events."""
-        if self.name is None and _place.has_earlier_children():
+        if self.name is None and meeting.has_earlier_children():
             self.start(at_once=True)
 
-    def look(self, timeout: float = _GATE) -> bool:
+    def join(self, timeout: float = _GATE) -> bool:
         """Join if there are other processes; return whether this one has joined."""
         if self._store is None and self.may_have_others and not self._is_leaving:
             self._asked_at = time.monotonic()
-            self._join(self._asked_at + timeout)
+            self._join_until(self._asked_at + timeout)
         return self._store is not None
 
-    def _join(self, deadline: float) -> None:
+    def _join_until(self, deadline: float) -> None:
         with deferral:
             self._join_in_turn(deadline)
 
@@ -258,7 +223,7 @@ class Job:
             self._late = None
         except TimeoutError as error:
             self._put_off(error)
-        except (_place.FolderError, OSError, JobError, StoreError) as error:
+        except (meeting.FolderError, OSError, JobError, StoreError) as error:
             self._fail(error)
         finally:
             self._joining.release()
@@ -290,17 +255,17 @@ class Job:
         )
 
     def _enter(self, deadline: float) -> None:
-        family = _place.family()
-        key = family.key if self.name is None else _place.folder_of(self.name)
+        family = meeting.family()
+        key = family.key if self.name is None else meeting.folder_of(self.name)
         may_be_alone = not (self.expects_others or self.spending.is_used)
-        if may_be_alone and not (_place.top() / key / LOCKS).exists():
+        if may_be_alone and not (meeting.top() / key / LOCKS).exists():
             return  # no child has recorded anything
-        top = _place.root()
+        top = meeting.root()
         folder = top / key
-        _clean(top, but=key)
-        _place.make_private(folder)
+        clean(top, but=key)
+        meeting.make_private(folder)
         while (entered := self._enter_folder(folder, deadline)) is None:
-            _place.make_private(folder)
+            meeting.make_private(folder)
         members, store, number = entered
         try:
             found = store.value("resource")
@@ -376,7 +341,7 @@ class Job:
     def _description(self) -> dict[str, str]:
         found = {} if self._resource is None else {"resource": self._shared_resource()}
         if self.name is None:
-            found[_ELDEST] = str(_place.eldest())
+            found[ELDEST] = str(meeting.eldest())
         return {**found, "resume": "1"} if self._resume else found
 
     def _shared_resource(self) -> str:
@@ -458,7 +423,7 @@ class Job:
         Raises:
             TimeoutError: The store does not have everything in time.
         """
-        if not self.look(seconds_left(deadline)):
+        if not self.join(seconds_left(deadline)):
             return
         if not self.publish(max(_MIN_TIMEOUT, seconds_left(deadline))):
             raise TimeoutError("the job's store does not have the last events of this process yet")
@@ -501,7 +466,7 @@ class Job:
     ) -> None:
         new = [each.series for each in changes if each.series.number is None]
         if new:
-            is_root = self.name is None and not _place.is_child()
+            is_root = self.name is None and not meeting.is_child()
             rows = [
                 (definition_of(each.origin), labels_text(each.attributes), each.start or 0)
                 for each in new
@@ -539,7 +504,7 @@ class Job:
         """Join, publish, and lead; called once a second."""
         if self._is_leaving:
             return
-        if not self.look():
+        if not self.join():
             if not self.expects_others and not self._has_begun:  # alone, or cut off
                 self._has_begun = True
                 self._on_lead()
@@ -565,11 +530,11 @@ class Job:
         """
         if time.monotonic() < self._yields_until:
             return False
-        family = _place.family()
+        family = meeting.family()
         if self.name is not None or family.root in (0, os.getpid()):
             return True
         is_early = time.monotonic() - self._joined_at < _HOLD_OFF
-        return not (is_early and _is_running(family.root) and not members.has_leader())
+        return not (is_early and is_running(family.root) and not members.has_leader())
 
     def fold_the_dead(self) -> bool:
         """Add processes that are gone to the past, which frees what they had reserved.
@@ -615,7 +580,7 @@ class Job:
             members.close()
             self._store = self._members = self._merger = None
         self._has_begun = False
-        self.look()
+        self.join()
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -688,7 +653,7 @@ class Job:
         """
         if self._store is not None and self._knows_root:
             return self._store
-        if not self.look() and self._is_leaving and self._number:
+        if not self.join() and self._is_leaving and self._number:
             raise JobError("this process has left its job, since it ends")
         if self._failure is not None:
             raise JobError(self._failure)
@@ -703,13 +668,13 @@ class Job:
 
         It looks for its children once a second, unless it has not recorded anything.
         """
-        root = _place.family().root
+        root = meeting.family().root
         deadline = self._joined_at + _ROOT_WAIT
         try:
             while (
                 self.name is None
                 and root not in (0, os.getpid())
-                and _is_running(root)
+                and is_running(root)
                 and not store.has_process(root)
                 and time.monotonic() < deadline
             ):
@@ -751,8 +716,8 @@ class Job:
         """Return whether this process may listen at once: nobody else of its job leads."""
         if not self.expects_others:
             return True
-        is_first = self.name is not None or _place.has_earlier_children()
-        if not is_first or not self.look():
+        is_first = self.name is not None or meeting.has_earlier_children()
+        if not is_first or not self.join():
             return self._failure is not None
         return self._members is not None and self._members.lead()
 
@@ -832,7 +797,7 @@ class Job:
         if not self._is_over(store):
             return False
         store.close()
-        _remove(folder)
+        remove(folder)
         return True
 
     def note_ending(self) -> None:
@@ -845,17 +810,17 @@ class Job:
         if self.name is not None:
             with contextlib.suppress(StoreError):
                 return not goes_on(store, is_asked_to_end=self._serves and self._is_ending)
-        eldest = _place.eldest()
-        return self.name is not None or eldest in (0, os.getpid()) or not _is_running(eldest)
+        eldest = meeting.eldest()
+        return self.name is not None or eldest in (0, os.getpid()) or not is_running(eldest)
 
     # --- fork ----------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
         """Note that there may be other processes of the job from now on."""
-        _place.before_fork()
+        meeting.before_fork()
         self._has_forked = True
         if self.spending.is_used:  # a child sees what is used and reserved here
-            self.look(_FORK)
+            self.join(_FORK)
 
     def after_fork_in_child(self, *, parent_has_used: bool = True) -> None:
         """Begin as a process of its own, which has not joined; takes no lock.
@@ -864,151 +829,9 @@ class Job:
             parent_has_used: Whether the parent has recorded anything.
         """
         members = self._members
-        _place.after_fork_in_child()
+        meeting.after_fork_in_child()
         self._forget()
         self._has_forked = False
         self._knows_root = not parent_has_used
         if members is not None:
             members.close()
-
-
-def mark_run(environ: MutableMapping[str, str]) -> None:
-    """Make all processes below this one, the main process of ``genmeter run``, one job."""
-    _place.mark_run(environ, os.getpid())
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
-
-
-def totals_of(report: TokenUsageReport) -> list[Totals]:
-    """Return a report as rows of the store."""
-    rows: list[Totals] = []
-    models = {usage.model_name: usage for usage in report.by_model}
-    for model in dict.fromkeys([*models, *report.without_usage]):
-        usage = models.get(model) or ModelTokenUsage(model, 0, 0, 0)
-        rest = [
-            usage.prompt_tokens,
-            usage.completion_tokens,
-            usage.cache_read_tokens,
-            usage.cache_write_tokens,
-            usage.reasoning_tokens,
-            usage.calls,
-            usage.unpriced_calls,
-            report.without_usage.get(model, 0),
-        ]
-        rows.append(Totals(model, usage.total_tokens, usage.cost_usd, json.dumps(rest)))
-    return rows
-
-
-def report_of_totals(rows: Sequence[Totals]) -> TokenUsageReport:
-    """Return rows of the store as a report."""
-    reports: list[TokenUsageReport] = []
-    for model, tokens, usd, rest in rows:
-        prompt, completion, read, write, reasoning, calls, unpriced, without = json.loads(rest)
-        usage = ModelTokenUsage(
-            model,
-            prompt,
-            completion,
-            tokens,
-            cache_read_tokens=read,
-            cache_write_tokens=write,
-            reasoning_tokens=reasoning,
-            calls=calls,
-            unpriced_calls=unpriced,
-            cost_usd=usd,
-        )
-        reports.append(
-            TokenUsageReport(
-                by_model=[usage],
-                total_prompt_tokens=prompt,
-                total_completion_tokens=completion,
-                total_tokens=tokens,
-                without_usage={model: without} if without else {},
-            )
-        )
-    return TokenUsageReport.merge(reports)
-
-
-def _clean(top: Path, but: str) -> None:
-    """Remove the folders of jobs that are over, and whose last process could not do it."""
-    for folder in list(top.iterdir()):
-        if folder.name == but or not _place.is_safe(folder):
-            continue
-        with contextlib.suppress(OSError, TimeoutError, StoreError):
-            if folder.name.startswith("."):  # half removed
-                shutil.rmtree(folder, ignore_errors=True)
-                continue
-            if not (folder / LOCKS).exists():
-                _remove_if_old(folder)
-                continue
-            members = Members(folder / LOCKS)
-            try:
-                with members.gate(time.monotonic()):
-                    if not members.is_current or not members.is_empty():
-                        continue
-                    if _is_kept(folder, Store(folder / STORE)):
-                        continue
-                    _remove(folder)
-            finally:
-                members.close()
-
-
-def _is_kept(folder: Path, store: Store) -> bool:
-    """Return whether a job without processes may go on."""
-    root = folder.name.rpartition("-")[2]
-    is_of_family = folder.name.startswith(("family-", "run-")) and root.isdigit()
-    if is_of_family and int(root) and _is_running(int(root)):
-        return True
-    if not (folder / STORE).exists():
-        return False
-    try:
-        eldest = int(store.value(_ELDEST) or 0)
-        if goes_on(store) or (eldest and _is_running(eldest)):
-            return True
-        is_resumable = store.value("resume") is not None
-    except StoreError:  # damaged: nobody can go on with it
-        is_resumable = False
-    finally:
-        store.close()
-    # The store's own time is that of the last move of its log into it.
-    newest = max(each.stat().st_mtime for each in folder.iterdir())
-    return is_resumable and time.time() - newest < _RESUMABLE
-
-
-def _remove_if_old(folder: Path) -> None:
-    # A process that joins has created it, and not yet its lock.
-    if time.time() - folder.stat().st_mtime > _GATE * 2:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def remove_at_exit() -> None:
-    """Remove the folder of this process's family if its last process has ended.
-
-    The first process may have none of its own in there, or may have left before its children.
-    """
-    with contextlib.suppress(Exception):  # the folder stays for the next job
-        for key in _place.folders_of_family():
-            folder = _place.top() / key
-            if not (folder / LOCKS).exists():
-                continue
-            members = Members(folder / LOCKS)
-            try:
-                with members.gate(time.monotonic() + 1.0):
-                    if members.is_current and members.is_empty():
-                        _remove(folder)
-            finally:
-                members.close()
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder; its new name shows that the removal has begun."""
-    gone = folder.with_name(f".{folder.name}-{os.getpid()}-{time.monotonic_ns()}")
-    folder.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)

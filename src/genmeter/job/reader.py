@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.resources import Resource
 
-from genmeter.job import _place
+from genmeter.job import meeting
 from genmeter.job._members import Members
-from genmeter.job.job import LOCKS, STORE, JobError
+from genmeter.job.amounts import JobError
+from genmeter.job.folders import LOCKS, STORE
 from genmeter.job.merged import Merger
 from genmeter.job.store import Store, StoreError
 
@@ -31,7 +32,7 @@ class JobReader:
     """
 
     def __init__(self, name: str) -> None:
-        self._folder = _place.top() / _place.folder_of(name)
+        self._folder = meeting.top() / meeting.folder_of(name)
         self._merger: Merger | None = None
         self._store: Store | None = None
         self._identity: tuple[int, int] | None = None
@@ -43,7 +44,7 @@ class JobReader:
             JobError: It does not run, or its store cannot be read.
         """
         try:
-            if not _place.is_safe(self._folder) or not _is_running(self._folder):
+            if not meeting.is_safe(self._folder) or not _is_running(self._folder):
                 raise JobError("no process of it runs")
             found = (self._folder / STORE).stat()
             if self._identity != (found.st_dev, found.st_ino):

@@ -14,16 +14,14 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import sqlite3
-import threading
 import time
 from array import array
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from genmeter.deferral import deferral
+from genmeter.job._guard import guard
 from genmeter.job.amounts import JobAmounts, StoreError
 
 if TYPE_CHECKING:
@@ -60,7 +58,6 @@ SELECT * FROM
 """
 _MOST = 2**53  # tokens of a reservation, so that their sum fits into 64 bits
 _TIMEOUT = 5.0  # seconds to wait for the writes of other processes
-_FORK_TIMEOUT = 2.0  # seconds that a fork waits for a use under way
 _PAUSE = 0.01
 _MAX_INT = 2**63 - 1
 _SCHEMA = """
@@ -199,61 +196,6 @@ def unpack(buckets: bytes) -> tuple[array[int], float, float]:
     return counts, ends[0], ends[1]
 
 
-class _Guard:
-    """The lock of all stores of this process, which a fork takes too."""
-
-    def __init__(self) -> None:
-        self.open: set[Store] = set()
-        self.is_damaged = False
-        self._lock = threading.Lock()
-        self._is_forking = False
-
-    @contextlib.contextmanager
-    def hold(self) -> Iterator[None]:
-        if self.is_damaged:
-            raise StoreError(
-                "this process was forked while a thread of its parent used the store of the job"
-            )
-        lock = self._lock
-        with deferral:
-            if not lock.acquire(timeout=_TIMEOUT):
-                raise StoreError("the store of the job is busy in this process")
-            try:
-                yield
-            finally:
-                lock.release()
-
-    def before_fork(self) -> None:
-        self._is_forking = self._lock.acquire(timeout=_FORK_TIMEOUT)
-        if self._is_forking:
-            for store in tuple(self.open):
-                store.close_now()
-
-    def after_fork_in_parent(self) -> None:
-        if self._is_forking:
-            self._is_forking = False
-            self._lock.release()
-
-    def after_fork_in_child(self) -> None:
-        self.is_damaged = self.is_damaged or not self._is_forking
-        self._is_forking = False
-        self._lock = threading.Lock()
-        # If damaged: closing these would hang or harm the parent's.
-        _kept.update(self.open)
-        self.open.clear()
-
-
-_kept: set[Store] = set()
-_guard = _Guard()
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_guard.before_fork,
-        after_in_parent=_guard.after_fork_in_parent,
-        after_in_child=_guard.after_fork_in_child,
-    )
-
-
 class Store:
     """The file of a job, as one process uses it.
 
@@ -272,12 +214,12 @@ class Store:
 
     def close(self) -> None:
         """Close the connection; it opens again at the next use."""
-        with contextlib.suppress(StoreError), _guard.hold():
+        with contextlib.suppress(StoreError), guard.locked():
             self.close_now()
 
     def close_now(self) -> None:
         """Close the connection; for the holder of the lock."""
-        _guard.open.discard(self)
+        guard.open.discard(self)
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(sqlite3.Error):
@@ -285,11 +227,11 @@ class Store:
 
     @contextlib.contextmanager
     def _use(self) -> Iterator[sqlite3.Connection]:
-        with _guard.hold():
+        with guard.locked():
             try:
                 if self._connection is None:
                     self._connection = self._open_patiently()
-                    _guard.open.add(self)
+                    guard.open.add(self)
                 yield self._connection
             except (sqlite3.Error, OverflowError, UnicodeError) as error:
                 self.close_now()

@@ -18,7 +18,7 @@ from _waiting import eventually
 from genmeter import EndpointConfig, LabelLimits, MonitorConfig
 from genmeter.exporters.provider import Exporters, cardinality_arguments
 from genmeter.history.token_report import TokenUsageReport, UsageTotals
-from genmeter.job import _place
+from genmeter.job import meeting
 from genmeter.job.job import Job
 from genmeter.metrics.meter import BuiltinMeterProvider
 from genmeter.pipeline.drain import Pipeline
@@ -48,12 +48,12 @@ def make(
 ) -> Iterator[Callable[..., Exporters]]:
     """Return a factory of exporters, which are closed at the end."""
     made: list[Exporters] = []
-    monkeypatch.setattr(_place, "_Known", type("_Known", (_place._Known,), {}))
-    monkeypatch.setattr(_place._Known, "family", None)
-    monkeypatch.setattr(_place._Known, "has_instance", False)
-    monkeypatch.setattr(_place._Known, "is_forked", False)
-    monkeypatch.setattr(_place._Known, "has_forked", False)
-    monkeypatch.delenv(_place.FAMILY, raising=False)
+    monkeypatch.setattr(meeting, "_Known", type("_Known", (meeting._Known,), {}))
+    monkeypatch.setattr(meeting._Known, "family", None)
+    monkeypatch.setattr(meeting._Known, "has_instance", False)
+    monkeypatch.setattr(meeting._Known, "is_forked", False)
+    monkeypatch.setattr(meeting._Known, "has_forked", False)
+    monkeypatch.delenv(meeting.FAMILY, raising=False)
     limits = {
         name: getattr(LabelLimits(), name)
         for name in LabelLimits.__dataclass_fields__
@@ -166,9 +166,9 @@ def test_an_sdk_without_an_instance_id_gets_one(
     assert first[ID] == second[ID]
     in_another_process(monkeypatch)
     assert make().resource.attributes[ID] == first[ID]  # as one that was forked
-    monkeypatch.setattr(_place._Known, "family", None)
-    monkeypatch.setattr(_place._Known, "has_instance", False)
-    monkeypatch.delenv(_place.FAMILY)
+    monkeypatch.setattr(meeting._Known, "family", None)
+    monkeypatch.setattr(meeting._Known, "has_instance", False)
+    monkeypatch.delenv(meeting.FAMILY)
     assert make().resource.attributes[ID] != first[ID]
 
 
@@ -189,7 +189,7 @@ def test_a_child_keeps_the_jobs_resource(make: Make, monkeypatch: pytest.MonkeyP
     assert exporters.resource.attributes == attributes
     assert exporters.provider.resource is exporters.resource
     # A process that is spawned has it from the environment.
-    assert os.environ[_place.FAMILY].split(":", 1)[1].startswith("host:8000:")
+    assert os.environ[meeting.FAMILY].split(":", 1)[1].startswith("host:8000:")
 
 
 def test_a_child_with_the_sdks_provider_keeps_the_resource_except_its_ids(

@@ -17,10 +17,11 @@ from opentelemetry.sdk.resources import Resource
 
 from _waiting import eventually, soon
 from genmeter.history.token_report import ModelTokenUsage, TokenUsageReport, UsageTotals
-from genmeter.job import _place
 from genmeter.job import job as job_module
-from genmeter.job.job import Job, report_of_totals, totals_of
+from genmeter.job import meeting
+from genmeter.job.job import Job
 from genmeter.job.store import Store, StoreError
+from genmeter.job.usage_rows import report_of_totals, totals_of
 from genmeter.metrics.changes import Changes
 from genmeter.metrics.meter import BuiltinMeterProvider
 from unit.metrics._meters import LockedOwner
@@ -41,13 +42,13 @@ def top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(job_module, "_INTERVAL", 1e6)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(_place._Known, "family", None)
-    monkeypatch.setattr(_place._Known, "temporary", "")
-    monkeypatch.setattr(_place._Known, "has_earlier_children", False)
-    monkeypatch.setattr(_place._Known, "is_forked", False)
-    monkeypatch.setattr(_place._Known, "has_forked", False)
-    monkeypatch.setattr(_place._Known, "has_instance", False)
-    monkeypatch.setenv(_place.FAMILY, "")
+    monkeypatch.setattr(meeting._Known, "family", None)
+    monkeypatch.setattr(meeting._Known, "temporary", "")
+    monkeypatch.setattr(meeting._Known, "has_earlier_children", False)
+    monkeypatch.setattr(meeting._Known, "is_forked", False)
+    monkeypatch.setattr(meeting._Known, "has_forked", False)
+    monkeypatch.setattr(meeting._Known, "has_instance", False)
+    monkeypatch.setenv(meeting.FAMILY, "")
     return tmp_path / f"genmeter-{os.getuid()}"
 
 
@@ -133,7 +134,7 @@ def test_a_process_alone_does_no_file_io(part: Callable[..., Part], top: Path) -
     alone = part(None)
     alone.add(5)
     job = alone.job
-    assert not job.look()
+    assert not job.join()
     assert not job.expects_others
     assert not job.may_have_others
     assert job.publish(1.0)
@@ -154,7 +155,7 @@ def test_a_process_that_has_forked_makes_no_folder(part: Callable[..., Part], to
     assert not alone.job.expects_others
     alone.job.before_fork()
     assert alone.job.may_have_others
-    assert not alone.job.look()
+    assert not alone.job.join()
     assert not top.exists()
 
 
@@ -166,9 +167,9 @@ def test_a_named_job_is_joined_at_the_first_look(part: Callable[..., Part], top:
     one = part("a/b")
     assert not one.job.is_joined
     one.add(5)
-    assert one.job.look()
-    folder = top / _place.folder_of("a/b")
-    assert _place.is_safe(folder)
+    assert one.job.join()
+    folder = top / meeting.folder_of("a/b")
+    assert meeting.is_safe(folder)
     assert one.total() == 5
     one.add(2)
     assert one.total() == 7
@@ -221,7 +222,7 @@ def test_a_child_leaves_the_lead_to_its_parent_for_a_while(
     part: Callable[..., Part], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The parent has shown the numbers before; a parent that is gone is not waited for."""
-    monkeypatch.setattr(_place._Known, "family", _place.Family("family-x-1", "i", os.getppid()))
+    monkeypatch.setattr(meeting._Known, "family", meeting.Family("family-x-1", "i", os.getppid()))
     child = part(None)
     child.job._turn()
     assert child.job.is_joined
@@ -231,7 +232,7 @@ def test_a_child_leaves_the_lead_to_its_parent_for_a_while(
     assert child.job.leads
     child.job.stop_leading()
     monkeypatch.setattr(job_module, "_HOLD_OFF", 1e6)
-    monkeypatch.setattr(job_module, "_is_running", lambda pid: False)
+    monkeypatch.setattr(job_module, "is_running", lambda pid: False)
     child.job._turn()
     assert child.job.leads
 
@@ -257,7 +258,7 @@ def test_a_closed_providers_numbers_are_kept(part: Callable[..., Part]) -> None:
     """A monitor is made anew: the job's counter goes on."""
     one = part()
     one.add(5)
-    one.job.look()
+    one.job.join()
     assert one.total() == 5
     one.job.detach()
     provider = BuiltinMeterProvider(LockedOwner(), resource=RESOURCE, cardinality_limit=100)
@@ -270,7 +271,7 @@ def test_a_closed_providers_numbers_are_kept(part: Callable[..., Part]) -> None:
 def test_the_first_process_says_what_the_jobs_resource_is(part: Callable[..., Part]) -> None:
     """Without its process id, which is not that of the job."""
     one = part()
-    one.job.look()
+    one.job.join()
     assert one.job.collect(5.0).resource_metrics == []  # nothing was recorded
     one.add(1)
     (resource,) = one.job.collect(5.0).resource_metrics
@@ -288,7 +289,7 @@ def test_an_unsafe_folder_cuts_the_process_off_once(part: Callable[..., Part], t
     one.add(5)
     for _ in range(3):
         one.job._turn()
-        assert not one.job.look()
+        assert not one.job.join()
     assert one.job.is_cut_off
     assert not one.job.expects_others
     assert one.led >= 1
@@ -305,12 +306,12 @@ def test_a_store_of_another_version_cuts_a_process_off(
 ) -> None:
     """It does not destroy what the others have, whose version it is."""
     one = part()
-    one.job.look()
+    one.job.join()
     with other_process(top, "job-j") as other:
         one.job.leave(soon())
         other("[s._use().__enter__().execute('PRAGMA user_version=999')] and None")
         two = part()
-        assert not two.job.look()
+        assert not two.job.join()
         assert two.job.is_cut_off
         assert len(two.lines) == 1
         assert "another version" in two.lines[0]
@@ -329,7 +330,7 @@ def test_a_damaged_store_of_an_earlier_run_is_lost_with_a_word(
     path.write_bytes(b"no database " * 1_000)
     two = part(resume=True)
     two.add(2)
-    assert two.job.look()
+    assert two.job.join()
     assert two.total() == 2
     assert len(two.lines) == 1
     assert "begins at 0" in two.lines[0]
@@ -405,7 +406,7 @@ def _check_cleaning(part: Callable[..., Part], top: Path) -> None:
     foreign = top / "public"
     foreign.mkdir()
     foreign.chmod(0o755)
-    part("j").job.look()
+    part("j").job.join()
     assert {each.name for each in top.iterdir()} == {
         *("job-kept", "job-alive", "job-new", "public", "job-j"),
     }
@@ -415,11 +416,11 @@ def test_a_damaged_folder_of_a_dead_job_is_removed(part: Callable[..., Part], to
     """Nobody can go on with it."""
     for name in ("damaged", "empty"):
         first = part(name, resume=True)
-        first.job.look()
+        first.job.join()
         first.job.leave(soon())
         path = top / f"job-{name}" / "job.sqlite"
         path.write_bytes(b"no database " * 1_000 if name == "damaged" else b"")
-    part("j").job.look()
+    part("j").job.join()
     assert [each.name for each in top.iterdir()] == ["job-j"]
 
 
@@ -428,12 +429,12 @@ def test_the_totals_of_an_old_run_are_not_kept_forever(
 ) -> None:
     """A month later the next job removes them."""
     first = part("kept", resume=True)
-    first.job.look()
+    first.job.join()
     first.job.leave(soon())
     assert (top / "job-kept").exists()
     for each in (top / "job-kept").iterdir():
         os.utime(each, (0, 0))
-    part("j").job.look()
+    part("j").job.join()
     assert not (top / "job-kept").exists()
 
 
@@ -448,7 +449,7 @@ def test_a_resumed_job_has_the_totals_of_the_run_before(part: Callable[..., Part
         one.job.leave(soon())
     fresh = part()
     fresh.add(1)
-    assert fresh.job.look()
+    assert fresh.job.join()
     assert fresh.total() == 1
     assert fresh.job.token_usage().total_tokens == 1
 

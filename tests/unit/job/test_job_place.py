@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from genmeter.job import _place
+from genmeter.job import meeting
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,14 +23,14 @@ def new_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Be a process that was not asked for its family, with a temporary folder of its own."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(_place._Known, "family", None)
-    monkeypatch.setattr(_place._Known, "is_forked", False)
-    monkeypatch.setattr(_place._Known, "has_forked", False)
-    monkeypatch.setattr(_place._Known, "has_instance", False)
-    monkeypatch.setattr(_place._Known, "has_forked", False)
-    monkeypatch.setattr(_place._Known, "temporary", "")
-    monkeypatch.setenv(_place.FAMILY, "")
-    monkeypatch.setenv(_place.FOLDER, "")
+    monkeypatch.setattr(meeting._Known, "family", None)
+    monkeypatch.setattr(meeting._Known, "is_forked", False)
+    monkeypatch.setattr(meeting._Known, "has_forked", False)
+    monkeypatch.setattr(meeting._Known, "has_instance", False)
+    monkeypatch.setattr(meeting._Known, "has_forked", False)
+    monkeypatch.setattr(meeting._Known, "temporary", "")
+    monkeypatch.setenv(meeting.FAMILY, "")
+    monkeypatch.setenv(meeting.FOLDER, "")
 
 
 # --- the folder ----------------------------------------------------------------------------------
@@ -40,12 +40,12 @@ def test_the_folder_of_jobs_is_the_users_alone(tmp_path: Path) -> None:
     """It is below the temporary directory, of mode 0700 whatever the umask."""
     before = os.umask(0)
     try:
-        folder = _place.root()
+        folder = meeting.root()
     finally:
         os.umask(before)
     assert folder == tmp_path / f"genmeter-{os.getuid()}"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert _place.root() == folder
+    assert meeting.root() == folder
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o750, 0o701, 0o777])
@@ -54,8 +54,8 @@ def test_a_folder_that_others_can_use_is_refused(tmp_path: Path, mode: int) -> N
     folder = tmp_path / f"genmeter-{os.getuid()}"
     folder.mkdir()
     folder.chmod(mode)
-    with pytest.raises(_place.FolderError, match="mode 0700") as caught:
-        _place.root()
+    with pytest.raises(meeting.FolderError, match="mode 0700") as caught:
+        meeting.root()
     assert str(folder) in str(caught.value)
     assert stat.S_IMODE(folder.stat().st_mode) == mode
 
@@ -64,34 +64,34 @@ def test_a_symbolic_link_is_refused(tmp_path: Path) -> None:
     """Even if it leads to a folder of the user's own."""
     own = tmp_path / "own"
     own.mkdir(mode=0o700)
-    _place.top().symlink_to(own)
-    with pytest.raises(_place.FolderError, match="symbolic link"):
-        _place.root()
+    meeting.top().symlink_to(own)
+    with pytest.raises(meeting.FolderError, match="symbolic link"):
+        meeting.root()
 
 
 def test_another_users_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody may have made it before."""
-    _place.top().mkdir(mode=0o700)
+    meeting.top().mkdir(mode=0o700)
     owner = os.getuid()
-    top = _place.top()
+    top = meeting.top()
     monkeypatch.setattr(os, "getuid", lambda: owner + 1)
-    monkeypatch.setattr(_place, "top", lambda: top)
-    with pytest.raises(_place.FolderError, match="belong to this user alone"):
-        _place.root()
+    monkeypatch.setattr(meeting, "top", lambda: top)
+    with pytest.raises(meeting.FolderError, match="belong to this user alone"):
+        meeting.root()
 
 
 def test_a_file_in_its_place_is_refused() -> None:
     """It is no folder."""
-    _place.top().touch()
-    with pytest.raises(_place.FolderError, match="remove it, or set TMPDIR"):
-        _place.root()
+    meeting.top().touch()
+    with pytest.raises(meeting.FolderError, match="remove it, or set TMPDIR"):
+        meeting.root()
 
 
 def test_no_temporary_directory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message says what to set."""
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
-    with pytest.raises(_place.FolderError, match="set TMPDIR"):
-        _place.root()
+    with pytest.raises(meeting.FolderError, match="set TMPDIR"):
+        meeting.root()
 
 
 # --- names ---------------------------------------------------------------------------------------
@@ -120,16 +120,16 @@ NAMES = [
 
 def test_different_names_have_different_folders() -> None:
     """Also those with characters that a path cannot have, and long ones."""
-    found = [_place.folder_of(name) for name in NAMES]
+    found = [meeting.folder_of(name) for name in NAMES]
     assert len(set(found)) == len(NAMES)
-    assert found == [_place.folder_of(name) for name in NAMES]
+    assert found == [meeting.folder_of(name) for name in NAMES]
     # Also on a file system that takes capitals for small letters.
     assert len({each.lower() for each in found}) == len(NAMES)
     # A name that spells another one's folder has a folder of its own.
     for name in NAMES:
-        folder = _place.folder_of(name)
-        assert _place.folder_of(folder) != folder
-        assert _place.folder_of(folder.removeprefix("job-").removeprefix("job~")) != folder or (
+        folder = meeting.folder_of(name)
+        assert meeting.folder_of(folder) != folder
+        assert meeting.folder_of(folder.removeprefix("job-").removeprefix("job~")) != folder or (
             folder == f"job-{name}"
         )
 
@@ -137,10 +137,10 @@ def test_different_names_have_different_folders() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_folder_can_be_made_for_any_name(name: str) -> None:
     """It is below the folder of all jobs."""
-    folder = _place.root() / _place.folder_of(name)
-    _place.make_private(folder)
-    assert folder.resolve().parent == _place.root().resolve()
-    assert _place.is_safe(folder)
+    folder = meeting.root() / meeting.folder_of(name)
+    meeting.make_private(folder)
+    assert folder.resolve().parent == meeting.root().resolve()
+    assert meeting.is_safe(folder)
 
 
 # --- families ------------------------------------------------------------------------------------
@@ -149,14 +149,14 @@ ASK = """
 import json, multiprocessing, os, subprocess, sys
 
 def ask(queue):
-    from genmeter.job import _place
-    family = _place.family()
-    queue.put([family.key, family.instance, family.root, _place.is_child()])
+    from genmeter.job import meeting
+    family = meeting.family()
+    queue.put([family.key, family.instance, family.root, meeting.is_child()])
 
 if __name__ == "__main__":
-    from genmeter.job import _place
-    mine = _place.family()
-    found = [[mine.key, mine.instance, mine.root, _place.is_child()]]
+    from genmeter.job import meeting
+    mine = meeting.family()
+    found = [[mine.key, mine.instance, mine.root, meeting.is_child()]]
     for method in ("fork", "spawn", "forkserver"):
         context = multiprocessing.get_context(method)
         queue = context.SimpleQueue()
@@ -194,7 +194,7 @@ def test_children_of_all_start_methods_are_one_family(tmp_path: Path) -> None:
 
 def test_a_process_that_another_one_starts_is_a_family_of_its_own(tmp_path: Path) -> None:
     """A variable alone does not make it a child: it may be any program."""
-    mine = _place.family()
+    mine = meeting.family()
     pid, found = _run(tmp_path, ASK)
     assert found[0][0] != mine.key
     assert found[0][2:] == [pid, False]
@@ -203,7 +203,7 @@ def test_a_process_that_another_one_starts_is_a_family_of_its_own(tmp_path: Path
 def test_children_of_genmeter_run_are_one_family(tmp_path: Path) -> None:
     """So are programs that its program starts."""
     environ: dict[str, str] = {}
-    _place.mark_run(environ, 123)
+    meeting.mark_run(environ, 123)
     _, found = _run(tmp_path, ASK, **environ)
     assert len({each[0] for each in found}) == 1
     assert len({each[1] for each in found}) == 1
@@ -212,15 +212,15 @@ def test_children_of_genmeter_run_are_one_family(tmp_path: Path) -> None:
 
 RAW = """
 import json, os
-from genmeter.job import _place
+from genmeter.job import meeting
 import genmeter
 
 found = []
 for _ in range(2):
     read, write = os.pipe()
     if os.fork() == 0:
-        family = _place.family()
-        os.write(write, json.dumps([family.key, family.root, _place.is_child()]).encode())
+        family = meeting.family()
+        os.write(write, json.dumps([family.key, family.root, meeting.is_child()]).encode())
         os._exit(0)
     os.wait()
     found.append(json.loads(os.read(read, 1000)))
@@ -238,18 +238,18 @@ def test_children_of_a_fork_before_the_first_monitor_are_one_family(tmp_path: Pa
 @pytest.mark.parametrize("instance", ["host:8000", "a:b:c", "", "pod-1", "[::1]:80"])
 def test_any_instance_id_is_inherited(monkeypatch: pytest.MonkeyPatch, instance: str) -> None:
     """It may have colons."""
-    assert _place.adopt_instance(instance) == instance
-    assert _place.adopt_instance("later") == instance
-    mine = _place.family()
-    monkeypatch.setattr(_place._Known, "family", None)
+    assert meeting.adopt_instance(instance) == instance
+    assert meeting.adopt_instance("later") == instance
+    mine = meeting.family()
+    monkeypatch.setattr(meeting._Known, "family", None)
     monkeypatch.setattr(multiprocessing, "parent_process", object)
-    assert _place.family() == mine
+    assert meeting.family() == mine
 
 
 def test_a_variable_that_is_no_family_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     """Anybody may have set it."""
     monkeypatch.setattr(multiprocessing, "parent_process", object)
-    for text in ("x", "::", "run-", "run-x:y:", f"{_place._mark()}:y:z", "a:b:²"):
-        monkeypatch.setattr(_place._Known, "family", None)
-        monkeypatch.setenv(_place.FAMILY, text)
-        assert _place.family().root == 0
+    for text in ("x", "::", "run-", "run-x:y:", f"{meeting._mark()}:y:z", "a:b:²"):
+        monkeypatch.setattr(meeting._Known, "family", None)
+        monkeypatch.setenv(meeting.FAMILY, text)
+        assert meeting.family().root == 0

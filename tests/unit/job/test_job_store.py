@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 from _other import Other
 
-from genmeter.job import store as store_module
+from genmeter.job import _guard as guard_module
+from genmeter.job._guard import guard
 from genmeter.job.merged import combine
 from genmeter.job.store import (
     PAST,
@@ -465,9 +466,9 @@ def test_a_fork_during_a_use_that_hangs_leaves_the_child_without_a_store(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The fork does not wait forever; the child says why it cannot publish."""
-    monkeypatch.setattr(store_module, "_FORK_TIMEOUT", 0.01)
+    monkeypatch.setattr(guard_module, "_FORK_TIMEOUT", 0.01)
     store.census()
-    with store_module._guard.hold():
+    with guard.locked():
         pid = os.fork()
         if pid == 0:
             code = 1

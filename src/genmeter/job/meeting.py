@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from genmeter.job._servers import server_of_worker
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Iterator, MutableMapping
 
 __all__ = ["FAMILY", "Family", "FolderError", "family", "folder_of", "is_safe", "root"]
 
@@ -130,6 +130,9 @@ class _Known:
     has_instance = False
 
 
+_DEFAULTS = {name: value for name, value in vars(_Known).items() if not name.startswith("__")}
+
+
 def family() -> Family:
     """Return the family of this process, and pass it to the processes that it will start.
 
@@ -140,6 +143,28 @@ def family() -> Family:
         _Known.family = _inherited() or _of_children() or _new(os.getpid())
         publish(_Known.family)
     return _Known.family
+
+
+@contextlib.contextmanager
+def fresh_family() -> Iterator[None]:
+    """Let this process begin a family of its own within the block, for tests."""
+    names = [name for name in vars(_Known) if not name.startswith("__")]
+    before = {name: getattr(_Known, name) for name in names}
+    variables = {name: os.environ.get(name) for name in (FAMILY, FOLDER)}
+    for name in names:
+        setattr(_Known, name, _DEFAULTS[name])
+    _Known.family = _new(os.getpid())
+    publish(_Known.family)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(_Known, name, value)
+        for variable, text in variables.items():
+            if text is None:
+                os.environ.pop(variable, None)
+            else:
+                os.environ[variable] = text
 
 
 def before_fork() -> None:

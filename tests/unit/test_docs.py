@@ -124,6 +124,16 @@ def test_relative_links_resolve(name: str) -> None:
     assert broken == []
 
 
+def test_every_test_that_processes_names_exists() -> None:
+    """Each row of docs/processes.md has its test."""
+    text = (ROOT / "docs" / "processes.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(?:(tests/[\w/]+/))?(test_\w+\.py)`", text)
+    assert len(named) > 20
+    assert [
+        each for each in named if not (ROOT / (each[0] or "tests/process/") / each[1]).is_file()
+    ] == []
+
+
 def test_every_named_compatibility_test_exists() -> None:
     """Tests named in docs/compatibility.md are in tests/compat or run AfterImage's suite."""
     defined = names_of_tests(*COMPAT_TESTS, ROOT / "tests/stack/test_afterimage_suite.py")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from _jobs import environment
-from _live import Live
 from _pages import Page, Scraper, free_port, sums
+from _ranks import Live
 
 from _waiting import eventually
 

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from _jobs import environment, job, sums_by_process
-from _live import Live
 from _pages import Page, Scraper, free_port, sums
+from _ranks import Live
 
 from _waiting import eventually
 from otlp_receiver import HttpReceiver

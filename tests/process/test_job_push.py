@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from _jobs import environment, sums_by_process
-from _live import Live
+from _ranks import Live
 
 from _waiting import eventually
 from otlp_receiver import ClosedPort, HttpReceiver

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 from _jobs import environment
-from _live import Live
 from _pages import Page, Scraper, free_port, sums
+from _ranks import Live
 
 from _waiting import eventually
 

@@ -173,14 +173,24 @@ class Termination:
         self._handle(signal.SIGTERM, None)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        # Should the block take long, `poll` has another thread call this.
-        if deferral.put_off(lambda: self._handle(number, None)) or not self._claim():
+        if deferral.put_off(lambda: self._handle_late(number)) or not self._claim():
             return
         if os.getpid() == _INIT:
             # The job survives SIGTERM until the SIGKILL of its container, and may end in time.
             self.hasten()
         else:
             self._finish()
+
+    def _handle_late(self, number: int) -> None:
+        """Handle a signal that came in the middle of a block.
+
+        If the block took so long that another thread has begun with the work of the exit, the main
+        thread does no more: what it recorded now would be lost.
+        """
+        if self._claims or os.getpid() == _INIT:
+            self._handle(number, None)
+        else:
+            time.sleep(self._limit() + _EXTRA_TIME)
 
     def _claim(self) -> bool:
         try:

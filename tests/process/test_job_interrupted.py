@@ -96,3 +96,33 @@ for line in sys.stdin:
         found = int(asked.stdout.readline().split(":")[1].strip("} \n"))
         asked.stdin.close()
     assert 3 * noted <= found <= 3 * (noted + 6)  # recorded and not noted yet
+
+
+def test_a_long_block_does_not_go_on_after_the_exit(tmp_path: Path) -> None:
+    """Another thread ends the process; the main thread records nothing that would be lost."""
+    source = """
+from genmeter.deferral import deferral
+monitor = GenerationMonitor()
+record(monitor)
+monitor.flush()
+import genmeter.runtime
+end = genmeter.runtime._termination._end
+genmeter.runtime._termination._end = lambda: (time.sleep(3), end())
+with deferral:
+    output(ready=True)
+    deadline = time.monotonic() + 4.0  # longer than the pause of the thread that takes over
+    while time.monotonic() < deadline:
+        time.sleep(0.01)
+output(went_on=True)
+time.sleep(60)
+"""
+    with subprocess.Popen(
+        job(tmp_path, source), env=environment(), stdout=subprocess.PIPE
+    ) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline()
+        time.sleep(1.5)  # until the drain's thread has armed the handler
+        worker.terminate()
+        rest = worker.communicate(timeout=PATIENCE)[0]
+    assert worker.returncode == -signal.SIGTERM
+    assert b"went_on" not in rest

@@ -7,6 +7,7 @@ import json
 import logging
 import pickle
 import subprocess
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -285,9 +286,13 @@ class _Kept:
 
 
 def test_handlers_that_cannot_be_pickled_are_dropped_with_one_warning(
-    caplog: pytest.LogCaptureFixture, elsewhere: Callable[[bytes], GenerationMonitor]
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    elsewhere: Callable[[bytes], GenerationMonitor],
 ) -> None:
     """The others are kept; one warning names what the worker lacks."""
+    # Loaded, if a test before this one has used joblib; it can pickle a local class and a lambda.
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
 
     class Local(_Kept):
         """A class that pickle does not find."""
@@ -315,6 +320,31 @@ def test_handlers_that_cannot_be_pickled_are_dropped_with_one_warning(
         assert [type(each) for each in made.metric_handlers] == [_Kept]
         assert [type(each) for each in made.log_handlers] == [_Kept]
         assert [type(each) for each in made.alert_handlers] == [AlertmanagerHandler]
+    caplog.clear()
+
+
+def test_cloudpickle_carries_local_handlers_once_it_is_loaded(
+    caplog: pytest.LogCaptureFixture, elsewhere: Callable[[bytes], GenerationMonitor]
+) -> None:
+    """Only what refers to the monitor itself is dropped."""
+    import cloudpickle  # noqa: F401 - loaded, as by joblib
+
+    class Local(_Kept):
+        """A class that pickle does not find."""
+
+    monitor = GenerationMonitor(
+        metric_handlers=[Local()],
+        alert_handlers=[lambda alert: None],
+        config=MonitorConfig(drain="inline"),
+    )
+    monitor.metric_handlers.append(monitor)
+    caplog.set_level(logging.WARNING)
+    data = pickle.dumps(monitor)
+    (record,) = caplog.records
+    assert "cannot be pickled: metric_handlers: GenerationMonitor;" in record.message
+    with monitor, elsewhere(data) as made:
+        assert [type(each).__name__ for each in made.metric_handlers] == ["Local"]
+        assert len(made.alert_handlers) == 1
     caplog.clear()
 
 

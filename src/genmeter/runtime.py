@@ -178,6 +178,7 @@ class Runtime:
             log=self._log,
             run=self._run_in_order,
         )
+        self._reported: set[str] = set()  # why the tokens of the job were not known
         self._job_budgets = Budgets()
         # While holding it, never wait for the drain and never log.
         self._lock = threading.RLock()
@@ -486,16 +487,22 @@ class Runtime:
     def job_token_usage(self) -> TokenUsageReport:
         """Sum the tokens over all processes of the job.
 
-        The report is that of this process and not complete if the others cannot be reached.
+        The report is that of this process and not complete if the others cannot be reached, which
+        is logged once for each reason, and again after it was possible.
         """
         try:
             self.job.join()
             if self.job.failure is None:
-                return self.job.token_usage()
+                found = self.job.token_usage()
+                self._reported.clear()
+                return found
             reason = self.job.failure
         except JobError as error:
             reason = str(error)
-        self._log(logging.WARNING, "the tokens of the job are those of this process: %s", reason)
+        if reason not in self._reported:
+            self._reported.add(reason)
+            message = "the tokens of the job are those of this process: %s"
+            self._log(logging.WARNING, message, reason)
         return dataclasses.replace(self.token_usage(None), complete=False)
 
     def push(self, timeout: float) -> bool:
@@ -685,6 +692,7 @@ class Runtime:
             or (self.pipeline is not None and len(self.pipeline.inbox) > 0)
         )
         self.job.after_fork_in_child(parent_has_used=has_used)
+        self._reported = set()
         self._is_child = True
         self._must_rebuild = True
         self._unreachable.clear()

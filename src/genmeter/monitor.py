@@ -192,6 +192,7 @@ class GenerationMonitor(Recording):
         self._has_warned_of_gap = False
         self.metrics_interval = metrics_interval
         self._is_shut = False
+        job = self._runtime.job
         self._alerting = session.alerting = Alerting(
             pipeline,
             state,
@@ -199,6 +200,7 @@ class GenerationMonitor(Recording):
             settings=config.alerts.with_thresholds(thresholds),
             interval=metrics_interval or 0,
             repeat=config.alert_repeat_seconds,
+            last_death=lambda: job.last_death,
         )
         self._alerting.start()
         # The state outlives the monitor, so it must not keep the monitor alive.

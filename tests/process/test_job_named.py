@@ -95,8 +95,10 @@ def test_what_killed_processes_had_published_stays(tmp_path: Path, jobs: Path) -
         dead, living = lives[:4], lives[4:]  # the one that listens is among them
         for live in dead:
             live.kill()
-        at_death = [live.counted for live in dead]
+        at_death, killed_at = [live.counted for live in dead], time.time()
         assert eventually(lambda: Page(url).processes("died") == 4)
+        last_death = Page(url).total("genmeter_job_last_death_timestamp_seconds")
+        assert killed_at - FEW_SECONDS < last_death < time.time() + 1
         for live in living:
             live.do("stop.set(); time.sleep(0.1)")
         total = 0

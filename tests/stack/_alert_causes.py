@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +40,7 @@ long_conversations = {{ window = "{WINDOW}s" }}
 "error_budget_burn:1d" = {{ window = ["{WINDOW + 1}s", "{WINDOW}s"], for = "1s" }}
 "error_budget_burn:3d" = {{ window = ["{WINDOW + 3}s", "{WINDOW}s"], for = "1s" }}
 generation_stalled = {{ window = "5s" }}
+job_process_died = {{ window = "{WINDOW}s" }}
 rate_limited = {{ window = "{WINDOW}s" }}
 samples_rejected = {{ window = "{WINDOW}s" }}
 generation_truncated = {{ window = "{WINDOW}s" }}
@@ -134,6 +138,25 @@ def _many_models(monitor: GenerationMonitor) -> None:
         monitor.track_generation(1.0, True, model_name=model)
 
 
+JOB = f"loses-a-process-{os.getpid()}"
+_DIES = """
+import os, signal
+from genmeter import GenerationMonitor
+
+monitor = GenerationMonitor()
+monitor.track_generation(1.0, True, model_name="atlas")
+monitor.flush()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+_DYING: list[subprocess.Popen[bytes]] = []
+
+
+def _lose_a_process(_: GenerationMonitor) -> None:
+    """Start another process of the job, which kills itself after a call."""
+    environment = {**os.environ, "GENMETER_JOB": JOB, "OTEL_METRICS_EXPORTER": "none"}
+    _DYING.append(subprocess.Popen([sys.executable, "-c", _DIES], env=environment))
+
+
 ATLAS = {"gen_ai_request_model": "atlas"}
 PRICED = {"prices": {"atlas": (1_000.0, 1_000.0)}}
 
@@ -152,6 +175,9 @@ _CAUSES: Mapping[str, Cause] = {
     "error_budget_burn:1d": Cause(record=_calls(100, failing=4)),
     "error_budget_burn:3d": Cause(record=_calls(100, failing=2)),
     "generation_stalled": Cause(record=_calls(1), later=_calls(1), after=WINDOW, repeats=True),
+    "job_process_died": Cause(
+        record=_calls(1), later=_lose_a_process, after=3, config={"job": JOB}
+    ),
     "rate_limited": Cause(record=_calls(20, retries=["rate_limited"]), labels=ATLAS),
     "samples_rejected": Cause(record=_rejected_samples),
     "generation_truncated": Cause(record=_calls(20, finish_reason="length"), labels=ATLAS),

@@ -7,6 +7,7 @@ exemplars. It runs until it is killed.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from typing import Any
@@ -50,6 +51,7 @@ def main(port: int, *, is_several: bool) -> None:
     number, began = 0, time.monotonic()
     if is_several:
         work_in_child(monitor)
+        die_in_child(monitor)
     while True:
         job.advance((time.monotonic() - began) * SPEED)
         record_faults(monitor, number)
@@ -70,6 +72,14 @@ def work_in_child(monitor: GenerationMonitor) -> None:
             monitor.track_generation(0.8, True, model_name=MODELS[0].name)
             time.sleep(TICK)
         os._exit(0)
+
+
+def die_in_child(monitor: GenerationMonitor) -> None:
+    """Record a call in another process of the job, which is killed."""
+    if os.fork() == 0:
+        monitor.track_generation(0.8, True, model_name=MODELS[0].name)
+        monitor.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def record_faults(monitor: GenerationMonitor, number: int) -> None:

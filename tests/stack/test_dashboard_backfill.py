@@ -21,6 +21,7 @@ END = 1_769_860_800.0
 LABELS = {"job": "genmeter", "instance": "127.0.0.1:9464"}
 # The simulated job neither pushes nor exceeds a limit, and has one process.
 NEVER = {
+    "genmeter_job_last_death_timestamp_seconds",
     "genmeter_job_processes",
     "genmeter_monitor_export_failures_total",
     "genmeter_monitor_label_overflow_total",

@@ -102,7 +102,7 @@ def view(scraper: Scraper, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
         process = begin("several")
         try:
-            wait_for(f"sum(increase({RARE[0]}[1m]))", "genmeter_job_processes")
+            wait_for(f"sum(increase({RARE[0]}[1m]))", "genmeter_job_last_death_timestamp_seconds")
             process.kill()
             process.wait()
             process = begin("one")

@@ -138,7 +138,14 @@ class Evaluator:
         """Start over, in a forked child."""
         self._deltas.begin(now)
 
-    def evaluate(self, history: History, now: float, *, last_call: float | None) -> list[Finding]:
+    def evaluate(
+        self,
+        history: History,
+        now: float,
+        *,
+        last_call: float | None,
+        last_death: float | None = None,
+    ) -> list[Finding]:
         """Return the active conditions, in the order of the rules; call it under the drain's lock.
 
         Args:
@@ -146,10 +153,11 @@ class Evaluator:
             now: Unix time in seconds.
             last_call: Unix time of the job's last call; None before the first call and after the
                 monitor is closed, when the job cannot stall.
+            last_death: Unix time at which a process of the job last died; None if none has, or
+                another process evaluates that.
         """
         self._deltas.sample(now)
-        age = None if last_call is None else now - last_call
-        data = _LocalData(history, self._deltas, now, age)
+        data = _LocalData(history, self._deltas, now, last_call, last_death)
         return [
             Finding(rule, group, *observed)
             for rule in self.rules
@@ -164,9 +172,15 @@ class _LocalData:
     """The process's data at one moment; caches sums that several rules use."""
 
     def __init__(
-        self, history: History, deltas: CounterDeltas, now: float, since_last_call: float | None
+        self,
+        history: History,
+        deltas: CounterDeltas,
+        now: float,
+        last_call: float | None,
+        last_death: float | None,
     ) -> None:
-        self.since_last_call = since_last_call
+        self.since_last_call = None if last_call is None else now - last_call
+        self.since_last_death = None if last_death is None else now - last_death
         self._history = history
         self._deltas = deltas
         self._now = now

@@ -24,7 +24,7 @@ from genmeter.pipeline.handler_worker import HandlerWorker, HandlerWorkers
 from genmeter.pipeline.worker import Loss, is_worker_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from genmeter.alerting.state import Alert
     from genmeter.config.alerts import AlertSettings
@@ -126,6 +126,8 @@ class Alerting:
         settings: The settings of the alerts.
         interval: Seconds between evaluations; 0 or less to evaluate in :meth:`check` only.
         repeat: Seconds after which a firing alert is sent again; None for never.
+        last_death: Returns the Unix time at which a process of the job last died, None if none has
+            or another process leads; must not wait.
     """
 
     def __init__(
@@ -137,8 +139,10 @@ class Alerting:
         settings: AlertSettings,
         interval: float,
         repeat: float | None = None,
+        last_death: Callable[[], float | None] = lambda: None,
     ) -> None:
         self.settings = settings
+        self._last_death = last_death
         self._pipeline = pipeline
         self._session = session
         self._handlers = handlers
@@ -318,7 +322,9 @@ class Alerting:
         """
         session, now = self._session, clock.now()
         last_call = None if session.is_closed else session.last_call
-        found = self._evaluator.evaluate(session.history, now, last_call=last_call)
+        found = self._evaluator.evaluate(
+            session.history, now, last_call=last_call, last_death=self._last_death()
+        )
         to_send = self._states.update(found, now, job=session.job, has_receivers=bool(handlers))
         self._is_evaluated = True
         # A handler that is listed twice gets every alert twice.

@@ -75,6 +75,8 @@ class Job:
     Attributes:
         name: The job's name; None for the processes that descend from one another.
         spending: What all processes have used and reserved, for budgets of the job.
+        last_death: Unix time at which a process of the job last died, as of this process's last turn
+            as the leader; None if none has.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class Job:
         self._asked_at = 0.0
         self._yields_until = 0.0
         self._has_published = False
+        self.last_death: float | None = None
         self._at_end: list[Totals] | None = None  # what the others have used, all being over
         self._is_failing = False
         self._is_leaving = self._is_ending = self._serves = False
@@ -522,6 +525,8 @@ class Job:
             self._on_lead()
         if members.leads:
             self.fold_the_dead()
+            census = self.census()
+            self.last_death = None if census is None else census.last_death
 
     def _may_lead(self, members: Members) -> bool:
         """Return whether it is this process's turn, should nobody lead.

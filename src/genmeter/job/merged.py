@@ -25,7 +25,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from genmeter.deferral import deferral
 from genmeter.job._exact import add, parts_of, total
 from genmeter.job.store import Definition, State, pack, unpack
-from genmeter.schema.metrics import INSTRUMENTS, JOB_PROCESSES, STATE, Across
+from genmeter.schema.metrics import INSTRUMENTS, JOB_LAST_DEATH, JOB_PROCESSES, STATE, Across
 
 if TYPE_CHECKING:
     from array import array
@@ -139,6 +139,7 @@ class Merger:
         self._metrics: dict[int, Definition] = {}
         self._scopes: dict[Any, InstrumentationScope] = {}
         self._states = {state: {STATE.key: state} for state in ("running", "ended", "died")}
+        self._unlabelled: dict[str, AttributeValue] = {}
         self._processes: dict[int, ProcessRow] = {}
         self._parts: dict[int, dict[int, _Part]] = {}  # by series and process
         self._totals: dict[int, _Total | None] = {}  # by series
@@ -160,8 +161,7 @@ class Merger:
                 found.append((rank, number, _metric(definition, points)))
         own = next((each for each in scopes if each.name == "genmeter"), None)
         if own is not None:
-            rank = _RANK[JOB_PROCESSES.name]
-            scopes[own].append((rank, 0, self._census(census, now)))
+            scopes[own] += [(_RANK[metric.name], 0, metric) for metric in self._census(census, now)]
         found_scopes = [
             ScopeMetrics(
                 scope,
@@ -275,14 +275,18 @@ class Merger:
             )
         return scope
 
-    def _census(self, census: Census, now: int) -> Metric:
+    def _census(self, census: Census, now: int) -> list[Metric]:
         start: Any = None
         points = [
             NumberDataPoint(self._states[state], start, now, getattr(census, state), exemplars=[])
             for state in self._states
         ]
-        row = JOB_PROCESSES
-        return Metric(row.name, row.help, row.unit, Gauge(points))
+        found = [(JOB_PROCESSES, points)]
+        if census.last_death is not None:
+            value = census.last_death
+            point = NumberDataPoint(self._unlabelled, start, now, value, exemplars=[])
+            found.append((JOB_LAST_DEATH, [point]))
+        return [Metric(row.name, row.help, row.unit, Gauge(each)) for row, each in found]
 
 
 def _metric(definition: Definition, points: Any) -> Metric:

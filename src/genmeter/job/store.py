@@ -17,7 +17,7 @@ import math
 import sqlite3
 import time
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -56,6 +56,7 @@ SELECT * FROM
   (SELECT TOTAL(tokens), TOTAL(usd) FROM usage WHERE process IS NOT ?),
   (SELECT TOTAL(tokens), TOTAL(usd) FROM reservation WHERE process IS NOT ?)
 """
+_LAST_DEATH = "last_death"  # a value of the job
 _MOST = 2**53  # tokens of a reservation, so that their sum fits into 64 bits
 _TIMEOUT = 5.0  # seconds to wait for the writes of other processes
 _PAUSE = 0.01
@@ -156,11 +157,12 @@ class Totals(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """How many processes run, and how many have ended or died."""
+    """How many processes run, how many have ended or died, and when one that died was last folded."""
 
     running: int
     ended: int
     died: int
+    last_death: float | None = field(default=None, compare=False)
 
 
 class Contents(NamedTuple):
@@ -604,6 +606,8 @@ class Store:
             _fold_usage(db, process)
             db.execute("DELETE FROM reservation WHERE process=?", (process,))
             db.execute("DELETE FROM process WHERE id=?", (process,))
+            if key == State.DIED:
+                db.execute("INSERT OR REPLACE INTO job VALUES (?, ?)", (_LAST_DEATH, time.time()))
             db.execute(
                 "INSERT INTO job VALUES (?, 1) ON CONFLICT DO UPDATE SET value=value+1", (key,)
             )
@@ -678,11 +682,14 @@ def _unpriced_calls(rest: str) -> int:
 
 def _census(db: sqlite3.Connection) -> Census:
     states = dict(db.execute("SELECT state, COUNT(*) FROM process WHERE id>0 GROUP BY state"))
-    past = dict(db.execute("SELECT key, value FROM job WHERE key IN ('ended', 'died')"))
+    query = f"SELECT key, value FROM job WHERE key IN ('ended', 'died', '{_LAST_DEATH}')"  # noqa: S608
+    past = dict(db.execute(query))
+    last_death = past.get(_LAST_DEATH)
     return Census(
         running=states.get(State.RUNNING, 0),
         ended=states.get(State.ENDED, 0) + int(past.get(State.ENDED, 0)),
         died=states.get(State.DIED, 0) + int(past.get(State.DIED, 0)),
+        last_death=None if last_death is None else float(last_death),
     )
 
 

@@ -22,6 +22,7 @@ from genmeter.schema.conditions import (
     Below,
     Drop,
     LabelOverflow,
+    ProcessDied,
     Stale,
     TargetAbsent,
     TargetDown,
@@ -202,6 +203,12 @@ ALERT_RULES: tuple[AlertRule, ...] = (
         name="GenerationStalled",
         condition=Stale(windows=(15 * MINUTE,)),
         advice="Look at the active calls and the job's log.",
+    ),
+    AlertRule(
+        id="job_process_died",
+        name="JobProcessDied",
+        condition=ProcessDied(windows=(10 * MINUTE,)),
+        advice="Look at the job's processes by state, and at the log of the one that died.",
     ),
     AlertRule(
         id="rate_limited",

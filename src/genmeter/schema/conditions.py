@@ -38,6 +38,7 @@ __all__ = [
     "Condition",
     "Drop",
     "LabelOverflow",
+    "ProcessDied",
     "Stale",
     "TargetAbsent",
     "TargetDown",
@@ -346,6 +347,45 @@ class Stale(Condition):
         """Return the job if its last call is too old."""
         age = data.since_last_call
         return {} if age is None or age <= self.limit else {(): single(age)}
+
+
+@dataclass(frozen=True)
+class ProcessDied(Condition):
+    """A process of the job has died within the first window.
+
+    It compares a time, not a number of processes: that may be past 0 at the first scrape, when a
+    process has died just before or in an earlier run with whose totals this one goes on, and it
+    stays past 0 to the job's end.
+    """
+
+    is_lower_bound: ClassVar[bool] = True
+    headline: ClassVar[str] = "a process of the job died {value} ago"
+    sentence: ClassVar[str] = (
+        "A process of the job was killed or crashed {value} ago; of what it recorded, about its last "
+        "second may be missing in all numbers of the job."
+    )
+    description: ClassVar[str] = "a process of the job has died in the last {limit}"
+
+    @property
+    def limit(self) -> float:
+        """The seconds for which it is active."""
+        return self.windows[0]
+
+    @property
+    def value_format(self) -> str:
+        """Seconds."""
+        return _FORMATS["s"]
+
+    def promql(self, by: Sequence[Label], selector: Selector) -> str:
+        """Compare the last death with now, also after the end of the job."""
+        series = _series(cat.JOB_LAST_DEATH.prometheus, selector)
+        last = f"last_over_time({series}[{duration(self.limit)}])"
+        return f"time() - max by ({JOB}) ({last}) < {_number(self.limit)}"
+
+    def active(self, data: LocalData, by: Sequence[Label]) -> dict[Group, Observed]:
+        """Return the job if the last death is recent."""
+        age = data.since_last_death
+        return {} if age is None or age >= self.limit else {(): single(age)}
 
 
 @dataclass(frozen=True)

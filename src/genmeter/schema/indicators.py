@@ -364,6 +364,10 @@ PROCESS_STATES = Indicator(
     "Processes of a job that has several: those that run, that ended, and that died, of which about a "
     "second of work may be missing.",
     GaugeQuery(cat.JOB_PROCESSES, aggregation="max"))
+LAST_DEATH = Indicator(
+    "last_death", "Last death of a process", "s",
+    "Unix time at which a job last noticed that one of its processes had died.",
+    GaugeQuery(cat.JOB_LAST_DEATH, aggregation="max"))
 TARGETS_UP = Indicator(
     "targets_up", "Targets up", "{target}",
     "1 if Prometheus can scrape the process, else 0.", GaugeQuery(_UP))

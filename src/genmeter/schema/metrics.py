@@ -194,6 +194,10 @@ JOB_PROCESSES = Instrument(
     "genmeter.job.processes", Kind.OBSERVABLE_GAUGE, "{process}",
     "Processes of the job by state; absent while it has one. What one that died had not published, "
     "about a second of its work, is missing.", (STATE,), across=Across.MAX)
+JOB_LAST_DEATH = Instrument(
+    "genmeter.job.last_death.timestamp", Kind.OBSERVABLE_GAUGE, "s",
+    "Unix time at which the job last noticed that one of its processes had died; absent if none has.",
+    across=Across.MAX)
 BUILD_INFO = Instrument(
     "genmeter.build.info", Kind.OBSERVABLE_GAUGE, "{build}",
     "Always 1; the labels have the versions in use.", (VERSION, OTEL_SDK), across=Across.LAST)

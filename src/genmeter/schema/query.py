@@ -139,6 +139,10 @@ class LocalData(Protocol):
     def since_last_call(self) -> float | None:
         """Seconds since the last call ended; None if no further call is expected."""
 
+    @property
+    def since_last_death(self) -> float | None:
+        """Seconds since a process of the job died; None if none has, or another process leads."""
+
     def rows(
         self, query: HistoryQuery, by: Sequence[Label], window: float
     ) -> Mapping[Group, tuple[int, float, float, float]]:

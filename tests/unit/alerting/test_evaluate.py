@@ -20,6 +20,7 @@ from genmeter.testing import isolated_monitor
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from genmeter.alerting.state import Alert
     from genmeter.testing import IsolatedMonitor
 
 MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
@@ -41,7 +42,10 @@ class Job:
         self.monitor.flush()
         alerting, session = self.monitor._alerting, self.monitor._session.state
         last_call = None if session.is_closed else session.last_call
-        return alerting._evaluator.evaluate(session.history, self.now, last_call=last_call)
+        last_death = self.monitor._runtime.job.last_death
+        return alerting._evaluator.evaluate(
+            session.history, self.now, last_call=last_call, last_death=last_death
+        )
 
     def active(self) -> list[str]:
         """Return the ids of the active rules."""
@@ -178,6 +182,16 @@ def silence(seconds: float) -> Record:
     return record
 
 
+def death(seconds: float) -> Record:
+    """Have another process of the job die, and some time pass."""
+
+    def record(job: Job) -> None:
+        job.monitor._runtime.job.last_death = job.now
+        job.now += seconds
+
+    return record
+
+
 PAST: dict[str, tuple[Record, Record, tuple[str | None, ...], float]] = {
     "low_success_rate": (model(failed=3), model(failed=2), (), 0.7),
     "high_generation_time": (model(seconds=30.1), model(seconds=30.0), ("m",), 30.1),
@@ -206,6 +220,7 @@ PAST: dict[str, tuple[Record, Record, tuple[str | None, ...], float]] = {
     "error_budget_burn:1d": (model(failed=1), model(), (), 0.1),
     "error_budget_burn:3d": (model(failed=1), model(), (), 0.1),
     "generation_stalled": (silence(901), silence(900), (), 901),
+    "job_process_died": (death(599), death(600), (), 599),
     "rate_limited": (limited(2), limited(1), ("m",), 0.2),
     "samples_rejected": (samples(11), samples(10), (), 0.55),
     "generation_truncated": (truncated(2), truncated(1), ("m",), 0.2),
@@ -556,3 +571,21 @@ def test_alerts_end_after_the_clock_was_set_back(make: Callable[..., Job]) -> No
     assert job.active() == ["monitor_export_failing"]
     job.now += 11 * MINUTE
     assert job.active() == []
+
+
+def test_the_process_that_leads_its_job_reports_the_death_of_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its handlers get it, and its end ten minutes later."""
+    now = 1_000_000.0
+    monkeypatch.setattr(genmeter.clock, "now", lambda: now)
+    found: list[Alert] = []
+    with isolated_monitor(alert_handlers=[found.append], metrics_interval=0) as monitor:
+        monitor._runtime.job.last_death = now - 20
+        monitor.check_alerts()
+        now += 580
+        monitor.check_alerts()
+    fired, resolved = found
+    assert (fired.name, fired.status, fired.data["value"]) == ("job_process_died", "firing", 20)
+    assert fired.annotations["summary"].endswith(": a process of the job died 20.0 s ago")
+    assert (resolved.name, resolved.status) == ("job_process_died", "resolved")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import itertools
 import math
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -377,6 +378,27 @@ def test_the_number_of_processes_is_on_the_page_of_genmeter(store: Store) -> Non
         "[('genmeter.state', 'ended')]": 1,
         "[('genmeter.state', 'died')]": 1,
     }
+
+
+def test_the_time_of_the_last_death_is_on_the_page_once_a_process_has_died(store: Store) -> None:
+    """Neither a process that runs nor one that ended in order counts; a label set is kept."""
+    one, ended, first, second = (Process(store) for _ in range(4))
+    one.provider.get_meter("genmeter").create_counter("genmeter.samples").add(1)
+    one.publish()
+    store.end(ended.number)
+    store.fold(ended.number, combine)
+    merger = Merger(store)
+    name = "genmeter.job.last_death.timestamp"
+    assert name not in metrics_of(merger.collect(RESOURCE))
+    found = []
+    for process in (first, second):
+        began = time.time()
+        store.fold(process.number, combine)
+        (point,) = metrics_of(merger.collect(RESOURCE))[name].data.data_points
+        assert began - 0.01 <= point.value <= time.time() + 0.01
+        found.append(point)
+    assert found[0].attributes is found[1].attributes
+    assert found[0].value <= found[1].value
 
 
 def test_label_sets_are_the_same_objects_at_each_collection(store: Store) -> None:

@@ -191,11 +191,13 @@ def test_the_others_are_counted(part: Callable[..., Part], top: Path) -> None:
         one.job._turn()
         assert one.job.leads
         assert one.led == 1
+        assert one.job.last_death is None
         other.kill()
         assert not one.job.has_other_processes()
         one.job._turn()
         census = one.job.census()
         assert census is not None
+        assert one.job.last_death == census.last_death is not None
         assert (census.running, census.ended, census.died) == (1, 0, 1)
         assert one.total() == 105
         assert one.job.token_usage().total_tokens == 105

@@ -27,6 +27,7 @@ high_token_usage:completion CompletionTokensHigh     Above  4096  5m      1  inf
 high_token_usage:total      TotalTokensHigh          Above  8192  5m      1  info
 long_conversations          ConversationsLong        Above     2  5m      1  info
 generation_stalled          GenerationStalled        Stale   0  15m     1  warning
+job_process_died            JobProcessDied           ProcessDied 0 10m  1  warning
 rate_limited                RateLimited              Above   0.1  10m    10  warning
 samples_rejected            SamplesRejected          Above   0.5  30m    20  warning
 generation_truncated        GenerationTruncated      Above   0.1  15m    10  warning

@@ -19,6 +19,7 @@ from genmeter.testing import IsolatedMonitor, isolated_monitor
 FOREIGN = {
     catalogue.EXPORT_FAILURES.name,
     catalogue.JOB_PROCESSES.name,  # a job of one process has none
+    catalogue.JOB_LAST_DEATH.name,  # a job without a process that died has none
 }
 ROWS = pytest.mark.parametrize("row", INSTRUMENTS, ids=lambda row: row.name)
 
@@ -115,6 +116,8 @@ NAMES = {
     "genmeter_samples_total": "counter",
     "genmeter_job_samples_expected": "gauge",
     "genmeter_job_finished": "gauge",
+    "genmeter_job_processes": "gauge",
+    "genmeter_job_last_death_timestamp_seconds": "gauge",
     "genmeter_tokens_total": "counter",
     "genmeter_finish_reasons_total": "counter",
     "genmeter_cost_usd_total": "counter",

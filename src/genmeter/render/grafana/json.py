@@ -379,7 +379,6 @@ def _traces_link() -> models.DashboardLink:
 
 # --- the values of a panel -----------------------------------------------------------------------
 
-_NO_VALUE = "No traffic"
 # In a table with rows: calls without a step, models without a price.
 _NO_NAME = "none"
 _NO_NUMBER = "-"
@@ -411,8 +410,8 @@ def _field_config(panel: Panel, settings: AlertSettings) -> models.FieldConfigSo
             max_val=panel.axis_max,
             color=_colour(panel, rules),
             thresholds=_thresholds(panel, rules, settings),
-            no_value=_NO_VALUE,
-            mappings=[_nothing()] if panel.kind in ("stat", "gauge") else None,
+            no_value=panel.no_value,
+            mappings=[_nothing(panel)] if panel.kind in ("stat", "gauge") else None,
             custom=_custom(panel, rules, settings),
         ),
         overrides=_overrides(panel),
@@ -431,12 +430,12 @@ def _colour(panel: Panel, rules: list[AlertRule]) -> models.FieldColor:
     return models.FieldColor(mode=modes.FIXED, fixed_color=_PLAIN)
 
 
-def _nothing() -> models.SpecialValueMap:
+def _nothing(panel: Panel) -> models.SpecialValueMap:
     """Show missing values in a neutral colour, not in the first step's."""
     return models.SpecialValueMap(
         options=models.DashboardSpecialValueMapOptions(
             match=models.SpecialValueMatch.NULL_AND_NAN,
-            result=models.ValueMappingResult(text=_NO_VALUE, color="text", index=0),
+            result=models.ValueMappingResult(text=panel.no_value, color="text", index=0),
         )
     )
 

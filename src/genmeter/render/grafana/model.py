@@ -141,6 +141,7 @@ class Panel:
         min_interval: The shortest step between two points; ``$__rate_interval`` is longer.
         is_logarithmic: Whether the axis is logarithmic.
         links_to_traces: Whether it has a link to the traces of its calls.
+        no_value: What it shows without series.
     """
 
     kind: Kind
@@ -162,6 +163,7 @@ class Panel:
     min_interval: str = "1m"
     is_logarithmic: bool = False
     links_to_traces: bool = False
+    no_value: str = "No traffic"
 
     @property
     def heading(self) -> str:

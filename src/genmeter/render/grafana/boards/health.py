@@ -117,7 +117,22 @@ _KEEPS_UP = Row(
 _WHAT_RUNS = Row(
     "What is running?",
     (
-        over_time(ind.PROCESS_STATES, JOB, STATE, width=24, height=6),
+        over_time(
+            ind.PROCESS_STATES,
+            *(JOB, STATE),
+            width=16,
+            height=6,
+            no_value="No job of several processes",
+        ),
+        lines(
+            query(ind.LAST_DEATH, formula="time() - {0}", by=(JOB,), legend=legend_of(JOB)),
+            title="Time since a process died",
+            description="Time since a process of the job was killed or crashed.",
+            unit="s",
+            height=6,
+            alerts=("job_process_died",),
+            no_value="No process has died",
+        ),
         Panel(
             kind="table",
             queries=(

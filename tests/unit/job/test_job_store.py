@@ -501,6 +501,17 @@ def test_a_write_waits_for_another_process(store: Store, path: Path) -> None:
         assert store.add_process(1, 17) == 1
 
 
+def test_a_run_that_goes_on_keeps_the_time_of_the_last_death(store: Store) -> None:
+    """So an old death is not reported again; a run that begins at 0 has none."""
+    store.fold(store.add_process(1, 17), combine)
+    before = store.census().last_death
+    assert before is not None
+    store.create({}, keep=True)
+    assert store.census().last_death == before
+    store.create({}, keep=False)
+    assert store.census().last_death is None
+
+
 def test_states_are_those_of_the_metric() -> None:
     """Each is a label of the page."""
     counts = {name for name, field in Census.__dataclass_fields__.items() if field.compare}

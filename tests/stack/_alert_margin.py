@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from genmeter.schema.conditions import Drop, Stale
+from genmeter.schema.conditions import Drop, ProcessDied, Stale
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -139,6 +139,8 @@ class Margin:
             last = self._history.last_call
             is_still = last is not None and now - last > rule.condition.limit
             return {(): (is_still, is_still)}
+        if isinstance(rule.condition, ProcessDied):
+            return {(): (False, False)}  # no process of these jobs dies
         values = [self._values(rule, window, now) for window in rule.condition.windows]
         groups = {group for found in values for group in found}
         # Groups without rows must be evaluated too, or their `since` would stay.

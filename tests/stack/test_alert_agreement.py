@@ -141,4 +141,5 @@ def test_process_and_prometheus_agree_on_alerts_of_random_jobs(
     agree()
     local = {rule.id for rule in alerts.rules() if rule.condition.is_local}
     missing = {(rule, fires) for rule in local for fires in (True, False)} - settled.keys()
+    missing.discard(("job_process_died", True))  # tests/stack/_alert_causes.py kills a process
     assert not missing, f"never seen outside of the margin: {sorted(missing)}"

@@ -23,7 +23,7 @@ from genmeter import (
     UnpricedModelError,
     UsageUnreadError,
 )
-from genmeter.budget.account import Claim
+from genmeter.budget.amounts import Claim
 
 if TYPE_CHECKING:
     from genmeter.budget.account import Account

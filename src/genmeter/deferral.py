@@ -34,7 +34,7 @@ class Deferral:
         """Call what was put off, at the end of the outermost block."""
         if not _is_main():
             return
-        self._depth -= 1
+        self._depth = max(self._depth - 1, 0)  # 0 in a child that a signal handler has forked
         if self._depth == 0 and self._waiting is not None:
             function, self._waiting = self._waiting, None
             function()
@@ -47,7 +47,7 @@ class Deferral:
         return True
 
     def reset(self) -> None:
-        """Forget what was put off, in a forked child; its thread is in no block."""
+        """Forget what was put off, and the blocks, in a forked child."""
         self._depth = 0
         self._waiting = None
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import http.client
 import re
-import socket
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections import Counter
 from typing import Self
+
+from _ports import free_port
 
 __all__ = ["PER_CALL", "SECONDS", "Page", "Scraper", "free_port", "sums"]
 
@@ -22,14 +23,6 @@ PER_CALL = 3
 _ACCEPT = {"Accept": "application/openmetrics-text; version=1.0.0"}
 _SAMPLE = re.compile(r"^([A-Za-z_:][\w:]*)(\{.*?\})? (\S+)")
 _ENDS = ("_total", "_count", "_sum", "_bucket")
-
-
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def sums(calls: float) -> tuple[float, float, float, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
@@ -14,6 +13,7 @@ import pytest
 from _jobs import PATIENCE, environment, job, run, sums_by_process
 from prometheus_client.parser import text_string_to_metric_families
 
+from _ports import free_port
 from otlp_receiver import BlackHole, ClosedPort, GrpcReceiver, HttpReceiver
 
 if TYPE_CHECKING:
@@ -29,14 +29,6 @@ def receiver() -> Iterator[HttpReceiver]:
     """Return a receiver of pushes."""
     with HttpReceiver() as made:
         yield made
-
-
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def value(page: str, name: str) -> float:

@@ -58,3 +58,16 @@ def test_an_exception_ends_the_block() -> None:
         pass
     assert found == [1]
     assert not deferral.put_off(lambda: None)
+
+
+def test_a_child_leaves_the_block_in_which_it_was_forked() -> None:
+    """A signal handler may fork in the middle of a block; the child's next blocks are as ever."""
+    found: list[int] = []
+    deferral = Deferral()
+    with deferral:
+        deferral.put_off(lambda: found.append(1))
+        deferral.reset()
+    with deferral:
+        assert deferral.put_off(lambda: found.append(2))
+        assert found == []
+    assert found == [2]

@@ -119,32 +119,25 @@ class AlertmanagerHandler(AlertReceiver):
         _TIME("timeout", timeout)
         _TIME("ends_after", ends_after)
         TEXT("generator_url", generator_url)
-        credentials = Credentials(
-            username=username,
-            password=password,
-            password_file=password_file,
-            bearer_token=bearer_token,
-            bearer_token_file=bearer_token_file,
-            ca_file=ca_file,
-            cert_file=cert_file,
-            key_file=key_file,
-            verify=verify,
-        )
+        access: dict[str, Any] = {
+            "username": username,
+            "password": password,
+            "password_file": password_file,
+            "bearer_token": bearer_token,
+            "bearer_token_file": bearer_token_file,
+            "ca_file": ca_file,
+            "cert_file": cert_file,
+            "key_file": key_file,
+            "verify": verify,
+        }
+        credentials = Credentials(**access)
         cls = type(self)
         # A closure, so that nothing shows the secrets.
         self._remake: Callable[[], Callable[..., AlertmanagerHandler]] = lambda: functools.partial(
             cls,
             urls,
             labels=labels,
-            username=username,
-            password=password,
-            password_file=password_file,
-            bearer_token=bearer_token,
-            bearer_token_file=bearer_token_file,
-            ca_file=ca_file,
-            cert_file=cert_file,
-            key_file=key_file,
-            verify=verify,
+            **access,
             timeout=timeout,
             ends_after=ends_after,
             generator_url=generator_url,

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from genmeter.budget.amounts import AFTER_SHUTDOWN, MAX_USD, Amounts, Claim, Terms, units_of
+from genmeter.budget.amounts import AFTER_SHUTDOWN, Amounts, units_of
 from genmeter.events.model import Generation
 
 if TYPE_CHECKING:
+    from genmeter.budget.amounts import Claim, Terms
     from genmeter.errors import BudgetError
     from genmeter.events.model import Evaluation
 
-__all__ = ["MAX_USD", "Account", "Claim", "Terms"]
+__all__ = ["Account"]
 
 _PER_MILLION = 10**6
 _ABSENT = object()

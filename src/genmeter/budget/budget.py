@@ -48,6 +48,10 @@ class Budget:
     cancelled ones. Reads are exact: they see all that was recorded before, by any thread, and go on
     after the shutdown. Threads, and tasks of any event loop, may share a budget.
 
+    A budget of the job counts what all of its processes record, since the job began. Of the others it
+    sees what they have published, about once a second; what they reserve it sees at once. If they
+    cannot be reached, each read raises `BudgetUnavailableError`.
+
     Raises:
         ConfigError: An argument is invalid.
     """
@@ -128,6 +132,7 @@ class Budget:
         Raises:
             UsageUnreadError: The usage of ``max_unread`` calls in a row is unknown.
             UnpricedModelError: The budget is in USD, and used tokens have no price.
+            BudgetUnavailableError: It is one of the job, whose other processes cannot be reached.
         """
         problem = self._owned.problem()
         if problem is None or isinstance(problem, BudgetExceededError):
@@ -141,6 +146,7 @@ class Budget:
             BudgetExceededError: A limit is reached by what is used and reserved.
             UsageUnreadError: As :meth:`has_room`.
             UnpricedModelError: As :meth:`has_room`.
+            BudgetUnavailableError: As :meth:`has_room`.
         """
         problem = self._owned.problem()
         if problem is not None:
@@ -178,6 +184,7 @@ class Budget:
             BudgetTimeoutError: As the block begins: others reserved too much for ``timeout`` seconds.
             UsageUnreadError: As :meth:`has_room`.
             UnpricedModelError: As :meth:`has_room`.
+            BudgetUnavailableError: As :meth:`has_room`.
         """
         _TOKENS("tokens", tokens)
         _USD("usd", usd)

@@ -41,8 +41,9 @@ SOURCE is one of
   a pattern     of paths, quoted: 'runs/*/metrics.jsonl', 'runs/**/*.json'
 
 Several sources are added up. A file or an endpoint that is given twice counts
-once. A job that is both at an endpoint and in a journal counts twice; the
-report says so if both name the same job (GENMETER_JOB, OTEL_SERVICE_NAME).
+once. A job that is both in a journal and at an endpoint or in a fleet counts
+twice, as does a target that two fleets have; the report says so if both name
+the same job (GENMETER_JOB, OTEL_SERVICE_NAME) or target.
 
 --by process shows the processes of a journal as HOST:PID, and an endpoint by
 its address; --by job shows the names of jobs.

@@ -6,6 +6,7 @@ import glob
 import math
 import os
 import re
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,16 +54,20 @@ def read_sources(
 
     Args:
         sources: The paths of journals, of folders with journals at any depth and of exports, the
-            addresses of endpoints, and patterns of paths, as of ``glob`` with ``**``.
-        window: Time before the newest event of all sources to include; None includes all.
-        progress: Called with the bytes read and the bytes in total of the journals.
+            addresses of endpoints, ``prometheus=`` and the address of one, and patterns of paths, as
+            of ``glob`` with ``**``.
+        window: Time before the newest event of all journals and exports to include, and before now
+            of a Prometheus, which needs it; None includes all.
+        progress: Called with what was read and what there is in total: bytes of the journals,
+            milliseconds of the window of a Prometheus.
         prices: Prices that replace the recorded costs. Each call of a journal or an export is
             priced by itself, the sums of an endpoint as such.
         on_error: What happens if an endpoint does not answer: ``raise``, or ``note``, which names
             it in the notes and in ``unread``; if no source can be read, that is an error.
 
     Raises:
-        ConfigError: A source is invalid, or an endpoint with a window.
+        ConfigError: A source is invalid, an endpoint has a window, or a Prometheus has none or does
+            not answer.
         ExportError: An export cannot be read.
         MissingExtraError: The export's format needs a package that is not installed.
     """
@@ -86,12 +91,12 @@ def read_sources(
     if prices is not None:
         for _, page in pages:
             page.usage.price_sums(prices)
-    tables = [page.usage for _, page in pages]
-    tables += [
+    fleets = [
         read_fleet(url, window=window, progress=progress, prices=prices)
         for url in plan.fleets
         if window is not None
     ]
+    tables = [*(page.usage for _, page in pages), *fleets]
     tables += [each.read(window, cutoff, prices) for each in exports]
     tables += _read_journals(plan.journals, seen, window, cutoff, progress, prices)
     total = UsageTable.sum(tables, window)
@@ -103,7 +108,10 @@ def read_sources(
     _note_left_out(plan.journals, seen, total)
     _note_missing(total, cutoff)
     if plan.journals or exports:
-        _note_both(total, {page.job for _, page in pages})
+        _note_both(total, {page.job for _, page in pages}, "at an endpoint")
+        _note_both(total, {key.job for each in fleets for key in each.rows}, "in a Prometheus")
+    if len(fleets) > 1:
+        _note_several(total, fleets)
     total.name_processes()
     return total
 
@@ -346,17 +354,31 @@ def _note_missing(total: UsageTable, cutoff: float) -> None:
         )
 
 
-def _note_both(total: UsageTable, jobs: set[str | None]) -> None:
-    """Add a note that jobs are, or may be, both at one of the endpoints and in a file."""
+def _note_both(total: UsageTable, jobs: set[str | None], where: str) -> None:
+    """Add a note that jobs are, or may be, both at a place that has sums and in a file."""
     if both := sorted(job for job in jobs & total.runs.jobs() if job is not None):
         total.note_repeated(
-            f"Perhaps counted twice: the job {_listed(both)} is both at an endpoint and in a journal; "
+            f"Perhaps counted twice: the job {_listed(both)} is both {where} and in a journal; "
             "calls that both have are in the sums twice."
         )
     elif jobs:  # the names may come from different variables
-        total.notes.append(
-            "A job that is both at one of the endpoints and in one of the files counts twice."
+        total.notes.append(f"A job that is both {where} and in one of the files counts twice.")
+
+
+def _note_several(total: UsageTable, fleets: Sequence[UsageTable]) -> None:
+    """Add a note that targets are, or may be, in more than one Prometheus."""
+    targets = Counter(
+        target for each in fleets for target in {(key.job, key.process) for key in each.rows}
+    )
+    if same := [
+        f"{job or '-'}, {process or '-'}" for (job, process), times in targets.items() if times > 1
+    ]:
+        total.note_repeated(
+            f"Perhaps counted twice: more than one Prometheus has the same targets "
+            f"({_listed(sorted(same))}); use one of its replicas."
         )
+    else:
+        total.notes.append("A process that is in more than one Prometheus counts in each.")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -38,10 +38,11 @@ def read_usage(
 
     Args:
         sources: Each the path of a journal, of a folder with journals at any depth or of an export,
-            the address of an endpoint such as ``127.0.0.1:9464``, or a pattern such as
-            ``runs/*/metrics.jsonl``.
-        window: Time before the newest event of all sources to include; None includes all. It
-            cannot be used with an endpoint, which only has totals since its job began.
+            the address of an endpoint such as ``127.0.0.1:9464``, ``prometheus=`` and the address of
+            a Prometheus or VictoriaMetrics, or a pattern such as ``runs/*/metrics.jsonl``.
+        window: Time before the newest event of all journals and exports to include; None includes
+            all. A Prometheus needs it, and counts it back from now; it cannot be used with an
+            endpoint, which only has totals since its job began.
         prices: Prices that replace the recorded costs, as :class:`~genmeter.MonitorConfig` takes
             them. Each call of a journal or an export is priced by itself, the sums of an endpoint
             as such.

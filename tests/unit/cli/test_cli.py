@@ -294,10 +294,14 @@ def test_a_signal_ends_the_demo_with_its_report(
     interrupted: Callable[[int], None], capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
     """Ctrl-C and SIGTERM end a long job early, with the report and exit code 0."""
-    before = signal.getsignal(number)
-    interrupted(number)
-    assert cli.main(["demo", "--duration", "1000", "--port", "0"]) == 0
-    assert signal.getsignal(number) is before
+    default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    inherited = signal.signal(number, default)  # a background job's parent ignores Ctrl-C
+    try:
+        interrupted(number)
+        assert cli.main(["demo", "--duration", "1000", "--port", "0"]) == 0
+        assert signal.getsignal(number) is default
+    finally:
+        signal.signal(number, inherited)
     assert "Tokens after 0 s:" in capsys.readouterr().out
 
 
@@ -318,34 +322,36 @@ def test_a_closed_pipe_ends_the_demo_without_a_traceback(tmp_path: Path) -> None
     """`genmeter demo | head -1` ends with the exit code of SIGPIPE."""
     errors = tmp_path / "stderr"
     with errors.open("wb") as stderr:
-        process = subprocess.Popen(
-            [*GENMETER, *SHORT, "--quiet"], stdout=subprocess.PIPE, stderr=stderr
-        )
-        assert process.stdout is not None
-        process.stdout.close()
-        assert process.wait(60) == 141
+        command = [*GENMETER, *SHORT, "--quiet"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr) as process:
+            try:
+                assert process.stdout is not None
+                process.stdout.close()
+                assert process.wait(60) == 141
+            finally:
+                process.kill()
     assert errors.read_text() == ""
 
 
 def test_a_terminal_shows_the_live_view() -> None:
     """A pseudo-terminal gets the progress bar, the samples, the table, then the report."""
     master, slave = os.openpty()
-    process = subprocess.Popen(
+    written = b""
+    with subprocess.Popen(
         [*GENMETER, *SHORT],
         stdout=slave,
         stderr=slave,
         env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "80"},
-    )
-    os.close(slave)
-    written = b""
-    try:
-        while chunk := os.read(master, 65536):
-            written += chunk
-    except OSError:
-        pass  # Linux, when the other end is closed
-    finally:
-        os.close(master)
-    assert process.wait(60) == 0
+    ) as process:
+        os.close(slave)
+        try:
+            while chunk := os.read(master, 65536):
+                written += chunk
+        except OSError:
+            pass  # Linux, when the other end is closed
+        finally:
+            os.close(master)  # it gets SIGHUP if it goes on
+        assert process.wait(60) == 0
     text = written.decode()
     assert "\x1b[?25l" in text
     assert "\x1b[?25h" in text

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
 import struct
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
+from _ports import free_port
 from _waiting import PATIENCE
 from genmeter import cli
 from genmeter.cli import top
@@ -48,9 +48,7 @@ def job(calls: int = 3, **config: Any) -> Iterator[tuple[IsolatedMonitor, Scrape
 
 def closed_address() -> str:
     """An address of this machine where nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 def lines_of(capsys: Capsys, *arguments: str) -> tuple[int, list[dict[str, str]], str]:
@@ -148,17 +146,22 @@ def test_invalid_arguments_show_the_usage(capsys: Capsys, arguments: tuple[str, 
 
 def test_sigterm_ends_the_lines() -> None:
     """Without a terminal, with exit code 0 and without a traceback."""
-    with job() as (_, server):
-        process = subprocess.Popen(
+    with (
+        job() as (_, server),
+        subprocess.Popen(
             [*GENMETER, "top", f"127.0.0.1:{server.port}", "--interval", "0.1"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        )
-        assert process.stdout is not None
-        assert "calls=3" in process.stdout.readline()
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=PATIENCE)
+        ) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            assert "calls=3" in process.stdout.readline()
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
     assert (process.returncode, errors) == (0, "")
 
 
@@ -172,7 +175,7 @@ if sys.platform != "win32":
     HIDDEN, SHOWN = "\x1b[?25l", "\x1b[?25h"  # the cursor
 
     class Pty:
-        """A command in a terminal of its own.
+        """A command in a terminal of its own; it ends with the block.
 
         Attributes:
             text: What it has written.
@@ -198,6 +201,15 @@ if sys.platform != "win32":
                 },
             )
 
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *exc_info: object) -> None:
+            self.process.kill()  # of a test that failed
+            self.process.wait()
+            os.close(self._master)
+            os.close(self._slave)
+
         def press(self, keys: bytes) -> None:
             """Send keys."""
             os.write(self._master, keys)
@@ -207,36 +219,42 @@ if sys.platform != "win32":
             deadline = time.monotonic() + PATIENCE
             while words not in self.text:
                 if time.monotonic() > deadline or not self._read():
-                    self.process.kill()
-                    self.process.wait(PATIENCE)
                     pytest.fail(f"{words!r} is not in {self.text}")
 
         def end(self) -> int:
             """Return the exit code, after reading the rest."""
+            deadline = time.monotonic() + PATIENCE
             while self._read():
-                pass
+                assert time.monotonic() < deadline, self.text
             code = self.process.wait(PATIENCE)
             self.after = termios.tcgetattr(self._slave)
-            os.close(self._master)
-            os.close(self._slave)
             return code
 
         def _read(self) -> bool:
+            """Read what it has written, at least a part; return whether it may write more."""
             while not select.select([self._master], [], [], 0.05)[0]:
                 if self.process.poll() is not None:
                     return bool(select.select([self._master], [], [], 0)[0])
             self.text += os.read(self._master, 65536).decode("utf-8", "replace")
             return True
 
-    _CONTROLLING = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+    # Under nohup, or as a background job of a shell, a test's processes ignore a signal.
+    _CONTROLLING = """
+import fcntl, signal, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+"""
 
     @pytest.mark.parametrize(
         "ending", [b"q", b"Q", b"xq", b"\x03", b"\x1aq", signal.SIGTERM, signal.SIGHUP]
     )
     def test_the_terminal_is_restored_however_the_view_ends(ending: bytes | signal.Signals) -> None:
         """By q, Ctrl-C or a signal: screen, cursor and settings are as before."""
-        with job() as (_, server):
-            pty = Pty("top", f"127.0.0.1:{server.port}", "--interval", "0.2")
+        with (
+            job() as (_, server),
+            Pty("top", f"127.0.0.1:{server.port}", "--interval", "0.2") as pty,
+        ):
             pty.wait_for("atlas-large")
             if isinstance(ending, bytes):
                 pty.press(ending)
@@ -254,26 +272,31 @@ if sys.platform != "win32":
         broken = "import genmeter.cli.top as top; top.screen = lambda *_: 1 / 0\n"
         with pytest.MonkeyPatch.context() as patch, job() as (_, server):
             patch.setitem(globals(), "_CONTROLLING", f"{_CONTROLLING}{broken}")
-            pty = Pty("top", f"127.0.0.1:{server.port}")
-            assert pty.end() == 1
+            with Pty("top", f"127.0.0.1:{server.port}") as pty:
+                assert pty.end() == 1
         assert pty.after == pty.before
         assert pty.text.index(OFF) < pty.text.index("ZeroDivisionError")
 
     def test_a_job_that_ends_keeps_its_numbers_in_the_view() -> None:
         """The view says since when it has no answer."""
-        with job() as (_, server):
-            pty = Pty("top", f"127.0.0.1:{server.port}", "--interval", "0.2")
-            pty.wait_for("atlas-large")
-        pty.wait_for("no answer for 1 s")
-        pty.text = ""
-        pty.wait_for("150 tokens")
-        pty.press(b"q")
-        assert pty.end() == 0
+        with ExitStack() as stack:
+            with job() as (_, server):
+                pty = stack.enter_context(
+                    Pty("top", f"127.0.0.1:{server.port}", "--interval", "0.2")
+                )
+                pty.wait_for("atlas-large")
+            pty.wait_for("no answer for 1 s")
+            pty.text = ""
+            pty.wait_for("150 tokens")
+            pty.press(b"q")
+            assert pty.end() == 0
 
     def test_the_screen_fits_a_small_terminal() -> None:
         """No line is longer than the terminal."""
-        with job() as (_, server):
-            pty = Pty("top", f"127.0.0.1:{server.port}", width=60, height=10)
+        with (
+            job() as (_, server),
+            Pty("top", f"127.0.0.1:{server.port}", width=60, height=10) as pty,
+        ):
             pty.wait_for("1 model does not fit")
             pty.press(b"q")
             assert pty.end() == 0

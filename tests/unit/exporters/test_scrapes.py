@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 import genmeter.clock
+from _ports import free_port
 from _waiting import PATIENCE, eventually
 from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig
 from genmeter.exporters import provider as provider_module
@@ -40,14 +41,6 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[runtime.Runtime]:
     monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_PORT", str(free_port()))
     with fresh_runtime() as fresh:
         yield fresh
-
-
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def record(monitor: GenerationMonitor, model: str = "m", *, success: bool = True) -> None:

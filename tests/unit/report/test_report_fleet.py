@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from _fleet import CALL, NOW, StoredSamples, serving_samples
 
-from _report import report
+from _report import as_json, report, rows_of, write
 from genmeter.config.prices import PriceTable
 from genmeter.errors import ConfigError
 from genmeter.report.fleet import read_fleet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from genmeter.report.usage_table import UsageRow, UsageTable
 
@@ -416,3 +418,56 @@ def test_the_command_reports_a_fleet_by_job(capsys: pytest.CaptureFixture[str]) 
         ["reader", "5"],
         ["writer", "5"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("other", "start", "complete"),
+    [
+        (
+            {"job": "reader", "instance": "b:1"},
+            "Perhaps counted twice: more than one Prometheus has the same targets (reader, b:1); use",
+            False,
+        ),
+        ({"job": "writer", "instance": "b:2"}, "A process that is in more than one Prom", True),
+    ],
+)
+def test_targets_of_two_servers_are_reported(
+    capsys: pytest.CaptureFixture[str], other: dict[str, str], start: str, complete: bool
+) -> None:
+    """Two replicas that scrape the same processes are in the sum twice."""
+    with ExitStack() as stack:
+        sources = []
+        for labels in ({"job": "reader", "instance": "b:1"}, other):
+            store = StoredSamples()
+            store.counter(CALLS, samples([5]), births=samples([SINCE + 1]), **CALL, **labels)
+            server = stack.enter_context(serving_samples(store))
+            sources.append(f"prometheus={server.url}")
+        found = as_json(capsys, *sources, "--window", "1h")
+    assert found["total"]["calls"] == 10
+    assert [note for note in found["notes"] if note.startswith(start)]
+    assert found["complete"] == complete
+
+
+@pytest.mark.parametrize(
+    ("job", "start", "complete"),
+    [
+        ("reader", "Perhaps counted twice: the job reader is both in a Prometheus and in a", False),
+        ("nightly", "A job that is both in a Prometheus and in one of the files counts", True),
+    ],
+)
+def test_a_job_of_a_server_and_of_a_journal_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], job: str, start: str, complete: bool
+) -> None:
+    """Its calls are in the sum twice."""
+    first, *others = rows_of(5)
+    writer = {"seq": 1, "process": 41, "host": "node-1", "job": job}
+    rows = [{**first, **writer}, *others]
+    path = write(tmp_path / "metrics.jsonl", [{**row, "run": "0123abcd-1"} for row in rows])
+    store = StoredSamples()
+    labels = {"job": "reader", "instance": "b:1"}
+    store.counter(CALLS, samples([5]), births=samples([SINCE + 1]), **CALL, **labels)
+    with serving_samples(store) as server:
+        found = as_json(capsys, path, f"prometheus={server.url}", "--window", "1h")
+    assert found["total"]["calls"] == 6
+    assert [note for note in found["notes"] if note.startswith(start)]
+    assert found["complete"] == complete

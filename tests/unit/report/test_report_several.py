@@ -237,9 +237,9 @@ def test_a_copied_journal_is_reported(tmp_path: Path, capsys: Capsys) -> None:
     ("job", "name", "start", "complete"),
     [
         ("nightly", "nightly", "Perhaps counted twice: the job nightly is both", False),
-        ("nightly", "other", "A job that is both at one of the endpoints", True),
-        (None, "nightly", "A job that is both at one of the endpoints", True),
-        ("nightly", "unknown_service:python", "A job that is both at one of the endpoints", True),
+        ("nightly", "other", "A job that is both at an endpoint", True),
+        (None, "nightly", "A job that is both at an endpoint", True),
+        ("nightly", "unknown_service:python", "A job that is both at an endpoint", True),
     ],
 )
 def test_a_job_at_an_endpoint_and_in_a_journal_is_reported(

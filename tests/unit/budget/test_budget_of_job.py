@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _budgets import PRICES, QUIET, use
 
 from _waiting import PATIENCE, eventually
 from genmeter import (
@@ -20,7 +21,6 @@ from genmeter import (
     BudgetTimeoutError,
     BudgetUnavailableError,
     ConfigError,
-    EndpointConfig,
     GenerationMonitor,
     MonitorConfig,
     UnpricedModelError,
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 
     from genmeter.job.amounts import JobAmounts
     from genmeter.job.job import Job
-
-PRICES = {"atlas": {"input": 1.0, "output": 2.0}}
-QUIET = EndpointConfig(enabled=False)
 
 
 @pytest.fixture(params=["alone", "alone and inline", "joined", "joined and inline"])
@@ -106,12 +103,6 @@ class Other:
         """End without a word."""
         with self.store._write() as db:
             db.execute("UPDATE process SET byte=? WHERE id=?", (2**40, self.number))
-
-
-def use(monitor: GenerationMonitor, tokens: int | None = 10, **keywords: Any) -> None:
-    """Record a call of ``atlas`` with input tokens, at 1 USD per million."""
-    keywords = {"model_name": "atlas", "prompt_token_count": tokens, **keywords}
-    monitor.track_generation(0.1, True, **keywords)
 
 
 def of_job(monitor: GenerationMonitor, **arguments: Any) -> Budget:

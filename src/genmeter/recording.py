@@ -26,6 +26,7 @@ from genmeter.events.capture import (
 from genmeter.events.model import Raw, Reason
 from genmeter.events.values import Rejected, safe_text
 from genmeter.handlers.dispatch import is_handing_out_logs
+from genmeter.observed.observer import Observer
 from genmeter.pipeline.drain import WAKE
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
     from genmeter.events.answers import CallDetails
+    from genmeter.observed.model import ObservedCall
     from genmeter.pipeline.drain import Pipeline
     from genmeter.session import Session
 
@@ -58,6 +60,7 @@ class Recording:
         self._inline = inline
         self._inbox = pipeline.inbox
         self._append = pipeline.inbox.append
+        self._observers: list[Observer] = []
 
     def track_generation(self, duration: float, success: bool, **kwargs: Any) -> None:
         """Record a model call that ended, or a conversation made of such calls.
@@ -302,6 +305,31 @@ class Recording:
             )
         except Exception as error:
             self._pipeline.reject(Reason.INTERNAL, "generation", error)
+
+    @property
+    def _observer(self) -> Observer:
+        """The observer of this monitor's calls, made when first needed: it refers to the monitor."""
+        if not self._observers:
+            self._observers.append(Observer(self))
+        return self._observers[0]  # the first, if two threads made one
+
+    def _record_observed(self, call: ObservedCall) -> None:
+        """Record a call that something else observed, at the time of its end; never raises."""
+        try:
+            keywords = dict(call.keywords)
+            self._record(
+                _GENERATION,
+                call.duration,
+                call.success,
+                keywords,
+                keywords.pop("metadata", None),
+                call.error_class,
+                call.span,
+                call.details,
+                when=call.ended,
+            )
+        except Exception as error:
+            self._pipeline.reject(Reason.INTERNAL, "observed call", error)
 
     def _misuse(self, key: str, message: str) -> None:
         """Log a warning once for each key; never raises or waits."""

@@ -20,6 +20,7 @@ from typing import (
     overload,
 )
 
+from genmeter import clock
 from genmeter.call.attempts import CallUsage
 from genmeter.call.decorator import decorated
 from genmeter.call.streams import MAX_TIMES, CallStream, Flow, flow_of, proxy_of
@@ -27,11 +28,16 @@ from genmeter.errors import unpicklable
 from genmeter.events.answers import CallDetails, Unread
 from genmeter.events.capture import capture_bool, capture_label, class_name
 from genmeter.events.values import UNREADABLE
+from genmeter.observed.blocks import enter, is_marking, leave
+from genmeter.observed.merging import complete
 from genmeter.usage.reading import is_stream, read_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from types import FrameType, TracebackType
+
+    from genmeter.observed.blocks import Block
+    from genmeter.observed.model import ObservedCall
 
 __all__ = ["CallRecorder", "GenerationHandle"]
 
@@ -100,6 +106,9 @@ class GenerationHandle:
     _flows: list[Flow] | None = None
     _children: list[_Child] | None = None
     _is_recorded = False
+    _outer: Block | None = None
+    _is_marked = False
+    _observed: list[ObservedCall] | None = None
 
     def __init__(
         self,
@@ -281,6 +290,8 @@ class GenerationHandle:
             "operation": capture_label(self._operation),
         }
         self._recorder._open_call(self)  # noqa: SLF001 - one contract
+        if is_marking():
+            self._outer, self._is_marked = enter(self), True
         self._started = perf_counter()
         return self
 
@@ -296,6 +307,7 @@ class GenerationHandle:
             child.__exit__(kind, error, traceback)
             return
         self._recorder._close_call(self)  # noqa: SLF001 - one contract
+        self._unmark()
         self._end(ended - self._started, error)
         self._vacancy = [True]
 
@@ -323,6 +335,34 @@ class GenerationHandle:
             ConfigError: ``function`` is not callable, such as a ``classmethod`` object.
         """
         return decorated(function, lambda: self._like_this(self._model))
+
+    # --- what others observe in the block --------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the call goes on."""
+        return not self._vacancy
+
+    def observe(self, call: ObservedCall) -> bool:
+        """Add what an instrumentation or a hook observed of this call; it adds only what is lacking.
+
+        Args:
+            call: A call that ended inside of the block.
+
+        Returns:
+            Whether the block is open, so that the call is a part of it.
+        """
+        if not self.is_open:
+            return False
+        if self._observed is None:
+            self._observed = []
+        self._observed.append(call)
+        return True
+
+    def _unmark(self) -> None:
+        if self._is_marked:
+            leave(self, self._outer)
+            self._outer, self._is_marked = None, False
 
     # --- the end ---------------------------------------------------------------------------------
 
@@ -354,6 +394,9 @@ class GenerationHandle:
             details = _with_flows(details or CallDetails(), flows or [], self._started)
             details = details._replace(is_cancelled=is_cancelled)
         self._put_arguments(keywords, failure)
+        observed, self._observed = self._observed, None
+        if observed:
+            keywords, details = complete(keywords, details, observed, began=clock.now() - duration)
         # Nothing may change a recorded object, nor be recorded twice.
         self._usage = self._retries = self._error = self._cost = self._flows = None
         self._is_recorded = True
@@ -446,6 +489,7 @@ class GenerationHandle:
         def end(flow: Flow) -> None:
             self.__exit__(None, flow.error, None)
 
+        self._unmark()  # what the caller does before the end of the stream is no part of the call
         proxy = self._proxy(stream, end)
         if proxy is None:
             self.__exit__(None, None, None)

@@ -39,6 +39,7 @@ from genmeter.files.read import read_export
 from genmeter.handlers.base import FileLogHandler, FileMetricHandler, LogHandler, MetricHandler
 from genmeter.history.token_report import CostReport, ModelTokenUsage, TokenUsageReport
 from genmeter.monitor import GenerationMonitor, job_token_usage, process_token_usage
+from genmeter.observed.steps import step
 from genmeter.report.usage_report import UsageReport, read_usage
 
 __all__ = [
@@ -85,4 +86,5 @@ __all__ = [
     "process_token_usage",
     "read_export",
     "read_usage",
+    "step",
 ]

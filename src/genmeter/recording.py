@@ -27,6 +27,7 @@ from genmeter.events.model import Raw, Reason
 from genmeter.events.values import Rejected, safe_text
 from genmeter.handlers.dispatch import is_handing_out_logs
 from genmeter.observed.observer import Observer
+from genmeter.observed.steps import current_step, step_or_current
 from genmeter.pipeline.drain import WAKE
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ class Recording:
             metadata = kwargs.pop("metadata", None)
             if metadata is not None:
                 metadata = capture_mapping(metadata)
+            if current_step() is not None:
+                _put_step(kwargs, metadata)
             error_class = None
             if not are_atoms(kwargs.values()):
                 error_class = capture_keywords(kwargs)
@@ -138,6 +141,10 @@ class Recording:
         """
         try:
             metadata = kwargs.pop("metadata", None)
+            if metadata is not None:
+                metadata = capture_mapping(metadata)
+            if current_step() is not None:
+                _put_step(kwargs, metadata)
             error_class = capture_keywords(kwargs)
             context = get_current()
             self._record(
@@ -147,7 +154,7 @@ class Recording:
                 capture_label(evaluator_type),
                 capture_scores(scores),
                 kwargs,
-                None if metadata is None else capture_mapping(metadata),
+                metadata,
                 error_class,
                 _sampled(context) if context else None,
             )
@@ -241,7 +248,7 @@ class Recording:
 
         Args:
             model: The model that is called.
-            step: The step of the pipeline.
+            step: The step of the pipeline; None means that of ``genmeter.step``, if any.
             provider: Who serves the model, such as ``openai``.
             operation: The kind of call, such as ``chat``.
             service_tier: The tier it is billed by, such as ``flex`` or ``priority``; a response
@@ -363,6 +370,12 @@ class Recording:
         if event[0] is _GENERATION and (len(session.budgets) or len(session.job_budgets)):
             # Or a loop to a budget would never end.
             self._inbox.append((Raw.CALL, session.refuse_event))
+
+
+def _put_step(keywords: dict[str, Any], metadata: Any) -> None:
+    step = step_or_current(lookup(keywords, "step"), metadata)
+    if step is not None:
+        keywords["step"] = step
 
 
 def _sampled(context: Context) -> SpanContext | None:

@@ -30,6 +30,7 @@ from genmeter.events.capture import capture_bool, capture_label, class_name
 from genmeter.events.values import UNREADABLE
 from genmeter.observed.blocks import enter, is_marking, leave
 from genmeter.observed.merging import complete
+from genmeter.observed.steps import step_or_current
 from genmeter.usage.reading import is_stream, read_error
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class GenerationHandle:
         recorder: The monitor.
         model: The model that is called; None means the one that the response passed to
             :meth:`usage` names, else the monitor's default.
-        step: The step of the pipeline.
+        step: The step of the pipeline; None means that of ``genmeter.step``, if any.
         provider: Who serves the model, by the OpenTelemetry conventions, such as ``openai``.
         operation: The kind of call, such as ``chat`` or ``embeddings``.
         service_tier: The tier it is billed by, such as ``flex``, if the response does not name it.
@@ -106,6 +107,7 @@ class GenerationHandle:
     _flows: list[Flow] | None = None
     _children: list[_Child] | None = None
     _is_recorded = False
+    _entered_step: Any = None
     _outer: Block | None = None
     _is_marked = False
     _observed: list[ObservedCall] | None = None
@@ -283,9 +285,10 @@ class GenerationHandle:
             # A reused handle: the previous call's model and finish reason are not this one's.
             self._is_recorded = False
             self._model, self._reason = self._given_model, None
+        self._entered_step = step = step_or_current(self._step, self._metadata)
         self.labels = {
             "model_name": capture_label(self._model),
-            "step": capture_label(self._step),
+            "step": capture_label(step),
             "provider": capture_label(self._provider),
             "operation": capture_label(self._operation),
         }
@@ -415,8 +418,8 @@ class GenerationHandle:
             keywords["metadata"] = self._metadata
         if self._model is not None:
             keywords["model_name"] = self._model
-        if self._step is not None:
-            keywords["step"] = self._step
+        if self._entered_step is not None:
+            keywords["step"] = self._entered_step
         if self._provider is not None:
             keywords["provider"] = self._provider
         if self._operation is not None:

@@ -41,6 +41,8 @@ from genmeter.history.token_report import CostReport, ModelTokenUsage, TokenUsag
 from genmeter.monitor import GenerationMonitor, job_token_usage, process_token_usage
 from genmeter.observed.steps import step
 from genmeter.report.usage_report import UsageReport, read_usage
+from genmeter.spans.logs import GenAILogProcessor
+from genmeter.spans.processor import GenAISpanProcessor
 
 __all__ = [
     "Alert",
@@ -63,6 +65,8 @@ __all__ = [
     "ExportError",
     "FileLogHandler",
     "FileMetricHandler",
+    "GenAILogProcessor",
+    "GenAISpanProcessor",
     "GenerationHandle",
     "GenerationMonitor",
     "GenmeterError",

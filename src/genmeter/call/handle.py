@@ -37,8 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from types import FrameType, TracebackType
 
-    from genmeter.observed.blocks import Block
-    from genmeter.observed.model import ObservedCall
+    from genmeter.observed.model import Block, ObservedCall
 
 __all__ = ["CallRecorder", "GenerationHandle"]
 
@@ -111,6 +110,7 @@ class GenerationHandle:
     _outer: Block | None = None
     _is_marked = False
     _observed: list[ObservedCall] | None = None
+    _period: tuple[float, float] | None = None
 
     def __init__(
         self,
@@ -346,6 +346,20 @@ class GenerationHandle:
         """Whether the call goes on."""
         return not self._vacancy
 
+    @property
+    def outer(self) -> Block | None:
+        """The block of ours that is open around this one."""
+        return self._outer
+
+    @property
+    def period(self) -> tuple[float, float] | None:
+        """Unix times of the beginning and the end, in seconds; None while the call goes on."""
+        return None if self.is_open else self._period
+
+    def belongs_to(self, monitor: object) -> bool:
+        """Return whether this is a call of a monitor, through a hook or not."""
+        return getattr(self._recorder, "monitor", self._recorder) is monitor
+
     def observe(self, call: ObservedCall) -> bool:
         """Add what an instrumentation or a hook observed of this call; it adds only what is lacking.
 
@@ -365,7 +379,7 @@ class GenerationHandle:
     def _unmark(self) -> None:
         if self._is_marked:
             leave(self, self._outer)
-            self._outer, self._is_marked = None, False
+            self._is_marked = False
 
     # --- the end ---------------------------------------------------------------------------------
 
@@ -397,9 +411,12 @@ class GenerationHandle:
             details = _with_flows(details or CallDetails(), flows or [], self._started)
             details = details._replace(is_cancelled=is_cancelled)
         self._put_arguments(keywords, failure)
-        observed, self._observed = self._observed, None
-        if observed:
-            keywords, details = complete(keywords, details, observed, began=clock.now() - duration)
+        if is_marking():
+            now = clock.now()
+            self._period = (now - duration, now)
+            observed, self._observed = self._observed, None
+            if observed:
+                keywords, details = complete(keywords, details, observed, began=now - duration)
         # Nothing may change a recorded object, nor be recorded twice.
         self._usage = self._retries = self._error = self._cost = self._flows = None
         self._is_recorded = True

@@ -40,6 +40,7 @@ from genmeter.handlers.logging import JobLog
 from genmeter.handlers.otel_events import EvaluationEvents
 from genmeter.history import frames
 from genmeter.history.token_report import summarise
+from genmeter.html_table import html_table
 from genmeter.pickling import Origin
 from genmeter.pipeline.handler_worker import HandlerWorker
 from genmeter.recording import Recording
@@ -254,6 +255,19 @@ class GenerationMonitor(Recording):
     def __repr__(self) -> str:
         state = "shut down" if self._is_shut else "open"
         return f"<GenerationMonitor, {state}, {self._session.history.size} rows kept>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: tokens by model, the endpoint, and what is going on."""
+        active = len(self._session.state.active_calls())
+        url = self.endpoint_url
+        firing = self._session.state.firing() or {}
+        notes = [
+            "shut down" if self._is_shut else f"{active:,} active calls",
+            "no endpoint" if url is None else f"endpoint {url}",
+            *(f"firing: {name} ({number:,})" for name, number in sorted(firing.items()) if number),
+        ]
+        shown = html_table([], title="GenerationMonitor", notes=[", ".join(notes)])
+        return shown + self.get_total_token_usage()._repr_html_()
 
     # --- budgets ---------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,12 +21,14 @@ from opentelemetry.sdk.resources import Resource
 from prometheus_client.parser import text_string_to_metric_families
 
 from genmeter import runtime
+from genmeter.config.checks import count, number, optional
 from genmeter.config.monitor import MonitorConfig
 from genmeter.errors import ConfigError
 from genmeter.exporters.prometheus import PrometheusBridge
 from genmeter.job.meeting import fresh_family
 from genmeter.metrics.meter import BuiltinMeterProvider
 from genmeter.monitor import GenerationMonitor
+from genmeter.pickling import living_monitors
 from genmeter.schema.metrics import INSTRUMENTS
 from genmeter.schema.older_metrics import OLDER_INSTRUMENTS
 from genmeter.schema.prom_names import prometheus_name
@@ -35,7 +38,13 @@ if TYPE_CHECKING:
 
     from prometheus_client.samples import Sample
 
-__all__ = ["IsolatedMonitor", "assert_exposition", "fresh_runtime", "isolated_monitor"]
+__all__ = [
+    "IsolatedMonitor",
+    "assert_exposition",
+    "fresh_runtime",
+    "isolated_monitor",
+    "redirected",
+]
 
 _T = TypeVar("_T")
 
@@ -104,6 +113,52 @@ class IsolatedMonitor(GenerationMonitor):
             and all(sample.labels.get(key, "") == value for key, value in labels.items())
         ]
 
+    def assert_budget(
+        self,
+        tokens: int | None = None,
+        usd: float | None = None,
+        *,
+        calls: int | None = None,
+        allow_unread: bool = False,
+    ) -> None:
+        """Check that what was recorded since this monitor began is within limits.
+
+        That is what all monitors of its runtime recorded, so those too that the tested code made.
+
+        Args:
+            tokens: The most total tokens.
+            usd: The most USD; a call with tokens and without a price fails too.
+            calls: The most calls, failed and cancelled ones included.
+            allow_unread: Whether calls whose usage is unknown count as 0; else one fails, since
+                nobody can say what it used.
+
+        Raises:
+            AssertionError: A limit is exceeded, or cannot be checked; the message has the report.
+            ConfigError: A limit is invalid, or there is none.
+        """
+        optional(count(0))("tokens", tokens)
+        optional(number(0, math.inf, what="USD"))("usd", usd)
+        optional(count(0))("calls", calls)
+        if tokens is None and usd is None and calls is None:
+            raise ConfigError("assert_budget needs tokens, usd or calls, got none of them")
+        report = self._runtime.token_usage(None)
+        problems = [
+            f"{name} {spent:,.10g} of {limit:,.10g}"
+            for name, spent, limit in (
+                ("tokens", report.total_tokens, tokens),
+                ("USD", report.cost_usd, usd),
+                ("calls", self.value("genmeter_generations_total"), calls),
+            )
+            if limit is not None and spent > limit
+        ]
+        if not allow_unread and report.calls_without_usage and (tokens, usd) != (None, None):
+            problems.append(f"{report.calls_without_usage:,} calls of unknown usage")
+        unpriced = [usage.model_name for usage in report.by_model if usage.unpriced_calls]
+        if usd is not None and unpriced:
+            problems.append(f"no price for {', '.join(unpriced)}")
+        if problems:
+            raise AssertionError(f"over the budget: {'; '.join(problems)}\n{report}")
+
     def value(self, name: str, **labels: str) -> float:
         """Return the sum of the samples that :meth:`series` returns; 0 if there are none.
 
@@ -152,6 +207,27 @@ def isolated_monitor(
         config = dataclasses.replace(config, drain="inline", meter_provider=provider)
         with IsolatedMonitor(bridge, config=config, **kwargs) as monitor:
             yield monitor
+
+
+@contextmanager
+def redirected(monitor: GenerationMonitor) -> Iterator[None]:
+    """Have every other monitor that exists be the same as this one within the block.
+
+    What code records with a monitor of its module, and what it reads from it, is then this one's. At the
+    end each monitor is what it was.
+
+    Args:
+        monitor: The one that records, such as that of :func:`isolated_monitor`.
+    """
+    before = [(each, dict(vars(each))) for each in living_monitors() if each is not monitor]
+    for each, _ in before:
+        vars(each).update(vars(monitor))
+    try:
+        yield
+    finally:
+        for each, own in before:
+            vars(each).clear()
+            vars(each).update(own)
 
 
 class _Owner:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from genmeter.config.prices import PriceTable
 from genmeter.events.answers import TokenCounts
+from genmeter.html_table import Column, html_table
+from genmeter.trackers import log_usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -267,6 +269,36 @@ class TokenUsageReport:
         costs = [usage.cost_usd for usage in self.by_model]
         return pd.DataFrame({**columns, "cost_usd": pd.Series(costs, dtype="float64")})
 
+    def log_to(self, tracker: Any, *, prefix: str = "genmeter") -> None:
+        """Log the numbers, the rows and the notes to the current run of an experiment tracker.
+
+        See :func:`genmeter.trackers.log_usage` for the names.
+
+        Args:
+            tracker: The module ``mlflow``, the module ``wandb`` or a run of it.
+            prefix: What the names of all metrics begin with.
+
+        Raises:
+            ConfigError: The tracker is none of these, or ``prefix`` cannot be part of a name.
+        """
+        frame = self.to_frame()
+        sums = {name: frame[name].sum() for name in frame.columns if name != "model_name"}
+        total = {
+            **{name: float(value) for name, value in sums.items()},
+            "prompt_tokens": self.total_prompt_tokens,
+            "completion_tokens": self.total_completion_tokens,
+            "total_tokens": self.total_tokens,
+            "calls_without_usage": self.calls_without_usage,
+        }
+        log_usage(
+            tracker,
+            total=total,
+            frame=frame,
+            keys=("model_name",),
+            notes=self._notes(),
+            prefix=prefix,
+        )
+
     def cost(self, prices: PricesLike = None) -> CostReport:
         """Return the cost of the usage.
 
@@ -331,6 +363,20 @@ class TokenUsageReport:
         )
 
     def __str__(self) -> str:
+        columns = self._columns()
+        heads = tuple(each.title for each in columns)
+        rows = zip(*(each.cells for each in columns), strict=True)
+        text = _table([heads, *rows, tuple(each.total for each in columns)])
+        return "\n".join([text, *self._notes()])
+
+    def _repr_html_(self) -> str:
+        columns = self._columns()
+        if self.cost_usd:
+            costs = [f"{usage.cost_usd:,.4f}" for usage in self.by_model]
+            columns.append(Column("USD", costs, f"{self.cost_usd:,.4f}"))
+        return html_table(columns, notes=self._notes())
+
+    def _columns(self) -> list[Column]:
         columns = {
             name.removesuffix("_tokens").replace("_", " "): [
                 getattr(usage, name) for usage in self.by_model
@@ -343,22 +389,27 @@ class TokenUsageReport:
             "completion": self.total_completion_tokens,
             "total": self.total_tokens,
         }
-        titles = [t for t in columns if totals[t] or t in {"prompt", "completion", "total"}]
-        rows = [("model", *titles)]
-        for index, usage in enumerate(self.by_model):
-            counts = (f"{columns[title][index]:,}" for title in titles)
-            rows.append((_shown(usage.model_name), *counts))
-        rows.append(("total", *(f"{totals[title]:,}" for title in titles)))
-        text = _table(rows)
+        names = [_shown(usage.model_name) for usage in self.by_model]
+        return [
+            Column("model", names, "total", is_name=True),
+            *(
+                Column(title, [f"{each:,}" for each in counts], f"{totals[title]:,}")
+                for title, counts in columns.items()
+                if totals[title] or title in {"prompt", "completion", "total"}
+            ),
+        ]
+
+    def _notes(self) -> list[str]:
+        notes = []
         if self.calls_without_usage:
-            text += f"\n{_without_usage(self.calls_without_usage, self.without_usage)}"
-        if self.complete:
-            return text
-        kept = "not every event of the window is kept"
-        if self.covers_since is not None:
-            since = self.covers_since.isoformat(sep=" ", timespec="seconds")
-            kept = f"only events since {since} are kept"
-        return f"{text}\n{_INCOMPLETE.format(kept)}"
+            notes.append(_without_usage(self.calls_without_usage, self.without_usage))
+        if not self.complete:
+            kept = "not every event of the window is kept"
+            if self.covers_since is not None:
+                since = self.covers_since.isoformat(sep=" ", timespec="seconds")
+                kept = f"only events since {since} are kept"
+            notes.append(_INCOMPLETE.format(kept))
+        return notes
 
 
 def _without_usage(calls: int, by_model: Mapping[str, int] | None = None) -> str:

@@ -1,4 +1,4 @@
-"""Formats a usage table as text, JSON and CSV."""
+"""Formats a usage table as text, HTML, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import io
 import json
 import math
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from genmeter.html_table import Column, html_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rich.table import Table
 
@@ -23,6 +25,7 @@ __all__ = [
     "printable",
     "records",
     "to_csv",
+    "to_html",
     "to_json",
     "to_table",
 ]
@@ -147,16 +150,11 @@ _USAGE: _Show = {
 _OPTIONAL = {"USD", "cache read", "cache write", "reasoning", "no usage", "cancelled"}
 
 
-class _Column(NamedTuple):
-    title: str
-    cells: list[str]
-    total: str
+def _width(column: Column) -> int:
+    """Return the width of a column if nothing is folded."""
+    from rich.cells import cell_len
 
-    def width(self) -> int:
-        """Return its width if nothing is folded."""
-        from rich.cells import cell_len
-
-        return max(map(cell_len, [self.title, *self.cells, self.total]))
+    return max(map(cell_len, [column.title, *column.cells, column.total]))
 
 
 def to_table(
@@ -199,18 +197,11 @@ def to_table(
 
 
 def _tables(table: UsageTable, by: Sequence[str], width: int) -> list[Table]:
-    groups, total = table.group(by), table.total()
+    groups = table.group(by)
     if not groups:
         return []
     rows = list(groups.values())
-    names = _name_columns(by, groups)
-    outcomes, usage = (
-        [_Column(title, list(map(show, rows)), show(total)) for title, show in columns.items()]
-        for columns in (_OUTCOMES, _USAGE)
-    )
-    kept = _USAGE.keys() - _OPTIONAL | ({"USD"} if table.unpriced else set())
-    usage = [each for each in usage if each.title in kept or each.total not in {"0", _NONE}]
-    outcomes = [each for each in outcomes if each.title != "cancelled" or each.total != "0"]
+    names, outcomes, usage = _columns(table, by, groups)
     if _fits(names, [*outcomes, *usage], width, _SINGLE_NAME):
         return [_draw(names, [*outcomes, *usage], range(len(rows)))]
     called = [at for at, row in enumerate(rows) if row.calls]
@@ -221,27 +212,54 @@ def _tables(table: UsageTable, by: Sequence[str], width: int) -> list[Table]:
     ]
 
 
-def _name_columns(by: Sequence[str], groups: Iterable[tuple[str | None, ...]]) -> list[_Column]:
+def _columns(
+    table: UsageTable, by: Sequence[str], groups: Mapping[tuple[str | None, ...], UsageRow]
+) -> tuple[list[Column], list[Column], list[Column]]:
+    """Return the columns of the names, of the outcomes and of the usage."""
+    rows, total = list(groups.values()), table.total()
+    outcomes, usage = (
+        [Column(title, list(map(show, rows)), show(total)) for title, show in columns.items()]
+        for columns in (_OUTCOMES, _USAGE)
+    )
+    kept = _USAGE.keys() - _OPTIONAL | ({"USD"} if table.unpriced else set())
+    usage = [each for each in usage if each.title in kept or each.total not in {"0", _NONE}]
+    outcomes = [each for each in outcomes if each.title != "cancelled" or each.total != "0"]
+    return _name_columns(by, groups), outcomes, usage
+
+
+def to_html(table: UsageTable, by: Sequence[str]) -> str:
+    """Return a table as HTML, for notebooks."""
+    groups = table.group(by)
+    if not groups:
+        return html_table([], notes=[_nothing(table), *_notes(table)])
+    names, outcomes, usage = _columns(table, by, groups)
+    return html_table([*names, *outcomes, *usage], title=_headline(table), notes=_notes(table))
+
+
+def _name_columns(by: Sequence[str], groups: Iterable[tuple[str | None, ...]]) -> list[Column]:
     """Return a column for each key with any value, at least for the first key."""
     columns = dict(zip(by, zip(*groups, strict=True), strict=True))
     used = [key for key, values in columns.items() if any(values)] or [*by[:1]]
     return [
-        _Column(key, [printable(name or _NONE) for name in columns[key]], "" if at else "total")
+        Column(
+            key,
+            [printable(name or _NONE) for name in columns[key]],
+            "" if at else "total",
+            is_name=True,
+        )
         for at, key in enumerate(used)
     ]
 
 
-def _fits(
-    names: Sequence[_Column], numbers: Sequence[_Column], width: int, name_width: int
-) -> bool:
-    widths = [min(name_width, column.width()) for column in names]
-    widths += [column.width() for column in numbers]
+def _fits(names: Sequence[Column], numbers: Sequence[Column], width: int, name_width: int) -> bool:
+    widths = [min(name_width, _width(column)) for column in names]
+    widths += [_width(column) for column in numbers]
     return sum(widths) + _GAP * (len(widths) - 1) <= width
 
 
-def _split(names: Sequence[_Column], numbers: Sequence[_Column], width: int) -> list[list[_Column]]:
+def _split(names: Sequence[Column], numbers: Sequence[Column], width: int) -> list[list[Column]]:
     """Split columns into as few tables as fit."""
-    parts: list[list[_Column]] = [[]]
+    parts: list[list[Column]] = [[]]
     for column in numbers:
         if parts[-1] and not _fits(names, [*parts[-1], column], width, _SPLIT_NAME):
             parts.append([])
@@ -249,7 +267,7 @@ def _split(names: Sequence[_Column], numbers: Sequence[_Column], width: int) -> 
     return parts
 
 
-def _draw(names: Sequence[_Column], numbers: Sequence[_Column], rows: Iterable[int]) -> Table:
+def _draw(names: Sequence[Column], numbers: Sequence[Column], rows: Iterable[int]) -> Table:
     from rich.box import Box
     from rich.table import Table
 
@@ -261,10 +279,10 @@ def _draw(names: Sequence[_Column], numbers: Sequence[_Column], rows: Iterable[i
         show_footer=True,
     )
     for name in names:
-        min_width = min(_MIN_NAME, name.width())
+        min_width = min(_MIN_NAME, _width(name))
         grid.add_column(name.title, name.total, overflow="fold", min_width=min_width)
     for column in numbers:
-        width = column.width()
+        width = _width(column)
         grid.add_column(column.title, column.total, justify="right", no_wrap=True, min_width=width)
     for row in rows:
         grid.add_row(*(column.cells[row] for column in [*names, *numbers]))

@@ -167,10 +167,38 @@ class UsageReport:
 
         return to_json(self._table, self.by)
 
+    def log_to(self, tracker: Any, *, prefix: str = "genmeter") -> None:
+        """Log the numbers, the rows and the notes to the current run of an experiment tracker.
+
+        See :func:`genmeter.trackers.log_usage` for the names.
+
+        Args:
+            tracker: The module ``mlflow``, the module ``wandb`` or a run of it.
+            prefix: What the names of all metrics begin with.
+
+        Raises:
+            ConfigError: The tracker is none of these, or ``prefix`` cannot be part of a name.
+        """
+        from genmeter.trackers import log_usage
+
+        log_usage(
+            tracker,
+            total=self.total,
+            frame=self.to_frame(),
+            keys=self.by,
+            notes=self.notes,
+            prefix=prefix,
+        )
+
     def __str__(self) -> str:
         from genmeter.report.formats import to_table
 
         return to_table(self._table, self.by)
+
+    def _repr_html_(self) -> str:
+        from genmeter.report.formats import to_html
+
+        return to_html(self._table, self.by)
 
     def __repr__(self) -> str:
         total = self._table.total()

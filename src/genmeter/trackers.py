@@ -1,0 +1,89 @@
+"""Logs usage to an experiment tracker: MLflow, or Weights & Biases."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+from genmeter.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import pandas as pd
+
+__all__ = ["log_usage"]
+
+# MLflow accepts these in the names of metrics.
+_FORBIDDEN = re.compile(r"[^A-Za-z0-9_\-. :/]")
+
+
+def log_usage(
+    tracker: Any,
+    *,
+    total: Mapping[str, float | None],
+    frame: pd.DataFrame,
+    keys: Sequence[str],
+    notes: Iterable[str],
+    prefix: str,
+) -> None:
+    """Log the total as metrics, each row as metrics and in a table, and the notes.
+
+    The metrics are ``PREFIX/total_tokens``, and of each row ``PREFIX/MODEL/total_tokens`` and so on, with
+    the row's values of its keys in place of ``MODEL``; what is unknown is left out. ``PREFIX/is_exact`` is 1
+    without notes, else 0.
+
+    Args:
+        tracker: The module ``mlflow``, the module ``wandb`` or a run of it.
+        total: The numbers of all rows.
+        frame: The rows.
+        keys: The columns that name a row.
+        notes: Sentences on what is missing or not exact.
+        prefix: What all names begin with.
+
+    Raises:
+        ConfigError: The tracker is none of these, or ``prefix`` has other characters than letters,
+            digits and ``_-. :/``.
+    """
+    if not isinstance(prefix, str) or not prefix or _FORBIDDEN.search(prefix):
+        raise ConfigError(f"prefix must be text of letters, digits and _-. :/, got {prefix!r}")
+    notes = list(notes)
+    metrics = _known(f"{prefix}/", total) | {f"{prefix}/is_exact": float(not notes)}
+    for row in frame.to_dict("records"):
+        names = ["unknown" if _is_unknown(row[key]) else str(row[key]) for key in keys]
+        path = "/".join(_FORBIDDEN.sub("_", name.replace("/", "_")) for name in names)
+        metrics |= _known(f"{prefix}/{path}/", {str(k): v for k, v in row.items() if k not in keys})
+    text = "\n".join(notes)
+    # By what they offer: neither package is imported for this.
+    if callable(getattr(tracker, "log_metrics", None)) and callable(
+        getattr(tracker, "log_table", None)
+    ):
+        tracker.log_metrics(metrics)
+        # Its tables are JSON, which has no NA.
+        tracker.log_table(frame.astype(object).where(frame.notna(), None), f"{prefix}/usage.json")
+        if text:
+            tracker.log_text(text, f"{prefix}/notes.txt")
+        return
+    table = getattr(sys.modules.get("wandb"), "Table", None)
+    if table is None or not callable(getattr(tracker, "log", None)):
+        raise ConfigError(
+            "tracker must be the module mlflow, the module wandb or a run of wandb.init(), "
+            f"got {tracker!r}"
+        )
+    values: dict[str, Any] = {**metrics, f"{prefix}/usage": table(dataframe=frame)}
+    tracker.log(values | ({f"{prefix}/notes": text} if text else {}))
+
+
+def _known(start: str, numbers: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        f"{start}{name}": float(value) for name, value in numbers.items() if not _is_unknown(value)
+    }
+
+
+def _is_unknown(value: Any) -> bool:
+    # pandas writes NaN or NA, which is no float.
+    if value is None or type(value).__name__ == "NAType":
+        return True
+    return isinstance(value, float) and math.isnan(value)

@@ -216,6 +216,10 @@ class GenerationMonitor(Recording):
             )
             session.token_usage.start()
         session.on_rebuild = self._restart
+        if config.budget_tokens is not None or config.budget_usd is not None:
+            self._runtime.guard(
+                lambda: self.budget(config.budget_tokens, config.budget_usd, scope="job")
+            )
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[Any, ...]]:
         """Pickle a reference, with the settings for a process that has no such monitor yet."""

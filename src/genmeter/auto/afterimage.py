@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import wrapt
 
-from genmeter import gate
+from genmeter import clock, gate
 from genmeter.observed import blocks
 
 if TYPE_CHECKING:
@@ -34,9 +34,32 @@ _METHODS = frozenset(
 
 
 class _Reported:
-    """The block of a call that AfterImage reports itself."""
+    """The block of a call that AfterImage reports itself.
 
-    is_open = True
+    Args:
+        outer: The block of ours around it.
+    """
+
+    def __init__(self, outer: blocks.Block | None) -> None:
+        self.outer = outer
+        self.is_open = True
+        self._began = clock.now()
+        self._ended: float | None = None
+
+    def end(self) -> None:
+        """End it."""
+        self._ended = clock.now()
+        self.is_open = False
+
+    @property
+    def period(self) -> tuple[float, float] | None:
+        """Unix times of the beginning and the end, in seconds; None while the call goes on."""
+        return None if self._ended is None else (self._began, self._ended)
+
+    def belongs_to(self, monitor: object) -> bool:
+        """Return True: nobody else is to count it."""
+        del monitor
+        return True
 
     def observe(self, call: ObservedCall) -> bool:
         """Drop what others observed of it."""
@@ -82,10 +105,10 @@ def _reported(method: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def _block() -> Iterator[None]:
-    block = _Reported()
+    block = _Reported(blocks.current())
     before = blocks.enter(block)
     try:
         yield
     finally:
-        block.is_open = False
+        block.end()
         blocks.leave(block, before)

@@ -24,8 +24,6 @@ from genmeter.events.values import UNREADABLE
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from genmeter.monitor import GenerationMonitor
-
 __all__ = ["SpanFeed"]
 
 _SDK_TRACE = "opentelemetry.sdk.trace"
@@ -40,22 +38,19 @@ _KINDS = frozenset({"LLM", "EMBEDDING"})
 
 
 class SpanFeed:
-    """Adds the monitor's processors to the providers of the SDK.
+    """Adds processors of the process's monitor to the providers of the SDK.
 
     Args:
-        monitor: Returns the monitor; called when a provider is made.
         has_fallback: Whether tracers of a process without a provider are read too.
         on_blind: Called when the job sets a global provider whose spans cannot be read.
     """
 
     def __init__(
         self,
-        monitor: Callable[[], GenerationMonitor | None],
         *,
         has_fallback: bool = False,
         on_blind: Callable[[], object] | None = None,
     ) -> None:
-        self._monitor = monitor
         self._has_fallback = has_fallback
         self._on_blind = on_blind
         self._lock = threading.RLock()
@@ -71,8 +66,13 @@ class SpanFeed:
     def _reset_in_child(self) -> None:
         self._lock = threading.RLock()  # another thread may have held it at the fork
 
-    def install(self) -> None:
-        """Read the spans of providers from now on, and of the global one that is set already."""
+    def install(self, tracer_provider: Any = None, logger_provider: Any = None) -> None:
+        """Read the spans of providers from now on, and of those that exist.
+
+        Args:
+            tracer_provider: The one that exists; None means the global one, if it is set.
+            logger_provider: As above, for log events.
+        """
         with self._lock:
             self._is_active = True
             is_patched, self._is_patched = self._is_patched, True
@@ -82,11 +82,13 @@ class SpanFeed:
             wrapt.wrap_function_wrapper(trace, "set_tracer_provider", self._set_provider)
             if self._has_fallback:
                 wrapt.wrap_function_wrapper(trace, "ProxyTracerProvider.get_tracer", self._tracer)
-        provider = trace.get_tracer_provider()
+        provider = trace.get_tracer_provider() if tracer_provider is None else tracer_provider
         if not isinstance(provider, trace.ProxyTracerProvider):
             self._add_global(provider)
         logs = sys.modules.get("opentelemetry._logs")
-        if logs is not None:
+        if logger_provider is not None:
+            self._add_logs(logger_provider)
+        elif logs is not None:
             self._add_logs(logs.get_logger_provider())
 
     def uninstall(self) -> None:
@@ -135,10 +137,10 @@ class SpanFeed:
             if provider in self._seen:
                 return True
             self._seen.add(provider)
-        from genmeter.spans import GenAISpanProcessor
+        from genmeter.spans.processor import GenAISpanProcessor
 
         provider.add_span_processor(_gate_processor())
-        processor = GenAISpanProcessor(self._monitor())
+        processor = GenAISpanProcessor()
         provider.add_span_processor(processor)
         self._processors.append(processor)
         if not getattr(provider, "is_fallback_of_genmeter", False):
@@ -222,9 +224,9 @@ class SpanFeed:
                 return
             self._seen.add(provider)
         try:
-            from genmeter.spans import GenAILogProcessor
+            from genmeter.spans.logs import GenAILogProcessor
 
-            provider.add_log_record_processor(GenAILogProcessor(self._monitor()))
+            provider.add_log_record_processor(GenAILogProcessor())
         except UNREADABLE as error:
             self._fail(error)
 

@@ -82,7 +82,7 @@ class AutoWatch:
         self._by_job: dict[str, None] = {}  # modules of instrumentors that the job turns on itself
         self._undo: list[Callable[[], object]] = []
         self._is_active = False
-        self.spans = SpanFeed(monitor, has_fallback=True, on_blind=self._watch_without_spans)
+        self.spans = SpanFeed(has_fallback=True, on_blind=self._watch_without_spans)
 
     def start(self) -> None:
         """Watch each client at its import; clients that are imported already at once."""

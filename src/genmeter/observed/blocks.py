@@ -12,23 +12,19 @@ from __future__ import annotations
 import os
 import threading
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Protocol
 
-if TYPE_CHECKING:
-    from genmeter.observed.model import ObservedCall
+from genmeter.observed.model import Block
 
-__all__ = ["Block", "current", "enter", "is_marking", "leave", "start_marking", "stop_marking"]
-
-
-class Block(Protocol):
-    """A call of ours that others may observe too."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the call goes on."""
-
-    def observe(self, call: ObservedCall) -> bool:
-        """Add what was observed inside; returns False if the call has ended. Never raises."""
+__all__ = [
+    "Block",
+    "current",
+    "enter",
+    "entered",
+    "is_marking",
+    "leave",
+    "start_marking",
+    "stop_marking",
+]
 
 
 _current: ContextVar[Block | None] = ContextVar("genmeter_block", default=None)
@@ -72,6 +68,18 @@ def current() -> Block | None:
     """Return the block that is open here; None without one."""
     block = _current.get()
     return block if block is not None and block.is_open else None
+
+
+def entered(monitor: object = None) -> Block | None:
+    """Return the innermost block that was entered here, which may have ended since.
+
+    Args:
+        monitor: Only its blocks; None means those of any monitor.
+    """
+    block = _current.get()
+    while block is not None and monitor is not None and not block.belongs_to(monitor):
+        block = block.outer
+    return block
 
 
 def _reset_in_child() -> None:

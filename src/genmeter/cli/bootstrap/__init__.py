@@ -164,8 +164,8 @@ class _Run:
         if not refusals and not self._is_stopped:
             return
         reason = "" if guard is None or guard.reason is None else f": {guard.reason}"
-        count = f", {refusals:,} calls were refused" if refusals else ""
-        say(f"\ngenmeter run: the budget stopped the job{count}{reason}")
+        count = f"; calls refused: {refusals:,}" if refusals else ""
+        say(f"\ngenmeter run: the budget stopped the job{reason}{count}")
         sys._genmeter_exit_code = _ExitCode(BUDGET_EXIT_CODE)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
@@ -178,7 +178,8 @@ class _ExitCode:
 
     def __init__(self, code: int) -> None:
         self._code = code
-        self._exit = os._exit
+        # Of the module below `os`, in which packages replace it by functions that are gone by then.
+        self._exit: Callable[[int], Any] = sys.modules[os.name]._exit  # noqa: SLF001 - os._exit
         self._streams = (sys.stdout, sys.stderr)
 
     def __del__(self) -> None:

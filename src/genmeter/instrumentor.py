@@ -1,17 +1,22 @@
-"""Replaces AfterImage's monitor under ``opentelemetry-instrument``.
+"""What ``opentelemetry-instrument python job.py`` turns on, found by entry points.
 
-``opentelemetry-instrument python job.py`` finds :class:`AfterImageInstrumentor` by its entry point;
-``AfterImageInstrumentor().instrument()`` does the same in code. Needs the extra ``instrument``.
+:class:`GenAIInstrumentor` records the calls in the spans of the instrumentations that the command turns on,
+:class:`AfterImageInstrumentor` replaces AfterImage's monitor. Their ``instrument()`` does the same in code.
+Needs the extra ``instrument``.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import TYPE_CHECKING, Any
 
 from genmeter import patch
+from genmeter.auto import afterimage
+from genmeter.auto.tracing import SpanFeed
 from genmeter.config.monitor import MonitorConfig
 from genmeter.errors import ConfigError, MissingExtraError
+from genmeter.monitor import GenerationMonitor
 
 try:
     from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
@@ -21,9 +26,9 @@ except ModuleNotFoundError as error:
     ) from error
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
-__all__ = ["AfterImageInstrumentor"]
+__all__ = ["AfterImageInstrumentor", "GenAIInstrumentor"]
 
 _logger = logging.getLogger("genmeter")
 
@@ -42,14 +47,52 @@ class AfterImageInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         return ("afterimage >= 0.18.0",)
 
     def _instrument(self, **kwargs: Any) -> None:
-        provider: Any = kwargs.get("meter_provider") or "global"
-        config = MonitorConfig(meter_provider=provider)
-        try:
-            config = MonitorConfig.from_env(meter_provider=provider)
-        except ConfigError as error:
-            # An exception would stop opentelemetry-instrument from loading other instrumentations.
-            _logger.warning("ignoring all GENMETER_* variables: %s", error)
-        patch.install(config)
+        patch.install(_config(kwargs))
 
     def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002 - the parent's signature
         patch.uninstall()
+
+
+class GenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
+    """Records the calls in GenAI spans and log events, on the application's MeterProvider.
+
+    ``instrument(tracer_provider=..., logger_provider=..., meter_provider=...)`` takes providers; by default
+    these are the global ones, set already or later. Spans that the sampler drops are recorded too, and not
+    exported. What cannot be seen is logged as a warning. Settings are read as by
+    :class:`AfterImageInstrumentor`. ``uninstrument()`` ends the reading of providers that are made later, and
+    of those that were made before nothing is recorded any more.
+    """
+
+    _feed: SpanFeed | None = None
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        """Return the instrumented packages: none, since it reads what instrumentations write."""
+        return ()
+
+    def _instrument(self, **kwargs: Any) -> None:
+        config = _config(kwargs)
+        feed = self._feed = SpanFeed(functools.cache(lambda: _monitor(config)))
+        afterimage.install()
+        feed.install(kwargs.get("tracer_provider"), kwargs.get("logger_provider"))
+        for note in feed.notes():
+            _logger.warning("%s", note)
+
+    def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002 - the parent's signature
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            feed.uninstall()
+
+
+def _config(kwargs: Mapping[str, Any]) -> MonitorConfig:
+    provider: Any = kwargs.get("meter_provider") or "global"
+    config = MonitorConfig(meter_provider=provider)
+    try:
+        return MonitorConfig.from_env(meter_provider=provider)
+    except ConfigError as error:
+        # An exception would stop opentelemetry-instrument from loading other instrumentations.
+        _logger.warning("ignoring all GENMETER_* variables: %s", error)
+    return config
+
+
+def _monitor(config: MonitorConfig) -> GenerationMonitor:
+    return GenerationMonitor(config=config)

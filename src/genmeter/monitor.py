@@ -228,6 +228,10 @@ class GenerationMonitor(Recording):
             )
             session.token_usage.start()
         session.on_rebuild = self._restart
+        if config.budget_tokens is not None or config.budget_usd is not None:
+            self._runtime.guard(
+                lambda: self.budget(config.budget_tokens, config.budget_usd, scope="job")
+            )
         global _newest  # noqa: PLW0603 - a count of the process
         _open[id(session.state)] = weakref.ref(self)
         _newest = next(_opened)

@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics as otel_metrics
 
+from genmeter import gate
 from genmeter.budget.budget import Budgets
+from genmeter.budget.guard import JobGuard
 from genmeter.clock import seconds_left
 from genmeter.config.monitor import EndpointConfig, LabelLimits
 from genmeter.errors import ConfigError
@@ -103,7 +105,7 @@ class ExitHook:
 # Read when a provider is created; all other settings belong to each monitor.
 _SHARED = (
     *("prices", "score_scales", "custom_metrics", "older_metric_names"),
-    *("limits", "endpoint"),
+    *("limits", "endpoint", "budget_tokens", "budget_usd"),
 )
 
 
@@ -180,6 +182,7 @@ class Runtime:
         )
         self._reported: set[str] = set()  # why the tokens of the job were not known
         self._job_budgets = Budgets()
+        self.job_guard: JobGuard | None = None
         # While holding it, never wait for the drain and never log.
         self._lock = threading.RLock()
         self._limits = LabelLimits()
@@ -391,6 +394,8 @@ class Runtime:
 
     def close(self) -> None:
         """Stop the threads of a runtime after :meth:`exit`."""
+        if self.job_guard is not None:
+            gate.remove_guard(self.job_guard)
         self._reaper.close()
         if self.pipeline is not None:
             self.pipeline.stop(1.0)
@@ -425,6 +430,16 @@ class Runtime:
                 each.connect()
 
         self.require_pipeline().run(add)
+
+    def guard(self, make_budget: Callable[[], Budget]) -> None:
+        """Have a budget of the job refuse calls; the first one of the process is kept.
+
+        Args:
+            make_budget: Returns the budget, if it is needed.
+        """
+        if self.job_guard is None:
+            self.job_guard = JobGuard(make_budget())
+            gate.add_guard(self.job_guard)
 
     # --- reading -------------------------------------------------------------------------------
 

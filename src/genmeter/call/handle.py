@@ -20,7 +20,7 @@ from typing import (
     overload,
 )
 
-from genmeter import clock
+from genmeter import clock, gate
 from genmeter.call.attempts import CallUsage
 from genmeter.call.decorator import decorated
 from genmeter.call.streams import MAX_TIMES, CallStream, Flow, flow_of, proxy_of
@@ -110,6 +110,8 @@ class GenerationHandle:
     _outer: Block | None = None
     _is_marked = False
     _observed: list[ObservedCall] | None = None
+    # False for a call that its hook could not refuse: it is sent whatever the gate says.
+    _is_gated = True
     _period: tuple[float, float] | None = None
 
     def __init__(
@@ -276,7 +278,13 @@ class GenerationHandle:
         self._error = "failed" if error is None else error
 
     def __enter__(self) -> Self:
-        """Start the call and its timer."""
+        """Start the call and its timer.
+
+        Raises:
+            BudgetError: The budget of the job, if ``MonitorConfig`` has one, refuses the call.
+        """
+        if self._is_gated and gate.is_guarded():
+            gate.check()
         try:
             self._vacancy.pop()
         except IndexError:

@@ -70,6 +70,16 @@ _OPTIONS = {
         "GENMETER_PRICES",
         "JSON or TOML file with USD per million tokens, or genai-prices; several are comma-separated",
     ),
+    "budget_tokens": (
+        "N",
+        "GENMETER_BUDGET_TOKENS",
+        "stop the job at this number of tokens",
+    ),
+    "budget_usd": (
+        "USD",
+        "GENMETER_BUDGET_USD",
+        "stop the job at this cost",
+    ),
 }
 
 

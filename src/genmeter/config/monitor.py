@@ -67,6 +67,7 @@ _logger = logging.getLogger("genmeter")
 _MAX_CAPACITY = 2**21
 # A number above 2**63 fails every OTLP export.
 _MAX_SAMPLES = 2**40
+_MAX_USD = 1e15  # more than there is in the world
 _LABEL_LIMIT = count(1, 5_000)  # the history numbers label values with 16 bits
 
 
@@ -405,6 +406,12 @@ class MonitorConfig(Declared):
         None, "USD per million tokens by model: a mapping, a JSON or TOML file, or "
         "genai-prices; of several, comma-separated, the first with a price wins",
         "GENMETER_PRICES", check=Check("prices", convert=PriceTable.coerce, parse=split_prices))
+    budget_tokens: int | None = declare(
+        None, "total tokens of the job, in all its processes, from which on its next call raises "
+        "BudgetExceededError", "GENMETER_BUDGET_TOKENS", check=optional(count(0, _MAX_SAMPLES)))
+    budget_usd: float | None = declare(
+        None, "the same for its cost, in USD", "GENMETER_BUDGET_USD",
+        check=optional(number(0, _MAX_USD, what="USD")))
     score_scales: Mapping[str, tuple[float, float]] = declare(
         dict, "lowest and highest value of each score whose scale is not 0..1", check=_SCORE_SCALES)
     custom_metrics: tuple[CustomMetric, ...] = declare(

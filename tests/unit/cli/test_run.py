@@ -20,6 +20,7 @@ from urllib.request import urlopen
 import pytest
 
 from genmeter import GenerationMonitor, cli, patch
+from genmeter.auto.watching import AutoWatch
 from genmeter.cli import bootstrap
 from genmeter.cli.bootstrap import sitecustomize
 from genmeter.exporters._http import bind
@@ -56,10 +57,19 @@ def _own_process_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
     }
     monkeypatch.setattr(os, "environ", clean)
     monkeypatch.chdir(tmp_path)
+    started: list[AutoWatch] = []
+
+    def auto_watch(monitor: Callable[[], GenerationMonitor]) -> AutoWatch:
+        started.append(AutoWatch(monitor))
+        return started[-1]
+
+    monkeypatch.setattr(bootstrap, "AutoWatch", auto_watch)
     with fresh_runtime():
         yield
         while patch._installs:
             patch.uninstall()
+        for each in started:
+            each.stop()
 
 
 @pytest.fixture
@@ -331,7 +341,7 @@ def test_a_bootstrap_that_fails_does_not_stop_the_script(
     write("print('it ran')")
     found = run("--no-endpoint", "job.py", PYTHONPATH=str(Path("lib").absolute()))
     assert (found.returncode, found.stdout) == (0, "it ran\n")
-    assert "AfterImage's monitor is not replaced: AttributeError" in found.stderr
+    assert "the job is not watched: AttributeError" in found.stderr
 
 
 # --- endpoint and report -----------------------------------------------------------------------
@@ -690,7 +700,7 @@ def test_a_child_patches_afterimage_when_it_imports_it(
     for name in ("afterimage", "afterimage.monitoring"):
         del sys.modules[name]  # for good: monkeypatch would put it back
     assert issubclass(found, GenerationMonitor) is not is_broken
-    assert ("is not replaced: AttributeError" in capsys.readouterr().err) is is_broken
+    assert ("is not watched: AttributeError" in capsys.readouterr().err) is is_broken
 
 
 def test_a_child_without_afterimage_imports_nothing_of_genmeter(write: Write) -> None:

@@ -205,6 +205,8 @@ VARIABLES: dict[str, tuple[str, str, Any]] = {
     "GENMETER_JOB": (" nightly ", "job", "nightly"),
     "GENMETER_RESUME": ("true", "resume", True),
     "GENMETER_EXPECTED_SAMPLES": ("500", "expected_samples", 500),
+    "GENMETER_BUDGET_TOKENS": ("5000", "budget_tokens", 5000),
+    "GENMETER_BUDGET_USD": ("2.5", "budget_usd", 2.5),
     "GENMETER_OLDER_METRIC_NAMES": ("true", "older_metric_names", True),
     "GENMETER_METER_PROVIDER": ("global", "meter_provider", "global"),
     "GENMETER_DRAIN": ("inline", "drain", "inline"),

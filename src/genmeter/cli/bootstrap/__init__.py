@@ -7,17 +7,31 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import functools
 import os
 import sys
+import threading
 from contextlib import suppress
+from multiprocessing import util as mp_util
+from typing import TYPE_CHECKING, Any
 
-from genmeter import patch, runtime
+from genmeter import gate, patch, runtime
+from genmeter.auto.summary import lines_of
+from genmeter.auto.watching import AutoWatch
 from genmeter.config.monitor import MonitorConfig
-from genmeter.errors import EndpointError, GenmeterError
+from genmeter.errors import BudgetError, EndpointError, GenmeterError
 from genmeter.exporters.settings import PROMETHEUS, ExportSettings
 from genmeter.monitor import GenerationMonitor, job_token_usage
 
-__all__ = ["QUIET", "say", "start"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from genmeter.budget.guard import JobGuard
+
+__all__ = ["BUDGET_EXIT_CODE", "QUIET", "say", "start", "start_in_child"]
+
+BUDGET_EXIT_CODE = 3
+"""Exit code of a job that a budget stopped."""
 
 QUIET = "_GENMETER_RUN_QUIET"
 """The variable of ``--quiet``."""
@@ -25,7 +39,7 @@ _USAGE_ERROR = 2
 
 
 def start() -> None:
-    """Open the endpoint, patch AfterImage's monitor, and register the report at exit.
+    """Open the endpoint, watch what calls models, and register the report at exit.
 
     An invalid setting or a port in use ends the process with exit code 2.
     """
@@ -38,10 +52,23 @@ def start() -> None:
         # After an exception Python would run the script all the same.
         os._exit(_USAGE_ERROR)
     patch.install()
+    run = _Run(config, monitor)
+    if config.budget_tokens is not None or config.budget_usd is not None:
+        sys.excepthook = functools.partial(run.on_error, sys.excepthook)
+        if monitor is None:  # its first monitor sets the guard
+            gate.add_guard(run.monitor)
+    run.watch.start()
     # Runs before the monitor's hook, and after those of the script, which may still record.
-    atexit.register(_finish, os.getpid(), monitor, config)
+    atexit.register(run.finish)
     if monitor is not None and monitor.endpoint_url is not None:
         say(f"metrics: {monitor.endpoint_url}")
+
+
+def start_in_child() -> None:
+    """Watch what calls models, in a Python process that the script started."""
+    patch.install()
+    run = _Run(MonitorConfig.from_env(expected_samples=None), None)
+    run.watch.start()
 
 
 def say(text: str) -> None:
@@ -69,21 +96,96 @@ def _open(config: MonitorConfig) -> GenerationMonitor | None:
         ) from error
 
 
-def _finish(pid: int, _monitor: GenerationMonitor | None, config: MonitorConfig) -> None:
-    """Print the report and shut down. The argument keeps the monitor alive until then."""
-    if os.getpid() != pid:  # a forked child does not report
-        return
-    if QUIET not in os.environ:
+class _Run:
+    """The run of a script, in one of its processes.
+
+    Args:
+        config: The settings of its monitor.
+        monitor: The monitor, kept alive until the end; None to make it when it is needed.
+    """
+
+    def __init__(self, config: MonitorConfig, monitor: GenerationMonitor | None) -> None:
+        self._pid = os.getpid()
+        self._config = config
+        self._made = monitor
+        self._lock = threading.Lock()
+        self._is_stopped = False
+        self.watch = AutoWatch(self.monitor)
+
+    def monitor(self) -> GenerationMonitor:
+        """Return the monitor of what is watched."""
+        with self._lock:
+            if self._made is None:
+                self._made = GenerationMonitor(
+                    metric_handlers=[], log_handlers=[], metrics_interval=0, config=self._config
+                )
+                # After the monitor's own hook is registered, so it runs before it.
+                atexit.register(self.watch.spans.flush)
+                mp_util.Finalize(None, self.watch.spans.flush, exitpriority=1)
+        gate.remove_guard(self.monitor)
+        return self._made
+
+    def on_error(self, previous: Callable[..., Any], kind: type, error: Any, trace: Any) -> None:
+        """Note whether a budget ended the script, and print the traceback; it is ``sys.excepthook``."""
+        self._is_stopped = self._is_stopped or issubclass(kind, BudgetError)
+        previous(kind, error, trace)
+
+    def finish(self) -> None:
+        """Print the report and shut down."""
+        self.watch.spans.flush()
+        if os.getpid() != self._pid:  # a forked child does not report
+            return
+        job = runtime.current()
+        if QUIET not in os.environ:
+            self._report()
+        self._say_stopped(job.job_guard)
+        linger = self._config.endpoint.linger
+        if linger and job.url() is not None:
+            say(f"waiting up to {linger:g} s for one more scrape; Ctrl-C ends it")
+        try:
+            job.exit()
+        except KeyboardInterrupt:
+            say("not waiting any longer")
+
+    def _report(self) -> None:
         report = job_token_usage()
         is_known = report.by_model or report.without_usage
         text = f"{report}" if is_known else "No token usage recorded."
-        if report.by_model and (config.prices is not None or report.cost_usd):
+        if report.by_model and (self._config.prices is not None or report.cost_usd):
             text += f"\n\n{report.cost()}"
         say(f"\n{text}")
-    linger, job = config.endpoint.linger, runtime.current()
-    if linger and job.url() is not None:
-        say(f"waiting up to {linger:g} s for one more scrape; Ctrl-C ends it")
-    try:
-        job.exit()
-    except KeyboardInterrupt:
-        say("not waiting any longer")
+        lines = lines_of(self.watch.seen, self.watch.spans.notes())
+        if lines:
+            say("\n" + "\n".join(lines))
+
+    def _say_stopped(self, guard: JobGuard | None) -> None:
+        """Say that a budget stopped the job, and have the process exit with a code of its own."""
+        refusals = 0 if guard is None else guard.refusals
+        if not refusals and not self._is_stopped:
+            return
+        reason = "" if guard is None or guard.reason is None else f": {guard.reason}"
+        count = f"; calls refused: {refusals:,}" if refusals else ""
+        say(f"\ngenmeter run: the budget stopped the job{reason}{count}")
+        sys._genmeter_exit_code = _ExitCode(BUDGET_EXIT_CODE)  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+class _ExitCode:
+    """Sets the exit code of the process at the very end of it.
+
+    No hook can change the exit code of a script that has ended. An attribute of ``sys`` is deleted after the
+    script's modules, so that its files are closed and all else is as at any exit.
+    """
+
+    def __init__(self, code: int) -> None:
+        self._code = code
+        # Of the module below `os`, in which packages replace it by functions that are gone by then.
+        self._exit: Callable[[int], Any] = sys.modules[os.name]._exit  # noqa: SLF001 - os._exit
+        self._streams = (sys.stdout, sys.stderr)
+
+    def __del__(self) -> None:
+        for stream in self._streams:
+            try:
+                stream.flush()
+            except Exception:
+                continue
+        self._exit(self._code)

@@ -10,30 +10,44 @@ import os
 import signal
 import sys
 from importlib.machinery import PathFinder
-from importlib.util import module_from_spec
+from importlib.util import find_spec, module_from_spec
 from typing import Any
 
 _FOLDER = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - pathlib is slow to import
 
 
-class _PatchOnImport:
-    """Patches AfterImage's monitor when the process imports AfterImage."""
+# The modules of genmeter.auto.catalogue: a test compares them.
+_MODULES = frozenset(
+    {
+        *("afterimage", "anthropic", "botocore", "cerebras.cloud.sdk", "cohere", "data_designer"),
+        *("dspy", "google.genai", "groq", "ibm_watsonx_ai", "inspect_ai", "langchain_core"),
+        *("litellm", "llama_index.core", "lm_eval", "mistralai", "ollama", "openai", "ragas"),
+        *("replicate", "together", "vertexai", "vllm", "writerai", "xai_sdk"),
+    }
+)
 
-    def find_spec(self, name: str, *_: Any) -> None:
-        """Find nothing."""
-        if name == "afterimage" and self in sys.meta_path:
-            sys.meta_path.remove(self)
-            try:
-                from genmeter import patch
 
-                patch.install()
-            except Exception as error:
-                _warn(error)
+class _StartOnImport:
+    """Starts genmeter in a child process when that imports a client or AfterImage."""
+
+    def find_spec(self, name: str, *_: Any) -> Any:
+        """Find nothing, or what all finders find once genmeter has started."""
+        if name not in _MODULES or self not in sys.meta_path:
+            return None
+        sys.meta_path.remove(self)
+        try:
+            from genmeter.cli.bootstrap import start_in_child
+
+            start_in_child()
+        except Exception as error:
+            _warn(error)
+        # A finder that was added in front of this one is asked too.
+        return find_spec(name)
 
 
 def _start() -> None:
     if os.environ.get("_GENMETER_MAIN_PID") != str(os.getpid()):
-        sys.meta_path.insert(0, _PatchOnImport())
+        sys.meta_path.insert(0, _StartOnImport())
         return
     try:
         from genmeter.cli.bootstrap import start
@@ -57,7 +71,7 @@ def _run_shadowed() -> None:
 
 def _warn(error: Exception) -> None:
     if sys.stderr is not None:
-        sys.stderr.write(f"genmeter run: AfterImage's monitor is not replaced: {error!r}\n")
+        sys.stderr.write(f"genmeter run: the job is not watched: {error!r}\n")
 
 
 if __name__ == "sitecustomize":

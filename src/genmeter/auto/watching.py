@@ -1,0 +1,277 @@
+"""Chooses what watches each client that the job imports, at its import.
+
+The rule, in this order:
+
+1. a framework: genmeter's hook of it;
+2. a client: the preferred one of the installed instrumentations (:func:`catalogue.rank`), or the one that
+   the job turns on itself;
+3. a client with spans of its own: these;
+4. genmeter's own replacement of the client's methods.
+
+Where spans cannot be read, or a budget has to refuse calls, the last one is preferred, since it needs no
+spans and stops each call. Never two are turned on for one client.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import wrapt
+
+from genmeter import gate
+from genmeter.auto import afterimage, packages
+from genmeter.auto.catalogue import AFTERIMAGE, CLIENTS, rank
+from genmeter.auto.tracing import SpanFeed
+from genmeter.events.values import UNREADABLE, safe_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import ModuleType
+
+    from genmeter.auto.catalogue import Client
+    from genmeter.auto.packages import TurnedOn
+    from genmeter.monitor import GenerationMonitor
+
+__all__ = ["AutoWatch", "Watched"]
+
+_MAX_SHOWN = 200
+_INSTRUMENTOR = "opentelemetry.instrumentation.instrumentor"
+_HOOKS = "genmeter.hooks"
+_PATCHES = "genmeter.clients"
+HOOK = "genmeter's hook"
+PATCH = "genmeter"
+
+
+@dataclass
+class Watched:
+    """What watches a client that the job has imported.
+
+    Attributes:
+        client: The client.
+        by: What watches it, as shown; None if nothing does.
+        version: Version of the client; empty if unknown.
+        problems: Why what would be preferred does not, a text each.
+        needs_spans: Whether it is seen by spans.
+    """
+
+    client: Client
+    by: str | None = None
+    version: str = ""
+    problems: list[str] = field(default_factory=list)
+    needs_spans: bool = False
+
+
+class AutoWatch:
+    """Watches the clients that the process imports, or has imported.
+
+    Args:
+        monitor: Returns the monitor that records the calls; called when a client is imported.
+    """
+
+    def __init__(self, monitor: Callable[[], GenerationMonitor]) -> None:
+        self._monitor = monitor
+        self._lock = threading.RLock()
+        self._seen: dict[str, Watched] = {}
+        self._turned_on: dict[str, TurnedOn] = {}
+        self._by_job: dict[str, None] = {}  # modules of instrumentors that the job turns on itself
+        self._undo: list[Callable[[], object]] = []
+        self._is_active = False
+        self.spans = SpanFeed(has_fallback=True, on_blind=self._watch_without_spans)
+
+    def start(self) -> None:
+        """Watch each client at its import; clients that are imported already at once."""
+        self._is_active = True
+        self.spans.install()
+        afterimage.install()
+        wrapt.register_post_import_hook(self._on_instrumentor, _INSTRUMENTOR)
+        for client in CLIENTS:
+            wrapt.register_post_import_hook(self._hook_of(client), client.module)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._reset_in_child)
+
+    def stop(self) -> None:
+        """Turn off what was turned on; for tests."""
+        self._is_active = False
+        self.spans.uninstall()
+        while self._undo:
+            undo = self._undo.pop()
+            try:
+                undo()
+            except UNREADABLE:
+                continue
+        for turned_on in self._turned_on.values():
+            if turned_on.is_ours and turned_on.instrumentor.is_instrumented_by_opentelemetry:
+                turned_on.instrumentor.uninstrument()
+        self._turned_on.clear()
+
+    @property
+    def seen(self) -> list[Watched]:
+        """The clients that were imported, in the order of the catalogue."""
+        with self._lock:
+            return [self._seen[each.name] for each in CLIENTS if each.name in self._seen]
+
+    def _reset_in_child(self) -> None:
+        self._lock = threading.RLock()  # another thread may have held it at the fork
+
+    # --- at the import of a client ---------------------------------------------------------------
+
+    def _hook_of(self, client: Client) -> Callable[[ModuleType], None]:
+        def on_import(module: ModuleType) -> None:
+            if self._is_active:
+                try:
+                    self._on_client(client, module)
+                except UNREADABLE as error:  # it would fail the job's import
+                    self._see(client, module).problems.append(_text(error))
+
+        return on_import
+
+    def _on_client(self, client: Client, module: ModuleType) -> None:
+        with self._lock:
+            if client.name in self._seen:
+                return
+            watched = self._see(client, module)
+        if client.module == AFTERIMAGE:
+            watched.by = "genmeter's monitor in place of its own"
+            return
+        ways = [self._by_hook, self._by_instrumentation, self._by_own_spans, self._by_patch]
+        if gate.is_guarded() or self.spans.is_blind:
+            ways = [self._by_hook, self._by_patch, self._by_instrumentation, self._by_own_spans]
+        for way in ways:
+            if way(watched):
+                return
+
+    def _see(self, client: Client, module: ModuleType) -> Watched:
+        version = getattr(module, "__version__", "")
+        found = Watched(client, version=version if type(version) is str else "")
+        return self._seen.setdefault(client.name, found)
+
+    def _by_hook(self, watched: Watched) -> bool:
+        """Install genmeter's hook of a framework, if it has one."""
+        name = watched.client.hook
+        if name is None:
+            return False
+        module = _optional(f"{_HOOKS}.{name}")
+        if module is None:
+            return False
+        try:
+            module.install(self._monitor())
+        except UNREADABLE as error:
+            watched.problems.append(f"{HOOK} is not used: {_text(error)}")
+            return False
+        self._undo.append(module.uninstall)
+        watched.by = HOOK
+        return True
+
+    def _by_instrumentation(self, watched: Watched) -> bool:
+        """Turn on the preferred instrumentation that is installed."""
+        client = watched.client
+        given = next((each for each in self._by_job if rank(client, each) is not None), None)
+        if given is not None:  # its instrument() may have imported the client
+            watched.by, watched.needs_spans = f"{given}, turned on by the job", True
+            return True
+        turned_on = packages.turn_on(client)
+        watched.problems += turned_on.problems
+        if turned_on.found is None:
+            return False
+        self._turned_on[client.name] = turned_on
+        watched.by, watched.needs_spans = str(turned_on.found), True
+        if not turned_on.is_ours:
+            watched.by += ", turned on by the job"
+        return True
+
+    def _by_own_spans(self, watched: Watched) -> bool:
+        """Rely on the spans of the client itself."""
+        if not watched.client.has_spans or not _has_own_spans(watched.client):
+            return False
+        watched.by, watched.needs_spans = "its own spans", True
+        return True
+
+    def _by_patch(self, watched: Watched) -> bool:
+        """Replace the methods of the client's classes."""
+        client = watched.client
+        if not client.is_patchable:
+            return False
+        clients = _optional(_PATCHES)
+        if clients is None:
+            return False
+        monitor = self._monitor()
+        try:
+            if not clients.install(client.module, monitor):
+                watched.problems.append("it has no client class of a known shape")
+                return False
+        except UNREADABLE as error:
+            watched.problems.append(f"genmeter does not watch it: {_text(error)}")
+            return False
+        self._undo.append(lambda: clients.uninstall(client.module, monitor))
+        watched.by, watched.needs_spans = PATCH, False
+        return True
+
+    def _watch_without_spans(self) -> None:
+        """Watch those clients otherwise whose spans do not come here any more."""
+        with self._lock:
+            affected = [each for each in self._seen.values() if each.needs_spans]
+        for watched in affected:
+            before = watched.by
+            if self._by_patch(watched):
+                watched.problems.append(f"{before} has no effect without spans")
+
+    # --- what the job turns on itself ------------------------------------------------------------
+
+    def _on_instrumentor(self, module: ModuleType) -> None:
+        try:
+            wrapt.wrap_function_wrapper(module, "BaseInstrumentor.instrument", self._instrumented)
+        except UNREADABLE:
+            return
+
+    def _instrumented(
+        self, wrapped: Any, instrumentor: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Give way to what the job turns on itself, with its own arguments."""
+        if self._is_active:
+            try:
+                self._give_way(instrumentor)
+            except UNREADABLE:
+                pass
+        return wrapped(*args, **kwargs)
+
+    def _give_way(self, instrumentor: Any) -> None:
+        if packages.is_turning_on():
+            return
+        module = type(instrumentor).__module__
+        self._by_job[module] = None
+        for name, turned_on in list(self._turned_on.items()):
+            watched = self._seen[name]
+            if rank(watched.client, module) is None:
+                continue
+            ours = turned_on.instrumentor
+            if turned_on.is_ours and ours.is_instrumented_by_opentelemetry:
+                ours.uninstrument()
+            self._turned_on[name] = turned_on._replace(is_ours=False)
+            watched.by = f"{module}, turned on by the job"
+
+
+def _has_own_spans(client: Client) -> bool:
+    """Return whether the installed version of Anthropic's client has spans, and they are on."""
+    if os.environ.get("ANTHROPIC_OPEN_TELEMETRY", "").lower() == "false":
+        return False
+    base = sys.modules.get(f"{client.module}._base_client")
+    return importlib.util.find_spec(f"{client.module}._tracing") is not None and hasattr(
+        base, "get_tracer"
+    )
+
+
+def _optional(name: str) -> Any:
+    """Import a module of genmeter that may be missing in this version; None without it."""
+    if importlib.util.find_spec(name.rpartition(".")[0]) is None:
+        return None
+    return importlib.import_module(name) if importlib.util.find_spec(name) is not None else None
+
+
+def _text(error: BaseException) -> str:
+    return f"{type(error).__name__}: {safe_text(error, _MAX_SHOWN)}"

@@ -1,0 +1,47 @@
+"""The gate that a call passes before it is sent, where the job has a budget that refuses calls.
+
+Whatever begins a call checks the gate first: the handle of a block, a framework's hook, a watched client,
+an instrumentation's span. Without a guard, a check costs a comparison.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["add_guard", "check", "is_guarded", "remove_guard"]
+
+_guards: tuple[Callable[[], object], ...] = ()
+
+
+def check() -> None:
+    """Let a call begin, or refuse it.
+
+    Raises:
+        BudgetError: A budget of the job refuses the call.
+    """
+    for guard in _guards:
+        guard()
+
+
+def is_guarded() -> bool:
+    """Return whether calls may be refused."""
+    return bool(_guards)
+
+
+def add_guard(guard: Callable[[], object]) -> None:
+    """Have each call that begins from now on checked.
+
+    Args:
+        guard: Raises the error of a call that it refuses; called on any thread.
+    """
+    global _guards  # noqa: PLW0603 - a setting of the process, replaced as a whole
+    _guards = (*_guards, guard)
+
+
+def remove_guard(guard: Callable[[], object]) -> None:
+    """Undo :func:`add_guard`; does nothing if there is no such guard."""
+    global _guards  # noqa: PLW0603 - a setting of the process, replaced as a whole
+    _guards = tuple(each for each in _guards if each is not guard)

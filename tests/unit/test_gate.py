@@ -1,0 +1,172 @@
+"""The gate: a budget in the settings refuses each call before it begins."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from genmeter import (
+    BudgetExceededError,
+    EndpointConfig,
+    GenerationHandle,
+    GenerationMonitor,
+    MonitorConfig,
+    UnpricedModelError,
+    UsageUnreadError,
+    gate,
+    runtime,
+)
+from genmeter.testing import fresh_runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+QUIET = EndpointConfig(enabled=False)
+
+
+@pytest.fixture(autouse=True)
+def _own_runtime() -> Iterator[None]:
+    """No budget is left by a test."""
+    with fresh_runtime():
+        yield
+    assert not gate.is_guarded()
+
+
+def limited(**settings: Any) -> GenerationMonitor:
+    """Return a monitor whose settings have a budget."""
+    return GenerationMonitor(config=MonitorConfig(endpoint=QUIET, **settings))
+
+
+def use(monitor: GenerationMonitor, tokens: int | None = 60) -> None:
+    """Make one call."""
+    with monitor.generation(model="atlas") as call:
+        if tokens is not None:
+            call.usage(total_token_count=tokens)
+
+
+def test_the_call_after_the_limit_raises_before_its_block() -> None:
+    """What was recorded stays, and the block of the refused call does not run."""
+    monitor = limited(budget_tokens=100)
+    use(monitor)
+    use(monitor)
+    with pytest.raises(BudgetExceededError, match="100 tokens"):
+        use(monitor)
+    assert monitor.get_total_token_usage().total_tokens == 120
+    guard = runtime.current().job_guard
+    assert guard is not None
+    assert guard.refusals == 1
+    assert guard.reason is not None
+    assert "100 tokens" in guard.reason
+
+
+def test_decorated_and_asynchronous_calls_are_refused_too() -> None:
+    """Each way to begin a call passes the gate."""
+    monitor = limited(budget_tokens=0)
+    ran: list[str] = []
+
+    @monitor.generation(model="atlas")
+    def plain() -> None:
+        ran.append("plain")
+
+    @monitor.generation(model="atlas")
+    async def task() -> None:
+        ran.append("task")
+
+    async def block() -> None:
+        async with monitor.generation(model="atlas"):
+            ran.append("block")
+
+    for call in (plain, lambda: asyncio.run(task()), lambda: asyncio.run(block())):
+        with pytest.raises(BudgetExceededError):
+            call()
+    assert ran == []
+
+
+def test_it_counts_all_monitors_and_what_is_tracked() -> None:
+    """Recording never raises, so a call of which nothing is known before counts afterwards."""
+    monitor, other = limited(budget_tokens=100), GenerationMonitor(config=MonitorConfig())
+    for _ in range(3):
+        other.track_generation(1.0, success=True, model_name="m", total_token_count=60)
+    with pytest.raises(BudgetExceededError):
+        use(monitor)
+    with pytest.raises(BudgetExceededError):
+        use(other)
+
+
+def test_a_limit_of_usd_needs_prices() -> None:
+    """A budget that cannot be kept stops the job too, and says why."""
+    monitor = limited(budget_usd=1.0, prices={"atlas": {"input": 1.0, "output": 1.0}})
+    monitor.track_generation(1.0, success=True, model_name="atlas", total_token_count=10)
+    use(monitor, None)
+    monitor.track_generation(1.0, success=True, model_name="unknown", total_token_count=10)
+    with pytest.raises(UnpricedModelError, match="unknown"):
+        use(monitor)
+
+
+def test_calls_without_usage_stop_the_job_in_the_end() -> None:
+    """Unknown usage is not counted as nothing for ever."""
+    monitor = limited(budget_tokens=100)
+    for _ in range(10):
+        with monitor.generation(model="atlas") as call:
+            call.usage({"model": "atlas", "choices": []})
+    with pytest.raises(UsageUnreadError):
+        use(monitor)
+
+
+def test_a_call_that_its_hook_could_not_refuse_is_recorded() -> None:
+    """It is sent whatever the gate says."""
+    monitor = limited(budget_tokens=0)
+    handle = GenerationHandle(monitor, model="atlas")
+    handle._is_gated = False
+    with handle as call:
+        call.usage(total_token_count=7)
+    assert monitor.get_total_token_usage().total_tokens == 7
+
+
+def test_another_limit_of_a_later_monitor_is_ignored_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The job has one budget."""
+    limited(budget_tokens=100)
+    limited(budget_tokens=50)
+    assert "ignoring budget_tokens" in caplog.text
+    guard = runtime.current().job_guard
+    assert guard is not None
+    assert guard._budget.limit.tokens == 100
+
+
+def test_without_a_budget_nothing_is_checked() -> None:
+    """The gate is open."""
+    use(GenerationMonitor(config=MonitorConfig(endpoint=QUIET)))
+    assert not gate.is_guarded()
+    gate.check()
+
+
+def spend(monitor: GenerationMonitor, queue: Any) -> None:
+    """Make calls in a child until one is refused."""
+    made = 0
+    try:
+        while made < 100:
+            use(monitor)
+            made += 1
+    except BudgetExceededError as error:
+        queue.put((made, error.spent.tokens))
+
+
+def test_a_forked_child_goes_on_with_the_jobs_budget() -> None:
+    """What its parent used counts."""
+    monitor = limited(budget_tokens=300)
+    use(monitor)
+    use(monitor)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=spend, args=(monitor, queue))
+    child.start()
+    made, spent = queue.get(timeout=60)
+    child.join(60)
+    assert (made, spent) == (3, 300)
+    with pytest.raises(BudgetExceededError):
+        use(monitor)

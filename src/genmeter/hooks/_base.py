@@ -271,6 +271,7 @@ class FrameworkHook:
         metadata: Mapping[str, Any] | None = None,
         mark: HookBlock | None = None,
         is_marked: bool = True,
+        is_gated: bool = True,
     ) -> HookCall:
         """Begin a call.
 
@@ -282,11 +283,14 @@ class FrameworkHook:
             metadata: See there.
             mark: As of :class:`HookCall`.
             is_marked: As there.
+            is_gated: Whether a budget may refuse the call; False where the framework catches what a
+                callback raises, so that the call would begin all the same.
 
         Raises:
             BudgetError: The process's budget is spent, where one is set.
         """
-        check_budget(self.monitor)
+        if is_gated:
+            check_budget(self.monitor)
         handle = GenerationHandle(
             self.recorder,
             model=model,

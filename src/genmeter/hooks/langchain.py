@@ -15,7 +15,14 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from genmeter.events.values import UNREADABLE
-from genmeter.hooks._base import FrameworkHook, HookBlock, HookCall, Unsupported, open_block, step_of
+from genmeter.hooks._base import (
+    FrameworkHook,
+    HookBlock,
+    HookCall,
+    Unsupported,
+    open_block,
+    step_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable

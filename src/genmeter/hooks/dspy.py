@@ -189,7 +189,7 @@ def _claim(entry: dict[str, Any]) -> dict[str, Any] | None:
 def _step() -> str | None:
     """Return the program's class and the path of the predictor that runs."""
     with suppress(*UNREADABLE):
-        import dspy  # noqa: PLC0415 - only with it
+        import dspy
 
         modules = dspy.settings.get("caller_modules") or ()
         if not modules:
@@ -246,13 +246,33 @@ def _score(value: Any) -> float | None:
 
 
 def _connect(module: ModuleType) -> Callable[[], object]:
-    from dspy.utils.callback import BaseCallback  # noqa: PLC0415 - only with it
+    from dspy.utils.callback import BaseCallback
 
-    base: Any = BaseCallback
-    owners = [getattr(module, name, None) for name in ("BaseLM", "Evaluate")]
-    if not all(isinstance(owner, type) for owner in owners):
-        raise Unsupported("dspy has no classes BaseLM and Evaluate")
-    callback = _callback_class(base)()
+    callback = _callback_class(BaseCallback)()
+    owners = []
+    for name in ("BaseLM", "Evaluate"):
+        owner: Any = getattr(module, name, None)
+        if not isinstance(owner, type) or "__init__" not in owner.__dict__:
+            raise Unsupported(f"dspy.{name} is no class with an __init__ of its own")
+        owners.append(owner)
+    settings = _add_to_settings(module, callback)
+    undo = [_add_to_instances(owner, callback) for owner in owners]
+
+    def disconnect() -> None:
+        for each in undo:
+            each()
+        if settings is not None and callback in settings:
+            settings.remove(callback)
+        while _calls:
+            with suppress(KeyError):
+                _calls.popitem()[1].call.drop()
+        _evaluations.clear()
+
+    return disconnect
+
+
+def _add_to_instances(owner: Any, callback: Any) -> Callable[[], None]:
+    """Add the callback to each new instance; returns what ends that."""
 
     def add(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> None:
         wrapped(*args, **kwargs)
@@ -262,29 +282,15 @@ def _connect(module: ModuleType) -> Callable[[], object]:
                 if not any(type(each) is type(callback) for each in before):
                     instance.callbacks = [*before, callback]
 
-    originals: list[tuple[Any, Any, Any]] = []
-    for owner in owners:
-        original = owner.__dict__.get("__init__")  # type: ignore[union-attr]
-        if original is None:
-            raise Unsupported(f"{owner.__name__} has no __init__ of its own")  # type: ignore[union-attr]
-        replacement = wrapt.FunctionWrapper(original, add)
-        originals.append((owner, original, replacement))
-    for owner, _, replacement in originals:
-        owner.__init__ = replacement
-    settings = _add_to_settings(module, callback)
+    original = owner.__dict__["__init__"]
+    replacement = wrapt.FunctionWrapper(original, add)
+    owner.__init__ = replacement
 
-    def disconnect() -> None:
-        for owner, original, replacement in originals:
-            if owner.__dict__.get("__init__") is replacement:
-                owner.__init__ = original
-        if settings is not None and callback in settings:
-            settings.remove(callback)
-        while _calls:
-            with suppress(KeyError):
-                _calls.popitem()[1].call.drop()
-        _evaluations.clear()
+    def undo() -> None:
+        if owner.__dict__.get("__init__") is replacement:
+            owner.__init__ = original
 
-    return disconnect
+    return undo
 
 
 def _add_to_settings(module: Any, callback: Any) -> list[Any] | None:

@@ -257,11 +257,12 @@ def _handler_variable() -> tuple[ContextVar[Any], type]:
     """Return a variable that has the handler in each context and thread, and the handler's class."""
     from langchain_core.callbacks.base import BaseCallbackHandler
 
+    base: Any = BaseCallbackHandler
     for name in _CALLBACKS:
-        if not callable(getattr(BaseCallbackHandler, name, None)):
+        if not callable(getattr(base, name, None)):
             raise Unsupported(f"BaseCallbackHandler has no {name}")
 
-    class GenmeterCallbackHandler(BaseCallbackHandler):
+    class GenmeterCallbackHandler(base):  # type: ignore[misc]
         """Records the runs of models; called in the context of the run, so that it can mark it."""
 
         run_inline = True

@@ -406,8 +406,12 @@ class HookCall(HookBlock):
         """
         blocks.leave(self._mark, self.outer)
 
-    def chunk(self) -> None:
-        """Take the time of a chunk of the answer."""
+    def chunk(self, chunk: Any = None) -> None:
+        """Take the time of a chunk of the answer.
+
+        Args:
+            chunk: The vendor's, whose usage and finish reason are read; None: only the time is taken.
+        """
         flow = self._flow
         if flow is None:
             handle = self.handle
@@ -419,6 +423,8 @@ class HookCall(HookBlock):
             flow.append(perf_counter())
         else:
             flow.last = perf_counter()
+        if chunk is not None:
+            flow.read(chunk)
 
     def end(self, error: BaseException | None = None) -> None:
         """Record the call; a second end does nothing.

@@ -28,6 +28,7 @@ from genmeter.events.capture import capture_keywords
 from genmeter.events.values import UNREADABLE
 from genmeter.hooks._base import FrameworkHook, Unsupported, open_block
 from genmeter.observed.model import ObservedCall
+from genmeter.observed.steps import current_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,6 +120,7 @@ class _Began:
         model: As it was sent to the provider.
         provider: In LiteLLM's word.
         operation: Of the call.
+        step: That the caller's code was in.
         at: Unix time.
         attempts: How often it was sent before LiteLLM reports it.
         is_answered: Whether it has an answer that is no stream.
@@ -129,7 +131,7 @@ class _Began:
 
     __slots__ = (
         *("at", "attempts", "block", "is_answered", "is_observed", "is_repeated", "is_stream"),
-        *("model", "operation", "provider", "watch"),
+        *("model", "operation", "provider", "step", "watch"),
     )
 
     def __init__(self, kwargs: dict[str, Any], *, is_repeated: bool) -> None:
@@ -137,6 +139,7 @@ class _Began:
         self.provider = _text(kwargs.get("custom_llm_provider"))
         self.model = _model(kwargs.get("model"), self.provider)
         self.operation = _operation(kwargs.get("call_type"))
+        self.step = current_step()
         self.is_stream = kwargs.get("stream") is True
         self.at = clock.now()
         self.attempts = 0
@@ -237,6 +240,7 @@ def _labels(found: _Began) -> dict[str, Any]:
         "model_name": found.model,
         "provider": found.provider,
         "operation": found.operation,
+        "step": found.step,
         "retries": found.attempts - 1 or None,
     }
     return {name: value for name, value in labels.items() if value is not None}

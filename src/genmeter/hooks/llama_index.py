@@ -62,7 +62,7 @@ def _handle(event: Any) -> None:
     elif kind in _CHUNKS:
         call = _first(event.span_id)
         if call is not None:
-            call.chunk()
+            call.chunk(getattr(event.response, "raw", None))
     elif kind in _ENDS:
         call = _take(event.span_id)
         if call is not None:
@@ -74,6 +74,8 @@ def _handle(event: Any) -> None:
 def _start(event: Any, operation: str) -> None:
     span = event.span_id
     given = event.model_dict if isinstance(event.model_dict, dict) else {}
+    if given.get("is_chat_model") is True:
+        operation = "chat"  # complete() of a chat model
     around = _first(span)
     call = _hook.begin(
         model=_text(given.get("model_name")) or _text(given.get("model")),
@@ -112,18 +114,10 @@ def _end(call: HookCall, event: Any) -> None:
     if response is None:
         call.handle.usage()
     else:
-        # The vendor's own response, or the last chunk of its stream; some models give neither.
+        # The vendor's own response, or the last chunk of its stream; some models have neither.
         raw = getattr(response, "raw", None)
         call.handle.usage(response if raw is None else raw)
-        _read_more(call, response)
     call.end()
-
-
-def _read_more(call: HookCall, response: Any) -> None:
-    """Read the finish reason that was in an earlier chunk than the last one."""
-    more = getattr(response, "additional_kwargs", None)
-    if call.handle.finish_reason is None and isinstance(more, dict):
-        call.handle.finish_reason = _text(more.get("finish_reason"))
 
 
 def _fail(event: Any) -> None:

@@ -281,9 +281,10 @@ def _report(kwargs: Any, response: Any, started: Any, ended: Any, *, is_success:
         return
     keywords, details, error_class = _outcome(kwargs, payload, response, found, is_success)
     first = _seconds(payload.get("completionStartTime"), None)
-    if found.is_stream and first is not None and began is not None:
-        details = details._replace(first_chunk=max(0.0, first - began))
     end = _seconds(payload.get("endTime"), ended) or clock.now()
+    # Without a chunk LiteLLM states the end.
+    if found.is_stream and first is not None and began is not None and first < end:
+        details = details._replace(first_chunk=max(0.0, first - began))
     call = ObservedCall(
         _hook.source,
         end,

@@ -426,16 +426,19 @@ class HookCall(HookBlock):
         if chunk is not None:
             flow.read(chunk)
 
-    def end(self, error: BaseException | None = None) -> None:
+    def end(self, error: Any = None) -> None:
         """Record the call; a second end does nothing.
 
         It belongs to the block that was open at its start, whatever is open where it ends.
 
         Args:
-            error: What it failed with; a cancellation is recorded as one.
+            error: The exception that it failed with, or a text; a cancellation is recorded as one.
         """
         if not self._take():
             return
+        if error is not None and not issubclass(type(error), BaseException):
+            self.handle.fail(error)
+            error = None
         flow = self._flow
         if flow is not None:
             flow.finish(error)
@@ -447,11 +450,20 @@ class HookCall(HookBlock):
             blocks.leave(outer, before)
 
     def drop(self) -> None:
-        """End the call without a record: no request was made."""
-        if self._take():
-            handle = self.handle
-            handle._recorder._close_call(handle)  # noqa: SLF001 - one contract
-            handle._vacancy = [True]  # noqa: SLF001
+        """End the call without a record: no request was made, or how it went is not known.
+
+        What was observed inside is passed on, so that it is not lost.
+        """
+        if not self._take():
+            return
+        handle = self.handle
+        recorder: Any = handle._recorder  # noqa: SLF001 - one contract
+        recorder._close_call(handle)  # noqa: SLF001
+        handle._vacancy = [True]  # noqa: SLF001
+        observed, handle._observed = handle._observed, None  # noqa: SLF001
+        for call in observed or ():
+            if self.outer is None or not self.outer.observe(call):
+                recorder._observer.observe(call)  # noqa: SLF001
 
     def _take(self) -> bool:
         try:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from genmeter.events.capture import lookup
 from genmeter.events.values import UNREADABLE
 from genmeter.hooks._base import (
     FrameworkHook,
@@ -107,12 +108,11 @@ class _Runs:
     def __init__(self) -> None:
         self._calls: dict[int, tuple[HookCall, weakref.ref[Any] | None]] = {}
 
-    def add(self, run_id: Any, call: HookCall) -> None:
+    def add(self, run_id: Any, number: int, call: HookCall) -> None:
         """Add one; of too many the oldest are forgotten."""
-        number = _number(run_id)
         while len(self._calls) >= _MAX_OPEN:
             with suppress(KeyError, RuntimeError, StopIteration):
-                self._calls.pop(next(iter(self._calls)))
+                self._calls.pop(next(iter(self._calls)))[0].drop()
         watch = None
         with suppress(TypeError):
             watch = weakref.ref(run_id, lambda _: self._lost(number))
@@ -152,24 +152,24 @@ def _number(run_id: Any) -> int:
 
 def _start(operation: str, metadata: Any, run_id: Any, kwargs: dict[str, Any]) -> None:
     """Begin the call of a run."""
-    given = metadata if isinstance(metadata, dict) else {}
-    parameters = kwargs.get("invocation_params")
-    if not isinstance(parameters, dict):
-        parameters = {}
+    number = _number(run_id)  # before a block is marked that could not be found again
+    parameters = lookup(kwargs, "invocation_params")
     batch = _batch_of(kwargs.get("batch_size"))
     call = _hook.begin(
         model=_first(
-            parameters.get("model"), parameters.get("model_name"), given.get("ls_model_name")
+            lookup(parameters, "model"),
+            lookup(parameters, "model_name"),
+            lookup(metadata, "ls_model_name"),
         ),
-        provider=_first(given.get("ls_provider")),
+        provider=_first(lookup(metadata, "ls_provider")),
         operation=operation,
-        step=step_of(given.get("langgraph_node")),
+        step=step_of(lookup(metadata, "langgraph_node")),
         mark=batch,
     )
     if batch is not None:
         batch.calls.append(call)
         call.data["batch"] = batch
-    _runs.add(run_id, call)
+    _runs.add(run_id, number, call)
 
 
 _batch: ContextVar[tuple[_Batch, int] | None] = ContextVar("genmeter_langchain_batch", default=None)
@@ -222,8 +222,11 @@ def _fail(error: Any, run_id: Any, response: Any) -> None:
     call = _runs.pop(run_id)
     if call is None:
         return
-    if response is not None and getattr(response, "generations", None):
-        call.handle.usage(response)
+    try:
+        if response is not None and getattr(response, "generations", None):
+            call.handle.usage(response)
+    except UNREADABLE as unreadable:
+        _hook.report("on_llm_error", unreadable)
     call.end(error)
     batch = call.data.pop("batch", None)
     if batch is not None:

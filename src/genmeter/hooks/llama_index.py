@@ -12,6 +12,8 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
+from genmeter.events.capture import lookup
+from genmeter.events.values import UNREADABLE
 from genmeter.hooks._base import FrameworkHook, HookCall, Unsupported
 
 if TYPE_CHECKING:
@@ -73,13 +75,13 @@ def _handle(event: Any) -> None:
 
 def _start(event: Any, operation: str) -> None:
     span = event.span_id
-    given = event.model_dict if isinstance(event.model_dict, dict) else {}
-    if given.get("is_chat_model") is True:
+    given = event.model_dict
+    if lookup(given, "is_chat_model") is True:
         operation = "chat"  # complete() of a chat model
     around = _first(span)
     call = _hook.begin(
-        model=_text(given.get("model_name")) or _text(given.get("model")),
-        provider=_provider(given.get("class_name")),
+        model=_text(lookup(given, "model_name")) or _text(lookup(given, "model")),
+        provider=_provider(lookup(given, "class_name")),
         operation=operation,
         mark=around,
         # A stream's consumer has the context of the method that returns it.
@@ -110,26 +112,22 @@ def _take(span: Any) -> HookCall | None:
 
 
 def _end(call: HookCall, event: Any) -> None:
-    response = getattr(event, "response", None)
-    if response is None:
-        call.handle.usage()
-    else:
+    try:
+        response = getattr(event, "response", None)
         # The vendor's own response, or the last chunk of its stream; some models have neither.
         raw = getattr(response, "raw", None)
         call.handle.usage(response if raw is None else raw)
+    except UNREADABLE as error:
+        _hook.report("the end of a call", error)
     call.end()
 
 
 def _fail(event: Any) -> None:
     error = getattr(event, "exception", None)
     if error is None:
-        error = sys.exception()  # the event is sent where it is handled
-    while True:
-        call = _take(event.span_id)
-        if call is None:
-            return
-        if error is None:
-            call.handle.fail(_text(getattr(event, "err_str", None)))
+        # The event is sent where it is handled.
+        error = sys.exception() or getattr(event, "err_str", None) or "failed"
+    while (call := _take(event.span_id)) is not None:
         call.end(error)
 
 

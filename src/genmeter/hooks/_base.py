@@ -1,0 +1,332 @@
+"""What the hooks of frameworks share: when one is installed, and how its calls are recorded.
+
+A hook is a :class:`FrameworkHook` in a module of its own, with :func:`install` and :func:`uninstall` of
+the module bound to it. It does not import its framework: it connects itself when the job has imported it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import sys
+import threading
+from contextlib import suppress
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import wrapt
+
+from genmeter import clock
+from genmeter.call.handle import GenerationHandle
+from genmeter.config.checks import instance_of, optional
+from genmeter.errors import BudgetError
+from genmeter.events.values import UNREADABLE, safe_text
+from genmeter.monitor import GenerationMonitor
+from genmeter.observed import blocks
+from genmeter.observed.hook import HookRecorder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import ModuleType
+
+    from genmeter.observed.model import ObservedCall
+
+__all__ = ["FrameworkHook", "HookCall", "Unsupported", "installed"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+_logger = logging.getLogger("genmeter")
+_MAX_SHOWN = 200
+_hooks: dict[str, FrameworkHook] = {}
+_lock = threading.RLock()  # never held during an import, nor while a monitor is made
+_process_monitors: list[GenerationMonitor] = []
+_process_lock = threading.Lock()
+
+
+class Unsupported(Exception):  # noqa: N818 - control flow, not an error
+    """The framework lacks what a hook needs; the message names it."""
+
+
+def installed() -> tuple[str, ...]:
+    """Return the frameworks whose hooks are installed and connected, in alphabetical order."""
+    return tuple(sorted(name for name, hook in _hooks.items() if hook.is_active))
+
+
+def process_monitor() -> GenerationMonitor:
+    """Return the process's monitor, made when it is first needed."""
+    with _process_lock:
+        if not _process_monitors:
+            _process_monitors.append(GenerationMonitor())
+        return _process_monitors[0]
+
+
+class FrameworkHook:
+    """The hook of one framework.
+
+    Installing it again replaces the monitor. Uninstalling restores what was there. A hook that steps
+    aside stays so in its process: the job goes on, unobserved by it.
+
+    Args:
+        name: Of the framework, as users know it, such as ``LangChain``; part of log messages.
+        package: Its distribution, whose version a warning names.
+        module: The module after whose import the hook connects itself.
+        connect: Connects the hook to the imported module, and returns what disconnects it. Raises
+            :class:`Unsupported`, or anything else, if the module is not as expected.
+        source: Of the calls, see ``ObservedCall.source``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        package: str,
+        module: str,
+        connect: Callable[[ModuleType], Callable[[], object]],
+        source: str,
+    ) -> None:
+        self.name = name
+        self.package = package
+        self.source = source
+        self._module = module
+        self._connect = connect
+        self._disconnect: Callable[[], object] | None = None
+        self._is_installed = self._is_registered = self._is_marking = self._is_aside = False
+        self._given: GenerationMonitor | None = None
+        self._recorder: HookRecorder | None = None
+        self._monitor: GenerationMonitor | None = None
+        self._warned: set[str] = set()
+        _hooks[source.removeprefix("genmeter.")] = self
+
+    # --- installing ------------------------------------------------------------------------------
+
+    def install(self, monitor: GenerationMonitor | None = None) -> None:
+        """Record the framework's calls, from now on or from its import on.
+
+        Args:
+            monitor: Where they are recorded; None means the process's monitor.
+
+        Raises:
+            ConfigError: ``monitor`` is not a GenerationMonitor.
+        """
+        optional(instance_of(GenerationMonitor))("monitor", monitor)
+        with _lock:
+            self._is_installed = True
+            self._given = monitor
+            self._recorder = self._monitor = None
+            is_registered, self._is_registered = self._is_registered, True
+        if self._module in sys.modules:
+            with suppress(Exception):  # waits for another thread that is importing it
+                importlib.import_module(self._module)
+        if not is_registered:
+            wrapt.register_post_import_hook(self._on_import, self._module)
+        elif self._module in sys.modules:
+            self._on_import(sys.modules[self._module])
+
+    def uninstall(self) -> None:
+        """Stop recording, and restore what was there; does nothing if nothing is installed."""
+        with _lock:
+            self._is_installed = False
+            self._recorder = self._monitor = self._given = None
+            disconnect, self._disconnect = self._disconnect, None
+            is_marking, self._is_marking = self._is_marking, False
+        if is_marking:
+            blocks.stop_marking()
+        if disconnect is not None:
+            try:
+                disconnect()
+            except UNREADABLE as error:
+                self.warn(f"what was there could not be restored: {safe_text(error, _MAX_SHOWN)}")
+
+    def _on_import(self, module: ModuleType) -> None:
+        """Connect the hook to its framework; an exception would fail the job's import."""
+        with _lock:
+            if not self._is_installed or self._is_aside or self._disconnect is not None:
+                return
+        monitor = self._given
+        try:
+            if monitor is None:
+                monitor = process_monitor()
+            disconnect = self._connect(module)
+        except UNREADABLE as error:
+            self.step_aside(error)
+            return
+        with _lock:
+            is_wanted = self._is_installed and self._disconnect is None
+            if is_wanted:
+                self._disconnect = disconnect
+                self._is_marking = True
+        if is_wanted:
+            blocks.start_marking()
+        else:
+            with suppress(Exception):
+                disconnect()
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it records: it is installed, connected, and has not stepped aside."""
+        return self._is_installed and not self._is_aside and self._disconnect is not None
+
+    # --- what the framework is not like ----------------------------------------------------------
+
+    def warn(self, missing: str) -> None:
+        """Log a warning, once for each text: what of the framework is not as expected."""
+        with _lock:
+            if missing in self._warned:
+                return
+            self._warned.add(missing)
+        try:
+            version = metadata.version(self.package)
+        except Exception:
+            version = "of an unknown version"
+        _logger.warning(
+            "genmeter's hook of %s (%s %s): %s", self.name, self.package, version, missing
+        )
+
+    def step_aside(self, error: BaseException) -> None:
+        """Log once what was missing, and observe nothing more in this process."""
+        is_known = type(error) is Unsupported
+        text = safe_text(error, _MAX_SHOWN) or ""
+        missing = text if is_known else f"{type(error).__name__}: {text}"
+        self._is_aside = True
+        self.warn(f"{missing}; its calls are not recorded")
+
+    def guarded(self, function: Callable[_P, _R]) -> Callable[_P, _R | None]:
+        """Return a callback that never raises, and does nothing once the hook is not active.
+
+        The first exception is logged, and the others are dropped: the hook goes on, since one odd object
+        need not be followed by others. Only what :meth:`begin` raises for a budget passes through.
+        """
+
+        @functools.wraps(function)
+        def callback(*args: _P.args, **kwargs: _P.kwargs) -> _R | None:
+            if not self.is_active:
+                return None
+            try:
+                return function(*args, **kwargs)
+            except BudgetError:
+                raise
+            except UNREADABLE as error:
+                self.report(function.__name__, error)
+                return None
+
+        return callback
+
+    def report(self, where: str, error: BaseException) -> None:
+        """Log, once for each place and kind, an exception of the hook's own."""
+        with suppress(*UNREADABLE):
+            text = safe_text(error, _MAX_SHOWN)
+            self.warn(f"{where} did not get what it expects ({type(error).__name__}: {text})")
+
+    # --- recording -------------------------------------------------------------------------------
+
+    @property
+    def monitor(self) -> GenerationMonitor:
+        """The monitor that records the calls."""
+        monitor = self._monitor
+        if monitor is None:
+            monitor = self._monitor = self._given or process_monitor()
+        return monitor
+
+    @property
+    def recorder(self) -> HookRecorder:
+        """What handles of the framework's calls record with."""
+        recorder = self._recorder
+        if recorder is None:
+            monitor = self.monitor
+            recorder = HookRecorder(monitor, monitor._observer, self.source)  # noqa: SLF001 - one contract
+            self._recorder = recorder
+        return recorder
+
+    def begin(
+        self,
+        *,
+        model: str | None = None,
+        step: str | None = None,
+        provider: str | None = None,
+        operation: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> HookCall:
+        """Begin a call, and mark its block in the current context.
+
+        Raises:
+            BudgetError: The process's budget is spent, where one is set.
+        """
+        check_budget(self.monitor)
+        handle = GenerationHandle(
+            self.recorder,
+            model=model,
+            step=step,
+            provider=provider,
+            operation=operation,
+            metadata=metadata,
+        )
+        return HookCall(handle)
+
+    def observe(self, call: ObservedCall, block: blocks.Block | None = None) -> None:
+        """Record a call that has ended; it is a part of a block of ours that is open around it.
+
+        Args:
+            call: The call.
+            block: The block that was open where the call began; None: the one that is open here.
+        """
+        around = blocks.current() if block is None else block
+        if around is None or not around.observe(call):
+            self.monitor._observer.observe(call)  # noqa: SLF001 - one contract
+
+
+def check_budget(monitor: GenerationMonitor) -> None:
+    """Refuse a call that a budget of the process does not allow; the one place for all hooks.
+
+    Raises:
+        BudgetError: The budget is spent.
+    """
+
+
+class HookCall:
+    """A call that a framework reports by callbacks, which may come in other contexts or threads.
+
+    Args:
+        handle: Its handle, not entered yet.
+
+    Attributes:
+        handle: As passed, entered.
+        began: Unix time.
+        outer: The block of ours that was open where the call began.
+        data: What a hook keeps of the call between callbacks.
+    """
+
+    __slots__ = ("__weakref__", "_lock", "began", "data", "handle", "outer")
+
+    def __init__(self, handle: GenerationHandle) -> None:
+        self.outer = blocks.current()
+        self.handle = handle
+        self.began = clock.now()
+        self.data: dict[str, Any] = {}
+        self._lock = [True]  # taken by the one who ends the call; atomic
+        handle.__enter__()
+
+    def unmark(self) -> None:
+        """Take the mark back in the current context: what the caller does next is no part of the call.
+
+        For a generator, whose consumer has its context, before it yields the first time.
+        """
+        self.handle._unmark()  # noqa: SLF001 - one contract
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Record the call; a second end does nothing.
+
+        It belongs to the block that was open at its start, whatever is open where it ends.
+        """
+        try:
+            self._lock.pop()
+        except IndexError:
+            return
+        self.unmark()
+        outer: Any = self.outer
+        before = blocks.enter(outer)
+        try:
+            self.handle.__exit__(None if error is None else type(error), error, None)
+        finally:
+            blocks.leave(outer, before)

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from genmeter.errors import ConfigError
 from genmeter.events.values import shown
-from genmeter.hooks._base import installed
+from genmeter.hooks._base import connected, installed
 
 if TYPE_CHECKING:
     from genmeter.monitor import GenerationMonitor
 
-__all__ = ["FRAMEWORKS", "Framework", "install", "installed", "uninstall"]
+__all__ = ["FRAMEWORKS", "Framework", "connected", "install", "installed", "uninstall"]
 
 
 class Framework(NamedTuple):

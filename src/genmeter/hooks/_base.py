@@ -9,16 +9,20 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
+import math
 import sys
 import threading
 from contextlib import suppress
 from importlib import metadata
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import wrapt
 
 from genmeter import clock
+from genmeter.call.attempts import CallUsage
 from genmeter.call.handle import GenerationHandle
+from genmeter.call.streams import MAX_TIMES, Flow
 from genmeter.config.checks import instance_of, optional
 from genmeter.errors import BudgetError
 from genmeter.events.values import UNREADABLE, safe_text
@@ -32,7 +36,15 @@ if TYPE_CHECKING:
 
     from genmeter.observed.model import ObservedCall
 
-__all__ = ["FrameworkHook", "HookCall", "Unsupported", "installed"]
+__all__ = [
+    "FrameworkHook",
+    "HookBlock",
+    "HookCall",
+    "Unsupported",
+    "installed",
+    "open_block",
+    "step_of",
+]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -50,7 +62,12 @@ class Unsupported(Exception):  # noqa: N818 - control flow, not an error
 
 
 def installed() -> tuple[str, ...]:
-    """Return the frameworks whose hooks are installed and connected, in alphabetical order."""
+    """Return the frameworks whose hooks are installed, imported or not, in alphabetical order."""
+    return tuple(sorted(name for name, hook in _hooks.items() if hook.is_installed))
+
+
+def connected() -> tuple[str, ...]:
+    """Return the frameworks that the job has imported and whose hooks record, in that order."""
     return tuple(sorted(name for name, hook in _hooks.items() if hook.is_active))
 
 
@@ -164,6 +181,11 @@ class FrameworkHook:
                 disconnect()
 
     @property
+    def is_installed(self) -> bool:
+        """Whether it records, or will once its framework is imported; or has stepped aside."""
+        return self._is_installed
+
+    @property
     def is_active(self) -> bool:
         """Whether it records: it is installed, connected, and has not stepped aside."""
         return self._is_installed and not self._is_aside and self._disconnect is not None
@@ -247,13 +269,28 @@ class FrameworkHook:
         provider: str | None = None,
         operation: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        mark: HookBlock | None = None,
+        is_marked: bool = True,
+        is_gated: bool = True,
     ) -> HookCall:
-        """Begin a call, and mark its block in the current context.
+        """Begin a call.
+
+        Args:
+            model: As of ``monitor.generation``, like the four below.
+            step: See there.
+            provider: See there.
+            operation: See there.
+            metadata: See there.
+            mark: As of :class:`HookCall`.
+            is_marked: As there.
+            is_gated: Whether a budget may refuse the call; False where the framework catches what a
+                callback raises, so that the call would begin all the same.
 
         Raises:
             BudgetError: The process's budget is spent, where one is set.
         """
-        check_budget(self.monitor)
+        if is_gated:
+            check_budget(self.monitor)
         handle = GenerationHandle(
             self.recorder,
             model=model,
@@ -262,7 +299,7 @@ class FrameworkHook:
             operation=operation,
             metadata=metadata,
         )
-        return HookCall(handle)
+        return HookCall(handle, mark=mark, is_marked=is_marked)
 
     def observe(self, call: ObservedCall, block: blocks.Block | None = None) -> None:
         """Record a call that has ended; it is a part of a block of ours that is open around it.
@@ -284,49 +321,156 @@ def check_budget(monitor: GenerationMonitor) -> None:
     """
 
 
-class HookCall:
+class HookBlock:
+    """A block of ours whose end may come in a copy of the context that has its mark.
+
+    The mark then stays where it was. So after its end the block stands for the one around it.
+
+    Attributes:
+        outer: The block of ours that was open where it began.
+    """
+
+    __slots__ = ("__weakref__", "_ended", "outer")
+
+    def __init__(self, outer: blocks.Block | None) -> None:
+        self.outer = outer
+        self._ended = math.inf
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended itself."""
+        return self._ended == math.inf
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it or the block around it goes on."""
+        return self.is_running or (self.outer is not None and self.outer.is_open)
+
+    def observe(self, call: ObservedCall) -> bool:
+        """Add what was observed inside; see ``blocks.Block``."""
+        if self.is_running:
+            return self._add(call)
+        if call.ended - (call.duration or 0.0) < self._ended:
+            return True  # of this block, which has been recorded without it
+        return self.outer is not None and self.outer.observe(call)
+
+    def _add(self, call: ObservedCall) -> bool:
+        """Add it while the block goes on; as of a block that knows all itself."""
+        del call
+        return True
+
+
+class HookCall(HookBlock):
     """A call that a framework reports by callbacks, which may come in other contexts or threads.
+
+    It is a block of ours: what others observe inside completes its handle.
 
     Args:
         handle: Its handle, not entered yet.
+        mark: The block that is marked in the current context, inside of the same one; None means the
+            call itself.
+        is_marked: Whether it is marked.
 
     Attributes:
         handle: As passed, entered.
-        began: Unix time.
-        outer: The block of ours that was open where the call began.
         data: What a hook keeps of the call between callbacks.
     """
 
-    __slots__ = ("__weakref__", "_lock", "began", "data", "handle", "outer")
+    __slots__ = ("_flow", "_mark", "_unended", "data", "handle")
 
-    def __init__(self, handle: GenerationHandle) -> None:
-        self.outer = blocks.current()
+    def __init__(
+        self,
+        handle: GenerationHandle,
+        *,
+        mark: HookBlock | None = None,
+        is_marked: bool = True,
+    ) -> None:
+        super().__init__(open_block() if mark is None else mark.outer)
         self.handle = handle
-        self.began = clock.now()
         self.data: dict[str, Any] = {}
-        self._lock = [True]  # taken by the one who ends the call; atomic
+        self._unended = [True]  # taken by the one who ends the call; atomic
+        self._flow: Flow | None = None
+        self._mark = self if mark is None else mark
         handle.__enter__()
+        handle._unmark()  # noqa: SLF001 - one contract
+        if is_marked and blocks.is_marking():
+            blocks.enter(self._mark)
+
+    def _add(self, call: ObservedCall) -> bool:
+        return self.handle.observe(call)
 
     def unmark(self) -> None:
         """Take the mark back in the current context: what the caller does next is no part of the call.
 
         For a generator, whose consumer has its context, before it yields the first time.
         """
-        self.handle._unmark()  # noqa: SLF001 - one contract
+        blocks.leave(self._mark, self.outer)
+
+    def chunk(self, chunk: Any = None) -> None:
+        """Take the time of a chunk of the answer.
+
+        Args:
+            chunk: The vendor's, whose usage and finish reason are read; None: only the time is taken.
+        """
+        flow = self._flow
+        if flow is None:
+            handle = self.handle
+            if handle._usage is None:  # noqa: SLF001 - one contract
+                handle._usage = CallUsage()  # noqa: SLF001
+            flow = self._flow = Flow(handle._usage.begin_stream())  # noqa: SLF001
+            handle._flows = [flow]  # noqa: SLF001
+        if len(flow.times) < MAX_TIMES:
+            flow.append(perf_counter())
+        else:
+            flow.last = perf_counter()
+        if chunk is not None:
+            flow.read(chunk)
 
     def end(self, error: BaseException | None = None) -> None:
         """Record the call; a second end does nothing.
 
         It belongs to the block that was open at its start, whatever is open where it ends.
+
+        Args:
+            error: What it failed with; a cancellation is recorded as one.
         """
-        try:
-            self._lock.pop()
-        except IndexError:
+        if not self._take():
             return
-        self.unmark()
+        flow = self._flow
+        if flow is not None:
+            flow.finish(error)
         outer: Any = self.outer
         before = blocks.enter(outer)
         try:
             self.handle.__exit__(None if error is None else type(error), error, None)
         finally:
             blocks.leave(outer, before)
+
+    def drop(self) -> None:
+        """End the call without a record: no request was made."""
+        if self._take():
+            handle = self.handle
+            handle._recorder._close_call(handle)  # noqa: SLF001 - one contract
+            handle._vacancy = [True]  # noqa: SLF001
+
+    def _take(self) -> bool:
+        try:
+            self._unended.pop()
+        except IndexError:
+            return False
+        self._ended = clock.now()
+        self.unmark()
+        return True
+
+
+def open_block() -> blocks.Block | None:
+    """Return the block of ours that is open here; not one that only stands for it."""
+    block = blocks.current()
+    while isinstance(block, HookBlock) and not block.is_running:
+        block = block.outer
+    return block
+
+
+def step_of(name: Any) -> str | None:
+    """Return the step of a call: as the framework names it, if it is a text."""
+    return name if type(name) is str and name else None

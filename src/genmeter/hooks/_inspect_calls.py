@@ -15,6 +15,7 @@ from genmeter import clock
 from genmeter.events.answers import Answer, CallDetails, TokenCounts, Unread
 from genmeter.events.capture import capture_keywords, capture_label, capture_number
 from genmeter.events.values import UNREADABLE, safe_text
+from genmeter.hooks._base import open_block
 from genmeter.observed import blocks
 from genmeter.observed.merging import complete
 from genmeter.observed.model import ObservedCall
@@ -105,7 +106,7 @@ class Attempts:
         self.is_retrying = False
         self.is_over = False
         self.strangers: list[ObservedCall] = []
-        self.outer = blocks.current()
+        self.outer = open_block()
         self._accepts = eval_id is not None
         self._observed: list[ObservedCall] = []
         self._before: blocks.Block | None = None
@@ -138,13 +139,13 @@ class Attempts:
 
     @property
     def is_open(self) -> bool:
-        """Whether what is observed now is a part of the call."""
-        return self._accepts and not self.is_over
+        """Whether what is observed now is a part of the call, or of the block around it."""
+        return self._accepts or (self.outer is not None and self.outer.is_open)
 
     def observe(self, call: ObservedCall) -> bool:
         """Take what an instrumentation observed of the call; see :class:`blocks.Block`."""
-        if not self.is_open:
-            return False
+        if not self._accepts:
+            return self.outer is not None and self.outer.observe(call)
         self._observed.append(call)
         if not call.success:
             self._accepts = False

@@ -4,7 +4,7 @@ It subscribes to Inspect's public hooks. The step of a call is its task. Inspect
 outside of a sample; what instrumentations see of such a call is recorded from them.
 
 Nothing is subscribed until the hook is installed: by :func:`install`, by ``genmeter run``, or for the
-command ``inspect`` by the variable ``GENMETER_HOOKS`` (see :mod:`genmeter.hooks.entry_points`).
+command ``inspect`` by the variable ``GENMETER_HOOKS`` (see :mod:`genmeter.hooks.switch`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from genmeter.monitor import GenerationMonitor
 
-__all__ = ["install", "uninstall"]
+__all__ = ["install", "is_active", "uninstall"]
 
 _NEEDED = (
     "on_before_model_generate",
@@ -190,11 +190,8 @@ class _Subscriber:
         finished = call.finished(**known)
         if ended is not None and call.began <= ended <= finished.ended:
             finished = finished._replace(ended=ended, duration=ended - call.began)
-        outer = call.outer
-        if outer is not None and not outer.is_open:
-            outer = None
         for each in (*call.strangers, finished):
-            if outer is None or not outer.observe(each):
+            if call.outer is None or not call.outer.observe(each):
                 _hook.monitor._observer.observe(each)  # noqa: SLF001 - one contract
 
     # --- samples and scores ----------------------------------------------------------------------
@@ -428,3 +425,8 @@ def install(monitor: GenerationMonitor | None = None) -> None:
 def uninstall() -> None:
     """Stop recording; Inspect keeps an idle subscriber, which it has no way to remove."""
     _hook.uninstall()
+
+
+def is_active() -> bool:
+    """Return whether evaluations are recorded."""
+    return _hook.is_active

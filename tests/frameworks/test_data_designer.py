@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def monitor() -> Iterator[IsolatedMonitor]:
+    """Return a monitor that the hook records to."""
     with isolated_monitor() as monitor:
         hook.install(monitor)
         yield monitor
@@ -121,7 +122,9 @@ def _facade(server: ModelServer) -> Any:
     return provider.model_registry.get_model(model_alias="writer")
 
 
-def test_sink_of_the_job_still_gets_its_events(server: ModelServer, monitor: IsolatedMonitor) -> None:
+def test_sink_of_the_job_still_gets_its_events(
+    server: ModelServer, monitor: IsolatedMonitor
+) -> None:
     """Ours stands before it."""
     kinds: list[str] = []
 

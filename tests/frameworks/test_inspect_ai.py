@@ -10,13 +10,13 @@ import pytest
 pytest.importorskip("inspect_ai")
 
 import tenacity
-
 from _books import Call, assert_equal_books, recorded_calls
-from inspect_ai import Task, eval as run_eval
+from inspect_ai import Task
+from inspect_ai import eval as run_eval
 from inspect_ai.dataset import Sample
+from inspect_ai.hooks._hooks import get_all_hooks
 from inspect_ai.model import GenerateConfig, get_model
 from inspect_ai.scorer import Score, Target, accuracy, includes, scorer
-from inspect_ai.hooks._hooks import get_all_hooks
 from inspect_ai.solver import TaskState, generate, use_tools
 from inspect_ai.tool import tool
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def monitor() -> Iterator[IsolatedMonitor]:
+    """Return a monitor that the hook records to."""
     with isolated_monitor() as monitor:
         hook.install(monitor)
         yield monitor
@@ -212,6 +213,8 @@ def test_cached_answer_is_no_call(
 
 @tool
 def add() -> Any:
+    """Return a tool that adds."""
+
     async def execute(x: int, y: int) -> int:
         """Add two numbers.
 

@@ -10,14 +10,14 @@ import pytest
 pytest.importorskip("lm_eval")
 
 import aiohttp
-
 from _books import assert_equal_books, recorded_calls
+from lm_eval import evaluator
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
-from lm_eval import evaluator
 from lm_eval.models.api_models import JsonChatStr, TemplateAPI
 from lm_eval.models.openai_completions import LocalChatCompletion, LocalCompletionsAPI
 
+from _waiting import eventually
 from genmeter.hooks import lm_eval as hook
 from genmeter.testing import IsolatedMonitor, isolated_monitor
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def monitor() -> Iterator[IsolatedMonitor]:
+    """Return a monitor that the hook records to."""
     with isolated_monitor() as monitor:
         hook.install(monitor)
         yield monitor
@@ -60,9 +61,7 @@ def _message(text: str) -> JsonChatStr:
 
 
 @pytest.mark.parametrize("at_once", [1, 4])
-def test_calls_equal_the_books(
-    server: ModelServer, monitor: IsolatedMonitor, at_once: int
-) -> None:
+def test_calls_equal_the_books(server: ModelServer, monitor: IsolatedMonitor, at_once: int) -> None:
     """One after the other and at once: tokens, outcomes and steps are those of the server."""
     texts = ["one", "two [[cached]]", "three [[length]]", "four [[reasoning]]", "one [[no usage]]"]
     answers = _chat(server, num_concurrent=at_once).generate_until(_requests(*texts))
@@ -131,8 +130,7 @@ async def test_cancelled_request_is_cancelled(
                 session, asyncio.Semaphore(1), [_message("one [[slow 30]]")], gen_kwargs={}
             )
         )
-        while not server.books:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(eventually, lambda: bool(server.books))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def monitor() -> Iterator[IsolatedMonitor]:
+    """Return a monitor that the hook records to."""
     with warnings.catch_warnings(), isolated_monitor() as monitor:
         warnings.simplefilter("ignore")
         hook.install(monitor)
@@ -68,7 +69,12 @@ def _evaluate(*answers: str, **arguments: Any) -> Any:
 def _rows(monitor: IsolatedMonitor) -> list[tuple[Any, ...]]:
     frame = monitor.to_frame("evaluations")
     return sorted(
-        (row["evaluator"], row["success"], str(row.get("score_length")).replace("None", "nan"), str(row["error_type"]))
+        (
+            row["evaluator"],
+            row["success"],
+            str(row.get("score_length")).replace("None", "nan"),
+            str(row["error_type"]),
+        )
         for row in frame.to_dict("records")
     )
 
@@ -143,7 +149,7 @@ def test_scores_by_a_model_equal_the_books(server: ModelServer, monitor: Isolate
 
 
 def test_uninstall_restores_the_functions() -> None:
-    """ragas is as before."""
+    """The package is as before."""
     before = (ragas.evaluate, ragas.aevaluate, ragas.evaluation.evaluate)
     with isolated_monitor() as monitor:
         hook.install(monitor)

@@ -335,5 +335,3 @@ def failed(error: Any, traceback: Any) -> dict[str, Any]:
             keywords["error_type"] = found[1]
             break
     return keywords
-
-

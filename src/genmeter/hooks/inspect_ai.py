@@ -54,8 +54,14 @@ _BAD_REQUEST = 400
 _TOO_MANY_REQUESTS = 429
 # Inspect's words for the values of scores, as its own metrics count them.
 _GRADES = {
-    **{"c": 1.0, "p": 0.5, "i": 0.0, "n": 0.0},
-    **{"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0},
+    "c": 1.0,
+    "p": 0.5,
+    "i": 0.0,
+    "n": 0.0,
+    "yes": 1.0,
+    "true": 1.0,
+    "no": 0.0,
+    "false": 0.0,
 }
 
 
@@ -273,15 +279,13 @@ def _event_of(usage: Any, model: Any, since: float) -> Any:
 def _causes(event: Any, count: int) -> list[str | None]:
     """Return the causes of a client's retries: statuses of HTTP, where Inspect has them."""
     responses = read(event, "request_ids")
-    statuses = [
-        read(each, "status") for each in (responses if type(responses) is list else ())
-    ]
-    causes: list[str | None] = [
+    statuses = [read(each, "status") for each in (responses if type(responses) is list else ())]
+    causes = [
         "RateLimitError" if status == _TOO_MANY_REQUESTS else str(status)
         for status in statuses
         if type(status) is int and status >= _BAD_REQUEST
     ][:count]
-    return causes + [None] * (count - len(causes))
+    return [*causes, *[None] * (count - len(causes))]
 
 
 def _unix_time(moment: Any) -> float | None:

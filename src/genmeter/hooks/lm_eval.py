@@ -92,6 +92,7 @@ class _Request:
             self.end(self.error)
 
 
+_Proxy: Any = wrapt.ObjectProxy  # generic in the newest version only
 _request: ContextVar[_Request | None] = ContextVar("genmeter_lm_eval_request", default=None)
 _tasks: ContextVar[dict[Any, str | None] | str | None] = ContextVar(
     "genmeter_lm_eval_tasks", default=None
@@ -135,7 +136,7 @@ def _labels(model: Any, messages: Any) -> dict[str, Any]:
 
 def _step_of(messages: Any) -> str | None:
     tasks = _tasks.get()
-    if tasks is None or type(tasks) is str:
+    if not isinstance(tasks, dict):
         return tasks
     found = set()
     if isinstance(messages, list | tuple):
@@ -221,7 +222,7 @@ def _amodel_call(original: Any, signature: inspect.Signature) -> Any:
     return amodel_call
 
 
-class _Session(wrapt.ObjectProxy):  # type: ignore[misc]
+class _Session(_Proxy):  # type: ignore[misc]
     """The session of aiohttp that a request is sent by."""
 
     def __init__(self, wrapped: Any, request: _Request, model: Any) -> None:
@@ -235,7 +236,7 @@ class _Session(wrapt.ObjectProxy):  # type: ignore[misc]
         return _Sending(sending, self._self_request, self._self_model)
 
 
-class _Sending(wrapt.ObjectProxy):  # type: ignore[misc]
+class _Sending(_Proxy):  # type: ignore[misc]
     """What ``session.post`` returns, for ``async with``."""
 
     def __init__(self, wrapped: Any, request: _Request, model: Any) -> None:
@@ -253,14 +254,14 @@ class _Sending(wrapt.ObjectProxy):  # type: ignore[misc]
         response = await self.__wrapped__.__aenter__()
         return _Response(response, self._self_request)
 
-    async def __aexit__(self, *error: Any) -> Any:
+    async def __aexit__(self, *error: object) -> Any:
         return await self.__wrapped__.__aexit__(*error)
 
     def __await__(self) -> Any:
         return self.__wrapped__.__await__()
 
 
-class _Response(wrapt.ObjectProxy):  # type: ignore[misc]
+class _Response(_Proxy):  # type: ignore[misc]
     """The response."""
 
     def __init__(self, wrapped: Any, request: _Request) -> None:
@@ -361,16 +362,43 @@ def _track(results: Any, duration: float) -> None:
 # --- installing ----------------------------------------------------------------------------------
 
 
-def _connect(module: ModuleType) -> Callable[[], object]:
-    base = getattr(module, "TemplateAPI", None)
-    if not isinstance(base, type):
-        raise Unsupported(f"{module.__name__} has no class TemplateAPI")
-    wrapped: list[tuple[type | ModuleType, str, Any, Any]] = []
+class _Wrappers:
+    """What was replaced, and by what."""
 
-    def wrap(owner: Any, name: str, wrapper: Any) -> None:
-        wrapped.append((owner, name, vars(owner).get(name), wrapper))
-        setattr(owner, name, wrapper)
+    def __init__(self) -> None:
+        self._all: list[tuple[Any, str, Any, Any]] = []
+        self._is_undone = False
 
+    def set(self, owner: Any, name: str, wrapper: Any) -> None:
+        """Replace an attribute."""
+        if not self._is_undone:
+            self._all.append((owner, name, vars(owner).get(name), wrapper))
+            setattr(owner, name, wrapper)
+
+    def undo(self) -> None:
+        """Restore what was there, unless something else is there now."""
+        self._is_undone = True
+        for owner, name, original, wrapper in self._all:
+            if vars(owner).get(name) is wrapper:
+                setattr(owner, name, original)
+
+    def evaluator(self, module: ModuleType) -> None:
+        """Wrap the function that runs an evaluation, once its module is imported."""
+        original = vars(module).get("evaluate")
+        if self._is_undone:
+            return
+        if callable(original):
+            self.set(module, "evaluate", _evaluate(original))
+        else:
+            _hook.warn(f"{_EVALUATOR} has no function evaluate; scores are not recorded")
+
+
+def _senders(base: type) -> Iterator[tuple[str, Any]]:
+    """Yield the methods that send a request, wrapped.
+
+    Raises:
+        Unsupported: One is not as expected.
+    """
     for name, needed, make in (
         ("model_call", ("self", "messages"), _model_call),
         ("amodel_call", ("self", "session", "messages"), _amodel_call),
@@ -383,34 +411,24 @@ def _connect(module: ModuleType) -> Callable[[], object]:
             raise Unsupported(f"TemplateAPI.{name} has no parameter {absent[0]}")
         if inspect.iscoroutinefunction(original) != (name == "amodel_call"):
             raise Unsupported(f"TemplateAPI.{name} is not what it was: async or not")
-        wrapped.append((base, name, original, make(original, signature)))
-    for owner, name, _, wrapper in wrapped:
-        setattr(owner, name, wrapper)
+        yield name, make(original, signature)
+
+
+def _connect(module: ModuleType) -> Callable[[], object]:
+    base = getattr(module, "TemplateAPI", None)
+    if not isinstance(base, type):
+        raise Unsupported(f"{module.__name__} has no class TemplateAPI")
+    senders = list(_senders(base))
+    wrappers = _Wrappers()
+    for name, wrapper in senders:
+        wrappers.set(base, name, wrapper)
     for name in _REQUESTS:  # of the class, or of one that it derives from
-        owner = next((each for each in base.__mro__ if name in vars(each)), None)
-        if owner is not None and inspect.isfunction(found := vars(owner)[name]):
-            if not getattr(found, "__isabstractmethod__", False):
-                wrap(owner, name, _with_tasks(found))
-
-    def evaluator(found: ModuleType) -> None:
-        original = vars(found).get("evaluate")
-        if not is_connected or not _hook._is_installed:  # noqa: SLF001 - of this package
-            return
-        if callable(original):
-            wrap(found, "evaluate", _evaluate(original))
-        else:
-            _hook.warn(f"{_EVALUATOR} has no function evaluate; scores are not recorded")
-
-    is_connected = [True]
-    wrapt.register_post_import_hook(evaluator, _EVALUATOR)
-
-    def disconnect() -> None:
-        is_connected.clear()
-        for owner, name, original, wrapper in wrapped:
-            if vars(owner).get(name) is wrapper:
-                setattr(owner, name, original)
-
-    return disconnect
+        owner = next((each for each in base.__mro__ if name in vars(each)), base)
+        found = vars(owner).get(name)
+        if inspect.isfunction(found) and not getattr(found, "__isabstractmethod__", False):
+            wrappers.set(owner, name, _with_tasks(found))
+    wrapt.register_post_import_hook(wrappers.evaluator, _EVALUATOR)
+    return wrappers.undo
 
 
 _hook = FrameworkHook(

@@ -213,25 +213,35 @@ def _wrap(original: Any, signature: inspect.Signature) -> Any:
     return evaluate
 
 
-def _connect(module: ModuleType) -> Callable[[], object]:
-    home = importlib.import_module("ragas.evaluation")
+def _wrappers(home: ModuleType) -> dict[str, tuple[Any, Any]]:
+    """Return the functions by name, each with its wrapper.
+
+    Raises:
+        Unsupported: One is not as expected.
+    """
     wrappers: dict[str, tuple[Any, Any]] = {}
     for name in _FUNCTIONS:
         original = vars(home).get(name)
-        if not callable(original):
-            if name == "evaluate":
-                raise Unsupported("ragas.evaluation has no function evaluate")
-            continue
-        signature = inspect.signature(original)
-        if "callbacks" not in signature.parameters:
-            raise Unsupported(f"ragas.{name} has no parameter callbacks")
-        wrappers[name] = original, _wrap(original, signature)
-    bound = []
-    for owner in (home, module):
-        for name, (original, wrapper) in wrappers.items():
-            if vars(owner).get(name) is original:
-                setattr(owner, name, wrapper)
-                bound.append((owner, name, original, wrapper))
+        if callable(original):
+            signature = inspect.signature(original)
+            if "callbacks" not in signature.parameters:
+                raise Unsupported(f"ragas.{name} has no parameter callbacks")
+            wrappers[name] = original, _wrap(original, signature)
+    if "evaluate" not in wrappers:
+        raise Unsupported("ragas.evaluation has no function evaluate")
+    return wrappers
+
+
+def _connect(module: ModuleType) -> Callable[[], object]:
+    home = importlib.import_module("ragas.evaluation")
+    bound = [
+        (owner, name, original, wrapper)
+        for name, (original, wrapper) in _wrappers(home).items()
+        for owner in (home, module)
+        if vars(owner).get(name) is original
+    ]
+    for owner, name, _, wrapper in bound:
+        setattr(owner, name, wrapper)
 
     def disconnect() -> None:
         for owner, name, original, wrapper in bound:

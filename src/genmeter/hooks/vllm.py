@@ -98,7 +98,8 @@ class _Batch:
         """Return when a call ended, its duration and that until its first token, in seconds."""
         metrics = getattr(result, "metrics", None)
         arrival, first, last = (
-            _seconds(metrics, name) for name in ("arrival_time", "first_token_time", "finished_time")
+            _seconds(metrics, name)
+            for name in ("arrival_time", "first_token_time", "finished_time")
         )
         if arrival is not None and last is not None and last >= arrival:
             chunk = None if first is None else max(0.0, first - arrival)

@@ -69,6 +69,8 @@ class _Scores:
 
     def close(self, result: Any, error: BaseException | None) -> None:
         """The run has ended: what is open got no score, and what no callback saw is in the result."""
+        if error is None and not hasattr(result, "scores"):
+            return  # an executor, which the job asked for: it still runs, and its callbacks go on
         cause = TimeoutError("no score in time") if error is None else error
         for run in list(self._open):
             self.fail(cause, run)
@@ -172,8 +174,7 @@ def _prepare(
 
 
 def _close(scores: _Scores | None, result: Any, error: BaseException | None) -> None:
-    # An executor, which the job asked for, still runs; its callbacks go on.
-    if scores is not None and (error is not None or hasattr(result, "scores")):
+    if scores is not None:
         _guard(scores.close, result, error)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from _hostile import VALUES
 
-from genmeter import clock
+from genmeter import MonitorConfig, clock
 from genmeter.events.answers import Answer, CallDetails, TokenCounts
 from genmeter.hooks import _base
 from genmeter.hooks import inspect_ai as hook
@@ -327,3 +327,10 @@ def test_entry_point_imports_no_framework_and_installs_nothing() -> None:
     )
     environment = {"PATH": "", "PYTHONPATH": ":".join(sys.path)}
     subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+
+
+def test_variable_of_the_entry_points_is_known(caplog: pytest.LogCaptureFixture) -> None:
+    """A monitor made where it is set does not call it a mistake."""
+    with caplog.at_level(logging.WARNING, "genmeter"):
+        MonitorConfig.from_env({"GENMETER_HOOKS": "inspect_ai"})
+    assert caplog.records == []

@@ -486,8 +486,11 @@ def describe_environment() -> list[tuple[str, str, str]]:
     return list(variables(MonitorConfig))
 
 
+_READ_ELSEWHERE = ("GENMETER_HOOKS",)  # by entry points, before there is a monitor
+
+
 def _warn_of_unknown(environ: Mapping[str, str]) -> None:
-    known = [name for name, _, _ in describe_environment()]
+    known = [*(name for name, _, _ in describe_environment()), *_READ_ELSEWHERE]
     for name in sorted(environ.keys() - set(known)):
         if name.startswith("GENMETER_"):
             near = difflib.get_close_matches(name, known, 1, cutoff=0.8)

@@ -45,7 +45,15 @@ class Framework(NamedTuple):
 
 
 _ROWS = (
+    Framework(
+        "data_designer",
+        "Data Designer",
+        "data-designer",
+        "data_designer",
+        "genmeter.hooks.data_designer",
+    ),
     Framework("dspy", "DSPy", "dspy", "dspy", "genmeter.hooks.dspy"),
+    Framework("inspect_ai", "Inspect", "inspect_ai", "inspect_ai", "genmeter.hooks.inspect_ai"),
     Framework(
         "langchain", "LangChain", "langchain-core", "langchain_core", "genmeter.hooks.langchain"
     ),
@@ -53,6 +61,9 @@ _ROWS = (
     Framework(
         "llama_index", "LlamaIndex", "llama-index-core", "llama_index", "genmeter.hooks.llama_index"
     ),
+    Framework("lm_eval", "lm-evaluation-harness", "lm_eval", "lm_eval", "genmeter.hooks.lm_eval"),
+    Framework("ragas", "ragas", "ragas", "ragas", "genmeter.hooks.ragas"),
+    Framework("vllm", "vLLM", "vllm", "vllm", "genmeter.hooks.vllm"),
 )
 FRAMEWORKS = {row.name: row for row in _ROWS}
 """The frameworks by name."""

@@ -34,7 +34,13 @@ class HookRecorder:
         monitor: The monitor.
         observer: Its observer.
         source: Who observes, as in ``ObservedCall.source``, such as ``genmeter.langchain``.
+
+    Attributes:
+        response_id: The provider's id of the response, if the hook knows it and has a recorder for
+            each call.
     """
+
+    response_id: str | None = None
 
     def __init__(self, monitor: _Recorder, observer: Observer, source: str) -> None:
         self._monitor = monitor
@@ -61,6 +67,7 @@ class HookRecorder:
             keywords,
             details or CallDetails(),
             error_class,
+            self.response_id,
         )
         block = current()
         if block is None or not block.observe(call):

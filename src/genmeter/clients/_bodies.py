@@ -1,19 +1,20 @@
 """Reads responses that the caller reads as bytes: raw ones, and those of ``with_streaming_response``.
 
-The methods of the HTTP response that yield its decoded bytes are replaced on that one object, below all
-ways of reading it: ``parse()``, ``json()``, ``iter_lines()``, a stream that is made of it. They go away
-with the end of the body.
+The HTTP response gets a subclass of its class, whose methods pass its decoded bytes on, below all ways of
+reading it: ``parse()``, ``json()``, ``iter_lines()``, a stream that is made of it. It has its own class
+again at the end of the body. Methods of the object itself would form a cycle with it.
 """
 
 from __future__ import annotations
 
+import functools
 import json
-import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from genmeter.call.streams import flow_of
 from genmeter.events.answers import Unread
+from genmeter.events.capture import class_name
 from genmeter.events.values import UNREADABLE
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ __all__ = ["answer_of_response", "follow_body", "unread_body"]
 _MAX_BODY = 64 * 2**20
 """Bytes of an answer that are kept until its end: embeddings are large."""
 _MAX_LINE = 16 * 2**20
-_METHODS = ("iter_bytes", "aiter_bytes", "close", "aclose")
+_BODY = "_genmeter_body"
 
 
 def unread_body(result: Any) -> Any:
@@ -73,10 +74,9 @@ def follow_body(response: Any, handle: GenerationHandle, keep_id: Callable[[Any]
         body = _Document(handle, keep_id)
     else:
         body = _Unknown(handle, kind)
-    tap = _Tap(response, body)
-    for name in _METHODS:
-        if hasattr(type(response), name):
-            setattr(response, name, getattr(tap, name))
+    own_class: Any = type(response)
+    response.__class__ = _tapped(own_class)
+    _names(response)[_BODY] = body
 
 
 def _names(obj: Any) -> dict[str, Any]:
@@ -88,28 +88,66 @@ def _names(obj: Any) -> dict[str, Any]:
 
 
 class _Body:
-    """What is read of a body; a second end changes nothing.
+    """What is read of a body; a second end changes nothing. Here: nothing is read.
 
-    Args:
-        handle: The call.
+    Attributes:
+        is_advancing: Whether the response is being read: it closes itself at its end, before it says
+            that this is the end.
+        is_ended: Whether the call has ended.
     """
 
-    def __init__(self, handle: GenerationHandle) -> None:
-        self._handle = handle
+    def __init__(self) -> None:
+        self.is_advancing = False
         self.is_ended = False
-        handle._unmark()  # noqa: SLF001 - what the caller does meanwhile is no part of the call
+
+    def __del__(self) -> None:
+        # The response was dropped.
+        with suppress(*UNREADABLE):
+            self.leave()
 
     def take(self, data: bytes) -> None:
         """Read some bytes."""
 
     def end(self, error: BaseException | None) -> None:
         """End the body: read to its end, or broken by ``error``."""
+
+    def leave(self) -> None:
+        """End the body, which the caller closed or dropped."""
+
+    def take_some(self, data: bytes) -> None:
+        """Read some bytes; never raises."""
+        with suppress(*UNREADABLE):  # what is no JSON is no event of a model
+            self.take(data)
+
+    def leave_here(self) -> None:
+        """End the body, which is closed, unless it is at its end; never raises."""
+        if not self.is_advancing:
+            with suppress(*UNREADABLE):
+                self.leave()
+
+
+_NONE = _Body()
+"""In the place of the body of a response that has ended."""
+
+
+class _Answer(_Body):
+    """A body that is the answer of a call.
+
+    Args:
+        handle: The call.
+    """
+
+    def __init__(self, handle: GenerationHandle) -> None:
+        super().__init__()
+        self._handle = handle
+        handle._unmark()  # noqa: SLF001 - what the caller does meanwhile is no part of the call
+
+    def end(self, error: BaseException | None) -> None:
         if not self.is_ended:
             self.is_ended = True
             self._exit(error)
 
     def leave(self) -> None:
-        """End the body, which the caller closed or dropped."""
         if not self.is_ended:
             self.is_ended = True
             self._handle.usage()  # which is not known
@@ -119,7 +157,7 @@ class _Body:
         self._handle.__exit__(None if error is None else type(error), error, None)
 
 
-class _Document(_Body):
+class _Document(_Answer):
     """An answer in JSON.
 
     The model has finished it when its headers are there, so leaving it is a success of unknown usage.
@@ -148,7 +186,7 @@ class _Document(_Body):
         super().end(error)
 
 
-class _Unknown(_Body):
+class _Unknown(_Answer):
     """A body that cannot be read here, such as Bedrock's events."""
 
     def __init__(self, handle: GenerationHandle, kind: str) -> None:
@@ -170,7 +208,7 @@ class _Unknown(_Body):
             usage.mark_unread(Unread("not_understood", self._kind))
 
 
-class _Events(_Body):
+class _Events(_Answer):
     """Server-sent events, as the WHATWG's HTML standard defines them."""
 
     def __init__(self, handle: GenerationHandle, keep_id: Callable[[Any], object]) -> None:
@@ -244,84 +282,79 @@ class _Source:
         return iter(())
 
 
-class _Tap:
-    """The methods of one HTTP response, whose bytes go to a body too.
+@functools.cache
+def _tapped(kind: Any) -> Any:
+    """Return a subclass of a response's class, whose bytes go to a body too."""
+    methods = {**_reading(kind), **_closing(kind)}
+    return type(
+        class_name(kind),
+        (kind,),
+        {
+            "__slots__": (),
+            "__module__": kind.__module__,
+            **{name: method for name, method in methods.items() if hasattr(kind, name)},
+        },
+    )
 
-    Args:
-        response: The response; kept by a weak reference, since it keeps this.
-        body: Reads the bytes. It ends when this is dropped.
-    """
 
-    def __init__(self, response: Any, body: _Body) -> None:
-        self._kind = type(response)
-        self._response = weakref.ref(response)
-        self._body = body
-        self._is_advancing = False  # the response closes itself at its end, before it says so
-
-    def __del__(self) -> None:
-        with suppress(*UNREADABLE):  # at the end of the interpreter
-            self._body.leave()
-
-    def iter_bytes(self, chunk_size: int | None = None) -> Iterator[bytes]:
-        """Yield the decoded bytes."""
-        self._is_advancing = True
+def _reading(kind: Any) -> dict[str, Any]:
+    def iter_bytes(self: Any, chunk_size: int | None = None) -> Iterator[bytes]:
+        body = _body_of(self)
+        body.is_advancing = True
         try:
-            for data in self._kind.iter_bytes(self._response(), chunk_size):
-                self._is_advancing = False
-                self._take(data)
+            for data in kind.iter_bytes(self, chunk_size):
+                body.is_advancing = False
+                body.take_some(data)
                 yield data
-                self._is_advancing = True
+                body.is_advancing = True
         except GeneratorExit:
             raise
         except BaseException as error:
-            self._end(error)
+            _end(self, body, error)
             raise
-        self._end(None)
+        _end(self, body, None)
 
-    async def aiter_bytes(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
-        """Yield the decoded bytes."""
-        chunks = self._kind.aiter_bytes(self._response(), chunk_size)
-        self._is_advancing = True
+    async def aiter_bytes(self: Any, chunk_size: int | None = None) -> AsyncIterator[bytes]:
+        body = _body_of(self)
+        chunks = kind.aiter_bytes(self, chunk_size)
+        body.is_advancing = True
         try:
             async for data in chunks:
-                self._is_advancing = False
-                self._take(data)
+                body.is_advancing = False
+                body.take_some(data)
                 yield data
-                self._is_advancing = True
+                body.is_advancing = True
         except GeneratorExit:
             await chunks.aclose()
             raise
         except BaseException as error:
-            self._end(error)
+            _end(self, body, error)
             raise
-        self._end(None)
+        _end(self, body, None)
 
-    def close(self) -> None:
-        """Close the response."""
-        self._leave()
-        self._kind.close(self._response())
+    return {"iter_bytes": iter_bytes, "aiter_bytes": aiter_bytes}
 
-    async def aclose(self) -> None:
-        """Close the response."""
-        self._leave()
-        await self._kind.aclose(self._response())
 
-    def _take(self, data: bytes) -> None:
-        with suppress(*UNREADABLE):  # what is no JSON is no event of a model
-            self._body.take(data)
+def _closing(kind: Any) -> dict[str, Any]:
+    def close(self: Any) -> None:
+        _body_of(self).leave_here()
+        kind.close(self)
 
-    def _end(self, error: BaseException | None) -> None:
-        with suppress(*UNREADABLE):
-            self._body.end(error)
-        self._remove()
+    async def aclose(self: Any) -> None:
+        _body_of(self).leave_here()
+        await kind.aclose(self)
 
-    def _leave(self) -> None:
-        if self._is_advancing:
-            return
-        with suppress(*UNREADABLE):
-            self._body.leave()
+    return {"close": close, "aclose": aclose}
 
-    def _remove(self) -> None:
-        response = self._response()
-        for name in _METHODS:
-            _names(response).pop(name, None)
+
+def _body_of(response: Any) -> _Body:
+    return _names(response).get(_BODY) or _NONE
+
+
+def _end(response: Any, body: _Body, error: BaseException | None) -> None:
+    """End a body, and give its response its own class again."""
+    with suppress(*UNREADABLE):
+        body.end(error)
+    with suppress(*UNREADABLE):
+        if _names(response).pop(_BODY, None) is not None:
+            response.__class__ = type(response).__mro__[1]

@@ -11,9 +11,9 @@ import weakref
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import TIMEOUT_MAX
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from genmeter import runtime
+from genmeter import clients, runtime
 from genmeter.alerting.alertmanager import alertmanager_handlers
 from genmeter.alerting.notify import Alerting, check_alert_handlers
 from genmeter.budget.budget import Budget
@@ -71,6 +71,7 @@ __all__ = [
 ]
 
 _logger = logging.getLogger("genmeter")
+_C = TypeVar("_C")
 _INTERVAL = number(1e-3, TIMEOUT_MAX, what="seconds")
 _open: dict[int, weakref.ref[GenerationMonitor]] = {}  # of this process, the oldest first
 _opened = itertools.count(1)
@@ -325,6 +326,54 @@ class GenerationMonitor(Recording):
         )
         self._runtime.add_budget(budget, self._session)
         return budget
+
+    # --- clients ---------------------------------------------------------------------------------
+
+    def watch(
+        self,
+        client: _C,
+        *,
+        step: str | None = None,
+        provider: str | None = None,
+        include_usage: bool = False,
+    ) -> _C:
+        """Record every call of a client object: ``client = monitor.watch(OpenAI())``.
+
+        The client and the copies that it makes (``with_options()``) work as before. Streams are read
+        as they pass. A call in ``with monitor.generation()`` is that block's. Watching a client again
+        changes the options; another monitor takes it over. Neither keeps the other alive.
+
+        Args:
+            client: A client of the packages ``openai``, ``anthropic`` or ``google.genai``, plain or
+                asynchronous, of any subclass, or one with the same base, such as ``groq``'s.
+            step: The step of the pipeline that its calls belong to.
+            provider: Who serves the models; None means by the client's class and address.
+            include_usage: Whether to ask for the usage of OpenAI's chat streams, without which they
+                have none, where the caller sets no ``stream_options``. The stream then has one more
+                chunk, with no ``choices``.
+
+        Returns:
+            The client itself.
+
+        Raises:
+            ConfigError: It is no such client.
+        """
+        return clients.watch(
+            self, client, step=step, provider=provider, include_usage=include_usage
+        )
+
+    def unwatch(self, client: object) -> None:
+        """Record the calls of a client, and of the copies that it made, no longer.
+
+        Does nothing if this monitor does not watch it.
+
+        Args:
+            client: A client that was passed to :meth:`watch`, or a copy that it made.
+
+        Raises:
+            ConfigError: It is no client that can be watched.
+        """
+        clients.unwatch(self, client)
 
     # --- reading ---------------------------------------------------------------------------------
 

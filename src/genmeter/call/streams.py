@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from genmeter.call.responses import closing_response
 from genmeter.events.values import UNREADABLE
 from genmeter.usage.chunks import ChunkReader
 from genmeter.usage.reading import Reading
@@ -209,7 +210,10 @@ class CallStream:
 
     def __getattr__(self, name: str) -> Any:
         """Return the stream's attribute."""
-        return getattr(self._self_stream, name)
+        value = getattr(self._self_stream, name)
+        if name == "response" and not self._self_flow.is_ended:
+            return closing_response(value, self._self_flow.leave)
+        return value
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set the stream's attribute."""

@@ -37,7 +37,11 @@ class HookRecorder:
 
     Attributes:
         monitor: As passed.
+        response_id: The provider's id of the response, if the hook knows it and has a recorder for
+            each call.
     """
+
+    response_id: str | None = None
 
     def __init__(self, monitor: _Recorder, observer: Observer, source: str) -> None:
         self.monitor = monitor
@@ -64,6 +68,7 @@ class HookRecorder:
             keywords,
             details or CallDetails(),
             error_class,
+            self.response_id,
         )
         block = current()
         if block is None or not block.observe(call):

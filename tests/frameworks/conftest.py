@@ -1,0 +1,95 @@
+"""Fixtures for tests with real frameworks and instrumentations, over loopback.
+
+Every test in this folder is marked `frameworks`: `make test` deselects it and `make frameworks` runs it
+in two environments, since some frameworks exclude others. A module of tests whose framework is not in the
+environment is skipped; the files that an environment must run stand in its list of the Makefile, and a
+skip there is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from _model_server import ModelServer, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+HERE = Path(__file__).parent
+# They would ask the network for a table of prices, data sets and models, and report themselves.
+OFFLINE = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "LANGSMITH_TRACING": "false",
+    "LOGFIRE_SEND_TO_LOGFIRE": "false",
+    "LOGFIRE_IGNORE_NO_CONFIG": "1",
+    "RAGAS_DO_NOT_TRACK": "true",
+    "TRACELOOP_TELEMETRY": "false",
+    "WANDB_MODE": "offline",
+    "WANDB_SILENT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "INSPECT_DISABLE_TELEMETRY": "1",
+    "OPENAI_API_KEY": "k",
+    "ANTHROPIC_API_KEY": "k",
+    "GEMINI_API_KEY": "k",
+}
+for _name, _value in OFFLINE.items():
+    os.environ.setdefault(_name, _value)  # some are read at import, before any fixture
+"""Set to 1 in an environment that must run all tests that are collected."""
+_ALL = "GENMETER_TEST_FRAMEWORKS"
+
+
+@pytest.fixture
+def server() -> Iterator[ModelServer]:
+    """Return a model server of the test's own."""
+    with serve() as server:
+        yield server
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of this folder."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.frameworks)
+            # Frameworks may warn of anything; it is shown in the summary.
+            item.add_marker(pytest.mark.filterwarnings("default"))
+
+
+def pytest_ignore_collect(config: pytest.Config) -> bool | None:
+    """Do not even import these tests where none of them is to run."""
+    return True if "not frameworks" in config.option.markexpr else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Make a skipped module a failure if its framework should be there."""
+    report = yield
+    if report.skipped and os.environ.get(_ALL):
+        _fail(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Make a skipped test of this folder a failure."""
+    report = yield
+    is_ours = item.path.is_relative_to(HERE) and os.environ.get(_ALL)
+    if report.skipped and not hasattr(report, "wasxfail") and is_ours:
+        _fail(report)
+    return report
+
+
+def _fail(report: Any) -> None:
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+    report.outcome = "failed"
+    report.longrepr = f"{reason}; run `make frameworks`, which installs them"

@@ -21,10 +21,13 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 INPUTS := pyproject.toml $(CONSTRAINTS)
 # The clients of vendors need other versions than constraints.txt has.
 VENDORS := .venv-vendors
+# Frameworks too; some hold openai below 3, and have an environment of their own.
+FRAMEWORKS := .venv-frameworks
+FRAMEWORKS_OPENAI2 := .venv-frameworks-openai2
 BOARDS := tools/dashboards
 NODE_MODULES := $(BOARDS)/node_modules/.installed
 
-.PHONY: help demo test lint format render pictures servers stack example vendors bench constraints clean
+.PHONY: help demo test lint format render pictures servers stack example vendors frameworks bench constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -32,8 +35,8 @@ help: ## List the targets
 demo: $(VENV)/.installed ## Run the demo: a live view and a scrapeable endpoint
 	@$(BIN)/genmeter demo $(ARGS)
 
-test: $(VENV)/.test ## Run all tests without real servers, AfterImage and clients, with coverage
-	@$(BIN)/python -m pytest -m "not stack and not example and not vendors" --cov --cov-report=term $(ARGS)
+test: $(VENV)/.test ## Run all tests without real servers, AfterImage, clients and frameworks, with coverage
+	@$(BIN)/python -m pytest -m "not stack and not example and not vendors and not frameworks" --cov --cov-report=term $(ARGS)
 
 lint: $(VENV)/.test $(VENV)/.lint ## Check style, types and the layers
 	@$(BIN)/ruff check .
@@ -70,6 +73,12 @@ vendors: ## Run the tests with the newest clients of vendors
 	@$(MAKE) --no-print-directory VENV=$(VENDORS) CONSTRAINTS= $(VENDORS)/.vendors
 	@$(VENDORS)/bin/python -m pytest -m vendors tests/vendors $(ARGS)
 
+frameworks: ## Run the tests with the newest frameworks and instrumentations
+	@$(MAKE) --no-print-directory VENV=$(FRAMEWORKS) CONSTRAINTS= $(FRAMEWORKS)/.frameworks
+	@GENMETER_FRAMEWORKS=newest $(FRAMEWORKS)/bin/python -m pytest -m frameworks tests/frameworks $(ARGS)
+	@$(MAKE) --no-print-directory VENV=$(FRAMEWORKS_OPENAI2) CONSTRAINTS= $(FRAMEWORKS_OPENAI2)/.frameworks-openai2
+	@GENMETER_FRAMEWORKS=openai2 $(FRAMEWORKS_OPENAI2)/bin/python -m pytest -m frameworks tests/frameworks $(ARGS)
+
 bench: $(VENV)/.test $(VENV)/.example ## Run the benchmarks, which print ratios and their targets
 	@$(BIN)/python benchmarks $(ARGS)
 
@@ -85,7 +94,7 @@ constraints: ## Resolve all dependencies into constraints.txt, in a temporary en
 	@rm -rf build/constraints
 
 clean: ## Remove everything that make created, except the servers
-	@rm -rf $(VENV) $(VENDORS) build dist htmlcov .coverage .coverage.* coverage.xml .benchmarks \
+	@rm -rf $(VENV) $(VENDORS) $(FRAMEWORKS) $(FRAMEWORKS_OPENAI2) build dist htmlcov .coverage .coverage.* coverage.xml .benchmarks \
 		.pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis $(BOARDS)/node_modules
 	@find src tests tools examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
@@ -135,4 +144,14 @@ $(VENDORS)/.vendors: $(VENV)/.pip $(INPUTS)
 	@echo "Installing the clients of vendors"
 	@$(PIP_INSTALL) --upgrade --upgrade-strategy eager --editable . --group vendors
 	@$(PIP_INSTALL) --upgrade --no-deps instructor
+	@touch $@
+
+$(FRAMEWORKS)/.frameworks: $(VENV)/.pip $(INPUTS)
+	@echo "Installing frameworks and instrumentations"
+	@$(PIP_INSTALL) --upgrade --upgrade-strategy eager --editable . --group frameworks
+	@touch $@
+
+$(FRAMEWORKS_OPENAI2)/.frameworks-openai2: $(VENV)/.pip $(INPUTS)
+	@echo "Installing frameworks that go with openai 2"
+	@$(PIP_INSTALL) --upgrade --upgrade-strategy eager --editable . --group frameworks-openai2
 	@touch $@

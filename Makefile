@@ -21,9 +21,9 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 INPUTS := pyproject.toml $(CONSTRAINTS)
 # The clients of vendors need other versions than constraints.txt has.
 VENDORS := .venv-vendors
-# Frameworks too; some hold openai below 3, and have an environment of their own.
+# Frameworks too; some need older clients, and have an environment of their own.
 FRAMEWORKS := .venv-frameworks
-FRAMEWORKS_OPENAI2 := .venv-frameworks-openai2
+FRAMEWORKS_OLDER := .venv-frameworks-older
 BOARDS := tools/dashboards
 NODE_MODULES := $(BOARDS)/node_modules/.installed
 
@@ -76,8 +76,8 @@ vendors: ## Run the tests with the newest clients of vendors
 frameworks: ## Run the tests with the newest frameworks and instrumentations
 	@$(MAKE) --no-print-directory VENV=$(FRAMEWORKS) CONSTRAINTS= $(FRAMEWORKS)/.frameworks
 	@GENMETER_FRAMEWORKS=newest $(FRAMEWORKS)/bin/python -m pytest -m frameworks tests/frameworks $(ARGS)
-	@$(MAKE) --no-print-directory VENV=$(FRAMEWORKS_OPENAI2) CONSTRAINTS= $(FRAMEWORKS_OPENAI2)/.frameworks-openai2
-	@GENMETER_FRAMEWORKS=openai2 $(FRAMEWORKS_OPENAI2)/bin/python -m pytest -m frameworks tests/frameworks $(ARGS)
+	@$(MAKE) --no-print-directory VENV=$(FRAMEWORKS_OLDER) CONSTRAINTS= $(FRAMEWORKS_OLDER)/.frameworks-older
+	@GENMETER_FRAMEWORKS=older $(FRAMEWORKS_OLDER)/bin/python -m pytest -m frameworks tests/frameworks $(ARGS)
 
 bench: $(VENV)/.test $(VENV)/.example ## Run the benchmarks, which print ratios and their targets
 	@$(BIN)/python benchmarks $(ARGS)
@@ -94,7 +94,7 @@ constraints: ## Resolve all dependencies into constraints.txt, in a temporary en
 	@rm -rf build/constraints
 
 clean: ## Remove everything that make created, except the servers
-	@rm -rf $(VENV) $(VENDORS) $(FRAMEWORKS) $(FRAMEWORKS_OPENAI2) build dist htmlcov .coverage .coverage.* coverage.xml .benchmarks \
+	@rm -rf $(VENV) $(VENDORS) $(FRAMEWORKS) $(FRAMEWORKS_OLDER) build dist htmlcov .coverage .coverage.* coverage.xml .benchmarks \
 		.pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis $(BOARDS)/node_modules
 	@find src tests tools examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
@@ -151,7 +151,7 @@ $(FRAMEWORKS)/.frameworks: $(VENV)/.pip $(INPUTS)
 	@$(PIP_INSTALL) --upgrade --upgrade-strategy eager --editable . --group frameworks
 	@touch $@
 
-$(FRAMEWORKS_OPENAI2)/.frameworks-openai2: $(VENV)/.pip $(INPUTS)
-	@echo "Installing frameworks that go with openai 2"
-	@$(PIP_INSTALL) --upgrade --upgrade-strategy eager --editable . --group frameworks-openai2
+$(FRAMEWORKS_OLDER)/.frameworks-older: $(VENV)/.pip $(INPUTS)
+	@echo "Installing frameworks that need older clients"
+	@$(PIP_INSTALL) --upgrade --upgrade-strategy eager --editable . --group frameworks-older
 	@touch $@

@@ -1,7 +1,7 @@
 """Fixtures for tests with real frameworks and instrumentations, over loopback.
 
 Every test in this folder is marked `frameworks`: `make test` deselects it and `make frameworks` runs it
-in two environments, since some frameworks exclude the newest openai. A test is skipped where its framework
+in two environments, since some need older clients. A test is skipped where its framework
 is missing (``pytest.importorskip``), which is a failure in the environment that has it.
 """
 
@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from _model_server import ModelServer, serve
+
+pytest.register_assert_rewrite("_books")  # before a test imports it
+
+from _model_server import ModelServer, serve  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 # They would ask the network for a table of prices, data sets and models, and report themselves.
 OFFLINE = {
+    "OTEL_METRICS_EXPORTER": "none",
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -41,9 +45,17 @@ OFFLINE = {
 for _name, _value in OFFLINE.items():
     os.environ.setdefault(_name, _value)  # some are read at import, before any fixture
 _ENVIRONMENT = "GENMETER_FRAMEWORKS"
-"""Variable with the name of the environment that `make frameworks` runs: ``newest`` or ``openai2``."""
-_ONLY_OPENAI2 = {"llama_index", "lm_eval", "mlflow", "ragas", "wandb"}
-_MISSING = re.compile(r"could not import '(\w+)")
+"""Variable with the name of the environment that `make frameworks` runs: ``newest`` or ``older``."""
+_ONLY_OLDER = (
+    "llama_index.embeddings",
+    "llama_index.llms",
+    "lm_eval",
+    "mlflow",
+    "opentelemetry.instrumentation.google_genai",
+    "ragas",
+    "wandb",
+)
+_MISSING = re.compile(r"could not import '([\w.]+)")
 
 
 @pytest.fixture
@@ -96,7 +108,7 @@ def _fail_if_wrong(report: Any) -> None:
         return
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
     missing = _MISSING.search(reason)
-    belongs = "openai2" if missing and missing[1] in _ONLY_OPENAI2 else "newest"
+    belongs = "older" if missing and missing[1].startswith(_ONLY_OLDER) else "newest"
     if missing is None or belongs == environment:
         report.outcome = "failed"
         report.longrepr = f"{reason}; run `make frameworks`, which installs what is missing"

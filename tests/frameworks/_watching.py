@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.trace import TracerProvider
 
-from genmeter import GenAISpanProcessor, GenerationMonitor
+from genmeter import GenAILogProcessor, GenAISpanProcessor, GenerationMonitor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -41,6 +42,15 @@ _INSTRUMENTORS = {
     "openinference-litellm": (f"{_OPENINFERENCE}.litellm", "LiteLLMInstrumentor"),
     "httpx": ("opentelemetry.instrumentation.httpx", "HTTPXClientInstrumentor"),
 }
+_LITELLM_LISTS = (
+    "input_callback",
+    "success_callback",
+    "failure_callback",
+    "service_callback",
+    "_async_success_callback",
+    "_async_failure_callback",
+    "_async_input_callback",
+)
 
 
 def import_emitters(emitters: Iterable[str]) -> None:
@@ -58,15 +68,18 @@ class Watched:
         monitor: Has the calls after :meth:`settle`.
         processor: Feeds it.
         provider: Whose spans the processor gets.
+        logger_provider: Whose log events the monitor gets.
     """
 
     monitor: GenerationMonitor
     processor: GenAISpanProcessor
     provider: TracerProvider
+    logger_provider: LoggerProvider
 
     def settle(self) -> None:
         """Wait until every call is in the monitor's history."""
         assert self.processor.force_flush()
+        assert self.logger_provider.force_flush()
         self.monitor.flush()
 
 
@@ -84,7 +97,9 @@ def watch(*emitters: str, sampler: Sampler | None = None) -> Iterator[Watched]:
     processor = GenAISpanProcessor(monitor)
     provider = TracerProvider(sampler=sampler)
     provider.add_span_processor(processor)
-    watched = Watched(monitor, processor, provider)
+    logger_provider = LoggerProvider()
+    logger_provider.add_log_record_processor(GenAILogProcessor(monitor))
+    watched = Watched(monitor, processor, provider, logger_provider)
     try:
         with ExitStack() as stack:
             for emitter in emitters:
@@ -94,6 +109,7 @@ def watch(*emitters: str, sampler: Sampler | None = None) -> Iterator[Watched]:
         watched.settle()
     finally:
         provider.shutdown()
+        logger_provider.shutdown()
         monitor.shutdown()
 
 
@@ -101,7 +117,9 @@ def _instrument(emitter: str, watched: Watched, stack: ExitStack) -> None:
     if emitter in _INSTRUMENTORS:
         module, name = _INSTRUMENTORS[emitter]
         instrumentor = getattr(importlib.import_module(module), name)()
-        instrumentor.instrument(tracer_provider=watched.provider)
+        instrumentor.instrument(
+            tracer_provider=watched.provider, logger_provider=watched.logger_provider
+        )
         stack.callback(instrumentor.uninstrument)
     elif emitter.startswith("logfire-"):
         _logfire(emitter.removeprefix("logfire-"), watched, stack)
@@ -117,6 +135,8 @@ def _instrument(emitter: str, watched: Watched, stack: ExitStack) -> None:
 
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         callback = OpenTelemetry(tracer_provider=watched.provider)
+        for name in _LITELLM_LISTS:  # it adds the callback to each, one of a class
+            patch.setattr(litellm, name, [])
         patch.setattr(litellm, "callbacks", [callback])
     else:
         assert emitter == "anthropic-native"

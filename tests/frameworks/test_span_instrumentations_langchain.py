@@ -144,8 +144,8 @@ def as_seen_by(emitters: tuple[str, ...], situation: str) -> Callable[[Call, Ent
     def seen(call: Call, entry: Entry) -> list[Call]:
         if situation == "embeddings" and not has_client:
             return []
-        if situation == "cancelled":
-            return [call, call._replace(outcome="failure")]
+        if situation == "cancelled" and not has_client and "genai-langchain" not in emitters:
+            return []
         return [call]
 
     return seen

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from _books import Call, assert_equal_books
-from _isolated import run_isolated
-from _model_server import serve
+from _books import Call, assert_equal_books, recorded_calls
 from _watching import import_emitters, watch
+
+from _waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from _model_server import Entry, ModelServer
+    from _watching import Watched
+
+    Wait = Callable[[], None]
 
 litellm = pytest.importorskip("litellm")
 
@@ -32,39 +34,39 @@ def _ask(server: ModelServer, text: str, **keywords: Any) -> Any:
     return litellm.completion(**_keywords(server, text, **keywords))
 
 
-def _whole(server: ModelServer) -> None:
+def _whole(server: ModelServer, wait: Wait) -> None:
     _ask(server, "hi [[cached]] [[reasoning]]")
 
 
-def _stream(server: ModelServer) -> None:
+def _stream(server: ModelServer, wait: Wait) -> None:
     list(_ask(server, "hi", stream=True, stream_options={"include_usage": True}))
 
 
-def _tools(server: ModelServer) -> None:
+def _tools(server: ModelServer, wait: Wait) -> None:
     function = {"name": "weather", "parameters": {"type": "object", "properties": {}}}
     _ask(server, "hi [[tool]]", tools=[{"type": "function", "function": function}])
 
 
-def _errors(server: ModelServer) -> None:
+def _errors(server: ModelServer, wait: Wait) -> None:
     with pytest.raises(litellm.BadRequestError):
         _ask(server, "hi [[400]]")
 
 
-def _retries(server: ModelServer) -> None:
+def _retries(server: ModelServer, wait: Wait) -> None:
     _ask(server, "hi [[429 then ok]]", num_retries=1, max_retries=None)
 
 
-def _asynchronous(server: ModelServer) -> None:
+def _asynchronous(server: ModelServer, wait: Wait) -> None:
     async def run() -> None:
         await asyncio.gather(
             *(litellm.acompletion(**_keywords(server, "equal [[slow 0.05]]")) for _ in range(3))
         )
-        await asyncio.sleep(0.5)  # it logs in tasks of its own, which end with the loop
+        await asyncio.to_thread(wait)  # it logs in tasks of its own, which end with the loop
 
     asyncio.run(run())
 
 
-def _embeddings(server: ModelServer) -> None:
+def _embeddings(server: ModelServer, wait: Wait) -> None:
     litellm.embedding(
         model="openai/text-embedding-3-small",
         input=["a"],
@@ -73,7 +75,7 @@ def _embeddings(server: ModelServer) -> None:
     )
 
 
-SITUATIONS: dict[str, Callable[[ModelServer], None]] = {
+SITUATIONS: dict[str, Callable[[ModelServer, Wait], None]] = {
     "whole": _whole,
     "stream": _stream,
     "tools": _tools,
@@ -91,29 +93,40 @@ EMITTERS = [
 ]
 
 
-def run_situation(situation: Callable[[ModelServer], None], server: ModelServer, *_: Any) -> None:
-    """Run a situation, and wait for LiteLLM's threads, which log after the call."""
-    situation(server)
-    time.sleep(0.7)
+def run_situation(
+    situation: Callable[[ModelServer, Wait], None],
+    server: ModelServer,
+    emitters: tuple[str, ...],
+    watched: Watched,
+) -> None:
+    """Run a situation, and wait for LiteLLM's threads and tasks, which report calls after their ends."""
+
+    def wait() -> None:
+        server.settle()
+        calls = len(server.calls())
+        eventually(lambda: watched.settle() or len(recorded_calls(watched.monitor)) >= calls, 20)
+
+    situation(server, wait)
+    wait()
 
 
-def _seen(call: Call, entry: Entry) -> list[Call]:
-    return [call]
+def as_seen_by(emitters: tuple[str, ...], situation: str) -> Callable[[Call, Entry], list[Call]]:
+    """Return how calls are seen: OpenInference has LiteLLM's name of the model, with the provider."""
+
+    def seen(call: Call, entry: Entry) -> list[Call]:
+        return [call, call._replace(model=f"openai/{call.model}")]
+
+    return seen
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
 @pytest.mark.parametrize("emitters", EMITTERS, ids="+".join)
 def test_each_call_is_recorded_once_as_the_books_have_it(
-    emitters: tuple[str, ...], situation: str
+    server: ModelServer, emitters: tuple[str, ...], situation: str
 ) -> None:
-    """Whatever observes it, and however many."""
+    """Whatever observes it, and however many; in this process, since LiteLLM is slow to start."""
     import_emitters(emitters)
-
-    def run() -> None:
-        with serve() as server:
-            with watch(*emitters) as watched:
-                run_situation(SITUATIONS[situation], server)
-                server.settle()
-            assert_equal_books(watched.monitor, server, as_seen=_seen)
-
-    run_isolated(run)
+    with watch(*emitters) as watched:
+        run_situation(SITUATIONS[situation], server, emitters, watched)
+    as_seen = as_seen_by(emitters, situation)
+    assert_equal_books(watched.monitor, server, as_seen=as_seen)

@@ -21,10 +21,15 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 INPUTS := pyproject.toml $(CONSTRAINTS)
 # The clients of vendors need other versions than constraints.txt has.
 VENDORS := .venv-vendors
+# Frameworks too; some need older clients, and have an environment of their own.
+FRAMEWORKS := .venv-frameworks
+FRAMEWORKS_OLDER := .venv-frameworks-older
+# What frameworks leave unclosed is found at the end, when no test's filter of warnings is in effect.
+FRAMEWORKS_PYTEST := -m frameworks -W default::pytest.PytestUnraisableExceptionWarning tests/frameworks
 BOARDS := tools/dashboards
 NODE_MODULES := $(BOARDS)/node_modules/.installed
 
-.PHONY: help demo test lint format render pictures servers stack example vendors bench constraints clean
+.PHONY: help demo test lint format render pictures servers stack example vendors frameworks bench constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -32,8 +37,8 @@ help: ## List the targets
 demo: $(VENV)/.installed ## Run the demo: a live view and a scrapeable endpoint
 	@$(BIN)/genmeter demo $(ARGS)
 
-test: $(VENV)/.test ## Run all tests without real servers, AfterImage and clients, with coverage
-	@$(BIN)/python -m pytest -m "not stack and not example and not vendors" --cov --cov-report=term $(ARGS)
+test: $(VENV)/.test ## Run all tests without real servers, AfterImage, clients and frameworks, with coverage
+	@$(BIN)/python -m pytest -m "not stack and not example and not vendors and not frameworks" --cov --cov-report=term $(ARGS)
 
 lint: $(VENV)/.test $(VENV)/.lint ## Check style, types and the layers
 	@$(BIN)/ruff check .
@@ -70,6 +75,12 @@ vendors: ## Run the tests with the newest clients of vendors
 	@$(MAKE) --no-print-directory VENV=$(VENDORS) CONSTRAINTS= $(VENDORS)/.vendors
 	@$(VENDORS)/bin/python -m pytest -m vendors tests/vendors $(ARGS)
 
+frameworks: ## Run the tests with the newest frameworks and instrumentations
+	@$(MAKE) --no-print-directory VENV=$(FRAMEWORKS) CONSTRAINTS= $(FRAMEWORKS)/.frameworks
+	@GENMETER_FRAMEWORKS=newest $(FRAMEWORKS)/bin/python -m pytest $(FRAMEWORKS_PYTEST) $(ARGS)
+	@$(MAKE) --no-print-directory VENV=$(FRAMEWORKS_OLDER) CONSTRAINTS= $(FRAMEWORKS_OLDER)/.frameworks-older
+	@GENMETER_FRAMEWORKS=older $(FRAMEWORKS_OLDER)/bin/python -m pytest $(FRAMEWORKS_PYTEST) $(ARGS)
+
 bench: $(VENV)/.test $(VENV)/.example ## Run the benchmarks, which print ratios and their targets
 	@$(BIN)/python benchmarks $(ARGS)
 
@@ -85,7 +96,7 @@ constraints: ## Resolve all dependencies into constraints.txt, in a temporary en
 	@rm -rf build/constraints
 
 clean: ## Remove everything that make created, except the servers
-	@rm -rf $(VENV) $(VENDORS) build dist htmlcov .coverage .coverage.* coverage.xml .benchmarks \
+	@rm -rf $(VENV) $(VENDORS) $(FRAMEWORKS) $(FRAMEWORKS_OLDER) build dist htmlcov .coverage .coverage.* coverage.xml .benchmarks \
 		.pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis $(BOARDS)/node_modules
 	@find src tests tools examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
@@ -135,4 +146,14 @@ $(VENDORS)/.vendors: $(VENV)/.pip $(INPUTS)
 	@echo "Installing the clients of vendors"
 	@$(PIP_INSTALL) --upgrade --upgrade-strategy eager --editable . --group vendors
 	@$(PIP_INSTALL) --upgrade --no-deps instructor
+	@touch $@
+
+$(FRAMEWORKS)/.frameworks: $(VENV)/.pip $(INPUTS)
+	@echo "Installing frameworks and instrumentations"
+	@$(PIP_INSTALL) --upgrade --upgrade-strategy eager --editable . --group frameworks
+	@touch $@
+
+$(FRAMEWORKS_OLDER)/.frameworks-older: $(VENV)/.pip $(INPUTS)
+	@echo "Installing frameworks that need older clients"
+	@$(PIP_INSTALL) --upgrade --upgrade-strategy eager --editable . --group frameworks-older
 	@touch $@

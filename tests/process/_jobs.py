@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -10,11 +11,23 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from otlp_receiver import Receiver
 
-__all__ = ["PATIENCE", "PREAMBLE", "Ended", "environment", "job", "run", "sums_by_process"]
+__all__ = [
+    "PATIENCE",
+    "PREAMBLE",
+    "Ended",
+    "end",
+    "environment",
+    "folders",
+    "job",
+    "run",
+    "started",
+    "sums_by_process",
+]
 
 PATIENCE = 100.0
 """Seconds after which a job counts as hung."""
@@ -112,19 +125,62 @@ def job(folder: Path, source: str) -> list[str]:
 
 
 def run(
-    folder: Path, source: str, env: dict[str, str] | None = None, patience: float = PATIENCE
+    folder: Path,
+    source: str,
+    env: dict[str, str] | None = None,
+    *arguments: str,
+    patience: float = PATIENCE,
 ) -> Ended:
-    """Run a job to its end; fail the test after ``patience`` seconds."""
+    """Run a job in its folder to its end; fail the test after ``patience`` seconds."""
     done = subprocess.run(
-        job(folder, source),
+        [*job(folder, source), *arguments],
         env=environment() if env is None else env,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=patience,
         check=False,
     )
-    output = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    return Ended(done.returncode, output, done.stderr)
+    return Ended(done.returncode, _objects(done.stdout), done.stderr)
+
+
+@contextlib.contextmanager
+def started(
+    folder: Path, source: str, env: dict[str, str], *arguments: str
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a job from its first line of output on; it is killed if it outlives the block."""
+    with subprocess.Popen(
+        [*job(folder, source), *arguments],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline(), process.communicate()
+            yield process
+        finally:
+            process.kill()
+
+
+def end(process: subprocess.Popen[str], number: int | None = None) -> Ended:
+    """Wait for the end of a started job, after a signal if one is given."""
+    if number is not None:
+        process.send_signal(number)
+    output, errors = process.communicate(timeout=PATIENCE)
+    return Ended(process.returncode, _objects(output), errors)
+
+
+def _objects(output: str) -> list[dict[str, Any]]:
+    """Return what a job has printed by ``output()``."""
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+
+
+def folders(jobs: Path) -> list[Path]:
+    """Return the folders of jobs in the temporary folder of the test's processes."""
+    top = jobs / f"genmeter-{os.getuid()}"
+    return list(top.iterdir()) if top.exists() else []
 
 
 def sums_by_process(receiver: Receiver, name: str) -> dict[str, float]:

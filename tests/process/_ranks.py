@@ -94,7 +94,11 @@ class Live:
                 stderr=errors,
                 text=True,
             )
-        self.do(start)
+        try:
+            self.do(start)
+        except BaseException:
+            self.__exit__()
+            raise
 
     def do(self, source: str) -> Any:
         """Have it run a statement, or an expression, and return its value."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from otlp_receiver import HttpReceiver
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -27,3 +29,10 @@ def jobs(
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def receiver() -> Iterator[HttpReceiver]:
+    """Return a receiver of pushes."""
+    with HttpReceiver() as made:
+        yield made

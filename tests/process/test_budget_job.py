@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import subprocess
@@ -33,11 +34,9 @@ def use(monitor, tokens, **keywords):
     monitor.track_generation(0.1, True, model_name="m", prompt_token_count=tokens, **keywords)
 
 
-def until(condition, patience=60.0):
-    deadline = time.monotonic() + patience
-    while not (found := condition()) and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return found
+def make(limit=100):
+    monitor = GenerationMonitor(config=MonitorConfig(job=JOB, endpoint=QUIET))
+    return monitor, monitor.budget(tokens=limit, scope="job")
 """
 
 
@@ -48,19 +47,25 @@ def env(folder: Path, name: str | None = None, **variables: str) -> dict[str, st
     return environment(TMPDIR=str(folder), **variables)
 
 
+def outputs(folder: Path, source: str, name: str | None = None) -> list[dict[str, Any]]:
+    """Run a process of a job to its end without an error, and return what it printed."""
+    ended = run(folder, COMMON + source, env(folder, name))
+    assert ended.code == 0, ended.errors
+    return ended.output
+
+
 @pytest.mark.parametrize("kind", ["fork", "spawn", "named"])
 def test_reservations_of_all_processes_stay_within_the_limit(tmp_path: Path, kind: str) -> None:
     """Eight processes, of one family or of one name, use nearly all of the budget and never more."""
-    ended = run(
+    (found,) = outputs(
         tmp_path,
-        f"""{COMMON}
+        f"""
 KIND, PROCESSES, LIMIT, MOST = {kind!r}, {PROCESSES}, {LIMIT}, {MOST}
 
 
 def work(number, queue):
     random_ = random.Random(number)
-    monitor = GenerationMonitor(config=MonitorConfig(job=JOB, endpoint=QUIET))
-    budget = monitor.budget(tokens=LIMIT, scope="job")
+    monitor, budget = make(LIMIT)
     used = 0
     while True:
         try:
@@ -92,10 +97,8 @@ def main():
 if __name__ == "__main__":
     main()
 """,
-        env(tmp_path, "shared" if kind == "named" else None),
+        "shared" if kind == "named" else None,
     )
-    assert ended.code == 0, ended.errors
-    (found,) = ended.output
     total = sum(found["used"])
     assert LIMIT - MOST < total <= LIMIT
     assert max(found["spent"]) <= LIMIT
@@ -107,14 +110,13 @@ if __name__ == "__main__":
 def test_without_reservations_only_calls_in_flight_and_a_second_exceed(tmp_path: Path) -> None:
     """A check before each call sees what the others have published, once a second."""
     limit, tokens, pause = 12_000, 50, 0.05
-    ended = run(
+    found = outputs(
         tmp_path,
-        f"""{COMMON}
+        f"""
 
 
 def work(number, queue):
-    monitor = GenerationMonitor(config=MonitorConfig(job=JOB, endpoint=QUIET))
-    budget = monitor.budget(tokens={limit}, scope="job")
+    monitor, budget = make({limit})
     calls = 0
     while budget.has_room():
         time.sleep({pause})
@@ -133,21 +135,19 @@ output(calls=sum(queue.get() for _ in processes))
 for process in processes:
     process.join(60)
 """,
-        env(tmp_path, "open"),
+        "open",
     )
-    assert ended.code == 0, ended.errors
-    total = ended.output[0]["calls"] * tokens
+    total = found[0]["calls"] * tokens
     in_flight, pace = PROCESSES * tokens, PROCESSES * tokens / pause
     assert limit <= total <= limit + in_flight + 1.25 * pace
 
 
 def test_the_reservation_of_a_killed_process_is_released(tmp_path: Path) -> None:
     """What it reserved is free again for one that waits, and for a check; what it used is not."""
-    ended = run(
+    found = outputs(
         tmp_path,
-        f"""{COMMON}
-monitor = GenerationMonitor(config=MonitorConfig(job=JOB, endpoint=QUIET))
-budget = monitor.budget(tokens=100, scope="job")
+        """
+monitor, budget = make()
 use(monitor, 5)
 reading, writing = os.pipe()
 pid = os.fork()
@@ -173,10 +173,8 @@ with budget.reserve(tokens=85, timeout=60):
     output(held=held, full=full, refused=refused, roomy=roomy, left=budget.left.tokens)
 output(spent=budget.spent.tokens, reserved=budget.reserved.tokens)
 """,
-        env(tmp_path),
     )
-    assert ended.code == 0, ended.errors
-    assert ended.output[0] == {
+    assert found[0] == {
         "held": 85,
         "full": False,
         "refused": "no room for 50 tokens within 0.1 s in the budget of 100 tokens of the job: "
@@ -184,7 +182,7 @@ output(spent=budget.spent.tokens, reserved=budget.reserved.tokens)
         "roomy": True,
         "left": 0,
     }
-    assert ended.output[1] == {"spent": 15, "reserved": 0}
+    assert found[1] == {"spent": 15, "reserved": 0}
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
@@ -192,18 +190,18 @@ def test_a_child_goes_on_with_what_its_parent_used_and_reserved(
     tmp_path: Path, method: str
 ) -> None:
     """From its first check on; its own budget of the monitor starts from zero, as ever."""
-    ended = run(
+    found = outputs(
         tmp_path,
-        f"""{COMMON}
+        f"""
 
 
-def make():
-    monitor = GenerationMonitor(config=MonitorConfig(job=JOB, endpoint=QUIET))
-    return monitor, monitor.budget(tokens=100, scope="job"), monitor.budget(tokens=100)
+def make_both():
+    monitor, budget = make()
+    return monitor, budget, monitor.budget(tokens=100)
 
 
 def child(made, queue):
-    monitor, budget, own = made or make()
+    monitor, budget, own = made or make_both()
     first = (budget.left.tokens, own.left.tokens)
     with budget.reserve(tokens=5, timeout=0):
         use(monitor, 4)
@@ -215,7 +213,7 @@ def main():
     method = {method!r}
     context = multiprocessing.get_context(method)
     queue = context.SimpleQueue()
-    made = monitor, budget, own = make()
+    made = monitor, budget, own = make_both()
     use(monitor, 60)
     with budget.reserve(tokens=30):
         process = context.Process(
@@ -231,18 +229,16 @@ def main():
 if __name__ == "__main__":
     main()
 """,
-        env(tmp_path),
     )
-    assert ended.code == 0, ended.errors
-    assert ended.output == [{"child": [10, 100, 64, 6], "left": 6}, {"left": 36, "own": 40}]
+    assert found == [{"child": [10, 100, 64, 6], "left": 6}, {"left": 36, "own": 40}]
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_children_without_a_budget_count(tmp_path: Path, method: str) -> None:
     """A parent's budget sees what its children only record: exactly at their end."""
-    ended = run(
+    found = outputs(
         tmp_path,
-        f"""{COMMON}
+        f"""
 
 
 def child(tokens):
@@ -253,8 +249,7 @@ def child(tokens):
 
 def main():
     context = multiprocessing.get_context({method!r})
-    monitor = GenerationMonitor(config=MonitorConfig(job=JOB, endpoint=QUIET))
-    budget = monitor.budget(tokens=1_000, scope="job")
+    monitor, budget = make(1_000)
     use(monitor, 1)
     processes = [context.Process(target=child, args=(100 * n,)) for n in (1, 2, 3)]
     for process in processes:
@@ -269,10 +264,8 @@ def main():
 if __name__ == "__main__":
     main()
 """,
-        env(tmp_path),
     )
-    assert ended.code == 0, ended.errors
-    assert ended.output == [
+    assert found == [
         {"spent": 601, "room": True, "job": 601},
         {"spent": 1_000, "room": False},
     ]
@@ -377,13 +370,13 @@ def test_a_process_that_cannot_reach_its_job_does_not_count_alone(tmp_path: Path
     """Each read and each reservation says so; a budget of the monitor works."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / f"genmeter-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
-    ended = run(
+    (found,) = outputs(
         tmp_path,
-        f"""{COMMON}
+        """
 import asyncio
 
-monitor = GenerationMonitor(config=MonitorConfig(job=JOB, endpoint=QUIET))
-budget, own = monitor.budget(tokens=100, scope="job"), monitor.budget(tokens=100)
+monitor, budget = make()
+own = monitor.budget(tokens=100)
 use(monitor, 1)
 
 
@@ -407,10 +400,8 @@ for read in (budget.has_room, budget.check, lambda: budget.spent, lambda: budget
         errors.add(str(error))
 output(errors=sorted(errors), own=own.spent.tokens)
 """,
-        env(tmp_path, "cut-off"),
+        "cut-off",
     )
-    assert ended.code == 0, ended.errors
-    (found,) = ended.output
     assert found["own"] == 1
     (error,) = found["errors"]
     assert error.startswith("budget of 100 tokens of the job cannot be kept: what the other ")
@@ -419,21 +410,18 @@ output(errors=sorted(errors), own=own.spent.tokens)
 
 def test_alone_nothing_is_written(tmp_path: Path) -> None:
     """A job of one process keeps its budget in memory."""
-    ended = run(
+    found = outputs(
         tmp_path,
-        f"""{COMMON}
-monitor = GenerationMonitor(config=MonitorConfig(job=JOB, endpoint=QUIET))
-budget = monitor.budget(tokens=100, scope="job")
+        """
+monitor, budget = make()
 with budget.reserve(tokens=60):
     use(monitor, 50)
     left = budget.left.tokens
 monitor.flush(30)
 output(inside=left, left=budget.left.tokens)
 """,
-        env(tmp_path),
     )
-    assert ended.code == 0, ended.errors
-    assert ended.output == [{"inside": 0, "left": 50}]
+    assert found == [{"inside": 0, "left": 50}]
     assert [path.name for path in tmp_path.iterdir()] == ["job.py"]
 
 
@@ -462,24 +450,34 @@ monitor.shutdown()
     )
     random_ = random.Random(1)  # noqa: S311 - to vary the moments
 
-    def start() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            program, env=env(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-
     used = tmp_path / "used"
-    running = [start() for _ in range(4)]
-    for _ in range(6):
-        before = used.stat().st_size if used.exists() else 0
-        more = random_.randint(5, 30)
-        assert eventually(lambda: used.exists() and used.stat().st_size >= before + more)  # noqa: B023
-        victim = running.pop(0)
-        victim.kill()
-        victim.communicate(timeout=PATIENCE)
-        running.append(start())
-    outputs = [process.communicate(timeout=PATIENCE) for process in running]
-    assert [process.returncode for process in running] == [0] * 4, outputs
+    with contextlib.ExitStack() as stack:
+        running: list[subprocess.Popen[str]] = []
+
+        def start() -> None:
+            process = subprocess.Popen(
+                program,
+                env=env(tmp_path),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            running.append(stack.enter_context(process))
+            stack.callback(process.kill)
+
+        for _ in range(4):
+            start()
+        for _ in range(6):
+            before = used.stat().st_size if used.exists() else 0
+            more = random_.randint(5, 30)
+            assert eventually(lambda: used.exists() and used.stat().st_size >= before + more)  # noqa: B023
+            victim = running.pop(0)
+            victim.kill()
+            victim.communicate(timeout=PATIENCE)
+            start()
+        printed = [process.communicate(timeout=PATIENCE) for process in running]
+        assert [process.returncode for process in running] == [0] * 4, printed
     calls = used.stat().st_size
     # A killed process may have published a call, and not written it to the file.
     assert limit - 6 * most <= calls * most <= limit
-    assert all(f'"spent": {limit}' in output for output, _ in outputs), outputs
+    assert all(f'"spent": {limit}' in output for output, _ in printed), printed

@@ -10,25 +10,17 @@ import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
-from _jobs import PATIENCE, environment, job, run, sums_by_process
+from _jobs import PATIENCE, end, environment, job, run, started, sums_by_process
 from prometheus_client.parser import text_string_to_metric_families
 
 from _ports import free_port
 from otlp_receiver import BlackHole, ClosedPort, GrpcReceiver, HttpReceiver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 GENERATIONS = "genmeter.generations"
 TOKENS = "genmeter.tokens"
-
-
-@pytest.fixture
-def receiver() -> Iterator[HttpReceiver]:
-    """Return a receiver of pushes."""
-    with HttpReceiver() as made:
-        yield made
 
 
 def value(page: str, name: str) -> float:
@@ -233,17 +225,8 @@ def test_children_of_multiprocessing_push_at_their_end(
     tmp_path: Path, receiver: HttpReceiver, method: str
 ) -> None:
     """The counts of all children arrive under the job's id, and the sum is exact."""
-    command = [*job(tmp_path, CHILDREN), method]
-    done = subprocess.run(
-        command,
-        env=environment(receiver),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == '{"codes": [0, 0, 0, 0]}', done.stderr
+    ended = run(tmp_path, CHILDREN, environment(receiver), method)
+    assert (ended.code, ended.output) == (0, [{"codes": [0, 0, 0, 0]}]), ended.errors
     assert list(sums_by_process(receiver, GENERATIONS).values()) == [1_406]
     assert list(sums_by_process(receiver, TOKENS).values()) == [3 * 1_406]
 
@@ -253,19 +236,10 @@ def test_a_job_keeps_the_instance_id_of_the_environment(
     tmp_path: Path, receiver: HttpReceiver, method: str
 ) -> None:
     """All that is pushed is under the variable's id, before and after there are children."""
-    done = subprocess.run(
-        [*job(tmp_path, CHILDREN), method],
-        env=environment(
-            receiver,
-            OTEL_RESOURCE_ATTRIBUTES="service.instance.id=pod-1",
-            OTEL_METRIC_EXPORT_INTERVAL="50",
-        ),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    env = environment(receiver, OTEL_RESOURCE_ATTRIBUTES="service.instance.id=pod-1")
+    env["OTEL_METRIC_EXPORT_INTERVAL"] = "50"
+    ended = run(tmp_path, CHILDREN, env, method)
+    assert ended.code == 0, ended.errors
     assert sums_by_process(receiver, GENERATIONS) == {"pod-1": 1_406}
 
 
@@ -274,19 +248,10 @@ def test_children_with_the_sdks_provider_do_not_share_an_instance_id(
     tmp_path: Path, receiver: HttpReceiver, method: str
 ) -> None:
     """Its metrics are not combined: only the main process pushes under the variable's id."""
-    done = subprocess.run(
-        [*job(tmp_path, CHILDREN), method],
-        env=environment(
-            receiver,
-            OTEL_RESOURCE_ATTRIBUTES="service.instance.id=pod-1",
-            OTEL_METRICS_EXEMPLAR_FILTER="always_on",
-        ),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    env = environment(receiver, OTEL_RESOURCE_ATTRIBUTES="service.instance.id=pod-1")
+    env["OTEL_METRICS_EXEMPLAR_FILTER"] = "always_on"
+    ended = run(tmp_path, CHILDREN, env, method)
+    assert ended.code == 0, ended.errors
     counts = sums_by_process(receiver, GENERATIONS)
     assert counts.pop("pod-1") == 1_000
     assert sorted(counts.values()) == [100, 101, 102, 103]
@@ -298,17 +263,8 @@ def test_workers_of_an_executor_push_at_their_end(
     tmp_path: Path, receiver: HttpReceiver, method: str
 ) -> None:
     """The events of ``ProcessPoolExecutor`` workers arrive when the pool shuts down."""
-    command = [*job(tmp_path, POOL), method]
-    done = subprocess.run(
-        command,
-        env=environment(receiver),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == '{"done": 30}', done.stderr
+    ended = run(tmp_path, POOL, environment(receiver), method)
+    assert (ended.code, ended.output) == (0, [{"done": 30}]), ended.errors
     assert receiver.total(GENERATIONS) == 300
     assert len(sums_by_process(receiver, GENERATIONS)) == 1
 
@@ -378,17 +334,9 @@ while not stopped:
 
 def terminated(folder: Path, source: str, env: dict[str, str], *arguments: str) -> int:
     """Run a job, send it SIGTERM shortly after it is ready, and return its exit code."""
-    with subprocess.Popen(
-        [*job(folder, source), *arguments], env=env, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert "ready" in process.stdout.readline()
+    with started(folder, source, env, *arguments) as process:
         time.sleep(0.3)  # into the loop, at any moment
-        process.send_signal(signal.SIGTERM)
-        try:
-            return process.wait(PATIENCE)
-        finally:
-            process.kill()
+        return end(process, signal.SIGTERM).code
 
 
 @pytest.mark.parametrize("handler", ["exit", "shutdown", "record", "read"])
@@ -562,19 +510,7 @@ output(ready=True)
 while True:
     monitor.get_total_token_usage()
 """
-    with subprocess.Popen(
-        job(tmp_path, source),
-        env=environment(receiver),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert "ready" in process.stdout.readline()
-        process.send_signal(signal.SIGINT)
-        try:
-            code = process.wait(PATIENCE)
-        finally:
-            process.kill()
+    with started(tmp_path, source, environment(receiver)) as process:
+        code = end(process, signal.SIGINT).code
     assert code in {-signal.SIGINT, 130, 1}
     assert receiver.total(GENERATIONS) == 1_000

@@ -8,22 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 from _jobs import environment, run, sums_by_process
 
-from otlp_receiver import HttpReceiver
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from otlp_receiver import HttpReceiver
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 GENERATIONS = "genmeter.generations"
-
-
-@pytest.fixture
-def receiver() -> Iterator[HttpReceiver]:
-    """Return a receiver of pushes."""
-    with HttpReceiver() as made:
-        yield made
 
 
 @pytest.mark.timeout(600)

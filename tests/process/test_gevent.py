@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
 from _jobs import environment, run, sums_by_process
 
-from otlp_receiver import HttpReceiver
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
+    from otlp_receiver import HttpReceiver
+
 GENERATIONS = "genmeter.generations"
-
-
-@pytest.fixture
-def receiver() -> Iterator[HttpReceiver]:
-    """Return a running receiver."""
-    with HttpReceiver() as running:
-        yield running
 
 
 def test_forked_workers_do_not_push_the_parents_events(

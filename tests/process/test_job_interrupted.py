@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from typing import TYPE_CHECKING
 
 import pytest
-from _jobs import PATIENCE, environment, job
+from _jobs import end, environment, started
+from _ranks import Live
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,45 +56,18 @@ def test_sigterm_in_the_middle_of_a_read_loses_nothing(tmp_path: Path, read: str
     """The work of the exit needs the locks that the interrupted main thread may hold."""
     env = environment(GENMETER_JOB="interrupted", OTEL_METRICS_EXPORTER="prometheus")
     env["OTEL_EXPORTER_PROMETHEUS_PORT"] = "0"
-    asks = """
-from genmeter import job_token_usage
-monitor = GenerationMonitor()
-record(monitor)
-for line in sys.stdin:
-    output(tokens=job_token_usage().total_tokens)
-"""
-    (tmp_path / "asks").mkdir()
-    with subprocess.Popen(
-        job(tmp_path / "asks", asks),
-        env=env,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as asked:
-        assert asked.stdin is not None
-        assert asked.stdout is not None
+    with Live(tmp_path, "asked", env, "monitor = GenerationMonitor(); record(monitor)") as asked:
         noted = 1
         for number in range(6):
             note = tmp_path / f"noted-{number}"
             source = WORKER.format(read=READS[read])
-            with subprocess.Popen(
-                [*job(tmp_path, source), str(note)],
-                env=env,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            ) as worker:
-                assert worker.stdout is not None
-                assert worker.stdout.readline()
+            with started(tmp_path, source, env, str(note)) as worker:
                 time.sleep(1.2 + 0.017 * number)
-                worker.terminate()
-                errors = worker.communicate(timeout=PATIENCE)[1]
-            assert worker.returncode == -signal.SIGTERM
-            assert b"cannot be published" not in errors
+                ended = end(worker, signal.SIGTERM)
+            assert ended.code == -signal.SIGTERM
+            assert "cannot be published" not in ended.errors
             noted += int(note.read_text())
-        asked.stdin.write("\n")
-        asked.stdin.flush()
-        found = int(asked.stdout.readline().split(":")[1].strip("} \n"))
-        asked.stdin.close()
+        found = asked.do("job_token_usage().total_tokens")
     assert 3 * noted <= found <= 3 * (noted + 6)  # recorded and not noted yet
 
 
@@ -116,13 +89,7 @@ with deferral:
 output(went_on=True)
 time.sleep(60)
 """
-    with subprocess.Popen(
-        job(tmp_path, source), env=environment(), stdout=subprocess.PIPE
-    ) as worker:
-        assert worker.stdout is not None
-        assert worker.stdout.readline()
+    with started(tmp_path, source, environment()) as worker:
         time.sleep(1.5)  # until the drain's thread has armed the handler
-        worker.terminate()
-        rest = worker.communicate(timeout=PATIENCE)[0]
-    assert worker.returncode == -signal.SIGTERM
-    assert b"went_on" not in rest
+        ended = end(worker, signal.SIGTERM)
+    assert (ended.code, ended.output) == (-signal.SIGTERM, []), ended.errors

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import pytest
-from _jobs import environment
+from _jobs import environment, folders
 from _pages import Page, Scraper, free_port, sums
 from _ranks import Live
 
@@ -30,12 +30,6 @@ def named(port: int, **variables: str) -> dict[str, str]:
         GENMETER_JOB="texts/nightly",
         **variables,
     )
-
-
-def folders(jobs: Path) -> list[Path]:
-    """Return the folders of jobs."""
-    top = jobs / f"genmeter-{os.getuid()}"
-    return list(top.iterdir()) if top.exists() else []
 
 
 @pytest.mark.timeout(300)

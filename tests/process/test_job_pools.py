@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
-from _jobs import environment, job, sums_by_process
+from _jobs import environment, folders, job, sums_by_process
 from _pages import Page, Scraper, free_port, sums
 from _ranks import Live
 
 from _waiting import eventually
-from otlp_receiver import HttpReceiver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from otlp_receiver import HttpReceiver
 
 METHODS = ["fork", "spawn", "forkserver"]
 GENERATIONS = "genmeter.generations"
 
 WORK = """
-import importlib, multiprocessing
+import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
 multiprocessing.set_forkserver_preload([])
@@ -60,13 +60,6 @@ def work_and_flush(count):
 
 
 @pytest.fixture
-def receiver() -> Iterator[HttpReceiver]:
-    """Return a receiver of pushes."""
-    with HttpReceiver() as made:
-        yield made
-
-
-@pytest.fixture
 def url() -> str:
     """Return the URL of the job's page."""
     return f"http://127.0.0.1:{free_port()}/metrics"
@@ -79,7 +72,6 @@ def port_of(url: str) -> str:
 
 def both(receiver: HttpReceiver, url: str, folder: Path) -> dict[str, str]:
     """Return the environment of a job that is scraped and pushes."""
-    (folder / "workers.py").write_text(MODULE)
     return environment(
         receiver,
         OTEL_METRICS_EXPORTER="prometheus,otlp",
@@ -89,10 +81,10 @@ def both(receiver: HttpReceiver, url: str, folder: Path) -> dict[str, str]:
     )
 
 
-def folders(jobs: Path) -> list[Path]:
-    """Return the folders of jobs."""
-    top = jobs / f"genmeter-{os.getuid()}"
-    return list(top.iterdir()) if top.exists() else []
+def parent(folder: Path, env: dict[str, str], start: str = "monitor = GenerationMonitor()") -> Live:
+    """Return a process that can start pools, after what it does first."""
+    (folder / "workers.py").write_text(MODULE)
+    return Live(folder, "main", env, f"{start}\n{WORK}\nimport workers")
 
 
 def never_more(receiver: HttpReceiver, calls: float) -> None:
@@ -105,15 +97,21 @@ def never_more(receiver: HttpReceiver, calls: float) -> None:
     assert sum(last.values()) == calls
 
 
+def check_end(receiver: HttpReceiver, calls: float, jobs: Path) -> None:
+    """Fail unless the pushes are of one job with these calls, and no folder is left."""
+    assert list(sums_by_process(receiver, GENERATIONS).values()) == [calls]
+    never_more(receiver, calls)
+    assert folders(jobs) == []
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("method", METHODS)
 def test_an_executors_work_is_on_the_page_while_its_workers_are_idle(
     tmp_path: Path, jobs: Path, receiver: HttpReceiver, url: str, method: str
 ) -> None:
     """And in the report and the push; so it is after they ended."""
-    with Live(tmp_path, "main", both(receiver, url, tmp_path)) as live:
-        live.do(WORK)
-        live.do("import workers; workers.monitor = monitor")
+    with parent(tmp_path, both(receiver, url, tmp_path)) as live:
+        live.do("workers.monitor = monitor")
         live.do("record(monitor, 1, model='parent')")
         live.do("monitor.flush()")
         with Scraper(url) as scraper:
@@ -133,9 +131,7 @@ def test_an_executors_work_is_on_the_page_while_its_workers_are_idle(
         assert live.do("job_token_usage().total_tokens") == 3 * 2_410
         assert live.end() == 0
         assert live.errors == ""
-    assert list(sums_by_process(receiver, GENERATIONS).values()) == [2_410]
-    never_more(receiver, 2_410)
-    assert folders(jobs) == []
+    check_end(receiver, 2_410, jobs)
 
 
 @pytest.mark.timeout(300)
@@ -144,9 +140,7 @@ def test_workers_of_one_task_each_leave_nothing_behind(
     tmp_path: Path, jobs: Path, receiver: HttpReceiver, url: str, method: str
 ) -> None:
     """All of their calls stay, and the store has no row of them."""
-    with Live(tmp_path, "main", both(receiver, url, tmp_path)) as live:
-        live.do(WORK)
-        live.do("import workers")
+    with parent(tmp_path, both(receiver, url, tmp_path)) as live:
         live.do("record(monitor, 1)")
         live.do("monitor.flush()")
         with Scraper(url) as scraper:
@@ -158,8 +152,7 @@ def test_workers_of_one_task_each_leave_nothing_behind(
         scraper.check(71)
         assert Page(url).processes("died") == 0
         assert live.end() == 0
-    never_more(receiver, 71)
-    assert folders(jobs) == []
+    check_end(receiver, 71, jobs)
 
 
 @pytest.mark.timeout(300)
@@ -168,13 +161,10 @@ def test_a_named_job_goes_on_between_two_workers_of_its_pool(
     tmp_path: Path, receiver: HttpReceiver, method: str
 ) -> None:
     """Although no process of it that has recorded runs then; another pool's job begins anew."""
-    (tmp_path / "workers.py").write_text(MODULE)
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     env = environment(receiver, GENMETER_JOB="night", PYTHONPATH=path)
     for run in range(2):
-        with Live(tmp_path, f"main-{run}", env, "import time") as live:
-            live.do(WORK)
-            live.do("import workers")
+        with parent(tmp_path, env, "") as live:
             live.do(f"pool = executor({method!r}, 1, max_tasks_per_child=1)")
             for _ in range(4):
                 live.do("pool.submit(workers.work, 7).result()")
@@ -191,9 +181,7 @@ def test_a_parent_that_does_not_use_genmeter_has_a_job_of_its_workers(
     tmp_path: Path, jobs: Path, receiver: HttpReceiver, url: str, method: str
 ) -> None:
     """They are one page and one push."""
-    env = both(receiver, url, tmp_path)
-    with Live(tmp_path, "main", env, "import workers") as live:
-        live.do(WORK)
+    with parent(tmp_path, both(receiver, url, tmp_path), "") as live:
         live.do(f"pool = executor({method!r}, 2)")
         live.do("list(pool.map(workers.work_and_flush, [10] * 40))")
         assert eventually(lambda: Page(url).sums() == sums(400))
@@ -201,9 +189,7 @@ def test_a_parent_that_does_not_use_genmeter_has_a_job_of_its_workers(
         live.do("pool.shutdown()")
         assert live.end() == 0
         assert live.errors == ""
-    assert list(sums_by_process(receiver, GENERATIONS).values()) == [400]
-    never_more(receiver, 400)
-    assert folders(jobs) == []
+    check_end(receiver, 400, jobs)
 
 
 @pytest.mark.timeout(300)
@@ -247,9 +233,7 @@ def test_forks_while_threads_record_are_exact(
         assert live.do("job_token_usage().total_tokens") == 3 * total
         assert live.end() == 0
         assert "Traceback" not in live.errors
-    assert list(sums_by_process(receiver, GENERATIONS).values()) == [total]
-    never_more(receiver, total)
-    assert folders(jobs) == []
+    check_end(receiver, total, jobs)
 
 
 @pytest.mark.timeout(300)
@@ -264,9 +248,7 @@ def test_cells_of_a_notebook_go_on_in_one_job(
         "list(pool.map(workers.work, [20] * 4))\n"
         "pool.shutdown()\n"
     )
-    with Live(tmp_path, "main", both(receiver, url, tmp_path), "monitor = None") as live:
-        live.do(WORK)
-        live.do("import workers")
+    with parent(tmp_path, both(receiver, url, tmp_path), "monitor = None") as live:
         live.do(cell)
         live.do("workers.monitor = monitor")
         assert eventually(lambda: Page(url).sums() == sums(50))
@@ -301,10 +283,7 @@ def test_a_parent_without_events_leaves_nothing_out(
     tmp_path: Path, jobs: Path, receiver: HttpReceiver, url: str, method: str
 ) -> None:
     """It has a monitor, and only its workers record: for a moment, or for long."""
-    env = both(receiver, url, tmp_path)
-    with Live(tmp_path, "main", env) as live:
-        live.do(WORK)
-        live.do("import workers")
+    with parent(tmp_path, both(receiver, url, tmp_path)) as live:
         live.do(f"pool = executor({method!r}, 2)")
         live.do("list(pool.map(workers.work, [10] * 10))")
         live.do("pool.shutdown()")
@@ -317,8 +296,7 @@ def test_a_parent_without_events_leaves_nothing_out(
         live.do("pool.shutdown()")
         assert live.do("job_token_usage().total_tokens") == 900
         assert live.end() == 0
-    never_more(receiver, 300)
-    assert folders(jobs) == []
+    check_end(receiver, 300, jobs)
 
 
 @pytest.mark.timeout(300)
@@ -328,9 +306,7 @@ def test_workers_of_a_named_job_are_in_it(
 ) -> None:
     """Beside an independent process of the same job."""
     env = {**both(receiver, url, tmp_path), "GENMETER_JOB": "Named"}
-    with Live(tmp_path, "main", env) as live, Live(tmp_path, "other", env) as other:
-        live.do(WORK)
-        live.do("import workers")
+    with parent(tmp_path, env) as live, Live(tmp_path, "other", env) as other:
         other.do("record(monitor, 9)")
         with_main = live.do("record(monitor, 1); monitor.flush()")
         assert with_main is None
@@ -345,9 +321,7 @@ def test_workers_of_a_named_job_are_in_it(
         other.do("record(monitor, 1)")
         assert eventually(lambda: Page(url).sums() == sums(111))
         assert other.end() == 0
-    assert list(sums_by_process(receiver, GENERATIONS).values()) == [111]
-    never_more(receiver, 111)
-    assert folders(jobs) == []
+    check_end(receiver, 111, jobs)
 
 
 @pytest.mark.timeout(300)
@@ -356,8 +330,7 @@ def test_a_pool_that_is_older_than_the_first_monitor_is_in_the_job(
     tmp_path: Path, jobs: Path, receiver: HttpReceiver, url: str, method: str
 ) -> None:
     """Its parent makes a monitor after it has started the workers."""
-    with Live(tmp_path, "main", both(receiver, url, tmp_path), "import workers") as live:
-        live.do(WORK)
+    with parent(tmp_path, both(receiver, url, tmp_path), "") as live:
         live.do(f"pool = executor({method!r}, 2)")
         live.do("list(pool.map(workers.work, [0] * 20))")
         live.do("monitor = GenerationMonitor()")
@@ -372,9 +345,7 @@ def test_a_pool_that_is_older_than_the_first_monitor_is_in_the_job(
         live.do("pool.shutdown()")
         assert live.end() == 0
         assert live.errors == ""
-    assert list(sums_by_process(receiver, GENERATIONS).values()) == [106]
-    never_more(receiver, 106)
-    assert folders(jobs) == []
+    check_end(receiver, 106, jobs)
 
 
 DAEMON = """
@@ -424,6 +395,7 @@ def test_a_job_lingers_until_it_was_scraped_whole(
     tmp_path: Path, receiver: HttpReceiver, url: str
 ) -> None:
     """The one scrape after its work has the workers' calls too."""
+    (tmp_path / "workers.py").write_text(MODULE)
     env = {**both(receiver, url, tmp_path), "GENMETER_ENDPOINT_LINGER": "100"}
     with subprocess.Popen(job(tmp_path, LINGER), env=env, stdout=subprocess.PIPE) as process:
         found: list[Page] = []

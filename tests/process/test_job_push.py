@@ -14,18 +14,10 @@ from _waiting import eventually
 from otlp_receiver import ClosedPort, HttpReceiver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 GENERATIONS = "genmeter.generations"
 NEVER = "600000"  # milliseconds
-
-
-@pytest.fixture
-def receiver() -> Iterator[HttpReceiver]:
-    """Return a receiver of pushes."""
-    with HttpReceiver() as made:
-        yield made
 
 
 def pushing(receiver: HttpReceiver, interval: str = "300", **variables: str) -> dict[str, str]:

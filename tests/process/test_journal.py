@@ -6,12 +6,11 @@ import json
 import os
 import signal
 import socket
-import subprocess
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from _jobs import PATIENCE, environment, job, run
+from _jobs import environment, run, started
 
 from genmeter import read_usage
 
@@ -88,13 +87,8 @@ while True:
 """
     broken = 0
     for _ in range(3):
-        with subprocess.Popen(
-            job(tmp_path, source), env=environment(), stdout=subprocess.PIPE, text=True
-        ) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline()
+        with started(tmp_path, source, environment()) as process:
             process.send_signal(signal.SIGKILL)
-            process.wait(PATIENCE)
         *whole, last = path.read_text().split("\n")
         found = Counter(_is_json(line) for line in whole if line)
         assert found[True] >= 500 * LINES

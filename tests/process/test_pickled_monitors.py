@@ -6,13 +6,12 @@ import copy
 import json
 import logging
 import pickle
-import subprocess
 import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from _jobs import PATIENCE, environment, job, run, sums_by_process
+from _jobs import environment, run, sums_by_process
 
 from genmeter import (
     AlertmanagerHandler,
@@ -24,11 +23,12 @@ from genmeter import (
     MonitorConfig,
     pickling,
 )
-from otlp_receiver import HttpReceiver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
+
+    from otlp_receiver import HttpReceiver
 
 GENERATIONS = "genmeter.generations"
 WAYS = {
@@ -88,25 +88,11 @@ def loaded(data: bytes) -> object:
     return pickle.loads(data)  # noqa: S301
 
 
-@pytest.fixture
-def receiver() -> Iterator[HttpReceiver]:
-    """Return a receiver of pushes."""
-    with HttpReceiver() as made:
-        yield made
-
-
 def run_in(folder: Path, source: str, receiver: HttpReceiver, *arguments: str) -> None:
     """Run a job in a folder, without any error."""
-    done = subprocess.run(
-        [*job(folder, source), *arguments],
-        env=environment(receiver, OTEL_METRIC_EXPORT_INTERVAL="600000"),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    env = environment(receiver, OTEL_METRIC_EXPORT_INTERVAL="600000")
+    ended = run(folder, source, env, *arguments)
+    assert (ended.code, ended.errors) == (0, "")
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
@@ -192,17 +178,9 @@ with open("pickled", "wb") as file:
 os.environ = {key: value for key, value in os.environ.items() if key != "GENMETER_MAIN_PID"}
 subprocess.run([sys.executable, __file__, "pickled"], env=dict(os.environ), check=True)
 """
-    done = subprocess.run(
-        job(tmp_path, source),
-        env=environment(OTEL_METRICS_EXPORTER="prometheus"),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (0, '{"calls": 3, "url": null}\n'), done.stderr
-    assert "has no endpoint" in done.stderr or done.stderr == ""
+    ended = run(tmp_path, source, environment(OTEL_METRICS_EXPORTER="prometheus"))
+    assert (ended.code, ended.output) == (0, [{"calls": 3, "url": None}]), ended.errors
+    assert "has no endpoint" in ended.errors or ended.errors == ""
 
 
 # --- one process ---------------------------------------------------------------------------------

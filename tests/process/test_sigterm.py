@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from _jobs import PATIENCE, environment, job, run
+from _jobs import end, environment, run, started
 
 from otlp_receiver import BlackHole, HttpReceiver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.skipif(
@@ -24,30 +22,11 @@ GENERATIONS = "genmeter.generations"
 NEVER = "600000"  # milliseconds between two pushes
 
 
-@pytest.fixture
-def receiver() -> Iterator[HttpReceiver]:
-    """Return a receiver of pushes."""
-    with HttpReceiver() as made:
-        yield made
-
-
-def terminate(folder: Path, source: str, env: dict[str, str], *arguments: str) -> tuple[int, str]:
+def terminate(folder: Path, source: str, env: dict[str, str]) -> tuple[int, str]:
     """Run a job, send it SIGTERM once it is ready; return its exit code and standard error."""
-    with subprocess.Popen(
-        [*job(folder, source), *arguments],
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert "ready" in process.stdout.readline()
-        process.send_signal(signal.SIGTERM)
-        try:
-            _, errors = process.communicate(timeout=PATIENCE)
-        finally:
-            process.kill()
-    return process.returncode, errors
+    with started(folder, source, env) as process:
+        code, _, errors = end(process, signal.SIGTERM)
+    return code, errors
 
 
 def run_until_pushed(
@@ -59,18 +38,11 @@ def run_until_pushed(
         Its exit code, and whether they were.
     """
     done = folder / "done"
-    with subprocess.Popen(
-        [*job(folder, source), str(done)], env=env, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert "ready" in process.stdout.readline()
+    with started(folder, source, env, str(done)) as process:
         process.send_signal(signal.SIGTERM)
         arrived = receiver.wait_for(lambda: receiver.total(GENERATIONS) == 507)
         done.touch()
-        try:
-            return process.wait(PATIENCE), arrived
-        finally:
-            process.kill()
+        return end(process).code, arrived
 
 
 SLEEPING = """
@@ -379,15 +351,8 @@ async def main(order):
 asyncio.run(main(sys.argv[1]))
 """
     for order in ("before", "after"):
-        done = subprocess.run(
-            [*job(tmp_path, source), order],
-            env=environment(receiver),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        assert (done.returncode, done.stdout) == (0, '{"stopped": true}\n'), done.stderr
+        ended = run(tmp_path, source, environment(receiver), order)
+        assert (ended.code, ended.output) == (0, [{"stopped": True}]), ended.errors
     assert receiver.total(GENERATIONS) == 2
 
 
@@ -488,15 +453,9 @@ if __name__ == "__main__":
 
 def run_pool(folder: Path, receiver: HttpReceiver, *arguments: str) -> None:
     """Run the program above."""
-    done = subprocess.run(
-        [*job(folder, POOL), arguments[0], str(folder), *arguments[1:]],
-        env=environment(receiver, OTEL_METRIC_EXPORT_INTERVAL=NEVER),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (0, '{"done": true}\n'), done.stderr
+    env = environment(receiver, OTEL_METRIC_EXPORT_INTERVAL=NEVER)
+    ended = run(folder, POOL, env, arguments[0], str(folder), *arguments[1:])
+    assert (ended.code, ended.output) == (0, [{"done": True}]), ended.errors
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])

@@ -16,11 +16,12 @@ import pytest
 from _jobs import PATIENCE, environment
 
 from _waiting import eventually
-from otlp_receiver import HttpReceiver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from otlp_receiver import HttpReceiver
 
 GENERATIONS = "genmeter.generations"
 NEVER = "600000"  # milliseconds between two pushes
@@ -114,13 +115,6 @@ def hang():
     time.sleep(1000)
 """
 )
-
-
-@pytest.fixture
-def receiver() -> Iterator[HttpReceiver]:
-    """Return a receiver of pushes."""
-    with HttpReceiver() as made:
-        yield made
 
 
 class Server:

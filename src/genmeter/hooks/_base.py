@@ -346,6 +346,16 @@ class HookBlock:
         """Whether it or the block around it goes on."""
         return self.is_running or (self.outer is not None and self.outer.is_open)
 
+    @property
+    def period(self) -> None:
+        """Not needed: :meth:`observe` takes what began before the end, also after it."""
+        return
+
+    def belongs_to(self, monitor: object) -> bool:
+        """Return whether it is a call of this monitor."""
+        del monitor
+        return True
+
     def observe(self, call: ObservedCall) -> bool:
         """Add what was observed inside; see ``blocks.Block``."""
         if self.is_running:
@@ -395,6 +405,10 @@ class HookCall(HookBlock):
         handle._unmark()  # noqa: SLF001 - one contract
         if is_marked and blocks.is_marking():
             blocks.enter(self._mark)
+
+    def belongs_to(self, monitor: object) -> bool:
+        """Return whether it is a call of this monitor."""
+        return self.handle.belongs_to(monitor)
 
     def _add(self, call: ObservedCall) -> bool:
         return self.handle.observe(call)

@@ -142,6 +142,16 @@ class Attempts:
         """Whether what is observed now is a part of the call, or of the block around it."""
         return self._accepts or (self.outer is not None and self.outer.is_open)
 
+    @property
+    def period(self) -> None:
+        """Not needed: what begins after an attempt that ended is another call."""
+        return
+
+    def belongs_to(self, monitor: object) -> bool:
+        """Return whether it is a call of this monitor: there is one of this hook."""
+        del monitor
+        return True
+
     def observe(self, call: ObservedCall) -> bool:
         """Take what an instrumentation observed of the call; see :class:`blocks.Block`."""
         if not self._accepts:

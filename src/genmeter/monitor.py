@@ -40,7 +40,7 @@ from genmeter.handlers.logging import JobLog
 from genmeter.handlers.otel_events import EvaluationEvents
 from genmeter.history import frames
 from genmeter.history.token_report import summarise
-from genmeter.html_table import html_table
+from genmeter.tables.html import html_table
 from genmeter.pickling import Origin
 from genmeter.pipeline.handler_worker import HandlerWorker
 from genmeter.recording import Recording

@@ -51,9 +51,12 @@ def top(*sources: str, width: int = _WIDTH) -> TopView:
         ConfigError: A source is invalid or given twice, or there is none.
     """
     number(40, 1_000, what="columns")("width", width)
+    for text in sources or (None,):
+        if not isinstance(text, str):  # the endpoint_url of a monitor that has none, too
+            raise ConfigError(
+                f"sources must be endpoints, names of jobs or prometheus=URL, got {text!r}"
+            )
     found = [source_of(text) for text in sources]
-    if not found:
-        raise ConfigError("sources must have an endpoint, a job's name or prometheus=URL, got none")
     names = [source.name for source in found]
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:

@@ -126,8 +126,8 @@ def test_every_package_has_an_exhaustive_contract_of_its_own() -> None:
 
 
 def test_the_root_has_few_modules() -> None:
-    """A reader finds the room for a concept by the names of at most 14 modules and the packages."""
-    assert len(list(SOURCE.glob("*.py"))) <= 14
+    """A reader finds the room for a concept by the names of at most 17 modules and the packages."""
+    assert len(list(SOURCE.glob("*.py"))) <= 17
 
 
 def test_private_modules_are_imported_within_their_package_only() -> None:

@@ -8,8 +8,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("**/*.md"))
@@ -20,6 +25,8 @@ NAMED_TESTS = set(re.findall(r"`(test_\w+)`", COMPATIBILITY))
 BLOCK = re.compile(r"^```(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # The language of blocks that need AfterImage, which only `make example` installs.
 NEEDS_AFTERIMAGE = "python-afterimage"
+# Of those that need an experiment tracker.
+NEEDS_TRACKER = "python-tracker"
 CLEAN = {
     **{
         key: value
@@ -29,6 +36,8 @@ CLEAN = {
     "OTEL_EXPORTER_PROMETHEUS_PORT": "0",
     "MPLBACKEND": "agg",
 }
+
+NONE: Mapping[str, str] = MappingProxyType({})
 
 # The public API of AfterImage 0.18.1; tests/compat checks that its class has no other methods.
 AFTERIMAGE_API = {
@@ -81,14 +90,16 @@ def blocks(language: str) -> list[object]:
     ]
 
 
-def run(code: str, folder: Path) -> None:
+def run(
+    code: str, folder: Path, settings: Mapping[str, str] = NONE, *, warnings: str = "error"
+) -> None:
     """Run a script in an empty folder, and fail on an error or a warning."""
     script = folder / "job.py"
     script.write_text(code, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-W", "error", script.name],
+        [sys.executable, "-W", warnings, script.name],
         cwd=folder,
-        env={**CLEAN, "TMPDIR": str(folder)},  # a resumed job stays in there
+        env={**CLEAN, **settings, "TMPDIR": str(folder)},  # a resumed job stays in there
         capture_output=True,
         text=True,
         timeout=100,
@@ -102,6 +113,15 @@ def run(code: str, folder: Path) -> None:
 def test_each_python_block_of_the_docs_runs(code: str, tmp_path: Path) -> None:
     """Each block can be pasted into a file and run."""
     run(code, tmp_path)
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("code", blocks(NEEDS_TRACKER))
+def test_each_block_with_a_tracker_runs(code: str, tmp_path: Path) -> None:
+    """Without a server: MLflow in a folder, Weights & Biases offline."""
+    pytest.importorskip("wandb" if "wandb" in code else "mlflow")
+    settings = {"WANDB_MODE": "offline", "MLFLOW_TRACKING_URI": tmp_path.as_uri()}
+    run(code, tmp_path, {**settings, "MLFLOW_ALLOW_FILE_STORE": "true"}, warnings="default")
 
 
 @pytest.mark.example

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from genmeter import MonitorConfig, read_usage
-from genmeter.html_table import Column, html_table
+from genmeter.tables.html import Column, html_table
 from genmeter.testing import isolated_monitor
 
 if TYPE_CHECKING:

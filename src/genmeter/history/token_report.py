@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from genmeter.config.prices import PriceTable
 from genmeter.events.answers import TokenCounts
-from genmeter.html_table import Column, html_table
-from genmeter.trackers import log_usage
+from genmeter.tables.html import Column, html_table
+from genmeter.tables.trackers import log_usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -272,7 +272,7 @@ class TokenUsageReport:
     def log_to(self, tracker: Any, *, prefix: str = "genmeter") -> None:
         """Log the numbers, the rows and the notes to the current run of an experiment tracker.
 
-        See :func:`genmeter.trackers.log_usage` for the names.
+        See :func:`genmeter.tables.trackers.log_usage` for the names.
 
         Args:
             tracker: The module ``mlflow``, the module ``wandb`` or a run of it.

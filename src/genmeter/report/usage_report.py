@@ -170,7 +170,7 @@ class UsageReport:
     def log_to(self, tracker: Any, *, prefix: str = "genmeter") -> None:
         """Log the numbers, the rows and the notes to the current run of an experiment tracker.
 
-        See :func:`genmeter.trackers.log_usage` for the names.
+        See :func:`genmeter.tables.trackers.log_usage` for the names.
 
         Args:
             tracker: The module ``mlflow``, the module ``wandb`` or a run of it.
@@ -179,7 +179,7 @@ class UsageReport:
         Raises:
             ConfigError: The tracker is none of these, or ``prefix`` cannot be part of a name.
         """
-        from genmeter.trackers import log_usage
+        from genmeter.tables.trackers import log_usage
 
         log_usage(
             tracker,

@@ -17,7 +17,7 @@ class Column(NamedTuple):
     Attributes:
         title: Its head.
         cells: A text for each row.
-        total: Of the last row, which is left out if no column has one.
+        total: Of the last row, absent if no column has one.
         is_name: Whether it is at the left, as names are; else at the right.
     """
 

@@ -32,7 +32,7 @@ def log_usage(
     """Log the total as metrics, each row as metrics and in a table, and the notes.
 
     The metrics are ``PREFIX/total_tokens``, and of each row ``PREFIX/MODEL/total_tokens`` and so on, with
-    the row's values of its keys in place of ``MODEL``; what is unknown is left out. ``PREFIX/is_exact`` is 1
+    the row's values of its keys in place of ``MODEL``; what is unknown is absent. ``PREFIX/is_exact`` is 1
     without notes, else 0.
 
     Args:

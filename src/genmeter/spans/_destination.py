@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from genmeter.observed.model import Block
     from genmeter.observed.observer import Observer
 
-__all__ = ["Target"]
+__all__ = ["Destination"]
 
 
-class Target:
+class Destination:
     """The monitor of a processor.
 
     Args:
@@ -76,7 +76,7 @@ class Target:
             remove_process_feed(self._observer_now)
 
     def settle(self, timeout: float) -> bool:
-        """Record what waits; returns whether it was done within ``timeout`` seconds."""
+        """Record the waiting calls; returns whether it was done within ``timeout`` seconds."""
         try:
             if self._given is None and not open_monitors():
                 return True

@@ -373,7 +373,11 @@ class GenerationHandle:
             return False
         if self._observed is None:
             self._observed = []
-        self._observed.append(call)
+        node = call.node
+        if node is None or all(
+            each.node is None or each.node.key != node.key for each in self._observed
+        ):
+            self._observed.append(call)
         return True
 
     def _resume(self) -> None:

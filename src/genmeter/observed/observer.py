@@ -17,6 +17,7 @@ import contextlib
 import heapq
 import itertools
 import time
+import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from genmeter.events.answers import CallDetails
@@ -46,7 +47,7 @@ REPORT_SECONDS = 5.0
 """For how long a call waits at most for the job's own report of it."""
 _MAX_WAITING = 10_000
 _expects_reports = False
-_feeds: list[Callable[[], Observer | None]] = []
+_feeds: list[weakref.WeakMethod[Callable[[], Observer | None]]] = []
 
 
 def expect_reports() -> None:
@@ -56,19 +57,25 @@ def expect_reports() -> None:
 
 
 def add_process_feed(observer: Callable[[], Observer | None]) -> None:
-    """Have :func:`process_observer` return what a function returns."""
-    _feeds.append(observer)
+    """Have :func:`process_observer` return what a method returns, as long as its object lives."""
+    _feeds.append(weakref.WeakMethod(observer))
 
 
 def remove_process_feed(observer: Callable[[], Observer | None]) -> None:
     """Undo :func:`add_process_feed`."""
     with contextlib.suppress(ValueError):
-        _feeds.remove(observer)
+        _feeds.remove(weakref.WeakMethod(observer))
 
 
 def process_observer() -> Observer | None:
     """Return the observer of what is observed for the whole process; None if nothing is."""
-    return _feeds[-1]() if _feeds else None
+    while _feeds:
+        read = _feeds[-1]()
+        if read is not None:
+            return read()
+        with contextlib.suppress(IndexError):
+            _feeds.pop()
+    return None
 
 
 class CallSink(Protocol):
@@ -179,7 +186,9 @@ class Observer:
             node.is_taken = True
             same = self._recent.of_span(node.key)
             if same is not None:
-                self._found(same, "log_event", call, *node.held)
+                is_event = call.duration is None or same.call.duration is None
+                reason = "log_event" if is_event else "same_span"
+                self._found(same, reason, call, *node.held)
                 return
             if self._is_below(call, node):
                 return

@@ -34,8 +34,9 @@ class Destination:
         # Not kept alive: a job's monitor is closed when the job drops it.
         self._chosen: weakref.ref[GenerationMonitor] | None = None
         self._chosen_from = 0  # the newest monitor at that time
-        self._is_open = True
         start_marking()
+        self._stop = weakref.finalize(self, stop_marking)  # also if nobody closes it
+        self._stop.atexit = False
         if monitor is None:
             add_process_feed(self._observer_now)
         else:
@@ -70,10 +71,8 @@ class Destination:
 
     def close(self) -> None:
         """Stop marking blocks; a second call does nothing."""
-        if self._is_open:
-            self._is_open = False
-            stop_marking()
-            remove_process_feed(self._observer_now)
+        self._stop()
+        remove_process_feed(self._observer_now)
 
     def settle(self, timeout: float) -> bool:
         """Record the waiting calls; returns whether it was done within ``timeout`` seconds."""

@@ -68,8 +68,8 @@ def read_span(span: ReadableSpan, source: str, node: SpanNode | None) -> Observe
     operation = operation_of(attributes)
     if operation is None:
         return None
-    began, ended = (span.start_time or 0) / _NANO, (span.end_time or 0) / _NANO
-    duration = max(0.0, ended - began)
+    began, ended = span.start_time or 0, span.end_time or 0
+    duration = max(0, ended - began) / _NANO
     if span_type(attributes) == "log":
         duration = _seconds(attributes.get("duration")) or duration
     events = span.events or ()
@@ -86,7 +86,7 @@ def read_span(span: ReadableSpan, source: str, node: SpanNode | None) -> Observe
         step=None if node is None else node.step,
     )
     return call._replace(
-        ended=ended,
+        ended=ended / _NANO,
         duration=duration,
         span=context if context is not None and context.trace_flags.sampled else None,
         node=node,
@@ -311,12 +311,12 @@ def _cause(attributes: Mapping[str, Any], events: Iterable[Any]) -> str | None:
 
 
 def _first_chunk(
-    attributes: Mapping[str, Any], events: Iterable[Any], began: float
+    attributes: Mapping[str, Any], events: Iterable[Any], began: int
 ) -> float | None:
     seconds = _seconds(_first(attributes, names.FIRST_CHUNK))
     if seconds is not None:
         return seconds
     for event in events:
         if event.name in names.FIRST_CHUNK_EVENTS:
-            return max(0.0, float(event.timestamp) / _NANO - began)
+            return float(max(0, event.timestamp - began) / _NANO)
     return None

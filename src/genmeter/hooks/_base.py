@@ -323,16 +323,27 @@ class HookBlock:
         outer: The block of ours that was open where it began.
     """
 
-    __slots__ = ("__weakref__", "_ended", "outer")
+    __slots__ = ("__weakref__", "_began", "_ended", "outer")
 
     def __init__(self, outer: blocks.Block | None) -> None:
         self.outer = outer
+        self._began = clock.now()
         self._ended = math.inf
 
     @property
     def is_running(self) -> bool:
         """Whether it has not ended itself."""
         return self._ended == math.inf
+
+    @property
+    def period(self) -> tuple[float, float] | None:
+        """Unix times of the beginning and the end, in seconds; None while it goes on."""
+        return None if self._ended == math.inf else (self._began, self._ended)
+
+    def belongs_to(self, monitor: object) -> bool:
+        """Return whether it has calls of a monitor."""
+        del monitor
+        return False
 
     @property
     def is_open(self) -> bool:
@@ -388,6 +399,14 @@ class HookCall(HookBlock):
         handle._unmark()  # noqa: SLF001 - one contract
         if is_marked and blocks.is_marking():
             blocks.enter(self._mark)
+
+    def belongs_to(self, monitor: object) -> bool:
+        """Return whether this is a call of a monitor."""
+        recorder: Any = self.handle._recorder  # noqa: SLF001 - one contract
+        return bool(
+            getattr(recorder, "monitor", None) is monitor
+            or getattr(recorder, "_monitor", None) is monitor
+        )
 
     def _add(self, call: ObservedCall) -> bool:
         return self.handle.observe(call)

@@ -111,7 +111,7 @@ def test_a_model_without_a_price_has_no_cost(monitor: IsolatedMonitor, server: M
 def test_streams_equal_the_books(monitor: IsolatedMonitor, server: ModelServer) -> None:
     """Whole, broken and left early; with the time of the first chunk."""
     assert list(_call(server, "all of it", **WITH_USAGE))
-    with pytest.raises(Exception, match=r"peer closed|incomplete|APIConnection"):
+    with pytest.raises(Exception, match=r"peer closed|incomplete|APIConnection|Connection error"):
         list(_call(server, "breaks [[break 4]]", **WITH_USAGE))
     for _ in _call(server, "left", **WITH_USAGE):
         break

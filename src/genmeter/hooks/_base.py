@@ -111,8 +111,7 @@ class FrameworkHook:
         self._disconnect: Callable[[], object] | None = None
         self._is_installed = self._is_registered = self._is_marking = self._is_aside = False
         self._given: GenerationMonitor | None = None
-        self._recorder: HookRecorder | None = None
-        self._monitor: GenerationMonitor | None = None
+        self._recorder: tuple[GenerationMonitor, HookRecorder] | None = None
         self._warned: set[str] = set()
         _hooks[source.removeprefix("genmeter.")] = self
 
@@ -131,7 +130,7 @@ class FrameworkHook:
         with _lock:
             self._is_installed = True
             self._given = monitor
-            self._recorder = self._monitor = None
+            self._recorder = None
             is_registered, self._is_registered = self._is_registered, True
         if self._module in sys.modules:
             with suppress(Exception):  # waits for another thread that is importing it
@@ -145,7 +144,7 @@ class FrameworkHook:
         """Stop recording, and restore what was there; does nothing if nothing is installed."""
         with _lock:
             self._is_installed = False
-            self._recorder = self._monitor = self._given = None
+            self._recorder = self._given = None
             disconnect, self._disconnect = self._disconnect, None
             is_marking, self._is_marking = self._is_marking, False
         if is_marking:
@@ -161,10 +160,7 @@ class FrameworkHook:
         with _lock:
             if not self._is_installed or self._is_aside or self._disconnect is not None:
                 return
-        monitor = self._given
         try:
-            if monitor is None:
-                monitor = process_monitor()
             disconnect = self._connect(module)
         except UNREADABLE as error:
             self.step_aside(error)
@@ -246,20 +242,17 @@ class FrameworkHook:
     @property
     def monitor(self) -> GenerationMonitor:
         """The monitor that records the calls."""
-        monitor = self._monitor
-        if monitor is None:
-            monitor = self._monitor = self._given or process_monitor()
-        return monitor
+        return self._given or process_monitor()
 
     @property
     def recorder(self) -> HookRecorder:
         """What handles of the framework's calls record with."""
-        recorder = self._recorder
-        if recorder is None:
-            monitor = self.monitor
+        monitor = self.monitor
+        found = self._recorder
+        if found is None or found[0] is not monitor:
             recorder = HookRecorder(monitor, monitor._observer, self.source)  # noqa: SLF001 - one contract
-            self._recorder = recorder
-        return recorder
+            found = self._recorder = monitor, recorder
+        return found[1]
 
     def begin(
         self,
@@ -330,10 +323,11 @@ class HookBlock:
         outer: The block of ours that was open where it began.
     """
 
-    __slots__ = ("__weakref__", "_ended", "outer")
+    __slots__ = ("__weakref__", "_began", "_ended", "outer")
 
     def __init__(self, outer: blocks.Block | None) -> None:
         self.outer = outer
+        self._began = clock.now()
         self._ended = math.inf
 
     @property
@@ -342,19 +336,19 @@ class HookBlock:
         return self._ended == math.inf
 
     @property
+    def period(self) -> tuple[float, float] | None:
+        """Unix times of the beginning and the end, in seconds; None while it goes on."""
+        return None if self._ended == math.inf else (self._began, self._ended)
+
+    def belongs_to(self, monitor: object) -> bool:
+        """Return whether it has calls of a monitor."""
+        del monitor
+        return False
+
+    @property
     def is_open(self) -> bool:
         """Whether it or the block around it goes on."""
         return self.is_running or (self.outer is not None and self.outer.is_open)
-
-    @property
-    def period(self) -> None:
-        """Not needed: :meth:`observe` takes what began before the end, also after it."""
-        return
-
-    def belongs_to(self, monitor: object) -> bool:
-        """Return whether it is a call of this monitor."""
-        del monitor
-        return True
 
     def observe(self, call: ObservedCall) -> bool:
         """Add what was observed inside; see ``blocks.Block``."""

@@ -88,9 +88,8 @@ def _start(call_id: str, model: Any, inputs: Any) -> None:
     if call_id in _calls:
         return  # the callback is both the model's and, for models made earlier, a setting
     provider, name = _named(model)
-    operation = "embeddings" if getattr(model, "model_type", None) == "embedding" else "chat"
-    if getattr(model, "model_type", None) == "text":
-        operation = "text_completion"
+    kind = getattr(model, "model_type", None)
+    operation = "text_completion" if type(kind) is str and kind == "text" else "chat"
     call = _hook.begin(
         model=name, provider=provider, operation=operation, step=_step(), is_gated=False
     )

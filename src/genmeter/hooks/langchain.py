@@ -80,6 +80,10 @@ class _Batch(HookBlock):
         """Whether any of them goes on."""
         return any(call.is_running for call in self.calls)
 
+    def belongs_to(self, monitor: object) -> bool:
+        """Return whether its calls are a monitor's."""
+        return any(call.belongs_to(monitor) for call in self.calls)
+
     def observe(self, call: ObservedCall) -> bool:
         """Take what was observed as a part of one of them."""
         if not self.is_running:

@@ -265,6 +265,22 @@ def test_copies_are_watched_with_their_client(monitor: IsolatedMonitor) -> None:
     assert monitor.value(TOTAL) == 4
 
 
+def test_watching_again_changes_the_options_of_the_copies_too(monitor: IsolatedMonitor) -> None:
+    """And those of a copy alone, if that is what is watched."""
+    client = monitor.watch(Client(), step="a")
+    first, second = client.copy(), client.copy()
+    monitor.watch(client, step="b")
+    monitor.watch(second, step="c")
+    for each in (client, first, second):
+        each.call()
+    assert [monitor.value(TOTAL, genmeter_step=step) for step in "abc"] == [0, 2, 1]
+    monitor.unwatch(client)
+    for each in (client, first, second):
+        each.call()
+    assert monitor.value(TOTAL) == 4
+    monitor.unwatch(second)
+
+
 def test_nothing_remains_on_the_client(monitor: IsolatedMonitor) -> None:
     """It is copied and pickled as before, and compares as before."""
     client = Client()

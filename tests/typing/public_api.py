@@ -97,6 +97,7 @@ assert_type(monitor.endpoint_url, str | None)
 assert_type(monitor.alert_settings, AlertSettings)
 assert_type(monitor.lifespan(), AbstractAsyncContextManager[None])
 assert_type(monitor.generation(model="m", step="s"), GenerationHandle)
+assert_type(monitor.watch(Path("a client"), step="s", provider="p", include_usage=True), Path)
 
 with monitor.generation(model="m") as call:
     assert_type(call, GenerationHandle)

@@ -10,6 +10,7 @@ from _books import Call, assert_equal_books, recorded_calls
 from _model_server import ModelServer, serve
 
 from genmeter import MonitorConfig, Price
+from genmeter.clients import _registry, watching
 from genmeter.testing import IsolatedMonitor, isolated_monitor
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ def bench() -> Iterator[Bench]:
     """Serve, and yield the server with a monitor that prices models ``m`` and ``e``."""
     with serve() as server, isolated_monitor(MonitorConfig(prices=PRICES)) as monitor:
         yield Bench(server, monitor)
+    # The methods of clients that are gone are put back with the next change.
+    _registry.entries.clear()
+    watching._apply()
 
 
 def openai_client(url: str, kind: str = "OpenAI", **options: Any) -> Any:

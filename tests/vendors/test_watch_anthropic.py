@@ -9,7 +9,7 @@ import pytest
 from _watched import Bench, anthropic_client, assert_books, bench, said
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 anthropic = pytest.importorskip("anthropic")
 
@@ -25,6 +25,13 @@ def make_bench() -> Iterator[Bench]:
 def make_client(at: Bench) -> Any:
     """Return a watched client."""
     return at.monitor.watch(anthropic_client(at.server.url))
+
+
+@pytest.fixture(name="other")
+async def make_other(at: Bench) -> AsyncIterator[Any]:
+    """Return a watched asynchronous client."""
+    async with anthropic_client(at.server.url, "AsyncAnthropic") as made:
+        yield at.monitor.watch(made)
 
 
 def asked(text: str, **more: Any) -> dict[str, Any]:
@@ -202,54 +209,52 @@ def test_a_span_of_the_client_itself_starts_inside_of_the_call(at: Bench) -> Non
     assert_books(at, 2)
 
 
-async def test_asynchronous_calls(at: Bench) -> None:
+async def test_asynchronous_calls(at: Bench, other: Any) -> None:
     """Plain, streamed, raw, with helpers, at once."""
-    client = at.monitor.watch(anthropic_client(at.server.url, "AsyncAnthropic"))
 
     async def stream() -> None:
-        async for _ in await client.messages.create(**asked("b", stream=True)):
+        async for _ in await other.messages.create(**asked("b", stream=True)):
             pass
 
     async def helper() -> None:
-        async with client.messages.stream(**asked("c")) as made:
+        async with other.messages.stream(**asked("c")) as made:
             async for _ in made.text_stream:
                 pass
 
     async def raw_stream() -> None:
-        response = await client.messages.with_raw_response.create(**asked("d", stream=True))
+        response = await other.messages.with_raw_response.create(**asked("d", stream=True))
         async for _ in await response.parse():
             pass
 
     async def streaming() -> None:
-        async with client.messages.with_streaming_response.create(**asked("e")) as response:
+        async with other.messages.with_streaming_response.create(**asked("e")) as response:
             await response.json()
 
     await asyncio.gather(
-        client.messages.create(**asked("a")),
+        other.messages.create(**asked("a")),
         stream(),
         helper(),
         raw_stream(),
         streaming(),
-        client.beta.messages.create(**asked("f")),
-        client.with_options(max_retries=0).messages.create(**asked("g")),
+        other.beta.messages.create(**asked("f")),
+        other.with_options(max_retries=0).messages.create(**asked("g")),
     )
     assert_books(at, 7)
 
 
-async def test_cancelled_calls(at: Bench) -> None:
+async def test_cancelled_calls(at: Bench, other: Any) -> None:
     """A task that is cancelled while it waits, for the answer or for a chunk."""
-    client = at.monitor.watch(anthropic_client(at.server.url, "AsyncAnthropic"))
 
     async def read() -> None:
-        async for _ in await client.messages.create(**asked("b [[pause 0.3]]", stream=True)):
+        async for _ in await other.messages.create(**asked("b [[pause 0.3]]", stream=True)):
             pass
 
     for waiting, seconds in (
-        (client.messages.create(**asked("a [[slow 5]]")), 0.2),
+        (other.messages.create(**asked("a [[slow 5]]")), 0.2),
         (read(), 0.5),
     ):
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(waiting, seconds)
-    async with client.messages.stream(**asked("c [[pause 0.05]]")) as stream:
+    async with other.messages.stream(**asked("c [[pause 0.05]]")) as stream:
         await anext(aiter(stream))
     assert at.monitor.value("genmeter_generations_total", genmeter_outcome="cancelled") == 3

@@ -116,8 +116,10 @@ def test_all_clients_of_a_package_are_watched_until_it_is_uninstalled(
     openai.chat.completions.create(**said("e"))
 
     async def call() -> None:
-        await openai_client(at.server.url, "AsyncOpenAI").responses.create(model="m", input="f")
+        async with openai_client(at.server.url, "AsyncOpenAI") as made:
+            await made.responses.create(model="m", input="f")
         await early[2].aio.models.generate_content(model="m", contents="g")
+        await early[2].aio.aclose()
 
     asyncio.run(call())
     assert_books(at, 10)

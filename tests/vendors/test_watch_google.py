@@ -123,6 +123,7 @@ async def test_asynchronous_calls(at: Bench, client: Any) -> None:
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(client.aio.models.generate_content(**asked("f [[slow 5]]")), 0.2)
     assert at.monitor.value("genmeter_generations_total", genmeter_outcome="cancelled") == 2
+    await client.aio.aclose()
 
 
 async def test_the_asynchronous_half_can_be_watched_alone(at: Bench) -> None:
@@ -133,6 +134,7 @@ async def test_the_asynchronous_half_can_be_watched_alone(at: Bench) -> None:
     await half.models.generate_content(**asked("a"))
     client.models.generate_content(**asked("b"))
     assert at.monitor.value("genmeter_generations_total") == 1
+    await half.aclose()
 
 
 def test_private_methods_that_are_gone_leave_the_public_ones(

@@ -12,7 +12,7 @@ import pytest
 from _watched import USAGE, Bench, assert_books, bench, openai_client, said, without_usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 openai = pytest.importorskip("openai")
 pydantic = pytest.importorskip("pydantic")
@@ -38,9 +38,10 @@ def make_client(at: Bench) -> Any:
 
 
 @pytest.fixture(name="other")
-def make_other(at: Bench) -> Any:
+async def make_other(at: Bench) -> AsyncIterator[Any]:
     """Return a watched asynchronous client."""
-    return at.monitor.watch(openai_client(at.server.url, "AsyncOpenAI"))
+    async with openai_client(at.server.url, "AsyncOpenAI") as made:
+        yield at.monitor.watch(made)
 
 
 WAYS: dict[str, Callable[[Any], object]] = {

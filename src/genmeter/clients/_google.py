@@ -15,7 +15,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from genmeter.clients._calls import new_call, recorded
-from genmeter.clients._patches import Target, own_method
+from genmeter.clients._patches import Replacement, own_method
 from genmeter.clients._registry import log_once, watch_of
 from genmeter.events.capture import class_name
 from genmeter.events.values import UNREADABLE
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from genmeter.clients._calls import Begun
 
-__all__ = ["PACKAGE", "classes_in", "is_client_class", "model_parts", "targets_of"]
+__all__ = ["PACKAGE", "classes_in", "is_client_class", "model_parts", "replacements_of"]
 
 PACKAGE = "google.genai"
 _METHODS = {
@@ -59,7 +59,7 @@ def classes_in(module: ModuleType) -> list[type]:
     return [each for each in found if isinstance(each, type)]
 
 
-def targets_of(kind: type) -> list[Target]:
+def replacements_of(kind: type) -> list[Replacement]:
     """Return the methods to replace for the objects of a class."""
     found = []
     for name, operation in _METHODS.items():
@@ -69,7 +69,7 @@ def targets_of(kind: type) -> list[Target]:
             owner = own_method(kind, name)
         if owner is not None:
             make = functools.partial(_method, operation=operation, is_whole=is_whole)
-            found.append(Target(owner, name if is_whole else f"_{name}", make))
+            found.append(Replacement(owner, name if is_whole else f"_{name}", make))
     return found
 
 

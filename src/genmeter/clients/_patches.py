@@ -13,10 +13,10 @@ from genmeter.observed import blocks
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Target", "apply", "own_method"]
+__all__ = ["Replacement", "apply", "own_method"]
 
 
-class Target(NamedTuple):
+class Replacement(NamedTuple):
     """A method to replace.
 
     Attributes:
@@ -46,26 +46,26 @@ def own_method(kind: type, name: str) -> type | None:
     return None
 
 
-def apply(targets: Iterable[Target]) -> None:
+def apply(replacements: Iterable[Replacement]) -> None:
     """Replace these methods and no others; the caller holds the lock of the watches.
 
     A method that something else has replaced since is left alone: its replacement then only calls the
     original, and is found again by the next watch.
     """
-    wanted = {(target.owner, target.name): target for target in targets}
+    wanted = {(each.owner, each.name): each for each in replacements}
     was_marking = bool(_patches)
     for key, patch in list(_patches.items()):
         owner, name = key
         if key not in wanted and vars(owner).get(name) is patch.replacement:
             setattr(owner, name, patch.original)
             del _patches[key]
-    for key, target in wanted.items():
-        found = vars(target.owner)[target.name]
+    for key, each in wanted.items():
+        found = vars(each.owner)[each.name]
         known = _patches.get(key)
         if known is not None and found is not known.original:
             continue  # in place, perhaps below another's
-        replacement = target.make(found)
-        setattr(target.owner, target.name, replacement)
+        replacement = each.make(found)
+        setattr(each.owner, each.name, replacement)
         _patches[key] = _Patch(found, replacement)
     if bool(_patches) != was_marking:
         if _patches:

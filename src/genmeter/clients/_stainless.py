@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from genmeter.clients._calls import call_within, new_call, recorded
-from genmeter.clients._patches import Target, own_method
+from genmeter.clients._patches import Replacement, own_method
 from genmeter.clients._registry import adopt, log_once, watch_of, watch_of_object
 from genmeter.events.capture import class_name
 from genmeter.events.values import UNREADABLE
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from genmeter.clients._calls import Begun
 
-__all__ = ["classes_in", "is_client_class", "package_of", "targets_of"]
+__all__ = ["classes_in", "is_client_class", "package_of", "replacements_of"]
 
 _BASES = ("SyncAPIClient", "AsyncAPIClient")
 _PATHS = {
@@ -36,7 +36,7 @@ _PATHS = {
     "/completions": "text_completion",
     "/v1/complete": "text_completion",
 }
-_MAX_PATHS = 256
+_MAX_CACHED = 256
 # A part of the client's class name says who serves the model, whatever the address.
 _CLASSES = (
     ("Azure", "azure.ai.openai"),
@@ -91,7 +91,7 @@ def classes_in(module: ModuleType) -> list[type]:
     return [each for each in found if is_client_class(each)]
 
 
-def targets_of(kind: type) -> list[Target]:
+def replacements_of(kind: type) -> list[Replacement]:
     """Return the methods to replace for the clients of a class."""
     package = package_of(kind)
     makers: dict[str, Callable[..., Callable[..., Any]]] = {
@@ -105,7 +105,7 @@ def targets_of(kind: type) -> list[Target]:
         owner = own_method(kind, name)
         # Without the one that waits only the causes of retries are not known.
         if owner is not None and owner is not object:
-            found.append(Target(owner, name, make))
+            found.append(Replacement(owner, name, make))
     return found
 
 
@@ -191,7 +191,7 @@ def _operation(method: Any, url: Any) -> str | None:
     except KeyError:
         path = url.partition("?")[0].rstrip("/")
         found = next((name for end, name in _PATHS.items() if path.endswith(end)), None)
-        if len(_operations) < _MAX_PATHS:
+        if len(_operations) < _MAX_CACHED:
             _operations[url] = found
         return found
 
@@ -219,15 +219,25 @@ def _with_usage(
 
 
 def _provider(client: Any, package: str) -> str:
-    for kind in type(client).__mro__:
+    kind: Any = type(client)
+    provider = _provider_of_class(kind)
+    if provider is not None:
+        return provider
+    return _provider_at(package, str(client.base_url) if package == "openai" else "")
+
+
+@functools.lru_cache(_MAX_CACHED)
+def _provider_of_class(kind: Any) -> str | None:
+    for each in kind.__mro__:
         for part, provider in _CLASSES:
-            if part in class_name(kind):
+            if part in class_name(each):
                 return provider
-    name = well_known(package)
-    if package == "openai":
-        address = str(client.base_url)
-        name = next((provider for part, provider in _HOSTS if part in address), name)
-    return name
+    return None
+
+
+@functools.lru_cache(_MAX_CACHED)
+def _provider_at(package: str, address: str) -> str:
+    return next((provider for part, provider in _HOSTS if part in address), well_known(package))
 
 
 def _cause(response: Any) -> Any:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
-    from genmeter.clients._patches import Target
+    from genmeter.clients._patches import Replacement
     from genmeter.clients._registry import Recorder
 
 __all__ = ["install", "uninstall", "unwatch", "watch"]
@@ -61,10 +61,13 @@ def watch(
                 "a client that another monitor watches is now watched by this one alone; a client has "
                 "one monitor, so that its calls are recorded once",
             )
-        fresh = Watch(monitor, options)
+        if known is not None and known.is_of(monitor) and not entries[id(parts[0])].is_copy:
+            known.options = options  # also those of the copies that it made
+        else:
+            known = Watch(monitor, options)
         try:
             for part in parts:
-                adopt(part, fresh)
+                adopt(part, known)
         except TypeError:
             raise _refusal(client, "does not allow weak references") from None
         _apply()
@@ -121,7 +124,7 @@ def install(
     """
     module = importlib.import_module(package)
     kinds = _kinds_in(package, module)
-    if not any(_targets_of(kind) for kind in kinds):
+    if not any(_replacements_of(kind) for kind in kinds):
         log_once(
             f"install:{package}",
             "genmeter finds no client of a known shape in %s %s, so the calls of its clients are not "
@@ -169,7 +172,7 @@ def _parts(client: Any) -> list[Any]:
                 return [each]
             if _google.is_client_class(kind):
                 parts = _google.model_parts(each)
-                if all(_google.targets_of(type(part)) for part in parts):
+                if all(_google.replacements_of(type(part)) for part in parts):
                     return parts
         except UNREADABLE:
             break
@@ -210,17 +213,17 @@ def _kinds_in(package: str, module: ModuleType) -> list[type]:
     return _stainless.classes_in(module)
 
 
-def _targets_of(kind: type) -> list[Target]:
+def _replacements_of(kind: type) -> list[Replacement]:
     if _stainless.is_client_class(kind):
-        return _stainless.targets_of(kind)
-    return _google.targets_of(kind)
+        return _stainless.replacements_of(kind)
+    return _google.replacements_of(kind)
 
 
 def _apply() -> None:
     """Replace the methods that the watched clients need, and put back all others."""
     kinds = {entry.kind for entry in list(entries.values())}
     kinds.update(kind for each in _classes.values() for kind in each)
-    apply([target for kind in kinds for target in _targets_of(kind)])
+    apply([each for kind in kinds for each in _replacements_of(kind)])
 
 
 def _reset_in_child() -> None:

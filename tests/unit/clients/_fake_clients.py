@@ -39,20 +39,29 @@ class SyncAPIClient:
     Args:
         result: What a request returns.
         error: What it raises instead.
+
+    Attributes:
+        failing: Status of each attempt before the one that counts.
     """
 
     def __init__(self, result: Any = ANSWER, error: BaseException | None = None) -> None:
         self.result = result
         self.error = error
+        self.failing: list[int] = []
         self.base_url = "https://loopback.example/v1"
         self.sent: list[Any] = []
 
     def request(self, cast_to: Any, options: Any, *, stream: bool = False) -> Any:
         """Send a request."""
         self.sent.append(options)
+        for status in self.failing:
+            self._sleep_for_retry(response=SimpleNamespace(status_code=status))
         if self.error is not None:
             raise self.error
         return self.result
+
+    def _sleep_for_retry(self, *, response: Any) -> None:
+        """Wait before another attempt."""
 
     def copy(self) -> Self:
         """Return a client with the same options."""

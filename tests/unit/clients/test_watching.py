@@ -191,6 +191,22 @@ def test_an_error_propagates_and_is_a_failure(monitor: IsolatedMonitor) -> None:
     assert monitor.to_frame()["error_type"].tolist() == ["ValueError"]
 
 
+def test_retries_have_the_cause_of_the_wait_before_them(monitor: IsolatedMonitor) -> None:
+    """Those of an unwatched client are no other call's."""
+    client, other = monitor.watch(Client()), Client()
+    client.failing = [429, 408, 500, 418]
+    other.failing = [429]
+    client.call()
+    with monitor.generation():
+        other.call()
+    assert monitor.value(TOTAL) == 2
+    found = {
+        each.labels["error_type"]: each.value for each in monitor.series("genmeter_retries_total")
+    }
+    assert found.pop("rate_limited") == 1
+    assert sum(found.values()) == 3
+
+
 def test_retries_are_those_of_the_last_request(monitor: IsolatedMonitor) -> None:
     """Where the client's waiting is not seen, an error, a raw response and a stream say the number."""
     request = SimpleNamespace(headers={"x-stainless-retry-count": "2"})
@@ -263,6 +279,22 @@ def test_copies_are_watched_with_their_client(monitor: IsolatedMonitor) -> None:
     second.call()
     client.call()
     assert monitor.value(TOTAL) == 4
+
+
+def test_watching_again_changes_the_options_of_the_copies_too(monitor: IsolatedMonitor) -> None:
+    """And those of a copy alone, if that is what is watched."""
+    client = monitor.watch(Client(), step="a")
+    first, second = client.copy(), client.copy()
+    monitor.watch(client, step="b")
+    monitor.watch(second, step="c")
+    for each in (client, first, second):
+        each.call()
+    assert [monitor.value(TOTAL, genmeter_step=step) for step in "abc"] == [0, 2, 1]
+    monitor.unwatch(client)
+    for each in (client, first, second):
+        each.call()
+    assert monitor.value(TOTAL) == 4
+    monitor.unwatch(second)
 
 
 def test_nothing_remains_on_the_client(monitor: IsolatedMonitor) -> None:

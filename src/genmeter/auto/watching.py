@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 from genmeter import gate
-from genmeter.auto import afterimage, packages
+from genmeter.auto import afterimage, gates, packages
 from genmeter.auto.catalogue import AFTERIMAGE, CLIENTS, rank
 from genmeter.auto.tracing import SpanFeed
 from genmeter.events.values import UNREADABLE, safe_text
@@ -142,6 +142,8 @@ class AutoWatch:
         ways = [self._by_hook, self._by_instrumentation, self._by_own_spans, self._by_patch]
         if gate.is_guarded() or self.spans.is_blind:
             ways = [self._by_hook, self._by_patch, self._by_instrumentation, self._by_own_spans]
+        if gate.is_guarded():
+            gates.install(module)
         for way in ways:
             if way(watched):
                 return

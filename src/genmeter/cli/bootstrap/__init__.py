@@ -53,10 +53,8 @@ def start() -> None:
         os._exit(_USAGE_ERROR)
     patch.install()
     run = _Run(config, monitor)
-    if config.budget_tokens is not None or config.budget_usd is not None:
+    if run.has_budget:
         sys.excepthook = functools.partial(run.on_error, sys.excepthook)
-        if monitor is None:  # its first monitor sets the guard
-            gate.add_guard(run.monitor)
     run.watch.start()
     # Runs before the monitor's hook, and after those of the script, which may still record.
     atexit.register(run.finish)
@@ -110,6 +108,10 @@ class _Run:
         self._made = monitor
         self._lock = threading.Lock()
         self._is_stopped = False
+        self._guard = self.monitor  # one object; each access makes another
+        self.has_budget = config.budget_tokens is not None or config.budget_usd is not None
+        if self.has_budget and monitor is None:
+            gate.add_guard(self._guard)  # at the first call, it makes the monitor and its guard
         self.watch = AutoWatch(self.monitor)
 
     def monitor(self) -> GenerationMonitor:
@@ -122,7 +124,7 @@ class _Run:
                 # After the monitor's own hook is registered, so it runs before it.
                 atexit.register(self.watch.spans.flush)
                 mp_util.Finalize(None, self.watch.spans.flush, exitpriority=1)
-        gate.remove_guard(self.monitor)
+        gate.remove_guard(self._guard)
         return self._made
 
     def on_error(self, previous: Callable[..., Any], kind: type, error: Any, trace: Any) -> None:

@@ -40,10 +40,10 @@ from genmeter.handlers.logging import JobLog
 from genmeter.handlers.otel_events import EvaluationEvents
 from genmeter.history import frames
 from genmeter.history.token_report import summarise
-from genmeter.tables.html import html_table
 from genmeter.pickling import Origin
 from genmeter.pipeline.handler_worker import HandlerWorker
 from genmeter.recording import Recording
+from genmeter.tables.html import html_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -233,9 +233,7 @@ class GenerationMonitor(Recording):
             self._runtime.guard(
                 lambda: self.budget(config.budget_tokens, config.budget_usd, scope="job")
             )
-        global _newest  # noqa: PLW0603 - a count of the process
-        _open[id(session.state)] = weakref.ref(self)
-        _newest = next(_opened)
+        _note_open(self)
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[Any, ...]]:
         """Pickle a reference, with the settings for a process that has no such monitor yet."""
@@ -731,6 +729,12 @@ class GenerationMonitor(Recording):
         self._alerting.start()
         if self._session.token_usage is not None:
             self._session.token_usage.start()
+
+
+def _note_open(monitor: GenerationMonitor) -> None:
+    global _newest  # noqa: PLW0603 - a count of the process
+    _open[id(monitor._session.state)] = weakref.ref(monitor)  # noqa: SLF001 - of this module
+    _newest = next(_opened)
 
 
 def open_monitors() -> list[GenerationMonitor]:

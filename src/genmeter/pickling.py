@@ -25,7 +25,7 @@ from genmeter.errors import EndpointError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Origin", "living_monitors", "restore"]
+__all__ = ["Origin", "restore"]
 
 _logger = logging.getLogger("genmeter")
 
@@ -93,11 +93,6 @@ class Origin:
                 ", ".join(dropped),
             )
         return pickle.dumps(arguments)
-
-
-def living_monitors() -> list[Any]:
-    """Return the monitors of this process that have not been collected, in the order of their birth."""
-    return list(_monitors.values())
 
 
 def restore(cls: type[Any], origin: str, packed: bytes) -> object:

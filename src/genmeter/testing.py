@@ -27,8 +27,7 @@ from genmeter.errors import ConfigError
 from genmeter.exporters.prometheus import PrometheusBridge
 from genmeter.job.meeting import fresh_family
 from genmeter.metrics.meter import BuiltinMeterProvider
-from genmeter.monitor import GenerationMonitor
-from genmeter.pickling import living_monitors
+from genmeter.monitor import GenerationMonitor, open_monitors
 from genmeter.schema.metrics import INSTRUMENTS
 from genmeter.schema.older_metrics import OLDER_INSTRUMENTS
 from genmeter.schema.prom_names import prometheus_name
@@ -211,7 +210,7 @@ def isolated_monitor(
 
 @contextmanager
 def redirected(monitor: GenerationMonitor) -> Iterator[None]:
-    """Have every other monitor that exists be the same as this one within the block.
+    """Have every other open monitor be the same as this one within the block.
 
     What code records with a monitor of its module, and what it reads from it, is then this one's. At the
     end each monitor is what it was.
@@ -219,7 +218,7 @@ def redirected(monitor: GenerationMonitor) -> Iterator[None]:
     Args:
         monitor: The one that records, such as that of :func:`isolated_monitor`.
     """
-    before = [(each, dict(vars(each))) for each in living_monitors() if each is not monitor]
+    before = [(each, dict(vars(each))) for each in open_monitors() if each is not monitor]
     for each, _ in before:
         vars(each).update(vars(monitor))
     try:

@@ -20,7 +20,7 @@ from inspect_ai.scorer import Score, Target, accuracy, includes, scorer
 from inspect_ai.solver import TaskState, generate, use_tools
 from inspect_ai.tool import tool
 
-from genmeter.hooks import _base
+from genmeter import gate
 from genmeter.hooks import inspect_ai as hook
 from genmeter.testing import IsolatedMonitor, isolated_monitor
 
@@ -273,10 +273,7 @@ def test_spent_budget_ends_the_samples(
     """The next call is not made, and the run ends in good order."""
     budget = monitor.budget(tokens=1)
 
-    def check(_: object) -> None:
-        budget.check()
-
-    monkeypatch.setattr(_base, "check_budget", check)
+    monkeypatch.setattr(gate, "_guards", (budget.check,))
     log = _run(server, tmp_path, "one", "two", "three", max_samples=1, max_connections=1)
     assert log.status == "success"
     assert len(server.books) == 1

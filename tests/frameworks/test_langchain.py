@@ -9,8 +9,8 @@ import pytest
 from _books import Call, assert_equal_books, expected_call, recorded_calls
 
 import genmeter.hooks
+from genmeter import gate
 from genmeter.errors import BudgetAmount, BudgetExceededError, BudgetLimit
-from genmeter.hooks import _base
 from genmeter.testing import IsolatedMonitor, isolated_monitor
 
 if TYPE_CHECKING:
@@ -230,11 +230,11 @@ def test_a_budget_stops_a_call_before_it_is_sent(
 ) -> None:
     """LangChain lets the error of a handler through that asks for it."""
 
-    def refuse(_: Any) -> None:
+    def refuse() -> None:
         nothing = BudgetAmount(0, 0.0)
         raise BudgetExceededError("spent", nothing, nothing, BudgetLimit(0, None))
 
-    monkeypatch.setattr(_base, "check_budget", refuse)
+    monkeypatch.setattr(gate, "_guards", (refuse,))
     with pytest.raises(BudgetExceededError):
         model.invoke("one")
     with pytest.raises(BudgetExceededError):

@@ -21,7 +21,12 @@ from genmeter.testing import fresh_runtime
 
 @pytest.mark.parametrize(
     ("sources", "words"),
-    [((), "got None"), ((None,), "got None"), (("127.0.0.1:1", "127.0.0.1:1"), "twice"), (("no/such",), "no/such")],
+    [
+        ((), "got None"),
+        ((None,), "got None"),
+        (("127.0.0.1:1", "127.0.0.1:1"), "twice"),
+        (("no/such",), "no/such"),
+    ],
 )
 def test_wrong_sources_are_refused(sources: tuple[Any, ...], words: str) -> None:
     """As on the command line."""

@@ -29,6 +29,7 @@ from genmeter.events.values import UNREADABLE, safe_text
 from genmeter.monitor import GenerationMonitor
 from genmeter.observed import blocks
 from genmeter.observed.hook import HookRecorder
+from genmeter.spans.monitors import process_monitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -53,8 +54,6 @@ _logger = logging.getLogger("genmeter")
 _MAX_SHOWN = 200
 _hooks: dict[str, FrameworkHook] = {}
 _lock = threading.RLock()  # never held during an import, nor while a monitor is made
-_process_monitors: list[GenerationMonitor] = []
-_process_lock = threading.Lock()
 
 
 class Unsupported(Exception):  # noqa: N818 - control flow, not an error
@@ -69,14 +68,6 @@ def installed() -> tuple[str, ...]:
 def connected() -> tuple[str, ...]:
     """Return the frameworks that the job has imported and whose hooks record, in that order."""
     return tuple(sorted(name for name, hook in _hooks.items() if hook.is_active))
-
-
-def process_monitor() -> GenerationMonitor:
-    """Return the process's monitor, made when it is first needed."""
-    with _process_lock:
-        if not _process_monitors:
-            _process_monitors.append(GenerationMonitor())
-        return _process_monitors[0]
 
 
 class FrameworkHook:
@@ -282,8 +273,6 @@ class FrameworkHook:
         Raises:
             BudgetError: The process's budget is spent, where one is set.
         """
-        if is_gated:
-            check_budget(self.monitor)
         handle = GenerationHandle(
             self.recorder,
             model=model,
@@ -292,6 +281,7 @@ class FrameworkHook:
             operation=operation,
             metadata=metadata,
         )
+        handle._is_gated = is_gated  # noqa: SLF001 - one contract
         return HookCall(handle, mark=mark, is_marked=is_marked)
 
     def observe(self, call: ObservedCall, block: blocks.Block | None = None) -> None:
@@ -304,14 +294,6 @@ class FrameworkHook:
         around = blocks.current() if block is None else block
         if around is None or not around.observe(call):
             self.monitor._observer.observe(call)  # noqa: SLF001 - one contract
-
-
-def check_budget(monitor: GenerationMonitor) -> None:
-    """Refuse a call that a budget of the process does not allow; the one place for all hooks.
-
-    Raises:
-        BudgetError: The budget is spent.
-    """
 
 
 class HookBlock:

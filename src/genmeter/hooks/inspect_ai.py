@@ -14,12 +14,11 @@ import importlib
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from genmeter import clock
+from genmeter import clock, gate
 from genmeter.errors import BudgetError
 from genmeter.events.answers import CallDetails
 from genmeter.events.capture import capture_label, capture_number
 from genmeter.events.values import UNREADABLE, safe_text
-from genmeter.hooks import _base
 from genmeter.hooks._base import FrameworkHook, Unsupported
 from genmeter.hooks._inspect_calls import (
     SOURCE,
@@ -89,7 +88,7 @@ class _Subscriber:
 
     def on_before_model_generate(self, data: Any) -> None:
         """An attempt of a call begins, or an answer comes from Inspect's cache."""
-        _base.check_budget(_hook.monitor)
+        gate.check()
         self._book.begin(read(data, "model_name"), read(data, "eval_id"), read(data, "task_name"))
 
     def on_model_retry(self, data: Any) -> None:

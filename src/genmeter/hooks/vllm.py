@@ -18,11 +18,10 @@ import multiprocessing
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from genmeter import clock
+from genmeter import clock, gate
 from genmeter.events.answers import Answer, CallDetails, TokenCounts, Unread
 from genmeter.events.capture import capture_keywords, capture_label, capture_number
 from genmeter.events.values import UNREADABLE
-from genmeter.hooks import _base
 from genmeter.hooks._base import FrameworkHook, Unsupported, open_block
 from genmeter.hooks.switch import is_wanted
 from genmeter.observed.model import ObservedCall
@@ -205,7 +204,7 @@ def _wrap(original: Any, name: str, signature: inspect.Signature) -> Any:
         if not _hook.is_active or _is_inside.get():  # chat calls generate
             return original(*args, **kwargs)
         batch = None
-        _base.check_budget(_hook.monitor)
+        gate.check()
         try:
             passed = signature.bind(*args, **kwargs).arguments
             batch = _Batch(passed["self"], name, passed.get(first))

@@ -13,7 +13,7 @@ import pytest
 from _hostile import VALUES
 
 import genmeter.hooks
-from genmeter import GenerationMonitor
+from genmeter import gate
 from genmeter.errors import BudgetAmount, BudgetExceededError, BudgetLimit, ConfigError
 from genmeter.hooks import _base
 from genmeter.hooks._base import FrameworkHook, Unsupported, open_block
@@ -240,12 +240,11 @@ def test_a_budget_is_raised_to_the_framework(
     """Where the framework lets it through; else the call begins."""
     del framework
 
-    def refuse(given: GenerationMonitor) -> None:
-        assert given is monitor
+    def refuse() -> None:
         nothing = BudgetAmount(0, 0.0)
         raise BudgetExceededError("spent", nothing, nothing, BudgetLimit(0, None))
 
-    monkeypatch.setattr(_base, "check_budget", refuse)
+    monkeypatch.setattr(gate, "_guards", (refuse,))
     hook.install(monitor)
     with pytest.raises(BudgetExceededError):
         hook.guarded(hook.begin)()

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from _hostile import VALUES
 
-from genmeter import MonitorConfig, clock
+from genmeter import MonitorConfig, clock, gate
 from genmeter.events.answers import Answer, CallDetails, TokenCounts
-from genmeter.hooks import _base
 from genmeter.hooks import inspect_ai as hook
 from genmeter.hooks._inspect_calls import names_of
 from genmeter.observed import blocks
@@ -276,7 +275,7 @@ async def test_budget_ends_the_sample(
     """By the one exception that Inspect passes on."""
     framework, monitor = inspect
     budget = monitor.budget(tokens=1)
-    monkeypatch.setattr(_base, "check_budget", lambda _: budget.check())
+    monkeypatch.setattr(gate, "_guards", (budget.check,))
     await _call(framework)
     with pytest.raises(_LimitExceededError, match="budget") as raised:
         await _call(framework)

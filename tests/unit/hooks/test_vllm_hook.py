@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from _hostile import VALUES
 
+from genmeter import gate
 from genmeter.errors import BudgetExceededError
-from genmeter.hooks import _base
 from genmeter.hooks import vllm as hook
 from genmeter.testing import IsolatedMonitor, isolated_monitor
 
@@ -245,7 +245,7 @@ def test_spent_budget_refuses_the_batch(
     """The engine is not asked."""
     llm, script, monitor = vllm
     budget = monitor.budget(tokens=1)
-    monkeypatch.setattr(_base, "check_budget", lambda _: budget.check())
+    monkeypatch.setattr(gate, "_guards", (budget.check,))
     script.outputs = [RequestOutput([1], [CompletionOutput([2])])]
     llm().generate("a")
     with pytest.raises(BudgetExceededError):

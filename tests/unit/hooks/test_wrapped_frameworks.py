@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from _hostile import VALUES
 
+from genmeter import gate
 from genmeter.errors import BudgetExceededError
-from genmeter.hooks import _base, data_designer, lm_eval, ragas
+from genmeter.hooks import data_designer, lm_eval, ragas
 from genmeter.testing import IsolatedMonitor, isolated_monitor
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def test_harness_and_a_spent_budget(
     modules(_API, TemplateAPI=template)
     lm_eval.install(monitor)
     budget = monitor.budget(tokens=1)
-    monkeypatch.setattr(_base, "check_budget", lambda _: budget.check())
+    monkeypatch.setattr(gate, "_guards", (budget.check,))
     template().model_call(["a"])
     with pytest.raises(BudgetExceededError):
         template().model_call(["a"])

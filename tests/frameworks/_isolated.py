@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import traceback
 from typing import TYPE_CHECKING
 
 import pytest
+from _model_server import serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["run_isolated"]
+    from _model_server import ModelServer
+
+__all__ = ["run_isolated", "warm_up"]
+
+_warm: set[str] = set()
+
+
+def warm_up(situation: Callable[[ModelServer], None]) -> None:
+    """Run a module's situation once without instrumentation, so that forks need not import it again."""
+    if situation.__module__ not in _warm:
+        _warm.add(situation.__module__)
+        importlib.import_module("genmeter.history.frames")  # brings pandas, on first use
+        with serve() as server:
+            situation(server)
 
 
 def run_isolated(function: Callable[[], None]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from _books import assert_equal_books
-from _isolated import run_isolated
+from _isolated import run_isolated, warm_up
 from _model_server import serve
 from _sight import as_seen_by
 from _watching import import_emitters, watch
@@ -145,6 +145,7 @@ def test_each_call_is_recorded_once_as_the_books_have_it(
 ) -> None:
     """Whatever observes it, and however many."""
     import_emitters(emitters)
+    warm_up(_whole)
 
     def run() -> None:
         with serve() as server:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from _books import Call, assert_equal_books
-from _isolated import run_isolated
+from _isolated import run_isolated, warm_up
 from _model_server import serve
 from _watching import import_emitters, watch
 
@@ -158,6 +158,7 @@ def test_each_call_is_recorded_once_as_the_books_have_it(
 ) -> None:
     """Whatever observes it, and however many."""
     import_emitters(emitters)
+    warm_up(_invoke)
 
     def run() -> None:
         with serve() as server:

@@ -35,6 +35,7 @@ from genmeter.errors import EndpointError
 from genmeter.handlers.base import FileLogHandler, FileMetricHandler, LogHandler, MetricHandler
 from genmeter.history.token_report import ModelTokenUsage, TokenUsageReport
 from genmeter.monitor import GenerationMonitor
+from genmeter.observed.observer import expect_reports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -210,6 +211,8 @@ def _stand_in(original: Any) -> type:
             passed = signature.bind(self, *args, **kwargs).arguments
             passed.pop(next(iter(signature.parameters)))
             _construct(self, passed)
+            # It reports each call after its end, so what else observes the call waits for that.
+            expect_reports()
             # All replacing monitors have the same settings.
             self._session.state.shares_expected = True
 

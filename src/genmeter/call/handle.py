@@ -381,8 +381,22 @@ class GenerationHandle:
             return False
         if self._observed is None:
             self._observed = []
-        self._observed.append(call)
+        node = call.node
+        if node is None or all(
+            each.node is None or each.node.key != node.key for each in self._observed
+        ):
+            self._observed.append(call)
         return True
+
+    def _resume(self) -> None:
+        """Mark the block again, after :meth:`_pause`."""
+        self._outer, self._is_marked = enter(self), True
+
+    def _pause(self) -> bool:
+        """Unmark the block while others' code runs in its context; returns whether it was marked."""
+        is_marked = self._is_marked
+        self._unmark()
+        return is_marked
 
     def _unmark(self) -> None:
         if self._is_marked:

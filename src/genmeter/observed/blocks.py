@@ -52,8 +52,10 @@ def is_marking() -> bool:
 
 
 def enter(block: Block) -> Block | None:
-    """Mark a block that begins; returns the one before it, for :func:`leave`."""
+    """Mark a block that begins; returns the open one around it, for :func:`leave`."""
     before = _current.get()
+    while before is not None and not before.is_open:
+        before = before.outer
     _current.set(block)
     return before
 

@@ -11,7 +11,7 @@ from genmeter.schema.providers import well_known
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from genmeter.observed.model import Key, ObservedCall
+    from genmeter.observed.model import ObservedCall, SpanKey
 
 __all__ = ["MAX_CALLS", "MAX_SECONDS", "SLACK", "RecentCalls", "Seen", "distinct"]
 
@@ -54,7 +54,7 @@ class Seen:
         every = (call, *parts)
         self.sources = {each.source for each in every}
         self.ids = {each.response_id for each in every if each.response_id is not None}
-        self.keys = {each.place.key for each in every if each.place is not None}
+        self.keys = {each.node.key for each in every if each.node is not None}
         self.ended = call.ended
         self.began = call.ended - (call.duration or 0.0)
         self.counts = counts_of(call)
@@ -116,7 +116,7 @@ class RecentCalls:
     def __init__(self, on_drop: Callable[[Seen], object] = lambda _: None) -> None:
         self._on_drop = on_drop
         self._all: deque[Seen] = deque()
-        self._by_key: dict[Key, Seen] = {}
+        self._by_key: dict[SpanKey, Seen] = {}
         self._by_id: dict[str, list[Seen]] = {}
         self._by_counts: dict[_Counts, list[Seen]] = {}
 
@@ -139,14 +139,14 @@ class RecentCalls:
         """Remember further observations of a call."""
         for call in calls:
             seen.sources.add(call.source)
-            if call.place is not None:
-                seen.keys.add(call.place.key)
-                self._by_key[call.place.key] = seen
+            if call.node is not None:
+                seen.keys.add(call.node.key)
+                self._by_key[call.node.key] = seen
             if call.response_id is not None and call.response_id not in seen.ids:
                 seen.ids.add(call.response_id)
                 self._by_id.setdefault(call.response_id, []).append(seen)
 
-    def of_span(self, key: Key) -> Seen | None:
+    def of_span(self, key: SpanKey) -> Seen | None:
         """Return the call that a span reports."""
         return self._by_key.get(key)
 
@@ -190,14 +190,14 @@ def distinct(calls: Sequence[ObservedCall]) -> list[tuple[ObservedCall, tuple[Ob
     Args:
         calls: In the order of their ends.
     """
-    places = {id(each.place): each for each in calls if each.place is not None}
+    by_node = {id(each.node): each for each in calls if each.node is not None}
     parts: dict[int, list[ObservedCall]] = {}
     recent = RecentCalls()
     found: list[ObservedCall] = []
     for call in calls:
-        if call.place is not None and places[id(call.place)] is not call:
+        if call.node is not None and by_node[id(call.node)] is not call:
             continue  # of a processor that was added twice
-        outer = _outermost(call, places)
+        outer = _outermost(call, by_node)
         if outer is not call:
             parts.setdefault(id(outer), []).append(call)
             continue
@@ -211,11 +211,11 @@ def distinct(calls: Sequence[ObservedCall]) -> list[tuple[ObservedCall, tuple[Ob
     return [(each, tuple(parts.get(id(each), ()))) for each in found]
 
 
-def _outermost(call: ObservedCall, places: dict[int, ObservedCall]) -> ObservedCall:
+def _outermost(call: ObservedCall, by_node: dict[int, ObservedCall]) -> ObservedCall:
     outer = call
-    if call.place is not None:
-        for ancestor in call.place.ancestors():
-            outer = places.get(id(ancestor), outer)
+    if call.node is not None:
+        for ancestor in call.node.ancestors():
+            outer = by_node.get(id(ancestor), outer)
     return outer
 
 

@@ -90,10 +90,10 @@ def _with_parts(
     for name in _TOTALS[:2]:
         if keywords.get(name) != sum(each.keywords[name] for each in observed):
             return details
-    for name in (*PARTS, *BILLING_PARTS):
+    for name in (*PARTS, *BILLING_PARTS, *_OF_ANSWER):
         found = [each.keywords[name] for each in observed if each.keywords.get(name) is not None]
         if found and keywords.get(name) is None:
-            keywords[name] = sum(found)
+            keywords[name] = found[-1] if name in _OF_ANSWER else sum(found)
     answers = tuple(answer for each in observed for answer in each.details.answers)
     # The better known of both: the one that says which tokens were cached or of which model.
     if answers and (not details.answers or _known(answers) > _known(details.answers)):

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import SpanContext
 
-__all__ = ["Block", "Key", "ObservedCall", "Place"]
+__all__ = ["Block", "ObservedCall", "SpanKey", "SpanNode"]
 
-Key = tuple[int, int]
+SpanKey = tuple[int, int]
 """The ids of a trace and a span."""
 
 _NO_DETAILS = CallDetails()
@@ -35,7 +35,7 @@ class ObservedCall(NamedTuple):
         error_class: Class of the error, as ``capture_keywords`` returns it.
         response_id: The provider's id of the response; None if unknown.
         span: The call's sampled span, for exemplars.
-        place: Where its span is among the others; None if no span reports it.
+        node: Where its span is among the others; None if no span reports it.
     """
 
     source: str
@@ -47,7 +47,7 @@ class ObservedCall(NamedTuple):
     error_class: str | None = None
     response_id: str | None = None
     span: SpanContext | None = None
-    place: Place | None = None
+    node: SpanNode | None = None
 
 
 class Block(Protocol):
@@ -72,7 +72,7 @@ class Block(Protocol):
         """Add what was observed inside; returns False if the call has ended. Never raises."""
 
 
-class Place:
+class SpanNode:
     """Where a span is among the others: its ancestors, and the block and step that it began in.
 
     Kept from the start of a span, since at its end an ancestor may still be open, which no finished span
@@ -81,7 +81,7 @@ class Place:
     Attributes:
         key: Its ids.
         source: Name of its scope.
-        parent: The place of its parent, if that is a span of this process.
+        parent: The node of its parent, if that is a span of this process.
         is_call: Whether it is a call, as far as is known: at its start, or only at its end.
         may_be_call: Whether it may turn out to be one at its end.
         is_open: Whether it has not ended.
@@ -102,9 +102,9 @@ class Place:
 
     def __init__(
         self,
-        key: Key,
+        key: SpanKey,
         source: str,
-        parent: Place | None,
+        parent: SpanNode | None,
         *,
         is_call: bool = False,
         may_be_call: bool = False,
@@ -127,11 +127,11 @@ class Place:
         self.below: Any = None
 
     def __repr__(self) -> str:
-        return f"<Place of {self.source}, {'open' if self.is_open else 'ended'}>"
+        return f"<SpanNode of {self.source}, {'open' if self.is_open else 'ended'}>"
 
-    def ancestors(self) -> Iterator[Place]:
+    def ancestors(self) -> Iterator[SpanNode]:
         """Yield the ancestors, the nearest first."""
-        place = self.parent
-        while place is not None:
-            yield place
-            place = place.parent
+        node = self.parent
+        while node is not None:
+            yield node
+            node = node.parent

@@ -17,17 +17,18 @@ import contextlib
 import heapq
 import itertools
 import time
+import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from genmeter.events.answers import CallDetails
 from genmeter.observed.matching import RecentCalls, Seen
 from genmeter.observed.merging import complete
-from genmeter.observed.places import Places
+from genmeter.observed.open_spans import OpenSpans
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from genmeter.observed.model import ObservedCall, Place
+    from genmeter.observed.model import ObservedCall, SpanNode
 
 __all__ = [
     "HELD_SECONDS",
@@ -46,7 +47,7 @@ REPORT_SECONDS = 5.0
 """For how long a call waits at most for the job's own report of it."""
 _MAX_WAITING = 10_000
 _expects_reports = False
-_feeds: list[Callable[[], Observer | None]] = []
+_feeds: list[weakref.WeakMethod[Callable[[], Observer | None]]] = []
 
 
 def expect_reports() -> None:
@@ -56,19 +57,25 @@ def expect_reports() -> None:
 
 
 def add_process_feed(observer: Callable[[], Observer | None]) -> None:
-    """Have :func:`process_observer` return what a function returns."""
-    _feeds.append(observer)
+    """Have :func:`process_observer` return what a method returns, as long as its object lives."""
+    _feeds.append(weakref.WeakMethod(observer))
 
 
 def remove_process_feed(observer: Callable[[], Observer | None]) -> None:
     """Undo :func:`add_process_feed`."""
     with contextlib.suppress(ValueError):
-        _feeds.remove(observer)
+        _feeds.remove(weakref.WeakMethod(observer))
 
 
 def process_observer() -> Observer | None:
     """Return the observer of what is observed for the whole process; None if nothing is."""
-    return _feeds[-1]() if _feeds else None
+    while _feeds:
+        read = _feeds[-1]()
+        if read is not None:
+            return read()
+        with contextlib.suppress(IndexError):
+            _feeds.pop()
+    return None
 
 
 class CallSink(Protocol):
@@ -105,13 +112,13 @@ class Observer:
         now: The clock of deadlines, in seconds.
 
     Attributes:
-        places: The open spans.
+        open_spans: The open spans.
         has_spans: Whether spans are observed here.
         is_fed: Whether something observes calls for this monitor.
     """
 
     def __init__(self, sink: CallSink, *, now: Callable[[], float] = time.monotonic) -> None:
-        self.places = Places()
+        self.open_spans = OpenSpans()
         self.has_spans = False
         self.is_fed = False
         self._sink = sink
@@ -138,9 +145,9 @@ class Observer:
         """Record the call that a function reads on the pipeline's thread, if it returns one."""
         self._sink.post(lambda: None if (call := read()) is None else self.take(call))
 
-    def end(self, place: Place) -> None:
+    def end(self, node: SpanNode) -> None:
         """Release the calls that wait for the end of a span, which is no call."""
-        self._sink.post(lambda: self._release(place))
+        self._sink.post(lambda: self._release(node))
 
     def report(self, call: ObservedCall, sink: CallSink | None = None) -> None:
         """Record a call that the job reports itself; never raises or waits.
@@ -151,9 +158,9 @@ class Observer:
         """
         self._sink.post(lambda: self.take_report(call, self._sink if sink is None else sink))
 
-    def absorb(self, place: Place) -> None:
+    def absorb(self, node: SpanNode) -> None:
         """Drop the calls that wait for the end of a span, which a block of ours has taken."""
-        self._sink.post(lambda: self._absorb(place))
+        self._sink.post(lambda: self._absorb(node))
 
     def drop(self, reason: str) -> None:
         """Count an observation that is no call of its own."""
@@ -171,27 +178,29 @@ class Observer:
 
     def take(self, call: ObservedCall) -> None:
         """Decide on a call; called by the pipeline's owner."""
-        place = call.place
-        if place is not None:
-            if place.is_taken:
+        node = call.node
+        if node is not None:
+            if node.is_taken:
                 self._sink.drop("same_span")
                 return
-            place.is_taken = True
-            same = self._recent.of_span(place.key)
+            node.is_taken = True
+            same = self._recent.of_span(node.key)
             if same is not None:
-                self._found(same, "log_event", call, *place.held)
+                is_event = call.duration is None or same.call.duration is None
+                reason = "log_event" if is_event else "same_span"
+                self._found(same, reason, call, *node.held)
                 return
-            if self._is_below(call, place):
+            if self._is_below(call, node):
                 return
         self._count(call)
 
-    def _is_below(self, call: ObservedCall, place: Place) -> bool:
+    def _is_below(self, call: ObservedCall, node: SpanNode) -> bool:
         """Leave a call to the one around it, at once or when that ends; returns whether it did."""
         held = None
-        for ancestor in place.ancestors():
+        for ancestor in node.ancestors():
             if ancestor.seen is not None:
-                self._repeat(ancestor.seen, "nested", call, *place.held)
-                place.seen = ancestor.seen
+                self._repeat(ancestor.seen, "nested", call, *node.held)
+                node.seen = ancestor.seen
                 return True
             if ancestor.is_released:
                 continue
@@ -202,36 +211,36 @@ class Observer:
                 held = ancestor  # the outermost one
         if held is None:
             return False
-        held.held += (*place.held, call)
-        place.held = []
+        held.held += (*node.held, call)
+        node.held = []
         outer = held
         self._wait(HELD_SECONDS, lambda: self._release(outer))
         return True
 
-    def _release(self, place: Place) -> None:
+    def _release(self, node: SpanNode) -> None:
         """Decide again on the calls that wait for a span that is no call, or does not end."""
-        place.is_released = True
-        calls, place.held = place.held, []
+        node.is_released = True
+        calls, node.held = node.held, []
         for call in calls:
-            if call.place is None or not self._is_below(call, call.place):
+            if call.node is None or not self._is_below(call, call.node):
                 self._count(call)
 
-    def _absorb(self, place: Place) -> None:
-        held, place.held = place.held, []
+    def _absorb(self, node: SpanNode) -> None:
+        held, node.held = node.held, []
         for _ in held:
             self._sink.drop("block")
 
     def _forget(self, seen: Seen) -> None:
         for each in seen.keys:
-            self.places.forget(each)
+            self.open_spans.forget(each)
 
     def _count(self, call: ObservedCall) -> None:
-        place = call.place
+        node = call.node
         parts: tuple[ObservedCall, ...] = ()
-        if place is not None:
-            parts, place.held = tuple(place.held), []
-            if place.below is not None:
-                self._found(place.below, "nested", call, *parts)
+        if node is not None:
+            parts, node.held = tuple(node.held), []
+            if node.below is not None:
+                self._found(node.below, "nested", call, *parts)
                 return
         match = self._recent.find(call) or next(
             (found for each in parts if (found := self._recent.find(each))), None
@@ -250,8 +259,8 @@ class Observer:
             self._record(seen, waited=False)
 
     def _found(self, seen: Seen, reason: str, call: ObservedCall, *parts: ObservedCall) -> None:
-        if call.place is not None:
-            call.place.seen = seen
+        if call.node is not None:
+            call.node.seen = seen
         self._repeat(seen, reason, call, *parts)
 
     def _repeat(self, seen: Seen, reason: str, *calls: ObservedCall) -> None:
@@ -264,9 +273,9 @@ class Observer:
     def _keep(self, seen: Seen) -> None:
         self._recent.add(seen, self._now())
         for each in (seen.call, *seen.parts):
-            if each.place is not None:
-                each.place.seen = seen
-                for ancestor in each.place.ancestors():
+            if each.node is not None:
+                each.node.seen = seen
+                for ancestor in each.node.ancestors():
                     ancestor.below = ancestor.below or seen
 
     def _record(self, seen: Seen, *, waited: bool = True) -> None:
@@ -321,7 +330,7 @@ class Observer:
 
     def reset_after_fork(self) -> None:
         """Forget everything, in a forked child."""
-        self.places.reset()
+        self.open_spans.reset()
         self._reset()
 
 

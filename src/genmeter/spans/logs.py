@@ -9,10 +9,10 @@ from opentelemetry.sdk._logs import LogRecordProcessor
 from genmeter import clock
 from genmeter.events.model import Reason
 from genmeter.events.values import UNREADABLE
-from genmeter.observed.model import Place
+from genmeter.observed.model import SpanNode
 from genmeter.observed.steps import current_step
 from genmeter.spans import names
-from genmeter.spans._target import Target
+from genmeter.spans._destination import Destination
 from genmeter.spans.reading import operation_of, read_event
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class GenAILogProcessor(LogRecordProcessor):
     """
 
     def __init__(self, monitor: GenerationMonitor | None = None) -> None:
-        self._target = Target(monitor)
+        self._destination = Destination(monitor)
         self._is_shut = False
 
     def __repr__(self) -> str:
@@ -58,20 +58,20 @@ class GenAILogProcessor(LogRecordProcessor):
             self._reject(error)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Record what waits; returns whether it was done within ``timeout_millis``."""
+        """Record the waiting calls; returns whether it was done within ``timeout_millis``."""
         try:
-            return self._target.settle(max(0.0, timeout_millis / 1_000))
+            return self._destination.settle(max(0.0, timeout_millis / 1_000))
         except UNREADABLE as error:
             self._reject(error)
             return False
 
     def shutdown(self) -> None:
-        """Record what waits, and ignore further events; the monitor stays open. Never raises."""
+        """Record the waiting calls, and ignore further events; the monitor stays open. Never raises."""
         if self._is_shut:
             return
         self.force_flush()
         self._is_shut = True
-        self._target.close()
+        self._destination.close()
 
     def _take(self, log_record: ReadWriteLogRecord) -> None:
         record = log_record.log_record
@@ -80,12 +80,12 @@ class GenAILogProcessor(LogRecordProcessor):
         attributes: Any = record.attributes or {}
         if operation_of(attributes) is None:
             return
-        observer = self._target.observer
+        observer = self._destination.observer
         key = (record.trace_id or 0, record.span_id or 0)
         is_sampled = bool(int(record.trace_flags or 0) & _SAMPLED)
-        if is_sampled or (key[1] and observer.places.get(key) is not None):
+        if is_sampled or (key[1] and observer.open_spans.get(key) is not None):
             if not observer.has_spans:
-                self._target.monitor._misuse(  # noqa: SLF001 - of this package
+                self._destination.monitor._misuse(  # noqa: SLF001 - of this package
                     "log_event_of_span",
                     "a log event of a sampled call was ignored, since its span reports the call, but "
                     "no GenAISpanProcessor has seen a span; add one to the tracer provider",
@@ -94,20 +94,20 @@ class GenAILogProcessor(LogRecordProcessor):
             return
         scope = log_record.instrumentation_scope
         source = scope.name if scope is not None and type(scope.name) is str else ""
-        place = Place(key, source, None) if key[1] else None
+        node = SpanNode(key, source, None) if key[1] else None
         stamp = record.timestamp or record.observed_timestamp
         ended = stamp / _NANO if stamp else clock.now()
-        call = read_event(attributes, source, ended, place=place, step=current_step())
+        call = read_event(attributes, source, ended, node=node, step=current_step())
         if call is None:
             return
-        block = self._target.block()
+        block = self._destination.block()
         if block is not None and block.is_open and block.observe(call):
             return
         observer.observe(call)
 
     def _reject(self, error: BaseException) -> None:
         try:
-            pipeline = self._target.monitor._pipeline  # noqa: SLF001 - of this package
+            pipeline = self._destination.monitor._pipeline  # noqa: SLF001 - of this package
             pipeline.reject(Reason.INTERNAL, "log event", error)
         except UNREADABLE:
             pass

@@ -20,7 +20,7 @@ def process_monitor() -> GenerationMonitor:
 
     That is the oldest open monitor that the job has made itself, so that its reports and budgets have the
     calls. Without one it is a monitor of the ``GENMETER_*`` variables, made once; a monitor that the job
-    makes later takes its place for the calls that end from then on, and ``process_token_usage()`` sums over
+    makes later takes its node for the calls that end from then on, and ``process_token_usage()`` sums over
     both.
 
     Raises:

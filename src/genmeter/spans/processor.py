@@ -13,11 +13,11 @@ from genmeter.config.checks import NAME, tuple_of
 from genmeter.events.model import Reason
 from genmeter.events.values import UNREADABLE
 from genmeter.observed.matching import SLACK
-from genmeter.observed.model import Place
+from genmeter.observed.model import SpanNode
 from genmeter.observed.steps import current_step
 from genmeter.spans import names
+from genmeter.spans._destination import Destination
 from genmeter.spans._openings import Openings, is_opening
-from genmeter.spans._target import Target
 from genmeter.spans.reading import operation_of, read_span, span_type
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, Span
 
     from genmeter.monitor import GenerationMonitor
-    from genmeter.observed.model import Block, Key, ObservedCall
+    from genmeter.observed.model import Block, ObservedCall, SpanKey
     from genmeter.observed.observer import Observer
 
 __all__ = ["GenAISpanProcessor"]
@@ -71,7 +71,7 @@ class GenAISpanProcessor(SpanProcessor):
     ) -> None:
         self._allow: tuple[str, ...] = tuple(_PREFIXES("allow", allow))
         self._deny: tuple[str, ...] = tuple(_PREFIXES("deny", deny))
-        self._target = Target(monitor)
+        self._destination = Destination(monitor)
         self._openings = Openings()
         self._forked_at = 0  # Unix time in ns; what began before is the parent's
         self._is_shut = False
@@ -99,7 +99,7 @@ class GenAISpanProcessor(SpanProcessor):
             self._reject(error)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Record what waits for the end of other spans.
+        """Record the calls that wait for the end of other spans.
 
         Args:
             timeout_millis: Milliseconds that it may take.
@@ -108,18 +108,18 @@ class GenAISpanProcessor(SpanProcessor):
             Whether it was done in time.
         """
         try:
-            return self._target.settle(max(0.0, timeout_millis / 1_000))
+            return self._destination.settle(max(0.0, timeout_millis / 1_000))
         except UNREADABLE as error:
             self._reject(error)
             return False
 
     def shutdown(self) -> None:
-        """Record what waits, and ignore further spans; the monitor stays open. Never raises."""
+        """Record the waiting calls, and ignore further spans; the monitor stays open. Never raises."""
         if self._is_shut:
             return
         self.force_flush()
         self._is_shut = True
-        self._target.close()
+        self._destination.close()
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -133,17 +133,19 @@ class GenAISpanProcessor(SpanProcessor):
         if self._is_watched(source) and span_type(attributes) != _PENDING:
             is_call = operation_of(attributes) is not None
             may_be_call = not is_call and source in _late and not _is_marked(attributes)
-        target = self._target
-        if not (is_call or may_be_call or target.has_monitor):
+        destination = self._destination
+        if not (is_call or may_be_call or destination.has_monitor):
             return
-        observer = target.observer
+        observer = destination.observer
         parent = span.parent
-        above = None if parent is None else observer.places.get((parent.trace_id, parent.span_id))
-        block, step = target.block(), current_step()
+        above = (
+            None if parent is None else observer.open_spans.get((parent.trace_id, parent.span_id))
+        )
+        block, step = destination.block(), current_step()
         if above is not None:  # begun on another thread, with the parent's context only
             block = above.block if block is None else block
             step = above.step if step is None else step
-        place = Place(
+        node = SpanNode(
             (context.trace_id, context.span_id),
             source,
             above,
@@ -153,7 +155,7 @@ class GenAISpanProcessor(SpanProcessor):
             step=step,
         )
         observer.has_spans = True
-        observer.places.add(place)
+        observer.open_spans.add(node)
 
     def _end(self, span: ReadableSpan) -> None:
         context = span.get_span_context()
@@ -168,35 +170,35 @@ class GenAISpanProcessor(SpanProcessor):
             and self._is_watched(source)
         )
         if not is_call:
-            if self._target.has_monitor:
-                self._end_other(self._target.observer, key)
+            if self._destination.has_monitor:
+                self._end_other(self._destination.observer, key)
             return
-        observer = self._target.observer
-        place = observer.places.get(key)
-        if place is None:  # begun before this processor was added
-            place = Place(key, source, None, block=self._target.block(), step=current_step())
-        elif not place.is_call and len(_late) < _MAX_LATE:
+        observer = self._destination.observer
+        node = observer.open_spans.get(key)
+        if node is None:  # begun before this processor was added
+            node = SpanNode(key, source, None, block=self._destination.block(), step=current_step())
+        elif not node.is_call and len(_late) < _MAX_LATE:
             _late.add(source)
-        place.is_call = True
-        place.is_open = False
-        for ancestor in place.ancestors():
+        node.is_call = True
+        node.is_open = False
+        for ancestor in node.ancestors():
             ancestor.is_watched = True
-        if place.block is None:
+        if node.block is None:
             openings = self._openings
-            observer.observe_later(lambda: _read(span, source, place, openings, observer))
-        elif (call := _read(span, source, place, self._openings, observer)) is not None:
+            observer.observe_later(lambda: _read(span, source, node, openings, observer))
+        elif (call := _read(span, source, node, self._openings, observer)) is not None:
             # Read now, since the block may end before the pipeline's thread comes to it.
-            _pass_to(place.block, call, place, observer)
+            _pass_to(node.block, call, node, observer)
 
-    def _end_other(self, observer: Observer, key: Key) -> None:
-        place = observer.places.get(key)
-        if place is None:
+    def _end_other(self, observer: Observer, key: SpanKey) -> None:
+        node = observer.open_spans.get(key)
+        if node is None:
             return
-        place.is_open = False
-        observer.places.forget(key)
-        if place.is_watched or place.is_call:
-            place.is_call = False
-            observer.end(place)
+        node.is_open = False
+        observer.open_spans.forget(key)
+        if node.is_watched or node.is_call:
+            node.is_call = False
+            observer.end(node)
 
     def _is_watched(self, source: str) -> bool:
         if self._deny and source.startswith(self._deny):
@@ -205,7 +207,7 @@ class GenAISpanProcessor(SpanProcessor):
 
     def _reject(self, error: BaseException) -> None:
         try:
-            pipeline = self._target.monitor._pipeline  # noqa: SLF001 - of this package
+            pipeline = self._destination.monitor._pipeline  # noqa: SLF001 - of this package
             pipeline.reject(Reason.INTERNAL, "span", error)
         except UNREADABLE:  # not even a monitor: its configuration is wrong
             pass
@@ -215,35 +217,35 @@ class GenAISpanProcessor(SpanProcessor):
         self._openings = Openings()
 
 
-def _pass_to(block: Block, call: ObservedCall, place: Place, observer: Observer) -> None:
+def _pass_to(block: Block, call: ObservedCall, node: SpanNode, observer: Observer) -> None:
     """Have a call complete the block that it began in, unless it is another call."""
-    if place.is_watched:
-        observer.absorb(place)
-    if place.is_taken:
+    if node.is_watched:
+        observer.absorb(node)
+    if node.is_taken:
         return
     if block.observe(call):
-        place.is_taken = True
-        observer.places.forget(place.key)
+        node.is_taken = True
+        observer.open_spans.forget(node.key)
     elif _is_within(call, block.period):
-        place.is_taken = True
-        observer.places.forget(place.key)
+        node.is_taken = True
+        observer.open_spans.forget(node.key)
         observer.drop("block")
     else:
         observer.observe(call)
 
 
 def _read(
-    span: ReadableSpan, source: str, place: Place, openings: Openings, observer: Observer
+    span: ReadableSpan, source: str, node: SpanNode, openings: Openings, observer: Observer
 ) -> ObservedCall | None:
-    call = read_span(span, source, place)
+    call = read_span(span, source, node)
     kind = span_type(span.attributes)
     if call is None or kind is None:
         return call
     if is_opening(span.attributes or {}, call):
         openings.add(call)
-        place.is_call = False
+        node.is_call = False
         observer.drop("opening")
-        observer.end(place)
+        observer.end(node)
         return None
     return openings.begun(call) if kind == "log" else call
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from genmeter.observed.model import Place
+    from genmeter.observed.model import SpanNode
 
 __all__ = ["operation_of", "read_event", "read_span", "span_type"]
 
@@ -53,13 +53,13 @@ def span_type(attributes: Mapping[str, Any] | None) -> str | None:
     return found if type(found) is str else None
 
 
-def read_span(span: ReadableSpan, source: str, place: Place | None) -> ObservedCall | None:
+def read_span(span: ReadableSpan, source: str, node: SpanNode | None) -> ObservedCall | None:
     """Return the call that a span reports.
 
     Args:
         span: A finished span.
         source: Name of its scope.
-        place: Where it is among the others.
+        node: Where it is among the others.
 
     Returns:
         The call; None if it is none.
@@ -68,8 +68,8 @@ def read_span(span: ReadableSpan, source: str, place: Place | None) -> ObservedC
     operation = operation_of(attributes)
     if operation is None:
         return None
-    began, ended = (span.start_time or 0) / _NANO, (span.end_time or 0) / _NANO
-    duration = max(0.0, ended - began)
+    began, ended = span.start_time or 0, span.end_time or 0
+    duration = max(0, ended - began) / _NANO
     if span_type(attributes) == "log":
         duration = _seconds(attributes.get("duration")) or duration
     events = span.events or ()
@@ -83,13 +83,13 @@ def read_span(span: ReadableSpan, source: str, place: Place | None) -> ObservedC
         has_failed=has_failed,
         cause=cause,
         first_chunk=_first_chunk(attributes, events, began),
-        step=None if place is None else place.step,
+        step=None if node is None else node.step,
     )
     return call._replace(
-        ended=ended,
+        ended=ended / _NANO,
         duration=duration,
         span=context if context is not None and context.trace_flags.sampled else None,
-        place=place,
+        node=node,
     )
 
 
@@ -98,7 +98,7 @@ def read_event(
     source: str,
     ended: float,
     *,
-    place: Place | None,
+    node: SpanNode | None,
     step: str | None,
 ) -> ObservedCall | None:
     """Return the call that a log event reports; its duration is unknown.
@@ -107,7 +107,7 @@ def read_event(
         attributes: Those of the event.
         source: Name of its scope.
         ended: Unix time of the event, in seconds.
-        place: That of its span, if it has one.
+        node: That of its span, if it has one.
         step: The step that it was emitted in.
     """
     operation = operation_of(attributes)
@@ -123,7 +123,7 @@ def read_event(
         first_chunk=_seconds(_first(attributes, names.FIRST_CHUNK)),
         step=step,
     )
-    return call._replace(ended=ended, place=place)
+    return call._replace(ended=ended, node=node)
 
 
 def _read(
@@ -311,12 +311,12 @@ def _cause(attributes: Mapping[str, Any], events: Iterable[Any]) -> str | None:
 
 
 def _first_chunk(
-    attributes: Mapping[str, Any], events: Iterable[Any], began: float
+    attributes: Mapping[str, Any], events: Iterable[Any], began: int
 ) -> float | None:
     seconds = _seconds(_first(attributes, names.FIRST_CHUNK))
     if seconds is not None:
         return seconds
     for event in events:
         if event.name in names.FIRST_CHUNK_EVENTS:
-            return max(0.0, float(event.timestamp) / _NANO - began)
+            return float(max(0, event.timestamp - began) / _NANO)
     return None

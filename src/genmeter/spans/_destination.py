@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from genmeter.observed.model import Block
     from genmeter.observed.observer import Observer
 
-__all__ = ["Target"]
+__all__ = ["Destination"]
 
 
-class Target:
+class Destination:
     """The monitor of a processor.
 
     Args:
@@ -34,8 +34,9 @@ class Target:
         # Not kept alive: a job's monitor is closed when the job drops it.
         self._chosen: weakref.ref[GenerationMonitor] | None = None
         self._chosen_from = 0  # the newest monitor at that time
-        self._is_open = True
         start_marking()
+        self._stop = weakref.finalize(self, stop_marking)  # also if nobody closes it
+        self._stop.atexit = False
         if monitor is None:
             add_process_feed(self._observer_now)
         else:
@@ -70,13 +71,11 @@ class Target:
 
     def close(self) -> None:
         """Stop marking blocks; a second call does nothing."""
-        if self._is_open:
-            self._is_open = False
-            stop_marking()
-            remove_process_feed(self._observer_now)
+        self._stop()
+        remove_process_feed(self._observer_now)
 
     def settle(self, timeout: float) -> bool:
-        """Record what waits; returns whether it was done within ``timeout`` seconds."""
+        """Record the waiting calls; returns whether it was done within ``timeout`` seconds."""
         try:
             if self._given is None and not open_monitors():
                 return True

@@ -6,36 +6,36 @@ import contextlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from genmeter.observed.model import Key, Place
+    from genmeter.observed.model import SpanKey, SpanNode
 
-__all__ = ["MAX_OPEN", "Places"]
+__all__ = ["MAX_OPEN", "OpenSpans"]
 
 MAX_OPEN = 20_000
 """Open spans that are kept; beyond, the oldest are forgotten, such as spans that never end."""
 
 
-class Places:
+class OpenSpans:
     """The open spans of the process, and recent ones that are a call or lie in one."""
 
     def __init__(self) -> None:
-        self._by_key: dict[Key, Place] = {}
+        self._by_key: dict[SpanKey, SpanNode] = {}
 
     def __len__(self) -> int:
         return len(self._by_key)
 
-    def get(self, key: Key) -> Place | None:
-        """Return the place of a span."""
+    def get(self, key: SpanKey) -> SpanNode | None:
+        """Return the node of a span."""
         return self._by_key.get(key)
 
-    def add(self, place: Place) -> Place:
-        """Keep a place from its start; returns the one of the same span that is there already."""
+    def add(self, node: SpanNode) -> SpanNode:
+        """Keep a node from its start; returns the one of the same span that is there already."""
         if len(self._by_key) >= MAX_OPEN:
             with contextlib.suppress(RuntimeError, StopIteration):  # another thread changed it
                 self.forget(next(iter(self._by_key)))
-        return self._by_key.setdefault(place.key, place)
+        return self._by_key.setdefault(node.key, node)
 
-    def forget(self, key: Key) -> None:
-        """Remove a place."""
+    def forget(self, key: SpanKey) -> None:
+        """Remove a node."""
         self._by_key.pop(key, None)
 
     def reset(self) -> None:

@@ -35,6 +35,7 @@ _OPERATIONS = frozenset(
 )
 _KIND = "openinference.span.kind"
 _KINDS = frozenset({"LLM", "EMBEDDING"})
+_SAMPLES_ALL = ("AlwaysOnSampler", "ParentBased{root:AlwaysOnSampler")
 
 
 class SpanFeed:
@@ -56,7 +57,6 @@ class SpanFeed:
         self._lock = threading.RLock()
         self._fallback: Any = None
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._samplers: dict[str, None] = {}
         self._processors: list[Any] = []
         self._is_patched = self._is_active = False
         self.problems: dict[str, None] = {}
@@ -113,11 +113,6 @@ class SpanFeed:
         found = list(self.problems)
         if os.environ.get(_SDK_DISABLED, "").strip().lower() == "true":
             found.append(f"{_SDK_DISABLED} is set, so no instrumentation's spans are seen")
-        found += [
-            f"the job's sampler {name} drops spans: calls are seen all the same, but not those of an "
-            "instrumentation that says only at the end of a span that it is a call"
-            for name in self._samplers
-        ]
         return found
 
     def flush(self) -> None:
@@ -150,10 +145,12 @@ class SpanFeed:
     def _wrap_sampler(self, provider: Any) -> None:
         from genmeter.spans import sampling
 
-        sampler = provider.sampler
-        if sampling.may_drop(sampler):
-            self._samplers[sampling.name_of(sampler)] = None
         sampling.wrap_sampler(provider)
+        # The default one drops only what another process has not sampled.
+        if not sampling.name_of(provider.sampler).startswith(_SAMPLES_ALL):
+            note = sampling.unseen(provider)
+            if note is not None:
+                self.problems[note] = None
 
     def _reads(self, provider: Any) -> bool:
         """Return whether a provider's spans are read: it is the SDK's, or passes on to one that is."""

@@ -17,6 +17,9 @@ __all__ = ["MAX_CALLS", "MAX_SECONDS", "SLACK", "RecentCalls", "Seen", "distinct
 
 SLACK = 0.002
 """Seconds by which one observation of a call may exceed the other that it lies within."""
+_SLACK_OF_HOOKS = 0.25
+_SLACK_WITHOUT_TOKENS = 0.02
+_OURS = "genmeter."
 MAX_CALLS = 10_000
 """Recent calls that are kept, to find repetitions."""
 MAX_SECONDS = 60.0
@@ -68,9 +71,21 @@ class Seen:
         """Return how far apart both are in time, in seconds; None unless one lies within the other."""
         began = call.ended - (call.duration or 0.0)
         starts, ends = began - self.began, call.ended - self.ended
-        is_inside = starts >= -SLACK and ends <= SLACK
-        is_around = starts <= SLACK and ends >= -SLACK
+        slack = self._slack(call)
+        is_inside = starts >= -slack and ends <= slack
+        is_around = starts <= slack and ends >= -slack
         return abs(starts) + abs(ends) if is_inside or is_around else None
+
+    def _slack(self, call: ObservedCall) -> float:
+        """Return by how much one observation may exceed the other.
+
+        Of the callbacks of a framework, a hook's and an instrumentation's, one begins and ends before
+        the other: neither lies within the other, by the time that callbacks take on a busy machine.
+        """
+        if not any(each.startswith(_OURS) for each in (call.source, *self.sources)):
+            return SLACK
+        # Without tokens, times are all that says that it is the same call.
+        return _SLACK_OF_HOOKS if self.counts[0] is not None else _SLACK_WITHOUT_TOKENS
 
     def may_be(self, call: ObservedCall) -> bool:
         """Return whether nothing but the times speaks against both being one call."""

@@ -114,6 +114,7 @@ def uninstall() -> None:
             _installs.pop()
         if _installs:
             return
+        expect_reports(False)
         for namespace, name, swap in _bindings:
             if namespace.get(name) is swap.replacement:
                 namespace[name] = swap.original
@@ -212,7 +213,7 @@ def _stand_in(original: Any) -> type:
             passed.pop(next(iter(signature.parameters)))
             _construct(self, passed)
             # It reports each call after its end, so what else observes the call waits for that.
-            expect_reports()
+            expect_reports(True)
             # All replacing monitors have the same settings.
             self._session.state.shares_expected = True
 

@@ -50,10 +50,10 @@ _expects_reports = False
 _feeds: list[weakref.WeakMethod[Callable[[], Observer | None]]] = []
 
 
-def expect_reports() -> None:
-    """Have observed calls wait for the job's own reports, in the whole process from now on."""
+def expect_reports(expected: bool) -> None:
+    """Have observed calls wait for the job's own reports, in the whole process from now on, or not."""
     global _expects_reports  # noqa: PLW0603 - a switch of the process
-    _expects_reports = True
+    _expects_reports = expected
 
 
 def add_process_feed(observer: Callable[[], Observer | None]) -> None:

@@ -310,9 +310,7 @@ def _cause(attributes: Mapping[str, Any], events: Iterable[Any]) -> str | None:
     return cause.rpartition(".")[2] or cause
 
 
-def _first_chunk(
-    attributes: Mapping[str, Any], events: Iterable[Any], began: int
-) -> float | None:
+def _first_chunk(attributes: Mapping[str, Any], events: Iterable[Any], began: int) -> float | None:
     seconds = _seconds(_first(attributes, names.FIRST_CHUNK))
     if seconds is not None:
         return seconds

@@ -625,3 +625,85 @@ def test_forked_child_begins_empty(tracing: Tracing, monitor: IsolatedMonitor) -
     tracing.finish(outer, 1.0)
     tracing.flush()
     assert len(rows(monitor)) == 1
+
+
+# --- decorated generators --------------------------------------------------------------------------
+
+
+def chunks_of(monitor: IsolatedMonitor, tracing: Tracing) -> Any:
+    """Return a decorated generator whose request has a span."""
+
+    @monitor.generation(model="streamed")
+    def chunks() -> Iterator[str]:
+        span = tracing.begin(0.0)
+        yield "a"
+        yield "b"
+        tracing.finish(span, 1.0, tokens=(20, 4))
+
+    return chunks
+
+
+def test_consumers_calls_between_chunks_are_their_own(
+    tracing: Tracing, monitor: IsolatedMonitor
+) -> None:
+    """A generator runs in its consumer's context, but its block is open only while it advances."""
+    for number, _ in enumerate(chunks_of(monitor, tracing)()):
+        assert blocks.current() is None
+        tracing.call(number * 10 + 10.0, number * 10 + 11.0, tokens=(number + 1, 1))
+    tracing.flush()
+    found = {row["model"]: 0 for row in rows(monitor)}
+    for row in rows(monitor):
+        found[row["model"]] += row["input_tokens"]
+    assert found == {"m": 3, "streamed": 20}
+
+
+async def test_consumers_calls_between_async_chunks_are_their_own(
+    tracing: Tracing, monitor: IsolatedMonitor
+) -> None:
+    """The same of an asynchronous generator."""
+
+    @monitor.generation(model="streamed")
+    async def chunks() -> Any:
+        span = tracing.begin(0.0)
+        yield "a"
+        yield "b"
+        tracing.finish(span, 1.0, tokens=(20, 4))
+
+    seen = []
+    async for chunk in chunks():
+        seen.append(chunk)
+        assert blocks.current() is None
+        tracing.call(10.0 * len(seen), 10.0 * len(seen) + 1, tokens=(1, 1))
+    assert seen == ["a", "b"]
+    tracing.flush()
+    assert sorted(row["input_tokens"] for row in rows(monitor)) == [1, 1, 20]
+
+
+def test_marked_generator_passes_on_what_its_consumer_sends(
+    tracing: Tracing, monitor: IsolatedMonitor
+) -> None:
+    """``send``, ``throw``, ``close`` and the result work as without marks."""
+    del tracing
+
+    @monitor.generation(model="streamed")
+    def echo() -> Any:
+        got = yield "first"
+        try:
+            got = yield got
+        except ValueError:
+            got = "caught"
+        yield got
+        return "result"
+
+    generator = echo()
+    assert next(generator) == "first"
+    assert generator.send("sent") == "sent"
+    assert generator.throw(ValueError()) == "caught"
+    with pytest.raises(StopIteration) as end:
+        next(generator)
+    assert end.value.value == "result"
+    left = echo()
+    next(left)
+    left.close()
+    assert blocks.current() is None
+    assert monitor.value("genmeter_generations_total", genmeter_outcome="cancelled") == 1

@@ -7,7 +7,6 @@ Needs the extra ``instrument``.
 
 from __future__ import annotations
 
-import functools
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from genmeter.auto import afterimage
 from genmeter.auto.tracing import SpanFeed
 from genmeter.config.monitor import MonitorConfig
 from genmeter.errors import ConfigError, MissingExtraError
-from genmeter.monitor import GenerationMonitor
+from genmeter.spans import monitors
 
 try:
     from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
@@ -59,8 +58,7 @@ class GenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     ``instrument(tracer_provider=..., logger_provider=..., meter_provider=...)`` takes providers; by default
     these are the global ones, set already or later. Spans that the sampler drops are recorded too, and not
     exported. What cannot be seen is logged as a warning. Settings are read as by
-    :class:`AfterImageInstrumentor`. ``uninstrument()`` ends the reading of providers that are made later, and
-    of those that were made before nothing is recorded any more.
+    :class:`AfterImageInstrumentor`. ``uninstrument()`` ends it.
     """
 
     _feed: SpanFeed | None = None
@@ -70,8 +68,8 @@ class GenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         return ()
 
     def _instrument(self, **kwargs: Any) -> None:
-        config = _config(kwargs)
-        feed = self._feed = SpanFeed(functools.cache(lambda: _monitor(config)))
+        monitors.configure(_config(kwargs))
+        feed = self._feed = SpanFeed()
         afterimage.install()
         feed.install(kwargs.get("tracer_provider"), kwargs.get("logger_provider"))
         for note in feed.notes():
@@ -79,6 +77,7 @@ class GenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002 - the parent's signature
         feed, self._feed = self._feed, None
+        monitors.configure(None)
         if feed is not None:
             feed.uninstall()
 
@@ -92,7 +91,3 @@ def _config(kwargs: Mapping[str, Any]) -> MonitorConfig:
         # An exception would stop opentelemetry-instrument from loading other instrumentations.
         _logger.warning("ignoring all GENMETER_* variables: %s", error)
     return config
-
-
-def _monitor(config: MonitorConfig) -> GenerationMonitor:
-    return GenerationMonitor(config=config)

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import importlib
+import json
+import os
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
 
+from _auto_fakes import write_client, write_instrumentation
 from genmeter import ConfigError, GenerationMonitor, patch
-from genmeter.instrumentor import AfterImageInstrumentor
+from genmeter.instrumentor import AfterImageInstrumentor, GenAIInstrumentor
+from genmeter.monitor import open_monitors
 from genmeter.testing import fresh_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 MONITORING = """
 class GenerationMonitor:
@@ -159,3 +165,136 @@ def test_the_last_events_are_in_the_last_push(tmp_path: Path) -> None:
     )
     assert done.stdout.startswith("True\n")
     assert '"value": 976' in done.stdout
+
+
+# --- spans ---------------------------------------------------------------------------------------
+
+INSTRUMENT = str(Path(sys.executable).parent / "opentelemetry-instrument")
+OFFICIAL = "opentelemetry.instrumentation.genai.cohere"
+CALLS = "import cohere\nfor _ in range(3):\n    cohere.chat('atlas')\n"
+
+
+def instrumented(folder: Path, script: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a script under `opentelemetry-instrument`, with an instrumented client."""
+    write_client(folder, "cohere")
+    write_instrumentation(folder, OFFICIAL, "cohere", distribution="official")
+    # The entry point is in the metadata of the installed package, which may be older than this code.
+    info = folder / "genmeter_entry_points-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: genmeter-entry-points\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(
+        "[opentelemetry_instrumentor]\na_genmeter = genmeter.instrumentor:GenAIInstrumentor\n"
+    )
+    (folder / "job.py").write_text(script)
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("OTEL_", "GENMETER_"))
+    }
+    settings = {
+        "OTEL_TRACES_EXPORTER": "console",
+        "OTEL_METRICS_EXPORTER": "console",
+        "OTEL_LOGS_EXPORTER": "none",
+        "OTEL_METRIC_EXPORT_INTERVAL": "3600000",
+        "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]),
+    }
+    return subprocess.run(
+        [INSTRUMENT, sys.executable, "job.py"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**clean, **settings, **environ},
+        timeout=100,
+        check=False,
+    )
+
+
+def tokens(text: str) -> list[int]:
+    """The values of the counter of tokens in what the console exporter printed."""
+    found = []
+    for line in text.splitlines():
+        if line.startswith("{") and '"resource_metrics"' in line:
+            found += _tokens(json.loads(line))
+    if not found and '"resource_metrics"' in text:
+        start = text.rindex('{\n    "resource_metrics"')
+        found += _tokens(json.JSONDecoder().raw_decode(text[start:])[0])
+    return found
+
+
+def _tokens(data: Any) -> list[int]:
+    return [
+        point["value"]
+        for resource in data["resource_metrics"]
+        for scope in resource["scope_metrics"]
+        for metric in scope["metrics"]
+        if metric["name"] == "genmeter.tokens"
+        for point in metric["data"]["data_points"]
+    ]
+
+
+def test_the_entry_point_of_spans_is_declared() -> None:
+    """Beside that of AfterImage."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert project["project"]["entry-points"]["opentelemetry_instrumentor"] == {
+        "afterimage": "genmeter.instrumentor:AfterImageInstrumentor",
+        "genmeter": "genmeter.instrumentor:GenAIInstrumentor",
+    }
+    assert GenAIInstrumentor().instrumentation_dependencies() == ()
+
+
+def test_opentelemetry_instrument_records_the_calls_in_spans(tmp_path: Path) -> None:
+    """On the application's MeterProvider, with nothing in the script."""
+    found = instrumented(tmp_path, CALLS)
+    assert found.returncode == 0, found.stderr
+    assert sum(tokens(found.stdout)) == 102
+    assert found.stdout.count('"name": "chat atlas"') == 3
+    assert "genmeter" not in found.stderr
+
+
+def test_spans_that_are_not_sampled_are_recorded(tmp_path: Path) -> None:
+    """They are not exported, and a warning says which calls cannot be seen."""
+    found = instrumented(tmp_path, CALLS, OTEL_TRACES_SAMPLER="always_off")
+    assert found.returncode == 0, found.stderr
+    assert sum(tokens(found.stdout)) == 102
+    assert '"name": "chat atlas"' not in found.stdout
+    assert "sampler AlwaysOffSampler drops" in found.stderr
+
+
+def test_a_budget_of_the_variables_stops_the_job(tmp_path: Path) -> None:
+    """A call is refused before its span begins."""
+    script = CALLS.replace("range(3)", "range(50)")
+    found = instrumented(tmp_path, script, GENMETER_BUDGET_TOKENS="100")
+    assert found.returncode == 1
+    assert "BudgetExceededError: budget of 100 tokens of the job is spent: 102 used" in found.stderr
+    assert sum(tokens(found.stdout)) == 102
+
+
+def test_passed_providers_are_read() -> None:
+    """As of other instrumentors."""
+    provider = TracerProvider()
+    reader = InMemoryMetricReader()
+    instrumentor = GenAIInstrumentor()
+    meters = MeterProvider(metric_readers=[reader])
+    instrumentor.instrument(tracer_provider=provider, meter_provider=meters)
+    try:
+        call(provider)
+        (monitor,) = open_monitors()
+        assert monitor.get_total_token_usage().total_tokens == 34
+    finally:
+        instrumentor.uninstrument()
+    call(provider)
+    assert monitor.get_total_token_usage().total_tokens == 34
+    meters.shutdown()
+    provider.shutdown()
+
+
+def call(provider: TracerProvider) -> None:
+    """Write the span of a call."""
+    attributes = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.request.model": "atlas",
+        "gen_ai.usage.input_tokens": 30,
+        "gen_ai.usage.output_tokens": 4,
+    }
+    with provider.get_tracer("test").start_as_current_span("chat", attributes=attributes):
+        pass

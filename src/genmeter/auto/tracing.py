@@ -92,8 +92,12 @@ class SpanFeed:
             self._add_logs(logs.get_logger_provider())
 
     def uninstall(self) -> None:
-        """Read no spans of providers that are made from now on."""
+        """Read no spans any more."""
         self._is_active = False
+        processors, self._processors = self._processors, []
+        for processor in processors:
+            with suppress(*UNREADABLE):
+                processor.shutdown()
 
     @property
     def is_blind(self) -> bool:
@@ -223,7 +227,9 @@ class SpanFeed:
         try:
             from genmeter.spans.logs import GenAILogProcessor
 
-            provider.add_log_record_processor(GenAILogProcessor())
+            processor = GenAILogProcessor()
+            provider.add_log_record_processor(processor)
+            self._processors.append(processor)
         except UNREADABLE as error:
             self._fail(error)
 

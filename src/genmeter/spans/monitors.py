@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import threading
 import weakref
+from typing import TYPE_CHECKING
 
 from genmeter import runtime
 from genmeter.monitor import GenerationMonitor, open_monitors
 
-__all__ = ["process_monitor"]
+if TYPE_CHECKING:
+    from genmeter.config.monitor import MonitorConfig
+
+__all__ = ["configure", "process_monitor"]
 
 _lock = threading.Lock()
 # One for each runtime: tests have several.
 _made: weakref.WeakKeyDictionary[runtime.Runtime, GenerationMonitor] = weakref.WeakKeyDictionary()
+
+
+_config: MonitorConfig | None = None
+
+
+def configure(config: MonitorConfig | None) -> None:
+    """Set the settings of the monitor that :func:`process_monitor` makes; None: the variables."""
+    global _config  # noqa: PLW0603 - a setting of the process
+    _config = config
 
 
 def process_monitor() -> GenerationMonitor:
@@ -35,5 +48,5 @@ def process_monitor() -> GenerationMonitor:
     with _lock:
         made = _made.get(current)
         if made is None or made._is_shut:  # noqa: SLF001 - of this package
-            made = _made[current] = GenerationMonitor()
+            made = _made[current] = GenerationMonitor(config=_config)
         return made

@@ -20,12 +20,16 @@ import memory
 import pages
 import report
 import scrape
+import spans
 import stream
 import usage
 import watch
 from _table import print_aims, print_table
 
-BENCHMARKS = (call, usage, stream, watch, cpu, memory, report, scrape, pages, job, journal, export)
+BENCHMARKS = (
+    *(call, usage, stream, spans, watch, cpu, memory, report, scrape, pages, job, journal),
+    export,
+)
 PACKAGES = ("opentelemetry-sdk", "opentelemetry-exporter-prometheus", "prometheus-client")
 
 

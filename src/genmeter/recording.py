@@ -27,10 +27,10 @@ from genmeter.events.capture import (
 from genmeter.events.model import Raw, Reason
 from genmeter.events.values import Rejected, safe_text
 from genmeter.handlers.dispatch import is_handing_out_logs
-from genmeter.observed.blocks import is_marking
+from genmeter.observed import blocks
 from genmeter.observed.model import ObservedCall
 from genmeter.observed.observer import Observer, process_observer
-from genmeter.observed.steps import current_step, step_or_current
+from genmeter.observed.steps import inside, step_or_current
 from genmeter.pipeline.drain import WAKE
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Recording:
             metadata = kwargs.pop("metadata", None)
             if metadata is not None:
                 metadata = capture_mapping(metadata)
-            if current_step() is not None:
+            if inside() is not None:
                 _put_step(kwargs, metadata)
             error_class = None
             if not are_atoms(kwargs.values()):
@@ -104,7 +104,7 @@ class Recording:
                 duration = capture_number(duration)
             if type(success) is not bool:
                 success = capture_bool(success)
-            if is_marking() and self._report(
+            if blocks.markers and self._report(
                 "genmeter.track_generation", duration, success, kwargs, metadata, error_class, None
             ):
                 return
@@ -150,7 +150,7 @@ class Recording:
             metadata = kwargs.pop("metadata", None)
             if metadata is not None:
                 metadata = capture_mapping(metadata)
-            if current_step() is not None:
+            if inside() is not None:
                 _put_step(kwargs, metadata)
             error_class = capture_keywords(kwargs)
             context = get_current()
@@ -308,7 +308,7 @@ class Recording:
                 error_class = capture_keywords(keywords)
             if metadata is not None:
                 metadata = capture_mapping(metadata)
-            if is_marking() and self._report(
+            if blocks.markers and self._report(
                 "genmeter.generation", duration, success, keywords, metadata, error_class, details
             ):
                 return

@@ -29,26 +29,27 @@ __all__ = [
 
 _current: ContextVar[Block | None] = ContextVar("genmeter_block", default=None)
 _lock = threading.Lock()
-_markers = 0
+markers = 0
+"""How many observe calls: blocks are marked if any does."""
 
 
 def start_marking() -> None:
     """Mark the blocks that begin from now on; as many calls of :func:`stop_marking` end it."""
-    global _markers  # noqa: PLW0603 - a count of the process
+    global markers  # noqa: PLW0603 - a count of the process
     with _lock:
-        _markers += 1
+        markers += 1
 
 
 def stop_marking() -> None:
     """Undo one call of :func:`start_marking`."""
-    global _markers  # noqa: PLW0603 - a count of the process
+    global markers  # noqa: PLW0603 - a count of the process
     with _lock:
-        _markers = max(0, _markers - 1)
+        markers = max(0, markers - 1)
 
 
 def is_marking() -> bool:
     """Return whether blocks are marked."""
-    return _markers > 0
+    return markers > 0
 
 
 def enter(block: Block) -> Block | None:

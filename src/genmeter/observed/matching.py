@@ -24,6 +24,7 @@ MAX_CALLS = 10_000
 """Recent calls that are kept, to find repetitions."""
 MAX_SECONDS = 60.0
 """For how long, in seconds."""
+_MAX_STALE = 32  # calls that ended before a new one began, after which no more are compared
 _MAX_SCAN = 1_024  # calls of equal tokens and outcome that a new one is compared with
 
 _K = TypeVar("_K")
@@ -88,8 +89,8 @@ class Seen:
         return _SLACK_OF_HOOKS if self.counts[0] is not None else _SLACK_WITHOUT_TOKENS
 
     def may_be(self, call: ObservedCall) -> bool:
-        """Return whether nothing but the times speaks against both being one call."""
-        if call.source in self.sources or counts_of(call) != self.counts:
+        """Return whether nothing else speaks against both being one call, with equal counts."""
+        if call.source in self.sources:
             return False
         mine, other = self.call.keywords, call.keywords
         first, second = _vendor(mine.get("provider")), _vendor(other.get("provider"))
@@ -175,7 +176,14 @@ class RecentCalls:
         best: Seen | None = None
         least = 0.0
         known = self._by_counts.get(counts_of(call), ())
+        began, stale = call.ended - (call.duration or 0.0) - SLACK, 0
         for seen in itertools.islice(reversed(known), _MAX_SCAN):
+            if seen.ended < began:
+                # They come about in the order of their ends, but for those that waited.
+                stale += 1
+                if stale > _MAX_STALE:
+                    break
+                continue
             distance = seen.distance(call) if seen.may_be(call) else None
             if distance is None:
                 continue

@@ -64,7 +64,7 @@ def read_span(span: ReadableSpan, source: str, node: SpanNode | None) -> Observe
     Returns:
         The call; None if it is none.
     """
-    attributes = span.attributes or {}
+    attributes = dict(span.attributes or {})  # each look-up in the SDK's own mapping takes a lock
     operation = operation_of(attributes)
     if operation is None:
         return None

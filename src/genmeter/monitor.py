@@ -225,10 +225,7 @@ class GenerationMonitor(Recording):
             )
             session.token_usage.start()
         session.on_rebuild = self._restart
-        if config.budget_tokens is not None or config.budget_usd is not None:
-            self._runtime.guard(
-                lambda: self.budget(config.budget_tokens, config.budget_usd, scope="job")
-            )
+        self._guard_job(config.budget_tokens, config.budget_usd)
         global _newest  # noqa: PLW0603 - a count of the process
         _open[id(session.state)] = weakref.ref(self)
         _newest = next(_opened)
@@ -309,6 +306,11 @@ class GenerationMonitor(Recording):
         )
         self._runtime.add_budget(budget, self._session)
         return budget
+
+    def _guard_job(self, tokens: int | None, usd: float | None) -> None:
+        """Have the job's calls refused once the budget of the settings, if there is one, is spent."""
+        if tokens is not None or usd is not None:
+            self._runtime.guard(lambda: self.budget(tokens, usd, scope="job"))
 
     # --- reading ---------------------------------------------------------------------------------
 

@@ -95,7 +95,10 @@ def write_instrumentation(
     info.mkdir()
     lines = ["Metadata-Version: 2.1", f"Name: {distribution}", f"Version: {version}"]
     if requires:
-        lines += ["Provides-Extra: instruments", f"Requires-Dist: {requires}; extra == 'instruments'"]
+        lines += [
+            "Provides-Extra: instruments",
+            f"Requires-Dist: {requires}; extra == 'instruments'",
+        ]
     (info / "METADATA").write_text("\n".join(lines) + "\n")
     name = name or module.rpartition(".")[2]
     (info / "entry_points.txt").write_text(

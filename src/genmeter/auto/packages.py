@@ -101,7 +101,7 @@ def turn_on(client: Client) -> TurnedOn:
         instrumentor = _instrumented_by_job(each)
         if instrumentor is not None:
             return TurnedOn(each, instrumentor, is_ours=False, problems=())
-    problems = []
+    problems: list[str] = []
     for each in found:
         try:
             problem = _conflict_of(each)
@@ -133,15 +133,18 @@ def _instrumented_by_job(found: Found) -> Any:
 
 
 def _package_of(entry: EntryPoint) -> tuple[str, str]:
+    distribution = entry.dist
+    if distribution is None:
+        return entry.module, ""
     try:
-        return str(entry.dist.name), str(entry.dist.version)  # type: ignore[union-attr]
+        return str(distribution.name), str(distribution.version)
     except UNREADABLE:
         return entry.module, ""
 
 
 def _conflict_of(found: Found) -> str | None:
     """Return why the installed client is not one that it supports; None if it is."""
-    from opentelemetry.instrumentation import dependencies  # type: ignore[attr-defined]
+    from opentelemetry.instrumentation import dependencies
 
     distribution = found.entry.dist
     conflict = None

@@ -19,6 +19,7 @@ import importlib.util
 import os
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -236,10 +237,8 @@ class AutoWatch:
     ) -> Any:
         """Give way to what the job turns on itself, with its own arguments."""
         if self._is_active:
-            try:
+            with suppress(*UNREADABLE):
                 self._give_way(instrumentor)
-            except UNREADABLE:
-                pass
         return wrapped(*args, **kwargs)
 
     def _give_way(self, instrumentor: Any) -> None:

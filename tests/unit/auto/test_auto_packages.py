@@ -7,8 +7,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from _auto_fakes import write_client, write_instrumentation
+
 from genmeter.auto.catalogue import CLIENTS
 from genmeter.auto.packages import candidates, disabled, turn_on
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import wrapt
 
-from genmeter import clock, gate
+from genmeter import clock
 from genmeter.errors import BudgetError
-from genmeter.observed import blocks
+from genmeter.observed import blocks, gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

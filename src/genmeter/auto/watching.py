@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any
 
 import wrapt
 
-from genmeter import gate
 from genmeter.auto import afterimage, gates, packages
 from genmeter.auto.catalogue import AFTERIMAGE, CLIENTS, rank
 from genmeter.auto.tracing import SpanFeed
 from genmeter.events.values import UNREADABLE, safe_text
+from genmeter.observed import gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

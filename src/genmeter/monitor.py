@@ -229,10 +229,7 @@ class GenerationMonitor(Recording):
             )
             session.token_usage.start()
         session.on_rebuild = self._restart
-        if config.budget_tokens is not None or config.budget_usd is not None:
-            self._runtime.guard(
-                lambda: self.budget(config.budget_tokens, config.budget_usd, scope="job")
-            )
+        self._guard_job(config.budget_tokens, config.budget_usd)
         _note_open(self)
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[Any, ...]]:
@@ -324,6 +321,11 @@ class GenerationMonitor(Recording):
         )
         self._runtime.add_budget(budget, self._session)
         return budget
+
+    def _guard_job(self, tokens: int | None, usd: float | None) -> None:
+        """Have the job's calls refused once the budget of the settings, if there is one, is spent."""
+        if tokens is not None or usd is not None:
+            self._runtime.guard(lambda: self.budget(tokens, usd, scope="job"))
 
     # --- clients ---------------------------------------------------------------------------------
 

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics as otel_metrics
 
-from genmeter import gate
 from genmeter.budget.budget import Budgets
 from genmeter.budget.guard import JobGuard
 from genmeter.clock import seconds_left
@@ -39,6 +38,7 @@ from genmeter.job.folders import remove_at_exit
 from genmeter.job.job import Job, JobError
 from genmeter.job.meeting import is_started
 from genmeter.metrics.observers import Telemetry
+from genmeter.observed import gate
 from genmeter.pipeline.drain import Pipeline
 from genmeter.pipeline.self_metrics import SelfMetrics
 from genmeter.pipeline.worker import Worker

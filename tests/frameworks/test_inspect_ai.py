@@ -20,8 +20,8 @@ from inspect_ai.scorer import Score, Target, accuracy, includes, scorer
 from inspect_ai.solver import TaskState, generate, use_tools
 from inspect_ai.tool import tool
 
-from genmeter import gate
 from genmeter.hooks import inspect_ai as hook
+from genmeter.observed import gate
 from genmeter.testing import IsolatedMonitor, isolated_monitor
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import pytest
 from _books import Call, assert_equal_books, expected_call, recorded_calls
 
 import genmeter.hooks
-from genmeter import gate
 from genmeter.errors import BudgetAmount, BudgetExceededError, BudgetLimit
+from genmeter.observed import gate
 from genmeter.testing import IsolatedMonitor, isolated_monitor
 
 if TYPE_CHECKING:

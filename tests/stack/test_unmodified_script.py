@@ -44,6 +44,13 @@ class Run:
     errors: str
 
     @property
+    def embedded(self) -> dict[str, tuple[int, int, int]]:
+        """The server's tokens of embeddings, which AfterImage's monitor does not report."""
+        counts: dict[str, dict[str, int]] = json.loads(self.printed.splitlines()[-1])
+        found = counts["embed-small"]
+        return {"embed-small": (found["prompt_tokens"], 0, found["total_tokens"])}
+
+    @property
     def served(self) -> dict[str, tuple[int, int, int]]:
         """The server's input, output and total tokens by model."""
         counts: dict[str, dict[str, int]] = json.loads(self.printed.splitlines()[-1])
@@ -75,7 +82,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_genmeter_run_reports_every_token(plain: Run, tmp_path: Path) -> None:
-    """Output and exit code are unchanged, and the report equals the server's counts."""
+    """Output and exit code are unchanged, and the report equals the server's counts, each call once."""
     found = run(tmp_path, BIN / "genmeter", "run", "--port", "0", SCRIPT)
     assert (found.code, found.printed) == (plain.code, plain.printed)
     assert re.search(r"^metrics: http://127\.0\.0\.1:\d+/metrics$", found.errors, re.MULTILINE)
@@ -87,8 +94,20 @@ def test_genmeter_run_reports_every_token(plain: Run, tmp_path: Path) -> None:
         model: tuple(int(count.replace(",", "")) for count in counts) for model, *counts in rows
     }
     total = report.pop("total")
-    assert report == found.served
-    assert total == tuple(map(sum, zip(*found.served.values(), strict=True)))
+    expected = found.served | found.embedded
+    assert report == expected
+    assert total == tuple(map(sum, zip(*expected.values(), strict=True)))
+    assert "AfterImage 0.18.1: by genmeter's monitor in place of its own" in found.errors
+
+
+def test_a_budget_ends_the_generator(tmp_path: Path) -> None:
+    """AfterImage would try again for ever: its generator ends, and the error reaches the script."""
+    found = run(tmp_path, BIN / "genmeter", "run", "--port", "0", "--budget-tokens", "6000", SCRIPT)
+    assert found.code == 3
+    assert "BudgetExceededError: budget of 6,000 tokens of the job is spent" in found.errors
+    assert "genmeter run: the budget stopped the job: budget of 6,000 tokens" in found.errors
+    (total,) = re.findall(r"^total +[\d,]+ +[\d,]+ +[\d,]+ +([\d,]+)$", found.errors, re.MULTILINE)
+    assert 6_000 <= int(total.replace(",", "")) < 12_000
 
 
 def test_opentelemetry_instrument_pushes_every_token_before_the_exit(

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _auto_fakes import write_client, write_instrumentation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 
-from _auto_fakes import write_client, write_instrumentation
 from genmeter import ConfigError, GenerationMonitor, patch
 from genmeter.instrumentor import AfterImageInstrumentor, GenAIInstrumentor
 from genmeter.monitor import open_monitors
@@ -181,7 +181,9 @@ def instrumented(folder: Path, script: str, **environ: str) -> subprocess.Comple
     # The entry point is in the metadata of the installed package, which may be older than this code.
     info = folder / "genmeter_entry_points-1.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: genmeter-entry-points\nVersion: 1\n")
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: genmeter-entry-points\nVersion: 1\n"
+    )
     (info / "entry_points.txt").write_text(
         "[opentelemetry_instrumentor]\na_genmeter = genmeter.instrumentor:GenAIInstrumentor\n"
     )

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import wrapt
 
-from genmeter import gate
 from genmeter.events.values import UNREADABLE
+from genmeter.observed import gate
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

@@ -133,8 +133,11 @@ def _instrumented_by_job(found: Found) -> Any:
 
 
 def _package_of(entry: EntryPoint) -> tuple[str, str]:
+    distribution = entry.dist
+    if distribution is None:
+        return entry.module, ""
     try:
-        return str(entry.dist.name), str(entry.dist.version)  # type: ignore[union-attr]
+        return str(distribution.name), str(distribution.version)
     except UNREADABLE:
         return entry.module, ""
 

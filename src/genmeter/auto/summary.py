@@ -45,7 +45,7 @@ def _why(watched: Watched) -> str:
         return "; ".join(watched.problems)
     if client.is_framework:
         return "only the calls that it makes through a watched client are seen"
-    what = "if the job calls models with it, they" if client.is_general else "its calls"
+    what = "its calls of models, if there are any," if client.is_general else "its calls"
     if not client.parts:
         return f"{what} are not seen"
     return (

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 from opentelemetry import trace
 
-from genmeter import gate
 from genmeter.events.capture import class_name
 from genmeter.events.values import UNREADABLE
+from genmeter.observed import gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -280,7 +280,7 @@ def _fallback_provider() -> Any:
 
 
 def _gate_processor() -> Any:
-    """Return a span processor that refuses calls, see :mod:`genmeter.gate`."""
+    """Return a span processor that refuses calls, see :mod:`genmeter.observed.gate`."""
     from opentelemetry.sdk.trace import SpanProcessor
 
     class GateProcessor(SpanProcessor):

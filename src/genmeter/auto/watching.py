@@ -19,16 +19,17 @@ import importlib.util
 import os
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import wrapt
 
-from genmeter import gate
 from genmeter.auto import afterimage, gates, packages
 from genmeter.auto.catalogue import AFTERIMAGE, CLIENTS, rank
 from genmeter.auto.tracing import SpanFeed
 from genmeter.events.values import UNREADABLE, safe_text
+from genmeter.observed import gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -236,10 +237,8 @@ class AutoWatch:
     ) -> Any:
         """Give way to what the job turns on itself, with its own arguments."""
         if self._is_active:
-            try:
+            with suppress(*UNREADABLE):
                 self._give_way(instrumentor)
-            except UNREADABLE:
-                pass
         return wrapped(*args, **kwargs)
 
     def _give_way(self, instrumentor: Any) -> None:

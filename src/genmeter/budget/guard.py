@@ -13,7 +13,7 @@ __all__ = ["JobGuard"]
 
 
 class JobGuard:
-    """Checks a budget of the job before each call of this process, see :mod:`genmeter.gate`.
+    """Checks a budget of the job before each call of this process, see :mod:`genmeter.observed.gate`.
 
     What is in flight is not counted, and finishes: together the processes use more than the limit by at
     most that, and by what other processes have recorded in about the last second.

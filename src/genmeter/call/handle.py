@@ -20,7 +20,7 @@ from typing import (
     overload,
 )
 
-from genmeter import clock, gate
+from genmeter import clock
 from genmeter.call.attempts import CallUsage
 from genmeter.call.decorator import decorated
 from genmeter.call.streams import MAX_TIMES, CallStream, Flow, flow_of, proxy_of
@@ -28,6 +28,7 @@ from genmeter.errors import unpicklable
 from genmeter.events.answers import CallDetails, Unread
 from genmeter.events.capture import capture_bool, capture_label, class_name
 from genmeter.events.values import UNREADABLE
+from genmeter.observed import gate
 from genmeter.observed.blocks import enter, is_marking, leave
 from genmeter.observed.merging import complete
 from genmeter.observed.steps import step_or_current

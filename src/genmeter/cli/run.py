@@ -1,4 +1,4 @@
-"""``genmeter run``: run a script with genmeter's monitor in place of AfterImage's.
+"""``genmeter run``: run a script, and record the calls that it makes to models.
 
 The command sets the environment variables of its options, puts the folder of
 :mod:`genmeter.cli.bootstrap` first on ``PYTHONPATH``, and becomes ``python script.py``. So
@@ -29,24 +29,31 @@ if TYPE_CHECKING:
 
 __all__ = ["HELP", "add_arguments", "detach_module", "run"]
 
-HELP = "run a script with genmeter's monitor in place of AfterImage's, and a token report"
+HELP = "run a script, record its calls of models, and print a token report"
 _USAGE = """\
 genmeter run [options] script.py [args ...]
        genmeter run [options] -m module [args ...]"""
 _DESCRIPTION = """\
-Run a script like `python script.py`, with genmeter's monitor in place of
-AfterImage's, a scrape endpoint and a token report. The script needs no change
-and no import. Arguments after its name are passed to it."""
+Run a script like `python script.py`, record the calls that its clients make,
+and print a token report. AfterImage gets genmeter's monitor in place of its own.
+The script needs no change and no import. Arguments after its name are passed
+to it."""
 _EPILOG = """\
 Options are passed to the job as environment variables (in parentheses), so they
 apply to all of its monitors; other OTEL_* and GENMETER_* variables apply too.
 The address and the report are written to standard error. The exit code is the
-script's; 2 if an argument is invalid or the port is in use.
+script's; 2 if an argument is invalid or the port is in use; 3 if the budget
+refused a call.
 
-The main process has the endpoint and the report. The monitor is also replaced
-in Python processes that the script forks or spawns: they push by OTLP if
+A client is watched from its import on: by an installed OpenTelemetry
+instrumentation, by genmeter's hook of a framework, or by genmeter itself; the
+end of the report says by what. With a budget, the call after the one that
+reaches the limit raises BudgetExceededError in the script.
+
+The main process has the endpoint and the report. Python processes that the
+script forks or spawns are watched too: they push by OTLP if
 OTEL_METRICS_EXPORTER says so, and listen only with --port 0. Processes that are
-started without PYTHONPATH, or with -E, -I or -S, keep AfterImage's monitor.
+started without PYTHONPATH, or with -E, -I or -S, are not watched.
 """
 _OPTIONS = {
     "port": (

@@ -14,7 +14,7 @@ import importlib
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from genmeter import clock, gate
+from genmeter import clock
 from genmeter.errors import BudgetError
 from genmeter.events.answers import CallDetails
 from genmeter.events.capture import capture_label, capture_number
@@ -30,6 +30,7 @@ from genmeter.hooks._inspect_calls import (
     is_cancellation,
     read,
 )
+from genmeter.observed import gate
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

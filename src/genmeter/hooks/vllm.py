@@ -18,12 +18,13 @@ import multiprocessing
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from genmeter import clock, gate
+from genmeter import clock
 from genmeter.events.answers import Answer, CallDetails, TokenCounts, Unread
 from genmeter.events.capture import capture_keywords, capture_label, capture_number
 from genmeter.events.values import UNREADABLE
 from genmeter.hooks._base import FrameworkHook, Unsupported, open_block
 from genmeter.hooks.switch import is_wanted
+from genmeter.observed import gate
 from genmeter.observed.model import ObservedCall
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-
 from _auto_fakes import write_client, write_instrumentation
 
 if TYPE_CHECKING:
@@ -81,7 +80,9 @@ def rows(text: str) -> dict[str, tuple[int, ...]]:
 
 def test_the_installed_instrumentation_is_turned_on_at_the_import(folder: Path) -> None:
     """The script sets no provider up, and is not changed."""
-    found = run(folder, f"{CALLS}from opentelemetry import trace\nprint(trace.get_tracer_provider())")
+    found = run(
+        folder, f"{CALLS}from opentelemetry import trace\nprint(trace.get_tracer_provider())"
+    )
     assert found.returncode == 0, found.stderr
     assert rows(found.stderr) == {"atlas": (3, 90, 12, 102)}
     assert WATCHED in found.stderr
@@ -118,7 +119,9 @@ def test_another_instrumentation_that_the_script_turns_on_replaces_it(
 ) -> None:
     """Never two for one client, also if turning it on imports the client."""
     write_instrumentation(folder, INFERENCE, "cohere", distribution="inference")
-    script = f"{provider()}{first}from {INFERENCE} import Instrumentor\nInstrumentor().instrument()\n"
+    script = (
+        f"{provider()}{first}from {INFERENCE} import Instrumentor\nInstrumentor().instrument()\n"
+    )
     found = run(folder, f"{script}{CALLS}{EXPORTED}")
     assert found.stdout == "['chat atlas', 'chat atlas', 'chat atlas']\n", found.stderr
     assert rows(found.stderr) == {"atlas": (3, 90, 12, 102)}
@@ -130,7 +133,9 @@ def test_what_is_sampled_to_nothing_is_seen_and_not_exported(folder: Path) -> No
     found = run(folder, f"{provider('sampling.ALWAYS_OFF')}{CALLS}{EXPORTED}")
     assert found.stdout == "[]\n", found.stderr
     assert rows(found.stderr) == {"atlas": (3, 90, 12, 102)}
-    assert re.search(r"^note:\n  calls that the sampler AlwaysOffSampler drops", found.stderr, re.M)
+    assert re.search(
+        r"^note:\n  calls that the sampler AlwaysOffSampler drops", found.stderr, re.MULTILINE
+    )
 
 
 FOREIGN = (
@@ -163,7 +168,9 @@ def test_tracing_that_is_disabled_is_named(folder: Path) -> None:
 def test_a_client_that_nothing_watches_is_named(folder: Path, value: str) -> None:
     """The calls are not seen, which is said."""
     found = run(folder, CALLS, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=value)
-    assert re.search(r"^not watched:\n  Cohere 4\.2: its calls are not seen", found.stderr, re.M)
+    assert re.search(
+        r"^not watched:\n  Cohere 4\.2: its calls are not seen", found.stderr, re.MULTILINE
+    )
     assert "\nwatched:" not in found.stderr
 
 
@@ -280,7 +287,8 @@ def test_the_children_of_a_job_have_its_budget(folder: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--budget-tokens", "-1"), ("--budget-tokens", "x"), ("--budget-usd", "nan")]
+    ("option", "value"),
+    [("--budget-tokens", "-1"), ("--budget-tokens", "x"), ("--budget-usd", "nan")],
 )
 def test_an_invalid_limit_is_an_error(folder: Path, option: str, value: str) -> None:
     """The message names the option."""

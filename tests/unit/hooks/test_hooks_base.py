@@ -13,11 +13,10 @@ import pytest
 from _hostile import VALUES
 
 import genmeter.hooks
-from genmeter import gate
 from genmeter.errors import BudgetAmount, BudgetExceededError, BudgetLimit, ConfigError
 from genmeter.hooks import _base
 from genmeter.hooks._base import FrameworkHook, Unsupported, open_block
-from genmeter.observed import blocks
+from genmeter.observed import blocks, gate
 from genmeter.observed.model import ObservedCall
 from genmeter.testing import IsolatedMonitor, isolated_monitor
 

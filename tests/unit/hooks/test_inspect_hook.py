@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from _hostile import VALUES
 
-from genmeter import MonitorConfig, clock, gate
+from genmeter import MonitorConfig, clock
 from genmeter.events.answers import Answer, CallDetails, TokenCounts
 from genmeter.hooks import inspect_ai as hook
 from genmeter.hooks._inspect_calls import names_of
-from genmeter.observed import blocks
+from genmeter.observed import blocks, gate
 from genmeter.observed.model import ObservedCall
 from genmeter.testing import IsolatedMonitor, isolated_monitor
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from _hostile import VALUES
 
-from genmeter import gate
 from genmeter.errors import BudgetExceededError
 from genmeter.hooks import vllm as hook
+from genmeter.observed import gate
 from genmeter.testing import IsolatedMonitor, isolated_monitor
 
 if TYPE_CHECKING:

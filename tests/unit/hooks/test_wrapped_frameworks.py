@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from _hostile import VALUES
 
-from genmeter import gate
 from genmeter.errors import BudgetExceededError
 from genmeter.hooks import data_designer, lm_eval, ragas
+from genmeter.observed import gate
 from genmeter.testing import IsolatedMonitor, isolated_monitor
 
 if TYPE_CHECKING:

@@ -15,13 +15,14 @@ from contextlib import suppress
 from multiprocessing import util as mp_util
 from typing import TYPE_CHECKING, Any
 
-from genmeter import gate, patch, runtime
+from genmeter import patch, runtime
 from genmeter.auto.summary import lines_of
 from genmeter.auto.watching import AutoWatch
 from genmeter.config.monitor import MonitorConfig
 from genmeter.errors import BudgetError, EndpointError, GenmeterError
 from genmeter.exporters.settings import PROMETHEUS, ExportSettings
 from genmeter.monitor import GenerationMonitor, job_token_usage
+from genmeter.observed import gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -188,6 +189,6 @@ class _ExitCode:
         for stream in self._streams:
             try:
                 stream.flush()
-            except Exception:
+            except Exception:  # noqa: S112 - the names of this module are gone, suppress() too
                 continue
         self._exit(self._code)

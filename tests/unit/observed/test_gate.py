@@ -16,9 +16,9 @@ from genmeter import (
     MonitorConfig,
     UnpricedModelError,
     UsageUnreadError,
-    gate,
     runtime,
 )
+from genmeter.observed import gate
 from genmeter.testing import fresh_runtime
 
 if TYPE_CHECKING:

@@ -20,11 +20,12 @@ import memory
 import pages
 import report
 import scrape
+import spans
 import stream
 import usage
 from _table import print_aims, print_table
 
-BENCHMARKS = (call, usage, stream, cpu, memory, report, scrape, pages, job, journal, export)
+BENCHMARKS = (call, usage, stream, spans, cpu, memory, report, scrape, pages, job, journal, export)
 PACKAGES = ("opentelemetry-sdk", "opentelemetry-exporter-prometheus", "prometheus-client")
 
 

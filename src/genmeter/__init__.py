@@ -39,7 +39,10 @@ from genmeter.files.read import read_export
 from genmeter.handlers.base import FileLogHandler, FileMetricHandler, LogHandler, MetricHandler
 from genmeter.history.token_report import CostReport, ModelTokenUsage, TokenUsageReport
 from genmeter.monitor import GenerationMonitor, job_token_usage, process_token_usage
+from genmeter.observed.steps import step
 from genmeter.report.usage_report import UsageReport, read_usage
+from genmeter.spans.logs import GenAILogProcessor
+from genmeter.spans.processor import GenAISpanProcessor
 
 __all__ = [
     "Alert",
@@ -62,6 +65,8 @@ __all__ = [
     "ExportError",
     "FileLogHandler",
     "FileMetricHandler",
+    "GenAILogProcessor",
+    "GenAISpanProcessor",
     "GenerationHandle",
     "GenerationMonitor",
     "GenmeterError",
@@ -85,4 +90,5 @@ __all__ = [
     "process_token_usage",
     "read_export",
     "read_usage",
+    "step",
 ]

@@ -61,10 +61,19 @@ if TYPE_CHECKING:
     from genmeter.history.snapshot import Snapshot
     from genmeter.history.token_report import TokenUsageReport
 
-__all__ = ["GenerationMonitor", "job_token_usage", "process_token_usage"]
+__all__ = [
+    "GenerationMonitor",
+    "job_token_usage",
+    "newest_monitor",
+    "open_monitors",
+    "process_token_usage",
+]
 
 _logger = logging.getLogger("genmeter")
 _INTERVAL = number(1e-3, TIMEOUT_MAX, what="seconds")
+_open: dict[int, weakref.ref[GenerationMonitor]] = {}  # of this process, the oldest first
+_opened = itertools.count(1)
+_newest = 0  # the number of the newest monitor
 _folders = itertools.count(1)  # of the monitors of this process
 
 
@@ -216,6 +225,9 @@ class GenerationMonitor(Recording):
             )
             session.token_usage.start()
         session.on_rebuild = self._restart
+        global _newest  # noqa: PLW0603 - a count of the process
+        _open[id(session.state)] = weakref.ref(self)
+        _newest = next(_opened)
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[Any, ...]]:
         """Pickle a reference, with the settings for a process that has no such monitor yet."""
@@ -611,6 +623,7 @@ class GenerationMonitor(Recording):
         if self._is_shut:
             return
         self._is_shut = True
+        _open.pop(id(self._session.state), None)
         self._refuse_events()
         try:
             if not self._runtime.release(self._session, self.shutdown_timeout):
@@ -649,6 +662,23 @@ class GenerationMonitor(Recording):
         self._alerting.start()
         if self._session.token_usage is not None:
             self._session.token_usage.start()
+
+
+def open_monitors() -> list[GenerationMonitor]:
+    """Return the monitors of this process that are not shut down, the oldest first."""
+    found = []
+    for key, reference in list(_open.items()):
+        monitor = reference()
+        if monitor is None:
+            _open.pop(key, None)
+        elif monitor._runtime is runtime.current():  # noqa: SLF001 - of this module
+            found.append(monitor)
+    return found
+
+
+def newest_monitor() -> int:
+    """Return a number that changes with each new monitor of this process."""
+    return _newest
 
 
 def _default_folder() -> Path:

@@ -35,6 +35,7 @@ from genmeter.errors import EndpointError
 from genmeter.handlers.base import FileLogHandler, FileMetricHandler, LogHandler, MetricHandler
 from genmeter.history.token_report import ModelTokenUsage, TokenUsageReport
 from genmeter.monitor import GenerationMonitor
+from genmeter.observed.observer import expect_reports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,6 +114,7 @@ def uninstall() -> None:
             _installs.pop()
         if _installs:
             return
+        expect_reports(False)
         for namespace, name, swap in _bindings:
             if namespace.get(name) is swap.replacement:
                 namespace[name] = swap.original
@@ -210,6 +212,8 @@ def _stand_in(original: Any) -> type:
             passed = signature.bind(self, *args, **kwargs).arguments
             passed.pop(next(iter(signature.parameters)))
             _construct(self, passed)
+            # It reports each call after its end, so what else observes the call waits for that.
+            expect_reports(True)
             # All replacing monitors have the same settings.
             self._session.state.shares_expected = True
 

@@ -10,6 +10,7 @@ from opentelemetry.trace import get_current_span
 
 from genmeter import clock
 from genmeter.call.handle import GenerationHandle
+from genmeter.events.answers import CallDetails
 from genmeter.events.capture import (
     are_atoms,
     capture_bool,
@@ -26,23 +27,26 @@ from genmeter.events.capture import (
 from genmeter.events.model import Raw, Reason
 from genmeter.events.values import Rejected, safe_text
 from genmeter.handlers.dispatch import is_handing_out_logs
-from genmeter.observed.observer import Observer
+from genmeter.observed import blocks
+from genmeter.observed.model import ObservedCall
+from genmeter.observed.observer import Observer, process_observer
+from genmeter.observed.steps import inside, step_or_current
 from genmeter.pipeline.drain import WAKE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from opentelemetry.context import Context
     from opentelemetry.trace import SpanContext
 
-    from genmeter.events.answers import CallDetails
-    from genmeter.observed.model import ObservedCall
     from genmeter.pipeline.drain import Pipeline
     from genmeter.session import Session
 
 __all__ = ["Recording"]
 
 _GENERATION = Raw.GENERATION
+_NO_DETAILS = CallDetails()
+_CONVERSATION = "conversation_generation"
 
 
 class Recording:
@@ -60,7 +64,7 @@ class Recording:
         self._inline = inline
         self._inbox = pipeline.inbox
         self._append = pipeline.inbox.append
-        self._observers: list[Observer] = []
+        self._observed_sink = _ObservedSink(pipeline, session, inline=inline)
 
     def track_generation(self, duration: float, success: bool, **kwargs: Any) -> None:
         """Record a model call that ended, or a conversation made of such calls.
@@ -91,6 +95,8 @@ class Recording:
             metadata = kwargs.pop("metadata", None)
             if metadata is not None:
                 metadata = capture_mapping(metadata)
+            if inside() is not None:
+                _put_step(kwargs, metadata)
             error_class = None
             if not are_atoms(kwargs.values()):
                 error_class = capture_keywords(kwargs)
@@ -98,6 +104,10 @@ class Recording:
                 duration = capture_number(duration)
             if type(success) is not bool:
                 success = capture_bool(success)
+            if blocks.markers and self._report(
+                "genmeter.track_generation", duration, success, kwargs, metadata, error_class, None
+            ):
+                return
             context = get_current()
             self._append(
                 (
@@ -138,6 +148,10 @@ class Recording:
         """
         try:
             metadata = kwargs.pop("metadata", None)
+            if metadata is not None:
+                metadata = capture_mapping(metadata)
+            if inside() is not None:
+                _put_step(kwargs, metadata)
             error_class = capture_keywords(kwargs)
             context = get_current()
             self._record(
@@ -147,7 +161,7 @@ class Recording:
                 capture_label(evaluator_type),
                 capture_scores(scores),
                 kwargs,
-                None if metadata is None else capture_mapping(metadata),
+                metadata,
                 error_class,
                 _sampled(context) if context else None,
             )
@@ -241,7 +255,7 @@ class Recording:
 
         Args:
             model: The model that is called.
-            step: The step of the pipeline.
+            step: The step of the pipeline; None means that of ``genmeter.step``, if any.
             provider: Who serves the model, such as ``openai``.
             operation: The kind of call, such as ``chat``.
             service_tier: The tier it is billed by, such as ``flex`` or ``priority``; a response
@@ -292,13 +306,19 @@ class Recording:
             error_class = None
             if not are_atoms(keywords.values()):
                 error_class = capture_keywords(keywords)
+            if metadata is not None:
+                metadata = capture_mapping(metadata)
+            if blocks.markers and self._report(
+                "genmeter.generation", duration, success, keywords, metadata, error_class, details
+            ):
+                return
             context = get_current()
             self._record(
                 _GENERATION,
                 duration,
                 success,
                 keywords,
-                None if metadata is None else capture_mapping(metadata),
+                metadata,
                 error_class,
                 _sampled(context) if context else None,
                 details,
@@ -306,30 +326,48 @@ class Recording:
         except Exception as error:
             self._pipeline.reject(Reason.INTERNAL, "generation", error)
 
+    def _report(
+        self,
+        source: str,
+        duration: Any,
+        success: Any,
+        keywords: dict[str, Any],
+        metadata: Any,
+        error_class: str | None,
+        details: CallDetails | None,
+    ) -> bool:
+        """Record a call where others observe calls too; returns False if nobody does."""
+        observer = self._session.observer
+        if observer is None or not observer.is_fed:
+            observer = process_observer()
+        if observer is None or type(duration) is not float or _is_conversation(keywords, metadata):
+            return False
+        if metadata is not None:
+            keywords["metadata"] = metadata
+        context = get_current()
+        call = ObservedCall(
+            source,
+            clock.now(),
+            duration,
+            success,
+            keywords,
+            details or _NO_DETAILS,
+            error_class,
+            span=_sampled(context) if context else None,
+        )
+        observer.report(call, self._observed_sink)
+        return True
+
     @property
     def _observer(self) -> Observer:
-        """The observer of this monitor's calls, made when first needed: it refers to the monitor."""
-        if not self._observers:
-            self._observers.append(Observer(self))
-        return self._observers[0]  # the first, if two threads made one
-
-    def _record_observed(self, call: ObservedCall) -> None:
-        """Record a call that something else observed, at the time of its end; never raises."""
-        try:
-            keywords = dict(call.keywords)
-            self._record(
-                _GENERATION,
-                call.duration,
-                call.success,
-                keywords,
-                keywords.pop("metadata", None),
-                call.error_class,
-                call.span,
-                call.details,
-                when=call.ended,
-            )
-        except Exception as error:
-            self._pipeline.reject(Reason.INTERNAL, "observed call", error)
+        """The observer of this monitor's calls, made when first needed."""
+        observer = self._session.observer
+        if observer is None:
+            made = Observer(self._observed_sink)
+            observer = self._session.observer = self._session.observer or made
+            if observer is made:
+                self._pipeline.add_turn_end(made.expire)
+        return observer
 
     def _misuse(self, key: str, message: str) -> None:
         """Log a warning once for each key; never raises or waits."""
@@ -355,7 +393,7 @@ class Recording:
 
     def _refuse_events(self) -> None:
         """Count what is recorded from now on as rejected."""
-        self._append = self._refuse
+        self._append = self._observed_sink.refuse = self._refuse
 
     def _refuse(self, event: tuple[Any, ...]) -> None:
         self._pipeline.reject(Reason.AFTER_SHUTDOWN, "event", str(event[0]))
@@ -363,6 +401,66 @@ class Recording:
         if event[0] is _GENERATION and (len(session.budgets) or len(session.job_budgets)):
             # Or a loop to a budget would never end.
             self._inbox.append((Raw.CALL, session.refuse_event))
+
+
+class _ObservedSink:
+    """Where an observer records: a monitor's session, which it does not keep alive.
+
+    Args:
+        pipeline: Drains what is appended here.
+        session: The parts of the monitor.
+        inline: Whether each event is drained at once.
+
+    Attributes:
+        refuse: Set after the monitor's shutdown: called with each event.
+    """
+
+    def __init__(self, pipeline: Pipeline, session: Session, *, inline: bool) -> None:
+        self._pipeline = pipeline
+        self._session = session
+        self._inline = inline
+        self.refuse: Callable[[tuple[Any, ...]], object] | None = None
+
+    def post(self, function: Callable[[], object]) -> None:
+        try:
+            if self.refuse is not None:
+                self.refuse((_GENERATION,))
+                return
+            self._pipeline.inbox.append((Raw.CALL, function))
+            if len(self._pipeline.inbox) >= WAKE or self._inline or not self._pipeline.is_running:
+                self._pipeline.after_append(inline=self._inline)
+        except Exception as error:
+            self._pipeline.reject(Reason.INTERNAL, "observed call", error)
+
+    def run(self, function: Callable[[], object], timeout: float) -> None:
+        self._pipeline.run(function, timeout)
+
+    def record(self, call: ObservedCall) -> None:
+        keywords = dict(call.keywords)
+        metadata = keywords.pop("metadata", None)
+        self._pipeline.record(
+            (
+                *(_GENERATION, self._session, call.ended, call.duration, call.success, keywords),
+                *(metadata, call.error_class, call.span, call.details),
+            )
+        )
+
+    def drop(self, reason: str) -> None:
+        self._pipeline.self_metrics.count_repetition(reason)
+
+
+def _is_conversation(keywords: dict[str, Any], metadata: Any) -> bool:
+    """Return whether a ``track_generation`` may be of a whole conversation."""
+    if "conversation_length" in keywords or "turns" in keywords:
+        return True
+    operation = lookup(metadata, "operation") if type(metadata) is dict else None
+    return _CONVERSATION in (keywords.get("operation"), keywords.get("step"), operation)
+
+
+def _put_step(keywords: dict[str, Any], metadata: Any) -> None:
+    step = step_or_current(lookup(keywords, "step"), metadata)
+    if step is not None:
+        keywords["step"] = step
 
 
 def _sampled(context: Context) -> SpanContext | None:

@@ -288,7 +288,7 @@ class Runtime:
             return
         pipeline = self.require_pipeline()
         try:
-            pipeline.run(lambda: None, seconds_left(deadline))
+            pipeline.run(session.settle, seconds_left(deadline))
         except TimeoutError:
             pipeline.deferred_log.add(
                 logging.WARNING, "shutdown timed out with %d events pending", len(pipeline.inbox)
@@ -309,7 +309,9 @@ class Runtime:
                 self._closing += unused
                 self._builtin = self._exporters = None
             state.is_closed = True
-            self._sessions.pop(id(state), None)
+            session = self._sessions.pop(id(state), lambda: None)()
+            if session is not None and session.observer is not None and self.pipeline is not None:
+                self.pipeline.remove_turn_end(session.observer.expire)
             return unused
 
     def _finish(self, exporters: Exporters, deadline: float) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from genmeter.handlers.dispatch import HandlerDispatcher
     from genmeter.history.store import History
     from genmeter.metrics.recorder import MetricsRecorder
+    from genmeter.observed.observer import Observer
     from genmeter.pipeline.drain import Recorder
     from genmeter.pipeline.worker import Worker
 
@@ -120,6 +121,7 @@ class Session:
         alerting: The monitor's alerts.
         token_usage: The thread that calls the monitor's ``token_usage_callback``.
         on_rebuild: Called in a forked child at its first event: the place to start threads.
+        observer: Records what others observe; None until something does.
     """
 
     def __init__(
@@ -142,6 +144,7 @@ class Session:
         self.alerting: Alerting | None = None
         self.token_usage: Worker[None] | None = None
         self.on_rebuild: Callable[[], object] | None = None
+        self.observer: Observer | None = None
         self._is_ended = False
         self.connect()
 
@@ -171,6 +174,11 @@ class Session:
         """Have a budget count the events from now on; called by the pipeline's owner."""
         self.budgets.add(budget)
         self.connect()
+
+    def settle(self) -> None:
+        """Record the observed calls that wait for others; called by the pipeline's owner."""
+        if self.observer is not None:
+            self.observer.release_all()
 
     def refuse_event(self) -> None:
         """Count a call after the shutdown in each budget; called by the pipeline's owner."""
@@ -227,5 +235,7 @@ class Session:
         state.open_calls = {}
         state.begun_calls.clear()
         self.is_started = False
+        if self.observer is not None:
+            self.observer.reset_after_fork()
         self.dispatcher.reset()
         self.connect()

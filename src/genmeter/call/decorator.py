@@ -43,6 +43,12 @@ class Call(Protocol):
     def _stream_to_end(self, stream: Any, /) -> Any:
         """Return a proxy whose end is the end of the call."""
 
+    def _pause(self) -> bool:
+        """Unmark the call's block; returns whether it was marked."""
+
+    def _resume(self) -> None:
+        """Mark it again."""
+
 
 def decorated(function: Callable[..., Any], begin: Callable[[], Call]) -> Callable[..., Any]:
     """Return the function, recorded.
@@ -115,19 +121,49 @@ async def _end_when_awaited(result: Awaitable[Any], call: Call) -> Any:
     return _end_with(answer, call)
 
 
+# A generator runs in its consumer's context, whose own calls between the chunks are no part of this one. So
+# its block is marked only while it advances.
+
+
 def _of_generator(
     function: Callable[..., Generator[Any, Any, Any]], begin: Callable[[], Call]
 ) -> Callable[..., Generator[Any, Any, Any]]:
     @functools.wraps(function)
     def record_generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         with begin() as call:
+            is_marked = call._pause()  # noqa: SLF001 - one contract
             chunks = function(*args, **kwargs)
+            stream = call.stream(chunks)
             try:
-                return (yield from call.stream(chunks))
+                if is_marked:
+                    return (yield from _marked(stream, call))
+                return (yield from stream)
             finally:
                 chunks.close()
 
     return record_generator
+
+
+def _marked(stream: Generator[Any, Any, Any], call: Call) -> Generator[Any, Any, Any]:
+    """Do what ``yield from`` does, with the call's block marked while the stream advances."""
+    advance: Callable[[Any], Any] = stream.send
+    argument = None
+    while True:
+        call._resume()  # noqa: SLF001 - one contract
+        try:
+            chunk = advance(argument)
+        except StopIteration as end:
+            return end.value
+        finally:
+            call._pause()  # noqa: SLF001 - one contract
+        try:
+            argument = yield chunk
+            advance = stream.send
+        except GeneratorExit:
+            stream.close()
+            raise
+        except BaseException as error:
+            advance, argument = stream.throw, error
 
 
 def _of_async_generator(
@@ -136,6 +172,7 @@ def _of_async_generator(
     @functools.wraps(function)
     async def record_async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         with begin() as call:
+            is_marked = call._pause()  # noqa: SLF001 - one contract
             chunks = function(*args, **kwargs)
             stream = call.stream(chunks)
             # What `yield from` does in a generator.
@@ -143,10 +180,15 @@ def _of_async_generator(
             argument = None
             try:
                 while True:
+                    if is_marked:
+                        call._resume()  # noqa: SLF001 - one contract
                     try:
                         chunk = await advance(argument)
                     except StopAsyncIteration:
                         return
+                    finally:
+                        if is_marked:
+                            call._pause()  # noqa: SLF001 - one contract
                     try:
                         argument = yield chunk
                         advance = stream.asend

@@ -30,14 +30,14 @@ from genmeter.events.capture import capture_bool, capture_label, class_name
 from genmeter.events.values import UNREADABLE
 from genmeter.observed.blocks import enter, is_marking, leave
 from genmeter.observed.merging import complete
+from genmeter.observed.steps import step_or_current
 from genmeter.usage.reading import is_stream, read_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from types import FrameType, TracebackType
 
-    from genmeter.observed.blocks import Block
-    from genmeter.observed.model import ObservedCall
+    from genmeter.observed.model import Block, ObservedCall
 
 __all__ = ["CallRecorder", "GenerationHandle"]
 
@@ -85,7 +85,7 @@ class GenerationHandle:
         recorder: The monitor.
         model: The model that is called; None means the one that the response passed to
             :meth:`usage` names, else the monitor's default.
-        step: The step of the pipeline.
+        step: The step of the pipeline; None means that of ``genmeter.step``, if any.
         provider: Who serves the model, by the OpenTelemetry conventions, such as ``openai``.
         operation: The kind of call, such as ``chat`` or ``embeddings``.
         service_tier: The tier it is billed by, such as ``flex``, if the response does not name it.
@@ -106,9 +106,11 @@ class GenerationHandle:
     _flows: list[Flow] | None = None
     _children: list[_Child] | None = None
     _is_recorded = False
+    _entered_step: Any = None
     _outer: Block | None = None
     _is_marked = False
     _observed: list[ObservedCall] | None = None
+    _period: tuple[float, float] | None = None
 
     def __init__(
         self,
@@ -283,9 +285,10 @@ class GenerationHandle:
             # A reused handle: the previous call's model and finish reason are not this one's.
             self._is_recorded = False
             self._model, self._reason = self._given_model, None
+        self._entered_step = step = step_or_current(self._step, self._metadata)
         self.labels = {
             "model_name": capture_label(self._model),
-            "step": capture_label(self._step),
+            "step": capture_label(step),
             "provider": capture_label(self._provider),
             "operation": capture_label(self._operation),
         }
@@ -343,6 +346,20 @@ class GenerationHandle:
         """Whether the call goes on."""
         return not self._vacancy
 
+    @property
+    def outer(self) -> Block | None:
+        """The block of ours that is open around this one."""
+        return self._outer
+
+    @property
+    def period(self) -> tuple[float, float] | None:
+        """Unix times of the beginning and the end, in seconds; None while the call goes on."""
+        return None if self.is_open else self._period
+
+    def belongs_to(self, monitor: object) -> bool:
+        """Return whether this is a call of a monitor, through a hook or not."""
+        return getattr(self._recorder, "monitor", self._recorder) is monitor
+
     def observe(self, call: ObservedCall) -> bool:
         """Add what an instrumentation or a hook observed of this call; it adds only what is lacking.
 
@@ -356,13 +373,27 @@ class GenerationHandle:
             return False
         if self._observed is None:
             self._observed = []
-        self._observed.append(call)
+        node = call.node
+        if node is None or all(
+            each.node is None or each.node.key != node.key for each in self._observed
+        ):
+            self._observed.append(call)
         return True
+
+    def _resume(self) -> None:
+        """Mark the block again, after :meth:`_pause`."""
+        self._outer, self._is_marked = enter(self), True
+
+    def _pause(self) -> bool:
+        """Unmark the block while others' code runs in its context; returns whether it was marked."""
+        is_marked = self._is_marked
+        self._unmark()
+        return is_marked
 
     def _unmark(self) -> None:
         if self._is_marked:
             leave(self, self._outer)
-            self._outer, self._is_marked = None, False
+            self._is_marked = False
 
     # --- the end ---------------------------------------------------------------------------------
 
@@ -394,9 +425,12 @@ class GenerationHandle:
             details = _with_flows(details or CallDetails(), flows or [], self._started)
             details = details._replace(is_cancelled=is_cancelled)
         self._put_arguments(keywords, failure)
-        observed, self._observed = self._observed, None
-        if observed:
-            keywords, details = complete(keywords, details, observed, began=clock.now() - duration)
+        if is_marking():
+            now = clock.now()
+            self._period = (now - duration, now)
+            observed, self._observed = self._observed, None
+            if observed:
+                keywords, details = complete(keywords, details, observed, began=now - duration)
         # Nothing may change a recorded object, nor be recorded twice.
         self._usage = self._retries = self._error = self._cost = self._flows = None
         self._is_recorded = True
@@ -415,8 +449,8 @@ class GenerationHandle:
             keywords["metadata"] = self._metadata
         if self._model is not None:
             keywords["model_name"] = self._model
-        if self._step is not None:
-            keywords["step"] = self._step
+        if self._entered_step is not None:
+            keywords["step"] = self._entered_step
         if self._provider is not None:
             keywords["provider"] = self._provider
         if self._operation is not None:

@@ -162,6 +162,9 @@ _REMEDIES = {
     "prompt_token_count= and completion_token_count= to usage()",
     "stream": "usage() got a stream (%s), which it does not read; iterate over "
     "call.stream(stream) instead",
+    "not_in_span": "the span of %s has no token counts; OpenAI and servers of its kind send those of a "
+    'stream only with stream_options={"include_usage": True}, and some instrumentations leave them out '
+    "(docs/spans.md)",
     "stream_left": "its stream was left before it said its usage (%s)",
     "keywords": "usage() has no keyword %s; use prompt_token_count= and completion_token_count=",
 }

@@ -166,7 +166,9 @@ class Normaliser:
         retries = get("retries")
         if retries is not None:
             retries = self._retries(retries, error_class, keywords, metadata)
-        if type(duration) is not float or not 0.0 <= duration <= MAX_SECONDS:
+        if duration is None and details is not None:
+            pass  # an observed call whose duration nobody knows
+        elif type(duration) is not float or not 0.0 <= duration <= MAX_SECONDS:
             duration = self._duration(duration)
         unread = None
         # Of several attempts, one may be unknown.

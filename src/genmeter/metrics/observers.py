@@ -178,6 +178,10 @@ class Telemetry:
                 Observation(count, {cat.HANDLER.key: handler, cat.HANDLER_REASON.key: reason})
                 for (handler, reason), count in self_metrics.handler_errors.items()
             ],
+            cat.REPETITIONS.name: lambda: [
+                Observation(count, {cat.REPEAT_REASON.key: reason})
+                for reason, count in self_metrics.repetitions.items()
+            ],
             cat.LABEL_OVERFLOW.name: lambda: [
                 Observation(count, {cat.OVERFLOWED.key: label})
                 for label, count in self_metrics.overflows.copy().items()

@@ -12,52 +12,51 @@ from __future__ import annotations
 import os
 import threading
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Protocol
 
-if TYPE_CHECKING:
-    from genmeter.observed.model import ObservedCall
+from genmeter.observed.model import Block
 
-__all__ = ["Block", "current", "enter", "is_marking", "leave", "start_marking", "stop_marking"]
-
-
-class Block(Protocol):
-    """A call of ours that others may observe too."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the call goes on."""
-
-    def observe(self, call: ObservedCall) -> bool:
-        """Add what was observed inside; returns False if the call has ended. Never raises."""
+__all__ = [
+    "Block",
+    "current",
+    "enter",
+    "entered",
+    "is_marking",
+    "leave",
+    "start_marking",
+    "stop_marking",
+]
 
 
 _current: ContextVar[Block | None] = ContextVar("genmeter_block", default=None)
 _lock = threading.Lock()
-_markers = 0
+markers = 0
+"""How many observe calls: blocks are marked if any does."""
 
 
 def start_marking() -> None:
     """Mark the blocks that begin from now on; as many calls of :func:`stop_marking` end it."""
-    global _markers  # noqa: PLW0603 - a count of the process
+    global markers  # noqa: PLW0603 - a count of the process
     with _lock:
-        _markers += 1
+        markers += 1
 
 
 def stop_marking() -> None:
     """Undo one call of :func:`start_marking`."""
-    global _markers  # noqa: PLW0603 - a count of the process
+    global markers  # noqa: PLW0603 - a count of the process
     with _lock:
-        _markers = max(0, _markers - 1)
+        markers = max(0, markers - 1)
 
 
 def is_marking() -> bool:
     """Return whether blocks are marked."""
-    return _markers > 0
+    return markers > 0
 
 
 def enter(block: Block) -> Block | None:
-    """Mark a block that begins; returns the one before it, for :func:`leave`."""
+    """Mark a block that begins; returns the open one around it, for :func:`leave`."""
     before = _current.get()
+    while before is not None and not before.is_open:
+        before = before.outer
     _current.set(block)
     return before
 
@@ -72,6 +71,18 @@ def current() -> Block | None:
     """Return the block that is open here; None without one."""
     block = _current.get()
     return block if block is not None and block.is_open else None
+
+
+def entered(monitor: object = None) -> Block | None:
+    """Return the innermost block that was entered here, which may have ended since.
+
+    Args:
+        monitor: Only its blocks; None means those of any monitor.
+    """
+    block = _current.get()
+    while block is not None and monitor is not None and not block.belongs_to(monitor):
+        block = block.outer
+    return block
 
 
 def _reset_in_child() -> None:

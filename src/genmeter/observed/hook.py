@@ -34,10 +34,13 @@ class HookRecorder:
         monitor: The monitor.
         observer: Its observer.
         source: Who observes, as in ``ObservedCall.source``, such as ``genmeter.langchain``.
+
+    Attributes:
+        monitor: As passed.
     """
 
     def __init__(self, monitor: _Recorder, observer: Observer, source: str) -> None:
-        self._monitor = monitor
+        self.monitor = monitor
         self._observer = observer
         self._source = source
         self._open_call = monitor._open_call  # noqa: SLF001 - one contract

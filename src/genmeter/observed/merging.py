@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from genmeter.events.answers import CallDetails, Unread
+from genmeter.observed.matching import distinct
 from genmeter.schema.afterimage import BILLING_PARTS, PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from genmeter.events.answers import Answer
     from genmeter.observed.model import ObservedCall
 
 __all__ = ["complete"]
@@ -31,20 +33,26 @@ def complete(
 ) -> tuple[dict[str, Any], CallDetails | None]:
     """Return the keywords and details of a call with what it lacks, from calls observed in it.
 
-    A call without any token count gets those of all observed calls, each an answer of its own; one that
-    has counts keeps them. Labels are of the last observed call that has them. An observed call that
+    Of several observations of one call, one counts. A call without any token count gets those of all
+    observed calls, each an answer of its own; one that has counts keeps them, and gets the parts that it
+    lacks, such as cached tokens, if its input and output are those of the observed calls. Labels are of the last observed call that has them. An observed call that
     failed before another one counts as a retry.
 
     Args:
         keywords: Those of ``track_generation``.
         details: What its handle knows beyond them.
-        observed: In the order of their ends; not empty.
+        observed: In the order of their ends.
         began: Unix time at which the call began; None: that of the first observed call.
     """
     filled = dict(keywords)
     given = details or CallDetails()
+    observed = [_completed(*each) for each in distinct(observed)]
+    if not observed:
+        return filled, details
     if not given.answers and not any(filled.get(name) is not None for name in _COUNTS):
         given = _with_counts(filled, given, observed)
+    else:
+        given = _with_parts(filled, given, observed)
     for name in _LABELS:
         if filled.get(name) is None:
             found = [
@@ -63,6 +71,40 @@ def complete(
     if given.first_chunk is None:
         given = _with_first_chunk(given, observed, began)
     return filled, None if given == CallDetails() else given
+
+
+def _completed(call: ObservedCall, parts: Sequence[ObservedCall]) -> ObservedCall:
+    if not parts:
+        return call
+    began = None if call.duration is None else call.ended - call.duration
+    keywords, details = complete(call.keywords, call.details, parts, began=began)
+    return call._replace(keywords=keywords, details=details or CallDetails())
+
+
+def _with_parts(
+    keywords: dict[str, Any], details: CallDetails, observed: Sequence[ObservedCall]
+) -> CallDetails:
+    """Add the parts of tokens that the call lacks, if they are parts of the same tokens."""
+    if any(each.keywords.get(name) is None for each in observed for name in _TOTALS[:2]):
+        return details
+    for name in _TOTALS[:2]:
+        if keywords.get(name) != sum(each.keywords[name] for each in observed):
+            return details
+    for name in (*PARTS, *BILLING_PARTS, *_OF_ANSWER):
+        found = [each.keywords[name] for each in observed if each.keywords.get(name) is not None]
+        if found and keywords.get(name) is None:
+            keywords[name] = found[-1] if name in _OF_ANSWER else sum(found)
+    answers = tuple(answer for each in observed for answer in each.details.answers)
+    # The better known of both: the one that says which tokens were cached or of which model.
+    if answers and (not details.answers or _known(answers) > _known(details.answers)):
+        return details._replace(answers=answers)
+    return details
+
+
+def _known(answers: Sequence[Answer]) -> int:
+    return sum(
+        value not in (None, 0, ()) for each in answers for value in (*each.tokens, *each[1:])
+    )
 
 
 def _with_counts(

@@ -1,20 +1,107 @@
-"""Records what others observe: each call once, however many observe it."""
+"""Records what others observe: each call once, however many observe it.
+
+Three kinds of observations come here, and the pipeline's thread decides in their order:
+
+- a call that something else observed (:meth:`Observer.observe`). It may repeat one that is known: a span
+  below another call's span, the span of a second instrumentation, a span beside a log event;
+- the end of a span that is no call, if calls below it wait for its end (:meth:`Observer.end`);
+- a call that the job reports itself after its end (:meth:`Observer.report`), as AfterImage does. It has the
+  job's labels, so observed calls wait for it a few seconds where such reports are expected.
+
+What is dropped as a repetition is counted by its reason.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import contextlib
+import heapq
+import itertools
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from genmeter.events.answers import CallDetails
+from genmeter.observed.matching import RecentCalls, Seen
+from genmeter.observed.merging import complete
+from genmeter.observed.open_spans import OpenSpans
 
 if TYPE_CHECKING:
-    from genmeter.observed.model import ObservedCall
+    from collections.abc import Callable
 
-__all__ = ["CallSink", "Observer"]
+    from genmeter.observed.model import ObservedCall, SpanNode
+
+__all__ = [
+    "HELD_SECONDS",
+    "REPORT_SECONDS",
+    "CallSink",
+    "Observer",
+    "add_process_feed",
+    "expect_reports",
+    "process_observer",
+    "remove_process_feed",
+]
+
+HELD_SECONDS = 60.0
+"""For how long a call waits at most for the end of a span around it."""
+REPORT_SECONDS = 5.0
+"""For how long a call waits at most for the job's own report of it."""
+_MAX_WAITING = 10_000
+_expects_reports = False
+_feeds: list[weakref.WeakMethod[Callable[[], Observer | None]]] = []
+
+
+def expect_reports(expected: bool) -> None:
+    """Have observed calls wait for the job's own reports, in the whole process from now on, or not."""
+    global _expects_reports  # noqa: PLW0603 - a switch of the process
+    _expects_reports = expected
+
+
+def add_process_feed(observer: Callable[[], Observer | None]) -> None:
+    """Have :func:`process_observer` return what a method returns, as long as its object lives."""
+    _feeds.append(weakref.WeakMethod(observer))
+
+
+def remove_process_feed(observer: Callable[[], Observer | None]) -> None:
+    """Undo :func:`add_process_feed`."""
+    with contextlib.suppress(ValueError):
+        _feeds.remove(weakref.WeakMethod(observer))
+
+
+def process_observer() -> Observer | None:
+    """Return the observer of what is observed for the whole process; None if nothing is."""
+    while _feeds:
+        read = _feeds[-1]()
+        if read is not None:
+            return read()
+        with contextlib.suppress(IndexError):
+            _feeds.pop()
+    return None
 
 
 class CallSink(Protocol):
-    """Where calls are recorded: a monitor."""
+    """Where calls are recorded: a monitor. Its methods never raise."""
 
-    def _record_observed(self, call: ObservedCall) -> None:
-        """Record a call; never raises."""
+    def record(self, call: ObservedCall) -> None:
+        """Record a call at once; called by the pipeline's owner."""
+
+    def post(self, function: Callable[[], object]) -> None:
+        """Have the pipeline's owner call a function, in order with the events."""
+
+    def run(self, function: Callable[[], object], timeout: float) -> None:
+        """Have the pipeline's owner call a function, behind all events, and wait for it.
+
+        Raises:
+            TimeoutError: It took longer.
+        """
+
+    def drop(self, reason: str) -> None:
+        """Count an observation that was dropped as a repetition."""
+
+
+class _Waiting(NamedTuple):
+    deadline: float
+    number: int
+    end: Callable[[], object]
 
 
 class Observer:
@@ -22,11 +109,234 @@ class Observer:
 
     Args:
         sink: The monitor.
+        now: The clock of deadlines, in seconds.
+
+    Attributes:
+        open_spans: The open spans.
+        has_spans: Whether spans are observed here.
+        is_fed: Whether something observes calls for this monitor.
     """
 
-    def __init__(self, sink: CallSink) -> None:
+    def __init__(self, sink: CallSink, *, now: Callable[[], float] = time.monotonic) -> None:
+        self.open_spans = OpenSpans()
+        self.has_spans = False
+        self.is_fed = False
         self._sink = sink
+        self._now = now
+        self._expects_reports = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._recent = RecentCalls(on_drop=self._forget)
+        self._waiting: list[_Waiting] = []
+        self._numbers = itertools.count()
+
+    def __repr__(self) -> str:
+        return f"<Observer of {len(self._recent)} recent calls>"
+
+    # --- the caller's path -----------------------------------------------------------------------
 
     def observe(self, call: ObservedCall) -> None:
         """Record a call that no block of ours is open around; never raises or waits."""
-        self._sink._record_observed(call)  # noqa: SLF001 - one contract
+        self.is_fed = True
+        self._sink.post(lambda: self.take(call))
+
+    def observe_later(self, read: Callable[[], ObservedCall | None]) -> None:
+        """Record the call that a function reads on the pipeline's thread, if it returns one."""
+        self._sink.post(lambda: None if (call := read()) is None else self.take(call))
+
+    def end(self, node: SpanNode) -> None:
+        """Release the calls that wait for the end of a span, which is no call."""
+        self._sink.post(lambda: self._release(node))
+
+    def report(self, call: ObservedCall, sink: CallSink | None = None) -> None:
+        """Record a call that the job reports itself; never raises or waits.
+
+        Args:
+            call: The call; what was observed of it completes it.
+            sink: The monitor that records it; None means this one.
+        """
+        self._sink.post(lambda: self.take_report(call, self._sink if sink is None else sink))
+
+    def absorb(self, node: SpanNode) -> None:
+        """Drop the calls that wait for the end of a span, which a block of ours has taken."""
+        self._sink.post(lambda: self._absorb(node))
+
+    def drop(self, reason: str) -> None:
+        """Count an observation that is no call of its own."""
+        self._sink.drop(reason)
+
+    def settle(self, timeout: float) -> None:
+        """Record all that waits, and what was observed before.
+
+        Raises:
+            TimeoutError: It took longer than ``timeout`` seconds.
+        """
+        self._sink.run(self.release_all, timeout)
+
+    # --- the drain -------------------------------------------------------------------------------
+
+    def take(self, call: ObservedCall) -> None:
+        """Decide on a call; called by the pipeline's owner."""
+        node = call.node
+        if node is not None:
+            if node.is_taken:
+                self._sink.drop("same_span")
+                return
+            node.is_taken = True
+            same = self._recent.of_span(node.key)
+            if same is not None:
+                is_event = call.duration is None or same.call.duration is None
+                reason = "log_event" if is_event else "same_span"
+                self._found(same, reason, call, *node.held)
+                return
+            if self._is_below(call, node):
+                return
+        self._count(call)
+
+    def _is_below(self, call: ObservedCall, node: SpanNode) -> bool:
+        """Leave a call to the one around it, at once or when that ends; returns whether it did."""
+        held = None
+        for ancestor in node.ancestors():
+            if ancestor.seen is not None:
+                self._repeat(ancestor.seen, "nested", call, *node.held)
+                node.seen = ancestor.seen
+                return True
+            if ancestor.is_released:
+                continue
+            if ancestor.is_call or (
+                # No emitter has a call of its own within one.
+                ancestor.may_be_call and ancestor.is_open and ancestor.source != call.source
+            ):
+                held = ancestor  # the outermost one
+        if held is None:
+            return False
+        held.held += (*node.held, call)
+        node.held = []
+        outer = held
+        self._wait(HELD_SECONDS, lambda: self._release(outer))
+        return True
+
+    def _release(self, node: SpanNode) -> None:
+        """Decide again on the calls that wait for a span that is no call, or does not end."""
+        node.is_released = True
+        calls, node.held = node.held, []
+        for call in calls:
+            if call.node is None or not self._is_below(call, call.node):
+                self._count(call)
+
+    def _absorb(self, node: SpanNode) -> None:
+        held, node.held = node.held, []
+        for _ in held:
+            self._sink.drop("block")
+
+    def _forget(self, seen: Seen) -> None:
+        for each in seen.keys:
+            self.open_spans.forget(each)
+
+    def _count(self, call: ObservedCall) -> None:
+        node = call.node
+        parts: tuple[ObservedCall, ...] = ()
+        if node is not None:
+            parts, node.held = tuple(node.held), []
+            if node.below is not None:
+                self._found(node.below, "nested", call, *parts)
+                return
+        match = self._recent.find(call) or next(
+            (found for each in parts if (found := self._recent.find(each))), None
+        )
+        if match is not None:
+            self._found(*match, call, *parts)
+            return
+        for _ in parts:
+            self._sink.drop("nested")
+        seen = Seen(call, parts)
+        self._keep(seen)
+        if _expects_reports or self._expects_reports:
+            seen.is_recorded = False
+            self._wait(REPORT_SECONDS, lambda: self._record(seen))
+        else:
+            self._record(seen, waited=False)
+
+    def _found(self, seen: Seen, reason: str, call: ObservedCall, *parts: ObservedCall) -> None:
+        if call.node is not None:
+            call.node.seen = seen
+        self._repeat(seen, reason, call, *parts)
+
+    def _repeat(self, seen: Seen, reason: str, *calls: ObservedCall) -> None:
+        self._recent.note(seen, *calls)
+        if not seen.is_recorded:
+            seen.parts += calls
+        for _ in calls:
+            self._sink.drop(reason)
+
+    def _keep(self, seen: Seen) -> None:
+        self._recent.add(seen, self._now())
+        for each in (seen.call, *seen.parts):
+            if each.node is not None:
+                each.node.seen = seen
+                for ancestor in each.node.ancestors():
+                    ancestor.below = ancestor.below or seen
+
+    def _record(self, seen: Seen, *, waited: bool = True) -> None:
+        if waited and seen.is_recorded:
+            return
+        seen.is_recorded = True
+        self._sink.record(_completed(seen.call, seen.parts))
+        seen.parts = ()
+
+    # --- reports of the job ----------------------------------------------------------------------
+
+    def take_report(self, call: ObservedCall, sink: CallSink) -> None:
+        """Decide on a call that the job reports; called by the pipeline's owner."""
+        match = self._recent.find(call)
+        if match is None:
+            seen = Seen(call)
+            self._keep(seen)
+            sink.record(call)
+            return
+        seen, _ = match
+        if seen.is_recorded:
+            # Too late: the next ones shall wait for their reports.
+            self._expects_reports = True
+            self._repeat(seen, "reported", call)
+            return
+        seen.is_recorded = True
+        self._recent.note(seen, call)
+        observed = (_completed(seen.call, seen.parts),)
+        seen.parts = ()
+        self._sink.drop("reported")
+        sink.record(_completed(call, observed))
+
+    # --- waiting ---------------------------------------------------------------------------------
+
+    def _wait(self, seconds: float, end: Callable[[], object]) -> None:
+        heapq.heappush(self._waiting, _Waiting(self._now() + seconds, next(self._numbers), end))
+        if len(self._waiting) > _MAX_WAITING:
+            heapq.heappop(self._waiting).end()
+
+    def expire(self) -> None:
+        """Record what has waited long enough; called by the pipeline's owner at each turn."""
+        if self._waiting or len(self._recent):
+            now = self._now()
+            while self._waiting and self._waiting[0].deadline <= now:
+                heapq.heappop(self._waiting).end()
+            self._recent.expire(now)
+
+    def release_all(self) -> None:
+        """Record all that waits; called by the pipeline's owner."""
+        while self._waiting:
+            heapq.heappop(self._waiting).end()
+
+    def reset_after_fork(self) -> None:
+        """Forget everything, in a forked child."""
+        self.open_spans.reset()
+        self._reset()
+
+
+def _completed(call: ObservedCall, parts: tuple[ObservedCall, ...]) -> ObservedCall:
+    if not parts:
+        return call
+    began: Any = None if call.duration is None else call.ended - call.duration
+    keywords, details = complete(call.keywords, call.details, parts, began=began)
+    return call._replace(keywords=keywords, details=details or CallDetails())

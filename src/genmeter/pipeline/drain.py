@@ -247,6 +247,7 @@ class Pipeline:
             Raw.SAMPLE: lambda when, payload, _: self.normaliser.sample(when, payload),
             Raw.LOG: lambda when, payload, _: self.normaliser.log(when, payload),
         }
+        self._turn_ends: list[Callable[[], object]] = []
         self._warned: set[tuple[Reason | None, str]] = set()
         self._requests: deque[Request] = deque()
         self._reset_thread_state()
@@ -301,6 +302,18 @@ class Pipeline:
         self.inbox.append((Raw.CALL, function))
         if len(self.inbox) >= WAKE or not self.is_running:
             self.after_append(inline=False)
+
+    def add_turn_end(self, function: Callable[[], object]) -> None:
+        """Have the owner call a function at the end of each turn, at least once a second.
+
+        If events are drained inline, it is called after each of them. It must not wait.
+        """
+        self._turn_ends.append(function)
+
+    def remove_turn_end(self, function: Callable[[], object]) -> None:
+        """Undo :meth:`add_turn_end`."""
+        with contextlib.suppress(ValueError):
+            self._turn_ends.remove(function)
 
     def reject(self, reason: Reason, name: str, value: object) -> None:
         """Count a dropped value, and log the first of its kind."""
@@ -449,6 +462,33 @@ class Pipeline:
                 self.self_metrics.recorded += 1
         except IndexError:
             pass  # a producer dropped an event that this drain had counted
+        if self._turn_ends:
+            self._end_turn()
+
+    def _end_turn(self) -> None:
+        for function in tuple(self._turn_ends):
+            try:
+                function()
+            except Exception as error:
+                self._report_defect("the end of a turn", error)
+
+    def record(self, raw: RawEvent) -> None:
+        """Record an event at once, at the time that it has; called by the owner only."""
+        kind, session = raw[0], raw[1]
+        state = session.state
+        try:
+            event = self._clean[kind](raw[2], raw[3:], state.defaults)
+            if event is None:
+                return
+            if not session.is_started:
+                state.has_events = True
+                session.start()
+            for recorder in session.recorders:
+                recorder.record(event)
+        except Exception as error:
+            self._report_defect(kind, error)
+            return
+        self.self_metrics.recorded += 1
 
     def _report_defect(self, what: str, error: Exception) -> None:
         self.self_metrics.count_rejected(Reason.INTERNAL)
@@ -544,6 +584,8 @@ class Pipeline:
                 time.sleep(0)
                 self._serve()
                 self.deferred_log.flush_in_background()
+            if self._turn_ends:
+                self.lock.call(self._end_turn, None)
             self.lock.call(self._on_turn, None)
             self.deferred_log.flush_in_background()
         except Exception as error:

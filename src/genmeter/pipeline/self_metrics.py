@@ -26,6 +26,7 @@ class SelfMetrics:
         self.overflows: Counter[str] = Counter()
         self._handler_errors: Counter[tuple[int, str, str]] = Counter()
         self.export_failures: Counter[str] = Counter()
+        self._repetitions: Counter[tuple[int, str]] = Counter()
 
     def count_rejected(self, reason: Reason) -> None:
         """Count a dropped value."""
@@ -64,3 +65,15 @@ class SelfMetrics:
     def count_export_failure(self, exporter: str) -> None:
         """Count a failed push."""
         self.export_failures[exporter] += 1
+
+    def count_repetition(self, reason: str) -> None:
+        """Count an observation of a call that was dropped, since it repeats another one."""
+        self._repetitions[get_ident(), reason] += 1
+
+    @property
+    def repetitions(self) -> dict[str, int]:
+        """Dropped observations by reason."""
+        by_reason: Counter[str] = Counter()
+        for (_, reason), count in self._repetitions.copy().items():
+            by_reason[reason] += count
+        return dict(by_reason)

@@ -115,8 +115,8 @@ PHASE = Label("genmeter.phase", "`generation` or `evaluation`")
 OUTCOME = Label("genmeter.outcome", "`success`, `failure`, or `cancelled` for a call")
 UNREAD_REASON = Label(
     "genmeter.reason",
-    "why usage is unknown: `not_reported`, `no_usage`, `not_understood`, `keywords`, `stream` or "
-    "`stream_left`",
+    "why usage is unknown: `not_reported`, `no_usage`, `not_understood`, `keywords`, `stream`, "
+    "`stream_left` or `not_in_span`",
 )
 COST_SOURCE = Label(
     "genmeter.cost.source", "`prices`, or `reported` for a cost that the provider reported"
@@ -136,6 +136,12 @@ RESULT = Label("genmeter.result", "`recorded` or `rejected`")
 REJECT_REASON = Label("genmeter.reason", "why a value was rejected; absent if recorded")
 HANDLER = Label("genmeter.handler", "class of the handler")
 HANDLER_REASON = Label("genmeter.reason", "`raised`, `queue_full`, or `unfinished` at shutdown")
+REPEAT_REASON = Label(
+    "genmeter.reason",
+    "how an observation repeats a call: `nested` in another span, same `response_id`, `overlap` with equal "
+    "tokens, `same_span`, `log_event` of a span, `block` of the job around it, `reported` by the job, or "
+    "`opening` of a stream",
+)
 OVERFLOWED = Label("genmeter.label", "the label whose limit was reached")
 EXPORTER = Label("genmeter.exporter", "the exporter that failed")
 VERSION = Label("version", "release of genmeter")
@@ -175,6 +181,10 @@ HANDLER_ERRORS = Instrument(
     "genmeter.monitor.handler_errors", Kind.OBSERVABLE_COUNTER, "{error}",
     "Events that a handler did not handle, and failed callbacks, by reason.",
     (HANDLER, HANDLER_REASON))
+REPETITIONS = Instrument(
+    "genmeter.monitor.repetitions", Kind.OBSERVABLE_COUNTER, "{observation}",
+    "Spans, log events and reports that repeat a call that is counted, by reason.",
+    (REPEAT_REASON,))
 LABEL_OVERFLOW = Instrument(
     "genmeter.monitor.label_overflow", Kind.OBSERVABLE_COUNTER, "{value}",
     "Label values recorded as `other` because the label's limit was reached.", (OVERFLOWED,))

@@ -138,6 +138,7 @@ NAMES = {
     "genmeter_monitor_history_size": "gauge",
     "genmeter_monitor_history_capacity": "gauge",
     "genmeter_monitor_handler_errors_total": "counter",
+    "genmeter_monitor_repetitions_total": "counter",
     "genmeter_monitor_label_overflow_total": "counter",
     "genmeter_monitor_export_failures_total": "counter",
     "genmeter_build_info": "gauge",
@@ -178,6 +179,7 @@ def record_everything(monitor: IsolatedMonitor) -> None:
     for number in range(3):
         monitor.track_generation(1.0, True, model_name="m", finish_reason=f"r{number}")
     monitor._runtime.self_metrics.count_handler_error("callback")
+    monitor._runtime.self_metrics.count_repetition("nested")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,240 @@
+"""Whether two observations are of one call, and the bounded table of recent calls."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from typing import TYPE_CHECKING, TypeVar
+
+from genmeter.schema.providers import well_known
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from genmeter.observed.model import ObservedCall, SpanKey
+
+__all__ = ["MAX_CALLS", "MAX_SECONDS", "SLACK", "RecentCalls", "Seen", "distinct"]
+
+SLACK = 0.002
+"""Seconds by which one observation of a call may exceed the other that it lies within."""
+MAX_CALLS = 10_000
+"""Recent calls that are kept, to find repetitions."""
+MAX_SECONDS = 60.0
+"""For how long, in seconds."""
+_MAX_STALE = 32  # calls that ended before a new one began, after which no more are compared
+_MAX_SCAN = 1_024  # calls of equal tokens and outcome that a new one is compared with
+
+_K = TypeVar("_K")
+_Counts = tuple[int | None, int | None, str]
+
+
+class Seen:
+    """A recent call, and what is known of its observations.
+
+    Attributes:
+        call: As it was first observed.
+        sources: Who observed it.
+        ids: Its response ids.
+        keys: The ids of its spans.
+        began: Unix time in seconds.
+        ended: Unix time in seconds.
+        counts: Its input tokens, output tokens and outcome.
+        parts: Further observations, which complete it when it is recorded.
+        is_recorded: Whether it was recorded; otherwise it waits for the job's own report.
+        added: When it was added, on the observer's clock.
+    """
+
+    __slots__ = (
+        *("added", "began", "call", "counts", "ended", "ids", "is_recorded", "keys", "parts"),
+        "sources",
+    )
+
+    def __init__(self, call: ObservedCall, parts: tuple[ObservedCall, ...] = ()) -> None:
+        self.call = call
+        self.parts = parts
+        every = (call, *parts)
+        self.sources = {each.source for each in every}
+        self.ids = {each.response_id for each in every if each.response_id is not None}
+        self.keys = {each.node.key for each in every if each.node is not None}
+        self.ended = call.ended
+        self.began = call.ended - (call.duration or 0.0)
+        self.counts = counts_of(call)
+        self.is_recorded = True
+        self.added = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Seen by {', '.join(sorted(self.sources))}>"
+
+    def distance(self, call: ObservedCall) -> float | None:
+        """Return how far apart both are in time, in seconds; None unless one lies within the other."""
+        began = call.ended - (call.duration or 0.0)
+        starts, ends = began - self.began, call.ended - self.ended
+        is_inside = starts >= -SLACK and ends <= SLACK
+        is_around = starts <= SLACK and ends >= -SLACK
+        return abs(starts) + abs(ends) if is_inside or is_around else None
+
+    def may_be(self, call: ObservedCall) -> bool:
+        """Return whether nothing else speaks against both being one call, with equal counts."""
+        if call.source in self.sources:
+            return False
+        mine, other = self.call.keywords, call.keywords
+        first, second = _vendor(mine.get("provider")), _vendor(other.get("provider"))
+        if first is not None and second is not None and first != second:
+            return False
+        return _is_embedding(mine.get("operation")) is _is_embedding(other.get("operation"))
+
+
+def counts_of(call: ObservedCall) -> _Counts:
+    """Return the input tokens, the output tokens and the outcome of a call."""
+    get = call.keywords.get
+    outcome = "success" if call.success else "failure"
+    if call.details.is_cancelled:
+        outcome = "cancelled"
+    prompt, completion = get("prompt_token_count"), get("completion_token_count")
+    if prompt is not None and completion is None:
+        completion = 0  # of embeddings, some write it
+    return prompt, completion, outcome
+
+
+def _vendor(provider: object) -> str | None:
+    if type(provider) is not str:
+        return None
+    name = well_known(provider)
+    return "gcp" if name.startswith("gcp.") else name  # each client names another of its services
+
+
+def _is_embedding(operation: object) -> bool:
+    return operation == "embeddings"
+
+
+class RecentCalls:
+    """The calls of the last minute, by span, response id and tokens. Not thread-safe.
+
+    Args:
+        on_drop: Called with each call that is dropped for its age, or for lack of room.
+    """
+
+    def __init__(self, on_drop: Callable[[Seen], object] = lambda _: None) -> None:
+        self._on_drop = on_drop
+        self._all: deque[Seen] = deque()
+        self._by_key: dict[SpanKey, Seen] = {}
+        self._by_id: dict[str, list[Seen]] = {}
+        self._by_counts: dict[_Counts, list[Seen]] = {}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def add(self, seen: Seen, now: float) -> None:
+        """Keep a call."""
+        seen.added = now
+        self._all.append(seen)
+        for each in seen.ids:
+            self._by_id.setdefault(each, []).append(seen)
+        for key in seen.keys:
+            self._by_key[key] = seen
+        self._by_counts.setdefault(seen.counts, []).append(seen)
+        if len(self._all) > MAX_CALLS:
+            self._drop(self._all.popleft())
+
+    def note(self, seen: Seen, *calls: ObservedCall) -> None:
+        """Remember further observations of a call."""
+        for call in calls:
+            seen.sources.add(call.source)
+            if call.node is not None:
+                seen.keys.add(call.node.key)
+                self._by_key[call.node.key] = seen
+            if call.response_id is not None and call.response_id not in seen.ids:
+                seen.ids.add(call.response_id)
+                self._by_id.setdefault(call.response_id, []).append(seen)
+
+    def of_span(self, key: SpanKey) -> Seen | None:
+        """Return the call that a span reports."""
+        return self._by_key.get(key)
+
+    def find(self, call: ObservedCall) -> tuple[Seen, str] | None:
+        """Return the recent call that an observation repeats, and by what it was found."""
+        if call.response_id is not None:
+            for seen in reversed(self._by_id.get(call.response_id, ())):
+                # Servers that answer everything with one id exist: of one source, they are others.
+                if call.source not in seen.sources:
+                    return seen, "response_id"
+        best: Seen | None = None
+        least = 0.0
+        known = self._by_counts.get(counts_of(call), ())
+        began, stale = call.ended - (call.duration or 0.0) - SLACK, 0
+        for seen in itertools.islice(reversed(known), _MAX_SCAN):
+            if seen.ended < began:
+                # They come about in the order of their ends, but for those that waited.
+                stale += 1
+                if stale > _MAX_STALE:
+                    break
+                continue
+            distance = seen.distance(call) if seen.may_be(call) else None
+            if distance is None:
+                continue
+            if call.response_id is not None and seen.ids:
+                distance += MAX_SECONDS  # LiteLLM makes ids of its own, so it may be the call
+            if best is None or distance < least:
+                best, least = seen, distance
+        return None if best is None else (best, "overlap")
+
+    def expire(self, now: float) -> None:
+        """Drop the calls that are too old."""
+        while self._all and now - self._all[0].added > MAX_SECONDS:
+            self._drop(self._all.popleft())
+
+    def _drop(self, seen: Seen) -> None:
+        for each in seen.ids:
+            _remove(self._by_id, each, seen)
+        for key in seen.keys:
+            self._by_key.pop(key, None)
+        _remove(self._by_counts, seen.counts, seen)
+        self._on_drop(seen)
+
+
+def distinct(calls: Sequence[ObservedCall]) -> list[tuple[ObservedCall, tuple[ObservedCall, ...]]]:
+    """Group the observations of one block by call: each call, and what else observed it.
+
+    Args:
+        calls: In the order of their ends.
+    """
+    by_node = {id(each.node): each for each in calls if each.node is not None}
+    parts: dict[int, list[ObservedCall]] = {}
+    recent = RecentCalls()
+    found: list[ObservedCall] = []
+    for call in calls:
+        if call.node is not None and by_node[id(call.node)] is not call:
+            continue  # of a processor that was added twice
+        outer = _outermost(call, by_node)
+        if outer is not call:
+            parts.setdefault(id(outer), []).append(call)
+            continue
+        match = recent.find(call)
+        if match is None:
+            recent.add(Seen(call), 0.0)
+            found.append(call)
+        else:
+            recent.note(match[0], call)
+            parts.setdefault(id(match[0].call), []).append(call)
+    return [(each, tuple(parts.get(id(each), ()))) for each in found]
+
+
+def _outermost(call: ObservedCall, by_node: dict[int, ObservedCall]) -> ObservedCall:
+    outer = call
+    if call.node is not None:
+        for ancestor in call.node.ancestors():
+            outer = by_node.get(id(ancestor), outer)
+    return outer
+
+
+def _remove(table: dict[_K, list[Seen]], key: _K, seen: Seen) -> None:
+    found = table.get(key)
+    if found is None:
+        return
+    # Mostly the first one: they are dropped in the order in which they were added.
+    for index, each in enumerate(found):
+        if each is seen:
+            del found[index]
+            break
+    if not found:
+        del table[key]

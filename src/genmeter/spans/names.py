@@ -39,6 +39,16 @@ CALLS = {
     "generate_content": "generate_content",
     "embeddings": "embeddings",
     "embedding": "embeddings",
+    # LiteLLM's callback writes the name of the function that was called, but for its ``completion``.
+    "acompletion": "chat",
+    "aembedding": "embeddings",
+    "agenerate_content": "generate_content",
+    "agenerate_content_stream": "generate_content",
+    "anthropic_messages": "chat",
+    "aresponses": "chat",
+    "atext_completion": "text_completion",
+    "generate_content_stream": "generate_content",
+    "responses": "chat",
 }
 """The operations that are calls of a model, with the conventions' names."""
 KIND = "openinference.span.kind"

@@ -50,6 +50,12 @@ def read(tracing: Tracing, monitor: IsolatedMonitor, /, **attributes: Any) -> di
         ({"gen_ai__operation__name": "text_completion"}, "text_completion"),
         ({"gen_ai__operation__name": "generate_content"}, "generate_content"),
         ({"gen_ai__operation__name": "embedding"}, "embeddings"),
+        ({"gen_ai__operation__name": "acompletion"}, "chat"),  # LiteLLM's functions
+        ({"gen_ai__operation__name": "aembedding"}, "embeddings"),
+        ({"gen_ai__operation__name": "atext_completion"}, "text_completion"),
+        ({"gen_ai__operation__name": "aresponses"}, "chat"),
+        ({"gen_ai__operation__name": "anthropic_messages"}, "chat"),
+        ({"gen_ai__operation__name": "agenerate_content_stream"}, "generate_content"),
         ({"openinference__span__kind": "LLM"}, "chat"),
         ({"openinference__span__kind": "EMBEDDING"}, "embeddings"),
     ],

@@ -77,6 +77,9 @@ def test_every_shell_block_has_a_test() -> None:
         "make demo\n": "tests/stack/test_readme_commands.py",
         "make test\n": ".ci/run",
         "make example\n": "tests/stack/test_readme_commands.py",
+        "genmeter run --budget-usd 5 --prices genai-prices job.py\n": (
+            "tests/unit/cli/test_run_watched.py"
+        ),
         "pip install .\n": "tests/stack/test_readme_commands.py",
         "genmeter run job.py --its --own --arguments\n": "tests/unit/cli/test_run.py",
         "GENMETER_JOB=shop gunicorn app:app --workers 4\n": "tests/stack/test_job_processes.py",

@@ -109,8 +109,8 @@ def test_calls_of_the_responses_api_equal_the_books(
     log = _run(server, tmp_path, "one", "two [[cached]]", responses_api=True)
     assert log.status == "success"
 
-    def as_seen(call: Call, entry: Any) -> Call | None:
-        return None if entry.text == "Please say 'hello, world'" else call
+    def as_seen(call: Call, entry: Any) -> list[Call]:
+        return [] if entry.text == "Please say 'hello, world'" else [call]
 
     assert_equal_books(monitor, server, as_seen=as_seen)
 
@@ -296,5 +296,5 @@ def test_call_inside_of_a_block_is_the_block(server: ModelServer, monitor: Isola
     model = _model(server)
     with monitor.generation(step="outer"):
         asyncio.run(model.generate("one"))
-    assert_equal_books(monitor, server, as_seen=lambda call, entry: call)
+    assert_equal_books(monitor, server, as_seen=lambda call, _: [call])
     assert list(monitor.to_frame("generations")["step"]) == ["outer"]

@@ -139,12 +139,15 @@ EMITTERS = [
 
 def as_seen_by(emitters: tuple[str, ...], situation: str) -> Callable[[Call, Entry], list[Call]]:
     """Return how the calls of a situation are seen."""
+    sees_cancelled = any(
+        name in {"genai-langchain", "genai-openai", "openinference-openai"} for name in emitters
+    )
     has_client = any(name.endswith("-openai") for name in emitters)
 
     def seen(call: Call, entry: Entry) -> list[Call]:
         if situation == "embeddings" and not has_client:
             return []
-        if situation == "cancelled" and not has_client and "genai-langchain" not in emitters:
+        if situation == "cancelled" and not sees_cancelled:
             return []
         return [call]
 

@@ -141,6 +141,9 @@ class GenAISpanProcessor(SpanProcessor):
         above = (
             None if parent is None else observer.open_spans.get((parent.trace_id, parent.span_id))
         )
+        while above is not None and not above.is_open:
+            # What has ended has nothing inside: some leave their ended span in the context.
+            above = above.parent
         block, step = destination.block(), current_step()
         if above is not None:  # begun on another thread, with the parent's context only
             block = above.block if block is None else block

@@ -68,6 +68,20 @@ def repetitions(monitor: IsolatedMonitor) -> dict[str, float]:
 # --- nested spans ----------------------------------------------------------------------------------
 
 
+def test_span_that_begins_after_its_parent_has_ended_is_a_call_of_its_own(
+    tracing: Tracing, monitor: IsolatedMonitor
+) -> None:
+    """Some instrumentations leave the ended span of a stream in the context."""
+    left = tracing.call(0.0, 1.0, scope=OPENINFERENCE, tokens=(10, 5))
+    second = tracing.call(2.0, 3.0, scope=OPENINFERENCE, parent=left, tokens=(11, 6))
+    outer = tracing.begin(4.0, scope=OPENINFERENCE, parent=second)
+    tracing.call(4.1, 4.9, parent=outer, tokens=(12, 7))
+    tracing.finish(outer, 5.0, tokens=(12, 7))
+    tracing.flush()
+    assert [row["input_tokens"] for row in rows(monitor)] == [10, 11, 12]
+    assert repetitions(monitor) == {"nested": 1}
+
+
 @pytest.mark.parametrize("is_outer_first", [False, True])
 def test_nested_span_is_the_call_around_it(
     tracing: Tracing, monitor: IsolatedMonitor, is_outer_first: bool

@@ -739,14 +739,18 @@ def _note_open(monitor: GenerationMonitor) -> None:
     _newest = next(_opened)
 
 
-def open_monitors() -> list[GenerationMonitor]:
-    """Return the monitors of this process that are not shut down, the oldest first."""
+def open_monitors(*, of_any_runtime: bool = False) -> list[GenerationMonitor]:
+    """Return the monitors of this process that are not shut down, the oldest first.
+
+    Args:
+        of_any_runtime: Whether those count that do not belong to the runtime in use, as in tests.
+    """
     found = []
     for key, reference in list(_open.items()):
         monitor = reference()
         if monitor is None:
             _open.pop(key, None)
-        elif monitor._runtime is runtime.current():  # noqa: SLF001 - of this module
+        elif of_any_runtime or monitor._runtime is runtime.current():  # noqa: SLF001 - of this module
             found.append(monitor)
     return found
 

@@ -218,7 +218,11 @@ def redirected(monitor: GenerationMonitor) -> Iterator[None]:
     Args:
         monitor: The one that records, such as that of :func:`isolated_monitor`.
     """
-    before = [(each, dict(vars(each))) for each in open_monitors() if each is not monitor]
+    before = [
+        (each, dict(vars(each)))
+        for each in open_monitors(of_any_runtime=True)
+        if each is not monitor
+    ]
     for each, _ in before:
         vars(each).update(vars(monitor))
     try:

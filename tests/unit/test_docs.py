@@ -144,14 +144,16 @@ def test_relative_links_resolve(name: str) -> None:
     assert broken == []
 
 
-def test_every_test_that_processes_names_exists() -> None:
-    """Each row of docs/processes.md has its test."""
-    text = (ROOT / "docs" / "processes.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("page", "folder", "least"),
+    [("processes.md", "tests/process/", 20), ("integrations.md", "tests/frameworks/", 30)],
+)
+def test_every_test_that_a_table_names_exists(page: str, folder: str, least: int) -> None:
+    """Each row has its test; without a folder it is in that of the page's subject."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     named = re.findall(r"`(?:(tests/[\w/]+/))?(test_\w+\.py)`", text)
-    assert len(named) > 20
-    assert [
-        each for each in named if not (ROOT / (each[0] or "tests/process/") / each[1]).is_file()
-    ] == []
+    assert len(named) > least
+    assert [each for each in named if not (ROOT / (each[0] or folder) / each[1]).is_file()] == []
 
 
 def test_every_named_compatibility_test_exists() -> None:

@@ -475,13 +475,13 @@ class Runtime:
             [self._retired.totals(), *(state.history.totals() for state in self._states)]
         )
 
-    def _run_in_order(self, function: Callable[[], Any]) -> Any:
+    def _run_in_order(self, function: Callable[[], Any], timeout: float = _JOB_TIMEOUT) -> Any:
         """Have the pipeline's owner call a function behind all events recorded so far.
 
         Raises:
             TimeoutError: The owner was busy for too long.
         """
-        return function() if self.pipeline is None else self.pipeline.run(function, _JOB_TIMEOUT)
+        return function() if self.pipeline is None else self.pipeline.run(function, timeout)
 
     def job_token_usage(self) -> TokenUsageReport:
         """Sum the tokens over all processes of the job.

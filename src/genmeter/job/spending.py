@@ -159,7 +159,8 @@ class Spending:
         totals: Returns the usage of this process so far; called by the pipeline's owner, as is the
             next one.
         rows: Returns the same by model, as the store has it.
-        run: Has the pipeline's owner call a function behind all events recorded so far.
+        run: Has the pipeline's owner call a function behind all events recorded so far; the second
+            argument, which may be left out, is the timeout in seconds.
 
     Attributes:
         is_used: Whether this process has a budget of the job.
@@ -171,7 +172,7 @@ class Spending:
         *,
         totals: Callable[[], UsageTotals],
         rows: Callable[[], list[Totals]],
-        run: Callable[[Callable[[], Any]], Any],
+        run: Callable[..., Any],
     ) -> None:
         self._process = process
         self._totals = totals
@@ -208,26 +209,26 @@ class Spending:
 
     def publish(
         self,
-        write: Callable[[list[Totals], Sequence[int]], None],
+        take: Callable[[], list[_T]],
+        write: Callable[[list[_T], list[Totals], Sequence[int]], None],
         *,
-        must: bool,
         timeout: float,
     ) -> None:
-        """Have the changed usage and the released reservations written in one transaction.
+        """Have changes, usage and released reservations of one moment written in one transaction.
 
         Args:
-            write: Writes them.
-            must: Whether to call it without any, too.
-            timeout: Seconds to wait for another thread that writes.
+            take: Returns the changes; called by the pipeline's owner.
+            write: Writes them with the changed usage and what was released, if there is anything.
+            timeout: Seconds to wait for another thread that writes, and for the owner.
 
         Raises:
-            TimeoutError: The other thread did not end in time.
+            TimeoutError: The other thread, or the owner, did not end in time.
         """
 
         def locked() -> None:
-            own: _Own = self._run(self._to_write)
-            if must or own.rows or own.released:
-                write(own.rows, own.released)
+            changes, own = self._run(lambda: (take(), self._to_write()), timeout)
+            if changes or own.rows or own.released:
+                write(changes, own.rows, own.released)
                 self._note_written(own)
 
         self._locked(locked, timeout)

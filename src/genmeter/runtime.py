@@ -163,6 +163,7 @@ _FORK_TIMEOUT = 5.0  # seconds that a fork waits for a drain inside the applicat
 _JOB_TIMEOUT = 10.0  # seconds that the job's budgets and a fork wait for the drain
 _EXIT_ATTEMPTS = 3
 _HASTENED_PAUSE = 0.5  # seconds between the pushes of a process that is about to end
+_TIDY_PAUSE = 0.05  # seconds between two looks for other processes and for a late signal
 _MAX_CLOSED = 8  # closed monitors whose histories are kept, for the windows of token_usage()
 
 
@@ -197,7 +198,7 @@ class Runtime:
         self._reaper: Worker[None] = Worker(self._reap, name="genmeter-reaper")
         self._retired = Retired()
         self._release_deadline = 0.0
-        self._hastened_at = 0.0
+        self._hastened_at = self._tidied_at = 0.0
         self._hastened = -1  # events at that time
         self._is_child = False
         self._must_rebuild = False
@@ -471,9 +472,11 @@ class Runtime:
 
     def _usage_totals(self) -> UsageTotals:
         """Sum the usage of this process so far; called by the pipeline's owner."""
-        return UsageTotals.sum(
-            [self._retired.totals(), *(state.history.totals() for state in self._states)]
-        )
+        found = [state.history.totals() for state in self._states]
+        retired = self._retired.totals()
+        if len(found) == 1 and not retired.calls:
+            return found[0]
+        return UsageTotals.sum([retired, *found])
 
     def _run_in_order(self, function: Callable[[], Any], timeout: float = _JOB_TIMEOUT) -> Any:
         """Have the pipeline's owner call a function behind all events recorded so far.
@@ -619,12 +622,17 @@ class Runtime:
     def _tidy(self) -> None:
         """Look for other processes, and wake the reaper if a monitor was collected.
 
-        Called about once a second.
+        Called about once a second, and with each read.
         """
-        if self.pipeline is not None and self.pipeline.is_running:
-            _termination.poll()
-        if self.job.may_have_others:
-            self.job.start(at_once=False)
+        now = time.monotonic()
+        if (
+            now - self._tidied_at >= _TIDY_PAUSE
+        ):  # a poll asks the kernel: not for each of many reads
+            self._tidied_at = now
+            if self.pipeline is not None and self.pipeline.is_running:
+                _termination.poll()
+            if self.job.may_have_others:
+                self.job.start(at_once=False)
         if self._unreachable and self._reaper.is_idle and self._next_unreachable() is not None:
             self._reaper.put(None)
 

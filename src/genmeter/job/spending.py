@@ -371,10 +371,33 @@ class Spending:
         except TimeoutError as error:
             self._fail((claim,), str(error))
 
-    def release(self, claim: Claim) -> None:
+    def release_soon(self, claim: Claim, post: Callable[[Callable[[], object]], object]) -> bool:
+        """Free what a claim reserved, behind the events of its block; never waits.
+
+        Usually nothing is waiting for it, and the owner need not wake: whoever looks at the amounts
+        has the owner drain first, and so does the job's thread, a moment later.
+
+        Args:
+            claim: The claim.
+            post: Has the pipeline's owner call a function behind all events recorded so far.
+
+        Returns:
+            Whether the owner should wake now.
+        """
+        is_joined = self._process.store is not None
+        # Posted before the look at those that wait: whoever waits later drains it.
+        post(lambda: self.release(claim, is_followed=is_joined))
+        is_followed = not is_joined or self._follow()
+        return bool(self._waiting) or not is_followed
+
+    def release(self, claim: Claim, *, is_followed: bool = False) -> None:
         """Free what a claim reserved, or end its waiting.
 
         The pipeline's owner calls this behind the events of the claim's block.
+
+        Args:
+            claim: The claim.
+            is_followed: Whether the job's thread was asked to write the release.
         """
         self._waiting.pop(claim, None)
         tried = self._trying.pop(claim, None)
@@ -385,10 +408,18 @@ class Spending:
             self._released.update((each, None) for each in (tried, opened) if each is not None)
         elif not self._waiting:
             return
+        if not is_followed:
+            self._follow()
+
+    def _follow(self) -> bool:
+        """Have the job's thread write a release, or grant what waits for it; return whether it will.
+
+        Without a thread, those that wait see it, and publish() writes it.
+        """
         if not self._is_posted:
             self._is_posted = True
-            # Without a thread, those that wait see it, and publish() writes it.
             self._is_posted = self._process.post(self._after_release)
+        return self._is_posted
 
     def stop_lingering(self) -> None:
         """Have the job's thread go on with its next function; never waits."""
@@ -399,8 +430,7 @@ class Spending:
         if not self._waiting:
             self._linger_end.acquire(timeout=_LINGER)
         self._is_posted = False
-        if self._released or self._waiting:
-            self._settle_safely()
+        self._settle_safely()
 
     def _settle_safely(self) -> None:
         try:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import logging
+import multiprocessing
 import os
 import socket
 import threading
 import urllib.request
 from datetime import timedelta
 from importlib.metadata import version
+from multiprocessing import util as mp_util
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,8 +32,8 @@ from genmeter import (
     process_token_usage,
     runtime,
 )
-from genmeter import runtime as exit_hook
 from genmeter.errors import EndpointError
+from genmeter.pipeline import exit_hook
 from genmeter.schema import indicators
 from genmeter.testing import fresh_runtime
 from otlp_receiver import HttpReceiver
@@ -880,9 +882,9 @@ def test_exit_of_a_multiprocessing_child_is_hooked(
 ) -> None:
     """There the end is a finalizer, since atexit does not run."""
     finalizers: list[Any] = []
-    monkeypatch.setattr(exit_hook.multiprocessing, "parent_process", object)
+    monkeypatch.setattr(multiprocessing, "parent_process", object)
     monkeypatch.setattr(
-        exit_hook.mp_util, "Finalize", lambda owner, call, exitpriority: finalizers.append(call)
+        mp_util, "Finalize", lambda owner, call, exitpriority: finalizers.append(call)
     )
     monkeypatch.setattr(runtime, "_exit_hook", exit_hook.ExitHook(runtime._exit_all))
     record(monitor_of())

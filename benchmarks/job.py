@@ -138,13 +138,13 @@ def _publishing() -> list[Row]:
         _record(monitor, LABEL_SETS)
         monitor.flush(60)
         job = monitor._runtime.job
-        changes = job._changes
+        changes = job._publisher.changes
         assert changes is not None  # noqa: S101 - it has a provider
-        series = list(changes._series.values())
+        series = changes.series()
 
         def make_dirty(count: int) -> None:
             for each in series[:count]:
-                each.sent = None
+                each.forget()
 
         def published(count: int) -> float:
             make_dirty(count)

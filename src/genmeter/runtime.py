@@ -7,11 +7,9 @@ are reference-counted. The first monitor's settings apply; a later one with othe
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import dataclasses
 import logging
-import multiprocessing
 import os
 import threading
 import time
@@ -26,7 +24,8 @@ from opentelemetry import metrics as otel_metrics
 from genmeter.budget.budget import Budgets
 from genmeter.budget.guard import JobGuard
 from genmeter.clock import seconds_left
-from genmeter.config.monitor import EndpointConfig, LabelLimits
+from genmeter.config.differences import differences, limit_differences
+from genmeter.config.monitor import LabelLimits
 from genmeter.errors import ConfigError
 from genmeter.events.model import CallDefaults
 from genmeter.exporters.provider import Exporters
@@ -40,6 +39,7 @@ from genmeter.job.meeting import is_started
 from genmeter.metrics.observers import Telemetry
 from genmeter.observed import gate
 from genmeter.pipeline.drain import Pipeline
+from genmeter.pipeline.exit_hook import ExitHook
 from genmeter.pipeline.self_metrics import SelfMetrics
 from genmeter.pipeline.worker import Worker
 from genmeter.session import Session, SessionState
@@ -57,87 +57,10 @@ if TYPE_CHECKING:
     from genmeter.handlers.dispatch import Subscriber
     from genmeter.pipeline.deferred_log import DeferredLog
 
-__all__ = [
-    "ExitHook",
-    "Runtime",
-    "current",
-    "differences",
-    "install",
-    "limit_differences",
-    "warn_ignored",
-]
+__all__ = ["Runtime", "current", "install"]
 
 
-class ExitHook:
-    """Calls a function when the process exits, and in forked children when they exit.
-
-    Args:
-        function: The function; it is called again if a signal handler's SystemExit interrupts it.
-    """
-
-    def __init__(self, function: Callable[[], None]) -> None:
-        self._function = function
-        self._is_set = False
-
-    def set(self) -> None:
-        """Register the hook; a second call does nothing."""
-        if self._is_set:
-            return
-        self._is_set = True
-        atexit.register(self._call)
-        mp_util.register_after_fork(self, ExitHook._set_in_child)
-        if multiprocessing.parent_process() is not None:
-            self._set_in_child()
-
-    def _set_in_child(self) -> None:
-        # atexit does not run in children that multiprocessing forked; its own finalizers do.
-        mp_util.Finalize(None, self._call, exitpriority=0)
-
-    def _call(self) -> None:
-        try:
-            self._function()
-        except SystemExit:
-            # From a signal handler: the process is exiting anyway, so resume what was interrupted.
-            self._function()
-            raise
-
-
-# Read when a provider is created; all other settings belong to each monitor.
-_SHARED = (
-    *("prices", "score_scales", "custom_metrics", "older_metric_names"),
-    *("limits", "endpoint", "budget_tokens", "budget_usd"),
-)
-
-
-def differences(first: MonitorConfig, other: MonitorConfig) -> list[str]:
-    """List the shared settings of ``other`` that ``first`` overrides; defaults are not listed.
-
-    Args:
-        first: The settings that apply.
-        other: The settings of a later monitor on the same meter provider.
-    """
-    found: list[str] = []
-    for name in _SHARED:
-        ours, theirs = getattr(first, name), getattr(other, name)
-        if isinstance(ours, EndpointConfig | LabelLimits):
-            found += _by_field(name, ours, theirs)
-        elif theirs and theirs != ours:
-            found.append(name)
-    return found
-
-
-def limit_differences(first: LabelLimits, other: LabelLimits) -> list[str]:
-    """List the limits that differ; meter providers share all of them but ``combinations``.
-
-    Args:
-        first: The limits of the process.
-        other: The limits of the first monitor on another meter provider.
-    """
-    shared = dataclasses.replace(first, combinations=other.combinations)
-    return _by_field("limits", shared, other)
-
-
-def warn_ignored(deferred_log: DeferredLog, settings: list[str]) -> None:
+def _warn_ignored(deferred_log: DeferredLog, settings: list[str]) -> None:
     """Log the settings that are ignored, if there are any."""
     if settings:
         deferred_log.add(
@@ -147,24 +70,12 @@ def warn_ignored(deferred_log: DeferredLog, settings: list[str]) -> None:
         )
 
 
-def _by_field(
-    name: str, ours: EndpointConfig | LabelLimits, theirs: EndpointConfig | LabelLimits
-) -> list[str]:
-    default = type(ours)()
-    found: list[str] = []
-    for each in dataclasses.fields(ours):
-        asked = getattr(theirs, each.name)
-        if asked not in (getattr(ours, each.name), getattr(default, each.name)):
-            shown = "another" if each.name == "password" else repr(asked)
-            found.append(f"{name}.{each.name}={shown}")
-    return found
-
-
 _MIN_LOG_SECONDS = 0.2
 _FORK_TIMEOUT = 5.0  # seconds that a fork waits for a drain inside the application's provider
 _JOB_TIMEOUT = 10.0  # seconds that the job's budgets and a fork wait for the drain
 _EXIT_ATTEMPTS = 3
 _HASTENED_PAUSE = 0.5  # seconds between the pushes of a process that is about to end
+_TIDY_PAUSE = 0.05  # seconds between two looks for other processes and for a late signal
 _MAX_CLOSED = 8  # closed monitors whose histories are kept, for the windows of token_usage()
 
 
@@ -201,7 +112,7 @@ class Runtime:
         self._reaper: Worker[None] = Worker(self._reap, name="genmeter-reaper")
         self._retired = Retired()
         self._release_deadline = 0.0
-        self._hastened_at = 0.0
+        self._hastened_at = self._tidied_at = 0.0
         self._hastened = -1  # events at that time
         self._is_child = False
         self._must_rebuild = False
@@ -489,17 +400,19 @@ class Runtime:
 
     def _usage_totals(self) -> UsageTotals:
         """Sum the usage of this process so far; called by the pipeline's owner."""
-        return UsageTotals.sum(
-            [self._retired.totals(), *(state.history.totals() for state in self._states)]
-        )
+        found = [state.history.totals() for state in self._states]
+        retired = self._retired.totals()
+        if len(found) == 1 and not retired.calls:
+            return found[0]
+        return UsageTotals.sum([retired, *found])
 
-    def _run_in_order(self, function: Callable[[], Any]) -> Any:
+    def _run_in_order(self, function: Callable[[], Any], timeout: float = _JOB_TIMEOUT) -> Any:
         """Have the pipeline's owner call a function behind all events recorded so far.
 
         Raises:
             TimeoutError: The owner was busy for too long.
         """
-        return function() if self.pipeline is None else self.pipeline.run(function, _JOB_TIMEOUT)
+        return function() if self.pipeline is None else self.pipeline.run(function, timeout)
 
     def job_token_usage(self) -> TokenUsageReport:
         """Sum the tokens over all processes of the job.
@@ -586,9 +499,9 @@ class Runtime:
         pipeline, given = self.require_pipeline(), config.meter_provider
         found = self._known(given)
         if found is not None:
-            warn_ignored(pipeline.deferred_log, differences(found.config, config))
+            _warn_ignored(pipeline.deferred_log, differences(found.config, config))
             return found
-        warn_ignored(pipeline.deferred_log, limit_differences(self._limits, config.limits))
+        _warn_ignored(pipeline.deferred_log, limit_differences(self._limits, config.limits))
         if given == "builtin":
             self._exporters = self._make_exporters(config)
             self._builtin = Telemetry(
@@ -643,12 +556,17 @@ class Runtime:
     def _tidy(self) -> None:
         """Look for other processes, and wake the reaper if a monitor was collected.
 
-        Called about once a second.
+        Called about once a second, and with each read.
         """
-        if self.pipeline is not None and self.pipeline.is_running:
-            _termination.poll()
-        if self.job.may_have_others:
-            self.job.start(at_once=False)
+        now = time.monotonic()
+        if (
+            now - self._tidied_at >= _TIDY_PAUSE
+        ):  # a poll asks the kernel: not for each of many reads
+            self._tidied_at = now
+            if self.pipeline is not None and self.pipeline.is_running:
+                _termination.poll()
+            if self.job.may_have_others:
+                self.job.start(at_once=False)
         if self._unreachable and self._reaper.is_idle and self._next_unreachable() is not None:
             self._reaper.put(None)
 

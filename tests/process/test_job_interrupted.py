@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
 import time
 from typing import TYPE_CHECKING
 
 import pytest
-from _jobs import end, environment, started
+from _jobs import end, environment, job, started
 from _ranks import Live
 
 if TYPE_CHECKING:
@@ -93,3 +95,51 @@ time.sleep(60)
         time.sleep(1.5)  # until the drain's thread has armed the handler
         ended = end(worker, signal.SIGTERM)
     assert (ended.code, ended.output) == (-signal.SIGTERM, []), ended.errors
+
+
+def test_page_and_totals_of_killed_processes_agree(tmp_path: Path) -> None:
+    """Both are of the last publication, whatever each was killed in the middle of."""
+    env = environment(GENMETER_JOB="killed", OTEL_METRICS_EXPORTER="prometheus")
+    env["OTEL_EXPORTER_PROMETHEUS_PORT"] = "0"
+    asks = """
+import re
+import wsgiref.util
+from genmeter import job_token_usage
+monitor = GenerationMonitor()
+record(monitor)
+output(ready=True)
+for line in sys.stdin:
+    monitor.flush()
+    asked = {}
+    wsgiref.util.setup_testing_defaults(asked)
+    page = b"".join(monitor.wsgi_app()(asked, lambda *_: None)).decode()
+    values = re.findall(r"^genmeter_tokens_total\\{.*\\} (.*)$", page, re.MULTILINE)
+    output(page=sum(map(float, values)), totals=job_token_usage().total_tokens)
+"""
+    records = """
+monitor = GenerationMonitor()
+output(ready=True)
+while True:
+    record(monitor, 20)
+    time.sleep(0.0005)
+"""
+    (tmp_path / "asks").mkdir()
+    with subprocess.Popen(
+        job(tmp_path / "asks", asks),
+        env=env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as asked:
+        assert asked.stdin is not None
+        assert asked.stdout is not None
+        assert asked.stdout.readline()
+        for number in range(6):
+            with started(tmp_path, records, env) as worker:
+                time.sleep(1.5 + 0.13 * number)
+                worker.kill()
+            asked.stdin.write("\n")
+            asked.stdin.flush()
+            found = json.loads(asked.stdout.readline())
+            assert found["page"] == found["totals"] > 3 * 20 * (number + 1)
+        asked.stdin.close()

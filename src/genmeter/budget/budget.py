@@ -39,6 +39,7 @@ _POLL = 1.0  # seconds until a waiting reservation looks itself, should the drai
 _SCOPE = one_of("monitor", "job")
 _TOKENS = optional(count())
 _USD = optional(number(0, MAX_USD, what="USD"))
+_WAIT = optional(SECONDS)
 
 
 class Budget:
@@ -195,7 +196,7 @@ class Budget:
                     f"{name} must be set, since the budget limits it, got None; pass the most that "
                     "the block can use"
                 )
-        optional(SECONDS)("timeout", timeout)
+        _WAIT("timeout", timeout)
         return Reservation(self._owned, tokens or 0, usd or 0.0, timeout)
 
 

@@ -206,7 +206,10 @@ class JobScope(MonitorScope):
     def release(self, claim: Claim) -> None:
         """Free what a claim reserved, behind the events recorded so far, without waiting."""
         found = _of_job(claim)
-        self.post(lambda _: self._spending.release(found))
+        if not self._pipeline.is_running:  # this thread drains
+            self.post(lambda _: self._spending.release(found))
+        elif self._spending.release_soon(found, self._pipeline.post):
+            self._pipeline.wake()
 
     def _do_soon(self, function: Callable[[], object]) -> None:
         if self._job.post(function):

@@ -65,22 +65,23 @@ class Retired:
 
     def __init__(self) -> None:
         self._report = TokenUsageReport(by_model=[])
+        self._totals = UsageTotals(0, 0.0, 0, ())
         self._until = 0.0
 
     def add(self, report: TokenUsageReport, last: float | None) -> None:
         """Add the totals of a history, whose newest event has the Unix time ``last``."""
-        self._report = TokenUsageReport.merge([self._report, report])
-        self._until = max(self._until, last or 0.0)
-
-    def totals(self) -> UsageTotals:
-        """Return the usage of all models."""
-        report = self._report
-        return UsageTotals(
+        self._report = report = TokenUsageReport.merge([self._report, report])
+        self._totals = UsageTotals(
             report.total_tokens,
             report.cost_usd,
             sum(usage.calls for usage in report.by_model) + report.calls_without_usage,
             tuple(usage.model_name for usage in report.by_model if usage.unpriced_calls),
         )
+        self._until = max(self._until, last or 0.0)
+
+    def totals(self) -> UsageTotals:
+        """Return the usage of all models."""
+        return self._totals
 
     def since(self, since: float | None) -> TokenUsageReport:
         """Return the totals, or an empty report for a window that starts at a Unix time.

@@ -39,20 +39,39 @@ class Guard:
         self._lock = threading.Lock()
         self._is_forking = False
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def acquire(self) -> threading.Lock:
+        """Take the lock, and put off the work of an exit; return the lock, for `release`.
+
+        Raises:
+            StoreError: It was not free in time, or this process must not use SQLite.
+        """
         if self.is_damaged:
             raise StoreError(
                 "this process was forked while a thread of its parent used the store of the job"
             )
         lock = self._lock
-        with deferral:
+        deferral.__enter__()
+        try:
             if not lock.acquire(timeout=_TIMEOUT):
                 raise StoreError("the store of the job is busy in this process")
-            try:
-                yield
-            finally:
-                lock.release()
+        except BaseException:
+            deferral.__exit__()
+            raise
+        return lock
+
+    def release(self, lock: threading.Lock) -> None:
+        """Free the lock that `acquire` has returned."""
+        lock.release()
+        deferral.__exit__()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock during a ``with`` block."""
+        lock = self.acquire()
+        try:
+            yield
+        finally:
+            self.release(lock)
 
     def before_fork(self) -> None:
         self._is_forking = self._lock.acquire(timeout=_FORK_TIMEOUT)

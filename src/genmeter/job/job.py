@@ -11,27 +11,25 @@ One of them leads: it listens, and pushes. When it ends, the next one takes over
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.sdk.resources import PROCESS_PID, Resource
-
 from genmeter.clock import seconds_left
 from genmeter.deferral import deferral
 from genmeter.history.token_report import TokenUsageReport
 from genmeter.job import meeting
-from genmeter.job._members import Members
+from genmeter.job._entry import Entry
+from genmeter.job._publisher import Publisher
 from genmeter.job._servers import server_of_worker
-from genmeter.job._starters import goes_on, note_end, note_starter
+from genmeter.job._starters import goes_on, note_end
 from genmeter.job.amounts import JobError, StoreError
-from genmeter.job.folders import ELDEST, LOCKS, STORE, clean, is_running, remove
-from genmeter.job.merged import Merger, combine, definition_of, labels_text
+from genmeter.job.folders import is_running, remove
+from genmeter.job.merged import Merger, combine
 from genmeter.job.spending import Spending
-from genmeter.job.store import State, Store, pack
+from genmeter.job.store import State
 from genmeter.job.usage_rows import report_of_totals, totals_of
 from genmeter.pipeline.drain import Request
 from genmeter.pipeline.worker import Worker
@@ -41,20 +39,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from opentelemetry.sdk.metrics.export import MetricsData
+    from opentelemetry.sdk.resources import Resource
 
     from genmeter.history.token_report import UsageTotals
-    from genmeter.job.store import Census, Totals
-    from genmeter.metrics.changes import Change, Changes
+    from genmeter.job._members import Members
+    from genmeter.job.store import Census, Store, Totals
+    from genmeter.metrics.changes import Changes
 
 __all__ = ["Job", "JobError"]
 
 _INTERVAL = 1.0  # seconds between two publications
+_PUBLISH = 2.0  # seconds that a publication may wait
 _GATE = 5.0  # seconds that joining and leaving may wait
 _HOLD_OFF = 3.0  # seconds that a child leaves the lead to the process that started it
 _CHECK = 3_600.0  # seconds between two looks at the folder
 _ROOT_WAIT = 3.0  # seconds that a child waits for the process that started it to join
 _LATE = 2.0  # seconds after which a process that could not join says so
-_PART = 500  # new series of a transaction
 _FORK = 1.0  # seconds that a fork waits to join
 _SERVER_END = 2.0  # seconds that the last worker waits for the others of a server that ends
 _POLL = 0.02
@@ -70,7 +70,7 @@ class Job:
         totals: Returns the sums of that; called by the pipeline's owner.
         log: Called like ``Logger.log``; must not wait.
         run: Has the pipeline's owner call a function behind all events recorded so far, and returns
-            its result.
+            its result; the second argument, which may be left out, is the timeout in seconds.
 
     Attributes:
         name: The job's name; None for the processes that descend from one another.
@@ -85,7 +85,7 @@ class Job:
         usage: Callable[[], TokenUsageReport],
         totals: Callable[[], UsageTotals],
         log: Callable[..., None],
-        run: Callable[[Callable[[], Any]], Any] = lambda function: function(),
+        run: Callable[..., Any] = lambda function, _timeout=0.0: function(),
     ) -> None:
         self.spending = Spending(self, totals=totals, rows=lambda: totals_of(usage()), run=run)
         self._usage = usage
@@ -104,7 +104,7 @@ class Job:
         self._merger: Merger | None = None
         self._number = 0
         self._folder: Path | None = None
-        self._changes: Changes | None = None
+        self._publisher = Publisher(self.spending, self._log)
         self.spending.reset()
         self._knows_root = False
         self._can_lead = False
@@ -116,13 +116,10 @@ class Job:
         self._late: str | None = None  # why this process has not joined yet
         self._asked_at = 0.0
         self._yields_until = 0.0
-        self._has_published = False
         self.last_death: float | None = None
         self._at_end: list[Totals] | None = None  # what the others have used, all being over
-        self._is_failing = False
         self._is_leaving = self._is_ending = self._serves = False
         self._joining = threading.Lock()
-        self._publishing = threading.Lock()
         self._worker: Worker[Request] = Worker(
             self._serve,
             name="genmeter-job",
@@ -258,76 +255,17 @@ class Job:
         )
 
     def _enter(self, deadline: float) -> None:
-        family = meeting.family()
-        key = family.key if self.name is None else meeting.folder_of(self.name)
+        entry = Entry(self.name, self._resource, resume=self._resume, log=self._log)
         may_be_alone = not (self.expects_others or self.spending.is_used)
-        if may_be_alone and not (meeting.top() / key / LOCKS).exists():
-            return  # no child has recorded anything
-        top = meeting.root()
-        folder = top / key
-        clean(top, but=key)
-        meeting.make_private(folder)
-        while (entered := self._enter_folder(folder, deadline)) is None:
-            meeting.make_private(folder)
-        members, store, number = entered
-        try:
-            found = store.value("resource")
-            if found is None and self._resource is not None:
-                store.set_value("resource", self._shared_resource())
-        except StoreError as error:
-            members.close()
-            raise (TimeoutError if error.is_busy else JobError)(str(error)) from error
-        if found is not None:
-            self._resource = Resource(json.loads(found))
-        self._folder, self._members, self._number = folder, members, number
+        entered = entry.enter(deadline, may_be_alone=may_be_alone)
+        if entered is None:
+            return
+        self._folder, self._members, store, self._number, self._resource = entered
+        self._serves = self.name is not None and server_of_worker() is not None
         self._merger = Merger(store)
         self._joined_at = self._checked_at = time.monotonic()
-        self._has_published = False
-        if self._changes is not None:
-            self._changes.forget_accepted()
-        self._begin_to_use(store, members)
-
-    def _enter_folder(self, folder: Path, deadline: float) -> tuple[Members, Store, int] | None:
-        """Become one of the processes of a folder; None if the last one has just removed it."""
-        members = Members(folder / LOCKS)
-        try:
-            with members.gate(deadline):
-                if not members.is_current:
-                    members.close()
-                    return None
-                store = Store(folder / STORE)
-                if members.is_empty() or not (folder / STORE).exists():
-                    self._create(store)
-                else:
-                    store.check_version()
-                if self.name is not None:
-                    self._serves = server_of_worker() is not None
-                    note_starter(store)
-                return members, store, store.add_process(os.getpid(), members.enter())
-        except StoreError as error:
-            members.close()
-            raise (TimeoutError if error.is_busy else JobError)(str(error)) from error
-        except BaseException:
-            members.close()
-            raise
-
-    def _create(self, store: Store) -> None:
-        lost = store.create(self._description(), keep=self._is_kept(store))
-        if lost is not None:
-            self._log(
-                logging.WARNING,
-                "what the job has counted so far is lost, and it begins at 0: %s",
-                lost,
-            )
-
-    def _is_kept(self, store: Store) -> bool:
-        """Return whether to go on with what processes that are gone have counted."""
-        if self.name is None or self._resume:
-            return True
-        try:
-            return store.exists and goes_on(store)
-        except StoreError:
-            return True  # what is lost is reported
+        self._publisher.begin()
+        self._begin_to_use(store, entered.members)
 
     def _begin_to_use(self, store: Store, members: Members) -> None:
         """Use the store from now on, with what this process has reserved so far."""
@@ -341,18 +279,6 @@ class Job:
             members.close()
             raise JobError(str(error)) from error
 
-    def _description(self) -> dict[str, str]:
-        found = {} if self._resource is None else {"resource": self._shared_resource()}
-        if self.name is None:
-            found[ELDEST] = str(meeting.eldest())
-        return {**found, "resume": "1"} if self._resume else found
-
-    def _shared_resource(self) -> str:
-        assert self._resource is not None  # noqa: S101 - checked before
-        attributes = dict(self._resource.attributes)
-        attributes.pop(PROCESS_PID, None)
-        return json.dumps(attributes)
-
     # --- publishing ----------------------------------------------------------------------------
 
     def attach(self, changes: Changes, on_lead: Callable[[], object]) -> None:
@@ -362,7 +288,7 @@ class Job:
             changes: What changes in the provider.
             on_lead: Called when this process begins to lead, on a thread of the job.
         """
-        self._changes = changes
+        self._publisher.changes = changes
         self._on_lead = on_lead
         self._can_lead = True
 
@@ -370,16 +296,7 @@ class Job:
         """Stop leading, and keep what a provider that is over has published as of the past."""
         self._can_lead = False
         self.stop_leading()
-        with self._publishing:
-            if self._store is not None and self._changes is not None:
-                self._settle(self._store)
-            self._changes = None
-
-    def _settle(self, store: Store) -> None:
-        try:
-            store.settle(self._number, combine)
-        except StoreError as error:
-            self._report(error)
+        self._publisher.end_provider(self._store, self._number)
 
     def publish_soon(self) -> None:
         """Join if this process belongs to a job, and publish, on the job's thread; never waits."""
@@ -435,71 +352,13 @@ class Job:
         for request in requests:
             request.answer(lambda function: function())
 
-    def _publish(self, timeout: float = 2.0) -> bool:
+    def _publish(self, timeout: float = _PUBLISH) -> bool:
         """Write what changed; return whether that was possible."""
         store = self._store
-        if store is None or not self._publishing.acquire(timeout=timeout):
+        if store is None:
             return False
-        try:
-            try:
-                changes = self._changes.take(timeout) if self._changes is not None else []
-                self.spending.publish(
-                    lambda usage, released: self._write(store, changes, usage, released),
-                    must=bool(changes),
-                    timeout=timeout,
-                )
-                if self._changes is not None and (gone := self._changes.gone()):
-                    numbers = [each.number for each in gone if each.number is not None]
-                    store.forget_observed(self._number, numbers)
-            except (StoreError, TimeoutError) as error:
-                self._report(error)
-                return False
-            self._is_failing = False
-            self._has_published = True
-            return True
-        finally:
-            self._publishing.release()
-
-    def _write(
-        self,
-        store: Store,
-        changes: list[Change],
-        usage: list[Totals],
-        released: Sequence[int],
-    ) -> None:
-        new = [each.series for each in changes if each.series.number is None]
-        if new:
-            is_root = self.name is None and not meeting.is_child()
-            rows = [
-                (definition_of(each.origin), labels_text(each.attributes), each.start or 0)
-                for each in new
-            ]
-            # In parts, so that the other processes can write in between.
-            for start in range(0, len(new), _PART):
-                numbers = store.number_series(rows[start : start + _PART], is_root=is_root)
-                for series, number in zip(new[start : start + _PART], numbers, strict=True):
-                    series.number = number
-        cells = [
-            (
-                series.number or 0,
-                value,
-                None if buckets is None else pack(*buckets),
-            )
-            for series, value, buckets in changes
-        ]
-        store.publish(self._number, cells, usage, released)
-        if self._changes is not None:
-            self._changes.accept(changes)
-
-    def _report(self, error: Exception) -> None:
-        if not self._is_failing:
-            self._is_failing = True
-            self._log(
-                logging.WARNING,
-                "what this process counts cannot be published to its job, which goes on without "
-                "it for now: %s",
-                error,
-            )
+        is_root = self.name is None and not meeting.is_child()
+        return self._publisher.publish(store, self._number, is_root=is_root, timeout=timeout)
 
     # --- the thread ----------------------------------------------------------------------------
 
@@ -559,7 +418,7 @@ class Job:
                 store.fold(number, combine)
                 found = True
         except StoreError as error:
-            self._report(error)
+            self._publisher.report(error)
         return found
 
     def _check_folder(self) -> None:
@@ -579,7 +438,7 @@ class Job:
         )
         # Whoever led goes on leading: it listens already.
         self._yields_until = 0.0 if members.leads else now + _HOLD_OFF
-        with self._publishing:
+        with self._publisher.lock:
             if self._store is not None:
                 self._store.close()
             members.close()
@@ -598,7 +457,7 @@ class Job:
             JobError: The store cannot be read.
         """
         self.publish(timeout / 2)
-        if not self._has_published:  # this process may have shown more before it joined
+        if not self._publisher.has_published:  # this process may have shown more before it joined
             raise JobError("the store of the job does not have the numbers of this process yet")
         merger, resource = self._merger, self._resource
         if merger is None or resource is None:
@@ -714,7 +573,7 @@ class Job:
             store.set_value(_CLOSING, "1")
             self.fold_the_dead()  # so that the last page and push have no state of them
         except StoreError as error:
-            self._report(error)
+            self._publisher.report(error)
         return True
 
     def lead_at_start(self) -> bool:

@@ -159,7 +159,8 @@ class Spending:
         totals: Returns the usage of this process so far; called by the pipeline's owner, as is the
             next one.
         rows: Returns the same by model, as the store has it.
-        run: Has the pipeline's owner call a function behind all events recorded so far.
+        run: Has the pipeline's owner call a function behind all events recorded so far; the second
+            argument, which may be left out, is the timeout in seconds.
 
     Attributes:
         is_used: Whether this process has a budget of the job.
@@ -171,7 +172,7 @@ class Spending:
         *,
         totals: Callable[[], UsageTotals],
         rows: Callable[[], list[Totals]],
-        run: Callable[[Callable[[], Any]], Any],
+        run: Callable[..., Any],
     ) -> None:
         self._process = process
         self._totals = totals
@@ -208,26 +209,26 @@ class Spending:
 
     def publish(
         self,
-        write: Callable[[list[Totals], Sequence[int]], None],
+        take: Callable[[], list[_T]],
+        write: Callable[[list[_T], list[Totals], Sequence[int]], None],
         *,
-        must: bool,
         timeout: float,
     ) -> None:
-        """Have the changed usage and the released reservations written in one transaction.
+        """Have changes, usage and released reservations of one moment written in one transaction.
 
         Args:
-            write: Writes them.
-            must: Whether to call it without any, too.
-            timeout: Seconds to wait for another thread that writes.
+            take: Returns the changes; called by the pipeline's owner.
+            write: Writes them with the changed usage and what was released, if there is anything.
+            timeout: Seconds to wait for another thread that writes, and for the owner.
 
         Raises:
-            TimeoutError: The other thread did not end in time.
+            TimeoutError: The other thread, or the owner, did not end in time.
         """
 
         def locked() -> None:
-            own: _Own = self._run(self._to_write)
-            if must or own.rows or own.released:
-                write(own.rows, own.released)
+            changes, own = self._run(lambda: (take(), self._to_write()), timeout)
+            if changes or own.rows or own.released:
+                write(changes, own.rows, own.released)
                 self._note_written(own)
 
         self._locked(locked, timeout)
@@ -370,10 +371,33 @@ class Spending:
         except TimeoutError as error:
             self._fail((claim,), str(error))
 
-    def release(self, claim: Claim) -> None:
+    def release_soon(self, claim: Claim, post: Callable[[Callable[[], object]], object]) -> bool:
+        """Free what a claim reserved, behind the events of its block; never waits.
+
+        Usually nothing is waiting for it, and the owner need not wake: whoever looks at the amounts
+        has the owner drain first, and so does the job's thread, a moment later.
+
+        Args:
+            claim: The claim.
+            post: Has the pipeline's owner call a function behind all events recorded so far.
+
+        Returns:
+            Whether the owner should wake now.
+        """
+        is_joined = self._process.store is not None
+        # Posted before the look at those that wait: whoever waits later drains it.
+        post(lambda: self.release(claim, is_followed=is_joined))
+        is_followed = not is_joined or self._follow()
+        return bool(self._waiting) or not is_followed
+
+    def release(self, claim: Claim, *, is_followed: bool = False) -> None:
         """Free what a claim reserved, or end its waiting.
 
         The pipeline's owner calls this behind the events of the claim's block.
+
+        Args:
+            claim: The claim.
+            is_followed: Whether the job's thread was asked to write the release.
         """
         self._waiting.pop(claim, None)
         tried = self._trying.pop(claim, None)
@@ -384,10 +408,18 @@ class Spending:
             self._released.update((each, None) for each in (tried, opened) if each is not None)
         elif not self._waiting:
             return
+        if not is_followed:
+            self._follow()
+
+    def _follow(self) -> bool:
+        """Have the job's thread write a release, or grant what waits for it; return whether it will.
+
+        Without a thread, those that wait see it, and publish() writes it.
+        """
         if not self._is_posted:
             self._is_posted = True
-            # Without a thread, those that wait see it, and publish() writes it.
             self._is_posted = self._process.post(self._after_release)
+        return self._is_posted
 
     def stop_lingering(self) -> None:
         """Have the job's thread go on with its next function; never waits."""
@@ -398,8 +430,7 @@ class Spending:
         if not self._waiting:
             self._linger_end.acquire(timeout=_LINGER)
         self._is_posted = False
-        if self._released or self._waiting:
-            self._settle_safely()
+        self._settle_safely()
 
     def _settle_safely(self) -> None:
         try:

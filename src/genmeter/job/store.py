@@ -3,29 +3,24 @@
 Values are absolute, so that writing them again is harmless, and a process that is killed leaves what
 it had written. WAL lets readers read while another process writes. ``synchronous=OFF`` loses nothing
 if a process crashes; if the machine does, the job is over anyway.
-
-SQLite's own state must not be carried over a fork: a child's locks would be those of its parent, and
-the file would be damaged. So all connections of a process are closed before a fork, and none is opened
-until it is over.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import sqlite3
 import time
 from array import array
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from genmeter.job._guard import guard
+from genmeter.job._connection import Connection
 from genmeter.job.amounts import JobAmounts, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    import sqlite3
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from genmeter.job._exact import Exact
@@ -52,14 +47,12 @@ PAST = 0
 VERSION = 1  # of the schema; the file of another one is started anew
 _UNPRICED = 6  # the place of the calls without a price in the rest of `Totals`
 _AMOUNTS = """
-SELECT * FROM
-  (SELECT TOTAL(tokens), TOTAL(usd) FROM usage WHERE process IS NOT ?),
-  (SELECT TOTAL(tokens), TOTAL(usd) FROM reservation WHERE process IS NOT ?)
+SELECT 0, TOTAL(tokens), TOTAL(usd) FROM usage WHERE process IS NOT ?
+UNION ALL
+SELECT 1, TOTAL(tokens), TOTAL(usd) FROM reservation WHERE process IS NOT ?
 """
 _LAST_DEATH = "last_death"  # a value of the job
 _MOST = 2**53  # tokens of a reservation, so that their sum fits into 64 bits
-_TIMEOUT = 5.0  # seconds to wait for the writes of other processes
-_PAUSE = 0.01
 _MAX_INT = 2**63 - 1
 _SCHEMA = """
 CREATE TABLE job (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
@@ -198,7 +191,7 @@ def unpack(buckets: bytes) -> tuple[array[int], float, float]:
     return counts, ends[0], ends[1]
 
 
-class Store:
+class Store(Connection):
     """The file of a job, as one process uses it.
 
     Every method takes the lock of this process for a moment, and waits for the writes of others, at
@@ -207,90 +200,6 @@ class Store:
     Args:
         path: The file; `create` makes it.
     """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._connection: sqlite3.Connection | None = None
-
-    # --- the connection ------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Close the connection; it opens again at the next use."""
-        with contextlib.suppress(StoreError), guard.locked():
-            self.close_now()
-
-    def close_now(self) -> None:
-        """Close the connection; for the holder of the lock."""
-        guard.open.discard(self)
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(sqlite3.Error):
-                connection.close()
-
-    @contextlib.contextmanager
-    def _use(self) -> Iterator[sqlite3.Connection]:
-        with guard.locked():
-            try:
-                if self._connection is None:
-                    self._connection = self._open_patiently()
-                    guard.open.add(self)
-                yield self._connection
-            except (sqlite3.Error, OverflowError, UnicodeError) as error:
-                self.close_now()
-                found = StoreError(f"the store of the job at {str(self._path)!r}: {error}")
-                found.is_busy = isinstance(error, sqlite3.OperationalError) and _is_locked(error)
-                raise found from error
-
-    def _open_patiently(self) -> sqlite3.Connection:
-        """Open a connection, also while another process opens or closes the last other one."""
-        deadline = time.monotonic() + _TIMEOUT
-        while True:
-            try:
-                return self._open()
-            except sqlite3.OperationalError as error:
-                if not _is_locked(error) or time.monotonic() >= deadline:
-                    raise
-                time.sleep(_PAUSE)
-
-    def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            f"{self._path.as_uri()}?mode=rw",
-            uri=True,
-            timeout=_TIMEOUT,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-        try:
-            connection.execute("PRAGMA synchronous=OFF")
-            connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    @contextlib.contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        """Hold the lock of all writers, and commit at the end."""
-        with self._use() as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
-
-    @contextlib.contextmanager
-    def _read(self) -> Iterator[sqlite3.Connection]:
-        """Read a state that no writer changes meanwhile."""
-        with self._use() as db:
-            db.execute("BEGIN")
-            try:
-                yield db
-            finally:
-                with contextlib.suppress(sqlite3.Error):
-                    db.execute("ROLLBACK")
 
     # --- joining -------------------------------------------------------------------------------
 
@@ -625,11 +534,6 @@ def _other_version(path: Path, version: int) -> str:
     )
 
 
-def _is_locked(error: sqlite3.OperationalError) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-
-
 def _write_usage(db: sqlite3.Connection, process: int, usage: Iterable[Totals]) -> None:
     for model, tokens, usd, rest in usage:
         row = (process, _encoded(model), _bindable(tokens), usd, rest)
@@ -665,7 +569,8 @@ def _free(db: sqlite3.Connection, released: Iterable[int]) -> None:
 
 
 def _amounts(db: sqlite3.Connection, without: int | None, *, unpriced: bool) -> JobAmounts:
-    tokens, usd, held, held_usd = db.execute(_AMOUNTS, (without, without)).fetchone()
+    used, reserved = sorted(db.execute(_AMOUNTS, (without, without)))
+    (_, tokens, usd), (_, held, held_usd) = used, reserved
     models: dict[str, None] = {}
     if unpriced:
         query = "SELECT model, rest FROM usage WHERE process IS NOT ?"

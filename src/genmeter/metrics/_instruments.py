@@ -12,6 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from opentelemetry.metrics import (
@@ -231,15 +232,16 @@ class CellInstrument(Instrument, Generic[Cell]):
         points = [cell.point(time, exemplars=exemplars) for cell in self.cells(latest)]
         return self._metric([point for point in points if point is not None])
 
-    def cells(self, latest: int) -> list[Cell]:
-        """Return the cells of all label sets; for the owner only.
+    def cells(self, latest: int, *, known: int = 0) -> list[Cell]:
+        """Return the cells of all label sets, oldest first; for the owner only.
 
         Args:
             latest: The latest start of a series, in Unix nanoseconds; later starts are moved here
                 permanently.
+            known: Number of the oldest cells whose starts need not be looked at again.
         """
         found = list(self._cells.values())
-        for cell in found:
+        for cell in islice(found, known, None):
             if cell.start > latest:  # noqa: PLR1730 - a call of min() for every series
                 cell.start = latest
         return found

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from genmeter.metrics._cells import GaugeCell, HistogramCell
+from genmeter.metrics._cells import GaugeCell
 from genmeter.metrics._instruments import CellHistogram, ObservedInstrument
 from genmeter.schema.metrics import INSTRUMENTS, Across
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping
+    from collections.abc import Callable, Hashable, Iterable, Mapping
 
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
     from opentelemetry.util.types import AttributeValue
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Buckets", "Change", "Changes", "Origin", "Series"]
 
+_NEVER: Any = object()  # stands for a value that was not published
 _ACROSS = {(row.name, row.kind.exposed_as): row.across for row in INSTRUMENTS}
 
 
@@ -68,7 +69,97 @@ class Series:
         self.start = start
         self.number: int | None = None
         self.is_gone = False
-        self.sent: tuple[float, Buckets | None] | None = None
+        self.sent: Any = _NEVER
+
+    def accept(self, value: float, buckets: Buckets | None) -> None:  # noqa: ARG002 - has none
+        """Note what was published."""
+        self.sent = value
+
+    def forget(self) -> None:
+        """Note that nothing was published."""
+        self.sent = _NEVER
+
+
+class _CellSeries(Series):
+    """The series of a cell; what was published is in the lists of its family."""
+
+    __slots__ = ("_family", "_place")
+
+    def __init__(
+        self,
+        origin: Origin,
+        attributes: Mapping[str, AttributeValue],
+        start: int | None,
+        family: _Family,
+        place: int,
+    ) -> None:
+        super().__init__(origin, attributes, start)
+        self._family = family
+        self._place = place
+
+    def accept(self, value: float, buckets: Buckets | None) -> None:
+        self._family.values[self._place] = value
+        if buckets is not None:
+            self._family.counts[self._place] = buckets.counts
+
+    def forget(self) -> None:
+        self._family.values[self._place] = _NEVER
+
+
+class _Family:
+    """The cells of an instrument, with what was published of them.
+
+    All are lists in the order of the cells, since most visits find most cells unchanged: one look at
+    an unchanged cell is what a visit costs. Recording marks nothing, and costs no more.
+
+    Attributes:
+        cells: The cells.
+        series: Their series.
+        values: The published values, or sums of histograms: the very objects, so that one that did not
+            change is known without a comparison.
+        counts: The published buckets of histograms.
+    """
+
+    def __init__(self) -> None:
+        self.cells: list[Any] = []
+        self.series: list[Series] = []
+        self.values: list[Any] = []
+        self.counts: list[list[int]] = []
+
+    def update(self, cells: list[Any], origin: Origin) -> None:
+        """Add new cells.
+
+        Args:
+            cells: All cells, those that are known first.
+            origin: Their metric.
+        """
+        for place in range(len(self.cells), len(cells)):
+            cell = cells[place]
+            start = None if isinstance(cell, GaugeCell) else cell.start
+            self.series.append(_CellSeries(origin, cell.attributes, start, self, place))
+            self.values.append(_NEVER)
+            self.counts.append([])
+        self.cells = cells
+
+    def changed_numbers(self) -> list[Change]:
+        """Return the changes of sums or gauges."""
+        series = self.series
+        return [
+            Change(series[place], cell.value, None)
+            for place, (cell, sent) in enumerate(zip(self.cells, self.values, strict=True))
+            if cell.value is not sent and cell.value != sent and cell.value is not None
+        ]
+
+    def changed_histograms(self) -> list[Change]:
+        """Return the changes of histograms; a value of 0 changes only the buckets."""
+        series = self.series
+        rows = zip(self.cells, self.values, self.counts, strict=True)
+        return [
+            Change(series[place], cell.sum, Buckets(cell.counts.copy(), cell.min, cell.max))
+            for place, (cell, sent, counts) in enumerate(rows)
+            if (cell.sum is not sent or cell.counts != counts)
+            and (sent is not _NEVER or any(cell.counts))
+        ]
 
 
 class Change(NamedTuple):
@@ -88,33 +179,45 @@ class Changes:
 
     def __init__(self, provider: BuiltinMeterProvider) -> None:
         self._provider = provider
-        self._series: dict[Any, Series] = {}
+        self._families: dict[CellInstrument[Any], _Family] = {}
+        self._series: dict[Any, Series] = {}  # of observable instruments
         self._origins: dict[Any, Origin] = {}
         self._observed: dict[ObservedInstrument, set[Hashable]] = {}
         self._seen: list[Change] = []
 
-    def take(self, timeout: float) -> list[Change]:
-        """Return the changes, those that were returned before and not accepted included.
+    def prepare(self, timeout: float) -> Callable[[], list[Change]]:
+        """Call the callbacks of other libraries, before the changes are taken.
 
         Args:
             timeout: Seconds.
 
-        Raises:
-            TimeoutError: The owner of the cells was busy for too long.
+        Returns:
+            A function for the owner of the cells, which returns the changes, those that were returned
+            before and not accepted included.
         """
-        self._seen = []
-        self._provider.visit(self._visit, timeout)
-        return self._seen
+        visit = self._provider.prepare_visit(timeout)
+
+        def take() -> list[Change]:
+            self._seen = []
+            visit(self._visit)
+            return self._seen
+
+        return take
 
     def accept(self, changes: Iterable[Change]) -> None:
         """Note that changes were published."""
         for series, value, buckets in changes:
-            series.sent = (value, buckets)
+            series.accept(value, buckets)
+
+    def series(self) -> list[Series]:
+        """Return all series that were found so far."""
+        of_cells = [series for family in self._families.values() for series in family.series]
+        return [*of_cells, *self._series.values()]
 
     def forget_accepted(self) -> None:
         """Return everything again, for another store."""
-        for series in self._series.values():
-            series.sent = None
+        for series in self.series():
+            series.forget()
             series.number = None
 
     def gone(self) -> list[Series]:
@@ -132,27 +235,14 @@ class Changes:
         if isinstance(instrument, ObservedInstrument):
             self._visit_observed(scope, instrument, observed or [], latest)
             return
-        known, seen = self._series, self._seen
-        for cell in instrument.cells(latest):
-            series = known.get(cell)
-            if series is None:
-                is_gauge = isinstance(cell, GaugeCell)
-                series = known[cell] = Series(
-                    self._origin(scope, instrument),
-                    cell.attributes,
-                    None if is_gauge else cell.start,
-                )
-            sent = series.sent
-            if isinstance(cell, HistogramCell):
-                if sent is None:
-                    if not any(cell.counts):
-                        continue
-                elif sent[0] == cell.sum and sent[1] is not None and sent[1].counts == cell.counts:
-                    continue
-                buckets = Buckets(cell.counts.copy(), cell.min, cell.max)
-                seen.append(Change(series, cell.sum, buckets))
-            elif cell.value is not None and (sent is None or sent[0] != cell.value):
-                seen.append(Change(series, cell.value, None))
+        family = self._families.setdefault(instrument, _Family())
+        cells = instrument.cells(latest, known=len(family.cells))
+        if family.cells and cells[:1] != family.cells[:1]:  # the instrument was cleared
+            family = self._families[instrument] = _Family()
+            cells = instrument.cells(latest)
+        family.update(cells, self._origin(scope, instrument))
+        is_histogram = isinstance(instrument, CellHistogram)
+        self._seen += family.changed_histograms() if is_histogram else family.changed_numbers()
 
     def _visit_observed(
         self,
@@ -174,7 +264,7 @@ class Changes:
                 series = Series(self._origin(scope, instrument), attributes, start)
                 self._series[identity] = series
             series.is_gone = False
-            if series.sent is None or series.sent[0] != value:
+            if series.sent is _NEVER or series.sent != value:
                 self._seen.append(Change(series, value, None))
 
     def _origin(

@@ -96,7 +96,6 @@ if TYPE_CHECKING:
 __all__ = ["BuiltinMeterProvider"]
 
 _logger = logging.getLogger("genmeter")
-_T = TypeVar("_T")
 _I = TypeVar("_I", bound=Instrument)
 
 # OpenTelemetry's syntax of names and units.
@@ -361,45 +360,46 @@ class BuiltinMeterProvider(MeterProvider):
         Raises:
             TimeoutError: The owner was busy for too long.
         """
-        return self._as_owner(self._cut, timeout)
+        latest = time.time_ns() - START_MARGIN_NS
+        deadline = time.monotonic() + timeout
+        observed = self._observe(timeout)
+        left = seconds_left(deadline)
+        return self._shared.owner.run(partial(self._cut, observed, latest, left), left)
 
-    def visit(self, visitor: Visitor, timeout: float = 10.0) -> None:
-        """Show every instrument with its current state to a visitor, as one consistent cut.
+    def prepare_visit(self, timeout: float = 10.0) -> Callable[[Visitor], None]:
+        """Call the callbacks of other libraries, before a visit of the instruments.
 
         Args:
-            visitor: Called by the owner for each instrument.
             timeout: Seconds, as for `collect`.
 
-        Raises:
-            TimeoutError: The owner was busy for too long.
+        Returns:
+            A function for the owner, which shows every instrument with its current state to a
+            visitor, as one consistent cut.
         """
+        latest = time.time_ns() - START_MARGIN_NS
+        deadline = time.monotonic() + timeout
+        observed = self._observe(timeout)
 
-        def visit(observed: dict[Observer, Observations], latest: int, left: float) -> None:
+        def visit(visitor: Visitor) -> None:
+            left = seconds_left(deadline)
             for meter in list(self._meters.values()):
                 for instrument, seen in self._states(meter, observed, left):
                     visitor(meter.scope, instrument, seen, latest)
 
-        self._as_owner(visit, timeout)
+        return visit
 
-    def _as_owner(
-        self, read: Callable[[dict[Observer, Observations], int, float], _T], timeout: float
-    ) -> _T:
-        """Call the callbacks of other libraries, then have the owner read the state."""
-        latest = time.time_ns() - START_MARGIN_NS
-        deadline = time.monotonic() + timeout
-        observed: dict[Observer, Observations] = {}
-        if self._shared.is_open:
-            observers = [
-                instrument.observer
-                for meter in list(self._meters.values())
-                if meter.scope.name != self._own_scope
-                for instrument in meter.instruments
-                if isinstance(instrument, ObservedInstrument) and instrument.observer
-            ]
-            if observers:
-                observed = self._runner.observe(observers, timeout / 2)
-        left = seconds_left(deadline)
-        return self._shared.owner.run(partial(read, observed, latest, left), left)
+    def _observe(self, timeout: float) -> dict[Observer, Observations]:
+        """Call the callbacks of other libraries, for at most half of the time."""
+        if not self._shared.is_open:
+            return {}
+        observers = [
+            instrument.observer
+            for meter in list(self._meters.values())
+            if meter.scope.name != self._own_scope
+            for instrument in meter.instruments
+            if isinstance(instrument, ObservedInstrument) and instrument.observer
+        ]
+        return self._runner.observe(observers, timeout / 2) if observers else {}
 
     def reset_after_fork(self, resource: Resource) -> None:
         """Reset to 0 in a forked child, with all instruments and callbacks; takes no lock.

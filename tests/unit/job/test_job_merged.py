@@ -52,7 +52,7 @@ class Process:
 
     def publish(self) -> int:
         """Write what changed; return the number of cells."""
-        found = self.changes.take(5.0)
+        found = self.changes.prepare(5.0)()
         new = [each.series for each in found if each.series.number is None]
         rows = [
             (definition_of(each.origin), labels_text(each.attributes), each.start or 0)
@@ -459,12 +459,12 @@ def test_what_was_not_accepted_is_published_again(store: Store) -> None:
     """The store may have been full."""
     process = Process(store)
     process.meter.create_counter("c").add(1)
-    assert [change.value for change in process.changes.take(5.0)] == [1]
-    assert [change.value for change in process.changes.take(5.0)] == [1]
+    assert [change.value for change in process.changes.prepare(5.0)()] == [1]
+    assert [change.value for change in process.changes.prepare(5.0)()] == [1]
     process.publish()
-    assert process.changes.take(5.0) == []
+    assert process.changes.prepare(5.0)() == []
     process.changes.forget_accepted()
-    (change,) = process.changes.take(5.0)
+    (change,) = process.changes.prepare(5.0)()
     assert change.series.number is None
 
 

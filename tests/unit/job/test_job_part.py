@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from _other import Other
@@ -124,6 +124,21 @@ def other_process(top: Path, folder: str) -> Other:
     other("[space.setdefault('n', s.add_process(os.getpid(), m.enter()))] and None")
     other("s.publish(n, [(1, 100, None)], [Totals('m', 100, 0.5, '[100,0,0,0,0,1,0,0]')])")
     return other
+
+
+class _BusyOwner(LockedOwner):
+    """An owner that drains a further call right after each visit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.after: Callable[[], object] = lambda: None
+
+    def run(self, function: Callable[[], Any], timeout: float | None = None) -> Any:
+        """Call a function under the lock, and drain."""
+        try:
+            return super().run(function, timeout)
+        finally:
+            self.after()
 
 
 # --- alone ---------------------------------------------------------------------------------------
@@ -280,6 +295,30 @@ def test_the_first_process_says_what_the_jobs_resource_is(part: Callable[..., Pa
     assert dict(resource.resource.attributes) == {"service.name": "s", "service.instance.id": "i"}
 
 
+def test_the_page_and_the_totals_are_of_one_moment(
+    part: Callable[..., Part], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process may be killed after any publication, whatever was recorded during it."""
+    owner = _BusyOwner()
+    one = part()
+    one.provider = BuiltinMeterProvider(owner, resource=RESOURCE, cardinality_limit=100)
+    one.counter = one.provider.get_meter("app").create_counter("c")
+    one.job.attach(Changes(one.provider), one._lead)
+    monkeypatch.setattr(one.job.spending, "_run", owner.run)
+    one.add(5)
+    one.job.join()
+    store = one.job.store
+    assert store is not None
+    owner.after = lambda: one.add(3)
+    for _ in range(3):
+        assert one.job._publish()
+        (found,) = store.usage()
+        cells = store.read({}, 0, 0, "").cells[one.job.number]
+        assert [cell.value for cell in cells] == [found.tokens]
+    owner.after = lambda: None
+    assert found.tokens >= 11  # of two publications at least
+
+
 # --- faults --------------------------------------------------------------------------------------
 
 
@@ -311,7 +350,10 @@ def test_a_store_of_another_version_cuts_a_process_off(
     one.job.join()
     with other_process(top, "job-j") as other:
         one.job.leave(soon())
-        other("[s._use().__enter__().execute('PRAGMA user_version=999')] and None")
+        other(
+            "[space.setdefault('u', s._use()).__enter__().execute('PRAGMA user_version=999')] and None"
+        )
+        other("u.__exit__(None, None, None) and None")
         two = part()
         assert not two.job.join()
         assert two.job.is_cut_off

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
+from multiprocessing import util as mp_util
 from typing import Any
 
 import pytest
@@ -23,7 +25,7 @@ from _runtimes import (
 
 from _waiting import PATIENCE, eventually
 from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig, process_token_usage, runtime
-from genmeter import runtime as exit_hook
+from genmeter.pipeline import exit_hook
 from otlp_receiver import HttpReceiver
 
 # --- the end -------------------------------------------------------------------------------------
@@ -266,9 +268,9 @@ def test_exit_of_a_multiprocessing_child_is_hooked(
 ) -> None:
     """There the end is a finalizer, since atexit does not run."""
     finalizers: list[Any] = []
-    monkeypatch.setattr(exit_hook.multiprocessing, "parent_process", object)
+    monkeypatch.setattr(multiprocessing, "parent_process", object)
     monkeypatch.setattr(
-        exit_hook.mp_util, "Finalize", lambda owner, call, exitpriority: finalizers.append(call)
+        mp_util, "Finalize", lambda owner, call, exitpriority: finalizers.append(call)
     )
     monkeypatch.setattr(runtime, "_exit_hook", exit_hook.ExitHook(runtime._exit_all))
     record(monitor_of())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import tempfile
 import time
 from contextlib import closing
 from functools import partial
@@ -13,6 +14,10 @@ from unittest import mock
 from _measure import seconds, side_by_side
 from _subjects import AFTERIMAGE, DIRECT, OURS, AfterImage, DirectSdk, Ours, events
 from _table import Aim, Row, at_most, figure_of, ours_to, print_aims, print_table
+
+from genmeter.events.afterimage import first_data, values_of
+from genmeter.handlers import _lines
+from genmeter.handlers._lines import JournalLines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +36,7 @@ PATIENCE = 120.0  # seconds, for the last line of a stream
 WITHOUT = f"{OURS}, without files"
 FILES = {"metrics.jsonl": {OURS: 8, AFTERIMAGE: 7}, "afterimage.log": {OURS: 1, AFTERIMAGE: 1}}
 """Lines per generation by file; genmeter also writes ``error_rate`` for successful ones."""
+JOURNAL_LINES = FILES["metrics.jsonl"][OURS]
 JOURNAL = f"Into the journal, {STREAM:,} generations without a pause: the time for one"
 EVENTS = "The same: generations per second"
 LINES = "The same: lines per second"
@@ -39,13 +45,15 @@ CPU = f"CPU in all for a generation with a journal and a log, bursts of {BURST}"
 FILES_CPU = "The same: added by journal and log"
 MIN = f"The caller's time for a call with a journal and a log, bursts of {BURST}: minimum"
 MEDIAN = "The same: median"
+ENCODING = f"CPU to encode and write the journal's {JOURNAL_LINES} lines of a generation"
+WRITER, NO_WRITER = "with run, seq, process and host", "without"
 OPENS = f"How often the journal is opened for {OPENED:,} generations"
 BYTES = "Bytes for each line of the journal"
 
 
 def run() -> list[Row]:
-    """Measure the journal, then both files, then the calls."""
-    return [*_streams(), *_bursts(), *_opens()]
+    """Measure the journal, then both files, then the calls, then the fields of the writer."""
+    return [*_streams(), *_bursts(), *_encoding(), *_opens()]
 
 
 def aims(rows: list[Row]) -> list[Aim]:
@@ -150,6 +158,47 @@ def _bursts() -> list[Row]:
         *(Row(MIN, name, each.min, ratio=each.ratio) for name, each in calls.items()),
         *(Row(MEDIAN, name, each.median, ratio=each.ratio) for name, each in calls.items()),
     ]
+
+
+class _NoWriter(JournalLines):
+    """Encodes the lines as they were before they named their writer."""
+
+    def _add_lines(self, lines: list[str], event: Any) -> None:
+        labels = self._labels_of(event)
+        end = _lines._end(event)
+        tail = labels + end
+        first = _lines._members(first_data(event))
+        for name, value, own in values_of(event):
+            head = self._heads.get(name) or self._new_head(name)
+            if first or own:
+                lines.append(f"{head}{value!r}{labels}{_lines._members(own or {})}{first}{end}")
+                first = ""
+            else:
+                lines.append(f"{head}{value!r}{tail}")
+
+
+def _encoding() -> list[Row]:
+    found: list[Any] = []
+    with (
+        mock.patch.object(JournalLines, "encode", lambda _, batch: found.extend(batch) or b""),
+        closing(Ours(with_files=True)) as subject,
+    ):
+        subject.record(events(BURST))
+        subject.settle()
+    ways = {
+        name: partial(_cpu_of_encoding, lines, found)
+        for name, lines in ((WRITER, JournalLines()), (NO_WRITER, _NoWriter()))
+    }
+    spreads = side_by_side(ways, BURST_ROUNDS)
+    return [Row(ENCODING, name, each.min, ratio=each.ratio) for name, each in spreads.items()]
+
+
+def _cpu_of_encoding(lines: JournalLines, generations: list[Any]) -> float:
+    with tempfile.TemporaryFile(buffering=0) as file:
+        start = time.thread_time()
+        for _ in range(10):
+            file.write(lines.encode(generations))
+        return (time.thread_time() - start) / 10 / len(generations)
 
 
 def _opens() -> list[Row]:

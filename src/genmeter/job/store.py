@@ -106,7 +106,7 @@ class Definition(NamedTuple):
 
 
 class SeriesRow(NamedTuple):
-    """A series of the store; ``labels`` is the text of a sorted tuple of pairs."""
+    """A series of the store; ``labels`` is the text of a label set."""
 
     id: int
     metric: int

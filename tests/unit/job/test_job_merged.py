@@ -145,8 +145,12 @@ def test_labels_of_any_type_are_read_as_they_were_written(store: Store, value: A
         ((1.0, math.inf), (1.0, "inf")),
         (b"bytes", b"bytes"),
         (None, None),
+        ("\ud83d\ude00", "\ud83d\ude00"),
+        ("\U0001f600", "\U0001f600"),
+        ("a\\ud83d'\"\n", "a\\ud83d'\"\n"),
+        ("Größe", "Größe"),
     ],
-    ids=repr,
+    ids=ascii,
 )
 def test_unusual_labels_can_be_read_again(store: Store, value: Any, expected: Any) -> None:
     """Also those whose text is no literal of Python."""
@@ -164,14 +168,16 @@ def test_an_object_is_its_text() -> None:
         def __str__(self) -> str:
             return "thing"
 
-    assert labels_text({"a": Thing()}) == "[('a', 'thing')]"  # type: ignore[dict-item]
+    assert labels_text({"a": Thing()}) == '{"a": "thing"}'  # type: ignore[dict-item]
 
 
 def test_the_order_of_labels_is_no_matter() -> None:
     """Different label sets have different texts."""
     assert labels_text({"a": 1, "b": 2}) == labels_text({"b": 2, "a": 1})
-    texts = {labels_text({"a": value}) for value in (1, True, 1.0, "1", ("1",), "True")}
-    assert len(texts) == 6
+    texts = {labels_text({"a": value}) for value in (1, True, 1.0, "1", ("1",), "True", None)}
+    assert len(texts) == 7
+    faces = {labels_text({"a": value}) for value in ("\U0001f600", "\ud83d\ude00")}
+    assert len(faces) == 2
 
 
 # --- one process ---------------------------------------------------------------------------------
@@ -360,7 +366,7 @@ def test_a_moved_birth_is_read(store: Store) -> None:
     merger = Merger(store)
     merger.collect(RESOURCE)
     definition = next(iter(store.read({}, 0, 0, "").metrics.values()))
-    store.number_series([(definition, "[]", 5)], is_root=True)
+    store.number_series([(definition, labels_text({}), 5)], is_root=True)
     (point,) = metrics_of(merger.collect(RESOURCE))["c"].data.data_points
     assert point.start_time_unix_nano == 5
 

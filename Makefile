@@ -25,7 +25,7 @@ VENDORS := .venv-vendors
 FRAMEWORKS := .venv-frameworks
 FRAMEWORKS_OLDER := .venv-frameworks-older
 # What frameworks leave unclosed is found at the end, when no test's filter of warnings is in effect.
-FRAMEWORKS_PYTEST := -m frameworks -W default::pytest.PytestUnraisableExceptionWarning tests/frameworks tests/unit/test_docs.py
+FRAMEWORKS_PYTEST := -m frameworks -W default::pytest.PytestUnraisableExceptionWarning -W default::DeprecationWarning tests/frameworks tests/unit/test_docs.py
 BOARDS := tools/dashboards
 NODE_MODULES := $(BOARDS)/node_modules/.installed
 

@@ -340,6 +340,8 @@ class Recording:
         observer = self._session.observer
         if observer is None or not observer.is_fed:
             observer = process_observer()
+        if type(duration) is int:
+            duration = float(duration)
         if observer is None or type(duration) is not float or _is_conversation(keywords, metadata):
             return False
         if metadata is not None:

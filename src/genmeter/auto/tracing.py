@@ -29,12 +29,6 @@ __all__ = ["SpanFeed"]
 _SDK_TRACE = "opentelemetry.sdk.trace"
 _SDK_LOGS = "opentelemetry.sdk._logs"
 _SDK_DISABLED = "OTEL_SDK_DISABLED"
-_OPERATION = "gen_ai.operation.name"
-_OPERATIONS = frozenset(
-    {"chat", "text_completion", "completion", "generate_content", "embeddings", "embedding"}
-)
-_KIND = "openinference.span.kind"
-_KINDS = frozenset({"LLM", "EMBEDDING"})
 _SAMPLES_ALL = ("AlwaysOnSampler", "ParentBased{root:AlwaysOnSampler")
 
 
@@ -294,8 +288,9 @@ def _gate_processor() -> Any:
 
 
 def _is_call(span: Any) -> bool:
+    from genmeter.spans.reading import operation_of
+
     try:
-        attributes = span.attributes or {}
-        return attributes.get(_OPERATION) in _OPERATIONS or attributes.get(_KIND) in _KINDS
+        return operation_of(span.attributes) is not None
     except UNREADABLE:
         return False

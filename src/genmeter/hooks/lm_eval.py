@@ -325,9 +325,7 @@ def _evaluate(original: Any) -> Any:
         try:
             results = original(*args, **kwargs)
         except Exception as error:
-            _hook.monitor.track_evaluation(
-                perf_counter() - began, False, "lm_eval", {}, error=error
-            )
+            _guard(_track_failure, error, perf_counter() - began)
             raise
         finally:
             _is_evaluating.reset(token)
@@ -336,6 +334,10 @@ def _evaluate(original: Any) -> Any:
         return results
 
     return evaluate
+
+
+def _track_failure(error: Exception, duration: float) -> None:
+    _hook.monitor.track_evaluation(duration, False, "lm_eval", {}, error=error)
 
 
 def _track(results: Any, duration: float) -> None:

@@ -6,13 +6,18 @@ an instrumentation's span. Without a guard, a check costs a comparison.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
+
+from genmeter.errors import BudgetError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["add_guard", "check", "is_guarded", "remove_guard"]
 
+_logger = logging.getLogger("genmeter")
+_failed: list[Callable[[], object]] = []
 _guards: tuple[Callable[[], object], ...] = ()
 
 
@@ -23,7 +28,15 @@ def check() -> None:
         BudgetError: A budget of the job refuses the call.
     """
     for guard in _guards:
-        guard()
+        try:
+            guard()
+        except BudgetError:
+            raise
+        except Exception as error:
+            # A guard that fails must not refuse the job's calls.
+            if guard not in _failed:
+                _failed.append(guard)
+                _logger.warning("calls are not checked against the budget: %r", error)
 
 
 def is_guarded() -> bool:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 import weakref
-from typing import TYPE_CHECKING
+
+from opentelemetry.metrics import NoOpMeterProvider
 
 from genmeter import runtime
+from genmeter.config.monitor import EndpointConfig, MonitorConfig
+from genmeter.errors import ConfigError, EndpointError
 from genmeter.monitor import GenerationMonitor, open_monitors
-
-if TYPE_CHECKING:
-    from genmeter.config.monitor import MonitorConfig
 
 __all__ = ["configure", "process_monitor"]
 
-_lock = threading.Lock()
+_logger = logging.getLogger("genmeter")
+_lock = threading.RLock()  # a monitor that is collected meanwhile may need one on the same thread
 # One for each runtime: tests have several.
 _made: weakref.WeakKeyDictionary[runtime.Runtime, GenerationMonitor] = weakref.WeakKeyDictionary()
 
@@ -34,11 +37,8 @@ def process_monitor() -> GenerationMonitor:
     That is the oldest open monitor that the job has made itself, so that its reports and budgets have the
     calls. Without one it is a monitor of the ``GENMETER_*`` variables, made once; a monitor that the job
     makes later takes its node for the calls that end from then on, and ``process_token_usage()`` sums over
-    both.
-
-    Raises:
-        ConfigError: A variable is invalid.
-        EndpointError: The endpoint is enabled and its address cannot be bound.
+    both. If a variable is invalid, or its endpoint cannot be bound, a warning says so, and its metrics are
+    not exported: totals and reports of the process have its calls.
     """
     current = runtime.current()
     made = _made.get(current)
@@ -48,5 +48,26 @@ def process_monitor() -> GenerationMonitor:
     with _lock:
         made = _made.get(current)
         if made is None or made._is_shut:  # noqa: SLF001 - of this package
-            made = _made[current] = GenerationMonitor(config=_config)
+            made = _made[current] = _make()
         return made
+
+
+def _make() -> GenerationMonitor:
+    try:
+        return GenerationMonitor(config=_config)
+    except EndpointError as error:
+        _logger.warning("the monitor of this process has no endpoint: %s", error)
+        config = MonitorConfig(endpoint=EndpointConfig(enabled=False))
+    except ConfigError as error:
+        _logger.warning("the monitor of this process exports no metrics: %s", error)
+        config = MonitorConfig(meter_provider=NoOpMeterProvider())
+    return GenerationMonitor(config=config)
+
+
+def _reset_in_child() -> None:
+    global _lock  # noqa: PLW0603 - another thread may have held it at the fork
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_in_child)

@@ -170,3 +170,22 @@ def test_a_forked_child_goes_on_with_the_jobs_budget() -> None:
     assert (made, spent) == (3, 300)
     with pytest.raises(BudgetExceededError):
         use(monitor)
+
+
+def test_a_guard_that_fails_refuses_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its failure is said once, and the guards after it are asked."""
+    asked: list[int] = []
+
+    def fail() -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(gate, "_guards", (fail, lambda: asked.append(1)))
+    monkeypatch.setattr(gate, "_failed", [])
+    gate.check()
+    gate.check()
+    assert asked == [1, 1]
+    assert (
+        caplog.text.count("calls are not checked against the budget: RuntimeError('broken')") == 1
+    )

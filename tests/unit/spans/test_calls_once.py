@@ -14,7 +14,7 @@ from genmeter import ConfigError, GenAISpanProcessor, MonitorConfig
 from genmeter.observed import blocks
 from genmeter.observed.hook import HookRecorder
 from genmeter.spans.monitors import process_monitor
-from genmeter.testing import IsolatedMonitor, isolated_monitor
+from genmeter.testing import IsolatedMonitor, fresh_runtime, isolated_monitor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -721,3 +721,24 @@ def test_marked_generator_passes_on_what_its_consumer_sends(
     left.close()
     assert blocks.current() is None
     assert monitor.value("genmeter_generations_total", genmeter_outcome="cancelled") == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"GENMETER_MAX_MODELS": "many"}, "exports no metrics: GENMETER_MAX_MODELS"),
+        ({"GENMETER_HISTORY_CAPACITY": "-1"}, "exports no metrics: GENMETER_HISTORY_CAPACITY"),
+    ],
+)
+def test_process_monitor_of_wrong_settings_counts_all_the_same(
+    variables: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """It says what is wrong once, and its calls are in the totals of the process."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with fresh_runtime():
+        made = process_monitor()
+        assert process_monitor() is made
+        made.track_generation(1.0, True, model_name="m", prompt_token_count=5)
+        assert made.get_total_token_usage().total_tokens == 5
+    assert caplog.text.count(words) == 1

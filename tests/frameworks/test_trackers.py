@@ -71,17 +71,19 @@ def test_wandb_has_the_numbers_and_the_table(
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    with isolated_monitor() as monitor:
+    with isolated_monitor(log_dir=tmp_path) as monitor:
         record(monitor)
+        monitor.flush()
         report = monitor.get_total_token_usage()
     with wandb.init(project="genmeter", dir=tmp_path) as run:
         report.log_to(run)
         report.log_to(wandb, prefix="again")
+        read_usage(tmp_path, by="model,step").log_to(run, prefix="rows")  # no step: NA
         summary = dict(run.summary)
     assert summary["genmeter/total_tokens"] == summary["again/total_tokens"] == 1_514
     assert summary["genmeter/birch/prompt_tokens"] == 500
     assert "Calls without usage: 1" in summary["genmeter/notes"]
-    assert summary["genmeter/usage"]["nrows"] == 2
+    assert summary["genmeter/usage"]["nrows"] == summary["rows/usage"]["nrows"] == 2
 
 
 def test_others_are_refused() -> None:

@@ -120,7 +120,7 @@ def test_each_python_block_of_the_docs_runs(code: str, tmp_path: Path) -> None:
 def test_each_block_with_a_tracker_runs(code: str, tmp_path: Path) -> None:
     """Without a server: MLflow in a folder, Weights & Biases offline."""
     pytest.importorskip("wandb" if "wandb" in code else "mlflow")
-    settings = {"WANDB_MODE": "offline", "MLFLOW_TRACKING_URI": tmp_path.as_uri()}
+    settings = {"WANDB_MODE": "offline", "MLFLOW_TRACKING_URI": (tmp_path / "runs").as_uri()}
     run(code, tmp_path, {**settings, "MLFLOW_ALLOW_FILE_STORE": "true"}, warnings="default")
 
 

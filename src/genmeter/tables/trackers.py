@@ -56,13 +56,14 @@ def log_usage(
         path = "/".join(_FORBIDDEN.sub("_", name.replace("/", "_")) for name in names)
         metrics |= _known(f"{prefix}/{path}/", {str(k): v for k, v in row.items() if k not in keys})
     text = "\n".join(notes)
+    # Both write tables as JSON, which has no NA.
+    rows = frame.astype(object).where(frame.notna(), None)
     # By what they offer: neither package is imported for this.
     if callable(getattr(tracker, "log_metrics", None)) and callable(
         getattr(tracker, "log_table", None)
     ):
         tracker.log_metrics(metrics)
-        # Its tables are JSON, which has no NA.
-        tracker.log_table(frame.astype(object).where(frame.notna(), None), f"{prefix}/usage.json")
+        tracker.log_table(rows, f"{prefix}/usage.json")
         if text:
             tracker.log_text(text, f"{prefix}/notes.txt")
         return
@@ -72,7 +73,7 @@ def log_usage(
             "tracker must be the module mlflow, the module wandb or a run of wandb.init(), "
             f"got {tracker!r}"
         )
-    values: dict[str, Any] = {**metrics, f"{prefix}/usage": table(dataframe=frame)}
+    values: dict[str, Any] = {**metrics, f"{prefix}/usage": table(dataframe=rows)}
     tracker.log(values | ({f"{prefix}/notes": text} if text else {}))
 
 

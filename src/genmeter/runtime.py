@@ -197,6 +197,17 @@ class Runtime:
         self.require_pipeline().deferred_log.finish(_time_to_log(deadline))
         return has_ended
 
+    def settle_observed(self, timeout: float) -> None:
+        """Record the observed calls that wait for what else observes them.
+
+        Args:
+            timeout: Seconds to wait at most; what waits then goes on to.
+        """
+        deadline = time.monotonic() + timeout
+        for session in self._open_sessions():
+            with contextlib.suppress(TimeoutError):
+                self.require_pipeline().run(session.settle, seconds_left(deadline))
+
     def _begin_release(self, session: Session, deadline: float) -> None:
         """Close a session; its handlers keep working during the last pushes."""
         if session.state.is_closed:
@@ -283,7 +294,8 @@ class Runtime:
         if pipeline is None:
             return
         deadline = time.monotonic() + timeout
-        pipeline.run(lambda: None, timeout)
+        self.settle_observed(timeout)
+        pipeline.run(lambda: None, seconds_left(deadline))
         for session in self._open_sessions():
             session.dispatcher.flush(deadline)
         with contextlib.suppress(TimeoutError):

@@ -25,6 +25,7 @@ NEVER = {
     "genmeter_job_processes",
     "genmeter_monitor_export_failures_total",
     "genmeter_monitor_label_overflow_total",
+    "genmeter_monitor_repetitions_total",
 }
 
 

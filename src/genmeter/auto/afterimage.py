@@ -1,9 +1,9 @@
-"""AfterImage's calls: they pass the gate, and a budget ends AfterImage's generators.
+"""AfterImage's calls: its monitor records them, so what else watches the clients inside adds nothing.
 
-AfterImage reports a call after its end, too late to refuse it. So the methods of its providers check the
-gate first. Its generators catch every exception and try again, for ever if a budget is spent: a refused
-call of theirs is cancelled, which ends the generator in its own way, and the error is raised at the end of
-that.
+AfterImage reports a call after its end, so no block of ours is open around it. Here the methods of its
+providers become such blocks. They check the gate first, since the monitor hears of a call too late for that.
+AfterImage's generators catch every exception and try again, for ever if a budget is spent. So a refused call
+of theirs is cancelled, which ends the generator in its own way, and the error is raised at the end of that.
 """
 
 from __future__ import annotations
@@ -11,17 +11,21 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import wrapt
 
+from genmeter import clock
 from genmeter.errors import BudgetError
-from genmeter.observed import gate
+from genmeter.observed import blocks, gate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import ModuleType
+
+    from genmeter.observed.model import ObservedCall
 
 __all__ = ["install"]
 
@@ -39,6 +43,40 @@ _METHODS = frozenset(
 )
 
 
+class _Reported:
+    """The block of a call that AfterImage reports itself.
+
+    Args:
+        outer: The block of ours around it.
+    """
+
+    def __init__(self, outer: blocks.Block | None) -> None:
+        self.outer = outer
+        self.is_open = True
+        self._began = clock.now()
+        self._ended: float | None = None
+
+    def end(self) -> None:
+        """End it."""
+        self._ended = clock.now()
+        self.is_open = False
+
+    @property
+    def period(self) -> tuple[float, float] | None:
+        """Unix times of the beginning and the end, in seconds; None while the call goes on."""
+        return None if self._ended is None else (self._began, self._ended)
+
+    def belongs_to(self, monitor: object) -> bool:
+        """Return True: nobody else is to count it."""
+        del monitor
+        return True
+
+    def observe(self, call: ObservedCall) -> bool:
+        """Drop what others observed of it."""
+        del call
+        return self.is_open
+
+
 class _Generation:
     """A generator's run; ``error`` is that of the first call that was refused."""
 
@@ -50,7 +88,7 @@ _generation: ContextVar[_Generation | None] = ContextVar("genmeter_afterimage", 
 
 
 def install() -> None:
-    """Have AfterImage's calls refused by the gate, once it is imported."""
+    """Have AfterImage's calls counted once, and refused by the gate, once it is imported."""
     for module in _PROVIDERS:
         wrapt.register_post_import_hook(_wrap_providers, module)
     for module in _GENERATORS:
@@ -58,7 +96,7 @@ def install() -> None:
 
 
 def _wrap_providers(module: ModuleType) -> None:
-    _wrap(module, _METHODS, _gated)
+    _wrap(module, _METHODS, _reported)
 
 
 def _wrap_generators(module: ModuleType) -> None:
@@ -82,7 +120,7 @@ def _wrap(
                 setattr(kind, name, replacement)
 
 
-def _gated(method: Callable[..., Any]) -> Callable[..., Any]:
+def _reported(method: Callable[..., Any]) -> Callable[..., Any]:
     if inspect.iscoroutinefunction(method):
 
         @functools.wraps(method)
@@ -95,14 +133,16 @@ def _gated(method: Callable[..., Any]) -> Callable[..., Any]:
                     raise
                 generation.error = generation.error or error
                 raise asyncio.CancelledError from error
-            return await method(*args, **kwargs)
+            with _block():
+                return await method(*args, **kwargs)
 
         return call_async
 
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
         gate.check()
-        return method(*args, **kwargs)
+        with _block():
+            return method(*args, **kwargs)
 
     return call
 
@@ -127,3 +167,14 @@ def _ended_by_budget(method: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return generate
+
+
+@contextmanager
+def _block() -> Iterator[None]:
+    block = _Reported(blocks.current())
+    before = blocks.enter(block)
+    try:
+        yield
+    finally:
+        block.end()
+        blocks.leave(block, before)

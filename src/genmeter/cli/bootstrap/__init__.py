@@ -151,6 +151,8 @@ class _Run:
             say("not waiting any longer")
 
     def _report(self) -> None:
+        process = runtime.current()
+        process.settle_observed(process.timeout)
         report = job_token_usage()
         is_known = report.by_model or report.without_usage
         text = f"{report}" if is_known else "No token usage recorded."

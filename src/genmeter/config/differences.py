@@ -1,4 +1,4 @@
-"""Settings that a later monitor of a process asks for in vain, since the first one's apply."""
+"""Settings of a later monitor that are ignored, since those of the first one apply."""
 
 from __future__ import annotations
 

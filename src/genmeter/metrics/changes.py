@@ -83,7 +83,7 @@ class Series:
 class _CellSeries(Series):
     """The series of a cell; what was published is in the lists of its family."""
 
-    __slots__ = ("_family", "_place")
+    __slots__ = ("_family", "_index")
 
     def __init__(
         self,
@@ -91,19 +91,19 @@ class _CellSeries(Series):
         attributes: Mapping[str, AttributeValue],
         start: int | None,
         family: _Family,
-        place: int,
+        index: int,
     ) -> None:
         super().__init__(origin, attributes, start)
         self._family = family
-        self._place = place
+        self._index = index
 
     def accept(self, value: float, buckets: Buckets | None) -> None:
-        self._family.values[self._place] = value
+        self._family.values[self._index] = value
         if buckets is not None:
-            self._family.counts[self._place] = buckets.counts
+            self._family.counts[self._index] = buckets.counts
 
     def forget(self) -> None:
-        self._family.values[self._place] = _NEVER
+        self._family.values[self._index] = _NEVER
 
 
 class _Family:
@@ -133,10 +133,10 @@ class _Family:
             cells: All cells, those that are known first.
             origin: Their metric.
         """
-        for place in range(len(self.cells), len(cells)):
-            cell = cells[place]
+        for index in range(len(self.cells), len(cells)):
+            cell = cells[index]
             start = None if isinstance(cell, GaugeCell) else cell.start
-            self.series.append(_CellSeries(origin, cell.attributes, start, self, place))
+            self.series.append(_CellSeries(origin, cell.attributes, start, self, index))
             self.values.append(_NEVER)
             self.counts.append([])
         self.cells = cells
@@ -145,8 +145,8 @@ class _Family:
         """Return the changes of sums or gauges."""
         series = self.series
         return [
-            Change(series[place], cell.value, None)
-            for place, (cell, sent) in enumerate(zip(self.cells, self.values, strict=True))
+            Change(series[index], cell.value, None)
+            for index, (cell, sent) in enumerate(zip(self.cells, self.values, strict=True))
             if cell.value is not sent and cell.value != sent and cell.value is not None
         ]
 
@@ -155,8 +155,8 @@ class _Family:
         series = self.series
         rows = zip(self.cells, self.values, self.counts, strict=True)
         return [
-            Change(series[place], cell.sum, Buckets(cell.counts.copy(), cell.min, cell.max))
-            for place, (cell, sent, counts) in enumerate(rows)
+            Change(series[index], cell.sum, Buckets(cell.counts.copy(), cell.min, cell.max))
+            for index, (cell, sent, counts) in enumerate(rows)
             if (cell.sum is not sent or cell.counts != counts)
             and (sent is not _NEVER or any(cell.counts))
         ]

@@ -1,8 +1,8 @@
 """What several processes of a job cost each of them: budgets, publishing, and the merged page.
 
 Checks and reservations run in a process that is alone and in one of a named job, with reservations of
-others; publishing 1,000 dirty cells beside the same with nothing to publish; a page of 8 processes
-with 1,000 label sets each beside that of one process with 1,000 label sets.
+others; publishing 1,000 dirty cells beside the same with all and with none to publish; a page of 8
+processes with 1,000 label sets each, and the first one, beside that of one process with 1,000.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from _measure import seconds, side_by_side
 from _table import Aim, Row, at_most, figure_of, print_aims, print_table
 
 from genmeter import EndpointConfig, GenerationMonitor, LabelLimits, MonitorConfig
+from genmeter.job.merged import Merger
 from genmeter.job.usage_rows import totals_of
 from genmeter.testing import fresh_runtime
 
@@ -36,6 +37,7 @@ PUBLISHING = f"Publishing {CELLS:,} dirty cells"
 PAGE = f"A page of {LABEL_SETS:,} label sets"
 ALONE, JOINED, MONITOR = "of the job, alone", "of the job, one of two processes", "of the monitor"
 ONE, ALL = "one process alone", f"the job's, merged from {PROCESSES} processes"
+FIRST = f"the job's first one, which reads all of the {PROCESSES} processes"
 
 
 def run() -> list[Row]:
@@ -152,6 +154,7 @@ def _publishing() -> list[Row]:
 
         ways: dict[str, Callable[[], float]] = {
             f"{CELLS:,} of {len(series):,} cells": partial(published, CELLS),
+            f"all {len(series):,}": partial(published, len(series)),
             "none": partial(published, 0),
         }
         return [
@@ -192,6 +195,7 @@ def _pages() -> list[Row]:
             name: partial(seconds, partial(monitor._runtime.render, False))
             for name, monitor in ((ONE, alone), (ALL, joined))
         }
+        ways[FIRST] = partial(seconds, partial(_first, joined))
         rows = [
             Row(PAGE, name, each.min, ratio=each.ratio)
             for name, each in side_by_side(ways, ROUNDS).items()
@@ -200,6 +204,14 @@ def _pages() -> list[Row]:
         for process in others:
             process.join(60)
     return rows
+
+
+def _first(monitor: GenerationMonitor) -> None:
+    """Render a page as a process does that has not asked before."""
+    job = monitor._runtime.job
+    assert job.store is not None  # noqa: S101 - it is named
+    job._merger = Merger(job.store)
+    monitor._runtime.render(False)
 
 
 def aims(rows: list[Row]) -> list[Aim]:

@@ -1,4 +1,4 @@
-"""Settings of a later monitor of a process that do not apply, since the first one's do."""
+"""Settings of a later monitor that are ignored, since those of the first one apply."""
 
 from __future__ import annotations
 

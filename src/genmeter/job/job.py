@@ -70,7 +70,7 @@ class Job:
         totals: Returns the sums of that; called by the pipeline's owner.
         log: Called like ``Logger.log``; must not wait.
         run: Has the pipeline's owner call a function behind all events recorded so far, and returns
-            its result; the second argument, if given, is the timeout in seconds.
+                its result; an optional second argument is the timeout in seconds.
 
     Attributes:
         name: The job's name; None for the processes that descend from one another.

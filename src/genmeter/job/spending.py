@@ -159,8 +159,8 @@ class Spending:
         totals: Returns the usage of this process so far; called by the pipeline's owner, as is the
             next one.
         rows: Returns the same by model, as the store has it.
-        run: Has the pipeline's owner call a function behind all events recorded so far; the second
-            argument, if given, is the timeout in seconds.
+        run: Has the pipeline's owner call a function behind all events recorded so far; an
+            optional second argument is the timeout in seconds.
 
     Attributes:
         is_used: Whether this process has a budget of the job.
@@ -412,7 +412,7 @@ class Spending:
             self._follow()
 
     def _follow(self) -> bool:
-        """Have the job's thread write a release, or grant the claims that wait for it; return whether it will.
+        """Have the job's thread write a release, or grant claims that wait; return whether it will.
 
         Without a thread, those that wait see it, and publish() writes it.
         """

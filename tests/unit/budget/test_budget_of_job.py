@@ -465,3 +465,22 @@ def test_budgets_can_be_read_after_the_shutdown(monitor: GenerationMonitor) -> N
     monitor.shutdown()
     assert budget.spent.tokens == 30
     assert budget.left.tokens == 70
+
+
+def test_the_end_of_a_reservation_reaches_the_others_by_itself(
+    joined: tuple[GenerationMonitor, Other], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else happens in this process, and no publication is near."""
+    monitor, other = joined
+    budget = of_job(monitor, tokens=100)
+    monkeypatch.setattr(monitor._runtime.job._publisher, "publish", lambda *_, **__: True)
+
+    def reserved() -> int:
+        return other.store.amounts(other.number).reserved_tokens
+
+    for _ in range(20):
+        with budget.reserve(tokens=10):
+            assert reserved() == 10
+            use(monitor, 1)
+    assert eventually(lambda: reserved() == 0)
+    assert other.store.amounts(other.number).tokens == 20

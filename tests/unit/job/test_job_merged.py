@@ -474,6 +474,32 @@ def test_what_was_not_accepted_is_published_again(store: Store) -> None:
     assert change.series.number is None
 
 
+def test_cells_that_were_cleared_are_new_series(store: Store) -> None:
+    """A forked child begins at 0, even if a value is that of its parent."""
+    process = Process(store)
+    counter = process.meter.create_counter("c")
+    counter.add(1)
+    counter.add(7, {"k": "x"})
+    assert process.publish() == 2
+    process.provider.reset_after_fork(RESOURCE)
+    assert process.publish() == 0
+    counter.add(1)
+    (change,) = process.changes.prepare(5.0)()
+    assert (change.value, change.series.number) == (1, None)
+
+
+def test_an_equal_value_is_no_change(store: Store) -> None:
+    """A gauge that is set again is another object with the same value."""
+    process = Process(store)
+    gauge = process.meter.create_gauge("g")
+    gauge.set(float("1000.5"))
+    assert process.publish() == 1
+    gauge.set(float("1000.5"))
+    assert process.publish() == 0
+    gauge.set(1001)
+    assert process.publish() == 1
+
+
 def test_a_histogram_whose_sum_does_not_change_is_published(store: Store) -> None:
     """Values of 0, and those that cancel each other out."""
     process = Process(store)

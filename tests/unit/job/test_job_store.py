@@ -531,3 +531,20 @@ def test_a_byte_that_is_taken_again_is_that_of_a_dead_process(store: Store) -> N
     store.fold(first, combine)
     assert store.census() == Census(running=1, ended=0, died=1)
     assert store.amounts(second).reserved_tokens == 0
+
+
+def test_a_block_that_raises_leaves_no_transaction(path: Path) -> None:
+    """Whatever raised in it: the next one of this and of any other process can write."""
+    store = Store(path)
+    store.create({}, keep=False)
+    with pytest.raises(KeyboardInterrupt), store._write() as db:  # noqa: PT012 - two in one block
+        db.execute("INSERT INTO job VALUES ('a', 'b')")
+        raise KeyboardInterrupt
+    assert store.value("a") is None
+    with pytest.raises(StoreError), store._write() as db:
+        db.execute("INSERT INTO nothing VALUES (1)")
+    other = Store(path)
+    other.set_value("a", "c")
+    assert store.value("a") == "c"
+    store.close()
+    other.close()

@@ -75,7 +75,21 @@ class Seen:
         slack = self._slack(call)
         is_inside = starts >= -slack and ends <= slack
         is_around = starts <= slack and ends >= -slack
-        return abs(starts) + abs(ends) if is_inside or is_around else None
+        if not (is_inside or is_around) or self._is_beside(call):
+            return None
+        return abs(starts) + abs(ends)
+
+    def _is_beside(self, call: ObservedCall) -> bool:
+        """Return whether one was over, by and large, before the other began.
+
+        Short calls in turn are all within the slack of each other; both observations of one call have
+        the time in it that the request took.
+        """
+        if not call.duration or not self.call.duration:
+            return False
+        began = call.ended - call.duration
+        common = min(call.ended, self.ended) - max(began, self.began)
+        return common < min(call.duration, self.call.duration) / 2
 
     def _slack(self, call: ObservedCall) -> float:
         """Return by how much one observation may exceed the other.

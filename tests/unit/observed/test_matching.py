@@ -40,3 +40,19 @@ def test_a_hook_and_a_span_of_one_framework_overlap(
 ) -> None:
     """Callbacks begin and end one after the other, so neither observation lies within the other."""
     assert len(distinct([first, second])) == calls
+
+
+@pytest.mark.parametrize("source", ["genmeter.generation", "genmeter.track_generation", HOOK])
+@pytest.mark.parametrize("lasts", [0.0005, 0.02, 0.2])
+def test_short_calls_in_turn_stay_apart(source: str, lasts: float) -> None:
+    """Of equal tokens, the job's own and those of spans, each begun when the one before it has ended."""
+    calls = [
+        seen(SCOPE if turn % 2 else source, turn * lasts, (turn + 1) * lasts) for turn in range(6)
+    ]
+    assert len(distinct(calls)) == 6
+
+
+def test_a_short_call_that_is_observed_a_little_late_is_one() -> None:
+    """The callbacks of both have the request in them."""
+    calls = [seen(SCOPE, 0.0, 0.02), seen(HOOK, 0.008, 0.028)]
+    assert len(distinct(calls)) == 1

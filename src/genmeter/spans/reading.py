@@ -142,7 +142,8 @@ def _read(
     answered = _text(attributes, names.RESPONSE_MODEL)
     model = _text(attributes, names.MODEL) or _invoked(attributes) or answered
     tier = _text(attributes, names.SERVICE_TIER)
-    cost = _seconds(_first(attributes, names.COST))
+    costs = (_seconds(attributes.get(each)) for each in names.COST)
+    cost = next((each for each in costs if each is not None), None)
     keywords: dict[str, Any] = {
         **counts,
         "operation": operation,
@@ -286,7 +287,7 @@ def _reasons(attributes: Mapping[str, Any]) -> tuple[str, ...]:
         if found.startswith("["):
             try:
                 found = json.loads(found[:_MAX_TEXT])
-            except ValueError:
+            except (ValueError, RecursionError):  # the latter of deep nesting
                 return ()
         else:
             found = [found]

@@ -210,6 +210,7 @@ def test_provider(
         (["stop", "length"], "length"),
         ('["tool_calls"]', "tool_calls"),
         ('["broken', None),
+        ("[" * 60_000, None),
         ("stop", "stop"),
         ([], None),
     ],
@@ -257,6 +258,16 @@ def test_costs_and_tier_are_those_reported(tracing: Tracing, monitor: IsolatedMo
         gen_ai__usage__input_tokens=5,
         gen_ai__usage__output_tokens=5,
     )
+    assert row["cost_usd"] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("unusable", ["0.5", -1.0, float("nan"), True])
+def test_a_cost_that_is_none_gives_way_to_the_next(
+    tracing: Tracing, monitor: IsolatedMonitor, unusable: Any
+) -> None:
+    """As a count does."""
+    costs = {"operation__cost": unusable, "gen_ai__cost__total_cost": 0.25}
+    row = read(tracing, monitor, **CHAT, **costs, gen_ai__usage__input_tokens=5)
     assert row["cost_usd"] == pytest.approx(0.25)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from genmeter.call.streams import Flow
     from genmeter.clients._registry import Recorder, Watch
 
-__all__ = ["Begin", "Begun", "Call", "call_within", "new_call", "recorded"]
+__all__ = ["Begin", "Begun", "Call", "bound", "call_within", "new_call", "recorded"]
 
 Begin = Callable[[Any, tuple[Any, ...], dict[str, Any]], "Begun"]
 Begun = tuple["Call | None", tuple[Any, ...], dict[str, Any]]
@@ -237,6 +237,16 @@ def _log_failure(error: BaseException) -> None:
     )
 
 
+def bound(original: Callable[..., Any], obj: Any) -> Callable[..., Any]:
+    """Return what an attribute of a class is on an object, as if nothing had replaced it.
+
+    Of wrapt's wrappers, by which instrumentations replace methods, a plain call has no object.
+    """
+    bind = getattr(type(original), "__get__", None)
+    found: Callable[..., Any] = original if bind is None else bind(original, obj, type(obj))
+    return found
+
+
 def recorded(original: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
     """Return the replacement of a method, of the same kind.
 
@@ -254,10 +264,10 @@ def recorded(original: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         call, args, kwargs = begin(self, args, kwargs)
         if call is None:
-            return original(self, *args, **kwargs)
+            return bound(original, self)(*args, **kwargs)
         call.enter()
         try:
-            result = original(self, *args, **kwargs)
+            result = bound(original, self)(*args, **kwargs)
         except BaseException as error:
             call.fail(error)
             raise
@@ -271,10 +281,10 @@ def _recorded_async(original: Callable[..., Any], begin: Begin) -> Callable[...,
     async def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         call, args, kwargs = begin(self, args, kwargs)
         if call is None:
-            return await original(self, *args, **kwargs)
+            return await bound(original, self)(*args, **kwargs)
         call.enter()
         try:
-            result = await original(self, *args, **kwargs)
+            result = await bound(original, self)(*args, **kwargs)
         except BaseException as error:
             call.fail(error)
             raise
@@ -288,8 +298,8 @@ def _recorded_generator(original: Callable[..., Any], begin: Begin) -> Callable[
     def method(self: Any, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         call, args, kwargs = begin(self, args, kwargs)
         if call is None:
-            return (yield from original(self, *args, **kwargs))
+            return (yield from bound(original, self)(*args, **kwargs))
         call.enter()
-        return (yield from call.end(original(self, *args, **kwargs)))
+        return (yield from call.end(bound(original, self)(*args, **kwargs)))
 
     return method

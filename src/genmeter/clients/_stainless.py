@@ -11,7 +11,7 @@ import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
-from genmeter.clients._calls import call_within, new_call, recorded
+from genmeter.clients._calls import bound, call_within, new_call, recorded
 from genmeter.clients._patches import Replacement, own_method
 from genmeter.clients._registry import adopt, log_once, watch_of, watch_of_object
 from genmeter.events.capture import class_name
@@ -124,7 +124,7 @@ def _sleep_for_retry(original: Callable[..., Any], *, package: str) -> Callable[
                 call.retry(_cause(kwargs.get("response")))
         except UNREADABLE:
             pass
-        return original(self, *args, **kwargs)
+        return bound(original, self)(*args, **kwargs)
 
     return sleep
 
@@ -132,7 +132,7 @@ def _sleep_for_retry(original: Callable[..., Any], *, package: str) -> Callable[
 def _copy(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def copy_client(self: Any, *args: Any, **kwargs: Any) -> Any:
-        made = original(self, *args, **kwargs)
+        made = bound(original, self)(*args, **kwargs)
         try:
             watch = watch_of_object(self)
             if watch is not None and watch_of_object(made) is None:

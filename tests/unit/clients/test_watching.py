@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import MagicMock
 
 import pytest
+import wrapt
 from _fake_clients import (
     ANSWER,
     AsyncAPIClient,
@@ -71,6 +72,30 @@ def test_methods_keep_their_kind_and_signature(monitor: IsolatedMonitor) -> None
     assert inspect.signature(SyncAPIClient.request) == before
     assert not inspect.iscoroutinefunction(client.request)
     assert inspect.iscoroutinefunction(other.request)
+
+
+def test_a_method_that_an_instrumentation_has_wrapped_keeps_its_object(
+    monitor: IsolatedMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrapped before the watch, by wrapt, as instrumentations do."""
+    seen = []
+
+    def wrapper(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+        seen.append((type(instance), args))
+        return wrapped(*args, **kwargs)
+
+    for kind in (AsyncAPIClient, SyncAPIClient):
+        monkeypatch.setattr(kind, "request", wrapt.FunctionWrapper(vars(kind)["request"], wrapper))
+    client, other = monitor.watch(Client()), monitor.watch(AsyncClient())
+    assert inspect.iscoroutinefunction(other.request)
+    client.call()
+    asyncio.run(other.call())
+    # The asynchronous one sends its request by the plain one.
+    assert [kind for kind, _ in seen] == [Client, AsyncClient, AsyncClient]
+    assert all(args[0] is dict for _, args in seen)
+    assert monitor.value(TOTAL) == 2
+    monitor.unwatch(client)
+    monitor.unwatch(other)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,11 @@ class Destination:
         return chosen
 
     @property
+    def is_of_process(self) -> bool:
+        """Whether it is the monitor of the process, rather than a given one."""
+        return self._given is None
+
+    @property
     def has_monitor(self) -> bool:
         """Whether there is a monitor already; one is made for the first call otherwise."""
         return self._given is not None or self._chosen is not None or bool(open_monitors())

@@ -76,6 +76,8 @@ class GenAISpanProcessor(SpanProcessor):
         self._forked_at = 0  # Unix time in ns; what began before is the parent's
         self._is_shut = False
         _processors.add(self)
+        if monitor is not None:
+            _add_of_monitor(self)
 
     def __repr__(self) -> str:
         return f"<GenAISpanProcessor, {'shut down' if self._is_shut else 'open'}>"
@@ -178,6 +180,9 @@ class GenAISpanProcessor(SpanProcessor):
             return
         observer = self._destination.observer
         node = observer.open_spans.get(key)
+        if _of_monitors and self._is_of_another(key, source, node, observer):
+            self._end_other(observer, key)
+            return
         if node is None:  # begun before this processor was added
             node = SpanNode(key, source, None, block=self._destination.block(), step=current_step())
         elif not node.is_call and len(_late) < _MAX_LATE:
@@ -202,6 +207,29 @@ class GenAISpanProcessor(SpanProcessor):
         if node.is_watched or node.is_call:
             node.is_call = False
             observer.end(node)
+
+    def _is_of_another(
+        self, key: SpanKey, source: str, node: SpanNode | None, observer: Observer
+    ) -> bool:
+        """Return whether a call is one of a monitor that the job has named, so that two would count it."""
+        if not self._destination.is_of_process:
+            return False
+        block = self._destination.block() if node is None else node.block
+        others = [ref() for ref in _of_monitors]
+        return any(
+            each is not None and each._records(key, source, block, observer)  # noqa: SLF001 - of this class
+            for each in others
+        )
+
+    def _records(self, key: SpanKey, source: str, block: Block | None, other: Observer) -> bool:
+        """Return whether a call's span, and the block that it began in, are of this one's monitor."""
+        destination = self._destination
+        monitor, observer = destination.monitor, destination.observer
+        if self._is_shut or monitor._is_shut or not self._is_watched(source):  # noqa: SLF001
+            return False
+        if observer is other or observer.open_spans.get(key) is None:
+            return False
+        return block is None or block.belongs_to(monitor)
 
     def _is_watched(self, source: str) -> bool:
         if self._deny and source.startswith(self._deny):
@@ -276,6 +304,13 @@ def _is_within(call: ObservedCall, period: tuple[float, float] | None) -> bool:
 
 
 _processors: weakref.WeakSet[GenAISpanProcessor] = weakref.WeakSet()
+# Those with a monitor of the job; replaced as a whole, since spans end on any thread meanwhile.
+_of_monitors: tuple[weakref.ref[GenAISpanProcessor], ...] = ()
+
+
+def _add_of_monitor(processor: GenAISpanProcessor) -> None:
+    global _of_monitors  # noqa: PLW0603 - those of the process
+    _of_monitors = (*(ref for ref in _of_monitors if ref() is not None), weakref.ref(processor))
 
 
 def _reset_in_child() -> None:

@@ -512,6 +512,45 @@ def test_two_monitors_each_get_every_call(monitor: IsolatedMonitor) -> None:
         each.shutdown()
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+def test_processor_of_the_process_leaves_calls_to_the_jobs_own(
+    monitor: IsolatedMonitor, is_first: bool
+) -> None:
+    """Beside a processor with another monitor, as under `genmeter run`, a call counts once in both."""
+    own = genmeter.GenerationMonitor()
+    of_process, of_job = GenAISpanProcessor(), GenAISpanProcessor(own, deny=["logfire."])
+    tracing = Tracing(*((of_process, of_job) if is_first else (of_job, of_process)))
+    tracing.call()
+    outer = tracing.begin(2.0, scope="litellm")
+    tracing.call(2.1, 2.9, parent=outer)
+    tracing.finish(outer, 3.0)
+    with own.generation(model="mine"):
+        tracing.call(4.0, 5.0)
+    tracing.call(6.0, 7.0, scope="logfire.openai", tokens=(7, 3))  # not the job's
+    tracing.flush()
+    assert [row["input_tokens"] for row in rows(own)] == [10, 10, 10]
+    assert [row["input_tokens"] for row in rows(monitor)] == [7]
+    assert genmeter.process_token_usage().total_tokens == 55
+    own.shutdown()
+    tracing.call(8.0, 9.0)
+    tracing.flush()
+    assert [row["input_tokens"] for row in rows(monitor)] == [7, 10]
+    for each in tracing.processors:
+        each.shutdown()
+
+
+def test_processor_of_the_process_beside_one_of_the_same_monitor(monitor: IsolatedMonitor) -> None:
+    """A call is inside of its parent as without the second."""
+    tracing = Tracing(GenAISpanProcessor(), GenAISpanProcessor(monitor))
+    outer = tracing.begin(0.0)
+    tracing.call(0.1, 0.9, scope=OPENINFERENCE, parent=outer, tokens=(1, 1))
+    tracing.finish(outer, 1.0)
+    tracing.flush()
+    assert [row["input_tokens"] for row in rows(monitor)] == [10]
+    for each in tracing.processors:
+        each.shutdown()
+
+
 def test_allowed_and_denied_scopes(monitor: IsolatedMonitor) -> None:
     """By prefix; the calls inside of a denied span count."""
     tracing = Tracing(

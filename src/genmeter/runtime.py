@@ -198,10 +198,10 @@ class Runtime:
         return has_ended
 
     def settle_observed(self, timeout: float) -> None:
-        """Record the observed calls that wait for what else observes them.
+        """Record the calls that are held back, since something else may observe them too.
 
         Args:
-            timeout: Seconds to wait at most; what waits then goes on to.
+            timeout: Seconds to wait at most; calls that are held back then stay so.
         """
         deadline = time.monotonic() + timeout
         for session in self._open_sessions():

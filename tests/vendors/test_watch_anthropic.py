@@ -112,7 +112,7 @@ def test_left_and_broken_streams(at: Bench, client: Any) -> None:
     with client.messages.stream(**asked("a [[pause 0.05]]")) as stream:
         next(iter(stream.text_stream))
     assert at.monitor.value("genmeter_generations_total", genmeter_outcome="cancelled") == 1
-    with pytest.raises(Exception, match=r"(?i)closed|incomplete|peer"):
+    with pytest.raises(Exception, match=r"(?i)closed|incomplete|peer|connection"):
         list(client.messages.create(**asked("b [[break 3]]", stream=True)))
     with pytest.raises(anthropic.APIError):
         list(client.messages.create(**asked("c [[stream error 2]]", stream=True)))

@@ -82,7 +82,7 @@ def test_errors_left_and_broken_streams(at: Bench, client: Any) -> None:
         list(client.models.generate_content_stream(**asked("b [[error 503]]")))
     for _ in client.models.generate_content_stream(**asked("c [[pause 0.05]]")):
         break
-    with pytest.raises(Exception, match=r"(?i)closed|incomplete|peer"):
+    with pytest.raises(Exception, match=r"(?i)closed|incomplete|peer|connection"):
         list(client.models.generate_content_stream(**asked("d [[break 2]]")))
     assert at.monitor.value("genmeter_generations_total", genmeter_outcome="failure") == 3
     assert at.monitor.value("genmeter_generations_total", genmeter_outcome="cancelled") == 1

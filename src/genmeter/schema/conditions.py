@@ -307,7 +307,22 @@ class LabelOverflow(Above):
 
 
 @dataclass(frozen=True)
-class Stale(Condition):
+class _Age(Condition):
+    """Compares the time since an event with the first window."""
+
+    @property
+    def limit(self) -> float:
+        """The seconds with which the time since the event is compared."""
+        return self.windows[0]
+
+    @property
+    def value_format(self) -> str:
+        """Seconds."""
+        return _FORMATS["s"]
+
+
+@dataclass(frozen=True)
+class Stale(_Age):
     """No call has ended for the first window, and the job is not finished."""
 
     headline: ClassVar[str] = "no call has ended for {value}"
@@ -316,16 +331,6 @@ class Stale(Condition):
         "reported that it is finished."
     )
     description: ClassVar[str] = "no call has ended for {limit}, and the job is not finished"
-
-    @property
-    def limit(self) -> float:
-        """The seconds after which it is active."""
-        return self.windows[0]
-
-    @property
-    def value_format(self) -> str:
-        """Seconds."""
-        return _FORMATS["s"]
 
     def promql(self, by: Sequence[Label], selector: Selector) -> str:
         """Compare the last end of a call with now, over processes that have not finished.
@@ -350,7 +355,7 @@ class Stale(Condition):
 
 
 @dataclass(frozen=True)
-class ProcessDied(Condition):
+class ProcessDied(_Age):
     """A process of the job has died within the first window.
 
     It compares a time, not a number of processes: that may be past 0 at the first scrape, when a
@@ -365,16 +370,6 @@ class ProcessDied(Condition):
         "second may be missing in all numbers of the job."
     )
     description: ClassVar[str] = "a process of the job has died in the last {limit}"
-
-    @property
-    def limit(self) -> float:
-        """The seconds for which it is active."""
-        return self.windows[0]
-
-    @property
-    def value_format(self) -> str:
-        """Seconds."""
-        return _FORMATS["s"]
 
     def promql(self, by: Sequence[Label], selector: Selector) -> str:
         """Compare the last death with now, also after the end of the job."""

@@ -42,8 +42,6 @@ OFFLINE = {
     "ANTHROPIC_API_KEY": "k",
     "GEMINI_API_KEY": "k",
 }
-for _name, _value in OFFLINE.items():
-    os.environ.setdefault(_name, _value)  # some are read at import, before any fixture
 _ENVIRONMENT = "GENMETER_FRAMEWORKS"
 """Variable with the name of the environment that `make frameworks` runs: ``newest`` or ``older``."""
 _ONLY_OLDER = (
@@ -58,6 +56,16 @@ _ONLY_OLDER = (
 )
 _IN_NEITHER = ("data_designer",)  # its test says how to run it
 _MISSING = re.compile(r"could not import '([\w.]+)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the frameworks off the network, unless their tests are only collected.
+
+    Some read the variables at import, before any fixture.
+    """
+    if "not frameworks" not in config.getoption("markexpr"):
+        for name, value in OFFLINE.items():
+            os.environ.setdefault(name, value)
 
 
 @pytest.fixture

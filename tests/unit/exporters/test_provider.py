@@ -48,12 +48,6 @@ def make(
 ) -> Iterator[Callable[..., Exporters]]:
     """Return a factory of exporters, which are closed at the end."""
     made: list[Exporters] = []
-    monkeypatch.setattr(meeting, "_Known", type("_Known", (meeting._Known,), {}))
-    monkeypatch.setattr(meeting._Known, "family", None)
-    monkeypatch.setattr(meeting._Known, "has_instance", False)
-    monkeypatch.setattr(meeting._Known, "is_forked", False)
-    monkeypatch.setattr(meeting._Known, "has_forked", False)
-    monkeypatch.delenv(meeting.FAMILY, raising=False)
     limits = {
         name: getattr(LabelLimits(), name)
         for name in LabelLimits.__dataclass_fields__
@@ -79,9 +73,10 @@ def make(
         made.append(exporters)
         return exporters
 
-    yield build
-    for each in made:
-        each.finish(0)
+    with meeting.fresh_family():  # children of earlier tests would be of the same one
+        yield build
+        for each in made:
+            each.finish(0)
 
 
 # --- the provider --------------------------------------------------------------------------------

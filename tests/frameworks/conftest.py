@@ -59,11 +59,12 @@ _MISSING = re.compile(r"could not import '([\w.]+)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the frameworks off the network, unless their tests are only collected.
+    """Keep the frameworks off the network where their tests run, not where they are only collected.
 
     Some read the variables at import, before any fixture.
     """
-    if "not frameworks" not in config.getoption("markexpr"):
+    selection = config.getoption("markexpr") or " ".join(config.args)
+    if "frameworks" in selection and "not frameworks" not in selection:
         for name, value in OFFLINE.items():
             os.environ.setdefault(name, value)
 

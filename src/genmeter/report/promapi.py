@@ -21,7 +21,7 @@ from genmeter.errors import ConfigError
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["ENVIRONMENT", "PrometheusApi", "Series", "TooManySamplesError"]
+__all__ = ["ENVIRONMENT", "PrometheusApi", "Series", "TooManySamplesError", "server_address"]
 
 ENVIRONMENT = {
     "GENMETER_PROMETHEUS_TOKEN": "bearer token",
@@ -91,7 +91,7 @@ class PrometheusApi:
         total_timeout: float = 1800.0,
         tries: int = _TRIES,
     ) -> None:
-        self._parts, self.shown = _address(url)
+        self._parts, self.shown = server_address(url)
         self._tries = tries
         self._timeout = timeout
         self._total_timeout = total_timeout
@@ -212,8 +212,12 @@ class PrometheusApi:
         time.sleep(min(seconds, _MAX_PAUSE_SECONDS, self._remaining()))
 
 
-def _address(url: str) -> tuple[SplitResult, str]:
-    """Return the parts of an address, without `/api/v1`, and the address without its password."""
+def server_address(url: str) -> tuple[SplitResult, str]:
+    """Return the parts of an address, without `/api/v1`, and the address without its password.
+
+    Raises:
+        ConfigError: It is not an address.
+    """
     full = url if "://" in url else f"http://{url}"
     shown = _LOGIN.sub("//", full)
     try:

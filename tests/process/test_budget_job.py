@@ -250,7 +250,7 @@ def test_a_child_whose_parent_has_not_joined_says_that_its_sums_are_partial(
         f"""{COMMON}
 import contextlib
 from genmeter.job.job import Job
-import genmeter.job.job
+import genmeter.job._root
 
 
 def idle():
@@ -258,7 +258,7 @@ def idle():
 
 
 def child(found):
-    genmeter.job.job._USED_WAIT = 0.2
+    genmeter.job._root._USED_WAIT = 0.2
     monitor, budget = make()
     use(monitor, 4)
     with budget.reserve(tokens=5, timeout=0):

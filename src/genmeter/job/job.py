@@ -25,6 +25,7 @@ from genmeter.job import meeting
 from genmeter.job._end import JobEnd
 from genmeter.job._entry import Entry
 from genmeter.job._publisher import Publisher
+from genmeter.job._root import RootWait
 from genmeter.job._servers import server_of_worker
 from genmeter.job._starters import note_end
 from genmeter.job.amounts import JobError, StoreError
@@ -55,10 +56,6 @@ _PUBLISH = 2.0  # seconds that a publication may wait
 _GATE = 5.0  # seconds that joining and leaving may wait
 _HOLD_OFF = 3.0  # seconds that a child leaves the lead to the process that started it
 _CHECK = 3_600.0  # seconds between two looks at the folder
-_ROOT_WAIT = (
-    3.0  # seconds that a child waits for its family's first process, which may have used nothing
-)
-_USED_WAIT = 10.0  # the same, if that one has
 _LATE = 2.0  # seconds after which a process that could not join says so
 _FORK = 1.0  # seconds that a fork waits to join
 _SERVER_END = 2.0  # seconds that the last worker waits for the others of a server that ends
@@ -94,6 +91,7 @@ class Job:
     ) -> None:
         self.spending = Spending(self, totals=totals, rows=lambda: totals_of(usage()), run=run)
         self._usage = usage
+        self._root = RootWait(log)
         self._on_lead: Callable[[], object] = lambda: None
         self._log = log
         self.name: str | None = None
@@ -111,8 +109,7 @@ class Job:
         self._folder: Path | None = None
         self._publisher = Publisher(self.spending, self._log)
         self.spending.reset()
-        self._knows_root = self._parent_has_used = self._is_partial = False
-        self._forked_by = 0
+        self._root.begin()
         self._can_lead = False
         self._has_begun = self._is_started = self._only_watches = False
         self._has_hinted = False
@@ -531,7 +528,7 @@ class Job:
         Raises:
             JobError: The others cannot be reached.
         """
-        if self._store is not None and self._knows_root:
+        if self._store is not None and (self._root.is_over or self.name is not None):
             return self._store
         if not self.join() and self._is_leaving and self._number:
             raise JobError("this process has left its job, since it ends")
@@ -539,60 +536,9 @@ class Job:
             raise JobError(self._failure)
         if self._store is None and self.may_have_others:
             raise JobError("the lock of the job was not free in time; try again")
-        if self._store is not None:
-            self._wait_for_root(self._store)
+        if self._store is not None and self.name is None:
+            self._root.wait(self._store, self._joined_at)
         return self._store
-
-    def _wait_for_root(self, store: Store) -> None:
-        """Wait until the process that started this one has joined, with what it used before.
-
-        It looks for its children once a second, unless it has not recorded anything.
-        """
-        has_used = self._root_has_used
-        if self._forked_by and not (has_used or self._parent_has_used):
-            self._knows_root = True
-            return
-        deadline = self._joined_at + (_USED_WAIT if has_used else _ROOT_WAIT)
-        while self._misses_root(store):
-            if time.monotonic() < deadline:
-                time.sleep(_POLL)
-            elif has_used:
-                self._note_partial()
-                return  # the next call looks again
-            else:
-                break
-        self._knows_root = True
-
-    @property
-    def _root_has_used(self) -> bool:
-        by_fork = self._parent_has_used and self._forked_by == meeting.family().root
-        return by_fork or meeting.root_has_used()
-
-    def _misses_root(self, store: Store) -> bool:
-        """Return whether the family's first process runs, and has not joined yet.
-
-        Raises:
-            JobError: The store cannot be read.
-        """
-        root = meeting.family().root
-        if self.name is not None or root in (0, os.getpid()):
-            return False
-        try:
-            is_missing = not store.has_entered(root)
-        except StoreError as error:
-            raise JobError(str(error)) from error
-        return is_missing and is_running(root)
-
-    def _note_partial(self) -> None:
-        if not self._is_partial:
-            self._is_partial = True
-            self._log(
-                logging.WARNING,
-                "process %d, which started this one, has used or reserved tokens and has not joined "
-                "the job yet: until it has, the job's budgets and totals here lack that; is it "
-                "stopped, or the machine too busy?",
-                meeting.family().root,
-            )
 
     @property
     def is_complete(self) -> bool:
@@ -602,12 +548,7 @@ class Job:
             JobError: The store cannot be read.
         """
         store = self._store
-        if store is None or self._knows_root or not self._root_has_used:
-            return True
-        if self._misses_root(store):
-            return False
-        self._knows_root = True
-        return True
+        return store is None or self.name is not None or self._root.is_complete(store)
 
     def note_used(self) -> None:
         """Let the processes that this one starts know that it has used or reserved something."""
@@ -743,6 +684,6 @@ class Job:
         meeting.after_fork_in_child()
         self._forget()
         self._has_forked = False
-        self._forked_by, self._parent_has_used = os.getppid(), parent_has_used
+        self._root.begin(forked_by=os.getppid(), parent_has_used=parent_has_used)
         if members is not None:
             members.close()

@@ -692,6 +692,7 @@ class GenerationMonitor(Recording):
         if self._is_shut:
             return
         self._is_shut = True
+        self._origin.note_shutdown()
         _open.pop(id(self._session.state), None)
         self._refuse_events()
         try:
@@ -708,8 +709,11 @@ class GenerationMonitor(Recording):
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """Shut down."""
-        self.shutdown()
+        """Shut down; in a worker that was passed the monitor, flush only: more tasks may come."""
+        if not self._origin.is_passed:
+            self.shutdown()
+        elif not self._is_shut:
+            self._finish_task()
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -725,6 +729,14 @@ class GenerationMonitor(Recording):
     def _snapshot(self, window: timedelta | None) -> Snapshot:
         since = start_of(window)
         return self._pipeline.run(lambda: self._session.history.snapshot(since))
+
+    def _finish_task(self) -> None:
+        try:
+            self._runtime.settle_observed(self.shutdown_timeout)
+            self.flush()
+        except Exception as error:
+            _logger.warning("the end of the task did not wait for all of its events: %s", error)
+        self._runtime.hasten()
 
     def _restart(self) -> None:
         """Start this monitor's threads, in a forked child."""

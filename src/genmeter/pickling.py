@@ -4,6 +4,10 @@ A job hands its monitor to workers: ``Pool(initargs=(monitor,))``, ``functools.p
 ``executor.submit(work, monitor)``. In the process that made the monitor, and in its forked children,
 a pickle is a reference to it. In any other process the first unpickling makes a monitor with the same
 settings, and each later one returns that.
+
+A worker has more tasks to come when one of them ends. So ``with monitor:`` shuts down only what its own
+process has made; in a worker it ends with a flush, and the end of the process shuts down. If a task calls
+``shutdown()``, the next unpickling makes a new monitor.
 """
 
 from __future__ import annotations
@@ -44,11 +48,27 @@ class Origin:
     def __init__(self, monitor: object, arguments: dict[str, Any]) -> None:
         made = _making.origin
         self.id = uuid.uuid4().hex if made is None else made
+        self._made_in = os.getpid() if made is None else None
+        self._shut_in: int | None = None
         self._class = type(monitor)
         self._arguments = arguments
         self._is_packing = threading.local()
         self._has_warned = False
         _monitors[self.id] = monitor
+
+    @property
+    def is_passed(self) -> bool:
+        """Whether this process has the monitor from another one: unpickled, or by a fork."""
+        return self._made_in != os.getpid()
+
+    def note_shutdown(self) -> None:
+        """Note that this process has shut the monitor down."""
+        self._shut_in = os.getpid()
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether an earlier task of this worker has shut the monitor down, which it was passed."""
+        return self.is_passed and self._shut_in == os.getpid()
 
     def reduce(self, **current: Any) -> tuple[Callable[..., object], tuple[Any, ...]]:
         """Return what ``__reduce__`` returns.
@@ -96,7 +116,7 @@ class Origin:
 
 
 def restore(cls: type[Any], origin: str, packed: bytes) -> object:
-    """Return the monitor of this process with an origin, made of the packed settings if there is none.
+    """Return the open monitor of this process with an origin, made of the packed settings if needed.
 
     Args:
         cls: The monitor's class.
@@ -108,7 +128,7 @@ def restore(cls: type[Any], origin: str, packed: bytes) -> object:
     """
     with _making.lock:
         found = _monitors.get(origin)
-        if found is not None:
+        if found is not None and not found._origin.is_used_up:  # noqa: SLF001 - of the same package
             return found
         arguments = pickle.loads(packed)  # noqa: S301 - a part of a pickle
         for name in _HANDLERS:

@@ -560,6 +560,7 @@ class Runtime:
             _termination.arm()
         if self._must_rebuild:
             self._rebuild()
+        self.job.note_used()
         if self._exporters is not None:
             self._exporters.start()
 

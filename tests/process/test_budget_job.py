@@ -189,7 +189,10 @@ output(spent=budget.spent.tokens, reserved=budget.reserved.tokens)
 def test_a_child_goes_on_with_what_its_parent_used_and_reserved(
     tmp_path: Path, method: str
 ) -> None:
-    """From its first check on; its own budget of the monitor starts from zero, as ever."""
+    """From its first check on, unless that says that it is not complete, as on a busy machine.
+
+    Its own budget of the monitor starts from zero, as ever.
+    """
     found = outputs(
         tmp_path,
         f"""
@@ -203,6 +206,9 @@ def make_both():
 def child(made, queue):
     monitor, budget, own = made or make_both()
     first = (budget.left.tokens, own.left.tokens)
+    while not budget.complete:
+        time.sleep(0.1)
+        first = (budget.left.tokens, own.left.tokens)
     with budget.reserve(tokens=5, timeout=0):
         use(monitor, 4)
     queue.put((*first, budget.spent.tokens, budget.left.tokens))
@@ -231,6 +237,71 @@ if __name__ == "__main__":
 """,
     )
     assert found == [{"child": [10, 100, 64, 6], "left": 6}, {"left": 36, "own": 40}]
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("what", ["used", "reserved"])
+def test_a_child_whose_parent_has_not_joined_says_that_its_sums_are_partial(
+    tmp_path: Path, method: str, what: str
+) -> None:
+    """It goes on, with a warning, and counts what the parent used and reserved once that has joined."""
+    ended = run(
+        tmp_path,
+        f"""{COMMON}
+import contextlib
+from genmeter.job.job import Job
+import genmeter.job._root
+
+
+def idle():
+    pass
+
+
+def child(found):
+    genmeter.job._root._USED_WAIT = 0.2
+    monitor, budget = make()
+    use(monitor, 4)
+    with budget.reserve(tokens=5, timeout=0):
+        first = (budget.left.tokens, budget.complete, job_token_usage().complete)
+    found.put(first)
+    while not budget.complete:
+        time.sleep(0.02)
+    found.put((budget.left.tokens, budget.complete, job_token_usage().complete))
+    monitor.shutdown()
+
+
+def main():
+    context = multiprocessing.get_context({method!r})
+    early = context.Process(target=idle)  # the fork server runs from now on
+    monitor, budget = make()
+    early.start()
+    found_others = Job.may_have_others
+    Job.may_have_others = property(lambda _: False)  # it does not look for its children
+    reserved = contextlib.nullcontext()
+    if {what!r} == "used":
+        use(monitor, 60)
+        process_token_usage()
+    else:
+        reserved = budget.reserve(tokens=30)
+    with reserved:
+        found = context.SimpleQueue()
+        process = context.Process(target=child, args=(found,))
+        process.start()
+        output(first=found.get())
+        Job.may_have_others = found_others
+        output(then=found.get())
+        process.join(60)
+
+
+if __name__ == "__main__":
+    main()
+""",
+        env(tmp_path),
+    )
+    left = 100 - 4 - (60 if what == "used" else 30)
+    assert ended.output == [{"first": [91, False, False]}, {"then": [left, True, True]}]
+    assert ended.errors.count("has used or reserved tokens and has not joined the job yet") == 1
+    assert ended.code == 0, ended.errors
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])

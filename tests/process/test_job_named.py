@@ -251,7 +251,8 @@ def test_a_job_survives_the_removal_of_its_folder(tmp_path: Path, jobs: Path) ->
         assert eventually(lambda: Page(url).processes("running") == 3)
         for live in lives:
             assert eventually(lambda live=live: live.do("job_token_usage().total_tokens") == 99)
-            assert live.errors.count("was removed") == 1
+            # A scrape in the moment of that may fail, and has a line of its own.
+            assert live.errors.count("was removed; what ended processes") == 1
             assert "Traceback" not in live.errors
         assert [live.end() for live in lives] == [0] * 3
     assert folders(jobs) == []

@@ -131,6 +131,87 @@ def test_joblib_passes_a_monitor(tmp_path: Path, receiver: HttpReceiver, backend
     assert receiver.total(GENERATIONS, gen_ai_request_model="main") == 7
 
 
+ENDS = {
+    "with": """
+def work(monitor, calls):
+    with monitor:
+        count(monitor, calls)
+
+
+def work_of_worker(calls):
+    work(worker, calls)
+""",
+    "shutdown": """
+def work(monitor, calls):
+    count(monitor, calls)
+    monitor.shutdown()
+""",
+}
+TASKS = {
+    "partial": """
+    with context.Pool(2) as pool:
+        pool.map(functools.partial(work, monitor), [5] * 20, chunksize=1)
+""",
+    "initargs": """
+    with context.Pool(2, initializer=begin, initargs=(monitor,)) as pool:
+        pool.map(work_of_worker, [5] * 20, chunksize=1)
+""",
+    "executor": """
+    with ProcessPoolExecutor(2, mp_context=context) as pool:
+        for done in [pool.submit(work, monitor, 5) for _ in range(20)]:
+            done.result()
+""",
+}
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize(
+    ("end", "way"),
+    [
+        ("with", "partial"),
+        ("with", "initargs"),
+        ("with", "executor"),
+        ("shutdown", "partial"),
+        ("shutdown", "executor"),
+    ],
+)
+def test_the_end_of_a_task_is_not_the_end_of_its_worker(
+    tmp_path: Path, receiver: HttpReceiver, end: str, way: str, method: str
+) -> None:
+    """Each task may end its monitor: the later tasks of the worker record all the same."""
+    source = JOB.replace('if __name__ == "__main__":', f'{ENDS[end]}\n\nif __name__ == "__main__":')
+    run_in(tmp_path, source + TASKS[way], receiver, method)
+    assert receiver.total(GENERATIONS, gen_ai_request_model="theirs") == 100
+    assert receiver.total(GENERATIONS, gen_ai_request_model="main") == 7
+    journal = (tmp_path / "logs" / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in journal]
+    assert sum(row["metric"] == "generation_time" for row in rows) == 107
+
+
+def test_the_end_of_a_block_has_the_events_written(
+    tmp_path: Path, elsewhere: Callable[[bytes], GenerationMonitor]
+) -> None:
+    """A task's handlers have its events, and the monitor stays open; a shutdown ends it."""
+    monitor = GenerationMonitor(
+        tmp_path, config=MonitorConfig(endpoint=EndpointConfig(enabled=False))
+    )
+    data = pickle.dumps(monitor)
+    with monitor:
+        made = elsewhere(data)
+        with made:
+            made.track_generation(0.1, True, model_name="m")
+        assert (tmp_path / "metrics.jsonl").read_text().count('"generation_time"') == 1
+        made.track_generation(0.1, True, model_name="m")
+        assert made.get_metrics("generation_time", None)["count"] == 2
+        assert loaded(data) is made
+        made.shutdown()
+        again = loaded(data)
+        assert isinstance(again, GenerationMonitor)
+        assert again is not made
+        again.shutdown()
+    assert monitor._is_shut
+
+
 def test_a_process_has_one_monitor_of_an_origin(tmp_path: Path) -> None:
     """Further unpicklings return it, also from two threads at once, and it goes back as the parent's."""
     source = """

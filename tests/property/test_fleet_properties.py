@@ -17,8 +17,8 @@ from _fleet import CALL, NOW, StoredSamples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genmeter.report._promapi import PrometheusApi
 from genmeter.report.fleet import read_fleet
+from genmeter.report.promapi import PrometheusApi
 
 if TYPE_CHECKING:
     from _fleet import Answer

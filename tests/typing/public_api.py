@@ -127,6 +127,7 @@ assert_type(budget.reserved.usd, float)
 assert_type(budget.left, BudgetLimit)
 assert_type(budget.limit.tokens, int | None)
 assert_type(budget.has_room(), bool)
+assert_type(budget.complete, bool)
 with budget.reserve(tokens=4_096, usd=0.1, timeout=None) as reserved:
     assert_type(reserved, Reservation)
     assert_type(reserved.tokens, int)

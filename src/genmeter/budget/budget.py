@@ -127,6 +127,15 @@ class Budget:
         """What is neither used nor reserved, never below 0; None for a limit that is not set."""
         return self._owned.view(lambda amounts: amounts.left)
 
+    @property
+    def complete(self) -> bool:
+        """Whether all that was used is known to be counted; always true of a monitor's budget.
+
+        It is false in a child as long as the process that started it has not written what it had used
+        before, which the log says too: less may be left than the budget returns.
+        """
+        return self._owned.is_complete
+
     def has_room(self) -> bool:
         """Return whether less than each limit is used and reserved.
 

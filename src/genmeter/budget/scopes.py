@@ -43,6 +43,11 @@ class MonitorScope:
         self._pipeline = pipeline
         self._account = Account(terms, pipeline.epoch)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the amounts have all that was used, as far as it is known."""
+        return True
+
     def account(self) -> Account:
         """Return the account; called by the owner."""
         if self._account.epoch != self._pipeline.epoch:  # in a forked child
@@ -142,6 +147,15 @@ class JobScope(MonitorScope):
         found.unread, found.last_unread = unread.unread, unread.last_unread
         return found
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the amounts have what the process had used that started this one."""
+        try:
+            self._spending.read(self.account, prices=False)  # which joins
+            return self._job.is_complete
+        except (JobError, TimeoutError) as error:
+            raise self.unavailable(str(error), Amounts(self.terms)) from error
+
     def view(self, function: Callable[[Amounts], _T]) -> _T:
         """Return what a function returns for the amounts of now.
 
@@ -186,6 +200,8 @@ class JobScope(MonitorScope):
     def request(self, claim: Claim) -> None:
         """Grant or refuse a claim, or let it wait."""
         self._spending.submit(_of_job(claim))
+        if not self._pipeline.is_running:  # its thread would look for other processes
+            self._job.watch()
 
     def request_soon(self, claim: Claim) -> None:
         """Do as `request` does, on the job's thread."""

@@ -61,7 +61,8 @@ priced when it ended; --prices prices each call of a journal or an export again
 A call without usage is one whose tokens are unknown: they are missing in the
 sums, and so is their cost. A note says what else is missing: rotated files
 that were deleted, invalid lines, a process that died. If it is an endpoint
-that did not answer, the report comes without it, and the exit code is 3.
+or a fleet that did not answer, the report comes without it, and the exit code
+is 3.
 
 AfterImage records no steps, and no model for failed calls: they are reported
 for the only model of the source, or for "unknown" if it has several.
@@ -69,7 +70,7 @@ for the only model of the source, or for "unknown" if it has several.
 Exit codes:
   0   the report was written
   2   an argument or a source is invalid, or no source could be read
-  3   the numbers of an endpoint that did not answer are missing
+  3   the numbers of an endpoint or a fleet that did not answer are missing
   4   the sum is over --fail-over-tokens or --fail-over-cost
 
 Fields of csv and json after the keys of --by; empty or null means unknown:
@@ -224,6 +225,7 @@ def _read(sources: list[str], window: timedelta | None, prices: PriceTable | Non
                 task, completed=done, total=total, visible=total >= _LARGE
             ),
             prices=prices,
+            on_error="note_servers",
         )
 
 

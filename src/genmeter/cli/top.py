@@ -32,7 +32,8 @@ SOURCE is one of
                 through the store that they share; job=NAME if it has other
                 characters than letters, digits, . _ and -
   prometheus=   and the address of Prometheus or VictoriaMetrics: all jobs whose
-                series it has now, one for each of its targets
+                series it has now, one for each of its targets; with a login in
+                the address, or GENMETER_PROMETHEUS_TOKEN (docs/fleet.md)
 
 q or Ctrl-C ends the view. If standard output is not a terminal, or with --once or
 --count, a line is printed for each job and interval, and one for the total of

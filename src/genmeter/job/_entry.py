@@ -9,13 +9,17 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from opentelemetry.sdk.resources import PROCESS_PID, Resource
 
 from genmeter.job import meeting
+from genmeter.job._ended import counted_in, ended_of_late
 from genmeter.job._members import Members
-from genmeter.job._starters import goes_on, note_starter
+from genmeter.job._processes import own_start
+from genmeter.job._servers import server_of_worker
+from genmeter.job._starters import goes_on, note_starters
 from genmeter.job.amounts import JobError, StoreError
 from genmeter.job.folders import ELDEST, LOCKS, STORE, clean
 from genmeter.job.store import Store
@@ -23,6 +27,8 @@ from genmeter.job.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from genmeter.job._ended import Ended
 
 __all__ = ["Entered", "Entry"]
 
@@ -114,11 +120,11 @@ class Entry:
                     return None
                 store = Store(folder / STORE)
                 if members.is_empty() or not (folder / STORE).exists():
-                    self._create(store)
+                    self._create(store, folder)
                 else:
                     store.check_version()
                 if self._name is not None:
-                    note_starter(store)
+                    note_starters(store, self._name)
                 return members, store, store.add_process(os.getpid(), members.enter())
         except StoreError as error:
             members.close()
@@ -127,13 +133,34 @@ class Entry:
             members.close()
             raise
 
-    def _create(self, store: Store) -> None:
-        lost = store.create(self._description(), keep=self._is_kept(store))
+    def _create(self, store: Store, folder: Path) -> None:
+        is_kept = self._is_kept(store)
+        if is_kept and self._name is not None and not self._resume and store.exists:
+            self._log(
+                logging.INFO,
+                "the job %r goes on with what its earlier processes have counted, since a process "
+                "that was started with its name has run since then",
+                self._name,
+            )
+        before = None if is_kept else self._counted_before(store, folder)
+        lost = store.create(self._description(), keep=is_kept)
         if lost is not None:
             self._log(
                 logging.WARNING,
                 "what the job has counted so far is lost, and it begins at 0: %s",
                 lost,
+            )
+        elif before is not None and before.calls and before.is_recent:
+            self._log(
+                logging.WARNING,
+                "the job %r begins at 0: its earlier processes, the last of which ended %.1f s ago "
+                "before this one had joined, and their %d calls (%d tokens) count as a run of their "
+                "own. To go on with them set GENMETER_RESUME=1, or start all processes from a "
+                "script or launcher that itself is started with GENMETER_JOB",
+                self._name,
+                time.time() - before.at,
+                before.calls,
+                before.tokens,
             )
 
     def _is_kept(self, store: Store) -> bool:
@@ -141,9 +168,28 @@ class Entry:
         if self._name is None or self._resume:
             return True
         try:
-            return store.exists and goes_on(store)
+            if not store.exists:
+                return False
+            began = own_start()
+            # The earlier processes may have been killed, after this one was started.
+            ran_beside = began is not None and began < store.last_change()
+            return ran_beside or goes_on(store, is_leaving=False)
         except StoreError:
             return True  # what is lost is reported
+
+    def _counted_before(self, store: Store, folder: Path) -> Ended | None:
+        """Return what an earlier run has counted that has ended; None if that is no surprise.
+
+        A server that is started again begins at 0, as all do.
+        """
+        if server_of_worker() is not None:
+            return None
+        try:
+            if store.exists:
+                return counted_in(store)
+        except StoreError:
+            return None
+        return ended_of_late(folder.parent, folder.name)
 
     def _description(self) -> dict[str, str]:
         found = {} if self._resource is None else {"resource": self._shared_resource()}

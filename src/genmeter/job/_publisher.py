@@ -99,6 +99,8 @@ class Publisher:
                 if changes is not None and (gone := changes.gone()):
                     numbers = [each.number for each in gone if each.number is not None]
                     store.forget_observed(number, numbers)
+                if not self.has_published:
+                    store.confirm(number)
             except (StoreError, TimeoutError) as error:
                 self.report(error)
                 return False

@@ -1,8 +1,10 @@
-"""The processes that start those of a named job, such as the master of a web server.
+"""The processes that keep a named job going though none of its own may run for a moment.
 
-A server replaces its workers, and a pool does so with ``maxtasksperchild``. For a moment none of them may
-run that has recorded anything. The job goes on then, since the process that starts them runs on, though
-it may not use genmeter itself.
+These are the processes that start others: the master of a web server, or the first process of a pool,
+which replaces its workers; a launcher or a script that was started with the job's name, which starts its
+processes one after the other. They may not use genmeter themselves. And these are the processes that
+were started with the job's name and have not recorded anything yet: on a busy machine the first of
+several may end before the next one begins.
 """
 
 from __future__ import annotations
@@ -12,91 +14,77 @@ import multiprocessing
 import os
 import sys
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from genmeter.job import meeting
+from genmeter.job._processes import Process, ancestors, children, python_processes, variable
 from genmeter.job._servers import server_of_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
     from genmeter.job.store import Store
 
-__all__ = ["goes_on", "note_end", "note_starter"]
+__all__ = ["goes_on", "note_end", "note_others", "note_starters"]
 
 _STARTERS, _ENDING = "starters", "ending"
-_HELPERS = (b"multiprocessing.resource_tracker", b"multiprocessing.forkserver")
+_NAME = "GENMETER_JOB"
 
 
-class _Process(NamedTuple):
-    """A process.
+def note_starters(store: Store, name: str) -> None:
+    """Have the job go on as long as the processes run that start this one and others; at the gate.
 
     Args:
-        pid: Its id.
-        began: When it began, in the kernel's units, since ids are used again; empty if not known.
+        store: The job's store.
+        name: The job's name.
     """
-
-    pid: int
-    began: str
-
-    @property
-    def is_running(self) -> bool:
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except OSError:
-            pass  # it belongs to somebody else
-        found = _began(self.pid)
-        return found != _ENDED and (not self.began or not found or found == self.began)
-
-
-_ENDED = "ended"
-
-
-def _began(pid: int) -> str:
-    """Return when a process began; ``ended`` if it only waits for its parent, empty if not known."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    fields = text.rpartition(")")[2].split()  # the name before may contain anything
-    if len(fields) < 20:  # noqa: PLR2004 - the start is the 20th after the name, in proc(5)
-        return ""
-    return _ENDED if fields[0] in ("Z", "X") else fields[19]
-
-
-def note_starter(store: Store) -> None:
-    """Have the job go on as long as the process runs that starts this one and others; at the gate."""
-    pid = _starter()
-    if pid is not None:
-        _add(store, _STARTERS, pid)
+    found = [pid for pid in (_starter(),) if pid is not None]
+    if server_of_worker() is None:
+        found += [pid for pid in ancestors() if _has_name(pid, name)]
+    _add(store, _STARTERS, found)
 
 
 def note_end(store: Store) -> None:
     """Note that this process is no part of the job any more; at the gate."""
-    if _read(store, _STARTERS):
-        _add(store, _ENDING, os.getpid())
+    _add(store, _ENDING, [os.getpid()])
 
 
-def goes_on(store: Store, *, is_asked_to_end: bool = False) -> bool:
+def note_others(store: Store, name: str) -> None:
+    """Have the job go on as long as the processes run that may still join it; at the gate.
+
+    Those are the Python processes that were started with its name, without those that have left it.
+
+    Args:
+        store: The job's store.
+        name: The job's name.
+    """
+    gone = {each.pid for each in _read(store, _ENDING)}
+    others = (pid for pid in python_processes() if pid not in gone and _has_name(pid, name))
+    _add(store, _STARTERS, others)
+
+
+def goes_on(store: Store, *, is_asked_to_end: bool = False, is_leaving: bool = True) -> bool:
     """Return whether more processes of a job without any may come; at the gate.
 
     Args:
         store: The job's store.
         is_asked_to_end: Whether this process ends because it was asked to, and not to be replaced:
             then its starter ends too, if it has no other process.
+        is_leaving: Whether this process is not one of those that may come.
 
     Raises:
         StoreError: The store cannot be read.
     """
-    own = os.getpid()
+    own = os.getpid() if is_leaving else 0
     starters = [each for each in _read(store, _STARTERS) if each.pid != own and each.is_running]
     if not is_asked_to_end:
         return bool(starters)
     gone = {each.pid for each in _read(store, _ENDING)} | {own}
-    return any(child not in gone for each in starters for child in _children(each.pid))
+    return any(child not in gone for each in starters for child in children(each.pid))
+
+
+def _has_name(pid: int, name: str) -> bool:
+    return (variable(pid, _NAME) or "").strip() == name
 
 
 def _starter() -> int | None:
@@ -114,30 +102,15 @@ def _starter() -> int | None:
     return None if parent is None else parent.pid
 
 
-def _read(store: Store, key: str) -> list[_Process]:
+def _read(store: Store, key: str) -> list[Process]:
     found = store.value(key)
-    return [] if found is None else [_Process(pid, began) for pid, began in json.loads(found)]
+    return [] if found is None else [Process(pid, began) for pid, began in json.loads(found)]
 
 
-def _add(store: Store, key: str, pid: int) -> None:
+def _add(store: Store, key: str, pids: Iterable[int]) -> None:
     before = _read(store, key)
-    new = _Process(pid, _began(pid))
-    after = [each for each in before if each.is_running and each != new]
-    after.append(new)
+    new = list(dict.fromkeys(Process.of(pid) for pid in pids))
+    after = [each for each in before if each.is_running and each not in new]
+    after += new
     if after != before:
         store.set_value(key, json.dumps(after))
-
-
-def _children(pid: int) -> Iterator[int]:
-    """Yield the children of a process that run; 0 if they cannot be listed, as outside of Linux."""
-    try:
-        tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        found = " ".join((task / "children").read_text() for task in tasks)
-    except OSError:
-        yield 0
-        return
-    for child in map(int, found.split()):
-        with suppress(OSError):
-            command = Path(f"/proc/{child}/cmdline").read_bytes()
-            if _began(child) != _ENDED and not any(name in command for name in _HELPERS):
-                yield child

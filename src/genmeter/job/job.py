@@ -11,6 +11,7 @@ One of them leads: it listens, and pushes. When it ends, the next one takes over
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import threading
@@ -21,12 +22,14 @@ from genmeter.clock import seconds_left
 from genmeter.deferral import deferral
 from genmeter.history.token_report import TokenUsageReport
 from genmeter.job import meeting
+from genmeter.job._end import JobEnd
 from genmeter.job._entry import Entry
 from genmeter.job._publisher import Publisher
+from genmeter.job._root import RootWait
 from genmeter.job._servers import server_of_worker
-from genmeter.job._starters import goes_on, note_end
+from genmeter.job._starters import note_end
 from genmeter.job.amounts import JobError, StoreError
-from genmeter.job.folders import is_running, remove
+from genmeter.job.folders import is_running
 from genmeter.job.merged import Merger, combine
 from genmeter.job.spending import Spending
 from genmeter.job.store import State
@@ -53,7 +56,6 @@ _PUBLISH = 2.0  # seconds that a publication may wait
 _GATE = 5.0  # seconds that joining and leaving may wait
 _HOLD_OFF = 3.0  # seconds that a child leaves the lead to the process that started it
 _CHECK = 3_600.0  # seconds between two looks at the folder
-_ROOT_WAIT = 3.0  # seconds that a child waits for the process that started it to join
 _LATE = 2.0  # seconds after which a process that could not join says so
 _FORK = 1.0  # seconds that a fork waits to join
 _SERVER_END = 2.0  # seconds that the last worker waits for the others of a server that ends
@@ -89,6 +91,7 @@ class Job:
     ) -> None:
         self.spending = Spending(self, totals=totals, rows=lambda: totals_of(usage()), run=run)
         self._usage = usage
+        self._root = RootWait(log)
         self._on_lead: Callable[[], object] = lambda: None
         self._log = log
         self.name: str | None = None
@@ -106,9 +109,9 @@ class Job:
         self._folder: Path | None = None
         self._publisher = Publisher(self.spending, self._log)
         self.spending.reset()
-        self._knows_root = False
+        self._root.begin()
         self._can_lead = False
-        self._has_begun = False
+        self._has_begun = self._is_started = self._only_watches = False
         self._has_hinted = False
         self._joined_at = 0.0
         self._checked_at = 0.0
@@ -195,8 +198,15 @@ class Job:
         Args:
             at_once: Whether the first look is now, rather than in a second.
         """
+        self._is_started, self._only_watches = True, False
         if self._failure is None and self._worker.start() and at_once:
             self._worker.put(Request(self._turn))
+
+    def watch(self) -> None:
+        """Look for other processes from now on, without a part in what they lead and serve."""
+        self._only_watches = not self._is_started
+        if self._failure is None:
+            self._worker.start()
 
     def start_with_children(self) -> None:
         """Take part from now on if this process has had children before, which may have events."""
@@ -367,7 +377,8 @@ class Job:
         if self._is_leaving:
             return
         if not self.join():
-            if not self.expects_others and not self._has_begun:  # alone, or cut off
+            is_alone = not self.expects_others  # or cut off
+            if is_alone and not (self._only_watches or self._has_begun):
                 self._has_begun = True
                 self._on_lead()
             if self._failure is not None:
@@ -378,7 +389,8 @@ class Job:
         members = self._members
         if members is None:
             return
-        if self._can_lead and self._may_lead(members) and members.lead() and not self._has_begun:
+        may_lead = self._can_lead and not self._only_watches and self._may_lead(members)
+        if may_lead and members.lead() and not self._has_begun:
             self._has_begun = True
             self._unset_closing()
             self._on_lead()
@@ -487,7 +499,8 @@ class Job:
             others = store.usage(without=self._number)
         except StoreError as error:
             raise JobError(str(error)) from error
-        return TokenUsageReport.merge([own, report_of_totals(others)])
+        found = TokenUsageReport.merge([own, report_of_totals(others)])
+        return found if self.is_complete else dataclasses.replace(found, complete=False)
 
     def census(self) -> Census | None:
         """Return how many processes run, ended and died; None if there is no store to ask."""
@@ -515,7 +528,7 @@ class Job:
         Raises:
             JobError: The others cannot be reached.
         """
-        if self._store is not None and self._knows_root:
+        if self._store is not None and (self._root.is_over or self.name is not None):
             return self._store
         if not self.join() and self._is_leaving and self._number:
             raise JobError("this process has left its job, since it ends")
@@ -523,29 +536,23 @@ class Job:
             raise JobError(self._failure)
         if self._store is None and self.may_have_others:
             raise JobError("the lock of the job was not free in time; try again")
-        if self._store is not None:
-            self._wait_for_root(self._store)
+        if self._store is not None and self.name is None:
+            self._root.wait(self._store, self._joined_at)
         return self._store
 
-    def _wait_for_root(self, store: Store) -> None:
-        """Wait until the process that started this one has joined, with what it used before.
+    @property
+    def is_complete(self) -> bool:
+        """Whether the job's sums have what the process had used that started this one.
 
-        It looks for its children once a second, unless it has not recorded anything.
+        Raises:
+            JobError: The store cannot be read.
         """
-        root = meeting.family().root
-        deadline = self._joined_at + _ROOT_WAIT
-        try:
-            while (
-                self.name is None
-                and root not in (0, os.getpid())
-                and is_running(root)
-                and not store.has_process(root)
-                and time.monotonic() < deadline
-            ):
-                time.sleep(_POLL)
-        except StoreError as error:
-            raise JobError(str(error)) from error
-        self._knows_root = True
+        store = self._store
+        return store is None or self.name is not None or self._root.is_complete(store)
+
+    def note_used(self) -> None:
+        """Let the processes that this one starts know that it has used or reserved something."""
+        meeting.note_used()
 
     def post(self, function: Callable[[], object]) -> bool:
         """Have the job's thread call a function; return whether there is a thread."""
@@ -619,8 +626,10 @@ class Job:
         self._is_leaving = True
         self._worker.close()
         store, members, folder = self._store, self._members, self._folder
+        end = JobEnd(self.name, self._resume, self._serves)
         if store is None or members is None or folder is None:
             self.give_up_if_late()
+            end.remove_unjoined(deadline)
             return
         self._publish(seconds_left(deadline))
         self.stop_leading()
@@ -636,7 +645,9 @@ class Job:
                 if self.name is not None:
                     with contextlib.suppress(StoreError):
                         note_end(store)
-                is_removed = self._remove_if_over(store, members, folder)
+                is_removed = end.remove_if_over(
+                    store, members, folder, is_asked_to_end=self._is_ending
+                )
             # The other workers of a server that ends may not have recorded, and so not have joined.
             patience = min(deadline, time.monotonic() + _SERVER_END)
             while is_removed is False and self._serves and self._is_ending:
@@ -644,38 +655,15 @@ class Job:
                     break
                 time.sleep(_POLL)
                 with members.gate(deadline):
-                    is_removed = not members.is_current or self._remove_if_over(
-                        store, members, folder
+                    is_removed = not members.is_current or end.remove_if_over(
+                        store, members, folder, is_asked_to_end=self._is_ending
                     )
         store.close()
         members.close()
 
-    def _remove_if_over(self, store: Store, members: Members, folder: Path) -> bool | None:
-        """Remove the folder of a job that is over; the caller holds the gate.
-
-        Returns:
-            Whether it was removed; None if the job has other processes.
-        """
-        if not members.is_empty():
-            return None
-        if not self._is_over(store):
-            return False
-        store.close()
-        remove(folder)
-        return True
-
     def note_ending(self) -> None:
         """Note that SIGTERM has come, which a server sends to its workers at its own end."""
         self._is_ending = True
-
-    def _is_over(self, store: Store) -> bool:
-        if self._resume:
-            return False
-        if self.name is not None:
-            with contextlib.suppress(StoreError):
-                return not goes_on(store, is_asked_to_end=self._serves and self._is_ending)
-        eldest = meeting.eldest()
-        return self.name is not None or eldest in (0, os.getpid()) or not is_running(eldest)
 
     # --- fork ----------------------------------------------------------------------------------
 
@@ -696,6 +684,6 @@ class Job:
         meeting.after_fork_in_child()
         self._forget()
         self._has_forked = False
-        self._knows_root = not parent_has_used
+        self._root.begin(forked_by=os.getppid(), parent_has_used=parent_has_used)
         if members is not None:
             members.close()

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from genmeter.job._servers import server_of_worker
 
@@ -29,6 +29,8 @@ FAMILY = "_GENMETER_FAMILY"
 """The variable in which a process passes its family to the processes that it starts."""
 FOLDER = "_GENMETER_FOLDER"
 """The variable in which it passes its process id, and the temporary folder of the family."""
+USED = "_GENMETER_USED"
+"""The variable in which the first process of a family passes that it has used or reserved something."""
 
 # Modules that start children, but for those that fork. Those of loky have their parent's authkey.
 _STARTERS = (
@@ -128,6 +130,7 @@ class _Known:
     has_forked = False  # before this process was asked
     has_earlier_children = False
     has_instance = False
+    has_used = False
 
 
 _DEFAULTS = {name: value for name, value in vars(_Known).items() if not name.startswith("__")}
@@ -150,7 +153,8 @@ def fresh_family() -> Iterator[None]:
     """Let this process begin a family of its own within the block, for tests."""
     names = [name for name in vars(_Known) if not name.startswith("__")]
     before = {name: getattr(_Known, name) for name in names}
-    variables = {name: os.environ.get(name) for name in (FAMILY, FOLDER)}
+    variables = {name: os.environ.get(name) for name in (FAMILY, FOLDER, USED)}
+    _set_used(None)
     for name in names:
         setattr(_Known, name, _DEFAULTS[name])
     _Known.family = _new(os.getpid())
@@ -165,6 +169,7 @@ def fresh_family() -> Iterator[None]:
                 os.environ.pop(variable, None)
             else:
                 os.environ[variable] = text
+        _set_used(variables[USED])
 
 
 def before_fork() -> None:
@@ -177,7 +182,7 @@ def after_fork_in_child() -> None:
     """Note that this process was forked, maybe before its parent was asked for its family."""
     _Known.is_forked = _Known.family is None
     _Known.forked_by = os.getppid()
-    _Known.has_forked = _Known.has_earlier_children = False
+    _Known.has_forked = _Known.has_earlier_children = _Known.has_used = False
     if _Known.family is not None:
         publish(_Known.family)
 
@@ -195,6 +200,35 @@ def adopt_instance(instance: str) -> str:
 def is_child() -> bool:
     """Return whether this process belongs to the family of another one that started it."""
     return family().root != os.getpid()
+
+
+def note_used() -> None:
+    """Let the children to come know that their family's first process has used something; repeatable."""
+    if not _Known.has_used:
+        _Known.has_used = True
+        if not is_child():
+            _set_used(str(os.getpid()))
+
+
+def root_has_used() -> bool:
+    """Return whether the family's first process had used something as it started this one."""
+    known = (os.environ.get(USED), _config().get(USED))
+    return bool(family().root) and str(family().root) in known
+
+
+def _set_used(pid: str | None) -> None:
+    # The environment of a fork server is that of its own start. What multiprocessing keeps of its
+    # configuration reaches the children by any start method.
+    for mapping in (os.environ, _config()):
+        if pid is None:
+            mapping.pop(USED, None)
+        else:
+            mapping[USED] = pid
+
+
+def _config() -> MutableMapping[str, Any]:
+    found: dict[str, Any] = getattr(multiprocessing.current_process(), "_config", {})
+    return found
 
 
 def _inherited() -> Family | None:

@@ -88,6 +88,9 @@ class Process(Protocol):
     def may_have_others(self) -> bool:
         """Whether there may be other processes of the job."""
 
+    def note_used(self) -> None:
+        """Let the processes that this one starts know that it has used or reserved something."""
+
     def fold_the_dead(self) -> bool:
         """Release what dead processes reserved; return whether there were any."""
 
@@ -259,6 +262,7 @@ class Spending:
                     (),
                     lambda _: [(ids[each], each.tokens, each.usd) for each in ids],
                 )
+                store.confirm(number)
                 self._note_written(own)
                 self._run(lambda: self._rename(ids))
             attach()
@@ -467,6 +471,8 @@ class Spending:
     def _settle(self, store: Store | None) -> list[Claim]:
         """Grant or refuse claims in the order in which they began to wait; return them."""
         process = self._process
+        if store is None and self._waiting:
+            process.note_used()
         if store is not process.store or (store is None and process.may_have_others):
             raise _AgainError
         own, claims = self._run(self._prepare)

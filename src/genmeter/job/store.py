@@ -360,6 +360,11 @@ class Store(Connection):
             _write_usage(db, process, usage)
             _free(db, released)
 
+    def confirm(self, process: int) -> None:
+        """Note that the store has what a process had counted before it joined."""
+        with self._write() as db:
+            db.execute("UPDATE process SET version=1 WHERE id=? AND version=0", (process,))
+
     def forget_observed(self, process: int, series: Sequence[int]) -> None:
         """Delete cells of a process, whose series it does not have any more."""
         with self._write() as db:
@@ -425,6 +430,15 @@ class Store(Connection):
             )
             return [_totals(row) for row in rows]
 
+    def last_change(self) -> float:
+        """Return the Unix time at which a process published a change last; 0 if none has."""
+        with self._read() as db:
+            return float(
+                db.execute(
+                    "SELECT TOTAL(at) FROM (SELECT MAX(changed) AS at FROM cell)"
+                ).fetchone()[0]
+            )
+
     # --- reservations --------------------------------------------------------------------------
 
     def reserve(
@@ -467,10 +481,15 @@ class Store(Connection):
         with self._read() if unpriced else self._use() as db:
             return _amounts(db, without, unpriced=unpriced)
 
-    def has_process(self, pid: int) -> bool:
-        """Return whether a process with an id has joined and is not folded."""
+    def has_entered(self, pid: int) -> bool:
+        """Return whether a process that is not folded has written what it had as it joined.
+
+        Args:
+            pid: Its process id.
+        """
         with self._read() as db:
-            return db.execute("SELECT 1 FROM process WHERE pid=?", (pid,)).fetchone() is not None
+            query = "SELECT 1 FROM process WHERE pid=? AND version>0"
+            return db.execute(query, (pid,)).fetchone() is not None
 
     # --- the dead ------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from genmeter.report._lives import SeriesLives
-    from genmeter.report._promapi import Series
+    from genmeter.report.promapi import Series
 
 __all__ = ["Unknown", "missing_names", "name_query", "notes_of"]
 

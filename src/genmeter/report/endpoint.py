@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Page",
     "endpoint_address",
-    "fetch",
     "read_endpoint",
     "read_page",
     "split_address",
@@ -99,7 +98,7 @@ def read_page(url: str, read: Callable[[Iterable[Metric]], _T]) -> _T:
     parts, shown = split_address(url)
     parts = parts._replace(path=parts.path.rstrip("/") or "/metrics", fragment="")
     try:
-        return read(text_string_to_metric_families(fetch(parts)))
+        return read(text_string_to_metric_families(_fetch(parts)))
     except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError) as error:
         raise ConfigError(f"source={shown!r} {_explain(error)}") from error
 
@@ -180,7 +179,7 @@ def split_address(url: str) -> tuple[SplitResult, str]:
     return parts, shown
 
 
-def fetch(parts: SplitResult) -> str:
+def _fetch(parts: SplitResult) -> str:
     """Return the text that an address responds with.
 
     Raises:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from genmeter.errors import ConfigError
 from genmeter.report._fleet_notes import Unknown, missing_names, name_query, notes_of
 from genmeter.report._lives import SeriesLives
-from genmeter.report._promapi import PrometheusApi, Series, TooManySamplesError
 from genmeter.report._series_rows import CALL_SERIES, JOB_SERIES, OVERFLOW, add_series
 from genmeter.report._targets import FleetTarget, duplicates
+from genmeter.report.promapi import PrometheusApi, Series, TooManySamplesError
 from genmeter.report.usage_table import UsageTable
 from genmeter.schema import metrics as cat
 

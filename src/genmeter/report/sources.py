@@ -9,18 +9,20 @@ import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-from genmeter.errors import ConfigError
+from genmeter.errors import ConfigError, GenmeterError
 from genmeter.report.endpoint import Page, endpoint_address, read_endpoint
 from genmeter.report.export import Export
 from genmeter.report.fleet import read_fleet
 from genmeter.report.journal import Journal, Seen, folders_below, journal_files
+from genmeter.report.promapi import server_address
 from genmeter.report.usage_table import UsageTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import timedelta
 
     from genmeter.config.prices import PriceTable
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["OnError", "read_sources"]
 
 OnError = Literal["raise", "note"]
+
+_T = TypeVar("_T")
 
 _ADDRESS = re.compile(r"(?:[^/@]*@)?(?:\[[0-9a-fA-F:.]+\]|[\w.-]+):\d{1,5}(?:/\S*)?")
 _HAS_SCHEME = re.compile(r"https?://", re.IGNORECASE)
@@ -46,7 +50,7 @@ def read_sources(
     window: timedelta | None = None,
     progress: Callable[[int, int], object] | None = None,
     prices: PriceTable | None = None,
-    on_error: OnError = "note",
+    on_error: OnError | Literal["note_servers"] = "note",
 ) -> UsageTable:
     """Read sources, and sum them up.
 
@@ -62,18 +66,20 @@ def read_sources(
             milliseconds of the window of a Prometheus.
         prices: Prices that replace the recorded costs. Each call of a journal or an export is
             priced by itself, the sums of an endpoint as such.
-        on_error: What happens if an endpoint does not answer: ``raise``, or ``note``, which names
-            it in the notes and in ``unread``; if no source can be read, that is an error.
+        on_error: What happens if a source cannot be read: ``raise``; or ``note``, which names it in
+            the notes and in ``unread``; or ``note_servers``, which does so for endpoints and
+            Prometheus only. If no source can be read, that is an error.
 
     Raises:
-        ConfigError: A source is invalid, an endpoint has a window, or a Prometheus has none or does
-            not answer.
+        ConfigError: A source is invalid, or cannot be read and is not noted; an endpoint has a
+            window, or a Prometheus has none.
         ExportError: An export cannot be read.
         MissingExtraError: The export's format needs a package that is not installed.
     """
     if not sources:
         raise ConfigError("sources must be at least one journal, export or address, got none")
-    plan = _Plan()
+    failures = _Failures(on_error)
+    plan = _Plan(failures)
     for source in sources:
         plan.add(source)
     plan.check_window(window)
@@ -82,38 +88,77 @@ def read_sources(
     cutoff = -math.inf
     if window is not None:
         newest = [each.newest() for each in exports]
-        newest += [each.newest() for each in plan.journals]
+        newest += plan.newest_of_journals()
         cutoff = max(newest, default=-math.inf) - window.total_seconds()
-    pages, failures = _read_endpoints(plan.endpoints)
-    if failures and (on_error == "raise" or not (pages or plan.journals or exports)):
-        raise failures[0][1]
-    pages, asked_twice = _different(pages)
+    pages, asked_twice = _different(_read_endpoints(plan.endpoints, failures))
     if prices is not None:
         for _, page in pages:
             page.usage.price_sums(prices)
-    fleets = [
-        read_fleet(url, window=window, progress=progress, prices=prices)
-        for url in plan.fleets
-        if window is not None
-    ]
+    fleets = _read_fleets(plan.fleets, failures, window, progress, prices)
     tables = [*(page.usage for _, page in pages), *fleets]
     tables += [each.read(window, cutoff, prices) for each in exports]
-    tables += _read_journals(plan.journals, seen, window, cutoff, progress, prices)
+    journals = _read_journals(plan.journals, failures, seen, window, cutoff, progress, prices)
+    tables += journals
+    if not tables:
+        failures.raise_first()
     total = UsageTable.sum(tables, window)
     _add_notes(total, tables)
-    for address, error in failures:
-        total.unread.append(address)
-        total.note_partial(f"Incomplete: {error}; the numbers of {address} are missing.")
+    failures.note(total)
     _note_once([*plan.again, *asked_twice, *_given_twice(seen)], total)
     _note_left_out(plan.journals, seen, total)
     _note_missing(total, cutoff)
-    if plan.journals or exports:
+    if journals or exports:
         _note_both(total, {page.job for _, page in pages}, "at an endpoint")
         _note_both(total, {key.job for each in fleets for key in each.rows}, "in a Prometheus")
     if len(fleets) > 1:
         _note_several(total, fleets)
     total.name_processes()
     return total
+
+
+class _Failures:
+    """The sources that cannot be read: the first one is raised, or all of them are noted.
+
+    Args:
+        on_error: As of `read_sources`.
+    """
+
+    def __init__(self, on_error: str) -> None:
+        self._on_error = on_error
+        self._found: dict[str, GenmeterError] = {}
+
+    def attempt(self, name: str, read: Callable[[], _T], *, is_server: bool = False) -> _T | None:
+        """Return what a function reads; None if that is an error to be noted.
+
+        Args:
+            name: The source's name in a note.
+            read: Reads it.
+            is_server: Whether it is an endpoint or a Prometheus.
+        """
+        try:
+            return read()
+        except GenmeterError as error:
+            self.add(name, error, is_server=is_server)
+            return None
+
+    def add(self, name: str, error: GenmeterError, *, is_server: bool = False) -> None:
+        """Note an error, or raise it."""
+        if self._on_error == "raise" or (self._on_error == "note_servers" and not is_server):
+            raise error
+        self._found.setdefault(name, error)
+
+    def raise_first(self) -> None:
+        """Raise the first error, if there is any."""
+        for error in self._found.values():
+            raise error
+
+    def note(self, total: UsageTable) -> None:
+        """Name what is missing in the sums."""
+        total.unread += self._found
+        for name, error in list(self._found.items())[:_MAX_NOTES]:
+            total.note_partial(f"Incomplete: {error}; the numbers of {name} are missing.")
+        if (more := len(self._found) - _MAX_NOTES) > 0:
+            total.note_partial(f"Incomplete: {more:,} more sources could not be read.")
 
 
 # --- what a source is --------------------------------------------------------------------------
@@ -124,15 +169,17 @@ class _Plan:
     """The journals, exports and endpoints that the sources stand for.
 
     Attributes:
+        failures: Those that cannot be read.
         endpoints: Addresses as given, each once.
         journals: Journals.
-        fleets: Addresses of a Prometheus, each once.
+        fleets: Addresses of a Prometheus, each once, and as they are shown.
         again: Endpoints that were given again.
     """
 
+    failures: _Failures
     endpoints: list[str] = field(default_factory=list)
     journals: list[Journal] = field(default_factory=list)
-    fleets: dict[str, None] = field(default_factory=dict)
+    fleets: dict[str, str] = field(default_factory=dict)
     again: list[str] = field(default_factory=list)
     _addresses: set[str] = field(default_factory=set)
     _exports: list[Path] = field(default_factory=list)
@@ -143,7 +190,8 @@ class _Plan:
             raise ConfigError("source must be a journal, an export or an address, got ''")
         exists = _exists(source)
         if source.startswith(_PROMETHEUS):
-            self.fleets.setdefault(source.removeprefix(_PROMETHEUS))
+            url = source.removeprefix(_PROMETHEUS)
+            self.fleets[url] = f"{_PROMETHEUS}{server_address(url)[1]}"
         elif _HAS_SCHEME.match(source) or (_ADDRESS.fullmatch(source) and not exists):
             address = endpoint_address(source)
             if address in self._addresses:
@@ -155,10 +203,11 @@ class _Plan:
             # Sorted, so that the notes are the same each time.
             found = sorted(glob.glob(source, recursive=True, include_hidden=True))  # noqa: PTH207 - a pattern may be absolute
             if not found:
-                raise ConfigError(
+                error = ConfigError(
                     f"source={source!r} matches no file; check the pattern, which must be quoted in "
                     "a shell, such as 'runs/*/metrics.jsonl'"
                 )
+                self.failures.add(source, error)
             for path in found:
                 self._add_path(Path(path))
         else:
@@ -187,37 +236,62 @@ class _Plan:
                 paths.append(str(path))
                 if len(paths) > 1:
                     continue
-            exports.append(Export(path))
+            export = self.failures.attempt(str(path), partial(Export, path))
+            if export is not None:
+                exports.append(export)
         return exports
 
-    def _add_path(self, path: Path) -> None:
-        try:
-            if path.is_dir():
-                folders = folders_below(path)
-                if not folders:
-                    raise ConfigError(
-                        f"source={str(path)!r} has no metrics.jsonl, nor has a folder in it; use "
-                        "another folder, or the path of an export"
-                    )
-                for folder in folders:
-                    self._check_readable(folder)
-                self.journals += map(Journal, folders)
-                return
-            if _is_journal(path):
-                self.journals.append(Journal(path))
-            else:
-                self._exports.append(path)
-        except OSError as error:
-            raise ConfigError(
-                f"source={str(path)!r} cannot be read: {error.strerror or error}; check the file "
-                "and its path"
-            ) from error
+    def newest_of_journals(self) -> list[float]:
+        """Return the time of the newest event of each journal, without those that cannot be read."""
+        found = {each: self.failures.attempt(str(each.path), each.newest) for each in self.journals}
+        self.journals = [each for each in self.journals if found[each] is not None]
+        return [when for when in found.values() if when is not None]
 
-    @staticmethod
-    def _check_readable(folder: Path) -> None:
-        for path in journal_files(folder):
-            with path.open("rb"):
-                pass
+    def _add_path(self, path: Path) -> None:
+        is_journal = self.failures.attempt(str(path), lambda: _checked(path, self._is_journal_at))
+        if is_journal:
+            self.journals.append(Journal(path))
+        elif is_journal is False:
+            self._exports.append(path)
+
+    def _is_journal_at(self, path: Path) -> bool | None:
+        """Return whether a file is a journal; None for a folder, whose journals are added."""
+        if not path.is_dir():
+            return _is_journal(path)
+        folders = folders_below(path)
+        if not folders:
+            raise ConfigError(
+                f"source={str(path)!r} has no metrics.jsonl, nor has a folder in it; use "
+                "another folder, or the path of an export"
+            )
+        for folder in folders:
+            # Each by itself: one that cannot be read does not hide the others.
+            read = partial(_checked, folder, _can_be_read)
+            if self.failures.attempt(str(folder), read):
+                self.journals.append(Journal(folder))
+        return None
+
+
+def _checked(path: Path, read: Callable[[Path], _T]) -> _T:
+    """Return what a function finds at a path.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    try:
+        return read(path)
+    except OSError as error:
+        raise ConfigError(
+            f"source={str(path)!r} cannot be read: {error.strerror or error}; check the file "
+            "and its path"
+        ) from error
+
+
+def _can_be_read(folder: Path) -> bool:
+    for path in journal_files(folder):
+        with path.open("rb"):
+            pass
+    return True
 
 
 def _exists(source: str) -> bool:
@@ -246,10 +320,8 @@ def _is_journal(path: Path) -> bool:
 # --- reading -----------------------------------------------------------------------------------
 
 
-def _read_endpoints(
-    sources: Sequence[str],
-) -> tuple[list[tuple[str, Page]], list[tuple[str, ConfigError]]]:
-    """Return the pages by address, and the errors of those that did not answer."""
+def _read_endpoints(sources: Sequence[str], failures: _Failures) -> list[tuple[str, Page]]:
+    """Return the pages by address, without those of endpoints that did not answer."""
 
     def read(source: str) -> Page | ConfigError:
         try:
@@ -257,14 +329,32 @@ def _read_endpoints(
         except ConfigError as error:
             return error
 
-    pages, failures = [], []
+    pages = []
     with ThreadPoolExecutor(_MAX_SCRAPES) as pool:
         for source, page in zip(sources, pool.map(read, sources), strict=True):
             if isinstance(page, Page):
                 pages.append((endpoint_address(source), page))
             else:
-                failures.append((endpoint_address(source), page))
-    return pages, failures
+                failures.add(endpoint_address(source), page, is_server=True)
+    return pages
+
+
+def _read_fleets(
+    fleets: Mapping[str, str],
+    failures: _Failures,
+    window: timedelta | None,
+    progress: Callable[[int, int], object] | None,
+    prices: PriceTable | None,
+) -> list[UsageTable]:
+    """Return the sums of each Prometheus, without those that did not answer."""
+    tables = []
+    for url, shown in fleets.items():
+        assert window is not None  # noqa: S101 - checked before
+        read = partial(read_fleet, url, window=window, progress=progress, prices=prices)
+        table = failures.attempt(shown, read, is_server=True)
+        if table is not None:
+            tables.append(table)
+    return tables
 
 
 def _different(pages: list[tuple[str, Page]]) -> tuple[list[tuple[str, Page]], list[str]]:
@@ -281,6 +371,7 @@ def _different(pages: list[tuple[str, Page]]) -> tuple[list[tuple[str, Page]], l
 
 def _read_journals(
     journals: Sequence[Journal],
+    failures: _Failures,
     seen: Seen,
     window: timedelta | None,
     cutoff: float,
@@ -296,7 +387,10 @@ def _read_journals(
             if progress is not None:
                 progress(before + done, max(sum(sizes), before + done))
 
-        tables.append(journal.read(seen, window, cutoff, step, prices))
+        read = partial(journal.read, seen, window, cutoff, step, prices)
+        table = failures.attempt(str(journal.path), read)
+        if table is not None:
+            tables.append(table)
     return tables
 
 

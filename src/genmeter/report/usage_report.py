@@ -48,13 +48,14 @@ def read_usage(
             as such.
         by: The keys of the rows: some of ``model``, ``step``, ``provider``, ``phase``,
             ``response_model``, ``job`` and ``process``, also as text with commas.
-        on_error: What happens if an endpoint does not answer: ``raise``, or ``note``, by which its
-            address is in ``unread`` and a note says that its numbers are missing. It is always an
-            error if no source can be read.
+        on_error: What happens if a source cannot be read, since a file is missing or damaged, a
+            pattern matches nothing, or an endpoint or a Prometheus does not answer: ``raise``, or
+            ``note``, by which it is in ``unread`` and a note says why its numbers are missing. It is
+            always an error if no source can be read, or if an address is not one.
 
     Raises:
         ConfigError: An argument is invalid, a file cannot be read, a pattern matches nothing, or an
-            endpoint does not answer.
+            endpoint or a Prometheus does not answer.
         ExportError: An export cannot be read.
         MissingExtraError: A package that a source or the prices need is not installed.
     """
@@ -121,8 +122,8 @@ class UsageReport:
     def complete(self) -> bool:
         """Whether nothing is known to be missing in the sums, or to be in them twice.
 
-        If not, ``notes`` say what: a rotated file that was deleted, an invalid line, an endpoint
-        that did not answer, a process of the job that died. Calls without usage and models without
+        If not, ``notes`` say what: a rotated file that was deleted, an invalid line, a source that
+        could not be read, a process of the job that died. Calls without usage and models without
         a price are not part of it: see ``calls_without_usage`` and ``unpriced_models``.
         """
         return self._table.is_complete and not self._table.is_repeated
@@ -136,7 +137,7 @@ class UsageReport:
 
     @property
     def unread(self) -> list[str]:
-        """The addresses of the endpoints that did not answer."""
+        """The sources that could not be read: addresses without logins, paths and patterns."""
         return list(self._table.unread)
 
     @property

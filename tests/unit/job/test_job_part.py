@@ -17,8 +17,8 @@ from opentelemetry.sdk.resources import Resource
 
 from _waiting import eventually, soon
 from genmeter.history.token_report import ModelTokenUsage, TokenUsageReport, UsageTotals
+from genmeter.job import _entry, meeting
 from genmeter.job import job as job_module
-from genmeter.job import meeting
 from genmeter.job.job import Job
 from genmeter.job.store import Store, StoreError
 from genmeter.job.usage_rows import report_of_totals, totals_of
@@ -40,6 +40,8 @@ def top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Turns are taken by the tests, not by a thread.
     """
     monkeypatch.setattr(job_module, "_INTERVAL", 1e6)
+    # Each part stands for a process of its own, which has not been there before.
+    monkeypatch.setattr(_entry, "own_start", lambda: None)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(meeting._Known, "family", None)

@@ -188,6 +188,31 @@ def test_tokens_beyond_sqlites_integers_are_summed(store: Store) -> None:
     assert folded.tokens == pytest.approx(2**64 + 2**70)
 
 
+def test_a_process_has_entered_once_it_has_written_what_it_had(store: Store) -> None:
+    """Not before, and not after it was folded; a process without anything confirms that."""
+    one, other = (store.add_process(pid, byte) for pid, byte in ((7, 70), (8, 80)))
+    assert not store.has_entered(7)
+    store.publish(one, [], [Totals("m", 5, 0.0, "[5,0,0,0,0,1,0,0]")])
+    store.confirm(one)
+    assert (store.has_entered(7), store.has_entered(8)) == (True, False)
+    store.confirm(other)
+    assert store.has_entered(8)
+    store.fold(one, combine)
+    assert not store.has_entered(7)
+
+
+def test_the_last_change_is_that_of_any_process(store: Store) -> None:
+    """Without any it is 0."""
+    assert store.last_change() == 0
+    before = time.time()
+    one = store.add_process(7, 70)
+    store.publish(one, [(number(store, definition()), 1, None)], [])
+    assert before <= store.last_change() <= time.time()
+    at = store.last_change()
+    store.fold(one, combine)
+    assert store.last_change() == at
+
+
 def test_a_vanished_series_is_forgotten_for_one_process(store: Store) -> None:
     """Another one's cell stays."""
     series = number(store, definition())

@@ -16,8 +16,8 @@ import trustme
 from _fleet import StoredSamples, serving_samples
 
 from genmeter.errors import ConfigError
-from genmeter.report import _promapi
-from genmeter.report._promapi import PrometheusApi, TooManySamplesError
+from genmeter.report import promapi
+from genmeter.report.promapi import PrometheusApi, TooManySamplesError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,8 +36,8 @@ HTML = (200, {"Content-Type": "text/html"}, b"<html>sign in</html>")
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Replace the pauses between tries; no variable of the environment matters."""
     asked: list[float] = []
-    monkeypatch.setattr(_promapi.time, "sleep", asked.append)
-    for name in (*_promapi.ENVIRONMENT, "SSL_CERT_FILE", "HTTP_PROXY", "http_proxy"):
+    monkeypatch.setattr(promapi.time, "sleep", asked.append)
+    for name in (*promapi.ENVIRONMENT, "SSL_CERT_FILE", "HTTP_PROXY", "http_proxy"):
         monkeypatch.delenv(name, raising=False)
     return asked
 
@@ -149,7 +149,7 @@ def test_an_answer_that_is_too_large_is_not_asked_again(answer: Answer) -> None:
 
 def test_a_larger_body_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would fill the memory."""
-    monkeypatch.setattr(_promapi, "_MAX_BYTES", 1000)
+    monkeypatch.setattr(promapi, "_MAX_BYTES", 1000)
     with (
         serving_samples(lambda _: (200, {}, b" " * 100_000)) as server,
         pytest.raises(TooManySamplesError),

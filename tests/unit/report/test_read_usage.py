@@ -91,6 +91,108 @@ def test_a_target_that_does_not_answer_is_an_error_unless_noted(runs: Path) -> N
     assert "incomplete" in repr(usage)
 
 
+BROKEN = {
+    "absent.jsonl": "must be a journal",
+    "runs-*": "matches no file",
+    "empty": "has no metrics.jsonl, nor has a folder in it",
+    "notes.jsonl": "is not a journal: none of its lines is a metric",
+    "cut.json": "is damaged or not an export",
+    "closed/metrics.jsonl": "cannot be read: Permission denied",
+    "table.csv": "must be an export in JSON or Parquet",
+    "packed.jsonl": "is compressed",
+}
+"""Sources that cannot be read, and why."""
+
+
+@pytest.fixture
+def broken(runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of two journals of three calls, and broken sources beside it."""
+    top = runs / "broken"
+    (top / "empty").mkdir(parents=True)
+    (top / "notes.jsonl").write_text("to do\n")
+    (top / "cut.json").write_text('{"generation_time": [')
+    (top / "table.csv").write_text("a,b\n")
+    (top / "packed.jsonl").write_bytes(b"\x1f\x8b\x08")
+    write(top / "closed" / "metrics.jsonl", rows_of(0))
+    opened = type(top).open
+
+    def refuse(path: Path, *args: Any, **keywords: Any) -> Any:
+        if path.parent.name == "closed":  # root may open any file
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *args, **keywords)
+
+    monkeypatch.setattr(type(top), "open", refuse)
+    return top
+
+
+@pytest.mark.parametrize("window", [None, timedelta(days=1)])
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_source_of_any_kind_that_cannot_be_read_is_noted(
+    runs: Path, broken: Path, name: str, window: timedelta | None
+) -> None:
+    """The others are summed; by default it is an error, and so it is if nothing can be read."""
+    source = str(broken / name)
+    good = (runs / "a", runs / "b")
+    with pytest.raises(genmeter.GenmeterError) as caught:
+        genmeter.read_usage(*good, source, window=window)
+    assert BROKEN[name] in str(caught.value)
+    usage = genmeter.read_usage(source, *good, window=window, on_error="note")
+    assert (usage.unread, usage.total["calls"], usage.complete) == ([source], 3, False)
+    (note,) = usage.notes
+    assert note.startswith("Incomplete: ")
+    assert BROKEN[name] in note
+    assert note.endswith(f"; the numbers of {source} are missing.")
+    with pytest.raises(genmeter.GenmeterError) as again:
+        genmeter.read_usage(source, window=window, on_error="note")
+    assert str(again.value) == str(caught.value)
+
+
+def test_a_journal_that_cannot_be_read_does_not_hide_the_others_of_its_folder(
+    runs: Path, broken: Path
+) -> None:
+    """Only its own folder is missing."""
+    usage = genmeter.read_usage(runs, on_error="note")
+    assert (usage.unread, usage.total["calls"]) == ([str(broken / "closed")], 3)
+    with pytest.raises(genmeter.ConfigError, match=r"closed' cannot be read: Permission denied"):
+        genmeter.read_usage(runs)
+
+
+def test_a_prometheus_that_does_not_answer_is_noted(runs: Path, capsys: Capsys) -> None:
+    """Without its login; the command says so too, and its exit code is 3."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{taken.getsockname()[1]}"
+        source, shown = f"prometheus=http://me:secret@{host}", f"prometheus=http://{host}"
+        day = timedelta(days=1)
+        usage = genmeter.read_usage(source, runs, window=day, on_error="note")
+        with pytest.raises(genmeter.ConfigError, match="does not respond"):
+            genmeter.read_usage(source, runs, window=day)
+        with pytest.raises(genmeter.ConfigError, match="does not respond"):
+            genmeter.read_usage(source, window=day, on_error="note")
+        code, out, _ = report(capsys, runs, source, "--window", "24h", "--format", "json")
+    assert (usage.unread, usage.total["calls"], usage.complete) == ([shown], 3, False)
+    assert f"the numbers of {shown} are missing" in usage.notes[0]
+    assert "secret" not in str(usage)
+    found = json.loads(out)
+    assert (code, found["unread_sources"], found["complete"]) == (3, [shown], False)
+
+
+def test_many_sources_that_cannot_be_read_have_few_notes(runs: Path) -> None:
+    """All are in ``unread``, and the notes fit a screen."""
+    many = [str(runs / f"absent-{number}.jsonl") for number in range(25)]
+    usage = genmeter.read_usage(runs, *many, on_error="note")
+    assert usage.unread == many
+    assert len(usage.notes) == 11
+    assert usage.notes[-1] == "Incomplete: 15 more sources could not be read."
+
+
+@pytest.mark.parametrize("source", ["", "127.0.0.1:99999", "prometheus=ftp://host"])
+def test_an_argument_that_is_no_source_is_always_an_error(runs: Path, source: str) -> None:
+    """It is a mistake of the caller."""
+    with pytest.raises(genmeter.ConfigError, match="must be"):
+        genmeter.read_usage(runs, source, window=timedelta(1), on_error="note")
+
+
 @pytest.mark.parametrize(
     ("sources", "options", "message"),
     [

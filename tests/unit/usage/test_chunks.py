@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from _shapes import as_extra, as_model, as_namespace
+from _usage_forms import as_extra, as_model, as_namespace
 
 from genmeter.events.answers import Answer, TokenCounts
 from genmeter.usage.chunks import ChunkReader

@@ -6,7 +6,8 @@ import copy
 from typing import Any
 
 import pytest
-from _shapes import FORMS, SHAPES, Shape
+from _shapes import SHAPES, Shape
+from _usage_forms import FORMS
 
 from genmeter.events.answers import Answer
 from genmeter.usage.chunks import ChunkReader

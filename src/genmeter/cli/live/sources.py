@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
-import json
+import math
 import re
 import time
-import urllib.error
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
-from urllib.parse import urlencode
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from prometheus_client import Metric
 
@@ -17,13 +14,15 @@ from genmeter.errors import ConfigError
 from genmeter.exporters.prometheus import PrometheusBridge
 from genmeter.job.job import JobError
 from genmeter.job.reader import JobReader
-from genmeter.report.endpoint import fetch, read_page, split_address
+from genmeter.report.endpoint import read_page, split_address
+from genmeter.report.promapi import PrometheusApi, TooManySamplesError
 from genmeter.schema import metrics as cat
 from genmeter.schema.metrics import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from genmeter.report.promapi import Series
     from genmeter.schema.metrics import Label
 
 __all__ = ["Endpoint", "NamedJob", "Prometheus", "Reading", "Source", "source_of"]
@@ -151,7 +150,7 @@ class Endpoint:
 
 # --- Prometheus --------------------------------------------------------------------------------
 
-_LOGIN = "add its login, as in prometheus=http://user:password@host:9090"
+_TIMEOUT = 10.0  # seconds of a request
 _TARGET = ("job", "instance")
 _PARTS: dict[Kind, tuple[str, ...]] = {Kind.HISTOGRAM: ("_count", "_sum", "_bucket")}
 _READ = (
@@ -189,22 +188,35 @@ class Prometheus:
     server cannot scrape, are missing.
 
     Args:
-        url: Its address; scheme, login and a path prefix are optional.
+        url: Its address; scheme, login and a path prefix are optional. Tokens and certificates are
+            those of `genmeter.report.promapi.ENVIRONMENT`, as in a report.
 
     Raises:
-        ConfigError: It is not an address.
+        ConfigError: It is not an address, or a variable is invalid.
     """
 
     def __init__(self, url: str) -> None:
-        self._parts, shown = split_address(url)
-        self.name = f"{_PROMETHEUS}{shown}"
+        # One try: the next reading is the next one.
+        self._api = PrometheusApi(url, timeout=_TIMEOUT, total_timeout=math.inf, tries=1)
+        self.name = f"{_PROMETHEUS}{self._api.shown}"
 
     def read(self) -> list[Reading]:
         """Ask for the last value of each series."""
-        sums, notes = self._query(_SUMS)
-        now = max((float(each["value"][0]) for each in sums), default=0.0)
-        times, _ = self._query(_TIMES, time=repr(now))
-        exposed = {_target(each["metric"]): float(each["value"][1]) for each in times}
+        self._api.warnings.clear()
+        try:
+            sums = self._api.query(_SUMS)
+            now = max((each.samples[-1][0] for each in sums), default=0.0)
+            times = self._api.query(_TIMES, now)
+        except TooManySamplesError as error:
+            cause = error.__cause__
+            verb = "does not respond" if isinstance(cause, OSError) else "refuses the query"
+            raise ConfigError(f"{verb}: {error}; check its load") from cause
+        except ConfigError as error:
+            # The view has the address in front of it.
+            message = str(error).removeprefix(f"prometheus={self._api.shown!r} ")
+            raise ConfigError(message) from error.__cause__
+        notes = [f"Prometheus: {warning}" for warning in self._api.warnings]
+        exposed = {_target(each.labels): each.samples[-1][1] for each in times}
         readings = []
         for target, series in _by_target(sums).items():
             if (at := exposed.get(target)) is not None:
@@ -213,60 +225,26 @@ class Prometheus:
                 readings.append(Reading("/".join(target), at, max(0.0, now - at), status))
         return sorted(readings, key=lambda reading: reading.name)
 
-    def _query(self, query: str, **options: str) -> tuple[list[dict[str, Any]], list[str]]:
-        """Return the series of an instant query, and notes on what they lack."""
-        # VictoriaMetrics answers as of 30 s ago without nocache; Prometheus ignores it.
-        parts = self._parts._replace(
-            path=f"{self._parts.path.rstrip('/')}/api/v1/query",
-            query=urlencode({"query": query, "nocache": "1", **options}),
-            fragment="",
-        )
-        try:
-            response = json.loads(fetch(parts))
-            series: list[dict[str, Any]] = response["data"]["result"]
-            for each in series:
-                float(each["value"][0]), float(each["value"][1]), each["metric"].items()
-        except (OSError, http.client.HTTPException) as error:
-            raise ConfigError(_explain(error)) from error
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise ConfigError(
-                "does not respond like Prometheus; use the address of Prometheus or VictoriaMetrics"
-            ) from error
-        notes = [f"Prometheus: {warning}" for warning in response.get("warnings") or ()]
-        if response.get("isPartial"):  # of a cluster of VictoriaMetrics
-            notes.append("Incomplete: a node of the VictoriaMetrics cluster did not answer.")
-        return series, notes
-
-
-def _explain(error: Exception) -> str:
-    if isinstance(error, urllib.error.HTTPError):
-        remedy = "check that it is the address of Prometheus"
-        if error.code == http.client.UNAUTHORIZED:
-            remedy = _LOGIN
-        return f"responds with {error.code} {error.reason}; {remedy}"
-    reason = getattr(error, "reason", error)
-    return f"does not respond: {reason}; check that Prometheus runs and that this is its address"
-
 
 def _target(labels: Mapping[str, str]) -> tuple[str, str]:
     job, instance = (labels.get(name, "-") for name in _TARGET)
     return job, instance
 
 
-def _by_target(sums: Iterable[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    targets: dict[tuple[str, str], list[dict[str, Any]]] = {}
+def _by_target(sums: Iterable[Series]) -> dict[tuple[str, str], list[Series]]:
+    targets: dict[tuple[str, str], list[Series]] = {}
     for each in sums:
-        targets.setdefault(_target(each["metric"]), []).append(each)
+        targets.setdefault(_target(each.labels), []).append(each)
     return targets
 
 
-def _families(series: Iterable[dict[str, Any]]) -> Iterable[Metric]:
+def _families(series: Iterable[Series]) -> Iterable[Metric]:
     """Return series as the metrics of a page."""
     for each in series:
-        labels = dict(each["metric"])
+        labels = dict(each.labels)
         name = labels.pop("__name__")
         for label in _TARGET:
             labels.pop(label, None)
         metric = Metric(name, "", "untyped")
-        metric.add_sample(name, labels, float(each["value"][1]))
+        metric.add_sample(name, labels, each.samples[-1][1])
         yield metric

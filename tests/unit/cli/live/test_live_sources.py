@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -10,20 +12,34 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import trustme
 from _live import page
 from prometheus_client.parser import text_string_to_metric_families
 
+from genmeter.cli.live import sources
 from genmeter.cli.live.sources import Endpoint, Prometheus, source_of
 from genmeter.errors import ConfigError
+from genmeter.report import promapi
+from genmeter.report.promapi import ENVIRONMENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 NOW = 1_795_725_700.0
 
 
+@pytest.fixture(autouse=True)
+def _no_access(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the variables only those of a test matter."""
+    for name in (*ENVIRONMENT, "SSL_CERT_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @contextmanager
-def answering(answer: Callable[[str, Any], tuple[int, str]]) -> Iterator[str]:
+def answering(
+    answer: Callable[[str, Any], tuple[int, str]], context: ssl.SSLContext | None = None
+) -> Iterator[str]:
     """Serve what a function returns for a path and the headers; yields host and port."""
 
     class _Handler(BaseHTTPRequestHandler):
@@ -36,7 +52,15 @@ def answering(answer: Callable[[str, Any], tuple[int, str]]) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             """Log nothing."""
 
-    with HTTPServer(("127.0.0.1", 0), _Handler) as server:
+    class _Server(HTTPServer):
+        def handle_error(self, *_: object) -> None:
+            """Print nothing of a client without a certificate."""
+
+    with _Server(("127.0.0.1", 0), _Handler) as server:
+        if context is not None:
+            server.socket = context.wrap_socket(
+                server.socket, server_side=True, do_handshake_on_connect=False
+            )
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
@@ -117,7 +141,7 @@ def test_another_argument_is_an_error_that_names_it(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         source_of(text)
     assert text.removeprefix("prometheus=") in str(caught.value)
-    assert "127.0.0.1:9464" in str(caught.value)
+    assert "127.0.0.1:9" in str(caught.value)
 
 
 def test_a_name_without_a_job_is_an_error() -> None:
@@ -210,7 +234,10 @@ def test_a_server_without_series_has_no_jobs() -> None:
     ("extra", "note"),
     [
         ({"warnings": ["remote read failed"]}, "Prometheus: remote read failed"),
-        ({"isPartial": True}, "Incomplete: a node of the VictoriaMetrics cluster did not answer."),
+        (
+            {"isPartial": True},
+            "Prometheus: the answer is partial: a storage node did not answer",
+        ),
     ],
 )
 def test_an_incomplete_answer_is_noted(extra: dict[str, Any], note: str) -> None:
@@ -223,30 +250,104 @@ def test_an_incomplete_answer_is_noted(extra: dict[str, Any], note: str) -> None
     assert note in reading.status.notes()
 
 
+def answer_of(result: Any) -> str:
+    """An answer with a result, whatever that is."""
+    data = {"resultType": "vector", "result": result}
+    return json.dumps({"status": "success", "data": data})
+
+
 @pytest.mark.parametrize(
     ("status", "body", "message"),
     [
-        (401, "", "responds with 401 Unauthorized; add its login, as in prometheus=http://user"),
-        (404, "", "responds with 404 Not Found; check that it is the address of Prometheus"),
-        (200, "<html>", "does not respond like Prometheus"),
-        (200, "[]", "does not respond like Prometheus"),
-        (200, '{"data": null}', "does not respond like Prometheus"),
-        (200, '{"data": {"result": [{"value": [1]}]}}', "does not respond like Prometheus"),
-        (200, '{"data": {"result": [{"value": [1, "2"]}]}}', "does not respond like Prometheus"),
+        (
+            401,
+            "",
+            "responds with 401; add its login, as in http://user:password@host:9090, or set ",
+        ),
+        (404, "", "responds with 404 to /api/v1/query; add the prefix of its path"),
+        (503, "", "responds with 503; check that it is healthy"),
+        (503, '{"error": "too many samples"}', "refuses the query: too many samples; check its "),
+        (200, "<html>", "responds with something else than JSON"),
+        (200, "[]", "responds with something else than JSON"),
+        (200, '{"status": "success", "data": null}', "answers in a form that Prometheus does not"),
+        (200, answer_of([{"value": [1]}]), "answers in a form that Prometheus does not have"),
+        (200, answer_of([{"value": [1, "2"]}]), "answers in a form that Prometheus does not have"),
+        (200, answer_of([{"metric": 1, "value": [1, "2"]}]), "answers in a form that Prometheus"),
     ],
 )
 def test_an_answer_of_something_else_says_what_to_check(
     status: int, body: str, message: str
 ) -> None:
-    """A login, or another address."""
-    with answering(lambda *_: (status, body)) as host, pytest.raises(ConfigError) as caught:
+    """A login, or another address; it is asked once, as the next reading asks again."""
+    asked = []
+
+    def answer(path: str, _: Any) -> tuple[int, str]:
+        asked.append(path)
+        return status, body
+
+    with answering(answer) as host, pytest.raises(ConfigError) as caught:
         Prometheus(host).read()
     assert str(caught.value).startswith(message)
+    assert not isinstance(caught.value.__cause__, OSError)
+    assert len(asked) == 1
 
 
 def test_a_server_that_is_down_does_not_respond() -> None:
     """Its jobs keep their last numbers."""
     with answering(Server()) as host:
         pass
-    with pytest.raises(ConfigError, match=r"does not respond: .*check that Prometheus runs"):
+    with pytest.raises(ConfigError, match=r"^does not respond: .*check that it is run") as caught:
         Prometheus(host).read()
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_a_server_that_hangs_does_not_respond(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It accepted the request, and has no answer in time."""
+    monkeypatch.setattr(sources, "_TIMEOUT", 0.05)
+    monkeypatch.setattr(promapi, "_GRACE_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host, port = silent.getsockname()
+        with pytest.raises(ConfigError, match=r"^does not respond: no answer in time") as caught:
+            Prometheus(f"{host}:{port}").read()
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_a_token_of_the_environment_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables are those of a report; a login in the address wins."""
+    monkeypatch.setenv("GENMETER_PROMETHEUS_TOKEN", "s3cret")
+    server = Server()
+    with answering(server) as host:
+        source_of(f"prometheus={host}").read()
+        source_of(f"prometheus=me:word@{host}").read()
+    assert [headers["Authorization"] for *_, headers in server.asked] == [
+        *(["Bearer s3cret"] * 2),
+        *(["Basic bWU6d29yZA=="] * 2),
+    ]
+
+
+def test_a_server_may_require_a_certificate_of_the_client(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Both sides are checked: its own is trusted by SSL_CERT_FILE, the client's is sent."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    authority.issue_cert("me@example.org").private_key_and_cert_chain_pem.write_to_path(
+        tmp_path / "client.pem"
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    server = Server()
+    server.targets["nightly", "a:1"] = page(), 1.0
+    with answering(server, context) as host:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        with pytest.raises(ConfigError):
+            source_of(f"prometheus=https://{host}").read()
+        monkeypatch.setenv("GENMETER_PROMETHEUS_CERT", str(tmp_path / "client.pem"))
+        assert [each.name for each in source_of(f"prometheus=https://{host}").read()] == [
+            "nightly/a:1"
+        ]
+        monkeypatch.setenv("GENMETER_PROMETHEUS_CERT", str(tmp_path / "absent.pem"))
+        with pytest.raises(ConfigError, match=r"GENMETER_PROMETHEUS_CERT=.* cannot be read"):
+            source_of(f"prometheus=https://{host}")

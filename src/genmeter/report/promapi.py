@@ -21,7 +21,7 @@ from genmeter.errors import ConfigError
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["ENVIRONMENT", "PrometheusApi", "Series", "TooManySamplesError"]
+__all__ = ["ENVIRONMENT", "PrometheusApi", "Series", "TooManySamplesError", "server_address"]
 
 ENVIRONMENT = {
     "GENMETER_PROMETHEUS_TOKEN": "bearer token",
@@ -38,6 +38,7 @@ _REFUSALS = frozenset({400, 422, 503})  # of a query that is too large or takes 
 _TRIES = 5
 _PAUSE_SECONDS = 0.5  # doubled with each try
 _MAX_PAUSE_SECONDS = 30.0
+_GRACE_SECONDS = 5.0  # beyond the server's own time-out
 _MAX_BYTES = 2**28
 _CHUNK = 2**16
 _MAX_SHOWN = 300
@@ -72,6 +73,7 @@ class PrometheusApi:
         url: ``http://user:password@host:port/prefix``; scheme, login and prefix are optional.
         timeout: Seconds for each request.
         total_timeout: Seconds for all requests together, pauses included.
+        tries: How often a request is sent to a server that is busy or cannot be reached.
 
     Raises:
         ConfigError: The address or a variable is invalid.
@@ -81,8 +83,16 @@ class PrometheusApi:
         warnings: What the server said about the completeness of its answers, without repetition.
     """
 
-    def __init__(self, url: str, *, timeout: float = 60.0, total_timeout: float = 1800.0) -> None:
-        self._parts, self.shown = _address(url)
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float = 60.0,
+        total_timeout: float = 1800.0,
+        tries: int = _TRIES,
+    ) -> None:
+        self._parts, self.shown = server_address(url)
+        self._tries = tries
         self._timeout = timeout
         self._total_timeout = total_timeout
         self._deadline = time.monotonic() + total_timeout
@@ -146,8 +156,8 @@ class PrometheusApi:
 
     def _ask(self, path: str, parameters: dict[str, str]) -> dict[str, Any]:
         """Ask until there is an answer that another try would not change."""
-        for attempt in range(1, _TRIES + 1):
-            is_last = attempt == _TRIES
+        for attempt in range(1, self._tries + 1):
+            is_last = attempt == self._tries
             pause = _PAUSE_SECONDS * 2.0 ** (attempt - 1)
             try:
                 status, headers, body = self._get(path, parameters)
@@ -176,7 +186,7 @@ class PrometheusApi:
         host = self._parts.netloc.rpartition("@")[2]
         url = self._parts._replace(netloc=host, path=f"{self._parts.path}{_API}/{path}").geturl()
         # The server's own time-out is answered; this one is for a server that hangs.
-        limit = time.monotonic() + min(self._timeout + 5.0, self._remaining())
+        limit = time.monotonic() + min(self._timeout + _GRACE_SECONDS, self._remaining())
         with self._session.get(
             url, params=parameters, timeout=max(0.001, limit - time.monotonic()), stream=True
         ) as response:
@@ -202,8 +212,12 @@ class PrometheusApi:
         time.sleep(min(seconds, _MAX_PAUSE_SECONDS, self._remaining()))
 
 
-def _address(url: str) -> tuple[SplitResult, str]:
-    """Return the parts of an address, without `/api/v1`, and the address without its password."""
+def server_address(url: str) -> tuple[SplitResult, str]:
+    """Return the parts of an address, without `/api/v1`, and the address without its password.
+
+    Raises:
+        ConfigError: It is not an address.
+    """
     full = url if "://" in url else f"http://{url}"
     shown = _LOGIN.sub("//", full)
     try:
@@ -294,7 +308,7 @@ def _unreachable(error: OSError) -> str:
             "GENMETER_PROMETHEUS_CERT if it requires the certificate of a client"
         )
     if isinstance(error, requests.exceptions.Timeout):
-        return "does not respond in time; check its load, or use a shorter window"
+        return "does not respond in time; check its address and its load"
     reason = "the connection failed"
     for known in ("Connection refused", "Connection reset", "Name or service not known"):
         if known in str(error):
@@ -347,7 +361,7 @@ def _series(data: dict[str, Any]) -> list[Series]:
     # A native histogram has `histograms` instead.
     found = (
         Series(
-            item["metric"],
+            dict(item["metric"]),
             _finite(item.get("values") or ([item["value"]] if "value" in item else [])),
         )
         for item in result

@@ -244,5 +244,8 @@ def causes(receiver: Receiver) -> dict[str, Cause]:
 ELSEWHERE = {
     "target_down": "a killed job, in a separate test",
     "target_absent": "an absent job, in a separate test",
+    "target_lost": "test_ends_of_jobs.py",
+    "push_stopped": "test_ends_of_jobs.py",
+    "collector_down": "test_ends_of_jobs.py",
 }
 """Alerts that no running job causes, and where they are tested."""

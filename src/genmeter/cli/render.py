@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["HELP", "add_arguments", "run"]
 
+_NAMES = (
+    *("objective", "cost_budget", "token_budget", "selector", "jobs", "collectors", "runbook_url"),
+    *("group_by", "replica_labels", "suffix"),
+)
+"""The settings that have an option."""
 _Option = tuple[tuple[str, ...], dict[str, Any]]
 """The flags of an option, and its arguments of `add_argument`."""
 
@@ -151,10 +156,10 @@ def _print(text: str) -> None:
 def _settings(args: argparse.Namespace) -> AlertSettings:
     """Read the settings file, and apply the options of the kind."""
     settings = AlertSettings.coerce(args.settings)
-    names = ("objective", "cost_budget", "token_budget", "selector", "jobs", "runbook_url")
-    changes = {name: value for name in names if (value := getattr(args, name, None)) is not None}
-    if "jobs" in changes:
-        changes["jobs"] = tuple(changes["jobs"])
+    changes = {name: value for name in _NAMES if (value := getattr(args, name, None)) is not None}
+    for name, value in changes.items():
+        if isinstance(value, list):
+            changes[name] = tuple(value)
     settings = replace(settings, **changes)
     alerts = dict(settings.alerts)
     for alert, threshold in getattr(args, "threshold", ()):
@@ -183,6 +188,10 @@ def _threshold(text: str) -> tuple[str, float]:
     )
 
 
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
 def _thresholds_help() -> str:
     width = max(len(row.id) for row in ALERT_RULES)
     lines = []
@@ -203,12 +212,34 @@ _SETTINGS = _option("--settings", metavar="FILE", help="TOML file with alert set
 _SELECTOR = _option(
     "--selector", metavar="MATCHERS", help="label matchers for all queries, such as 'cluster=\"a\"'"
 )
+_SOURCES = (
+    _option(
+        "--group-by",
+        type=_names,
+        metavar="LABELS",
+        help="comma-separated labels of the targets, such as namespace,cluster, that all queries, "
+        "alerts and variables have besides the job",
+    ),
+    _option(
+        "--replica-labels",
+        type=_names,
+        metavar="LABELS",
+        help="comma-separated labels, such as prometheus_replica, in which only the copies of a series "
+        "differ that several servers have scraped; one of them counts",
+    ),
+    _option(
+        "--suffix",
+        metavar="TEXT",
+        help="end of the names of groups, recorded series and dashboards, beside another rendering",
+    ),
+)
 _KINDS = {
     "dashboards": _Kind(
         help="dashboards for Grafana",
         options=(
             _option("--settings", "--thresholds", **_SETTINGS[1]),
             _SELECTOR,
+            *_SOURCES,
         ),
         render=lambda args: render_dashboards(_settings(args)),
         folder="dashboards",
@@ -257,7 +288,19 @@ _KINDS = {
                 metavar="NAME",
                 help="job that must always have a target; repeatable",
             ),
-            _option("--runbook-url", metavar="URL", help="URL of the runbook, without an anchor"),
+            _option(
+                "--collector",
+                action="append",
+                dest="collectors",
+                metavar="NAME",
+                help="scrape job of Collectors, instead of 'collector'; repeatable",
+            ),
+            _option(
+                "--runbook-url",
+                metavar="URL",
+                help="http(s) URL of the runbook, without an anchor; alerts have no link without it",
+            ),
+            *_SOURCES,
         ),
         render=lambda args: render_rules(_settings(args), args.format),
         epilog=_RULES_EPILOG + _thresholds_help(),

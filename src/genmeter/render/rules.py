@@ -7,11 +7,12 @@ import re
 from typing import TYPE_CHECKING, Any, Literal
 
 from genmeter.errors import ConfigError, MissingExtraError
-from genmeter.schema.query import Selector, duration
+from genmeter.schema.query import duration
 
 if TYPE_CHECKING:
     from genmeter.config.alerts import AlertSettings
     from genmeter.schema.alerts import AlertRule
+    from genmeter.schema.query import Selector
 
 __all__ = ["FORMATS", "Format", "render_rules"]
 
@@ -58,27 +59,32 @@ def render_rules(settings: AlertSettings, format: Format = "prometheus") -> str:
         document = {
             "apiVersion": "monitoring.coreos.com/v1",
             "kind": "PrometheusRule",
-            "metadata": {"name": "genmeter", "labels": {"app.kubernetes.io/name": "genmeter"}},
+            "metadata": {"name": _name(settings), "labels": {"app.kubernetes.io/name": "genmeter"}},
             "spec": document,
         }
     return _HEADER + _yaml(document)
 
 
+def _name(settings: AlertSettings) -> str:
+    return f"genmeter-{settings.suffix}" if settings.suffix else "genmeter"
+
+
 def _groups(settings: AlertSettings) -> list[dict[str, Any]]:
-    rules, selector = settings.rules(), Selector(common=settings.selector)
+    rules, selector = settings.rules(), settings.series
+    name = _name(settings)
     recorded = [rule for rule in rules if rule.condition.is_recorded]
     records = [each for rule in recorded for each in rule.condition.records(rule.by, selector)]
     found = [
         {
             # One group, so that each rule is evaluated after its dependencies.
-            "name": "genmeter-long-windows",
+            "name": f"{name}-long-windows",
             "rules": [
                 *({"record": name, "expr": expr} for name, expr in dict.fromkeys(records)),
                 *(_alert(rule, settings, selector) for rule in recorded),
             ],
         },
         {
-            "name": "genmeter",
+            "name": name,
             "rules": [_alert(rule, settings, selector) for rule in rules if rule not in recorded],
         },
     ]
@@ -92,14 +98,14 @@ def _alert(rule: AlertRule, settings: AlertSettings, selector: Selector) -> dict
         "expr": rule.promql(selector),
         **wait,
         "labels": {"severity": rule.severity, **dict(rule.labels)},
-        "annotations": rule.templates(settings.runbook_url),
+        "annotations": rule.templates(settings.runbook_url, settings.group_by),
     }
 
 
 def _check(settings: AlertSettings) -> None:
     for name, text in (
         ("selector", settings.selector),
-        ("runbook_url", settings.runbook_url),
+        ("runbook_url", settings.runbook_url or ""),
         *(("jobs", job) for job in settings.jobs),
     ):
         try:

@@ -37,7 +37,7 @@ def render_dashboards(settings: AlertSettings) -> dict[str, str]:
         with warnings.catch_warnings():
             # Its import recommends version 2 of the format, which older Grafanas cannot read.
             warnings.simplefilter("ignore", DeprecationWarning)
-            from genmeter.render.grafana.json import to_json
+            from genmeter.render.grafana.json import to_json, uid_of
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "grafana_foundation_sdk":
             raise
@@ -47,7 +47,7 @@ def render_dashboards(settings: AlertSettings) -> dict[str, str]:
         raise MissingExtraError(
             "grafana-foundation-sdk", extra="grafana", purpose="rendering dashboards"
         ) from error
-    return {f"{each.name}.json": to_json(each, settings) for each in DASHBOARDS}
+    return {f"{uid_of(each.name, settings)}.json": to_json(each, settings) for each in DASHBOARDS}
 
 
 def _shipped() -> dict[str, str]:

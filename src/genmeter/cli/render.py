@@ -25,7 +25,7 @@ __all__ = ["HELP", "add_arguments", "run"]
 
 _NAMES = (
     *("objective", "cost_budget", "token_budget", "selector", "jobs", "collectors", "runbook_url"),
-    *("group_by", "replica_labels", "suffix"),
+    *("group_by", "replica_labels", "histograms", "suffix"),
 )
 """The settings that have an option."""
 _Option = tuple[tuple[str, ...], dict[str, Any]]
@@ -226,6 +226,12 @@ _SOURCES = (
         metavar="LABELS",
         help="comma-separated labels, such as prometheus_replica, in which only the copies of a series "
         "differ that several servers have scraped; one of them counts",
+    ),
+    _option(
+        "--histograms",
+        choices=("classic", "native"),
+        help="how Prometheus stores histograms; native if it scrapes only those, or converts classic "
+        "ones (default: classic)",
     ),
     _option(
         "--suffix",

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from genmeter.schema.alerts import AlertRule, Severity
     from genmeter.schema.conditions import Base
+    from genmeter.schema.query import Histograms
 
 __all__ = ["AlertOverride", "AlertSettings", "seconds"]
 
@@ -166,6 +167,8 @@ class AlertSettings(Declared):
             job.
         replica_labels: Labels in which only the copies of a series differ that several servers have
             scraped, such as ``prometheus_replica``; of these copies one counts.
+        histograms: ``native`` if Prometheus stores native histograms only, also converted ones, else
+            ``classic``.
         suffix: Ends the names of recorded series, groups and dashboards, so that two renderings can
             stand side by side.
 
@@ -183,6 +186,7 @@ class AlertSettings(Declared):
     runbook_url: str | None = declare(None, check=optional(_ADDRESS))
     group_by: tuple[str, ...] = declare((), check=tuple_of(_LABEL, "a list of label names"))
     replica_labels: tuple[str, ...] = declare((), check=tuple_of(_LABEL, "a list of label names"))
+    histograms: Histograms = declare("classic", check=one_of("classic", "native"))
     suffix: str = declare("", check=_SUFFIX)
 
     _PREFIX = ""
@@ -203,6 +207,7 @@ class AlertSettings(Declared):
             common=self.selector,
             group_by=self.group_by,
             replica_labels=self.replica_labels,
+            histograms=self.histograms,
             suffix=self.suffix.replace("-", "_"),
         )
 

@@ -12,14 +12,13 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from genmeter.render.grafana.files import DASHBOARDS
-from genmeter.render.grafana.model import LE
 from genmeter.schema import metrics as cat
 from genmeter.schema.alerts import ALERT_RULES
 from genmeter.schema.indicators import INDICATORS
 from genmeter.schema.metrics import INSTRUMENTS, Kind
 from genmeter.schema.older_metrics import OLDER_INSTRUMENTS
 from genmeter.schema.prom_names import label_name
-from genmeter.schema.query import ALL_SERIES, JOB, duration
+from genmeter.schema.query import ALL_SERIES, JOB, LE, duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

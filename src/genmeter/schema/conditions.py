@@ -52,7 +52,7 @@ _FORMATS = {"s": "%.1f s", "{token}": "%.0f tokens", "{turn}": "%.2f turns", "{U
 _COUNT = "%.0f"  # the subject names what is counted
 _NUMBER = "%.3f"
 _MAX_INTEGER = 1e15
-_OWN_COUNTS = "(gen_ai_client|genmeter)_.+_(total|count)"
+_OWN_COUNTERS = ('__name__=~"(gen_ai_client|genmeter)_.+"', '__name__=~".+_total"')
 
 
 @dataclass(frozen=True)
@@ -307,26 +307,20 @@ class LabelOverflow(Above):
     """Label values past their limit, or label sets past an instrument's."""
 
     def promql(self, by: Sequence[Label], selector: Selector) -> str:
-        """Count the series of the SDK's own overflow that grew too; they have only one label.
+        """Count the series of the SDK's own overflow too, of processes in which one of them grew.
 
-        They stay to the end of the process, so their number alone would never be 0 again. A function
-        of their increase would drop the names that distinguish them, hence the comparison.
+        They stay to the end of the process, so their number alone would never be 0 again.
         """
-        series = selected("", selector, f'__name__=~"{_OWN_COUNTS}"', 'otel_metric_overflow="true"')
-        on = f"{selector.process}, __name__"
-        now, before = (
-            f"sum by ({on}) ({each})"
-            for each in (series, f"{series} offset {duration(self.windows[0])}")
-        )
+        series = selected("", selector, *_OWN_COUNTERS, 'otel_metric_overflow="true"')
+        of_process = f"sum by ({selector.process})"
         return (
             f"{Above.promql(self, by, selector)}\n"
             f"or\n"
             f"count by ({selector.job}) (\n"
-            f"  {now}\n"
-            f"  unless on ({on}) (\n"
-            f"    {now}\n"
-            f"    == on ({on})\n"
-            f"    {before}\n"
+            f"  {series}\n"
+            f"  unless on ({selector.process}) (\n"
+            f"    {of_process} ({series})\n"
+            f"    == {of_process} ({series} offset {duration(self.windows[0])})\n"
             f"  )\n"
             f") > 0"
         )

@@ -20,11 +20,13 @@ __all__ = [
     "ALL_SERIES",
     "INSTANCE",
     "JOB",
+    "LE",
     "LONG_WINDOW",
     "CounterQuery",
     "Function",
     "GaugeQuery",
     "Group",
+    "Histograms",
     "HistoryQuery",
     "LocalData",
     "Observed",
@@ -42,6 +44,8 @@ JOB = "job"
 """The label that every query groups by."""
 INSTANCE = "instance"
 """The label that distinguishes the processes of a job."""
+LE = "le"
+"""The label of a classic histogram's buckets."""
 
 RowCondition = Literal[
     "inference",
@@ -80,6 +84,8 @@ OpenAI's responses; Mistral; Anthropic and Bedrock; xAI's own client.
 """
 
 Function = Literal["increase", "rate"]
+Histograms = Literal["classic", "native"]
+"""How Prometheus stores histograms: as series of buckets, sum and count, or each as one series."""
 Group = tuple[str | None, ...]
 """The values of the labels that a result is grouped by; None for an absent label."""
 
@@ -184,6 +190,7 @@ class Selector:
         replica_labels: Labels in which only the copies of a series differ that several servers have
             scraped; of these copies one counts.
         suffix: Ends the names of recorded series, so that those of several selectors differ.
+        histograms: How Prometheus stores histograms.
     """
 
     common: str = ""
@@ -191,6 +198,7 @@ class Selector:
     group_by: tuple[str, ...] = ()
     replica_labels: tuple[str, ...] = ()
     suffix: str = ""
+    histograms: Histograms = "classic"
 
     def matchers(self, labels: Sequence[Label] = ()) -> list[str]:
         """Return the matchers for series with these labels."""
@@ -221,11 +229,17 @@ class Selector:
         end = f"_{self.suffix}" if self.suffix else ""
         return f"{level}:{metric}:{operation}{end}"
 
-    def one_copy(self, expr: str) -> str:
-        """Return an expression with one of the copies that several servers have scraped."""
+    def one_copy(self, expr: str, *, is_histogram: bool = False) -> str:
+        """Return an expression with one of the copies that several servers have scraped.
+
+        Args:
+            expr: The expression.
+            is_histogram: Whether its values are native histograms.
+        """
         replicas = ", ".join(self.replica_labels)
-        # A copy with a gap is lower, so the highest is the closest.
-        return f"max without ({replicas}) ({expr})" if replicas else expr
+        # A copy with a gap is lower, so the highest is the closest. Histograms have no order.
+        aggregation = "avg" if is_histogram else "max"
+        return f"{aggregation} without ({replicas}) ({expr})" if replicas else expr
 
 
 ALL_SERIES = Selector()
@@ -301,14 +315,21 @@ class CounterQuery(Query):
             matched.insert(0, f'{PHASE.prometheus}!=""')
         matched += selector.matchers(self.instrument.labels)
         braces = f"{{{','.join(matched)}}}" if matched else ""
-        return f"{self.instrument.prometheus}{self.part}{braces}"
+        part = self.part if selector.histograms == "classic" else ""
+        return f"{self.instrument.prometheus}{part}{braces}"
 
     def promql(
         self, by: Sequence[str], window: str, selector: Selector, function: Function = "increase"
     ) -> str:
-        """Sum the increases of the series."""
-        increases = selector.one_copy(f"{function}({self.series(selector)}[{window}])")
-        return f"{_aggregated('sum', by)} ({increases})"
+        """Sum the increases of the series; native histograms have no label of a bucket."""
+        increases = f"{function}({self.series(selector)}[{window}])"
+        is_histogram = False
+        if selector.histograms == "native" and self.part:
+            by = [name for name in by if name != LE]
+            is_histogram = self.part == "_bucket"
+            increases = increases if is_histogram else f"histogram{self.part}({increases})"
+        copy = selector.one_copy(increases, is_histogram=is_histogram)
+        return f"{_aggregated('sum', by)} ({copy})"
 
     def values(self, data: LocalData, by: Sequence[Label], window: float) -> dict[Group, Observed]:
         """Sum the rows; of the monitor's own counters return the increases."""

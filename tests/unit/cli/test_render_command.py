@@ -53,7 +53,8 @@ def test_options_are_the_settings(capfdbinary: pytest.CaptureFixture[bytes]) -> 
     """Each option sets the argument of AlertSettings with its name."""
     options = (
         "--objective=0.9 --cost-budget=5 --token-budget=7 --job=a --job=b --collector=c "
-        "--runbook-url=https://w/r.md --group-by=namespace,cluster --replica-labels=r --suffix=x"
+        "--runbook-url=https://w/r.md --group-by=namespace,cluster --replica-labels=r --suffix=x "
+        "--histograms=native"
     )
     expected = AlertSettings(
         objective=0.9,
@@ -65,6 +66,7 @@ def test_options_are_the_settings(capfdbinary: pytest.CaptureFixture[bytes]) -> 
         group_by=("namespace", "cluster"),
         replica_labels=("r",),
         suffix="x",
+        histograms="native",
         selector='cluster="a"',
     )
     found = rendered(capfdbinary, *options.split(), "--selector", 'cluster="a"')

@@ -30,6 +30,7 @@ collectors = ["gateway"]
 runbook_url = "https://example.org/runbook"
 group_by = ["namespace"]
 replica_labels = ["replica"]
+histograms = "native"
 suffix = "a"
 
 [alerts.high_error_rate]
@@ -360,6 +361,7 @@ def test_file_equals_settings_in_code(tmp_path: Path) -> None:
         runbook_url="https://example.org/runbook",
         group_by=("namespace",),
         replica_labels=("replica",),
+        histograms="native",
         suffix="a",
         alerts={
             "high_error_rate": AlertOverride(

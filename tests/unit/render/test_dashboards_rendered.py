@@ -285,6 +285,24 @@ def test_dashboards_of_two_renderings_stand_side_by_side() -> None:
         assert file["tags"] == file["links"][0]["tags"] == ["genmeter-all-teams"]
 
 
+def test_native_histograms_have_no_label_of_a_bucket() -> None:
+    """Quantiles and heat maps are of whole histograms, sums and counts are read from them."""
+    native = AlertSettings(histograms="native", replica_labels=("replica",))
+    files = {name: json.loads(text) for name, text in render_dashboards(native).items()}
+    kinds = set()
+    for panel, classic in zip(panels(files), panels(), strict=True):
+        for target, before in zip(panel["targets"], classic["targets"], strict=True):
+            assert not re.search(r"_(sum|count|bucket)\{|\ble\b", target["expr"])
+            assert "{{le}}" not in (target.get("legendFormat") or "")
+            if "_bucket{" in before["expr"]:
+                kinds.add(panel["type"])
+                assert "avg without (replica) (" in target["expr"]
+            assert ("histogram_" in target["expr"]) == bool(
+                re.search(r"_(sum|count)\{|histogram_", before["expr"])
+            )
+    assert kinds == {"stat", "timeseries", "heatmap", "table"}
+
+
 def test_one_of_several_copies_counts() -> None:
     """Every sum is over one copy of each series."""
     files = render_dashboards(AlertSettings(replica_labels=("replica", "prometheus")))

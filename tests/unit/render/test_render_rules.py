@@ -61,6 +61,11 @@ def row(id_: str, settings: AlertSettings = FULL) -> AlertRule:
             "prometheus",
             AlertSettings.from_file(DEPLOY / "settings.toml"),
         ),
+        (
+            "tests/rules/native.yml",
+            "prometheus",
+            replace(AlertSettings.from_file(DEPLOY / "settings.toml"), histograms="native"),
+        ),
     ],
 )
 def test_committed_rules_are_up_to_date(name: str, form: Any, settings: AlertSettings) -> None:
@@ -263,13 +268,13 @@ def test_thresholds_are_rendered_with_all_digits(threshold: float) -> None:
 def test_label_overflow_includes_the_sdks_overflow() -> None:
     """Label sets past an instrument's cap are counted too, for genmeter's metrics only."""
     overflow = row("monitor_label_overflow").promql().rpartition("\nor\n")[2]
-    pattern = re.search(r'__name__=~"([^"]+)"', overflow)
-    assert pattern
+    patterns = re.findall(r'__name__=~"([^"]+)"', overflow)
+    assert patterns
     assert 'otel_metric_overflow="true"' in overflow
-    rows = [each for each in cat.INSTRUMENTS if each.kind.exposed_as in ("counter", "histogram")]
-    for each in rows:
-        count = "_count" if each.kind is cat.Kind.HISTOGRAM else ""
-        assert re.fullmatch(pattern[1], f"{each.prometheus}{count}")
+    counters = [each for each in cat.INSTRUMENTS if each.kind.exposed_as == "counter"]
+    assert all(re.fullmatch(name, each.prometheus) for each in counters for name in patterns)
+    limited = {label for each in cat.INSTRUMENTS for label in each.labels if label.limit}
+    assert limited <= {label for each in counters for label in each.labels}
 
 
 # --- the settings ----------------------------------------------------------------------------------
@@ -371,6 +376,31 @@ def test_lone_surrogates_are_rejected(field: str) -> None:
     value = texts.get(field, "a\udc80")
     with pytest.raises(ConfigError, match=f"{field} must be valid Unicode"):
         render_rules(AlertSettings(**{field: value}))
+
+
+def test_native_histograms_have_no_series_of_parts() -> None:
+    """Sums and counts are read from the histogram, and other series are as before."""
+    parts = re.compile(
+        "|".join(
+            f"{row.prometheus}_(?:sum|count|bucket)"
+            for row in cat.INSTRUMENTS
+            if row.kind is cat.Kind.HISTOGRAM
+        )
+        + r"(?=[{\[])"
+    )
+    native = replace(FULL, histograms="native", replica_labels=("replica",))
+    pairs = zip(
+        rules_of(render_rules(native)),
+        rules_of(render_rules(replace(native, histograms="classic"))),
+        strict=True,
+    )
+    changed = 0
+    for rule, classic in pairs:
+        expr = re.sub(r"histogram_(sum|count)\((\w+\(\w+)(.*?\]\))\)", r"\2_\1\3", rule["expr"])
+        assert expr == classic["expr"]
+        assert not parts.search(rule["expr"])
+        changed += rule["expr"] != classic["expr"]
+    assert changed >= 8
 
 
 # --- the sources -----------------------------------------------------------------------------------

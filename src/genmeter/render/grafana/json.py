@@ -268,7 +268,7 @@ def _targets(panel: Panel, settings: AlertSettings, selector: Selector) -> list[
             format_val=_FORMATS.get(panel.kind, prometheus.PromQueryFormat.TIME_SERIES),
             instant=panel.is_now,
             range_val=not panel.is_now,
-            legend_format=(query.legend_by(selector.group_by) if panel.kind != "table" else None),
+            legend_format=(query.legend_by(selector) if panel.kind != "table" else None),
             exemplar=True if query.has_exemplars else None,
         )
         for number, query in enumerate(panel.queries)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from genmeter.schema import metrics as cat
-from genmeter.schema.query import INSTANCE, JOB, Selector
+from genmeter.schema.query import INSTANCE, JOB, LE, Selector
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,6 @@ __all__ = [
     "BAD",
     "GOOD",
     "INTERVAL",
-    "LE",
     "RANGE",
     "UNSURE",
     "Dashboard",
@@ -53,8 +52,6 @@ __all__ = [
 Kind = Literal["stat", "gauge", "timeseries", "heatmap", "bargauge", "table"]
 INTERVAL = "$__rate_interval"
 RANGE = "$__range"
-LE = "le"
-"""The label of a histogram's buckets."""
 _GRID = 24
 
 
@@ -118,10 +115,11 @@ class Query:
         parts = [f"({part})" if "\n" in part else part for part in parts]
         return self.formula.format(*parts, budget=f"{budget:.12g}", process=selector.process)
 
-    def legend_by(self, group_by: Sequence[str]) -> str:
-        """Return its legend, with the labels that the job is grouped by."""
-        job = legend_of(JOB)
-        return self.legend.replace(job, " ".join(legend_of(each) for each in (JOB, *group_by)))
+    def legend_by(self, selector: Selector) -> str:
+        """Return its legend, for series with the labels of the selector."""
+        if selector.histograms == "native" and self.legend == legend_of(LE):
+            return self.series[0].indicator.title  # one series has all buckets
+        return self.legend.replace(legend_of(JOB), legend_of(JOB, *selector.group_by))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,6 +66,7 @@ pictures: $(VENV)/.test $(NODE_MODULES) ## Draw the dashboards for docs/images, 
 
 servers: ## Install Prometheus, Alertmanager, a Collector, VictoriaMetrics and the linters for `make stack`
 	@tools/install-servers.sh
+	@tools/install-crds.sh
 
 stack: $(VENV)/.test $(VENV)/.example $(NODE_MODULES) ## Run the tests against real servers and AfterImage
 	@$(BIN)/python -m pytest -m "stack or example" $(ARGS)

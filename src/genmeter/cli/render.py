@@ -14,7 +14,8 @@ from genmeter.cli._files import write_files, write_output
 from genmeter.config.alerts import AlertOverride, AlertSettings
 from genmeter.errors import ConfigError
 from genmeter.render.docs import render_reference, render_runbook
-from genmeter.render.grafana.files import render_dashboards
+from genmeter.render.grafana.files import render_config_maps, render_dashboards
+from genmeter.render.kubernetes import Metadata
 from genmeter.render.rules import FORMATS, render_rules
 from genmeter.schema.alerts import ALERT_RULES
 
@@ -188,6 +189,24 @@ def _threshold(text: str) -> tuple[str, float]:
     )
 
 
+def _label(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"must be KEY=VALUE, got {text!r}")
+    return key, value
+
+
+def _metadata(args: argparse.Namespace) -> Metadata:
+    return Metadata(namespace=args.namespace, labels=dict(args.labels))
+
+
+def _dashboards(args: argparse.Namespace) -> Mapping[str, str]:
+    settings = _settings(args)
+    if args.format == "kubernetes":
+        return render_config_maps(settings, _metadata(args))
+    return render_dashboards(settings)
+
+
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]
 
@@ -239,15 +258,36 @@ _SOURCES = (
         help="end of the names of groups, recorded series and dashboards, beside another rendering",
     ),
 )
+_KUBERNETES = (
+    _option(
+        "--namespace", metavar="NAME", help="namespace of the resources, for --format kubernetes"
+    ),
+    _option(
+        "--label",
+        action="append",
+        dest="labels",
+        type=_label,
+        default=[],
+        metavar="KEY=VALUE",
+        help="label of the resources, such as release=kube-prometheus-stack; repeatable",
+    ),
+)
 _KINDS = {
     "dashboards": _Kind(
         help="dashboards for Grafana",
         options=(
+            _option(
+                "--format",
+                choices=("grafana", "kubernetes"),
+                default="grafana",
+                help="JSON, or a ConfigMap of each for Grafana's sidecar (default: %(default)s)",
+            ),
+            *_KUBERNETES,
             _option("--settings", "--thresholds", **_SETTINGS[1]),
             _SELECTOR,
             *_SOURCES,
         ),
-        render=lambda args: render_dashboards(_settings(args)),
+        render=_dashboards,
         folder="dashboards",
     ),
     "reference": _Kind(
@@ -265,6 +305,7 @@ _KINDS = {
                 help="rule file, or PrometheusRule of the Prometheus Operator "
                 "(default: %(default)s)",
             ),
+            *_KUBERNETES,
             _SETTINGS,
             _option(
                 "--threshold",
@@ -308,7 +349,7 @@ _KINDS = {
             ),
             *_SOURCES,
         ),
-        render=lambda args: render_rules(_settings(args), args.format),
+        render=lambda args: render_rules(_settings(args), args.format, _metadata(args)),
         epilog=_RULES_EPILOG + _thresholds_help(),
     ),
     "runbook": _Kind(

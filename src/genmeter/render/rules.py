@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
-from genmeter.errors import ConfigError, MissingExtraError
+from genmeter.errors import ConfigError
+from genmeter.render._yaml import to_yaml
+from genmeter.render.kubernetes import Metadata
 from genmeter.schema.query import duration
 
 if TYPE_CHECKING:
@@ -41,13 +42,18 @@ _HEADER = """\
 """
 
 
-def render_rules(settings: AlertSettings, format: Format = "prometheus") -> str:  # noqa: A002
+def render_rules(
+    settings: AlertSettings,
+    format: Format = "prometheus",  # noqa: A002
+    metadata: Metadata | None = None,
+) -> str:
     """Return the text of the rule file.
 
     Args:
         settings: The settings of the alerts.
         format: ``prometheus`` for a rule file, ``kubernetes`` for a PrometheusRule of the
             Prometheus Operator.
+        metadata: Namespace and labels of that resource.
 
     Raises:
         ConfigError: The selector is invalid, or a text of the settings is not valid Unicode.
@@ -59,10 +65,10 @@ def render_rules(settings: AlertSettings, format: Format = "prometheus") -> str:
         document = {
             "apiVersion": "monitoring.coreos.com/v1",
             "kind": "PrometheusRule",
-            "metadata": {"name": _name(settings), "labels": {"app.kubernetes.io/name": "genmeter"}},
+            "metadata": (metadata or Metadata()).of(_name(settings)),
             "spec": document,
         }
-    return _HEADER + _yaml(document)
+    return _HEADER + to_yaml(document)
 
 
 def _name(settings: AlertSettings) -> str:
@@ -118,24 +124,3 @@ def _check(settings: AlertSettings) -> None:
             "selector must be comma-separated matchers without braces and metric names, such as "
             f'cluster="a",env=~"prod|staging", got {selector!r}; within quotes double each backslash'
         )
-
-
-def _yaml(document: Any) -> str:
-    """Return readable YAML: keys in their order, queries as blocks."""
-    try:
-        import yaml
-    except ImportError:
-        raise MissingExtraError("pyyaml", extra="render", purpose="Writing YAML") from None
-
-    class Dumper(yaml.SafeDumper):
-        """A subclass, since representers are registered with the class."""
-
-    def text(dumper: Dumper, value: str) -> Any:
-        style = "|" if "\n" in value else None
-        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
-
-    Dumper.add_representer(str, text)
-    written: str = yaml.dump(
-        document, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=math.inf
-    )
-    return written

@@ -57,6 +57,8 @@ render: $(VENV)/.test ## Render the files of deploy/ and docs/ from the tables
 		--out deploy/prometheus/tests/rules/example.yml
 	@$(BIN)/genmeter render rules --settings deploy/prometheus/settings.toml --histograms native \
 		--out deploy/prometheus/tests/rules/native.yml
+	@$(BIN)/genmeter render rules --settings deploy/prometheus/settings.toml --group-by namespace,cluster \
+		--replica-labels prometheus_replica --suffix all --out deploy/prometheus/tests/rules/grouped.yml
 	@$(BIN)/genmeter render dashboards --out deploy/grafana/dashboards
 	@$(BIN)/genmeter render runbook --out docs/runbook.md
 	@$(BIN)/genmeter render reference --out docs/metrics.md

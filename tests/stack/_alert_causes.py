@@ -26,6 +26,7 @@ objective = 0.99
 cost_budget = 10.0
 token_budget = 100_000
 jobs = ["nobody-started-it"]
+runbook_url = "https://wiki.example.com/genmeter"
 
 [alerts]
 low_success_rate = {{ threshold = 0.9, window = "{WINDOW}s" }}

@@ -16,7 +16,8 @@ import pytest
 import yaml
 from _grafana import View, panels
 from _prometheus import Prometheus
-from _servers import LOOPBACK, free_port, poll, request
+from _servers import LOOPBACK, free_port, poll, program
+from _servers import request as http_request
 
 from genmeter.config.alerts import AlertSettings
 from genmeter.render.grafana.files import render_dashboards
@@ -40,7 +41,18 @@ RARE = (
 
 
 class Converting(Prometheus):
-    """A Prometheus that stores classic histograms as native ones only."""
+    """A Prometheus that stores classic histograms as native ones only.
+
+    Attributes:
+        program: The program, of the oldest supported release or of the newest one.
+    """
+
+    program = "prometheus"
+
+    def command(self) -> list[str | Path]:
+        """Run that program."""
+        _, *arguments = super().command()
+        return [program(self.program), *arguments]
 
     def _write_config(self) -> None:
         super()._write_config()
@@ -54,17 +66,21 @@ class Converting(Prometheus):
         """Return the series of a range query."""
         times = {"start": view.start, "end": view.end, "step": view.step}
         parameters = urlencode({"query": query, **times})
-        status, body = request("GET", f"{self.url}/api/v1/query_range?{parameters}")
+        status, body = http_request("GET", f"{self.url}/api/v1/query_range?{parameters}")
         assert status == 200, f"{query} returned {status}: {body}"
         found: list[dict[str, Any]] = json.loads(body)["data"]["result"]
         return found
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Converting]:
+@pytest.fixture(scope="module", params=["prometheus", "prometheus-newest"])
+def server(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Converting]:
     """Run the Prometheus; 3.5 refuses to convert with `created-timestamp-zero-ingestion`."""
     features = ("native-histograms", "exemplar-storage")
-    with Converting(tmp_path_factory.mktemp("prometheus"), features) as prometheus:
+    prometheus = Converting(tmp_path_factory.mktemp("prometheus"), features)
+    prometheus.program = request.param
+    with prometheus:
         yield prometheus
 
 

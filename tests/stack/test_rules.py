@@ -14,7 +14,12 @@ from genmeter.config.alerts import AlertSettings
 from genmeter.render.rules import render_rules
 
 SHIPPED = ROOT / "deploy" / "prometheus"
-RULES = ("rules.yml", "tests/rules/example.yml", "tests/rules/native.yml")
+RULES = (
+    "rules.yml",
+    "tests/rules/example.yml",
+    "tests/rules/native.yml",
+    "tests/rules/grouped.yml",
+)
 CASES = sorted(path.name for path in (SHIPPED / "tests").glob("*.yml"))
 HOSTILE = AlertSettings(
     cost_budget=0.1,

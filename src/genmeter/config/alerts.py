@@ -130,7 +130,8 @@ _ADDRESS = Check(
     lambda value: isinstance(value, str) and re.match(r"https?://[^/\s]", value) is not None,
 )
 _OWN_LABELS = {label.prometheus for row in INSTRUMENTS for label in row.labels}
-_RESERVED = _OWN_LABELS | {JOB, INSTANCE, "le", "alertname", "alertstate", "severity"}
+_VARIABLES = {"datasource", "model", "step", "traces"}  # of the dashboards
+_RESERVED = _OWN_LABELS | _VARIABLES | {JOB, INSTANCE, "le", "alertname", "alertstate", "severity"}
 _LABEL = Check(
     "a label of the targets, such as namespace",
     lambda value: (

@@ -66,6 +66,16 @@ def row(id_: str, settings: AlertSettings = FULL) -> AlertRule:
             "prometheus",
             replace(AlertSettings.from_file(DEPLOY / "settings.toml"), histograms="native"),
         ),
+        (
+            "tests/rules/grouped.yml",
+            "prometheus",
+            replace(
+                AlertSettings.from_file(DEPLOY / "settings.toml"),
+                group_by=("namespace", "cluster"),
+                replica_labels=("prometheus_replica",),
+                suffix="all",
+            ),
+        ),
     ],
 )
 def test_committed_rules_are_up_to_date(name: str, form: Any, settings: AlertSettings) -> None:
@@ -456,7 +466,8 @@ def test_one_of_several_copies_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["job", "instance", "le", "severity", "gen_ai_request_model", "a-b", "__name__", ""]
+    "name",
+    ["job", "instance", "le", "severity", "step", "gen_ai_request_model", "a-b", "__name__", ""],
 )
 @pytest.mark.parametrize("field", ["group_by", "replica_labels"])
 def test_labels_must_be_those_of_targets(field: str, name: str) -> None:

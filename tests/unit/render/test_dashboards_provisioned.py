@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from genmeter.report._series_rows import CALL_SERIES, JOB_SERIES
 from genmeter.schema.metrics import INSTRUMENTS
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
@@ -93,16 +94,20 @@ def test_data_sources_are_distinct_and_of_a_type_that_dashboards_select() -> Non
     assert f"-datasource.url={victoria['url']}" in SERVICES["vmalert"]["command"]
 
 
-def test_start_times_are_dropped_and_nothing_else() -> None:
-    """The shipped scrape jobs drop `_created` of genmeter's metrics."""
+def test_only_start_times_that_nothing_reads_are_dropped() -> None:
+    """The shipped scrape jobs drop `_created` of all metrics but those that reports read."""
+    read_by_reports = {
+        re.sub(r"_(total|bucket|sum|count)$", "", name) for name in CALL_SERIES | JOB_SERIES
+    }
     for job in read("prometheus", "prometheus.yml")["scrape_configs"]:
         (rule,) = job["metric_relabel_configs"]
         assert (rule["source_labels"], rule["action"]) == (["__name__"], "drop")
         for row in INSTRUMENTS:
             assert not re.fullmatch(rule["regex"], row.prometheus)
             if row.kind.exposed_as in ("counter", "histogram"):
-                created = f"{row.prometheus.removesuffix('_total')}_created"
-                assert re.fullmatch(rule["regex"], created)
+                family = row.prometheus.removesuffix("_total")
+                is_dropped = re.fullmatch(rule["regex"], f"{family}_created") is not None
+                assert is_dropped == (family not in read_by_reports), family
         assert not re.fullmatch(rule["regex"], "files_created")
 
 

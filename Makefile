@@ -55,6 +55,10 @@ render: $(VENV)/.test ## Render the files of deploy/ and docs/ from the tables
 	@$(BIN)/genmeter render rules --format kubernetes --out deploy/prometheus/rules-kubernetes.yml
 	@$(BIN)/genmeter render rules --settings deploy/prometheus/settings.toml \
 		--out deploy/prometheus/tests/rules/example.yml
+	@$(BIN)/genmeter render rules --settings deploy/prometheus/settings.toml --histograms native \
+		--out deploy/prometheus/tests/rules/native.yml
+	@$(BIN)/genmeter render rules --settings deploy/prometheus/settings.toml --group-by namespace,cluster \
+		--replica-labels prometheus_replica --suffix all --out deploy/prometheus/tests/rules/grouped.yml
 	@$(BIN)/genmeter render dashboards --out deploy/grafana/dashboards
 	@$(BIN)/genmeter render runbook --out docs/runbook.md
 	@$(BIN)/genmeter render reference --out docs/metrics.md
@@ -64,6 +68,7 @@ pictures: $(VENV)/.test $(NODE_MODULES) ## Draw the dashboards for docs/images, 
 
 servers: ## Install Prometheus, Alertmanager, a Collector, VictoriaMetrics and the linters for `make stack`
 	@tools/install-servers.sh
+	@tools/install-crds.sh
 
 stack: $(VENV)/.test $(VENV)/.example $(NODE_MODULES) ## Run the tests against real servers and AfterImage
 	@$(BIN)/python -m pytest -m "stack or example" $(ARGS)

@@ -26,6 +26,7 @@ objective = 0.99
 cost_budget = 10.0
 token_budget = 100_000
 jobs = ["nobody-started-it"]
+runbook_url = "https://wiki.example.com/genmeter"
 
 [alerts]
 low_success_rate = {{ threshold = 0.9, window = "{WINDOW}s" }}
@@ -244,5 +245,8 @@ def causes(receiver: Receiver) -> dict[str, Cause]:
 ELSEWHERE = {
     "target_down": "a killed job, in a separate test",
     "target_absent": "an absent job, in a separate test",
+    "target_lost": "test_ends_of_jobs.py",
+    "push_stopped": "test_ends_of_jobs.py",
+    "collector_down": "test_ends_of_jobs.py",
 }
 """Alerts that no running job causes, and where they are tested."""

@@ -76,7 +76,7 @@ def test_alert_fires_is_extended_and_resolved(
             "job": "api-resolved",
             "site": "lab",
         }
-        assert sent.annotations.keys() == {"summary", "description", "runbook_url"}
+        assert sent.annotations.keys() == {"summary", "description"}
         (first,) = alertmanager.wait_for(alertname=NAME, job="api-resolved")
         ends = {first["endsAt"]}
 

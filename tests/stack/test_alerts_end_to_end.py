@@ -226,7 +226,7 @@ def test_killed_job_is_reported_as_down_but_not_as_stalled(stage: Stage) -> None
 def killed_job(port: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run a job that can be killed; yield its process and endpoint."""
     with subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("_killed_job.py")), str(port)],
+        [sys.executable, str(Path(__file__).with_name("_killed_job.py")), str(port), "30"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

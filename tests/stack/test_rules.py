@@ -14,7 +14,12 @@ from genmeter.config.alerts import AlertSettings
 from genmeter.render.rules import render_rules
 
 SHIPPED = ROOT / "deploy" / "prometheus"
-RULES = ("rules.yml", "tests/rules/example.yml")
+RULES = (
+    "rules.yml",
+    "tests/rules/example.yml",
+    "tests/rules/native.yml",
+    "tests/rules/grouped.yml",
+)
 CASES = sorted(path.name for path in (SHIPPED / "tests").glob("*.yml"))
 HOSTILE = AlertSettings(
     cost_budget=0.1,
@@ -110,7 +115,7 @@ def test_rules_pass_pint(monkeypatch: pytest.MonkeyPatch) -> None:
     """No check of pint has a warning, except for the one that the configuration disables."""
     monkeypatch.chdir(SHIPPED)
     options = ("--no-color", "--config", ".pint.hcl", "--offline", "lint", "--fail-on", "info")
-    done = run(program("pint"), *options, "rules.yml", "rules-kubernetes.yml", RULES[1])
+    done = run(program("pint"), *options, "rules.yml", "rules-kubernetes.yml", *RULES[1:])
     assert done.returncode == 0, done.stdout
     assert "Problems found" not in done.stdout
     groups = yaml.safe_load(Path("rules.yml").read_text())["groups"]
@@ -118,10 +123,13 @@ def test_rules_pass_pint(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def entries_of(groups: list[dict[str, Any]]) -> int:
-    """Return the number of rules in all three files for pint."""
-    shipped = sum(len(group["rules"]) for group in groups)
-    example = yaml.safe_load(Path(RULES[1]).read_text())["groups"]
-    return 2 * shipped + sum(len(group["rules"]) for group in example)
+    """Return the number of rules in all files for pint."""
+    files = [
+        groups,
+        groups,
+        *(yaml.safe_load(Path(name).read_text())["groups"] for name in RULES[1:]),
+    ]
+    return sum(len(group["rules"]) for file in files for group in file)
 
 
 def test_prometheus_configuration_is_valid(promtool: str) -> None:

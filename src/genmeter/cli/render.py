@@ -14,7 +14,8 @@ from genmeter.cli._files import write_files, write_output
 from genmeter.config.alerts import AlertOverride, AlertSettings
 from genmeter.errors import ConfigError
 from genmeter.render.docs import render_reference, render_runbook
-from genmeter.render.grafana.files import render_dashboards
+from genmeter.render.grafana.files import render_config_maps, render_dashboards
+from genmeter.render.kubernetes import Metadata
 from genmeter.render.rules import FORMATS, render_rules
 from genmeter.schema.alerts import ALERT_RULES
 
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = ["HELP", "add_arguments", "run"]
 
+_NAMES = (
+    *("objective", "cost_budget", "token_budget", "selector", "jobs", "collectors", "runbook_url"),
+    *("group_by", "replica_labels", "histograms", "suffix"),
+)
+"""The settings that have an option."""
 _Option = tuple[tuple[str, ...], dict[str, Any]]
 """The flags of an option, and its arguments of `add_argument`."""
 
@@ -151,10 +157,10 @@ def _print(text: str) -> None:
 def _settings(args: argparse.Namespace) -> AlertSettings:
     """Read the settings file, and apply the options of the kind."""
     settings = AlertSettings.coerce(args.settings)
-    names = ("objective", "cost_budget", "token_budget", "selector", "jobs", "runbook_url")
-    changes = {name: value for name in names if (value := getattr(args, name, None)) is not None}
-    if "jobs" in changes:
-        changes["jobs"] = tuple(changes["jobs"])
+    changes = {name: value for name in _NAMES if (value := getattr(args, name, None)) is not None}
+    for name, value in changes.items():
+        if isinstance(value, list):
+            changes[name] = tuple(value)
     settings = replace(settings, **changes)
     alerts = dict(settings.alerts)
     for alert, threshold in getattr(args, "threshold", ()):
@@ -183,6 +189,28 @@ def _threshold(text: str) -> tuple[str, float]:
     )
 
 
+def _label(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"must be KEY=VALUE, got {text!r}")
+    return key, value
+
+
+def _metadata(args: argparse.Namespace) -> Metadata:
+    return Metadata(namespace=args.namespace, labels=dict(args.labels))
+
+
+def _dashboards(args: argparse.Namespace) -> Mapping[str, str]:
+    settings = _settings(args)
+    if args.format == "kubernetes":
+        return render_config_maps(settings, _metadata(args))
+    return render_dashboards(settings)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
 def _thresholds_help() -> str:
     width = max(len(row.id) for row in ALERT_RULES)
     lines = []
@@ -203,14 +231,63 @@ _SETTINGS = _option("--settings", metavar="FILE", help="TOML file with alert set
 _SELECTOR = _option(
     "--selector", metavar="MATCHERS", help="label matchers for all queries, such as 'cluster=\"a\"'"
 )
+_SOURCES = (
+    _option(
+        "--group-by",
+        type=_names,
+        metavar="LABELS",
+        help="comma-separated labels of the targets, such as namespace,cluster, that all queries, "
+        "alerts and variables have besides the job",
+    ),
+    _option(
+        "--replica-labels",
+        type=_names,
+        metavar="LABELS",
+        help="comma-separated labels, such as prometheus_replica, in which only the copies of a series "
+        "differ that several servers have scraped; one of them counts",
+    ),
+    _option(
+        "--histograms",
+        choices=("classic", "native"),
+        help="how Prometheus stores histograms; native if it scrapes only those, or converts classic "
+        "ones (default: classic)",
+    ),
+    _option(
+        "--suffix",
+        metavar="TEXT",
+        help="end of the names of groups, recorded series and dashboards, beside another rendering",
+    ),
+)
+_KUBERNETES = (
+    _option(
+        "--namespace", metavar="NAME", help="namespace of the resources, for --format kubernetes"
+    ),
+    _option(
+        "--label",
+        action="append",
+        dest="labels",
+        type=_label,
+        default=[],
+        metavar="KEY=VALUE",
+        help="label of the resources, such as release=kube-prometheus-stack; repeatable",
+    ),
+)
 _KINDS = {
     "dashboards": _Kind(
         help="dashboards for Grafana",
         options=(
+            _option(
+                "--format",
+                choices=("grafana", "kubernetes"),
+                default="grafana",
+                help="JSON, or a ConfigMap of each for Grafana's sidecar (default: %(default)s)",
+            ),
+            *_KUBERNETES,
             _option("--settings", "--thresholds", **_SETTINGS[1]),
             _SELECTOR,
+            *_SOURCES,
         ),
-        render=lambda args: render_dashboards(_settings(args)),
+        render=_dashboards,
         folder="dashboards",
     ),
     "reference": _Kind(
@@ -228,6 +305,7 @@ _KINDS = {
                 help="rule file, or PrometheusRule of the Prometheus Operator "
                 "(default: %(default)s)",
             ),
+            *_KUBERNETES,
             _SETTINGS,
             _option(
                 "--threshold",
@@ -257,9 +335,21 @@ _KINDS = {
                 metavar="NAME",
                 help="job that must always have a target; repeatable",
             ),
-            _option("--runbook-url", metavar="URL", help="URL of the runbook, without an anchor"),
+            _option(
+                "--collector",
+                action="append",
+                dest="collectors",
+                metavar="NAME",
+                help="scrape job of Collectors, instead of 'collector'; repeatable",
+            ),
+            _option(
+                "--runbook-url",
+                metavar="URL",
+                help="http(s) URL of the runbook, without an anchor; alerts have no link without it",
+            ),
+            *_SOURCES,
         ),
-        render=lambda args: render_rules(_settings(args), args.format),
+        render=lambda args: render_rules(_settings(args), args.format, _metadata(args)),
         epilog=_RULES_EPILOG + _thresholds_help(),
     ),
     "runbook": _Kind(

@@ -28,20 +28,22 @@ from genmeter.config.checks import (
 )
 from genmeter.errors import ConfigError
 from genmeter.schema.alerts import ALERT_RULES
-from genmeter.schema.query import Ratio, duration
+from genmeter.schema.metrics import INSTRUMENTS
+from genmeter.schema.query import INSTANCE, JOB, Ratio, Selector, duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from genmeter.schema.alerts import AlertRule, Severity
     from genmeter.schema.conditions import Base
+    from genmeter.schema.query import Histograms
 
 __all__ = ["AlertOverride", "AlertSettings", "seconds"]
 
-RUNBOOK = "docs/runbook.md"
 _UNITS = {"w": 604_800.0, "d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION = re.compile("".join(f"(?:([0-9]{{1,15}}){unit})?" for unit in _UNITS))
 _MIN, _MAX = 0.001, 366 * 86_400.0
+_MAX_SUFFIX = 16  # Grafana's uids have at most 40 characters
 _WINDOWS = tuple_of(number(_MIN, _MAX, what="seconds"), "a tuple of seconds", min_=1)
 
 
@@ -123,6 +125,29 @@ _OVERRIDES = Check(
     _overrides,
 )
 _BUDGET = optional(number(above=0))
+_ADDRESS = Check(
+    "an address that starts with http:// or https://",
+    lambda value: isinstance(value, str) and re.match(r"https?://[^/\s]", value) is not None,
+)
+_OWN_LABELS = {label.prometheus for row in INSTRUMENTS for label in row.labels}
+_VARIABLES = {"datasource", "model", "step", "traces"}  # of the dashboards
+_RESERVED = _OWN_LABELS | _VARIABLES | {JOB, INSTANCE, "le", "alertname", "alertstate", "severity"}
+_LABEL = Check(
+    "a label of the targets, such as namespace",
+    lambda value: (
+        isinstance(value, str)
+        and re.fullmatch(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*", value) is not None
+        and value not in _RESERVED
+    ),
+)
+_SUFFIX = Check(
+    "at most 16 lower-case letters, digits and single hyphens between them",
+    lambda value: (
+        isinstance(value, str)
+        and len(value) <= _MAX_SUFFIX
+        and re.fullmatch(r"([a-z0-9]+(-[a-z0-9]+)*)?", value) is not None
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +161,17 @@ class AlertSettings(Declared):
         alerts: Overrides, by an alert's id or name.
         selector: Matchers for every query of the rules, such as ``cluster="a"``.
         jobs: Jobs that must have a target at all times.
-        runbook_url: Address of the runbook; each alert adds its anchor.
+        collectors: Scrape jobs of Collectors, whose end is reported.
+        runbook_url: Address of the runbook, starting with ``http``; each alert adds its anchor.
+            None for alerts without a link.
+        group_by: Labels of the targets, such as ``namespace``, that every query groups by besides the
+            job.
+        replica_labels: Labels in which only the copies of a series differ that several servers have
+            scraped, such as ``prometheus_replica``; of these copies one counts.
+        histograms: ``native`` if Prometheus stores native histograms only, also converted ones, else
+            ``classic``.
+        suffix: Ends the names of recorded series, groups and dashboards, so that two renderings can
+            stand side by side.
 
     Raises:
         ConfigError: A value is invalid.
@@ -148,12 +183,34 @@ class AlertSettings(Declared):
     alerts: Mapping[str, AlertOverride] = declare(dict, check=_OVERRIDES)
     selector: str = declare("", check=TEXT)
     jobs: tuple[str, ...] = declare((), check=tuple_of(NAME, "a list of texts"))
-    runbook_url: str = declare(RUNBOOK, check=NAME)
+    collectors: tuple[str, ...] = declare(("collector",), check=tuple_of(NAME, "a list of texts"))
+    runbook_url: str | None = declare(None, check=optional(_ADDRESS))
+    group_by: tuple[str, ...] = declare((), check=tuple_of(_LABEL, "a list of label names"))
+    replica_labels: tuple[str, ...] = declare((), check=tuple_of(_LABEL, "a list of label names"))
+    histograms: Histograms = declare("classic", check=one_of("classic", "native"))
+    suffix: str = declare("", check=_SUFFIX)
 
     _PREFIX = ""
 
     def _check_together(self) -> None:
         self.rules()
+        names = [*self.group_by, *self.replica_labels]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConfigError(
+                f"group_by and replica_labels must name each label once, got {twice[0]!r} twice"
+            )
+
+    @property
+    def series(self) -> Selector:
+        """The series that the queries of rules and dashboards read, and how they are grouped."""
+        return Selector(
+            common=self.selector,
+            group_by=self.group_by,
+            replica_labels=self.replica_labels,
+            histograms=self.histograms,
+            suffix=self.suffix.replace("-", "_"),
+        )
 
     def rules(self) -> tuple[AlertRule, ...]:
         """Return the enabled rows, with thresholds in the indicators' units.
@@ -175,7 +232,7 @@ class AlertSettings(Declared):
             rule = row
             for override in overrides:
                 rule = override.apply(rule)
-            condition = rule.condition.configured(bases, self.jobs)
+            condition = rule.condition.configured(bases, self.jobs, self.collectors)
             if condition is None:
                 continue
             if math.isinf(condition.threshold):

@@ -189,6 +189,7 @@ class Telemetry:
             cat.EXPORT_FAILURES.name: self._export_failures,
             cat.SAMPLES_EXPECTED.name: self._expected,
             cat.JOB_FINISHED.name: self._finished,
+            cat.JOB_LINGER.name: self._linger,
             cat.ALERTS_FIRING.name: self._firing,
             cat.ACTIVE.name: self._active_calls,
             cat.BUILD_INFO.name: _build_info,
@@ -230,6 +231,11 @@ class Telemetry:
         used = [state for state in self.states if state.has_events]
         had_events = bool(used) or self._had_events
         return [Observation(int(had_events and all(state.is_closed for state in used)))]
+
+    def _linger(self) -> Iterable[Observation]:
+        # The endpoint of another provider is the application's, which does not wait.
+        is_own = self.config.meter_provider == "builtin"
+        return [Observation(self.config.endpoint.linger if is_own else 0.0)]
 
     def _active_calls(self) -> Iterable[Observation]:
         counts: Counter[Call] = Counter()

@@ -12,14 +12,13 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from genmeter.render.grafana.files import DASHBOARDS
-from genmeter.render.grafana.model import LE
 from genmeter.schema import metrics as cat
 from genmeter.schema.alerts import ALERT_RULES
 from genmeter.schema.indicators import INDICATORS
 from genmeter.schema.metrics import INSTRUMENTS, Kind
 from genmeter.schema.older_metrics import OLDER_INSTRUMENTS
 from genmeter.schema.prom_names import label_name
-from genmeter.schema.query import ALL_SERIES, JOB, Selector, duration
+from genmeter.schema.query import ALL_SERIES, JOB, LE, duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -210,9 +209,15 @@ def render_runbook(settings: AlertSettings) -> str:
         found = [rule for rule in rules if rule.name == name]
         if not found:
             continue
-        selector = Selector(common=settings.selector)
+        selector = settings.series
         queries = [f"```promql\n{rule.promql(selector)}\n```" for rule in found]
-        sections += [f"## {name}", words.strip(), _facts(found), *queries, _silence(name, found)]
+        sections += [
+            f"## {name}",
+            words.strip(),
+            _facts(found, settings),
+            *queries,
+            _silence(name, found),
+        ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
@@ -222,13 +227,13 @@ def _named(match: re.Match[str]) -> str:
     return name
 
 
-def _facts(rules: Sequence[AlertRule]) -> str:
+def _facts(rules: Sequence[AlertRule], settings: AlertSettings) -> str:
     lines = [
         "| severity | id in process | grouped by | min samples | for |",
         "|---|---|---|---|---|",
     ]
     for rule in rules:
-        by = ", ".join(["job", *(label.prometheus for label in rule.by)])
+        by = ", ".join(settings.series.names_of(rule.by))
         wait = duration(rule.for_) if rule.for_ else "none"
         lines.append(
             f"| {rule.severity} | {_id(rule)} | {by} | {rule.condition.min_samples} | {wait} |"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
-from genmeter.errors import ConfigError, MissingExtraError
-from genmeter.schema.query import Selector, duration
+from genmeter.errors import ConfigError
+from genmeter.render._yaml import to_yaml
+from genmeter.render.kubernetes import Metadata
+from genmeter.schema.query import duration
 
 if TYPE_CHECKING:
     from genmeter.config.alerts import AlertSettings
     from genmeter.schema.alerts import AlertRule
+    from genmeter.schema.query import Selector
 
 __all__ = ["FORMATS", "Format", "render_rules"]
 
@@ -40,13 +42,18 @@ _HEADER = """\
 """
 
 
-def render_rules(settings: AlertSettings, format: Format = "prometheus") -> str:  # noqa: A002
+def render_rules(
+    settings: AlertSettings,
+    format: Format = "prometheus",  # noqa: A002
+    metadata: Metadata | None = None,
+) -> str:
     """Return the text of the rule file.
 
     Args:
         settings: The settings of the alerts.
         format: ``prometheus`` for a rule file, ``kubernetes`` for a PrometheusRule of the
             Prometheus Operator.
+        metadata: Namespace and labels of that resource.
 
     Raises:
         ConfigError: The selector is invalid, or a text of the settings is not valid Unicode.
@@ -58,27 +65,32 @@ def render_rules(settings: AlertSettings, format: Format = "prometheus") -> str:
         document = {
             "apiVersion": "monitoring.coreos.com/v1",
             "kind": "PrometheusRule",
-            "metadata": {"name": "genmeter", "labels": {"app.kubernetes.io/name": "genmeter"}},
+            "metadata": (metadata or Metadata()).of(_name(settings)),
             "spec": document,
         }
-    return _HEADER + _yaml(document)
+    return _HEADER + to_yaml(document)
+
+
+def _name(settings: AlertSettings) -> str:
+    return f"genmeter-{settings.suffix}" if settings.suffix else "genmeter"
 
 
 def _groups(settings: AlertSettings) -> list[dict[str, Any]]:
-    rules, selector = settings.rules(), Selector(common=settings.selector)
+    rules, selector = settings.rules(), settings.series
+    name = _name(settings)
     recorded = [rule for rule in rules if rule.condition.is_recorded]
     records = [each for rule in recorded for each in rule.condition.records(rule.by, selector)]
     found = [
         {
             # One group, so that each rule is evaluated after its dependencies.
-            "name": "genmeter-long-windows",
+            "name": f"{name}-long-windows",
             "rules": [
                 *({"record": name, "expr": expr} for name, expr in dict.fromkeys(records)),
                 *(_alert(rule, settings, selector) for rule in recorded),
             ],
         },
         {
-            "name": "genmeter",
+            "name": name,
             "rules": [_alert(rule, settings, selector) for rule in rules if rule not in recorded],
         },
     ]
@@ -92,14 +104,14 @@ def _alert(rule: AlertRule, settings: AlertSettings, selector: Selector) -> dict
         "expr": rule.promql(selector),
         **wait,
         "labels": {"severity": rule.severity, **dict(rule.labels)},
-        "annotations": rule.templates(settings.runbook_url),
+        "annotations": rule.templates(settings.runbook_url, settings.group_by),
     }
 
 
 def _check(settings: AlertSettings) -> None:
     for name, text in (
         ("selector", settings.selector),
-        ("runbook_url", settings.runbook_url),
+        ("runbook_url", settings.runbook_url or ""),
         *(("jobs", job) for job in settings.jobs),
     ):
         try:
@@ -112,24 +124,3 @@ def _check(settings: AlertSettings) -> None:
             "selector must be comma-separated matchers without braces and metric names, such as "
             f'cluster="a",env=~"prod|staging", got {selector!r}; within quotes double each backslash'
         )
-
-
-def _yaml(document: Any) -> str:
-    """Return readable YAML: keys in their order, queries as blocks."""
-    try:
-        import yaml
-    except ImportError:
-        raise MissingExtraError("pyyaml", extra="render", purpose="Writing YAML") from None
-
-    class Dumper(yaml.SafeDumper):
-        """A subclass, since representers are registered with the class."""
-
-    def text(dumper: Dumper, value: str) -> Any:
-        style = "|" if "\n" in value else None
-        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
-
-    Dumper.add_representer(str, text)
-    written: str = yaml.dump(
-        document, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=math.inf
-    )
-    return written

@@ -24,15 +24,20 @@ from genmeter.schema.conditions import (
     LabelOverflow,
     ProcessDied,
     Stale,
-    TargetAbsent,
-    TargetDown,
     value_template,
     value_text,
 )
 from genmeter.schema.query import ALL_SERIES, JOB
+from genmeter.schema.target_conditions import (
+    CollectorDown,
+    PushStopped,
+    TargetAbsent,
+    TargetDown,
+    TargetLost,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from genmeter.schema.conditions import Condition
     from genmeter.schema.metrics import Label
@@ -80,12 +85,12 @@ class AlertRule:
         return self.condition.promql(self.by, selector)
 
     def annotations(
-        self, runbook_url: str, labels: Mapping[str, str], value: float
+        self, runbook_url: str | None, labels: Mapping[str, str], value: float
     ) -> dict[str, str]:
         """Return its annotations for a value.
 
         Args:
-            runbook_url: Address of the runbook, without an anchor.
+            runbook_url: Address of the runbook, without an anchor; None if there is none.
             labels: The alert's labels, by Prometheus's names: the job and its group.
             value: The value that was compared with the threshold.
         """
@@ -97,22 +102,30 @@ class AlertRule:
         text = value_text(self.condition, value)
         return self._annotations(labels.get(JOB, "") + "".join(groups), text, runbook_url)
 
-    def templates(self, runbook_url: str) -> dict[str, str]:
-        """Return its annotations as templates for Prometheus."""
+    def templates(self, runbook_url: str | None, group_by: Sequence[str] = ()) -> dict[str, str]:
+        """Return its annotations as templates for Prometheus.
+
+        Args:
+            runbook_url: Address of the runbook, without an anchor; None if there is none.
+            group_by: The labels that it is grouped by besides the job and its own.
+        """
+        named = [(name, name) for name in group_by]
+        named += [(label.prometheus, label.short) for label in self.by]
         groups = [
-            f"{{{{ with $labels.{label.prometheus} }}}}, {label.short} {{{{ . }}}}{{{{ end }}}}"
-            for label in self.by
+            f"{{{{ with $labels.{name} }}}}, {short} {{{{ . }}}}{{{{ end }}}}"
+            for name, short in named
         ]
         target = f"{{{{ $labels.{JOB} }}}}" + "".join(groups)
         # Braces in an address are not a template.
-        url = runbook_url.replace("{{", '{{ "{{" }}')
+        url = runbook_url and runbook_url.replace("{{", '{{ "{{" }}')
         return self._annotations(target, value_template(self.condition), url)
 
-    def _annotations(self, target: str, value: str, runbook_url: str) -> dict[str, str]:
+    def _annotations(self, target: str, value: str, runbook_url: str | None) -> dict[str, str]:
+        runbook = {"runbook_url": f"{runbook_url}#{self.name.lower()}"} if runbook_url else {}
         return {
             "summary": f"{target}: {self.condition.summary(value)}",
             "description": f"{self.condition.finding(value, self.for_)} {self.advice}",
-            "runbook_url": f"{runbook_url}#{self.name.lower()}",
+            **runbook,
         }
 
 
@@ -289,6 +302,28 @@ ALERT_RULES: tuple[AlertRule, ...] = (
         for_=5 * MINUTE,
         labels=(("target", "absent"),),
         advice="Check whether the job was started and service discovery finds it.",
+    ),
+    AlertRule(
+        id="target_lost",
+        name="MonitorTargetDown",
+        condition=TargetLost(windows=(15 * MINUTE,)),
+        for_=MINUTE,
+        labels=(("target", "lost"),),
+        advice="Look at the end of their logs. If they end as they should, let their endpoint linger.",
+    ),
+    AlertRule(
+        id="push_stopped",
+        name="MonitorPushStopped",
+        condition=PushStopped(windows=(HOUR,)),
+        for_=2 * MINUTE,
+        advice="Check whether the job is running and can reach the receiver of its pushes.",
+    ),
+    AlertRule(
+        id="collector_down",
+        name="MonitorCollectorDown",
+        condition=CollectorDown(windows=(DAY,)),
+        for_=5 * MINUTE,
+        advice="Check whether the Collector is running.",
     ),
     AlertRule(
         id="monitor_rejects_events",

@@ -14,13 +14,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from genmeter.schema import metrics as cat
 from genmeter.schema.query import (
-    JOB,
     LONG_WINDOW,
     Ratio,
     Selector,
     duration,
-    names_of,
-    quoted,
     single,
 )
 
@@ -40,8 +37,9 @@ __all__ = [
     "LabelOverflow",
     "ProcessDied",
     "Stale",
-    "TargetAbsent",
-    "TargetDown",
+    "selected",
+    "value_template",
+    "value_text",
 ]
 
 Base = Literal["error_budget", "cost_budget", "token_budget"]
@@ -54,7 +52,7 @@ _FORMATS = {"s": "%.1f s", "{token}": "%.0f tokens", "{turn}": "%.2f turns", "{U
 _COUNT = "%.0f"  # the subject names what is counted
 _NUMBER = "%.3f"
 _MAX_INTEGER = 1e15
-_OWN_METRICS = "(gen_ai_client|genmeter)_.+"
+_OWN_COUNTERS = ('__name__=~"(gen_ai_client|genmeter)_.+"', '__name__=~".+_total"')
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,8 @@ class Condition(ABC):
         base: The unit of the threshold: the error budget that an objective leaves, or a budget for
             24 hours; without a budget there is no alert.
         subject: Names the value at the start of a message; the indicator's title by default.
-        jobs: The jobs that must have a target, for conditions that need them.
+        jobs: The jobs that must have a target, or the scrape jobs of Collectors, for conditions that
+            need them.
     """
 
     indicator: Indicator | None = None
@@ -104,7 +103,9 @@ class Condition(ABC):
         """Whether its PromQL uses recorded series."""
         return False
 
-    def configured(self, bases: Mapping[Base, float | None], jobs: tuple[str, ...]) -> Self | None:
+    def configured(
+        self, bases: Mapping[Base, float | None], jobs: Sequence[str], collectors: Sequence[str]
+    ) -> Self | None:
         """Return the condition for a job's settings; None if they disable it."""
         return self
 
@@ -158,7 +159,9 @@ class _Comparison(Condition):
         """Whether it has several windows, or one of more than six hours."""
         return len(self.windows) > 1 or max(self.windows) > LONG_WINDOW
 
-    def configured(self, bases: Mapping[Base, float | None], jobs: tuple[str, ...]) -> Self | None:
+    def configured(
+        self, bases: Mapping[Base, float | None], jobs: Sequence[str], collectors: Sequence[str]
+    ) -> Self | None:
         """Return it with a threshold in the indicator's unit; None without its budget."""
         if self.base is None:
             return self
@@ -185,12 +188,15 @@ class _Comparison(Condition):
         """Compare the query, or its recorded series over each window."""
         (query, first), *_ = queries = self._queries()
         if not self.is_recorded:
-            expr = query.promql(names_of(by), duration(first), selector)
+            expr = query.promql(selector.names_of(by), duration(first), selector)
             gap = "\n" if "\n" in expr else " "
             return f"{expr}{gap}{self.sign} {_number(self.threshold)}"
-        compared = self._compared([each.record_name(by, window) for each, window in queries])
+        compared = self._compared(
+            [each.record_name(by, window, selector) for each, window in queries]
+        )
         if isinstance(query, Ratio) and self.min_samples > 1:
-            compared.append(f"{query.per.record_name(by, first)} >= {self.min_samples}")
+            samples = query.per.record_name(by, first, selector)
+            compared.append(f"{samples} >= {self.min_samples}")
         return "\nand\n".join(compared)
 
     def _compared(self, names: list[str]) -> list[str]:
@@ -301,9 +307,23 @@ class LabelOverflow(Above):
     """Label values past their limit, or label sets past an instrument's."""
 
     def promql(self, by: Sequence[Label], selector: Selector) -> str:
-        """Count the series of the SDK's own overflow too; they have only one label."""
-        series = _series("", selector, f'__name__=~"{_OWN_METRICS}"', 'otel_metric_overflow="true"')
-        return f"{Above.promql(self, by, selector)}\nor\ncount by ({JOB}) ({series}) > 0"
+        """Count the series of the SDK's own overflow too, of processes in which one of them grew.
+
+        They stay to the end of the process, so their number alone would never be 0 again.
+        """
+        series = selected("", selector, *_OWN_COUNTERS, 'otel_metric_overflow="true"')
+        of_process = f"sum by ({selector.process})"
+        return (
+            f"{Above.promql(self, by, selector)}\n"
+            f"or\n"
+            f"count by ({selector.job}) (\n"
+            f"  {series}\n"
+            f"  unless on ({selector.process}) (\n"
+            f"    {of_process} ({series})\n"
+            f"    == {of_process} ({series} offset {duration(self.windows[0])})\n"
+            f"  )\n"
+            f") > 0"
+        )
 
 
 @dataclass(frozen=True)
@@ -338,12 +358,12 @@ class Stale(_Age):
         So a finished process neither hides another one that hangs, nor counts as idle while another
         one starts.
         """
-        last = _series(cat.LAST_GENERATION.prometheus, selector)
-        finished = _series(cat.JOB_FINISHED.prometheus, selector)
+        last = selected(cat.LAST_GENERATION.prometheus, selector)
+        finished = selected(cat.JOB_FINISHED.prometheus, selector)
         return (
-            f"time() - max by ({JOB}) (\n"
+            f"time() - max by ({selector.job}) (\n"
             f"  {last}\n"
-            f"  and on ({JOB}, instance)\n"
+            f"  and on ({selector.process})\n"
             f"  {finished} == 0\n"
             f") > {_number(self.limit)}"
         )
@@ -373,60 +393,14 @@ class ProcessDied(_Age):
 
     def promql(self, by: Sequence[Label], selector: Selector) -> str:
         """Compare the last death with now, also after the end of the job."""
-        series = _series(cat.JOB_LAST_DEATH.prometheus, selector)
+        series = selected(cat.JOB_LAST_DEATH.prometheus, selector)
         last = f"last_over_time({series}[{duration(self.limit)}])"
-        return f"time() - max by ({JOB}) ({last}) < {_number(self.limit)}"
+        return f"time() - max by ({selector.job}) ({last}) < {_number(self.limit)}"
 
     def active(self, data: LocalData, by: Sequence[Label]) -> dict[Group, Observed]:
         """Return the job if the last death is recent."""
         age = data.since_last_death
         return {} if age is None or age >= self.limit else {(): single(age)}
-
-
-@dataclass(frozen=True)
-class TargetDown(Condition):
-    """All targets of an unfinished job that was up within the first window are down."""
-
-    is_local: ClassVar[bool] = False
-    headline: ClassVar[str] = "all targets are down"
-    sentence: ClassVar[str] = (
-        "All targets of the job have been down{since}; one was up within the last {window}, and the "
-        "job did not report that it was finished."
-    )
-    description: ClassVar[str] = "all targets have been down for {wait}"
-
-    def promql(self, by: Sequence[Label], selector: Selector) -> str:
-        """Compare the number of targets that are up with 0."""
-        up = _series("up", selector)
-        finished = _series(cat.JOB_FINISHED.prometheus, selector)
-        return (
-            f"sum by ({JOB}) ({up}) == 0\n"
-            f"and on ({JOB})\n"
-            f"(last_over_time({finished}[{duration(self.windows[0])}]) == 0 "
-            f"and on ({JOB}, instance) {up} == 0)"
-        )
-
-
-@dataclass(frozen=True)
-class TargetAbsent(Condition):
-    """Prometheus has no target of a job that must have one."""
-
-    is_local: ClassVar[bool] = False
-    headline: ClassVar[str] = "Prometheus has no target"
-    sentence: ClassVar[str] = "Prometheus has had no target of the job{since}."
-    description: ClassVar[str] = "a named job has had no target for {wait}"
-
-    def configured(self, bases: Mapping[Base, float | None], jobs: tuple[str, ...]) -> Self | None:
-        """Return it for the jobs; None without jobs."""
-        return replace(self, jobs=jobs) if jobs else None
-
-    def promql(self, by: Sequence[Label], selector: Selector) -> str:
-        """Return a query of the absence of each job."""
-        absent = [f"absent({_series('up', selector, f'{JOB}={quoted(job)}')})" for job in self.jobs]
-        if not selector.common:
-            return "\nor\n".join(absent)
-        # Otherwise the selector's matchers would become labels of the alert.
-        return "\nor\n".join(f"group by ({JOB}) ({each})" for each in absent)
 
 
 def value_text(condition: Condition, value: float) -> str:
@@ -444,7 +418,8 @@ def value_template(condition: Condition) -> str:
     return f'{{{{ $value | printf "{number}" }}}}{space}{unit}'
 
 
-def _series(metric: str, selector: Selector, *matched: str) -> str:
+def selected(metric: str, selector: Selector, *matched: str) -> str:
+    """Return a metric's selected series, with further matchers."""
     matchers = [*matched, *selector.matchers()]
     return f"{metric}{{{','.join(matchers)}}}" if matchers else metric
 

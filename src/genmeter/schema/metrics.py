@@ -197,6 +197,10 @@ SAMPLES_EXPECTED = Instrument(
 JOB_FINISHED = Instrument(
     "genmeter.job.finished", Kind.OBSERVABLE_GAUGE, "{state}",
     "1 after all monitors that recorded events have shut down, else 0.", across=Across.MIN)
+JOB_LINGER = Instrument(
+    "genmeter.job.linger", Kind.OBSERVABLE_GAUGE, "s",
+    "Seconds that the endpoint waits at the job's end for a last scrape; at 0 its end cannot be "
+    "distinguished from a crash.", across=Across.MAX)
 ALERTS_FIRING = Instrument(
     "genmeter.alerts.firing", Kind.OBSERVABLE_GAUGE, "{alert}",
     "Firing alerts as evaluated in the process; 0 for alerts that do not fire.", (ALERT,), across=Across.LIVING)

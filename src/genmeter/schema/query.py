@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALL_SERIES",
+    "INSTANCE",
     "JOB",
+    "LE",
     "LONG_WINDOW",
     "CounterQuery",
     "Function",
     "GaugeQuery",
     "Group",
+    "Histograms",
     "HistoryQuery",
     "LocalData",
     "Observed",
@@ -33,13 +36,16 @@ __all__ = [
     "RowCondition",
     "Selector",
     "duration",
-    "names_of",
     "quoted",
     "single",
 ]
 
 JOB = "job"
 """The label that every query groups by."""
+INSTANCE = "instance"
+"""The label that distinguishes the processes of a job."""
+LE = "le"
+"""The label of a classic histogram's buckets."""
 
 RowCondition = Literal[
     "inference",
@@ -78,6 +84,8 @@ OpenAI's responses; Mistral; Anthropic and Bedrock; xAI's own client.
 """
 
 Function = Literal["increase", "rate"]
+Histograms = Literal["classic", "native"]
+"""How Prometheus stores histograms: as series of buckets, sum and count, or each as one series."""
 Group = tuple[str | None, ...]
 """The values of the labels that a result is grouped by; None for an absent label."""
 
@@ -172,15 +180,25 @@ class HistoryQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selector:
-    """Selects the series that a query reads.
+    """Selects the series that queries read, and distinguishes their sources.
 
     Args:
         common: PromQL matchers for all series, without braces.
         by_label: Matchers such as ``=~"$model"`` for instruments with the label.
+        group_by: Labels of the targets, such as ``namespace``, that every query groups by besides the
+            job.
+        replica_labels: Labels in which only the copies of a series differ that several servers have
+            scraped; of these copies one counts.
+        suffix: Ends the names of recorded series, so that those of several selectors differ.
+        histograms: How Prometheus stores histograms.
     """
 
     common: str = ""
     by_label: Mapping[Label, str] = field(default_factory=dict)
+    group_by: tuple[str, ...] = ()
+    replica_labels: tuple[str, ...] = ()
+    suffix: str = ""
+    histograms: Histograms = "classic"
 
     def matchers(self, labels: Sequence[Label] = ()) -> list[str]:
         """Return the matchers for series with these labels."""
@@ -190,6 +208,38 @@ class Selector:
             if label in labels
         ]
         return [*([self.common] if self.common else []), *known]
+
+    def names_of(self, by: Sequence[Label] = ()) -> list[str]:
+        """Return Prometheus's names of the labels of a job and of a group."""
+        return [JOB, *self.group_by, *(label.prometheus for label in by)]
+
+    @property
+    def job(self) -> str:
+        """The comma-separated labels of a job."""
+        return ", ".join(self.names_of())
+
+    @property
+    def process(self) -> str:
+        """The comma-separated labels of a process."""
+        return f"{self.job}, {INSTANCE}"
+
+    def record_name(self, by: Sequence[Label], metric: str, operation: str) -> str:
+        """Return the name of a recorded series: level, metric and operation."""
+        level = "_".join([JOB, *self.group_by, *(label.short for label in by)])
+        end = f"_{self.suffix}" if self.suffix else ""
+        return f"{level}:{metric}:{operation}{end}"
+
+    def one_copy(self, expr: str, *, is_histogram: bool = False) -> str:
+        """Return an expression with one of the copies that several servers have scraped.
+
+        Args:
+            expr: The expression.
+            is_histogram: Whether its values are native histograms.
+        """
+        replicas = ", ".join(self.replica_labels)
+        # A copy with a gap is lower, so the highest is the closest. Histograms have no order.
+        aggregation = "avg" if is_histogram else "max"
+        return f"{aggregation} without ({replicas}) ({expr})" if replicas else expr
 
 
 ALL_SERIES = Selector()
@@ -227,7 +277,7 @@ class Query(ABC):
         """Compute it from the process's own data, by group; ``window`` in seconds."""
 
     @abstractmethod
-    def record_name(self, by: Sequence[Label], window: float) -> str:
+    def record_name(self, by: Sequence[Label], window: float, selector: Selector) -> str:
         """Return the name of its recorded series; ``window`` in seconds."""
 
     @abstractmethod
@@ -265,13 +315,21 @@ class CounterQuery(Query):
             matched.insert(0, f'{PHASE.prometheus}!=""')
         matched += selector.matchers(self.instrument.labels)
         braces = f"{{{','.join(matched)}}}" if matched else ""
-        return f"{self.instrument.prometheus}{self.part}{braces}"
+        part = self.part if selector.histograms == "classic" else ""
+        return f"{self.instrument.prometheus}{part}{braces}"
 
     def promql(
         self, by: Sequence[str], window: str, selector: Selector, function: Function = "increase"
     ) -> str:
-        """Sum the increases of the series."""
-        return f"{_aggregated('sum', by)} ({function}({self.series(selector)}[{window}]))"
+        """Sum the increases of the series; native histograms have no label of a bucket."""
+        increases = f"{function}({self.series(selector)}[{window}])"
+        is_histogram = False
+        if selector.histograms == "native" and self.part:
+            by = [name for name in by if name != LE]
+            is_histogram = self.part == "_bucket"
+            increases = increases if is_histogram else f"histogram{self.part}({increases})"
+        copy = selector.one_copy(increases, is_histogram=is_histogram)
+        return f"{_aggregated('sum', by)} ({copy})"
 
     def values(self, data: LocalData, by: Sequence[Label], window: float) -> dict[Group, Observed]:
         """Sum the rows; of the monitor's own counters return the increases."""
@@ -285,14 +343,15 @@ class CounterQuery(Query):
         """Return the number of rows, or the sum of their values."""
         return float(rows) if self.rows is None or self.rows.column is None else total
 
-    def record_name(self, by: Sequence[Label], window: float) -> str:
+    def record_name(self, by: Sequence[Label], window: float, selector: Selector) -> str:
         """Return the name of the recorded sum."""
-        return f"{_level(by)}:{self.metric_name()}{self.part}:increase{duration(window)}"
+        metric, operation = f"{self.metric_name()}{self.part}", f"increase{duration(window)}"
+        return selector.record_name(by, metric, operation)
 
     def records(self, by: Sequence[Label], window: float, selector: Selector) -> Iterator[Record]:
         """Yield the recorded sum."""
-        expr = self.promql(names_of(by), duration(window), selector)
-        yield Record(self.record_name(by, window), expr)
+        expr = self.promql(selector.names_of(by), duration(window), selector)
+        yield Record(self.record_name(by, window, selector), expr)
 
     def metric_name(self) -> str:
         """Return the metric part of a recorded series' name."""
@@ -310,8 +369,9 @@ class GaugeQuery(CounterQuery):
         self, by: Sequence[str], window: str, selector: Selector, function: Function = "increase"
     ) -> str:
         """Take the last value of each series."""
-        grouped = _aggregated(self.aggregation, by)
-        return f"{grouped} (last_over_time({self.series(selector)}[{window}]))"
+        last = f"last_over_time({self.series(selector)}[{window}])"
+        values = selector.one_copy(last) if self.aggregation == "sum" else last
+        return f"{_aggregated(self.aggregation, by)} ({values})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,10 +431,10 @@ class Ratio(Query):
         low, high = (0.0, 0.0) if found is None else found[2:]
         return Observed(value, value, count, low, high)
 
-    def record_name(self, by: Sequence[Label], window: float) -> str:
+    def record_name(self, by: Sequence[Label], window: float, selector: Selector) -> str:
         """Return the name of the recorded ratio."""
-        operation = "mean" if self.of.part else "ratio"
-        return f"{_level(by)}:{self.of.metric_name()}:{operation}_rate{duration(window)}"
+        operation = f"{'mean' if self.of.part else 'ratio'}_rate{duration(window)}"
+        return selector.record_name(by, self.of.metric_name(), operation)
 
     def records(self, by: Sequence[Label], window: float, selector: Selector) -> Iterator[Record]:
         """Yield the ratio, for a long window after the sums that it divides."""
@@ -383,19 +443,14 @@ class Ratio(Query):
                 (step,) = part.records(by, _STEP, selector)
                 yield step
                 steps = f"{step.name}[{duration(window)}:{duration(_STEP)}]"
-                yield Record(part.record_name(by, window), f"sum_over_time({steps})")
-            of, per = (part.record_name(by, window) for part in self.parts)
+                yield Record(part.record_name(by, window, selector), f"sum_over_time({steps})")
+            of, per = (part.record_name(by, window, selector) for part in self.parts)
             expr = f"{of}\n/\n({per} > 0)"
         else:
             if self.min_samples > 1:
                 yield from self.per.records(by, window, selector)
-            expr = self.at_least(1).promql(names_of(by), duration(window), selector)
-        yield Record(self.record_name(by, window), expr)
-
-
-def names_of(by: Sequence[Label]) -> list[str]:
-    """Return Prometheus's names of the job and of the labels of a group."""
-    return [JOB, *(label.prometheus for label in by)]
+            expr = self.at_least(1).promql(selector.names_of(by), duration(window), selector)
+        yield Record(self.record_name(by, window, selector), expr)
 
 
 def single(value: float) -> Observed:
@@ -405,7 +460,3 @@ def single(value: float) -> Observed:
 
 def _aggregated(aggregation: str, by: Sequence[str]) -> str:
     return f"{aggregation} by ({', '.join(by)})" if by else aggregation
-
-
-def _level(by: Sequence[Label]) -> str:
-    return "_".join([JOB, *(label.short for label in by)])

@@ -51,13 +51,22 @@ def test_output_is_utf8_in_every_locale(
 
 def test_options_are_the_settings(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     """Each option sets the argument of AlertSettings with its name."""
-    options = "--objective=0.9 --cost-budget=5 --token-budget=7 --job=a --job=b --runbook-url=/r.md"
+    options = (
+        "--objective=0.9 --cost-budget=5 --token-budget=7 --job=a --job=b --collector=c "
+        "--runbook-url=https://w/r.md --group-by=namespace,cluster --replica-labels=r --suffix=x "
+        "--histograms=native"
+    )
     expected = AlertSettings(
         objective=0.9,
         cost_budget=5.0,
         token_budget=7.0,
         jobs=("a", "b"),
-        runbook_url="/r.md",
+        collectors=("c",),
+        runbook_url="https://w/r.md",
+        group_by=("namespace", "cluster"),
+        replica_labels=("r",),
+        suffix="x",
+        histograms="native",
         selector='cluster="a"',
     )
     found = rendered(capfdbinary, *options.split(), "--selector", 'cluster="a"')
@@ -116,7 +125,10 @@ def test_a_threshold_by_name_sets_every_alert_of_the_name(
         (["--job", ""], "jobs[0] must be a text that is not empty, got ''"),
         (["--threshold", "slow=3"], "--threshold must name one of low_"),
         (["--threshold", "target_down=3"], "got 'target_down'"),
-        (["--runbook-url", ""], "runbook_url must be a text that is not empty"),
+        (["--runbook-url", ""], "runbook_url must be an address that starts with http:// or"),
+        (["--runbook-url", "docs/runbook.md"], "runbook_url must be an address that starts with"),
+        (["--group-by", "namespace,job"], "group_by[1] must be a label of the targets"),
+        (["--suffix", "a b"], "suffix must be at most 16 lower-case letters"),
         (["--settings", "/nowhere.toml"], "the alerts' file '/nowhere.toml' cannot be read"),
         (["--check"], "--check must have a file: use --check FILE or --out FILE"),
         (["--check", "/"], "--check: '/' cannot be read"),

@@ -26,7 +26,12 @@ cost_budget = 50
 token_budget = 2e6
 selector = 'cluster="a"'
 jobs = ["one", "two"]
+collectors = ["gateway"]
 runbook_url = "https://example.org/runbook"
+group_by = ["namespace"]
+replica_labels = ["replica"]
+histograms = "native"
+suffix = "a"
 
 [alerts.high_error_rate]
 threshold = 0.5
@@ -74,7 +79,8 @@ def test_default_rules_are_the_table() -> None:
     assert [rule.id for rule in found] == [rule.id for rule in expected]
     for rule, of_table in zip(found, expected, strict=True):
         if of_table.condition.base is None:
-            assert rule == of_table
+            found_condition = replace(rule.condition, jobs=of_table.condition.jobs)
+            assert replace(rule, condition=found_condition) == of_table
 
 
 @pytest.mark.parametrize("name", ["cost_budget", "token_budget"])
@@ -262,7 +268,13 @@ def test_budgets_must_be_above_0(name: str, value: float) -> None:
     ("arguments", "message"),
     [
         ({"selector": 5}, "selector must be a text, got 5"),
-        ({"runbook_url": None}, "runbook_url must be a text that is not empty, got None"),
+        (
+            {"runbook_url": "docs/runbook.md"},
+            "runbook_url must be an address that starts with http",
+        ),
+        ({"runbook_url": 5}, "runbook_url must be an address that starts with http"),
+        ({"group_by": "namespace"}, "group_by must be a list of label names, got 'namespace'"),
+        ({"suffix": None}, "suffix must be at most 16 lower-case letters, digits and single"),
         ({"jobs": "one"}, "jobs must be a list of texts, got 'one'"),
         ({"jobs": ["one", ""]}, "jobs[1] must be a text that is not empty, got ''"),
         ({"jobs": [5]}, "jobs[0] must be a text that is not empty, got 5"),
@@ -345,7 +357,12 @@ def test_file_equals_settings_in_code(tmp_path: Path) -> None:
         token_budget=2e6,
         selector='cluster="a"',
         jobs=("one", "two"),
+        collectors=("gateway",),
         runbook_url="https://example.org/runbook",
+        group_by=("namespace",),
+        replica_labels=("replica",),
+        histograms="native",
+        suffix="a",
         alerts={
             "high_error_rate": AlertOverride(
                 threshold=0.5, windows=(600.0,), for_=90.0, min_samples=7, severity="warning"
@@ -364,7 +381,7 @@ def test_empty_file_is_the_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("treshold = 1", "treshold is unknown; must be one of alerts, cost_budget, jobs, "),
+        ("treshold = 1", "treshold is unknown; must be one of alerts, collectors, cost_budget, "),
         ("objective = '99'", "objective must be a share above 0 and below 1, got '99'"),
         ("objective = 99", "objective must be a share above 0 and below 1, got 99"),
         ("objective = nan", "objective must be a share above 0 and below 1, got nan"),

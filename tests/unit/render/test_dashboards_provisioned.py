@@ -9,9 +9,19 @@ from typing import Any
 import pytest
 import yaml
 
+from genmeter.report._series_rows import CALL_SERIES, JOB_SERIES
+from genmeter.schema.metrics import INSTRUMENTS
+
 DEPLOY = Path(__file__).parents[3] / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+VICTORIA = yaml.safe_load((DEPLOY / "compose.victoriametrics.yaml").read_text())
+VOLUMES = COMPOSE["volumes"] | VICTORIA["volumes"]
+_ADDED: dict[str, dict[str, Any]] = VICTORIA["services"]
+SERVICES: dict[str, dict[str, Any]] = {
+    **COMPOSE["services"],
+    **{name: service for name, service in _ADDED.items() if name != "grafana"},
+}
+SERVICES["grafana"]["volumes"] += _ADDED["grafana"]["volumes"]  # as docker compose merges them
 
 
 def mounts(service: str) -> dict[str, Path]:
@@ -22,7 +32,7 @@ def mounts(service: str) -> dict[str, Path]:
         if source.startswith("."):
             found[inside] = (DEPLOY / source).resolve()
         else:
-            assert source in COMPOSE["volumes"], volume
+            assert source in VOLUMES, volume
     return found
 
 
@@ -53,6 +63,52 @@ def test_services_read_their_mounted_configuration(service: str) -> None:
         if config.startswith(inside)
     ]
     assert any(path.is_file() for path in within)
+
+
+def test_grafanas_own_provisioning_is_kept() -> None:
+    """Files are mounted into its folders, never a folder over them, and all are used."""
+    inside = "/etc/grafana/provisioning/"
+    mounted = {path: file for path, file in mounts("grafana").items() if path.startswith(inside)}
+    assert all(file.is_file() for file in mounted.values())
+    assert {file.relative_to(DEPLOY / "grafana" / "provisioning") for file in mounted.values()} == {
+        Path(path.removeprefix(inside)) for path in mounted
+    }
+    shipped = (DEPLOY / "grafana" / "provisioning").rglob("*.yaml")
+    assert set(mounted.values()) == set(shipped)
+
+
+def test_data_sources_are_distinct_and_of_a_type_that_dashboards_select() -> None:
+    """The dashboards' variable lists data sources of the type prometheus."""
+    prometheus, victoria = (
+        source
+        for name in ("genmeter", "victoriametrics")
+        for source in read("grafana", "provisioning", "datasources", f"{name}.yaml")["datasources"]
+    )
+    assert prometheus["type"] == victoria["type"] == "prometheus"
+    assert prometheus["uid"] != victoria["uid"]
+    assert (prometheus["isDefault"], victoria["isDefault"]) == (True, False)
+    assert (
+        f"-httpListenAddr={victoria['url'].removeprefix('http://')}"
+        in (SERVICES["victoriametrics"]["command"])
+    )
+    assert f"-datasource.url={victoria['url']}" in SERVICES["vmalert"]["command"]
+
+
+def test_only_start_times_that_nothing_reads_are_dropped() -> None:
+    """The shipped scrape jobs drop `_created` of all metrics but those that reports read."""
+    read_by_reports = {
+        re.sub(r"_(total|bucket|sum|count)$", "", name) for name in CALL_SERIES | JOB_SERIES
+    }
+    for job in read("prometheus", "prometheus.yml")["scrape_configs"]:
+        (rule,) = job["metric_relabel_configs"]
+        assert (rule["source_labels"], rule["action"]) == (["__name__"], "drop")
+        for row in INSTRUMENTS:
+            assert not re.fullmatch(rule["regex"], row.prometheus)
+            if row.kind.exposed_as in ("counter", "histogram"):
+                family = row.prometheus.removesuffix("_total")
+                is_dropped = re.fullmatch(rule["regex"], f"{family}_created") is not None
+                assert is_dropped == (family not in read_by_reports), family
+        assert not re.fullmatch(rule["regex"], "files_created")
 
 
 def test_grafana_reads_the_mounted_dashboards() -> None:

@@ -149,6 +149,9 @@ def test_every_alert_of_an_indicator_is_on_a_panel() -> None:
         "error_budget_burn:3d",
         "target_down",
         "target_absent",
+        "target_lost",
+        "push_stopped",
+        "collector_down",
     }
 
 
@@ -227,6 +230,89 @@ def test_options_of_the_command_equal_settings(
     capsys.readouterr()
 
 
+GROUPED = AlertSettings(group_by=("namespace", "cluster"), suffix="all-teams")
+
+
+def test_jobs_are_grouped_by_further_labels() -> None:
+    """Wherever a query is by job, it is by the labels too, and so are legends and columns."""
+    files = {name: json.loads(text) for name, text in render_dashboards(GROUPED).items()}
+    of_job = 0
+    for panel, plain in zip(panels(files), panels(), strict=True):
+        for target, before in zip(panel["targets"], plain["targets"], strict=True):
+            by, by_before = (
+                re.findall(r"(?:by|on) \(([^)]*)\)", each["expr"]) for each in (target, before)
+            )
+            assert by == [re.sub(r"\bjob\b", "job, namespace, cluster", each) for each in by_before]
+            of_job += by != by_before
+            legend = before.get("legendFormat")
+            if legend is not None and "{{job}}" in legend:
+                expected = legend.replace("{{job}}", "{{job}} {{namespace}} {{cluster}}")
+                assert target["legendFormat"] == expected
+            assert 'namespace=~"$namespace",cluster=~"$cluster",job=~"$job"' in target["expr"]
+    assert of_job > 10
+    (jobs,) = (panel for panel in panels(files) if panel["title"] == "Jobs")
+    renamed = jobs["transformations"][1]["options"]["renameByName"]
+    assert renamed.items() >= {"job": "Job", "namespace": "Namespace", "cluster": "Cluster"}.items()
+
+
+def test_labels_besides_the_job_are_variables() -> None:
+    """They come before the job, each chained to those before it, and links keep them."""
+    for text in render_dashboards(GROUPED).values():
+        file = json.loads(text)
+        variables = {each["name"]: each for each in file["templating"]["list"]}
+        assert list(variables)[:4] == ["datasource", "namespace", "cluster", "job"]
+        assert [variables[name]["query"]["query"] for name in ("namespace", "cluster", "job")] == [
+            "label_values(genmeter_build_info, namespace)",
+            'label_values(genmeter_build_info{namespace=~"$namespace"}, cluster)',
+            'label_values(genmeter_build_info{namespace=~"$namespace",cluster=~"$cluster"}, job)',
+        ]
+        assert variables["namespace"]["allValue"] == ".*"
+        links = re.findall(r"/d/([^?]+)\?([^\"]+)", text)
+        for uid, query in links:
+            assert uid == "genmeter-overview-all-teams"
+            assert "namespace" in query
+            assert "cluster" in query
+
+
+def test_dashboards_of_two_renderings_stand_side_by_side() -> None:
+    """A suffix changes file, uid, title and the tag by which dashboards are linked."""
+    for name, text in render_dashboards(GROUPED).items():
+        file = json.loads(text)
+        assert f"{file['uid']}.json" == name
+        assert file["uid"].endswith("-all-teams")
+        assert len(file["uid"]) <= 40
+        assert file["title"].endswith(" (all-teams)")
+        assert file["tags"] == file["links"][0]["tags"] == ["genmeter-all-teams"]
+
+
+def test_native_histograms_have_no_label_of_a_bucket() -> None:
+    """Quantiles and heat maps are of whole histograms, sums and counts are read from them."""
+    native = AlertSettings(histograms="native", replica_labels=("replica",))
+    files = {name: json.loads(text) for name, text in render_dashboards(native).items()}
+    kinds = set()
+    for panel, classic in zip(panels(files), panels(), strict=True):
+        for target, before in zip(panel["targets"], classic["targets"], strict=True):
+            assert not re.search(r"_(sum|count|bucket)\{|\ble\b", target["expr"])
+            assert "{{le}}" not in (target.get("legendFormat") or "")
+            if "_bucket{" in before["expr"]:
+                kinds.add(panel["type"])
+                assert "avg without (replica) (" in target["expr"]
+            assert ("histogram_" in target["expr"]) == bool(
+                re.search(r"_(sum|count)\{|histogram_", before["expr"])
+            )
+    assert kinds == {"stat", "timeseries", "heatmap", "table"}
+
+
+def test_one_of_several_copies_counts() -> None:
+    """Every sum is over one copy of each series."""
+    files = render_dashboards(AlertSettings(replica_labels=("replica", "prometheus")))
+    for panel in panels({name: json.loads(text) for name, text in files.items()}):
+        for target in panel["targets"]:
+            sums = re.findall(r"\bsum(?: by \([^)]*\))? \((\w+)", target["expr"])
+            assert set(sums) <= {"max"}, target["expr"]
+            assert target["expr"].count("max without (replica, prometheus) (") == len(sums)
+
+
 # --- conventions ------------------------------------------------------------------------------------
 
 
@@ -243,7 +329,8 @@ def test_dashboards_have_the_same_conventions(name: str) -> None:
     for each in variables[1:5]:
         assert each["multi"]
         assert each["includeAll"]
-        assert each["allValue"] == (".*" if each["name"] == "step" else ".+")
+        # Series may lack any of the labels but the model.
+        assert each["allValue"] == (".+" if each["name"] == "model" else ".*")
         assert each["refresh"] == 2  # when the time range changes
     (link,) = file["links"]
     assert (link["type"], link["keepTime"], link["includeVars"]) == ("dashboards", True, True)

@@ -61,6 +61,21 @@ def row(id_: str, settings: AlertSettings = FULL) -> AlertRule:
             "prometheus",
             AlertSettings.from_file(DEPLOY / "settings.toml"),
         ),
+        (
+            "tests/rules/native.yml",
+            "prometheus",
+            replace(AlertSettings.from_file(DEPLOY / "settings.toml"), histograms="native"),
+        ),
+        (
+            "tests/rules/grouped.yml",
+            "prometheus",
+            replace(
+                AlertSettings.from_file(DEPLOY / "settings.toml"),
+                group_by=("namespace", "cluster"),
+                replica_labels=("prometheus_replica",),
+                suffix="all",
+            ),
+        ),
     ],
 )
 def test_committed_rules_are_up_to_date(name: str, form: Any, settings: AlertSettings) -> None:
@@ -120,7 +135,7 @@ def test_missing_pyyaml_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_every_rule_is_a_complete_alert() -> None:
-    """Each alert has severity, labels, wait, summary, description and runbook."""
+    """Each alert has severity, labels, wait, summary and description, and no dead link."""
     rendered = alerts_of(FULL)
     assert len(rendered) == len(ALERT_RULES)
     for rule in FULL.rules():
@@ -128,9 +143,15 @@ def test_every_rule_is_a_complete_alert() -> None:
         alert = rendered[rule.name, rule.severity, *labels.values()]
         assert alert["expr"] == rule.promql()
         assert alert["labels"] == {"severity": rule.severity, **labels}
-        assert set(alert["annotations"]) == {"summary", "description", "runbook_url"}
+        assert set(alert["annotations"]) == {"summary", "description"}
         assert ("for" in alert) == (rule.for_ > 0)
-        assert alert["annotations"]["runbook_url"] == f"docs/runbook.md#{rule.name.lower()}"
+
+
+def test_alerts_link_to_the_runbook_of_the_settings() -> None:
+    """The anchor is the alert's heading in the runbook."""
+    url = "https://wiki.example.com/genmeter"
+    for (name, *_), alert in alerts_of(replace(FULL, runbook_url=url)).items():
+        assert alert["annotations"]["runbook_url"] == f"{url}#{name.lower()}"
 
 
 def test_rules_write_distinct_series() -> None:
@@ -182,6 +203,8 @@ def test_long_ratios_never_read_days_of_samples() -> None:
     for rule in rules_of(render_rules(FULL)):
         is_budget = rule.get("record", "").endswith((":increase1d",)) and "sum by" in rule["expr"]
         for series, window in re.findall(r"([\w:]+)(?:\{[^}]*\})?\[(\w+)", rule["expr"]):
+            if series == "up":  # one series a target
+                continue
             is_short = window in ("1h", "2h", "6h") or window[-1] in "sm"
             assert ":" in series or is_short or is_budget, rule
 
@@ -255,10 +278,13 @@ def test_thresholds_are_rendered_with_all_digits(threshold: float) -> None:
 def test_label_overflow_includes_the_sdks_overflow() -> None:
     """Label sets past an instrument's cap are counted too, for genmeter's metrics only."""
     overflow = row("monitor_label_overflow").promql().rpartition("\nor\n")[2]
-    pattern = re.search(r'__name__=~"([^"]+)"', overflow)
-    assert pattern
+    patterns = re.findall(r'__name__=~"([^"]+)"', overflow)
+    assert patterns
     assert 'otel_metric_overflow="true"' in overflow
-    assert all(re.fullmatch(pattern[1], each.prometheus) for each in cat.INSTRUMENTS[10:])
+    counters = [each for each in cat.INSTRUMENTS if each.kind.exposed_as == "counter"]
+    assert all(re.fullmatch(name, each.prometheus) for each in counters for name in patterns)
+    limited = {label for each in cat.INSTRUMENTS for label in each.labels if label.limit}
+    assert limited <= {label for each in counters for label in each.labels}
 
 
 # --- the settings ----------------------------------------------------------------------------------
@@ -356,9 +382,112 @@ def test_absent_job_has_only_its_own_labels_with_a_selector() -> None:
 @pytest.mark.parametrize("field", ["selector", "runbook_url", "jobs"])
 def test_lone_surrogates_are_rejected(field: str) -> None:
     """The error has the argument of the text."""
-    value: Any = ("a\udc80",) if field == "jobs" else "a\udc80"
+    texts: dict[str, Any] = {"jobs": ("a\udc80",), "runbook_url": "https://a\udc80"}
+    value = texts.get(field, "a\udc80")
     with pytest.raises(ConfigError, match=f"{field} must be valid Unicode"):
         render_rules(AlertSettings(**{field: value}))
+
+
+def test_native_histograms_have_no_series_of_parts() -> None:
+    """Sums and counts are read from the histogram, and other series are as before."""
+    parts = re.compile(
+        "|".join(
+            f"{row.prometheus}_(?:sum|count|bucket)"
+            for row in cat.INSTRUMENTS
+            if row.kind is cat.Kind.HISTOGRAM
+        )
+        + r"(?=[{\[])"
+    )
+    native = replace(FULL, histograms="native", replica_labels=("replica",))
+    pairs = zip(
+        rules_of(render_rules(native)),
+        rules_of(render_rules(replace(native, histograms="classic"))),
+        strict=True,
+    )
+    changed = 0
+    for rule, classic in pairs:
+        expr = re.sub(r"histogram_(sum|count)\((\w+\(\w+)(.*?\]\))\)", r"\2_\1\3", rule["expr"])
+        assert expr == classic["expr"]
+        assert not parts.search(rule["expr"])
+        changed += rule["expr"] != classic["expr"]
+    assert changed >= 8
+
+
+# --- the sources -----------------------------------------------------------------------------------
+
+
+GROUPED = replace(FULL, group_by=("namespace", "cluster"), suffix="all-teams")
+
+
+def test_every_rule_is_grouped_by_further_labels() -> None:
+    """Sums, matches, alerts and records have the labels wherever they have the job."""
+    pairs = zip(rules_of(render_rules(GROUPED)), rules_of(render_rules(FULL)), strict=True)
+    for rule, plain in pairs:
+        by, before = (re.findall(r"(?:by|on) \(([^)]*)\)", each["expr"]) for each in (rule, plain))
+        assert by == [re.sub(r"\bjob\b", "job, namespace, cluster", each) for each in before]
+        if "record" in rule:
+            level, rest = plain["record"].split(":", 1)
+            level = re.sub("^job", "job_namespace_cluster", level)
+            assert rule["record"] == f"{level}:{rest}_all_teams"
+        else:
+            assert (
+                "{{ with $labels.namespace }}, namespace {{ . }}{{ end }}"
+                in (rule["annotations"]["summary"])
+            )
+
+
+def test_rules_of_two_renderings_stand_side_by_side() -> None:
+    """Groups and records have other names, and each rendering uses its own records."""
+    other = replace(FULL, suffix="b")
+    found, plain = (yaml.safe_load(render_rules(each))["groups"] for each in (other, FULL))
+    assert [group["name"] for group in found] == ["genmeter-b-long-windows", "genmeter-b"]
+    records, of_plain = (
+        {rule["record"] for group in groups for rule in group["rules"] if "record" in rule}
+        for groups in (found, plain)
+    )
+    assert not records & of_plain
+    used = {
+        name
+        for group in found
+        for rule in group["rules"]
+        for name in re.findall(r"\bjob\w*:\w+:\w+", rule["expr"])
+    }
+    assert used == records
+    resource = yaml.safe_load(render_rules(other, "kubernetes"))
+    assert resource["metadata"]["name"] == "genmeter-b"
+
+
+def test_one_of_several_copies_counts() -> None:
+    """Every sum of scraped series is over one copy of each."""
+    settings = replace(FULL, replica_labels=("prometheus_replica",))
+    for rule in rules_of(render_rules(settings)):
+        for over in re.findall(r"sum by \([^)]*\) \((?!up\b|\s)(\w+)", rule["expr"]):
+            assert over == "max", rule["expr"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["job", "instance", "le", "severity", "step", "gen_ai_request_model", "a-b", "__name__", ""],
+)
+@pytest.mark.parametrize("field", ["group_by", "replica_labels"])
+def test_labels_must_be_those_of_targets(field: str, name: str) -> None:
+    """A label that queries use already, or that is not one, is an error."""
+    values: Any = {field: (name,)}
+    with pytest.raises(ConfigError, match=rf"{field}\[0\] must be a label of the targets"):
+        AlertSettings(**values)
+
+
+def test_labels_are_named_once() -> None:
+    """A label cannot distinguish jobs and copies."""
+    with pytest.raises(ConfigError, match="must name each label once, got 'a' twice"):
+        AlertSettings(group_by=("a",), replica_labels=("a",))
+
+
+@pytest.mark.parametrize("suffix", ["A", "a_b", "a--b", "-a", "a" * 17, "a b"])
+def test_a_suffix_must_fit_all_names(suffix: str) -> None:
+    """It is part of names on Kubernetes, in Prometheus and in Grafana."""
+    with pytest.raises(ConfigError, match="suffix must be at most 16"):
+        AlertSettings(suffix=suffix)
 
 
 def test_keywords_file_and_options_render_the_same_rules(

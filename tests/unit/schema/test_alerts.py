@@ -37,6 +37,9 @@ model_unpriced              ModelUnpriced            Above     0  1h      1  war
 usage_unread                UsageUnread              Above   0.1  1h     10  warning
 target_down                 MonitorTargetDown        TargetDown 0 1h   1  warning
 target_absent               MonitorTargetDown        TargetAbsent 0 5m   1  warning
+target_lost                 MonitorTargetDown        TargetLost 0 15m    1  warning
+push_stopped                MonitorPushStopped       PushStopped 0 1h    1  warning
+collector_down              MonitorCollectorDown     CollectorDown 0 24h 1  warning
 monitor_rejects_events      MonitorRejectsEvents     Above     0  10m     1  warning
 monitor_handler_failing     MonitorHandlerFailing    Above     0  10m     1  warning
 monitor_label_overflow      MonitorLabelOverflow     LabelOverflow 0 10m    1  warning
@@ -141,7 +144,9 @@ def test_rows_can_be_evaluated(rule: AlertRule) -> None:
 def test_only_alerts_on_targets_need_prometheus() -> None:
     """A process evaluates every other alert itself."""
     assert {rule.name for rule in ALERT_RULES if not rule.condition.is_local} == {
-        "MonitorTargetDown"
+        "MonitorTargetDown",
+        "MonitorPushStopped",
+        "MonitorCollectorDown",
     }
 
 

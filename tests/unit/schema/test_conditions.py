@@ -104,7 +104,7 @@ def test_alerts_without_a_wait_mention_none() -> None:
     """An alert on targets that fires at once does not name a duration."""
     alerts = {"MonitorTargetDown": AlertOverride(for_=0.0)}
     settings = AlertSettings(alerts=alerts, jobs=("nightly",))
-    down, absent = (
+    down, absent, lost = (
         rule.templates(settings.runbook_url)["description"]
         for rule in settings.rules()
         if rule.name == "MonitorTargetDown"
@@ -113,6 +113,17 @@ def test_alerts_without_a_wait_mention_none() -> None:
         "All targets of the job have been down; one was up within the last hour,"
     )
     assert absent.startswith("Prometheus has had no target of the job. ")
+    assert lost.startswith(
+        "Processes that are no longer scraped, or were replaced, within the last"
+    )
+
+
+def test_annotations_without_an_address_have_no_link() -> None:
+    """A link that leads nowhere is worse than none."""
+    rule = RULES["high_error_rate"]
+    assert AlertSettings().runbook_url is None
+    assert set(rule.templates(None)) == {"summary", "description"}
+    assert set(rule.annotations(None, {"job": "j"}, 0.5)) == {"summary", "description"}
 
 
 def test_braces_in_an_address_are_escaped() -> None:

@@ -116,6 +116,7 @@ NAMES = {
     "genmeter_samples_total": "counter",
     "genmeter_job_samples_expected": "gauge",
     "genmeter_job_finished": "gauge",
+    "genmeter_job_linger_seconds": "gauge",
     "genmeter_job_processes": "gauge",
     "genmeter_job_last_death_timestamp_seconds": "gauge",
     "genmeter_tokens_total": "counter",

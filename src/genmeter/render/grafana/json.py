@@ -22,22 +22,25 @@ from grafana_foundation_sdk.models import dashboard as models
 from genmeter.render.grafana.model import (
     BAD,
     GOOD,
-    HEADS,
-    INSTANCE,
     UNSURE,
+    grouped,
+    head_of,
     label_names,
+    legend_of,
+    matchers_of,
     selector_of,
 )
 from genmeter.schema import indicators as ind
 from genmeter.schema import metrics as cat
 from genmeter.schema.metrics import LEVEL, MODEL, OUTCOME, STEP
-from genmeter.schema.query import JOB, Selector
+from genmeter.schema.query import INSTANCE, JOB
 
 if TYPE_CHECKING:
     from genmeter.config.alerts import AlertSettings
     from genmeter.render.grafana.model import Dashboard, Panel
     from genmeter.schema.alerts import AlertRule
     from genmeter.schema.metrics import Label
+    from genmeter.schema.query import Selector
 
 __all__ = ["to_json"]
 
@@ -60,11 +63,12 @@ def to_json(dashboard: Dashboard, settings: AlertSettings) -> str:
         settings: The alerts whose thresholds are drawn, and the matchers of every query.
     """
     has_traces = any(panel.links_to_traces for panel in dashboard.panels)
+    title = f"{dashboard.title} ({settings.suffix})" if settings.suffix else dashboard.title
     document = models.Dashboard(
-        uid=dashboard.name,
-        title=dashboard.title,
+        uid=uid_of(dashboard.name, settings),
+        title=title,
         description=dashboard.description,
-        tags=[_TAG],
+        tags=[uid_of(_TAG, settings)],
         editable=False,
         graph_tooltip=models.DashboardCursorSync.CROSSHAIR,
         time=models.DashboardDashboardTime(from_val=dashboard.span, to="now"),
@@ -72,13 +76,18 @@ def to_json(dashboard: Dashboard, settings: AlertSettings) -> str:
         refresh=_REFRESH,
         panels=list(_panels(dashboard, settings)),
         templating=models.DashboardDashboardTemplating(
-            list_val=_variables(settings.selector, has_traces=has_traces)
+            list_val=_variables(settings.series, has_traces=has_traces)
         ),
         annotations=models.AnnotationContainer(list_val=_annotations(settings)),
-        links=[_link()],
+        links=[_link(settings)],
     )
     filled = json.loads(JSONEncoder().encode(document))
     return json.dumps(_drop_placement(filled), indent=2, ensure_ascii=False) + "\n"
+
+
+def uid_of(name: str, settings: AlertSettings) -> str:
+    """Return a name that differs from those of other renderings."""
+    return f"{name}-{settings.suffix}" if settings.suffix else name
 
 
 def _drop_placement(part: Any) -> Any:
@@ -89,7 +98,7 @@ def _drop_placement(part: Any) -> Any:
 
 
 def _panels(dashboard: Dashboard, settings: AlertSettings) -> list[models.Panel | models.RowPanel]:
-    selector = selector_of(settings.selector)
+    selector = selector_of(settings.series)
     found: list[models.Panel | models.RowPanel] = []
     line = 0
     for number, row in enumerate(dashboard.rows, start=1):
@@ -105,21 +114,28 @@ def _panels(dashboard: Dashboard, settings: AlertSettings) -> list[models.Panel 
     return found
 
 
-def _variables(common: str, *, has_traces: bool) -> list[models.VariableModel]:
-    def chosen(*names: str) -> str:
-        return ",".join([f'{name}=~"${name}"' for name in names] + ([common] if common else []))
+def _variables(series: Selector, *, has_traces: bool) -> list[models.VariableModel]:
+    def of(metric: str, *names: str) -> str:
+        matchers = [each for each in (matchers_of(*names), series.common) if each]
+        return f"{metric}{{{','.join(matchers)}}}" if matchers else metric
 
-    info = cat.BUILD_INFO.prometheus
+    info, groups = cat.BUILD_INFO.prometheus, series.group_by
     # Models that only fail have no tokens; models that only evaluate have no generations.
     names = f"{cat.GENERATIONS.prometheus}|{cat.TOTAL_TOKENS.prometheus}"
-    of_job = f'__name__=~"{names}",{chosen(JOB, INSTANCE)}'
+    chosen = matchers_of(*groups, JOB, INSTANCE)
+    matchers = [f'__name__=~"{names}"', chosen, *([series.common] if series.common else [])]
+    of_job = ",".join(matchers)
     by_model = f'{of_job},{cat.MODEL.prometheus}=~"$model"'
     found = [
         _data_source("datasource", "Data source", "prometheus"),
-        _values(JOB, "Job", f"{info}{{{common}}}", JOB),
-        _values(INSTANCE, "Instance", f"{info}{{{chosen(JOB)}}}", INSTANCE),
+        # Series may lack a label of their target, or calls a step; "All" must include them.
+        *(
+            _values(name, head_of(name), of(info, *groups[:number]), name, _ALL_OR_NONE)
+            for number, name in enumerate(groups)
+        ),
+        _values(JOB, "Job", of(info, *groups), JOB, _ALL_OR_NONE),
+        _values(INSTANCE, "Instance", of(info, *groups, JOB), INSTANCE, _ALL_OR_NONE),
         _values("model", "Model", f"{{{of_job}}}", cat.MODEL),
-        # Calls may have no step; "All" must include them.
         _values("step", "Step", f"{{{by_model}}}", cat.STEP, _ALL_OR_NONE),
     ]
     return found + ([_data_source(_TRACES, "Traces", "tempo")] if has_traces else [])
@@ -140,7 +156,7 @@ def _values(
     name: str, label: str, series: str, of: Label | str, everything: str = _ALL
 ) -> models.VariableModel:
     key = of if isinstance(of, str) else of.prometheus
-    query = f"label_values({series.removesuffix('{}')}, {key})"
+    query = f"label_values({series}, {key})"
     return models.VariableModel(
         type_val=models.VariableType.QUERY,
         name=name,
@@ -163,14 +179,14 @@ def _values(
 
 
 def _annotations(settings: AlertSettings) -> list[models.AnnotationQuery]:
-    matchers = f'{JOB}=~"${JOB}"' + (f",{settings.selector}" if settings.selector else "")
+    series = settings.series
+    matchers = matchers_of(*series.group_by, JOB) + (f",{series.common}" if series.common else "")
     names = "|".join(dict.fromkeys(rule.name for rule in settings.rules()))
     (counter,) = ind.EVENTS.query.parts
-    events = counter.series(Selector(common=selector_of(settings.selector).common))
+    events = counter.series(selector_of(series))
     firing = f'ALERTS{{alertstate="firing",alertname=~"{names}",{matchers}}}'
-    alert = f"{{{{severity}}}}, {{{{{JOB}}}}} {{{{{cat.MODEL.prometheus}}}}}"
-    restarts = f"sum by ({JOB}, {INSTANCE}) (resets({events}[5m])) > 0"
-    process = f"{{{{{JOB}}}}} {{{{{INSTANCE}}}}}"
+    job = legend_of(JOB, *series.group_by)
+    restarts = f"sum by ({series.process}) (resets({events}[5m])) > 0"
     return [
         models.AnnotationQuery(
             name=name,
@@ -183,18 +199,21 @@ def _annotations(settings: AlertSettings) -> list[models.AnnotationQuery]:
             step="60s",
         )
         for name, colour, expr, title, text in (
-            ("Alerts", "red", firing, "{{alertname}}", alert),
-            ("Restarts", "light-blue", restarts, "Restart", process),
+            (
+                *("Alerts", "red", firing, "{{alertname}}"),
+                f"{legend_of('severity')}, {job} {legend_of(cat.MODEL)}",
+            ),
+            ("Restarts", "light-blue", restarts, "Restart", f"{job} {legend_of(INSTANCE)}"),
         )
     ]
 
 
-def _link() -> models.DashboardLink:
+def _link(settings: AlertSettings) -> models.DashboardLink:
     return models.DashboardLink(
         title="genmeter",
         type_val=models.DashboardLinkType.DASHBOARDS,
         icon="external link",
-        tags=[_TAG],
+        tags=[uid_of(_TAG, settings)],
         include_vars=True,
         keep_time=True,
     )
@@ -232,7 +251,7 @@ def _to_panel(
         interval=panel.min_interval,
         targets=_targets(panel, settings, selector),
         links=[_traces_link()] if panel.links_to_traces else None,
-        transformations=_joined(panel) if panel.kind == "table" else None,
+        transformations=_joined(panel, settings) if panel.kind == "table" else None,
         options=_options(panel),
         field_config=_field_config(panel, settings),
     )
@@ -249,7 +268,7 @@ def _targets(panel: Panel, settings: AlertSettings, selector: Selector) -> list[
             format_val=_FORMATS.get(panel.kind, prometheus.PromQueryFormat.TIME_SERIES),
             instant=panel.is_now,
             range_val=not panel.is_now,
-            legend_format=query.legend if panel.kind != "table" else None,
+            legend_format=(query.legend_by(selector) if panel.kind != "table" else None),
             exemplar=True if query.has_exemplars else None,
         )
         for number, query in enumerate(panel.queries)
@@ -342,13 +361,13 @@ def _heat(panel: Panel) -> heatmap.Options:
     )
 
 
-def _joined(panel: Panel) -> list[models.DataTransformerConfig]:
+def _joined(panel: Panel, settings: AlertSettings) -> list[models.DataTransformerConfig]:
     """Join the results of a table's queries into one table, with readable headers."""
-    by = label_names(panel.queries[0].by)
+    by = grouped(label_names(panel.queries[0].by), settings.group_by)
     numbers = range(len(panel.queries))
     values = [f"Value #{chr(ord('A') + each)}" for each in numbers] if numbers[1:] else ["Value"]
     names = dict(zip(values, (query.legend for query in panel.queries), strict=True))
-    heads = {name: HEADS[name] for name in by}
+    heads = {name: head_of(name) for name in by}
     order = {name: number for number, name in enumerate([*by, *values])}
     return [
         models.DataTransformerConfig(id_val="merge", options={}),
@@ -397,7 +416,6 @@ _MEANINGS = {
 }
 """The colours of good and bad values, by label."""
 _LINKED = {MODEL.prometheus: "model", STEP.prometheus: "step", JOB: "job"}
-_KEPT = ("datasource", "job", "instance", "model", "step")
 
 
 def _field_config(panel: Panel, settings: AlertSettings) -> models.FieldConfigSource:
@@ -414,7 +432,7 @@ def _field_config(panel: Panel, settings: AlertSettings) -> models.FieldConfigSo
             mappings=[_nothing(panel)] if panel.kind in ("stat", "gauge") else None,
             custom=_custom(panel, rules, settings),
         ),
-        overrides=_overrides(panel),
+        overrides=_overrides(panel, settings),
     )
 
 
@@ -528,9 +546,11 @@ def _drawing(panel: Panel, lines: list[float]) -> timeseries.FieldConfig:
 # --- overrides: one colour, one column ---------------------------------------------------------
 
 
-def _overrides(panel: Panel) -> list[models.DashboardFieldConfigSourceOverrides]:
+def _overrides(
+    panel: Panel, settings: AlertSettings
+) -> list[models.DashboardFieldConfigSourceOverrides]:
     if panel.kind == "table":
-        return _columns(panel)
+        return _columns(panel, settings)
     fixed = {query.legend: query.colour for query in panel.queries if query.colour is not None}
     for label in label_names(panel.queries[0].by):
         fixed |= _MEANINGS.get(label, {})
@@ -540,24 +560,29 @@ def _overrides(panel: Panel) -> list[models.DashboardFieldConfigSourceOverrides]
     ]
 
 
-def _columns(panel: Panel) -> list[models.DashboardFieldConfigSourceOverrides]:
+def _columns(
+    panel: Panel, settings: AlertSettings
+) -> list[models.DashboardFieldConfigSourceOverrides]:
     found = []
-    for label in label_names(panel.queries[0].by):
+    linked = {**_LINKED, **{name: name for name in settings.group_by}}
+    for label in grouped(label_names(panel.queries[0].by), settings.group_by):
         properties: dict[str, Any] = {"noValue": _NO_NAME}
-        if label in _LINKED:
-            link = {"title": f"Show this {_LINKED[label]} only", "url": _overview(_LINKED[label])}
-            properties["links"] = [link]
-        found.append(_override(HEADS[label], properties))
+        if label in linked:
+            url = _overview(linked[label], settings)
+            properties["links"] = [{"title": f"Show this {linked[label]} only", "url": url}]
+        found.append(_override(head_of(label), properties))
     for query in panel.queries:
         properties = {"noValue": _NO_NUMBER, "unit": query.unit, "decimals": query.decimals}
         found.append(_override(query.legend, properties))
     return found
 
 
-def _overview(variable: str) -> str:
+def _overview(variable: str, settings: AlertSettings) -> str:
     chosen = f"var-{variable}=${{__value.raw:percentencode}}"
-    choices = [chosen if name == variable else f"${{{name}:queryparam}}" for name in _KEPT]
-    return "/d/genmeter-overview?${__url_time_range}&" + "&".join(choices)
+    kept = ("datasource", *settings.group_by, JOB, INSTANCE, "model", "step")
+    choices = [chosen if name == variable else f"${{{name}:queryparam}}" for name in kept]
+    uid = uid_of("genmeter-overview", settings)
+    return f"/d/{uid}?${{__url_time_range}}&{'&'.join(choices)}"
 
 
 def _override(name: str, properties: dict[str, Any]) -> models.DashboardFieldConfigSourceOverrides:

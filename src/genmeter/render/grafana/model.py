@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from genmeter.schema import metrics as cat
-from genmeter.schema.query import JOB, Selector
+from genmeter.schema.query import INSTANCE, JOB, LE, Selector
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BAD",
     "GOOD",
-    "HEADS",
     "INTERVAL",
-    "LE",
     "RANGE",
     "UNSURE",
     "Dashboard",
@@ -32,10 +30,13 @@ __all__ = [
     "Query",
     "Row",
     "SeriesRef",
+    "grouped",
+    "head_of",
     "heat_map",
     "label_names",
     "legend_of",
     "lines",
+    "matchers_of",
     "over_time",
     "quantile",
     "quantiles",
@@ -51,9 +52,6 @@ __all__ = [
 Kind = Literal["stat", "gauge", "timeseries", "heatmap", "bargauge", "table"]
 INTERVAL = "$__rate_interval"
 RANGE = "$__range"
-LE = "le"
-"""The label of a histogram's buckets."""
-INSTANCE = "instance"
 _GRID = 24
 
 
@@ -78,7 +76,8 @@ class Query:
 
     Args:
         series: The indicators that it uses.
-        formula: PromQL; ``{0}`` is the first indicator, ``{budget}`` the error budget.
+        formula: PromQL; ``{0}`` is the first indicator, ``{budget}`` the error budget, ``{process}``
+            the labels of a process.
         by: The labels that distinguish its series.
         keep: Labels that the formula consumes, such as a bucket's bound.
         legend: The legend of its series, with labels in double braces; the header of its column in
@@ -106,7 +105,7 @@ class Query:
             selector: The series to read.
             budget: The share of calls that may fail, ``{budget}`` in a formula.
         """
-        labels = [*self.keep, *label_names(self.by)]
+        labels = grouped([*self.keep, *label_names(self.by)], selector.group_by)
         parts = [
             ref.indicator.query.promql(labels, ref.window, selector, ref.function)
             for ref in self.series
@@ -114,7 +113,13 @@ class Query:
         if self.formula == "{0}":
             return parts[0]
         parts = [f"({part})" if "\n" in part else part for part in parts]
-        return self.formula.format(*parts, budget=f"{budget:.12g}")
+        return self.formula.format(*parts, budget=f"{budget:.12g}", process=selector.process)
+
+    def legend_by(self, selector: Selector) -> str:
+        """Return its legend, for series with the labels of the selector."""
+        if selector.histograms == "native" and self.legend == legend_of(LE):
+            return self.series[0].indicator.title  # one series has all buckets
+        return self.legend.replace(legend_of(JOB), legend_of(JOB, *selector.group_by))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,13 +235,24 @@ def label_names(labels: Sequence[Label | str]) -> list[str]:
     return [label if isinstance(label, str) else label.prometheus for label in labels]
 
 
-def selector_of(common: str) -> Selector:
-    """Return the selector of every panel: the dashboard's variables and common matchers."""
-    chosen = f'{JOB}=~"${JOB}",{INSTANCE}=~"${INSTANCE}"'
-    return Selector(
-        common=f"{chosen},{common}" if common else chosen,
+def grouped(labels: Sequence[str], group_by: Sequence[str]) -> list[str]:
+    """Return labels, with those that distinguish jobs besides the job wherever that is."""
+    return [each for name in labels for each in ((name, *group_by) if name == JOB else (name,))]
+
+
+def selector_of(series: Selector) -> Selector:
+    """Return the selector of every panel: that of the settings, and the dashboard's variables."""
+    chosen = matchers_of(*series.group_by, JOB, INSTANCE)
+    return replace(
+        series,
+        common=f"{chosen},{series.common}" if series.common else chosen,
         by_label={cat.MODEL: '=~"$model"', cat.STEP: '=~"$step"'},
     )
+
+
+def matchers_of(*names: str) -> str:
+    """Return the matchers of variables that have the name of their label."""
+    return ",".join(f'{name}=~"${name}"' for name in names)
 
 
 def query(
@@ -295,7 +311,12 @@ HEADS = {
     cat.VERSION.prometheus: "Release",
     cat.OTEL_SDK.prometheus: "OpenTelemetry SDK",
 }
-"""The header of a label's column in a table."""
+"""The headers of labels' columns in tables."""
+
+
+def head_of(name: str) -> str:
+    """Return the header of a label's column in a table."""
+    return HEADS.get(name) or name.replace("_", " ").capitalize()
 
 
 def legend_of(*labels: Label | str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from genmeter.render.grafana.model import (
-    INSTANCE,
     RANGE,
     Dashboard,
     Panel,
@@ -30,7 +29,7 @@ from genmeter.schema.metrics import (
     STATE,
     VERSION,
 )
-from genmeter.schema.query import JOB
+from genmeter.schema.query import INSTANCE, JOB
 
 if TYPE_CHECKING:
     from genmeter.schema.indicators import Indicator
@@ -93,7 +92,7 @@ def _of_targets(indicator: Indicator, **style: str) -> Panel:
         Query(
             series=(SeriesRef(indicator), SeriesRef(ind.PROCESSES, RANGE)),
             # Prometheus has these series of all targets, not only of ours.
-            formula=f"{{0}} and on ({', '.join(_PROCESS)}) {{1}}",
+            formula="{0} and on ({process}) {1}",
             by=_PROCESS,
             legend=legend_of(*_PROCESS),
         ),

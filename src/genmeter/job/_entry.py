@@ -128,7 +128,10 @@ class Entry:
             raise
 
     def _create(self, store: Store) -> None:
-        lost = store.create(self._description(), keep=self._is_kept(store))
+        goes_on = self._goes_on(store)
+        lost = store.create(self._description(), keep=goes_on or self._resume)
+        if not goes_on:
+            store.forget_refusals()  # of an earlier run, which has said so
         if lost is not None:
             self._log(
                 logging.WARNING,
@@ -136,9 +139,9 @@ class Entry:
                 lost,
             )
 
-    def _is_kept(self, store: Store) -> bool:
-        """Return whether to go on with what processes that are gone have counted."""
-        if self._name is None or self._resume:
+    def _goes_on(self, store: Store) -> bool:
+        """Return whether processes that are gone were of this run, and what they counted is kept."""
+        if self._name is None:
             return True
         try:
             return store.exists and goes_on(store)

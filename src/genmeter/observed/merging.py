@@ -123,7 +123,11 @@ def _with_counts(
     if keywords.get("cost") is None and costs and None not in costs:
         keywords["cost"] = sum(costs)
     unread = details.unread
-    if any(each.success and not each.details.answers for each in observed):
+    # One with answers may have another one that is unknown.
+    if any(
+        each.success and (not each.details.answers or each.details.unread is not None)
+        for each in observed
+    ):
         unread = next((each.details.unread for each in observed if each.details.unread), _UNKNOWN)
     elif answers:
         unread = None

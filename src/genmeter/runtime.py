@@ -214,7 +214,7 @@ class Runtime:
             return
         pipeline = self.require_pipeline()
         try:
-            pipeline.run(session.settle, seconds_left(deadline))
+            pipeline.run(session.end_observing, seconds_left(deadline))
         except TimeoutError:
             pipeline.deferred_log.add(
                 logging.WARNING, "shutdown timed out with %d events pending", len(pipeline.inbox)

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from genmeter.events.answers import CallDetails
 from genmeter.observed.matching import RecentCalls, Seen
-from genmeter.observed.merging import complete
+from genmeter.observed.merging import complete, with_outcome
 from genmeter.observed.open_spans import OpenSpans
+from genmeter.observed.openings import Openings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,12 +114,14 @@ class Observer:
 
     Attributes:
         open_spans: The open spans.
+        openings: The requests of streams whose end is reported apart.
         has_spans: Whether spans are observed here.
         is_fed: Whether something observes calls for this monitor.
     """
 
     def __init__(self, sink: CallSink, *, now: Callable[[], float] = time.monotonic) -> None:
         self.open_spans = OpenSpans()
+        self.openings = Openings()
         self.has_spans = False
         self.is_fed = False
         self._sink = sink
@@ -242,6 +245,7 @@ class Observer:
             if node.below is not None:
                 self._found(node.below, "nested", call, *parts)
                 return
+            call = with_outcome(call, parts)
         match = self._recent.find(call) or next(
             (found for each in parts if (found := self._recent.find(each))), None
         )
@@ -251,6 +255,10 @@ class Observer:
         for _ in parts:
             self._sink.drop("nested")
         seen = Seen(call, parts)
+        if self.openings:
+            self.openings.forget(
+                lambda each: each.source != call.source and seen.has_begun_with(each)
+            )
         self._keep(seen)
         if _expects_reports or self._expects_reports:
             seen.is_recorded = False
@@ -328,8 +336,16 @@ class Observer:
         while self._waiting:
             heapq.heappop(self._waiting).end()
 
+    def close(self) -> None:
+        """Record all that waits, also streams without an end; called by the pipeline's owner."""
+        self.release_all()
+        for call in self.openings.take_all():
+            self.take(call)
+        self.release_all()
+
     def reset_after_fork(self) -> None:
         """Forget everything, in a forked child."""
+        self.openings = Openings()
         self.open_spans.reset()
         self._reset()
 

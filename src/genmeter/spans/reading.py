@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from genmeter.observed.model import SpanNode
 
-__all__ = ["operation_of", "read_event", "read_span", "span_type"]
+__all__ = ["is_opening", "operation_of", "read_event", "read_span", "span_type"]
 
 _NANO = 1e9
 _MAX_TEXT = 65_536  # characters of JSON or of a Python dict that are parsed
@@ -33,6 +33,7 @@ _PARTS = (
     *("cache_read_token_count", "cache_write_token_count", "reasoning_token_count"),
     *("cache_write_1h_token_count", "input_audio_token_count", "output_audio_token_count"),
 )
+_CANCELLED = "CancelledError"
 _OTHER = "_OTHER"  # an unknown class, by the conventions
 
 
@@ -51,6 +52,17 @@ def span_type(attributes: Mapping[str, Any] | None) -> str | None:
     """Return logfire's type of a span: ``span``, ``pending_span`` or ``log``; None of others."""
     found = None if attributes is None else attributes.get("logfire.span_type")
     return found if type(found) is str else None
+
+
+def is_opening(attributes: Mapping[str, Any], call: ObservedCall) -> bool:
+    """Return whether a call is only logfire's request of a stream, whose end is reported apart."""
+    return (
+        span_type(attributes) == "span"
+        and call.keywords.get("operation") == "chat"
+        and call.success
+        and call.response_id is None
+        and not call.details.answers
+    )
 
 
 def read_span(span: ReadableSpan, source: str, node: SpanNode | None) -> ObservedCall | None:
@@ -75,6 +87,8 @@ def read_span(span: ReadableSpan, source: str, node: SpanNode | None) -> Observe
     events = span.events or ()
     has_failed = span.status.status_code.name == "ERROR"
     cause = _cause(attributes, events)
+    if source in names.ANSWERING_SCOPES and not has_failed and not _has_answer(attributes):
+        cause, has_failed = _CANCELLED, True
     context = span.get_span_context()
     call = _read(
         attributes,
@@ -305,6 +319,13 @@ def _add_raw(counts: dict[str, int], raw: dict[str, Any]) -> None:
     for name in _PARTS:
         if counts.get(name) is None and (count := _count(found.get(name))):
             counts[name] = count
+
+
+def _has_answer(attributes: Mapping[str, Any]) -> bool:
+    """Return whether a span says anything of a response."""
+    keys = (*names.RESPONSE_MODEL, *names.RESPONSE_ID, *names.FINISH_REASONS, names.STATUS_CODE)
+    counts = (key for each in names.COUNTS.values() for key in each)
+    return _first(attributes, (*keys, *counts)) is not None
 
 
 def _reasons(attributes: Mapping[str, Any]) -> tuple[str, ...]:

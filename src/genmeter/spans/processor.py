@@ -15,7 +15,7 @@ from genmeter.events.values import UNREADABLE
 from genmeter.observed.matching import SLACK
 from genmeter.observed.model import SpanNode
 from genmeter.observed.steps import current_step
-from genmeter.spans import names
+from genmeter.spans import names, notice
 from genmeter.spans._destination import Destination
 from genmeter.spans.reading import is_opening, operation_of, read_span, span_type
 
@@ -43,7 +43,8 @@ class GenAISpanProcessor(SpanProcessor):
 
     ``provider.add_span_processor(GenAISpanProcessor(monitor))``. A span is a call by its attributes:
     ``gen_ai.operation.name`` of the OpenTelemetry conventions (old and new), or OpenInference's
-    ``openinference.span.kind``. A call that several instrumentations report, or a block
+    ``openinference.span.kind``. Spans that the provider's sampler drops are not seen; a warning says so as the
+    processor is added, with the remedy. A call that several instrumentations report, or a block
     ``with monitor.generation(...)`` is open around, counts once. docs/spans.md says how, and what spans
     cannot show.
 
@@ -73,7 +74,9 @@ class GenAISpanProcessor(SpanProcessor):
         self._destination = Destination(monitor)
         self._forked_at = 0  # Unix time in ns; what began before is the parent's
         self._is_shut = False
+        self._has_begun = False
         _processors.add(self)
+        notice.expect(self)
         if monitor is not None:
             _add_of_monitor(self)
 
@@ -134,6 +137,12 @@ class GenAISpanProcessor(SpanProcessor):
             is_call = operation_of(attributes) is not None
             may_be_call = not is_call and source in _late and not _is_marked(attributes)
         destination = self._destination
+        if is_call and not self._has_begun:
+            self._has_begun = True
+            # Of a processor that something else has wrapped and added.
+            text = notice.hidden_from(self, getattr(span, "_sampler", None))
+            if text is not None:
+                destination.monitor._misuse("sampler", text)  # noqa: SLF001 - of this package
         if not (is_call or may_be_call or destination.has_monitor):
             return
         observer = destination.observer

@@ -4,7 +4,7 @@ It pins OpenTelemetry's SDK below 1.44, so that it needs an environment of its o
 
     python3.11 -m venv .venv-data-designer
     .venv-data-designer/bin/pip install -e . data-designer pytest pytest-asyncio pytest-timeout
-    .venv-data-designer/bin/python -m pytest -m frameworks tests/frameworks/test_data_designer.py
+    .venv-data-designer/bin/python -m pytest -m frameworks tests/frameworks -k data_designer
 """
 
 from __future__ import annotations

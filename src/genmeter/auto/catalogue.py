@@ -70,7 +70,8 @@ CLIENTS = (
     Client("Inspect", "inspect_ai", hook="inspect_ai", is_framework=True),
     Client("LM Evaluation Harness", "lm_eval", hook="lm_eval", is_framework=True),
     Client("ragas", "ragas", hook="ragas", is_framework=True),
-    Client("Data Designer", "data_designer", hook="data_designer", is_framework=True),
+    # Its packages share a namespace, whose own import nothing sees.
+    Client("Data Designer", "data_designer.config", hook="data_designer", is_framework=True),
 )
 """In the order in which they are reported."""
 

@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("data_designer")
 
 from _books import assert_equal_books, recorded_calls
+from _prices import priced
 from data_designer.config import (
     ChatCompletionInferenceParams,
     DataDesignerConfigBuilder,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def monitor() -> Iterator[IsolatedMonitor]:
     """Return a monitor that the hook records to."""
-    with isolated_monitor() as monitor:
+    with isolated_monitor(priced()) as monitor:
         hook.install(monitor)
         yield monitor
         hook.uninstall()

@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import wrapt
 
 from genmeter.errors import BudgetError
+from genmeter.events.values import UNREADABLE
 from genmeter.observed import blocks, gate
 from genmeter.observed.observer import process_observer
 from genmeter.observed.reported import ReportedBlock
@@ -144,5 +145,6 @@ def _block() -> Iterator[None]:
     finally:
         blocks.leave(block, before)
         if block.end():
-            observer = process_observer() or process_monitor()._observer  # noqa: SLF001 - one contract
-            observer.await_report(block)
+            with suppress(*UNREADABLE):
+                observer = process_observer() or process_monitor()._observer  # noqa: SLF001 - one contract
+                observer.await_report(block)

@@ -1,6 +1,6 @@
 """Says once, at the start, what a sampler hides from a processor that the job adds to a provider itself.
 
-A provider tells a processor nothing as it is added, and of what its sampler drops nothing later. So the SDK's
+A processor does not learn which provider it is added to, nor of the spans that the sampler drops. So the SDK's
 ``TracerProvider.add_span_processor`` is wrapped, once in a process, as the first such processor is made.
 """
 

@@ -100,6 +100,20 @@ def test_a_provider_that_the_script_sets_has_its_place(folder: Path, is_before: 
     assert "note:" not in found.stderr
 
 
+def test_what_an_instrumentation_does_not_show_is_said(tmp_path: Path) -> None:
+    """Beside what watched the client."""
+    module = "opentelemetry.instrumentation.openai"
+    write_client(tmp_path, "openai")
+    write_instrumentation(tmp_path, module, "openai", distribution="older")
+    found = run(tmp_path, CALLS.replace("cohere", "openai"))
+    assert rows(found.stderr) == {"atlas": (3, 90, 12, 102)}
+    assert "OpenAI 4.2: by older 1.0\n" in found.stderr
+    assert (
+        "note:\n  OpenAI 4.2: cancelled calls and truncated responses are not seen" in found.stderr
+    )
+    assert "by older\n" in found.stderr
+
+
 def test_a_provider_that_is_not_the_global_one_is_read_too(folder: Path) -> None:
     """The script turns the instrumentation on itself, with arguments of its own."""
     script = (

@@ -30,6 +30,7 @@ from genmeter.handlers.dispatch import is_handing_out_logs
 from genmeter.observed import blocks
 from genmeter.observed.model import ObservedCall
 from genmeter.observed.observer import Observer, process_observer
+from genmeter.observed.reported import claim
 from genmeter.observed.steps import inside, step_or_current
 from genmeter.pipeline.drain import WAKE
 
@@ -153,6 +154,8 @@ class Recording:
             if inside() is not None:
                 _put_step(kwargs, metadata)
             error_class = capture_keywords(kwargs)
+            if blocks.markers:
+                self._claim(kwargs, is_call=False, success=success)
             context = get_current()
             self._record(
                 Raw.EVALUATION,
@@ -337,12 +340,12 @@ class Recording:
         details: CallDetails | None,
     ) -> bool:
         """Record a call where others observe calls too; returns False if nobody does."""
-        observer = self._session.observer
-        if observer is None or not observer.is_fed:
-            observer = process_observer()
+        if _is_conversation(keywords, metadata):
+            return False
+        observer, observed = self._claim(keywords, is_call=True, success=success)
         if type(duration) is int:
             duration = float(duration)
-        if observer is None or type(duration) is not float or _is_conversation(keywords, metadata):
+        if observer is None or type(duration) is not float:
             return False
         if metadata is not None:
             keywords["metadata"] = metadata
@@ -357,8 +360,23 @@ class Recording:
             error_class,
             span=_sampled(context) if context else None,
         )
-        observer.report(call, self._observed_sink)
+        observer.report(call, self._observed_sink, observed)
         return True
+
+    def _claim(
+        self, keywords: Mapping[str, Any], *, is_call: bool, success: Any
+    ) -> tuple[Observer | None, list[ObservedCall]]:
+        """Return the observer, and what was observed of a report; see :func:`.claim`."""
+        observer = self._session.observer
+        if observer is None or not observer.is_fed:
+            observer = process_observer()
+        observed, others = claim(keywords, is_call=is_call, success=success is True)
+        if observer is not None:
+            if others:
+                observer.add_unreported(others)
+            if not is_call:
+                observer.drop_reported(observed)
+        return observer, observed
 
     @property
     def _observer(self) -> Observer:

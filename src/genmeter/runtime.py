@@ -93,7 +93,7 @@ class Runtime:
         )
         self._reported: set[str] = set()  # why the tokens of the job were not known
         self._job_budgets = Budgets()
-        self.job_guard: JobGuard | None = None
+        self._job_guard: JobGuard | None = None
         # While holding it, never wait for the drain and never log.
         self._lock = threading.RLock()
         self._limits = LabelLimits()
@@ -214,7 +214,7 @@ class Runtime:
             return
         pipeline = self.require_pipeline()
         try:
-            pipeline.run(session.settle, seconds_left(deadline))
+            pipeline.run(session.end_observing, seconds_left(deadline))
         except TimeoutError:
             pipeline.deferred_log.add(
                 logging.WARNING, "shutdown timed out with %d events pending", len(pipeline.inbox)
@@ -317,8 +317,8 @@ class Runtime:
 
     def close(self) -> None:
         """Stop the threads of a runtime after :meth:`exit`."""
-        if self.job_guard is not None:
-            gate.remove_guard(self.job_guard)
+        if self._job_guard is not None:
+            gate.remove_guard(self._job_guard)
         self._reaper.close()
         if self.pipeline is not None:
             self.pipeline.stop(1.0)
@@ -360,9 +360,9 @@ class Runtime:
         Args:
             make_budget: Returns the budget, if it is needed.
         """
-        if self.job_guard is None:
-            self.job_guard = JobGuard(make_budget())
-            gate.add_guard(self.job_guard)
+        if self._job_guard is None:
+            self._job_guard = JobGuard(make_budget(), self.job.add_refusal)
+            gate.add_guard(self._job_guard)
 
     # --- reading -------------------------------------------------------------------------------
 

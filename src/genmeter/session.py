@@ -180,6 +180,11 @@ class Session:
         if self.observer is not None:
             self.observer.release_all()
 
+    def end_observing(self) -> None:
+        """Record the observed calls that wait, as the monitor ends; called by the pipeline's owner."""
+        if self.observer is not None:
+            self.observer.close()
+
     def refuse_event(self) -> None:
         """Count a call after the shutdown in each budget; called by the pipeline's owner."""
         self.budgets.refuse_event()

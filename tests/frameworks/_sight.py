@@ -82,7 +82,7 @@ _SIGHT: dict[str, dict[str, Sight]] = {
         "cancelled": _unseen,
         "responses truncated": _unseen,
     },
-    "anthropic-native": {**_ANTHROPIC_STREAMS, "cancelled": _left},
+    "anthropic-native": _ANTHROPIC_STREAMS,
     "genai-anthropic": _ANTHROPIC_STREAMS,
     "openinference-anthropic": _ANTHROPIC_STREAMS,
     "logfire-anthropic": _ANTHROPIC_STREAMS,

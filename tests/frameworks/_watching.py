@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _prices import priced
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.trace import TracerProvider
 
@@ -93,7 +94,7 @@ def watch(*emitters: str, sampler: Sampler | None = None) -> Iterator[Watched]:
             ``pydantic-ai`` and ``litellm-callback`` have no instrumentor.
         sampler: Of the tracer provider; None: all spans.
     """
-    monitor = GenerationMonitor(metrics_interval=None)
+    monitor = GenerationMonitor(config=priced(), metrics_interval=None)
     processor = GenAISpanProcessor(monitor)
     provider = TracerProvider(sampler=sampler)
     provider.add_span_processor(processor)

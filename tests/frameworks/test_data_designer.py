@@ -4,7 +4,7 @@ It pins OpenTelemetry's SDK below 1.44, so that it needs an environment of its o
 
     python3.11 -m venv .venv-data-designer
     .venv-data-designer/bin/pip install -e . data-designer pytest pytest-asyncio pytest-timeout
-    .venv-data-designer/bin/python -m pytest -m frameworks tests/frameworks/test_data_designer.py
+    .venv-data-designer/bin/python -m pytest -m frameworks tests/frameworks -k data_designer
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("data_designer")
 
 from _books import assert_equal_books, recorded_calls
+from _prices import priced
 from data_designer.config import (
     ChatCompletionInferenceParams,
     DataDesignerConfigBuilder,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def monitor() -> Iterator[IsolatedMonitor]:
     """Return a monitor that the hook records to."""
-    with isolated_monitor() as monitor:
+    with isolated_monitor(priced()) as monitor:
         hook.install(monitor)
         yield monitor
         hook.uninstall()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from _books import assert_equal_books, recorded_calls
+from _prices import priced
 
 import genmeter.hooks
 from _waiting import eventually
@@ -47,7 +48,7 @@ class Program(dspy.Module):  # type: ignore[misc, name-defined]
 def monitor(tmp_path: Path) -> Iterator[IsolatedMonitor]:
     """Return a monitor that has the calls of DSPy, which has a cache of the test's own."""
     dspy.configure_cache(disk_cache_dir=str(tmp_path), enable_disk_cache=False)
-    with isolated_monitor(metrics_interval=None) as monitor:
+    with isolated_monitor(priced(), metrics_interval=None) as monitor:
         genmeter.hooks.install("dspy", monitor=monitor)
         yield monitor
         genmeter.hooks.uninstall("dspy")

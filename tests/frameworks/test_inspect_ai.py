@@ -11,6 +11,7 @@ pytest.importorskip("inspect_ai")
 
 import tenacity
 from _books import Call, assert_equal_books, recorded_calls
+from _prices import priced
 from inspect_ai import Task
 from inspect_ai import eval as run_eval
 from inspect_ai.dataset import Sample
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def monitor() -> Iterator[IsolatedMonitor]:
     """Return a monitor that the hook records to."""
-    with isolated_monitor() as monitor:
+    with isolated_monitor(priced()) as monitor:
         hook.install(monitor)
         yield monitor
         hook.uninstall()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from _books import Call, assert_equal_books, expected_call, recorded_calls
+from _prices import priced
 
 import genmeter.hooks
 from genmeter.errors import BudgetAmount, BudgetExceededError, BudgetLimit
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 @pytest.fixture
 def monitor() -> Iterator[IsolatedMonitor]:
     """Return a monitor that has the calls of LangChain."""
-    with isolated_monitor(metrics_interval=None) as monitor:
+    with isolated_monitor(priced(), metrics_interval=None) as monitor:
         genmeter.hooks.install("langchain", monitor=monitor)
         yield monitor
         genmeter.hooks.uninstall("langchain")

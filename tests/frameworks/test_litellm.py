@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from _books import Call, assert_equal_books, recorded_calls
+from _prices import priced
 
 import genmeter.hooks
 from _waiting import eventually
@@ -29,7 +30,7 @@ WITH_USAGE = {"stream": True, "stream_options": {"include_usage": True}}
 @pytest.fixture
 def monitor() -> Iterator[IsolatedMonitor]:
     """Return a monitor that has the calls of LiteLLM."""
-    with isolated_monitor(metrics_interval=None) as monitor:
+    with isolated_monitor(priced(), metrics_interval=None) as monitor:
         genmeter.hooks.install("litellm", monitor=monitor)
         yield monitor
         genmeter.hooks.uninstall("litellm")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from _books import Call, assert_equal_books, recorded_calls
+from _prices import priced
 
 import genmeter.hooks
 from genmeter.testing import IsolatedMonitor, isolated_monitor
@@ -31,7 +32,7 @@ USAGE = {"stream_options": {"include_usage": True}}
 @pytest.fixture
 def monitor() -> Iterator[IsolatedMonitor]:
     """Return a monitor that has the calls of LlamaIndex."""
-    with isolated_monitor(metrics_interval=None) as monitor:
+    with isolated_monitor(priced(), metrics_interval=None) as monitor:
         genmeter.hooks.install("llama_index", monitor=monitor)
         yield monitor
         genmeter.hooks.uninstall("llama_index")

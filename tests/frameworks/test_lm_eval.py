@@ -11,6 +11,7 @@ pytest.importorskip("lm_eval")
 
 import aiohttp
 from _books import assert_equal_books, recorded_calls
+from _prices import priced
 from lm_eval import evaluator
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def monitor() -> Iterator[IsolatedMonitor]:
     """Return a monitor that the hook records to."""
-    with isolated_monitor() as monitor:
+    with isolated_monitor(priced()) as monitor:
         hook.install(monitor)
         yield monitor
         hook.uninstall()

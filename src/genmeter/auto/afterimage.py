@@ -1,4 +1,4 @@
-"""AfterImage's calls: its monitor records them, so what else watches the clients inside adds nothing.
+"""AfterImage's calls: its monitor records them, so what else watches the clients inside counts only the rest.
 
 AfterImage reports a call after its end, so no block of ours is open around it. Here the methods of its
 providers become such blocks. They check the gate first, since the monitor hears of a call too late for that.
@@ -11,21 +11,22 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import wrapt
 
-from genmeter import clock
 from genmeter.errors import BudgetError
+from genmeter.events.values import UNREADABLE
 from genmeter.observed import blocks, gate
+from genmeter.observed.observer import process_observer
+from genmeter.observed.reported import ReportedBlock
+from genmeter.spans.monitors import process_monitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import ModuleType
-
-    from genmeter.observed.model import ObservedCall
 
 __all__ = ["install"]
 
@@ -41,40 +42,6 @@ _METHODS = frozenset(
         *("send_message", "asend_message"),
     }
 )
-
-
-class _Reported:
-    """The block of a call that AfterImage reports itself.
-
-    Args:
-        outer: The block of ours around it.
-    """
-
-    def __init__(self, outer: blocks.Block | None) -> None:
-        self.outer = outer
-        self.is_open = True
-        self._began = clock.now()
-        self._ended: float | None = None
-
-    def end(self) -> None:
-        """End it."""
-        self._ended = clock.now()
-        self.is_open = False
-
-    @property
-    def period(self) -> tuple[float, float] | None:
-        """Unix times of the beginning and the end, in seconds; None while the call goes on."""
-        return None if self._ended is None else (self._began, self._ended)
-
-    def belongs_to(self, monitor: object) -> bool:
-        """Return True: nobody else is to count it."""
-        del monitor
-        return True
-
-    def observe(self, call: ObservedCall) -> bool:
-        """Drop what others observed of it."""
-        del call
-        return self.is_open
 
 
 class _Generation:
@@ -171,10 +138,13 @@ def _ended_by_budget(method: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def _block() -> Iterator[None]:
-    block = _Reported(blocks.current())
+    block = ReportedBlock(blocks.current())
     before = blocks.enter(block)
     try:
         yield
     finally:
-        block.end()
         blocks.leave(block, before)
+        if block.end():
+            with suppress(*UNREADABLE):
+                observer = process_observer() or process_monitor()._observer  # noqa: SLF001 - one contract
+                observer.await_report(block)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["AFTERIMAGE", "CLIENTS", "Client", "rank"]
+__all__ = ["AFTERIMAGE", "CLIENTS", "LIMITS", "Client", "rank"]
 
 
 class Client(NamedTuple):
@@ -70,9 +70,23 @@ CLIENTS = (
     Client("Inspect", "inspect_ai", hook="inspect_ai", is_framework=True),
     Client("LM Evaluation Harness", "lm_eval", hook="lm_eval", is_framework=True),
     Client("ragas", "ragas", hook="ragas", is_framework=True),
-    Client("Data Designer", "data_designer", hook="data_designer", is_framework=True),
+    # Its packages share a namespace, whose own import nothing sees.
+    Client("Data Designer", "data_designer.config", hook="data_designer", is_framework=True),
 )
 """In the order in which they are reported."""
+
+LIMITS = {
+    "opentelemetry.instrumentation.openai": "cancelled calls and truncated responses are not seen, nor that a "
+    "stream broke",
+    "opentelemetry.instrumentation.anthropic": "cancelled calls, and streams that are left or break, are not seen",
+    "opentelemetry.instrumentation.google_generativeai": "cancelled calls, embeddings and failed streams are not "
+    "seen",
+    "opentelemetry.instrumentation.langchain": "embeddings are not seen",
+    "openinference.instrumentation.langchain": "cancelled calls and embeddings are not seen",
+    "opentelemetry.instrumentation.genai.langchain": "embeddings are not seen",
+    "opentelemetry.instrumentation.openai_v2": "cancelled calls and the Responses API are not seen",
+}
+"""Calls that an instrumentation, by its module, writes no span of, or not how they end: docs/integrations.md."""
 
 # The namespaces of OpenTelemetry's GenAI packages, of OpenInference, and of OpenLLMetry and the older
 # ones of opentelemetry-python-contrib.

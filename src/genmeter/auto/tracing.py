@@ -29,7 +29,6 @@ __all__ = ["SpanFeed"]
 _SDK_TRACE = "opentelemetry.sdk.trace"
 _SDK_LOGS = "opentelemetry.sdk._logs"
 _SDK_DISABLED = "OTEL_SDK_DISABLED"
-_SAMPLES_ALL = ("AlwaysOnSampler", "ParentBased{root:AlwaysOnSampler")
 
 
 class SpanFeed:
@@ -130,10 +129,12 @@ class SpanFeed:
             if provider in self._seen:
                 return True
             self._seen.add(provider)
+        from genmeter.spans import notice
         from genmeter.spans.processor import GenAISpanProcessor
 
         provider.add_span_processor(_gate_processor())
         processor = GenAISpanProcessor()
+        notice.keep_quiet(processor)  # the notes say it
         provider.add_span_processor(processor)
         self._processors.append(processor)
         if not getattr(provider, "is_fallback_of_genmeter", False):
@@ -144,8 +145,7 @@ class SpanFeed:
         from genmeter.spans import sampling
 
         sampling.wrap_sampler(provider)
-        # The default one drops only what another process has not sampled.
-        if not sampling.name_of(provider.sampler).startswith(_SAMPLES_ALL):
+        if not sampling.is_usual(provider.sampler):
             note = sampling.unseen(provider)
             if note is not None:
                 self.problems[note] = None

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 from genmeter.auto import afterimage, gates, packages
-from genmeter.auto.catalogue import AFTERIMAGE, CLIENTS, rank
+from genmeter.auto.catalogue import AFTERIMAGE, CLIENTS, LIMITS, rank
 from genmeter.auto.tracing import SpanFeed
 from genmeter.events.values import UNREADABLE, safe_text
 from genmeter.observed import gate
@@ -177,6 +177,7 @@ class AutoWatch:
         given = next((each for each in self._by_job if rank(client, each) is not None), None)
         if given is not None:  # its instrument() may have imported the client
             watched.by, watched.needs_spans = f"{given}, turned on by the job", True
+            _note_limit(watched, given, given)
             return True
         turned_on = packages.turn_on(client)
         watched.problems += turned_on.problems
@@ -184,6 +185,7 @@ class AutoWatch:
             return False
         self._turned_on[client.name] = turned_on
         watched.by, watched.needs_spans = str(turned_on.found), True
+        _note_limit(watched, turned_on.found.entry.module, turned_on.found.distribution)
         if not turned_on.is_ours:
             watched.by += ", turned on by the job"
         return True
@@ -255,6 +257,13 @@ class AutoWatch:
                 ours.uninstrument()
             self._turned_on[name] = turned_on._replace(is_ours=False)
             watched.by = f"{module}, turned on by the job"
+
+
+def _note_limit(watched: Watched, module: str, shown: str) -> None:
+    """Note what an instrumentation does not show."""
+    limit = LIMITS.get(module)
+    if limit is not None:
+        watched.problems.append(f"{limit} by {shown}")
 
 
 def _has_own_spans(client: Client) -> bool:

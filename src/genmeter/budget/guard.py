@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from genmeter.errors import BudgetError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from genmeter.budget.budget import Budget
 
 __all__ = ["JobGuard"]
@@ -20,16 +22,12 @@ class JobGuard:
 
     Args:
         budget: A budget with ``scope="job"``.
-
-    Attributes:
-        refusals: Number of calls that it refused.
-        reason: Why it refused the first one; None if it has refused none.
+        on_refusal: Called with the reason of each refused call.
     """
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, on_refusal: Callable[[str], object]) -> None:
         self._budget = budget
-        self.refusals = 0
-        self.reason: str | None = None
+        self._on_refusal = on_refusal
 
     def __call__(self) -> None:
         """Refuse a call that begins, if the budget has no room.
@@ -43,7 +41,5 @@ class JobGuard:
         try:
             self._budget.check()
         except BudgetError as error:
-            self.refusals += 1
-            if self.reason is None:
-                self.reason = str(error)
+            self._on_refusal(str(error))
             raise

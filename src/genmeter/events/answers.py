@@ -86,7 +86,8 @@ class Unread(NamedTuple):
         reason: ``not_reported``: None instead of a response; ``no_usage``: a known response without usage; ``not_understood``: an object of a
             type that is not known; ``stream``: a stream instead of its chunks; ``keywords``: only
             keywords that do not exist; ``not_in_span``: a span, or a log event, without
-            token counts. The drain adds ``not_reported``: nothing was passed; and
+            token counts; ``not_a_count``: with a number that counts no tokens, such as a negative
+            one. The drain adds ``not_reported``: nothing was passed; and
             ``stream_left``: a stream was left before its usage came.
         shown: The type that was not understood, the keywords, or the scope of the span; for a log line.
     """

@@ -165,6 +165,7 @@ _REMEDIES = {
     "not_in_span": "the span of %s has no token counts; OpenAI and servers of its kind send those of a "
     'stream only with stream_options={"include_usage": True}, and some instrumentations leave them out '
     "(docs/spans.md)",
+    "not_a_count": "the span of %s, which is no count of tokens; report it to whoever writes the span",
     "stream_left": "its stream was left before it said its usage (%s)",
     "keywords": "usage() has no keyword %s; use prompt_token_count= and completion_token_count=",
 }

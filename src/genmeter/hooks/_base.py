@@ -422,8 +422,12 @@ class HookCall(HookBlock):
         It belongs to the block that was open at its start, whatever is open where it ends.
 
         Args:
-            error: The exception that it failed with, or a text; a cancellation is recorded as one.
+            error: The exception that it failed with, or a text; a cancellation is recorded as one. A call
+                that a budget refused further inside was not sent, and is not recorded.
         """
+        if issubclass(type(error), BudgetError):
+            self.drop()
+            return
         if not self._take():
             return
         if error is not None and not issubclass(type(error), BaseException):

@@ -134,16 +134,19 @@ class Entry:
             raise
 
     def _create(self, store: Store, folder: Path) -> None:
-        is_kept = self._is_kept(store)
-        if is_kept and self._name is not None and not self._resume and store.exists:
+        goes_on = self._goes_on(store)
+        if goes_on and self._name is not None and not self._resume and store.exists:
             self._log(
                 logging.INFO,
                 "the job %r goes on with what its earlier processes have counted, since a process "
                 "that was started with its name has run since then",
                 self._name,
             )
+        is_kept = goes_on or self._resume
         before = None if is_kept else self._counted_before(store, folder)
         lost = store.create(self._description(), keep=is_kept)
+        if not goes_on:
+            store.forget_refusals()  # of an earlier run, which has said so
         if lost is not None:
             self._log(
                 logging.WARNING,
@@ -163,9 +166,9 @@ class Entry:
                 before.tokens,
             )
 
-    def _is_kept(self, store: Store) -> bool:
-        """Return whether to go on with what processes that are gone have counted."""
-        if self._name is None or self._resume:
+    def _goes_on(self, store: Store) -> bool:
+        """Return whether processes that are gone were of this run, and what they counted is kept."""
+        if self._name is None:
             return True
         try:
             if not store.exists:

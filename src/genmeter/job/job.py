@@ -31,6 +31,7 @@ from genmeter.job._starters import note_end
 from genmeter.job.amounts import JobError, StoreError
 from genmeter.job.folders import is_running
 from genmeter.job.merged import Merger, combine
+from genmeter.job.refusals import Refusals
 from genmeter.job.spending import Spending
 from genmeter.job.store import State
 from genmeter.job.usage_rows import report_of_totals, totals_of
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
     from genmeter.history.token_report import UsageTotals
     from genmeter.job._members import Members
+    from genmeter.job.refusals import Refused
     from genmeter.job.store import Census, Store, Totals
     from genmeter.metrics.changes import Changes
 
@@ -77,6 +79,7 @@ class Job:
     Attributes:
         name: The job's name; None for the processes that descend from one another.
         spending: What all processes have used and reserved, for budgets of the job.
+        refusals: The calls that the job's budget refused.
         last_death: Unix time at which a process of the job last died, as of this process's last turn
             as the leader; None if none has.
     """
@@ -90,6 +93,7 @@ class Job:
         run: Callable[..., Any] = lambda function, _timeout=0.0: function(),
     ) -> None:
         self.spending = Spending(self, totals=totals, rows=lambda: totals_of(usage()), run=run)
+        self.refusals = Refusals()
         self._usage = usage
         self._root = RootWait(log)
         self._on_lead: Callable[[], object] = lambda: None
@@ -110,6 +114,7 @@ class Job:
         self._publisher = Publisher(self.spending, self._log)
         self.spending.reset()
         self._root.begin()
+        self.refusals.reset()
         self._can_lead = False
         self._has_begun = self._is_started = self._only_watches = False
         self._has_hinted = False
@@ -368,6 +373,10 @@ class Job:
         if store is None:
             return False
         is_root = self.name is None and not meeting.is_child()
+        try:
+            self.refusals.write(store)
+        except StoreError as error:
+            self._publisher.report(error)
         return self._publisher.publish(store, self._number, is_root=is_root, timeout=timeout)
 
     # --- the thread ----------------------------------------------------------------------------
@@ -557,6 +566,32 @@ class Job:
     def post(self, function: Callable[[], object]) -> bool:
         """Have the job's thread call a function; return whether there is a thread."""
         return self._worker.start() and self._worker.put(Request(function))
+
+    def add_refusal(self, reason: str) -> None:
+        """Count a call that the job's budget refused; never waits.
+
+        Args:
+            reason: Why it was refused.
+        """
+        is_first = not self.refusals
+        self.refusals.add(reason)
+        if is_first:  # a process whose calls are refused may end, or be killed, soon
+            self.publish_soon()
+
+    def refused(self) -> Refused:
+        """Return the calls that the budget refused in all processes of the job.
+
+        Raises:
+            JobError: The other processes cannot be reached.
+        """
+        self.join()
+        store, failure = self._store, self._failure or self._late
+        if store is None and failure is not None:
+            raise JobError(failure)
+        try:
+            return self.refusals.read(store)
+        except StoreError as error:
+            raise JobError(str(error)) from error
 
     # --- the end -------------------------------------------------------------------------------
 

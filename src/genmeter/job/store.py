@@ -52,6 +52,7 @@ UNION ALL
 SELECT 1, TOTAL(tokens), TOTAL(usd) FROM reservation WHERE process IS NOT ?
 """
 _LAST_DEATH = "last_death"  # a value of the job
+_REFUSED, _REFUSAL = "refused", "refusal"  # values of the job: a count, and the first reason
 _MOST = 2**53  # tokens of a reservation, so that their sum fits into 64 bits
 _MAX_INT = 2**63 - 1
 _SCHEMA = """
@@ -480,6 +481,27 @@ class Store(Connection):
         # One statement reads one state without a transaction.
         with self._read() if unpriced else self._use() as db:
             return _amounts(db, without, unpriced=unpriced)
+
+    def add_refusals(self, count: int, reason: str) -> None:
+        """Count calls that the budget refused; the first reason of the job is kept."""
+        with self._write() as db:
+            db.execute(
+                "INSERT INTO job VALUES (?, ?) ON CONFLICT DO UPDATE SET value=value+excluded.value",
+                (_REFUSED, count),
+            )
+            db.execute("INSERT OR IGNORE INTO job VALUES (?, ?)", (_REFUSAL, reason))
+
+    def refusals(self) -> tuple[int, str | None]:
+        """Return how many calls the budget refused, and why the first one."""
+        query = "SELECT key, value FROM job WHERE key IN (?, ?)"
+        with self._use() as db:
+            found = dict(db.execute(query, (_REFUSED, _REFUSAL)))
+        return int(found.get(_REFUSED, 0)), found.get(_REFUSAL)
+
+    def forget_refusals(self) -> None:
+        """Begin with none."""
+        self.unset_value(_REFUSED)
+        self.unset_value(_REFUSAL)
 
     def has_entered(self, pid: int) -> bool:
         """Return whether a process that is not folded has written what it had as it joined.

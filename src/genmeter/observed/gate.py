@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from genmeter.errors import BudgetError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 __all__ = ["add_guard", "check", "is_guarded", "remove_guard"]
 
@@ -27,7 +27,14 @@ def check() -> None:
     Raises:
         BudgetError: A budget of the job refuses the call.
     """
-    for guard in _guards:
+    guards = _guards
+    _check(guards)
+    if _guards is not guards:  # the one that makes a monitor has left its place to the monitor's
+        _check([each for each in _guards if not any(each is before for before in guards)])
+
+
+def _check(guards: Iterable[Callable[[], object]]) -> None:
+    for guard in guards:
         try:
             guard()
         except BudgetError:

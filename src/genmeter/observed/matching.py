@@ -102,6 +102,14 @@ class Seen:
         # Without tokens, times are all that says that it is the same call.
         return _SLACK_OF_HOOKS if self.counts[0] is not None else _SLACK_WITHOUT_TOKENS
 
+    def has_begun_with(self, request: ObservedCall) -> bool:
+        """Return whether a request, of which no answer is known, is the beginning of this call."""
+        if self.call.keywords.get("model_name") != request.keywords.get("model_name"):
+            return False
+        began = request.ended - (request.duration or 0.0)
+        is_within = self.began <= request.ended <= self.ended + SLACK
+        return is_within and abs(began - self.began) <= _SLACK_OF_HOOKS
+
     def may_be(self, call: ObservedCall) -> bool:
         """Return whether nothing else speaks against both being one call, with equal counts."""
         if call.source in self.sources:

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from genmeter.events.answers import Answer
     from genmeter.observed.model import ObservedCall
 
-__all__ = ["complete"]
+__all__ = ["complete", "with_outcome"]
 
 _TOTALS = ("prompt_token_count", "completion_token_count", "total_token_count")
 _COUNTS = (*_TOTALS, *PARTS, *BILLING_PARTS)
 _LABELS = ("model_name", "provider", "operation", "modality", "service_tier", "finish_reason")
 # What belongs to the answers that were read: never that of one with the counts of another.
 _OF_ANSWER = ("response_model", "finish_reason", "service_tier", "batch")
+_SECONDS_OF_AN_EXCEPTION = 1.0  # from the end of a call to that of the one around it
 _UNKNOWN = Unread("not_reported", "")
 
 
@@ -73,6 +74,32 @@ def complete(
     return filled, None if given == CallDetails() else given
 
 
+def with_outcome(call: ObservedCall, parts: Sequence[ObservedCall]) -> ObservedCall:
+    """Return a call that ended well by its own account as what was observed inside of it has ended.
+
+    Some emitters end their span well though an exception passed, as OpenLLMetry does where a stream breaks,
+    and pydantic-ai where a task is cancelled. Then there is no sign of an answer, and the last
+    call inside ended at the same time, otherwise.
+
+    Args:
+        call: The outer call.
+        parts: Those inside, in the order of their ends.
+    """
+    last = parts[-1] if parts else None
+    if last is None or last.success or not call.success:
+        return call
+    has_answer = call.details.answers or call.keywords.get("finish_reason") is not None
+    if has_answer or call.ended - last.ended > _SECONDS_OF_AN_EXCEPTION:
+        return call
+    keywords = call.keywords
+    if (error_type := last.keywords.get("error_type")) is not None:
+        keywords = {**keywords, "error_type": error_type}
+    details = call.details._replace(is_cancelled=last.details.is_cancelled)
+    return call._replace(
+        success=False, keywords=keywords, details=details, error_class=last.error_class
+    )
+
+
 def _completed(call: ObservedCall, parts: Sequence[ObservedCall]) -> ObservedCall:
     if not parts:
         return call
@@ -123,7 +150,11 @@ def _with_counts(
     if keywords.get("cost") is None and costs and None not in costs:
         keywords["cost"] = sum(costs)
     unread = details.unread
-    if any(each.success and not each.details.answers for each in observed):
+    # One with answers may have another one that is unknown.
+    if any(
+        each.success and (not each.details.answers or each.details.unread is not None)
+        for each in observed
+    ):
         unread = next((each.details.unread for each in observed if each.details.unread), _UNKNOWN)
     elif answers:
         unread = None

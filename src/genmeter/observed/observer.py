@@ -21,14 +21,16 @@ import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from genmeter.events.answers import CallDetails
-from genmeter.observed.matching import RecentCalls, Seen
-from genmeter.observed.merging import complete
+from genmeter.observed.matching import RecentCalls, Seen, distinct
+from genmeter.observed.merging import complete, with_outcome
 from genmeter.observed.open_spans import OpenSpans
+from genmeter.observed.openings import Openings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from genmeter.observed.model import ObservedCall, SpanNode
+    from genmeter.observed.reported import ReportedBlock
 
 __all__ = [
     "HELD_SECONDS",
@@ -113,12 +115,14 @@ class Observer:
 
     Attributes:
         open_spans: The open spans.
+        openings: The requests of streams whose end is reported apart.
         has_spans: Whether spans are observed here.
         is_fed: Whether something observes calls for this monitor.
     """
 
     def __init__(self, sink: CallSink, *, now: Callable[[], float] = time.monotonic) -> None:
         self.open_spans = OpenSpans()
+        self.openings = Openings()
         self.has_spans = False
         self.is_fed = False
         self._sink = sink
@@ -149,14 +153,37 @@ class Observer:
         """Release the calls that wait for the end of a span, which is no call."""
         self._sink.post(lambda: self._release(node))
 
-    def report(self, call: ObservedCall, sink: CallSink | None = None) -> None:
+    def report(
+        self,
+        call: ObservedCall,
+        sink: CallSink | None = None,
+        observed: Sequence[ObservedCall] = (),
+    ) -> None:
         """Record a call that the job reports itself; never raises or waits.
 
         Args:
             call: The call; what was observed of it completes it.
             sink: The monitor that records it; None means this one.
+            observed: What was observed of it, if that is known.
         """
-        self._sink.post(lambda: self.take_report(call, self._sink if sink is None else sink))
+        to = self._sink if sink is None else sink
+        if observed:
+            self._sink.post(lambda: self._report_known(call, tuple(observed), to))
+        else:
+            self._sink.post(lambda: self.take_report(call, to))
+
+    def await_report(self, block: ReportedBlock) -> None:
+        """Record what was observed in a block after a few seconds, unless its report comes before."""
+        self._sink.post(lambda: self._wait(REPORT_SECONDS, lambda: self._give_up(block)))
+
+    def add_unreported(self, calls: Sequence[ObservedCall]) -> None:
+        """Record what was observed in a block and is in no report."""
+        self._sink.post(lambda: self._count_all(calls))
+
+    def drop_reported(self, calls: Sequence[ObservedCall]) -> None:
+        """Count what was observed of what the job has reported in another way, such as an evaluation."""
+        for _ in calls:
+            self._sink.drop("reported")
 
     def absorb(self, node: SpanNode) -> None:
         """Drop the calls that wait for the end of a span, which a block of ours has taken."""
@@ -242,6 +269,7 @@ class Observer:
             if node.below is not None:
                 self._found(node.below, "nested", call, *parts)
                 return
+            call = with_outcome(call, parts)
         match = self._recent.find(call) or next(
             (found for each in parts if (found := self._recent.find(each))), None
         )
@@ -251,6 +279,10 @@ class Observer:
         for _ in parts:
             self._sink.drop("nested")
         seen = Seen(call, parts)
+        if self.openings:
+            self.openings.forget(
+                lambda each: each.source != call.source and seen.has_begun_with(each)
+            )
         self._keep(seen)
         if _expects_reports or self._expects_reports:
             seen.is_recorded = False
@@ -308,6 +340,29 @@ class Observer:
         self._sink.drop("reported")
         sink.record(_completed(call, observed))
 
+    def _report_known(
+        self, call: ObservedCall, observed: tuple[ObservedCall, ...], sink: CallSink
+    ) -> None:
+        self._keep(Seen(call, observed))
+        for _ in observed:
+            self._sink.drop("reported")
+        sink.record(_completed(call, observed))
+
+    def _give_up(self, block: ReportedBlock) -> None:
+        self._count_all(block.take(is_claimed=False))
+
+    def _count_all(self, calls: Sequence[ObservedCall]) -> None:
+        for call, parts in distinct(calls):
+            match = self._recent.find(call)
+            if match is not None:  # a report in another task
+                self._found(*match, call, *parts)
+                continue
+            for _ in parts:
+                self._sink.drop("nested")
+            seen = Seen(call, parts)
+            self._keep(seen)
+            self._record(seen, waited=False)
+
     # --- waiting ---------------------------------------------------------------------------------
 
     def _wait(self, seconds: float, end: Callable[[], object]) -> None:
@@ -328,8 +383,16 @@ class Observer:
         while self._waiting:
             heapq.heappop(self._waiting).end()
 
+    def close(self) -> None:
+        """Record all that waits, also streams without an end; called by the pipeline's owner."""
+        self.release_all()
+        for call in self.openings.take_all():
+            self.take(call)
+        self.release_all()
+
     def reset_after_fork(self) -> None:
         """Forget everything, in a forked child."""
+        self.openings = Openings()
         self.open_spans.reset()
         self._reset()
 

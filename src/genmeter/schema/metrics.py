@@ -116,7 +116,7 @@ OUTCOME = Label("genmeter.outcome", "`success`, `failure`, or `cancelled` for a 
 UNREAD_REASON = Label(
     "genmeter.reason",
     "why usage is unknown: `not_reported`, `no_usage`, `not_understood`, `keywords`, `stream`, "
-    "`stream_left` or `not_in_span`",
+    "`stream_left`, `not_in_span` or `not_a_count`",
 )
 COST_SOURCE = Label(
     "genmeter.cost.source", "`prices`, or `reported` for a cost that the provider reported"

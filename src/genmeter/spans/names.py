@@ -8,6 +8,7 @@ pydantic-ai and LiteLLM write beside them.
 from __future__ import annotations
 
 __all__ = [
+    "ANSWERING_SCOPES",
     "CALLS",
     "CANCELLED",
     "CAUSES",
@@ -29,6 +30,7 @@ __all__ = [
     "RESPONSE_ID",
     "RESPONSE_MODEL",
     "SERVICE_TIER",
+    "STATUS_CODE",
 ]
 
 OPERATION = "gen_ai.operation.name"
@@ -127,6 +129,10 @@ COUNTS = {
 """Keywords of ``track_generation``, with the attributes of each."""
 RAW_USAGE = ("gen_ai.usage.raw", "metadata.usage_object")
 """The vendor's usage as a text: JSON of logfire, a Python dict of LiteLLM."""
+
+ANSWERING_SCOPES = frozenset({"com.anthropic.sdk.python", "pydantic-ai"})
+"""Scopes that say of each response what answered, and do not say of a span that it was cancelled."""
+STATUS_CODE = "http.response.status_code"
 
 LATE_SCOPES = (
     "opentelemetry.instrumentation.langchain",

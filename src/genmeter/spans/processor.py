@@ -15,10 +15,9 @@ from genmeter.events.values import UNREADABLE
 from genmeter.observed.matching import SLACK
 from genmeter.observed.model import SpanNode
 from genmeter.observed.steps import current_step
-from genmeter.spans import names
+from genmeter.spans import names, notice
 from genmeter.spans._destination import Destination
-from genmeter.spans._openings import Openings, is_opening
-from genmeter.spans.reading import operation_of, read_span, span_type
+from genmeter.spans.reading import is_opening, operation_of, read_span, span_type
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +43,8 @@ class GenAISpanProcessor(SpanProcessor):
 
     ``provider.add_span_processor(GenAISpanProcessor(monitor))``. A span is a call by its attributes:
     ``gen_ai.operation.name`` of the OpenTelemetry conventions (old and new), or OpenInference's
-    ``openinference.span.kind``. A call that several instrumentations report, or a block
+    ``openinference.span.kind``. Spans that the provider's sampler drops are not seen; a warning says so as the
+    processor is added, with the remedy. A call that several instrumentations report, or a block
     ``with monitor.generation(...)`` is open around, counts once. docs/spans.md says how, and what spans
     cannot show.
 
@@ -72,10 +72,11 @@ class GenAISpanProcessor(SpanProcessor):
         self._allow: tuple[str, ...] = tuple(_PREFIXES("allow", allow))
         self._deny: tuple[str, ...] = tuple(_PREFIXES("deny", deny))
         self._destination = Destination(monitor)
-        self._openings = Openings()
         self._forked_at = 0  # Unix time in ns; what began before is the parent's
         self._is_shut = False
+        self._has_begun = False
         _processors.add(self)
+        notice.expect(self)
         if monitor is not None:
             _add_of_monitor(self)
 
@@ -136,6 +137,12 @@ class GenAISpanProcessor(SpanProcessor):
             is_call = operation_of(attributes) is not None
             may_be_call = not is_call and source in _late and not _is_marked(attributes)
         destination = self._destination
+        if is_call and not self._has_begun:
+            self._has_begun = True
+            # Of a processor that something else has wrapped and added.
+            text = notice.hidden_from(self, getattr(span, "_sampler", None))
+            if text is not None:
+                destination.monitor._misuse("sampler", text)  # noqa: SLF001 - of this package
         if not (is_call or may_be_call or destination.has_monitor):
             return
         observer = destination.observer
@@ -192,9 +199,8 @@ class GenAISpanProcessor(SpanProcessor):
         for ancestor in node.ancestors():
             ancestor.is_watched = True
         if node.block is None:
-            openings = self._openings
-            observer.observe_later(lambda: _read(span, source, node, openings, observer))
-        elif (call := _read(span, source, node, self._openings, observer)) is not None:
+            observer.observe_later(lambda: _read(span, source, node, observer))
+        elif (call := _read(span, source, node, observer)) is not None:
             # Read now, since the block may end before the pipeline's thread comes to it.
             _pass_to(node.block, call, node, observer)
 
@@ -245,7 +251,6 @@ class GenAISpanProcessor(SpanProcessor):
 
     def _after_fork_in_child(self) -> None:
         self._forked_at = time.time_ns()
-        self._openings = Openings()
 
 
 def _pass_to(block: Block, call: ObservedCall, node: SpanNode, observer: Observer) -> None:
@@ -266,19 +271,22 @@ def _pass_to(block: Block, call: ObservedCall, node: SpanNode, observer: Observe
 
 
 def _read(
-    span: ReadableSpan, source: str, node: SpanNode, openings: Openings, observer: Observer
+    span: ReadableSpan, source: str, node: SpanNode, observer: Observer
 ) -> ObservedCall | None:
     call = read_span(span, source, node)
     kind = span_type(span.attributes)
     if call is None or kind is None:
         return call
     if is_opening(span.attributes or {}, call):
-        openings.add(call)
         node.is_call = False
-        observer.drop("opening")
         observer.end(node)
-        return None
-    return openings.begun(call) if kind == "log" else call
+        return observer.openings.add(call, is_counted=node.block is None)
+    if kind != "log" or node.is_taken:  # the latter of a second processor
+        return call
+    call, has_opening = observer.openings.begun(call)
+    if has_opening:
+        observer.drop("opening")
+    return call
 
 
 def _source(span: ReadableSpan) -> str:

@@ -11,7 +11,7 @@ from genmeter.call.attempts import CallUsage
 from genmeter.events.answers import Answer, CallDetails, Unread
 from genmeter.events.billing import answer_of
 from genmeter.events.capture import capture_label
-from genmeter.events.values import UNREADABLE
+from genmeter.events.values import MAX_COUNT, UNREADABLE
 from genmeter.observed.model import ObservedCall
 from genmeter.spans import names
 from genmeter.usage.finish import is_truncated
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from genmeter.observed.model import SpanNode
 
-__all__ = ["operation_of", "read_event", "read_span", "span_type"]
+__all__ = ["is_opening", "operation_of", "read_event", "read_span", "span_type"]
 
 _NANO = 1e9
 _MAX_TEXT = 65_536  # characters of JSON or of a Python dict that are parsed
@@ -33,6 +33,7 @@ _PARTS = (
     *("cache_read_token_count", "cache_write_token_count", "reasoning_token_count"),
     *("cache_write_1h_token_count", "input_audio_token_count", "output_audio_token_count"),
 )
+_CANCELLED = "CancelledError"
 _OTHER = "_OTHER"  # an unknown class, by the conventions
 
 
@@ -51,6 +52,17 @@ def span_type(attributes: Mapping[str, Any] | None) -> str | None:
     """Return logfire's type of a span: ``span``, ``pending_span`` or ``log``; None of others."""
     found = None if attributes is None else attributes.get("logfire.span_type")
     return found if type(found) is str else None
+
+
+def is_opening(attributes: Mapping[str, Any], call: ObservedCall) -> bool:
+    """Return whether a call is only logfire's request of a stream, whose end is reported apart."""
+    return (
+        span_type(attributes) == "span"
+        and call.keywords.get("operation") == "chat"
+        and call.success
+        and call.response_id is None
+        and not call.details.answers
+    )
 
 
 def read_span(span: ReadableSpan, source: str, node: SpanNode | None) -> ObservedCall | None:
@@ -75,6 +87,8 @@ def read_span(span: ReadableSpan, source: str, node: SpanNode | None) -> Observe
     events = span.events or ()
     has_failed = span.status.status_code.name == "ERROR"
     cause = _cause(attributes, events)
+    if source in names.ANSWERING_SCOPES and not has_failed and not _has_answer(attributes):
+        cause, has_failed = _CANCELLED, True
     context = span.get_span_context()
     call = _read(
         attributes,
@@ -137,7 +151,7 @@ def _read(
     step: str | None,
 ) -> ObservedCall:
     is_cancelled = cause in names.CANCELLED
-    counts = _counts(attributes, source, operation)
+    counts, unread = _counts(attributes, source, operation)
     reasons = _reasons(attributes)
     answered = _text(attributes, names.RESPONSE_MODEL)
     model = _text(attributes, names.MODEL) or _invoked(attributes) or answered
@@ -160,10 +174,12 @@ def _read(
         keywords["error_type"] = cause
     keywords = {name: value for name, value in keywords.items() if value is not None}
     is_known = any(name.startswith(("prompt", "completion", "total")) for name in counts)
+    if not is_known and unread is None:
+        unread = Unread("not_in_span", source)
     details = CallDetails(
         (_answer(keywords, answered, reasons),) if is_known else (),
         is_cancelled=is_cancelled,
-        unread=None if is_known else Unread("not_in_span", source),
+        unread=unread,
         first_chunk=first_chunk,
     )
     response_id = _text(attributes, names.RESPONSE_ID)
@@ -205,7 +221,18 @@ def _text(attributes: Mapping[str, Any], keys: Iterable[str]) -> str | None:
 def _count(value: Any) -> int | None:
     if type(value) is float and value.is_integer():
         value = int(value)
-    return value if type(value) is int and value >= 0 else None
+    return value if type(value) is int and 0 <= value <= MAX_COUNT else None
+
+
+def _why_no_count(value: Any) -> str:
+    """Return what a value is that is no count; one of few texts."""
+    if type(value) not in (int, float):
+        return "no number"
+    if not math.isfinite(value):
+        return "not finite"
+    if value < 0:
+        return "negative"
+    return "too large" if value > MAX_COUNT else "a fraction"
 
 
 def _seconds(value: Any) -> float | None:
@@ -245,13 +272,23 @@ def _parsed(text: Any) -> dict[str, Any] | None:
     return None
 
 
-def _counts(attributes: Mapping[str, Any], source: str, operation: str) -> dict[str, int]:
-    counts = {
-        keyword: count
-        for keyword, keys in names.COUNTS.items()
-        if (count := next((c for k in keys if (c := _count(attributes.get(k))) is not None), None))
-        is not None
-    }
+def _counts(
+    attributes: Mapping[str, Any], source: str, operation: str
+) -> tuple[dict[str, int], Unread | None]:
+    """Return the token counts, and what an attribute has instead of one that is missing then."""
+    counts: dict[str, int] = {}
+    wrong: dict[str, str] = {}
+    for keyword, keys in names.COUNTS.items():
+        for key in keys:
+            value = attributes.get(key)
+            if value is None or value == "":
+                continue
+            count = _count(value)
+            if count is not None:
+                counts[keyword] = count
+                wrong.pop(keyword, None)
+                break
+            wrong.setdefault(keyword, f"{source}: {key} is {_why_no_count(value)}")
     raw = next((r for key in names.RAW_USAGE if (r := _parsed(attributes.get(key)))), None)
     if raw is not None and "prompt_token_count" in counts:
         _add_raw(counts, raw)
@@ -265,7 +302,10 @@ def _counts(attributes: Mapping[str, Any], source: str, operation: str) -> dict[
         if thoughts > 0 and "reasoning_token_count" not in counts:
             counts["completion_token_count"] = completion + thoughts
             counts["reasoning_token_count"] = thoughts
-    return counts
+    if {"prompt_token_count", "completion_token_count"} <= counts.keys():
+        wrong.pop("total_token_count", None)  # it is their sum
+    shown = next((text for keyword, text in wrong.items() if keyword not in counts), None)
+    return counts, None if shown is None else Unread("not_a_count", shown)
 
 
 def _add_raw(counts: dict[str, int], raw: dict[str, Any]) -> None:
@@ -279,6 +319,13 @@ def _add_raw(counts: dict[str, int], raw: dict[str, Any]) -> None:
     for name in _PARTS:
         if counts.get(name) is None and (count := _count(found.get(name))):
             counts[name] = count
+
+
+def _has_answer(attributes: Mapping[str, Any]) -> bool:
+    """Return whether a span says anything of a response."""
+    keys = (*names.RESPONSE_MODEL, *names.RESPONSE_ID, *names.FINISH_REASONS, names.STATUS_CODE)
+    counts = (key for each in names.COUNTS.values() for key in each)
+    return _first(attributes, (*keys, *counts)) is not None
 
 
 def _reasons(attributes: Mapping[str, Any]) -> tuple[str, ...]:

@@ -21,7 +21,18 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Link, SpanKind, TraceState
 
-__all__ = ["RecordCalls", "may_drop", "name_of", "unseen", "unwrap_sampler", "wrap_sampler"]
+__all__ = [
+    "RecordCalls",
+    "hidden_by",
+    "is_usual",
+    "may_drop",
+    "name_of",
+    "unseen",
+    "unwrap_sampler",
+    "wrap_sampler",
+]
+
+_SAMPLES_ALL = ("AlwaysOnSampler", "ParentBased{root:AlwaysOnSampler")
 
 
 class RecordCalls(Sampler):
@@ -139,11 +150,21 @@ def unseen(provider: Any) -> str | None:
                 f"the tracer provider {kind.__module__}.{class_name(kind)} has no spans to read, so no "
                 "calls of instrumentations are seen; set a TracerProvider of opentelemetry-sdk"
             )
-        if not may_drop(sampler):
-            return None
-        name = name_of(sampler)
+        return hidden_by(sampler)
     except UNREADABLE:
         return "the tracer provider cannot be read, so it is not known which calls are seen"
+
+
+def is_usual(sampler: Any) -> bool:
+    """Return whether a sampler drops at most what another process has not sampled, as the default one."""
+    return name_of(sampler).startswith(_SAMPLES_ALL)
+
+
+def hidden_by(sampler: Any) -> str | None:
+    """Return what of the calls a sampler hides, as one sentence; None if nothing."""
+    if not may_drop(sampler):
+        return None
+    name = name_of(sampler)
     if isinstance(sampler, RecordCalls):
         return (
             f"calls that the sampler {name} drops are seen, except those of instrumentations that mark "

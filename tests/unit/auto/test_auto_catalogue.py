@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from genmeter.auto.catalogue import CLIENTS, Client, rank
+from genmeter.auto.catalogue import CLIENTS, LIMITS, Client, rank
 from genmeter.cli.bootstrap import sitecustomize
 
 BY_NAME = {each.name: each for each in CLIENTS}
@@ -70,3 +70,9 @@ def test_the_official_packages_come_first(name: str) -> None:
 def test_instrumentations_of_others_are_none_of_the_clients(module: str) -> None:
     """A namespace that nobody knows may do anything."""
     assert rank(BY_NAME["OpenAI"], module) is None
+
+
+def test_each_limit_is_of_an_instrumentation_that_is_known() -> None:
+    """Of one client."""
+    for module in LIMITS:
+        assert sum(rank(client, module) is not None for client in CLIENTS) == 1, module

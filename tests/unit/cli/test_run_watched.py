@@ -100,6 +100,20 @@ def test_a_provider_that_the_script_sets_has_its_place(folder: Path, is_before: 
     assert "note:" not in found.stderr
 
 
+def test_what_an_instrumentation_does_not_show_is_said(tmp_path: Path) -> None:
+    """Beside what watched the client."""
+    module = "opentelemetry.instrumentation.openai"
+    write_client(tmp_path, "openai")
+    write_instrumentation(tmp_path, module, "openai", distribution="older")
+    found = run(tmp_path, CALLS.replace("cohere", "openai"))
+    assert rows(found.stderr) == {"atlas": (3, 90, 12, 102)}
+    assert "OpenAI 4.2: by older 1.0\n" in found.stderr
+    assert (
+        "note:\n  OpenAI 4.2: cancelled calls and truncated responses are not seen" in found.stderr
+    )
+    assert "by older\n" in found.stderr
+
+
 def test_a_provider_that_is_not_the_global_one_is_read_too(folder: Path) -> None:
     """The script turns the instrumentation on itself, with arguments of its own."""
     script = (
@@ -284,6 +298,46 @@ def test_the_children_of_a_job_have_its_budget(folder: Path, kind: str) -> None:
     assert found.returncode == 3
     assert "genmeter run: the budget stopped the job" in found.stderr
     assert "BudgetExceededError" in found.stderr
+
+
+SUBPROCESSES = (
+    "import subprocess, sys\nfor _ in range(2):\n"
+    "    child = subprocess.run([sys.executable, 'child.py'], capture_output=True, text=True)\n"
+    "    print(child.returncode, 'BudgetExceededError' in child.stderr)\n"
+)
+CAUGHT = MANY.replace(
+    "    cohere.chat('atlas')", "    try:\n        cohere.chat('atlas')\n    except Exception: pass"
+)
+
+
+@pytest.mark.parametrize(
+    ("child", "expected", "refused"),
+    [(MANY, "1 True\n" * 2, 2), (CAUGHT, "0 False\n" * 2, 97)],
+    ids=["raised", "caught"],
+)
+@pytest.mark.parametrize("meter_provider", ["builtin", "global"])
+def test_a_budget_that_only_children_reach_stops_the_run_too(
+    folder: Path, child: str, expected: str, refused: int, meter_provider: str
+) -> None:
+    """The script makes no call and ends well; the run says how many calls of others were refused."""
+    (folder / "child.py").write_text(child)
+    found = run(
+        folder, SUBPROCESSES, "--budget-tokens", "100", GENMETER_METER_PROVIDER=meter_provider
+    )
+    assert found.stdout == expected
+    assert found.returncode == 3, found.stderr
+    assert (
+        f"{STOPPED}102 used, 0 reserved; calls refused: {refused}, {refused} of them in other "
+        "processes\n"
+    ) in found.stderr
+
+
+def test_children_within_the_budget_do_not_stop_the_run(folder: Path) -> None:
+    """Also if their last call reaches the limit."""
+    (folder / "child.py").write_text(CALLS)
+    found = run(folder, SUBPROCESSES.replace("range(2)", "range(1)"), "--budget-tokens", "102")
+    assert (found.returncode, found.stdout) == (0, "0 False\n")
+    assert "budget" not in found.stderr
 
 
 @pytest.mark.parametrize(

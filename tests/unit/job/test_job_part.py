@@ -19,7 +19,7 @@ from _waiting import eventually, soon
 from genmeter.history.token_report import ModelTokenUsage, TokenUsageReport, UsageTotals
 from genmeter.job import _entry, meeting
 from genmeter.job import job as job_module
-from genmeter.job.job import Job
+from genmeter.job.job import Job, JobError
 from genmeter.job.store import Store, StoreError
 from genmeter.job.usage_rows import report_of_totals, totals_of
 from genmeter.metrics.changes import Changes
@@ -406,6 +406,75 @@ def test_a_store_that_cannot_be_written_is_reported_once(
         assert len([line for line in one.lines if "the disk is full" in line]) == failures
         monkeypatch.setattr(store, "publish", original)
         assert one.total() == failures + 1
+
+
+def test_refused_calls_of_all_processes_are_counted(part: Callable[..., Part]) -> None:
+    """Those of this process at once, those of the others when they have published; the first reason."""
+    one = part()
+    assert one.job.refused() == (0, 0, None)
+    one.job.add_refusal("spent here")
+    assert one.job.refused() == (1, 0, "spent here")
+    assert one.job.publish(5.0)
+    one.job.add_refusal("spent here, later")
+    store = one.job._store
+    assert store is not None
+    store.add_refusals(3, "spent elsewhere")
+    assert one.job.refused() == (2, 3, "spent here")
+    assert one.job.publish(5.0)
+    assert store.refusals() == (5, "spent here")
+    one.job.after_fork_in_child()
+    assert not one.job.refusals
+
+
+def test_refused_calls_that_cannot_be_written_are_written_later(
+    part: Callable[..., Part], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its failure is logged, and none is counted twice."""
+    one = part()
+    one.job.flush(soon())
+    store = one.job._store
+    assert store is not None
+
+    def fail(*_: object) -> None:
+        raise StoreError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "add_refusals", fail)
+        one.job.add_refusal("spent")
+        one.job._publish()
+        patch.setattr(store, "refusals", fail)
+        with pytest.raises(JobError, match="the disk is full"):
+            one.job.refused()
+    assert any("the disk is full" in line for line in one.lines)
+    assert one.job.publish(5.0)
+    assert one.job.publish(5.0)
+    assert store.refusals() == (1, "spent")
+
+
+def test_refused_calls_of_an_earlier_run_are_not_those_of_the_one_that_resumes_it(
+    part: Callable[..., Part],
+) -> None:
+    """Its totals are."""
+    one = part(resume=True)
+    one.add(5)
+    one.job.add_refusal("spent")
+    one.job.flush(soon())
+    one.job.leave(soon())
+    two = part(resume=True)
+    two.job.flush(soon())
+    assert two.total() == 5
+    assert two.job.refused() == (0, 0, None)
+
+
+def test_a_process_that_is_cut_off_does_not_know_of_refused_calls(
+    part: Callable[..., Part], top: Path
+) -> None:
+    """It says so rather than none."""
+    top.mkdir()
+    top.chmod(0o755)
+    one = part()
+    with pytest.raises(JobError):
+        one.job.refused()
 
 
 def test_a_folder_that_is_removed_is_joined_again(part: Callable[..., Part], top: Path) -> None:

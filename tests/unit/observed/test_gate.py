@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from genmeter import (
+    BudgetAmount,
     BudgetExceededError,
+    BudgetLimit,
     EndpointConfig,
     GenerationHandle,
     GenerationMonitor,
@@ -55,11 +57,10 @@ def test_the_call_after_the_limit_raises_before_its_block() -> None:
     with pytest.raises(BudgetExceededError, match="100 tokens"):
         use(monitor)
     assert monitor.get_total_token_usage().total_tokens == 120
-    guard = runtime.current().job_guard
-    assert guard is not None
-    assert guard.refusals == 1
-    assert guard.reason is not None
-    assert "100 tokens" in guard.reason
+    own, others, reason = runtime.current().job.refused()
+    assert (own, others) == (1, 0)
+    assert reason is not None
+    assert "100 tokens" in reason
 
 
 def test_decorated_and_asynchronous_calls_are_refused_too() -> None:
@@ -133,7 +134,7 @@ def test_another_limit_of_a_later_monitor_is_ignored_and_logged(
     limited(budget_tokens=100)
     limited(budget_tokens=50)
     assert "ignoring budget_tokens" in caplog.text
-    guard = runtime.current().job_guard
+    guard = runtime.current()._job_guard
     assert guard is not None
     assert guard._budget.limit.tokens == 100
 
@@ -170,6 +171,25 @@ def test_a_forked_child_goes_on_with_the_jobs_budget() -> None:
     assert (made, spent) == (3, 300)
     with pytest.raises(BudgetExceededError):
         use(monitor)
+
+
+def test_a_guard_that_another_one_adds_checks_the_same_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first call of a process makes its monitor, whose guard may refuse it."""
+
+    def make() -> None:
+        gate.remove_guard(make)
+        gate.add_guard(refuse)
+
+    def refuse() -> None:
+        raise BudgetExceededError(
+            "spent", BudgetAmount(1, 0.0), BudgetAmount(0, 0.0), BudgetLimit(1, None)
+        )
+
+    monkeypatch.setattr(gate, "_guards", (make,))
+    with pytest.raises(BudgetExceededError):
+        gate.check()
 
 
 def test_a_guard_that_fails_refuses_nothing(

@@ -477,6 +477,173 @@ def test_failed_request_of_a_stream_counts(tracing: Tracing, monitor: IsolatedMo
     assert [row["error_type"] for row in rows(monitor)] == ["RateLimitError"]
 
 
+def logfire_request(tracing: Tracing, start: float, end: float, **more: Any) -> None:
+    """Make the span of a stream's request."""
+    request = tracing.begin(start, scope="logfire.openai", logfire__span_type="span", **more)
+    tracing.finish(request, end, tokens=None)
+
+
+def logfire_log(tracing: Tracing, at: float, duration: float, **more: Any) -> None:
+    """Make the log of a stream's end."""
+    log = tracing.begin(
+        at, scope="logfire.openai", logfire__span_type="log", duration=duration, **more
+    )
+    tracing.finish(log, at)
+
+
+def test_stream_without_an_end_counts_as_the_monitor_ends(
+    tracing: Tracing, monitor: IsolatedMonitor
+) -> None:
+    """Its usage is unknown; until then its log may still come."""
+    logfire_request(tracing, 0.0, 0.5)
+    logfire_request(tracing, 1.0, 1.5)
+    logfire_log(tracing, 4.0, 2.5)
+    tracing.flush()
+    assert [row["input_tokens"] for row in rows(monitor)] == [10]
+    monitor.shutdown()
+    (left,) = [row for row in rows(monitor) if row["input_tokens"] is None]
+    assert (left["outcome"], left["usage_unread"]) == ("success", "stream_left")
+    assert left["duration_seconds"] == pytest.approx(0.5)
+    assert repetitions(monitor) == {"opening": 1}
+
+
+def test_stream_that_is_read_late_is_one_call(tracing: Tracing, monitor: IsolatedMonitor) -> None:
+    """Its log takes a request of its model, though not that one's beginning."""
+    logfire_request(tracing, 0.0, 0.5)
+    logfire_request(tracing, 0.0, 0.5, gen_ai__request__model="other")
+    logfire_log(tracing, 60.0, 2.0)
+    logfire_log(tracing, 61.0, 2.0, gen_ai__request__model="other")
+    monitor.shutdown()
+    assert [row["duration_seconds"] for row in rows(monitor)] == [pytest.approx(2.0)] * 2
+    assert repetitions(monitor) == {"opening": 2}
+
+
+def test_stream_without_an_end_that_something_else_reports_counts_once(
+    tracing: Tracing, monitor: IsolatedMonitor
+) -> None:
+    """A block around it, a call's span around it, or another instrumentation."""
+    with monitor.generation(model="mine"):
+        logfire_request(tracing, 0.0, 0.5)
+    outer = tracing.begin(1.0, scope="pydantic-ai")
+    request = tracing.begin(1.1, scope="logfire.openai", parent=outer, logfire__span_type="span")
+    tracing.finish(request, 1.5, tokens=None)
+    tracing.finish(outer, 2.0, gen_ai__response__id="r1")
+    beside = tracing.begin(3.01)
+    logfire_request(tracing, 3.0, 3.5)
+    tracing.finish(beside, 9.0, tokens=None)
+    monitor.shutdown()
+    assert len(rows(monitor)) == 3
+
+
+def test_more_streams_without_an_end_than_are_remembered_are_calls(
+    tracing: Tracing, monitor: IsolatedMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest are recorded at once."""
+    monkeypatch.setattr("genmeter.observed.openings._MAX_OPENINGS", 2)
+    for number in range(5):
+        logfire_request(tracing, number, number + 0.5)
+    tracing.flush()
+    assert len(rows(monitor)) == 3
+    monitor.shutdown()
+    assert len(rows(monitor)) == 5
+
+
+def test_stream_without_an_end_counts_once_of_two_processors(monitor: IsolatedMonitor) -> None:
+    """Of one monitor."""
+    tracing = Tracing(GenAISpanProcessor(monitor), GenAISpanProcessor(monitor))
+    logfire_request(tracing, 0.0, 0.5)
+    logfire_request(tracing, 1.0, 1.5)
+    logfire_log(tracing, 4.0, 2.5)
+    for each in tracing.processors:
+        each.shutdown()
+    monitor.shutdown()
+    assert len(rows(monitor)) == 2
+
+
+# --- outcomes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "error_type"),
+    [
+        ("openai.APIConnectionError", "failure", "APIConnectionError"),
+        ("asyncio.exceptions.CancelledError", "cancelled", None),
+    ],
+)
+@pytest.mark.parametrize("scope", [LANGCHAIN, OFFICIAL])
+def test_failure_inside_of_a_call_that_shows_no_answer_is_its_own(
+    tracing: Tracing,
+    monitor: IsolatedMonitor,
+    scope: str,
+    error: str,
+    outcome: str,
+    error_type: str | None,
+) -> None:
+    """Some end the outer span well though an exception passes; also with several inside."""
+    outer = tracing.begin(0.0, scope=scope)
+    middle = tracing.begin(0.1, scope="middle", parent=outer)
+    tracing.call(0.2, 0.9, scope=OPENINFERENCE, parent=middle, error=error)
+    tracing.finish(middle, 0.95, tokens=None, error=error)
+    tracing.finish(outer, 1.0, tokens=None, gen_ai__response__id="r1")
+    tracing.flush()
+    (row,) = rows(monitor)
+    assert (row["outcome"], row["error_type"]) == (outcome, error_type)
+    assert row["duration_seconds"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"gen_ai__usage__output_tokens": 3},
+        {"gen_ai__response__finish_reasons": ("stop",)},
+    ],
+)
+def test_failed_attempt_inside_of_a_call_with_an_answer_is_none_of_its_own(
+    tracing: Tracing, monitor: IsolatedMonitor, more: dict[str, Any]
+) -> None:
+    """Something else answered."""
+    outer = tracing.begin(0.0, scope="outer")
+    tracing.call(0.2, 0.9, scope=OPENINFERENCE, parent=outer, error="openai.RateLimitError")
+    tracing.finish(outer, 1.0, tokens=None, **more)
+    tracing.flush()
+    assert [row["outcome"] for row in rows(monitor)] == ["success"]
+
+
+@pytest.mark.parametrize(("second", "end"), [(None, 9.0), ("ok", 2.0)])
+def test_failed_attempt_before_the_end_of_a_call_is_none_of_its_own(
+    tracing: Tracing, monitor: IsolatedMonitor, second: str | None, end: float
+) -> None:
+    """It went on after that, whether the next attempt has a span or not."""
+    outer = tracing.begin(0.0, scope="outer")
+    tracing.call(0.2, 0.9, scope=OPENINFERENCE, parent=outer, error="openai.RateLimitError")
+    if second is not None:
+        tracing.call(1.0, 1.9, scope=OPENINFERENCE, parent=outer, tokens=None)
+    tracing.finish(outer, end, tokens=None)
+    tracing.flush()
+    assert [row["outcome"] for row in rows(monitor)] == ["success"]
+
+
+@pytest.mark.parametrize(
+    ("scope", "outcome"),
+    [
+        ("pydantic-ai", "cancelled"),
+        ("com.anthropic.sdk.python", "cancelled"),
+        (OFFICIAL, "success"),
+    ],
+)
+def test_span_without_an_answer_is_cancelled_where_its_emitter_shows_each_answer(
+    tracing: Tracing, monitor: IsolatedMonitor, scope: str, outcome: str
+) -> None:
+    """Of others it says nothing."""
+    tracing.call(0.0, 1.0, scope=scope, tokens=None)
+    tracing.call(1.0, 2.0, scope=scope, tokens=None, gen_ai__response__model="m-1")
+    tracing.call(2.0, 3.0, scope=scope, tokens=None, http__response__status_code=200)
+    tracing.call(3.0, 4.0, scope=scope)
+    tracing.flush()
+    found = [row["outcome"] for row in rows(monitor)]
+    assert found == [outcome, "success", "success", "success"]
+
+
 # --- processors and monitors -----------------------------------------------------------------------
 
 

@@ -333,10 +333,91 @@ def test_span_without_tokens_is_unread_with_its_remedy(
     assert OPENINFERENCE in caplog.text
 
 
-@pytest.mark.parametrize("value", [-5, 2.5, True, "12", [3], float("nan")])
-def test_count_that_is_none_is_unknown(
-    tracing: Tracing, monitor: IsolatedMonitor, value: Any
+NO_COUNTS: list[tuple[Any, str]] = [
+    (-5, "negative"),
+    (-0.5, "negative"),
+    (2.5, "a fraction"),
+    (True, "no number"),
+    ("12", "no number"),
+    ([3], "no number"),
+    (float("nan"), "not finite"),
+    (float("inf"), "not finite"),
+    (float("-inf"), "not finite"),
+    (2**40 + 1, "too large"),
+    (1e300, "too large"),
+]
+
+
+@pytest.mark.parametrize(("value", "what"), NO_COUNTS)
+@pytest.mark.parametrize("name", ["input", "output", "cache_read__input", "reasoning__output"])
+def test_count_that_is_none_is_unknown_with_its_reason(
+    tracing: Tracing,
+    monitor: IsolatedMonitor,
+    caplog: pytest.LogCaptureFixture,
+    value: Any,
+    what: str,
+    name: str,
 ) -> None:
-    """Only whole numbers from 0 on are counts."""
-    row = read(tracing, monitor, **CHAT, gen_ai__usage__input_tokens=value)
-    assert row["input_tokens"] is None
+    """Only whole numbers from 0 on are counts; the others of the call count, and it says so."""
+    counts = {"gen_ai__usage__input_tokens": 30, "gen_ai__usage__output_tokens": 4}
+    counts[f"gen_ai__usage__{name}_tokens"] = value
+    row = read(tracing, monitor, **CHAT, **counts)
+    assert row["input_tokens"] == (None if name == "input" else 30)
+    assert row["output_tokens"] == (None if name == "output" else 4)
+    assert row["usage_unread"] == "not_a_count"
+    assert monitor.value("genmeter_usage_unread_total", genmeter_reason="not_a_count") == 1
+    monitor.flush()
+    shown = name.replace("__", ".")
+    assert f"any.scope: gen_ai.usage.{shown}_tokens is {what}" in caplog.text
+    assert monitor.get_total_token_usage().calls_without_usage == 1
+
+
+def test_all_counts_that_are_none_are_unknown(tracing: Tracing, monitor: IsolatedMonitor) -> None:
+    """Rather than not in the span."""
+    row = read(
+        tracing, monitor, **CHAT, gen_ai__usage__input_tokens=-1, gen_ai__usage__output_tokens=-1
+    )
+    assert (row["total_tokens"], row["usage_unread"]) == (None, "not_a_count")
+
+
+def test_count_in_another_spelling_stands_for_one_that_is_none(
+    tracing: Tracing, monitor: IsolatedMonitor
+) -> None:
+    """Nothing is unknown then; nor by a total beside both of its parts, or an embedding's output."""
+    row = read(
+        tracing,
+        monitor,
+        **CHAT,
+        gen_ai__usage__input_tokens=-1,
+        llm__token_count__prompt=30.0,
+        gen_ai__usage__output_tokens=4,
+        gen_ai__usage__total_tokens=-1,
+    )
+    assert (row["input_tokens"], row["output_tokens"], row["total_tokens"]) == (30, 4, 34)
+    assert row["usage_unread"] is None
+
+
+def test_embedding_with_no_count_of_output_is_known(
+    tracing: Tracing, monitor: IsolatedMonitor
+) -> None:
+    """It has none."""
+    row = read(
+        tracing,
+        monitor,
+        gen_ai__operation__name="embeddings",
+        gen_ai__usage__input_tokens=30,
+        gen_ai__usage__output_tokens=-1,
+    )
+    assert (row["total_tokens"], row["usage_unread"]) == (30, None)
+
+
+def test_block_around_a_span_with_no_count_is_partly_unknown(
+    tracing: Tracing, monitor: IsolatedMonitor
+) -> None:
+    """It has the counts of the span, and its reason."""
+    with monitor.generation(model="atlas"):
+        span = tracing.start(0.0, scope="any.scope", **CHAT)
+        tracing.end(span, 1.0, gen_ai__usage__input_tokens=-1, gen_ai__usage__output_tokens=4)
+    tracing.flush()
+    row = only(monitor)
+    assert (row["output_tokens"], row["usage_unread"]) == (4, "not_a_count")

@@ -10,7 +10,7 @@ from opentelemetry import trace
 from opentelemetry._logs import LogRecord
 from opentelemetry.context import Context
 from opentelemetry.sdk._logs import LoggerProvider
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import (
@@ -18,6 +18,8 @@ from opentelemetry.sdk.trace.sampling import (
     ALWAYS_ON,
     DEFAULT_OFF,
     DEFAULT_ON,
+    Decision,
+    StaticSampler,
     TraceIdRatioBased,
 )
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
@@ -121,6 +123,88 @@ def test_hostile_providers_and_samplers() -> None:
     assert wrap_sampler(Hostile()) is False
     unwrap_sampler(Hostile())
     assert name_of(Hostile()) == "Hostile"
+
+
+# --- said at the start -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was said before."""
+    monkeypatch.setattr("genmeter.spans.notice._said", set())
+
+
+@pytest.mark.usefixtures("said")
+@pytest.mark.parametrize("sampler", [ALWAYS_OFF, DEFAULT_OFF, TraceIdRatioBased(0.25)])
+def test_processor_that_is_added_says_what_the_sampler_hides(
+    caplog: pytest.LogCaptureFixture, sampler: Any
+) -> None:
+    """At once, since there may never be a span; once for each sampler."""
+    with isolated_monitor() as monitor:
+        for processor in (GenAISpanProcessor(monitor), GenAISpanProcessor()):
+            provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
+            provider.add_span_processor(span_processor=processor)
+            processor.shutdown()
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert f"the sampler {sampler.get_description()} drops are not seen as spans" in caplog.text
+    assert "wrap_sampler(provider)" in caplog.text
+
+
+@pytest.mark.usefixtures("said")
+@pytest.mark.parametrize(
+    "sampler", [ALWAYS_ON, DEFAULT_ON, TraceIdRatioBased(1.0), StaticSampler(Decision.RECORD_ONLY)]
+)
+def test_processor_of_a_provider_whose_spans_are_all_recorded_says_nothing(
+    caplog: pytest.LogCaptureFixture, monitor: IsolatedMonitor, sampler: Any
+) -> None:
+    """Also if none of them is sampled."""
+    tracing = Tracing(GenAISpanProcessor(monitor), sampler=sampler)
+    tracing.call()
+    assert len(rows(monitor)) == 1
+    assert caplog.text == ""
+
+
+@pytest.mark.usefixtures("said")
+def test_wrapped_sampler_says_what_remains(caplog: pytest.LogCaptureFixture) -> None:
+    """The instrumentations that mark their calls late."""
+    provider = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False)
+    wrap_sampler(provider)
+    provider.add_span_processor(GenAISpanProcessor())
+    assert "drops are seen, except those of instrumentations" in caplog.text
+
+
+class Wrapper(SpanProcessor):
+    """A processor of somebody else around ours, as logfire has."""
+
+    def __init__(self, inner: GenAISpanProcessor) -> None:
+        self.on_start = inner.on_start  # type: ignore[method-assign]
+        self.on_end = inner.on_end  # type: ignore[method-assign]
+
+
+@pytest.mark.usefixtures("said")
+def test_processor_in_a_wrapper_says_it_at_the_first_call(
+    caplog: pytest.LogCaptureFixture, monitor: IsolatedMonitor
+) -> None:
+    """If there is one."""
+    provider = TracerProvider(sampler=TraceIdRatioBased(0.9999999), shutdown_on_exit=False)
+    provider.add_span_processor(Wrapper(GenAISpanProcessor(monitor)))
+    assert caplog.text == ""
+    for _ in range(3):
+        provider.get_tracer("x").start_span("chat", attributes=CALL).end()
+    monitor.flush()
+    assert caplog.text.count("TraceIdRatioBased{0.9999999} drops are not seen") == 1
+
+
+@pytest.mark.usefixtures("said")
+def test_hostile_sampler_says_something_or_nothing(
+    caplog: pytest.LogCaptureFixture, monitor: IsolatedMonitor
+) -> None:
+    """The processor is added whatever the provider's sampler is."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.sampler = Hostile()  # type: ignore[assignment]
+    provider.add_span_processor(GenAISpanProcessor(monitor))
+    assert "Hostile" in caplog.text
 
 
 # --- log events ------------------------------------------------------------------------------------

@@ -21,13 +21,12 @@ from genmeter.auto.watching import AutoWatch
 from genmeter.config.monitor import MonitorConfig
 from genmeter.errors import BudgetError, EndpointError, GenmeterError
 from genmeter.exporters.settings import PROMETHEUS, ExportSettings
+from genmeter.job.amounts import JobError
 from genmeter.monitor import GenerationMonitor, job_token_usage
 from genmeter.observed import gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from genmeter.budget.guard import JobGuard
 
 __all__ = ["BUDGET_EXIT_CODE", "QUIET", "say", "start", "start_in_child"]
 
@@ -141,7 +140,7 @@ class _Run:
         job = runtime.current()
         if QUIET not in os.environ:
             self._report()
-        self._say_stopped(job.job_guard)
+        self._say_stopped()
         linger = self._config.endpoint.linger
         if linger and job.url() is not None:
             say(f"waiting up to {linger:g} s for one more scrape; Ctrl-C ends it")
@@ -163,14 +162,25 @@ class _Run:
         if lines:
             say("\n" + "\n".join(lines))
 
-    def _say_stopped(self, guard: JobGuard | None) -> None:
+    def _say_stopped(self) -> None:
         """Say that a budget stopped the job, and have the process exit with a code of its own."""
-        refusals = 0 if guard is None else guard.refusals
-        if not refusals and not self._is_stopped:
+        job = runtime.current().job
+        unknown = ""
+        try:
+            own, others, reason = job.refused()
+        except JobError as error:
+            own, others, reason = job.refusals.read(None)
+            unknown = f"whether other processes of the job were refused calls is unknown: {error}"
+        if not (own or others or self._is_stopped):
+            if unknown and self.has_budget:
+                say(f"\ngenmeter run: {unknown}")
             return
-        reason = "" if guard is None or guard.reason is None else f": {guard.reason}"
-        count = f"; calls refused: {refusals:,}" if refusals else ""
-        say(f"\ngenmeter run: the budget stopped the job{reason}{count}")
+        text = "" if reason is None else f": {reason}"
+        if own or others:
+            text += f"; calls refused: {own + others:,}"
+        if others:
+            text += f", {others:,} of them in other processes"
+        say(f"\ngenmeter run: the budget stopped the job{text}{unknown and f'; {unknown}'}")
         sys._genmeter_exit_code = _ExitCode(BUDGET_EXIT_CODE)  # type: ignore[attr-defined]  # noqa: SLF001
 
 

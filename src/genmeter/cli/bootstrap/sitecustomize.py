@@ -19,9 +19,18 @@ _FOLDER = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - p
 # The modules of genmeter.auto.catalogue: a test compares them.
 _MODULES = frozenset(
     {
-        *("afterimage", "anthropic", "botocore", "cerebras.cloud.sdk", "cohere", "data_designer"),
-        *("dspy", "google.genai", "groq", "ibm_watsonx_ai", "inspect_ai", "langchain_core"),
-        *("litellm", "llama_index.core", "lm_eval", "mistralai", "ollama", "openai", "ragas"),
+        *("afterimage", "anthropic", "botocore", "cerebras.cloud.sdk", "cohere"),
+        *("data_designer.config", "dspy", "google.genai", "groq", "ibm_watsonx_ai", "inspect_ai"),
+        *(
+            "langchain_core",
+            "litellm",
+            "llama_index.core",
+            "lm_eval",
+            "mistralai",
+            "ollama",
+            "openai",
+            "ragas",
+        ),
         *("replicate", "together", "vertexai", "vllm", "writerai", "xai_sdk"),
     }
 )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-
-import coverage
 
 _SETTINGS = Path(__file__).parents[1] / "pyproject.toml"
 
@@ -14,7 +13,11 @@ def measured() -> dict[str, str]:
 
     Only for children that end in order: a signal or a fork could leave the tracer's lock locked forever.
     """
-    own = coverage.Coverage.current()
+    if "coverage" not in sys.modules:  # the environments of frameworks do without it
+        return {}
+    from coverage import Coverage
+
+    own = Coverage.current()
     if own is None:
         return {}
     data = Path(str(own.get_option("run:data_file"))).absolute()

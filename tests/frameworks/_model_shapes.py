@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import abc
 import base64
 import json
 import re
@@ -41,7 +42,7 @@ class Bill(NamedTuple):
     tool: tuple[str, str] | None
 
 
-class Api:
+class Api(abc.ABC):
     """One API; the base of each."""
 
     vendor = "openai"
@@ -75,13 +76,13 @@ class Api:
         """Return why the answer ends, in the vendor's word."""
         return "tool_calls" if bill.tool else "length" if bill.orders.length else "stop"
 
+    @abc.abstractmethod
     def whole(self, bill: Bill, answer: str | None) -> dict[str, Any]:
         """Return an answer that is no stream."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def events(self, bill: Bill, answer: str | None) -> list[bytes]:
         """Return the events of a stream."""
-        raise NotImplementedError
 
 
 def _last_text(messages: Sequence[dict[str, Any]]) -> str:
@@ -333,6 +334,12 @@ class _Embeddings(Api):
         if entry.has_usage:
             whole["usage"] = {"prompt_tokens": entry.input, "total_tokens": entry.input}
         return whole
+
+    def is_stream(self, path: str, body: dict[str, Any]) -> bool:
+        return False
+
+    def events(self, bill: Bill, answer: str | None) -> list[bytes]:
+        return []
 
 
 def _vector(seed: int) -> list[float]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from _measured import measured
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -99,7 +101,12 @@ def run(
     done = subprocess.run(
         [sys.executable, "-W", warnings, script.name],
         cwd=folder,
-        env={**CLEAN, **settings, "TMPDIR": str(folder)},  # a resumed job stays in there
+        env={
+            **CLEAN,
+            **measured(),
+            **settings,
+            "TMPDIR": str(folder),
+        },  # a resumed job stays in there
         capture_output=True,
         text=True,
         timeout=100,

@@ -18,6 +18,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 
+from _measured import measured
 from genmeter import ConfigError, GenerationMonitor, patch
 from genmeter.instrumentor import AfterImageInstrumentor, GenAIInstrumentor
 from genmeter.monitor import open_monitors
@@ -205,7 +206,7 @@ def instrumented(folder: Path, script: str, **environ: str) -> subprocess.Comple
         cwd=folder,
         capture_output=True,
         text=True,
-        env={**clean, **settings, **environ},
+        env={**clean, **measured(), **settings, **environ},
         timeout=100,
         check=False,
     )

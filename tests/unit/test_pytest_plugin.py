@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from _measured import measured
 from genmeter import ConfigError, MonitorConfig
 from genmeter.testing import isolated_monitor, redirected
 
@@ -42,7 +43,7 @@ def run_pytest(folder: Path, tests: str, *options: str) -> tuple[int, str]:
         timeout=100,
         check=False,
         cwd=folder,
-        env={**os.environ, "OTEL_METRICS_EXPORTER": "none", "PYTEST_ADDOPTS": ""},
+        env={**os.environ, **measured(), "OTEL_METRICS_EXPORTER": "none", "PYTEST_ADDOPTS": ""},
     )
     return ended.returncode, ended.stdout + ended.stderr
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sys
 import threading
 import time
@@ -149,8 +150,8 @@ class _Began:
 
 
 _began: OrderedDict[str, _Began] = OrderedDict()
-_reported: OrderedDict[tuple[str, bool], float] = OrderedDict()
-"""Starts of the calls that were reported last, by id and whether they succeeded."""
+_reported: OrderedDict[tuple[str, bool], tuple[float, float]] = OrderedDict()
+"""Starts and ends of the calls that were reported last, by id and whether they succeeded."""
 _lock = threading.RLock()  # of callbacks by the garbage collector, too
 
 
@@ -275,13 +276,13 @@ def _report(kwargs: Any, response: Any, started: Any, ended: Any, *, is_success:
     if not isinstance(payload, dict):
         payload = {}
     began = _seconds(payload.get("startTime"), started)
-    found = _reported_first(kwargs, began, is_success=is_success)
+    end = _seconds(payload.get("endTime"), ended) or clock.now()
+    found = _reported_first(kwargs, began, end, is_success=is_success)
     is_hit = True in (kwargs.get("cache_hit"), payload.get("cache_hit"))
     if found is None or is_hit or (found.is_observed and is_success):
         return
     keywords, details, error_class = _outcome(kwargs, payload, response, found, is_success)
     first = _seconds(payload.get("completionStartTime"), None)
-    end = _seconds(payload.get("endTime"), ended) or clock.now()
     # Without a chunk LiteLLM states the end.
     if found.is_stream and first is not None and began is not None and first < end:
         details = details._replace(first_chunk=max(0.0, first - began))
@@ -298,14 +299,24 @@ def _report(kwargs: Any, response: Any, started: Any, ended: Any, *, is_success:
     _deliver(call, found)
 
 
-def _reported_first(kwargs: Any, began: float | None, *, is_success: bool) -> _Began | None:
-    """Return what is known of a call that is reported; None if it has been, by another list."""
+def _reported_first(
+    kwargs: Any, began: float | None, end: float, *, is_success: bool
+) -> _Began | None:
+    """Return what is known of a call that is reported; None if it has been, at about the same time.
+
+    That is by another list, with the same times; or by the function around the one that was called, such as
+    `text_completion` around `completion`: LiteLLM drops the second report unless both threads are at it
+    at once.
+    """
     key = str(kwargs.get("litellm_call_id"))
+    began = end if began is None else began
     with _lock:
         found = _began.pop(key, None)
-        if found is None and _reported.get((key, is_success)) == began:
+        last_began, last_end = _reported.get((key, is_success), (math.inf, -math.inf))
+        is_same = began == last_began or (began < last_end and last_began < end)
+        if found is None and is_same:
             return None
-        _reported[key, is_success] = clock.now() if began is None else began
+        _reported[key, is_success] = began, end
         while len(_reported) > _MAX_OPEN:
             _reported.popitem(last=False)
     if found is None:  # no request was made, such as of a model that LiteLLM does not know

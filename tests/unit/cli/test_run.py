@@ -19,6 +19,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from _measured import measured
 from genmeter import GenerationMonitor, cli, patch
 from genmeter.auto.watching import AutoWatch
 from genmeter.cli import bootstrap
@@ -123,7 +124,7 @@ def process(*command: Any, stdin: str = "", **environ: str) -> subprocess.Comple
         input=stdin,
         capture_output=True,
         text=True,
-        env={**os.environ, **environ},
+        env={**os.environ, **measured(), **environ},
         timeout=60,
         check=False,
     )

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from _auto_fakes import write_client, write_instrumentation
 
+from _measured import measured
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -62,7 +64,7 @@ def run(
         capture_output=True,
         text=True,
         cwd=folder,
-        env={**clean, "PYTHONPATH": str(folder), **environ},
+        env={**clean, **measured(), "PYTHONPATH": str(folder), **environ},
         timeout=100,
         check=False,
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
+from _measured import measured
 from _ports import free_port
 from _waiting import PATIENCE
 from genmeter import cli
@@ -182,7 +183,9 @@ if sys.platform != "win32":
             process: The process.
         """
 
-        def __init__(self, *arguments: str, width: int = 80, height: int = 24) -> None:
+        def __init__(
+            self, *arguments: str, width: int = 80, height: int = 24, **environ: str
+        ) -> None:
             self._master, self._slave = os.openpty()
             size = struct.pack("HHHH", height, width, 0, 0)
             fcntl.ioctl(self._slave, termios.TIOCSWINSZ, size)
@@ -198,6 +201,7 @@ if sys.platform != "win32":
                 env={
                     **{k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")},
                     "TERM": "xterm-256color",
+                    **environ,
                 },
             )
 
@@ -282,7 +286,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
         with ExitStack() as stack:
             with job() as (_, server):
                 pty = stack.enter_context(
-                    Pty("top", f"127.0.0.1:{server.port}", "--interval", "0.2")
+                    Pty("top", f"127.0.0.1:{server.port}", "--interval", "0.2", **measured())
                 )
                 pty.wait_for("atlas-large")
             pty.wait_for("no answer for 1 s")
@@ -295,7 +299,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
         """No line is longer than the terminal."""
         with (
             job() as (_, server),
-            Pty("top", f"127.0.0.1:{server.port}", width=60, height=10) as pty,
+            Pty("top", f"127.0.0.1:{server.port}", width=60, height=10, **measured()) as pty,
         ):
             pty.wait_for("1 model does not fit")
             pty.press(b"q")

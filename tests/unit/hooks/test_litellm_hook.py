@@ -140,6 +140,23 @@ def test_a_second_report_of_a_call_is_ignored(logger: Any, monitor: IsolatedMoni
     assert [row["outcome"] for row in _rows(monitor)] == ["failure", "success"]
 
 
+def test_a_report_of_the_function_around_a_call_is_ignored(
+    logger: Any, monitor: IsolatedMonitor
+) -> None:
+    """Both may report a text completion, whichever comes first; a later call has the same id if it is given."""
+    logging = Logging(logger, "1")
+    for inner_first in (True, False):
+        start = 1e9 + 10 * inner_first
+        inner = {"startTime": start + 0.001, "endTime": start + 1}
+        outer = {"startTime": start, "endTime": start + 1.002}
+        logging.pre_call()
+        for payload in (inner, outer) if inner_first else (outer, inner):
+            logging.success(RESPONSE, standard_logging_object=payload)
+    # A mocked answer needs no request.
+    logging.success(RESPONSE, standard_logging_object={"startTime": 2e9, "endTime": 2e9 + 1})
+    assert len(_rows(monitor)) == 3
+
+
 def test_a_hit_in_the_cache_is_no_call(logger: Any, monitor: IsolatedMonitor) -> None:
     """As the keywords or the payload say."""
     Logging(logger, "1").success(RESPONSE, cache_hit=True)

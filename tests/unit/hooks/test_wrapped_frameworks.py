@@ -216,6 +216,102 @@ def test_ragas_without_callbacks_that_come(modules: Any, monitor: IsolatedMonito
     assert module.evaluate is evaluate
 
 
+class _Manager:
+    """Callbacks of a job that are no list."""
+
+    def __init__(self, *handlers: Any) -> None:
+        self.handlers = list(handlers)
+
+    def copy(self) -> _Manager:
+        return _Manager(*self.handlers)
+
+    def add_handler(self, handler: Any) -> None:
+        self.handlers.append(handler)
+
+
+def _score(handlers: Any, results: dict[str, Any]) -> None:
+    """Call the callbacks as ragas does: a chain of the run, and one for each metric."""
+    for handler in handlers:
+        handler.on_chain_start({"name": "run"}, {}, run_id=0, metadata={"type": "evaluation"})
+        for run, (name, result) in enumerate(results.items(), 1):
+            kind = {"type": SimpleNamespace(value="metric")}
+            handler.on_chain_start(None, {}, run_id=run, metadata=kind, name=name)
+            if isinstance(result, Exception):
+                handler.on_chain_error(result, run_id=run)
+            elif result is not None:
+                handler.on_chain_end({"output": result}, run_id=run)
+        handler.on_chain_end({}, run_id=0)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("manager", [None, [], _Manager()], ids=["none", "list", "manager"])
+async def test_ragas_scores_by_callbacks(
+    modules: Any, monitor: IsolatedMonitor, is_async: bool, manager: Any
+) -> None:
+    """A number, a label, NaN, an error and no end differ; the job's callbacks are as before."""
+    modules("langchain_core.callbacks", BaseCallbackHandler=type("BaseCallbackHandler", (), {}))
+    results = {"a": 0.5, "label": "good", "nan": float("nan"), "bad": KeyError("x"), "open": None}
+
+    def evaluate(dataset: Any, callbacks: Any = None) -> Any:
+        _score(getattr(callbacks, "handlers", callbacks), results)
+        return SimpleNamespace(scores=[{"a": 0.5}])
+
+    async def aevaluate(dataset: Any, callbacks: Any = None) -> Any:
+        await asyncio.sleep(0)
+        return evaluate(dataset, callbacks=callbacks)
+
+    modules("ragas.evaluation", evaluate=evaluate, aevaluate=aevaluate)
+    module = modules("ragas", evaluate=evaluate, aevaluate=aevaluate)
+    ragas.install(monitor)
+    if is_async:
+        await module.aevaluate([], callbacks=manager)
+    else:
+        module.evaluate([], callbacks=manager)
+    assert not getattr(manager, "handlers", manager)
+    rows = monitor.to_frame("evaluations").set_index("evaluator")
+    assert dict(rows["success"]) == {
+        "a": True,
+        "label": True,
+        "nan": False,
+        "bad": False,
+        "open": False,
+    }
+    assert rows["score_a"]["a"] == 0.5
+    assert dict(rows["error_type"].dropna()) == {
+        "nan": "nan",
+        "bad": "KeyError",
+        "open": "TimeoutError",
+    }
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_ragas_that_fails(modules: Any, monitor: IsolatedMonitor, is_async: bool) -> None:
+    """The error is the job's; what was being scored, or the run, is a failed evaluation."""
+    modules("langchain_core.callbacks", BaseCallbackHandler=type("BaseCallbackHandler", (), {}))
+
+    def evaluate(dataset: dict[str, Any], callbacks: Any = None) -> Any:
+        _score(callbacks, dataset)
+        raise ConnectionError
+
+    async def aevaluate(dataset: dict[str, Any], callbacks: Any = None) -> Any:
+        return evaluate(dataset, callbacks)
+
+    modules("ragas.evaluation", evaluate=evaluate, aevaluate=aevaluate)
+    module = modules("ragas", evaluate=evaluate, aevaluate=aevaluate)
+    ragas.install(monitor)
+
+    async def run(dataset: dict[str, Any]) -> Any:
+        return await module.aevaluate(dataset) if is_async else module.evaluate(dataset)
+
+    for dataset in ({"a": 1.0, "b": None}, {}):
+        with pytest.raises(ConnectionError):
+            await run(dataset)
+    rows = monitor.to_frame("evaluations")
+    assert list(rows["evaluator"]) == ["a", "b", "ragas"]
+    assert list(rows["success"]) == [True, False, False]
+    assert set(rows["error_type"].dropna()) == {"ConnectionError"}
+
+
 @pytest.mark.parametrize("name", VALUES)
 def test_ragas_with_a_hostile_result(modules: Any, monitor: IsolatedMonitor, name: str) -> None:
     """It reaches the job, also as the scores or a score of a result."""

@@ -428,11 +428,13 @@ class _ObservedSink:
             if self.refuse is not None:
                 self.refuse((_GENERATION,))
                 return
-            self._pipeline.inbox.append((Raw.CALL, function))
-            if len(self._pipeline.inbox) >= WAKE or self._inline or not self._pipeline.is_running:
-                self._pipeline.after_append(inline=self._inline)
+            self._pipeline.post(function, inline=self._inline, may_drop=True)
         except Exception as error:
             self._pipeline.reject(Reason.INTERNAL, "observed call", error)
+
+    @property
+    def is_crowded(self) -> bool:
+        return self._pipeline.is_crowded
 
     def run(self, function: Callable[[], object], timeout: float) -> None:
         self._pipeline.run(function, timeout)

@@ -26,7 +26,7 @@ from genmeter.observed.merging import complete
 from genmeter.observed.open_spans import OpenSpans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from genmeter.observed.model import ObservedCall, SpanNode
 
@@ -85,7 +85,14 @@ class CallSink(Protocol):
         """Record a call at once; called by the pipeline's owner."""
 
     def post(self, function: Callable[[], object]) -> None:
-        """Have the pipeline's owner call a function, in order with the events."""
+        """Have the pipeline's owner call a function, in order with the events.
+
+        It is dropped and counted if too many events are pending.
+        """
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so many events are pending that callers wait for the pipeline."""
 
     def run(self, function: Callable[[], object], timeout: float) -> None:
         """Have the pipeline's owner call a function, behind all events, and wait for it.
@@ -142,8 +149,15 @@ class Observer:
         self._sink.post(lambda: self.take(call))
 
     def observe_later(self, read: Callable[[], ObservedCall | None]) -> None:
-        """Record the call that a function reads on the pipeline's thread, if it returns one."""
-        self._sink.post(lambda: None if (call := read()) is None else self.take(call))
+        """Record the call that a function reads on the pipeline's thread, if it returns one.
+
+        What the function keeps, such as a whole span with its prompts, is kept until then. So it is read
+        at once where many events are pending.
+        """
+        if not self._sink.is_crowded:
+            self._sink.post(lambda: None if (call := read()) is None else self.take(call))
+        elif (call := read()) is not None:
+            self.observe(call)
 
     def end(self, node: SpanNode) -> None:
         """Release the calls that wait for the end of a span, which is no call."""
@@ -160,7 +174,8 @@ class Observer:
 
     def absorb(self, node: SpanNode) -> None:
         """Drop the calls that wait for the end of a span, which a block of ours has taken."""
-        self._sink.post(lambda: self._absorb(node))
+        node.is_absorbed = True
+        self._sink.post(lambda: self._release(node))
 
     def drop(self, reason: str) -> None:
         """Count an observation that is no call of its own."""
@@ -198,6 +213,10 @@ class Observer:
         """Leave a call to the one around it, at once or when that ends; returns whether it did."""
         held = None
         for ancestor in node.ancestors():
+            if ancestor.is_absorbed:
+                calls, node.held = (*node.held, call), []
+                self._drop_absorbed(calls)
+                return True
             if ancestor.seen is not None:
                 self._repeat(ancestor.seen, "nested", call, *node.held)
                 node.seen = ancestor.seen
@@ -221,14 +240,18 @@ class Observer:
         """Decide again on the calls that wait for a span that is no call, or does not end."""
         node.is_released = True
         calls, node.held = node.held, []
+        if node.is_absorbed:
+            self._drop_absorbed(calls)
+            return
         for call in calls:
             if call.node is None or not self._is_below(call, call.node):
                 self._count(call)
 
-    def _absorb(self, node: SpanNode) -> None:
-        held, node.held = node.held, []
-        for _ in held:
+    def _drop_absorbed(self, calls: Iterable[ObservedCall]) -> None:
+        for call in calls:
             self._sink.drop("block")
+            if call.node is not None:
+                self.open_spans.forget(call.node.key)
 
     def _forget(self, seen: Seen) -> None:
         for each in seen.keys:

@@ -297,11 +297,24 @@ class Pipeline:
         # Yield to the thread that drains.
         time.sleep(_YIELD)
 
-    def post(self, function: Callable[[], object]) -> None:
-        """Have the owner call a function, in order with the events; never raises or waits."""
-        self.inbox.append((Raw.CALL, function))
-        if len(self.inbox) >= WAKE or not self.is_running:
-            self.after_append(inline=False)
+    def post(
+        self, function: Callable[[], object], *, inline: bool = False, may_drop: bool = False
+    ) -> None:
+        """Have the owner call a function, in order with the events; never raises or waits.
+
+        Args:
+            function: The function.
+            inline: Whether it is drained at once, on this thread.
+            may_drop: Whether it is dropped and counted if the inbox is full, as an event is.
+        """
+        self.inbox.append((Raw.OBSERVED if may_drop else Raw.CALL, function))
+        if len(self.inbox) >= WAKE or inline or not self.is_running:
+            self.after_append(inline=inline)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so many events are pending that producers yield to the drain."""
+        return len(self.inbox) >= HIGH_WATER
 
     def add_turn_end(self, function: Callable[[], object]) -> None:
         """Have the owner call a function at the end of each turn, at least once a second.
@@ -443,7 +456,7 @@ class Pipeline:
                 raw = take()
                 kind = raw[0]
                 try:
-                    if kind is Raw.CALL:
+                    if kind is Raw.CALL or kind is Raw.OBSERVED:
                         raw[1]()
                         continue
                     session: Recording = raw[1]

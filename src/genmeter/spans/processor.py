@@ -250,19 +250,18 @@ class GenAISpanProcessor(SpanProcessor):
 
 def _pass_to(block: Block, call: ObservedCall, node: SpanNode, observer: Observer) -> None:
     """Have a call complete the block that it began in, unless it is another call."""
-    if node.is_watched:
-        observer.absorb(node)
     if node.is_taken:
         return
-    if block.observe(call):
-        node.is_taken = True
-        observer.open_spans.forget(node.key)
-    elif _is_within(call, block.period):
-        node.is_taken = True
-        observer.open_spans.forget(node.key)
-        observer.drop("block")
-    else:
+    is_part = block.observe(call)
+    if not is_part and not _is_within(call, block.period):
         observer.observe(call)
+        return
+    node.is_taken = True
+    observer.open_spans.forget(node.key)
+    if node.is_watched:
+        observer.absorb(node)
+    if not is_part:
+        observer.drop("block")
 
 
 def _read(

@@ -27,7 +27,7 @@ from genmeter.events.capture import (
 from genmeter.events.model import Raw, Reason
 from genmeter.events.values import Rejected, safe_text
 from genmeter.handlers.dispatch import is_handing_out_logs
-from genmeter.observed import blocks
+from genmeter.observed import blocks, gate
 from genmeter.observed.model import ObservedCall
 from genmeter.observed.observer import Observer, process_observer
 from genmeter.observed.steps import inside, step_or_current
@@ -323,6 +323,8 @@ class Recording:
                 _sampled(context) if context else None,
                 details,
             )
+            if gate.is_guarded():  # so that the next call knows what this one used
+                self._pipeline.wake()
         except Exception as error:
             self._pipeline.reject(Reason.INTERNAL, "generation", error)
 
@@ -429,6 +431,8 @@ class _ObservedSink:
                 self.refuse((_GENERATION,))
                 return
             self._pipeline.post(function, inline=self._inline, may_drop=True)
+            if gate.is_guarded():
+                self._pipeline.wake()
         except Exception as error:
             self._pipeline.reject(Reason.INTERNAL, "observed call", error)
 

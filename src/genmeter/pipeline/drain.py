@@ -59,6 +59,11 @@ class DrainLock:
         return owned
 
     @property
+    def is_busy(self) -> bool:
+        """Whether a thread is inside of a :meth:`call`."""
+        return self._is_busy
+
+    @property
     def is_inside(self) -> bool:
         """Whether this thread is inside of a :meth:`call`."""
         return self._is_busy and self.is_mine
@@ -310,6 +315,12 @@ class Pipeline:
         self.inbox.append((Raw.OBSERVED if may_drop else Raw.CALL, function))
         if len(self.inbox) >= WAKE or inline or not self.is_running:
             self.after_append(inline=inline)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the owner is done with all that was appended, to the end of its turn."""
+        # In this order: the owner is busy before it takes an event, until the end of the turn.
+        return not self.inbox and not self.lock.is_busy
 
     @property
     def is_crowded(self) -> bool:

@@ -56,6 +56,9 @@ class Recording:
         pipeline: Drains what is appended here.
         session: The parts of the monitor that records.
         inline: Whether each event is drained at once, on the caller's thread.
+
+    Attributes:
+        observer: Records what something else observes of this monitor's calls.
     """
 
     def __init__(self, pipeline: Pipeline, session: Session, *, inline: bool) -> None:
@@ -65,6 +68,9 @@ class Recording:
         self._inbox = pipeline.inbox
         self._append = pipeline.inbox.append
         self._observed_sink = _ObservedSink(pipeline, session, inline=inline)
+        # Now rather than when it is needed, since two threads might make it at once.
+        self.observer = session.observer = Observer(self._observed_sink)
+        pipeline.add_turn_end(self.observer.expire)
 
     def track_generation(self, duration: float, success: bool, **kwargs: Any) -> None:
         """Record a model call that ended, or a conversation made of such calls.
@@ -297,7 +303,7 @@ class Recording:
         if len(self._inbox) >= WAKE or self._inline or not self._pipeline.is_running:
             self._pipeline.after_append(inline=self._inline)
 
-    def _record_call(
+    def record_call(
         self, duration: float, success: bool, keywords: dict[str, Any], details: CallDetails | None
     ) -> None:
         """Record a call of a handle: :meth:`track_generation` with ``details``; never raises."""
@@ -339,8 +345,8 @@ class Recording:
         details: CallDetails | None,
     ) -> bool:
         """Record a call where others observe calls too; returns False if nobody does."""
-        observer = self._session.observer
-        if observer is None or not observer.is_fed:
+        observer: Observer | None = self.observer
+        if not self.observer.is_fed:
             observer = process_observer()
         if type(duration) is int:
             duration = float(duration)
@@ -362,27 +368,18 @@ class Recording:
         observer.report(call, self._observed_sink)
         return True
 
-    @property
-    def _observer(self) -> Observer:
-        """The observer of this monitor's calls, made when first needed."""
-        observer = self._session.observer
-        if observer is None:
-            made = Observer(self._observed_sink)
-            observer = self._session.observer = self._session.observer or made
-            if observer is made:
-                self._pipeline.add_turn_end(made.expire)
-        return observer
-
-    def _misuse(self, key: str, message: str) -> None:
+    def misuse(self, key: str, message: str) -> None:
         """Log a warning once for each key; never raises or waits."""
         self._pipeline.notice(None, key, message)
 
-    def _open_call(self, handle: GenerationHandle) -> None:
+    def open_call(self, handle: GenerationHandle) -> None:
+        """Count a call as active; called by its handle."""
         state = self._session.state
         state.open_calls[weakref.ref(handle)] = None
         state.begun_calls.append(handle.labels)
 
-    def _close_call(self, handle: GenerationHandle) -> None:
+    def close_call(self, handle: GenerationHandle) -> None:
+        """Stop counting it as active; called by its handle."""
         self._session.state.open_calls.pop(weakref.ref(handle), None)
 
     def _timestamp(self, metadata: Any) -> float | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from opentelemetry import trace
 
 from genmeter.events.capture import class_name
 from genmeter.events.values import UNREADABLE
+from genmeter.fork_lock import ForkLock
 from genmeter.observed import gate
 
 if TYPE_CHECKING:
@@ -48,17 +48,12 @@ class SpanFeed:
     ) -> None:
         self._has_fallback = has_fallback
         self._on_blind = on_blind
-        self._lock = threading.RLock()
+        self._lock = ForkLock()
         self._fallback: Any = None
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
         self._processors: list[Any] = []
         self._is_patched = self._is_active = False
         self.problems: dict[str, None] = {}
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._reset_in_child)
-
-    def _reset_in_child(self) -> None:
-        self._lock = threading.RLock()  # another thread may have held it at the fork
 
     def install(self, tracer_provider: Any = None, logger_provider: Any = None) -> None:
         """Read the spans of providers from now on, and of those that exist.

@@ -18,7 +18,6 @@ import importlib
 import importlib.util
 import os
 import sys
-import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -29,6 +28,7 @@ from genmeter.auto import afterimage, gates, packages
 from genmeter.auto.catalogue import AFTERIMAGE, CLIENTS, rank
 from genmeter.auto.tracing import SpanFeed
 from genmeter.events.values import UNREADABLE, safe_text
+from genmeter.fork_lock import ForkLock
 from genmeter.observed import gate
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class AutoWatch:
 
     def __init__(self, monitor: Callable[[], GenerationMonitor]) -> None:
         self._monitor = monitor
-        self._lock = threading.RLock()
+        self._lock = ForkLock()
         self._seen: dict[str, Watched] = {}
         self._turned_on: dict[str, TurnedOn] = {}
         self._by_job: dict[str, None] = {}  # modules of instrumentors that the job turns on itself
@@ -93,8 +93,6 @@ class AutoWatch:
         wrapt.register_post_import_hook(self._on_instrumentor, _INSTRUMENTOR)
         for client in CLIENTS:
             wrapt.register_post_import_hook(self._hook_of(client), client.module)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._reset_in_child)
 
     def stop(self) -> None:
         """Turn off what was turned on; for tests."""
@@ -116,9 +114,6 @@ class AutoWatch:
         """The clients that were imported, in the order of the catalogue."""
         with self._lock:
             return [self._seen[each.name] for each in CLIENTS if each.name in self._seen]
-
-    def _reset_in_child(self) -> None:
-        self._lock = threading.RLock()  # another thread may have held it at the fork
 
     # --- at the import of a client ---------------------------------------------------------------
 

@@ -7,17 +7,18 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from genmeter.budget.scopes import JobScope
-from genmeter.errors import BudgetError
 from genmeter.job.amounts import JobAmounts, JobError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from genmeter.budget.budget import Budget
+    from genmeter.errors import BudgetError
 
 __all__ = ["JobGuard"]
 
-_PATIENCE = 0.02  # seconds that a call waits at most until the calls before it are counted
+_PATIENCE = 0.1  # seconds that a call waits at most until the calls before it are counted
+_PATIENCE_AT_START = 5.0  # the same, of the first calls of a process: exporters are started
 _PAUSE = 1.0  # seconds without waiting after a wait in vain
 _LOOK = 0.25  # seconds between two looks at the other processes
 
@@ -87,7 +88,8 @@ class JobGuard:
         if time.monotonic() < self._impatient_until:
             return
         try:
-            self._pipeline.run(_do_nothing, _PATIENCE)
+            patience = _PATIENCE if self._pipeline.has_begun else _PATIENCE_AT_START
+            self._pipeline.run(_do_nothing, patience)
         except TimeoutError:  # far behind, so that another call need not wait for it
             self._impatient_until = time.monotonic() + _PAUSE
 

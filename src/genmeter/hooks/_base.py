@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import functools
 import importlib
-import logging
 import math
 import sys
-import threading
 from contextlib import suppress
 from importlib import metadata
 from time import perf_counter
@@ -20,21 +18,23 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import wrapt
 
 from genmeter import clock
-from genmeter.call.attempts import CallUsage
 from genmeter.call.handle import GenerationHandle
-from genmeter.call.streams import MAX_TIMES, Flow
+from genmeter.call.streams import MAX_TIMES
 from genmeter.config.checks import instance_of, optional
 from genmeter.errors import BudgetError
 from genmeter.events.values import UNREADABLE, safe_text
+from genmeter.fork_lock import ForkLock
 from genmeter.monitor import GenerationMonitor
 from genmeter.observed import blocks
 from genmeter.observed.hook import HookRecorder
+from genmeter.pipeline.once import OnceLog
 from genmeter.spans.monitors import process_monitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import ModuleType
 
+    from genmeter.call.streams import Flow
     from genmeter.observed.model import ObservedCall
 
 __all__ = [
@@ -50,10 +50,9 @@ __all__ = [
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-_logger = logging.getLogger("genmeter")
 _MAX_SHOWN = 200
 _hooks: dict[str, FrameworkHook] = {}
-_lock = threading.RLock()  # never held during an import, nor while a monitor is made
+_lock = ForkLock()  # never held during an import, nor while a monitor is made
 
 
 class Unsupported(Exception):  # noqa: N818 - control flow, not an error
@@ -102,8 +101,7 @@ class FrameworkHook:
         self._disconnect: Callable[[], object] | None = None
         self._is_installed = self._is_registered = self._is_marking = self._is_aside = False
         self._given: GenerationMonitor | None = None
-        self._recorder: tuple[GenerationMonitor, HookRecorder] | None = None
-        self._warned: set[str] = set()
+        self._once = OnceLog()
         _hooks[source.removeprefix("genmeter.")] = self
 
     # --- installing ------------------------------------------------------------------------------
@@ -121,7 +119,6 @@ class FrameworkHook:
         with _lock:
             self._is_installed = True
             self._given = monitor
-            self._recorder = None
             is_registered, self._is_registered = self._is_registered, True
         if self._module in sys.modules:
             with suppress(Exception):  # waits for another thread that is importing it
@@ -135,7 +132,7 @@ class FrameworkHook:
         """Stop recording, and restore what was there; does nothing if nothing is installed."""
         with _lock:
             self._is_installed = False
-            self._recorder = self._given = None
+            self._given = None
             disconnect, self._disconnect = self._disconnect, None
             is_marking, self._is_marking = self._is_marking, False
         if is_marking:
@@ -180,17 +177,13 @@ class FrameworkHook:
     # --- what the framework is not like ----------------------------------------------------------
 
     def warn(self, missing: str) -> None:
-        """Log a warning, once for each text: what of the framework is not as expected."""
-        with _lock:
-            if missing in self._warned:
-                return
-            self._warned.add(missing)
-        try:
-            version = metadata.version(self.package)
-        except Exception:
-            version = "of an unknown version"
-        _logger.warning(
-            "genmeter's hook of %s (%s %s): %s", self.name, self.package, version, missing
+        """Log a warning, once for each text, off this thread: what of the framework is not as expected."""
+        self._once.warn(
+            missing,
+            "genmeter's hook of %s (%s): %s",
+            self.name,
+            _Distribution(self.package),
+            missing,
         )
 
     def step_aside(self, error: BaseException) -> None:
@@ -232,18 +225,8 @@ class FrameworkHook:
 
     @property
     def monitor(self) -> GenerationMonitor:
-        """The monitor that records the calls."""
+        """The monitor that records the calls: as given, else the process's, which is not kept alive."""
         return self._given or process_monitor()
-
-    @property
-    def recorder(self) -> HookRecorder:
-        """What handles of the framework's calls record with."""
-        monitor = self.monitor
-        found = self._recorder
-        if found is None or found[0] is not monitor:
-            recorder = HookRecorder(monitor, monitor._observer, self.source)  # noqa: SLF001 - one contract
-            found = self._recorder = monitor, recorder
-        return found[1]
 
     def begin(
         self,
@@ -274,14 +257,14 @@ class FrameworkHook:
             BudgetError: The process's budget is spent, where one is set.
         """
         handle = GenerationHandle(
-            self.recorder,
+            HookRecorder(self.monitor, self.source),
             model=model,
             step=step,
             provider=provider,
             operation=operation,
             metadata=metadata,
         )
-        handle._is_gated = is_gated  # noqa: SLF001 - one contract
+        handle.is_gated = is_gated
         return HookCall(handle, mark=mark, is_marked=is_marked)
 
     def observe(self, call: ObservedCall, block: blocks.Block | None = None) -> None:
@@ -291,9 +274,20 @@ class FrameworkHook:
             call: The call.
             block: The block that was open where the call began; None: the one that is open here.
         """
-        around = blocks.current() if block is None else block
-        if around is None or not around.observe(call):
-            self.monitor._observer.observe(call)  # noqa: SLF001 - one contract
+        self.monitor.observer.observe_in(blocks.current() if block is None else block, call)
+
+
+class _Distribution:
+    """The name and version of a distribution, which is looked up for a log line only."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __str__(self) -> str:
+        try:
+            return f"{self._name} {metadata.version(self._name)}"
+        except Exception:
+            return f"{self._name} of an unknown version"
 
 
 class HookBlock:
@@ -303,24 +297,25 @@ class HookBlock:
 
     Attributes:
         outer: The block of ours that was open where it began.
+        ended: Unix time of its end, in seconds; infinite while it goes on.
     """
 
-    __slots__ = ("__weakref__", "_began", "_ended", "outer")
+    __slots__ = ("__weakref__", "_began", "ended", "outer")
 
     def __init__(self, outer: blocks.Block | None) -> None:
         self.outer = outer
         self._began = clock.now()
-        self._ended = math.inf
+        self.ended = math.inf
 
     @property
     def is_running(self) -> bool:
         """Whether it has not ended itself."""
-        return self._ended == math.inf
+        return self.ended == math.inf
 
     @property
     def period(self) -> tuple[float, float] | None:
         """Unix times of the beginning and the end, in seconds; None while it goes on."""
-        return None if self._ended == math.inf else (self._began, self._ended)
+        return None if self.ended == math.inf else (self._began, self.ended)
 
     def belongs_to(self, monitor: object) -> bool:
         """Return whether it has calls of a monitor."""
@@ -336,7 +331,7 @@ class HookBlock:
         """Add what was observed inside; see ``blocks.Block``."""
         if self.is_running:
             return self._add(call)
-        if call.ended - (call.duration or 0.0) < self._ended:
+        if call.ended - (call.duration or 0.0) < self.ended:
             return True  # of this block, which has been recorded without it
         return self.outer is not None and self.outer.observe(call)
 
@@ -378,7 +373,7 @@ class HookCall(HookBlock):
         self._flow: Flow | None = None
         self._mark = self if mark is None else mark
         handle.__enter__()
-        handle._unmark()  # noqa: SLF001 - one contract
+        handle.unmark()
         if is_marked and blocks.is_marking():
             blocks.enter(self._mark)
 
@@ -404,11 +399,7 @@ class HookCall(HookBlock):
         """
         flow = self._flow
         if flow is None:
-            handle = self.handle
-            if handle._usage is None:  # noqa: SLF001 - one contract
-                handle._usage = CallUsage()  # noqa: SLF001
-            flow = self._flow = Flow(handle._usage.begin_stream())  # noqa: SLF001
-            handle._flows = [flow]  # noqa: SLF001
+            flow = self._flow = self.handle.begin_flow()
         if len(flow.times) < MAX_TIMES:
             flow.append(perf_counter())
         else:
@@ -446,21 +437,16 @@ class HookCall(HookBlock):
         """
         if not self._take():
             return
-        handle = self.handle
-        recorder: Any = handle._recorder  # noqa: SLF001 - one contract
-        recorder._close_call(handle)  # noqa: SLF001
-        handle._vacancy = [True]  # noqa: SLF001
-        observed, handle._observed = handle._observed, None  # noqa: SLF001
-        for call in observed or ():
-            if self.outer is None or not self.outer.observe(call):
-                recorder._observer.observe(call)  # noqa: SLF001
+        recorder: Any = self.handle.recorder
+        for call in self.handle.drop():
+            recorder.observer.observe_in(self.outer, call)
 
     def _take(self) -> bool:
         try:
             self._unended.pop()
         except IndexError:
             return False
-        self._ended = clock.now()
+        self.ended = clock.now()
         self.unmark()
         return True
 

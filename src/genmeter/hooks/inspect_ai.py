@@ -197,8 +197,7 @@ class _Subscriber:
         if ended is not None and call.began <= ended <= finished.ended:
             finished = finished._replace(ended=ended, duration=ended - call.began)
         for each in (*call.strangers, finished):
-            if call.outer is None or not call.outer.observe(each):
-                _hook.monitor._observer.observe(each)  # noqa: SLF001 - one contract
+            _hook.monitor.observer.observe_in(call.outer, each)
 
     # --- samples and scores ----------------------------------------------------------------------
 

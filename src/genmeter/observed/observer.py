@@ -28,7 +28,7 @@ from genmeter.observed.open_spans import OpenSpans
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from genmeter.observed.model import ObservedCall, SpanNode
+    from genmeter.observed.model import Block, ObservedCall, SpanNode
 
 __all__ = [
     "HELD_SECONDS",
@@ -147,6 +147,16 @@ class Observer:
         """Record a call that no block of ours is open around; never raises or waits."""
         self.is_fed = True
         self._sink.post(lambda: self.take(call))
+
+    def observe_in(self, block: Block | None, call: ObservedCall) -> None:
+        """Have a block of ours take a call as its part; record the call if none does.
+
+        Args:
+            block: The block that was open where the call was made, if any.
+            call: The call.
+        """
+        if block is None or not block.observe(call):
+            self.observe(call)
 
     def observe_later(self, read: Callable[[], ObservedCall | None]) -> None:
         """Record the call that a function reads on the pipeline's thread, if it returns one.

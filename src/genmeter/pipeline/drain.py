@@ -17,6 +17,7 @@ import math
 import sys
 import threading
 import time
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
@@ -25,6 +26,7 @@ from genmeter.events.model import Raw, Reason
 from genmeter.events.sanitize import Normaliser
 from genmeter.events.values import safe_text
 from genmeter.pipeline.deferred_log import DeferredLog
+from genmeter.pipeline.once import FirstTimes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -177,7 +179,6 @@ SLICE = 64
 _INTERVAL = 1.0
 _YIELD = 0.0005
 _POLL = 0.25
-_MAX_WARNINGS = 1_000
 _MAX_DRAIN = 2.0  # seconds; so that the scrape itself does not time out
 
 
@@ -252,8 +253,8 @@ class Pipeline:
             Raw.SAMPLE: lambda when, payload, _: self.normaliser.sample(when, payload),
             Raw.LOG: lambda when, payload, _: self.normaliser.log(when, payload),
         }
-        self._turn_ends: list[Callable[[], object]] = []
-        self._warned: set[tuple[Reason | None, str]] = set()
+        self._turn_ends: list[weakref.WeakMethod[Callable[[], object]]] = []
+        self._first = FirstTimes()
         self._requests: deque[Request] = deque()
         self._reset_thread_state()
 
@@ -317,6 +318,11 @@ class Pipeline:
             self.after_append(inline=inline)
 
     @property
+    def has_begun(self) -> bool:
+        """Whether ``on_start`` has returned, which begins what the first event needs."""
+        return self._start_done == self._start_requested
+
+    @property
     def is_settled(self) -> bool:
         """Whether the owner is done with all that was appended, to the end of its turn."""
         # In this order: the owner is busy before it takes an event, until the end of the turn.
@@ -327,17 +333,18 @@ class Pipeline:
         """Whether so many events are pending that producers yield to the drain."""
         return len(self.inbox) >= HIGH_WATER
 
-    def add_turn_end(self, function: Callable[[], object]) -> None:
-        """Have the owner call a function at the end of each turn, at least once a second.
+    def add_turn_end(self, method: Callable[[], object]) -> None:
+        """Have the owner call a method at the end of each turn, at least once a second.
 
-        If events are drained inline, it is called after each of them. It must not wait.
+        If events are drained inline, it is called after each of them. It must not wait. Its object is not
+        kept alive.
         """
-        self._turn_ends.append(function)
+        self._turn_ends.append(weakref.WeakMethod(method))
 
-    def remove_turn_end(self, function: Callable[[], object]) -> None:
+    def remove_turn_end(self, method: Callable[[], object]) -> None:
         """Undo :meth:`add_turn_end`."""
         with contextlib.suppress(ValueError):
-            self._turn_ends.remove(function)
+            self._turn_ends.remove(weakref.WeakMethod(method))
 
     def reject(self, reason: Reason, name: str, value: object) -> None:
         """Count a dropped value, and log the first of its kind."""
@@ -382,11 +389,7 @@ class Pipeline:
         self.reject(Reason.INBOX_FULL, "event", f"the newest of {CAPACITY} pending")
 
     def _is_new(self, reason: Reason | None, name: str) -> bool:
-        key = (reason, name)
-        if key in self._warned or len(self._warned) >= _MAX_WARNINGS:
-            return False
-        self._warned.add(key)
-        return True
+        return self._first.is_new((reason, name))
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -490,9 +493,14 @@ class Pipeline:
             self._end_turn()
 
     def _end_turn(self) -> None:
-        for function in tuple(self._turn_ends):
+        for reference in tuple(self._turn_ends):
+            method = reference()
+            if method is None:
+                with contextlib.suppress(ValueError):
+                    self._turn_ends.remove(reference)
+                continue
             try:
-                function()
+                method()
             except Exception as error:
                 self._report_defect("the end of a turn", error)
 

@@ -85,7 +85,7 @@ class GenAILogProcessor(LogRecordProcessor):
         is_sampled = bool(int(record.trace_flags or 0) & _SAMPLED)
         if is_sampled or (key[1] and observer.open_spans.get(key) is not None):
             if not observer.has_spans:
-                self._destination.monitor._misuse(  # noqa: SLF001 - of this package
+                self._destination.monitor.misuse(
                     "log_event_of_span",
                     "a log event of a sampled call was ignored, since its span reports the call, but "
                     "no GenAISpanProcessor has seen a span; add one to the tracer provider",
@@ -101,9 +101,7 @@ class GenAILogProcessor(LogRecordProcessor):
         if call is None:
             return
         block = self._destination.block()
-        if block is not None and block.is_open and block.observe(call):
-            return
-        observer.observe(call)
+        observer.observe_in(block if block is not None and block.is_open else None, call)
 
     def _reject(self, error: BaseException) -> None:
         try:

@@ -225,7 +225,7 @@ class GenAISpanProcessor(SpanProcessor):
         """Return whether a call's span, and the block that it began in, are of this one's monitor."""
         destination = self._destination
         monitor, observer = destination.monitor, destination.observer
-        if self._is_shut or monitor._is_shut or not self._is_watched(source):  # noqa: SLF001
+        if self._is_shut or monitor.is_shut or not self._is_watched(source):
             return False
         if observer is other or observer.open_spans.get(key) is None:
             return False

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from _held import held
-from _waiting import eventually
 
+from _waiting import eventually
 from genmeter import (
     BudgetExceededError,
     EndpointConfig,
@@ -122,7 +122,7 @@ def test_a_call_that_its_hook_could_not_refuse_is_recorded() -> None:
     """It is sent whatever the gate says."""
     monitor = limited(budget_tokens=0)
     handle = GenerationHandle(monitor, model="atlas")
-    handle._is_gated = False
+    handle.is_gated = False
     with handle as call:
         call.usage(total_token_count=7)
     assert monitor.get_total_token_usage().total_tokens == 7
@@ -227,7 +227,7 @@ def test_a_busy_drain_delays_a_call_for_a_moment_only() -> None:
         for _ in range(5):
             use(monitor)
         assert len(waits) == 1
-        assert 0 < waits[0] < 0.1
+        assert 0 < waits[0] < 1
         monitor._pipeline.run = run  # type: ignore[method-assign]
     monitor.flush()
     errors = []
@@ -249,10 +249,9 @@ def test_a_guard_that_fails_refuses_nothing(
         raise RuntimeError("broken")
 
     monkeypatch.setattr(gate, "_guards", (fail, lambda: asked.append(1)))
-    monkeypatch.setattr(gate, "_failed", [])
+    gate._once.clear()
     gate.check()
     gate.check()
     assert asked == [1, 1]
-    assert (
-        caplog.text.count("calls are not checked against the budget: RuntimeError('broken')") == 1
-    )
+    said = "calls are not checked against the budget: RuntimeError('broken')"
+    assert eventually(lambda: caplog.text.count(said)) == 1

@@ -46,7 +46,7 @@ def test_observed_calls_past_the_capacity_are_dropped_and_counted(
     pipeline = runtime.require_pipeline()
     with held(pipeline):
         for number in range(20):
-            monitor._observer.observe(call(number))
+            monitor.observer.observe(call(number))
             assert len(pipeline.inbox) <= 8
     kept = len(monitor.to_frame("generations"))
     assert 8 <= kept < 20
@@ -79,7 +79,7 @@ def test_what_ends_a_reservation_is_kept(small: tuple[Runtime, GenerationMonitor
     with held(pipeline):
         for number in range(20):
             pipeline.post(lambda number=number: ended.append(number))  # type: ignore[misc]
-            monitor._observer.observe(call(number))
+            monitor.observer.observe(call(number))
     monitor.flush()
     assert ended == list(range(20))
 

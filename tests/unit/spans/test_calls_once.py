@@ -53,7 +53,7 @@ class Clock:
 def clock(monitor: IsolatedMonitor) -> Clock:
     """Return the clock of the monitor's observer."""
     made = Clock()
-    monitor._observer._now = made
+    monitor.observer._now = made
     return made
 
 
@@ -392,7 +392,7 @@ def test_span_of_another_thread_belongs_to_the_block_of_its_parent(
 
 def test_block_of_a_hook_is_the_call(tracing: Tracing, monitor: IsolatedMonitor) -> None:
     """Spans inside complete it, and a span beside it repeats it."""
-    recorder = HookRecorder(monitor, monitor._observer, "genmeter.langchain")
+    recorder = HookRecorder(monitor, "genmeter.langchain")
     with genmeter.GenerationHandle(recorder, model="hooked"):
         tracing.call()
     (row,) = rows(monitor)
@@ -633,7 +633,7 @@ def test_table_of_calls_is_bounded(
     for turn in range(100):
         tracing.begin(100.0 + turn)
     monitor.flush()
-    observer = monitor._observer
+    observer = monitor.observer
     assert len(observer._recent) == 5
     assert len(observer.open_spans) <= 50
     clock.seconds = 61.0

@@ -21,7 +21,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from genmeter.events.answers import CallDetails
-from genmeter.observed.matching import RecentCalls, Seen
+from genmeter.observed.matching import MAX_SECONDS, RecentCalls, Seen
 from genmeter.observed.merging import complete
 from genmeter.observed.open_spans import OpenSpans
 
@@ -125,7 +125,7 @@ class Observer:
     """
 
     def __init__(self, sink: CallSink, *, now: Callable[[], float] = time.monotonic) -> None:
-        self.open_spans = OpenSpans()
+        self.open_spans = OpenSpans(HELD_SECONDS + MAX_SECONDS)
         self.has_spans = False
         self.is_fed = False
         self._sink = sink
@@ -134,7 +134,7 @@ class Observer:
         self._reset()
 
     def _reset(self) -> None:
-        self._recent = RecentCalls(on_drop=self._forget)
+        self._recent = RecentCalls(on_forget=self.open_spans.forget)
         self._waiting: list[_Waiting] = []
         self._numbers = itertools.count()
 
@@ -168,6 +168,10 @@ class Observer:
             self._sink.post(lambda: None if (call := read()) is None else self.take(call))
         elif (call := read()) is not None:
             self.observe(call)
+
+    def end_call(self, node: SpanNode) -> None:
+        """Note the end of a span that is a call."""
+        self.open_spans.end(node, self._now())
 
     def end(self, node: SpanNode) -> None:
         """Release the calls that wait for the end of a span, which is no call."""
@@ -263,10 +267,6 @@ class Observer:
             if call.node is not None:
                 self.open_spans.forget(call.node.key)
 
-    def _forget(self, seen: Seen) -> None:
-        for each in seen.keys:
-            self.open_spans.forget(each)
-
     def _count(self, call: ObservedCall) -> None:
         node = call.node
         parts: tuple[ObservedCall, ...] = ()
@@ -350,11 +350,12 @@ class Observer:
 
     def expire(self) -> None:
         """Record what has waited long enough; called by the pipeline's owner at each turn."""
-        if self._waiting or len(self._recent):
+        if self._waiting or len(self._recent) or len(self.open_spans):
             now = self._now()
             while self._waiting and self._waiting[0].deadline <= now:
                 heapq.heappop(self._waiting).end()
             self._recent.expire(now)
+            self.open_spans.expire(now)
 
     def release_all(self) -> None:
         """Record all that waits; called by the pipeline's owner."""

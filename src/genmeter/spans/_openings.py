@@ -7,6 +7,7 @@ is found: the one of the same scope and model that ended when the reading began.
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from genmeter.spans.reading import span_type
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Openings", "is_opening"]
 
 _MAX_OPENINGS = 1_000
+_MAX_SECONDS = 3_600.0  # that a stream may take
 _SLACK = 0.25  # seconds between the end of the request and the first read of the stream
 
 
@@ -49,6 +51,9 @@ class Openings:
 
     def add(self, call: ObservedCall) -> None:
         """Remember the request of a stream."""
+        with suppress(IndexError):  # another thread took it
+            while self._all and call.ended - self._all[0].ended > _MAX_SECONDS:
+                self._all.popleft()
         model = call.keywords.get("model_name")
         self._all.append(
             _Opening(call.source, model, call.ended - (call.duration or 0.0), call.ended)

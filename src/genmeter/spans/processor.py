@@ -188,7 +188,7 @@ class GenAISpanProcessor(SpanProcessor):
         elif not node.is_call and len(_late) < _MAX_LATE:
             _late.add(source)
         node.is_call = True
-        node.is_open = False
+        observer.end_call(node)
         for ancestor in node.ancestors():
             ancestor.is_watched = True
         if node.block is None:
@@ -273,6 +273,7 @@ def _read(
         return call
     if is_opening(span.attributes or {}, call):
         openings.add(call)
+        observer.open_spans.forget(node.key)
         node.is_call = False
         observer.drop("opening")
         observer.end(node)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import wrapt
 
+from genmeter import clients, hooks
 from genmeter.auto import afterimage, gates, packages
 from genmeter.auto.catalogue import AFTERIMAGE, CLIENTS, rank
 from genmeter.auto.tracing import SpanFeed
@@ -43,8 +44,6 @@ __all__ = ["AutoWatch", "Watched"]
 
 _MAX_SHOWN = 200
 _INSTRUMENTOR = "opentelemetry.instrumentation.instrumentor"
-_HOOKS = "genmeter.hooks"
-_PATCHES = "genmeter.clients"
 HOOK = "genmeter's hook"
 PATCH = "genmeter"
 
@@ -135,11 +134,16 @@ class AutoWatch:
         if client.module == AFTERIMAGE:
             watched.by = "genmeter's monitor in place of its own"
             return
-        ways = [self._by_hook, self._by_instrumentation, self._by_own_spans, self._by_patch]
-        if gate.is_guarded() or self.spans.is_blind:
-            ways = [self._by_hook, self._by_patch, self._by_instrumentation, self._by_own_spans]
         if gate.is_guarded():
             gates.install(module)
+        if not self._by_hook(watched):
+            self._without_hook(watched)
+
+    def _without_hook(self, watched: Watched) -> None:
+        """Watch a client in the first other way that there is."""
+        ways = [self._by_instrumentation, self._by_own_spans, self._by_patch]
+        if gate.is_guarded() or self.spans.is_blind:
+            ways = [self._by_patch, self._by_instrumentation, self._by_own_spans]
         for way in ways:
             if way(watched):
                 return
@@ -154,17 +158,22 @@ class AutoWatch:
         name = watched.client.hook
         if name is None:
             return False
-        module = _optional(f"{_HOOKS}.{name}")
-        if module is None:
-            return False
         try:
-            module.install(self._monitor())
+            hooks.install(name, monitor=self._monitor())
         except UNREADABLE as error:
             watched.problems.append(f"{HOOK} is not used: {_text(error)}")
             return False
-        self._undo.append(module.uninstall)
+        self._undo.append(lambda: hooks.uninstall(name))
         watched.by = HOOK
+        hooks.on_aside(name, lambda why: self._on_aside(watched, why))
         return True
+
+    def _on_aside(self, watched: Watched, why: str) -> None:
+        """Watch a framework otherwise whose hook has stepped aside, perhaps long after its import."""
+        if self._is_active:
+            watched.by = None
+            watched.problems.append(f"{HOOK} is not used: {why}")
+            self._without_hook(watched)
 
     def _by_instrumentation(self, watched: Watched) -> bool:
         """Turn on the preferred instrumentation that is installed."""
@@ -194,9 +203,6 @@ class AutoWatch:
         """Replace the methods of the client's classes."""
         client = watched.client
         if not client.is_patchable:
-            return False
-        clients = _optional(_PATCHES)
-        if clients is None:
             return False
         monitor = self._monitor()
         try:
@@ -260,13 +266,6 @@ def _has_own_spans(client: Client) -> bool:
     return importlib.util.find_spec(f"{client.module}._tracing") is not None and hasattr(
         base, "get_tracer"
     )
-
-
-def _optional(name: str) -> Any:
-    """Import a module of genmeter that may be missing in this version; None without it."""
-    if importlib.util.find_spec(name.rpartition(".")[0]) is None:
-        return None
-    return importlib.import_module(name) if importlib.util.find_spec(name) is not None else None
 
 
 def _text(error: BaseException) -> str:

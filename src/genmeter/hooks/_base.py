@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from genmeter.call.streams import Flow
+    from genmeter.hooks.frameworks import Framework
     from genmeter.observed.model import ObservedCall
 
 __all__ = [
@@ -42,7 +43,9 @@ __all__ = [
     "HookBlock",
     "HookCall",
     "Unsupported",
+    "connected",
     "installed",
+    "on_aside",
     "open_block",
     "step_of",
 ]
@@ -69,6 +72,16 @@ def connected() -> tuple[str, ...]:
     return tuple(sorted(name for name, hook in _hooks.items() if hook.is_active))
 
 
+def on_aside(name: str, function: Callable[[str], object]) -> None:
+    """Have a function called with the reason if a hook steps aside; at once if it has.
+
+    Args:
+        name: Of the hook, whose module was imported.
+        function: Called once, on any thread; what it raises is dropped.
+    """
+    _hooks[name].on_aside(function)
+
+
 class FrameworkHook:
     """The hook of one framework.
 
@@ -76,33 +89,34 @@ class FrameworkHook:
     aside stays so in its process: the job goes on, unobserved by it.
 
     Args:
-        name: Of the framework, as users know it, such as ``LangChain``; part of log messages.
-        package: Its distribution, whose version a warning names.
+        framework: Its row of the table.
         module: The module after whose import the hook connects itself.
         connect: Connects the hook to the imported module, and returns what disconnects it. Raises
             :class:`Unsupported`, or anything else, if the module is not as expected.
+
+    Attributes:
         source: Of the calls, see ``ObservedCall.source``.
+        aside: Why it has stepped aside; None if it has not.
     """
 
     def __init__(
         self,
-        name: str,
+        framework: Framework,
         *,
-        package: str,
         module: str,
         connect: Callable[[ModuleType], Callable[[], object]],
-        source: str,
     ) -> None:
-        self.name = name
-        self.package = package
-        self.source = source
+        self._framework = framework
+        self.source = framework.source
+        self.aside: str | None = None
         self._module = module
         self._connect = connect
         self._disconnect: Callable[[], object] | None = None
-        self._is_installed = self._is_registered = self._is_marking = self._is_aside = False
+        self._is_installed = self._is_registered = self._is_marking = False
         self._given: GenerationMonitor | None = None
         self._once = OnceLog()
-        _hooks[source.removeprefix("genmeter.")] = self
+        self._on_aside: list[Callable[[str], object]] = []
+        _hooks[framework.name] = self
 
     # --- installing ------------------------------------------------------------------------------
 
@@ -146,7 +160,7 @@ class FrameworkHook:
     def _on_import(self, module: ModuleType) -> None:
         """Connect the hook to its framework; an exception would fail the job's import."""
         with _lock:
-            if not self._is_installed or self._is_aside or self._disconnect is not None:
+            if not self._is_installed or self.aside is not None or self._disconnect is not None:
                 return
         try:
             disconnect = self._connect(module)
@@ -172,7 +186,7 @@ class FrameworkHook:
     @property
     def is_active(self) -> bool:
         """Whether it records: it is installed, connected, and has not stepped aside."""
-        return self._is_installed and not self._is_aside and self._disconnect is not None
+        return self._is_installed and self.aside is None and self._disconnect is not None
 
     # --- what the framework is not like ----------------------------------------------------------
 
@@ -181,8 +195,8 @@ class FrameworkHook:
         self._once.warn(
             missing,
             "genmeter's hook of %s (%s): %s",
-            self.name,
-            _Distribution(self.package),
+            self._framework.title,
+            _Distribution(self._framework.package),
             missing,
         )
 
@@ -191,8 +205,18 @@ class FrameworkHook:
         is_known = type(error) is Unsupported
         text = safe_text(error, _MAX_SHOWN) or ""
         missing = text if is_known else f"{type(error).__name__}: {text}"
-        self._is_aside = True
+        self.aside = missing
         self.warn(f"{missing}; its calls are not recorded")
+        while self._on_aside:
+            with suppress(*UNREADABLE):
+                self._on_aside.pop()(missing)
+
+    def on_aside(self, function: Callable[[str], object]) -> None:
+        """Have a function called with the reason if the hook steps aside; at once if it has."""
+        if self.aside is not None:
+            function(self.aside)
+        else:
+            self._on_aside.append(function)
 
     def guarded(self, function: Callable[_P, _R]) -> Callable[_P, _R | None]:
         """Return a callback that never raises, and does nothing once the hook is not active.

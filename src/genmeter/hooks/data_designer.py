@@ -20,6 +20,7 @@ from genmeter.events.answers import CallDetails, Unread
 from genmeter.events.capture import capture_label, capture_number
 from genmeter.events.values import UNREADABLE
 from genmeter.hooks._base import FrameworkHook, HookCall, Unsupported
+from genmeter.hooks.frameworks import FRAMEWORKS
 from genmeter.observed.model import ObservedCall
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["install", "uninstall"]
 
-_SOURCE = "genmeter.data_designer"
+_SOURCE = FRAMEWORKS["data_designer"].source
 _FACTORY = "data_designer.engine.models.factory"
 _PROVIDER = "data_designer.engine.resources.resource_provider"
 _EXECUTOR = "data_designer.engine.models.clients.model_request_executor"
@@ -264,13 +265,7 @@ def _clients() -> list[tuple[Any, str, Any, Any]]:
     return found
 
 
-_hook = FrameworkHook(
-    "Data Designer",
-    package="data-designer",
-    module=_PROVIDER,
-    connect=_connect,
-    source=_SOURCE,
-)
+_hook = FrameworkHook(FRAMEWORKS["data_designer"], module=_PROVIDER, connect=_connect)
 
 
 def install(monitor: GenerationMonitor | None = None) -> None:

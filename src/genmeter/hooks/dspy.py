@@ -20,6 +20,7 @@ from genmeter import clock
 from genmeter.events.values import UNREADABLE, Rejected, to_number
 from genmeter.hooks._base import FrameworkHook, HookCall, Unsupported, step_of
 from genmeter.hooks._tables import OpenTable
+from genmeter.hooks.frameworks import FRAMEWORKS
 from genmeter.usage.reading import Reading
 
 if TYPE_CHECKING:
@@ -309,10 +310,4 @@ def _callback_class(base: Any) -> Any:
     return GenmeterCallback
 
 
-_hook = FrameworkHook(
-    "DSPy",
-    package="dspy",
-    module="dspy",
-    connect=_connect,
-    source="genmeter.dspy",
-)
+_hook = FrameworkHook(FRAMEWORKS["dspy"], module="dspy", connect=_connect)

@@ -25,6 +25,7 @@ from genmeter.hooks._base import (
     step_of,
 )
 from genmeter.hooks._tables import OpenTable
+from genmeter.hooks.frameworks import FRAMEWORKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -325,9 +326,5 @@ def _chunk(run_id: Any) -> None:
 
 
 _hook = FrameworkHook(
-    "LangChain",
-    package="langchain-core",
-    module="langchain_core.tracers.context",
-    connect=_connect,
-    source="genmeter.langchain",
+    FRAMEWORKS["langchain"], module="langchain_core.tracers.context", connect=_connect
 )

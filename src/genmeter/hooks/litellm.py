@@ -27,6 +27,7 @@ from genmeter.events.values import UNREADABLE
 from genmeter.fork_lock import ForkLock
 from genmeter.hooks._base import FrameworkHook, Unsupported, open_block
 from genmeter.hooks._tables import OpenTable
+from genmeter.hooks.frameworks import FRAMEWORKS
 from genmeter.observed.model import ObservedCall
 from genmeter.observed.steps import current_step
 
@@ -455,10 +456,4 @@ def _logger_class(base: Any) -> Any:
     return GenmeterLogger
 
 
-_hook = FrameworkHook(
-    "LiteLLM",
-    package="litellm",
-    module="litellm",
-    connect=_connect,
-    source="genmeter.litellm",
-)
+_hook = FrameworkHook(FRAMEWORKS["litellm"], module="litellm", connect=_connect)

@@ -16,6 +16,7 @@ from genmeter.events.values import UNREADABLE
 from genmeter.fork_lock import ForkLock
 from genmeter.hooks._base import FrameworkHook, HookCall, Unsupported
 from genmeter.hooks._tables import OpenTable
+from genmeter.hooks.frameworks import FRAMEWORKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -197,10 +198,6 @@ def _handler_class(base: Any) -> Any:
 
 
 _hook = FrameworkHook(
-    "LlamaIndex",
-    package="llama-index-core",
-    module="llama_index.core.instrumentation",
-    connect=_connect,
-    source="genmeter.llama_index",
+    FRAMEWORKS["llama_index"], module="llama_index.core.instrumentation", connect=_connect
 )
 _guarded = _hook.guarded(_handle)

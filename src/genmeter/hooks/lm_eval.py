@@ -25,6 +25,7 @@ from genmeter.errors import BudgetError
 from genmeter.events.capture import capture_label, capture_number
 from genmeter.events.values import UNREADABLE
 from genmeter.hooks._base import FrameworkHook, HookCall, Unsupported
+from genmeter.hooks.frameworks import FRAMEWORKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -433,13 +434,7 @@ def _connect(module: ModuleType) -> Callable[[], object]:
     return wrappers.undo
 
 
-_hook = FrameworkHook(
-    "lm-evaluation-harness",
-    package="lm_eval",
-    module="lm_eval.models.api_models",
-    connect=_connect,
-    source="genmeter.lm_eval",
-)
+_hook = FrameworkHook(FRAMEWORKS["lm_eval"], module="lm_eval.models.api_models", connect=_connect)
 
 
 def install(monitor: GenerationMonitor | None = None) -> None:

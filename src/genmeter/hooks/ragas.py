@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from genmeter.events.capture import capture_label, capture_number
 from genmeter.events.values import UNREADABLE
 from genmeter.hooks._base import FrameworkHook, Unsupported
+from genmeter.hooks.frameworks import FRAMEWORKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -252,9 +253,7 @@ def _connect(module: ModuleType) -> Callable[[], object]:
     return disconnect
 
 
-_hook = FrameworkHook(
-    "ragas", package="ragas", module="ragas", connect=_connect, source="genmeter.ragas"
-)
+_hook = FrameworkHook(FRAMEWORKS["ragas"], module="ragas", connect=_connect)
 
 
 def install(monitor: GenerationMonitor | None = None) -> None:

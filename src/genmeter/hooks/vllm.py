@@ -23,6 +23,7 @@ from genmeter.events.answers import Answer, CallDetails, TokenCounts, Unread
 from genmeter.events.capture import capture_keywords, capture_label, capture_number
 from genmeter.events.values import UNREADABLE
 from genmeter.hooks._base import FrameworkHook, Unsupported, open_block
+from genmeter.hooks.frameworks import FRAMEWORKS
 from genmeter.hooks.switch import is_wanted
 from genmeter.observed import gate
 from genmeter.observed.model import ObservedCall
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["install", "plugin", "uninstall"]
 
-_SOURCE = "genmeter.vllm"
+_SOURCE = FRAMEWORKS["vllm"].source
 _OPERATIONS = {"generate": "text_completion", "chat": "chat"}
 _WORKERS = ("EngineCore", "VllmWorker")
 _MAX_PROMPTS = 1_000_000
@@ -260,7 +261,7 @@ def _connect(module: ModuleType) -> Callable[[], object]:
     return disconnect
 
 
-_hook = FrameworkHook("vLLM", package="vllm", module="vllm", connect=_connect, source=_SOURCE)
+_hook = FrameworkHook(FRAMEWORKS["vllm"], module="vllm", connect=_connect)
 
 
 def install(monitor: GenerationMonitor | None = None) -> None:

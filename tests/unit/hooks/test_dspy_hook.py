@@ -61,7 +61,7 @@ def dspy(monkeypatch: pytest.MonkeyPatch) -> Any:
     modules["dspy"].Evaluate = Evaluate
     modules["dspy"].settings = {"callbacks": [], "caller_modules": None}
     hook._hook._once.clear()
-    monkeypatch.setattr(hook._hook, "_is_aside", False)
+    monkeypatch.setattr(hook._hook, "aside", None)
     return modules["dspy"]
 
 

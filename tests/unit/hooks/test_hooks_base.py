@@ -21,6 +21,7 @@ from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig
 from genmeter.errors import BudgetAmount, BudgetExceededError, BudgetLimit, ConfigError
 from genmeter.hooks import _base
 from genmeter.hooks._base import FrameworkHook, Unsupported, open_block
+from genmeter.hooks.frameworks import Framework
 from genmeter.observed import blocks, gate
 from genmeter.observed.model import ObservedCall
 from genmeter.pipeline.once import MAX_KEYS
@@ -60,9 +61,8 @@ def hook(events: list[str]) -> Iterator[FrameworkHook]:
         return lambda: events.append("disconnect")
 
     name = f"{MODULE}_{len(_base._hooks)}"
-    hook = FrameworkHook(
-        "Test", package="no-such-package", module=name, connect=connect, source=f"genmeter.{name}"
-    )
+    framework = Framework(name, "Test", "no-such-package", name)
+    hook = FrameworkHook(framework, module=name, connect=connect)
     yield hook
     hook.uninstall()
     sys.modules.pop(name, None)

@@ -290,7 +290,7 @@ def test_unknown_shape_is_one_warning(
     framework = _Inspect(methods=("on_run_end",))
     for name, module in framework.modules.items():
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(hook._hook, "_is_aside", False)
+    monkeypatch.setattr(hook._hook, "aside", None)
     hook._hook._once.clear()
     with isolated_monitor() as monitor, caplog.at_level(logging.WARNING, "genmeter"):
         hook.install(monitor)

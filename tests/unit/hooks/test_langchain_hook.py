@@ -74,7 +74,7 @@ def context(monkeypatch: pytest.MonkeyPatch, rows: list[Any]) -> types.ModuleTyp
     context.register_configure_hook = lambda *row: rows.append(row)
     monkeypatch.setattr(hook, "_connected", [])
     hook._hook._once.clear()
-    monkeypatch.setattr(hook._hook, "_is_aside", False)
+    monkeypatch.setattr(hook._hook, "aside", None)
     return modules["langchain_core.tracers.context"]
 
 

@@ -88,7 +88,7 @@ def litellm(monkeypatch: pytest.MonkeyPatch) -> Any:
     modules["litellm"].success_callback = []
     modules["litellm"].openai_compatible_providers = ["groq"]
     hook._hook._once.clear()
-    monkeypatch.setattr(hook._hook, "_is_aside", False)
+    monkeypatch.setattr(hook._hook, "aside", None)
     return modules["litellm"]
 
 

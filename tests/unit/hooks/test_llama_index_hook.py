@@ -55,7 +55,7 @@ def instrumentation(monkeypatch: pytest.MonkeyPatch, root: Any) -> Any:
     modules[name].get_dispatcher = lambda: root
     modules[f"{name}.event_handlers"].BaseEventHandler = object
     hook._hook._once.clear()
-    monkeypatch.setattr(hook._hook, "_is_aside", False)
+    monkeypatch.setattr(hook._hook, "aside", None)
     return modules[name]
 
 

@@ -69,7 +69,7 @@ def monitor() -> Iterator[IsolatedMonitor]:
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget after a test that a hook has stepped aside, and its warnings."""
     for hook in (data_designer, lm_eval, ragas):
-        monkeypatch.setattr(hook._hook, "_is_aside", False)
+        monkeypatch.setattr(hook._hook, "aside", None)
         hook._hook._once.clear()
 
 

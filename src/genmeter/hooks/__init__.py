@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from genmeter.errors import ConfigError
 from genmeter.events.values import shown
-from genmeter.hooks._base import connected, installed, on_aside
+from genmeter.hooks._registry import connected, installed, on_aside
 from genmeter.hooks.frameworks import FRAMEWORKS, Framework
 
 if TYPE_CHECKING:

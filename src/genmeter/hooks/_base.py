@@ -24,6 +24,7 @@ from genmeter.config.checks import instance_of, optional
 from genmeter.errors import BudgetError
 from genmeter.events.values import UNREADABLE, safe_text
 from genmeter.fork_lock import ForkLock
+from genmeter.hooks._registry import hooks
 from genmeter.monitor import GenerationMonitor
 from genmeter.observed import blocks
 from genmeter.observed.hook import HookRecorder
@@ -43,9 +44,6 @@ __all__ = [
     "HookBlock",
     "HookCall",
     "Unsupported",
-    "connected",
-    "installed",
-    "on_aside",
     "open_block",
     "step_of",
 ]
@@ -54,32 +52,11 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 _MAX_SHOWN = 200
-_hooks: dict[str, FrameworkHook] = {}
 _lock = ForkLock()  # never held during an import, nor while a monitor is made
 
 
 class Unsupported(Exception):  # noqa: N818 - control flow, not an error
     """The framework lacks what a hook needs; the message names it."""
-
-
-def installed() -> tuple[str, ...]:
-    """Return the frameworks whose hooks are installed, imported or not, in alphabetical order."""
-    return tuple(sorted(name for name, hook in _hooks.items() if hook.is_installed))
-
-
-def connected() -> tuple[str, ...]:
-    """Return the frameworks that the job has imported and whose hooks record, in that order."""
-    return tuple(sorted(name for name, hook in _hooks.items() if hook.is_active))
-
-
-def on_aside(name: str, function: Callable[[str], object]) -> None:
-    """Have a function called with the reason if a hook steps aside; at once if it has.
-
-    Args:
-        name: Of the hook, whose module was imported.
-        function: Called once, on any thread; what it raises is dropped.
-    """
-    _hooks[name].on_aside(function)
 
 
 class FrameworkHook:
@@ -116,7 +93,7 @@ class FrameworkHook:
         self._given: GenerationMonitor | None = None
         self._once = OnceLog()
         self._on_aside: list[Callable[[str], object]] = []
-        _hooks[framework.name] = self
+        hooks[framework.name] = self
 
     # --- installing ------------------------------------------------------------------------------
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-import multiprocessing
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,6 @@ from genmeter.events.capture import capture_keywords, capture_label, capture_num
 from genmeter.events.values import UNREADABLE
 from genmeter.hooks._base import FrameworkHook, Unsupported, open_block
 from genmeter.hooks.frameworks import FRAMEWORKS
-from genmeter.hooks.switch import is_wanted
 from genmeter.observed import gate
 from genmeter.observed.model import ObservedCall
 
@@ -34,24 +32,13 @@ if TYPE_CHECKING:
 
     from genmeter.monitor import GenerationMonitor
 
-__all__ = ["install", "plugin", "uninstall"]
+__all__ = ["install", "is_active", "uninstall"]
 
 _SOURCE = FRAMEWORKS["vllm"].source
 _OPERATIONS = {"generate": "text_completion", "chat": "chat"}
-_WORKERS = ("EngineCore", "VllmWorker")
 _MAX_PROMPTS = 1_000_000
 
 _is_inside: ContextVar[bool] = ContextVar("genmeter_vllm", default=False)
-
-
-def plugin() -> None:
-    """Install the hook where vLLM loads its plug-ins, if ``GENMETER_HOOKS`` names it.
-
-    vLLM calls this in its worker processes too, which run no ``LLM.generate``: nothing is done there.
-    """
-    is_worker = multiprocessing.current_process().name.startswith(_WORKERS)
-    if is_wanted("vllm") and not is_worker and not _hook.is_active:
-        install()
 
 
 class _Batch:
@@ -279,3 +266,8 @@ def install(monitor: GenerationMonitor | None = None) -> None:
 def uninstall() -> None:
     """Stop recording, and restore the methods."""
     _hook.uninstall()
+
+
+def is_active() -> bool:
+    """Return whether calls are recorded."""
+    return _hook.is_active

@@ -19,7 +19,7 @@ import genmeter.hooks
 from _waiting import eventually
 from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig
 from genmeter.errors import BudgetAmount, BudgetExceededError, BudgetLimit, ConfigError
-from genmeter.hooks import _base
+from genmeter.hooks import _base, _registry
 from genmeter.hooks._base import FrameworkHook, Unsupported, open_block
 from genmeter.hooks.frameworks import Framework
 from genmeter.observed import blocks, gate
@@ -60,13 +60,13 @@ def hook(events: list[str]) -> Iterator[FrameworkHook]:
             raise RuntimeError("odd")
         return lambda: events.append("disconnect")
 
-    name = f"{MODULE}_{len(_base._hooks)}"
+    name = f"{MODULE}_{len(_registry.hooks)}"
     framework = Framework(name, "Test", "no-such-package", name)
     hook = FrameworkHook(framework, module=name, connect=connect)
     yield hook
     hook.uninstall()
     sys.modules.pop(name, None)
-    _base._hooks.pop(name)
+    _registry.hooks.pop(name)
 
 
 @pytest.fixture

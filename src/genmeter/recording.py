@@ -368,6 +368,10 @@ class Recording:
         observer.report(call, self._observed_sink)
         return True
 
+    def reject(self, what: str, value: object) -> None:
+        """Count what could not be recorded, and log the first of its kind; never raises or waits."""
+        self._pipeline.reject(Reason.INTERNAL, what, value)
+
     def misuse(self, key: str, message: str) -> None:
         """Log a warning once for each key; never raises or waits."""
         self._pipeline.notice(None, key, message)

@@ -216,6 +216,13 @@ class FrameworkHook:
 
         return callback
 
+    def attempt(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        """Call a function of the hook's own; what it raises is logged once."""
+        try:
+            function(*args, **kwargs)
+        except UNREADABLE as error:
+            self.report(getattr(function, "__name__", "a callback"), error)
+
     def report(self, where: str, error: BaseException) -> None:
         """Log, once for each place and kind, an exception of the hook's own."""
         with suppress(*UNREADABLE):

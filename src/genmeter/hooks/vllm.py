@@ -22,6 +22,7 @@ from genmeter.events.answers import Answer, CallDetails, TokenCounts, Unread
 from genmeter.events.capture import capture_keywords, capture_label, capture_number
 from genmeter.events.values import UNREADABLE
 from genmeter.hooks._base import FrameworkHook, Unsupported, open_block
+from genmeter.hooks._replacing import Replaced
 from genmeter.hooks.frameworks import FRAMEWORKS
 from genmeter.observed import gate
 from genmeter.observed.model import ObservedCall
@@ -204,23 +205,16 @@ def _wrap(original: Any, name: str, signature: inspect.Signature) -> Any:
         try:
             outputs = original(*args, **kwargs)
         except BaseException as error:
-            _guard(batch, "fail", error)
+            if batch is not None:
+                _hook.attempt(batch.fail, error)
             raise
         finally:
             _is_inside.reset(token)
-        _guard(batch, "answer", outputs)
+        if batch is not None:
+            _hook.attempt(batch.answer, outputs)
         return outputs
 
     return method
-
-
-def _guard(batch: _Batch | None, method: str, value: Any) -> None:
-    if batch is None:
-        return
-    try:
-        getattr(batch, method)(value)
-    except UNREADABLE as error:
-        _hook.report("the outputs", error)
 
 
 def _connect(module: ModuleType) -> Callable[[], object]:
@@ -236,16 +230,11 @@ def _connect(module: ModuleType) -> Callable[[], object]:
         signature = inspect.signature(original)
         if len(signature.parameters) < 2 or "self" not in signature.parameters:  # noqa: PLR2004
             raise Unsupported(f"vllm.LLM.{name} has no parameter for prompts")
-        wrapped.append((owner, name, original, _wrap(original, name, signature)))
-    for owner, name, _, wrapper in wrapped:
-        setattr(owner, name, wrapper)
-
-    def disconnect() -> None:
-        for owner, name, original, wrapper in wrapped:
-            if vars(owner).get(name) is wrapper:
-                setattr(owner, name, original)
-
-    return disconnect
+        wrapped.append((owner, name, _wrap(original, name, signature)))
+    replaced = Replaced()
+    for owner, name, wrapper in wrapped:
+        replaced.set(owner, name, wrapper)
+    return replaced.undo
 
 
 _hook = FrameworkHook(FRAMEWORKS["vllm"], module="vllm", connect=_connect)

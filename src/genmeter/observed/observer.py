@@ -18,11 +18,10 @@ import heapq
 import itertools
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from genmeter.events.answers import CallDetails
 from genmeter.observed.matching import MAX_SECONDS, RecentCalls, Seen
-from genmeter.observed.merging import complete
+from genmeter.observed.merging import completed
 from genmeter.observed.open_spans import OpenSpans
 
 if TYPE_CHECKING:
@@ -315,7 +314,7 @@ class Observer:
         if waited and seen.is_recorded:
             return
         seen.is_recorded = True
-        self._sink.record(_completed(seen.call, seen.parts))
+        self._sink.record(completed(seen.call, seen.parts))
         seen.parts = ()
 
     # --- reports of the job ----------------------------------------------------------------------
@@ -336,10 +335,10 @@ class Observer:
             return
         seen.is_recorded = True
         self._recent.note(seen, call)
-        observed = (_completed(seen.call, seen.parts),)
+        observed = (completed(seen.call, seen.parts),)
         seen.parts = ()
         self._sink.drop("reported")
-        sink.record(_completed(call, observed))
+        sink.record(completed(call, observed))
 
     # --- waiting ---------------------------------------------------------------------------------
 
@@ -366,11 +365,3 @@ class Observer:
         """Forget everything, in a forked child."""
         self.open_spans.reset()
         self._reset()
-
-
-def _completed(call: ObservedCall, parts: tuple[ObservedCall, ...]) -> ObservedCall:
-    if not parts:
-        return call
-    began: Any = None if call.duration is None else call.ended - call.duration
-    keywords, details = complete(call.keywords, call.details, parts, began=began)
-    return call._replace(keywords=keywords, details=details or CallDetails())

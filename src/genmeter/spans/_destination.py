@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from genmeter.config.checks import instance_of, optional
+from genmeter.events.values import UNREADABLE
 from genmeter.monitor import GenerationMonitor
 from genmeter.observed.blocks import entered, start_marking, stop_marking
 from genmeter.observed.observer import add_process_feed, remove_process_feed
@@ -17,20 +19,28 @@ if TYPE_CHECKING:
 
 __all__ = ["Destination"]
 
+_TIMEOUT_MILLIS = 30_000  # as of the SDK's processors
+
 
 class Destination:
-    """The monitor of a processor.
+    """The monitor of a processor, and the processor's end.
 
     Args:
         monitor: The monitor; None means the one of the process, at each call.
+        what: What the processor reads, for the count of what it could not.
+
+    Attributes:
+        is_shut: Whether the processor was shut down.
 
     Raises:
         ConfigError: It is not a monitor.
     """
 
-    def __init__(self, monitor: GenerationMonitor | None) -> None:
+    def __init__(self, monitor: GenerationMonitor | None, what: str) -> None:
         optional(instance_of(GenerationMonitor))("monitor", monitor)
         self._given = monitor
+        self._what = what
+        self.is_shut = False
         start_marking()
         self._stop = weakref.finalize(self, stop_marking)  # also if nobody closes it
         self._stop.atexit = False
@@ -63,20 +73,31 @@ class Destination:
         """Return the innermost block that was entered here and whose call a span is."""
         return entered(self._given)
 
-    def close(self) -> None:
-        """Stop marking blocks; a second call does nothing."""
+    def flush(self, timeout_millis: int) -> bool:
+        """Record the waiting calls; returns whether it was done in time. Never raises."""
+        try:
+            if self.has_monitor:
+                self.observer.settle(max(0.0, timeout_millis / 1_000))
+        except TimeoutError:
+            return False
+        except UNREADABLE as error:
+            self.reject(error)
+            return False
+        return True
+
+    def shut_down(self) -> None:
+        """Record the waiting calls, and stop marking blocks; a second call does nothing. Never raises."""
+        if self.is_shut:
+            return
+        self.flush(_TIMEOUT_MILLIS)
+        self.is_shut = True
         self._stop()
         remove_process_feed(self._observer_now)
 
-    def settle(self, timeout: float) -> bool:
-        """Record the waiting calls; returns whether it was done within ``timeout`` seconds."""
-        try:
-            if not self.has_monitor:
-                return True
-            self.observer.settle(timeout)
-        except TimeoutError:
-            return False
-        return True
+    def reject(self, error: BaseException) -> None:
+        """Count what could not be read; never raises."""
+        with suppress(*UNREADABLE):  # not even a monitor: its configuration is wrong
+            self.monitor.reject(self._what, error)
 
     def _observer_now(self) -> Observer | None:
         return self.observer if self.has_monitor else None

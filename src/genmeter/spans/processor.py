@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.sdk.trace import SpanProcessor
 
 from genmeter.config.checks import NAME, tuple_of
-from genmeter.events.model import Reason
 from genmeter.events.values import UNREADABLE
 from genmeter.observed.matching import SLACK
 from genmeter.observed.model import SpanNode
@@ -71,34 +70,33 @@ class GenAISpanProcessor(SpanProcessor):
     ) -> None:
         self._allow: tuple[str, ...] = tuple(_PREFIXES("allow", allow))
         self._deny: tuple[str, ...] = tuple(_PREFIXES("deny", deny))
-        self._destination = Destination(monitor)
+        self._destination = Destination(monitor, "span")
         self._openings = Openings()
         self._forked_at = 0  # Unix time in ns; what began before is the parent's
-        self._is_shut = False
         _processors.add(self)
         if monitor is not None:
             _add_of_monitor(self)
 
     def __repr__(self) -> str:
-        return f"<GenAISpanProcessor, {'shut down' if self._is_shut else 'open'}>"
+        return f"<GenAISpanProcessor, {'shut down' if self._destination.is_shut else 'open'}>"
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002
         """Remember where a span begins; never raises."""
-        if self._is_shut:
+        if self._destination.is_shut:
             return
         try:
             self._begin(span)
         except UNREADABLE as error:
-            self._reject(error)
+            self._destination.reject(error)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Record the call that a span reports, if it is one; never raises."""
-        if self._is_shut:
+        if self._destination.is_shut:
             return
         try:
             self._end(span)
         except UNREADABLE as error:
-            self._reject(error)
+            self._destination.reject(error)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Record the calls that wait for the end of other spans.
@@ -109,19 +107,11 @@ class GenAISpanProcessor(SpanProcessor):
         Returns:
             Whether it was done in time.
         """
-        try:
-            return self._destination.settle(max(0.0, timeout_millis / 1_000))
-        except UNREADABLE as error:
-            self._reject(error)
-            return False
+        return self._destination.flush(timeout_millis)
 
     def shutdown(self) -> None:
         """Record the waiting calls, and ignore further spans; the monitor stays open. Never raises."""
-        if self._is_shut:
-            return
-        self.force_flush()
-        self._is_shut = True
-        self._destination.close()
+        self._destination.shut_down()
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -225,7 +215,7 @@ class GenAISpanProcessor(SpanProcessor):
         """Return whether a call's span, and the block that it began in, are of this one's monitor."""
         destination = self._destination
         monitor, observer = destination.monitor, destination.observer
-        if self._is_shut or monitor.is_shut or not self._is_watched(source):
+        if self._destination.is_shut or monitor.is_shut or not self._is_watched(source):
             return False
         if observer is other or observer.open_spans.get(key) is None:
             return False
@@ -235,13 +225,6 @@ class GenAISpanProcessor(SpanProcessor):
         if self._deny and source.startswith(self._deny):
             return False
         return not self._allow or source.startswith(self._allow)
-
-    def _reject(self, error: BaseException) -> None:
-        try:
-            pipeline = self._destination.monitor._pipeline  # noqa: SLF001 - of this package
-            pipeline.reject(Reason.INTERNAL, "span", error)
-        except UNREADABLE:  # not even a monitor: its configuration is wrong
-            pass
 
     def _after_fork_in_child(self) -> None:
         self._forked_at = time.time_ns()

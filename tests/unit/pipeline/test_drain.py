@@ -973,7 +973,7 @@ def test_only_the_first_of_a_kind_is_logged(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each reason and name is logged once, up to a maximum number."""
-    monkeypatch.setattr(module, "_MAX_WARNINGS", 3)
+    monkeypatch.setattr("genmeter.pipeline.once.MAX_KEYS", 3)
     for number in range(10):
         for _ in range(2):
             bench.pipeline.inbox.append(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import weakref
 from typing import NamedTuple
 
@@ -13,10 +12,11 @@ from genmeter.config.monitor import EndpointConfig, MonitorConfig
 from genmeter.errors import ConfigError, EndpointError
 from genmeter.fork_lock import ForkLock
 from genmeter.monitor import GenerationMonitor, newest_monitor, open_monitors
+from genmeter.pipeline.once import OnceLog
 
 __all__ = ["configure", "has_process_monitor", "process_monitor"]
 
-_logger = logging.getLogger("genmeter")
+_once = OnceLog()  # off the thread of the first call
 _lock = ForkLock()
 # One for each runtime: tests have several.
 _made: weakref.WeakKeyDictionary[runtime.Runtime, GenerationMonitor] = weakref.WeakKeyDictionary()
@@ -96,9 +96,9 @@ def _make() -> GenerationMonitor:
     try:
         return GenerationMonitor(config=_config)
     except EndpointError as error:
-        _logger.warning("the monitor of this process has no endpoint: %s", error)
+        _once.warn(str(error), "the monitor of this process has no endpoint: %s", error)
         config = MonitorConfig(endpoint=EndpointConfig(enabled=False))
     except ConfigError as error:
-        _logger.warning("the monitor of this process exports no metrics: %s", error)
+        _once.warn(str(error), "the monitor of this process exports no metrics: %s", error)
         config = MonitorConfig(meter_provider=NoOpMeterProvider())
     return GenerationMonitor(config=config)

@@ -10,10 +10,12 @@ import pytest
 from _gen_ai_spans import OFFICIAL, OPENINFERENCE, Tracing, rows
 
 import genmeter
+from _waiting import eventually
 from genmeter import ConfigError, GenAISpanProcessor, MonitorConfig
 from genmeter.observed import blocks
 from genmeter.observed.hook import HookRecorder
 from genmeter.observed.observer import HELD_SECONDS
+from genmeter.spans import monitors
 from genmeter.spans.monitors import process_monitor
 from genmeter.testing import IsolatedMonitor, fresh_runtime, isolated_monitor
 
@@ -828,11 +830,13 @@ def test_process_monitor_of_wrong_settings_counts_all_the_same(
     variables: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     """It says what is wrong once, and its calls are in the totals of the process."""
+    monitors._once.clear()
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with fresh_runtime():
         made = process_monitor()
         assert process_monitor() is made
+        assert eventually(lambda: words in caplog.text)
         made.track_generation(1.0, True, model_name="m", prompt_token_count=5)
         assert made.get_total_token_usage().total_tokens == 5
     assert caplog.text.count(words) == 1

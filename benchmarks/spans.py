@@ -129,7 +129,7 @@ def _kept() -> float:
         for _ in range(3):
             _calls(provider, monitor)
         monitor.flush()
-        observer = monitor._observer
+        observer = monitor.observer
         tracer = provider.get_tracer("opentelemetry.instrumentation.genai.openai")
         for number in range(KEPT):
             span = tracer.start_span("chat gpt-4o-mini", attributes=START)

@@ -2,7 +2,8 @@
 
 :class:`GenAIInstrumentor` records the calls in the spans of the instrumentations that the command turns on,
 :class:`AfterImageInstrumentor` replaces AfterImage's monitor. Their ``instrument()`` does the same in code.
-Needs the extra ``instrument``.
+Needs the extra ``instrument``. What they use is imported when they are turned on: a list of the installed
+instrumentations loads this module too.
 """
 
 from __future__ import annotations
@@ -10,12 +11,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from genmeter import patch
-from genmeter.auto import afterimage
-from genmeter.auto.tracing import SpanFeed
-from genmeter.config.monitor import MonitorConfig
 from genmeter.errors import ConfigError, MissingExtraError
-from genmeter.spans import monitors
 
 try:
     from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
@@ -26,6 +22,9 @@ except ModuleNotFoundError as error:
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+
+    from genmeter.auto.tracing import SpanFeed
+    from genmeter.config.monitor import MonitorConfig
 
 __all__ = ["AfterImageInstrumentor", "GenAIInstrumentor"]
 
@@ -46,9 +45,13 @@ class AfterImageInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         return ("afterimage >= 0.18.0",)
 
     def _instrument(self, **kwargs: Any) -> None:
+        from genmeter import patch
+
         patch.install(_config(kwargs))
 
     def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002 - the parent's signature
+        from genmeter import patch
+
         patch.uninstall()
 
 
@@ -68,6 +71,10 @@ class GenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         return ()
 
     def _instrument(self, **kwargs: Any) -> None:
+        from genmeter.auto import afterimage
+        from genmeter.auto.tracing import SpanFeed
+        from genmeter.spans import monitors
+
         monitors.configure(_config(kwargs))
         feed = self._feed = SpanFeed()
         afterimage.install()
@@ -76,6 +83,8 @@ class GenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             _logger.warning("%s", note)
 
     def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002 - the parent's signature
+        from genmeter.spans import monitors
+
         feed, self._feed = self._feed, None
         monitors.configure(None)
         if feed is not None:
@@ -83,6 +92,8 @@ class GenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
 
 def _config(kwargs: Mapping[str, Any]) -> MonitorConfig:
+    from genmeter.config.monitor import MonitorConfig
+
     provider: Any = kwargs.get("meter_provider") or "global"
     config = MonitorConfig(meter_provider=provider)
     try:

@@ -682,6 +682,11 @@ class GenerationMonitor(Recording):
             SECONDS("timeout", timeout)
         return self._runtime.push(self.shutdown_timeout if timeout is None else timeout)
 
+    @property
+    def is_shut(self) -> bool:
+        """Whether :meth:`shutdown` was called."""
+        return self._is_shut
+
     def shutdown(self) -> None:
         """Stop accepting events, drain the queue and flush the exporters.
 

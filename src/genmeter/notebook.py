@@ -111,9 +111,14 @@ class TopView:
         except KeyboardInterrupt:
             return
 
-    def _repr_html_(self) -> str:
+    def _repr_mimebundle_(self, **_wanted: object) -> dict[str, str]:
+        """Return both views of one reading: IPython asks for each of them otherwise."""
         console = self._draw()
-        return console.export_html(inline_styles=True, code_format=_PRE)
+        html = console.export_html(inline_styles=True, code_format=_PRE, clear=False)
+        return {"text/html": html, "text/plain": console.export_text().rstrip("\n")}
+
+    def _repr_html_(self) -> str:
+        return self._repr_mimebundle_()["text/html"]
 
     def __repr__(self) -> str:
         return self._draw().export_text().rstrip("\n")

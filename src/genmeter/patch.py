@@ -21,7 +21,6 @@ import importlib
 import inspect
 import logging
 import sys
-import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,10 +31,12 @@ from genmeter.alerting.state import Alert
 from genmeter.config.checks import instance_of, optional
 from genmeter.config.monitor import EndpointConfig, MonitorConfig
 from genmeter.errors import EndpointError
+from genmeter.fork_lock import ForkLock
 from genmeter.handlers.base import FileLogHandler, FileMetricHandler, LogHandler, MetricHandler
 from genmeter.history.token_report import ModelTokenUsage, TokenUsageReport
 from genmeter.monitor import GenerationMonitor
 from genmeter.observed.observer import expect_reports
+from genmeter.pipeline.once import FirstTimes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,12 +68,12 @@ class _Swap(NamedTuple):
     replacement: type
 
 
-_lock = threading.RLock()  # never held during an import
+_lock = ForkLock()  # never held during an import
 _installs: list[MonitorConfig | None] = []  # the first one applies
 _swaps: list[_Swap] = []
 _bindings: list[tuple[dict[str, Any], str, _Swap]] = []  # namespace, name, swap
 _stand_ins: dict[type, type] = {}
-_warned: set[str] = set()
+_first = FirstTimes()
 
 
 def install(config: MonitorConfig | None = None) -> None:
@@ -126,7 +127,7 @@ def uninstall() -> None:
                 namespace[name] = swap.original
         _bindings.clear()
         _swaps.clear()
-        _warned.clear()
+        _first.clear()
 
 
 def _patch(module: ModuleType) -> None:
@@ -286,6 +287,5 @@ def _construct(monitor: GenerationMonitor, passed: dict[str, Any]) -> None:
 
 
 def _warn(text: str) -> None:
-    if text not in _warned:
-        _warned.add(text)
+    if _first.is_new(text):
         _logger.warning("%s", text)

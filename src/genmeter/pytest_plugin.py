@@ -10,7 +10,9 @@ pytest finds it by its entry point::
     def test_agent():
         ...  # fails if it spends more
 
-``pytest --genmeter-report`` prints what each test spent. ``-p no:genmeter`` turns the plugin off.
+``pytest --genmeter-report`` prints what each test spent, also under pytest-xdist; the report of each test has
+it as the properties ``genmeter_calls`` and so on, and so has JUnit's XML. ``-p no:genmeter`` turns the plugin
+off.
 """
 
 from __future__ import annotations
@@ -44,7 +46,23 @@ class _Spent(NamedTuple):
     unread: int
 
 
-_SPENT = pytest.StashKey[list[_Spent]]()
+class _Reports:
+    """Keeps what the reports of tests say that they spent, in the process that prints it."""
+
+    def __init__(self) -> None:
+        self.spent: list[_Spent] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Read the report of a test, which may have run in another process."""
+        found: dict[str, Any] = dict(
+            report.user_properties
+        )  # the last ones of a test that was run again
+        if report.when == "teardown" and _PROPERTIES[0] in found:
+            self.spent.append(_Spent(report.nodeid, *(found[name] for name in _PROPERTIES)))
+
+
+_PROPERTIES = tuple(f"{_NAME}_{name}" for name in _Spent._fields[1:])
+_REPORTS = pytest.StashKey[_Reports]()
 _MONITOR = pytest.StashKey["IsolatedMonitor"]()
 
 
@@ -60,7 +78,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker."""
     config.addinivalue_line("markers", _MARKER)
-    config.stash[_SPENT] = []
+    reports = config.stash[_REPORTS] = _Reports()
+    config.pluginmanager.register(reports, "genmeter_reports")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -92,15 +111,14 @@ def genmeter(request: pytest.FixtureRequest) -> Iterator[IsolatedMonitor]:
         yield monitor
         report = process_token_usage()  # of all monitors of the test
         del request.node.stash[_MONITOR]
-        request.config.stash[_SPENT].append(
-            _Spent(
-                request.node.nodeid,
-                int(monitor.value("genmeter_generations_total")),
-                report.total_tokens,
-                report.cost_usd,
-                report.calls_without_usage,
-            )
+        spent = _Spent(
+            request.node.nodeid,
+            int(monitor.value("genmeter_generations_total")),
+            report.total_tokens,
+            report.cost_usd,
+            report.calls_without_usage,
         )
+        request.node.user_properties += zip(_PROPERTIES, spent[1:], strict=True)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -120,7 +138,7 @@ def pytest_terminal_summary(
     """Print what the tests spent, the most expensive one first."""
     if not config.getoption("genmeter_report"):
         return
-    recorded: list[_Spent] = config.stash[_SPENT]
+    recorded = config.stash[_REPORTS].spent
     spent = sorted(recorded, key=lambda each: (-each.usd, -each.tokens, each.test))
     terminalreporter.section("genmeter")
     if not spent:

@@ -27,7 +27,7 @@ from genmeter.events.capture import (
 from genmeter.events.model import Raw, Reason
 from genmeter.events.values import Rejected, safe_text
 from genmeter.handlers.dispatch import is_handing_out_logs
-from genmeter.observed import blocks
+from genmeter.observed import blocks, gate
 from genmeter.observed.model import ObservedCall
 from genmeter.observed.observer import Observer, process_observer
 from genmeter.observed.reported import claim
@@ -57,6 +57,9 @@ class Recording:
         pipeline: Drains what is appended here.
         session: The parts of the monitor that records.
         inline: Whether each event is drained at once, on the caller's thread.
+
+    Attributes:
+        observer: Records what something else observes of this monitor's calls.
     """
 
     def __init__(self, pipeline: Pipeline, session: Session, *, inline: bool) -> None:
@@ -66,6 +69,9 @@ class Recording:
         self._inbox = pipeline.inbox
         self._append = pipeline.inbox.append
         self._observed_sink = _ObservedSink(pipeline, session, inline=inline)
+        # Now rather than when it is needed, since two threads might make it at once.
+        self.observer = session.observer = Observer(self._observed_sink)
+        pipeline.add_turn_end(self.observer.expire)
 
     def track_generation(self, duration: float, success: bool, **kwargs: Any) -> None:
         """Record a model call that ended, or a conversation made of such calls.
@@ -300,7 +306,7 @@ class Recording:
         if len(self._inbox) >= WAKE or self._inline or not self._pipeline.is_running:
             self._pipeline.after_append(inline=self._inline)
 
-    def _record_call(
+    def record_call(
         self, duration: float, success: bool, keywords: dict[str, Any], details: CallDetails | None
     ) -> None:
         """Record a call of a handle: :meth:`track_generation` with ``details``; never raises."""
@@ -326,6 +332,8 @@ class Recording:
                 _sampled(context) if context else None,
                 details,
             )
+            if gate.is_guarded():  # so that the next call knows what this one used
+                self._pipeline.wake()
         except Exception as error:
             self._pipeline.reject(Reason.INTERNAL, "generation", error)
 
@@ -367,8 +375,8 @@ class Recording:
         self, keywords: Mapping[str, Any], *, is_call: bool, success: Any
     ) -> tuple[Observer | None, list[ObservedCall]]:
         """Return the observer, and what was observed of a report; see :func:`.claim`."""
-        observer = self._session.observer
-        if observer is None or not observer.is_fed:
+        observer: Observer | None = self.observer
+        if not self.observer.is_fed:
             observer = process_observer()
         observed, others = claim(keywords, is_call=is_call, success=success is True)
         if observer is not None:
@@ -378,27 +386,22 @@ class Recording:
                 observer.drop_reported(observed)
         return observer, observed
 
-    @property
-    def _observer(self) -> Observer:
-        """The observer of this monitor's calls, made when first needed."""
-        observer = self._session.observer
-        if observer is None:
-            made = Observer(self._observed_sink)
-            observer = self._session.observer = self._session.observer or made
-            if observer is made:
-                self._pipeline.add_turn_end(made.expire)
-        return observer
+    def reject(self, what: str, value: object) -> None:
+        """Count what could not be recorded, and log the first of its kind; never raises or waits."""
+        self._pipeline.reject(Reason.INTERNAL, what, value)
 
-    def _misuse(self, key: str, message: str) -> None:
+    def misuse(self, key: str, message: str) -> None:
         """Log a warning once for each key; never raises or waits."""
         self._pipeline.notice(None, key, message)
 
-    def _open_call(self, handle: GenerationHandle) -> None:
+    def open_call(self, handle: GenerationHandle) -> None:
+        """Count a call as active; called by its handle."""
         state = self._session.state
         state.open_calls[weakref.ref(handle)] = None
         state.begun_calls.append(handle.labels)
 
-    def _close_call(self, handle: GenerationHandle) -> None:
+    def close_call(self, handle: GenerationHandle) -> None:
+        """Stop counting it as active; called by its handle."""
         self._session.state.open_calls.pop(weakref.ref(handle), None)
 
     def _timestamp(self, metadata: Any) -> float | None:
@@ -446,11 +449,15 @@ class _ObservedSink:
             if self.refuse is not None:
                 self.refuse((_GENERATION,))
                 return
-            self._pipeline.inbox.append((Raw.CALL, function))
-            if len(self._pipeline.inbox) >= WAKE or self._inline or not self._pipeline.is_running:
-                self._pipeline.after_append(inline=self._inline)
+            self._pipeline.post(function, inline=self._inline, may_drop=True)
+            if gate.is_guarded():
+                self._pipeline.wake()
         except Exception as error:
             self._pipeline.reject(Reason.INTERNAL, "observed call", error)
+
+    @property
+    def is_crowded(self) -> bool:
+        return self._pipeline.is_crowded
 
     def run(self, function: Callable[[], object], timeout: float) -> None:
         self._pipeline.run(function, timeout)

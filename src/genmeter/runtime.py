@@ -319,6 +319,7 @@ class Runtime:
         """Stop the threads of a runtime after :meth:`exit`."""
         if self._job_guard is not None:
             gate.remove_guard(self._job_guard)
+            self._job_guard.close()
         self._reaper.close()
         if self.pipeline is not None:
             self.pipeline.stop(1.0)

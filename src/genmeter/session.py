@@ -121,7 +121,7 @@ class Session:
         alerting: The monitor's alerts.
         token_usage: The thread that calls the monitor's ``token_usage_callback``.
         on_rebuild: Called in a forked child at its first event: the place to start threads.
-        observer: Records what others observe; None until something does.
+        observer: Records what others observe; None until its monitor has set it.
     """
 
     def __init__(

@@ -219,18 +219,16 @@ def redirected(monitor: GenerationMonitor) -> Iterator[None]:
         monitor: The one that records, such as that of :func:`isolated_monitor`.
     """
     before = [
-        (each, dict(vars(each)))
-        for each in open_monitors(of_any_runtime=True)
-        if each is not monitor
+        (each, vars(each)) for each in open_monitors(of_any_runtime=True) if each is not monitor
     ]
-    for each, _ in before:
-        vars(each).update(vars(monitor))
+    # At once, since other threads may be recording: they see the one or the other.
+    for each, own in before:
+        each.__dict__ = {**own, **vars(monitor)}
     try:
         yield
     finally:
         for each, own in before:
-            vars(each).clear()
-            vars(each).update(own)
+            each.__dict__ = own
 
 
 class _Owner:

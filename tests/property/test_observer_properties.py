@@ -23,6 +23,7 @@ class FakeSink:
     def __init__(self) -> None:
         self.recorded: list[ObservedCall] = []
         self.dropped = 0
+        self.is_crowded = False
 
     def record(self, call: ObservedCall) -> None:
         """Keep a call."""

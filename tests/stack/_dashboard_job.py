@@ -110,7 +110,7 @@ def record_stream(monitor: GenerationMonitor, *, is_cancelled: bool) -> None:
             "cost": 0.004,
         }
     details = CallDetails(is_cancelled=is_cancelled, first_chunk=0.3, chunk_gaps=(0.02, 0.03))
-    monitor._record_call(0.35, not is_cancelled, keywords, details)
+    monitor.record_call(0.35, not is_cancelled, keywords, details)
 
 
 if __name__ == "__main__":

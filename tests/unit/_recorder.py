@@ -70,7 +70,7 @@ class FakeRecorder:
         """The last call."""
         return self.calls[-1]
 
-    def _record_call(
+    def record_call(
         self,
         duration: float,
         success: bool,
@@ -79,11 +79,11 @@ class FakeRecorder:
     ) -> None:
         self.calls.append(Recorded(duration, success, keywords, details))
 
-    def _open_call(self, handle: GenerationHandle) -> None:
+    def open_call(self, handle: GenerationHandle) -> None:
         self.open += 1
 
-    def _close_call(self, handle: GenerationHandle) -> None:
+    def close_call(self, handle: GenerationHandle) -> None:
         self.open -= 1
 
-    def _misuse(self, key: str, message: str) -> None:
+    def misuse(self, key: str, message: str) -> None:
         self.warnings.setdefault(key, message)

@@ -445,7 +445,7 @@ def test_dropped_event_does_not_change_active_calls(
     """Active calls are counted by their handles, not by events."""
     with monitor.generation("m"):
         assert active(monitor) == {"m": 1}
-        monkeypatch.setattr(monitor, "_record_call", lambda *_: None)
+        monkeypatch.setattr(monitor, "record_call", lambda *_: None)
     assert active(monitor) == {"m": 0}
     assert generations(monitor, genmeter_outcome="success") == 0
 

@@ -16,12 +16,13 @@ import pytest
 from _auto_fakes import write_client, write_instrumentation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import TracerProvider, sampling
 
 from _measured import measured
 from genmeter import ConfigError, GenerationMonitor, patch
 from genmeter.instrumentor import AfterImageInstrumentor, GenAIInstrumentor
 from genmeter.monitor import open_monitors
+from genmeter.spans.sampling import RecordCalls
 from genmeter.testing import fresh_runtime
 
 if TYPE_CHECKING:
@@ -288,6 +289,38 @@ def test_passed_providers_are_read() -> None:
     call(provider)
     assert monitor.get_total_token_usage().total_tokens == 34
     meters.shutdown()
+    provider.shutdown()
+
+
+def test_uninstrumenting_gives_the_sampler_back() -> None:
+    """Also to tracers; and instrumenting again reads the provider again."""
+    provider = TracerProvider(sampler=sampling.ALWAYS_OFF)
+    tracer = provider.get_tracer("test")
+    reader = InMemoryMetricReader()
+    meters = MeterProvider(metric_readers=[reader])
+    instrumentor = GenAIInstrumentor()
+    for turn in (1, 2):
+        instrumentor.instrument(tracer_provider=provider, meter_provider=meters)
+        try:
+            assert provider.sampler is not sampling.ALWAYS_OFF
+            call(provider)
+            (monitor,) = open_monitors()
+            assert monitor.get_total_token_usage().total_tokens == 34 * turn
+        finally:
+            instrumentor.uninstrument()
+        assert provider.sampler is tracer.sampler is sampling.ALWAYS_OFF  # type: ignore[attr-defined]
+    meters.shutdown()
+    provider.shutdown()
+
+
+def test_a_sampler_of_the_jobs_own_stays() -> None:
+    """One that the job has wrapped itself is none of the instrumentor's."""
+    provider = TracerProvider(sampler=RecordCalls(sampling.ALWAYS_OFF))
+    before = provider.sampler
+    instrumentor = GenAIInstrumentor()
+    instrumentor.instrument(tracer_provider=provider)
+    instrumentor.uninstrument()
+    assert provider.sampler is before
     provider.shutdown()
 
 

@@ -72,3 +72,21 @@ def test_the_view_is_renewed_in_its_place(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_source_that_does_not_answer_is_said(unused_tcp_port: int) -> None:
     """The view has the reason, and no numbers."""
     assert "127.0.0.1" in top(f"127.0.0.1:{unused_tcp_port}")._repr_html_()
+
+
+def test_a_display_reads_the_sources_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For both of its views."""
+    view = top("127.0.0.1:1")
+    reads: list[int] = []
+
+    def read() -> list[Any]:
+        reads.append(1)
+        return []
+
+    monkeypatch.setattr(view, "_read", read)
+    bundle = view._repr_mimebundle_(include=None, exclude=None)
+    assert len(reads) == 1
+    assert set(bundle) == {"text/html", "text/plain"}
+    assert bundle["text/html"].startswith("<pre")
+    assert "<" not in bundle["text/plain"].strip()[:1]
+    assert len(bundle["text/plain"]) > 10

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from _measured import measured
-from genmeter import ConfigError, MonitorConfig
+from genmeter import ConfigError, MonitorConfig, pytest_plugin
 from genmeter.testing import isolated_monitor, redirected
 
 if TYPE_CHECKING:
@@ -176,6 +178,33 @@ def test_wrong_limits_are_refused(limits: dict[str, object]) -> None:
         monitor.assert_budget(**limits)  # type: ignore[arg-type]
 
 
+def test_redirecting_is_one_step_for_other_threads() -> None:
+    """A thread that records meanwhile never sees a monitor without its attributes."""
+    with isolated_monitor() as outer:
+        errors: list[BaseException] = []
+        ends = threading.Event()
+
+        def record() -> None:
+            while not ends.is_set():
+                try:
+                    assert outer.log_dir
+                    outer.track_generation(1.0, True, model_name="m", total_token_count=1)
+                except BaseException as error:
+                    errors.append(error)
+                    return
+
+        thread = threading.Thread(target=record, daemon=True)
+        thread.start()
+        own = vars(outer)
+        for _ in range(200):
+            with isolated_monitor() as inner, redirected(inner):
+                assert outer._session is inner._session
+            assert vars(outer) is own
+        ends.set()
+        thread.join()
+        assert errors == []
+
+
 def test_redirected_monitors_are_themselves_again() -> None:
     """Also one that belongs to another runtime, and after an error."""
     with isolated_monitor() as outer, isolated_monitor() as inner:
@@ -185,3 +214,66 @@ def test_redirected_monitors_are_themselves_again() -> None:
         outer.track_generation(1.0, True, model_name="atlas", prompt_token_count=7)
         assert inner.get_total_token_usage().total_tokens == 5
         assert outer.get_total_token_usage().total_tokens == 7
+
+
+REPORTED = """
+import job
+
+
+def test_first(genmeter):
+    job.call(10)
+
+
+def test_second(genmeter):
+    job.call(7)
+    job.call(1)
+
+
+def test_without_it():
+    job.call(5)
+"""
+
+
+def test_the_report_of_a_test_has_what_it_spent(tmp_path: Path) -> None:
+    """JUnit's XML too."""
+    code, output = run_pytest(tmp_path, REPORTED, "--junitxml", str(tmp_path / "junit.xml"))
+    assert code == 0, output
+    text = (tmp_path / "junit.xml").read_text()
+    for name, value in (("calls", 2), ("tokens", 8), ("unread", 0)):
+        assert f'<property name="genmeter_{name}" value="{value}" />' in text
+    assert text.count("genmeter_tokens") == 2
+
+
+def test_rows_of_other_processes_are_in_the_report(pytestconfig: pytest.Config) -> None:
+    """As pytest-xdist passes reports: as JSON."""
+    reports = pytest_plugin._Reports()
+    for when in ("setup", "call", "teardown"):
+        report = pytest.TestReport(
+            "test_it.py::test_a",
+            ("test_it.py", 1, "test_a"),
+            {},
+            "passed",
+            None,
+            when,  # type: ignore[arg-type]
+            user_properties=[
+                *(("genmeter_calls", 1), ("genmeter_tokens", 10), ("genmeter_usd", 0.5)),
+                *(("genmeter_unread", 0), ("other", "x")),
+            ],
+        )
+        passed = json.loads(
+            json.dumps(
+                pytestconfig.hook.pytest_report_to_serializable(config=pytestconfig, report=report)
+            )
+        )
+        read = pytestconfig.hook.pytest_report_from_serializable(config=pytestconfig, data=passed)
+        reports.pytest_runtest_logreport(read)
+    assert reports.spent == [("test_it.py::test_a", 1, 10, 0.5, 0)]
+
+
+def test_the_report_has_the_tests_of_all_workers(tmp_path: Path) -> None:
+    """If pytest-xdist is installed."""
+    pytest.importorskip("xdist")
+    code, output = run_pytest(tmp_path, REPORTED, "--genmeter-report", "-n", "2")
+    assert code == 0, output
+    for row in ("test_first", "test_second", "total"):
+        assert row in output.partition("= genmeter =")[2]

@@ -117,16 +117,16 @@ def test_active_calls_skip_collected_handles() -> None:
     class Owner:
         """Opens and closes calls in a state."""
 
-        def _open_call(self, handle: GenerationHandle) -> None:
+        def open_call(self, handle: GenerationHandle) -> None:
             made.open_calls[weakref.ref(handle)] = None
 
-        def _close_call(self, handle: GenerationHandle) -> None:
+        def close_call(self, handle: GenerationHandle) -> None:
             made.open_calls.pop(weakref.ref(handle), None)
 
-        def _record_call(self, *_: Any) -> None:
+        def record_call(self, *_: Any) -> None:
             """Record nothing."""
 
-        def _misuse(self, key: str, message: str) -> None:
+        def misuse(self, key: str, message: str) -> None:
             """Log nothing."""
 
     handles = [GenerationHandle(Owner(), model=f"m{number}") for number in range(3)]

@@ -76,3 +76,22 @@ def test_something_else_is_refused() -> None:
     """A module that is no tracker, though it can log."""
     with isolated_monitor() as monitor, pytest.raises(ConfigError, match="tracker must be"):
         monitor.get_total_token_usage().log_to(SimpleNamespace(log=print))
+
+
+def test_rows_of_equal_replaced_names_stay_apart() -> None:
+    """The name that needs no replacement keeps it; the others end with a digest, always the same."""
+    tracker, again = FakeMlflow(), FakeMlflow()
+    with isolated_monitor() as monitor:
+        for tokens, name in ((5, "a/b"), (7, "a_b"), (11, "a@b"), (13, "other@")):
+            monitor.track_generation(1.0, True, model_name=name, prompt_token_count=tokens)
+        monitor.get_total_token_usage().log_to(tracker)
+        monitor.track_generation(1.0, True, model_name="a@b", prompt_token_count=100)
+        monitor.get_total_token_usage().log_to(again)
+    totals = {
+        name.split("/")[1]: value
+        for name, value in tracker.metrics.items()
+        if name.endswith("/total_tokens") and name.count("/") == 2
+    }
+    assert sorted(totals.values()) == [5, 7, 11, 13]
+    assert (totals["a_b"], totals["other_"]) == (7, 13)
+    assert set(again.metrics) == set(tracker.metrics)

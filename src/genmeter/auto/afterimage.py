@@ -146,5 +146,5 @@ def _block() -> Iterator[None]:
         blocks.leave(block, before)
         if block.end():
             with suppress(*UNREADABLE):
-                observer = process_observer() or process_monitor()._observer  # noqa: SLF001 - one contract
+                observer = process_observer() or process_monitor().observer
                 observer.await_report(block)

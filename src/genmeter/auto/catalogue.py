@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from genmeter.hooks.frameworks import FRAMEWORKS
+
 __all__ = ["AFTERIMAGE", "CLIENTS", "LIMITS", "Client", "rank"]
 
 
@@ -15,7 +17,7 @@ class Client(NamedTuple):
         module: The module whose import shows that the job uses it.
         parts: The last part of the modules of its instrumentations, as in
             ``opentelemetry.instrumentation.genai.openai``; the first is the preferred one.
-        hook: The module of its hook in :mod:`genmeter.hooks`; None without one.
+        hook: The name of its hook in :mod:`genmeter.hooks`; None without one.
         is_patchable: Whether :mod:`genmeter.clients` can watch its client classes.
         has_spans: Whether it may have spans of its own.
         is_framework: Whether it calls models through other clients, which are watched themselves.
@@ -30,6 +32,11 @@ class Client(NamedTuple):
     has_spans: bool = False
     is_framework: bool = False
     is_general: bool = False
+
+
+def _hooked(name: str, *parts: str, module: str | None = None, is_framework: bool = True) -> Client:
+    row = FRAMEWORKS[name]
+    return Client(row.title, module or row.module, parts, hook=name, is_framework=is_framework)
 
 
 AFTERIMAGE = "afterimage"
@@ -56,22 +63,16 @@ CLIENTS = (
     Client("watsonx", "ibm_watsonx_ai", ("watsonx",)),
     Client("Writer", "writerai", ("writer",), is_patchable=True),
     Client("Bedrock by botocore", "botocore", ("bedrock",), is_general=True),
-    Client("vLLM", "vllm", ("vllm",), hook="vllm"),
-    Client("LiteLLM", "litellm", ("litellm",), hook="litellm", is_framework=True),
-    Client("LangChain", "langchain_core", ("langchain",), hook="langchain", is_framework=True),
-    Client(
-        "LlamaIndex",
-        "llama_index.core",
-        ("llama_index", "llamaindex"),
-        hook="llama_index",
-        is_framework=True,
-    ),
-    Client("DSPy", "dspy", ("dspy",), hook="dspy", is_framework=True),
-    Client("Inspect", "inspect_ai", hook="inspect_ai", is_framework=True),
-    Client("LM Evaluation Harness", "lm_eval", hook="lm_eval", is_framework=True),
-    Client("ragas", "ragas", hook="ragas", is_framework=True),
+    _hooked("vllm", "vllm", is_framework=False),
+    _hooked("litellm", "litellm"),
+    _hooked("langchain", "langchain"),
+    _hooked("llama_index", "llama_index", "llamaindex", module="llama_index.core"),
+    _hooked("dspy", "dspy"),
+    _hooked("inspect_ai"),
+    _hooked("lm_eval"),
+    _hooked("ragas"),
     # Its packages share a namespace, whose own import nothing sees.
-    Client("Data Designer", "data_designer.config", hook="data_designer", is_framework=True),
+    _hooked("data_designer", module="data_designer.config"),
 )
 """In the order in which they are reported."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from opentelemetry import trace
 
 from genmeter.events.capture import class_name
 from genmeter.events.values import UNREADABLE
+from genmeter.fork_lock import ForkLock
 from genmeter.observed import gate
 
 if TYPE_CHECKING:
@@ -47,17 +47,13 @@ class SpanFeed:
     ) -> None:
         self._has_fallback = has_fallback
         self._on_blind = on_blind
-        self._lock = threading.RLock()
+        self._lock = ForkLock()
         self._fallback: Any = None
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._wrapped: weakref.WeakSet[Any] = weakref.WeakSet()
         self._processors: list[Any] = []
         self._is_patched = self._is_active = False
         self.problems: dict[str, None] = {}
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._reset_in_child)
-
-    def _reset_in_child(self) -> None:
-        self._lock = threading.RLock()  # another thread may have held it at the fork
 
     def install(self, tracer_provider: Any = None, logger_provider: Any = None) -> None:
         """Read the spans of providers from now on, and of those that exist.
@@ -69,6 +65,8 @@ class SpanFeed:
         with self._lock:
             self._is_active = True
             is_patched, self._is_patched = self._is_patched, True
+        if self._fallback is not None:
+            self.add_to(self._fallback)
         if not is_patched:
             wrapt.register_post_import_hook(self._patch_traces, _SDK_TRACE)
             wrapt.register_post_import_hook(self._patch_logs, _SDK_LOGS)
@@ -85,8 +83,10 @@ class SpanFeed:
             self._add_logs(logs.get_logger_provider())
 
     def uninstall(self) -> None:
-        """Read no spans any more."""
+        """Read no spans any more, and give providers their samplers back."""
         self._is_active = False
+        self._unwrap_samplers()
+        self._seen.clear()  # so that they are read if this is installed again
         processors, self._processors = self._processors, []
         for processor in processors:
             with suppress(*UNREADABLE):
@@ -132,7 +132,7 @@ class SpanFeed:
         from genmeter.spans import notice
         from genmeter.spans.processor import GenAISpanProcessor
 
-        provider.add_span_processor(_gate_processor())
+        provider.add_span_processor(_gate_processor(lambda: self._is_active))
         processor = GenAISpanProcessor()
         notice.keep_quiet(processor)  # the notes say it
         provider.add_span_processor(processor)
@@ -141,10 +141,20 @@ class SpanFeed:
             self._wrap_sampler(provider)
         return True
 
+    def _unwrap_samplers(self) -> None:
+        if self._wrapped:
+            from genmeter.spans import sampling
+
+            for provider in list(self._wrapped):
+                sampling.unwrap_sampler(provider)
+            self._wrapped.clear()
+
     def _wrap_sampler(self, provider: Any) -> None:
         from genmeter.spans import sampling
 
-        sampling.wrap_sampler(provider)
+        is_ours = not isinstance(getattr(provider, "sampler", None), sampling.RecordCalls)
+        if sampling.wrap_sampler(provider) and is_ours:
+            self._wrapped.add(provider)
         if not sampling.is_usual(provider.sampler):
             note = sampling.unseen(provider)
             if note is not None:
@@ -273,15 +283,19 @@ def _fallback_provider() -> Any:
     return FallbackProvider(StaticSampler(Decision.RECORD_ONLY), shutdown_on_exit=False)
 
 
-def _gate_processor() -> Any:
-    """Return a span processor that refuses calls, see :mod:`genmeter.observed.gate`."""
+def _gate_processor(is_active: Callable[[], bool]) -> Any:
+    """Return a span processor that refuses calls, see :mod:`genmeter.observed.gate`.
+
+    Args:
+        is_active: Whether it still does, since a processor cannot be removed.
+    """
     from opentelemetry.sdk.trace import SpanProcessor
 
     class GateProcessor(SpanProcessor):
         """Raises in the caller's path as a call's span starts, before anything is sent."""
 
         def on_start(self, span: Any, parent_context: Any = None) -> None:  # noqa: ARG002
-            if gate.is_guarded() and _is_call(span):
+            if gate.is_guarded() and is_active() and _is_call(span):
                 gate.check()
 
     return GateProcessor()

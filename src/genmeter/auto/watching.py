@@ -18,17 +18,18 @@ import importlib
 import importlib.util
 import os
 import sys
-import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import wrapt
 
+from genmeter import clients, hooks
 from genmeter.auto import afterimage, gates, packages
 from genmeter.auto.catalogue import AFTERIMAGE, CLIENTS, LIMITS, rank
 from genmeter.auto.tracing import SpanFeed
 from genmeter.events.values import UNREADABLE, safe_text
+from genmeter.fork_lock import ForkLock
 from genmeter.observed import gate
 
 if TYPE_CHECKING:
@@ -43,8 +44,6 @@ __all__ = ["AutoWatch", "Watched"]
 
 _MAX_SHOWN = 200
 _INSTRUMENTOR = "opentelemetry.instrumentation.instrumentor"
-_HOOKS = "genmeter.hooks"
-_PATCHES = "genmeter.clients"
 HOOK = "genmeter's hook"
 PATCH = "genmeter"
 
@@ -77,7 +76,7 @@ class AutoWatch:
 
     def __init__(self, monitor: Callable[[], GenerationMonitor]) -> None:
         self._monitor = monitor
-        self._lock = threading.RLock()
+        self._lock = ForkLock()
         self._seen: dict[str, Watched] = {}
         self._turned_on: dict[str, TurnedOn] = {}
         self._by_job: dict[str, None] = {}  # modules of instrumentors that the job turns on itself
@@ -93,8 +92,6 @@ class AutoWatch:
         wrapt.register_post_import_hook(self._on_instrumentor, _INSTRUMENTOR)
         for client in CLIENTS:
             wrapt.register_post_import_hook(self._hook_of(client), client.module)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._reset_in_child)
 
     def stop(self) -> None:
         """Turn off what was turned on; for tests."""
@@ -117,9 +114,6 @@ class AutoWatch:
         with self._lock:
             return [self._seen[each.name] for each in CLIENTS if each.name in self._seen]
 
-    def _reset_in_child(self) -> None:
-        self._lock = threading.RLock()  # another thread may have held it at the fork
-
     # --- at the import of a client ---------------------------------------------------------------
 
     def _hook_of(self, client: Client) -> Callable[[ModuleType], None]:
@@ -140,11 +134,16 @@ class AutoWatch:
         if client.module == AFTERIMAGE:
             watched.by = "genmeter's monitor in place of its own"
             return
-        ways = [self._by_hook, self._by_instrumentation, self._by_own_spans, self._by_patch]
-        if gate.is_guarded() or self.spans.is_blind:
-            ways = [self._by_hook, self._by_patch, self._by_instrumentation, self._by_own_spans]
         if gate.is_guarded():
             gates.install(module)
+        if not self._by_hook(watched):
+            self._without_hook(watched)
+
+    def _without_hook(self, watched: Watched) -> None:
+        """Watch a client in the first other way that there is."""
+        ways = [self._by_instrumentation, self._by_own_spans, self._by_patch]
+        if gate.is_guarded() or self.spans.is_blind:
+            ways = [self._by_patch, self._by_instrumentation, self._by_own_spans]
         for way in ways:
             if way(watched):
                 return
@@ -159,17 +158,22 @@ class AutoWatch:
         name = watched.client.hook
         if name is None:
             return False
-        module = _optional(f"{_HOOKS}.{name}")
-        if module is None:
-            return False
         try:
-            module.install(self._monitor())
+            hooks.install(name, monitor=self._monitor())
         except UNREADABLE as error:
             watched.problems.append(f"{HOOK} is not used: {_text(error)}")
             return False
-        self._undo.append(module.uninstall)
+        self._undo.append(lambda: hooks.uninstall(name))
         watched.by = HOOK
+        hooks.on_aside(name, lambda why: self._on_aside(watched, why))
         return True
+
+    def _on_aside(self, watched: Watched, why: str) -> None:
+        """Watch a framework otherwise whose hook has stepped aside, perhaps long after its import."""
+        if self._is_active:
+            watched.by = None
+            watched.problems.append(f"{HOOK} is not used: {why}")
+            self._without_hook(watched)
 
     def _by_instrumentation(self, watched: Watched) -> bool:
         """Turn on the preferred instrumentation that is installed."""
@@ -201,9 +205,6 @@ class AutoWatch:
         """Replace the methods of the client's classes."""
         client = watched.client
         if not client.is_patchable:
-            return False
-        clients = _optional(_PATCHES)
-        if clients is None:
             return False
         monitor = self._monitor()
         try:
@@ -274,13 +275,6 @@ def _has_own_spans(client: Client) -> bool:
     return importlib.util.find_spec(f"{client.module}._tracing") is not None and hasattr(
         base, "get_tracer"
     )
-
-
-def _optional(name: str) -> Any:
-    """Import a module of genmeter that may be missing in this version; None without it."""
-    if importlib.util.find_spec(name.rpartition(".")[0]) is None:
-        return None
-    return importlib.import_module(name) if importlib.util.find_spec(name) is not None else None
 
 
 def _text(error: BaseException) -> str:

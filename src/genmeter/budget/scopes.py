@@ -33,6 +33,7 @@ class MonitorScope:
 
     Attributes:
         terms: As passed.
+        pipeline: As passed.
         poll: Seconds until a waiting reservation looks itself; None for the usual ones.
     """
 
@@ -40,7 +41,7 @@ class MonitorScope:
 
     def __init__(self, terms: Terms, pipeline: Pipeline) -> None:
         self.terms = terms
-        self._pipeline = pipeline
+        self.pipeline = pipeline
         self._account = Account(terms, pipeline.epoch)
 
     @property
@@ -50,19 +51,19 @@ class MonitorScope:
 
     def account(self) -> Account:
         """Return the account; called by the owner."""
-        if self._account.epoch != self._pipeline.epoch:  # in a forked child
-            self._account = Account(self.terms, self._pipeline.epoch)
+        if self._account.epoch != self.pipeline.epoch:  # in a forked child
+            self._account = Account(self.terms, self.pipeline.epoch)
         return self._account
 
     def read(self, function: Callable[[Account], _T]) -> _T:
         """Have the owner call a function behind all events recorded so far; return its result."""
-        return self._pipeline.run(lambda: function(self.account()))
+        return self.pipeline.run(lambda: function(self.account()))
 
     def post(self, function: Callable[[Account], object]) -> None:
         """Have the owner call a function behind all events recorded so far, without waiting."""
-        if self._pipeline.is_running:
-            self._pipeline.post(lambda: function(self.account()))
-            self._pipeline.wake()
+        if self.pipeline.is_running:
+            self.pipeline.post(lambda: function(self.account()))
+            self.pipeline.wake()
         else:  # this thread drains
             MonitorScope.read(self, function)
 
@@ -121,13 +122,16 @@ class JobScope(MonitorScope):
         terms: The budget's terms.
         pipeline: The pipeline of this process.
         job: This process's part in the job.
+
+    Attributes:
+        job: As passed.
     """
 
     poll = _JOB_POLL
 
     def __init__(self, terms: Terms, pipeline: Pipeline, job: Job) -> None:
         super().__init__(terms, pipeline)
-        self._job = job
+        self.job = job
         self._spending = job.spending
         self._spending.is_used = True
         self.limits_usd = terms.limit.usd is not None
@@ -152,7 +156,7 @@ class JobScope(MonitorScope):
         """Whether the amounts have what the process had used that started this one."""
         try:
             self._spending.read(self.account, prices=False)  # which joins
-            return self._job.is_complete
+            return self.job.is_complete
         except (JobError, TimeoutError) as error:
             raise self.unavailable(str(error), Amounts(self.terms)) from error
 
@@ -182,6 +186,18 @@ class JobScope(MonitorScope):
             return self.unavailable(str(error), Amounts(self.terms))
         return problem
 
+    def others(self) -> JobAmounts:
+        """Return what the other processes have published and reserved.
+
+        Raises:
+            JobError: They cannot be reached.
+        """
+        return self._spending.others(prices=self.limits_usd)
+
+    def beside(self, others: JobAmounts) -> Amounts:
+        """Return what is used and reserved, with that of others; called by the pipeline's owner."""
+        return self.amounts(self._spending.own().plus(others), self.account())
+
     def unavailable(self, reason: str, amounts: Amounts) -> BudgetUnavailableError:
         """Return the error of a budget whose amounts are not known."""
         return BudgetUnavailableError(
@@ -200,8 +216,8 @@ class JobScope(MonitorScope):
     def request(self, claim: Claim) -> None:
         """Grant or refuse a claim, or let it wait."""
         self._spending.submit(_of_job(claim))
-        if not self._pipeline.is_running:  # its thread would look for other processes
-            self._job.watch()
+        if not self.pipeline.is_running:  # its thread would look for other processes
+            self.job.watch()
 
     def request_soon(self, claim: Claim) -> None:
         """Do as `request` does, on the job's thread."""
@@ -222,13 +238,13 @@ class JobScope(MonitorScope):
     def release(self, claim: Claim) -> None:
         """Free what a claim reserved, behind the events recorded so far, without waiting."""
         found = _of_job(claim)
-        if not self._pipeline.is_running:  # this thread drains
+        if not self.pipeline.is_running:  # this thread drains
             self.post(lambda _: self._spending.release(found))
-        elif self._spending.release_soon(found, self._pipeline.post):
-            self._pipeline.wake()
+        elif self._spending.release_soon(found, self.pipeline.post):
+            self.pipeline.wake()
 
     def _do_soon(self, function: Callable[[], object]) -> None:
-        if self._job.post(function):
+        if self.job.post(function):
             self._spending.stop_lingering()
         else:  # the process ends, or has no job any more
             function()

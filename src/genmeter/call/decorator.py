@@ -40,13 +40,13 @@ class Call(Protocol):
     def stream(self, stream: _T, /) -> _T:
         """Return a proxy of a stream that is read in the block."""
 
-    def _stream_to_end(self, stream: Any, /) -> Any:
+    def stream_to_end(self, stream: Any, /) -> Any:
         """Return a proxy whose end is the end of the call."""
 
-    def _pause(self) -> bool:
+    def pause(self) -> bool:
         """Unmark the call's block; returns whether it was marked."""
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
         """Mark it again."""
 
 
@@ -104,9 +104,9 @@ def decorated(function: Callable[..., Any], begin: Callable[[], Call]) -> Callab
 def _end_with(result: Any, call: Call) -> Any:
     """Read a result and end the call, or let it end with the stream that is returned."""
     if is_stream(result) or is_manager(result):
-        return call._stream_to_end(result)  # noqa: SLF001 - one contract
+        return call.stream_to_end(result)
     if type(result) is dict and is_stream(result.get("stream")):  # Bedrock's
-        return {**result, "stream": call._stream_to_end(result["stream"])}  # noqa: SLF001
+        return {**result, "stream": call.stream_to_end(result["stream"])}
     call.usage(result)
     call.__exit__(None, None, None)
     return result
@@ -131,7 +131,7 @@ def _of_generator(
     @functools.wraps(function)
     def record_generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         with begin() as call:
-            is_marked = call._pause()  # noqa: SLF001 - one contract
+            is_marked = call.pause()
             chunks = function(*args, **kwargs)
             stream = call.stream(chunks)
             try:
@@ -149,13 +149,13 @@ def _marked(stream: Generator[Any, Any, Any], call: Call) -> Generator[Any, Any,
     advance: Callable[[Any], Any] = stream.send
     argument = None
     while True:
-        call._resume()  # noqa: SLF001 - one contract
+        call.resume()
         try:
             chunk = advance(argument)
         except StopIteration as end:
             return end.value
         finally:
-            call._pause()  # noqa: SLF001 - one contract
+            call.pause()
         try:
             argument = yield chunk
             advance = stream.send
@@ -172,7 +172,7 @@ def _of_async_generator(
     @functools.wraps(function)
     async def record_async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         with begin() as call:
-            is_marked = call._pause()  # noqa: SLF001 - one contract
+            is_marked = call.pause()
             chunks = function(*args, **kwargs)
             stream = call.stream(chunks)
             # What `yield from` does in a generator.
@@ -181,14 +181,14 @@ def _of_async_generator(
             try:
                 while True:
                     if is_marked:
-                        call._resume()  # noqa: SLF001 - one contract
+                        call.resume()
                     try:
                         chunk = await advance(argument)
                     except StopAsyncIteration:
                         return
                     finally:
                         if is_marked:
-                            call._pause()  # noqa: SLF001 - one contract
+                            call.pause()
                     try:
                         argument = yield chunk
                         advance = stream.asend

@@ -50,7 +50,7 @@ _S = TypeVar("_S")
 class CallRecorder(Protocol):
     """What a handle records to: a monitor. Its methods never raise."""
 
-    def _record_call(
+    def record_call(
         self,
         duration: float,
         success: bool,
@@ -59,13 +59,13 @@ class CallRecorder(Protocol):
     ) -> None:
         """Record a call that ended, with the keywords of ``track_generation``."""
 
-    def _open_call(self, handle: GenerationHandle) -> None:
+    def open_call(self, handle: GenerationHandle) -> None:
         """Count a call as active."""
 
-    def _close_call(self, handle: GenerationHandle) -> None:
+    def close_call(self, handle: GenerationHandle) -> None:
         """Stop counting it as active."""
 
-    def _misuse(self, key: str, message: str) -> None:
+    def misuse(self, key: str, message: str) -> None:
         """Log a warning, once per key."""
 
 
@@ -94,7 +94,10 @@ class GenerationHandle:
         metadata: Free data for exports; copied.
 
     Attributes:
+        recorder: As passed.
         labels: The labels of the active call, as plain data.
+        is_gated: Whether a budget may refuse the call: False for one that its hook could not refuse, which
+            is sent whatever the gate says.
     """
 
     # Set by calls that need them; the others are spared the time.
@@ -111,8 +114,7 @@ class GenerationHandle:
     _outer: Block | None = None
     _is_marked = False
     _observed: list[ObservedCall] | None = None
-    # False for a call that its hook could not refuse: it is sent whatever the gate says.
-    _is_gated = True
+    is_gated = True
     _period: tuple[float, float] | None = None
 
     def __init__(
@@ -130,7 +132,7 @@ class GenerationHandle:
         self._given_model = model
         if model is not None:
             self._model = model
-        self._recorder = recorder
+        self.recorder = recorder
         self._step = step
         self._provider = provider
         self._operation = operation
@@ -233,7 +235,7 @@ class GenerationHandle:
         if self._children:
             self = self._entered_here()  # noqa: PLW0642 - one of several calls
         if self._vacancy:
-            self._recorder._misuse(  # noqa: SLF001 - one contract
+            self.recorder.misuse(
                 "stream_without_block",
                 "call.stream() was called outside of the call's block, so the stream is not "
                 "recorded; write `with monitor.generation(...) as call:` around the loop that "
@@ -284,7 +286,7 @@ class GenerationHandle:
         Raises:
             BudgetError: The budget of the job, if ``MonitorConfig`` has one, refuses the call.
         """
-        if self._is_gated and gate.is_guarded():
+        if self.is_gated and gate.is_guarded():
             gate.check()
         try:
             self._vacancy.pop()
@@ -301,7 +303,7 @@ class GenerationHandle:
             "provider": capture_label(self._provider),
             "operation": capture_label(self._operation),
         }
-        self._recorder._open_call(self)  # noqa: SLF001 - one contract
+        self.recorder.open_call(self)
         if is_marking():
             self._outer, self._is_marked = enter(self), True
         self._started = perf_counter()
@@ -318,8 +320,8 @@ class GenerationHandle:
         if self._children and (child := self._exit_child()) is not None:
             child.__exit__(kind, error, traceback)
             return
-        self._recorder._close_call(self)  # noqa: SLF001 - one contract
-        self._unmark()
+        self.recorder.close_call(self)
+        self.unmark()
         self._end(ended - self._started, error)
         self._vacancy = [True]
 
@@ -367,7 +369,7 @@ class GenerationHandle:
 
     def belongs_to(self, monitor: object) -> bool:
         """Return whether this is a call of a monitor, through a hook or not."""
-        return getattr(self._recorder, "monitor", self._recorder) is monitor
+        return getattr(self.recorder, "monitor", self.recorder) is monitor
 
     def observe(self, call: ObservedCall) -> bool:
         """Add what an instrumentation or a hook observed of this call; it adds only what is lacking.
@@ -389,17 +391,44 @@ class GenerationHandle:
             self._observed.append(call)
         return True
 
-    def _resume(self) -> None:
-        """Mark the block again, after :meth:`_pause`."""
+    @property
+    def has_retries(self) -> bool:
+        """Whether the call was repeated so far."""
+        return self._retries is not None
+
+    def mark_unread(self, unread: Unread) -> None:
+        """Note why the usage of the call is not known."""
+        if self._usage is None:
+            self._usage = CallUsage()
+        self._usage.mark_unread(unread)
+
+    def begin_flow(self) -> Flow:
+        """Return what takes the chunks of an answer that come by callbacks rather than from a stream."""
+        if self._usage is None:
+            self._usage = CallUsage()
+        flow = Flow(self._usage.begin_stream())
+        self._flows = [flow]
+        return flow
+
+    def drop(self) -> list[ObservedCall]:
+        """End the call without a record; returns what was observed of it."""
+        self.recorder.close_call(self)
+        self._vacancy = [True]
+        observed, self._observed = self._observed, None
+        return observed or []
+
+    def resume(self) -> None:
+        """Mark the block again, after :meth:`pause`."""
         self._outer, self._is_marked = enter(self), True
 
-    def _pause(self) -> bool:
+    def pause(self) -> bool:
         """Unmark the block while others' code runs in its context; returns whether it was marked."""
         is_marked = self._is_marked
-        self._unmark()
+        self.unmark()
         return is_marked
 
-    def _unmark(self) -> None:
+    def unmark(self) -> None:
+        """Take the mark of the block back: what the caller does next is no part of the call."""
         if self._is_marked:
             leave(self, self._outer)
             self._is_marked = False
@@ -443,7 +472,7 @@ class GenerationHandle:
         # Nothing may change a recorded object, nor be recorded twice.
         self._usage = self._retries = self._error = self._cost = self._flows = None
         self._is_recorded = True
-        self._recorder._record_call(duration, success, keywords, details)  # noqa: SLF001
+        self.recorder.record_call(duration, success, keywords, details)
 
     def _put_arguments(self, keywords: dict[str, Any], failure: Any) -> None:
         """Add what the call was begun with, and how it went, as far as it is known."""
@@ -515,7 +544,7 @@ class GenerationHandle:
         proxy = proxy_of(stream, flow)
         if proxy is None:
             self._usage.read(stream)
-            self._recorder._misuse(  # noqa: SLF001 - one contract
+            self.recorder.misuse(
                 f"no_stream:{class_name(type(stream))}",
                 f"call.stream() got an object of {class_name(type(stream))}, which is no stream; "
                 "pass a response to call.usage(), and await a coroutine first",
@@ -526,13 +555,13 @@ class GenerationHandle:
         self._flows.append(flow)
         return proxy
 
-    def _stream_to_end(self, stream: Any) -> Any:
+    def stream_to_end(self, stream: Any) -> Any:
         """Return a proxy of a stream that a decorated function returns; the call ends with it."""
 
         def end(flow: Flow) -> None:
             self.__exit__(None, flow.error, None)
 
-        self._unmark()  # what the caller does before the end of the stream is no part of the call
+        self.unmark()  # what the caller does before the end of the stream is no part of the call
         proxy = self._proxy(stream, end)
         if proxy is None:
             self.__exit__(None, None, None)
@@ -547,7 +576,7 @@ class GenerationHandle:
             flow.on_late = self._warn_of_late_chunks
 
     def _warn_of_late_chunks(self) -> None:
-        self._recorder._misuse(  # noqa: SLF001 - one contract
+        self.recorder.misuse(
             "late_chunks",
             "a stream was read after the block of its call had ended, so these chunks are not "
             "recorded; read call.stream() in the block, or decorate the function that returns "
@@ -557,7 +586,7 @@ class GenerationHandle:
     def _refuse_stream(self, stream: Any, usage: CallUsage) -> None:
         name = class_name(type(stream))
         usage.mark_unread(Unread("stream", name))
-        self._recorder._misuse(  # noqa: SLF001 - one contract
+        self.recorder.misuse(
             f"usage_of_stream:{name}",
             f"call.usage() got a stream ({name}), whose usage comes with its chunks; "
             "write `for chunk in call.stream(stream)`",
@@ -567,7 +596,7 @@ class GenerationHandle:
 
     def _like_this(self, model: Any) -> GenerationHandle:
         return GenerationHandle(
-            self._recorder,
+            self.recorder,
             model=model,
             step=self._step,
             provider=self._provider,
@@ -579,7 +608,7 @@ class GenerationHandle:
 
     def _enter_child(self) -> Any:
         """Enter a handle of this block's own, since another block of this handle is open."""
-        self._recorder._misuse(  # noqa: SLF001 - one contract
+        self.recorder.misuse(
             "shared_handle",
             "one handle of monitor.generation() was entered by two tasks or blocks at once; each "
             "is recorded as a call, but create one handle per call with monitor.generation(...)",

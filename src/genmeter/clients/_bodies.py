@@ -140,7 +140,7 @@ class _Answer(_Body):
     def __init__(self, handle: GenerationHandle) -> None:
         super().__init__()
         self._handle = handle
-        handle._unmark()  # noqa: SLF001 - what the caller does meanwhile is no part of the call
+        handle.unmark()  # what the caller does meanwhile is no part of the call
 
     def end(self, error: BaseException | None) -> None:
         if not self.is_ended:
@@ -203,9 +203,7 @@ class _Unknown(_Answer):
 
     def _miss(self) -> None:
         self._handle.usage()
-        usage = self._handle._usage  # noqa: SLF001 - one contract
-        if usage is not None:
-            usage.mark_unread(Unread("not_understood", self._kind))
+        self._handle.mark_unread(Unread("not_understood", self._kind))
 
 
 class _Events(_Answer):
@@ -218,7 +216,7 @@ class _Events(_Answer):
         self._rest = b""
         self._data: list[bytes] = []
         self._name = b""
-        self._proxy = handle._stream_to_end(_Source())  # noqa: SLF001 - one contract
+        self._proxy = handle.stream_to_end(_Source())
         self._flow = flow_of(self._proxy)
 
     def take(self, data: bytes) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from genmeter.call.handle import GenerationHandle
 from genmeter.call.streams import flow_of, is_manager
 from genmeter.clients._bodies import answer_of_response, follow_body, unread_body
-from genmeter.clients._registry import log_once
+from genmeter.clients._registry import once
 from genmeter.events.capture import class_name
 from genmeter.events.values import UNREADABLE
 from genmeter.observed.blocks import current
@@ -45,11 +45,11 @@ class _CallRecorder(HookRecorder):
     """
 
     def __init__(self, monitor: Recorder, source: str, caller: int) -> None:
-        super().__init__(monitor, monitor._observer, source)  # noqa: SLF001 - one contract
+        super().__init__(monitor, source)
         self.caller = caller
         if current() is not None:
             # The call is that of the block around it, which counts as active itself.
-            self._open_call = self._close_call = _ignore
+            self.open_call = self.close_call = _ignore
 
 
 class Call:
@@ -106,7 +106,7 @@ class Call:
 
     def _stream(self, stream: Any) -> Any:
         self._count_retries(stream, getattr(stream, "response", None))
-        proxy = self._handle._stream_to_end(stream)  # noqa: SLF001 - one contract
+        proxy = self._handle.stream_to_end(stream)
         flow = flow_of(proxy)
         if flow is not None:
             flow.read = _first_id(flow, self._recorder)
@@ -126,7 +126,7 @@ class Call:
         Where the client's waiting between attempts is seen, each was counted with its cause.
         """
         handle = self._handle
-        if handle._retries is not None:  # noqa: SLF001 - one contract
+        if handle.has_retries:
             return
         taken = getattr(source, "retries_taken", None)
         if type(taken) is not int:
@@ -182,7 +182,7 @@ def call_within(caller: Any) -> GenerationHandle | None:
     block = current()
     if type(block) is not GenerationHandle:
         return None
-    recorder = block._recorder  # noqa: SLF001 - one contract
+    recorder = block.recorder
     is_own = type(recorder) is _CallRecorder and recorder.caller == id(caller)
     return block if is_own else None
 
@@ -230,7 +230,7 @@ def _ignore(handle: Any) -> None:
 
 
 def _log_failure(error: BaseException) -> None:
-    log_once(
+    once.warn(
         f"end:{class_name(type(error))}",
         "what a watched client returned could not be read (%s); its call is recorded without tokens",
         class_name(type(error)),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from genmeter.clients._calls import new_call, recorded
 from genmeter.clients._patches import Replacement, own_method
-from genmeter.clients._registry import log_once, watch_of
+from genmeter.clients._registry import once, watch_of
 from genmeter.events.capture import class_name
 from genmeter.events.values import UNREADABLE
 
@@ -114,7 +114,7 @@ def _begin(
             answer_of=_answer_of_whole if is_whole else _answer_of,
         )
     except UNREADABLE as error:
-        log_once(
+        once.warn(
             f"begin:{PACKAGE}:{class_name(type(error))}",
             "genmeter does not understand %s %s (%s), so calls of its clients are not recorded; update "
             "genmeter, or use `with monitor.generation(...)`",
@@ -129,7 +129,7 @@ def _begin(
 def _answer_of_whole(result: Any) -> Any:
     """Return what is read of a result of the public method."""
     if getattr(result, "automatic_function_calling_history", None):
-        log_once(
+        once.warn(
             "google_functions",
             "this version of %s calls functions where genmeter cannot see it, so calls with automatic "
             "function calling have only the tokens of their last answer; update genmeter",

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from genmeter.events.values import UNREADABLE
+from genmeter.pipeline.once import OnceLog
 
 if TYPE_CHECKING:
     from genmeter.call.handle import GenerationHandle
@@ -21,26 +19,26 @@ __all__ = [
     "adopt",
     "entries",
     "installed",
-    "log_once",
+    "once",
     "watch_of",
     "watch_of_object",
 ]
 
-_logger = logging.getLogger("genmeter")
-_logged: set[str] = set()
+once = OnceLog()
+"""Logs what cannot be watched."""
 
 
 class Recorder(Protocol):
     """The monitor, as calls are recorded by it."""
 
     @property
-    def _observer(self) -> Observer: ...
-    def _record_call(
+    def observer(self) -> Observer: ...
+    def record_call(
         self, duration: float, success: bool, keywords: dict[str, Any], details: CallDetails | None
     ) -> None: ...
-    def _open_call(self, handle: GenerationHandle) -> None: ...
-    def _close_call(self, handle: GenerationHandle) -> None: ...
-    def _misuse(self, key: str, message: str) -> None: ...
+    def open_call(self, handle: GenerationHandle) -> None: ...
+    def close_call(self, handle: GenerationHandle) -> None: ...
+    def misuse(self, key: str, message: str) -> None: ...
 
 
 class Options(NamedTuple):
@@ -76,7 +74,7 @@ class Watch:
         """The monitor; None, and a warning, if it was garbage collected."""
         monitor = self._monitor()
         if monitor is None:
-            log_once(
+            once.warn(
                 "collected_monitor",
                 "the monitor that watches a client was garbage collected, so the client's calls are "
                 "not recorded; keep a reference to the monitor while the client is used",
@@ -146,16 +144,3 @@ def watch_of(obj: Any, package: str) -> Watch | None:
     if entry is not None and entry.reference() is obj:
         return entry.watch
     return installed.get(package) if installed else None
-
-
-def log_once(key: str, message: str, *arguments: object) -> None:
-    """Log a warning, once for each key, on a thread of its own: a handler may wait."""
-    if key in _logged:
-        return
-    _logged.add(key)
-    try:
-        threading.Thread(
-            target=_logger.warning, args=(message, *arguments), name="genmeter-log", daemon=True
-        ).start()
-    except UNREADABLE:  # no thread, as at the end of the interpreter
-        _logger.warning(message, *arguments)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from genmeter.clients._calls import bound, call_within, new_call, recorded
 from genmeter.clients._patches import Replacement, own_method
-from genmeter.clients._registry import adopt, log_once, watch_of, watch_of_object
+from genmeter.clients._registry import adopt, once, watch_of, watch_of_object
 from genmeter.events.capture import class_name
 from genmeter.events.values import UNREADABLE
 from genmeter.schema.providers import well_known
@@ -170,7 +170,7 @@ def _begin(package: str, client: Any, args: tuple[Any, ...], kwargs: dict[str, A
         if call is not None and watch.options.include_usage and operation != "embeddings":
             args, kwargs = _with_usage(args, kwargs, options)
     except UNREADABLE as error:
-        log_once(
+        once.warn(
             f"begin:{package}:{class_name(type(error))}",
             "genmeter does not understand the requests of %s %s (%s), so calls of its clients are not "
             "recorded; update genmeter, or use `with monitor.generation(...)`",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
-import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from genmeter.clients import _google, _stainless
@@ -15,12 +13,13 @@ from genmeter.clients._registry import (
     adopt,
     entries,
     installed,
-    log_once,
+    once,
     watch_of_object,
 )
 from genmeter.errors import ConfigError
 from genmeter.events.capture import class_name
 from genmeter.events.values import UNREADABLE
+from genmeter.fork_lock import ForkLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +32,7 @@ __all__ = ["install", "uninstall", "unwatch", "watch"]
 
 _C = TypeVar("_C")
 _MAX_WRAPPERS = 8
-_lock = threading.Lock()
+_lock = ForkLock()
 _classes: dict[str, list[type]] = {}
 """The classes of the packages whose clients are all watched."""
 
@@ -56,7 +55,7 @@ def watch(
     with _lock:
         known = watch_of_object(parts[0])
         if known is not None and not known.is_of(monitor) and known.has_monitor:
-            log_once(
+            once.warn(
                 f"two_monitors:{id(monitor)}",
                 "a client that another monitor watches is now watched by this one alone; a client has "
                 "one monitor, so that its calls are recorded once",
@@ -125,7 +124,7 @@ def install(
     module = importlib.import_module(package)
     kinds = _kinds_in(package, module)
     if not any(_replacements_of(kind) for kind in kinds):
-        log_once(
+        once.warn(
             f"install:{package}",
             "genmeter finds no client of a known shape in %s %s, so the calls of its clients are not "
             "recorded; update genmeter, or use `with monitor.generation(...)`",
@@ -224,12 +223,3 @@ def _apply() -> None:
     kinds = {entry.kind for entry in list(entries.values())}
     kinds.update(kind for each in _classes.values() for kind in each)
     apply([each for kind in kinds for each in _replacements_of(kind)])
-
-
-def _reset_in_child() -> None:
-    global _lock  # noqa: PLW0603 - another thread may have held it at the fork
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_in_child)

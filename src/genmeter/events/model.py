@@ -53,6 +53,7 @@ class Raw(StrEnum):
     SAMPLE = "sample"  # accepted, reason
     LOG = "log"  # level, message, data, span
     CALL = "call"  # a function; neither session nor time
+    OBSERVED = "observed"  # as above, of a call that something observed: dropped at a full inbox
 
 
 class Reason(StrEnum):

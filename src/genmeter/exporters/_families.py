@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opentelemetry.sdk.metrics.export import Gauge, Histogram, Metric, Sum
 
+from genmeter.pipeline.once import FirstTimes
 from genmeter.schema.prom_names import family_name, family_unit, label_name
 
 if TYPE_CHECKING:
@@ -288,12 +289,10 @@ class _Warner:
     """Logs each warning once."""
 
     def __init__(self) -> None:
-        self._warned: dict[Hashable, object] = {}
+        self._first = FirstTimes()
 
     def warn(self, key: Hashable, message: str) -> None:
-        # Atomic, so that only one of two concurrent pages warns.
-        mine = object()
-        if self._warned.setdefault(key, mine) is mine:
+        if self._first.is_new(key):  # also of two concurrent pages only once
             _logger.warning("%s", message)
 
 

@@ -14,59 +14,25 @@ instrumentations observe is one call.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from genmeter.errors import ConfigError
 from genmeter.events.values import shown
-from genmeter.hooks._base import connected, installed
+from genmeter.hooks._registry import connected, installed, on_aside
+from genmeter.hooks.frameworks import FRAMEWORKS, Framework
 
 if TYPE_CHECKING:
     from genmeter.monitor import GenerationMonitor
 
-__all__ = ["FRAMEWORKS", "Framework", "connected", "install", "installed", "uninstall"]
-
-
-class Framework(NamedTuple):
-    """A framework with a hook.
-
-    Attributes:
-        name: Of the hook, and of the extra.
-        title: As users know it.
-        package: The distribution.
-        module: The top-level module of the framework, as a job imports it.
-        hook: The module of genmeter with ``install`` and ``uninstall``.
-    """
-
-    name: str
-    title: str
-    package: str
-    module: str
-    hook: str
-
-
-_ROWS = (
-    Framework(
-        "data_designer",
-        "Data Designer",
-        "data-designer",
-        "data_designer",
-        "genmeter.hooks.data_designer",
-    ),
-    Framework("dspy", "DSPy", "dspy", "dspy", "genmeter.hooks.dspy"),
-    Framework("inspect_ai", "Inspect", "inspect_ai", "inspect_ai", "genmeter.hooks.inspect_ai"),
-    Framework(
-        "langchain", "LangChain", "langchain-core", "langchain_core", "genmeter.hooks.langchain"
-    ),
-    Framework("litellm", "LiteLLM", "litellm", "litellm", "genmeter.hooks.litellm"),
-    Framework(
-        "llama_index", "LlamaIndex", "llama-index-core", "llama_index", "genmeter.hooks.llama_index"
-    ),
-    Framework("lm_eval", "lm-evaluation-harness", "lm_eval", "lm_eval", "genmeter.hooks.lm_eval"),
-    Framework("ragas", "ragas", "ragas", "ragas", "genmeter.hooks.ragas"),
-    Framework("vllm", "vLLM", "vllm", "vllm", "genmeter.hooks.vllm"),
-)
-FRAMEWORKS = {row.name: row for row in _ROWS}
-"""The frameworks by name."""
+__all__ = [
+    "FRAMEWORKS",
+    "Framework",
+    "connected",
+    "install",
+    "installed",
+    "on_aside",
+    "uninstall",
+]
 
 
 def install(*names: str, monitor: GenerationMonitor | None = None) -> None:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import functools
 import importlib
-import logging
 import math
 import sys
-import threading
 from contextlib import suppress
 from importlib import metadata
 from time import perf_counter
@@ -20,21 +18,25 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import wrapt
 
 from genmeter import clock
-from genmeter.call.attempts import CallUsage
 from genmeter.call.handle import GenerationHandle
-from genmeter.call.streams import MAX_TIMES, Flow
+from genmeter.call.streams import MAX_TIMES
 from genmeter.config.checks import instance_of, optional
 from genmeter.errors import BudgetError
 from genmeter.events.values import UNREADABLE, safe_text
+from genmeter.fork_lock import ForkLock
+from genmeter.hooks._registry import hooks
 from genmeter.monitor import GenerationMonitor
 from genmeter.observed import blocks
 from genmeter.observed.hook import HookRecorder
+from genmeter.pipeline.once import OnceLog
 from genmeter.spans.monitors import process_monitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import ModuleType
 
+    from genmeter.call.streams import Flow
+    from genmeter.hooks.frameworks import Framework
     from genmeter.observed.model import ObservedCall
 
 __all__ = [
@@ -42,7 +44,6 @@ __all__ = [
     "HookBlock",
     "HookCall",
     "Unsupported",
-    "installed",
     "open_block",
     "step_of",
 ]
@@ -50,24 +51,12 @@ __all__ = [
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-_logger = logging.getLogger("genmeter")
 _MAX_SHOWN = 200
-_hooks: dict[str, FrameworkHook] = {}
-_lock = threading.RLock()  # never held during an import, nor while a monitor is made
+_lock = ForkLock()  # never held during an import, nor while a monitor is made
 
 
 class Unsupported(Exception):  # noqa: N818 - control flow, not an error
     """The framework lacks what a hook needs; the message names it."""
-
-
-def installed() -> tuple[str, ...]:
-    """Return the frameworks whose hooks are installed, imported or not, in alphabetical order."""
-    return tuple(sorted(name for name, hook in _hooks.items() if hook.is_installed))
-
-
-def connected() -> tuple[str, ...]:
-    """Return the frameworks that the job has imported and whose hooks record, in that order."""
-    return tuple(sorted(name for name, hook in _hooks.items() if hook.is_active))
 
 
 class FrameworkHook:
@@ -77,34 +66,34 @@ class FrameworkHook:
     aside stays so in its process: the job goes on, unobserved by it.
 
     Args:
-        name: Of the framework, as users know it, such as ``LangChain``; part of log messages.
-        package: Its distribution, whose version a warning names.
+        framework: Its row of the table.
         module: The module after whose import the hook connects itself.
         connect: Connects the hook to the imported module, and returns what disconnects it. Raises
             :class:`Unsupported`, or anything else, if the module is not as expected.
+
+    Attributes:
         source: Of the calls, see ``ObservedCall.source``.
+        aside: Why it has stepped aside; None if it has not.
     """
 
     def __init__(
         self,
-        name: str,
+        framework: Framework,
         *,
-        package: str,
         module: str,
         connect: Callable[[ModuleType], Callable[[], object]],
-        source: str,
     ) -> None:
-        self.name = name
-        self.package = package
-        self.source = source
+        self._framework = framework
+        self.source = framework.source
+        self.aside: str | None = None
         self._module = module
         self._connect = connect
         self._disconnect: Callable[[], object] | None = None
-        self._is_installed = self._is_registered = self._is_marking = self._is_aside = False
+        self._is_installed = self._is_registered = self._is_marking = False
         self._given: GenerationMonitor | None = None
-        self._recorder: tuple[GenerationMonitor, HookRecorder] | None = None
-        self._warned: set[str] = set()
-        _hooks[source.removeprefix("genmeter.")] = self
+        self._once = OnceLog()
+        self._on_aside: list[Callable[[str], object]] = []
+        hooks[framework.name] = self
 
     # --- installing ------------------------------------------------------------------------------
 
@@ -121,7 +110,6 @@ class FrameworkHook:
         with _lock:
             self._is_installed = True
             self._given = monitor
-            self._recorder = None
             is_registered, self._is_registered = self._is_registered, True
         if self._module in sys.modules:
             with suppress(Exception):  # waits for another thread that is importing it
@@ -135,7 +123,7 @@ class FrameworkHook:
         """Stop recording, and restore what was there; does nothing if nothing is installed."""
         with _lock:
             self._is_installed = False
-            self._recorder = self._given = None
+            self._given = None
             disconnect, self._disconnect = self._disconnect, None
             is_marking, self._is_marking = self._is_marking, False
         if is_marking:
@@ -149,7 +137,7 @@ class FrameworkHook:
     def _on_import(self, module: ModuleType) -> None:
         """Connect the hook to its framework; an exception would fail the job's import."""
         with _lock:
-            if not self._is_installed or self._is_aside or self._disconnect is not None:
+            if not self._is_installed or self.aside is not None or self._disconnect is not None:
                 return
         try:
             disconnect = self._connect(module)
@@ -175,22 +163,18 @@ class FrameworkHook:
     @property
     def is_active(self) -> bool:
         """Whether it records: it is installed, connected, and has not stepped aside."""
-        return self._is_installed and not self._is_aside and self._disconnect is not None
+        return self._is_installed and self.aside is None and self._disconnect is not None
 
     # --- what the framework is not like ----------------------------------------------------------
 
     def warn(self, missing: str) -> None:
-        """Log a warning, once for each text: what of the framework is not as expected."""
-        with _lock:
-            if missing in self._warned:
-                return
-            self._warned.add(missing)
-        try:
-            version = metadata.version(self.package)
-        except Exception:
-            version = "of an unknown version"
-        _logger.warning(
-            "genmeter's hook of %s (%s %s): %s", self.name, self.package, version, missing
+        """Log a warning, once for each text, off this thread: what of the framework is not as expected."""
+        self._once.warn(
+            missing,
+            "genmeter's hook of %s (%s): %s",
+            self._framework.title,
+            _Distribution(self._framework.package),
+            missing,
         )
 
     def step_aside(self, error: BaseException) -> None:
@@ -198,8 +182,18 @@ class FrameworkHook:
         is_known = type(error) is Unsupported
         text = safe_text(error, _MAX_SHOWN) or ""
         missing = text if is_known else f"{type(error).__name__}: {text}"
-        self._is_aside = True
+        self.aside = missing
         self.warn(f"{missing}; its calls are not recorded")
+        while self._on_aside:
+            with suppress(*UNREADABLE):
+                self._on_aside.pop()(missing)
+
+    def on_aside(self, function: Callable[[str], object]) -> None:
+        """Have a function called with the reason if the hook steps aside; at once if it has."""
+        if self.aside is not None:
+            function(self.aside)
+        else:
+            self._on_aside.append(function)
 
     def guarded(self, function: Callable[_P, _R]) -> Callable[_P, _R | None]:
         """Return a callback that never raises, and does nothing once the hook is not active.
@@ -222,6 +216,13 @@ class FrameworkHook:
 
         return callback
 
+    def attempt(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        """Call a function of the hook's own; what it raises is logged once."""
+        try:
+            function(*args, **kwargs)
+        except UNREADABLE as error:
+            self.report(getattr(function, "__name__", "a callback"), error)
+
     def report(self, where: str, error: BaseException) -> None:
         """Log, once for each place and kind, an exception of the hook's own."""
         with suppress(*UNREADABLE):
@@ -232,18 +233,8 @@ class FrameworkHook:
 
     @property
     def monitor(self) -> GenerationMonitor:
-        """The monitor that records the calls."""
+        """The monitor that records the calls: as given, else the process's, which is not kept alive."""
         return self._given or process_monitor()
-
-    @property
-    def recorder(self) -> HookRecorder:
-        """What handles of the framework's calls record with."""
-        monitor = self.monitor
-        found = self._recorder
-        if found is None or found[0] is not monitor:
-            recorder = HookRecorder(monitor, monitor._observer, self.source)  # noqa: SLF001 - one contract
-            found = self._recorder = monitor, recorder
-        return found[1]
 
     def begin(
         self,
@@ -274,14 +265,14 @@ class FrameworkHook:
             BudgetError: The process's budget is spent, where one is set.
         """
         handle = GenerationHandle(
-            self.recorder,
+            HookRecorder(self.monitor, self.source),
             model=model,
             step=step,
             provider=provider,
             operation=operation,
             metadata=metadata,
         )
-        handle._is_gated = is_gated  # noqa: SLF001 - one contract
+        handle.is_gated = is_gated
         return HookCall(handle, mark=mark, is_marked=is_marked)
 
     def observe(self, call: ObservedCall, block: blocks.Block | None = None) -> None:
@@ -291,9 +282,20 @@ class FrameworkHook:
             call: The call.
             block: The block that was open where the call began; None: the one that is open here.
         """
-        around = blocks.current() if block is None else block
-        if around is None or not around.observe(call):
-            self.monitor._observer.observe(call)  # noqa: SLF001 - one contract
+        self.monitor.observer.observe_in(blocks.current() if block is None else block, call)
+
+
+class _Distribution:
+    """The name and version of a distribution, which is looked up for a log line only."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __str__(self) -> str:
+        try:
+            return f"{self._name} {metadata.version(self._name)}"
+        except Exception:
+            return f"{self._name} of an unknown version"
 
 
 class HookBlock:
@@ -303,24 +305,25 @@ class HookBlock:
 
     Attributes:
         outer: The block of ours that was open where it began.
+        ended: Unix time of its end, in seconds; infinite while it goes on.
     """
 
-    __slots__ = ("__weakref__", "_began", "_ended", "outer")
+    __slots__ = ("__weakref__", "_began", "ended", "outer")
 
     def __init__(self, outer: blocks.Block | None) -> None:
         self.outer = outer
         self._began = clock.now()
-        self._ended = math.inf
+        self.ended = math.inf
 
     @property
     def is_running(self) -> bool:
         """Whether it has not ended itself."""
-        return self._ended == math.inf
+        return self.ended == math.inf
 
     @property
     def period(self) -> tuple[float, float] | None:
         """Unix times of the beginning and the end, in seconds; None while it goes on."""
-        return None if self._ended == math.inf else (self._began, self._ended)
+        return None if self.ended == math.inf else (self._began, self.ended)
 
     def belongs_to(self, monitor: object) -> bool:
         """Return whether it has calls of a monitor."""
@@ -336,7 +339,7 @@ class HookBlock:
         """Add what was observed inside; see ``blocks.Block``."""
         if self.is_running:
             return self._add(call)
-        if call.ended - (call.duration or 0.0) < self._ended:
+        if call.ended - (call.duration or 0.0) < self.ended:
             return True  # of this block, which has been recorded without it
         return self.outer is not None and self.outer.observe(call)
 
@@ -378,7 +381,7 @@ class HookCall(HookBlock):
         self._flow: Flow | None = None
         self._mark = self if mark is None else mark
         handle.__enter__()
-        handle._unmark()  # noqa: SLF001 - one contract
+        handle.unmark()
         if is_marked and blocks.is_marking():
             blocks.enter(self._mark)
 
@@ -404,11 +407,7 @@ class HookCall(HookBlock):
         """
         flow = self._flow
         if flow is None:
-            handle = self.handle
-            if handle._usage is None:  # noqa: SLF001 - one contract
-                handle._usage = CallUsage()  # noqa: SLF001
-            flow = self._flow = Flow(handle._usage.begin_stream())  # noqa: SLF001
-            handle._flows = [flow]  # noqa: SLF001
+            flow = self._flow = self.handle.begin_flow()
         if len(flow.times) < MAX_TIMES:
             flow.append(perf_counter())
         else:
@@ -450,21 +449,16 @@ class HookCall(HookBlock):
         """
         if not self._take():
             return
-        handle = self.handle
-        recorder: Any = handle._recorder  # noqa: SLF001 - one contract
-        recorder._close_call(handle)  # noqa: SLF001
-        handle._vacancy = [True]  # noqa: SLF001
-        observed, handle._observed = handle._observed, None  # noqa: SLF001
-        for call in observed or ():
-            if self.outer is None or not self.outer.observe(call):
-                recorder._observer.observe(call)  # noqa: SLF001
+        recorder: Any = self.handle.recorder
+        for call in self.handle.drop():
+            recorder.observer.observe_in(self.outer, call)
 
     def _take(self) -> bool:
         try:
             self._unended.pop()
         except IndexError:
             return False
-        self._ended = clock.now()
+        self.ended = clock.now()
         self.unmark()
         return True
 

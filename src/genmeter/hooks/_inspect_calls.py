@@ -16,12 +16,12 @@ from genmeter.events.answers import Answer, CallDetails, TokenCounts, Unread
 from genmeter.events.capture import capture_keywords, capture_label, capture_number
 from genmeter.events.values import UNREADABLE, safe_text
 from genmeter.hooks._base import open_block
+from genmeter.hooks.frameworks import FRAMEWORKS
 from genmeter.observed import blocks
 from genmeter.observed.merging import complete
 from genmeter.observed.model import ObservedCall
 
 __all__ = [
-    "SOURCE",
     "Attempts",
     "CallBook",
     "answered",
@@ -33,7 +33,7 @@ __all__ = [
     "usage_of",
 ]
 
-SOURCE = "genmeter.inspect_ai"
+_SOURCE = FRAMEWORKS["inspect_ai"].source
 _MAX_TEXT = 2_000
 _MAX_OPEN = 10_000
 # Texts of errors that end a call without a fault of it.
@@ -188,7 +188,7 @@ class Attempts:
         if observed:
             plain, known = complete(plain, details, observed, began=self.began)
         return ObservedCall(
-            SOURCE,
+            _SOURCE,
             ended,
             max(0.0, ended - self.began),
             success,

@@ -20,6 +20,8 @@ from genmeter.events.answers import CallDetails, Unread
 from genmeter.events.capture import capture_label, capture_number
 from genmeter.events.values import UNREADABLE
 from genmeter.hooks._base import FrameworkHook, HookCall, Unsupported
+from genmeter.hooks._replacing import Replaced
+from genmeter.hooks.frameworks import FRAMEWORKS
 from genmeter.observed.model import ObservedCall
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["install", "uninstall"]
 
-_SOURCE = "genmeter.data_designer"
+_SOURCE = FRAMEWORKS["data_designer"].source
 _FACTORY = "data_designer.engine.models.factory"
 _PROVIDER = "data_designer.engine.resources.resource_provider"
 _EXECUTOR = "data_designer.engine.models.clients.model_request_executor"
@@ -230,47 +232,29 @@ def _connect(module: ModuleType) -> Callable[[], object]:
             kwargs[_SINK] = _Sink(kwargs.get(_SINK))
         return original(*args, **kwargs)
 
-    bound: list[tuple[Any, str, Any, Any]] = [
-        (owner, _FUNCTION, original, create)
-        for owner in (factory, module)
-        if vars(owner).get(_FUNCTION) is original
-    ]
-    bound += _clients()
-    for owner, name, _, wrapper in bound:
-        setattr(owner, name, wrapper)
-
-    def disconnect() -> None:
-        for owner, name, before, wrapper in bound:
-            if vars(owner).get(name) is wrapper:
-                setattr(owner, name, before)
-
-    return disconnect
+    replaced = Replaced()
+    for owner in (factory, module):
+        if vars(owner).get(_FUNCTION) is original:
+            replaced.set(owner, _FUNCTION, create)
+    _wrap_clients(replaced)
+    return replaced.undo
 
 
-def _clients() -> list[tuple[Any, str, Any, Any]]:
-    """Return the methods of the clients, with their wrappers."""
+def _wrap_clients(replaced: Replaced) -> None:
+    """Wrap the methods of the clients."""
     try:
         executor = vars(importlib.import_module(_EXECUTOR)).get("ModelRequestExecutor")
     except ImportError:
         executor = None
-    found = []
-    if isinstance(executor, type):
-        for name in _METHODS:
-            original = vars(executor).get(name)
-            if inspect.isfunction(original):
-                found.append((executor, name, original, _wrap(original, name)))
-    if not found:
+    names = _METHODS if isinstance(executor, type) else ()
+    wrapped = [name for name in names if inspect.isfunction(vars(executor).get(name))]
+    for name in wrapped:
+        replaced.set(executor, name, _wrap(vars(executor)[name], name))
+    if not wrapped:
         _hook.warn(f"{_EXECUTOR} has no ModelRequestExecutor; the usage of its calls is unknown")
-    return found
 
 
-_hook = FrameworkHook(
-    "Data Designer",
-    package="data-designer",
-    module=_PROVIDER,
-    connect=_connect,
-    source=_SOURCE,
-)
+_hook = FrameworkHook(FRAMEWORKS["data_designer"], module=_PROVIDER, connect=_connect)
 
 
 def install(monitor: GenerationMonitor | None = None) -> None:

@@ -10,8 +10,6 @@ evaluation is recorded once, with the mean of its scores; DSPy replaces errors o
 from __future__ import annotations
 
 import math
-import threading
-from collections import OrderedDict
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +19,8 @@ import wrapt
 from genmeter import clock
 from genmeter.events.values import UNREADABLE, Rejected, to_number
 from genmeter.hooks._base import FrameworkHook, HookCall, Unsupported, step_of
+from genmeter.hooks._tables import OpenTable
+from genmeter.hooks.frameworks import FRAMEWORKS
 from genmeter.usage.reading import Reading
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["install", "uninstall"]
 
-_MAX_OPEN = 100_000
 _MAX_ENTRIES = 1_000
 """Entries of a model's history in which that of a call is looked for, the newest first."""
 _MAX_PREDICTORS = 1_000
@@ -62,23 +61,10 @@ class _Open(NamedTuple):
     inputs: Any
 
 
-_calls: OrderedDict[str, _Open] = OrderedDict()
-_evaluations: OrderedDict[str, tuple[float, Any]] = OrderedDict()
-_taken: OrderedDict[str, None] = OrderedDict()
+_calls: OpenTable[_Open] = OpenTable(lambda found: found.call.drop())
+_evaluations: OpenTable[tuple[float, Any]] = OpenTable()
+_taken: OpenTable[object] = OpenTable()
 """Entries of histories that belong to a call, by their uuid."""
-_lock = threading.Lock()
-
-
-def _keep(table: OrderedDict[str, Any], key: str, value: Any) -> Any:
-    """Add to a table of bounded size; returns what was pushed out."""
-    with _lock:
-        table[key] = value
-        return table.popitem(last=False)[1] if len(table) > _MAX_OPEN else None
-
-
-def _take(table: OrderedDict[str, Any], key: str) -> Any:
-    with _lock:
-        return table.pop(key, None)
 
 
 # --- calls ---------------------------------------------------------------------------------------
@@ -93,9 +79,7 @@ def _start(call_id: str, model: Any, inputs: Any) -> None:
     call = _hook.begin(
         model=name, provider=provider, operation=operation, step=_step(), is_gated=False
     )
-    pushed = _keep(_calls, call_id, _Open(call, model, inputs))
-    if pushed is not None:
-        pushed.call.drop()
+    _calls.add(call_id, _Open(call, model, inputs))
 
 
 def _named(model: Any) -> tuple[str | None, str | None]:
@@ -108,10 +92,10 @@ def _named(model: Any) -> tuple[str | None, str | None]:
 
 
 def _end(call_id: str, outputs: Any, exception: Any) -> None:
-    found = _take(_calls, call_id)
+    found = _calls.take(call_id)
     if found is None:
         return
-    call: HookCall = found.call
+    call = found.call
     try:
         if exception is None and not _read(found, outputs):
             call.drop()
@@ -175,14 +159,7 @@ def _newest(model: Any) -> Iterator[dict[str, Any]]:
 
 def _claim(entry: dict[str, Any]) -> dict[str, Any] | None:
     """Return an entry for one call only."""
-    key = str(entry.get("uuid") or id(entry))
-    with _lock:
-        if key in _taken:
-            return None
-        _taken[key] = None
-        if len(_taken) > _MAX_OPEN:
-            _taken.popitem(last=False)
-    return entry
+    return entry if _taken.claim(str(entry.get("uuid") or id(entry)), object()) else None
 
 
 def _step() -> str | None:
@@ -208,11 +185,11 @@ def _step() -> str | None:
 
 def _start_evaluation(call_id: str, instance: Any, inputs: Any) -> None:
     metric = inputs.get("metric") if isinstance(inputs, dict) else None
-    _keep(_evaluations, call_id, (clock.now(), metric or getattr(instance, "metric", None)))
+    _evaluations.add(call_id, (clock.now(), metric or getattr(instance, "metric", None)))
 
 
 def _end_evaluation(call_id: str, outputs: Any, exception: Any) -> None:
-    found = _take(_evaluations, call_id)
+    found = _evaluations.take(call_id)
     if found is None:
         return
     began, metric = found
@@ -262,9 +239,7 @@ def _connect(module: ModuleType) -> Callable[[], object]:
             each()
         if settings is not None and callback in settings:
             settings.remove(callback)
-        while _calls:
-            with suppress(KeyError):
-                _calls.popitem()[1].call.drop()
+        _calls.clear()
         _evaluations.clear()
 
     return disconnect
@@ -335,10 +310,4 @@ def _callback_class(base: Any) -> Any:
     return GenmeterCallback
 
 
-_hook = FrameworkHook(
-    "DSPy",
-    package="dspy",
-    module="dspy",
-    connect=_connect,
-    source="genmeter.dspy",
-)
+_hook = FrameworkHook(FRAMEWORKS["dspy"], module="dspy", connect=_connect)

@@ -21,7 +21,6 @@ from genmeter.events.capture import capture_label, capture_number
 from genmeter.events.values import UNREADABLE, safe_text
 from genmeter.hooks._base import FrameworkHook, Unsupported
 from genmeter.hooks._inspect_calls import (
-    SOURCE,
     Attempts,
     CallBook,
     answered,
@@ -30,6 +29,7 @@ from genmeter.hooks._inspect_calls import (
     is_cancellation,
     read,
 )
+from genmeter.hooks.frameworks import FRAMEWORKS
 from genmeter.observed import gate
 
 if TYPE_CHECKING:
@@ -197,8 +197,7 @@ class _Subscriber:
         if ended is not None and call.began <= ended <= finished.ended:
             finished = finished._replace(ended=ended, duration=ended - call.began)
         for each in (*call.strangers, finished):
-            if call.outer is None or not call.outer.observe(each):
-                _hook.monitor._observer.observe(each)  # noqa: SLF001 - one contract
+            _hook.monitor.observer.observe_in(call.outer, each)
 
     # --- samples and scores ----------------------------------------------------------------------
 
@@ -403,13 +402,7 @@ def _limit_error(limit: Any, error: BudgetError) -> Exception:
     return found
 
 
-_hook = FrameworkHook(
-    "Inspect",
-    package="inspect_ai",
-    module="inspect_ai",
-    connect=_connect,
-    source=SOURCE,
-)
+_hook = FrameworkHook(FRAMEWORKS["inspect_ai"], module="inspect_ai", connect=_connect)
 _subscriber = _Subscriber()
 _subscribed: list[type] = []
 

@@ -24,6 +24,8 @@ from genmeter.hooks._base import (
     open_block,
     step_of,
 )
+from genmeter.hooks._tables import OpenTable
+from genmeter.hooks.frameworks import FRAMEWORKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["install", "uninstall"]
 
-_MAX_OPEN = 100_000
 _CALLBACKS = (
     "on_chat_model_start",
     "on_llm_start",
@@ -87,7 +88,7 @@ class _Batch(HookBlock):
     def observe(self, call: ObservedCall) -> bool:
         """Take what was observed as a part of one of them."""
         if not self.is_running:
-            self._ended = max((each._ended for each in self.calls), default=0.0)  # noqa: SLF001
+            self.ended = max((each.ended for each in self.calls), default=0.0)
         return super().observe(call)
 
     def fail(self, failed: HookCall) -> None:
@@ -110,17 +111,17 @@ class _Runs:
     """The open runs by the number of their id, so that the id itself is not kept alive."""
 
     def __init__(self) -> None:
-        self._calls: dict[int, tuple[HookCall, weakref.ref[Any] | None]] = {}
+        self._calls: OpenTable[tuple[HookCall, weakref.ref[Any] | None]] = OpenTable(
+            lambda found: found[0].drop()
+        )
+        self.clear = self._calls.clear
 
     def add(self, run_id: Any, number: int, call: HookCall) -> None:
-        """Add one; of too many the oldest are forgotten."""
-        while len(self._calls) >= _MAX_OPEN:
-            with suppress(KeyError, RuntimeError, StopIteration):
-                self._calls.pop(next(iter(self._calls)))[0].drop()
+        """Add one."""
         watch = None
         with suppress(TypeError):
             watch = weakref.ref(run_id, lambda _: self._lost(number))
-        self._calls[number] = (call, watch)
+        self._calls.add(number, (call, watch))
 
     def get(self, run_id: Any) -> HookCall | None:
         """Return an open one."""
@@ -129,18 +130,12 @@ class _Runs:
 
     def pop(self, run_id: Any) -> HookCall | None:
         """Remove one."""
-        found = self._calls.pop(_number(run_id), None)
+        found = self._calls.take(_number(run_id))
         return None if found is None else found[0]
-
-    def clear(self) -> None:
-        """Forget all, without a record."""
-        while self._calls:
-            with suppress(KeyError):
-                self._calls.popitem()[1][0].drop()
 
     def _lost(self, number: int) -> None:
         """End a run whose id is gone: LangChain reports no end of an ``ainvoke`` that was cancelled."""
-        found = self._calls.pop(number, None)
+        found = self._calls.take(number)
         if found is not None and _hook.is_active:
             with suppress(*UNREADABLE):
                 found[0].end(asyncio.CancelledError())
@@ -331,9 +326,5 @@ def _chunk(run_id: Any) -> None:
 
 
 _hook = FrameworkHook(
-    "LangChain",
-    package="langchain-core",
-    module="langchain_core.tracers.context",
-    connect=_connect,
-    source="genmeter.langchain",
+    FRAMEWORKS["langchain"], module="langchain_core.tracers.context", connect=_connect
 )

@@ -14,10 +14,8 @@ import asyncio
 import json
 import math
 import sys
-import threading
 import time
 import weakref
-from collections import OrderedDict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +25,10 @@ from genmeter.clock import seconds_left
 from genmeter.events.answers import CallDetails, Unread
 from genmeter.events.capture import capture_keywords
 from genmeter.events.values import UNREADABLE
+from genmeter.fork_lock import ForkLock
 from genmeter.hooks._base import FrameworkHook, Unsupported, open_block
+from genmeter.hooks._tables import OpenTable
+from genmeter.hooks.frameworks import FRAMEWORKS
 from genmeter.observed.model import ObservedCall
 from genmeter.observed.steps import current_step
 
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = ["flush", "install", "uninstall"]
 
-_MAX_OPEN = 100_000
 _MAX_BODY = 4_000_000
 """Characters of an answer's JSON that is read on the caller's thread, where a block of ours is open."""
 _POLL = 0.01
@@ -94,7 +94,7 @@ def flush(timeout: float = 5.0) -> bool:
     until = time.monotonic() + timeout
     with suppress(*UNREADABLE):
         _flush_worker(seconds_left(until))
-    while any(each.is_answered for each in list(_began.values())):
+    while any(each.is_answered for each in _began.values()):
         if time.monotonic() >= until:
             return False
         time.sleep(_POLL)
@@ -149,10 +149,10 @@ class _Began:
         self.watch: weakref.ref[Any] | None = None
 
 
-_began: OrderedDict[str, _Began] = OrderedDict()
-_reported: OrderedDict[tuple[str, bool], tuple[float, float]] = OrderedDict()
+_began: OpenTable[_Began] = OpenTable()
+_reported: OpenTable[tuple[float, float]] = OpenTable()
 """Starts and ends of the calls that were reported last, by id and whether they succeeded."""
-_lock = threading.RLock()  # of callbacks by the garbage collector, too
+_lock = ForkLock()
 
 
 def _text(value: Any) -> str | None:
@@ -182,9 +182,8 @@ def _before_request(kwargs: Any) -> None:
     with _lock:
         found = _began.get(key)
         if found is None:
-            found = _began[key] = _Began(kwargs, is_repeated=(key, False) in _reported)
-            while len(_began) > _MAX_OPEN:
-                _began.popitem(last=False)
+            found = _Began(kwargs, is_repeated=(key, False) in _reported)
+            _began.add(key, found)
         found.attempts += 1
         found.is_answered = False
         if found.watch is None:
@@ -252,8 +251,7 @@ def _lost(key: str) -> None:
 
     Or it was answered, and LiteLLM has dropped its report, as it does when too many wait.
     """
-    with _lock:
-        found = _began.pop(key, None)
+    found = _began.take(key)
     if found is None or found.is_observed or found.is_repeated or not _hook.is_active:
         return
     with suppress(*UNREADABLE):
@@ -311,14 +309,12 @@ def _reported_first(
     key = str(kwargs.get("litellm_call_id"))
     began = end if began is None else began
     with _lock:
-        found = _began.pop(key, None)
-        last_began, last_end = _reported.get((key, is_success), (math.inf, -math.inf))
+        found = _began.take(key)
+        last_began, last_end = _reported.get((key, is_success)) or (math.inf, -math.inf)
         is_same = began == last_began or (began < last_end and last_began < end)
         if found is None and is_same:
             return None
-        _reported[key, is_success] = began, end
-        while len(_reported) > _MAX_OPEN:
-            _reported.popitem(last=False)
+        _reported.add((key, is_success), (began, end))
     if found is None:  # no request was made, such as of a model that LiteLLM does not know
         found = _Began(kwargs, is_repeated=False)
         found.attempts = 1
@@ -343,7 +339,7 @@ def _outcome(
 def _deliver(call: ObservedCall, found: _Began) -> None:
     """Record a call; in a block of ours that has ended it was the block's."""
     if found.block is None:
-        _hook.monitor._observer.observe(call)  # noqa: SLF001 - one contract
+        _hook.monitor.observer.observe(call)
     else:
         found.block.observe(call)
 
@@ -420,9 +416,8 @@ def _connect(module: ModuleType) -> Callable[[], object]:
             callbacks = getattr(module, name, None)
             if isinstance(callbacks, list):
                 callbacks[:] = [each for each in callbacks if each is not logger]
-        with _lock:
-            _began.clear()
-            _reported.clear()
+        _began.clear()
+        _reported.clear()
 
     return disconnect
 
@@ -471,10 +466,4 @@ def _logger_class(base: Any) -> Any:
     return GenmeterLogger
 
 
-_hook = FrameworkHook(
-    "LiteLLM",
-    package="litellm",
-    module="litellm",
-    connect=_connect,
-    source="genmeter.litellm",
-)
+_hook = FrameworkHook(FRAMEWORKS["litellm"], module="litellm", connect=_connect)

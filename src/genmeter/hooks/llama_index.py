@@ -8,13 +8,15 @@ unknown, unless something below observes them, such as an instrumentation of the
 from __future__ import annotations
 
 import sys
-import threading
-from collections import OrderedDict
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from genmeter.events.capture import lookup
 from genmeter.events.values import UNREADABLE
+from genmeter.fork_lock import ForkLock
 from genmeter.hooks._base import FrameworkHook, HookCall, Unsupported
+from genmeter.hooks._tables import OpenTable
+from genmeter.hooks.frameworks import FRAMEWORKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["install", "uninstall"]
 
-_MAX_OPEN = 100_000
 _OPERATIONS = {
     "LLMChatStartEvent": "chat",
     "LLMCompletionStartEvent": "text_completion",
@@ -52,9 +53,14 @@ def uninstall() -> None:
     _hook.uninstall()
 
 
-_calls: OrderedDict[str, list[HookCall]] = OrderedDict()
+def _drop(calls: deque[HookCall]) -> None:
+    for call in calls:
+        call.drop()
+
+
+_calls: OpenTable[deque[HookCall]] = OpenTable(_drop)
 """The open calls by the span of the model's method; several where it embeds batches at once."""
-_lock = threading.Lock()
+_lock = ForkLock()
 
 
 def _handle(event: Any) -> None:
@@ -89,10 +95,11 @@ def _start(event: Any, operation: str) -> None:
         is_gated=False,
     )
     with _lock:
-        _calls.setdefault(str(span), []).append(call)
-        pushed = _calls.popitem(last=False)[1] if len(_calls) > _MAX_OPEN else ()
-    for each in pushed:
-        each.drop()
+        others = _calls.get(str(span))
+        if others is not None:
+            others.append(call)
+            return
+        _calls.add(str(span), deque((call,)))
 
 
 def _first(span: Any) -> HookCall | None:
@@ -105,9 +112,9 @@ def _take(span: Any) -> HookCall | None:
         found = _calls.get(str(span))
         if not found:
             return None
-        call = found.pop(0)
+        call = found.popleft()
         if not found:
-            del _calls[str(span)]
+            _calls.take(str(span))
         return call
 
 
@@ -168,9 +175,7 @@ def _connect(module: ModuleType) -> Callable[[], object]:
         handlers = getattr(root, "event_handlers", None)
         if isinstance(handlers, list):
             handlers[:] = [each for each in handlers if each is not handler]
-        while _calls:
-            for call in _calls.popitem()[1]:
-                call.drop()
+        _calls.clear()
 
     return disconnect
 
@@ -193,10 +198,6 @@ def _handler_class(base: Any) -> Any:
 
 
 _hook = FrameworkHook(
-    "LlamaIndex",
-    package="llama-index-core",
-    module="llama_index.core.instrumentation",
-    connect=_connect,
-    source="genmeter.llama_index",
+    FRAMEWORKS["llama_index"], module="llama_index.core.instrumentation", connect=_connect
 )
 _guarded = _hook.guarded(_handle)

@@ -25,6 +25,8 @@ from genmeter.errors import BudgetError
 from genmeter.events.capture import capture_label, capture_number
 from genmeter.events.values import UNREADABLE
 from genmeter.hooks._base import FrameworkHook, HookCall, Unsupported
+from genmeter.hooks._replacing import Replaced
+from genmeter.hooks.frameworks import FRAMEWORKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -181,14 +183,14 @@ def _model_call(original: Any, signature: inspect.Signature) -> Any:
             answer = original(*args, **kwargs)
         except BaseException as error:
             if request is not None:
-                _guard(request.fail, error, repeats=repeats)
+                _hook.attempt(request.fail, error, repeats=repeats)
             raise
         if request is not None:
             if answer is None:  # what the harness returns for a request that it gave up
-                _guard(request.end, RuntimeError("no answer"))
+                _hook.attempt(request.end, RuntimeError("no answer"))
             else:
-                _guard(request.answer, answer)
-                _guard(request.end)
+                _hook.attempt(request.answer, answer)
+                _hook.attempt(request.end)
         return answer
 
     return model_call
@@ -211,12 +213,12 @@ def _amodel_call(original: Any, signature: inspect.Signature) -> Any:
             answers = await original(*args, **kwargs)
         except BaseException as error:
             if request is not None:
-                _guard(request.fail, error, repeats=repeats)
+                _hook.attempt(request.fail, error, repeats=repeats)
             raise
         if request is not None:
             if request.call is None:
                 _hook.warn("amodel_call sent nothing by session.post; its calls are not recorded")
-            _guard(request.end)
+            _hook.attempt(request.end)
         return answers
 
     return amodel_call
@@ -271,15 +273,8 @@ class _Response(_Proxy):  # type: ignore[misc]
     async def json(self, *args: Any, **kwargs: Any) -> Any:
         """Return the server's answer."""
         answer = await self.__wrapped__.json(*args, **kwargs)
-        _guard(self._self_request.answer, answer)
+        _hook.attempt(self._self_request.answer, answer)
         return answer
-
-
-def _guard(function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
-    try:
-        function(*args, **kwargs)
-    except UNREADABLE as error:
-        _hook.report(getattr(function, "__name__", "a request"), error)
 
 
 # --- tasks and scores ----------------------------------------------------------------------------
@@ -325,12 +320,12 @@ def _evaluate(original: Any) -> Any:
         try:
             results = original(*args, **kwargs)
         except Exception as error:
-            _guard(_track_failure, error, perf_counter() - began)
+            _hook.attempt(_track_failure, error, perf_counter() - began)
             raise
         finally:
             _is_evaluating.reset(token)
         if results is not None:  # a process that only helps another one has none
-            _guard(_track, results, perf_counter() - began)
+            _hook.attempt(_track, results, perf_counter() - began)
         return results
 
     return evaluate
@@ -364,35 +359,15 @@ def _track(results: Any, duration: float) -> None:
 # --- installing ----------------------------------------------------------------------------------
 
 
-class _Wrappers:
-    """What was replaced, and by what."""
-
-    def __init__(self) -> None:
-        self._all: list[tuple[Any, str, Any, Any]] = []
-        self._is_undone = False
-
-    def set(self, owner: Any, name: str, wrapper: Any) -> None:
-        """Replace an attribute."""
-        if not self._is_undone:
-            self._all.append((owner, name, vars(owner).get(name), wrapper))
-            setattr(owner, name, wrapper)
-
-    def undo(self) -> None:
-        """Restore what was there, unless something else is there now."""
-        self._is_undone = True
-        for owner, name, original, wrapper in self._all:
-            if vars(owner).get(name) is wrapper:
-                setattr(owner, name, original)
-
-    def evaluator(self, module: ModuleType) -> None:
-        """Wrap the function that runs an evaluation, once its module is imported."""
-        original = vars(module).get("evaluate")
-        if self._is_undone:
-            return
-        if callable(original):
-            self.set(module, "evaluate", _evaluate(original))
-        else:
-            _hook.warn(f"{_EVALUATOR} has no function evaluate; scores are not recorded")
+def _wrap_evaluator(replaced: Replaced, module: ModuleType) -> None:
+    """Wrap the function that runs an evaluation, once its module is imported."""
+    original = vars(module).get("evaluate")
+    if replaced.is_undone:
+        return
+    if callable(original):
+        replaced.set(module, "evaluate", _evaluate(original))
+    else:
+        _hook.warn(f"{_EVALUATOR} has no function evaluate; scores are not recorded")
 
 
 def _senders(base: type) -> Iterator[tuple[str, Any]]:
@@ -421,25 +396,19 @@ def _connect(module: ModuleType) -> Callable[[], object]:
     if not isinstance(base, type):
         raise Unsupported(f"{module.__name__} has no class TemplateAPI")
     senders = list(_senders(base))
-    wrappers = _Wrappers()
+    replaced = Replaced()
     for name, wrapper in senders:
-        wrappers.set(base, name, wrapper)
+        replaced.set(base, name, wrapper)
     for name in _REQUESTS:  # of the class, or of one that it derives from
         owner = next((each for each in base.__mro__ if name in vars(each)), base)
         found = vars(owner).get(name)
         if inspect.isfunction(found) and not getattr(found, "__isabstractmethod__", False):
-            wrappers.set(owner, name, _with_tasks(found))
-    wrapt.register_post_import_hook(wrappers.evaluator, _EVALUATOR)
-    return wrappers.undo
+            replaced.set(owner, name, _with_tasks(found))
+    wrapt.register_post_import_hook(functools.partial(_wrap_evaluator, replaced), _EVALUATOR)
+    return replaced.undo
 
 
-_hook = FrameworkHook(
-    "lm-evaluation-harness",
-    package="lm_eval",
-    module="lm_eval.models.api_models",
-    connect=_connect,
-    source="genmeter.lm_eval",
-)
+_hook = FrameworkHook(FRAMEWORKS["lm_eval"], module="lm_eval.models.api_models", connect=_connect)
 
 
 def install(monitor: GenerationMonitor | None = None) -> None:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from genmeter.events.capture import capture_label, capture_number
 from genmeter.events.values import UNREADABLE
 from genmeter.hooks._base import FrameworkHook, Unsupported
+from genmeter.hooks._replacing import Replaced
+from genmeter.hooks.frameworks import FRAMEWORKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,26 +123,19 @@ def _callbacks_of(scores: _Scores) -> Any:
             """A chain begins."""
             del inputs
             name = kwargs.get("name") or (serialized or {}).get("name")
-            _guard(scores.start, name, (metadata or {}).get("type"), run_id)
+            _hook.attempt(scores.start, name, (metadata or {}).get("type"), run_id)
 
         def on_chain_end(self, outputs: Any, *, run_id: Any, **kwargs: Any) -> None:
             """A chain has ended."""
             del kwargs
-            _guard(scores.end, outputs, run_id)
+            _hook.attempt(scores.end, outputs, run_id)
 
         def on_chain_error(self, error: BaseException, *, run_id: Any, **kwargs: Any) -> None:
             """A chain has failed."""
             del kwargs
-            _guard(scores.fail, error, run_id)
+            _hook.attempt(scores.fail, error, run_id)
 
     return Handler()
-
-
-def _guard(function: Callable[..., object], *args: Any) -> None:
-    try:
-        function(*args)
-    except UNREADABLE as error:
-        _hook.report(getattr(function, "__name__", "a callback"), error)
 
 
 def _with_handler(given: Any, handler: Any) -> Any:
@@ -175,7 +170,7 @@ def _prepare(
 
 def _close(scores: _Scores | None, result: Any, error: BaseException | None) -> None:
     if scores is not None:
-        _guard(scores.close, result, error)
+        _hook.attempt(scores.close, result, error)
 
 
 def _wrap(original: Any, signature: inspect.Signature) -> Any:
@@ -235,26 +230,15 @@ def _wrappers(home: ModuleType) -> dict[str, tuple[Any, Any]]:
 
 def _connect(module: ModuleType) -> Callable[[], object]:
     home = importlib.import_module("ragas.evaluation")
-    bound = [
-        (owner, name, original, wrapper)
-        for name, (original, wrapper) in _wrappers(home).items()
-        for owner in (home, module)
-        if vars(owner).get(name) is original
-    ]
-    for owner, name, _, wrapper in bound:
-        setattr(owner, name, wrapper)
-
-    def disconnect() -> None:
-        for owner, name, original, wrapper in bound:
-            if vars(owner).get(name) is wrapper:
-                setattr(owner, name, original)
-
-    return disconnect
+    replaced = Replaced()
+    for name, (original, wrapper) in _wrappers(home).items():
+        for owner in (home, module):
+            if vars(owner).get(name) is original:
+                replaced.set(owner, name, wrapper)
+    return replaced.undo
 
 
-_hook = FrameworkHook(
-    "ragas", package="ragas", module="ragas", connect=_connect, source="genmeter.ragas"
-)
+_hook = FrameworkHook(FRAMEWORKS["ragas"], module="ragas", connect=_connect)
 
 
 def install(monitor: GenerationMonitor | None = None) -> None:

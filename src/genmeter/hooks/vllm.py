@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-import multiprocessing
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,8 @@ from genmeter.events.answers import Answer, CallDetails, TokenCounts, Unread
 from genmeter.events.capture import capture_keywords, capture_label, capture_number
 from genmeter.events.values import UNREADABLE
 from genmeter.hooks._base import FrameworkHook, Unsupported, open_block
-from genmeter.hooks.switch import is_wanted
+from genmeter.hooks._replacing import Replaced
+from genmeter.hooks.frameworks import FRAMEWORKS
 from genmeter.observed import gate
 from genmeter.observed.model import ObservedCall
 
@@ -33,24 +33,13 @@ if TYPE_CHECKING:
 
     from genmeter.monitor import GenerationMonitor
 
-__all__ = ["install", "plugin", "uninstall"]
+__all__ = ["install", "is_active", "uninstall"]
 
-_SOURCE = "genmeter.vllm"
+_SOURCE = FRAMEWORKS["vllm"].source
 _OPERATIONS = {"generate": "text_completion", "chat": "chat"}
-_WORKERS = ("EngineCore", "VllmWorker")
 _MAX_PROMPTS = 1_000_000
 
 _is_inside: ContextVar[bool] = ContextVar("genmeter_vllm", default=False)
-
-
-def plugin() -> None:
-    """Install the hook where vLLM loads its plug-ins, if ``GENMETER_HOOKS`` names it.
-
-    vLLM calls this in its worker processes too, which run no ``LLM.generate``: nothing is done there.
-    """
-    is_worker = multiprocessing.current_process().name.startswith(_WORKERS)
-    if is_wanted("vllm") and not is_worker and not _hook.is_active:
-        install()
 
 
 class _Batch:
@@ -216,23 +205,16 @@ def _wrap(original: Any, name: str, signature: inspect.Signature) -> Any:
         try:
             outputs = original(*args, **kwargs)
         except BaseException as error:
-            _guard(batch, "fail", error)
+            if batch is not None:
+                _hook.attempt(batch.fail, error)
             raise
         finally:
             _is_inside.reset(token)
-        _guard(batch, "answer", outputs)
+        if batch is not None:
+            _hook.attempt(batch.answer, outputs)
         return outputs
 
     return method
-
-
-def _guard(batch: _Batch | None, method: str, value: Any) -> None:
-    if batch is None:
-        return
-    try:
-        getattr(batch, method)(value)
-    except UNREADABLE as error:
-        _hook.report("the outputs", error)
 
 
 def _connect(module: ModuleType) -> Callable[[], object]:
@@ -248,19 +230,14 @@ def _connect(module: ModuleType) -> Callable[[], object]:
         signature = inspect.signature(original)
         if len(signature.parameters) < 2 or "self" not in signature.parameters:  # noqa: PLR2004
             raise Unsupported(f"vllm.LLM.{name} has no parameter for prompts")
-        wrapped.append((owner, name, original, _wrap(original, name, signature)))
-    for owner, name, _, wrapper in wrapped:
-        setattr(owner, name, wrapper)
-
-    def disconnect() -> None:
-        for owner, name, original, wrapper in wrapped:
-            if vars(owner).get(name) is wrapper:
-                setattr(owner, name, original)
-
-    return disconnect
+        wrapped.append((owner, name, _wrap(original, name, signature)))
+    replaced = Replaced()
+    for owner, name, wrapper in wrapped:
+        replaced.set(owner, name, wrapper)
+    return replaced.undo
 
 
-_hook = FrameworkHook("vLLM", package="vllm", module="vllm", connect=_connect, source=_SOURCE)
+_hook = FrameworkHook(FRAMEWORKS["vllm"], module="vllm", connect=_connect)
 
 
 def install(monitor: GenerationMonitor | None = None) -> None:
@@ -278,3 +255,8 @@ def install(monitor: GenerationMonitor | None = None) -> None:
 def uninstall() -> None:
     """Stop recording, and restore the methods."""
     _hook.uninstall()
+
+
+def is_active() -> bool:
+    """Return whether calls are recorded."""
+    return _hook.is_active

@@ -38,6 +38,16 @@ class JobAmounts(NamedTuple):
     reserved_usd: float = 0.0
     unpriced: tuple[str, ...] = ()
 
+    def plus(self, other: JobAmounts) -> JobAmounts:
+        """Return the amounts of this and other processes together."""
+        return JobAmounts(
+            self.tokens + other.tokens,
+            self.usd + other.usd,
+            self.reserved_tokens + other.reserved_tokens,
+            self.reserved_usd + other.reserved_usd,
+            tuple(dict.fromkeys((*self.unpriced, *other.unpriced))),
+        )
+
     def with_reserved(self, tokens: int, usd: float) -> JobAmounts:
         """Return the amounts after a further reservation."""
         return self._replace(

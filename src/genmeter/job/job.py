@@ -188,6 +188,11 @@ class Job:
         return self.expects_others or self._has_forked or meeting.may_have_children()
 
     @property
+    def is_shared(self) -> bool:
+        """Whether other processes of the job count, or should and cannot be reached."""
+        return self._store is not None or self._failure is not None or self.may_have_others
+
+    @property
     def failure(self) -> str | None:
         """Why this process counts alone although it belongs to a job; None if it does not."""
         return self._failure

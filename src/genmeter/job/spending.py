@@ -302,9 +302,25 @@ class Spending:
         # Reservations of this process: from here, so that a release counts at once.
         own, found = self._run(lambda: (self._own(), also()))
         amounts = own.amounts()
-        if store is None:
-            return amounts, found
-        return self._with_others(store, amounts, prices), found
+        if store is not None:
+            amounts = amounts.plus(self._others(store, prices))
+        return amounts, found
+
+    def own(self) -> JobAmounts:
+        """Return what this process has used and reserved; called by the pipeline's owner."""
+        return self._own().amounts()
+
+    def others(self, *, prices: bool) -> JobAmounts:
+        """Return what the other processes have published and reserved.
+
+        Args:
+            prices: Whether models without a price matter.
+
+        Raises:
+            JobError: They cannot be reached.
+        """
+        store = self._process.require_store()
+        return JobAmounts(0, 0.0) if store is None else self._others(store, prices)
 
     def read_again(self, amounts: JobAmounts, *, prices: bool) -> JobAmounts | None:
         """Release what dead processes reserved; return the amounts after that.
@@ -321,18 +337,11 @@ class Spending:
             return None
         return self.read(lambda: None, prices=prices)[0]
 
-    def _with_others(self, store: Store, own: JobAmounts, prices: bool) -> JobAmounts:
+    def _others(self, store: Store, prices: bool) -> JobAmounts:
         try:
-            others = store.amounts(without=self._process.number, unpriced=prices)
+            return store.amounts(without=self._process.number, unpriced=prices)
         except StoreError as error:
             raise JobError(str(error)) from error
-        return JobAmounts(
-            own.tokens + others.tokens,
-            own.usd + others.usd,
-            own.reserved_tokens + others.reserved_tokens,
-            own.reserved_usd + others.reserved_usd,
-            tuple(dict.fromkeys((*own.unpriced, *others.unpriced))),
-        )
 
     def _own(self) -> _Own:
         return _Own(self._totals(), list(self._open), (), [])

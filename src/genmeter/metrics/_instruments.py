@@ -45,6 +45,7 @@ from genmeter.metrics._cells import (
     start_ns,
 )
 from genmeter.metrics._values import clean_attributes, key_of, read_number
+from genmeter.pipeline.once import FirstTimes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -84,7 +85,6 @@ DEFAULT_BOUNDS: Final = (
 
 _OVERFLOW: Final[Mapping[str, AttributeValue]] = {"otel.metric.overflow": True}
 _OVERFLOW_KEY: Final = key_of(_OVERFLOW)
-_MAX_WARNINGS = 1_000
 _REASONS: Final = {
     "amount": "must be a finite number in range, not negative for counters and histograms",
     "measurement": "could not be read",
@@ -134,7 +134,7 @@ class Shared:
         self.exemplars = exemplars
         self.is_open = True
         self._warn = warn
-        self._warned: set[Hashable] = set()
+        self._first = FirstTimes()
         self.reset_start()
 
     def reset_start(self) -> None:
@@ -143,8 +143,7 @@ class Shared:
 
     def warn_once(self, key: Hashable, message: str, *arguments: object) -> None:
         """Log a warning unless one with the same key was logged; never raises."""
-        if key not in self._warned and len(self._warned) < _MAX_WARNINGS:
-            self._warned.add(key)
+        if self._first.is_new(key):
             with suppress(Exception):
                 self._warn(message, *arguments)
 

@@ -9,10 +9,9 @@ mark is set back to the one before it, rather than reset by a token, and a block
 
 from __future__ import annotations
 
-import os
-import threading
 from contextvars import ContextVar
 
+from genmeter.fork_lock import ForkLock
 from genmeter.observed.model import Block
 
 __all__ = [
@@ -28,7 +27,7 @@ __all__ = [
 
 
 _current: ContextVar[Block | None] = ContextVar("genmeter_block", default=None)
-_lock = threading.Lock()
+_lock = ForkLock()
 markers = 0
 """How many observe calls: blocks are marked if any does."""
 
@@ -83,12 +82,3 @@ def entered(monitor: object = None) -> Block | None:
     while block is not None and monitor is not None and not block.belongs_to(monitor):
         block = block.outer
     return block
-
-
-def _reset_in_child() -> None:
-    global _lock  # noqa: PLW0603 - another thread may have held it at the fork
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_in_child)

@@ -6,18 +6,17 @@ an instrumentation's span. Without a guard, a check costs a comparison.
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from genmeter.errors import BudgetError
+from genmeter.pipeline.once import OnceLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 __all__ = ["add_guard", "check", "is_guarded", "remove_guard"]
 
-_logger = logging.getLogger("genmeter")
-_failed: list[Callable[[], object]] = []
+_once = OnceLog()
 _guards: tuple[Callable[[], object], ...] = ()
 
 
@@ -41,9 +40,7 @@ def _check(guards: Iterable[Callable[[], object]]) -> None:
             raise
         except Exception as error:
             # A guard that fails must not refuse the job's calls.
-            if guard not in _failed:
-                _failed.append(guard)
-                _logger.warning("calls are not checked against the budget: %r", error)
+            _once.warn(str(type(error)), "calls are not checked against the budget: %r", error)
 
 
 def is_guarded() -> bool:

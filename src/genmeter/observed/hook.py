@@ -19,9 +19,11 @@ __all__ = ["HookRecorder"]
 class _Recorder(Protocol):
     """The monitor, as handles use it."""
 
-    def _open_call(self, handle: Any) -> None: ...
-    def _close_call(self, handle: Any) -> None: ...
-    def _misuse(self, key: str, message: str) -> None: ...
+    @property
+    def observer(self) -> Observer: ...
+    def open_call(self, handle: Any) -> None: ...
+    def close_call(self, handle: Any) -> None: ...
+    def misuse(self, key: str, message: str) -> None: ...
 
 
 class HookRecorder:
@@ -32,28 +34,29 @@ class HookRecorder:
 
     Args:
         monitor: The monitor.
-        observer: Its observer.
         source: Who observes, as in ``ObservedCall.source``, such as ``genmeter.langchain``.
 
     Attributes:
         monitor: As passed.
+        observer: That of the monitor.
         response_id: The provider's id of the response, if the hook knows it and has a recorder for
             each call.
     """
 
     response_id: str | None = None
 
-    def __init__(self, monitor: _Recorder, observer: Observer, source: str) -> None:
+    def __init__(self, monitor: _Recorder, source: str) -> None:
         self.monitor = monitor
-        self._observer = observer
+        self.observer = monitor.observer
         self._source = source
-        self._open_call = monitor._open_call  # noqa: SLF001 - one contract
-        self._close_call = monitor._close_call  # noqa: SLF001 - one contract
-        self._misuse = monitor._misuse  # noqa: SLF001 - one contract
+        self.open_call = monitor.open_call
+        self.close_call = monitor.close_call
+        self.misuse = monitor.misuse
 
-    def _record_call(
+    def record_call(
         self, duration: float, success: bool, keywords: dict[str, Any], details: CallDetails | None
     ) -> None:
+        """Pass a call that ended on; see ``CallRecorder``."""
         metadata = keywords.pop("metadata", None)
         error_class = None
         if not are_atoms(keywords.values()):
@@ -70,6 +73,4 @@ class HookRecorder:
             error_class,
             self.response_id,
         )
-        block = current()
-        if block is None or not block.observe(call):
-            self._observer.observe(call)
+        self.observer.observe_in(current(), call)

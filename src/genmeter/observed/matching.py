@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from genmeter.observed.model import ObservedCall, SpanKey
 
-__all__ = ["MAX_CALLS", "MAX_SECONDS", "SLACK", "RecentCalls", "Seen", "distinct"]
+__all__ = ["MAX_CALLS", "MAX_KEYS", "MAX_SECONDS", "SLACK", "RecentCalls", "Seen", "distinct"]
 
 SLACK = 0.002
 """Seconds by which one observation of a call may exceed the other that it lies within."""
@@ -22,6 +22,8 @@ _SLACK_WITHOUT_TOKENS = 0.02
 _OURS = "genmeter."
 MAX_CALLS = 10_000
 """Recent calls that are kept, to find repetitions."""
+MAX_KEYS = 40_000
+"""Spans of these calls; a call may have many below it."""
 MAX_SECONDS = 60.0
 """For how long, in seconds."""
 _MAX_STALE = 32  # calls that ended before a new one began, after which no more are compared
@@ -43,13 +45,14 @@ class Seen:
         ended: Unix time in seconds.
         counts: Its input tokens, output tokens and outcome.
         parts: Further observations, which complete it when it is recorded.
+        is_kept: Whether it is in the table of recent calls.
         is_recorded: Whether it was recorded; otherwise it waits for the job's own report.
         added: When it was added, on the observer's clock.
     """
 
     __slots__ = (
-        *("added", "began", "call", "counts", "ended", "ids", "is_recorded", "keys", "parts"),
-        "sources",
+        *("added", "began", "call", "counts", "ended", "ids", "is_kept", "is_recorded", "keys"),
+        *("parts", "sources"),
     )
 
     def __init__(self, call: ObservedCall, parts: tuple[ObservedCall, ...] = ()) -> None:
@@ -62,6 +65,7 @@ class Seen:
         self.ended = call.ended
         self.began = call.ended - (call.duration or 0.0)
         self.counts = counts_of(call)
+        self.is_kept = False
         self.is_recorded = True
         self.added = 0.0
 
@@ -148,11 +152,11 @@ class RecentCalls:
     """The calls of the last minute, by span, response id and tokens. Not thread-safe.
 
     Args:
-        on_drop: Called with each call that is dropped for its age, or for lack of room.
+        on_forget: Called with each span of a call that is dropped for its age, or for lack of room.
     """
 
-    def __init__(self, on_drop: Callable[[Seen], object] = lambda _: None) -> None:
-        self._on_drop = on_drop
+    def __init__(self, on_forget: Callable[[SpanKey], object] = lambda _: None) -> None:
+        self._on_forget = on_forget
         self._all: deque[Seen] = deque()
         self._by_key: dict[SpanKey, Seen] = {}
         self._by_id: dict[str, list[Seen]] = {}
@@ -164,25 +168,34 @@ class RecentCalls:
     def add(self, seen: Seen, now: float) -> None:
         """Keep a call."""
         seen.added = now
+        seen.is_kept = True
         self._all.append(seen)
         for each in seen.ids:
             self._by_id.setdefault(each, []).append(seen)
         for key in seen.keys:
             self._by_key[key] = seen
         self._by_counts.setdefault(seen.counts, []).append(seen)
-        if len(self._all) > MAX_CALLS:
-            self._drop(self._all.popleft())
+        self._make_room()
 
     def note(self, seen: Seen, *calls: ObservedCall) -> None:
-        """Remember further observations of a call."""
+        """Remember further observations of a call, unless it was dropped."""
         for call in calls:
             seen.sources.add(call.source)
+            if not seen.is_kept:
+                if call.node is not None:
+                    self._on_forget(call.node.key)
+                continue
             if call.node is not None:
                 seen.keys.add(call.node.key)
                 self._by_key[call.node.key] = seen
             if call.response_id is not None and call.response_id not in seen.ids:
                 seen.ids.add(call.response_id)
                 self._by_id.setdefault(call.response_id, []).append(seen)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        while self._all and (len(self._all) > MAX_CALLS or len(self._by_key) > MAX_KEYS):
+            self._drop(self._all.popleft())
 
     def of_span(self, key: SpanKey) -> Seen | None:
         """Return the call that a span reports."""
@@ -221,12 +234,13 @@ class RecentCalls:
             self._drop(self._all.popleft())
 
     def _drop(self, seen: Seen) -> None:
+        seen.is_kept = False
         for each in seen.ids:
             _remove(self._by_id, each, seen)
         for key in seen.keys:
             self._by_key.pop(key, None)
+            self._on_forget(key)
         _remove(self._by_counts, seen.counts, seen)
-        self._on_drop(seen)
 
 
 def distinct(calls: Sequence[ObservedCall]) -> list[tuple[ObservedCall, tuple[ObservedCall, ...]]]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from genmeter.events.answers import Answer
     from genmeter.observed.model import ObservedCall
 
-__all__ = ["complete", "with_outcome"]
+__all__ = ["complete", "completed", "with_outcome"]
 
 _TOTALS = ("prompt_token_count", "completion_token_count", "total_token_count")
 _COUNTS = (*_TOTALS, *PARTS, *BILLING_PARTS)
@@ -47,7 +47,7 @@ def complete(
     """
     filled = dict(keywords)
     given = details or CallDetails()
-    observed = [_completed(*each) for each in distinct(observed)]
+    observed = [completed(*each) for each in distinct(observed)]
     if not observed:
         return filled, details
     if not given.answers and not any(filled.get(name) is not None for name in _COUNTS):
@@ -100,7 +100,8 @@ def with_outcome(call: ObservedCall, parts: Sequence[ObservedCall]) -> ObservedC
     )
 
 
-def _completed(call: ObservedCall, parts: Sequence[ObservedCall]) -> ObservedCall:
+def completed(call: ObservedCall, parts: Sequence[ObservedCall]) -> ObservedCall:
+    """Return a call with what it lacks, from further observations of it; see :func:`complete`."""
     if not parts:
         return call
     began = None if call.duration is None else call.ended - call.duration

@@ -89,6 +89,7 @@ class SpanNode:
         block: The block of ours that it began in.
         step: The step that it began in.
         is_taken: Whether its call was taken; of a span that two processors report.
+        is_absorbed: Whether a block of ours has taken it, with the calls below it.
         is_released: Whether nothing waits for its end any more.
         held: The calls below it that wait for its end.
         seen: The recent call (``matching.Seen``) that it is, or is a part of.
@@ -96,8 +97,8 @@ class SpanNode:
     """
 
     __slots__ = (
-        *("below", "block", "held", "is_call", "is_open", "is_released", "is_taken", "is_watched"),
-        *("key", "may_be_call", "parent", "seen", "source", "step"),
+        *("below", "block", "held", "is_absorbed", "is_call", "is_open", "is_released", "is_taken"),
+        *("is_watched", "key", "may_be_call", "parent", "seen", "source", "step"),
     )
 
     def __init__(
@@ -121,6 +122,7 @@ class SpanNode:
         self.is_open = True
         self.is_watched = False
         self.is_taken = False
+        self.is_absorbed = False
         self.is_released = False
         self.held: list[ObservedCall] = []
         self.seen: Any = None

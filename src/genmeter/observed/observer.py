@@ -18,18 +18,17 @@ import heapq
 import itertools
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from genmeter.events.answers import CallDetails
-from genmeter.observed.matching import RecentCalls, Seen, distinct
-from genmeter.observed.merging import complete, with_outcome
+from genmeter.observed.matching import MAX_SECONDS, RecentCalls, Seen, distinct
+from genmeter.observed.merging import completed, with_outcome
 from genmeter.observed.open_spans import OpenSpans
 from genmeter.observed.openings import Openings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from genmeter.observed.model import ObservedCall, SpanNode
+    from genmeter.observed.model import Block, ObservedCall, SpanNode
     from genmeter.observed.reported import ReportedBlock
 
 __all__ = [
@@ -87,7 +86,14 @@ class CallSink(Protocol):
         """Record a call at once; called by the pipeline's owner."""
 
     def post(self, function: Callable[[], object]) -> None:
-        """Have the pipeline's owner call a function, in order with the events."""
+        """Have the pipeline's owner call a function, in order with the events.
+
+        It is dropped and counted if too many events are pending.
+        """
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so many events are pending that callers wait for the pipeline."""
 
     def run(self, function: Callable[[], object], timeout: float) -> None:
         """Have the pipeline's owner call a function, behind all events, and wait for it.
@@ -121,8 +127,8 @@ class Observer:
     """
 
     def __init__(self, sink: CallSink, *, now: Callable[[], float] = time.monotonic) -> None:
-        self.open_spans = OpenSpans()
         self.openings = Openings()
+        self.open_spans = OpenSpans(HELD_SECONDS + MAX_SECONDS)
         self.has_spans = False
         self.is_fed = False
         self._sink = sink
@@ -131,7 +137,7 @@ class Observer:
         self._reset()
 
     def _reset(self) -> None:
-        self._recent = RecentCalls(on_drop=self._forget)
+        self._recent = RecentCalls(on_forget=self.open_spans.forget)
         self._waiting: list[_Waiting] = []
         self._numbers = itertools.count()
 
@@ -145,9 +151,30 @@ class Observer:
         self.is_fed = True
         self._sink.post(lambda: self.take(call))
 
+    def observe_in(self, block: Block | None, call: ObservedCall) -> None:
+        """Have a block of ours take a call as its part; record the call if none does.
+
+        Args:
+            block: The block that was open where the call was made, if any.
+            call: The call.
+        """
+        if block is None or not block.observe(call):
+            self.observe(call)
+
     def observe_later(self, read: Callable[[], ObservedCall | None]) -> None:
-        """Record the call that a function reads on the pipeline's thread, if it returns one."""
-        self._sink.post(lambda: None if (call := read()) is None else self.take(call))
+        """Record the call that a function reads on the pipeline's thread, if it returns one.
+
+        What the function keeps, such as a whole span with its prompts, is kept until then. So it is read
+        at once where many events are pending.
+        """
+        if not self._sink.is_crowded:
+            self._sink.post(lambda: None if (call := read()) is None else self.take(call))
+        elif (call := read()) is not None:
+            self.observe(call)
+
+    def end_call(self, node: SpanNode) -> None:
+        """Note the end of a span that is a call."""
+        self.open_spans.end(node, self._now())
 
     def end(self, node: SpanNode) -> None:
         """Release the calls that wait for the end of a span, which is no call."""
@@ -187,7 +214,8 @@ class Observer:
 
     def absorb(self, node: SpanNode) -> None:
         """Drop the calls that wait for the end of a span, which a block of ours has taken."""
-        self._sink.post(lambda: self._absorb(node))
+        node.is_absorbed = True
+        self._sink.post(lambda: self._release(node))
 
     def drop(self, reason: str) -> None:
         """Count an observation that is no call of its own."""
@@ -225,6 +253,10 @@ class Observer:
         """Leave a call to the one around it, at once or when that ends; returns whether it did."""
         held = None
         for ancestor in node.ancestors():
+            if ancestor.is_absorbed:
+                calls, node.held = (*node.held, call), []
+                self._drop_absorbed(calls)
+                return True
             if ancestor.seen is not None:
                 self._repeat(ancestor.seen, "nested", call, *node.held)
                 node.seen = ancestor.seen
@@ -248,18 +280,18 @@ class Observer:
         """Decide again on the calls that wait for a span that is no call, or does not end."""
         node.is_released = True
         calls, node.held = node.held, []
+        if node.is_absorbed:
+            self._drop_absorbed(calls)
+            return
         for call in calls:
             if call.node is None or not self._is_below(call, call.node):
                 self._count(call)
 
-    def _absorb(self, node: SpanNode) -> None:
-        held, node.held = node.held, []
-        for _ in held:
+    def _drop_absorbed(self, calls: Iterable[ObservedCall]) -> None:
+        for call in calls:
             self._sink.drop("block")
-
-    def _forget(self, seen: Seen) -> None:
-        for each in seen.keys:
-            self.open_spans.forget(each)
+            if call.node is not None:
+                self.open_spans.forget(call.node.key)
 
     def _count(self, call: ObservedCall) -> None:
         node = call.node
@@ -314,7 +346,7 @@ class Observer:
         if waited and seen.is_recorded:
             return
         seen.is_recorded = True
-        self._sink.record(_completed(seen.call, seen.parts))
+        self._sink.record(completed(seen.call, seen.parts))
         seen.parts = ()
 
     # --- reports of the job ----------------------------------------------------------------------
@@ -335,10 +367,10 @@ class Observer:
             return
         seen.is_recorded = True
         self._recent.note(seen, call)
-        observed = (_completed(seen.call, seen.parts),)
+        observed = (completed(seen.call, seen.parts),)
         seen.parts = ()
         self._sink.drop("reported")
-        sink.record(_completed(call, observed))
+        sink.record(completed(call, observed))
 
     def _report_known(
         self, call: ObservedCall, observed: tuple[ObservedCall, ...], sink: CallSink
@@ -346,7 +378,7 @@ class Observer:
         self._keep(Seen(call, observed))
         for _ in observed:
             self._sink.drop("reported")
-        sink.record(_completed(call, observed))
+        sink.record(completed(call, observed))
 
     def _give_up(self, block: ReportedBlock) -> None:
         self._count_all(block.take(is_claimed=False))
@@ -372,11 +404,12 @@ class Observer:
 
     def expire(self) -> None:
         """Record what has waited long enough; called by the pipeline's owner at each turn."""
-        if self._waiting or len(self._recent):
+        if self._waiting or len(self._recent) or len(self.open_spans):
             now = self._now()
             while self._waiting and self._waiting[0].deadline <= now:
                 heapq.heappop(self._waiting).end()
             self._recent.expire(now)
+            self.open_spans.expire(now)
 
     def release_all(self) -> None:
         """Record all that waits; called by the pipeline's owner."""
@@ -395,11 +428,3 @@ class Observer:
         self.openings = Openings()
         self.open_spans.reset()
         self._reset()
-
-
-def _completed(call: ObservedCall, parts: tuple[ObservedCall, ...]) -> ObservedCall:
-    if not parts:
-        return call
-    began: Any = None if call.duration is None else call.ended - call.duration
-    keywords, details = complete(call.keywords, call.details, parts, began=began)
-    return call._replace(keywords=keywords, details=details or CallDetails())

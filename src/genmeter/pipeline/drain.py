@@ -17,6 +17,7 @@ import math
 import sys
 import threading
 import time
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
@@ -25,6 +26,7 @@ from genmeter.events.model import Raw, Reason
 from genmeter.events.sanitize import Normaliser
 from genmeter.events.values import safe_text
 from genmeter.pipeline.deferred_log import DeferredLog
+from genmeter.pipeline.once import FirstTimes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -57,6 +59,11 @@ class DrainLock:
         """Whether this thread holds the lock."""
         owned: bool = self._lock._is_owned()  # type: ignore[attr-defined] # noqa: SLF001
         return owned
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a thread is inside of a :meth:`call`."""
+        return self._is_busy
 
     @property
     def is_inside(self) -> bool:
@@ -172,7 +179,6 @@ SLICE = 64
 _INTERVAL = 1.0
 _YIELD = 0.0005
 _POLL = 0.25
-_MAX_WARNINGS = 1_000
 _MAX_DRAIN = 2.0  # seconds; so that the scrape itself does not time out
 
 
@@ -247,8 +253,8 @@ class Pipeline:
             Raw.SAMPLE: lambda when, payload, _: self.normaliser.sample(when, payload),
             Raw.LOG: lambda when, payload, _: self.normaliser.log(when, payload),
         }
-        self._turn_ends: list[Callable[[], object]] = []
-        self._warned: set[tuple[Reason | None, str]] = set()
+        self._turn_ends: list[weakref.WeakMethod[Callable[[], object]]] = []
+        self._first = FirstTimes()
         self._requests: deque[Request] = deque()
         self._reset_thread_state()
 
@@ -297,23 +303,48 @@ class Pipeline:
         # Yield to the thread that drains.
         time.sleep(_YIELD)
 
-    def post(self, function: Callable[[], object]) -> None:
-        """Have the owner call a function, in order with the events; never raises or waits."""
-        self.inbox.append((Raw.CALL, function))
-        if len(self.inbox) >= WAKE or not self.is_running:
-            self.after_append(inline=False)
+    def post(
+        self, function: Callable[[], object], *, inline: bool = False, may_drop: bool = False
+    ) -> None:
+        """Have the owner call a function, in order with the events; never raises or waits.
 
-    def add_turn_end(self, function: Callable[[], object]) -> None:
-        """Have the owner call a function at the end of each turn, at least once a second.
-
-        If events are drained inline, it is called after each of them. It must not wait.
+        Args:
+            function: The function.
+            inline: Whether it is drained at once, on this thread.
+            may_drop: Whether it is dropped and counted if the inbox is full, as an event is.
         """
-        self._turn_ends.append(function)
+        self.inbox.append((Raw.OBSERVED if may_drop else Raw.CALL, function))
+        if len(self.inbox) >= WAKE or inline or not self.is_running:
+            self.after_append(inline=inline)
 
-    def remove_turn_end(self, function: Callable[[], object]) -> None:
+    @property
+    def has_begun(self) -> bool:
+        """Whether ``on_start`` has returned, which begins what the first event needs."""
+        return self._start_done == self._start_requested
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the owner is done with all that was appended, to the end of its turn."""
+        # In this order: the owner is busy before it takes an event, until the end of the turn.
+        return not self.inbox and not self.lock.is_busy
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so many events are pending that producers yield to the drain."""
+        return len(self.inbox) >= HIGH_WATER
+
+    def add_turn_end(self, method: Callable[[], object]) -> None:
+        """Have the owner call a method at the end of each turn, at least once a second.
+
+        If events are drained inline, it is called after each of them. It must not wait. Its object is not
+        kept alive.
+        """
+        self._turn_ends.append(weakref.WeakMethod(method))
+
+    def remove_turn_end(self, method: Callable[[], object]) -> None:
         """Undo :meth:`add_turn_end`."""
         with contextlib.suppress(ValueError):
-            self._turn_ends.remove(function)
+            self._turn_ends.remove(weakref.WeakMethod(method))
 
     def reject(self, reason: Reason, name: str, value: object) -> None:
         """Count a dropped value, and log the first of its kind."""
@@ -358,11 +389,7 @@ class Pipeline:
         self.reject(Reason.INBOX_FULL, "event", f"the newest of {CAPACITY} pending")
 
     def _is_new(self, reason: Reason | None, name: str) -> bool:
-        key = (reason, name)
-        if key in self._warned or len(self._warned) >= _MAX_WARNINGS:
-            return False
-        self._warned.add(key)
-        return True
+        return self._first.is_new((reason, name))
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -443,7 +470,7 @@ class Pipeline:
                 raw = take()
                 kind = raw[0]
                 try:
-                    if kind is Raw.CALL:
+                    if kind is Raw.CALL or kind is Raw.OBSERVED:
                         raw[1]()
                         continue
                     session: Recording = raw[1]
@@ -466,9 +493,14 @@ class Pipeline:
             self._end_turn()
 
     def _end_turn(self) -> None:
-        for function in tuple(self._turn_ends):
+        for reference in tuple(self._turn_ends):
+            method = reference()
+            if method is None:
+                with contextlib.suppress(ValueError):
+                    self._turn_ends.remove(reference)
+                continue
             try:
-                function()
+                method()
             except Exception as error:
                 self._report_defect("the end of a turn", error)
 

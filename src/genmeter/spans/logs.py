@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.sdk._logs import LogRecordProcessor
 
 from genmeter import clock
-from genmeter.events.model import Reason
 from genmeter.events.values import UNREADABLE
 from genmeter.observed.model import SpanNode
 from genmeter.observed.steps import current_step
@@ -42,36 +41,27 @@ class GenAILogProcessor(LogRecordProcessor):
     """
 
     def __init__(self, monitor: GenerationMonitor | None = None) -> None:
-        self._destination = Destination(monitor)
-        self._is_shut = False
+        self._destination = Destination(monitor, "log event")
 
     def __repr__(self) -> str:
-        return f"<GenAILogProcessor, {'shut down' if self._is_shut else 'open'}>"
+        return f"<GenAILogProcessor, {'shut down' if self._destination.is_shut else 'open'}>"
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         """Record the call that an event reports, if it is one; never raises."""
-        if self._is_shut:
+        if self._destination.is_shut:
             return
         try:
             self._take(log_record)
         except UNREADABLE as error:
-            self._reject(error)
+            self._destination.reject(error)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Record the waiting calls; returns whether it was done within ``timeout_millis``."""
-        try:
-            return self._destination.settle(max(0.0, timeout_millis / 1_000))
-        except UNREADABLE as error:
-            self._reject(error)
-            return False
+        return self._destination.flush(timeout_millis)
 
     def shutdown(self) -> None:
         """Record the waiting calls, and ignore further events; the monitor stays open. Never raises."""
-        if self._is_shut:
-            return
-        self.force_flush()
-        self._is_shut = True
-        self._destination.close()
+        self._destination.shut_down()
 
     def _take(self, log_record: ReadWriteLogRecord) -> None:
         record = log_record.log_record
@@ -85,7 +75,7 @@ class GenAILogProcessor(LogRecordProcessor):
         is_sampled = bool(int(record.trace_flags or 0) & _SAMPLED)
         if is_sampled or (key[1] and observer.open_spans.get(key) is not None):
             if not observer.has_spans:
-                self._destination.monitor._misuse(  # noqa: SLF001 - of this package
+                self._destination.monitor.misuse(
                     "log_event_of_span",
                     "a log event of a sampled call was ignored, since its span reports the call, but "
                     "no GenAISpanProcessor has seen a span; add one to the tracer provider",
@@ -101,13 +91,4 @@ class GenAILogProcessor(LogRecordProcessor):
         if call is None:
             return
         block = self._destination.block()
-        if block is not None and block.is_open and block.observe(call):
-            return
-        observer.observe(call)
-
-    def _reject(self, error: BaseException) -> None:
-        try:
-            pipeline = self._destination.monitor._pipeline  # noqa: SLF001 - of this package
-            pipeline.reject(Reason.INTERNAL, "log event", error)
-        except UNREADABLE:
-            pass
+        observer.observe_in(block if block is not None and block.is_open else None, call)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.sdk.trace import SpanProcessor
 
 from genmeter.config.checks import NAME, tuple_of
-from genmeter.events.model import Reason
 from genmeter.events.values import UNREADABLE
 from genmeter.observed.matching import SLACK
 from genmeter.observed.model import SpanNode
@@ -71,9 +70,8 @@ class GenAISpanProcessor(SpanProcessor):
     ) -> None:
         self._allow: tuple[str, ...] = tuple(_PREFIXES("allow", allow))
         self._deny: tuple[str, ...] = tuple(_PREFIXES("deny", deny))
-        self._destination = Destination(monitor)
+        self._destination = Destination(monitor, "span")
         self._forked_at = 0  # Unix time in ns; what began before is the parent's
-        self._is_shut = False
         self._has_begun = False
         _processors.add(self)
         notice.expect(self)
@@ -81,25 +79,25 @@ class GenAISpanProcessor(SpanProcessor):
             _add_of_monitor(self)
 
     def __repr__(self) -> str:
-        return f"<GenAISpanProcessor, {'shut down' if self._is_shut else 'open'}>"
+        return f"<GenAISpanProcessor, {'shut down' if self._destination.is_shut else 'open'}>"
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002
         """Remember where a span begins; never raises."""
-        if self._is_shut:
+        if self._destination.is_shut:
             return
         try:
             self._begin(span)
         except UNREADABLE as error:
-            self._reject(error)
+            self._destination.reject(error)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Record the call that a span reports, if it is one; never raises."""
-        if self._is_shut:
+        if self._destination.is_shut:
             return
         try:
             self._end(span)
         except UNREADABLE as error:
-            self._reject(error)
+            self._destination.reject(error)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Record the calls that wait for the end of other spans.
@@ -110,19 +108,11 @@ class GenAISpanProcessor(SpanProcessor):
         Returns:
             Whether it was done in time.
         """
-        try:
-            return self._destination.settle(max(0.0, timeout_millis / 1_000))
-        except UNREADABLE as error:
-            self._reject(error)
-            return False
+        return self._destination.flush(timeout_millis)
 
     def shutdown(self) -> None:
         """Record the waiting calls, and ignore further spans; the monitor stays open. Never raises."""
-        if self._is_shut:
-            return
-        self.force_flush()
-        self._is_shut = True
-        self._destination.close()
+        self._destination.shut_down()
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -142,7 +132,7 @@ class GenAISpanProcessor(SpanProcessor):
             # Of a processor that something else has wrapped and added.
             text = notice.hidden_from(self, getattr(span, "_sampler", None))
             if text is not None:
-                destination.monitor._misuse("sampler", text)  # noqa: SLF001 - of this package
+                destination.monitor.misuse("sampler", text)
         if not (is_call or may_be_call or destination.has_monitor):
             return
         observer = destination.observer
@@ -195,7 +185,7 @@ class GenAISpanProcessor(SpanProcessor):
         elif not node.is_call and len(_late) < _MAX_LATE:
             _late.add(source)
         node.is_call = True
-        node.is_open = False
+        observer.end_call(node)
         for ancestor in node.ancestors():
             ancestor.is_watched = True
         if node.block is None:
@@ -231,7 +221,7 @@ class GenAISpanProcessor(SpanProcessor):
         """Return whether a call's span, and the block that it began in, are of this one's monitor."""
         destination = self._destination
         monitor, observer = destination.monitor, destination.observer
-        if self._is_shut or monitor._is_shut or not self._is_watched(source):  # noqa: SLF001
+        if self._destination.is_shut or monitor.is_shut or not self._is_watched(source):
             return False
         if observer is other or observer.open_spans.get(key) is None:
             return False
@@ -242,32 +232,24 @@ class GenAISpanProcessor(SpanProcessor):
             return False
         return not self._allow or source.startswith(self._allow)
 
-    def _reject(self, error: BaseException) -> None:
-        try:
-            pipeline = self._destination.monitor._pipeline  # noqa: SLF001 - of this package
-            pipeline.reject(Reason.INTERNAL, "span", error)
-        except UNREADABLE:  # not even a monitor: its configuration is wrong
-            pass
-
     def _after_fork_in_child(self) -> None:
         self._forked_at = time.time_ns()
 
 
 def _pass_to(block: Block, call: ObservedCall, node: SpanNode, observer: Observer) -> None:
     """Have a call complete the block that it began in, unless it is another call."""
-    if node.is_watched:
-        observer.absorb(node)
     if node.is_taken:
         return
-    if block.observe(call):
-        node.is_taken = True
-        observer.open_spans.forget(node.key)
-    elif _is_within(call, block.period):
-        node.is_taken = True
-        observer.open_spans.forget(node.key)
-        observer.drop("block")
-    else:
+    is_part = block.observe(call)
+    if not is_part and not _is_within(call, block.period):
         observer.observe(call)
+        return
+    node.is_taken = True
+    observer.open_spans.forget(node.key)
+    if node.is_watched:
+        observer.absorb(node)
+    if not is_part:
+        observer.drop("block")
 
 
 def _read(
@@ -278,6 +260,7 @@ def _read(
     if call is None or kind is None:
         return call
     if is_opening(span.attributes or {}, call):
+        observer.open_spans.forget(node.key)
         node.is_call = False
         observer.end(node)
         return observer.openings.add(call, is_counted=node.block is None)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from genmeter.errors import ConfigError
@@ -32,8 +34,9 @@ def log_usage(
     """Log the total as metrics, each row as metrics and in a table, and the notes.
 
     The metrics are ``PREFIX/total_tokens``, and of each row ``PREFIX/MODEL/total_tokens`` and so on, with
-    the row's values of its keys in place of ``MODEL``; what is unknown is absent. ``PREFIX/is_exact`` is 1
-    without notes, else 0.
+    the row's values of its keys in place of ``MODEL``; what is unknown is absent. A character that MLflow
+    refuses becomes ``_``; where two rows would have one name, it ends with a digest of the row's own.
+    ``PREFIX/is_exact`` is 1 without notes, else 0.
 
     Args:
         tracker: The module ``mlflow``, the module ``wandb`` or a run of it.
@@ -51,9 +54,11 @@ def log_usage(
         raise ConfigError(f"prefix must be text of letters, digits and _-. :/, got {prefix!r}")
     notes = list(notes)
     metrics = _known(f"{prefix}/", total) | {f"{prefix}/is_exact": float(not notes)}
-    for row in frame.to_dict("records"):
-        names = ["unknown" if _is_unknown(row[key]) else str(row[key]) for key in keys]
-        path = "/".join(_FORBIDDEN.sub("_", name.replace("/", "_")) for name in names)
+    found = frame.to_dict("records")
+    names = [
+        tuple(None if _is_unknown(row[key]) else str(row[key]) for key in keys) for row in found
+    ]
+    for row, path in zip(found, _paths(names), strict=True):
         metrics |= _known(f"{prefix}/{path}/", {str(k): v for k, v in row.items() if k not in keys})
     text = "\n".join(notes)
     # Both write tables as JSON, which has no NA.
@@ -75,6 +80,24 @@ def log_usage(
         )
     values: dict[str, Any] = {**metrics, f"{prefix}/usage": table(dataframe=rows)}
     tracker.log(values | ({f"{prefix}/notes": text} if text else {}))
+
+
+def _paths(rows: Sequence[tuple[str | None, ...]]) -> list[str]:
+    """Return the paths of rows in names of metrics: equal ones of equal rows only."""
+    cleaned = [
+        tuple(_FORBIDDEN.sub("_", (name or "unknown").replace("/", "_")) for name in row)
+        for row in rows
+    ]
+    counts = Counter(cleaned)
+    # A name that nothing had to be replaced in stays as it is.
+    return [
+        "/".join(path) if counts[path] == 1 or path == row else f"{'/'.join(path)}-{_digest(row)}"
+        for row, path in zip(rows, cleaned, strict=True)
+    ]
+
+
+def _digest(row: tuple[str | None, ...]) -> str:
+    return hashlib.sha256(repr(row).encode("utf-8", "replace")).hexdigest()[:8]
 
 
 def _known(start: str, numbers: Mapping[str, Any]) -> dict[str, float]:

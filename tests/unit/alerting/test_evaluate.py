@@ -391,7 +391,7 @@ def test_cancelled_calls_are_neither_successes_nor_failures(make: Callable[..., 
     job.calls(10, failed=3, model_name="m", total_token_count=5)
     for _ in range(90):
         details = CallDetails(is_cancelled=True, first_chunk=0.1)
-        job.monitor._record_call(1.0, False, {"model_name": "m", "total_token_count": 5}, details)
+        job.monitor.record_call(1.0, False, {"model_name": "m", "total_token_count": 5}, details)
     found = {each.rule.id: each for each in job.evaluate()}
     assert found["high_error_rate"].value == pytest.approx(0.3)
     assert found["low_success_rate"].value == pytest.approx(0.7)

@@ -32,7 +32,7 @@ class Job:
         self.tracing = Tracing(self.processor)
         self.seconds = 0.0
         self.at = 0.0
-        process._observer._now = lambda: self.seconds
+        process.observer._now = lambda: self.seconds
 
     def _attempts(self, *attempts: Attempt) -> None:
         for tokens, error in attempts:

@@ -203,6 +203,27 @@ def test_an_instrumentation_that_fails_is_named(tmp_path: Path) -> None:
     assert "Cohere 4.2: official 1.0 is not used: ImportError: no util" in found.stderr
 
 
+def test_a_client_whose_hook_steps_aside_is_watched_otherwise(tmp_path: Path) -> None:
+    """By its instrumentation, and the report says why."""
+    write_client(tmp_path, "vllm")
+    official = "opentelemetry.instrumentation.genai.vllm"
+    write_instrumentation(tmp_path, official, "vllm", distribution="official")
+    found = run(tmp_path, CALLS.replace("cohere", "vllm"))
+    assert rows(found.stderr) == {"atlas": (3, 90, 12, 102)}
+    assert "vLLM 4.2: by official 1.0" in found.stderr
+    assert "vLLM 4.2: genmeter's hook is not used: vllm has no class LLM" in found.stderr
+
+
+def test_a_client_whose_hook_steps_aside_may_not_be_watched(tmp_path: Path) -> None:
+    """Then it is not said to be."""
+    write_client(tmp_path, "vllm")
+    found = run(tmp_path, CALLS.replace("cohere", "vllm"))
+    assert "not watched:\n  vLLM 4.2: genmeter's hook is not used: vllm has no class LLM" in (
+        found.stderr
+    )
+    assert "\nwatched:" not in found.stderr
+
+
 def test_a_client_that_is_not_imported_turns_nothing_on(folder: Path) -> None:
     """Nor is its instrumentation imported."""
     found = run(folder, f"import sys\nprint({OFFICIAL!r} in sys.modules, 'cohere' in sys.modules)")

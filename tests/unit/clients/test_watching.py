@@ -45,7 +45,7 @@ TOTAL = "genmeter_generations_total"
 def make_monitor() -> Iterator[IsolatedMonitor]:
     """Return a monitor, and let nothing replaced remain."""
     before = [dict(vars(kind)) for kind in (SyncAPIClient, AsyncAPIClient)]
-    _registry._logged.clear()
+    _registry.once.clear()
     with isolated_monitor() as monitor:
         yield monitor
     # The methods of clients that are gone are put back with the next change.

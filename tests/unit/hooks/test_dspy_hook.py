@@ -11,6 +11,7 @@ import pytest
 from _hostile import VALUES
 
 import genmeter.hooks
+from _waiting import eventually
 from genmeter.testing import IsolatedMonitor, isolated_monitor
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ def dspy(monkeypatch: pytest.MonkeyPatch) -> Any:
     modules["dspy"].BaseLM = BaseLM
     modules["dspy"].Evaluate = Evaluate
     modules["dspy"].settings = {"callbacks": [], "caller_modules": None}
-    monkeypatch.setattr(hook._hook, "_warned", set())
-    monkeypatch.setattr(hook._hook, "_is_aside", False)
+    hook._hook._once.clear()
+    monkeypatch.setattr(hook._hook, "aside", None)
     return modules["dspy"]
 
 
@@ -190,4 +191,4 @@ def test_without_the_classes_it_steps_aside(dspy: Any, caplog: pytest.LogCapture
         assert genmeter.hooks.connected() == ()
         genmeter.hooks.uninstall("dspy")
     assert dspy.BaseLM.__dict__["__init__"] is before
-    assert "dspy.Evaluate is no class" in caplog.text
+    assert eventually(lambda: "dspy.Evaluate is no class" in caplog.text)

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
+import logging
 import sys
 import threading
 import types
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from _hostile import VALUES
 
 import genmeter.hooks
+from _waiting import eventually
+from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig
 from genmeter.errors import BudgetAmount, BudgetExceededError, BudgetLimit, ConfigError
-from genmeter.hooks import _base
+from genmeter.hooks import _base, _registry
 from genmeter.hooks._base import FrameworkHook, Unsupported, open_block
+from genmeter.hooks.frameworks import Framework
 from genmeter.observed import blocks, gate
 from genmeter.observed.model import ObservedCall
-from genmeter.testing import IsolatedMonitor, isolated_monitor
+from genmeter.pipeline.once import MAX_KEYS
+from genmeter.testing import IsolatedMonitor, fresh_runtime, isolated_monitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,14 +60,13 @@ def hook(events: list[str]) -> Iterator[FrameworkHook]:
             raise RuntimeError("odd")
         return lambda: events.append("disconnect")
 
-    name = f"{MODULE}_{len(_base._hooks)}"
-    hook = FrameworkHook(
-        "Test", package="no-such-package", module=name, connect=connect, source=f"genmeter.{name}"
-    )
+    name = f"{MODULE}_{len(_registry.hooks)}"
+    framework = Framework(name, "Test", "no-such-package", name)
+    hook = FrameworkHook(framework, module=name, connect=connect)
     yield hook
     hook.uninstall()
     sys.modules.pop(name, None)
-    _base._hooks.pop(name)
+    _registry.hooks.pop(name)
 
 
 @pytest.fixture
@@ -145,7 +151,7 @@ def test_an_unknown_framework_is_left_alone_with_one_warning(
     hook.install(monitor)
     hook.install(monitor)
     assert not hook.is_active
-    [record] = caplog.records
+    [record] = eventually(lambda: caplog.records)
     expected = {"broken": "it has no callbacks", "odd": "RuntimeError: odd"}[attribute]
     assert record.getMessage() == (
         "genmeter's hook of Test (no-such-package of an unknown version): "
@@ -191,7 +197,59 @@ def test_an_error_of_disconnecting_does_not_raise(
 
     hook._disconnect = fail
     hook.uninstall()
-    assert "could not be restored: gone" in caplog.text
+    assert eventually(lambda: "could not be restored: gone" in caplog.text)
+
+
+def test_a_hook_keeps_no_monitor_of_the_process(
+    hook: FrameworkHook, framework: types.ModuleType
+) -> None:
+    """One that the job drops is collected, and the next call goes to another."""
+    del framework
+    quiet = MonitorConfig(endpoint=EndpointConfig(enabled=False))
+    with fresh_runtime():
+        first = GenerationMonitor(config=quiet)
+        hook.install()
+        hook.begin(model="a").end()
+        assert len(first.to_frame("generations")) == 1
+        gone = weakref.ref(first)
+        del first
+        gc.collect()
+        assert gone() is None
+        second = GenerationMonitor(config=quiet)
+        hook.begin(model="b").end()
+        assert list(second.to_frame("generations")["model"]) == ["b"]
+
+
+class _SlowHandler(logging.Handler):
+    """A handler that waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Wait, and keep the line."""
+        self.gate.wait(60)
+        self.lines.append(record.getMessage())
+
+
+def test_a_warning_does_not_wait_for_a_handler(hook: FrameworkHook) -> None:
+    """And of many different ones only the first are logged."""
+    logger, handler = logging.getLogger("genmeter"), _SlowHandler()
+    logger.addHandler(handler)
+    try:
+        hook.warn("it has no callbacks")
+        assert handler.lines == []
+        handler.gate.set()
+        assert eventually(lambda: handler.lines)
+        for number in range(2 * MAX_KEYS):
+            hook.warn(f"odd {number}")
+        assert eventually(lambda: len(handler.lines) >= MAX_KEYS)
+        assert len(handler.lines) == MAX_KEYS
+    finally:
+        handler.gate.set()
+        logger.removeHandler(handler)
 
 
 # --- callbacks -----------------------------------------------------------------------------------
@@ -226,7 +284,7 @@ def test_a_callback_never_raises(
     for _ in range(3):
         assert on_end(True) is None
     assert on_end(False) == "done"
-    [record] = caplog.records
+    [record] = eventually(lambda: caplog.records)
     assert "on_end did not get what it expects" in record.getMessage()
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from _hostile import VALUES
 
+from _waiting import eventually
 from genmeter import MonitorConfig, clock
 from genmeter.events.answers import Answer, CallDetails, TokenCounts
 from genmeter.hooks import inspect_ai as hook
@@ -289,13 +290,13 @@ def test_unknown_shape_is_one_warning(
     framework = _Inspect(methods=("on_run_end",))
     for name, module in framework.modules.items():
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(hook._hook, "_is_aside", False)
-    monkeypatch.setattr(hook._hook, "_warned", set())
+    monkeypatch.setattr(hook._hook, "aside", None)
+    hook._hook._once.clear()
     with isolated_monitor() as monitor, caplog.at_level(logging.WARNING, "genmeter"):
         hook.install(monitor)
         hook.install(monitor)
         hook.uninstall()
-    [record] = caplog.records
+    [record] = eventually(lambda: caplog.records)
     assert "Inspect" in record.message
     assert "on_before_model_generate" in record.message
     assert framework.subscribers == []

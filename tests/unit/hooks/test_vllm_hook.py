@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 import types
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import pytest
 from _hostile import VALUES
 
 from genmeter.errors import BudgetExceededError
+from genmeter.hooks import _vllm_entry
 from genmeter.hooks import vllm as hook
 from genmeter.observed import gate
 from genmeter.testing import IsolatedMonitor, isolated_monitor
@@ -276,11 +278,11 @@ def test_plugin_does_nothing_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPa
     installed: list[Any] = []
     monkeypatch.setattr(hook, "install", lambda: installed.append(1))
     monkeypatch.delenv("GENMETER_HOOKS", raising=False)
-    hook.plugin()
+    _vllm_entry.plugin()
     assert installed == []
     monkeypatch.setenv("GENMETER_HOOKS", "inspect_ai, vllm")
-    hook.plugin()
+    _vllm_entry.plugin()
     assert installed == [1]
-    monkeypatch.setattr(hook.multiprocessing.current_process(), "name", "EngineCore_0")
-    hook.plugin()
+    monkeypatch.setattr(multiprocessing.current_process(), "name", "EngineCore_0")
+    _vllm_entry.plugin()
     assert installed == [1]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from _hostile import VALUES
 
+from _waiting import eventually
 from genmeter.errors import BudgetExceededError
 from genmeter.hooks import data_designer, lm_eval, ragas
 from genmeter.observed import gate
@@ -68,8 +69,8 @@ def monitor() -> Iterator[IsolatedMonitor]:
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget after a test that a hook has stepped aside, and its warnings."""
     for hook in (data_designer, lm_eval, ragas):
-        monkeypatch.setattr(hook._hook, "_is_aside", False)
-        monkeypatch.setattr(hook._hook, "_warned", set())
+        monkeypatch.setattr(hook._hook, "aside", None)
+        hook._hook._once.clear()
 
 
 def _rows(monitor: IsolatedMonitor) -> list[dict[Any, Any]]:
@@ -183,7 +184,7 @@ def test_harness_of_unknown_shape(
     with caplog.at_level(logging.WARNING, "genmeter"):
         lm_eval.install(monitor)
         lm_eval.install(monitor)
-    [record] = caplog.records
+    [record] = eventually(lambda: caplog.records)
     assert "lm-evaluation-harness" in record.message
     assert "model_call" in record.message
     assert dict(vars(template)) == before
@@ -344,7 +345,7 @@ def test_ragas_of_unknown_shape(
     module = modules("ragas", evaluate=evaluate)
     with caplog.at_level(logging.WARNING, "genmeter"):
         ragas.install(monitor)
-    [record] = caplog.records
+    [record] = eventually(lambda: caplog.records)
     assert "callbacks" in record.message
     assert module.evaluate is evaluate
 
@@ -409,7 +410,7 @@ def test_designer_without_the_clients(
     module, sinks = _registry(modules)
     with caplog.at_level(logging.WARNING, "genmeter"):
         data_designer.install(monitor)
-    assert "usage of its calls is unknown" in caplog.text
+    assert eventually(lambda: "usage of its calls is unknown" in caplog.text)
     module.create_model_registry(request_event_sink=None)
     for outcome in ("success", "provider_timeout", "local_cancelled"):
         sinks[0].emit_request_event(_event(outcome))
@@ -459,6 +460,6 @@ def test_designer_of_unknown_shape(
     module = modules(_RESOURCES, create_model_registry=create_model_registry)
     with caplog.at_level(logging.WARNING, "genmeter"):
         data_designer.install(monitor)
-    [record] = caplog.records
+    [record] = eventually(lambda: caplog.records)
     assert "request_event_sink" in record.message
     assert module.create_model_registry is create_model_registry

@@ -7,7 +7,9 @@ import multiprocessing
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _held import held
 
+from _waiting import eventually
 from genmeter import (
     BudgetAmount,
     BudgetExceededError,
@@ -121,7 +123,7 @@ def test_a_call_that_its_hook_could_not_refuse_is_recorded() -> None:
     """It is sent whatever the gate says."""
     monitor = limited(budget_tokens=0)
     handle = GenerationHandle(monitor, model="atlas")
-    handle._is_gated = False
+    handle.is_gated = False
     with handle as call:
         call.usage(total_token_count=7)
     assert monitor.get_total_token_usage().total_tokens == 7
@@ -157,6 +159,15 @@ def spend(monitor: GenerationMonitor, queue: Any) -> None:
         queue.put((made, error.spent.tokens))
 
 
+def raises(monitor: GenerationMonitor) -> bool:
+    """Return whether a call is refused; it uses nothing otherwise."""
+    try:
+        use(monitor, 0)
+    except BudgetExceededError:
+        return True
+    return False
+
+
 def test_a_forked_child_goes_on_with_the_jobs_budget() -> None:
     """What its parent used counts."""
     monitor = limited(budget_tokens=300)
@@ -169,8 +180,62 @@ def test_a_forked_child_goes_on_with_the_jobs_budget() -> None:
     made, spent = queue.get(timeout=60)
     child.join(60)
     assert (made, spent) == (3, 300)
-    with pytest.raises(BudgetExceededError):
+    # The parent sees what the child has used a moment later.
+    eventually(lambda: raises(monitor))
+
+
+def test_a_call_reads_what_was_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the first one neither the drain nor the store is asked, if nothing is pending."""
+    monitor = limited(budget_tokens=100)
+    use(monitor)
+    monitor.flush()
+    pipeline = monitor._pipeline
+    eventually(lambda: pipeline.is_settled)
+
+    def fail(*_arguments: object) -> None:
+        raise AssertionError("asked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "run", fail)
+        patch.setattr(monitor._runtime.job, "require_store", fail)
+        patch.setattr(pipeline, "wake", lambda: None)
+        gate.check()
         use(monitor)
+    monitor.flush()
+    eventually(lambda: pipeline.is_settled)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "run", fail)
+        with pytest.raises(BudgetExceededError, match="120 used"):
+            gate.check()
+
+
+def test_a_busy_drain_delays_a_call_for_a_moment_only() -> None:
+    """Once; the next call goes by what was published last, and each refusal is an error of its own."""
+    monitor = limited(budget_tokens=100)
+    use(monitor)
+    waits: list[float] = []
+    run = monitor._pipeline.run
+
+    def counted(function: Any, timeout: float | None = None) -> Any:
+        waits.append(-1.0 if timeout is None else timeout)
+        return run(function, timeout)
+
+    monitor.flush()
+    with held(monitor._pipeline):
+        monitor._pipeline.run = counted  # type: ignore[method-assign, assignment]
+        for _ in range(5):
+            use(monitor)
+        assert len(waits) == 1
+        assert 0 < waits[0] < 1
+        monitor._pipeline.run = run  # type: ignore[method-assign]
+    monitor.flush()
+    errors = []
+    for _ in range(2):
+        with pytest.raises(BudgetExceededError) as caught:
+            gate.check()
+        errors.append(caught.value)
+    assert errors[0] is not errors[1]
+    assert runtime.current().job.refusals.read(None)[0] == 2
 
 
 def test_a_guard_that_another_one_adds_checks_the_same_call(
@@ -202,10 +267,9 @@ def test_a_guard_that_fails_refuses_nothing(
         raise RuntimeError("broken")
 
     monkeypatch.setattr(gate, "_guards", (fail, lambda: asked.append(1)))
-    monkeypatch.setattr(gate, "_failed", [])
+    gate._once.clear()
     gate.check()
     gate.check()
     assert asked == [1, 1]
-    assert (
-        caplog.text.count("calls are not checked against the budget: RuntimeError('broken')") == 1
-    )
+    said = "calls are not checked against the budget: RuntimeError('broken')"
+    assert eventually(lambda: caplog.text.count(said)) == 1

@@ -12,7 +12,6 @@ from _bench import Bench, Holder, in_thread, refuse_start
 
 from _waiting import PATIENCE, eventually
 from genmeter.events.model import Raw
-from genmeter.pipeline import drain as module
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -219,7 +218,7 @@ def test_only_the_first_of_a_kind_is_logged(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each reason and name is logged once, up to a maximum number."""
-    monkeypatch.setattr(module, "_MAX_WARNINGS", 3)
+    monkeypatch.setattr("genmeter.pipeline.once.MAX_KEYS", 3)
     for number in range(10):
         for _ in range(2):
             bench.pipeline.inbox.append(

@@ -168,7 +168,7 @@ def record_everything(monitor: IsolatedMonitor) -> None:
     )
     monitor.track_generation(1.0, True, **called)
     stream = CallDetails(is_cancelled=True, first_chunk=0.2, chunk_gaps=(0.01, 0.02))
-    monitor._record_call(1.0, False, {**called, **full}, stream)
+    monitor.record_call(1.0, False, {**called, **full}, stream)
     monitor.track_generation(9.0, True, conversation_length=3)
     monitor.track_generation(9.0, False, conversation_length=1, error=OSError())
     with monitor.generation("m"):

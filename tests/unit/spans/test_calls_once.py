@@ -10,9 +10,12 @@ import pytest
 from _gen_ai_spans import OFFICIAL, OPENINFERENCE, Tracing, rows
 
 import genmeter
+from _waiting import eventually
 from genmeter import ConfigError, GenAISpanProcessor, MonitorConfig
 from genmeter.observed import blocks
 from genmeter.observed.hook import HookRecorder
+from genmeter.observed.observer import HELD_SECONDS
+from genmeter.spans import monitors
 from genmeter.spans.monitors import process_monitor
 from genmeter.testing import IsolatedMonitor, fresh_runtime, isolated_monitor
 
@@ -53,7 +56,7 @@ class Clock:
 def clock(monitor: IsolatedMonitor) -> Clock:
     """Return the clock of the monitor's observer."""
     made = Clock()
-    monitor._observer._now = made
+    monitor.observer._now = made
     return made
 
 
@@ -392,7 +395,7 @@ def test_span_of_another_thread_belongs_to_the_block_of_its_parent(
 
 def test_block_of_a_hook_is_the_call(tracing: Tracing, monitor: IsolatedMonitor) -> None:
     """Spans inside complete it, and a span beside it repeats it."""
-    recorder = HookRecorder(monitor, monitor._observer, "genmeter.langchain")
+    recorder = HookRecorder(monitor, "genmeter.langchain")
     with genmeter.GenerationHandle(recorder, model="hooked"):
         tracing.call()
     (row,) = rows(monitor)
@@ -800,13 +803,67 @@ def test_table_of_calls_is_bounded(
     for turn in range(100):
         tracing.begin(100.0 + turn)
     monitor.flush()
-    observer = monitor._observer
+    observer = monitor.observer
     assert len(observer._recent) == 5
     assert len(observer.open_spans) <= 50
     clock.seconds = 61.0
     monitor.flush()
     assert len(observer._recent) == 0
     assert observer._recent._by_id == observer._recent._by_counts == observer._recent._by_key == {}
+
+
+def test_spans_below_one_call_are_bounded(
+    tracing: Tracing, monitor: IsolatedMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long call may have many; of too many the call itself is forgotten."""
+    monkeypatch.setattr("genmeter.observed.matching.MAX_KEYS", 20)
+    outer = tracing.call(0.0, 1.0)
+    for turn in range(50):
+        tracing.call(0.01 * turn, 0.01 * turn + 0.005, scope="other", parent=outer)
+    monitor.flush()
+    assert len(monitor.observer._recent._by_key) <= 20
+    assert len(rows(monitor)) <= 50
+
+
+def test_what_repeats_a_forgotten_call_is_not_kept(
+    tracing: Tracing, monitor: IsolatedMonitor, clock: Clock
+) -> None:
+    """It is dropped as before, and nothing of it stays in the tables."""
+    outer = tracing.begin(0.0)
+    inner = tracing.begin(0.1, parent=outer, scope="other")
+    tracing.finish(outer, 1.0, gen_ai__response__id="r")
+    monitor.flush()
+    clock.seconds = 61.0
+    monitor.flush()
+    observer = monitor.observer
+    assert len(observer._recent) == 0
+    tracing.finish(inner, 1.1, gen_ai__response__id="s")
+    monitor.flush()
+    assert observer._recent._by_id == observer._recent._by_key == {}
+    assert len(observer.open_spans) == 0
+    assert len(rows(monitor)) == 1
+
+
+def test_requests_of_streams_and_lost_calls_are_forgotten(
+    tracing: Tracing, monitor: IsolatedMonitor, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request at once; a call whose message to the pipeline was lost after some minutes."""
+    request = tracing.begin(0.0, scope="logfire.openai", logfire__span_type="span")
+    tracing.finish(request, 0.5, tokens=None)
+    monitor.flush()
+    assert len(monitor.observer.open_spans) == 0
+    processor = tracing.processors[0]
+    later = tracing.begin(5_000.0, scope="logfire.openai", logfire__span_type="span")
+    tracing.finish(later, 5_000.5, tokens=None)
+    monitor.flush()
+    assert len(processor._openings._all) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(monitor.observer._sink, "post", lambda function: None)
+        tracing.call(6_000.0, 6_001.0)
+    assert len(monitor.observer.open_spans) == 1
+    clock.seconds = HELD_SECONDS + 61.0
+    monitor.flush()
+    assert len(monitor.observer.open_spans) == 0
 
 
 class HostileSpan:
@@ -940,11 +997,13 @@ def test_process_monitor_of_wrong_settings_counts_all_the_same(
     variables: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     """It says what is wrong once, and its calls are in the totals of the process."""
+    monitors._once.clear()
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with fresh_runtime():
         made = process_monitor()
         assert process_monitor() is made
+        assert eventually(lambda: words in caplog.text)
         made.track_generation(1.0, True, model_name="m", prompt_token_count=5)
         assert made.get_total_token_usage().total_tokens == 5
     assert caplog.text.count(words) == 1

@@ -25,7 +25,7 @@ class Job:
         self.processor = GenAISpanProcessor()
         self.tracing = Tracing(self.processor)
         self.seconds = 0.0
-        process._observer._now = lambda: self.seconds
+        process.observer._now = lambda: self.seconds
         self._monkeypatch = monkeypatch
 
     def report(self, duration: float, at: float, success: bool = True, **keywords: Any) -> None:

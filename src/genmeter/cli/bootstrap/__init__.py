@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import os
 import sys
-import threading
 from contextlib import suppress
 from multiprocessing import util as mp_util
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from genmeter.auto.watching import AutoWatch
 from genmeter.config.monitor import MonitorConfig
 from genmeter.errors import BudgetError, EndpointError, GenmeterError
 from genmeter.exporters.settings import PROMETHEUS, ExportSettings
+from genmeter.fork_lock import ForkLock
 from genmeter.job.amounts import JobError
 from genmeter.monitor import GenerationMonitor, job_token_usage
 from genmeter.observed import gate
@@ -106,7 +106,7 @@ class _Run:
         self._pid = os.getpid()
         self._config = config
         self._made = monitor
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._is_stopped = False
         self._guard = self.monitor  # one object; each access makes another
         self.has_budget = config.budget_tokens is not None or config.budget_usd is not None

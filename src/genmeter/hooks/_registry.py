@@ -1,0 +1,33 @@
+"""The hooks whose modules are imported, by name: what can be asked of them without an import of genmeter's rest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["connected", "hooks", "installed", "on_aside"]
+
+hooks: dict[str, Any] = {}
+"""Each a ``FrameworkHook``, which adds itself."""
+
+
+def installed() -> tuple[str, ...]:
+    """Return the frameworks whose hooks are installed, imported or not, in alphabetical order."""
+    return tuple(sorted(name for name, hook in hooks.items() if hook.is_installed))
+
+
+def connected() -> tuple[str, ...]:
+    """Return the frameworks that the job has imported and whose hooks record, in that order."""
+    return tuple(sorted(name for name, hook in hooks.items() if hook.is_active))
+
+
+def on_aside(name: str, function: Callable[[str], object]) -> None:
+    """Have a function called with the reason if a hook steps aside; at once if it has.
+
+    Args:
+        name: Of the hook, which was installed.
+        function: Called once, on any thread; what it raises is dropped.
+    """
+    hooks[name].on_aside(function)

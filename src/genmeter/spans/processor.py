@@ -260,7 +260,6 @@ def _read(
     if call is None or kind is None:
         return call
     if is_opening(span.attributes or {}, call):
-        observer.open_spans.forget(node.key)
         node.is_call = False
         observer.end(node)
         return observer.openings.add(call, is_counted=node.block is None)

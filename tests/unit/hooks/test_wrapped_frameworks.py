@@ -460,6 +460,5 @@ def test_designer_of_unknown_shape(
     module = modules(_RESOURCES, create_model_registry=create_model_registry)
     with caplog.at_level(logging.WARNING, "genmeter"):
         data_designer.install(monitor)
-    [record] = eventually(lambda: caplog.records)
-    assert "request_event_sink" in record.message
+    assert eventually(lambda: "request_event_sink" in caplog.text)
     assert module.create_model_registry is create_model_registry

@@ -138,7 +138,7 @@ def test_another_limit_of_a_later_monitor_is_ignored_and_logged(
     assert "ignoring budget_tokens" in caplog.text
     guard = runtime.current()._job_guard
     assert guard is not None
-    assert guard._budget.limit.tokens == 100
+    assert guard._scope.terms.limit.tokens == 100
 
 
 def test_without_a_budget_nothing_is_checked() -> None:

@@ -14,12 +14,25 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.sampling import Sampler
 
     from genmeter import GenAISpanProcessor, GenerationMonitor
+    from genmeter.testing import IsolatedMonitor
 
-__all__ = ["OFFICIAL", "OPENINFERENCE", "Tracing", "rows"]
+__all__ = ["LANGCHAIN", "OFFICIAL", "OPENINFERENCE", "Clock", "Tracing", "repetitions", "rows"]
 
 OFFICIAL = "opentelemetry.instrumentation.genai.openai"
+LANGCHAIN = "openinference.instrumentation.langchain"
 OPENINFERENCE = "openinference.instrumentation.openai"
 _EPOCH = 1_790_000_000  # Unix time at which the tests' clock is 0
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.seconds
 
 
 class Tracing:
@@ -113,6 +126,14 @@ def rows(monitor: GenerationMonitor) -> list[dict[str, Any]]:
     """Return the calls of a monitor, with None for what is unknown."""
     frame = monitor.to_frame("generations").astype(object)
     return frame.where(frame.notna(), None).to_dict("records")  # type: ignore[no-any-return]
+
+
+def repetitions(monitor: IsolatedMonitor) -> dict[str, float]:
+    """Return the dropped repetitions by reason."""
+    return {
+        each.labels["genmeter_reason"]: each.value
+        for each in monitor.series("genmeter_monitor_repetitions_total")
+    }
 
 
 def _dotted(attributes: dict[str, Any]) -> dict[str, Any]:

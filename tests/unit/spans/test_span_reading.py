@@ -7,24 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from _gen_ai_spans import OPENINFERENCE, Tracing, rows
 
-from genmeter import GenAISpanProcessor
-from genmeter.testing import IsolatedMonitor, isolated_monitor
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture
-def monitor() -> Iterator[IsolatedMonitor]:
-    """Return a monitor with defaults."""
-    with isolated_monitor() as made:
-        yield made
-
-
-@pytest.fixture
-def tracing(monitor: IsolatedMonitor) -> Tracing:
-    """Return tracing that feeds the monitor."""
-    return Tracing(GenAISpanProcessor(monitor))
+    from genmeter.testing import IsolatedMonitor
 
 
 def only(monitor: IsolatedMonitor) -> dict[str, Any]:

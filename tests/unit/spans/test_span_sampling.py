@@ -41,13 +41,6 @@ CALL = {
 }
 
 
-@pytest.fixture
-def monitor() -> Iterator[IsolatedMonitor]:
-    """Return a monitor with defaults."""
-    with isolated_monitor() as made:
-        yield made
-
-
 @pytest.mark.parametrize("sampler", [ALWAYS_OFF, DEFAULT_OFF, TraceIdRatioBased(0.0)])
 def test_wrapped_sampler_records_calls_without_exporting_them(
     monitor: IsolatedMonitor, sampler: Any

@@ -47,6 +47,9 @@ _MIN_NAME_BYTES = 16  # a metric's name in a file's name: a digest and a little 
 _MAX_SHEET_BYTES = 62  # a sheet's name in UTF-16: Excel allows 31 units
 _MAX_CELL_BYTES = 2 * 32_767  # a cell's text in UTF-16, Excel's unit
 _MAX_EXACT = 2**53  # the largest integer that Excel, like a float64, represents exactly
+_MAX_NUMBER = (
+    9.99999999999999e307  # Excel's largest, by Microsoft's "Excel specifications and limits"
+)
 _MEASURED_ROWS = 100  # rows that determine the width of a column in Excel
 _MIN_WIDTH, _MAX_WIDTH = 23, 60  # width of a column in characters; a timestamp has 23
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
@@ -314,6 +317,12 @@ def _write_excel(
     for name in frame.select_dtypes("Int64"):
         if not frame[name].between(-_MAX_EXACT, _MAX_EXACT).all():
             frame[name] = frame[name].astype("string")
+    for name in frame.select_dtypes("number").columns:
+        is_too_large = (frame[name].abs() > _MAX_NUMBER).fillna(False).astype(bool)
+        if is_too_large.any():  # with Excel's 15 digits, some would be read as infinite
+            cells = frame[name].astype(object)
+            cells[is_too_large] = [repr(float(each)) for each in cells[is_too_large]]
+            frame[name] = cells
     frame = _fitted(frame, manifest, _cell_text)
     names = safe_names(
         table.names, _UNSAFE_IN_SHEETS, _MAX_SHEET_BYTES, "utf-16-le", _RESERVED_SHEETS

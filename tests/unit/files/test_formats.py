@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import sys
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -367,6 +368,20 @@ def test_excel_has_large_integers_as_text(tmp_path: Path) -> None:
     found = {column[0].value: [cell.value for cell in column[1:]] for column in sheet.columns}
     assert found["metadata_big"] == [str(2**62 + 1), str(-(2**63))]
     assert found["metadata_small"] == [-(2**53), None]
+
+
+def test_excel_has_numbers_beyond_its_largest_as_text(tmp_path: Path) -> None:
+    """In 15 digits some would be infinite, and no reader of pandas would open the file."""
+    largest = sys.float_info.max
+    snapshot = snapshot_of(
+        [metric(0, "queue", -largest, big=largest), metric(1, "queue", 1e307, big=0.5), metric(2)]
+    )
+    export(snapshot, tmp_path / "run.xlsx", "excel")
+    sheet = openpyxl.load_workbook(tmp_path / "run.xlsx")["queue"]
+    found = {column[0].value: [cell.value for cell in column[1:]] for column in sheet.columns}
+    assert found["value"] == [repr(-largest), 1e307, metric(2).value]
+    assert found["metadata_big"] == [repr(largest), 0.5, None]
+    assert_tables_hold(to_frame(snapshot, "samples"), tmp_path / "run.xlsx")
 
 
 def test_excel_columns_fit_their_texts(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def threads(name: str) -> list[threading.Thread]:
 
 def handler_threads() -> list[threading.Thread]:
     """Return the threads of handlers: workers that do not outlive a monitor."""
-    others = ("genmeter-alerts", "genmeter-callbacks", "genmeter-log", "genmeter-reaper")
+    others = [f"genmeter-{name}" for name in ("alerts", "callbacks", "job", "log", "reaper")]
     return [
         each
         for each in threading.enumerate()

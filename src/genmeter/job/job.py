@@ -709,7 +709,6 @@ class Job:
 
     def before_fork(self) -> None:
         """Note that there may be other processes of the job from now on."""
-        meeting.before_fork()
         self._has_forked = True
         if self.spending.is_used:  # a child sees what is used and reserved here
             with contextlib.suppress(TimeoutError):

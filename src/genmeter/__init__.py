@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from genmeter._version import __version__
+from genmeter.job import forks as _forks  # noqa: F401 - notes the forks from now on
 
 if TYPE_CHECKING:
     from genmeter.alerting.alertmanager import AlertmanagerHandler

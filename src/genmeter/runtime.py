@@ -362,8 +362,16 @@ class Runtime:
             make_budget: Returns the budget, if it is needed.
         """
         if self._job_guard is None:
-            self._job_guard = JobGuard(make_budget(), self.job.add_refusal)
+            self._job_guard = JobGuard(make_budget(), self._count_refusal)
             gate.add_guard(self._job_guard)
+
+    def _count_refusal(self, reason: str) -> None:
+        """Count a refused call; the first one is what the process has to lose, as an event is."""
+        is_first = not self.job.refusals
+        self.job.add_refusal(reason)
+        if is_first and _termination.is_wanted:
+            self.require_pipeline().start()  # its thread also sees to a late signal
+            _termination.arm()
 
     # --- reading -------------------------------------------------------------------------------
 

@@ -12,8 +12,8 @@ a second whether the default is back, which needs neither a thread of its own no
 descriptor, which belongs to the event loop. If no Python handler has begun, another thread does the
 work of the exit. A second SIGTERM, before either has begun, ends the process at once.
 
-Until a process has recorded an event, the kernel keeps the default: such a process has nothing to
-lose, and dies as fast as it would without genmeter.
+Until a process has recorded an event, or was refused a call by a budget, the kernel keeps the default:
+such a process has nothing to lose, and dies as fast as it would without genmeter.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ class Termination:
         limit: Returns the seconds that ``end`` may take.
 
     Attributes:
+        is_wanted: Whether a monitor of this process wants it.
         on_ending: Functions to call often, on another thread, once somebody else's handler was asked
             to end the process: at once and every 50 ms, for a minute at most. They must be quick.
     """
@@ -72,7 +73,7 @@ class Termination:
         self._settle = settle
         self._limit = limit
         self.on_ending: list[Callable[[], object]] = []
-        self._is_wanted = False
+        self.is_wanted = False
         self._is_installed = False
         self._call_of_main: object = None
         self._action: _Action | None = None
@@ -95,7 +96,7 @@ class Termination:
         A handler of somebody else is wrapped. An ignored signal stays ignored, and a handler of C code
         is left alone. If the job replaces the handler later, that stands.
         """
-        self._is_wanted = True
+        self.is_wanted = True
         if self._is_installed or threading.current_thread() is not threading.main_thread():
             return
         current = signal.getsignal(signal.SIGTERM)
@@ -133,7 +134,7 @@ class Termination:
 
         Does nothing if somebody replaced the handler, in Python or in C.
         """
-        if self._is_wanted and not self._is_installed:
+        if self.is_wanted and not self._is_installed:
             self._install_on_main_thread()
         action = self._action
         if action is not None and not self._was_armed and self._is_ours and action.is_default:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -92,23 +92,23 @@ def _reported(method: Callable[..., Any]) -> Callable[..., Any]:
 
         @functools.wraps(method)
         async def call_async(*args: Any, **kwargs: Any) -> Any:
-            try:
-                gate.check()
-            except BudgetError as error:
-                generation = _generation.get()
-                if generation is None:
-                    raise
-                generation.error = generation.error or error
-                raise asyncio.CancelledError from error
-            with _block():
-                return await method(*args, **kwargs)
+            with ExitStack() as stack:
+                try:
+                    stack.enter_context(gate.let_in())
+                except BudgetError as error:
+                    generation = _generation.get()
+                    if generation is None:
+                        raise
+                    generation.error = generation.error or error
+                    raise asyncio.CancelledError from error
+                with _block():
+                    return await method(*args, **kwargs)
 
         return call_async
 
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
-        gate.check()
-        with _block():
+        with gate.let_in(), _block():
             return method(*args, **kwargs)
 
     return call

@@ -1,7 +1,8 @@
 """Lets the gate refuse calls of frameworks whose hooks cannot: what a callback raises is caught there.
 
 LiteLLM and DSPy catch it and send the request all the same, or raise an error of their own in its place. So
-their functions that make a call are replaced while the job has a budget.
+their functions that make a call are replaced while the job has a budget. What they let in is not refused by
+the client below, whose error they would catch too.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def install(module: ModuleType) -> None:
 def _plain(
     wrapped: Callable[..., Any], _instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Any:
-    gate.check()
-    return wrapped(*args, **kwargs)
+    with gate.let_in():
+        return wrapped(*args, **kwargs)
 
 
 async def _async(
@@ -55,5 +56,5 @@ async def _async(
     kwargs: Mapping[str, Any],
 ) -> Any:
     # When it is awaited: many may be created at once.
-    gate.check()
-    return await wrapped(*args, **kwargs)
+    with gate.let_in():
+        return await wrapped(*args, **kwargs)

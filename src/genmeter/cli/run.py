@@ -50,10 +50,9 @@ instrumentation, by genmeter's hook of a framework, or by genmeter itself; the
 end of the report says by what. With a budget, the call after the one that
 reaches the limit raises BudgetExceededError in the script.
 
-The main process has the endpoint and the report. Python processes that the
-script forks or spawns are watched too: they push by OTLP if
-OTEL_METRICS_EXPORTER says so, and listen only with --port 0. Processes that are
-started without PYTHONPATH, or with -E, -I or -S, are not watched.
+The endpoint and the report are those of the whole job: Python processes that the
+script starts are watched too, and their calls count with its own. Processes that
+are started without PYTHONPATH, or with -E, -I or -S, are not watched.
 """
 _OPTIONS = {
     "port": (

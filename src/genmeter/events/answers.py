@@ -105,6 +105,7 @@ class CallDetails(NamedTuple):
         unread: Why no usage was read, or none of one of the attempts, if something was reported.
         first_chunk: Seconds until the first chunk of a stream; None without a stream.
         chunk_gaps: Seconds between the chunks after the first one; a tuple or an ``array``.
+        observed: Who observed it inside of its block, with the provider's id of the response.
     """
 
     answers: tuple[Answer, ...] = ()
@@ -112,3 +113,4 @@ class CallDetails(NamedTuple):
     unread: Unread | None = None
     first_chunk: float | None = None
     chunk_gaps: Sequence[float] = ()
+    observed: tuple[tuple[str, str | None], ...] = ()

@@ -125,13 +125,16 @@ class _Began:
         at: Unix time.
         attempts: How often it was sent before LiteLLM reports it.
         is_answered: Whether it has an answer that is no stream.
+        answer: That answer, as the provider sent it: an object, or JSON.
+        answered: Unix time of it.
         is_observed: Whether the block has got the answer.
         is_repeated: Whether LiteLLM has reported a failure of the same call before.
         watch: Refers to LiteLLM's object of the call.
     """
 
     __slots__ = (
-        *("at", "attempts", "block", "is_answered", "is_observed", "is_repeated", "is_stream"),
+        *("answer", "answered", "at", "attempts", "block", "is_answered", "is_observed"),
+        *("is_repeated", "is_stream"),
         *("model", "operation", "provider", "step", "watch"),
     )
 
@@ -142,8 +145,9 @@ class _Began:
         self.operation = _operation(kwargs.get("call_type"))
         self.step = current_step()
         self.is_stream = kwargs.get("stream") is True
-        self.at = clock.now()
+        self.at = self.answered = clock.now()
         self.attempts = 0
+        self.answer: Any = None
         self.is_answered = self.is_observed = False
         self.is_repeated = is_repeated
         self.watch: weakref.ref[Any] | None = None
@@ -185,7 +189,7 @@ def _before_request(kwargs: Any) -> None:
             found = _Began(kwargs, is_repeated=(key, False) in _reported)
             _began.add(key, found)
         found.attempts += 1
-        found.is_answered = False
+        found.is_answered, found.answer = False, None
         if found.watch is None:
             found.watch = _watch(kwargs, key)
 
@@ -208,31 +212,47 @@ def _after_answer(kwargs: Any) -> None:
     found = _began.get(kwargs["litellm_call_id"])
     if found is None or kwargs.get("stream") is True:
         return
-    found.is_answered = True
+    found.is_answered, found.answered = True, clock.now()
+    found.answer = kwargs.get("original_response")
     block = found.block
     if block is None or not block.is_open:
         return
     # The block may end before LiteLLM reports the call on its own thread.
-    answer = kwargs.get("original_response")
+    call = _answered(found)
+    if call is not None:
+        found.is_observed = block.observe(call)
+
+
+def _answered(found: _Began) -> ObservedCall | None:
+    """Return a call by its answer, before LiteLLM reports it; None if its usage cannot be read."""
+    answer, found.answer = found.answer, None
     if type(answer) is str:
         if len(answer) > _MAX_BODY or not answer.startswith("{"):
-            return
+            return None
         try:
             answer = json.loads(answer)
         except ValueError:
-            return
+            return None
     keywords, details = _usage(answer, is_success=True)
-    if details.answers:
-        keywords.update(_labels(found))
-        call = ObservedCall(
-            _hook.source,
-            clock.now(),
-            clock.now() - found.at,
-            True,
-            keywords,
-            details,
-        )
-        found.is_observed = block.observe(call)
+    if not details.answers:
+        return None
+    keywords.update(_labels(found))
+    return ObservedCall(
+        _hook.source,
+        found.answered,
+        found.answered - found.at,
+        True,
+        keywords,
+        details,
+        response_id=_id(answer, found),
+    )
+
+
+def _id(response: Any, found: _Began) -> str | None:
+    if found.operation == "embeddings":
+        return None
+    is_mapping = isinstance(response, dict)
+    return _text(response.get("id") if is_mapping else getattr(response, "id", None))
 
 
 def _labels(found: _Began) -> dict[str, Any]:
@@ -249,20 +269,23 @@ def _labels(found: _Began) -> dict[str, Any]:
 def _lost(key: str) -> None:
     """Record a call whose object is gone without a report: it was cancelled, or its stream left.
 
-    Or it was answered, and LiteLLM has dropped its report, as it does when too many wait.
+    Or it was answered, and LiteLLM has dropped its report, as it does when too many wait, and with an event
+    loop that ends right after the answer.
     """
     found = _began.take(key)
     if found is None or found.is_observed or found.is_repeated or not _hook.is_active:
         return
     with suppress(*UNREADABLE):
-        ended = clock.now()
         is_success = found.is_answered
-        details = CallDetails(
-            is_cancelled=not is_success, unread=_UNREPORTED if is_success else None
-        )
-        call = ObservedCall(
-            _hook.source, ended, ended - found.at, is_success, _labels(found), details
-        )
+        ended = found.answered if is_success else clock.now()
+        call = _answered(found) if is_success else None
+        if call is None:
+            details = CallDetails(
+                is_cancelled=not is_success, unread=_UNREPORTED if is_success else None
+            )
+            call = ObservedCall(
+                _hook.source, ended, ended - found.at, is_success, _labels(found), details
+            )
         _deliver(call, found)
 
 
@@ -292,7 +315,7 @@ def _report(kwargs: Any, response: Any, started: Any, ended: Any, *, is_success:
         keywords,
         details,
         error_class,
-        None if found.operation == "embeddings" else _text(getattr(response, "id", None)),
+        _id(response, found),
     )
     _deliver(call, found)
 

@@ -59,7 +59,7 @@ _GATE = 5.0  # seconds that joining and leaving may wait
 _HOLD_OFF = 3.0  # seconds that a child leaves the lead to the process that started it
 _CHECK = 3_600.0  # seconds between two looks at the folder
 _LATE = 2.0  # seconds after which a process that could not join says so
-_FORK = 1.0  # seconds that a fork waits to join
+_FORK = 1.0  # seconds that a fork waits to join and publish
 _SERVER_END = 2.0  # seconds that the last worker waits for the others of a server that ends
 _POLL = 0.02
 _MIN_TIMEOUT = 0.1
@@ -709,10 +709,10 @@ class Job:
 
     def before_fork(self) -> None:
         """Note that there may be other processes of the job from now on."""
-        meeting.before_fork()
         self._has_forked = True
         if self.spending.is_used:  # a child sees what is used and reserved here
-            self.join(_FORK)
+            with contextlib.suppress(TimeoutError):
+                self.flush(time.monotonic() + _FORK)
 
     def after_fork_in_child(self, *, parent_has_used: bool = True) -> None:
         """Begin as a process of its own, which has not joined; takes no lock.

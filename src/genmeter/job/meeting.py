@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from genmeter.job._servers import server_of_worker
+from genmeter.job.forks import Forks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, MutableMapping
@@ -125,9 +126,6 @@ class _Known:
 
     family: Family | None = None
     temporary = ""  # folder of the family, once it is known
-    is_forked = False  # before its parent was asked
-    forked_by = 0
-    has_forked = False  # before this process was asked
     has_earlier_children = False
     has_instance = False
     has_used = False
@@ -172,17 +170,9 @@ def fresh_family() -> Iterator[None]:
         _set_used(variables[USED])
 
 
-def before_fork() -> None:
-    """Note that this process forks, maybe before it was asked for its family."""
-    if _Known.family is None:
-        _Known.has_forked = True
-
-
 def after_fork_in_child() -> None:
-    """Note that this process was forked, maybe before its parent was asked for its family."""
-    _Known.is_forked = _Known.family is None
-    _Known.forked_by = os.getppid()
-    _Known.has_forked = _Known.has_earlier_children = _Known.has_used = False
+    """Begin in a forked child, with the family of its parent if that was asked for it."""
+    _Known.has_earlier_children = _Known.has_used = False
     if _Known.family is not None:
         publish(_Known.family)
 
@@ -243,7 +233,7 @@ def _inherited() -> Family | None:
     if root_pid.isdigit() and is_of_family:
         _Known.temporary = temporary
         return Family(key, instance, int(root_pid))
-    if (is_started() or _Known.is_forked) and server_of_worker() is None:
+    if (is_started() or Forks.is_forked) and server_of_worker() is None:
         return _without_root()
     return None
 
@@ -268,7 +258,7 @@ def _of_children() -> Family | None:
     # Not multiprocessing.active_children(), which would wait for those that have ended.
     children = list(getattr(multiprocessing.process, "_children", ()))
     own = os.getpid()
-    if not _Known.has_forked and all(getattr(each, "_parent_pid", 0) != own for each in children):
+    if not Forks.has_forked and all(getattr(each, "_parent_pid", 0) != own for each in children):
         return None
     _Known.has_earlier_children = True
     return _without_root()
@@ -285,7 +275,7 @@ def eldest() -> int:
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid is not None:
         return int(parent.pid)
-    return os.getppid() if is_started() else _Known.forked_by
+    return os.getppid() if is_started() else Forks.forked_by
 
 
 def folders_of_family() -> list[str]:

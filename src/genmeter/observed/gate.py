@@ -6,18 +6,32 @@ an instrumentation's span. Without a guard, a check costs a comparison.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from genmeter.errors import BudgetError
 from genmeter.pipeline.once import OnceLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["add_guard", "check", "is_guarded", "remove_guard"]
+__all__ = ["add_guard", "check", "is_guarded", "let_in", "remove_guard"]
 
 _once = OnceLog()
 _guards: tuple[Callable[[], object], ...] = ()
+
+
+class _Pass:
+    """That a call has passed the gate; what still has this context after its end begins others."""
+
+    __slots__ = ("is_open",)
+
+    def __init__(self) -> None:
+        self.is_open = True
+
+
+_pass: ContextVar[_Pass | None] = ContextVar("genmeter_pass", default=None)
 
 
 def check() -> None:
@@ -26,10 +40,32 @@ def check() -> None:
     Raises:
         BudgetError: A budget of the job refuses the call.
     """
+    passed = _pass.get()
+    if passed is not None and passed.is_open:
+        return
     guards = _guards
     _check(guards)
     if _guards is not guards:  # the one that makes a monitor has left its place to the monitor's
         _check([each for each in _guards if not any(each is before for before in guards)])
+
+
+@contextmanager
+def let_in() -> Iterator[None]:
+    """Let a call begin, with all that is below it in the block, or refuse it.
+
+    For the functions of frameworks that catch what is raised inside, as a client below would raise it.
+
+    Raises:
+        BudgetError: A budget of the job refuses the call.
+    """
+    check()
+    passed = _Pass()
+    token = _pass.set(passed)
+    try:
+        yield
+    finally:
+        passed.is_open = False
+        _pass.reset(token)
 
 
 def _check(guards: Iterable[Callable[[], object]]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import deque
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from genmeter.schema.providers import well_known
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from genmeter.observed.model import ObservedCall, SpanKey
 
@@ -28,6 +29,12 @@ MAX_SECONDS = 60.0
 """For how long, in seconds."""
 _MAX_STALE = 32  # calls that ended before a new one began, after which no more are compared
 _MAX_SCAN = 1_024  # calls of equal tokens and outcome that a new one is compared with
+
+# What follows the name of a model: -2024-08-06, @20240620, -v1:0, -001, -latest.
+_VERSION = re.compile(r"(?:[-@:._]?(?:v?\d++|latest|preview|exp))*+")
+_SEPARATORS = ("", "/", ":", ".")
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-", re.IGNORECASE)
+_PREFIX = re.compile(r"[A-Za-z]+[-_]")
 
 _K = TypeVar("_K")
 _Counts = tuple[int | None, int | None, str]
@@ -59,8 +66,9 @@ class Seen:
         self.call = call
         self.parts = parts
         every = (call, *parts)
-        self.sources = {each.source for each in every}
-        self.ids = {each.response_id for each in every if each.response_id is not None}
+        observers = [observer for each in every for observer in each.observers()]
+        self.sources = {source for source, _ in observers}
+        self.ids = {each for _, each in observers if each is not None}
         self.keys = {each.node.key for each in every if each.node is not None}
         self.ended = call.ended
         self.began = call.ended - (call.duration or 0.0)
@@ -116,13 +124,19 @@ class Seen:
 
     def may_be(self, call: ObservedCall) -> bool:
         """Return whether nothing else speaks against both being one call, with equal counts."""
-        if call.source in self.sources:
+        if self.is_of(call) or _are_others(self.ids, _ids(call)):
             return False
         mine, other = self.call.keywords, call.keywords
         first, second = _vendor(mine.get("provider")), _vendor(other.get("provider"))
         if first is not None and second is not None and first != second:
             return False
+        if not may_be_one_model(_models(mine), _models(other)):
+            return False
         return _is_embedding(mine.get("operation")) is _is_embedding(other.get("operation"))
+
+    def is_of(self, call: ObservedCall) -> bool:
+        """Return whether one who has observed the call has observed this one too, which is another then."""
+        return any(source in self.sources for source, _ in call.observers())
 
 
 def counts_of(call: ObservedCall) -> _Counts:
@@ -135,6 +149,53 @@ def counts_of(call: ObservedCall) -> _Counts:
     if prompt is not None and completion is None:
         completion = 0  # of embeddings, some write it
     return prompt, completion, outcome
+
+
+def _ids(call: ObservedCall) -> set[str]:
+    return {each for _, each in call.observers() if each is not None}
+
+
+def _are_others(ids: set[str], others: set[str]) -> bool:
+    """Return whether two sets of ids are of two responses: of one kind, and none is the other's.
+
+    Libraries make ids of their own, with a UUID in them: LiteLLM in place of a provider's, LangChain.
+    """
+    if not ids.isdisjoint(others):
+        return False
+    kinds = {_kind(each) for each in ids} - {None}
+    return not kinds.isdisjoint(_kind(each) for each in others)
+
+
+def _kind(response_id: str) -> str | None:
+    if _UUID.search(response_id):
+        return None
+    found = _PREFIX.match(response_id)
+    return found[0] if found is not None else ""
+
+
+def _models(keywords: Mapping[str, Any]) -> list[str]:
+    """Return the names of a call's model; empty if it is not known which one was asked for."""
+    asked, answered = keywords.get("model_name"), keywords.get("response_model")
+    if type(asked) is not str:
+        return []
+    return [each.lower() for each in (asked, answered) if type(each) is str and each]
+
+
+def may_be_one_model(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Return whether two lists of names may be of one model: one is the other, but for its seller or version.
+
+    Args:
+        names: The model that was asked for, and the one that answered, in small letters; empty if unknown.
+        others: As above.
+    """
+    if not names or not others:
+        return True
+    return any(_is_form_of(*sorted((one, other), key=len)) for one in names for other in others)
+
+
+def _is_form_of(name: str, longer: str) -> bool:
+    before, found, after = longer.rpartition(name)
+    return bool(found) and before[-1:] in _SEPARATORS and _VERSION.fullmatch(after) is not None
 
 
 def _vendor(provider: object) -> str | None:
@@ -180,7 +241,7 @@ class RecentCalls:
     def note(self, seen: Seen, *calls: ObservedCall) -> None:
         """Remember further observations of a call, unless it was dropped."""
         for call in calls:
-            seen.sources.add(call.source)
+            seen.sources.update(source for source, _ in call.observers())
             if not seen.is_kept:
                 if call.node is not None:
                     self._on_forget(call.node.key)
@@ -188,9 +249,9 @@ class RecentCalls:
             if call.node is not None:
                 seen.keys.add(call.node.key)
                 self._by_key[call.node.key] = seen
-            if call.response_id is not None and call.response_id not in seen.ids:
-                seen.ids.add(call.response_id)
-                self._by_id.setdefault(call.response_id, []).append(seen)
+            for each in _ids(call) - seen.ids:
+                seen.ids.add(each)
+                self._by_id.setdefault(each, []).append(seen)
         self._make_room()
 
     def _make_room(self) -> None:
@@ -206,7 +267,7 @@ class RecentCalls:
         if call.response_id is not None:
             for seen in reversed(self._by_id.get(call.response_id, ())):
                 # Servers that answer everything with one id exist: of one source, they are others.
-                if call.source not in seen.sources:
+                if not seen.is_of(call):
                     return seen, "response_id"
         best: Seen | None = None
         least = 0.0

@@ -50,6 +50,8 @@ def complete(
     observed = [completed(*each) for each in distinct(observed)]
     if not observed:
         return filled, details
+    observers = (observer for each in observed for observer in each.observers())
+    given = given._replace(observed=tuple(dict.fromkeys((*given.observed, *observers))))
     if not given.answers and not any(filled.get(name) is not None for name in _COUNTS):
         given = _with_counts(filled, given, observed)
     else:

@@ -49,6 +49,10 @@ class ObservedCall(NamedTuple):
     span: SpanContext | None = None
     node: SpanNode | None = None
 
+    def observers(self) -> tuple[tuple[str, str | None], ...]:
+        """Return who has observed it, here or inside of its block, and by which id of the response."""
+        return ((self.source, self.response_id), *self.details.observed)
+
 
 class Block(Protocol):
     """A call of ours that others may observe too."""

@@ -355,6 +355,27 @@ def test_a_budget_that_only_children_reach_stops_the_run_too(
     ) in found.stderr
 
 
+REFUSED_IN_A_POOL = (
+    "import cohere, multiprocessing\n"
+    "def work(_):\n"
+    "    for _ in range(10):\n"
+    "        try:\n            cohere.chat('atlas')\n"
+    "        except Exception as error:\n            assert 'is spent' in str(error)\n"
+    "if __name__ == '__main__':\n"
+    "    for _ in range(3):\n        cohere.chat('atlas')\n"
+    "    with multiprocessing.get_context({kind!r}).Pool(2) as pool:\n"
+    "        pool.map(work, range(6), chunksize=1)\n"
+)
+
+
+@pytest.mark.parametrize("kind", ["spawn", "fork"])
+def test_the_calls_that_were_refused_in_a_pool_are_all_counted(folder: Path, kind: str) -> None:
+    """Also those of a worker without a call of its own, which is ended by SIGTERM."""
+    found = run(folder, REFUSED_IN_A_POOL.format(kind=kind), "--budget-tokens", "100")
+    assert found.returncode == 3, found.stderr
+    assert "calls refused: 60, 60 of them in other processes" in found.stderr
+
+
 def test_children_within_the_budget_do_not_stop_the_run(folder: Path) -> None:
     """Also if their last call reaches the limit."""
     (folder / "child.py").write_text(CALLS)

@@ -15,6 +15,7 @@ from _hostile import VALUES
 
 import genmeter.hooks
 from _waiting import eventually
+from genmeter.observed.hook import HookRecorder
 from genmeter.testing import IsolatedMonitor, isolated_monitor
 
 if TYPE_CHECKING:
@@ -181,6 +182,23 @@ def test_a_call_that_is_not_reported_is_cancelled(logger: Any, monitor: Isolated
     del logging
     gc.collect()
     assert [row["outcome"] for row in _rows(monitor)] == ["cancelled", "success", "failure"]
+
+
+@pytest.mark.parametrize("answer", [RESPONSE, json.dumps(RESPONSE)], ids=["object", "JSON"])
+def test_an_answer_without_a_report_is_counted(
+    logger: Any, monitor: IsolatedMonitor, answer: Any
+) -> None:
+    """As where an event loop ends right after it; once, beside what its client has observed."""
+    logging = Logging(logger, "1")
+    logging.pre_call()
+    logging.post_call(answer)
+    del logging
+    gc.collect()
+    client = HookRecorder(monitor, "genmeter.openai")
+    client.response_id = str(RESPONSE["id"])
+    client.record_call(0.1, True, {"model_name": "m", "prompt_token_count": 11}, None)
+    [row] = _rows(monitor)
+    assert (row["input_tokens"], row["output_tokens"]) == (10, 5)
 
 
 def test_a_block_gets_the_answer_before_it_ends(logger: Any, monitor: IsolatedMonitor) -> None:

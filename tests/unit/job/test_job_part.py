@@ -19,6 +19,7 @@ from _waiting import eventually, soon
 from genmeter.history.token_report import ModelTokenUsage, TokenUsageReport, UsageTotals
 from genmeter.job import _entry, meeting
 from genmeter.job import job as job_module
+from genmeter.job.forks import Forks
 from genmeter.job.job import Job, JobError
 from genmeter.job.store import Store, StoreError
 from genmeter.job.usage_rows import report_of_totals, totals_of
@@ -47,8 +48,8 @@ def top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(meeting._Known, "family", None)
     monkeypatch.setattr(meeting._Known, "temporary", "")
     monkeypatch.setattr(meeting._Known, "has_earlier_children", False)
-    monkeypatch.setattr(meeting._Known, "is_forked", False)
-    monkeypatch.setattr(meeting._Known, "has_forked", False)
+    monkeypatch.setattr(Forks, "is_forked", False)
+    monkeypatch.setattr(Forks, "has_forked", False)
     monkeypatch.setattr(meeting._Known, "has_instance", False)
     monkeypatch.setenv(meeting.FAMILY, "")
     return tmp_path / f"genmeter-{os.getuid()}"

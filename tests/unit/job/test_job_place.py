@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from genmeter.job import meeting
+from genmeter.job.forks import Forks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,10 +25,10 @@ def new_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(meeting._Known, "family", None)
-    monkeypatch.setattr(meeting._Known, "is_forked", False)
-    monkeypatch.setattr(meeting._Known, "has_forked", False)
+    monkeypatch.setattr(Forks, "is_forked", False)
+    monkeypatch.setattr(Forks, "has_forked", False)
     monkeypatch.setattr(meeting._Known, "has_instance", False)
-    monkeypatch.setattr(meeting._Known, "has_forked", False)
+    monkeypatch.setattr(Forks, "has_forked", False)
     monkeypatch.setattr(meeting._Known, "temporary", "")
     monkeypatch.setenv(meeting.FAMILY, "")
     monkeypatch.setenv(meeting.FOLDER, "")
@@ -212,13 +213,13 @@ def test_children_of_genmeter_run_are_one_family(tmp_path: Path) -> None:
 
 RAW = """
 import json, os
-from genmeter.job import meeting
-import genmeter
+{before}
 
 found = []
 for _ in range(2):
     read, write = os.pipe()
     if os.fork() == 0:
+        from genmeter.job import meeting
         family = meeting.family()
         os.write(write, json.dumps([family.key, family.root, meeting.is_child()]).encode())
         os._exit(0)
@@ -228,9 +229,12 @@ print(json.dumps(found))
 """
 
 
-def test_children_of_a_fork_before_the_first_monitor_are_one_family(tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", ["import genmeter", "from genmeter import GenerationMonitor"])
+def test_children_of_a_fork_before_the_first_monitor_are_one_family(
+    tmp_path: Path, before: str
+) -> None:
     """Their parent may never use genmeter."""
-    one, other = _run(tmp_path, RAW)
+    one, other = _run(tmp_path, RAW.format(before=before))
     assert one == other
     assert one[1:] == [0, True]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import types
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +23,7 @@ from genmeter import (
     UsageUnreadError,
     runtime,
 )
+from genmeter.auto import gates
 from genmeter.observed import gate
 from genmeter.testing import fresh_runtime
 
@@ -273,3 +275,50 @@ def test_a_guard_that_fails_refuses_nothing(
     assert asked == [1, 1]
     said = "calls are not checked against the budget: RuntimeError('broken')"
     assert eventually(lambda: caplog.text.count(said)) == 1
+
+
+async def test_what_is_below_a_call_that_was_let_in_is_not_refused() -> None:
+    """A framework would catch the error of its client; what outlives the call begins calls of its own."""
+    monitor = limited(budget_tokens=100)
+    is_over = asyncio.Event()
+
+    async def later() -> None:
+        gate.check()
+        await is_over.wait()
+        gate.check()
+
+    with gate.let_in():
+        use(monitor, 120)
+        use(monitor, 1)
+        with gate.let_in():
+            await asyncio.to_thread(gate.check)
+        left = asyncio.create_task(later())
+        await asyncio.sleep(0)
+    is_over.set()
+    with pytest.raises(BudgetExceededError):
+        await left
+    with pytest.raises(BudgetExceededError), gate.let_in():
+        pytest.fail("the block of a refused call")
+    assert monitor.get_total_token_usage().total_tokens == 121
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_function_that_is_let_in_lets_its_client_in(is_async: bool) -> None:
+    """Others use up the budget after it has passed the gate."""
+    monitor = limited(budget_tokens=100)
+    litellm: Any = types.ModuleType("litellm")
+
+    def completion() -> str:
+        use(monitor, 120)
+        use(monitor, 1)
+        return "answered"
+
+    async def acompletion() -> str:
+        return completion()
+
+    litellm.completion, litellm.acompletion = completion, acompletion
+    gates.install(litellm)
+    call = (lambda: asyncio.run(litellm.acompletion())) if is_async else litellm.completion
+    assert call() == "answered"
+    with pytest.raises(BudgetExceededError):
+        call()

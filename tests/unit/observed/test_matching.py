@@ -5,16 +5,32 @@ from __future__ import annotations
 import pytest
 
 from genmeter.events.answers import CallDetails
-from genmeter.observed.matching import distinct
+from genmeter.observed.matching import distinct, may_be_one_model
+from genmeter.observed.merging import complete
 from genmeter.observed.model import ObservedCall
 
 SCOPE, OTHER, HOOK = "openinference.instrumentation.langchain", "a.scope", "genmeter.langchain"
 
 
-def seen(source: str, began: float, ended: float, tokens: int | None = 10) -> ObservedCall:
+def seen(
+    source: str,
+    began: float,
+    ended: float,
+    tokens: int | None = 10,
+    response_id: str | None = None,
+    **keywords: str,
+) -> ObservedCall:
     """Return an observation of a call that succeeded."""
     counts = {} if tokens is None else {"prompt_token_count": tokens, "completion_token_count": 1}
-    return ObservedCall(source, ended, ended - began, True, counts, CallDetails())
+    return ObservedCall(
+        source,
+        ended,
+        ended - began,
+        True,
+        counts | keywords,
+        CallDetails(),
+        response_id=response_id,
+    )
 
 
 @pytest.mark.parametrize(
@@ -56,3 +72,86 @@ def test_a_short_call_that_is_observed_a_little_late_is_one() -> None:
     """The callbacks of both have the request in them."""
     calls = [seen(SCOPE, 0.0, 0.02), seen(HOOK, 0.008, 0.028)]
     assert len(distinct(calls)) == 1
+
+
+# --- calls at once ---------------------------------------------------------------------------------
+
+
+def block(source: str, *parts: ObservedCall) -> ObservedCall:
+    """Return a hook's call, of which others have observed something inside of its block."""
+    keywords, details = complete({}, None, parts)
+    return ObservedCall(source, 1.0, 1.0, True, keywords, details or CallDetails())
+
+
+@pytest.mark.parametrize("is_swapped", [False, True])
+@pytest.mark.parametrize("ids", [(None, None), ("chatcmpl-1", "chatcmpl-2")])
+def test_who_has_observed_a_call_in_a_block_observed_another_one_beside_it(
+    ids: tuple[str | None, str | None], is_swapped: bool
+) -> None:
+    """Of equal tokens and times: no source observes a call twice."""
+    inner = seen(OTHER, 0.1, 0.9, response_id=ids[0])
+    calls = [block(HOOK, inner), seen(OTHER, 0.1, 0.9, response_id=ids[1])]
+    assert len(distinct(calls[::-1] if is_swapped else calls)) == 2
+
+
+def test_a_response_that_was_seen_in_a_block_is_the_blocks() -> None:
+    """By the id that one inside of the block has, though the times differ."""
+    inner = seen(OTHER, 0.1, 0.9, response_id="chatcmpl-1")
+    assert len(distinct([block(HOOK, inner), seen(SCOPE, 3.0, 4.0, response_id="chatcmpl-1")])) == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "calls"),
+    [
+        ("chatcmpl-a1", "chatcmpl-b2", 2),
+        ("msg_a1", "msg_b2", 2),
+        ("msg_a1", "resp_a1", 1),
+        ("chatcmpl-a1", "chatcmpl-1b0ad8e2-5f0e-4c52-9d5e-1d1f3a2f9a11", 1),
+        (
+            "run--1b0ad8e2-5f0e-4c52-9d5e-1d1f3a2f9a11-0",
+            "run--2b0ad8e2-5f0e-4c52-9d5e-1d1f3a2f9a11",
+            1,
+        ),
+        ("0217", "0218", 2),
+        ("chatcmpl-a1", None, 1),
+    ],
+)
+def test_calls_with_ids_of_one_kind_that_differ_are_two(
+    first: str, second: str | None, calls: int
+) -> None:
+    """Ids with a UUID are those of libraries, which one call may have beside its provider's."""
+    pair = [
+        seen(SCOPE, 0.0, 1.0, response_id=first),
+        seen(HOOK, 0.0, 1.0, response_id=second),
+    ]
+    assert len(distinct(pair)) == calls
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_one"),
+    [
+        ("gpt-4o", "gpt-4o", True),
+        ("gpt-4o", "gpt-4o-2024-08-06", True),
+        ("gpt-4o", "gpt-4o-mini", False),
+        ("gpt-4o", "openai/gpt-4o", True),
+        ("gpt-4o", "openai:gpt-4o-latest", True),
+        ("claude-sonnet-4", "us.anthropic.Claude-sonnet-4-20250514-v1:0", True),
+        ("gemini-2.5-pro", "models/gemini-2.5-pro-preview-05-20", True),
+        ("gemini-2.5-pro", "gemini-2.5-flash", False),
+        ("claude-sonnet-4", "claude-sonnet-4@20250514", True),
+        ("4o", "gpt-4o", False),
+        ("m", "m" + "-1" * 2_000 + "x", False),
+    ],
+)
+def test_models_that_differ_are_of_two_calls(first: str, second: str, is_one: bool) -> None:
+    """Names may differ by the seller and the version only."""
+    pair = [seen(SCOPE, 0.0, 1.0, model_name=first), seen(OTHER, 0.0, 1.0, model_name=second)]
+    assert len(distinct(pair)) == (1 if is_one else 2)
+
+
+def test_one_answered_model_is_enough() -> None:
+    """A deployment has another name; of an unknown or empty name nothing is known."""
+    deployed = seen(SCOPE, 0.0, 1.0, model_name="mine", response_model="gpt-4o-2024-08-06")
+    assert len(distinct([deployed, seen(OTHER, 0.0, 1.0, model_name="gpt-4o")])) == 1
+    assert len(distinct([deployed, seen(OTHER, 0.0, 1.0, model_name="")])) == 1
+    assert may_be_one_model([], ["gpt-4o"])

@@ -132,5 +132,6 @@ def assert_equal_books(
     assert (missing, rest) == ([], []), "not as the books: (missing, more than there are)"
     assert wrong == [], "costs are not as the books: (call, cost, what it may be)"
     report = monitor.get_total_token_usage()
+    assert report.cost_usd == pytest.approx(sum(cost or 0.0 for _, cost in pairs))
     assert report.total_prompt_tokens == sum(call.input or 0 for call in recorded)
     assert report.total_completion_tokens == sum(call.output or 0 for call in recorded)

@@ -24,6 +24,7 @@ _PRICES = {
     "claude-sonnet-4-5": (3.0, 15.0, 0.3, 3.75),
     "gemini-2.5-flash": (0.3, 2.5, 0.03, 0.3),
     "gemini-embedding-001": (0.15, 0.0, 0.15, 0.15),
+    "e": (1.0, 0.0, 1.0, 1.0),
     "m": (1.0, 7.0, 0.25, 1.0),
 }
 _NAMES = ("input", "output", "cached_input", "cache_write")
@@ -39,14 +40,14 @@ def priced() -> MonitorConfig:
 def cost_of(call: Call, entry: Entry) -> tuple[float, ...] | None:
     """Return what a call costs in USD; None if its price or its tokens are unknown.
 
+    That of a stream which broke or was left is that of the tokens which it had said by then.
+
     Args:
         call: The call as its observer sees it.
         entry: That of the books, whose cache writes not all observers see: there may be two costs.
     """
     rates = _PRICES.get(entry.model)
-    if rates is None or call.input is None or call.outcome != "success":
-        return None
-    if call.output is None and call.operation != "embeddings":
+    if rates is None or call.input is None:
         return None
     price, output, cached, write = rates
     plain = (call.input - call.cached) * price + call.cached * cached

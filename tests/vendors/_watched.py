@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from _books import Call, assert_equal_books, recorded_calls
 from _model_server import ModelServer, serve
+from _prices import priced
 
-from genmeter import MonitorConfig, Price
 from genmeter.clients import _registry, watching
 from genmeter.testing import IsolatedMonitor, isolated_monitor
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 __all__ = [
-    "PRICES",
     "USAGE",
     "Bench",
     "anthropic_client",
@@ -29,7 +28,6 @@ __all__ = [
     "without_usage",
 ]
 
-PRICES = {"m": Price(2.0, 8.0), "e": Price(1.0, 0.0)}
 USAGE = {"stream_options": {"include_usage": True}}
 
 
@@ -42,8 +40,8 @@ class Bench(NamedTuple):
 
 @contextmanager
 def bench() -> Iterator[Bench]:
-    """Serve, and yield the server with a monitor that prices models ``m`` and ``e``."""
-    with serve() as server, isolated_monitor(MonitorConfig(prices=PRICES)) as monitor:
+    """Serve, and yield the server with a monitor that has their prices."""
+    with serve() as server, isolated_monitor(priced()) as monitor:
         yield Bench(server, monitor)
     # The methods of clients that are gone are put back with the next change.
     _registry.entries.clear()
@@ -89,15 +87,7 @@ def assert_books(
         assert_equal_books(monitor, server)
     else:
         assert_equal_books(monitor, server, as_seen=as_seen)
-    found = recorded_calls(monitor)
-    assert len(found) == calls
-    usd = sum(
-        ((each.input or 0) * 2.0 + (each.output or 0) * 8.0) / 1e6
-        if each.model == "m"
-        else (each.input or 0) * 1.0 / 1e6
-        for each in found
-        if each.cached == 0
-    )
-    if all(each.cached == 0 for each in found):
-        assert monitor.value("genmeter_cost_usd_total") == pytest.approx(usd)
+    assert len(recorded_calls(monitor)) == calls
+    cost = monitor.get_total_token_usage().cost_usd
+    assert (monitor.value("genmeter_cost_usd_total") or 0.0) == pytest.approx(cost)
     assert monitor.value("genmeter_generations_active") == 0

@@ -256,6 +256,32 @@ def test_child_processes_are_watched_too(folder: Path, kind: str) -> None:
     assert rows(found.stderr) == {"atlas": (8, 240, 32, 272)}
 
 
+KILLED = (
+    "import multiprocessing, os, signal, time\n"
+    "def work(is_called):\n"
+    "    import cohere\n"
+    "    cohere.chat('atlas')\n"
+    "    time.sleep(2)\n"
+    "    is_called.set()\n"
+    "    time.sleep(60)\n"
+    "if __name__ == '__main__':\n"
+    "    context = multiprocessing.get_context('spawn')\n"
+    "    is_called = context.Event()\n"
+    "    child = context.Process(target=work, args=[is_called])\n"
+    "    child.start()\n"
+    "    is_called.wait()\n"
+    "    os.kill(child.pid, signal.SIGKILL)\n"
+    "    child.join()\n"
+)
+
+
+def test_the_report_says_that_a_process_died(folder: Path) -> None:
+    """Since what it had not published is missing."""
+    found = run(folder, KILLED)
+    assert rows(found.stderr) == {"atlas": (1, 30, 4, 34)}
+    assert "\nIncomplete: 1 of 2 processes of the job died; what they had not" in found.stderr
+
+
 # --- the budget ----------------------------------------------------------------------------------
 
 MANY = CALLS.replace("range(3)", "range(50)")

@@ -28,6 +28,8 @@ from genmeter.observed import gate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from genmeter.job.job import Job
+
 __all__ = ["BUDGET_EXIT_CODE", "QUIET", "say", "start", "start_in_child"]
 
 BUDGET_EXIT_CODE = 3
@@ -157,6 +159,8 @@ class _Run:
         text = f"{report}" if is_known else "No token usage recorded."
         if report.by_model and (self._config.prices is not None or report.cost_usd):
             text += f"\n\n{report.cost()}"
+        if (died := _died(process.job)) is not None:
+            text += f"\n{died}"
         say(f"\n{text}")
         lines = lines_of(self.watch.seen, self.watch.spans.notes())
         if lines:
@@ -182,6 +186,19 @@ class _Run:
             text += f", {others:,} of them in other processes"
         say(f"\ngenmeter run: the budget stopped the job{text}{unknown and f'; {unknown}'}")
         sys._genmeter_exit_code = _ExitCode(BUDGET_EXIT_CODE)  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def _died(job: Job) -> str | None:
+    """Return what is said of processes that died; None if none did."""
+    job.fold_the_dead()
+    census = job.census()
+    if census is None or not census.died:
+        return None
+    processes = census.running + census.ended + census.died
+    return (
+        f"Incomplete: {census.died:,} of {processes:,} processes of the job died; what they had "
+        "not published, at most about a second each, is missing."
+    )
 
 
 class _ExitCode:

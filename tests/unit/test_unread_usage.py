@@ -229,3 +229,13 @@ def test_shared_handle_is_logged_once_and_counts_right(
     assert (totals.total_prompt_tokens, totals.total_completion_tokens) == (620, 4)
     assert sorted(frame["input_tokens"]) == [10, 10, 300, 300]
     assert totals.calls_without_usage == 0
+
+
+def test_the_line_of_a_call_of_an_unknown_model(caplog: pytest.LogCaptureFixture) -> None:
+    """It says so in words."""
+    with isolated_monitor() as monitor:
+        with monitor.generation():
+            pass
+        monitor.flush()
+        said = "the token usage of a call of an unknown model is unknown: nothing was reported"
+        assert eventually(lambda: said in caplog.text)

@@ -135,7 +135,7 @@ class Hints:
             f"the token usage of a call of %s is unknown: {_REMEDIES.get(unread.reason, '%s')}; it "
             "counts as unknown, not as 0, in genmeter_usage_unread_total and calls_without_usage "
             "(logged once for each kind)",
-            call.model,
+            "an unknown model" if call.model == _UNKNOWN else call.model,
             unread.shown,
         )
 
@@ -153,6 +153,7 @@ class Hints:
         return right
 
 
+_UNKNOWN = "unknown"  # the label of a model that is not known
 _REMEDIES = {
     "not_reported": "nothing was reported%.0s; pass the response to usage(), or "
     "prompt_token_count= and completion_token_count=",

@@ -129,12 +129,14 @@ class _Began:
         answered: Unix time of it.
         is_observed: Whether the block has got the answer.
         is_repeated: Whether LiteLLM has reported a failure of the same call before.
+        key: LiteLLM's id of the call.
+        loop: Refers to the event loop that it runs in; None without one.
         watch: Refers to LiteLLM's object of the call.
     """
 
     __slots__ = (
         *("answer", "answered", "at", "attempts", "block", "is_answered", "is_observed"),
-        *("is_repeated", "is_stream"),
+        *("is_repeated", "is_stream", "key", "loop"),
         *("model", "operation", "provider", "step", "watch"),
     )
 
@@ -150,7 +152,19 @@ class _Began:
         self.answer: Any = None
         self.is_answered = self.is_observed = False
         self.is_repeated = is_repeated
+        self.key = str(kwargs.get("litellm_call_id"))
+        self.loop: weakref.ref[Any] | None = None
+        with suppress(RuntimeError):
+            self.loop = weakref.ref(asyncio.get_running_loop())
         self.watch: weakref.ref[Any] | None = None
+
+    @property
+    def is_forsaken(self) -> bool:
+        """Whether its event loop has ended, which LiteLLM needs to report it."""
+        if self.loop is None:
+            return False
+        loop = self.loop()
+        return loop is None or bool(loop.is_closed())
 
 
 _began: OpenTable[_Began] = OpenTable()
@@ -192,6 +206,8 @@ def _before_request(kwargs: Any) -> None:
         found.is_answered, found.answer = False, None
         if found.watch is None:
             found.watch = _watch(kwargs, key)
+    if found.loop is not None:
+        _hook.monitor.observer.add_unreported_source(_take_forsaken)
 
 
 def _watch(kwargs: Any, key: str) -> weakref.ref[Any] | None:
@@ -276,17 +292,43 @@ def _lost(key: str) -> None:
     if found is None or found.is_observed or found.is_repeated or not _hook.is_active:
         return
     with suppress(*UNREADABLE):
-        is_success = found.is_answered
-        ended = found.answered if is_success else clock.now()
-        call = _answered(found) if is_success else None
-        if call is None:
-            details = CallDetails(
-                is_cancelled=not is_success, unread=_UNREPORTED if is_success else None
-            )
-            call = ObservedCall(
-                _hook.source, ended, ended - found.at, is_success, _labels(found), details
-            )
-        _deliver(call, found)
+        _deliver(_unreported(found), found)
+
+
+def _unreported(found: _Began) -> ObservedCall:
+    """Return a call that LiteLLM does not report."""
+    is_answered = found.is_answered
+    if is_answered and (call := _answered(found)) is not None:
+        return call
+    ended = found.answered if is_answered else clock.now()
+    # Whether a stream was read to its end is in the report only.
+    is_success = is_answered or (found.is_stream and found.is_forsaken)
+    details = CallDetails(is_cancelled=not is_success, unread=_UNREPORTED if is_success else None)
+    return ObservedCall(_hook.source, ended, ended - found.at, is_success, _labels(found), details)
+
+
+def _take_forsaken(seconds: float) -> list[ObservedCall]:
+    """Return the calls of event loops that have ended, after so many seconds; see ``Observer``.
+
+    Their objects may stay until the process ends, which need not collect them.
+    """
+    taken: list[ObservedCall] = []
+    with suppress(*UNREADABLE):
+        for found in _began.values():
+            if clock.now() - found.answered < seconds or not found.is_forsaken:
+                continue
+            with _lock:
+                if _began.take(found.key) is None:
+                    continue
+                _reported.add((found.key, True), (found.at, math.inf))
+            if found.is_observed or found.is_repeated or not _hook.is_active:
+                continue
+            call = _unreported(found)
+            if found.block is None:
+                taken.append(call)
+            else:
+                found.block.observe(call)
+    return taken
 
 
 # --- LiteLLM's reports ---------------------------------------------------------------------------

@@ -46,6 +46,8 @@ HELD_SECONDS = 60.0
 """For how long a call waits at most for the end of a span around it."""
 REPORT_SECONDS = 5.0
 """For how long a call waits at most for the job's own report of it."""
+_UNREPORTED_SECONDS = 2.0  # in which a framework may still report a call itself
+_ASK_SECONDS = 1.0  # between two looks for such calls
 _MAX_WAITING = 10_000
 _expects_reports = False
 _feeds: list[weakref.WeakMethod[Callable[[], Observer | None]]] = []
@@ -137,6 +139,8 @@ class Observer:
         self._reset()
 
     def _reset(self) -> None:
+        self._unreported: list[Callable[[float], Iterable[ObservedCall]]] = []
+        self._asked_at = 0.0
         self._recent = RecentCalls(on_forget=self.open_spans.forget)
         self._waiting: list[_Waiting] = []
         self._numbers = itertools.count()
@@ -171,6 +175,15 @@ class Observer:
             self._sink.post(lambda: None if (call := read()) is None else self.take(call))
         elif (call := read()) is not None:
             self.observe(call)
+
+    def add_unreported_source(self, take: Callable[[float], Iterable[ObservedCall]]) -> None:
+        """Have a function asked about once a second for calls that ended so many seconds ago, and as all is settled.
+
+        It takes them from a framework that will not report them itself; called by the pipeline's owner.
+        """
+        if take not in self._unreported:
+            self._unreported.append(take)
+            self._sink.post(lambda: None)  # there is something to lose, as with the first event
 
     def end_call(self, node: SpanNode) -> None:
         """Note the end of a span that is a call."""
@@ -404,6 +417,8 @@ class Observer:
 
     def expire(self) -> None:
         """Record what has waited long enough; called by the pipeline's owner at each turn."""
+        if self._unreported and self._now() - self._asked_at >= _ASK_SECONDS:
+            self._take_unreported(_UNREPORTED_SECONDS)
         if self._waiting or len(self._recent) or len(self.open_spans):
             now = self._now()
             while self._waiting and self._waiting[0].deadline <= now:
@@ -413,8 +428,15 @@ class Observer:
 
     def release_all(self) -> None:
         """Record all that waits; called by the pipeline's owner."""
+        self._take_unreported(0.0)
         while self._waiting:
             heapq.heappop(self._waiting).end()
+
+    def _take_unreported(self, seconds: float) -> None:
+        self._asked_at = self._now()
+        for take in self._unreported:
+            for call in take(seconds):
+                self.take(call)
 
     def close(self) -> None:
         """Record all that waits, also streams without an end; called by the pipeline's owner."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import importlib
 import json
@@ -199,6 +200,46 @@ def test_an_answer_without_a_report_is_counted(
     client.record_call(0.1, True, {"model_name": "m", "prompt_token_count": 11}, None)
     [row] = _rows(monitor)
     assert (row["input_tokens"], row["output_tokens"]) == (10, 5)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_call_of_a_loop_that_has_ended_is_counted(
+    logger: Any, monitor: IsolatedMonitor, is_stream: bool
+) -> None:
+    """Though its object stays, as in a worker of a pool; and once, if LiteLLM reports it all the same."""
+    logging = Logging(logger, "1", stream=is_stream)
+
+    async def call() -> None:
+        logging.pre_call()
+        logging.post_call(RESPONSE)
+
+    asyncio.run(call())
+    monitor.shutdown()
+    logging.success(RESPONSE)
+    [row] = monitor.to_frame("generations").to_dict("records")
+    assert row["outcome"] == "success"
+    if is_stream:
+        assert row["usage_unread"] == "not_reported"
+    else:
+        assert (row["input_tokens"], row["output_tokens"]) == (10, 5)
+
+
+def test_a_call_of_a_loop_that_goes_on_waits_for_its_report(
+    logger: Any, monitor: IsolatedMonitor
+) -> None:
+    """However often the monitor is flushed."""
+    logging = Logging(logger, "1")
+
+    async def call() -> None:
+        logging.pre_call()
+        logging.post_call(RESPONSE)
+        monitor.observer.settle(5)
+        assert _rows(monitor) == []
+        logging.success(RESPONSE, response_cost=0.25)
+
+    asyncio.run(call())
+    [row] = _rows(monitor)
+    assert row["cost_usd"] == 0.25
 
 
 def test_a_block_gets_the_answer_before_it_ends(logger: Any, monitor: IsolatedMonitor) -> None:

@@ -1,0 +1,258 @@
+"""The dashboards, rules and reports on each engine and by each way in, fed by the same job at once.
+
+The data come from the job of the dashboards' test, and from one that counts what it records. The
+table in docs/engines.md has what was found: `make engines` writes it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+import yaml
+from _collector import Collector
+from _dashboard_job import ODD_MODEL
+from _engines import CELLS, RULES, Cell, Engines, wait_until
+from _fleet_runner import of_rows, running_job
+from _matrix import (
+    Column,
+    active,
+    check_annotations,
+    check_queries,
+    check_rules,
+    check_variables,
+    gaps,
+    on_page,
+    table,
+    write_page,
+)
+from _servers import LOOPBACK, free_port, poll
+
+from _waiting import eventually
+from genmeter.errors import ConfigError
+from genmeter.report.fleet import read_fleet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+JOB = Path(__file__).with_name("_dashboard_job.py")
+NIGHTLY, COUNTED = "nightly", "counted"
+SETTLED = 240.0
+SPEED = 2.0  # of the job: the servers need the processor too
+PAUSE = 0.5  # seconds between two looks, which take as long as a scrape
+PATIENCE = 120.0
+WINDOW = timedelta(minutes=75)
+# Rare events: their series exist only from the first sample after the event on.
+RARE = (
+    "genmeter_samples_total",
+    "genmeter_retries_total",
+    "genmeter_monitor_export_failures_total",
+    "genmeter_monitor_label_overflow_total",
+    "genmeter_monitor_handler_errors_total",
+    'genmeter_monitor_events_total{genmeter_result="rejected"}',
+    "genmeter_unpriced_generations_total",
+    "genmeter_usage_unread_total",
+    'genmeter_generations_total{genmeter_outcome="cancelled"}',
+    'genmeter_cost_usd_total{genmeter_cost_source="reported"}',
+    "gen_ai_client_inference_time_to_first_chunk_seconds_count",
+    "gen_ai_client_inference_time_per_output_chunk_seconds_count",
+    'genmeter_conversation_duration_seconds_count{error_type!=""}',
+    'genmeter_evaluation_duration_seconds_count{error_type!=""}',
+    'genmeter_logs_total{genmeter_level="error"}',
+)
+SAMPLES = 30
+VARIABLES = {
+    "job": {NIGHTLY, COUNTED},
+    "model": {ODD_MODEL, "atlas-mini", "quill-judge"},
+    "step": {"question_generation", "deduplication"},
+}
+KEYS = [f"{engine}-{way}" for engine, way in CELLS]
+
+
+class Recorded(NamedTuple):
+    """The servers with the series of both jobs.
+
+    Attributes:
+        cells: By engine and way.
+        start: Unix time before the jobs.
+        end: Unix time of the last look.
+        totals: What the counting job recorded.
+        errors: The pushes that a server did not accept.
+    """
+
+    cells: dict[tuple[str, str], Cell]
+    start: float
+    end: float
+    totals: dict[str, int]
+    errors: list[str]
+
+
+class Nightly:
+    """The job of the dashboards' test, which can be killed and started again."""
+
+    def __init__(self, port: int, endpoint: str, log: Path) -> None:
+        self._port = port
+        self._environment = {**os.environ, **pushing(endpoint, NIGHTLY)}
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, processes: str) -> None:
+        """Start it with "several" processes or "one"."""
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, JOB, str(self._port), processes, str(SPEED)],
+                stdout=output,
+                stderr=output,
+                env=self._environment,
+            )
+
+    def kill(self) -> None:
+        """End it by SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def wait_for(self, cell: Cell, *conditions: str) -> None:
+        """Wait until each expression is above zero."""
+
+        def missing() -> list[str]:
+            time.sleep(PAUSE)
+            return [
+                each for each in conditions if not cell.get("query", query=f"{each} > 0")["result"]
+            ]
+
+        ready, found = poll(missing, lambda left: not left, SETTLED)
+        Path("/tmp/w/e14-waits").open("a").write(f"{found} {time.time()}\n")
+        assert ready, (found, cell.get("query", query="up"), self._log.read_text()[-500:])
+
+
+def pushing(endpoint: str, service: str) -> dict[str, str]:
+    """Return the variables of a job that is scraped and pushes each second."""
+    return {
+        "OTEL_METRICS_EXPORTER": "prometheus,otlp",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "10000",
+        "OTEL_METRIC_EXPORT_INTERVAL": "1000",
+        "OTEL_SERVICE_NAME": service,
+    }
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
+    """Run both jobs, the first of which is killed and started again, and yield the servers."""
+    folder = tmp_path_factory.mktemp("engines")
+    ports = {job: free_port() for job in (NIGHTLY, COUNTED)}
+    pages = {job: f"http://{LOOPBACK}:{port}/metrics" for job, port in ports.items()}
+    with ExitStack() as stack:
+        settings = {"enable_open_metrics": True}
+        collector = stack.enter_context(Collector(folder, settings))
+        engines = Engines(stack, folder, collector, pages)
+        start = time.time()
+        nightly = Nightly(ports[NIGHTLY], engines.fan.endpoint, folder / "nightly.log")
+        stack.callback(nightly.kill)
+        environment = pushing(engines.fan.endpoint, COUNTED)
+        counted = stack.enter_context(running_job(ports[COUNTED], "created", environment))
+        nightly.start("several")
+        counted.run("calls 40")
+        reference = engines.cells["newest", "scrape"]
+        nightly.wait_for(
+            reference,
+            f"sum(increase({RARE[0]}[1m]))",
+            "genmeter_job_last_death_timestamp_seconds",
+        )
+        counted.run("calls 31")
+        nightly.kill()
+        nightly.start("one")
+        nightly.wait_for(
+            reference,
+            "sum(resets(genmeter_monitor_events_total[5m]))",
+            *(f"sum(increase({series}[1m]))" for series in RARE),
+            "sum(genmeter_alerts_firing)",
+            f'count_over_time(genmeter_build_info{{job="{NIGHTLY}"}}[5m]) - {SAMPLES}',
+        )
+        counted.run("rest")
+        end = time.time()
+        for cell in engines.cells.values():
+            cell.read_rules()
+            # It may end once each has its last counts: only one scrape after it is waited for.
+            wanted = of_rows(counted.totals)
+            assert eventually(lambda: counts(cell) == wanted, PATIENCE), (cell.key, counts(cell))  # noqa: B023
+        counted.finish()
+        yield Recorded(engines.cells, start, end, of_rows(counted.totals), engines.fan.errors)
+
+
+def counts(cell: Cell) -> dict[str, int]:
+    """Return what the counting job counted, from the report of a fleet."""
+    try:
+        report = read_fleet(cell.server.url, window=WINDOW)
+    except ConfigError:  # no samples yet
+        return {}
+    row = report.group(["job"]).get((COUNTED,))
+    names = ("calls", "failures", "cancelled", "calls_without_usage", "prompt_tokens")
+    return {name: getattr(row, name) for name in (*names, "total_tokens")} if row else {}
+
+
+@pytest.fixture(scope="module")
+def columns(recorded: Recorded) -> dict[tuple[str, str], dict[str, Column]]:
+    """Return the columns of each cell."""
+    found = {}
+    for key, cell in recorded.cells.items():
+        view = cell.view(recorded.start, recorded.end)
+        counted = counts(cell)
+        wrong = [] if counted == recorded.totals else [(counted, recorded.totals)]
+        found[key] = {
+            "queries": check_queries(cell, view),
+            "variables": check_variables(cell, view, VARIABLES),
+            "annotations": check_annotations(cell, view),
+            "rules": check_rules(cell),
+            "report": Column(errors=list(wrong)),
+        }
+    import pickle; pickle.dump(found, open("/tmp/w/e14-columns.pickle","wb"))
+    return found
+
+
+@pytest.mark.parametrize("what", ["queries", "variables", "annotations", "rules", "report"])
+@pytest.mark.parametrize("key", CELLS, ids=KEYS)
+def test_only_what_cannot_have_data_is_empty(
+    recorded: Recorded,
+    columns: dict[tuple[str, str], dict[str, Column]],
+    key: tuple[str, str],
+    what: str,
+) -> None:
+    """Each query, variable, annotation and rule has data, and what has none has its reason."""
+    column, cell = columns[key][what], recorded.cells[key]
+    assert not column.errors
+    expected = {name for gap in gaps(what, cell) for name in gap.names}
+    assert set(column.empty) == expected
+    if what == "rules" and not gaps(what, cell):
+        assert column.total == len(all_rules())
+
+
+def all_rules() -> list[dict[str, Any]]:
+    """Return the shipped rules."""
+    return [
+        rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]
+    ]
+
+
+def test_every_push_is_accepted(recorded: Recorded) -> None:
+    """No server refused a push or a part of it."""
+    assert recorded.errors == []
+
+
+def test_the_table_of_the_docs_is_as_found(
+    recorded: Recorded, columns: dict[tuple[str, str], dict[str, Column]]
+) -> None:
+    """docs/engines.md has the table of this run, or it is written if GENMETER_WRITE_ENGINES is set."""
+    found = table(columns, recorded.cells.values())
+    if os.environ.get("GENMETER_WRITE_ENGINES"):
+        write_page(found)
+    assert on_page() == found, "run `make engines`, and look at what changed"

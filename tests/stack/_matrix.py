@@ -193,7 +193,7 @@ def active(cell: Cell, job: str) -> set[tuple[str, str]]:
         (rule["name"], alert["state"])
         for rule in cell.rules
         if rule["type"] == "alerting"
-        for alert in rule["alerts"]
+        for alert in rule.get("alerts") or ()
         if alert["labels"].get("job") == job
     }
 

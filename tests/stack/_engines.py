@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
@@ -33,6 +32,8 @@ RULES = DEPLOY / "prometheus" / "rules.yml"
 FEATURES = ("exemplar-storage", "created-timestamp-zero-ingestion")
 INTERVAL = 1.0
 """Seconds between two scrapes or pushes."""
+EVALUATION = "5s"
+"""The interval of rules."""
 STRETCH = 15.0
 """The factor of times of the past, so that an interval is as long as in practice."""
 
@@ -197,7 +198,10 @@ class Engines:
                 flags=flags,
                 interval="1s",
                 settings=settings,
-                globals_={"convert_classic_histograms_to_nhcb": True} if way == "native" else {},
+                globals_={
+                    "evaluation_interval": EVALUATION,
+                    "convert_classic_histograms_to_nhcb": way == "native",
+                },
             )
         )
         return Cell(engine, way, server, server if with_rules else None)
@@ -209,7 +213,7 @@ class Engines:
         alerting = None
         if with_rules:
             alerting = self._stack.enter_context(
-                Vmalert(folder, server.url, [self._rules], interval="1s")
+                Vmalert(folder, server.url, [self._rules], interval=EVALUATION)
             )
         return Cell(engine, way, server, alerting)
 
@@ -227,8 +231,3 @@ class Shipped(Prometheus):
         config = json.loads(path.read_text())
         config["global"] |= self._globals
         path.write_text(json.dumps(config))
-
-
-def wait_until(at: float) -> None:
-    """Sleep until a Unix time."""
-    time.sleep(max(0.0, at - time.time()))

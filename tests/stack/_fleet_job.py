@@ -15,7 +15,7 @@ import sys
 from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig, PriceTable
 
 # A job that pushes is not scraped.
-LINGER = 0.0 if "OTEL_METRICS_EXPORTER" in os.environ else 30.0
+LINGER = 30.0 if "prometheus" in os.environ.get("OTEL_METRICS_EXPORTER", "prometheus") else 0.0
 
 
 def main() -> None:

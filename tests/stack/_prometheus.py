@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # without it fails.
 PROTOCOLS = {"text": "PrometheusText0.0.4", "openmetrics": "OpenMetricsText1.0.0"}
 WAIT_TIMEOUT = 30.0
+# The programs of the oldest supported release and of the newest one.
+OLDEST, NEWEST = "prometheus", "prometheus-newest"
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,10 @@ class Prometheus(Server):
         *,
         rules: Sequence[Path] = (),
         alertmanagers: Sequence[str] = (),
+        release: str = OLDEST,
+        flags: Sequence[str] = (),
+        interval: str = "200ms",
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         """Create the server, not started yet.
 
@@ -66,6 +72,10 @@ class Prometheus(Server):
             features: the values of `--enable-feature`.
             rules: rule files; groups without an interval are evaluated five times a second.
             alertmanagers: addresses of Alertmanagers, such as `http://127.0.0.1:9093/prefix`.
+            release: the program: `OLDEST` or `NEWEST`.
+            flags: further flags.
+            interval: the interval of scrapes and of rules.
+            settings: further sections of the configuration.
         """
         super().__init__("prometheus", folder)
         self.url = ""
@@ -74,6 +84,10 @@ class Prometheus(Server):
         self._alertmanagers = alertmanagers
         self._targets: dict[str, list[dict[str, Any]]] = {name: [] for name in PROTOCOLS}
         self._jobs: list[dict[str, Any]] = []
+        self._release = release
+        self._flags = flags
+        self._interval = interval
+        self._settings = dict(settings or {})
 
     def command(self) -> list[str | Path]:
         """Choose a port, write the configuration, and return the command line."""
@@ -81,13 +95,14 @@ class Prometheus(Server):
         self.url = f"http://{LOOPBACK}:{port}"
         self._write_config()
         return [
-            program("prometheus"),
+            program(self._release),
             f"--config.file={self.folder / 'prometheus.yml'}",
             f"--storage.tsdb.path={self.folder / 'data'}",
             f"--web.listen-address={LOOPBACK}:{port}",
             "--web.enable-lifecycle",
             f"--enable-feature={','.join(self._features)}",
             "--log.level=warn",
+            *self._flags,
         ]
 
     def is_ready(self) -> bool:
@@ -226,11 +241,12 @@ class Prometheus(Server):
             for name, protocol in PROTOCOLS.items()
         ]
         config: dict[str, Any] = {
-            "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"},
+            "global": {"scrape_interval": self._interval, "scrape_timeout": self._interval},
             "scrape_configs": [*jobs, *self._jobs],
+            **self._settings,
         }
         if self._rules:
-            config["global"]["evaluation_interval"] = "200ms"
+            config["global"]["evaluation_interval"] = self._interval
             config["rule_files"] = [str(path) for path in self._rules]
         if self._alertmanagers:
             addresses = [urlsplit(url) for url in self._alertmanagers]

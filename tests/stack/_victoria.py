@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from _servers import LOOPBACK, Server, free_port, program, request
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 
@@ -20,16 +20,27 @@ class VictoriaMetrics(Server):
         url: The server's address, such as `http://127.0.0.1:41234`.
     """
 
-    def __init__(self, folder: Path, flags: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        flags: Sequence[str] = (),
+        *,
+        interval: str = "200ms",
+        jobs: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         """Create the server, not started yet.
 
         Args:
             folder: An empty folder for the configuration, the data and the log.
             flags: Further flags.
+            interval: The interval of scrapes.
+            jobs: Further items of `scrape_configs`.
         """
         super().__init__("victoria-metrics", folder)
         self.url = ""
         self._flags = flags
+        self._interval = interval
+        self._jobs = jobs
         self._targets: list[dict[str, Any]] = []
 
     def command(self) -> list[str | Path]:
@@ -37,9 +48,10 @@ class VictoriaMetrics(Server):
         port = free_port()
         self.url = f"http://{LOOPBACK}:{port}"
         config = {
-            "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"},
+            "global": {"scrape_interval": self._interval, "scrape_timeout": self._interval},
             "scrape_configs": [
-                {"job_name": "text", "file_sd_configs": [{"files": [str(self._file)]}]}
+                {"job_name": "text", "file_sd_configs": [{"files": [str(self._file)]}]},
+                *self._jobs,
             ],
         }
         # JSON is valid YAML.
@@ -86,3 +98,63 @@ class VictoriaMetrics(Server):
         new = self.folder / "targets.new"
         new.write_text(json.dumps(self._targets))
         new.replace(self._file)
+
+
+class Vmalert(Server):
+    """Evaluates rules on a VictoriaMetrics, and stores what they record there.
+
+    Attributes:
+        url: The server's address, with the API of Prometheus for rules and alerts.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        database: str,
+        rules: Sequence[Path],
+        *,
+        interval: str = "200ms",
+        alertmanagers: Sequence[str] = (),
+    ) -> None:
+        """Create the server, not started yet.
+
+        Args:
+            folder: An empty folder for the log.
+            database: The address of the VictoriaMetrics.
+            rules: The rule files.
+            interval: The interval of evaluations.
+            alertmanagers: The addresses of Alertmanagers.
+        """
+        super().__init__("vmalert", folder)
+        self.url = ""
+        self._database = database
+        self._rules = rules
+        self._interval = interval
+        self._alertmanagers = alertmanagers
+
+    def command(self) -> list[str | Path]:
+        """Choose a port, and return the command line."""
+        port = free_port()
+        self.url = f"http://{LOOPBACK}:{port}"
+        notifiers = [f"-notifier.url={url}" for url in self._alertmanagers]
+        return [
+            program("vmalert"),
+            *(f"-rule={path}" for path in self._rules),
+            f"-datasource.url={self._database}",
+            # Annotations and the state of alerts are series there too.
+            f"-remoteWrite.url={self._database}",
+            "-remoteWrite.flushInterval=100ms",
+            f"-evaluationInterval={self._interval}",
+            # By default rules are evaluated half a minute ago, two scrapes of 15 seconds.
+            "-rule.evalDelay=0s",
+            f"-httpListenAddr={LOOPBACK}:{port}",
+            "-loggerLevel=WARN",
+            *(notifiers or ["-notifier.blackhole"]),
+        ]
+
+    def is_ready(self) -> bool:
+        """Return whether it responds."""
+        try:
+            return request("GET", f"{self.url}/health")[0] == 200
+        except OSError:
+            return False

@@ -10,7 +10,13 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from genmeter.errors import ConfigError
-from genmeter.report._fleet_notes import Unknown, missing_names, name_query, notes_of
+from genmeter.report._fleet_notes import (
+    Unknown,
+    missing_names,
+    name_query,
+    notes_of,
+    other_names,
+)
 from genmeter.report._lives import SeriesLives
 from genmeter.report._series_rows import CALL_SERIES, JOB_SERIES, OVERFLOW, add_series
 from genmeter.report._targets import FleetTarget, duplicates
@@ -152,10 +158,12 @@ class _Fleet:
             at = upto
             if progress is not None:
                 progress(round((at - self._since) * 1000), total)
-        if not self._counters and not self._targets:
-            seconds = self._until - self._since
-            names = self._about(name_query(seconds))
-            raise ConfigError(missing_names(self._api.shown, names, self._until, seconds))
+        seconds = self._until - self._since
+        others = other_names(self._about(name_query(seconds)))
+        has_calls = any(counter.labels[_NAME] in CALL_SERIES for counter in self._counters.values())
+        if (others and not has_calls) or not (self._counters or self._targets):
+            raise ConfigError(missing_names(self._api.shown, others, self._until, seconds))
+        self._unknown.other_names = others
         self._read_about()
 
     def add_to(self, table: UsageTable) -> None:

@@ -368,6 +368,28 @@ def test_a_server_without_the_metrics_is_an_error(
         read()
 
 
+def test_names_of_another_translation_beside_those_of_a_scrape_are_noted(
+    store: StoredSamples,
+) -> None:
+    """What one job pushes is missing, and the note has the remedy; births are no other names."""
+    store.counter(CALLS, samples([5]), **CALL)
+    known = [CALLS, TOKENS, "genmeter_generations_created", "genmeter_tokens_created"]
+    store.extra["count by (__name__)"] = [({"__name__": name}, 1) for name in known]
+    assert not [each for each in read().notes if "translation_strategy" in each]
+    store.extra["count by (__name__)"] = [({"__name__": "genmeter_generations"}, 1)]
+    table = read()
+    assert table.total().calls == 5
+    assert "under 'genmeter_generations', which is not" in note(table, "translation_strategy")
+
+
+def test_a_job_whose_calls_have_other_names_is_an_error(store: StoredSamples) -> None:
+    """Also where some names are the same in both translations."""
+    store.counter("genmeter_conversation_length_count", samples([5]), **CALL)
+    store.extra["count by (__name__)"] = [({"__name__": "genmeter_generations"}, 1)]
+    with pytest.raises(ConfigError, match="such as 'genmeter_generations'; set"):
+        read()
+
+
 def test_a_job_without_calls_is_no_error(store: StoredSamples) -> None:
     """It was there, and has done nothing; neither has one that ended before."""
     store.scrapes(at(1, 2))

@@ -42,6 +42,7 @@ ENGINES = {
     "newest": "Prometheus 3.16",
     "victoria": "VictoriaMetrics 1.151, vmalert",
 }
+RELEASES = {"oldest": OLDEST, "newest": NEWEST}
 WAYS = {
     "scrape": "scrape",
     "native": "scrape, `convert_classic_histograms_to_nhcb`",
@@ -55,12 +56,23 @@ ABSENT = {
         (("oldest", way) for way in ("otlp", "15s", "60s")),
         "Debian builds Prometheus 3.5 without its OTLP receiver.",
     ),
-    ("oldest", "native"): "As on Prometheus 3.16.",
     ("victoria", "native"): "VictoriaMetrics does not convert classic histograms.",
 }
 """Combinations that are not run, and why."""
+REMARKS = {
+    ("oldest", "native"): (
+        "Without the feature `created-timestamp-zero-ingestion`, with which Prometheus 3.5 scrapes "
+        "nothing if it converts histograms."
+    ),
+}
+"""What differs in a combination from what deploy/ ships."""
 ALL = [(engine, way) for engine in ENGINES for way in WAYS]
 CELLS = [each for each in ALL if each not in ABSENT]
+NATIVE_FEATURES = {
+    "oldest": ("exemplar-storage", "native-histograms"),
+    "newest": FEATURES,  # it always stores them
+}
+"""The features of a Prometheus that converts histograms."""
 RECEIVERS = {"oldest": "api/v1/otlp/v1/metrics", "victoria": "opentelemetry/v1/metrics"}
 VICTORIA_FLAGS = (
     "-opentelemetry.usePrometheusNaming",
@@ -192,8 +204,8 @@ class Engines:
         server = self._stack.enter_context(
             Shipped(
                 folder,
-                FEATURES,
-                release={"oldest": OLDEST, "newest": NEWEST}[engine],
+                NATIVE_FEATURES[engine] if way == "native" else FEATURES,
+                release=RELEASES[engine],
                 rules=[self._rules] if with_rules else [],
                 flags=flags,
                 interval="1s",

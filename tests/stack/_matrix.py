@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from _engines import ABSENT, ALL, ENGINES, WAYS
+from _engines import ABSENT, ALL, ENGINES, REMARKS, WAYS
 from _grafana import label_values, legend_labels, panels
 from _servers import ROOT
 
@@ -217,6 +217,8 @@ def table(columns: Mapping[tuple[str, str], Mapping[str, Column]], cells: Iterab
             lines.append(_row([*row, *[f"not run {mark(ABSENT[key])}"] * len(names)]))
             continue
         cell = by_key[key]
+        if remark := REMARKS.get(key):
+            row[-1] += f" {mark(remark)}"
         for what in names:
             column = columns[key][what]
             marks = [mark(gap.why) for gap in gaps(what, cell)]

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from genmeter.report._lives import SeriesLives
     from genmeter.report.promapi import Series
 
-__all__ = ["Unknown", "missing_names", "name_query", "notes_of", "other_names"]
+__all__ = ["INCOMPLETE", "Unknown", "missing_names", "name_query", "notes_of", "other_names"]
 
+INCOMPLETE = "Incomplete:"
+"""How a note begins if numbers are known to be missing."""
 _MOST_NAMED = 3
 _MOST_WARNINGS = 5
 _RECENT_INTERVALS = 3.5
@@ -31,6 +33,12 @@ _SCRAPED = {
 _TRANSLATION = (
     "set `translation_strategy: UnderscoreEscapingWithSuffixes` under `otlp:` of Prometheus, or "
     "`-opentelemetry.usePrometheusNaming` of VictoriaMetrics"
+)
+_NO_DURATIONS = (
+    "No durations: the server has no classic histograms of them; rules and dashboards for classic ones "
+    "are empty too. If it converts them to native ones, set `always_scrape_classic_histograms: true` for "
+    "scrapes, and `convert_histograms_to_nhcb: false` under `otlp:` for pushes; if jobs push exponential "
+    "ones, unset OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION."
 )
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86_400.0
 
@@ -230,6 +238,22 @@ def _same(
             f"Series of {_count(len(nameless), 'target')} have no `job` or `instance`: if several "
             "processes push into the same series, their counts are wrong; see docs/fleet.md."
         )
+    pushed = [each for each in counted if each.job and not each.labels.get("job")]
+    if pushed:
+        notes.append(
+            f"Series of {_count(len(pushed), 'target')} ({_names(pushed)}) have the service's name, but no "
+            "label `job`: they are counted here, but rules and dashboards do not show them. "
+            "VictoriaMetrics needs a relabelling for pushes; see docs/engines.md."
+        )
+    # A process has one life, so that nothing restarts.
+    fallen = [each for each in counted if each.is_one_process and each.restarts]
+    if fallen:
+        notes.append(
+            f"Incomplete: counters of {_names(fallen)} fall within one process. If it pushes with delta "
+            "temporality, the server has stored the differences as if they were sums, and all numbers "
+            "are too low: set OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=cumulative; see "
+            "docs/engines.md."
+        )
     return notes
 
 
@@ -255,10 +279,7 @@ def _jobs(targets: Sequence[FleetTarget], unknown: Unknown) -> list[str]:
             "excess; raise limits.combinations."
         )
     if unknown.lacks_buckets:
-        notes.append(
-            "No durations: the server has no classic histograms of them; set "
-            "`always_scrape_classic_histograms: true` if it converts them to native ones."
-        )
+        notes.append(_NO_DURATIONS)
     return notes
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from genmeter.errors import ConfigError
 from genmeter.report._fleet_notes import (
+    INCOMPLETE,
     Unknown,
     missing_names,
     name_query,
@@ -45,6 +46,7 @@ _OWN_LABELS = frozenset(
     {
         *(label.prometheus for row in _USED for label in row.labels),
         *(_NAME, "le", OVERFLOW),
+        "vmrange",  # VictoriaMetrics stores exponential histograms with it
     }
 )
 """Labels of a metric; all others are those of its target."""
@@ -192,9 +194,13 @@ class _Fleet:
             table.include_time(target.last_at)
         if table.total().calls and not any(row.buckets for row in table.rows.values()):
             self._unknown.lacks_buckets = True
-        table.notes += notes_of(
+        for note in notes_of(
             targets, dropped, self._unknown, (self._since, self._until), self._api.warnings
-        )
+        ):
+            if note.startswith(INCOMPLETE):
+                table.note_partial(note)
+            else:
+                table.notes.append(note)
 
     def _query(self, expression: str, at: float) -> list[Series]:
         return self._api.query(expression, at)

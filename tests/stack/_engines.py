@@ -199,7 +199,8 @@ class Engines:
         settings: dict[str, Any] = {"scrape_configs": jobs}
         flags: tuple[str, ...] = ()
         if not jobs:
-            settings["otlp"] = shipped("prometheus-otlp.yml")["otlp"]
+            config = shipped("prometheus-otlp.yml")
+            settings |= {name: config[name] for name in ("otlp", "storage")}
             flags = ("--web.enable-otlp-receiver",)
         server = self._stack.enter_context(
             Shipped(

@@ -89,6 +89,7 @@ EXACT = (
     "gen_ai_client_inference_duration_seconds_bucket",
     "genmeter_conversation_length_sum",
 )
+MONOTONIC = ("_total", "_count", "_sum", "_bucket")
 RESOURCE = ("otel_scope", "scope_", "service_", "telemetry_")
 AGREEING = (
     "genmeter_generations_total",
@@ -97,6 +98,7 @@ AGREEING = (
     "genmeter_evaluations_total",
     "genmeter_monitor_events_total",
 )
+STEP = 60.0  # seconds between two points of a panel
 WITHIN = 40.0  # seconds of the second process
 # Seconds between two samples; a push in ten is refused, and a Collector is scraped another second later.
 EVERY = {"scrape": 1.0, "native": 1.0, "collector": 3.0, "otlp": 2.0, "15s": 2.0, "60s": 5.0}
@@ -299,6 +301,23 @@ def last_values(cell: Cell) -> dict[tuple[str, frozenset[tuple[str, str]]], floa
 
 
 @pytest.mark.parametrize("key", CELLS, ids=KEYS)
+def test_no_counter_of_a_job_that_was_not_restarted_is_reset(
+    recorded: Recorded, key: tuple[str, str]
+) -> None:
+    """A start time that is later than its sample would look like a restart."""
+    cell = recorded.cells[key]
+    view = cell.view(recorded.start, recorded.end)
+    times = {"start": view.start, "end": view.end, "match[]": f'{{job="{COUNTED}"}}'}
+    names = cell.get("label/__name__/values", **times)
+    counters = [name for name in names if name.endswith(MONOTONIC)]
+    assert set(counters) >= set(EXACT)
+    for name in counters:
+        query = f'sum(resets({name}{{job="{COUNTED}"}}[75m]))'
+        (found,) = cell.get("query", query=query)["result"]
+        assert float(found["value"][1]) == 0, name
+
+
+@pytest.mark.parametrize("key", CELLS, ids=KEYS)
 def test_increases_agree_within_extrapolation(recorded: Recorded, key: tuple[str, str]) -> None:
     """An increase within the life of a process is that of a scrape, but for an interval at each end."""
     reference, cell = recorded.cells[REFERENCE], recorded.cells[key]
@@ -338,12 +357,32 @@ def test_alerts_are_equal_on_each_engine_and_way(recorded: Recorded) -> None:
 def test_panels_of_pushes_each_minute_are_as_full_as_of_faster_ones(
     recorded: Recorded, engine: str
 ) -> None:
-    """They have as many points, if the data source has the interval of the pushes."""
+    """They have the same points, if the data source has the interval of the pushes.
+
+    A series that begins between two pushes is there an interval later, and has a rate after another.
+    """
     fast, slow = (
-        points(recorded.cells[engine, way], recorded, step=60.0) for way in ("15s", "60s")
+        points(recorded.cells[engine, way], recorded, step=STEP) for way in ("15s", "60s")
     )
     assert fast.keys() == slow.keys()
-    assert {key: (fast[key], slow[key]) for key in fast if slow[key] < fast[key] - 2} == {}
+    late = 2 * 60.0 + STEP  # times are those of a grid
+    missing = {
+        key: lost
+        for key in fast
+        if (
+            lost := [
+                at for at in fast[key] - slow[key] if at - beginning(fast[key], at, STEP) >= late
+            ]
+        )
+    }
+    assert missing == {}
+
+
+def beginning(times: set[float], at: float, step: float) -> float:
+    """Return the first of the times that lead to one without a gap."""
+    while at - step in times:
+        at -= step
+    return at
 
 
 def test_a_time_interval_shorter_than_the_push_interval_empties_panels(recorded: Recorded) -> None:
@@ -352,18 +391,18 @@ def test_a_time_interval_shorter_than_the_push_interval_empties_panels(recorded:
     for engine in RECEIVING:
         cell = recorded.cells[engine, "60s"]
         full, found = (
-            points(cell, recorded, step=60.0),
-            points(cell, recorded, step=60.0, seconds=15.0),
+            points(cell, recorded, step=STEP),
+            points(cell, recorded, step=STEP, seconds=15.0),
         )
-        thin[engine] = [key for key in full if found[key] < full[key] / 2]
+        thin[engine] = [key for key in full if len(found[key]) < len(full[key]) / 2]
     assert len(thin["newest"]) > 30
     assert thin["victoria"] == []
 
 
 def points(
     cell: Cell, recorded: Recorded, step: float, seconds: float | None = None
-) -> dict[tuple[str, str, str], int]:
-    """Return how many times of each panel's query of a rate have a value.
+) -> dict[tuple[str, str, str], set[float]]:
+    """Return the times at which each panel's query of a rate has a value.
 
     Args:
         cell: The engine and way.
@@ -372,11 +411,17 @@ def points(
         seconds: The data source's `timeInterval`; None is that of the cell.
     """
     view = cell.view(recorded.start, recorded.end)
-    view = replace(view, step=step, scrape_interval=seconds or cell.interval)
+    # All queries of a view have the same times, of whole milliseconds.
+    view = replace(
+        view,
+        start=float(round(view.start)),
+        step=step,
+        scrape_interval=seconds or cell.interval,
+    )
     return {
-        (name, panel["title"], target["refId"]): len(
-            {at for each in series_of(cell, view, name, panel, target) for at, _ in each["values"]}
-        )
+        (name, panel["title"], target["refId"]): {
+            at for each in series_of(cell, view, name, panel, target) for at, _ in each["values"]
+        }
         for name, panel, target in queries()
         if not target.get("instant") and re.search(r"\b(rate|increase)\(", target["expr"])
     }

@@ -73,7 +73,8 @@ NATIVE_FEATURES = {
     "newest": FEATURES,  # it always stores them
 }
 """The features of a Prometheus that converts histograms."""
-RECEIVERS = {"oldest": "api/v1/otlp/v1/metrics", "victoria": "opentelemetry/v1/metrics"}
+RECEIVERS = {"newest": "api/v1/otlp/v1/metrics", "victoria": "opentelemetry/v1/metrics"}
+"""The paths of the OTLP receivers of engines that have one."""
 VICTORIA_FLAGS = (
     "-opentelemetry.usePrometheusNaming",
     f"-relabelConfig={DEPLOY / 'victoriametrics' / 'relabel.yml'}",
@@ -179,7 +180,7 @@ class Engines:
         pushes = [Destination(f"{collector.http_endpoint}/v1/metrics")]
         for cell in self.cells.values():
             if cell.way in ("otlp", "15s", "60s"):
-                path = RECEIVERS.get(cell.engine, RECEIVERS["oldest"])
+                path = RECEIVERS[cell.engine]
                 every = round(cell.interval / (INTERVAL if cell.stretch is None else STRETCH))
                 pushes.append(Destination(f"{cell.server.url}/{path}", every, cell.stretch))
         self.fan = stack.enter_context(Fan(pushes))

@@ -7,7 +7,8 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from _engines import ABSENT, ALL, ENGINES, REMARKS, WAYS
+import yaml
+from _engines import ABSENT, ALL, ENGINES, REMARKS, RULES, WAYS
 from _grafana import label_values, legend_labels, panels
 from _servers import ROOT
 
@@ -25,6 +26,33 @@ BEGIN, END = (
 )
 PAST = ("15s", "60s")
 PUSHED = ("otlp", "collector", *PAST)
+
+
+def _rules_once() -> list[dict[str, Any]]:
+    """Return the shipped rules, and whether each reads what others have recorded."""
+    groups = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    records = {rule["record"] for rule in rules if "record" in rule}
+    return [
+        {
+            "name": rule.get("record") or rule["alert"],
+            "is_record": "record" in rule,
+            "expr": rule["expr"],
+            "reads_records": any(record in rule["expr"] for record in records),
+        }
+        for rule in rules
+    ]
+
+
+RULES_ONCE = _rules_once()
+EXEMPLARS = tuple(
+    panel["title"]
+    for dashboard in DASHBOARDS.values()
+    for panel in panels(dashboard)
+    for target in panel["targets"]
+    if "exemplar" in target
+)
+"""The panels that show exemplars."""
 
 
 class Gap(NamedTuple):
@@ -64,9 +92,22 @@ GAPS = (
     ),
     Gap(
         "rules",
-        (),
-        "Rules are evaluated now, and these pushes are of the past.",
+        tuple(sorted({rule["name"] for rule in RULES_ONCE if rule["reads_records"]})),
+        "These pushes are of the past: each rule is evaluated once, at their end, but for those that "
+        "read what other rules have recorded.",
         lambda _, way: way in PAST,
+    ),
+    Gap(
+        "exemplars",
+        EXEMPLARS,
+        "VictoriaMetrics stores no exemplars.",
+        lambda engine, _: engine == "victoria",
+    ),
+    Gap(
+        "exemplars",
+        EXEMPLARS,
+        "Prometheus stores the exemplars of a histogram that it converts with the native one only.",
+        lambda _, way: way == "native",
     ),
 )
 
@@ -172,9 +213,34 @@ def check_annotations(cell: Cell, view: View) -> Column:
     return column
 
 
-def check_rules(cell: Cell) -> Column:
+def check_exemplars(cell: Cell, view: View) -> Column:
+    """Read the exemplars of each panel that shows them: links to traces of calls."""
+    column = Column()
+    for name, panel, target in queries():
+        if "exemplar" not in target:
+            continue
+        column.total += 1
+        query = view.expand(target["expr"], DASHBOARDS[name], panel.get("interval"))
+        found = cell.get("query_exemplars", query=query, start=view.start, end=view.end)
+        labels = [each["labels"] for series in found or () for each in series["exemplars"]]
+        if not labels:
+            column.empty.append(panel["title"])
+        elif not all("trace_id" in each for each in labels):
+            column.errors.append((name, panel["title"], labels))
+    return column
+
+
+def check_rules(cell: Cell, end: float) -> Column:
     """Look at the state of each rule: evaluated without an error, and a record has data."""
     column = Column()
+    if cell.alerting is None:
+        for rule in RULES_ONCE:
+            column.total += 1
+            if rule["reads_records"] or (
+                not cell.get("query", query=rule["expr"], time=end)["result"] and rule["is_record"]
+            ):
+                column.empty.append(rule["name"])
+        return column
     for rule in cell.rules:
         column.total += 1
         name = rule["name"]
@@ -185,6 +251,17 @@ def check_rules(cell: Cell) -> Column:
         ):
             column.empty.append(name)
     return column
+
+
+def active_once(cell: Cell, end: float, job: str) -> set[str]:
+    """Return the names of a job's alerts that are met at a time, of those that read no records."""
+    return {
+        rule["name"]
+        for rule in RULES_ONCE
+        if not rule["is_record"] and not rule["reads_records"]
+        for each in cell.get("query", query=rule["expr"], time=end)["result"]
+        if each["metric"].get("job") == job
+    }
 
 
 def active(cell: Cell, job: str) -> set[tuple[str, str]]:
@@ -200,7 +277,7 @@ def active(cell: Cell, job: str) -> set[tuple[str, str]]:
 
 def table(columns: Mapping[tuple[str, str], Mapping[str, Column]], cells: Iterable[Cell]) -> str:
     """Return the table of all cells with the reasons of what is empty, as Markdown."""
-    names = ("queries", "variables", "annotations", "rules", "report")
+    names = ("queries", "variables", "annotations", "exemplars", "rules", "report")
     head = ("engine", "way in", "panel queries", *names[1:])
     lines = [_row(head), _row(["---"] * len(head))]
     reasons: list[str] = []

@@ -34,7 +34,72 @@ class Sample:
     value: float
 
 
-class Prometheus(Server):
+class QueriedServer(Server):
+    """A server with the HTTP API of Prometheus.
+
+    Attributes:
+        url: The server's address, such as `http://127.0.0.1:41234`.
+    """
+
+    url = ""
+
+    def query(self, promql: str, at: float | None = None) -> list[Sample]:
+        """Evaluate an expression.
+
+        Args:
+            promql: an expression of an instant vector or a scalar.
+            at: the Unix time of the evaluation; None is now.
+
+        Returns:
+            The series in the server's order; a scalar is one sample without labels.
+        """
+        data = self._api("query", query=promql, **({} if at is None else {"time": at}))
+        if data["resultType"] == "scalar":
+            return [Sample({}, float(data["result"][1]))]
+        return [Sample(item["metric"], float(item["value"][1])) for item in data["result"]]
+
+    def value(self, promql: str) -> float:
+        """Evaluate an expression of one series and return its value."""
+        samples = self.query(promql)
+        assert len(samples) == 1, f"{promql} must be one series, got {len(samples)}: {samples}"
+        return samples[0].value
+
+    def wait_for(
+        self,
+        promql: str,
+        predicate: Callable[[list[Sample]], bool] = bool,
+        timeout: float = WAIT_TIMEOUT,
+    ) -> list[Sample]:
+        """Evaluate an expression until the predicate accepts its result.
+
+        Args:
+            promql: as in `query`.
+            predicate: by default, waits until there are any samples.
+            timeout: seconds to wait at most.
+
+        Returns:
+            The accepted samples. A timeout fails the test with the last result and the last scrape
+            error of each target.
+        """
+        accepted, samples = poll(lambda: self.query(promql), predicate, timeout)
+        assert accepted, (
+            f"{promql} was not as expected within {timeout} s\nlast result: {samples}\n"
+            f"targets: {[(t['scrapeUrl'], t['health'], t['lastError']) for t in self.targets()]}"
+        )
+        return samples
+
+    def targets(self) -> list[dict[str, Any]]:
+        """Return the active targets with their `health` and `lastError`."""
+        found: list[dict[str, Any]] = self._api("targets", state="active")["activeTargets"]
+        return found
+
+    def _api(self, path: str, **parameters: object) -> Any:
+        status, body = request("GET", f"{self.url}/api/v1/{path}?{urlencode(parameters)}")
+        assert status == 200, f"{path} {parameters} answered {status}: {body}"
+        return json.loads(body)["data"]
+
+
+class Prometheus(QueriedServer):
     """A Prometheus on loopback that scrapes five times a second.
 
     A target is added while it runs, for one of the two text formats, and selected by labels of the
@@ -153,51 +218,6 @@ class Prometheus(Server):
         status, body = request("POST", f"{self.url}/-/reload")
         assert status == 200, f"Prometheus rejected the job {job['job_name']!r}: {body}"
 
-    def query(self, promql: str, at: float | None = None) -> list[Sample]:
-        """Evaluate an expression.
-
-        Args:
-            promql: an expression of an instant vector or a scalar.
-            at: the Unix time of the evaluation; None is now.
-
-        Returns:
-            The series in the server's order; a scalar is one sample without labels.
-        """
-        data = self._api("query", query=promql, **({} if at is None else {"time": at}))
-        if data["resultType"] == "scalar":
-            return [Sample({}, float(data["result"][1]))]
-        return [Sample(item["metric"], float(item["value"][1])) for item in data["result"]]
-
-    def value(self, promql: str) -> float:
-        """Evaluate an expression of one series and return its value."""
-        samples = self.query(promql)
-        assert len(samples) == 1, f"{promql} must be one series, got {len(samples)}: {samples}"
-        return samples[0].value
-
-    def wait_for(
-        self,
-        promql: str,
-        predicate: Callable[[list[Sample]], bool] = bool,
-        timeout: float = WAIT_TIMEOUT,
-    ) -> list[Sample]:
-        """Evaluate an expression until the predicate accepts its result.
-
-        Args:
-            promql: as in `query`.
-            predicate: by default, waits until there are any samples.
-            timeout: seconds to wait at most.
-
-        Returns:
-            The accepted samples. A timeout fails the test with the last result and the last scrape
-            error of each target.
-        """
-        accepted, samples = poll(lambda: self.query(promql), predicate, timeout)
-        assert accepted, (
-            f"{promql} was not as expected within {timeout} s\nlast result: {samples}\n"
-            f"targets: {[(t['scrapeUrl'], t['health'], t['lastError']) for t in self.targets()]}"
-        )
-        return samples
-
     def exemplars(self, promql: str) -> list[dict[str, Any]]:
         """Return the last hour's exemplars of a selector's series, as in the HTTP API."""
         # The API requires a range; this one covers the whole test.
@@ -210,11 +230,6 @@ class Prometheus(Server):
         found: list[dict[str, Any]] = self._api("metadata", metric=family).get(family, [])
         return found
 
-    def targets(self) -> list[dict[str, Any]]:
-        """Return the active targets with their `health` and `lastError`."""
-        found: list[dict[str, Any]] = self._api("targets", state="active")["activeTargets"]
-        return found
-
     def alerts(self) -> list[dict[str, Any]]:
         """Return the pending and firing alerts, as in the HTTP API."""
         found: list[dict[str, Any]] = self._api("alerts")["alerts"]
@@ -223,11 +238,6 @@ class Prometheus(Server):
     def rules(self) -> list[dict[str, Any]]:
         """Return all rules with their `health` and `lastError`, as in the HTTP API."""
         return [rule for group in self._api("rules")["groups"] for rule in group["rules"]]
-
-    def _api(self, path: str, **parameters: object) -> Any:
-        status, body = request("GET", f"{self.url}/api/v1/{path}?{urlencode(parameters)}")
-        assert status == 200, f"{path} {parameters} answered {status}: {body}"
-        return json.loads(body)["data"]
 
     def _write_config(self) -> None:
         jobs = [

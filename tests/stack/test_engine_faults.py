@@ -105,7 +105,7 @@ def receiving(folder: Path, features: Sequence[str] = FEATURES, **settings: obje
 def receiver(server: Shipped | VictoriaMetrics) -> str:
     """Return the address of a server's receiver."""
     return (
-        f"{server.url}/{RECEIVERS['victoria' if isinstance(server, VictoriaMetrics) else 'oldest']}"
+        f"{server.url}/{RECEIVERS['victoria' if isinstance(server, VictoriaMetrics) else 'newest']}"
     )
 
 

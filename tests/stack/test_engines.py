@@ -15,18 +15,21 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-import yaml
 from _collector import Collector
 from _dashboard_job import ODD_MODEL
-from _engines import CELLS, RULES, Cell, Engines
+from _engines import CELLS, Cell, Engines
 from _fleet_runner import of_rows, running_job
 from _matrix import (
+    PAST,
+    RULES_ONCE,
     Column,
     active,
+    active_once,
     check_annotations,
+    check_exemplars,
     check_queries,
     check_rules,
     check_variables,
@@ -41,6 +44,7 @@ from _servers import LOOPBACK, free_port, poll
 
 from _waiting import eventually
 from genmeter.errors import ConfigError
+from genmeter.report._series_rows import CALL_SERIES
 from genmeter.report.fleet import read_fleet
 
 if TYPE_CHECKING:
@@ -102,6 +106,8 @@ STEP = 60.0  # seconds between two points of a panel
 WITHIN = 40.0  # seconds of the second process
 # Seconds between two samples; a push in ten is refused, and a Collector is scraped another second later.
 EVERY = {"scrape": 1.0, "native": 1.0, "collector": 3.0, "otlp": 2.0, "15s": 2.0, "60s": 5.0}
+SCRAPED = [key for key in CELLS if key[1] in ("scrape", "native")]
+WITHOUT_ZEROS = (("oldest", "native"), ("victoria", "scrape"))
 KEYS = [f"{engine}-{way}" for engine, way in CELLS]
 
 
@@ -243,13 +249,16 @@ def columns(recorded: Recorded) -> dict[tuple[str, str], dict[str, Column]]:
             "queries": check_queries(cell, view),
             "variables": check_variables(cell, view, VARIABLES),
             "annotations": check_annotations(cell, view),
-            "rules": check_rules(cell),
+            "exemplars": check_exemplars(cell, view),
+            "rules": check_rules(cell, view.end),
             "report": Column(errors=list(wrong)),
         }
     return found
 
 
-@pytest.mark.parametrize("what", ["queries", "variables", "annotations", "rules", "report"])
+@pytest.mark.parametrize(
+    "what", ["queries", "variables", "annotations", "exemplars", "rules", "report"]
+)
 @pytest.mark.parametrize("key", CELLS, ids=KEYS)
 def test_only_what_cannot_have_data_is_empty(
     recorded: Recorded,
@@ -262,15 +271,8 @@ def test_only_what_cannot_have_data_is_empty(
     assert not column.errors
     expected = {name for gap in gaps(what, cell) for name in gap.names}
     assert set(column.empty) == expected
-    if what == "rules" and not gaps(what, cell):
-        assert column.total == len(all_rules())
-
-
-def all_rules() -> list[dict[str, Any]]:
-    """Return the shipped rules."""
-    return [
-        rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]
-    ]
+    if what == "rules":
+        assert column.total == len(RULES_ONCE)
 
 
 @pytest.mark.parametrize("key", CELLS, ids=KEYS)
@@ -317,6 +319,23 @@ def test_no_counter_of_a_job_that_was_not_restarted_is_reset(
         assert float(found["value"][1]) == 0, name
 
 
+@pytest.mark.parametrize("key", SCRAPED, ids="-".join)
+def test_start_times_that_nothing_reads_are_not_stored(
+    recorded: Recorded, key: tuple[str, str]
+) -> None:
+    """With the feature Prometheus needs no `_created` series; others keep those of the report."""
+    cell = recorded.cells[key]
+    view = cell.view(recorded.start, recorded.end)
+    times = {"start": view.start, "end": view.end, "match[]": '{__name__=~".+_created"}'}
+    found = set(cell.get("label/__name__/values", **times))
+    if key in WITHOUT_ZEROS:
+        read = {re.sub("_(total|bucket|sum|count)$", "_created", name) for name in CALL_SERIES}
+        assert found
+        assert found <= read
+    else:
+        assert found == set()
+
+
 @pytest.mark.parametrize("key", CELLS, ids=KEYS)
 def test_increases_agree_within_extrapolation(recorded: Recorded, key: tuple[str, str]) -> None:
     """An increase within the life of a process is that of a scrape, but for an interval at each end."""
@@ -350,6 +369,18 @@ def test_alerts_are_equal_on_each_engine_and_way(recorded: Recorded) -> None:
     found = {cell.key: active(cell, NIGHTLY) for cell in recorded.cells.values() if cell.alerting}
     expected = found["newest-scrape"]
     assert len(expected) > 8
+    assert {key: alerts ^ expected for key, alerts in found.items() if alerts != expected} == {}
+
+
+def test_alerts_of_pushes_each_minute_are_those_of_faster_ones(recorded: Recorded) -> None:
+    """The windows of rules have enough samples of both, on each engine."""
+    found = {
+        f"{engine}-{way}": active_once(cell, cell.view(recorded.start, recorded.end).end, NIGHTLY)
+        for (engine, way), cell in recorded.cells.items()
+        if way in PAST
+    }
+    expected = found["newest-15s"]
+    assert len(expected) > 5
     assert {key: alerts ^ expected for key, alerts in found.items() if alerts != expected} == {}
 
 

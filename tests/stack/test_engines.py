@@ -44,7 +44,7 @@ from _servers import LOOPBACK, free_port, poll
 
 from _waiting import eventually
 from genmeter.errors import ConfigError
-from genmeter.report._series_rows import CALL_SERIES
+from genmeter.report._series_rows import CALL_SERIES, JOB_SERIES
 from genmeter.report.fleet import read_fleet
 
 if TYPE_CHECKING:
@@ -329,7 +329,10 @@ def test_start_times_that_nothing_reads_are_not_stored(
     times = {"start": view.start, "end": view.end, "match[]": '{__name__=~".+_created"}'}
     found = set(cell.get("label/__name__/values", **times))
     if key in WITHOUT_ZEROS:
-        read = {re.sub("_(total|bucket|sum|count)$", "_created", name) for name in CALL_SERIES}
+        read = {
+            re.sub("_(total|bucket|sum|count)$", "_created", name)
+            for name in CALL_SERIES | JOB_SERIES
+        }
         assert found
         assert found <= read
     else:

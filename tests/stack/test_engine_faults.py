@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from _collector import Collector
+
     from genmeter.report.usage_table import UsageTable
 
 WINDOW = timedelta(minutes=30)
@@ -111,14 +113,28 @@ def receiver(server: Shipped | VictoriaMetrics) -> str:
 
 @contextmanager
 def pushed(
-    server: Shipped | VictoriaMetrics, variables: Mapping[str, str] | None = None
+    server: Shipped | VictoriaMetrics,
+    variables: Mapping[str, str] | None = None,
+    *,
+    is_base: bool = False,
 ) -> Iterator[Pushed]:
-    """Run a server, and a job that pushes three times, after more and after fewer calls, and ends."""
+    """Run a server, and a job that pushes three times, after more and after fewer calls, and ends.
+
+    Args:
+        server: The server.
+        variables: Further variables of the job.
+        is_base: Whether the job has the address to which exporters append a path.
+    """
     with server:
+        address = receiver(server)
         environment = {
             "OTEL_METRICS_EXPORTER": "otlp",
             "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": receiver(server),
+            **(
+                {"OTEL_EXPORTER_OTLP_ENDPOINT": address.removesuffix("/v1/metrics")}
+                if is_base
+                else {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": address}
+            ),
             # A push that is refused is not repeated for long.
             "OTEL_EXPORTER_OTLP_TIMEOUT": "1000",
             "OTEL_METRIC_EXPORT_INTERVAL": "600000",
@@ -247,6 +263,18 @@ def test_prometheus_adds_differences_up_with_a_feature(tmp_path: Path) -> None:
         assert not found.notes("TEMPORALITY_PREFERENCE")
 
 
+def test_the_collector_adds_differences_up(collector: Collector) -> None:
+    """Its page has sums."""
+    environment = collector.environment("http/protobuf", "differences")
+    with running_job(environment={**environment, **DELTA}) as job:
+        for count in (20, 30, 10):
+            job.run(f"calls {count}")
+            job.run("push")
+        job.finish()
+        total = job.totals["calls"]
+    collector.wait_for(CALLS, lambda found: found == total, job="differences")
+
+
 def test_differences_in_victoria_metrics_are_wrong_and_noted(tmp_path: Path) -> None:
     """It stores them as they are: only the fall within one process shows it."""
     with pushed(VictoriaMetrics(tmp_path, FLAGS), DELTA) as found:
@@ -269,6 +297,28 @@ def test_pushes_to_victoria_metrics_need_the_relabelling(
         for label in labels:
             assert bool(found.count(f'{CALLS}{{{label}!=""}}')) == is_relabelled
         assert bool(found.notes("no label `job`")) != is_relabelled
+
+
+@pytest.mark.parametrize("engine", ["newest", "victoria"])
+def test_the_namespace_of_a_service_is_part_of_the_job(engine: str, tmp_path: Path) -> None:
+    """Both engines give the same label; the base address of exporters works as well."""
+    server = started(engine, tmp_path)
+    with pushed(
+        server, {"OTEL_RESOURCE_ATTRIBUTES": "service.namespace=team"}, is_base=True
+    ) as found:
+        assert eventually(found.has_all, PATIENCE)
+        assert found.count(f'{CALLS}{{job="team/counted"}}') == found.count(CALLS) > 0
+        (job,) = found.report().group(["job"])
+        assert job == ("team/counted",)
+
+
+def test_the_defaults_of_the_receiver_give_the_names_of_a_scrape(tmp_path: Path) -> None:
+    """A configuration without the section `otlp` is as the shipped one."""
+    server = receiving(tmp_path)
+    del server._settings["otlp"]
+    with pushed(server) as found:
+        assert eventually(found.has_all, PATIENCE)
+        assert found.count(f"{HISTOGRAM}_bucket")
 
 
 @pytest.mark.parametrize("has_window", [True, False])

@@ -29,7 +29,7 @@ FRAMEWORKS_PYTEST := -m frameworks -W default::pytest.PytestUnraisableExceptionW
 BOARDS := tools/dashboards
 NODE_MODULES := $(BOARDS)/node_modules/.installed
 
-.PHONY: help demo test lint format render pictures servers stack example vendors frameworks bench constraints clean
+.PHONY: help demo test lint format render pictures servers stack engines example vendors frameworks bench constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -72,6 +72,9 @@ servers: ## Install Prometheus, Alertmanager, a Collector, VictoriaMetrics and t
 
 stack: $(VENV)/.test $(VENV)/.example $(NODE_MODULES) ## Run the tests against real servers and AfterImage
 	@$(BIN)/python -m pytest -m "stack or example" $(ARGS)
+
+engines: $(VENV)/.test ## Run the tests on each engine, and write the table of docs/engines.md
+	@GENMETER_WRITE_ENGINES=1 $(BIN)/python -m pytest -m stack tests/stack/test_engines.py tests/stack/test_engine_faults.py $(ARGS)
 
 example: $(VENV)/.installed $(VENV)/.example ## Run a real AfterImage job that genmeter watches
 	@$(BIN)/python examples/afterimage_job.py $(ARGS)

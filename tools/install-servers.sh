@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Installs the servers of tests/stack: Prometheus, promtool, Alertmanager and amtool from Debian, and
-# an OpenTelemetry Collector and VictoriaMetrics built into .servers/, with the linters of rules and
-# dashboards, pint and dashboard-linter. Installed ones are kept.
+# Installs the servers of tests/stack: Prometheus, promtool, Alertmanager and amtool from Debian, the
+# oldest supported ones; and, built into .servers/, the newest supported Prometheus and promtool, an
+# OpenTelemetry Collector, VictoriaMetrics with vmalert, and the linters of rules and dashboards, pint
+# and dashboard-linter. Installed ones are kept: those whose inputs and own sums are as in their stamp.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,10 +12,9 @@ readonly PROMETHEUS_LEAST=3.5
 readonly ALERTMANAGER_LEAST=0.33
 readonly MANIFEST=tools/collector/builder.yaml
 readonly COLLECTOR=.servers/bin/otelcol-genmeter
-readonly COLLECTOR_STAMP=.servers/collector.stamp
-readonly LINTERS=tools/linters
+readonly PROMETHEUS=tools/prometheus
 readonly VICTORIA=tools/victoriametrics
-readonly VICTORIA_STAMP=.servers/victoria-metrics.stamp
+readonly LINTERS=tools/linters
 
 readonly APT_SOURCE=/etc/apt/sources.list.d/genmeter-$SUITE.sources
 readonly APT_PIN=/etc/apt/preferences.d/genmeter-$SUITE
@@ -136,59 +136,72 @@ END
 
 need_go() {
   command -v go >/dev/null ||
-    die "no 'go' on the PATH: the Collector, VictoriaMetrics and the linters are built with Go 1.26 or newer; install it"
+    die "no 'go' on the PATH: Prometheus, the Collector, VictoriaMetrics and the linters are built with Go 1.26 or newer; install it"
+}
+
+# is_built NAME INPUTS PROGRAM...: whether the programs are those that `stamp` saw, of these inputs.
+is_built() {
+  local stamp=.servers/$1.stamp inputs=$2
+  shift 2
+  [ -f "$stamp" ] && [ "$(head -n 1 "$stamp")" = "$inputs" ] &&
+    [ "$(tail -n +2 "$stamp" | wc -l)" -eq $# ] &&
+    (cd .servers/bin && tail -n +2 "../${stamp#.servers/}" | sha256sum --check --status)
+}
+
+# stamp NAME INPUTS PROGRAM...: record what was built of which inputs.
+stamp() {
+  local file=.servers/$1.stamp inputs=$2
+  shift 2
+  (cd .servers/bin && sha256sum "$@") >"$file.new"
+  { echo "$inputs" && cat "$file.new"; } >"$file"
+  rm "$file.new"
+}
+
+# build NAME FOLDER PROGRAM=PACKAGE...: build programs of a folder with go.mod and go.sum, which pin the
+# versions and sums of all modules. FLAGS has further flags. One package at a time and at a low
+# priority, since some take more than a gigabyte to compile.
+build() {
+  local name=$1 folder=$2 pair inputs programs=()
+  shift 2
+  for pair in "$@"; do programs+=("${pair%%=*}"); done
+  inputs=$({ cat "$folder/go.mod" "$folder/go.sum" && echo "${FLAGS[*]} $*"; } | sha256sum)
+  if is_built "$name" "$inputs" "${programs[@]}"; then
+    echo "$name is installed"
+    return
+  fi
+  need_go
+  mkdir -p .servers/bin
+  for pair in "$@"; do
+    CGO_ENABLED=0 nice go -C "$folder" build -p 1 -trimpath "${FLAGS[@]}" \
+      -o "$PWD/.servers/bin/${pair%%=*}" "${pair#*=}"
+  done
+  stamp "$name" "$inputs" "${programs[@]}"
 }
 
 build_collector() {
+  local inputs version
+  inputs=$(sha256sum <"$MANIFEST")
+  if is_built collector "$inputs" "$(basename "$COLLECTOR")"; then
+    echo "the OpenTelemetry Collector is installed"
+    return
+  fi
   need_go
-  local version
   version=$(sed -n 's/^  version: //p' "$MANIFEST")
   mkdir -p .servers/bin
   GOBIN=$PWD/.servers/bin go install "go.opentelemetry.io/collector/cmd/builder@v$version"
   .servers/bin/builder --config "$MANIFEST"
   mv .servers/collector/otelcol-genmeter "$COLLECTOR"
-  cksum <"$MANIFEST" >"$COLLECTOR_STAMP"
+  stamp collector "$inputs" "$(basename "$COLLECTOR")"
 }
 
-victoria_sum() {
-  cat "$VICTORIA/go.mod" "$VICTORIA/go.sum" | cksum
+# module_version FOLDER MODULE: the pinned version.
+module_version() {
+  sed -n "s|^\(require\)\{0,1\}[[:space:]]*$2 \(v[^ ]*\).*|\2|p" "$1/go.mod"
 }
 
-victoria_version() {
-  sed -n 's/^.*github.com\/VictoriaMetrics\/VictoriaMetrics \([^ ]*\).*/\1/p' "$VICTORIA/go.mod"
-}
-
-build_victoria() {
-  need_go
-  mkdir -p .servers/bin
-  CGO_ENABLED=0 GOBIN=$PWD/.servers/bin go -C "$VICTORIA" install \
-    "$(sed -n 's/^tool //p' "$VICTORIA/go.mod")"
-  victoria_sum >"$VICTORIA_STAMP"
-}
-
-# The package of the tool in a linter's module.
-linter_package() {
-  sed -n 's/^tool //p' "$LINTERS/$1/go.mod"
-}
-
-# The version in a linter's module.
-linter_version() {
-  sed -n 's/^require [^ (]* \([^ ]*\).*/\1/p' "$LINTERS/$1/go.mod"
-}
-
-linter_sum() {
-  cat "$LINTERS/$1/go.mod" "$LINTERS/$1/go.sum" | cksum
-}
-
-linter_installed() {
-  [ -x ".servers/bin/$1" ] && [ "$(linter_sum "$1")" = "$(cat ".servers/$1.stamp" 2>/dev/null)" ]
-}
-
-build_linter() {
-  need_go
-  mkdir -p .servers/bin
-  GOBIN=$PWD/.servers/bin go -C "$LINTERS/$1" install "$(linter_package "$1")"
-  linter_sum "$1" >".servers/$1.stamp"
+# Prometheus is released as v3.16.0, its module as v0.316.0.
+prometheus_version() {
+  module_version "$PROMETHEUS" github.com/prometheus/prometheus | sed 's/^v0\.\([0-9]*\)\([0-9][0-9]\)\./\1.\2./; s/\.0\([0-9]\)\./.\1./'
 }
 
 if servers_installed; then
@@ -196,26 +209,25 @@ if servers_installed; then
 else
   install_from_debian
 fi
-if [ -x "$COLLECTOR" ] && [ "$(cksum <"$MANIFEST")" = "$(cat "$COLLECTOR_STAMP" 2>/dev/null)" ]; then
-  echo "the OpenTelemetry Collector is installed"
-else
-  build_collector
-fi
-if [ -x .servers/bin/victoria-metrics ] && [ "$(victoria_sum)" = "$(cat "$VICTORIA_STAMP" 2>/dev/null)" ]; then
-  echo "VictoriaMetrics is installed"
-else
-  build_victoria
-fi
+# Without the service discoveries of clouds, whose clients take most of the time and memory.
+FLAGS=(-tags "remove_all_sd,enable_dns_sd"
+  -ldflags "-s -w -X github.com/prometheus/common/version.Version=$(prometheus_version)")
+build prometheus-newest "$PROMETHEUS" \
+  prometheus-newest=github.com/prometheus/prometheus/cmd/prometheus \
+  promtool-newest=github.com/prometheus/prometheus/cmd/promtool
+build_collector
+FLAGS=(-ldflags "-s -w")
+build victoria-metrics "$VICTORIA" \
+  victoria-metrics=github.com/VictoriaMetrics/VictoriaMetrics/app/victoria-metrics \
+  vmalert=github.com/VictoriaMetrics/VictoriaMetrics/app/vmalert
 for linter in pint dashboard-linter; do
-  if linter_installed "$linter"; then
-    echo "$linter is installed"
-  else
-    build_linter "$linter"
-  fi
+  build "$linter" "$LINTERS/$linter" "$linter=$(sed -n 's/^tool //p' "$LINTERS/$linter/go.mod")"
 done
 
 echo "prometheus $(version_of prometheus), promtool $(version_of promtool)"
 echo "alertmanager $(version_of prometheus-alertmanager), amtool $(version_of amtool)"
 echo "collector $("$COLLECTOR" --version)"
-echo "victoria-metrics $(victoria_version)"
-echo "pint $(linter_version pint), dashboard-linter $(linter_version dashboard-linter)"
+PATH=$PWD/.servers/bin:$PATH
+echo "newest prometheus $(version_of prometheus-newest), promtool $(version_of promtool-newest)"
+echo "victoria-metrics $(module_version "$VICTORIA" github.com/VictoriaMetrics/VictoriaMetrics)"
+echo "pint $(module_version "$LINTERS/pint" github.com/cloudflare/pint), dashboard-linter $(module_version "$LINTERS/dashboard-linter" github.com/grafana/dashboard-linter)"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from _servers import LOOPBACK, Server, free_port, poll, program, request
 from prometheus_client.parser import text_string_to_metric_families
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 WAIT_TIMEOUT = 30.0
@@ -35,8 +35,15 @@ class Collector(Server):
         metrics_url: the Prometheus page, to scrape by a `Prometheus`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, exporter: Mapping[str, Any] | None = None) -> None:
+        """Create the server, not started yet.
+
+        Args:
+            folder: an empty folder for the configuration and the log.
+            exporter: further settings of the Prometheus exporter.
+        """
         super().__init__("collector", folder)
+        self._exporter = dict(exporter or {})
         self.grpc_endpoint = ""
         self.http_endpoint = ""
         self.metrics_url = ""
@@ -69,6 +76,7 @@ class Collector(Server):
                     "endpoint": page,
                     "metric_expiration": "1h",
                     "resource_to_telemetry_conversion": {"enabled": False},
+                    **self._exporter,
                 }
             },
             "service": {

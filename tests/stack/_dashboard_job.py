@@ -1,7 +1,7 @@
 """A job that fills every panel: the demo's, ten times as fast, with faults.
 
-Its arguments are a port, and "several" or "one": whether it has two processes, whose page has no
-exemplars. It runs until it is killed.
+Its arguments are a port, "several" or "one", whether it has two processes, whose page has no
+exemplars, and optionally another speed. It runs until it is killed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Broken:
         raise RuntimeError(metric_name)
 
 
-def main(port: int, *, is_several: bool) -> None:
+def main(port: int, *, is_several: bool, speed: float) -> None:
     """Run the job."""
     config = MonitorConfig(
         models=tuple(model.name for model in MODELS),
@@ -53,7 +53,7 @@ def main(port: int, *, is_several: bool) -> None:
         work_in_child(monitor)
         die_in_child(monitor)
     while True:
-        job.advance((time.monotonic() - began) * SPEED)
+        job.advance((time.monotonic() - began) * speed)
         record_faults(monitor, number)
         with tracer.start_as_current_span("call"):
             monitor.track_generation(0.8, True, model_name=MODELS[0].name)
@@ -114,10 +114,10 @@ def record_stream(monitor: GenerationMonitor, *, is_cancelled: bool) -> None:
 
 
 if __name__ == "__main__":
-    os.environ |= {
-        "OTEL_METRICS_EXPORTER": "prometheus,otlp",
-        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
-        "OTEL_EXPORTER_OTLP_TIMEOUT": "200",
-        "OTEL_METRIC_EXPORT_INTERVAL": "500",
-    }
-    main(int(sys.argv[1]), is_several=sys.argv[2] == "several")
+    # Unless the environment has another receiver, each push fails.
+    os.environ["OTEL_METRICS_EXPORTER"] = "prometheus,otlp"
+    os.environ.setdefault("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    os.environ.setdefault("OTEL_EXPORTER_OTLP_TIMEOUT", "200")
+    os.environ.setdefault("OTEL_METRIC_EXPORT_INTERVAL", "500")
+    fast = float(sys.argv[3]) if len(sys.argv) > 3 else SPEED
+    main(int(sys.argv[1]), is_several=sys.argv[2] == "several", speed=fast)

@@ -2,8 +2,8 @@
 
 Its arguments are the port and "created" or "plain", without start times. It reads one command per
 line: ``calls N`` records calls of two models, a tenth of which fail; ``rest`` records the other things
-that a report has; ``end`` shuts the monitor down, which lingers for one more scrape. It first prints
-the address of its endpoint.
+that a report has; ``push`` pushes the metrics; ``end`` shuts the monitor down, which lingers for one
+more scrape. It first prints the address of its endpoint.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 from genmeter import EndpointConfig, GenerationMonitor, MonitorConfig, PriceTable
 
 # A job that pushes is not scraped.
-LINGER = 0.0 if "OTEL_METRICS_EXPORTER" in os.environ else 30.0
+LINGER = 30.0 if "prometheus" in os.environ.get("OTEL_METRICS_EXPORTER", "prometheus") else 0.0
 
 
 def main() -> None:
@@ -56,6 +56,8 @@ def main() -> None:
             totals["evaluations"] += 1
             totals["calls"] += 1
             totals["calls_without_usage"] += 1
+        elif command == "push":
+            monitor.push()
         else:
             monitor.shutdown()
         print(json.dumps(totals), flush=True)  # noqa: T201

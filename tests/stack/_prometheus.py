@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # without it fails.
 PROTOCOLS = {"text": "PrometheusText0.0.4", "openmetrics": "OpenMetricsText1.0.0"}
 WAIT_TIMEOUT = 30.0
+# The programs of the oldest supported release and of the newest one.
+OLDEST, NEWEST = "prometheus", "prometheus-newest"
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,72 @@ class Sample:
     value: float
 
 
-class Prometheus(Server):
+class QueriedServer(Server):
+    """A server with the HTTP API of Prometheus.
+
+    Attributes:
+        url: The server's address, such as `http://127.0.0.1:41234`.
+    """
+
+    url = ""
+
+    def query(self, promql: str, at: float | None = None) -> list[Sample]:
+        """Evaluate an expression.
+
+        Args:
+            promql: an expression of an instant vector or a scalar.
+            at: the Unix time of the evaluation; None is now.
+
+        Returns:
+            The series in the server's order; a scalar is one sample without labels.
+        """
+        data = self._api("query", query=promql, **({} if at is None else {"time": at}))
+        if data["resultType"] == "scalar":
+            return [Sample({}, float(data["result"][1]))]
+        return [Sample(item["metric"], float(item["value"][1])) for item in data["result"]]
+
+    def value(self, promql: str) -> float:
+        """Evaluate an expression of one series and return its value."""
+        samples = self.query(promql)
+        assert len(samples) == 1, f"{promql} must be one series, got {len(samples)}: {samples}"
+        return samples[0].value
+
+    def wait_for(
+        self,
+        promql: str,
+        predicate: Callable[[list[Sample]], bool] = bool,
+        timeout: float = WAIT_TIMEOUT,
+    ) -> list[Sample]:
+        """Evaluate an expression until the predicate accepts its result.
+
+        Args:
+            promql: as in `query`.
+            predicate: by default, waits until there are any samples.
+            timeout: seconds to wait at most.
+
+        Returns:
+            The accepted samples. A timeout fails the test with the last result and the last scrape
+            error of each target.
+        """
+        accepted, samples = poll(lambda: self.query(promql), predicate, timeout)
+        assert accepted, (
+            f"{promql} was not as expected within {timeout} s\nlast result: {samples}\n"
+            f"targets: {[(t['scrapeUrl'], t['health'], t['lastError']) for t in self.targets()]}"
+        )
+        return samples
+
+    def targets(self) -> list[dict[str, Any]]:
+        """Return the active targets with their `health` and `lastError`."""
+        found: list[dict[str, Any]] = self._api("targets", state="active")["activeTargets"]
+        return found
+
+    def _api(self, path: str, **parameters: object) -> Any:
+        status, body = request("GET", f"{self.url}/api/v1/{path}?{urlencode(parameters)}")
+        assert status == 200, f"{path} {parameters} answered {status}: {body}"
+        return json.loads(body)["data"]
+
+
+class Prometheus(QueriedServer):
     """A Prometheus on loopback that scrapes five times a second.
 
     A target is added while it runs, for one of the two text formats, and selected by labels of the
@@ -58,6 +125,10 @@ class Prometheus(Server):
         *,
         rules: Sequence[Path] = (),
         alertmanagers: Sequence[str] = (),
+        release: str = OLDEST,
+        flags: Sequence[str] = (),
+        interval: str = "200ms",
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         """Create the server, not started yet.
 
@@ -66,6 +137,10 @@ class Prometheus(Server):
             features: the values of `--enable-feature`.
             rules: rule files; groups without an interval are evaluated five times a second.
             alertmanagers: addresses of Alertmanagers, such as `http://127.0.0.1:9093/prefix`.
+            release: the program: `OLDEST` or `NEWEST`.
+            flags: further flags.
+            interval: the interval of scrapes and of rules.
+            settings: further sections of the configuration.
         """
         super().__init__("prometheus", folder)
         self.url = ""
@@ -74,6 +149,10 @@ class Prometheus(Server):
         self._alertmanagers = alertmanagers
         self._targets: dict[str, list[dict[str, Any]]] = {name: [] for name in PROTOCOLS}
         self._jobs: list[dict[str, Any]] = []
+        self._release = release
+        self._flags = flags
+        self._interval = interval
+        self._settings = dict(settings or {})
 
     def command(self) -> list[str | Path]:
         """Choose a port, write the configuration, and return the command line."""
@@ -81,13 +160,14 @@ class Prometheus(Server):
         self.url = f"http://{LOOPBACK}:{port}"
         self._write_config()
         return [
-            program("prometheus"),
+            program(self._release),
             f"--config.file={self.folder / 'prometheus.yml'}",
             f"--storage.tsdb.path={self.folder / 'data'}",
             f"--web.listen-address={LOOPBACK}:{port}",
             "--web.enable-lifecycle",
             f"--enable-feature={','.join(self._features)}",
             "--log.level=warn",
+            *self._flags,
         ]
 
     def is_ready(self) -> bool:
@@ -138,51 +218,6 @@ class Prometheus(Server):
         status, body = request("POST", f"{self.url}/-/reload")
         assert status == 200, f"Prometheus rejected the job {job['job_name']!r}: {body}"
 
-    def query(self, promql: str, at: float | None = None) -> list[Sample]:
-        """Evaluate an expression.
-
-        Args:
-            promql: an expression of an instant vector or a scalar.
-            at: the Unix time of the evaluation; None is now.
-
-        Returns:
-            The series in the server's order; a scalar is one sample without labels.
-        """
-        data = self._api("query", query=promql, **({} if at is None else {"time": at}))
-        if data["resultType"] == "scalar":
-            return [Sample({}, float(data["result"][1]))]
-        return [Sample(item["metric"], float(item["value"][1])) for item in data["result"]]
-
-    def value(self, promql: str) -> float:
-        """Evaluate an expression of one series and return its value."""
-        samples = self.query(promql)
-        assert len(samples) == 1, f"{promql} must be one series, got {len(samples)}: {samples}"
-        return samples[0].value
-
-    def wait_for(
-        self,
-        promql: str,
-        predicate: Callable[[list[Sample]], bool] = bool,
-        timeout: float = WAIT_TIMEOUT,
-    ) -> list[Sample]:
-        """Evaluate an expression until the predicate accepts its result.
-
-        Args:
-            promql: as in `query`.
-            predicate: by default, waits until there are any samples.
-            timeout: seconds to wait at most.
-
-        Returns:
-            The accepted samples. A timeout fails the test with the last result and the last scrape
-            error of each target.
-        """
-        accepted, samples = poll(lambda: self.query(promql), predicate, timeout)
-        assert accepted, (
-            f"{promql} was not as expected within {timeout} s\nlast result: {samples}\n"
-            f"targets: {[(t['scrapeUrl'], t['health'], t['lastError']) for t in self.targets()]}"
-        )
-        return samples
-
     def exemplars(self, promql: str) -> list[dict[str, Any]]:
         """Return the last hour's exemplars of a selector's series, as in the HTTP API."""
         # The API requires a range; this one covers the whole test.
@@ -195,11 +230,6 @@ class Prometheus(Server):
         found: list[dict[str, Any]] = self._api("metadata", metric=family).get(family, [])
         return found
 
-    def targets(self) -> list[dict[str, Any]]:
-        """Return the active targets with their `health` and `lastError`."""
-        found: list[dict[str, Any]] = self._api("targets", state="active")["activeTargets"]
-        return found
-
     def alerts(self) -> list[dict[str, Any]]:
         """Return the pending and firing alerts, as in the HTTP API."""
         found: list[dict[str, Any]] = self._api("alerts")["alerts"]
@@ -208,11 +238,6 @@ class Prometheus(Server):
     def rules(self) -> list[dict[str, Any]]:
         """Return all rules with their `health` and `lastError`, as in the HTTP API."""
         return [rule for group in self._api("rules")["groups"] for rule in group["rules"]]
-
-    def _api(self, path: str, **parameters: object) -> Any:
-        status, body = request("GET", f"{self.url}/api/v1/{path}?{urlencode(parameters)}")
-        assert status == 200, f"{path} {parameters} answered {status}: {body}"
-        return json.loads(body)["data"]
 
     def _write_config(self) -> None:
         jobs = [
@@ -226,11 +251,12 @@ class Prometheus(Server):
             for name, protocol in PROTOCOLS.items()
         ]
         config: dict[str, Any] = {
-            "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"},
+            "global": {"scrape_interval": self._interval, "scrape_timeout": self._interval},
             "scrape_configs": [*jobs, *self._jobs],
+            **self._settings,
         }
         if self._rules:
-            config["global"]["evaluation_interval"] = "200ms"
+            config["global"]["evaluation_interval"] = self._interval
             config["rule_files"] = [str(path) for path in self._rules]
         if self._alertmanagers:
             addresses = [urlsplit(url) for url in self._alertmanagers]

@@ -13,7 +13,7 @@ import pytest
 from _alerting import SHIPPED, AlertingStack, shipped_alertmanager_config
 from _alertmanager import Alertmanager
 from _collector import Collector
-from _prometheus import Prometheus
+from _prometheus import NEWEST, Prometheus
 from _servers import program
 from _webhook import Webhook
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 PATIENCE = 400.0
+FROM_ZERO = ("exemplar-storage", "created-timestamp-zero-ingestion")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -61,8 +62,15 @@ def prometheus_from_zero(tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     The `_created` samples are in OpenMetrics only, so `increase()` includes the first value of a
     series for targets added with `openmetrics`.
     """
-    features = ("exemplar-storage", "created-timestamp-zero-ingestion")
-    with Prometheus(tmp_path_factory.mktemp("prometheus-from-zero"), features) as server:
+    with Prometheus(tmp_path_factory.mktemp("prometheus-from-zero"), FROM_ZERO) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def newest_from_zero(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """Run the newest Prometheus, which stores such zeros too."""
+    folder = tmp_path_factory.mktemp("newest-from-zero")
+    with Prometheus(folder, FROM_ZERO, release=NEWEST) as server:
         yield server
 
 
@@ -97,7 +105,7 @@ def alerting_stack(
     """Run a Prometheus with the shipped rules and features that posts to the Alertmanager."""
     with Prometheus(
         tmp_path_factory.mktemp("prometheus-alerting"),
-        ("exemplar-storage", "created-timestamp-zero-ingestion"),
+        FROM_ZERO,
         rules=[SHIPPED / "rules.yml"],
         alertmanagers=[alertmanager.url],
     ) as server:

@@ -19,10 +19,11 @@ from urllib.parse import urlsplit
 import pytest
 from _alert_causes import ELSEWHERE, SETTINGS, causes
 from _alert_stage import PATIENCE, Jobs, Witness, job_of
-from _alerting import shipped_alertmanager_config
+from _alerting import SHIPPED, shipped_alertmanager_config
 from _alertmanager import Alertmanager
-from _prometheus import Prometheus
+from _prometheus import NEWEST, Prometheus
 from _servers import poll
+from _victoria import VictoriaMetrics, Vmalert
 from _webhook import Webhook
 
 from genmeter import AlertmanagerHandler, GenerationMonitor, cli
@@ -238,21 +239,52 @@ def killed_job(port: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
             job.kill()
 
 
-def test_shipped_rules_report_failure_and_recovery(
+@pytest.fixture(params=["oldest", "newest", "victoria"])
+def engine(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
     alerting_stack: AlertingStack,
+) -> Iterator[Prometheus | VictoriaMetrics]:
+    """Run an engine with the shipped rules that sends alerts to the Alertmanager."""
+    rules, alertmanagers = [SHIPPED / "rules.yml"], [alerting_stack.alertmanager.url]
+    if request.param == "oldest":
+        yield alerting_stack.prometheus
+    elif request.param == "newest":
+        with Prometheus(
+            tmp_path, FEATURES, release=NEWEST, rules=rules, alertmanagers=alertmanagers
+        ) as prometheus:
+            yield prometheus
+    else:
+        with (
+            VictoriaMetrics(tmp_path, ["-search.latencyOffset=2s"]) as victoria,
+            Vmalert(tmp_path, victoria.url, rules, delay="2s", alertmanagers=alertmanagers),
+        ):
+            yield victoria
+
+
+def test_shipped_rules_report_failure_and_recovery(
+    engine: Prometheus | VictoriaMetrics,
+    alerting_stack: AlertingStack,
+    request: pytest.FixtureRequest,
 ) -> None:
     """With the shipped rules failures are sent at once, and resolved later."""
-    labels = labels_of(ROWS["high_error_rate"], "fails-and-recovers")
+    job = f"fails-and-recovers-{request.node.callspec.id}"
+    labels = labels_of(ROWS["high_error_rate"], job)
+    own = {"alertgroup": "genmeter"} if isinstance(engine, VictoriaMetrics) else {}
     with (
         fresh_runtime(),
-        GenerationMonitor(config=MonitorConfig(endpoint=EndpointConfig(port=0))) as monitor,
+        GenerationMonitor(
+            config=MonitorConfig(models=("atlas",), endpoint=EndpointConfig(port=0))
+        ) as monitor,
     ):
         assert monitor.endpoint_url is not None
+        engine.add_target(monitor.endpoint_url, job=job)
+        # Not every engine knows what was counted before.
+        engine.wait_for(f'genmeter_generations_total{{job="{job}"}} == 0')
         for _ in range(10):
             monitor.track_generation(1.0, False, model_name="atlas", error=TimeoutError("late"))
-        alerting_stack.prometheus.add_target(monitor.endpoint_url, job="fails-and-recovers")
         sent = alerting_stack.webhook.wait_for_alert("firing", PATIENCE, **labels)
-        assert sent.labels == labels
+        assert sent.labels == {**labels, **own}
         assert sent.receiver == "page"
         for _ in range(100):
             monitor.track_generation(1.0, True, model_name="atlas")

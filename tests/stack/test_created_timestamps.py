@@ -172,41 +172,48 @@ def check_totals(seen: Stored, totals: dict[str, float]) -> None:
     assert {counter: seen.total(counter) for counter in totals} == totals
 
 
-def test_two_scrapes_count_every_event_of_a_job(prometheus_from_zero: Prometheus) -> None:
+@pytest.fixture(params=["prometheus_from_zero", "newest_from_zero"])
+def from_zero(request: pytest.FixtureRequest) -> Prometheus:
+    """Return the oldest supported Prometheus and the newest, each with the feature."""
+    server: Prometheus = request.getfixturevalue(request.param)
+    return server
+
+
+def test_two_scrapes_count_every_event_of_a_job(from_zero: Prometheus) -> None:
     """Two scrapes count all events of a short job, also of series that start between them."""
     name = "two-scrapes"
     with running_job() as job:
         job.run("batch")
-        scrape(prometheus_from_zero, job, name, "3s")
-        wait_for_scrapes(prometheus_from_zero, name, 1)
+        scrape(from_zero, job, name, "3s")
+        wait_for_scrapes(from_zero, name, 1)
         totals = job.run("batch")
         names = counters(job.page()) | set(OBSERVED[:2])
         job.send("end")
         job.finish()
-    seen = check_all(prometheus_from_zero, name, names)
+    seen = check_all(from_zero, name, names)
     check_totals(seen, totals)
-    assert prometheus_from_zero.value(f'sum_over_time(up{{run="{name}"}}[1h] @ {seen.end})') == 2
+    assert from_zero.value(f'sum_over_time(up{{run="{name}"}}[1h] @ {seen.end})') == 2
 
 
 def test_series_that_start_during_scrapes_count_from_zero(
-    prometheus_from_zero: Prometheus,
+    from_zero: Prometheus,
 ) -> None:
     """No event is lost and no counter reset while threads keep starting new series."""
     name = "storm"
     with running_job() as job:
         job.run("batch")
-        scrape(prometheus_from_zero, job, name)
+        scrape(from_zero, job, name)
         job.run("start")
-        wait_for_scrapes(prometheus_from_zero, name, int(STORM))
+        wait_for_scrapes(from_zero, name, int(STORM))
         totals = job.run("stop")
         names = counters(job.page())
         last = f'{{__name__="genmeter_generations_total",run="{name}"}}'
-        prometheus_from_zero.wait_for(
+        from_zero.wait_for(
             f"sum({last})",
             lambda found: [s.value for s in found] == [totals["genmeter_generations_total"]],
             PATIENCE,
         )
-        seen = check_all(prometheus_from_zero, name, names)
+        seen = check_all(from_zero, name, names)
         check_totals(seen, totals)
         assert names.issuperset(OBSERVED)
 

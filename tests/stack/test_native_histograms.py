@@ -134,6 +134,25 @@ def test_every_panel_over_histograms_has_data(server: Converting, view: View) ->
     assert kinds == {"values", "histograms"}
 
 
+def test_panels_have_the_exemplars_of_native_histograms(server: Converting, view: View) -> None:
+    """They are stored with these, and are traces of calls."""
+    found = 0
+    for file in render_dashboards(NATIVE).values():
+        dashboard = json.loads(file)
+        for panel in panels(dashboard):
+            for target in panel["targets"]:
+                if "exemplar" in target:
+                    query = view.expand(target["expr"], dashboard, panel.get("interval"))
+                    series = server._api(
+                        "query_exemplars", query=query, start=view.start, end=view.end
+                    )
+                    labels = [each["labels"] for one in series for each in one["exemplars"]]
+                    assert labels, panel["title"]
+                    assert all("trace_id" in each for each in labels)
+                    found += 1
+    assert found == 8
+
+
 def test_classic_panels_are_empty_there(server: Converting, view: View) -> None:
     """This is why there are two kinds of dashboards: nothing else shows it."""
     for title, expr, file, interval in histogram_queries(AlertSettings()):

@@ -170,6 +170,15 @@ def test_every_named_compatibility_test_exists() -> None:
     assert NAMED_TESTS - defined == set()
 
 
+def test_every_named_test_of_engines_exists() -> None:
+    """Tests named in docs/engines.md are in tests/stack or tests/unit/render."""
+    named = set(re.findall(r"`(test_\w+)`", TEXTS["docs/engines.md"]))
+    folders = (ROOT / "tests/stack", ROOT / "tests/unit/render")
+    defined = names_of_tests(*(path for each in folders for path in each.glob("test_*.py")))
+    assert len(named) > 20
+    assert named - defined == set()
+
+
 def test_every_compatibility_test_is_documented() -> None:
     """Every test in tests/compat is named in docs/compatibility.md."""
     assert names_of_tests(*COMPAT_TESTS) - NAMED_TESTS == set()

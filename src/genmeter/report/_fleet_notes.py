@@ -17,14 +17,29 @@ if TYPE_CHECKING:
     from genmeter.report._lives import SeriesLives
     from genmeter.report.promapi import Series
 
-__all__ = ["Unknown", "missing_names", "name_query", "notes_of"]
+__all__ = ["INCOMPLETE", "Unknown", "missing_names", "name_query", "notes_of", "other_names"]
 
+INCOMPLETE = "Incomplete:"
+"""How a note begins if numbers are known to be missing."""
 _MOST_NAMED = 3
 _MOST_WARNINGS = 5
 _RECENT_INTERVALS = 3.5
 _RECENT_LEAST_SECONDS = 10.0  # a server returns samples some seconds after they were scraped
 _RECENT_SECONDS = 300.0  # if the interval is unknown
 _AMOUNTS = {cat.GENERATIONS.prometheus: "calls", cat.TOTAL_TOKENS.prometheus: "tokens"}
+_SCRAPED = {
+    name.removesuffix("_total") + end for name in _AMOUNTS for end in ("_total", "_created")
+}
+_TRANSLATION = (
+    "set `translation_strategy: UnderscoreEscapingWithSuffixes` under `otlp:` of Prometheus, or "
+    "`-opentelemetry.usePrometheusNaming` of VictoriaMetrics"
+)
+_NO_DURATIONS = (
+    "No durations: the server has no classic histograms of them; rules and dashboards for classic ones "
+    "are empty too. If it converts them to native ones, set `always_scrape_classic_histograms: true` for "
+    "scrapes, and `convert_histograms_to_nhcb: false` under `otlp:` for pushes; if jobs push exponential "
+    "ones, unset OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION."
+)
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86_400.0
 
 
@@ -41,6 +56,7 @@ class Unknown:
         unasked: Whether the server refused a question about the samples.
         down: Targets that do not answer at the end and had not finished, as ``up``.
         died: Numbers of processes that died, by job.
+        other_names: Stored names of calls and tokens that are not those of a scrape.
     """
 
     before: Counter[str] = field(default_factory=Counter)
@@ -51,6 +67,7 @@ class Unknown:
     unasked: bool = False
     down: list[Series] = field(default_factory=list)
     died: list[Series] = field(default_factory=list)
+    other_names: list[str] = field(default_factory=list)
 
     def add(self, name: str, lives: SeriesLives) -> None:
         """Add what is unknown of a series."""
@@ -85,6 +102,11 @@ def notes_of(
         *_same(targets, dropped, counted),
         *_jobs(counted, unknown),
     ]
+    if unknown.other_names:
+        notes.append(
+            f"Incomplete: the server also stores calls under {unknown.other_names[0]!r}, which is not "
+            f"the name of a scrape; {_TRANSLATION}."
+        )
     shown = list(warnings)
     notes += [f"The server warns: {each}" for each in shown[:_MOST_WARNINGS]]
     if len(shown) > _MOST_WARNINGS:
@@ -216,6 +238,22 @@ def _same(
             f"Series of {_count(len(nameless), 'target')} have no `job` or `instance`: if several "
             "processes push into the same series, their counts are wrong; see docs/fleet.md."
         )
+    pushed = [each for each in counted if each.job and not each.labels.get("job")]
+    if pushed:
+        notes.append(
+            f"Series of {_count(len(pushed), 'target')} ({_names(pushed)}) have the service's name, but no "
+            "label `job`: they are counted here, but rules and dashboards do not show them. "
+            "VictoriaMetrics needs a relabelling for pushes; see docs/engines.md."
+        )
+    # A process has one life, so that nothing restarts.
+    fallen = [each for each in counted if each.is_one_process and each.restarts]
+    if fallen:
+        notes.append(
+            f"Incomplete: counters of {_names(fallen)} fall within one process. If it pushes with delta "
+            "temporality, the server has stored the differences as if they were sums, and all numbers "
+            "are too low: set OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=cumulative; see "
+            "docs/engines.md."
+        )
     return notes
 
 
@@ -241,39 +279,40 @@ def _jobs(targets: Sequence[FleetTarget], unknown: Unknown) -> list[str]:
             "excess; raise limits.combinations."
         )
     if unknown.lacks_buckets:
-        notes.append(
-            "No durations: the server has no classic histograms of them; set "
-            "`always_scrape_classic_histograms: true` if it converts them to native ones."
-        )
+        notes.append(_NO_DURATIONS)
     return notes
 
 
 def name_query(seconds: float) -> str:
-    """Return the expression that finds names of genmeter's metrics in any translation."""
+    """Return the expression that finds the names of calls and tokens in any translation."""
     return (
         "count by (__name__) (last_over_time("
-        '{__name__=~"genmeter[._](tokens|generations|build[._]info).*"}'
+        '{__name__=~"genmeter[._](tokens|generations)([._].*)?"}'
         f"[{round(seconds * 1000)}ms]))"
     )
 
 
-def missing_names(shown: str, found: Iterable[Series], until: float, seconds: float) -> str:
+def other_names(found: Iterable[Series]) -> list[str]:
+    """Return the names in the answer to `name_query` that are not those of a scrape.
+
+    Any other translation of OTLP changes the name of the calls at least.
+    """
+    names = {series.labels.get("__name__", "") for series in found}
+    return sorted(name for name in names if name not in _SCRAPED)
+
+
+def missing_names(shown: str, others: Sequence[str], until: float, seconds: float) -> str:
     """Return the error for a server without metrics of genmeter, with the remedy.
 
     Args:
         shown: The server's address.
-        found: The answer to `name_query`.
+        others: The names that are not those of a scrape.
         until: Unix time of the window's end.
         seconds: The window's length.
     """
-    names = sorted(series.labels.get("__name__", "") for series in found)
     shown = f"prometheus={shown!r}"
-    if names:
-        return (
-            f"{shown} stores other names than those of a scrape, such as {names[0]!r}; set "
-            "`translation_strategy: UnderscoreEscapingWithSuffixes` under `otlp:` of Prometheus, or "
-            "`-opentelemetry.usePrometheusNaming` of VictoriaMetrics"
-        )
+    if others:
+        return f"{shown} stores other names than those of a scrape, such as {others[0]!r}; {_TRANSLATION}"
     return (
         f"{shown} has no metrics of genmeter within {_duration(seconds)} before {_time(until)}; use a "
         "longer window, and check that it scrapes the jobs or that they push to it"

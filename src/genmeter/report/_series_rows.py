@@ -115,5 +115,5 @@ def _add_to_row(
     elif labels[cat.PHASE.prometheus] == GENERATION:
         if name == _SUM:
             row.duration_sum += value
-        else:
-            row.buckets[float(labels["le"])] += round(value)
+        elif bound := labels.get("le"):  # VictoriaMetrics has none in exponential histograms
+            row.buckets[float(bound)] += round(value)

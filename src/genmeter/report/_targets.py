@@ -69,8 +69,8 @@ class FleetTarget:
         # Times at which "the job has finished" changed, with the value.
         self._finished: list[tuple[float, bool]] = []
         # Prometheus moves a pushed `service.instance.id` to this label.
-        if (instance := self.process) and _UUID.fullmatch(instance):
-            self.ids.add(instance)
+        if self.is_one_process:
+            self.ids.add(self.process or "")
 
     @property
     def job(self) -> str | None:
@@ -85,6 +85,11 @@ class FleetTarget:
     def process(self) -> str | None:
         """The address or the id."""
         return self.labels.get("instance") or self.labels.get("service_instance_id")
+
+    @property
+    def is_one_process(self) -> bool:
+        """Whether the target is known to be one process, which has pushed under an id of its own."""
+        return _UUID.fullmatch(self.process or "") is not None
 
     @property
     def name(self) -> str:

@@ -10,7 +10,14 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from genmeter.errors import ConfigError
-from genmeter.report._fleet_notes import Unknown, missing_names, name_query, notes_of
+from genmeter.report._fleet_notes import (
+    INCOMPLETE,
+    Unknown,
+    missing_names,
+    name_query,
+    notes_of,
+    other_names,
+)
 from genmeter.report._lives import SeriesLives
 from genmeter.report._series_rows import CALL_SERIES, JOB_SERIES, OVERFLOW, add_series
 from genmeter.report._targets import FleetTarget, duplicates
@@ -39,6 +46,7 @@ _OWN_LABELS = frozenset(
     {
         *(label.prometheus for row in _USED for label in row.labels),
         *(_NAME, "le", OVERFLOW),
+        "vmrange",  # VictoriaMetrics stores exponential histograms with it
     }
 )
 """Labels of a metric; all others are those of its target."""
@@ -152,10 +160,12 @@ class _Fleet:
             at = upto
             if progress is not None:
                 progress(round((at - self._since) * 1000), total)
-        if not self._counters and not self._targets:
-            seconds = self._until - self._since
-            names = self._about(name_query(seconds))
-            raise ConfigError(missing_names(self._api.shown, names, self._until, seconds))
+        seconds = self._until - self._since
+        others = other_names(self._about(name_query(seconds)))
+        has_calls = any(counter.labels[_NAME] in CALL_SERIES for counter in self._counters.values())
+        if (others and not has_calls) or not (self._counters or self._targets):
+            raise ConfigError(missing_names(self._api.shown, others, self._until, seconds))
+        self._unknown.other_names = others
         self._read_about()
 
     def add_to(self, table: UsageTable) -> None:
@@ -184,9 +194,13 @@ class _Fleet:
             table.include_time(target.last_at)
         if table.total().calls and not any(row.buckets for row in table.rows.values()):
             self._unknown.lacks_buckets = True
-        table.notes += notes_of(
+        for note in notes_of(
             targets, dropped, self._unknown, (self._since, self._until), self._api.warnings
-        )
+        ):
+            if note.startswith(INCOMPLETE):
+                table.note_partial(note)
+            else:
+                table.notes.append(note)
 
     def _query(self, expression: str, at: float) -> list[Series]:
         return self._api.query(expression, at)

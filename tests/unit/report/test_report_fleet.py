@@ -368,6 +368,28 @@ def test_a_server_without_the_metrics_is_an_error(
         read()
 
 
+def test_names_of_another_translation_beside_those_of_a_scrape_are_noted(
+    store: StoredSamples,
+) -> None:
+    """What one job pushes is missing, and the note has the remedy; births are no other names."""
+    store.counter(CALLS, samples([5]), **CALL)
+    known = [CALLS, TOKENS, "genmeter_generations_created", "genmeter_tokens_created"]
+    store.extra["count by (__name__)"] = [({"__name__": name}, 1) for name in known]
+    assert not [each for each in read().notes if "translation_strategy" in each]
+    store.extra["count by (__name__)"] = [({"__name__": "genmeter_generations"}, 1)]
+    table = read()
+    assert table.total().calls == 5
+    assert "under 'genmeter_generations', which is not" in note(table, "translation_strategy")
+
+
+def test_a_job_whose_calls_have_other_names_is_an_error(store: StoredSamples) -> None:
+    """Also where some names are the same in both translations."""
+    store.counter("genmeter_conversation_length_count", samples([5]), **CALL)
+    store.extra["count by (__name__)"] = [({"__name__": "genmeter_generations"}, 1)]
+    with pytest.raises(ConfigError, match="such as 'genmeter_generations'; set"):
+        read()
+
+
 def test_a_job_without_calls_is_no_error(store: StoredSamples) -> None:
     """It was there, and has done nothing; neither has one that ended before."""
     store.scrapes(at(1, 2))
@@ -387,6 +409,44 @@ def test_series_without_a_job_have_the_names_of_the_resource(store: StoredSample
     assert (key.job, key.process, row.calls) == ("team/writer", "id-1", 5)
     store.add({"__name__": CALLS, **CALL}, *samples([5]))
     assert "no `job` or `instance`" in note(read(), "no `job`")
+
+
+def test_series_with_the_services_name_and_without_a_job_are_noted(store: StoredSamples) -> None:
+    """They are in the report, but in no dashboard and no rule."""
+    labels = {"service_name": "writer", "service_instance_id": "id-1"}
+    store.add({"__name__": CALLS, **CALL, **labels}, *samples([5]))
+    assert "(writer/id-1)" in note(read(), "no label `job`")
+    store._series.clear()
+    store.add({"__name__": CALLS, **CALL, **labels, "job": "writer"}, *samples([5]))
+    assert not [each for each in read().notes if "no label `job`" in each]
+
+
+@pytest.mark.parametrize(
+    ("values", "is_delta"), [([20, 5, 7], True), ([20, 25, 32], False), ([20, 20, 20], False)]
+)
+def test_counters_of_one_process_that_fall_are_noted(
+    store: StoredSamples, values: list[int], is_delta: bool
+) -> None:
+    """A pushed id is one process, whose sums cannot fall; an address may have several in turn."""
+    for instance in ("0b0f0ab2-3a3e-4a53-8a35-0d5a7a3d5f00", "10.0.0.1:9464"):
+        store._series.clear()
+        store.counter(CALLS, samples(values), **CALL, instance=instance)
+        table = read()
+        said = [each for each in table.notes if "TEMPORALITY_PREFERENCE=cumulative" in each]
+        assert bool(said) == (is_delta and instance[0] == "0")
+        assert table.is_complete != bool(said)
+
+
+def test_exponential_histograms_are_no_targets_of_their_own(store: StoredSamples) -> None:
+    """VictoriaMetrics gives their buckets a label `vmrange`; the note has the remedy."""
+    store.counter(CALLS, samples([5]), **CALL)
+    duration = "gen_ai_client_inference_duration_seconds"
+    store.counter(f"{duration}_bucket", samples([5]), **CALL, vmrange="2.5e-01...2.8e-01")
+    store.counter(f"{duration}_sum", samples([5]), **CALL)
+    table = read()
+    assert table.total().calls == 5
+    assert not [each for each in table.notes if "counted once" in each]
+    assert "DEFAULT_HISTOGRAM_AGGREGATION" in note(table, "No durations")
 
 
 def test_other_instrumentations_are_not_counted(store: StoredSamples) -> None:

@@ -138,6 +138,11 @@ def recorded(folder: Path) -> int:
     return sum(_number(path) for path in folder.glob("*.count"))
 
 
+def recorded_by(folder: Path, pid: int) -> int:
+    """Return the calls that a process of a folder has recorded."""
+    return _number(folder / f"{pid}.count")
+
+
 def _number(path: Path) -> int:
     content = path.read_bytes()
     return struct.unpack("<q", content)[0] if len(content) == 8 else 0

@@ -198,7 +198,10 @@ def test_tokens_and_failures_have_the_right_model(
     }
     failures = sum(row["failure"] for row in outcomes_served(result).values())
     assert sum(sample.value for sample in errors) == failures
-    assert (result["dialogs"], result["rows"]) == (8, 24)
+    # AfterImage gives one up that fails too often, as one of these may if each second request fails.
+    given_up = 2 if share == 0.5 else 0
+    assert 8 - given_up <= result["dialogs"] <= 8
+    assert 24 - given_up <= result["rows"] <= 24
     assert {
         model: {"input": row["prompt_tokens"], "output": row["completion_tokens"]}
         for model, row in result["report"].items()

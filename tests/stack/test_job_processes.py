@@ -22,6 +22,7 @@ from _processes import (
     environment,
     raw,
     recorded,
+    recorded_by,
 )
 from _servers import free_port, request
 
@@ -79,6 +80,18 @@ def answers(url: str) -> bool:
         return request("GET", url)[0] == 200
     except OSError:
         return False
+
+
+def young_worker(url: str, folder: Path) -> int:
+    """Return a worker that is far from being replaced, which ends it in order."""
+
+    def find() -> int | None:
+        worker = int(request("GET", f"{url}/work")[1])
+        return worker if recorded_by(folder, worker) < 50 else None
+
+    found = eventually(find, PATIENCE)
+    assert found is not None
+    return found
 
 
 def wait_for_calls(prometheus: Prometheus, calls: int, **labels: str) -> None:
@@ -147,7 +160,7 @@ def test_workers_of_gunicorn_are_one_target(
         for run, store in scraped.items():
             wait_for_calls(store, recorded(folder), run=run)
 
-        victim = int(request("GET", f"{server.url}/work")[1])
+        victim = young_worker(server.url, folder)
         # What it recorded is published, so that the sums after its end are exact.
         wait_for_calls(prometheus, recorded(folder), run="shop")
         os.kill(victim, signal.SIGKILL)

@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from _model_server import ModelServer
+from _prices import priced
 
 
 @pytest.fixture
 def monitor() -> Iterator[IsolatedMonitor]:
     """Return a monitor that the hook records to."""
-    with warnings.catch_warnings(), isolated_monitor() as monitor:
+    with warnings.catch_warnings(), isolated_monitor(priced()) as monitor:
         warnings.simplefilter("ignore")
         hook.install(monitor)
         yield monitor

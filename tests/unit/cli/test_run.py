@@ -723,5 +723,5 @@ def test_help_explains_child_processes(capsys: pytest.CaptureFixture[str]) -> No
         cli.main(["run", "--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    for words in ("script.py [args ...]", "-m module [args ...]", "AfterImage", "spawns"):
+    for words in ("script.py [args ...]", "-m module [args ...]", "AfterImage", "not watched"):
         assert words in text

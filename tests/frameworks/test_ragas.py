@@ -12,6 +12,7 @@ pytest.importorskip("ragas", exc_type=ImportError)
 
 import ragas
 from _books import assert_equal_books
+from _prices import priced
 from langchain_core.callbacks import BaseCallbackHandler, CallbackManager
 from langchain_openai import ChatOpenAI
 from ragas import EvaluationDataset, RunConfig, SingleTurnSample
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from _model_server import ModelServer
-from _prices import priced
 
 
 @pytest.fixture

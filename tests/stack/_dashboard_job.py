@@ -22,6 +22,24 @@ from genmeter.events.answers import CallDetails
 SPEED = 10.0
 TICK = 0.1
 ODD_MODEL = "team/odd.model+v1 (beta)"
+# Rare events: their series exist only from the first sample after the event on.
+RARE = (
+    "genmeter_samples_total",
+    "genmeter_retries_total",
+    "genmeter_monitor_export_failures_total",
+    "genmeter_monitor_label_overflow_total",
+    "genmeter_monitor_handler_errors_total",
+    'genmeter_monitor_events_total{genmeter_result="rejected"}',
+    "genmeter_unpriced_generations_total",
+    "genmeter_usage_unread_total",
+    'genmeter_generations_total{genmeter_outcome="cancelled"}',
+    'genmeter_cost_usd_total{genmeter_cost_source="reported"}',
+    "gen_ai_client_inference_time_to_first_chunk_seconds_count",
+    "gen_ai_client_inference_time_per_output_chunk_seconds_count",
+    'genmeter_conversation_duration_seconds_count{error_type!=""}',
+    'genmeter_evaluation_duration_seconds_count{error_type!=""}',
+    'genmeter_logs_total{genmeter_level="error"}',
+)
 
 
 class Broken:

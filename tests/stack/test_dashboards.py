@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import pytest
-from _dashboard_job import ODD_MODEL
+from _dashboard_job import ODD_MODEL, RARE
 from _grafana import View, grid_errors, label_values, legend_labels, panels
 from _prometheus import Prometheus
 from _servers import LOOPBACK, ROOT, free_port, poll, program, request, run
@@ -33,24 +33,6 @@ ALERT = {
     "expr": "sum by (job) (increase(genmeter_generations_total[5s])) > 0",
     "labels": {"severity": "critical"},
 }
-# Rare events: their series exist only from the first scrape after the event on.
-RARE = (
-    "genmeter_samples_total",
-    "genmeter_retries_total",
-    "genmeter_monitor_export_failures_total",
-    "genmeter_monitor_label_overflow_total",
-    "genmeter_monitor_handler_errors_total",
-    'genmeter_monitor_events_total{genmeter_result="rejected"}',
-    "genmeter_unpriced_generations_total",
-    "genmeter_usage_unread_total",
-    'genmeter_generations_total{genmeter_outcome="cancelled"}',
-    'genmeter_cost_usd_total{genmeter_cost_source="reported"}',
-    "gen_ai_client_inference_time_to_first_chunk_seconds_count",
-    "gen_ai_client_inference_time_per_output_chunk_seconds_count",
-    'genmeter_conversation_duration_seconds_count{error_type!=""}',
-    'genmeter_evaluation_duration_seconds_count{error_type!=""}',
-    'genmeter_logs_total{genmeter_level="error"}',
-)
 
 
 class Scraper(Prometheus):

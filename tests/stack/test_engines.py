@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from _collector import Collector
-from _dashboard_job import ODD_MODEL
+from _dashboard_job import ODD_MODEL, RARE
 from _engines import CELLS, Cell, Engines
 from _fleet_runner import of_rows, running_job
 from _matrix import (
@@ -57,24 +57,6 @@ SPEED = 2.0  # of the job: the servers need the processor too
 PAUSE = 0.5  # seconds between two looks, which take as long as a scrape
 PATIENCE = 120.0
 WINDOW = timedelta(minutes=75)
-# Rare events: their series exist only from the first sample after the event on.
-RARE = (
-    "genmeter_samples_total",
-    "genmeter_retries_total",
-    "genmeter_monitor_export_failures_total",
-    "genmeter_monitor_label_overflow_total",
-    "genmeter_monitor_handler_errors_total",
-    'genmeter_monitor_events_total{genmeter_result="rejected"}',
-    "genmeter_unpriced_generations_total",
-    "genmeter_usage_unread_total",
-    'genmeter_generations_total{genmeter_outcome="cancelled"}',
-    'genmeter_cost_usd_total{genmeter_cost_source="reported"}',
-    "gen_ai_client_inference_time_to_first_chunk_seconds_count",
-    "gen_ai_client_inference_time_per_output_chunk_seconds_count",
-    'genmeter_conversation_duration_seconds_count{error_type!=""}',
-    'genmeter_evaluation_duration_seconds_count{error_type!=""}',
-    'genmeter_logs_total{genmeter_level="error"}',
-)
 SAMPLES = 42
 VARIABLES = {
     "job": {NIGHTLY, COUNTED},

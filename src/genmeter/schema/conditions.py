@@ -124,7 +124,8 @@ class Condition(ABC):
     def describe(self, for_: float) -> str:
         """Describe it in a few words, for a table; ``for_`` is the alert's."""
         limit, wait = duration(self.limit), duration(for_)
-        return self.description.format(limit=limit, wait=wait)
+        window = duration(self.windows[0]) if self.windows else ""
+        return self.description.format(limit=limit, wait=wait, window=window)
 
     def summary(self, value: str) -> str:
         """Return a headline for a value, which is a text or a template."""

@@ -105,10 +105,6 @@ class TargetLost(Condition):
         "in the last {window} a process disappeared or was replaced, and had not reported its end"
     )
 
-    def describe(self, for_: float) -> str:
-        """Name the window."""
-        return self.description.format(window=duration(self.windows[0]))
-
     def promql(self, by: Sequence[Label], selector: Selector) -> str:
         """Count the unfinished processes without a target, and those whose counter fell."""
         within, on = duration(self.windows[0]), f"on ({selector.process})"
@@ -158,10 +154,6 @@ class PushStopped(Condition):
     description: ClassVar[str] = (
         "in the last {window} a process stopped pushing, and had not reported its end"
     )
-
-    def describe(self, for_: float) -> str:
-        """Name the window."""
-        return self.description.format(window=duration(self.windows[0]))
 
     def promql(self, by: Sequence[Label], selector: Selector) -> str:
         """Count the unfinished processes without samples, of those that were never a target."""

@@ -29,6 +29,7 @@ __all__ = ["goes_on", "note_end", "note_others", "note_starters"]
 
 _STARTERS, _ENDING = "starters", "ending"
 _NAME = "GENMETER_JOB"
+_FOLDERS = ("TMPDIR", "TEMP", "TMP")  # which tempfile.gettempdir() reads
 
 
 def note_starters(store: Store, name: str) -> None:
@@ -52,14 +53,19 @@ def note_end(store: Store) -> None:
 def note_others(store: Store, name: str) -> None:
     """Have the job go on as long as the processes run that may still join it; at the gate.
 
-    Those are the Python processes that were started with its name, without those that have left it.
+    Those are the Python processes that were started with its name and this process's temporary folder,
+    without those that have left it.
 
     Args:
         store: The job's store.
         name: The job's name.
     """
     gone = {each.pid for each in _read(store, _ENDING)}
-    others = (pid for pid in python_processes() if pid not in gone and _has_name(pid, name))
+    others = (
+        pid
+        for pid in python_processes()
+        if pid not in gone and _has_name(pid, name) and _has_our_folder(pid)
+    )
     _add(store, _STARTERS, others)
 
 
@@ -85,6 +91,12 @@ def goes_on(store: Store, *, is_asked_to_end: bool = False, is_leaving: bool = T
 
 def _has_name(pid: int, name: str) -> bool:
     return (variable(pid, _NAME) or "").strip() == name
+
+
+def _has_our_folder(pid: int) -> bool:
+    """Return whether a process was started with our temporary folder; another has another job."""
+    own = os.getpid()
+    return all((variable(pid, each) or "") == (variable(own, each) or "") for each in _FOLDERS)
 
 
 def _starter() -> int | None:

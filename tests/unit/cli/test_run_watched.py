@@ -396,10 +396,17 @@ REFUSED_IN_A_POOL = (
 
 @pytest.mark.parametrize("kind", ["spawn", "fork"])
 def test_the_calls_that_were_refused_in_a_pool_are_all_counted(folder: Path, kind: str) -> None:
-    """Also those of a worker without a call of its own, which is ended by SIGTERM."""
+    """Also those of a worker without a call of its own, which is ended by SIGTERM.
+
+    A worker that has begun within a second of the parent's calls may not know of them, and of its own
+    calls the budget lets in three.
+    """
     found = run(folder, REFUSED_IN_A_POOL.format(kind=kind), "--budget-tokens", "100")
     assert found.returncode == 3, found.stderr
-    assert "calls refused: 60, 60 of them in other processes" in found.stderr
+    calls = rows(found.stderr)["atlas"][0]
+    assert 3 <= calls <= 3 + 2 * 3
+    refused = 3 + 60 - calls
+    assert f"calls refused: {refused}, {refused} of them in other processes" in found.stderr
 
 
 def test_children_within_the_budget_do_not_stop_the_run(folder: Path) -> None:

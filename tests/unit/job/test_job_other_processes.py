@@ -42,6 +42,7 @@ class Kernel:
         job: str | None = None,
         leads: bool = False,
         state: str = "S",
+        temporary: str | None = None,
     ) -> None:
         """Add a process; ``leads`` that it leads the session of a terminal."""
         entry = self._folder / str(pid)
@@ -51,6 +52,7 @@ class Kernel:
         (entry / "stat").write_text(f"{pid} (a) b c) {' '.join(map(str, fields))}\n")
         (entry / "cmdline").write_bytes(b"".join(each.encode() + b"\0" for each in command))
         lines = ["A=1", *([] if job is None else [f"GENMETER_JOB={job}"]), "XGENMETER_JOB=no"]
+        lines += [] if temporary is None else [f"TMPDIR={temporary}"]
         (entry / "environ").write_bytes(b"".join(each.encode() + b"\0" for each in lines))
         (entry / "exe").symlink_to(f"/usr/bin/{command[0].removeprefix('-')}")
 
@@ -136,6 +138,16 @@ def test_another_python_process_with_the_name_keeps_the_job(
     found = {"parent": 50, "command": ("python3.12", "rank.py"), "job": "night", **changes}
     kernel.add(60, found["parent"], *found["command"], job=found["job"])  # type: ignore[arg-type, misc]
     assert list(python_processes()) == ([60] if keeps or "job" in changes else [])
+    note_others(store, "night")
+    assert goes_on(store) is keeps
+
+
+@pytest.mark.parametrize(("temporary", "keeps"), [(None, True), ("", True), ("/scratch", False)])
+def test_a_process_of_another_folder_does_not_keep_the_job(
+    kernel: Kernel, store: Store, temporary: str | None, keeps: bool
+) -> None:
+    """It has a job of the same name there."""
+    kernel.add(60, 50, "python3.12", "rank.py", job="night", temporary=temporary)
     note_others(store, "night")
     assert goes_on(store) is keeps
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,7 +25,7 @@ class ServerWorker(NamedTuple):
     workers: int | None
 
 
-# Functions of servers that only a worker process runs: the module, the function, the server.
+# Functions of servers that a worker process is inside of: the module, the function, the server.
 _WORKERS = (
     ("gunicorn.arbiter", "spawn_worker", "gunicorn"),
     ("uvicorn._subprocess", "subprocess_started", "uvicorn"),
@@ -39,7 +40,8 @@ _WORKERS = (
 def server_of_worker() -> ServerWorker | None:
     """Return what this process is a worker of; None if it is no worker of a web server.
 
-    The main thread of a worker is inside of the server's function from the start to the end.
+    The main thread of a worker is inside of the server's function from the start to the end. Gunicorn's
+    master is inside of it too while it forks a worker.
     """
     if "uwsgi" in sys.modules:
         return ServerWorker("uwsgi", None)
@@ -50,9 +52,14 @@ def server_of_worker() -> ServerWorker | None:
     while frame is not None:
         for module, function, server in _WORKERS:
             if frame.f_code.co_name == function and frame.f_globals.get("__name__") == module:
-                return ServerWorker(server, _count(frame))
+                return None if _is_masters(frame) else ServerWorker(server, _count(frame))
         frame = frame.f_back
     return None
+
+
+def _is_masters(frame: FrameType) -> bool:
+    """Return whether a function runs in the process that starts the workers, as its object says."""
+    return getattr(frame.f_locals.get("self"), "pid", None) == os.getpid()
 
 
 def _count(frame: FrameType) -> int | None:

@@ -29,6 +29,7 @@ __all__ = [
     "UsageTotals",
     "report_of",
     "summarise",
+    "unsplit_notes",
 ]
 
 
@@ -404,6 +405,8 @@ class TokenUsageReport:
         notes = []
         if self.calls_without_usage:
             notes.append(_without_usage(self.calls_without_usage, self.without_usage))
+        parts = self.total_prompt_tokens + self.total_completion_tokens
+        notes += unsplit_notes(self.total_tokens - parts)
         if not self.complete:
             kept = "not every event of the window is kept"
             if self.covers_since is not None:
@@ -420,6 +423,14 @@ def _without_usage(calls: int, by_model: Mapping[str, int] | None = None) -> str
         shown = f" ({', '.join(counts)})"
     text = "their tokens and cost are unknown, and missing above."
     return f"Calls without usage: {calls:,}{shown}; {text}"
+
+
+def unsplit_notes(tokens: int) -> list[str]:
+    """Return what is said of tokens that are in the total, and neither in the input nor the output."""
+    if tokens <= 0:
+        return []
+    text = "their calls count them neither as input nor as output."
+    return [f"Tokens in the total only: {tokens:,}; {text}"]
 
 
 def _shown(name: str) -> str:

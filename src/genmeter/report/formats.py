@@ -9,6 +9,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from genmeter.history.token_report import unsplit_notes
 from genmeter.tables.html import Column, html_table
 
 if TYPE_CHECKING:
@@ -340,7 +341,9 @@ def _missing_notes(table: UsageTable) -> list[str]:
     if table.unpriced:
         models = ", ".join(sorted(table.unpriced))
         notes.append(f"Models without a price, not in the cost: {models}.")
-    if without := table.total().calls_without_usage:
+    total = table.total()
+    notes += unsplit_notes(total.total_tokens - total.prompt_tokens - total.completion_tokens)
+    if without := total.calls_without_usage:
         notes.append(
             f"Calls without usage: {without:,}; their tokens and cost are unknown, and missing above."
         )

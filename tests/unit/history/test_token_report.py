@@ -188,12 +188,23 @@ def test_recorded_costs_are_those_of_the_calls() -> None:
 
 def test_calls_without_usage_are_named() -> None:
     """The sums lack their tokens."""
-    report = report_of(SMALL, without_usage={"d": 2, "small": 1_000})
+    report = report_of(
+        dataclasses.replace(SMALL, total_tokens=15), without_usage={"d": 2, "small": 1_000}
+    )
     assert report.calls_without_usage == 1_002
     assert str(report).endswith(
         "\nCalls without usage: 1,002 (d: 2, small: 1,000); their tokens and cost are unknown, and missing above."
     )
     assert TokenUsageReport.merge([report, report]).calls_without_usage == 2_004
+
+
+def test_what_is_neither_input_nor_output_is_said() -> None:
+    """A call with a total only has a 0 in both, which is no count."""
+    text = "Tokens in the total only: 1,200; their calls count them neither as input nor as output."
+    report = report_of(ModelTokenUsage("a", 9, 9, 18), ModelTokenUsage("b", 0, 0, 1_200))
+    assert str(report).splitlines()[-1] == text
+    assert text in report._repr_html_()
+    assert "Tokens in" not in str(report_of(ModelTokenUsage("a", 9, 9, 18)))
 
 
 def test_report_prints_as_a_table() -> None:

@@ -203,6 +203,21 @@ def test_what_is_unknown_is_named_in_every_source(tmp_path: Path) -> None:
         assert "cancelled" in text
 
 
+def test_a_total_without_its_parts_is_named_in_every_source(tmp_path: Path) -> None:
+    """The columns of input and output lack its tokens."""
+    with isolated_monitor(log_dir=tmp_path) as monitor:
+        monitor.track_generation(0.1, True, model_name="plain", total_token_count=1_500)
+        call(monitor, "plain", tokens(10, 5))
+        monitor.flush()
+        monitor.export_metrics(tmp_path / "calls.json")
+        tables = [table_of(monitor)]
+    tables += [read_sources([str(path)]) for path in (tmp_path, tmp_path / "calls.json")]
+    for table in tables:
+        total = table.total()
+        assert (total.prompt_tokens, total.completion_tokens, total.total_tokens) == (10, 5, 1_515)
+        assert "Tokens in the total only: 1,500; " in to_table(table, ["model"])
+
+
 def test_billing_that_is_no_object_is_ignored(tmp_path: Path) -> None:
     """A journal may have been changed by hand."""
     rows = []

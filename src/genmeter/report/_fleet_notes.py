@@ -263,15 +263,16 @@ def _jobs(targets: Sequence[FleetTarget], unknown: Unknown) -> list[str]:
     down = [FleetTarget(each.labels) for each in unknown.down if each.labels.get("job") in jobs]
     if down:
         notes.append(
-            f"Down at the end: {_names(down)}; what they count since their last sample is missing."
+            f"{INCOMPLETE} down at the end: {_names(down)}; what they count since their last sample is "
+            "missing."
         )
     died = [each for each in unknown.died if each.labels.get("job") in jobs]
     if died:
         count = round(sum(each.samples[-1][1] for each in died))
         names = sorted({each.labels.get("job") or "?" for each in died})
         notes.append(
-            f"{_count(count, 'process', 'processes')} of {', '.join(names[:_MOST_NAMED])} died: what "
-            "each counted in its last second or so is missing."
+            f"{INCOMPLETE} {_count(count, 'process', 'processes')} of {', '.join(names[:_MOST_NAMED])} "
+            "died: what each counted in its last second or so is missing."
         )
     if unknown.has_overflow:
         notes.append(

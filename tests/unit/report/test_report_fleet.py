@@ -261,9 +261,18 @@ def test_running_and_down_targets_are_said(store: StoredSamples) -> None:
     table = read()
     assert "2 processes may still be running" in note(table, "running")
     assert "up to 3 s before the end" in note(table, "running")
-    assert note(table, "Down at the end").startswith(
-        "Down at the end: writer/10.0.0.2:9464, writer/10.0.0.3:9464;"
+    assert note(table, "own at the end").startswith(
+        "Incomplete: down at the end: writer/10.0.0.2:9464, writer/10.0.0.3:9464;"
     )
+    assert not table.is_complete
+
+
+def test_deaths_make_a_report_incomplete(store: StoredSamples) -> None:
+    """Those of a job in it."""
+    for job, is_complete in (("other", True), ("writer", False)):
+        store.counter(CALLS, samples([5]), **CALL)
+        store.extra["genmeter_job_processes"] = [({"job": job}, 1)]
+        assert read().is_complete is is_complete
 
 
 def test_gaps_are_said(store: StoredSamples) -> None:
@@ -348,8 +357,8 @@ def test_what_the_server_and_the_jobs_say_is_in_the_notes(store: StoredSamples) 
     table = read()
     assert table.total().calls == 5
     assert note(table, "The server warns") == "The server warns: PromQL warning: partial"
-    assert note(table, " died").startswith("2 processes of writer died")
-    assert "limits.combinations" in note(table, "Incomplete")
+    assert note(table, " died").startswith("Incomplete: 2 processes of writer died")
+    assert "limits.combinations" in note(table, "Incomplete: a job")
 
 
 @pytest.mark.parametrize(

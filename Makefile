@@ -29,7 +29,7 @@ FRAMEWORKS_PYTEST := -m frameworks -W default::pytest.PytestUnraisableExceptionW
 BOARDS := tools/dashboards
 NODE_MODULES := $(BOARDS)/node_modules/.installed
 
-.PHONY: help demo test lint format render pictures servers stack engines example vendors frameworks bench constraints clean
+.PHONY: help demo test lint format render pictures servers stack engines example site vendors frameworks bench constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -45,6 +45,10 @@ lint: $(VENV)/.test $(VENV)/.lint ## Check style, types and the layers
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+site: $(VENV)/.site ## Build the documentation as a site, strictly, into build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file tools/site/mkdocs.yml
+	@echo "build/site/index.html"
 
 format: $(VENV)/.lint ## Format, and fix what ruff can fix
 	@$(BIN)/ruff check --fix-only .
@@ -96,7 +100,7 @@ constraints: ## Resolve all dependencies into constraints.txt, in a temporary en
 	@rm -rf build/constraints
 	@mkdir -p build
 	@$(MAKE) --no-print-directory VENV=build/constraints CONSTRAINTS= \
-		$(addprefix build/constraints/,.installed .test .lint .example)
+		$(addprefix build/constraints/,.installed .test .lint .site .example)
 	@{ echo "# The exact versions that make and CI install, for Python 3.11 to 3.13."; \
 		echo "# Written by \`make constraints\` on Linux; do not edit by hand."; \
 		build/constraints/bin/python -m pip freeze --exclude-editable; } >build/constraints.txt
@@ -136,6 +140,11 @@ $(VENV)/.test: $(VENV)/.pip $(INPUTS)
 $(VENV)/.lint: $(VENV)/.pip $(INPUTS)
 	@echo "Installing the linters"
 	@$(PIP_INSTALL) --group lint
+	@touch $@
+
+$(VENV)/.site: $(VENV)/.pip $(INPUTS)
+	@echo "Installing the documentation's tools"
+	@$(PIP_INSTALL) --group site
 	@touch $@
 
 $(NODE_MODULES): $(BOARDS)/package-lock.json

@@ -286,7 +286,8 @@ def table(columns: Mapping[tuple[str, str], Mapping[str, Column]], cells: Iterab
     def mark(reason: str) -> str:
         if reason not in reasons:
             reasons.append(reason)
-        return f"[{reasons.index(reason) + 1}]"
+        # In round brackets: two in square ones are a link.
+        return f"({reasons.index(reason) + 1})"
 
     for engine, way in ALL:
         key, row = (engine, way), [ENGINES[engine], WAYS[way]]

@@ -26,10 +26,11 @@ FRAMEWORKS := .venv-frameworks
 FRAMEWORKS_OLDER := .venv-frameworks-older
 # What frameworks leave unclosed is found at the end, when no test's filter of warnings is in effect.
 FRAMEWORKS_PYTEST := -m frameworks -W default::pytest.PytestUnraisableExceptionWarning -W default::DeprecationWarning tests/frameworks tests/unit/test_docs.py
+PACKAGE := .venv-package
 BOARDS := tools/dashboards
 NODE_MODULES := $(BOARDS)/node_modules/.installed
 
-.PHONY: help demo test lint format render pictures servers stack engines example site vendors frameworks bench constraints clean
+.PHONY: help demo test lint format render pictures servers stack engines example site package audit vendors frameworks bench constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -38,7 +39,7 @@ demo: $(VENV)/.installed ## Run the demo: a live view and a scrapeable endpoint
 	@$(BIN)/genmeter demo $(ARGS)
 
 test: $(VENV)/.test ## Run all tests without real servers, AfterImage, clients and frameworks, with coverage
-	@$(BIN)/python -m pytest -m "not stack and not example and not vendors and not frameworks" --cov --cov-report=term $(ARGS)
+	@$(BIN)/python -m pytest -m "not stack and not example and not vendors and not frameworks and not package" --cov --cov-report=term $(ARGS)
 
 lint: $(VENV)/.test $(VENV)/.lint ## Check style, types and the layers
 	@$(BIN)/ruff check .
@@ -49,6 +50,14 @@ lint: $(VENV)/.test $(VENV)/.lint ## Check style, types and the layers
 site: $(VENV)/.site ## Build the documentation as a site, strictly, into build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file tools/site/mkdocs.yml
 	@echo "build/site/index.html"
+
+package: ## Build the wheel twice, and use it on each Python, with the oldest and the newest dependencies
+	@$(MAKE) --no-print-directory VENV=$(PACKAGE) CONSTRAINTS= $(PACKAGE)/.package
+	@$(PACKAGE)/bin/python -m pytest -m package tests/package $(ARGS)
+
+audit: ## Look up the known vulnerabilities of the pinned versions, at an index that serves them
+	@$(MAKE) --no-print-directory VENV=$(PACKAGE) CONSTRAINTS= $(PACKAGE)/.package
+	@$(PACKAGE)/bin/pip-audit --strict --no-deps --requirement constraints.txt
 
 format: $(VENV)/.lint ## Format, and fix what ruff can fix
 	@$(BIN)/ruff check --fix-only .
@@ -108,7 +117,7 @@ constraints: ## Resolve all dependencies into constraints.txt, in a temporary en
 	@rm -rf build/constraints
 
 clean: ## Remove everything that make created, except the servers
-	@rm -rf $(VENV) $(VENDORS) $(FRAMEWORKS) $(FRAMEWORKS_OLDER) build dist htmlcov .coverage .coverage.* coverage.xml .benchmarks \
+	@rm -rf $(VENV) $(VENDORS) $(FRAMEWORKS) $(FRAMEWORKS_OLDER) $(PACKAGE) build dist htmlcov .coverage .coverage.* coverage.xml .benchmarks \
 		.pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis $(BOARDS)/node_modules
 	@find src tests tools examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
@@ -145,6 +154,11 @@ $(VENV)/.lint: $(VENV)/.pip $(INPUTS)
 $(VENV)/.site: $(VENV)/.pip $(INPUTS)
 	@echo "Installing the documentation's tools"
 	@$(PIP_INSTALL) --group site
+	@touch $@
+
+$(PACKAGE)/.package: $(VENV)/.pip $(INPUTS)
+	@echo "Installing what builds and checks the wheel"
+	@$(PIP_INSTALL) --group package
 	@touch $@
 
 $(NODE_MODULES): $(BOARDS)/package-lock.json

@@ -28,7 +28,8 @@ _RECENT_LEAST_SECONDS = 10.0  # a server returns samples some seconds after they
 _RECENT_SECONDS = 300.0  # if the interval is unknown
 _AMOUNTS = {cat.GENERATIONS.prometheus: "calls", cat.TOTAL_TOKENS.prometheus: "tokens"}
 _SCRAPED = {
-    name.removesuffix("_total") + end for name in _AMOUNTS for end in ("_total", "_created")
+    *(name.removesuffix("_total") + "_created" for name in _AMOUNTS),
+    *(row.prometheus for row in cat.INSTRUMENTS),
 }
 _TRANSLATION = (
     "set `translation_strategy: UnderscoreEscapingWithSuffixes` under `otlp:` of Prometheus, or "

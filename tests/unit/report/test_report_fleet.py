@@ -14,6 +14,7 @@ from _report import as_json, report, rows_of, write
 from genmeter.config.prices import PriceTable
 from genmeter.errors import ConfigError
 from genmeter.report.fleet import read_fleet
+from genmeter.schema.metrics import INSTRUMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -382,7 +383,8 @@ def test_names_of_another_translation_beside_those_of_a_scrape_are_noted(
 ) -> None:
     """What one job pushes is missing, and the note has the remedy; births are no other names."""
     store.counter(CALLS, samples([5]), **CALL)
-    known = [CALLS, TOKENS, "genmeter_generations_created", "genmeter_tokens_created"]
+    known = ["genmeter_generations_created", "genmeter_tokens_created"]
+    known += [row.prometheus for row in INSTRUMENTS]
     store.extra["count by (__name__)"] = [({"__name__": name}, 1) for name in known]
     assert not [each for each in read().notes if "translation_strategy" in each]
     store.extra["count by (__name__)"] = [({"__name__": "genmeter_generations"}, 1)]

@@ -30,6 +30,7 @@ MAX_KEYS = 40_000
 MAX_SECONDS = 60.0
 """For how long, in seconds."""
 _MAX_STALE = 32  # calls that ended before a new one began, after which no more are compared
+_MAX_SAME_ID = 32  # calls with one response id that a new one is compared with
 _MAX_SCAN = 1_024  # calls of equal tokens and outcome that a new one is compared with
 
 # What follows the name of a model: -2024-08-06, @20240620, -v1:0, -001, -latest.
@@ -298,7 +299,8 @@ class RecentCalls:
             parts: Observations inside of it.
         """
         if call.response_id is not None:
-            for seen in reversed(self._by_id.get(call.response_id, ())):
+            known = self._by_id.get(call.response_id, ())
+            for seen in itertools.islice(reversed(known), _MAX_SAME_ID):
                 # Servers that answer everything with one id exist: of one source, they are others.
                 if not seen.is_of(call):
                     return seen, "response_id"

@@ -7,54 +7,27 @@ the client below, whose error they would catch too.
 
 from __future__ import annotations
 
-import inspect
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import wrapt
 
 from genmeter.events.values import UNREADABLE
+from genmeter.hooks import FRAMEWORKS
 from genmeter.observed import gate
+from genmeter.observed.around import run_in
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
     from types import ModuleType
 
 __all__ = ["install"]
 
-_CALLS = {
-    "litellm": (
-        *("completion", "acompletion", "text_completion", "atext_completion"),
-        *("embedding", "aembedding", "responses", "aresponses"),
-    ),
-    "dspy": ("BaseLM.__call__", "BaseLM.acall", "Embedder.__call__", "Embedder.acall"),
-}
-
 
 def install(module: ModuleType) -> None:
-    """Have the calls of a framework pass the gate, if it is one of these."""
-    for path in _CALLS.get(module.__name__, ()):
+    """Have the calls of a framework pass the gate, if its hook cannot."""
+    framework = FRAMEWORKS.get(module.__name__)
+    for path in () if framework is None else framework.functions:
         try:
-            original = attrgetter(path)(module)
-            wrapper = _async if inspect.iscoroutinefunction(original) else _plain
-            wrapt.wrap_function_wrapper(module, path, wrapper)
+            owner, name, original = wrapt.resolve_path(module, path)
+            setattr(owner, name, run_in(gate.let_in, original))
         except UNREADABLE:  # this version has no such function
             continue
-
-
-def _plain(
-    wrapped: Callable[..., Any], _instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Any:
-    with gate.let_in():
-        return wrapped(*args, **kwargs)
-
-
-async def _async(
-    wrapped: Callable[..., Awaitable[Any]],
-    _instance: Any,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-) -> Any:
-    # When it is awaited: many may be created at once.
-    with gate.let_in():
-        return await wrapped(*args, **kwargs)

@@ -16,6 +16,7 @@ from genmeter.events.capture import class_name
 from genmeter.events.values import UNREADABLE
 from genmeter.observed.blocks import current
 from genmeter.observed.hook import HookRecorder
+from genmeter.observed.identity import current_or_outside
 from genmeter.usage.reading import is_stream
 
 if TYPE_CHECKING:
@@ -45,9 +46,10 @@ class _CallRecorder(HookRecorder):
     """
 
     def __init__(self, monitor: Recorder, source: str, caller: int) -> None:
-        super().__init__(monitor, source)
+        block = current()
+        super().__init__(monitor, source, identity=current_or_outside(), block=block)
         self.caller = caller
-        if current() is not None:
+        if block is not None:
             # The call is that of the block around it, which counts as active itself.
             self.open_call = self.close_call = _ignore
 

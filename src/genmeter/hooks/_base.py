@@ -28,6 +28,7 @@ from genmeter.hooks._registry import hooks
 from genmeter.monitor import GenerationMonitor
 from genmeter.observed import blocks
 from genmeter.observed.hook import HookRecorder
+from genmeter.observed.identity import current_or_outside
 from genmeter.pipeline.once import OnceLog
 from genmeter.spans.monitors import process_monitor
 
@@ -247,6 +248,7 @@ class FrameworkHook:
         mark: HookBlock | None = None,
         is_marked: bool = True,
         is_gated: bool = True,
+        has_context: bool = True,
     ) -> HookCall:
         """Begin a call.
 
@@ -260,12 +262,15 @@ class FrameworkHook:
             is_marked: As there.
             is_gated: Whether a budget may refuse the call; False where the framework catches what a
                 callback raises, so that the call would begin all the same.
+            has_context: Whether what is made inside certainly has the context of the caller, with its mark.
 
         Raises:
             BudgetError: The process's budget is spent, where one is set.
         """
+        # Where it is marked, what is made inside finds its block and so is no other call.
+        identity = current_or_outside() if is_marked and has_context else None
         handle = GenerationHandle(
-            HookRecorder(self.monitor, self.source),
+            HookRecorder(self.monitor, self.source, identity=identity),
             model=model,
             step=step,
             provider=provider,

@@ -15,12 +15,15 @@ class Framework(NamedTuple):
         title: As users know it.
         package: The distribution.
         module: The top-level module of the framework, as a job imports it.
+        functions: Paths in the module of the functions that make a call, where something must be around it:
+            the callbacks get no context of the call, or what they raise is caught.
     """
 
     name: str
     title: str
     package: str
     module: str
+    functions: tuple[str, ...] = ()
 
     @property
     def hook(self) -> str:
@@ -33,12 +36,17 @@ class Framework(NamedTuple):
         return f"genmeter.{self.name}"
 
 
+_LITELLM = (
+    *("completion", "acompletion", "text_completion", "atext_completion"),
+    *("embedding", "aembedding", "responses", "aresponses"),
+)
+_DSPY = ("BaseLM.__call__", "BaseLM.acall", "Embedder.__call__", "Embedder.acall")
 _ROWS = (
     Framework("data_designer", "Data Designer", "data-designer", "data_designer"),
-    Framework("dspy", "DSPy", "dspy", "dspy"),
+    Framework("dspy", "DSPy", "dspy", "dspy", _DSPY),
     Framework("inspect_ai", "Inspect", "inspect_ai", "inspect_ai"),
     Framework("langchain", "LangChain", "langchain-core", "langchain_core"),
-    Framework("litellm", "LiteLLM", "litellm", "litellm"),
+    Framework("litellm", "LiteLLM", "litellm", "litellm", _LITELLM),
     Framework("llama_index", "LlamaIndex", "llama-index-core", "llama_index"),
     Framework("lm_eval", "lm-evaluation-harness", "lm_eval", "lm_eval"),
     Framework("ragas", "ragas", "ragas", "ragas"),

@@ -9,6 +9,7 @@ of a call is the node of LangGraph that runs it.
 from __future__ import annotations
 
 import asyncio
+import functools
 import weakref
 from contextlib import suppress
 from contextvars import ContextVar
@@ -164,6 +165,7 @@ def _start(operation: str, metadata: Any, run_id: Any, kwargs: dict[str, Any]) -
         operation=operation,
         step=step_of(lookup(metadata, "langgraph_node")),
         mark=batch,
+        has_context=_keeps_context() or not _is_async(),
     )
     if batch is not None:
         batch.calls.append(call)
@@ -181,6 +183,21 @@ def _batch_of(size: Any) -> _Batch | None:
     batch, left = _batch.get() or (_Batch(), size)
     _batch.set((batch, left - 1) if left > 1 else None)
     return batch
+
+
+@functools.cache
+def _keeps_context() -> bool:
+    """Return whether a run that is awaited has the context of its inline callbacks.
+
+    The first versions of langchain-core 0.3 run them in tasks of their own.
+    """
+    try:
+        from langchain_core.callbacks.manager import AsyncCallbackManager
+
+        names = AsyncCallbackManager.on_chat_model_start.__code__.co_varnames
+    except UNREADABLE:
+        return False
+    return any("inline" in name for name in names)
 
 
 def _first(*values: Any) -> str | None:

@@ -3,9 +3,12 @@
 A ``CustomLogger``, which LiteLLM calls on a thread or task of its own after the call has returned: flush with
 :func:`flush` before the totals are read. A request that LiteLLM repeats itself (``num_retries``) after it has
 reported the failure, a fallback and another deployment of its Router are calls of their own; retries of the
-vendor's client are not seen. Of a stream the time of the first chunk is known, but no gaps. If neither OpenAI's
+vendor's client are not seen. What observes the client below, and the report, are of one call by its identity
+(``observed.identity``), which LiteLLM's functions begin: a call of a function that the job has imported by its
+name before the hook was connected has none, and is compared by its times. Of a stream the time of the first chunk is known, but no gaps. If neither OpenAI's
 server nor one of its kind was asked for the usage of a stream (``include_usage``), LiteLLM estimates it; an
-estimate is no count, so the tokens are recorded as unknown.
+estimate is no count, so the tokens are recorded as unknown. So are those of an answer without usage, for which
+LiteLLM states 0.
 """
 
 from __future__ import annotations
@@ -27,8 +30,11 @@ from genmeter.events.capture import capture_keywords
 from genmeter.events.values import UNREADABLE
 from genmeter.fork_lock import ForkLock
 from genmeter.hooks._base import FrameworkHook, Unsupported, open_block
+from genmeter.hooks._replacing import Replaced
 from genmeter.hooks._tables import OpenTable
 from genmeter.hooks.frameworks import FRAMEWORKS
+from genmeter.observed import identity
+from genmeter.observed.around import run_in
 from genmeter.observed.model import ObservedCall
 from genmeter.observed.steps import current_step
 
@@ -59,6 +65,7 @@ _OPERATIONS = {
 }
 _ASKS_FOR_USAGE = frozenset({"openai", "azure", "custom_openai", "text-completion-openai"})
 _UNREPORTED = Unread("not_reported", "")
+_NO_USAGE = Unread("no_usage", "an answer")
 _ESTIMATED = Unread("no_usage", "a stream without include_usage")
 
 
@@ -121,6 +128,7 @@ class _Began:
         model: As it was sent to the provider.
         provider: In LiteLLM's word.
         operation: Of the call.
+        identity: Of the call; None if it was made by a function that was not replaced.
         step: That the caller's code was in.
         at: Unix time.
         attempts: How often it was sent before LiteLLM reports it.
@@ -135,8 +143,8 @@ class _Began:
     """
 
     __slots__ = (
-        *("answer", "answered", "at", "attempts", "block", "is_answered", "is_observed"),
-        *("is_repeated", "is_stream", "key", "loop"),
+        *("answer", "answered", "at", "attempts", "block", "identity", "is_answered"),
+        *("is_observed", "is_repeated", "is_stream", "key", "loop"),
         *("model", "operation", "provider", "step", "watch"),
     )
 
@@ -145,6 +153,7 @@ class _Began:
         self.provider = _text(kwargs.get("custom_llm_provider"))
         self.model = _model(kwargs.get("model"), self.provider)
         self.operation = _operation(kwargs.get("call_type"))
+        self.identity = identity.current()
         self.step = current_step()
         self.is_stream = kwargs.get("stream") is True
         self.at = self.answered = clock.now()
@@ -202,6 +211,8 @@ def _before_request(kwargs: Any) -> None:
         if found is None:
             found = _Began(kwargs, is_repeated=(key, False) in _reported)
             _began.add(key, found)
+        elif found.identity is not identity.current():
+            found.identity = None  # another call of the function has the same id, as of a Router
         found.attempts += 1
         found.is_answered, found.answer = False, None
         if found.watch is None:
@@ -261,6 +272,7 @@ def _answered(found: _Began) -> ObservedCall | None:
         keywords,
         details,
         response_id=_id(answer, found),
+        identity=found.identity,
     )
 
 
@@ -304,7 +316,15 @@ def _unreported(found: _Began) -> ObservedCall:
     # Whether a stream was read to its end is in the report only.
     is_success = is_answered or (found.is_stream and found.is_forsaken)
     details = CallDetails(is_cancelled=not is_success, unread=_UNREPORTED if is_success else None)
-    return ObservedCall(_hook.source, ended, ended - found.at, is_success, _labels(found), details)
+    return ObservedCall(
+        _hook.source,
+        ended,
+        ended - found.at,
+        is_success,
+        _labels(found),
+        details,
+        identity=found.identity,
+    )
 
 
 def _take_forsaken(seconds: float) -> list[ObservedCall]:
@@ -358,6 +378,7 @@ def _report(kwargs: Any, response: Any, started: Any, ended: Any, *, is_success:
         details,
         error_class,
         _id(response, found),
+        identity=found.identity,
     )
     _deliver(call, found)
 
@@ -383,6 +404,8 @@ def _reported_first(
     if found is None:  # no request was made, such as of a model that LiteLLM does not know
         found = _Began(kwargs, is_repeated=False)
         found.attempts = 1
+        if kwargs.get("api_call_start_time") is None:
+            found.identity = identity.CallIdentity()  # so nothing below has observed it
     return found
 
 
@@ -394,9 +417,12 @@ def _outcome(
     keywords, details = _usage(response, is_success=is_success, is_estimated=is_estimated)
     keywords.update(_labels(found))
     cost = kwargs.get("response_cost")
+    has_cost = isinstance(cost, int | float) and not isinstance(cost, bool)
+    if is_estimated or (details.unread is _NO_USAGE and not cost):
+        has_cost = False
     if not is_success:
         keywords["error"] = kwargs.get("exception") or payload.get("error_str")
-    elif not is_estimated and isinstance(cost, int | float) and not isinstance(cost, bool):
+    elif has_cost:
         keywords["cost"] = float(cost)
     return keywords, details, capture_keywords(keywords)
 
@@ -423,11 +449,19 @@ def _usage(
     details = CallDetails(summary.answers, unread=summary.unread if is_success else None)
     if is_estimated:
         keywords, details = {}, CallDetails(unread=_ESTIMATED)
+    elif is_success and _is_made_up(keywords):
+        keywords, details = {}, CallDetails(unread=_NO_USAGE)
     if summary.finish_reason is not None:
         keywords["finish_reason"] = summary.finish_reason
     if summary.model is not None:
         keywords["response_model"] = summary.model
     return keywords, details
+
+
+def _is_made_up(keywords: dict[str, Any]) -> bool:
+    """Return whether all counts are 0: LiteLLM's usage of an answer that has none."""
+    counts = [keywords.get(name) for name in ("prompt_token_count", "completion_token_count")]
+    return counts[0] == 0 and counts[1] in (0, None)
 
 
 def _is_estimated(kwargs: Any, found: _Began) -> bool:
@@ -475,8 +509,14 @@ def _connect(module: ModuleType) -> Callable[[], object]:
         raise Unsupported("litellm.callbacks is no list")
     logger = _logger_class(base)()
     module.callbacks.append(logger)
+    replaced = Replaced()
+    for name in FRAMEWORKS["litellm"].functions:
+        function = vars(module).get(name)
+        if callable(function):
+            replaced.set(module, name, run_in(identity.entered, function))
 
     def disconnect() -> None:
+        replaced.undo()
         for name in _LISTS:
             callbacks = getattr(module, name, None)
             if isinstance(callbacks, list):

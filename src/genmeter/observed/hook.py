@@ -11,6 +11,8 @@ from genmeter.observed.blocks import current
 from genmeter.observed.model import ObservedCall
 
 if TYPE_CHECKING:
+    from genmeter.observed.blocks import Block
+    from genmeter.observed.identity import CallIdentity
     from genmeter.observed.observer import Observer
 
 __all__ = ["HookRecorder"]
@@ -35,6 +37,8 @@ class HookRecorder:
     Args:
         monitor: The monitor.
         source: Who observes, as in ``ObservedCall.source``, such as ``genmeter.langchain``.
+        identity: As in ``ObservedCall``, if the recorder is of one call.
+        block: The block that a call belongs to if none is open where it ends, as that of a stream.
 
     Attributes:
         monitor: As passed.
@@ -45,10 +49,19 @@ class HookRecorder:
 
     response_id: str | None = None
 
-    def __init__(self, monitor: _Recorder, source: str) -> None:
+    def __init__(
+        self,
+        monitor: _Recorder,
+        source: str,
+        *,
+        identity: CallIdentity | None = None,
+        block: Block | None = None,
+    ) -> None:
         self.monitor = monitor
         self.observer = monitor.observer
         self._source = source
+        self._identity = identity
+        self._block = block
         self.open_call = monitor.open_call
         self.close_call = monitor.close_call
         self.misuse = monitor.misuse
@@ -72,5 +85,6 @@ class HookRecorder:
             details or CallDetails(),
             error_class,
             self.response_id,
+            identity=self._identity,
         )
-        self.observer.observe_in(current(), call)
+        self.observer.observe_in(current() or self._block, call)

@@ -7,11 +7,13 @@ import re
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from genmeter.observed.identity import OUTSIDE
 from genmeter.schema.providers import well_known
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from genmeter.observed.identity import CallIdentity
     from genmeter.observed.model import ObservedCall, SpanKey
 
 __all__ = ["MAX_CALLS", "MAX_KEYS", "MAX_SECONDS", "SLACK", "RecentCalls", "Seen", "distinct"]
@@ -28,6 +30,7 @@ MAX_KEYS = 40_000
 MAX_SECONDS = 60.0
 """For how long, in seconds."""
 _MAX_STALE = 32  # calls that ended before a new one began, after which no more are compared
+_MAX_SAME_ID = 32  # calls with one response id that a new one is compared with
 _MAX_SCAN = 1_024  # calls of equal tokens and outcome that a new one is compared with
 
 # What follows the name of a model: -2024-08-06, @20240620, -v1:0, -001, -latest.
@@ -47,6 +50,7 @@ class Seen:
         call: As it was first observed.
         sources: Who observed it.
         ids: Its response ids.
+        identities: The known ones of its observations.
         keys: The ids of its spans.
         began: Unix time in seconds.
         ended: Unix time in seconds.
@@ -58,8 +62,8 @@ class Seen:
     """
 
     __slots__ = (
-        *("added", "began", "call", "counts", "ended", "ids", "is_kept", "is_recorded", "keys"),
-        *("parts", "sources"),
+        *("added", "began", "call", "counts", "ended", "identities", "ids"),
+        *("is_kept", "is_recorded", "keys", "parts", "sources"),
     )
 
     def __init__(self, call: ObservedCall, parts: tuple[ObservedCall, ...] = ()) -> None:
@@ -69,6 +73,7 @@ class Seen:
         observers = [observer for each in every for observer in each.observers()]
         self.sources = {source for source, _ in observers}
         self.ids = {each for _, each in observers if each is not None}
+        self.identities = _identities(call, parts)
         self.keys = {each.node.key for each in every if each.node is not None}
         self.ended = call.ended
         self.began = call.ended - (call.duration or 0.0)
@@ -122,9 +127,19 @@ class Seen:
         is_within = self.began <= request.ended <= self.ended + SLACK
         return is_within and abs(began - self.began) <= _SLACK_OF_HOOKS
 
-    def may_be(self, call: ObservedCall) -> bool:
-        """Return whether nothing else speaks against both being one call, with equal counts."""
-        if self.is_of(call) or _are_others(self.ids, _ids(call)):
+    def may_be(self, call: ObservedCall, parts: Sequence[ObservedCall] = ()) -> bool:
+        """Return whether nothing else speaks against both being one call, with equal counts.
+
+        Args:
+            call: The call.
+            parts: What was observed inside of it.
+        """
+        if self.is_of(call) or any(self.is_of(each) for each in parts):
+            return False
+        if _are_others(self.ids, _ids(call)):
+            return False
+        identities = _identities(call, parts)
+        if identities and self.identities and identities.isdisjoint(self.identities):
             return False
         mine, other = self.call.keywords, call.keywords
         first, second = _vendor(mine.get("provider")), _vendor(other.get("provider"))
@@ -153,6 +168,10 @@ def counts_of(call: ObservedCall) -> _Counts:
 
 def _ids(call: ObservedCall) -> set[str]:
     return {each for _, each in call.observers() if each is not None}
+
+
+def _identities(call: ObservedCall, parts: Sequence[ObservedCall]) -> set[CallIdentity]:
+    return {each.identity for each in (call, *parts) if each.identity is not None}
 
 
 def _are_others(ids: set[str], others: set[str]) -> bool:
@@ -222,6 +241,7 @@ class RecentCalls:
         self._by_key: dict[SpanKey, Seen] = {}
         self._by_id: dict[str, list[Seen]] = {}
         self._by_counts: dict[_Counts, list[Seen]] = {}
+        self._by_identity: dict[CallIdentity, list[Seen]] = {}
 
     def __len__(self) -> int:
         return len(self._all)
@@ -235,6 +255,8 @@ class RecentCalls:
             self._by_id.setdefault(each, []).append(seen)
         for key in seen.keys:
             self._by_key[key] = seen
+        for identity in seen.identities - {OUTSIDE}:
+            self._by_identity.setdefault(identity, []).append(seen)
         self._by_counts.setdefault(seen.counts, []).append(seen)
         self._make_room()
 
@@ -252,6 +274,11 @@ class RecentCalls:
             for each in _ids(call) - seen.ids:
                 seen.ids.add(each)
                 self._by_id.setdefault(each, []).append(seen)
+            identity = call.identity
+            if identity is not None and identity not in seen.identities:
+                seen.identities.add(identity)
+                if identity is not OUTSIDE:
+                    self._by_identity.setdefault(identity, []).append(seen)
         self._make_room()
 
     def _make_room(self) -> None:
@@ -262,16 +289,33 @@ class RecentCalls:
         """Return the call that a span reports."""
         return self._by_key.get(key)
 
-    def find(self, call: ObservedCall) -> tuple[Seen, str] | None:
-        """Return the recent call that an observation repeats, and by what it was found."""
+    def find(
+        self, call: ObservedCall, parts: Sequence[ObservedCall] = ()
+    ) -> tuple[Seen, str] | None:
+        """Return the recent call that an observation repeats, and by what it was found.
+
+        Args:
+            call: The observation.
+            parts: Observations inside of it.
+        """
         if call.response_id is not None:
-            for seen in reversed(self._by_id.get(call.response_id, ())):
+            known = self._by_id.get(call.response_id, ())
+            for seen in itertools.islice(reversed(known), _MAX_SAME_ID):
                 # Servers that answer everything with one id exist: of one source, they are others.
                 if not seen.is_of(call):
                     return seen, "response_id"
-        best: Seen | None = None
-        least = 0.0
-        known = self._by_counts.get(counts_of(call), ())
+        counts = counts_of(call)
+        for identity in _identities(call, parts):
+            same = self._by_identity.get(identity, ())
+            found = _nearest((each for each in same if each.counts == counts), call, parts)
+            if found is not None:
+                return found, "overlap"
+        found = _nearest(self._beside(call, counts), call, parts)
+        return None if found is None else (found, "overlap")
+
+    def _beside(self, call: ObservedCall, counts: _Counts) -> Iterator[Seen]:
+        """Yield the newest calls with these counts that had not ended when a call began."""
+        known = self._by_counts.get(counts, ())
         began, stale = call.ended - (call.duration or 0.0) - SLACK, 0
         for seen in itertools.islice(reversed(known), _MAX_SCAN):
             if seen.ended < began:
@@ -280,14 +324,7 @@ class RecentCalls:
                 if stale > _MAX_STALE:
                     break
                 continue
-            distance = seen.distance(call) if seen.may_be(call) else None
-            if distance is None:
-                continue
-            if call.response_id is not None and seen.ids:
-                distance += MAX_SECONDS  # LiteLLM makes ids of its own, so it may be the call
-            if best is None or distance < least:
-                best, least = seen, distance
-        return None if best is None else (best, "overlap")
+            yield seen
 
     def expire(self, now: float) -> None:
         """Drop the calls that are too old."""
@@ -301,7 +338,26 @@ class RecentCalls:
         for key in seen.keys:
             self._by_key.pop(key, None)
             self._on_forget(key)
+        for identity in seen.identities - {OUTSIDE}:
+            _remove(self._by_identity, identity, seen)
         _remove(self._by_counts, seen.counts, seen)
+
+
+def _nearest(
+    known: Iterable[Seen], call: ObservedCall, parts: Sequence[ObservedCall]
+) -> Seen | None:
+    """Return the nearest one in time that a call may repeat."""
+    best: Seen | None = None
+    least = 0.0
+    for seen in known:
+        distance = seen.distance(call) if seen.may_be(call, parts) else None
+        if distance is None:
+            continue
+        if call.response_id is not None and seen.ids:
+            distance += MAX_SECONDS  # LiteLLM makes ids of its own, so it may be the call
+        if best is None or distance < least:
+            best, least = seen, distance
+    return best
 
 
 def distinct(calls: Sequence[ObservedCall]) -> list[tuple[ObservedCall, tuple[ObservedCall, ...]]]:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import SpanContext
 
+    from genmeter.observed.identity import CallIdentity
+
 __all__ = ["Block", "ObservedCall", "SpanKey", "SpanNode"]
 
 SpanKey = tuple[int, int]
@@ -36,6 +38,8 @@ class ObservedCall(NamedTuple):
         response_id: The provider's id of the response; None if unknown.
         span: The call's sampled span, for exemplars.
         node: Where its span is among the others; None if no span reports it.
+        identity: The framework's call that it is or is a part of; ``OUTSIDE`` if it is certainly of none,
+            None if that is unknown.
     """
 
     source: str
@@ -48,6 +52,7 @@ class ObservedCall(NamedTuple):
     response_id: str | None = None
     span: SpanContext | None = None
     node: SpanNode | None = None
+    identity: CallIdentity | None = None
 
     def observers(self) -> tuple[tuple[str, str | None], ...]:
         """Return who has observed it, here or inside of its block, and by which id of the response."""
@@ -91,6 +96,7 @@ class SpanNode:
         is_open: Whether it has not ended.
         is_watched: Whether its end must be reported though it may be no call.
         block: The block of ours that it began in.
+        identity: As of :class:`ObservedCall`, where it began.
         step: The step that it began in.
         is_taken: Whether its call was taken; of a span that two processors report.
         is_absorbed: Whether a block of ours has taken it, with the calls below it.
@@ -101,8 +107,8 @@ class SpanNode:
     """
 
     __slots__ = (
-        *("below", "block", "held", "is_absorbed", "is_call", "is_open", "is_released", "is_taken"),
-        *("is_watched", "key", "may_be_call", "parent", "seen", "source", "step"),
+        *("below", "block", "held", "identity", "is_absorbed", "is_call", "is_open", "is_released"),
+        *("is_taken", "is_watched", "key", "may_be_call", "parent", "seen", "source", "step"),
     )
 
     def __init__(
@@ -115,6 +121,7 @@ class SpanNode:
         may_be_call: bool = False,
         block: Block | None = None,
         step: str | None = None,
+        identity: CallIdentity | None = None,
     ) -> None:
         self.key = key
         self.source = source
@@ -123,6 +130,7 @@ class SpanNode:
         self.may_be_call = may_be_call
         self.block = block
         self.step = step
+        self.identity = identity
         self.is_open = True
         self.is_watched = False
         self.is_taken = False

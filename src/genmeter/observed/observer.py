@@ -315,7 +315,7 @@ class Observer:
                 self._found(node.below, "nested", call, *parts)
                 return
             call = with_outcome(call, parts)
-        match = self._recent.find(call) or next(
+        match = self._recent.find(call, parts) or next(
             (found for each in parts if (found := self._recent.find(each))), None
         )
         if match is not None:

@@ -8,11 +8,12 @@ from opentelemetry.sdk._logs import LogRecordProcessor
 
 from genmeter import clock
 from genmeter.events.values import UNREADABLE
+from genmeter.observed.identity import current
 from genmeter.observed.model import SpanNode
 from genmeter.observed.steps import current_step
 from genmeter.spans import names
 from genmeter.spans._destination import Destination
-from genmeter.spans.reading import operation_of, read_event
+from genmeter.spans.reading import operation_of, outside, read_event
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs import ReadWriteLogRecord
@@ -91,4 +92,5 @@ class GenAILogProcessor(LogRecordProcessor):
         if call is None:
             return
         block = self._destination.block()
+        call = call._replace(identity=current() or outside(source))
         observer.observe_in(block if block is not None and block.is_open else None, call)

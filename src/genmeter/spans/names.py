@@ -12,6 +12,8 @@ __all__ = [
     "CALLS",
     "CANCELLED",
     "CAUSES",
+    "CLIENTS",
+    "CLIENT_SCOPES",
     "COST",
     "COUNTS",
     "DETAILS_EVENT",
@@ -142,5 +144,23 @@ LATE_SCOPES = (
     "litellm",
 )
 """Scopes whose spans say only at their end that they are a call."""
+CLIENTS = frozenset(
+    {
+        *(
+            "anthropic",
+            "bedrock",
+            "cerebras",
+            "cohere",
+            "google_genai",
+            "google_generativeai",
+            "groq",
+        ),
+        *("mistralai", "ollama", "openai", "openai_v2", "replicate", "together", "vertexai"),
+        *("watsonx", "writer", "xai", "xai_sdk"),
+    }
+)
+"""The last parts of the names of scopes that observe a vendor's client, and nothing around it."""
+CLIENT_SCOPES = frozenset({"com.anthropic.sdk.python"})
+"""Such scopes with other names."""
 DETAILS_EVENT = "gen_ai.client.inference.operation.details"
 """The conventions' log event of a call."""

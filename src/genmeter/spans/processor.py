@@ -11,12 +11,13 @@ from opentelemetry.sdk.trace import SpanProcessor
 
 from genmeter.config.checks import NAME, tuple_of
 from genmeter.events.values import UNREADABLE
+from genmeter.observed.identity import current
 from genmeter.observed.matching import SLACK
 from genmeter.observed.model import SpanNode
 from genmeter.observed.steps import current_step
 from genmeter.spans import names, notice
 from genmeter.spans._destination import Destination
-from genmeter.spans.reading import is_opening, operation_of, read_span, span_type
+from genmeter.spans.reading import is_opening, operation_of, outside, read_span, span_type
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -144,9 +145,11 @@ class GenAISpanProcessor(SpanProcessor):
             # What has ended has nothing inside: some leave their ended span in the context.
             above = above.parent
         block, step = destination.block(), current_step()
+        identity = current()
         if above is not None:  # begun on another thread, with the parent's context only
             block = above.block if block is None else block
             step = above.step if step is None else step
+            identity = above.identity if identity is None else identity
         node = SpanNode(
             (context.trace_id, context.span_id),
             source,
@@ -155,6 +158,7 @@ class GenAISpanProcessor(SpanProcessor):
             may_be_call=may_be_call,
             block=block,
             step=step,
+            identity=outside(source) if identity is None else identity,
         )
         observer.has_spans = True
         observer.open_spans.add(node)
@@ -181,7 +185,8 @@ class GenAISpanProcessor(SpanProcessor):
             self._end_other(observer, key)
             return
         if node is None:  # begun before this processor was added
-            node = SpanNode(key, source, None, block=self._destination.block(), step=current_step())
+            block = self._destination.block()
+            node = SpanNode(key, source, None, block=block, step=current_step())
         elif not node.is_call and len(_late) < _MAX_LATE:
             _late.add(source)
         node.is_call = True

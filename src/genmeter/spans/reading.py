@@ -12,6 +12,7 @@ from genmeter.events.answers import Answer, CallDetails, Unread
 from genmeter.events.billing import answer_of
 from genmeter.events.capture import capture_label
 from genmeter.events.values import MAX_COUNT, UNREADABLE
+from genmeter.observed.identity import OUTSIDE
 from genmeter.observed.model import ObservedCall
 from genmeter.spans import names
 from genmeter.usage.finish import is_truncated
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace import ReadableSpan
 
+    from genmeter.observed.identity import CallIdentity
     from genmeter.observed.model import SpanNode
 
 __all__ = ["is_opening", "operation_of", "read_event", "read_span", "span_type"]
@@ -104,7 +106,21 @@ def read_span(span: ReadableSpan, source: str, node: SpanNode | None) -> Observe
         duration=duration,
         span=context if context is not None and context.trace_flags.sampled else None,
         node=node,
+        identity=None if node is None else node.identity,
     )
+
+
+def outside(source: str) -> CallIdentity | None:
+    """Return the identity of a call that begins in no framework's: known only if a client reports it.
+
+    What instruments a framework may be around the framework's call.
+
+    Args:
+        source: Name of the scope.
+    """
+    name = source.removesuffix(".v1")
+    is_client = name in names.CLIENT_SCOPES or name.rpartition(".")[2] in names.CLIENTS
+    return OUTSIDE if is_client else None
 
 
 def read_event(

@@ -23,6 +23,7 @@ from genmeter.hooks import _base, _registry
 from genmeter.hooks._base import FrameworkHook, Unsupported, open_block
 from genmeter.hooks.frameworks import Framework
 from genmeter.observed import blocks, gate
+from genmeter.observed.hook import HookRecorder
 from genmeter.observed.model import ObservedCall
 from genmeter.pipeline.once import MAX_KEYS
 from genmeter.testing import IsolatedMonitor, fresh_runtime, isolated_monitor
@@ -417,6 +418,25 @@ def test_what_began_inside_and_ends_later_is_of_the_call(
     assert block.observe(_observed(1.0, prompt_token_count=7))
     assert not block.observe(_observed(-1.0, prompt_token_count=7))
     assert len(_rows(monitor)) == 1
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_what_ends_outside_of_the_block_that_it_began_in_is_the_calls(
+    begin: Callable[..., HookCall], monitor: IsolatedMonitor, is_late: bool
+) -> None:
+    """As a client's stream that is read after the framework has handed it on."""
+    call = begin(model="m")
+    recorder = HookRecorder(monitor, "genmeter.openai", block=blocks.current())
+    call.unmark()
+    assert blocks.current() is None
+
+    def end() -> None:
+        recorder.record_call(1.0, True, {"prompt_token_count": 7}, None)
+
+    for each in (call.end, end)[:: 1 if is_late else -1]:
+        each()
+    [row] = _rows(monitor)
+    assert (row["input_tokens"] == 7) is not is_late
 
 
 def test_chunks_have_their_times(begin: Callable[..., HookCall], monitor: IsolatedMonitor) -> None:

@@ -17,6 +17,8 @@ from _hostile import VALUES
 import genmeter.hooks
 from _waiting import eventually
 from genmeter.observed.hook import HookRecorder
+from genmeter.observed.identity import current_or_outside
+from genmeter.observed.model import ObservedCall
 from genmeter.testing import IsolatedMonitor, isolated_monitor
 
 if TYPE_CHECKING:
@@ -158,6 +160,85 @@ def test_a_report_of_the_function_around_a_call_is_ignored(
     # A mocked answer needs no request.
     logging.success(RESPONSE, standard_logging_object={"startTime": 2e9, "endTime": 2e9 + 1})
     assert len(_rows(monitor)) == 3
+
+
+def _fail(monitor: IsolatedMonitor) -> None:
+    """Observe what a watched client does whose request fails."""
+    keywords = {"model_name": "m", "provider": "openai", "operation": "chat"}
+    source, known = "genmeter.openai", current_or_outside()
+    monitor.observer.observe(ObservedCall(source, 1e9 + 1, 1.0, False, keywords, identity=known))
+
+
+@pytest.mark.parametrize("is_replaced", [True, False], ids=["replaced", "imported before"])
+def test_failures_beside_a_call_are_others(litellm: Any, is_replaced: bool) -> None:
+    """What fails inside is the call's, and nothing else; of a function imported before, by times only."""
+    loggings: list[Logging] = []
+    payload = {"startTime": 1e9, "endTime": 1e9 + 1}
+
+    def completion(logger: Any, *, is_watched: bool) -> None:
+        loggings.append(Logging(logger, str(len(loggings)), standard_logging_object=payload))
+        loggings[-1].pre_call()
+        if is_watched:
+            _fail(monitor)
+
+    litellm.completion = completion
+    with isolated_monitor(metrics_interval=None) as monitor:
+        genmeter.hooks.install("litellm", monitor=monitor)
+        [logger] = litellm.callbacks
+        call = litellm.completion if is_replaced else completion
+        assert (call is completion) is not is_replaced
+        _fail(monitor)
+        for is_watched in (True, False, True):
+            call(logger, is_watched=is_watched)
+        for each in loggings:
+            each.failure(ValueError())
+        count = len(_rows(monitor))
+        genmeter.hooks.uninstall("litellm")
+        assert litellm.completion is completion
+    assert count == (4 if is_replaced else 3)
+
+
+def test_a_call_without_a_request_is_no_other(litellm: Any, monitor: IsolatedMonitor) -> None:
+    """As that of a model that LiteLLM does not know, beside the failure of a client."""
+    [logger] = litellm.callbacks
+    payload = {"startTime": 1e9, "endTime": 1e9 + 1}
+    _fail(monitor)
+    Logging(logger, "1", standard_logging_object=payload).failure(ValueError())
+    assert len(_rows(monitor)) == 2
+
+
+def test_an_id_of_two_calls_is_no_identity(litellm: Any) -> None:
+    """A Router repeats a call by its id, perhaps before the first failure is reported."""
+    functions = []
+
+    def completion(logging: Logging) -> None:
+        logging.pre_call()
+        functions.append(hook._began.get("1").identity)
+
+    litellm.completion = completion
+    with isolated_monitor(metrics_interval=None) as monitor:
+        genmeter.hooks.install("litellm", monitor=monitor)
+        logging = Logging(litellm.callbacks[0], "1")
+        litellm.completion(logging)
+        litellm.completion(logging)
+        genmeter.hooks.uninstall("litellm")
+    assert functions[0] is not None
+    assert functions[1] is None
+
+
+@pytest.mark.parametrize(("cost", "expected"), [(0.0, None), (0.25, 0.25)])
+def test_counts_of_zero_are_none(
+    logger: Any, monitor: IsolatedMonitor, cost: float, expected: float | None
+) -> None:
+    """LiteLLM makes them up for an answer without usage; a cost of its own is one."""
+    logging = Logging(logger, "1")
+    logging.pre_call()
+    zero = dict.fromkeys(USAGE, 0)
+    logging.success({**RESPONSE, "usage": zero}, response_cost=cost)
+    [row] = _rows(monitor)
+    assert row["usage_unread"] == "no_usage"
+    assert row["input_tokens"] != 0
+    assert (row["cost_usd"] == 0.25) if expected else (row["cost_usd"] != 0)
 
 
 def test_a_hit_in_the_cache_is_no_call(logger: Any, monitor: IsolatedMonitor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from genmeter.events.answers import CallDetails
-from genmeter.observed.matching import distinct, may_be_one_model
+from genmeter.observed.matching import RecentCalls, Seen, distinct, may_be_one_model
 from genmeter.observed.merging import complete
 from genmeter.observed.model import ObservedCall
 
@@ -155,3 +155,14 @@ def test_one_answered_model_is_enough() -> None:
     assert len(distinct([deployed, seen(OTHER, 0.0, 1.0, model_name="gpt-4o")])) == 1
     assert len(distinct([deployed, seen(OTHER, 0.0, 1.0, model_name="")])) == 1
     assert may_be_one_model([], ["gpt-4o"])
+
+
+@pytest.mark.parametrize(("between", "is_found"), [(1, True), (31, True), (32, False)])
+def test_a_response_id_is_looked_for_among_its_newest_calls(between: int, is_found: bool) -> None:
+    """Some servers answer everything with one id, which must not take longer with each call."""
+    recent = RecentCalls()
+    recent.add(Seen(seen(OTHER, 0.0, 1.0, response_id="one")), 0.0)
+    for number in range(between):
+        recent.add(Seen(seen(SCOPE, number + 2.0, number + 3.0, response_id="one")), 0.0)
+    late = seen(SCOPE, 90.0, 91.0, response_id="one")
+    assert (recent.find(late) is not None) is is_found

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from genmeter.config.prices import PriceTable
     from genmeter.report.details import Details
 
-__all__ = ["OnError", "read_sources"]
+__all__ = ["OnError", "read_sources", "source_name"]
 
 OnError = Literal["raise", "note"]
 
@@ -124,6 +124,19 @@ def read_sources(
     return total
 
 
+def source_name(source: str) -> str:
+    """Return a source as it may be shown: an address without its login."""
+    if source.startswith(_PROMETHEUS):
+        return f"{_PROMETHEUS}{server_address(source.removeprefix(_PROMETHEUS))[1]}"
+    return endpoint_address(source) if _is_address(source) else source
+
+
+def _is_address(source: str) -> bool:
+    if _HAS_SCHEME.match(source):
+        return True
+    return _ADDRESS.fullmatch(source) is not None and not _exists(source)
+
+
 class _Failures:
     """The sources that cannot be read: the first one is raised, or all of them are noted.
 
@@ -200,7 +213,7 @@ class _Plan:
         if source.startswith(_PROMETHEUS):
             url = source.removeprefix(_PROMETHEUS)
             self.fleets[url] = f"{_PROMETHEUS}{server_address(url)[1]}"
-        elif _HAS_SCHEME.match(source) or (_ADDRESS.fullmatch(source) and not exists):
+        elif _is_address(source):
             address = endpoint_address(source)
             if address in self._addresses:
                 self.again.append(address)

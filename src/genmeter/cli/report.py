@@ -198,8 +198,8 @@ def _check_arguments(args: argparse.Namespace) -> None:
     if args.compare:
         if len(args.sources) < 2:  # noqa: PLR2004
             raise ConfigError(
-                f"--compare needs at least two SOURCEs, each a run, got {args.sources[0]!r}; add another, "
-                "or quote no pattern"
+                f"--compare needs at least two SOURCEs, each a run, got {args.sources[0]!r}; add another "
+                "(a quoted pattern is one run)"
             )
         for option in ("fail_over_tokens", "fail_over_cost"):
             if getattr(args, option) is not None:
@@ -238,7 +238,7 @@ def _run_comparison(args: argparse.Namespace, prices: PriceTable | None) -> int:
     _write(args, text, page)
     if args.format != "table" or args.output is not None:
         _say([f"{run.name}: {note}" for run in runs for note in all_notes(run.table)])
-    return _MISSING if any(run.table.unread for run in runs) else 0
+    return 0
 
 
 def _compared(comparison: Comparison, args: argparse.Namespace) -> str:

@@ -225,7 +225,7 @@ class Picture:
         rows, size = np.arange(len(quantiles)), _thickness(len(quantiles))
         low, left, middle, right, high = quantiles.T
         edge = _COLOURS["main"]
-        lines = axes.barh(rows, high - low, 0, low, edgecolor=edge, linewidth=1.2)
+        lines = axes.barh(rows, high - low, 0, low, color=edge, edgecolor=edge, linewidth=1.2)
         look: dict[str, Any] = {"color": _COLOURS["pale"], "edgecolor": edge, "linewidth": 1.0}
         axes.barh(rows, right - left, size, left, **look)
         axes.vlines(middle, rows - size / 2, rows + size / 2, color=_INK, linewidth=2.0)

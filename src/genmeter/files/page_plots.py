@@ -6,7 +6,6 @@ text wraps. Text within a plot is drawn as shapes, so that no name can be markup
 
 from __future__ import annotations
 
-import html
 import io
 import math
 import re
@@ -23,6 +22,7 @@ from genmeter.files._plot_scales import (
     slice_seconds,
     spans_decades,
 )
+from genmeter.tables.markup import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ _ROW_HEIGHT, _AXIS_HEIGHT = 0.34, 0.62
 _MAX_GROUPS = 8  # of colours
 _MAX_ROWS = 12  # of bars and boxes
 _MAX_SLICES = 40
-_EARLIEST, _LATEST = np.datetime64("1900", "us"), np.datetime64("2200", "us")
+_EARLIEST, _LATEST = 0.0, 7_258_118_400.0  # Unix time: 1970 and 2200; axes fail at the last years
 
 _UNWANTED = re.compile(
     r'<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>| xmlns(?::\w+)?="[^"]*"', re.DOTALL
@@ -106,8 +106,8 @@ class PagePlots:
         picture = self._picture(_HEIGHT)
         (axes,) = picture.panels()
         times = [
-            np.clip((np.asarray(t) * 1e6).astype(np.int64).astype("M8[us]"), _EARLIEST, _LATEST)
-            for t, _ in stacked.values()
+            (np.clip(np.asarray(each), _EARLIEST, _LATEST) * 1e6).astype(np.int64).astype("M8[us]")
+            for each, _ in stacked.values()
         ]
         weights = [np.asarray(amounts, np.float64) for _, amounts in stacked.values()]
         seconds = np.concatenate(times).astype("M8[s]").astype(np.int64)
@@ -212,7 +212,7 @@ class PagePlots:
         edges, counts, beyond = _counts(known, buckets)
         if not counts.any():
             return None
-        is_log = spans_decades(float(edges[0]), float(edges[-1]))
+        is_log = edges[0] > 0 and spans_decades(float(edges[0]), float(edges[-1]))
         picture = self._picture(_HEIGHT)
         (axes,) = picture.panels()
         picture.histogram(axes, (edges[:-1] + edges[1:]) / 2, edges, counts)
@@ -333,5 +333,5 @@ def _inline(svg: str, label: str, prefix: str) -> str:
         return found[0] if name is None else f"var({COLOUR_PREFIX}{name})"
 
     body = _HEX.sub(themed, _ID.sub(own, end))
-    named = f'role="img" aria-label="{html.escape(label)}"'
+    named = f'role="img" aria-label="{escaped(label)}"'
     return f"{_SIZE.sub('', start)} {named}>{body.strip()}"

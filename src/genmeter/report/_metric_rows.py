@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from genmeter.report._pricing import PricedEvents, price_event
+from genmeter.report.details import MOST
 from genmeter.report.usage_table import EVALUATION, GENERATION, UNKNOWN_MODEL, GroupKey, UsageRow
 from genmeter.schema.afterimage import (
     BILLING,
@@ -218,7 +219,7 @@ def _add_details(
     phase = row.get("phase")
     if name.startswith(SCORE_PREFIX):
         if phase == EVALUATION or is_afterimage:  # else it is from `record_metric`
-            if type(value) in (float, int) and math.isfinite(value):
+            if type(value) in (float, int) and -MOST <= value <= MOST:
                 details.scores_of(name.removeprefix(SCORE_PREFIX)).values.append(value)
             else:
                 details.invalid_scores += 1
@@ -227,7 +228,7 @@ def _add_details(
         first_chunk: Any = row.get(FIRST_CHUNK)
         if isinstance(error, str):
             details.errors[error] += 1
-        if _is_amount(first_chunk):
+        if _is_amount(first_chunk) and first_chunk <= MOST:
             model = row.get(_MODEL)
             known = model if isinstance(model, str) and model else UNKNOWN_MODEL
             details.first_chunks_of(known).values.append(first_chunk)

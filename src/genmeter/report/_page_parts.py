@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from genmeter.report.formats import printable
 from genmeter.tables.markup import Markup, element, join
 
 if TYPE_CHECKING:
@@ -19,8 +18,7 @@ _MAX_TEXT = 160  # characters of a name
 
 
 def shown(text: str) -> str:
-    """Return a name without control characters; a very long one without its middle."""
-    text = printable(text)
+    """Return a name; a very long one without its middle."""
     half = _MAX_TEXT // 2
     return text if len(text) <= _MAX_TEXT else f"{text[:half]}…{text[half + 1 - _MAX_TEXT :]}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from genmeter.report._page_parts import figure, shown
-from genmeter.report.details import OUTCOMES
+from genmeter.report.details import MOST, OUTCOMES
 from genmeter.report.distribution import Distribution
 from genmeter.report.formats import usd
 
@@ -70,13 +70,14 @@ def tokens_by(draw: PagePlots, usage: UsageTable, key: str) -> Markup | None:
     if not rows or (key != "model" and len(rows) == 1):
         return None
     rows.sort(key=lambda each: -each[1].total_tokens)
-    parts = {
+    counts = {
         "prompt": [row.prompt_tokens for _, row in rows],
         "completion": [row.completion_tokens for _, row in rows],
         "in the total only": [
             max(0, row.total_tokens - row.prompt_tokens - row.completion_tokens) for _, row in rows
         ],
     }
+    parts = {name: [min(count, MOST) for count in part] for name, part in counts.items()}
     title = f"Tokens by {key}"
     drawing = draw.bars(
         title,
@@ -88,14 +89,16 @@ def tokens_by(draw: PagePlots, usage: UsageTable, key: str) -> Markup | None:
             for colour, part in zip(("second", "main", "neutral"), parts.values(), strict=True)
             if any(part)
         ],
-        [draw.count(row.total_tokens) for _, row in rows],
+        [draw.count(min(row.total_tokens, MOST)) for _, row in rows],
     )
     return figure(title, drawing)
 
 
 def cost_by(draw: PagePlots, usage: UsageTable, key: str) -> Markup | None:
     """Draw the cost of each model or step that has one."""
-    rows = [(group[0], row.cost or 0.0) for group, row in usage.group((key,)).items() if row.cost]
+    rows = [
+        (group[0], min(row.cost, MOST)) for group, row in usage.group((key,)).items() if row.cost
+    ]
     if not rows or (key != "model" and len(rows) == 1):
         return None
     rows.sort(key=lambda each: -each[1])
@@ -178,7 +181,7 @@ def distributions(
         return None
     if is_sorted:
         known.sort(key=lambda item: -item[1].count)
-    quantiles = [[each.quantile(share) or 0.0 for share in _BOX] for _, each in known]
+    quantiles = [[min(each.quantile(share) or 0.0, MOST) for share in _BOX] for _, each in known]
     show = draw.seconds if unit == "seconds" else "{:.3g}".format
     texts = [
         f"{show(box[2])} (n = {each.count:,})"
@@ -189,8 +192,11 @@ def distributions(
 
 def _histogram(draw: PagePlots, title: str, found: Distribution) -> Markup | None:
     marks = {
-        name: at for name, share in _MARKS.items() if (at := found.quantile(share)) is not None
+        name: min(at, MOST)
+        for name, share in _MARKS.items()
+        if (at := found.quantile(share)) is not None
     }
     if not marks:
         return None
-    return figure(title, draw.histogram(title, "seconds", found.values, found.buckets, marks))
+    values = [min(value, MOST) for value in found.values]
+    return figure(title, draw.histogram(title, "seconds", values, found.buckets, marks))

@@ -15,7 +15,7 @@ from genmeter.report.comparison_formats import (
 )
 from genmeter.report.distribution import Distribution
 from genmeter.report.formats import headline
-from genmeter.report.page import cleaned, footer, missing_parts, run_notes
+from genmeter.report.page import footer, missing_parts, run_notes
 from genmeter.tables.html import Column
 from genmeter.tables.markup import Markup, element
 
@@ -115,9 +115,7 @@ def _notes(run: Run) -> Markup:
         if run.table.is_complete and not run.table.is_repeated
         else ": the numbers are partial, or counted twice"
     )
-    return element(
-        "div", element("b", f"{run.name}{state}"), items(map(cleaned, notes)), class_="notes"
-    )
+    return element("div", element("b", f"{run.name}{state}"), items(notes), class_="notes")
 
 
 def _drawn(runs: Sequence[Run], draw: PagePlots) -> Markup:

@@ -9,8 +9,10 @@ from typing import Literal
 
 from genmeter.report.distribution import Distribution
 
-__all__ = ["OUTCOMES", "Details", "Outcome", "Samples", "ScaledScores", "Series"]
+__all__ = ["MOST", "OUTCOMES", "Details", "Outcome", "Samples", "ScaledScores", "Series"]
 
+MOST = 1e15
+"""The largest amount that a plot can show; none that is real comes near."""
 Outcome = Literal["succeeded", "failed", "cancelled"]
 OUTCOMES: tuple[Outcome, ...] = ("succeeded", "failed", "cancelled")
 
@@ -30,7 +32,7 @@ class Series:
     def add(self, when: float, amount: float) -> None:
         """Add an amount."""
         self.times.append(when)
-        self.amounts.append(amount)
+        self.amounts.append(min(amount, MOST))
 
 
 @dataclass(slots=True)

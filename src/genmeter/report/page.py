@@ -39,10 +39,11 @@ if TYPE_CHECKING:
     from genmeter.report.distribution import Distribution
     from genmeter.report.usage_table import UsageRow, UsageTable
 
-__all__ = ["Limit", "cleaned", "footer", "missing_parts", "run_notes", "usage_page"]
+__all__ = ["Limit", "footer", "missing_parts", "run_notes", "usage_page"]
 
 _MAX_ROWS = 200
 _MAX_LISTED = 20
+_MAX_NOTE = 2_000  # characters; its names may be long
 _NO_VALUE = "-"
 
 _KINDS = {
@@ -134,7 +135,7 @@ def footer(at: datetime | None) -> Markup:
 
 
 def run_notes(run: Run) -> list[str]:
-    """Return sentences on what is partial or unknown in the numbers of a run."""
+    """Return sentences on what is partial or unknown in the numbers of a run; long ones are cut."""
     details = run.details
     notes = all_notes(run.table)
     if run.table.is_estimated and run.table.rows:
@@ -144,7 +145,7 @@ def run_notes(run: Run) -> list[str]:
     if details.dropped:
         reasons = ", ".join(f"{reason} {n:,}" for reason, n in details.dropped.most_common())
         notes.append(f"Values that monitors rejected: {details.dropped.total():,} ({reasons}).")
-    return notes
+    return [note if len(note) <= _MAX_NOTE else f"{note[:_MAX_NOTE]}…" for note in notes]
 
 
 def missing_parts(details: Details, *parts: str) -> list[str]:
@@ -191,7 +192,7 @@ def _cards(usage: UsageTable) -> Markup:
 
 def _partial(run: Run) -> Markup:
     notes = run_notes(run)
-    text = items(map(cleaned, notes)) if notes else paragraph("Nothing is known to be missing.")
+    text = items(notes) if notes else paragraph("Nothing is known to be missing.")
     state = (
         "The numbers are partial, or counted twice."
         if not run.table.is_complete or run.table.is_repeated
@@ -486,8 +487,3 @@ def _seconds(value: float | None) -> str:
 
 def _score(value: float | None) -> str:
     return _NO_VALUE if value is None else f"{value:,.4g}"
-
-
-def cleaned(note: str) -> str:
-    """Return a note without control characters; its names may be long."""
-    return "".join(char if char.isprintable() else "?" for char in note[:2_000])

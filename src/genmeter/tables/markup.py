@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Markup", "element", "join"]
+__all__ = ["Markup", "element", "escaped", "join"]
 
 _VOID = frozenset({"br", "hr", "meta"})
 
@@ -20,10 +20,10 @@ class Markup(str):
 
     @classmethod
     def of(cls, content: str | None) -> Self:
-        """Return content as HTML: markup as it is, other text escaped."""
+        """Return content as HTML: markup as it is, other text escaped, its control characters ``?``."""
         if content is None:
             return cls()
-        return content if isinstance(content, cls) else cls(escape(content))
+        return content if isinstance(content, cls) else cls(escaped(content))
 
 
 def element(_name: str, *content: str | None, **attributes: str | None) -> Markup:
@@ -35,7 +35,7 @@ def element(_name: str, *content: str | None, **attributes: str | None) -> Marku
             names are ``class`` and ``data-label``.
     """
     shown = "".join(
-        f' {key.removesuffix("_").replace("_", "-")}="{escape(value)}"'
+        f' {key.removesuffix("_").replace("_", "-")}="{escaped(value)}"'
         for key, value in attributes.items()
         if value is not None
     )
@@ -47,3 +47,8 @@ def element(_name: str, *content: str | None, **attributes: str | None) -> Marku
 def join(content: Iterable[str | None], between: str = "") -> Markup:
     """Return pieces of content, one after the other."""
     return Markup(Markup.of(between).join(map(Markup.of, content)))
+
+
+def escaped(text: str) -> str:
+    """Return text as HTML, its control characters as ``?``."""
+    return escape("".join(char if char.isprintable() or char == "\n" else "?" for char in text))

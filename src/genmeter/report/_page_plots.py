@@ -117,12 +117,10 @@ def cost_by(draw: PagePlots, usage: UsageTable, key: str) -> Markup | None:
 
 
 def errors(draw: PagePlots, details: Details, untyped: int) -> Markup | None:
-    """Draw the failed calls by type of error."""
+    """Draw the failed calls by type of error; there must be some."""
     found = details.errors.most_common()
     if untyped:
         found.append(("type unknown", untyped))
-    if not found:
-        return None
     title = "Failed calls by type of error"
     counts = [count for _, count in found]
     texts = [draw.count(count) for count in counts]
@@ -191,12 +189,6 @@ def distributions(
 
 
 def _histogram(draw: PagePlots, title: str, found: Distribution) -> Markup | None:
-    marks = {
-        name: min(at, MOST)
-        for name, share in _MARKS.items()
-        if (at := found.quantile(share)) is not None
-    }
-    if not marks:
-        return None
+    marks = {name: min(found.quantile(share) or 0.0, MOST) for name, share in _MARKS.items()}
     values = [min(value, MOST) for value in found.values]
     return figure(title, draw.histogram(title, "seconds", values, found.buckets, marks))

@@ -106,7 +106,7 @@ ul {{ margin: 6px 0; padding-left: 20px; }}
 footer {{ margin-top: 40px; font-size: .87em; }}
 .good {{ color: var(--good); }}
 .bad {{ color: var(--bad); }}
-.cards {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); gap: 10px;
+.cards {{ display: grid; grid-template-columns: repeat(6, 1fr); gap: 10px;
   margin: 18px 0; }}
 .card {{ background: var(--raised); border: 1px solid var(--line); border-radius: 6px;
   padding: 10px 12px; }}
@@ -132,13 +132,13 @@ figure svg * {{ stroke-linejoin: round; stroke-linecap: butt; }}
 .scroll {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; margin: 10px 0; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: 4px 12px 4px 0; border-bottom: 1px solid var(--line); vertical-align: baseline;
-  text-align: right; white-space: nowrap; }}
+  text-align: right; white-space: nowrap; min-width: 3.6em; }}
 th {{ font-weight: 600; }}
 th.name, td.name {{ text-align: left; white-space: normal; min-width: 9.5em; max-width: 24em; }}
 thead th {{ color: var(--quiet); font-weight: 500; border-bottom-width: 2px; }}
 tfoot th {{ border-bottom: 0; border-top: 2px solid var(--line); }}
 td small {{ display: block; color: var(--quiet); }}
-@media screen and (max-width: 1000px) {{ table {{ font-size: .93em; }} th, td {{ padding-right: 9px; }} }}
+@media screen and (max-width: 1000px) {{ .cards {{ grid-template-columns: repeat(3, 1fr); }} table {{ font-size: .93em; }} th, td {{ padding-right: 9px; }} }}
 @media screen and (max-width: 640px) {{
   body {{ padding: 14px 14px 30px; }}
   dl {{ grid-template-columns: 1fr; gap: 0; }}
@@ -163,7 +163,9 @@ td small {{ display: block; color: var(--quiet); }}
   table {{ font-size: 7.5pt; }}
   th, td {{ padding-right: 7px; }}
   th.name, td.name {{ min-width: 0; max-width: 15em; }}
+  .cards {{ grid-template-columns: repeat(3, 1fr); }}
   .plots {{ grid-template-columns: 1fr 1fr; }}
+  .part {{ break-inside: avoid; }}
   .card, .notes, .meter, .meter div {{ print-color-adjust: exact; -webkit-print-color-adjust: exact; }}
 }}
 """

@@ -78,7 +78,7 @@ def _legend(runs: Sequence[Run]) -> Markup:
 
 def _part(comparison: Comparison, block: Block) -> Markup:
     heading = element("h3", shown(block_name(block, comparison.by)))
-    return element("div", heading, _block(comparison, block))
+    return element("div", heading, _block(comparison, block), class_="part")
 
 
 def _block(comparison: Comparison, block: Block) -> Markup:

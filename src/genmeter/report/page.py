@@ -122,15 +122,15 @@ def usage_page(
         _scores(run, draw),
         _budgets(limits),
         _alerts(run),
-        footer(at),
+        footer(at, "A dash is unknown."),
     ]
     return document(title, element("main", *parts))
 
 
-def footer(at: datetime | None) -> Markup:
-    """Return the last line of a page."""
+def footer(at: datetime | None, legend: str = "") -> Markup:
+    """Return the last line of a page, written at a time or now."""
     when = (at or datetime.now(UTC)).astimezone()
-    text = f"Written by genmeter {__version__} on {when:%Y-%m-%d %H:%M:%S %z}. A dash is unknown."
+    text = f"Written by genmeter {__version__} on {when:%Y-%m-%d %H:%M:%S %z}. {legend}"
     return element("footer", text)
 
 
@@ -211,11 +211,11 @@ def _job(run: Run) -> Markup:
         - {None},
         key=str,
     )
-    window = "everything" if usage.window is None else f"the last {usage.window}"
+    window = "" if usage.window is None else f"; the last {usage.window}"
     facts = {
         "Job": listed(_names(usage, "job")) or "no name is known",
         "Sources": listed(run.sources, _MAX_LISTED),
-        "Time": f"{headline(usage)}; {window}",
+        "Time": f"{headline(usage)}{window}",
         "Processes": f"{len(processes):,}: {listed(processes, 5)}" if processes else "unknown",
         "Models": listed(_names(usage, "model")) or "none",
         "Answered by": listed(str(name) for name in answered),

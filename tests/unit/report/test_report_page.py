@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -334,6 +335,17 @@ def test_numbers_beyond_what_is_real_can_be_shown() -> None:
     page = page_of_table(table, details)
     assert f"{10**30:,}" in page.sections["Tokens and cost"]
     assert "Tokens over time by model" in page.titles()
+
+
+def test_durations_beyond_all_buckets_have_no_histogram() -> None:
+    """Nothing is known of them but that they are long."""
+    table = UsageTable("endpoint")
+    row = table.row(GroupKey("a", None, None, GENERATION))
+    row.calls, row.duration_sum = 3, 600.0
+    row.buckets.update({81.92: 0, math.inf: 3})
+    page = page_of_table(table)
+    assert page.titles() == ["Duration of calls by model"]
+    assert ["a", "3", "0", "100.0 %", "200.00"] in [row[:5] for row in page.tables[-1]]
 
 
 def test_names_are_shown_within_limits() -> None:

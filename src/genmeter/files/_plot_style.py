@@ -403,9 +403,9 @@ def _extremes(values: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
     return np.unique(np.r_[0, lowest, highest, len(values) - 1])
 
 
-def colour_name(place: int) -> str:
-    """Return the name of a group's colour, by its place."""
-    return _PALETTE_NAMES[place] if place < len(_PALETTE) else "neutral"
+def colour_name(index: int) -> str:
+    """Return the name of a group's colour, by its index."""
+    return _PALETTE_NAMES[index] if index < len(_PALETTE) else "neutral"
 
 
 def printable(name: str) -> str:

@@ -73,7 +73,7 @@ def _add_scores(details: Details, families: Sequence[Metric]) -> None:
             _add_to(shares[name], sample)
     for name, distribution in shares.items():
         scores = details.scaled_scores_of(name)
-        scores.shares = Distribution.sum([scores.shares, distribution])
+        scores.positions = Distribution.sum([scores.positions, distribution])
 
 
 def _samples(families: Sequence[Metric]) -> Iterator[Sample]:

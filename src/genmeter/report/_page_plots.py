@@ -159,7 +159,7 @@ def scores(draw: PagePlots, details: Details) -> list[Markup | None]:
         "Scores between 0 and 1": {name: each for name, each in known.items() if name in unit},
         "Scores beyond 0 to 1": {name: each for name, each in known.items() if name not in unit},
         "Scores of endpoints, in their scale": {
-            name: each.shares for name, each in details.scaled_scores.items()
+            name: each.positions for name, each in details.scaled_scores.items()
         },
     }
     return [distributions(draw, title, part, "score") for title, part in parts.items()]

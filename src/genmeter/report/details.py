@@ -61,12 +61,12 @@ class ScaledScores:
     Attributes:
         count: Their number.
         total: Their sum.
-        shares: The histogram of those within their scale, each as its place in it, 0 to 1.
+        positions: The histogram of those within their scale, each as its place in it, 0 to 1.
     """
 
     count: int = 0
     total: float = 0.0
-    shares: Distribution = field(default_factory=Distribution)
+    positions: Distribution = field(default_factory=Distribution)
 
     def mean(self) -> float | None:
         """Return the mean of the scores; None without any."""

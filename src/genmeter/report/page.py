@@ -359,7 +359,9 @@ def _scaled(details: Details) -> Markup:
         Column("count", [f"{each.count:,}" for _, each in found]),
         Column("mean", [_score(each.mean()) for _, each in found]),
         *(
-            Column(f"{name} of scale", [_score(each.shares.quantile(share)) for _, each in found])
+            Column(
+                f"{name} of scale", [_score(each.positions.quantile(share)) for _, each in found]
+            )
             for name, share in _SPREAD.items()
         ),
     ]

@@ -58,7 +58,7 @@ def test_a_journal_an_export_and_an_endpoint_have_the_same_errors_and_scores(
     assert list(journal.scores["coherence"].values) == [0.9]
     assert export.scores == journal.scores
     assert page.scaled_scores["coherence"].mean() == 0.9
-    assert page.scaled_scores["coherence"].shares.count == 1
+    assert page.scaled_scores["coherence"].positions.count == 1
     assert page.scores == {}
     for found in (journal, export):
         assert {outcome: len(each.times) for outcome, each in found.calls.items()} == {
@@ -189,7 +189,7 @@ def test_scores_outside_their_scale_count_in_the_mean_only() -> None:
     for source in ("one:1", "two:1"):
         add_job(found, source, families)
     tone = found.scaled_scores["tone"]
-    assert (tone.count, tone.mean(), tone.shares.count) == (4, 2.25, 2)
+    assert (tone.count, tone.mean(), tone.positions.count) == (4, 2.25, 2)
     assert Details().scaled_scores_of("other").mean() is None
 
 
